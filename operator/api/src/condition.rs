@@ -1,0 +1,51 @@
+//! Types and helpers of `status.conditions`.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// Devices are being flashed, or wait for something that will come.
+pub const PROGRESSING: &str = "Progressing";
+/// Every device completed, or was skipped as current or duplicate.
+pub const COMPLETE: &str = "Complete";
+/// All is over, and a device failed or the job was stopped.
+pub const FAILED: &str = "Failed";
+/// `spec.suspend` holds back the devices that have not started.
+pub const SUSPENDED: &str = "Suspended";
+/// Nothing moves until somebody acts.
+pub const STALLED: &str = "Stalled";
+
+/// Sets one condition. `last_transition_time` changes only with `status`.
+pub fn set(
+    conditions: &mut Vec<Condition>,
+    kind: &str,
+    holds: bool,
+    reason: &str,
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
+    let status = if holds { "True" } else { "False" };
+    let previous = conditions.iter().find(|condition| condition.type_ == kind);
+    let since = match previous {
+        Some(condition) if condition.status == status => condition.last_transition_time.clone(),
+        _ => Time(now),
+    };
+    let next = Condition {
+        type_: kind.to_owned(),
+        status: status.to_owned(),
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+        observed_generation: generation,
+        last_transition_time: since,
+    };
+    match conditions.iter_mut().find(|condition| condition.type_ == kind) {
+        Some(condition) => *condition = next,
+        None => conditions.push(next),
+    }
+}
+
+/// Whether a condition is there and True.
+#[must_use]
+pub fn holds(conditions: &[Condition], kind: &str) -> bool {
+    conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True")
+}

@@ -1,0 +1,73 @@
+//! Every reason a device or a job can be given, each with what it means and what to do. The documentation is generated from here.
+
+/// Why a device waits, failed or was skipped. The name is what `status.devices[].reason` says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reason {
+    /// CamelCase, as in status.
+    pub name: &'static str,
+    /// What becomes of the device.
+    pub effect: Effect,
+    /// What happened.
+    pub meaning: &'static str,
+    /// What a person can do about it.
+    pub action: &'static str,
+}
+
+/// What a reason does to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Effect {
+    /// The device waits and goes on by itself when the cause is gone.
+    Waits,
+    /// The attempt failed; the device is tried again within `backoffLimitPerDevice`.
+    Attempt,
+    /// The device failed for good.
+    Failed,
+    /// The device is left as it was.
+    Skipped,
+}
+
+macro_rules! reasons {
+    ($($constant:ident = $name:literal, $effect:ident, $meaning:literal, $action:literal;)*) => {
+        $(#[doc = $meaning] pub const $constant: Reason =
+            Reason { name: $name, effect: Effect::$effect, meaning: $meaning, action: $action };)*
+        /// All reasons, in the order of a device's life.
+        pub const ALL: &[Reason] = &[$($constant),*];
+    };
+}
+
+reasons! {
+    UNKNOWN_DEVICE = "UnknownDevice", Failed, "No Akri Instance had this uid for 120 s.", "Compare spec.uuid with `kubectl get instances.akri.sh -o custom-columns=NAME:.metadata.name,UID:.metadata.uid`; Akri gives a device that was away a new uid.";
+    DEVICE_UNREACHABLE = "DeviceUnreachable", Waits, "The Instance names no node and no endpoint; after 120 s the device fails as UnknownDevice.", "Check that the device is switched on and that Akri's agent sees it.";
+    DUPLICATE_DEVICE = "DuplicateDevice", Skipped, "Another uid of this job is the same device.", "Nothing; the device is flashed once, under the other uid.";
+    ALREADY_CURRENT = "AlreadyCurrent", Skipped, "The device already reports the version, and skipIfCurrent is set.", "Nothing.";
+    DEVICE_TYPE_MISMATCH = "DeviceTypeMismatch", Failed, "The device's type or application type is not the one that the job guards for.", "Take the uid out of the job, or correct spec.device or spec.applicationType.";
+    DEVICE_NOT_ALLOWED = "DeviceNotAllowed", Failed, "The device belongs to a namespace that this FlashJob may not flash.", "Create the FlashJob in the Instance's namespace, or widen instances.namespaces in the operator's configuration.";
+    NO_PLUGIN_FOR_DEVICE = "NoPluginForDevice", Failed, "No configured plugin serves this device type.", "Add a plugin for the type to the operator's configuration; `kubectl get deviceplugins` shows what is loaded.";
+    PLUGIN_NOT_READY = "PluginNotReady", Waits, "The plugin for this device type is configured but cannot be used at the moment.", "`kubectl describe deviceplugin` says what is wrong with it.";
+    UNSUPPORTED_DEVICE = "UnsupportedDevice", Failed, "The plugin refuses this device or this request.", "The message is the plugin's own; check the Instance's properties and the job's firmware and version.";
+    SETTINGS_REJECTED = "SettingsRejected", Failed, "The plugin refuses the settings.", "Correct spec.settings.<plugin> at the paths that the message names.";
+    GRANT_DENIED = "GrantDenied", Failed, "The plugin asks for something that the operator's configuration does not grant it for this image.", "Extend grants of the plugin in the operator's configuration, or use an image that the grant names.";
+    DEVICE_BUSY = "DeviceBusy", Waits, "Another job or another uid is flashing this device.", "Nothing; the device follows when the other is done.";
+    WAITING_FOR_ADDRESS = "WaitingForAddress", Waits, "The device's Service has no external address yet.", "Check the load balancer and the size of its pool; lower spec.parallelism.";
+    ADDRESS_TIMEOUT = "AddressTimeout", Attempt, "No address came within addressTimeoutSeconds though no other flash Service held one.", "Check the load balancer: `kubectl describe service`.";
+    POD_FAILED = "PodFailed", Attempt, "The flash container ended without success.", "The message is the container's own; `kubectl logs` while the Pod is there.";
+    FLASH_TIMEOUT = "FlashTimeout", Attempt, "The attempt took longer than deviceTimeoutSeconds.", "Check that the device reaches the external address; raise deviceTimeoutSeconds.";
+    POD_LOST = "PodLost", Attempt, "The Pod vanished before its end was seen; the device stays locked until its deadline has passed.", "Find out who removes Pods, or which node was lost.";
+    IMAGE_UNAVAILABLE = "ImageUnavailable", Attempt, "The flash Pod's image could not be pulled for 120 s.", "Check the image reference and podOverrides.imagePullSecrets.";
+    UNSCHEDULABLE = "Unschedulable", Attempt, "No node took the Pod for 120 s.", "`kubectl describe pod` says why; check podOverrides and the cluster's capacity.";
+    PLUGIN_FAILED = "PluginFailed", Attempt, "The plugin broke or ran over a limit while it was asked.", "The message names the limit; `kubectl describe deviceplugin`, and tell the plugin's author.";
+    POD_REFUSED = "PodRefused", Failed, "The API server refuses the Pod as invalid (or, as a failed attempt, for quota or Pod Security).", "The message is the API server's own.";
+    SERVICE_REFUSED = "ServiceRefused", Failed, "The API server refuses the Service as invalid (or, as a failed attempt, for quota).", "The message is the API server's own.";
+    GAVE_UP = "GaveUp", Failed, "The plugin says that another attempt makes no sense.", "The message is the plugin's own.";
+    VERSION_NOT_REPORTED = "VersionNotReported", Attempt, "The device did not report the new version in time.", "Check the device's log, and that spec.version is what this firmware reports.";
+    VERSION_UNPROVABLE = "VersionUnprovable", Failed, "verify.mode is Required, but the device reported this version already before.", "Use verify.mode BestEffort, or skipIfCurrent.";
+    JOB_STOPPED = "JobStopped", Skipped, "More devices failed than maxFailedDevices allows.", "See why the others failed; then set a new runID.";
+    DEADLINE_EXCEEDED = "DeadlineExceeded", Failed, "The job ran longer than activeDeadlineSeconds.", "Raise activeDeadlineSeconds or parallelism; then set a new runID.";
+    NO_ATTEMPT_LEFT = "NoAttemptLeft", Failed, "The device failed in an earlier version of the operator that kept no reason.", "Set a new runID to try again.";
+}
+
+/// The reason of that name.
+#[must_use]
+pub fn by_name(name: &str) -> Option<Reason> {
+    ALL.iter().copied().find(|reason| reason.name == name)
+}

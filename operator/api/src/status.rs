@@ -1,0 +1,214 @@
+//! FlashJob.status: what the operator answers, and all that it remembers between restarts.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
+
+/// What the operator knows of a FlashJob.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FlashJobStatus {
+    /// InProgress, Completed or Failed.
+    #[serde(default, deserialize_with = "known_phase", skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub phase: Option<Phase>,
+    /// One sentence on where the job stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Devices with a result, of all: `12/20`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub progress: Option<String>,
+    /// The endpoint of the device that was worked on last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_endpoint: Option<String>,
+    /// Uids of the devices that completed.
+    #[serde(default, rename = "completedUUIDs", deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Option<Vec<String>>", extend("x-kubernetes-list-type" = "atomic"))]
+    pub completed_uuids: Vec<String>,
+    /// Uids of the devices that failed.
+    #[serde(default, rename = "failedUUIDs", deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Option<Vec<String>>", extend("x-kubernetes-list-type" = "atomic"))]
+    pub failed_uuids: Vec<String>,
+    /// Uids of the devices that were skipped.
+    #[serde(default, rename = "skippedUUIDs", deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Option<Vec<String>>", extend("x-kubernetes-list-type" = "atomic"))]
+    pub skipped_uuids: Vec<String>,
+    /// How many devices are where.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub counts: Option<Counts>,
+    /// Every device with an attempt begun and no result yet, and those next in line; then failed and skipped devices, up to 100.
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Option<Vec<DeviceStatus>>", extend("x-kubernetes-list-type" = "atomic"))]
+    pub devices: Vec<DeviceStatus>,
+    /// The plugins that serve this job.
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Option<Vec<PluginStatus>>", extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub plugins: Vec<PluginStatus>,
+    /// Hash of the fields that make a run: firmware, version, flashjobPodImage, device, applicationType, hostEndpoint, settings, runID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// When the run began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
+    /// When the last device had its result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_time: Option<Time>,
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+    /// Progressing, Complete, Failed, Suspended, Stalled.
+    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Option<Vec<Condition>>", extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    pub conditions: Vec<Condition>,
+}
+
+/// Where a job stands. Nothing else is ever written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// Some device has no result yet.
+    InProgress,
+    /// Every device completed, or was skipped as current or duplicate.
+    Completed,
+    /// All is over, and a device failed or the job was stopped.
+    Failed,
+}
+
+/// How many devices are where.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Counts {
+    /// All devices of the job.
+    pub total: u32,
+    /// Not started, or waiting for the next attempt.
+    pub pending: u32,
+    /// With a Service or a Pod at work.
+    pub active: u32,
+    /// Flashed, and watched for their new version.
+    pub verifying: u32,
+    /// Completed, verified or not.
+    pub completed: u32,
+    /// Completed without proof; part of `completed`.
+    pub unverified: u32,
+    /// Failed for good.
+    pub failed: u32,
+    /// Left as they were.
+    pub skipped: u32,
+}
+
+/// Where one device stands in its job.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum DeviceState {
+    /// In the queue, or waiting for its next attempt.
+    #[default]
+    Pending,
+    /// Its Service waits for an address.
+    Exposing,
+    /// Its Pod runs.
+    Flashing,
+    /// Its Pod vanished; nobody knows whether its container still runs.
+    Lost,
+    /// Flashed, and watched for its new version.
+    Verifying,
+    /// Failed for good.
+    Failed,
+    /// Left as it was.
+    Skipped,
+}
+
+/// One device of a job.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DeviceStatus {
+    /// The uid in `spec.uuid`.
+    pub uid: String,
+    /// Name of the Akri Instance; stays the same when the uid changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Where the device is reached.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_endpoint: Option<String>,
+    /// The address on which the device calls back.
+    #[serde(default, rename = "externalIP", skip_serializing_if = "Option::is_none")]
+    pub external_ip: Option<String>,
+    /// Name of the flash Pod.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// The current attempt, from 1.
+    #[serde(default)]
+    pub attempt: u32,
+    /// The device waits until then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Time>,
+    /// Where the device stands.
+    #[serde(default)]
+    pub state: DeviceState,
+    /// What the device reported before this run's first attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline_version: Option<String>,
+    /// Why the device waits, failed or was skipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The same, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Since when `state` holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Time>,
+}
+
+/// A plugin that serves a job.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PluginStatus {
+    /// The plugin's name in the operator's configuration.
+    pub name: String,
+    /// The reference it came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// Digest of the component.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// The version that the plugin says it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
+}
+
+impl DeviceStatus {
+    /// Whether an attempt has begun that has no outcome yet: the device is locked for this job.
+    #[must_use]
+    pub fn in_flight(&self) -> bool {
+        matches!(
+            self.state,
+            DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost | DeviceState::Verifying
+        )
+    }
+
+    /// `notBefore` as an instant.
+    #[must_use]
+    pub fn waits_until(&self) -> Option<Timestamp> {
+        self.not_before.as_ref().map(|time| time.0)
+    }
+
+    /// `since` as an instant.
+    #[must_use]
+    pub fn holds_since(&self) -> Option<Timestamp> {
+        self.since.as_ref().map(|time| time.0)
+    }
+}
+
+/// The Go operator also wrote `Running`; a phase we do not know reads as none.
+fn known_phase<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Phase>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(match text.as_deref() {
+        Some("InProgress") => Some(Phase::InProgress),
+        Some("Completed") => Some(Phase::Completed),
+        Some("Failed") => Some(Phase::Failed),
+        _ => None,
+    })
+}
+
+/// An explicit null is as good as an absent list.
+fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+    Ok(Option::<Vec<T>>::deserialize(deserializer)?.unwrap_or_default())
+}

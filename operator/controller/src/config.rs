@@ -1,0 +1,297 @@
+//! The operator's configuration file. Read whole and checked whole: a bad file is refused, and says which field is wrong.
+
+use std::path::{Path, PathBuf};
+
+use flashjob_plugin_host::config::{Limits, PullPolicy, RegistryConfig, TrustEntry};
+use flashjob_plugin_host::{DeviceType, Reference};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+
+use crate::make::Grants;
+
+/// `apiVersion` of the file.
+const API_VERSION: &str = "config.flashjob.nbfc.io/v1alpha1";
+
+/// The whole file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OperatorConfig {
+    /// `config.flashjob.nbfc.io/v1alpha1`.
+    pub api_version: String,
+    /// `OperatorConfig`.
+    pub kind: String,
+    /// The device plugins.
+    #[serde(default)]
+    pub plugins: Vec<PluginConfig>,
+    /// How registries are reached.
+    #[serde(default)]
+    pub registries: Vec<RegistryConfig>,
+    /// Whose components are run.
+    #[serde(default)]
+    pub trust: Vec<TrustEntry>,
+    /// What a call to a plugin may cost.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Which Instances a FlashJob may flash.
+    #[serde(default)]
+    pub instances: InstanceScope,
+    /// What flash Pods may be given.
+    #[serde(default)]
+    pub pod_policy: PodPolicy,
+    /// How long things are waited for.
+    #[serde(default)]
+    pub periods: Periods,
+}
+
+/// One device plugin.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct PluginConfig {
+    /// A DNS label; what the plugin says of itself must be the same.
+    pub name: String,
+    /// Where it comes from.
+    pub image: Reference,
+    /// The types it serves; default: what it describes. `*`: any type that nobody else serves.
+    #[serde(default)]
+    pub device_types: Option<Vec<String>>,
+    /// When the reference is resolved again.
+    #[serde(default)]
+    pub pull_policy: PullPolicy,
+    /// Settings beneath those of a FlashJob.
+    #[serde(default)]
+    pub settings: Map<String, Value>,
+    /// Settings above those of a FlashJob.
+    #[serde(default)]
+    pub locked_settings: Map<String, Value>,
+    /// For `file://` references: run it without a digest and without a signature.
+    #[serde(default)]
+    pub allow_unsigned: bool,
+    /// What it may give its Pods.
+    #[serde(default)]
+    pub grants: Grants,
+}
+
+/// Which Instances a FlashJob may flash.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct InstanceScope {
+    /// Default: those in the FlashJob's own namespace.
+    #[serde(default)]
+    pub namespaces: Namespaces,
+}
+
+/// Namespaces of Instances.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(untagged)]
+pub enum Namespaces {
+    /// The FlashJob's own.
+    #[default]
+    #[serde(skip)]
+    Same,
+    /// `Same` or `All`.
+    Word(Word),
+    /// The FlashJob's own and these.
+    Named(Vec<String>),
+}
+
+/// A word in place of a list of namespaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum Word {
+    /// The FlashJob's own.
+    Same,
+    /// All.
+    All,
+}
+
+impl Namespaces {
+    /// Whether a FlashJob in `job` may flash devices of `instance`.
+    #[must_use]
+    pub fn allow(&self, job: &str, instance: &str) -> bool {
+        match self {
+            Self::Same | Self::Word(Word::Same) => job == instance,
+            Self::Word(Word::All) => true,
+            Self::Named(names) => job == instance || names.iter().any(|name| name == instance),
+        }
+    }
+}
+
+/// What flash Pods may be given by a FlashJob's podOverrides.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PodPolicy {
+    /// Service accounts that a FlashJob may name.
+    pub service_account_names: Vec<String>,
+    /// Priority classes that a FlashJob may name.
+    pub priority_class_names: Vec<String>,
+}
+
+/// How long things are waited for, in seconds.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Periods {
+    /// For a uid that Akri does not know. Default 120.
+    pub unknown_device_seconds: i64,
+    /// For an image that cannot be pulled. Default 120.
+    pub image_pull_seconds: i64,
+    /// For a node. Default 120.
+    pub unschedulable_seconds: i64,
+    /// For which the Service of a failed attempt stays without a Pod, so that a late device gets nothing. Default 60.
+    pub late_callback_seconds: i64,
+    /// Pause before the first retry; doubles with each. Default 10.
+    pub retry_seconds: i64,
+    /// Longest pause before a retry. Default 300.
+    pub longest_retry_seconds: i64,
+}
+
+impl Default for Periods {
+    fn default() -> Self {
+        Self {
+            unknown_device_seconds: 120,
+            image_pull_seconds: 120,
+            unschedulable_seconds: 120,
+            late_callback_seconds: 60,
+            retry_seconds: 10,
+            longest_retry_seconds: 300,
+        }
+    }
+}
+
+/// Why a configuration file is refused.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}: {source}; name a readable file with --config", path = .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The file is not of the right form.
+    #[error("the configuration is refused: {0}")]
+    Parse(String),
+    /// A field breaks its rule.
+    #[error("the configuration is refused: {field}: {message}")]
+    Invalid {
+        /// Path of the field.
+        field: String,
+        /// What is wrong and what is expected.
+        message: String,
+    },
+}
+
+/// Reads and checks a configuration file.
+///
+/// # Errors
+/// The file cannot be read, has an unknown or ill-formed field, or a field breaks its rule.
+pub fn read(path: &Path) -> Result<OperatorConfig, ConfigError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    parse(&text)
+}
+
+/// Checks the text of a configuration file.
+///
+/// # Errors
+/// The text has an unknown or ill-formed field, or a field breaks its rule.
+pub fn parse(text: &str) -> Result<OperatorConfig, ConfigError> {
+    let config: OperatorConfig = serde_saphyr::from_str(text).map_err(|error| ConfigError::Parse(error.to_string()))?;
+    config.check()?;
+    Ok(config)
+}
+
+impl OperatorConfig {
+    fn check(&self) -> Result<(), ConfigError> {
+        let invalid = |field: String, message: &str| Err(ConfigError::Invalid { field, message: message.to_owned() });
+        if self.api_version != API_VERSION {
+            return invalid("apiVersion".to_owned(), &format!("expected {API_VERSION}"));
+        }
+        if self.kind != "OperatorConfig" {
+            return invalid("kind".to_owned(), "expected OperatorConfig");
+        }
+        for (index, plugin) in self.plugins.iter().enumerate() {
+            if !is_dns_label(&plugin.name) {
+                return invalid(format!("plugins[{index}].name"), "expected a DNS label: lower-case letters, digits and dashes, at most 63");
+            }
+            if self.plugins[..index].iter().any(|earlier| earlier.name == plugin.name) {
+                return invalid(format!("plugins[{index}].name"), &format!("{} stands twice; each plugin has one entry", plugin.name));
+            }
+            for (at, text) in plugin.device_types.iter().flatten().enumerate() {
+                if text != "*" && text.parse::<DeviceType>().is_err() {
+                    return invalid(format!("plugins[{index}].deviceTypes[{at}]"), "expected a device type as esp32s2, or \"*\"");
+                }
+            }
+            check_grants(&plugin.grants, index)?;
+        }
+        let host = flashjob_plugin_host::config::check(&self.registries, &self.trust, &self.limits);
+        host.map_err(|error| ConfigError::Parse(error.to_string()))
+    }
+}
+
+fn check_grants(grants: &Grants, index: usize) -> Result<(), ConfigError> {
+    for (at, pattern) in grants.images.iter().enumerate() {
+        let host = pattern.split('/').next().unwrap_or_default();
+        if host.is_empty() || host.contains('*') || !pattern.contains('/') {
+            return Err(ConfigError::Invalid {
+                field: format!("plugins[{index}].grants.images[{at}]"),
+                message: "expected host/path with a literal host, as harbor.nbfc.io/nubificus/**".to_owned(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn is_dns_label(text: &str) -> bool {
+    let inner = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    !text.is_empty() && text.len() <= 63 && inner && !text.starts_with('-') && !text.ends_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "apiVersion: config.flashjob.nbfc.io/v1alpha1\nkind: OperatorConfig\n";
+
+    #[test]
+    fn the_smallest_file_is_its_head() {
+        let config = parse(HEAD).expect("valid");
+        assert!(config.plugins.is_empty());
+        assert!(config.instances.namespaces.allow("a", "a"));
+        assert!(!config.instances.namespaces.allow("a", "b"));
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_by_name_wherever_it_stands() {
+        for (text, name) in [
+            ("plugin: []\n", "plugin"),
+            ("plugins: [{name: a, image: \"registry.example/a:1\", grant: {}}]\n", "grant"),
+            ("plugins: [{name: a, image: \"registry.example/a:1\", grants: {root: true}}]\n", "root"),
+            ("registries: [{host: registry.example, password: x}]\n", "password"),
+            ("limits: {memori: 1Mi}\n", "memori"),
+            ("periods: {late: 1}\n", "late"),
+        ] {
+            let error = parse(&format!("{HEAD}{text}")).expect_err(text).to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn instances_can_be_widened_to_all_or_named_namespaces() {
+        let all = parse(&format!("{HEAD}instances: {{namespaces: All}}\n")).expect("valid");
+        assert!(all.instances.namespaces.allow("a", "b"));
+        let named = parse(&format!("{HEAD}instances: {{namespaces: [b]}}\n")).expect("valid");
+        assert!(named.instances.namespaces.allow("a", "b") && !named.instances.namespaces.allow("a", "c"));
+        assert!(parse(&format!("{HEAD}instances: {{namespaces: Any}}\n")).is_err());
+    }
+
+    #[test]
+    fn names_types_and_image_patterns_are_checked_with_their_path() {
+        for (text, field) in [
+            ("plugins: [{name: A, image: \"registry.example/a:1\"}]\n", "plugins[0].name"),
+            ("plugins: [{name: a, image: \"registry.example/a:1\"}, {name: a, image: \"registry.example/a:1\"}]\n", "plugins[1].name"),
+            ("plugins: [{name: a, image: \"registry.example/a:1\", grants: {images: [\"**\"]}}]\n", "plugins[0].grants.images[0]"),
+        ] {
+            let error = parse(&format!("{HEAD}{text}")).expect_err(text).to_string();
+            assert!(error.contains(field), "{error}");
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Names of Pods and Services: within Kubernetes' limits, and the same for the same device and attempt.
+
+use sha2::{Digest, Sha256};
+
+/// `fj-<job, dots to dashes, at most 40>-<12 hexadecimal digits of SHA-256(job uid, run, device, attempt)>`: a DNS-1035 label.
+#[must_use]
+pub fn attempt_name(job: &str, job_uid: &str, run: &str, device: &str, attempt: u32) -> String {
+    name(job, &[job_uid, run, device, &attempt.to_string()])
+}
+
+/// Name of the pooled Service with this number.
+#[must_use]
+pub fn pool_name(job: &str, job_uid: &str, pool: &str, number: usize) -> String {
+    name(job, &[job_uid, "pool", pool, &number.to_string()])
+}
+
+/// What joins a Pod to its Service: the part of the Service's name that no other has.
+#[must_use]
+pub fn slot(service_name: &str) -> &str {
+    service_name.rsplit('-').next().unwrap_or(service_name)
+}
+
+fn name(job: &str, parts: &[&str]) -> String {
+    let mut hash = Sha256::new();
+    for part in parts {
+        // The length keeps two neighbours from running together.
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part.as_bytes());
+    }
+    let hex: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
+    let readable: String = job.chars().take(40).map(|letter| if letter == '.' { '-' } else { letter }).collect();
+    format!("fj-{readable}-{hex}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{attempt_name, slot};
+
+    #[test]
+    fn a_name_is_a_dns_label_of_at_most_56_characters_for_every_job_name() {
+        for job in ["a", "my.dotted.job", &"x".repeat(63), &format!("{}.9", "y".repeat(60))] {
+            let name = attempt_name(job, "uid", "run", "device", 1);
+            assert!(name.len() <= 56, "{name}");
+            assert!(name.starts_with("fj-") && !name.ends_with('-'));
+            assert!(name.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-'), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_the_same_for_the_same_attempt_and_another_for_any_other() {
+        let base = attempt_name("job", "uid", "run", "device", 1);
+        assert_eq!(base, attempt_name("job", "uid", "run", "device", 1));
+        let others = [
+            attempt_name("job", "uid2", "run", "device", 1),
+            attempt_name("job", "uid", "run2", "device", 1),
+            attempt_name("job", "uid", "run", "device2", 1),
+            attempt_name("job", "uid", "run", "device", 2),
+            attempt_name("job", "uid", "rundevice", "", 1),
+        ];
+        assert!(others.iter().all(|other| *other != base));
+    }
+
+    #[test]
+    fn the_slot_is_the_hash_of_the_name() {
+        assert_eq!(slot("fj-my-job-0123456789ab"), "0123456789ab");
+    }
+}

@@ -1,0 +1,54 @@
+//! The Service through which a device calls back.
+
+use std::collections::BTreeMap;
+
+use flashjob_plugin_host::types::Protocol;
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use kube::api::ObjectMeta;
+
+use super::pod::{labels, owner};
+use super::{Attempt, annotation, label};
+
+/// Makes the Service of that name. With `pool` it is handed on from device to device.
+#[must_use]
+pub fn service(attempt: &Attempt<'_>, name: &str, pool: Option<&str>) -> Service {
+    let mut labels = labels(attempt);
+    if pool.is_some() {
+        // A pooled Service belongs to no one device; the label stays, as our watch asks for its existence.
+        labels.insert(label::UUID.to_owned(), String::new());
+        labels.remove(label::ATTEMPT);
+    }
+    let selector = [(label::APP, attempt.job.key.name.as_str()), (label::SLOT, attempt.slot)];
+    let mut annotations = BTreeMap::from([(annotation::PLUGIN.to_owned(), attempt.plugin.to_owned()), (annotation::DIGEST.to_owned(), attempt.digest.to_string())]);
+    annotations.extend(pool.map(|pool| (annotation::POOL.to_owned(), pool.to_owned())));
+    if let Some(address) = &attempt.spec.external_ip {
+        annotations.insert("metallb.io/loadBalancerIPs".to_owned(), address.clone());
+    }
+    let ports = attempt.flash.ports.iter().map(|port| ServicePort {
+        name: Some(port.name.clone()),
+        port: i32::from(port.number),
+        protocol: Some(match port.protocol {
+            Protocol::Tcp => "TCP".to_owned(),
+            Protocol::Udp => "UDP".to_owned(),
+        }),
+        ..ServicePort::default()
+    });
+    Service {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(attempt.job.key.namespace.clone()),
+            labels: Some(labels),
+            annotations: Some(annotations),
+            owner_references: Some(vec![owner(attempt.job)]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(ServiceSpec {
+            type_: Some("LoadBalancer".to_owned()),
+            selector: Some(selector.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+            ports: Some(ports.collect()),
+            load_balancer_ip: attempt.spec.external_ip.clone(),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    }
+}

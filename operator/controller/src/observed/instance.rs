@@ -1,0 +1,103 @@
+//! A device as Akri's Instance shows it, trimmed to what decisions and plugins need.
+
+use flashjob_api::akri::{self, property};
+use flashjob_plugin_host::DeviceType;
+use kube::ResourceExt;
+
+use super::Identity;
+
+/// An Akri Instance. A hundred thousand of these are kept, so nothing is stored twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instance {
+    /// Namespace of the Instance.
+    pub namespace: String,
+    /// Name; stays the same when the uid changes.
+    pub name: String,
+    /// Uid; what a FlashJob names.
+    pub uid: String,
+    /// The nodes that see the device.
+    pub nodes: Vec<String>,
+    /// What makes it one device; known once, as it is looked up often.
+    pub identity: Identity,
+    /// Broker properties, sorted by name.
+    pub properties: Box<[(Box<str>, Box<str>)]>,
+}
+
+impl Instance {
+    /// Takes what is needed from the whole object.
+    #[must_use]
+    pub fn of(instance: &akri::Instance) -> Self {
+        let properties = &instance.spec.broker_properties;
+        let properties = properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let nodes = instance.spec.nodes.clone();
+        Self::new(&instance.namespace().unwrap_or_default(), &instance.name_any(), &instance.uid().unwrap_or_default(), nodes, properties)
+    }
+
+    /// Puts a device together.
+    #[must_use]
+    pub fn new<'a>(namespace: &str, name: &str, uid: &str, nodes: Vec<String>, properties: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut instance = Self {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            uid: uid.to_owned(),
+            nodes,
+            identity: Identity::instance(namespace, name),
+            properties: properties.map(|(name, value)| (name.into(), value.into())).collect(),
+        };
+        instance.identity = match (instance.endpoint(), instance.bus_path(), instance.nodes.first()) {
+            (Some(endpoint), _, _) => Identity::endpoint(endpoint),
+            (None, Some(path), Some(node)) => Identity::bus(node, path),
+            _ => instance.identity,
+        };
+        instance
+    }
+
+    fn property(&self, name: &str) -> Option<&str> {
+        let found = self.properties.iter().find(|(key, _)| &**key == name);
+        found.map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
+    }
+
+    /// `host:port`, as Akri reports it.
+    #[must_use]
+    pub fn endpoint(&self) -> Option<&str> {
+        self.property(property::HOST_ENDPOINT)
+    }
+
+    /// The device type, where Akri reports one.
+    #[must_use]
+    pub fn device_type(&self) -> Option<DeviceType> {
+        self.property(property::DEVICE).and_then(|text| text.parse().ok())
+    }
+
+    /// The application type, where Akri reports one.
+    #[must_use]
+    pub fn application_type(&self) -> Option<&str> {
+        self.property(property::APPLICATION_TYPE)
+    }
+
+    /// The version that the device reports.
+    #[must_use]
+    pub fn version(&self) -> Option<&str> {
+        self.property(property::VERSION)
+    }
+
+    /// Path of the device on its node's bus.
+    #[must_use]
+    pub fn bus_path(&self) -> Option<&str> {
+        self.property(property::UDEV_DEVPATH)
+    }
+
+    /// Whether any node and any way to the device is known.
+    #[must_use]
+    pub fn reachable(&self, endpoint: Option<&str>) -> bool {
+        !self.nodes.is_empty() && (endpoint.is_some() || self.endpoint().is_some() || self.bus_path().is_some())
+    }
+
+    /// All that must be locked to flash this device, the overriding endpoint included.
+    #[must_use]
+    pub fn identities(&self, endpoint: Option<&str>) -> Vec<Identity> {
+        let own = self.identity.clone();
+        let overriding = endpoint.map(Identity::endpoint).filter(|identity| *identity != own);
+        std::iter::once(own).chain(overriding).collect()
+    }
+}

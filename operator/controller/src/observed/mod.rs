@@ -1,0 +1,212 @@
+//! What a decision may know: one immutable snapshot of one job and all that touches it. Plain data, no I/O.
+
+mod identity;
+mod instance;
+mod job;
+mod pod;
+mod service;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use flashjob_api::DeviceStatus;
+use flashjob_plugin_host::types::{FlashPod, Outcome, Request, Verdict};
+use flashjob_plugin_host::{CallError, DeviceType, Digest};
+use jiff::{SignedDuration, Timestamp};
+
+pub use identity::Identity;
+pub use instance::Instance;
+pub use job::{Finish, Job, JobKey};
+pub use pod::{Ended, Gone, Pod, Waiting};
+pub use service::{Address, Service};
+
+use crate::config::{Periods, PodPolicy};
+use crate::make::Grants;
+
+/// Everything that one plan may look at.
+#[derive(Clone, Debug)]
+pub struct Observed {
+    /// The instant of this snapshot, in whole seconds.
+    pub now: Timestamp,
+    /// The job itself, with our own latest writes.
+    pub job: Arc<Job>,
+    /// What Akri knows of the job's devices, by uid of the spec.
+    pub devices: HashMap<String, Sighting>,
+    /// The job's Pods, and those that vanished before their end was seen.
+    pub pods: Vec<Arc<Pod>>,
+    /// The job's Services.
+    pub services: Vec<Arc<Service>>,
+    /// Services that have no Pod any more, and since when.
+    pub idle_services: HashMap<String, Timestamp>,
+    /// Pods that cannot get on, by name: since when they are seen so.
+    pub stuck_pods: HashMap<String, Timestamp>,
+    /// Devices whose Instance is there but reaches nothing, since when, by uid.
+    pub unreachable: HashMap<String, Timestamp>,
+    /// Who holds a device that this job wants: by identity.
+    pub holders: HashMap<Identity, Holder>,
+    /// Whether any flash Service in the installation has held an address of late.
+    pub addresses_in_use: bool,
+    /// The plugins of this installation.
+    pub plugins: Arc<Vec<PluginView>>,
+    /// What plugins answered to this job's earlier questions.
+    pub answers: Answers,
+    /// Slots of Pods that are being created and not seen yet.
+    pub slots_in_making: Vec<String>,
+    /// What the API server refused of this job, by object name.
+    pub refusals: HashMap<String, Refusal>,
+    /// How long things are waited for.
+    pub periods: Periods,
+    /// What flash Pods may be given.
+    pub pod_policy: Arc<PodPolicy>,
+}
+
+/// What Akri knows of one uid.
+#[derive(Clone, Debug)]
+pub enum Sighting {
+    /// The device's Instance, under this uid or, after it came back, under another.
+    Seen(Arc<Instance>),
+    /// The Instance is in a namespace that this job may not flash.
+    Forbidden(Arc<Instance>),
+    /// No Instance, since then.
+    Missing(Timestamp),
+}
+
+/// Who holds a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// The job.
+    pub job: JobKey,
+    /// The uid under which the job flashes the device.
+    pub uid: String,
+}
+
+/// A configured plugin.
+#[derive(Clone, Debug)]
+pub struct PluginView {
+    /// Its name.
+    pub name: String,
+    /// The reference in the configuration.
+    pub reference: String,
+    /// The types it serves; empty while nothing is known of it.
+    pub device_types: Vec<DeviceType>,
+    /// Whether it serves any type that no other plugin serves.
+    pub any_type: bool,
+    /// What is loaded; else why nothing is.
+    pub ready: Result<ReadyPlugin, String>,
+    /// Settings from the configuration.
+    pub settings: serde_json::Map<String, serde_json::Value>,
+    /// Settings from the configuration that nobody may change.
+    pub locked_settings: serde_json::Map<String, serde_json::Value>,
+    /// What it may give its Pods.
+    pub grants: Arc<Grants>,
+}
+
+/// A plugin that can be asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadyPlugin {
+    /// Digest of the component.
+    pub digest: Digest,
+    /// The version it says it has.
+    pub version: String,
+}
+
+/// What a plugin said about one attempt.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The plugin.
+    pub plugin: String,
+    /// The digest that answered.
+    pub digest: Digest,
+    /// The answer.
+    pub pod: Result<FlashPod, CallError>,
+}
+
+/// Remembered answers. A plugin is asked once for an attempt and once for an ended Pod.
+#[derive(Clone, Debug, Default)]
+pub struct Answers {
+    /// By attempt name.
+    pub built: HashMap<String, Arc<Built>>,
+    /// By Pod uid.
+    pub judged: HashMap<String, Arc<Result<Verdict, CallError>>>,
+}
+
+/// A question to a plugin.
+#[derive(Clone, Debug)]
+pub enum Question {
+    /// What does this attempt need?
+    Build {
+        /// Name of the attempt.
+        attempt: String,
+        /// The plugin to ask.
+        plugin: String,
+        /// The digest to ask.
+        digest: Digest,
+        /// The request.
+        request: Box<Request>,
+    },
+    /// What does this ended Pod mean?
+    Judge {
+        /// Uid of the Pod.
+        pod_uid: String,
+        /// The plugin to ask.
+        plugin: String,
+        /// The digest that the attempt began with.
+        digest: Digest,
+        /// The request of the attempt.
+        request: Box<Request>,
+        /// How the Pod ended.
+        outcome: Box<Outcome>,
+    },
+}
+
+impl Question {
+    /// What this question is about: asked once.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        match self {
+            Self::Build { attempt, .. } => attempt,
+            Self::Judge { pod_uid, .. } => pod_uid,
+        }
+    }
+}
+
+/// The API server's refusal of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Whether the same object will be refused again.
+    pub is_final: bool,
+    /// The API server's words.
+    pub message: String,
+}
+
+impl Observed {
+    /// The stored record of a device.
+    #[must_use]
+    pub fn stored(&self, uid: &str) -> Option<&DeviceStatus> {
+        self.job.stored.get(uid).map(|index| &self.job.status.devices[*index])
+    }
+
+    /// The job's Pod of that name.
+    #[must_use]
+    pub fn pod(&self, name: &str) -> Option<&Arc<Pod>> {
+        self.pods.iter().find(|pod| pod.name == name)
+    }
+
+    /// The job's Service of that name.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Option<&Arc<Service>> {
+        self.services.iter().find(|service| service.name == name)
+    }
+}
+
+/// `instant` without its fraction: Kubernetes stores whole seconds, and what is compared must be what comes back.
+#[must_use]
+pub fn whole_seconds(instant: Timestamp) -> Timestamp {
+    Timestamp::from_second(instant.as_second()).unwrap_or(instant)
+}
+
+/// `instant` plus whole seconds, at most the end of time.
+#[must_use]
+pub fn after(instant: Timestamp, seconds: i64) -> Timestamp {
+    instant.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
+}

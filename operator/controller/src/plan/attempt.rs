@@ -1,0 +1,228 @@
+//! Follows each device whose attempt has begun: from its Service's address to its Pod's end and the verdict on it.
+
+use flashjob_api::{DeviceState, Reason, reason};
+use flashjob_plugin_host::types::{Outcome, Proof, Verdict};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::Step;
+use super::draft::Draft;
+use crate::observed::{Ended, Gone, Pod, Question, Waiting, after};
+
+/// Longest termination message that is handed on, in bytes.
+const MESSAGE_BYTES: usize = 4096;
+
+impl Draft<'_> {
+    /// Looks at every device with a record.
+    pub fn follow_attempts(&mut self) {
+        let uids: Vec<String> = self.records.keys().cloned().collect();
+        for uid in uids {
+            self.follow(&uid);
+        }
+    }
+
+    fn follow(&mut self, uid: &str) {
+        let Some(record) = self.records.get(uid) else { return };
+        let (state, attempt) = (record.state, record.attempt.max(1));
+        match state {
+            DeviceState::Verifying => return self.verify(uid),
+            DeviceState::Lost => return self.wait_out_the_lost(uid),
+            _ => {}
+        }
+        let name = self.attempt_name(uid, attempt);
+        if let Some(pod) = self.pod(&name) {
+            return self.follow_pod(uid, pod);
+        }
+        if state == DeviceState::Flashing {
+            // Stored as flashing, but no such Pod is known: it went while nobody looked.
+            return self.step(Step::ConfirmPod { name, device: uid.to_owned() });
+        }
+        if state == DeviceState::Exposing || self.service(&name).is_some_and(|service| !service.deleting) && self.wanted(uid) {
+            return self.expose(uid);
+        }
+        if !self.wanted(uid) {
+            self.records.remove(uid);
+        }
+    }
+
+    fn follow_pod(&mut self, uid: &str, pod: &Pod) {
+        if let Some(ended) = &pod.ended {
+            self.released.insert(uid.to_owned());
+            self.set(uid, DeviceState::Flashing, |record| record.pod = Some(pod.name.clone()));
+            return self.judge(uid, pod, ended);
+        }
+        self.set(uid, DeviceState::Flashing, |record| record.pod = Some(pod.name.clone()));
+        match &pod.gone {
+            Some(gone) => self.follow_gone(uid, pod, gone),
+            None => self.follow_running(uid, pod),
+        }
+    }
+
+    fn follow_running(&mut self, uid: &str, pod: &Pod) {
+        let (reason, message, seconds) = match &pod.waiting {
+            Some(Waiting::Image(message)) => (reason::IMAGE_UNAVAILABLE, message, self.observed.periods.image_pull_seconds),
+            Some(Waiting::Node(message)) => (reason::UNSCHEDULABLE, message, self.observed.periods.unschedulable_seconds),
+            None if self.job_deadline_passed() => return self.stop_pod(uid, pod, reason::DEADLINE_EXCEEDED, "activeDeadlineSeconds of the job has passed"),
+            None => return,
+        };
+        let since = self.observed.stuck_pods.get(&pod.name).copied().unwrap_or_else(|| self.now());
+        if self.over(since, seconds) || self.job_deadline_passed() {
+            self.stop_pod(uid, pod, reason, message);
+        }
+    }
+
+    /// Deletes a Pod once the reason is stored: how it ends says nothing of why.
+    fn stop_pod(&mut self, uid: &str, pod: &Pod, reason: Reason, message: &str) {
+        let stored = self.observed.stored(uid).and_then(|stored| stored.reason.as_deref()) == Some(reason.name);
+        self.set(uid, DeviceState::Flashing, |record| {
+            record.reason = Some(reason.name.to_owned());
+            record.message = Some(message.to_owned());
+        });
+        if !stored {
+            self.plan.urgent = true;
+        } else if !pod.deleting {
+            self.step(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
+        }
+    }
+
+    /// Why we stopped this attempt's Pod, if we did.
+    fn stopped_for(&self, uid: &str) -> Option<Reason> {
+        let name = self.observed.stored(uid)?.reason.as_deref()?;
+        let stopped = [reason::IMAGE_UNAVAILABLE, reason::UNSCHEDULABLE, reason::DEADLINE_EXCEEDED];
+        let flashing = self.observed.stored(uid)?.state == DeviceState::Flashing;
+        stopped.into_iter().find(|reason| flashing && reason.name == name)
+    }
+
+    fn follow_gone(&mut self, uid: &str, pod: &Pod, gone: &Gone) {
+        if !gone.confirmed {
+            return self.step(Step::ConfirmPod { name: pod.name.clone(), device: uid.to_owned() });
+        }
+        let never_ran = !pod.scheduled || matches!(pod.waiting, Some(Waiting::Image(_)));
+        if never_ran {
+            let reason = self.stopped_for(uid).unwrap_or(reason::POD_LOST);
+            return self.give_up_attempt(uid, reason, &format!("Pod {} was deleted before it ran", pod.name));
+        }
+        let until = after(gone.last_seen, pod.may_run_seconds);
+        let message = format!("Pod {} vanished before its end was seen; the device stays locked until its deadline has passed", pod.name);
+        self.lose(uid, until, &message);
+    }
+
+    /// Locks the device until nothing of the attempt can run any more.
+    fn lose(&mut self, uid: &str, until: Timestamp, message: &str) {
+        self.wake(until);
+        self.set(uid, DeviceState::Lost, |record| {
+            record.not_before = Some(Time(until));
+            record.reason = Some(reason::POD_LOST.name.to_owned());
+            record.message = Some(message.to_owned());
+        });
+    }
+
+    /// After the lock the reported version tells what came of the attempt.
+    fn wait_out_the_lost(&mut self, uid: &str) {
+        let Some(record) = self.records.get(uid) else { return };
+        let until = record.waits_until().unwrap_or_else(|| self.now());
+        let since = record.holds_since().unwrap_or_else(|| self.now());
+        let changed = record.baseline_version.as_deref() != Some(&self.spec.version);
+        if !self.over(until, 0) {
+            return;
+        }
+        if changed && self.reported(uid) == Some(&self.spec.version) {
+            return self.complete(uid, true);
+        }
+        if self.over(since, self.spec.verify.timeout_seconds) {
+            let message = "the Pod vanished before its end was seen, and the device did not report the new version";
+            self.give_up_attempt(uid, reason::POD_LOST, message);
+        }
+    }
+
+    fn judge(&mut self, uid: &str, pod: &Pod, ended: &Ended) {
+        if let Some(reason) = self.stopped_for(uid) {
+            let message = self.records.get(uid).and_then(|record| record.message.clone()).unwrap_or_default();
+            return match ended.exit_code {
+                Some(0) => self.flashed(uid, Proof::ReportedVersion),
+                _ => self.give_up_attempt(uid, reason, &message),
+            };
+        }
+        if let Some(answer) = self.observed.answers.judged.get(&pod.uid) {
+            let answer = answer.clone();
+            return match answer.as_ref() {
+                Ok(Verdict::Flashed(proof)) => self.flashed(uid, *proof),
+                Ok(Verdict::Retry(text)) => self.give_up_attempt(uid, reason_of(ended), &sentence(text, ended)),
+                Ok(Verdict::GiveUp(text)) => self.fail(uid, reason::GAVE_UP, &sentence(text, ended)),
+                Err(error) => self.judge_without_plugin(uid, ended, &format!("the plugin failed to judge the Pod: {error}")),
+            };
+        }
+        let plugin = pod.plugin.as_ref();
+        let loaded = plugin.filter(|(name, digest)| {
+            let view = self.observed.plugins.iter().find(|view| view.name == *name);
+            view.is_some_and(|view| view.ready.as_ref().is_ok_and(|ready| ready.digest == *digest))
+        });
+        let Some((name, digest)) = loaded.cloned() else {
+            return self.judge_without_plugin(uid, ended, "");
+        };
+        let attempt = pod.attempt.unwrap_or(1);
+        let view = self.observed.plugins.iter().find(|view| view.name == name);
+        let request = Box::new(self.request(uid, attempt, view));
+        let outcome = Box::new(Outcome {
+            exit_code: ended.exit_code,
+            reason: ended.reason.clone(),
+            termination_message: plain(&ended.message),
+            attempt,
+            reported_version: self.reported(uid).map(str::to_owned),
+        });
+        self.ask(Question::Judge { pod_uid: pod.uid.clone(), plugin: name, digest, request, outcome });
+    }
+
+    /// The digest that the attempt began with cannot be asked: exit code 0 and the reported version decide.
+    fn judge_without_plugin(&mut self, uid: &str, ended: &Ended, error: &str) {
+        if ended.exit_code == Some(0) {
+            return self.flashed(uid, Proof::ReportedVersion);
+        }
+        let reason = if error.is_empty() { reason_of(ended) } else { reason::PLUGIN_FAILED };
+        self.give_up_attempt(uid, reason, &sentence(error, ended));
+    }
+
+    /// A failed attempt of a device that the job no longer names ends it.
+    pub fn give_up_attempt(&mut self, uid: &str, reason: Reason, message: &str) {
+        if !self.wanted(uid) {
+            self.records.remove(uid);
+        } else if reason == reason::DEADLINE_EXCEEDED {
+            self.fail(uid, reason, message);
+        } else {
+            self.fail_attempt(uid, reason, message);
+        }
+    }
+
+    /// Whether the job has run longer than it may.
+    pub fn job_deadline_passed(&mut self) -> bool {
+        let start = self.observed.job.status.start_time.as_ref().filter(|_| self.same_run).map(|time| time.0);
+        match (self.spec.active_deadline_seconds, start) {
+            (Some(seconds), Some(start)) => self.over(start, seconds),
+            _ => false,
+        }
+    }
+}
+
+fn reason_of(ended: &Ended) -> Reason {
+    if ended.reason == "DeadlineExceeded" { reason::FLASH_TIMEOUT } else { reason::POD_FAILED }
+}
+
+/// The plugin's words, and how the container ended.
+fn sentence(text: &str, ended: &Ended) -> String {
+    let code = ended.exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
+    let end = format!("{}{code}", ended.reason);
+    let text = plain(if text.is_empty() { &ended.message } else { text });
+    let text: String = text.chars().take(512).collect();
+    if text.is_empty() { end } else { format!("{text} ({end})") }
+}
+
+/// Text from a container, without control characters and no longer than is read.
+fn plain(text: &str) -> String {
+    let printable = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter });
+    let mut bytes = 0;
+    let kept = printable.take_while(|letter| {
+        bytes += letter.len_utf8();
+        bytes <= MESSAGE_BYTES
+    });
+    kept.collect::<String>().trim().to_owned()
+}

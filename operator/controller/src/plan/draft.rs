@@ -1,0 +1,290 @@
+//! The plan while it is made: the stored state of the job's devices, and what has been decided on top of it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use flashjob_api::{DeviceState, DeviceStatus, EffectiveSpec, Reason};
+use flashjob_plugin_host::types::{Device, Request};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use sha2::{Digest, Sha256};
+
+use super::{Plan, Step, summary};
+use crate::make::attempt_name;
+use crate::observed::{Finish, Identity, Instance, Observed, PluginView, Pod, Question, Service, Sighting, after};
+
+/// Failed and skipped devices shown in status.
+const SHOWN_RESULTS: usize = 100;
+
+pub(super) struct Draft<'a> {
+    pub observed: &'a Observed,
+    pub spec: &'a EffectiveSpec,
+    /// Whether the stored status speaks of this run.
+    pub same_run: bool,
+    /// Devices without a result that have a record, by uid.
+    pub records: BTreeMap<String, DeviceStatus>,
+    /// Devices with a result, stored or decided just now.
+    pub results: HashMap<String, Finish>,
+    /// Records of failed and skipped devices, oldest first.
+    pub shown: Vec<DeviceStatus>,
+    /// Completed without proof.
+    pub unverified: u32,
+    /// Devices whose Pod has ended: they keep no place in `parallelism`.
+    pub released: HashSet<String>,
+    /// Why devices wait that have no attempt begun: how many for each reason, with one message.
+    pub waiting: BTreeMap<&'static str, (usize, String)>,
+    /// The endpoint worked on last.
+    pub last_endpoint: Option<String>,
+    pub plan: Plan,
+    /// Pooled Services that this plan hands to a device.
+    pub slots_taken: HashSet<String>,
+    /// Pooled Services that this plan asks for.
+    pub services_asked: HashSet<String>,
+    /// Devices that wait for a Service of each pool.
+    pub pools_waiting: HashMap<String, usize>,
+    pods: HashMap<&'a str, &'a Arc<Pod>>,
+    services: HashMap<&'a str, &'a Arc<Service>>,
+    in_spec: HashSet<&'a str>,
+}
+
+impl<'a> Draft<'a> {
+    pub fn new(observed: &'a Observed, spec: &'a EffectiveSpec) -> Self {
+        let status = &observed.job.status;
+        // The Go operator kept no run: what it completed counts for the run that is there.
+        let same_run = status.run.as_ref().is_none_or(|run| *run == spec.run);
+        let in_spec: HashSet<&str> = spec.uuid.iter().map(String::as_str).collect();
+        let stored = status.devices.iter().filter(|_| same_run);
+        let (records, shown): (Vec<_>, Vec<_>) =
+            stored.cloned().partition(|device| !matches!(device.state, DeviceState::Failed | DeviceState::Skipped));
+        let results = observed.job.results.iter().filter(|(uid, _)| same_run && in_spec.contains(uid.as_str()));
+        Self {
+            observed,
+            spec,
+            same_run,
+            records: records.into_iter().map(|device| (device.uid.clone(), device)).collect(),
+            results: results.map(|(uid, finish)| (uid.clone(), *finish)).collect(),
+            shown: shown.into_iter().filter(|device| in_spec.contains(device.uid.as_str())).collect(),
+            unverified: status.counts.filter(|_| same_run).map_or(0, |counts| counts.unverified),
+            released: HashSet::new(),
+            waiting: BTreeMap::new(),
+            last_endpoint: status.host_endpoint.clone().filter(|_| same_run),
+            plan: Plan::default(),
+            slots_taken: HashSet::new(),
+            services_asked: HashSet::new(),
+            pools_waiting: HashMap::new(),
+            pods: observed.pods.iter().map(|pod| (pod.name.as_str(), pod)).collect(),
+            services: observed.services.iter().map(|service| (service.name.as_str(), service)).collect(),
+            in_spec,
+        }
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.observed.now
+    }
+
+    pub fn wanted(&self, uid: &str) -> bool {
+        self.in_spec.contains(uid)
+    }
+
+    pub fn pod(&self, name: &str) -> Option<&'a Arc<Pod>> {
+        self.pods.get(name).copied()
+    }
+
+    pub fn service(&self, name: &str) -> Option<&'a Arc<Service>> {
+        self.services.get(name).copied()
+    }
+
+    /// The device's Instance, if Akri knows it and the job may flash it.
+    pub fn instance(&self, uid: &str) -> Option<&'a Arc<Instance>> {
+        match self.observed.devices.get(uid) {
+            Some(Sighting::Seen(instance)) => Some(instance),
+            _ => None,
+        }
+    }
+
+    /// The version that the device reports now.
+    pub fn reported(&self, uid: &str) -> Option<&'a str> {
+        self.instance(uid).and_then(|instance| instance.version())
+    }
+
+    pub fn attempt_name(&self, uid: &str, attempt: u32) -> String {
+        let job = &self.observed.job;
+        attempt_name(&job.key.name, &job.uid, &self.spec.run, uid, attempt)
+    }
+
+    pub fn step(&mut self, step: Step) {
+        self.plan.steps.push(step);
+    }
+
+    pub fn ask(&mut self, question: Question) {
+        self.plan.questions.push(question);
+    }
+
+    /// Looks again at that instant at the latest.
+    pub fn wake(&mut self, at: Timestamp) {
+        self.plan.wake_at = Some(self.plan.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// Whether `seconds` have passed since `since`; if not, looks again when they have.
+    pub fn over(&mut self, since: Timestamp, seconds: i64) -> bool {
+        let end = after(since, seconds);
+        if end > self.now() {
+            self.wake(end);
+            return false;
+        }
+        true
+    }
+
+    /// Notes why a device without a begun attempt waits.
+    pub fn waits(&mut self, reason: Reason, message: &str) {
+        let entry = self.waiting.entry(reason.name).or_insert_with(|| (0, message.to_owned()));
+        entry.0 += 1;
+    }
+
+    /// Changes a device's record.
+    pub fn set(&mut self, uid: &str, state: DeviceState, change: impl FnOnce(&mut DeviceStatus)) {
+        let now = self.now();
+        let record = self.records.entry(uid.to_owned()).or_default();
+        if record.uid.is_empty() {
+            record.uid = uid.to_owned();
+            record.attempt = 1;
+        }
+        if record.state != state || record.since.is_none() {
+            record.since = Some(Time(now));
+        }
+        record.state = state;
+        change(record);
+        if record.host_endpoint.is_some() && state != DeviceState::Pending {
+            self.last_endpoint.clone_from(&record.host_endpoint);
+        }
+    }
+
+    pub fn complete(&mut self, uid: &str, verified: bool) {
+        self.records.remove(uid);
+        self.results.insert(uid.to_owned(), Finish::Completed);
+        self.unverified += u32::from(!verified);
+    }
+
+    pub fn fail(&mut self, uid: &str, reason: Reason, message: &str) {
+        self.end(uid, Finish::Failed, reason, message);
+    }
+
+    pub fn skip(&mut self, uid: &str, reason: Reason, message: &str) {
+        self.end(uid, Finish::Skipped, reason, message);
+    }
+
+    fn end(&mut self, uid: &str, finish: Finish, reason: Reason, message: &str) {
+        let now = self.now();
+        let mut record = self.records.remove(uid).unwrap_or_default();
+        uid.clone_into(&mut record.uid);
+        record.state = if finish == Finish::Failed { DeviceState::Failed } else { DeviceState::Skipped };
+        record.reason = Some(reason.name.to_owned());
+        record.message = Some(message.to_owned());
+        record.not_before = None;
+        record.since = Some(Time(now));
+        self.results.insert(uid.to_owned(), finish);
+        // Failures are shown before skips, and neither beyond what a person reads.
+        let shown = self.shown.iter().filter(|device| device.state == record.state).count();
+        if shown < SHOWN_RESULTS {
+            self.shown.push(record);
+        }
+    }
+
+    /// The attempt failed: the device is tried again, or has failed for good.
+    pub fn fail_attempt(&mut self, uid: &str, reason: Reason, message: &str) {
+        let attempt = self.records.get(uid).map_or(1, |record| record.attempt.max(1));
+        if attempt > self.spec.backoff_limit_per_device {
+            return self.fail(uid, reason, message);
+        }
+        let pause = self.pause(uid, attempt);
+        let until = after(self.now(), pause);
+        self.wake(until);
+        self.set(uid, DeviceState::Pending, |record| {
+            record.attempt = attempt + 1;
+            record.not_before = Some(Time(until));
+            record.reason = Some(reason.name.to_owned());
+            record.message = Some(message.to_owned());
+            record.pod = None;
+            record.external_ip = None;
+        });
+    }
+
+    /// Doubles with each attempt; up to a fifth more or less, always the same for the same attempt, so that devices that failed
+    /// together do not come back together and two plans of one snapshot agree.
+    fn pause(&self, uid: &str, attempt: u32) -> i64 {
+        let periods = &self.observed.periods;
+        let doubled = periods.retry_seconds.saturating_mul(1 << attempt.saturating_sub(1).min(20));
+        let pause = doubled.min(periods.longest_retry_seconds).max(0);
+        let spread = Sha256::digest(format!("{uid}/{attempt}").as_bytes());
+        let share = i64::from(u16::from_be_bytes([spread[0], spread[1]])) % 41 - 20;
+        pause + pause * share / 100
+    }
+
+    /// What a plugin is told of an attempt.
+    pub fn request(&self, uid: &str, attempt: u32, plugin: Option<&PluginView>) -> Request {
+        let spec = self.spec;
+        let record = self.records.get(uid);
+        let instance = self.instance(uid);
+        let overriding = spec.host_endpoint.clone();
+        let endpoint = overriding.or_else(|| instance.and_then(|instance| instance.endpoint().map(str::to_owned)));
+        let device_type = instance.and_then(|instance| instance.device_type());
+        let device_type = device_type.or_else(|| spec.device.as_deref().and_then(|text| text.parse().ok()));
+        let application = instance.and_then(|instance| instance.application_type().map(str::to_owned));
+        let properties = instance.iter().flat_map(|instance| instance.properties.iter());
+        Request {
+            namespace: self.observed.job.key.namespace.clone(),
+            job: self.observed.job.key.name.clone(),
+            device: Device {
+                uid: uid.to_owned(),
+                name: instance.map(|instance| instance.name.clone()).or_else(|| record.and_then(|record| record.name.clone())).unwrap_or_default(),
+                endpoint: endpoint.or_else(|| record.and_then(|record| record.host_endpoint.clone())),
+                device_type: device_type.map(|kind| kind.to_string()).unwrap_or_default(),
+                application_type: application.or_else(|| spec.application_type.clone()),
+                reported_version: instance.and_then(|instance| instance.version().map(str::to_owned)),
+                nodes: instance.map(|instance| instance.nodes.clone()).unwrap_or_default(),
+                properties: properties.map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+            },
+            firmware: spec.firmware.clone(),
+            version: spec.version.clone(),
+            image: spec.flashjob_pod_image.clone(),
+            settings: plugin.map_or_else(|| "{}".to_owned(), |plugin| settings(plugin, spec)),
+            attempt,
+        }
+    }
+
+    /// All that must be locked while the device is flashed.
+    pub fn identities(&self, uid: &str) -> Vec<Identity> {
+        if let Some(instance) = self.instance(uid) {
+            return instance.identities(self.spec.host_endpoint.as_deref());
+        }
+        let record = self.records.get(uid);
+        let endpoint = record.and_then(|record| record.host_endpoint.as_deref()).map(Identity::endpoint);
+        let name = record.and_then(|record| record.name.as_deref());
+        let named = name.map(|name| Identity::instance(&self.observed.job.key.namespace, name));
+        endpoint.or(named).into_iter().collect()
+    }
+
+    /// Words the status and hands the plan over.
+    pub fn finish(mut self) -> Plan {
+        let in_flight: Vec<String> = self.records.values().filter(|record| record.in_flight()).map(|record| record.uid.clone()).collect();
+        for uid in in_flight {
+            let identities = self.identities(&uid);
+            self.plan.holds.extend(identities.into_iter().map(|identity| (identity, uid.clone())));
+        }
+        for pod in self.observed.pods.iter().filter(|pod| pod.may_run()) {
+            self.plan.holds.extend(pod.identities.iter().map(|identity| (identity.clone(), pod.device.clone())));
+        }
+        summary::write(&mut self);
+        self.plan
+    }
+}
+
+/// Effective settings: the plugin's in the configuration, then the FlashJob's, then the configuration's locked ones (RFC 7396).
+fn settings(plugin: &PluginView, spec: &EffectiveSpec) -> String {
+    let mut settings = serde_json::Value::Object(plugin.settings.clone());
+    if let Some(of_job) = spec.settings.get(&plugin.name) {
+        json_patch::merge(&mut settings, &serde_json::Value::Object(of_job.clone()));
+    }
+    json_patch::merge(&mut settings, &serde_json::Value::Object(plugin.locked_settings.clone()));
+    settings.to_string()
+}

@@ -1,0 +1,207 @@
+//! An attempt before its Pod: the Service is made, its address awaited, the facts stored, the Pod made.
+
+use flashjob_api::{DeviceState, Exposure, reason};
+use flashjob_plugin_host::types::{FlashPod, PluginError};
+use flashjob_plugin_host::{CallError, Digest};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::Step;
+use super::draft::Draft;
+use crate::make::{self, Attempt};
+use crate::observed::{Address, Built, PluginView, Question};
+
+/// What a plugin's answer lets us do.
+pub(super) enum Asked {
+    /// The answer is there.
+    Built(std::sync::Arc<Built>),
+    /// The plugin is asked, or cannot be for the moment.
+    Wait,
+    /// The device has its result, or its next attempt.
+    Over,
+}
+
+impl Draft<'_> {
+    /// Brings a device whose attempt has begun to its Pod.
+    pub fn expose(&mut self, uid: &str) {
+        let attempt = self.records.get(uid).map_or(1, |record| record.attempt.max(1));
+        let name = self.attempt_name(uid, attempt);
+        if self.instance(uid).is_none() || !self.wanted(uid) {
+            return self.back_to_queue(uid, None);
+        }
+        if self.job_deadline_passed() {
+            return self.fail(uid, reason::DEADLINE_EXCEEDED, "activeDeadlineSeconds of the job has passed");
+        }
+        self.set(uid, DeviceState::Exposing, |record| record.pod = Some(name.clone()));
+        let Some(plugin) = self.plugin_for(uid) else { return };
+        let Asked::Built(built) = self.built(uid, attempt, plugin) else { return };
+        let Ok(flash) = &built.pod else { return };
+        if flash.ports.is_empty() {
+            return self.make_pod(uid, attempt, plugin, &built.digest, flash, None, make::slot(&name));
+        }
+        if self.spec.exposure == Exposure::Pooled {
+            return self.expose_pooled(uid, attempt, plugin, &built.digest, flash);
+        }
+        let Some(service) = self.service(&name) else {
+            return self.make_service(uid, attempt, plugin, &built.digest, flash, &name, None);
+        };
+        match usable(service.address.as_ref(), flash.needs_ip) {
+            Some(address) if !service.deleting => {
+                let text = address.text.clone();
+                self.make_pod(uid, attempt, plugin, &built.digest, flash, Some(&text), make::slot(&name));
+            }
+            _ => self.await_address(uid),
+        }
+    }
+
+    /// Asks the plugin, once for an attempt.
+    pub fn built(&mut self, uid: &str, attempt: u32, plugin: &PluginView) -> Asked {
+        let name = self.attempt_name(uid, attempt);
+        let Ok(ready) = &plugin.ready else { return Asked::Wait };
+        let Some(built) = self.observed.answers.built.get(&name) else {
+            let request = Box::new(self.request(uid, attempt, Some(plugin)));
+            self.ask(Question::Build { attempt: name, plugin: plugin.name.clone(), digest: ready.digest.clone(), request });
+            return Asked::Wait;
+        };
+        let message = |text: &str| format!("plugin {}: {text}", plugin.name);
+        match &built.pod {
+            Ok(_) => return Asked::Built(built.clone()),
+            Err(CallError::Refused(error)) => {
+                let reason = match error {
+                    PluginError::InvalidSettings(_) => reason::SETTINGS_REJECTED,
+                    PluginError::UnsupportedDevice(_) | PluginError::InvalidRequest(_) => reason::UNSUPPORTED_DEVICE,
+                    PluginError::Internal(_) => reason::PLUGIN_FAILED,
+                };
+                match reason {
+                    reason::PLUGIN_FAILED => self.fail_attempt(uid, reason, &message(&error.to_string())),
+                    reason => self.fail(uid, reason, &message(&error.to_string())),
+                }
+            }
+            Err(error) => self.fail_attempt(uid, reason::PLUGIN_FAILED, &message(&error.to_string())),
+        }
+        Asked::Over
+    }
+
+    /// All that the objects of an attempt are made from; None: the device is gone.
+    fn attempt<'b>(&'b self, uid: &'b str, number: u32, plugin: &'b PluginView, digest: &'b Digest, flash: &'b FlashPod, slot: &'b str) -> Option<Attempt<'b>> {
+        Some(Attempt {
+            job: &self.observed.job,
+            spec: self.spec,
+            uid,
+            instance: self.instance(uid)?,
+            number,
+            plugin: &plugin.name,
+            digest,
+            flash,
+            grants: &plugin.grants,
+            slot,
+        })
+    }
+
+    /// Whether plugin and job ask only for what is granted; if not, the device has failed.
+    pub fn granted(&mut self, uid: &str, number: u32, plugin: &PluginView, built: &Built) -> bool {
+        let Ok(flash) = &built.pod else { return false };
+        let attempt = self.attempt(uid, number, plugin, &built.digest, flash, "");
+        let checked = attempt.map(|attempt| make::check(&attempt, &self.observed.pod_policy));
+        match checked {
+            Some(Ok(())) => true,
+            Some(Err(denied)) => {
+                self.fail(uid, reason::GRANT_DENIED, &denied.0);
+                false
+            }
+            None => false,
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of one attempt, each from another room")]
+    pub(super) fn make_service(&mut self, uid: &str, number: u32, plugin: &PluginView, digest: &Digest, flash: &FlashPod, name: &str, pool: Option<&str>) {
+        if let Some(refusal) = self.observed.refusals.get(name).cloned() {
+            let message = format!("the API server refuses Service {name}: {}", refusal.message);
+            return match refusal.is_final {
+                true => self.fail(uid, reason::SERVICE_REFUSED, &message),
+                false => self.fail_attempt(uid, reason::SERVICE_REFUSED, &message),
+            };
+        }
+        let Some(attempt) = self.attempt(uid, number, plugin, digest, flash, make::slot(name)) else { return };
+        let service = make::service(&attempt, name, pool);
+        if pool.is_some() {
+            self.note_service(name);
+        }
+        self.step(Step::CreateService(Box::new(service)));
+    }
+
+    /// Makes the Pod, once the facts that a restart would need are stored.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one attempt, each from another room")]
+    pub(super) fn make_pod(&mut self, uid: &str, number: u32, plugin: &PluginView, digest: &Digest, flash: &FlashPod, address: Option<&str>, slot: &str) {
+        let name = self.attempt_name(uid, number);
+        if let Some(refusal) = self.observed.refusals.get(&name).cloned() {
+            let message = format!("the API server refuses Pod {name}: {}", refusal.message);
+            return match refusal.is_final {
+                true => self.fail(uid, reason::POD_REFUSED, &message),
+                false => self.fail_attempt(uid, reason::POD_REFUSED, &message),
+            };
+        }
+        self.set(uid, DeviceState::Exposing, |record| {
+            record.external_ip = address.map(str::to_owned);
+            record.reason = None;
+            record.message = None;
+        });
+        if !self.is_stored(uid) {
+            self.plan.urgent = true;
+            return;
+        }
+        let Some(attempt) = self.attempt(uid, number, plugin, digest, flash, slot) else { return };
+        match make::pod(&attempt, &name, address, &self.observed.pod_policy) {
+            Ok(pod) => self.step(Step::CreatePod(Box::new(pod))),
+            Err(denied) => self.fail(uid, reason::GRANT_DENIED, &denied.0),
+        }
+    }
+
+    /// Whether a restarted operator would find name, endpoint, attempt and baseline of this device.
+    fn is_stored(&self, uid: &str) -> bool {
+        let (Some(stored), Some(record)) = (self.observed.stored(uid), self.records.get(uid)) else { return false };
+        self.same_run
+            && self.observed.job.status.run.is_some()
+            && stored.attempt == record.attempt
+            && stored.name == record.name
+            && stored.host_endpoint == record.host_endpoint
+            && stored.baseline_version == record.baseline_version
+    }
+
+    pub(super) fn await_address(&mut self, uid: &str) {
+        let Some(record) = self.records.get(uid) else { return };
+        let since = record.holds_since().unwrap_or_else(|| self.now());
+        self.set(uid, DeviceState::Exposing, |record| {
+            record.reason = Some(reason::WAITING_FOR_ADDRESS.name.to_owned());
+            record.message = Some("the Service has no external address yet".to_owned());
+        });
+        let seconds = self.spec.address_timeout_seconds;
+        if !self.over(since, seconds) {
+            return;
+        }
+        let message = format!("no external address within {seconds} s");
+        if self.observed.addresses_in_use {
+            return self.back_to_queue(uid, Some(&message));
+        }
+        self.fail_attempt(uid, reason::ADDRESS_TIMEOUT, &message);
+    }
+
+    /// The same attempt waits in the queue again, at its end.
+    fn back_to_queue(&mut self, uid: &str, message: Option<&str>) {
+        let now = self.now();
+        self.set(uid, DeviceState::Pending, |record| {
+            record.not_before = Some(Time(now));
+            record.pod = None;
+            record.external_ip = None;
+            record.reason = message.map(|_| reason::WAITING_FOR_ADDRESS.name.to_owned());
+            record.message = message.map(str::to_owned);
+        });
+        if !self.wanted(uid) {
+            self.records.remove(uid);
+        }
+    }
+}
+
+/// The address, if the plugin can do with it.
+pub(super) fn usable(address: Option<&Address>, needs_ip: bool) -> Option<&Address> {
+    address.filter(|address| address.is_ip || !needs_ip)
+}

@@ -1,0 +1,117 @@
+//! Decides. Pure and synchronous: one snapshot in; questions, steps, the status to store and the next instant to look again out.
+//!
+//! Every rule of a FlashJob's behaviour is in this folder: [`attempt`] follows a device through an attempt, [`queue`] chooses
+//! which device is next, [`proof`] says when a device is proven, [`expose`] and [`pool`] bring it to its Pod, [`clean`] removes what is no longer wanted, [`ending`] deletes a
+//! job, [`summary`] words the status.
+
+mod attempt;
+mod clean;
+mod draft;
+mod ending;
+mod expose;
+mod pool;
+mod proof;
+mod queue;
+mod summary;
+#[cfg(test)]
+mod tests;
+
+use flashjob_api::FlashJobStatus;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as core;
+
+use crate::observed::{Identity, Observed, Question};
+use draft::Draft;
+
+/// What is to be done for one job.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// What plugins have to be asked before more can be decided.
+    pub questions: Vec<Question>,
+    /// Requests to the API server, each idempotent.
+    pub steps: Vec<Step>,
+    /// The status that should be stored; None: leave it.
+    pub status: Option<FlashJobStatus>,
+    /// Something waits for the status to be stored.
+    pub urgent: bool,
+    /// What this job locks now, and under which uid.
+    pub holds: Vec<(Identity, String)>,
+    /// When to look again though nothing happened.
+    pub wake_at: Option<Timestamp>,
+}
+
+/// A request to the API server.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// Puts our finalizer on the FlashJob.
+    AddFinalizer,
+    /// Takes our finalizer off the FlashJob.
+    RemoveFinalizer,
+    /// Deletes the FlashJob, which has finished long enough ago.
+    DeleteJob,
+    /// Creates a Service.
+    CreateService(Box<core::Service>),
+    /// Creates a Pod.
+    CreatePod(Box<core::Pod>),
+    /// Deletes a Service.
+    DeleteService {
+        /// Its name.
+        name: String,
+        /// Its uid: no other Service of that name is meant.
+        uid: String,
+    },
+    /// Deletes a Pod.
+    DeletePod {
+        /// Its name.
+        name: String,
+        /// Its uid: no other Pod of that name is meant.
+        uid: String,
+    },
+    /// Asks whether a Pod that left the cache is really gone.
+    ConfirmPod {
+        /// Its name.
+        name: String,
+        /// The device it flashes.
+        device: String,
+    },
+}
+
+impl Step {
+    /// What this step is about: it is carried out once at a time.
+    #[must_use]
+    pub fn key(&self) -> String {
+        let name = |object: &kube::api::ObjectMeta| object.name.clone().unwrap_or_default();
+        match self {
+            Self::AddFinalizer | Self::RemoveFinalizer => "finalizer".to_owned(),
+            Self::DeleteJob => "job".to_owned(),
+            Self::CreateService(service) => format!("service/{}", name(&service.metadata)),
+            Self::DeleteService { name, .. } => format!("service/{name}"),
+            Self::CreatePod(pod) => format!("pod/{}", name(&pod.metadata)),
+            Self::DeletePod { name, .. } | Self::ConfirmPod { name, .. } => format!("pod/{name}"),
+        }
+    }
+}
+
+/// Decides what is to be done.
+#[must_use]
+pub fn plan(observed: &Observed) -> Plan {
+    let job = &observed.job;
+    if job.deleting {
+        return ending::plan(observed);
+    }
+    let spec = match &job.spec {
+        Ok(spec) => spec,
+        Err(error) => return summary::invalid(observed, error),
+    };
+    if !job.has_finalizer {
+        return Plan { steps: vec![Step::AddFinalizer], ..Plan::default() };
+    }
+    if job.status.run.as_ref().is_some_and(|run| *run != spec.run) && !ending::previous_run_is_over(observed) {
+        return ending::drain(observed);
+    }
+    let mut draft = Draft::new(observed, spec);
+    draft.follow_attempts();
+    draft.work_off_the_queue();
+    draft.clean();
+    draft.finish()
+}

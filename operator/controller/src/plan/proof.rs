@@ -1,0 +1,70 @@
+//! When a flashed device is proven: only a change of the reported version to the wanted one, byte for byte, is proof.
+
+use flashjob_api::{DeviceState, VerifyMode, reason};
+use flashjob_plugin_host::types::Proof;
+
+use super::draft::Draft;
+
+impl Draft<'_> {
+    /// The plugin says that the device was flashed.
+    pub fn flashed(&mut self, uid: &str, proof: Proof) {
+        if !self.wanted(uid) {
+            self.records.remove(uid);
+            return;
+        }
+        let of_plugin = match proof {
+            Proof::Pod => VerifyMode::None,
+            Proof::ReportedVersion => VerifyMode::BestEffort,
+        };
+        let mode = self.spec.verify.mode.unwrap_or(of_plugin);
+        let baseline = self.records.get(uid).and_then(|record| record.baseline_version.clone());
+        let unprovable = baseline.as_deref() == Some(&self.spec.version);
+        match mode {
+            VerifyMode::None => self.complete(uid, true),
+            VerifyMode::BestEffort if unprovable || baseline.is_none() => self.complete(uid, false),
+            VerifyMode::Required if unprovable => self.fail_unprovable(uid),
+            VerifyMode::BestEffort | VerifyMode::Required => {
+                self.set(uid, DeviceState::Verifying, |record| {
+                    record.not_before = None;
+                    record.reason = None;
+                    record.message = None;
+                });
+                self.verify(uid);
+            }
+        }
+    }
+
+    /// The device already reports what it is to report: nothing could be proven.
+    pub fn fail_unprovable(&mut self, uid: &str) {
+        let message = format!("the device reported version {} already before it was flashed", self.spec.version);
+        self.fail(uid, reason::VERSION_UNPROVABLE, &message);
+    }
+
+    /// Watches a flashed device for its new version.
+    pub fn verify(&mut self, uid: &str) {
+        let Some(record) = self.records.get(uid) else { return };
+        let since = record.holds_since().unwrap_or_else(|| self.now());
+        let baseline = record.baseline_version.clone();
+        let reported = self.reported(uid).map(str::to_owned);
+        let version = self.spec.version.as_str();
+        if !self.wanted(uid) {
+            self.records.remove(uid);
+            return;
+        }
+        if reported.as_deref() == Some(version) && baseline.as_deref() != Some(version) {
+            return self.complete(uid, true);
+        }
+        let third = reported.is_some() && reported != baseline && reported.as_deref() != Some(version);
+        let expired = self.over(since, self.spec.verify.timeout_seconds);
+        if !third && !expired && !self.job_deadline_passed() {
+            return;
+        }
+        if self.spec.verify.mode == Some(VerifyMode::Required) {
+            let reported = reported.unwrap_or_else(|| "none".to_owned());
+            let message = format!("the device reports version {reported}, expected {version}");
+            let reason = if self.job_deadline_passed() { reason::DEADLINE_EXCEEDED } else { reason::VERSION_NOT_REPORTED };
+            return self.give_up_attempt(uid, reason, &message);
+        }
+        self.complete(uid, false);
+    }
+}

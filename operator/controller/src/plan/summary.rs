@@ -1,0 +1,184 @@
+//! Words the status: counts, phase, conditions and one sentence.
+
+use std::collections::HashSet;
+
+use flashjob_api::{Counts, DeviceState, DeviceStatus, FlashJobStatus, Phase, PluginStatus, condition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::draft::Draft;
+use super::{Plan, Step};
+use crate::observed::{Finish, Observed, after};
+
+/// Writes the status of a job that can be worked on.
+pub(super) fn write(draft: &mut Draft<'_>) {
+    let stored = &draft.observed.job.status;
+    let counts = counts(draft);
+    let over = counts.completed + counts.failed + counts.skipped >= counts.total;
+    let phase = match (over, counts.failed) {
+        (false, _) => Phase::InProgress,
+        (true, 0) => Phase::Completed,
+        (true, _) => Phase::Failed,
+    };
+    let before = stored.completion_time.clone().filter(|_| draft.same_run && stored.phase == Some(phase));
+    let completion_time = over.then(|| before.unwrap_or(Time(draft.now())));
+    let start_time = stored.start_time.clone().filter(|_| draft.same_run).unwrap_or(Time(draft.now()));
+    let message = message(draft, &counts, over);
+    let conditions = conditions(draft, &counts, phase, &message);
+    let list = |finish: Finish| -> Vec<String> {
+        let with = |uid: &&String| draft.results.get(*uid) == Some(&finish);
+        draft.spec.uuid.iter().filter(with).cloned().collect()
+    };
+    let status = FlashJobStatus {
+        phase: Some(phase),
+        message: Some(message),
+        progress: Some(format!("{}/{}", counts.completed + counts.failed + counts.skipped, counts.total)),
+        host_endpoint: draft.last_endpoint.clone(),
+        completed_uuids: list(Finish::Completed),
+        failed_uuids: list(Finish::Failed),
+        skipped_uuids: list(Finish::Skipped),
+        counts: Some(counts),
+        devices: devices(draft),
+        plugins: plugins(draft),
+        run: Some(draft.spec.run.clone()),
+        start_time: Some(start_time),
+        completion_time: completion_time.clone(),
+        observed_generation: draft.observed.job.generation,
+        conditions,
+    };
+    draft.plan.urgent |= over || stored.run.as_ref() != Some(&draft.spec.run);
+    draft.plan.status = Some(status);
+    let finished = stored.completion_time.as_ref().filter(|_| over && draft.same_run).map(|time| time.0);
+    if let (Some(seconds), Some(finished)) = (draft.spec.ttl_seconds_after_finished, finished) {
+        let at = after(finished, seconds);
+        if at <= draft.now() {
+            draft.step(Step::DeleteJob);
+        } else {
+            draft.wake(at);
+        }
+    }
+}
+
+/// The status of a FlashJob that cannot be worked on.
+pub(super) fn invalid(observed: &Observed, error: &str) -> Plan {
+    let mut status = observed.job.status.clone();
+    let message = format!("this FlashJob is invalid: {error}");
+    let generation = observed.job.generation;
+    let mut set = |kind, holds, reason| condition::set(&mut status.conditions, kind, holds, reason, &message, generation, observed.now);
+    set(condition::PROGRESSING, false, "InvalidSpec");
+    set(condition::STALLED, true, "InvalidSpec");
+    status.message = Some(message.clone());
+    status.observed_generation = generation;
+    Plan { status: Some(status), ..Plan::default() }
+}
+
+/// The status while devices of the run before are in flight: nothing changes but the sentence.
+pub(super) fn draining(observed: &Observed, message: &str) -> FlashJobStatus {
+    FlashJobStatus { message: Some(message.to_owned()), phase: Some(Phase::InProgress), ..observed.job.status.clone() }
+}
+
+fn counts(draft: &Draft<'_>) -> Counts {
+    let mut counts = Counts { total: number(draft.spec.uuid.len()), ..Counts::default() };
+    for uid in &draft.spec.uuid {
+        match (draft.results.get(uid), draft.records.get(uid).map(|record| record.state)) {
+            (Some(Finish::Completed), _) => counts.completed += 1,
+            (Some(Finish::Failed), _) => counts.failed += 1,
+            (Some(Finish::Skipped), _) => counts.skipped += 1,
+            (None, Some(DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost)) => counts.active += 1,
+            (None, Some(DeviceState::Verifying)) => counts.verifying += 1,
+            (None, _) => counts.pending += 1,
+        }
+    }
+    counts.unverified = draft.unverified.min(counts.completed);
+    counts
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// Devices at work first, in the order of the spec; then failures, then skips.
+fn devices(draft: &Draft<'_>) -> Vec<DeviceStatus> {
+    let listed = draft.spec.uuid.iter().filter_map(|uid| draft.records.get(uid));
+    let dropped = draft.records.values().filter(|record| !draft.wanted(&record.uid));
+    let failed = draft.shown.iter().filter(|device| device.state == DeviceState::Failed);
+    let skipped = draft.shown.iter().filter(|device| device.state == DeviceState::Skipped);
+    let room = 100usize.saturating_sub(failed.clone().count());
+    listed.chain(dropped).chain(failed).chain(skipped.take(room)).cloned().collect()
+}
+
+fn plugins(draft: &Draft<'_>) -> Vec<PluginStatus> {
+    let mut seen = HashSet::new();
+    let mut plugins: Vec<PluginStatus> = Vec::new();
+    for uid in draft.records.keys() {
+        let Some(plugin) = draft.plugin_for(uid) else { continue };
+        if !seen.insert(plugin.name.clone()) {
+            continue;
+        }
+        let ready = plugin.ready.as_ref().ok();
+        plugins.push(PluginStatus {
+            name: plugin.name.clone(),
+            reference: Some(plugin.reference.clone()),
+            digest: ready.map(|ready| ready.digest.to_string()),
+            version: ready.map(|ready| ready.version.clone()),
+        });
+    }
+    let stored = draft.observed.job.status.plugins.iter().filter(|_| draft.same_run);
+    plugins.extend(stored.filter(|plugin| !seen.contains(&plugin.name)).cloned());
+    plugins.sort_by(|left, right| left.name.cmp(&right.name));
+    plugins
+}
+
+fn message(draft: &Draft<'_>, counts: &Counts, over: bool) -> String {
+    let mut parts = Vec::new();
+    let mut part = |count: u32, text: &str| {
+        if count > 0 {
+            parts.push(format!("{count} {text}"));
+        }
+    };
+    part(counts.active, "in flight");
+    part(counts.verifying, "verifying");
+    part(counts.pending, if draft.spec.suspend { "held back by suspend" } else { "waiting" });
+    part(counts.failed, "failed");
+    part(counts.skipped, "skipped");
+    part(counts.unverified, "completed without proof");
+    let rest = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
+    let mut text = format!("{} of {} devices completed{rest}", counts.completed, counts.total);
+    let why = if over { None } else { draft.waiting.iter().next().map(|(reason, (count, message))| format!("; {count} {reason}: {message}")) };
+    text.push_str(&why.unwrap_or_default());
+    if let Some(failed) = draft.shown.iter().rev().find(|device| device.state == DeviceState::Failed) {
+        let reason = failed.reason.as_deref().unwrap_or_default();
+        text.push_str(&format!("; last failure: {} {reason}: {}", failed.uid, failed.message.as_deref().unwrap_or_default()));
+    }
+    let unused: Vec<&str> = draft.spec.settings.keys().map(String::as_str).filter(|name| !draft.observed.plugins.iter().any(|plugin| plugin.name == **name)).collect();
+    if !unused.is_empty() {
+        text.push_str(&format!("; spec.settings names no configured plugin: {}", unused.join(", ")));
+    }
+    text.chars().take(1024).collect()
+}
+
+fn conditions(draft: &Draft<'_>, counts: &Counts, phase: Phase, message: &str) -> Vec<Condition> {
+    let job = &draft.observed.job;
+    let mut conditions = job.status.conditions.clone();
+    let mut set = |kind: &str, holds: bool, reason: &str, text: &str| {
+        condition::set(&mut conditions, kind, holds, reason, text, job.generation, draft.now());
+    };
+    let busy = counts.active + counts.verifying > 0;
+    let stalled = draft.waiting.iter().next().filter(|_| phase == Phase::InProgress && !busy);
+    let reason = match phase {
+        Phase::InProgress if draft.spec.suspend && !busy => "Suspended",
+        Phase::InProgress if busy => "Flashing",
+        Phase::InProgress => "Waiting",
+        Phase::Completed => "Completed",
+        Phase::Failed => "DevicesFailed",
+    };
+    set(condition::PROGRESSING, phase == Phase::InProgress, reason, message);
+    set(condition::COMPLETE, phase == Phase::Completed, reason, message);
+    set(condition::FAILED, phase == Phase::Failed, reason, message);
+    let suspended = draft.spec.suspend && phase == Phase::InProgress;
+    set(condition::SUSPENDED, suspended, if suspended { "SuspendRequested" } else { "NotSuspended" }, "");
+    match stalled {
+        Some((reason, (_, text))) => set(condition::STALLED, true, reason, text),
+        None => set(condition::STALLED, false, "Moving", ""),
+    }
+    conditions
+}

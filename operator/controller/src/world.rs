@@ -1,0 +1,326 @@
+//! The caches: what the watches brought, with the answers to own writes laid over them until the watches have caught up.
+//!
+//! One lock guards all of it, so that a plan and its reservations are one act. Nothing here does I/O.
+
+mod devices;
+mod locks;
+mod memory;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::config::{Namespaces, Periods, PodPolicy};
+use crate::observed::{Gone, Holder, Identity, Job, JobKey, Observed, PluginView, Pod, Service, Sighting, after};
+pub use devices::Devices;
+pub use locks::Locks;
+pub use memory::Memory;
+
+/// What of the configuration decisions depend on.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// Which Instances a FlashJob may flash.
+    pub namespaces: Namespaces,
+    /// How long things are waited for.
+    pub periods: Periods,
+    /// What flash Pods may be given.
+    pub pod_policy: Arc<PodPolicy>,
+}
+
+/// All that the operator knows of the cluster.
+#[derive(Debug, Default)]
+pub struct World {
+    /// FlashJobs.
+    pub jobs: HashMap<JobKey, Arc<Job>>,
+    /// Akri's Instances, and who asks for them.
+    pub devices: Devices,
+    /// Who flashes which device.
+    pub locks: Locks,
+    /// What this process remembers of each job and does not store.
+    pub memory: HashMap<JobKey, Memory>,
+    /// The configured plugins.
+    pub plugins: Arc<Vec<PluginView>>,
+    /// What of the configuration decisions depend on.
+    pub rules: Rules,
+    pods: HashMap<JobKey, BTreeMap<String, Arc<Pod>>>,
+    services: HashMap<JobKey, BTreeMap<String, Arc<Service>>>,
+    addresses: usize,
+    /// Jobs that wait for a device that another job or Pod holds.
+    waiting: HashSet<JobKey>,
+}
+
+impl World {
+    /// Takes a FlashJob's new state. Returns false for one that is older than what is known.
+    pub fn see_job(&mut self, job: Job) -> bool {
+        let key = job.key.clone();
+        if let Some(known) = self.jobs.get(&key) {
+            if known.uid == job.uid && !newer(&job.resource_version, &known.resource_version) {
+                return false;
+            }
+            if known.uid != job.uid {
+                self.forget_job(&key);
+            }
+        }
+        self.devices.set_interests(&job);
+        self.jobs.insert(key, Arc::new(job));
+        true
+    }
+
+    /// A FlashJob is gone.
+    pub fn forget_job(&mut self, key: &JobKey) {
+        self.jobs.remove(key);
+        self.memory.remove(key);
+        self.devices.drop_interests(key);
+        self.locks.set(key, Vec::new());
+        self.waiting.remove(key);
+        if let Some(pods) = self.pods.get_mut(key) {
+            pods.retain(|_, pod| pod.gone.is_none());
+        }
+    }
+
+    /// Takes a Pod's new state. Returns the job to look at.
+    pub fn see_pod(&mut self, mut pod: Pod) -> Option<JobKey> {
+        let key = pod.job.clone();
+        if pod.identities.is_empty() {
+            // The Go operator's Pods always name the endpoint; this one is told by its device.
+            pod.identities.extend(self.devices.by_uid(&pod.device).map(|instance| instance.identity.clone()));
+        }
+        let pods = self.pods.entry(key.clone()).or_default();
+        if let Some(known) = pods.get(&pod.name) {
+            if known.uid == pod.uid && known.gone.is_none() && !newer(&pod.resource_version, &known.resource_version) {
+                return None;
+            }
+        }
+        self.locks.see_pod(&pod);
+        pods.insert(pod.name.clone(), Arc::new(pod));
+        Some(key)
+    }
+
+    /// A Pod left the watch. One whose end was not seen is kept until it is clear what became of it.
+    pub fn lose_pod(&mut self, job: &JobKey, name: &str, uid: &str, now: Timestamp) {
+        let Some(pods) = self.pods.get_mut(job) else { return };
+        let Some(pod) = pods.get(name).filter(|pod| pod.uid == uid) else { return };
+        if pod.ended.is_some() || !self.jobs.contains_key(job) {
+            self.locks.forget_pod(uid);
+            pods.remove(name);
+        } else if pod.gone.is_none() {
+            let mut pod = Pod::clone(pod);
+            pod.gone = Some(Gone { last_seen: now, confirmed: false });
+            pods.insert(name.to_owned(), Arc::new(pod));
+        }
+    }
+
+    /// The API server was asked, and has no such Pod.
+    pub fn confirm_gone(&mut self, job: &JobKey, name: &str, device: &str, now: Timestamp) {
+        let pods = self.pods.entry(job.clone()).or_default();
+        let mut pod = match pods.get(name) {
+            Some(pod) => Pod::clone(pod),
+            None => match self.jobs.get(job) {
+                Some(owner) => unseen_pod(owner, name, device),
+                None => return,
+            },
+        };
+        let last_seen = pod.gone.as_ref().map_or(now, |gone| gone.last_seen);
+        pod.gone = Some(Gone { last_seen, confirmed: true });
+        self.locks.see_pod(&pod);
+        pods.insert(name.to_owned(), Arc::new(pod));
+    }
+
+    /// Takes a Service's new state. Returns the job to look at.
+    pub fn see_service(&mut self, service: Service) -> Option<JobKey> {
+        let key = service.job.clone();
+        let services = self.services.entry(key.clone()).or_default();
+        let known = services.get(&service.name);
+        if known.is_some_and(|known| known.uid == service.uid && !newer(&service.resource_version, &known.resource_version)) {
+            return None;
+        }
+        self.addresses -= usize::from(known.is_some_and(|known| known.address.is_some()));
+        self.addresses += usize::from(service.address.is_some());
+        services.insert(service.name.clone(), Arc::new(service));
+        Some(key)
+    }
+
+    /// A Service is gone.
+    pub fn lose_service(&mut self, job: &JobKey, name: &str, uid: &str) {
+        let Some(services) = self.services.get_mut(job) else { return };
+        if services.get(name).is_some_and(|service| service.uid == uid) {
+            let service = services.remove(name);
+            self.addresses -= usize::from(service.is_some_and(|service| service.address.is_some()));
+        }
+    }
+
+    /// Names and uids of a kind's objects that a fresh list no longer had.
+    pub fn pods_not_in(&self, listed: &HashSet<String>) -> Vec<(JobKey, String, String)> {
+        let pods = self.pods.iter().flat_map(|(job, pods)| pods.values().map(move |pod| (job, pod)));
+        let missing = pods.filter(|(_, pod)| pod.gone.is_none() && !listed.contains(&pod.uid));
+        missing.map(|(job, pod)| (job.clone(), pod.name.clone(), pod.uid.clone())).collect()
+    }
+
+    /// As [`Self::pods_not_in`], for Services.
+    pub fn services_not_in(&self, listed: &HashSet<String>) -> Vec<(JobKey, String, String)> {
+        let services = self.services.iter().flat_map(|(job, services)| services.values().map(move |service| (job, service)));
+        let missing = services.filter(|(_, service)| !listed.contains(&service.uid));
+        missing.map(|(job, service)| (job.clone(), service.name.clone(), service.uid.clone())).collect()
+    }
+
+    /// Jobs that wait for a device which another holds; asked when something was released.
+    pub fn waiting_jobs(&self) -> Vec<JobKey> {
+        self.waiting.iter().cloned().collect()
+    }
+
+    /// Locks what stored records say is in flight. Done once, before the first plan.
+    pub fn lock_what_is_stored(&mut self) {
+        let keys: Vec<JobKey> = self.jobs.keys().cloned().collect();
+        for key in keys {
+            let job = self.jobs[&key].clone();
+            let in_flight = job.status.devices.iter().filter(|device| device.in_flight());
+            let holds = in_flight.flat_map(|device| {
+                let seen = self.devices.follow(&job, &device.uid, Some(device));
+                let overriding = job.spec.as_ref().ok().and_then(|spec| spec.host_endpoint.as_deref());
+                let of_instance = seen.map(|instance| instance.identities(overriding));
+                let of_record = device.host_endpoint.as_deref().map(|endpoint| vec![Identity::endpoint(endpoint)]);
+                of_instance.or(of_record).unwrap_or_default().into_iter().map(|identity| (identity, device.uid.clone()))
+            });
+            let holds = holds.collect();
+            self.locks.set(&key, holds);
+        }
+    }
+
+    /// Takes what a plan locks. Returns whether something was released.
+    pub fn set_holds(&mut self, job: &JobKey, holds: Vec<(Identity, String)>) -> bool {
+        self.locks.set(job, holds)
+    }
+
+    /// Takes the snapshot for one job.
+    pub fn observe(&mut self, key: &JobKey, now: Timestamp) -> Option<Observed> {
+        let job = self.jobs.get(key)?.clone();
+        self.drop_expired_pods(&job, now);
+        let pods: Vec<Arc<Pod>> = self.pods.get(key).map(|pods| pods.values().filter(|pod| pod.job_uid == job.uid).cloned().collect()).unwrap_or_default();
+        let services: Vec<Arc<Service>> =
+            self.services.get(key).map(|services| services.values().filter(|service| service.job_uid == job.uid).cloned().collect()).unwrap_or_default();
+        let memory = self.memory.entry(key.clone()).or_default();
+        let mut devices = HashMap::new();
+        let mut holders = HashMap::new();
+        if let Ok(spec) = &job.spec {
+            for uid in &spec.uuid {
+                let sighting = sight(&self.devices, &self.rules.namespaces, &job, uid, memory, now);
+                if let (Sighting::Seen(instance), false) = (&sighting, job.results.contains_key(uid)) {
+                    let identities = instance.identities(spec.host_endpoint.as_deref());
+                    let held = identities.into_iter().filter_map(|identity| self.locks.holder(&identity, key, uid).map(|holder| (identity, holder)));
+                    holders.extend(held);
+                    if spec.host_endpoint.is_some() {
+                        forbid_foreign_override(&mut devices, &self.devices, &self.rules.namespaces, &job, uid);
+                    }
+                }
+                devices.entry(uid.clone()).or_insert(sighting);
+            }
+        }
+        memory.note(&pods, &services, &devices, now);
+        if holders.is_empty() {
+            self.waiting.remove(key);
+        } else {
+            self.waiting.insert(key.clone());
+        }
+        Some(Observed {
+            now,
+            devices,
+            idle_services: memory.idle_services.clone(),
+            stuck_pods: memory.stuck_pods.clone(),
+            unreachable: memory.unreachable.clone(),
+            holders,
+            addresses_in_use: self.addresses > 0,
+            plugins: self.plugins.clone(),
+            answers: memory.answers.clone(),
+            slots_in_making: memory.slots_in_making.values().cloned().collect(),
+            refusals: memory.refusals(now),
+            periods: self.rules.periods,
+            pod_policy: self.rules.pod_policy.clone(),
+            job,
+            pods,
+            services,
+        })
+    }
+
+    /// A vanished Pod is forgotten when nothing of it can run, and its attempt is no longer the stored one.
+    fn drop_expired_pods(&mut self, job: &Job, now: Timestamp) {
+        let Some(pods) = self.pods.get_mut(&job.key) else { return };
+        let locks = &mut self.locks;
+        pods.retain(|_, pod| {
+            let Some(gone) = &pod.gone else { return true };
+            let expired = gone.confirmed && (!pod.may_run() || after(gone.last_seen, pod.may_run_seconds) < now);
+            let record = job.stored.get(&pod.device).map(|index| &job.status.devices[*index]);
+            let current = record.is_some_and(|record| Some(record.attempt) == pod.attempt && record.state != flashjob_api::DeviceState::Pending);
+            let keep = !expired || current;
+            if !keep {
+                locks.forget_pod(&pod.uid);
+            }
+            keep
+        });
+    }
+}
+
+/// Finds the device of a uid.
+fn sight(devices: &Devices, namespaces: &Namespaces, job: &Job, uid: &str, memory: &mut Memory, now: Timestamp) -> Sighting {
+    let record = job.stored.get(uid).map(|index| &job.status.devices[*index]);
+    match devices.follow(job, uid, record) {
+        Some(instance) if namespaces.allow(&job.key.namespace, &instance.namespace) => {
+            memory.missing_since.remove(uid);
+            Sighting::Seen(instance.clone())
+        }
+        Some(instance) => Sighting::Forbidden(instance.clone()),
+        None => Sighting::Missing(*memory.missing_since.entry(uid.to_owned()).or_insert(now)),
+    }
+}
+
+/// An overriding endpoint that is the endpoint of an Instance which this job may not flash would flash that one.
+fn forbid_foreign_override(sightings: &mut HashMap<String, Sighting>, devices: &Devices, namespaces: &Namespaces, job: &Job, uid: &str) {
+    let Some(endpoint) = job.spec.as_ref().ok().and_then(|spec| spec.host_endpoint.as_deref()) else { return };
+    let at = devices.at(&Identity::endpoint(endpoint));
+    if let Some(foreign) = at.into_iter().find(|instance| !namespaces.allow(&job.key.namespace, &instance.namespace)) {
+        sightings.insert(uid.to_owned(), Sighting::Forbidden(foreign.clone()));
+    }
+}
+
+/// Stands for a Pod that status names and nobody has seen: it may have run, on a node that may still run it.
+fn unseen_pod(job: &Job, name: &str, device: &str) -> Pod {
+    let record = job.stored.get(device).map(|index| &job.status.devices[*index]);
+    let endpoint = record.and_then(|record| record.host_endpoint.as_deref());
+    let timeout = job.spec.as_ref().map_or(900, |spec| spec.device_timeout_seconds);
+    Pod {
+        job: job.key.clone(),
+        job_uid: job.uid.clone(),
+        name: name.to_owned(),
+        uid: format!("unseen/{name}"),
+        resource_version: String::new(),
+        device: device.to_owned(),
+        run: job.status.run.clone(),
+        attempt: record.map(|record| record.attempt),
+        slot: Some(crate::make::slot(name).to_owned()),
+        plugin: None,
+        identities: endpoint.map(Identity::endpoint).into_iter().collect(),
+        deleting: false,
+        scheduled: true,
+        waiting: None,
+        ended: None,
+        may_run_seconds: timeout.saturating_add(crate::make::GRACE_SECONDS),
+        gone: None,
+    }
+}
+
+/// Whether one version of an object is later than another: versions grow as numbers do; what cannot be compared is taken.
+fn newer(version: &str, than: &str) -> bool {
+    match (version.parse::<u128>(), than.parse::<u128>()) {
+        (Ok(version), Ok(than)) => version > than,
+        _ => true,
+    }
+}
+
+/// The holder as a message names it.
+impl Holder {
+    /// Puts one together.
+    #[must_use]
+    pub fn new(job: &JobKey, uid: &str) -> Self {
+        Self { job: job.clone(), uid: uid.to_owned() }
+    }
+}

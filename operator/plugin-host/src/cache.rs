@@ -1,0 +1,105 @@
+//! What was fetched and compiled, on disk. Everything is hashed again when it is read; what does not fit is as good as absent.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use crate::Digest;
+
+/// The cache's folder. No other process may write into it: compiled code in it is run.
+#[derive(Clone, Debug)]
+pub(crate) struct Cache {
+    folder: PathBuf,
+}
+
+impl Cache {
+    pub fn open(folder: &Path) -> std::io::Result<Self> {
+        for part in ["blobs", "tags", "compiled"] {
+            std::fs::create_dir_all(folder.join(part))?;
+        }
+        Ok(Self { folder: folder.to_owned() })
+    }
+
+    /// A manifest or component by its digest.
+    pub fn blob(&self, digest: &Digest) -> Option<Vec<u8>> {
+        let bytes = std::fs::read(self.blob_path(digest)).ok()?;
+        (Digest::of(&bytes) == *digest).then_some(bytes)
+    }
+
+    pub fn put_blob(&self, digest: &Digest, bytes: &[u8]) -> std::io::Result<()> {
+        put(&self.blob_path(digest), bytes)
+    }
+
+    /// The digest that a reference resolved to last.
+    pub fn resolved(&self, reference: &str) -> Option<Digest> {
+        std::fs::read_to_string(self.tag_path(reference)).ok()?.trim().parse().ok()
+    }
+
+    pub fn put_resolved(&self, reference: &str, digest: &Digest) -> std::io::Result<()> {
+        put(&self.tag_path(reference), digest.to_string().as_bytes())
+    }
+
+    /// Compiled code for exactly this engine: the bytes that were hashed are the bytes that are given out.
+    pub fn compiled(&self, digest: &Digest, engine: &str) -> Option<Vec<u8>> {
+        let path = self.compiled_path(digest, engine);
+        let expected: Digest = std::fs::read_to_string(path.with_extension("sha256")).ok()?.trim().parse().ok()?;
+        let bytes = std::fs::read(path).ok()?;
+        (Digest::of(&bytes) == expected).then_some(bytes)
+    }
+
+    pub fn put_compiled(&self, digest: &Digest, engine: &str, bytes: &[u8]) -> std::io::Result<()> {
+        let path = self.compiled_path(digest, engine);
+        put(&path, bytes)?;
+        put(&path.with_extension("sha256"), Digest::of(bytes).to_string().as_bytes())
+    }
+
+    fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.folder.join("blobs").join(digest.hex())
+    }
+
+    fn tag_path(&self, reference: &str) -> PathBuf {
+        self.folder.join("tags").join(Digest::of(reference.as_bytes()).hex())
+    }
+
+    fn compiled_path(&self, digest: &Digest, engine: &str) -> PathBuf {
+        self.folder.join("compiled").join(format!("{}-{engine}.cwasm", digest.hex()))
+    }
+}
+
+/// Renamed into place, so that nobody reads half a file.
+fn put(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(bytes)?;
+    file.persist(path)?;
+    Ok(())
+}
+
+/// Tells compiled code of one engine from that of another.
+pub(crate) fn engine_key(engine: &wasmtime::Engine) -> String {
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_changed_on_disk_is_a_miss() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::open(folder.path()).expect("opened");
+        let digest = Digest::of(b"component");
+        cache.put_blob(&digest, b"component").expect("stored");
+        cache.put_compiled(&digest, "engine", b"code").expect("stored");
+        assert_eq!(cache.blob(&digest).as_deref(), Some(&b"component"[..]));
+        assert_eq!(cache.compiled(&digest, "engine").as_deref(), Some(&b"code"[..]));
+        assert_eq!(cache.compiled(&digest, "other"), None);
+        std::fs::write(cache.blob_path(&digest), b"changed").expect("written");
+        std::fs::write(cache.compiled_path(&digest, "engine"), b"evil").expect("written");
+        assert_eq!(cache.blob(&digest), None);
+        assert_eq!(cache.compiled(&digest, "engine"), None);
+    }
+}

@@ -1,0 +1,258 @@
+//! Compiles components and calls them: a fresh instance for each call, under limits of time, memory and size.
+
+mod limits;
+mod v0_1_0;
+mod wasi;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use wasmtime::component::{Component, Linker};
+use wasmtime::{Config, Store};
+
+use crate::cache::{Cache, engine_key};
+use crate::config::Limits;
+use crate::trust::Verified;
+use crate::types::{FlashPod, Outcome, PluginError, PluginInfo, Request, Verdict};
+use limits::{State, Stopped};
+
+/// How often a busy call lets others run, and how exactly it is stopped.
+const TICK: Duration = Duration::from_millis(10);
+
+/// What a component may import beside the contract's own interfaces.
+const WASI: [&str; 5] = ["wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:filesystem/", "wasi:random/"];
+
+/// Why a component cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The engine itself.
+    #[error("cannot start the plugin engine: {0}")]
+    Start(String),
+    /// The bytes are no component.
+    #[error("{0} is not a WebAssembly component: {1}")]
+    Compile(String, String),
+    /// Compilation took too long.
+    #[error("{0} took longer than {1:?} to compile")]
+    CompileTimedOut(String, Duration),
+    /// It asks for something that a plugin may not have.
+    #[error("{0} imports {1}, which no plugin may have; a plugin imports flashjob:plugin/log and WASI's cli, io, clocks, filesystem and random")]
+    Import(String, String),
+    /// It is not built for the contract.
+    #[error("{0} does not fit the plugin contract flashjob:plugin@0.1.0: {1}")]
+    World(String, String),
+}
+
+/// Why a call gave no answer.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// The plugin answered with an error of its own: asking again changes nothing.
+    #[error("{0}")]
+    Refused(PluginError),
+    /// The plugin crashed.
+    #[error("the plugin crashed: {0}")]
+    Trapped(String),
+    /// The plugin did not answer in time.
+    #[error("the plugin did not answer within {after:?}")]
+    TimedOut {
+        /// The limit.
+        after: Duration,
+    },
+    /// The plugin asked for more memory than it may have.
+    #[error("the plugin asked for more than {limit} bytes of memory")]
+    OutOfMemory {
+        /// The limit.
+        limit: usize,
+    },
+    /// The plugin's answer is too large, or has what no answer may have.
+    #[error("the plugin's answer is rejected: {0}")]
+    AnswerRejected(String),
+    /// The plugin broke several times in a row and is not asked for a while.
+    #[error("the plugin broke several times in a row and is not asked for another {} s", left.as_secs())]
+    Unavailable {
+        /// The rest of the pause.
+        left: Duration,
+    },
+}
+
+impl CallError {
+    /// Whether the plugin said no, instead of failing to say anything.
+    #[must_use]
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused(_))
+    }
+}
+
+/// A question to a component.
+#[derive(Clone, Copy)]
+pub(crate) enum Call<'a> {
+    Describe,
+    ValidateSettings(&'a str),
+    Build(&'a Request),
+    Judge(&'a Request, &'a Outcome),
+}
+
+/// Its answer, of the kind of the question.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Info(PluginInfo),
+    Unit,
+    FlashPod(Box<FlashPod>),
+    Verdict(Verdict),
+}
+
+fn other_kind<T>() -> Result<T, CallError> {
+    Err(CallError::AnswerRejected("it answers another question".to_owned()))
+}
+
+impl Answer {
+    pub fn into_info(self) -> Result<PluginInfo, CallError> {
+        if let Self::Info(info) = self { Ok(info) } else { other_kind() }
+    }
+
+    pub fn into_unit(self) -> Result<(), CallError> {
+        if let Self::Unit = self { Ok(()) } else { other_kind() }
+    }
+
+    pub fn into_flash_pod(self) -> Result<FlashPod, CallError> {
+        if let Self::FlashPod(flash) = self { Ok(*flash) } else { other_kind() }
+    }
+
+    pub fn into_verdict(self) -> Result<Verdict, CallError> {
+        if let Self::Verdict(verdict) = self { Ok(verdict) } else { other_kind() }
+    }
+}
+
+/// A component ready to be instantiated.
+#[derive(Clone)]
+pub(crate) struct Compiled {
+    name: Arc<str>,
+    plugin: v0_1_0::PluginPre<State>,
+}
+
+impl Compiled {
+    /// Version of the WIT package that it is built against.
+    pub fn wit_version(&self) -> &'static str {
+        v0_1_0::VERSION
+    }
+}
+
+/// One engine for all plugins.
+pub(crate) struct Engine {
+    engine: wasmtime::Engine,
+    linker: Linker<State>,
+    limits: Limits,
+    places: Semaphore,
+    key: String,
+}
+
+impl Engine {
+    pub fn new(limits: Limits) -> Result<Self, EngineError> {
+        let start = |error: wasmtime::Error| EngineError::Start(error.to_string());
+        let mut config = Config::new();
+        config.epoch_interruption(true);
+        config.wasm_backtrace_max_frames(None);
+        let engine = wasmtime::Engine::new(&config).map_err(start)?;
+        let mut linker = Linker::new(&engine);
+        v0_1_0::add_to_linker(&mut linker).map_err(start)?;
+        wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(start)?;
+        tick(&engine).map_err(|error| EngineError::Start(error.to_string()))?;
+        let places = Semaphore::new((limits.total_memory / limits.memory.max(1)).max(1));
+        Ok(Self { key: engine_key(&engine), engine, linker, limits, places })
+    }
+
+    /// Compiles a component, or takes it from the cache.
+    pub async fn compile(&self, verified: &Verified, cache: &Cache) -> Result<Compiled, EngineError> {
+        let name = verified.digest().to_string();
+        let code = match cache.compiled(verified.digest(), &self.key) {
+            Some(code) => code,
+            None => {
+                let code = self.precompile(verified.component().to_vec(), &name).await?;
+                if let Err(error) = cache.put_compiled(verified.digest(), &self.key, &code) {
+                    tracing::warn!(%error, "cannot write compiled code to the cache; it is compiled again after a restart");
+                }
+                code
+            }
+        };
+        let component = load(&self.engine, &code).map_err(|error| EngineError::Compile(name.clone(), error.to_string()))?;
+        self.check_imports(&component, &name)?;
+        let world = |error: wasmtime::Error| EngineError::World(name.clone(), format!("{error:#}"));
+        let instance = self.linker.instantiate_pre(&component).map_err(world)?;
+        Ok(Compiled { name: name.as_str().into(), plugin: v0_1_0::PluginPre::new(instance).map_err(world)? })
+    }
+
+    /// The one place where code is generated. It runs off the async threads; the wait is bounded.
+    async fn precompile(&self, component: Vec<u8>, name: &str) -> Result<Vec<u8>, EngineError> {
+        let engine = self.engine.clone();
+        let compiling = tokio::task::spawn_blocking(move || engine.precompile_component(&component));
+        let limit = self.limits.compile_timeout;
+        let compile = |message: String| EngineError::Compile(name.to_owned(), message);
+        let done = tokio::time::timeout(limit, compiling).await.map_err(|_| EngineError::CompileTimedOut(name.to_owned(), limit))?;
+        done.map_err(|error| compile(error.to_string()))?.map_err(|error| compile(format!("{error:#}")))
+    }
+
+    fn check_imports(&self, component: &Component, name: &str) -> Result<(), EngineError> {
+        let kind = component.component_type();
+        for (import, _) in kind.imports(&self.engine) {
+            let own = import.starts_with("flashjob:plugin/log@") || import.starts_with("flashjob:plugin/types@");
+            if !own && !WASI.iter().any(|allowed| import.starts_with(allowed)) {
+                return Err(EngineError::Import(name.to_owned(), import.to_owned()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks a fresh instance.
+    pub async fn call(&self, compiled: &Compiled, call: Call<'_>) -> Result<Answer, CallError> {
+        let _place = self.places.acquire().await.map_err(|error| CallError::Trapped(error.to_string()))?;
+        let limits = self.limits;
+        let mut store = Store::new(&self.engine, State::new(compiled.name.clone(), limits));
+        store.limiter(|state| &mut state.memory);
+        store.set_hostcall_fuel(limits.copied);
+        // A busy call gives way at every tick, and is dropped when its time is over.
+        store.epoch_deadline_async_yield_and_update(1);
+        let asked = tokio::time::timeout(limits.call_timeout, v0_1_0::ask(&mut store, &compiled.plugin, call, limits.answer)).await;
+        match asked {
+            Err(_) => Err(CallError::TimedOut { after: limits.call_timeout }),
+            Ok(Ok(answer)) => answer,
+            Ok(Err(error)) => Err(stopped(&error, limits)),
+        }
+    }
+}
+
+/// Says in the plugin author's words why a call was stopped.
+fn stopped(error: &wasmtime::Error, limits: Limits) -> CallError {
+    match error.downcast_ref::<Stopped>() {
+        Some(Stopped::Memory) => return CallError::OutOfMemory { limit: limits.memory },
+        Some(other) => return CallError::AnswerRejected(other.to_string()),
+        None => {}
+    }
+    let text = format!("{error:#}");
+    if text.contains("fuel") {
+        return CallError::AnswerRejected(format!("more than {} bytes were to be copied in one call", limits.copied));
+    }
+    let root = error.root_cause().to_string();
+    CallError::Trapped(root.lines().next().unwrap_or_default().to_owned())
+}
+
+/// Advances the engine's clock for as long as the engine lives.
+fn tick(engine: &wasmtime::Engine) -> std::io::Result<()> {
+    let engine = engine.weak();
+    let ticker = std::thread::Builder::new().name("plugin-ticker".to_owned());
+    let run = move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            std::thread::sleep(TICK);
+        }
+    };
+    ticker.spawn(run).map(|_| ())
+}
+
+/// Loads compiled code.
+#[allow(unsafe_code)]
+fn load(engine: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<Component> {
+    // SAFETY: deserialize runs what it is given. These bytes come either straight from `precompile_component` of this engine, or
+    // from the cache, which no other process writes, and which gave out exactly the bytes whose SHA-256 it had checked.
+    unsafe { Component::deserialize(engine, code) }
+}

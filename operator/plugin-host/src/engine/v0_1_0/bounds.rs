@@ -1,0 +1,127 @@
+//! The bounds of an answer: the API server would refuse what is outside them, or a node would suffer from it.
+
+use std::collections::HashSet;
+
+use crate::engine::CallError;
+
+/// Longest list of words or variables.
+const LIST: usize = 1024;
+
+/// Counts what an answer has taken.
+pub(super) struct Bounds {
+    left: usize,
+    limit: usize,
+}
+
+fn rejected<T>(message: String) -> Result<T, CallError> {
+    Err(CallError::AnswerRejected(message))
+}
+
+impl Bounds {
+    pub fn new(limit: usize) -> Self {
+        Self { left: limit, limit }
+    }
+
+    /// Control characters would reach logs and terminals; only line breaks and tabs are text.
+    pub fn text(&mut self, field: &str, text: String, longest: usize) -> Result<String, CallError> {
+        if text.len() > longest {
+            return rejected(format!("{field} is {} bytes long, at most {longest} are taken", text.len()));
+        }
+        let Some(left) = self.left.checked_sub(text.len()) else {
+            return rejected(format!("it is larger than {} bytes", self.limit));
+        };
+        self.left = left;
+        if text.chars().any(|letter| letter.is_control() && !matches!(letter, '\n' | '\t' | '\r')) {
+            return rejected(format!("{field} has control characters"));
+        }
+        Ok(text)
+    }
+
+    pub fn filled(&mut self, field: &str, text: String, longest: usize) -> Result<String, CallError> {
+        if text.trim().is_empty() { rejected(format!("{field} is empty")) } else { self.text(field, text, longest) }
+    }
+
+    pub fn list(&self, field: &str, count: usize) -> Result<(), CallError> {
+        self.count(field, count, LIST)
+    }
+
+    pub fn count(&self, field: &str, count: usize, most: usize) -> Result<(), CallError> {
+        if count > most { rejected(format!("{field} has {count} entries, at most {most} are taken")) } else { Ok(()) }
+    }
+
+    /// The name of an environment variable, as Kubernetes has always taken it.
+    pub fn variable(&mut self, name: String) -> Result<String, CallError> {
+        let good = |letter: char| letter.is_ascii_alphanumeric() || "-._".contains(letter);
+        if name.is_empty() || !name.chars().all(good) || name.starts_with(|letter: char| letter.is_ascii_digit()) {
+            return rejected(format!("env has the name {name:?}, expected letters, digits, dashes, dots and underscores"));
+        }
+        self.text("env", name, 253)
+    }
+
+    /// An absolute path without a way up; a colon would end it.
+    pub fn path(&mut self, path: String) -> Result<String, CallError> {
+        let odd = path.split('/').any(|part| part == "..") || path.contains(':') || path == "/";
+        if !path.starts_with('/') || odd {
+            return rejected(format!("{path:?} is not an absolute path to mount at"));
+        }
+        self.text("path", path, 512)
+    }
+
+    pub fn port_name(&mut self, name: String) -> Result<String, CallError> {
+        let good = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let ends = !name.starts_with('-') && !name.ends_with('-') && !name.contains("--");
+        let letter = name.bytes().any(|byte| byte.is_ascii_lowercase());
+        if !letter || !ends || !name.bytes().all(good) {
+            return rejected(format!("ports has the name {name:?}, expected lower-case letters, digits and dashes"));
+        }
+        self.text("ports", name, 15)
+    }
+
+    pub fn capability(&mut self, name: String) -> Result<String, CallError> {
+        if name.is_empty() || !name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_') {
+            return rejected(format!("capabilities has {name:?}, expected a name as NET_ADMIN"));
+        }
+        self.text("capabilities", name, 63)
+    }
+
+    pub fn at_least_one(&self, field: &str, number: u32) -> Result<u32, CallError> {
+        if number == 0 { rejected(format!("{field} is 0, expected at least 1")) } else { Ok(number) }
+    }
+}
+
+pub(super) fn unique(field: &str, mut names: impl Iterator<Item = String>) -> Result<(), CallError> {
+    let mut seen = HashSet::new();
+    match names.find(|name| !seen.insert(name.clone())) {
+        Some(name) => rejected(format!("{field} has {name} twice")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_is_counted_as_a_whole() {
+        let mut bounds = Bounds::new(10);
+        assert!(bounds.text("a", "123456".into(), 8).is_ok());
+        assert!(bounds.text("a", "123456".into(), 8).is_err());
+        assert!(bounds.text("a", "123456789".into(), 8).is_err());
+    }
+
+    #[test]
+    fn names_and_paths_that_kubernetes_would_refuse_are_refused_here() {
+        let mut bounds = Bounds::new(1000);
+        for name in ["", "1A", "A B", "A=B", "A\0"] {
+            assert!(bounds.variable(name.into()).is_err(), "{name}");
+        }
+        for path in ["", "a", "/", "/a/../b", "/a:b"] {
+            assert!(bounds.path(path.into()).is_err(), "{path}");
+        }
+        for name in ["", "-a", "a--b", "1", "A", "abcdefghijklmnop"] {
+            assert!(bounds.port_name(name.into()).is_err(), "{name}");
+        }
+        assert!(unique("env", ["A".to_owned(), "A".to_owned()].into_iter()).is_err());
+        assert!(bounds.text("x", "\u{1b}[31m".into(), 10).is_err());
+    }
+}

@@ -1,0 +1,33 @@
+//! From an OCI reference to a device plugin's typed answers. Knows nothing of Kubernetes.
+//!
+//! ```text
+//! Reference --resolve--> Digest --fetch--> Unverified --trust::verify--> Verified --compile--> Plugin --call--> answer
+//! ```
+//!
+//! - [`Host`] loads plugins: [`Host::load`] goes the whole way and leaves nothing half done.
+//! - [`Plugin`] answers: a fresh instance for each call, under limits of time, memory and size.
+//! - [`types`] are the host's own types; [`engine`] converts them from and to each version of the WIT package.
+#![deny(missing_docs)]
+
+mod cache;
+pub mod config;
+mod credentials;
+mod device_type;
+mod digest;
+mod engine;
+mod host;
+mod plugin;
+mod reference;
+mod registry;
+mod trust;
+pub mod types;
+
+pub use credentials::{Credentials, CredentialsError, parse_docker_config_json};
+pub use device_type::DeviceType;
+pub use digest::Digest;
+pub use engine::{CallError, EngineError};
+pub use host::{Host, HostSettings, LoadError, PluginSource};
+pub use plugin::Plugin;
+pub use reference::Reference;
+pub use registry::RegistryError;
+pub use trust::{TrustError, Unverified, Verified};

@@ -1,0 +1,360 @@
+//! Gets a component from an OCI registry (OCI distribution specification 1.1, "Pull").
+//!
+//! oci-client drops a failed token request, sends the password to whatever realm a challenge names, and follows redirects with it;
+//! so the few requests that a pull needs are made here, and only its manifest types are used.
+
+mod challenge;
+
+use std::time::Duration;
+
+use oci_client::manifest::{OciImageManifest, OciManifest};
+use reqwest::header::{ACCEPT, AUTHORIZATION, LOCATION, WWW_AUTHENTICATE};
+use reqwest::{Certificate, Client, Method, Response, StatusCode, Url, redirect};
+use serde::Deserialize;
+
+use crate::config::RegistryConfig;
+use crate::{Credentials, Digest};
+use challenge::Challenge;
+
+/// Media types of a layer that holds a component: the standard one and its older form.
+const COMPONENT_TYPES: [&str; 2] = ["application/wasm", "application/vnd.module.wasm.content.layer.v1+wasm"];
+const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json";
+/// No manifest of a single component comes near this.
+const MANIFEST_BYTES: usize = 4 << 20;
+const TOKEN_BYTES: usize = 64 << 10;
+/// Redirects that a blob may take, as to the storage behind a registry.
+const REDIRECTS: usize = 5;
+
+/// Why a registry gave no component.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The client cannot be made.
+    #[error("cannot set up the connection to registry {host}: {message}")]
+    Configure {
+        /// The registry.
+        host: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// The registry does not answer.
+    #[error("cannot reach registry {host}: {message}")]
+    Reach {
+        /// The registry.
+        host: String,
+        /// What happened.
+        message: String,
+    },
+    /// The registry refuses the credentials, or wants some.
+    #[error("registry {host} refuses access to {what} ({status}): check the credentials of this registry in the operator's configuration")]
+    Access {
+        /// The registry.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// The HTTP status.
+        status: StatusCode,
+    },
+    /// The registry wants the password sent elsewhere.
+    #[error("registry {host} asks for credentials on behalf of {realm}, which is not its own host; add it to tokenHosts of this registry if that is right")]
+    ForeignRealm {
+        /// The registry.
+        host: String,
+        /// Where the password would go.
+        realm: String,
+    },
+    /// The registry points to where nothing is fetched from.
+    #[error("registry {host} redirects {what} to {location}, which is refused")]
+    Redirect {
+        /// The registry.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// Where to.
+        location: String,
+    },
+    /// The registry has no such thing.
+    #[error("registry {host} has no {what}")]
+    NotFound {
+        /// The registry.
+        host: String,
+        /// What was asked for.
+        what: String,
+    },
+    /// The registry answers an error.
+    #[error("registry {host} answers {status} for {what}")]
+    Status {
+        /// The registry.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// The HTTP status.
+        status: StatusCode,
+    },
+    /// What came is not a component.
+    #[error("{what} is not a device plugin: {message}")]
+    Form {
+        /// What was fetched.
+        what: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// What came is not what was asked for.
+    #[error("{what} has digest {actual}: it was changed on its way or in the registry")]
+    Tampered {
+        /// What was fetched.
+        what: String,
+        /// The digest of what came.
+        actual: Digest,
+    },
+    /// What came is too large.
+    #[error("{what} is larger than {limit} bytes")]
+    TooLarge {
+        /// What was fetched.
+        what: String,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl RegistryError {
+    /// Whether trying again may help without anybody acting.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Reach { .. } => true,
+            Self::Status { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
+            _ => false,
+        }
+    }
+}
+
+/// One repository in one registry.
+pub(crate) struct Repository<'a> {
+    client: Client,
+    config: Option<&'a RegistryConfig>,
+    host: &'a str,
+    name: &'a str,
+    credentials: Option<&'a Credentials>,
+    authorization: Option<String>,
+}
+
+/// A manifest, and the layer in it that is the component.
+pub(crate) struct Manifest {
+    pub digest: Digest,
+    pub layer: Digest,
+    pub bytes: Vec<u8>,
+}
+
+impl<'a> Repository<'a> {
+    pub fn new(host: &'a str, name: &'a str, registries: &'a [RegistryConfig], credentials: Option<&'a Credentials>) -> Result<Self, RegistryError> {
+        let config = registries.iter().find(|registry| registry.host.eq_ignore_ascii_case(host));
+        let client = client(config).map_err(|message| RegistryError::Configure { host: host.to_owned(), message })?;
+        Ok(Self { client, config, host, name, credentials, authorization: None })
+    }
+
+    /// Fetches a manifest by tag or digest, and finds the component's layer in it.
+    pub async fn manifest(&mut self, reference: &str, expected: Option<&Digest>, component_limit: usize) -> Result<Manifest, RegistryError> {
+        let what = format!("{}/{}:{reference}", self.host, self.name);
+        let response = self.get(&format!("manifests/{reference}"), &what, Some(MANIFEST_TYPES)).await?;
+        let bytes = self.body(response, &what, MANIFEST_BYTES).await?;
+        let digest = Digest::of(&bytes);
+        if expected.is_some_and(|expected| *expected != digest) {
+            return Err(RegistryError::Tampered { what, actual: digest });
+        }
+        let layer = component_layer(&bytes, &what, component_limit)?;
+        Ok(Manifest { digest, layer, bytes })
+    }
+
+    /// Fetches a blob, and checks that it is the one.
+    pub async fn blob(&mut self, digest: &Digest, limit: usize) -> Result<Vec<u8>, RegistryError> {
+        let what = format!("{}/{}@{digest}", self.host, self.name);
+        let mut response = self.get(&format!("blobs/{digest}"), &what, None).await?;
+        for _ in 0..REDIRECTS {
+            if !response.status().is_redirection() {
+                break;
+            }
+            let target = self.redirect(&response, &what)?;
+            // The storage behind a registry is another host: it gets no credentials.
+            response = self.send(Method::GET, target, None, None).await?;
+        }
+        self.check(&response, &what)?;
+        let bytes = self.body(response, &what, limit).await?;
+        let actual = Digest::of(&bytes);
+        if actual == *digest { Ok(bytes) } else { Err(RegistryError::Tampered { what, actual }) }
+    }
+
+    fn url(&self, path: &str) -> Result<Url, RegistryError> {
+        let scheme = if self.plain(self.host) { "http" } else { "https" };
+        let url = format!("{scheme}://{}/v2/{}/{path}", self.host, self.name);
+        Url::parse(&url).map_err(|error| RegistryError::Configure { host: self.host.to_owned(), message: error.to_string() })
+    }
+
+    fn plain(&self, host: &str) -> bool {
+        self.config.is_some_and(|config| config.plain_http && config.host.eq_ignore_ascii_case(host))
+    }
+
+    /// Asks once, and a second time with what the challenge asks for.
+    async fn get(&mut self, path: &str, what: &str, accept: Option<&str>) -> Result<Response, RegistryError> {
+        let url = self.url(path)?;
+        let authorization = self.authorization.clone();
+        let response = self.send(Method::GET, url.clone(), accept, authorization.as_deref()).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return self.accepted(response, what, path);
+        }
+        let challenge = response.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()).and_then(Challenge::parse);
+        let authorization = match challenge {
+            Some(Challenge::Basic) => self.credentials.map(|credentials| challenge::basic(credentials)),
+            Some(Challenge::Bearer { realm, service, scope }) => Some(self.token(&realm, service, scope, what).await?),
+            None => None,
+        };
+        let Some(authorization) = authorization else {
+            return Err(self.access(what, StatusCode::UNAUTHORIZED));
+        };
+        let response = self.send(Method::GET, url, accept, Some(&authorization)).await?;
+        self.authorization = Some(authorization);
+        self.accepted(response, what, path)
+    }
+
+    fn accepted(&self, response: Response, what: &str, path: &str) -> Result<Response, RegistryError> {
+        if response.status().is_redirection() && path.starts_with("blobs/") {
+            return Ok(response);
+        }
+        if response.status().is_redirection() {
+            let location = location(&response).unwrap_or_default();
+            return Err(RegistryError::Redirect { host: self.host.to_owned(), what: what.to_owned(), location });
+        }
+        self.check(&response, what)?;
+        Ok(response)
+    }
+
+    fn check(&self, response: &Response, what: &str) -> Result<(), RegistryError> {
+        let (host, what) = (self.host.to_owned(), what.to_owned());
+        match response.status() {
+            status if status.is_success() => Ok(()),
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => Err(self.access(&what, status)),
+            StatusCode::NOT_FOUND => Err(RegistryError::NotFound { host, what }),
+            status => Err(RegistryError::Status { host, what, status }),
+        }
+    }
+
+    fn access(&self, what: &str, status: StatusCode) -> RegistryError {
+        RegistryError::Access { host: self.host.to_owned(), what: what.to_owned(), status }
+    }
+
+    fn redirect(&self, response: &Response, what: &str) -> Result<Url, RegistryError> {
+        let location = location(response).unwrap_or_default();
+        let refused = || RegistryError::Redirect { host: self.host.to_owned(), what: what.to_owned(), location: location.clone() };
+        let target = response.url().join(&location).map_err(|_| refused())?;
+        let host = authority(&target);
+        if target.scheme() == "https" || target.scheme() == "http" && self.plain(&host) { Ok(target) } else { Err(refused()) }
+    }
+
+    /// Exchanges the credentials, if there are any, for a token (distribution's token authentication specification).
+    async fn token(&self, realm: &str, service: Option<String>, scope: Option<String>, what: &str) -> Result<String, RegistryError> {
+        let foreign = || RegistryError::ForeignRealm { host: self.host.to_owned(), realm: realm.to_owned() };
+        let mut url = Url::parse(realm).map_err(|_| foreign())?;
+        let host = authority(&url);
+        let own = host.eq_ignore_ascii_case(self.host) || url.host_str().is_some_and(|name| self.host == name);
+        let listed = self.config.is_some_and(|config| config.token_hosts.iter().any(|name| name.eq_ignore_ascii_case(&host)));
+        let secure = url.scheme() == "https" || url.scheme() == "http" && self.plain(self.host);
+        if !secure || !(own || listed) {
+            return Err(foreign());
+        }
+        let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.name));
+        url.query_pairs_mut().extend_pairs(service.map(|service| ("service", service))).append_pair("scope", &scope);
+        let basic = self.credentials.map(challenge::basic);
+        let response = self.send(Method::GET, url, None, basic.as_deref()).await?;
+        self.check(&response, &format!("a token for {what}"))?;
+        let bytes = self.body(response, "the token", TOKEN_BYTES).await?;
+        #[derive(Deserialize)]
+        struct Token {
+            token: Option<String>,
+            access_token: Option<String>,
+        }
+        let token: Token = serde_json::from_slice(&bytes).map_err(|_| self.access(what, StatusCode::UNAUTHORIZED))?;
+        let token = token.token.or(token.access_token).filter(|token| !token.is_empty());
+        token.map(|token| format!("Bearer {token}")).ok_or_else(|| self.access(what, StatusCode::UNAUTHORIZED))
+    }
+
+    async fn send(&self, method: Method, url: Url, accept: Option<&str>, authorization: Option<&str>) -> Result<Response, RegistryError> {
+        let mut request = self.client.request(method, url);
+        if let Some(accept) = accept {
+            request = request.header(ACCEPT, accept);
+        }
+        if let Some(authorization) = authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        request.send().await.map_err(|error| self.unreachable(&error))
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> RegistryError {
+        let mut message = error.to_string();
+        let mut source = std::error::Error::source(error);
+        while let Some(cause) = source {
+            message = format!("{message}: {cause}");
+            source = cause.source();
+        }
+        RegistryError::Reach { host: self.host.to_owned(), message }
+    }
+
+    /// Reads no more than the limit, whatever the length that was announced.
+    async fn body(&self, mut response: Response, what: &str, limit: usize) -> Result<Vec<u8>, RegistryError> {
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
+            if bytes.len() + chunk.len() > limit {
+                return Err(RegistryError::TooLarge { what: what.to_owned(), limit });
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+}
+
+fn client(config: Option<&RegistryConfig>) -> Result<Client, String> {
+    let mut builder = Client::builder()
+        .redirect(redirect::Policy::none())
+        .connect_timeout(Duration::from_secs(10))
+        .read_timeout(Duration::from_secs(30))
+        .timeout(Duration::from_secs(300))
+        .user_agent("flashjob-operator");
+    if let Some(file) = config.and_then(|config| config.ca_file.as_ref()) {
+        let pem = std::fs::read(file).map_err(|error| format!("caFile {}: {error}", file.display()))?;
+        let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| format!("caFile {}: {error}", file.display()))?;
+        if certificates.is_empty() {
+            return Err(format!("caFile {} holds no certificate", file.display()));
+        }
+        builder = builder.tls_certs_only(certificates);
+    }
+    builder.build().map_err(|error| error.to_string())
+}
+
+fn location(response: &Response) -> Option<String> {
+    response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}
+
+fn authority(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
+}
+
+/// Finds the one layer that is a component, of a size that is taken.
+pub(crate) fn component_layer(manifest: &[u8], what: &str, limit: usize) -> Result<Digest, RegistryError> {
+    let form = |message: String| RegistryError::Form { what: what.to_owned(), message };
+    let manifest: OciImageManifest = match serde_json::from_slice(manifest) {
+        Ok(OciManifest::Image(manifest)) => manifest,
+        Ok(OciManifest::ImageIndex(_)) => {
+            return Err(form("it is an index of several images; name the one manifest with the component".to_owned()));
+        }
+        Err(error) => return Err(form(format!("its manifest cannot be read: {error}"))),
+    };
+    let [layer] = manifest.layers.as_slice() else {
+        return Err(form(format!("it has {} layers, expected one with the component", manifest.layers.len())));
+    };
+    if !COMPONENT_TYPES.contains(&layer.media_type.as_str()) {
+        return Err(form(format!("its layer has media type {}, expected {}", layer.media_type, COMPONENT_TYPES[0])));
+    }
+    if usize::try_from(layer.size).map_or(true, |size| size > limit) {
+        return Err(RegistryError::TooLarge { what: what.to_owned(), limit });
+    }
+    layer.digest.parse().map_err(|error: crate::digest::InvalidDigest| form(error.to_string()))
+}

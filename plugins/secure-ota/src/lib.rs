@@ -1,0 +1,201 @@
+//! Secure over-the-air update over the network, as the ESP32 family does it: the flash container asks the device to call back on
+//! TCP 4433, the device proves who it is, and receives the firmware over TLS.
+
+use flashjob_plugin_sdk::{
+    EnvValue, FieldError, FlashPod, Outcome, PluginError, PluginInfo, Port, Proof, Protocol, Request, User, Verdict, literal,
+};
+use serde_json::Value;
+
+/// Where the device calls back.
+const PORT: u16 = 4433;
+/// Where the flash container looks for its TLS certificate and key.
+const CERTIFICATES: &str = "/ota/certs";
+/// The slot behind which the certificates stand.
+const CERTIFICATE_SLOT: &str = "ota-tls";
+/// The flash container, where neither the job nor the settings name one.
+const IMAGE: &str = "harbor.nbfc.io/nubificus/iot/esp32-sota:latest";
+
+/// A device type that is updated this way.
+pub struct SecureOta {
+    /// Name of the plugin.
+    pub name: &'static str,
+    /// Version of the plugin.
+    pub version: &'static str,
+    /// Device type, which is also the architecture of the firmware image.
+    pub device_type: &'static str,
+}
+
+impl SecureOta {
+    /// Says what the plugin is.
+    #[must_use]
+    pub fn describe(&self) -> PluginInfo {
+        PluginInfo {
+            name: self.name.into(),
+            version: self.version.into(),
+            device_types: vec![self.device_type.into()],
+            settings_schema: include_str!("settings.schema.json").into(),
+        }
+    }
+
+    /// Judges settings.
+    ///
+    /// # Errors
+    /// Every setting that is unknown or of the wrong type.
+    pub fn validate_settings(&self, settings: &str) -> Result<(), PluginError> {
+        Settings::read(settings).map(|_| ())
+    }
+
+    /// Says what the flash container needs.
+    ///
+    /// # Errors
+    /// The device is of another type, or something is missing that the flash container cannot do without.
+    pub fn build(&self, request: Request) -> Result<FlashPod, PluginError> {
+        let device = &request.device;
+        if device.device_type != self.device_type {
+            return Err(PluginError::UnsupportedDevice(format!("{} flashes {}, not {}", self.name, self.device_type, device.device_type)));
+        }
+        let settings = Settings::read(&request.settings)?;
+        let endpoint = device.endpoint.clone().unwrap_or_default();
+        let application = device.application_type.clone().unwrap_or_default();
+        let variables = [
+            ("FIRMWARE", request.firmware),
+            ("UUID", device.uid.clone()),
+            ("HOST_ENDPOINT", endpoint),
+            ("DEVICE", device.device_type.clone()),
+            ("APPLICATION_TYPE", application),
+            ("VERSION", request.version),
+        ];
+        if let Some((name, _)) = variables.iter().find(|(_, value)| value.is_empty()) {
+            return Err(PluginError::InvalidRequest(format!("{name} of device {} is empty, and the flash container cannot do without it", device.name)));
+        }
+        let literals = variables.map(|(name, value)| (name.to_owned(), EnvValue::Literal(value)));
+        let address = ("EXTERNAL_IP".to_owned(), EnvValue::ExternalAddress);
+        let image = request.image.or(settings.image).unwrap_or_else(|| IMAGE.to_owned());
+        Ok(FlashPod {
+            env: literals.into_iter().chain([address]).collect(),
+            ports: vec![Port { name: "ota".into(), number: PORT, protocol: Protocol::Tcp }],
+            // The container tells the device where to call back, and the device does not resolve names.
+            needs_ip: true,
+            user: if settings.run_as_root { User::Root } else { User::ImageDefault },
+            secrets: if settings.certificates { vec![(CERTIFICATE_SLOT.into(), CERTIFICATES.into())] } else { Vec::new() },
+            args: settings.args.into_iter().map(literal).collect(),
+            ..FlashPod::new(image)
+        })
+    }
+
+    /// Says what an ended container means: it also ends well when the device was not trusted or the transfer broke, so the version
+    /// that the device reports is the proof.
+    ///
+    /// # Errors
+    /// None.
+    pub fn judge(&self, outcome: Outcome) -> Result<Verdict, PluginError> {
+        Ok(match outcome.exit_code {
+            Some(0) => Verdict::Flashed(Proof::ReportedVersion),
+            _ => Verdict::Retry(outcome.termination_message),
+        })
+    }
+}
+
+#[derive(Default)]
+struct Settings {
+    run_as_root: bool,
+    certificates: bool,
+    image: Option<String>,
+    args: Vec<String>,
+}
+
+impl Settings {
+    fn read(text: &str) -> Result<Self, PluginError> {
+        let fault = |path: String, message: &str| FieldError { path, message: message.to_owned() };
+        let Ok(Value::Object(given)) = serde_json::from_str(text) else {
+            return Err(PluginError::InvalidSettings(vec![fault(String::new(), "expected one JSON object")]));
+        };
+        let mut settings = Self::default();
+        let mut faults = Vec::new();
+        for (name, value) in given {
+            let path = format!("/{}", name.replace('~', "~0").replace('/', "~1"));
+            match (name.as_str(), value) {
+                ("runAsRoot", Value::Bool(value)) => settings.run_as_root = value,
+                ("certificates", Value::Bool(value)) => settings.certificates = value,
+                ("runAsRoot" | "certificates", _) => faults.push(fault(path, "expected true or false")),
+                ("image", Value::String(value)) if !value.is_empty() => settings.image = Some(value),
+                ("image", _) => faults.push(fault(path, "expected the reference of a container image")),
+                ("args", Value::Array(words)) if words.iter().all(Value::is_string) => {
+                    settings.args = words.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+                }
+                ("args", _) => faults.push(fault(path, "expected a list of strings")),
+                _ => faults.push(fault(path, "unknown setting; known are runAsRoot, certificates, image, args")),
+            }
+        }
+        if faults.is_empty() { Ok(settings) } else { Err(PluginError::InvalidSettings(faults)) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flashjob_plugin_sdk::Device;
+
+    use super::*;
+
+    const ESP32: SecureOta = SecureOta { name: "esp32", version: "0.1.0", device_type: "esp32" };
+
+    fn request() -> Request {
+        Request {
+            namespace: "fleet".into(),
+            job: "job".into(),
+            device: Device {
+                uid: "uid".into(),
+                name: "akri-esp32-1".into(),
+                endpoint: Some("10.0.0.7".into()),
+                device_type: "esp32".into(),
+                application_type: Some("thermo".into()),
+                reported_version: None,
+                nodes: vec!["node".into()],
+                properties: Vec::new(),
+            },
+            firmware: "registry/firmware:2".into(),
+            version: "2".into(),
+            image: None,
+            settings: "{}".into(),
+            attempt: 1,
+        }
+    }
+
+    #[test]
+    fn the_environment_is_what_the_flash_container_expects_and_no_more() {
+        let flash = ESP32.build(request()).expect("built");
+        let names: Vec<&str> = flash.env.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["FIRMWARE", "UUID", "HOST_ENDPOINT", "DEVICE", "APPLICATION_TYPE", "VERSION", "EXTERNAL_IP"]);
+        assert_eq!(flash.env[6].1, EnvValue::ExternalAddress);
+        assert_eq!((flash.ports[0].number, flash.needs_ip), (4433, true));
+        assert_eq!((flash.image.as_str(), flash.user), (IMAGE, User::ImageDefault));
+    }
+
+    #[test]
+    fn what_the_container_cannot_do_without_is_named() {
+        let without = Request { device: Device { application_type: None, ..request().device }, ..request() };
+        let error = ESP32.build(without).expect_err("refused");
+        assert!(matches!(error, PluginError::InvalidRequest(text) if text.contains("APPLICATION_TYPE")));
+        let other = Request { device: Device { device_type: "esp32s2".into(), ..request().device }, ..request() };
+        assert!(matches!(ESP32.build(other), Err(PluginError::UnsupportedDevice(_))));
+    }
+
+    #[test]
+    fn settings_choose_root_certificates_and_image_and_the_job_beats_them() {
+        let settings = r#"{"runAsRoot":true,"certificates":true,"image":"registry/a:1"}"#;
+        let flash = ESP32.build(Request { settings: settings.into(), ..request() }).expect("built");
+        assert_eq!((flash.user, flash.image.as_str()), (User::Root, "registry/a:1"));
+        assert_eq!(flash.secrets, [("ota-tls".to_owned(), "/ota/certs".to_owned())]);
+        let flash = ESP32.build(Request { settings: settings.into(), image: Some("registry/b:1".into()), ..request() }).expect("built");
+        assert_eq!(flash.image, "registry/b:1");
+    }
+
+    #[test]
+    fn every_fault_in_the_settings_is_named_with_its_path() {
+        let Err(PluginError::InvalidSettings(faults)) = ESP32.validate_settings(r#"{"runAsRoot":1,"a/b":2}"#) else {
+            panic!("accepted")
+        };
+        let paths: Vec<&str> = faults.iter().map(|fault| fault.path.as_str()).collect();
+        assert_eq!(paths, ["/a~1b", "/runAsRoot"]);
+    }
+}

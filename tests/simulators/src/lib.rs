@@ -1,0 +1,1 @@
+//! Simulated devices, Akri, kubelet, load balancer and flash program.

@@ -1,0 +1,1 @@
+//! A real control plane, a registry and simulated hardware on loopback.
