@@ -173,11 +173,9 @@ fn non_empty(text: Option<&str>) -> Option<String> {
 fn failure_budget(value: &IntOrString) -> Result<FailureBudget, InvalidSpec> {
     let budget = match value {
         IntOrString::Int(count) => usize::try_from(*count).ok().map(FailureBudget::Devices),
-        IntOrString::String(text) => text
-            .strip_suffix('%')
-            .and_then(|percent| percent.parse().ok())
-            .filter(|percent| *percent <= 100)
-            .map(FailureBudget::Percent),
+        IntOrString::String(text) => {
+            text.strip_suffix('%').and_then(|percent| percent.parse().ok()).filter(|percent| *percent <= 100).map(FailureBudget::Percent)
+        }
     };
     budget.ok_or_else(|| InvalidSpec {
         field: "spec.maxFailedDevices",

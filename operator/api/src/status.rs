@@ -178,10 +178,7 @@ impl DeviceStatus {
     /// Whether an attempt has begun that has no outcome yet: the device is locked for this job.
     #[must_use]
     pub fn in_flight(&self) -> bool {
-        matches!(
-            self.state,
-            DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost | DeviceState::Verifying
-        )
+        matches!(self.state, DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost | DeviceState::Verifying)
     }
 
     /// `notBefore` as an instant.

@@ -210,7 +210,10 @@ impl OperatorConfig {
         }
         for (index, plugin) in self.plugins.iter().enumerate() {
             if !is_dns_label(&plugin.name) {
-                return invalid(format!("plugins[{index}].name"), "expected a DNS label: lower-case letters, digits and dashes, at most 63");
+                return invalid(
+                    format!("plugins[{index}].name"),
+                    "expected a DNS label: lower-case letters, digits and dashes, at most 63",
+                );
             }
             if self.plugins[..index].iter().any(|earlier| earlier.name == plugin.name) {
                 return invalid(format!("plugins[{index}].name"), &format!("{} stands twice; each plugin has one entry", plugin.name));

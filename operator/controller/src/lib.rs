@@ -1,1 +1,28 @@
-//! The operator: watch, observe, plan, consult, make, apply, report.
+//! FlashJob Operator keeps the firmware of fleets of microcontrollers current.
+//!
+//! One way through:
+//!
+//! ```text
+//! Kubernetes --watch--> world --> observe --> plan <--> consult --> make --> apply --> report --> Kubernetes
+//! ```
+//!
+//! - [`watch`] fills the caches in [`world`], and names the jobs to look at.
+//! - [`observed`] is the snapshot of one job that [`world::World::observe`] takes.
+//! - [`plan`] decides; pure. [`make`] turns a plugin's answer into a Pod and a Service; pure.
+//! - [`consult`] asks plugins, [`apply`] asks the API server, [`report`] writes the status; each has the job looked at again.
+//! - [`operator`] is the loop that ties them, [`plugins`] loads what [`config`] names.
+
+pub mod apply;
+pub mod arguments;
+pub mod config;
+pub mod consult;
+pub mod health;
+pub mod make;
+pub mod observed;
+pub mod operator;
+pub mod plan;
+pub mod plugins;
+pub mod report;
+pub mod run;
+pub mod watch;
+pub mod world;

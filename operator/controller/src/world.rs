@@ -51,6 +51,12 @@ pub struct World {
 }
 
 impl World {
+    /// An empty world in which these plugins and rules hold.
+    #[must_use]
+    pub fn new(plugins: Vec<PluginView>, rules: Rules) -> Self {
+        Self { plugins: Arc::new(plugins), rules, ..Self::default() }
+    }
+
     /// Takes a FlashJob's new state. Returns false for one that is older than what is known.
     pub fn see_job(&mut self, job: Job) -> bool {
         let key = job.key.clone();
@@ -196,9 +202,13 @@ impl World {
     pub fn observe(&mut self, key: &JobKey, now: Timestamp) -> Option<Observed> {
         let job = self.jobs.get(key)?.clone();
         self.drop_expired_pods(&job, now);
-        let pods: Vec<Arc<Pod>> = self.pods.get(key).map(|pods| pods.values().filter(|pod| pod.job_uid == job.uid).cloned().collect()).unwrap_or_default();
-        let services: Vec<Arc<Service>> =
-            self.services.get(key).map(|services| services.values().filter(|service| service.job_uid == job.uid).cloned().collect()).unwrap_or_default();
+        let pods: Vec<Arc<Pod>> =
+            self.pods.get(key).map(|pods| pods.values().filter(|pod| pod.job_uid == job.uid).cloned().collect()).unwrap_or_default();
+        let services: Vec<Arc<Service>> = self
+            .services
+            .get(key)
+            .map(|services| services.values().filter(|service| service.job_uid == job.uid).cloned().collect())
+            .unwrap_or_default();
         let memory = self.memory.entry(key.clone()).or_default();
         let mut devices = HashMap::new();
         let mut holders = HashMap::new();
@@ -207,7 +217,9 @@ impl World {
                 let sighting = sight(&self.devices, &self.rules.namespaces, &job, uid, memory, now);
                 if let (Sighting::Seen(instance), false) = (&sighting, job.results.contains_key(uid)) {
                     let identities = instance.identities(spec.host_endpoint.as_deref());
-                    let held = identities.into_iter().filter_map(|identity| self.locks.holder(&identity, key, uid).map(|holder| (identity, holder)));
+                    let held = identities
+                        .into_iter()
+                        .filter_map(|identity| self.locks.holder(&identity, key, uid).map(|holder| (identity, holder)));
                     holders.extend(held);
                     if spec.host_endpoint.is_some() {
                         forbid_foreign_override(&mut devices, &self.devices, &self.rules.namespaces, &job, uid);
@@ -250,7 +262,8 @@ impl World {
             let Some(gone) = &pod.gone else { return true };
             let expired = gone.confirmed && (!pod.may_run() || after(gone.last_seen, pod.may_run_seconds) < now);
             let record = job.stored.get(&pod.device).map(|index| &job.status.devices[*index]);
-            let current = record.is_some_and(|record| Some(record.attempt) == pod.attempt && record.state != flashjob_api::DeviceState::Pending);
+            let current =
+                record.is_some_and(|record| Some(record.attempt) == pod.attempt && record.state != flashjob_api::DeviceState::Pending);
             let keep = !expired || current;
             if !keep {
                 locks.forget_pod(&pod.uid);

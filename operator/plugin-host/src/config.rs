@@ -130,7 +130,10 @@ pub fn check(registries: &[RegistryConfig], trust: &[TrustEntry], limits: &Limit
     }
     for (index, entry) in trust.iter().enumerate() {
         if entry.cosign.is_some() {
-            return invalid(format!("trust[{index}].cosign"), "this version cannot verify signatures; remove it and decide on allowUnsigned: true");
+            return invalid(
+                format!("trust[{index}].cosign"),
+                "this version cannot verify signatures; remove it and decide on allowUnsigned: true",
+            );
         }
         if !entry.allow_unsigned {
             return invalid(format!("trust[{index}]"), "it trusts nothing; set allowUnsigned: true or remove it");

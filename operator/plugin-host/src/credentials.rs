@@ -54,9 +54,11 @@ struct Entry {
 /// The text is no Docker configuration, has no entry for the host, or the entry is incomplete.
 pub fn parse_docker_config_json(text: &[u8], host: &str) -> Result<Credentials, CredentialsError> {
     // The parser's own words could quote the password.
-    let config: DockerConfig =
-        serde_json::from_slice(text).map_err(|error| CredentialsError::Decode(format!("at line {}, column {}", error.line(), error.column())))?;
-    let bare = |name: &str| name.trim_start_matches("https://").trim_start_matches("http://").split('/').next().unwrap_or_default().to_ascii_lowercase();
+    let config: DockerConfig = serde_json::from_slice(text)
+        .map_err(|error| CredentialsError::Decode(format!("at line {}, column {}", error.line(), error.column())))?;
+    let bare = |name: &str| {
+        name.trim_start_matches("https://").trim_start_matches("http://").split('/').next().unwrap_or_default().to_ascii_lowercase()
+    };
     let entry = config.auths.into_iter().find(|(name, _)| bare(name) == host.to_ascii_lowercase());
     let entry = entry.map(|(_, entry)| entry).ok_or_else(|| CredentialsError::Missing(host.to_owned()))?;
     let incomplete = || CredentialsError::Incomplete(host.to_owned());

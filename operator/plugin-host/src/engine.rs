@@ -36,7 +36,9 @@ pub enum EngineError {
     #[error("{0} took longer than {1:?} to compile")]
     CompileTimedOut(String, Duration),
     /// It asks for something that a plugin may not have.
-    #[error("{0} imports {1}, which no plugin may have; a plugin imports flashjob:plugin/log and WASI's cli, io, clocks, filesystem and random")]
+    #[error(
+        "{0} imports {1}, which no plugin may have; a plugin imports flashjob:plugin/log and WASI's cli, io, clocks, filesystem and random"
+    )]
     Import(String, String),
     /// It is not built for the contract.
     #[error("{0} does not fit the plugin contract flashjob:plugin@0.1.0: {1}")]

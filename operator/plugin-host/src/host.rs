@@ -110,7 +110,8 @@ impl Host {
     /// # Errors
     /// The cache's folder cannot be made, or the engine does not start.
     pub fn new(settings: HostSettings) -> Result<Self, EngineError> {
-        let cache = Cache::open(&settings.cache).map_err(|error| EngineError::Start(format!("cache {}: {error}", settings.cache.display())))?;
+        let cache =
+            Cache::open(&settings.cache).map_err(|error| EngineError::Start(format!("cache {}: {error}", settings.cache.display())))?;
         let engine = Arc::new(Engine::new(settings.limits)?);
         Ok(Self { settings: Arc::new(settings), cache, engine })
     }

@@ -35,7 +35,12 @@ struct Health {
 }
 
 impl Plugin {
-    pub(crate) async fn new(engine: Arc<Engine>, compiled: Compiled, verified: &Verified, source: &PluginSource) -> Result<Self, CallError> {
+    pub(crate) async fn new(
+        engine: Arc<Engine>,
+        compiled: Compiled,
+        verified: &Verified,
+        source: &PluginSource,
+    ) -> Result<Self, CallError> {
         let info = engine.call(&compiled, Call::Describe).await?.into_info()?;
         Ok(Self(Arc::new(Inner {
             engine,

@@ -148,7 +148,18 @@ mod tests {
 
     #[test]
     fn what_is_no_reference_is_refused_with_the_reason() {
-        for text in ["esp32:1", "library/esp32:1", "harbor.nbfc.io/a", "harbor.nbfc.io/A:1", "harbor.nbfc.io/a/../b:1", "harbor.nbfc.io/a:1@sha256:x", "file://", "user@harbor.nbfc.io/a:1", "harbor.nbfc.io/a:-x", ""] {
+        for text in [
+            "esp32:1",
+            "library/esp32:1",
+            "harbor.nbfc.io/a",
+            "harbor.nbfc.io/A:1",
+            "harbor.nbfc.io/a/../b:1",
+            "harbor.nbfc.io/a:1@sha256:x",
+            "file://",
+            "user@harbor.nbfc.io/a:1",
+            "harbor.nbfc.io/a:-x",
+            "",
+        ] {
             assert!(text.parse::<Reference>().is_err(), "{text}");
         }
     }

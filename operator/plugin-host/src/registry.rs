@@ -55,7 +55,9 @@ pub enum RegistryError {
         status: StatusCode,
     },
     /// The registry wants the password sent elsewhere.
-    #[error("registry {host} asks for credentials on behalf of {realm}, which is not its own host; add it to tokenHosts of this registry if that is right")]
+    #[error(
+        "registry {host} asks for credentials on behalf of {realm}, which is not its own host; add it to tokenHosts of this registry if that is right"
+    )]
     ForeignRealm {
         /// The registry.
         host: String,
@@ -146,14 +148,24 @@ pub(crate) struct Manifest {
 }
 
 impl<'a> Repository<'a> {
-    pub fn new(host: &'a str, name: &'a str, registries: &'a [RegistryConfig], credentials: Option<&'a Credentials>) -> Result<Self, RegistryError> {
+    pub fn new(
+        host: &'a str,
+        name: &'a str,
+        registries: &'a [RegistryConfig],
+        credentials: Option<&'a Credentials>,
+    ) -> Result<Self, RegistryError> {
         let config = registries.iter().find(|registry| registry.host.eq_ignore_ascii_case(host));
         let client = client(config).map_err(|message| RegistryError::Configure { host: host.to_owned(), message })?;
         Ok(Self { client, config, host, name, credentials, authorization: None })
     }
 
     /// Fetches a manifest by tag or digest, and finds the component's layer in it.
-    pub async fn manifest(&mut self, reference: &str, expected: Option<&Digest>, component_limit: usize) -> Result<Manifest, RegistryError> {
+    pub async fn manifest(
+        &mut self,
+        reference: &str,
+        expected: Option<&Digest>,
+        component_limit: usize,
+    ) -> Result<Manifest, RegistryError> {
         let what = format!("{}/{}:{reference}", self.host, self.name);
         let response = self.get(&format!("manifests/{reference}"), &what, Some(MANIFEST_TYPES)).await?;
         let bytes = self.body(response, &what, MANIFEST_BYTES).await?;

@@ -66,7 +66,10 @@ impl SecureOta {
             ("VERSION", request.version),
         ];
         if let Some((name, _)) = variables.iter().find(|(_, value)| value.is_empty()) {
-            return Err(PluginError::InvalidRequest(format!("{name} of device {} is empty, and the flash container cannot do without it", device.name)));
+            return Err(PluginError::InvalidRequest(format!(
+                "{name} of device {} is empty, and the flash container cannot do without it",
+                device.name
+            )));
         }
         let literals = variables.map(|(name, value)| (name.to_owned(), EnvValue::Literal(value)));
         let address = ("EXTERNAL_IP".to_owned(), EnvValue::ExternalAddress);
@@ -192,9 +195,7 @@ mod tests {
 
     #[test]
     fn every_fault_in_the_settings_is_named_with_its_path() {
-        let Err(PluginError::InvalidSettings(faults)) = ESP32.validate_settings(r#"{"runAsRoot":1,"a/b":2}"#) else {
-            panic!("accepted")
-        };
+        let Err(PluginError::InvalidSettings(faults)) = ESP32.validate_settings(r#"{"runAsRoot":1,"a/b":2}"#) else { panic!("accepted") };
         let paths: Vec<&str> = faults.iter().map(|fault| fault.path.as_str()).collect();
         assert_eq!(paths, ["/a~1b", "/runAsRoot"]);
     }

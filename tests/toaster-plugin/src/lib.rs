@@ -5,9 +5,7 @@ wit_bindgen::generate!({ path: "../../wit/0.1.0", world: "plugin" });
 
 use exports::flashjob::plugin::device_plugin::Guest;
 use flashjob::plugin::log;
-use flashjob::plugin::types::{
-    EnvValue, FlashPod, Outcome, PluginError, PluginInfo, Port, Proof, Protocol, Request, User, Verdict,
-};
+use flashjob::plugin::types::{EnvValue, FlashPod, Outcome, PluginError, PluginInfo, Port, Proof, Protocol, Request, User, Verdict};
 
 struct Toaster;
 

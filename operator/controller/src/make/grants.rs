@@ -66,9 +66,9 @@ impl Grants {
             )));
         }
         match wishes.iter().find(|(_, granted)| !granted) {
-            Some((wish, _)) => Err(Denied(format!(
-                "plugin {plugin} asks for {wish}, which the operator's configuration does not grant it"
-            ))),
+            Some((wish, _)) => {
+                Err(Denied(format!("plugin {plugin} asks for {wish}, which the operator's configuration does not grant it")))
+            }
             None => Ok(()),
         }
     }
@@ -154,10 +154,23 @@ mod tests {
     #[test]
     fn a_grant_holds_for_the_images_it_names_and_no_others() {
         let grants = grants(&["harbor.nbfc.io/nubificus/**", "docker.io/library/one", "localhost:5000/*/flasher"]);
-        for image in ["harbor.nbfc.io/nubificus/a:1", "harbor.nbfc.io/nubificus/a/b@sha256:00", "HARBOR.nbfc.io/nubificus/a", "one:2", "localhost:5000/x/flasher:tag"] {
+        for image in [
+            "harbor.nbfc.io/nubificus/a:1",
+            "harbor.nbfc.io/nubificus/a/b@sha256:00",
+            "HARBOR.nbfc.io/nubificus/a",
+            "one:2",
+            "localhost:5000/x/flasher:tag",
+        ] {
             assert!(grants.cover(image), "{image}");
         }
-        for image in ["harbor.nbfc.io/other/a", "evil.io/harbor.nbfc.io/nubificus/a", "harbor.nbfc.io.evil.io/nubificus/a", "two", "localhost:5000/x/y/flasher", "harbor.nbfc.io"] {
+        for image in [
+            "harbor.nbfc.io/other/a",
+            "evil.io/harbor.nbfc.io/nubificus/a",
+            "harbor.nbfc.io.evil.io/nubificus/a",
+            "two",
+            "localhost:5000/x/y/flasher",
+            "harbor.nbfc.io",
+        ] {
             assert!(!grants.cover(image), "{image}");
         }
     }

@@ -23,12 +23,7 @@ pub const GRACE_SECONDS: i64 = 10;
 ///
 /// # Errors
 /// The plugin or the job asks for what the configuration does not grant.
-pub fn pod(
-    attempt: &Attempt<'_>,
-    name: &str,
-    address: Option<&str>,
-    policy: &PodPolicy,
-) -> Result<core::Pod, Denied> {
+pub fn pod(attempt: &Attempt<'_>, name: &str, address: Option<&str>, policy: &PodPolicy) -> Result<core::Pod, Denied> {
     check(attempt, policy)?;
     let overrides = &attempt.spec.pod_overrides;
     let flash = attempt.flash;
@@ -52,9 +47,10 @@ pub fn pod(
             priority_class_name: non_empty(overrides.priority_class_name.as_ref()),
             node_selector: overrides.node_selector.clone(),
             tolerations: overrides.tolerations.as_ref().map(|list| list.iter().map(toleration).collect()),
-            image_pull_secrets: overrides.image_pull_secrets.as_ref().map(|list| {
-                list.iter().map(|secret| core::LocalObjectReference { name: secret.name.clone() }).collect()
-            }),
+            image_pull_secrets: overrides
+                .image_pull_secrets
+                .as_ref()
+                .map(|list| list.iter().map(|secret| core::LocalObjectReference { name: secret.name.clone() }).collect()),
             affinity: flash.attach_device.then(|| on_nodes(&attempt.instance.nodes)),
             security_context: Some(pod_security(flash)),
             volumes: (!volumes.is_empty()).then_some(volumes),
@@ -162,11 +158,7 @@ fn variable(name: &str, value: &EnvValue, address: Option<&str>, attempt: &Attem
             name: name.to_owned(),
             value: None,
             value_from: Some(core::EnvVarSource {
-                secret_key_ref: Some(core::SecretKeySelector {
-                    name: secret_name(attempt, slot),
-                    key: key.clone(),
-                    optional: None,
-                }),
+                secret_key_ref: Some(core::SecretKeySelector { name: secret_name(attempt, slot), key: key.clone(), optional: None }),
                 ..core::EnvVarSource::default()
             }),
         },
@@ -243,7 +235,12 @@ fn volumes(flash: &FlashPod, grants: &Grants) -> (Vec<core::Volume>, Vec<core::V
     let mut volumes = Vec::new();
     let mut mounts = Vec::new();
     let mut mount = |name: String, path: &str, read_only: bool| {
-        mounts.push(core::VolumeMount { name, mount_path: path.to_owned(), read_only: read_only.then_some(true), ..core::VolumeMount::default() });
+        mounts.push(core::VolumeMount {
+            name,
+            mount_path: path.to_owned(),
+            read_only: read_only.then_some(true),
+            ..core::VolumeMount::default()
+        });
     };
     for (index, secret) in flash.secrets.iter().enumerate() {
         let Some(granted) = grants.secret(&secret.slot) else { continue };

@@ -57,9 +57,12 @@ fn made(flash: &FlashPod, spec: Value, grants: &Grants) -> Result<(Value, Value)
 fn a_pod_without_wishes_is_within_the_restricted_standard() {
     let (pod, _) = made(&flash_pod("image"), json!({}), &Grants::default()).expect("made");
     let container = &pod["spec"]["containers"][0];
-    assert_eq!(container["securityContext"], json!({
-        "allowPrivilegeEscalation": false, "privileged": false, "runAsNonRoot": true, "capabilities": {"drop": ["ALL"]}
-    }));
+    assert_eq!(
+        container["securityContext"],
+        json!({
+            "allowPrivilegeEscalation": false, "privileged": false, "runAsNonRoot": true, "capabilities": {"drop": ["ALL"]}
+        })
+    );
     assert_eq!(pod["spec"]["securityContext"], json!({"seccompProfile": {"type": "RuntimeDefault"}}));
     assert_eq!(pod["spec"]["automountServiceAccountToken"], json!(false));
     assert_eq!(pod["spec"]["restartPolicy"], json!("Never"));
@@ -80,7 +83,10 @@ fn dollars_of_a_literal_are_doubled_and_the_address_is_filled_in() {
     assert_eq!(container["args"], json!(["$$(HOME)", "192.0.2.7"]));
     assert_eq!(container["env"], json!([{"name": "A", "value": "$$(B) $$$$"}, {"name": "IP", "value": "192.0.2.7"}]));
     assert_eq!(service["spec"]["ports"], json!([{"name": "ota", "port": 4433, "protocol": "TCP"}]));
-    assert_eq!(service["spec"]["selector"]["application.flashjob.nbfc.io/slot"], pod["metadata"]["labels"]["application.flashjob.nbfc.io/slot"]);
+    assert_eq!(
+        service["spec"]["selector"]["application.flashjob.nbfc.io/slot"],
+        pod["metadata"]["labels"]["application.flashjob.nbfc.io/slot"]
+    );
 }
 
 #[test]
@@ -134,6 +140,7 @@ fn granted_wishes_loosen_that_and_nothing_else() {
     assert_eq!(pod["spec"]["volumes"][0]["secret"]["secretName"], json!("esp32-ota"));
     assert_eq!(pod["spec"]["volumes"][1]["emptyDir"]["sizeLimit"], json!("16Mi"));
     assert_eq!(pod["spec"]["activeDeadlineSeconds"], json!(60));
-    let key = FlashPod { env: vec![("KEY".into(), EnvValue::SecretKey { slot: "tls".into(), key: "server.key".into() })], ..flash_pod("image") };
+    let key =
+        FlashPod { env: vec![("KEY".into(), EnvValue::SecretKey { slot: "tls".into(), key: "server.key".into() })], ..flash_pod("image") };
     assert!(made(&key, json!({}), &grants).expect_err("denied").0.contains("server.key"));
 }

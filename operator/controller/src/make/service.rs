@@ -19,7 +19,10 @@ pub fn service(attempt: &Attempt<'_>, name: &str, pool: Option<&str>) -> Service
         labels.remove(label::ATTEMPT);
     }
     let selector = [(label::APP, attempt.job.key.name.as_str()), (label::SLOT, attempt.slot)];
-    let mut annotations = BTreeMap::from([(annotation::PLUGIN.to_owned(), attempt.plugin.to_owned()), (annotation::DIGEST.to_owned(), attempt.digest.to_string())]);
+    let mut annotations = BTreeMap::from([
+        (annotation::PLUGIN.to_owned(), attempt.plugin.to_owned()),
+        (annotation::DIGEST.to_owned(), attempt.digest.to_string()),
+    ]);
     annotations.extend(pool.map(|pool| (annotation::POOL.to_owned(), pool.to_owned())));
     if let Some(address) = &attempt.spec.external_ip {
         annotations.insert("metallb.io/loadBalancerIPs".to_owned(), address.clone());

@@ -35,7 +35,13 @@ impl Instance {
 
     /// Puts a device together.
     #[must_use]
-    pub fn new<'a>(namespace: &str, name: &str, uid: &str, nodes: Vec<String>, properties: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+    pub fn new<'a>(
+        namespace: &str,
+        name: &str,
+        uid: &str,
+        nodes: Vec<String>,
+        properties: impl Iterator<Item = (&'a str, &'a str)>,
+    ) -> Self {
         let mut instance = Self {
             namespace: namespace.to_owned(),
             name: name.to_owned(),

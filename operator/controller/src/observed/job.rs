@@ -100,11 +100,8 @@ impl Job {
 }
 
 fn results(status: &FlashJobStatus) -> HashMap<String, Finish> {
-    let lists = [
-        (&status.skipped_uuids, Finish::Skipped),
-        (&status.failed_uuids, Finish::Failed),
-        (&status.completed_uuids, Finish::Completed),
-    ];
+    let lists =
+        [(&status.skipped_uuids, Finish::Skipped), (&status.failed_uuids, Finish::Failed), (&status.completed_uuids, Finish::Completed)];
     let each = lists.iter().flat_map(|(list, finish)| list.iter().map(|uid| (uid.clone(), *finish)));
     each.collect()
 }

@@ -152,7 +152,16 @@ fn waiting(pod: &core::Pod) -> Option<Waiting> {
     let containers = status.container_statuses.iter().flatten();
     let waiting = containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref()).next()?;
     let reason = waiting.reason.as_deref().unwrap_or_default();
-    let stuck = ["ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "ImageInspectError", "RegistryUnavailable", "CreateContainerConfigError", "CreateContainerError"];
+    let stuck = [
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+        "CreateContainerConfigError",
+        "CreateContainerError",
+    ];
     stuck.contains(&reason).then(|| Waiting::Image(format!("{reason}: {}", waiting.message.as_deref().unwrap_or_default())))
 }
 

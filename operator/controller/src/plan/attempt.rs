@@ -62,7 +62,9 @@ impl Draft<'_> {
         let (reason, message, seconds) = match &pod.waiting {
             Some(Waiting::Image(message)) => (reason::IMAGE_UNAVAILABLE, message, self.observed.periods.image_pull_seconds),
             Some(Waiting::Node(message)) => (reason::UNSCHEDULABLE, message, self.observed.periods.unschedulable_seconds),
-            None if self.job_deadline_passed() => return self.stop_pod(uid, pod, reason::DEADLINE_EXCEEDED, "activeDeadlineSeconds of the job has passed"),
+            None if self.job_deadline_passed() => {
+                return self.stop_pod(uid, pod, reason::DEADLINE_EXCEEDED, "activeDeadlineSeconds of the job has passed");
+            }
             None => return,
         };
         let since = self.observed.stuck_pods.get(&pod.name).copied().unwrap_or_else(|| self.now());

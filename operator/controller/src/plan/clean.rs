@@ -32,7 +32,9 @@ impl Draft<'_> {
             return true;
         }
         match (self.observed.stored(device), attempt) {
-            (Some(stored), Some(attempt)) => stored.attempt > attempt || stored.state == DeviceState::Verifying && stored.attempt == attempt,
+            (Some(stored), Some(attempt)) => {
+                stored.attempt > attempt || stored.state == DeviceState::Verifying && stored.attempt == attempt
+            }
             _ => false,
         }
     }
@@ -58,7 +60,8 @@ impl Draft<'_> {
     }
 
     fn was_flashed(&self, device: &str, attempt: Option<u32>) -> bool {
-        let verifying = self.records.get(device).is_some_and(|record| record.state == DeviceState::Verifying && Some(record.attempt) == attempt);
+        let verifying =
+            self.records.get(device).is_some_and(|record| record.state == DeviceState::Verifying && Some(record.attempt) == attempt);
         verifying || self.results.get(device) == Some(&Finish::Completed)
     }
 
@@ -90,7 +93,9 @@ impl Draft<'_> {
     /// Whether a Pod that may still call for this Service is there. The Go operator's Services are told by their device.
     fn has_pod(&self, service: &Service) -> bool {
         self.observed.pods.iter().any(|pod| match &service.slot {
-            Some(_) => pod.slot == service.slot && pod.gone.is_none() && !self.outcome_is_stored(&pod.device, pod.run.as_deref(), pod.attempt),
+            Some(_) => {
+                pod.slot == service.slot && pod.gone.is_none() && !self.outcome_is_stored(&pod.device, pod.run.as_deref(), pod.attempt)
+            }
             None => !pod.is_ours() && service.device.as_deref() == Some(pod.device.as_str()) && pod.ended.is_none(),
         })
     }

@@ -236,7 +236,10 @@ impl<'a> Draft<'a> {
             job: self.observed.job.key.name.clone(),
             device: Device {
                 uid: uid.to_owned(),
-                name: instance.map(|instance| instance.name.clone()).or_else(|| record.and_then(|record| record.name.clone())).unwrap_or_default(),
+                name: instance
+                    .map(|instance| instance.name.clone())
+                    .or_else(|| record.and_then(|record| record.name.clone()))
+                    .unwrap_or_default(),
                 endpoint: endpoint.or_else(|| record.and_then(|record| record.host_endpoint.clone())),
                 device_type: device_type.map(|kind| kind.to_string()).unwrap_or_default(),
                 application_type: application.or_else(|| spec.application_type.clone()),

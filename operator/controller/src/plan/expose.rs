@@ -82,7 +82,15 @@ impl Draft<'_> {
     }
 
     /// All that the objects of an attempt are made from; None: the device is gone.
-    fn attempt<'b>(&'b self, uid: &'b str, number: u32, plugin: &'b PluginView, digest: &'b Digest, flash: &'b FlashPod, slot: &'b str) -> Option<Attempt<'b>> {
+    fn attempt<'b>(
+        &'b self,
+        uid: &'b str,
+        number: u32,
+        plugin: &'b PluginView,
+        digest: &'b Digest,
+        flash: &'b FlashPod,
+        slot: &'b str,
+    ) -> Option<Attempt<'b>> {
         Some(Attempt {
             job: &self.observed.job,
             spec: self.spec,
@@ -113,7 +121,16 @@ impl Draft<'_> {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of one attempt, each from another room")]
-    pub(super) fn make_service(&mut self, uid: &str, number: u32, plugin: &PluginView, digest: &Digest, flash: &FlashPod, name: &str, pool: Option<&str>) {
+    pub(super) fn make_service(
+        &mut self,
+        uid: &str,
+        number: u32,
+        plugin: &PluginView,
+        digest: &Digest,
+        flash: &FlashPod,
+        name: &str,
+        pool: Option<&str>,
+    ) {
         if let Some(refusal) = self.observed.refusals.get(name).cloned() {
             let message = format!("the API server refuses Service {name}: {}", refusal.message);
             return match refusal.is_final {
@@ -131,7 +148,16 @@ impl Draft<'_> {
 
     /// Makes the Pod, once the facts that a restart would need are stored.
     #[expect(clippy::too_many_arguments, reason = "the parts of one attempt, each from another room")]
-    pub(super) fn make_pod(&mut self, uid: &str, number: u32, plugin: &PluginView, digest: &Digest, flash: &FlashPod, address: Option<&str>, slot: &str) {
+    pub(super) fn make_pod(
+        &mut self,
+        uid: &str,
+        number: u32,
+        plugin: &PluginView,
+        digest: &Digest,
+        flash: &FlashPod,
+        address: Option<&str>,
+        slot: &str,
+    ) {
         let name = self.attempt_name(uid, number);
         if let Some(refusal) = self.observed.refusals.get(&name).cloned() {
             let message = format!("the API server refuses Pod {name}: {}", refusal.message);

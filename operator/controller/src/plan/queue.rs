@@ -107,7 +107,8 @@ impl<'a> Draft<'a> {
         let instance = match self.observed.devices.get(uid) {
             Some(Sighting::Seen(instance)) => instance,
             Some(Sighting::Forbidden(instance)) => {
-                let message = format!("Instance {} is in namespace {}, which this FlashJob may not flash", instance.name, instance.namespace);
+                let message =
+                    format!("Instance {} is in namespace {}, which this FlashJob may not flash", instance.name, instance.namespace);
                 self.fail(uid, reason::DEVICE_NOT_ALLOWED, &message);
                 return false;
             }
@@ -157,7 +158,11 @@ impl<'a> Draft<'a> {
             return Err((Finish::Skipped, reason::ALREADY_CURRENT, format!("the device already reports version {}", spec.version)));
         }
         if spec.verify.mode == Some(VerifyMode::Required) && current && !begun {
-            return Err((Finish::Failed, reason::VERSION_UNPROVABLE, format!("the device already reports version {}, so verify.mode Required cannot be met", spec.version)));
+            return Err((
+                Finish::Failed,
+                reason::VERSION_UNPROVABLE,
+                format!("the device already reports version {}, so verify.mode Required cannot be met", spec.version),
+            ));
         }
         if self.plugin_for(uid).is_none() {
             let kind = self.device_type(uid).map_or_else(|| "a device of unknown type".to_owned(), |kind| format!("device type {kind}"));

@@ -143,13 +143,20 @@ fn message(draft: &Draft<'_>, counts: &Counts, over: bool) -> String {
     part(counts.unverified, "completed without proof");
     let rest = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
     let mut text = format!("{} of {} devices completed{rest}", counts.completed, counts.total);
-    let why = if over { None } else { draft.waiting.iter().next().map(|(reason, (count, message))| format!("; {count} {reason}: {message}")) };
+    let why =
+        if over { None } else { draft.waiting.iter().next().map(|(reason, (count, message))| format!("; {count} {reason}: {message}")) };
     text.push_str(&why.unwrap_or_default());
     if let Some(failed) = draft.shown.iter().rev().find(|device| device.state == DeviceState::Failed) {
         let reason = failed.reason.as_deref().unwrap_or_default();
         text.push_str(&format!("; last failure: {} {reason}: {}", failed.uid, failed.message.as_deref().unwrap_or_default()));
     }
-    let unused: Vec<&str> = draft.spec.settings.keys().map(String::as_str).filter(|name| !draft.observed.plugins.iter().any(|plugin| plugin.name == **name)).collect();
+    let unused: Vec<&str> = draft
+        .spec
+        .settings
+        .keys()
+        .map(String::as_str)
+        .filter(|name| !draft.observed.plugins.iter().any(|plugin| plugin.name == **name))
+        .collect();
     if !unused.is_empty() {
         text.push_str(&format!("; spec.settings names no configured plugin: {}", unused.join(", ")));
     }

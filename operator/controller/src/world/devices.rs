@@ -105,7 +105,8 @@ impl Devices {
         let open = spec.uuid.iter().filter(|uid| !job.results.contains_key(*uid)).map(|uid| Interest::Uid(uid.clone()));
         let stored = job.stored.values().map(|index| &job.status.devices[*index]);
         let names = stored.clone().filter_map(|device| device.name.clone()).map(|name| Interest::Name(job.key.namespace.clone(), name));
-        let endpoints = stored.filter_map(|device| device.host_endpoint.as_deref()).map(|endpoint| Interest::Identity(Identity::endpoint(endpoint)));
+        let endpoints =
+            stored.filter_map(|device| device.host_endpoint.as_deref()).map(|endpoint| Interest::Identity(Identity::endpoint(endpoint)));
         let interests: Vec<Interest> = open.chain(names).chain(endpoints).collect();
         for interest in &interests {
             self.interests.entry(interest.clone()).or_default().insert(job.key.clone());

@@ -25,8 +25,8 @@ pub struct Memory {
     pub answers: Answers,
     /// Questions that are with a plugin.
     pub asked: HashSet<String>,
-    /// Steps under way, or paused after a failure: by key, with the number of failures.
-    pub busy: HashMap<String, u32>,
+    /// Steps under way, or paused after a failure.
+    pub busy: HashSet<String>,
     /// Slots of Pods that are being created, by step.
     pub slots_in_making: HashMap<String, String>,
     /// When the status was written last.
@@ -35,6 +35,7 @@ pub struct Memory {
     pub writing: bool,
     /// When this job was planned last.
     pub planned: Option<std::time::Instant>,
+    failures: HashMap<String, u32>,
     refused: HashMap<String, (Refusal, Timestamp)>,
 }
 
@@ -67,4 +68,33 @@ impl Memory {
 fn renew<'a>(since: &mut HashMap<String, Timestamp>, names: impl Iterator<Item = &'a String>, now: Timestamp) {
     let mut before = std::mem::take(since);
     since.extend(names.map(|name| (name.clone(), before.remove(name).unwrap_or(now))));
+}
+
+impl Memory {
+    /// Takes a step up, unless it is under way or paused.
+    pub fn begin(&mut self, step: &crate::plan::Step) -> bool {
+        let key = step.key();
+        if self.busy.contains(&key) {
+            return false;
+        }
+        if let crate::plan::Step::CreatePod(pod) = step {
+            let labels = pod.metadata.labels.as_ref();
+            let slot = labels.and_then(|labels| labels.get(crate::make::label::SLOT)).cloned();
+            self.slots_in_making.extend(slot.map(|slot| (key.clone(), slot)));
+        }
+        self.busy.insert(key);
+        true
+    }
+
+    /// A step is over; its number of failures in a row is returned.
+    pub fn end(&mut self, step: &str, failed: bool) -> u32 {
+        self.slots_in_making.remove(step);
+        if !failed {
+            self.failures.remove(step);
+            return 0;
+        }
+        let failures = self.failures.entry(step.to_owned()).or_default();
+        *failures += 1;
+        *failures
+    }
 }

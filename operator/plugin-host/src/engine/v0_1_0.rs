@@ -12,9 +12,9 @@ use crate::types::{
     User, Verdict,
 };
 use bounds::Bounds;
+pub(super) use generated::PluginPre;
 use generated::exports::flashjob::plugin::device_plugin as exported;
 use generated::flashjob::plugin::{log, types};
-pub(super) use generated::PluginPre;
 
 /// Version of the WIT package.
 pub(super) const VERSION: &str = "0.1.0";
@@ -60,7 +60,9 @@ pub(super) async fn ask(
     let mut bounds = Bounds::new(answer_limit);
     Ok(match call {
         Call::Describe => info(guest.call_describe(store).await?, &mut bounds).map(Answer::Info),
-        Call::ValidateSettings(settings) => answer(guest.call_validate_settings(store, settings).await?, &mut bounds, |(), _| Ok(Answer::Unit)),
+        Call::ValidateSettings(settings) => {
+            answer(guest.call_validate_settings(store, settings).await?, &mut bounds, |(), _| Ok(Answer::Unit))
+        }
         Call::Build(of) => {
             let built = guest.call_build(store, &request(of)).await?;
             answer(built, &mut bounds, |flash, bounds| flash_pod(flash, bounds).map(|flash| Answer::FlashPod(Box::new(flash))))
@@ -133,7 +135,11 @@ fn flash_pod(of: types::FlashPod, bounds: &mut Bounds) -> Result<FlashPod, CallE
         image: bounds.filled("image", of.image, 1024)?,
         command: of.command.into_iter().map(|word| arg("command", word, bounds)).collect::<Result<_, _>>()?,
         args: of.args.into_iter().map(|word| arg("args", word, bounds)).collect::<Result<_, _>>()?,
-        env: of.env.into_iter().map(|(name, value)| Ok((bounds.variable(name)?, env_value(value, bounds)?))).collect::<Result<_, CallError>>()?,
+        env: of
+            .env
+            .into_iter()
+            .map(|(name, value)| Ok((bounds.variable(name)?, env_value(value, bounds)?)))
+            .collect::<Result<_, CallError>>()?,
         ports: of.ports.into_iter().map(|of| port(of, bounds)).collect::<Result<_, _>>()?,
         needs_ip: of.needs_ip,
         attach_device: of.attach_device,
@@ -144,8 +150,16 @@ fn flash_pod(of: types::FlashPod, bounds: &mut Bounds) -> Result<FlashPod, CallE
             types::User::Uid(0) | types::User::Root => User::Root,
             types::User::Uid(uid) => User::Uid(uid),
         },
-        secrets: of.secrets.into_iter().map(|(slot, path)| Ok(SecretMount { slot: bounds.filled("slot", slot, 63)?, path: bounds.path(path)? })).collect::<Result<_, CallError>>()?,
-        scratch: of.scratch.into_iter().map(|(path, mebibytes)| Ok(Scratch { path: bounds.path(path)?, mebibytes: bounds.at_least_one("scratch", mebibytes)? })).collect::<Result<_, CallError>>()?,
+        secrets: of
+            .secrets
+            .into_iter()
+            .map(|(slot, path)| Ok(SecretMount { slot: bounds.filled("slot", slot, 63)?, path: bounds.path(path)? }))
+            .collect::<Result<_, CallError>>()?,
+        scratch: of
+            .scratch
+            .into_iter()
+            .map(|(path, mebibytes)| Ok(Scratch { path: bounds.path(path)?, mebibytes: bounds.at_least_one("scratch", mebibytes)? }))
+            .collect::<Result<_, CallError>>()?,
         deadline_seconds: of.deadline_seconds.map(|seconds| bounds.at_least_one("deadline-seconds", seconds)).transpose()?,
     };
     bounds::unique("env", flash.env.iter().map(|(name, _)| name.clone()))?;
@@ -201,7 +215,10 @@ fn plugin_error(of: types::PluginError, bounds: &mut Bounds) -> Result<PluginErr
         types::PluginError::InvalidSettings(errors) => {
             bounds.count("field errors", errors.len(), 64)?;
             let errors = errors.into_iter().map(|error| {
-                Ok::<_, CallError>(FieldError { path: bounds.text("path", error.path, 1024)?, message: bounds.text("message", error.message, 1024)? })
+                Ok::<_, CallError>(FieldError {
+                    path: bounds.text("path", error.path, 1024)?,
+                    message: bounds.text("message", error.message, 1024)?,
+                })
             });
             PluginError::InvalidSettings(errors.collect::<Result<_, _>>()?)
         }

@@ -23,8 +23,14 @@ impl Challenge {
         if !scheme.eq_ignore_ascii_case("bearer") {
             return None;
         }
-        let parameter = |wanted: &str| parameters_of(parameters).into_iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value);
-        Some(Self::Bearer { realm: parameter("realm")?, service: parameter("service"), scope: parameter("scope").filter(|scope| !scope.is_empty()) })
+        let parameter = |wanted: &str| {
+            parameters_of(parameters).into_iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
+        };
+        Some(Self::Bearer {
+            realm: parameter("realm")?,
+            service: parameter("service"),
+            scope: parameter("scope").filter(|scope| !scope.is_empty()),
+        })
     }
 }
 

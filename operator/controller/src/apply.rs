@@ -1,0 +1,193 @@
+//! Carries steps out. Each is idempotent; that something is there already, or gone already, is an outcome and no error.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flashjob_api::{FINALIZER, FlashJob};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as core;
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use serde_json::json;
+
+use crate::observed::{Job, Pod, Refusal, Service, whole_seconds};
+use crate::operator::Operator;
+use crate::plan::Step;
+
+/// A Pod that is there but no longer in the watch (somebody took its labels) is asked after this often.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// Longest pause after failures in a row.
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// Carries out one step, and has the job looked at again.
+pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step) {
+    let key = step.key();
+    let outcome = carry_out(&operator, &job, step).await;
+    let failed = outcome.is_err();
+    let failures = operator.world().memory.get_mut(&job.key).map_or(0, |memory| memory.end(&key, failed));
+    let pause = match outcome {
+        Ok(pause) => pause,
+        Err(error) => {
+            tracing::warn!(job = %job.key, step = key, %error, "a request failed and is made again");
+            pause_after(failures, &key)
+        }
+    };
+    if !pause.is_zero() {
+        tokio::time::sleep(pause).await;
+    }
+    if let Some(memory) = operator.world().memory.get_mut(&job.key) {
+        memory.busy.remove(&key);
+    }
+    operator.look_at([job.key.clone()]);
+}
+
+/// Doubles with each failure; the step's own name spreads the pauses of steps that failed together.
+fn pause_after(failures: u32, key: &str) -> Duration {
+    let doubled = Duration::from_millis(100).saturating_mul(1 << failures.min(12)).min(LONGEST_PAUSE);
+    let spread: u32 = key.bytes().map(u32::from).sum::<u32>() % 50;
+    doubled + doubled * spread / 100
+}
+
+async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<Duration> {
+    let client = operator.client.clone();
+    let namespace = &job.key.namespace;
+    match step {
+        Step::AddFinalizer => {
+            let finalizers = job.finalizers.iter().map(String::as_str).chain([FINALIZER]);
+            set_finalizers(operator, job, finalizers.collect()).await?;
+        }
+        Step::RemoveFinalizer => {
+            let finalizers = job.finalizers.iter().map(String::as_str).filter(|finalizer| *finalizer != FINALIZER);
+            set_finalizers(operator, job, finalizers.collect()).await?;
+        }
+        Step::DeleteJob => {
+            let jobs: Api<FlashJob> = Api::namespaced(client, namespace);
+            absent_is_fine(jobs.delete(&job.key.name, &only(&job.uid)).await)?;
+        }
+        Step::CreateService(service) => return create_service(operator, job, *service).await,
+        Step::CreatePod(pod) => return create_pod(operator, job, *pod).await,
+        Step::DeleteService { name, uid } => {
+            let services: Api<core::Service> = Api::namespaced(client, namespace);
+            match absent_is_fine(services.delete(&name, &only(&uid)).await)? {
+                Some(either) => {
+                    let service = either.left().and_then(|service| Service::of(&service));
+                    service.map(|service| operator.world().see_service(service));
+                }
+                None => operator.world().lose_service(&job.key, &name, &uid),
+            }
+        }
+        Step::DeletePod { name, uid } => {
+            let pods: Api<core::Pod> = Api::namespaced(client, namespace);
+            match absent_is_fine(pods.delete(&name, &only(&uid)).await)? {
+                Some(either) => {
+                    let pod = either.left().and_then(|pod| Pod::of(&pod));
+                    pod.map(|pod| operator.world().see_pod(pod));
+                }
+                None => operator.world().lose_pod(&job.key, &name, &uid, whole_seconds(Timestamp::now())),
+            }
+        }
+        Step::ConfirmPod { name, device } => return confirm_pod(operator, job, &name, &device).await,
+    }
+    Ok(Duration::ZERO)
+}
+
+/// Deletes this object and none that took its name.
+fn only(uid: &str) -> DeleteParams {
+    let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+    DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() }
+}
+
+/// 404: it is gone. 409: another object has its name, so it is gone too.
+fn absent_is_fine<T>(result: kube::Result<T>) -> kube::Result<Option<T>> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+async fn set_finalizers(operator: &Operator, job: &Job, finalizers: Vec<&str>) -> kube::Result<()> {
+    let jobs: Api<FlashJob> = Api::namespaced(operator.client.clone(), &job.key.namespace);
+    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": job.resource_version, "uid": job.uid}});
+    match jobs.patch(&job.key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
+        Ok(job) => {
+            operator.world().see_job(Job::of(job));
+        }
+        Err(kube::Error::Api(status)) if status.code == 404 => {}
+        Err(kube::Error::Api(status)) if status.code == 409 => refresh(operator, job).await?,
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// Somebody else wrote: their state is planned with.
+pub async fn refresh(operator: &Operator, job: &Job) -> kube::Result<()> {
+    let jobs: Api<FlashJob> = Api::namespaced(operator.client.clone(), &job.key.namespace);
+    if let Some(job) = jobs.get_opt(&job.key.name).await? {
+        operator.world().see_job(Job::of(job));
+    }
+    Ok(())
+}
+
+async fn create_service(operator: &Operator, job: &Job, service: core::Service) -> kube::Result<Duration> {
+    let services: Api<core::Service> = Api::namespaced(operator.client.clone(), &job.key.namespace);
+    let name = service.metadata.name.clone().unwrap_or_default();
+    let created = match services.create(&PostParams::default(), &service).await {
+        Ok(service) => Some(service),
+        Err(kube::Error::Api(status)) if status.code == 409 => services.get_opt(&name).await?,
+        Err(error) => return refused(operator, job, &name, error),
+    };
+    let seen = created.as_ref().and_then(Service::of);
+    seen.map(|service| operator.world().see_service(service));
+    Ok(Duration::ZERO)
+}
+
+async fn create_pod(operator: &Operator, job: &Job, pod: core::Pod) -> kube::Result<Duration> {
+    let pods: Api<core::Pod> = Api::namespaced(operator.client.clone(), &job.key.namespace);
+    let name = pod.metadata.name.clone().unwrap_or_default();
+    let created = match pods.create(&PostParams::default(), &pod).await {
+        Ok(pod) => Some(pod),
+        // An earlier request whose answer was lost made it.
+        Err(kube::Error::Api(status)) if status.code == 409 => pods.get_opt(&name).await?,
+        Err(error) => return refused(operator, job, &name, error),
+    };
+    let seen = created.as_ref().and_then(Pod::of);
+    seen.map(|pod| operator.world().see_pod(pod));
+    Ok(Duration::ZERO)
+}
+
+/// A refusal is remembered for the plan; everything else may work next time.
+fn refused(operator: &Operator, job: &Job, name: &str, error: kube::Error) -> kube::Result<Duration> {
+    let kube::Error::Api(status) = &error else { return Err(error) };
+    if !matches!(status.code, 400 | 403 | 422) {
+        return Err(error);
+    }
+    let refusal = Refusal { is_final: status.code != 403, message: status.message.clone() };
+    let mut world = operator.world();
+    let memory = world.memory.entry(job.key.clone()).or_default();
+    memory.refuse(name, refusal, whole_seconds(Timestamp::now()));
+    Ok(Duration::ZERO)
+}
+
+async fn confirm_pod(operator: &Operator, job: &Job, name: &str, device: &str) -> kube::Result<Duration> {
+    let pods: Api<core::Pod> = Api::namespaced(operator.client.clone(), &job.key.namespace);
+    let now = whole_seconds(Timestamp::now());
+    let found = pods.get_opt(name).await?;
+    let found = found.filter(|pod| pod.metadata.owner_references.iter().flatten().any(|owner| owner.uid == job.uid));
+    let Some(mut pod) = found else {
+        operator.world().confirm_gone(&job.key, name, device, now);
+        return Ok(Duration::ZERO);
+    };
+    // It lost its labels; it is followed all the same.
+    let labels = pod.metadata.labels.get_or_insert_default();
+    labels.insert(crate::make::label::UUID.to_owned(), device.to_owned());
+    let Some(seen) = Pod::of(&pod) else { return Ok(ASK_AGAIN) };
+    let (uid, ended) = (seen.uid.clone(), seen.ended.is_some());
+    let mut world = operator.world();
+    world.see_pod(seen);
+    if ended {
+        return Ok(Duration::ZERO);
+    }
+    world.lose_pod(&job.key, name, &uid, now);
+    Ok(ASK_AGAIN)
+}

@@ -1,0 +1,65 @@
+//! Puts a question to a plugin, and remembers the answer.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flashjob_plugin_host::types::{FlashPod, Request};
+use flashjob_plugin_host::{CallError, Digest, Plugin};
+
+use crate::observed::{Built, JobKey, Question};
+use crate::operator::Operator;
+
+/// Asks, remembers, and has the job looked at again.
+pub async fn consult(operator: Arc<Operator>, job: JobKey, question: Question) {
+    let key = question.key().to_owned();
+    let again = match question {
+        Question::Build { attempt, plugin, digest, request } => {
+            let answer = match operator.plugins.get(&plugin, &digest) {
+                Some(loaded) => build(&loaded, &request).await,
+                None => Err(CallError::Unavailable { left: Duration::from_secs(1) }),
+            };
+            remember_built(&operator, &job, attempt, plugin, digest, answer)
+        }
+        Question::Judge { pod_uid, plugin, digest, request, outcome } => {
+            let answer = match operator.plugins.get(&plugin, &digest) {
+                Some(loaded) => loaded.judge(&request, &outcome).await,
+                None => Err(CallError::Unavailable { left: Duration::from_secs(1) }),
+            };
+            let mut world = operator.world();
+            let memory = world.memory.entry(job.clone()).or_default();
+            memory.answers.judged.insert(pod_uid, Arc::new(answer));
+            Duration::ZERO
+        }
+    };
+    if !again.is_zero() {
+        tokio::time::sleep(again).await;
+    }
+    if let Some(memory) = operator.world().memory.get_mut(&job) {
+        memory.asked.remove(&key);
+    }
+    operator.look_at([job]);
+}
+
+async fn build(plugin: &Plugin, request: &Request) -> Result<FlashPod, CallError> {
+    plugin.validate_settings(&request.settings).await?;
+    plugin.build(request).await
+}
+
+/// A plugin that is out of service is asked again after its pause; every other answer stands for this attempt.
+fn remember_built(
+    operator: &Operator,
+    job: &JobKey,
+    attempt: String,
+    plugin: String,
+    digest: Digest,
+    answer: Result<FlashPod, CallError>,
+) -> Duration {
+    if let Err(CallError::Unavailable { left }) = &answer {
+        tracing::warn!(%job, plugin, seconds = left.as_secs(), "the plugin broke several times in a row and is not asked for a while");
+        return *left + Duration::from_millis(10);
+    }
+    let mut world = operator.world();
+    let memory = world.memory.entry(job.clone()).or_default();
+    memory.answers.built.insert(attempt, Arc::new(Built { plugin, digest, pod: answer }));
+    Duration::ZERO
+}

@@ -1,0 +1,145 @@
+//! The loop: an event names a job; the job is observed and planned in one act; questions, steps and the status go their ways.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use futures::channel::mpsc;
+use jiff::Timestamp;
+use kube::Client;
+use kube::runtime::scheduler::{ScheduleRequest, scheduler};
+
+use crate::observed::{JobKey, Observed, whole_seconds};
+use crate::plan::{Plan, Step, plan};
+use crate::plugins::Plugins;
+use crate::watch::Kind;
+use crate::world::World;
+use crate::{apply, consult, report};
+
+/// A job is planned at most once in this time: what happens meanwhile is looked at together.
+const PLAN_INTERVAL: Duration = Duration::from_millis(50);
+/// A status is written about this often, unless something waits for it.
+const WRITE_INTERVAL: Duration = Duration::from_secs(1);
+/// The same where something does: enough to gather what happens in one moment.
+const URGENT_WRITE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The running operator.
+pub struct Operator {
+    /// The API server.
+    pub client: Client,
+    /// The plugins.
+    pub plugins: Plugins,
+    /// Writes Kubernetes events.
+    pub recorder: kube::runtime::events::Recorder,
+    world: Mutex<World>,
+    queue: mpsc::UnboundedSender<ScheduleRequest<JobKey>>,
+    synced: Mutex<HashSet<Kind>>,
+}
+
+/// The receiving end of [`Operator::look_at`].
+pub type Queue = mpsc::UnboundedReceiver<ScheduleRequest<JobKey>>;
+
+impl Operator {
+    /// Puts the operator together.
+    #[must_use]
+    pub fn new(client: Client, world: World, plugins: Plugins, recorder: kube::runtime::events::Recorder) -> (Arc<Self>, Queue) {
+        let (queue, requests) = mpsc::unbounded();
+        let operator = Self { client, plugins, recorder, world: Mutex::new(world), queue, synced: Mutex::default() };
+        (Arc::new(operator), requests)
+    }
+
+    /// The caches. Held for as long as one plan takes, never across a wait.
+    pub fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Looks at these jobs soon.
+    pub fn look_at(&self, jobs: impl IntoIterator<Item = JobKey>) {
+        for job in jobs {
+            self.look_at_in(job, Duration::ZERO);
+        }
+    }
+
+    /// Looks at a job after a while.
+    pub fn look_at_in(&self, job: JobKey, pause: Duration) {
+        let request = ScheduleRequest { message: job, run_at: tokio::time::Instant::now() + pause };
+        // The queue only ends with the process.
+        let _ = self.queue.unbounded_send(request);
+    }
+
+    /// The first list of a kind is in.
+    pub fn synced(&self, kind: Kind) {
+        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        synced.insert(kind);
+    }
+
+    /// Whether all caches have had their first list.
+    pub fn is_synced(&self) -> bool {
+        self.synced.lock().unwrap_or_else(PoisonError::into_inner).len() == 4
+    }
+
+    /// Works until the process ends.
+    pub async fn run(self: &Arc<Self>, requests: Queue) {
+        while !self.is_synced() {
+            tokio::time::sleep(PLAN_INTERVAL).await;
+        }
+        let jobs: Vec<JobKey> = {
+            let mut world = self.world();
+            world.lock_what_is_stored();
+            world.jobs.keys().cloned().collect()
+        };
+        tracing::info!(jobs = jobs.len(), "caches are filled, work begins");
+        self.look_at(jobs);
+        let mut due = std::pin::pin!(scheduler(requests));
+        while let Some(job) = due.next().await {
+            self.reconcile(&job);
+        }
+    }
+
+    /// Observes and plans one job, and sends off what the plan asks for. Waits for nothing.
+    fn reconcile(self: &Arc<Self>, key: &JobKey) {
+        let now = whole_seconds(Timestamp::now());
+        let mut world = self.world();
+        let Some(memory) = world.jobs.contains_key(key).then(|| world.memory.entry(key.clone()).or_default()) else { return };
+        if let Some(wait) = memory.planned.and_then(|last| PLAN_INTERVAL.checked_sub(last.elapsed())) {
+            drop(world);
+            return self.look_at_in(key.clone(), wait);
+        }
+        memory.planned = Some(Instant::now());
+        let Some(observed) = world.observe(key, now) else { return };
+        let plan = plan(&observed);
+        let released = world.set_holds(key, plan.holds.clone());
+        let waiting = if released { world.waiting_jobs() } else { Vec::new() };
+        let Plan { questions, steps, status, urgent, wake_at, .. } = plan;
+        let memory = world.memory.entry(key.clone()).or_default();
+        let questions: Vec<_> = questions.into_iter().filter(|question| memory.asked.insert(question.key().to_owned())).collect();
+        let steps: Vec<_> = steps.into_iter().filter(|step| memory.begin(step)).collect();
+        let write = status.filter(|status| *status != observed.job.status);
+        let interval = if urgent { URGENT_WRITE_INTERVAL } else { WRITE_INTERVAL };
+        let due = memory.written.map_or(Duration::ZERO, |last| interval.saturating_sub(last.elapsed()));
+        let write_now = write.is_some() && !memory.writing && due.is_zero();
+        memory.writing |= write_now;
+        drop(world);
+        self.look_at(waiting);
+        if let Some(status) = write.filter(|_| write_now) {
+            tokio::spawn(report::write(self.clone(), observed.job.clone(), status));
+        } else if !due.is_zero() {
+            self.look_at_in(key.clone(), due);
+        }
+        if let Some(at) = wake_at {
+            let pause = at.duration_since(Timestamp::now());
+            self.look_at_in(key.clone(), pause.try_into().unwrap_or(PLAN_INTERVAL));
+        }
+        self.send_off(key, &observed, questions, steps);
+    }
+
+    fn send_off(self: &Arc<Self>, key: &JobKey, observed: &Observed, questions: Vec<crate::observed::Question>, steps: Vec<Step>) {
+        for question in questions {
+            tokio::spawn(consult::consult(self.clone(), key.clone(), question));
+        }
+        for step in steps {
+            tokio::spawn(apply::apply(self.clone(), observed.job.clone(), step));
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! The rules, tested on snapshots: no cluster, no runtime, no clock.

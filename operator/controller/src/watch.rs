@@ -1,0 +1,241 @@
+//! Keeps the caches: watches FlashJobs, Instances, flash Pods and flash Services, and says which jobs to look at. Nothing else lists.
+
+use std::collections::HashSet;
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use flashjob_api::FlashJob;
+use flashjob_api::akri;
+use futures::{Stream, StreamExt};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as core;
+use kube::core::DeserializeGuard;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+
+use crate::observed::{Instance, Job, JobKey, Pod, Service, whole_seconds};
+use crate::operator::Operator;
+
+/// Objects of a flash Pod carry both labels, ours and the Go operator's alike.
+const FLASH_LABELS: &str = "app,uuid";
+
+/// Starts all watches. Each says on `synced` when its first list is in.
+pub fn start(client: &Client, namespace: Option<&str>, operator: &Arc<Operator>) {
+    spawn(api::<DeserializeGuard<FlashJob>>(client, namespace), watcher::Config::default(), operator, Kind::Job);
+    spawn(api::<DeserializeGuard<akri::Instance>>(client, namespace), watcher::Config::default(), operator, Kind::Instance);
+    let labelled = || watcher::Config::default().labels(FLASH_LABELS);
+    spawn(api::<DeserializeGuard<core::Pod>>(client, namespace), labelled(), operator, Kind::Pod);
+    spawn(api::<DeserializeGuard<core::Service>>(client, namespace), labelled(), operator, Kind::Service);
+}
+
+/// The kinds that are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// FlashJobs.
+    Job,
+    /// Akri's Instances.
+    Instance,
+    /// Flash Pods.
+    Pod,
+    /// Flash Services.
+    Service,
+}
+
+/// An object as the caches keep it.
+enum Trimmed {
+    Job(Box<Job>),
+    Instance(Instance),
+    Pod(Box<Pod>),
+    Service(Service),
+    /// Not ours, or not to be decoded.
+    Nothing,
+}
+
+fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<Scope = kube::core::NamespaceResourceScope>,
+    K::DynamicType: Default,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+fn spawn<K>(api: Api<DeserializeGuard<K>>, config: watcher::Config, operator: &Arc<Operator>, kind: Kind)
+where
+    K: Resource + Trim + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+    DeserializeGuard<K>: Resource<DynamicType = K::DynamicType>,
+{
+    let operator = operator.clone();
+    let events = watcher::watcher(api, config).default_backoff();
+    tokio::spawn(async move { follow(events, &operator, kind).await });
+}
+
+async fn follow<K: Trim + Resource>(
+    events: impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>>,
+    operator: &Operator,
+    kind: Kind,
+) {
+    let mut events = std::pin::pin!(events);
+    let mut listed = HashSet::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitApply(object)) => {
+                listed.insert(metadata(&object).uid.clone().unwrap_or_default());
+                see(operator, trim(object));
+            }
+            Ok(Event::InitDone) => {
+                forget_unlisted(operator, kind, &listed);
+                listed = HashSet::new();
+                operator.synced(kind);
+            }
+            Ok(Event::Apply(object)) => see(operator, trim(object)),
+            Ok(Event::Delete(object)) => {
+                // The last state says whether a Pod's end was seen.
+                let uid = metadata(&object).uid.clone().unwrap_or_default();
+                let trimmed = trim(object);
+                lose(operator, kind, trimmed, &uid);
+            }
+            Err(error) => tracing::warn!(?kind, %error, "the watch broke and is taken up again"),
+        }
+    }
+}
+
+fn metadata<K: Resource>(object: &DeserializeGuard<K>) -> &kube::api::ObjectMeta {
+    match &object.0 {
+        Ok(object) => object.meta(),
+        Err(invalid) => &invalid.metadata,
+    }
+}
+
+/// What of an object the caches keep.
+trait Trim {
+    fn trim(self) -> Trimmed;
+}
+
+impl Trim for FlashJob {
+    fn trim(self) -> Trimmed {
+        Trimmed::Job(Box::new(Job::of(self)))
+    }
+}
+
+impl Trim for akri::Instance {
+    fn trim(self) -> Trimmed {
+        Trimmed::Instance(Instance::of(&self))
+    }
+}
+
+impl Trim for core::Pod {
+    fn trim(self) -> Trimmed {
+        Pod::of(&self).map_or(Trimmed::Nothing, |pod| Trimmed::Pod(Box::new(pod)))
+    }
+}
+
+impl Trim for core::Service {
+    fn trim(self) -> Trimmed {
+        Service::of(&self).map_or(Trimmed::Nothing, Trimmed::Service)
+    }
+}
+
+/// An object that cannot be decoded never stops the watch of the others; of a FlashJob it is said in its status.
+fn trim<K: Trim + Resource>(object: DeserializeGuard<K>) -> Trimmed {
+    match object.0 {
+        Ok(object) => object.trim(),
+        Err(invalid) => {
+            let name = invalid.metadata.name.clone().unwrap_or_default();
+            tracing::warn!(name, error = invalid.error, "an object cannot be decoded and is passed over");
+            let is_job = std::any::type_name::<K>() == std::any::type_name::<FlashJob>();
+            if is_job { Trimmed::Job(Box::new(Job::unreadable(invalid.metadata, invalid.error))) } else { Trimmed::Nothing }
+        }
+    }
+}
+
+fn see(operator: &Operator, object: Trimmed) {
+    let mut world = operator.world();
+    let keys: Vec<JobKey> = match object {
+        Trimmed::Job(job) => {
+            let key = job.key.clone();
+            if world.see_job(*job) { vec![key] } else { Vec::new() }
+        }
+        Trimmed::Instance(instance) => world.devices.see(instance),
+        Trimmed::Pod(pod) => {
+            let ended = pod.ended.is_some();
+            let mut keys: Vec<JobKey> = world.see_pod(*pod).into_iter().collect();
+            if ended {
+                keys.extend(world.waiting_jobs());
+            }
+            keys
+        }
+        Trimmed::Service(service) => world.see_service(service).into_iter().collect(),
+        Trimmed::Nothing => Vec::new(),
+    };
+    drop(world);
+    operator.look_at(keys);
+}
+
+fn lose(operator: &Operator, kind: Kind, object: Trimmed, uid: &str) {
+    let now = whole_seconds(Timestamp::now());
+    let mut world = operator.world();
+    let keys = match object {
+        Trimmed::Job(job) if kind == Kind::Job => {
+            if world.jobs.get(&job.key).is_some_and(|known| known.uid == uid) {
+                world.forget_job(&job.key);
+            }
+            world.waiting_jobs()
+        }
+        Trimmed::Instance(_) => world.devices.lose(uid),
+        Trimmed::Pod(pod) => {
+            let (job, name) = (pod.job.clone(), pod.name.clone());
+            world.see_pod(*pod);
+            world.lose_pod(&job, &name, uid, now);
+            let mut keys = world.waiting_jobs();
+            keys.push(job);
+            keys
+        }
+        Trimmed::Service(service) => {
+            world.lose_service(&service.job, &service.name, uid);
+            vec![service.job]
+        }
+        _ => Vec::new(),
+    };
+    drop(world);
+    operator.look_at(keys);
+}
+
+/// What a fresh list no longer has went away while nobody watched.
+fn forget_unlisted(operator: &Operator, kind: Kind, listed: &HashSet<String>) {
+    let now = whole_seconds(Timestamp::now());
+    let mut world = operator.world();
+    let mut keys = Vec::new();
+    match kind {
+        Kind::Job => {
+            let gone: Vec<JobKey> = world.jobs.values().filter(|job| !listed.contains(&job.uid)).map(|job| job.key.clone()).collect();
+            gone.iter().for_each(|key| world.forget_job(key));
+        }
+        Kind::Instance => {
+            for uid in world.devices.not_in(listed) {
+                keys.extend(world.devices.lose(&uid));
+            }
+        }
+        Kind::Pod => {
+            for (job, name, uid) in world.pods_not_in(listed) {
+                world.lose_pod(&job, &name, &uid, now);
+                keys.push(job);
+            }
+        }
+        Kind::Service => {
+            for (job, name, uid) in world.services_not_in(listed) {
+                world.lose_service(&job, &name, &uid);
+                keys.push(job);
+            }
+        }
+    }
+    drop(world);
+    operator.look_at(keys);
+}
