@@ -1,1 +1,15 @@
-//! Simulated devices, Akri, kubelet, load balancer and flash program.
+//! Simulators that stand in for hardware, kubelet and load balancer; honest ones: what they report has happened.
+//!
+//! - [`devices`]: microcontrollers with two firmware slots that update themselves over the network.
+//! - [`akri`]: an Instance for each device, following what the device says of itself.
+//! - [`kubelet`]: a node that runs each Pod's container as a local process.
+//! - [`load_balancer`]: a pool of loopback addresses.
+//! - [`flasher`]: the program in the flash Pod's image.
+
+pub mod akri;
+pub mod devices;
+pub mod firmware;
+pub mod flasher;
+pub mod kubelet;
+pub mod load_balancer;
+pub mod process;

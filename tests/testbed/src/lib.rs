@@ -1,1 +1,13 @@
-//! A real control plane, a registry and simulated hardware on loopback.
+//! A whole world on loopback: a real control plane, a real registry, simulated hardware, and the operator. For tests, demo and
+//! benchmarks; everything is on free ports and in a temporary folder, and goes with the process that started it.
+
+pub mod artifacts;
+pub mod certificates;
+pub mod control_plane;
+pub mod fleet;
+pub mod process;
+pub mod registry;
+pub mod testbed;
+
+pub use fleet::Fleet;
+pub use testbed::{Options, Testbed};

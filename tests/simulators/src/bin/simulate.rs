@@ -1,0 +1,77 @@
+//! The simulators, each on its own: devices, Akri, kubelet, load balancer.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use flashjob_simulators::akri::{self, Akri};
+use flashjob_simulators::devices::{Fleet, Group};
+use flashjob_simulators::kubelet::{self, Kubelet};
+use flashjob_simulators::{load_balancer, process};
+use kube::Client;
+
+/// Stands in for hardware, Akri, kubelet and load balancer.
+#[derive(Parser)]
+struct Arguments {
+    /// End when standard input does.
+    #[arg(long, global = true)]
+    exit_with_stdin: bool,
+    #[command(subcommand)]
+    simulator: Simulator,
+}
+
+#[derive(Subcommand)]
+enum Simulator {
+    /// Microcontrollers that update themselves over the network.
+    Devices {
+        /// `type:application:version=count`, as esp32:thermo:0.1.0=6.
+        #[arg(long = "devices")]
+        groups: Vec<Group>,
+        /// Interface for tests: GET and POST /devices, PUT /devices/{id}/behaviour.
+        #[arg(long, default_value = "127.0.0.1:0")]
+        admin: SocketAddr,
+        /// Port on which a device calls back.
+        #[arg(long, default_value_t = 4433)]
+        callback_port: u16,
+        /// Milliseconds that a device takes to reboot.
+        #[arg(long, default_value_t = 300)]
+        reboot_ms: u64,
+    },
+    /// An Instance for each device.
+    Akri(akri::Settings),
+    /// A node that runs Pods as local processes.
+    Kubelet(kubelet::Settings),
+    /// Addresses for Services.
+    LoadBalancer(load_balancer::Settings),
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    process::prepare();
+    let arguments = Arguments::parse();
+    tokio::select! {
+        ended = simulate(arguments.simulator) => ended,
+        told = process::told_to_end(arguments.exit_with_stdin) => told,
+    }
+}
+
+async fn simulate(simulator: Simulator) -> anyhow::Result<()> {
+    match simulator {
+        Simulator::Devices { groups, admin, callback_port, reboot_ms } => {
+            let fleet = Fleet::new(callback_port, Duration::from_millis(reboot_ms));
+            for group in &groups {
+                fleet.add(group).await?;
+            }
+            let admin = fleet.serve_admin(admin).await?;
+            println!("{}", serde_json::json!({"admin": admin}));
+            std::future::pending().await
+        }
+        Simulator::Akri(settings) => {
+            let akri = Akri::new(Client::try_default().await?, settings)?;
+            println!("{}", serde_json::json!({"admin": akri.serve_admin().await?}));
+            akri.run().await
+        }
+        Simulator::Kubelet(settings) => Kubelet::new(Client::try_default().await?, settings)?.run().await,
+        Simulator::LoadBalancer(settings) => load_balancer::run(Client::try_default().await?, settings).await,
+    }
+}

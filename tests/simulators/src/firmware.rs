@@ -1,0 +1,85 @@
+//! The simulated devices' firmware: a line that says what this is, a line of JSON that describes it, the payload.
+
+use anyhow::{Context, bail, ensure};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+const MAGIC: &[u8] = b"SIMULATED-FIRMWARE-1\n";
+
+/// A firmware image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Firmware {
+    /// The device type that it runs on.
+    pub device: String,
+    /// The application in it.
+    pub application: String,
+    /// The version that a device reports which runs it.
+    pub version: String,
+    /// What is written to flash.
+    pub payload: Vec<u8>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Header {
+    device: String,
+    application: String,
+    version: String,
+    length: usize,
+    sha256: String,
+}
+
+fn hash(payload: &[u8]) -> String {
+    Sha256::digest(payload).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+impl Firmware {
+    /// The bytes that are handed to a device.
+    ///
+    /// # Errors
+    /// The description cannot be written.
+    pub fn encode(&self) -> anyhow::Result<Vec<u8>> {
+        let header = Header {
+            device: self.device.clone(),
+            application: self.application.clone(),
+            version: self.version.clone(),
+            length: self.payload.len(),
+            sha256: hash(&self.payload),
+        };
+        let mut bytes = MAGIC.to_vec();
+        bytes.extend(serde_json::to_vec(&header)?);
+        bytes.push(b'\n');
+        bytes.extend(&self.payload);
+        Ok(bytes)
+    }
+
+    /// Reads and checks an image, as a device's boot loader does.
+    ///
+    /// # Errors
+    /// The image is cut, changed, or none at all.
+    pub fn decode(bytes: &[u8]) -> anyhow::Result<Self> {
+        let Some(rest) = bytes.strip_prefix(MAGIC) else { bail!("this is no firmware") };
+        let end = rest.iter().position(|byte| *byte == b'\n').context("the firmware's description is cut")?;
+        let header: Header = serde_json::from_slice(&rest[..end])?;
+        let payload = &rest[end + 1..];
+        ensure!(payload.len() == header.length, "the firmware has {} bytes of {}", payload.len(), header.length);
+        ensure!(hash(payload) == header.sha256, "the firmware was changed");
+        Ok(Self { device: header.device, application: header.application, version: header.version, payload: payload.to_vec() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cut_or_changed_firmware_is_refused() {
+        let firmware = Firmware { device: "esp32".into(), application: "thermo".into(), version: "2".into(), payload: vec![7; 1000] };
+        let bytes = firmware.encode().expect("encoded");
+        assert_eq!(Firmware::decode(&bytes).expect("decoded"), firmware);
+        assert!(Firmware::decode(&bytes[..bytes.len() - 1]).is_err());
+        let mut changed = bytes.clone();
+        *changed.last_mut().expect("not empty") ^= 1;
+        assert!(Firmware::decode(&changed).is_err());
+        assert!(Firmware::decode(b"x").is_err());
+    }
+}

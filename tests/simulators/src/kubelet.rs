@@ -1,0 +1,197 @@
+//! Simulated kubelet: a node that runs the container of each Pod bound to it as a local process, and reports truly what becomes of it.
+
+mod container;
+mod status;
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::StreamExt;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, Pod};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+use tokio::sync::watch;
+
+/// Between two signs of life, well below the 40 s after which a node counts as lost.
+const HEARTBEAT: Duration = Duration::from_secs(10);
+
+/// How the kubelet is set up.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Settings {
+    /// Name of the node.
+    #[arg(long, default_value = "simulated-node")]
+    pub node: String,
+    /// What an image is: `pattern=program arguments`, `*` for any text. An image that matches nothing cannot be pulled.
+    #[arg(long = "image")]
+    pub images: Vec<String>,
+    /// What every image has in its environment: `NAME=value`.
+    #[arg(long = "image-env")]
+    pub image_env: Vec<String>,
+    /// Folder for the Pods' files. Default: a temporary one.
+    #[arg(long)]
+    pub root: Option<PathBuf>,
+    /// Run nothing: every Pod succeeds after so many milliseconds. For load tests.
+    #[arg(long)]
+    pub succeed_after_ms: Option<u64>,
+}
+
+/// A node.
+#[derive(Clone)]
+pub struct Kubelet {
+    client: Client,
+    settings: Arc<Settings>,
+    root: PathBuf,
+}
+
+impl Kubelet {
+    /// Connects to the cluster.
+    ///
+    /// # Errors
+    /// The folder for the Pods' files cannot be made.
+    pub fn new(client: Client, settings: Settings) -> anyhow::Result<Self> {
+        let root = settings.root.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("kubelet-{}", std::process::id())));
+        std::fs::create_dir_all(&root).with_context(|| format!("folder {}", root.display()))?;
+        Ok(Self { client, settings: Arc::new(settings), root })
+    }
+
+    /// Registers the node and runs its Pods until the process ends.
+    ///
+    /// # Errors
+    /// The node cannot be registered.
+    pub async fn run(&self) -> anyhow::Result<()> {
+        self.register().await?;
+        let kubelet = self.clone();
+        tokio::spawn(async move { kubelet.beat().await });
+        let pods: Api<Pod> = Api::all(self.client.clone());
+        let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.settings.node));
+        let mut events = std::pin::pin!(watcher::watcher(pods, config).default_backoff());
+        let mut running: HashMap<String, watch::Sender<Option<Pod>>> = HashMap::new();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::InitApply(pod) | Event::Apply(pod)) => {
+                    let uid = pod.uid().unwrap_or_default();
+                    let sender = running.entry(uid).or_insert_with(|| {
+                        let (sender, receiver) = watch::channel(None);
+                        tokio::spawn(self.clone().keep(pod.clone(), receiver));
+                        sender
+                    });
+                    sender.send_replace(Some(pod));
+                }
+                Ok(Event::Delete(pod)) => {
+                    running.remove(&pod.uid().unwrap_or_default());
+                }
+                Ok(Event::Init | Event::InitDone) => {}
+                Err(error) => tracing::warn!(%error, "the watch broke"),
+            }
+        }
+        Ok(())
+    }
+
+    async fn register(&self) -> anyhow::Result<()> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let name = &self.settings.node;
+        let node: Node = serde_json::from_value(json!({
+            "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}}
+        }))?;
+        match nodes.create(&PostParams::default(), &node).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            created => {
+                created?;
+            }
+        }
+        self.say_ready().await
+    }
+
+    async fn say_ready(&self) -> anyhow::Result<()> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let now = jiff::Timestamp::now();
+        let status = json!({"status": {
+            "capacity": {"cpu": "64", "memory": "256Gi", "pods": "1000"},
+            "allocatable": {"cpu": "64", "memory": "256Gi", "pods": "1000"},
+            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": self.settings.node}],
+            "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "simulated", "lastHeartbeatTime": now, "lastTransitionTime": now}],
+            "nodeInfo": status::node_info(),
+        }});
+        nodes.patch_status(&self.settings.node, &PatchParams::default(), &Patch::Strategic(status)).await?;
+        // What the node controller put there while the node was not ready goes when it next looks; Pods need not wait for that.
+        nodes.patch(&self.settings.node, &PatchParams::default(), &Patch::Merge(json!({"spec": {"taints": null}}))).await?;
+        Ok(())
+    }
+
+    async fn beat(&self) {
+        let leases: Api<Lease> = Api::namespaced(self.client.clone(), "kube-node-lease");
+        loop {
+            let spec = json!({"holderIdentity": self.settings.node, "leaseDurationSeconds": 40, "renewTime": format!("{:.6}", jiff::Timestamp::now())});
+            let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "spec": spec});
+            let manager = PatchParams::apply("kubelet-simulator").force();
+            if let Err(error) = leases.patch(&self.settings.node, &manager, &Patch::Apply(lease)).await {
+                tracing::warn!(%error, "a heartbeat was lost");
+            }
+            tokio::time::sleep(HEARTBEAT).await;
+        }
+    }
+
+    /// Follows one Pod from its binding to its end.
+    async fn keep(self, pod: Pod, states: watch::Receiver<Option<Pod>>) {
+        let name = pod.name_any();
+        if let Err(error) = self.keep_to_the_end(&pod, states).await {
+            tracing::warn!(pod = name, %error, "the Pod could not be kept");
+        }
+    }
+
+    async fn keep_to_the_end(&self, pod: &Pod, mut states: watch::Receiver<Option<Pod>>) -> anyhow::Result<()> {
+        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
+        match (phase, self.settings.succeed_after_ms) {
+            ("Succeeded" | "Failed", _) => {}
+            ("Running", _) => self.report(pod, status::lost(pod)).await?,
+            (_, Some(milliseconds)) => {
+                tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+                self.report(pod, status::succeeded(pod)).await?;
+            }
+            _ => {
+                let ended = container::run(self, pod, &mut states).await?;
+                self.report(pod, ended).await?;
+            }
+        }
+        // The object goes when somebody deletes it; a real kubelet lets it go once the containers have ended.
+        while let Ok(()) = wait_for_deletion(&mut states).await {
+            let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
+            let preconditions = Preconditions { uid: pod.uid(), resource_version: None };
+            let at_once = DeleteParams { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..DeleteParams::default() };
+            match pods.delete(&pod.name_any(), &at_once).await {
+                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => break,
+                Ok(_) => break,
+                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes a Pod's status; one that is gone needs none.
+    async fn report(&self, pod: &Pod, status: serde_json::Value) -> anyhow::Result<()> {
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
+        for attempt in 0..20 {
+            let patch = json!({"metadata": {"uid": pod.uid()}, "status": status});
+            match pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
+                Ok(_) => return Ok(()),
+                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => return Ok(()),
+                Err(error) if attempt == 19 => return Err(error.into()),
+                Err(_) => tokio::time::sleep(Duration::from_millis(250)).await,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Ok: somebody asked for the Pod's deletion. Err: it is gone.
+async fn wait_for_deletion(states: &mut watch::Receiver<Option<Pod>>) -> Result<(), watch::error::RecvError> {
+    let deleted = |pod: &Option<Pod>| pod.as_ref().is_some_and(|pod| pod.metadata.deletion_timestamp.is_some());
+    states.wait_for(deleted).await.map(|_| ())
+}

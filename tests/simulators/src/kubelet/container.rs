@@ -1,0 +1,221 @@
+//! Runs a Pod's container as a process with the Pod's environment and nothing of ours.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::Context;
+use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, Pod, Secret};
+use kube::{Api, ResourceExt};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::process::{Child, Command};
+use tokio::sync::watch;
+
+use super::{Kubelet, status, wait_for_deletion};
+
+/// What is kept of a container's output where it left no message.
+const MESSAGE_BYTES: usize = 2048;
+
+/// How a container ended.
+pub(super) struct End {
+    pub code: i32,
+    pub message: String,
+    /// Why the kubelet ended the Pod, where it did.
+    pub pod_reason: Option<&'static str>,
+}
+
+/// Runs the container to its end, and returns the Pod's last status.
+pub(super) async fn run(kubelet: &Kubelet, pod: &Pod, states: &mut watch::Receiver<Option<Pod>>) -> anyhow::Result<Value> {
+    let spec = pod.spec.as_ref().context("the Pod has no spec")?;
+    let container = spec.containers.first().context("the Pod has no container")?;
+    let Some(program) = program(&kubelet.settings.images, container.image.as_deref().unwrap_or_default()) else {
+        return wait_for_an_image(kubelet, pod, states).await;
+    };
+    let folder = kubelet.root.join(pod.uid().unwrap_or_default());
+    std::fs::create_dir_all(folder.join("dev"))?;
+    mount(kubelet, pod, container, &folder).await?;
+    let environment = environment(kubelet, pod, container, &folder).await?;
+    let mut child = start(container, &program, &environment, &folder)?;
+    let started = status::now();
+    kubelet.report(pod, status::running(pod)).await?;
+    let deadline = spec
+        .active_deadline_seconds
+        .and_then(|seconds| u64::try_from(seconds).ok())
+        .map_or(Duration::from_secs(u64::MAX / 4), Duration::from_secs);
+    let mut pod_reason = None;
+    let ended = tokio::select! {
+        ended = child.wait() => ended?,
+        () = tokio::time::sleep(deadline) => {
+            pod_reason = Some("DeadlineExceeded");
+            child.kill().await?;
+            child.wait().await?
+        }
+        deleted = wait_for_deletion(states) => {
+            let grace = if deleted.is_ok() { spec.termination_grace_period_seconds.unwrap_or(30) } else { 0 };
+            stop(&mut child, u64::try_from(grace).unwrap_or(0)).await?
+        }
+    };
+    use std::os::unix::process::ExitStatusExt;
+    let code = ended.code().unwrap_or_else(|| 128 + ended.signal().unwrap_or(9));
+    let end = End { code, message: message(&folder, code), pod_reason };
+    let status = status::ended(pod, &end, &started);
+    let _ = std::fs::remove_dir_all(&folder);
+    Ok(status)
+}
+
+async fn wait_for_an_image(kubelet: &Kubelet, pod: &Pod, states: &mut watch::Receiver<Option<Pod>>) -> anyhow::Result<Value> {
+    for reason in ["ErrImagePull", "ImagePullBackOff"].iter().cycle() {
+        kubelet.report(pod, status::pulling_fails(pod, reason)).await?;
+        let waited = tokio::time::timeout(Duration::from_secs(10), wait_for_deletion(states)).await;
+        if waited.is_ok() {
+            break;
+        }
+    }
+    Ok(status::never_started(pod))
+}
+
+/// The program and arguments that stand for an image.
+fn program(images: &[String], image: &str) -> Option<Vec<String>> {
+    let mut pairs = images.iter().filter_map(|pair| pair.split_once('='));
+    let (_, program) = pairs.find(|(pattern, _)| matches(pattern, image))?;
+    Some(program.split_whitespace().map(str::to_owned).collect())
+}
+
+/// `*` stands for any text.
+fn matches(pattern: &str, text: &str) -> bool {
+    match pattern.split_once('*') {
+        None => pattern == text,
+        Some((head, tail)) => {
+            text.strip_prefix(head).is_some_and(|rest| (0..=rest.len()).any(|at| rest.is_char_boundary(at) && matches(tail, &rest[at..])))
+        }
+    }
+}
+
+fn start(container: &Container, program: &[String], environment: &BTreeMap<String, String>, folder: &Path) -> anyhow::Result<Child> {
+    let (first, own) = program.split_first().context("an image stands for no program")?;
+    let output = std::fs::File::create(folder.join("output"))?;
+    let given = container.args.iter().flatten().map(|word| expand(word, environment));
+    let mut command = Command::new(first);
+    command.args(own).args(given).env_clear().envs(environment).current_dir(folder);
+    // The program ends with its standard input, and that ends with this process.
+    command.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output).kill_on_drop(true);
+    command.spawn().with_context(|| format!("cannot start {first}"))
+}
+
+async fn stop(child: &mut Child, grace: u64) -> anyhow::Result<std::process::ExitStatus> {
+    if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw) {
+        let _ = kill_process(pid, Signal::TERM);
+    }
+    match tokio::time::timeout(Duration::from_secs(grace), child.wait()).await {
+        Ok(ended) => Ok(ended?),
+        Err(_) => {
+            child.kill().await?;
+            Ok(child.wait().await?)
+        }
+    }
+}
+
+/// The container's termination message; where it left none and failed, the end of its output.
+fn message(folder: &Path, code: i32) -> String {
+    let left = std::fs::read_to_string(folder.join("dev/termination-log")).unwrap_or_default();
+    if !left.is_empty() || code == 0 {
+        return left.chars().take(4096).collect();
+    }
+    let output = std::fs::read(folder.join("output")).unwrap_or_default();
+    String::from_utf8_lossy(&output[output.len().saturating_sub(MESSAGE_BYTES)..]).into_owned()
+}
+
+async fn environment(kubelet: &Kubelet, pod: &Pod, container: &Container, folder: &Path) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut environment = BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned()), ("HOSTNAME".to_owned(), pod.name_any())]);
+    let image = kubelet.settings.image_env.iter().filter_map(|pair| pair.split_once('='));
+    environment.extend(image.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    for variable in container.env.iter().flatten() {
+        let value = value(kubelet, pod, variable, &environment).await?;
+        environment.insert(variable.name.clone(), value);
+    }
+    environment.insert("SIMULATED_ROOT".to_owned(), folder.display().to_string());
+    Ok(environment)
+}
+
+async fn value(kubelet: &Kubelet, pod: &Pod, variable: &EnvVar, known: &BTreeMap<String, String>) -> anyhow::Result<String> {
+    let Some(source) = &variable.value_from else {
+        return Ok(expand(variable.value.as_deref().unwrap_or_default(), known));
+    };
+    let namespace = pod.namespace().unwrap_or_default();
+    if let Some(reference) = &source.secret_key_ref {
+        let secret = Api::<Secret>::namespaced(kubelet.client.clone(), &namespace).get(&reference.name).await?;
+        let data = secret.data.unwrap_or_default();
+        let bytes = data.get(&reference.key).with_context(|| format!("Secret {} has no key {}", reference.name, reference.key))?;
+        return Ok(String::from_utf8(bytes.0.clone())?);
+    }
+    if let Some(reference) = &source.config_map_key_ref {
+        let map = Api::<ConfigMap>::namespaced(kubelet.client.clone(), &namespace).get(&reference.name).await?;
+        return Ok(map.data.unwrap_or_default().get(&reference.key).cloned().unwrap_or_default());
+    }
+    Ok(match source.field_ref.as_ref().map(|field| field.field_path.as_str()) {
+        Some("metadata.name") => pod.name_any(),
+        Some("metadata.namespace") => namespace,
+        Some("metadata.uid") => pod.uid().unwrap_or_default(),
+        Some("status.podIP" | "status.hostIP") => "127.0.0.1".to_owned(),
+        _ => String::new(),
+    })
+}
+
+/// `$(NAME)` is a variable that is known, `$$` a dollar; anything else stands as it is.
+fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
+    let mut expanded = String::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('$') {
+        expanded.push_str(&rest[..at]);
+        let after = &rest[at + 1..];
+        let variable = after.strip_prefix('(').and_then(|inner| inner.split_once(')'));
+        (rest, _) = match (after.strip_prefix('$'), variable) {
+            (Some(after), _) => (after, expanded.push('$')),
+            (None, Some((name, after))) if known.contains_key(name) => (after, expanded.push_str(&known[name])),
+            _ => (after, expanded.push('$')),
+        };
+    }
+    expanded.push_str(rest);
+    expanded
+}
+
+/// Writes Secrets and makes folders where the container finds them below its root.
+async fn mount(kubelet: &Kubelet, pod: &Pod, container: &Container, folder: &Path) -> anyhow::Result<()> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    for mount in container.volume_mounts.iter().flatten() {
+        let path: PathBuf = folder.join(mount.mount_path.trim_start_matches('/'));
+        std::fs::create_dir_all(&path)?;
+        let volume = volumes.clone().find(|volume| volume.name == mount.name);
+        let Some(source) = volume.and_then(|volume| volume.secret.as_ref()) else { continue };
+        let name = source.secret_name.clone().unwrap_or_default();
+        let secret = Api::<Secret>::namespaced(kubelet.client.clone(), &pod.namespace().unwrap_or_default()).get(&name).await?;
+        let data = secret.data.unwrap_or_default();
+        let wanted = |key: &str| source.items.as_ref().is_none_or(|items| items.iter().any(|item| item.key == key));
+        for (key, bytes) in data.iter().filter(|(key, _)| wanted(key)) {
+            std::fs::write(path.join(key), &bytes.0)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_are_expanded_and_doubled_dollars_are_not() {
+        let known = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
+        for (text, expected) in [("$(A)", "1"), ("$$(A)", "$(A)"), ("$(B)", "$(B)"), ("a$", "a$"), ("$$$(A)", "$1")] {
+            assert_eq!(expand(text, &known), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn an_image_is_what_the_first_matching_pattern_says() {
+        let images = ["*/esp32-sota:*=flasher --exit-with-stdin".to_owned()];
+        assert_eq!(program(&images, "harbor.nbfc.io/x/esp32-sota:1"), Some(vec!["flasher".into(), "--exit-with-stdin".into()]));
+        assert_eq!(program(&images, "other:1"), None);
+    }
+}

@@ -1,0 +1,91 @@
+//! The words in which a kubelet reports.
+
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use super::container::End;
+
+fn times(pod: &Pod) -> (Value, String, String) {
+    let container = pod.spec.as_ref().and_then(|spec| spec.containers.first());
+    let name = container.map(|container| container.name.clone()).unwrap_or_default();
+    let image = container.and_then(|container| container.image.clone()).unwrap_or_default();
+    (json!(now()), name, image)
+}
+
+/// Now, in whole seconds, as the API has it.
+pub(super) fn now() -> String {
+    let now = jiff::Timestamp::now();
+    jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
+}
+
+fn conditions(ready: bool) -> Value {
+    let word = if ready { "True" } else { "False" };
+    let since = now();
+    let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "lastTransitionTime": since});
+    json!([
+        condition("PodScheduled", "True"),
+        condition("Initialized", "True"),
+        condition("Ready", word),
+        condition("ContainersReady", word)
+    ])
+}
+
+fn status(pod: &Pod, phase: &str, ready: bool, state: Value) -> Value {
+    let (_, name, image) = times(pod);
+    json!({
+        "phase": phase, "hostIP": "127.0.0.1", "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}],
+        "conditions": conditions(ready),
+        "containerStatuses": [{"name": name, "image": image, "imageID": "", "ready": ready, "started": ready, "restartCount": 0, "state": state}],
+    })
+}
+
+pub(super) fn pulling_fails(pod: &Pod, reason: &str) -> Value {
+    let (started, _, image) = times(pod);
+    let mut status =
+        status(pod, "Pending", false, json!({"waiting": {"reason": reason, "message": format!("no program stands for image {image:?}")}}));
+    status["startTime"] = started;
+    status
+}
+
+pub(super) fn running(pod: &Pod) -> Value {
+    let (started, ..) = times(pod);
+    let mut status = status(pod, "Running", true, json!({"running": {"startedAt": started}}));
+    status["startTime"] = started;
+    status
+}
+
+pub(super) fn ended(pod: &Pod, end: &End, started: &str) -> Value {
+    let phase = if end.code == 0 && end.pod_reason.is_none() { "Succeeded" } else { "Failed" };
+    let reason = if end.code == 0 { "Completed" } else { "Error" };
+    let terminated = json!({"exitCode": end.code, "reason": reason, "message": end.message, "startedAt": started, "finishedAt": now()});
+    let mut status = status(pod, phase, false, json!({"running": null, "waiting": null, "terminated": terminated}));
+    status["reason"] = json!(end.pod_reason);
+    status
+}
+
+/// The Pod never started: the kubelet was told to delete it before.
+pub(super) fn never_started(pod: &Pod) -> Value {
+    let terminated = json!({"exitCode": 137, "reason": "ContainerStatusUnknown", "message": "The container could not be located when the pod was terminated"});
+    status(pod, "Failed", false, json!({"waiting": null, "terminated": terminated}))
+}
+
+/// The Pod ran before this kubelet did.
+pub(super) fn lost(pod: &Pod) -> Value {
+    never_started(pod)
+}
+
+pub(super) fn succeeded(pod: &Pod) -> Value {
+    let end = End { code: 0, message: String::new(), pod_reason: None };
+    let mut status = ended(pod, &end, &now());
+    status["startTime"] = json!(now());
+    status
+}
+
+pub(super) fn node_info() -> Value {
+    let names = ["machineID", "systemUUID", "bootID", "kernelVersion", "osImage", "containerRuntimeVersion", "kubeProxyVersion"];
+    let mut info: serde_json::Map<String, Value> = names.iter().map(|name| ((*name).to_owned(), json!("simulated"))).collect();
+    info.insert("kubeletVersion".to_owned(), json!("v1.36.0"));
+    info.insert("operatingSystem".to_owned(), json!("linux"));
+    info.insert("architecture".to_owned(), json!("amd64"));
+    info.into()
+}

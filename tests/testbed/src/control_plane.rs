@@ -1,0 +1,201 @@
+//! etcd, kube-apiserver, kube-controller-manager and kube-scheduler, real ones.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use rcgen::KeyPair;
+use serde_json::json;
+use tokio::process::Command;
+
+use crate::certificates::Authority;
+use crate::process::{Process, eventually, free_port};
+
+/// Time within which each part must answer; they need a few seconds.
+const START: Duration = Duration::from_secs(90);
+
+/// A running control plane.
+pub struct ControlPlane {
+    /// Kubeconfig of an administrator.
+    pub kubeconfig: PathBuf,
+    /// Where the programs are.
+    pub programs: PathBuf,
+    /// Log of all requests, level Metadata.
+    pub audit_log: PathBuf,
+    folder: PathBuf,
+    port: u16,
+    etcd: String,
+    arguments: Vec<String>,
+    parts: Vec<Process>,
+    api_server: Option<Process>,
+}
+
+impl ControlPlane {
+    /// Starts all parts, and waits until Pods can be created.
+    ///
+    /// # Errors
+    /// A part does not start; its own words are in the error.
+    pub async fn start(programs: &Path, folder: &Path, authority: &Authority) -> anyhow::Result<Self> {
+        let (etcd, peer, port) = (free_port()?, free_port()?, free_port()?);
+        let mut plane = Self {
+            kubeconfig: folder.join("kubeconfig"),
+            programs: programs.to_owned(),
+            audit_log: folder.join("audit.log"),
+            folder: folder.to_owned(),
+            port,
+            etcd: format!("http://127.0.0.1:{etcd}"),
+            arguments: Vec::new(),
+            parts: Vec::new(),
+            api_server: None,
+        };
+        plane.start_etcd(peer)?;
+        plane.write_access(authority)?;
+        plane.start_api_server().await?;
+        plane.start_controllers(authority)?;
+        plane.wait_for_service_account().await?;
+        Ok(plane)
+    }
+
+    fn start_etcd(&mut self, peer: u16) -> anyhow::Result<()> {
+        let peer = format!("http://127.0.0.1:{peer}");
+        let mut command = Command::new(self.programs.join("etcd"));
+        command.arg("--data-dir").arg(self.folder.join("etcd")).args([
+            "--unsafe-no-fsync",
+            "--log-level=warn",
+            "--quota-backend-bytes=8589934592",
+        ]);
+        command.args(["--listen-client-urls", &self.etcd, "--advertise-client-urls", &self.etcd]);
+        command.args([
+            "--listen-peer-urls",
+            &peer,
+            "--initial-advertise-peer-urls",
+            &peer,
+            "--initial-cluster",
+            &format!("default={peer}"),
+        ]);
+        self.parts.push(Process::start("etcd", command, &self.folder)?);
+        Ok(())
+    }
+
+    /// Certificates, tokens and the kubeconfig.
+    fn write_access(&mut self, authority: &Authority) -> anyhow::Result<()> {
+        let (certificate, key) = authority.server("kube-apiserver")?;
+        let accounts = self.folder.join("service-accounts.key");
+        std::fs::write(&accounts, KeyPair::generate()?.serialize_pem())?;
+        let tokens = self.folder.join("tokens.csv");
+        std::fs::write(&tokens, "administrator,administrator,administrator,system:masters\n")?;
+        let policy = self.folder.join("audit-policy.yaml");
+        std::fs::write(&policy, "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n")?;
+        let cluster = json!({"server": format!("https://127.0.0.1:{}", self.port), "certificate-authority": authority.certificate});
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "testbed",
+            "clusters": [{"name": "testbed", "cluster": cluster}],
+            "users": [{"name": "administrator", "user": {"token": "administrator"}}],
+            "contexts": [{"name": "testbed", "context": {"cluster": "testbed", "user": "administrator", "namespace": "default"}}],
+        });
+        std::fs::write(&self.kubeconfig, serde_json::to_vec_pretty(&kubeconfig)?)?;
+        let path = |path: &Path| path.display().to_string();
+        let pairs = [
+            ("etcd-servers", self.etcd.clone()),
+            ("secure-port", self.port.to_string()),
+            ("bind-address", "127.0.0.1".to_owned()),
+            ("advertise-address", "127.0.0.1".to_owned()),
+            ("tls-cert-file", path(&certificate)),
+            ("tls-private-key-file", path(&key)),
+            ("token-auth-file", path(&tokens)),
+            ("authorization-mode", "RBAC".to_owned()),
+            ("service-cluster-ip-range", "10.0.0.0/16".to_owned()),
+            ("service-node-port-range", "1024-65000".to_owned()),
+            ("service-account-issuer", "https://kubernetes.default.svc".to_owned()),
+            ("service-account-key-file", path(&accounts)),
+            ("service-account-signing-key-file", path(&accounts)),
+            ("endpoint-reconciler-type", "none".to_owned()),
+            ("audit-policy-file", path(&policy)),
+            ("audit-log-path", path(&self.audit_log)),
+            ("profiling", "false".to_owned()),
+        ];
+        self.arguments = pairs.into_iter().map(|(name, value)| format!("--{name}={value}")).collect();
+        Ok(())
+    }
+
+    /// Starts the API server, also after [`Self::stop_api_server`].
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub async fn start_api_server(&mut self) -> anyhow::Result<()> {
+        let mut command = Command::new(self.programs.join("kube-apiserver"));
+        command.args(&self.arguments);
+        let mut server = Process::start("kube-apiserver", command, &self.folder)?;
+        let client = self.client().await?;
+        let ready = eventually("the API server is ready", START, || {
+            let ended = server.check();
+            let client = client.clone();
+            async move {
+                ended?;
+                let request = http_get("/readyz")?;
+                Ok(client.request_text(request).await.ok().filter(|text| text == "ok"))
+            }
+        });
+        ready.await?;
+        self.api_server = Some(server);
+        Ok(())
+    }
+
+    /// Kills the API server.
+    ///
+    /// # Errors
+    /// It could not be killed.
+    pub async fn stop_api_server(&mut self) -> anyhow::Result<()> {
+        match self.api_server.take() {
+            Some(mut server) => server.kill().await,
+            None => Ok(()),
+        }
+    }
+
+    fn start_controllers(&mut self, authority: &Authority) -> anyhow::Result<()> {
+        let common =
+            [format!("--kubeconfig={}", self.kubeconfig.display()), "--leader-elect=false".to_owned(), "--secure-port=0".to_owned()];
+        let mut manager = Command::new(self.programs.join("kube-controller-manager"));
+        manager.args(&common).arg(format!("--service-account-private-key-file={}", self.folder.join("service-accounts.key").display()));
+        manager.arg(format!("--root-ca-file={}", authority.certificate.display()));
+        manager.args([
+            "--controllers=*,-horizontal-pod-autoscaler-controller,-cronjob-controller",
+            "--kube-api-qps=200",
+            "--kube-api-burst=400",
+        ]);
+        let mut scheduler = Command::new(self.programs.join("kube-scheduler"));
+        scheduler.args(&common).args(["--kube-api-qps=500", "--kube-api-burst=1000"]);
+        // They take their certificates' folder from where they stand.
+        manager.current_dir(&self.folder);
+        scheduler.current_dir(&self.folder);
+        self.parts.push(Process::start("kube-controller-manager", manager, &self.folder)?);
+        self.parts.push(Process::start("kube-scheduler", scheduler, &self.folder)?);
+        Ok(())
+    }
+
+    /// A client with an administrator's rights.
+    ///
+    /// # Errors
+    /// The kubeconfig cannot be read.
+    pub async fn client(&self) -> anyhow::Result<Client> {
+        let kubeconfig = Kubeconfig::read_from(&self.kubeconfig)?;
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        Ok(Client::try_from(config)?)
+    }
+
+    /// Pods are refused in a namespace until its default service account is there.
+    async fn wait_for_service_account(&mut self) -> anyhow::Result<()> {
+        let accounts: kube::Api<k8s_openapi::api::core::v1::ServiceAccount> = kube::Api::namespaced(self.client().await?, "default");
+        for part in &mut self.parts {
+            part.check()?;
+        }
+        eventually("the default service account", START, || async { Ok(accounts.get_opt("default").await?) }).await?;
+        Ok(())
+    }
+}
+
+fn http_get(path: &str) -> anyhow::Result<http::Request<Vec<u8>>> {
+    http::Request::get(path).body(Vec::new()).context("a request")
+}

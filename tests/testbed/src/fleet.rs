@@ -1,0 +1,50 @@
+//! The simulated devices, seen through their interface for tests.
+
+use flashjob_simulators::akri::instance_name;
+use flashjob_simulators::devices::{Behaviour, Report};
+
+/// The devices of a testbed.
+#[derive(Clone)]
+pub struct Fleet {
+    http: reqwest::Client,
+    devices: String,
+    akri: String,
+}
+
+impl Fleet {
+    /// `devices` and `akri` are where the simulators' interfaces for tests are.
+    ///
+    /// # Errors
+    /// The HTTP client cannot be made.
+    pub fn new(devices: &str, akri: &str) -> anyhow::Result<Self> {
+        Ok(Self { http: reqwest::Client::builder().no_proxy().build()?, devices: devices.to_owned(), akri: akri.to_owned() })
+    }
+
+    /// What the devices tell of themselves.
+    ///
+    /// # Errors
+    /// The simulator does not answer.
+    pub async fn reports(&self) -> anyhow::Result<Vec<Report>> {
+        Ok(self.http.get(format!("http://{}/devices", self.devices)).send().await?.error_for_status()?.json().await?)
+    }
+
+    /// Makes a device misbehave.
+    ///
+    /// # Errors
+    /// There is no such device.
+    pub async fn behave(&self, id: &str, behaviour: &Behaviour) -> anyhow::Result<()> {
+        let request = self.http.put(format!("http://{}/devices/{id}/behaviour", self.devices)).json(behaviour);
+        request.send().await?.error_for_status()?;
+        Ok(())
+    }
+
+    /// Recreates, removes or returns the Instance of a device.
+    ///
+    /// # Errors
+    /// Akri does not know the verb, or the cluster refuses.
+    pub async fn akri(&self, report: &Report, verb: &str) -> anyhow::Result<()> {
+        let request = self.http.post(format!("http://{}/instances/{}/{verb}", self.akri, instance_name(report)));
+        request.send().await?.error_for_status()?;
+        Ok(())
+    }
+}

@@ -1,0 +1,129 @@
+//! Child processes that end with their starter, however it ends.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+/// A child. Its standard input is held open: when this process is gone, the child sees its end and goes too.
+pub struct Process {
+    child: Child,
+    name: String,
+    log: PathBuf,
+}
+
+impl Process {
+    /// Starts a program; its output goes into `<folder>/<name>.log`.
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn start(name: &str, mut command: Command, folder: &Path) -> anyhow::Result<Self> {
+        let log = folder.join(format!("{name}.log"));
+        let output = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
+        command.env("EXIT_WITH_STDIN", "1").stdin(Stdio::piped()).stderr(output.try_clone()?).stdout(output).kill_on_drop(true);
+        let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        Ok(Self { child, name: name.to_owned(), log })
+    }
+
+    /// Starts a program that says in its first line, in JSON, where it is to be found.
+    ///
+    /// # Errors
+    /// The program cannot be started, or ends without saying anything.
+    pub async fn start_and_listen(name: &str, mut command: Command, folder: &Path) -> anyhow::Result<(Self, serde_json::Value)> {
+        let log = folder.join(format!("{name}.log"));
+        let output = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
+        command.stdin(Stdio::piped()).stderr(output).stdout(Stdio::piped()).kill_on_drop(true);
+        let mut child = command.spawn().with_context(|| format!("cannot start {name}"))?;
+        let stdout = child.stdout.take().with_context(|| format!("{name} has no output"))?;
+        let mut line = String::new();
+        BufReader::new(stdout).read_line(&mut line).await?;
+        let said = serde_json::from_str(&line).with_context(|| format!("{name} said {line:?}; see {}", log.display()))?;
+        Ok((Self { child, name: name.to_owned(), log }, said))
+    }
+
+    /// Kills it, as a crash would.
+    ///
+    /// # Errors
+    /// It could not be killed.
+    pub async fn kill(&mut self) -> anyhow::Result<()> {
+        self.child.kill().await.with_context(|| format!("cannot kill {}", self.name))
+    }
+
+    /// Its process id, while it runs.
+    #[must_use]
+    pub fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
+    /// Fails when it has ended, with the end of its output.
+    ///
+    /// # Errors
+    /// It has ended.
+    pub fn check(&mut self) -> anyhow::Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().rev().take(20).collect();
+            let lines: Vec<&str> = lines.into_iter().rev().collect();
+            bail!("{} ended with {status}:\n{}", self.name, lines.join("\n"));
+        }
+        Ok(())
+    }
+}
+
+/// A port that nobody listens on.
+///
+/// # Errors
+/// None is free.
+pub fn free_port() -> anyhow::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// A program of this workspace, built beside the one that runs.
+///
+/// # Errors
+/// It was not built.
+pub fn sibling(name: &str) -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let folders = own.ancestors().skip(1).take(2);
+    let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.with_context(|| format!("program {name} is not there: build it first (cargo build --workspace --bins)"))
+}
+
+/// The folder of this repository.
+#[must_use]
+pub fn repository() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.ancestors().nth(2).unwrap_or(own).to_owned()
+}
+
+/// Runs one of the repository's scripts and returns what it prints.
+///
+/// # Errors
+/// It fails; its own words are on standard error.
+pub fn script(path: &str) -> anyhow::Result<String> {
+    let output = std::process::Command::new(repository().join(path)).stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    anyhow::ensure!(output.status.success(), "{path} failed");
+    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+}
+
+/// Waits until something holds.
+///
+/// # Errors
+/// It never held within the time, or could not be asked.
+pub async fn eventually<T, F>(what: &str, limit: Duration, mut holds: impl FnMut() -> F) -> anyhow::Result<T>
+where
+    F: Future<Output = anyhow::Result<Option<T>>>,
+{
+    let start = Instant::now();
+    loop {
+        match holds().await {
+            Ok(Some(value)) => return Ok(value),
+            Ok(None) if start.elapsed() > limit => bail!("{what}: not within {limit:?}"),
+            Err(error) if start.elapsed() > limit => return Err(error.context(format!("{what}: not within {limit:?}"))),
+            _ => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! A real OCI registry with TLS and a password.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use oci_client::Client;
+use oci_client::client::{Certificate, CertificateEncoding, ClientConfig};
+use oci_client::secrets::RegistryAuth;
+use serde_json::json;
+use tokio::process::Command;
+
+use crate::certificates::Authority;
+use crate::process::{Process, eventually, free_port};
+
+/// The one user.
+pub const USER: &str = "robot";
+/// Its password.
+pub const PASSWORD: &str = "secret-of-the-robot";
+
+/// A running registry.
+pub struct Registry {
+    /// `host:port`.
+    pub host: String,
+    certificate: Vec<u8>,
+    _process: Process,
+}
+
+impl Registry {
+    /// Starts it, and waits until it answers.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn start(programs: &Path, folder: &Path, authority: &Authority) -> anyhow::Result<Self> {
+        let host = format!("127.0.0.1:{}", free_port()?);
+        let (certificate, key) = authority.server("registry")?;
+        let passwords = folder.join("htpasswd");
+        std::fs::write(&passwords, format!("{USER}:{}\n", bcrypt::hash(PASSWORD, 4)?))?;
+        let config = json!({
+            "version": "0.1",
+            "log": {"level": "warn", "accesslog": {"disabled": true}},
+            "storage": {"filesystem": {"rootdirectory": folder.join("registry")}, "delete": {"enabled": true}},
+            "http": {"addr": host, "tls": {"certificate": certificate, "key": key}},
+            "auth": {"htpasswd": {"realm": "testbed", "path": passwords}},
+        });
+        let file = folder.join("registry.json");
+        std::fs::write(&file, serde_json::to_vec_pretty(&config)?)?;
+        let mut command = Command::new(programs.join("registry"));
+        command.arg("serve").arg(&file);
+        let mut process = Process::start("registry", command, folder)?;
+        let certificate = std::fs::read(&authority.certificate)?;
+        let http = reqwest::Client::builder().tls_certs_only([reqwest::Certificate::from_pem(&certificate)?]).no_proxy().build()?;
+        let url = format!("https://{host}/v2/");
+        let ready = eventually("the registry is ready", Duration::from_secs(30), || {
+            let (ended, request) = (process.check(), http.get(&url).basic_auth(USER, Some(PASSWORD)).send());
+            async move {
+                ended?;
+                Ok(request.await.ok().filter(|answer| answer.status().is_success()))
+            }
+        });
+        ready.await.context("registry")?;
+        Ok(Self { host, certificate, _process: process })
+    }
+
+    /// A client that trusts it.
+    ///
+    /// # Errors
+    /// The certificate cannot be read.
+    pub fn client(&self) -> anyhow::Result<Client> {
+        let certificate = Certificate { encoding: CertificateEncoding::Pem, data: self.certificate.clone() };
+        let config = ClientConfig { extra_root_certificates: vec![certificate], ..ClientConfig::default() };
+        Ok(Client::try_from(config)?)
+    }
+
+    /// User name and password.
+    #[must_use]
+    pub fn auth(&self) -> RegistryAuth {
+        RegistryAuth::Basic(USER.to_owned(), PASSWORD.to_owned())
+    }
+
+    /// The Docker configuration with the password, as a Secret holds it.
+    #[must_use]
+    pub fn docker_config(&self) -> String {
+        json!({"auths": {&self.host: {"username": USER, "password": PASSWORD}}}).to_string()
+    }
+}

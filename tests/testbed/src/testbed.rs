@@ -1,0 +1,264 @@
+//! Puts the parts together: control plane, registry, simulators, and the operator with its configuration.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context;
+use flashjob_api::akri::Instance;
+use flashjob_simulators::akri::instance_name;
+use flashjob_simulators::devices::Report;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::{Client, ResourceExt};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::artifacts::{firmware, push_firmware, push_plugin};
+use crate::certificates::Authority;
+use crate::control_plane::ControlPlane;
+use crate::fleet::Fleet;
+use crate::process::{Process, eventually, free_port, repository, script, sibling};
+use crate::registry::{PASSWORD, Registry, USER};
+
+/// The image that the users of the first operator name.
+pub const FLASHER_IMAGE: &str = "harbor.nbfc.io/nubificus/iot/esp32-sota:simulated";
+
+/// What a testbed is to be.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Devices, as `type:application:version=count`.
+    pub devices: Vec<String>,
+    /// Addresses of the load balancer.
+    pub addresses: u32,
+    /// Plugins to push and configure; each is `target/plugins/<name>.wasm`.
+    pub plugins: Vec<String>,
+    /// Milliseconds that the flash program waits before it asks the device; real ones wait 2,000.
+    pub flasher_wait_ms: u64,
+    /// How long things are waited for; see the operator's configuration.
+    pub periods: Value,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            devices: Vec::new(),
+            addresses: 9,
+            plugins: vec!["esp32".to_owned(), "esp32s2".to_owned()],
+            flasher_wait_ms: 100,
+            periods: json!({"unknownDeviceSeconds": 3, "imagePullSeconds": 3, "unschedulableSeconds": 3, "lateCallbackSeconds": 1, "retrySeconds": 1}),
+        }
+    }
+}
+
+/// A whole world on loopback.
+pub struct Testbed {
+    /// The cluster.
+    pub client: Client,
+    /// The control plane.
+    pub control_plane: ControlPlane,
+    /// The registry.
+    pub registry: Registry,
+    /// The devices.
+    pub fleet: Fleet,
+    /// The operator's configuration; written when the operator starts.
+    pub config: Value,
+    operator: Option<Process>,
+    _simulators: Vec<Process>,
+    folder: TempDir,
+}
+
+impl Testbed {
+    /// Starts everything but the operator.
+    ///
+    /// # Errors
+    /// A part does not start.
+    pub async fn start(options: &Options) -> anyhow::Result<Self> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let programs = PathBuf::from(script("tests/control-plane/build.sh")?);
+        let folder = tempfile::Builder::new().prefix("flashjob-testbed-").tempdir()?;
+        let authority = Authority::new(folder.path())?;
+        let (control_plane, registry) = tokio::try_join!(
+            ControlPlane::start(&programs, folder.path(), &authority),
+            Registry::start(&programs, folder.path(), &authority)
+        )?;
+        let client = control_plane.client().await?;
+        install_crds(&client).await?;
+        let config = publish(&client, &registry, options, &authority).await?;
+        let simulators = Simulators { folder: folder.path(), kubeconfig: &control_plane.kubeconfig };
+        let (fleet, simulators) = simulators.start(options, &registry, &authority).await?;
+        let testbed = Self { client, control_plane, registry, fleet, config, operator: None, _simulators: simulators, folder };
+        testbed.wait_for_instances().await?;
+        Ok(testbed)
+    }
+
+    /// The folder of this testbed; gone with it.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts the operator, and waits until it is ready.
+    ///
+    /// # Errors
+    /// It does not become ready.
+    pub async fn start_operator(&mut self) -> anyhow::Result<()> {
+        let config = self.folder.path().join("config.yaml");
+        std::fs::write(&config, serde_json::to_vec_pretty(&self.config)?)?;
+        let health = format!("127.0.0.1:{}", free_port()?);
+        let mut command = Command::new(sibling("flashjob-operator")?);
+        command.arg("--config").arg(&config).arg("--cache").arg(self.folder.path().join("cache")).arg("--exit-with-stdin");
+        command.args(["--health-address", &health]).env("KUBECONFIG", &self.control_plane.kubeconfig);
+        let mut process = Process::start("operator", command, self.folder.path())?;
+        let http = reqwest::Client::builder().no_proxy().build()?;
+        let url = format!("http://{health}/readyz");
+        let ready = eventually("the operator is ready", Duration::from_secs(60), || {
+            let (ended, request) = (process.check(), http.get(&url).send());
+            async move {
+                ended?;
+                Ok(request.await.ok().filter(|answer| answer.status().is_success()))
+            }
+        });
+        ready.await?;
+        self.operator = Some(process);
+        Ok(())
+    }
+
+    /// Kills the operator with SIGKILL.
+    ///
+    /// # Errors
+    /// It could not be killed.
+    pub async fn kill_operator(&mut self) -> anyhow::Result<()> {
+        match self.operator.take() {
+            Some(mut operator) => operator.kill().await,
+            None => Ok(()),
+        }
+    }
+
+    /// The devices with the uids of their Instances.
+    ///
+    /// # Errors
+    /// Cluster or simulator do not answer.
+    pub async fn devices(&self) -> anyhow::Result<Vec<(String, Report)>> {
+        let instances: Api<Instance> = Api::namespaced(self.client.clone(), "default");
+        let instances = instances.list(&ListParams::default()).await?;
+        let uids: HashMap<String, String> =
+            instances.into_iter().map(|instance| (instance.name_any(), instance.uid().unwrap_or_default())).collect();
+        let reports = self.fleet.reports().await?;
+        Ok(reports.into_iter().filter_map(|report| Some((uids.get(&instance_name(&report))?.clone(), report))).collect())
+    }
+
+    async fn wait_for_instances(&self) -> anyhow::Result<()> {
+        let all = || async {
+            let (devices, reports) = (self.devices().await?, self.fleet.reports().await?);
+            Ok((devices.len() == reports.len()).then_some(()))
+        };
+        eventually("every device has its Instance", Duration::from_secs(60), all).await
+    }
+}
+
+async fn install_crds(client: &Client) -> anyhow::Result<()> {
+    flashjob_simulators::akri::install(client).await?;
+    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
+    for name in ["flashjobs", "deviceplugins"] {
+        let name = format!("{name}.application.flashjob.nbfc.io");
+        let text = std::fs::read_to_string(repository().join(format!("deploy/crds/{name}.yaml")))?;
+        let crd: Value = serde_saphyr::from_str(&text)?;
+        crds.patch(&name, &PatchParams::apply("testbed").force(), &Patch::Apply(crd)).await?;
+        let established = || async {
+            let conditions = crds.get(&name).await?.status.and_then(|status| status.conditions).unwrap_or_default();
+            Ok(conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True").then_some(()))
+        };
+        eventually("the CustomResourceDefinition is established", Duration::from_secs(20), established).await?;
+    }
+    Ok(())
+}
+
+/// Pushes plugins and firmware, stores the registry's password, and words the operator's configuration.
+async fn publish(client: &Client, registry: &Registry, options: &Options, authority: &Authority) -> anyhow::Result<Value> {
+    let mut plugins = Vec::new();
+    for name in &options.plugins {
+        let file = repository().join(format!("target/plugins/{name}.wasm"));
+        push_plugin(registry, &file, &format!("flashjob/{name}:0.1.0")).await.with_context(|| format!("plugin {name}"))?;
+        plugins.push(json!({"name": name, "image": format!("{}/flashjob/{name}:0.1.0", registry.host)}));
+    }
+    for version in ["0.2.0", "0.3.0"] {
+        let firmwares = ["esp32", "esp32s2", "toaster"].map(|device| firmware(device, "thermo", version));
+        push_firmware(registry, &format!("nubificus/firmware:{version}"), &firmwares).await?;
+    }
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "registry-robot"}, "type": "kubernetes.io/dockerconfigjson",
+        "stringData": {".dockerconfigjson": registry.docker_config()},
+    });
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), "default");
+    secrets.patch("registry-robot", &PatchParams::apply("testbed").force(), &Patch::Apply(secret)).await?;
+    Ok(json!({
+        "apiVersion": "config.flashjob.nbfc.io/v1alpha1", "kind": "OperatorConfig",
+        "plugins": plugins,
+        "registries": [{"host": registry.host, "credentials": {"secretName": "registry-robot"}, "caFile": authority.certificate}],
+        "trust": [{"match": format!("{}/flashjob/**", registry.host), "allowUnsigned": true}],
+        "periods": options.periods,
+    }))
+}
+
+struct Simulators<'a> {
+    folder: &'a Path,
+    kubeconfig: &'a Path,
+}
+
+impl Simulators<'_> {
+    fn command(&self, simulator: &str) -> anyhow::Result<Command> {
+        let mut command = Command::new(sibling("simulate")?);
+        command.args(["--exit-with-stdin", simulator]).env("KUBECONFIG", self.kubeconfig);
+        Ok(command)
+    }
+
+    async fn start(&self, options: &Options, registry: &Registry, authority: &Authority) -> anyhow::Result<(Fleet, Vec<Process>)> {
+        let mut devices = self.command("devices")?;
+        options.devices.iter().for_each(|group| {
+            devices.args(["--devices", group]);
+        });
+        let (devices, said) = Process::start_and_listen("devices", devices, self.folder).await?;
+        let at = |said: &Value| said["admin"].as_str().map(str::to_owned).context("no address");
+        let address = at(&said)?;
+        let mut akri = self.command("akri")?;
+        akri.args(["--devices", &address]);
+        let (akri, said) = Process::start_and_listen("akri", akri, self.folder).await?;
+        let fleet = Fleet::new(&address, &at(&said)?)?;
+        let kubelet = Process::start("kubelet", self.kubelet(options, registry, authority)?, self.folder)?;
+        let mut balancer = self.command("load-balancer")?;
+        balancer.args(["--first", &subnet()?, "--count", &options.addresses.to_string()]);
+        let balancer = Process::start("load-balancer", balancer, self.folder)?;
+        Ok((fleet, vec![devices, akri, kubelet, balancer]))
+    }
+
+    /// The flash image brings its own access to the registry, which stands in for the one that references name.
+    fn kubelet(&self, options: &Options, registry: &Registry, authority: &Authority) -> anyhow::Result<Command> {
+        let mut kubelet = self.command("kubelet")?;
+        let flasher = format!("{} --exit-with-stdin", sibling("flasher")?.display());
+        for pattern in ["*/esp32-sota:*", "registry.example/toaster:1"] {
+            kubelet.args(["--image", &format!("{pattern}={flasher}")]);
+        }
+        let variables = [
+            ("REGISTRY_CA_FILE", authority.certificate.display().to_string()),
+            ("REGISTRY_USER", USER.to_owned()),
+            ("REGISTRY_PASSWORD", PASSWORD.to_owned()),
+            ("REGISTRY_MIRRORS", format!("harbor.nbfc.io={}", registry.host)),
+            ("FLASHER_WAIT_MS", options.flasher_wait_ms.to_string()),
+            ("FLASHER_CALLBACK_TIMEOUT_MS", "5000".to_owned()),
+        ];
+        for (name, value) in variables {
+            kubelet.args(["--image-env", &format!("{name}={value}")]);
+        }
+        kubelet.arg("--root").arg(self.folder.join("pods"));
+        Ok(kubelet)
+    }
+}
+
+/// A part of loopback that no other testbed has: a free port is nobody else's, and so is what is made from it.
+fn subnet() -> anyhow::Result<String> {
+    let port = free_port()?;
+    Ok(format!("127.{}.{}.1", 100 + port / 256 % 100, port % 256))
+}
