@@ -33,8 +33,8 @@ use crate::FlashJobStatus;
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = ("!has(self.hostEndpoint) || self.hostEndpoint == null || self.hostEndpoint == '' || size(self.uuid) == 1", "hostEndpoint may only be set with exactly one uuid"),
-    validation = ("!has(self.maxFailedDevices) || self.maxFailedDevices == null || (type(self.maxFailedDevices) == int ? int(self.maxFailedDevices) >= 0 : string(self.maxFailedDevices).matches('^(100|[0-9]{1,2})%$'))", "maxFailedDevices must be a number from 0 or a percentage from 0% to 100%")
+    validation = ("!has(self.hostEndpoint) || self.hostEndpoint == '' || size(self.uuid) == 1", "hostEndpoint may only be set with exactly one uuid"),
+    validation = ("!has(self.maxFailedDevices) || (type(self.maxFailedDevices) == int ? int(self.maxFailedDevices) >= 0 : string(self.maxFailedDevices).matches('^(100|[0-9]{1,2})%$'))", "maxFailedDevices must be a number from 0 or a percentage from 0% to 100%")
 )]
 pub struct FlashJobSpec {
     /// Uids (`metadata.uid`) of the Akri Instances to flash. 1 to 4096, each once.

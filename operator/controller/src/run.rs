@@ -6,7 +6,6 @@ use std::sync::Arc;
 use flashjob_plugin_host::{Host, HostSettings};
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Client, Config};
-use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -42,6 +41,9 @@ pub enum RunError {
 /// Something that the operator cannot do without is missing.
 pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     log();
+    if arguments.exit_with_stdin {
+        end_with_stdin();
+    }
     // Two TLS providers could be linked; ring is the one that is meant. A second call changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let config = config::read(&arguments.config)?;
@@ -70,7 +72,6 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         served = health => served?,
         _ = terminated.recv() => tracing::info!("SIGTERM: ending"),
         _ = interrupted.recv() => tracing::info!("SIGINT: ending"),
-        () = stdin_ends(arguments.exit_with_stdin) => {}
     }
     Ok(())
 }
@@ -82,10 +83,10 @@ fn log() {
     if std::io::stderr().is_terminal() { builder.init() } else { builder.json().init() }
 }
 
-async fn stdin_ends(wanted: bool) {
-    if !wanted {
-        return std::future::pending().await;
-    }
-    let mut bytes = [0; 64];
-    while tokio::io::stdin().read(&mut bytes).await.is_ok_and(|count| count > 0) {}
+/// Ends this process when its standard input ends: whoever started it holds the other end, and is gone then.
+fn end_with_stdin() {
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(1);
+    });
 }

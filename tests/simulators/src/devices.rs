@@ -272,6 +272,7 @@ impl Device {
         }
         tokio::time::sleep(Duration::from_millis(behaviour.transfer_ms)).await;
         stream.read_to_end(&mut image).await?;
+        stream.shutdown().await?;
         let firmware = Firmware::decode(&image)?;
         ensure!(!behaviour.refuse_image, "the device refuses the image");
         self.reboot_into(firmware, behaviour).await

@@ -1,6 +1,5 @@
 //! What all simulators' processes share: logging, the TLS provider, and an end that comes with their starter's.
 
-use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Sets up logging and TLS.
@@ -10,26 +9,26 @@ pub fn prepare() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
-/// Waits for SIGINT, SIGTERM or, where asked to, the end of standard input.
+/// Waits for SIGINT or SIGTERM.
 ///
 /// # Errors
 /// Signals cannot be listened to.
-pub async fn told_to_end(with_stdin: bool) -> anyhow::Result<()> {
+pub async fn told_to_end() -> anyhow::Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
     tokio::select! {
         _ = terminated.recv() => {}
         _ = interrupted.recv() => {}
-        () = stdin_ends(with_stdin) => {}
     }
     Ok(())
 }
 
-/// Waits for the end of standard input; for ever where not asked to.
-pub async fn stdin_ends(wanted: bool) {
-    if !wanted {
-        return std::future::pending().await;
-    }
-    let mut bytes = [0; 64];
-    while tokio::io::stdin().read(&mut bytes).await.is_ok_and(|count| count > 0) {}
+/// Ends this process when its standard input ends: whoever started it holds the other end, and is gone then.
+///
+/// A thread of its own, as a runtime would wait for a read that has begun.
+pub fn end_with_stdin() {
+    std::thread::spawn(|| {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        std::process::exit(1);
+    });
 }

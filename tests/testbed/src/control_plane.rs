@@ -83,7 +83,10 @@ impl ControlPlane {
     fn write_access(&mut self, authority: &Authority) -> anyhow::Result<()> {
         let (certificate, key) = authority.server("kube-apiserver")?;
         let accounts = self.folder.join("service-accounts.key");
-        std::fs::write(&accounts, KeyPair::generate()?.serialize_pem())?;
+        let pair = KeyPair::generate()?;
+        std::fs::write(&accounts, pair.serialize_pem())?;
+        let public = self.folder.join("service-accounts.pub");
+        std::fs::write(&public, pair.public_key_pem())?;
         let tokens = self.folder.join("tokens.csv");
         std::fs::write(&tokens, "administrator,administrator,administrator,system:masters\n")?;
         let policy = self.folder.join("audit-policy.yaml");
@@ -109,7 +112,7 @@ impl ControlPlane {
             ("service-cluster-ip-range", "10.0.0.0/16".to_owned()),
             ("service-node-port-range", "1024-65000".to_owned()),
             ("service-account-issuer", "https://kubernetes.default.svc".to_owned()),
-            ("service-account-key-file", path(&accounts)),
+            ("service-account-key-file", path(&public)),
             ("service-account-signing-key-file", path(&accounts)),
             ("endpoint-reconciler-type", "none".to_owned()),
             ("audit-policy-file", path(&policy)),

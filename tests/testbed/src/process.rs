@@ -112,18 +112,17 @@ pub fn script(path: &str) -> anyhow::Result<String> {
 /// Waits until something holds.
 ///
 /// # Errors
-/// It never held within the time, or could not be asked.
+/// It never held within the time, or asking failed.
 pub async fn eventually<T, F>(what: &str, limit: Duration, mut holds: impl FnMut() -> F) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<Option<T>>>,
 {
     let start = Instant::now();
     loop {
-        match holds().await {
-            Ok(Some(value)) => return Ok(value),
-            Ok(None) if start.elapsed() > limit => bail!("{what}: not within {limit:?}"),
-            Err(error) if start.elapsed() > limit => return Err(error.context(format!("{what}: not within {limit:?}"))),
-            _ => tokio::time::sleep(Duration::from_millis(50)).await,
+        match holds().await.with_context(|| format!("waiting until {what}"))? {
+            Some(value) => return Ok(value),
+            None if start.elapsed() > limit => bail!("waited until {what}: not within {limit:?}"),
+            None => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }
 }

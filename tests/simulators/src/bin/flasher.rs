@@ -9,11 +9,13 @@ use flashjob_simulators::process;
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     process::prepare();
-    let with_stdin = std::env::args().any(|word| word == "--exit-with-stdin");
+    if std::env::args().any(|word| word == "--exit-with-stdin") {
+        process::end_with_stdin();
+    }
     let environment = Environment::of_process();
     let flashed = tokio::select! {
         flashed = flash(&environment) => flashed,
-        _ = process::told_to_end(with_stdin) => Err(anyhow::anyhow!("told to end")),
+        _ = process::told_to_end() => Err(anyhow::anyhow!("told to end")),
     };
     let Err(error) = flashed else { return ExitCode::SUCCESS };
     let message = format!("{error:#}");

@@ -49,9 +49,12 @@ enum Simulator {
 async fn main() -> anyhow::Result<()> {
     process::prepare();
     let arguments = Arguments::parse();
+    if arguments.exit_with_stdin {
+        process::end_with_stdin();
+    }
     tokio::select! {
         ended = simulate(arguments.simulator) => ended,
-        told = process::told_to_end(arguments.exit_with_stdin) => told,
+        told = process::told_to_end() => told,
     }
 }
 

@@ -38,6 +38,8 @@ pub(super) async fn run(kubelet: &Kubelet, pod: &Pod, states: &mut watch::Receiv
     mount(kubelet, pod, container, &folder).await?;
     let environment = environment(kubelet, pod, container, &folder).await?;
     let mut child = start(container, &program, &environment, &folder)?;
+    // Waiting for the child would close its standard input, and with that end it.
+    let _open = child.stdin.take();
     let started = status::now();
     kubelet.report(pod, status::running(pod)).await?;
     let deadline = spec
