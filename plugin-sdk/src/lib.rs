@@ -115,6 +115,9 @@ pub fn literal(text: impl Into<String>) -> Arg {
 #[macro_export]
 macro_rules! export {
     ($plugin:ty) => {
+        #[cfg(not(target_family = "wasm"))]
+        const _: fn() -> $crate::PluginInfo = <$plugin as $crate::Plugin>::describe;
+
         #[cfg(target_family = "wasm")]
         #[allow(unsafe_code, reason = "the exported functions are the canonical ABI")]
         const _: () = {

@@ -9,6 +9,8 @@
 //! - [`DevicePlugin`] shows which plugins the operator has loaded.
 //! - [`akri::Instance`] is one device, as Akri found it.
 #![deny(missing_docs)]
+// Each printer column is an attribute of the same name.
+#![allow(clippy::duplicated_attributes)]
 
 pub mod akri;
 pub mod condition;

@@ -63,7 +63,6 @@ reasons! {
     VERSION_UNPROVABLE = "VersionUnprovable", Failed, "verify.mode is Required, but the device reported this version already before.", "Use verify.mode BestEffort, or skipIfCurrent.";
     JOB_STOPPED = "JobStopped", Skipped, "More devices failed than maxFailedDevices allows.", "See why the others failed; then set a new runID.";
     DEADLINE_EXCEEDED = "DeadlineExceeded", Failed, "The job ran longer than activeDeadlineSeconds.", "Raise activeDeadlineSeconds or parallelism; then set a new runID.";
-    NO_ATTEMPT_LEFT = "NoAttemptLeft", Failed, "The device failed in an earlier version of the operator that kept no reason.", "Set a new runID to try again.";
 }
 
 /// The reason of that name.

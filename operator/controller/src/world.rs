@@ -93,10 +93,12 @@ impl World {
             pod.identities.extend(self.devices.by_uid(&pod.device).map(|instance| instance.identity.clone()));
         }
         let pods = self.pods.entry(key.clone()).or_default();
-        if let Some(known) = pods.get(&pod.name) {
-            if known.uid == pod.uid && known.gone.is_none() && !newer(&pod.resource_version, &known.resource_version) {
-                return None;
-            }
+        if let Some(known) = pods.get(&pod.name)
+            && known.uid == pod.uid
+            && known.gone.is_none()
+            && !newer(&pod.resource_version, &known.resource_version)
+        {
+            return None;
         }
         self.locks.see_pod(&pod);
         pods.insert(pod.name.clone(), Arc::new(pod));

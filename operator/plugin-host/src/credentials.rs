@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn broken_credentials_are_errors_and_never_none() {
-        assert_eq!(parse_docker_config_json(b"{}", "a.b").is_err(), true);
+        assert!(parse_docker_config_json(b"{}", "a.b").is_err());
         assert_eq!(parse_docker_config_json(br#"{"auths":{}}"#, "a.b"), Err(CredentialsError::Missing("a.b".into())));
         for entry in [r#"{}"#, r#"{"auth":"%%"}"#, r#"{"auth":"dXNlcg=="}"#, r#"{"username":"u"}"#] {
             let text = format!(r#"{{"auths":{{"a.b":{entry}}}}}"#);

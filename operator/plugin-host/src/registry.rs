@@ -215,7 +215,7 @@ impl<'a> Repository<'a> {
         }
         let challenge = response.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()).and_then(Challenge::parse);
         let authorization = match challenge {
-            Some(Challenge::Basic) => self.credentials.map(|credentials| challenge::basic(credentials)),
+            Some(Challenge::Basic) => self.credentials.map(challenge::basic),
             Some(Challenge::Bearer { realm, service, scope }) => Some(self.token(&realm, service, scope, what).await?),
             None => None,
         };

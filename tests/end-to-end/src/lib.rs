@@ -1,1 +1,138 @@
-//! The operator against a real control plane.
+//! What the end-to-end tests share: FlashJobs are applied as users apply them, and watched until something holds.
+
+use std::time::Duration;
+
+use flashjob_api::{FlashJob, FlashJobStatus, Phase};
+use flashjob_testbed::Testbed;
+use flashjob_testbed::process::eventually;
+use flashjob_testbed::testbed::FLASHER_IMAGE;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::core::DynamicObject;
+use kube::discovery::ApiResource;
+use serde_json::{Value, json};
+
+/// Longer than anything here takes on a slow machine.
+pub const LIMIT: Duration = Duration::from_secs(120);
+
+/// A FlashJob with what every one needs, and what `spec` adds or changes.
+#[must_use]
+pub fn job(name: &str, uids: &[String], spec: Value) -> Value {
+    let mut job = json!({
+        "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob", "metadata": {"name": name, "namespace": "default"},
+        "spec": {"uuid": uids, "firmware": "harbor.nbfc.io/nubificus/firmware:0.2.0", "version": "0.2.0", "flashjobPodImage": FLASHER_IMAGE},
+    });
+    if let (Some(spec), Value::Object(changes)) = (job["spec"].as_object_mut(), spec) {
+        spec.extend(changes);
+    }
+    job
+}
+
+/// The FlashJobs of a testbed, as typed objects.
+#[must_use]
+pub fn jobs(testbed: &Testbed) -> Api<FlashJob> {
+    Api::namespaced(testbed.client.clone(), "default")
+}
+
+/// The FlashJobs of a testbed, as whatever a user writes.
+#[must_use]
+pub fn raw_jobs(testbed: &Testbed) -> Api<DynamicObject> {
+    Api::namespaced_with(testbed.client.clone(), "default", &ApiResource::erase::<FlashJob>(&()))
+}
+
+/// Creates a FlashJob from raw JSON.
+///
+/// # Errors
+/// The API server refuses it.
+pub async fn create(testbed: &Testbed, job: &Value) -> anyhow::Result<()> {
+    let job: DynamicObject = serde_json::from_value(job.clone())?;
+    raw_jobs(testbed).create(&PostParams::default(), &job).await?;
+    Ok(())
+}
+
+/// Applies a FlashJob on the server side.
+///
+/// # Errors
+/// The API server refuses it.
+pub async fn apply(testbed: &Testbed, job: &Value) -> anyhow::Result<()> {
+    let name = job["metadata"]["name"].as_str().unwrap_or_default();
+    raw_jobs(testbed).patch(name, &PatchParams::apply("test").force(), &Patch::Apply(job)).await?;
+    Ok(())
+}
+
+/// Waits until the status of a FlashJob fulfils something.
+///
+/// # Errors
+/// It never did.
+pub async fn status_where(
+    testbed: &Testbed,
+    name: &str,
+    what: &str,
+    holds: impl Fn(&FlashJobStatus) -> bool,
+) -> anyhow::Result<FlashJobStatus> {
+    let jobs = jobs(testbed);
+    eventually(&format!("FlashJob {name}: {what}"), LIMIT, || async { Ok(jobs.get(name).await?.status.filter(|status| holds(status))) })
+        .await
+}
+
+/// Waits until a FlashJob is over.
+///
+/// # Errors
+/// It never was.
+pub async fn ended(testbed: &Testbed, name: &str) -> anyhow::Result<FlashJobStatus> {
+    status_where(testbed, name, "it is over", |status| matches!(status.phase, Some(Phase::Completed | Phase::Failed))).await
+}
+
+/// Waits until no flash Pod and no flash Service is left.
+///
+/// # Errors
+/// Something stays.
+pub async fn nothing_left(testbed: &Testbed) -> anyhow::Result<()> {
+    let pods: Api<Pod> = Api::all(testbed.client.clone());
+    let services: Api<Service> = Api::all(testbed.client.clone());
+    let flash = ListParams::default().labels("app,uuid");
+    eventually("no flash Pod and no flash Service is left", LIMIT, || async {
+        let left = pods.list(&flash).await?.items.len() + services.list(&flash).await?.items.len();
+        Ok((left == 0).then_some(()))
+    })
+    .await
+}
+
+/// Deletes a FlashJob, and waits until it is gone.
+///
+/// # Errors
+/// It stays.
+pub async fn delete(testbed: &Testbed, name: &str) -> anyhow::Result<()> {
+    let jobs = jobs(testbed);
+    jobs.delete(name, &DeleteParams::default()).await?;
+    eventually("the FlashJob is gone", LIMIT, || async { Ok(jobs.get_opt(name).await?.is_none().then_some(())) }).await
+}
+
+/// The uids of the first devices of a type.
+///
+/// # Errors
+/// The cluster does not answer.
+pub async fn uids(testbed: &Testbed, device: &str, count: usize) -> anyhow::Result<Vec<String>> {
+    let devices = testbed.devices().await?;
+    let of_type = devices.into_iter().filter(|(_, report)| report.device == device);
+    Ok(of_type.map(|(uid, _)| uid).take(count).collect())
+}
+
+/// Messages of the events about a FlashJob.
+///
+/// # Errors
+/// The cluster does not answer.
+pub async fn events(testbed: &Testbed, name: &str) -> anyhow::Result<Vec<String>> {
+    let events: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(testbed.client.clone(), "default");
+    let all = events.list(&ListParams::default()).await?;
+    let about = all.items.into_iter().filter(|event| event.regarding.as_ref().is_some_and(|about| about.name.as_deref() == Some(name)));
+    Ok(about.map(|event| format!("{} {}", event.reason.clone().unwrap_or_default(), event.note.clone().unwrap_or_default())).collect())
+}
+
+/// A condition's status and reason.
+#[must_use]
+pub fn condition(status: &FlashJobStatus, kind: &str) -> Option<(String, String)> {
+    let condition = status.conditions.iter().find(|condition| condition.type_ == kind)?;
+    Some((condition.status.clone(), condition.reason.clone()))
+}

@@ -129,7 +129,8 @@ impl Kubelet {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), "kube-node-lease");
         loop {
             let spec = json!({"holderIdentity": self.settings.node, "leaseDurationSeconds": 40, "renewTime": format!("{:.6}", jiff::Timestamp::now())});
-            let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": self.settings.node}, "spec": spec});
+            let lease =
+                json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": self.settings.node}, "spec": spec});
             let manager = PatchParams::apply("kubelet-simulator").force();
             if let Err(error) = leases.patch(&self.settings.node, &manager, &Patch::Apply(lease)).await {
                 tracing::warn!(%error, "a heartbeat was lost");

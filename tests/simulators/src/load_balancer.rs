@@ -70,7 +70,7 @@ impl Pool {
     }
 
     /// The next Service that can have its address.
-    pub fn next(&mut self) -> Option<(String, Ipv4Addr)> {
+    pub fn serve_next(&mut self) -> Option<(String, Ipv4Addr)> {
         let fits = |(_, wish): &(String, Option<Ipv4Addr>)| wish.map_or(!self.free.is_empty(), |wish| self.free.contains(&wish));
         let index = self.waiting.iter().position(fits)?;
         let (service, wish) = self.waiting.remove(index)?;
@@ -101,7 +101,7 @@ pub async fn run(client: Client, settings: Settings) -> anyhow::Result<()> {
             Ok(Event::Init | Event::InitDone) => {}
             Err(error) => tracing::warn!(%error, "the watch broke"),
         }
-        while let Some((service, address)) = pool.next() {
+        while let Some((service, address)) = pool.serve_next() {
             tokio::spawn(give(client.clone(), settings.clone(), service, address));
         }
     }
@@ -176,11 +176,11 @@ mod tests {
         pool.want("a", None);
         pool.want("b", None);
         pool.want("c", None);
-        let (first, address) = pool.next().expect("an address");
+        let (first, address) = pool.serve_next().expect("an address");
         assert_eq!((first.as_str(), address), ("a", Ipv4Addr::new(127, 0, 1, 1)));
-        assert_eq!(pool.next(), None);
+        assert_eq!(pool.serve_next(), None);
         pool.give_back("b");
         pool.give_back("a");
-        assert_eq!(pool.next().map(|(service, _)| service), Some("c".to_owned()));
+        assert_eq!(pool.serve_next().map(|(service, _)| service), Some("c".to_owned()));
     }
 }

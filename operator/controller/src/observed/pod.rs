@@ -115,7 +115,8 @@ impl Pod {
     /// Whether its container may be at work: what keeps the device locked.
     #[must_use]
     pub fn may_run(&self) -> bool {
-        self.ended.is_none() && !(self.gone.as_ref().is_some_and(|gone| gone.confirmed) && !self.scheduled)
+        let gone = self.gone.as_ref().is_some_and(|gone| gone.confirmed);
+        self.ended.is_none() && (self.scheduled || !gone)
     }
 
     /// Whether it was made by this operator.

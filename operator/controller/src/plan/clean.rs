@@ -76,10 +76,11 @@ impl Draft<'_> {
             return false;
         };
         let record = self.records.get(&device).filter(|record| Some(record.attempt) == service.attempt);
-        if let Some(record) = record {
-            if record.in_flight() && record.state != DeviceState::Verifying {
-                return true;
-            }
+        if let Some(record) = record
+            && record.in_flight()
+            && record.state != DeviceState::Verifying
+        {
+            return true;
         }
         let never_had_a_pod = record.is_some_and(|record| record.state == DeviceState::Pending);
         if never_had_a_pod || self.was_flashed(&device, service.attempt) {

@@ -142,15 +142,15 @@ impl<'a> Draft<'a> {
         let mismatch = |what: &str, is: &str, wanted: &str| {
             Err((Finish::Failed, reason::DEVICE_TYPE_MISMATCH, format!("the device's {what} is {is}, the job asks for {wanted}")))
         };
-        if let (Some(wanted), Some(is)) = (spec.device.as_deref(), instance.device_type()) {
-            if wanted.parse().ok() != Some(is.clone()) {
-                return mismatch("type", is.as_ref(), wanted);
-            }
+        if let (Some(wanted), Some(is)) = (spec.device.as_deref(), instance.device_type())
+            && wanted.parse().ok() != Some(is.clone())
+        {
+            return mismatch("type", is.as_ref(), wanted);
         }
-        if let (Some(wanted), Some(is)) = (spec.application_type.as_deref(), instance.application_type()) {
-            if !wanted.eq_ignore_ascii_case(is) {
-                return mismatch("application type", is, wanted);
-            }
+        if let (Some(wanted), Some(is)) = (spec.application_type.as_deref(), instance.application_type())
+            && !wanted.eq_ignore_ascii_case(is)
+        {
+            return mismatch("application type", is, wanted);
         }
         let begun = self.records.get(uid).is_some_and(|record| record.attempt > 1);
         let current = instance.version() == Some(spec.version.as_str());

@@ -1,0 +1,52 @@
+# The commands people type. `make help` lists them.
+
+DEVICES ?= 12
+ADDRESSES ?= 4
+CONFIG ?= deploy/samples/operator-config.yaml
+CACHE ?= $(CURDIR)/target/plugin-cache
+
+.PHONY: help demo demo-up demo-down test lint deny generate build plugins install uninstall run check-tools
+
+help: ## Show this list.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+check-tools: ## Say which of the tools that are needed are missing, and how to get them.
+	@tests/prerequisites.sh
+
+build: check-tools ## Build all programs.
+	cargo build --workspace --bins
+
+plugins: check-tools ## Build the device plugins to WebAssembly components, into target/plugins.
+	tests/wasm/build.sh
+
+demo: build ## Flash a mixed fleet of simulated devices on a real control plane, and show it.
+	target/debug/demo run --devices $(DEVICES) --addresses $(ADDRESSES)
+
+demo-up: build ## Start the same and leave it running: make demo-up DEVICES=12 ADDRESSES=4.
+	target/debug/demo up --devices $(DEVICES) --addresses $(ADDRESSES)
+
+demo-down: ## End what demo-up started.
+	target/debug/demo down
+
+test: build plugins ## Run all tests, the end-to-end tests on a real control plane among them.
+	tests/control-plane/build.sh >/dev/null
+	cargo test --workspace
+
+lint: check-tools ## Check format and lints.
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+deny: ## Check licences and advisories of the dependencies (needs cargo-deny).
+	cargo deny check
+
+generate: ## Make what is made from the code: the CustomResourceDefinitions and the reference of reasons.
+	cargo run --quiet -p flashjob-api --example generate deploy/crds docs
+
+install: ## Install the CustomResourceDefinitions into the current cluster.
+	kubectl apply --server-side -f deploy/crds
+
+uninstall: ## Remove the CustomResourceDefinitions from the current cluster, and all FlashJobs with them.
+	kubectl delete --ignore-not-found -f deploy/crds
+
+run: build ## Run the operator on this machine against the current kubeconfig: make run CONFIG=my-config.yaml.
+	target/debug/flashjob-operator --config $(CONFIG) --cache $(CACHE)

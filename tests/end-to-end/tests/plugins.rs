@@ -1,0 +1,50 @@
+//! Plugins that nobody here has seen, and plugins that misbehave.
+
+use flashjob_api::{DevicePlugin, Phase};
+use flashjob_end_to_end::{apply, ended, job, uids};
+use flashjob_testbed::process::eventually;
+use flashjob_testbed::{Options, Testbed};
+use kube::Api;
+use serde_json::json;
+use std::time::Duration;
+
+#[tokio::test]
+async fn a_plugin_built_against_the_contract_alone_flashes_its_own_device_type() -> anyhow::Result<()> {
+    let options = Options { devices: vec!["toaster:thermo:0.1.0=2".into()], plugins: vec!["toaster".into()], ..Options::default() };
+    let mut testbed = Testbed::start(&options).await?;
+    testbed.start_operator().await?;
+    let all = uids(&testbed, "toaster", 2).await?;
+    apply(&testbed, &job("breakfast", &all, json!({"flashjobPodImage": null}))).await?;
+    let status = ended(&testbed, "breakfast").await?;
+    assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
+    assert!(testbed.fleet.reports().await?.iter().all(|report| report.version == "0.2.0" && report.flashed == 1));
+    let plugins: Api<DevicePlugin> = Api::all(testbed.client.clone());
+    let shown = plugins.get("toaster").await?.status.unwrap_or_default();
+    assert_eq!((shown.device_types, shown.version.as_deref()), (vec!["toaster".to_owned()], Some("1.0.0")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_plugin_that_misbehaves_costs_its_own_devices_and_no_other_waits() -> anyhow::Result<()> {
+    let hostile = ["loops", "eats-memory", "huge-list", "traps"];
+    let mut devices: Vec<String> = hostile.iter().map(|name| format!("{}:thermo:0.1.0=1", name.replace('-', ""))).collect();
+    devices.push("esp32:thermo:0.1.0=2".to_owned());
+    let plugins = hostile.iter().copied().chain(["esp32", "wrong-name"]).map(str::to_owned).collect();
+    let mut testbed = Testbed::start(&Options { devices, plugins, ..Options::default() }).await?;
+    testbed.start_operator().await?;
+    let all: Vec<String> = testbed.devices().await?.into_iter().map(|(uid, _)| uid).collect();
+    apply(&testbed, &job("hostile", &all, json!({"backoffLimitPerDevice": 0}))).await?;
+    let status = ended(&testbed, "hostile").await?;
+    assert_eq!((status.completed_uuids.len(), status.failed_uuids.len()), (2, 4), "{status:?}");
+    let messages: Vec<String> = status.devices.iter().filter_map(|device| device.message.clone()).collect();
+    for expected in ["did not answer within", "bytes of memory", "answer is rejected", "crashed"] {
+        assert!(messages.iter().any(|message| message.contains(expected)), "{expected}: {messages:?}");
+    }
+    let plugins: Api<DevicePlugin> = Api::all(testbed.client.clone());
+    let error = eventually("the wrong name is said", Duration::from_secs(30), || async {
+        Ok(plugins.get_opt("wrong-name").await?.and_then(|plugin| plugin.status).and_then(|status| status.last_error))
+    });
+    let error = error.await?;
+    assert!(error.contains("it calls itself another"), "{error}");
+    Ok(())
+}

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Says which tools are missing, and how to get them.
+set -euo pipefail
+missing=0
+need() { # command, how to get it
+    if ! command -v "$1" >/dev/null; then
+        echo "missing $1: $2" >&2
+        missing=1
+    fi
+}
+need cargo "install Rust 1.95 or newer with rustup (https://rustup.rs)"
+need go "install Go 1.26 or newer (https://go.dev/doc/install)"
+need cc "install a C compiler (apt-get install build-essential)"
+need flock "install util-linux (apt-get install util-linux)"
+exit $missing
