@@ -108,6 +108,7 @@ pub struct FlashJobSpec {
     pub skip_if_current: Option<bool>,
     /// One Service for each device, or a pool of at most `parallelism` Services handed on. Default PerDevice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "exposure_schema")]
     pub exposure: Option<Exposure>,
     /// Delete the FlashJob this many seconds after it finished. Default: keep it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -124,6 +125,7 @@ pub struct FlashJobSpec {
 pub struct VerifySpec {
     /// Default: what the plugin's verdict says, else BestEffort.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "verify_mode_schema")]
     pub mode: Option<VerifyMode>,
     /// How long to wait for the new version, in seconds. Default 300.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -230,4 +232,14 @@ fn settings_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
         "maxProperties": 64,
         "additionalProperties": { "type": "object", "x-kubernetes-preserve-unknown-fields": true }
     })
+}
+
+/// An `enum` of a schema has no place for the null that an optional field may be: what it takes is said by a pattern.
+fn exposure_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "string", "nullable": true, "pattern": "^(PerDevice|Pooled)$" })
+}
+
+/// As [`exposure_schema`].
+fn verify_mode_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "string", "nullable": true, "pattern": "^(Required|BestEffort|None)$" })
 }

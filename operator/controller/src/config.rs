@@ -297,4 +297,10 @@ mod tests {
             assert!(error.contains(field), "{error}");
         }
     }
+
+    #[test]
+    fn the_sample_is_valid() {
+        let sample = include_str!("../../../deploy/samples/operator-config.yaml");
+        assert_eq!(parse(sample).expect("valid").plugins.len(), 2);
+    }
 }

@@ -17,7 +17,11 @@ async fn a_plugin_built_against_the_contract_alone_flashes_its_own_device_type()
     apply(&testbed, &job("breakfast", &all, json!({"flashjobPodImage": null}))).await?;
     let status = ended(&testbed, "breakfast").await?;
     assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
-    assert!(testbed.fleet.reports().await?.iter().all(|report| report.version == "0.2.0" && report.flashed == 1));
+    // This plugin takes the Pod's success as proof, so the job does not wait until the devices have rebooted.
+    eventually("the toasters run the new firmware", Duration::from_secs(30), || async {
+        Ok(testbed.fleet.reports().await?.iter().all(|report| report.version == "0.2.0" && report.flashed == 1).then_some(()))
+    })
+    .await?;
     let plugins: Api<DevicePlugin> = Api::all(testbed.client.clone());
     let shown = plugins.get("toaster").await?.status.unwrap_or_default();
     assert_eq!((shown.device_types, shown.version.as_deref()), (vec!["toaster".to_owned()], Some("1.0.0")));
