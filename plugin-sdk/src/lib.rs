@@ -78,7 +78,7 @@ pub trait Plugin {
     fn judge(_request: Request, outcome: Outcome) -> Result<Verdict, PluginError> {
         Ok(match outcome.exit_code {
             Some(0) => Verdict::Flashed(Proof::ReportedVersion),
-            _ => Verdict::Retry(outcome.termination_message),
+            _ => Verdict::Retry(outcome.explanation()),
         })
     }
 }
@@ -102,6 +102,14 @@ impl FlashPod {
             scratch: Vec::new(),
             deadline_seconds: None,
         }
+    }
+}
+
+impl Outcome {
+    /// Why the container ended: its own last words, or Kubernetes' reason where it left none.
+    #[must_use]
+    pub fn explanation(self) -> String {
+        if self.termination_message.trim().is_empty() { self.reason } else { self.termination_message }
     }
 }
 
@@ -163,5 +171,18 @@ mod tests {
     fn a_plugin_takes_no_settings_unless_it_says_so() {
         assert!(Smallest::validate_settings("{}").is_ok());
         assert!(matches!(Smallest::validate_settings(r#"{"a":1}"#), Err(PluginError::InvalidSettings(_))));
+    }
+
+    #[test]
+    fn a_retry_always_says_why() {
+        let failed = |message: &str| Outcome {
+            exit_code: Some(1),
+            reason: "OOMKilled".into(),
+            termination_message: message.into(),
+            attempt: 1,
+            reported_version: None,
+        };
+        assert_eq!(failed("no route to device").explanation(), "no route to device");
+        assert_eq!(failed("\n").explanation(), "OOMKilled");
     }
 }

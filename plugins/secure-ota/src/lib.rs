@@ -94,7 +94,7 @@ impl SecureOta {
     pub fn judge(&self, outcome: Outcome) -> Result<Verdict, PluginError> {
         Ok(match outcome.exit_code {
             Some(0) => Verdict::Flashed(Proof::ReportedVersion),
-            _ => Verdict::Retry(outcome.termination_message),
+            _ => Verdict::Retry(outcome.explanation()),
         })
     }
 }
@@ -191,6 +191,20 @@ mod tests {
         assert_eq!(flash.secrets, [("ota-tls".to_owned(), "/ota/certs".to_owned())]);
         let flash = ESP32.build(Request { settings: settings.into(), image: Some("registry/b:1".into()), ..request() }).expect("built");
         assert_eq!(flash.image, "registry/b:1");
+    }
+
+    #[test]
+    fn success_is_only_proven_by_the_reported_version_and_a_failure_says_why() {
+        let outcome = |exit_code, message: &str| Outcome {
+            exit_code,
+            reason: "Error".into(),
+            termination_message: message.into(),
+            attempt: 1,
+            reported_version: None,
+        };
+        assert_eq!(ESP32.judge(outcome(Some(0), "")), Ok(Verdict::Flashed(Proof::ReportedVersion)));
+        assert_eq!(ESP32.judge(outcome(Some(1), "no device")), Ok(Verdict::Retry("no device".into())));
+        assert_eq!(ESP32.judge(outcome(None, "")), Ok(Verdict::Retry("Error".into())));
     }
 
     #[test]

@@ -20,6 +20,8 @@ const START: Duration = Duration::from_secs(90);
 pub struct ControlPlane {
     /// Kubeconfig of an administrator.
     pub kubeconfig: PathBuf,
+    /// Kubeconfig of the operator, whose rights are those of deploy/rbac.
+    pub operator_kubeconfig: PathBuf,
     /// Where the programs are.
     pub programs: PathBuf,
     /// Log of all requests, level Metadata.
@@ -41,6 +43,7 @@ impl ControlPlane {
         let (etcd, peer, port) = (free_port()?, free_port()?, free_port()?);
         let mut plane = Self {
             kubeconfig: folder.join("kubeconfig"),
+            operator_kubeconfig: folder.join("operator-kubeconfig"),
             programs: programs.to_owned(),
             audit_log: folder.join("audit.log"),
             folder: folder.to_owned(),
@@ -88,17 +91,19 @@ impl ControlPlane {
         let public = self.folder.join("service-accounts.pub");
         std::fs::write(&public, pair.public_key_pem())?;
         let tokens = self.folder.join("tokens.csv");
-        std::fs::write(&tokens, "administrator,administrator,administrator,system:masters\n")?;
+        std::fs::write(&tokens, "administrator,administrator,administrator,system:masters\noperator,operator,operator\n")?;
         let policy = self.folder.join("audit-policy.yaml");
         std::fs::write(&policy, "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n")?;
         let cluster = json!({"server": format!("https://127.0.0.1:{}", self.port), "certificate-authority": authority.certificate});
-        let kubeconfig = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "testbed",
-            "clusters": [{"name": "testbed", "cluster": cluster}],
-            "users": [{"name": "administrator", "user": {"token": "administrator"}}],
-            "contexts": [{"name": "testbed", "context": {"cluster": "testbed", "user": "administrator", "namespace": "default"}}],
-        });
-        std::fs::write(&self.kubeconfig, serde_json::to_vec_pretty(&kubeconfig)?)?;
+        for (file, user) in [(&self.kubeconfig, "administrator"), (&self.operator_kubeconfig, "operator")] {
+            let kubeconfig = json!({
+                "apiVersion": "v1", "kind": "Config", "current-context": "testbed",
+                "clusters": [{"name": "testbed", "cluster": cluster}],
+                "users": [{"name": user, "user": {"token": user}}],
+                "contexts": [{"name": "testbed", "context": {"cluster": "testbed", "user": user, "namespace": "default"}}],
+            });
+            std::fs::write(file, serde_json::to_vec_pretty(&kubeconfig)?)?;
+        }
         let path = |path: &Path| path.display().to_string();
         let pairs = [
             ("etcd-servers", self.etcd.clone()),

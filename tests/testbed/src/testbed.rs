@@ -11,6 +11,8 @@ use flashjob_simulators::devices::Report;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::core::DynamicObject;
+use kube::discovery::ApiResource;
 use kube::{Client, ResourceExt};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -86,6 +88,7 @@ impl Testbed {
         )?;
         let client = control_plane.client().await?;
         install_crds(&client).await?;
+        grant_rights(&client).await?;
         let config = publish(&client, &registry, options, &authority).await?;
         let simulators = Simulators { folder: folder.path(), kubeconfig: &control_plane.kubeconfig };
         let (fleet, simulators) = simulators.start(options, &registry, &authority).await?;
@@ -110,7 +113,7 @@ impl Testbed {
         let health = format!("127.0.0.1:{}", free_port()?);
         let mut command = Command::new(sibling("flashjob-operator")?);
         command.arg("--config").arg(&config).arg("--cache").arg(self.folder.path().join("cache")).arg("--exit-with-stdin");
-        command.args(["--health-address", &health]).env("KUBECONFIG", &self.control_plane.kubeconfig);
+        command.args(["--health-address", &health]).env("KUBECONFIG", &self.control_plane.operator_kubeconfig);
         let mut process = Process::start("operator", command, self.folder.path())?;
         let http = reqwest::Client::builder().no_proxy().build()?;
         let url = format!("http://{health}/readyz");
@@ -172,6 +175,29 @@ async fn install_crds(client: &Client) -> anyhow::Result<()> {
             Ok(conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True").then_some(()))
         };
         eventually("the CustomResourceDefinition is established", Duration::from_secs(20), established).await?;
+    }
+    Ok(())
+}
+
+/// Gives the operator the rights of deploy/rbac and no others.
+async fn grant_rights(client: &Client) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(repository().join("deploy/rbac/role.yaml"))?;
+    for document in text.split("\n---\n") {
+        let mut object: Value = serde_saphyr::from_str(document)?;
+        if object["metadata"]["namespace"].is_string() {
+            object["metadata"]["namespace"] = json!("default");
+        }
+        if object["subjects"].is_array() {
+            object["subjects"] = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "operator"}]);
+        }
+        let object: DynamicObject = serde_json::from_value(object)?;
+        let kind = object.types.as_ref().context("a document without kind")?.try_into()?;
+        let resource = ApiResource::from_gvk(&kind);
+        let api: Api<DynamicObject> = match object.namespace() {
+            Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
+            None => Api::all_with(client.clone(), &resource),
+        };
+        api.patch(&object.name_any(), &PatchParams::apply("testbed").force(), &Patch::Apply(&object)).await?;
     }
     Ok(())
 }
