@@ -192,6 +192,7 @@ fn lose(operator: &Operator, kind: Kind, object: Trimmed, uid: &str) {
         Trimmed::Instance(_) => world.devices.lose(uid),
         Trimmed::Pod(pod) => {
             let (job, name) = (pod.job.clone(), pod.name.clone());
+            world.note_departure(uid, &pod.resource_version);
             world.see_pod(*pod);
             world.lose_pod(&job, &name, uid, now);
             let mut keys = world.waiting_jobs();
@@ -199,6 +200,7 @@ fn lose(operator: &Operator, kind: Kind, object: Trimmed, uid: &str) {
             keys
         }
         Trimmed::Service(service) => {
+            world.note_departure(uid, &service.resource_version);
             world.lose_service(&service.job, &service.name, uid);
             vec![service.job]
         }

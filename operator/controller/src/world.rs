@@ -2,6 +2,7 @@
 //!
 //! One lock guards all of it, so that a plan and its reservations are one act. Nothing here does I/O.
 
+mod departed;
 mod devices;
 mod locks;
 mod memory;
@@ -13,6 +14,7 @@ use jiff::Timestamp;
 
 use crate::config::{Namespaces, Periods, PodPolicy};
 use crate::observed::{Gone, Holder, Identity, Job, JobKey, Observed, PluginView, Pod, Service, Sighting, after};
+use departed::Departed;
 pub use devices::Devices;
 pub use locks::Locks;
 pub use memory::Memory;
@@ -46,6 +48,7 @@ pub struct World {
     pods: HashMap<JobKey, BTreeMap<String, Arc<Pod>>>,
     services: HashMap<JobKey, BTreeMap<String, Arc<Service>>>,
     addresses: usize,
+    departed: Departed,
     /// Jobs that wait for a device that another job or Pod holds.
     waiting: HashSet<JobKey>,
 }
@@ -87,6 +90,9 @@ impl World {
 
     /// Takes a Pod's new state. Returns the job to look at.
     pub fn see_pod(&mut self, mut pod: Pod) -> Option<JobKey> {
+        if self.departed.is_older(&pod.uid, &pod.resource_version) {
+            return None;
+        }
         let key = pod.job.clone();
         if pod.identities.is_empty() {
             // The Go operator's Pods always name the endpoint; this one is told by its device.
@@ -119,6 +125,27 @@ impl World {
         }
     }
 
+    /// The watch said that this object went with that version: older answers to our own requests are no news any more.
+    pub fn note_departure(&mut self, uid: &str, version: &str) {
+        self.departed.note(uid, version);
+    }
+
+    /// Takes the answer to our own delete, which may come after the watch said that the Pod is gone.
+    pub fn see_deleted_pod(&mut self, pod: Pod) {
+        let known = self.pods.get(&pod.job).and_then(|pods| pods.get(&pod.name));
+        if known.is_some_and(|known| known.uid == pod.uid && known.gone.is_none()) {
+            self.see_pod(pod);
+        }
+    }
+
+    /// As [`Self::see_deleted_pod`], for a Service.
+    pub fn see_deleted_service(&mut self, service: Service) {
+        let known = self.services.get(&service.job).and_then(|services| services.get(&service.name));
+        if known.is_some_and(|known| known.uid == service.uid) {
+            self.see_service(service);
+        }
+    }
+
     /// The API server was asked, and has no such Pod.
     pub fn confirm_gone(&mut self, job: &JobKey, name: &str, device: &str, now: Timestamp) {
         let pods = self.pods.entry(job.clone()).or_default();
@@ -137,6 +164,9 @@ impl World {
 
     /// Takes a Service's new state. Returns the job to look at.
     pub fn see_service(&mut self, service: Service) -> Option<JobKey> {
+        if self.departed.is_older(&service.uid, &service.resource_version) {
+            return None;
+        }
         let key = service.job.clone();
         let services = self.services.entry(key.clone()).or_default();
         let known = services.get(&service.name);
