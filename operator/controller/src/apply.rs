@@ -71,7 +71,9 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
             match absent_is_fine(services.delete(&name, &only(&uid)).await)? {
                 Some(either) => {
                     let service = either.left().and_then(|service| Service::of(&service));
-                    service.map(|service| operator.world().see_deleted_service(service));
+                    if let Some(service) = service {
+                        operator.world().see_deleted_service(service);
+                    }
                 }
                 None => operator.world().lose_service(&job.key, &name, &uid),
             }
@@ -81,7 +83,9 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
             match absent_is_fine(pods.delete(&name, &only(&uid)).await)? {
                 Some(either) => {
                     let pod = either.left().and_then(|pod| Pod::of(&pod));
-                    pod.map(|pod| operator.world().see_deleted_pod(pod));
+                    if let Some(pod) = pod {
+                        operator.world().see_deleted_pod(pod);
+                    }
                 }
                 None => operator.world().lose_pod(&job.key, &name, &uid, whole_seconds(Timestamp::now())),
             }
