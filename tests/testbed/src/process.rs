@@ -1,7 +1,10 @@
 //! Child processes that end with their starter, however it ends.
 
+use std::hash::{BuildHasher, RandomState};
+use std::net::{TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
@@ -73,12 +76,27 @@ impl Process {
     }
 }
 
-/// A port that nobody listens on.
+/// Ports below those that outgoing connections are given: such a connection could take a port before its server does.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
+/// A port that nobody listens on, and that no other testbed is told until this process ends.
 ///
 /// # Errors
 /// None is free.
 pub fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    // A UDP socket of the same number is the sign that the port is spoken for; it does not stand in the way of a TCP server.
+    static SPOKEN_FOR: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
+    let start = RandomState::new().hash_one(std::process::id());
+    for step in 0..u64::from(PORTS.end - PORTS.start) {
+        let offset = (start.wrapping_add(step)) % u64::from(PORTS.end - PORTS.start);
+        let port = PORTS.start + u16::try_from(offset)?;
+        let Ok(sign) = UdpSocket::bind(("127.0.0.1", port)) else { continue };
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            SPOKEN_FOR.lock().unwrap_or_else(PoisonError::into_inner).push(sign);
+            return Ok(port);
+        }
+    }
+    bail!("no port from {} to {} is free", PORTS.start, PORTS.end)
 }
 
 /// A program of this workspace, built beside the one that runs.
