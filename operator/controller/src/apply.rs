@@ -22,23 +22,38 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// Carries out one step, and has the job looked at again.
 pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step) {
     let key = step.key();
-    let outcome = carry_out(&operator, &job, step).await;
-    let failed = outcome.is_err();
-    let failures = operator.world().memory.get_mut(&job.key).map_or(0, |memory| memory.end(&key, failed));
-    let pause = match outcome {
-        Ok(pause) => pause,
-        Err(error) => {
-            tracing::warn!(job = %job.key, step = key, %error, "a request failed and is made again");
-            pause_after(failures, &key)
+    loop {
+        let outcome = carry_out(&operator, &job, step.clone()).await;
+        let failed = outcome.is_err();
+        let failures = operator.world().memory.get_mut(&job.key).map_or(0, |memory| memory.count(&key, failed));
+        let unsettled = outcome.as_ref().is_err_and(|error| step.creates() && may_have_worked(error));
+        let pause = match outcome {
+            Ok(pause) => pause,
+            Err(error) => {
+                tracing::warn!(job = %job.key, step = key, %error, "a request failed and is made again");
+                pause_after(failures, &key)
+            }
+        };
+        if !pause.is_zero() {
+            tokio::time::sleep(pause).await;
         }
-    };
-    if !pause.is_zero() {
-        tokio::time::sleep(pause).await;
+        // A Pod that may be there without our knowledge could flash beside the next one: the create is sent until it is clear.
+        if !unsettled {
+            break;
+        }
     }
     if let Some(memory) = operator.world().memory.get_mut(&job.key) {
-        memory.busy.remove(&key);
+        memory.end(&key);
     }
     operator.look_at([job.key.clone()]);
+}
+
+/// Whether a request that failed may have been carried out all the same: the answer was lost, or the server broke over it.
+fn may_have_worked(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::Api(status) => status.code >= 500,
+        _ => true,
+    }
 }
 
 /// Doubles with each failure; the step's own name spreads the pauses of steps that failed together.

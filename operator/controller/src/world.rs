@@ -226,7 +226,10 @@ impl World {
     }
 
     /// Takes what a plan locks. Returns whether something was released.
-    pub fn set_holds(&mut self, job: &JobKey, holds: Vec<(Identity, String)>) -> bool {
+    pub fn set_holds(&mut self, job: &JobKey, mut holds: Vec<(Identity, String)>) -> bool {
+        let in_making = self.memory.get(job).into_iter().flat_map(|memory| memory.in_making.values());
+        let identities = in_making.flat_map(|pod| pod.identities.iter().map(|identity| (identity.clone(), pod.device.clone())));
+        holds.extend(identities);
         self.locks.set(job, holds)
     }
 
@@ -276,7 +279,7 @@ impl World {
             addresses_in_use: self.addresses > 0,
             plugins: self.plugins.clone(),
             answers: memory.answers.clone(),
-            slots_in_making: memory.slots_in_making.values().cloned().collect(),
+            slots_in_making: memory.in_making.values().filter_map(|pod| pod.slot.clone()).collect(),
             refusals: memory.refusals(now),
             periods: self.rules.periods,
             pod_policy: self.rules.pod_policy.clone(),

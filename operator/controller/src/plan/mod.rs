@@ -77,6 +77,12 @@ pub enum Step {
 }
 
 impl Step {
+    /// Whether this makes an object.
+    #[must_use]
+    pub fn creates(&self) -> bool {
+        matches!(self, Self::CreateService(_) | Self::CreatePod(_))
+    }
+
     /// What this step is about: it is carried out once at a time.
     #[must_use]
     pub fn key(&self) -> String {

@@ -4,8 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as core;
+use kube::ResourceExt;
 
-use crate::observed::{Answers, Pod, Refusal, Service, Sighting, after};
+use crate::make::{annotation, label};
+use crate::observed::{Answers, Identity, Pod, Refusal, Service, Sighting, after};
+use crate::plan::Step;
 
 /// Seconds after which a refusal that may pass (quota, Pod Security) is forgotten.
 const REFUSAL_SECONDS: i64 = 30;
@@ -27,8 +31,8 @@ pub struct Memory {
     pub asked: HashSet<String>,
     /// Steps under way, or paused after a failure.
     pub busy: HashSet<String>,
-    /// Slots of Pods that are being created, by step.
-    pub slots_in_making: HashMap<String, String>,
+    /// Pods that are being created, by step.
+    pub in_making: HashMap<String, InMaking>,
     /// When the status was written last.
     pub written: Option<std::time::Instant>,
     /// Whether a status write is under way.
@@ -72,23 +76,20 @@ fn renew<'a>(since: &mut HashMap<String, Timestamp>, names: impl Iterator<Item =
 
 impl Memory {
     /// Takes a step up, unless it is under way or paused.
-    pub fn begin(&mut self, step: &crate::plan::Step) -> bool {
+    pub fn begin(&mut self, step: &Step) -> bool {
         let key = step.key();
         if self.busy.contains(&key) {
             return false;
         }
-        if let crate::plan::Step::CreatePod(pod) = step {
-            let labels = pod.metadata.labels.as_ref();
-            let slot = labels.and_then(|labels| labels.get(crate::make::label::SLOT)).cloned();
-            self.slots_in_making.extend(slot.map(|slot| (key.clone(), slot)));
+        if let Step::CreatePod(pod) = step {
+            self.in_making.insert(key.clone(), InMaking::of(pod));
         }
         self.busy.insert(key);
         true
     }
 
-    /// A step is over; its number of failures in a row is returned.
-    pub fn end(&mut self, step: &str, failed: bool) -> u32 {
-        self.slots_in_making.remove(step);
+    /// Counts the failures of a step in a row, and returns their number.
+    pub fn count(&mut self, step: &str, failed: bool) -> u32 {
         if !failed {
             self.failures.remove(step);
             return 0;
@@ -96,5 +97,34 @@ impl Memory {
         let failures = self.failures.entry(step.to_owned()).or_default();
         *failures += 1;
         *failures
+    }
+
+    /// A step is over, and its outcome known.
+    pub fn end(&mut self, step: &str) {
+        self.in_making.remove(step);
+        self.busy.remove(step);
+    }
+}
+
+/// A Pod that is being created: its slot is taken and its device locked, whatever the plan makes of the device meanwhile.
+#[derive(Debug)]
+pub struct InMaking {
+    /// What joins it to its Service.
+    pub slot: Option<String>,
+    /// The device, by all its identities.
+    pub identities: Vec<Identity>,
+    /// The device's uid in the spec.
+    pub device: String,
+}
+
+impl InMaking {
+    fn of(pod: &core::Pod) -> Self {
+        let label = |name: &str| pod.labels().get(name).cloned();
+        let identities = pod.annotations().get(annotation::IDENTITY).into_iter().flat_map(|text| text.split_whitespace());
+        Self {
+            slot: label(label::SLOT),
+            identities: identities.filter_map(Identity::parse).collect(),
+            device: label(label::UUID).unwrap_or_default(),
+        }
     }
 }
