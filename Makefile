@@ -39,8 +39,8 @@ lint: check-tools ## Check format and lints.
 deny: ## Check licences and advisories of the dependencies (needs cargo-deny).
 	cargo deny check
 
-generate: ## Make what is made from the code: the CustomResourceDefinitions and the reference of reasons.
-	cargo run --quiet -p flashjob-api --example generate deploy/crds docs
+generate: ## Make what is made from the code: CustomResourceDefinitions, rights, the reference of reasons.
+	cargo run --quiet -p flashjob-api --example generate deploy docs
 
 install: ## Install the CustomResourceDefinitions into the current cluster.
 	kubectl apply --server-side -f deploy/crds

@@ -1,5 +1,7 @@
-//! Writes what is made from the types: `cargo run -p flashjob-api --example generate deploy/crds docs`.
+//! Writes what is made from the code: `cargo run -p flashjob-api --example generate deploy docs`.
 #![allow(clippy::expect_used, reason = "a generator that fails should say where and stop")]
+
+mod rights;
 
 use std::fmt::Write;
 use std::path::Path;
@@ -10,11 +12,15 @@ use kube::CustomResourceExt;
 
 fn main() {
     let folders: Vec<String> = std::env::args().skip(1).collect();
-    let [crds, docs] = folders.as_slice() else { panic!("name two folders: for the CustomResourceDefinitions, for the documentation") };
+    let [deploy, docs] = folders.as_slice() else { panic!("name two folders: for what is deployed, for the documentation") };
+    let deploy = Path::new(deploy);
     for crd in [FlashJob::crd(), DevicePlugin::crd()] {
         let name = crd.metadata.name.clone().expect("a CRD has a name");
         let yaml = serde_saphyr::to_string(&crd).expect("a CRD is YAML");
-        std::fs::write(Path::new(crds).join(format!("{name}.yaml")), yaml).expect("the folder can be written to");
+        std::fs::write(deploy.join("crds").join(format!("{name}.yaml")), yaml).expect("the folder can be written to");
+    }
+    for (file, text) in [("role.yaml", rights::cluster()), ("namespaced.yaml", rights::namespaced())] {
+        std::fs::write(deploy.join("rbac").join(file), text).expect("the folder can be written to");
     }
     std::fs::write(Path::new(docs).join("reasons.md"), reasons()).expect("the folder can be written to");
 }

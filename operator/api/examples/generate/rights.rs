@@ -1,0 +1,119 @@
+//! The rights that the operator uses, and no others: one table, from which the rules for the whole cluster and for one namespace are
+//! made. The end-to-end tests run under what comes of it.
+
+/// Where a right is needed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// In every namespace whose FlashJobs are worked on.
+    Watched,
+    /// On objects without namespace.
+    Cluster,
+    /// In the operator's own namespace.
+    Own,
+}
+
+/// Verbs on resources of one API group.
+struct Right {
+    scope: Scope,
+    group: &'static str,
+    resources: &'static str,
+    /// This object alone.
+    name: Option<&'static str>,
+    verbs: &'static str,
+    why: &'static str,
+}
+
+const FLASHJOB: &str = "application.flashjob.nbfc.io";
+
+const RIGHTS: &[Right] = &[
+    watched(FLASHJOB, "flashjobs", "get, list, watch, patch, delete", "finalizer; ttlSecondsAfterFinished"),
+    watched(FLASHJOB, "flashjobs/status", "patch", "results"),
+    watched("akri.sh", "instances", "list, watch", "devices; never changed"),
+    watched("", "pods, services", "get, list, watch, create, delete", "what flashes a device, and where it calls back"),
+    watched("events.k8s.io", "events", "create, patch", "transitions and failures"),
+    Right {
+        scope: Scope::Cluster,
+        group: FLASHJOB,
+        resources: "deviceplugins",
+        name: None,
+        verbs: "list, create, patch, delete",
+        why: "shows which plugins are loaded",
+    },
+    Right { scope: Scope::Cluster, group: FLASHJOB, resources: "deviceplugins/status", name: None, verbs: "patch", why: "the same" },
+    Right { scope: Scope::Own, group: "", resources: "secrets", name: None, verbs: "get", why: "passwords of registries" },
+    Right {
+        scope: Scope::Own,
+        group: "coordination.k8s.io",
+        resources: "leases",
+        name: None,
+        verbs: "create",
+        why: "a name cannot be given for what is not there yet",
+    },
+    Right {
+        scope: Scope::Own,
+        group: "coordination.k8s.io",
+        resources: "leases",
+        name: Some("flashjob-operator"),
+        verbs: "get, update",
+        why: "the one operator that acts",
+    },
+];
+
+const fn watched(group: &'static str, resources: &'static str, verbs: &'static str, why: &'static str) -> Right {
+    Right { scope: Scope::Watched, group, resources, name: None, verbs, why }
+}
+
+/// Rights for an operator that watches all namespaces.
+pub fn cluster() -> String {
+    let head = "# Rights for an operator that watches all namespaces. Made from the code by `make generate`.\n";
+    [
+        format!("{head}{}", role("ClusterRole", "flashjob-operator", None, &[Scope::Watched, Scope::Cluster])),
+        binding("ClusterRole", "flashjob-operator", None),
+        role("Role", "flashjob-operator", Some("flashjob-system"), &[Scope::Own]),
+        binding("Role", "flashjob-operator", Some("flashjob-system")),
+    ]
+    .join("---\n")
+}
+
+/// Rights for an operator that watches one namespace.
+pub fn namespaced() -> String {
+    let head = "# Rights for an operator that watches one namespace alone (--watch-namespace fleet): apply this file INSTEAD of role.yaml, with\n\
+                # \"fleet\" replaced by your namespace. The operator itself may run in another namespace, here flashjob-system.\n\
+                # Made from the code by `make generate`.\n";
+    [
+        format!("{head}{}", role("Role", "flashjob-operator", Some("fleet"), &[Scope::Watched])),
+        binding("Role", "flashjob-operator", Some("fleet")),
+        role("ClusterRole", "flashjob-operator-deviceplugins", None, &[Scope::Cluster]),
+        binding("ClusterRole", "flashjob-operator-deviceplugins", None),
+        role("Role", "flashjob-operator", Some("flashjob-system"), &[Scope::Own]),
+        binding("Role", "flashjob-operator", Some("flashjob-system")),
+    ]
+    .join("---\n")
+}
+
+fn role(kind: &str, name: &str, namespace: Option<&str>, scopes: &[Scope]) -> String {
+    let mut text = object(kind, name, namespace);
+    text.push_str("rules:\n");
+    for right in RIGHTS.iter().filter(|right| scopes.contains(&right.scope)) {
+        let Right { group, resources, verbs, why, .. } = right;
+        text.push_str(&format!("# {why}\n- apiGroups: [\"{group}\"]\n  resources: [{resources}]\n"));
+        if let Some(name) = right.name {
+            text.push_str(&format!("  resourceNames: [{name}]\n"));
+        }
+        text.push_str(&format!("  verbs: [{verbs}]\n"));
+    }
+    text
+}
+
+fn binding(kind: &str, name: &str, namespace: Option<&str>) -> String {
+    let object = object(&format!("{kind}Binding"), name, namespace);
+    format!(
+        "{object}roleRef:\n  apiGroup: rbac.authorization.k8s.io\n  kind: {kind}\n  name: {name}\n\
+         subjects:\n- kind: ServiceAccount\n  name: flashjob-operator\n  namespace: flashjob-system\n"
+    )
+}
+
+fn object(kind: &str, name: &str, namespace: Option<&str>) -> String {
+    let namespace = namespace.map(|namespace| format!("  namespace: {namespace}\n")).unwrap_or_default();
+    format!("apiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata:\n  name: {name}\n{namespace}")
+}
