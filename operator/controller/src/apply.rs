@@ -63,6 +63,7 @@ fn pause_after(failures: u32, key: &str) -> Duration {
     doubled + doubled * spread / 100
 }
 
+#[tracing::instrument(name = "step", level = "debug", skip_all, err(level = "debug"), fields(job = %job.key, step = step.key()))]
 async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<Duration> {
     let client = operator.client.clone();
     let namespace = &job.key.namespace;

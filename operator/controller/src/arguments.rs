@@ -21,7 +21,7 @@ pub struct Arguments {
     /// The operator's own namespace, where registry credentials are. Default: the kubeconfig's.
     #[arg(long, env = "POD_NAMESPACE")]
     pub namespace: Option<String>,
-    /// Where /healthz and /readyz are served.
+    /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, default_value = "0.0.0.0:8081", env = "FLASHJOB_HEALTH_ADDRESS")]
     pub health_address: SocketAddr,
     /// End when standard input does: for whoever starts the operator as a child.

@@ -1,7 +1,7 @@
 //! Puts a question to a plugin, and remembers the answer.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flashjob_plugin_host::types::{FlashPod, Request};
 use flashjob_plugin_host::{CallError, Digest, Plugin};
@@ -15,14 +15,14 @@ pub async fn consult(operator: Arc<Operator>, job: JobKey, question: Question) {
     let again = match question {
         Question::Build { attempt, plugin, digest, request } => {
             let answer = match operator.plugins.get(&plugin, &digest) {
-                Some(loaded) => build(&loaded, &request).await,
+                Some(loaded) => build(&operator, &job, &plugin, &loaded, &request).await,
                 None => Err(CallError::Unavailable { left: Duration::from_secs(1) }),
             };
             remember_built(&operator, &job, attempt, plugin, digest, answer)
         }
         Question::Judge { pod_uid, plugin, digest, request, outcome } => {
             let answer = match operator.plugins.get(&plugin, &digest) {
-                Some(loaded) => loaded.judge(&request, &outcome).await,
+                Some(loaded) => ask(&operator, &job, &plugin, "judge", loaded.judge(&request, &outcome)).await,
                 None => Err(CallError::Unavailable { left: Duration::from_secs(1) }),
             };
             let mut world = operator.world();
@@ -40,9 +40,24 @@ pub async fn consult(operator: Arc<Operator>, job: JobKey, question: Question) {
     operator.look_at([job]);
 }
 
-async fn build(plugin: &Plugin, request: &Request) -> Result<FlashPod, CallError> {
-    plugin.validate_settings(&request.settings).await?;
-    plugin.build(request).await
+async fn build(operator: &Operator, job: &JobKey, name: &str, plugin: &Plugin, request: &Request) -> Result<FlashPod, CallError> {
+    ask(operator, job, name, "validate-settings", plugin.validate_settings(&request.settings)).await?;
+    ask(operator, job, name, "build", plugin.build(request)).await
+}
+
+/// Waits for an answer, and counts it.
+#[tracing::instrument(name = "ask plugin", level = "debug", skip_all, fields(%job, plugin, call))]
+async fn ask<T>(
+    operator: &Operator,
+    job: &JobKey,
+    plugin: &str,
+    call: &'static str,
+    answer: impl Future<Output = Result<T, CallError>>,
+) -> Result<T, CallError> {
+    let since = Instant::now();
+    let answer = answer.await;
+    operator.metrics.plugin_asked(plugin, call, since.elapsed(), &answer);
+    answer
 }
 
 /// A plugin that is out of service is asked again after its pause; every other answer stands for this attempt.

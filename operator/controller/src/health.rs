@@ -1,24 +1,52 @@
-//! Says over HTTP whether the process lives and whether its caches are filled.
+//! Says over HTTP whether the process lives, whether its caches are filled, and what it counts.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
 
+use crate::metrics;
 use crate::operator::Operator;
+use crate::watch::Kind;
 
-/// Serves `/healthz` and `/readyz` until the process ends.
+/// Serves `/healthz`, `/readyz` and `/metrics` until the process ends.
 ///
 /// # Errors
 /// The address is taken.
 pub async fn serve(address: SocketAddr, operator: Arc<Operator>) -> std::io::Result<()> {
-    let ready = move || async move {
-        if operator.is_synced() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "the caches are being filled") }
+    let counting = operator.clone();
+    let ready = move || async move { ready(&operator.not_synced()) };
+    let count = move || async move {
+        let text = counting.metrics_text().map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()));
+        text.map(|text| ([(header::CONTENT_TYPE, metrics::MEDIA_TYPE)], text)).into_response()
     };
-    let routes = Router::new().route("/healthz", get(|| async { "ok" })).route("/readyz", get(ready));
+    let routes = Router::new().route("/healthz", get(|| async { "ok" })).route("/readyz", get(ready)).route("/metrics", get(count));
     let listener = TcpListener::bind(address).await?;
     axum::serve(listener, routes).await
+}
+
+fn ready(missing: &[Kind]) -> (StatusCode, String) {
+    if missing.is_empty() {
+        return (StatusCode::OK, "ready".to_owned());
+    }
+    let names: Vec<&str> = missing.iter().map(|kind| kind.plural()).collect();
+    let text = format!("not ready: the first list of these is not in yet: {}; the log says why a list fails", names.join(", "));
+    (StatusCode::SERVICE_UNAVAILABLE, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_names_the_caches_that_are_missing() {
+        let (code, text) = ready(&[Kind::Instance, Kind::Pod]);
+        assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
+        assert!(text.contains("Instances of Akri, flash Pods;") && !text.contains("FlashJobs"), "{text}");
+        assert_eq!(ready(&[]), (StatusCode::OK, "ready".to_owned()));
+    }
 }

@@ -11,18 +11,25 @@
 //! - [`plan`] decides; pure. [`make`] turns a plugin's answer into a Pod and a Service; pure.
 //! - [`consult`] asks plugins, [`apply`] asks the API server, [`report`] writes the status; each has the job looked at again.
 //! - [`operator`] is the loop that ties them, [`plugins`] loads what [`config`] names.
+//! - Seen from outside: [`transitions`] says what a status write changed; [`events`], [`metrics`] and [`logs`] tell it;
+//!   [`traces`] show how long things take; [`health`] serves what is asked for.
 
 pub mod apply;
 pub mod arguments;
 pub mod config;
 pub mod consult;
+pub mod events;
 pub mod health;
+pub mod logs;
 pub mod make;
+pub mod metrics;
 pub mod observed;
 pub mod operator;
 pub mod plan;
 pub mod plugins;
 pub mod report;
 pub mod run;
+pub mod traces;
+pub mod transitions;
 pub mod watch;
 pub mod world;

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use kube::Client;
 use kube::runtime::scheduler::{ScheduleRequest, scheduler};
 
+use crate::metrics::{Fleet, Metrics};
 use crate::observed::{JobKey, Observed, whole_seconds};
 use crate::plan::{Plan, Step, plan};
 use crate::plugins::Plugins;
@@ -32,9 +33,13 @@ pub struct Operator {
     pub plugins: Plugins,
     /// Writes Kubernetes events.
     pub recorder: kube::runtime::events::Recorder,
+    /// Counts what happens.
+    pub metrics: Arc<Metrics>,
     world: Mutex<World>,
     queue: mpsc::UnboundedSender<ScheduleRequest<JobKey>>,
     synced: Mutex<HashSet<Kind>>,
+    /// Jobs that wait to be planned; only counted.
+    waiting: Mutex<HashSet<JobKey>>,
 }
 
 /// The receiving end of [`Operator::look_at`].
@@ -43,9 +48,16 @@ pub type Queue = mpsc::UnboundedReceiver<ScheduleRequest<JobKey>>;
 impl Operator {
     /// Puts the operator together.
     #[must_use]
-    pub fn new(client: Client, world: World, plugins: Plugins, recorder: kube::runtime::events::Recorder) -> (Arc<Self>, Queue) {
+    pub fn new(
+        client: Client,
+        world: World,
+        plugins: Plugins,
+        recorder: kube::runtime::events::Recorder,
+        metrics: Arc<Metrics>,
+    ) -> (Arc<Self>, Queue) {
         let (queue, requests) = mpsc::unbounded();
-        let operator = Self { client, plugins, recorder, world: Mutex::new(world), queue, synced: Mutex::default() };
+        let (synced, waiting) = (Mutex::default(), Mutex::default());
+        let operator = Self { client, plugins, recorder, metrics, world: Mutex::new(world), queue, synced, waiting };
         (Arc::new(operator), requests)
     }
 
@@ -63,6 +75,9 @@ impl Operator {
 
     /// Looks at a job after a while.
     pub fn look_at_in(&self, job: JobKey, pause: Duration) {
+        if pause <= PLAN_INTERVAL {
+            self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(job.clone());
+        }
         let request = ScheduleRequest { message: job, run_at: tokio::time::Instant::now() + pause };
         // The queue only ends with the process.
         let _ = self.queue.unbounded_send(request);
@@ -76,7 +91,26 @@ impl Operator {
 
     /// Whether all caches have had their first list.
     pub fn is_synced(&self) -> bool {
-        self.synced.lock().unwrap_or_else(PoisonError::into_inner).len() == 4
+        self.not_synced().is_empty()
+    }
+
+    /// The kinds whose first list is not in yet.
+    pub fn not_synced(&self) -> Vec<Kind> {
+        let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        Kind::ALL.into_iter().filter(|kind| !synced.contains(kind)).collect()
+    }
+
+    /// The metrics as text.
+    ///
+    /// # Errors
+    /// As [`Metrics::text`].
+    pub fn metrics_text(&self) -> Result<String, std::fmt::Error> {
+        let (fleet, plugins) = {
+            let world = self.world();
+            (Fleet::of(world.jobs.values().map(|job| &**job)), world.plugins.clone())
+        };
+        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).len();
+        self.metrics.text(fleet, &plugins, waiting)
     }
 
     /// Works until the process ends.
@@ -90,6 +124,7 @@ impl Operator {
             world.jobs.keys().cloned().collect()
         };
         tracing::info!(jobs = jobs.len(), "caches are filled, work begins");
+        self.metrics.set_leader(true);
         self.look_at(jobs);
         let mut due = std::pin::pin!(scheduler(requests));
         while let Some(job) = due.next().await {
@@ -98,7 +133,9 @@ impl Operator {
     }
 
     /// Observes and plans one job, and sends off what the plan asks for. Waits for nothing.
+    #[tracing::instrument(name = "plan", level = "debug", skip_all, fields(job = %key))]
     fn reconcile(self: &Arc<Self>, key: &JobKey) {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         let now = whole_seconds(Timestamp::now());
         let mut world = self.world();
         let Some(memory) = world.jobs.contains_key(key).then(|| world.memory.entry(key.clone()).or_default()) else { return };
@@ -106,12 +143,14 @@ impl Operator {
             drop(world);
             return self.look_at_in(key.clone(), wait);
         }
-        memory.planned = Some(Instant::now());
+        let started = Instant::now();
+        memory.planned = Some(started);
         let Some(observed) = world.observe(key, now) else { return };
         let plan = plan(&observed);
+        self.metrics.planned(started.elapsed());
         let released = world.set_holds(key, plan.holds.clone());
         let waiting = if released { world.waiting_jobs() } else { Vec::new() };
-        let Plan { questions, steps, status, urgent, wake_at, .. } = plan;
+        let Plan { questions, steps, status, results, urgent, wake_at, .. } = plan;
         let memory = world.memory.entry(key.clone()).or_default();
         let questions: Vec<_> = questions.into_iter().filter(|question| memory.asked.insert(question.key().to_owned())).collect();
         let steps: Vec<_> = steps.into_iter().filter(|step| memory.begin(step)).collect();
@@ -123,7 +162,7 @@ impl Operator {
         drop(world);
         self.look_at(waiting);
         if let Some(status) = write.filter(|_| write_now) {
-            tokio::spawn(report::write(self.clone(), observed.job.clone(), status));
+            tokio::spawn(report::write(self.clone(), observed.job.clone(), status, results));
         } else if !due.is_zero() {
             self.look_at_in(key.clone(), due);
         }

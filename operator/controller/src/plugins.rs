@@ -115,7 +115,9 @@ async fn load(
         Some((secret, registry)) => Some(credentials(&operator.client, namespace, secret, registry).await?),
         None => None,
     };
-    host.load(source, credentials.as_ref()).await.map_err(|error: LoadError| error.to_string())
+    let loaded = host.load(source, credentials.as_ref()).await;
+    operator.metrics.plugin_loaded(&source.name, loaded.as_ref().err());
+    loaded.map_err(|error: LoadError| error.to_string())
 }
 
 async fn credentials(client: &Client, namespace: &str, name: &str, registry: &str) -> Result<Credentials, String> {

@@ -1,25 +1,30 @@
-//! Writes the status when it differs, and tells what changed in events and in the log.
+//! Writes the status when it differs, and tells what changed: in the metrics, the log and events.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flashjob_api::{DeviceState, FlashJob, FlashJobStatus, Phase};
-use k8s_openapi::api::core::v1::ObjectReference;
+use flashjob_api::{FlashJob, FlashJobStatus};
+use kube::Api;
 use kube::api::{Patch, PatchParams};
-use kube::runtime::events::{Event, EventType};
-use kube::{Api, Resource};
 use serde_json::{Map, Value, json};
 
 use crate::apply::refresh;
-use crate::observed::Job;
+use crate::events;
+use crate::metrics::Write;
+use crate::observed::{Finish, Job};
 use crate::operator::Operator;
+use crate::plan::DeviceResult;
+use crate::transitions::{JobTransition, Transitions};
 
-/// Failures that are told in one write; more are only counted.
-const EVENTS: usize = 10;
-
-/// Stores a status that was planned from `job`.
-pub async fn write(operator: Arc<Operator>, job: Arc<Job>, status: FlashJobStatus) {
+/// Stores a status that was planned from `job`, and with it the results that devices got.
+pub async fn write(operator: Arc<Operator>, job: Arc<Job>, status: FlashJobStatus, results: Vec<DeviceResult>) {
     let written = send(&operator, &job, &status).await;
+    operator.metrics.wrote(match &written {
+        Ok(true) => Write::Stored,
+        Ok(false) => Write::Conflict,
+        Err(_) => Write::Error,
+    });
     let mut pause = Duration::ZERO;
     if let Err(error) = &written {
         tracing::warn!(job = %job.key, %error, "the status could not be stored, and is planned again");
@@ -34,11 +39,12 @@ pub async fn write(operator: Arc<Operator>, job: Arc<Job>, status: FlashJobStatu
     }
     operator.look_at([job.key.clone()]);
     if written.is_ok_and(|stored| stored) {
-        tell(&operator, &job, &status).await;
+        tell(&operator, &job, &status, &results).await;
     }
 }
 
 /// False: somebody else wrote first; the plan is made again from their state.
+#[tracing::instrument(name = "status write", level = "debug", skip_all, err(level = "debug"), fields(job = %job.key))]
 async fn send(operator: &Operator, job: &Job, status: &FlashJobStatus) -> kube::Result<bool> {
     let jobs: Api<FlashJob> = Api::namespaced(operator.client.clone(), &job.key.namespace);
     let patch = json!({
@@ -70,57 +76,76 @@ fn difference(before: &FlashJobStatus, after: &FlashJobStatus) -> Value {
     gone.chain(changed).collect::<Map<_, _>>().into()
 }
 
-/// Events on transitions of the job and on failures; a device that succeeds makes none.
-async fn tell(operator: &Operator, job: &Job, status: &FlashJobStatus) {
-    let reference = FlashJob::new("", flashjob_api::FlashJobSpec::default()).object_ref(&());
-    let reference = ObjectReference {
-        name: Some(job.key.name.clone()),
-        namespace: Some(job.key.namespace.clone()),
-        uid: Some(job.uid.clone()),
-        ..reference
-    };
-    for event in events(&job.status, status) {
-        tracing::info!(job = %job.key, reason = event.reason, "{}", event.note.as_deref().unwrap_or_default());
-        if let Err(error) = operator.recorder.publish(&event, &reference).await {
+/// Counts what became different, and says it in the log and in events.
+async fn tell(operator: &Operator, job: &Job, status: &FlashJobStatus, results: &[DeviceResult]) {
+    let transitions = Transitions::between(&job.status, status, results);
+    operator.metrics.count(&transitions);
+    let times = times(operator, job, status, &transitions);
+    log(job, &transitions, &times);
+    let about = events::about(job);
+    for event in events::events(job, &transitions) {
+        if let Err(error) = operator.recorder.publish(&event, &about).await {
             tracing::debug!(job = %job.key, %error, "an event could not be written");
         }
     }
 }
 
-fn events(before: &FlashJobStatus, after: &FlashJobStatus) -> Vec<Event> {
-    let event = |kind, reason: &str, note: String| Event {
-        type_: kind,
-        reason: reason.to_owned(),
-        note: Some(note.chars().take(1000).collect()),
-        action: "Flash".to_owned(),
-        secondary: None,
-    };
-    let mut events = Vec::new();
-    let message = after.message.clone().unwrap_or_default();
-    if before.run != after.run {
-        events.push(event(EventType::Normal, "Started", message.clone()));
+/// How long each device took from its first attempt to its result, as far as this process saw both.
+fn times(operator: &Operator, job: &Job, status: &FlashJobStatus, transitions: &Transitions<'_>) -> HashMap<String, Duration> {
+    let mut world = operator.world();
+    let Some(memory) = world.memory.get_mut(&job.key) else { return HashMap::new() };
+    for device in transitions.started.iter().filter(|device| device.attempt <= 1) {
+        memory.begun.entry(device.uid.clone()).or_insert_with(Instant::now);
     }
-    for device in &after.devices {
-        let Some(reason) = &device.reason else { continue };
-        let known = before.devices.iter().find(|known| known.uid == device.uid);
-        let retried = device.state == DeviceState::Pending && known.is_some_and(|known| known.attempt < device.attempt);
-        let failed = device.state == DeviceState::Failed && known.is_none_or(|known| known.state != DeviceState::Failed);
-        if retried || failed {
-            let then = if failed { "the device failed" } else { "it is tried again" };
-            let text = device.message.as_deref().unwrap_or_default();
-            let name = device.name.as_deref().unwrap_or("unknown Instance");
-            events.push(event(EventType::Warning, reason, format!("device {} ({name}): {text}; {then}", device.uid)));
+    let ended = transitions.results.iter().filter_map(|result| memory.begun.remove_entry(&result.uid));
+    let times: HashMap<String, Duration> = ended.map(|(uid, since)| (uid, since.elapsed())).collect();
+    if memory.begun.len() > status.devices.len() {
+        // Devices that were taken out of the job get no result.
+        memory.begun.retain(|uid, _| status.devices.iter().any(|device| device.uid == *uid));
+    }
+    drop(world);
+    times.values().for_each(|time| operator.metrics.device_took(*time));
+    times
+}
+
+/// One line for each attempt that starts or fails, for each device's result, and for each transition of the job.
+fn log(job: &Job, transitions: &Transitions<'_>, times: &HashMap<String, Duration>) {
+    let job = &job.key;
+    for transition in &transitions.job {
+        match transition {
+            JobTransition::Started(message) => tracing::info!(%job, "the job starts: {message}"),
+            JobTransition::Suspended => tracing::info!(%job, "the job is suspended"),
+            JobTransition::Resumed => tracing::info!(%job, "the job is resumed"),
+            JobTransition::Stalled(reason, message) => tracing::warn!(%job, reason, "the job is stalled: {message}"),
+            JobTransition::Completed(_) | JobTransition::Failed(_) => {}
         }
     }
-    events.truncate(EVENTS);
-    if before.phase != after.phase || before.run != after.run {
-        match after.phase {
-            Some(Phase::Completed) => events.push(event(EventType::Normal, "Completed", message)),
-            Some(Phase::Failed) => events.push(event(EventType::Warning, "Failed", message)),
+    for device in &transitions.started {
+        let (uid, name, endpoint) = (&device.uid, device.name.as_deref(), device.host_endpoint.as_deref());
+        tracing::info!(%job, device = uid, name, attempt = device.attempt, endpoint, "an attempt starts");
+    }
+    for device in &transitions.retried {
+        let (uid, name, reason) = (&device.uid, device.name.as_deref(), device.reason.as_deref());
+        let message = device.message.as_deref().unwrap_or_default();
+        tracing::info!(%job, device = uid, name, attempt = device.attempt - 1, reason, "an attempt failed, another follows: {message}");
+    }
+    for result in transitions.results {
+        let DeviceResult { uid, name, attempt, verified, message, .. } = result;
+        let (name, reason) = (name.as_deref(), result.reason.map(|reason| reason.name));
+        let seconds = times.get(uid).map(Duration::as_secs);
+        match result.finish {
+            Finish::Completed => tracing::info!(%job, device = uid, name, attempt, verified, seconds, "the device completed"),
+            Finish::Failed => tracing::info!(%job, device = uid, name, attempt, reason, seconds, "the device failed: {message}"),
+            Finish::Skipped => tracing::info!(%job, device = uid, name, reason, "the device is skipped: {message}"),
+        }
+    }
+    for transition in &transitions.job {
+        match transition {
+            JobTransition::Completed(message) => tracing::info!(%job, "the job completed: {message}"),
+            JobTransition::Failed(message) => tracing::info!(%job, "the job failed: {message}"),
             _ => {}
         }
     }
-    events
 }
 
 #[cfg(test)]

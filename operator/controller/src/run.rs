@@ -1,19 +1,19 @@
 //! Puts the operator together and runs it until it is told to end.
 
-use std::io::IsTerminal;
 use std::sync::Arc;
 
 use flashjob_plugin_host::{Host, HostSettings};
+use kube::Config;
+use kube::client::ClientBuilder;
 use kube::runtime::events::{Recorder, Reporter};
-use kube::{Client, Config};
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
 
 use crate::arguments::Arguments;
+use crate::metrics::Metrics;
 use crate::operator::Operator;
 use crate::plugins::{self, Plugins};
 use crate::world::{Rules, World};
-use crate::{config, health, watch};
+use crate::{config, health, logs, watch};
 
 /// Why the operator ends.
 #[derive(Debug, thiserror::Error)]
@@ -40,16 +40,17 @@ pub enum RunError {
 /// # Errors
 /// Something that the operator cannot do without is missing.
 pub async fn run(arguments: Arguments) -> Result<(), RunError> {
-    log();
+    // Two TLS providers could be linked; ring is the one that is meant. A second call changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let traces = logs::start();
     if arguments.exit_with_stdin {
         end_with_stdin();
     }
-    // Two TLS providers could be linked; ring is the one that is meant. A second call changes nothing.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let config = config::read(&arguments.config)?;
     let kube_config = Config::infer().await?;
     let namespace = arguments.namespace.clone().unwrap_or_else(|| kube_config.default_namespace.clone());
-    let client = Client::try_from(kube_config)?;
+    let metrics = Arc::new(Metrics::default());
+    let client = ClientBuilder::try_from(kube_config)?.with_layer(&metrics.requests).build();
     let host = Host::new(HostSettings {
         cache: arguments.cache.clone(),
         limits: config.limits,
@@ -61,7 +62,7 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     let world = World::new(plugins::views(&config), rules);
     let recorder =
         Recorder::new(client.clone(), Reporter { controller: "flashjob-operator".to_owned(), instance: std::env::var("POD_NAME").ok() });
-    let (operator, queue) = Operator::new(client.clone(), world, Plugins::default(), recorder);
+    let (operator, queue) = Operator::new(client.clone(), world, Plugins::default(), recorder, metrics);
     watch::start(&client, arguments.watch_namespace.as_deref(), &operator);
     plugins::start(&operator, &config, &host, &namespace);
     let health = health::serve(arguments.health_address, operator.clone());
@@ -73,14 +74,10 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         _ = terminated.recv() => tracing::info!("SIGTERM: ending"),
         _ = interrupted.recv() => tracing::info!("SIGINT: ending"),
     }
+    if let Some(traces) = traces {
+        traces.end().await;
+    }
     Ok(())
-}
-
-/// Text on a terminal, JSON otherwise.
-fn log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    if std::io::stderr().is_terminal() { builder.init() } else { builder.json().init() }
 }
 
 /// Ends this process when its standard input ends: whoever started it holds the other end, and is gone then.

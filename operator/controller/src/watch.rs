@@ -44,6 +44,22 @@ pub enum Kind {
     Service,
 }
 
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Job, Self::Instance, Self::Pod, Self::Service];
+
+    /// What a person calls them.
+    #[must_use]
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Job => "FlashJobs",
+            Self::Instance => "Instances of Akri",
+            Self::Pod => "flash Pods",
+            Self::Service => "flash Services",
+        }
+    }
+}
+
 /// An object as the caches keep it.
 enum Trimmed {
     Job(Box<Job>),
@@ -102,7 +118,7 @@ async fn follow<K: Trim + Resource>(
                 let trimmed = trim(object);
                 lose(operator, kind, trimmed, &uid);
             }
-            Err(error) => tracing::warn!(?kind, %error, "the watch broke and is taken up again"),
+            Err(error) => tracing::warn!(kind = kind.plural(), %error, "the watch broke and is taken up again"),
         }
     }
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sha2::{Digest, Sha256};
 
-use super::{Plan, Step, summary};
+use super::{DeviceResult, Plan, Step, summary};
 use crate::make::attempt_name;
 use crate::observed::{Finish, Identity, Instance, Observed, PluginView, Pod, Question, Service, Sighting, after};
 
@@ -160,7 +160,8 @@ impl<'a> Draft<'a> {
     }
 
     pub fn complete(&mut self, uid: &str, verified: bool) {
-        self.records.remove(uid);
+        let record = self.records.remove(uid).unwrap_or_default();
+        self.tell(uid, &record, Finish::Completed, verified, None);
         self.results.insert(uid.to_owned(), Finish::Completed);
         self.unverified += u32::from(!verified);
     }
@@ -182,12 +183,20 @@ impl<'a> Draft<'a> {
         record.message = Some(message.to_owned());
         record.not_before = None;
         record.since = Some(Time(now));
+        self.tell(uid, &record, finish, false, Some(reason));
         self.results.insert(uid.to_owned(), finish);
         // Failures are shown before skips, and neither beyond what a person reads.
         let shown = self.shown.iter().filter(|device| device.state == record.state).count();
         if shown < SHOWN_RESULTS {
             self.shown.push(record);
         }
+    }
+
+    /// Notes a result for the log, the events and the metrics.
+    fn tell(&mut self, uid: &str, record: &DeviceStatus, finish: Finish, verified: bool, reason: Option<Reason>) {
+        let message = reason.and(record.message.clone()).unwrap_or_default();
+        let (uid, name, attempt) = (uid.to_owned(), record.name.clone(), record.attempt.max(1));
+        self.plan.results.push(DeviceResult { uid, name, attempt, finish, verified, reason, message });
     }
 
     /// The attempt failed: the device is tried again, or has failed for good.

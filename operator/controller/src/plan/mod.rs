@@ -16,11 +16,11 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
-use flashjob_api::FlashJobStatus;
+use flashjob_api::{FlashJobStatus, Reason};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 
-use crate::observed::{Identity, Observed, Question};
+use crate::observed::{Finish, Identity, Observed, Question};
 use draft::Draft;
 
 /// What is to be done for one job.
@@ -32,12 +32,33 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// The status that should be stored; None: leave it.
     pub status: Option<FlashJobStatus>,
+    /// Devices that get their result with this status: the status itself names only some of them with their reason.
+    pub results: Vec<DeviceResult>,
     /// Something waits for the status to be stored.
     pub urgent: bool,
     /// What this job locks now, and under which uid.
     pub holds: Vec<(Identity, String)>,
     /// When to look again though nothing happened.
     pub wake_at: Option<Timestamp>,
+}
+
+/// What became of one device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceResult {
+    /// The uid in `spec.uuid`.
+    pub uid: String,
+    /// Name of the Akri Instance, where it is known.
+    pub name: Option<String>,
+    /// The attempt that the device was at, from 1.
+    pub attempt: u32,
+    /// How it ended.
+    pub finish: Finish,
+    /// Of a completed device: whether that is proven.
+    pub verified: bool,
+    /// Of a failed or skipped device: why.
+    pub reason: Option<Reason>,
+    /// The same, in words.
+    pub message: String,
 }
 
 /// A request to the API server.

@@ -25,6 +25,8 @@ pub struct Memory {
     pub stuck_pods: HashMap<String, Timestamp>,
     /// Since when a Service has no Pod, by name.
     pub idle_services: HashMap<String, Timestamp>,
+    /// When this process saw a device's first attempt begin, by uid.
+    pub begun: HashMap<String, std::time::Instant>,
     /// Answers of plugins.
     pub answers: Answers,
     /// Questions that are with a plugin.

@@ -1,0 +1,334 @@
+//! The operator in numbers. Owns the registry: every metric is made here, counted through the functions here, and written as
+//! OpenMetrics text here. No label takes a value that users can make up. docs/metrics.md lists all.
+
+mod fleet;
+mod process;
+mod requests;
+
+use std::time::Duration;
+
+use flashjob_api::reason::{self, Effect};
+use flashjob_plugin_host::{CallError, LoadError};
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::observed::{Finish, PluginView};
+use crate::plan::DeviceResult;
+use crate::transitions::Transitions;
+pub use fleet::Fleet;
+pub use requests::{Counted, Requests};
+
+/// Media type of [`Metrics::text`].
+pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// Seconds; flashing takes minutes, and a device may be tried for hours.
+const DEVICE_SECONDS: [f64; 12] = [5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0];
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct End {
+    end: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Because {
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InPhase {
+    phase: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfPlugin {
+    plugin: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PluginOutcome {
+    plugin: String,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PluginCall {
+    plugin: String,
+    call: &'static str,
+    result: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PluginLimit {
+    plugin: String,
+    limit: &'static str,
+}
+
+type Timed<Labels> = Family<Labels, Histogram, fn() -> Histogram>;
+
+/// What a status write came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Write {
+    /// It is stored.
+    Stored,
+    /// Somebody else wrote first; it is planned again.
+    Conflict,
+    /// The request failed; it is made again.
+    Error,
+}
+
+/// All metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Requests to the API server; a layer for the client.
+    pub requests: Requests,
+    results: Family<End, Counter>,
+    attempts_started: Counter,
+    attempts_failed: Family<Because, Counter>,
+    device_duration: Histogram,
+    pending: Gauge,
+    in_flight: Gauge,
+    waiting_for_address: Gauge,
+    verifying: Gauge,
+    lost: Gauge,
+    jobs: Family<InPhase, Gauge>,
+    queue: Gauge,
+    plan_duration: Histogram,
+    status_writes: Family<Outcome, Counter>,
+    plugin_ready: Family<OfPlugin, Gauge>,
+    plugin_pulls: Family<PluginOutcome, Counter>,
+    plugin_verifications: Family<PluginOutcome, Counter>,
+    plugin_calls: Family<PluginCall, Counter>,
+    plugin_call_duration: Timed<OfPlugin>,
+    plugin_limits: Family<PluginLimit, Counter>,
+    leader: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::default(),
+            requests: Requests::default(),
+            results: Family::default(),
+            attempts_started: Counter::default(),
+            attempts_failed: Family::default(),
+            device_duration: Histogram::new(DEVICE_SECONDS),
+            pending: Gauge::default(),
+            in_flight: Gauge::default(),
+            waiting_for_address: Gauge::default(),
+            verifying: Gauge::default(),
+            lost: Gauge::default(),
+            jobs: Family::default(),
+            queue: Gauge::default(),
+            plan_duration: Histogram::new(exponential_buckets(0.000_1, 2.0, 14)),
+            status_writes: Family::default(),
+            plugin_ready: Family::default(),
+            plugin_pulls: Family::default(),
+            plugin_verifications: Family::default(),
+            plugin_calls: Family::default(),
+            plugin_call_duration: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 14))),
+            plugin_limits: Family::default(),
+            leader: Gauge::default(),
+        };
+        metrics.register_process();
+        metrics.register_work();
+        metrics.register_plugins();
+        metrics.begin_at_zero();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register_process(&mut self) {
+        self.registry.register_collector(Box::new(process::Process::new()));
+        let registry = self.registry.sub_registry_with_prefix("flashjob");
+        registry.register("build", "The operator's version", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register("leader", "1 on the replica that acts, 0 on a standby", self.leader.clone());
+        registry.register("api_requests", "Requests to the API server, by verb and HTTP code", self.requests.count.clone());
+        registry.register(
+            "api_request_duration_seconds",
+            "Time until the API server answers; of a watch, until it is open",
+            self.requests.duration.clone(),
+        );
+    }
+
+    fn register_work(&mut self) {
+        let registry = self.registry.sub_registry_with_prefix("flashjob");
+        registry.register("device_results", "Devices that got their result, by end and reason", self.results.clone());
+        registry.register("attempts_started", "Attempts begun", self.attempts_started.clone());
+        registry.register("attempts_failed", "Attempts that failed and are made again, by reason", self.attempts_failed.clone());
+        registry.register(
+            "device_duration_seconds",
+            "Time from a device's first attempt to its result, pauses and retries included",
+            self.device_duration.clone(),
+        );
+        registry.register("devices_pending", "Devices not started, or waiting for their next attempt", self.pending.clone());
+        registry.register("devices_in_flight", "Devices with an attempt begun and no outcome yet", self.in_flight.clone());
+        registry.register(
+            "devices_waiting_for_address",
+            "Devices in flight whose Service has no external address yet",
+            self.waiting_for_address.clone(),
+        );
+        registry.register("devices_verifying", "Devices in flight that are watched for their new version", self.verifying.clone());
+        registry.register("devices_lost", "Devices in flight whose Pod vanished before its end was seen", self.lost.clone());
+        registry.register("jobs", "FlashJobs by phase", self.jobs.clone());
+        registry.register("queue_depth", "Jobs that wait to be planned", self.queue.clone());
+        registry.register("plan_duration_seconds", "Time to observe and plan one job", self.plan_duration.clone());
+        registry.register("status_writes", "Writes of a FlashJob's status, by result", self.status_writes.clone());
+    }
+
+    fn register_plugins(&mut self) {
+        let registry = self.registry.sub_registry_with_prefix("flashjob");
+        registry.register("plugin_ready", "1 where the plugin can be asked, else 0", self.plugin_ready.clone());
+        registry.register("plugin_pulls", "Plugins fetched from registry, file or cache, by result", self.plugin_pulls.clone());
+        registry.register(
+            "plugin_verifications",
+            "Plugins checked for whether they may be run, by result",
+            self.plugin_verifications.clone(),
+        );
+        registry.register("plugin_calls", "Questions to plugins, by call and result", self.plugin_calls.clone());
+        registry.register("plugin_call_duration_seconds", "Time until a plugin answers", self.plugin_call_duration.clone());
+        registry.register("plugin_limit_hits", "Calls stopped by a limit", self.plugin_limits.clone());
+    }
+
+    /// A counter that appears with its first count hides that count from `rate()`.
+    fn begin_at_zero(&self) {
+        for reason in reason::ALL {
+            let end = match reason.effect {
+                Effect::Waits => continue,
+                Effect::Skipped => "skipped",
+                Effect::Failed | Effect::Attempt => "failed",
+            };
+            self.results.get_or_create(&End { end, reason: reason.name }).inc_by(0);
+            if reason.effect == Effect::Attempt {
+                self.attempts_failed.get_or_create(&Because { reason: reason.name }).inc_by(0);
+            }
+        }
+        for reason in ["Verified", "Unverified"] {
+            self.results.get_or_create(&End { end: "completed", reason }).inc_by(0);
+        }
+        for result in ["stored", "conflict", "error"] {
+            self.status_writes.get_or_create(&Outcome { result }).inc_by(0);
+        }
+    }
+
+    /// Counts what a stored status write changed.
+    pub fn count(&self, transitions: &Transitions<'_>) {
+        self.attempts_started.inc_by(transitions.started.len() as u64);
+        for device in &transitions.retried {
+            if let Some(reason) = device.reason.as_deref().and_then(reason::by_name) {
+                self.attempts_failed.get_or_create(&Because { reason: reason.name }).inc();
+            }
+        }
+        for result in transitions.results {
+            self.results.get_or_create(&end(result)).inc();
+        }
+    }
+
+    /// A device got its result so long after its first attempt began.
+    pub fn device_took(&self, time: Duration) {
+        self.device_duration.observe(time.as_secs_f64());
+    }
+
+    /// A job was observed and planned.
+    pub fn planned(&self, time: Duration) {
+        self.plan_duration.observe(time.as_secs_f64());
+    }
+
+    /// A status write came to its end.
+    pub fn wrote(&self, write: Write) {
+        let result = match write {
+            Write::Stored => "stored",
+            Write::Conflict => "conflict",
+            Write::Error => "error",
+        };
+        self.status_writes.get_or_create(&Outcome { result }).inc();
+    }
+
+    /// Whether this replica acts.
+    pub fn set_leader(&self, leads: bool) {
+        self.leader.set(i64::from(leads));
+    }
+
+    /// A plugin was loaded, or why it was not.
+    pub fn plugin_loaded(&self, plugin: &str, error: Option<&LoadError>) {
+        let outcome = |failed: bool| PluginOutcome { plugin: plugin.to_owned(), result: if failed { "failed" } else { "ok" } };
+        let not_fetched = matches!(
+            error,
+            Some(LoadError::Fetch(_) | LoadError::NotCached(_) | LoadError::ReadFile { .. } | LoadError::FileChanged { .. })
+        );
+        self.plugin_pulls.get_or_create(&outcome(not_fetched)).inc();
+        if !not_fetched {
+            self.plugin_verifications.get_or_create(&outcome(matches!(error, Some(LoadError::Trust(_))))).inc();
+        }
+    }
+
+    /// A plugin was asked.
+    pub fn plugin_asked<T>(&self, plugin: &str, call: &'static str, time: Duration, answer: &Result<T, CallError>) {
+        let (result, limit) = match answer {
+            Ok(_) => ("answered", None),
+            Err(CallError::Refused(_)) => ("refused", None),
+            Err(CallError::Trapped(_)) => ("crashed", None),
+            Err(CallError::TimedOut { .. }) => ("timeout", Some("time")),
+            Err(CallError::OutOfMemory { .. }) => ("out-of-memory", Some("memory")),
+            Err(CallError::AnswerRejected(_)) => ("answer-rejected", Some("answer")),
+            Err(CallError::Unavailable { .. }) => ("unavailable", None),
+        };
+        let plugin = plugin.to_owned();
+        if let Some(limit) = limit {
+            self.plugin_limits.get_or_create(&PluginLimit { plugin: plugin.clone(), limit }).inc();
+        }
+        // A plugin that is left alone was not called.
+        if result != "unavailable" {
+            self.plugin_call_duration.get_or_create(&OfPlugin { plugin: plugin.clone() }).observe(time.as_secs_f64());
+        }
+        self.plugin_calls.get_or_create(&PluginCall { plugin, call, result }).inc();
+    }
+
+    /// Everything as OpenMetrics text, which Prometheus reads.
+    ///
+    /// # Errors
+    /// Never in practice: a `String` takes any text.
+    pub fn text(&self, fleet: Fleet, plugins: &[PluginView], queue: usize) -> Result<String, std::fmt::Error> {
+        self.pending.set(fleet.pending.into());
+        self.in_flight.set(fleet.in_flight.into());
+        self.waiting_for_address.set(fleet.waiting_for_address.into());
+        self.verifying.set(fleet.verifying.into());
+        self.lost.set(fleet.lost.into());
+        let phases = [("New", fleet.new), ("InProgress", fleet.in_progress), ("Completed", fleet.completed), ("Failed", fleet.failed)];
+        for (phase, count) in phases {
+            self.jobs.get_or_create(&InPhase { phase }).set(count.into());
+        }
+        self.queue.set(i64::try_from(queue).unwrap_or(i64::MAX));
+        self.plugin_ready.clear();
+        for plugin in plugins {
+            self.plugin_ready.get_or_create(&OfPlugin { plugin: plugin.name.clone() }).set(i64::from(plugin.ready.is_ok()));
+        }
+        let mut written = String::new();
+        text::encode(&mut written, &self.registry)?;
+        Ok(written)
+    }
+}
+
+fn end(result: &DeviceResult) -> End {
+    let (end, otherwise) = match result.finish {
+        Finish::Completed => ("completed", if result.verified { "Verified" } else { "Unverified" }),
+        Finish::Failed => ("failed", "Failed"),
+        Finish::Skipped => ("skipped", "Skipped"),
+    };
+    End { end, reason: result.reason.map_or(otherwise, |reason| reason.name) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,82 @@
+//! Traces by OpenTelemetry's protocol, OTLP over HTTP, set up by its standard environment variables alone; without an endpoint
+//! there are none. Spans: the plan of a job, each step, each question to a plugin, each status write.
+
+use std::env;
+
+use opentelemetry::trace::TracerProvider;
+use opentelemetry_otlp::SpanExporter;
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::SdkTracerProvider;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::{Layer, Registry};
+
+/// Name under which the operator appears, unless the environment has another.
+const SERVICE: &str = "flashjob-operator";
+
+/// Spans on their way out.
+#[derive(Debug)]
+pub struct Traces(SdkTracerProvider);
+
+/// Why there are no traces.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot send traces as the variables OTEL_EXPORTER_OTLP_* ask for: {0}")]
+pub struct TracesError(#[from] opentelemetry_otlp::ExporterBuildError);
+
+type Spans = Box<dyn Layer<Registry> + Send + Sync>;
+
+/// Sets traces up where the environment asks for them.
+///
+/// # Errors
+/// The variables contradict each other, or ask for what is not built in (gRPC, compression).
+pub fn start() -> Result<Option<(Traces, Spans)>, TracesError> {
+    if !wanted(|name| env::var(name).ok()) {
+        return Ok(None);
+    }
+    let exporter = SpanExporter::builder().with_http().build()?;
+    let resource = Resource::builder();
+    let named = env::var_os("OTEL_SERVICE_NAME").is_some()
+        || env::var("OTEL_RESOURCE_ATTRIBUTES").is_ok_and(|attributes| attributes.contains("service.name="));
+    let resource = if named { resource } else { resource.with_service_name(SERVICE) };
+    let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build();
+    // Only our own: the exporter's requests would trace themselves without end.
+    let own = Targets::new().with_target("flashjob_operator", LevelFilter::DEBUG);
+    let spans = tracing_opentelemetry::layer().with_tracer(provider.tracer(SERVICE)).with_filter(own);
+    Ok(Some((Traces(provider), spans.boxed())))
+}
+
+impl Traces {
+    /// Sends what is left, for at most five seconds.
+    pub async fn end(self) {
+        let ended = tokio::task::spawn_blocking(move || self.0.shutdown()).await;
+        if let Ok(Err(error)) = ended {
+            tracing::warn!(%error, "the last traces could not be sent");
+        }
+    }
+}
+
+fn wanted(variable: impl Fn(&str) -> Option<String>) -> bool {
+    let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
+    let disabled = set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let elsewhere = set("OTEL_TRACES_EXPORTER").is_some_and(|value| value != "otlp");
+    let endpoint = set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| set("OTEL_EXPORTER_OTLP_ENDPOINT"));
+    endpoint.is_some() && !disabled && !elsewhere
+}
+
+#[cfg(test)]
+mod tests {
+    use super::wanted;
+
+    #[test]
+    fn traces_are_sent_only_where_an_endpoint_is_named_and_nothing_forbids_them() {
+        let with = |set: &[(&str, &str)]| wanted(|name| set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()));
+        let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");
+        assert!(!with(&[]));
+        assert!(!with(&[("OTEL_SERVICE_NAME", "a")]));
+        assert!(with(&[endpoint]));
+        assert!(with(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://collector:4318/v1/traces")]));
+        assert!(!with(&[endpoint, ("OTEL_SDK_DISABLED", "true")]));
+        assert!(!with(&[endpoint, ("OTEL_TRACES_EXPORTER", "none")]));
+        assert!(!with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "")]));
+    }
+}

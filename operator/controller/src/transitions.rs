@@ -1,0 +1,137 @@
+//! Says what became different between two stored statuses: what the log, the events and the metrics tell. Pure.
+
+use std::collections::HashMap;
+
+use flashjob_api::{DeviceStatus, FlashJobStatus, Phase, condition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use crate::plan::DeviceResult;
+
+/// What one status write changed.
+#[derive(Debug)]
+pub struct Transitions<'a> {
+    /// Devices that took up an attempt.
+    pub started: Vec<&'a DeviceStatus>,
+    /// Devices whose attempt failed and that are tried again; their record speaks of the next attempt.
+    pub retried: Vec<&'a DeviceStatus>,
+    /// Devices that got their result.
+    pub results: &'a [DeviceResult],
+    /// What happened to the job.
+    pub job: Vec<JobTransition<'a>>,
+}
+
+/// What happened to a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum JobTransition<'a> {
+    /// A run began.
+    Started(&'a str),
+    /// `suspend` holds back what has not started.
+    Suspended,
+    /// It no longer does.
+    Resumed,
+    /// Nothing moves: reason and message.
+    Stalled(&'a str, &'a str),
+    /// All is over, and well.
+    Completed(&'a str),
+    /// All is over, and something failed.
+    Failed(&'a str),
+}
+
+impl<'a> Transitions<'a> {
+    /// Compares what was stored before with what is stored now.
+    #[must_use]
+    pub fn between(before: &FlashJobStatus, after: &'a FlashJobStatus, results: &'a [DeviceResult]) -> Self {
+        let same_run = before.run == after.run;
+        let stood: HashMap<&str, &DeviceStatus> =
+            before.devices.iter().filter(|_| same_run).map(|device| (device.uid.as_str(), device)).collect();
+        let was = |device: &DeviceStatus| stood.get(device.uid.as_str()).copied();
+        let begins = |device: &&DeviceStatus| {
+            device.in_flight() && was(device).is_none_or(|known| !known.in_flight() || known.attempt != device.attempt)
+        };
+        let again = |device: &&DeviceStatus| was(device).is_some_and(|known| known.attempt < device.attempt) && device.reason.is_some();
+        Self {
+            started: after.devices.iter().filter(begins).collect(),
+            retried: after.devices.iter().filter(again).collect(),
+            results,
+            job: job(before, after),
+        }
+    }
+}
+
+fn job<'a>(before: &FlashJobStatus, after: &'a FlashJobStatus) -> Vec<JobTransition<'a>> {
+    let message = after.message.as_deref().unwrap_or_default();
+    let new_run = before.run != after.run;
+    let mut transitions = Vec::new();
+    if new_run {
+        transitions.push(JobTransition::Started(message));
+    }
+    match (holds(before, condition::SUSPENDED).is_some(), holds(after, condition::SUSPENDED).is_some()) {
+        (false, true) => transitions.push(JobTransition::Suspended),
+        (true, false) => transitions.push(JobTransition::Resumed),
+        _ => {}
+    }
+    if let Some(stalled) = holds(after, condition::STALLED)
+        && holds(before, condition::STALLED).is_none_or(|known| known.reason != stalled.reason)
+    {
+        transitions.push(JobTransition::Stalled(&stalled.reason, &stalled.message));
+    }
+    match after.phase {
+        Some(Phase::Completed) if new_run || before.phase != after.phase => transitions.push(JobTransition::Completed(message)),
+        Some(Phase::Failed) if new_run || before.phase != after.phase => transitions.push(JobTransition::Failed(message)),
+        _ => {}
+    }
+    transitions
+}
+
+fn holds<'a>(status: &'a FlashJobStatus, kind: &str) -> Option<&'a Condition> {
+    status.conditions.iter().find(|condition| condition.type_ == kind && condition.status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use flashjob_api::DeviceState;
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn status(devices: Vec<DeviceStatus>) -> FlashJobStatus {
+        FlashJobStatus { run: Some("run".into()), phase: Some(Phase::InProgress), devices, ..FlashJobStatus::default() }
+    }
+
+    fn device(attempt: u32, state: DeviceState) -> DeviceStatus {
+        let reason = (state == DeviceState::Pending && attempt > 1).then(|| "PodFailed".to_owned());
+        DeviceStatus { uid: "a".into(), attempt, state, reason, ..DeviceStatus::default() }
+    }
+
+    fn seen(before: Vec<DeviceStatus>, after: Vec<DeviceStatus>) -> (usize, usize) {
+        let (before, after) = (status(before), status(after));
+        let transitions = Transitions::between(&before, &after, &[]);
+        (transitions.started.len(), transitions.retried.len())
+    }
+
+    #[test]
+    fn an_attempt_starts_once_however_many_states_it_passes() {
+        assert_eq!(seen(vec![device(1, DeviceState::Pending)], vec![device(1, DeviceState::Exposing)]), (1, 0));
+        assert_eq!(seen(vec![device(1, DeviceState::Exposing)], vec![device(1, DeviceState::Flashing)]), (0, 0));
+        assert_eq!(seen(vec![device(1, DeviceState::Flashing)], vec![device(1, DeviceState::Verifying)]), (0, 0));
+    }
+
+    #[test]
+    fn a_failed_attempt_is_retried_once_and_the_next_one_starts_once() {
+        assert_eq!(seen(vec![device(1, DeviceState::Flashing)], vec![device(2, DeviceState::Pending)]), (0, 1));
+        assert_eq!(seen(vec![device(2, DeviceState::Pending)], vec![device(2, DeviceState::Pending)]), (0, 0));
+        assert_eq!(seen(vec![device(2, DeviceState::Pending)], vec![device(2, DeviceState::Flashing)]), (1, 0));
+    }
+
+    #[test]
+    fn a_job_is_told_of_when_it_begins_stalls_and_ends_and_not_in_between() {
+        let nothing = FlashJobStatus::default();
+        let mut stalled = status(Vec::new());
+        condition::set(&mut stalled.conditions, condition::STALLED, true, "PluginNotReady", "why", None, Timestamp::UNIX_EPOCH);
+        let over = FlashJobStatus { phase: Some(Phase::Completed), message: Some("1 of 1".into()), ..status(Vec::new()) };
+        assert_eq!(job(&nothing, &stalled), [JobTransition::Started(""), JobTransition::Stalled("PluginNotReady", "why")]);
+        assert_eq!(job(&stalled, &stalled), []);
+        assert_eq!(job(&stalled, &over), [JobTransition::Completed("1 of 1")]);
+        assert_eq!(job(&over, &over), []);
+    }
+}
