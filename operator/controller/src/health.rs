@@ -1,7 +1,8 @@
-//! Says over HTTP whether the process lives and whether its caches are filled.
+//! Says over HTTP whether the process lives, whether its caches are filled, and whether it leads.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::http::StatusCode;
@@ -15,10 +16,21 @@ use crate::operator::Operator;
 /// # Errors
 /// The address is taken.
 pub async fn serve(address: SocketAddr, operator: Arc<Operator>) -> std::io::Result<()> {
-    let ready = move || async move {
-        if operator.is_synced() { (StatusCode::OK, "ready") } else { (StatusCode::SERVICE_UNAVAILABLE, "the caches are being filled") }
+    let leadership = operator.leadership.clone();
+    let healthy = move || async move {
+        if leadership.is_alive(Instant::now()) {
+            (StatusCode::OK, "ok")
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "the election is stuck")
+        }
     };
-    let routes = Router::new().route("/healthz", get(|| async { "ok" })).route("/readyz", get(ready));
+    let ready = move || async move {
+        if !operator.is_synced() {
+            return (StatusCode::SERVICE_UNAVAILABLE, "the caches are being filled");
+        }
+        (StatusCode::OK, if operator.leadership.is_leading() { "leader" } else { "standby" })
+    };
+    let routes = Router::new().route("/healthz", get(healthy)).route("/readyz", get(ready));
     let listener = TcpListener::bind(address).await?;
     axum::serve(listener, routes).await
 }

@@ -1,6 +1,7 @@
 //! The loop: an event names a job; the job is observed and planned in one act; questions, steps and the status go their ways.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,10 +11,11 @@ use jiff::Timestamp;
 use kube::Client;
 use kube::runtime::scheduler::{ScheduleRequest, scheduler};
 
+use crate::leadership::Leadership;
 use crate::observed::{JobKey, Observed, whole_seconds};
 use crate::plan::{Plan, Step, plan};
 use crate::plugins::Plugins;
-use crate::watch::Kind;
+use crate::watch::{Kind, Watches};
 use crate::world::World;
 use crate::{apply, consult, report};
 
@@ -24,17 +26,23 @@ const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// The same where something does: enough to gather what happens in one moment.
 const URGENT_WRITE_INTERVAL: Duration = Duration::from_millis(100);
 
+/// A process that is alone leads well within this time, and need not list twice.
+const FIRST_ROUND: Duration = Duration::from_secs(1);
+
 /// The running operator.
 pub struct Operator {
     /// The API server.
     pub client: Client,
     /// The plugins.
     pub plugins: Plugins,
+    /// Whether this process is the one that acts.
+    pub leadership: Arc<Leadership>,
     /// Writes Kubernetes events.
     pub recorder: kube::runtime::events::Recorder,
     world: Mutex<World>,
     queue: mpsc::UnboundedSender<ScheduleRequest<JobKey>>,
     synced: Mutex<HashSet<Kind>>,
+    planning: AtomicBool,
 }
 
 /// The receiving end of [`Operator::look_at`].
@@ -43,9 +51,16 @@ pub type Queue = mpsc::UnboundedReceiver<ScheduleRequest<JobKey>>;
 impl Operator {
     /// Puts the operator together.
     #[must_use]
-    pub fn new(client: Client, world: World, plugins: Plugins, recorder: kube::runtime::events::Recorder) -> (Arc<Self>, Queue) {
+    pub fn new(
+        client: Client,
+        world: World,
+        plugins: Plugins,
+        leadership: Arc<Leadership>,
+        recorder: kube::runtime::events::Recorder,
+    ) -> (Arc<Self>, Queue) {
         let (queue, requests) = mpsc::unbounded();
-        let operator = Self { client, plugins, recorder, world: Mutex::new(world), queue, synced: Mutex::default() };
+        let (world, synced, planning) = (Mutex::new(world), Mutex::default(), AtomicBool::new(false));
+        let operator = Self { client, plugins, leadership, recorder, world, queue, synced, planning };
         (Arc::new(operator), requests)
     }
 
@@ -54,8 +69,11 @@ impl Operator {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at these jobs soon.
+    /// Looks at these jobs soon. A standby does not: it looks at all of them once it leads.
     pub fn look_at(&self, jobs: impl IntoIterator<Item = JobKey>) {
+        if !self.planning.load(Ordering::SeqCst) {
+            return;
+        }
         for job in jobs {
             self.look_at_in(job, Duration::ZERO);
         }
@@ -74,16 +92,33 @@ impl Operator {
         synced.insert(kind);
     }
 
+    /// The caches are filled anew.
+    pub fn forget_synced(&self) {
+        self.synced.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
     /// Whether all caches have had their first list.
     pub fn is_synced(&self) -> bool {
         self.synced.lock().unwrap_or_else(PoisonError::into_inner).len() == 4
     }
 
-    /// Works until the process ends.
-    pub async fn run(self: &Arc<Self>, requests: Queue) {
+    /// Keeps the caches warm until this process leads, and fills them afresh then: what the leader before did last is in no older list.
+    async fn stand_by(self: &Arc<Self>, watches: &mut Watches) {
+        if tokio::time::timeout(FIRST_ROUND, self.leadership.leads()).await.is_err() {
+            watches.restart(self).await;
+            tracing::info!("another operator leads, or the Lease is out of reach: standing by");
+            self.leadership.leads().await;
+        }
+        watches.restart(self).await;
         while !self.is_synced() {
             tokio::time::sleep(PLAN_INTERVAL).await;
         }
+    }
+
+    /// Stands by, then works until the process ends.
+    pub async fn run(self: &Arc<Self>, requests: Queue, mut watches: Watches) {
+        self.stand_by(&mut watches).await;
+        self.planning.store(true, Ordering::SeqCst);
         let jobs: Vec<JobKey> = {
             let mut world = self.world();
             world.lock_what_is_stored();
