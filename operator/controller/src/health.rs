@@ -28,7 +28,12 @@ pub async fn serve(address: SocketAddr, operator: Arc<Operator>) -> std::io::Res
         if !operator.is_synced() {
             return (StatusCode::SERVICE_UNAVAILABLE, "the caches are being filled");
         }
-        (StatusCode::OK, if operator.leadership.is_leading() { "leader" } else { "standby" })
+        let role = match (operator.leadership.is_leading(), operator.leadership.fence().is_open(Instant::now())) {
+            (false, _) => "standby",
+            (true, true) => "leader",
+            (true, false) => "leader, held back until its Lease is renewed",
+        };
+        (StatusCode::OK, role)
     };
     let routes = Router::new().route("/healthz", get(healthy)).route("/readyz", get(ready));
     let listener = TcpListener::bind(address).await?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flashjob_api::Phase;
-use flashjob_end_to_end::{LIMIT, apply, ended, job, nothing_left, uids};
+use flashjob_end_to_end::{LIMIT, apply, ended, job, nothing_left, status_where, uids};
 use flashjob_simulators::devices::Behaviour;
 use flashjob_testbed::process::eventually;
 use flashjob_testbed::{Options, Signal, Testbed};
@@ -15,15 +15,16 @@ const AT_ONCE: Duration = Duration::from_secs(6);
 
 const DEVICES: usize = 16;
 
-async fn testbed_with_two_operators() -> anyhow::Result<Testbed> {
+async fn testbed_with(operators: usize) -> anyhow::Result<Testbed> {
     let devices = vec![format!("esp32:thermo:0.1.0={DEVICES}")];
     let mut testbed = Testbed::start(&Options { devices, addresses: 4, ..Options::default() }).await?;
     for index in 0..DEVICES {
         testbed.fleet.behave(&format!("esp32-{index}"), &Behaviour { transfer_ms: 1000, ..Behaviour::default() }).await?;
     }
-    assert_eq!((testbed.start_operator().await?, testbed.start_operator().await?), (0, 1));
-    takes_the_role(&testbed, 0, "leader", LIMIT).await?;
-    takes_the_role(&testbed, 1, "standby", LIMIT).await?;
+    for index in 0..operators {
+        assert_eq!(testbed.start_operator().await?, index);
+        takes_the_role(&testbed, index, if index == 0 { "leader" } else { "standby" }, LIMIT).await?;
+    }
     Ok(testbed)
 }
 
@@ -63,7 +64,7 @@ fn changes(testbed: &Testbed, operator: &str, since: Timestamp) -> anyhow::Resul
 
 #[tokio::test]
 async fn a_leader_that_is_told_to_end_hands_over_at_once_and_one_that_is_killed_when_its_lease_is_over() -> anyhow::Result<()> {
-    let mut testbed = testbed_with_two_operators().await?;
+    let mut testbed = testbed_with(2).await?;
     let all = uids(&testbed, "esp32", DEVICES).await?;
     apply(&testbed, &job("handed-over", &all, json!({}))).await?;
     flashed(&testbed, 2).await?;
@@ -92,7 +93,7 @@ async fn a_leader_that_is_told_to_end_hands_over_at_once_and_one_that_is_killed_
 
 #[tokio::test]
 async fn a_leader_stopped_past_its_lease_changes_nothing_when_it_goes_on() -> anyhow::Result<()> {
-    let mut testbed = testbed_with_two_operators().await?;
+    let mut testbed = testbed_with(2).await?;
     let all = uids(&testbed, "esp32", DEVICES).await?;
     apply(&testbed, &job("stopped", &all, json!({}))).await?;
     flashed(&testbed, 2).await?;
@@ -110,5 +111,18 @@ async fn a_leader_stopped_past_its_lease_changes_nothing_when_it_goes_on() -> an
     every_device_was_flashed_once(&testbed, "stopped").await?;
     assert_eq!(changes(&testbed, "operator-0", goes_on)?, Vec::<Value>::new());
     assert!(!changes(&testbed, "operator-1", goes_on)?.is_empty(), "the new leader worked meanwhile");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_leader_that_nobody_replaced_goes_on_after_an_api_server_is_back() -> anyhow::Result<()> {
+    let mut testbed = testbed_with(1).await?;
+    testbed.control_plane.stop_api_server().await?;
+    takes_the_role(&testbed, 0, "leader, held back until its Lease is renewed", LIMIT).await?;
+    testbed.control_plane.start_api_server().await?;
+    takes_the_role(&testbed, 0, "leader", LIMIT).await?;
+    let all = uids(&testbed, "esp32", 1).await?;
+    apply(&testbed, &job("suspended", &all, json!({"suspend": true}))).await?;
+    status_where(&testbed, "suspended", "it is looked after", |status| status.observed_generation.is_some()).await?;
     Ok(())
 }

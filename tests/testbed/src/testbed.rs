@@ -175,7 +175,7 @@ impl Testbed {
         tokio::time::timeout(limit, replica.process.wait()).await.context("the operator does not end")?
     }
 
-    /// What one operator says of itself: `leader` or `standby`; nothing while it does not answer or is not ready.
+    /// What one operator says of itself, `leader` or `standby` and maybe why it is held back; nothing while it does not answer or is not ready.
     ///
     /// # Errors
     /// It was never started, or has ended.

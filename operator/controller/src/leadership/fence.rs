@@ -98,6 +98,12 @@ impl Fence {
         self.gate().ending = true;
     }
 
+    /// Whether changing requests may leave.
+    #[must_use]
+    pub fn is_open(&self, now: Instant) -> bool {
+        self.check(now).is_ok()
+    }
+
     /// Waits until no request of ours can take effect any more.
     pub async fn rest(&self) {
         while !self.is_at_rest(Instant::now()) {
