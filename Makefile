@@ -3,6 +3,7 @@
 DEVICES ?= 12
 ADDRESSES ?= 4
 CONFIG ?= deploy/samples/operator-config.yaml
+NAMESPACE ?= flashjob-system
 CACHE ?= $(CURDIR)/target/plugin-cache
 
 .PHONY: help demo demo-up demo-down test lint deny generate build plugins install uninstall run check-tools
@@ -48,5 +49,6 @@ install: ## Install the CustomResourceDefinitions into the current cluster.
 uninstall: ## Remove the CustomResourceDefinitions from the current cluster, and all FlashJobs with them.
 	kubectl delete --ignore-not-found -f deploy/crds
 
-run: build ## Run the operator on this machine against the current kubeconfig: make run CONFIG=my-config.yaml.
-	target/debug/flashjob-operator --config $(CONFIG) --cache $(CACHE)
+run: build ## Run the operator on this machine against the current kubeconfig: make run CONFIG=my-config.yaml. Beside a deployed one it stands by.
+	kubectl get namespace $(NAMESPACE) >/dev/null || kubectl create namespace $(NAMESPACE)
+	target/debug/flashjob-operator --config $(CONFIG) --cache $(CACHE) --namespace $(NAMESPACE)

@@ -10,6 +10,7 @@
 //! - [`observed`] is the snapshot of one job that [`world::World::observe`] takes.
 //! - [`plan`] decides; pure. [`make`] turns a plugin's answer into a Pod and a Service; pure.
 //! - [`consult`] asks plugins, [`apply`] asks the API server, [`report`] writes the status; each has the job looked at again.
+//! - [`leadership`] sees to it that one process of several does all this.
 //! - [`operator`] is the loop that ties them, [`plugins`] loads what [`config`] names.
 //! - Seen from outside: [`transitions`] says what a status write changed; [`events`], [`metrics`] and [`logs`] tell it;
 //!   [`traces`] show how long things take; [`health`] serves what is asked for.
@@ -20,6 +21,7 @@ pub mod config;
 pub mod consult;
 pub mod events;
 pub mod health;
+pub mod leadership;
 pub mod logs;
 pub mod make;
 pub mod metrics;

@@ -1,6 +1,7 @@
 //! The loop: an event names a job; the job is observed and planned in one act; questions, steps and the status go their ways.
 
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -10,11 +11,12 @@ use jiff::Timestamp;
 use kube::Client;
 use kube::runtime::scheduler::{ScheduleRequest, scheduler};
 
+use crate::leadership::Leadership;
 use crate::metrics::{Fleet, Metrics};
 use crate::observed::{JobKey, Observed, whole_seconds};
 use crate::plan::{Plan, Step, plan};
 use crate::plugins::Plugins;
-use crate::watch::Kind;
+use crate::watch::{Kind, Watches};
 use crate::world::World;
 use crate::{apply, consult, report};
 
@@ -25,12 +27,17 @@ const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// The same where something does: enough to gather what happens in one moment.
 const URGENT_WRITE_INTERVAL: Duration = Duration::from_millis(100);
 
+/// A process that is alone leads well within this time, and need not list twice.
+const FIRST_ROUND: Duration = Duration::from_secs(1);
+
 /// The running operator.
 pub struct Operator {
     /// The API server.
     pub client: Client,
     /// The plugins.
     pub plugins: Plugins,
+    /// Whether this process is the one that acts.
+    pub leadership: Arc<Leadership>,
     /// Writes Kubernetes events.
     pub recorder: kube::runtime::events::Recorder,
     /// Counts what happens.
@@ -40,6 +47,7 @@ pub struct Operator {
     synced: Mutex<HashSet<Kind>>,
     /// Jobs that wait to be planned; only counted.
     waiting: Mutex<HashSet<JobKey>>,
+    planning: AtomicBool,
 }
 
 /// The receiving end of [`Operator::look_at`].
@@ -52,12 +60,13 @@ impl Operator {
         client: Client,
         world: World,
         plugins: Plugins,
+        leadership: Arc<Leadership>,
         recorder: kube::runtime::events::Recorder,
         metrics: Arc<Metrics>,
     ) -> (Arc<Self>, Queue) {
         let (queue, requests) = mpsc::unbounded();
-        let (synced, waiting) = (Mutex::default(), Mutex::default());
-        let operator = Self { client, plugins, recorder, metrics, world: Mutex::new(world), queue, synced, waiting };
+        let (world, synced, waiting, planning) = (Mutex::new(world), Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        let operator = Self { client, plugins, leadership, recorder, metrics, world, queue, synced, waiting, planning };
         (Arc::new(operator), requests)
     }
 
@@ -66,8 +75,11 @@ impl Operator {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at these jobs soon.
+    /// Looks at these jobs soon. A standby does not: it looks at all of them once it leads.
     pub fn look_at(&self, jobs: impl IntoIterator<Item = JobKey>) {
+        if !self.planning.load(Ordering::SeqCst) {
+            return;
+        }
         for job in jobs {
             self.look_at_in(job, Duration::ZERO);
         }
@@ -87,6 +99,11 @@ impl Operator {
     pub fn synced(&self, kind: Kind) {
         let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
         synced.insert(kind);
+    }
+
+    /// The caches are filled anew.
+    pub fn forget_synced(&self) {
+        self.synced.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// Whether all caches have had their first list.
@@ -113,11 +130,23 @@ impl Operator {
         self.metrics.text(fleet, &plugins, waiting)
     }
 
-    /// Works until the process ends.
-    pub async fn run(self: &Arc<Self>, requests: Queue) {
+    /// Keeps the caches warm until this process leads, and fills them afresh then: what the leader before did last is in no older list.
+    async fn stand_by(self: &Arc<Self>, watches: &mut Watches) {
+        if tokio::time::timeout(FIRST_ROUND, self.leadership.leads()).await.is_err() {
+            watches.restart(self).await;
+            tracing::info!("another operator leads, or the Lease is out of reach: standing by");
+            self.leadership.leads().await;
+        }
+        watches.restart(self).await;
         while !self.is_synced() {
             tokio::time::sleep(PLAN_INTERVAL).await;
         }
+    }
+
+    /// Stands by, then works until the process ends.
+    pub async fn run(self: &Arc<Self>, requests: Queue, mut watches: Watches) {
+        self.stand_by(&mut watches).await;
+        self.planning.store(true, Ordering::SeqCst);
         let jobs: Vec<JobKey> = {
             let mut world = self.world();
             world.lock_what_is_stored();

@@ -72,7 +72,10 @@ pub fn start(operator: &Arc<Operator>, config: &OperatorConfig, host: &Host, nam
         tokio::spawn(async move { keep_loading(&operator, &host, &plugin, secret, &namespace).await });
     }
     let (operator, names) = (operator.clone(), config.plugins.iter().map(|plugin| plugin.name.clone()).collect());
-    tokio::spawn(async move { remove_stale(&operator.client, names).await });
+    tokio::spawn(async move {
+        operator.leadership.leads().await;
+        remove_stale(&operator.client, names).await;
+    });
 }
 
 async fn keep_loading(operator: &Arc<Operator>, host: &Host, plugin: &PluginConfig, secret: Option<(String, String)>, namespace: &str) {
@@ -94,6 +97,14 @@ async fn keep_loading(operator: &Arc<Operator>, host: &Host, plugin: &PluginConf
             Err(error) => tracing::warn!(plugin = source.name, error, "the plugin cannot be loaded"),
         }
         publish(operator, plugin, &loaded);
+        if !operator.leadership.is_leading() {
+            // A standby has its plugins at hand, and leaves it to the leader to write. What failed is tried again there too.
+            let shown_later = tokio::time::timeout(if ready { Duration::MAX } else { pause }, operator.leadership.leads());
+            if shown_later.await.is_err() {
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                continue;
+            }
+        }
         if let Err(error) = show(&operator.client, plugin, &loaded).await {
             tracing::warn!(plugin = source.name, %error, "the DevicePlugin object cannot be written");
         } else if ready {

@@ -1,19 +1,29 @@
 //! Puts the operator together and runs it until it is told to end.
 
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::time::Duration;
 
 use flashjob_plugin_host::{Host, HostSettings};
-use kube::Config;
 use kube::client::ClientBuilder;
 use kube::runtime::events::{Recorder, Reporter};
+use kube::{Client, Config};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::{JoinError, JoinHandle};
 
 use crate::arguments::Arguments;
+use crate::leadership::Leadership;
+use crate::leadership::election::{Election, LostLease};
 use crate::metrics::Metrics;
 use crate::operator::Operator;
 use crate::plugins::{self, Plugins};
+use crate::watch::Watches;
 use crate::world::{Rules, World};
-use crate::{config, health, logs, watch};
+use crate::{config, health, logs};
+
+/// Within this time everything is at rest and the Lease given back; Kubernetes kills after 30 s.
+const END_LIMIT: Duration = Duration::from_secs(15);
 
 /// Why the operator ends.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +43,15 @@ pub enum RunError {
     /// Signals cannot be listened to.
     #[error("cannot listen to signals: {0}")]
     Signals(#[from] std::io::Error),
+    /// The name of this process cannot be sent.
+    #[error("POD_NAME or the host's name has characters that no header may have: {0}")]
+    Identity(#[from] http::header::InvalidHeaderValue),
+    /// Another operator leads.
+    #[error(transparent)]
+    LostLease(#[from] LostLease),
+    /// The election broke.
+    #[error("the election broke: {0}")]
+    Election(#[from] JoinError),
 }
 
 /// Runs until SIGINT or SIGTERM.
@@ -47,10 +66,15 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         end_with_stdin();
     }
     let config = config::read(&arguments.config)?;
-    let kube_config = Config::infer().await?;
+    let mut kube_config = Config::infer().await?;
     let namespace = arguments.namespace.clone().unwrap_or_else(|| kube_config.default_namespace.clone());
+    let identity = identity();
+    // The API server's audit log then tells which replica did what.
+    let agent = format!("flashjob-operator/{} ({identity})", env!("CARGO_PKG_VERSION"));
+    kube_config.headers.push((http::header::USER_AGENT, agent.parse()?));
+    let leadership = if arguments.leader_election { Leadership::standby() } else { Leadership::alone() };
     let metrics = Arc::new(Metrics::default());
-    let client = ClientBuilder::try_from(kube_config)?.with_layer(&metrics.requests).build();
+    let client = ClientBuilder::try_from(kube_config.clone())?.with_layer(leadership.fence()).with_layer(&metrics.requests).build();
     let host = Host::new(HostSettings {
         cache: arguments.cache.clone(),
         limits: config.limits,
@@ -62,22 +86,46 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     let world = World::new(plugins::views(&config), rules);
     let recorder =
         Recorder::new(client.clone(), Reporter { controller: "flashjob-operator".to_owned(), instance: std::env::var("POD_NAME").ok() });
-    let (operator, queue) = Operator::new(client.clone(), world, Plugins::default(), recorder, metrics);
-    watch::start(&client, arguments.watch_namespace.as_deref(), &operator);
+    let (operator, queue) = Operator::new(client.clone(), world, Plugins::default(), leadership.clone(), recorder, metrics);
+    let watches = Watches::new(client, arguments.watch_namespace.clone());
     plugins::start(&operator, &config, &host, &namespace);
     let health = health::serve(arguments.health_address, operator.clone());
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
+    let (stop, stopped) = oneshot::channel();
+    let duration = Duration::from_secs(arguments.lease_duration_seconds.into());
+    // A client of its own: no request that waits for another delays a renewal, and the fence does not hold it back.
+    let election = Election::new(Client::try_from(kube_config)?, &namespace, identity, duration, leadership.clone());
+    let mut election: JoinHandle<Result<(), LostLease>> =
+        if arguments.leader_election { tokio::spawn(election.run(stopped)) } else { tokio::spawn(unled(stopped)) };
     tokio::select! {
-        () = operator.run(queue) => {}
+        () = operator.run(queue, watches) => {}
         served = health => served?,
+        ended = &mut election => return Ok(ended??),
         _ = terminated.recv() => tracing::info!("SIGTERM: ending"),
         _ = interrupted.recv() => tracing::info!("SIGINT: ending"),
     }
+    // Nothing is planned any more. What is under way finishes, then the Lease is given back.
+    leadership.fence().refuse_new();
+    drop(stop);
+    let ended = tokio::time::timeout(END_LIMIT, election).await;
     if let Some(traces) = traces {
         traces.end().await;
     }
+    ended.map_or(Ok(()), |ended| Ok(ended??))
+}
+
+/// Stands in for the election where there is none.
+async fn unled(stopped: oneshot::Receiver<()>) -> Result<(), LostLease> {
+    let _ = stopped.await;
     Ok(())
+}
+
+/// A name that no other process has or will have, so that none takes another's Lease for its own.
+fn identity() -> String {
+    let name = std::env::var("POD_NAME").ok().or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
+    let random = RandomState::new().hash_one(std::process::id());
+    format!("{}_{random:016x}", name.as_deref().map_or("flashjob-operator", str::trim))
 }
 
 /// Ends this process when its standard input ends: whoever started it holds the other end, and is gone then.

@@ -15,6 +15,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
+use tokio::task::JoinSet;
 
 use crate::observed::{Instance, Job, JobKey, Pod, Service, whole_seconds};
 use crate::operator::Operator;
@@ -22,13 +23,46 @@ use crate::operator::Operator;
 /// Objects of a flash Pod carry both labels, ours and the Go operator's alike.
 const FLASH_LABELS: &str = "app,uuid";
 
-/// Starts all watches. Each says on `synced` when its first list is in.
-pub fn start(client: &Client, namespace: Option<&str>, operator: &Arc<Operator>) {
-    spawn(api::<DeserializeGuard<FlashJob>>(client, namespace), watcher::Config::default(), operator, Kind::Job);
-    spawn(api::<DeserializeGuard<akri::Instance>>(client, namespace), watcher::Config::default(), operator, Kind::Instance);
-    let labelled = || watcher::Config::default().labels(FLASH_LABELS);
-    spawn(api::<DeserializeGuard<core::Pod>>(client, namespace), labelled(), operator, Kind::Pod);
-    spawn(api::<DeserializeGuard<core::Service>>(client, namespace), labelled(), operator, Kind::Service);
+/// The watches of a cluster, or of one namespace.
+pub struct Watches {
+    client: Client,
+    namespace: Option<String>,
+    running: JoinSet<()>,
+}
+
+impl Watches {
+    /// None runs yet.
+    #[must_use]
+    pub fn new(client: Client, namespace: Option<String>) -> Self {
+        Self { client, namespace, running: JoinSet::new() }
+    }
+
+    /// Starts all watches, in place of those that run: each lists afresh, as of now, and says on `synced` when its list is in. What is
+    /// in the caches stays, and is put right.
+    pub async fn restart(&mut self, operator: &Arc<Operator>) {
+        self.running.shutdown().await;
+        operator.forget_synced();
+        let plain = watcher::Config::default;
+        let labelled = || watcher::Config::default().labels(FLASH_LABELS);
+        self.spawn::<FlashJob>(plain(), operator, Kind::Job);
+        self.spawn::<akri::Instance>(plain(), operator, Kind::Instance);
+        self.spawn::<core::Pod>(labelled(), operator, Kind::Pod);
+        self.spawn::<core::Service>(labelled(), operator, Kind::Service);
+    }
+
+    fn spawn<K>(&mut self, config: watcher::Config, operator: &Arc<Operator>, kind: Kind)
+    where
+        K: Resource<Scope = kube::core::NamespaceResourceScope> + Trim + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
+    {
+        let api: Api<DeserializeGuard<K>> = match &self.namespace {
+            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
+            None => Api::all(self.client.clone()),
+        };
+        let operator = operator.clone();
+        let events = watcher::watcher(api, config).default_backoff();
+        self.running.spawn(async move { follow(events, &operator, kind).await });
+    }
 }
 
 /// The kinds that are watched.
@@ -68,28 +102,6 @@ enum Trimmed {
     Service(Service),
     /// Not ours, or not to be decoded.
     Nothing,
-}
-
-fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
-where
-    K: Resource<Scope = kube::core::NamespaceResourceScope>,
-    K::DynamicType: Default,
-{
-    match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    }
-}
-
-fn spawn<K>(api: Api<DeserializeGuard<K>>, config: watcher::Config, operator: &Arc<Operator>, kind: Kind)
-where
-    K: Resource + Trim + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-    K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
-    DeserializeGuard<K>: Resource<DynamicType = K::DynamicType>,
-{
-    let operator = operator.clone();
-    let events = watcher::watcher(api, config).default_backoff();
-    tokio::spawn(async move { follow(events, &operator, kind).await });
 }
 
 async fn follow<K: Trim + Resource>(

@@ -10,4 +10,5 @@ pub mod registry;
 pub mod testbed;
 
 pub use fleet::Fleet;
+pub use rustix::process::Signal;
 pub use testbed::{Options, Testbed};

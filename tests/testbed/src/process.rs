@@ -55,6 +55,20 @@ impl Process {
         self.child.kill().await.with_context(|| format!("cannot kill {}", self.name))
     }
 
+    /// Waits until it has ended.
+    ///
+    /// # Errors
+    /// It could not be waited for.
+    pub async fn wait(&mut self) -> anyhow::Result<std::process::ExitStatus> {
+        // Not the child's own wait, which closes its standard input and thereby ends it.
+        loop {
+            match self.child.try_wait()? {
+                Some(status) => return Ok(status),
+                None => tokio::time::sleep(Duration::from_millis(20)).await,
+            }
+        }
+    }
+
     /// Its process id, while it runs.
     #[must_use]
     pub fn id(&self) -> Option<u32> {

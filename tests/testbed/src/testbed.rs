@@ -14,6 +14,7 @@ use kube::api::{Api, ListParams, Patch, PatchParams};
 use kube::core::DynamicObject;
 use kube::discovery::ApiResource;
 use kube::{Client, ResourceExt};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::process::Command;
@@ -55,6 +56,15 @@ impl Default for Options {
     }
 }
 
+/// Seconds that a replica's Lease lasts here: long enough for a busy machine, and not much to wait for after a crash.
+const LEASE_SECONDS: &str = "10";
+
+/// One operator of several.
+struct Replica {
+    process: Process,
+    health: String,
+}
+
 /// A whole world on loopback.
 pub struct Testbed {
     /// The cluster.
@@ -67,7 +77,7 @@ pub struct Testbed {
     pub fleet: Fleet,
     /// The operator's configuration; written when the operator starts.
     pub config: Value,
-    operator: Option<Process>,
+    replicas: Vec<Option<Replica>>,
     _simulators: Vec<Process>,
     folder: TempDir,
 }
@@ -92,7 +102,7 @@ impl Testbed {
         let config = publish(&client, &registry, options, &authority).await?;
         let simulators = Simulators { folder: folder.path(), kubeconfig: &control_plane.kubeconfig };
         let (fleet, simulators) = simulators.start(options, &registry, &authority).await?;
-        let testbed = Self { client, control_plane, registry, fleet, config, operator: None, _simulators: simulators, folder };
+        let testbed = Self { client, control_plane, registry, fleet, config, replicas: Vec::new(), _simulators: simulators, folder };
         testbed.wait_for_instances().await?;
         Ok(testbed)
     }
@@ -103,41 +113,78 @@ impl Testbed {
         self.folder.path()
     }
 
-    /// Starts the operator, and waits until it is ready.
+    /// Starts an operator, beside those that run, and waits until it is ready, be it as leader or as standby. Returns its index, which
+    /// is the lowest that no running one has; a later one of that index has its cache too.
     ///
     /// # Errors
     /// It does not become ready.
-    pub async fn start_operator(&mut self) -> anyhow::Result<()> {
+    pub async fn start_operator(&mut self) -> anyhow::Result<usize> {
         let config = self.folder.path().join("config.yaml");
         std::fs::write(&config, serde_json::to_vec_pretty(&self.config)?)?;
+        let index = self.replicas.iter().position(Option::is_none).unwrap_or(self.replicas.len());
         let health = format!("127.0.0.1:{}", free_port()?);
+        let cache = self.folder.path().join(if index == 0 { "cache".to_owned() } else { format!("cache-{index}") });
         let mut command = Command::new(sibling("flashjob-operator")?);
-        command.arg("--config").arg(&config).arg("--cache").arg(self.folder.path().join("cache")).arg("--exit-with-stdin");
-        command.args(["--health-address", &health]).env("KUBECONFIG", &self.control_plane.operator_kubeconfig);
-        let mut process = Process::start("operator", command, self.folder.path())?;
-        let http = reqwest::Client::builder().no_proxy().build()?;
-        let url = format!("http://{health}/readyz");
-        let ready = eventually("the operator is ready", Duration::from_secs(60), || {
-            let (ended, request) = (process.check(), http.get(&url).send());
+        command.arg("--config").arg(&config).arg("--cache").arg(cache).arg("--exit-with-stdin");
+        command.args(["--health-address", &health, "--lease-duration-seconds", LEASE_SECONDS]);
+        command.env("KUBECONFIG", &self.control_plane.operator_kubeconfig).env("POD_NAME", format!("operator-{index}"));
+        let name = if index == 0 { "operator".to_owned() } else { format!("operator-{index}") };
+        let mut process = Process::start(&name, command, self.folder.path())?;
+        eventually("the operator is ready", Duration::from_secs(60), || {
+            let (ended, role) = (process.check(), role(&health));
             async move {
                 ended?;
-                Ok(request.await.ok().filter(|answer| answer.status().is_success()))
+                Ok(role.await)
             }
-        });
-        ready.await?;
-        self.operator = Some(process);
+        })
+        .await?;
+        self.replicas.resize_with(self.replicas.len().max(index + 1), || None);
+        self.replicas[index] = Some(Replica { process, health });
+        Ok(index)
+    }
+
+    /// Kills every operator with SIGKILL.
+    ///
+    /// # Errors
+    /// One could not be killed.
+    pub async fn kill_operator(&mut self) -> anyhow::Result<()> {
+        for replica in &mut self.replicas {
+            if let Some(mut replica) = replica.take() {
+                replica.process.kill().await?;
+            }
+        }
         Ok(())
     }
 
-    /// Kills the operator with SIGKILL.
+    /// Sends a signal to one operator: TERM, KILL, STOP, CONT.
     ///
     /// # Errors
-    /// It could not be killed.
-    pub async fn kill_operator(&mut self) -> anyhow::Result<()> {
-        match self.operator.take() {
-            Some(mut operator) => operator.kill().await,
-            None => Ok(()),
-        }
+    /// It does not run.
+    pub fn signal_operator(&self, index: usize, signal: Signal) -> anyhow::Result<()> {
+        let id = self.replica(index)?.process.id().context("the operator has ended")?;
+        let id = Pid::from_raw(i32::try_from(id)?).context("no process id")?;
+        Ok(kill_process(id, signal)?)
+    }
+
+    /// Waits until one operator has ended, and returns how.
+    ///
+    /// # Errors
+    /// It goes on.
+    pub async fn operator_ended(&mut self, index: usize, limit: Duration) -> anyhow::Result<std::process::ExitStatus> {
+        let mut replica = self.replicas.get_mut(index).and_then(Option::take).context("no such operator")?;
+        tokio::time::timeout(limit, replica.process.wait()).await.context("the operator does not end")?
+    }
+
+    /// What one operator says of itself, `leader` or `standby` and maybe why it is held back; nothing while it does not answer or is not ready.
+    ///
+    /// # Errors
+    /// It was never started, or has ended.
+    pub async fn role(&self, index: usize) -> anyhow::Result<Option<String>> {
+        Ok(role(&self.replica(index)?.health).await)
+    }
+
+    fn replica(&self, index: usize) -> anyhow::Result<&Replica> {
+        self.replicas.get(index).and_then(Option::as_ref).context("no such operator")
     }
 
     /// The devices with the uids of their Instances.
@@ -160,6 +207,13 @@ impl Testbed {
         };
         eventually("every device has its Instance", Duration::from_secs(60), all).await
     }
+}
+
+/// Asks an operator's health address.
+async fn role(health: &str) -> Option<String> {
+    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build().ok()?;
+    let answer = http.get(format!("http://{health}/readyz")).send().await.ok()?;
+    answer.error_for_status().ok()?.text().await.ok()
 }
 
 async fn install_crds(client: &Client) -> anyhow::Result<()> {

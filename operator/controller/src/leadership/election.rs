@@ -1,0 +1,319 @@
+//! Takes the Lease, renews it, and gives it back. In: the Lease, asked for and written through a client of its own, which the fence
+//! does not hold up. Out: until when it is ours, for the fence; that it is ours, for [`Leadership`]. Does I/O.
+//!
+//! It is written here because the crate kube-lease-manager gives no fence its instant: it tells only whether it leads, renews shortly
+//! before the end, reckons with the clocks of other machines (`renewTime` against its own time of day), and renews without the
+//! version that it read, so that a late renewal can lengthen another's Lease. Here a standby counts from when it saw the Lease
+//! change last, on its own clock; the holder counts from before it sent the request; and every write names the version it replaces.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use kube::api::{ObjectMeta, PostParams};
+use kube::{Api, Client};
+use tokio::sync::oneshot;
+
+use super::{Leadership, fence};
+
+/// The Lease, in the operator's own namespace; deploy/rbac names it too.
+pub const LEASE: &str = "flashjob-operator";
+/// The holder renews this often.
+const RENEW_INTERVAL: Duration = Duration::from_secs(2);
+/// A standby looks this often, and a holder that could not renew tries again.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// One request about the Lease is waited for no longer.
+const ANSWER_LIMIT: Duration = Duration::from_secs(3);
+/// Requests that are under way at the end are waited for no longer.
+const REST_LIMIT: Duration = Duration::from_secs(11);
+
+/// The Lease is another's, after it was ours. Nothing that this process believes of the cluster holds any more.
+#[derive(Debug, thiserror::Error)]
+#[error("the Lease {LEASE} is held by {holder} now: this operator ends, to start afresh as a standby")]
+pub struct LostLease {
+    /// Who has it.
+    pub holder: String,
+}
+
+/// Why a request about the Lease failed; it is made again.
+#[derive(Debug, thiserror::Error)]
+enum LeaseError {
+    #[error(transparent)]
+    Request(#[from] kube::Error),
+    #[error("the API server did not answer within {} s", ANSWER_LIMIT.as_secs())]
+    NoAnswer,
+}
+
+impl LeaseError {
+    fn code(&self) -> Option<u16> {
+        match self {
+            Self::Request(kube::Error::Api(status)) => Some(status.code),
+            _ => None,
+        }
+    }
+}
+
+/// One process that stands for election.
+pub struct Election {
+    leases: Api<Lease>,
+    identity: String,
+    duration: Duration,
+    leadership: Arc<Leadership>,
+    sight: Sight,
+}
+
+impl Election {
+    /// `identity` is never used again by another process; `duration` is in whole seconds.
+    #[must_use]
+    pub fn new(client: Client, namespace: &str, identity: String, duration: Duration, leadership: Arc<Leadership>) -> Self {
+        Self { leases: Api::namespaced(client, namespace), identity, duration, leadership, sight: Sight::default() }
+    }
+
+    /// Stands for election and leads until `stop` fires or is dropped, then gives the Lease back once nothing is under way.
+    ///
+    /// # Errors
+    /// The Lease was taken by another.
+    pub async fn run(mut self, mut stop: oneshot::Receiver<()>) -> Result<(), LostLease> {
+        let mut held = None;
+        loop {
+            self.leadership.note_round(Instant::now());
+            let pause = match held.take() {
+                None => {
+                    held = self.take().await;
+                    if held.is_some() { RENEW_INTERVAL } else { LOOK_INTERVAL }
+                }
+                Some(lease) => {
+                    let (lease, pause) = self.renew(lease).await?;
+                    held = Some(lease);
+                    pause
+                }
+            };
+            tokio::select! {
+                _ = &mut stop => break,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        if let Some(lease) = held {
+            self.give_back(lease).await;
+        }
+        Ok(())
+    }
+
+    /// Takes the Lease, if it is free.
+    async fn take(&mut self) -> Option<Lease> {
+        let found = match limited(self.leases.get_opt(LEASE)).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "the Lease cannot be read");
+                return None;
+            }
+        };
+        if !self.sight.is_free(found.as_ref(), &self.identity, self.duration, Instant::now()) {
+            return None;
+        }
+        match self.write(taken(found.unwrap_or_default(), &self.identity, self.duration)).await {
+            Ok(lease) => {
+                tracing::info!(identity = self.identity, "the Lease is taken");
+                self.leadership.lead();
+                Some(lease)
+            }
+            // Another was quicker.
+            Err(error) if error.code() == Some(409) => None,
+            Err(error) => {
+                tracing::warn!(%error, "the Lease cannot be taken");
+                None
+            }
+        }
+    }
+
+    /// Renews the Lease. That it ran out meanwhile is no loss so long as nobody else wrote it: the fence was shut, and opens again.
+    async fn renew(&self, lease: Lease) -> Result<(Lease, Duration), LostLease> {
+        match self.write(renewed(lease.clone())).await {
+            Ok(renewed) => return Ok((renewed, RENEW_INTERVAL)),
+            Err(error) if matches!(error.code(), Some(404 | 409)) => {}
+            Err(error) => {
+                tracing::warn!(%error, "the Lease cannot be renewed");
+                return Ok((lease, LOOK_INTERVAL));
+            }
+        }
+        // Written by somebody: by ourselves, in a request whose answer did not come; or by another.
+        match limited(self.leases.get_opt(LEASE)).await {
+            Ok(Some(found)) if holder(&found) == Some(&self.identity) => Ok((found, Duration::ZERO)),
+            Ok(Some(found)) => {
+                self.leadership.fence().shut_now();
+                Err(LostLease { holder: holder(&found).unwrap_or("nobody").to_owned() })
+            }
+            Ok(None) => {
+                tracing::warn!("the Lease was deleted and is made anew");
+                let anew = self.write(taken(Lease::default(), &self.identity, self.duration)).await;
+                Ok((anew.unwrap_or(lease), LOOK_INTERVAL))
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the Lease cannot be read");
+                Ok((lease, LOOK_INTERVAL))
+            }
+        }
+    }
+
+    /// Makes the Lease free for the next, unless a request of ours may still take effect: then it runs out by itself.
+    async fn give_back(&self, lease: Lease) {
+        let fence = self.leadership.fence();
+        fence.refuse_new();
+        if tokio::time::timeout(REST_LIMIT, fence.rest()).await.is_err() {
+            tracing::warn!("requests are still under way: the Lease is not given back, and runs out by itself");
+            return;
+        }
+        fence.shut_now();
+        let resource = given_back(lease);
+        match limited(self.leases.replace(LEASE, &PostParams::default(), &resource)).await {
+            Ok(_) => tracing::info!("the Lease is given back"),
+            Err(error) => tracing::warn!(%error, "the Lease cannot be given back, and runs out by itself"),
+        }
+    }
+
+    /// Creates or replaces the Lease as ours, and opens the fence for the time that was certain when the request was sent.
+    async fn write(&self, lease: Lease) -> Result<Lease, LeaseError> {
+        let sent = Instant::now();
+        let stored = match lease.metadata.resource_version {
+            None => limited(self.leases.create(&PostParams::default(), &lease)).await?,
+            Some(_) => limited(self.leases.replace(LEASE, &PostParams::default(), &lease)).await?,
+        };
+        self.leadership.fence().hold_until(sent + self.duration);
+        Ok(stored)
+    }
+}
+
+async fn limited<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, LeaseError> {
+    match tokio::time::timeout(ANSWER_LIMIT, request).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(LeaseError::NoAnswer),
+    }
+}
+
+fn holder(lease: &Lease) -> Option<&str> {
+    lease.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
+}
+
+/// The Lease as ours, in place of the one found.
+fn taken(mut lease: Lease, identity: &str, duration: Duration) -> Lease {
+    let now = Some(MicroTime(Timestamp::now()));
+    lease.metadata = ObjectMeta { name: Some(LEASE.to_owned()), ..lease.metadata };
+    let spec = lease.spec.get_or_insert_default();
+    let transitions = spec.lease_transitions.map_or(0, |transitions| transitions.saturating_add(1));
+    *spec = LeaseSpec {
+        holder_identity: Some(identity.to_owned()),
+        lease_duration_seconds: i32::try_from(duration.as_secs()).ok(),
+        acquire_time: now.clone(),
+        renew_time: now,
+        lease_transitions: Some(transitions),
+        ..LeaseSpec::default()
+    };
+    lease
+}
+
+fn renewed(mut lease: Lease) -> Lease {
+    lease.spec.get_or_insert_default().renew_time = Some(MicroTime(Timestamp::now()));
+    lease
+}
+
+fn given_back(mut lease: Lease) -> Lease {
+    let spec = lease.spec.get_or_insert_default();
+    spec.holder_identity = None;
+    spec.renew_time = Some(MicroTime(Timestamp::now()));
+    lease
+}
+
+/// How a standby saw the Lease last.
+#[derive(Debug, Default)]
+struct Sight {
+    last: Option<Seen>,
+}
+
+#[derive(Debug)]
+struct Seen {
+    version: String,
+    since: Instant,
+    lasts: Duration,
+}
+
+impl Sight {
+    /// Whether the Lease may be taken: nobody has it, or whoever has it did not renew it for all its time while we looked on.
+    fn is_free(&mut self, found: Option<&Lease>, identity: &str, default: Duration, now: Instant) -> bool {
+        if let Some(lease) = found {
+            match holder(lease) {
+                None => return true,
+                // We took it, and did not get the answer.
+                Some(holder) if holder == identity => return true,
+                Some(_) => self.note(lease, default, now),
+            }
+        }
+        // Of a Lease that was deleted the holder may still be at work.
+        self.last.as_ref().is_none_or(|seen| now.duration_since(seen.since) >= seen.lasts)
+    }
+
+    fn note(&mut self, lease: &Lease, default: Duration, now: Instant) {
+        let version = lease.metadata.resource_version.clone().unwrap_or_default();
+        if self.last.as_ref().is_some_and(|seen| seen.version == version) {
+            return;
+        }
+        let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds).and_then(|seconds| u64::try_from(seconds).ok());
+        let lasts = seconds.map_or(default, Duration::from_secs).max(fence::MARGIN);
+        self.last = Some(Seen { version, since: now, lasts });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const DURATION: Duration = Duration::from_secs(15);
+
+    fn lease(holder: Option<&str>, version: &str, seconds: i32) -> Lease {
+        let spec = LeaseSpec { holder_identity: holder.map(str::to_owned), lease_duration_seconds: Some(seconds), ..LeaseSpec::default() };
+        let metadata = ObjectMeta { resource_version: Some(version.to_owned()), ..ObjectMeta::default() };
+        Lease { metadata, spec: Some(spec) }
+    }
+
+    #[test]
+    fn a_lease_that_nobody_has_is_free_at_once() {
+        let now = Instant::now();
+        let free = |found: Option<Lease>| Sight::default().is_free(found.as_ref(), "me", DURATION, now);
+        assert!(free(None));
+        assert!(free(Some(lease(None, "1", 15))));
+        assert!(free(Some(lease(Some(""), "1", 15))));
+        assert!(free(Some(lease(Some("me"), "1", 15))));
+        assert!(!free(Some(lease(Some("other"), "1", 15))));
+    }
+
+    #[test]
+    fn the_lease_of_another_is_waited_out_from_its_last_change_and_for_the_time_that_it_names() {
+        let (mut sight, begin) = (Sight::default(), Instant::now());
+        let mut free = |version: &str, now| sight.is_free(Some(&lease(Some("other"), version, 20)), "me", DURATION, now);
+        assert!(!free("1", begin));
+        assert!(!free("1", begin + 19 * SECOND));
+        assert!(!free("2", begin + 20 * SECOND), "it was renewed");
+        assert!(!free("2", begin + 39 * SECOND));
+        assert!(free("2", begin + 40 * SECOND));
+    }
+
+    #[test]
+    fn a_lease_that_is_deleted_under_its_holder_is_waited_out_too() {
+        let (mut sight, begin) = (Sight::default(), Instant::now());
+        assert!(!sight.is_free(Some(&lease(Some("other"), "1", 15)), "me", DURATION, begin));
+        assert!(!sight.is_free(None, "me", DURATION, begin + 14 * SECOND));
+        assert!(sight.is_free(None, "me", DURATION, begin + 15 * SECOND));
+    }
+
+    #[test]
+    fn what_is_written_names_the_version_that_it_replaces() {
+        let found = lease(Some("other"), "7", 20);
+        let ours = taken(found, "me", DURATION);
+        assert_eq!((holder(&ours), ours.metadata.resource_version.as_deref()), (Some("me"), Some("7")));
+        assert_eq!(renewed(ours.clone()).metadata.resource_version.as_deref(), Some("7"));
+        let free = given_back(ours);
+        assert_eq!((holder(&free), free.metadata.resource_version.as_deref()), (None, Some("7")));
+    }
+}
