@@ -93,7 +93,10 @@ impl<'a> Draft<'a> {
     /// A Pod of another attempt that may be at work on the device: another run's, the Go operator's, or one that nobody expected.
     pub fn pod_in_the_way(&self, uid: &str) -> Option<&'a Arc<Pod>> {
         let now = self.now();
-        let known = |pod: &Pod| pod.overdue_at().is_some_and(|at| at <= now) && pod.run.as_deref() == Some(&self.spec.run);
+        let attempt = self.records.get(uid).map_or(1, |record| record.attempt);
+        // Its time is over, and its attempt has been given up.
+        let over = |pod: &Pod| pod.gone.is_some() || pod.overdue_at().is_some_and(|at| at <= now);
+        let known = |pod: &Pod| over(pod) && pod.run.as_deref() == Some(&self.spec.run) && pod.attempt.is_some_and(|of| of < attempt);
         let unexpected =
             |pod: &Pod| pod.gone.is_none() && pod.run.as_deref() == Some(&self.spec.run) && self.observed.stored(uid).is_none();
         let mut pods = self.pods_of.get(uid)?.iter();

@@ -43,6 +43,11 @@ pub enum Event {
     ServiceGone(Box<Service>),
 }
 
+/// The external address that a Pod was given.
+pub fn address(pod: &Pod) -> Option<String> {
+    pod.spec.as_ref()?.containers[0].args.as_ref()?.first().cloned()
+}
+
 /// How an attempt will go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -88,7 +93,8 @@ pub struct Cluster {
     pub fates: HashMap<String, Fate>,
     pub addresses: usize,
     pub created: HashMap<String, u32>,
-    pub perfect: bool,
+    /// Attempts that ended without success: address, device and when.
+    pub unflashed: Vec<(String, usize, Timestamp)>,
     attach_failures: usize,
 }
 
@@ -107,7 +113,7 @@ impl Cluster {
             fates: HashMap::new(),
             addresses,
             created: HashMap::new(),
-            perfect: false,
+            unflashed: Vec::new(),
             attach_failures: 3,
         }
     }
@@ -155,9 +161,6 @@ impl Cluster {
     }
 
     fn choose_fate(&mut self) -> Fate {
-        if self.perfect {
-            return Fate::Updates;
-        }
         match self.dice.below(20) {
             0 | 1 => Fate::Fails,
             2 => Fate::Pretends,
@@ -242,6 +245,10 @@ impl Cluster {
     }
 
     fn end(&mut self, name: &str, code: i32, reason: &str) {
+        if let Some(pod) = self.pods.get(name).filter(|_| code != 0) {
+            let device = self.device_of(&pod.labels()[label::UUID]);
+            self.unflashed.extend(address(pod).map(|address| (address, device, self.now)));
+        }
         let phase = if code == 0 { "Succeeded" } else { "Failed" };
         let terminated = json!({"exitCode": code, "finishedAt": self.now.to_string()});
         let status = json!({"phase": phase, "reason": reason, "containerStatuses": [{

@@ -11,7 +11,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 
 use super::fixture;
-use super::model::{Cluster, Event};
+use super::model::{Cluster, Event, address};
 use crate::make::{annotation, label};
 use crate::observed::{Built, Instance, Job, Pod, Question, Refusal, Service, after};
 use crate::plan::{Plan, Step, plan};
@@ -34,10 +34,15 @@ enum Request {
     Status(Arc<Job>, Box<FlashJobStatus>),
 }
 
+const LOUD: bool = false;
+
 pub struct Simulation {
     pub cluster: Cluster,
     pub world: World,
     faults: Faults,
+    may_crash: bool,
+    /// Whether nobody but the operator removes Pods, Services and jobs.
+    undisturbed: bool,
     requests: Vec<Request>,
     due: BTreeSet<String>,
     wake: HashMap<String, Timestamp>,
@@ -45,8 +50,6 @@ pub struct Simulation {
     most: HashMap<String, usize>,
     /// Results that were stored, by job, run and uid; a uid that left the list is new when it comes back.
     stored: HashSet<(String, String, String)>,
-    /// Who called last on an address: device, when its attempt ended, whether it was flashed.
-    on_address: HashMap<String, String>,
     pub steps: usize,
 }
 
@@ -56,12 +59,13 @@ impl Simulation {
             cluster,
             world: fixture::world(),
             faults,
+            may_crash: faults.crashes > 0,
+            undisturbed: faults.pods + faults.services + faults.specs == 0,
             requests: Vec::new(),
             due: BTreeSet::new(),
             wake: HashMap::new(),
             most: HashMap::new(),
             stored: HashSet::new(),
-            on_address: HashMap::new(),
             steps: 0,
         };
         simulation.restart();
@@ -70,6 +74,9 @@ impl Simulation {
 
     /// A new process, and a fresh list of everything.
     pub fn restart(&mut self) {
+        if LOUD {
+            println!("CRASH");
+        }
         self.requests.clear();
         self.cluster.events.iter_mut().for_each(std::collections::VecDeque::clear);
         self.world = fixture::world();
@@ -140,6 +147,19 @@ impl Simulation {
 
     fn deliver(&mut self, kind: usize) -> bool {
         let Some(event) = self.cluster.events[kind].pop_front() else { return false };
+        if LOUD {
+            match &event {
+                Event::Pod(p) => println!(
+                    "  event pod {} {:?} del={}",
+                    p.name_any(),
+                    p.status.as_ref().and_then(|s| s.phase.clone()),
+                    p.metadata.deletion_timestamp.is_some()
+                ),
+                Event::PodGone(p) => println!("  event podgone {}", p.name_any()),
+                Event::Job(j) => println!("  event job {} rv {:?}", j.name_any(), j.metadata.resource_version),
+                _ => {}
+            }
+        }
         let now = self.cluster.now;
         let world = &mut self.world;
         match event {
@@ -195,6 +215,22 @@ impl Simulation {
         if self.world.set_holds(&key, made.holds.clone()) {
             self.due.extend(self.world.waiting_jobs().into_iter().map(|job| job.name));
         }
+        if LOUD {
+            println!(
+                "{} plan {name}: {:?} wake {:?} q{} status {:?} {:?} holds {:?}",
+                self.cluster.now,
+                made.steps.iter().map(Step::key).collect::<Vec<_>>(),
+                made.wake_at,
+                made.questions.len(),
+                made.status.as_ref().and_then(|s| s.message.clone()),
+                made.status.as_ref().map(|s| s
+                    .devices
+                    .iter()
+                    .map(|d| format!("{} {:?} a{} {:?} nb{:?}", d.uid, d.state, d.attempt, d.reason, d.not_before.as_ref().map(|t| t.0)))
+                    .collect::<Vec<_>>()),
+                made.holds.len()
+            );
+        }
         self.wake.remove(&name);
         made.wake_at.map(|at| self.wake.insert(name.clone(), at));
         let memory = self.world.memory.entry(key).or_default();
@@ -222,6 +258,15 @@ impl Simulation {
         let at = self.cluster.dice.below(self.requests.len());
         let request = self.requests.swap_remove(at);
         let fails = self.cluster.dice.percent(self.faults.requests);
+        if LOUD {
+            println!(
+                "  answer {} fails={fails}",
+                match &request {
+                    Request::Step(_, s) => s.key(),
+                    Request::Status(j, _) => format!("status {} at {}", j.key.name, j.resource_version),
+                }
+            );
+        }
         let arrives = !fails || self.cluster.dice.percent(50);
         let job = match &request {
             Request::Step(job, _) | Request::Status(job, _) => job.clone(),
@@ -372,7 +417,15 @@ impl Simulation {
             1 if self.faults.pods > 0 => {
                 let Some(pod) = pod else { return };
                 self.faults.pods -= 1;
-                match self.cluster.dice.below(4) {
+                let kind = self.cluster.dice.below(4);
+                if self.may_crash && matches!(kind, 1 | 2) && !self.is_stored_flashing(&pod) {
+                    // Nobody can know of a Pod that vanished before anything was stored of it, when the operator dies too.
+                    return;
+                }
+                if LOUD {
+                    println!("POD FAULT {kind} {pod}");
+                }
+                match kind {
                     0 => drop(self.cluster.delete_pod(&pod)),
                     1 => self.cluster.remove_pod(&pod),
                     2 => self.cluster.lose_node(&pod),
@@ -397,6 +450,12 @@ impl Simulation {
             }
             _ => {}
         }
+    }
+
+    fn is_stored_flashing(&self, pod: &str) -> bool {
+        let devices = self.cluster.jobs.values().filter_map(|job| job.status.as_ref()).flat_map(|status| &status.devices);
+        let mut devices = devices.filter(|device| device.pod.as_deref() == Some(pod));
+        devices.any(|device| device.state == DeviceState::Flashing)
     }
 
     fn change_a_spec(&mut self) {
@@ -471,7 +530,14 @@ impl Simulation {
         let (uid, run) = (pod.labels()[label::UUID].clone(), pod.labels()[label::RUN].clone());
         let known = self.stored.contains(&(job.to_owned(), run, uid.clone()));
         assert!(!known || self.cluster.pods.contains_key(&pod.name_any()), "device {uid} has a stored result and starts again");
-        self.on_address.insert(pod.name_any(), uid);
+        let (device, now) = (self.cluster.device_of(&uid), self.cluster.now);
+        let address = address(pod);
+        let mut late = self
+            .cluster
+            .unflashed
+            .iter()
+            .filter(|(of, other, at)| Some(of) == address.as_ref() && *other != device && after(*at, 60) > now);
+        assert!(!self.undisturbed || late.next().is_none(), "a late callback would reach the next device's Pod");
     }
 
     fn check_status(&self, name: &str, job: &Job, made: &Plan) {
