@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::fixture;
-use super::model::{Cluster, Device};
+use super::model::{Cluster, Device, Fate};
 use super::simulation::{Faults, Simulation};
 use crate::make::label;
 use crate::observed::Identity;
@@ -93,7 +93,8 @@ impl Scenario {
             cluster.put_job(fixture::job(&format!("job-{number}"), &named, &self.spec()));
         }
         if self.moved {
-            cluster.create_pod(fixture::pod_of_the_go_operator("job-0", "device-0", "10.0.0.0"));
+            let pod = cluster.create_pod(fixture::pod_of_the_go_operator("job-0", "device-0", "10.0.0.0")).expect("created");
+            cluster.fates.insert(pod.uid().expect("a uid"), Fate::Updates);
         }
         cluster
     }
