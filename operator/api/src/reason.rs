@@ -55,6 +55,7 @@ reasons! {
     POD_LOST = "PodLost", Attempt, "The Pod vanished before its end was seen; the device stays locked until its deadline has passed.", "Find out who removes Pods, or which node was lost.";
     IMAGE_UNAVAILABLE = "ImageUnavailable", Attempt, "The flash Pod's image could not be pulled for 120 s.", "Check the image reference and podOverrides.imagePullSecrets.";
     UNSCHEDULABLE = "Unschedulable", Attempt, "No node took the Pod for 120 s.", "`kubectl describe pod` says why; check podOverrides and the cluster's capacity.";
+    DEVICE_NOT_ATTACHED = "DeviceNotAttached", Waits, "The node could not attach the device to the Pod, as its last use was not released yet; the attempt does not count.", "Nothing; if it stays, `kubectl describe node` shows who holds the device.";
     PLUGIN_FAILED = "PluginFailed", Attempt, "The plugin broke or ran over a limit while it was asked.", "The message names the limit; `kubectl describe deviceplugin`, and tell the plugin's author.";
     POD_REFUSED = "PodRefused", Failed, "The API server refuses the Pod as invalid (or, as a failed attempt, for quota or Pod Security).", "The message is the API server's own.";
     SERVICE_REFUSED = "ServiceRefused", Failed, "The API server refuses the Service as invalid (or, as a failed attempt, for quota).", "The message is the API server's own.";

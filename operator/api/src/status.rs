@@ -137,6 +137,9 @@ pub struct DeviceStatus {
     /// The current attempt, from 1.
     #[serde(default)]
     pub attempt: u32,
+    /// Attempts that came to nothing before the device was touched; they do not count toward backoffLimitPerDevice.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub uncounted: u32,
     /// The device waits until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Time>,
@@ -192,6 +195,11 @@ impl DeviceStatus {
     pub fn holds_since(&self) -> Option<Timestamp> {
         self.since.as_ref().map(|time| time.0)
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// The Go operator also wrote `Running`; a phase we do not know reads as none.

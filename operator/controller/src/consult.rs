@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use flashjob_plugin_host::types::{FlashPod, Request};
 use flashjob_plugin_host::{CallError, Digest, Plugin};
+use jiff::Timestamp;
 
-use crate::observed::{Built, JobKey, Question};
+use crate::observed::{Built, JobKey, Question, whole_seconds};
 use crate::operator::Operator;
 
 /// Asks, remembers, and has the job looked at again.
@@ -18,17 +19,21 @@ pub async fn consult(operator: Arc<Operator>, job: JobKey, question: Question) {
                 Some(loaded) => build(&operator, &job, &plugin, &loaded, &request).await,
                 None => Err(CallError::Unavailable { left: Duration::from_secs(1) }),
             };
-            remember_built(&operator, &job, attempt, plugin, digest, answer)
+            remember_built(&operator, &job, &request.device.uid, attempt, plugin, digest, answer)
         }
         Question::Judge { pod_uid, plugin, digest, request, outcome } => {
             let answer = match operator.plugins.get(&plugin, &digest) {
                 Some(loaded) => ask(&operator, &job, &plugin, "judge", loaded.judge(&request, &outcome)).await,
                 None => Err(CallError::Unavailable { left: Duration::from_secs(1) }),
             };
-            let mut world = operator.world();
-            let memory = world.memory.entry(job.clone()).or_default();
-            memory.answers.judged.insert(pod_uid, Arc::new(answer));
-            Duration::ZERO
+            match answer {
+                Err(CallError::Unavailable { left }) => pause(&operator, &job, &plugin, left),
+                answer => {
+                    let mut world = operator.world();
+                    world.memory.entry(job.clone()).or_default().answers_mut().judged.insert(pod_uid, Arc::new(answer));
+                    Duration::ZERO
+                }
+            }
         }
     };
     if !again.is_zero() {
@@ -64,17 +69,29 @@ async fn ask<T>(
 fn remember_built(
     operator: &Operator,
     job: &JobKey,
+    device: &str,
     attempt: String,
     plugin: String,
     digest: Digest,
     answer: Result<FlashPod, CallError>,
 ) -> Duration {
     if let Err(CallError::Unavailable { left }) = &answer {
-        tracing::warn!(%job, plugin, seconds = left.as_secs(), "the plugin broke several times in a row and is not asked for a while");
-        return *left + Duration::from_millis(10);
+        return pause(operator, job, &plugin, *left);
     }
     let mut world = operator.world();
     let memory = world.memory.entry(job.clone()).or_default();
-    memory.answers.built.insert(attempt, Arc::new(Built { plugin, digest, pod: answer }));
+    let built = Built { attempt, plugin, digest, pod: answer };
+    memory.answers_mut().built.insert(device.to_owned(), Arc::new(built));
     Duration::ZERO
+}
+
+/// The plugin is out of service for a while; until then its devices wait, and the job says so.
+fn pause(operator: &Operator, job: &JobKey, plugin: &str, left: Duration) -> Duration {
+    tracing::warn!(%job, plugin, seconds = left.as_secs(), "the plugin broke several times in a row and is not asked for a while");
+    let until = whole_seconds(Timestamp::now()).checked_add(left).unwrap_or(Timestamp::MAX);
+    let mut world = operator.world();
+    world.memory.entry(job.clone()).or_default().answers_mut().out_of_service.insert(plugin.to_owned(), until);
+    drop(world);
+    operator.look_at([job.clone()]);
+    left + Duration::from_millis(10)
 }

@@ -84,7 +84,13 @@ impl World {
         self.locks.set(key, Vec::new());
         self.waiting.remove(key);
         if let Some(pods) = self.pods.get_mut(key) {
-            pods.retain(|_, pod| pod.gone.is_none());
+            let locks = &mut self.locks;
+            pods.retain(|_, pod| {
+                if pod.gone.is_some() {
+                    locks.forget_pod(&pod.uid);
+                }
+                pod.gone.is_none()
+            });
         }
     }
 
@@ -115,12 +121,16 @@ impl World {
     pub fn lose_pod(&mut self, job: &JobKey, name: &str, uid: &str, now: Timestamp) {
         let Some(pods) = self.pods.get_mut(job) else { return };
         let Some(pod) = pods.get(name).filter(|pod| pod.uid == uid) else { return };
-        if pod.ended.is_some() || !self.jobs.contains_key(job) {
+        let ended = pod.ended.is_some();
+        if ended || !self.jobs.contains_key(job) {
             self.locks.forget_pod(uid);
+        }
+        if !self.jobs.contains_key(job) {
             pods.remove(name);
         } else if pod.gone.is_none() {
+            // One whose end was seen is kept too: its outcome may not be stored yet.
             let mut pod = Pod::clone(pod);
-            pod.gone = Some(Gone { last_seen: now, confirmed: false });
+            pod.gone = Some(Gone { last_seen: now, confirmed: ended });
             pods.insert(name.to_owned(), Arc::new(pod));
         }
     }
@@ -215,10 +225,8 @@ impl World {
             let in_flight = job.status.devices.iter().filter(|device| device.in_flight());
             let holds = in_flight.flat_map(|device| {
                 let seen = self.devices.follow(&job, &device.uid, Some(device));
-                let overriding = job.spec.as_ref().ok().and_then(|spec| spec.host_endpoint.as_deref());
-                let of_instance = seen.map(|instance| instance.identities(overriding));
-                let of_record = device.host_endpoint.as_deref().map(|endpoint| vec![Identity::endpoint(endpoint)]);
-                of_instance.or(of_record).unwrap_or_default().into_iter().map(|identity| (identity, device.uid.clone()))
+                let identities = job.identities(device, seen.map(AsRef::as_ref));
+                identities.into_iter().map(|identity| (identity, device.uid.clone()))
             });
             let holds = holds.collect();
             self.locks.set(&key, holds);
@@ -263,7 +271,7 @@ impl World {
                 devices.entry(uid.clone()).or_insert(sighting);
             }
         }
-        memory.note(&pods, &services, &devices, now);
+        memory.note(&job, &pods, &services, &devices, now);
         if holders.is_empty() {
             self.waiting.remove(key);
         } else {
@@ -279,7 +287,8 @@ impl World {
             addresses_in_use: self.addresses > 0,
             plugins: self.plugins.clone(),
             answers: memory.answers.clone(),
-            slots_in_making: memory.in_making.values().filter_map(|pod| pod.slot.clone()).collect(),
+            making: memory.in_making.values().map(|pod| (pod.name.clone(), pod.slot.clone())).collect(),
+            slot_uses: memory.slot_uses.clone(),
             refusals: memory.refusals(now),
             periods: self.rules.periods,
             pod_policy: self.rules.pod_policy.clone(),
@@ -295,10 +304,11 @@ impl World {
         let locks = &mut self.locks;
         pods.retain(|_, pod| {
             let Some(gone) = &pod.gone else { return true };
-            let expired = gone.confirmed && (!pod.may_run() || after(gone.last_seen, pod.may_run_seconds) < now);
-            let record = job.stored.get(&pod.device).map(|index| &job.status.devices[*index]);
-            let current =
-                record.is_some_and(|record| Some(record.attempt) == pod.attempt && record.state != flashjob_api::DeviceState::Pending);
+            let expired = gone.confirmed && (!pod.may_run() || after(gone.last_seen, pod.may_run_seconds) <= now);
+            let record = job.record(&pod.device);
+            let current = pod.run.is_some()
+                && pod.run == job.status.run
+                && record.is_some_and(|record| Some(record.attempt) == pod.attempt && record.state != flashjob_api::DeviceState::Verifying);
             let keep = !expired || current;
             if !keep {
                 locks.forget_pod(&pod.uid);
@@ -310,7 +320,7 @@ impl World {
 
 /// Finds the device of a uid.
 fn sight(devices: &Devices, namespaces: &Namespaces, job: &Job, uid: &str, memory: &mut Memory, now: Timestamp) -> Sighting {
-    let record = job.stored.get(uid).map(|index| &job.status.devices[*index]);
+    let record = job.record(uid);
     match devices.follow(job, uid, record) {
         Some(instance) if namespaces.allow(&job.key.namespace, &instance.namespace) => {
             memory.missing_since.remove(uid);
@@ -332,8 +342,7 @@ fn forbid_foreign_override(sightings: &mut HashMap<String, Sighting>, devices: &
 
 /// Stands for a Pod that status names and nobody has seen: it may have run, on a node that may still run it.
 fn unseen_pod(job: &Job, name: &str, device: &str) -> Pod {
-    let record = job.stored.get(device).map(|index| &job.status.devices[*index]);
-    let endpoint = record.and_then(|record| record.host_endpoint.as_deref());
+    let record = job.record(device);
     let timeout = job.spec.as_ref().map_or(900, |spec| spec.device_timeout_seconds);
     Pod {
         job: job.key.clone(),
@@ -346,11 +355,12 @@ fn unseen_pod(job: &Job, name: &str, device: &str) -> Pod {
         attempt: record.map(|record| record.attempt),
         slot: Some(crate::make::slot(name).to_owned()),
         plugin: None,
-        identities: endpoint.map(Identity::endpoint).into_iter().collect(),
+        identities: record.map(|record| job.identities(record, None)).unwrap_or_default(),
         deleting: false,
         scheduled: true,
         waiting: None,
         ended: None,
+        runs_since: None,
         may_run_seconds: timeout.saturating_add(crate::make::GRACE_SECONDS),
         gone: None,
     }

@@ -99,11 +99,15 @@ impl Instance {
         !self.nodes.is_empty() && (endpoint.is_some() || self.endpoint().is_some() || self.bus_path().is_some())
     }
 
-    /// All that must be locked to flash this device, the overriding endpoint included.
+    /// All that must be locked to flash this device: what makes it one device, the overriding endpoint, and the Instance itself,
+    /// so that a device which gets another endpoint while it is flashed stays locked.
     #[must_use]
     pub fn identities(&self, endpoint: Option<&str>) -> Vec<Identity> {
-        let own = self.identity.clone();
-        let overriding = endpoint.map(Identity::endpoint).filter(|identity| *identity != own);
-        std::iter::once(own).chain(overriding).collect()
+        let overriding = endpoint.map(Identity::endpoint);
+        let mut identities = vec![self.identity.clone(), Identity::instance(&self.namespace, &self.name)];
+        identities.extend(overriding);
+        identities.sort();
+        identities.dedup();
+        identities
     }
 }

@@ -3,9 +3,11 @@
 use std::collections::HashMap;
 use std::fmt;
 
-use flashjob_api::{DeviceState, EffectiveSpec, FINALIZER, FlashJob, FlashJobStatus};
+use flashjob_api::{DeviceState, DeviceStatus, EffectiveSpec, FINALIZER, FlashJob, FlashJobStatus};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::{Identity, Instance};
 
 /// Namespace and name of a FlashJob.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -96,6 +98,27 @@ impl Job {
             results: results(&status),
             status,
         }
+    }
+}
+
+impl Job {
+    /// The stored record of a device without a result.
+    #[must_use]
+    pub fn record(&self, uid: &str) -> Option<&DeviceStatus> {
+        self.stored.get(uid).map(|index| &self.status.devices[*index])
+    }
+
+    /// All that a begun attempt locks: what its record says, and what Akri knows of the device now.
+    #[must_use]
+    pub fn identities(&self, record: &DeviceStatus, instance: Option<&Instance>) -> Vec<Identity> {
+        let overriding = self.spec.as_ref().ok().and_then(|spec| spec.host_endpoint.as_deref());
+        let stored = record.host_endpoint.as_deref().map(Identity::endpoint);
+        let named = record.name.as_deref().map(|name| Identity::instance(&self.key.namespace, name));
+        let mut identities: Vec<Identity> = instance.map(|instance| instance.identities(overriding)).unwrap_or_default();
+        identities.extend(stored.into_iter().chain(named));
+        identities.sort();
+        identities.dedup();
+        identities
     }
 }
 

@@ -32,16 +32,16 @@ pub struct Observed {
     pub job: Arc<Job>,
     /// What Akri knows of the job's devices, by uid of the spec.
     pub devices: HashMap<String, Sighting>,
-    /// The job's Pods, and those that vanished before their end was seen.
+    /// The job's Pods, and those that vanished before their outcome was stored; sorted by name.
     pub pods: Vec<Arc<Pod>>,
-    /// The job's Services.
+    /// The job's Services, sorted by name.
     pub services: Vec<Arc<Service>>,
     /// Services that have no Pod any more, and since when.
-    pub idle_services: HashMap<String, Timestamp>,
+    pub idle_services: Arc<HashMap<String, Timestamp>>,
     /// Pods that cannot get on, by name: since when they are seen so.
-    pub stuck_pods: HashMap<String, Timestamp>,
+    pub stuck_pods: Arc<HashMap<String, Timestamp>>,
     /// Devices whose Instance is there but reaches nothing, since when, by uid.
-    pub unreachable: HashMap<String, Timestamp>,
+    pub unreachable: Arc<HashMap<String, Timestamp>>,
     /// Who holds a device that this job wants: by identity.
     pub holders: HashMap<Identity, Holder>,
     /// Whether any flash Service in the installation has held an address of late.
@@ -49,15 +49,28 @@ pub struct Observed {
     /// The plugins of this installation.
     pub plugins: Arc<Vec<PluginView>>,
     /// What plugins answered to this job's earlier questions.
-    pub answers: Answers,
-    /// Slots of Pods that are being created and not seen yet.
-    pub slots_in_making: Vec<String>,
+    pub answers: Arc<Answers>,
+    /// Pods that are being created and may be there already: the slot of each, by name.
+    pub making: HashMap<String, Option<String>>,
+    /// Which attempt used the slot of a pooled Service last.
+    pub slot_uses: Arc<HashMap<String, SlotUse>>,
     /// What the API server refused of this job, by object name.
-    pub refusals: HashMap<String, Refusal>,
+    pub refusals: Arc<HashMap<String, Refusal>>,
     /// How long things are waited for.
     pub periods: Periods,
     /// What flash Pods may be given.
     pub pod_policy: Arc<PodPolicy>,
+}
+
+/// An attempt whose Pod had the slot of a pooled Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotUse {
+    /// The device.
+    pub device: String,
+    /// The attempt.
+    pub attempt: Option<u32>,
+    /// When its Pod was seen last.
+    pub last_seen: Timestamp,
 }
 
 /// What Akri knows of one uid.
@@ -113,6 +126,8 @@ pub struct ReadyPlugin {
 /// What a plugin said about one attempt.
 #[derive(Clone, Debug)]
 pub struct Built {
+    /// Name of the attempt.
+    pub attempt: String,
     /// The plugin.
     pub plugin: String,
     /// The digest that answered.
@@ -124,10 +139,12 @@ pub struct Built {
 /// Remembered answers. A plugin is asked once for an attempt and once for an ended Pod.
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
-    /// By attempt name.
+    /// By the device's uid: what was said of its current attempt.
     pub built: HashMap<String, Arc<Built>>,
     /// By Pod uid.
     pub judged: HashMap<String, Arc<Result<Verdict, CallError>>>,
+    /// Plugins that broke several times in a row, by name: until when they are not asked.
+    pub out_of_service: HashMap<String, Timestamp>,
 }
 
 /// A question to a plugin.
@@ -183,19 +200,21 @@ impl Observed {
     /// The stored record of a device.
     #[must_use]
     pub fn stored(&self, uid: &str) -> Option<&DeviceStatus> {
-        self.job.stored.get(uid).map(|index| &self.job.status.devices[*index])
+        self.job.record(uid)
     }
 
     /// The job's Pod of that name.
     #[must_use]
     pub fn pod(&self, name: &str) -> Option<&Arc<Pod>> {
-        self.pods.iter().find(|pod| pod.name == name)
+        let found = self.pods.binary_search_by(|pod| pod.name.as_str().cmp(name));
+        found.ok().map(|index| &self.pods[index])
     }
 
     /// The job's Service of that name.
     #[must_use]
     pub fn service(&self, name: &str) -> Option<&Arc<Service>> {
-        self.services.iter().find(|service| service.name == name)
+        let found = self.services.binary_search_by(|service| service.name.as_str().cmp(name));
+        found.ok().map(|index| &self.services[index])
     }
 }
 

@@ -10,6 +10,9 @@ use kube::ResourceExt;
 use super::{Identity, JobKey};
 use crate::make::{annotation, label};
 
+/// A Pod's end is awaited this long beyond its deadline and grace: kubelets report late.
+const OVERDUE_SECONDS: i64 = 60;
+
 /// A flash Pod, ours or the Go operator's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
@@ -43,6 +46,8 @@ pub struct Pod {
     pub waiting: Option<Waiting>,
     /// How it ended, once its end was seen.
     pub ended: Option<Ended>,
+    /// Since when its container may run: when the kubelet took it, else when it was scheduled.
+    pub runs_since: Option<Timestamp>,
     /// Seconds for which its container may still run after it was last seen.
     pub may_run_seconds: i64,
     /// Set when it left the API server before its end was seen.
@@ -107,6 +112,7 @@ impl Pod {
             scheduled: spec.is_some_and(|spec| spec.node_name.is_some()),
             waiting: waiting(pod),
             ended: ended(pod),
+            runs_since: runs_since(pod),
             may_run_seconds: deadline.saturating_add(grace),
             gone: None,
         })
@@ -117,6 +123,13 @@ impl Pod {
     pub fn may_run(&self) -> bool {
         let gone = self.gone.as_ref().is_some_and(|gone| gone.confirmed);
         self.ended.is_none() && (self.scheduled || !gone)
+    }
+
+    /// From when on even a kubelet that nobody hears of has ended its container.
+    #[must_use]
+    pub fn overdue_at(&self) -> Option<Timestamp> {
+        let since = self.runs_since.filter(|_| self.ended.is_none())?;
+        Some(super::after(since, self.may_run_seconds.saturating_add(OVERDUE_SECONDS)))
     }
 
     /// Whether it was made by this operator.
@@ -145,10 +158,16 @@ fn identities(pod: &core::Pod) -> Vec<Identity> {
 
 fn waiting(pod: &core::Pod) -> Option<Waiting> {
     let status = pod.status.as_ref()?;
-    let conditions = status.conditions.iter().flatten();
-    let unscheduled = conditions.clone().find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        return None;
+    }
+    let mut conditions = status.conditions.iter().flatten();
+    let unscheduled = conditions.find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
     if let Some(condition) = unscheduled.filter(|condition| condition.reason.as_deref() == Some("Unschedulable")) {
         return Some(Waiting::Node(condition.message.clone().unwrap_or_default()));
+    }
+    if pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none()) {
+        return Some(Waiting::Node("no scheduler has placed it".to_owned()));
     }
     let containers = status.container_statuses.iter().flatten();
     let waiting = containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref()).next()?;
@@ -164,6 +183,15 @@ fn waiting(pod: &core::Pod) -> Option<Waiting> {
         "CreateContainerError",
     ];
     stuck.contains(&reason).then(|| Waiting::Image(format!("{reason}: {}", waiting.message.as_deref().unwrap_or_default())))
+}
+
+fn runs_since(pod: &core::Pod) -> Option<Timestamp> {
+    let status = pod.status.as_ref()?;
+    pod.spec.as_ref()?.node_name.as_ref()?;
+    let scheduled = status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled" && condition.status == "True");
+    let scheduled = scheduled.and_then(|condition| condition.last_transition_time.as_ref());
+    let since = status.start_time.as_ref().or(scheduled).or(pod.metadata.creation_timestamp.as_ref());
+    since.map(|time| time.0)
 }
 
 /// None while the end was not seen. A Pod that garbage collection marked Failed on a vanished node did not end: its container may run on.
@@ -183,6 +211,8 @@ fn ended(pod: &core::Pod) -> Option<Ended> {
     }
     let containers = status.container_statuses.iter().flatten();
     let terminated = containers.filter_map(|container| container.state.as_ref()?.terminated.as_ref()).next();
+    // A Pod that was evicted or refused names no container that ended.
+    let changed = conditions.filter_map(|condition| condition.last_transition_time.as_ref()).max_by_key(|time| time.0);
     let of_pod = status.reason.clone().filter(|reason| !reason.is_empty());
     let of_container = terminated.and_then(|state| state.reason.clone());
     let text = terminated.and_then(|state| state.message.clone()).filter(|message| !message.is_empty());
@@ -190,6 +220,6 @@ fn ended(pod: &core::Pod) -> Option<Ended> {
         exit_code: terminated.map(|state| state.exit_code).or_else(|| (!failed).then_some(0)),
         reason: of_pod.or(of_container).unwrap_or_else(|| if failed { "Error".into() } else { "Completed".into() }),
         message: text.or_else(|| status.message.clone()).unwrap_or_default(),
-        at: terminated.and_then(|state| state.finished_at.as_ref()).map(|time| time.0),
+        at: terminated.and_then(|state| state.finished_at.as_ref()).or(changed).map(|time| time.0),
     })
 }

@@ -11,6 +11,8 @@ use crate::observed::{Ended, Gone, Pod, Question, Waiting, after};
 
 /// Longest termination message that is handed on, in bytes.
 const MESSAGE_BYTES: usize = 4096;
+/// What the kubelet says of a Pod whose device's last use is not released yet. It never ran.
+const ATTACH_REFUSED: &str = "UnexpectedAdmissionError";
 
 impl Draft<'_> {
     /// Looks at every device with a record.
@@ -24,20 +26,26 @@ impl Draft<'_> {
     fn follow(&mut self, uid: &str) {
         let Some(record) = self.records.get(uid) else { return };
         let (state, attempt) = (record.state, record.attempt.max(1));
-        match state {
-            DeviceState::Verifying => return self.verify(uid),
-            DeviceState::Lost => return self.wait_out_the_lost(uid),
-            _ => {}
+        if state == DeviceState::Verifying {
+            return self.verify(uid);
         }
         let name = self.attempt_name(uid, attempt);
-        if let Some(pod) = self.pod(&name) {
+        let pod = self.pod(&name);
+        if state == DeviceState::Lost && pod.is_none_or(|pod| self.is_given_up(pod)) {
+            return self.wait_out_the_lost(uid);
+        }
+        if let Some(pod) = pod {
             return self.follow_pod(uid, pod);
+        }
+        if self.observed.making.contains_key(&name) {
+            // It may be there already: nothing else can be decided until that is clear.
+            return self.set(uid, DeviceState::Exposing, |_| ());
         }
         if state == DeviceState::Flashing {
             // Stored as flashing, but no such Pod is known: it went while nobody looked.
             return self.step(Step::ConfirmPod { name, device: uid.to_owned() });
         }
-        if state == DeviceState::Exposing || self.service(&name).is_some_and(|service| !service.deleting) && self.wanted(uid) {
+        if state == DeviceState::Exposing {
             return self.expose(uid);
         }
         if !self.wanted(uid) {
@@ -45,13 +53,26 @@ impl Draft<'_> {
         }
     }
 
+    /// Whether a lost Pod is still without an end, though it is gone or should have ended long ago.
+    fn is_given_up(&self, pod: &Pod) -> bool {
+        let gone = pod.gone.as_ref().is_some_and(|gone| gone.confirmed);
+        pod.ended.is_none() && (gone || pod.overdue_at().is_some_and(|at| at <= self.now()))
+    }
+
     fn follow_pod(&mut self, uid: &str, pod: &Pod) {
+        let begins = self.records.get(uid).is_some_and(|record| record.state != DeviceState::Flashing);
+        self.set(uid, DeviceState::Flashing, |record| {
+            record.pod = Some(pod.name.clone());
+            if begins {
+                record.not_before = None;
+                record.reason = None;
+                record.message = None;
+            }
+        });
         if let Some(ended) = &pod.ended {
             self.released.insert(uid.to_owned());
-            self.set(uid, DeviceState::Flashing, |record| record.pod = Some(pod.name.clone()));
             return self.judge(uid, pod, ended);
         }
-        self.set(uid, DeviceState::Flashing, |record| record.pod = Some(pod.name.clone()));
         match &pod.gone {
             Some(gone) => self.follow_gone(uid, pod, gone),
             None => self.follow_running(uid, pod),
@@ -59,18 +80,41 @@ impl Draft<'_> {
     }
 
     fn follow_running(&mut self, uid: &str, pod: &Pod) {
+        if let Some(at) = pod.overdue_at()
+            && self.over(at, 0)
+        {
+            return self.give_pod_up(uid, pod);
+        }
+        if self.job_deadline_passed() {
+            return self.stop_pod(uid, pod, reason::DEADLINE_EXCEEDED, "activeDeadlineSeconds of the job has passed");
+        }
         let (reason, message, seconds) = match &pod.waiting {
             Some(Waiting::Image(message)) => (reason::IMAGE_UNAVAILABLE, message, self.observed.periods.image_pull_seconds),
             Some(Waiting::Node(message)) => (reason::UNSCHEDULABLE, message, self.observed.periods.unschedulable_seconds),
-            None if self.job_deadline_passed() => {
-                return self.stop_pod(uid, pod, reason::DEADLINE_EXCEEDED, "activeDeadlineSeconds of the job has passed");
+            None => {
+                if self.stopped_for(uid).is_some() && !pod.deleting {
+                    // It got on after all.
+                    self.set(uid, DeviceState::Flashing, |record| {
+                        record.reason = None;
+                        record.message = None;
+                    });
+                }
+                return;
             }
-            None => return,
         };
         let since = self.observed.stuck_pods.get(&pod.name).copied().unwrap_or_else(|| self.now());
-        if self.over(since, seconds) || self.job_deadline_passed() {
+        if self.over(since, seconds) {
             self.stop_pod(uid, pod, reason, message);
         }
+    }
+
+    /// Nobody hears of the Pod's node any more: its kubelet ended the container, or the node is off.
+    fn give_pod_up(&mut self, uid: &str, pod: &Pod) {
+        if !pod.deleting {
+            self.step(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
+        }
+        let message = format!("Pod {} should have ended long ago, and nothing is heard of it", pod.name);
+        self.lose(uid, self.now(), &message);
     }
 
     /// Deletes a Pod once the reason is stored: how it ends says nothing of why.
@@ -99,8 +143,7 @@ impl Draft<'_> {
         if !gone.confirmed {
             return self.step(Step::ConfirmPod { name: pod.name.clone(), device: uid.to_owned() });
         }
-        let never_ran = !pod.scheduled || matches!(pod.waiting, Some(Waiting::Image(_)));
-        if never_ran {
+        if !pod.scheduled {
             let reason = self.stopped_for(uid).unwrap_or(reason::POD_LOST);
             return self.give_up_attempt(uid, reason, &format!("Pod {} was deleted before it ran", pod.name));
         }
@@ -123,21 +166,27 @@ impl Draft<'_> {
     fn wait_out_the_lost(&mut self, uid: &str) {
         let Some(record) = self.records.get(uid) else { return };
         let until = record.waits_until().unwrap_or_else(|| self.now());
-        let since = record.holds_since().unwrap_or_else(|| self.now());
-        let changed = record.baseline_version.as_deref() != Some(&self.spec.version);
+        let provable = record.baseline_version.as_deref() != Some(&self.spec.version);
         if !self.over(until, 0) {
             return;
         }
-        if changed && self.reported(uid) == Some(&self.spec.version) {
+        if provable && self.reported(uid) == Some(&self.spec.version) {
             return self.complete(uid, true);
         }
-        if self.over(since, self.spec.verify.timeout_seconds) {
+        if !provable || !self.wanted(uid) || self.over(until, self.spec.verify.timeout_seconds) {
             let message = "the Pod vanished before its end was seen, and the device did not report the new version";
             self.give_up_attempt(uid, reason::POD_LOST, message);
         }
     }
 
     fn judge(&mut self, uid: &str, pod: &Pod, ended: &Ended) {
+        if ended.reason == ATTACH_REFUSED {
+            let message = format!("the node could not attach the device: {}", plain(&ended.message));
+            return match self.wanted(uid) {
+                true => self.retry_uncounted(uid, reason::DEVICE_NOT_ATTACHED, &message),
+                false => self.give_up_attempt(uid, reason::POD_FAILED, &message),
+            };
+        }
         if let Some(reason) = self.stopped_for(uid) {
             let message = self.records.get(uid).and_then(|record| record.message.clone()).unwrap_or_default();
             return match ended.exit_code {

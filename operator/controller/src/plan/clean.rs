@@ -1,25 +1,46 @@
 //! Removes Pods and Services that no attempt needs any more. A result is stored before its Pod and Service go.
 
+use std::collections::HashSet;
+
 use flashjob_api::DeviceState;
 
 use super::Step;
 use super::draft::Draft;
-use crate::observed::{Finish, Pod, Service};
+use crate::observed::{Finish, Observed, Pod, Service, after};
 
-impl Draft<'_> {
+impl<'a> Draft<'a> {
     /// Looks at every Pod and Service of the job.
     pub fn clean(&mut self) {
-        let observed = self.observed;
-        for pod in observed.pods.iter().filter(|pod| pod.gone.is_none() && !pod.deleting) {
-            if self.is_over(pod) {
-                self.step(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
+        let observed: &'a Observed = self.observed;
+        let pooled = self.pooled_slots();
+        for pod in &observed.pods {
+            match &pod.gone {
+                Some(gone) if !gone.confirmed => self.step(Step::ConfirmPod { name: pod.name.clone(), device: pod.device.clone() }),
+                // Until then it locks its device.
+                Some(gone) if pod.may_run() => self.wake(after(gone.last_seen, pod.may_run_seconds)),
+                None if !pod.deleting && self.is_over(pod, &pooled) => {
+                    self.step(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
+                }
+                _ => {}
             }
         }
-        for service in observed.services.iter().filter(|service| !service.deleting) {
-            if !self.is_needed(service) {
+        let there = observed.pods.iter().filter(|pod| pod.gone.is_none());
+        let unfinished = there.clone().filter(|pod| !self.outcome_is_stored(&pod.device, pod.run.as_deref(), pod.attempt));
+        let slots: HashSet<&str> = unfinished.filter_map(|pod| pod.slot.as_deref()).collect();
+        let foreign = there.filter(|pod| !pod.is_ours() && pod.ended.is_none());
+        let foreign: HashSet<&str> = foreign.map(|pod| pod.device.as_str()).collect();
+        for service in observed.services.iter().filter(|service| !service.deleting && service.pool.is_none()) {
+            // The Go operator's Services are told by their device.
+            let has_pod = match (&service.slot, &service.device) {
+                (Some(slot), _) => slots.contains(slot.as_str()),
+                (None, Some(device)) => foreign.contains(device.as_str()),
+                (None, None) => false,
+            };
+            if !has_pod && !self.is_needed(service) {
                 self.step(Step::DeleteService { name: service.name.clone(), uid: service.uid.clone() });
             }
         }
+        self.clean_pools(&slots);
     }
 
     /// Whether the stored status shows that this attempt has its outcome.
@@ -39,21 +60,21 @@ impl Draft<'_> {
         }
     }
 
-    fn is_over(&mut self, pod: &Pod) -> bool {
+    fn is_over(&mut self, pod: &Pod, pooled: &HashSet<&str>) -> bool {
         if pod.run.as_deref() != Some(self.spec.run.as_str()) {
             // Another run's, or the Go operator's: it locks its device until it ended, and has no result here.
             return pod.ended.is_some();
         }
         if self.outcome_is_stored(&pod.device, pod.run.as_deref(), pod.attempt) {
-            return !self.keeps_its_slot(pod);
+            return !self.keeps_its_slot(pod, pooled);
         }
-        let dropped = !self.wanted(&pod.device) && !self.records.contains_key(&pod.device);
-        dropped && pod.ended.is_some()
+        let nobodys = self.observed.stored(&pod.device).is_none() || !self.wanted(&pod.device) && !self.records.contains_key(&pod.device);
+        nobodys && pod.ended.is_some()
     }
 
     /// A pooled Service is not handed on right after an attempt that was not judged flashed: its ended Pod keeps the slot.
-    fn keeps_its_slot(&mut self, pod: &Pod) -> bool {
-        let pooled = self.observed.services.iter().any(|service| service.pool.is_some() && service.slot == pod.slot);
+    fn keeps_its_slot(&mut self, pod: &Pod, pooled: &HashSet<&str>) -> bool {
+        let pooled = pod.slot.as_deref().is_some_and(|slot| pooled.contains(slot));
         let ended = pod.ended.as_ref().and_then(|ended| ended.at);
         let seconds = self.observed.periods.late_callback_seconds;
         pooled && !self.was_flashed(&pod.device, pod.attempt) && ended.is_some_and(|ended| !self.over(ended, seconds))
@@ -62,42 +83,24 @@ impl Draft<'_> {
     fn was_flashed(&self, device: &str, attempt: Option<u32>) -> bool {
         let verifying =
             self.records.get(device).is_some_and(|record| record.state == DeviceState::Verifying && Some(record.attempt) == attempt);
-        verifying || self.results.get(device) == Some(&Finish::Completed)
+        verifying || self.result(device) == Some(Finish::Completed)
     }
 
+    /// Whether a Service for one device, without a Pod at work, is still of use.
     fn is_needed(&mut self, service: &Service) -> bool {
-        if service.pool.is_some() {
-            return self.pool_is_needed(service) || self.has_pod(service);
-        }
-        if self.has_pod(service) {
-            return true;
-        }
-        let Some(device) = service.device.clone().filter(|_| service.run.as_deref() == Some(self.spec.run.as_str())) else {
-            return false;
-        };
-        let record = self.records.get(&device).filter(|record| Some(record.attempt) == service.attempt);
-        if let Some(record) = record
-            && record.in_flight()
-            && record.state != DeviceState::Verifying
-        {
-            return true;
-        }
-        let never_had_a_pod = record.is_some_and(|record| record.state == DeviceState::Pending);
-        if never_had_a_pod || self.was_flashed(&device, service.attempt) {
-            return false;
+        let Some(device) = service.device.clone().filter(|_| service.slot.is_some()) else { return false };
+        if service.run.as_deref() == Some(self.spec.run.as_str()) {
+            let record = self.records.get(&device).filter(|record| Some(record.attempt) == service.attempt);
+            match record.map(|record| record.state) {
+                Some(DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost) => return true,
+                // It never had a Pod.
+                Some(DeviceState::Pending) => return false,
+                _ if self.was_flashed(&device, service.attempt) => return false,
+                _ => {}
+            }
         }
         let now = self.now();
         let since = self.observed.idle_services.get(&service.name).copied().unwrap_or(now);
         !self.over(since, self.observed.periods.late_callback_seconds)
-    }
-
-    /// Whether a Pod that may still call for this Service is there. The Go operator's Services are told by their device.
-    fn has_pod(&self, service: &Service) -> bool {
-        self.observed.pods.iter().any(|pod| match &service.slot {
-            Some(_) => {
-                pod.slot == service.slot && pod.gone.is_none() && !self.outcome_is_stored(&pod.device, pod.run.as_deref(), pod.attempt)
-            }
-            None => !pod.is_ours() && service.device.as_deref() == Some(pod.device.as_str()) && pod.ended.is_none(),
-        })
     }
 }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sha2::{Digest, Sha256};
 
+use super::pool::Pools;
 use super::{DeviceResult, Plan, Step, summary};
 use crate::make::attempt_name;
 use crate::observed::{Finish, Identity, Instance, Observed, PluginView, Pod, Question, Service, Sighting, after};
@@ -23,7 +24,7 @@ pub(super) struct Draft<'a> {
     pub same_run: bool,
     /// Devices without a result that have a record, by uid.
     pub records: BTreeMap<String, DeviceStatus>,
-    /// Devices with a result, stored or decided just now.
+    /// Devices whose result was decided just now; see [`Draft::result`].
     pub results: HashMap<String, Finish>,
     /// Records of failed and skipped devices, oldest first.
     pub shown: Vec<DeviceStatus>,
@@ -36,13 +37,9 @@ pub(super) struct Draft<'a> {
     /// The endpoint worked on last.
     pub last_endpoint: Option<String>,
     pub plan: Plan,
-    /// Pooled Services that this plan hands to a device.
-    pub slots_taken: HashSet<String>,
-    /// Pooled Services that this plan asks for.
-    pub services_asked: HashSet<String>,
-    /// Devices that wait for a Service of each pool.
-    pub pools_waiting: HashMap<String, usize>,
+    pub(super) pools: Pools<'a>,
     pods: HashMap<&'a str, &'a Arc<Pod>>,
+    pods_of: HashMap<&'a str, Vec<&'a Arc<Pod>>>,
     services: HashMap<&'a str, &'a Arc<Service>>,
     in_spec: HashSet<&'a str>,
 }
@@ -56,26 +53,54 @@ impl<'a> Draft<'a> {
         let stored = status.devices.iter().filter(|_| same_run);
         let (records, shown): (Vec<_>, Vec<_>) =
             stored.cloned().partition(|device| !matches!(device.state, DeviceState::Failed | DeviceState::Skipped));
-        let results = observed.job.results.iter().filter(|(uid, _)| same_run && in_spec.contains(uid.as_str()));
-        Self {
+        let mut pods_of: HashMap<&str, Vec<&Arc<Pod>>> = HashMap::new();
+        for pod in &observed.pods {
+            pods_of.entry(pod.device.as_str()).or_default().push(pod);
+        }
+        let mut draft = Self {
             observed,
             spec,
             same_run,
             records: records.into_iter().map(|device| (device.uid.clone(), device)).collect(),
-            results: results.map(|(uid, finish)| (uid.clone(), *finish)).collect(),
+            results: HashMap::new(),
             shown: shown.into_iter().filter(|device| in_spec.contains(device.uid.as_str())).collect(),
             unverified: status.counts.filter(|_| same_run).map_or(0, |counts| counts.unverified),
             released: HashSet::new(),
             waiting: BTreeMap::new(),
             last_endpoint: status.host_endpoint.clone().filter(|_| same_run),
             plan: Plan::default(),
-            slots_taken: HashSet::new(),
-            services_asked: HashSet::new(),
-            pools_waiting: HashMap::new(),
+            pools: Pools::default(),
+            pods_of,
             pods: observed.pods.iter().map(|pod| (pod.name.as_str(), pod)).collect(),
             services: observed.services.iter().map(|service| (service.name.as_str(), service)).collect(),
             in_spec,
-        }
+        };
+        draft.sort_pools();
+        draft
+    }
+
+    /// A device's result, stored or decided just now.
+    pub fn result(&self, uid: &str) -> Option<Finish> {
+        let stored = self.observed.job.results.get(uid).filter(|_| self.same_run);
+        self.results.get(uid).or(stored).copied()
+    }
+
+    /// How many devices may be at work at once: one, where all ask for one address.
+    pub fn most_in_flight(&self) -> usize {
+        if self.spec.external_ip.is_some() { 1 } else { self.spec.parallelism }
+    }
+
+    /// A Pod of another attempt that may be at work on the device: another run's, the Go operator's, or one that nobody expected.
+    pub fn pod_in_the_way(&self, uid: &str) -> Option<&'a Arc<Pod>> {
+        let now = self.now();
+        let attempt = self.records.get(uid).map_or(1, |record| record.attempt);
+        // Its time is over, and its attempt has been given up.
+        let over = |pod: &Pod| pod.gone.is_some() || pod.overdue_at().is_some_and(|at| at <= now);
+        let known = |pod: &Pod| over(pod) && pod.run.as_deref() == Some(&self.spec.run) && pod.attempt.is_some_and(|of| of < attempt);
+        let unexpected =
+            |pod: &Pod| pod.gone.is_none() && pod.run.as_deref() == Some(&self.spec.run) && self.observed.stored(uid).is_none();
+        let mut pods = self.pods_of.get(uid)?.iter();
+        pods.find(|pod| pod.may_run() && !known(pod) || unexpected(pod)).copied()
     }
 
     pub fn now(&self) -> Timestamp {
@@ -161,6 +186,9 @@ impl<'a> Draft<'a> {
 
     pub fn complete(&mut self, uid: &str, verified: bool) {
         let record = self.records.remove(uid).unwrap_or_default();
+        if !self.wanted(uid) {
+            return;
+        }
         self.tell(uid, &record, Finish::Completed, verified, None);
         self.results.insert(uid.to_owned(), Finish::Completed);
         self.unverified += u32::from(!verified);
@@ -177,6 +205,9 @@ impl<'a> Draft<'a> {
     fn end(&mut self, uid: &str, finish: Finish, reason: Reason, message: &str) {
         let now = self.now();
         let mut record = self.records.remove(uid).unwrap_or_default();
+        if !self.wanted(uid) {
+            return;
+        }
         uid.clone_into(&mut record.uid);
         record.state = if finish == Finish::Failed { DeviceState::Failed } else { DeviceState::Skipped };
         record.reason = Some(reason.name.to_owned());
@@ -201,10 +232,21 @@ impl<'a> Draft<'a> {
 
     /// The attempt failed: the device is tried again, or has failed for good.
     pub fn fail_attempt(&mut self, uid: &str, reason: Reason, message: &str) {
-        let attempt = self.records.get(uid).map_or(1, |record| record.attempt.max(1));
-        if attempt > self.spec.backoff_limit_per_device {
+        let (attempt, uncounted) = self.records.get(uid).map_or((1, 0), |record| (record.attempt.max(1), record.uncounted));
+        if attempt.saturating_sub(uncounted) > self.spec.backoff_limit_per_device {
             return self.fail(uid, reason, message);
         }
+        self.try_again(uid, attempt, reason, message);
+    }
+
+    /// The attempt came to nothing through no fault of device or firmware: the device is tried again, and it does not count.
+    pub fn retry_uncounted(&mut self, uid: &str, reason: Reason, message: &str) {
+        let attempt = self.records.get(uid).map_or(1, |record| record.attempt.max(1));
+        self.try_again(uid, attempt, reason, message);
+        self.set(uid, DeviceState::Pending, |record| record.uncounted += 1);
+    }
+
+    fn try_again(&mut self, uid: &str, attempt: u32, reason: Reason, message: &str) {
         let pause = self.pause(uid, attempt);
         let until = after(self.now(), pause);
         self.wake(until);
@@ -266,14 +308,13 @@ impl<'a> Draft<'a> {
 
     /// All that must be locked while the device is flashed.
     pub fn identities(&self, uid: &str) -> Vec<Identity> {
-        if let Some(instance) = self.instance(uid) {
-            return instance.identities(self.spec.host_endpoint.as_deref());
+        let instance = self.instance(uid).map(AsRef::as_ref);
+        match (self.records.get(uid), instance) {
+            (Some(record), _) if record.in_flight() => self.observed.job.identities(record, instance),
+            (_, Some(instance)) => instance.identities(self.spec.host_endpoint.as_deref()),
+            (Some(record), None) => self.observed.job.identities(record, None),
+            (None, None) => Vec::new(),
         }
-        let record = self.records.get(uid);
-        let endpoint = record.and_then(|record| record.host_endpoint.as_deref()).map(Identity::endpoint);
-        let name = record.and_then(|record| record.name.as_deref());
-        let named = name.map(|name| Identity::instance(&self.observed.job.key.namespace, name));
-        endpoint.or(named).into_iter().collect()
     }
 
     /// Words the status and hands the plan over.

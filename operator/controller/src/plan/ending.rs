@@ -4,14 +4,14 @@ use flashjob_api::DeviceState;
 
 use super::{Plan, Step, summary};
 use crate::make::attempt_name;
-use crate::observed::{Observed, after};
+use crate::observed::{Identity, Observed, Sighting, after};
 
 /// Plans for a FlashJob that somebody deleted. It needs no plugin and no registry.
 pub(super) fn plan(observed: &Observed) -> Plan {
-    let mut plan = Plan::default();
     if !observed.job.has_finalizer {
-        return plan;
+        return Plan::default();
     }
+    let mut plan = Plan { holds: holds(observed), ..Plan::default() };
     let mut waiting = wait_for_containers(observed, &mut plan);
     for pod in observed.pods.iter().filter(|pod| pod.gone.is_none()) {
         waiting = true;
@@ -23,7 +23,7 @@ pub(super) fn plan(observed: &Observed) -> Plan {
         waiting = true;
         plan.steps.push(Step::DeleteService { name: service.name.clone(), uid: service.uid.clone() });
     }
-    if !waiting && observed.slots_in_making.is_empty() {
+    if !waiting && observed.making.is_empty() {
         plan.steps.push(Step::RemoveFinalizer);
     }
     plan
@@ -31,17 +31,43 @@ pub(super) fn plan(observed: &Observed) -> Plan {
 
 /// Whether no container of the run before can be at work any more.
 pub(super) fn previous_run_is_over(observed: &Observed) -> bool {
-    !observed.pods.iter().any(|pod| pod.gone.is_none() && pod.ended.is_none()) && !wait_for_containers(observed, &mut Plan::default())
+    let at_work = observed.pods.iter().any(|pod| pod.gone.is_none() && pod.ended.is_none());
+    !at_work && observed.making.is_empty() && !wait_for_containers(observed, &mut Plan::default())
 }
 
 /// Plans for a job whose run has changed while devices are in flight: they finish, nothing starts.
 pub(super) fn drain(observed: &Observed) -> Plan {
-    let mut plan = Plan::default();
+    let mut plan = Plan { holds: holds(observed), ..Plan::default() };
     let lost = wait_for_containers(observed, &mut plan);
     let running = observed.pods.iter().filter(|pod| pod.gone.is_none() && pod.ended.is_none()).count();
+    for pod in observed.pods.iter().filter(|pod| pod.waiting.is_some() && pod.gone.is_none() && !pod.deleting) {
+        // It would hold up the next run for as long as it waits for its image or for a node.
+        let since = observed.stuck_pods.get(&pod.name).copied().unwrap_or(observed.now);
+        let until = after(since, observed.periods.unschedulable_seconds.max(observed.periods.image_pull_seconds));
+        match until <= observed.now {
+            true => plan.steps.push(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() }),
+            false => plan.wake_at = Some(plan.wake_at.map_or(until, |earlier| earlier.min(until))),
+        }
+    }
     let message = format!("the spec has changed; {} devices of the run before are still in flight", running + usize::from(lost));
     plan.status = Some(summary::draining(observed, &message));
     plan
+}
+
+/// What stays locked while nothing new is decided: what is stored as in flight, and what Pods may be at work on.
+pub(super) fn holds(observed: &Observed) -> Vec<(Identity, String)> {
+    let in_flight = observed.job.status.devices.iter().filter(|device| device.in_flight());
+    let stored = in_flight.flat_map(|device| {
+        let instance = match observed.devices.get(&device.uid) {
+            Some(Sighting::Seen(instance)) => Some(instance.as_ref()),
+            _ => None,
+        };
+        let identities = observed.job.identities(device, instance);
+        identities.into_iter().map(|identity| (identity, device.uid.clone()))
+    });
+    let pods = observed.pods.iter().filter(|pod| pod.may_run());
+    let of_pods = pods.flat_map(|pod| pod.identities.iter().map(|identity| (identity.clone(), pod.device.clone())));
+    stored.chain(of_pods).collect()
 }
 
 /// Asks after Pods that went unseen, and waits until nothing of them can run. True: there is something to wait for.
@@ -60,21 +86,15 @@ fn wait_for_containers(observed: &Observed, plan: &mut Plan) -> bool {
             Some(gone) if pod.may_run() => wait(plan, after(gone.last_seen, pod.may_run_seconds)),
             _ => {}
         }
-        if pod.may_run() {
-            plan.holds.extend(pod.identities.iter().map(|identity| (identity.clone(), pod.device.clone())));
-        }
     }
     let job = &observed.job;
     let run = job.status.run.as_deref().unwrap_or_default();
     for device in &job.status.devices {
+        let until = device.waits_until().unwrap_or(observed.now);
+        let name = || attempt_name(&job.key.name, &job.uid, run, &device.uid, device.attempt);
         match device.state {
-            DeviceState::Lost => wait(plan, device.waits_until().unwrap_or(observed.now)),
-            DeviceState::Flashing => {
-                let name = attempt_name(&job.key.name, &job.uid, run, &device.uid, device.attempt);
-                if observed.pod(&name).is_none() {
-                    unconfirmed.push((name, device.uid.clone()));
-                }
-            }
+            DeviceState::Lost if until > observed.now => wait(plan, until),
+            DeviceState::Flashing if observed.pod(&name()).is_none() => unconfirmed.push((name(), device.uid.clone())),
             _ => {}
         }
     }

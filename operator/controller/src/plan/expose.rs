@@ -32,8 +32,13 @@ impl Draft<'_> {
             return self.fail(uid, reason::DEADLINE_EXCEEDED, "activeDeadlineSeconds of the job has passed");
         }
         self.set(uid, DeviceState::Exposing, |record| record.pod = Some(name.clone()));
-        let Some(plugin) = self.plugin_for(uid) else { return };
-        let Asked::Built(built) = self.built(uid, attempt, plugin) else { return };
+        let Some(plugin) = self.plugin_for(uid) else { return self.back_to_queue(uid, None) };
+        let built = match self.built(uid, attempt, plugin) {
+            Asked::Built(built) => built,
+            // It would keep its place for as long as the plugin is away.
+            Asked::Wait if self.can_be_asked(plugin).is_err() => return self.back_to_queue(uid, None),
+            Asked::Wait | Asked::Over => return,
+        };
         let Ok(flash) = &built.pod else { return };
         if flash.ports.is_empty() {
             return self.make_pod(uid, attempt, plugin, &built.digest, flash, None, make::slot(&name));
@@ -56,8 +61,9 @@ impl Draft<'_> {
     /// Asks the plugin, once for an attempt.
     pub fn built(&mut self, uid: &str, attempt: u32, plugin: &PluginView) -> Asked {
         let name = self.attempt_name(uid, attempt);
-        let Ok(ready) = &plugin.ready else { return Asked::Wait };
-        let Some(built) = self.observed.answers.built.get(&name) else {
+        let answered = self.observed.answers.built.get(uid).filter(|built| built.attempt == name);
+        let Some(built) = answered else {
+            let Ok(ready) = &plugin.ready else { return Asked::Wait };
             let request = Box::new(self.request(uid, attempt, Some(plugin)));
             self.ask(Question::Build { attempt: name, plugin: plugin.name.clone(), digest: ready.digest.clone(), request });
             return Asked::Wait;
@@ -141,7 +147,7 @@ impl Draft<'_> {
         let Some(attempt) = self.attempt(uid, number, plugin, digest, flash, make::slot(name)) else { return };
         let service = make::service(&attempt, name, pool);
         if pool.is_some() {
-            self.note_service(name);
+            self.note_service(name, pool.unwrap_or_default());
         }
         self.step(Step::CreateService(Box::new(service)));
     }

@@ -1,89 +1,180 @@
 //! Pooled exposure: at most `parallelism` Services, each handed with its address from device to device.
+//!
+//! A Service stays while a Pod has its slot, for a while after an attempt that was not judged flashed, and as long as a device of
+//! its pool can use it next. A pool that waits takes over the place of a Service that another pool does not use.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
+use flashjob_api::DeviceState;
 use flashjob_plugin_host::Digest;
 use flashjob_plugin_host::types::FlashPod;
 
+use super::Step;
 use super::draft::Draft;
 use super::expose::usable;
-use crate::make::{pool_name, slot};
-use crate::observed::{PluginView, Service};
+use crate::make::pool_name;
+use crate::observed::{Finish, Observed, PluginView, Service, after};
 
-impl Draft<'_> {
+/// The pooled Services of a job, and what this plan does with them.
+#[derive(Default)]
+pub(super) struct Pools<'a> {
+    /// Services that no attempt uses, by pool.
+    free: BTreeMap<&'a str, Vec<&'a Service>>,
+    /// Services that this plan asks for, by name.
+    asked: HashMap<String, String>,
+    /// Devices that wait for a Service in vain, by pool.
+    waiting: HashMap<String, usize>,
+    /// Devices that could use a Service next, by pool.
+    queued: HashMap<String, usize>,
+    /// All pooled Services, also those that are being deleted.
+    total: usize,
+    deleting: usize,
+    /// Places that a pool lacks.
+    short: usize,
+    /// Slots that a Pod has, may have, or had a moment ago.
+    taken: HashSet<String>,
+}
+
+impl<'a> Draft<'a> {
+    /// Looks at the pooled Services before anything is decided.
+    pub(super) fn sort_pools(&mut self) {
+        let observed: &'a Observed = self.observed;
+        let mut pooled = observed.services.iter().filter(|service| service.pool.is_some()).peekable();
+        if pooled.peek().is_none() {
+            return;
+        }
+        self.pools.taken = self.taken_slots();
+        for service in pooled {
+            self.pools.total += 1;
+            if service.deleting {
+                self.pools.deleting += 1;
+                continue;
+            }
+            let taken = service.slot.as_ref().is_none_or(|slot| self.pools.taken.contains(slot));
+            if !taken && service.run.as_deref() == Some(&self.spec.run) {
+                self.pools.free.entry(service.pool.as_deref().unwrap_or_default()).or_default().push(service);
+            }
+        }
+    }
+
+    /// A slot is taken while a Pod with its label is there, ended or not, or may be on its way; and after an attempt that was not
+    /// judged flashed, as its device may still call.
+    fn taken_slots(&mut self) -> HashSet<String> {
+        let observed = self.observed;
+        let pods = observed.pods.iter().filter(|pod| pod.gone.is_none() || pod.may_run());
+        let mut taken: HashSet<String> = pods.filter_map(|pod| pod.slot.clone()).collect();
+        taken.extend(observed.making.values().flatten().cloned());
+        for (slot, last) in observed.slot_uses.iter() {
+            let quiet = after(last.last_seen, self.observed.periods.late_callback_seconds);
+            if quiet > self.now() && !self.is_stored_flashed(&last.device, last.attempt) {
+                self.wake(quiet);
+                taken.insert(slot.clone());
+            }
+        }
+        taken
+    }
+
+    fn is_stored_flashed(&self, device: &str, attempt: Option<u32>) -> bool {
+        let verifying =
+            self.observed.stored(device).is_some_and(|record| record.state == DeviceState::Verifying && Some(record.attempt) == attempt);
+        verifying || self.observed.job.results.get(device) == Some(&Finish::Completed)
+    }
+
+    /// The pool whose Services a device uses.
+    fn pool_of(&self, uid: &str, plugin: &PluginView) -> String {
+        let kind = self.device_type(uid).map(|kind| kind.to_string()).unwrap_or_default();
+        format!("{}/{kind}", plugin.name)
+    }
+
     /// Takes a free Service of the device's pool, or sees to it that there is one.
     pub(super) fn expose_pooled(&mut self, uid: &str, number: u32, plugin: &PluginView, digest: &Digest, flash: &FlashPod) {
-        let kind = self.request(uid, number, None).device.device_type;
-        let pool = format!("{}/{kind}", plugin.name);
-        let free = self.free_service(&pool, flash.needs_ip);
-        if let Some((slot, address)) = free {
-            self.plan_takes(&slot);
+        let pool = self.pool_of(uid, plugin);
+        if let Some((slot, address)) = self.pools.take(&pool, flash.needs_ip) {
             return self.make_pod(uid, number, plugin, digest, flash, Some(&address), &slot);
         }
-        let waiting = 1 + self.pool_waiting(&pool);
-        self.note_pool_wait(&pool);
-        if let Some(name) = self.next_service(&pool, waiting) {
-            self.make_service(uid, number, plugin, digest, flash, &name, Some(&pool));
+        let waiting = self.pools.waiting.entry(pool.clone()).or_default();
+        *waiting += 1;
+        let coming = self.pools.free.get(pool.as_str()).map_or(0, Vec::len) + self.pools.asked.values().filter(|of| **of == pool).count();
+        if coming < *waiting {
+            match self.next_name(&pool) {
+                Some(name) => self.make_service(uid, number, plugin, digest, flash, &name, Some(&pool)),
+                None => self.pools.short += 1,
+            }
         }
-        self.await_address(uid);
+        // The Service may have been refused, and the attempt with it.
+        if self.records.get(uid).is_some_and(|record| record.state == DeviceState::Exposing) {
+            self.await_address(uid);
+        }
     }
 
-    /// Services of a pool that can be handed on.
-    fn pool<'b>(&'b self, pool: &'b str) -> impl Iterator<Item = &'b Service> {
-        let services = self.observed.services.iter().map(AsRef::as_ref);
-        services.filter(move |service: &&Service| service.pool.as_deref() == Some(pool) && !service.deleting)
+    /// A device that could start is waiting for its turn: a free Service of its pool will be used.
+    pub(super) fn note_queued(&mut self, uid: &str) {
+        if self.pools.total > 0
+            && let Some(plugin) = self.plugin_for(uid)
+        {
+            *self.pools.queued.entry(self.pool_of(uid, plugin)).or_default() += 1;
+        }
     }
 
-    /// A slot is taken while a Pod with its label is there, ended or not, or is being made.
-    fn taken(&self) -> HashSet<&str> {
-        let pods = self.observed.pods.iter().filter(|pod| pod.gone.is_none() || pod.may_run());
-        let slots = pods.filter_map(|pod| pod.slot.as_deref());
-        slots.chain(self.slots_taken.iter().map(String::as_str)).chain(self.observed.slots_in_making.iter().map(String::as_str)).collect()
-    }
-
-    fn free_service(&self, pool: &str, needs_ip: bool) -> Option<(String, String)> {
-        let taken = self.taken();
-        let free = self.pool(pool).filter(|service| service.slot.as_deref().is_some_and(|slot| !taken.contains(slot)));
-        let mut usable = free.filter_map(|service| Some((service.slot.clone()?, usable(service.address.as_ref(), needs_ip)?.text.clone())));
-        usable.next()
-    }
-
-    /// The name of a Service to make, if more are waited for than are on their way and the pool may grow.
-    fn next_service(&self, pool: &str, waiting: usize) -> Option<String> {
-        let taken = self.taken();
-        let coming = self.pool(pool).filter(|service| service.slot.as_deref().is_some_and(|slot| !taken.contains(slot))).count();
-        let asked = self.services_asked.len();
-        let all = self.observed.services.iter().filter(|service| service.pool.is_some()).count() + asked;
-        if coming + asked >= waiting || all >= self.spec.parallelism {
+    /// The name of a Service to make, if there may be one more.
+    fn next_name(&self, pool: &str) -> Option<String> {
+        let most = self.most_in_flight();
+        if self.pools.total + self.pools.asked.len() >= most {
             return None;
         }
         let job = &self.observed.job;
-        let names = (0..self.spec.parallelism * 2).map(|index| pool_name(&job.key.name, &job.uid, pool, index));
-        let mut unused = names.filter(|name| self.service(name).is_none() && !self.services_asked.contains(name));
-        unused.next()
-    }
-
-    fn plan_takes(&mut self, slot: &str) {
-        self.slots_taken.insert(slot.to_owned());
-    }
-
-    fn pool_waiting(&self, pool: &str) -> usize {
-        self.pools_waiting.get(pool).copied().unwrap_or(0)
-    }
-
-    fn note_pool_wait(&mut self, pool: &str) {
-        *self.pools_waiting.entry(pool.to_owned()).or_default() += 1;
-    }
-
-    /// Whether a pooled Service is still needed: devices without a result are left, and the slot is among the first `parallelism`.
-    pub(super) fn pool_is_needed(&self, service: &Service) -> bool {
-        let unfinished = self.spec.uuid.iter().any(|uid| !self.results.contains_key(uid));
-        unfinished && service.run.as_deref() == Some(&self.spec.run)
+        // One more than there can be: a free name is found within.
+        let mut names = (0..=self.pools.total + self.pools.asked.len()).map(|index| pool_name(&job.key.name, &job.uid, pool, index));
+        names.find(|name| self.service(name).is_none() && !self.pools.asked.contains_key(name))
     }
 
     /// Remembers a Service that this plan asks for.
-    pub(super) fn note_service(&mut self, name: &str) {
-        debug_assert!(!slot(name).is_empty());
-        self.services_asked.insert(name.to_owned());
+    pub(super) fn note_service(&mut self, name: &str, pool: &str) {
+        self.pools.asked.insert(name.to_owned(), pool.to_owned());
+    }
+
+    /// Removes the pooled Services that nobody can use.
+    pub(super) fn clean_pools(&mut self, with_pod: &HashSet<&str>) {
+        let run = self.spec.run.clone();
+        let observed = self.observed;
+        let pooled = observed.services.iter().filter(|service| service.pool.is_some() && !service.deleting);
+        let stale = pooled.filter(|service| service.run.as_deref() != Some(&run) || service.slot.is_none());
+        let stale = stale.filter(|service| service.slot.as_deref().is_none_or(|slot| !with_pod.contains(slot)));
+        let mut useless: Vec<&Service> = stale.map(AsRef::as_ref).collect();
+        let over = (self.pools.total - self.pools.deleting).saturating_sub(self.most_in_flight());
+        let lacking = self.pools.short.saturating_sub(self.pools.deleting);
+        let mut surplus = over.max(lacking);
+        let pools = &mut self.pools;
+        for (pool, free) in &mut pools.free {
+            let waiting = pools.waiting.get(*pool).copied().unwrap_or(0);
+            let queued = pools.queued.get(*pool).copied().unwrap_or(0);
+            while free.len() > waiting + queued {
+                useless.extend(free.pop());
+                surplus = surplus.saturating_sub(1);
+            }
+            while surplus > 0 && (free.len() > waiting || over > 0 && !free.is_empty()) {
+                useless.extend(free.pop());
+                surplus -= 1;
+            }
+        }
+        for service in useless {
+            self.step(Step::DeleteService { name: service.name.clone(), uid: service.uid.clone() });
+        }
+    }
+
+    /// Whether a Service with this slot is pooled.
+    pub(super) fn pooled_slots(&self) -> HashSet<&'a str> {
+        let observed: &'a Observed = self.observed;
+        observed.services.iter().filter(|service| service.pool.is_some()).filter_map(|service| service.slot.as_deref()).collect()
+    }
+}
+
+impl Pools<'_> {
+    /// A free Service with an address that will do: its slot and its address.
+    fn take(&mut self, pool: &str, needs_ip: bool) -> Option<(String, String)> {
+        let free = self.free.get_mut(pool)?;
+        let at = free.iter().position(|service| usable(service.address.as_ref(), needs_ip).is_some())?;
+        let service = free.remove(at);
+        Some((service.slot.clone()?, service.address.as_ref()?.text.clone()))
     }
 }

@@ -1,6 +1,6 @@
 //! Chooses who is next: guards first, then the plugin's word, the lock, and a free place.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use flashjob_api::{DeviceState, Reason, VerifyMode, reason};
 use flashjob_plugin_host::DeviceType;
@@ -13,69 +13,143 @@ use crate::observed::{Finish, Identity, Instance, PluginView, Sighting};
 /// Devices recorded and asked about ahead of their turn, beyond `parallelism`: a device whose name, endpoint and baseline are
 /// stored already can start at once when a place frees, without waiting for the next status write.
 const AHEAD: usize = 64;
+/// Waiting devices of which status says for whom they wait.
+const SHOWN_BUSY: usize = 64;
 
 impl<'a> Draft<'a> {
     /// Gives every device without a begun attempt its result, its turn or its reason to wait.
     pub fn work_off_the_queue(&mut self) {
-        if self.results.len() >= self.spec.uuid.len() {
-            return;
-        }
         let mut queue = self.queue();
-        self.judge_duplicates(&mut queue);
-        if let Some((reason, message)) = self.stopped() {
-            for uid in queue {
-                match reason {
-                    reason::JOB_STOPPED => self.skip(&uid, reason, &message),
-                    reason => self.fail(&uid, reason, &message),
-                }
-            }
+        if queue.is_empty() {
             return;
         }
-        let mut places = self.spec.parallelism.saturating_sub(self.occupied());
-        let mut ahead = places + AHEAD;
-        for uid in queue {
-            if !self.passes_guards(&uid) || !self.record_ahead(&uid, &mut ahead) {
+        self.judge_duplicates(&mut queue);
+        if self.stop(&queue) {
+            return;
+        }
+        let mut places = self.places();
+        let mut ahead = Ahead { each: places + AHEAD, plugins: HashMap::new(), busy: SHOWN_BUSY };
+        let ready: Vec<&String> = queue.iter().filter(|uid| self.is_ready(uid, &mut ahead)).collect();
+        // Some may just have failed: one too many, and nothing starts.
+        if self.stop(&queue) {
+            return;
+        }
+        for uid in ready {
+            if places == 0 || self.spec.suspend {
+                if !self.spec.suspend {
+                    self.note_queued(uid);
+                }
                 continue;
             }
-            if self.may_start(&uid, places) {
-                places -= 1;
-                self.start(&uid);
-            }
+            places -= 1;
+            self.start(uid);
         }
     }
 
-    /// Devices without a result and without a begun attempt; those that had their turn go behind those that had none.
+    /// Whether the job starts nothing more, ever; then every waiting device gets its result.
+    fn stop(&mut self, queue: &[String]) -> bool {
+        let Some((reason, message)) = self.stopped() else { return false };
+        for uid in queue.iter().filter(|uid| self.result(uid).is_none()).collect::<Vec<_>>() {
+            match reason {
+                reason::JOB_STOPPED => self.skip(uid, reason, &message),
+                reason => self.fail(uid, reason, &message),
+            }
+        }
+        true
+    }
+
+    /// Passes the guards, has its plugin's word, its pause is over and nobody else flashes it. What is tested first costs least;
+    /// a device that waits for its plugin or for another job takes no other device's turn.
+    fn is_ready(&mut self, uid: &str, ahead: &mut Ahead<'a>) -> bool {
+        if !self.passes_guards(uid) {
+            return false;
+        }
+        let Some(plugin) = self.plugin_for(uid) else { return false };
+        if let Err(why) = self.can_be_asked(plugin) {
+            self.waits(reason::PLUGIN_NOT_READY, &format!("plugin {} is not ready: {why}", plugin.name));
+            return false;
+        }
+        if let Some(message) = self.is_busy(uid) {
+            self.waits(reason::DEVICE_BUSY, &message);
+            if ahead.busy > 0 || self.records.contains_key(uid) {
+                ahead.busy = ahead.busy.saturating_sub(1);
+                self.set(uid, DeviceState::Pending, |record| {
+                    record.reason = Some(reason::DEVICE_BUSY.name.to_owned());
+                    record.message = Some(message);
+                });
+            }
+            return false;
+        }
+        let until = self.records.get(uid).and_then(|record| record.waits_until());
+        if let Some(until) = until.filter(|until| *until > self.now()) {
+            self.wake(until);
+            self.note_queued(uid);
+            return false;
+        }
+        let of_plugin = ahead.plugins.entry(plugin.name.as_str()).or_insert(ahead.each);
+        if *of_plugin == 0 {
+            self.note_queued(uid);
+            return false;
+        }
+        *of_plugin -= 1;
+        self.record_ahead(uid, plugin)
+    }
+
+    /// Devices without a result and without a begun attempt. First those whose Service is there already, last those that had
+    /// their turn.
     fn queue(&self) -> Vec<String> {
+        let spec = self.spec;
         let waiting = |uid: &&String| {
             let pending = self.records.get(*uid).is_none_or(|record| record.state == DeviceState::Pending);
-            pending && !self.results.contains_key(*uid)
+            pending && self.result(uid).is_none()
         };
-        let mut queue: Vec<&String> = self.spec.uuid.iter().filter(waiting).collect();
-        let turn = |uid: &String| self.records.get(uid).and_then(|record| record.waits_until()).unwrap_or(Timestamp::MIN);
-        queue.sort_by_key(|uid| turn(uid));
+        let mut queue: Vec<&String> = spec.uuid.iter().filter(waiting).collect();
+        queue.sort_by_cached_key(|uid| {
+            let record = self.records.get(*uid);
+            let turn = record.and_then(|record| record.waits_until()).unwrap_or(Timestamp::MIN);
+            let begun = record.is_some_and(|record| {
+                turn == Timestamp::MIN && self.service(&self.attempt_name(uid, record.attempt)).is_some_and(|service| !service.deleting)
+            });
+            (turn, !begun)
+        });
         queue.into_iter().cloned().collect()
     }
 
     /// One device under two uids is flashed once, under the uid that began or stands first.
     fn judge_duplicates(&mut self, queue: &mut Vec<String>) {
-        let begun = self.spec.uuid.iter().filter(|uid| match self.results.get(*uid) {
-            Some(finish) => *finish == Finish::Completed,
-            None => self.records.get(*uid).is_some_and(|record| record.in_flight()),
-        });
-        let mut seen: HashSet<Identity> = begun.flat_map(|uid| self.identities(uid)).collect();
-        // In the order of the spec, so that waiting for a retry does not make the other uid the first.
-        let queued: HashSet<&str> = queue.iter().map(String::as_str).collect();
         let spec = self.spec;
-        for uid in spec.uuid.iter().filter(|uid| queued.contains(uid.as_str())) {
+        let unknown = |uid: &String| {
+            self.shown.iter().any(|device| device.uid == *uid && device.reason.as_deref() == Some(reason::UNKNOWN_DEVICE.name))
+        };
+        let begun = spec.uuid.iter().filter(|uid| match self.result(uid) {
+            Some(Finish::Completed) => true,
+            Some(Finish::Failed) => !unknown(uid),
+            Some(Finish::Skipped) => false,
+            None => self.records.get(*uid).is_some_and(|record| record.in_flight() || record.attempt > 1),
+        });
+        let mut first: HashMap<Identity, &String> = HashMap::new();
+        for uid in begun {
+            for identity in self.identities(uid) {
+                first.entry(identity).or_insert(uid);
+            }
+        }
+        let before = queue.len();
+        for uid in &spec.uuid {
+            if self.result(uid).is_some() || self.records.get(uid).is_some_and(|record| record.state != DeviceState::Pending) {
+                continue;
+            }
             let Some(instance) = self.instance(uid) else { continue };
             let identities = instance.identities(spec.host_endpoint.as_deref());
-            if identities.iter().any(|identity| seen.contains(identity)) {
-                let message = format!("Instance {} is the same device as another uid of this job", instance.name);
+            if let Some(other) = identities.iter().find_map(|identity| first.get(identity).filter(|other| **other != uid)) {
+                let message = format!("Instance {} is the same device as uid {other} of this job", instance.name);
                 self.skip(uid, reason::DUPLICATE_DEVICE, &message);
+                continue;
             }
-            seen.extend(identities);
+            first.extend(identities.into_iter().map(|identity| (identity, uid)));
         }
-        queue.retain(|uid| !self.results.contains_key(uid));
+        if !self.results.is_empty() && before > 0 {
+            queue.retain(|uid| !self.results.contains_key(uid));
+        }
     }
 
     /// Why nothing more is started, ever.
@@ -84,22 +158,21 @@ impl<'a> Draft<'a> {
             return Some((reason::DEADLINE_EXCEEDED, "activeDeadlineSeconds of the job has passed".to_owned()));
         }
         let budget = self.spec.max_failed_devices?.of(self.spec.uuid.len());
-        let failed = self.results.values().filter(|finish| **finish == Finish::Failed).count();
+        let failed = self.spec.uuid.iter().filter(|uid| self.result(uid) == Some(Finish::Failed)).count();
         (failed > budget).then(|| (reason::JOB_STOPPED, format!("{failed} devices failed, maxFailedDevices allows {budget}")))
     }
 
-    /// Devices in flight: those whose Pod ended do not count, those that must still prove themselves do.
-    fn occupied(&self) -> usize {
+    /// How many devices may start. Those whose Pod ended keep no place, those that must still prove themselves do.
+    fn places(&self) -> usize {
+        let required = self.spec.verify.mode == Some(VerifyMode::Required);
         let active = self.records.values().filter(|record| match record.state {
-            DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost => !self.released.contains(&record.uid),
+            DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost => required || !self.released.contains(&record.uid),
             _ => false,
         });
+        let active = active.count();
         let verifying = self.records.values().filter(|record| record.state == DeviceState::Verifying).count();
-        let kept = match self.spec.verify.mode {
-            Some(VerifyMode::Required) => verifying,
-            _ => verifying.saturating_sub(self.spec.parallelism),
-        };
-        active.count() + kept
+        let kept = if required { verifying } else { verifying.saturating_sub(self.spec.parallelism) };
+        self.spec.parallelism.saturating_sub(active + kept).min(self.most_in_flight().saturating_sub(active))
     }
 
     /// Resolves the device and compares it with what the job guards for. False: it has its result, or waits.
@@ -148,7 +221,7 @@ impl<'a> Draft<'a> {
             return mismatch("type", is.as_ref(), wanted);
         }
         if let (Some(wanted), Some(is)) = (spec.application_type.as_deref(), instance.application_type())
-            && !wanted.eq_ignore_ascii_case(is)
+            && plain(wanted) != plain(is)
         {
             return mismatch("application type", is, wanted);
         }
@@ -179,7 +252,7 @@ impl<'a> Draft<'a> {
         self.waits(reason, message);
     }
 
-    fn device_type(&self, uid: &str) -> Option<DeviceType> {
+    pub(super) fn device_type(&self, uid: &str) -> Option<DeviceType> {
         let reported = self.instance(uid).and_then(|instance| instance.device_type());
         reported.or_else(|| self.spec.device.as_deref().and_then(|text| text.parse().ok()))
     }
@@ -194,12 +267,35 @@ impl<'a> Draft<'a> {
         named.or_else(unknown).or_else(|| plugins.iter().find(|plugin| plugin.any_type))
     }
 
-    /// Records a device that comes soon, and asks its plugin. False: it is not its turn, or it has its result.
-    fn record_ahead(&mut self, uid: &str, ahead: &mut usize) -> bool {
-        if *ahead == 0 {
-            return false;
+    /// Whether the plugin is loaded, and not out of service.
+    pub(super) fn can_be_asked(&mut self, plugin: &PluginView) -> Result<(), String> {
+        if let Err(why) = &plugin.ready {
+            return Err(why.clone());
         }
-        *ahead -= 1;
+        match self.observed.answers.out_of_service.get(&plugin.name) {
+            Some(until) if *until > self.now() => {
+                self.wake(*until);
+                Err("it broke several times in a row and is not asked for a while".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// For whom the device waits.
+    fn is_busy(&self, uid: &str) -> Option<String> {
+        if let Some(pod) = self.pod_in_the_way(uid) {
+            return Some(format!("Pod {} may still be at work on this device", pod.name));
+        }
+        let holders = &self.observed.holders;
+        if holders.is_empty() {
+            return None;
+        }
+        let holder = self.identities(uid).iter().find_map(|identity| holders.get(identity))?;
+        Some(format!("FlashJob {} is flashing this device (uid {})", holder.job, holder.uid))
+    }
+
+    /// Records a device that comes soon, and asks its plugin. False: the answer is not there, or it has its result.
+    fn record_ahead(&mut self, uid: &str, plugin: &'a PluginView) -> bool {
         let Some(instance) = self.instance(uid) else { return false };
         let endpoint = self.spec.host_endpoint.clone().or_else(|| instance.endpoint().map(str::to_owned));
         let (name, version) = (instance.name.clone(), instance.version().map(str::to_owned));
@@ -210,38 +306,16 @@ impl<'a> Draft<'a> {
             }
             record.name = Some(name);
             record.host_endpoint = endpoint;
+            if record.reason.as_deref() == Some(reason::DEVICE_BUSY.name) {
+                record.reason = None;
+                record.message = None;
+            }
         });
         let attempt = self.records.get(uid).map_or(1, |record| record.attempt);
-        let Some(plugin) = self.plugin_for(uid) else { return false };
-        if let Err(why) = &plugin.ready {
-            let message = format!("plugin {} is not ready: {why}", plugin.name);
-            self.waits(reason::PLUGIN_NOT_READY, &message);
-            return false;
-        }
         match self.built(uid, attempt, plugin) {
             Asked::Built(built) => self.granted(uid, attempt, plugin, &built),
             Asked::Wait | Asked::Over => false,
         }
-    }
-
-    /// Whether the device may go now: its pause is over, nobody else flashes it, and there is a place.
-    fn may_start(&mut self, uid: &str, places: usize) -> bool {
-        let until = self.records.get(uid).and_then(|record| record.waits_until());
-        if let Some(until) = until.filter(|until| *until > self.now()) {
-            self.wake(until);
-            return false;
-        }
-        let holder = self.identities(uid).iter().find_map(|identity| self.observed.holders.get(identity)).cloned();
-        if let Some(holder) = holder {
-            let message = format!("FlashJob {} is flashing this device (uid {})", holder.job, holder.uid);
-            self.waits(reason::DEVICE_BUSY, &message);
-            self.set(uid, DeviceState::Pending, |record| {
-                record.reason = Some(reason::DEVICE_BUSY.name.to_owned());
-                record.message = Some(message);
-            });
-            return false;
-        }
-        places > 0 && !self.spec.suspend
     }
 
     fn start(&mut self, uid: &str) {
@@ -252,4 +326,19 @@ impl<'a> Draft<'a> {
         });
         self.expose(uid);
     }
+}
+
+/// What of the queue is looked at closely.
+struct Ahead<'a> {
+    /// Devices for each plugin.
+    each: usize,
+    /// How many are left, by plugin.
+    plugins: HashMap<&'a str, usize>,
+    /// Busy devices that are still shown.
+    busy: usize,
+}
+
+/// Without case and dashes.
+fn plain(text: &str) -> String {
+    text.chars().filter(|letter| *letter != '-').map(|letter| letter.to_ascii_lowercase()).collect()
 }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use flashjob_api::{Counts, DeviceState, DeviceStatus, FlashJobStatus, Phase, PluginStatus, condition};
+use flashjob_api::{Counts, DeviceState, DeviceStatus, FlashJobStatus, Phase, PluginStatus, condition, reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::draft::Draft;
@@ -14,10 +14,11 @@ pub(super) fn write(draft: &mut Draft<'_>) {
     let stored = &draft.observed.job.status;
     let counts = counts(draft);
     let over = counts.completed + counts.failed + counts.skipped >= counts.total;
-    let phase = match (over, counts.failed) {
-        (false, _) => Phase::InProgress,
-        (true, 0) => Phase::Completed,
-        (true, _) => Phase::Failed,
+    let stopped = draft.shown.iter().any(|device| device.reason.as_deref() == Some(reason::JOB_STOPPED.name));
+    let phase = match over {
+        false => Phase::InProgress,
+        true if counts.failed == 0 && !stopped => Phase::Completed,
+        true => Phase::Failed,
     };
     let before = stored.completion_time.clone().filter(|_| draft.same_run && stored.phase == Some(phase));
     let completion_time = over.then(|| before.unwrap_or(Time(draft.now())));
@@ -25,7 +26,7 @@ pub(super) fn write(draft: &mut Draft<'_>) {
     let message = message(draft, &counts, over);
     let conditions = conditions(draft, &counts, phase, &message);
     let list = |finish: Finish| -> Vec<String> {
-        let with = |uid: &&String| draft.results.get(*uid) == Some(&finish);
+        let with = |uid: &&String| draft.result(uid) == Some(finish);
         draft.spec.uuid.iter().filter(with).cloned().collect()
     };
     let status = FlashJobStatus {
@@ -64,22 +65,34 @@ pub(super) fn invalid(observed: &Observed, error: &str) -> Plan {
     let message = format!("this FlashJob is invalid: {error}");
     let generation = observed.job.generation;
     let mut set = |kind, holds, reason| condition::set(&mut status.conditions, kind, holds, reason, &message, generation, observed.now);
-    set(condition::PROGRESSING, false, "InvalidSpec");
+    for kind in [condition::PROGRESSING, condition::COMPLETE, condition::FAILED, condition::SUSPENDED] {
+        set(kind, false, "InvalidSpec");
+    }
     set(condition::STALLED, true, "InvalidSpec");
+    status.phase = Some(Phase::InProgress);
+    status.completion_time = None;
     status.message = Some(message.clone());
     status.observed_generation = generation;
-    Plan { status: Some(status), ..Plan::default() }
+    Plan { status: Some(status), holds: super::ending::holds(observed), ..Plan::default() }
 }
 
 /// The status while devices of the run before are in flight: nothing changes but the sentence.
 pub(super) fn draining(observed: &Observed, message: &str) -> FlashJobStatus {
-    FlashJobStatus { message: Some(message.to_owned()), phase: Some(Phase::InProgress), ..observed.job.status.clone() }
+    let mut status = FlashJobStatus { message: Some(message.to_owned()), phase: Some(Phase::InProgress), ..observed.job.status.clone() };
+    status.completion_time = None;
+    let generation = observed.job.status.observed_generation;
+    let mut set = |kind, holds| condition::set(&mut status.conditions, kind, holds, "SpecChanged", message, generation, observed.now);
+    set(condition::PROGRESSING, true);
+    for kind in [condition::COMPLETE, condition::FAILED, condition::SUSPENDED, condition::STALLED] {
+        set(kind, false);
+    }
+    status
 }
 
 fn counts(draft: &Draft<'_>) -> Counts {
     let mut counts = Counts { total: number(draft.spec.uuid.len()), ..Counts::default() };
     for uid in &draft.spec.uuid {
-        match (draft.results.get(uid), draft.records.get(uid).map(|record| record.state)) {
+        match (draft.result(uid), draft.records.get(uid).map(|record| record.state)) {
             (Some(Finish::Completed), _) => counts.completed += 1,
             (Some(Finish::Failed), _) => counts.failed += 1,
             (Some(Finish::Skipped), _) => counts.skipped += 1,
@@ -170,15 +183,19 @@ fn conditions(draft: &Draft<'_>, counts: &Counts, phase: Phase, message: &str) -
         condition::set(&mut conditions, kind, holds, reason, text, job.generation, draft.now());
     };
     let busy = counts.active + counts.verifying > 0;
-    let stalled = draft.waiting.iter().next().filter(|_| phase == Phase::InProgress && !busy);
+    // Nothing else is left than devices whose plugin cannot be asked. Every other wait ends by itself.
+    let stalled = draft.waiting.get_key_value(reason::PLUGIN_NOT_READY.name);
+    let stalled = stalled.filter(|(_, (count, _))| phase == Phase::InProgress && !busy && number(*count) >= counts.pending);
+    let held_back = draft.spec.suspend && !busy;
     let reason = match phase {
-        Phase::InProgress if draft.spec.suspend && !busy => "Suspended",
+        Phase::InProgress if stalled.is_some() => "Stalled",
+        Phase::InProgress if held_back => "Suspended",
         Phase::InProgress if busy => "Flashing",
         Phase::InProgress => "Waiting",
         Phase::Completed => "Completed",
         Phase::Failed => "DevicesFailed",
     };
-    set(condition::PROGRESSING, phase == Phase::InProgress, reason, message);
+    set(condition::PROGRESSING, phase == Phase::InProgress && stalled.is_none() && !held_back, reason, message);
     set(condition::COMPLETE, phase == Phase::Completed, reason, message);
     set(condition::FAILED, phase == Phase::Failed, reason, message);
     let suspended = draft.spec.suspend && phase == Phase::InProgress;

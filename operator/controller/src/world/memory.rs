@@ -8,33 +8,37 @@ use k8s_openapi::api::core::v1 as core;
 use kube::ResourceExt;
 
 use crate::make::{annotation, label};
-use crate::observed::{Answers, Identity, Pod, Refusal, Service, Sighting, after};
+use crate::observed::{Answers, Identity, Job, Pod, Refusal, Service, Sighting, SlotUse, after};
 use crate::plan::Step;
 
 /// Seconds after which a refusal that may pass (quota, Pod Security) is forgotten.
 const REFUSAL_SECONDS: i64 = 30;
+/// Seconds after which a final refusal is forgotten: the attempt that it ended is stored by then.
+const FINAL_REFUSAL_SECONDS: i64 = 600;
 
-/// What is remembered of one job.
+/// What is remembered of one job. What plans look at is shared with their snapshots, not copied.
 #[derive(Debug, Default)]
 pub struct Memory {
     /// Since when Akri does not know a uid.
     pub missing_since: HashMap<String, Timestamp>,
     /// Since when an Instance reaches nothing, by uid.
-    pub unreachable: HashMap<String, Timestamp>,
+    pub unreachable: Arc<HashMap<String, Timestamp>>,
     /// Since when a Pod cannot get on, by name.
-    pub stuck_pods: HashMap<String, Timestamp>,
+    pub stuck_pods: Arc<HashMap<String, Timestamp>>,
     /// Since when a Service has no Pod, by name.
-    pub idle_services: HashMap<String, Timestamp>,
+    pub idle_services: Arc<HashMap<String, Timestamp>>,
+    /// Which attempt used the slot of a pooled Service last.
+    pub slot_uses: Arc<HashMap<String, SlotUse>>,
     /// When this process saw a device's first attempt begin, by uid.
     pub begun: HashMap<String, std::time::Instant>,
-    /// Answers of plugins.
-    pub answers: Answers,
+    /// Answers of plugins to what is still open.
+    pub answers: Arc<Answers>,
+    /// Pods that are being created, by step.
+    pub in_making: HashMap<String, InMaking>,
     /// Questions that are with a plugin.
     pub asked: HashSet<String>,
     /// Steps under way, or paused after a failure.
     pub busy: HashSet<String>,
-    /// Pods that are being created, by step.
-    pub in_making: HashMap<String, InMaking>,
     /// When the status was written last.
     pub written: Option<std::time::Instant>,
     /// Whether a status write is under way.
@@ -42,13 +46,14 @@ pub struct Memory {
     /// When this job was planned last.
     pub planned: Option<std::time::Instant>,
     failures: HashMap<String, u32>,
-    refused: HashMap<String, (Refusal, Timestamp)>,
+    refused: Arc<HashMap<String, Refusal>>,
+    refused_at: HashMap<String, Timestamp>,
 }
 
 impl Memory {
-    /// Notes since when things are as they are.
-    pub fn note(&mut self, pods: &[Arc<Pod>], services: &[Arc<Service>], devices: &HashMap<String, Sighting>, now: Timestamp) {
-        let stuck = pods.iter().filter(|pod| pod.waiting.is_some()).map(|pod| &pod.name);
+    /// Notes since when things are as they are, and forgets what is over.
+    pub fn note(&mut self, job: &Job, pods: &[Arc<Pod>], services: &[Arc<Service>], devices: &HashMap<String, Sighting>, now: Timestamp) {
+        let stuck = pods.iter().filter(|pod| pod.waiting.is_some() && pod.gone.is_none()).map(|pod| &pod.name);
         renew(&mut self.stuck_pods, stuck, now);
         let with_pod: HashSet<&String> = pods.iter().filter(|pod| pod.gone.is_none()).filter_map(|pod| pod.slot.as_ref()).collect();
         let idle = services.iter().filter(|service| service.slot.as_ref().is_some_and(|slot| !with_pod.contains(slot)));
@@ -56,27 +61,62 @@ impl Memory {
         let unreachable = devices.iter().filter(|(_, sighting)| matches!(sighting, Sighting::Seen(instance) if !instance.reachable(None)));
         renew(&mut self.unreachable, unreachable.map(|(uid, _)| uid), now);
         self.missing_since.retain(|uid, _| matches!(devices.get(uid), Some(Sighting::Missing(_))));
+        self.note_slots(pods, services, now);
+        self.prune(job, pods, devices, now);
+    }
+
+    fn note_slots(&mut self, pods: &[Arc<Pod>], services: &[Arc<Service>], now: Timestamp) {
+        let pooled: HashSet<&str> =
+            services.iter().filter(|service| service.pool.is_some()).filter_map(|service| service.slot.as_deref()).collect();
+        if pooled.is_empty() && self.slot_uses.is_empty() {
+            return;
+        }
+        let uses = Arc::make_mut(&mut self.slot_uses);
+        uses.retain(|slot, _| pooled.contains(slot.as_str()));
+        for pod in pods.iter().filter(|pod| pod.gone.is_none()) {
+            let Some(slot) = pod.slot.as_ref().filter(|slot| pooled.contains(slot.as_str())) else { continue };
+            uses.insert(slot.clone(), SlotUse { device: pod.device.clone(), attempt: pod.attempt, last_seen: now });
+        }
+    }
+
+    /// Answers to attempts that are over go.
+    fn prune(&mut self, job: &Job, pods: &[Arc<Pod>], devices: &HashMap<String, Sighting>, now: Timestamp) {
+        let open = |uid: &String| job.stored.contains_key(uid) || devices.contains_key(uid) && !job.results.contains_key(uid);
+        if self.answers.built.keys().any(|uid| !open(uid)) {
+            self.answers_mut().built.retain(|uid, _| open(uid));
+        }
+        let there: HashSet<&str> = pods.iter().map(|pod| pod.uid.as_str()).collect();
+        if self.answers.judged.keys().any(|uid| !there.contains(uid.as_str())) {
+            self.answers_mut().judged.retain(|uid, _| there.contains(uid.as_str()));
+        }
+        if self.answers.out_of_service.values().any(|until| *until <= now) {
+            self.answers_mut().out_of_service.retain(|_, until| *until > now);
+        }
+    }
+
+    /// The remembered answers, to add one.
+    pub fn answers_mut(&mut self) -> &mut Answers {
+        Arc::make_mut(&mut self.answers)
     }
 
     /// Remembers a refusal of the API server.
     pub fn refuse(&mut self, name: &str, refusal: Refusal, now: Timestamp) {
-        self.refused.insert(name.to_owned(), (refusal, now));
+        Arc::make_mut(&mut self.refused).insert(name.to_owned(), refusal);
+        self.refused_at.insert(name.to_owned(), now);
     }
 
     /// Refusals that still count.
-    pub fn refusals(&mut self, now: Timestamp) -> HashMap<String, Refusal> {
-        self.refused.retain(|_, (refusal, since)| refusal.is_final || after(*since, REFUSAL_SECONDS) > now);
-        self.refused.iter().map(|(name, (refusal, _))| (name.clone(), refusal.clone())).collect()
+    pub fn refusals(&mut self, now: Timestamp) -> Arc<HashMap<String, Refusal>> {
+        let seconds = |refusal: &Refusal| if refusal.is_final { FINAL_REFUSAL_SECONDS } else { REFUSAL_SECONDS };
+        let since = |name: &String| self.refused_at.get(name).copied().unwrap_or(now);
+        let counts = |name: &String, refusal: &Refusal| after(since(name), seconds(refusal)) > now;
+        if self.refused.iter().any(|(name, refusal)| !counts(name, refusal)) {
+            Arc::make_mut(&mut self.refused).retain(|name, refusal| counts(name, refusal));
+            self.refused_at.retain(|name, _| self.refused.contains_key(name));
+        }
+        self.refused.clone()
     }
-}
 
-/// Keeps the instants of what still is, adds what is new, drops the rest.
-fn renew<'a>(since: &mut HashMap<String, Timestamp>, names: impl Iterator<Item = &'a String>, now: Timestamp) {
-    let mut before = std::mem::take(since);
-    since.extend(names.map(|name| (name.clone(), before.remove(name).unwrap_or(now))));
-}
-
-impl Memory {
     /// Takes a step up, unless it is under way or paused.
     pub fn begin(&mut self, step: &Step) -> bool {
         let key = step.key();
@@ -111,6 +151,8 @@ impl Memory {
 /// A Pod that is being created: its slot is taken and its device locked, whatever the plan makes of the device meanwhile.
 #[derive(Debug)]
 pub struct InMaking {
+    /// Its name.
+    pub name: String,
     /// What joins it to its Service.
     pub slot: Option<String>,
     /// The device, by all its identities.
@@ -124,9 +166,18 @@ impl InMaking {
         let label = |name: &str| pod.labels().get(name).cloned();
         let identities = pod.annotations().get(annotation::IDENTITY).into_iter().flat_map(|text| text.split_whitespace());
         Self {
+            name: pod.name_any(),
             slot: label(label::SLOT),
             identities: identities.filter_map(Identity::parse).collect(),
             device: label(label::UUID).unwrap_or_default(),
         }
+    }
+}
+
+/// Keeps the instants of what still is, adds what is new, drops the rest.
+fn renew<'a>(since: &mut Arc<HashMap<String, Timestamp>>, names: impl Iterator<Item = &'a String>, now: Timestamp) {
+    let next: HashMap<String, Timestamp> = names.map(|name| (name.clone(), since.get(name).copied().unwrap_or(now))).collect();
+    if next != **since {
+        *since = Arc::new(next);
     }
 }

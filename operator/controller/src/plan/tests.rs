@@ -1,1 +1,0 @@
-//! The rules, tested on snapshots: no cluster, no runtime, no clock.
