@@ -1,13 +1,15 @@
 //! Carries steps out. Each is idempotent; that something is there already, or gone already, is an outcome and no error.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flashjob_api::{FINALIZER, FlashJob};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
-use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::observed::{Job, Pod, Refusal, Service, whole_seconds};
@@ -78,32 +80,32 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
         }
         Step::DeleteJob => {
             let jobs: Api<FlashJob> = Api::namespaced(client, namespace);
-            absent_is_fine(jobs.delete(&job.key.name, &only(&job.uid)).await)?;
+            delete(&jobs, &job.key.name, &job.uid).await?;
         }
         Step::CreateService(service) => return create_service(operator, job, *service).await,
         Step::CreatePod(pod) => return create_pod(operator, job, *pod).await,
         Step::DeleteService { name, uid } => {
             let services: Api<core::Service> = Api::namespaced(client, namespace);
-            match absent_is_fine(services.delete(&name, &only(&uid)).await)? {
-                Some(either) => {
-                    let service = either.left().and_then(|service| Service::of(&service));
+            match delete(&services, &name, &uid).await? {
+                Deleted::Going(service) => {
+                    let service = service.and_then(|service| Service::of(&service));
                     if let Some(service) = service {
                         operator.world().see_deleted_service(service);
                     }
                 }
-                None => operator.world().lose_service(&job.key, &name, &uid),
+                Deleted::Gone => operator.world().lose_service(&job.key, &name, &uid),
             }
         }
         Step::DeletePod { name, uid } => {
             let pods: Api<core::Pod> = Api::namespaced(client, namespace);
-            match absent_is_fine(pods.delete(&name, &only(&uid)).await)? {
-                Some(either) => {
-                    let pod = either.left().and_then(|pod| Pod::of(&pod));
+            match delete(&pods, &name, &uid).await? {
+                Deleted::Going(pod) => {
+                    let pod = pod.and_then(|pod| Pod::of(&pod));
                     if let Some(pod) = pod {
                         operator.world().see_deleted_pod(pod);
                     }
                 }
-                None => operator.world().lose_pod(&job.key, &name, &uid, whole_seconds(Timestamp::now())),
+                Deleted::Gone => operator.world().lose_pod(&job.key, &name, &uid, whole_seconds(Timestamp::now())),
             }
         }
         Step::ConfirmPod { name, device } => return confirm_pod(operator, job, &name, &device).await,
@@ -111,18 +113,33 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
     Ok(Duration::ZERO)
 }
 
-/// Deletes this object and none that took its name.
-fn only(uid: &str) -> DeleteParams {
-    let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
-    DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() }
+/// What a delete did.
+enum Deleted<K> {
+    /// It is on its way; its state, where that was told.
+    Going(Option<K>),
+    /// It is gone.
+    Gone,
 }
 
-/// 404: it is gone. 409: another object has its name, so it is gone too.
-fn absent_is_fine<T>(result: kube::Result<T>) -> kube::Result<Option<T>> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(None),
-        Err(error) => Err(error),
+/// Deletes this object and none that took its name.
+async fn delete<K>(api: &Api<K>, name: &str, uid: &str) -> kube::Result<Deleted<K>>
+where
+    K: Resource + Clone + Debug + DeserializeOwned,
+{
+    let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
+    let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+    let error = match api.delete(name, &parameters).await {
+        Ok(either) => return Ok(Deleted::Going(either.left())),
+        Err(error) => error,
+    };
+    match &error {
+        kube::Error::Api(status) if status.code == 404 => Ok(Deleted::Gone),
+        // Another object has its name, or somebody wrote at the same moment and it is still there.
+        kube::Error::Api(status) if status.code == 409 => {
+            let still_there = api.get_opt(name).await?.is_some_and(|object| object.meta().uid.as_deref() == Some(uid));
+            if still_there { Err(error) } else { Ok(Deleted::Gone) }
+        }
+        _ => Err(error),
     }
 }
 
@@ -179,7 +196,9 @@ async fn create_pod(operator: &Operator, job: &Job, pod: core::Pod) -> kube::Res
 /// A refusal is remembered for the plan; everything else may work next time.
 fn refused(operator: &Operator, job: &Job, name: &str, error: kube::Error) -> kube::Result<Duration> {
     let kube::Error::Api(status) = &error else { return Err(error) };
-    if !matches!(status.code, 400 | 403 | 422) {
+    // Rights that the operator lacks, as for a moment after an API server has started, are no fault of the job.
+    let lacks_rights = status.code == 403 && status.message.contains(" cannot create resource ");
+    if lacks_rights || !matches!(status.code, 400 | 403 | 422) {
         return Err(error);
     }
     let refusal = Refusal { is_final: status.code != 403, message: status.message.clone() };

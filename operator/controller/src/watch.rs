@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::sync::Arc;
+use std::time::Duration;
 
 use flashjob_api::FlashJob;
 use flashjob_api::akri;
@@ -12,7 +13,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
@@ -22,6 +24,27 @@ use crate::operator::Operator;
 
 /// Objects of a flash Pod carry both labels, ours and the Go operator's alike.
 const FLASH_LABELS: &str = "app,uuid";
+/// Longest pause before a broken watch is taken up again. Without its watches the operator is blind: after an outage of the API server
+/// it is to go on soon.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The usual growing, jittered pauses, but for the longest.
+#[derive(Default)]
+struct Pauses(DefaultBackoff);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|pause| pause.min(LONGEST_PAUSE))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
 
 /// The watches of a cluster, or of one namespace.
 pub struct Watches {
@@ -60,7 +83,7 @@ impl Watches {
             None => Api::all(self.client.clone()),
         };
         let operator = operator.clone();
-        let events = watcher::watcher(api, config).default_backoff();
+        let events = watcher::watcher(api, config).backoff(Pauses::default());
         self.running.spawn(async move { follow(events, &operator, kind).await });
     }
 }

@@ -54,7 +54,7 @@ impl Draft<'_> {
                 let text = address.text.clone();
                 self.make_pod(uid, attempt, plugin, &built.digest, flash, Some(&text), make::slot(&name));
             }
-            _ => self.await_address(uid),
+            _ => self.await_address(uid, flash.needs_ip),
         }
     }
 
@@ -199,7 +199,7 @@ impl Draft<'_> {
             && stored.baseline_version == record.baseline_version
     }
 
-    pub(super) fn await_address(&mut self, uid: &str) {
+    pub(super) fn await_address(&mut self, uid: &str, needs_ip: bool) {
         let Some(record) = self.records.get(uid) else { return };
         let since = record.holds_since().unwrap_or_else(|| self.now());
         self.set(uid, DeviceState::Exposing, |record| {
@@ -211,6 +211,12 @@ impl Draft<'_> {
             return;
         }
         let message = format!("no external address within {seconds} s");
+        // What the load balancer gives as host names frees no IP address, however long one waits for it.
+        let named = |address: &Address| needs_ip && !address.is_ip;
+        if self.observed.services.iter().any(|service| service.address.as_ref().is_some_and(named)) {
+            let message = format!("{message}: the load balancer gives a host name alone, and the device needs an IP address");
+            return self.fail_attempt(uid, reason::ADDRESS_TIMEOUT, &message);
+        }
         if self.observed.addresses_in_use {
             return self.back_to_queue(uid, Some(&message));
         }

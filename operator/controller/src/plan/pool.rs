@@ -103,7 +103,7 @@ impl<'a> Draft<'a> {
         }
         // The Service may have been refused, and the attempt with it.
         if self.records.get(uid).is_some_and(|record| record.state == DeviceState::Exposing) {
-            self.await_address(uid);
+            self.await_address(uid, flash.needs_ip);
         }
     }
 
