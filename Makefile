@@ -6,7 +6,7 @@ CONFIG ?= deploy/samples/operator-config.yaml
 NAMESPACE ?= flashjob-system
 CACHE ?= $(CURDIR)/target/plugin-cache
 
-.PHONY: help demo demo-up demo-down test lint deny generate build plugins install uninstall run check-tools
+.PHONY: help demo demo-up demo-down test nightly lint deny generate build plugins install uninstall run check-tools
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -32,6 +32,10 @@ demo-down: ## End what demo-up started.
 test: build plugins ## Run all tests, the end-to-end tests on a real control plane among them.
 	tests/control-plane/build.sh >/dev/null
 	cargo test --workspace
+
+nightly: build plugins ## Kill the operator at random moments, many times: make nightly [FLASHJOB_RANDOM_KILLS=100] [FLASHJOB_SEED=…].
+	tests/control-plane/build.sh >/dev/null
+	FLASHJOB_RANDOM_KILLS=$${FLASHJOB_RANDOM_KILLS:-100} cargo test --workspace --test kills -- --nocapture
 
 lint: check-tools ## Check format and lints.
 	cargo fmt --all --check

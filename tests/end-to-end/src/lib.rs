@@ -1,5 +1,7 @@
 //! What the end-to-end tests share: FlashJobs are applied as users apply them, and watched until something holds.
 
+pub mod counted;
+
 use std::time::Duration;
 
 use flashjob_api::{FlashJob, FlashJobStatus, Phase};
@@ -72,8 +74,14 @@ pub async fn status_where(
     holds: impl Fn(&FlashJobStatus) -> bool,
 ) -> anyhow::Result<FlashJobStatus> {
     let jobs = jobs(testbed);
-    eventually(&format!("FlashJob {name}: {what}"), LIMIT, || async { Ok(jobs.get(name).await?.status.filter(|status| holds(status))) })
-        .await
+    let found = eventually(&format!("FlashJob {name}: {what}"), LIMIT, || async {
+        Ok(jobs.get(name).await?.status.filter(|status| holds(status)))
+    })
+    .await;
+    match found {
+        Ok(status) => Ok(status),
+        Err(error) => Err(error.context(format!("{:?}", jobs.get(name).await?.status))),
+    }
 }
 
 /// Waits until a FlashJob is over.
@@ -84,10 +92,10 @@ pub async fn ended(testbed: &Testbed, name: &str) -> anyhow::Result<FlashJobStat
     status_where(testbed, name, "it is over", |status| matches!(status.phase, Some(Phase::Completed | Phase::Failed))).await
 }
 
-/// Waits until no flash Pod and no flash Service is left.
+/// Waits until no flash Pod and no flash Service is left, and makes sure that the operator never asked for what it has no right to.
 ///
 /// # Errors
-/// Something stays.
+/// Something stays, or a request was forbidden.
 pub async fn nothing_left(testbed: &Testbed) -> anyhow::Result<()> {
     let pods: Api<Pod> = Api::all(testbed.client.clone());
     let services: Api<Service> = Api::all(testbed.client.clone());
@@ -96,7 +104,10 @@ pub async fn nothing_left(testbed: &Testbed) -> anyhow::Result<()> {
         let left = pods.list(&flash).await?.items.len() + services.list(&flash).await?.items.len();
         Ok((left == 0).then_some(()))
     })
-    .await
+    .await?;
+    let forbidden = flashjob_testbed::audit::forbidden(&testbed.control_plane.audit_log)?;
+    anyhow::ensure!(forbidden.is_empty(), "the rights of deploy/rbac do not cover what the operator asks for: {forbidden:?}");
+    Ok(())
 }
 
 /// Deletes a FlashJob, and waits until it is gone.
@@ -106,7 +117,41 @@ pub async fn nothing_left(testbed: &Testbed) -> anyhow::Result<()> {
 pub async fn delete(testbed: &Testbed, name: &str) -> anyhow::Result<()> {
     let jobs = jobs(testbed);
     jobs.delete(name, &DeleteParams::default()).await?;
-    eventually("the FlashJob is gone", LIMIT, || async { Ok(jobs.get_opt(name).await?.is_none().then_some(())) }).await
+    gone(testbed, name).await
+}
+
+/// Waits until a FlashJob is gone.
+///
+/// # Errors
+/// It stays.
+pub async fn gone(testbed: &Testbed, name: &str) -> anyhow::Result<()> {
+    let jobs = jobs(testbed);
+    eventually(&format!("FlashJob {name} is gone"), LIMIT, || async { Ok(jobs.get_opt(name).await?.is_none().then_some(())) }).await
+}
+
+/// Waits until a Pod of a FlashJob fulfils something.
+///
+/// # Errors
+/// None ever did.
+pub async fn pod_where(testbed: &Testbed, job: &str, what: &str, holds: impl Fn(&Pod) -> bool) -> anyhow::Result<Pod> {
+    let pods: Api<Pod> = Api::namespaced(testbed.client.clone(), "default");
+    let of_job = ListParams::default().labels(&format!("app={job}"));
+    eventually(&format!("a Pod of FlashJob {job}: {what}"), LIMIT, || async {
+        Ok(pods.list(&of_job).await?.items.into_iter().find(|pod| holds(pod)))
+    })
+    .await
+}
+
+/// Whether a Pod's container runs.
+#[must_use]
+pub fn runs(pod: &Pod) -> bool {
+    pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"))
+}
+
+/// Why a device failed, was skipped or waits.
+#[must_use]
+pub fn reason_of(status: &FlashJobStatus, uid: &str) -> Option<String> {
+    status.devices.iter().find(|device| device.uid == uid).and_then(|device| device.reason.clone())
 }
 
 /// The uids of the first devices of a type.

@@ -19,6 +19,8 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use tokio::sync::watch;
 
+use crate::process;
+
 /// Between two signs of life, well below the 40 s after which a node counts as lost.
 const HEARTBEAT: Duration = Duration::from_secs(10);
 
@@ -71,7 +73,7 @@ impl Kubelet {
         tokio::spawn(async move { kubelet.beat().await });
         let pods: Api<Pod> = Api::all(self.client.clone());
         let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.settings.node));
-        let mut events = std::pin::pin!(watcher::watcher(pods, config).default_backoff());
+        let mut events = std::pin::pin!(watcher::watcher(pods, config).backoff(process::Pauses::default()));
         let mut running: HashMap<String, watch::Sender<Option<Pod>>> = HashMap::new();
         while let Some(event) = events.next().await {
             match event {
@@ -127,15 +129,19 @@ impl Kubelet {
 
     async fn beat(&self) {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), "kube-node-lease");
+        let mut lost = false;
         loop {
             let spec = json!({"holderIdentity": self.settings.node, "leaseDurationSeconds": 40, "renewTime": format!("{:.6}", jiff::Timestamp::now())});
             let lease =
                 json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": self.settings.node}, "spec": spec});
             let manager = PatchParams::apply("kubelet-simulator").force();
-            if let Err(error) = leases.patch(&self.settings.node, &manager, &Patch::Apply(lease)).await {
-                tracing::warn!(%error, "a heartbeat was lost");
-            }
-            tokio::time::sleep(HEARTBEAT).await;
+            // After an outage of the API server the node counts as lost until it says otherwise.
+            let said = async {
+                leases.patch(&self.settings.node, &manager, &Patch::Apply(lease)).await?;
+                if lost { self.say_ready().await } else { Ok(()) }
+            };
+            lost = said.await.inspect_err(|error| tracing::warn!(%error, "a heartbeat was lost")).is_err();
+            tokio::time::sleep(if lost { Duration::from_secs(1) } else { HEARTBEAT }).await;
         }
     }
 
@@ -175,19 +181,18 @@ impl Kubelet {
         Ok(())
     }
 
-    /// Writes a Pod's status; one that is gone needs none.
+    /// Writes a Pod's status, however long the API server is away; one that is gone needs none.
     async fn report(&self, pod: &Pod, status: serde_json::Value) -> anyhow::Result<()> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
-        for attempt in 0..20 {
+        loop {
             let patch = json!({"metadata": {"uid": pod.uid()}, "status": status});
             match pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
                 Ok(_) => return Ok(()),
                 Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => return Ok(()),
-                Err(error) if attempt == 19 => return Err(error.into()),
-                Err(_) => tokio::time::sleep(Duration::from_millis(250)).await,
+                Err(error) => tracing::debug!(%error, "a Pod's status could not be written and is written again"),
             }
+            tokio::time::sleep(Duration::from_millis(250)).await;
         }
-        Ok(())
     }
 }
 

@@ -12,6 +12,8 @@ use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 
+use crate::process;
+
 const FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 
 /// How the load balancer is set up.
@@ -92,7 +94,7 @@ impl Pool {
 /// None that last: the watch is taken up again.
 pub async fn run(client: Client, settings: Settings) -> anyhow::Result<()> {
     let mut pool = Pool::new(settings.first, settings.count);
-    let events = watcher::watcher(Api::<Service>::all(client.clone()), watcher::Config::default()).default_backoff();
+    let events = watcher::watcher(Api::<Service>::all(client.clone()), watcher::Config::default()).backoff(process::Pauses::default());
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
         match event {
@@ -148,22 +150,31 @@ async fn give(client: Client, settings: Settings, service: String, address: Ipv4
     tokio::time::sleep(Duration::from_millis(settings.delay_ms)).await;
     let Some((namespace, name)) = service.split_once('/') else { return };
     let api: Api<Service> = Api::namespaced(client, namespace);
-    let patches = async {
-        if !settings.no_finalizer {
-            let patch = json!({"metadata": {"finalizers": [FINALIZER]}});
-            api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+    // However long the API server is away.
+    loop {
+        match write(&api, &settings, name, address).await {
+            Ok(_) => return,
+            Err(kube::Error::Api(status)) if status.code == 404 => {
+                return tracing::debug!(service, "an address could not be given: the Service is gone");
+            }
+            Err(error) => tracing::debug!(%error, service, "an address could not be given and is given again"),
         }
-        let entry = if settings.as_hostname {
-            json!({"hostname": format!("{}.simulated", address.to_string().replace('.', "-"))})
-        } else {
-            json!({"ip": address.to_string()})
-        };
-        let patch = json!({"status": {"loadBalancer": {"ingress": [entry]}}});
-        api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await
-    };
-    if let Err(error) = patches.await {
-        tracing::debug!(%error, service, "an address could not be given: the Service is gone");
+        tokio::time::sleep(Duration::from_millis(250)).await;
     }
+}
+
+async fn write(api: &Api<Service>, settings: &Settings, name: &str, address: Ipv4Addr) -> kube::Result<Service> {
+    if !settings.no_finalizer {
+        let patch = json!({"metadata": {"finalizers": [FINALIZER]}});
+        api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+    }
+    let entry = if settings.as_hostname {
+        json!({"hostname": format!("{}.simulated", address.to_string().replace('.', "-"))})
+    } else {
+        json!({"ip": address.to_string()})
+    };
+    let patch = json!({"status": {"loadBalancer": {"ingress": [entry]}}});
+    api.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await
 }
 
 #[cfg(test)]

@@ -1,5 +1,9 @@
 //! What all simulators' processes share: logging, the TLS provider, and an end that comes with their starter's.
 
+use std::time::Duration;
+
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::DefaultBackoff;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// Sets up logging and TLS.
@@ -31,4 +35,22 @@ pub fn end_with_stdin() {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
         std::process::exit(1);
     });
+}
+
+/// Pauses before a broken watch is taken up again: not so long that a test waits for a simulator.
+#[derive(Default)]
+pub struct Pauses(DefaultBackoff);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        self.0.next().map(|pause| pause.min(Duration::from_secs(1)))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
 }

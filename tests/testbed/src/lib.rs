@@ -2,13 +2,16 @@
 //! benchmarks; everything is on free ports and in a temporary folder, and goes with the process that started it.
 
 pub mod artifacts;
+pub mod audit;
 pub mod certificates;
 pub mod control_plane;
 pub mod fleet;
 pub mod process;
+pub mod proxy;
 pub mod registry;
 pub mod testbed;
 
 pub use fleet::Fleet;
+pub use proxy::Proxy;
 pub use rustix::process::Signal;
 pub use testbed::{Options, Testbed};
