@@ -139,7 +139,9 @@ impl<'a> Draft<'a> {
                 continue;
             }
             let Some(instance) = self.instance(uid) else { continue };
-            let identities = instance.identities(spec.host_endpoint.as_deref());
+            // One Instance has one uid: only what else makes it one device can be another's too.
+            let mut identities = vec![instance.identity.clone()];
+            identities.extend(spec.host_endpoint.as_deref().map(Identity::endpoint));
             if let Some(other) = identities.iter().find_map(|identity| first.get(identity).filter(|other| **other != uid)) {
                 let message = format!("Instance {} is the same device as uid {other} of this job", instance.name);
                 self.skip(uid, reason::DUPLICATE_DEVICE, &message);
