@@ -19,7 +19,7 @@ for tool in cargo rustc flock; do
 done
 packages=("$@")
 if [[ ${#packages[@]} == 0 ]]; then
-    packages=(flashjob-plugin-esp32 flashjob-plugin-esp32s2 flashjob-hostile-plugins flashjob-toaster-plugin)
+    packages=(flashjob-plugin-esp32 flashjob-plugin-esp32s2 flashjob-plugin-esp32s3 flashjob-plugin-esp-serial flashjob-hostile-plugins flashjob-toaster-plugin)
 fi
 sysroot=$(rustc --print sysroot)
 host=$(rustc -vV | sed -n 's/^host: //p')

@@ -299,8 +299,10 @@ mod tests {
     }
 
     #[test]
-    fn the_sample_is_valid() {
+    fn the_samples_are_valid() {
         let sample = include_str!("../../../deploy/samples/operator-config.yaml");
-        assert_eq!(parse(sample).expect("valid").plugins.len(), 2);
+        assert_eq!(parse(sample).expect("valid").plugins.len(), 3);
+        let serial = parse(include_str!("../../../deploy/samples/operator-config-serial.yaml")).expect("valid");
+        assert!(serial.plugins.iter().all(|plugin| plugin.grants.attach_device && plugin.grants.groups == [20]));
     }
 }

@@ -9,6 +9,7 @@ pub mod fleet;
 pub mod process;
 pub mod proxy;
 pub mod registry;
+pub mod serial;
 pub mod testbed;
 
 pub use fleet::Fleet;

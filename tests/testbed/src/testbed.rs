@@ -25,6 +25,7 @@ use crate::control_plane::ControlPlane;
 use crate::fleet::Fleet;
 use crate::process::{Process, eventually, free_port, repository, script, sibling};
 use crate::registry::{PASSWORD, Registry, USER};
+use crate::serial;
 
 /// The image that the users of the first operator name.
 pub const FLASHER_IMAGE: &str = "harbor.nbfc.io/nubificus/iot/esp32-sota:simulated";
@@ -49,7 +50,7 @@ impl Default for Options {
         Self {
             devices: Vec::new(),
             addresses: 9,
-            plugins: vec!["esp32".to_owned(), "esp32s2".to_owned()],
+            plugins: ["esp32", "esp32s2", "esp32s3"].map(str::to_owned).into(),
             flasher_wait_ms: 100,
             periods: json!({"unknownDeviceSeconds": 3, "imagePullSeconds": 3, "unschedulableSeconds": 3, "lateCallbackSeconds": 1, "retrySeconds": 1}),
         }
@@ -267,7 +268,7 @@ async fn publish(client: &Client, registry: &Registry, options: &Options, author
         plugins.push(json!({"name": name, "image": format!("{}/flashjob/{name}:0.1.0", registry.host)}));
     }
     for version in ["0.2.0", "0.3.0"] {
-        let firmwares = ["esp32", "esp32s2", "toaster"].map(|device| firmware(device, "thermo", version));
+        let firmwares = ["esp32", "esp32s2", "esp32s3", "toaster"].map(|device| firmware(device, "thermo", version));
         push_firmware(registry, &format!("nubificus/firmware:{version}"), &firmwares).await?;
     }
     let secret = json!({
@@ -323,7 +324,9 @@ impl Simulators<'_> {
         for pattern in ["*/esp32-sota:*", "registry.example/toaster:1"] {
             kubelet.args(["--image", &format!("{pattern}={flasher}")]);
         }
+        kubelet.args(["--image", &format!("{}={} --exit-with-stdin", serial::IMAGE, sibling("serial-flasher")?.display())]);
         let variables = [
+            ("SIMULATED_IMAGE", serial::image_root(self.folder).display().to_string()),
             ("REGISTRY_CA_FILE", authority.certificate.display().to_string()),
             ("REGISTRY_USER", USER.to_owned()),
             ("REGISTRY_PASSWORD", PASSWORD.to_owned()),

@@ -111,3 +111,21 @@ impl Instance {
         identities
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_on_a_bus_is_reachable_and_told_apart_by_node_and_path() {
+        let on = |nodes: &[&str]| {
+            let properties = [("UDEV_DEVNODE", "/dev/ttyUSB0"), ("UDEV_DEVPATH", "/devices/usb1/ttyUSB0")].into_iter();
+            Instance::new("fleet", "akri-serial-a1b2c3", "uid", nodes.iter().map(|node| (*node).to_owned()).collect(), properties)
+        };
+        assert!(on(&["a"]).reachable(None));
+        assert_eq!(on(&["a"]).identity, Identity::bus("a", "/devices/usb1/ttyUSB0"));
+        assert_ne!(on(&["a"]).identity, on(&["b"]).identity);
+        assert!(!on(&[]).reachable(None));
+        assert_eq!((on(&["a"]).device_type(), on(&["a"]).endpoint()), (None, None));
+    }
+}

@@ -1,13 +1,14 @@
 //! The simulators, each on its own: devices, Akri, kubelet, load balancer.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use flashjob_simulators::akri::{self, Akri};
 use flashjob_simulators::devices::{Fleet, Group};
 use flashjob_simulators::kubelet::{self, Kubelet};
-use flashjob_simulators::{load_balancer, process};
+use flashjob_simulators::{load_balancer, process, serial};
 use kube::Client;
 
 /// Stands in for hardware, Akri, kubelet and load balancer.
@@ -43,6 +44,8 @@ enum Simulator {
     Kubelet(kubelet::Settings),
     /// Addresses for Services.
     LoadBalancer(load_balancer::Settings),
+    /// A chip on the node's serial port.
+    Serial(serial::Settings),
 }
 
 #[tokio::main]
@@ -76,5 +79,16 @@ async fn simulate(simulator: Simulator) -> anyhow::Result<()> {
         }
         Simulator::Kubelet(settings) => Kubelet::new(Client::try_default().await?, settings)?.run().await,
         Simulator::LoadBalancer(settings) => load_balancer::run(Client::try_default().await?, settings).await,
+        Simulator::Serial(settings) => {
+            let chip = Arc::new(serial::Chip::switch_on()?);
+            let instance = match settings.alone {
+                true => None,
+                false => Some(serial::announce(&Client::try_default().await?, &settings, &chip.port).await?),
+            };
+            let port = chip.port.clone();
+            let admin = chip.serve_admin(settings.admin).await?;
+            println!("{}", serde_json::json!({"admin": admin, "port": port, "instance": instance}));
+            std::future::pending().await
+        }
     }
 }
