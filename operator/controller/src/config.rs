@@ -223,10 +223,16 @@ impl OperatorConfig {
                     return invalid(format!("plugins[{index}].deviceTypes[{at}]"), "expected a device type as esp32s2, or \"*\"");
                 }
             }
+            if plugin.allow_unsigned && matches!(plugin.image, Reference::Registry { .. }) {
+                return invalid(
+                    format!("plugins[{index}].allowUnsigned"),
+                    "this is for file:// references; for a registry say it under trust",
+                );
+            }
             check_grants(&plugin.grants, index)?;
         }
         let host = flashjob_plugin_host::config::check(&self.registries, &self.trust, &self.limits);
-        host.map_err(|error| ConfigError::Parse(error.to_string()))
+        host.map_err(|error| ConfigError::Invalid { field: error.field, message: error.message })
     }
 }
 

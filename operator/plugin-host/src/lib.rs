@@ -30,4 +30,4 @@ pub use host::{Host, HostSettings, LoadError, PluginSource};
 pub use plugin::Plugin;
 pub use reference::Reference;
 pub use registry::RegistryError;
-pub use trust::{TrustError, Unverified, Verified};
+pub use trust::{Signature, TrustError, Unverified, Verified};

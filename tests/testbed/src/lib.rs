@@ -7,6 +7,7 @@ pub mod control_plane;
 pub mod fleet;
 pub mod process;
 pub mod registry;
+pub mod signatures;
 pub mod testbed;
 
 pub use fleet::Fleet;
