@@ -18,7 +18,7 @@ pub enum PullPolicy {
 }
 
 /// How one registry is reached.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RegistryConfig {
     /// Host as in references, with its port where it is not the usual one.
@@ -46,7 +46,7 @@ pub struct CredentialsReference {
 }
 
 /// Whose components are run. The longest literal prefix of `match` wins; nothing matching means refused.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TrustEntry {
     /// `host/path`, `host/path/*` or `host/path/**`.
@@ -61,7 +61,7 @@ pub struct TrustEntry {
 }
 
 /// By whom a component must be signed, and how.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CosignTrust {
     /// Files with one public key each, in PEM: ECDSA on P-256, Ed25519, or RSA from 2048 bits on. Read anew at every load.

@@ -105,11 +105,53 @@ pub enum LoadError {
     },
 }
 
+/// A step on the way from a reference to a plugin that can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Getting the artifact.
+    Resolve,
+    /// Deciding whether it may be run.
+    Verify,
+    /// Compiling it and asking what it is.
+    Start,
+}
+
 impl LoadError {
+    /// The step that failed.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        match self {
+            Self::Fetch(_) | Self::ReadFile { .. } | Self::FileTooLarge { .. } | Self::FileChanged { .. } | Self::NotCached(_) => {
+                Stage::Resolve
+            }
+            Self::Signatures { .. } | Self::Trust(_) => Stage::Verify,
+            Self::Engine(_) | Self::Describe { .. } | Self::WrongName { .. } => Stage::Start,
+        }
+    }
+
+    /// What failed, in one word as conditions have it.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Fetch(error) => error.reason(),
+            Self::ReadFile { .. } => "FileUnreadable",
+            Self::FileTooLarge { .. } => "TooLarge",
+            Self::FileChanged { .. } => "DigestMismatch",
+            Self::NotCached(_) => "NotCached",
+            Self::Signatures { .. } => "SignaturesUnavailable",
+            Self::Trust(error) => error.reason(),
+            Self::Engine(EngineError::Import(..)) => "ImportRefused",
+            Self::Engine(EngineError::World(..)) => "ContractMismatch",
+            Self::Engine(_) => "CompileFailed",
+            Self::Describe { .. } => "DescribeFailed",
+            Self::WrongName { .. } => "WrongName",
+        }
+    }
+
     /// Whether trying again may help without anybody acting.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Fetch(error) if error.is_transient())
+        matches!(self, Self::Fetch(error) | Self::Signatures { error, .. } if error.is_transient())
     }
 }
 

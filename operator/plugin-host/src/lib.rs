@@ -26,7 +26,7 @@ pub use credentials::{Credentials, CredentialsError, parse_docker_config_json};
 pub use device_type::DeviceType;
 pub use digest::Digest;
 pub use engine::{CallError, EngineError};
-pub use host::{Host, HostSettings, LoadError, PluginSource};
+pub use host::{Host, HostSettings, LoadError, PluginSource, Stage};
 pub use plugin::Plugin;
 pub use reference::Reference;
 pub use registry::RegistryError;

@@ -125,6 +125,24 @@ pub enum TrustError {
     },
 }
 
+impl TrustError {
+    /// What is missing, in one word as conditions have it.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NothingMatches(_) => "NotTrusted",
+            Self::FileWithoutDigest(_) => "DigestMissing",
+            Self::Key { .. } => "KeyUnusable",
+            Self::Unsigned { .. } => "Unsigned",
+            Self::FormNotAllowed { .. } => "FormNotAllowed",
+            Self::WrongKey { .. } => "WrongKey",
+            Self::OtherDigest { .. } => "OtherDigest",
+            Self::Tampered { .. } => "SignatureBroken",
+            Self::KeysMissing { .. } => "KeysMissing",
+        }
+    }
+}
+
 /// Decides whether a component may be run: the one place where a [`Verified`] is made.
 ///
 /// # Errors

@@ -115,4 +115,21 @@ impl RegistryError {
             _ => false,
         }
     }
+
+    /// What failed, in one word as conditions have it.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Configure { .. } => "RegistryMisconfigured",
+            Self::Reach { .. } => "RegistryUnreachable",
+            Self::Access { .. } => "AccessDenied",
+            Self::ForeignRealm { .. } | Self::InsecureRealm { .. } => "TokenServiceRefused",
+            Self::Redirect { .. } => "RedirectRefused",
+            Self::NotFound { .. } => "NotFound",
+            Self::Status { .. } => "RegistryError",
+            Self::Form { .. } => "NotAPlugin",
+            Self::Tampered { .. } => "DigestMismatch",
+            Self::TooLarge { .. } => "TooLarge",
+        }
+    }
 }
