@@ -207,6 +207,7 @@ impl Loader {
 fn host(arguments: &Arguments, config: &OperatorConfig) -> Result<Host, EngineError> {
     Host::new(HostSettings {
         cache: arguments.cache.clone(),
+        compiler: std::env::current_exe().map_err(|error| EngineError::Start(format!("this program's own file: {error}")))?,
         limits: config.limits,
         registries: config.registries.clone(),
         trust: config.trust.clone(),

@@ -129,6 +129,9 @@ pub struct Limits {
     /// Time to compile a component. Default 60s.
     #[serde(deserialize_with = "duration")]
     pub compile_timeout: Duration,
+    /// Address space of the process that compiles a component, in bytes. Default 384Mi.
+    #[serde(deserialize_with = "size")]
+    pub compile_memory: usize,
 }
 
 impl Default for Limits {
@@ -141,6 +144,7 @@ impl Default for Limits {
             answer: 256 << 10,
             component: 32 << 20,
             compile_timeout: Duration::from_secs(60),
+            compile_memory: 384 << 20,
         }
     }
 }

@@ -13,10 +13,13 @@ use crate::trust::{self, Signature, TrustError, Unverified};
 use crate::{Credentials, Digest, Reference, RegistryError};
 
 /// What a host is set up with.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct HostSettings {
     /// Folder of the cache; nobody else may write into it.
     pub cache: PathBuf,
+    /// A program that hands what follows [`COMPILE_PLUGIN`](crate::COMPILE_PLUGIN) on its command line to
+    /// [`compile_plugin`](crate::compile_plugin).
+    pub compiler: PathBuf,
     /// What plugins may cost.
     pub limits: Limits,
     /// How registries are reached.
@@ -142,6 +145,7 @@ impl LoadError {
             Self::Trust(error) => error.reason(),
             Self::Engine(EngineError::Import(..)) => "ImportRefused",
             Self::Engine(EngineError::World(..)) => "ContractMismatch",
+            Self::Engine(EngineError::CompileStopped { .. } | EngineError::CompileTimedOut(..)) => "CompileLimitReached",
             Self::Engine(_) => "CompileFailed",
             Self::Describe { .. } => "DescribeFailed",
             Self::WrongName { .. } => "WrongName",
@@ -171,7 +175,7 @@ impl Host {
     pub fn new(settings: HostSettings) -> Result<Self, EngineError> {
         let cache =
             Cache::open(&settings.cache).map_err(|error| EngineError::Start(format!("cache {}: {error}", settings.cache.display())))?;
-        let engine = Arc::new(Engine::new(settings.limits)?);
+        let engine = Arc::new(Engine::new(settings.limits, settings.compiler.clone())?);
         Ok(Self { settings: Arc::new(settings), cache, engine })
     }
 

@@ -25,7 +25,7 @@ pub mod types;
 pub use credentials::{Credentials, CredentialsError, parse_docker_config_json};
 pub use device_type::DeviceType;
 pub use digest::Digest;
-pub use engine::{CallError, EngineError};
+pub use engine::{COMPILE_PLUGIN, CallError, EngineError, compile_plugin};
 pub use host::{Host, HostSettings, LoadError, PluginSource, Stage};
 pub use plugin::Plugin;
 pub use reference::Reference;
