@@ -281,6 +281,7 @@ impl Metrics {
             Err(CallError::TimedOut { .. }) => ("timeout", Some("time")),
             Err(CallError::OutOfMemory { .. }) => ("out-of-memory", Some("memory")),
             Err(CallError::AnswerRejected(_)) => ("answer-rejected", Some("answer")),
+            Err(CallError::LimitReached(_)) => ("limit-reached", Some("other")),
             Err(CallError::Unavailable { .. }) => ("unavailable", None),
         };
         let plugin = plugin.to_owned();
