@@ -44,7 +44,7 @@ pub struct OperatorConfig {
 }
 
 /// One device plugin.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PluginConfig {
     /// A DNS label; what the plugin says of itself must be the same.
@@ -57,6 +57,12 @@ pub struct PluginConfig {
     /// When the reference is resolved again.
     #[serde(default)]
     pub pull_policy: PullPolicy,
+    /// With pullPolicy Always: seconds between looks for a new version. Default 300, at least 10.
+    #[serde(default = "pull_interval")]
+    pub pull_interval_seconds: u32,
+    /// Let a version serve that is lower than the one that serves.
+    #[serde(default)]
+    pub allow_downgrade: bool,
     /// Settings beneath those of a FlashJob.
     #[serde(default)]
     pub settings: Map<String, Value>,
@@ -180,13 +186,12 @@ pub enum ConfigError {
     },
 }
 
-/// Reads and checks a configuration file.
+/// Reads the text of a configuration file.
 ///
 /// # Errors
-/// The file cannot be read, has an unknown or ill-formed field, or a field breaks its rule.
-pub fn read(path: &Path) -> Result<OperatorConfig, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
-    parse(&text)
+/// The file cannot be read.
+pub fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
 }
 
 /// Checks the text of a configuration file.
@@ -223,11 +228,24 @@ impl OperatorConfig {
                     return invalid(format!("plugins[{index}].deviceTypes[{at}]"), "expected a device type as esp32s2, or \"*\"");
                 }
             }
+            if plugin.pull_interval_seconds < 10 {
+                return invalid(format!("plugins[{index}].pullIntervalSeconds"), "expected at least 10: the registry is asked that often");
+            }
+            if plugin.allow_unsigned && matches!(plugin.image, Reference::Registry { .. }) {
+                return invalid(
+                    format!("plugins[{index}].allowUnsigned"),
+                    "this is for file:// references; for a registry say it under trust",
+                );
+            }
             check_grants(&plugin.grants, index)?;
         }
         let host = flashjob_plugin_host::config::check(&self.registries, &self.trust, &self.limits);
-        host.map_err(|error| ConfigError::Parse(error.to_string()))
+        host.map_err(|error| ConfigError::Invalid { field: error.field, message: error.message })
     }
+}
+
+fn pull_interval() -> u32 {
+    300
 }
 
 fn check_grants(grants: &Grants, index: usize) -> Result<(), ConfigError> {

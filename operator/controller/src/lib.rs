@@ -11,7 +11,7 @@
 //! - [`plan`] decides; pure. [`make`] turns a plugin's answer into a Pod and a Service; pure.
 //! - [`consult`] asks plugins, [`apply`] asks the API server, [`report`] writes the status; each has the job looked at again.
 //! - [`leadership`] sees to it that one process of several does all this.
-//! - [`operator`] is the loop that ties them, [`plugins`] loads what [`config`] names.
+//! - [`operator`] is the loop that ties them, [`plugins`] loads what [`config`] names, [`reload`] follows its changes.
 //! - Seen from outside: [`transitions`] says what a status write changed; [`events`], [`metrics`] and [`logs`] tell it;
 //!   [`traces`] show how long things take; [`health`] serves what is asked for.
 
@@ -29,6 +29,7 @@ pub mod observed;
 pub mod operator;
 pub mod plan;
 pub mod plugins;
+pub mod reload;
 pub mod report;
 pub mod run;
 pub mod traces;

@@ -4,15 +4,25 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use flashjob_operator::arguments::Arguments;
-use flashjob_operator::run::run;
+use flashjob_operator::run::{RunError, run};
+use flashjob_plugin_host::{COMPILE_PLUGIN, compile_plugin};
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match run(Arguments::parse()).await {
+fn main() -> ExitCode {
+    let mut words = std::env::args_os().skip(1);
+    // The operator starts itself so, to compile a plugin. Limits of a process are set before it has threads.
+    if words.next().is_some_and(|word| word == COMPILE_PLUGIN) {
+        return compile_plugin(words);
+    }
+    match operate(Arguments::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("flashjob-operator: {error}");
             ExitCode::FAILURE
         }
     }
+}
+
+#[tokio::main]
+async fn operate(arguments: Arguments) -> Result<(), RunError> {
+    run(arguments).await
 }

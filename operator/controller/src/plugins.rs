@@ -1,214 +1,265 @@
-//! Loads the configured plugins, keeps them, and shows them as DevicePlugin objects.
+//! The plugins: which are configured, which are loaded, and who keeps them so. Each is kept by a task of its own.
+
+mod keep;
+mod show;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::Duration;
 
-use flashjob_api::{DevicePlugin, DevicePluginSpec, DevicePluginStatus, condition};
-use flashjob_plugin_host::{Credentials, Digest, Host, LoadError, Plugin, PluginSource, Reference, parse_docker_config_json};
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Secret;
-use kube::api::{DeleteParams, Patch, PatchParams};
-use kube::{Api, Client, ResourceExt};
-use serde_json::json;
+use flashjob_plugin_host::{DeviceType, Digest, EngineError, Host, HostSettings, Plugin};
+use tokio::task::JoinHandle;
 
+use crate::arguments::Arguments;
 use crate::config::{OperatorConfig, PluginConfig};
-use crate::observed::{PluginView, ReadyPlugin, whole_seconds};
+use crate::observed::{PluginView, ReadyPlugin};
 use crate::operator::Operator;
+use crate::world::Rules;
 
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Digests of one plugin that are kept: Pods that an older one began with are judged by it.
+const DIGESTS: usize = 8;
 
-/// The loaded plugins, by name and digest.
+/// The loaded plugins.
 #[derive(Clone, Default)]
-pub struct Plugins(Arc<RwLock<HashMap<(String, Digest), Plugin>>>);
+pub struct Plugins(Arc<RwLock<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    /// By name, the newest last. The newest serves.
+    loaded: HashMap<String, Vec<Plugin>>,
+    known: Vec<Known>,
+}
+
+/// A configured plugin, and what came of loading it.
+struct Known {
+    config: PluginConfig,
+    described: Vec<DeviceType>,
+    ready: Result<ReadyPlugin, String>,
+}
 
 impl Plugins {
-    /// The plugin of that name and digest.
+    /// The plugin of that name and digest, also one that no longer serves.
     #[must_use]
     pub fn get(&self, name: &str, digest: &Digest) -> Option<Plugin> {
-        let loaded = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        loaded.get(&(name.to_owned(), digest.clone())).cloned()
+        let inner = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        inner.loaded.get(name)?.iter().find(|plugin| plugin.digest() == digest).cloned()
     }
 
-    fn put(&self, name: &str, plugin: Plugin) {
-        let key = (name.to_owned(), plugin.digest().clone());
-        self.0.write().unwrap_or_else(PoisonError::into_inner).insert(key, plugin);
+    /// Takes the configured plugins; what serves goes on serving.
+    fn configure(&self, plugins: &[PluginConfig]) {
+        let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let mut before: HashMap<String, Known> = inner.known.drain(..).map(|known| (known.config.name.clone(), known)).collect();
+        let known = plugins.iter().map(|config| match before.remove(&config.name) {
+            Some(known) => Known { config: config.clone(), ..known },
+            None => Known { config: config.clone(), described: Vec::new(), ready: Err("it is being loaded".to_owned()) },
+        });
+        inner.known = known.collect();
     }
-}
 
-/// What is known of the plugins before any is loaded.
-#[must_use]
-pub fn views(config: &OperatorConfig) -> Vec<PluginView> {
-    let view = |plugin: &PluginConfig| {
-        let types = plugin.device_types.iter().flatten();
-        PluginView {
-            name: plugin.name.clone(),
-            reference: plugin.image.to_string(),
-            device_types: types.clone().filter_map(|text| text.parse().ok()).collect(),
-            any_type: types.clone().any(|text| text == "*"),
-            ready: Err("it is being loaded".to_owned()),
-            settings: plugin.settings.clone(),
-            locked_settings: plugin.locked_settings.clone(),
-            grants: Arc::new(plugin.grants.clone()),
+    /// Has a plugin serve from now on.
+    fn serve(&self, plugin: &Plugin) {
+        let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let name = &plugin.info().name;
+        let digests = inner.loaded.entry(name.clone()).or_default();
+        digests.retain(|known| known.digest() != plugin.digest());
+        digests.push(plugin.clone());
+        let surplus = digests.len().saturating_sub(DIGESTS);
+        digests.drain(..surplus);
+        if let Some(known) = inner.known.iter_mut().find(|known| known.config.name == *name) {
+            known.described.clone_from(&plugin.info().device_types);
+            known.ready = Ok(ReadyPlugin { digest: plugin.digest().clone(), version: plugin.info().version.to_string() });
         }
-    };
-    config.plugins.iter().map(view).collect()
+    }
+
+    /// No digest of that plugin serves, and why.
+    fn withhold(&self, name: &str, why: &str) {
+        let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = inner.known.iter_mut().find(|known| known.config.name == name) {
+            known.ready = Err(why.to_owned());
+        }
+    }
+
+    /// The plugin of that name that serves.
+    fn serving(&self, name: &str) -> Option<Plugin> {
+        let inner = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let ready = inner.known.iter().find(|known| known.config.name == name)?.ready.as_ref().ok()?;
+        inner.loaded.get(name)?.iter().find(|plugin| *plugin.digest() == ready.digest).cloned()
+    }
+
+    /// What plans know of the plugins.
+    #[must_use]
+    pub fn views(&self) -> Vec<PluginView> {
+        let inner = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        inner.known.iter().enumerate().map(|(index, _)| view(&inner.known, index)).collect()
+    }
 }
 
-/// Loads every plugin, and tries again what may work later.
-pub fn start(operator: &Arc<Operator>, config: &OperatorConfig, host: &Host, namespace: &str) {
-    for plugin in config.plugins.clone() {
-        let secret = match &plugin.image {
-            Reference::Registry { host, .. } => {
-                let registry = config.registries.iter().find(|registry| registry.host.eq_ignore_ascii_case(host));
-                registry
-                    .and_then(|registry| registry.credentials.as_ref())
-                    .map(|credentials| (credentials.secret_name.clone(), host.clone()))
-            }
-            Reference::File { .. } => None,
-        };
-        let (operator, host, namespace) = (operator.clone(), host.clone(), namespace.to_owned());
-        tokio::spawn(async move { keep_loading(&operator, &host, &plugin, secret, &namespace).await });
+fn view(known: &[Known], index: usize) -> PluginView {
+    let Known { config, ready, .. } = &known[index];
+    PluginView {
+        name: config.name.clone(),
+        reference: config.image.to_string(),
+        device_types: types(known, index),
+        any_type: config.device_types.iter().flatten().any(|text| text == "*"),
+        ready: ready.clone(),
+        settings: config.settings.clone(),
+        locked_settings: config.locked_settings.clone(),
+        grants: Arc::new(config.grants.clone()),
     }
-    let (operator, names) = (operator.clone(), config.plugins.iter().map(|plugin| plugin.name.clone()).collect());
-    tokio::spawn(async move {
-        operator.leadership.leads().await;
-        remove_stale(&operator.client, names).await;
+}
+
+/// Types that are written in the configuration beat those that a plugin describes; among equals the first plugin keeps the type.
+fn types(known: &[Known], index: usize) -> Vec<DeviceType> {
+    let own = &known[index];
+    let (mut own_types, described) = match configured(own) {
+        Some(types) => (types, false),
+        None => (own.described.clone(), true),
+    };
+    own_types.retain(|kind| {
+        !known.iter().enumerate().any(|(other, of)| match configured(of) {
+            Some(types) => types.contains(kind) && (described || other < index),
+            None => described && other < index && of.described.contains(kind),
+        })
     });
+    own_types
 }
 
-async fn keep_loading(operator: &Arc<Operator>, host: &Host, plugin: &PluginConfig, secret: Option<(String, String)>, namespace: &str) {
-    let source = PluginSource {
-        name: plugin.name.clone(),
-        reference: plugin.image.clone(),
-        pull_policy: plugin.pull_policy,
-        allow_unsigned: plugin.allow_unsigned,
-    };
-    let mut pause = FIRST_PAUSE;
-    loop {
-        let loaded = load(operator, host, &source, secret.as_ref(), namespace).await;
-        let ready = loaded.is_ok();
-        match &loaded {
-            Ok(plugin) => {
-                tracing::info!(plugin = source.name, digest = %plugin.digest(), version = %plugin.info().version, "the plugin is ready");
-                operator.plugins.put(&source.name, plugin.clone());
+fn configured(known: &Known) -> Option<Vec<DeviceType>> {
+    let types = known.config.device_types.as_ref()?;
+    Some(types.iter().filter_map(|text| text.parse().ok()).collect())
+}
+
+/// Keeps the configured plugins loaded, through every change of the configuration.
+pub struct Loader {
+    operator: Arc<Operator>,
+    arguments: Arguments,
+    namespace: String,
+    config: OperatorConfig,
+    host: Host,
+    tasks: HashMap<String, JoinHandle<()>>,
+    removing: JoinHandle<()>,
+}
+
+impl Loader {
+    /// Begins to load what is configured.
+    ///
+    /// # Errors
+    /// The plugin host does not start.
+    pub fn start(operator: &Arc<Operator>, arguments: &Arguments, namespace: &str, config: OperatorConfig) -> Result<Self, EngineError> {
+        let host = host(arguments, &config)?;
+        let mut loader = Self {
+            operator: operator.clone(),
+            arguments: arguments.clone(),
+            namespace: namespace.to_owned(),
+            config: OperatorConfig::default(),
+            host,
+            tasks: HashMap::new(),
+            removing: tokio::spawn(std::future::ready(())),
+        };
+        loader.take(config, true);
+        Ok(loader)
+    }
+
+    /// Takes a changed configuration: all of it, or nothing.
+    ///
+    /// # Errors
+    /// The plugin host does not start with it.
+    pub fn change(&mut self, config: OperatorConfig) -> Result<(), EngineError> {
+        let same = config.limits == self.config.limits && config.registries == self.config.registries && config.trust == self.config.trust;
+        if !same {
+            self.host = host(&self.arguments, &config)?;
+        }
+        self.take(config, !same);
+        Ok(())
+    }
+
+    fn take(&mut self, config: OperatorConfig, all: bool) {
+        self.operator.plugins.configure(&config.plugins);
+        self.operator.world().rules = Rules::of(&config);
+        let before = std::mem::replace(&mut self.config, config);
+        self.tasks.retain(|name, task| {
+            let stays = self.config.plugins.iter().find(|plugin| plugin.name == *name);
+            let same = !all && stays.is_some_and(|plugin| before.plugins.contains(plugin));
+            if !same {
+                task.abort();
             }
-            Err(error) => tracing::warn!(plugin = source.name, error, "the plugin cannot be loaded"),
-        }
-        publish(operator, plugin, &loaded);
-        if !operator.leadership.is_leading() {
-            // A standby has its plugins at hand, and leaves it to the leader to write. What failed is tried again there too.
-            let shown_later = tokio::time::timeout(if ready { Duration::MAX } else { pause }, operator.leadership.leads());
-            if shown_later.await.is_err() {
-                pause = (pause * 2).min(LONGEST_PAUSE);
-                continue;
+            same
+        });
+        for plugin in &self.config.plugins {
+            if !self.tasks.contains_key(&plugin.name) {
+                self.tasks.insert(plugin.name.clone(), self.keep(plugin));
             }
         }
-        if let Err(error) = show(&operator.client, plugin, &loaded).await {
-            tracing::warn!(plugin = source.name, %error, "the DevicePlugin object cannot be written");
-        } else if ready {
-            return;
-        }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        publish(&self.operator);
+        let (operator, names) = (self.operator.clone(), self.config.plugins.iter().map(|plugin| plugin.name.clone()).collect());
+        self.removing.abort();
+        self.removing = tokio::spawn(async move {
+            operator.leadership.leads().await;
+            show::remove_stale(&operator.client, names).await;
+        });
+    }
+
+    fn keep(&self, plugin: &PluginConfig) -> JoinHandle<()> {
+        let keeper = keep::Keeper::new(&self.operator, &self.host, &self.namespace, plugin, &self.config.registries);
+        tokio::spawn(keeper.run())
     }
 }
 
-async fn load(
-    operator: &Operator,
-    host: &Host,
-    source: &PluginSource,
-    secret: Option<&(String, String)>,
-    namespace: &str,
-) -> Result<Plugin, String> {
-    let credentials = match secret {
-        Some((secret, registry)) => Some(credentials(&operator.client, namespace, secret, registry).await?),
-        None => None,
-    };
-    let loaded = host.load(source, credentials.as_ref()).await;
-    operator.metrics.plugin_loaded(&source.name, loaded.as_ref().err());
-    loaded.map_err(|error: LoadError| error.to_string())
-}
-
-async fn credentials(client: &Client, namespace: &str, name: &str, registry: &str) -> Result<Credentials, String> {
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let secret = secrets
-        .get(name)
-        .await
-        .map_err(|error| format!("cannot read Secret {namespace}/{name} with the credentials of registry {registry}: {error}"))?;
-    let text = secret.data.as_ref().and_then(|data| data.get(".dockerconfigjson"));
-    let text = text.ok_or_else(|| {
-        format!("Secret {namespace}/{name} has no key .dockerconfigjson; make it with kubectl create secret docker-registry")
-    })?;
-    parse_docker_config_json(&text.0, registry).map_err(|error| format!("Secret {namespace}/{name}: {error}"))
+fn host(arguments: &Arguments, config: &OperatorConfig) -> Result<Host, EngineError> {
+    Host::new(HostSettings {
+        cache: arguments.cache.clone(),
+        compiler: std::env::current_exe().map_err(|error| EngineError::Start(format!("this program's own file: {error}")))?,
+        limits: config.limits,
+        registries: config.registries.clone(),
+        trust: config.trust.clone(),
+    })
 }
 
 /// Lets the plans know, and looks at every job: its devices may have waited for this.
-fn publish(operator: &Operator, plugin: &PluginConfig, loaded: &Result<Plugin, String>) {
+fn publish(operator: &Operator) {
+    let views = operator.plugins.views();
     let mut world = operator.world();
-    let mut views = Vec::clone(&world.plugins);
-    if let Some(view) = views.iter_mut().find(|view| view.name == plugin.name) {
-        match loaded {
-            Ok(loaded) => {
-                if plugin.device_types.is_none() {
-                    view.device_types.clone_from(&loaded.info().device_types);
-                }
-                view.ready = Ok(ReadyPlugin { digest: loaded.digest().clone(), version: loaded.info().version.to_string() });
-            }
-            Err(error) => view.ready = Err(error.clone()),
-        }
-    }
     world.plugins = Arc::new(views);
     let jobs: Vec<_> = world.jobs.keys().cloned().collect();
     drop(world);
     operator.look_at(jobs);
 }
 
-/// Writes the DevicePlugin object.
-async fn show(client: &Client, plugin: &PluginConfig, loaded: &Result<Plugin, String>) -> kube::Result<()> {
-    let plugins: Api<DevicePlugin> = Api::all(client.clone());
-    let object = DevicePlugin::new(&plugin.name, DevicePluginSpec { image: plugin.image.to_string() });
-    let manager = PatchParams::apply("flashjob-operator").force();
-    let stored = plugins.patch(&plugin.name, &manager, &Patch::Apply(&object)).await?;
-    let status = status(stored.status.unwrap_or_default(), plugin, loaded);
-    plugins.patch_status(&plugin.name, &PatchParams::default(), &Patch::Merge(json!({"status": status}))).await?;
-    Ok(())
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn status(mut status: DevicePluginStatus, plugin: &PluginConfig, loaded: &Result<Plugin, String>) -> DevicePluginStatus {
-    let now = whole_seconds(Timestamp::now());
-    let mut set = |kind: &str, holds: bool, reason: &str, message: &str| {
-        condition::set(&mut status.conditions, kind, holds, reason, message, None, now)
-    };
-    match loaded {
-        Ok(loaded) => {
-            set("Resolved", true, "Resolved", "");
-            set("Verified", loaded.signed(), if loaded.signed() { "SignatureFound" } else { "UnsignedAllowed" }, "");
-            set("Ready", true, "Serving", "");
-            let described = || loaded.info().device_types.iter().map(ToString::to_string).collect();
-            status.digest = Some(loaded.digest().to_string());
-            status.last_good_digest.clone_from(&status.digest);
-            status.version = Some(loaded.info().version.to_string());
-            status.device_types = plugin.device_types.clone().unwrap_or_else(described);
-            status.wit_version = Some(loaded.wit_version().to_owned());
-            status.last_error = None;
+    fn known(name: &str, configured: &[&str], described: &[&str]) -> Known {
+        let mut config = serde_json::json!({"name": name, "image": "registry.example/a:1"});
+        if !configured.is_empty() {
+            config["deviceTypes"] = serde_json::json!(configured);
         }
-        Err(error) => {
-            set("Ready", false, "LoadFailed", error);
-            status.last_error = Some(error.clone());
-        }
+        let described = described.iter().filter_map(|text| text.parse().ok()).collect();
+        Known { config: serde_json::from_value(config).expect("a plugin"), described, ready: Err(String::new()) }
     }
-    status
-}
 
-/// DevicePlugins that the configuration no longer names are removed: nobody else writes them.
-async fn remove_stale(client: &Client, names: Vec<String>) {
-    let plugins: Api<DevicePlugin> = Api::all(client.clone());
-    let Ok(listed) = plugins.list(&kube::api::ListParams::default()).await else { return };
-    for plugin in listed.items.into_iter().map(|plugin| plugin.name_any()).filter(|name| !names.contains(name)) {
-        if let Err(error) = plugins.delete(&plugin, &DeleteParams::default()).await {
-            tracing::warn!(plugin, %error, "a DevicePlugin that is no longer configured cannot be removed");
-        }
+    fn served(known: &[Known]) -> Vec<String> {
+        let types = |index| types(known, index).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        (0..known.len()).map(types).collect()
+    }
+
+    #[test]
+    fn a_configured_type_beats_a_described_one_and_the_first_beats_the_second() {
+        let all = [known("a", &[], &["x", "y"]), known("b", &["x"], &["z"]), known("c", &[], &["y", "z"]), known("d", &["x"], &[])];
+        assert_eq!(served(&all), ["y", "x", "z", ""]);
+    }
+
+    #[test]
+    fn what_serves_goes_on_serving_when_its_entry_changes_and_ends_with_its_entry() {
+        let plugins = Plugins::default();
+        let (a, b) = (known("a", &[], &[]).config, known("b", &[], &[]).config);
+        plugins.configure(&[a.clone(), b]);
+        let ready = ReadyPlugin { digest: Digest::of(b"a"), version: "1.0.0".into() };
+        plugins.0.write().expect("not poisoned").known[0].ready = Ok(ready.clone());
+        let changed = PluginConfig { allow_downgrade: true, ..a };
+        plugins.configure(std::slice::from_ref(&changed));
+        assert_eq!(plugins.views().iter().map(|view| view.ready.clone()).collect::<Vec<_>>(), [Ok(ready)]);
+        plugins.configure(&[]);
+        plugins.configure(&[changed]);
+        assert!(plugins.views()[0].ready.is_err());
     }
 }

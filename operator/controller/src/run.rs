@@ -4,7 +4,6 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
-use flashjob_plugin_host::{Host, HostSettings};
 use kube::client::ClientBuilder;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Client, Config};
@@ -17,10 +16,10 @@ use crate::leadership::Leadership;
 use crate::leadership::election::{Election, LostLease};
 use crate::metrics::Metrics;
 use crate::operator::Operator;
-use crate::plugins::{self, Plugins};
+use crate::plugins::{Loader, Plugins};
 use crate::watch::Watches;
 use crate::world::{Rules, World};
-use crate::{config, health, logs};
+use crate::{config, health, logs, reload};
 
 /// Within this time everything is at rest and the Lease given back; Kubernetes kills after 30 s.
 const END_LIMIT: Duration = Duration::from_secs(15);
@@ -65,7 +64,8 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     if arguments.exit_with_stdin {
         end_with_stdin();
     }
-    let config = config::read(&arguments.config)?;
+    let text = config::read(&arguments.config)?;
+    let config = config::parse(&text)?;
     let mut kube_config = Config::infer().await?;
     let namespace = arguments.namespace.clone().unwrap_or_else(|| kube_config.default_namespace.clone());
     let identity = identity();
@@ -75,20 +75,13 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     let leadership = if arguments.leader_election { Leadership::standby() } else { Leadership::alone() };
     let metrics = Arc::new(Metrics::default());
     let client = ClientBuilder::try_from(kube_config.clone())?.with_layer(leadership.fence()).with_layer(&metrics.requests).build();
-    let host = Host::new(HostSettings {
-        cache: arguments.cache.clone(),
-        limits: config.limits,
-        registries: config.registries.clone(),
-        trust: config.trust.clone(),
-    })?;
-    let rules =
-        Rules { namespaces: config.instances.namespaces.clone(), periods: config.periods, pod_policy: Arc::new(config.pod_policy.clone()) };
-    let world = World::new(plugins::views(&config), rules);
+    let world = World::new(Vec::new(), Rules::of(&config));
     let recorder =
         Recorder::new(client.clone(), Reporter { controller: "flashjob-operator".to_owned(), instance: std::env::var("POD_NAME").ok() });
     let (operator, queue) = Operator::new(client.clone(), world, Plugins::default(), leadership.clone(), recorder, metrics);
     let watches = Watches::new(client, arguments.watch_namespace.clone());
-    plugins::start(&operator, &config, &host, &namespace);
+    let loader = Loader::start(&operator, &arguments, &namespace, config)?;
+    let reload = reload::follow(arguments.config.clone(), text, loader, &operator, &namespace);
     let health = health::serve(arguments.health_address, operator.clone());
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
@@ -101,6 +94,7 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     tokio::select! {
         () = operator.run(queue, watches) => {}
         served = health => served?,
+        () = reload => {}
         ended = &mut election => return Ok(ended??),
         _ = terminated.recv() => tracing::info!("SIGTERM: ending"),
         _ = interrupted.recv() => tracing::info!("SIGINT: ending"),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::config::{Namespaces, Periods, PodPolicy};
+use crate::config::{Namespaces, OperatorConfig, Periods, PodPolicy};
 use crate::observed::{Gone, Holder, Identity, Job, JobKey, Observed, PluginView, Pod, Service, Sighting, after};
 use departed::Departed;
 pub use devices::Devices;
@@ -28,6 +28,15 @@ pub struct Rules {
     pub periods: Periods,
     /// What flash Pods may be given.
     pub pod_policy: Arc<PodPolicy>,
+}
+
+impl Rules {
+    /// The rules in a configuration.
+    #[must_use]
+    pub fn of(config: &OperatorConfig) -> Self {
+        let (namespaces, pod_policy) = (config.instances.namespaces.clone(), Arc::new(config.pod_policy.clone()));
+        Self { namespaces, periods: config.periods, pod_policy }
+    }
 }
 
 /// All that the operator knows of the cluster.

@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use crate::Digest;
+use crate::trust::Signature;
 
 /// The cache's folder. No other process may write into it: compiled code in it is run.
 #[derive(Clone, Debug)]
@@ -15,7 +16,7 @@ pub(crate) struct Cache {
 
 impl Cache {
     pub fn open(folder: &Path) -> std::io::Result<Self> {
-        for part in ["blobs", "tags", "compiled"] {
+        for part in ["blobs", "tags", "signatures", "compiled"] {
             std::fs::create_dir_all(folder.join(part))?;
         }
         Ok(Self { folder: folder.to_owned() })
@@ -40,6 +41,17 @@ impl Cache {
         put(&self.tag_path(reference), digest.to_string().as_bytes())
     }
 
+    /// The signatures that a reference's registry had for a digest. They are not believed for being here: they are checked at every
+    /// load.
+    pub fn signatures(&self, repository: &str, digest: &Digest) -> Vec<Signature> {
+        let bytes = std::fs::read(self.signatures_path(repository, digest)).unwrap_or_default();
+        serde_json::from_slice(&bytes).unwrap_or_default()
+    }
+
+    pub fn put_signatures(&self, repository: &str, digest: &Digest, signatures: &[Signature]) -> std::io::Result<()> {
+        put(&self.signatures_path(repository, digest), &serde_json::to_vec(signatures)?)
+    }
+
     /// Compiled code for exactly this engine: the bytes that were hashed are the bytes that are given out.
     pub fn compiled(&self, digest: &Digest, engine: &str) -> Option<Vec<u8>> {
         let path = self.compiled_path(digest, engine);
@@ -56,6 +68,10 @@ impl Cache {
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
         self.folder.join("blobs").join(digest.hex())
+    }
+
+    fn signatures_path(&self, repository: &str, digest: &Digest) -> PathBuf {
+        self.folder.join("signatures").join(Digest::of(format!("{repository}@{digest}").as_bytes()).hex())
     }
 
     fn tag_path(&self, reference: &str) -> PathBuf {

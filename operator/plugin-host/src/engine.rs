@@ -1,9 +1,11 @@
 //! Compiles components and calls them: a fresh instance for each call, under limits of time, memory and size.
 
+mod compiler;
 mod limits;
 mod v0_1_0;
 mod wasi;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use crate::cache::{Cache, engine_key};
 use crate::config::Limits;
 use crate::trust::Verified;
 use crate::types::{FlashPod, Outcome, PluginError, PluginInfo, Request, Verdict};
+pub use compiler::{COMPILE_PLUGIN, compile_plugin};
 use limits::{State, Stopped};
 
 /// How often a busy call lets others run, and how exactly it is stopped.
@@ -35,6 +38,23 @@ pub enum EngineError {
     /// Compilation took too long.
     #[error("{0} took longer than {1:?} to compile")]
     CompileTimedOut(String, Duration),
+    /// Compilation needed more than it may have.
+    #[error(
+        "{name} could not be compiled: the compiler ended with {status} ({complaint}); it may use {memory} bytes, limits.compileMemory"
+    )]
+    CompileStopped {
+        /// The component.
+        name: String,
+        /// The limit.
+        memory: usize,
+        /// How the compiler ended.
+        status: String,
+        /// What it said.
+        complaint: String,
+    },
+    /// The compiler does not run.
+    #[error("cannot run the compiler {path}: {1}", path = .0.display())]
+    Compiler(PathBuf, String),
     /// It asks for something that a plugin may not have.
     #[error(
         "{0} imports {1}, which no plugin may have; a plugin imports flashjob:plugin/log and WASI's cli, io, clocks, filesystem and random"
@@ -66,6 +86,9 @@ pub enum CallError {
         /// The limit.
         limit: usize,
     },
+    /// The plugin used more of something than it may.
+    #[error("the plugin reached a limit: {0}")]
+    LimitReached(String),
     /// The plugin's answer is too large, or has what no answer may have.
     #[error("the plugin's answer is rejected: {0}")]
     AnswerRejected(String),
@@ -145,22 +168,28 @@ pub(crate) struct Engine {
     linker: Linker<State>,
     limits: Limits,
     places: Semaphore,
+    compiler: PathBuf,
     key: String,
 }
 
+/// The same settings for whoever compiles and whoever runs: else the code does not fit.
+fn wasmtime_engine() -> wasmtime::Result<wasmtime::Engine> {
+    let mut config = Config::new();
+    config.epoch_interruption(true);
+    config.wasm_backtrace_max_frames(None);
+    wasmtime::Engine::new(&config)
+}
+
 impl Engine {
-    pub fn new(limits: Limits) -> Result<Self, EngineError> {
+    pub fn new(limits: Limits, compiler: PathBuf) -> Result<Self, EngineError> {
         let start = |error: wasmtime::Error| EngineError::Start(error.to_string());
-        let mut config = Config::new();
-        config.epoch_interruption(true);
-        config.wasm_backtrace_max_frames(None);
-        let engine = wasmtime::Engine::new(&config).map_err(start)?;
+        let engine = wasmtime_engine().map_err(start)?;
         let mut linker = Linker::new(&engine);
         v0_1_0::add_to_linker(&mut linker).map_err(start)?;
         wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(start)?;
         tick(&engine).map_err(|error| EngineError::Start(error.to_string()))?;
         let places = Semaphore::new((limits.total_memory / limits.memory.max(1)).max(1));
-        Ok(Self { key: engine_key(&engine), engine, linker, limits, places })
+        Ok(Self { key: engine_key(&engine), engine, linker, limits, places, compiler })
     }
 
     /// Compiles a component, or takes it from the cache.
@@ -169,7 +198,7 @@ impl Engine {
         let code = match cache.compiled(verified.digest(), &self.key) {
             Some(code) => code,
             None => {
-                let code = self.precompile(verified.component().to_vec(), &name).await?;
+                let code = compiler::compile_in_child(&self.compiler, verified.component(), &name, &self.limits).await?;
                 if let Err(error) = cache.put_compiled(verified.digest(), &self.key, &code) {
                     tracing::warn!(%error, "cannot write compiled code to the cache; it is compiled again after a restart");
                 }
@@ -181,16 +210,6 @@ impl Engine {
         let world = |error: wasmtime::Error| EngineError::World(name.clone(), format!("{error:#}"));
         let instance = self.linker.instantiate_pre(&component).map_err(world)?;
         Ok(Compiled { name: name.as_str().into(), plugin: v0_1_0::PluginPre::new(instance).map_err(world)? })
-    }
-
-    /// The one place where code is generated. It runs off the async threads; the wait is bounded.
-    async fn precompile(&self, component: Vec<u8>, name: &str) -> Result<Vec<u8>, EngineError> {
-        let engine = self.engine.clone();
-        let compiling = tokio::task::spawn_blocking(move || engine.precompile_component(&component));
-        let limit = self.limits.compile_timeout;
-        let compile = |message: String| EngineError::Compile(name.to_owned(), message);
-        let done = tokio::time::timeout(limit, compiling).await.map_err(|_| EngineError::CompileTimedOut(name.to_owned(), limit))?;
-        done.map_err(|error| compile(error.to_string()))?.map_err(|error| compile(format!("{error:#}")))
     }
 
     fn check_imports(&self, component: &Component, name: &str) -> Result<(), EngineError> {
@@ -226,7 +245,7 @@ impl Engine {
 fn stopped(error: &wasmtime::Error, limits: Limits) -> CallError {
     match error.downcast_ref::<Stopped>() {
         Some(Stopped::Memory) => return CallError::OutOfMemory { limit: limits.memory },
-        Some(other) => return CallError::AnswerRejected(other.to_string()),
+        Some(other) => return CallError::LimitReached(other.to_string()),
         None => {}
     }
     let text = format!("{error:#}");
@@ -254,7 +273,7 @@ fn tick(engine: &wasmtime::Engine) -> std::io::Result<()> {
 /// Loads compiled code.
 #[allow(unsafe_code)]
 fn load(engine: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: deserialize runs what it is given. These bytes come either straight from `precompile_component` of this engine, or
-    // from the cache, which no other process writes, and which gave out exactly the bytes whose SHA-256 it had checked.
+    // SAFETY: deserialize runs what it is given. These bytes come either straight from `precompile_component` in a child of this
+    // program, over its pipe, or from the cache, which no other process writes, and which gave out exactly the bytes whose SHA-256 it had checked.
     unsafe { Component::deserialize(engine, code) }
 }

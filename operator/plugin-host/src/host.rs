@@ -1,21 +1,25 @@
 //! The whole way from a reference to a plugin that can be asked.
 
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::cache::Cache;
-use crate::config::{Limits, PullPolicy, RegistryConfig, TrustEntry};
+use crate::config::{Limits, PullPolicy, RegistryConfig, TrustEntry, every_form};
 use crate::engine::{CallError, Engine, EngineError};
 use crate::plugin::Plugin;
 use crate::registry::{Repository, component_layer};
-use crate::trust::{self, TrustError, Unverified};
+use crate::trust::{self, Signature, TrustError, Unverified};
 use crate::{Credentials, Digest, Reference, RegistryError};
 
 /// What a host is set up with.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct HostSettings {
     /// Folder of the cache; nobody else may write into it.
     pub cache: PathBuf,
+    /// A program that hands what follows [`COMPILE_PLUGIN`](crate::COMPILE_PLUGIN) on its command line to
+    /// [`compile_plugin`](crate::compile_plugin).
+    pub compiler: PathBuf,
     /// What plugins may cost.
     pub limits: Limits,
     /// How registries are reached.
@@ -51,6 +55,14 @@ pub enum LoadError {
         /// What the system says.
         source: std::io::Error,
     },
+    /// The file is larger than a component may be.
+    #[error("{path} is larger than {limit} bytes, the limits.component of the operator's configuration", path = .path.display())]
+    FileTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// The limit.
+        limit: usize,
+    },
     /// The file is not the one that was meant.
     #[error("{path} has digest {actual}, expected {expected}", path = .path.display())]
     FileChanged {
@@ -64,6 +76,14 @@ pub enum LoadError {
     /// pullPolicy is Never, and the cache has nothing.
     #[error("{0} is not in the cache, and its pullPolicy is Never")]
     NotCached(Reference),
+    /// The registry does not say who signed it, which is not the same as nobody.
+    #[error("cannot ask for the signatures of {digest}: {error}")]
+    Signatures {
+        /// The manifest.
+        digest: Digest,
+        /// Why not.
+        error: RegistryError,
+    },
     /// Nothing allows it to be run.
     #[error(transparent)]
     Trust(#[from] TrustError),
@@ -88,11 +108,54 @@ pub enum LoadError {
     },
 }
 
+/// A step on the way from a reference to a plugin that can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Getting the artifact.
+    Resolve,
+    /// Deciding whether it may be run.
+    Verify,
+    /// Compiling it and asking what it is.
+    Start,
+}
+
 impl LoadError {
+    /// The step that failed.
+    #[must_use]
+    pub fn stage(&self) -> Stage {
+        match self {
+            Self::Fetch(_) | Self::ReadFile { .. } | Self::FileTooLarge { .. } | Self::FileChanged { .. } | Self::NotCached(_) => {
+                Stage::Resolve
+            }
+            Self::Signatures { .. } | Self::Trust(_) => Stage::Verify,
+            Self::Engine(_) | Self::Describe { .. } | Self::WrongName { .. } => Stage::Start,
+        }
+    }
+
+    /// What failed, in one word as conditions have it.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Fetch(error) => error.reason(),
+            Self::ReadFile { .. } => "FileUnreadable",
+            Self::FileTooLarge { .. } => "TooLarge",
+            Self::FileChanged { .. } => "DigestMismatch",
+            Self::NotCached(_) => "NotCached",
+            Self::Signatures { .. } => "SignaturesUnavailable",
+            Self::Trust(error) => error.reason(),
+            Self::Engine(EngineError::Import(..)) => "ImportRefused",
+            Self::Engine(EngineError::World(..)) => "ContractMismatch",
+            Self::Engine(EngineError::CompileStopped { .. } | EngineError::CompileTimedOut(..)) => "CompileLimitReached",
+            Self::Engine(_) => "CompileFailed",
+            Self::Describe { .. } => "DescribeFailed",
+            Self::WrongName { .. } => "WrongName",
+        }
+    }
+
     /// Whether trying again may help without anybody acting.
     #[must_use]
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Fetch(error) if error.is_transient())
+        matches!(self, Self::Fetch(error) | Self::Signatures { error, .. } if error.is_transient())
     }
 }
 
@@ -112,7 +175,7 @@ impl Host {
     pub fn new(settings: HostSettings) -> Result<Self, EngineError> {
         let cache =
             Cache::open(&settings.cache).map_err(|error| EngineError::Start(format!("cache {}: {error}", settings.cache.display())))?;
-        let engine = Arc::new(Engine::new(settings.limits)?);
+        let engine = Arc::new(Engine::new(settings.limits, settings.compiler.clone())?);
         Ok(Self { settings: Arc::new(settings), cache, engine })
     }
 
@@ -122,10 +185,11 @@ impl Host {
     /// Says which step failed, for which reference, and what to do.
     pub async fn load(&self, source: &PluginSource, credentials: Option<&Credentials>) -> Result<Plugin, LoadError> {
         let artifact = match &source.reference {
-            Reference::File { path, digest } => read_file(&source.reference, path, digest.as_ref())?,
+            Reference::File { path, digest } => read_file(&source.reference, path, digest.as_ref(), self.settings.limits.component)?,
             Reference::Registry { .. } => self.fetch(source, credentials).await?,
         };
-        let verified = trust::verify(artifact, &self.settings.trust, source.allow_unsigned)?;
+        let signatures = self.signatures(source, &artifact.digest, credentials).await?;
+        let verified = trust::verify(artifact, &self.settings.trust, source.allow_unsigned, &signatures)?;
         let compiled = self.engine.compile(&verified, &self.cache).await?;
         let plugin = Plugin::new(self.engine.clone(), compiled, &verified, source).await;
         plugin.map_err(|error| LoadError::Describe { name: source.name.clone(), error }).and_then(|plugin| {
@@ -151,11 +215,11 @@ impl Host {
         let mut remote = Repository::new(host, repository, &self.settings.registries, credentials)?;
         let wanted = digest.as_ref().map(ToString::to_string).or_else(|| tag.clone()).unwrap_or_default();
         let manifest = remote.manifest(&wanted, digest.as_ref(), limit).await?;
-        let component = match self.cache.blob(&manifest.layer) {
+        let component = match self.cache.blob(&manifest.layer.digest) {
             Some(component) => component,
-            None => remote.blob(&manifest.layer, limit).await?,
+            None => remote.blob(&manifest.layer).await?,
         };
-        let stored = self.cache.put_blob(&manifest.layer, &component);
+        let stored = self.cache.put_blob(&manifest.layer.digest, &component);
         let stored = stored.and_then(|()| self.cache.put_blob(&manifest.digest, &manifest.bytes));
         if let Err(error) = stored.and_then(|()| self.cache.put_resolved(&name, &manifest.digest)) {
             tracing::warn!(%error, plugin = source.name, "cannot write to the cache; the plugin is fetched again after a restart");
@@ -163,16 +227,64 @@ impl Host {
         Ok(Unverified { reference: source.reference.clone(), digest: manifest.digest, component })
     }
 
+    /// The signatures that trust in this source depends on. Those in the cache do, where they are enough.
+    async fn signatures(
+        &self,
+        source: &PluginSource,
+        digest: &Digest,
+        credentials: Option<&Credentials>,
+    ) -> Result<Vec<Signature>, LoadError> {
+        let (Reference::Registry { host, repository, .. }, forms) =
+            (&source.reference, trust::forms(&source.reference, &self.settings.trust))
+        else {
+            return Ok(Vec::new());
+        };
+        let name = format!("{host}/{repository}");
+        let check = |found: &[Signature]| trust::check(&source.reference, digest, &self.settings.trust, source.allow_unsigned, found);
+        let cached = self.cache.signatures(&name, digest);
+        let enough = forms.is_empty() || source.pull_policy != PullPolicy::Always && check(&cached).is_ok();
+        if enough || source.pull_policy == PullPolicy::Never {
+            return Ok(cached);
+        }
+        let failed = |error| LoadError::Signatures { digest: digest.clone(), error };
+        let mut remote = Repository::new(host, repository, &self.settings.registries, credentials).map_err(failed)?;
+        let mut found = Vec::new();
+        for form in forms {
+            found.extend(remote.signatures(digest, *form).await.map_err(failed)?);
+        }
+        match check(&found) {
+            Ok(_) => {
+                if let Err(error) = self.cache.put_signatures(&name, digest, &found) {
+                    tracing::warn!(%error, plugin = source.name, "cannot write signatures to the cache; they are fetched again after a restart");
+                }
+            }
+            // Only to say why: signatures in a form that does not count do not help.
+            Err(TrustError::Unsigned { .. }) => {
+                for form in every_form().into_iter().filter(|form| !forms.contains(form)) {
+                    found.extend(remote.signatures(digest, form).await.unwrap_or_default());
+                }
+            }
+            Err(_) => {}
+        }
+        Ok(found)
+    }
+
     fn cached(&self, source: &PluginSource, digest: &Digest) -> Option<Unverified> {
         let manifest = self.cache.blob(digest)?;
         let layer = component_layer(&manifest, &source.name, self.settings.limits.component).ok()?;
-        let component = self.cache.blob(&layer)?;
+        let component = self.cache.blob(&layer.digest)?;
         Some(Unverified { reference: source.reference.clone(), digest: digest.clone(), component })
     }
 }
 
-fn read_file(reference: &Reference, path: &std::path::Path, expected: Option<&Digest>) -> Result<Unverified, LoadError> {
-    let component = std::fs::read(path).map_err(|source| LoadError::ReadFile { path: path.to_owned(), source })?;
+fn read_file(reference: &Reference, path: &Path, expected: Option<&Digest>, limit: usize) -> Result<Unverified, LoadError> {
+    let failed = |source| LoadError::ReadFile { path: path.to_owned(), source };
+    let mut component = Vec::new();
+    // One byte more than is taken tells a file that is too large, a device without end among them.
+    std::fs::File::open(path).and_then(|file| file.take(limit as u64 + 1).read_to_end(&mut component)).map_err(failed)?;
+    if component.len() > limit {
+        return Err(LoadError::FileTooLarge { path: path.to_owned(), limit });
+    }
     let actual = Digest::of(&component);
     match expected {
         Some(expected) if *expected != actual => Err(LoadError::FileChanged { path: path.to_owned(), expected: expected.clone(), actual }),

@@ -1,18 +1,16 @@
 //! A loaded plugin: asked under limits, and left alone for a while when it breaks again and again.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+mod health;
 
-use crate::engine::{Call, CallError, Compiled, Engine};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use crate::engine::{Answer, Call, CallError, Compiled, Engine};
 use crate::host::PluginSource;
 use crate::trust::Verified;
 use crate::types::{FlashPod, Outcome, PluginInfo, Request, Verdict};
 use crate::{Digest, Reference};
-
-/// Failures in a row that take a plugin out of service.
-const FAILURES: u32 = 3;
-const FIRST_PAUSE: Duration = Duration::from_secs(10);
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+use health::Health;
 
 /// A plugin that can be asked. Cheap to clone.
 #[derive(Clone)]
@@ -26,12 +24,6 @@ struct Inner {
     reference: Reference,
     signed: bool,
     health: Mutex<Health>,
-}
-
-#[derive(Default)]
-struct Health {
-    failures: u32,
-    paused_until: Option<Instant>,
 }
 
 impl Plugin {
@@ -107,39 +99,28 @@ impl Plugin {
         self.ask(Call::Judge(request, outcome)).await?.into_verdict()
     }
 
-    /// A refusal is final; anything else is tried once more.
-    async fn ask(&self, call: Call<'_>) -> Result<crate::engine::Answer, CallError> {
-        self.check_pause()?;
-        let mut answer = self.0.engine.call(&self.0.compiled, call).await;
-        if answer.as_ref().is_err_and(|error| !error.is_refusal()) {
-            self.failed();
-            answer = self.0.engine.call(&self.0.compiled, call).await;
+    /// A refusal is final; anything else is tried once more, unless that takes the plugin out of service.
+    async fn ask(&self, call: Call<'_>) -> Result<Answer, CallError> {
+        if let Some(left) = self.health().pause(Instant::now()) {
+            return Err(CallError::Unavailable { left });
         }
-        match &answer {
-            Err(error) if !error.is_refusal() => self.failed(),
-            _ => *self.health() = Health::default(),
+        let mut answer = self.ask_once(call).await;
+        if answer.as_ref().is_err_and(|error| !error.is_refusal()) && self.health().pause(Instant::now()).is_none() {
+            answer = self.ask_once(call).await;
         }
         answer
     }
 
-    fn health(&self) -> std::sync::MutexGuard<'_, Health> {
+    async fn ask_once(&self, call: Call<'_>) -> Result<Answer, CallError> {
+        let answer = self.0.engine.call(&self.0.compiled, call).await;
+        match &answer {
+            Err(error) if !error.is_refusal() => self.health().failed(Instant::now()),
+            _ => self.health().answered(),
+        }
+        answer
+    }
+
+    fn health(&self) -> MutexGuard<'_, Health> {
         self.0.health.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn check_pause(&self) -> Result<(), CallError> {
-        let paused = self.health().paused_until.and_then(|until| until.checked_duration_since(Instant::now()));
-        match paused {
-            Some(left) => Err(CallError::Unavailable { left }),
-            None => Ok(()),
-        }
-    }
-
-    fn failed(&self) {
-        let mut health = self.health();
-        health.failures += 1;
-        if health.failures >= FAILURES {
-            let doubled = FIRST_PAUSE.saturating_mul(1 << (health.failures - FAILURES).min(10));
-            health.paused_until = Some(Instant::now() + doubled.min(LONGEST_PAUSE));
-        }
     }
 }

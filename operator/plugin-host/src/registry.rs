@@ -4,10 +4,14 @@
 //! so the few requests that a pull needs are made here, and only its manifest types are used.
 
 mod challenge;
+mod error;
+mod signatures;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 
-use oci_client::manifest::{OciImageManifest, OciManifest};
+use oci_client::manifest::{OciDescriptor, OciImageManifest, OciManifest};
 use reqwest::header::{ACCEPT, AUTHORIZATION, LOCATION, WWW_AUTHENTICATE};
 use reqwest::{Certificate, Client, Method, Response, StatusCode, Url, redirect};
 use serde::Deserialize;
@@ -15,6 +19,7 @@ use serde::Deserialize;
 use crate::config::RegistryConfig;
 use crate::{Credentials, Digest};
 use challenge::Challenge;
+pub use error::RegistryError;
 
 /// Media types of a layer that holds a component: the standard one and its older form.
 const COMPONENT_TYPES: [&str; 2] = ["application/wasm", "application/vnd.module.wasm.content.layer.v1+wasm"];
@@ -25,115 +30,11 @@ const TOKEN_BYTES: usize = 64 << 10;
 /// Redirects that a blob may take, as to the storage behind a registry.
 const REDIRECTS: usize = 5;
 
-/// Why a registry gave no component.
-#[derive(Debug, thiserror::Error)]
-pub enum RegistryError {
-    /// The client cannot be made.
-    #[error("cannot set up the connection to registry {host}: {message}")]
-    Configure {
-        /// The registry.
-        host: String,
-        /// What is wrong.
-        message: String,
-    },
-    /// The registry does not answer.
-    #[error("cannot reach registry {host}: {message}")]
-    Reach {
-        /// The registry.
-        host: String,
-        /// What happened.
-        message: String,
-    },
-    /// The registry refuses the credentials, or wants some.
-    #[error("registry {host} refuses access to {what} ({status}): check the credentials of this registry in the operator's configuration")]
-    Access {
-        /// The registry.
-        host: String,
-        /// What was asked for.
-        what: String,
-        /// The HTTP status.
-        status: StatusCode,
-    },
-    /// The registry wants the password sent elsewhere.
-    #[error(
-        "registry {host} asks for credentials on behalf of {realm}, which is not its own host; add it to tokenHosts of this registry if that is right"
-    )]
-    ForeignRealm {
-        /// The registry.
-        host: String,
-        /// Where the password would go.
-        realm: String,
-    },
-    /// The registry points to where nothing is fetched from.
-    #[error("registry {host} redirects {what} to {location}, which is refused")]
-    Redirect {
-        /// The registry.
-        host: String,
-        /// What was asked for.
-        what: String,
-        /// Where to.
-        location: String,
-    },
-    /// The registry has no such thing.
-    #[error("registry {host} has no {what}")]
-    NotFound {
-        /// The registry.
-        host: String,
-        /// What was asked for.
-        what: String,
-    },
-    /// The registry answers an error.
-    #[error("registry {host} answers {status} for {what}")]
-    Status {
-        /// The registry.
-        host: String,
-        /// What was asked for.
-        what: String,
-        /// The HTTP status.
-        status: StatusCode,
-    },
-    /// What came is not a component.
-    #[error("{what} is not a device plugin: {message}")]
-    Form {
-        /// What was fetched.
-        what: String,
-        /// What is wrong with it.
-        message: String,
-    },
-    /// What came is not what was asked for.
-    #[error("{what} has digest {actual}: it was changed on its way or in the registry")]
-    Tampered {
-        /// What was fetched.
-        what: String,
-        /// The digest of what came.
-        actual: Digest,
-    },
-    /// What came is too large.
-    #[error("{what} is larger than {limit} bytes")]
-    TooLarge {
-        /// What was fetched.
-        what: String,
-        /// The limit.
-        limit: usize,
-    },
-}
-
-impl RegistryError {
-    /// Whether trying again may help without anybody acting.
-    #[must_use]
-    pub fn is_transient(&self) -> bool {
-        match self {
-            Self::Reach { .. } => true,
-            Self::Status { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
-            _ => false,
-        }
-    }
-}
-
 /// One repository in one registry.
 pub(crate) struct Repository<'a> {
     client: Client,
     config: Option<&'a RegistryConfig>,
+    registries: &'a [RegistryConfig],
     host: &'a str,
     name: &'a str,
     credentials: Option<&'a Credentials>,
@@ -143,8 +44,15 @@ pub(crate) struct Repository<'a> {
 /// A manifest, and the layer in it that is the component.
 pub(crate) struct Manifest {
     pub digest: Digest,
-    pub layer: Digest,
+    pub layer: Layer,
     pub bytes: Vec<u8>,
+}
+
+/// What a manifest says of a blob.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Layer {
+    pub digest: Digest,
+    pub size: usize,
 }
 
 impl<'a> Repository<'a> {
@@ -156,7 +64,7 @@ impl<'a> Repository<'a> {
     ) -> Result<Self, RegistryError> {
         let config = registries.iter().find(|registry| registry.host.eq_ignore_ascii_case(host));
         let client = client(config).map_err(|message| RegistryError::Configure { host: host.to_owned(), message })?;
-        Ok(Self { client, config, host, name, credentials, authorization: None })
+        Ok(Self { client, config, registries, host, name, credentials, authorization: None })
     }
 
     /// Fetches a manifest by tag or digest, and finds the component's layer in it.
@@ -166,20 +74,38 @@ impl<'a> Repository<'a> {
         expected: Option<&Digest>,
         component_limit: usize,
     ) -> Result<Manifest, RegistryError> {
-        let what = format!("{}/{}:{reference}", self.host, self.name);
+        let (digest, bytes) = self.manifest_bytes(reference, expected, MANIFEST_BYTES).await?;
+        let layer = component_layer(&bytes, &self.what(reference), component_limit)?;
+        Ok(Manifest { digest, layer, bytes })
+    }
+
+    /// Fetches a manifest or index, and checks that it is the one.
+    async fn manifest_bytes(
+        &mut self,
+        reference: &str,
+        expected: Option<&Digest>,
+        limit: usize,
+    ) -> Result<(Digest, Vec<u8>), RegistryError> {
+        let what = self.what(reference);
         let response = self.get(&format!("manifests/{reference}"), &what, Some(MANIFEST_TYPES)).await?;
-        let bytes = self.body(response, &what, MANIFEST_BYTES).await?;
+        let bytes = self.body(response, &what, limit).await?;
         let digest = Digest::of(&bytes);
         if expected.is_some_and(|expected| *expected != digest) {
             return Err(RegistryError::Tampered { what, actual: digest });
         }
-        let layer = component_layer(&bytes, &what, component_limit)?;
-        Ok(Manifest { digest, layer, bytes })
+        Ok((digest, bytes))
+    }
+
+    /// How a tag or digest is called in messages.
+    fn what(&self, reference: &str) -> String {
+        let separator = if reference.contains(':') { '@' } else { ':' };
+        format!("{}/{}{separator}{reference}", self.host, self.name)
     }
 
     /// Fetches a blob, and checks that it is the one.
-    pub async fn blob(&mut self, digest: &Digest, limit: usize) -> Result<Vec<u8>, RegistryError> {
-        let what = format!("{}/{}@{digest}", self.host, self.name);
+    pub async fn blob(&mut self, layer: &Layer) -> Result<Vec<u8>, RegistryError> {
+        let Layer { digest, size } = layer;
+        let what = self.what(&digest.to_string());
         let mut response = self.get(&format!("blobs/{digest}"), &what, None).await?;
         for _ in 0..REDIRECTS {
             if !response.status().is_redirection() {
@@ -190,7 +116,7 @@ impl<'a> Repository<'a> {
             response = self.send(Method::GET, target, None, None).await?;
         }
         self.check(&response, &what)?;
-        let bytes = self.body(response, &what, limit).await?;
+        let bytes = self.body(response, &what, *size).await?;
         let actual = Digest::of(&bytes);
         if actual == *digest { Ok(bytes) } else { Err(RegistryError::Tampered { what, actual }) }
     }
@@ -201,8 +127,9 @@ impl<'a> Repository<'a> {
         Url::parse(&url).map_err(|error| RegistryError::Configure { host: self.host.to_owned(), message: error.to_string() })
     }
 
+    /// Whether the configuration says that this very host is spoken to without TLS.
     fn plain(&self, host: &str) -> bool {
-        self.config.is_some_and(|config| config.plain_http && config.host.eq_ignore_ascii_case(host))
+        self.registries.iter().any(|config| config.plain_http && config.host.eq_ignore_ascii_case(host))
     }
 
     /// Asks once, and a second time with what the challenge asks for.
@@ -266,11 +193,14 @@ impl<'a> Repository<'a> {
         let foreign = || RegistryError::ForeignRealm { host: self.host.to_owned(), realm: realm.to_owned() };
         let mut url = Url::parse(realm).map_err(|_| foreign())?;
         let host = authority(&url);
-        let own = host.eq_ignore_ascii_case(self.host) || url.host_str().is_some_and(|name| self.host == name);
+        // The same host on another port is another service: it is named under tokenHosts, or gets nothing.
+        let own = authority(&self.url("")?) == host;
         let listed = self.config.is_some_and(|config| config.token_hosts.iter().any(|name| name.eq_ignore_ascii_case(&host)));
-        let secure = url.scheme() == "https" || url.scheme() == "http" && self.plain(self.host);
-        if !secure || !(own || listed) {
+        if !(own || listed) {
             return Err(foreign());
+        }
+        if url.scheme() != "https" && !(url.scheme() == "http" && self.plain(&host)) {
+            return Err(RegistryError::InsecureRealm { host: self.host.to_owned(), realm: realm.to_owned() });
         }
         let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.name));
         url.query_pairs_mut().extend_pairs(service.map(|service| ("service", service))).append_pair("scope", &scope);
@@ -284,7 +214,7 @@ impl<'a> Repository<'a> {
             access_token: Option<String>,
         }
         let token: Token = serde_json::from_slice(&bytes).map_err(|_| self.access(what, StatusCode::UNAUTHORIZED))?;
-        let token = token.token.or(token.access_token).filter(|token| !token.is_empty());
+        let token = [token.token, token.access_token].into_iter().flatten().find(|token| !token.is_empty());
         token.map(|token| format!("Bearer {token}")).ok_or_else(|| self.access(what, StatusCode::UNAUTHORIZED))
     }
 
@@ -350,7 +280,7 @@ fn authority(url: &Url) -> String {
 }
 
 /// Finds the one layer that is a component, of a size that is taken.
-pub(crate) fn component_layer(manifest: &[u8], what: &str, limit: usize) -> Result<Digest, RegistryError> {
+pub(crate) fn component_layer(manifest: &[u8], what: &str, limit: usize) -> Result<Layer, RegistryError> {
     let form = |message: String| RegistryError::Form { what: what.to_owned(), message };
     let manifest: OciImageManifest = match serde_json::from_slice(manifest) {
         Ok(OciManifest::Image(manifest)) => manifest,
@@ -365,8 +295,16 @@ pub(crate) fn component_layer(manifest: &[u8], what: &str, limit: usize) -> Resu
     if !COMPONENT_TYPES.contains(&layer.media_type.as_str()) {
         return Err(form(format!("its layer has media type {}, expected {}", layer.media_type, COMPONENT_TYPES[0])));
     }
-    if usize::try_from(layer.size).map_or(true, |size| size > limit) {
+    layer_of(layer, what, limit)
+}
+
+/// Size and digest of a layer, which is fetched only if it is small enough.
+fn layer_of(layer: &OciDescriptor, what: &str, limit: usize) -> Result<Layer, RegistryError> {
+    let form = |message: String| RegistryError::Form { what: what.to_owned(), message };
+    let size = usize::try_from(layer.size).map_err(|_| form(format!("its layer has size {}", layer.size)))?;
+    if size > limit {
         return Err(RegistryError::TooLarge { what: what.to_owned(), limit });
     }
-    layer.digest.parse().map_err(|error: crate::digest::InvalidDigest| form(error.to_string()))
+    let digest = layer.digest.parse().map_err(|error: crate::digest::InvalidDigest| form(error.to_string()))?;
+    Ok(Layer { digest, size })
 }

@@ -1,7 +1,20 @@
-//! Which components are run. Only a [`Verified`] artifact can be compiled, and there is one way to make one.
+//! Which components are run. Only a [`Verified`] artifact can be compiled, and there is one way to make one. Reads key files, and
+//! does no other I/O: what a registry has of signatures is brought along.
 
-use crate::config::TrustEntry;
+mod key;
+mod signature;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use crate::config::{CosignTrust, RequiredKeys, SignatureForm, TrustEntry};
 use crate::{Digest, Reference};
+use key::PublicKey;
+pub(crate) use signature::BUNDLE;
+use signature::Finding;
+pub use signature::Signature;
 
 /// A component that was fetched, and whose bytes have the digest they should have.
 #[derive(Clone, Debug)]
@@ -50,28 +63,168 @@ pub enum TrustError {
     /// A file without a digest beside its name.
     #[error("{0} has no digest beside it; append @sha256:… or set allowUnsigned: true for this plugin")]
     FileWithoutDigest(String),
+    /// A key cannot be used.
+    #[error("public key {file}: {message}; give cosign's public key in PEM, as cosign generate-key-pair writes it", file = .file.display())]
+    Key {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// Nobody signed it.
+    #[error("{digest} is not signed, and trust entry {entry} demands a signature; sign it with cosign sign --key")]
+    Unsigned {
+        /// What should be signed.
+        digest: Digest,
+        /// The entry's pattern.
+        entry: String,
+    },
+    /// It is signed in a form that does not count.
+    #[error("{digest} is signed in form {form:?} alone, which trust entry {entry} does not list under forms")]
+    FormNotAllowed {
+        /// What is signed.
+        digest: Digest,
+        /// The form.
+        form: SignatureForm,
+        /// The entry's pattern.
+        entry: String,
+    },
+    /// Somebody else signed it.
+    #[error("{digest} is signed, but with none of the keys of trust entry {entry}")]
+    WrongKey {
+        /// What is signed.
+        digest: Digest,
+        /// The entry's pattern.
+        entry: String,
+    },
+    /// A signature of another artifact was attached to it.
+    #[error("the signature attached to {digest} is for {signed}")]
+    OtherDigest {
+        /// What should be signed.
+        digest: Digest,
+        /// What is.
+        signed: String,
+    },
+    /// What is attached is no signature that a signer made.
+    #[error("the signature attached to {digest} was changed or is broken: {message}")]
+    Tampered {
+        /// What should be signed.
+        digest: Digest,
+        /// What is wrong.
+        message: String,
+    },
+    /// Some of the keys signed, and each must.
+    #[error("{digest} is not signed with {missing}, and trust entry {entry} requires all keys")]
+    KeysMissing {
+        /// What is signed.
+        digest: Digest,
+        /// Files of the keys that did not sign.
+        missing: String,
+        /// The entry's pattern.
+        entry: String,
+    },
 }
 
-/// Decides whether a component may be run.
+impl TrustError {
+    /// What is missing, in one word as conditions have it.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NothingMatches(_) => "NotTrusted",
+            Self::FileWithoutDigest(_) => "DigestMissing",
+            Self::Key { .. } => "KeyUnusable",
+            Self::Unsigned { .. } => "Unsigned",
+            Self::FormNotAllowed { .. } => "FormNotAllowed",
+            Self::WrongKey { .. } => "WrongKey",
+            Self::OtherDigest { .. } => "OtherDigest",
+            Self::Tampered { .. } => "SignatureBroken",
+            Self::KeysMissing { .. } => "KeysMissing",
+        }
+    }
+}
+
+/// Decides whether a component may be run: the one place where a [`Verified`] is made.
 ///
 /// # Errors
 /// Nothing in the configuration allows it.
-pub fn verify(artifact: Unverified, trust: &[TrustEntry], allow_unsigned_file: bool) -> Result<Verified, TrustError> {
-    let allowed = match &artifact.reference {
-        Reference::File { digest, .. } => {
-            if digest.is_none() && !allow_unsigned_file {
-                return Err(TrustError::FileWithoutDigest(artifact.reference.to_string()));
-            }
-            true
+pub fn verify(
+    artifact: Unverified,
+    trust: &[TrustEntry],
+    allow_unsigned_file: bool,
+    signatures: &[Signature],
+) -> Result<Verified, TrustError> {
+    let signed = check(&artifact.reference, &artifact.digest, trust, allow_unsigned_file, signatures)?;
+    Ok(Verified { artifact, signed })
+}
+
+/// The forms of signatures to look for; none where no signature is demanded.
+pub(crate) fn forms<'a>(reference: &Reference, trust: &'a [TrustEntry]) -> &'a [SignatureForm] {
+    entry(reference, trust).and_then(|entry| entry.cosign.as_ref()).map_or(&[], |cosign| &cosign.forms)
+}
+
+/// Whether what is known allows an artifact to be run; true where that is for a signature's sake.
+pub(crate) fn check(
+    reference: &Reference,
+    digest: &Digest,
+    trust: &[TrustEntry],
+    allow_unsigned_file: bool,
+    signatures: &[Signature],
+) -> Result<bool, TrustError> {
+    if let Reference::File { digest: beside, .. } = reference {
+        let named = beside.is_some() || allow_unsigned_file;
+        return if named { Ok(false) } else { Err(TrustError::FileWithoutDigest(reference.to_string())) };
+    }
+    match entry(reference, trust) {
+        Some(TrustEntry { cosign: Some(cosign), pattern, .. }) => check_signatures(digest, pattern, cosign, signatures).map(|()| true),
+        Some(TrustEntry { allow_unsigned: true, .. }) => Ok(false),
+        _ => Err(TrustError::NothingMatches(reference.to_string())),
+    }
+}
+
+fn check_signatures(digest: &Digest, entry: &str, cosign: &CosignTrust, signatures: &[Signature]) -> Result<(), TrustError> {
+    let (digest, entry) = (digest.clone(), entry.to_owned());
+    let keys = cosign.public_key_files.iter().map(|file| PublicKey::read(file)).collect::<Result<Vec<_>, _>>()?;
+    let counts = |signature: &&Signature| cosign.forms.contains(&signature.form());
+    let findings: Vec<Finding> = signatures.iter().filter(counts).map(|signature| signature.check(&digest, &keys)).collect();
+    let signed: BTreeSet<usize> = findings.iter().flat_map(signers).copied().collect();
+    let missing: Vec<&Path> = keys.iter().enumerate().filter(|(at, _)| !signed.contains(at)).map(|(_, key)| key.file.as_path()).collect();
+    match cosign.require {
+        RequiredKeys::Any if !signed.is_empty() => return Ok(()),
+        RequiredKeys::All if missing.is_empty() && !signed.is_empty() => return Ok(()),
+        RequiredKeys::All if !signed.is_empty() => {
+            let missing = missing.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
+            return Err(TrustError::KeysMissing { digest, missing, entry });
         }
-        Reference::Registry { host, repository, .. } => {
-            let name = format!("{host}/{repository}");
-            let matching = trust.iter().filter(|entry| matches(&entry.pattern, &name));
-            let longest = matching.max_by_key(|entry| literal_prefix(&entry.pattern).len());
-            longest.is_some_and(|entry| entry.allow_unsigned)
-        }
-    };
-    if allowed { Ok(Verified { artifact, signed: false }) } else { Err(TrustError::NothingMatches(artifact.reference.to_string())) }
+        _ => {}
+    }
+    // The finding that says most about what went wrong.
+    let other = findings.iter().find_map(|finding| if let Finding::OtherDigest(signed) = finding { Some(signed.clone()) } else { None });
+    if let Some(signed) = other {
+        return Err(TrustError::OtherDigest { digest, signed });
+    }
+    let broken = findings.iter().find_map(|finding| if let Finding::Tampered(message) = finding { Some(message.clone()) } else { None });
+    if let Some(message) = broken {
+        return Err(TrustError::Tampered { digest, message });
+    }
+    if findings.contains(&Finding::WrongKey) {
+        return Err(TrustError::WrongKey { digest, entry });
+    }
+    match signatures.iter().find(|signature| !counts(signature)) {
+        Some(signature) => Err(TrustError::FormNotAllowed { digest, form: signature.form(), entry }),
+        None => Err(TrustError::Unsigned { digest, entry }),
+    }
+}
+
+fn signers(finding: &Finding) -> &[usize] {
+    if let Finding::Signed(signers) = finding { signers } else { &[] }
+}
+
+/// The entry with the longest literal prefix among those that match.
+fn entry<'a>(reference: &Reference, trust: &'a [TrustEntry]) -> Option<&'a TrustEntry> {
+    let Reference::Registry { host, repository, .. } = reference else { return None };
+    let name = format!("{host}/{repository}");
+    let matching = trust.iter().filter(|entry| matches(&entry.pattern, &name));
+    matching.max_by_key(|entry| literal_prefix(&entry.pattern).len())
 }
 
 /// The part of a pattern before its first wildcard.
@@ -88,34 +241,4 @@ fn matches(pattern: &str, name: &str) -> bool {
         return rest.is_some_and(|rest| !rest.contains('/'));
     }
     pattern == name
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn artifact(reference: &str) -> Unverified {
-        Unverified { reference: reference.parse().expect("a reference"), digest: Digest::of(b""), component: Vec::new() }
-    }
-
-    fn entry(pattern: &str) -> TrustEntry {
-        TrustEntry { pattern: pattern.into(), allow_unsigned: true, cosign: None }
-    }
-
-    #[test]
-    fn nothing_matching_means_refused() {
-        let reference = "harbor.example/flashjob/esp32:1";
-        assert!(verify(artifact(reference), &[], true).is_err());
-        assert!(verify(artifact(reference), &[entry("harbor.example.evil/**"), entry("harbor.example/flash/**")], true).is_err());
-        for pattern in ["harbor.example/**", "harbor.example/flashjob/*", "harbor.example/flashjob/esp32"] {
-            assert!(verify(artifact(reference), &[entry(pattern)], false).is_ok(), "{pattern}");
-        }
-    }
-
-    #[test]
-    fn a_file_needs_its_digest_or_a_permission() {
-        assert!(verify(artifact("file:///a.wasm"), &[], false).is_err());
-        assert!(verify(artifact("file:///a.wasm"), &[], true).is_ok());
-        assert!(verify(artifact(&format!("file:///a.wasm@{}", Digest::of(b""))), &[], false).is_ok());
-    }
 }

@@ -52,3 +52,24 @@ async fn a_plugin_that_misbehaves_costs_its_own_devices_and_no_other_waits() -> 
     assert!(error.contains("it calls itself another"), "{error}");
     Ok(())
 }
+
+#[tokio::test]
+async fn a_component_that_costs_too_much_to_compile_is_refused_and_the_operator_lives_on() -> anyhow::Result<()> {
+    let mut testbed = Testbed::start(&Options { plugins: vec!["esp32".into()], ..Options::default() }).await?;
+    testbed.config["limits"] = json!({"compileMemory": "64Mi"});
+    testbed.start_operator().await?;
+    let plugins: Api<DevicePlugin> = Api::all(testbed.client.clone());
+    let ready = || async {
+        let status = plugins.get_opt("esp32").await?.and_then(|plugin| plugin.status).unwrap_or_default();
+        let ready = status.conditions.into_iter().find(|condition| condition.type_ == "Ready");
+        Ok(ready.map(|condition| (condition.status, condition.reason, condition.message)))
+    };
+    let (status, reason, message) = eventually("the refusal is said", Duration::from_secs(60), ready).await?;
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "CompileLimitReached"), "{message}");
+    assert!(message.contains("limits.compileMemory"), "{message}");
+    testbed.config["limits"] = json!({});
+    testbed.write_config()?;
+    let serves = || async { Ok(ready().await?.filter(|(status, ..)| status == "True")) };
+    eventually("the same operator serves it under the usual limit", Duration::from_secs(60), serves).await?;
+    Ok(())
+}

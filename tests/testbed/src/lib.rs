@@ -10,6 +10,7 @@ pub mod process;
 pub mod proxy;
 pub mod registry;
 pub mod serial;
+pub mod signatures;
 pub mod testbed;
 
 pub use fleet::Fleet;

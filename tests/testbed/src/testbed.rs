@@ -116,14 +116,25 @@ impl Testbed {
         self.folder.path()
     }
 
+    /// Writes the operator's configuration, at once and whole, as a mounted ConfigMap changes.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn write_config(&self) -> anyhow::Result<PathBuf> {
+        let config = self.folder.path().join("config.yaml");
+        let next = self.folder.path().join("config.next");
+        std::fs::write(&next, serde_json::to_vec_pretty(&self.config)?)?;
+        std::fs::rename(&next, &config)?;
+        Ok(config)
+    }
+
     /// Starts an operator, beside those that run, and waits until it is ready, be it as leader or as standby. Returns its index, which
     /// is the lowest that no running one has; a later one of that index has its cache too.
     ///
     /// # Errors
     /// It does not become ready.
     pub async fn start_operator(&mut self) -> anyhow::Result<usize> {
-        let config = self.folder.path().join("config.yaml");
-        std::fs::write(&config, serde_json::to_vec_pretty(&self.config)?)?;
+        let config = self.write_config()?;
         let index = self.replicas.iter().position(Option::is_none).unwrap_or(self.replicas.len());
         let health = format!("127.0.0.1:{}", free_port()?);
         let cache = self.folder.path().join(if index == 0 { "cache".to_owned() } else { format!("cache-{index}") });

@@ -8,7 +8,7 @@ mod requests;
 use std::time::Duration;
 
 use flashjob_api::reason::{self, Effect};
-use flashjob_plugin_host::{CallError, LoadError};
+use flashjob_plugin_host::{CallError, LoadError, Stage};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -264,13 +264,11 @@ impl Metrics {
     /// A plugin was loaded, or why it was not.
     pub fn plugin_loaded(&self, plugin: &str, error: Option<&LoadError>) {
         let outcome = |failed: bool| PluginOutcome { plugin: plugin.to_owned(), result: if failed { "failed" } else { "ok" } };
-        let not_fetched = matches!(
-            error,
-            Some(LoadError::Fetch(_) | LoadError::NotCached(_) | LoadError::ReadFile { .. } | LoadError::FileChanged { .. })
-        );
+        let stage = error.map(LoadError::stage);
+        let not_fetched = stage == Some(Stage::Resolve);
         self.plugin_pulls.get_or_create(&outcome(not_fetched)).inc();
         if !not_fetched {
-            self.plugin_verifications.get_or_create(&outcome(matches!(error, Some(LoadError::Trust(_))))).inc();
+            self.plugin_verifications.get_or_create(&outcome(stage == Some(Stage::Verify))).inc();
         }
     }
 
@@ -283,6 +281,7 @@ impl Metrics {
             Err(CallError::TimedOut { .. }) => ("timeout", Some("time")),
             Err(CallError::OutOfMemory { .. }) => ("out-of-memory", Some("memory")),
             Err(CallError::AnswerRejected(_)) => ("answer-rejected", Some("answer")),
+            Err(CallError::LimitReached(_)) => ("limit-reached", Some("other")),
             Err(CallError::Unavailable { .. }) => ("unavailable", None),
         };
         let plugin = plugin.to_owned();

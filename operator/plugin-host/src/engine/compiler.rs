@@ -1,0 +1,94 @@
+//! Compiles a component in a child process: nothing stops a compilation from inside, and one that grows without end must not take the
+//! operator along. The child is a program that hands its arguments to [`compile_plugin`]; component in, code out, over pipes.
+
+use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{ExitCode, ExitStatus, Stdio};
+
+use rustix::process::{Resource, Rlimit, setrlimit};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::process::Command;
+
+use super::EngineError;
+use crate::config::Limits;
+
+/// The word by which a program knows that it is to compile.
+pub const COMPILE_PLUGIN: &str = "compile-plugin";
+/// What is read of the child's complaints.
+const COMPLAINT_BYTES: u64 = 4096;
+
+/// The child's side: reads a component from standard input and writes its code to standard output, under the limits that `arguments`
+/// name: bytes of address space, and seconds of processor time. To be called first thing, before any thread is started.
+#[must_use]
+pub fn compile_plugin(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    match compile(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn compile(arguments: impl IntoIterator<Item = OsString>) -> Result<(), String> {
+    let numbers: Option<Vec<u64>> = arguments.into_iter().map(|word| word.to_str()?.parse().ok()).collect();
+    let Some([memory, seconds]) = numbers.as_deref() else {
+        return Err(format!("{COMPILE_PLUGIN} expects bytes of address space and seconds of processor time"));
+    };
+    for (resource, limit) in [(Resource::As, *memory), (Resource::Cpu, *seconds), (Resource::Core, 0)] {
+        setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) }).map_err(|error| format!("{resource:?}: {error}"))?;
+    }
+    let mut component = Vec::new();
+    std::io::stdin().lock().read_to_end(&mut component).map_err(|error| error.to_string())?;
+    let engine = super::wasmtime_engine().map_err(|error| error.to_string())?;
+    let code = engine.precompile_component(&component).map_err(|error| format!("{error:#}"))?;
+    std::io::stdout().lock().write_all(&code).map_err(|error| error.to_string())
+}
+
+/// The operator's side: has a child compile.
+pub(super) async fn compile_in_child(program: &Path, component: &[u8], name: &str, limits: &Limits) -> Result<Vec<u8>, EngineError> {
+    let compiling = run(program, component, name, limits);
+    let timed_out = |_| EngineError::CompileTimedOut(name.to_owned(), limits.compile_timeout);
+    // Dropped at its time, and the child is killed with it.
+    tokio::time::timeout(limits.compile_timeout, compiling).await.map_err(timed_out)?
+}
+
+async fn run(program: &Path, component: &[u8], name: &str, limits: &Limits) -> Result<Vec<u8>, EngineError> {
+    let broken = |error: std::io::Error| EngineError::Compiler(program.to_owned(), error.to_string());
+    let seconds = limits.compile_timeout.as_secs() + 1;
+    let mut command = Command::new(program);
+    command.arg(COMPILE_PLUGIN).arg(limits.compile_memory.to_string()).arg(seconds.to_string());
+    // It needs nothing of what the operator was given.
+    command.env_clear().kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(broken)?;
+    let (Some(mut input), Some(output), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
+        return Err(broken(std::io::ErrorKind::BrokenPipe.into()));
+    };
+    let (mut code, mut complaint) = (Vec::new(), Vec::new());
+    // A child that ends early takes no more input; how it ended says why.
+    let write = async move {
+        let _ = input.write_all(component).await;
+    };
+    // No more can come than it has memory.
+    let mut output = output.take(limits.compile_memory as u64);
+    let mut errors = errors.take(COMPLAINT_BYTES);
+    let ((), read, _) = tokio::join!(write, output.read_to_end(&mut code), errors.read_to_end(&mut complaint));
+    read.map_err(broken)?;
+    let status = child.wait().await.map_err(broken)?;
+    if status.success() { Ok(code) } else { Err(failure(status, &complaint, name, limits)) }
+}
+
+/// A child that ends by itself says what is wrong with the component; one that is ended reached a limit.
+fn failure(status: ExitStatus, complaint: &[u8], name: &str, limits: &Limits) -> EngineError {
+    let complaint = String::from_utf8_lossy(complaint);
+    let complaint: String = complaint.trim().chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+    let spent = complaint.contains("out of memory");
+    if status.code() == Some(FAILURE) && !complaint.is_empty() && !spent {
+        return EngineError::Compile(name.to_owned(), complaint);
+    }
+    EngineError::CompileStopped { name: name.to_owned(), memory: limits.compile_memory, status: status.to_string(), complaint }
+}
+
+/// What [`ExitCode::FAILURE`] is to the parent.
+const FAILURE: i32 = 1;

@@ -1,0 +1,135 @@
+//! Why a registry did not give what was asked for.
+
+use reqwest::StatusCode;
+
+use crate::Digest;
+
+/// Why a registry gave no component.
+#[derive(Debug, thiserror::Error)]
+pub enum RegistryError {
+    /// The client cannot be made.
+    #[error("cannot set up the connection to registry {host}: {message}")]
+    Configure {
+        /// The registry.
+        host: String,
+        /// What is wrong.
+        message: String,
+    },
+    /// The registry does not answer.
+    #[error("cannot reach registry {host}: {message}")]
+    Reach {
+        /// The registry.
+        host: String,
+        /// What happened.
+        message: String,
+    },
+    /// The registry refuses the credentials, or wants some.
+    #[error("registry {host} refuses access to {what} ({status}): check the credentials of this registry in the operator's configuration")]
+    Access {
+        /// The registry.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// The HTTP status.
+        status: StatusCode,
+    },
+    /// The registry wants the password sent elsewhere.
+    #[error(
+        "registry {host} asks for credentials on behalf of {realm}, which is not its own host; add it to tokenHosts of this registry if that is right"
+    )]
+    ForeignRealm {
+        /// The registry.
+        host: String,
+        /// Where the password would go.
+        realm: String,
+    },
+    /// The registry wants the password sent in the clear.
+    #[error("registry {host} asks for credentials at {realm}, which is not https, and the configuration has no plainHttp for that host")]
+    InsecureRealm {
+        /// The registry.
+        host: String,
+        /// Where the password would go.
+        realm: String,
+    },
+    /// The registry points to where nothing is fetched from.
+    #[error("registry {host} redirects {what} to {location}, which is refused")]
+    Redirect {
+        /// The registry.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// Where to.
+        location: String,
+    },
+    /// The registry has no such thing.
+    #[error("registry {host} has no {what}")]
+    NotFound {
+        /// The registry.
+        host: String,
+        /// What was asked for.
+        what: String,
+    },
+    /// The registry answers an error.
+    #[error("registry {host} answers {status} for {what}")]
+    Status {
+        /// The registry.
+        host: String,
+        /// What was asked for.
+        what: String,
+        /// The HTTP status.
+        status: StatusCode,
+    },
+    /// What came is not of the form that is wanted.
+    #[error("{what} cannot be used: {message}")]
+    Form {
+        /// What was fetched.
+        what: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// What came is not what was asked for.
+    #[error("{what} has digest {actual}: it was changed on its way or in the registry")]
+    Tampered {
+        /// What was fetched.
+        what: String,
+        /// The digest of what came.
+        actual: Digest,
+    },
+    /// What came is too large.
+    #[error("{what} is larger than {limit} bytes")]
+    TooLarge {
+        /// What was fetched.
+        what: String,
+        /// The limit.
+        limit: usize,
+    },
+}
+
+impl RegistryError {
+    /// Whether trying again may help without anybody acting.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            Self::Reach { .. } => true,
+            Self::Status { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
+            _ => false,
+        }
+    }
+
+    /// What failed, in one word as conditions have it.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Configure { .. } => "RegistryMisconfigured",
+            Self::Reach { .. } => "RegistryUnreachable",
+            Self::Access { .. } => "AccessDenied",
+            Self::ForeignRealm { .. } | Self::InsecureRealm { .. } => "TokenServiceRefused",
+            Self::Redirect { .. } => "RedirectRefused",
+            Self::NotFound { .. } => "NotFound",
+            Self::Status { .. } => "RegistryError",
+            Self::Form { .. } => "NotAPlugin",
+            Self::Tampered { .. } => "DigestMismatch",
+            Self::TooLarge { .. } => "TooLarge",
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! The ways of a registry that answers as no honest one would, and of one that cannot do everything.
+
+use std::sync::{Arc, Mutex};
+
+use axum::body::Body;
+use axum::http::{HeaderMap, Response, StatusCode, Uri};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::config::SignatureForm;
+use crate::trust::{BUNDLE, Signature};
+
+type Requests = Arc<Mutex<Vec<(String, Option<String>)>>>;
+
+/// A registry on loopback that answers with a function of path and authorization, and remembers what it was asked.
+struct Fake {
+    host: String,
+    requests: Requests,
+}
+
+type Answer = (StatusCode, Vec<(&'static str, String)>, Vec<u8>);
+
+fn answer(status: u16, body: impl Into<Vec<u8>>) -> Answer {
+    (StatusCode::from_u16(status).expect("a status"), Vec::new(), body.into())
+}
+
+fn with(mut answer: Answer, name: &'static str, value: impl Into<String>) -> Answer {
+    answer.1.push((name, value.into()));
+    answer
+}
+
+impl Fake {
+    async fn start(respond: impl Fn(&str, &str, Option<&str>) -> Answer + Clone + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let host = listener.local_addr().expect("an address").to_string();
+        let requests = Requests::default();
+        let (seen, own) = (requests.clone(), host.clone());
+        let app = axum::Router::new().fallback(move |uri: Uri, headers: HeaderMap| {
+            let authorization = headers.get("authorization").and_then(|value| value.to_str().ok()).map(str::to_owned);
+            let path = uri.path_and_query().map(ToString::to_string).unwrap_or_default();
+            let (status, headers, body) = respond(&own, &path, authorization.as_deref());
+            seen.lock().expect("not poisoned").push((path, authorization));
+            let mut response = Response::builder().status(status);
+            for (name, value) in headers {
+                response = response.header(name, value);
+            }
+            std::future::ready(response.body(Body::from(body)).expect("a response"))
+        });
+        tokio::spawn(async move { axum::serve(listener, app).await });
+        Self { host, requests }
+    }
+
+    fn config(&self) -> RegistryConfig {
+        let config = serde_json::json!({"host": self.host, "plainHttp": true});
+        serde_json::from_value(config).expect("a configuration")
+    }
+
+    fn asked(&self) -> Vec<(String, Option<String>)> {
+        self.requests.lock().expect("not poisoned").clone()
+    }
+}
+
+fn credentials() -> Credentials {
+    Credentials { username: "robot".into(), password: "secret".into() }
+}
+
+fn manifest(layer: &[u8], size: usize) -> String {
+    serde_json::json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"), "size": 2},
+        "layers": [{"mediaType": "application/wasm", "digest": Digest::of(layer), "size": size}],
+    })
+    .to_string()
+}
+
+/// Fetches the manifest of tag 1 and its layer.
+async fn pull(fake: &Fake, credentials: Option<&Credentials>) -> Result<Vec<u8>, RegistryError> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let registries = [fake.config()];
+    let mut repository = Repository::new(&fake.host, "a/b", &registries, credentials)?;
+    let manifest = repository.manifest("1", None, 1000).await?;
+    repository.blob(&manifest.layer).await
+}
+
+fn bearer(realm: String) -> Answer {
+    with(answer(401, ""), "www-authenticate", format!("Bearer realm=\"{realm}\",service=\"x\""))
+}
+
+#[tokio::test]
+async fn a_token_service_that_refuses_the_password_ends_the_pull() {
+    let fake = Fake::start(|host, path, authorization| match path {
+        path if path.starts_with("/token") => answer(401, ""),
+        _ if authorization.is_some() => answer(200, manifest(b"component", 9)),
+        _ => bearer(format!("http://{host}/token")),
+    })
+    .await;
+    let error = pull(&fake, Some(&credentials())).await.expect_err("refused");
+    assert!(matches!(error, RegistryError::Access { .. }), "{error}");
+    assert_eq!(fake.asked().len(), 2, "nothing is asked again without the password: {:?}", fake.asked());
+}
+
+#[tokio::test]
+async fn both_names_of_a_token_are_read_and_a_missing_scope_is_filled_in() {
+    for token in [r#"{"token": "t"}"#, r#"{"access_token": "t"}"#, r#"{"token": "", "access_token": "t"}"#] {
+        let fake = Fake::start(move |host, path, authorization| match (path, authorization) {
+            (path, _) if path.starts_with("/token") => answer(200, token),
+            (path, Some("Bearer t")) if path.contains("/blobs/") => answer(200, "component"),
+            (_, Some("Bearer t")) => answer(200, manifest(b"component", 9)),
+            _ => bearer(format!("http://{host}/token")),
+        })
+        .await;
+        assert_eq!(pull(&fake, Some(&credentials())).await.expect("pulled"), b"component");
+        let (path, authorization) = fake.asked().into_iter().find(|(path, _)| path.starts_with("/token")).expect("a token was asked for");
+        assert!(path.contains("scope=repository%3Aa%2Fb%3Apull"), "{path}");
+        assert_eq!(authorization.as_deref(), Some("Basic cm9ib3Q6c2VjcmV0"));
+    }
+}
+
+#[tokio::test]
+async fn the_password_goes_to_no_other_host_and_not_in_the_clear() {
+    let other = Fake::start(|_, _, _| answer(200, r#"{"token": "t"}"#)).await;
+    let realm = format!("http://{}/token", other.host);
+    let fake = Fake::start(move |_, _, _| bearer(realm.clone())).await;
+    let error = pull(&fake, Some(&credentials())).await.expect_err("refused");
+    assert!(matches!(error, RegistryError::ForeignRealm { .. }), "{error}");
+    let mut config = fake.config();
+    config.token_hosts = vec![other.host.clone()];
+    let registries = [config];
+    let credentials = credentials();
+    let mut repository = Repository::new(&fake.host, "a/b", &registries, Some(&credentials)).expect("a client");
+    let error = repository.manifest("1", None, 1000).await.err().expect("refused");
+    assert!(matches!(error, RegistryError::InsecureRealm { .. }), "{error}");
+    assert!(other.asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_blob_is_fetched_from_elsewhere_without_credentials_and_a_manifest_is_not() {
+    let fake = Fake::start(|_, path, authorization| match path {
+        "/storage" => answer(200, "component"),
+        _ if authorization.is_none() => with(answer(401, ""), "www-authenticate", "Basic realm=x"),
+        path if path.contains("/blobs/") => with(answer(307, ""), "location", "/storage"),
+        _ => answer(200, manifest(b"component", 9)),
+    })
+    .await;
+    assert_eq!(pull(&fake, Some(&credentials())).await.expect("pulled"), b"component");
+    assert!(fake.asked().contains(&("/storage".to_owned(), None)));
+    let fake = Fake::start(|_, _, _| with(answer(307, ""), "location", "/elsewhere")).await;
+    let error = pull(&fake, None).await.expect_err("refused");
+    assert!(matches!(error, RegistryError::Redirect { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn what_is_too_large_by_its_manifest_is_never_fetched_and_more_than_announced_is_not_read() {
+    let fake = Fake::start(|_, path, _| answer(200, if path.contains("/blobs/") { "x".into() } else { manifest(b"x", 1001) })).await;
+    assert!(matches!(pull(&fake, None).await, Err(RegistryError::TooLarge { .. })));
+    assert_eq!(fake.asked().len(), 1);
+    let fake = Fake::start(|_, path, _| answer(200, if path.contains("/blobs/") { "xxxx".into() } else { manifest(b"xxxx", 3) })).await;
+    assert!(matches!(pull(&fake, None).await, Err(RegistryError::TooLarge { limit: 3, .. })));
+}
+
+#[tokio::test]
+async fn changed_bytes_and_an_index_are_refused() {
+    let fake = Fake::start(|_, path, _| answer(200, if path.contains("/blobs/") { "evil".into() } else { manifest(b"good", 4) })).await;
+    assert!(matches!(pull(&fake, None).await, Err(RegistryError::Tampered { .. })));
+    let index = r#"{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []}"#;
+    let fake = Fake::start(move |_, _, _| answer(200, index)).await;
+    let error = pull(&fake, None).await.expect_err("refused").to_string();
+    assert!(error.contains("index of several images"), "{error}");
+}
+
+/// A registry with one bundle that refers to `subject`, listed by the API after `pages` empty pages, or else by tag.
+async fn with_bundle(subject: Digest, listing: StatusCode, by_tag: bool) -> Fake {
+    let referrer = serde_json::json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "artifactType": BUNDLE,
+        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"), "size": 2},
+        "layers": [{"mediaType": BUNDLE, "digest": Digest::of(b"bundle"), "size": 6}],
+        "subject": {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": subject, "size": 1},
+    })
+    .to_string();
+    let digest = Digest::of(referrer.as_bytes());
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": [{"digest": digest, "artifactType": BUNDLE}]}).to_string();
+    let tag = format!("/v2/a/b/manifests/sha256-{}", subject.hex());
+    Fake::start(move |_, path, _| match path {
+        path if path.contains("/referrers/") && !listing.is_success() => answer(listing.as_u16(), ""),
+        path if path.contains("/referrers/") && path.contains("page=2") => answer(200, index.clone()),
+        path if path.contains("/referrers/") => with(answer(200, r#"{"manifests": []}"#), "link", format!("<{path}&page=2>; rel=\"next\"")),
+        path if path == tag && by_tag => answer(200, index.clone()),
+        path if path.ends_with(&digest.to_string()) => answer(200, referrer.clone()),
+        path if path.contains("/blobs/") => answer(200, "bundle"),
+        _ => answer(404, ""),
+    })
+    .await
+}
+
+async fn bundles(fake: &Fake, subject: &Digest) -> Result<Vec<Signature>, RegistryError> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let registries = [fake.config()];
+    Repository::new(&fake.host, "a/b", &registries, None)?.signatures(subject, SignatureForm::Bundle).await
+}
+
+#[tokio::test]
+async fn bundles_are_found_by_the_api_over_its_pages_and_by_tag_where_there_is_none() {
+    let subject = Digest::of(b"manifest");
+    let expected = vec![Signature::Bundle("bundle".into())];
+    let listed = with_bundle(subject.clone(), StatusCode::OK, false).await;
+    assert_eq!(bundles(&listed, &subject).await.expect("listed"), expected);
+    let tagged = with_bundle(subject.clone(), StatusCode::NOT_FOUND, true).await;
+    assert_eq!(bundles(&tagged, &subject).await.expect("tagged"), expected);
+    let nothing = with_bundle(subject.clone(), StatusCode::NOT_FOUND, false).await;
+    assert_eq!(bundles(&nothing, &subject).await.expect("none"), Vec::new());
+}
+
+#[tokio::test]
+async fn a_registry_that_fails_to_list_is_not_taken_for_one_without_signatures() {
+    let subject = Digest::of(b"manifest");
+    for status in [StatusCode::INTERNAL_SERVER_ERROR, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS] {
+        let fake = with_bundle(subject.clone(), status, true).await;
+        assert!(bundles(&fake, &subject).await.is_err(), "{status}");
+        assert_eq!(fake.asked().len(), 1, "the tag is asked for only where there is no list");
+    }
+}

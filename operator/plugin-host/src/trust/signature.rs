@@ -1,0 +1,198 @@
+//! What one stored cosign signature says, checked with keys. Does no I/O.
+
+use std::collections::HashMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use super::key::PublicKey;
+use crate::Digest;
+use crate::config::SignatureForm;
+
+/// Media type of a bundle, as a layer, as an artifact type and inside itself.
+pub(crate) const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+const SIMPLE_TYPE: &str = "cosign container image signature";
+const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
+const STATEMENT_TYPES: [&str; 2] = ["https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1"];
+const PREDICATE_TYPE: &str = "https://sigstore.dev/cosign/sign/v1";
+
+/// A signature as it is stored in a registry. Nothing of it is believed before it is checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Signature {
+    /// Simple signing: what was signed, and the signature over it, both in base64.
+    Simple {
+        /// The payload.
+        payload: String,
+        /// Over the payload's bytes.
+        signature: String,
+    },
+    /// The JSON of a Sigstore bundle.
+    Bundle(String),
+}
+
+/// What came of a check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Finding {
+    /// These keys, by their index, signed this digest.
+    Signed(Vec<usize>),
+    /// A trusted key signed another digest.
+    OtherDigest(String),
+    /// No key fits.
+    WrongKey,
+    /// It is not what a signer made.
+    Tampered(String),
+    /// It says something else than that the artifact is signed, as an attestation does.
+    Unrelated,
+}
+
+impl Signature {
+    pub(super) fn form(&self) -> SignatureForm {
+        match self {
+            Self::Simple { .. } => SignatureForm::Simple,
+            Self::Bundle(_) => SignatureForm::Bundle,
+        }
+    }
+
+    pub(super) fn check(&self, digest: &Digest, keys: &[PublicKey]) -> Finding {
+        let checked = match self {
+            Self::Simple { payload, signature } => check_simple(payload, signature, digest, keys),
+            Self::Bundle(text) => check_bundle(text, digest, keys),
+        };
+        checked.unwrap_or_else(Finding::Tampered)
+    }
+}
+
+#[derive(Deserialize)]
+struct SimplePayload {
+    critical: Critical,
+}
+
+#[derive(Deserialize)]
+struct Critical {
+    #[serde(rename = "type")]
+    kind: String,
+    image: Image,
+}
+
+#[derive(Deserialize)]
+struct Image {
+    #[serde(rename = "docker-manifest-digest")]
+    digest: String,
+}
+
+fn check_simple(payload: &str, signature: &str, digest: &Digest, keys: &[PublicKey]) -> Result<Finding, String> {
+    let payload = decode("its payload", payload)?;
+    let signature = decode("its signature", signature)?;
+    let signers = signers(keys, &payload, &signature);
+    if signers.is_empty() {
+        return Ok(Finding::WrongKey);
+    }
+    let payload: SimplePayload = serde_json::from_slice(&payload).map_err(|error| format!("its payload cannot be read: {error}"))?;
+    if payload.critical.kind != SIMPLE_TYPE {
+        return Err(format!("critical.type is {:?}, expected {SIMPLE_TYPE:?}", payload.critical.kind));
+    }
+    Ok(finding(signers, payload.critical.image.digest, digest))
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Bundle {
+    media_type: String,
+    #[serde(default)]
+    verification_material: Material,
+    dsse_envelope: Option<Envelope>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Material {
+    #[serde(default)]
+    public_key: Option<KeyHint>,
+}
+
+#[derive(Deserialize)]
+struct KeyHint {
+    #[serde(default)]
+    hint: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Envelope {
+    payload: String,
+    payload_type: String,
+    signatures: Vec<EnvelopeSignature>,
+}
+
+#[derive(Deserialize)]
+struct EnvelopeSignature {
+    sig: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Statement {
+    #[serde(rename = "_type")]
+    kind: String,
+    subject: Vec<Subject>,
+    predicate_type: String,
+}
+
+#[derive(Deserialize)]
+struct Subject {
+    digest: HashMap<String, String>,
+}
+
+fn check_bundle(text: &str, digest: &Digest, keys: &[PublicKey]) -> Result<Finding, String> {
+    let bundle: Bundle = serde_json::from_str(text).map_err(|error| format!("its bundle cannot be read: {error}"))?;
+    if bundle.media_type != BUNDLE {
+        return Err(format!("its bundle has mediaType {:?}, expected {BUNDLE}", bundle.media_type));
+    }
+    let Some(envelope) = bundle.dsse_envelope else { return Ok(Finding::Unrelated) };
+    let [signature] = envelope.signatures.as_slice() else {
+        return Err(format!("its envelope has {} signatures, expected one", envelope.signatures.len()));
+    };
+    if envelope.payload_type != PAYLOAD_TYPE {
+        return Err(format!("its envelope has payloadType {:?}, expected {PAYLOAD_TYPE}", envelope.payload_type));
+    }
+    let payload = decode("its payload", &envelope.payload)?;
+    let signature = decode("its signature", &signature.sig)?;
+    let signers = signers(keys, &pre_authentication_encoding(&envelope.payload_type, &payload), &signature);
+    let statement: Statement = serde_json::from_slice(&payload).map_err(|error| format!("its statement cannot be read: {error}"))?;
+    if statement.predicate_type != PREDICATE_TYPE {
+        return Ok(Finding::Unrelated);
+    }
+    if signers.is_empty() {
+        let named = bundle.verification_material.public_key.is_some_and(|key| keys.iter().any(|known| known.hint == key.hint));
+        return if named { Err("it names a trusted key, which did not make it".to_owned()) } else { Ok(Finding::WrongKey) };
+    }
+    if !STATEMENT_TYPES.contains(&statement.kind.as_str()) {
+        return Err(format!("its statement has _type {:?}, expected {}", statement.kind, STATEMENT_TYPES[0]));
+    }
+    let [subject] = statement.subject.as_slice() else {
+        return Err(format!("its statement has {} subjects, expected one", statement.subject.len()));
+    };
+    let hex = subject.digest.get("sha256").ok_or("its subject has no sha256 digest")?;
+    Ok(finding(signers, format!("sha256:{hex}"), digest))
+}
+
+/// DSSE specification 1.0.2, "PAE": so that nothing can be moved between type and payload.
+fn pre_authentication_encoding(kind: &str, payload: &[u8]) -> Vec<u8> {
+    let mut encoded = format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len()).into_bytes();
+    encoded.extend_from_slice(payload);
+    encoded
+}
+
+fn finding(signers: Vec<usize>, signed: String, digest: &Digest) -> Finding {
+    if signed == digest.to_string() { Finding::Signed(signers) } else { Finding::OtherDigest(signed) }
+}
+
+fn signers(keys: &[PublicKey], message: &[u8], signature: &[u8]) -> Vec<usize> {
+    keys.iter().enumerate().filter(|(_, key)| key.signed(message, signature)).map(|(index, _)| index).collect()
+}
+
+fn decode(what: &str, text: &str) -> Result<Vec<u8>, String> {
+    STANDARD.decode(text.trim()).map_err(|error| format!("{what} is not base64: {error}"))
+}
