@@ -40,7 +40,9 @@ pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step) {
             tokio::time::sleep(pause).await;
         }
         // A Pod that may be there without our knowledge could flash beside the next one: the create is sent until it is clear.
-        if !unsettled {
+        // One that was seen meanwhile is not made twice, though it may be gone again.
+        let seen = key.strip_prefix("pod/").is_some_and(|name| operator.world().knows_pod(&job.key, name));
+        if !unsettled || seen {
             break;
         }
     }

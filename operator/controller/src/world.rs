@@ -221,6 +221,12 @@ impl World {
         missing.map(|(job, service)| (job.clone(), service.name.clone(), service.uid.clone())).collect()
     }
 
+    /// Whether a Pod of that name was seen, there or gone: a create of unknown outcome has worked then.
+    #[must_use]
+    pub fn knows_pod(&self, job: &JobKey, name: &str) -> bool {
+        self.pods.get(job).is_some_and(|pods| pods.contains_key(name))
+    }
+
     /// Jobs that wait for a device which another holds; asked when something was released.
     pub fn waiting_jobs(&self) -> Vec<JobKey> {
         self.waiting.iter().cloned().collect()

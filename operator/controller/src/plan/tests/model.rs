@@ -245,9 +245,13 @@ impl Cluster {
     }
 
     fn end(&mut self, name: &str, code: i32, reason: &str) {
-        if let Some(pod) = self.pods.get(name).filter(|_| code != 0) {
+        if let Some(pod) = self.pods.get(name) {
             let device = self.device_of(&pod.labels()[label::UUID]);
-            self.unflashed.extend(address(pod).map(|address| (address, device, self.now)));
+            match code {
+                // A device that was flashed since does not call for an earlier attempt.
+                0 => self.unflashed.retain(|(_, other, _)| *other != device),
+                _ => self.unflashed.extend(address(pod).map(|address| (address, device, self.now))),
+            }
         }
         let phase = if code == 0 { "Succeeded" } else { "Failed" };
         let terminated = json!({"exitCode": code, "finishedAt": self.now.to_string()});

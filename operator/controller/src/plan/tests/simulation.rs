@@ -281,7 +281,8 @@ impl Simulation {
             }
             Request::Step(job, step) => {
                 let refused = arrives && self.carry_out(&job, &step, !fails);
-                if fails && step.creates() && !refused {
+                let seen = step.key().strip_prefix("pod/").is_some_and(|name| self.world.knows_pod(&job.key, name));
+                if fails && step.creates() && !refused && !seen {
                     // Of unknown outcome: sent again until it is clear.
                     self.requests.push(Request::Step(job, step));
                 } else if let Some(memory) = self.world.memory.get_mut(&job.key) {
@@ -470,6 +471,9 @@ impl Simulation {
                 let at = self.cluster.dice.below(job.spec.uuid.len());
                 let uid = job.spec.uuid.remove(at);
                 self.stored.retain(|(of, _, known)| of != name || *known != uid);
+                // A uid that comes back is new, and its first attempt has the old name.
+                let there = &self.cluster.pods;
+                self.cluster.created.retain(|name, _| there.contains_key(name));
             }
             4 => return self.delete_job(name),
             _ => {
@@ -537,7 +541,12 @@ impl Simulation {
             .unflashed
             .iter()
             .filter(|(of, other, at)| Some(of) == address.as_ref() && *other != device && after(*at, 60) > now);
-        assert!(!self.undisturbed || late.next().is_none(), "a late callback would reach the next device's Pod");
+        assert!(
+            !self.undisturbed || late.next().is_none(),
+            "a late callback would reach the next device's Pod {} of {job}: {:?} at {now}",
+            pod.name_any(),
+            self.cluster.unflashed
+        );
     }
 
     fn check_status(&self, name: &str, job: &Job, made: &Plan) {
