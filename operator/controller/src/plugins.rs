@@ -89,11 +89,13 @@ impl Plugins {
     #[must_use]
     pub fn views(&self) -> Vec<PluginView> {
         let inner = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        inner.known.iter().enumerate().map(|(index, _)| view(&inner.known, index)).collect()
+        let digests = |name: &str| inner.loaded.get(name).into_iter().flatten().map(|plugin| plugin.digest().clone()).collect();
+        let views = inner.known.iter().enumerate();
+        views.map(|(index, known)| view(&inner.known, index, digests(&known.config.name))).collect()
     }
 }
 
-fn view(known: &[Known], index: usize) -> PluginView {
+fn view(known: &[Known], index: usize, digests: Vec<Digest>) -> PluginView {
     let Known { config, ready, .. } = &known[index];
     PluginView {
         name: config.name.clone(),
@@ -101,6 +103,7 @@ fn view(known: &[Known], index: usize) -> PluginView {
         device_types: types(known, index),
         any_type: config.device_types.iter().flatten().any(|text| text == "*"),
         ready: ready.clone(),
+        digests,
         settings: config.settings.clone(),
         locked_settings: config.locked_settings.clone(),
         grants: Arc::new(config.grants.clone()),

@@ -106,6 +106,8 @@ pub struct PluginView {
     pub any_type: bool,
     /// What is loaded; else why nothing is.
     pub ready: Result<ReadyPlugin, String>,
+    /// What can be asked: the digest that serves, and older ones that Pods began with.
+    pub digests: Vec<Digest>,
     /// Settings from the configuration.
     pub settings: serde_json::Map<String, serde_json::Value>,
     /// Settings from the configuration that nobody may change.

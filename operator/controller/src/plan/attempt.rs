@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::Step;
 use super::draft::Draft;
-use crate::observed::{Ended, Gone, Pod, Question, Waiting, after};
+use crate::observed::{Ended, Gone, PluginView, Pod, Question, Waiting, after};
 
 /// Longest termination message that is handed on, in bytes.
 const MESSAGE_BYTES: usize = 4096;
@@ -203,17 +203,21 @@ impl Draft<'_> {
                 Err(error) => self.judge_without_plugin(uid, ended, &format!("the plugin failed to judge the Pod: {error}")),
             };
         }
-        let plugin = pod.plugin.as_ref();
-        let loaded = plugin.filter(|(name, digest)| {
-            let view = self.observed.plugins.iter().find(|view| view.name == *name);
-            view.is_some_and(|view| view.ready.as_ref().is_ok_and(|ready| ready.digest == *digest))
-        });
-        let Some((name, digest)) = loaded.cloned() else {
+        let plugins = self.observed.plugins.clone();
+        let began_with = pod.plugin.as_ref();
+        let found = began_with.and_then(|(name, digest)| Some((plugins.iter().find(|view| view.name == *name)?, digest)));
+        let Some((view, digest)) = found else {
             return self.judge_without_plugin(uid, ended, "");
         };
+        if !view.digests.contains(digest) {
+            // After a restart the plugin is loaded in a moment.
+            let since = ended.at.unwrap_or_else(|| self.now());
+            let comes = view.ready.is_err() && !self.over(since, self.observed.periods.unknown_device_seconds);
+            return if comes { self.note_plugin_awaited(uid, view) } else { self.judge_without_plugin(uid, ended, "") };
+        }
+        let (name, digest) = (view.name.clone(), digest.clone());
         let attempt = pod.attempt.unwrap_or(1);
-        let view = self.observed.plugins.iter().find(|view| view.name == name);
-        let request = Box::new(self.request(uid, attempt, view));
+        let request = Box::new(self.request(uid, attempt, Some(view)));
         let outcome = Box::new(Outcome {
             exit_code: ended.exit_code,
             reason: ended.reason.clone(),
@@ -222,6 +226,15 @@ impl Draft<'_> {
             reported_version: self.reported(uid).map(str::to_owned),
         });
         self.ask(Question::Judge { pod_uid: pod.uid.clone(), plugin: name, digest, request, outcome });
+    }
+
+    fn note_plugin_awaited(&mut self, uid: &str, view: &PluginView) {
+        let why = view.ready.as_ref().err().map(String::as_str).unwrap_or_default();
+        let message = format!("the Pod has ended; plugin {}, which is to judge it, is not ready: {why}", view.name);
+        self.set(uid, DeviceState::Flashing, |record| {
+            record.reason = Some(reason::PLUGIN_NOT_READY.name.to_owned());
+            record.message = Some(message);
+        });
     }
 
     /// The digest that the attempt began with cannot be asked: exit code 0 and the reported version decide.

@@ -29,6 +29,7 @@ pub fn plugin(name: &str, kind: &str) -> PluginView {
         device_types: vec![kind.parse().expect("a device type")],
         any_type: false,
         ready: Ok(ReadyPlugin { digest: digest(), version: "1.0.0".into() }),
+        digests: vec![digest()],
         settings: serde_json::Map::new(),
         locked_settings: serde_json::Map::new(),
         grants: Arc::new(Grants::default()),
