@@ -41,6 +41,8 @@ pub struct Options {
     pub plugins: Vec<String>,
     /// Milliseconds that the flash program waits before it asks the device; real ones wait 2,000.
     pub flasher_wait_ms: u64,
+    /// Milliseconds for which it waits that the device calls back; real ones wait 60,000.
+    pub flasher_callback_timeout_ms: u64,
     /// How long things are waited for; see the operator's configuration.
     pub periods: Value,
 }
@@ -52,6 +54,7 @@ impl Default for Options {
             addresses: 9,
             plugins: ["esp32", "esp32s2", "esp32s3"].map(str::to_owned).into(),
             flasher_wait_ms: 100,
+            flasher_callback_timeout_ms: 5000,
             periods: json!({"unknownDeviceSeconds": 3, "imagePullSeconds": 3, "unschedulableSeconds": 3, "lateCallbackSeconds": 1, "retrySeconds": 1}),
         }
     }
@@ -343,7 +346,7 @@ impl Simulators<'_> {
             ("REGISTRY_PASSWORD", PASSWORD.to_owned()),
             ("REGISTRY_MIRRORS", format!("harbor.nbfc.io={}", registry.host)),
             ("FLASHER_WAIT_MS", options.flasher_wait_ms.to_string()),
-            ("FLASHER_CALLBACK_TIMEOUT_MS", "5000".to_owned()),
+            ("FLASHER_CALLBACK_TIMEOUT_MS", options.flasher_callback_timeout_ms.to_string()),
         ];
         for (name, value) in variables {
             kubelet.args(["--image-env", &format!("{name}={value}")]);
