@@ -5,8 +5,9 @@ ADDRESSES ?= 4
 CONFIG ?= deploy/samples/operator-config.yaml
 NAMESPACE ?= flashjob-system
 CACHE ?= $(CURDIR)/target/plugin-cache
+BENCH ?= quick
 
-.PHONY: help demo demo-up demo-down test nightly lint deny generate build plugins install uninstall run check-tools
+.PHONY: help demo demo-up demo-down test bench nightly lint deny generate build plugins install uninstall run check-tools
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -36,6 +37,11 @@ test: build plugins ## Run all tests, the end-to-end tests on a real control pla
 nightly: build plugins ## Kill the operator at random moments, many times: make nightly [FLASHJOB_RANDOM_KILLS=100] [FLASHJOB_SEED=…].
 	tests/control-plane/build.sh >/dev/null
 	FLASHJOB_RANDOM_KILLS=$${FLASHJOB_RANDOM_KILLS:-100} cargo test --workspace --test kills -- --nocapture
+
+bench: plugins ## Measure the operator beside a client of only the four requests (docs/performance.md): make bench BENCH=full.
+	tests/control-plane/build.sh >/dev/null
+	cargo build --profile benchmark --workspace --bins
+	target/benchmark/bench run $(BENCH)
 
 lint: check-tools ## Check format and lints.
 	cargo fmt --all --check

@@ -7,14 +7,16 @@ use std::time::Duration;
 use flashjob_api::{FINALIZER, FlashJob};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::{Api, Resource};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, Request};
+use kube::{Api, Client, Resource};
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::observed::{Job, Pod, Refusal, Service, whole_seconds};
 use crate::operator::Operator;
 use crate::plan::Step;
+use crate::read::Guarded;
 
 /// A Pod that is there but no longer in the watch (somebody took its labels) is asked after this often.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
@@ -168,11 +170,22 @@ pub async fn refresh(operator: &Operator, job: &Job) -> kube::Result<()> {
     Ok(())
 }
 
+/// Asks for an object to be made, and reads the answer without its managed fields.
+async fn create<K>(client: &Client, namespace: &str, object: &K) -> kube::Result<K>
+where
+    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned,
+{
+    let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
+    let request = Request::new(K::url_path(&(), Some(namespace))).create(&PostParams::default(), body);
+    let Guarded(answer) = client.request(request.map_err(kube::Error::BuildRequest)?).await?;
+    answer.map_err(|invalid| kube::Error::SerdeError(serde::de::Error::custom(invalid)))
+}
+
 async fn create_service(operator: &Operator, job: &Job, service: core::Service) -> kube::Result<Duration> {
     let services: Api<core::Service> = Api::namespaced(operator.client.clone(), &job.key.namespace);
     let name = service.metadata.name.clone().unwrap_or_default();
-    let created = match services.create(&PostParams::default(), &service).await {
-        Ok(service) => Some(service),
+    let created = match create(&operator.client, &job.key.namespace, &service).await {
+        Ok(created) => Some(created),
         Err(kube::Error::Api(status)) if status.code == 409 => services.get_opt(&name).await?,
         Err(error) => return refused(operator, job, &name, error),
     };
@@ -184,8 +197,8 @@ async fn create_service(operator: &Operator, job: &Job, service: core::Service) 
 async fn create_pod(operator: &Operator, job: &Job, pod: core::Pod) -> kube::Result<Duration> {
     let pods: Api<core::Pod> = Api::namespaced(operator.client.clone(), &job.key.namespace);
     let name = pod.metadata.name.clone().unwrap_or_default();
-    let created = match pods.create(&PostParams::default(), &pod).await {
-        Ok(pod) => Some(pod),
+    let created = match create(&operator.client, &job.key.namespace, &pod).await {
+        Ok(created) => Some(created),
         // An earlier request whose answer was lost made it.
         Err(kube::Error::Api(status)) if status.code == 409 => pods.get_opt(&name).await?,
         Err(error) => return refused(operator, job, &name, error),

@@ -29,6 +29,7 @@ pub mod observed;
 pub mod operator;
 pub mod plan;
 pub mod plugins;
+pub mod read;
 pub mod reload;
 pub mod report;
 pub mod run;

@@ -22,7 +22,8 @@ fn main() -> ExitCode {
     }
 }
 
-#[tokio::main]
+// Two threads carry thousands of devices; one for each core of a large node would only cost memory.
+#[tokio::main(worker_threads = 2)]
 async fn operate(arguments: Arguments) -> Result<(), RunError> {
     run(arguments).await
 }

@@ -20,8 +20,15 @@ use crate::watch::{Kind, Watches};
 use crate::world::World;
 use crate::{apply, consult, report};
 
-/// A job is planned at most once in this time: what happens meanwhile is looked at together.
-const PLAN_INTERVAL: Duration = Duration::from_millis(50);
+/// After a plan its job is left alone for this many times as long as the plan took, so that planning a job takes no more than a
+/// twentieth of a core: what happens meanwhile is looked at together.
+const PAUSES_PER_PLAN: u32 = 20;
+/// The shortest pause: small jobs are planned almost at once.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+/// The longest: a place that frees is not left idle for longer, however large the job.
+const LONGEST_PAUSE: Duration = Duration::from_millis(150);
+/// Between two looks at whether the caches are filled.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// A status is written about this often, unless something waits for it.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// The same where something does: enough to gather what happens in one moment.
@@ -87,7 +94,7 @@ impl Operator {
 
     /// Looks at a job after a while.
     pub fn look_at_in(&self, job: JobKey, pause: Duration) {
-        if pause <= PLAN_INTERVAL {
+        if pause <= LOOK_INTERVAL {
             self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(job.clone());
         }
         let request = ScheduleRequest { message: job, run_at: tokio::time::Instant::now() + pause };
@@ -139,7 +146,7 @@ impl Operator {
         }
         watches.restart(self).await;
         while !self.is_synced() {
-            tokio::time::sleep(PLAN_INTERVAL).await;
+            tokio::time::sleep(LOOK_INTERVAL).await;
         }
     }
 
@@ -168,12 +175,11 @@ impl Operator {
         let now = whole_seconds(Timestamp::now());
         let mut world = self.world();
         let Some(memory) = world.jobs.contains_key(key).then(|| world.memory.entry(key.clone()).or_default()) else { return };
-        if let Some(wait) = memory.planned.and_then(|last| PLAN_INTERVAL.checked_sub(last.elapsed())) {
+        let started = Instant::now();
+        if let Some(wait) = memory.next_plan.map(|next| next.saturating_duration_since(started)).filter(|wait| !wait.is_zero()) {
             drop(world);
             return self.look_at_in(key.clone(), wait);
         }
-        let started = Instant::now();
-        memory.planned = Some(started);
         let Some(observed) = world.observe(key, now) else { return };
         let plan = plan(&observed);
         self.metrics.planned(started.elapsed());
@@ -181,6 +187,7 @@ impl Operator {
         let waiting = if released { world.waiting_jobs() } else { Vec::new() };
         let Plan { questions, steps, status, results, urgent, wake_at, .. } = plan;
         let memory = world.memory.entry(key.clone()).or_default();
+        memory.next_plan = Some(started + pause_after_plan(started.elapsed()));
         let questions: Vec<_> = questions.into_iter().filter(|question| memory.asked.insert(question.key().to_owned())).collect();
         let steps: Vec<_> = steps.into_iter().filter(|step| memory.begin(step)).collect();
         let write = status.filter(|status| *status != observed.job.status);
@@ -197,7 +204,7 @@ impl Operator {
         }
         if let Some(at) = wake_at {
             let pause = at.duration_since(Timestamp::now());
-            self.look_at_in(key.clone(), pause.try_into().unwrap_or(PLAN_INTERVAL));
+            self.look_at_in(key.clone(), pause.try_into().unwrap_or(LOOK_INTERVAL));
         }
         self.send_off(key, &observed, questions, steps);
     }
@@ -210,4 +217,9 @@ impl Operator {
             tokio::spawn(apply::apply(self.clone(), observed.job.clone(), step));
         }
     }
+}
+
+/// How long a job is left alone after a plan that took so long.
+fn pause_after_plan(took: Duration) -> Duration {
+    (took * PAUSES_PER_PLAN).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
 }

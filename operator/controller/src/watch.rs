@@ -11,7 +11,6 @@ use flashjob_api::akri;
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
-use kube::core::DeserializeGuard;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event};
@@ -21,6 +20,7 @@ use tokio::task::JoinSet;
 
 use crate::observed::{Instance, Job, JobKey, Pod, Service, whole_seconds};
 use crate::operator::Operator;
+use crate::read::Guarded;
 
 /// Objects of a flash Pod carry both labels, ours and the Go operator's alike.
 const FLASH_LABELS: &str = "app,uuid";
@@ -78,7 +78,7 @@ impl Watches {
         K: Resource<Scope = kube::core::NamespaceResourceScope> + Trim + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
         K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
     {
-        let api: Api<DeserializeGuard<K>> = match &self.namespace {
+        let api: Api<Guarded<K>> = match &self.namespace {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
             None => Api::all(self.client.clone()),
         };
@@ -127,11 +127,7 @@ enum Trimmed {
     Nothing,
 }
 
-async fn follow<K: Trim + Resource>(
-    events: impl Stream<Item = watcher::Result<Event<DeserializeGuard<K>>>>,
-    operator: &Operator,
-    kind: Kind,
-) {
+async fn follow<K: Trim + Resource>(events: impl Stream<Item = watcher::Result<Event<Guarded<K>>>>, operator: &Operator, kind: Kind) {
     let mut events = std::pin::pin!(events);
     let mut listed = HashSet::new();
     while let Some(event) = events.next().await {
@@ -158,7 +154,7 @@ async fn follow<K: Trim + Resource>(
     }
 }
 
-fn metadata<K: Resource>(object: &DeserializeGuard<K>) -> &kube::api::ObjectMeta {
+fn metadata<K: Resource>(object: &Guarded<K>) -> &kube::api::ObjectMeta {
     match &object.0 {
         Ok(object) => object.meta(),
         Err(invalid) => &invalid.metadata,
@@ -195,7 +191,7 @@ impl Trim for core::Service {
 }
 
 /// An object that cannot be decoded never stops the watch of the others; of a FlashJob it is said in its status.
-fn trim<K: Trim + Resource>(object: DeserializeGuard<K>) -> Trimmed {
+fn trim<K: Trim + Resource>(object: Guarded<K>) -> Trimmed {
     match object.0 {
         Ok(object) => object.trim(),
         Err(invalid) => {

@@ -22,6 +22,8 @@ pub struct ControlPlane {
     pub kubeconfig: PathBuf,
     /// Kubeconfig of the operator, whose rights are those of deploy/rbac.
     pub operator_kubeconfig: PathBuf,
+    /// Kubeconfig of a client beside the operator, which the audit log tells apart; it has no rights of its own.
+    pub client_kubeconfig: PathBuf,
     /// Where the programs are.
     pub programs: PathBuf,
     /// Log of all requests, level Metadata.
@@ -44,6 +46,7 @@ impl ControlPlane {
         let mut plane = Self {
             kubeconfig: folder.join("kubeconfig"),
             operator_kubeconfig: folder.join("operator-kubeconfig"),
+            client_kubeconfig: folder.join("client-kubeconfig"),
             programs: programs.to_owned(),
             audit_log: folder.join("audit.log"),
             folder: folder.to_owned(),
@@ -91,11 +94,15 @@ impl ControlPlane {
         let public = self.folder.join("service-accounts.pub");
         std::fs::write(&public, pair.public_key_pem())?;
         let tokens = self.folder.join("tokens.csv");
-        std::fs::write(&tokens, "administrator,administrator,administrator,system:masters\noperator,operator,operator\n")?;
+        std::fs::write(
+            &tokens,
+            "administrator,administrator,administrator,system:masters\noperator,operator,operator\nclient,client,client\n",
+        )?;
         let policy = self.folder.join("audit-policy.yaml");
         std::fs::write(&policy, "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n")?;
         let cluster = json!({"server": format!("https://127.0.0.1:{}", self.port), "certificate-authority": authority.certificate});
-        for (file, user) in [(&self.kubeconfig, "administrator"), (&self.operator_kubeconfig, "operator")] {
+        let users = [(&self.kubeconfig, "administrator"), (&self.operator_kubeconfig, "operator"), (&self.client_kubeconfig, "client")];
+        for (file, user) in users {
             let kubeconfig = json!({
                 "apiVersion": "v1", "kind": "Config", "current-context": "testbed",
                 "clusters": [{"name": "testbed", "cluster": cluster}],
@@ -122,6 +129,11 @@ impl ControlPlane {
             ("endpoint-reconciler-type", "none".to_owned()),
             ("audit-policy-file", path(&policy)),
             ("audit-log-path", path(&self.audit_log)),
+            // Megabytes; by default the log is cut at 100.
+            ("audit-log-maxsize", "100000".to_owned()),
+            // No client of a test is to wait for another.
+            ("max-requests-inflight", "4000".to_owned()),
+            ("max-mutating-requests-inflight", "2000".to_owned()),
             ("profiling", "false".to_owned()),
         ];
         self.arguments = pairs.into_iter().map(|(name, value)| format!("--{name}={value}")).collect();

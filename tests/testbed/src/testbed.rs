@@ -233,7 +233,11 @@ async fn role(health: &str) -> Option<String> {
     answer.error_for_status().ok()?.text().await.ok()
 }
 
-async fn install_crds(client: &Client) -> anyhow::Result<()> {
+/// Installs the CustomResourceDefinitions, Akri's among them.
+///
+/// # Errors
+/// The API server refuses one.
+pub async fn install_crds(client: &Client) -> anyhow::Result<()> {
     flashjob_simulators::akri::install(client).await?;
     let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
     for name in ["flashjobs", "deviceplugins"] {
@@ -251,7 +255,10 @@ async fn install_crds(client: &Client) -> anyhow::Result<()> {
 }
 
 /// Gives the operator the rights of deploy/rbac and no others.
-async fn grant_rights(client: &Client) -> anyhow::Result<()> {
+///
+/// # Errors
+/// The API server refuses one of its documents.
+pub async fn grant_rights(client: &Client) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(repository().join("deploy/rbac/role.yaml"))?;
     for document in text.split("\n---\n") {
         let mut object: Value = serde_saphyr::from_str(document)?;
@@ -274,7 +281,10 @@ async fn grant_rights(client: &Client) -> anyhow::Result<()> {
 }
 
 /// Pushes plugins and firmware, stores the registry's password, and words the operator's configuration.
-async fn publish(client: &Client, registry: &Registry, options: &Options, authority: &Authority) -> anyhow::Result<Value> {
+///
+/// # Errors
+/// A plugin was not built; the registry or the API server refuses.
+pub async fn publish(client: &Client, registry: &Registry, options: &Options, authority: &Authority) -> anyhow::Result<Value> {
     let mut plugins = Vec::new();
     for name in &options.plugins {
         let file = repository().join(format!("target/plugins/{name}.wasm"));

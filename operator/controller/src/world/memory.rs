@@ -43,8 +43,8 @@ pub struct Memory {
     pub written: Option<std::time::Instant>,
     /// Whether a status write is under way.
     pub writing: bool,
-    /// When this job was planned last.
-    pub planned: Option<std::time::Instant>,
+    /// Before this the job is not planned again.
+    pub next_plan: Option<std::time::Instant>,
     failures: HashMap<String, u32>,
     refused: Arc<HashMap<String, Refusal>>,
     refused_at: HashMap<String, Timestamp>,

@@ -1,0 +1,119 @@
+//! Reads objects as the API server sends them: without `metadata.managedFields`, which is most of a Pod and of no use here, and such
+//! that one object which cannot be decoded is no fault of the list or watch that it came with. No I/O.
+
+use std::borrow::Cow;
+
+use kube::Resource;
+use kube::api::{ObjectMeta, PartialObjectMeta};
+use kube::core::error_boundary::InvalidObject;
+use serde::de::{DeserializeOwned, Error};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+/// An object, or why it cannot be decoded. As [`kube::core::DeserializeGuard`], but reads the text once instead of building a tree of
+/// it twice.
+#[derive(Clone, Debug)]
+pub struct Guarded<K>(pub Result<K, InvalidObject>);
+
+impl<'de, K: DeserializeOwned + Resource> Deserialize<'de> for Guarded<K> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let raw = Box::<RawValue>::deserialize(deserializer)?;
+        let text = without_managed_fields(raw.get());
+        serde_json::from_str(&text).map(Ok).or_else(|error| Ok(Err(invalid::<K>(&text, &error).map_err(D::Error::custom)?))).map(Self)
+    }
+}
+
+fn invalid<K: Resource>(text: &str, error: &serde_json::Error) -> serde_json::Result<InvalidObject> {
+    let PartialObjectMeta::<K> { metadata, .. } = serde_json::from_str(text)?;
+    Ok(InvalidObject { error: error.to_string(), metadata })
+}
+
+/// Where things stand in the text of an object.
+#[derive(Deserialize)]
+struct Outline<'a> {
+    #[serde(borrow)]
+    metadata: Option<MetadataOutline<'a>>,
+}
+
+#[derive(Deserialize)]
+struct MetadataOutline<'a> {
+    #[serde(rename = "managedFields", borrow)]
+    managed_fields: Option<&'a RawValue>,
+}
+
+/// The same object with an empty list of managed fields.
+fn without_managed_fields(text: &str) -> Cow<'_, str> {
+    let outline = serde_json::from_str(text).ok().and_then(|outline: Outline<'_>| outline.metadata?.managed_fields);
+    let Some(fields) = outline.map(RawValue::get) else { return Cow::Borrowed(text) };
+    let start = fields.as_ptr().addr() - text.as_ptr().addr();
+    let (before, after) = (&text[..start], &text[start + fields.len()..]);
+    Cow::Owned([before, "[]", after].concat())
+}
+
+impl<K: Resource> Resource for Guarded<K> {
+    type DynamicType = K::DynamicType;
+    type Scope = K::Scope;
+
+    fn kind(of: &K::DynamicType) -> Cow<'_, str> {
+        K::kind(of)
+    }
+
+    fn group(of: &K::DynamicType) -> Cow<'_, str> {
+        K::group(of)
+    }
+
+    fn version(of: &K::DynamicType) -> Cow<'_, str> {
+        K::version(of)
+    }
+
+    fn plural(of: &K::DynamicType) -> Cow<'_, str> {
+        K::plural(of)
+    }
+
+    fn meta(&self) -> &ObjectMeta {
+        self.0.as_ref().map_or_else(|invalid| &invalid.metadata, K::meta)
+    }
+
+    fn meta_mut(&mut self) -> &mut ObjectMeta {
+        self.0.as_mut().map_or_else(|invalid| &mut invalid.metadata, K::meta_mut)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use kube::ResourceExt;
+    use kube::api::{ObjectList, WatchEvent};
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn managed_fields_are_skipped_and_all_else_is_read() {
+        let text = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": "a", "managedFields": [{"manager": "\"]}", "fieldsV1": {"f:x": {}}}], "uid": "b"},
+            "spec": {"containers": [], "nodeName": "node"},
+        });
+        let event = json!({"type": "ADDED", "object": text}).to_string();
+        // The API server writes the type first.
+        let event = event.replacen(r#"{"object""#, r#"{"type":"ADDED","object""#, 1).replace(r#","type":"ADDED"}"#, "}");
+        let WatchEvent::Added(Guarded(Ok(pod))) = serde_json::from_str::<WatchEvent<Guarded<Pod>>>(&event).expect("an event") else {
+            panic!("not a Pod that was added")
+        };
+        assert_eq!((pod.name_any().as_str(), pod.uid().as_deref()), ("a", Some("b")));
+        assert_eq!(pod.spec.and_then(|spec| spec.node_name).as_deref(), Some("node"));
+        assert!(pod.metadata.managed_fields.is_none_or(|fields| fields.is_empty()));
+    }
+
+    #[test]
+    fn one_object_that_cannot_be_decoded_does_not_spoil_the_list() {
+        let list = json!({
+            "apiVersion": "v1", "kind": "PodList", "metadata": {},
+            "items": [{"metadata": {"name": "bad"}, "spec": {"containers": "none"}}, {"metadata": {"name": "good"}}],
+        });
+        let list: ObjectList<Guarded<Pod>> = serde_json::from_str(&list.to_string()).expect("a list");
+        assert!(list.items[0].0.is_err() && list.items[1].0.is_ok());
+        assert_eq!((list.items[0].name_any(), list.items[1].name_any()), ("bad".to_owned(), "good".to_owned()));
+    }
+}

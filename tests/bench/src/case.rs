@@ -1,0 +1,97 @@
+//! What is measured: the cases and their order.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use flashjob_api::Exposure;
+use serde::Serialize;
+
+/// A set of cases.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Matrix {
+    /// 100 and 1,000 devices, parallelism 50.
+    Quick,
+    /// 100, 1,000 and 4,000 devices, parallelism 10, 50 and 200.
+    Full,
+}
+
+impl fmt::Display for Matrix {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(if *self == Self::Quick { "quick" } else { "full" })
+    }
+}
+
+/// Who flashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Runner {
+    /// The client that does only what a device needs.
+    Least,
+    /// The operator, a Service a device.
+    PerDevice,
+    /// The operator, Services handed on.
+    Pooled,
+}
+
+impl Runner {
+    /// How the operator exposes devices; None: it is not the operator.
+    pub fn exposure(self) -> Option<Exposure> {
+        match self {
+            Self::Least => None,
+            Self::PerDevice => Some(Exposure::PerDevice),
+            Self::Pooled => Some(Exposure::Pooled),
+        }
+    }
+
+    /// As the table has it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Least => "four requests",
+            Self::PerDevice => "PerDevice",
+            Self::Pooled => "Pooled",
+        }
+    }
+}
+
+/// One measurement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Case {
+    /// Devices to flash.
+    pub devices: usize,
+    /// Devices in flight at once.
+    pub parallelism: usize,
+    /// Milliseconds from a Pod's binding to its success.
+    pub pod_ms: u64,
+    /// Who flashes.
+    pub runner: Runner,
+}
+
+impl fmt::Display for Case {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { devices, parallelism, pod_ms, .. } = self;
+        write!(formatter, "{devices} devices, {parallelism} at once, Pods of {pod_ms} ms, {}", self.runner.title())
+    }
+}
+
+/// The cases of a matrix in the order in which they are run: what is compared follows one upon the other.
+pub fn cases(matrix: Matrix, devices: &[usize], parallelism: &[usize], pod_ms: &[u64], runners: &[Runner]) -> Vec<Case> {
+    let full = matrix == Matrix::Full;
+    let devices = given(devices, if full { &[100, 1000, 4000] } else { &[100, 1000] });
+    let parallelism = given(parallelism, if full { &[10, 50, 200] } else { &[50] });
+    let pod_ms = given(pod_ms, &[0, 2000]);
+    let runners = given(runners, &[Runner::Least, Runner::PerDevice, Runner::Pooled]);
+    let mut cases = Vec::new();
+    for &pod_ms in pod_ms {
+        for &devices in devices {
+            for &parallelism in parallelism {
+                cases.extend(runners.iter().map(|&runner| Case { devices, parallelism, pod_ms, runner }));
+            }
+        }
+    }
+    cases
+}
+
+fn given<'a, T>(given: &'a [T], else_these: &'a [T]) -> &'a [T] {
+    if given.is_empty() { else_these } else { given }
+}

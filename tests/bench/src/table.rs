@@ -1,0 +1,160 @@
+//! The results as a table to read and as JSON to compare.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::Path;
+
+use serde::Serialize;
+
+use crate::audit::{Log, percentile};
+use crate::case::{Case, Matrix, Runner};
+use crate::usage::Usage;
+
+/// What one case took.
+#[derive(Clone, Debug, Serialize)]
+pub struct Measured {
+    /// From the first request to the last; for the operator from the FlashJob's creation to its Completed status.
+    pub seconds: f64,
+    /// Devices by these seconds.
+    pub devices_per_second: f64,
+    /// Requests by verb and resource.
+    pub requests: BTreeMap<String, usize>,
+    /// What the process used.
+    pub usage: Usage,
+    /// Milliseconds that a free place stayed idle: half of them were no longer idle than this.
+    pub idle_p50_ms: Option<f64>,
+    /// The same for 99 of 100.
+    pub idle_p99_ms: Option<f64>,
+}
+
+impl Measured {
+    /// Reads what a user did in the log of a case.
+    pub fn new(case: &Case, log: &Log, user: &str, seconds: f64, usage: Usage) -> Self {
+        let idle = log.idle_places(user, case.parallelism);
+        Self {
+            seconds,
+            devices_per_second: case.devices as f64 / seconds,
+            requests: log.counts(user),
+            usage,
+            idle_p50_ms: percentile(&idle, 0.5),
+            idle_p99_ms: percentile(&idle, 0.99),
+        }
+    }
+}
+
+impl Measured {
+    /// All requests but those for the Lease, which come by the clock and not by the device.
+    fn requests_for_devices(&self) -> usize {
+        self.requests.iter().filter(|(what, _)| !what.ends_with(" leases")).map(|(_, count)| count).sum()
+    }
+}
+
+/// What an idle operator holds.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Resident {
+    pub instances: usize,
+    pub resident_kib: u64,
+    pub peak_kib: u64,
+}
+
+/// All results so far.
+#[derive(Serialize)]
+pub struct Table {
+    matrix: Matrix,
+    cases: Vec<(Case, Measured)>,
+    /// The operator's peak in KiB when it compiled the plugin, which later starts find compiled.
+    pub cold_start_peak: Option<u64>,
+    /// Memory of idle operators.
+    pub instances: Vec<Resident>,
+}
+
+impl Table {
+    /// An empty one.
+    pub fn new(matrix: Matrix) -> Self {
+        Self { matrix, cases: Vec::new(), cold_start_peak: None, instances: Vec::new() }
+    }
+
+    /// Adds a result.
+    pub fn add(&mut self, case: &Case, measured: Measured) {
+        self.cases.push((*case, measured));
+    }
+
+    /// Writes `<matrix>.md` and `<matrix>.json`.
+    pub fn write(&self, folder: &Path) -> anyhow::Result<()> {
+        std::fs::create_dir_all(folder)?;
+        std::fs::write(folder.join(format!("{}.md", self.matrix)), self.markdown())?;
+        std::fs::write(folder.join(format!("{}.json", self.matrix)), serde_json::to_vec_pretty(self)?)?;
+        Ok(())
+    }
+
+    /// Devices a second as a multiple of the client's in the same case.
+    fn ratio(&self, case: &Case, measured: &Measured) -> Option<f64> {
+        let twin = Case { runner: Runner::Least, ..*case };
+        let least = self.cases.iter().find(|(other, _)| *other == twin)?;
+        (case.runner != Runner::Least).then(|| measured.devices_per_second / least.1.devices_per_second)
+    }
+
+    /// The table in Markdown.
+    pub fn markdown(&self) -> String {
+        let mut text = String::from(
+            "| devices | Pod s | parallelism | who | devices/s | ratio | requests/device | CPU s per 1,000 | peak MiB | idle place p50, p99 ms |\n\
+             |--:|--:|--:|---|--:|--:|--:|--:|--:|--:|\n",
+        );
+        for (case, measured) in &self.cases {
+            let devices = case.devices as f64;
+            let ratio = self.ratio(case, measured).map_or_else(|| "1".to_owned(), |ratio| format!("{ratio:.2}"));
+            let idle = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.0}"));
+            // Writing to a String does not fail.
+            let _ = writeln!(
+                text,
+                "| {} | {} | {} | {} | {:.1} | {ratio} | {:.2} | {:.2} | {:.1} | {}, {} |",
+                case.devices,
+                case.pod_ms as f64 / 1000.0,
+                case.parallelism,
+                case.runner.title(),
+                measured.devices_per_second,
+                measured.requests_for_devices() as f64 / devices,
+                measured.usage.cpu_seconds * 1000.0 / devices,
+                measured.usage.peak_kib as f64 / 1024.0,
+                idle(measured.idle_p50_ms),
+                idle(measured.idle_p99_ms),
+            );
+        }
+        text + &self.requests() + &self.memory()
+    }
+
+    /// Requests by verb and resource, in whole numbers.
+    fn requests(&self) -> String {
+        let mut text = String::from("\nRequests:\n\n");
+        for (case, measured) in &self.cases {
+            let counts: Vec<String> = measured.requests.iter().map(|(what, count)| format!("{what} {count}")).collect();
+            let _ = writeln!(text, "- {case}: {}", counts.join(", "));
+        }
+        text
+    }
+
+    fn memory(&self) -> String {
+        let mut text = String::new();
+        if let Some(peak) = self.cold_start_peak {
+            let _ = writeln!(text, "\nPeak of an operator that compiles the plugin: {:.1} MiB.", peak as f64 / 1024.0);
+        }
+        for Resident { instances, resident_kib, peak_kib } in &self.instances {
+            let _ = writeln!(
+                text,
+                "\nIdle operator with {instances} Instances: {:.1} MiB resident, peak {:.1} MiB.",
+                *resident_kib as f64 / 1024.0,
+                *peak_kib as f64 / 1024.0
+            );
+        }
+        if let [few, many] = self.instances.as_slice() {
+            let bytes = |of: fn(&Resident) -> u64| (of(many) as f64 - of(few) as f64) * 1024.0 / (many.instances - few.instances) as f64;
+            let _ = writeln!(
+                text,
+                "\nPer Instance: {:.0} bytes resident, {:.0} at the peak.",
+                bytes(|it| it.resident_kib),
+                bytes(|it| it.peak_kib)
+            );
+        }
+        text
+    }
+}
