@@ -164,11 +164,13 @@ impl<'a> Draft<'a> {
         (failed > budget).then(|| (reason::JOB_STOPPED, format!("{failed} devices failed, maxFailedDevices allows {budget}")))
     }
 
-    /// How many devices may start. Those whose Pod ended keep no place, those that must still prove themselves do.
+    /// How many devices may start. Those whose Pod ended keep no place, those that must still prove themselves do; and where failures
+    /// are budgeted a device keeps its place until it is judged, or one more would start before the failure counts.
     fn places(&self) -> usize {
         let required = self.spec.verify.mode == Some(VerifyMode::Required);
+        let judged = required || self.spec.max_failed_devices.is_some();
         let active = self.records.values().filter(|record| match record.state {
-            DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost => required || !self.released.contains(&record.uid),
+            DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost => judged || !self.released.contains(&record.uid),
             _ => false,
         });
         let active = active.count();
