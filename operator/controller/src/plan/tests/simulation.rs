@@ -417,6 +417,11 @@ impl Simulation {
             }
             1 if self.faults.pods > 0 => {
                 let Some(pod) = pod else { return };
+                // One that vanishes before either watch or answer told of it is the window that no operator can close.
+                let job = self.cluster.pods[&pod].labels()[label::APP].clone();
+                if !self.world.knows_pod(&fixture::key(&job), &pod) {
+                    return;
+                }
                 self.faults.pods -= 1;
                 let kind = self.cluster.dice.below(4);
                 if self.may_crash && matches!(kind, 1 | 2) && !self.is_stored_flashing(&pod) {
