@@ -21,8 +21,9 @@ use tokio::sync::watch;
 
 use crate::process;
 
-/// Between two signs of life, well below the 40 s after which a node counts as lost.
-const HEARTBEAT: Duration = Duration::from_secs(10);
+/// Between two signs of life, well below the 40 s after which a node counts as lost; shorter than a real kubelet's, as after an
+/// outage of the API server no Pod is scheduled until the node has said that it is ready.
+const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// How the kubelet is set up.
 #[derive(Clone, Debug, clap::Args)]
@@ -129,20 +130,29 @@ impl Kubelet {
 
     async fn beat(&self) {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), "kube-node-lease");
-        let mut lost = false;
         loop {
             let spec = json!({"holderIdentity": self.settings.node, "leaseDurationSeconds": 40, "renewTime": format!("{:.6}", jiff::Timestamp::now())});
             let lease =
                 json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": self.settings.node}, "spec": spec});
             let manager = PatchParams::apply("kubelet-simulator").force();
-            // After an outage of the API server the node counts as lost until it says otherwise.
             let said = async {
                 leases.patch(&self.settings.node, &manager, &Patch::Apply(lease)).await?;
-                if lost { self.say_ready().await } else { Ok(()) }
+                if self.counts_as_lost().await? { self.say_ready().await } else { Ok(()) }
             };
-            lost = said.await.inspect_err(|error| tracing::warn!(%error, "a heartbeat was lost")).is_err();
-            tokio::time::sleep(if lost { Duration::from_secs(1) } else { HEARTBEAT }).await;
+            if let Err(error) = said.await {
+                tracing::warn!(%error, "a heartbeat was lost");
+            }
+            tokio::time::sleep(HEARTBEAT).await;
         }
+    }
+
+    /// Whether the node controller has given this node up, as it does during an outage of the API server.
+    async fn counts_as_lost(&self) -> kube::Result<bool> {
+        let nodes: Api<Node> = Api::all(self.client.clone());
+        let Some(node) = nodes.get_opt(&self.settings.node).await? else { return Ok(false) };
+        let tainted = node.spec.is_some_and(|spec| spec.taints.is_some_and(|taints| !taints.is_empty()));
+        let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+        Ok(tainted || !conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"))
     }
 
     /// Follows one Pod from its binding to its end.
