@@ -69,8 +69,15 @@ pub async fn measure(stage: &mut Stage, case: &Case, exposure: Exposure) -> anyh
     apply_job(stage, &name, &uids, json!({"parallelism": case.parallelism, "exposure": exposure})).await?;
     completed(stage, &mut operator, &name, case.devices).await?;
     nothing_left(stage).await?;
+    // An object is gone some time before the API server has answered, and logged, the request.
+    let log = eventually("all deletes are answered", STUCK, || async {
+        let log = mark.read()?;
+        let counts = log.counts("operator");
+        let answered = counts.get("delete services") >= counts.get("create services");
+        Ok(answered.then_some(log))
+    });
+    let log = log.await?;
     let after = Usage::of(operator.id())?;
-    let log = mark.read()?;
     let start = log.created("create flashjobs", &name).context("the audit log has no FlashJob")?;
     let writes = log.of("operator").filter(|request| request.what() == "patch flashjobs/status" && request.is_ok());
     let end = writes.map(|request| request.stage_timestamp).max().context("the audit log has no status")?;
