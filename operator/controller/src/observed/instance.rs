@@ -20,7 +20,28 @@ pub struct Instance {
     /// What makes it one device; known once, as it is looked up often.
     pub identity: Identity,
     /// Broker properties, sorted by name.
-    pub properties: Box<[(Box<str>, Box<str>)]>,
+    pub properties: Properties,
+}
+
+/// Names and values in one piece of memory, each followed by a NUL, which neither can have: an environment takes none.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Properties(Box<str>);
+
+impl Properties {
+    fn new<'a>(properties: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut text = String::new();
+        for part in properties.flat_map(|(name, value)| [name, value]) {
+            text.extend(part.chars().filter(|letter| *letter != '\0'));
+            text.push('\0');
+        }
+        Self(text.into())
+    }
+
+    /// Names with their values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut parts = self.0.split_terminator('\0');
+        std::iter::from_fn(move || parts.next().zip(parts.next()))
+    }
 }
 
 impl Instance {
@@ -48,7 +69,7 @@ impl Instance {
             uid: uid.to_owned(),
             nodes,
             identity: Identity::instance(namespace, name),
-            properties: properties.map(|(name, value)| (name.into(), value.into())).collect(),
+            properties: Properties::new(properties),
         };
         instance.identity = match (instance.endpoint(), instance.bus_path(), instance.nodes.first()) {
             (Some(endpoint), _, _) => Identity::endpoint(endpoint),
@@ -59,7 +80,7 @@ impl Instance {
     }
 
     fn property(&self, name: &str) -> Option<&str> {
-        let found = self.properties.iter().find(|(key, _)| &**key == name);
+        let found = self.properties.iter().find(|(key, _)| *key == name);
         found.map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
     }
 
@@ -115,6 +136,13 @@ impl Instance {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn properties_come_back_as_they_were_but_for_nul() {
+        let given = [("A", ""), ("", "b"), ("C", "d\0e")];
+        let properties = Properties::new(given.into_iter());
+        assert_eq!(properties.iter().collect::<Vec<_>>(), [("A", ""), ("", "b"), ("C", "de")]);
+    }
 
     #[test]
     fn a_device_on_a_bus_is_reachable_and_told_apart_by_node_and_path() {

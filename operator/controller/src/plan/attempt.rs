@@ -1,6 +1,6 @@
 //! Follows each device whose attempt has begun: from its Service's address to its Pod's end and the verdict on it.
 
-use flashjob_api::{DeviceState, Reason, reason};
+use flashjob_api::{DeviceState, DeviceStatus, Reason, reason};
 use flashjob_plugin_host::types::{Outcome, Proof, Verdict};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -15,12 +15,15 @@ const MESSAGE_BYTES: usize = 4096;
 const ATTACH_REFUSED: &str = "UnexpectedAdmissionError";
 
 impl Draft<'_> {
-    /// Looks at every device with a record.
+    /// Looks at every device with a record: first at those that may give a pooled Service free, then at those that wait for one.
     pub fn follow_attempts(&mut self) {
-        let uids: Vec<String> = self.records.keys().cloned().collect();
-        for uid in uids {
-            self.follow(&uid);
-        }
+        let waits = |(_, record): &(&String, &DeviceStatus)| record.state == DeviceState::Exposing;
+        let (waiting, others): (Vec<_>, Vec<_>) = self.records.iter().partition(waits);
+        let uids = |records: Vec<(&String, &DeviceStatus)>| records.into_iter().map(|(uid, _)| uid.clone()).collect::<Vec<_>>();
+        let (waiting, others) = (uids(waiting), uids(others));
+        others.iter().for_each(|uid| self.follow(uid));
+        self.sort_pools();
+        waiting.iter().for_each(|uid| self.follow(uid));
     }
 
     fn follow(&mut self, uid: &str) {

@@ -80,7 +80,7 @@ impl<'a> Draft<'a> {
         pooled && !self.was_flashed(&pod.device, pod.attempt) && ended.is_some_and(|ended| !self.over(ended, seconds))
     }
 
-    fn was_flashed(&self, device: &str, attempt: Option<u32>) -> bool {
+    pub(super) fn was_flashed(&self, device: &str, attempt: Option<u32>) -> bool {
         let verifying =
             self.records.get(device).is_some_and(|record| record.state == DeviceState::Verifying && Some(record.attempt) == attempt);
         verifying || self.result(device) == Some(Finish::Completed)

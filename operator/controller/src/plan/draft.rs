@@ -57,7 +57,7 @@ impl<'a> Draft<'a> {
         for pod in &observed.pods {
             pods_of.entry(pod.device.as_str()).or_default().push(pod);
         }
-        let mut draft = Self {
+        Self {
             observed,
             spec,
             same_run,
@@ -74,9 +74,7 @@ impl<'a> Draft<'a> {
             pods: observed.pods.iter().map(|pod| (pod.name.as_str(), pod)).collect(),
             services: observed.services.iter().map(|service| (service.name.as_str(), service)).collect(),
             in_spec,
-        };
-        draft.sort_pools();
-        draft
+        }
     }
 
     /// A device's result, stored or decided just now.

@@ -13,7 +13,7 @@ use super::Step;
 use super::draft::Draft;
 use super::expose::usable;
 use crate::make::pool_name;
-use crate::observed::{Finish, Observed, PluginView, Service, after};
+use crate::observed::{Observed, PluginView, Service, after};
 
 /// The pooled Services of a job, and what this plan does with them.
 #[derive(Default)]
@@ -36,7 +36,7 @@ pub(super) struct Pools<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// Looks at the pooled Services before anything is decided.
+    /// Looks at the pooled Services before any is handed out.
     pub(super) fn sort_pools(&mut self) {
         let observed: &'a Observed = self.observed;
         let mut pooled = observed.services.iter().filter(|service| service.pool.is_some()).peekable();
@@ -57,27 +57,24 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// A slot is taken while a Pod with its label is there, ended or not, or may be on its way; and after an attempt that was not
-    /// judged flashed, as its device may still call.
+    /// A slot is taken while a Pod with its label may be at work or on its way, and after an attempt that was not judged flashed, as
+    /// its device may still call. An ended Pod is no endpoint of its Service: what it flashed keeps nothing.
     fn taken_slots(&mut self) -> HashSet<String> {
         let observed = self.observed;
+        let run = self.spec.run.as_str();
         let pods = observed.pods.iter().filter(|pod| pod.gone.is_none() || pod.may_run());
-        let mut taken: HashSet<String> = pods.filter_map(|pod| pod.slot.clone()).collect();
+        let at_work =
+            pods.filter(|pod| pod.ended.is_none() || pod.run.as_deref() != Some(run) || !self.was_flashed(&pod.device, pod.attempt));
+        let mut taken: HashSet<String> = at_work.filter_map(|pod| pod.slot.clone()).collect();
         taken.extend(observed.making.values().flatten().cloned());
         for (slot, last) in observed.slot_uses.iter() {
             let quiet = after(last.last_seen, self.observed.periods.late_callback_seconds);
-            if quiet > self.now() && !self.is_stored_flashed(&last.device, last.attempt) {
+            if quiet > self.now() && !self.was_flashed(&last.device, last.attempt) {
                 self.wake(quiet);
                 taken.insert(slot.clone());
             }
         }
         taken
-    }
-
-    fn is_stored_flashed(&self, device: &str, attempt: Option<u32>) -> bool {
-        let verifying =
-            self.observed.stored(device).is_some_and(|record| record.state == DeviceState::Verifying && Some(record.attempt) == attempt);
-        verifying || self.observed.job.results.get(device) == Some(&Finish::Completed)
     }
 
     /// The pool whose Services a device uses.

@@ -1,22 +1,56 @@
 //! Akri's Instances, found by uid, name and endpoint; and which jobs ask for which.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 
 use flashjob_api::DeviceStatus;
+use hashbrown::HashTable;
 
 use crate::observed::{Identity, Instance, Job, JobKey};
 
 /// The Instances of the cluster.
 #[derive(Debug, Default)]
 pub struct Devices {
-    by_uid: HashMap<String, Arc<Instance>>,
-    /// Uid of the Instance, by namespace and name.
-    names: HashMap<(String, String), String>,
-    /// Uids of the Instances at an identity: unshared Configurations give one device several.
-    identities: HashMap<Identity, Vec<String>>,
+    uids: Index,
+    /// By namespace and name.
+    names: Index,
+    /// By identity: unshared Configurations give one device several Instances.
+    identities: Index,
     interests: HashMap<Interest, HashSet<JobKey>>,
     of_job: HashMap<JobKey, Vec<Interest>>,
+}
+
+/// Finds Instances by something that is in them, and keeps no copy of that: there may be a hundred thousand.
+#[derive(Debug, Default)]
+struct Index {
+    table: HashTable<Arc<Instance>>,
+    hasher: RandomState,
+}
+
+/// How the key of an Instance is hashed.
+type Hashed = fn(&RandomState, &Instance) -> u64;
+
+const BY_UID: Hashed = |hasher, instance| hasher.hash_one(&instance.uid);
+const BY_NAME: Hashed = |hasher, instance| hasher.hash_one((&instance.namespace, &instance.name));
+const BY_IDENTITY: Hashed = |hasher, instance| hasher.hash_one(&instance.identity);
+
+impl Index {
+    /// The Instances that have this key.
+    fn find(&self, key: impl Hash, has_it: impl Fn(&Instance) -> bool) -> impl Iterator<Item = &Arc<Instance>> {
+        self.table.iter_hash(self.hasher.hash_one(key)).filter(move |instance| has_it(instance))
+    }
+
+    fn insert(&mut self, instance: Arc<Instance>, hashed: Hashed) {
+        let hasher = &self.hasher;
+        self.table.insert_unique(hashed(hasher, &instance), instance, |other| hashed(hasher, other));
+    }
+
+    fn remove(&mut self, instance: &Arc<Instance>, hashed: Hashed) {
+        if let Ok(entry) = self.table.find_entry(hashed(&self.hasher, instance), |other| Arc::ptr_eq(other, instance)) {
+            entry.remove();
+        }
+    }
 }
 
 /// What ties a job to an Instance: the uid of its spec, or the name or endpoint stored for it.
@@ -30,68 +64,64 @@ enum Interest {
 impl Devices {
     /// Takes an Instance's new state. Returns the jobs to look at.
     pub fn see(&mut self, instance: Instance) -> Vec<JobKey> {
-        if self.by_uid.get(&instance.uid).is_some_and(|known| **known == instance) {
+        if self.by_uid(&instance.uid).is_some_and(|known| **known == instance) {
             return Vec::new();
         }
         let mut jobs = self.asking_for(&instance);
-        let name = (instance.namespace.clone(), instance.name.clone());
-        if let Some(before) = self.names.insert(name, instance.uid.clone()) {
+        let before = self.by_uid(&instance.uid).or_else(|| self.by_name(&instance.namespace, &instance.name)).cloned();
+        if let Some(before) = before {
             jobs.extend(self.remove(&before));
         }
-        self.names.insert((instance.namespace.clone(), instance.name.clone()), instance.uid.clone());
-        self.identities.entry(instance.identity.clone()).or_default().push(instance.uid.clone());
-        self.by_uid.insert(instance.uid.clone(), Arc::new(instance));
+        let instance = Arc::new(instance);
+        self.uids.insert(instance.clone(), BY_UID);
+        self.names.insert(instance.clone(), BY_NAME);
+        self.identities.insert(instance, BY_IDENTITY);
         jobs
     }
 
     /// An Instance is gone. Returns the jobs to look at.
     pub fn lose(&mut self, uid: &str) -> Vec<JobKey> {
-        self.remove(uid)
+        let Some(instance) = self.by_uid(uid).cloned() else { return Vec::new() };
+        self.remove(&instance)
     }
 
-    fn remove(&mut self, uid: &str) -> Vec<JobKey> {
-        let Some(instance) = self.by_uid.remove(uid) else { return Vec::new() };
-        let name = (instance.namespace.clone(), instance.name.clone());
-        if self.names.get(&name).is_some_and(|current| current == uid) {
-            self.names.remove(&name);
-        }
-        if let Some(uids) = self.identities.get_mut(&instance.identity) {
-            uids.retain(|other| other != uid);
-            if uids.is_empty() {
-                self.identities.remove(&instance.identity);
-            }
-        }
-        self.asking_for(&instance)
+    fn remove(&mut self, instance: &Arc<Instance>) -> Vec<JobKey> {
+        self.uids.remove(instance, BY_UID);
+        self.names.remove(instance, BY_NAME);
+        self.identities.remove(instance, BY_IDENTITY);
+        self.asking_for(instance)
     }
 
     /// Uids that a fresh list no longer had.
     pub fn not_in(&self, listed: &HashSet<String>) -> Vec<String> {
-        self.by_uid.keys().filter(|uid| !listed.contains(*uid)).cloned().collect()
+        self.uids.table.iter().map(|instance| &instance.uid).filter(|uid| !listed.contains(*uid)).cloned().collect()
     }
 
     /// The Instance of that uid.
     #[must_use]
     pub fn by_uid(&self, uid: &str) -> Option<&Arc<Instance>> {
-        self.by_uid.get(uid)
+        self.uids.find(uid, |instance| instance.uid == uid).next()
+    }
+
+    fn by_name(&self, namespace: &str, name: &str) -> Option<&Arc<Instance>> {
+        self.names.find((namespace, name), |instance| instance.namespace == namespace && instance.name == name).next()
     }
 
     /// The Instances at an identity.
     #[must_use]
     pub fn at(&self, identity: &Identity) -> Vec<&Arc<Instance>> {
-        let uids = self.identities.get(identity);
-        uids.into_iter().flatten().filter_map(|uid| self.by_uid.get(uid)).collect()
+        self.identities.find(identity, |instance| instance.identity == *identity).collect()
     }
 
     /// Finds the device of a uid; one that came back under another uid is followed by its stored name or endpoint.
     #[must_use]
     pub fn follow(&self, job: &Job, uid: &str, record: Option<&DeviceStatus>) -> Option<&Arc<Instance>> {
-        if let Some(instance) = self.by_uid.get(uid) {
+        if let Some(instance) = self.by_uid(uid) {
             return Some(instance);
         }
         let record = record?;
         let namespace = &job.key.namespace;
-        let named = record.name.as_ref().and_then(|name| self.names.get(&(namespace.clone(), name.clone())));
-        if let Some(instance) = named.and_then(|uid| self.by_uid.get(uid)) {
+        if let Some(instance) = record.name.as_ref().and_then(|name| self.by_name(namespace, name)) {
             return Some(instance);
         }
         let identity = Identity::endpoint(record.host_endpoint.as_deref()?);
