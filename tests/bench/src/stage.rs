@@ -54,7 +54,7 @@ impl Stage {
         )?;
         let client = control_plane.client().await?;
         install_crds(&client).await?;
-        grant_rights(&client).await?;
+        grant_rights(&client, "role").await?;
         grant_all_to_client(&client).await?;
         let options = Options { plugins: vec!["esp32".to_owned()], ..Options::default() };
         let config = publish(&client, &registry, &options, &authority).await?;

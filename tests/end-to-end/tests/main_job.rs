@@ -148,3 +148,16 @@ async fn two_jobs_that_name_one_device_flash_it_one_after_the_other() -> anyhow:
     assert!(testbed.fleet.reports().await?.iter().all(|report| report.conflicts == 0));
     Ok(())
 }
+
+#[tokio::test]
+async fn an_operator_with_the_rights_for_one_namespace_alone_flashes_there() -> anyhow::Result<()> {
+    let devices = vec!["esp32:thermo:0.1.0=2".to_owned()];
+    let mut testbed = Testbed::start(&Options { devices, one_namespace: true, ..Options::default() }).await?;
+    testbed.start_operator().await?;
+    let all = uids(&testbed, "esp32", 2).await?;
+    apply(&testbed, &job("here", &all, json!({}))).await?;
+    assert_eq!(ended(&testbed, "here").await?.phase, Some(Phase::Completed));
+    delete(&testbed, "here").await?;
+    // Fails too when any request was forbidden.
+    nothing_left(&testbed).await
+}

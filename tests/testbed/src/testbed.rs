@@ -45,6 +45,8 @@ pub struct Options {
     pub flasher_callback_timeout_ms: u64,
     /// How long things are waited for; see the operator's configuration.
     pub periods: Value,
+    /// The operator watches the namespace `default` alone, and has the rights for that and no others.
+    pub one_namespace: bool,
 }
 
 impl Default for Options {
@@ -56,6 +58,7 @@ impl Default for Options {
             flasher_wait_ms: 100,
             flasher_callback_timeout_ms: 5000,
             periods: json!({"unknownDeviceSeconds": 3, "imagePullSeconds": 3, "unschedulableSeconds": 3, "lateCallbackSeconds": 1, "retrySeconds": 1}),
+            one_namespace: false,
         }
     }
 }
@@ -82,6 +85,7 @@ pub struct Testbed {
     /// The operator's configuration; written when the operator starts.
     pub config: Value,
     replicas: Vec<Option<Replica>>,
+    one_namespace: bool,
     _simulators: Vec<Process>,
     folder: TempDir,
 }
@@ -104,11 +108,21 @@ impl Testbed {
         )?;
         let client = control_plane.client().await?;
         install_crds(&client).await?;
-        grant_rights(&client).await?;
+        grant_rights(&client, if options.one_namespace { "namespaced" } else { "role" }).await?;
         let config = publish(&client, &registry, options, &authority).await?;
         let simulators = Simulators { folder: folder.path(), kubeconfig: &control_plane.kubeconfig };
         let (fleet, simulators) = simulators.start(options, &registry, &authority).await?;
-        let testbed = Self { client, control_plane, registry, fleet, config, replicas: Vec::new(), _simulators: simulators, folder };
+        let testbed = Self {
+            client,
+            control_plane,
+            registry,
+            fleet,
+            config,
+            replicas: Vec::new(),
+            one_namespace: options.one_namespace,
+            _simulators: simulators,
+            folder,
+        };
         testbed.wait_for_instances().await?;
         Ok(testbed)
     }
@@ -144,6 +158,9 @@ impl Testbed {
         let mut command = Command::new(sibling("flashjob-operator")?);
         command.arg("--config").arg(&config).arg("--cache").arg(cache).arg("--exit-with-stdin");
         command.args(["--health-address", &health, "--lease-duration-seconds", LEASE_SECONDS]);
+        if self.one_namespace {
+            command.args(["--watch-namespace", "default"]);
+        }
         command.env("KUBECONFIG", &self.control_plane.operator_kubeconfig).env("POD_NAME", format!("operator-{index}"));
         let name = if index == 0 { "operator".to_owned() } else { format!("operator-{index}") };
         let mut process = Process::start(&name, command, self.folder.path())?;
@@ -258,8 +275,8 @@ pub async fn install_crds(client: &Client) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// The API server refuses one of its documents.
-pub async fn grant_rights(client: &Client) -> anyhow::Result<()> {
-    let text = std::fs::read_to_string(repository().join("deploy/rbac/role.yaml"))?;
+pub async fn grant_rights(client: &Client, file: &str) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(repository().join(format!("deploy/rbac/{file}.yaml")))?;
     for document in text.split("\n---\n") {
         let mut object: Value = serde_saphyr::from_str(document)?;
         if object["metadata"]["namespace"].is_string() {

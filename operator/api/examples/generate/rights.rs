@@ -23,6 +23,9 @@ struct Right {
     why: &'static str,
 }
 
+/// Not the name of the Role for the watched namespace, which may be the same namespace.
+const OWN: &str = "flashjob-operator-own";
+
 const FLASHJOB: &str = "application.flashjob.nbfc.io";
 
 const RIGHTS: &[Right] = &[
@@ -40,6 +43,14 @@ const RIGHTS: &[Right] = &[
         why: "shows which plugins are loaded",
     },
     Right { scope: Scope::Cluster, group: FLASHJOB, resources: "deviceplugins/status", name: None, verbs: "patch", why: "the same" },
+    Right {
+        scope: Scope::Own,
+        group: "events.k8s.io",
+        resources: "events",
+        name: None,
+        verbs: "create, patch",
+        why: "a refused configuration is told about the operator's own Pod",
+    },
     Right { scope: Scope::Own, group: "", resources: "secrets", name: None, verbs: "get", why: "passwords of registries" },
     Right {
         scope: Scope::Own,
@@ -69,8 +80,8 @@ pub fn cluster() -> String {
     [
         format!("{head}{}", role("ClusterRole", "flashjob-operator", None, &[Scope::Watched, Scope::Cluster])),
         binding("ClusterRole", "flashjob-operator", None),
-        role("Role", "flashjob-operator", Some("flashjob-system"), &[Scope::Own]),
-        binding("Role", "flashjob-operator", Some("flashjob-system")),
+        role("Role", OWN, Some("flashjob-system"), &[Scope::Own]),
+        binding("Role", OWN, Some("flashjob-system")),
     ]
     .join("---\n")
 }
@@ -85,8 +96,8 @@ pub fn namespaced() -> String {
         binding("Role", "flashjob-operator", Some("fleet")),
         role("ClusterRole", "flashjob-operator-deviceplugins", None, &[Scope::Cluster]),
         binding("ClusterRole", "flashjob-operator-deviceplugins", None),
-        role("Role", "flashjob-operator", Some("flashjob-system"), &[Scope::Own]),
-        binding("Role", "flashjob-operator", Some("flashjob-system")),
+        role("Role", OWN, Some("flashjob-system"), &[Scope::Own]),
+        binding("Role", OWN, Some("flashjob-system")),
     ]
     .join("---\n")
 }
