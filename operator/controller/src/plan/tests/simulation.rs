@@ -41,7 +41,7 @@ pub struct Simulation {
     pub world: World,
     faults: Faults,
     may_crash: bool,
-    /// Whether nobody but the operator removes Pods, Services and jobs.
+    /// Whether nobody but the operator removes Pods, Services and jobs, and it is not killed: what a slot was used for last is not stored.
     undisturbed: bool,
     requests: Vec<Request>,
     due: BTreeSet<String>,
@@ -60,7 +60,7 @@ impl Simulation {
             world: fixture::world(),
             faults,
             may_crash: faults.crashes > 0,
-            undisturbed: faults.pods + faults.services + faults.specs == 0,
+            undisturbed: faults.pods + faults.services + faults.specs + faults.crashes == 0,
             requests: Vec::new(),
             due: BTreeSet::new(),
             wake: HashMap::new(),
