@@ -424,7 +424,7 @@ impl Simulation {
                 }
                 self.faults.pods -= 1;
                 let kind = self.cluster.dice.below(4);
-                if self.may_crash && matches!(kind, 1 | 2) && !self.is_stored_flashing(&pod) {
+                if self.may_crash && matches!(kind, 0..=2) && !self.is_stored_flashing(&pod) {
                     // Nobody can know of a Pod that vanished before anything was stored of it, when the operator dies too.
                     return;
                 }
