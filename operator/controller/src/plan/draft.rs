@@ -322,9 +322,8 @@ impl<'a> Draft<'a> {
             let identities = self.identities(&uid);
             self.plan.holds.extend(identities.into_iter().map(|identity| (identity, uid.clone())));
         }
-        for pod in self.observed.pods.iter().filter(|pod| pod.may_run()) {
-            self.plan.holds.extend(pod.identities.iter().map(|identity| (identity.clone(), pod.device.clone())));
-        }
+        // What was decided only now is not stored: killed before that, the next process would find the attempt in flight.
+        self.plan.holds.extend(super::ending::holds(self.observed));
         summary::write(&mut self);
         self.plan
     }

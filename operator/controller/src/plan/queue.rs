@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::draft::Draft;
 use super::expose::Asked;
-use crate::observed::{Finish, Identity, Instance, PluginView, Sighting};
+use crate::observed::{Finish, Holder, Identity, Instance, PluginView, Sighting};
 
 /// Devices recorded and asked about ahead of their turn, beyond `parallelism`: a device whose name, endpoint and baseline are
 /// stored already can start at once when a place frees, without waiting for the next status write.
@@ -285,16 +285,21 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// Who else has reserved the device.
+    pub(super) fn held_by_another(&self, uid: &str) -> Option<&'a Holder> {
+        let holders = &self.observed.holders;
+        if holders.is_empty() {
+            return None;
+        }
+        self.identities(uid).iter().find_map(|identity| holders.get(identity))
+    }
+
     /// For whom the device waits.
     fn is_busy(&self, uid: &str) -> Option<String> {
         if let Some(pod) = self.pod_in_the_way(uid) {
             return Some(format!("Pod {} may still be at work on this device", pod.name));
         }
-        let holders = &self.observed.holders;
-        if holders.is_empty() {
-            return None;
-        }
-        let holder = self.identities(uid).iter().find_map(|identity| holders.get(identity))?;
+        let holder = self.held_by_another(uid)?;
         Some(format!("FlashJob {} is flashing this device (uid {})", holder.job, holder.uid))
     }
 

@@ -274,8 +274,13 @@ impl Cluster {
             return deleting;
         }
         if deleting {
-            self.containers.remove(&uid);
+            let ran = self.containers.remove(&uid).is_some();
+            let called = self.unflashed.len();
             self.end(name, 137, "");
+            if !ran {
+                // Its device was never told to call.
+                self.unflashed.truncate(called);
+            }
             return true;
         }
         if let Some(container) = self.containers.get(&uid) {

@@ -41,7 +41,7 @@ pub struct Simulation {
     pub world: World,
     faults: Faults,
     may_crash: bool,
-    /// Whether nobody but the operator removes Pods, Services and jobs.
+    /// Whether nobody but the operator removes Pods, Services and jobs, and it is not killed: what a slot was used for last is not stored.
     undisturbed: bool,
     requests: Vec<Request>,
     due: BTreeSet<String>,
@@ -60,7 +60,7 @@ impl Simulation {
             world: fixture::world(),
             faults,
             may_crash: faults.crashes > 0,
-            undisturbed: faults.pods + faults.services + faults.specs == 0,
+            undisturbed: faults.pods + faults.services + faults.specs + faults.crashes == 0,
             requests: Vec::new(),
             due: BTreeSet::new(),
             wake: HashMap::new(),
@@ -424,7 +424,7 @@ impl Simulation {
                 }
                 self.faults.pods -= 1;
                 let kind = self.cluster.dice.below(4);
-                if self.may_crash && matches!(kind, 1 | 2) && !self.is_stored_flashing(&pod) {
+                if self.may_crash && matches!(kind, 0..=2) && !self.is_stored_flashing(&pod) {
                     // Nobody can know of a Pod that vanished before anything was stored of it, when the operator dies too.
                     return;
                 }
