@@ -34,9 +34,10 @@ test: build plugins ## Run all tests, the end-to-end tests on a real control pla
 	tests/control-plane/build.sh >/dev/null
 	cargo test --workspace
 
-nightly: build plugins ## Kill the operator at random moments, many times: make nightly [FLASHJOB_RANDOM_KILLS=100] [FLASHJOB_SEED=…].
+nightly: build plugins ## Kill the operator at random moments and look for broken rules, many times: make nightly [FLASHJOB_RANDOM_KILLS=100] [PROPTEST_CASES=2000].
 	tests/control-plane/build.sh >/dev/null
 	FLASHJOB_RANDOM_KILLS=$${FLASHJOB_RANDOM_KILLS:-100} cargo test --workspace --test kills -- --nocapture
+	PROPTEST_CASES=$${PROPTEST_CASES:-2000} PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-$$(date +%s)} cargo test --workspace --lib -- plan::tests::properties
 
 bench: plugins ## Measure the operator beside a client of only the four requests (docs/performance.md): make bench BENCH=full.
 	tests/control-plane/build.sh >/dev/null
