@@ -356,7 +356,8 @@ async fn hostile_strings_harm_nobody(case: Case<'_>) -> anyhow::Result<()> {
     assert!(status.devices[0].message.as_ref().is_some_and(|message| message.contains("$(UUID)")), "{status:?}");
     for (name, spec) in [
         ("hostile-image", json!({"flashjobPodImage": text})),
-        ("hostile-lines", json!({"firmware": "a\nb\u{1}", "version": "\r\n", "settings": {"esp32": {"\u{1}": 1}}})),
+        ("hostile-lines", json!({"firmware": "a\nb\u{1}", "version": "\r\n"})),
+        ("hostile-setting", json!({"settings": {"esp32": {"\u{1}": 1}}})),
         ("hostile-guard", json!({"device": text})),
         ("hostile-selector", json!({"podOverrides": {"nodeSelector": {text: text}}})),
     ] {
@@ -365,6 +366,8 @@ async fn hostile_strings_harm_nobody(case: Case<'_>) -> anyhow::Result<()> {
         create(case.testbed, &object).await?;
         let status = ended(case.testbed, name).await?;
         assert_eq!((status.phase, status.failed_uuids.len()), (Some(Phase::Failed), 1), "{name}: {status:?}");
+        let rejected = reason_of(&status, &case.devices[0].0).as_deref() == Some("SettingsRejected");
+        assert_eq!(rejected, name == "hostile-setting", "{name}: {status:?}");
     }
     assert_eq!(case.updates().await?, [0]);
     Ok(())

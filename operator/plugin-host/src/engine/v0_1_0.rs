@@ -202,22 +202,22 @@ fn verdict(of: types::Verdict, bounds: &mut Bounds) -> Result<Verdict, CallError
     Ok(match of {
         types::Verdict::Flashed(types::Proof::Pod) => Verdict::Flashed(Proof::Pod),
         types::Verdict::Flashed(types::Proof::ReportedVersion) => Verdict::Flashed(Proof::ReportedVersion),
-        types::Verdict::Retry(text) => Verdict::Retry(bounds.text("verdict", text, 4096)?),
-        types::Verdict::GiveUp(text) => Verdict::GiveUp(bounds.text("verdict", text, 4096)?),
+        types::Verdict::Retry(text) => Verdict::Retry(bounds.message("verdict", &text, 4096)?),
+        types::Verdict::GiveUp(text) => Verdict::GiveUp(bounds.message("verdict", &text, 4096)?),
     })
 }
 
 fn plugin_error(of: types::PluginError, bounds: &mut Bounds) -> Result<PluginError, CallError> {
     Ok(match of {
-        types::PluginError::UnsupportedDevice(text) => PluginError::UnsupportedDevice(bounds.text("error", text, 4096)?),
-        types::PluginError::InvalidRequest(text) => PluginError::InvalidRequest(bounds.text("error", text, 4096)?),
-        types::PluginError::Internal(text) => PluginError::Internal(bounds.text("error", text, 4096)?),
+        types::PluginError::UnsupportedDevice(text) => PluginError::UnsupportedDevice(bounds.message("error", &text, 4096)?),
+        types::PluginError::InvalidRequest(text) => PluginError::InvalidRequest(bounds.message("error", &text, 4096)?),
+        types::PluginError::Internal(text) => PluginError::Internal(bounds.message("error", &text, 4096)?),
         types::PluginError::InvalidSettings(errors) => {
             bounds.count("field errors", errors.len(), 64)?;
             let errors = errors.into_iter().map(|error| {
                 Ok::<_, CallError>(FieldError {
-                    path: bounds.text("path", error.path, 1024)?,
-                    message: bounds.text("message", error.message, 1024)?,
+                    path: bounds.message("path", &error.path, 1024)?,
+                    message: bounds.message("message", &error.message, 1024)?,
                 })
             });
             PluginError::InvalidSettings(errors.collect::<Result<_, _>>()?)

@@ -37,6 +37,11 @@ impl Bounds {
         Ok(text)
     }
 
+    /// What is said to people. It may quote what a FlashJob had in it: that costs its control characters, not the whole answer.
+    pub fn message(&mut self, field: &str, text: &str, longest: usize) -> Result<String, CallError> {
+        self.text(field, text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect(), longest)
+    }
+
     pub fn filled(&mut self, field: &str, text: String, longest: usize) -> Result<String, CallError> {
         if text.trim().is_empty() { rejected(format!("{field} is empty")) } else { self.text(field, text, longest) }
     }
@@ -123,5 +128,6 @@ mod tests {
         }
         assert!(unique("env", ["A".to_owned(), "A".to_owned()].into_iter()).is_err());
         assert!(bounds.text("x", "\u{1b}[31m".into(), 10).is_err());
+        assert_eq!(bounds.message("x", "\u{1b}[31m", 10), Ok(" [31m".into()));
     }
 }
