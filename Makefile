@@ -61,5 +61,5 @@ uninstall: ## Remove the CustomResourceDefinitions from the current cluster, and
 	kubectl delete --ignore-not-found -f deploy/crds
 
 run: build ## Run the operator on this machine against the current kubeconfig: make run CONFIG=my-config.yaml. Beside a deployed one it stands by.
-	kubectl get namespace $(NAMESPACE) >/dev/null || kubectl create namespace $(NAMESPACE)
+	kubectl get namespace $(NAMESPACE) >/dev/null 2>&1 || kubectl create namespace $(NAMESPACE)
 	target/debug/flashjob-operator --config $(CONFIG) --cache $(CACHE) --namespace $(NAMESPACE)
