@@ -49,6 +49,7 @@ reasons! {
     GRANT_DENIED = "GrantDenied", Failed, "The plugin asks for something that the operator's configuration does not grant it for this image.", "Extend grants of the plugin in the operator's configuration, or use an image that the grant names.";
     DEVICE_BUSY = "DeviceBusy", Waits, "Another job or another uid is flashing this device.", "Nothing; the device follows when the other is done.";
     WAITING_FOR_ADDRESS = "WaitingForAddress", Waits, "The device's Service has no external address yet.", "Check the load balancer and the size of its pool; lower spec.parallelism.";
+    REQUEST_FAILING = "RequestFailing", Waits, "The API server does not carry out the operator's request to make this device's Service or Pod: a right is missing, a webhook fails, or the server is in trouble.", "The message is the API server's own; compare the operator's rights with deploy/rbac, and look at the cluster's admission webhooks.";
     ADDRESS_TIMEOUT = "AddressTimeout", Attempt, "No address came within addressTimeoutSeconds though no other flash Service held one.", "Check the load balancer: `kubectl describe service`.";
     POD_FAILED = "PodFailed", Attempt, "The flash container ended without success.", "The message is the container's own; `kubectl logs` while the Pod is there.";
     FLASH_TIMEOUT = "FlashTimeout", Attempt, "The attempt took longer than deviceTimeoutSeconds.", "Check that the device reaches the external address; raise deviceTimeoutSeconds.";

@@ -28,8 +28,8 @@ pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step) {
     let key = step.key();
     loop {
         let outcome = carry_out(&operator, &job, step.clone()).await;
-        let failed = outcome.is_err();
-        let failures = operator.world().memory.get_mut(&job.key).map_or(0, |memory| memory.count(&key, failed));
+        let error = outcome.as_ref().err().map(ToString::to_string);
+        let failures = operator.world().memory.get_mut(&job.key).map_or(0, |memory| memory.count(&step, error));
         let unsettled = outcome.as_ref().is_err_and(|error| step.creates() && may_have_worked(error));
         let pause = match outcome {
             Ok(pause) => pause,

@@ -194,7 +194,9 @@ impl Operator {
         let interval = if urgent { URGENT_WRITE_INTERVAL } else { WRITE_INTERVAL };
         let due = memory.written.map_or(Duration::ZERO, |last| interval.saturating_sub(last.elapsed()));
         let write_now = write.is_some() && !memory.writing && due.is_zero();
-        memory.writing |= write_now;
+        if let Some(status) = write.as_ref().filter(|_| write_now) {
+            memory.write_begins(&observed.job, status);
+        }
         drop(world);
         self.look_at(waiting);
         if let Some(status) = write.filter(|_| write_now) {

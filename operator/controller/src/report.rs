@@ -11,11 +11,15 @@ use serde_json::{Map, Value, json};
 
 use crate::apply::refresh;
 use crate::events;
+use crate::leadership::fence::REQUEST_TIMEOUT;
 use crate::metrics::Write;
 use crate::observed::{Finish, Job};
 use crate::operator::Operator;
 use crate::plan::DeviceResult;
 use crate::transitions::{JobTransition, Transitions};
+
+/// Between a write that failed and the next.
+const FAILURE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Stores a status that was planned from `job`, and with it the results that devices got.
 pub async fn write(operator: Arc<Operator>, job: Arc<Job>, status: FlashJobStatus, results: Vec<DeviceResult>) {
@@ -25,13 +29,10 @@ pub async fn write(operator: Arc<Operator>, job: Arc<Job>, status: FlashJobStatu
         Ok(false) => Write::Conflict,
         Err(_) => Write::Error,
     });
-    let mut pause = Duration::ZERO;
     if let Err(error) = &written {
         tracing::warn!(job = %job.key, %error, "the status could not be stored, and is planned again");
-        pause = Duration::from_millis(500);
-    }
-    if !pause.is_zero() {
-        tokio::time::sleep(pause).await;
+        tokio::spawn(settle(operator.clone(), job.clone()));
+        tokio::time::sleep(FAILURE_PAUSE).await;
     }
     if let Some(memory) = operator.world().memory.get_mut(&job.key) {
         memory.writing = false;
@@ -41,6 +42,19 @@ pub async fn write(operator: Arc<Operator>, job: Arc<Job>, status: FlashJobStatu
     if written.is_ok_and(|stored| stored) {
         tell(&operator, &job, &status, &results).await;
     }
+}
+
+/// Finds out what became of a status write that nobody answered: once the API server has given it up, by asking for the job.
+async fn settle(operator: Arc<Operator>, job: Arc<Job>) {
+    tokio::time::sleep(REQUEST_TIMEOUT).await;
+    while let Err(error) = refresh(&operator, &job).await {
+        tracing::debug!(job = %job.key, %error, "what became of a status write is not clear yet");
+        tokio::time::sleep(FAILURE_PAUSE).await;
+    }
+    if let Some(memory) = operator.world().memory.get_mut(&job.key) {
+        memory.writes_are_settled(&job);
+    }
+    operator.look_at([job.key.clone()]);
 }
 
 /// False: somebody else wrote first; the plan is made again from their state.

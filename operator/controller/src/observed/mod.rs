@@ -6,7 +6,7 @@ mod job;
 mod pod;
 mod service;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use flashjob_api::DeviceStatus;
@@ -52,10 +52,14 @@ pub struct Observed {
     pub answers: Arc<Answers>,
     /// Pods that are being created and may be there already: the slot of each, by name.
     pub making: HashMap<String, Option<String>>,
+    /// Pods of attempts that a status on its way takes back: until it is clear whether that is stored, they are not made.
+    pub withdrawn: Arc<HashSet<String>>,
     /// Which attempt used the slot of a pooled Service last.
     pub slot_uses: Arc<HashMap<String, SlotUse>>,
     /// What the API server refused of this job, by object name.
     pub refusals: Arc<HashMap<String, Refusal>>,
+    /// Objects whose creation keeps failing for another cause than a refusal, by name: what the API server says.
+    pub failing: Arc<HashMap<String, String>>,
     /// How long things are waited for.
     pub periods: Periods,
     /// What flash Pods may be given.

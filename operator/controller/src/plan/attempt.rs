@@ -42,7 +42,8 @@ impl Draft<'_> {
         }
         if self.observed.making.contains_key(&name) {
             // It may be there already: nothing else can be decided until that is clear.
-            return self.set(uid, DeviceState::Exposing, |_| ());
+            self.set(uid, DeviceState::Exposing, |_| ());
+            return self.note_failing(uid, &name);
         }
         if state == DeviceState::Flashing {
             // Stored as flashing, but no such Pod is known: it went while nobody looked.

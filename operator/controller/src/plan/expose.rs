@@ -10,6 +10,9 @@ use super::draft::Draft;
 use crate::make::{self, Attempt};
 use crate::observed::{Address, Built, PluginView, Question};
 
+/// Longest message about a request that fails, in characters.
+const MESSAGE_LENGTH: usize = 512;
+
 /// What a plugin's answer lets us do.
 pub(super) enum Asked {
     /// The answer is there.
@@ -154,6 +157,18 @@ impl Draft<'_> {
             self.note_service(name, pool.unwrap_or_default());
         }
         self.step(Step::CreateService(Box::new(service)));
+        self.note_failing(uid, name);
+    }
+
+    /// Says why an object is not there yet, where its creation fails again and again.
+    pub(super) fn note_failing(&mut self, uid: &str, name: &str) {
+        let Some(error) = self.observed.failing.get(name) else { return };
+        let message: String = format!("{name} cannot be created: {error}").chars().take(MESSAGE_LENGTH).collect();
+        self.waits(reason::REQUEST_FAILING, &message);
+        self.set(uid, DeviceState::Exposing, |record| {
+            record.reason = Some(reason::REQUEST_FAILING.name.to_owned());
+            record.message = Some(message);
+        });
     }
 
     /// Makes the Pod, once the facts that a restart would need are stored.
@@ -185,9 +200,15 @@ impl Draft<'_> {
             self.plan.urgent = true;
             return;
         }
+        if self.observed.withdrawn.contains(&name) {
+            return;
+        }
         let Some(attempt) = self.attempt(uid, number, plugin, digest, flash, slot) else { return };
         match make::pod(&attempt, &name, address, &self.observed.pod_policy) {
-            Ok(pod) => self.step(Step::CreatePod(Box::new(pod))),
+            Ok(pod) => {
+                self.step(Step::CreatePod(Box::new(pod)));
+                self.note_failing(uid, &name);
+            }
             Err(denied) => self.fail(uid, reason::GRANT_DENIED, &denied.0),
         }
     }

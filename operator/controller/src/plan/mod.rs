@@ -101,7 +101,17 @@ impl Step {
     /// Whether this makes an object.
     #[must_use]
     pub fn creates(&self) -> bool {
-        matches!(self, Self::CreateService(_) | Self::CreatePod(_))
+        self.created_name().is_some()
+    }
+
+    /// Name of the object that this makes.
+    #[must_use]
+    pub fn created_name(&self) -> Option<&str> {
+        match self {
+            Self::CreateService(service) => service.metadata.name.as_deref(),
+            Self::CreatePod(pod) => pod.metadata.name.as_deref(),
+            _ => None,
+        }
     }
 
     /// What this step is about: it is carried out once at a time.

@@ -91,16 +91,23 @@ impl<'a> Draft<'a> {
         }
         let waiting = self.pools.waiting.entry(pool.clone()).or_default();
         *waiting += 1;
+        let mut asked = None;
         let coming = self.pools.free.get(pool.as_str()).map_or(0, Vec::len) + self.pools.asked.values().filter(|of| **of == pool).count();
         if coming < *waiting {
             match self.next_name(&pool) {
-                Some(name) => self.make_service(uid, number, plugin, digest, flash, &name, Some(&pool)),
+                Some(name) => {
+                    self.make_service(uid, number, plugin, digest, flash, &name, Some(&pool));
+                    asked = Some(name);
+                }
                 None => self.pools.short += 1,
             }
         }
         // The Service may have been refused, and the attempt with it.
         if self.records.get(uid).is_some_and(|record| record.state == DeviceState::Exposing) {
             self.await_address(uid, flash.needs_ip);
+            if let Some(name) = asked {
+                self.note_failing(uid, &name);
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use flashjob_api::FlashJobStatus;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use kube::ResourceExt;
@@ -15,6 +16,9 @@ use crate::plan::Step;
 const REFUSAL_SECONDS: i64 = 30;
 /// Seconds after which a final refusal is forgotten: the attempt that it ended is stored by then.
 const FINAL_REFUSAL_SECONDS: i64 = 600;
+
+/// After so many failures in a row it is more than a passing fault: about a second.
+const TOLD_FAILURES: u32 = 3;
 
 /// What is remembered of one job. What plans look at is shared with their snapshots, not copied.
 #[derive(Debug, Default)]
@@ -43,8 +47,12 @@ pub struct Memory {
     pub written: Option<std::time::Instant>,
     /// Whether a status write is under way.
     pub writing: bool,
+    /// Status writes that may still be stored.
+    unsettled: Vec<Unsettled>,
     /// Before this the job is not planned again.
     pub next_plan: Option<std::time::Instant>,
+    /// Objects whose creation keeps failing, by name: what the API server says.
+    pub failing: Arc<HashMap<String, String>>,
     failures: HashMap<String, u32>,
     refused: Arc<HashMap<String, Refusal>>,
     refused_at: HashMap<String, Timestamp>,
@@ -99,6 +107,31 @@ impl Memory {
         Arc::make_mut(&mut self.answers)
     }
 
+    /// A status, planned from this state of the job, is on its way.
+    pub fn write_begins(&mut self, job: &Job, status: &FlashJobStatus) {
+        self.writing = true;
+        let kept: HashSet<&str> = pods_in_flight(status).collect();
+        let withdrawn: HashSet<String> = pods_in_flight(&job.status).filter(|pod| !kept.contains(pod)).map(str::to_owned).collect();
+        if !withdrawn.is_empty() {
+            self.unsettled.push(Unsettled { base: job.resource_version.clone(), withdrawn: Arc::new(withdrawn) });
+        }
+    }
+
+    /// It is clear what became of the writes that were planned from this state of the job.
+    pub fn writes_are_settled(&mut self, job: &Job) {
+        self.unsettled.retain(|write| write.base != job.resource_version);
+    }
+
+    /// Pods of attempts that a status write on its way takes back. Only what was planned from the job as it is can be stored.
+    pub fn withdrawn(&mut self, job: &Job) -> Arc<HashSet<String>> {
+        self.unsettled.retain(|write| write.base == job.resource_version);
+        match self.unsettled.as_slice() {
+            [] => Arc::default(),
+            [write] => write.withdrawn.clone(),
+            writes => Arc::new(writes.iter().flat_map(|write| write.withdrawn.iter().cloned()).collect()),
+        }
+    }
+
     /// Remembers a refusal of the API server.
     pub fn refuse(&mut self, name: &str, refusal: Refusal, now: Timestamp) {
         Arc::make_mut(&mut self.refused).insert(name.to_owned(), refusal);
@@ -130,14 +163,21 @@ impl Memory {
         true
     }
 
-    /// Counts the failures of a step in a row, and returns their number.
-    pub fn count(&mut self, step: &str, failed: bool) -> u32 {
-        if !failed {
-            self.failures.remove(step);
+    /// Counts the failures of a step in a row, and returns their number. One that keeps failing to make an object is told to people.
+    pub fn count(&mut self, step: &Step, error: Option<String>) -> u32 {
+        let key = step.key();
+        let Some(error) = error else {
+            self.failures.remove(&key);
+            if let Some(name) = step.created_name().filter(|name| self.failing.contains_key(*name)) {
+                Arc::make_mut(&mut self.failing).remove(name);
+            }
             return 0;
-        }
-        let failures = self.failures.entry(step.to_owned()).or_default();
+        };
+        let failures = self.failures.entry(key).or_default();
         *failures += 1;
+        if let Some(name) = step.created_name().filter(|_| *failures >= TOLD_FAILURES) {
+            Arc::make_mut(&mut self.failing).insert(name.to_owned(), error);
+        }
         *failures
     }
 
@@ -172,6 +212,19 @@ impl InMaking {
             device: label(label::UUID).unwrap_or_default(),
         }
     }
+}
+
+/// A status write that may still be stored.
+#[derive(Debug)]
+struct Unsettled {
+    /// The job's version that it was planned from: if the job has moved on, the write was refused or is stored.
+    base: String,
+    /// Names of Pods whose attempts it takes back.
+    withdrawn: Arc<HashSet<String>>,
+}
+
+fn pods_in_flight(status: &FlashJobStatus) -> impl Iterator<Item = &str> {
+    status.devices.iter().filter(|device| device.in_flight()).filter_map(|device| device.pod.as_deref())
 }
 
 /// Keeps the instants of what still is, adds what is new, drops the rest.

@@ -353,6 +353,42 @@ fn a_refusal_of_the_api_server_is_final_or_costs_an_attempt() {
 }
 
 #[test]
+fn a_create_that_keeps_failing_is_told_until_it_works() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let services = case.settle();
+    let forbidden = || Some("pods is forbidden: cannot create resource".to_owned());
+    let fail = |case: &mut Case, error: Option<String>| {
+        case.world.memory.get_mut(&key("job")).expect("memory").count(&services.steps[0], error);
+        case.settle();
+    };
+    fail(&mut case, forbidden());
+    assert_eq!(case.stands("a").1, "", "one failure is no news");
+    fail(&mut case, forbidden());
+    fail(&mut case, forbidden());
+    assert_eq!(case.stands("a"), (DeviceState::Exposing, reason::REQUEST_FAILING.name.into()));
+    assert!(case.status().message.is_some_and(|message| message.contains("cannot create resource")));
+    fail(&mut case, None);
+    case.carry_out(&services);
+    assert_eq!(creates_pod(&case.settle()), 1);
+    assert_eq!(case.stands("a").1, "");
+}
+
+#[test]
+fn no_pod_is_made_for_an_attempt_that_a_status_on_its_way_takes_back() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let services = case.settle();
+    let job = case.world.jobs[&key("job")].clone();
+    let mut status = case.status();
+    status.devices[0].state = DeviceState::Pending;
+    status.devices[0].pod = None;
+    case.world.memory.get_mut(&key("job")).expect("memory").write_begins(&job, &status);
+    case.carry_out(&services);
+    assert_eq!(creates_pod(&case.plan()), 0);
+    case.world.memory.get_mut(&key("job")).expect("memory").writes_are_settled(&job);
+    assert_eq!(creates_pod(&case.plan()), 1);
+}
+
+#[test]
 fn a_device_whose_pod_is_being_created_stays_in_flight_also_when_its_uid_is_dropped() {
     let mut case = Case::new(&["a", "b"], &json!({"parallelism": 1}));
     let services = case.settle();

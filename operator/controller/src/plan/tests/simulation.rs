@@ -32,6 +32,8 @@ pub struct Faults {
 enum Request {
     Step(Arc<Job>, Step),
     Status(Arc<Job>, Box<FlashJobStatus>),
+    /// Asks what became of a status whose answer was lost.
+    Settle(Arc<Job>),
 }
 
 const LOUD: bool = false;
@@ -244,7 +246,7 @@ impl Simulation {
             self.due.insert(name.clone());
         }
         if let Some(status) = made.status.filter(|status| *status != observed.job.status && !memory.writing) {
-            memory.writing = true;
+            memory.write_begins(&observed.job, &status);
             self.requests.push(Request::Status(observed.job.clone(), Box::new(status)));
         }
         true
@@ -264,12 +266,13 @@ impl Simulation {
                 match &request {
                     Request::Step(_, s) => s.key(),
                     Request::Status(j, _) => format!("status {} at {}", j.key.name, j.resource_version),
+                    Request::Settle(j) => format!("settle {} at {}", j.key.name, j.resource_version),
                 }
             );
         }
         let arrives = !fails || self.cluster.dice.percent(50);
         let job = match &request {
-            Request::Step(job, _) | Request::Status(job, _) => job.clone(),
+            Request::Step(job, _) | Request::Status(job, _) | Request::Settle(job) => job.clone(),
         };
         self.due.insert(job.key.name.clone());
         match request {
@@ -278,6 +281,16 @@ impl Simulation {
                     self.store(&job, &status, !fails);
                 }
                 self.world.memory.entry(job.key.clone()).or_default().writing = false;
+                if fails {
+                    self.requests.push(Request::Settle(job));
+                }
+            }
+            Request::Settle(job) if fails => self.requests.push(Request::Settle(job)),
+            Request::Settle(job) => {
+                if let Some(fresh) = self.cluster.jobs.get(&job.key.name).cloned() {
+                    self.world.see_job(Job::of(fresh));
+                }
+                self.world.memory.entry(job.key.clone()).or_default().writes_are_settled(&job);
             }
             Request::Step(job, step) => {
                 let refused = arrives && self.carry_out(&job, &step, !fails);
@@ -411,6 +424,7 @@ impl Simulation {
                         _ if self.cluster.dice.percent(50) => {}
                         Request::Status(job, status) => self.store(&job, &status, false),
                         Request::Step(job, step) => drop(self.carry_out(&job, &step, false)),
+                        Request::Settle(_) => {}
                     }
                 }
                 self.restart();
