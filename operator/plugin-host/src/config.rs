@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::reference::{LAYOUT, is_host, is_repository};
+use crate::source::split;
+
 /// When a tag is resolved again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub enum PullPolicy {
@@ -35,6 +38,9 @@ pub struct RegistryConfig {
     /// Other hosts that may ask for the password to give out tokens.
     #[serde(default)]
     pub token_hosts: Vec<String>,
+    /// Registries that are asked before this one, in this order: `host`, or `host/prefix` where the repositories are below that path.
+    #[serde(default)]
+    pub mirrors: Vec<String>,
 }
 
 /// Names a Secret of type `kubernetes.io/dockerconfigjson` in the operator's namespace.
@@ -49,7 +55,7 @@ pub struct CredentialsReference {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TrustEntry {
-    /// `host/path`, `host/path/*` or `host/path/**`.
+    /// `host/path`, `host/path/*` or `host/path/**`; for an image layout the host is `oci-layout`.
     #[serde(rename = "match")]
     pub pattern: String,
     /// Run what nobody signed.
@@ -188,10 +194,27 @@ fn check_registry(registries: &[RegistryConfig], index: usize) -> Result<(), Inv
     if registry.plain_http && registry.ca_file.is_some() {
         return invalid(format!("registries[{index}].plainHttp"), "a registry without TLS has no use for caFile; take one of them out");
     }
-    match registry.token_hosts.iter().position(|host| host.is_empty() || host.contains('/')) {
-        Some(at) => invalid(format!("registries[{index}].tokenHosts[{at}]"), "expected a host, with its port where it is not 443"),
-        None => Ok(()),
+    if let Some(at) = registry.token_hosts.iter().position(|host| host.is_empty() || host.contains('/')) {
+        return invalid(format!("registries[{index}].tokenHosts[{at}]"), "expected a host, with its port where it is not 443");
     }
+    check_mirrors(registry, index)
+}
+
+fn check_mirrors(registry: &RegistryConfig, index: usize) -> Result<(), InvalidField> {
+    for (at, mirror) in registry.mirrors.iter().enumerate() {
+        let field = || format!("registries[{index}].mirrors[{at}]");
+        let (host, prefix) = split(mirror);
+        if host.is_empty() || !is_host(host) || prefix.is_some_and(|prefix| !is_repository(prefix)) {
+            return invalid(field(), "expected host or host/prefix, without scheme");
+        }
+        if mirror.eq_ignore_ascii_case(&registry.host) {
+            return invalid(field(), "this is the registry itself, which is asked last in any case");
+        }
+        if registry.mirrors[..at].contains(mirror) {
+            return invalid(field(), "this mirror stands twice");
+        }
+    }
+    Ok(())
 }
 
 fn check_trust(trust: &[TrustEntry], index: usize) -> Result<(), InvalidField> {
@@ -212,7 +235,8 @@ fn check_trust(trust: &[TrustEntry], index: usize) -> Result<(), InvalidField> {
     if host.is_empty() || path.contains('*') || !entry.pattern.contains('/') {
         return invalid(field(), "expected host/path, host/path/* or host/path/**, with no other wildcard");
     }
-    if entry.pattern.bytes().any(|byte| byte.is_ascii_uppercase()) {
+    // The path of a layout is one on disk.
+    if host != LAYOUT && entry.pattern.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return invalid(field(), "references have lower-case hosts and paths, so this matches none");
     }
     let prefix = crate::trust::literal_prefix(&entry.pattern);
@@ -315,10 +339,25 @@ mod tests {
             (r#"[{"match": "h.x/fl*", "allowUnsigned": true}]"#, "trust[0].match"),
             (r#"[{"match": "h.x", "allowUnsigned": true}]"#, "trust[0].match"),
             (r#"[{"match": "H.x/a", "allowUnsigned": true}]"#, "trust[0].match"),
+            (r#"[{"match": "oci-layout/A", "allowUnsigned": true}, {"match": "oci-layout/B*", "allowUnsigned": true}]"#, "trust[1].match"),
             (r#"[{"match": "h.x/a/*", "allowUnsigned": true}, {"match": "h.x/a/**", "allowUnsigned": true}]"#, "trust[1].match"),
         ] {
             let error = trust(text).expect_err(text);
             assert!(error.contains(field), "{error}");
         }
+    }
+
+    #[test]
+    fn a_mirror_is_a_host_with_or_without_a_path_and_stands_once() {
+        let check_one = |mirrors: &str| {
+            let registries: Vec<RegistryConfig> =
+                serde_json::from_str(&format!(r#"[{{"host": "h.x", "mirrors": {mirrors}}}]"#)).expect("registries");
+            check(&registries, &[], &Limits::default()).map_err(|error| error.field)
+        };
+        assert_eq!(check_one(r#"["m.x", "m.x:5000/proxy/a"]"#), Ok(()));
+        for mirrors in [r#"["https://m.x"]"#, r#"["m.x/"]"#, r#"["m.x/A"]"#, r#"["H.x"]"#, r#"[""]"#] {
+            assert_eq!(check_one(mirrors), Err("registries[0].mirrors[0]".to_owned()), "{mirrors}");
+        }
+        assert_eq!(check_one(r#"["m.x", "m.x"]"#), Err("registries[0].mirrors[1]".to_owned()));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flashjob_plugin_host::config::{PullPolicy, RegistryConfig};
-use flashjob_plugin_host::{Credentials, Host, LoadError, Plugin, PluginSource, Reference, Stage, parse_docker_config_json};
+use flashjob_plugin_host::{Credentials, Host, LoadError, Logins, Plugin, PluginSource, Reference, Stage, hosts, parse_docker_config_json};
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use serde_json::Value;
@@ -48,28 +48,23 @@ pub(super) struct Keeper {
     host: Host,
     namespace: String,
     plugin: PluginConfig,
-    /// Secret and registry.
-    secret: Option<(String, String)>,
+    /// Registries that want a password, and the Secrets with them.
+    secrets: Vec<(String, String)>,
     /// Whether what serves was verified under this configuration.
     verified: bool,
 }
 
 impl Keeper {
     pub fn new(operator: &Arc<Operator>, host: &Host, namespace: &str, plugin: &PluginConfig, registries: &[RegistryConfig]) -> Self {
-        let secret = match &plugin.image {
-            Reference::Registry { host, .. } => {
-                let registry = registries.iter().find(|registry| registry.host.eq_ignore_ascii_case(host));
-                let credentials = registry.and_then(|registry| registry.credentials.as_ref());
-                credentials.map(|credentials| (credentials.secret_name.clone(), host.clone()))
-            }
-            Reference::File { .. } => None,
-        };
+        let secret = |host: &String| registries.iter().find(|registry| registry.host.eq_ignore_ascii_case(host))?.credentials.as_ref();
+        let hosts = hosts(&plugin.image, registries).into_iter();
+        let secrets = hosts.filter_map(|host| secret(&host).map(|secret| secret.secret_name.clone()).map(|secret| (host, secret)));
         Self {
             operator: operator.clone(),
             host: host.clone(),
             namespace: namespace.to_owned(),
             plugin: plugin.clone(),
-            secret,
+            secrets: secrets.collect(),
             verified: false,
         }
     }
@@ -144,7 +139,9 @@ impl Keeper {
     async fn fall_back(&mut self, serving: Option<&Plugin>, failure: &Failure) {
         let again = match serving {
             Some(_) if self.verified => return,
-            Some(serving) => self.load_checked(&pinned(serving), PullPolicy::IfNotPresent, Some(serving)).await,
+            Some(serving) => {
+                self.load_checked(&serving.reference().pinned(serving.digest()), PullPolicy::IfNotPresent, Some(serving)).await
+            }
             None if failure.transient => self.load_checked(&self.plugin.image, PullPolicy::Never, None).await,
             None => return self.operator.plugins.withhold(&self.plugin.name, &failure.message),
         };
@@ -161,25 +158,29 @@ impl Keeper {
     }
 
     async fn load_checked(&self, image: &Reference, pull_policy: PullPolicy, serving: Option<&Plugin>) -> Result<Plugin, Failure> {
-        let credentials = match &self.secret {
-            Some((secret, registry)) if pull_policy != PullPolicy::Never => {
-                let read = credentials(&self.operator.client, &self.namespace, secret, registry).await;
-                Some(read.map_err(|message| Failure::new(Stage::Resolve, "CredentialsBroken", message))?)
-            }
-            _ => None,
-        };
+        let logins = if pull_policy == PullPolicy::Never { Logins::none() } else { self.logins().await? };
         let source = PluginSource {
             name: self.plugin.name.clone(),
             reference: image.clone(),
             pull_policy,
             allow_unsigned: self.plugin.allow_unsigned,
         };
-        let loaded = self.host.load(&source, credentials.as_ref()).await;
+        let loaded = self.host.load(&source, &logins).await;
         self.operator.metrics.plugin_loaded(&source.name, loaded.as_ref().err());
         let loaded = loaded?;
         self.check_version(&loaded, serving)?;
         self.check_settings(&loaded).await?;
         Ok(loaded)
+    }
+
+    /// The passwords as the Secrets have them now. One that is configured and cannot be had is an error.
+    async fn logins(&self) -> Result<Logins, Failure> {
+        let mut logins = Vec::new();
+        for (host, secret) in &self.secrets {
+            let read = credentials(&self.operator.client, &self.namespace, secret, host).await;
+            logins.push((host.clone(), read.map_err(|message| Failure::new(Stage::Resolve, "CredentialsBroken", message))?));
+        }
+        Ok(logins.into_iter().collect())
     }
 
     fn check_version(&self, loaded: &Plugin, serving: Option<&Plugin>) -> Result<(), Failure> {
@@ -211,15 +212,6 @@ impl Keeper {
             )
         })
     }
-}
-
-/// The reference of exactly what serves.
-fn pinned(serving: &Plugin) -> Reference {
-    let mut reference = serving.reference().clone();
-    match &mut reference {
-        Reference::Registry { digest, .. } | Reference::File { digest, .. } => *digest = Some(serving.digest().clone()),
-    }
-    reference
 }
 
 async fn credentials(client: &Client, namespace: &str, name: &str, registry: &str) -> Result<Credentials, String> {
