@@ -1,12 +1,18 @@
 //! The plugins: which are configured, which are loaded, and who keeps them so. Each is kept by a task of its own.
 
+mod events;
 mod keep;
+mod load;
+mod recorded;
 mod show;
+mod standing;
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use flashjob_plugin_host::{DeviceType, Digest, EngineError, Host, HostSettings, Plugin};
+use flashjob_plugin_host::{DeviceType, Digest, EngineError, Host, HostSettings, Plugin, Stage};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::arguments::Arguments;
@@ -14,19 +20,34 @@ use crate::config::{OperatorConfig, PluginConfig};
 use crate::observed::{PluginView, ReadyPlugin};
 use crate::operator::Operator;
 use crate::world::Rules;
+pub(crate) use load::Failure;
+use load::Loads;
+use recorded::Records;
+use standing::Standing;
 
 /// Digests of one plugin that are kept: Pods that an older one began with are judged by it.
 const DIGESTS: usize = 8;
 
 /// The loaded plugins.
-#[derive(Clone, Default)]
-pub struct Plugins(Arc<RwLock<Inner>>);
+#[derive(Clone)]
+pub struct Plugins {
+    inner: Arc<RwLock<Inner>>,
+    changes: watch::Sender<()>,
+}
+
+impl Default for Plugins {
+    fn default() -> Self {
+        Self { inner: Arc::default(), changes: watch::Sender::new(()) }
+    }
+}
 
 #[derive(Default)]
 struct Inner {
-    /// By name, the newest last. The newest serves.
+    /// By name. Of those that no longer serve the one used last stands last.
     loaded: HashMap<String, Vec<Plugin>>,
     known: Vec<Known>,
+    /// How each configured plugin is loaded.
+    loads: HashMap<String, Loads>,
 }
 
 /// A configured plugin, and what came of loading it.
@@ -40,55 +61,113 @@ impl Plugins {
     /// The plugin of that name and digest, also one that no longer serves.
     #[must_use]
     pub fn get(&self, name: &str, digest: &Digest) -> Option<Plugin> {
-        let inner = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        inner.loaded.get(name)?.iter().find(|plugin| plugin.digest() == digest).cloned()
+        self.read().loaded.get(name)?.iter().find(|plugin| plugin.digest() == digest).cloned()
     }
 
-    /// Takes the configured plugins; what serves goes on serving.
-    fn configure(&self, plugins: &[PluginConfig]) {
-        let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
+    /// The same; one that is not loaded, as after a restart, is loaded from the cache or from where it comes from, and verified again.
+    ///
+    /// # Errors
+    /// It cannot be had, or may no longer be run.
+    pub(crate) async fn recall(&self, name: &str, digest: &Digest) -> Result<Plugin, Failure> {
+        if let Some(plugin) = self.get(name, digest) {
+            return Ok(plugin);
+        }
+        let loads = self.read().loads.get(name).cloned();
+        let unknown = || Failure::new(Stage::Resolve, "NotConfigured", format!("the configuration has no plugin {name}"));
+        let plugin = loads.ok_or_else(unknown)?.recall(digest).await?;
+        tracing::info!(plugin = name, %digest, "an earlier digest of the plugin is loaded, to judge what it began");
+        self.keep(&plugin);
+        Ok(plugin)
+    }
+
+    /// Takes the configured plugins; what serves goes on serving. Where trust may have changed, whatever else is loaded is forgotten: who
+    /// asks for it has it verified again.
+    fn configure(&self, plugins: &[PluginConfig], trust_changed: bool) {
+        let mut inner = self.write();
         let mut before: HashMap<String, Known> = inner.known.drain(..).map(|known| (known.config.name.clone(), known)).collect();
         let known = plugins.iter().map(|config| match before.remove(&config.name) {
             Some(known) => Known { config: config.clone(), ..known },
             None => Known { config: config.clone(), described: Vec::new(), ready: Err("it is being loaded".to_owned()) },
         });
         inner.known = known.collect();
+        let Inner { loaded, known, .. } = &mut *inner;
+        for (name, digests) in loaded {
+            let serving = known.iter().find(|known| known.config.name == *name).and_then(|known| known.ready.as_ref().ok());
+            digests.retain(|plugin| !trust_changed || serving.is_some_and(|ready| ready.digest == *plugin.digest()));
+        }
+        drop(inner);
+        self.changes.send_replace(());
     }
 
     /// Has a plugin serve from now on.
     fn serve(&self, plugin: &Plugin) {
-        let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let name = &plugin.info().name;
-        let digests = inner.loaded.entry(name.clone()).or_default();
-        digests.retain(|known| known.digest() != plugin.digest());
-        digests.push(plugin.clone());
-        let surplus = digests.len().saturating_sub(DIGESTS);
-        digests.drain(..surplus);
+        let mut inner = self.write();
         if let Some(known) = inner.known.iter_mut().find(|known| known.config.name == *name) {
             known.described.clone_from(&plugin.info().device_types);
             known.ready = Ok(ReadyPlugin { digest: plugin.digest().clone(), version: plugin.info().version.to_string() });
+        }
+        drop(inner);
+        self.keep(plugin);
+        self.changes.send_replace(());
+    }
+
+    /// Keeps a plugin at hand, and forgets the one that was not used for longest.
+    fn keep(&self, plugin: &Plugin) {
+        let mut inner = self.write();
+        let Inner { loaded, known, .. } = &mut *inner;
+        let name = &plugin.info().name;
+        let serving = known.iter().find(|known| known.config.name == *name).and_then(|known| known.ready.as_ref().ok());
+        let serves = |plugin: &Plugin| serving.is_some_and(|ready| ready.digest == *plugin.digest());
+        let digests = loaded.entry(name.clone()).or_default();
+        digests.retain(|other| other.digest() != plugin.digest());
+        digests.push(plugin.clone());
+        if digests.len() > DIGESTS
+            && let Some(longest) = digests.iter().position(|plugin| !serves(plugin))
+        {
+            digests.remove(longest);
         }
     }
 
     /// No digest of that plugin serves, and why.
     fn withhold(&self, name: &str, why: &str) {
-        let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = inner.known.iter_mut().find(|known| known.config.name == name) {
+        if let Some(known) = self.write().known.iter_mut().find(|known| known.config.name == name) {
             known.ready = Err(why.to_owned());
         }
+        self.changes.send_replace(());
     }
 
     /// The plugin of that name that serves.
     fn serving(&self, name: &str) -> Option<Plugin> {
-        let inner = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.read();
         let ready = inner.known.iter().find(|known| known.config.name == name)?.ready.as_ref().ok()?;
         inner.loaded.get(name)?.iter().find(|plugin| *plugin.digest() == ready.digest).cloned()
+    }
+
+    /// What a plugin serves beside the others.
+    fn standing(&self, name: &str) -> Standing {
+        let inner = self.read();
+        let index = inner.known.iter().position(|known| known.config.name == name);
+        index.map(|index| standing::standing(&inner.known, index)).unwrap_or_default()
+    }
+
+    /// Tells when any plugin begins or ceases to serve.
+    fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What plans know of the plugins.
     #[must_use]
     pub fn views(&self) -> Vec<PluginView> {
-        let inner = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.read();
         let digests = |name: &str| inner.loaded.get(name).into_iter().flatten().map(|plugin| plugin.digest().clone()).collect();
         let views = inner.known.iter().enumerate();
         views.map(|(index, known)| view(&inner.known, index, digests(&known.config.name))).collect()
@@ -97,38 +176,18 @@ impl Plugins {
 
 fn view(known: &[Known], index: usize, digests: Vec<Digest>) -> PluginView {
     let Known { config, ready, .. } = &known[index];
+    let Standing { device_types, any_type, .. } = standing::standing(known, index);
     PluginView {
         name: config.name.clone(),
         reference: config.image.to_string(),
-        device_types: types(known, index),
-        any_type: config.device_types.iter().flatten().any(|text| text == "*"),
+        device_types,
+        any_type,
         ready: ready.clone(),
         digests,
         settings: config.settings.clone(),
         locked_settings: config.locked_settings.clone(),
         grants: Arc::new(config.grants.clone()),
     }
-}
-
-/// Types that are written in the configuration beat those that a plugin describes; among equals the first plugin keeps the type.
-fn types(known: &[Known], index: usize) -> Vec<DeviceType> {
-    let own = &known[index];
-    let (mut own_types, described) = match configured(own) {
-        Some(types) => (types, false),
-        None => (own.described.clone(), true),
-    };
-    own_types.retain(|kind| {
-        !known.iter().enumerate().any(|(other, of)| match configured(of) {
-            Some(types) => types.contains(kind) && (described || other < index),
-            None => described && other < index && of.described.contains(kind),
-        })
-    });
-    own_types
-}
-
-fn configured(known: &Known) -> Option<Vec<DeviceType>> {
-    let types = known.config.device_types.as_ref()?;
-    Some(types.iter().filter_map(|text| text.parse().ok()).collect())
 }
 
 /// Keeps the configured plugins loaded, through every change of the configuration.
@@ -138,6 +197,7 @@ pub struct Loader {
     namespace: String,
     config: OperatorConfig,
     host: Host,
+    records: Records,
     tasks: HashMap<String, JoinHandle<()>>,
     removing: JoinHandle<()>,
 }
@@ -155,6 +215,7 @@ impl Loader {
             namespace: namespace.to_owned(),
             config: OperatorConfig::default(),
             host,
+            records: Records::follow(&operator.client),
             tasks: HashMap::new(),
             removing: tokio::spawn(std::future::ready(())),
         };
@@ -162,12 +223,15 @@ impl Loader {
         Ok(loader)
     }
 
-    /// Takes a changed configuration: all of it, or nothing.
+    /// Takes a changed configuration: all of it, or nothing. Keys and authorities may have changed with the text the same.
     ///
     /// # Errors
     /// The plugin host does not start with it.
-    pub fn change(&mut self, config: OperatorConfig) -> Result<(), EngineError> {
-        let same = config.limits == self.config.limits && config.registries == self.config.registries && config.trust == self.config.trust;
+    pub fn change(&mut self, config: OperatorConfig, files_changed: bool) -> Result<(), EngineError> {
+        let same = !files_changed
+            && config.limits == self.config.limits
+            && config.registries == self.config.registries
+            && config.trust == self.config.trust;
         if !same {
             self.host = host(&self.arguments, &config)?;
         }
@@ -175,8 +239,23 @@ impl Loader {
         Ok(())
     }
 
+    /// Takes the same configuration again, with the keys and authorities as they are now.
+    ///
+    /// # Errors
+    /// As [`Loader::change`].
+    pub fn again(&mut self) -> Result<(), EngineError> {
+        self.change(self.config.clone(), true)
+    }
+
+    /// Keys and authorities that the configuration names.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let keys = self.config.trust.iter().filter_map(|entry| entry.cosign.as_ref()).flat_map(|cosign| &cosign.public_key_files);
+        keys.chain(self.config.registries.iter().filter_map(|registry| registry.ca_file.as_ref())).cloned().collect()
+    }
+
     fn take(&mut self, config: OperatorConfig, all: bool) {
-        self.operator.plugins.configure(&config.plugins);
+        self.operator.plugins.configure(&config.plugins, all);
         self.operator.world().rules = Rules::of(&config);
         let before = std::mem::replace(&mut self.config, config);
         self.tasks.retain(|name, task| {
@@ -187,11 +266,16 @@ impl Loader {
             }
             same
         });
-        for plugin in &self.config.plugins {
-            if !self.tasks.contains_key(&plugin.name) {
-                self.tasks.insert(plugin.name.clone(), self.keep(plugin));
+        let (client, metrics, registries) = (&self.operator.client, &self.operator.metrics, &self.config.registries);
+        let loads = |plugin| Loads::new(client, metrics, &self.host, &self.namespace, plugin, registries);
+        let loads: HashMap<_, _> = self.config.plugins.iter().map(|plugin| (plugin.name.clone(), loads(plugin))).collect();
+        for (name, loads) in &loads {
+            if !self.tasks.contains_key(name) {
+                let keeper = keep::Keeper::new(&self.operator, loads.clone(), self.records.clone());
+                self.tasks.insert(name.clone(), tokio::spawn(keeper.run()));
             }
         }
+        self.operator.plugins.write().loads = loads;
         publish(&self.operator);
         let (operator, names) = (self.operator.clone(), self.config.plugins.iter().map(|plugin| plugin.name.clone()).collect());
         self.removing.abort();
@@ -199,11 +283,6 @@ impl Loader {
             operator.leadership.leads().await;
             show::remove_stale(&operator.client, names).await;
         });
-    }
-
-    fn keep(&self, plugin: &PluginConfig) -> JoinHandle<()> {
-        let keeper = keep::Keeper::new(&self.operator, &self.host, &self.namespace, plugin, &self.config.registries);
-        tokio::spawn(keeper.run())
     }
 }
 
@@ -231,38 +310,21 @@ fn publish(operator: &Operator) {
 mod tests {
     use super::*;
 
-    fn known(name: &str, configured: &[&str], described: &[&str]) -> Known {
-        let mut config = serde_json::json!({"name": name, "image": "registry.example/a:1"});
-        if !configured.is_empty() {
-            config["deviceTypes"] = serde_json::json!(configured);
-        }
-        let described = described.iter().filter_map(|text| text.parse().ok()).collect();
-        Known { config: serde_json::from_value(config).expect("a plugin"), described, ready: Err(String::new()) }
-    }
-
-    fn served(known: &[Known]) -> Vec<String> {
-        let types = |index| types(known, index).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-        (0..known.len()).map(types).collect()
-    }
-
-    #[test]
-    fn a_configured_type_beats_a_described_one_and_the_first_beats_the_second() {
-        let all = [known("a", &[], &["x", "y"]), known("b", &["x"], &["z"]), known("c", &[], &["y", "z"]), known("d", &["x"], &[])];
-        assert_eq!(served(&all), ["y", "x", "z", ""]);
-    }
-
     #[test]
     fn what_serves_goes_on_serving_when_its_entry_changes_and_ends_with_its_entry() {
         let plugins = Plugins::default();
-        let (a, b) = (known("a", &[], &[]).config, known("b", &[], &[]).config);
-        plugins.configure(&[a.clone(), b]);
+        let config = |name: &str| -> PluginConfig {
+            serde_json::from_value(serde_json::json!({"name": name, "image": "registry.example/a:1"})).expect("a plugin")
+        };
+        let a = config("a");
+        plugins.configure(&[a.clone(), config("b")], true);
         let ready = ReadyPlugin { digest: Digest::of(b"a"), version: "1.0.0".into() };
-        plugins.0.write().expect("not poisoned").known[0].ready = Ok(ready.clone());
+        plugins.write().known[0].ready = Ok(ready.clone());
         let changed = PluginConfig { allow_downgrade: true, ..a };
-        plugins.configure(std::slice::from_ref(&changed));
+        plugins.configure(std::slice::from_ref(&changed), false);
         assert_eq!(plugins.views().iter().map(|view| view.ready.clone()).collect::<Vec<_>>(), [Ok(ready)]);
-        plugins.configure(&[]);
-        plugins.configure(&[changed]);
+        plugins.configure(&[], false);
+        plugins.configure(&[changed], false);
         assert!(plugins.views()[0].ready.is_err());
     }
 }
