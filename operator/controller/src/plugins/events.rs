@@ -8,8 +8,8 @@ use kube::runtime::events::{Event, EventType};
 /// The API server takes no longer note, in bytes.
 const NOTE_BYTES: usize = 1024;
 
-/// The events of one change of a status.
-pub(super) fn between(before: &DevicePluginStatus, after: &DevicePluginStatus, image: &Reference) -> Vec<Event> {
+/// The events of one change of a status. `failure` is the reason, in one word, of what stands under `lastError`.
+pub(super) fn between(before: &DevicePluginStatus, after: &DevicePluginStatus, image: &Reference, failure: Option<&str>) -> Vec<Event> {
     let is_new = |kind: &str| {
         let condition = find(after, kind)?;
         let same = |old: &Condition| (&old.status, &old.reason, &old.message) == (&condition.status, &condition.reason, &condition.message);
@@ -20,8 +20,7 @@ pub(super) fn between(before: &DevicePluginStatus, after: &DevicePluginStatus, i
         Some(ready) if ready.status == "True" && after.last_error.is_none() => events.push(serves(after, image)),
         // The version before goes on: what is new is why the other does not.
         Some(ready) if ready.status == "True" => {
-            let failed = after.conditions.iter().find(|condition| condition.status == "False" && condition.message == ready.message);
-            let reason = failed.map_or("NewVersionFailed", |condition| condition.reason.as_str());
+            let reason = failure.unwrap_or(&ready.reason);
             let version = after.version.as_deref().unwrap_or_default();
             events.push(event(EventType::Warning, reason, &format!("version {version} goes on serving: {}", ready.message)));
         }
@@ -68,7 +67,7 @@ mod tests {
 
     fn told(before: &DevicePluginStatus, after: &DevicePluginStatus) -> Vec<String> {
         let image = "registry.example/a:1".parse().expect("a reference");
-        between(before, after, &image).into_iter().map(|event| event.reason).collect()
+        between(before, after, &image, Some("DowngradeRefused")).into_iter().map(|event| event.reason).collect()
     }
 
     #[test]
@@ -79,9 +78,9 @@ mod tests {
         assert_eq!(told(&nothing, &first), ["Serving"]);
         assert_eq!(told(&first, &first), Vec::<String>::new());
         assert_eq!(told(&first, &second), ["Serving"]);
-        let unsigned = status(Some("a"), &[("Verified", false, "Unsigned", "why"), ("Ready", true, "ServingLastGood", "why")]);
-        assert_eq!(told(&first, &unsigned), ["Unsigned"]);
-        assert_eq!(told(&unsigned, &first), ["Serving"]);
+        let last_good = status(Some("a"), &[("Ready", true, "ServingLastGood", "why")]);
+        assert_eq!(told(&first, &last_good), ["DowngradeRefused"]);
+        assert_eq!(told(&last_good, &first), ["Serving"]);
         let withdrawn = status(None, &[("Ready", false, "NotTrusted", "why")]);
         assert_eq!(told(&first, &withdrawn), ["NotTrusted"]);
         let conflict = status(Some("a"), &[ready, ("TypeConflict", true, "KeptByAnother", "")]);

@@ -120,11 +120,13 @@ impl Keeper {
         self.operator.plugins.serve(plugin);
     }
 
-    /// What is written down as in use, unless this is the leader and looks for new versions; else what the reference names.
+    /// What is written down as in use; else what the reference names. The leader looks anew where it is to, and where what is in use only
+    /// stands in for what the reference names.
     async fn load_checked(&self, record: &Record, serving: Option<&Plugin>) -> Result<Plugin, Failure> {
         let (image, policy) = (&self.loads.plugin.image, self.loads.plugin.pull_policy);
         let leads = self.operator.leadership.is_leading();
-        if let Some(in_use) = record.in_use(image).filter(|_| !(leads && policy == PullPolicy::Always)) {
+        let follows = !leads || record.settled && policy != PullPolicy::Always;
+        if let Some(in_use) = record.in_use(image).filter(|_| follows) {
             let loaded = self.loads.load(&in_use, self.loads.by_digest()).await;
             // Where nobody has it any more, the leader decides anew.
             if !(leads && loaded.as_ref().is_err_and(Failure::is_gone)) {

@@ -25,6 +25,8 @@ pub(super) struct Record {
     pub image: Option<Reference>,
     /// What is in use.
     pub digest: Option<Digest>,
+    /// Whether that is what the reference names, and not what goes on serving in its place.
+    pub settled: bool,
     /// What served well last.
     pub last_good: Option<Digest>,
     /// Its version.
@@ -38,6 +40,7 @@ impl Record {
         Self {
             image: object.spec.image.parse().ok(),
             digest: parsed(status.digest),
+            settled: status.last_error.is_none(),
             last_good: parsed(status.last_good_digest),
             last_good_version: status.last_good_version.and_then(|version| version.parse().ok()),
         }
@@ -130,6 +133,7 @@ mod tests {
         let record = Record {
             image: Some(reference("registry.example/a:1")),
             digest: Some(in_use.clone()),
+            settled: true,
             last_good: Some(last_good.clone()),
             last_good_version: None,
         };

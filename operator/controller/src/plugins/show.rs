@@ -56,7 +56,7 @@ pub(super) async fn show(operator: &Operator, plugin: &PluginConfig, seen: &Seen
     let status = status(stored.clone(), seen, whole_seconds(Timestamp::now()));
     if status != stored {
         plugins.patch_status(&plugin.name, &PatchParams::default(), &Patch::Merge(json!({"status": with_nulls(&status)}))).await?;
-        for event in events::between(&stored, &status, &plugin.image) {
+        for event in events::between(&stored, &status, &plugin.image, seen.failure.as_ref().map(|failure| failure.reason)) {
             if let Err(error) = operator.recorder.publish(&event, &about).await {
                 tracing::debug!(%error, "an event could not be written");
             }
