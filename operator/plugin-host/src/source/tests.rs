@@ -1,5 +1,6 @@
-//! Artifacts from image layouts and through mirrors, up to the point where they may be compiled.
+//! Artifacts from image layouts, through mirrors and from a cache, up to the point where they may be compiled.
 
+mod cached;
 mod layouts;
 mod mirrors;
 

@@ -9,7 +9,7 @@ use crate::trust::tests::{BOTH, Keys};
 use crate::trust::{BUNDLE, Signature};
 use crate::{Credentials, Digest};
 
-const COMPONENT: &[u8] = b"component";
+pub(super) const COMPONENT: &[u8] = b"component";
 /// The registry that references name: nobody listens there.
 const ORIGIN: &str = "127.0.0.1:1";
 const EVERYTHING: &str = "127.0.0.1:1/**";
@@ -27,7 +27,7 @@ fn has(repository: &str) -> impl Fn(&str) -> Answer + Clone + Send + Sync + 'sta
     }
 }
 
-async fn mirror(respond: impl Fn(&str) -> Answer + Clone + Send + Sync + 'static) -> Fake {
+pub(super) async fn mirror(respond: impl Fn(&str) -> Answer + Clone + Send + Sync + 'static) -> Fake {
     Fake::start(move |_, path, _| respond(path)).await
 }
 
@@ -104,7 +104,7 @@ async fn trust_is_judged_by_the_name_in_the_reference_and_not_by_the_mirror_s() 
 }
 
 /// Answers as a registry that has a bundle beside the component.
-fn signed(bundle: &str) -> impl Fn(&str) -> Answer + Clone + Send + Sync + 'static {
+pub(super) fn signed(bundle: &str) -> impl Fn(&str) -> Answer + Clone + Send + Sync + 'static {
     let subject = Digest::of(manifest(COMPONENT, COMPONENT.len()).as_bytes());
     let referrer = serde_json::json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "artifactType": BUNDLE,
