@@ -10,7 +10,7 @@ use semver::Version;
 use tokio::time::Instant;
 
 use super::load::{Failure, Loads};
-use super::publish;
+use super::loader::publish;
 use super::recorded::{Record, Records};
 use super::show::{self, Seen, Serving};
 use crate::operator::Operator;
