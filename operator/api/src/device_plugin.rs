@@ -48,10 +48,13 @@ pub struct DevicePluginStatus {
     /// What went wrong last, while it lasts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
-    /// The digest that served well last.
+    /// The digest that served well last. Standbys and restarts take it, and verify it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_good_digest: Option<String>,
-    /// Resolved, Verified, Ready.
+    /// The version that served well last. A lower one serves only with allowDowngrade, after a restart too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_good_version: Option<String>,
+    /// Resolved, Verified, Ready, and TypeConflict: whether other plugins keep types that this one would serve.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

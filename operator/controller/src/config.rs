@@ -231,10 +231,10 @@ impl OperatorConfig {
             if plugin.pull_interval_seconds < 10 {
                 return invalid(format!("plugins[{index}].pullIntervalSeconds"), "expected at least 10: the registry is asked that often");
             }
-            if plugin.allow_unsigned && matches!(plugin.image, Reference::Registry { .. }) {
+            if plugin.allow_unsigned && !matches!(plugin.image, Reference::File { .. }) {
                 return invalid(
                     format!("plugins[{index}].allowUnsigned"),
-                    "this is for file:// references; for a registry say it under trust",
+                    "this is for file:// references; for a registry or an image layout say it under trust",
                 );
             }
             check_grants(&plugin.grants, index)?;

@@ -7,8 +7,12 @@ use flashjob_plugin_host::types::{FlashPod, Request};
 use flashjob_plugin_host::{CallError, Digest, Plugin};
 use jiff::Timestamp;
 
-use crate::observed::{Built, JobKey, Question, whole_seconds};
+use crate::observed::{Built, JobKey, Judged, Question, whole_seconds};
 use crate::operator::Operator;
+use crate::plugins::Failure;
+
+/// Between two tries to load what an attempt began with.
+const RECALL_PAUSE: Duration = Duration::from_secs(1);
 
 /// Asks, remembers, and has the job looked at again.
 pub async fn consult(operator: Arc<Operator>, job: JobKey, question: Question) {
@@ -22,15 +26,18 @@ pub async fn consult(operator: Arc<Operator>, job: JobKey, question: Question) {
             remember_built(&operator, &job, &request.device.uid, attempt, plugin, digest, answer)
         }
         Question::Judge { pod_uid, plugin, digest, request, outcome } => {
-            let answer = match operator.plugins.get(&plugin, &digest) {
-                Some(loaded) => ask(&operator, &job, &plugin, "judge", loaded.judge(&request, &outcome)).await,
-                None => Err(CallError::Unavailable { left: Duration::from_secs(1) }),
+            let judged = match recall(&operator, &plugin, &digest).await {
+                Ok(loaded) => Judged::Asked(ask(&operator, &job, &plugin, "judge", loaded.judge(&request, &outcome)).await),
+                Err(failure) => {
+                    tracing::warn!(%job, plugin, %digest, error = failure.message, "what an attempt began with cannot judge it any more");
+                    Judged::Gone(failure.message)
+                }
             };
-            match answer {
-                Err(CallError::Unavailable { left }) => pause(&operator, &job, &plugin, left),
-                answer => {
+            match judged {
+                Judged::Asked(Err(CallError::Unavailable { left })) => pause(&operator, &job, &plugin, left),
+                judged => {
                     let mut world = operator.world();
-                    world.memory.entry(job.clone()).or_default().answers_mut().judged.insert(pod_uid, Arc::new(answer));
+                    world.memory.entry(job.clone()).or_default().answers_mut().judged.insert(pod_uid, Arc::new(judged));
                     Duration::ZERO
                 }
             }
@@ -43,6 +50,18 @@ pub async fn consult(operator: Arc<Operator>, job: JobKey, question: Question) {
         memory.asked.remove(&key);
     }
     operator.look_at([job]);
+}
+
+/// What the attempt began with. A registry that does not answer is asked again for as long as an unknown device is waited for.
+async fn recall(operator: &Operator, plugin: &str, digest: &Digest) -> Result<Plugin, Failure> {
+    let seconds = operator.world().rules.periods.unknown_device_seconds;
+    let (begin, limit) = (Instant::now(), Duration::from_secs(seconds.try_into().unwrap_or_default()));
+    loop {
+        match operator.plugins.recall(plugin, digest).await {
+            Err(failure) if failure.transient && begin.elapsed() < limit => tokio::time::sleep(RECALL_PAUSE).await,
+            answer => return answer,
+        }
+    }
 }
 
 async fn build(operator: &Operator, job: &JobKey, name: &str, plugin: &Plugin, request: &Request) -> Result<FlashPod, CallError> {

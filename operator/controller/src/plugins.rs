@@ -1,32 +1,49 @@
 //! The plugins: which are configured, which are loaded, and who keeps them so. Each is kept by a task of its own.
 
+mod events;
 mod keep;
+mod load;
+mod loader;
+mod recorded;
 mod show;
+mod standing;
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use flashjob_plugin_host::{DeviceType, Digest, EngineError, Host, HostSettings, Plugin};
-use tokio::task::JoinHandle;
+use flashjob_plugin_host::{DeviceType, Digest, Plugin, Stage};
+use tokio::sync::watch;
 
-use crate::arguments::Arguments;
-use crate::config::{OperatorConfig, PluginConfig};
+use crate::config::PluginConfig;
 use crate::observed::{PluginView, ReadyPlugin};
-use crate::operator::Operator;
-use crate::world::Rules;
+pub(crate) use load::Failure;
+use load::Loads;
+pub use loader::Loader;
+use standing::Standing;
 
 /// Digests of one plugin that are kept: Pods that an older one began with are judged by it.
 const DIGESTS: usize = 8;
 
 /// The loaded plugins.
-#[derive(Clone, Default)]
-pub struct Plugins(Arc<RwLock<Inner>>);
+#[derive(Clone)]
+pub struct Plugins {
+    inner: Arc<RwLock<Inner>>,
+    changes: watch::Sender<()>,
+}
+
+impl Default for Plugins {
+    fn default() -> Self {
+        Self { inner: Arc::default(), changes: watch::Sender::new(()) }
+    }
+}
 
 #[derive(Default)]
 struct Inner {
-    /// By name, the newest last. The newest serves.
+    /// By name. Of those that no longer serve the one used last stands last.
     loaded: HashMap<String, Vec<Plugin>>,
     known: Vec<Known>,
+    /// How each configured plugin is loaded.
+    loads: HashMap<String, Loads>,
 }
 
 /// A configured plugin, and what came of loading it.
@@ -40,55 +57,113 @@ impl Plugins {
     /// The plugin of that name and digest, also one that no longer serves.
     #[must_use]
     pub fn get(&self, name: &str, digest: &Digest) -> Option<Plugin> {
-        let inner = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        inner.loaded.get(name)?.iter().find(|plugin| plugin.digest() == digest).cloned()
+        self.read().loaded.get(name)?.iter().find(|plugin| plugin.digest() == digest).cloned()
     }
 
-    /// Takes the configured plugins; what serves goes on serving.
-    fn configure(&self, plugins: &[PluginConfig]) {
-        let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
+    /// The same; one that is not loaded, as after a restart, is loaded from the cache or from where it comes from, and verified again.
+    ///
+    /// # Errors
+    /// It cannot be had, or may no longer be run.
+    pub(crate) async fn recall(&self, name: &str, digest: &Digest) -> Result<Plugin, Failure> {
+        if let Some(plugin) = self.get(name, digest) {
+            return Ok(plugin);
+        }
+        let loads = self.read().loads.get(name).cloned();
+        let unknown = || Failure::new(Stage::Resolve, "NotConfigured", format!("the configuration has no plugin {name}"));
+        let plugin = loads.ok_or_else(unknown)?.recall(digest).await?;
+        tracing::info!(plugin = name, %digest, "an earlier digest of the plugin is loaded, to judge what it began");
+        self.keep(&plugin);
+        Ok(plugin)
+    }
+
+    /// Takes the configured plugins; what serves goes on serving. Where trust may have changed, whatever else is loaded is forgotten: who
+    /// asks for it has it verified again.
+    fn configure(&self, plugins: &[PluginConfig], trust_changed: bool) {
+        let mut inner = self.write();
         let mut before: HashMap<String, Known> = inner.known.drain(..).map(|known| (known.config.name.clone(), known)).collect();
         let known = plugins.iter().map(|config| match before.remove(&config.name) {
             Some(known) => Known { config: config.clone(), ..known },
             None => Known { config: config.clone(), described: Vec::new(), ready: Err("it is being loaded".to_owned()) },
         });
         inner.known = known.collect();
+        let Inner { loaded, known, .. } = &mut *inner;
+        for (name, digests) in loaded {
+            let serving = known.iter().find(|known| known.config.name == *name).and_then(|known| known.ready.as_ref().ok());
+            digests.retain(|plugin| !trust_changed || serving.is_some_and(|ready| ready.digest == *plugin.digest()));
+        }
+        drop(inner);
+        self.changes.send_replace(());
     }
 
     /// Has a plugin serve from now on.
     fn serve(&self, plugin: &Plugin) {
-        let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let name = &plugin.info().name;
-        let digests = inner.loaded.entry(name.clone()).or_default();
-        digests.retain(|known| known.digest() != plugin.digest());
-        digests.push(plugin.clone());
-        let surplus = digests.len().saturating_sub(DIGESTS);
-        digests.drain(..surplus);
+        let mut inner = self.write();
         if let Some(known) = inner.known.iter_mut().find(|known| known.config.name == *name) {
             known.described.clone_from(&plugin.info().device_types);
             known.ready = Ok(ReadyPlugin { digest: plugin.digest().clone(), version: plugin.info().version.to_string() });
+        }
+        drop(inner);
+        self.keep(plugin);
+        self.changes.send_replace(());
+    }
+
+    /// Keeps a plugin at hand, and forgets the one that was not used for longest.
+    fn keep(&self, plugin: &Plugin) {
+        let mut inner = self.write();
+        let Inner { loaded, known, .. } = &mut *inner;
+        let name = &plugin.info().name;
+        let serving = known.iter().find(|known| known.config.name == *name).and_then(|known| known.ready.as_ref().ok());
+        let serves = |plugin: &Plugin| serving.is_some_and(|ready| ready.digest == *plugin.digest());
+        let digests = loaded.entry(name.clone()).or_default();
+        digests.retain(|other| other.digest() != plugin.digest());
+        digests.push(plugin.clone());
+        if digests.len() > DIGESTS
+            && let Some(longest) = digests.iter().position(|plugin| !serves(plugin))
+        {
+            digests.remove(longest);
         }
     }
 
     /// No digest of that plugin serves, and why.
     fn withhold(&self, name: &str, why: &str) {
-        let mut inner = self.0.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = inner.known.iter_mut().find(|known| known.config.name == name) {
+        if let Some(known) = self.write().known.iter_mut().find(|known| known.config.name == name) {
             known.ready = Err(why.to_owned());
         }
+        self.changes.send_replace(());
     }
 
     /// The plugin of that name that serves.
     fn serving(&self, name: &str) -> Option<Plugin> {
-        let inner = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.read();
         let ready = inner.known.iter().find(|known| known.config.name == name)?.ready.as_ref().ok()?;
         inner.loaded.get(name)?.iter().find(|plugin| *plugin.digest() == ready.digest).cloned()
+    }
+
+    /// What a plugin serves beside the others.
+    fn standing(&self, name: &str) -> Standing {
+        let inner = self.read();
+        let index = inner.known.iter().position(|known| known.config.name == name);
+        index.map(|index| standing::standing(&inner.known, index)).unwrap_or_default()
+    }
+
+    /// Tells when any plugin begins or ceases to serve.
+    fn changes(&self) -> watch::Receiver<()> {
+        self.changes.subscribe()
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Inner> {
+        self.inner.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Inner> {
+        self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What plans know of the plugins.
     #[must_use]
     pub fn views(&self) -> Vec<PluginView> {
-        let inner = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        let inner = self.read();
         let digests = |name: &str| inner.loaded.get(name).into_iter().flatten().map(|plugin| plugin.digest().clone()).collect();
         let views = inner.known.iter().enumerate();
         views.map(|(index, known)| view(&inner.known, index, digests(&known.config.name))).collect()
@@ -97,11 +172,12 @@ impl Plugins {
 
 fn view(known: &[Known], index: usize, digests: Vec<Digest>) -> PluginView {
     let Known { config, ready, .. } = &known[index];
+    let Standing { device_types, any_type, .. } = standing::standing(known, index);
     PluginView {
         name: config.name.clone(),
         reference: config.image.to_string(),
-        device_types: types(known, index),
-        any_type: config.device_types.iter().flatten().any(|text| text == "*"),
+        device_types,
+        any_type,
         ready: ready.clone(),
         digests,
         settings: config.settings.clone(),
@@ -110,159 +186,25 @@ fn view(known: &[Known], index: usize, digests: Vec<Digest>) -> PluginView {
     }
 }
 
-/// Types that are written in the configuration beat those that a plugin describes; among equals the first plugin keeps the type.
-fn types(known: &[Known], index: usize) -> Vec<DeviceType> {
-    let own = &known[index];
-    let (mut own_types, described) = match configured(own) {
-        Some(types) => (types, false),
-        None => (own.described.clone(), true),
-    };
-    own_types.retain(|kind| {
-        !known.iter().enumerate().any(|(other, of)| match configured(of) {
-            Some(types) => types.contains(kind) && (described || other < index),
-            None => described && other < index && of.described.contains(kind),
-        })
-    });
-    own_types
-}
-
-fn configured(known: &Known) -> Option<Vec<DeviceType>> {
-    let types = known.config.device_types.as_ref()?;
-    Some(types.iter().filter_map(|text| text.parse().ok()).collect())
-}
-
-/// Keeps the configured plugins loaded, through every change of the configuration.
-pub struct Loader {
-    operator: Arc<Operator>,
-    arguments: Arguments,
-    namespace: String,
-    config: OperatorConfig,
-    host: Host,
-    tasks: HashMap<String, JoinHandle<()>>,
-    removing: JoinHandle<()>,
-}
-
-impl Loader {
-    /// Begins to load what is configured.
-    ///
-    /// # Errors
-    /// The plugin host does not start.
-    pub fn start(operator: &Arc<Operator>, arguments: &Arguments, namespace: &str, config: OperatorConfig) -> Result<Self, EngineError> {
-        let host = host(arguments, &config)?;
-        let mut loader = Self {
-            operator: operator.clone(),
-            arguments: arguments.clone(),
-            namespace: namespace.to_owned(),
-            config: OperatorConfig::default(),
-            host,
-            tasks: HashMap::new(),
-            removing: tokio::spawn(std::future::ready(())),
-        };
-        loader.take(config, true);
-        Ok(loader)
-    }
-
-    /// Takes a changed configuration: all of it, or nothing.
-    ///
-    /// # Errors
-    /// The plugin host does not start with it.
-    pub fn change(&mut self, config: OperatorConfig) -> Result<(), EngineError> {
-        let same = config.limits == self.config.limits && config.registries == self.config.registries && config.trust == self.config.trust;
-        if !same {
-            self.host = host(&self.arguments, &config)?;
-        }
-        self.take(config, !same);
-        Ok(())
-    }
-
-    fn take(&mut self, config: OperatorConfig, all: bool) {
-        self.operator.plugins.configure(&config.plugins);
-        self.operator.world().rules = Rules::of(&config);
-        let before = std::mem::replace(&mut self.config, config);
-        self.tasks.retain(|name, task| {
-            let stays = self.config.plugins.iter().find(|plugin| plugin.name == *name);
-            let same = !all && stays.is_some_and(|plugin| before.plugins.contains(plugin));
-            if !same {
-                task.abort();
-            }
-            same
-        });
-        for plugin in &self.config.plugins {
-            if !self.tasks.contains_key(&plugin.name) {
-                self.tasks.insert(plugin.name.clone(), self.keep(plugin));
-            }
-        }
-        publish(&self.operator);
-        let (operator, names) = (self.operator.clone(), self.config.plugins.iter().map(|plugin| plugin.name.clone()).collect());
-        self.removing.abort();
-        self.removing = tokio::spawn(async move {
-            operator.leadership.leads().await;
-            show::remove_stale(&operator.client, names).await;
-        });
-    }
-
-    fn keep(&self, plugin: &PluginConfig) -> JoinHandle<()> {
-        let keeper = keep::Keeper::new(&self.operator, &self.host, &self.namespace, plugin, &self.config.registries);
-        tokio::spawn(keeper.run())
-    }
-}
-
-fn host(arguments: &Arguments, config: &OperatorConfig) -> Result<Host, EngineError> {
-    Host::new(HostSettings {
-        cache: arguments.cache.clone(),
-        compiler: std::env::current_exe().map_err(|error| EngineError::Start(format!("this program's own file: {error}")))?,
-        limits: config.limits,
-        registries: config.registries.clone(),
-        trust: config.trust.clone(),
-    })
-}
-
-/// Lets the plans know, and looks at every job: its devices may have waited for this.
-fn publish(operator: &Operator) {
-    let views = operator.plugins.views();
-    let mut world = operator.world();
-    world.plugins = Arc::new(views);
-    let jobs: Vec<_> = world.jobs.keys().cloned().collect();
-    drop(world);
-    operator.look_at(jobs);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn known(name: &str, configured: &[&str], described: &[&str]) -> Known {
-        let mut config = serde_json::json!({"name": name, "image": "registry.example/a:1"});
-        if !configured.is_empty() {
-            config["deviceTypes"] = serde_json::json!(configured);
-        }
-        let described = described.iter().filter_map(|text| text.parse().ok()).collect();
-        Known { config: serde_json::from_value(config).expect("a plugin"), described, ready: Err(String::new()) }
-    }
-
-    fn served(known: &[Known]) -> Vec<String> {
-        let types = |index| types(known, index).iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
-        (0..known.len()).map(types).collect()
-    }
-
-    #[test]
-    fn a_configured_type_beats_a_described_one_and_the_first_beats_the_second() {
-        let all = [known("a", &[], &["x", "y"]), known("b", &["x"], &["z"]), known("c", &[], &["y", "z"]), known("d", &["x"], &[])];
-        assert_eq!(served(&all), ["y", "x", "z", ""]);
-    }
-
     #[test]
     fn what_serves_goes_on_serving_when_its_entry_changes_and_ends_with_its_entry() {
         let plugins = Plugins::default();
-        let (a, b) = (known("a", &[], &[]).config, known("b", &[], &[]).config);
-        plugins.configure(&[a.clone(), b]);
+        let config = |name: &str| -> PluginConfig {
+            serde_json::from_value(serde_json::json!({"name": name, "image": "registry.example/a:1"})).expect("a plugin")
+        };
+        let a = config("a");
+        plugins.configure(&[a.clone(), config("b")], true);
         let ready = ReadyPlugin { digest: Digest::of(b"a"), version: "1.0.0".into() };
-        plugins.0.write().expect("not poisoned").known[0].ready = Ok(ready.clone());
+        plugins.write().known[0].ready = Ok(ready.clone());
         let changed = PluginConfig { allow_downgrade: true, ..a };
-        plugins.configure(std::slice::from_ref(&changed));
+        plugins.configure(std::slice::from_ref(&changed), false);
         assert_eq!(plugins.views().iter().map(|view| view.ready.clone()).collect::<Vec<_>>(), [Ok(ready)]);
-        plugins.configure(&[]);
-        plugins.configure(&[changed]);
+        plugins.configure(&[], false);
+        plugins.configure(&[changed], false);
         assert!(plugins.views()[0].ready.is_err());
     }
 }

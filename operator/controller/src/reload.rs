@@ -1,8 +1,10 @@
-//! Takes the configuration file anew when its content changes. A bad file is refused whole, and the old one stays.
+//! Takes the configuration file anew when its content changes, or that of a key or authority that it names. A bad file is refused whole,
+//! and the old one stays.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use flashjob_plugin_host::Digest;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType};
 
@@ -13,34 +15,57 @@ use crate::plugins::Loader;
 /// A mounted ConfigMap changes by way of symbolic links: reading the content is what tells a change for certain.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Looks at the file until the process ends. `text` is what is in force.
+/// Looks at the file, and at the keys and authorities that it names, until the process ends. `text` is what is in force.
 pub async fn follow(path: PathBuf, mut text: String, mut loader: Loader, operator: &Operator, namespace: &str) {
-    let mut said = String::new();
+    let mut files = contents(loader.files()).await;
+    let (mut refused, mut told): (Option<String>, Option<String>) = (None, None);
     loop {
         tokio::time::sleep(INTERVAL).await;
-        let read = tokio::fs::read_to_string(&path).await;
-        let changed = match read {
-            Ok(now) if now == text => continue,
-            Ok(now) => {
+        let now = contents(loader.files()).await;
+        let files_changed = std::mem::replace(&mut files, now) != files;
+        let changed = match tokio::fs::read_to_string(&path).await {
+            Ok(now) if now != text => {
                 let taken = config::parse(&now).map_err(|error| error.to_string());
                 text = now;
-                taken.and_then(|config| loader.change(config).map_err(|error| error.to_string()))
+                Some(taken.and_then(|config| loader.change(config, files_changed).map_err(|error| error.to_string())))
             }
-            Err(error) => Err(format!("cannot read the configuration {}: {error}", path.display())),
+            Ok(_) if files_changed => {
+                tracing::info!("a key or an authority has changed: every plugin is verified again");
+                loader.again().err().map(|error| Err(error.to_string()))
+            }
+            Ok(_) => None,
+            Err(error) => Some(Err(format!("cannot read the configuration {}: {error}", path.display()))),
         };
         match changed {
-            Ok(()) => {
-                said.clear();
+            Some(Ok(())) => {
+                (refused, told) = (None, None);
+                files = contents(loader.files()).await;
+                operator.metrics.configuration_taken();
                 tracing::info!(path = %path.display(), "the configuration has changed and is in force");
             }
-            Err(error) if error != said => {
+            Some(Err(error)) if refused.as_ref() != Some(&error) => {
                 tracing::error!(error, "the changed configuration is not taken; the one before stays in force");
-                tell(operator, namespace, &error).await;
-                said = error;
+                operator.metrics.configuration_refused();
+                refused = Some(error);
             }
-            Err(_) => {}
+            _ => {}
+        }
+        // A standby may write nothing, and leaves it at the log; it tells once it leads.
+        if let Some(error) = refused.as_ref().filter(|error| told.as_ref() != Some(*error) && operator.leadership.is_leading()) {
+            tell(operator, namespace, error).await;
+            told = Some(error.clone());
         }
     }
+}
+
+/// What is in files, as digests: keys may be large, and nobody is to read them here.
+async fn contents(files: Vec<PathBuf>) -> Vec<(PathBuf, Option<Digest>)> {
+    let mut contents = Vec::new();
+    for file in files {
+        let digest = tokio::fs::read(&file).await.ok().map(|bytes| Digest::of(&bytes));
+        contents.push((file, digest));
+    }
+    contents
 }
 
 /// Tells of a refused file in an event about the operator's own Pod, where it runs in one.

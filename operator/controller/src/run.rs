@@ -80,6 +80,7 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
         Recorder::new(client.clone(), Reporter { controller: "flashjob-operator".to_owned(), instance: std::env::var("POD_NAME").ok() });
     let (operator, queue) = Operator::new(client.clone(), world, Plugins::default(), leadership.clone(), recorder, metrics);
     let watches = Watches::new(client, arguments.watch_namespace.clone());
+    operator.metrics.configuration_taken();
     let loader = Loader::start(&operator, &arguments, &namespace, config)?;
     let reload = reload::follow(arguments.config.clone(), text, loader, &operator, &namespace);
     let health = health::serve(arguments.health_address, operator.clone());

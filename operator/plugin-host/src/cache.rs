@@ -54,16 +54,18 @@ impl Cache {
 
     /// Compiled code for exactly this engine: the bytes that were hashed are the bytes that are given out.
     pub fn compiled(&self, digest: &Digest, engine: &str) -> Option<Vec<u8>> {
-        let path = self.compiled_path(digest, engine);
-        let expected: Digest = std::fs::read_to_string(path.with_extension("sha256")).ok()?.trim().parse().ok()?;
-        let bytes = std::fs::read(path).ok()?;
-        (Digest::of(&bytes) == expected).then_some(bytes)
+        let mut code = std::fs::read(self.compiled_path(digest, engine)).ok()?;
+        let begin = code.iter().position(|byte| *byte == b'\n')? + 1;
+        let expected: Digest = std::str::from_utf8(&code[..begin]).ok()?.trim_end().parse().ok()?;
+        code.drain(..begin);
+        (Digest::of(&code) == expected).then_some(code)
     }
 
-    pub fn put_compiled(&self, digest: &Digest, engine: &str, bytes: &[u8]) -> std::io::Result<()> {
-        let path = self.compiled_path(digest, engine);
-        put(&path, bytes)?;
-        put(&path.with_extension("sha256"), Digest::of(bytes).to_string().as_bytes())
+    /// In one file, digest first: two processes that write at once leave the code of one of them, and not the code of one beside the
+    /// digest of the other.
+    pub fn put_compiled(&self, digest: &Digest, engine: &str, code: &[u8]) -> std::io::Result<()> {
+        let begin = format!("{}\n", Digest::of(code)).into_bytes();
+        put(&self.compiled_path(digest, engine), &[begin.as_slice(), code].concat())
     }
 
     fn blob_path(&self, digest: &Digest) -> PathBuf {
@@ -104,18 +106,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_changed_on_disk_is_a_miss() {
+    fn what_is_stored_comes_back_for_the_same_engine_and_repository() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let cache = Cache::open(folder.path()).expect("opened");
+        let digest = Digest::of(b"component");
+        cache.put_blob(&digest, b"component").expect("stored");
+        cache.put_compiled(&digest, "engine", b"code\nmore").expect("stored");
+        assert_eq!(cache.blob(&digest).as_deref(), Some(&b"component"[..]));
+        assert_eq!(cache.compiled(&digest, "engine").as_deref(), Some(&b"code\nmore"[..]));
+        assert_eq!(cache.compiled(&digest, "other"), None);
+    }
+
+    #[test]
+    fn a_blob_and_compiled_code_are_a_miss_whichever_bit_of_them_was_flipped_and_wherever_they_were_cut() {
         let folder = tempfile::tempdir().expect("a folder");
         let cache = Cache::open(folder.path()).expect("opened");
         let digest = Digest::of(b"component");
         cache.put_blob(&digest, b"component").expect("stored");
         cache.put_compiled(&digest, "engine", b"code").expect("stored");
-        assert_eq!(cache.blob(&digest).as_deref(), Some(&b"component"[..]));
-        assert_eq!(cache.compiled(&digest, "engine").as_deref(), Some(&b"code"[..]));
-        assert_eq!(cache.compiled(&digest, "other"), None);
-        std::fs::write(cache.blob_path(&digest), b"changed").expect("written");
-        std::fs::write(cache.compiled_path(&digest, "engine"), b"evil").expect("written");
-        assert_eq!(cache.blob(&digest), None);
-        assert_eq!(cache.compiled(&digest, "engine"), None);
+        for path in [cache.blob_path(&digest), cache.compiled_path(&digest, "engine")] {
+            let good = std::fs::read(&path).expect("read");
+            let flipped = (0..good.len() * 8).map(|bit| {
+                let mut bad = good.clone();
+                bad[bit / 8] ^= 1 << (bit % 8);
+                bad
+            });
+            for bad in flipped.chain((0..good.len()).map(|end| good[..end].to_vec())) {
+                std::fs::write(&path, &bad).expect("written");
+                let is_blob = path == cache.blob_path(&digest);
+                assert_eq!(if is_blob { cache.blob(&digest) } else { cache.compiled(&digest, "engine") }, None, "{bad:?}");
+            }
+        }
     }
 }

@@ -1,9 +1,13 @@
 //! The parts of the operator's configuration file that concern registries, trust and limits.
 
+mod check;
+
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize};
+
+pub use check::{InvalidField, check};
 
 /// When a tag is resolved again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -35,6 +39,9 @@ pub struct RegistryConfig {
     /// Other hosts that may ask for the password to give out tokens.
     #[serde(default)]
     pub token_hosts: Vec<String>,
+    /// Registries that are asked before this one, in this order: `host`, or `host/prefix` where the repositories are below that path.
+    #[serde(default)]
+    pub mirrors: Vec<String>,
 }
 
 /// Names a Secret of type `kubernetes.io/dockerconfigjson` in the operator's namespace.
@@ -49,7 +56,7 @@ pub struct CredentialsReference {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TrustEntry {
-    /// `host/path`, `host/path/*` or `host/path/**`.
+    /// `host/path`, `host/path/*` or `host/path/**`; for an image layout the host is `oci-layout`.
     #[serde(rename = "match")]
     pub pattern: String,
     /// Run what nobody signed.
@@ -149,106 +156,6 @@ impl Default for Limits {
     }
 }
 
-/// A field that breaks its rule.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {message}")]
-pub struct InvalidField {
-    /// Path of the field.
-    pub field: String,
-    /// What is wrong and what to do.
-    pub message: String,
-}
-
-/// Checks what the types alone cannot.
-///
-/// # Errors
-/// Names the first field that breaks its rule.
-pub fn check(registries: &[RegistryConfig], trust: &[TrustEntry], limits: &Limits) -> Result<(), InvalidField> {
-    for index in 0..registries.len() {
-        check_registry(registries, index)?;
-    }
-    for index in 0..trust.len() {
-        check_trust(trust, index)?;
-    }
-    check_limits(limits)
-}
-
-fn invalid(field: String, message: &str) -> Result<(), InvalidField> {
-    Err(InvalidField { field, message: message.to_owned() })
-}
-
-fn check_registry(registries: &[RegistryConfig], index: usize) -> Result<(), InvalidField> {
-    let registry = &registries[index];
-    if registry.host.is_empty() || registry.host.contains('/') {
-        return invalid(format!("registries[{index}].host"), "expected a host as in references, without scheme and path");
-    }
-    if registries[..index].iter().any(|earlier| earlier.host.eq_ignore_ascii_case(&registry.host)) {
-        return invalid(format!("registries[{index}].host"), "this host stands twice");
-    }
-    if registry.plain_http && registry.ca_file.is_some() {
-        return invalid(format!("registries[{index}].plainHttp"), "a registry without TLS has no use for caFile; take one of them out");
-    }
-    match registry.token_hosts.iter().position(|host| host.is_empty() || host.contains('/')) {
-        Some(at) => invalid(format!("registries[{index}].tokenHosts[{at}]"), "expected a host, with its port where it is not 443"),
-        None => Ok(()),
-    }
-}
-
-fn check_trust(trust: &[TrustEntry], index: usize) -> Result<(), InvalidField> {
-    let entry = &trust[index];
-    match &entry.cosign {
-        Some(_) if entry.allow_unsigned => {
-            return invalid(format!("trust[{index}].allowUnsigned"), "cosign beside it demands a signature; take one of them out");
-        }
-        Some(cosign) => check_cosign(cosign, index)?,
-        None if !entry.allow_unsigned => {
-            return invalid(format!("trust[{index}]"), "it trusts nothing; set cosign, or allowUnsigned: true, or remove it");
-        }
-        None => {}
-    }
-    let field = || format!("trust[{index}].match");
-    let path = entry.pattern.strip_suffix("/**").or(entry.pattern.strip_suffix("/*")).unwrap_or(&entry.pattern);
-    let host = path.split('/').next().unwrap_or_default();
-    if host.is_empty() || path.contains('*') || !entry.pattern.contains('/') {
-        return invalid(field(), "expected host/path, host/path/* or host/path/**, with no other wildcard");
-    }
-    if entry.pattern.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return invalid(field(), "references have lower-case hosts and paths, so this matches none");
-    }
-    let prefix = crate::trust::literal_prefix(&entry.pattern);
-    if trust[..index].iter().any(|earlier| crate::trust::literal_prefix(&earlier.pattern) == prefix) {
-        return invalid(field(), "another entry has the same literal prefix, so neither would win");
-    }
-    Ok(())
-}
-
-fn check_cosign(cosign: &CosignTrust, index: usize) -> Result<(), InvalidField> {
-    let field = |name: &str| format!("trust[{index}].cosign.{name}");
-    if cosign.keyless.is_some() {
-        return invalid(field("keyless"), "this version verifies signatures by key alone; use publicKeyFiles");
-    }
-    if cosign.public_key_files.is_empty() {
-        return invalid(field("publicKeyFiles"), "expected at least one file with a public key");
-    }
-    if (1..cosign.public_key_files.len()).any(|at| cosign.public_key_files[..at].contains(&cosign.public_key_files[at])) {
-        return invalid(field("publicKeyFiles"), "a file stands twice");
-    }
-    if cosign.forms.is_empty() {
-        return invalid(field("forms"), "expected bundle, simple, or both");
-    }
-    Ok(())
-}
-
-fn check_limits(limits: &Limits) -> Result<(), InvalidField> {
-    if limits.memory == 0 || limits.total_memory < limits.memory {
-        return invalid("limits.totalMemory".to_owned(), "must be at least limits.memory, which must not be 0");
-    }
-    if limits.call_timeout.is_zero() || limits.compile_timeout.is_zero() {
-        return invalid("limits.callTimeout, limits.compileTimeout".to_owned(), "must not be 0");
-    }
-    Ok(())
-}
-
 /// `250ms`, `1s`, `2m`.
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
@@ -287,38 +194,4 @@ fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     };
     let number: usize = number.parse().map_err(|_| serde::de::Error::custom(format!("{text:?} is not a size")))?;
     number.checked_mul(1 << shift).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is too large")))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn trust(text: &str) -> Result<(), String> {
-        let entries: Vec<TrustEntry> = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        check(&[], &entries, &Limits::default()).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn an_entry_of_trust_says_one_thing_that_this_version_can_do() {
-        let good = r#"[{"match": "harbor.example/flashjob/**", "cosign": {"publicKeyFiles": ["/k"], "forms": ["bundle"], "require": "all"}},
-            {"match": "harbor.example/**", "allowUnsigned": true}, {"match": "harbor.example/a/b", "allowUnsigned": true}]"#;
-        assert_eq!(trust(good), Ok(()));
-        for (text, field) in [
-            (r#"[{"match": "h.x/a"}]"#, "trust[0]"),
-            (r#"[{"match": "h.x/a", "allowUnsigned": true, "cosign": {"publicKeyFiles": ["/k"]}}]"#, "trust[0].allowUnsigned"),
-            (r#"[{"match": "h.x/a", "cosign": {}}]"#, "trust[0].cosign.publicKeyFiles"),
-            (r#"[{"match": "h.x/a", "cosign": {"keyless": {"issuer": "x"}}}]"#, "trust[0].cosign.keyless"),
-            (r#"[{"match": "h.x/a", "cosign": {"publicKeyFiles": ["/k"], "forms": []}}]"#, "trust[0].cosign.forms"),
-            (r#"[{"match": "h.x/a", "cosign": {"publicKeyFiles": ["/k"], "forms": ["notation"]}}]"#, "notation"),
-            (r#"[{"match": "h.x/a", "cosign": {"key": "/k"}}]"#, "`key`"),
-            (r#"[{"match": "*.x/a", "allowUnsigned": true}]"#, "trust[0].match"),
-            (r#"[{"match": "h.x/fl*", "allowUnsigned": true}]"#, "trust[0].match"),
-            (r#"[{"match": "h.x", "allowUnsigned": true}]"#, "trust[0].match"),
-            (r#"[{"match": "H.x/a", "allowUnsigned": true}]"#, "trust[0].match"),
-            (r#"[{"match": "h.x/a/*", "allowUnsigned": true}, {"match": "h.x/a/**", "allowUnsigned": true}]"#, "trust[1].match"),
-        ] {
-            let error = trust(text).expect_err(text);
-            assert!(error.contains(field), "{error}");
-        }
-    }
 }

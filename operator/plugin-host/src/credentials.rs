@@ -22,6 +22,30 @@ impl fmt::Debug for Credentials {
     }
 }
 
+/// Credentials by registry host. A registry without any is asked anonymously.
+#[derive(Clone, Debug, Default)]
+pub struct Logins(HashMap<String, Credentials>);
+
+impl Logins {
+    /// None: every registry is asked anonymously.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Those of one host.
+    #[must_use]
+    pub fn of(&self, host: &str) -> Option<&Credentials> {
+        self.0.get(&host.to_ascii_lowercase())
+    }
+}
+
+impl FromIterator<(String, Credentials)> for Logins {
+    fn from_iter<All: IntoIterator<Item = (String, Credentials)>>(all: All) -> Self {
+        Self(all.into_iter().map(|(host, credentials)| (host.to_ascii_lowercase(), credentials)).collect())
+    }
+}
+
 /// Credentials that were configured and cannot be used. They never become an anonymous pull.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialsError {

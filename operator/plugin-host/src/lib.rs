@@ -15,14 +15,17 @@ mod credentials;
 mod device_type;
 mod digest;
 mod engine;
+#[cfg(test)]
+mod fake_registry;
 mod host;
 mod plugin;
 mod reference;
 mod registry;
+mod source;
 mod trust;
 pub mod types;
 
-pub use credentials::{Credentials, CredentialsError, parse_docker_config_json};
+pub use credentials::{Credentials, CredentialsError, Logins, parse_docker_config_json};
 pub use device_type::DeviceType;
 pub use digest::Digest;
 pub use engine::{COMPILE_PLUGIN, CallError, EngineError, compile_plugin};
@@ -30,4 +33,5 @@ pub use host::{Host, HostSettings, LoadError, PluginSource, Stage};
 pub use plugin::Plugin;
 pub use reference::Reference;
 pub use registry::RegistryError;
+pub use source::hosts;
 pub use trust::{Signature, TrustError, Unverified, Verified};

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Digest;
 
-/// `host/repository:tag`, `host/repository@sha256:…`, both together, or `file://path` with an optional `@sha256:…`.
+/// `host/repository:tag`, `host/repository@sha256:…`, both together, the same after `oci-layout:///path`, or `file://path` with an
+/// optional `@sha256:…`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Reference {
@@ -23,7 +24,16 @@ pub enum Reference {
         /// Digest of the manifest.
         digest: Option<Digest>,
     },
-    /// A component in a file: for development and where there is no registry.
+    /// In an OCI image layout: a folder, or a tar archive of one.
+    Layout {
+        /// Folder or archive.
+        path: PathBuf,
+        /// Tag: how the layout's index names the manifest.
+        tag: Option<String>,
+        /// Digest of the manifest.
+        digest: Option<Digest>,
+    },
+    /// A component in a file: for development.
     File {
         /// The file.
         path: PathBuf,
@@ -34,7 +44,7 @@ pub enum Reference {
 
 /// Not a reference.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a reference: {1}; expected host/repository:tag, host/repository@sha256:… or file:///path")]
+#[error("{0:?} is not a reference: {1}; expected host/repository:tag, host/repository@sha256:…, oci-layout:///path:tag or file:///path")]
 pub struct InvalidReference(String, &'static str);
 
 impl FromStr for Reference {
@@ -52,38 +62,89 @@ impl FromStr for Reference {
         if let Some(path) = name.strip_prefix("file://") {
             return if path.is_empty() { invalid("it names no file") } else { Ok(Self::File { path: path.into(), digest }) };
         }
-        let name = name.strip_prefix("oci://").unwrap_or(name);
-        let Some((host, rest)) = name.split_once('/') else { return invalid("it names no host") };
-        if !host.contains(['.', ':']) && host != "localhost" {
-            return invalid("its host has neither a dot nor a port");
-        }
-        let (repository, tag) = match rest.rsplit_once(':') {
-            Some((repository, tag)) => (repository, Some(tag.to_owned())),
-            None => (rest, None),
+        let layout = name.strip_prefix("oci-layout://");
+        let name = layout.or(name.strip_prefix("oci://")).unwrap_or(name);
+        // A colon before the last slash is part of a host or a folder.
+        let (name, tag) = match name.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, Some(tag.to_owned())),
+            _ => (name, None),
         };
-        if !is_host(host) {
-            return invalid("its host has letters that no host has");
-        }
-        if !is_repository(repository) {
-            return invalid("its repository is not made of lower-case letters, digits and single separators");
-        }
         if tag.as_deref().is_some_and(|tag| !is_tag(tag)) {
             return invalid("its tag is not 1 to 128 letters, digits, dots, dashes and underscores");
         }
         if tag.is_none() && digest.is_none() {
             return invalid("it has neither a tag nor a digest");
         }
+        if layout.is_some() {
+            let plain = |path: &str| path.split('/').all(|segment| !matches!(segment, "" | "." | ".."));
+            return match name.strip_prefix('/') {
+                Some(path) if plain(path) => Ok(Self::Layout { path: name.into(), tag, digest }),
+                _ => invalid("its path does not begin with a slash, or has empty segments, . or .."),
+            };
+        }
+        let Some((host, repository)) = name.split_once('/') else { return invalid("it names no host") };
+        if !host.contains(['.', ':']) && host != "localhost" {
+            return invalid("its host has neither a dot nor a port");
+        }
+        if !is_host(host) {
+            return invalid("its host has letters that no host has");
+        }
+        if !is_repository(repository) {
+            return invalid("its repository is not made of lower-case letters, digits and single separators");
+        }
         Ok(Self::Registry { host: host.to_ascii_lowercase(), repository: repository.to_owned(), tag, digest })
     }
 }
 
-fn is_host(host: &str) -> bool {
+impl Reference {
+    /// Its digest, where it has one.
+    #[must_use]
+    pub fn digest(&self) -> Option<&Digest> {
+        match self {
+            Self::Registry { digest, .. } | Self::Layout { digest, .. } | Self::File { digest, .. } => digest.as_ref(),
+        }
+    }
+
+    /// Its tag, where it has one.
+    #[must_use]
+    pub fn tag(&self) -> Option<&str> {
+        match self {
+            Self::Registry { tag, .. } | Self::Layout { tag, .. } => tag.as_deref(),
+            Self::File { .. } => None,
+        }
+    }
+
+    /// The same, at exactly this digest.
+    #[must_use]
+    pub fn pinned(&self, to: &Digest) -> Self {
+        let mut reference = self.clone();
+        match &mut reference {
+            Self::Registry { digest, .. } | Self::Layout { digest, .. } | Self::File { digest, .. } => *digest = Some(to.clone()),
+        }
+        reference
+    }
+
+    /// What entries of trust are compared with: `host/repository`, or `oci-layout/path`. A file has none.
+    #[must_use]
+    pub fn name(&self) -> Option<String> {
+        match self {
+            Self::Registry { host, repository, .. } => Some(format!("{host}/{repository}")),
+            Self::Layout { path, .. } => Some(format!("{LAYOUT}{}", path.display())),
+            Self::File { .. } => None,
+        }
+    }
+}
+
+/// Stands where a registry's host does in the name of what comes from an image layout. No host is called so: it has no dot.
+pub(crate) const LAYOUT: &str = "oci-layout";
+
+pub(crate) fn is_host(host: &str) -> bool {
     let good = |byte: u8| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte);
     host.bytes().all(good) && !host.starts_with(['.', '-', ':'])
 }
 
 /// OCI distribution specification 1.1, "Pulling manifests": the form of `<name>`.
-fn is_repository(repository: &str) -> bool {
+pub(crate) fn is_repository(repository: &str) -> bool {
     let segment = |segment: &str| {
         let ends = |letter: Option<char>| letter.is_some_and(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit());
         let inner = segment.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte));
@@ -113,20 +174,15 @@ impl From<Reference> for String {
 
 impl fmt::Display for Reference {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digest = match self {
-            Self::Registry { host, repository, tag, digest } => {
-                write!(formatter, "{host}/{repository}")?;
-                if let Some(tag) = tag {
-                    write!(formatter, ":{tag}")?;
-                }
-                digest
-            }
-            Self::File { path, digest } => {
-                write!(formatter, "file://{}", path.display())?;
-                digest
-            }
-        };
-        digest.as_ref().map_or(Ok(()), |digest| write!(formatter, "@{digest}"))
+        match self {
+            Self::Registry { host, repository, .. } => write!(formatter, "{host}/{repository}")?,
+            Self::Layout { path, .. } => write!(formatter, "{LAYOUT}://{}", path.display())?,
+            Self::File { path, .. } => write!(formatter, "file://{}", path.display())?,
+        }
+        if let Some(tag) = self.tag() {
+            write!(formatter, ":{tag}")?;
+        }
+        self.digest().map_or(Ok(()), |digest| write!(formatter, "@{digest}"))
     }
 }
 
@@ -137,13 +193,24 @@ mod tests {
     #[test]
     fn every_documented_form_is_read_and_written_back() {
         let digest = format!("sha256:{}", "a".repeat(64));
-        for text in ["harbor.nbfc.io/flashjob/esp32:0.1.0", "localhost:5000/a/b:latest", "file:///plugins/esp32.wasm"] {
+        for text in [
+            "harbor.nbfc.io/flashjob/esp32:0.1.0",
+            "localhost:5000/a/b:latest",
+            "file:///plugins/esp32.wasm",
+            "oci-layout:///plugins/Esp32.tar:0.1.0",
+        ] {
             for text in [text.to_owned(), format!("{text}@{digest}")] {
                 assert_eq!(text.parse::<Reference>().map(|reference| reference.to_string()), Ok(text));
             }
         }
         let read = format!("oci://harbor.nbfc.io/a@{digest}").parse::<Reference>();
         assert_eq!(read.map(|reference| reference.to_string()), Ok(format!("harbor.nbfc.io/a@{digest}")));
+    }
+
+    #[test]
+    fn a_layout_is_named_by_its_path_as_written() {
+        let read = "oci-layout:///plugins:old/Esp32.tar:0.1.0".parse::<Reference>().expect("a reference");
+        assert_eq!((read.tag(), read.name().as_deref()), (Some("0.1.0"), Some("oci-layout/plugins:old/Esp32.tar")));
     }
 
     #[test]
@@ -158,6 +225,12 @@ mod tests {
             "file://",
             "user@harbor.nbfc.io/a:1",
             "harbor.nbfc.io/a:-x",
+            "localhost:5000/a",
+            "oci-layout:///plugins/esp32",
+            "oci-layout://plugins/esp32:1",
+            "oci-layout:///plugins/../esp32:1",
+            "oci-layout:///plugins//esp32:1",
+            "oci-layout:///:1",
             "",
         ] {
             assert!(text.parse::<Reference>().is_err(), "{text}");

@@ -5,7 +5,7 @@
 
 mod challenge;
 mod error;
-mod signatures;
+mod referrers;
 #[cfg(test)]
 mod tests;
 
@@ -17,15 +17,16 @@ use reqwest::{Certificate, Client, Method, Response, StatusCode, Url, redirect};
 use serde::Deserialize;
 
 use crate::config::RegistryConfig;
-use crate::{Credentials, Digest};
+use crate::{Credentials, Digest, Logins};
 use challenge::Challenge;
 pub use error::RegistryError;
+pub(crate) use referrers::{Index, Referrer};
 
 /// Media types of a layer that holds a component: the standard one and its older form.
 const COMPONENT_TYPES: [&str; 2] = ["application/wasm", "application/vnd.module.wasm.content.layer.v1+wasm"];
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json";
 /// No manifest of a single component comes near this.
-const MANIFEST_BYTES: usize = 4 << 20;
+pub(crate) const MANIFEST_BYTES: usize = 4 << 20;
 const TOKEN_BYTES: usize = 64 << 10;
 /// Redirects that a blob may take, as to the storage behind a registry.
 const REDIRECTS: usize = 5;
@@ -35,17 +36,10 @@ pub(crate) struct Repository<'a> {
     client: Client,
     config: Option<&'a RegistryConfig>,
     registries: &'a [RegistryConfig],
-    host: &'a str,
-    name: &'a str,
+    host: String,
+    name: String,
     credentials: Option<&'a Credentials>,
     authorization: Option<String>,
-}
-
-/// A manifest, and the layer in it that is the component.
-pub(crate) struct Manifest {
-    pub digest: Digest,
-    pub layer: Layer,
-    pub bytes: Vec<u8>,
 }
 
 /// What a manifest says of a blob.
@@ -56,31 +50,15 @@ pub(crate) struct Layer {
 }
 
 impl<'a> Repository<'a> {
-    pub fn new(
-        host: &'a str,
-        name: &'a str,
-        registries: &'a [RegistryConfig],
-        credentials: Option<&'a Credentials>,
-    ) -> Result<Self, RegistryError> {
+    pub fn new(host: &str, name: &str, registries: &'a [RegistryConfig], logins: &'a Logins) -> Result<Self, RegistryError> {
         let config = registries.iter().find(|registry| registry.host.eq_ignore_ascii_case(host));
         let client = client(config).map_err(|message| RegistryError::Configure { host: host.to_owned(), message })?;
+        let (host, name, credentials) = (host.to_owned(), name.to_owned(), logins.of(host));
         Ok(Self { client, config, registries, host, name, credentials, authorization: None })
     }
 
-    /// Fetches a manifest by tag or digest, and finds the component's layer in it.
-    pub async fn manifest(
-        &mut self,
-        reference: &str,
-        expected: Option<&Digest>,
-        component_limit: usize,
-    ) -> Result<Manifest, RegistryError> {
-        let (digest, bytes) = self.manifest_bytes(reference, expected, MANIFEST_BYTES).await?;
-        let layer = component_layer(&bytes, &self.what(reference), component_limit)?;
-        Ok(Manifest { digest, layer, bytes })
-    }
-
-    /// Fetches a manifest or index, and checks that it is the one.
-    async fn manifest_bytes(
+    /// Fetches a manifest or index by tag or digest, and checks that it is the one.
+    pub async fn manifest_bytes(
         &mut self,
         reference: &str,
         expected: Option<&Digest>,
@@ -96,8 +74,17 @@ impl<'a> Repository<'a> {
         Ok((digest, bytes))
     }
 
+    /// Whether another place may be asked instead: this one has it not, does not answer, or wants a password that nobody configured.
+    pub fn may_be_passed_over(&self, error: &RegistryError) -> bool {
+        match error {
+            RegistryError::NotFound { .. } => true,
+            RegistryError::Access { .. } => self.credentials.is_none(),
+            error => error.is_transient(),
+        }
+    }
+
     /// How a tag or digest is called in messages.
-    fn what(&self, reference: &str) -> String {
+    pub fn what(&self, reference: &str) -> String {
         let separator = if reference.contains(':') { '@' } else { ':' };
         format!("{}/{}{separator}{reference}", self.host, self.name)
     }
@@ -122,9 +109,9 @@ impl<'a> Repository<'a> {
     }
 
     fn url(&self, path: &str) -> Result<Url, RegistryError> {
-        let scheme = if self.plain(self.host) { "http" } else { "https" };
+        let scheme = if self.plain(&self.host) { "http" } else { "https" };
         let url = format!("{scheme}://{}/v2/{}/{path}", self.host, self.name);
-        Url::parse(&url).map_err(|error| RegistryError::Configure { host: self.host.to_owned(), message: error.to_string() })
+        Url::parse(&url).map_err(|error| RegistryError::Configure { host: self.host.clone(), message: error.to_string() })
     }
 
     /// Whether the configuration says that this very host is spoken to without TLS.
@@ -160,29 +147,33 @@ impl<'a> Repository<'a> {
         }
         if response.status().is_redirection() {
             let location = location(&response).unwrap_or_default();
-            return Err(RegistryError::Redirect { host: self.host.to_owned(), what: what.to_owned(), location });
+            return Err(RegistryError::Redirect { host: self.host.clone(), what: what.to_owned(), location });
         }
         self.check(&response, what)?;
         Ok(response)
     }
 
     fn check(&self, response: &Response, what: &str) -> Result<(), RegistryError> {
-        let (host, what) = (self.host.to_owned(), what.to_owned());
+        let (host, what) = (self.host.clone(), what.to_owned());
         match response.status() {
             status if status.is_success() => Ok(()),
             status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => Err(self.access(&what, status)),
-            StatusCode::NOT_FOUND => Err(RegistryError::NotFound { host, what }),
+            StatusCode::NOT_FOUND => Err(self.has_no(&what)),
             status => Err(RegistryError::Status { host, what, status }),
         }
     }
 
+    pub fn has_no(&self, what: &str) -> RegistryError {
+        RegistryError::NotFound { host: self.host.clone(), what: what.to_owned() }
+    }
+
     fn access(&self, what: &str, status: StatusCode) -> RegistryError {
-        RegistryError::Access { host: self.host.to_owned(), what: what.to_owned(), status }
+        RegistryError::Access { host: self.host.clone(), what: what.to_owned(), status }
     }
 
     fn redirect(&self, response: &Response, what: &str) -> Result<Url, RegistryError> {
         let location = location(response).unwrap_or_default();
-        let refused = || RegistryError::Redirect { host: self.host.to_owned(), what: what.to_owned(), location: location.clone() };
+        let refused = || RegistryError::Redirect { host: self.host.clone(), what: what.to_owned(), location: location.clone() };
         let target = response.url().join(&location).map_err(|_| refused())?;
         let host = authority(&target);
         if target.scheme() == "https" || target.scheme() == "http" && self.plain(&host) { Ok(target) } else { Err(refused()) }
@@ -190,7 +181,7 @@ impl<'a> Repository<'a> {
 
     /// Exchanges the credentials, if there are any, for a token (distribution's token authentication specification).
     async fn token(&self, realm: &str, service: Option<String>, scope: Option<String>, what: &str) -> Result<String, RegistryError> {
-        let foreign = || RegistryError::ForeignRealm { host: self.host.to_owned(), realm: realm.to_owned() };
+        let foreign = || RegistryError::ForeignRealm { host: self.host.clone(), realm: realm.to_owned() };
         let mut url = Url::parse(realm).map_err(|_| foreign())?;
         let host = authority(&url);
         // The same host on another port is another service: it is named under tokenHosts, or gets nothing.
@@ -200,7 +191,7 @@ impl<'a> Repository<'a> {
             return Err(foreign());
         }
         if url.scheme() != "https" && !(url.scheme() == "http" && self.plain(&host)) {
-            return Err(RegistryError::InsecureRealm { host: self.host.to_owned(), realm: realm.to_owned() });
+            return Err(RegistryError::InsecureRealm { host: self.host.clone(), realm: realm.to_owned() });
         }
         let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.name));
         url.query_pairs_mut().extend_pairs(service.map(|service| ("service", service))).append_pair("scope", &scope);
@@ -236,7 +227,7 @@ impl<'a> Repository<'a> {
             message = format!("{message}: {cause}");
             source = cause.source();
         }
-        RegistryError::Reach { host: self.host.to_owned(), message }
+        RegistryError::Reach { host: self.host.clone(), message }
     }
 
     /// Reads no more than the limit, whatever the length that was announced.
@@ -299,7 +290,7 @@ pub(crate) fn component_layer(manifest: &[u8], what: &str, limit: usize) -> Resu
 }
 
 /// Size and digest of a layer, which is fetched only if it is small enough.
-fn layer_of(layer: &OciDescriptor, what: &str, limit: usize) -> Result<Layer, RegistryError> {
+pub(crate) fn layer_of(layer: &OciDescriptor, what: &str, limit: usize) -> Result<Layer, RegistryError> {
     let form = |message: String| RegistryError::Form { what: what.to_owned(), message };
     let size = usize::try_from(layer.size).map_err(|_| form(format!("its layer has size {}", layer.size)))?;
     if size > limit {

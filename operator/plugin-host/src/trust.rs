@@ -4,7 +4,7 @@
 mod key;
 mod signature;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -221,8 +221,7 @@ fn signers(finding: &Finding) -> &[usize] {
 
 /// The entry with the longest literal prefix among those that match.
 fn entry<'a>(reference: &Reference, trust: &'a [TrustEntry]) -> Option<&'a TrustEntry> {
-    let Reference::Registry { host, repository, .. } = reference else { return None };
-    let name = format!("{host}/{repository}");
+    let name = reference.name()?;
     let matching = trust.iter().filter(|entry| matches(&entry.pattern, &name));
     matching.max_by_key(|entry| literal_prefix(&entry.pattern).len())
 }

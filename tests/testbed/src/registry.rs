@@ -23,7 +23,7 @@ pub struct Registry {
     /// `host:port`.
     pub host: String,
     certificate: Vec<u8>,
-    _process: Process,
+    process: Process,
 }
 
 impl Registry {
@@ -59,7 +59,15 @@ impl Registry {
             }
         });
         ready.await.context("registry")?;
-        Ok(Self { host, certificate, _process: process })
+        Ok(Self { host, certificate, process })
+    }
+
+    /// Ends it, as an outage would.
+    ///
+    /// # Errors
+    /// It could not be killed.
+    pub async fn stop(&mut self) -> anyhow::Result<()> {
+        self.process.kill().await
     }
 
     /// A client that trusts it.

@@ -151,30 +151,54 @@ impl Testbed {
     /// # Errors
     /// It does not become ready.
     pub async fn start_operator(&mut self) -> anyhow::Result<usize> {
-        let config = self.write_config()?;
         let index = self.replicas.iter().position(Option::is_none).unwrap_or(self.replicas.len());
+        self.launch(index, &if index == 0 { "cache".to_owned() } else { format!("cache-{index}") })?;
+        self.is_ready(index).await?;
+        Ok(index)
+    }
+
+    /// Starts several operators at once, each with the cache of that name, and waits until all are ready.
+    ///
+    /// # Errors
+    /// One does not become ready.
+    pub async fn start_operators(&mut self, caches: &[&str]) -> anyhow::Result<()> {
+        for (index, cache) in caches.iter().enumerate() {
+            self.launch(index, cache)?;
+        }
+        for index in 0..caches.len() {
+            self.is_ready(index).await?;
+        }
+        Ok(())
+    }
+
+    fn launch(&mut self, index: usize, cache: &str) -> anyhow::Result<()> {
+        let config = self.write_config()?;
         let health = format!("127.0.0.1:{}", free_port()?);
-        let cache = self.folder.path().join(if index == 0 { "cache".to_owned() } else { format!("cache-{index}") });
         let mut command = Command::new(sibling("flashjob-operator")?);
-        command.arg("--config").arg(&config).arg("--cache").arg(cache).arg("--exit-with-stdin");
+        command.arg("--config").arg(&config).arg("--cache").arg(self.folder.path().join(cache)).arg("--exit-with-stdin");
         command.args(["--health-address", &health, "--lease-duration-seconds", LEASE_SECONDS]);
         if self.one_namespace {
             command.args(["--watch-namespace", "default"]);
         }
         command.env("KUBECONFIG", &self.control_plane.operator_kubeconfig).env("POD_NAME", format!("operator-{index}"));
         let name = if index == 0 { "operator".to_owned() } else { format!("operator-{index}") };
-        let mut process = Process::start(&name, command, self.folder.path())?;
+        let process = Process::start(&name, command, self.folder.path())?;
+        self.replicas.resize_with(self.replicas.len().max(index + 1), || None);
+        self.replicas[index] = Some(Replica { process, health });
+        Ok(())
+    }
+
+    async fn is_ready(&mut self, index: usize) -> anyhow::Result<()> {
+        let replica = self.replicas.get_mut(index).and_then(Option::as_mut).context("no such operator")?;
         eventually("the operator is ready", Duration::from_secs(60), || {
-            let (ended, role) = (process.check(), role(&health));
+            let (ended, role) = (replica.process.check(), role(&replica.health));
             async move {
                 ended?;
                 Ok(role.await)
             }
         })
-        .await?;
-        self.replicas.resize_with(self.replicas.len().max(index + 1), || None);
-        self.replicas[index] = Some(Replica { process, health });
-        Ok(index)
+        .await
+        .map(|_| ())
     }
 
     /// Kills every operator with SIGKILL.

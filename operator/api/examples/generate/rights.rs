@@ -10,6 +10,8 @@ enum Scope {
     Cluster,
     /// In the operator's own namespace.
     Own,
+    /// In the namespace `default`: where events about objects without namespace are.
+    Default,
 }
 
 /// Verbs on resources of one API group.
@@ -39,10 +41,18 @@ const RIGHTS: &[Right] = &[
         group: FLASHJOB,
         resources: "deviceplugins",
         name: None,
-        verbs: "list, create, patch, delete",
-        why: "shows which plugins are loaded",
+        verbs: "list, watch, create, patch, delete",
+        why: "shows which plugins are loaded; standbys and restarts take the same",
     },
     Right { scope: Scope::Cluster, group: FLASHJOB, resources: "deviceplugins/status", name: None, verbs: "patch", why: "the same" },
+    Right {
+        scope: Scope::Default,
+        group: "events.k8s.io",
+        resources: "events",
+        name: None,
+        verbs: "create, patch",
+        why: "plugins that become ready or fail: events about objects without namespace are in this one",
+    },
     Right {
         scope: Scope::Own,
         group: "events.k8s.io",
@@ -96,6 +106,8 @@ pub fn namespaced() -> String {
         binding("Role", "flashjob-operator", Some("fleet")),
         role("ClusterRole", "flashjob-operator-deviceplugins", None, &[Scope::Cluster]),
         binding("ClusterRole", "flashjob-operator-deviceplugins", None),
+        role("Role", "flashjob-operator-deviceplugins", Some("default"), &[Scope::Default]),
+        binding("Role", "flashjob-operator-deviceplugins", Some("default")),
         role("Role", OWN, Some("flashjob-system"), &[Scope::Own]),
         binding("Role", OWN, Some("flashjob-system")),
     ]

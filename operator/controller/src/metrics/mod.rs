@@ -5,7 +5,8 @@ mod fleet;
 mod process;
 mod requests;
 
-use std::time::Duration;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use flashjob_api::reason::{self, Effect};
 use flashjob_plugin_host::{CallError, LoadError, Stage};
@@ -112,6 +113,8 @@ pub struct Metrics {
     plugin_calls: Family<PluginCall, Counter>,
     plugin_call_duration: Timed<OfPlugin>,
     plugin_limits: Family<PluginLimit, Counter>,
+    configuration_refused: Gauge,
+    configuration_loaded: Gauge<f64, AtomicU64>,
     leader: Gauge,
 }
 
@@ -139,6 +142,8 @@ impl Default for Metrics {
             plugin_calls: Family::default(),
             plugin_call_duration: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 14))),
             plugin_limits: Family::default(),
+            configuration_refused: Gauge::default(),
+            configuration_loaded: Gauge::default(),
             leader: Gauge::default(),
         };
         metrics.register_process();
@@ -154,6 +159,16 @@ impl Metrics {
         self.registry.register_collector(Box::new(process::Process::new()));
         let registry = self.registry.sub_registry_with_prefix("flashjob");
         registry.register("build", "The operator's version", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register(
+            "configuration_refused",
+            "1 while the configuration file is refused and the one before is in force, else 0",
+            self.configuration_refused.clone(),
+        );
+        registry.register(
+            "configuration_loaded_timestamp_seconds",
+            "When a configuration was taken last, in seconds since 1970",
+            self.configuration_loaded.clone(),
+        );
         registry.register("leader", "1 on the replica that acts, 0 on a standby", self.leader.clone());
         registry.register("api_requests", "Requests to the API server, by verb and HTTP code", self.requests.count.clone());
         registry.register(
@@ -259,6 +274,18 @@ impl Metrics {
     /// Whether this replica acts.
     pub fn set_leader(&self, leads: bool) {
         self.leader.set(i64::from(leads));
+    }
+
+    /// A configuration is in force from now on.
+    pub fn configuration_taken(&self) {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        self.configuration_loaded.set(since.as_secs_f64());
+        self.configuration_refused.set(0);
+    }
+
+    /// A changed configuration is not taken.
+    pub fn configuration_refused(&self) {
+        self.configuration_refused.set(1);
     }
 
     /// A plugin was loaded, or why it was not.

@@ -141,3 +141,19 @@ fn family(name: &str) -> String {
     let name = name.strip_suffix("_total").unwrap_or(name);
     name.strip_suffix("_info").unwrap_or(name).to_owned()
 }
+
+#[test]
+fn a_refused_configuration_shows_until_one_is_taken() {
+    let metrics = Metrics::default();
+    metrics.configuration_taken();
+    metrics.configuration_refused();
+    let taken =
+        |text: &str| text.lines().find(|line| line.starts_with("flashjob_configuration_loaded_timestamp_seconds ")).map(str::to_owned);
+    let refused = scrape(&metrics);
+    has(&refused, "flashjob_configuration_refused 1");
+    assert!(taken(&refused).is_some_and(|line| !line.ends_with(" 0.0")), "{refused}");
+    metrics.configuration_taken();
+    let text = scrape(&metrics);
+    has(&text, "flashjob_configuration_refused 0");
+    assert_ne!(taken(&text), taken(&refused));
+}

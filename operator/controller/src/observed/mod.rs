@@ -142,13 +142,22 @@ pub struct Built {
     pub pod: Result<FlashPod, CallError>,
 }
 
+/// What came of asking how an attempt ended.
+#[derive(Clone, Debug)]
+pub enum Judged {
+    /// The plugin was asked.
+    Asked(Result<Verdict, CallError>),
+    /// The digest that the attempt began with cannot be had any more, or may no longer be run: why.
+    Gone(String),
+}
+
 /// Remembered answers. A plugin is asked once for an attempt and once for an ended Pod.
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
     /// By the device's uid: what was said of its current attempt.
     pub built: HashMap<String, Arc<Built>>,
     /// By Pod uid.
-    pub judged: HashMap<String, Arc<Result<Verdict, CallError>>>,
+    pub judged: HashMap<String, Arc<Judged>>,
     /// Plugins that broke several times in a row, by name: until when they are not asked.
     pub out_of_service: HashMap<String, Timestamp>,
 }

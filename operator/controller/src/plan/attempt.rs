@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::Step;
 use super::draft::Draft;
-use crate::observed::{Ended, Gone, PluginView, Pod, Question, Waiting, after};
+use crate::observed::{Ended, Gone, Judged, PluginView, Pod, Question, Waiting, after};
 
 /// Longest termination message that is handed on, in bytes.
 const MESSAGE_BYTES: usize = 4096;
@@ -201,10 +201,11 @@ impl Draft<'_> {
         if let Some(answer) = self.observed.answers.judged.get(&pod.uid) {
             let answer = answer.clone();
             return match answer.as_ref() {
-                Ok(Verdict::Flashed(proof)) => self.flashed(uid, *proof),
-                Ok(Verdict::Retry(text)) => self.give_up_attempt(uid, reason_of(ended), &sentence(text, ended)),
-                Ok(Verdict::GiveUp(text)) => self.fail(uid, reason::GAVE_UP, &sentence(text, ended)),
-                Err(error) => self.judge_without_plugin(uid, ended, &format!("the plugin failed to judge the Pod: {error}")),
+                Judged::Asked(Ok(Verdict::Flashed(proof))) => self.flashed(uid, *proof),
+                Judged::Asked(Ok(Verdict::Retry(text))) => self.give_up_attempt(uid, reason_of(ended), &sentence(text, ended)),
+                Judged::Asked(Ok(Verdict::GiveUp(text))) => self.fail(uid, reason::GAVE_UP, &sentence(text, ended)),
+                Judged::Gone(_) => self.judge_without_plugin(uid, ended, ""),
+                Judged::Asked(Err(error)) => self.judge_without_plugin(uid, ended, &format!("the plugin failed to judge the Pod: {error}")),
             };
         }
         let plugins = self.observed.plugins.clone();
@@ -213,11 +214,9 @@ impl Draft<'_> {
         let Some((view, digest)) = found else {
             return self.judge_without_plugin(uid, ended, "");
         };
-        if !view.digests.contains(digest) {
-            // After a restart the plugin is loaded in a moment.
-            let since = ended.at.unwrap_or_else(|| self.now());
-            let comes = view.ready.is_err() && !self.over(since, self.observed.periods.unknown_device_seconds);
-            return if comes { self.note_plugin_awaited(uid, view) } else { self.judge_without_plugin(uid, ended, "") };
+        // After a restart it is loaded when it is asked, in a moment or once its registry answers.
+        if !view.digests.contains(digest) && view.ready.is_err() {
+            self.note_plugin_awaited(uid, view);
         }
         let (name, digest) = (view.name.clone(), digest.clone());
         let attempt = pod.attempt.unwrap_or(1);

@@ -1,124 +1,104 @@
-//! Keeps one plugin loaded: loads it, tries again what may work later, and looks for new versions where that is wanted. Talks to
-//! registries and to the API server.
+//! Keeps one plugin loaded: loads it, tries again what may work later, and looks for new versions where that is wanted. The leader
+//! decides which digest serves and writes it down; standbys follow, and a restart begins with it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use flashjob_plugin_host::config::{PullPolicy, RegistryConfig};
-use flashjob_plugin_host::{Credentials, Host, LoadError, Plugin, PluginSource, Reference, Stage, parse_docker_config_json};
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client};
-use serde_json::Value;
+use flashjob_plugin_host::config::PullPolicy;
+use flashjob_plugin_host::{Plugin, Stage};
+use semver::Version;
+use tokio::time::Instant;
 
-use super::{publish, show};
-use crate::config::PluginConfig;
+use super::load::{Failure, Loads};
+use super::loader::publish;
+use super::recorded::{Record, Records};
+use super::show::{self, Seen, Serving};
 use crate::operator::Operator;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Why a plugin, or its new version, does not serve.
-#[derive(Clone, Debug)]
-pub(super) struct Failure {
-    /// How far it came.
-    pub stage: Stage,
-    /// In one word.
-    pub reason: &'static str,
-    /// For people.
-    pub message: String,
-    /// Whether that is a registry that does not answer now.
-    transient: bool,
-}
-
-impl Failure {
-    fn new(stage: Stage, reason: &'static str, message: String) -> Self {
-        Self { stage, reason, message, transient: false }
-    }
-}
-
-impl From<LoadError> for Failure {
-    fn from(error: LoadError) -> Self {
-        Self { stage: error.stage(), reason: error.reason(), message: error.to_string(), transient: error.is_transient() }
-    }
-}
-
 /// One plugin and what it takes to load it.
 pub(super) struct Keeper {
     operator: Arc<Operator>,
-    host: Host,
-    namespace: String,
-    plugin: PluginConfig,
-    /// Secret and registry.
-    secret: Option<(String, String)>,
+    loads: Loads,
+    records: Records,
     /// Whether what serves was verified under this configuration.
     verified: bool,
+    /// What was written last.
+    shown: Option<Seen>,
 }
 
 impl Keeper {
-    pub fn new(operator: &Arc<Operator>, host: &Host, namespace: &str, plugin: &PluginConfig, registries: &[RegistryConfig]) -> Self {
-        let secret = match &plugin.image {
-            Reference::Registry { host, .. } => {
-                let registry = registries.iter().find(|registry| registry.host.eq_ignore_ascii_case(host));
-                let credentials = registry.and_then(|registry| registry.credentials.as_ref());
-                credentials.map(|credentials| (credentials.secret_name.clone(), host.clone()))
-            }
-            Reference::File { .. } => None,
-        };
-        Self {
-            operator: operator.clone(),
-            host: host.clone(),
-            namespace: namespace.to_owned(),
-            plugin: plugin.clone(),
-            secret,
-            verified: false,
-        }
+    pub fn new(operator: &Arc<Operator>, loads: Loads, records: Records) -> Self {
+        Self { operator: operator.clone(), loads, records, verified: false, shown: None }
     }
 
     pub async fn run(mut self) {
         let mut pause = FIRST_PAUSE;
         loop {
-            let failure = self.load().await.err();
+            let record = self.records.of(&self.loads.plugin.name).await;
+            let failure = self.load(&record).await.err();
             if let Some(Failure { message, .. }) = &failure {
-                tracing::warn!(plugin = self.plugin.name, error = message, "the plugin cannot be loaded");
+                tracing::warn!(plugin = self.name(), error = message, "the plugin cannot be loaded");
             }
             publish(&self.operator);
+            let plugin = &self.loads.plugin;
             let again = match &failure {
                 Some(_) => Some(pause),
-                None if self.plugin.pull_policy == PullPolicy::Always => {
-                    Some(Duration::from_secs(self.plugin.pull_interval_seconds.into()))
-                }
+                None if plugin.pull_policy == PullPolicy::Always => Some(Duration::from_secs(plugin.pull_interval_seconds.into())),
                 None => None,
             };
             pause = if failure.is_some() { (pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
-            if !self.operator.leadership.is_leading() {
-                // A standby has its plugins at hand, and leaves it to the leader to write.
-                let leads = tokio::time::timeout(again.unwrap_or(Duration::MAX), self.operator.leadership.leads());
-                if leads.await.is_err() {
-                    continue;
-                }
-            }
-            if let Err(error) = self.show(failure.as_ref()).await {
-                tracing::warn!(plugin = self.plugin.name, %error, "the DevicePlugin object cannot be written");
-                tokio::time::sleep(FIRST_PAUSE).await;
-                continue;
-            }
-            match again {
-                Some(pause) => tokio::time::sleep(pause).await,
-                None => return,
+            self.wait(again, failure.as_ref(), &record).await;
+        }
+    }
+
+    fn name(&self) -> &str {
+        &self.loads.plugin.name
+    }
+
+    /// Shows how the plugin does, whenever that changes, until it is time to load it again: after a while, when this process comes to
+    /// lead, or when a standby sees that the leader decided.
+    async fn wait(&mut self, again: Option<Duration>, failure: Option<&Failure>, record: &Record) {
+        let until = again.map(|pause| Instant::now() + pause);
+        let mut changes = self.operator.plugins.changes();
+        let (name, leadership) = (self.name().to_owned(), self.operator.leadership.clone());
+        loop {
+            let leads = leadership.is_leading();
+            let unwritten = leads && !self.show(failure).await;
+            tokio::select! {
+                () = at(until) => return,
+                () = leadership.leads(), if !leads => return,
+                () = self.records.differs(&name, record), if !leads => return,
+                _ = changes.changed() => {}
+                () = tokio::time::sleep(FIRST_PAUSE), if unwritten => {}
             }
         }
     }
 
-    async fn show(&self, failure: Option<&Failure>) -> kube::Result<()> {
-        let serving = self.operator.plugins.serving(&self.plugin.name);
-        show::show(&self.operator.client, &self.plugin, serving.as_ref(), failure).await
+    /// Writes the DevicePlugin where something is new. False: it could not be written.
+    async fn show(&mut self, failure: Option<&Failure>) -> bool {
+        let plugins = &self.operator.plugins;
+        let serving = plugins.serving(self.name()).as_ref().map(Serving::of);
+        let seen = Seen { serving, standing: plugins.standing(self.name()), failure: failure.cloned() };
+        if self.shown.as_ref() == Some(&seen) {
+            return true;
+        }
+        match show::show(&self.operator, &self.loads.plugin, &seen).await {
+            Ok(()) => self.shown = Some(seen),
+            Err(error) => {
+                tracing::warn!(plugin = self.name(), %error, "the DevicePlugin object cannot be written");
+                return false;
+            }
+        }
+        true
     }
 
-    /// Loads what the reference names now, and has it serve. What served before goes on where that fails, if it still may.
-    async fn load(&mut self) -> Result<(), Failure> {
-        let serving = self.operator.plugins.serving(&self.plugin.name);
-        let loaded = self.load_checked(&self.plugin.image, self.plugin.pull_policy, serving.as_ref()).await;
-        match loaded {
+    /// Loads what should serve now, and has it serve. What served before goes on where that fails, if it still may.
+    async fn load(&mut self, record: &Record) -> Result<(), Failure> {
+        let serving = self.operator.plugins.serving(self.name());
+        match self.load_checked(record, serving.as_ref()).await {
             Ok(plugin) => {
                 let same = serving.is_some_and(|serving| serving.digest() == plugin.digest());
                 if !(same && self.verified) {
@@ -128,25 +108,50 @@ impl Keeper {
                 Ok(())
             }
             Err(failure) => {
-                self.fall_back(serving.as_ref(), &failure).await;
+                self.fall_back(record, serving.as_ref(), &failure).await;
                 Err(failure)
             }
         }
     }
 
     fn serve(&self, plugin: &Plugin) {
-        let (name, digest, version) = (&self.plugin.name, plugin.digest(), &plugin.info().version);
+        let (name, digest, version) = (self.name(), plugin.digest(), &plugin.info().version);
         tracing::info!(plugin = name, %digest, %version, "the plugin is ready");
         self.operator.plugins.serve(plugin);
     }
 
-    /// What serves is verified again under a changed configuration, and what is in the cache serves while the registry is away.
-    async fn fall_back(&mut self, serving: Option<&Plugin>, failure: &Failure) {
+    /// What is written down as in use; else what the reference names. The leader looks anew where it is to, and where what is in use only
+    /// stands in for what the reference names.
+    async fn load_checked(&self, record: &Record, serving: Option<&Plugin>) -> Result<Plugin, Failure> {
+        let (image, policy) = (&self.loads.plugin.image, self.loads.plugin.pull_policy);
+        let leads = self.operator.leadership.is_leading();
+        let follows = !leads || record.settled && policy != PullPolicy::Always;
+        if let Some(in_use) = record.in_use(image).filter(|_| follows) {
+            let loaded = self.loads.load(&in_use, self.loads.by_digest()).await;
+            // Where nobody has it any more, the leader decides anew.
+            if !(leads && loaded.as_ref().is_err_and(Failure::is_gone)) {
+                return loaded;
+            }
+        }
+        let loaded = self.loads.load(image, policy).await?;
+        self.check_version(&loaded, record, serving)?;
+        Ok(loaded)
+    }
+
+    /// What serves is verified again under a changed configuration; after a restart what served well last is, so that neither a bad new
+    /// version nor a registry that is away takes the plugin out of service.
+    async fn fall_back(&mut self, record: &Record, serving: Option<&Plugin>, failure: &Failure) {
+        let image = &self.loads.plugin.image;
+        let offline = failure.transient || failure.is_broken();
         let again = match serving {
             Some(_) if self.verified => return,
-            Some(serving) => self.load_checked(&pinned(serving), PullPolicy::IfNotPresent, Some(serving)).await,
-            None if failure.transient => self.load_checked(&self.plugin.image, PullPolicy::Never, None).await,
-            None => return self.operator.plugins.withhold(&self.plugin.name, &failure.message),
+            Some(serving) => self.loads.load(&serving.reference().pinned(serving.digest()), self.loads.by_digest()).await,
+            None => match record.last_good(image) {
+                Some(last_good) if offline => self.loads.load(&last_good, PullPolicy::Never).await,
+                Some(last_good) => self.loads.load(&last_good, self.loads.by_digest()).await,
+                None if failure.transient => self.loads.load(image, PullPolicy::Never).await,
+                None => return self.operator.plugins.withhold(self.name(), &failure.message),
+            },
         };
         match (again, serving) {
             (Ok(plugin), _) => {
@@ -154,39 +159,21 @@ impl Keeper {
                 self.verified = true;
             }
             // It cannot be had any more, but nothing speaks against it.
-            (Err(again), Some(_)) if again.stage == Stage::Resolve && again.reason != "CredentialsBroken" => {}
-            (Err(again), Some(_)) => self.operator.plugins.withhold(&self.plugin.name, &again.message),
-            (Err(_), None) => self.operator.plugins.withhold(&self.plugin.name, &failure.message),
+            (Err(again), Some(_)) if again.stage == Stage::Resolve && !again.is_broken() => {}
+            (Err(again), Some(_)) => self.operator.plugins.withhold(self.name(), &again.message),
+            (Err(_), None) => self.operator.plugins.withhold(self.name(), &failure.message),
         }
     }
 
-    async fn load_checked(&self, image: &Reference, pull_policy: PullPolicy, serving: Option<&Plugin>) -> Result<Plugin, Failure> {
-        let credentials = match &self.secret {
-            Some((secret, registry)) if pull_policy != PullPolicy::Never => {
-                let read = credentials(&self.operator.client, &self.namespace, secret, registry).await;
-                Some(read.map_err(|message| Failure::new(Stage::Resolve, "CredentialsBroken", message))?)
-            }
-            _ => None,
-        };
-        let source = PluginSource {
-            name: self.plugin.name.clone(),
-            reference: image.clone(),
-            pull_policy,
-            allow_unsigned: self.plugin.allow_unsigned,
-        };
-        let loaded = self.host.load(&source, credentials.as_ref()).await;
-        self.operator.metrics.plugin_loaded(&source.name, loaded.as_ref().err());
-        let loaded = loaded?;
-        self.check_version(&loaded, serving)?;
-        self.check_settings(&loaded).await?;
-        Ok(loaded)
-    }
-
-    fn check_version(&self, loaded: &Plugin, serving: Option<&Plugin>) -> Result<(), Failure> {
-        match serving.map(|serving| &serving.info().version) {
-            Some(serving) if loaded.info().version < *serving && !self.plugin.allow_downgrade => {
+    fn check_version(&self, loaded: &Plugin, record: &Record, serving: Option<&Plugin>) -> Result<(), Failure> {
+        if self.loads.plugin.allow_downgrade || record.last_good.as_ref() == Some(loaded.digest()) {
+            return Ok(());
+        }
+        let served = serving.map(|serving| &serving.info().version);
+        match lowest(served, record.last_good_version.as_ref()) {
+            Some(lowest) if loaded.info().version < *lowest => {
                 let message = format!(
-                    "version {} is lower than {serving}, which serves; set allowDowngrade: true if that is meant",
+                    "version {} is lower than {lowest}, which served well last; set allowDowngrade: true if that is meant",
                     loaded.info().version
                 );
                 Err(Failure::new(Stage::Start, "DowngradeRefused", message))
@@ -194,43 +181,17 @@ impl Keeper {
             _ => Ok(()),
         }
     }
-
-    /// Settings that the configuration gives must suit the plugin before it serves.
-    async fn check_settings(&self, loaded: &Plugin) -> Result<(), Failure> {
-        if self.plugin.settings.is_empty() && self.plugin.locked_settings.is_empty() {
-            return Ok(());
-        }
-        let mut settings = Value::Object(self.plugin.settings.clone());
-        json_patch::merge(&mut settings, &Value::Object(self.plugin.locked_settings.clone()));
-        let validated = loaded.validate_settings(&settings.to_string()).await;
-        validated.map_err(|error| {
-            Failure::new(
-                Stage::Start,
-                "SettingsRejected",
-                format!("the settings of plugin {} in the configuration: {error}", self.plugin.name),
-            )
-        })
-    }
 }
 
-/// The reference of exactly what serves.
-fn pinned(serving: &Plugin) -> Reference {
-    let mut reference = serving.reference().clone();
-    match &mut reference {
-        Reference::Registry { digest, .. } | Reference::File { digest, .. } => *digest = Some(serving.digest().clone()),
-    }
-    reference
+/// The version below which nothing serves: what serves now counts, and what is written down where nothing does.
+fn lowest<'a>(serving: Option<&'a Version>, recorded: Option<&'a Version>) -> Option<&'a Version> {
+    serving.or(recorded)
 }
 
-async fn credentials(client: &Client, namespace: &str, name: &str, registry: &str) -> Result<Credentials, String> {
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let secret = secrets
-        .get(name)
-        .await
-        .map_err(|error| format!("cannot read Secret {namespace}/{name} with the credentials of registry {registry}: {error}"))?;
-    let text = secret.data.as_ref().and_then(|data| data.get(".dockerconfigjson"));
-    let text = text.ok_or_else(|| {
-        format!("Secret {namespace}/{name} has no key .dockerconfigjson; make it with kubectl create secret docker-registry")
-    })?;
-    parse_docker_config_json(&text.0, registry).map_err(|error| format!("Secret {namespace}/{name}: {error}"))
+/// Waits until then; for ever where there is no such time.
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
 }

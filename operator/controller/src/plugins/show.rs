@@ -1,25 +1,66 @@
-//! Writes DevicePlugin objects: what is loaded, and what keeps it from being loaded.
+//! Writes DevicePlugin objects: what is loaded, and what keeps it from being loaded; and tells in events what changed of it.
 
 use flashjob_api::{DevicePlugin, DevicePluginSpec, DevicePluginStatus, condition};
 use flashjob_plugin_host::{Plugin, Stage};
 use jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, Client, Resource, ResourceExt};
 use serde_json::{Value, json};
 
-use super::keep::Failure;
+use super::events;
+use super::load::Failure;
+use super::standing::Standing;
 use crate::config::PluginConfig;
 use crate::observed::whole_seconds;
+use crate::operator::Operator;
+
+/// What there is to show of a plugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// What serves.
+    pub serving: Option<Serving>,
+    /// What it serves beside the others.
+    pub standing: Standing,
+    /// Why nothing serves, or no new version.
+    pub failure: Option<Failure>,
+}
+
+/// A plugin that serves, as far as it is shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Serving {
+    digest: String,
+    version: String,
+    wit_version: &'static str,
+    signed: bool,
+}
+
+impl Serving {
+    pub fn of(plugin: &Plugin) -> Self {
+        Self {
+            digest: plugin.digest().to_string(),
+            version: plugin.info().version.to_string(),
+            wit_version: plugin.wit_version(),
+            signed: plugin.signed(),
+        }
+    }
+}
 
 /// Writes the object of one plugin, where it differs.
-pub(super) async fn show(client: &Client, plugin: &PluginConfig, serving: Option<&Plugin>, failure: Option<&Failure>) -> kube::Result<()> {
-    let plugins: Api<DevicePlugin> = Api::all(client.clone());
+pub(super) async fn show(operator: &Operator, plugin: &PluginConfig, seen: &Seen) -> kube::Result<()> {
+    let plugins: Api<DevicePlugin> = Api::all(operator.client.clone());
     let object = DevicePlugin::new(&plugin.name, DevicePluginSpec { image: plugin.image.to_string() });
     let manager = PatchParams::apply("flashjob-operator").force();
-    let stored = plugins.patch(&plugin.name, &manager, &Patch::Apply(&object)).await?.status.unwrap_or_default();
-    let status = status(stored.clone(), plugin, serving, failure);
+    let written = plugins.patch(&plugin.name, &manager, &Patch::Apply(&object)).await?;
+    let about = written.object_ref(&());
+    let stored = written.status.unwrap_or_default();
+    let status = status(stored.clone(), seen, whole_seconds(Timestamp::now()));
     if status != stored {
         plugins.patch_status(&plugin.name, &PatchParams::default(), &Patch::Merge(json!({"status": with_nulls(&status)}))).await?;
+        for event in events::between(&stored, &status, &plugin.image, seen.failure.as_ref().map(|failure| failure.reason)) {
+            if let Err(error) = operator.recorder.publish(&event, &about).await {
+                tracing::debug!(%error, "an event could not be written");
+            }
+        }
     }
     Ok(())
 }
@@ -33,44 +74,52 @@ fn with_nulls(status: &DevicePluginStatus) -> Value {
     value
 }
 
-fn status(
-    mut status: DevicePluginStatus,
-    plugin: &PluginConfig,
-    serving: Option<&Plugin>,
-    failure: Option<&Failure>,
-) -> DevicePluginStatus {
-    let described = |serving: &Plugin| serving.info().device_types.iter().map(ToString::to_string).collect();
-    status.digest = serving.map(|serving| serving.digest().to_string());
-    status.version = serving.map(|serving| serving.info().version.to_string());
-    status.wit_version = serving.map(|serving| serving.wit_version().to_owned());
-    status.device_types = plugin.device_types.clone().or(serving.map(described)).unwrap_or_default();
-    status.last_error = failure.map(|failure| failure.message.clone());
-    if status.digest.is_some() {
+fn status(mut status: DevicePluginStatus, seen: &Seen, now: Timestamp) -> DevicePluginStatus {
+    let Seen { serving, standing, failure } = seen;
+    status.digest = serving.as_ref().map(|serving| serving.digest.clone());
+    status.version = serving.as_ref().map(|serving| serving.version.clone());
+    status.wit_version = serving.as_ref().map(|serving| serving.wit_version.to_owned());
+    status.device_types = standing.device_types.iter().map(ToString::to_string).chain(standing.any_type.then(|| "*".to_owned())).collect();
+    status.last_error = failure.as_ref().map(|failure| failure.message.clone());
+    if serving.is_some() {
         status.last_good_digest.clone_from(&status.digest);
+        status.last_good_version.clone_from(&status.version);
     }
-    let now = whole_seconds(Timestamp::now());
-    let mut set = |kind: &str, holds: bool, reason: &str, message: &str| {
-        condition::set(&mut status.conditions, kind, holds, reason, message, None, now)
-    };
-    let message = failure.map_or("", |failure| &failure.message);
-    match failure {
-        Some(failure) if failure.stage == Stage::Resolve => set("Resolved", false, failure.reason, message),
-        _ => set("Resolved", true, "Resolved", ""),
-    }
-    match (failure, serving) {
-        (Some(failure), _) if failure.stage == Stage::Verify => set("Verified", false, failure.reason, message),
-        (_, Some(serving)) => {
-            set("Verified", serving.signed(), if serving.signed() { "SignatureFound" } else { "UnsignedAllowed" }, "");
-        }
-        _ => {}
-    }
-    match (serving, failure) {
-        (Some(_), None) => set("Ready", true, "Serving", ""),
-        (Some(_), Some(_)) => set("Ready", true, "ServingLastGood", message),
-        (None, Some(failure)) => set("Ready", false, failure.reason, message),
-        (None, None) => set("Ready", false, "Loading", "it is being loaded"),
+    for (kind, holds, reason, message) in conditions(seen) {
+        condition::set(&mut status.conditions, kind, holds, reason, &message, None, now);
     }
     status
+}
+
+/// Each condition: whether it holds, why, and what there is to say.
+fn conditions(seen: &Seen) -> Vec<(&'static str, bool, &'static str, String)> {
+    let Seen { serving, standing, failure } = seen;
+    let failed_at = |stage: Stage| failure.as_ref().filter(|failure| failure.stage == stage);
+    let mut conditions = vec![match failed_at(Stage::Resolve) {
+        Some(failure) => ("Resolved", false, failure.reason, failure.message.clone()),
+        None => ("Resolved", true, "Resolved", String::new()),
+    }];
+    match (failed_at(Stage::Verify), serving) {
+        (Some(failure), _) => conditions.push(("Verified", false, failure.reason, failure.message.clone())),
+        (None, Some(Serving { signed: true, .. })) => conditions.push(("Verified", true, "SignatureFound", String::new())),
+        (None, Some(_)) => conditions.push(("Verified", false, "UnsignedAllowed", String::new())),
+        (None, None) => {}
+    }
+    conditions.push(match (serving, failure) {
+        (Some(_), None) => ("Ready", true, "Serving", String::new()),
+        (Some(_), Some(failure)) => ("Ready", true, "ServingLastGood", failure.message.clone()),
+        (None, Some(failure)) => ("Ready", false, failure.reason, failure.message.clone()),
+        (None, None) => ("Ready", false, "Loading", "it is being loaded".to_owned()),
+    });
+    let kept: Vec<String> = standing.kept.iter().map(|(kind, other)| format!("{kind} is kept by plugin {other}")).collect();
+    conditions.push(match kept.as_slice() {
+        [] => ("TypeConflict", false, "NoConflict", String::new()),
+        kept => {
+            let advice = "name each type under deviceTypes of the plugin that is to serve it";
+            ("TypeConflict", true, "KeptByAnother", format!("{}; {advice}", kept.join(", ")))
+        }
+    });
+    conditions
 }
 
 /// DevicePlugins that the configuration no longer names are removed: nobody else writes them.
@@ -81,5 +130,55 @@ pub(super) async fn remove_stale(client: &Client, names: Vec<String>) {
         if let Err(error) = plugins.delete(&plugin, &DeleteParams::default()).await {
             tracing::warn!(plugin, %error, "a DevicePlugin that is no longer configured cannot be removed");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(serving: Option<&str>, failure: Option<(Stage, &'static str)>) -> Seen {
+        let serving = serving.map(|version| Serving {
+            digest: format!("sha256:{version}"),
+            version: version.to_owned(),
+            wit_version: "0.1.0",
+            signed: false,
+        });
+        let failure = failure.map(|(stage, reason)| Failure::new(stage, reason, "why".to_owned()));
+        Seen { serving, standing: Standing::default(), failure }
+    }
+
+    fn told(status: &DevicePluginStatus) -> Vec<String> {
+        let condition =
+            |of: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| format!("{}={} {}", of.type_, of.status, of.reason);
+        status.conditions.iter().map(condition).collect()
+    }
+
+    #[test]
+    fn each_stage_of_a_plugin_s_life_is_told_by_its_condition_and_the_last_good_one_is_kept() {
+        let serves = status(DevicePluginStatus::default(), &seen(Some("1.0.0"), None), Timestamp::UNIX_EPOCH);
+        assert_eq!(
+            told(&serves),
+            ["Resolved=True Resolved", "Verified=False UnsignedAllowed", "Ready=True Serving", "TypeConflict=False NoConflict"]
+        );
+        let away = seen(Some("1.0.0"), Some((Stage::Resolve, "RegistryUnreachable")));
+        let away = status(serves, &away, Timestamp::UNIX_EPOCH);
+        assert_eq!(
+            told(&away)[..3],
+            ["Resolved=False RegistryUnreachable", "Verified=False UnsignedAllowed", "Ready=True ServingLastGood"]
+        );
+        let refused = status(away, &seen(None, Some((Stage::Verify, "Unsigned"))), Timestamp::UNIX_EPOCH);
+        assert_eq!(told(&refused)[..3], ["Resolved=True Resolved", "Verified=False Unsigned", "Ready=False Unsigned"]);
+        assert_eq!((&refused.digest, &refused.version, refused.last_error.as_deref()), (&None, &None, Some("why")));
+        assert_eq!((refused.last_good_digest.as_deref(), refused.last_good_version.as_deref()), (Some("sha256:1.0.0"), Some("1.0.0")));
+    }
+
+    #[test]
+    fn a_type_that_another_plugin_keeps_is_named_with_it() {
+        let kind = "esp32".parse().expect("a device type");
+        let standing = Standing { kept: vec![(kind, "first".to_owned())], any_type: true, ..Standing::default() };
+        let status = status(DevicePluginStatus::default(), &Seen { standing, ..seen(Some("1.0.0"), None) }, Timestamp::UNIX_EPOCH);
+        assert_eq!((told(&status)[3].as_str(), status.device_types), ("TypeConflict=True KeptByAnother", vec!["*".to_owned()]));
+        assert!(status.conditions[3].message.starts_with("esp32 is kept by plugin first; "), "{}", status.conditions[3].message);
     }
 }

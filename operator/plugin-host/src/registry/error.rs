@@ -1,10 +1,12 @@
-//! Why a registry did not give what was asked for.
+//! Why a registry, or an image layout in its place, did not give what was asked for.
+
+use std::path::PathBuf;
 
 use reqwest::StatusCode;
 
 use crate::Digest;
 
-/// Why a registry gave no component.
+/// Why a registry, or an image layout in its place, gave no component.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// The client cannot be made.
@@ -79,6 +81,30 @@ pub enum RegistryError {
         /// The HTTP status.
         status: StatusCode,
     },
+    /// The registry gave nothing, and its mirrors before it neither.
+    #[error("{error}; its mirrors before it: {mirrors}")]
+    Mirrored {
+        /// What the registry itself says.
+        error: Box<RegistryError>,
+        /// What its mirrors said.
+        mirrors: String,
+    },
+    /// The layout cannot be read.
+    #[error("image layout {path} cannot be read: {message}", path = .path.display())]
+    Layout {
+        /// Folder or archive.
+        path: PathBuf,
+        /// What is wrong.
+        message: String,
+    },
+    /// The layout has no such thing.
+    #[error("image layout {path} has no {what}", path = .path.display())]
+    NotInLayout {
+        /// Folder or archive.
+        path: PathBuf,
+        /// What was asked for.
+        what: String,
+    },
     /// What came is not of the form that is wanted.
     #[error("{what} cannot be used: {message}")]
     Form {
@@ -112,8 +138,18 @@ impl RegistryError {
         match self {
             Self::Reach { .. } => true,
             Self::Status { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
+            Self::Mirrored { error, .. } => error.is_transient(),
             _ => false,
         }
+    }
+
+    /// The same, with what mirrors said before. That a registry has something not is an answer, and stays what it is.
+    pub(crate) fn after(self, mirrors: &[Self]) -> Self {
+        if mirrors.is_empty() || matches!(self, Self::NotFound { .. }) {
+            return self;
+        }
+        let mirrors: Vec<String> = mirrors.iter().map(ToString::to_string).collect();
+        Self::Mirrored { error: Box::new(self), mirrors: mirrors.join("; ") }
     }
 
     /// What failed, in one word as conditions have it.
@@ -125,7 +161,9 @@ impl RegistryError {
             Self::Access { .. } => "AccessDenied",
             Self::ForeignRealm { .. } | Self::InsecureRealm { .. } => "TokenServiceRefused",
             Self::Redirect { .. } => "RedirectRefused",
-            Self::NotFound { .. } => "NotFound",
+            Self::NotFound { .. } | Self::NotInLayout { .. } => "NotFound",
+            Self::Mirrored { error, .. } => error.reason(),
+            Self::Layout { .. } => "LayoutUnreadable",
             Self::Status { .. } => "RegistryError",
             Self::Form { .. } => "NotAPlugin",
             Self::Tampered { .. } => "DigestMismatch",

@@ -1,85 +1,32 @@
 //! The ways of a registry that answers as no honest one would, and of one that cannot do everything.
 
-use std::sync::{Arc, Mutex};
-
-use axum::body::Body;
-use axum::http::{HeaderMap, Response, StatusCode, Uri};
-use tokio::net::TcpListener;
-
 use super::*;
+use crate::Reference;
 use crate::config::SignatureForm;
+use crate::fake_registry::{Answer, Fake, answer, manifest, with};
+use crate::source::Source;
 use crate::trust::{BUNDLE, Signature};
-
-type Requests = Arc<Mutex<Vec<(String, Option<String>)>>>;
-
-/// A registry on loopback that answers with a function of path and authorization, and remembers what it was asked.
-struct Fake {
-    host: String,
-    requests: Requests,
-}
-
-type Answer = (StatusCode, Vec<(&'static str, String)>, Vec<u8>);
-
-fn answer(status: u16, body: impl Into<Vec<u8>>) -> Answer {
-    (StatusCode::from_u16(status).expect("a status"), Vec::new(), body.into())
-}
-
-fn with(mut answer: Answer, name: &'static str, value: impl Into<String>) -> Answer {
-    answer.1.push((name, value.into()));
-    answer
-}
-
-impl Fake {
-    async fn start(respond: impl Fn(&str, &str, Option<&str>) -> Answer + Clone + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let host = listener.local_addr().expect("an address").to_string();
-        let requests = Requests::default();
-        let (seen, own) = (requests.clone(), host.clone());
-        let app = axum::Router::new().fallback(move |uri: Uri, headers: HeaderMap| {
-            let authorization = headers.get("authorization").and_then(|value| value.to_str().ok()).map(str::to_owned);
-            let path = uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-            let (status, headers, body) = respond(&own, &path, authorization.as_deref());
-            seen.lock().expect("not poisoned").push((path, authorization));
-            let mut response = Response::builder().status(status);
-            for (name, value) in headers {
-                response = response.header(name, value);
-            }
-            std::future::ready(response.body(Body::from(body)).expect("a response"))
-        });
-        tokio::spawn(async move { axum::serve(listener, app).await });
-        Self { host, requests }
-    }
-
-    fn config(&self) -> RegistryConfig {
-        let config = serde_json::json!({"host": self.host, "plainHttp": true});
-        serde_json::from_value(config).expect("a configuration")
-    }
-
-    fn asked(&self) -> Vec<(String, Option<String>)> {
-        self.requests.lock().expect("not poisoned").clone()
-    }
-}
 
 fn credentials() -> Credentials {
     Credentials { username: "robot".into(), password: "secret".into() }
 }
 
-fn manifest(layer: &[u8], size: usize) -> String {
-    serde_json::json!({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"), "size": 2},
-        "layers": [{"mediaType": "application/wasm", "digest": Digest::of(layer), "size": size}],
-    })
-    .to_string()
-}
-
 /// Fetches the manifest of tag 1 and its layer.
 async fn pull(fake: &Fake, credentials: Option<&Credentials>) -> Result<Vec<u8>, RegistryError> {
+    pull_with(fake.config(), credentials).await
+}
+
+async fn pull_with(config: RegistryConfig, credentials: Option<&Credentials>) -> Result<Vec<u8>, RegistryError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let registries = [fake.config()];
-    let mut repository = Repository::new(&fake.host, "a/b", &registries, credentials)?;
-    let manifest = repository.manifest("1", None, 1000).await?;
-    repository.blob(&manifest.layer).await
+    let logins = credentials.map(|credentials| (config.host.clone(), credentials.clone())).into_iter().collect();
+    let (reference, registries) = (reference(&config.host), [config]);
+    let mut source = Source::of(&reference, &registries, &logins)?.expect("a registry");
+    let manifest = source.manifest("1", None, 1000).await?;
+    source.blob(&manifest.layer).await
+}
+
+fn reference(host: &str) -> Reference {
+    format!("{host}/a/b:1").parse().expect("a reference")
 }
 
 fn bearer(realm: String) -> Answer {
@@ -125,10 +72,7 @@ async fn the_password_goes_to_no_other_host_and_not_in_the_clear() {
     assert!(matches!(error, RegistryError::ForeignRealm { .. }), "{error}");
     let mut config = fake.config();
     config.token_hosts = vec![other.host.clone()];
-    let registries = [config];
-    let credentials = credentials();
-    let mut repository = Repository::new(&fake.host, "a/b", &registries, Some(&credentials)).expect("a client");
-    let error = repository.manifest("1", None, 1000).await.err().expect("refused");
+    let error = pull_with(config, Some(&credentials())).await.expect_err("refused");
     assert!(matches!(error, RegistryError::InsecureRealm { .. }), "{error}");
     assert!(other.asked().is_empty());
 }
@@ -194,8 +138,9 @@ async fn with_bundle(subject: Digest, listing: StatusCode, by_tag: bool) -> Fake
 
 async fn bundles(fake: &Fake, subject: &Digest) -> Result<Vec<Signature>, RegistryError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let registries = [fake.config()];
-    Repository::new(&fake.host, "a/b", &registries, None)?.signatures(subject, SignatureForm::Bundle).await
+    let (registries, logins) = ([fake.config()], Logins::none());
+    let mut source = Source::of(&reference(&fake.host), &registries, &logins)?.expect("a registry");
+    source.signatures(subject, SignatureForm::Bundle).await
 }
 
 #[tokio::test]

@@ -19,13 +19,13 @@ fn entry(pattern: &str) -> TrustEntry {
 }
 
 /// Two keys in files, and the trust entry that names them.
-struct Keys {
+pub(crate) struct Keys {
     keys: [KeyPair; 2],
     folder: TempDir,
 }
 
 impl Keys {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let keys = [KeyPair::generate().expect("a key"), KeyPair::generate_for(&PKCS_ED25519).expect("a key")];
         let folder = tempfile::tempdir().expect("a folder");
         for (index, key) in keys.iter().enumerate() {
@@ -34,13 +34,13 @@ impl Keys {
         Self { keys, folder }
     }
 
-    fn trust(&self, forms: &[SignatureForm], require: RequiredKeys, keys: &[usize]) -> Vec<TrustEntry> {
+    pub fn trust(&self, forms: &[SignatureForm], require: RequiredKeys, keys: &[usize]) -> Vec<TrustEntry> {
         let public_key_files = keys.iter().map(|index| self.folder.path().join(format!("{index}.pub"))).collect();
         let cosign = CosignTrust { public_key_files, forms: forms.to_vec(), require, keyless: None };
         vec![TrustEntry { pattern: "harbor.example/flashjob/**".into(), allow_unsigned: false, cosign: Some(cosign) }]
     }
 
-    fn simple(&self, key: usize, digest: &Digest) -> Signature {
+    pub fn simple(&self, key: usize, digest: &Digest) -> Signature {
         self.simple_of(key, "cosign container image signature", digest)
     }
 
@@ -53,7 +53,7 @@ impl Keys {
         Signature::Simple { payload: STANDARD.encode(&payload), signature: STANDARD.encode(signature) }
     }
 
-    fn bundle(&self, key: usize, digests: &[&Digest], predicate: &str) -> serde_json::Value {
+    pub fn bundle(&self, key: usize, digests: &[&Digest], predicate: &str) -> serde_json::Value {
         let subject: Vec<_> = digests.iter().map(|digest| json!({"digest": {"sha256": digest.hex()}})).collect();
         let statement = json!({
             "_type": "https://in-toto.io/Statement/v1", "subject": subject, "predicateType": predicate, "predicate": {},
@@ -68,12 +68,12 @@ impl Keys {
         })
     }
 
-    fn signed_bundle(&self, key: usize, digest: &Digest) -> Signature {
+    pub fn signed_bundle(&self, key: usize, digest: &Digest) -> Signature {
         Signature::Bundle(self.bundle(key, &[digest], "https://sigstore.dev/cosign/sign/v1").to_string())
     }
 }
 
-const BOTH: [SignatureForm; 2] = [SignatureForm::Bundle, SignatureForm::Simple];
+pub(crate) const BOTH: [SignatureForm; 2] = [SignatureForm::Bundle, SignatureForm::Simple];
 
 fn verdict(trust: &[TrustEntry], signatures: &[Signature]) -> Result<bool, TrustError> {
     verify(artifact(REFERENCE), trust, true, signatures).map(|verified| verified.signed())

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use crate::make::Grants;
-use crate::observed::{self, Built, Instance, Job, JobKey, PluginView, Question, ReadyPlugin, Service, after};
+use crate::observed::{self, Built, Instance, Job, JobKey, Judged, PluginView, Question, ReadyPlugin, Service, after};
 use crate::plan::{Plan, Step, plan};
 use crate::world::{Rules, World};
 
@@ -151,7 +151,7 @@ impl Case {
                             Some(3) => Verdict::GiveUp("no".into()),
                             _ => Verdict::Retry("broke".into()),
                         };
-                        memory.answers_mut().judged.insert(pod_uid.clone(), Arc::new(Ok(verdict)));
+                        memory.answers_mut().judged.insert(pod_uid.clone(), Arc::new(Judged::Asked(Ok(verdict))));
                     }
                 }
             }

@@ -1,5 +1,7 @@
 //! The rules, one fact a test: guards and the queue, attempts and their ends, proof, pools, stops.
 
+use std::sync::Arc;
+
 use flashjob_api::{DeviceState, Phase, condition, reason};
 use flashjob_plugin_host::CallError;
 use flashjob_plugin_host::types::PluginError;
@@ -7,7 +9,7 @@ use serde_json::json;
 
 use super::fixture::{Case, flash_pod, key, pod_of_the_go_operator};
 use crate::make::label;
-use crate::observed::Refusal;
+use crate::observed::{Judged, Refusal};
 use crate::plan::{Plan, Step};
 
 fn creates_pod(plan: &Plan) -> usize {
@@ -545,6 +547,20 @@ fn every_reason_is_given_by_a_rule() {
             .flat_map(|letter| letter.is_uppercase().then_some('_').into_iter().chain([letter.to_ascii_uppercase()]))
             .collect();
         assert!(rules.contains(constant.trim_start_matches('_')), "{}", reason.name);
+    }
+}
+
+#[test]
+fn where_the_digest_that_an_attempt_began_with_is_gone_its_exit_code_decides() {
+    for (code, state) in [(0, DeviceState::Verifying), (3, DeviceState::Pending)] {
+        let mut case = Case::new(&["a"], &json!({}));
+        let pods = case.start();
+        let uid = pods[0].metadata.uid.clone().expect("a uid");
+        let gone = Arc::new(Judged::Gone("nobody has it".into()));
+        case.world.memory.entry(key("job")).or_default().answers_mut().judged.insert(uid, gone);
+        case.end(&pods[0], code);
+        case.settle();
+        assert_eq!(case.stands("a").0, state, "exit code {code}");
     }
 }
 

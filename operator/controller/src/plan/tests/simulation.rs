@@ -13,7 +13,7 @@ use kube::ResourceExt;
 use super::fixture;
 use super::model::{Cluster, Event, address};
 use crate::make::{annotation, label};
-use crate::observed::{Built, Instance, Job, Pod, Question, Refusal, Service, after};
+use crate::observed::{Built, Instance, Job, Judged, Pod, Question, Refusal, Service, after};
 use crate::plan::{Plan, Step, plan};
 use crate::world::World;
 
@@ -615,7 +615,7 @@ fn consult(memory: &mut crate::world::Memory, question: Question) {
                 Some(3) => Verdict::GiveUp("it makes no sense".into()),
                 _ => Verdict::Retry("it broke".into()),
             };
-            memory.answers_mut().judged.insert(pod_uid, Arc::new(Ok(verdict)));
+            memory.answers_mut().judged.insert(pod_uid, Arc::new(Judged::Asked(Ok(verdict))));
         }
     }
 }

@@ -1,0 +1,160 @@
+//! Loads one plugin under the configuration in force: passwords, the plugin host, and the settings that the configuration gives. Talks to
+//! registries, and to the API server for Secrets, which are read anew at each load.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use flashjob_plugin_host::config::{PullPolicy, RegistryConfig};
+use flashjob_plugin_host::{
+    Credentials, Digest, Host, LoadError, Logins, Plugin, PluginSource, Reference, Stage, hosts, parse_docker_config_json,
+};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client};
+use serde_json::Value;
+
+use crate::config::PluginConfig;
+use crate::metrics::Metrics;
+
+/// Why a plugin, or its new version, does not serve.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// How far it came.
+    pub stage: Stage,
+    /// In one word.
+    pub reason: &'static str,
+    /// For people.
+    pub message: String,
+    /// Whether that is a registry that does not answer now.
+    pub transient: bool,
+}
+
+impl Failure {
+    pub fn new(stage: Stage, reason: &'static str, message: String) -> Self {
+        Self { stage, reason, message, transient: false }
+    }
+
+    /// Whether it is nowhere to be had, which trying again does not change.
+    pub fn is_gone(&self) -> bool {
+        matches!(self.reason, "NotFound" | "NotCached")
+    }
+
+    /// Whether a password is configured and cannot be had.
+    pub fn is_broken(&self) -> bool {
+        self.reason == BROKEN
+    }
+}
+
+/// A password that is configured and cannot be had. It never becomes an anonymous pull.
+const BROKEN: &str = "CredentialsBroken";
+
+impl From<LoadError> for Failure {
+    fn from(error: LoadError) -> Self {
+        Self { stage: error.stage(), reason: error.reason(), message: error.to_string(), transient: error.is_transient() }
+    }
+}
+
+/// What it takes to load one plugin.
+#[derive(Clone)]
+pub(super) struct Loads {
+    client: Client,
+    metrics: Arc<Metrics>,
+    host: Host,
+    namespace: String,
+    /// The plugin as it is configured.
+    pub plugin: PluginConfig,
+    /// Registries that want a password, and the Secrets with them.
+    secrets: Vec<(String, String)>,
+}
+
+impl Loads {
+    pub fn new(
+        client: &Client,
+        metrics: &Arc<Metrics>,
+        host: &Host,
+        namespace: &str,
+        plugin: &PluginConfig,
+        registries: &[RegistryConfig],
+    ) -> Self {
+        let secret = |host: &String| registries.iter().find(|registry| registry.host.eq_ignore_ascii_case(host))?.credentials.as_ref();
+        let hosts = hosts(&plugin.image, registries).into_iter();
+        let secrets = hosts.filter_map(|host| secret(&host).map(|secret| secret.secret_name.clone()).map(|secret| (host, secret)));
+        Self {
+            client: client.clone(),
+            metrics: metrics.clone(),
+            host: host.clone(),
+            namespace: namespace.to_owned(),
+            plugin: plugin.clone(),
+            secrets: secrets.collect(),
+        }
+    }
+
+    /// Loads what a reference names. It has its name and its settings fit, so it may serve as far as this goes.
+    pub async fn load(&self, image: &Reference, pull_policy: PullPolicy) -> Result<Plugin, Failure> {
+        let loaded = self.verified(image, pull_policy).await?;
+        self.check_settings(&loaded).await?;
+        Ok(loaded)
+    }
+
+    /// Loads what attempts began with and what is no longer loaded, to be asked how they ended: from the cache, or from where the plugin
+    /// comes from. It is verified again; whether the settings suit it is no longer of interest.
+    pub async fn recall(&self, digest: &Digest) -> Result<Plugin, Failure> {
+        self.verified(&self.plugin.image.pinned(digest), self.by_digest()).await
+    }
+
+    /// How a plugin is got whose digest is known.
+    pub fn by_digest(&self) -> PullPolicy {
+        if self.plugin.pull_policy == PullPolicy::Never { PullPolicy::Never } else { PullPolicy::IfNotPresent }
+    }
+
+    async fn verified(&self, image: &Reference, pull_policy: PullPolicy) -> Result<Plugin, Failure> {
+        let logins = if pull_policy == PullPolicy::Never { Logins::none() } else { self.logins().await? };
+        let source = PluginSource {
+            name: self.plugin.name.clone(),
+            reference: image.clone(),
+            pull_policy,
+            allow_unsigned: self.plugin.allow_unsigned,
+        };
+        let loaded = self.host.load(&source, &logins).await;
+        self.metrics.plugin_loaded(&source.name, loaded.as_ref().err());
+        Ok(loaded?)
+    }
+
+    /// The passwords as the Secrets have them now.
+    async fn logins(&self) -> Result<Logins, Failure> {
+        let mut logins = Vec::new();
+        for (host, secret) in &self.secrets {
+            let read = credentials(&self.client, &self.namespace, secret, host).await;
+            logins.push((host.clone(), read.map_err(|message| Failure::new(Stage::Resolve, BROKEN, message))?));
+        }
+        Ok(logins.into_iter().collect())
+    }
+
+    /// Settings that the configuration gives must suit the plugin before it serves.
+    async fn check_settings(&self, loaded: &Plugin) -> Result<(), Failure> {
+        if self.plugin.settings.is_empty() && self.plugin.locked_settings.is_empty() {
+            return Ok(());
+        }
+        let mut settings = Value::Object(self.plugin.settings.clone());
+        json_patch::merge(&mut settings, &Value::Object(self.plugin.locked_settings.clone()));
+        let since = Instant::now();
+        let validated = loaded.validate_settings(&settings.to_string()).await;
+        self.metrics.plugin_asked(&self.plugin.name, "validate-settings", since.elapsed(), &validated);
+        validated.map_err(|error| {
+            let message = format!("the settings of plugin {} in the configuration: {error}", self.plugin.name);
+            Failure::new(Stage::Start, "SettingsRejected", message)
+        })
+    }
+}
+
+async fn credentials(client: &Client, namespace: &str, name: &str, registry: &str) -> Result<Credentials, String> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let secret = secrets
+        .get(name)
+        .await
+        .map_err(|error| format!("cannot read Secret {namespace}/{name} with the credentials of registry {registry}: {error}"))?;
+    let text = secret.data.as_ref().and_then(|data| data.get(".dockerconfigjson"));
+    let text = text.ok_or_else(|| {
+        format!("Secret {namespace}/{name} has no key .dockerconfigjson; make it with kubectl create secret docker-registry")
+    })?;
+    parse_docker_config_json(&text.0, registry).map_err(|error| format!("Secret {namespace}/{name}: {error}"))
+}

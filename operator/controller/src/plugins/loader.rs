@@ -1,0 +1,132 @@
+//! Keeps the configured plugins loaded, through every change of the configuration: a task of its own for each.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use flashjob_plugin_host::{EngineError, Host, HostSettings};
+use tokio::task::JoinHandle;
+
+use super::load::Loads;
+use super::recorded::Records;
+use super::{keep, show};
+use crate::arguments::Arguments;
+use crate::config::OperatorConfig;
+use crate::operator::Operator;
+use crate::world::Rules;
+
+/// Keeps the configured plugins loaded, through every change of the configuration.
+pub struct Loader {
+    operator: Arc<Operator>,
+    arguments: Arguments,
+    namespace: String,
+    config: OperatorConfig,
+    host: Host,
+    records: Records,
+    tasks: HashMap<String, JoinHandle<()>>,
+    removing: JoinHandle<()>,
+}
+
+impl Loader {
+    /// Begins to load what is configured.
+    ///
+    /// # Errors
+    /// The plugin host does not start.
+    pub fn start(operator: &Arc<Operator>, arguments: &Arguments, namespace: &str, config: OperatorConfig) -> Result<Self, EngineError> {
+        let host = host(arguments, &config)?;
+        let mut loader = Self {
+            operator: operator.clone(),
+            arguments: arguments.clone(),
+            namespace: namespace.to_owned(),
+            config: OperatorConfig::default(),
+            host,
+            records: Records::follow(&operator.client),
+            tasks: HashMap::new(),
+            removing: tokio::spawn(std::future::ready(())),
+        };
+        loader.take(config, true);
+        Ok(loader)
+    }
+
+    /// Takes a changed configuration: all of it, or nothing. Keys and authorities may have changed with the text the same.
+    ///
+    /// # Errors
+    /// The plugin host does not start with it.
+    pub fn change(&mut self, config: OperatorConfig, files_changed: bool) -> Result<(), EngineError> {
+        let same = !files_changed
+            && config.limits == self.config.limits
+            && config.registries == self.config.registries
+            && config.trust == self.config.trust;
+        if !same {
+            self.host = host(&self.arguments, &config)?;
+        }
+        self.take(config, !same);
+        Ok(())
+    }
+
+    /// Takes the same configuration again, with the keys and authorities as they are now.
+    ///
+    /// # Errors
+    /// As [`Loader::change`].
+    pub fn again(&mut self) -> Result<(), EngineError> {
+        self.change(self.config.clone(), true)
+    }
+
+    /// Keys and authorities that the configuration names.
+    #[must_use]
+    pub fn files(&self) -> Vec<PathBuf> {
+        let keys = self.config.trust.iter().filter_map(|entry| entry.cosign.as_ref()).flat_map(|cosign| &cosign.public_key_files);
+        keys.chain(self.config.registries.iter().filter_map(|registry| registry.ca_file.as_ref())).cloned().collect()
+    }
+
+    fn take(&mut self, config: OperatorConfig, all: bool) {
+        self.operator.plugins.configure(&config.plugins, all);
+        self.operator.world().rules = Rules::of(&config);
+        let before = std::mem::replace(&mut self.config, config);
+        self.tasks.retain(|name, task| {
+            let stays = self.config.plugins.iter().find(|plugin| plugin.name == *name);
+            let same = !all && stays.is_some_and(|plugin| before.plugins.contains(plugin));
+            if !same {
+                task.abort();
+            }
+            same
+        });
+        let (client, metrics, registries) = (&self.operator.client, &self.operator.metrics, &self.config.registries);
+        let loads = |plugin| Loads::new(client, metrics, &self.host, &self.namespace, plugin, registries);
+        let loads: HashMap<_, _> = self.config.plugins.iter().map(|plugin| (plugin.name.clone(), loads(plugin))).collect();
+        for (name, loads) in &loads {
+            if !self.tasks.contains_key(name) {
+                let keeper = keep::Keeper::new(&self.operator, loads.clone(), self.records.clone());
+                self.tasks.insert(name.clone(), tokio::spawn(keeper.run()));
+            }
+        }
+        self.operator.plugins.write().loads = loads;
+        publish(&self.operator);
+        let (operator, names) = (self.operator.clone(), self.config.plugins.iter().map(|plugin| plugin.name.clone()).collect());
+        self.removing.abort();
+        self.removing = tokio::spawn(async move {
+            operator.leadership.leads().await;
+            show::remove_stale(&operator.client, names).await;
+        });
+    }
+}
+
+fn host(arguments: &Arguments, config: &OperatorConfig) -> Result<Host, EngineError> {
+    Host::new(HostSettings {
+        cache: arguments.cache.clone(),
+        compiler: std::env::current_exe().map_err(|error| EngineError::Start(format!("this program's own file: {error}")))?,
+        limits: config.limits,
+        registries: config.registries.clone(),
+        trust: config.trust.clone(),
+    })
+}
+
+/// Lets the plans know, and looks at every job: its devices may have waited for this.
+pub(super) fn publish(operator: &Operator) {
+    let views = operator.plugins.views();
+    let mut world = operator.world();
+    world.plugins = Arc::new(views);
+    let jobs: Vec<_> = world.jobs.keys().cloned().collect();
+    drop(world);
+    operator.look_at(jobs);
+}

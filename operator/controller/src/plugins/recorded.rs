@@ -1,0 +1,152 @@
+//! What the leader has written about the plugins: which digest is in use, and which served well last. Watched by every replica, so that
+//! standbys and restarts take the same. Talks to the API server.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use flashjob_api::DevicePlugin;
+use flashjob_plugin_host::{Digest, Reference};
+use futures::StreamExt;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Client, ResourceExt};
+use semver::Version;
+use tokio::sync::watch;
+
+use crate::read::Guarded;
+
+/// Without an answer of the API server plugins are loaded as if nothing were written; a leader looks again before it acts.
+const FIRST_LIST: Duration = Duration::from_secs(10);
+
+/// What is written about one plugin.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Record {
+    /// The reference that was configured then.
+    pub image: Option<Reference>,
+    /// What is in use.
+    pub digest: Option<Digest>,
+    /// Whether that is what the reference names, and not what goes on serving in its place.
+    pub settled: bool,
+    /// What served well last.
+    pub last_good: Option<Digest>,
+    /// Its version.
+    pub last_good_version: Option<Version>,
+}
+
+impl Record {
+    fn of(object: &DevicePlugin) -> Self {
+        let status = object.status.clone().unwrap_or_default();
+        let parsed = |digest: Option<String>| digest.and_then(|digest| digest.parse().ok());
+        Self {
+            image: object.spec.image.parse().ok(),
+            digest: parsed(status.digest),
+            settled: status.last_error.is_none(),
+            last_good: parsed(status.last_good_digest),
+            last_good_version: status.last_good_version.and_then(|version| version.parse().ok()),
+        }
+    }
+
+    /// The digest in use under exactly this reference, where the reference alone does not say which. A file is always read anew.
+    pub fn in_use(&self, image: &Reference) -> Option<Reference> {
+        let open = image.digest().is_none() && image.name().is_some() && self.image.as_ref() == Some(image);
+        self.digest.as_ref().filter(|_| open).map(|digest| image.pinned(digest))
+    }
+
+    /// What served well last, where it came from the same repository or layout: what else is written there is not taken for a place.
+    pub fn last_good(&self, image: &Reference) -> Option<Reference> {
+        let same = image.name().is_some() && self.image.as_ref().and_then(Reference::name) == image.name();
+        self.last_good.as_ref().filter(|_| same).map(|digest| image.pinned(digest))
+    }
+}
+
+/// What is written about all plugins; nothing before the first list.
+type Written = Option<HashMap<String, Record>>;
+
+/// Follows what is written.
+#[derive(Clone)]
+pub(super) struct Records(watch::Receiver<Written>);
+
+impl Records {
+    /// Begins to watch.
+    pub fn follow(client: &Client) -> Self {
+        let (sender, receiver) = watch::channel(None);
+        tokio::spawn(follow(Api::all(client.clone()), sender));
+        Self(receiver)
+    }
+
+    /// What is written about one plugin now.
+    pub async fn of(&mut self, name: &str) -> Record {
+        let listed = tokio::time::timeout(FIRST_LIST, self.0.wait_for(Option::is_some)).await.is_ok_and(|listed| listed.is_ok());
+        if !listed {
+            tracing::warn!(plugin = name, "DevicePlugins cannot be listed; the plugin is loaded as if nothing were known of it");
+        }
+        self.now(name)
+    }
+
+    fn now(&self, name: &str) -> Record {
+        self.0.borrow().as_ref().and_then(|written| written.get(name)).cloned().unwrap_or_default()
+    }
+
+    /// Waits until something else is written about it.
+    pub async fn differs(&mut self, name: &str, from: &Record) {
+        while self.now(name) == *from {
+            if self.0.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+}
+
+async fn follow(api: Api<Guarded<DevicePlugin>>, sender: watch::Sender<Written>) {
+    let mut events = std::pin::pin!(watcher::watcher(api, watcher::Config::default()).default_backoff());
+    let mut listed = HashMap::new();
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::Init) => listed.clear(),
+            Ok(Event::InitApply(object)) => listed.extend(record(object)),
+            Ok(Event::InitDone) => {
+                sender.send_replace(Some(std::mem::take(&mut listed)));
+            }
+            Ok(Event::Apply(object)) => sender.send_modify(|written| written.get_or_insert_default().extend(record(object))),
+            Ok(Event::Delete(object)) => sender.send_modify(|written| {
+                if let (Some(written), Some((name, _))) = (written, record(object)) {
+                    written.remove(&name);
+                }
+            }),
+            Err(error) => tracing::debug!(%error, "the watch of DevicePlugins broke and is taken up again"),
+        }
+    }
+}
+
+fn record(object: Guarded<DevicePlugin>) -> Option<(String, Record)> {
+    object.0.ok().map(|object| (object.name_any(), Record::of(&object)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_is_taken_for_the_same_reference_and_the_last_good_one_for_the_same_repository() {
+        let reference = |text: &str| text.parse::<Reference>().expect("a reference");
+        let (in_use, last_good) = (Digest::of(b"in use"), Digest::of(b"last good"));
+        let record = Record {
+            image: Some(reference("registry.example/a:1")),
+            digest: Some(in_use.clone()),
+            settled: true,
+            last_good: Some(last_good.clone()),
+            last_good_version: None,
+        };
+        let same = reference("registry.example/a:1");
+        assert_eq!(record.in_use(&same), Some(same.pinned(&in_use)));
+        assert_eq!(record.last_good(&same), Some(same.pinned(&last_good)));
+        let other_tag = reference("registry.example/a:2");
+        assert_eq!((record.in_use(&other_tag), record.last_good(&other_tag)), (None, Some(other_tag.pinned(&last_good))));
+        assert_eq!(record.in_use(&same.pinned(&last_good)), None, "it says itself which digest is meant");
+        for other in ["registry.example/b:1", "oci-layout:///a:1", "file:///a.wasm"] {
+            assert_eq!((record.in_use(&reference(other)), record.last_good(&reference(other))), (None, None), "{other}");
+        }
+        let file = Record { image: Some(reference("file:///a.wasm")), ..record };
+        assert_eq!((file.in_use(&reference("file:///a.wasm")), file.last_good(&reference("file:///a.wasm"))), (None, None));
+    }
+}

@@ -1,0 +1,74 @@
+//! What each plugin serves beside the others. Types that are written in the configuration beat those that a plugin describes; among equals
+//! the first plugin keeps the type. Pure.
+
+use flashjob_plugin_host::DeviceType;
+
+use super::Known;
+
+/// What one plugin serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// Its types.
+    pub device_types: Vec<DeviceType>,
+    /// Whether it serves any type that no other plugin serves.
+    pub any_type: bool,
+    /// Types that it would serve, and the plugins that keep them.
+    pub kept: Vec<(DeviceType, String)>,
+}
+
+/// What the plugin at `index` serves.
+pub(super) fn standing(known: &[Known], index: usize) -> Standing {
+    let own = &known[index];
+    let any_type = own.config.device_types.iter().flatten().any(|text| text == "*");
+    let (own_types, described) = match configured(own) {
+        Some(types) => (types, false),
+        None => (own.described.clone(), true),
+    };
+    let keeper = |kind: &DeviceType| {
+        let mut others = known.iter().enumerate();
+        others.find(|(other, of)| match configured(of) {
+            Some(types) => types.contains(kind) && (described || *other < index),
+            None => described && *other < index && of.described.contains(kind),
+        })
+    };
+    let mut standing = Standing { any_type, ..Standing::default() };
+    for kind in own_types {
+        match keeper(&kind) {
+            Some((_, other)) => standing.kept.push((kind, other.config.name.clone())),
+            None => standing.device_types.push(kind),
+        }
+    }
+    standing
+}
+
+fn configured(known: &Known) -> Option<Vec<DeviceType>> {
+    let types = known.config.device_types.as_ref()?;
+    Some(types.iter().filter_map(|text| text.parse().ok()).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn known(name: &str, configured: &[&str], described: &[&str]) -> Known {
+        let mut config = serde_json::json!({"name": name, "image": "registry.example/a:1"});
+        if !configured.is_empty() {
+            config["deviceTypes"] = serde_json::json!(configured);
+        }
+        let described = described.iter().filter_map(|text| text.parse().ok()).collect();
+        Known { config: serde_json::from_value(config).expect("a plugin"), described, ready: Err(String::new()) }
+    }
+
+    fn served(known: &[Known]) -> Vec<String> {
+        let types = |index| standing(known, index).device_types.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        (0..known.len()).map(types).collect()
+    }
+
+    #[test]
+    fn a_configured_type_beats_a_described_one_and_the_first_beats_the_second() {
+        let all = [known("a", &[], &["x", "y"]), known("b", &["x"], &["z"]), known("c", &[], &["y", "z"]), known("d", &["x"], &[])];
+        assert_eq!(served(&all), ["y", "x", "z", ""]);
+        let kept = |index| standing(&all, index).kept.iter().map(|(kind, by)| format!("{kind} {by}")).collect::<Vec<_>>();
+        assert_eq!((0..4).map(kept).collect::<Vec<_>>(), [vec!["x b"], vec![], vec!["y a"], vec!["x b"]]);
+    }
+}

@@ -1,0 +1,201 @@
+//! An OCI image layout (image specification 1.1, "Image Layout"): a folder, or a tar archive of one. Reads files.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use oci_client::manifest::OciImageManifest;
+use serde::Deserialize;
+
+use super::signatures::EMPTY;
+use super::{SIGNATURE_BYTES, archive, found, read};
+use crate::reference::LAYOUT;
+use crate::registry::{Index, MANIFEST_BYTES, Referrer};
+use crate::trust::BUNDLE;
+use crate::{Digest, RegistryError};
+
+/// How an index names a manifest: by its tag, or by a whole reference.
+const NAME: &str = "org.opencontainers.image.ref.name";
+const MARKER: &str = "oci-layout";
+const MARKER_BYTES: usize = 4 << 10;
+const INDEX: &str = "index.json";
+/// More manifests are not looked through for signatures, and none that is larger: a signature's has one layer.
+const REFERRERS: usize = 512;
+const REFERRER_BYTES: usize = 64 << 10;
+
+/// What is wanted of a layout: names of files, and the bytes that each may have.
+pub(super) type Wanted = BTreeMap<String, usize>;
+/// What is there of it.
+pub(super) type Files = BTreeMap<String, Vec<u8>>;
+
+/// A layout on disk.
+pub(crate) struct Layout {
+    path: PathBuf,
+    /// Read once.
+    index: Option<Vec<Entry>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Marker {
+    image_layout_version: String,
+}
+
+#[derive(Deserialize)]
+struct Entries {
+    #[serde(default)]
+    manifests: Vec<Entry>,
+}
+
+#[derive(Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    digest: String,
+    #[serde(default)]
+    size: u64,
+    #[serde(default)]
+    artifact_type: Option<String>,
+    #[serde(default)]
+    annotations: Option<BTreeMap<String, String>>,
+}
+
+impl Entry {
+    fn is_called(&self, tag: &str) -> bool {
+        let name = self.annotations.as_ref().and_then(|annotations| annotations.get(NAME));
+        name.is_some_and(|name| name == tag || name.rsplit_once(':').is_some_and(|(place, last)| place.contains('/') && last == tag))
+    }
+
+    fn may_be_a_bundle(&self) -> bool {
+        let kind = matches!(self.artifact_type.as_deref(), None | Some(BUNDLE | EMPTY));
+        kind && usize::try_from(self.size).is_ok_and(|size| size <= REFERRER_BYTES)
+    }
+}
+
+impl Layout {
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), index: None }
+    }
+
+    /// A manifest by its tag in the index, or by its digest.
+    pub async fn manifest_bytes(&mut self, wanted: &str, limit: usize) -> Result<(Digest, Vec<u8>), RegistryError> {
+        let digest = match wanted.parse() {
+            Ok(digest) => digest,
+            Err(_) => self.tagged(wanted).await?,
+        };
+        let bytes = self.blob(&digest, limit).await?;
+        Ok((digest, bytes))
+    }
+
+    /// A blob, whose bytes have its digest.
+    pub async fn blob(&self, digest: &Digest, limit: usize) -> Result<Vec<u8>, RegistryError> {
+        let (name, what) = (blob(digest), self.what(&digest.to_string()));
+        let bytes = self.files(Wanted::from([(name.clone(), limit)])).await?.remove(&name);
+        let bytes = bytes.ok_or_else(|| self.has_no(&name))?;
+        let actual = Digest::of(&bytes);
+        if actual == *digest { Ok(bytes) } else { Err(RegistryError::Tampered { what, actual }) }
+    }
+
+    /// What may be a bundle that refers to a manifest: manifests in the index with it as subject, and what the referrers' tag lists.
+    pub async fn referrers(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
+        let mut referrers = self.with_subject(digest).await?;
+        let tag = format!("sha256-{}", digest.hex());
+        if let Some((_, bytes)) = found(self.manifest_bytes(&tag, SIGNATURE_BYTES).await)? {
+            referrers.extend(read::<Index>(&bytes, &self.what(&tag))?.manifests);
+        }
+        Ok(referrers)
+    }
+
+    async fn with_subject(&mut self, subject: &Digest) -> Result<Vec<Referrer>, RegistryError> {
+        let entries = self.index().await?.iter().filter(|entry| entry.may_be_a_bundle()).take(REFERRERS);
+        let entries: Vec<(Digest, Entry)> = entries.filter_map(|entry| Some((entry.digest.parse().ok()?, entry.clone()))).collect();
+        let mut manifests = self.files(entries.iter().map(|(digest, _)| (blob(digest), REFERRER_BYTES)).collect()).await?;
+        let refers = |bytes: &[u8]| {
+            let manifest = serde_json::from_slice::<OciImageManifest>(bytes).ok();
+            manifest.and_then(|manifest| manifest.subject).is_some_and(|of| of.digest == subject.to_string())
+        };
+        let referrers = entries.into_iter().filter(|(digest, _)| manifests.remove(&blob(digest)).is_some_and(|bytes| refers(&bytes)));
+        Ok(referrers.map(|(_, Entry { digest, artifact_type, .. })| Referrer { digest, artifact_type }).collect())
+    }
+
+    async fn tagged(&mut self, tag: &str) -> Result<Digest, RegistryError> {
+        let what = self.what(tag);
+        let form = |message: String| RegistryError::Form { what: what.clone(), message };
+        let mut digests: Vec<String> =
+            self.index().await?.iter().filter(|entry| entry.is_called(tag)).map(|entry| entry.digest.clone()).collect();
+        digests.sort();
+        digests.dedup();
+        match digests.as_slice() {
+            [digest] => digest.parse().map_err(|error: crate::digest::InvalidDigest| form(error.to_string())),
+            [] => Err(self.has_no(&format!("manifest with tag {tag}"))),
+            several => {
+                Err(form(format!("{} manifests in its index have this tag; append @sha256:… of the one that is meant", several.len())))
+            }
+        }
+    }
+
+    async fn index(&mut self) -> Result<&[Entry], RegistryError> {
+        if self.index.is_none() {
+            let mut files = self.files(Wanted::from([(MARKER.to_owned(), MARKER_BYTES), (INDEX.to_owned(), MANIFEST_BYTES)])).await?;
+            let what = format!("image layout {}", self.path.display());
+            let marker: Marker = read(&files.remove(MARKER).ok_or_else(|| self.unreadable("it has no file oci-layout"))?, &what)?;
+            if !marker.image_layout_version.starts_with("1.") {
+                return Err(self.unreadable(&format!("its version is {}, expected 1.0.0", marker.image_layout_version)));
+            }
+            let index: Entries = read(&files.remove(INDEX).ok_or_else(|| self.unreadable("it has no file index.json"))?, &what)?;
+            self.index = Some(index.manifests);
+        }
+        Ok(self.index.as_deref().unwrap_or_default())
+    }
+
+    /// Reads files of the layout; those that are not there are left out.
+    async fn files(&self, wanted: Wanted) -> Result<Files, RegistryError> {
+        let path = self.path.clone();
+        let reading =
+            tokio::task::spawn_blocking(move || if path.is_dir() { from_folder(&path, &wanted) } else { archive::read(&path, &wanted) });
+        reading.await.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(|error| self.unreadable(&error.to_string()))
+    }
+
+    fn unreadable(&self, message: &str) -> RegistryError {
+        RegistryError::Layout { path: self.path.clone(), message: message.to_owned() }
+    }
+
+    fn has_no(&self, what: &str) -> RegistryError {
+        RegistryError::NotInLayout { path: self.path.clone(), what: what.to_owned() }
+    }
+
+    pub fn what(&self, wanted: &str) -> String {
+        let separator = if wanted.contains(':') { '@' } else { ':' };
+        format!("{LAYOUT}://{}{separator}{wanted}", self.path.display())
+    }
+}
+
+/// The file of a blob in a layout.
+fn blob(digest: &Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
+}
+
+fn from_folder(folder: &Path, wanted: &Wanted) -> std::io::Result<Files> {
+    let mut files = Files::new();
+    for (name, limit) in wanted {
+        match open(&folder.join(name)) {
+            Ok(file) => {
+                files.insert(name.clone(), bounded(file, name, *limit)?);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(std::io::Error::new(error.kind(), format!("{name}: {error}"))),
+        }
+    }
+    Ok(files)
+}
+
+/// Opens a file, and nothing that would make the reader wait.
+pub(super) fn open(path: &Path) -> std::io::Result<std::fs::File> {
+    if std::fs::metadata(path)?.is_file() { std::fs::File::open(path) } else { Err(std::io::Error::other("it is no file")) }
+}
+
+/// Reads all of a file that is no larger than it may be.
+pub(super) fn bounded(file: impl Read, name: &str, limit: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > limit { Err(std::io::Error::other(format!("{name} is larger than {limit} bytes"))) } else { Ok(bytes) }
+}

@@ -1,0 +1,237 @@
+//! Image layouts: folders and archives.
+
+use std::io::{Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+
+use super::{Bench, reason, unsigned};
+use crate::config::{PullPolicy, RequiredKeys, TrustEntry};
+use crate::fake_registry::manifest;
+use crate::host::LoadError;
+use crate::trust::tests::{BOTH, Keys};
+use crate::trust::{BUNDLE, Signature, Verified};
+use crate::{Digest, RegistryError};
+
+const COMPONENT: &[u8] = b"component";
+
+/// The files of a layout, before they are written anywhere.
+#[derive(Clone)]
+struct Files {
+    blobs: Vec<Vec<u8>>,
+    entries: Vec<Value>,
+}
+
+impl Files {
+    /// One component with tag 0.1.0; and the digest of its manifest.
+    fn new() -> (Self, Digest) {
+        let mut files = Self { blobs: vec![COMPONENT.to_vec()], entries: Vec::new() };
+        let digest = files.add(manifest(COMPONENT, COMPONENT.len()).as_bytes(), Some("0.1.0"));
+        (files, digest)
+    }
+
+    fn add(&mut self, manifest: &[u8], name: Option<&str>) -> Digest {
+        let digest = Digest::of(manifest);
+        self.blobs.push(manifest.to_vec());
+        let mut entry = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": manifest.len()});
+        if let Some(name) = name {
+            entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
+        }
+        self.entries.push(entry);
+        digest
+    }
+
+    /// Puts a signature where its form has it.
+    fn sign(&mut self, of: &Digest, signature: &Signature) {
+        let empty = json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"), "size": 2});
+        let mut manifest = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": empty});
+        let name = match signature {
+            Signature::Simple { payload, signature } => {
+                let payload = STANDARD.decode(payload).expect("base64");
+                manifest["layers"] = json!([{
+                    "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json", "digest": Digest::of(&payload), "size": payload.len(),
+                    "annotations": {"dev.cosignproject.cosign/signature": signature},
+                }]);
+                self.blobs.push(payload);
+                Some(format!("sha256-{}.sig", of.hex()))
+            }
+            Signature::Bundle(bundle) => {
+                manifest["layers"] = json!([{"mediaType": BUNDLE, "digest": Digest::of(bundle.as_bytes()), "size": bundle.len()}]);
+                manifest["subject"] = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": of, "size": 1});
+                self.blobs.push(bundle.clone().into_bytes());
+                None
+            }
+        };
+        self.add(manifest.to_string().as_bytes(), name.as_deref());
+    }
+
+    fn all(&self) -> Vec<(String, Vec<u8>)> {
+        let index = json!({"schemaVersion": 2, "manifests": self.entries}).to_string().into_bytes();
+        let blobs = self.blobs.iter().map(|blob| (format!("blobs/sha256/{}", Digest::of(blob).hex()), blob.clone()));
+        let marker = br#"{"imageLayoutVersion": "1.0.0"}"#.to_vec();
+        blobs.chain([("index.json".to_owned(), index), ("oci-layout".to_owned(), marker)]).collect()
+    }
+
+    fn folder(&self, at: &Path) -> PathBuf {
+        let folder = at.join("layout");
+        std::fs::create_dir_all(folder.join("blobs/sha256")).expect("a folder");
+        for (name, bytes) in self.all() {
+            std::fs::write(folder.join(name), bytes).expect("written");
+        }
+        folder
+    }
+
+    fn archive(&self, writer: impl Write, prefix: &str) {
+        let mut archive = tar::Builder::new(writer);
+        for (name, bytes) in self.all() {
+            archive.append_data(&mut header(bytes.len()), format!("{prefix}{name}"), bytes.as_slice()).expect("appended");
+        }
+        archive.into_inner().expect("finished").flush().expect("flushed");
+    }
+}
+
+fn header(size: usize) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(size as u64);
+    header.set_mode(0o644);
+    header
+}
+
+async fn obtain(bench: &Bench, path: &Path, rest: &str) -> Result<Verified, LoadError> {
+    bench.obtain(&format!("oci-layout://{}{rest}", path.display()), PullPolicy::Always).await
+}
+
+#[tokio::test]
+async fn a_component_is_read_from_a_folder_an_archive_and_a_packed_one_by_tag_and_by_digest() {
+    let (files, digest) = Files::new();
+    let bench = Bench::new(unsigned("oci-layout/**"));
+    let (plain, packed) = (bench.folder.path().join("plain.tar"), bench.folder.path().join("packed.tar.gz"));
+    files.archive(std::fs::File::create(&plain).expect("a file"), "");
+    files.archive(GzEncoder::new(std::fs::File::create(&packed).expect("a file"), Compression::fast()), "./");
+    for path in [files.folder(bench.folder.path()), plain, packed] {
+        for rest in [":0.1.0".to_owned(), format!("@{digest}"), format!(":0.1.0@{digest}")] {
+            let verified = obtain(&bench, &path, &rest).await.expect("obtained");
+            assert_eq!((verified.component(), verified.digest(), verified.signed()), (COMPONENT, &digest, false));
+            std::fs::remove_dir_all(bench.folder.path().join("cache")).expect("emptied");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_missing_changed_ambiguous_or_too_large_is_refused_by_its_name() {
+    let (mut files, digest) = Files::new();
+    let large = manifest(&[0; 1001], 1001);
+    files.add(large.as_bytes(), Some("large"));
+    files.add(br#"{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []}"#, Some("index"));
+    files.add(b"one", Some("registry.example/a:twice"));
+    files.add(b"two", Some("twice"));
+    let bench = Bench::new(unsigned("oci-layout/**"));
+    let folder = files.folder(bench.folder.path());
+    for (rest, expected) in [
+        (":0.2.0".to_owned(), "NotFound"),
+        (format!("@{}", Digest::of(b"nothing")), "NotFound"),
+        (":large".to_owned(), "TooLarge"),
+        (":index".to_owned(), "NotAPlugin"),
+        (":twice".to_owned(), "NotAPlugin"),
+    ] {
+        assert_eq!(reason(obtain(&bench, &folder, &rest).await), expected, "{rest}");
+    }
+    for changed in [Digest::of(COMPONENT), digest] {
+        std::fs::write(folder.join("blobs/sha256").join(changed.hex()), b"other").expect("written");
+        assert_eq!(reason(obtain(&bench, &folder, ":0.1.0").await), "DigestMismatch");
+    }
+    std::fs::remove_file(folder.join("oci-layout")).expect("removed");
+    assert_eq!(reason(obtain(&bench, &folder, ":0.1.0").await), "LayoutUnreadable");
+    assert_eq!(reason(obtain(&bench, Path::new("/nonexistent"), ":0.1.0").await), "LayoutUnreadable");
+}
+
+#[tokio::test]
+async fn an_archive_gives_plain_files_alone_and_is_not_read_without_end() {
+    let (files, digest) = Files::new();
+    let bench = Bench::new(unsigned("oci-layout/**"));
+    let path = bench.folder.path().join("links.tar");
+    let mut archive = tar::Builder::new(std::fs::File::create(&path).expect("a file"));
+    for (name, bytes) in files.all() {
+        // The component is there as a link to a file that has its bytes, in the archive and on disk.
+        if name.ends_with(Digest::of(COMPONENT).hex()) {
+            std::fs::write(bench.folder.path().join("elsewhere"), &bytes).expect("written");
+            archive.append_data(&mut header(bytes.len()), "elsewhere", bytes.as_slice()).expect("appended");
+            for kind in [tar::EntryType::Symlink, tar::EntryType::Link] {
+                let mut link = header(0);
+                link.set_entry_type(kind);
+                archive.append_link(&mut link, &name, "elsewhere").expect("appended");
+            }
+        } else {
+            archive.append_data(&mut header(bytes.len()), name, bytes.as_slice()).expect("appended");
+        }
+    }
+    archive.into_inner().expect("finished");
+    assert_eq!(reason(obtain(&bench, &path, ":0.1.0").await), "NotFound");
+    let path = bench.folder.path().join("large.tar");
+    let mut file = std::fs::File::create(&path).expect("a file");
+    let mut large = header(300 << 20);
+    large.set_path("other").expect("a name");
+    large.set_cksum();
+    file.write_all(large.as_bytes()).expect("written");
+    file.seek(SeekFrom::Current(300 << 20)).expect("a hole");
+    files.archive(file, "");
+    let error = obtain(&bench, &path, &format!("@{digest}")).await.map(|_| ()).expect_err("refused");
+    assert!(error.to_string().contains("256 MiB"), "{error}");
+    std::fs::write(&path, b"\x1f\x8bno gzip").expect("written");
+    assert_eq!(reason(obtain(&bench, &path, ":0.1.0").await), "LayoutUnreadable");
+}
+
+#[tokio::test]
+async fn signatures_in_a_layout_count_in_both_forms_and_those_of_others_do_not() {
+    let keys = Keys::new();
+    let (files, digest) = Files::new();
+    let trust = keys.trust(&BOTH, RequiredKeys::Any, &[0]);
+    let trust = trust.into_iter().map(|entry| TrustEntry { pattern: "oci-layout/**".into(), ..entry }).collect();
+    let bench = Bench::new(trust);
+    let outcome = async |signatures: &[Signature]| {
+        let mut files = files.clone();
+        signatures.iter().for_each(|signature| files.sign(&digest, signature));
+        let folder = files.folder(bench.folder.path());
+        let obtained = obtain(&bench, &folder, ":0.1.0").await;
+        std::fs::remove_dir_all(folder).expect("removed");
+        obtained.map(|verified| verified.signed()).map_err(|error| error.reason())
+    };
+    assert_eq!(outcome(&[]).await, Err("Unsigned"));
+    assert_eq!(outcome(&[keys.simple(0, &digest)]).await, Ok(true));
+    assert_eq!(outcome(&[keys.signed_bundle(0, &digest)]).await, Ok(true));
+    assert_eq!(outcome(&[keys.simple(1, &digest)]).await, Err("WrongKey"));
+    assert_eq!(outcome(&[keys.signed_bundle(0, &Digest::of(b"other"))]).await, Err("OtherDigest"));
+}
+
+#[tokio::test]
+async fn a_layout_is_trusted_by_its_path_and_never_by_what_it_calls_its_content() {
+    let (mut files, _) = Files::new();
+    files.add(manifest(COMPONENT, COMPONENT.len()).as_bytes(), Some("registry.example/flashjob/esp32:0.1.0"));
+    let mut bench = Bench::new(unsigned("registry.example/**"));
+    let folder = files.folder(bench.folder.path());
+    assert_eq!(reason(obtain(&bench, &folder, ":0.1.0").await), "NotTrusted");
+    bench.trust = unsigned("oci-layout/nonexistent/**");
+    assert_eq!(reason(obtain(&bench, &folder, ":0.1.0").await), "NotTrusted");
+    bench.trust = unsigned(&format!("oci-layout{}", folder.display()));
+    obtain(&bench, &folder, ":0.1.0").await.expect("trusted");
+}
+
+#[tokio::test]
+async fn what_was_read_from_a_layout_is_there_without_it_unless_it_is_always_asked() {
+    let keys = Keys::new();
+    let (mut files, digest) = Files::new();
+    files.sign(&digest, &keys.signed_bundle(0, &digest));
+    let trust = keys.trust(&BOTH, RequiredKeys::Any, &[0]);
+    let bench = Bench::new(trust.into_iter().map(|entry| TrustEntry { pattern: "oci-layout/**".into(), ..entry }).collect());
+    let folder = files.folder(bench.folder.path());
+    let reference = format!("oci-layout://{}:0.1.0", folder.display());
+    bench.obtain(&reference, PullPolicy::IfNotPresent).await.expect("obtained");
+    std::fs::remove_dir_all(&folder).expect("removed");
+    assert!(bench.obtain(&reference, PullPolicy::IfNotPresent).await.expect("cached").signed());
+    let gone = bench.obtain(&reference, PullPolicy::Always).await.map(|_| ()).expect_err("it is gone");
+    assert!(matches!(gone, LoadError::Fetch(RegistryError::Layout { .. })), "{gone}");
+}
