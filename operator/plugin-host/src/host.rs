@@ -1,5 +1,7 @@
 //! The whole way from a reference to a plugin that can be asked.
 
+mod author;
+
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use crate::plugin::Plugin;
 use crate::registry::{Repository, component_layer};
 use crate::trust::{self, Signature, TrustError, Unverified};
 use crate::{Credentials, Digest, Reference, RegistryError};
+pub use author::Published;
 
 /// What a host is set up with.
 #[derive(Clone, Debug)]
@@ -184,18 +187,9 @@ impl Host {
     /// # Errors
     /// Says which step failed, for which reference, and what to do.
     pub async fn load(&self, source: &PluginSource, credentials: Option<&Credentials>) -> Result<Plugin, LoadError> {
-        let artifact = match &source.reference {
-            Reference::File { path, digest } => read_file(&source.reference, path, digest.as_ref(), self.settings.limits.component)?,
-            Reference::Registry { .. } => self.fetch(source, credentials).await?,
-        };
-        let signatures = self.signatures(source, &artifact.digest, credentials).await?;
-        let verified = trust::verify(artifact, &self.settings.trust, source.allow_unsigned, &signatures)?;
-        let compiled = self.engine.compile(&verified, &self.cache).await?;
-        let plugin = Plugin::new(self.engine.clone(), compiled, &verified, source).await;
-        plugin.map_err(|error| LoadError::Describe { name: source.name.clone(), error }).and_then(|plugin| {
-            let described = plugin.info().name.clone();
-            if described == source.name { Ok(plugin) } else { Err(LoadError::WrongName { configured: source.name.clone(), described }) }
-        })
+        let plugin = self.open(source, credentials).await?;
+        let described = plugin.info().name.clone();
+        if described == source.name { Ok(plugin) } else { Err(LoadError::WrongName { configured: source.name.clone(), described }) }
     }
 
     /// Resolves once, then everything is by digest; what the cache has is not fetched.

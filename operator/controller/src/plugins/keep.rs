@@ -232,5 +232,7 @@ async fn credentials(client: &Client, namespace: &str, name: &str, registry: &st
     let text = text.ok_or_else(|| {
         format!("Secret {namespace}/{name} has no key .dockerconfigjson; make it with kubectl create secret docker-registry")
     })?;
-    parse_docker_config_json(&text.0, registry).map_err(|error| format!("Secret {namespace}/{name}: {error}"))
+    parse_docker_config_json(&text.0, registry).map_err(|error| {
+        format!("Secret {namespace}/{name}: {error}; make it with kubectl create secret docker-registry --docker-server={registry}")
+    })
 }

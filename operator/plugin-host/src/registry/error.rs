@@ -1,10 +1,10 @@
-//! Why a registry did not give what was asked for.
+//! Why a registry did not do what was asked for.
 
 use reqwest::StatusCode;
 
 use crate::Digest;
 
-/// Why a registry gave no component.
+/// Why a registry gave no component, or took none.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// The client cannot be made.
@@ -24,7 +24,7 @@ pub enum RegistryError {
         message: String,
     },
     /// The registry refuses the credentials, or wants some.
-    #[error("registry {host} refuses access to {what} ({status}): check the credentials of this registry in the operator's configuration")]
+    #[error("registry {host} refuses access to {what} ({status}): check the credentials that are configured for this registry")]
     Access {
         /// The registry.
         host: String,
