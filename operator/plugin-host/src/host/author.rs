@@ -36,8 +36,16 @@ impl Host {
     /// Says which step failed, for which reference, and what to do.
     pub async fn open(&self, source: &PluginSource, credentials: Option<&Credentials>) -> Result<Plugin, LoadError> {
         let verified = self.verify(source, credentials).await?;
-        let compiled = self.engine.compile(&verified, &self.cache).await?;
-        let plugin = Plugin::new(self.engine.clone(), compiled, &verified, source).await;
+        self.start(&verified, source).await
+    }
+
+    /// Compiles and describes.
+    ///
+    /// # Errors
+    /// It does not fit the contract, or breaks.
+    pub async fn start(&self, verified: &Verified, source: &PluginSource) -> Result<Plugin, LoadError> {
+        let compiled = self.engine.compile(verified, &self.cache).await?;
+        let plugin = Plugin::new(self.engine.clone(), compiled, verified, source).await;
         plugin.map_err(|error| LoadError::Describe { name: source.name.clone(), error })
     }
 
