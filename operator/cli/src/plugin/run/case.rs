@@ -89,7 +89,7 @@ impl Case {
         let overriding = device.endpoint.as_deref().filter(|endpoint| instance.endpoint() != Some(endpoint));
         let spec = json!({
             "uuid": [device.uid], "firmware": request.firmware, "version": request.version, "flashjobPodImage": request.image,
-            "hostEndpoint": overriding, "settings": {plugin: settings},
+            "hostEndpoint": overriding, "settings": (!settings.is_empty()).then(|| json!({plugin: settings})),
         });
         let job = job(json!({"metadata": {"name": request.job, "namespace": request.namespace}, "spec": spec}))?;
         let (job, spec) = effective(job)?;
