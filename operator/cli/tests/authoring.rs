@@ -108,6 +108,7 @@ async fn a_registry_that_lets_nobody_in_is_told_apart_from_one_without_the_plugi
             author.plugin(&words)?.failed(3, reason, "");
         }
     }
+    author.log_in("{}")?;
     said(plugin(&["inspect", "127.0.0.1:1/a/b:1"], author.folder.path()).output()?)?.failed(3, "RegistryUnreachable", "127.0.0.1:1");
     Ok(())
 }

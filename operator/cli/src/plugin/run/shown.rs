@@ -81,12 +81,7 @@ pub fn text(case: &Case, asked: &Asked, notes: &[String]) -> String {
     }
     let mut text = rows.to_string();
     if let Some(Ok(objects)) = &asked.objects {
-        text.push_str(
-            &objects
-                .service
-                .as_ref()
-                .map_or_else(|| "\nNo Service: the device calls nobody back.\n".to_owned(), |service| document(service)),
-        );
+        text.push_str(&objects.service.as_ref().map_or_else(|| "\nNo Service: the device calls nobody back.\n".to_owned(), document));
         text.push_str(&document(&objects.pod));
     }
     text
