@@ -4,6 +4,7 @@
 mod author;
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use author::{Said, component, plugin, said};
 use serde_json::json;
@@ -87,5 +88,20 @@ fn the_configuration_s_settings_and_grants_hold_as_in_the_operator() -> anyhow::
     let denied = ask("elsewhere.example/flasher:1")?;
     assert_eq!(denied.json["pod"], json!(null));
     denied.failed(8, "GrantDenied", "grants.images");
+    Ok(())
+}
+
+#[test]
+fn an_interrupted_command_ends_with_130_and_leaves_nothing_behind() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let reference = format!("{}/a:1", silent.local_addr()?);
+    let mut command = plugin(&["pull", &reference, "a.wasm", "--plain-http"], folder.path());
+    let child = command.env("TMPDIR", folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    // It has asked, and waits for the answer.
+    let _connection = silent.accept()?;
+    assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status()?.success());
+    said(child.wait_with_output()?)?.failed(130, "Interrupted", "interrupted");
+    assert_eq!(std::fs::read_dir(folder.path())?.count(), 0);
     Ok(())
 }
