@@ -74,7 +74,8 @@ impl Failure {
     /// Prints it, and says with which code the program ends.
     pub fn show(self, output: Output) -> ExitCode {
         if output == Output::Json {
-            print(&format!("{:#}", json!({"error": self.json()})));
+            // This failure is the one to tell, whether or not its form for programs arrives.
+            let _ = print(&format!("{:#}", json!({"error": self.json()})));
         }
         self.complain()
     }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use crate::arguments::Output;
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 
 /// What came of a command.
 #[derive(Debug)]
@@ -30,21 +30,26 @@ impl Report {
         if let (Some(failure), Value::Object(fields)) = (&self.failure, &mut self.json) {
             fields.insert("error".to_owned(), failure.json());
         }
-        match output {
+        let printed = match output {
             Output::Text => print(&self.text),
             Output::Json => print(&format!("{:#}", self.json)),
-        }
-        match self.failure {
+        };
+        match self.failure.or(printed.err()) {
             Some(failure) => failure.complain(),
             None => ExitCode::SUCCESS,
         }
     }
 }
 
-/// Whoever reads may stop reading.
-pub fn print(text: &str) {
+/// Whoever reads may stop reading; any other end of the output is a failure.
+pub fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{}", text.trim_end());
+    match writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Code::Other, "OutputLost", format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Aligned names and values.
