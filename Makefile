@@ -7,7 +7,7 @@ NAMESPACE ?= flashjob-system
 CACHE ?= $(CURDIR)/target/plugin-cache
 BENCH ?= quick
 
-.PHONY: help demo demo-up demo-down test bench nightly lint deny generate build plugins install uninstall run check-tools
+.PHONY: help demo demo-up demo-down test bench nightly lint deny generate build plugins install uninstall run check-tools install-cli
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -63,3 +63,6 @@ uninstall: ## Remove the CustomResourceDefinitions from the current cluster, and
 run: build ## Run the operator on this machine against the current kubeconfig: make run CONFIG=my-config.yaml. Beside a deployed one it stands by.
 	kubectl get namespace $(NAMESPACE) >/dev/null 2>&1 || kubectl create namespace $(NAMESPACE)
 	target/debug/flashjob-operator --config $(CONFIG) --cache $(CACHE) --namespace $(NAMESPACE)
+
+install-cli: check-tools ## Install kubectl-flashjob, so that kubectl flashjob works.
+	cargo install --locked --path operator/cli

@@ -22,7 +22,7 @@ pub enum PullPolicy {
 }
 
 /// How one registry is reached.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RegistryConfig {
     /// Host as in references, with its port where it is not the usual one.
@@ -53,7 +53,7 @@ pub struct CredentialsReference {
 }
 
 /// Whose components are run. The longest literal prefix of `match` wins; nothing matching means refused.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TrustEntry {
     /// `host/path`, `host/path/*` or `host/path/**`; for an image layout the host is `oci-layout`.

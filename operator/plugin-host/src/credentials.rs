@@ -1,4 +1,4 @@
-//! User names and passwords for registries, from a `dockerconfigjson` Secret.
+//! User names and passwords for registries, in the form of Docker's `config.json`, which is also that of a `dockerconfigjson` Secret.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -50,13 +50,13 @@ impl FromIterator<(String, Credentials)> for Logins {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialsError {
     /// Not the JSON of a Docker configuration.
-    #[error("the Secret is not a Docker configuration: {0}; make it with kubectl create secret docker-registry")]
+    #[error("not a Docker configuration: {0}")]
     Decode(String),
     /// No entry for the registry.
-    #[error("the Secret has no entry for registry {0}; make it with kubectl create secret docker-registry --docker-server={0}")]
+    #[error("no entry for registry {0}")]
     Missing(String),
     /// The entry has neither user name and password nor `auth`.
-    #[error("the Secret's entry for registry {0} has no user name or no password")]
+    #[error("the entry for registry {0} has no user name or no password")]
     Incomplete(String),
 }
 

@@ -1,13 +1,14 @@
 //! Compiles components and calls them: a fresh instance for each call, under limits of time, memory and size.
 
 mod compiler;
+mod interface;
 mod limits;
 mod v0_1_0;
 mod wasi;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, Linker};
@@ -18,6 +19,7 @@ use crate::config::Limits;
 use crate::trust::Verified;
 use crate::types::{FlashPod, Outcome, PluginError, PluginInfo, Request, Verdict};
 pub use compiler::{COMPILE_PLUGIN, compile_plugin};
+pub use interface::Interface;
 use limits::{State, Stopped};
 
 /// How often a busy call lets others run, and how exactly it is stopped.
@@ -152,13 +154,28 @@ impl Answer {
 #[derive(Clone)]
 pub(crate) struct Compiled {
     name: Arc<str>,
+    interface: Arc<Interface>,
     plugin: v0_1_0::PluginPre<State>,
+}
+
+/// What a call cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// From the question to the answer.
+    pub time: Duration,
+    /// Linear memory that the plugin had at the end, in bytes; it never has less than before.
+    pub memory: usize,
 }
 
 impl Compiled {
     /// Version of the WIT package that it is built against.
     pub fn wit_version(&self) -> &'static str {
         v0_1_0::VERSION
+    }
+
+    /// What it imports and exports.
+    pub fn interface(&self) -> &Interface {
+        &self.interface
     }
 }
 
@@ -206,38 +223,48 @@ impl Engine {
             }
         };
         let component = load(&self.engine, &code).map_err(|error| EngineError::Compile(name.clone(), error.to_string()))?;
-        self.check_imports(&component, &name)?;
+        let interface = Arc::new(Interface::of(&component, &self.engine));
+        check_imports(&interface, &name)?;
         let world = |error: wasmtime::Error| EngineError::World(name.clone(), format!("{error:#}"));
         let instance = self.linker.instantiate_pre(&component).map_err(world)?;
-        Ok(Compiled { name: name.as_str().into(), plugin: v0_1_0::PluginPre::new(instance).map_err(world)? })
-    }
-
-    fn check_imports(&self, component: &Component, name: &str) -> Result<(), EngineError> {
-        let kind = component.component_type();
-        for (import, _) in kind.imports(&self.engine) {
-            let own = import.starts_with("flashjob:plugin/log@") || import.starts_with("flashjob:plugin/types@");
-            if !own && !WASI.iter().any(|allowed| import.starts_with(allowed)) {
-                return Err(EngineError::Import(name.to_owned(), import.to_owned()));
-            }
-        }
-        Ok(())
+        Ok(Compiled { name: name.as_str().into(), interface, plugin: v0_1_0::PluginPre::new(instance).map_err(world)? })
     }
 
     /// Asks a fresh instance.
     pub async fn call(&self, compiled: &Compiled, call: Call<'_>) -> Result<Answer, CallError> {
-        let _place = self.places.acquire().await.map_err(|error| CallError::Trapped(error.to_string()))?;
+        self.measure(compiled, call).await.0
+    }
+
+    /// Asks a fresh instance, and says what that cost.
+    pub async fn measure(&self, compiled: &Compiled, call: Call<'_>) -> (Result<Answer, CallError>, Cost) {
+        let _place = match self.places.acquire().await {
+            Ok(place) => place,
+            Err(error) => return (Err(CallError::Trapped(error.to_string())), Cost::default()),
+        };
         let limits = self.limits;
+        let since = Instant::now();
         let mut store = Store::new(&self.engine, State::new(compiled.name.clone(), limits));
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(limits.copied);
         // A busy call gives way at every tick, and is dropped when its time is over.
         store.epoch_deadline_async_yield_and_update(1);
         let asked = tokio::time::timeout(limits.call_timeout, v0_1_0::ask(&mut store, &compiled.plugin, call, limits.answer)).await;
-        match asked {
+        let cost = Cost { time: since.elapsed(), memory: store.data().memory.used };
+        let answer = match asked {
             Err(_) => Err(CallError::TimedOut { after: limits.call_timeout }),
             Ok(Ok(answer)) => answer,
             Ok(Err(error)) => Err(stopped(&error, limits)),
-        }
+        };
+        (answer, cost)
+    }
+}
+
+fn check_imports(interface: &Interface, name: &str) -> Result<(), EngineError> {
+    let own = |import: &str| import.starts_with("flashjob:plugin/log@") || import.starts_with("flashjob:plugin/types@");
+    let allowed = |import: &str| own(import) || WASI.iter().any(|allowed| import.starts_with(allowed));
+    match interface.imports.iter().find(|import| !allowed(import)) {
+        Some(import) => Err(EngineError::Import(name.to_owned(), import.clone())),
+        None => Ok(()),
     }
 }
 

@@ -1,5 +1,6 @@
 //! The whole way from a reference to a plugin that can be asked.
 
+mod author;
 mod error;
 
 use std::path::PathBuf;
@@ -13,6 +14,7 @@ use crate::registry::component_layer;
 use crate::source::{Source, file};
 use crate::trust::{self, Signature, TrustError, Unverified, Verified};
 use crate::{Digest, Logins, Reference, RegistryError};
+pub use author::Published;
 pub use error::{LoadError, Stage};
 
 /// What a host is set up with.
@@ -69,13 +71,9 @@ impl Host {
     /// # Errors
     /// Says which step failed, for which reference, and what to do.
     pub async fn load(&self, source: &PluginSource, logins: &Logins) -> Result<Plugin, LoadError> {
-        let verified = self.obtain(source, logins).await?;
-        let compiled = self.engine.compile(&verified, &self.cache).await?;
-        let plugin = Plugin::new(self.engine.clone(), compiled, &verified, source).await;
-        plugin.map_err(|error| LoadError::Describe { name: source.name.clone(), error }).and_then(|plugin| {
-            let described = plugin.info().name.clone();
-            if described == source.name { Ok(plugin) } else { Err(LoadError::WrongName { configured: source.name.clone(), described }) }
-        })
+        let plugin = self.open(source, logins).await?;
+        let described = plugin.info().name.clone();
+        if described == source.name { Ok(plugin) } else { Err(LoadError::WrongName { configured: source.name.clone(), described }) }
     }
 
     /// The first half of the way: resolve, fetch, verify.

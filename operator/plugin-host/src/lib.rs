@@ -4,7 +4,8 @@
 //! Reference --resolve--> Digest --fetch--> Unverified --trust::verify--> Verified --compile--> Plugin --call--> answer
 //! ```
 //!
-//! - [`Host`] loads plugins: [`Host::load`] goes the whole way and leaves nothing half done.
+//! - [`Host`] loads plugins: [`Host::load`] goes the whole way and leaves nothing half done. Authors look closer with [`Host::open`],
+//!   [`Host::verify`] and [`Host::published`], and publish with [`Host::push`].
 //! - [`Plugin`] answers: a fresh instance for each call, under limits of time, memory and size.
 //! - [`types`] are the host's own types; [`engine`] converts them from and to each version of the WIT package.
 #![deny(missing_docs)]
@@ -28,10 +29,10 @@ pub mod types;
 pub use credentials::{Credentials, CredentialsError, Logins, parse_docker_config_json};
 pub use device_type::DeviceType;
 pub use digest::Digest;
-pub use engine::{COMPILE_PLUGIN, CallError, EngineError, compile_plugin};
-pub use host::{Host, HostSettings, LoadError, PluginSource, Stage};
-pub use plugin::Plugin;
+pub use engine::{COMPILE_PLUGIN, CallError, Cost, EngineError, Interface, compile_plugin};
+pub use host::{Host, HostSettings, LoadError, PluginSource, Published, Stage};
+pub use plugin::{Measured, Plugin};
 pub use reference::Reference;
-pub use registry::RegistryError;
+pub use registry::{Artifact, RegistryError};
 pub use source::hosts;
-pub use trust::{Signature, TrustError, Unverified, Verified};
+pub use trust::{Signature, TrustError, Unverified, Verified, entry as trust_entry};

@@ -1,16 +1,18 @@
 //! A loaded plugin: asked under limits, and left alone for a while when it breaks again and again.
 
 mod health;
+mod measure;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use crate::engine::{Answer, Call, CallError, Compiled, Engine};
+use crate::engine::{Answer, Call, CallError, Compiled, Engine, Interface};
 use crate::host::PluginSource;
 use crate::trust::Verified;
 use crate::types::{FlashPod, Outcome, PluginInfo, Request, Verdict};
 use crate::{Digest, Reference};
 use health::Health;
+pub use measure::Measured;
 
 /// A plugin that can be asked. Cheap to clone.
 #[derive(Clone)]
@@ -73,6 +75,12 @@ impl Plugin {
     #[must_use]
     pub fn wit_version(&self) -> &'static str {
         self.0.compiled.wit_version()
+    }
+
+    /// What it imports and exports.
+    #[must_use]
+    pub fn interface(&self) -> &Interface {
+        self.0.compiled.interface()
     }
 
     /// Judges settings: one JSON object.

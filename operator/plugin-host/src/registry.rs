@@ -1,10 +1,11 @@
-//! Gets a component from an OCI registry (OCI distribution specification 1.1, "Pull").
+//! Gets a component from an OCI registry, and puts one there (OCI distribution specification 1.1, "Pull" and "Push").
 //!
 //! oci-client drops a failed token request, sends the password to whatever realm a challenge names, and follows redirects with it;
-//! so the few requests that a pull needs are made here, and only its manifest types are used.
+//! so the few requests that are needed are made here, and only its manifest types are used.
 
 mod challenge;
 mod error;
+mod push;
 mod referrers;
 #[cfg(test)]
 mod tests;
@@ -12,7 +13,7 @@ mod tests;
 use std::time::Duration;
 
 use oci_client::manifest::{OciDescriptor, OciImageManifest, OciManifest};
-use reqwest::header::{ACCEPT, AUTHORIZATION, LOCATION, WWW_AUTHENTICATE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
 use reqwest::{Certificate, Client, Method, Response, StatusCode, Url, redirect};
 use serde::Deserialize;
 
@@ -20,6 +21,7 @@ use crate::config::RegistryConfig;
 use crate::{Credentials, Digest, Logins};
 use challenge::Challenge;
 pub use error::RegistryError;
+pub use push::Artifact;
 pub(crate) use referrers::{Index, Referrer};
 
 /// Media types of a layer that holds a component: the standard one and its older form.
@@ -47,6 +49,26 @@ pub(crate) struct Repository<'a> {
 pub(crate) struct Layer {
     pub digest: Digest,
     pub size: usize,
+}
+
+/// One request.
+struct Outgoing<'a> {
+    method: Method,
+    url: Url,
+    accept: Option<&'a str>,
+    /// Media type and bytes of what is sent along.
+    content: Option<(&'a str, &'a [u8])>,
+}
+
+impl Outgoing<'_> {
+    fn new(method: Method, url: Url) -> Self {
+        Self { method, url, accept: None, content: None }
+    }
+
+    /// What a token for it must allow, where the registry does not say so itself.
+    fn actions(&self) -> &'static str {
+        if matches!(self.method, Method::GET | Method::HEAD) { "pull" } else { "pull,push" }
+    }
 }
 
 impl<'a> Repository<'a> {
@@ -100,7 +122,7 @@ impl<'a> Repository<'a> {
             }
             let target = self.redirect(&response, &what)?;
             // The storage behind a registry is another host: it gets no credentials.
-            response = self.send(Method::GET, target, None, None).await?;
+            response = self.send(&Outgoing::new(Method::GET, target), None).await?;
         }
         self.check(&response, &what)?;
         let bytes = self.body(response, &what, *size).await?;
@@ -119,26 +141,33 @@ impl<'a> Repository<'a> {
         self.registries.iter().any(|config| config.plain_http && config.host.eq_ignore_ascii_case(host))
     }
 
-    /// Asks once, and a second time with what the challenge asks for.
     async fn get(&mut self, path: &str, what: &str, accept: Option<&str>) -> Result<Response, RegistryError> {
-        let url = self.url(path)?;
+        let response = self.ask(Outgoing { accept, ..Outgoing::new(Method::GET, self.url(path)?) }, what).await?;
+        self.accepted(response, what, path)
+    }
+
+    /// Asks once, and a second time with what the challenge asks for.
+    async fn ask(&mut self, outgoing: Outgoing<'_>, what: &str) -> Result<Response, RegistryError> {
         let authorization = self.authorization.clone();
-        let response = self.send(Method::GET, url.clone(), accept, authorization.as_deref()).await?;
+        let response = self.send(&outgoing, authorization.as_deref()).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
-            return self.accepted(response, what, path);
+            return Ok(response);
         }
         let challenge = response.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()).and_then(Challenge::parse);
         let authorization = match challenge {
             Some(Challenge::Basic) => self.credentials.map(challenge::basic),
-            Some(Challenge::Bearer { realm, service, scope }) => Some(self.token(&realm, service, scope, what).await?),
+            Some(Challenge::Bearer { realm, service, scope }) => {
+                let scope = scope.unwrap_or_else(|| format!("repository:{}:{}", self.name, outgoing.actions()));
+                Some(self.token(&realm, service, &scope, what).await?)
+            }
             None => None,
         };
         let Some(authorization) = authorization else {
             return Err(self.access(what, StatusCode::UNAUTHORIZED));
         };
-        let response = self.send(Method::GET, url, accept, Some(&authorization)).await?;
+        let response = self.send(&outgoing, Some(&authorization)).await?;
         self.authorization = Some(authorization);
-        self.accepted(response, what, path)
+        Ok(response)
     }
 
     fn accepted(&self, response: Response, what: &str, path: &str) -> Result<Response, RegistryError> {
@@ -180,7 +209,7 @@ impl<'a> Repository<'a> {
     }
 
     /// Exchanges the credentials, if there are any, for a token (distribution's token authentication specification).
-    async fn token(&self, realm: &str, service: Option<String>, scope: Option<String>, what: &str) -> Result<String, RegistryError> {
+    async fn token(&self, realm: &str, service: Option<String>, scope: &str, what: &str) -> Result<String, RegistryError> {
         let foreign = || RegistryError::ForeignRealm { host: self.host.clone(), realm: realm.to_owned() };
         let mut url = Url::parse(realm).map_err(|_| foreign())?;
         let host = authority(&url);
@@ -193,10 +222,9 @@ impl<'a> Repository<'a> {
         if url.scheme() != "https" && !(url.scheme() == "http" && self.plain(&host)) {
             return Err(RegistryError::InsecureRealm { host: self.host.clone(), realm: realm.to_owned() });
         }
-        let scope = scope.unwrap_or_else(|| format!("repository:{}:pull", self.name));
-        url.query_pairs_mut().extend_pairs(service.map(|service| ("service", service))).append_pair("scope", &scope);
+        url.query_pairs_mut().extend_pairs(service.map(|service| ("service", service))).append_pair("scope", scope);
         let basic = self.credentials.map(challenge::basic);
-        let response = self.send(Method::GET, url, None, basic.as_deref()).await?;
+        let response = self.send(&Outgoing::new(Method::GET, url), basic.as_deref()).await?;
         self.check(&response, &format!("a token for {what}"))?;
         let bytes = self.body(response, "the token", TOKEN_BYTES).await?;
         #[derive(Deserialize)]
@@ -209,13 +237,16 @@ impl<'a> Repository<'a> {
         token.map(|token| format!("Bearer {token}")).ok_or_else(|| self.access(what, StatusCode::UNAUTHORIZED))
     }
 
-    async fn send(&self, method: Method, url: Url, accept: Option<&str>, authorization: Option<&str>) -> Result<Response, RegistryError> {
-        let mut request = self.client.request(method, url);
-        if let Some(accept) = accept {
+    async fn send(&self, outgoing: &Outgoing<'_>, authorization: Option<&str>) -> Result<Response, RegistryError> {
+        let mut request = self.client.request(outgoing.method.clone(), outgoing.url.clone());
+        if let Some(accept) = outgoing.accept {
             request = request.header(ACCEPT, accept);
         }
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
+        }
+        if let Some((content_type, content)) = outgoing.content {
+            request = request.header(CONTENT_TYPE, content_type).body(content.to_vec());
         }
         request.send().await.map_err(|error| self.unreachable(&error))
     }

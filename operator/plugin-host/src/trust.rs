@@ -219,8 +219,9 @@ fn signers(finding: &Finding) -> &[usize] {
     if let Finding::Signed(signers) = finding { signers } else { &[] }
 }
 
-/// The entry with the longest literal prefix among those that match.
-fn entry<'a>(reference: &Reference, trust: &'a [TrustEntry]) -> Option<&'a TrustEntry> {
+/// The entry that decides on an artifact: the one with the longest literal prefix among those that match.
+#[must_use]
+pub fn entry<'a>(reference: &Reference, trust: &'a [TrustEntry]) -> Option<&'a TrustEntry> {
     let name = reference.name()?;
     let matching = trust.iter().filter(|entry| matches(&entry.pattern, &name));
     matching.max_by_key(|entry| literal_prefix(&entry.pattern).len())

@@ -4,13 +4,14 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use flashjob_api::{DeviceState, DeviceStatus, EffectiveSpec, Reason};
-use flashjob_plugin_host::types::{Device, Request};
+use flashjob_plugin_host::types::Request;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sha2::{Digest, Sha256};
 
 use super::pool::Pools;
-use super::{DeviceResult, Plan, Step, summary};
+use super::request::Known;
+use super::{DeviceResult, Plan, Step, request, summary};
 use crate::make::attempt_name;
 use crate::observed::{Finish, Identity, Instance, Observed, PluginView, Pod, Question, Service, Sighting, after};
 
@@ -272,36 +273,10 @@ impl<'a> Draft<'a> {
     /// What a plugin is told of an attempt.
     pub fn request(&self, uid: &str, attempt: u32, plugin: Option<&PluginView>) -> Request {
         let spec = self.spec;
-        let record = self.records.get(uid);
-        let instance = self.instance(uid);
-        let overriding = spec.host_endpoint.clone();
-        let endpoint = overriding.or_else(|| instance.and_then(|instance| instance.endpoint().map(str::to_owned)));
-        let device_type = instance.and_then(|instance| instance.device_type());
-        let device_type = device_type.or_else(|| spec.device.as_deref().and_then(|text| text.parse().ok()));
-        let application = instance.and_then(|instance| instance.application_type().map(str::to_owned));
-        let properties = instance.iter().flat_map(|instance| instance.properties.iter());
-        Request {
-            namespace: self.observed.job.key.namespace.clone(),
-            job: self.observed.job.key.name.clone(),
-            device: Device {
-                uid: uid.to_owned(),
-                name: instance
-                    .map(|instance| instance.name.clone())
-                    .or_else(|| record.and_then(|record| record.name.clone()))
-                    .unwrap_or_default(),
-                endpoint: endpoint.or_else(|| record.and_then(|record| record.host_endpoint.clone())),
-                device_type: device_type.map(|kind| kind.to_string()).unwrap_or_default(),
-                application_type: application.or_else(|| spec.application_type.clone()),
-                reported_version: instance.and_then(|instance| instance.version().map(str::to_owned)),
-                nodes: instance.map(|instance| instance.nodes.clone()).unwrap_or_default(),
-                properties: properties.map(|(name, value)| (name.to_string(), value.to_string())).collect(),
-            },
-            firmware: spec.firmware.clone(),
-            version: spec.version.clone(),
-            image: spec.flashjob_pod_image.clone(),
-            settings: plugin.map_or_else(|| "{}".to_owned(), |plugin| settings(plugin, spec)),
-            attempt,
-        }
+        let instance = self.instance(uid).map(AsRef::as_ref);
+        let known = Known { job: &self.observed.job.key, spec, uid, instance, record: self.records.get(uid) };
+        let settings = |plugin: &PluginView| request::settings(&plugin.name, &plugin.settings, spec, &plugin.locked_settings);
+        request::request(known, attempt, plugin.map_or_else(|| "{}".to_owned(), settings))
     }
 
     /// All that must be locked while the device is flashed.
@@ -327,14 +302,4 @@ impl<'a> Draft<'a> {
         summary::write(&mut self);
         self.plan
     }
-}
-
-/// Effective settings: the plugin's in the configuration, then the FlashJob's, then the configuration's locked ones (RFC 7396).
-fn settings(plugin: &PluginView, spec: &EffectiveSpec) -> String {
-    let mut settings = serde_json::Value::Object(plugin.settings.clone());
-    if let Some(of_job) = spec.settings.get(&plugin.name) {
-        json_patch::merge(&mut settings, &serde_json::Value::Object(of_job.clone()));
-    }
-    json_patch::merge(&mut settings, &serde_json::Value::Object(plugin.locked_settings.clone()));
-    settings.to_string()
 }

@@ -2,7 +2,7 @@
 //!
 //! Every rule of a FlashJob's behaviour is in this folder: [`attempt`] follows a device through an attempt, [`queue`] chooses
 //! which device is next, [`proof`] says when a device is proven, [`expose`] and [`pool`] bring it to its Pod, [`clean`] removes what is no longer wanted, [`ending`] deletes a
-//! job, [`summary`] words the status.
+//! job, [`summary`] words the status, [`request`] tells a plugin of an attempt.
 
 mod attempt;
 mod clean;
@@ -12,6 +12,7 @@ mod expose;
 mod pool;
 mod proof;
 mod queue;
+pub mod request;
 mod summary;
 #[cfg(test)]
 mod tests;

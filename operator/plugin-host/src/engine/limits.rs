@@ -38,7 +38,7 @@ pub(super) struct State {
 
 impl State {
     pub fn new(plugin: Arc<str>, limits: Limits) -> Self {
-        let memory = MemoryLimit { left: limits.memory };
+        let memory = MemoryLimit { left: limits.memory, used: 0 };
         Self { memory, plugin, log_calls: 0, log_bytes: 0, wasi: wasi::closed(), table: ResourceTable::new() }
     }
 
@@ -70,12 +70,15 @@ impl WasiView for State {
 /// Bounds the sum of all linear memories of one call.
 pub(super) struct MemoryLimit {
     left: usize,
+    /// What it has, in bytes: memory only grows.
+    pub used: usize,
 }
 
 impl ResourceLimiter for MemoryLimit {
     fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
         let more = desired.saturating_sub(current);
         self.left = self.left.checked_sub(more).ok_or(Stopped::Memory)?;
+        self.used += more;
         Ok(true)
     }
 

@@ -1,4 +1,4 @@
-//! Why a registry, or an image layout in its place, did not give what was asked for.
+//! Why a registry, or an image layout in its place, did not do what was asked for.
 
 use std::path::PathBuf;
 
@@ -6,7 +6,7 @@ use reqwest::StatusCode;
 
 use crate::Digest;
 
-/// Why a registry, or an image layout in its place, gave no component.
+/// Why a registry, or an image layout in its place, gave no component, or a registry took none.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// The client cannot be made.
@@ -26,7 +26,7 @@ pub enum RegistryError {
         message: String,
     },
     /// The registry refuses the credentials, or wants some.
-    #[error("registry {host} refuses access to {what} ({status}): check the credentials of this registry in the operator's configuration")]
+    #[error("registry {host} refuses access to {what} ({status}): check the credentials that are configured for this registry")]
     Access {
         /// The registry.
         host: String,

@@ -48,7 +48,9 @@ pub(super) enum Finding {
 }
 
 impl Signature {
-    pub(super) fn form(&self) -> SignatureForm {
+    /// The form in which it is stored.
+    #[must_use]
+    pub fn form(&self) -> SignatureForm {
         match self {
             Self::Simple { .. } => SignatureForm::Simple,
             Self::Bundle(_) => SignatureForm::Bundle,

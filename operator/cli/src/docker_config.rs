@@ -1,0 +1,101 @@
+//! Passwords from Docker's configuration, where `docker login`, `oras login` and others leave them. What is there and does not work
+//! is an error, and never an anonymous request.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use flashjob_plugin_host::{Credentials, CredentialsError, parse_docker_config_json};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use crate::failure::{Code, Failure};
+
+/// Credential helpers may ask the user something.
+const HELPER_LIMIT: Duration = Duration::from_secs(120);
+/// The words by which helpers say that they know nothing of a registry.
+const NOTHING_KNOWN: &str = "credentials not found";
+/// A user name that says that the password is a token of another kind.
+const TOKEN_USER: &str = "<token>";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Config {
+    #[serde(default)]
+    auths: HashMap<String, Map<String, Value>>,
+    #[serde(default)]
+    creds_store: Option<String>,
+    #[serde(default)]
+    cred_helpers: HashMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Answer {
+    username: String,
+    secret: String,
+}
+
+/// The credentials for a registry; None where nothing is configured for it.
+///
+/// # Errors
+/// Something is configured, and cannot be used.
+pub async fn credentials(registry: &str) -> Result<Option<Credentials>, Failure> {
+    let Some(path) = path() else { return Ok(None) };
+    let text = match std::fs::read(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(broken(&path, &error.to_string())),
+    };
+    // The parser's own words could quote a password.
+    let config: Config = serde_json::from_slice(&text)
+        .map_err(|error| broken(&path, &format!("not a Docker configuration, at line {}, column {}", error.line(), error.column())))?;
+    if let Some(helper) = config.cred_helpers.get(registry) {
+        return ask(&path, helper, registry).await;
+    }
+    match (parse_docker_config_json(&text, registry), config.creds_store) {
+        (Ok(credentials), _) => Ok(Some(credentials)),
+        // Beside a store, entries are empty.
+        (Err(CredentialsError::Missing(_) | CredentialsError::Incomplete(_)), Some(store)) => ask(&path, &store, registry).await,
+        (Err(CredentialsError::Missing(_)), None) => Ok(None),
+        (Err(_), None) if config.auths.is_empty() => Ok(None),
+        (Err(error), _) => Err(broken(&path, &error.to_string())),
+    }
+}
+
+fn path() -> Option<PathBuf> {
+    let non_empty = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder = non_empty("DOCKER_CONFIG").or_else(|| non_empty("HOME").map(|home| home.join(".docker")));
+    folder.map(|folder| folder.join("config.json"))
+}
+
+fn broken(path: &Path, message: &str) -> Failure {
+    Failure::new(Code::Unavailable, "CredentialsBroken", format!("{}: {message}; log in again, or remove the entry", path.display()))
+}
+
+/// Asks `docker-credential-<helper>`, as Docker does.
+async fn ask(path: &Path, helper: &str, registry: &str) -> Result<Option<Credentials>, Failure> {
+    let program = format!("docker-credential-{helper}");
+    let failed = |message: &str| broken(path, &format!("{program} gives no credentials for {registry}: {message}"));
+    let mut command = Command::new(&program);
+    command.arg("get").kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let mut child = command.spawn().map_err(|error| failed(&error.to_string()))?;
+    if let Some(mut input) = child.stdin.take() {
+        // One that does not read says by its end what is wrong.
+        let _ = input.write_all(registry.as_bytes()).await;
+    }
+    let output = tokio::time::timeout(HELPER_LIMIT, child.wait_with_output()).await;
+    let output = output.map_err(|_| failed("it does not answer"))?.map_err(|error| failed(&error.to_string()))?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stdout);
+        return if said.contains(NOTHING_KNOWN) { Ok(None) } else { Err(failed(said.lines().next().unwrap_or("it failed"))) };
+    }
+    let answer: Answer = serde_json::from_slice(&output.stdout).map_err(|_| failed("its answer cannot be read"))?;
+    if answer.username == TOKEN_USER {
+        return Err(failed("it has an identity token, and only a user name and a password are taken"));
+    }
+    Ok(Some(Credentials { username: answer.username, password: answer.secret }))
+}

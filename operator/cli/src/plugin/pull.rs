@@ -1,0 +1,46 @@
+//! `plugin pull`: from a registry into a file.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use flashjob_plugin_host::Reference;
+use serde_json::json;
+
+use super::inspect;
+use crate::failure::Failure;
+use crate::report::{Report, Rows};
+use crate::source::{RegistryOptions, Source, TrustOptions, reference};
+use crate::written::{Existing, write};
+
+/// Fetch a component.
+#[derive(Debug, Args)]
+pub struct Pull {
+    /// host/repository:tag, or @sha256:…
+    reference: String,
+    /// Where to; default: the last part of the repository, with .wasm.
+    file: Option<PathBuf>,
+    /// Replace a file that is there.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    registry: RegistryOptions,
+    #[command(flatten)]
+    trust: TrustOptions,
+}
+
+pub(super) async fn run(command: &Pull) -> Result<Report, Failure> {
+    let reference = reference(&command.reference)?;
+    let Reference::Registry { repository, .. } = &reference else {
+        return Err(Failure::usage(format!("{} is a file already; name a reference", command.reference)));
+    };
+    let last = repository.rsplit('/').next().unwrap_or(repository);
+    let file = command.file.clone().unwrap_or_else(|| PathBuf::from(format!("{last}.wasm")));
+    let source = Source::of(reference, &command.registry, &command.trust).await?;
+    let verified = source.verify().await?;
+    let existing = if command.force { Existing::Replace } else { Existing::Keep };
+    write(&file, verified.component(), existing)?;
+    let mut rows = Rows::default();
+    rows.row("file", file.display()).row("size", inspect::size(verified.component().len()));
+    rows.row("from", source.reference()).row("digest", verified.digest()).row("trust", inspect::trust(&source, &verified));
+    Ok(Report::new(rows.to_string(), json!({"file": file, "source": source.json(&verified)})))
+}

@@ -1,0 +1,105 @@
+//! `plugin push`: from a file into a registry. What does not fit the contract is not published by mistake.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use clap::Args;
+use flashjob_plugin_host::{Artifact, Plugin, Reference};
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::inspect;
+use crate::failure::Failure;
+use crate::report::{Report, Rows};
+use crate::source::{RegistryOptions, Source, TrustOptions, reference};
+
+const TITLE: &str = "org.opencontainers.image.title";
+const VERSION: &str = "org.opencontainers.image.version";
+
+/// Publish a component.
+#[derive(Debug, Args)]
+pub struct Push {
+    /// The component.
+    file: String,
+    /// host/repository:tag
+    reference: String,
+    /// An annotation of the artifact, as org.opencontainers.image.source=https://…; may be given several times.
+    #[arg(long = "annotation", value_name = "NAME=VALUE", value_parser = annotation)]
+    annotations: Vec<(String, String)>,
+    /// Publish it though it does not fit the contract, breaks, or has a version that is not the tag's.
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    registry: RegistryOptions,
+}
+
+fn annotation(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("expected NAME=VALUE".to_owned()),
+    }
+}
+
+pub(super) async fn run(command: &Push) -> Result<Report, Failure> {
+    let Reference::File { path, .. } = reference(&command.file)? else {
+        return Err(Failure::usage(format!("{} is no file; name the component that plugin build wrote", command.file)));
+    };
+    let to: Reference = command.reference.parse().map_err(|error| Failure::usage(format!("{error}")))?;
+    let Reference::Registry { host, repository, tag: Some(tag), digest: None } = &to else {
+        return Err(Failure::usage(format!("{to} is not host/repository:tag; the digest comes from what is pushed")));
+    };
+    let file = Source::new(&command.file, &command.registry, &TrustOptions::default()).await?;
+    let verified = file.verify().await?;
+    let plugin = match file.start(&verified).await.and_then(|plugin| suits_tag(&plugin, tag).map(|()| plugin)) {
+        Ok(plugin) => Some(plugin),
+        Err(failure) if command.force => {
+            eprintln!("kubectl flashjob: published all the same: {}", failure.message);
+            None
+        }
+        Err(failure) => return Err(Failure { message: format!("{}; nothing was published (--force does)", failure.message), ..failure }),
+    };
+    let artifact = Artifact {
+        component: verified.component(),
+        interface: plugin.as_ref().map(Plugin::interface),
+        created: created()?,
+        annotations: annotations(command, &path, plugin.as_ref()),
+    };
+    let registry = Source::of(to.clone(), &command.registry, &TrustOptions::default()).await?;
+    let digest = registry.host.push((host, repository, tag), &artifact, registry.logins()).await?;
+    let pinned = format!("{host}/{repository}@{digest}");
+    let mut rows = Rows::default();
+    rows.row("pushed", &to).row("digest", &digest).row("size", inspect::size(artifact.component.len()));
+    rows.row("next", format!("cosign sign --key cosign.key {pinned}"));
+    let info = plugin.as_ref().map(Plugin::info);
+    let json = json!({
+        "reference": to.to_string(), "digest": digest, "pinned": pinned, "size": artifact.component.len(),
+        "name": info.map(|info| &info.name), "version": info.map(|info| &info.version), "annotations": artifact.annotations,
+    });
+    Ok(Report::new(rows.to_string(), json))
+}
+
+/// A tag that is a version is that of the plugin: the operator refuses to go back in versions, and people read tags.
+fn suits_tag(plugin: &Plugin, tag: &str) -> Result<(), Failure> {
+    let version = &plugin.info().version;
+    match tag.strip_prefix('v').unwrap_or(tag).parse::<semver::Version>() {
+        Ok(tagged) if tagged != *version => Err(Failure::usage(format!("the tag says {tag}, the plugin has version {version}"))),
+        _ => Ok(()),
+    }
+}
+
+/// The same component makes the same artifact: there is a time in it only where the build has one to tell.
+fn created() -> Result<Option<String>, Failure> {
+    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else { return Ok(None) };
+    let seconds = text.to_str().and_then(|text| text.parse().ok());
+    let time = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
+    let time = time.ok_or_else(|| Failure::usage(format!("SOURCE_DATE_EPOCH is {text:?}, expected seconds since 1970")))?;
+    Ok(Some(time.to_string()))
+}
+
+fn annotations(command: &Push, file: &Path, plugin: Option<&Plugin>) -> BTreeMap<String, String> {
+    let title = file.file_name().map(|name| name.to_string_lossy().into_owned());
+    let mut annotations: BTreeMap<String, String> = title.map(|title| (TITLE.to_owned(), title)).into_iter().collect();
+    annotations.extend(plugin.map(|plugin| (VERSION.to_owned(), plugin.info().version.to_string())));
+    annotations.extend(command.annotations.iter().cloned());
+    annotations
+}

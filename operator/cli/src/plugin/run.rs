@@ -1,0 +1,129 @@
+//! `plugin run`: asks a plugin as the operator does, and makes the Pod and the Service with the operator's own code.
+
+mod case;
+mod cluster;
+mod objects;
+mod question;
+mod shown;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use flashjob_operator::config::PluginConfig;
+use flashjob_plugin_host::types::{FlashPod, Verdict};
+use flashjob_plugin_host::{Measured, Plugin};
+
+use crate::failure::{Code, Failure};
+use crate::report::Report;
+use crate::source::{RegistryOptions, Source, TrustOptions};
+use case::{Case, CaseOptions};
+use objects::Objects;
+use question::OutcomeOptions;
+
+/// Ask a plugin.
+#[derive(Debug, Args)]
+pub struct Run {
+    /// A file, or host/repository:tag or @sha256:…
+    #[arg(value_name = "FILE|REFERENCE")]
+    component: String,
+    /// The request, in JSON or YAML, as -o json shows it; what it leaves out is as in an example.
+    #[arg(long, value_name = "FILE", conflicts_with = "case")]
+    request: Option<PathBuf>,
+    #[command(flatten)]
+    case: CaseOptions,
+    #[command(flatten)]
+    outcome: OutcomeOptions,
+    /// The Service's external address, as the Pod is told it.
+    #[arg(long, default_value = "192.0.2.1", help_heading = "Pod")]
+    address: String,
+    #[command(flatten)]
+    registry: RegistryOptions,
+    #[command(flatten)]
+    trust: TrustOptions,
+}
+
+/// What the plugin answered, and what the operator would do with it. A question is asked only where the ones before were answered.
+struct Asked {
+    validated: Measured<()>,
+    built: Option<Measured<FlashPod>>,
+    /// Pod and Service, or why they are not made.
+    objects: Option<Result<Objects, String>>,
+    judged: Option<Measured<Verdict>>,
+}
+
+pub(super) async fn run(command: &Run) -> Result<Report, Failure> {
+    let source = Source::new(&command.component, &command.registry, &command.trust).await?;
+    let verified = source.verify().await?;
+    let plugin = source.start(&verified).await?;
+    let name = &plugin.info().name;
+    let configured = source.config.plugins.iter().find(|configured| configured.name == *name);
+    let case = match &command.request {
+        Some(file) => Case::of_request(question::request(file, &plugin)?, name)?,
+        None => Case::of_options(&command.case, &plugin, configured).await?,
+    };
+    let outcome = command.outcome.outcome(&case.request)?;
+    let validated = plugin.measure_validate_settings(&case.request.settings).await;
+    let mut asked = Asked { validated, built: None, objects: None, judged: None };
+    if asked.validated.answer.is_ok() {
+        asked.built = Some(plugin.measure_build(&case.request).await);
+    }
+    if let Some(Ok(flash)) = asked.built.as_ref().map(|built| &built.answer) {
+        let made = objects::make(&case, &plugin, flash, configured, &source.config.pod_policy, &command.address);
+        asked.objects = Some(made.map_err(|denied| denied.0));
+        if let Some(outcome) = &outcome {
+            asked.judged = Some(plugin.measure_judge(&case.request, outcome).await);
+        }
+    }
+    let notes = notes(&case, &plugin, configured, &asked, command.registry.config.is_some());
+    Ok(Report {
+        text: shown::text(&case, &asked, &notes),
+        json: shown::json(&source, &verified, &plugin, &case, outcome.as_ref(), &asked, &notes),
+        failure: asked.failure(),
+    })
+}
+
+impl Asked {
+    /// The first thing that keeps the device from being flashed.
+    fn failure(&self) -> Option<Failure> {
+        let of = |question: &str, error: &flashjob_plugin_host::CallError| {
+            let failure = Failure::from(error.clone());
+            Failure { message: format!("{question}: {}", failure.message), ..failure }
+        };
+        if let Err(error) = &self.validated.answer {
+            return Some(of("validate-settings", error));
+        }
+        if let Some(Err(error)) = self.built.as_ref().map(|built| &built.answer) {
+            return Some(of("build", error));
+        }
+        if let Some(Err(denied)) = &self.objects {
+            return Some(Failure::new(Code::NotGranted, "GrantDenied", denied.clone()));
+        }
+        match self.judged.as_ref().map(|judged| &judged.answer) {
+            Some(Err(error)) => Some(of("judge", error)),
+            _ => None,
+        }
+    }
+}
+
+/// What would be different in the operator.
+fn notes(case: &Case, plugin: &Plugin, configured: Option<&PluginConfig>, asked: &Asked, has_config: bool) -> Vec<String> {
+    let mut notes = Vec::new();
+    let name = &plugin.info().name;
+    let kind = &case.request.device.device_type;
+    let listed = configured.and_then(|configured| configured.device_types.clone());
+    let serves = |types: &[String]| types.iter().any(|text| text == "*" || text.replace('-', "").eq_ignore_ascii_case(kind));
+    let types = listed.unwrap_or_else(|| plugin.info().device_types.iter().map(ToString::to_string).collect());
+    if !serves(&types) {
+        notes.push(format!("plugin {name} serves {}; the operator would not ask it for a device of type {kind:?}", types.join(", ")));
+    }
+    if has_config && configured.is_none() {
+        notes.push(format!("the configuration has no plugin {name}, so nothing is granted to it"));
+    }
+    if !has_config && matches!(asked.objects, Some(Err(_))) {
+        notes.push("grants are taken from the operator's configuration: --config".to_owned());
+    }
+    if case.spec.exposure == flashjob_api::Exposure::Pooled {
+        notes.push("exposure is Pooled: the operator hands on a Service of the pool; shown as for PerDevice".to_owned());
+    }
+    notes
+}

@@ -1,0 +1,25 @@
+//! A device of the cluster that the kubeconfig names. Reads, and changes nothing.
+
+use flashjob_api::akri;
+use kube::{Api, Client, Config};
+
+use crate::failure::{Code, Failure};
+
+/// The Akri Instance of that name, in that namespace or the kubeconfig's.
+pub async fn instance(name: &str, namespace: Option<&str>) -> Result<akri::Instance, Failure> {
+    let unreachable = |error: String| Failure::new(Code::Unavailable, "ClusterUnreachable", format!("no cluster: {error}; set KUBECONFIG"));
+    let config = Config::infer().await.map_err(|error| unreachable(error.to_string()))?;
+    let namespace = namespace.map_or_else(|| config.default_namespace.clone(), str::to_owned);
+    let client = Client::try_from(config).map_err(|error| unreachable(error.to_string()))?;
+    let instances: Api<akri::Instance> = Api::namespaced(client, &namespace);
+    match instances.get_opt(name).await {
+        Ok(Some(instance)) => Ok(instance),
+        Ok(None) => {
+            let message = format!("there is no Akri Instance {namespace}/{name}; see kubectl get instances.akri.sh -A");
+            Err(Failure::new(Code::Unavailable, "NotFound", message))
+        }
+        Err(error) => {
+            Err(Failure::new(Code::Unavailable, "ClusterUnreachable", format!("cannot read Akri Instance {namespace}/{name}: {error}")))
+        }
+    }
+}

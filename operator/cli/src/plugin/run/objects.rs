@@ -1,0 +1,46 @@
+//! Pod and Service, made and checked by the operator's own code.
+
+use flashjob_operator::config::{PluginConfig, PodPolicy};
+use flashjob_operator::make::{self, Attempt, Denied, Grants};
+use flashjob_plugin_host::Plugin;
+use flashjob_plugin_host::types::FlashPod;
+use k8s_openapi::api::core::v1::{Pod, Service};
+
+use super::case::Case;
+
+/// What the operator would create.
+pub struct Objects {
+    /// None: the device calls nobody back.
+    pub service: Option<Service>,
+    /// The flash Pod.
+    pub pod: Pod,
+}
+
+/// Makes them.
+pub fn make(
+    case: &Case,
+    plugin: &Plugin,
+    flash: &FlashPod,
+    configured: Option<&PluginConfig>,
+    policy: &PodPolicy,
+    address: &str,
+) -> Result<Objects, Denied> {
+    let (job, request) = (&case.job, &case.request);
+    let nothing = Grants::default();
+    let name = make::attempt_name(&job.key.name, &job.uid, &case.spec.run, &request.device.uid, request.attempt);
+    let attempt = Attempt {
+        job,
+        spec: &case.spec,
+        uid: &request.device.uid,
+        instance: &case.instance,
+        number: request.attempt,
+        plugin: &plugin.info().name,
+        digest: plugin.digest(),
+        flash,
+        grants: configured.map_or(&nothing, |configured| &configured.grants),
+        slot: make::slot(&name),
+    };
+    let calls_back = !flash.ports.is_empty();
+    let pod = make::pod(&attempt, &name, calls_back.then_some(address), policy)?;
+    Ok(Objects { service: calls_back.then(|| make::service(&attempt, &name, None)), pod })
+}

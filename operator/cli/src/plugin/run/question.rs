@@ -1,0 +1,114 @@
+//! Questions from files: a request, and how a flash Pod ended. What a file leaves out is as in an example.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use flashjob_plugin_host::Plugin;
+use flashjob_plugin_host::types::{Device, Outcome, Request};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+
+/// How the flash Pod ended: asks `judge` too.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Outcome")]
+pub struct OutcomeOptions {
+    /// The container's exit code.
+    #[arg(long, allow_negative_numbers = true)]
+    exit_code: Option<i32>,
+    /// The container's last words.
+    #[arg(long, value_name = "TEXT", requires = "exit_code")]
+    termination_message: Option<String>,
+    /// All of it, in JSON or YAML: exitCode, reason, terminationMessage, attempt, reportedVersion.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["exit_code", "termination_message"])]
+    outcome: Option<PathBuf>,
+}
+
+impl OutcomeOptions {
+    /// None: `judge` is not asked.
+    pub fn outcome(&self, request: &Request) -> Result<Option<Outcome>, Failure> {
+        let example = |exit_code: i32| Outcome {
+            exit_code: Some(exit_code),
+            reason: if exit_code == 0 { "Completed".to_owned() } else { "Error".to_owned() },
+            termination_message: self.termination_message.clone().unwrap_or_default(),
+            attempt: request.attempt,
+            reported_version: request.device.reported_version.clone(),
+        };
+        match (&self.outcome, self.exit_code) {
+            (Some(file), _) => completed(file, &json!(example(0))).map(Some),
+            (None, exit_code) => Ok(exit_code.map(example)),
+        }
+    }
+}
+
+/// The request in a file.
+pub fn request(file: &Path, plugin: &Plugin) -> Result<Request, Failure> {
+    let kind = plugin.info().device_types.first();
+    completed(file, &json!(example(kind.map_or("example", AsRef::as_ref))))
+}
+
+/// A request as the operator makes them, for a device of this type.
+pub fn example(device_type: &str) -> Request {
+    let properties = [("APPLICATION_TYPE", "example"), ("DEVICE", device_type), ("HOST_ENDPOINT", "192.0.2.10:80"), ("VERSION", "0.1.0")];
+    Request {
+        namespace: "default".to_owned(),
+        job: "example".to_owned(),
+        device: Device {
+            uid: "00000000-0000-4000-8000-000000000001".to_owned(),
+            name: format!("akri-{device_type}-000001"),
+            endpoint: Some("192.0.2.10:80".to_owned()),
+            device_type: device_type.to_owned(),
+            application_type: Some("example".to_owned()),
+            reported_version: Some("0.1.0".to_owned()),
+            nodes: vec!["node-1".to_owned()],
+            properties: properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+        },
+        firmware: "registry.example/firmware:0.2.0".to_owned(),
+        version: "0.2.0".to_owned(),
+        image: None,
+        settings: "{}".to_owned(),
+        attempt: 1,
+    }
+}
+
+/// Reads a file of YAML or JSON.
+pub fn read(file: &Path) -> Result<Value, Failure> {
+    let text = std::fs::read_to_string(file).map_err(|error| Failure::unreadable(file, &error))?;
+    serde_saphyr::from_str(&text).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))
+}
+
+fn completed<T: DeserializeOwned>(file: &Path, example: &Value) -> Result<T, Failure> {
+    let mut given = read(file)?;
+    // Settings are one JSON object in a string; as an object they are easier to write.
+    if let Some(settings) = given.get_mut("settings").filter(|settings| settings.is_object()) {
+        *settings = json!(settings.to_string());
+    }
+    if let Some(unknown) = unknown(&given, example, "") {
+        return Err(Failure::usage(format!("{}: there is no field {unknown}; see the fields with -o json", file.display())));
+    }
+    let mut whole = example.clone();
+    merge(&mut whole, given);
+    serde_json::from_value(whole).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))
+}
+
+/// The first field that the example does not have.
+fn unknown(given: &Value, example: &Value, path: &str) -> Option<String> {
+    let (Value::Object(given), Value::Object(example)) = (given, example) else { return None };
+    given.iter().find_map(|(name, value)| {
+        let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        example.get(name).map_or_else(|| Some(path.clone()), |example| unknown(value, example, &path))
+    })
+}
+
+/// Null stays: it says that something is not there.
+fn merge(whole: &mut Value, given: Value) {
+    match (whole, given) {
+        (Value::Object(whole), Value::Object(given)) => {
+            for (name, value) in given {
+                merge(whole.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (whole, given) => *whole = given,
+    }
+}

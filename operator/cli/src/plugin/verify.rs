@@ -1,0 +1,40 @@
+//! `plugin verify`: whether the operator would run what is in a registry, as far as trust goes.
+
+use clap::Args;
+use flashjob_plugin_host::Reference;
+
+use super::inspect;
+use crate::failure::Failure;
+use crate::report::{Report, Rows};
+use crate::source::{RegistryOptions, Source, TrustOptions, reference};
+
+/// Check signatures.
+#[derive(Debug, Args)]
+pub struct Verify {
+    /// host/repository:tag, or @sha256:…
+    reference: String,
+    #[command(flatten)]
+    registry: RegistryOptions,
+    #[command(flatten)]
+    trust: TrustOptions,
+}
+
+pub(super) async fn run(command: &Verify) -> Result<Report, Failure> {
+    if command.trust.keys.is_empty() && command.registry.config.is_none() {
+        return Err(Failure::usage(
+            "nothing says whose signature is demanded; add --key cosign.pub, or --config with the operator's configuration",
+        ));
+    }
+    let reference = reference(&command.reference)?;
+    if let Reference::File { path, .. } = &reference {
+        let message = format!("{} is a file, and signatures are kept in registries; name a reference", path.display());
+        return Err(Failure::usage(message));
+    }
+    let source = Source::of(reference, &command.registry, &command.trust).await?;
+    let verified = source.verify().await?;
+    let mut rows = Rows::default();
+    rows.row("from", source.reference()).row("digest", verified.digest()).row("trust", inspect::trust(&source, &verified));
+    let mut json = source.json(&verified);
+    json["trustEntry"] = source.trust_pattern().into();
+    Ok(Report::new(rows.to_string(), serde_json::json!({"source": json})))
+}

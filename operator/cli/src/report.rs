@@ -1,0 +1,79 @@
+//! What a command has to show, in both forms.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use serde_json::Value;
+
+use crate::arguments::Output;
+use crate::failure::{Code, Failure};
+
+/// What came of a command.
+#[derive(Debug)]
+pub struct Report {
+    /// For people.
+    pub text: String,
+    /// For programs: one object.
+    pub json: Value,
+    /// Set where there is something to show that is not good.
+    pub failure: Option<Failure>,
+}
+
+impl Report {
+    /// A good result.
+    pub fn new(text: String, json: Value) -> Self {
+        Self { text, json, failure: None }
+    }
+
+    /// Prints it, and says with which code the program ends.
+    pub fn show(mut self, output: Output) -> ExitCode {
+        if let (Some(failure), Value::Object(fields)) = (&self.failure, &mut self.json) {
+            fields.insert("error".to_owned(), failure.json());
+        }
+        let printed = match output {
+            Output::Text => print(&self.text),
+            Output::Json => print(&format!("{:#}", self.json)),
+        };
+        match self.failure.or(printed.err()) {
+            Some(failure) => failure.complain(),
+            None => ExitCode::SUCCESS,
+        }
+    }
+}
+
+/// Whoever reads may stop reading; any other end of the output is a failure.
+pub fn print(text: &str) -> Result<(), Failure> {
+    let mut stdout = std::io::stdout().lock();
+    match writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Code::Other, "OutputLost", format!("cannot write to standard output: {error}")))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Aligned names and values.
+#[derive(Debug, Default)]
+pub struct Rows(Vec<(&'static str, String)>);
+
+impl Rows {
+    /// Adds a row.
+    pub fn row(&mut self, name: &'static str, value: impl ToString) -> &mut Self {
+        self.0.push((name, value.to_string()));
+        self
+    }
+}
+
+impl std::fmt::Display for Rows {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let width = self.0.iter().map(|(name, _)| name.len()).max().unwrap_or_default() + 2;
+        for (name, value) in &self.0 {
+            let mut lines = value.lines();
+            writeln!(formatter, "{name:width$}{}", lines.next().unwrap_or_default())?;
+            for line in lines {
+                writeln!(formatter, "{:width$}{line}", "")?;
+            }
+        }
+        Ok(())
+    }
+}

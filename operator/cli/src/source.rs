@@ -1,0 +1,220 @@
+//! A component from a file or a registry: how registries are reached, whose signatures are demanded, and what it may cost.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use flashjob_operator::config::{self, OperatorConfig};
+use flashjob_plugin_host::config::{CosignTrust, PullPolicy, RegistryConfig, RequiredKeys, SignatureForm, TrustEntry};
+use flashjob_plugin_host::{Digest, Host, HostSettings, Logins, Plugin, PluginSource, Published, Reference, Verified, hosts, trust_entry};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::docker_config;
+use crate::failure::{Code, Failure};
+
+/// How registries are reached. Passwords come from Docker's configuration (`DOCKER_CONFIG`, else `~/.docker/config.json`).
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Registry")]
+pub struct RegistryOptions {
+    /// The operator's configuration: its registries, limits, trust and grants hold here too.
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Certificates of the authority of this registry, in PEM.
+    #[arg(long, value_name = "FILE", conflicts_with = "plain_http")]
+    pub ca_file: Option<PathBuf>,
+    /// Speak to this registry without TLS.
+    #[arg(long)]
+    pub plain_http: bool,
+}
+
+/// Whose signatures are demanded.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Trust")]
+pub struct TrustOptions {
+    /// A public key in PEM: demand a cosign signature made with it, whatever the configuration's trust says. Several: one of them.
+    #[arg(long = "key", value_name = "FILE")]
+    pub keys: Vec<PathBuf>,
+    /// Demand a signature of each key.
+    #[arg(long, requires = "keys")]
+    pub all_keys: bool,
+}
+
+/// A component that is named, and all that is needed to get it.
+pub struct Source {
+    /// Does the work.
+    pub host: Host,
+    /// The operator's configuration; an empty one where none is named.
+    pub config: OperatorConfig,
+    /// Whether anything says whose signatures are demanded.
+    judged: bool,
+    trust: Vec<TrustEntry>,
+    plugin: PluginSource,
+    logins: Logins,
+    /// Gone with this value: nothing is kept from run to run.
+    _cache: TempDir,
+}
+
+impl Source {
+    /// Takes what the command line names.
+    ///
+    /// # Errors
+    /// It is neither a file nor a reference, the configuration is refused, or credentials do not work.
+    pub async fn new(named: &str, registry: &RegistryOptions, trust: &TrustOptions) -> Result<Self, Failure> {
+        Self::of(reference(named)?, registry, trust).await
+    }
+
+    /// The same, for a reference.
+    ///
+    /// # Errors
+    /// The configuration is refused, or credentials do not work.
+    pub async fn of(reference: Reference, registry: &RegistryOptions, trust: &TrustOptions) -> Result<Self, Failure> {
+        let config = registry.config.as_deref().map_or_else(|| Ok(OperatorConfig::default()), read_config)?;
+        let judged = registry.config.is_some() || !trust.keys.is_empty();
+        let entries = entries(&reference, trust, judged.then_some(&config));
+        let registries = registries(&reference, registry, &config);
+        flashjob_plugin_host::config::check(&registries, &entries, &config.limits)
+            .map_err(|error| Failure::usage(format!("{}: {}", error.field, error.message)))?;
+        let logins = logins(&reference, &registries).await?;
+        let other = |error: std::io::Error| Failure::new(Code::Other, "FileUnwritable", format!("no folder for temporary files: {error}"));
+        let cache = tempfile::Builder::new().prefix("flashjob-").tempdir().map_err(other)?;
+        let compiler = std::env::current_exe().map_err(other)?;
+        let settings = HostSettings { cache: cache.path().to_owned(), compiler, limits: config.limits, registries, trust: entries.clone() };
+        let plugin = PluginSource { name: reference.to_string(), reference, pull_policy: PullPolicy::Always, allow_unsigned: true };
+        Ok(Self { host: Host::new(settings)?, config, judged, trust: entries, plugin, logins, _cache: cache })
+    }
+
+    /// Where it is.
+    pub fn reference(&self) -> &Reference {
+        &self.plugin.reference
+    }
+
+    /// Gets it, and refuses what is not trusted.
+    ///
+    /// # Errors
+    /// It cannot be had, or is not trusted.
+    pub async fn verify(&self) -> Result<Verified, Failure> {
+        Ok(self.host.obtain(&self.plugin, &self.logins).await?)
+    }
+
+    /// Compiles it and asks what it is.
+    ///
+    /// # Errors
+    /// It does not fit the contract, or breaks.
+    pub async fn start(&self, verified: &Verified) -> Result<Plugin, Failure> {
+        Ok(self.host.start(verified, &self.plugin).await?)
+    }
+
+    /// Manifest and signatures.
+    ///
+    /// # Errors
+    /// The registry does not answer.
+    pub async fn published(&self, digest: &Digest) -> Result<Option<Published>, Failure> {
+        Ok(self.host.published(&self.plugin.reference, digest, &self.logins).await?)
+    }
+
+    /// The credentials for its registry and the mirrors of that.
+    pub fn logins(&self) -> &Logins {
+        &self.logins
+    }
+
+    /// The entry of the configuration's trust that decided.
+    pub fn trust_pattern(&self) -> Option<&str> {
+        trust_entry(&self.plugin.reference, &self.trust).map(|entry| entry.pattern.as_str()).filter(|_| self.judged)
+    }
+
+    /// In one word, why it may be run.
+    pub fn trust(&self, verified: &Verified) -> &'static str {
+        match (self.reference(), verified.signed(), self.judged) {
+            (Reference::File { .. }, ..) => "LocalFile",
+            (_, true, _) => "Signed",
+            (_, false, true) => "UnsignedAllowed",
+            (_, false, false) => "NotChecked",
+        }
+    }
+
+    /// Where it came from and what came, for programs.
+    pub fn json(&self, verified: &Verified) -> Value {
+        json!({
+            "reference": self.reference().to_string(),
+            "digest": verified.digest(),
+            "componentDigest": Digest::of(verified.component()),
+            "size": verified.component().len(),
+            "trust": self.trust(verified),
+        })
+    }
+}
+
+/// A file that is there, or a reference.
+///
+/// # Errors
+/// It is neither.
+pub fn reference(named: &str) -> Result<Reference, Failure> {
+    let path = Path::new(named);
+    if path.is_file() {
+        return Ok(Reference::File { path: path.to_owned(), digest: None });
+    }
+    let looks_like_a_file = !named.contains("://") && (named.ends_with(".wasm") || named.starts_with(['/', '.']));
+    if looks_like_a_file {
+        return Err(Failure::new(Code::Unavailable, "FileUnreadable", format!("there is no file {named}")));
+    }
+    named.parse().map_err(|error| Failure::usage(format!("{named} is no file here, and {error}")))
+}
+
+/// Reads and checks the operator's configuration.
+///
+/// # Errors
+/// It cannot be read, or is refused.
+pub fn read_config(path: &Path) -> Result<OperatorConfig, Failure> {
+    Ok(config::parse(&config::read(path)?)?)
+}
+
+/// Keys on the command line beat the configuration; without both, nothing is demanded.
+fn entries(reference: &Reference, trust: &TrustOptions, config: Option<&OperatorConfig>) -> Vec<TrustEntry> {
+    let Some(pattern) = reference.name() else { return Vec::new() };
+    if !trust.keys.is_empty() {
+        let require = if trust.all_keys { RequiredKeys::All } else { RequiredKeys::Any };
+        let forms = vec![SignatureForm::Bundle, SignatureForm::Simple];
+        let cosign = CosignTrust { public_key_files: trust.keys.clone(), forms, require, keyless: None };
+        return vec![TrustEntry { pattern, cosign: Some(cosign), ..TrustEntry::default() }];
+    }
+    match config {
+        Some(config) => config.trust.clone(),
+        None => vec![TrustEntry { pattern, allow_unsigned: true, ..TrustEntry::default() }],
+    }
+}
+
+/// The configuration's registries, with what the command line says of this one.
+fn registries(reference: &Reference, options: &RegistryOptions, config: &OperatorConfig) -> Vec<RegistryConfig> {
+    let mut registries = config.registries.clone();
+    let Reference::Registry { host, .. } = reference else { return registries };
+    if options.ca_file.is_none() && !options.plain_http {
+        return registries;
+    }
+    let index = registries.iter().position(|registry| registry.host.eq_ignore_ascii_case(host)).unwrap_or_else(|| {
+        registries.push(RegistryConfig { host: host.clone(), ..RegistryConfig::default() });
+        registries.len() - 1
+    });
+    registries[index].ca_file.clone_from(&options.ca_file);
+    registries[index].plain_http = options.plain_http;
+    registries
+}
+
+/// Those of Docker's configuration. Where the operator has some, there must be some here.
+async fn logins(reference: &Reference, registries: &[RegistryConfig]) -> Result<Logins, Failure> {
+    let mut logins = Vec::new();
+    for host in hosts(reference, registries) {
+        let found = docker_config::credentials(&host).await?;
+        let registry = registries.iter().find(|registry| registry.host.eq_ignore_ascii_case(&host));
+        match (found, registry.and_then(|registry| registry.credentials.as_ref())) {
+            (None, Some(of_operator)) => {
+                let message = format!(
+                    "the operator asks {host} with the password in Secret {}, and there is none for it here; log in with docker login {host} or oras login {host}",
+                    of_operator.secret_name
+                );
+                return Err(Failure::new(Code::Unavailable, "CredentialsMissing", message));
+            }
+            (found, _) => logins.extend(found.map(|credentials| (host, credentials))),
+        }
+    }
+    Ok(logins.into_iter().collect())
+}

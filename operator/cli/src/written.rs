@@ -1,0 +1,42 @@
+//! Files that are there whole or not at all.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use tempfile::Builder;
+
+use crate::failure::{Code, Failure};
+
+/// Whether a file that is there may be replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Existing {
+    /// It stays, and that is an error.
+    Keep,
+    /// It is replaced.
+    Replace,
+}
+
+/// Writes a file under another name, and then gives it its own.
+///
+/// # Errors
+/// It cannot be written, or is there already and shall stay.
+pub fn write(path: &Path, bytes: &[u8], existing: Existing) -> Result<(), Failure> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let unwritable = |error: std::io::Error| Failure::unwritable(path, &error);
+    let mut file =
+        Builder::new().prefix(".flashjob-").permissions(std::fs::Permissions::from_mode(0o644)).tempfile_in(folder).map_err(unwritable)?;
+    file.write_all(bytes).map_err(unwritable)?;
+    let persisted = match existing {
+        Existing::Keep => file.persist_noclobber(path),
+        Existing::Replace => file.persist(path),
+    };
+    match persisted {
+        Ok(_) => Ok(()),
+        Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let message = format!("{} is there already; name another file, or add --force", path.display());
+            Err(Failure::new(Code::Usage, "FileExists", message))
+        }
+        Err(error) => Err(unwritable(error.error)),
+    }
+}

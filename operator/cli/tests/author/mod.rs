@@ -1,0 +1,91 @@
+//! Runs the program as an author does, and a registry for it.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use anyhow::Context;
+use flashjob_testbed::certificates::Authority;
+use flashjob_testbed::process::{repository, script};
+use flashjob_testbed::registry::Registry;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// An author at work: a folder of their own, and a registry where they may push.
+pub struct Author {
+    pub folder: TempDir,
+    pub registry: Registry,
+    authority: PathBuf,
+}
+
+/// What a command said.
+pub struct Said {
+    pub code: Option<i32>,
+    pub json: Value,
+    pub errors: String,
+}
+
+impl Author {
+    pub async fn new() -> anyhow::Result<Self> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let programs = PathBuf::from(script("tests/control-plane/build.sh")?);
+        let folder = tempfile::tempdir()?;
+        let authority = Authority::new(folder.path())?;
+        let registry = Registry::start(&programs, folder.path(), &authority).await?;
+        let author = Self { folder, registry, authority: authority.certificate };
+        author.log_in(&author.registry.docker_config())?;
+        Ok(author)
+    }
+
+    /// Leaves this Docker configuration.
+    pub fn log_in(&self, config: &str) -> anyhow::Result<()> {
+        Ok(std::fs::write(self.folder.path().join("config.json"), config)?)
+    }
+
+    /// Runs `plugin` with these words, against the registry.
+    pub fn plugin(&self, words: &[&str]) -> anyhow::Result<Said> {
+        let mut command = plugin(words, self.folder.path());
+        command.arg("--ca-file").arg(&self.authority);
+        said(command.output()?)
+    }
+
+    /// A reference in the registry.
+    pub fn reference(&self, name: &str) -> String {
+        format!("{}/{name}", self.registry.host)
+    }
+}
+
+/// The program, with `plugin` and these words, in a folder that is also its Docker configuration.
+pub fn plugin(words: &[&str], folder: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-flashjob"));
+    command.args(["-o", "json", "plugin"]).args(words).current_dir(folder);
+    command.env("DOCKER_CONFIG", folder).env_remove("SOURCE_DATE_EPOCH").env_remove("RUST_LOG");
+    command
+}
+
+pub fn said(output: Output) -> anyhow::Result<Said> {
+    let (text, errors) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
+    let json = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).with_context(|| format!("{text} {errors}"))? };
+    Ok(Said { code: output.status.code(), json, errors })
+}
+
+impl Said {
+    /// The result of a command that went well.
+    pub fn good(self) -> anyhow::Result<Value> {
+        anyhow::ensure!(self.code == Some(0), "exit code {:?}: {}", self.code, self.errors);
+        Ok(self.json)
+    }
+
+    /// Checks how a command failed: the exit code, the reason for programs, and a word of what people read.
+    #[track_caller]
+    pub fn failed(self, code: i32, reason: &str, words: &str) {
+        assert_eq!(self.code, Some(code), "{}", self.errors);
+        assert_eq!(self.json["error"]["reason"], reason, "{}", self.errors);
+        assert_eq!(self.json["error"]["exitCode"], code);
+        assert!(self.errors.contains(words), "{:?} does not say {words:?}", self.errors);
+    }
+}
+
+/// A component that `tests/wasm/build.sh` made.
+pub fn component(name: &str) -> String {
+    repository().join(format!("target/plugins/{name}.wasm")).display().to_string()
+}

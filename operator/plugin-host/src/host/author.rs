@@ -1,0 +1,66 @@
+//! The steps of the way one by one, and the way back into a registry: for whoever writes and publishes plugins.
+
+use super::{Host, LoadError, PluginSource};
+use crate::config::every_form;
+use crate::plugin::Plugin;
+use crate::registry::{Artifact, Repository};
+use crate::source::Source;
+use crate::trust::{Signature, Verified};
+use crate::{Digest, Logins, Reference, RegistryError};
+
+/// What a registry or an image layout has of an artifact beside the component.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The manifest, as it is stored.
+    pub manifest: Vec<u8>,
+    /// All signatures, in any form. Nothing of them is believed.
+    pub signatures: Vec<Signature>,
+}
+
+impl Host {
+    /// Goes the whole way, whatever the plugin calls itself.
+    ///
+    /// # Errors
+    /// Says which step failed, for which reference, and what to do.
+    pub async fn open(&self, source: &PluginSource, logins: &Logins) -> Result<Plugin, LoadError> {
+        let verified = self.obtain(source, logins).await?;
+        self.start(&verified, source).await
+    }
+
+    /// Compiles and describes.
+    ///
+    /// # Errors
+    /// It does not fit the contract, or breaks.
+    pub async fn start(&self, verified: &Verified, source: &PluginSource) -> Result<Plugin, LoadError> {
+        let compiled = self.engine.compile(verified, &self.cache).await?;
+        let plugin = Plugin::new(self.engine.clone(), compiled, verified, source).await;
+        plugin.map_err(|error| LoadError::Describe { name: source.name.clone(), error })
+    }
+
+    /// What the registry, or the image layout, has of a manifest; nothing for a file.
+    ///
+    /// # Errors
+    /// The registry does not answer, or not as it should.
+    pub async fn published(&self, reference: &Reference, digest: &Digest, logins: &Logins) -> Result<Option<Published>, RegistryError> {
+        let Some(mut remote) = Source::of(reference, &self.settings.registries, logins)? else { return Ok(None) };
+        let manifest = remote.manifest(&digest.to_string(), Some(digest), self.settings.limits.component).await?.bytes;
+        let mut signatures = Vec::new();
+        for form in every_form() {
+            signatures.extend(remote.signatures(digest, form).await?);
+        }
+        Ok(Some(Published { manifest, signatures }))
+    }
+
+    /// Puts an artifact into a repository under a tag, and returns the digest of its manifest.
+    ///
+    /// # Errors
+    /// The registry does not take it.
+    pub async fn push(
+        &self,
+        (host, repository, tag): (&str, &str, &str),
+        artifact: &Artifact<'_>,
+        logins: &Logins,
+    ) -> Result<Digest, RegistryError> {
+        Repository::new(host, repository, &self.settings.registries, logins)?.push(tag, artifact).await
+    }
+}

@@ -1,0 +1,41 @@
+//! Asks a plugin once and says what that cost: for its author, who wants to know, and not for the operator, who tries again.
+
+use super::Plugin;
+use crate::engine::{Answer, Call, CallError, Cost};
+use crate::types::{FlashPod, Outcome, PluginInfo, Request, Verdict};
+
+/// An answer, and what it cost.
+#[derive(Clone, Debug)]
+pub struct Measured<T> {
+    /// The answer.
+    pub answer: Result<T, CallError>,
+    /// Time and memory.
+    pub cost: Cost,
+}
+
+impl Plugin {
+    /// Asks what the plugin is.
+    pub async fn measure_describe(&self) -> Measured<PluginInfo> {
+        self.measure(Call::Describe, Answer::into_info).await
+    }
+
+    /// Has it judge settings: one JSON object.
+    pub async fn measure_validate_settings(&self, settings: &str) -> Measured<()> {
+        self.measure(Call::ValidateSettings(settings), Answer::into_unit).await
+    }
+
+    /// Asks what the flash Pod for one attempt needs.
+    pub async fn measure_build(&self, request: &Request) -> Measured<FlashPod> {
+        self.measure(Call::Build(request), Answer::into_flash_pod).await
+    }
+
+    /// Asks what an ended flash Pod means.
+    pub async fn measure_judge(&self, request: &Request, outcome: &Outcome) -> Measured<Verdict> {
+        self.measure(Call::Judge(request, outcome), Answer::into_verdict).await
+    }
+
+    async fn measure<T>(&self, call: Call<'_>, take: impl FnOnce(Answer) -> Result<T, CallError>) -> Measured<T> {
+        let (answer, cost) = self.0.engine.measure(&self.0.compiled, call).await;
+        Measured { answer: answer.and_then(take), cost }
+    }
+}
