@@ -2,6 +2,7 @@
 
 mod compiler;
 mod limits;
+mod log;
 mod v0_1_0;
 mod wasi;
 
@@ -186,7 +187,7 @@ impl Engine {
         let engine = wasmtime_engine().map_err(start)?;
         let mut linker = Linker::new(&engine);
         v0_1_0::add_to_linker(&mut linker).map_err(start)?;
-        wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(start)?;
+        wasi::add_to_linker(&mut linker).map_err(start)?;
         tick(&engine).map_err(|error| EngineError::Start(error.to_string()))?;
         let places = Semaphore::new((limits.total_memory / limits.memory.max(1)).max(1));
         Ok(Self { key: engine_key(&engine), engine, linker, limits, places, compiler })
@@ -277,3 +278,6 @@ fn load(engine: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<Component> {
     // program, over its pipe, or from the cache, which no other process writes, and which gave out exactly the bytes whose SHA-256 it had checked.
     unsafe { Component::deserialize(engine, code) }
 }
+
+#[cfg(test)]
+mod tests;
