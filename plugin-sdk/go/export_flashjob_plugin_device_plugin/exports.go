@@ -3,6 +3,7 @@ package export_flashjob_plugin_device_plugin
 
 import (
 	"errors"
+	"fmt"
 	"runtime/debug"
 
 	types "flashjob.nbfc.io/plugin/bindings/flashjob_plugin_types"
@@ -34,7 +35,14 @@ func init() { debug.SetGCPercent(-1) }
 // Serve makes a plugin the one that this component is.
 func Serve(plugin Plugin) { served = plugin }
 
-func answer[T any](value T, err error) wit.Result[T, types.PluginError] {
+// A panic becomes an answer too: else nobody would read what it says.
+func answer[T any](ask func() (T, error)) (answer wit.Result[T, types.PluginError]) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			answer = wit.Err[T](types.MakePluginErrorInternal(fmt.Sprint("panic: ", cause)))
+		}
+	}()
+	value, err := ask()
 	var refusal Error
 	switch {
 	case err == nil:
@@ -51,15 +59,15 @@ func Describe() types.PluginInfo { return served.Describe() }
 
 // ValidateSettings is an export of the component.
 func ValidateSettings(settings string) wit.Result[wit.Unit, types.PluginError] {
-	return answer(wit.Unit{}, served.ValidateSettings(settings))
+	return answer(func() (wit.Unit, error) { return wit.Unit{}, served.ValidateSettings(settings) })
 }
 
 // Build is an export of the component.
 func Build(request types.Request) wit.Result[types.FlashPod, types.PluginError] {
-	return answer(served.Build(request))
+	return answer(func() (types.FlashPod, error) { return served.Build(request) })
 }
 
 // Judge is an export of the component.
 func Judge(request types.Request, outcome types.Outcome) wit.Result[types.Verdict, types.PluginError] {
-	return answer(served.Judge(request, outcome))
+	return answer(func() (types.Verdict, error) { return served.Judge(request, outcome) })
 }
