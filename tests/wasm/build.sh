@@ -37,4 +37,13 @@ for wasm in "$CARGO_TARGET_DIR/$target"/component/*.wasm "$CARGO_TARGET_DIR/$tar
     cmp -s "$wasm" "$destination" || cp "$wasm" "$destination.new"
     [[ ! -e $destination.new ]] || mv "$destination.new" "$destination"
 done
+
+# Those in other languages, which cargo does not build.
+if [[ $# == 0 ]]; then
+    unset CARGO_TARGET_DIR RUSTC RUSTC_BOOTSTRAP CARGO_ENCODED_RUSTFLAGS
+    "$root/plugin-sdk/go/build.sh" "$root/plugin-sdk/go/kettle" "$root/target/plugins/kettle.wasm"
+    "$root/plugin-sdk/javascript/build.sh" "$root/plugin-sdk/javascript/lamp/lamp.js" "$root/target/plugins/lamp.wasm"
+    "$root/plugin-sdk/go/build.sh" "$root/tests/hostile-plugins/go" "$root/target/plugins/hostile-go.wasm"
+    "$root/plugin-sdk/javascript/build.sh" "$root/tests/hostile-plugins/javascript/hostile.js" "$root/target/plugins/hostile-javascript.wasm"
+fi
 ls "$root"/target/plugins/*.wasm

@@ -3,6 +3,7 @@
 mod compiler;
 mod interface;
 mod limits;
+mod log;
 mod v0_1_0;
 mod wasi;
 
@@ -203,7 +204,7 @@ impl Engine {
         let engine = wasmtime_engine().map_err(start)?;
         let mut linker = Linker::new(&engine);
         v0_1_0::add_to_linker(&mut linker).map_err(start)?;
-        wasmtime_wasi::p2::add_to_linker_async(&mut linker).map_err(start)?;
+        wasi::add_to_linker(&mut linker).map_err(start)?;
         tick(&engine).map_err(|error| EngineError::Start(error.to_string()))?;
         let places = Semaphore::new((limits.total_memory / limits.memory.max(1)).max(1));
         Ok(Self { key: engine_key(&engine), engine, linker, limits, places, compiler })
@@ -222,12 +223,17 @@ impl Engine {
                 code
             }
         };
-        let component = load(&self.engine, &code).map_err(|error| EngineError::Compile(name.clone(), error.to_string()))?;
+        self.admit(&code, &name)
+    }
+
+    /// Loads compiled code, and refuses what does not fit the contract.
+    fn admit(&self, code: &[u8], name: &str) -> Result<Compiled, EngineError> {
+        let component = load(&self.engine, code).map_err(|error| EngineError::Compile(name.to_owned(), error.to_string()))?;
         let interface = Arc::new(Interface::of(&component, &self.engine));
-        check_imports(&interface, &name)?;
-        let world = |error: wasmtime::Error| EngineError::World(name.clone(), format!("{error:#}"));
+        check_imports(&interface, name)?;
+        let world = |error: wasmtime::Error| EngineError::World(name.to_owned(), format!("{error:#}"));
         let instance = self.linker.instantiate_pre(&component).map_err(world)?;
-        Ok(Compiled { name: name.as_str().into(), interface, plugin: v0_1_0::PluginPre::new(instance).map_err(world)? })
+        Ok(Compiled { name: name.into(), interface, plugin: v0_1_0::PluginPre::new(instance).map_err(world)? })
     }
 
     /// Asks a fresh instance.
@@ -304,3 +310,6 @@ fn load(engine: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<Component> {
     // program, over its pipe, or from the cache, which no other process writes, and which gave out exactly the bytes whose SHA-256 it had checked.
     unsafe { Component::deserialize(engine, code) }
 }
+
+#[cfg(test)]
+mod tests;

@@ -73,3 +73,19 @@ async fn a_component_that_costs_too_much_to_compile_is_refused_and_the_operator_
     eventually("the same operator serves it under the usual limit", Duration::from_secs(60), serves).await?;
     Ok(())
 }
+
+#[tokio::test]
+async fn plugins_written_in_go_and_javascript_flash_their_own_device_types() -> anyhow::Result<()> {
+    let types = ["kettle", "lamp"];
+    let devices = types.iter().map(|name| format!("{name}:thermo:0.1.0=1")).collect();
+    let plugins = types.iter().map(|name| (*name).to_owned()).collect();
+    let mut testbed = Testbed::start(&Options { devices, plugins, ..Options::default() }).await?;
+    testbed.start_operator().await?;
+    let all: Vec<String> = testbed.devices().await?.into_iter().map(|(uid, _)| uid).collect();
+    apply(&testbed, &job("languages", &all, json!({"settings": {"lamp": {"shade": "green"}}}))).await?;
+    let status = ended(&testbed, "languages").await?;
+    assert_eq!((status.phase, status.completed_uuids.len()), (Some(Phase::Completed), 2), "{status:?}");
+    let reports = testbed.fleet.reports().await?;
+    assert!(reports.iter().all(|report| report.version == "0.2.0" && report.flashed == 1), "each device runs what it was given, once");
+    Ok(())
+}

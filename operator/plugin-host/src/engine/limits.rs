@@ -6,14 +6,13 @@ use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
+use super::log::{self, Log};
 use super::wasi;
 use crate::config::Limits;
 
 /// Tables and instances that a component of any known language comes by with.
 const TABLE_ELEMENTS: usize = 100_000;
 const INSTANCES: usize = 100;
-const LOG_CALLS: usize = 100;
-const LOG_BYTES: usize = 16 << 10;
 
 /// A limit that was reached. Raised as an error, so that it is told apart from the plugin's own traps.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -22,48 +21,31 @@ pub(super) enum Stopped {
     Memory,
     #[error("it asked for too large a table")]
     Table,
-    #[error("it logged more than {LOG_CALLS} lines or {LOG_BYTES} bytes in one call")]
+    #[error("it logged more than {LINES} lines or {BYTES} bytes in one call", LINES = log::LINES, BYTES = log::BYTES)]
     Log,
+    #[error("it waited, and for a plugin time stands still: it must answer without")]
+    Waits,
 }
 
 /// What belongs to one call.
 pub(super) struct State {
     pub memory: MemoryLimit,
-    plugin: Arc<str>,
-    log_calls: usize,
-    log_bytes: usize,
-    wasi: WasiCtx,
+    pub log: Arc<Log>,
+    /// Made when it is first asked for: most plugins never do.
+    wasi: Option<WasiCtx>,
     table: ResourceTable,
 }
 
 impl State {
     pub fn new(plugin: Arc<str>, limits: Limits) -> Self {
         let memory = MemoryLimit { left: limits.memory, used: 0 };
-        Self { memory, plugin, log_calls: 0, log_bytes: 0, wasi: wasi::closed(), table: ResourceTable::new() }
-    }
-
-    /// Takes a line of the plugin's log, as long as there are not too many.
-    pub fn log(&mut self, level: tracing::Level, message: &str) -> wasmtime::Result<()> {
-        self.log_calls += 1;
-        self.log_bytes += message.len();
-        if self.log_calls > LOG_CALLS || self.log_bytes > LOG_BYTES {
-            return Err(Stopped::Log.into());
-        }
-        let plugin = &*self.plugin;
-        let line: String = message.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
-        match level {
-            tracing::Level::ERROR => tracing::error!(plugin, "{line}"),
-            tracing::Level::WARN => tracing::warn!(plugin, "{line}"),
-            tracing::Level::INFO => tracing::info!(plugin, "{line}"),
-            _ => tracing::debug!(plugin, "{line}"),
-        }
-        Ok(())
+        Self { memory, log: Arc::new(Log::new(plugin)), wasi: None, table: ResourceTable::new() }
     }
 }
 
 impl WasiView for State {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+        WasiCtxView { ctx: self.wasi.get_or_insert_with(wasi::closed), table: &mut self.table }
     }
 }
 

@@ -40,7 +40,7 @@ impl log::Host for State {
             log::Level::Warn => tracing::Level::WARN,
             log::Level::Error => tracing::Level::ERROR,
         };
-        self.log(level, &message)
+        Ok(self.log.line(level, &message)?)
     }
 }
 

@@ -1,9 +1,21 @@
-//! WASI, closed: what runtimes of other languages import to start with, and nothing behind it. The same call gives the same answer.
+//! WASI, closed: what runtimes of other languages import to start with, and nothing behind it. The same call gives the same answer, and
+//! what would wait is stopped at once.
 
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
+use wasmtime::component::{HasData, HasSelf, Linker, Resource, ResourceTable};
+use wasmtime_wasi::p2::bindings::cli::{stderr, stdout};
 use wasmtime_wasi::random::Deterministic;
-use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder};
+use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiView};
+use wasmtime_wasi_io::bindings::wasi::io::poll;
+use wasmtime_wasi_io::poll::DynPollable;
+use wasmtime_wasi_io::streams::DynOutputStream;
+
+use super::limits::{State, Stopped};
+use super::log::Output;
 
 /// Not zero: Go refuses to start at the beginning of time.
 const INSTANT: Duration = Duration::from_secs(1);
@@ -30,11 +42,83 @@ impl HostWallClock for Still {
     }
 }
 
-/// No folders, sockets, environment or arguments; clocks that stand still; randomness that repeats.
+/// No folders, environment or arguments; clocks that stand still; randomness that repeats.
 pub(super) fn closed() -> WasiCtx {
     let seed = || Deterministic::new(b"flashjob".to_vec());
     let mut builder = WasiCtxBuilder::new();
     builder.wall_clock(Still).monotonic_clock(Still).secure_random(seed()).insecure_random(seed()).insecure_random_seed(1);
     builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false).max_random_size(64 << 10);
     builder.build()
+}
+
+/// Links WASI. Sockets cannot be imported: the engine refuses them by name.
+pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    linker.allow_shadowing(true);
+    poll::add_to_linker::<_, AtOnce>(linker, |state| Pollables(state.ctx().table))?;
+    stdout::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    stderr::add_to_linker::<_, HasSelf<State>>(linker, |state| state)?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+impl stdout::Host for State {
+    fn get_stdout(&mut self) -> wasmtime::Result<Resource<DynOutputStream>> {
+        self.output(tracing::Level::INFO)
+    }
+}
+
+impl stderr::Host for State {
+    fn get_stderr(&mut self) -> wasmtime::Result<Resource<DynOutputStream>> {
+        self.output(tracing::Level::WARN)
+    }
+}
+
+impl State {
+    fn output(&mut self, level: tracing::Level) -> wasmtime::Result<Resource<DynOutputStream>> {
+        let output: DynOutputStream = Box::new(Output::new(self.log.clone(), level));
+        Ok(self.ctx().table.push(output)?)
+    }
+}
+
+struct AtOnce;
+
+impl HasData for AtOnce {
+    type Data<'a> = Pollables<'a>;
+}
+
+/// What a plugin may wait for: what is there already.
+struct Pollables<'a>(&'a mut ResourceTable);
+
+impl poll::Host for Pollables<'_> {
+    async fn poll(&mut self, pollables: Vec<Resource<DynPollable>>) -> wasmtime::Result<Vec<u32>> {
+        at_once(self.0.poll(pollables)).await
+    }
+}
+
+impl poll::HostPollable for Pollables<'_> {
+    async fn block(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
+        at_once(self.0.block(pollable)).await
+    }
+
+    async fn ready(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<bool> {
+        self.0.ready(pollable).await
+    }
+
+    fn drop(&mut self, pollable: Resource<DynPollable>) -> wasmtime::Result<()> {
+        poll::HostPollable::drop(self.0, pollable)
+    }
+}
+
+/// Time stands still, so what is not over at once would never be. A wait of no time gives way once before it is over.
+async fn at_once<T>(waits: impl Future<Output = wasmtime::Result<T>> + Send) -> wasmtime::Result<T> {
+    let mut waits = pin!(waits);
+    let answer = poll_fn(|context| match waits.as_mut().poll(context) {
+        Poll::Pending => Poll::Ready(waits.as_mut().poll(context)),
+        ready => Poll::Ready(ready),
+    });
+    match answer.await {
+        Poll::Ready(answer) => answer,
+        Poll::Pending => Err(Stopped::Waits.into()),
+    }
 }
