@@ -42,6 +42,7 @@ pub(crate) struct Repository<'a> {
     name: String,
     credentials: Option<&'a Credentials>,
     authorization: Option<String>,
+    introduced: bool,
 }
 
 /// What a manifest says of a blob.
@@ -76,7 +77,7 @@ impl<'a> Repository<'a> {
         let config = registries.iter().find(|registry| registry.host.eq_ignore_ascii_case(host));
         let client = client(config).map_err(|message| RegistryError::Configure { host: host.to_owned(), message })?;
         let (host, name, credentials) = (host.to_owned(), name.to_owned(), logins.of(host));
-        Ok(Self { client, config, registries, host, name, credentials, authorization: None })
+        Ok(Self { client, config, registries, host, name, credentials, authorization: None, introduced: false })
     }
 
     /// Fetches a manifest or index by tag or digest, and checks that it is the one.
@@ -124,6 +125,9 @@ impl<'a> Repository<'a> {
             // The storage behind a registry is another host: it gets no credentials.
             response = self.send(&Outgoing::new(Method::GET, target), None).await?;
         }
+        if response.status().is_redirection() {
+            return Err(self.redirect_refused(&response, &what));
+        }
         self.check(&response, &what)?;
         let bytes = self.body(response, &what, *size).await?;
         let actual = Digest::of(&bytes);
@@ -148,13 +152,37 @@ impl<'a> Repository<'a> {
 
     /// Asks once, and a second time with what the challenge asks for.
     async fn ask(&mut self, outgoing: Outgoing<'_>, what: &str) -> Result<Response, RegistryError> {
-        let authorization = self.authorization.clone();
-        let response = self.send(&outgoing, authorization.as_deref()).await?;
+        self.introduce(&outgoing, what).await?;
+        let sent = self.authorization.clone();
+        let response = self.send(&outgoing, sent.as_deref()).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
-        let challenge = response.headers().get(WWW_AUTHENTICATE).and_then(|value| value.to_str().ok()).and_then(Challenge::parse);
-        let authorization = match challenge {
+        self.authorize(&response, &outgoing, what).await?;
+        // A password that was refused would be refused again, and some registries lock an account for that.
+        if self.authorization == sent { Ok(response) } else { self.send(&outgoing, self.authorization.as_deref()).await }
+    }
+
+    /// Says who asks before anything is asked for ("Determining Support"): a public repository would be given to a wrong password as
+    /// to nobody, and the mistake would go unseen.
+    async fn introduce(&mut self, outgoing: &Outgoing<'_>, what: &str) -> Result<(), RegistryError> {
+        if self.introduced || self.credentials.is_none() {
+            return Ok(());
+        }
+        let mut url = self.url("")?;
+        url.set_path("/v2/");
+        let response = self.send(&Outgoing::new(Method::GET, url), None).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.authorize(&response, outgoing, what).await?;
+        }
+        self.introduced = true;
+        Ok(())
+    }
+
+    /// Gets what the first challenge that is known asks for.
+    async fn authorize(&mut self, response: &Response, outgoing: &Outgoing<'_>, what: &str) -> Result<(), RegistryError> {
+        let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
+        let authorization = match challenges.filter_map(|value| value.to_str().ok()).find_map(Challenge::parse) {
             Some(Challenge::Basic) => self.credentials.map(challenge::basic),
             Some(Challenge::Bearer { realm, service, scope }) => {
                 let scope = scope.unwrap_or_else(|| format!("repository:{}:{}", self.name, outgoing.actions()));
@@ -162,12 +190,8 @@ impl<'a> Repository<'a> {
             }
             None => None,
         };
-        let Some(authorization) = authorization else {
-            return Err(self.access(what, StatusCode::UNAUTHORIZED));
-        };
-        let response = self.send(&outgoing, Some(&authorization)).await?;
-        self.authorization = Some(authorization);
-        Ok(response)
+        self.authorization = Some(authorization.ok_or_else(|| self.access(what, StatusCode::UNAUTHORIZED))?);
+        Ok(())
     }
 
     fn accepted(&self, response: Response, what: &str, path: &str) -> Result<Response, RegistryError> {
@@ -175,8 +199,7 @@ impl<'a> Repository<'a> {
             return Ok(response);
         }
         if response.status().is_redirection() {
-            let location = location(&response).unwrap_or_default();
-            return Err(RegistryError::Redirect { host: self.host.clone(), what: what.to_owned(), location });
+            return Err(self.redirect_refused(&response, what));
         }
         self.check(&response, what)?;
         Ok(response)
@@ -201,11 +224,14 @@ impl<'a> Repository<'a> {
     }
 
     fn redirect(&self, response: &Response, what: &str) -> Result<Url, RegistryError> {
+        let target = location(response).filter(|location| !location.is_empty()).and_then(|location| response.url().join(&location).ok());
+        let taken = |target: &Url| target.scheme() == "https" || target.scheme() == "http" && self.plain(&authority(target));
+        target.filter(taken).ok_or_else(|| self.redirect_refused(response, what))
+    }
+
+    fn redirect_refused(&self, response: &Response, what: &str) -> RegistryError {
         let location = location(response).unwrap_or_default();
-        let refused = || RegistryError::Redirect { host: self.host.clone(), what: what.to_owned(), location: location.clone() };
-        let target = response.url().join(&location).map_err(|_| refused())?;
-        let host = authority(&target);
-        if target.scheme() == "https" || target.scheme() == "http" && self.plain(&host) { Ok(target) } else { Err(refused()) }
+        RegistryError::Redirect { host: self.host.clone(), what: what.to_owned(), location }
     }
 
     /// Exchanges the credentials, if there are any, for a token (distribution's token authentication specification).
@@ -233,7 +259,8 @@ impl<'a> Repository<'a> {
             access_token: Option<String>,
         }
         let token: Token = serde_json::from_slice(&bytes).map_err(|_| self.access(what, StatusCode::UNAUTHORIZED))?;
-        let token = [token.token, token.access_token].into_iter().flatten().find(|token| !token.is_empty());
+        let usable = |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        let token = [token.token, token.access_token].into_iter().flatten().find(usable);
         token.map(|token| format!("Bearer {token}")).ok_or_else(|| self.access(what, StatusCode::UNAUTHORIZED))
     }
 

@@ -18,6 +18,14 @@ pub const USER: &str = "robot";
 /// Its password.
 pub const PASSWORD: &str = "secret-of-the-robot";
 
+/// The one user and the hash of its password, as a registry reads them.
+///
+/// # Errors
+/// The system gives no random numbers.
+pub fn htpasswd() -> anyhow::Result<String> {
+    Ok(format!("{USER}:{}\n", bcrypt::hash(PASSWORD, 4)?))
+}
+
 /// A running registry.
 pub struct Registry {
     /// `host:port`.
@@ -35,7 +43,7 @@ impl Registry {
         let host = format!("127.0.0.1:{}", free_port()?);
         let (certificate, key) = authority.server("registry")?;
         let passwords = folder.join("htpasswd");
-        std::fs::write(&passwords, format!("{USER}:{}\n", bcrypt::hash(PASSWORD, 4)?))?;
+        std::fs::write(&passwords, htpasswd()?)?;
         let config = json!({
             "version": "0.1",
             "log": {"level": "warn", "accesslog": {"disabled": true}},

@@ -1,0 +1,8 @@
+//! What the tests of the plugin host share: registries, a front before them that remembers who asked what, a token service, and hosts
+//! that start with nothing.
+
+pub mod front;
+pub mod hosts;
+pub mod push;
+pub mod registry;
+pub mod tokens;

@@ -1,0 +1,68 @@
+//! A token service as a registry's own (distribution's token authentication specification; Harbor's is at `/service/token`).
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
+use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, SigningKey};
+use serde_json::{Value, json};
+
+/// Where it answers.
+pub const PATH: &str = "/service/token";
+const ISSUER: &str = "testbed";
+const SERVICE: &str = "testbed-registry";
+
+/// Signs tokens that a registry takes.
+pub struct TokenService {
+    key: KeyPair,
+    certificate: String,
+    bundle: PathBuf,
+}
+
+impl TokenService {
+    /// Makes a key; its certificate is in the folder.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn new(folder: &Path) -> anyhow::Result<Self> {
+        let (key, bundle) = (KeyPair::generate_for(&PKCS_ED25519)?, folder.join("tokens.crt"));
+        let certificate = CertificateParams::new(Vec::new())?.self_signed(&key)?;
+        std::fs::write(&bundle, certificate.pem())?;
+        Ok(Self { key, certificate: STANDARD.encode(certificate.der()), bundle })
+    }
+
+    /// What a registry is told to believe in it; the realm is on the host that was asked.
+    #[must_use]
+    pub fn auth(&self) -> Value {
+        json!({"token": {
+            "realm": "unused", "autoredirect": true, "autoredirectpath": PATH,
+            "service": SERVICE, "issuer": ISSUER, "rootcertbundle": self.bundle,
+        }})
+    }
+
+    /// A token that allows to pull from a repository, for so long; one that has ended was good until an hour ago.
+    ///
+    /// # Errors
+    /// The key does not sign.
+    pub fn token(&self, repository: &str, ended: bool) -> anyhow::Result<String> {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
+        let hour = Duration::from_secs(3600);
+        let (from, to) = if ended { (now - 2 * hour, now - hour) } else { (now, now + hour) };
+        let header = json!({"typ": "JWT", "alg": "EdDSA", "x5c": [self.certificate]});
+        let claims = json!({
+            "iss": ISSUER, "sub": "robot", "aud": SERVICE, "iat": from.as_secs(), "nbf": from.as_secs(), "exp": to.as_secs(),
+            "access": [{"type": "repository", "name": repository, "actions": ["pull"]}],
+        });
+        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let signature = URL_SAFE_NO_PAD.encode(self.key.sign(signed.as_bytes())?);
+        Ok(format!("{signed}.{signature}"))
+    }
+}
+
+/// The repository in the scope that a client asks for: `…scope=repository%3A<name>%3Apull`.
+#[must_use]
+pub fn asked_repository(path: &str) -> Option<String> {
+    let query = path.split_once("scope=repository%3A")?.1;
+    Some(query.split("%3A").next()?.replace("%2F", "/"))
+}

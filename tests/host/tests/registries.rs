@@ -1,0 +1,399 @@
+//! Every way to reach a registry, crossed with every way to ask who comes, every form of a reference and every kind of artifact:
+//! each cell works or gives its own error, and no password goes where it does not belong.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use flashjob_host_tests::front::{Answer, Asked, Behaviour, Certificate, Front};
+use flashjob_host_tests::hosts::{component, host, programs, share_compiled, source};
+use flashjob_host_tests::push::{COMPONENT, INDEX, Pusher};
+use flashjob_host_tests::registry::Registry;
+use flashjob_host_tests::tokens::{PATH, TokenService, asked_repository};
+use flashjob_plugin_host::config::{Limits, PullPolicy};
+use flashjob_plugin_host::{Credentials, Digest, LoadError, Logins, Plugin};
+use flashjob_testbed::certificates::Authority;
+use flashjob_testbed::registry::{PASSWORD, USER};
+use rustls::crypto::ring::default_provider;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// `robot:secret-of-the-robot`.
+const RIGHT: &str = "Basic cm9ib3Q6c2VjcmV0LW9mLXRoZS1yb2JvdA==";
+
+/// How a registry asks who comes, and what it is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Auth {
+    /// It asks nobody, and there are no credentials.
+    Open,
+    /// It asks nobody, and there are credentials.
+    OpenWithCredentials,
+    /// Its repositories are public, it asks who comes all the same, and the password is wrong.
+    PublicWrong,
+    Password,
+    PasswordWrong,
+    PasswordMissing,
+    Token,
+    /// The answer has `access_token` in the place of `token`.
+    TokenByOldName,
+    /// The challenge has no scope, as Harbor's.
+    TokenWithoutScope,
+    TokenWrong,
+    TokenMissing,
+    TokenExpired,
+    /// The token is for another repository.
+    TokenRefused,
+    /// Tokens are given out on another host, which is not listed.
+    TokenForeign,
+    TokenForeignListed,
+}
+
+const AUTHS: [Auth; 15] = [
+    Auth::Open,
+    Auth::OpenWithCredentials,
+    Auth::PublicWrong,
+    Auth::Password,
+    Auth::PasswordWrong,
+    Auth::PasswordMissing,
+    Auth::Token,
+    Auth::TokenByOldName,
+    Auth::TokenWithoutScope,
+    Auth::TokenWrong,
+    Auth::TokenMissing,
+    Auth::TokenExpired,
+    Auth::TokenRefused,
+    Auth::TokenForeign,
+    Auth::TokenForeignListed,
+];
+
+impl Auth {
+    fn credentials(self) -> Option<Credentials> {
+        let password = match self {
+            Self::Open | Self::PasswordMissing | Self::TokenMissing => return None,
+            Self::PublicWrong | Self::PasswordWrong | Self::TokenWrong => "wrong",
+            _ => PASSWORD,
+        };
+        Some(Credentials { username: USER.to_owned(), password: password.to_owned() })
+    }
+
+    fn error(self) -> Option<&'static str> {
+        match self {
+            Self::PublicWrong | Self::PasswordWrong | Self::PasswordMissing => Some("AccessDenied"),
+            Self::TokenWrong | Self::TokenMissing | Self::TokenExpired | Self::TokenRefused => Some("AccessDenied"),
+            Self::TokenForeign => Some("TokenServiceRefused"),
+            _ => None,
+        }
+    }
+
+    /// What a front answers itself: tokens, and the challenge of a registry with public repositories.
+    fn answer(self, tokens: &TokenService, own: &str, path: &str, authorization: Option<&str>) -> Option<Answer> {
+        if self == Self::PublicWrong && path == "/v2/" {
+            return Some(Answer::new(401, "").with("www-authenticate", format!("Bearer realm=\"{own}{PATH}\"")));
+        }
+        if !path.starts_with(PATH) {
+            return None;
+        }
+        if authorization != Some(RIGHT) {
+            return Some(Answer::new(401, ""));
+        }
+        let Some(repository) = asked_repository(path) else { return Some(Answer::new(400, "")) };
+        let repository = if self == Self::TokenRefused { "flashjob/other" } else { &repository };
+        let token = tokens.token(repository, self == Self::TokenExpired).expect("signed");
+        let name = if self == Self::TokenByOldName { "access_token" } else { "token" };
+        Some(Answer::new(200, json!({name: token}).to_string()))
+    }
+}
+
+/// How a registry speaks, and what the configuration says of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tls {
+    PrivateAuthority,
+    AuthorityMissing,
+    PlainConfigured,
+    PlainNotConfigured,
+}
+
+const TLS: [Tls; 4] = [Tls::PrivateAuthority, Tls::AuthorityMissing, Tls::PlainConfigured, Tls::PlainNotConfigured];
+
+impl Tls {
+    fn works(self) -> bool {
+        matches!(self, Self::PrivateAuthority | Self::PlainConfigured)
+    }
+}
+
+/// How a plugin is named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Form {
+    Tag,
+    Digest,
+    TagAndDigest,
+    Scheme,
+}
+
+const FORMS: [Form; 4] = [Form::Tag, Form::Digest, Form::TagAndDigest, Form::Scheme];
+
+/// What is stored: repository, and whether it is a plugin.
+const ARTIFACTS: [(&str, bool); 5] = [("wasm", true), ("older", true), ("text", false), ("two", false), ("index", false)];
+
+struct World {
+    registries: [Registry; 3],
+    tokens: Arc<TokenService>,
+    digests: Vec<Digest>,
+    onward: reqwest::Client,
+    authority: Authority,
+    certificate: Certificate,
+    folder: TempDir,
+}
+
+/// One registry, as it is met in some cells.
+struct Met {
+    own: Front,
+    foreign: Front,
+    auth: Auth,
+    tls: Tls,
+}
+
+impl Met {
+    fn logins(&self) -> Logins {
+        self.auth.credentials().map(|credentials| (self.own.host.clone(), credentials)).into_iter().collect()
+    }
+}
+
+impl World {
+    async fn start() -> anyhow::Result<Self> {
+        let _ = default_provider().install_default();
+        let (programs, folder) = (programs()?, tempfile::tempdir()?);
+        let (authority, tokens) = (Authority::new(folder.path())?, TokenService::new(folder.path())?);
+        let passwords = folder.path().join("htpasswd");
+        std::fs::write(&passwords, flashjob_testbed::registry::htpasswd()?)?;
+        let start = |name, auth| Registry::start(&programs, folder.path(), name, auth);
+        let (open, password, token) = tokio::try_join!(
+            start("open", Value::Null),
+            start("password", json!({"htpasswd": {"realm": "testbed", "path": passwords}})),
+            start("token", tokens.auth()),
+        )?;
+        let onward = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
+        let digests = push(&onward, &open.url).await?;
+        let certificate = Certificate::new(&authority, "front")?;
+        let world = Self { registries: [open, password, token], tokens: Arc::new(tokens), digests, onward, authority, certificate, folder };
+        world.compile().await?;
+        Ok(world)
+    }
+
+    /// Compiles what is a plugin, once.
+    async fn compile(&self) -> anyhow::Result<()> {
+        let met = self.meet(Auth::Open, Tls::PlainConfigured).await?;
+        for artifact in 0..2 {
+            let loaded = self.load(&met, artifact, Form::Tag, PullPolicy::Always, &self.seed(), false).await?;
+            loaded?;
+        }
+        Ok(())
+    }
+
+    fn seed(&self) -> std::path::PathBuf {
+        self.folder.path().join("seed")
+    }
+
+    async fn meet(&self, auth: Auth, tls: Tls) -> anyhow::Result<Met> {
+        let certificate = matches!(tls, Tls::PrivateAuthority | Tls::AuthorityMissing).then_some(&self.certificate);
+        let tokens = self.tokens.clone();
+        let answers = move |own: &str, path: &str, authorization: Option<&str>| auth.answer(&tokens, own, path, authorization);
+        let behaviour = Behaviour { answers: Some(Box::new(answers.clone())), ..Behaviour::default() };
+        let foreign = Front::start(&self.onward, certificate, behaviour).await?;
+        let registry = match auth {
+            Auth::Open | Auth::OpenWithCredentials | Auth::PublicWrong => 0,
+            Auth::Password | Auth::PasswordWrong | Auth::PasswordMissing => 1,
+            _ => 2,
+        };
+        let elsewhere = format!("realm=\"{}{PATH}\"", foreign.url);
+        let challenges = move |challenge: &str| match auth {
+            Auth::TokenWithoutScope => challenge.split(",scope").next().unwrap_or_default().to_owned(),
+            Auth::TokenForeign | Auth::TokenForeignListed => {
+                let (before, after) = challenge.split_once("realm=\"").expect("a realm");
+                format!("{before}{elsewhere}{}", after.split_once('"').expect("its end").1)
+            }
+            _ => challenge.to_owned(),
+        };
+        let registry = self.registries[registry].url.clone();
+        let behaviour = Behaviour { registry, answers: Some(Box::new(answers)), challenges: Some(Box::new(challenges)) };
+        Ok(Met { own: Front::start(&self.onward, certificate, behaviour).await?, foreign, auth, tls })
+    }
+
+    fn registries(&self, met: &Met) -> Value {
+        let ca = (met.tls == Tls::PrivateAuthority).then(|| self.authority.certificate.clone());
+        let plain = met.tls == Tls::PlainConfigured;
+        let hosts: &[&str] = if met.auth == Auth::TokenForeignListed { &[&met.foreign.host] } else { &[] };
+        json!([
+            {"host": met.own.host, "caFile": ca, "plainHttp": plain, "tokenHosts": hosts},
+            {"host": met.foreign.host, "plainHttp": plain},
+        ])
+    }
+
+    /// Loads an artifact with a host of its own.
+    async fn load(
+        &self,
+        met: &Met,
+        artifact: usize,
+        form: Form,
+        policy: PullPolicy,
+        cache: &Path,
+        compiled: bool,
+    ) -> anyhow::Result<Result<Plugin, LoadError>> {
+        let (registry, name, digest) = (&met.own.host, ARTIFACTS[artifact].0, &self.digests[artifact]);
+        let reference = match form {
+            Form::Tag => format!("{registry}/flashjob/{name}:1"),
+            Form::Digest => format!("{registry}/flashjob/{name}@{digest}"),
+            Form::TagAndDigest => format!("{registry}/flashjob/{name}:1@{digest}"),
+            Form::Scheme => format!("oci://{registry}/flashjob/{name}:1"),
+        };
+        if compiled && !cache.exists() {
+            share_compiled(&self.seed(), cache)?;
+        }
+        let trust = json!([{"match": format!("{registry}/**"), "allowUnsigned": true}]);
+        let host = host(cache, self.registries(met), trust, Limits::default())?;
+        Ok(host.load(&source("esp32", &reference, policy)?, &met.logins()).await)
+    }
+}
+
+async fn push(client: &reqwest::Client, registry: &str) -> anyhow::Result<Vec<Digest>> {
+    let component = component("esp32")?;
+    let mut digests = Vec::new();
+    for (name, _) in ARTIFACTS {
+        let pusher = Pusher { client, registry, repository: &format!("flashjob/{name}") };
+        digests.push(match name {
+            "wasm" => pusher.artifact("1", &[(COMPONENT, &component)]).await?,
+            "older" => pusher.artifact("1", &[("application/vnd.module.wasm.content.layer.v1+wasm", &component)]).await?,
+            "text" => pusher.artifact("1", &[("text/plain", &component)]).await?,
+            "two" => pusher.artifact("1", &[(COMPONENT, &component), (COMPONENT, b"more")]).await?,
+            _ => {
+                pusher.artifact("part", &[(COMPONENT, &component)]).await?;
+                let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []});
+                pusher.manifest("1", INDEX, &index).await?
+            }
+        });
+    }
+    Ok(digests)
+}
+
+/// The documented reason of a cell's error, and a word that its message must have; nothing where it works.
+fn expected(met: &Met, artifact: usize) -> Option<(&'static str, String)> {
+    if !met.tls.works() {
+        return Some(("RegistryUnreachable", met.own.host.clone()));
+    }
+    if let Some(reason) = met.auth.error() {
+        return Some((reason, met.own.host.clone()));
+    }
+    let why = match ARTIFACTS[artifact].0 {
+        "text" => "text/plain",
+        "two" => "2 layers",
+        "index" => "an index",
+        _ => return None,
+    };
+    Some(("NotAPlugin", why.to_owned()))
+}
+
+/// Nothing was asked without the credentials that are configured, and the password went where it may go and nowhere else.
+fn check_requests(met: &Met) {
+    let (own, foreign) = (met.own.asked(), met.foreign.asked());
+    let all = format!("{:?} {:?}: {own:#?} {foreign:#?}", met.auth, met.tls);
+    if !met.tls.works() {
+        assert!(own.is_empty() && foreign.is_empty(), "{all}");
+        return;
+    }
+    let basic = |asked: &&Asked| asked.authorization.as_deref().is_some_and(|text| text.starts_with("Basic "));
+    let bearer = |asked: &&Asked| asked.authorization.as_deref().is_some_and(|text| text.starts_with("Bearer "));
+    let password_here = |asked: &Asked| match met.auth {
+        Auth::Password | Auth::PasswordWrong => asked.path.starts_with("/v2/"),
+        Auth::TokenForeign | Auth::TokenForeignListed => false,
+        _ => asked.path.starts_with(PATH),
+    };
+    assert!(own.iter().filter(basic).all(password_here), "{all}");
+    assert!(own.iter().filter(bearer).all(|asked| asked.path.starts_with("/v2/")), "{all}");
+    let foreign_asked = usize::from(met.auth == Auth::TokenForeignListed);
+    assert_eq!(foreign.len(), foreign_asked, "{all}");
+    assert!(foreign.iter().all(|asked| asked.path.starts_with(PATH) && asked.authorization.as_deref() == Some(RIGHT)), "{all}");
+    if met.auth.credentials().is_some() && met.auth != Auth::OpenWithCredentials {
+        let given = own.iter().find(|asked| asked.authorization.is_none() && asked.status < 400);
+        assert_eq!(given, None, "something was given to nobody: {all}");
+    }
+    if met.auth == Auth::OpenWithCredentials {
+        assert!(own.iter().all(|asked| asked.authorization.is_none()), "nobody asked for the password: {all}");
+    }
+    if met.auth.error() == Some("AccessDenied") {
+        // A token may have ended, so another is asked for once. A password is sent once.
+        let refused = own.iter().filter(|asked| asked.authorization.is_some() && asked.status == 401).count();
+        let most = if matches!(met.auth, Auth::TokenExpired | Auth::TokenRefused) { 2 } else { 1 };
+        assert!(refused <= most && own.last().is_some_and(|asked| asked.status == 401), "it goes on after a refusal: {all}");
+    }
+    if met.auth == Auth::TokenForeign {
+        assert_eq!(own.len(), 1, "{all}");
+    }
+}
+
+fn check_outcome(cell: &str, outcome: &Result<Plugin, LoadError>, expected: Option<(&str, String)>) {
+    match (outcome, expected) {
+        (Ok(plugin), None) => assert_eq!(plugin.info().name, "esp32", "{cell}"),
+        (Ok(_), Some((reason, _))) => panic!("{cell}: loaded, expected {reason}"),
+        (Err(error), None) => panic!("{cell}: {} {error}", error.reason()),
+        (Err(error), Some((reason, word))) => {
+            assert_eq!(error.reason(), reason, "{cell}: {error}");
+            assert!(error.to_string().contains(&word), "{cell}: {error}");
+            assert!(!error.to_string().contains(PASSWORD), "{cell}: {error}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_registry_gives_what_it_has_or_the_documented_error() -> anyhow::Result<()> {
+    let world = World::start().await?;
+    let mut cells = 0;
+    for (auth, tls) in AUTHS.into_iter().flat_map(|auth| TLS.map(|tls| (auth, tls))) {
+        let met = world.meet(auth, tls).await?;
+        // Where there is no connection nothing is seen of what is stored.
+        let artifacts = if tls.works() { ARTIFACTS.len() } else { 1 };
+        for (artifact, form) in (0..artifacts).flat_map(|artifact| FORMS.map(|form| (artifact, form))) {
+            let cache = tempfile::tempdir()?;
+            let cell = format!("{auth:?} {tls:?} {form:?} {}", ARTIFACTS[artifact].0);
+            let outcome = world.load(&met, artifact, form, PullPolicy::IfNotPresent, &cache.path().join("cache"), true).await?;
+            check_outcome(&cell, &outcome, expected(&met, artifact));
+            check_requests(&met);
+            met.own.forget();
+            met.foreign.forget();
+            cells += 1;
+        }
+    }
+    assert_eq!(cells, 15 * 4 * (5 + 5 + 1 + 1));
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_pull_policy_says_when_a_registry_is_asked_and_what_happens_where_it_is_down() -> anyhow::Result<()> {
+    let world = World::start().await?;
+    for (auth, form) in [Auth::Open, Auth::Password, Auth::Token].into_iter().flat_map(|auth| FORMS.map(|form| (auth, form))) {
+        for policy in [PullPolicy::Always, PullPolicy::IfNotPresent, PullPolicy::Never] {
+            let mut met = world.meet(auth, Tls::PrivateAuthority).await?;
+            let folder = tempfile::tempdir()?;
+            let (cold, warm) = (folder.path().join("cold"), folder.path().join("warm"));
+            let cell = |what: &str| format!("{what} {policy:?} {auth:?} {form:?}");
+            let asks = policy != PullPolicy::Never;
+            let outcome = world.load(&met, 0, form, policy, &cold, true).await?;
+            check_outcome(&cell("cold"), &outcome, (!asks).then(|| ("NotCached", met.own.host.clone())));
+            assert_eq!(!met.own.asked().is_empty(), asks, "{}", cell("cold"));
+            world.load(&met, 0, form, PullPolicy::IfNotPresent, &warm, true).await??;
+            met.own.forget();
+            check_outcome(&cell("warm"), &world.load(&met, 0, form, policy, &warm, true).await?, None);
+            let by_tag = matches!(form, Form::Tag | Form::Scheme);
+            let resolves = policy == PullPolicy::Always && by_tag;
+            assert_eq!(!met.own.asked().is_empty(), resolves, "{}: {:?}", cell("warm"), met.own.asked());
+            let blobs = met.own.asked().iter().any(|asked| asked.path.contains("/blobs/"));
+            assert!(!blobs, "{}: what the cache has is fetched again", cell("warm"));
+            met.own.stop().await;
+            let unreachable = ("RegistryUnreachable", met.own.host.clone());
+            let outcome = world.load(&met, 0, form, policy, &warm, true).await?;
+            check_outcome(&cell("stopped, warm"), &outcome, resolves.then(|| unreachable.clone()));
+            let outcome = world.load(&met, 0, form, policy, &folder.path().join("empty"), true).await?;
+            let nothing = if asks { unreachable } else { ("NotCached", met.own.host.clone()) };
+            check_outcome(&cell("stopped, cold"), &outcome, Some(nothing));
+        }
+    }
+    Ok(())
+}
