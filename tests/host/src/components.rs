@@ -1,0 +1,207 @@
+//! Components made to do harm: sound ones with one thing changed, and ones that no compiler would make.
+
+use anyhow::{Context, bail};
+use wasm_encoder::{
+    BlockType, CodeSection, Component, ComponentImportSection, ComponentTypeRef, ComponentTypeSection, Encode, Function, FunctionSection,
+    InstanceType, Instruction, Module, ModuleSection, RawSection, TypeSection, ValType,
+};
+use wasmparser::{Parser, Payload};
+
+const TYPES: u8 = 1;
+const FUNCTIONS: u8 = 3;
+const TABLES: u8 = 4;
+const START: u8 = 8;
+const CODE: u8 = 10;
+const MODULE: u8 = 1;
+
+/// Writes `mode` over the place in `breaks-limits` that says what `describe` does.
+///
+/// # Errors
+/// The component has no such place.
+pub fn describing(component: &[u8], mode: &str) -> anyhow::Result<Vec<u8>> {
+    let (place, mut changed) = (b"describe:nothing", component.to_vec());
+    let at = changed.windows(place.len()).position(|window| window == place).context("the component has no place for it")?;
+    changed[at + 9..at + 16].copy_from_slice(format!("{mode:<7}").as_bytes());
+    Ok(changed)
+}
+
+/// What happens before the first question is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtStart {
+    /// It never comes to an end.
+    Loop,
+    /// It calls itself without end.
+    Recursion,
+    /// It asks for all the memory that there can be.
+    Memory,
+    /// It asks for a table of a hundred million elements.
+    Table,
+    /// It traps.
+    Trap,
+}
+
+/// The same component with a start function in its largest module.
+///
+/// # Errors
+/// It is no component, or none of a compiler's.
+pub fn starting(component: &[u8], how: AtStart) -> anyhow::Result<Vec<u8>> {
+    let modules: Vec<_> = Parser::new(0)
+        .parse_all(component)
+        .filter_map(|payload| match payload {
+            Ok(Payload::ModuleSection { unchecked_range, .. }) => Some(unchecked_range),
+            _ => None,
+        })
+        .collect();
+    let largest = modules.iter().max_by_key(|range| range.end - range.start).context("it has no module")?;
+    let (begin, end) = (usize::try_from(largest.start)?, usize::try_from(largest.end)?);
+    let module = with_start(&component[begin..end], how)?;
+    // The section's head: its number, and its length, which is found by trying.
+    let head = (2..=6).find(|length| component[begin - length] == MODULE && encoded(end - begin).len() == length - 1);
+    let head = head.context("the module is not where it should be")?;
+    let mut changed = component[..begin - head + 1].to_vec();
+    changed.extend(encoded(module.len()));
+    changed.extend(module);
+    changed.extend(&component[end..]);
+    Ok(changed)
+}
+
+fn encoded(number: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    number.encode(&mut bytes);
+    bytes
+}
+
+fn with_start(module: &[u8], how: AtStart) -> anyhow::Result<Vec<u8>> {
+    let (mut imported, mut types, mut functions, mut table, mut started) = (0, 0, 0, false, false);
+    let mut changed = Module::new();
+    for payload in Parser::new(0).parse_all(module) {
+        let payload = payload?;
+        match &payload {
+            Payload::TypeSection(section) => types = section.count(),
+            Payload::ImportSection(section) => {
+                let all = section.clone().into_imports().collect::<Result<Vec<_>, _>>()?;
+                imported = all.iter().filter(|import| matches!(import.ty, wasmparser::TypeRef::Func(_))).count();
+            }
+            Payload::FunctionSection(section) => functions = section.count(),
+            Payload::TableSection(_) => table = true,
+            Payload::StartSection { .. } => bail!("it has a start function already"),
+            _ => {}
+        }
+        let Some((id, range)) = payload.as_section() else { continue };
+        let data = &module[usize::try_from(range.start)?..usize::try_from(range.end)?];
+        let own = u32::try_from(imported)? + functions;
+        let more = match id {
+            // A function without arguments and results.
+            TYPES => Some(vec![0x60, 0, 0]),
+            FUNCTIONS => Some(encoded(usize::try_from(types)?)),
+            CODE => Some(start_function(how, own)),
+            _ => None,
+        };
+        // Its place is before elements, the count of data, and code.
+        if !started && [9, 10, 12].contains(&id) {
+            changed.section(&RawSection { id: START, data: &encoded(usize::try_from(own)?) });
+            started = true;
+        }
+        match more {
+            Some(more) => changed.section(&RawSection { id, data: &appended(data, &more)? }),
+            None => changed.section(&RawSection { id, data }),
+        };
+    }
+    if how == AtStart::Table && !table {
+        bail!("it has no table, section {TABLES}");
+    }
+    Ok(changed.finish())
+}
+
+/// A section of counted things with one more.
+fn appended(section: &[u8], more: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut reader = wasmparser::BinaryReader::new(section, 0);
+    let count = reader.read_var_u32()?;
+    let mut changed = encoded(usize::try_from(count)? + 1);
+    changed.extend(&section[reader.current_position()..]);
+    changed.extend(more);
+    Ok(changed)
+}
+
+fn start_function(how: AtStart, own: u32) -> Vec<u8> {
+    let mut body = Function::new([]);
+    match how {
+        AtStart::Loop => {
+            body.instruction(&Instruction::Loop(BlockType::Empty)).instruction(&Instruction::Br(0)).instruction(&Instruction::End);
+        }
+        AtStart::Recursion => {
+            body.instruction(&Instruction::Call(own));
+        }
+        AtStart::Memory => {
+            body.instruction(&Instruction::I32Const(40_000)).instruction(&Instruction::MemoryGrow(0)).instruction(&Instruction::Drop);
+        }
+        AtStart::Table => {
+            let null = Instruction::RefNull(wasm_encoder::HeapType::FUNC);
+            body.instruction(&null).instruction(&Instruction::I32Const(100_000_000)).instruction(&Instruction::TableGrow(0));
+            body.instruction(&Instruction::Drop);
+        }
+        AtStart::Trap => {
+            body.instruction(&Instruction::Unreachable);
+        }
+    }
+    body.instruction(&Instruction::End);
+    let mut bytes = Vec::new();
+    body.encode(&mut bytes);
+    bytes
+}
+
+/// A component that exports nothing at all.
+#[must_use]
+pub fn empty() -> Vec<u8> {
+    Component::new().finish()
+}
+
+/// A module, which is no component.
+#[must_use]
+pub fn module() -> Vec<u8> {
+    Module::new().finish()
+}
+
+/// A component that wants something from outside that no plugin gets.
+#[must_use]
+pub fn importing(name: &str) -> Vec<u8> {
+    let mut types = ComponentTypeSection::new();
+    types.instance(&InstanceType::new());
+    let mut imports = ComponentImportSection::new();
+    imports.import(name, ComponentTypeRef::Instance(0));
+    let mut component = Component::new();
+    component.section(&types).section(&imports);
+    component.finish()
+}
+
+/// A component with functions that take a compiler longer than anybody waits: many variables that are all alive across many branches.
+#[must_use]
+pub fn compile_bomb(functions: u32) -> Vec<u8> {
+    let mut types = TypeSection::new();
+    types.ty().function([], [ValType::I64]);
+    let (mut list, mut code) = (FunctionSection::new(), CodeSection::new());
+    for _ in 0..functions {
+        list.function(0);
+        code.function(&nasty());
+    }
+    let mut module = Module::new();
+    module.section(&types).section(&list).section(&code);
+    let mut component = Component::new();
+    component.section(&ModuleSection(&module));
+    component.finish()
+}
+
+const VARIABLES: u32 = 500;
+
+fn nasty() -> Function {
+    let mut body = Function::new([(VARIABLES, ValType::I64)]);
+    for step in 0..20_000 {
+        let (from, to) = (step * 7 % VARIABLES, step * 13 % VARIABLES);
+        body.instruction(&Instruction::LocalGet(from)).instruction(&Instruction::I32WrapI64);
+        body.instruction(&Instruction::If(BlockType::Empty));
+        body.instruction(&Instruction::LocalGet(from)).instruction(&Instruction::LocalGet(to)).instruction(&Instruction::I64Mul);
+        body.instruction(&Instruction::LocalSet(to)).instruction(&Instruction::End);
+    }
+    body.instruction(&Instruction::LocalGet(0)).instruction(&Instruction::End);
+    body
+}

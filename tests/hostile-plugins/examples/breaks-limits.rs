@@ -1,0 +1,76 @@
+//! Breaks the limit that it is told to break, in the entry point that is asked: settings, firmware and reason name it. For `describe`,
+//! which is told nothing, a test writes the name over [`DESCRIBE`] in the component.
+
+use std::hint::black_box;
+
+use flashjob_plugin_sdk::{FlashPod, Outcome, Plugin, PluginError, PluginInfo, Proof, Request, Verdict, literal, log};
+
+/// Sixteen letters that stand nowhere else in the component.
+static DESCRIBE: &[u8; 16] = b"describe:nothing";
+
+struct Hostile;
+
+impl Plugin for Hostile {
+    fn describe() -> PluginInfo {
+        let mode = black_box(DESCRIBE);
+        let mut info = flashjob_hostile_plugins::describe("breaks-limits");
+        info.settings_schema = broken(std::str::from_utf8(&mode[9..]).unwrap_or_default());
+        if mode.ends_with(b"list   ") {
+            info.device_types = vec!["x".to_owned(); LONG];
+        }
+        info
+    }
+
+    fn validate_settings(settings: &str) -> Result<(), PluginError> {
+        let text = broken(settings);
+        Err(PluginError::InvalidRequest(text))
+    }
+
+    fn build(request: Request) -> Result<FlashPod, PluginError> {
+        let args = if request.firmware == "list" { vec![literal("x"); LONG] } else { vec![literal(broken(&request.firmware))] };
+        Ok(FlashPod { args, ..FlashPod::new("image") })
+    }
+
+    fn judge(_: Request, outcome: Outcome) -> Result<Verdict, PluginError> {
+        match broken(&outcome.reason) {
+            text if text.is_empty() => Ok(Verdict::Flashed(Proof::Pod)),
+            text => Ok(Verdict::Retry(text)),
+        }
+    }
+}
+
+/// Entries of a list that fits into the memory of a call, and not into what is copied.
+const LONG: usize = 1_000_000;
+
+fn broken(mode: &str) -> String {
+    match mode.trim() {
+        "loop" => loop {
+            black_box(mode);
+        },
+        "deep" => deeper(1).to_string(),
+        "memory" => {
+            let mut eaten = Vec::new();
+            loop {
+                eaten.push(vec![1_u8; 1 << 20]);
+                black_box(&eaten);
+            }
+        }
+        "string" => "x".repeat(40 << 20),
+        "log" => {
+            for _ in 0..1_000_000 {
+                log::info("again");
+            }
+            String::new()
+        }
+        "trap" => panic!("this plugin always panics"),
+        _ => String::new(),
+    }
+}
+
+#[expect(unconditional_recursion, reason = "this is what it is for")]
+fn deeper(depth: u64) -> u64 {
+    let frame = black_box([depth; 64]);
+    deeper(depth + 1) + frame[0]
+}
+
+flashjob_plugin_sdk::export!(Hostile);
