@@ -293,8 +293,11 @@ impl Simulation {
                 self.world.memory.entry(job.key.clone()).or_default().writes_are_settled(&job);
             }
             Request::Step(job, step) => {
-                let refused = arrives && self.carry_out(&job, &step, !fails);
-                let seen = step.key().strip_prefix("pod/").is_some_and(|name| self.world.knows_pod(&job.key, name));
+                let knows = |world: &World| step.key().strip_prefix("pod/").is_some_and(|name| world.knows_pod(&job.key, name));
+                // A create whose Pod was seen meanwhile is not sent again.
+                let sent = arrives && !(step.creates() && knows(&self.world));
+                let refused = sent && self.carry_out(&job, &step, !fails);
+                let seen = knows(&self.world);
                 if fails && step.creates() && !refused && !seen {
                     // Of unknown outcome: sent again until it is clear.
                     self.requests.push(Request::Step(job, step));
