@@ -1,5 +1,6 @@
 //! Components that break every limit in every entry point, and files that are no sound components: each gives its own error, the
 //! process keeps its size, and another plugin goes on answering.
+#![allow(clippy::expect_used, reason = "this is a test, its helpers too")]
 
 use std::path::Path;
 use std::sync::Arc;

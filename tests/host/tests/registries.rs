@@ -1,5 +1,6 @@
 //! Every way to reach a registry, crossed with every way to ask who comes, every form of a reference and every kind of artifact:
 //! each cell works or gives its own error, and no password goes where it does not belong.
+#![allow(clippy::expect_used, reason = "this is a test, its helpers too")]
 
 use std::path::Path;
 use std::sync::Arc;
