@@ -6,8 +6,9 @@ CONFIG ?= deploy/samples/operator-config.yaml
 NAMESPACE ?= flashjob-system
 CACHE ?= $(CURDIR)/target/plugin-cache
 BENCH ?= quick
+FUZZ_SECONDS ?= 60
 
-.PHONY: help demo demo-up demo-down test bench nightly lint deny generate build plugins install uninstall run check-tools install-cli
+.PHONY: help demo demo-up demo-down test bench nightly fuzz lint deny generate build plugins install uninstall run check-tools install-cli
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -38,6 +39,9 @@ nightly: build plugins ## Kill the operator at random moments and look for broke
 	tests/control-plane/build.sh >/dev/null
 	FLASHJOB_RANDOM_KILLS=$${FLASHJOB_RANDOM_KILLS:-100} cargo test --workspace --test kills -- --nocapture
 	PROPTEST_CASES=$${PROPTEST_CASES:-2000} PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-$$(date +%s)} cargo test --workspace --lib -- plan::tests::properties
+
+fuzz: check-tools ## Feed everything that comes from outside with bytes that lead to new code: make fuzz [FUZZ_SECONDS=60] [FUZZ_TARGETS="reference answer"].
+	tests/fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
 bench: plugins ## Measure the operator beside a client of only the four requests (docs/performance.md): make bench BENCH=full.
 	tests/control-plane/build.sh >/dev/null

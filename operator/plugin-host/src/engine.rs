@@ -289,6 +289,20 @@ fn stopped(error: &wasmtime::Error, limits: Limits) -> CallError {
     CallError::Trapped(root.lines().next().unwrap_or_default().to_owned())
 }
 
+#[cfg(feature = "fuzzing")]
+impl Engine {
+    /// Compiles in this very process, and goes all the way to what could be asked.
+    pub fn compile_here(&self, component: &[u8]) {
+        if let Ok(code) = self.engine.precompile_component(component) {
+            // Whether it is refused does not matter here.
+            let _ = self.admit(&code, "the component");
+        }
+    }
+}
+
+#[cfg(feature = "fuzzing")]
+pub(crate) use v0_1_0::fuzzing::answer;
+
 /// Advances the engine's clock for as long as the engine lives.
 fn tick(engine: &wasmtime::Engine) -> std::io::Result<()> {
     let engine = engine.weak();

@@ -18,6 +18,9 @@ mod digest;
 mod engine;
 #[cfg(test)]
 mod fake_registry;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod host;
 mod plugin;
 mod reference;

@@ -319,6 +319,11 @@ fn client(config: Option<&RegistryConfig>) -> Result<Client, String> {
     builder.build().map_err(|error| error.to_string())
 }
 
+#[cfg(feature = "fuzzing")]
+pub(crate) fn challenge_is_read(header: &str) -> bool {
+    Challenge::parse(header).is_some()
+}
+
 fn location(response: &Response) -> Option<String> {
     response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }

@@ -1,6 +1,8 @@
 //! Converts between the host's own types and those of `flashjob:plugin@0.1.0`, and checks every bound of an answer.
 
 mod bounds;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 
 use wasmtime::Store;
 use wasmtime::component::{HasSelf, Linker};

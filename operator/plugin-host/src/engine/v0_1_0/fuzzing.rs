@@ -1,0 +1,142 @@
+//! Answers as no sane plugin gives them, made of any bytes, and the rules that what is taken of them keeps.
+
+use std::collections::HashSet;
+
+use arbitrary::{Arbitrary, Result, Unstructured};
+
+use super::{Bounds, flash_pod, info, plugin_error, types, verdict};
+use crate::types::{Arg, EnvValue, FlashPod};
+
+/// Small, so that short answers reach it.
+const LIMIT: usize = 4096;
+
+/// Converts an answer of each kind.
+pub(crate) fn answer(bytes: &[u8]) {
+    let mut source = Unstructured::new(bytes);
+    // The end of the bytes is the end of the answer.
+    let _ = convert(&mut source);
+}
+
+fn convert(source: &mut Unstructured<'_>) -> Result<()> {
+    let mut bounds = Bounds::new(LIMIT);
+    match source.int_in_range(0..=3)? {
+        0 => {
+            if let Ok(info) = info(any_info(source)?, &mut bounds) {
+                assert!(info.name.len() <= 63 && info.settings_schema.len() <= LIMIT, "{info:?}");
+            }
+        }
+        1 => {
+            if let Ok(flash) = flash_pod(any_flash_pod(source)?, &mut bounds) {
+                check(&flash);
+            }
+        }
+        2 => {
+            let said = match verdict(any_verdict(source)?, &mut bounds) {
+                Ok(crate::types::Verdict::Retry(text) | crate::types::Verdict::GiveUp(text)) => text,
+                _ => String::new(),
+            };
+            assert!(said.len() <= LIMIT && !said.chars().any(char::is_control), "{said:?}");
+        }
+        _ => {
+            if let Ok(error) = plugin_error(any_error(source)?, &mut bounds) {
+                assert!(!error.to_string().chars().any(char::is_control), "{error:?}");
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check(flash: &FlashPod) {
+    let words = flash.command.iter().chain(&flash.args).map(|arg| if let Arg::Literal(text) = arg { text.as_str() } else { "" });
+    let values = flash.env.iter().map(|(_, value)| match value {
+        EnvValue::Literal(text) => text.as_str(),
+        EnvValue::SecretKey { key, .. } => key.as_str(),
+        EnvValue::ExternalAddress => "",
+    });
+    let names = flash.env.iter().map(|(name, _)| name.as_str());
+    let paths = flash.secrets.iter().map(|mount| &mount.path).chain(flash.scratch.iter().map(|scratch| &scratch.path));
+    let all: Vec<&str> = words.chain(values).chain(names.clone()).chain(paths.clone().map(String::as_str)).collect();
+    assert!(all.iter().map(|text| text.len()).sum::<usize>() <= LIMIT, "{flash:?}");
+    let odd = |letter: char| letter.is_control() && !matches!(letter, '\n' | '\t' | '\r');
+    assert!(!all.iter().any(|text| text.contains(odd)), "{flash:?}");
+    assert_eq!(names.clone().collect::<HashSet<_>>().len(), names.count(), "{flash:?}");
+    assert_eq!(paths.clone().collect::<HashSet<_>>().len(), paths.clone().count(), "{flash:?}");
+    assert!(paths.clone().all(|path| path.starts_with('/') && !path.split('/').any(|part| part == "..")), "{flash:?}");
+    assert!(!flash.image.trim().is_empty() && flash.deadline_seconds != Some(0), "{flash:?}");
+    assert!(flash.ports.iter().all(|port| port.number > 0), "{flash:?}");
+}
+
+fn many<'a, T>(source: &mut Unstructured<'a>, one: impl Fn(&mut Unstructured<'a>) -> Result<T>) -> Result<Vec<T>> {
+    let mut list = Vec::new();
+    while !source.is_empty() && bool::arbitrary(source)? {
+        list.push(one(source)?);
+    }
+    Ok(list)
+}
+
+fn any_info(source: &mut Unstructured<'_>) -> Result<types::PluginInfo> {
+    Ok(types::PluginInfo {
+        name: source.arbitrary()?,
+        version: source.arbitrary()?,
+        device_types: many(source, String::arbitrary)?,
+        settings_schema: source.arbitrary()?,
+    })
+}
+
+fn any_arg(source: &mut Unstructured<'_>) -> Result<types::Arg> {
+    Ok(if source.arbitrary()? { types::Arg::Literal(source.arbitrary()?) } else { types::Arg::ExternalAddress })
+}
+
+fn any_value(source: &mut Unstructured<'_>) -> Result<types::EnvValue> {
+    Ok(match source.int_in_range(0..=2)? {
+        0 => types::EnvValue::Literal(source.arbitrary()?),
+        1 => types::EnvValue::ExternalAddress,
+        _ => types::EnvValue::SecretKey(source.arbitrary()?),
+    })
+}
+
+fn any_port(source: &mut Unstructured<'_>) -> Result<types::Port> {
+    let protocol = if source.arbitrary()? { types::Protocol::Tcp } else { types::Protocol::Udp };
+    Ok(types::Port { name: source.arbitrary()?, number: source.arbitrary()?, protocol })
+}
+
+fn any_flash_pod(source: &mut Unstructured<'_>) -> Result<types::FlashPod> {
+    Ok(types::FlashPod {
+        image: source.arbitrary()?,
+        command: many(source, any_arg)?,
+        args: many(source, any_arg)?,
+        env: many(source, |source| Ok((source.arbitrary()?, any_value(source)?)))?,
+        ports: many(source, any_port)?,
+        needs_ip: source.arbitrary()?,
+        attach_device: source.arbitrary()?,
+        groups: many(source, u32::arbitrary)?,
+        capabilities: many(source, String::arbitrary)?,
+        user: match source.int_in_range(0..=2)? {
+            0 => types::User::ImageDefault,
+            1 => types::User::Uid(source.arbitrary()?),
+            _ => types::User::Root,
+        },
+        secrets: many(source, Arbitrary::arbitrary)?,
+        scratch: many(source, Arbitrary::arbitrary)?,
+        deadline_seconds: source.arbitrary()?,
+    })
+}
+
+fn any_verdict(source: &mut Unstructured<'_>) -> Result<types::Verdict> {
+    Ok(match source.int_in_range(0..=2)? {
+        0 => types::Verdict::Flashed(types::Proof::Pod),
+        1 => types::Verdict::Retry(source.arbitrary()?),
+        _ => types::Verdict::GiveUp(source.arbitrary()?),
+    })
+}
+
+fn any_error(source: &mut Unstructured<'_>) -> Result<types::PluginError> {
+    Ok(match source.int_in_range(0..=3)? {
+        0 => types::PluginError::UnsupportedDevice(source.arbitrary()?),
+        1 => types::PluginError::InvalidRequest(source.arbitrary()?),
+        2 => types::PluginError::Internal(source.arbitrary()?),
+        _ => types::PluginError::InvalidSettings(many(source, |source| {
+            Ok(types::FieldError { path: source.arbitrary()?, message: source.arbitrary()? })
+        })?),
+    })
+}

@@ -1,0 +1,76 @@
+//! The targets.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use flashjob_operator::config;
+use flashjob_plugin_host::{DeviceType, Digest, Reference, fuzzing, parse_docker_config_json};
+
+/// Something that takes bytes from outside.
+pub struct Target {
+    /// Its name, and that of its corpus.
+    pub name: &'static str,
+    /// Takes any bytes. It panics where a rule is broken.
+    pub run: fn(&[u8]),
+    /// How many changes of its corpus the test gives it: those that take long get fewer.
+    pub changes: usize,
+}
+
+/// All of them.
+pub const TARGETS: [Target; 8] = [
+    Target { name: "configuration", run: configuration, changes: 2000 },
+    Target { name: "reference", run: reference, changes: 20_000 },
+    Target { name: "credentials", run: credentials, changes: 5000 },
+    Target { name: "challenge", run: fuzzing::challenge, changes: 20_000 },
+    Target { name: "manifest", run: fuzzing::manifest, changes: 10_000 },
+    Target { name: "signature", run: signature, changes: 2000 },
+    Target { name: "component", run: fuzzing::component, changes: 400 },
+    Target { name: "answer", run: fuzzing::answer, changes: 20_000 },
+];
+
+/// The operator's configuration file.
+fn configuration(bytes: &[u8]) {
+    if let Err(error) = config::parse(&String::from_utf8_lossy(bytes)) {
+        assert!(!error.to_string().is_empty(), "a refusal says why");
+    }
+}
+
+/// What is read is written as it can be read again.
+fn reference(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Ok(reference) = text.parse::<Reference>() {
+        let again = reference.to_string().parse::<Reference>();
+        assert_eq!(again.as_ref(), Ok(&reference), "{text:?}");
+    }
+    if let Ok(digest) = text.parse::<Digest>() {
+        assert_eq!(digest.hex().len(), 64, "{text:?}");
+    }
+    if let Ok(kind) = text.parse::<DeviceType>() {
+        assert_eq!(kind.to_string().parse::<DeviceType>().as_ref(), Ok(&kind), "{text:?}");
+    }
+}
+
+/// The Secret with passwords. Nothing of it is quoted where it is refused.
+fn credentials(bytes: &[u8]) {
+    match parse_docker_config_json(bytes, "registry.example") {
+        Ok(credentials) => assert!(!credentials.username.is_empty() && !credentials.password.is_empty()),
+        Err(error) => assert!(!error.to_string().contains("secret-word"), "{error}"),
+    }
+}
+
+const KEY: &str = "-----BEGIN PUBLIC KEY-----
+MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=
+-----END PUBLIC KEY-----
+";
+
+/// A signature, and a key in whose name nobody signs.
+fn signature(bytes: &[u8]) {
+    static FILE: OnceLock<PathBuf> = OnceLock::new();
+    let file = FILE.get_or_init(|| {
+        let file = std::env::temp_dir().join(format!("flashjob-fuzz-{}.pub", std::process::id()));
+        // Where it cannot be written, no signature is trusted for want of a key.
+        let _ = std::fs::write(&file, KEY);
+        file
+    });
+    fuzzing::signature(bytes, file);
+}
