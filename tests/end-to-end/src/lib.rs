@@ -4,7 +4,7 @@ pub mod counted;
 
 use std::time::Duration;
 
-use flashjob_api::{FlashJob, FlashJobStatus, Phase};
+use flashjob_api::{DevicePlugin, DevicePluginStatus, FlashJob, FlashJobStatus, Phase};
 use flashjob_testbed::Testbed;
 use flashjob_testbed::process::eventually;
 use flashjob_testbed::testbed::FLASHER_IMAGE;
@@ -41,6 +41,23 @@ pub fn jobs(testbed: &Testbed) -> Api<FlashJob> {
 #[must_use]
 pub fn raw_jobs(testbed: &Testbed) -> Api<DynamicObject> {
     Api::namespaced_with(testbed.client.clone(), "default", &ApiResource::erase::<FlashJob>(&()))
+}
+
+/// Waits until a DevicePlugin fulfils something.
+///
+/// # Errors
+/// It does not within [`LIMIT`].
+pub async fn plugin_where(
+    testbed: &Testbed,
+    name: &str,
+    what: &str,
+    holds: impl Fn(&DevicePluginStatus) -> bool,
+) -> anyhow::Result<DevicePluginStatus> {
+    let plugins: Api<DevicePlugin> = Api::all(testbed.client.clone());
+    eventually(&format!("DevicePlugin {name}: {what}"), LIMIT, || async {
+        Ok(plugins.get_opt(name).await?.and_then(|plugin| plugin.status).filter(|status| holds(status)))
+    })
+    .await
 }
 
 /// Creates a FlashJob from raw JSON.

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use anyhow::Context;
-use flashjob_api::{DevicePlugin, DevicePluginStatus, Phase};
-use flashjob_end_to_end::{LIMIT, apply, ended, job, pod_where, runs, uids};
+use flashjob_api::{DevicePluginStatus, Phase};
+use flashjob_end_to_end::{LIMIT, apply, ended, job, plugin_where, pod_where, runs, uids};
 use flashjob_simulators::devices::Behaviour;
 use flashjob_testbed::artifacts::push_plugin;
 use flashjob_testbed::process::{eventually, repository};
@@ -35,19 +35,6 @@ async fn push(testbed: &Testbed, version: &str, tag: &str) -> anyhow::Result<Str
     Ok(reference.split_once('@').context("a digest")?.1.to_owned())
 }
 
-async fn shown(
-    testbed: &Testbed,
-    name: &str,
-    what: &str,
-    holds: impl Fn(&DevicePluginStatus) -> bool,
-) -> anyhow::Result<DevicePluginStatus> {
-    let plugins: Api<DevicePlugin> = Api::all(testbed.client.clone());
-    eventually(&format!("DevicePlugin {name}: {what}"), LIMIT, || async {
-        Ok(plugins.get_opt(name).await?.and_then(|plugin| plugin.status).filter(|status| holds(status)))
-    })
-    .await
-}
-
 fn condition(status: &DevicePluginStatus, kind: &str, reason: &str) -> bool {
     status.conditions.iter().any(|condition| condition.type_ == kind && condition.reason == reason)
 }
@@ -70,19 +57,19 @@ fn log_length(testbed: &Testbed, operator: &str) -> usize {
 async fn a_standby_takes_what_the_leader_wrote_down_while_the_tag_moves_and_follows_where_the_leader_looks_anew() -> anyhow::Result<()> {
     let (mut testbed, first) = testbed().await?;
     testbed.start_operator().await?;
-    shown(&testbed, "esp32", "it serves", |status| status.digest.as_ref() == Some(&first)).await?;
+    plugin_where(&testbed, "esp32", "it serves", |status| status.digest.as_ref() == Some(&first)).await?;
     let second = push(&testbed, "0.2.0", "0.1.0").await?;
     assert_eq!(testbed.start_operator().await?, 1);
     let log = says(&testbed, "operator-1", 0, "the plugin is ready").await?;
     assert!(log.contains(&first) && !log.contains(&second), "{log}");
     testbed.config["plugins"][0]["pullPolicy"] = json!("Always");
     testbed.write_config()?;
-    shown(&testbed, "esp32", "the leader takes the new version", |status| status.digest.as_ref() == Some(&second)).await?;
+    plugin_where(&testbed, "esp32", "the leader takes the new version", |status| status.digest.as_ref() == Some(&second)).await?;
     says(&testbed, "operator-1", 0, &second).await?;
     testbed.signal_operator(0, Signal::TERM)?;
     testbed.operator_ended(0, LIMIT).await?;
     eventually("the standby leads", LIMIT, || async { Ok(testbed.role(1).await?.filter(|role| role == "leader")) }).await?;
-    let status = shown(&testbed, "esp32", "it serves", |status| condition(status, "Ready", "Serving")).await?;
+    let status = plugin_where(&testbed, "esp32", "it serves", |status| condition(status, "Ready", "Serving")).await?;
     assert_eq!((status.digest.as_ref(), status.last_good_version.as_deref()), (Some(&second), Some("0.2.0")));
     Ok(())
 }
@@ -92,13 +79,13 @@ async fn a_lower_version_is_refused_after_a_restart_too_and_the_last_good_one_se
     let (mut testbed, good) = testbed().await?;
     let lower = push(&testbed, "0.0.9", "0.0.9").await?;
     testbed.start_operator().await?;
-    shown(&testbed, "esp32", "it serves", |status| status.digest.as_ref() == Some(&good)).await?;
+    plugin_where(&testbed, "esp32", "it serves", |status| status.digest.as_ref() == Some(&good)).await?;
     testbed.kill_operator().await?;
     testbed.config["plugins"][0]["image"] = json!(format!("{}/flashjob/esp32:0.0.9", testbed.registry.host));
     // A cache of its own, as a new Pod has: what served well last comes from what is written down.
     testbed.start_operators(&["cold"]).await?;
     let refused = |status: &DevicePluginStatus| status.last_error.as_ref().is_some_and(|error| error.contains("lower than 0.1.0"));
-    let status = shown(&testbed, "esp32", "the lower version is refused", refused).await?;
+    let status = plugin_where(&testbed, "esp32", "the lower version is refused", refused).await?;
     assert!(condition(&status, "Ready", "ServingLastGood") && status.digest.as_ref() == Some(&good), "{status:?}");
     let events: Api<Event> = Api::namespaced(testbed.client.clone(), "default");
     eventually("an event tells why", LIMIT, || async {
@@ -111,7 +98,7 @@ async fn a_lower_version_is_refused_after_a_restart_too_and_the_last_good_one_se
     .await?;
     testbed.config["plugins"][0]["allowDowngrade"] = json!(true);
     testbed.write_config()?;
-    shown(&testbed, "esp32", "the lower version serves", |status| status.digest.as_ref() == Some(&lower)).await?;
+    plugin_where(&testbed, "esp32", "the lower version serves", |status| status.digest.as_ref() == Some(&lower)).await?;
     Ok(())
 }
 
@@ -120,12 +107,12 @@ async fn a_restart_while_the_registry_is_away_serves_from_the_cache_and_says_so(
     let (mut testbed, digest) = testbed().await?;
     testbed.config["plugins"][0]["pullPolicy"] = json!("Always");
     testbed.start_operator().await?;
-    shown(&testbed, "esp32", "it serves", |status| status.digest.as_ref() == Some(&digest)).await?;
+    plugin_where(&testbed, "esp32", "it serves", |status| status.digest.as_ref() == Some(&digest)).await?;
     testbed.kill_operator().await?;
     testbed.registry.stop().await?;
     testbed.start_operator().await?;
     let away = |status: &DevicePluginStatus| condition(status, "Resolved", "RegistryUnreachable");
-    let status = shown(&testbed, "esp32", "the registry cannot be asked", away).await?;
+    let status = plugin_where(&testbed, "esp32", "the registry cannot be asked", away).await?;
     assert!(condition(&status, "Ready", "ServingLastGood") && status.digest.as_ref() == Some(&digest), "{status:?}");
     Ok(())
 }
@@ -137,7 +124,7 @@ async fn a_device_is_judged_by_the_digest_it_began_with_after_a_restart_with_ano
     let mut testbed = Testbed::start(&options).await?;
     testbed.fleet.behave("esp32-0", &Behaviour { transfer_ms: 8000, ..Behaviour::default() }).await?;
     testbed.start_operator().await?;
-    let began = shown(&testbed, "esp32", "it serves", |status| condition(status, "Ready", "Serving")).await?.digest;
+    let began = plugin_where(&testbed, "esp32", "it serves", |status| condition(status, "Ready", "Serving")).await?.digest;
     apply(&testbed, &job("slow", &uids(&testbed, "esp32", 1).await?, json!({}))).await?;
     pod_where(&testbed, "slow", "it runs", runs).await?;
     testbed.kill_operator().await?;
@@ -145,7 +132,7 @@ async fn a_device_is_judged_by_the_digest_it_began_with_after_a_restart_with_ano
     testbed.config["plugins"][0]["image"] = json!(format!("{}/flashjob/esp32:0.2.0", testbed.registry.host));
     let restarted = log_length(&testbed, "operator");
     testbed.start_operator().await?;
-    shown(&testbed, "esp32", "the new version serves", |status| status.digest.as_ref() == Some(&second)).await?;
+    plugin_where(&testbed, "esp32", "the new version serves", |status| status.digest.as_ref() == Some(&second)).await?;
     let status = ended(&testbed, "slow").await?;
     assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
     let log = says(&testbed, "operator", restarted, "to judge what it began").await?;
@@ -163,7 +150,7 @@ async fn two_replicas_that_start_at_once_agree_with_one_cache_and_with_their_own
             let log = says(&testbed, operator, 0, "the plugin is ready").await?;
             assert!(log.contains(&digest) && !log.contains("cannot be loaded"), "{log}");
         }
-        let status = shown(&testbed, "esp32", "it serves", |status| condition(status, "Ready", "Serving")).await?;
+        let status = plugin_where(&testbed, "esp32", "it serves", |status| condition(status, "Ready", "Serving")).await?;
         assert_eq!(status.digest, Some(digest));
     }
     Ok(())
@@ -184,16 +171,16 @@ async fn passwords_keys_and_authorities_are_taken_as_they_are_now() -> anyhow::R
     secret(&testbed, &good.replace("secret-of-the-robot", "outdated")).await?;
     testbed.start_operator().await?;
     let ready = |reason: &'static str| move |status: &DevicePluginStatus| condition(status, "Ready", reason);
-    shown(&testbed, "esp32", "the authority cannot be read", ready("RegistryMisconfigured")).await?;
+    plugin_where(&testbed, "esp32", "the authority cannot be read", ready("RegistryMisconfigured")).await?;
     std::fs::copy(right, &authority)?;
-    shown(&testbed, "esp32", "the password is refused", ready("AccessDenied")).await?;
+    plugin_where(&testbed, "esp32", "the password is refused", ready("AccessDenied")).await?;
     secret(&testbed, &good).await?;
-    shown(&testbed, "esp32", "it serves", ready("Serving")).await?;
+    plugin_where(&testbed, "esp32", "it serves", ready("Serving")).await?;
     std::fs::copy(&foreign.public_key, &key)?;
-    let status = shown(&testbed, "esp32", "its key is no longer trusted", ready("WrongKey")).await?;
+    let status = plugin_where(&testbed, "esp32", "its key is no longer trusted", ready("WrongKey")).await?;
     assert_eq!(status.digest, None);
     std::fs::copy(&ours.public_key, &key)?;
-    shown(&testbed, "esp32", "it serves again", ready("Serving")).await?;
+    plugin_where(&testbed, "esp32", "it serves again", ready("Serving")).await?;
     Ok(())
 }
 
@@ -213,10 +200,11 @@ async fn a_plugin_from_an_image_layout_serves_and_a_type_that_two_plugins_want_i
     testbed.config["plugins"][1]["deviceTypes"] = json!(["esp32"]);
     testbed.config["trust"].as_array_mut().context("a list")?.push(json!({"match": "oci-layout/**", "allowUnsigned": true}));
     testbed.start_operator().await?;
-    let layout = shown(&testbed, "esp32s2", "it serves", |status| condition(status, "Ready", "Serving")).await?;
+    let layout = plugin_where(&testbed, "esp32s2", "it serves", |status| condition(status, "Ready", "Serving")).await?;
     assert!(condition(&layout, "TypeConflict", "NoConflict"), "{layout:?}");
     assert_eq!((layout.digest, layout.device_types), (Some(digest), vec!["esp32".to_owned()]));
-    let other = shown(&testbed, "esp32", "the other keeps its type", |status| condition(status, "TypeConflict", "KeptByAnother")).await?;
+    let other =
+        plugin_where(&testbed, "esp32", "the other keeps its type", |status| condition(status, "TypeConflict", "KeptByAnother")).await?;
     assert!(other.device_types.is_empty() && condition(&other, "Ready", "Serving"), "{other:?}");
     Ok(())
 }

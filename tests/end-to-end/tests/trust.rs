@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use anyhow::Context;
 use flashjob_api::{DevicePlugin, DevicePluginStatus};
-use flashjob_end_to_end::LIMIT;
+use flashjob_end_to_end::{LIMIT, plugin_where};
 use flashjob_testbed::artifacts::push_plugin;
 use flashjob_testbed::process::{eventually, repository};
 use flashjob_testbed::signatures::Signer;
@@ -13,12 +13,7 @@ use kube::Api;
 use serde_json::json;
 
 async fn shown(testbed: &Testbed, name: &str) -> anyhow::Result<DevicePluginStatus> {
-    let plugins: Api<DevicePlugin> = Api::all(testbed.client.clone());
-    eventually(&format!("DevicePlugin {name} says how it does"), LIMIT, || async {
-        let status = plugins.get_opt(name).await?.and_then(|plugin| plugin.status);
-        Ok(status.filter(|status| status.conditions.iter().any(|condition| condition.type_ == "Ready")))
-    })
-    .await
+    plugin_where(testbed, name, "it says how it does", |status| condition(status, "Ready").is_some()).await
 }
 
 fn condition(status: &DevicePluginStatus, kind: &str) -> Option<(String, String)> {
@@ -75,20 +70,6 @@ async fn only_what_a_trusted_key_signed_is_run_and_each_refusal_says_why() -> an
     Ok(())
 }
 
-/// Waits until a DevicePlugin fulfils something.
-async fn shown_where(
-    testbed: &Testbed,
-    name: &str,
-    what: &str,
-    holds: impl Fn(&DevicePluginStatus) -> bool,
-) -> anyhow::Result<DevicePluginStatus> {
-    let plugins: Api<DevicePlugin> = Api::all(testbed.client.clone());
-    eventually(&format!("DevicePlugin {name}: {what}"), LIMIT, || async {
-        Ok(plugins.get_opt(name).await?.and_then(|plugin| plugin.status).filter(|status| holds(status)))
-    })
-    .await
-}
-
 fn serving(status: &DevicePluginStatus) -> bool {
     condition(status, "Ready") == pair("True", "Serving")
 }
@@ -99,7 +80,7 @@ async fn a_changed_configuration_is_taken_whole_while_the_operator_runs() -> any
     testbed.config["trust"] = json!([]);
     testbed.start_operator().await?;
     let refused = |status: &DevicePluginStatus| condition(status, "Verified") == pair("False", "NotTrusted");
-    shown_where(&testbed, "esp32", "it is not trusted", refused).await?;
+    plugin_where(&testbed, "esp32", "it is not trusted", refused).await?;
     // A bad file changes nothing, the good entry in it neither.
     let registry = testbed.registry.host.clone();
     let trusted = json!([{"match": format!("{registry}/flashjob/**"), "allowUnsigned": true}]);
@@ -116,14 +97,14 @@ async fn a_changed_configuration_is_taken_whole_while_the_operator_runs() -> any
         plugin.remove("imagee");
     }
     testbed.write_config()?;
-    shown_where(&testbed, "esp32", "it serves", serving).await?;
-    shown_where(&testbed, "toaster", "it serves", serving).await?;
+    plugin_where(&testbed, "esp32", "it serves", serving).await?;
+    plugin_where(&testbed, "toaster", "it serves", serving).await?;
     // A plugin that is taken out goes, and one that is no longer trusted stops serving.
     testbed.config["plugins"] = json!([testbed.config["plugins"][0]]);
     testbed.config["trust"] = json!([]);
     testbed.write_config()?;
     let withdrawn = |status: &DevicePluginStatus| condition(status, "Ready") == pair("False", "NotTrusted") && status.digest.is_none();
-    shown_where(&testbed, "esp32", "it no longer serves", withdrawn).await?;
+    plugin_where(&testbed, "esp32", "it no longer serves", withdrawn).await?;
     let plugins: Api<DevicePlugin> = Api::all(testbed.client.clone());
     eventually("the DevicePlugin is gone", LIMIT, || async { Ok(plugins.get_opt("toaster").await?.is_none().then_some(())) }).await
 }
@@ -134,15 +115,15 @@ async fn a_tag_is_followed_and_the_last_good_version_serves_while_a_new_one_fail
     testbed.config["plugins"][0]["pullPolicy"] = json!("Always");
     testbed.config["plugins"][0]["pullIntervalSeconds"] = json!(10);
     testbed.start_operator().await?;
-    let first = shown_where(&testbed, "esp32", "it serves", serving).await?.digest;
+    let first = plugin_where(&testbed, "esp32", "it serves", serving).await?.digest;
     let push = |name: &str| repository().join(format!("target/plugins/{name}.wasm"));
     push_plugin(&testbed.registry, &push("wrong-name"), "flashjob/esp32:0.1.0").await?;
     let fails = |status: &DevicePluginStatus| condition(status, "Ready") == pair("True", "ServingLastGood");
-    let status = shown_where(&testbed, "esp32", "the new version fails", fails).await?;
+    let status = plugin_where(&testbed, "esp32", "the new version fails", fails).await?;
     assert_eq!(status.digest, first);
     assert!(status.last_error.is_some_and(|error| error.contains("calls itself another")));
     push_plugin(&testbed.registry, &push("esp32"), "flashjob/esp32:0.1.0").await?;
-    let status = shown_where(&testbed, "esp32", "it serves again", serving).await?;
+    let status = plugin_where(&testbed, "esp32", "it serves again", serving).await?;
     assert_eq!((status.digest, status.last_error), (first, None));
     Ok(())
 }
