@@ -47,22 +47,24 @@ async fn carry_out(arguments: Arguments) -> Result<Report, Failure> {
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal());
     log.without_time().with_target(false).init();
     let Command::Plugin { command } = arguments.command;
+    // Before the command does anything: from then on it is never killed in the middle of a file.
+    let interrupted = interrupted()?;
     // What is dropped here takes its unfinished files and its children along.
     tokio::select! {
         ended = plugin::run(command) => ended,
-        interrupted = interrupted() => Err(interrupted),
+        interrupted = interrupted => Err(interrupted),
     }
 }
 
-async fn interrupted() -> Failure {
-    let signals = || Ok::<_, std::io::Error>((signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?));
-    let (mut interrupt, mut terminate) = match signals() {
-        Ok(signals) => signals,
-        Err(error) => return Failure::new(Code::Other, "Signals", format!("cannot listen to signals: {error}")),
-    };
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    Failure::new(Code::Interrupted, "Interrupted", "interrupted; nothing was left half written")
+/// Listens to signals from now on; the answer ends at the first.
+fn interrupted() -> Result<impl Future<Output = Failure>, Failure> {
+    let listen = |kind| signal(kind).map_err(|error| Failure::new(Code::Other, "Signals", format!("cannot listen to signals: {error}")));
+    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        Failure::new(Code::Interrupted, "Interrupted", "interrupted; nothing was left half written")
+    })
 }
