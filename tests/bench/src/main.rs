@@ -6,6 +6,7 @@ mod audit;
 mod case;
 mod job;
 mod least;
+mod plugins;
 mod stage;
 mod table;
 mod usage;
@@ -54,6 +55,11 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
+    /// Measures plugins: a call, a start from a warm cache, the way from the registry, memory. Takes some minutes.
+    Plugins(plugins::Settings),
+    /// Loads plugins from a warm cache, as a process of its own; says what that took.
+    #[command(hide = true)]
+    LoadPlugins,
     /// The client that does only what a device needs, as a process of its own; says what it used.
     #[command(hide = true)]
     Least(least::Settings),
@@ -64,6 +70,8 @@ async fn main() -> anyhow::Result<()> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     match Arguments::parse().command {
         Command::Least(settings) => least::run(settings).await,
+        Command::Plugins(settings) => plugins::run(settings).await,
+        Command::LoadPlugins => plugins::start::load().await,
         Command::Run { matrix, devices, parallelism, pod_ms, runners, more_instances, output, keep } => {
             let cases = case::cases(matrix, &devices, &parallelism, &pod_ms, &runners);
             let more = more_instances.unwrap_or(if matrix == Matrix::Full { 20_000 } else { 0 });

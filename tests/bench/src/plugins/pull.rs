@@ -1,0 +1,45 @@
+//! From a reference that nobody knows yet to a plugin that can be asked: resolved, fetched, verified, compiled in a child process, described.
+
+use std::time::{Duration, Instant};
+
+use super::shelf::{COPIES, Kind, Shelf};
+
+/// How long each way took, sorted.
+#[derive(Clone, Debug, Default)]
+pub struct Pulls {
+    /// Until the component was here, and its signature verified.
+    pub verified: Vec<Duration>,
+    /// From there until it could be asked: compiled and described.
+    pub started: Vec<Duration>,
+    /// The whole way.
+    pub ready: Vec<Duration>,
+}
+
+/// Pulls every copy once, in turns. Afterwards the cache has them all.
+pub async fn measure(shelf: &Shelf) -> anyhow::Result<Vec<Pulls>> {
+    let mut pulls = vec![Pulls::default(); Kind::ALL.len()];
+    let logins = shelf.logins();
+    for copy in 0..COPIES {
+        for (kind, pulls) in Kind::ALL.into_iter().zip(&mut pulls) {
+            let setup = shelf.setup(kind, COPIES);
+            let since = Instant::now();
+            // The cache has other copies, and nothing of this one.
+            let host = setup.host()?;
+            let Some(source) = setup.sources().nth(copy) else { continue };
+            let verified = host.obtain(&source, &logins).await?;
+            let fetched = since.elapsed();
+            let plugin = host.start(&verified, &source).await?;
+            let ready = since.elapsed();
+            anyhow::ensure!(plugin.info().name == source.name, "{} calls itself {}", source.name, plugin.info().name);
+            pulls.verified.push(fetched);
+            pulls.started.push(ready - fetched);
+            pulls.ready.push(ready);
+        }
+    }
+    for Pulls { verified, started, ready } in &mut pulls {
+        for times in [verified, started, ready] {
+            times.sort();
+        }
+    }
+    Ok(pulls)
+}

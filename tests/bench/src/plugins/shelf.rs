@@ -1,0 +1,174 @@
+//! Signed plugins in a registry of their own: one of each language, in ten copies that have other names and therefore other digests.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use flashjob_plugin_host::config::{Limits, PullPolicy};
+use flashjob_plugin_host::{Credentials, Host, HostSettings, Logins, PluginSource, Reference};
+use flashjob_testbed::artifacts::push_plugin;
+use flashjob_testbed::certificates::Authority;
+use flashjob_testbed::process::{repository, script, sibling};
+use flashjob_testbed::registry::{PASSWORD, Registry, USER};
+use flashjob_testbed::signatures::Signer;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Plugins of each language.
+pub const COPIES: usize = 10;
+
+/// What a plugin is written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// Rust, and does nothing: what the others are compared with.
+    Empty,
+    /// The plugin for ESP32.
+    Rust,
+    /// The kettle.
+    Go,
+    /// The lamp.
+    JavaScript,
+}
+
+impl Kind {
+    /// All, the one to compare with first.
+    pub const ALL: [Self; 4] = [Self::Empty, Self::Rust, Self::Go, Self::JavaScript];
+
+    /// As the table has it.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Empty => "empty (Rust)",
+            Self::Rust => "esp32 (Rust)",
+            Self::Go => "kettle (Go)",
+            Self::JavaScript => "lamp (JavaScript)",
+        }
+    }
+
+    /// The name that the plugin gives itself, and that of its file.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Empty => "empty",
+            Self::Rust => "esp32",
+            Self::Go => "kettle",
+            Self::JavaScript => "lamp",
+        }
+    }
+
+    /// The name of a copy, as long as the plugin's own: its last letter is a number.
+    pub fn copy_name(self, copy: usize) -> String {
+        let name = self.name();
+        format!("{}{copy}", &name[..name.len() - 1])
+    }
+
+    /// A copy of the component that gives itself another name. Nothing else is changed, and what is compiled is as large.
+    fn copy(self, component: &[u8], copy: usize) -> Vec<u8> {
+        // Without the quotes a word of the JavaScript engine, Uint8ClampedArray, would be changed too.
+        let quote = if self == Self::JavaScript { "\"" } else { "" };
+        let (own, other) = (format!("{quote}{}{quote}", self.name()), format!("{quote}{}{quote}", self.copy_name(copy)));
+        let mut changed = component.to_vec();
+        let places: Vec<usize> =
+            component.windows(own.len()).enumerate().filter_map(|(at, text)| (text == own.as_bytes()).then_some(at)).collect();
+        for at in places {
+            changed[at..at + other.len()].copy_from_slice(other.as_bytes());
+        }
+        changed
+    }
+}
+
+/// What a host is set up with, as a process can be told.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Setup {
+    cache: PathBuf,
+    registries: Value,
+    trust: Value,
+    /// Names and references.
+    pub plugins: Vec<(String, Reference)>,
+}
+
+impl Setup {
+    /// A fresh host.
+    pub fn host(&self) -> anyhow::Result<Host> {
+        let settings = HostSettings {
+            cache: self.cache.clone(),
+            compiler: sibling("flashjob-operator")?,
+            limits: Limits::default(),
+            registries: serde_json::from_value(self.registries.clone())?,
+            trust: serde_json::from_value(self.trust.clone())?,
+        };
+        Ok(Host::new(settings)?)
+    }
+
+    /// Its plugins as a host is asked for them.
+    pub fn sources(&self) -> impl Iterator<Item = PluginSource> {
+        self.plugins.iter().map(|(name, reference)| PluginSource {
+            name: name.clone(),
+            reference: reference.clone(),
+            pull_policy: PullPolicy::IfNotPresent,
+            allow_unsigned: false,
+        })
+    }
+}
+
+/// The registry with all plugins in it, and one cache for all hosts.
+pub struct Shelf {
+    /// The registry.
+    pub registry: Registry,
+    setup: Setup,
+    sizes: Vec<usize>,
+    _folder: TempDir,
+}
+
+impl Shelf {
+    /// Starts the registry, and publishes the copies of every plugin.
+    pub async fn fill() -> anyhow::Result<Self> {
+        let programs = PathBuf::from(script("tests/control-plane/build.sh")?);
+        let folder = tempfile::Builder::new().prefix("flashjob-bench-").tempdir()?;
+        let authority = Authority::new(folder.path())?;
+        let registry = Registry::start(&programs, folder.path(), &authority).await?;
+        let signer = Signer::new(folder.path(), "author")?;
+        let mut setup = Setup {
+            cache: folder.path().join("cache"),
+            registries: json!([{"host": registry.host, "caFile": authority.certificate}]),
+            trust: json!([{
+                "match": format!("{}/flashjob/**", registry.host),
+                "cosign": {"publicKeyFiles": [signer.public_key], "forms": ["bundle"]},
+            }]),
+            plugins: Vec::new(),
+        };
+        let mut sizes = Vec::new();
+        for kind in Kind::ALL {
+            let file = repository().join(format!("target/plugins/{}.wasm", kind.name()));
+            let component = std::fs::read(&file).with_context(|| format!("{}; build it first (make plugins)", file.display()))?;
+            sizes.push(component.len());
+            for copy in 0..COPIES {
+                let name = kind.copy_name(copy);
+                let file = folder.path().join(format!("{name}.wasm"));
+                std::fs::write(&file, kind.copy(&component, copy))?;
+                let repository = format!("flashjob/{name}");
+                let pushed: Reference = push_plugin(&registry, &file, &format!("{repository}:0.1.0")).await?.parse()?;
+                let digest = pushed.digest().context("what was pushed has no digest")?.to_string();
+                signer.sign_bundle(&registry, &repository, &digest, &digest).await?;
+                setup.plugins.push((name, format!("{}/{repository}:0.1.0", registry.host).parse()?));
+            }
+        }
+        Ok(Self { registry, setup, sizes, _folder: folder })
+    }
+
+    /// A host with the first so many copies of a plugin.
+    pub fn setup(&self, kind: Kind, copies: usize) -> Setup {
+        let plugins = self.setup.plugins.iter().skip(COPIES * kind as usize).take(copies);
+        Setup { plugins: plugins.cloned().collect(), ..self.setup.clone() }
+    }
+
+    /// Bytes of a component.
+    pub fn size(&self, kind: Kind) -> usize {
+        self.sizes[kind as usize]
+    }
+
+    /// The registry's password.
+    pub fn logins(&self) -> Logins {
+        let credentials = Credentials { username: USER.to_owned(), password: PASSWORD.to_owned() };
+        [(self.registry.host.clone(), credentials)].into_iter().collect()
+    }
+}
