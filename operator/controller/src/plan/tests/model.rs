@@ -177,6 +177,11 @@ impl Cluster {
         }
     }
 
+    /// A uid leaves a job, or comes back as a new device, whose first attempt has the old name.
+    pub fn forget_created(&mut self) {
+        self.created.retain(|name, _| self.pods.contains_key(name));
+    }
+
     pub fn remove_pod(&mut self, name: &str) {
         if let Some(mut pod) = self.pods.remove(name) {
             pod.metadata.resource_version = Some(self.next_version());
@@ -219,6 +224,15 @@ impl Cluster {
             service.metadata.resource_version = Some(self.next_version());
             self.events[2].push_back(Event::ServiceGone(Box::new(service)));
         }
+    }
+
+    /// Garbage collection of one Service whose job is gone. False: there is none.
+    pub fn collect_garbage(&mut self) -> bool {
+        let mut services = self.services.iter();
+        let orphan = services.find(|(_, service)| !self.jobs.contains_key(&service.labels()[label::APP]));
+        let Some(name) = orphan.map(|(name, _)| name.clone()) else { return false };
+        self.remove_service(&name);
+        true
     }
 
     /// Gives one Service an address, if one is free.

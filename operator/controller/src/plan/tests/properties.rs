@@ -8,7 +8,6 @@ use serde_json::{Value, json};
 use super::fixture;
 use super::model::{Cluster, Device, Fate};
 use super::simulation::{Faults, Simulation};
-use crate::make::label;
 use crate::observed::Identity;
 
 #[derive(Clone, Debug)]
@@ -116,9 +115,7 @@ fn check_the_end(simulation: &Simulation) {
         assert!(status.completion_time.is_some(), "job {name} did not end: {:?} {:#?}", status.message, status.devices);
     }
     assert!(simulation.cluster.pods.is_empty(), "Pods are left: {:?}", simulation.cluster.pods.keys());
-    // What a deleted job leaves behind belongs to Kubernetes' garbage collection.
-    let services = simulation.cluster.services.values();
-    let left: Vec<_> = services.filter(|service| simulation.cluster.jobs.contains_key(&service.labels()[label::APP])).collect();
+    let left = &simulation.cluster.services;
     assert!(left.is_empty(), "Services are left: {left:?}");
     for index in 0..simulation.cluster.devices.len() {
         let identity = Identity::endpoint(&format!("10.0.0.{index}:80"));

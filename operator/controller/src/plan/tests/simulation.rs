@@ -144,7 +144,7 @@ impl Simulation {
         let start = self.cluster.dice.below(names.len());
         let moved = (0..names.len()).any(|turn| self.cluster.keep(&names[(start + turn) % names.len()]));
         self.show_devices();
-        moved || self.cluster.balance()
+        moved || self.cluster.collect_garbage() || self.cluster.balance()
     }
 
     fn deliver(&mut self, kind: usize) -> bool {
@@ -493,9 +493,7 @@ impl Simulation {
                 let at = self.cluster.dice.below(job.spec.uuid.len());
                 let uid = job.spec.uuid.remove(at);
                 self.stored.retain(|(of, _, known)| of != name || *known != uid);
-                // A uid that comes back is new, and its first attempt has the old name.
-                let there = &self.cluster.pods;
-                self.cluster.created.retain(|name, _| there.contains_key(name));
+                self.cluster.forget_created();
             }
             4 => return self.delete_job(name),
             _ => {
@@ -503,6 +501,8 @@ impl Simulation {
                 let uid = all[self.cluster.dice.below(all.len())].clone();
                 if !job.spec.uuid.contains(&uid) {
                     job.spec.uuid.push(uid);
+                    // A create that was on its way when the uid left may have landed since.
+                    self.cluster.forget_created();
                 }
             }
         }
