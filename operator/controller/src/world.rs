@@ -239,7 +239,7 @@ impl World {
             let job = self.jobs[&key].clone();
             let in_flight = job.status.devices.iter().filter(|device| device.in_flight());
             let holds = in_flight.flat_map(|device| {
-                let seen = self.devices.follow(&job, &device.uid, Some(device));
+                let seen = self.devices.follow(&job, &device.uid);
                 let identities = job.identities(device, seen.map(AsRef::as_ref));
                 identities.into_iter().map(|identity| (identity, device.uid.clone()))
             });
@@ -268,22 +268,30 @@ impl World {
             .map(|services| services.values().filter(|service| service.job_uid == job.uid).cloned().collect())
             .unwrap_or_default();
         let memory = self.memory.entry(key.clone()).or_default();
-        let mut devices = HashMap::new();
+        let mut devices = vec![None; job.uids().len()];
         let mut holders = HashMap::new();
+        let mut twins = false;
         if let Ok(spec) = &job.spec {
-            for uid in &spec.uuid {
+            let again = !job.same_run();
+            let mut text = String::new();
+            for (place, uid) in spec.uuid.iter().enumerate().filter(|(place, _)| again || job.finishes()[*place].is_none()) {
                 let sighting = sight(&self.devices, &self.rules.namespaces, &job, uid, memory, now);
-                if let (Sighting::Seen(instance), false) = (&sighting, job.results.contains_key(uid)) {
-                    let identities = instance.identities(spec.host_endpoint.as_deref());
-                    let held = identities
-                        .into_iter()
-                        .filter_map(|identity| self.locks.holder(&identity, key, uid).map(|holder| (identity, holder)));
-                    holders.extend(held);
-                    if spec.host_endpoint.is_some() {
-                        forbid_foreign_override(&mut devices, &self.devices, &self.rules.namespaces, &job, uid);
+                if let Sighting::Seen(instance) = &sighting {
+                    let overriding = spec.host_endpoint.as_deref();
+                    if overriding.is_some() || self.locks.touch(instance, &mut text) {
+                        let held = instance.identities(overriding).into_iter();
+                        holders.extend(held.filter_map(|identity| self.locks.holder(&identity, key, uid).map(|holder| (identity, holder))));
                     }
+                    twins |= self.devices.has_twin(instance);
                 }
-                devices.entry(uid.clone()).or_insert(sighting);
+                devices[place] = Some(sighting);
+            }
+            if let Some(endpoint) = &spec.host_endpoint {
+                forbid_foreign_override(&mut devices, &self.devices, &self.rules.namespaces, &job, endpoint);
+            }
+            // Then one that has its result may be the twin.
+            for (place, uid) in spec.uuid.iter().enumerate().filter(|_| twins) {
+                devices[place].get_or_insert_with(|| sight(&self.devices, &self.rules.namespaces, &job, uid, memory, now));
             }
         }
         memory.note(&job, &pods, &services, &devices, now);
@@ -295,6 +303,7 @@ impl World {
         Some(Observed {
             now,
             devices,
+            twins,
             idle_services: memory.idle_services.clone(),
             stuck_pods: memory.stuck_pods.clone(),
             unreachable: memory.unreachable.clone(),
@@ -337,8 +346,7 @@ impl World {
 
 /// Finds the device of a uid.
 fn sight(devices: &Devices, namespaces: &Namespaces, job: &Job, uid: &str, memory: &mut Memory, now: Timestamp) -> Sighting {
-    let record = job.record(uid);
-    match devices.follow(job, uid, record) {
+    match devices.follow(job, uid) {
         Some(instance) if namespaces.allow(&job.key.namespace, &instance.namespace) => {
             memory.missing_since.remove(uid);
             Sighting::Seen(instance.clone())
@@ -349,11 +357,12 @@ fn sight(devices: &Devices, namespaces: &Namespaces, job: &Job, uid: &str, memor
 }
 
 /// An overriding endpoint that is the endpoint of an Instance which this job may not flash would flash that one.
-fn forbid_foreign_override(sightings: &mut HashMap<String, Sighting>, devices: &Devices, namespaces: &Namespaces, job: &Job, uid: &str) {
-    let Some(endpoint) = job.spec.as_ref().ok().and_then(|spec| spec.host_endpoint.as_deref()) else { return };
+fn forbid_foreign_override(sightings: &mut [Option<Sighting>], devices: &Devices, namespaces: &Namespaces, job: &Job, endpoint: &str) {
     let at = devices.at(&Identity::endpoint(endpoint));
     if let Some(foreign) = at.into_iter().find(|instance| !namespaces.allow(&job.key.namespace, &instance.namespace)) {
-        sightings.insert(uid.to_owned(), Sighting::Forbidden(foreign.clone()));
+        for sighting in sightings.iter_mut().filter(|sighting| matches!(sighting, Some(Sighting::Seen(_)))) {
+            *sighting = Some(Sighting::Forbidden(foreign.clone()));
+        }
     }
 }
 

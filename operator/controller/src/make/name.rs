@@ -27,9 +27,16 @@ fn name(job: &str, parts: &[&str]) -> String {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part.as_bytes());
     }
-    let hex: String = hash.finalize().iter().take(6).map(|byte| format!("{byte:02x}")).collect();
-    let readable: String = job.chars().take(40).map(|letter| if letter == '.' { '-' } else { letter }).collect();
-    format!("fj-{readable}-{hex}")
+    let hash = hash.finalize();
+    let digits =
+        hash.iter().take(6).flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]));
+    let readable = job.chars().take(40).map(|letter| if letter == '.' { '-' } else { letter });
+    let mut name = String::with_capacity(56);
+    name.push_str("fj-");
+    name.extend(readable);
+    name.push('-');
+    name.extend(digits);
+    name
 }
 
 #[cfg(test)]

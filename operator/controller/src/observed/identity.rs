@@ -1,5 +1,6 @@
 //! What makes a device one device, whatever uid or job speaks of it. The lock is taken on this.
 
+use std::borrow::Borrow;
 use std::fmt;
 
 /// A device's identity: its canonical endpoint; else node and bus path; else namespace and Instance.
@@ -22,7 +23,21 @@ impl Identity {
     /// A device of which nothing else is known.
     #[must_use]
     pub fn instance(namespace: &str, name: &str) -> Self {
-        Self(format!("instance/{namespace}/{name}"))
+        let mut text = String::with_capacity(10 + namespace.len() + name.len());
+        Self::write_instance(&mut text, namespace, name);
+        Self(text)
+    }
+
+    /// Writes what [`Self::instance`] is made of into `text`, in place of what is there.
+    pub fn write_instance(text: &mut String, namespace: &str, name: &str) {
+        text.clear();
+        text.extend(["instance/", namespace, "/", name]);
+    }
+
+    /// Whether it says how the device is reached: by its endpoint, or on its node's bus.
+    #[must_use]
+    pub fn is_a_way(&self) -> bool {
+        !self.0.starts_with("instance/")
     }
 
     /// Reads what [`fmt::Display`] wrote.
@@ -30,6 +45,12 @@ impl Identity {
     pub fn parse(text: &str) -> Option<Self> {
         let known = ["endpoint/", "bus/", "instance/"].iter().any(|kind| text.starts_with(kind));
         known.then(|| Self(text.to_owned()))
+    }
+}
+
+impl Borrow<str> for Identity {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -44,6 +44,17 @@ impl Properties {
     }
 }
 
+/// What an Instance says of its device's kind and firmware, as Akri spells it. Devices of one fleet mostly say the same.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Traits<'a> {
+    /// `DEVICE`.
+    pub device_type: Option<&'a str>,
+    /// `APPLICATION_TYPE`.
+    pub application_type: Option<&'a str>,
+    /// `VERSION`.
+    pub version: Option<&'a str>,
+}
+
 impl Instance {
     /// Takes what is needed from the whole object.
     #[must_use]
@@ -84,6 +95,22 @@ impl Instance {
         found.map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
     }
 
+    /// What guards compare.
+    #[must_use]
+    pub fn traits(&self) -> Traits<'_> {
+        let mut traits = Traits::default();
+        for (name, value) in self.properties.iter() {
+            let place = match name {
+                property::DEVICE => &mut traits.device_type,
+                property::APPLICATION_TYPE => &mut traits.application_type,
+                property::VERSION => &mut traits.version,
+                _ => continue,
+            };
+            *place = Some(value.trim()).filter(|value| !value.is_empty());
+        }
+        traits
+    }
+
     /// `host:port`, as Akri reports it.
     #[must_use]
     pub fn endpoint(&self) -> Option<&str> {
@@ -117,7 +144,7 @@ impl Instance {
     /// Whether any node and any way to the device is known.
     #[must_use]
     pub fn reachable(&self, endpoint: Option<&str>) -> bool {
-        !self.nodes.is_empty() && (endpoint.is_some() || self.endpoint().is_some() || self.bus_path().is_some())
+        !self.nodes.is_empty() && (endpoint.is_some() || self.identity.is_a_way())
     }
 
     /// All that must be locked to flash this device: what makes it one device, the overriding endpoint, and the Instance itself,

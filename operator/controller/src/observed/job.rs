@@ -2,8 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::{BuildHasher, RandomState};
 
 use flashjob_api::{DeviceState, DeviceStatus, EffectiveSpec, FINALIZER, FlashJob, FlashJobStatus};
+use hashbrown::HashTable;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
@@ -49,8 +51,17 @@ pub struct Job {
     pub status: FlashJobStatus,
     /// Where the record of a device without a result stands in `status.devices`, by uid.
     pub stored: HashMap<String, usize>,
-    /// Devices with a stored result.
-    pub results: HashMap<String, Finish>,
+    results: Results,
+}
+
+/// The stored results of the devices that the spec names, by their place in it: thousands, looked at in every plan.
+#[derive(Clone, Debug, Default)]
+struct Results {
+    places: HashTable<u32>,
+    hasher: RandomState,
+    finishes: Vec<Option<Finish>>,
+    /// Results of uids that the spec does not name.
+    others: HashMap<String, Finish>,
 }
 
 /// The results a device can have.
@@ -93,9 +104,9 @@ impl Job {
             deleting: metadata.deletion_timestamp.is_some(),
             has_finalizer: finalizers.iter().any(|finalizer| finalizer == FINALIZER),
             finalizers,
-            spec,
             stored,
-            results: results(&status),
+            results: Results::of(spec.as_ref().map_or(&[], |spec| &spec.uuid), &status),
+            spec,
             status,
         }
     }
@@ -106,6 +117,40 @@ impl Job {
     #[must_use]
     pub fn record(&self, uid: &str) -> Option<&DeviceStatus> {
         self.stored.get(uid).map(|index| &self.status.devices[*index])
+    }
+
+    /// The uids of the spec.
+    #[must_use]
+    pub fn uids(&self) -> &[String] {
+        self.spec.as_ref().map_or(&[], |spec| &spec.uuid)
+    }
+
+    /// Where a uid stands in the spec.
+    #[must_use]
+    pub fn place(&self, uid: &str) -> Option<usize> {
+        self.results.place(self.uids(), uid)
+    }
+
+    /// The stored result of a device.
+    #[must_use]
+    pub fn result(&self, uid: &str) -> Option<Finish> {
+        match self.place(uid) {
+            Some(place) => self.results.finishes[place],
+            None => self.results.others.get(uid).copied(),
+        }
+    }
+
+    /// The stored results by places in the spec.
+    #[must_use]
+    pub fn finishes(&self) -> &[Option<Finish>] {
+        &self.results.finishes
+    }
+
+    /// Whether the stored status speaks of the run that the spec asks for. The Go operator kept no run: what it completed counts
+    /// for the run that is there.
+    #[must_use]
+    pub fn same_run(&self) -> bool {
+        self.status.run.as_ref().is_none_or(|run| self.spec.as_ref().is_ok_and(|spec| spec.run == *run))
     }
 
     /// All that a begun attempt locks: what its record says, and what Akri knows of the device now.
@@ -122,9 +167,31 @@ impl Job {
     }
 }
 
-fn results(status: &FlashJobStatus) -> HashMap<String, Finish> {
-    let lists =
-        [(&status.skipped_uuids, Finish::Skipped), (&status.failed_uuids, Finish::Failed), (&status.completed_uuids, Finish::Completed)];
-    let each = lists.iter().flat_map(|(list, finish)| list.iter().map(|uid| (uid.clone(), *finish)));
-    each.collect()
+impl Results {
+    fn of(uids: &[String], status: &FlashJobStatus) -> Self {
+        let mut results = Self { finishes: vec![None; uids.len()], ..Self::default() };
+        results.places.reserve(uids.len(), |_| 0);
+        let hasher = &results.hasher;
+        for (place, uid) in (0..).zip(uids) {
+            // The spec names no uid twice.
+            results.places.insert_unique(hasher.hash_one(uid.as_str()), place, |other| hasher.hash_one(uids[*other as usize].as_str()));
+        }
+        let lists = [
+            (&status.skipped_uuids, Finish::Skipped),
+            (&status.failed_uuids, Finish::Failed),
+            (&status.completed_uuids, Finish::Completed),
+        ];
+        for (uid, finish) in lists.iter().flat_map(|(list, finish)| list.iter().map(|uid| (uid, *finish))) {
+            match results.place(uids, uid) {
+                Some(place) => results.finishes[place] = Some(finish),
+                None => drop(results.others.insert(uid.clone(), finish)),
+            }
+        }
+        results
+    }
+
+    fn place(&self, uids: &[String], uid: &str) -> Option<usize> {
+        let found = self.places.find(self.hasher.hash_one(uid), |place| uids[*place as usize] == uid);
+        found.map(|place| *place as usize)
+    }
 }

@@ -15,7 +15,7 @@ use flashjob_plugin_host::{CallError, DeviceType, Digest};
 use jiff::{SignedDuration, Timestamp};
 
 pub use identity::Identity;
-pub use instance::Instance;
+pub use instance::{Instance, Traits};
 pub use job::{Finish, Job, JobKey};
 pub use pod::{Ended, Gone, Pod, Waiting};
 pub use service::{Address, Service};
@@ -30,8 +30,10 @@ pub struct Observed {
     pub now: Timestamp,
     /// The job itself, with our own latest writes.
     pub job: Arc<Job>,
-    /// What Akri knows of the job's devices, by uid of the spec.
-    pub devices: HashMap<String, Sighting>,
+    /// What Akri knows of the job's devices, by their place in the spec. None: the device has its result, and no twin.
+    pub devices: Vec<Option<Sighting>>,
+    /// Whether a device that has no result is there as two Instances.
+    pub twins: bool,
     /// The job's Pods, and those that vanished before their outcome was stored; sorted by name.
     pub pods: Vec<Arc<Pod>>,
     /// The job's Services, sorted by name.
@@ -212,6 +214,12 @@ pub struct Refusal {
 }
 
 impl Observed {
+    /// What Akri knows of a device that the spec names.
+    #[must_use]
+    pub fn sighting(&self, uid: &str) -> Option<&Sighting> {
+        self.devices[self.job.place(uid)?].as_ref()
+    }
+
     /// The stored record of a device.
     #[must_use]
     pub fn stored(&self, uid: &str) -> Option<&DeviceStatus> {

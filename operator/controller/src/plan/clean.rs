@@ -49,7 +49,7 @@ impl<'a> Draft<'a> {
         if run != Some(self.spec.run.as_str()) || !self.same_run || job.status.run.is_none() {
             return false;
         }
-        if job.results.contains_key(device) {
+        if job.result(device).is_some() {
             return true;
         }
         match (self.observed.stored(device), attempt) {

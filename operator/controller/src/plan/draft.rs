@@ -10,10 +10,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sha2::{Digest, Sha256};
 
 use super::pool::Pools;
+use super::queue::Guarded;
 use super::request::Known;
 use super::{DeviceResult, Plan, Step, request, summary};
 use crate::make::attempt_name;
-use crate::observed::{Finish, Identity, Instance, Observed, PluginView, Pod, Question, Service, Sighting, after};
+use crate::observed::{Finish, Identity, Instance, Observed, PluginView, Pod, Question, Service, Sighting, Traits, after};
 
 /// Failed and skipped devices shown in status.
 const SHOWN_RESULTS: usize = 100;
@@ -38,19 +39,18 @@ pub(super) struct Draft<'a> {
     /// The endpoint worked on last.
     pub last_endpoint: Option<String>,
     pub plan: Plan,
+    /// What the guards say of devices that have not begun, by what they compare.
+    pub(super) guarded: HashMap<Traits<'a>, Guarded<'a>>,
     pub(super) pools: Pools<'a>,
     pods: HashMap<&'a str, &'a Arc<Pod>>,
     pods_of: HashMap<&'a str, Vec<&'a Arc<Pod>>>,
     services: HashMap<&'a str, &'a Arc<Service>>,
-    in_spec: HashSet<&'a str>,
 }
 
 impl<'a> Draft<'a> {
     pub fn new(observed: &'a Observed, spec: &'a EffectiveSpec) -> Self {
         let status = &observed.job.status;
-        // The Go operator kept no run: what it completed counts for the run that is there.
-        let same_run = status.run.as_ref().is_none_or(|run| *run == spec.run);
-        let in_spec: HashSet<&str> = spec.uuid.iter().map(String::as_str).collect();
+        let same_run = observed.job.same_run();
         let stored = status.devices.iter().filter(|_| same_run);
         let (records, shown): (Vec<_>, Vec<_>) =
             stored.cloned().partition(|device| !matches!(device.state, DeviceState::Failed | DeviceState::Skipped));
@@ -64,24 +64,30 @@ impl<'a> Draft<'a> {
             same_run,
             records: records.into_iter().map(|device| (device.uid.clone(), device)).collect(),
             results: HashMap::new(),
-            shown: shown.into_iter().filter(|device| in_spec.contains(device.uid.as_str())).collect(),
+            shown: shown.into_iter().filter(|device| observed.job.place(&device.uid).is_some()).collect(),
             unverified: status.counts.filter(|_| same_run).map_or(0, |counts| counts.unverified),
             released: HashSet::new(),
             waiting: BTreeMap::new(),
             last_endpoint: status.host_endpoint.clone().filter(|_| same_run),
             plan: Plan::default(),
+            guarded: HashMap::new(),
             pools: Pools::default(),
             pods_of,
             pods: observed.pods.iter().map(|pod| (pod.name.as_str(), pod)).collect(),
             services: observed.services.iter().map(|service| (service.name.as_str(), service)).collect(),
-            in_spec,
         }
     }
 
     /// A device's result, stored or decided just now.
     pub fn result(&self, uid: &str) -> Option<Finish> {
-        let stored = self.observed.job.results.get(uid).filter(|_| self.same_run);
-        self.results.get(uid).or(stored).copied()
+        let stored = || self.observed.job.result(uid).filter(|_| self.same_run);
+        self.results.get(uid).copied().or_else(stored)
+    }
+
+    /// The same, by the device's place in the spec.
+    pub fn result_at(&self, place: usize) -> Option<Finish> {
+        let stored = self.observed.job.finishes()[place].filter(|_| self.same_run);
+        stored.or_else(|| if self.results.is_empty() { None } else { self.results.get(&self.spec.uuid[place]).copied() })
     }
 
     /// How many devices may be at work at once: one, where all ask for one address.
@@ -91,6 +97,7 @@ impl<'a> Draft<'a> {
 
     /// A Pod of another attempt that may be at work on the device: another run's, the Go operator's, or one that nobody expected.
     pub fn pod_in_the_way(&self, uid: &str) -> Option<&'a Arc<Pod>> {
+        let pods = self.pods_of.get(uid)?;
         let now = self.now();
         let attempt = self.records.get(uid).map_or(1, |record| record.attempt);
         // Its time is over, and its attempt has been given up.
@@ -98,8 +105,7 @@ impl<'a> Draft<'a> {
         let known = |pod: &Pod| over(pod) && pod.run.as_deref() == Some(&self.spec.run) && pod.attempt.is_some_and(|of| of < attempt);
         let unexpected =
             |pod: &Pod| pod.gone.is_none() && pod.run.as_deref() == Some(&self.spec.run) && self.observed.stored(uid).is_none();
-        let mut pods = self.pods_of.get(uid)?.iter();
-        pods.find(|pod| pod.may_run() && !known(pod) || unexpected(pod)).copied()
+        pods.iter().find(|pod| pod.may_run() && !known(pod) || unexpected(pod)).copied()
     }
 
     pub fn now(&self) -> Timestamp {
@@ -107,7 +113,7 @@ impl<'a> Draft<'a> {
     }
 
     pub fn wanted(&self, uid: &str) -> bool {
-        self.in_spec.contains(uid)
+        self.observed.job.place(uid).is_some()
     }
 
     pub fn pod(&self, name: &str) -> Option<&'a Arc<Pod>> {
@@ -120,7 +126,7 @@ impl<'a> Draft<'a> {
 
     /// The device's Instance, if Akri knows it and the job may flash it.
     pub fn instance(&self, uid: &str) -> Option<&'a Arc<Instance>> {
-        match self.observed.devices.get(uid) {
+        match self.observed.sighting(uid) {
             Some(Sighting::Seen(instance)) => Some(instance),
             _ => None,
         }

@@ -58,7 +58,7 @@ pub(super) fn drain(observed: &Observed) -> Plan {
 pub(super) fn holds(observed: &Observed) -> Vec<(Identity, String)> {
     let in_flight = observed.job.status.devices.iter().filter(|device| device.in_flight());
     let stored = in_flight.flat_map(|device| {
-        let instance = match observed.devices.get(&device.uid) {
+        let instance = match observed.sighting(&device.uid) {
             Some(Sighting::Seen(instance)) => Some(instance.as_ref()),
             _ => None,
         };

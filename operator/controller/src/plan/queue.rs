@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 
-use flashjob_api::{DeviceState, Reason, VerifyMode, reason};
+use flashjob_api::{DeviceState, DeviceStatus, Reason, VerifyMode, reason};
 use flashjob_plugin_host::DeviceType;
 use jiff::Timestamp;
 
 use super::draft::Draft;
 use super::expose::Asked;
-use crate::observed::{Finish, Holder, Identity, Instance, PluginView, Sighting};
+use crate::observed::{Finish, Holder, Identity, Instance, PluginView, Sighting, Traits};
 
 /// Devices recorded and asked about ahead of their turn, beyond `parallelism`: a device whose name, endpoint and baseline are
 /// stored already can start at once when a place frees, without waiting for the next status write.
@@ -29,12 +29,13 @@ impl<'a> Draft<'a> {
         }
         let mut places = self.places();
         let mut ahead = Ahead { each: places + AHEAD, plugins: HashMap::new(), busy: SHOWN_BUSY };
-        let ready: Vec<&String> = queue.iter().filter(|uid| self.is_ready(uid, &mut ahead)).collect();
+        let ready: Vec<usize> = queue.iter().copied().filter(|place| self.is_ready(*place, &mut ahead)).collect();
         // Some may just have failed: one too many, and nothing starts.
         if self.stop(&queue) {
             return;
         }
-        for uid in ready {
+        for place in ready {
+            let uid = self.uid(place);
             if places == 0 || self.spec.suspend {
                 if !self.spec.suspend {
                     self.note_queued(uid);
@@ -47,9 +48,13 @@ impl<'a> Draft<'a> {
     }
 
     /// Whether the job starts nothing more, ever; then every waiting device gets its result.
-    fn stop(&mut self, queue: &[String]) -> bool {
+    fn stop(&mut self, queue: &[usize]) -> bool {
         let Some((reason, message)) = self.stopped() else { return false };
-        for uid in queue.iter().filter(|uid| self.result(uid).is_none()).collect::<Vec<_>>() {
+        for &place in queue {
+            if self.result_at(place).is_some() {
+                continue;
+            }
+            let uid = self.uid(place);
             match reason {
                 reason::JOB_STOPPED => self.skip(uid, reason, &message),
                 reason => self.fail(uid, reason, &message),
@@ -60,11 +65,9 @@ impl<'a> Draft<'a> {
 
     /// Passes the guards, has its plugin's word, its pause is over and nobody else flashes it. What is tested first costs least;
     /// a device that waits for its plugin or for another job takes no other device's turn.
-    fn is_ready(&mut self, uid: &str, ahead: &mut Ahead<'a>) -> bool {
-        if !self.passes_guards(uid) {
-            return false;
-        }
-        let Some(plugin) = self.plugin_for(uid) else { return false };
+    fn is_ready(&mut self, place: usize, ahead: &mut Ahead<'a>) -> bool {
+        let uid = self.uid(place);
+        let Some(plugin) = self.passes_guards(uid, place) else { return false };
         if let Err(why) = self.can_be_asked(plugin) {
             self.waits(reason::PLUGIN_NOT_READY, &format!("plugin {} is not ready: {why}", plugin.name));
             return false;
@@ -95,62 +98,85 @@ impl<'a> Draft<'a> {
         self.record_ahead(uid, plugin)
     }
 
-    /// Devices without a result and without a begun attempt. First those whose Service is there already, last those that had
-    /// their turn.
-    fn queue(&self) -> Vec<String> {
-        let spec = self.spec;
-        let waiting = |uid: &&String| {
-            let pending = self.records.get(*uid).is_none_or(|record| record.state == DeviceState::Pending);
-            pending && self.result(uid).is_none()
-        };
-        let mut queue: Vec<&String> = spec.uuid.iter().filter(waiting).collect();
-        queue.sort_by_cached_key(|uid| {
-            let record = self.records.get(*uid);
-            let turn = record.and_then(|record| record.waits_until()).unwrap_or(Timestamp::MIN);
-            let begun = record.is_some_and(|record| {
-                turn == Timestamp::MIN && self.service(&self.attempt_name(uid, record.attempt)).is_some_and(|service| !service.deleting)
-            });
-            (turn, !begun)
-        });
-        queue.into_iter().cloned().collect()
+    /// The uid at a place in the spec.
+    fn uid(&self, place: usize) -> &'a str {
+        &self.spec.uuid[place]
+    }
+
+    /// Places of the devices without a result and without a begun attempt. First those whose Service is there already, last those
+    /// that had their turn.
+    fn queue(&self) -> Vec<usize> {
+        let (mut begun, mut waiting, mut had_their_turn) = (Vec::new(), Vec::new(), Vec::new());
+        let recorded = self.recorded();
+        for place in (0..self.spec.uuid.len()).filter(|place| self.result_at(*place).is_none()) {
+            let record = if recorded[place] { self.records.get(self.uid(place)) } else { None };
+            match record {
+                None => waiting.push(place),
+                Some(record) if record.state != DeviceState::Pending => {}
+                Some(record) => match record.waits_until() {
+                    Some(turn) => had_their_turn.push((turn, place)),
+                    None if self.has_service(record) => begun.push(place),
+                    None => waiting.push(place),
+                },
+            }
+        }
+        had_their_turn.sort();
+        begun.extend(waiting);
+        begun.extend(had_their_turn.into_iter().map(|(_, place)| place));
+        begun
+    }
+
+    /// Which places have a record.
+    fn recorded(&self) -> Vec<bool> {
+        let mut recorded = vec![false; self.spec.uuid.len()];
+        for place in self.records.keys().filter_map(|uid| self.observed.job.place(uid)) {
+            recorded[place] = true;
+        }
+        recorded
+    }
+
+    fn has_service(&self, record: &DeviceStatus) -> bool {
+        let service = || self.service(&self.attempt_name(&record.uid, record.attempt));
+        !self.observed.services.is_empty() && service().is_some_and(|service| !service.deleting)
     }
 
     /// One device under two uids is flashed once, under the uid that began or stands first.
-    fn judge_duplicates(&mut self, queue: &mut Vec<String>) {
-        let spec = self.spec;
-        let unknown = |uid: &String| {
-            self.shown.iter().any(|device| device.uid == *uid && device.reason.as_deref() == Some(reason::UNKNOWN_DEVICE.name))
-        };
-        let begun = spec.uuid.iter().filter(|uid| match self.result(uid) {
+    fn judge_duplicates(&mut self, queue: &mut Vec<usize>) {
+        let twins = self.observed.twins;
+        let unknown =
+            |uid: &str| self.shown.iter().any(|device| device.uid == *uid && device.reason.as_deref() == Some(reason::UNKNOWN_DEVICE.name));
+        let recorded = self.recorded();
+        // A result counts against an Instance of the same device alone.
+        let begun = (0..self.spec.uuid.len()).filter(|place| twins || recorded[*place]).filter(|place| match self.result_at(*place) {
             Some(Finish::Completed) => true,
-            Some(Finish::Failed) => !unknown(uid),
+            Some(Finish::Failed) => !unknown(self.uid(*place)),
             Some(Finish::Skipped) => false,
-            None => self.records.get(*uid).is_some_and(|record| record.in_flight() || record.attempt > 1),
+            None => self.records.get(self.uid(*place)).is_some_and(|record| record.in_flight() || record.attempt > 1),
         });
-        let mut first: HashMap<Identity, &String> = HashMap::new();
-        for uid in begun {
+        let mut first: HashMap<Identity, &'a str> = HashMap::new();
+        for uid in begun.map(|place| self.uid(place)) {
             for identity in self.identities(uid) {
                 first.entry(identity).or_insert(uid);
             }
         }
-        let before = queue.len();
-        for uid in &spec.uuid {
-            if self.result(uid).is_some() || self.records.get(uid).is_some_and(|record| record.state != DeviceState::Pending) {
-                continue;
-            }
+        if first.is_empty() && !twins {
+            return;
+        }
+        let mut waiting = queue.clone();
+        waiting.sort_unstable();
+        for place in waiting {
+            let uid = self.uid(place);
             let Some(instance) = self.instance(uid) else { continue };
             // One Instance has one uid: only what else makes it one device can be another's too.
-            let mut identities = vec![instance.identity.clone()];
-            identities.extend(spec.host_endpoint.as_deref().map(Identity::endpoint));
-            if let Some(other) = identities.iter().find_map(|identity| first.get(identity).filter(|other| **other != uid)) {
+            if let Some(other) = first.get(&instance.identity).filter(|other| **other != uid) {
                 let message = format!("Instance {} is the same device as uid {other} of this job", instance.name);
                 self.skip(uid, reason::DUPLICATE_DEVICE, &message);
-                continue;
+            } else if twins {
+                first.insert(instance.identity.clone(), uid);
             }
-            first.extend(identities.into_iter().map(|identity| (identity, uid)));
         }
-        if !self.results.is_empty() && before > 0 {
-            queue.retain(|uid| !self.results.contains_key(uid));
+        if !self.results.is_empty() {
+            queue.retain(|place| self.result_at(*place).is_none());
         }
     }
 
@@ -160,7 +186,7 @@ impl<'a> Draft<'a> {
             return Some((reason::DEADLINE_EXCEEDED, "activeDeadlineSeconds of the job has passed".to_owned()));
         }
         let budget = self.spec.max_failed_devices?.of(self.spec.uuid.len());
-        let failed = self.spec.uuid.iter().filter(|uid| self.result(uid) == Some(Finish::Failed)).count();
+        let failed = (0..self.spec.uuid.len()).filter(|place| self.result_at(*place) == Some(Finish::Failed)).count();
         (failed > budget).then(|| (reason::JOB_STOPPED, format!("{failed} devices failed, maxFailedDevices allows {budget}")))
     }
 
@@ -179,58 +205,71 @@ impl<'a> Draft<'a> {
         self.spec.parallelism.saturating_sub(active + kept).min(self.most_in_flight().saturating_sub(active))
     }
 
-    /// Resolves the device and compares it with what the job guards for. False: it has its result, or waits.
-    fn passes_guards(&mut self, uid: &str) -> bool {
-        let instance = match self.observed.devices.get(uid) {
-            Some(Sighting::Seen(instance)) => instance,
-            Some(Sighting::Forbidden(instance)) => {
+    /// Resolves the device and compares it with what the job guards for: its plugin. None: it has its result, or waits.
+    fn passes_guards(&mut self, uid: &str, place: usize) -> Option<&'a PluginView> {
+        let observed = self.observed;
+        let instance = match observed.devices[place].as_ref()? {
+            Sighting::Seen(instance) => instance,
+            Sighting::Forbidden(instance) => {
                 let message =
                     format!("Instance {} is in namespace {}, which this FlashJob may not flash", instance.name, instance.namespace);
                 self.fail(uid, reason::DEVICE_NOT_ALLOWED, &message);
-                return false;
+                return None;
             }
-            Some(Sighting::Missing(since)) => {
+            Sighting::Missing(since) => {
                 self.await_device(uid, *since, reason::UNKNOWN_DEVICE, "Akri knows no Instance with this uid");
-                return false;
+                return None;
             }
-            None => return false,
         };
         if !instance.reachable(self.spec.host_endpoint.as_deref()) {
             let since = self.observed.unreachable.get(uid).copied().unwrap_or_else(|| self.now());
             let message = format!("Instance {} names no node, or neither endpoint nor bus path", instance.name);
             self.await_device(uid, since, reason::DEVICE_UNREACHABLE, &message);
-            return false;
+            return None;
         }
         match self.guard(uid, instance) {
-            Ok(()) => true,
+            Ok(plugin) => Some(plugin),
             Err((Finish::Skipped, reason, message)) => {
                 self.skip(uid, reason, &message);
-                false
+                None
             }
             Err((_, reason, message)) => {
                 self.fail(uid, reason, &message);
-                false
+                None
             }
         }
     }
 
-    fn guard(&self, uid: &str, instance: &Instance) -> Result<(), (Finish, Reason, String)> {
+    /// Compares a device with the guards. Fleets are alike: what holds for one device holds for all with its traits.
+    fn guard(&mut self, uid: &str, instance: &'a Instance) -> Guarded<'a> {
+        let traits = instance.traits();
+        if self.records.get(uid).is_some_and(|record| record.attempt > 1) {
+            return self.guard_traits(&traits, true);
+        }
+        if let Some(known) = self.guarded.get(&traits) {
+            return known.clone();
+        }
+        let guarded = self.guard_traits(&traits, false);
+        self.guarded.insert(traits, guarded.clone());
+        guarded
+    }
+
+    fn guard_traits(&self, traits: &Traits<'_>, begun: bool) -> Guarded<'a> {
         let spec = self.spec;
         let mismatch = |what: &str, is: &str, wanted: &str| {
             Err((Finish::Failed, reason::DEVICE_TYPE_MISMATCH, format!("the device's {what} is {is}, the job asks for {wanted}")))
         };
-        if let (Some(wanted), Some(is)) = (spec.device.as_deref(), instance.device_type())
+        if let (Some(wanted), Some(is)) = (spec.device.as_deref(), traits.device_type.and_then(|text| text.parse::<DeviceType>().ok()))
             && wanted.parse().ok() != Some(is.clone())
         {
             return mismatch("type", is.as_ref(), wanted);
         }
-        if let (Some(wanted), Some(is)) = (spec.application_type.as_deref(), instance.application_type())
+        if let (Some(wanted), Some(is)) = (spec.application_type.as_deref(), traits.application_type)
             && plain(wanted) != plain(is)
         {
             return mismatch("application type", is, wanted);
         }
-        let begun = self.records.get(uid).is_some_and(|record| record.attempt > 1);
-        let current = instance.version() == Some(spec.version.as_str());
+        let current = traits.version == Some(spec.version.as_str());
         if spec.skip_if_current && current && !begun {
             return Err((Finish::Skipped, reason::ALREADY_CURRENT, format!("the device already reports version {}", spec.version)));
         }
@@ -241,11 +280,11 @@ impl<'a> Draft<'a> {
                 format!("the device already reports version {}, so verify.mode Required cannot be met", spec.version),
             ));
         }
-        if self.plugin_for(uid).is_none() {
-            let kind = self.device_type(uid).map_or_else(|| "a device of unknown type".to_owned(), |kind| format!("device type {kind}"));
-            return Err((Finish::Failed, reason::NO_PLUGIN_FOR_DEVICE, format!("no configured plugin serves {kind}")));
-        }
-        Ok(())
+        let kind = self.device_type_of(traits);
+        kind.as_ref().and_then(|kind| self.plugin_of(kind)).ok_or_else(|| {
+            let kind = kind.map_or_else(|| "a device of unknown type".to_owned(), |kind| format!("device type {kind}"));
+            (Finish::Failed, reason::NO_PLUGIN_FOR_DEVICE, format!("no configured plugin serves {kind}"))
+        })
     }
 
     fn await_device(&mut self, uid: &str, since: Timestamp, reason: Reason, message: &str) {
@@ -257,15 +296,23 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn device_type(&self, uid: &str) -> Option<DeviceType> {
-        let reported = self.instance(uid).and_then(|instance| instance.device_type());
+        self.device_type_of(&self.instance(uid).map(|instance| instance.traits()).unwrap_or_default())
+    }
+
+    fn device_type_of(&self, traits: &Traits<'_>) -> Option<DeviceType> {
+        let reported = traits.device_type.and_then(|text| text.parse().ok());
         reported.or_else(|| self.spec.device.as_deref().and_then(|text| text.parse().ok()))
     }
 
-    /// The plugin that serves the device: the first that names its type, else the first that takes any.
+    /// The plugin that serves the device.
     pub(super) fn plugin_for(&self, uid: &str) -> Option<&'a PluginView> {
-        let kind = self.device_type(uid)?;
+        self.plugin_of(&self.device_type(uid)?)
+    }
+
+    /// The plugin that serves a type: the first that names it, else the first that takes any.
+    fn plugin_of(&self, kind: &DeviceType) -> Option<&'a PluginView> {
         let plugins: &'a [PluginView] = &self.observed.plugins;
-        let named = plugins.iter().find(|plugin| plugin.device_types.contains(&kind));
+        let named = plugins.iter().find(|plugin| plugin.device_types.contains(kind));
         // A plugin that never loaded may turn out to serve the type; until that is known the device waits for it.
         let unknown = || plugins.iter().find(|plugin| plugin.ready.is_err() && plugin.device_types.is_empty() && !plugin.any_type);
         named.or_else(unknown).or_else(|| plugins.iter().find(|plugin| plugin.any_type))
@@ -336,6 +383,9 @@ impl<'a> Draft<'a> {
         self.expose(uid);
     }
 }
+
+/// What the guards say: the device's plugin, or the result that it has.
+pub(super) type Guarded<'a> = Result<&'a PluginView, (Finish, Reason, String)>;
 
 /// What of the queue is looked at closely.
 struct Ahead<'a> {

@@ -26,8 +26,8 @@ pub(super) fn write(draft: &mut Draft<'_>) {
     let message = message(draft, &counts, over);
     let conditions = conditions(draft, &counts, phase, &message);
     let list = |finish: Finish| -> Vec<String> {
-        let with = |uid: &&String| draft.result(uid) == Some(finish);
-        draft.spec.uuid.iter().filter(with).cloned().collect()
+        let with = |(place, _): &(usize, &String)| draft.result_at(*place) == Some(finish);
+        draft.spec.uuid.iter().enumerate().filter(with).map(|(_, uid)| uid.clone()).collect()
     };
     let status = FlashJobStatus {
         phase: Some(phase),
@@ -91,15 +91,22 @@ pub(super) fn draining(observed: &Observed, message: &str) -> FlashJobStatus {
 
 fn counts(draft: &Draft<'_>) -> Counts {
     let mut counts = Counts { total: number(draft.spec.uuid.len()), ..Counts::default() };
-    for uid in &draft.spec.uuid {
-        match (draft.result(uid), draft.records.get(uid).map(|record| record.state)) {
-            (Some(Finish::Completed), _) => counts.completed += 1,
-            (Some(Finish::Failed), _) => counts.failed += 1,
-            (Some(Finish::Skipped), _) => counts.skipped += 1,
-            (None, Some(DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost)) => counts.active += 1,
-            (None, Some(DeviceState::Verifying)) => counts.verifying += 1,
-            (None, _) => counts.pending += 1,
+    for place in 0..draft.spec.uuid.len() {
+        match draft.result_at(place) {
+            Some(Finish::Completed) => counts.completed += 1,
+            Some(Finish::Failed) => counts.failed += 1,
+            Some(Finish::Skipped) => counts.skipped += 1,
+            None => counts.pending += 1,
         }
+    }
+    for record in draft.records.values().filter(|record| draft.wanted(&record.uid) && draft.result(&record.uid).is_none()) {
+        let kind = match record.state {
+            DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost => &mut counts.active,
+            DeviceState::Verifying => &mut counts.verifying,
+            _ => continue,
+        };
+        *kind += 1;
+        counts.pending -= 1;
     }
     counts.unverified = draft.unverified.min(counts.completed);
     counts
@@ -111,12 +118,13 @@ fn number(count: usize) -> u32 {
 
 /// Devices at work first, in the order of the spec; then failures, then skips.
 fn devices(draft: &Draft<'_>) -> Vec<DeviceStatus> {
-    let listed = draft.spec.uuid.iter().filter_map(|uid| draft.records.get(uid));
-    let dropped = draft.records.values().filter(|record| !draft.wanted(&record.uid));
+    // Those that the spec does not name any more come last.
+    let mut records: Vec<&DeviceStatus> = draft.records.values().collect();
+    records.sort_by_key(|record| draft.observed.job.place(&record.uid).unwrap_or(usize::MAX));
     let failed = draft.shown.iter().filter(|device| device.state == DeviceState::Failed);
     let skipped = draft.shown.iter().filter(|device| device.state == DeviceState::Skipped);
     let room = 100usize.saturating_sub(failed.clone().count());
-    listed.chain(dropped).chain(failed).chain(skipped.take(room)).cloned().collect()
+    records.into_iter().chain(failed).chain(skipped.take(room)).cloned().collect()
 }
 
 fn plugins(draft: &Draft<'_>) -> Vec<PluginStatus> {

@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, RandomState};
 use std::sync::Arc;
 
-use flashjob_api::DeviceStatus;
 use hashbrown::HashTable;
 
 use crate::observed::{Identity, Instance, Job, JobKey};
@@ -107,6 +106,12 @@ impl Devices {
         self.names.find((namespace, name), |instance| instance.namespace == namespace && instance.name == name).next()
     }
 
+    /// Whether another Instance is the same device.
+    #[must_use]
+    pub fn has_twin(&self, instance: &Instance) -> bool {
+        self.identities.find(&instance.identity, |other| other.identity == instance.identity).nth(1).is_some()
+    }
+
     /// The Instances at an identity.
     #[must_use]
     pub fn at(&self, identity: &Identity) -> Vec<&Arc<Instance>> {
@@ -115,11 +120,11 @@ impl Devices {
 
     /// Finds the device of a uid; one that came back under another uid is followed by its stored name or endpoint.
     #[must_use]
-    pub fn follow(&self, job: &Job, uid: &str, record: Option<&DeviceStatus>) -> Option<&Arc<Instance>> {
+    pub fn follow(&self, job: &Job, uid: &str) -> Option<&Arc<Instance>> {
         if let Some(instance) = self.by_uid(uid) {
             return Some(instance);
         }
-        let record = record?;
+        let record = job.record(uid)?;
         let namespace = &job.key.namespace;
         if let Some(instance) = record.name.as_ref().and_then(|name| self.by_name(namespace, name)) {
             return Some(instance);
@@ -132,7 +137,8 @@ impl Devices {
     pub fn set_interests(&mut self, job: &Job) {
         self.drop_interests(&job.key);
         let Ok(spec) = &job.spec else { return };
-        let open = spec.uuid.iter().filter(|uid| !job.results.contains_key(*uid)).map(|uid| Interest::Uid(uid.clone()));
+        let open = spec.uuid.iter().zip(job.finishes()).filter(|(_, finish)| finish.is_none());
+        let open = open.map(|(uid, _)| Interest::Uid(uid.clone()));
         let stored = job.stored.values().map(|index| &job.status.devices[*index]);
         let names = stored.clone().filter_map(|device| device.name.clone()).map(|name| Interest::Name(job.key.namespace.clone(), name));
         let endpoints =

@@ -1,8 +1,9 @@
 //! Who flashes which device. A plan's reservations are taken in the same act as the plan, so no two jobs can choose one device.
 
+use std::borrow::Borrow;
 use std::collections::HashMap;
 
-use crate::observed::{Holder, Identity, JobKey, Pod};
+use crate::observed::{Holder, Identity, Instance, JobKey, Pod};
 
 /// The table of locked devices.
 #[derive(Debug, Default)]
@@ -66,6 +67,14 @@ impl Locks {
                 }
             }
         }
+    }
+
+    /// Whether anybody holds what an Instance is known by. `text` is there to be written in: this is asked of every waiting device.
+    #[must_use]
+    pub fn touch(&self, instance: &Instance, text: &mut String) -> bool {
+        let touch = |identity: &str| self.held.contains_key(identity) || self.by_pod.contains_key(identity);
+        Identity::write_instance(text, &instance.namespace, &instance.name);
+        touch(text) || touch(instance.identity.borrow())
     }
 
     /// Who else than this job and uid holds the device.

@@ -60,17 +60,19 @@ pub struct Memory {
 
 impl Memory {
     /// Notes since when things are as they are, and forgets what is over.
-    pub fn note(&mut self, job: &Job, pods: &[Arc<Pod>], services: &[Arc<Service>], devices: &HashMap<String, Sighting>, now: Timestamp) {
+    pub fn note(&mut self, job: &Job, pods: &[Arc<Pod>], services: &[Arc<Service>], devices: &[Option<Sighting>], now: Timestamp) {
         let stuck = pods.iter().filter(|pod| pod.waiting.is_some() && pod.gone.is_none()).map(|pod| &pod.name);
         renew(&mut self.stuck_pods, stuck, now);
         let with_pod: HashSet<&String> = pods.iter().filter(|pod| pod.gone.is_none()).filter_map(|pod| pod.slot.as_ref()).collect();
         let idle = services.iter().filter(|service| service.slot.as_ref().is_some_and(|slot| !with_pod.contains(slot)));
         renew(&mut self.idle_services, idle.map(|service| &service.name), now);
-        let unreachable = devices.iter().filter(|(_, sighting)| matches!(sighting, Sighting::Seen(instance) if !instance.reachable(None)));
+        let unreachable = job.uids().iter().zip(devices);
+        let unreachable =
+            unreachable.filter(|(_, sighting)| matches!(sighting, Some(Sighting::Seen(instance)) if !instance.reachable(None)));
         renew(&mut self.unreachable, unreachable.map(|(uid, _)| uid), now);
-        self.missing_since.retain(|uid, _| matches!(devices.get(uid), Some(Sighting::Missing(_))));
+        self.missing_since.retain(|uid, _| job.place(uid).is_some_and(|place| matches!(devices[place], Some(Sighting::Missing(_)))));
         self.note_slots(pods, services, now);
-        self.prune(job, pods, devices, now);
+        self.prune(job, pods, now);
     }
 
     fn note_slots(&mut self, pods: &[Arc<Pod>], services: &[Arc<Service>], now: Timestamp) {
@@ -88,8 +90,8 @@ impl Memory {
     }
 
     /// Answers to attempts that are over go.
-    fn prune(&mut self, job: &Job, pods: &[Arc<Pod>], devices: &HashMap<String, Sighting>, now: Timestamp) {
-        let open = |uid: &String| job.stored.contains_key(uid) || devices.contains_key(uid) && !job.results.contains_key(uid);
+    fn prune(&mut self, job: &Job, pods: &[Arc<Pod>], now: Timestamp) {
+        let open = |uid: &String| job.stored.contains_key(uid) || job.place(uid).is_some() && job.result(uid).is_none();
         if self.answers.built.keys().any(|uid| !open(uid)) {
             self.answers_mut().built.retain(|uid, _| open(uid));
         }
