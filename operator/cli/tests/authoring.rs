@@ -57,7 +57,14 @@ async fn a_new_plugin_tests_itself_and_is_built_pushed_inspected_signed_verified
     assert_eq!(inspected["settingsSchema"]["properties"]["timeoutSeconds"]["type"], "integer");
     assert_eq!(inspected["manifest"]["config"]["mediaType"], "application/vnd.wasm.config.v0+json");
     assert_eq!(inspected["manifest"]["annotations"]["org.opencontainers.image.version"], "0.1.0");
+    let names = |inspected: &serde_json::Value| inspected["manifest"]["layers"][0]["annotations"].clone();
+    assert_eq!(names(&inspected), json!({"org.opencontainers.image.title": "thermo.wasm"}), "other tools write the file that has a name");
     assert_eq!(inspected["signatures"], json!([]));
+    let titled = author.reference("plugins/titled:0.1.0");
+    author.plugin(&["push", file, &titled, "--annotation", "org.opencontainers.image.title=../A thermometer"])?.good()?;
+    let inspected_title = author.plugin(&["inspect", &titled])?.good()?;
+    assert_eq!(inspected_title["manifest"]["annotations"]["org.opencontainers.image.title"], "../A thermometer");
+    assert_eq!(names(&inspected_title), json!({"org.opencontainers.image.title": "A thermometer.wasm"}));
 
     let (ours, foreign) = (Signer::new(author.folder.path(), "ours")?, Signer::new(author.folder.path(), "foreign")?);
     let (ours_file, foreign_file) = (ours.public_key.display().to_string(), foreign.public_key.display().to_string());

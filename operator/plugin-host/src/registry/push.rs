@@ -15,6 +15,8 @@ use crate::engine::Interface;
 const CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
 /// Where no time of the build is told. Tools want some time in the config, and the true one would change the digest.
 const NO_TIME: &str = "1970-01-01T00:00:00Z";
+/// Of an artifact what it is called, of a layer the name of its file.
+const TITLE: &str = "org.opencontainers.image.title";
 
 /// What is put into a registry.
 #[derive(Clone, Debug)]
@@ -51,10 +53,17 @@ impl Artifact<'_> {
         OciImageManifest {
             media_type: Some(OCI_IMAGE_MEDIA_TYPE.to_owned()),
             config: descriptor(CONFIG_TYPE, config),
-            layers: vec![descriptor(COMPONENT_TYPES[0], self.component)],
+            layers: vec![OciDescriptor { annotations: self.layer_annotations(), ..descriptor(COMPONENT_TYPES[0], self.component) }],
             annotations: (!annotations.is_empty()).then_some(annotations),
             ..OciImageManifest::default()
         }
+    }
+
+    /// Tools that pull files, as `oras`, write only the layers that have a name. A title is any text; a name is of no other folder.
+    fn layer_annotations(&self) -> Option<BTreeMap<String, String>> {
+        let title = self.annotations.get(TITLE)?;
+        let name = title.rsplit(['/', '\\']).next().map(|name| name.strip_suffix(".wasm").unwrap_or(name))?;
+        (!name.is_empty()).then(|| [(TITLE.to_owned(), format!("{name}.wasm"))].into())
     }
 }
 
