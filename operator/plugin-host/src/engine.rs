@@ -1,10 +1,13 @@
 //! Compiles components and calls them: a fresh instance for each call, under limits of time, memory and size.
 
+mod bounds;
 mod compiler;
+mod contract;
 mod interface;
 mod limits;
 mod log;
 mod v0_1_0;
+mod v0_2_0;
 mod wasi;
 
 use std::path::PathBuf;
@@ -20,6 +23,7 @@ use crate::config::Limits;
 use crate::trust::Verified;
 use crate::types::{FlashPod, Outcome, PluginError, PluginInfo, Request, Verdict};
 pub use compiler::{COMPILE_PLUGIN, compile_plugin};
+use contract::Contract;
 pub use interface::Interface;
 use limits::{State, Stopped};
 
@@ -63,9 +67,19 @@ pub enum EngineError {
         "{0} imports {1}, which no plugin may have; a plugin imports flashjob:plugin/log and WASI's cli, io, clocks, filesystem and random"
     )]
     Import(String, String),
-    /// It is not built for the contract.
-    #[error("{0} does not fit the plugin contract flashjob:plugin@0.1.0: {1}")]
+    /// It is not built for the contract, or not as it says.
+    #[error("{0} does not fit the plugin contract flashjob:plugin: {1}")]
     World(String, String),
+    /// It is built for versions of the contract of which none is served.
+    #[error("{name} is built for flashjob:plugin@{built_for}; {served} are served here: build it for one of these, or upgrade")]
+    NotServed {
+        /// The component.
+        name: String,
+        /// The versions that it is built for.
+        built_for: String,
+        /// The versions that are served.
+        served: String,
+    },
 }
 
 /// Why a call gave no answer.
@@ -156,7 +170,7 @@ impl Answer {
 pub(crate) struct Compiled {
     name: Arc<str>,
     interface: Arc<Interface>,
-    plugin: v0_1_0::PluginPre<State>,
+    contract: Contract,
 }
 
 /// What a call cost.
@@ -169,9 +183,9 @@ pub struct Cost {
 }
 
 impl Compiled {
-    /// Version of the WIT package that it is built against.
+    /// Version of the WIT package by which it is asked.
     pub fn wit_version(&self) -> &'static str {
-        v0_1_0::VERSION
+        self.contract.version()
     }
 
     /// What it imports and exports.
@@ -203,7 +217,7 @@ impl Engine {
         let start = |error: wasmtime::Error| EngineError::Start(error.to_string());
         let engine = wasmtime_engine().map_err(start)?;
         let mut linker = Linker::new(&engine);
-        v0_1_0::add_to_linker(&mut linker).map_err(start)?;
+        contract::add_to_linker(&mut linker).map_err(start)?;
         wasi::add_to_linker(&mut linker).map_err(start)?;
         tick(&engine).map_err(|error| EngineError::Start(error.to_string()))?;
         let places = Semaphore::new((limits.total_memory / limits.memory.max(1)).max(1));
@@ -231,9 +245,10 @@ impl Engine {
         let component = load(&self.engine, code).map_err(|error| EngineError::Compile(name.to_owned(), error.to_string()))?;
         let interface = Arc::new(Interface::of(&component, &self.engine));
         check_imports(&interface, name)?;
+        let version = contract::version_of(&interface, name)?;
         let world = |error: wasmtime::Error| EngineError::World(name.to_owned(), format!("{error:#}"));
         let instance = self.linker.instantiate_pre(&component).map_err(world)?;
-        Ok(Compiled { name: name.into(), interface, plugin: v0_1_0::PluginPre::new(instance).map_err(world)? })
+        Ok(Compiled { name: name.into(), interface, contract: (version.fit)(instance).map_err(world)? })
     }
 
     /// Asks a fresh instance.
@@ -254,7 +269,7 @@ impl Engine {
         store.set_hostcall_fuel(limits.copied);
         // A busy call gives way at every tick, and is dropped when its time is over.
         store.epoch_deadline_async_yield_and_update(1);
-        let asked = tokio::time::timeout(limits.call_timeout, v0_1_0::ask(&mut store, &compiled.plugin, call, limits.answer)).await;
+        let asked = tokio::time::timeout(limits.call_timeout, compiled.contract.ask(&mut store, call, limits.answer)).await;
         let cost = Cost { time: since.elapsed(), memory: store.data().memory.used };
         let answer = match asked {
             Err(_) => Err(CallError::TimedOut { after: limits.call_timeout }),
@@ -266,8 +281,7 @@ impl Engine {
 }
 
 fn check_imports(interface: &Interface, name: &str) -> Result<(), EngineError> {
-    let own = |import: &str| import.starts_with("flashjob:plugin/log@") || import.starts_with("flashjob:plugin/types@");
-    let allowed = |import: &str| own(import) || WASI.iter().any(|allowed| import.starts_with(allowed));
+    let allowed = |import: &str| contract::is_own_import(import) || WASI.iter().any(|allowed| import.starts_with(allowed));
     match interface.imports.iter().find(|import| !allowed(import)) {
         Some(import) => Err(EngineError::Import(name.to_owned(), import.clone())),
         None => Ok(()),
@@ -300,8 +314,12 @@ impl Engine {
     }
 }
 
+/// Converts an answer of each version, made of these bytes.
 #[cfg(feature = "fuzzing")]
-pub(crate) use v0_1_0::fuzzing::answer;
+pub(crate) fn answer(bytes: &[u8]) {
+    v0_1_0::fuzzing::answer(bytes);
+    v0_2_0::fuzzing::answer(bytes);
+}
 
 /// Advances the engine's clock for as long as the engine lives.
 fn tick(engine: &wasmtime::Engine) -> std::io::Result<()> {

@@ -71,7 +71,7 @@ impl Plugin {
         self.0.signed
     }
 
-    /// Version of the WIT package that it is built against.
+    /// Version of the WIT package by which it is asked: the latest that it is built against and that is served.
     #[must_use]
     pub fn wit_version(&self) -> &'static str {
         self.0.compiled.wit_version()

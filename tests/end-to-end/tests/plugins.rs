@@ -1,11 +1,16 @@
 //! Plugins that nobody here has seen, and plugins that misbehave.
 
+use anyhow::Context;
 use flashjob_api::{DevicePlugin, Phase};
-use flashjob_end_to_end::{apply, ended, job, uids};
+use flashjob_end_to_end::{apply, ended, job, plugin_where, uids};
 use flashjob_testbed::process::eventually;
 use flashjob_testbed::{Options, Testbed};
-use kube::Api;
+use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{ListParams, WatchEvent, WatchParams};
+use kube::{Api, ResourceExt};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 #[tokio::test]
@@ -25,6 +30,36 @@ async fn a_plugin_built_against_the_contract_alone_flashes_its_own_device_type()
     let plugins: Api<DevicePlugin> = Api::all(testbed.client.clone());
     let shown = plugins.get("toaster").await?.status.unwrap_or_default();
     assert_eq!((shown.device_types, shown.version.as_deref()), (vec!["toaster".to_owned()], Some("1.0.0")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn plugins_of_two_versions_of_the_contract_flash_side_by_side_under_one_operator() -> anyhow::Result<()> {
+    let types = ["toaster", "kiln"];
+    let devices = types.iter().map(|name| format!("{name}:thermo:0.1.0=1")).collect();
+    let plugins = types.iter().map(|name| (*name).to_owned()).collect();
+    let mut testbed = Testbed::start(&Options { devices, plugins, ..Options::default() }).await?;
+    testbed.start_operator().await?;
+    for (name, version) in [("toaster", "0.1.0"), ("kiln", "0.2.0")] {
+        let status = plugin_where(&testbed, name, "it serves", |status| status.digest.is_some()).await?;
+        assert_eq!(status.wit_version.as_deref(), Some(version), "{name}");
+    }
+    let all: Vec<String> = testbed.devices().await?.into_iter().map(|(uid, _)| uid).collect();
+    let pods: Api<Pod> = Api::namespaced(testbed.client.clone(), "default");
+    let before = pods.list(&ListParams::default()).await?.metadata.resource_version.unwrap_or_default();
+    apply(&testbed, &job("bakery", &all, json!({}))).await?;
+    let status = ended(&testbed, "bakery").await?;
+    assert_eq!((status.phase, status.completed_uuids.len()), (Some(Phase::Completed), 2), "{status:?}");
+    // The Pods may be gone by now; that they were made stays in the API server's memory.
+    let mut events = pods.watch(&WatchParams::default().labels("app=bakery"), &before).await?.boxed();
+    let mut directories = BTreeMap::new();
+    while directories.len() < types.len() {
+        if let WatchEvent::Added(pod) = events.try_next().await?.context("the watch ended")? {
+            let plugin = pod.annotations().get("application.flashjob.nbfc.io/plugin").cloned().unwrap_or_default();
+            directories.insert(plugin, pod.spec.and_then(|spec| spec.containers[0].working_dir.clone()));
+        }
+    }
+    assert_eq!(directories, BTreeMap::from([("kiln".to_owned(), Some("/kiln".to_owned())), ("toaster".to_owned(), None)]));
     Ok(())
 }
 

@@ -226,7 +226,15 @@ async fn a_component_that_cannot_be_used_says_why_and_costs_the_process_nothing(
 /// Whether a damaged component was refused for what it is. Damage may also hit what nobody looks at, and then it works.
 fn refused_or_whole(result: Result<Plugin, LoadError>, what: &str) {
     if let Err(error) = result {
-        let known = ["CompileFailed", "ContractMismatch", "ImportRefused", "DescribeFailed", "WrongName", "CompileLimitReached"];
+        let known = [
+            "CompileFailed",
+            "ContractMismatch",
+            "ContractNotServed",
+            "ImportRefused",
+            "DescribeFailed",
+            "WrongName",
+            "CompileLimitReached",
+        ];
         assert!(known.contains(&error.reason()), "{what}: {error}");
     }
 }

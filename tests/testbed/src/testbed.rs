@@ -333,7 +333,8 @@ pub async fn publish(client: &Client, registry: &Registry, options: &Options, au
         plugins.push(json!({"name": name, "image": format!("{}/flashjob/{name}:0.1.0", registry.host)}));
     }
     for version in ["0.2.0", "0.3.0"] {
-        let firmwares = ["esp32", "esp32s2", "esp32s3", "toaster", "kettle", "lamp"].map(|device| firmware(device, "thermo", version));
+        let firmwares =
+            ["esp32", "esp32s2", "esp32s3", "toaster", "kiln", "kettle", "lamp"].map(|device| firmware(device, "thermo", version));
         push_firmware(registry, &format!("nubificus/firmware:{version}"), &firmwares).await?;
     }
     let secret = json!({

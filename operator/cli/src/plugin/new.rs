@@ -14,7 +14,8 @@ use crate::report::Report;
 static RUST: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/scaffold/rust");
 /// What the plugin depends on.
 static SDK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../plugin-sdk/src");
-static CONTRACT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../wit");
+/// The version of the contract that the SDK is built against.
+static CONTRACT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../wit/0.1.0");
 
 /// Start a plugin.
 #[derive(Debug, Args)]
@@ -49,7 +50,7 @@ pub(super) fn run(command: &New) -> Result<Report, Failure> {
         text.replace("{{sdk-version}}", env!("CARGO_PKG_VERSION"))
     };
     let parts = match command.language {
-        Language::Rust => [(&RUST, ""), (&SDK, "flashjob/plugin-sdk/src"), (&CONTRACT, "flashjob/wit")],
+        Language::Rust => [(&RUST, ""), (&SDK, "flashjob/plugin-sdk/src"), (&CONTRACT, "flashjob/wit/0.1.0")],
     };
     let files: Vec<(PathBuf, Vec<u8>)> = parts.iter().flat_map(|(from, to)| files(from, Path::new(to), &filled)).collect();
     place(&folder, &files)?;

@@ -134,6 +134,7 @@ fn container(attempt: &Attempt<'_>, address: Option<&str>, mounts: Vec<core::Vol
         image: Some(flash.image.clone()),
         command: words(&flash.command),
         args: words(&flash.args),
+        working_dir: flash.working_directory.clone(),
         env: Some(flash.env.iter().map(|(name, value)| variable(name, value, address, attempt)).collect()),
         ports: Some(flash.ports.iter().map(container_port).collect::<Vec<_>>()).filter(|ports| !ports.is_empty()),
         resources: resources(attempt),

@@ -24,6 +24,7 @@ pub(in crate::make) fn flash_pod(image: &str) -> FlashPod {
         secrets: Vec::new(),
         scratch: Vec::new(),
         deadline_seconds: None,
+        working_directory: None,
     }
 }
 
@@ -87,6 +88,16 @@ fn dollars_of_a_literal_are_doubled_and_the_address_is_filled_in() {
         service["spec"]["selector"]["application.flashjob.nbfc.io/slot"],
         pod["metadata"]["labels"]["application.flashjob.nbfc.io/slot"]
     );
+}
+
+#[test]
+fn the_working_directory_is_the_plugin_s_as_it_stands_and_else_the_image_s() {
+    let flash = FlashPod { working_directory: Some("/kiln/$(HOME)".into()), ..flash_pod("image") };
+    let (pod, _) = made(&flash, json!({}), &Grants::default()).expect("made");
+    // Kubernetes expands nothing here, so that a doubled dollar would stay two.
+    assert_eq!(pod["spec"]["containers"][0]["workingDir"], json!("/kiln/$(HOME)"));
+    let (pod, _) = made(&flash_pod("image"), json!({}), &Grants::default()).expect("made");
+    assert_eq!(pod["spec"]["containers"][0].get("workingDir"), None);
 }
 
 #[test]

@@ -1,14 +1,27 @@
-//! Components of other languages under the engine: `tests/wasm/build.sh` makes them.
+//! Components of other languages, and of every version of the contract, under the engine: `tests/wasm/build.sh` makes them.
+
+mod versions;
 
 use super::*;
 use crate::types::Device;
 
-async fn plugin(name: &str) -> (Engine, Compiled) {
-    let engine = Engine::new(Limits::default(), PathBuf::new()).expect("an engine");
+fn engine() -> Engine {
+    Engine::new(Limits::default(), PathBuf::new()).expect("an engine")
+}
+
+fn component(name: &str) -> Vec<u8> {
     let path = format!("{}/../../target/plugins/{name}.wasm", env!("CARGO_MANIFEST_DIR"));
-    let component = std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}; run make plugins"));
-    let code = engine.engine.precompile_component(&component).expect("a component");
-    let compiled = engine.admit(&code, name).expect("a plugin");
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{path}: {error}; run make plugins"))
+}
+
+fn admitted(engine: &Engine, name: &str, component: &[u8]) -> Result<Compiled, EngineError> {
+    let code = engine.engine.precompile_component(component).expect("a component");
+    engine.admit(&code, name)
+}
+
+async fn plugin(name: &str) -> (Engine, Compiled) {
+    let engine = engine();
+    let compiled = admitted(&engine, name, &component(name)).expect("a plugin");
     (engine, compiled)
 }
 

@@ -1,22 +1,20 @@
-//! Converts between the host's own types and those of `flashjob:plugin@0.1.0`, and checks every bound of an answer.
+//! `flashjob:plugin@0.1.0`.
 
-mod bounds;
+/// A flash Pod as this version has it, of the fields that all versions have and of those that came later.
 #[cfg(feature = "fuzzing")]
-pub(super) mod fuzzing;
+macro_rules! flash_pod_record {
+    ($($field:ident: $value:expr),*; working_directory: $_later:expr) => { types::FlashPod { $($field: $value),* } };
+}
 
-use wasmtime::Store;
-use wasmtime::component::{HasSelf, Linker};
+#[expect(clippy::duplicate_mod, reason = "the same words convert the types of each version of the contract")]
+#[path = "conversions.rs"]
+mod conversions;
 
-use super::limits::State;
-use super::{Answer, Call, CallError};
-use crate::types::{
-    Arg, Device, EnvValue, FieldError, FlashPod, Outcome, PluginError, PluginInfo, Port, Proof, Protocol, Request, Scratch, SecretMount,
-    User, Verdict,
-};
-use bounds::Bounds;
+#[cfg(feature = "fuzzing")]
+pub(super) use conversions::fuzzing;
+pub(super) use conversions::{add_to_linker, ask};
 pub(super) use generated::PluginPre;
-use generated::exports::flashjob::plugin::device_plugin as exported;
-use generated::flashjob::plugin::{log, types};
+use generated::flashjob::plugin::types;
 
 /// Version of the WIT package.
 pub(super) const VERSION: &str = "0.1.0";
@@ -32,197 +30,7 @@ mod generated {
     });
 }
 
-impl types::Host for State {}
-
-impl log::Host for State {
-    fn write(&mut self, level: log::Level, message: String) -> wasmtime::Result<()> {
-        let level = match level {
-            log::Level::Debug => tracing::Level::DEBUG,
-            log::Level::Info => tracing::Level::INFO,
-            log::Level::Warn => tracing::Level::WARN,
-            log::Level::Error => tracing::Level::ERROR,
-        };
-        Ok(self.log.line(level, &message)?)
-    }
-}
-
-pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
-    generated::Plugin::add_to_linker::<_, HasSelf<_>>(linker, |state| state)
-}
-
-/// Instantiates and asks. The outer error is the engine's, the inner one the plugin's.
-pub(super) async fn ask(
-    store: &mut Store<State>,
-    plugin: &PluginPre<State>,
-    call: Call<'_>,
-    answer_limit: usize,
-) -> wasmtime::Result<Result<Answer, CallError>> {
-    let instance = plugin.instantiate_async(&mut *store).await?;
-    let guest = instance.flashjob_plugin_device_plugin();
-    let mut bounds = Bounds::new(answer_limit);
-    Ok(match call {
-        Call::Describe => info(guest.call_describe(store).await?, &mut bounds).map(Answer::Info),
-        Call::ValidateSettings(settings) => {
-            answer(guest.call_validate_settings(store, settings).await?, &mut bounds, |(), _| Ok(Answer::Unit))
-        }
-        Call::Build(of) => {
-            let built = guest.call_build(store, &request(of)).await?;
-            answer(built, &mut bounds, |flash, bounds| flash_pod(flash, bounds).map(|flash| Answer::FlashPod(Box::new(flash))))
-        }
-        Call::Judge(of, how) => {
-            let judged = guest.call_judge(store, &request(of), &outcome(how)).await?;
-            answer(judged, &mut bounds, |of, bounds| verdict(of, bounds).map(Answer::Verdict))
-        }
-    })
-}
-
-fn answer<T>(
-    answer: Result<T, exported::PluginError>,
-    bounds: &mut Bounds,
-    convert: impl FnOnce(T, &mut Bounds) -> Result<Answer, CallError>,
-) -> Result<Answer, CallError> {
-    match answer {
-        Ok(answer) => convert(answer, bounds),
-        Err(error) => Err(plugin_error(error, bounds).map_or_else(|rejected| rejected, CallError::Refused)),
-    }
-}
-
-fn request(of: &Request) -> types::Request {
-    let Device { uid, name, endpoint, device_type, application_type, reported_version, nodes, properties } = of.device.clone();
-    types::Request {
-        namespace: of.namespace.clone(),
-        job: of.job.clone(),
-        device: types::Device { uid, name, endpoint, device_type, application_type, reported_version, nodes, properties },
-        firmware: of.firmware.clone(),
-        version: of.version.clone(),
-        image: of.image.clone(),
-        settings: of.settings.clone(),
-        attempt: of.attempt,
-    }
-}
-
-fn outcome(of: &Outcome) -> types::Outcome {
-    types::Outcome {
-        exit_code: of.exit_code,
-        reason: of.reason.clone(),
-        termination_message: of.termination_message.clone(),
-        attempt: of.attempt,
-        reported_version: of.reported_version.clone(),
-    }
-}
-
-fn info(of: types::PluginInfo, bounds: &mut Bounds) -> Result<PluginInfo, CallError> {
-    let rejected = |message: String| CallError::AnswerRejected(message);
-    bounds.count("device-types", of.device_types.len(), 256)?;
-    let version = bounds.text("version", of.version, 64)?;
-    let types = of.device_types.into_iter().map(|text| text.parse().map_err(|error| rejected(format!("device-types: {error}"))));
-    Ok(PluginInfo {
-        name: bounds.text("name", of.name, 63)?,
-        version: version.parse().map_err(|error| rejected(format!("version {version:?} is not a semantic version: {error}")))?,
-        device_types: types.collect::<Result<_, _>>()?,
-        settings_schema: bounds.text("settings-schema", of.settings_schema, 64 << 10)?,
-    })
-}
-
-fn flash_pod(of: types::FlashPod, bounds: &mut Bounds) -> Result<FlashPod, CallError> {
-    bounds.list("command", of.command.len())?;
-    bounds.list("args", of.args.len())?;
-    bounds.list("env", of.env.len())?;
-    bounds.count("ports", of.ports.len(), 16)?;
-    bounds.count("groups", of.groups.len(), 32)?;
-    bounds.count("capabilities", of.capabilities.len(), 64)?;
-    bounds.count("secrets", of.secrets.len(), 32)?;
-    bounds.count("scratch", of.scratch.len(), 32)?;
-    let flash = FlashPod {
-        image: bounds.filled("image", of.image, 1024)?,
-        command: of.command.into_iter().map(|word| arg("command", word, bounds)).collect::<Result<_, _>>()?,
-        args: of.args.into_iter().map(|word| arg("args", word, bounds)).collect::<Result<_, _>>()?,
-        env: of
-            .env
-            .into_iter()
-            .map(|(name, value)| Ok((bounds.variable(name)?, env_value(value, bounds)?)))
-            .collect::<Result<_, CallError>>()?,
-        ports: of.ports.into_iter().map(|of| port(of, bounds)).collect::<Result<_, _>>()?,
-        needs_ip: of.needs_ip,
-        attach_device: of.attach_device,
-        groups: of.groups,
-        capabilities: of.capabilities.into_iter().map(|name| bounds.capability(name)).collect::<Result<_, _>>()?,
-        user: match of.user {
-            types::User::ImageDefault => User::ImageDefault,
-            types::User::Uid(0) | types::User::Root => User::Root,
-            types::User::Uid(uid) => User::Uid(uid),
-        },
-        secrets: of
-            .secrets
-            .into_iter()
-            .map(|(slot, path)| Ok(SecretMount { slot: bounds.filled("slot", slot, 63)?, path: bounds.path(path)? }))
-            .collect::<Result<_, CallError>>()?,
-        scratch: of
-            .scratch
-            .into_iter()
-            .map(|(path, mebibytes)| Ok(Scratch { path: bounds.path(path)?, mebibytes: bounds.at_least_one("scratch", mebibytes)? }))
-            .collect::<Result<_, CallError>>()?,
-        deadline_seconds: of.deadline_seconds.map(|seconds| bounds.at_least_one("deadline-seconds", seconds)).transpose()?,
-    };
-    bounds::unique("env", flash.env.iter().map(|(name, _)| name.clone()))?;
-    bounds::unique("ports", flash.ports.iter().map(|port| port.name.clone()))?;
-    bounds::unique("ports", flash.ports.iter().map(|port| format!("{} {:?}", port.number, port.protocol)))?;
-    let mounts = flash.secrets.iter().map(|mount| mount.path.clone()).chain(flash.scratch.iter().map(|scratch| scratch.path.clone()));
-    bounds::unique("mount paths", mounts)?;
-    Ok(flash)
-}
-
-fn arg(list: &str, of: types::Arg, bounds: &mut Bounds) -> Result<Arg, CallError> {
-    Ok(match of {
-        types::Arg::Literal(text) => Arg::Literal(bounds.text(list, text, 64 << 10)?),
-        types::Arg::ExternalAddress => Arg::ExternalAddress,
-    })
-}
-
-fn env_value(of: types::EnvValue, bounds: &mut Bounds) -> Result<EnvValue, CallError> {
-    Ok(match of {
-        types::EnvValue::Literal(text) => EnvValue::Literal(bounds.text("env", text, 64 << 10)?),
-        types::EnvValue::ExternalAddress => EnvValue::ExternalAddress,
-        types::EnvValue::SecretKey((slot, key)) => {
-            EnvValue::SecretKey { slot: bounds.filled("slot", slot, 63)?, key: bounds.filled("key", key, 253)? }
-        }
-    })
-}
-
-fn port(of: types::Port, bounds: &mut Bounds) -> Result<Port, CallError> {
-    let protocol = match of.protocol {
-        types::Protocol::Tcp => Protocol::Tcp,
-        types::Protocol::Udp => Protocol::Udp,
-    };
-    if of.number == 0 {
-        return Err(CallError::AnswerRejected("ports: 0 is no port".to_owned()));
-    }
-    Ok(Port { name: bounds.port_name(of.name)?, number: of.number, protocol })
-}
-
-fn verdict(of: types::Verdict, bounds: &mut Bounds) -> Result<Verdict, CallError> {
-    Ok(match of {
-        types::Verdict::Flashed(types::Proof::Pod) => Verdict::Flashed(Proof::Pod),
-        types::Verdict::Flashed(types::Proof::ReportedVersion) => Verdict::Flashed(Proof::ReportedVersion),
-        types::Verdict::Retry(text) => Verdict::Retry(bounds.message("verdict", &text, 4096)?),
-        types::Verdict::GiveUp(text) => Verdict::GiveUp(bounds.message("verdict", &text, 4096)?),
-    })
-}
-
-fn plugin_error(of: types::PluginError, bounds: &mut Bounds) -> Result<PluginError, CallError> {
-    Ok(match of {
-        types::PluginError::UnsupportedDevice(text) => PluginError::UnsupportedDevice(bounds.message("error", &text, 4096)?),
-        types::PluginError::InvalidRequest(text) => PluginError::InvalidRequest(bounds.message("error", &text, 4096)?),
-        types::PluginError::Internal(text) => PluginError::Internal(bounds.message("error", &text, 4096)?),
-        types::PluginError::InvalidSettings(errors) => {
-            bounds.count("field errors", errors.len(), 64)?;
-            let errors = errors.into_iter().map(|error| {
-                Ok::<_, CallError>(FieldError {
-                    path: bounds.message("path", &error.path, 1024)?,
-                    message: bounds.message("message", &error.message, 1024)?,
-                })
-            });
-            PluginError::InvalidSettings(errors.collect::<Result<_, _>>()?)
-        }
-    })
+/// There is no word for it in this version: the container starts where its image says.
+fn working_directory(_: &types::FlashPod) -> Option<String> {
+    None
 }

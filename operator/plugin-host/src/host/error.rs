@@ -110,6 +110,7 @@ impl LoadError {
             Self::Trust(error) => error.reason(),
             Self::Engine(EngineError::Import(..)) => "ImportRefused",
             Self::Engine(EngineError::World(..)) => "ContractMismatch",
+            Self::Engine(EngineError::NotServed { .. }) => "ContractNotServed",
             Self::Engine(EngineError::CompileStopped { .. } | EngineError::CompileTimedOut(..)) => "CompileLimitReached",
             Self::Engine(_) => "CompileFailed",
             Self::Describe { .. } => "DescribeFailed",

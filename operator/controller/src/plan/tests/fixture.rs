@@ -65,6 +65,7 @@ pub fn flash_pod(version: &str) -> FlashPod {
         secrets: Vec::new(),
         scratch: Vec::new(),
         deadline_seconds: None,
+        working_directory: None,
     }
 }
 

@@ -63,13 +63,19 @@ impl Bounds {
         self.text("env", name, 253)
     }
 
-    /// An absolute path without a way up; a colon would end it.
-    pub fn path(&mut self, path: String) -> Result<String, CallError> {
+    /// An absolute path to mount at, without a way up; a colon would end it.
+    pub fn path(&mut self, field: &str, path: String) -> Result<String, CallError> {
+        let path = self.text(field, path, 512)?;
         let odd = path.split('/').any(|part| part == "..") || path.contains(':') || path == "/";
         if !path.starts_with('/') || odd {
-            return rejected(format!("{path:?} is not an absolute path to mount at"));
+            return rejected(format!("{field} has the path {path:?}, expected an absolute one without .. and colons"));
         }
-        self.text("path", path, 512)
+        Ok(path)
+    }
+
+    /// A folder to be in: as a path to mount at, or the root itself.
+    pub fn directory(&mut self, field: &str, path: String) -> Result<String, CallError> {
+        if path == "/" { self.text(field, path, 512) } else { self.path(field, path) }
     }
 
     pub fn port_name(&mut self, name: String) -> Result<String, CallError> {
@@ -121,7 +127,8 @@ mod tests {
             assert!(bounds.variable(name.into()).is_err(), "{name}");
         }
         for path in ["", "a", "/", "/a/../b", "/a:b"] {
-            assert!(bounds.path(path.into()).is_err(), "{path}");
+            assert!(bounds.path("secrets", path.into()).is_err(), "{path}");
+            assert_eq!(bounds.directory("working-directory", path.into()).is_ok(), path == "/", "{path}");
         }
         for name in ["", "-a", "a--b", "1", "A", "abcdefghijklmnop"] {
             assert!(bounds.port_name(name.into()).is_err(), "{name}");

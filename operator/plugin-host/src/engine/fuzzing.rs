@@ -11,7 +11,7 @@ use crate::types::{Arg, EnvValue, FlashPod};
 const LIMIT: usize = 4096;
 
 /// Converts an answer of each kind.
-pub(crate) fn answer(bytes: &[u8]) {
+pub(in crate::engine) fn answer(bytes: &[u8]) {
     let mut source = Unstructured::new(bytes);
     // The end of the bytes is the end of the answer.
     let _ = convert(&mut source);
@@ -54,13 +54,14 @@ fn check(flash: &FlashPod) {
         EnvValue::ExternalAddress => "",
     });
     let names = flash.env.iter().map(|(name, _)| name.as_str());
-    let paths = flash.secrets.iter().map(|mount| &mount.path).chain(flash.scratch.iter().map(|scratch| &scratch.path));
+    let mounts = flash.secrets.iter().map(|mount| &mount.path).chain(flash.scratch.iter().map(|scratch| &scratch.path));
+    let paths = mounts.clone().chain(&flash.working_directory);
     let all: Vec<&str> = words.chain(values).chain(names.clone()).chain(paths.clone().map(String::as_str)).collect();
     assert!(all.iter().map(|text| text.len()).sum::<usize>() <= LIMIT, "{flash:?}");
     let odd = |letter: char| letter.is_control() && !matches!(letter, '\n' | '\t' | '\r');
     assert!(!all.iter().any(|text| text.contains(odd)), "{flash:?}");
     assert_eq!(names.clone().collect::<HashSet<_>>().len(), names.count(), "{flash:?}");
-    assert_eq!(paths.clone().collect::<HashSet<_>>().len(), paths.clone().count(), "{flash:?}");
+    assert_eq!(mounts.clone().collect::<HashSet<_>>().len(), mounts.count(), "{flash:?}");
     assert!(paths.clone().all(|path| path.starts_with('/') && !path.split('/').any(|part| part == "..")), "{flash:?}");
     assert!(!flash.image.trim().is_empty() && flash.deadline_seconds != Some(0), "{flash:?}");
     assert!(flash.ports.iter().all(|port| port.number > 0), "{flash:?}");
@@ -106,7 +107,7 @@ fn any_port(source: &mut Unstructured<'_>) -> Result<types::Port> {
 }
 
 fn any_flash_pod(source: &mut Unstructured<'_>) -> Result<types::FlashPod> {
-    Ok(types::FlashPod {
+    Ok(flash_pod_record! {
         image: text(source)?,
         command: many(source, any_arg)?,
         args: many(source, any_arg)?,
@@ -123,7 +124,8 @@ fn any_flash_pod(source: &mut Unstructured<'_>) -> Result<types::FlashPod> {
         },
         secrets: many(source, |source| Ok((text(source)?, text(source)?)))?,
         scratch: many(source, |source| Ok((text(source)?, source.arbitrary()?)))?,
-        deadline_seconds: source.arbitrary()?,
+        deadline_seconds: source.arbitrary()?;
+        working_directory: if source.arbitrary()? { Some(text(source)?) } else { None }
     })
 }
 

@@ -1,0 +1,86 @@
+//! The versions of the contract that are served, and which of them a component is asked by. Pure, but for the asking itself.
+
+use wasmtime::Store;
+use wasmtime::component::{InstancePre, Linker};
+
+use super::limits::State;
+use super::{Answer, Call, CallError, EngineError, Interface, v0_1_0, v0_2_0};
+
+/// What a plugin exports, of the version that stands behind it.
+const EXPORT: &str = "flashjob:plugin/device-plugin@";
+/// What it may import of the contract.
+const IMPORTS: [&str; 2] = ["flashjob:plugin/log@", "flashjob:plugin/types@"];
+/// What is quoted of a component's own words.
+const QUOTED: usize = 100;
+
+/// A version that is served.
+pub(super) struct Version {
+    number: &'static str,
+    /// Checks the types of all that a component of this version exports.
+    pub fit: fn(InstancePre<State>) -> wasmtime::Result<Contract>,
+}
+
+/// All of them, in the order in which they came.
+const SERVED: [Version; 2] = [
+    Version { number: v0_1_0::VERSION, fit: |instance| v0_1_0::PluginPre::new(instance).map(Contract::V0_1_0) },
+    Version { number: v0_2_0::VERSION, fit: |instance| v0_2_0::PluginPre::new(instance).map(Contract::V0_2_0) },
+];
+
+/// A component by the version of the contract by which it is asked.
+#[derive(Clone)]
+pub(super) enum Contract {
+    V0_1_0(v0_1_0::PluginPre<State>),
+    V0_2_0(v0_2_0::PluginPre<State>),
+}
+
+impl Contract {
+    /// Version of the WIT package.
+    pub fn version(&self) -> &'static str {
+        match self {
+            Self::V0_1_0(_) => v0_1_0::VERSION,
+            Self::V0_2_0(_) => v0_2_0::VERSION,
+        }
+    }
+
+    /// Instantiates and asks. The outer error is the engine's, the inner one the plugin's.
+    pub async fn ask(&self, store: &mut Store<State>, call: Call<'_>, answer_limit: usize) -> wasmtime::Result<Result<Answer, CallError>> {
+        match self {
+            Self::V0_1_0(plugin) => v0_1_0::ask(store, plugin, call, answer_limit).await,
+            Self::V0_2_0(plugin) => v0_2_0::ask(store, plugin, call, answer_limit).await,
+        }
+    }
+}
+
+/// Links what a plugin of each version may import.
+pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
+    v0_1_0::add_to_linker(linker)?;
+    v0_2_0::add_to_linker(linker)
+}
+
+/// Whether a name is one of the contract's own imports, of any version.
+pub(super) fn is_own_import(import: &str) -> bool {
+    IMPORTS.iter().any(|own| import.starts_with(own))
+}
+
+/// The version by which a component is asked: the latest that is served of those that it exports. It is built against what it exports:
+/// the contract's other versions are none of its imports.
+pub(super) fn version_of(interface: &Interface, name: &str) -> Result<&'static Version, EngineError> {
+    let exported: Vec<&str> = interface.exports.iter().filter_map(|export| export.strip_prefix(EXPORT)).collect();
+    let world = |message| EngineError::World(name.to_owned(), message);
+    if exported.is_empty() {
+        return Err(world(format!("it exports no {EXPORT}VERSION; {} are served", served())));
+    }
+    let built_for = || exported.join(" and ").chars().take(QUOTED).collect::<String>();
+    let foreign = |import: &&String| is_own_import(import) && !import.split_once('@').is_some_and(|(_, of)| exported.contains(&of));
+    if let Some(import) = interface.imports.iter().find(foreign) {
+        let import: String = import.chars().take(QUOTED).collect();
+        return Err(world(format!("it exports device-plugin of {} and imports {import}; build it against one version", built_for())));
+    }
+    let unserved = || EngineError::NotServed { name: name.to_owned(), built_for: built_for(), served: served() };
+    SERVED.iter().rev().find(|version| exported.contains(&version.number)).ok_or_else(unserved)
+}
+
+/// The versions that are served, for people.
+fn served() -> String {
+    SERVED.map(|version| version.number).join(" and ")
+}

@@ -1,0 +1,38 @@
+//! `flashjob:plugin@0.2.0`: as 0.1.0, and a flash Pod may name its working directory.
+
+/// A flash Pod as this version has it, of the fields that all versions have and of those that came later.
+#[cfg(feature = "fuzzing")]
+macro_rules! flash_pod_record {
+    ($($field:ident: $value:expr),*; working_directory: $directory:expr) => {
+        types::FlashPod { $($field: $value,)* working_directory: $directory }
+    };
+}
+
+#[expect(clippy::duplicate_mod, reason = "the same words convert the types of each version of the contract")]
+#[path = "conversions.rs"]
+mod conversions;
+
+#[cfg(feature = "fuzzing")]
+pub(super) use conversions::fuzzing;
+pub(super) use conversions::{add_to_linker, ask};
+pub(super) use generated::PluginPre;
+use generated::flashjob::plugin::types;
+
+/// Version of the WIT package.
+pub(super) const VERSION: &str = "0.2.0";
+
+/// Generated from `wit/0.2.0`.
+#[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used)]
+mod generated {
+    wasmtime::component::bindgen!({
+        path: "../../wit/0.2.0",
+        world: "plugin",
+        imports: { default: trappable },
+        exports: { default: async },
+    });
+}
+
+/// The container's working directory, where the plugin names one.
+fn working_directory(of: &types::FlashPod) -> Option<String> {
+    of.working_directory.clone()
+}
