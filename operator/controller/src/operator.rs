@@ -21,8 +21,8 @@ use crate::world::World;
 use crate::{apply, consult, report};
 
 /// After a plan its job is left alone for this many times as long as the plan took, so that planning a job takes no more than a
-/// twentieth of a core: what happens meanwhile is looked at together.
-const PAUSES_PER_PLAN: u32 = 20;
+/// fiftieth of a core: what happens meanwhile is looked at together.
+const PAUSES_PER_PLAN: u32 = 50;
 /// The shortest pause: small jobs are planned almost at once.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 /// The longest: a place that frees is not left idle for longer, however large the job.
