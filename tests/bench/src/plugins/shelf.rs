@@ -48,7 +48,7 @@ impl Kind {
     /// The name that the plugin gives itself, and that of its file.
     fn name(self) -> &'static str {
         match self {
-            Self::Empty => "empty",
+            Self::Empty => "silent",
             Self::Rust => "esp32",
             Self::Go => "kettle",
             Self::JavaScript => "lamp",
@@ -63,13 +63,16 @@ impl Kind {
 
     /// A copy of the component that gives itself another name. Nothing else is changed, and what is compiled is as large.
     fn copy(self, component: &[u8], copy: usize) -> Vec<u8> {
-        // Without the quotes a word of the JavaScript engine, Uint8ClampedArray, would be changed too.
-        let quote = if self == Self::JavaScript { "\"" } else { "" };
-        let (own, other) = (format!("{quote}{}{quote}", self.name()), format!("{quote}{}{quote}", self.copy_name(copy)));
+        let (own, other) = (self.name(), self.copy_name(copy));
+        // The JavaScript engine has a Uint8ClampedArray.
+        let within_a_word = |at: usize| {
+            let beside = [component.get(at.wrapping_sub(1)), component.get(at + own.len())];
+            self == Self::JavaScript && beside.into_iter().flatten().any(u8::is_ascii_alphabetic)
+        };
         let mut changed = component.to_vec();
         let places: Vec<usize> =
             component.windows(own.len()).enumerate().filter_map(|(at, text)| (text == own.as_bytes()).then_some(at)).collect();
-        for at in places {
+        for at in places.into_iter().filter(|at| !within_a_word(*at)) {
             changed[at..at + other.len()].copy_from_slice(other.as_bytes());
         }
         changed

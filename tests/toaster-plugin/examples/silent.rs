@@ -6,11 +6,11 @@ wit_bindgen::generate!({ path: "../../wit/0.1.0", world: "plugin" });
 use exports::flashjob::plugin::device_plugin::Guest;
 use flashjob::plugin::types::{FlashPod, Outcome, PluginError, PluginInfo, Proof, Request, User, Verdict};
 
-struct Empty;
+struct Silent;
 
-impl Guest for Empty {
+impl Guest for Silent {
     fn describe() -> PluginInfo {
-        PluginInfo { name: "empty".into(), version: "1.0.0".into(), device_types: vec!["empty".into()], settings_schema: "{}".into() }
+        PluginInfo { name: "silent".into(), version: "1.0.0".into(), device_types: vec!["silent".into()], settings_schema: "{}".into() }
     }
 
     fn validate_settings(_: String) -> Result<(), PluginError> {
@@ -19,7 +19,7 @@ impl Guest for Empty {
 
     fn build(_: Request) -> Result<FlashPod, PluginError> {
         Ok(FlashPod {
-            image: "registry.example/empty:1".into(),
+            image: "registry.example/silent:1".into(),
             command: vec![],
             args: vec![],
             env: vec![],
@@ -40,4 +40,4 @@ impl Guest for Empty {
     }
 }
 
-export!(Empty);
+export!(Silent);
