@@ -34,8 +34,8 @@ const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// The same where something does: enough to gather what happens in one moment.
 const URGENT_WRITE_INTERVAL: Duration = Duration::from_millis(100);
 
-/// A process that is alone leads well within this time, and need not list twice.
-const FIRST_ROUND: Duration = Duration::from_secs(1);
+/// A process that is alone leads well within this time, and need neither list nor load twice.
+pub(crate) const FIRST_ROUND: Duration = Duration::from_secs(1);
 
 /// The running operator.
 pub struct Operator {

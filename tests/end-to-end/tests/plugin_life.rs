@@ -8,6 +8,7 @@ use flashjob_end_to_end::{LIMIT, apply, ended, job, plugin_where, pod_where, run
 use flashjob_simulators::devices::Behaviour;
 use flashjob_testbed::artifacts::push_plugin;
 use flashjob_testbed::process::{eventually, repository};
+use flashjob_testbed::proxy::{Action, Call, Proxy};
 use flashjob_testbed::signatures::Signer;
 use flashjob_testbed::{Options, Signal, Testbed};
 use k8s_openapi::api::core::v1::Secret;
@@ -71,6 +72,35 @@ async fn a_standby_takes_what_the_leader_wrote_down_while_the_tag_moves_and_foll
     eventually("the standby leads", LIMIT, || async { Ok(testbed.role(1).await?.filter(|role| role == "leader")) }).await?;
     let status = plugin_where(&testbed, "esp32", "it serves", |status| condition(status, "Ready", "Serving")).await?;
     assert_eq!((status.digest.as_ref(), status.last_good_version.as_deref()), (Some(&second), Some("0.2.0")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_new_leader_decides_by_what_the_leader_before_wrote_last_though_its_watch_has_not_brought_it() -> anyhow::Result<()> {
+    let (mut testbed, first) = testbed().await?;
+    testbed.start_operator().await?;
+    plugin_where(&testbed, "esp32", "it serves", |status| status.digest.as_ref() == Some(&first)).await?;
+    let proxy = Proxy::start(&testbed.control_plane.operator_kubeconfig).await?;
+    testbed.control_plane.operator_kubeconfig.clone_from(&proxy.kubeconfig);
+    assert_eq!(testbed.start_operator().await?, 1);
+    says(&testbed, "operator-1", 0, "the plugin is ready").await?;
+    proxy.on(Action::Answer(500), u32::MAX, |call| call.resource == "deviceplugins" && !call.changes());
+    proxy.cut_watches();
+
+    let second = push(&testbed, "0.2.0", "0.1.0").await?;
+    testbed.config["plugins"][0]["pullPolicy"] = json!("Always");
+    testbed.write_config()?;
+    plugin_where(&testbed, "esp32", "the leader takes the new version", |status| status.digest.as_ref() == Some(&second)).await?;
+    testbed.config["plugins"][0]["pullPolicy"] = json!("IfNotPresent");
+    testbed.write_config()?;
+    testbed.signal_operator(0, Signal::TERM)?;
+    testbed.operator_ended(0, LIMIT).await?;
+    says(&testbed, "operator-1", 0, "cannot ask what is recorded of the plugin").await?;
+    proxy.calm();
+    says(&testbed, "operator-1", 0, &second).await?;
+    plugin_where(&testbed, "esp32", "it serves", |status| condition(status, "Ready", "Serving")).await?;
+    let wrote = |call: &Call| call.changes() && call.resource == "deviceplugins/status" && call.body["status"]["digest"] == json!(first);
+    assert_eq!(proxy.count(wrote), 0, "the digest before was written again");
     Ok(())
 }
 

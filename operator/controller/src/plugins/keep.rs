@@ -13,7 +13,7 @@ use super::load::{Failure, Loads};
 use super::loader::publish;
 use super::recorded::{Record, Records};
 use super::show::{self, Seen, Serving};
-use crate::operator::Operator;
+use crate::operator::{FIRST_ROUND, Operator};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -25,20 +25,26 @@ pub(super) struct Keeper {
     records: Records,
     /// Whether what serves was verified under this configuration.
     verified: bool,
+    /// Whether the API server was asked what is written, by this process as the leader.
+    asked: bool,
     /// What was written last.
     shown: Option<Seen>,
 }
 
 impl Keeper {
     pub fn new(operator: &Arc<Operator>, loads: Loads, records: Records) -> Self {
-        Self { operator: operator.clone(), loads, records, verified: false, shown: None }
+        Self { operator: operator.clone(), loads, records, verified: false, asked: false, shown: None }
     }
 
     pub async fn run(mut self) {
+        // Where another leads it loads as a standby.
+        let _ = tokio::time::timeout(FIRST_ROUND, self.operator.leadership.leads()).await;
         let mut pause = FIRST_PAUSE;
         loop {
-            let record = self.records.of(&self.loads.plugin.name).await;
-            let failure = self.load(&record).await.err();
+            // What comes of this is a standby's or the leader's, whatever this process becomes meanwhile.
+            let leads = self.operator.leadership.is_leading();
+            let record = self.record(leads).await;
+            let failure = self.load(&record, leads).await.err();
             if let Some(Failure { message, .. }) = &failure {
                 tracing::warn!(plugin = self.name(), error = message, "the plugin cannot be loaded");
             }
@@ -50,8 +56,18 @@ impl Keeper {
                 None => None,
             };
             pause = if failure.is_some() { (pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
-            self.wait(again, failure.as_ref(), &record).await;
+            self.wait(again, failure.as_ref(), &record, leads).await;
         }
+    }
+
+    /// What is written about the plugin. A leader that looks for new versions all the time decides by what serves, once it has asked.
+    async fn record(&mut self, leads: bool) -> Record {
+        let name = &self.loads.plugin.name;
+        if !leads || self.asked && self.loads.plugin.pull_policy == PullPolicy::Always {
+            return self.records.of(name).await;
+        }
+        self.asked = true;
+        self.records.ask(name).await
     }
 
     fn name(&self) -> &str {
@@ -60,12 +76,11 @@ impl Keeper {
 
     /// Shows how the plugin does, whenever that changes, until it is time to load it again: after a while, when this process comes to
     /// lead, or when a standby sees that the leader decided.
-    async fn wait(&mut self, again: Option<Duration>, failure: Option<&Failure>, record: &Record) {
+    async fn wait(&mut self, again: Option<Duration>, failure: Option<&Failure>, record: &Record, leads: bool) {
         let until = again.map(|pause| Instant::now() + pause);
         let mut changes = self.operator.plugins.changes();
         let (name, leadership) = (self.name().to_owned(), self.operator.leadership.clone());
         loop {
-            let leads = leadership.is_leading();
             let unwritten = leads && !self.show(failure).await;
             tokio::select! {
                 () = at(until) => return,
@@ -96,9 +111,9 @@ impl Keeper {
     }
 
     /// Loads what should serve now, and has it serve. What served before goes on where that fails, if it still may.
-    async fn load(&mut self, record: &Record) -> Result<(), Failure> {
+    async fn load(&mut self, record: &Record, leads: bool) -> Result<(), Failure> {
         let serving = self.operator.plugins.serving(self.name());
-        match self.load_checked(record, serving.as_ref()).await {
+        match self.load_checked(record, leads, serving.as_ref()).await {
             Ok(plugin) => {
                 let same = serving.is_some_and(|serving| serving.digest() == plugin.digest());
                 if !(same && self.verified) {
@@ -122,9 +137,8 @@ impl Keeper {
 
     /// What is written down as in use; else what the reference names. The leader looks anew where it is to, and where what is in use only
     /// stands in for what the reference names.
-    async fn load_checked(&self, record: &Record, serving: Option<&Plugin>) -> Result<Plugin, Failure> {
+    async fn load_checked(&self, record: &Record, leads: bool, serving: Option<&Plugin>) -> Result<Plugin, Failure> {
         let (image, policy) = (&self.loads.plugin.image, self.loads.plugin.pull_policy);
-        let leads = self.operator.leadership.is_leading();
         let follows = !leads || record.settled && policy != PullPolicy::Always;
         if let Some(in_use) = record.in_use(image).filter(|_| follows) {
             let loaded = self.loads.load(&in_use, self.loads.by_digest()).await;

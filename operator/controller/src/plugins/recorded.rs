@@ -7,6 +7,7 @@ use std::time::Duration;
 use flashjob_api::DevicePlugin;
 use flashjob_plugin_host::{Digest, Reference};
 use futures::StreamExt;
+use kube::api::ListParams;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
@@ -15,8 +16,10 @@ use tokio::sync::watch;
 
 use crate::read::Guarded;
 
-/// Without an answer of the API server plugins are loaded as if nothing were written; a leader looks again before it acts.
+/// Without an answer of the API server a standby loads plugins as if nothing were written; whoever leads asks before it decides.
 const FIRST_LIST: Duration = Duration::from_secs(10);
+/// Between two questions to an API server that does not answer.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What is written about one plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -64,19 +67,38 @@ type Written = Option<HashMap<String, Record>>;
 
 /// Follows what is written.
 #[derive(Clone)]
-pub(super) struct Records(watch::Receiver<Written>);
+pub(super) struct Records {
+    api: Api<Guarded<DevicePlugin>>,
+    written: watch::Receiver<Written>,
+}
 
 impl Records {
     /// Begins to watch.
     pub fn follow(client: &Client) -> Self {
-        let (sender, receiver) = watch::channel(None);
-        tokio::spawn(follow(Api::all(client.clone()), sender));
-        Self(receiver)
+        let (sender, written) = watch::channel(None);
+        let api = Api::all(client.clone());
+        tokio::spawn(follow(api.clone(), sender));
+        Self { api, written }
     }
 
-    /// What is written about one plugin now.
+    /// What is written about one plugin, as the API server has it: a watch may be behind what the leader before wrote last. Waits until
+    /// there is an answer, as nothing may be decided without.
+    pub async fn ask(&self, name: &str) -> Record {
+        let only = ListParams::default().fields(&format!("metadata.name={name}"));
+        loop {
+            match self.api.list(&only).await {
+                Ok(listed) => return listed.items.into_iter().find_map(record).map(|(_, record)| record).unwrap_or_default(),
+                Err(error) => {
+                    tracing::warn!(plugin = name, %error, "cannot ask what is recorded of the plugin; it is loaded once that is known")
+                }
+            }
+            tokio::time::sleep(ASK_INTERVAL).await;
+        }
+    }
+
+    /// What is written about one plugin, as far as the watch has come.
     pub async fn of(&mut self, name: &str) -> Record {
-        let listed = tokio::time::timeout(FIRST_LIST, self.0.wait_for(Option::is_some)).await.is_ok_and(|listed| listed.is_ok());
+        let listed = tokio::time::timeout(FIRST_LIST, self.written.wait_for(Option::is_some)).await.is_ok_and(|listed| listed.is_ok());
         if !listed {
             tracing::warn!(plugin = name, "DevicePlugins cannot be listed; the plugin is loaded as if nothing were known of it");
         }
@@ -84,13 +106,13 @@ impl Records {
     }
 
     fn now(&self, name: &str) -> Record {
-        self.0.borrow().as_ref().and_then(|written| written.get(name)).cloned().unwrap_or_default()
+        self.written.borrow().as_ref().and_then(|written| written.get(name)).cloned().unwrap_or_default()
     }
 
     /// Waits until something else is written about it.
     pub async fn differs(&mut self, name: &str, from: &Record) {
         while self.now(name) == *from {
-            if self.0.changed().await.is_err() {
+            if self.written.changed().await.is_err() {
                 return std::future::pending().await;
             }
         }
