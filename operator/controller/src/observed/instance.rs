@@ -120,19 +120,19 @@ impl Instance {
     /// The device type, where Akri reports one.
     #[must_use]
     pub fn device_type(&self) -> Option<DeviceType> {
-        self.property(property::DEVICE).and_then(|text| text.parse().ok())
+        self.traits().device_type.and_then(|text| text.parse().ok())
     }
 
     /// The application type, where Akri reports one.
     #[must_use]
     pub fn application_type(&self) -> Option<&str> {
-        self.property(property::APPLICATION_TYPE)
+        self.traits().application_type
     }
 
     /// The version that the device reports.
     #[must_use]
     pub fn version(&self) -> Option<&str> {
-        self.property(property::VERSION)
+        self.traits().version
     }
 
     /// Path of the device on its node's bus.
