@@ -95,7 +95,7 @@ impl From<LoadError> for Failure {
             LoadError::FileChanged { .. } => Self::new(Code::Untrusted, reason, message),
             LoadError::FileTooLarge { .. } => Self::new(Code::Contract, reason, message),
             LoadError::Signatures { .. } => Self::new(Code::Unavailable, reason, message),
-            LoadError::Engine(EngineError::CompileStopped { .. } | EngineError::CompileTimedOut(..)) => {
+            LoadError::Engine(EngineError::CompileStopped { .. } | EngineError::CompileTimedOut(..) | EngineError::LimitReached(..)) => {
                 Self::new(Code::Limit, reason, message)
             }
             LoadError::Engine(EngineError::Start(_) | EngineError::Compiler(..)) => Self::new(Code::Other, reason, message),

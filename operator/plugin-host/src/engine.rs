@@ -62,6 +62,9 @@ pub enum EngineError {
     /// The compiler does not run.
     #[error("cannot run the compiler {path}: {1}", path = .0.display())]
     Compiler(PathBuf, String),
+    /// It asks for more than there is for one call, before it is called at all.
+    #[error("{0} cannot be loaded within the limits of a plugin: {1}")]
+    LimitReached(String, String),
     /// It asks for something that a plugin may not have.
     #[error(
         "{0} imports {1}, which no plugin may have; a plugin imports flashjob:plugin/log and WASI's cli, io, clocks, filesystem and random"
@@ -205,22 +208,23 @@ pub(crate) struct Engine {
 }
 
 /// The same settings for whoever compiles and whoever runs: else the code does not fit.
-fn wasmtime_engine() -> wasmtime::Result<wasmtime::Engine> {
+fn settings() -> Config {
     let mut config = Config::new();
     config.epoch_interruption(true);
     config.wasm_backtrace_max_frames(None);
-    wasmtime::Engine::new(&config)
+    config
 }
 
 impl Engine {
     pub fn new(limits: Limits, compiler: PathBuf) -> Result<Self, EngineError> {
         let start = |error: wasmtime::Error| EngineError::Start(error.to_string());
-        let engine = wasmtime_engine().map_err(start)?;
+        let places = limits::places(&limits);
+        let engine = wasmtime::Engine::new(settings().allocation_strategy(limits::pool(places, &limits))).map_err(start)?;
         let mut linker = Linker::new(&engine);
         contract::add_to_linker(&mut linker).map_err(start)?;
         wasi::add_to_linker(&mut linker).map_err(start)?;
         tick(&engine).map_err(|error| EngineError::Start(error.to_string()))?;
-        let places = Semaphore::new((limits.total_memory / limits.memory.max(1)).max(1));
+        let places = Semaphore::new(usize::from(places));
         Ok(Self { key: engine_key(&engine), engine, linker, limits, places, compiler })
     }
 
@@ -242,7 +246,7 @@ impl Engine {
 
     /// Loads compiled code, and refuses what does not fit the contract.
     fn admit(&self, code: &[u8], name: &str) -> Result<Compiled, EngineError> {
-        let component = load(&self.engine, code).map_err(|error| EngineError::Compile(name.to_owned(), error.to_string()))?;
+        let component = load(&self.engine, code).map_err(|error| EngineError::LimitReached(name.to_owned(), format!("{error:#}")))?;
         let interface = Arc::new(Interface::of(&component, &self.engine));
         check_imports(&interface, name)?;
         let version = contract::version_of(&interface, name)?;
@@ -267,7 +271,8 @@ impl Engine {
         let mut store = Store::new(&self.engine, State::new(compiled.name.clone(), limits));
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(limits.copied);
-        // A busy call gives way at every tick, and is dropped when its time is over.
+        // A busy call gives way at every tick, and is dropped when its time is over. One that is done by the next tick never does.
+        store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
         let asked = tokio::time::timeout(limits.call_timeout, compiled.contract.ask(&mut store, call, limits.answer)).await;
         let cost = Cost { time: since.elapsed(), memory: store.data().memory.used };

@@ -3,7 +3,8 @@
 use anyhow::{Context, bail};
 use wasm_encoder::{
     BlockType, CodeSection, Component, ComponentImportSection, ComponentTypeRef, ComponentTypeSection, Encode, Function, FunctionSection,
-    InstanceType, Instruction, Module, ModuleSection, RawSection, TypeSection, ValType,
+    InstanceSection, InstanceType, Instruction, MemorySection, MemoryType, Module, ModuleSection, RawSection, RefType, TableSection,
+    TableType, TypeSection, ValType,
 };
 use wasmparser::{Parser, Payload};
 
@@ -171,6 +172,26 @@ pub fn importing(name: &str) -> Vec<u8> {
     imports.import(name, ComponentTypeRef::Instance(0));
     let mut component = Component::new();
     component.section(&types).section(&imports);
+    component.finish()
+}
+
+/// A component whose only module has this many memories of as many pages, and this many tables; it is instantiated this often.
+#[must_use]
+pub fn demanding(memories: u32, pages: u64, tables: u32, instances: u32) -> Vec<u8> {
+    let (mut memory, mut table, mut list) = (MemorySection::new(), TableSection::new(), InstanceSection::new());
+    for _ in 0..memories {
+        memory.memory(MemoryType { minimum: pages, maximum: None, memory64: false, shared: false, page_size_log2: None });
+    }
+    for _ in 0..tables {
+        table.table(TableType { element_type: RefType::FUNCREF, table64: false, minimum: 1, maximum: None, shared: false });
+    }
+    for _ in 0..instances {
+        list.instantiate::<_, &str>(0, []);
+    }
+    let mut module = Module::new();
+    module.section(&table).section(&memory);
+    let mut component = Component::new();
+    component.section(&ModuleSection(&module)).section(&list);
     component.finish()
 }
 

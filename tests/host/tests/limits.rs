@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use flashjob_host_tests::components::{AtStart, compile_bomb, describing, empty, importing, module, starting};
+use flashjob_host_tests::components::{AtStart, compile_bomb, demanding, describing, empty, importing, module, starting};
 use flashjob_host_tests::hosts::{component, host, source};
 use flashjob_plugin_host::config::{Limits, PullPolicy};
 use flashjob_plugin_host::types::{Device, Outcome, Request};
@@ -214,6 +214,11 @@ async fn a_component_that_cannot_be_used_says_why_and_costs_the_process_nothing(
         ("an empty component", empty(), "ContractMismatch", "does not fit the plugin contract"),
         ("a foreign import", importing("evil:network/sockets@1.0.0"), "ImportRefused", "evil:network/sockets@1.0.0"),
         ("sockets", importing("wasi:sockets/tcp@0.2.0"), "ImportRefused", "wasi:sockets/tcp@0.2.0"),
+        ("too large a memory", demanding(1, 2048, 0, 1), "LimitReached", "within the limits"),
+        ("many memories", demanding(9, 1, 0, 1), "LimitReached", "within the limits"),
+        ("many tables", demanding(0, 0, 17, 1), "LimitReached", "within the limits"),
+        ("many instances", demanding(0, 0, 0, 101), "LimitReached", "within the limits"),
+        ("as much as there may be", demanding(8, 1, 16, 1), "ContractMismatch", "does not fit the plugin contract"),
         ("a compile bomb", compile_bomb(60), "CompileLimitReached", "compile"),
     ] {
         let error = load(&host, folder.path(), "esp32", &bytes).await.err().context(what)?;

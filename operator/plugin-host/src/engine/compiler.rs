@@ -41,7 +41,7 @@ fn compile(arguments: impl IntoIterator<Item = OsString>) -> Result<(), String> 
     }
     let mut component = Vec::new();
     std::io::stdin().lock().read_to_end(&mut component).map_err(|error| error.to_string())?;
-    let engine = super::wasmtime_engine().map_err(|error| error.to_string())?;
+    let engine = wasmtime::Engine::new(&super::settings()).map_err(|error| error.to_string())?;
     let code = engine.precompile_component(&component).map_err(|error| format!("{error:#}"))?;
     std::io::stdout().lock().write_all(&code).map_err(|error| error.to_string())
 }

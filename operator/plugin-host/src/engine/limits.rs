@@ -2,17 +2,44 @@
 
 use std::sync::Arc;
 
-use wasmtime::ResourceLimiter;
 use wasmtime::component::ResourceTable;
+use wasmtime::{PoolingAllocationConfig, ResourceLimiter};
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
 use super::log::{self, Log};
 use super::wasi;
 use crate::config::Limits;
 
-/// Tables and instances that a component of any known language comes by with.
+/// What a component of any known language comes by with.
 const TABLE_ELEMENTS: usize = 100_000;
-const INSTANCES: usize = 100;
+const INSTANCES: u32 = 100;
+const MEMORIES: u32 = 8;
+const TABLES: u32 = 16;
+
+/// Calls at once: more would only take turns on the processors, and each has address space kept for it.
+const PLACES: u16 = 256;
+
+/// What a memory of 32-bit addresses can have at most.
+const MEMORY: usize = 4 << 30;
+
+/// How many calls there can be at once, so that their memory stays within the limit of all.
+pub(super) fn places(limits: &Limits) -> u16 {
+    let places = limits.total_memory / limits.memory.max(1);
+    u16::try_from(places).unwrap_or(PLACES).clamp(1, PLACES)
+}
+
+/// Address space for the memories, tables and stacks of all places, mapped once: mapping them anew is most of what a call costs. What a
+/// call wrote is given back to the system after it.
+pub(super) fn pool(places: u16, limits: &Limits) -> PoolingAllocationConfig {
+    let places = u32::from(places);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(places).total_stacks(places);
+    pool.max_core_instances_per_component(INSTANCES).total_core_instances(places * INSTANCES);
+    pool.max_memories_per_module(MEMORIES).max_memories_per_component(MEMORIES).total_memories(places * MEMORIES);
+    pool.max_tables_per_module(TABLES).max_tables_per_component(TABLES).total_tables(places * TABLES);
+    pool.max_memory_size(limits.memory.min(MEMORY)).table_elements(TABLE_ELEMENTS);
+    pool
+}
 
 /// A limit that was reached. Raised as an error, so that it is told apart from the plugin's own traps.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -69,6 +96,6 @@ impl ResourceLimiter for MemoryLimit {
     }
 
     fn instances(&self) -> usize {
-        INSTANCES
+        INSTANCES as usize
     }
 }

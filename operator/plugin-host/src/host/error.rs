@@ -108,6 +108,7 @@ impl LoadError {
             Self::NotCached(_) => "NotCached",
             Self::Signatures { .. } => "SignaturesUnavailable",
             Self::Trust(error) => error.reason(),
+            Self::Engine(EngineError::LimitReached(..)) => "LimitReached",
             Self::Engine(EngineError::Import(..)) => "ImportRefused",
             Self::Engine(EngineError::World(..)) => "ContractMismatch",
             Self::Engine(EngineError::NotServed { .. }) => "ContractNotServed",
