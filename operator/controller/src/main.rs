@@ -6,6 +6,7 @@ use clap::Parser;
 use flashjob_operator::arguments::Arguments;
 use flashjob_operator::run::{RunError, run};
 use flashjob_plugin_host::{COMPILE_PLUGIN, compile_plugin};
+use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
@@ -22,8 +23,10 @@ fn main() -> ExitCode {
     }
 }
 
-// Two threads carry thousands of devices; one for each core of a large node would only cost memory.
-#[tokio::main(worker_threads = 2)]
-async fn operate(arguments: Arguments) -> Result<(), RunError> {
-    run(arguments).await
+/// One thread carries thousands of devices: what it does is short, and what it frees it also takes again. Plugins are asked on two of
+/// their own, as a call may use all of its time; one for each core of a large node would only cost memory.
+fn operate(arguments: Arguments) -> Result<(), RunError> {
+    let plugins = Builder::new_multi_thread().worker_threads(2).thread_name("plugins").enable_all().build().map_err(RunError::Threads)?;
+    let rest = Builder::new_current_thread().enable_all().build().map_err(RunError::Threads)?;
+    rest.block_on(run(arguments, plugins.handle()))
 }

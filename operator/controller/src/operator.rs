@@ -213,7 +213,7 @@ impl Operator {
 
     fn send_off(self: &Arc<Self>, key: &JobKey, observed: &Observed, questions: Vec<crate::observed::Question>, steps: Vec<Step>) {
         for question in questions {
-            tokio::spawn(consult::consult(self.clone(), key.clone(), question));
+            self.plugins.spawn(consult::consult(self.clone(), key.clone(), question));
         }
         for step in steps {
             tokio::spawn(apply::apply(self.clone(), observed.job.clone(), step));

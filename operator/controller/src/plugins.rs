@@ -1,4 +1,4 @@
-//! The plugins: which are configured, which are loaded, and who keeps them so. Each is kept by a task of its own.
+//! The plugins: which are configured, which are loaded, and who keeps them so. Each is kept by a task of its own, on threads of theirs.
 
 mod events;
 mod keep;
@@ -12,7 +12,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use flashjob_plugin_host::{DeviceType, Digest, Plugin, Stage};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 
 use crate::config::PluginConfig;
 use crate::observed::{PluginView, ReadyPlugin};
@@ -29,12 +31,7 @@ const DIGESTS: usize = 8;
 pub struct Plugins {
     inner: Arc<RwLock<Inner>>,
     changes: watch::Sender<()>,
-}
-
-impl Default for Plugins {
-    fn default() -> Self {
-        Self { inner: Arc::default(), changes: watch::Sender::new(()) }
-    }
+    threads: Handle,
 }
 
 #[derive(Default)]
@@ -54,6 +51,17 @@ struct Known {
 }
 
 impl Plugins {
+    /// None yet. They are loaded and asked on these threads, where one that never comes to an end holds up no one else.
+    #[must_use]
+    pub fn new(threads: Handle) -> Self {
+        Self { inner: Arc::default(), changes: watch::Sender::new(()), threads }
+    }
+
+    /// Does something on the threads of the plugins.
+    pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        self.threads.spawn(work)
+    }
+
     /// The plugin of that name and digest, also one that no longer serves.
     #[must_use]
     pub fn get(&self, name: &str, digest: &Digest) -> Option<Plugin> {
@@ -190,9 +198,9 @@ fn view(known: &[Known], index: usize, digests: Vec<Digest>) -> PluginView {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_serves_goes_on_serving_when_its_entry_changes_and_ends_with_its_entry() {
-        let plugins = Plugins::default();
+    #[tokio::test]
+    async fn what_serves_goes_on_serving_when_its_entry_changes_and_ends_with_its_entry() {
+        let plugins = Plugins::new(Handle::current());
         let config = |name: &str| -> PluginConfig {
             serde_json::from_value(serde_json::json!({"name": name, "image": "registry.example/a:1"})).expect("a plugin")
         };

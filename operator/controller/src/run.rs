@@ -7,6 +7,7 @@ use std::time::Duration;
 use kube::client::ClientBuilder;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Client, Config};
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinHandle};
@@ -39,6 +40,9 @@ pub enum RunError {
     /// The plugin host does not start.
     #[error(transparent)]
     Host(#[from] flashjob_plugin_host::EngineError),
+    /// Threads cannot be started.
+    #[error("cannot start threads: {0}")]
+    Threads(std::io::Error),
     /// Signals cannot be listened to.
     #[error("cannot listen to signals: {0}")]
     Signals(#[from] std::io::Error),
@@ -53,11 +57,11 @@ pub enum RunError {
     Election(#[from] JoinError),
 }
 
-/// Runs until SIGINT or SIGTERM.
+/// Runs until SIGINT or SIGTERM; plugins run on threads of their own.
 ///
 /// # Errors
 /// Something that the operator cannot do without is missing.
-pub async fn run(arguments: Arguments) -> Result<(), RunError> {
+pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), RunError> {
     // Two TLS providers could be linked; ring is the one that is meant. A second call changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let traces = logs::start();
@@ -78,7 +82,8 @@ pub async fn run(arguments: Arguments) -> Result<(), RunError> {
     let world = World::new(Vec::new(), Rules::of(&config));
     let recorder =
         Recorder::new(client.clone(), Reporter { controller: "flashjob-operator".to_owned(), instance: std::env::var("POD_NAME").ok() });
-    let (operator, queue) = Operator::new(client.clone(), world, Plugins::default(), leadership.clone(), recorder, metrics);
+    let (operator, queue) =
+        Operator::new(client.clone(), world, Plugins::new(plugin_threads.clone()), leadership.clone(), recorder, metrics);
     let watches = Watches::new(client, arguments.watch_namespace.clone());
     operator.metrics.configuration_taken();
     let loader = Loader::start(&operator, &arguments, &namespace, config)?;

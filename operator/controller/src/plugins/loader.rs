@@ -97,7 +97,7 @@ impl Loader {
         for (name, loads) in &loads {
             if !self.tasks.contains_key(name) {
                 let keeper = keep::Keeper::new(&self.operator, loads.clone(), self.records.clone());
-                self.tasks.insert(name.clone(), tokio::spawn(keeper.run()));
+                self.tasks.insert(name.clone(), self.operator.plugins.spawn(keeper.run()));
             }
         }
         self.operator.plugins.write().loads = loads;
