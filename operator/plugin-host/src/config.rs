@@ -67,7 +67,7 @@ pub struct TrustEntry {
     pub cosign: Option<CosignTrust>,
 }
 
-/// By whom a component must be signed, and how.
+/// By whom a component must be signed, and how: with keys, or by identities.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CosignTrust {
@@ -77,12 +77,41 @@ pub struct CosignTrust {
     /// Forms in which a signature counts.
     #[serde(default = "every_form")]
     pub forms: Vec<SignatureForm>,
-    /// How many of the keys must have signed.
+    /// How many of the keys or identities must have signed.
     #[serde(default)]
     pub require: RequiredKeys,
-    /// Signatures without keys. Here so that it is refused by name: this version does not verify them.
+    /// Certificates in place of keys. Beside publicKeyFiles it is an error: which of the two is demanded would not be said.
     #[serde(default)]
-    pub keyless: Option<serde_json::Value>,
+    pub keyless: Option<KeylessTrust>,
+}
+
+/// Who must have signed where nobody keeps a key: cosign makes one for each signature, with a certificate that says whose it is.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct KeylessTrust {
+    /// File with the authorities and logs that are trusted, in the JSON of a Sigstore trusted root: what `cosign trusted-root create`
+    /// writes. Nothing is asked over the network. Read anew at every load.
+    pub trusted_root_file: PathBuf,
+    /// Whose signatures count.
+    pub identities: Vec<SignerIdentity>,
+}
+
+/// What a certificate must say: an issuer and a subject, each as it is or as a pattern from `^` to `$`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SignerIdentity {
+    /// Who vouches for the subject: the URL of an OpenID Connect issuer.
+    #[serde(default)]
+    pub issuer: Option<String>,
+    /// The same as a regular expression.
+    #[serde(default)]
+    pub issuer_regexp: Option<String>,
+    /// Who signed: an e-mail address, or the URI of a workflow.
+    #[serde(default)]
+    pub subject: Option<String>,
+    /// The same as a regular expression.
+    #[serde(default)]
+    pub subject_regexp: Option<String>,
 }
 
 /// How a cosign signature is stored.
@@ -100,7 +129,7 @@ pub(crate) fn every_form() -> Vec<SignatureForm> {
     vec![SignatureForm::Bundle, SignatureForm::Simple]
 }
 
-/// How many of the keys must have signed.
+/// How many of the keys or identities must have signed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum RequiredKeys {

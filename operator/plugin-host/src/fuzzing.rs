@@ -10,7 +10,7 @@ use base64::engine::general_purpose::STANDARD;
 use crate::config::{CosignTrust, Limits, RequiredKeys, TrustEntry, every_form};
 use crate::engine::Engine;
 use crate::registry::{challenge_is_read, component_layer};
-use crate::trust::{self, Signature};
+use crate::trust::{self, Attached, Signature};
 use crate::{Digest, Reference};
 
 /// The bytes of a manifest. A layer that is taken is within its limit.
@@ -36,8 +36,8 @@ pub fn signature(bytes: &[u8], key: &Path) {
     let (payload, signature) = text.split_once("\n\n").unwrap_or((&text, ""));
     for signature in [
         Signature::Bundle(text.clone().into_owned()),
-        Signature::Simple { payload: STANDARD.encode(payload), signature: STANDARD.encode(signature) },
-        Signature::Simple { payload: payload.to_owned(), signature: signature.to_owned() },
+        Signature::Simple { payload: STANDARD.encode(payload), signature: STANDARD.encode(signature), attached: Attached::default() },
+        Signature::Simple { payload: payload.to_owned(), signature: signature.to_owned(), attached: Attached::default() },
     ] {
         let checked = trust::check(&reference, &Digest::of(b""), &entries, true, std::slice::from_ref(&signature));
         assert!(checked.is_err(), "{signature:?} is trusted");

@@ -38,4 +38,4 @@ pub use plugin::{Measured, Plugin};
 pub use reference::Reference;
 pub use registry::{Artifact, RegistryError};
 pub use source::hosts;
-pub use trust::{Signature, TrustError, Unverified, Verified, entry as trust_entry};
+pub use trust::{Attached, Signature, TrustError, Unverified, Verified, entry as trust_entry};

@@ -1,20 +1,25 @@
-//! Which components are run. Only a [`Verified`] artifact can be compiled, and there is one way to make one. Reads key files, and
-//! does no other I/O: what a registry has of signatures is brought along.
+//! Which components are run. Only a [`Verified`] artifact can be compiled, and there is one way to make one. Reads the files with keys
+//! and trusted roots, and does no other I/O: what a registry has of signatures is brought along.
 
+mod identity;
 mod key;
+mod keyless;
+mod provider;
 mod signature;
 #[cfg(test)]
 pub(crate) mod tests;
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::config::{CosignTrust, RequiredKeys, SignatureForm, TrustEntry};
 use crate::{Digest, Reference};
+pub(crate) use identity::Identity;
 use key::PublicKey;
+use keyless::Keyless;
 pub(crate) use signature::BUNDLE;
 use signature::Finding;
-pub use signature::Signature;
+pub use signature::{Attached, Signature};
 
 /// A component that was fetched, and whose bytes have the digest they should have.
 #[derive(Clone, Debug)]
@@ -71,8 +76,16 @@ pub enum TrustError {
         /// What is wrong with it.
         message: String,
     },
+    /// The authorities and logs cannot be used.
+    #[error("keyless.trustedRootFile {file}: {message}; give a Sigstore trusted root in JSON, as cosign trusted-root create writes it", file = .file.display())]
+    TrustedRoot {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        message: String,
+    },
     /// Nobody signed it.
-    #[error("{digest} is not signed, and trust entry {entry} demands a signature; sign it with cosign sign --key")]
+    #[error("{digest} is not signed, and trust entry {entry} demands a signature; sign it with cosign sign")]
     Unsigned {
         /// What should be signed.
         digest: Digest,
@@ -94,6 +107,26 @@ pub enum TrustError {
     WrongKey {
         /// What is signed.
         digest: Digest,
+        /// The entry's pattern.
+        entry: String,
+    },
+    /// Somebody else signed it without a key.
+    #[error("{digest} is signed by {signer}, which is none of the identities of trust entry {entry}")]
+    WrongIdentity {
+        /// What is signed.
+        digest: Digest,
+        /// Subject and issuer.
+        signer: String,
+        /// The entry's pattern.
+        entry: String,
+    },
+    /// It is not proven who signed it and when.
+    #[error("{digest} is signed, and trust entry {entry} demands a proof of who did it: {message}")]
+    Unproven {
+        /// What is signed.
+        digest: Digest,
+        /// What is missing or wrong.
+        message: String,
         /// The entry's pattern.
         entry: String,
     },
@@ -123,6 +156,16 @@ pub enum TrustError {
         /// The entry's pattern.
         entry: String,
     },
+    /// Some of the identities signed, and each must.
+    #[error("{digest} is not signed by {missing}, and trust entry {entry} requires all identities")]
+    IdentitiesMissing {
+        /// What is signed.
+        digest: Digest,
+        /// Subject and issuer of those who did not sign.
+        missing: String,
+        /// The entry's pattern.
+        entry: String,
+    },
 }
 
 impl TrustError {
@@ -133,12 +176,16 @@ impl TrustError {
             Self::NothingMatches(_) => "NotTrusted",
             Self::FileWithoutDigest(_) => "DigestMissing",
             Self::Key { .. } => "KeyUnusable",
+            Self::TrustedRoot { .. } => "TrustedRootUnusable",
             Self::Unsigned { .. } => "Unsigned",
             Self::FormNotAllowed { .. } => "FormNotAllowed",
             Self::WrongKey { .. } => "WrongKey",
+            Self::WrongIdentity { .. } => "WrongIdentity",
+            Self::Unproven { .. } => "SignatureUnproven",
             Self::OtherDigest { .. } => "OtherDigest",
             Self::Tampered { .. } => "SignatureBroken",
             Self::KeysMissing { .. } => "KeysMissing",
+            Self::IdentitiesMissing { .. } => "IdentitiesMissing",
         }
     }
 }
@@ -181,33 +228,54 @@ pub(crate) fn check(
     }
 }
 
+/// Who must have signed.
+enum Signers {
+    Keys(Vec<PublicKey>),
+    Keyless(Box<Keyless>),
+}
+
+impl Signers {
+    fn read(cosign: &CosignTrust) -> Result<Self, TrustError> {
+        match &cosign.keyless {
+            // Both are refused in the configuration; here the stricter of the two stays.
+            Some(keyless) => Keyless::read(keyless).map(|keyless| Self::Keyless(Box::new(keyless))),
+            None => cosign.public_key_files.iter().map(|file| PublicKey::read(file)).collect::<Result<_, _>>().map(Self::Keys),
+        }
+    }
+
+    fn names(&self) -> Vec<String> {
+        match self {
+            Self::Keys(keys) => keys.iter().map(|key| key.file.display().to_string()).collect(),
+            Self::Keyless(keyless) => keyless.identities.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
+
 fn check_signatures(digest: &Digest, entry: &str, cosign: &CosignTrust, signatures: &[Signature]) -> Result<(), TrustError> {
-    let (digest, entry) = (digest.clone(), entry.to_owned());
-    let keys = cosign.public_key_files.iter().map(|file| PublicKey::read(file)).collect::<Result<Vec<_>, _>>()?;
+    let signers = Signers::read(cosign)?;
     let counts = |signature: &&Signature| cosign.forms.contains(&signature.form());
-    let findings: Vec<Finding> = signatures.iter().filter(counts).map(|signature| signature.check(&digest, &keys)).collect();
-    let signed: BTreeSet<usize> = findings.iter().flat_map(signers).copied().collect();
-    let missing: Vec<&Path> = keys.iter().enumerate().filter(|(at, _)| !signed.contains(at)).map(|(_, key)| key.file.as_path()).collect();
+    let findings: Vec<Finding> = signatures.iter().filter(counts).map(|signature| signature.check(digest, &signers)).collect();
+    let signed: BTreeSet<usize> = findings.iter().flat_map(signed_by).copied().collect();
+    let missing: Vec<String> =
+        signers.names().into_iter().enumerate().filter(|(at, _)| !signed.contains(at)).map(|(_, name)| name).collect();
+    let (digest, entry) = (digest.clone(), entry.to_owned());
     match cosign.require {
         RequiredKeys::Any if !signed.is_empty() => return Ok(()),
         RequiredKeys::All if missing.is_empty() && !signed.is_empty() => return Ok(()),
         RequiredKeys::All if !signed.is_empty() => {
-            let missing = missing.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ");
-            return Err(TrustError::KeysMissing { digest, missing, entry });
+            let missing = missing.join(", ");
+            return Err(match signers {
+                Signers::Keys(_) => TrustError::KeysMissing { digest, missing, entry },
+                Signers::Keyless(_) => TrustError::IdentitiesMissing { digest, missing, entry },
+            });
         }
         _ => {}
     }
     // The finding that says most about what went wrong.
-    let other = findings.iter().find_map(|finding| if let Finding::OtherDigest(signed) = finding { Some(signed.clone()) } else { None });
-    if let Some(signed) = other {
-        return Err(TrustError::OtherDigest { digest, signed });
-    }
-    let broken = findings.iter().find_map(|finding| if let Finding::Tampered(message) = finding { Some(message.clone()) } else { None });
-    if let Some(message) = broken {
-        return Err(TrustError::Tampered { digest, message });
-    }
-    if findings.contains(&Finding::WrongKey) {
-        return Err(TrustError::WrongKey { digest, entry });
+    if let Some(finding) = findings.into_iter().min_by_key(Finding::rank)
+        && let Some(error) = finding.refusal(&digest, &entry)
+    {
+        return Err(error);
     }
     match signatures.iter().find(|signature| !counts(signature)) {
         Some(signature) => Err(TrustError::FormNotAllowed { digest, form: signature.form(), entry }),
@@ -215,7 +283,7 @@ fn check_signatures(digest: &Digest, entry: &str, cosign: &CosignTrust, signatur
     }
 }
 
-fn signers(finding: &Finding) -> &[usize] {
+fn signed_by(finding: &Finding) -> &[usize] {
     if let Finding::Signed(signers) = finding { signers } else { &[] }
 }
 

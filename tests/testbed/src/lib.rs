@@ -6,6 +6,7 @@ pub mod audit;
 pub mod certificates;
 pub mod control_plane;
 pub mod fleet;
+pub mod keyless;
 pub mod process;
 pub mod proxy;
 pub mod registry;

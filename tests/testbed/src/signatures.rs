@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use oci_client::Reference;
@@ -14,9 +13,12 @@ use serde_json::{Value, json};
 
 use crate::registry::Registry;
 
-const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+pub(crate) const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const SIMPLE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+pub(crate) const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
+/// The predicate of a statement that says no more than that somebody signed.
+pub const SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
 
 /// Somebody with a key.
 pub struct Signer {
@@ -41,18 +43,10 @@ impl Signer {
     /// # Errors
     /// The registry refuses.
     pub async fn sign_simple(&self, registry: &Registry, repository: &str, attach_to: &str, signed: &str) -> anyhow::Result<()> {
-        let payload = json!({"critical": {
-            "identity": {"docker-reference": format!("{}/{repository}", registry.host)},
-            "image": {"docker-manifest-digest": signed}, "type": "cosign container image signature",
-        }, "optional": null});
-        let payload = payload.to_string().into_bytes();
-        let signature = STANDARD.encode(self.key.sign(&payload)?);
+        let payload = simple_payload(&format!("{}/{repository}", registry.host), signed).to_string();
+        let signature = STANDARD.encode(self.key.sign(payload.as_bytes())?);
         let annotations = BTreeMap::from([("dev.cosignproject.cosign/signature".to_owned(), signature)]);
-        let layer = ImageLayer::new(payload, SIMPLE.to_owned(), Some(annotations));
-        let reference: Reference = format!("{}/{repository}:{}.sig", registry.host, tag(attach_to)).parse()?;
-        let config = Config::new(b"{}".to_vec(), "application/vnd.oci.image.config.v1+json".to_owned(), None);
-        registry.client()?.push(&reference, &[layer], config, &registry.auth(), None).await?;
-        Ok(())
+        attach_simple(registry, repository, attach_to, payload, annotations).await
     }
 
     /// Attaches a bundle over `signed` to the manifest `attach_to`, and lists it under the referrers' tag.
@@ -60,43 +54,78 @@ impl Signer {
     /// # Errors
     /// The registry refuses.
     pub async fn sign_bundle(&self, registry: &Registry, repository: &str, attach_to: &str, signed: &str) -> anyhow::Result<()> {
-        let bundle = self.bundle(signed)?.to_string().into_bytes();
-        let layers = [ImageLayer::new(bundle, BUNDLE.to_owned(), None)];
-        let config = Config::new(b"{}".to_vec(), EMPTY.to_owned(), None);
-        let mut manifest = OciImageManifest::build(&layers, &config, None);
-        manifest.artifact_type = Some(BUNDLE.to_owned());
-        let subject = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": attach_to, "size": 1});
-        manifest.subject = Some(serde_json::from_value::<OciDescriptor>(subject)?);
-        let client = registry.client()?;
-        let one: Reference = format!("{}/{repository}:bundle-{}", registry.host, tag(attach_to)).parse()?;
-        client.push(&one, &layers, config, &registry.auth(), Some(manifest)).await?;
-        let (bytes, digest) = client.pull_manifest_raw(&one, &registry.auth(), &["application/vnd.oci.image.manifest.v1+json"]).await?;
-        let index = json!({
-            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
-            // cosign's registry library writes the type of the empty config here.
-            "manifests": [{"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": bytes.len(), "artifactType": EMPTY}],
-        });
-        let index: OciManifest = serde_json::from_value(index)?;
-        let list: Reference = format!("{}/{repository}:{}", registry.host, tag(attach_to)).parse()?;
-        client.push_manifest(&list, &index).await?;
-        Ok(())
+        attach_bundle(registry, repository, attach_to, &self.bundle(signed)?).await
     }
 
     fn bundle(&self, signed: &str) -> anyhow::Result<Value> {
-        let hex = signed.strip_prefix("sha256:").context("a digest begins with sha256:")?;
-        let statement = json!({
-            "_type": "https://in-toto.io/Statement/v1", "subject": [{"digest": {"sha256": hex}}],
-            "predicateType": "https://sigstore.dev/cosign/sign/v1", "predicate": {},
-        });
-        let (kind, payload) = ("application/vnd.in-toto+json", statement.to_string());
-        let signature = self.key.sign(format!("DSSEv1 {} {kind} {} {payload}", kind.len(), payload.len()).as_bytes())?;
+        let payload = statement(&[signed], SIGN).to_string();
+        let message = format!("DSSEv1 {} {PAYLOAD_TYPE} {} {payload}", PAYLOAD_TYPE.len(), payload.len());
+        let signature = self.key.sign(message.as_bytes())?;
         Ok(json!({
             "mediaType": BUNDLE, "verificationMaterial": {"publicKey": {"hint": "testbed"}},
             "dsseEnvelope": {
-                "payload": STANDARD.encode(&payload), "payloadType": kind, "signatures": [{"sig": STANDARD.encode(signature)}],
+                "payload": STANDARD.encode(&payload), "payloadType": PAYLOAD_TYPE, "signatures": [{"sig": STANDARD.encode(signature)}],
             },
         }))
     }
+}
+
+/// Attaches a signature in the form of simple signing to a manifest.
+///
+/// # Errors
+/// The registry refuses.
+pub async fn attach_simple(
+    registry: &Registry,
+    repository: &str,
+    attach_to: &str,
+    payload: String,
+    annotations: BTreeMap<String, String>,
+) -> anyhow::Result<()> {
+    let layer = ImageLayer::new(payload.into_bytes(), SIMPLE.to_owned(), Some(annotations));
+    let reference: Reference = format!("{}/{repository}:{}.sig", registry.host, tag(attach_to)).parse()?;
+    let config = Config::new(b"{}".to_vec(), "application/vnd.oci.image.config.v1+json".to_owned(), None);
+    registry.client()?.push(&reference, &[layer], config, &registry.auth(), None).await?;
+    Ok(())
+}
+
+/// Attaches a bundle to a manifest, and lists it under the referrers' tag.
+///
+/// # Errors
+/// The registry refuses.
+pub async fn attach_bundle(registry: &Registry, repository: &str, attach_to: &str, bundle: &Value) -> anyhow::Result<()> {
+    let layers = [ImageLayer::new(bundle.to_string().into_bytes(), BUNDLE.to_owned(), None)];
+    let config = Config::new(b"{}".to_vec(), EMPTY.to_owned(), None);
+    let mut manifest = OciImageManifest::build(&layers, &config, None);
+    manifest.artifact_type = Some(BUNDLE.to_owned());
+    let subject = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": attach_to, "size": 1});
+    manifest.subject = Some(serde_json::from_value::<OciDescriptor>(subject)?);
+    let client = registry.client()?;
+    let one: Reference = format!("{}/{repository}:bundle-{}", registry.host, tag(attach_to)).parse()?;
+    client.push(&one, &layers, config, &registry.auth(), Some(manifest)).await?;
+    let (bytes, digest) = client.pull_manifest_raw(&one, &registry.auth(), &["application/vnd.oci.image.manifest.v1+json"]).await?;
+    let index = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+        // cosign's registry library writes the type of the empty config here.
+        "manifests": [{"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": bytes.len(), "artifactType": EMPTY}],
+    });
+    let index: OciManifest = serde_json::from_value(index)?;
+    let list: Reference = format!("{}/{repository}:{}", registry.host, tag(attach_to)).parse()?;
+    client.push_manifest(&list, &index).await?;
+    Ok(())
+}
+
+/// What is signed in the older form.
+pub(crate) fn simple_payload(reference: &str, digest: &str) -> Value {
+    json!({"critical": {
+        "identity": {"docker-reference": reference}, "image": {"docker-manifest-digest": digest},
+        "type": "cosign container image signature",
+    }, "optional": null})
+}
+
+/// What is signed in a bundle.
+pub(crate) fn statement(digests: &[&str], predicate: &str) -> Value {
+    let subject: Vec<_> = digests.iter().map(|digest| json!({"digest": {"sha256": digest.trim_start_matches("sha256:")}})).collect();
+    json!({"_type": "https://in-toto.io/Statement/v1", "subject": subject, "predicateType": predicate, "predicate": {}})
 }
 
 fn tag(digest: &str) -> String {

@@ -72,11 +72,14 @@ impl Loader {
         self.change(self.config.clone(), true)
     }
 
-    /// Keys and authorities that the configuration names.
+    /// Keys, trusted roots and authorities that the configuration names.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
-        let keys = self.config.trust.iter().filter_map(|entry| entry.cosign.as_ref()).flat_map(|cosign| &cosign.public_key_files);
-        keys.chain(self.config.registries.iter().filter_map(|registry| registry.ca_file.as_ref())).cloned().collect()
+        let cosign = || self.config.trust.iter().filter_map(|entry| entry.cosign.as_ref());
+        let keys = cosign().flat_map(|cosign| &cosign.public_key_files);
+        let roots = cosign().filter_map(|cosign| cosign.keyless.as_ref()).map(|keyless| &keyless.trusted_root_file);
+        let authorities = self.config.registries.iter().filter_map(|registry| registry.ca_file.as_ref());
+        keys.chain(roots).chain(authorities).cloned().collect()
     }
 
     fn take(&mut self, config: OperatorConfig, all: bool) {

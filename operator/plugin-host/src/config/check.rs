@@ -1,8 +1,9 @@
 //! Checks what the types of the configuration alone cannot. Pure.
 
-use super::{CosignTrust, Limits, RegistryConfig, TrustEntry};
+use super::{CosignTrust, KeylessTrust, Limits, RegistryConfig, TrustEntry};
 use crate::reference::{LAYOUT, is_host, is_repository};
 use crate::source::split;
+use crate::trust::Identity;
 
 /// A field that breaks its rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -97,17 +98,42 @@ fn check_trust(trust: &[TrustEntry], index: usize) -> Result<(), InvalidField> {
 
 fn check_cosign(cosign: &CosignTrust, index: usize) -> Result<(), InvalidField> {
     let field = |name: &str| format!("trust[{index}].cosign.{name}");
-    if cosign.keyless.is_some() {
-        return invalid(field("keyless"), "this version verifies signatures by key alone; use publicKeyFiles");
-    }
-    if cosign.public_key_files.is_empty() {
-        return invalid(field("publicKeyFiles"), "expected at least one file with a public key");
+    match &cosign.keyless {
+        Some(_) if !cosign.public_key_files.is_empty() => {
+            return invalid(field("keyless"), "publicKeyFiles beside it demands keys, and this demands none; take one of them out");
+        }
+        Some(keyless) => check_keyless(keyless, &field("keyless"))?,
+        None if cosign.public_key_files.is_empty() => {
+            return invalid(field("publicKeyFiles"), "expected at least one file with a public key, or keyless in its place");
+        }
+        None => {}
     }
     if (1..cosign.public_key_files.len()).any(|at| cosign.public_key_files[..at].contains(&cosign.public_key_files[at])) {
         return invalid(field("publicKeyFiles"), "a file stands twice");
     }
     if cosign.forms.is_empty() {
         return invalid(field("forms"), "expected bundle, simple, or both");
+    }
+    Ok(())
+}
+
+fn check_keyless(keyless: &KeylessTrust, field: &str) -> Result<(), InvalidField> {
+    if keyless.trusted_root_file.as_os_str().is_empty() {
+        return invalid(
+            format!("{field}.trustedRootFile"),
+            "expected the file with a trusted root, as cosign trusted-root create writes it",
+        );
+    }
+    if keyless.identities.is_empty() {
+        return invalid(format!("{field}.identities"), "expected at least one identity: anybody can get a certificate");
+    }
+    for (at, identity) in keyless.identities.iter().enumerate() {
+        if let Err((name, message)) = Identity::new(identity) {
+            return invalid(format!("{field}.identities[{at}].{name}"), &message);
+        }
+        if keyless.identities[..at].contains(identity) {
+            return invalid(format!("{field}.identities[{at}]"), "this identity stands twice");
+        }
     }
     Ok(())
 }
@@ -140,7 +166,6 @@ mod tests {
             (r#"[{"match": "h.x/a"}]"#, "trust[0]"),
             (r#"[{"match": "h.x/a", "allowUnsigned": true, "cosign": {"publicKeyFiles": ["/k"]}}]"#, "trust[0].allowUnsigned"),
             (r#"[{"match": "h.x/a", "cosign": {}}]"#, "trust[0].cosign.publicKeyFiles"),
-            (r#"[{"match": "h.x/a", "cosign": {"keyless": {"issuer": "x"}}}]"#, "trust[0].cosign.keyless"),
             (r#"[{"match": "h.x/a", "cosign": {"publicKeyFiles": ["/k"], "forms": []}}]"#, "trust[0].cosign.forms"),
             (r#"[{"match": "h.x/a", "cosign": {"publicKeyFiles": ["/k"], "forms": ["notation"]}}]"#, "notation"),
             (r#"[{"match": "h.x/a", "cosign": {"key": "/k"}}]"#, "`key`"),
@@ -153,6 +178,38 @@ mod tests {
         ] {
             let error = trust(text).expect_err(text);
             assert!(error.contains(field), "{error}");
+        }
+    }
+
+    #[test]
+    fn keyless_names_a_trusted_root_and_says_of_each_identity_who_and_by_whom() {
+        let keyless = |text: &str| trust(&format!(r#"[{{"match": "h.x/a", "cosign": {{"keyless": {text}}}}}]"#));
+        let identities = |text: &str| keyless(&format!(r#"{{"trustedRootFile": "/r", "identities": [{text}]}}"#));
+        let good =
+            r#"{"issuer": "https://i.x", "subject": "a@b.x"}, {"issuerRegexp": "^https://i[.]x$", "subjectRegexp": "^https://s[.]x/.*$"}"#;
+        assert_eq!(identities(good), Ok(()));
+        let keys = r#"[{"match": "h.x/a", "cosign": {"publicKeyFiles": ["/k"], "keyless": {"trustedRootFile": "/r", "identities": []}}}]"#;
+        for (outcome, field) in [
+            (trust(keys), "trust[0].cosign.keyless: publicKeyFiles"),
+            (keyless("{}"), "`trustedRootFile`"),
+            (keyless(r#"{"trustedRootFile": "/r"}"#), "`identities`"),
+            (keyless(r#"{"trustedRootFile": "", "identities": []}"#), "trust[0].cosign.keyless.trustedRootFile"),
+            (keyless(r#"{"trustedRootFile": "/r", "identities": [], "rekorURL": "x"}"#), "`rekorURL`"),
+            (identities(""), "trust[0].cosign.keyless.identities:"),
+            (identities("{}"), "trust[0].cosign.keyless.identities[0].issuer:"),
+            (identities(r#"{"issuer": "i", "subject": ""}"#), "trust[0].cosign.keyless.identities[0].subject:"),
+            (identities(r#"{"subject": "s"}"#), "trust[0].cosign.keyless.identities[0].issuer:"),
+            (identities(r#"{"issuer": "i", "issuerRegexp": "^i$", "subject": "s"}"#), "identities[0].issuerRegexp:"),
+            (identities(r#"{"issuer": "i", "subject": "s"}, {"issuer": "i", "subject": "s"}"#), "identities[1]:"),
+            (identities(r#"{"issuer": "i", "email": "s"}"#), "`email`"),
+            (identities(r#"{"issuer": "i", "subjectRegexp": "s"}"#), "from ^ to $"),
+            (identities(r#"{"issuer": "i", "subjectRegexp": "^s"}"#), "from ^ to $"),
+            (identities(r#"{"issuer": "i", "subjectRegexp": "^s($"}"#), "not a regular expression"),
+            (identities(r#"{"issuer": "i", "subjectRegexp": "^a)|(b$"}"#), "not a regular expression"),
+            (identities(r#"{"issuer": "i", "subjectRegexp": "^.*$"}"#), "empty"),
+        ] {
+            let error = outcome.expect_err(field);
+            assert!(error.contains(field), "{field}: {error}");
         }
     }
 

@@ -7,11 +7,13 @@ use oci_client::manifest::OciImageManifest;
 use super::{SIGNATURE_BYTES, SIGNATURES, Source, found, read};
 use crate::config::SignatureForm;
 use crate::registry::layer_of;
-use crate::trust::{BUNDLE, Signature};
+use crate::trust::{Attached, BUNDLE, Signature};
 use crate::{Digest, RegistryError};
 
 const SIMPLE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
+/// What proves a signature without a key, each under `dev.sigstore.cosign/`.
+const PROOFS: &str = "dev.sigstore.cosign/";
 /// What tools write where they mean no type.
 pub(super) const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
@@ -31,10 +33,13 @@ impl Source<'_> {
         let manifest: OciImageManifest = read(&bytes, &what)?;
         let mut signatures = Vec::new();
         for layer in manifest.layers.iter().filter(|layer| layer.media_type == SIMPLE).take(SIGNATURES) {
-            let signature = layer.annotations.as_ref().and_then(|annotations| annotations.get(SIGNATURE_ANNOTATION));
-            let Some(signature) = signature else { continue };
+            let annotation = |name: &str| layer.annotations.as_ref().and_then(|annotations| annotations.get(name)).cloned();
+            let Some(signature) = annotation(SIGNATURE_ANNOTATION) else { continue };
+            let proof = |name: &str| annotation(&format!("{PROOFS}{name}"));
+            let (certificate, chain) = (proof("certificate"), proof("chain"));
+            let attached = Attached { certificate, chain, bundle: proof("bundle"), timestamp: proof("rfc3161timestamp") };
             let payload = self.blob(&layer_of(layer, &what, SIGNATURE_BYTES)?).await?;
-            signatures.push(Signature::Simple { payload: STANDARD.encode(payload), signature: signature.clone() });
+            signatures.push(Signature::Simple { payload: STANDARD.encode(payload), signature, attached });
         }
         Ok(signatures)
     }

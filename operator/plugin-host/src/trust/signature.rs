@@ -1,4 +1,4 @@
-//! What one stored cosign signature says, checked with keys. Does no I/O.
+//! What one stored cosign signature says, checked with keys or identities. Does no I/O.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
+use sigstore_verify::types::{Artifact, MediaType, Sha256Hash, SignatureContent};
+
 use super::key::PublicKey;
+use super::keyless::Keyless;
+use super::{Signers, TrustError};
 use crate::Digest;
 use crate::config::SignatureForm;
 
@@ -27,24 +31,75 @@ pub enum Signature {
         payload: String,
         /// Over the payload's bytes.
         signature: String,
+        /// What cosign attached beside it.
+        #[serde(default)]
+        attached: Attached,
     },
     /// The JSON of a Sigstore bundle.
     Bundle(String),
 }
 
+/// What proves a signature of the older form that is made without a key that anybody knows, as the annotations have it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attached {
+    /// Whose it is, in PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    /// Who made that certificate, in PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<String>,
+    /// Entry of a transparency log and its promise, in JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<String>,
+    /// Answer of a timestamp authority, in JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<String>,
+}
+
 /// What came of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Finding {
-    /// These keys, by their index, signed this digest.
+    /// These keys or identities, by their index, signed this digest.
     Signed(Vec<usize>),
-    /// A trusted key signed another digest.
+    /// A trusted key or identity signed another digest.
     OtherDigest(String),
     /// No key fits.
     WrongKey,
+    /// Somebody else signed it, and proves that.
+    OtherIdentity(String),
+    /// It is not proven who signed it, or when.
+    Unproven(String),
     /// It is not what a signer made.
     Tampered(String),
     /// It says something else than that the artifact is signed, as an attestation does.
     Unrelated,
+}
+
+impl Finding {
+    /// Of several, the lowest says most about what went wrong.
+    pub fn rank(&self) -> u8 {
+        match self {
+            Self::OtherDigest(_) => 0,
+            Self::Tampered(_) => 1,
+            Self::WrongKey | Self::OtherIdentity(_) => 2,
+            Self::Unproven(_) => 3,
+            Self::Unrelated | Self::Signed(_) => 4,
+        }
+    }
+
+    /// What it means where no signature counts; nothing where it is as if there were none.
+    pub fn refusal(self, digest: &Digest, entry: &str) -> Option<TrustError> {
+        let (digest, entry) = (digest.clone(), entry.to_owned());
+        match self {
+            Self::OtherDigest(signed) => Some(TrustError::OtherDigest { digest, signed }),
+            Self::Tampered(message) => Some(TrustError::Tampered { digest, message }),
+            Self::WrongKey => Some(TrustError::WrongKey { digest, entry }),
+            Self::OtherIdentity(signer) => Some(TrustError::WrongIdentity { digest, signer, entry }),
+            Self::Unproven(message) => Some(TrustError::Unproven { digest, message, entry }),
+            Self::Unrelated | Self::Signed(_) => None,
+        }
+    }
 }
 
 impl Signature {
@@ -57,10 +112,11 @@ impl Signature {
         }
     }
 
-    pub(super) fn check(&self, digest: &Digest, keys: &[PublicKey]) -> Finding {
-        let checked = match self {
-            Self::Simple { payload, signature } => check_simple(payload, signature, digest, keys),
-            Self::Bundle(text) => check_bundle(text, digest, keys),
+    pub(super) fn check(&self, digest: &Digest, signers: &Signers) -> Finding {
+        let checked = match (self, signers) {
+            (Self::Simple { payload, signature, attached }, _) => check_simple(payload, signature, attached, digest, signers),
+            (Self::Bundle(text), Signers::Keys(keys)) => check_bundle(text, digest, keys),
+            (Self::Bundle(text), Signers::Keyless(keyless)) => check_keyless_bundle(text, digest, keyless),
         };
         checked.unwrap_or_else(Finding::Tampered)
     }
@@ -84,10 +140,16 @@ struct Image {
     digest: String,
 }
 
-fn check_simple(payload: &str, signature: &str, digest: &Digest, keys: &[PublicKey]) -> Result<Finding, String> {
+fn check_simple(payload: &str, signature: &str, attached: &Attached, digest: &Digest, by: &Signers) -> Result<Finding, String> {
     let payload = decode("its payload", payload)?;
     let signature = decode("its signature", signature)?;
-    let signers = signers(keys, &payload, &signature);
+    let signers = match by {
+        Signers::Keys(keys) => signers(keys, &payload, &signature),
+        Signers::Keyless(keyless) => match keyless.signers_of_simple(&payload, &signature, attached) {
+            Ok(signers) => signers,
+            Err(finding) => return Ok(finding),
+        },
+    };
     if signers.is_empty() {
         return Ok(Finding::WrongKey);
     }
@@ -162,7 +224,7 @@ fn check_bundle(text: &str, digest: &Digest, keys: &[PublicKey]) -> Result<Findi
     let payload = decode("its payload", &envelope.payload)?;
     let signature = decode("its signature", &signature.sig)?;
     let signers = signers(keys, &pre_authentication_encoding(&envelope.payload_type, &payload), &signature);
-    let statement: Statement = serde_json::from_slice(&payload).map_err(|error| format!("its statement cannot be read: {error}"))?;
+    let statement = Statement::read(&payload)?;
     if statement.predicate_type != PREDICATE_TYPE {
         return Ok(Finding::Unrelated);
     }
@@ -170,14 +232,47 @@ fn check_bundle(text: &str, digest: &Digest, keys: &[PublicKey]) -> Result<Findi
         let named = bundle.verification_material.public_key.is_some_and(|key| keys.iter().any(|known| known.hint == key.hint));
         return if named { Err("it names a trusted key, which did not make it".to_owned()) } else { Ok(Finding::WrongKey) };
     }
-    if !STATEMENT_TYPES.contains(&statement.kind.as_str()) {
-        return Err(format!("its statement has _type {:?}, expected {}", statement.kind, STATEMENT_TYPES[0]));
+    Ok(finding(signers, format!("sha256:{}", statement.signed()?), digest))
+}
+
+fn check_keyless_bundle(text: &str, digest: &Digest, keyless: &Keyless) -> Result<Finding, String> {
+    let bundle = sigstore_verify::types::Bundle::from_json(text).map_err(|error| format!("its bundle cannot be read: {error}"))?;
+    if bundle.media_type() != MediaType::Bundle0_3 {
+        return Err(format!("its bundle has mediaType {:?}, expected {BUNDLE}", bundle.media_type().as_str()));
     }
-    let [subject] = statement.subject.as_slice() else {
-        return Err(format!("its statement has {} subjects, expected one", statement.subject.len()));
-    };
-    let hex = subject.digest.get("sha256").ok_or("its subject has no sha256 digest")?;
-    Ok(finding(signers, format!("sha256:{hex}"), digest))
+    let SignatureContent::DsseEnvelope(envelope) = &bundle.content else { return Ok(Finding::Unrelated) };
+    if envelope.payload_type != PAYLOAD_TYPE {
+        return Err(format!("its envelope has payloadType {:?}, expected {PAYLOAD_TYPE}", envelope.payload_type));
+    }
+    let statement = Statement::read(envelope.payload.as_bytes())?;
+    if statement.predicate_type != PREDICATE_TYPE {
+        return Ok(Finding::Unrelated);
+    }
+    let signed = statement.signed()?;
+    // The digest that it says it is for, so that who signed another one is told too. It is compared with the right one last.
+    let artifact = Sha256Hash::from_hex(signed).map_err(|error| format!("its subject has no sha256 digest: {error}"))?;
+    match keyless.signers_of_bundle(&bundle, Artifact::from(artifact)) {
+        Ok(signers) => Ok(finding(signers, format!("sha256:{signed}"), digest)),
+        Err(finding) => Ok(finding),
+    }
+}
+
+impl Statement {
+    fn read(payload: &[u8]) -> Result<Self, String> {
+        serde_json::from_slice(payload).map_err(|error| format!("its statement cannot be read: {error}"))
+    }
+
+    /// The SHA-256 of what it is about, in hexadecimal digits.
+    fn signed(&self) -> Result<&str, String> {
+        if !STATEMENT_TYPES.contains(&self.kind.as_str()) {
+            return Err(format!("its statement has _type {:?}, expected {}", self.kind, STATEMENT_TYPES[0]));
+        }
+        let [subject] = self.subject.as_slice() else {
+            return Err(format!("its statement has {} subjects, expected one", self.subject.len()));
+        };
+        let hex = subject.digest.get("sha256").ok_or("its subject has no sha256 digest")?;
+        Ok(hex)
+    }
 }
 
 /// DSSE specification 1.0.2, "PAE": so that nothing can be moved between type and payload.

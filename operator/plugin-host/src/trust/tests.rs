@@ -1,5 +1,7 @@
 //! Trust decides as the configuration says, and each refusal says why. Signatures are made here, as cosign makes them.
 
+mod keyless;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{KeyPair, PKCS_ED25519, SigningKey};
@@ -50,7 +52,7 @@ impl Keys {
         }, "optional": null});
         let payload = payload.to_string().into_bytes();
         let signature = self.keys[key].sign(&payload).expect("signed");
-        Signature::Simple { payload: STANDARD.encode(&payload), signature: STANDARD.encode(signature) }
+        Signature::Simple { payload: STANDARD.encode(&payload), signature: STANDARD.encode(signature), attached: Attached::default() }
     }
 
     pub fn bundle(&self, key: usize, digests: &[&Digest], predicate: &str) -> serde_json::Value {
@@ -136,7 +138,7 @@ fn each_refusal_says_what_is_wrong() {
     let foreign = keys.bundle(0, &[&other], sign)["dsseEnvelope"]["payload"].clone();
     for tampered in [
         keys.simple_of(0, "atomic container signature", &digest),
-        Signature::Simple { payload: "%".into(), signature: String::new() },
+        Signature::Simple { payload: "%".into(), signature: String::new(), attached: Attached::default() },
         Signature::Bundle("{}".into()),
         Signature::Bundle(keys.bundle(0, &[&digest, &digest], sign).to_string()),
         Signature::Bundle(keys.bundle(0, &[], sign).to_string()),

@@ -50,7 +50,7 @@ impl Files {
         let empty = json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"), "size": 2});
         let mut manifest = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": empty});
         let name = match signature {
-            Signature::Simple { payload, signature } => {
+            Signature::Simple { payload, signature, .. } => {
                 let payload = STANDARD.decode(payload).expect("base64");
                 manifest["layers"] = json!([{
                     "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json", "digest": Digest::of(&payload), "size": payload.len(),

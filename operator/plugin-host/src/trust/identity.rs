@@ -1,0 +1,81 @@
+//! Who may sign without a key of their own: an issuer of identities, and a subject that it vouches for. Pure.
+
+use std::fmt;
+
+use regex::Regex;
+
+use crate::config::SignerIdentity;
+
+/// An identity of the configuration, ready to be compared with those in certificates.
+pub(crate) struct Identity {
+    issuer: Rule,
+    subject: Rule,
+}
+
+enum Rule {
+    Exact(String),
+    /// As it is written, and as it is matched: from the first character to the last.
+    Whole(String, Regex),
+}
+
+impl Identity {
+    /// # Errors
+    /// The name of the field that breaks its rule, and what is wrong with it.
+    pub fn new(of: &SignerIdentity) -> Result<Self, (&'static str, String)> {
+        let issuer = Rule::new(["issuer", "issuerRegexp"], of.issuer.as_deref(), of.issuer_regexp.as_deref())?;
+        let subject = Rule::new(["subject", "subjectRegexp"], of.subject.as_deref(), of.subject_regexp.as_deref())?;
+        Ok(Self { issuer, subject })
+    }
+
+    pub fn matches(&self, issuer: &str, subject: &str) -> bool {
+        self.issuer.matches(issuer) && self.subject.matches(subject)
+    }
+}
+
+impl fmt::Display for Identity {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} of {}", self.subject, self.issuer)
+    }
+}
+
+impl Rule {
+    fn new([exact, regexp]: [&'static str; 2], value: Option<&str>, pattern: Option<&str>) -> Result<Self, (&'static str, String)> {
+        match (value, pattern) {
+            (Some(_), Some(_)) => Err((regexp, format!("{exact} beside it says the same; take one of them out"))),
+            (None, None) => Err((exact, format!("expected what the certificate must say, here or as {regexp}"))),
+            (Some(""), None) => Err((exact, "must not be empty".to_owned())),
+            (Some(value), None) => Ok(Self::Exact(value.to_owned())),
+            (None, Some(pattern)) => {
+                whole(pattern).map(|whole| Self::Whole(pattern.to_owned(), whole)).map_err(|message| (regexp, message))
+            }
+        }
+    }
+
+    fn matches(&self, value: &str) -> bool {
+        match self {
+            Self::Exact(expected) => expected == value,
+            Self::Whole(_, pattern) => pattern.is_match(value),
+        }
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::Exact(text) | Self::Whole(text, _)) = self;
+        formatter.write_str(text)
+    }
+}
+
+/// A pattern without its ends would also match somebody whose name only contains what is meant.
+fn whole(pattern: &str) -> Result<Regex, String> {
+    if !pattern.starts_with('^') || !pattern.ends_with('$') {
+        return Err("expected a pattern from ^ to $, so that it matches whole names".to_owned());
+    }
+    // Alone first: what is unbalanced must not become whole with what is put around it.
+    let alone = Regex::new(pattern).map_err(|error| format!("not a regular expression: {error}"))?;
+    if alone.is_match("") {
+        return Err("it matches a name that is empty; expected a pattern that asks for something".to_owned());
+    }
+    // With alternatives, ^ and $ stand for one of them each: ^a|b$ means also whatever begins with a.
+    Regex::new(&format!(r"\A(?:{pattern})\z")).map_err(|error| format!("not a regular expression: {error}"))
+}

@@ -1,0 +1,209 @@
+//! Signatures without keys: a certificate for an identity, made by an authority for minutes, and a log that proves when it was used.
+//! Reads the file with the authorities and logs that are trusted; the check does no I/O and asks nobody.
+
+use std::io::Read;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sigstore_verify::crypto::parse_certificate_info;
+use sigstore_verify::trust_root::{CertificateAuthority, TimeRange, TrustedRoot};
+use sigstore_verify::types::{Artifact, Bundle};
+use sigstore_verify::{Error, VerificationPolicy, VerificationResult, Verifier};
+
+use super::identity::Identity;
+use super::signature::{Attached, Finding};
+use super::{TrustError, provider};
+use crate::config::KeylessTrust;
+
+/// Of sigstore's protobuf-specs, message TrustedRoot.
+const TRUSTED_ROOTS: [&str; 2] =
+    ["application/vnd.dev.sigstore.trustedroot+json;version=0.1", "application/vnd.dev.sigstore.trustedroot.v0.2+json"];
+/// The public one has 7 KiB.
+const TRUSTED_ROOT_BYTES: u64 = 1 << 20;
+/// The form of bundle that can say what the annotations of an older signature say: a promise of the log in place of its proof.
+const WITH_PROMISE: &str = "application/vnd.dev.sigstore.bundle+json;version=0.1";
+
+/// Who may sign, and what proves that they did.
+pub(super) struct Keyless {
+    verifier: Verifier,
+    pub identities: Vec<Identity>,
+}
+
+impl Keyless {
+    pub fn read(config: &KeylessTrust) -> Result<Self, TrustError> {
+        let file = &config.trusted_root_file;
+        let failed = |message: String| TrustError::TrustedRoot { file: file.clone(), message };
+        provider::install();
+        let root = trusted_root(file).map_err(failed)?;
+        let verifier = Verifier::new(&root).map_err(|error| failed(error.to_string()))?;
+        // The configuration was checked before, so an identity that is wrong here is one too few and trusts nobody.
+        let identities = config.identities.iter().map(Identity::new).collect::<Result<Vec<_>, _>>();
+        let identities = identities.map_err(|(field, message)| failed(format!("identities: {field}: {message}")))?;
+        Ok(Self { verifier, identities })
+    }
+
+    /// Which identities signed what is of this digest, by their index, with a bundle that proves it.
+    pub fn signers_of_bundle(&self, bundle: &Bundle, signed: Artifact<'_>) -> Result<Vec<usize>, Finding> {
+        self.signers(bundle, signed)
+    }
+
+    /// The same for a signature of the older form.
+    pub fn signers_of_simple(&self, payload: &[u8], signature: &[u8], attached: &Attached) -> Result<Vec<usize>, Finding> {
+        let bundle = bundle_of(signature, attached)?;
+        provider::verifying(payload, || self.signers(&bundle, Artifact::from(payload)))
+    }
+
+    fn signers(&self, bundle: &Bundle, signed: Artifact<'_>) -> Result<Vec<usize>, Finding> {
+        if bundle.signing_certificate().is_none() {
+            return Err(Finding::Unproven("it is made with a key and has no certificate".to_owned()));
+        }
+        // Everything but who it is: that is compared here, with each of the identities.
+        let proven = self.verifier.verify(signed, bundle, &VerificationPolicy::any_identity()).map_err(finding)?;
+        if !(proven.certificate_verified() && proven.sct_verified() && proven.tlog_verified()) {
+            return Err(Finding::Unproven("not everything that must be proven was looked at".to_owned()));
+        }
+        self.identities_of(&proven)
+    }
+
+    fn identities_of(&self, proven: &VerificationResult) -> Result<Vec<usize>, Finding> {
+        let (Some(subject), Some(issuer)) = (proven.identity(), proven.issuer()) else {
+            return Err(Finding::Unproven("its certificate names no subject, as an e-mail address or URI, or no issuer".to_owned()));
+        };
+        let matching = self.identities.iter().enumerate().filter(|(_, identity)| identity.matches(issuer, subject.as_str()));
+        let matching: Vec<usize> = matching.map(|(at, _)| at).collect();
+        if matching.is_empty() { Err(Finding::OtherIdentity(format!("{subject} of {issuer}"))) } else { Ok(matching) }
+    }
+}
+
+/// What is told as what: whether somebody changed it, or whether it lacks what would make it believed.
+fn finding(error: Error) -> Finding {
+    match error {
+        Error::SignatureInvalid(_) | Error::InvalidBundle(_) | Error::Types(_) => Finding::Tampered(error.to_string()),
+        _ => Finding::Unproven(error.to_string()),
+    }
+}
+
+fn trusted_root(file: &Path) -> Result<TrustedRoot, String> {
+    let mut text = String::new();
+    let read = std::fs::File::open(file).and_then(|file| file.take(TRUSTED_ROOT_BYTES + 1).read_to_string(&mut text));
+    read.map_err(|error| error.to_string())?;
+    if text.len() as u64 > TRUSTED_ROOT_BYTES {
+        return Err(format!("it is larger than {TRUSTED_ROOT_BYTES} bytes"));
+    }
+    let mut root = TrustedRoot::from_json(&text).map_err(|error| format!("not a trusted root: {error}"))?;
+    if !TRUSTED_ROOTS.contains(&root.media_type.as_str()) {
+        return Err(format!("not a trusted root: it has mediaType {:?}, expected {}", root.media_type, TRUSTED_ROOTS[0]));
+    }
+    for (list, empty) in [
+        ("certificateAuthorities", root.certificate_authorities.is_empty()),
+        ("tlogs", root.tlogs.is_empty()),
+        ("ctlogs", root.ctlogs.is_empty()),
+    ] {
+        if empty {
+            return Err(format!("its {list} are empty, so that nothing could be proven with it"));
+        }
+    }
+    root.certificate_authorities.iter_mut().try_for_each(narrow)?;
+    Ok(root)
+}
+
+/// An authority counts as long as it says and each of its certificates is valid: the crate alone would take the one that has run out.
+fn narrow(authority: &mut CertificateAuthority) -> Result<(), String> {
+    for certificate in &authority.cert_chain.certificates {
+        let info = parse_certificate_info(&certificate.raw_bytes)
+            .map_err(|error| format!("a certificate of authority {} cannot be used: {error}", authority.uri))?;
+        let start = authority.valid_for.map_or(info.not_before, |range| range.start.max(info.not_before));
+        let end = authority.valid_for.and_then(|range| range.end).map_or(info.not_after, |end| end.min(info.not_after));
+        authority.valid_for = Some(TimeRange::new(start, Some(end)));
+    }
+    Ok(())
+}
+
+/// What the annotation `dev.sigstore.cosign/bundle` holds: an entry of the log, and its promise to keep it.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Promised {
+    signed_entry_timestamp: String,
+    payload: Entry,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Entry {
+    body: String,
+    integrated_time: i64,
+    log_index: i64,
+    #[serde(rename = "logID")]
+    log: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct EntryKind {
+    kind: String,
+    api_version: String,
+}
+
+/// What the annotation `dev.sigstore.cosign/rfc3161timestamp` holds.
+#[derive(Deserialize)]
+struct Timestamp {
+    #[serde(rename = "SignedRFC3161Timestamp")]
+    token: String,
+}
+
+/// The annotations of an older signature, put as a bundle.
+fn bundle_of(signature: &[u8], attached: &Attached) -> Result<Bundle, Finding> {
+    let missing = |what: &str| Finding::Unproven(format!("it has no {what} in its annotations"));
+    let certificate = attached.certificate.as_deref().ok_or_else(|| missing("certificate"))?;
+    let promised = attached.bundle.as_deref().ok_or_else(|| missing("promise of a transparency log"))?;
+    let made = || -> Result<Bundle, String> {
+        let mut certificates = pem("certificate", certificate)?;
+        if certificates.len() != 1 {
+            return Err(format!("it has {} certificates, expected one and its chain beside it", certificates.len()));
+        }
+        certificates.extend(pem("chain", attached.chain.as_deref().unwrap_or_default())?);
+        let promised: Promised = serde_json::from_str(promised).map_err(|error| format!("its log entry cannot be read: {error}"))?;
+        let body = STANDARD.decode(&promised.payload.body).map_err(|error| format!("its log entry is not base64: {error}"))?;
+        let kind: EntryKind = serde_json::from_slice(&body).map_err(|error| format!("its log entry cannot be read: {error}"))?;
+        let mut material = json!({
+            "x509CertificateChain": {"certificates": certificates},
+            "tlogEntries": [{
+                "logIndex": promised.payload.log_index,
+                "logId": {"keyId": STANDARD.encode(hex(&promised.payload.log)?)},
+                "kindVersion": {"kind": kind.kind, "version": kind.api_version},
+                "integratedTime": promised.payload.integrated_time,
+                "inclusionPromise": {"signedEntryTimestamp": promised.signed_entry_timestamp},
+                "canonicalizedBody": promised.payload.body,
+            }],
+        });
+        if let Some(timestamp) = &attached.timestamp {
+            let timestamp: Timestamp = serde_json::from_str(timestamp).map_err(|error| format!("its timestamp cannot be read: {error}"))?;
+            material["timestampVerificationData"] = json!({"rfc3161Timestamps": [{"signedTimestamp": timestamp.token}]});
+        }
+        let signature = json!({"signature": STANDARD.encode(signature)});
+        let bundle = json!({"mediaType": WITH_PROMISE, "verificationMaterial": material, "messageSignature": signature});
+        serde_json::from_value(bundle).map_err(|error| format!("its annotations cannot be read: {error}"))
+    };
+    made().map_err(Finding::Tampered)
+}
+
+fn pem(what: &str, text: &str) -> Result<Vec<Value>, String> {
+    CertificateDer::pem_slice_iter(text.as_bytes())
+        .map(|certificate| match certificate {
+            Ok(certificate) => Ok(json!({"rawBytes": STANDARD.encode(certificate)})),
+            Err(error) => Err(format!("its {what} is not in PEM: {error}")),
+        })
+        .collect()
+}
+
+/// The identity of a log, which annotations have in hexadecimal digits and bundles in base64.
+fn hex(text: &str) -> Result<Vec<u8>, String> {
+    let digits = text.as_bytes().as_chunks::<2>();
+    let bytes: Option<Vec<u8>> = digits.0.iter().map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect();
+    bytes.filter(|_| digits.1.is_empty()).ok_or_else(|| format!("its logID {text:?} is not hexadecimal"))
+}

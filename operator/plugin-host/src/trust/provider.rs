@@ -1,0 +1,90 @@
+//! The cryptography of keyless signatures: ring, as everywhere else in this program. Does no I/O.
+
+use std::cell::RefCell;
+
+use ring::digest::{self, Context};
+use ring::signature as of;
+use ring::signature::{UnparsedPublicKey, VerificationAlgorithm};
+use sigstore_verify::crypto::{CryptoProvider, Error, HashContext, Result, SigningScheme, install_default_provider};
+use sigstore_verify::types::HashAlgorithm;
+
+thread_local! {
+    /// ring takes messages and no digests, so the message that is being verified is at hand here.
+    static MESSAGE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Lets the crates that verify use ring. To be called before any of them.
+pub(super) fn install() {
+    // It is an error from the second time on, and then it is this one that is there.
+    let _ = install_default_provider(&Ring);
+}
+
+/// Does what verifies signatures over this message, some of which are checked over its digest alone.
+pub(super) fn verifying<T>(message: &[u8], work: impl FnOnce() -> T) -> T {
+    MESSAGE.set(message.to_vec());
+    let done = work();
+    MESSAGE.take();
+    done
+}
+
+#[derive(Debug)]
+struct Ring;
+
+struct Hash(Context);
+
+impl HashContext for Hash {
+    fn update(&mut self, data: &[u8]) {
+        self.0.update(data);
+    }
+
+    fn finalize(self: Box<Self>) -> Vec<u8> {
+        self.0.finish().as_ref().to_vec()
+    }
+}
+
+impl CryptoProvider for Ring {
+    fn hash(&self, algorithm: HashAlgorithm) -> Result<Box<dyn HashContext>> {
+        Ok(Box::new(Hash(Context::new(hash_of(Some(algorithm))?))))
+    }
+
+    fn verify_raw(&self, scheme: SigningScheme, key: &[u8], message: &[u8], signature: &[u8]) -> Result<()> {
+        let key = UnparsedPublicKey::new(signature_of(scheme)?, key);
+        key.verify(message, signature).map_err(|_| Error::Verification(format!("the key did not make it ({})", scheme.name())))
+    }
+
+    fn verify_prehashed(&self, scheme: SigningScheme, key: &[u8], expected: &[u8], signature: &[u8]) -> Result<()> {
+        let hash = hash_of(scheme.hash_algorithm())?;
+        MESSAGE.with_borrow(|message| {
+            if digest::digest(hash, message).as_ref() != expected {
+                return Err(Error::Verification("it is over another message".to_owned()));
+            }
+            self.verify_raw(scheme, key, message, signature)
+        })
+    }
+}
+
+fn hash_of(algorithm: Option<HashAlgorithm>) -> Result<&'static digest::Algorithm> {
+    match algorithm {
+        Some(HashAlgorithm::Sha2256) => Ok(&digest::SHA256),
+        Some(HashAlgorithm::Sha2384) => Ok(&digest::SHA384),
+        Some(HashAlgorithm::Sha2512) => Ok(&digest::SHA512),
+        other => Err(Error::UnsupportedAlgorithm(format!("digests of kind {other:?} are not computed"))),
+    }
+}
+
+fn signature_of(scheme: SigningScheme) -> Result<&'static dyn VerificationAlgorithm> {
+    Ok(match scheme {
+        SigningScheme::EcdsaP256Sha256 => &of::ECDSA_P256_SHA256_ASN1,
+        SigningScheme::EcdsaP256Sha384 => &of::ECDSA_P256_SHA384_ASN1,
+        SigningScheme::EcdsaP384Sha256 => &of::ECDSA_P384_SHA256_ASN1,
+        SigningScheme::EcdsaP384Sha384 => &of::ECDSA_P384_SHA384_ASN1,
+        SigningScheme::Ed25519 => &of::ED25519,
+        SigningScheme::RsaPssSha256 => &of::RSA_PSS_2048_8192_SHA256,
+        SigningScheme::RsaPssSha384 => &of::RSA_PSS_2048_8192_SHA384,
+        SigningScheme::RsaPssSha512 => &of::RSA_PSS_2048_8192_SHA512,
+        SigningScheme::RsaPkcs1Sha256 => &of::RSA_PKCS1_2048_8192_SHA256,
+        SigningScheme::RsaPkcs1Sha384 => &of::RSA_PKCS1_2048_8192_SHA384,
+        SigningScheme::RsaPkcs1Sha512 => &of::RSA_PKCS1_2048_8192_SHA512,
+        other => return Err(Error::UnsupportedAlgorithm(format!("signatures of kind {} are not verified", other.name()))),
+    })
+}

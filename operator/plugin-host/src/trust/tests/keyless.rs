@@ -1,0 +1,399 @@
+//! Signatures without keys: everything that proves who signed is demanded, and each refusal says what is missing.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use flashjob_testbed::keyless::{Authority, Signing, Sigstore};
+use flashjob_testbed::signatures::SIGN;
+use rcgen::KeyPair;
+use serde_json::{Value, json};
+use tempfile::NamedTempFile;
+
+use super::super::*;
+use super::{BOTH, Keys, verdict};
+use crate::config::{KeylessTrust, SignerIdentity};
+
+const SUBJECT: &str = "https://github.com/nubificus/plugins/.github/workflows/release.yml@refs/tags/v1";
+const ISSUER: &str = "https://token.actions.githubusercontent.com";
+
+fn sigstore() -> Sigstore {
+    Sigstore::new().expect("a Sigstore")
+}
+
+fn ours() -> Signing {
+    Signing::now(SUBJECT, ISSUER)
+}
+
+fn this() -> Digest {
+    Digest::of(b"")
+}
+
+fn exact(subject: &str, issuer: &str) -> SignerIdentity {
+    SignerIdentity { issuer: Some(issuer.into()), subject: Some(subject.into()), ..SignerIdentity::default() }
+}
+
+/// What trusts these identities, and the file that it reads.
+struct Trusting {
+    file: NamedTempFile,
+    entries: Vec<TrustEntry>,
+}
+
+impl Trusting {
+    fn new(root: &Value, identities: Vec<SignerIdentity>) -> Self {
+        let file = NamedTempFile::new().expect("a file");
+        let keyless = KeylessTrust { trusted_root_file: file.path().to_owned(), identities };
+        let cosign = CosignTrust { forms: BOTH.to_vec(), keyless: Some(keyless), ..CosignTrust::default() };
+        let entry = TrustEntry { pattern: "harbor.example/flashjob/**".into(), cosign: Some(cosign), ..TrustEntry::default() };
+        let trusting = Self { file, entries: vec![entry] };
+        trusting.write(&root.to_string());
+        trusting
+    }
+
+    fn ours(sigstore: &Sigstore) -> Self {
+        Self::new(&sigstore.trusted_root(), vec![exact(SUBJECT, ISSUER)])
+    }
+
+    fn write(&self, text: &str) {
+        std::fs::write(self.file.path(), text).expect("written");
+    }
+
+    fn verdict(&self, signatures: &[Signature]) -> Result<bool, TrustError> {
+        verdict(&self.entries, signatures)
+    }
+
+    fn refusal(&self, signature: Signature) -> TrustError {
+        self.verdict(&[signature]).expect_err("refused")
+    }
+}
+
+fn bundle(sigstore: &Sigstore, signing: &Signing) -> Value {
+    sigstore.bundle(signing, &[&this().to_string()], SIGN).expect("signed")
+}
+
+fn simple_of(sigstore: &Sigstore, signing: &Signing, digest: &Digest) -> Signature {
+    let (payload, mut annotations) = sigstore.simple(signing, &digest.to_string()).expect("signed");
+    let mut take = |name: &str| annotations.remove(name);
+    let signature = take("dev.cosignproject.cosign/signature").expect("a signature");
+    let (certificate, chain) = (take("dev.sigstore.cosign/certificate"), take("dev.sigstore.cosign/chain"));
+    let attached = Attached { certificate, chain, bundle: take("dev.sigstore.cosign/bundle"), timestamp: None };
+    Signature::Simple { payload: STANDARD.encode(payload), signature, attached }
+}
+
+fn simple(sigstore: &Sigstore, signing: &Signing) -> Signature {
+    simple_of(sigstore, signing, &this())
+}
+
+fn stored(bundle: &Value) -> Signature {
+    Signature::Bundle(bundle.to_string())
+}
+
+/// Both forms, made by the same people.
+fn both(sigstore: &Sigstore, signing: &Signing) -> [Signature; 2] {
+    [stored(&bundle(sigstore, signing)), simple(sigstore, signing)]
+}
+
+#[test]
+fn what_a_trusted_identity_signed_counts_in_both_forms() {
+    let sigstore = sigstore();
+    let trusting = Trusting::ours(&sigstore);
+    for signature in both(&sigstore, &ours()) {
+        assert_eq!(trusting.verdict(&[signature]), Ok(true));
+    }
+    let person = Signing::now("who@nubificus.example", "https://accounts.example");
+    let trusting = Trusting::new(&sigstore.trusted_root(), vec![exact(SUBJECT, ISSUER), exact(&person.subject, &person.issuer)]);
+    for signature in both(&sigstore, &person) {
+        assert_eq!(trusting.verdict(&[signature]), Ok(true));
+    }
+}
+
+#[test]
+fn another_identity_is_refused_by_name_and_so_is_the_same_name_by_another_issuer() {
+    let sigstore = sigstore();
+    let trusting = Trusting::ours(&sigstore);
+    for (subject, issuer) in [
+        ("https://github.com/evil/plugins/.github/workflows/release.yml@refs/tags/v1", ISSUER),
+        (&format!("{SUBJECT}0"), ISSUER),
+        (SUBJECT, "https://gitlab.example"),
+        (SUBJECT, ""),
+    ] {
+        for signature in both(&sigstore, &Signing::now(subject, issuer)) {
+            let refused = trusting.refusal(signature);
+            assert!(
+                matches!(&refused, TrustError::WrongIdentity { signer, .. } if *signer == format!("{subject} of {issuer}")),
+                "{refused}"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_pattern_matches_whole_names_alone() {
+    let sigstore = sigstore();
+    let pattern = |subject: &str| SignerIdentity {
+        issuer_regexp: Some("^https://token[.]actions[.]githubusercontent[.]com$".into()),
+        subject_regexp: Some(subject.into()),
+        ..SignerIdentity::default()
+    };
+    let accepts = |subject: &str, signer: &str| {
+        Trusting::new(&sigstore.trusted_root(), vec![pattern(subject)]).verdict(&[simple(&sigstore, &Signing::now(signer, ISSUER))]).is_ok()
+    };
+    assert!(accepts("^https://github[.]com/nubificus/plugins/.*@refs/tags/v[0-9]+$", SUBJECT));
+    assert!(!accepts("^https://github[.]com/nubificus/other/.*@refs/tags/v[0-9]+$", SUBJECT));
+    // Each of two alternatives has only one of the two ends.
+    assert!(accepts("^https://a[.]example/x|https://b[.]example/x$", "https://b.example/x"));
+    assert!(!accepts("^https://a[.]example/x|https://b[.]example/x$", "https://a.example/x/evil"));
+    assert!(!accepts("^https://a[.]example/x|https://b[.]example/x$", "https://evil.example/?https://b.example/x"));
+}
+
+#[test]
+fn where_all_identities_are_required_each_must_have_signed() {
+    let sigstore = sigstore();
+    let (first, second) = (ours(), Signing::now("who@nubificus.example", "https://accounts.example"));
+    let mut trusting =
+        Trusting::new(&sigstore.trusted_root(), vec![exact(SUBJECT, ISSUER), exact("who@nubificus.example", "https://accounts.example")]);
+    for entry in trusting.entries.iter_mut().filter_map(|entry| entry.cosign.as_mut()) {
+        entry.require = RequiredKeys::All;
+    }
+    let refused = trusting.refusal(simple(&sigstore, &first));
+    assert!(
+        matches!(&refused, TrustError::IdentitiesMissing { missing, .. } if missing == "who@nubificus.example of https://accounts.example")
+    );
+    assert_eq!(trusting.verdict(&[simple(&sigstore, &first), stored(&bundle(&sigstore, &second))]), Ok(true));
+}
+
+#[test]
+fn a_signature_for_another_digest_is_refused_with_that_digest() {
+    let (sigstore, other) = (sigstore(), Digest::of(b"other"));
+    let trusting = Trusting::ours(&sigstore);
+    let of_other = sigstore.bundle(&ours(), &[&other.to_string()], SIGN).expect("signed");
+    for signature in [stored(&of_other), simple_of(&sigstore, &ours(), &other)] {
+        assert_eq!(trusting.refusal(signature), TrustError::OtherDigest { digest: this(), signed: other.to_string() });
+    }
+    let two = sigstore.bundle(&ours(), &[&this().to_string(), &other.to_string()], SIGN).expect("signed");
+    assert!(matches!(trusting.refusal(stored(&two)), TrustError::Tampered { .. }));
+    let attestation = sigstore.bundle(&ours(), &[&this().to_string()], "https://slsa.dev/provenance/v1").expect("signed");
+    assert!(matches!(trusting.refusal(stored(&attestation)), TrustError::Unsigned { .. }));
+}
+
+/// Checks that a signature is refused because something is not proven, in these words.
+fn unproven(what: &str, trusting: &Trusting, signature: Signature, words: &str) {
+    match trusting.refusal(signature) {
+        TrustError::Unproven { message, .. } => assert!(message.contains(words), "{what}: {message}"),
+        other => panic!("{what}: {other}"),
+    }
+}
+
+#[test]
+fn whoever_takes_no_part_in_the_trusted_root_proves_nothing() {
+    let mut sigstore = sigstore();
+    let (trusting, signing) = (Trusting::ours(&sigstore), ours());
+    let key = || KeyPair::generate().expect("a key");
+    let refused = |sigstore: &Sigstore, words: [&str; 2]| {
+        for (signature, words) in both(sigstore, &signing).into_iter().zip(words) {
+            unproven(words, &trusting, signature, words);
+        }
+    };
+    let ours = std::mem::replace(&mut sigstore.authority, Authority::new(signing.certified.clone()).expect("an authority"));
+    refused(&sigstore, ["certificate chain is invalid"; 2]);
+    sigstore.authority = ours;
+    let ours = std::mem::replace(&mut sigstore.certificates, key());
+    refused(&sigstore, ["signed certificate timestamp"; 2]);
+    sigstore.certificates = ours;
+    let ours = std::mem::replace(&mut sigstore.log, key());
+    refused(&sigstore, ["invalid inclusion promise"; 2]);
+    sigstore.log = ours;
+    let ours = std::mem::replace(&mut sigstore.checkpoints, key());
+    unproven("checkpoints", &trusting, stored(&bundle(&sigstore, &signing)), "invalid checkpoint");
+    sigstore.checkpoints = ours;
+    for signature in both(&sigstore, &signing) {
+        assert_eq!(trusting.verdict(&[signature]), Ok(true), "nobody is exchanged");
+    }
+}
+
+#[test]
+fn a_certificate_counts_for_the_time_that_it_is_for() {
+    let sigstore = sigstore();
+    let trusting = Trusting::ours(&sigstore);
+    let now = ours();
+    let (early, late) = (now.certified.start - 100, now.certified.end + 100);
+    // A signature from the past counts as long as it was made in time.
+    let past = Signing { certified: now.certified.start - 9000..now.certified.end - 9000, logged: now.logged - 9000, ..now.clone() };
+    for signature in both(&sigstore, &past) {
+        assert_eq!(trusting.verdict(&[signature]), Ok(true));
+    }
+    let expired = Signing { certified: now.certified.start - 9000..now.certified.start - 8400, ..now.clone() };
+    for signature in both(&sigstore, &expired) {
+        unproven("expired", &trusting, signature, "CertExpired");
+    }
+    for signature in both(&sigstore, &Signing { logged: early, ..now.clone() }) {
+        unproven("before its time", &trusting, signature, "CertNotValidYet");
+    }
+    for signature in both(&sigstore, &Signing { logged: late, certified: now.certified.start..late + 100, ..now }) {
+        unproven("in the future", &trusting, signature, "in the future");
+    }
+}
+
+#[test]
+fn an_authority_that_has_run_out_certifies_nobody() {
+    let mut sigstore = sigstore();
+    let now = ours();
+    sigstore.authority = Authority::new(now.logged - 9000..now.logged - 3600).expect("an authority");
+    let trusting = Trusting::ours(&sigstore);
+    for signature in both(&sigstore, &now) {
+        unproven("authority", &trusting, signature, "no trusted certificate authority is valid");
+    }
+    let past = Signing { certified: now.logged - 5000..now.logged - 4400, logged: now.logged - 4900, ..now };
+    for signature in both(&sigstore, &past) {
+        assert_eq!(trusting.verdict(&[signature]), Ok(true));
+    }
+}
+
+#[test]
+fn a_bundle_without_the_log_s_whole_proof_or_with_that_of_another_entry_is_refused() {
+    let sigstore = sigstore();
+    let trusting = Trusting::ours(&sigstore);
+    let other = bundle(&sigstore, &ours());
+    let entry = |bundle: &mut Value| bundle["verificationMaterial"]["tlogEntries"][0].take();
+    let of_other = other["verificationMaterial"]["tlogEntries"][0].clone();
+    type Change<'a> = Box<dyn Fn(&mut Value) + 'a>;
+    let taken = |field: &'static str| -> Change<'_> {
+        Box::new(move |entry| {
+            entry.as_object_mut().expect("an entry").remove(field);
+        })
+    };
+    let put = |field: &'static str| -> Change<'_> {
+        Box::new({
+            let of_other = &of_other;
+            move |entry| entry[field] = of_other[field].clone()
+        })
+    };
+    let cases: Vec<(&str, Change<'_>, &str)> = vec![
+        ("no proof", taken("inclusionProof"), "must have an inclusion proof"),
+        ("no promise", taken("inclusionPromise"), "no verified timestamp"),
+        ("a time that the log does not promise", Box::new(|entry| entry["integratedTime"] = json!("1")), "inclusion promise"),
+        ("the proof of another entry", put("inclusionProof"), "inclusion proof"),
+        ("the promise of another entry", put("inclusionPromise"), "inclusion promise"),
+        ("another entry as a whole", Box::new(|entry| *entry = of_other.clone()), "does not match the bundle"),
+        ("another body", put("canonicalizedBody"), "inclusion promise"),
+        ("a tree of another size", Box::new(|entry| entry["inclusionProof"]["treeSize"] = json!("3")), "inclusion proof"),
+        ("another leaf", Box::new(|entry| entry["inclusionProof"]["logIndex"] = json!("0")), "inclusion proof"),
+    ];
+    for (what, change, words) in cases {
+        let mut changed = bundle(&sigstore, &ours());
+        let mut taken = entry(&mut changed);
+        change(&mut taken);
+        changed["verificationMaterial"]["tlogEntries"][0] = taken;
+        let refused = trusting.refusal(stored(&changed)).to_string();
+        assert!(refused.contains(words), "{what}: {refused}");
+    }
+    let mut without = bundle(&sigstore, &ours());
+    without["verificationMaterial"]["tlogEntries"] = json!([]);
+    let refused = trusting.refusal(stored(&without)).to_string();
+    assert!(refused.contains("proof"), "{refused}");
+}
+
+#[test]
+fn an_older_signature_without_a_promise_of_the_log_or_with_that_of_another_entry_is_refused() {
+    let sigstore = sigstore();
+    let trusting = Trusting::ours(&sigstore);
+    let Signature::Simple { attached: of_other, signature: other, .. } = simple(&sigstore, &ours()) else { panic!("simple") };
+    let changed = |change: &dyn Fn(&mut String, &mut Attached)| {
+        let mut made = simple(&sigstore, &ours());
+        if let Signature::Simple { signature, attached, .. } = &mut made {
+            change(signature, attached);
+        }
+        trusting.refusal(made)
+    };
+    for (what, refused, reason, words) in [
+        ("no certificate", changed(&|_, attached| attached.certificate = None), "SignatureUnproven", "no certificate"),
+        ("no promise", changed(&|_, attached| attached.bundle = None), "SignatureUnproven", "no promise of a transparency log"),
+        ("another entry", changed(&|_, attached| attached.bundle = of_other.bundle.clone()), "SignatureUnproven", "does not match"),
+        (
+            "another certificate",
+            changed(&|_, attached| attached.certificate = of_other.certificate.clone()),
+            "SignatureBroken",
+            "did not make it",
+        ),
+        ("another signature", changed(&|signature, _| *signature = other.clone()), "SignatureBroken", "did not make it"),
+        (
+            "no certificate but nonsense",
+            changed(&|_, attached| attached.certificate = Some("x".into())),
+            "SignatureBroken",
+            "0 certificates",
+        ),
+        ("no promise but nonsense", changed(&|_, attached| attached.bundle = Some("{}".into())), "SignatureBroken", "cannot be read"),
+    ] {
+        assert_eq!(refused.reason(), reason, "{what}: {refused}");
+        assert!(refused.to_string().contains(words), "{what}: {refused}");
+    }
+}
+
+#[test]
+fn what_was_changed_after_it_was_signed_is_told_as_that() {
+    let sigstore = sigstore();
+    let trusting = Trusting::ours(&sigstore);
+    let other = bundle(&sigstore, &ours());
+    let foreign = sigstore.bundle(&ours(), &[&Digest::of(b"other").to_string()], SIGN).expect("signed");
+    type Change<'a> = &'a dyn Fn(&mut Value);
+    let changes: [Change<'_>; 6] = [
+        &|bundle| bundle["dsseEnvelope"]["signatures"] = other["dsseEnvelope"]["signatures"].clone(),
+        &|bundle| bundle["dsseEnvelope"]["payload"] = foreign["dsseEnvelope"]["payload"].clone(),
+        &|bundle| bundle["dsseEnvelope"]["payloadType"] = json!("text/plain"),
+        &|bundle| bundle["dsseEnvelope"]["signatures"] = json!([]),
+        &|bundle| bundle["mediaType"] = json!("application/vnd.dev.sigstore.bundle+json;version=0.1"),
+        &|bundle| bundle["verificationMaterial"] = json!({}),
+    ];
+    for (at, change) in changes.iter().enumerate() {
+        let mut changed = bundle(&sigstore, &ours());
+        change(&mut changed);
+        let refused = trusting.refusal(stored(&changed));
+        assert!(matches!(refused, TrustError::Tampered { .. }), "change {at}: {refused}");
+    }
+}
+
+#[test]
+fn a_signature_by_a_key_is_none_by_an_identity_and_the_other_way_round() {
+    let (sigstore, keys) = (sigstore(), Keys::new());
+    let trusting = Trusting::ours(&sigstore);
+    unproven("a bundle", &trusting, keys.signed_bundle(0, &this()), "made with a key");
+    unproven("the older form", &trusting, keys.simple(0, &this()), "no certificate");
+    let by_key = keys.trust(&BOTH, RequiredKeys::Any, &[0]);
+    for signature in both(&sigstore, &ours()) {
+        assert!(matches!(verdict(&by_key, &[signature]), Err(TrustError::WrongKey { .. })));
+    }
+}
+
+#[test]
+fn a_trusted_root_that_cannot_be_used_refuses_everything_and_says_why() {
+    let sigstore = sigstore();
+    let trusting = Trusting::ours(&sigstore);
+    let good = [stored(&bundle(&sigstore, &ours()))];
+    let without = |field: &str| {
+        let mut root = sigstore.trusted_root();
+        root[field] = json!([]);
+        root.to_string()
+    };
+    let mut other_type = sigstore.trusted_root();
+    other_type["mediaType"] = json!("application/json");
+    let mut bad_key = sigstore.trusted_root();
+    bad_key["tlogs"][0]["publicKey"]["rawBytes"] = json!("AAAA");
+    for (text, words) in [
+        ("", "not a trusted root"),
+        ("{}", "not a trusted root"),
+        (&other_type.to_string(), "mediaType"),
+        (&without("certificateAuthorities"), "certificateAuthorities are empty"),
+        (&without("tlogs"), "tlogs are empty"),
+        (&without("ctlogs"), "ctlogs are empty"),
+        (&bad_key.to_string(), "keyless.trustedRootFile"),
+        (&" ".repeat(2 << 20), "larger than"),
+    ] {
+        trusting.write(text);
+        let refused = trusting.verdict(&good).expect_err("refused");
+        assert!(matches!(refused, TrustError::TrustedRoot { .. }) && refused.to_string().contains(words), "{refused}");
+    }
+    // Trust rotates with the file.
+    trusting.write(&sigstore.trusted_root().to_string());
+    assert_eq!(trusting.verdict(&good), Ok(true));
+    std::fs::remove_file(trusting.file.path()).expect("removed");
+    let refused = trusting.verdict(&good).expect_err("refused");
+    assert_eq!(refused.reason(), "TrustedRootUnusable", "{refused}");
+}

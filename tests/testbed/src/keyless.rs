@@ -1,0 +1,283 @@
+//! What signatures without keys need, made here: an authority that certifies identities, its certificate transparency log, and the log
+//! of signatures. Signs as cosign does with them, in both forms.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use rcgen::{
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SigningKey, date_time_ymd,
+};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use spki::der::asn1::{AnyRef, OctetStringRef, Utf8StringRef};
+use spki::der::{Decode, Encode, Reader};
+
+use crate::signatures::{BUNDLE, PAYLOAD_TYPE, simple_payload, statement};
+
+/// RFC 6962, section 3.3.
+const SCT_LIST: [u64; 10] = [1, 3, 6, 1, 4, 1, 11129, 2, 4, 2];
+/// Fulcio's extension with the issuer of the identity.
+const ISSUER: [u64; 9] = [1, 3, 6, 1, 4, 1, 57264, 1, 8];
+const NAME: &str = "rekor.testbed";
+
+/// Everybody who has a part in a signature without a key. One may be put in place of another's.
+pub struct Sigstore {
+    /// Certifies identities.
+    pub authority: Authority,
+    /// Logs the certificates.
+    pub certificates: KeyPair,
+    /// Logs the signatures.
+    pub log: KeyPair,
+    /// Signs what the log holds: the key of the log itself, until a test takes another.
+    pub checkpoints: KeyPair,
+}
+
+/// An authority for identities.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: Vec<u8>,
+}
+
+/// Who signs, and when. Times are in seconds since 1970.
+#[derive(Clone, Debug)]
+pub struct Signing {
+    /// An e-mail address or a URI.
+    pub subject: String,
+    /// URL of who vouches for it.
+    pub issuer: String,
+    /// When the certificate is valid.
+    pub certified: Range<i64>,
+    /// When the log took it.
+    pub logged: i64,
+}
+
+/// A key for one signature, and the certificate for it.
+struct Certified {
+    key: KeyPair,
+    der: Vec<u8>,
+    pem: String,
+}
+
+impl Signing {
+    /// Somebody who signs now, with a certificate for ten minutes.
+    #[must_use]
+    pub fn now(subject: &str, issuer: &str) -> Self {
+        let now = jiff::Timestamp::now().as_second();
+        Self { subject: subject.to_owned(), issuer: issuer.to_owned(), certified: now - 60..now + 540, logged: now - 1 }
+    }
+}
+
+impl Authority {
+    /// Makes one that is valid for a while.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub fn new(valid: Range<i64>) -> anyhow::Result<Self> {
+        let key = KeyPair::generate()?;
+        let mut parameters = CertificateParams::new(Vec::new())?;
+        parameters.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        parameters.distinguished_name = DistinguishedName::new();
+        parameters.distinguished_name.push(DnType::CommonName, "fulcio.testbed");
+        (parameters.not_before, parameters.not_after) =
+            (date_time_ymd(1970, 1, 1) + after(valid.start)?, date_time_ymd(1970, 1, 1) + after(valid.end)?);
+        let certificate = parameters.self_signed(&key)?.der().to_vec();
+        Ok(Self { issuer: Issuer::new(parameters, key), certificate })
+    }
+
+    /// Certifies an identity for a new key. The log of certificates vouches that it has seen it.
+    fn certify(&self, signing: &Signing, log: &KeyPair) -> anyhow::Result<Certified> {
+        let key = KeyPair::generate()?;
+        let mut parameters = CertificateParams::new(Vec::new())?;
+        parameters.serial_number = Some(SerialNumber::from(0x0f1a_5b00_u64));
+        parameters.distinguished_name = DistinguishedName::new();
+        let subject = signing.subject.as_str().try_into()?;
+        parameters.subject_alt_names = vec![if subject_is_uri(signing) { SanType::URI(subject) } else { SanType::Rfc822Name(subject) }];
+        parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
+        parameters.use_authority_key_identifier_extension = true;
+        (parameters.not_before, parameters.not_after) =
+            (date_time_ymd(1970, 1, 1) + after(signing.certified.start)?, date_time_ymd(1970, 1, 1) + after(signing.certified.end)?);
+        let issuer = Utf8StringRef::new(&signing.issuer)?.to_der()?;
+        parameters.custom_extensions = vec![CustomExtension::from_oid_content(&ISSUER, issuer)];
+        // What the log signs is the certificate without its own answer.
+        let without = parameters.clone().signed_by(&key, &self.issuer)?;
+        let seen = self.seen(to_be_signed(without.der())?, signing.certified.start, log)?;
+        parameters.custom_extensions.push(CustomExtension::from_oid_content(&SCT_LIST, OctetStringRef::new(&seen)?.to_der()?));
+        let certificate = parameters.signed_by(&key, &self.issuer)?;
+        Ok(Certified { key, der: certificate.der().to_vec(), pem: certificate.pem() })
+    }
+
+    /// A list with one signed certificate timestamp: RFC 6962, section 3.2.
+    fn seen(&self, to_be_signed: &[u8], at: i64, log: &KeyPair) -> anyhow::Result<Vec<u8>> {
+        let at = u64::try_from(at)?.saturating_mul(1000).to_be_bytes();
+        let issuer = Sha256::digest(self.issuer.key().subject_public_key_info());
+        let length = u32::try_from(to_be_signed.len())?.to_be_bytes();
+        // Version 1, a certificate's timestamp, and that it is of a certificate before its end; then no extensions.
+        let signed = [&[0, 0], &at[..], &[0, 1], &issuer[..], &length[1..], to_be_signed, &[0, 0]].concat();
+        let signature = log.sign(&signed)?;
+        // SHA-256 and ECDSA.
+        let kind = [4, 3];
+        let timestamp = [&[0][..], &key_id(log), &at, &[0, 0], &kind, &length_of(&signature)?, &signature].concat();
+        let one = [&length_of(&timestamp)?[..], &timestamp].concat();
+        Ok([&length_of(&one)?[..], &one].concat())
+    }
+}
+
+impl Sigstore {
+    /// Makes all of them.
+    ///
+    /// # Errors
+    /// A key cannot be made.
+    pub fn new() -> anyhow::Result<Self> {
+        let now = jiff::Timestamp::now().as_second();
+        let log = KeyPair::generate()?;
+        let checkpoints = KeyPair::from_pem(&log.serialize_pem())?;
+        let authority = Authority::new(now - 86_400 * 365..now + 86_400)?;
+        Ok(Self { authority, certificates: KeyPair::generate()?, log, checkpoints })
+    }
+
+    /// What those who verify trust.
+    #[must_use]
+    pub fn trusted_root(&self) -> Value {
+        let log = |name: &str, key: &KeyPair| {
+            json!([{
+                "baseUrl": format!("https://{name}"), "hashAlgorithm": "SHA2_256", "logId": {"keyId": STANDARD.encode(key_id(key))},
+                "publicKey": {
+                    "rawBytes": STANDARD.encode(key.subject_public_key_info()), "keyDetails": "PKIX_ECDSA_P256_SHA_256",
+                    "validFor": {"start": "2020-01-01T00:00:00Z"},
+                },
+            }])
+        };
+        json!({
+            "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
+            "tlogs": log(NAME, &self.log),
+            "ctlogs": log("ct.testbed", &self.certificates),
+            "certificateAuthorities": [{
+                "subject": {"organization": "testbed", "commonName": "fulcio.testbed"}, "uri": "https://fulcio.testbed",
+                "certChain": {"certificates": [{"rawBytes": STANDARD.encode(&self.authority.certificate)}]},
+                "validFor": {"start": "2020-01-01T00:00:00Z"},
+            }],
+        })
+    }
+
+    /// A bundle that says that these artifacts are signed. Digests are `sha256:…`.
+    ///
+    /// # Errors
+    /// It cannot be signed.
+    pub fn bundle(&self, signing: &Signing, digests: &[&str], predicate: &str) -> anyhow::Result<Value> {
+        let certified = self.authority.certify(signing, &self.certificates)?;
+        let payload = statement(digests, predicate).to_string();
+        let signature =
+            certified.key.sign(format!("DSSEv1 {} {PAYLOAD_TYPE} {} {payload}", PAYLOAD_TYPE.len(), payload.len()).as_bytes())?;
+        let signature = STANDARD.encode(signature);
+        let envelope =
+            json!({"payload": STANDARD.encode(&payload), "payloadType": PAYLOAD_TYPE, "signatures": [{"sig": signature, "keyid": ""}]});
+        let body = json!({"apiVersion": "0.0.1", "kind": "dsse", "spec": {
+            "envelopeHash": {"algorithm": "sha256", "value": hex(&Sha256::digest(envelope.to_string()))},
+            "payloadHash": {"algorithm": "sha256", "value": hex(&Sha256::digest(&payload))},
+            "signatures": [{"signature": signature, "verifier": STANDARD.encode(&certified.pem)}],
+        }});
+        let body = body.to_string();
+        let entry = json!({
+            "logIndex": "7", "logId": {"keyId": STANDARD.encode(key_id(&self.log))}, "kindVersion": {"kind": "dsse", "version": "0.0.1"},
+            "integratedTime": signing.logged.to_string(), "canonicalizedBody": STANDARD.encode(&body),
+            "inclusionPromise": {"signedEntryTimestamp": self.promise(&body, signing.logged)?},
+            "inclusionProof": self.proof(&body)?,
+        });
+        Ok(json!({
+            "mediaType": BUNDLE, "dsseEnvelope": envelope,
+            "verificationMaterial": {"certificate": {"rawBytes": STANDARD.encode(&certified.der)}, "tlogEntries": [entry]},
+        }))
+    }
+
+    /// A signature of the older form: what is signed, and the annotations that say by whom.
+    ///
+    /// # Errors
+    /// It cannot be signed.
+    pub fn simple(&self, signing: &Signing, digest: &str) -> anyhow::Result<(String, BTreeMap<String, String>)> {
+        let certified = self.authority.certify(signing, &self.certificates)?;
+        let payload = simple_payload("testbed", digest).to_string();
+        let signature = STANDARD.encode(certified.key.sign(payload.as_bytes())?);
+        let body = json!({"apiVersion": "0.0.1", "kind": "hashedrekord", "spec": {
+            "data": {"hash": {"algorithm": "sha256", "value": hex(&Sha256::digest(&payload))}},
+            "signature": {"content": signature, "publicKey": {"content": STANDARD.encode(&certified.pem)}},
+        }});
+        let body = body.to_string();
+        let bundle = json!({"SignedEntryTimestamp": self.promise(&body, signing.logged)?, "Payload": {
+            "body": STANDARD.encode(&body), "integratedTime": signing.logged, "logIndex": 7, "logID": hex(&key_id(&self.log)),
+        }});
+        let annotations = BTreeMap::from([
+            ("dev.cosignproject.cosign/signature".to_owned(), signature),
+            ("dev.sigstore.cosign/certificate".to_owned(), certified.pem),
+            ("dev.sigstore.cosign/chain".to_owned(), pem(&self.authority.certificate)),
+            ("dev.sigstore.cosign/bundle".to_owned(), bundle.to_string()),
+        ]);
+        Ok((payload, annotations))
+    }
+
+    /// The log's promise to keep an entry, which also says since when.
+    fn promise(&self, body: &str, logged: i64) -> anyhow::Result<String> {
+        let entry = format!(
+            r#"{{"body":"{}","integratedTime":{logged},"logID":"{}","logIndex":7}}"#,
+            STANDARD.encode(body),
+            hex(&key_id(&self.log))
+        );
+        Ok(STANDARD.encode(self.log.sign(entry.as_bytes())?))
+    }
+
+    /// The proof that the log keeps an entry: it is the second of two, and the log signs the tree above both. RFC 6962, section 2.1.
+    fn proof(&self, body: &str) -> anyhow::Result<Value> {
+        let leaf = |body: &str| Sha256::digest([&[0], body.as_bytes()].concat());
+        let first = leaf("the first entry");
+        let root = STANDARD.encode(Sha256::digest([&[1], &first[..], &leaf(body)].concat()));
+        let tree = format!("{NAME} - 1\n2\n{root}\n");
+        let signature = [&key_id(&self.checkpoints)[..4], &self.checkpoints.sign(tree.as_bytes())?].concat();
+        let checkpoint = format!("{tree}\n\u{2014} {NAME} {}\n", STANDARD.encode(signature));
+        Ok(json!({
+            "logIndex": "1", "treeSize": "2", "rootHash": root, "hashes": [STANDARD.encode(first)], "checkpoint": {"envelope": checkpoint},
+        }))
+    }
+}
+
+fn subject_is_uri(signing: &Signing) -> bool {
+    signing.subject.contains("://")
+}
+
+/// Since 1970.
+fn after(seconds: i64) -> anyhow::Result<Duration> {
+    Ok(Duration::from_secs(u64::try_from(seconds)?))
+}
+
+/// The part of a certificate that its authority signs.
+fn to_be_signed(certificate: &[u8]) -> anyhow::Result<&[u8]> {
+    Ok(AnyRef::from_der(certificate)?.sequence(|parts| {
+        let first = parts.tlv_bytes()?;
+        parts.tlv_bytes()?;
+        parts.tlv_bytes()?;
+        Ok::<_, spki::der::Error>(first)
+    })?)
+}
+
+/// How a log is named: by its key.
+fn key_id(key: &KeyPair) -> [u8; 32] {
+    Sha256::digest(key.subject_public_key_info()).into()
+}
+
+fn length_of(bytes: &[u8]) -> anyhow::Result<[u8; 2]> {
+    Ok(u16::try_from(bytes.len())?.to_be_bytes())
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn pem(certificate: &[u8]) -> String {
+    let text = STANDARD.encode(certificate);
+    let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+    format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
+}
