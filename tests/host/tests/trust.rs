@@ -12,9 +12,10 @@ use flashjob_plugin_host::config::{Limits, PullPolicy};
 use flashjob_plugin_host::{Credentials, Digest, LoadError, Logins, Plugin};
 use flashjob_testbed::artifacts::push_plugin;
 use flashjob_testbed::certificates::Authority;
+use flashjob_testbed::keyless::{Signing, Sigstore};
 use flashjob_testbed::process::repository;
 use flashjob_testbed::registry::{PASSWORD, Registry, USER};
-use flashjob_testbed::signatures::Signer;
+use flashjob_testbed::signatures::{SIGN, Signer, attach_bundle, attach_simple};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -137,6 +138,48 @@ async fn whatever_is_done_between_registry_and_operator_a_plugin_is_refused_with
         let compiled = std::fs::read_dir(world.cache(what).join("compiled"))?.count();
         assert_eq!(compiled, 0, "{what}: what is refused is not compiled");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn what_an_identity_signed_without_a_key_is_run_and_what_another_signed_is_not() -> anyhow::Result<()> {
+    let world = World::start().await?;
+    let front = world.front(Box::new(|_| None)).await?;
+    let sigstore = Sigstore::new()?;
+    let root = world.folder.path().join("trusted-root.json");
+    std::fs::write(&root, sigstore.trusted_root().to_string())?;
+    let (ours, other) =
+        ("https://git.example/plugins/.ci/release.yml@refs/tags/v1", "https://git.example/other/.ci/release.yml@refs/tags/v1");
+    let signing = |subject: &str| Signing::now(subject, "https://ci.example");
+    let trust = |forms: &[&str]| {
+        let keyless = json!({"trustedRootFile": root, "identities": [{"issuer": "https://ci.example", "subject": ours}]});
+        json!([{"match": format!("{}/**", front.host), "cosign": {"keyless": keyless, "forms": forms}}])
+    };
+    let load = |name: &'static str, forms: &[&str], policy, cache: &str| {
+        let (world, front, trust, cache) = (&world, &front, trust(forms), world.cache(cache));
+        async move { world.load(front, name, trust, policy, &cache).await }
+    };
+    let digest = world.push("esp32", "esp32").await?;
+    refused("nobody signed it", load("esp32", &BOTH, PullPolicy::Always, "unsigned").await?, "Unsigned", "is not signed");
+    let (payload, annotations) = sigstore.simple(&signing(other), &digest)?;
+    attach_simple(&world.registry, "flashjob/esp32", &digest, payload, annotations).await?;
+    refused("another identity", load("esp32", &BOTH, PullPolicy::Always, "other").await?, "WrongIdentity", other);
+    attach_bundle(&world.registry, "flashjob/esp32", &digest, &sigstore.bundle(&signing(ours), &[&digest], SIGN)?).await?;
+    assert!(load("esp32", &["bundle"], PullPolicy::Always, "cached").await??.signed());
+    refused("a form that is not listed", load("esp32", &["simple"], PullPolicy::Always, "form").await?, "WrongIdentity", other);
+    // The annotations of the older form are found and kept like the rest.
+    let digest = world.push("esp32", "older").await?;
+    let (payload, annotations) = sigstore.simple(&signing(ours), &digest)?;
+    attach_simple(&world.registry, "flashjob/older", &digest, payload, annotations).await?;
+    assert!(load("older", &["simple"], PullPolicy::IfNotPresent, "cached").await??.signed());
+    assert!(load("older", &["simple"], PullPolicy::Never, "cached").await??.signed());
+    // The trusted root is exchanged: what was trusted is not any more, in the cache neither.
+    std::fs::write(&root, Sigstore::new()?.trusted_root().to_string())?;
+    let kept = load("older", &["simple"], PullPolicy::Never, "cached").await?;
+    refused("another trusted root", kept, "SignatureUnproven", "demands a proof");
+    std::fs::remove_file(&root)?;
+    let kept = load("older", &["simple"], PullPolicy::Never, "cached").await?;
+    refused("no trusted root", kept, "TrustedRootUnusable", "trusted-root.json");
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use http::HeaderValue;
 use oci_client::Reference;
 use oci_client::client::{Config, ImageLayer};
 use oci_client::manifest::{OciDescriptor, OciImageManifest, OciManifest};
@@ -84,7 +85,13 @@ pub async fn attach_simple(
     let layer = ImageLayer::new(payload.into_bytes(), SIMPLE.to_owned(), Some(annotations));
     let reference: Reference = format!("{}/{repository}:{}.sig", registry.host, tag(attach_to)).parse()?;
     let config = Config::new(b"{}".to_vec(), "application/vnd.oci.image.config.v1+json".to_owned(), None);
-    registry.client()?.push(&reference, &[layer], config, &registry.auth(), None).await?;
+    let (client, manifest) = (registry.client()?, OciImageManifest::build(std::slice::from_ref(&layer), &config, None));
+    client.store_auth_if_needed(&registry.host, &registry.auth()).await;
+    client.push_blob(&reference, layer.data, &manifest.layers[0].digest).await?;
+    client.push_blob(&reference, config.data, &manifest.config.digest).await?;
+    // As JSON and not in the client's own form of it, which leaves the line breaks of a certificate as they are.
+    let kind = HeaderValue::from_static("application/vnd.oci.image.manifest.v1+json");
+    client.push_manifest_raw(&reference, serde_json::to_vec(&manifest)?, kind).await?;
     Ok(())
 }
 
