@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use flashjob_operator::config::{self, OperatorConfig};
-use flashjob_plugin_host::config::{CosignTrust, PullPolicy, RegistryConfig, RequiredKeys, SignatureForm, TrustEntry};
+use flashjob_plugin_host::config::{
+    CosignTrust, KeylessTrust, PullPolicy, RegistryConfig, RequiredKeys, SignatureForm, SignerIdentity, TrustEntry,
+};
 use flashjob_plugin_host::{Digest, Host, HostSettings, Logins, Plugin, PluginSource, Published, Reference, Verified, hosts, trust_entry};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -30,6 +32,8 @@ pub struct RegistryOptions {
 /// Whose signatures are demanded.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Trust")]
+#[command(group = ArgGroup::new("subject").args(["certificate_identity", "certificate_identity_regexp"]).requires("trusted_root"))]
+#[command(group = ArgGroup::new("issuer").args(["certificate_oidc_issuer", "certificate_oidc_issuer_regexp"]).requires("trusted_root"))]
 pub struct TrustOptions {
     /// A public key in PEM: demand a cosign signature made with it, whatever the configuration's trust says. Several: one of them.
     #[arg(long = "key", value_name = "FILE")]
@@ -37,6 +41,41 @@ pub struct TrustOptions {
     /// Demand a signature of each key.
     #[arg(long, requires = "keys")]
     pub all_keys: bool,
+    /// Authorities and logs in JSON, as `cosign trusted-root create` writes them: demand a signature without a key, whatever the
+    /// configuration's trust says.
+    #[arg(long, value_name = "FILE", requires_all = ["subject", "issuer"], conflicts_with = "keys")]
+    pub trusted_root: Option<PathBuf>,
+    /// Whose signature: an e-mail address, or the URI of a workflow.
+    #[arg(long, value_name = "SUBJECT")]
+    pub certificate_identity: Option<String>,
+    /// The same as a regular expression, from ^ to $.
+    #[arg(long, value_name = "PATTERN")]
+    pub certificate_identity_regexp: Option<String>,
+    /// Who vouches for that identity: the URL of an OpenID Connect issuer.
+    #[arg(long, value_name = "URL")]
+    pub certificate_oidc_issuer: Option<String>,
+    /// The same as a regular expression, from ^ to $.
+    #[arg(long, value_name = "PATTERN")]
+    pub certificate_oidc_issuer_regexp: Option<String>,
+}
+
+impl TrustOptions {
+    /// What the command line demands; nothing where it says nothing.
+    pub fn demanded(&self) -> Option<CosignTrust> {
+        let forms = vec![SignatureForm::Bundle, SignatureForm::Simple];
+        let require = if self.all_keys { RequiredKeys::All } else { RequiredKeys::Any };
+        let keyless = self.trusted_root.clone().map(|trusted_root_file| {
+            let identity = SignerIdentity {
+                issuer: self.certificate_oidc_issuer.clone(),
+                issuer_regexp: self.certificate_oidc_issuer_regexp.clone(),
+                subject: self.certificate_identity.clone(),
+                subject_regexp: self.certificate_identity_regexp.clone(),
+            };
+            KeylessTrust { trusted_root_file, identities: vec![identity] }
+        });
+        let cosign = CosignTrust { public_key_files: self.keys.clone(), forms, require, keyless };
+        (!cosign.public_key_files.is_empty() || cosign.keyless.is_some()).then_some(cosign)
+    }
 }
 
 /// A component that is named, and all that is needed to get it.
@@ -69,7 +108,7 @@ impl Source {
     /// The configuration is refused, or credentials do not work.
     pub async fn of(reference: Reference, registry: &RegistryOptions, trust: &TrustOptions) -> Result<Self, Failure> {
         let config = registry.config.as_deref().map_or_else(|| Ok(OperatorConfig::default()), read_config)?;
-        let judged = registry.config.is_some() || !trust.keys.is_empty();
+        let judged = registry.config.is_some() || trust.demanded().is_some();
         let entries = entries(&reference, trust, judged.then_some(&config));
         let registries = registries(&reference, registry, &config);
         flashjob_plugin_host::config::check(&registries, &entries, &config.limits)
@@ -168,13 +207,10 @@ pub fn read_config(path: &Path) -> Result<OperatorConfig, Failure> {
     Ok(config::parse(&config::read(path)?)?)
 }
 
-/// Keys on the command line beat the configuration; without both, nothing is demanded.
+/// What the command line demands beats the configuration; without both, nothing is demanded.
 fn entries(reference: &Reference, trust: &TrustOptions, config: Option<&OperatorConfig>) -> Vec<TrustEntry> {
     let Some(pattern) = reference.name() else { return Vec::new() };
-    if !trust.keys.is_empty() {
-        let require = if trust.all_keys { RequiredKeys::All } else { RequiredKeys::Any };
-        let forms = vec![SignatureForm::Bundle, SignatureForm::Simple];
-        let cosign = CosignTrust { public_key_files: trust.keys.clone(), forms, require, keyless: None };
+    if let Some(cosign) = trust.demanded() {
         return vec![TrustEntry { pattern, cosign: Some(cosign), ..TrustEntry::default() }];
     }
     match config {

@@ -7,8 +7,9 @@ use std::process::Command;
 
 use anyhow::Context;
 use author::{Author, component, plugin, said};
+use flashjob_testbed::keyless::{Signing, Sigstore};
 use flashjob_testbed::process::{repository, script};
-use flashjob_testbed::signatures::Signer;
+use flashjob_testbed::signatures::{Signer, attach_simple};
 use serde_json::json;
 
 /// Makes a plugin where its earlier builds are, has it tested and built, and returns what `plugin build` says.
@@ -81,6 +82,7 @@ async fn a_new_plugin_tests_itself_and_is_built_pushed_inspected_signed_verified
     );
     author.plugin(&["run", &reference, "--key", &foreign_file])?.failed(4, "WrongKey", "with none of the keys");
     assert_eq!(author.plugin(&["inspect", &reference])?.good()?["signatures"], json!([{"form": "bundle"}]));
+    verified_without_a_key(&author, &reference, digest).await?;
 
     let words = ["run", &reference, "--key", &ours_file, "--settings", r#"{"timeoutSeconds": 60}"#, "--exit-code", "2"];
     let ran = author.plugin(&words)?.good()?;
@@ -92,6 +94,38 @@ async fn a_new_plugin_tests_itself_and_is_built_pushed_inspected_signed_verified
     author.plugin(&["pull", &reference, "--key", &ours_file])?.good()?;
     assert_eq!(std::fs::read(author.folder.path().join("thermo.wasm"))?, std::fs::read(file)?);
     author.plugin(&["pull", &reference])?.failed(2, "FileExists", "--force");
+    Ok(())
+}
+
+/// Signs once more, without a key that anybody knows, and verifies with cosign's own options.
+async fn verified_without_a_key(author: &Author, reference: &str, digest: &str) -> anyhow::Result<()> {
+    let (subject, issuer) = ("https://git.example/plugins/.ci/release.yml@refs/tags/v1", "https://ci.example");
+    let sigstore = Sigstore::new()?;
+    let root = author.folder.path().join("trusted-root.json");
+    std::fs::write(&root, sigstore.trusted_root().to_string())?;
+    let root = root.display().to_string();
+    let verify = |identity: &str, name: &str, issuer: &str| {
+        let identity = [identity, name, "--certificate-oidc-issuer", issuer, "--trusted-root", &root];
+        author.plugin(&[&["verify", reference][..], &identity].concat())
+    };
+    verify("--certificate-identity", subject, issuer)?.failed(4, "SignatureUnproven", "made with a key");
+    let (payload, annotations) = sigstore.simple(&Signing::now(subject, issuer), digest)?;
+    attach_simple(&author.registry, "plugins/thermo", digest, payload, annotations).await?;
+    assert_eq!(verify("--certificate-identity", subject, issuer)?.good()?["source"]["trust"], "Signed");
+    let pattern = "^https://git[.]example/plugins/[.]ci/release[.]yml@refs/tags/.+$";
+    assert_eq!(verify("--certificate-identity-regexp", pattern, issuer)?.good()?["source"]["trust"], "Signed");
+    verify("--certificate-identity", "who@evil.example", issuer)?.failed(4, "WrongIdentity", subject);
+    verify("--certificate-identity", subject, "https://evil.example")?.failed(4, "WrongIdentity", issuer);
+    verify("--certificate-identity-regexp", "git[.]example", issuer)?.failed(2, "Usage", "from ^ to $");
+    for (words, missing) in [
+        (["--trusted-root", &root], "--certificate-oidc-issuer"),
+        (["--trusted-root", &root], "--certificate-identity"),
+        (["--certificate-identity", subject], "--trusted-root"),
+        (["--certificate-oidc-issuer", issuer], "--trusted-root"),
+    ] {
+        let said = author.plugin(&[&["verify", reference][..], &words].concat())?;
+        assert!(said.code == Some(2) && said.errors.contains(missing), "{words:?}: {}", said.errors);
+    }
     Ok(())
 }
 
