@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::config::{CosignTrust, Limits, RequiredKeys, TrustEntry, every_form};
+use crate::config::{CosignTrust, KeylessTrust, Limits, SignerIdentity, TrustEntry, every_form};
 use crate::engine::Engine;
 use crate::registry::{challenge_is_read, component_layer};
 use crate::trust::{self, Attached, Signature};
@@ -26,21 +26,37 @@ pub fn challenge(bytes: &[u8]) {
     challenge_is_read(&String::from_utf8_lossy(bytes));
 }
 
-/// A signature in both its forms: a bundle as it is, or a payload and its signature with an empty line between them. Nobody can sign
-/// with `key`, so nothing is ever trusted.
-pub fn signature(bytes: &[u8], key: &Path) {
-    let cosign = CosignTrust { public_key_files: vec![key.to_owned()], forms: every_form(), require: RequiredKeys::Any, keyless: None };
-    let entries = [TrustEntry { pattern: "a.b/**".to_owned(), allow_unsigned: false, cosign: Some(cosign) }];
+/// A signature in both its forms: a bundle as it is, or a payload and its signature with an empty line between them, and after two more
+/// a certificate and the log's entry. Nobody can sign with `key` nor, for this digest, with the authority and logs of `root`, so
+/// nothing is ever trusted.
+pub fn signature(bytes: &[u8], key: &Path, root: &Path) {
+    let any = || Some("^.+$".to_owned());
+    let anybody = SignerIdentity { issuer_regexp: any(), subject_regexp: any(), ..SignerIdentity::default() };
+    let keyless = KeylessTrust { trusted_root_file: root.to_owned(), identities: vec![anybody] };
+    let by_key = CosignTrust { public_key_files: vec![key.to_owned()], forms: every_form(), ..CosignTrust::default() };
+    let by_identity = CosignTrust { keyless: Some(keyless), forms: every_form(), ..CosignTrust::default() };
     let reference = Reference::Registry { host: "a.b".to_owned(), repository: "c".to_owned(), tag: Some("1".to_owned()), digest: None };
     let text = String::from_utf8_lossy(bytes);
-    let (payload, signature) = text.split_once("\n\n").unwrap_or((&text, ""));
-    for signature in [
+    let mut parts = text.split("\n\n");
+    let (payload, signature) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let (certificate, bundle) = (parts.next().map(str::to_owned), parts.next().map(str::to_owned));
+    let attached = Attached { chain: certificate.clone(), certificate, timestamp: bundle.clone(), bundle };
+    let without_timestamp = Attached { timestamp: None, ..attached.clone() };
+    let simple = |payload: &str, signature: &str, attached: &Attached| Signature::Simple {
+        payload: payload.to_owned(),
+        signature: signature.to_owned(),
+        attached: attached.clone(),
+    };
+    let signatures = [
         Signature::Bundle(text.clone().into_owned()),
-        Signature::Simple { payload: STANDARD.encode(payload), signature: STANDARD.encode(signature), attached: Attached::default() },
-        Signature::Simple { payload: payload.to_owned(), signature: signature.to_owned(), attached: Attached::default() },
-    ] {
-        let checked = trust::check(&reference, &Digest::of(b""), &entries, true, std::slice::from_ref(&signature));
-        assert!(checked.is_err(), "{signature:?} is trusted");
+        simple(&STANDARD.encode(payload), &STANDARD.encode(signature), &attached),
+        simple(&STANDARD.encode(payload), signature, &without_timestamp),
+        simple(payload, signature, &attached),
+    ];
+    for cosign in [by_key, by_identity] {
+        let entries = [TrustEntry { pattern: "a.b/**".to_owned(), allow_unsigned: false, cosign: Some(cosign) }];
+        let checked = trust::check(&reference, &Digest::of(b""), &entries, true, &signatures);
+        assert!(checked.is_err(), "one of {signatures:?} is trusted");
     }
 }
 

@@ -63,14 +63,19 @@ MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=
 -----END PUBLIC KEY-----
 ";
 
-/// A signature, and a key in whose name nobody signs.
+/// An authority and logs in whose names nobody signs any more. They did for `corpus/signature/keyless-…`, for another digest.
+const TRUSTED_ROOT: &str = include_str!("trusted-root.json");
+
+/// A signature, and a key and an authority in whose names nobody signs.
 fn signature(bytes: &[u8]) {
-    static FILE: OnceLock<PathBuf> = OnceLock::new();
-    let file = FILE.get_or_init(|| {
-        let file = std::env::temp_dir().join(format!("flashjob-fuzz-{}.pub", std::process::id()));
-        // Where it cannot be written, no signature is trusted for want of a key.
-        let _ = std::fs::write(&file, KEY);
-        file
+    static FILES: OnceLock<[PathBuf; 2]> = OnceLock::new();
+    let [key, root] = FILES.get_or_init(|| {
+        [("pub", KEY), ("json", TRUSTED_ROOT)].map(|(kind, text)| {
+            let file = std::env::temp_dir().join(format!("flashjob-fuzz-{}.{kind}", std::process::id()));
+            // Where it cannot be written, no signature is trusted for want of a key.
+            let _ = std::fs::write(&file, text);
+            file
+        })
     });
-    fuzzing::signature(bytes, file);
+    fuzzing::signature(bytes, key, root);
 }
