@@ -7,9 +7,10 @@ use flashjob_api::{DevicePluginStatus, Phase};
 use flashjob_end_to_end::{LIMIT, apply, ended, job, plugin_where, pod_where, runs, uids};
 use flashjob_simulators::devices::Behaviour;
 use flashjob_testbed::artifacts::push_plugin;
+use flashjob_testbed::keyless::{Signing, Sigstore};
 use flashjob_testbed::process::{eventually, repository};
 use flashjob_testbed::proxy::{Action, Call, Proxy};
-use flashjob_testbed::signatures::Signer;
+use flashjob_testbed::signatures::{Signer, attach_simple};
 use flashjob_testbed::{Options, Signal, Testbed};
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::api::events::v1::Event;
@@ -187,7 +188,7 @@ async fn two_replicas_that_start_at_once_agree_with_one_cache_and_with_their_own
 }
 
 #[tokio::test]
-async fn passwords_keys_and_authorities_are_taken_as_they_are_now() -> anyhow::Result<()> {
+async fn passwords_keys_trusted_roots_and_authorities_are_taken_as_they_are_now() -> anyhow::Result<()> {
     let (mut testbed, digest) = testbed().await?;
     let (ours, foreign) = (Signer::new(testbed.folder(), "ours")?, Signer::new(testbed.folder(), "foreign")?);
     ours.sign_bundle(&testbed.registry, "flashjob/esp32", &digest, &digest).await?;
@@ -211,6 +212,20 @@ async fn passwords_keys_and_authorities_are_taken_as_they_are_now() -> anyhow::R
     assert_eq!(status.digest, None);
     std::fs::copy(&ours.public_key, &key)?;
     plugin_where(&testbed, "esp32", "it serves again", ready("Serving")).await?;
+    // The same with the authorities and logs of signatures without keys.
+    let (sigstore, root) = (Sigstore::new()?, testbed.folder().join("trusted-root.json"));
+    let (subject, issuer) = ("release@plugins.example", "https://accounts.example");
+    let (payload, annotations) = sigstore.simple(&Signing::now(subject, issuer), &digest)?;
+    attach_simple(&testbed.registry, "flashjob/esp32", &digest, payload, annotations).await?;
+    let keyless = json!({"trustedRootFile": root, "identities": [{"issuer": issuer, "subject": subject}]});
+    testbed.config["trust"][0]["cosign"] = json!({"keyless": keyless});
+    testbed.write_config()?;
+    plugin_where(&testbed, "esp32", "there is no trusted root", ready("TrustedRootUnusable")).await?;
+    std::fs::write(&root, sigstore.trusted_root().to_string())?;
+    plugin_where(&testbed, "esp32", "it serves without a key", ready("Serving")).await?;
+    std::fs::write(&root, Sigstore::new()?.trusted_root().to_string())?;
+    let status = plugin_where(&testbed, "esp32", "its authority is no longer trusted", ready("SignatureUnproven")).await?;
+    assert_eq!(status.digest, None);
     Ok(())
 }
 

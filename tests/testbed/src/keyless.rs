@@ -1,6 +1,8 @@
 //! What signatures without keys need, made here: an authority that certifies identities, its certificate transparency log, and the log
 //! of signatures. Signs as cosign does with them, in both forms.
 
+mod timestamps;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
@@ -17,11 +19,13 @@ use spki::der::asn1::{AnyRef, OctetStringRef, Utf8StringRef};
 use spki::der::{Decode, Encode, Reader};
 
 use crate::signatures::{BUNDLE, PAYLOAD_TYPE, simple_payload, statement};
+pub use timestamps::Timestamps;
 
 /// RFC 6962, section 3.3.
 const SCT_LIST: [u64; 10] = [1, 3, 6, 1, 4, 1, 11129, 2, 4, 2];
-/// Fulcio's extension with the issuer of the identity.
+/// Fulcio's extensions with the issuer of the identity: the present one, and the one that older verifiers read.
 const ISSUER: [u64; 9] = [1, 3, 6, 1, 4, 1, 57264, 1, 8];
+const OLDER_ISSUER: [u64; 9] = [1, 3, 6, 1, 4, 1, 57264, 1, 1];
 const NAME: &str = "rekor.testbed";
 
 /// Everybody who has a part in a signature without a key. One may be put in place of another's.
@@ -34,6 +38,8 @@ pub struct Sigstore {
     pub log: KeyPair,
     /// Signs what the log holds: the key of the log itself, until a test takes another.
     pub checkpoints: KeyPair,
+    /// Says when it saw a signature, where the log does not.
+    pub timestamps: Timestamps,
 }
 
 /// An authority for identities.
@@ -103,7 +109,9 @@ impl Authority {
         (parameters.not_before, parameters.not_after) =
             (date_time_ymd(1970, 1, 1) + after(signing.certified.start)?, date_time_ymd(1970, 1, 1) + after(signing.certified.end)?);
         let issuer = Utf8StringRef::new(&signing.issuer)?.to_der()?;
-        parameters.custom_extensions = vec![CustomExtension::from_oid_content(&ISSUER, issuer)];
+        let older = signing.issuer.as_bytes().to_vec();
+        parameters.custom_extensions =
+            vec![CustomExtension::from_oid_content(&OLDER_ISSUER, older), CustomExtension::from_oid_content(&ISSUER, issuer)];
         // What the log signs is the certificate without its own answer.
         let without = parameters.clone().signed_by(&key, &self.issuer)?;
         let seen = self.seen(to_be_signed(without.der())?, signing.certified.start, log)?;
@@ -128,6 +136,22 @@ impl Authority {
     }
 }
 
+impl Certified {
+    /// A statement in its envelope, its text, and the signature over it.
+    fn envelope(&self, digests: &[&str], predicate: &str) -> anyhow::Result<(Value, String, Vec<u8>)> {
+        let payload = statement(digests, predicate).to_string();
+        let signature = self.key.sign(encoded(&payload).as_bytes())?;
+        let signatures = json!([{"sig": STANDARD.encode(&signature), "keyid": ""}]);
+        let envelope = json!({"payload": STANDARD.encode(&payload), "payloadType": PAYLOAD_TYPE, "signatures": signatures});
+        Ok((envelope, payload, signature))
+    }
+
+    fn bundle(&self, envelope: &Value, entry: &Value) -> Value {
+        let material = json!({"certificate": {"rawBytes": STANDARD.encode(&self.der)}, "tlogEntries": [entry]});
+        json!({"mediaType": BUNDLE, "dsseEnvelope": envelope, "verificationMaterial": material})
+    }
+}
+
 impl Sigstore {
     /// Makes all of them.
     ///
@@ -138,7 +162,7 @@ impl Sigstore {
         let log = KeyPair::generate()?;
         let checkpoints = KeyPair::from_pem(&log.serialize_pem())?;
         let authority = Authority::new(now - 86_400 * 365..now + 86_400)?;
-        Ok(Self { authority, certificates: KeyPair::generate()?, log, checkpoints })
+        Ok(Self { authority, certificates: KeyPair::generate()?, log, checkpoints, timestamps: Timestamps::new()? })
     }
 
     /// What those who verify trust.
@@ -162,37 +186,49 @@ impl Sigstore {
                 "certChain": {"certificates": [{"rawBytes": STANDARD.encode(&self.authority.certificate)}]},
                 "validFor": {"start": "2020-01-01T00:00:00Z"},
             }],
+            "timestampAuthorities": [{
+                "subject": {"organization": "testbed", "commonName": "time.testbed"}, "uri": "https://time.testbed",
+                "certChain": {"certificates": self.timestamps.chain.each_ref().map(|one| json!({"rawBytes": STANDARD.encode(one)}))},
+                "validFor": {"start": "2020-01-01T00:00:00Z"},
+            }],
         })
     }
 
-    /// A bundle that says that these artifacts are signed. Digests are `sha256:…`.
+    /// A bundle that says that these artifacts are signed, with an entry of a log that says when it took it. Digests are `sha256:…`.
     ///
     /// # Errors
     /// It cannot be signed.
     pub fn bundle(&self, signing: &Signing, digests: &[&str], predicate: &str) -> anyhow::Result<Value> {
         let certified = self.authority.certify(signing, &self.certificates)?;
-        let payload = statement(digests, predicate).to_string();
-        let signature =
-            certified.key.sign(format!("DSSEv1 {} {PAYLOAD_TYPE} {} {payload}", PAYLOAD_TYPE.len(), payload.len()).as_bytes())?;
-        let signature = STANDARD.encode(signature);
-        let envelope =
-            json!({"payload": STANDARD.encode(&payload), "payloadType": PAYLOAD_TYPE, "signatures": [{"sig": signature, "keyid": ""}]});
+        let (envelope, payload, signature) = certified.envelope(digests, predicate)?;
         let body = json!({"apiVersion": "0.0.1", "kind": "dsse", "spec": {
             "envelopeHash": {"algorithm": "sha256", "value": hex(&Sha256::digest(envelope.to_string()))},
             "payloadHash": {"algorithm": "sha256", "value": hex(&Sha256::digest(&payload))},
-            "signatures": [{"signature": signature, "verifier": STANDARD.encode(&certified.pem)}],
+            "signatures": [{"signature": STANDARD.encode(signature), "verifier": STANDARD.encode(&certified.pem)}],
         }});
-        let body = body.to_string();
-        let entry = json!({
-            "logIndex": "7", "logId": {"keyId": STANDARD.encode(key_id(&self.log))}, "kindVersion": {"kind": "dsse", "version": "0.0.1"},
-            "integratedTime": signing.logged.to_string(), "canonicalizedBody": STANDARD.encode(&body),
-            "inclusionPromise": {"signedEntryTimestamp": self.promise(&body, signing.logged)?},
-            "inclusionProof": self.proof(&body)?,
-        });
-        Ok(json!({
-            "mediaType": BUNDLE, "dsseEnvelope": envelope,
-            "verificationMaterial": {"certificate": {"rawBytes": STANDARD.encode(&certified.der)}, "tlogEntries": [entry]},
-        }))
+        let mut entry = self.entry(&body, "7")?;
+        entry["integratedTime"] = json!(signing.logged.to_string());
+        entry["inclusionPromise"] = json!({"signedEntryTimestamp": self.promise(&body.to_string(), signing.logged)?});
+        Ok(certified.bundle(&envelope, &entry))
+    }
+
+    /// The same, with an entry of a log of the second version: when it was is what a timestamp authority says.
+    ///
+    /// # Errors
+    /// It cannot be signed.
+    pub fn stamped_bundle(&self, signing: &Signing, digests: &[&str], predicate: &str) -> anyhow::Result<Value> {
+        let certified = self.authority.certify(signing, &self.certificates)?;
+        let (envelope, payload, signature) = certified.envelope(digests, predicate)?;
+        let body = json!({"apiVersion": "0.0.2", "kind": "hashedrekord", "spec": {"hashedRekordV002": {
+            "data": {"algorithm": "SHA2_256", "digest": STANDARD.encode(Sha256::digest(encoded(&payload)))},
+            "signature": {"content": STANDARD.encode(&signature), "verifier": {
+                "keyDetails": "PKIX_ECDSA_P256_SHA_256", "x509Certificate": {"rawBytes": STANDARD.encode(&certified.der)},
+            }},
+        }}});
+        let mut bundle = certified.bundle(&envelope, &self.entry(&body, "1")?);
+        let timestamp = STANDARD.encode(self.timestamps.seen(&signature, signing.logged)?);
+        bundle["verificationMaterial"]["timestampVerificationData"] = json!({"rfc3161Timestamps": [{"signedTimestamp": timestamp}]});
+        Ok(bundle)
     }
 
     /// A signature of the older form: what is signed, and the annotations that say by whom.
@@ -220,6 +256,15 @@ impl Sigstore {
         Ok((payload, annotations))
     }
 
+    /// An entry of the log, with its proof.
+    fn entry(&self, body: &Value, index: &str) -> anyhow::Result<Value> {
+        let (kind, version, body) = (&body["kind"], &body["apiVersion"], body.to_string());
+        Ok(json!({
+            "logIndex": index, "logId": {"keyId": STANDARD.encode(key_id(&self.log))}, "kindVersion": {"kind": kind, "version": version},
+            "canonicalizedBody": STANDARD.encode(&body), "inclusionProof": self.proof(&body)?,
+        }))
+    }
+
     /// The log's promise to keep an entry, which also says since when.
     fn promise(&self, body: &str, logged: i64) -> anyhow::Result<String> {
         let entry = format!(
@@ -242,6 +287,11 @@ impl Sigstore {
             "logIndex": "1", "treeSize": "2", "rootHash": root, "hashes": [STANDARD.encode(first)], "checkpoint": {"envelope": checkpoint},
         }))
     }
+}
+
+/// What is signed of a payload.
+fn encoded(payload: &str) -> String {
+    format!("DSSEv1 {} {PAYLOAD_TYPE} {} {payload}", PAYLOAD_TYPE.len(), payload.len())
 }
 
 fn subject_is_uri(signing: &Signing) -> bool {

@@ -11,8 +11,8 @@ use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sigstore_verify::crypto::parse_certificate_info;
-use sigstore_verify::trust_root::{CertificateAuthority, TimeRange, TrustedRoot};
-use sigstore_verify::types::{Artifact, Bundle};
+use sigstore_verify::trust_root::{TimeRange, TrustedRoot};
+use sigstore_verify::types::{Artifact, Bundle, DerCertificate};
 use sigstore_verify::{Error, VerificationPolicy, VerificationResult, Verifier};
 
 use super::identity::Identity;
@@ -25,6 +25,10 @@ const TRUSTED_ROOTS: [&str; 2] =
     ["application/vnd.dev.sigstore.trustedroot+json;version=0.1", "application/vnd.dev.sigstore.trustedroot.v0.2+json"];
 /// The public one has 7 KiB.
 const TRUSTED_ROOT_BYTES: u64 = 1 << 20;
+/// A signer makes one entry and one timestamp. Each of more costs time, and anybody who may write to a registry could attach them.
+const PROOFS: usize = 8;
+/// Lines of what a log and those who watch it sign. There are about ten.
+const CHECKPOINT_LINES: usize = 64;
 /// The form of bundle that can say what the annotations of an older signature say: a promise of the log in place of its proof.
 const WITH_PROMISE: &str = "application/vnd.dev.sigstore.bundle+json;version=0.1";
 
@@ -62,6 +66,9 @@ impl Keyless {
         if bundle.signing_certificate().is_none() {
             return Err(Finding::Unproven("it is made with a key and has no certificate".to_owned()));
         }
+        if is_excessive(bundle) {
+            return Err(Finding::Tampered(format!("it has more than {PROOFS} proofs, or one that is not as a log makes it")));
+        }
         // Everything but who it is: that is compared here, with each of the identities.
         let proven = self.verifier.verify(signed, bundle, &VerificationPolicy::any_identity()).map_err(finding)?;
         if !(proven.certificate_verified() && proven.sct_verified() && proven.tlog_verified()) {
@@ -78,6 +85,19 @@ impl Keyless {
         let matching: Vec<usize> = matching.map(|(at, _)| at).collect();
         if matching.is_empty() { Err(Finding::OtherIdentity(format!("{subject} of {issuer}"))) } else { Ok(matching) }
     }
+}
+
+/// Whether there is more to verify than any signer attaches.
+fn is_excessive(bundle: &Bundle) -> bool {
+    let material = &bundle.verification_material;
+    let too_long = |text: &str| text.lines().count() > CHECKPOINT_LINES;
+    material.tlog_entries.len() > PROOFS
+        || material.timestamp_verification_data.rfc3161_timestamps.len() > PROOFS
+        || material
+            .tlog_entries
+            .iter()
+            .filter_map(|entry| entry.inclusion_proof.as_ref())
+            .any(|proof| too_long(proof.checkpoint.envelope()))
 }
 
 /// What is told as what: whether somebody changed it, or whether it lacks what would make it believed.
@@ -108,20 +128,28 @@ fn trusted_root(file: &Path) -> Result<TrustedRoot, String> {
             return Err(format!("its {list} are empty, so that nothing could be proven with it"));
         }
     }
-    root.certificate_authorities.iter_mut().try_for_each(narrow)?;
+    for authority in &mut root.certificate_authorities {
+        let chain = authority.cert_chain.certificates.iter().map(|certificate| &certificate.raw_bytes);
+        authority.valid_for = narrowed(authority.valid_for, chain)?;
+    }
+    for authority in &mut root.timestamp_authorities {
+        let chain = authority.cert_chain.certificates.iter().map(|certificate| &certificate.raw_bytes);
+        authority.valid_for = narrowed(authority.valid_for, chain)?;
+    }
     Ok(root)
 }
 
-/// An authority counts as long as it says and each of its certificates is valid: the crate alone would take the one that has run out.
-fn narrow(authority: &mut CertificateAuthority) -> Result<(), String> {
-    for certificate in &authority.cert_chain.certificates {
-        let info = parse_certificate_info(&certificate.raw_bytes)
-            .map_err(|error| format!("a certificate of authority {} cannot be used: {error}", authority.uri))?;
-        let start = authority.valid_for.map_or(info.not_before, |range| range.start.max(info.not_before));
-        let end = authority.valid_for.and_then(|range| range.end).map_or(info.not_after, |end| end.min(info.not_after));
-        authority.valid_for = Some(TimeRange::new(start, Some(end)));
+/// An authority counts as long as it says and each of its certificates is valid: the crate alone would take one that has run out.
+fn narrowed<'a>(valid: Option<TimeRange>, chain: impl Iterator<Item = &'a DerCertificate>) -> Result<Option<TimeRange>, String> {
+    let mut valid = valid;
+    for certificate in chain {
+        let info = parse_certificate_info(certificate).map_err(|error| format!("a certificate of an authority cannot be used: {error}"))?;
+        let start = valid.map_or(info.not_before, |range| range.start.max(info.not_before));
+        let end = valid.and_then(|range| range.end).map_or(info.not_after, |end| end.min(info.not_after));
+        // Where they have no time in common, this ends before it starts, and the verifier refuses the root.
+        valid = Some(TimeRange::new(start, Some(end)));
     }
-    Ok(())
+    Ok(valid)
 }
 
 /// What the annotation `dev.sigstore.cosign/bundle` holds: an entry of the log, and its promise to keep it.

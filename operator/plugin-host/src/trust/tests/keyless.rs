@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use flashjob_testbed::keyless::{Authority, Signing, Sigstore};
+use flashjob_testbed::keyless::{Authority, Signing, Sigstore, Timestamps};
 use flashjob_testbed::signatures::SIGN;
 use rcgen::KeyPair;
 use serde_json::{Value, json};
@@ -230,6 +230,55 @@ fn a_certificate_counts_for_the_time_that_it_is_for() {
     for signature in both(&sigstore, &Signing { logged: late, certified: now.certified.start..late + 100, ..now }) {
         unproven("in the future", &trusting, signature, "in the future");
     }
+}
+
+#[test]
+fn where_the_log_says_no_time_a_trusted_timestamp_authority_must() {
+    let mut sigstore = sigstore();
+    let trusting = Trusting::ours(&sigstore);
+    let now = ours();
+    let stamped = |sigstore: &Sigstore, signing: &Signing| sigstore.stamped_bundle(signing, &[&this().to_string()], SIGN).expect("signed");
+    let good = stamped(&sigstore, &now);
+    assert_eq!(trusting.verdict(&[stored(&good)]), Ok(true));
+    let late = Signing { logged: now.certified.end + 1, ..now.clone() };
+    unproven("late", &trusting, stored(&stamped(&sigstore, &late)), "CertExpired");
+    let mut changed = good.clone();
+    changed["verificationMaterial"]["timestampVerificationData"] = json!({});
+    unproven("none", &trusting, stored(&changed), "no verified timestamp");
+    changed["verificationMaterial"]["timestampVerificationData"] =
+        stamped(&sigstore, &now)["verificationMaterial"]["timestampVerificationData"].clone();
+    unproven("of another signature", &trusting, stored(&changed), "invalid RFC 3161 timestamp");
+    let mut changed = good.clone();
+    // Nobody signs this field in an entry of this kind.
+    changed["verificationMaterial"]["tlogEntries"][0]["integratedTime"] = json!(now.logged.to_string());
+    changed["verificationMaterial"]["timestampVerificationData"] = json!({});
+    unproven("a time that nobody signed", &trusting, stored(&changed), "no verified timestamp");
+    let ours = std::mem::replace(&mut sigstore.timestamps, Timestamps::new().expect("an authority"));
+    unproven("another authority", &trusting, stored(&stamped(&sigstore, &now)), "invalid RFC 3161 timestamp");
+    sigstore.timestamps = ours;
+    sigstore.checkpoints = KeyPair::generate().expect("a key");
+    unproven("checkpoints", &trusting, stored(&stamped(&sigstore, &now)), "invalid checkpoint");
+}
+
+#[test]
+fn what_has_more_proofs_than_a_signer_makes_is_not_looked_at() {
+    let sigstore = sigstore();
+    let trusting = Trusting::ours(&sigstore);
+    let many = |field: &str, count: usize| {
+        let mut bundle = sigstore.stamped_bundle(&ours(), &[&this().to_string()], SIGN).expect("signed");
+        let list = bundle["verificationMaterial"].pointer_mut(field).expect("a list");
+        *list = json!(vec![list[0].clone(); count]);
+        trusting.verdict(&[stored(&bundle)])
+    };
+    for field in ["/tlogEntries", "/timestampVerificationData/rfc3161Timestamps"] {
+        assert_eq!(many(field, 8), Ok(true), "{field}");
+        assert!(matches!(many(field, 9), Err(TrustError::Tampered { .. })), "{field}");
+    }
+    let mut long = bundle(&sigstore, &ours());
+    let checkpoint = &mut long["verificationMaterial"]["tlogEntries"][0]["inclusionProof"]["checkpoint"]["envelope"];
+    let line = checkpoint.as_str().and_then(|text| text.lines().last()).expect("a signature").to_owned();
+    *checkpoint = json!(format!("{}{}", checkpoint.as_str().expect("text"), format!("{line}\n").repeat(64)));
+    assert!(matches!(trusting.refusal(stored(&long)), TrustError::Tampered { .. }));
 }
 
 #[test]
