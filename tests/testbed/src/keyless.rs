@@ -162,7 +162,7 @@ impl Sigstore {
         let log = KeyPair::generate()?;
         let checkpoints = KeyPair::from_pem(&log.serialize_pem())?;
         let authority = Authority::new(now - 86_400 * 365..now + 86_400)?;
-        Ok(Self { authority, certificates: KeyPair::generate()?, log, checkpoints, timestamps: Timestamps::new()? })
+        Ok(Self { authority, certificates: KeyPair::generate()?, log, checkpoints, timestamps: Timestamps::new(now + 86_400)? })
     }
 
     /// What those who verify trust.

@@ -51,18 +51,8 @@ impl Keyless {
         Ok(Self { verifier, identities })
     }
 
-    /// Which identities signed what is of this digest, by their index, with a bundle that proves it.
-    pub fn signers_of_bundle(&self, bundle: &Bundle, signed: Artifact<'_>) -> Result<Vec<usize>, Finding> {
-        self.signers(bundle, signed)
-    }
-
-    /// The same for a signature of the older form.
-    pub fn signers_of_simple(&self, payload: &[u8], signature: &[u8], attached: &Attached) -> Result<Vec<usize>, Finding> {
-        let bundle = bundle_of(signature, attached)?;
-        provider::verifying(payload, || self.signers(&bundle, Artifact::from(payload)))
-    }
-
-    fn signers(&self, bundle: &Bundle, signed: Artifact<'_>) -> Result<Vec<usize>, Finding> {
+    /// Which identities, by their index, signed what is of this digest with a bundle that proves it.
+    pub fn signers(&self, bundle: &Bundle, signed: Artifact<'_>) -> Result<Vec<usize>, Finding> {
         if bundle.signing_certificate().is_none() {
             return Err(Finding::Unproven("it is made with a key and has no certificate".to_owned()));
         }
@@ -75,6 +65,12 @@ impl Keyless {
             return Err(Finding::Unproven("not everything that must be proven was looked at".to_owned()));
         }
         self.identities_of(&proven)
+    }
+
+    /// The same for a signature of the older form.
+    pub fn signers_of_simple(&self, payload: &[u8], signature: &[u8], attached: &Attached) -> Result<Vec<usize>, Finding> {
+        let bundle = bundle_of(signature, attached)?;
+        provider::verifying(payload, || self.signers(&bundle, Artifact::from(payload)))
     }
 
     fn identities_of(&self, proven: &VerificationResult) -> Result<Vec<usize>, Finding> {
@@ -104,6 +100,7 @@ fn is_excessive(bundle: &Bundle) -> bool {
 fn finding(error: Error) -> Finding {
     match error {
         Error::SignatureInvalid(_) | Error::InvalidBundle(_) | Error::Types(_) => Finding::Tampered(error.to_string()),
+        Error::Bundle(what) => Finding::Unproven(what.to_string()),
         _ => Finding::Unproven(error.to_string()),
     }
 }

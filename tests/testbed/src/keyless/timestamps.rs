@@ -1,5 +1,7 @@
 //! An authority that says when it saw something: RFC 3161, in the parts of DER that it takes.
 
+use std::time::Duration;
+
 use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber,
     SigningKey, date_time_ymd,
@@ -20,11 +22,11 @@ pub struct Timestamps {
 }
 
 impl Timestamps {
-    /// Makes one.
+    /// Makes one, whose own certificate is valid long and that of who certified it until a time in seconds since 1970.
     ///
     /// # Errors
     /// It cannot be made.
-    pub fn new() -> anyhow::Result<Self> {
+    pub fn new(until: i64) -> anyhow::Result<Self> {
         let named = |name: &str| -> anyhow::Result<CertificateParams> {
             let mut parameters = CertificateParams::new(Vec::new())?;
             parameters.distinguished_name = DistinguishedName::new();
@@ -33,6 +35,7 @@ impl Timestamps {
             Ok(parameters)
         };
         let mut root = named(ROOT)?;
+        root.not_after = date_time_ymd(1970, 1, 1) + Duration::from_secs(u64::try_from(until)?);
         root.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         root.key_usages = vec![KeyUsagePurpose::KeyCertSign];
         let root_key = KeyPair::generate()?;

@@ -253,7 +253,7 @@ fn where_the_log_says_no_time_a_trusted_timestamp_authority_must() {
     changed["verificationMaterial"]["tlogEntries"][0]["integratedTime"] = json!(now.logged.to_string());
     changed["verificationMaterial"]["timestampVerificationData"] = json!({});
     unproven("a time that nobody signed", &trusting, stored(&changed), "no verified timestamp");
-    let ours = std::mem::replace(&mut sigstore.timestamps, Timestamps::new().expect("an authority"));
+    let ours = std::mem::replace(&mut sigstore.timestamps, Timestamps::new(now.certified.end).expect("an authority"));
     unproven("another authority", &trusting, stored(&stamped(&sigstore, &now)), "invalid RFC 3161 timestamp");
     sigstore.timestamps = ours;
     sigstore.checkpoints = KeyPair::generate().expect("a key");
@@ -282,7 +282,7 @@ fn what_has_more_proofs_than_a_signer_makes_is_not_looked_at() {
 }
 
 #[test]
-fn an_authority_that_has_run_out_certifies_nobody() {
+fn an_authority_that_has_run_out_proves_nothing() {
     let mut sigstore = sigstore();
     let now = ours();
     sigstore.authority = Authority::new(now.logged - 9000..now.logged - 3600).expect("an authority");
@@ -290,10 +290,17 @@ fn an_authority_that_has_run_out_certifies_nobody() {
     for signature in both(&sigstore, &now) {
         unproven("authority", &trusting, signature, "no trusted certificate authority is valid");
     }
-    let past = Signing { certified: now.logged - 5000..now.logged - 4400, logged: now.logged - 4900, ..now };
+    let past = Signing { certified: now.logged - 5000..now.logged - 4400, logged: now.logged - 4900, ..now.clone() };
     for signature in both(&sigstore, &past) {
         assert_eq!(trusting.verdict(&[signature]), Ok(true));
     }
+    // Nor does one for timestamps say when it was.
+    sigstore = self::sigstore();
+    sigstore.timestamps = Timestamps::new(past.certified.end).expect("an authority");
+    let trusting = Trusting::ours(&sigstore);
+    let stamped = |signing: &Signing| stored(&sigstore.stamped_bundle(signing, &[&this().to_string()], SIGN).expect("signed"));
+    unproven("timestamps", &trusting, stamped(&now), "outside the validity period of the authority");
+    assert_eq!(trusting.verdict(&[stamped(&past)]), Ok(true));
 }
 
 #[test]
