@@ -1,12 +1,13 @@
 //! Reads files of an image layout out of a tar archive, also one packed with gzip, without unpacking it anywhere. Reads the archive from
 //! its beginning at each call, and never more than [`ARCHIVE_BYTES`] of it.
 
-use std::io::{BufReader, Read, Seek};
+use std::io::{BufReader, Read, Seek, Take};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use flate2::read::GzDecoder;
 
-use super::layout::{Files, Wanted, bounded, open};
+use super::layout::{Files, SmallBlobs, Wanted, bounded, open};
 
 /// Of an archive no more than this is read, counted unpacked: it may hold several plugins, and a packed one could be endless.
 const ARCHIVE_BYTES: u64 = 256 << 20;
@@ -15,22 +16,43 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 
 /// The wanted files that are in the archive. Names that nobody asks for, links and devices are passed over.
 pub(super) fn read(path: &Path, wanted: &Wanted) -> std::io::Result<Files> {
-    let mut archive = tar::Archive::new(unpacked(path)?.take(ARCHIVE_BYTES));
     let mut files = Files::new();
+    look_through(path, |name, file| {
+        if let Some(limit) = wanted.get(name).filter(|_| !files.contains_key(name)) {
+            files.insert(name.to_owned(), bounded(file, name, *limit)?);
+        }
+        Ok(if files.len() == wanted.len() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    })?;
+    Ok(files)
+}
+
+/// The small blobs in the archive.
+pub(super) fn small_blobs(path: &Path) -> std::io::Result<Files> {
+    let mut blobs = SmallBlobs::default();
+    look_through(path, |name, file| {
+        if blobs.takes(name, file.size()) {
+            blobs.add(name, file)?;
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(blobs.into_files())
+}
+
+/// Shows each plain file with its name, up to where that is enough.
+fn look_through(
+    path: &Path,
+    mut show: impl FnMut(&str, tar::Entry<'_, Take<Box<dyn Read>>>) -> std::io::Result<ControlFlow<()>>,
+) -> std::io::Result<()> {
+    let mut archive = tar::Archive::new(unpacked(path)?.take(ARCHIVE_BYTES));
     // Raw: long names and other extensions, which are read into memory whole, are nothing that is wanted here.
     for entry in archive.entries()?.raw(true) {
-        if files.len() == wanted.len() {
-            break;
-        }
         let entry = entry.map_err(|error| std::io::Error::other(format!("{error}; {} MiB of it are read at most", ARCHIVE_BYTES >> 20)))?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        let name = name.trim_start_matches("./");
-        let Some(limit) = wanted.get(name).filter(|_| entry.header().entry_type().is_file()) else { continue };
-        if !files.contains_key(name) {
-            files.insert(name.to_owned(), bounded(entry, name, *limit)?);
+        if entry.header().entry_type().is_file() && show(name.trim_start_matches("./"), entry)?.is_break() {
+            break;
         }
     }
-    Ok(files)
+    Ok(())
 }
 
 fn unpacked(path: &Path) -> std::io::Result<Box<dyn Read>> {

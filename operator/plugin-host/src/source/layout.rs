@@ -1,5 +1,7 @@
 //! An OCI image layout (image specification 1.1, "Image Layout"): a folder, or a tar archive of one. Reads files.
 
+mod saved;
+
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -13,12 +15,14 @@ use crate::reference::LAYOUT;
 use crate::registry::{Index, MANIFEST_BYTES, Referrer};
 use crate::trust::BUNDLE;
 use crate::{Digest, RegistryError};
+pub(super) use saved::SmallBlobs;
 
 /// How an index names a manifest: by its tag, or by a whole reference.
 const NAME: &str = "org.opencontainers.image.ref.name";
 const MARKER: &str = "oci-layout";
 const MARKER_BYTES: usize = 4 << 10;
 const INDEX: &str = "index.json";
+const BLOBS: &str = "blobs/sha256";
 /// More manifests are not looked through for signatures, and none that is larger: a signature's has one layer.
 const REFERRERS: usize = 512;
 const REFERRER_BYTES: usize = 64 << 10;
@@ -95,13 +99,26 @@ impl Layout {
         if actual == *digest { Ok(bytes) } else { Err(RegistryError::Tampered { what, actual }) }
     }
 
-    /// What may be a bundle that refers to a manifest: manifests in the index with it as subject, and what the referrers' tag lists.
+    /// The manifest with the signatures of a manifest in the older form: by their tag, or as cosign saves them.
+    pub async fn simple_signatures(&mut self, digest: &Digest, tag: &str) -> Result<Option<Vec<u8>>, RegistryError> {
+        if let Some((_, bytes)) = found(self.manifest_bytes(tag, SIGNATURE_BYTES).await)? {
+            return Ok(Some(bytes));
+        }
+        let Some(saved) = self.saved_signatures(digest).await? else { return Ok(None) };
+        self.blob(&saved, SIGNATURE_BYTES).await.map(Some)
+    }
+
+    /// What may be a bundle that refers to a manifest: manifests in the index with it as subject, what the referrers' tag lists, and
+    /// blobs beside an image that cosign saved.
     pub async fn referrers(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
         let mut referrers = self.with_subject(digest).await?;
         let tag = format!("sha256-{}", digest.hex());
         if let Some((_, bytes)) = found(self.manifest_bytes(&tag, SIGNATURE_BYTES).await)? {
             referrers.extend(read::<Index>(&bytes, &self.what(&tag))?.manifests);
         }
+        let mut saved = self.saved_referrers(digest).await?;
+        saved.retain(|blob| referrers.iter().all(|known| known.digest != blob.digest));
+        referrers.extend(saved);
         Ok(referrers)
     }
 
@@ -109,27 +126,28 @@ impl Layout {
         let entries = self.index().await?.iter().filter(|entry| entry.may_be_a_bundle()).take(REFERRERS);
         let entries: Vec<(Digest, Entry)> = entries.filter_map(|entry| Some((entry.digest.parse().ok()?, entry.clone()))).collect();
         let mut manifests = self.files(entries.iter().map(|(digest, _)| (blob(digest), REFERRER_BYTES)).collect()).await?;
-        let refers = |bytes: &[u8]| {
-            let manifest = serde_json::from_slice::<OciImageManifest>(bytes).ok();
-            manifest.and_then(|manifest| manifest.subject).is_some_and(|of| of.digest == subject.to_string())
-        };
-        let referrers = entries.into_iter().filter(|(digest, _)| manifests.remove(&blob(digest)).is_some_and(|bytes| refers(&bytes)));
+        let referrers =
+            entries.into_iter().filter(|(digest, _)| manifests.remove(&blob(digest)).is_some_and(|bytes| refers(&bytes, subject)));
         Ok(referrers.map(|(_, Entry { digest, artifact_type, .. })| Referrer { digest, artifact_type }).collect())
     }
 
     async fn tagged(&mut self, tag: &str) -> Result<Digest, RegistryError> {
-        let what = self.what(tag);
+        let several = "have this tag; append @sha256:… of the one that is meant";
+        let tagged = self.one(|entry| entry.is_called(tag), tag, several).await?;
+        tagged.ok_or_else(|| self.has_no(&format!("manifest with tag {tag}")))
+    }
+
+    /// The one manifest in the index of which something holds. None of several is it.
+    async fn one(&mut self, holds: impl Fn(&Entry) -> bool, wanted: &str, several: &str) -> Result<Option<Digest>, RegistryError> {
+        let what = self.what(wanted);
         let form = |message: String| RegistryError::Form { what: what.clone(), message };
-        let mut digests: Vec<String> =
-            self.index().await?.iter().filter(|entry| entry.is_called(tag)).map(|entry| entry.digest.clone()).collect();
+        let mut digests: Vec<String> = self.index().await?.iter().filter(|entry| holds(entry)).map(|entry| entry.digest.clone()).collect();
         digests.sort();
         digests.dedup();
         match digests.as_slice() {
-            [digest] => digest.parse().map_err(|error: crate::digest::InvalidDigest| form(error.to_string())),
-            [] => Err(self.has_no(&format!("manifest with tag {tag}"))),
-            several => {
-                Err(form(format!("{} manifests in its index have this tag; append @sha256:… of the one that is meant", several.len())))
-            }
+            [] => Ok(None),
+            [digest] => digest.parse().map(Some).map_err(|error: crate::digest::InvalidDigest| form(error.to_string())),
+            digests => Err(form(format!("{} manifests in its index {several}", digests.len()))),
         }
     }
 
@@ -149,9 +167,13 @@ impl Layout {
 
     /// Reads files of the layout; those that are not there are left out.
     async fn files(&self, wanted: Wanted) -> Result<Files, RegistryError> {
+        self.reading(move |path| if path.is_dir() { from_folder(path, &wanted) } else { archive::read(path, &wanted) }).await
+    }
+
+    /// Reads where that may take its time.
+    async fn reading(&self, read: impl FnOnce(&Path) -> std::io::Result<Files> + Send + 'static) -> Result<Files, RegistryError> {
         let path = self.path.clone();
-        let reading =
-            tokio::task::spawn_blocking(move || if path.is_dir() { from_folder(&path, &wanted) } else { archive::read(&path, &wanted) });
+        let reading = tokio::task::spawn_blocking(move || read(&path));
         reading.await.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(|error| self.unreadable(&error.to_string()))
     }
 
@@ -171,7 +193,13 @@ impl Layout {
 
 /// The file of a blob in a layout.
 fn blob(digest: &Digest) -> String {
-    format!("blobs/sha256/{}", digest.hex())
+    format!("{BLOBS}/{}", digest.hex())
+}
+
+/// Whether these bytes are a manifest with that subject.
+fn refers(bytes: &[u8], subject: &Digest) -> bool {
+    let manifest = serde_json::from_slice::<OciImageManifest>(bytes).ok();
+    manifest.and_then(|manifest| manifest.subject).is_some_and(|of| of.digest == subject.to_string())
 }
 
 fn from_folder(folder: &Path, wanted: &Wanted) -> std::io::Result<Files> {

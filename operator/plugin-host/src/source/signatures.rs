@@ -28,7 +28,11 @@ impl Source<'_> {
 
     async fn simple_signatures(&mut self, digest: &Digest) -> Result<Vec<Signature>, RegistryError> {
         let tag = format!("sha256-{}.sig", digest.hex());
-        let Some((_, bytes)) = found(self.manifest_bytes(&tag, None, SIGNATURE_BYTES).await)? else { return Ok(Vec::new()) };
+        let manifest = match self {
+            Self::Registry(mirrored) => found(mirrored.manifest_bytes(&tag, None, SIGNATURE_BYTES).await)?.map(|(_, bytes)| bytes),
+            Self::Layout(layout) => layout.simple_signatures(digest, &tag).await?,
+        };
+        let Some(bytes) = manifest else { return Ok(Vec::new()) };
         let what = self.what(&tag);
         let manifest: OciImageManifest = read(&bytes, &what)?;
         let mut signatures = Vec::new();

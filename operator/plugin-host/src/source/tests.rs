@@ -3,6 +3,7 @@
 mod cached;
 mod layouts;
 mod mirrors;
+mod saved;
 
 use tempfile::TempDir;
 

@@ -17,24 +17,24 @@ use crate::trust::tests::{BOTH, Keys};
 use crate::trust::{BUNDLE, Signature, Verified};
 use crate::{Digest, RegistryError};
 
-const COMPONENT: &[u8] = b"component";
+pub(super) const COMPONENT: &[u8] = b"component";
 
 /// The files of a layout, before they are written anywhere.
 #[derive(Clone)]
-struct Files {
-    blobs: Vec<Vec<u8>>,
-    entries: Vec<Value>,
+pub(super) struct Files {
+    pub blobs: Vec<Vec<u8>>,
+    pub entries: Vec<Value>,
 }
 
 impl Files {
     /// One component with tag 0.1.0; and the digest of its manifest.
-    fn new() -> (Self, Digest) {
+    pub fn new() -> (Self, Digest) {
         let mut files = Self { blobs: vec![COMPONENT.to_vec()], entries: Vec::new() };
         let digest = files.add(manifest(COMPONENT, COMPONENT.len()).as_bytes(), Some("0.1.0"));
         (files, digest)
     }
 
-    fn add(&mut self, manifest: &[u8], name: Option<&str>) -> Digest {
+    pub fn add(&mut self, manifest: &[u8], name: Option<&str>) -> Digest {
         let digest = Digest::of(manifest);
         self.blobs.push(manifest.to_vec());
         let mut entry = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": manifest.len()});
@@ -46,7 +46,7 @@ impl Files {
     }
 
     /// Puts a signature where its form has it.
-    fn sign(&mut self, of: &Digest, signature: &Signature) {
+    pub fn sign(&mut self, of: &Digest, signature: &Signature) {
         let empty = json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"), "size": 2});
         let mut manifest = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": empty});
         let name = match signature {
@@ -76,7 +76,7 @@ impl Files {
         blobs.chain([("index.json".to_owned(), index), ("oci-layout".to_owned(), marker)]).collect()
     }
 
-    fn folder(&self, at: &Path) -> PathBuf {
+    pub fn folder(&self, at: &Path) -> PathBuf {
         let folder = at.join("layout");
         std::fs::create_dir_all(folder.join("blobs/sha256")).expect("a folder");
         for (name, bytes) in self.all() {
@@ -85,7 +85,7 @@ impl Files {
         folder
     }
 
-    fn archive(&self, writer: impl Write, prefix: &str) {
+    pub fn archive(&self, writer: impl Write, prefix: &str) {
         let mut archive = tar::Builder::new(writer);
         for (name, bytes) in self.all() {
             archive.append_data(&mut header(bytes.len()), format!("{prefix}{name}"), bytes.as_slice()).expect("appended");
@@ -94,14 +94,14 @@ impl Files {
     }
 }
 
-fn header(size: usize) -> tar::Header {
+pub(super) fn header(size: usize) -> tar::Header {
     let mut header = tar::Header::new_gnu();
     header.set_size(size as u64);
     header.set_mode(0o644);
     header
 }
 
-async fn obtain(bench: &Bench, path: &Path, rest: &str) -> Result<Verified, LoadError> {
+pub(super) async fn obtain(bench: &Bench, path: &Path, rest: &str) -> Result<Verified, LoadError> {
     bench.obtain(&format!("oci-layout://{}{rest}", path.display()), PullPolicy::Always).await
 }
 
