@@ -6,10 +6,12 @@ use std::sync::OnceLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::config::{CosignTrust, KeylessTrust, Limits, SignerIdentity, TrustEntry, every_form};
 use crate::engine::Engine;
 use crate::registry::{challenge_is_read, component_layer};
+use crate::source;
 use crate::trust::{self, Attached, Signature};
 use crate::{Digest, Reference};
 
@@ -57,6 +59,17 @@ pub fn signature(bytes: &[u8], key: &Path, root: &Path) {
         let entries = [TrustEntry { pattern: "a.b/**".to_owned(), allow_unsigned: false, cosign: Some(cosign) }];
         let checked = trust::check(&reference, &Digest::of(b""), &entries, true, &signatures);
         assert!(checked.is_err(), "one of {signatures:?} is trusted");
+    }
+}
+
+/// An image layout: the bytes of its archive, or its files. Nothing comes of it whose digest is another, and folder and archive say the
+/// same. The folder is written into.
+pub fn layout(bytes: &[u8], folder: &Path) {
+    static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
+    let runtime = RUNTIME.get_or_init(|| Builder::new_current_thread().build().ok());
+    if let Some(runtime) = runtime {
+        // Where nothing can be written there is nothing to read.
+        let _ = runtime.block_on(source::fuzzing::layout(bytes, folder));
     }
 }
 

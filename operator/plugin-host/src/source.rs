@@ -3,6 +3,8 @@
 
 mod archive;
 pub(crate) mod file;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod layout;
 mod mirrors;
 mod signatures;

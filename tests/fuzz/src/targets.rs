@@ -17,12 +17,13 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 8] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "configuration", run: configuration, changes: 2000 },
     Target { name: "reference", run: reference, changes: 20_000 },
     Target { name: "credentials", run: credentials, changes: 5000 },
     Target { name: "challenge", run: fuzzing::challenge, changes: 20_000 },
     Target { name: "manifest", run: fuzzing::manifest, changes: 10_000 },
+    Target { name: "layout", run: layout, changes: 400 },
     Target { name: "signature", run: signature, changes: 2000 },
     Target { name: "component", run: fuzzing::component, changes: 400 },
     Target { name: "answer", run: fuzzing::answer, changes: 20_000 },
@@ -55,6 +56,13 @@ fn credentials(bytes: &[u8]) {
     match parse_docker_config_json(bytes, "registry.example") {
         Ok(credentials) => assert!(!credentials.username.is_empty() && !credentials.password.is_empty()),
         Err(error) => assert!(!error.to_string().contains("secret-word"), "{error}"),
+    }
+}
+
+/// A layout on disk, in a folder of its own.
+fn layout(bytes: &[u8]) {
+    if let Ok(folder) = tempfile::tempdir() {
+        fuzzing::layout(bytes, folder.path());
     }
 }
 

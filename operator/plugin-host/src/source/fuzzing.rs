@@ -1,0 +1,84 @@
+//! Image layouts as no tool writes them, and the rules that what is read of them keeps.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use super::layout::Layout;
+use super::{SIGNATURES, Source};
+use crate::config::every_form;
+use crate::{Digest, RegistryError};
+
+/// Small, so that short files reach it.
+const LIMIT: usize = 4096;
+
+/// A file of a layout: its name, and what is in it.
+type File<'a> = (&'a str, &'a [u8]);
+/// The digests of a manifest and its component, and how many signatures there are in each form; or why not.
+type Outcome = Result<(Digest, Digest, Vec<Result<usize, &'static str>>), &'static str>;
+
+/// Reads bytes as the archive of a layout; and as its files, from an archive and from a folder.
+pub(crate) async fn layout(bytes: &[u8], folder: &Path) -> std::io::Result<()> {
+    let archive = folder.join("layout.tar");
+    std::fs::write(&archive, bytes)?;
+    let _ = ask(&archive, "0.1.0").await;
+    let Some(files) = files(bytes) else { return Ok(()) };
+    std::fs::write(&archive, packed(&files)?)?;
+    let unpacked = folder.join("layout");
+    unpack(&files, &unpacked)?;
+    let digests = files.iter().filter_map(|(name, _)| digest(name)).map(|digest| digest.to_string());
+    for wanted in digests.take(2).chain(["0.1.0".to_owned()]) {
+        assert_eq!(ask(&archive, &wanted).await, ask(&unpacked, &wanted).await, "archive and folder differ in {wanted}");
+    }
+    Ok(())
+}
+
+/// All that is asked of a layout on the way to a plugin.
+async fn ask(path: &Path, wanted: &str) -> Outcome {
+    let mut source = Source::Layout(Layout::new(path));
+    let reason = |error: RegistryError| error.reason();
+    let manifest = source.manifest(wanted, None, LIMIT).await.map_err(reason)?;
+    assert_eq!(Digest::of(&manifest.bytes), manifest.digest, "a manifest has its digest");
+    let component = source.blob(&manifest.layer).await.map_err(reason)?;
+    assert!(component.len() <= LIMIT, "a component of {} bytes is read", component.len());
+    assert_eq!(Digest::of(&component), manifest.layer.digest, "a component has its digest");
+    let mut found = Vec::new();
+    for form in every_form() {
+        let signatures = source.signatures(&manifest.digest, form).await.map_err(reason);
+        assert!(signatures.as_ref().map_or(0, Vec::len) <= SIGNATURES, "{signatures:?}");
+        found.push(signatures.map(|found| found.len()));
+    }
+    Ok((manifest.digest, manifest.layer.digest, found))
+}
+
+/// Files with an empty line between them, each with its name in its first line. Only those that a layout has, and each once: of others
+/// an archive can say what a folder cannot.
+fn files(bytes: &[u8]) -> Option<Vec<File<'_>>> {
+    let mut names = BTreeSet::new();
+    let text = std::str::from_utf8(bytes).ok()?;
+    text.split("\n\n")
+        .map(|file| {
+            let (name, content) = file.split_once('\n').unwrap_or((file, ""));
+            let is_known = ["oci-layout", "index.json"].contains(&name) || digest(name).is_some();
+            (is_known && names.insert(name)).then_some((name, content.as_bytes()))
+        })
+        .collect()
+}
+
+fn digest(name: &str) -> Option<Digest> {
+    format!("sha256:{}", name.strip_prefix("blobs/sha256/")?).parse().ok()
+}
+
+fn packed(files: &[File<'_>]) -> std::io::Result<Vec<u8>> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        archive.append_data(&mut header, name, *content)?;
+    }
+    archive.into_inner()
+}
+
+fn unpack(files: &[File<'_>], folder: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(folder.join("blobs/sha256"))?;
+    files.iter().try_for_each(|(name, content)| std::fs::write(folder.join(name), content))
+}
