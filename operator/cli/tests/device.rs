@@ -14,7 +14,7 @@ use flashjob_testbed::process::script;
 use flashjob_testbed::testbed::install_crds;
 use kube::Api;
 use kube::api::PostParams;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Asks about a device with this kubeconfig.
 fn ask(kubeconfig: &Path, device: &str, more: &[&str]) -> anyhow::Result<Said> {
@@ -63,9 +63,15 @@ async fn a_plugin_is_asked_about_a_device_of_the_cluster_and_an_unknown_device_i
     ask(&plane.kubeconfig, "http-thermo-8", &[])?.failed(3, "NotFound", unknown);
     let elsewhere = "there is no Akri Instance other/http-thermo-7;";
     ask(&plane.kubeconfig, "http-thermo-7", &["--namespace", "other"])?.failed(3, "NotFound", elsewhere);
-    let denied = "cannot read Akri Instance default/http-thermo-7";
-    ask(&plane.client_kubeconfig, "http-thermo-7", &[])?.failed(3, "ClusterUnreachable", denied);
+    // One whom nothing is granted, and one whom nobody knows.
+    let unread = "cannot read Akri Instance default/http-thermo-7";
+    ask(&plane.client_kubeconfig, "http-thermo-7", &[])?.failed(3, "AccessDenied", unread);
+    let mut stranger: Value = serde_json::from_slice(&std::fs::read(&plane.kubeconfig)?)?;
+    stranger["users"][0]["user"] = json!({"token": "nobody's"});
+    let stranger_kubeconfig = folder.path().join("stranger.kubeconfig");
+    std::fs::write(&stranger_kubeconfig, stranger.to_string())?;
+    ask(&stranger_kubeconfig, "http-thermo-7", &[])?.failed(3, "AccessDenied", "needs the verb get on instances.akri.sh");
     plane.stop_api_server().await?;
-    ask(&plane.kubeconfig, "http-thermo-7", &[])?.failed(3, "ClusterUnreachable", denied);
+    ask(&plane.kubeconfig, "http-thermo-7", &[])?.failed(3, "ClusterUnreachable", unread);
     Ok(())
 }

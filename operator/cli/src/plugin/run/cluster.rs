@@ -18,8 +18,18 @@ pub async fn instance(name: &str, namespace: Option<&str>) -> Result<akri::Insta
             let message = format!("there is no Akri Instance {namespace}/{name}; see kubectl get instances.akri.sh -A");
             Err(Failure::new(Code::Unavailable, "NotFound", message))
         }
-        Err(error) => {
-            Err(Failure::new(Code::Unavailable, "ClusterUnreachable", format!("cannot read Akri Instance {namespace}/{name}: {error}")))
+        Err(error) => Err(unread(&namespace, name, &error)),
+    }
+}
+
+/// A cluster that does not let in is another thing than one that does not answer.
+fn unread(namespace: &str, name: &str, error: &kube::Error) -> Failure {
+    let message = format!("cannot read Akri Instance {namespace}/{name}: {error}");
+    match error {
+        kube::Error::Api(status) if [401, 403].contains(&status.code) => {
+            let message = format!("{message}; whom the kubeconfig names needs the verb get on instances.akri.sh in this namespace");
+            Failure::new(Code::Unavailable, "AccessDenied", message)
         }
+        _ => Failure::new(Code::Unavailable, "ClusterUnreachable", message),
     }
 }
