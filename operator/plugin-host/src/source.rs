@@ -95,7 +95,7 @@ impl<'a> Source<'a> {
 pub(crate) fn found<T>(answer: Result<T, RegistryError>) -> Result<Option<T>, RegistryError> {
     match answer {
         Ok(found) => Ok(Some(found)),
-        Err(RegistryError::NotFound { .. } | RegistryError::NotInLayout { .. }) => Ok(None),
+        Err(error) if error.is_absence() => Ok(None),
         Err(error) => Err(error),
     }
 }

@@ -143,9 +143,18 @@ impl RegistryError {
         }
     }
 
-    /// The same, with what mirrors said before. That a registry has something not is an answer, and stays what it is.
+    /// Whether it is an answer: it is not there. What mirrors said before has no say in that.
+    pub(crate) fn is_absence(&self) -> bool {
+        match self {
+            Self::NotFound { .. } | Self::NotInLayout { .. } => true,
+            Self::Mirrored { error, .. } => error.is_absence(),
+            _ => false,
+        }
+    }
+
+    /// The same, with what mirrors said before.
     pub(crate) fn after(self, mirrors: &[Self]) -> Self {
-        if mirrors.is_empty() || matches!(self, Self::NotFound { .. }) {
+        if mirrors.is_empty() {
             return self;
         }
         let mirrors: Vec<String> = mirrors.iter().map(ToString::to_string).collect();

@@ -73,6 +73,31 @@ async fn where_nobody_has_it_each_says_why() {
 }
 
 #[tokio::test]
+async fn where_the_registry_has_it_not_each_mirror_says_why_it_was_passed_over_and_that_is_an_answer_all_the_same() {
+    let (broken, empty, registry) = (mirror(|_| answer(503, "")).await, mirror(|_| answer(404, "")).await, mirror(has("a/b")).await);
+    let mut bench = bench("", &[(&broken, ""), (&empty, "")]);
+    let mut origin = registry.config();
+    origin.mirrors = vec![broken.host.clone(), empty.host.clone()];
+    bench.registries.push(origin);
+    let obtain = async |bench: &Bench, tag: &str| {
+        let reference = format!("{}/a/b:{tag}", registry.host);
+        bench.obtain(&reference, PullPolicy::Always).await.map(|_| ()).expect_err("refused")
+    };
+    bench.trust = unsigned(&format!("{}/**", registry.host));
+    let error = obtain(&bench, "2").await;
+    assert_eq!(error.reason(), "NotFound");
+    let (unavailable, absent) = (format!("registry {} answers 503", broken.host), format!("registry {} has no", empty.host));
+    for said in [format!("registry {} has no", registry.host), unavailable, absent] {
+        assert!(error.to_string().contains(&said), "{said}: {error}");
+    }
+    // A signature that is nowhere is none, and not one that cannot be had.
+    let keys = Keys::new();
+    bench.trust = keys.trust(&BOTH, RequiredKeys::Any, &[0]);
+    bench.trust[0].pattern = format!("{}/**", registry.host);
+    assert_eq!(obtain(&bench, "1").await.reason(), "Unsigned");
+}
+
+#[tokio::test]
 async fn a_mirror_that_refuses_its_password_is_an_error_and_one_that_wants_some_is_passed_over() {
     let locked = Fake::start(|_, _, _| with(answer(401, ""), "www-authenticate", "Basic realm=x")).await;
     let full = mirror(has("a/b")).await;
