@@ -171,6 +171,7 @@ impl Answer {
 /// A component ready to be instantiated.
 #[derive(Clone)]
 pub(crate) struct Compiled {
+    /// As the log has it.
     name: Arc<str>,
     interface: Arc<Interface>,
     contract: Contract,
@@ -186,6 +187,11 @@ pub struct Cost {
 }
 
 impl Compiled {
+    /// The same, which the log calls by this name.
+    pub fn called(self, name: &str) -> Self {
+        Self { name: name.into(), ..self }
+    }
+
     /// Version of the WIT package by which it is asked.
     pub fn wit_version(&self) -> &'static str {
         self.contract.version()

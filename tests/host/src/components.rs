@@ -226,3 +226,21 @@ fn nasty() -> Function {
     body.instruction(&Instruction::LocalGet(0)).instruction(&Instruction::End);
     body
 }
+
+/// The same component with one thing more that it wants from outside, and does not use.
+///
+/// # Errors
+/// It is no sound component.
+pub fn importing_too(component: &[u8], name: &str) -> anyhow::Result<Vec<u8>> {
+    use wasm_encoder::ComponentSection as _;
+
+    // The type of what is imported comes after all types that there are.
+    let index = wasmparser::Validator::new().validate_all(component)?.as_ref().component_type_count();
+    let (mut types, mut imports) = (ComponentTypeSection::new(), ComponentImportSection::new());
+    types.instance(&InstanceType::new());
+    imports.import(name, ComponentTypeRef::Instance(index));
+    let mut changed = component.to_vec();
+    types.append_to_component(&mut changed);
+    imports.append_to_component(&mut changed);
+    Ok(changed)
+}

@@ -1,7 +1,7 @@
-// A device plugin that does what its settings name: it looks around, loops or talks too much.
+// A device plugin that does what its settings name: it looks around, loops, throws or talks too much.
 import { flashPod, info, plugin } from "../../../plugin-sdk/javascript/flashjob.js";
 
-export const devicePlugin = plugin({
+const hostile = plugin({
   describe: () => ({ name: "hostile-javascript", version: "0.1.0", deviceTypes: ["hostile"], settingsSchema: "{}" }),
 
   validateSettings(settings) {
@@ -13,3 +13,13 @@ export const devicePlugin = plugin({
 
   build: () => flashPod("image"),
 });
+
+export const devicePlugin = {
+  ...hostile,
+
+  // Where nobody catches it: what is told of it then goes to standard error.
+  validateSettings(settings) {
+    if (settings === "throw") throw new Error("out of hand");
+    return hostile.validateSettings(settings);
+  },
+};

@@ -32,7 +32,7 @@ impl Host {
     /// # Errors
     /// It does not fit the contract, or breaks.
     pub async fn start(&self, verified: &Verified, source: &PluginSource) -> Result<Plugin, LoadError> {
-        let compiled = self.engine.compile(verified, &self.cache).await?;
+        let compiled = self.engine.compile(verified, &self.cache).await?.called(&source.name);
         let plugin = Plugin::new(self.engine.clone(), compiled, verified, source).await;
         plugin.map_err(|error| LoadError::Describe { name: source.name.clone(), error })
     }
