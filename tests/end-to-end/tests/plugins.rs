@@ -50,16 +50,19 @@ async fn plugins_of_two_versions_of_the_contract_flash_side_by_side_under_one_op
     apply(&testbed, &job("bakery", &all, json!({}))).await?;
     let status = ended(&testbed, "bakery").await?;
     assert_eq!((status.phase, status.completed_uuids.len()), (Some(Phase::Completed), 2), "{status:?}");
-    // The Pods may be gone by now; that they were made stays in the API server's memory.
+    // The Pods may be gone by now; what became of them stays in the API server's memory, and with it what the flash programs said.
     let mut events = pods.watch(&WatchParams::default().labels("app=bakery"), &before).await?.boxed();
-    let mut directories = BTreeMap::new();
-    while directories.len() < types.len() {
-        if let WatchEvent::Added(pod) = events.try_next().await?.context("the watch ended")? {
-            let plugin = pod.annotations().get("application.flashjob.nbfc.io/plugin").cloned().unwrap_or_default();
-            directories.insert(plugin, pod.spec.and_then(|spec| spec.containers[0].working_dir.clone()));
-        }
+    let mut said = BTreeMap::new();
+    while said.len() < types.len() {
+        let WatchEvent::Modified(pod) = events.try_next().await?.context("the watch ended")? else { continue };
+        let containers = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+        let mut ended = containers.filter_map(|container| container.state.as_ref()?.terminated.as_ref()?.message.clone());
+        let Some(message) = ended.next() else { continue };
+        let plugin = pod.annotations().get("application.flashjob.nbfc.io/plugin").cloned().unwrap_or_default();
+        said.insert(plugin, message);
     }
-    assert_eq!(directories, BTreeMap::from([("kiln".to_owned(), Some("/kiln".to_owned())), ("toaster".to_owned(), None)]));
+    let expected = [("kiln", "flashed, from /kiln"), ("toaster", "flashed, from /")].map(|(name, text)| (name.to_owned(), text.to_owned()));
+    assert_eq!(said, BTreeMap::from(expected));
     Ok(())
 }
 

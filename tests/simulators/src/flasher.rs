@@ -45,8 +45,19 @@ impl Environment {
     }
 
     /// A path as the container sees it; simulated containers have their files elsewhere.
-    fn path(&self, path: &str) -> PathBuf {
+    #[must_use]
+    pub fn path(&self, path: &str) -> PathBuf {
         Path::new(self.get("SIMULATED_ROOT").unwrap_or("/")).join(path.trim_start_matches('/'))
+    }
+
+    /// Where this process was started, as the container sees it.
+    ///
+    /// # Errors
+    /// It was started elsewhere than in the container.
+    pub fn working_directory(&self) -> anyhow::Result<PathBuf> {
+        let (root, here) = (self.path("/").canonicalize()?, std::env::current_dir()?);
+        let below = here.strip_prefix(&root).with_context(|| format!("{} is not below {}", here.display(), root.display()))?;
+        Ok(Path::new("/").join(below))
     }
 }
 

@@ -1,6 +1,5 @@
 //! The program in the simulated flash Pod's image. Its environment says what to flash; see `flashjob_simulators::flasher`.
 
-use std::path::Path;
 use std::process::ExitCode;
 
 use flashjob_simulators::flasher::{Environment, flash};
@@ -17,10 +16,11 @@ async fn main() -> ExitCode {
         flashed = flash(&environment) => flashed,
         _ = process::told_to_end() => Err(anyhow::anyhow!("told to end")),
     };
-    let Err(error) = flashed else { return ExitCode::SUCCESS };
-    let message = format!("{error:#}");
+    let (message, code) = match flashed.and_then(|()| environment.working_directory()) {
+        Ok(directory) => (format!("flashed, from {}", directory.display()), ExitCode::SUCCESS),
+        Err(error) => (format!("{error:#}"), ExitCode::FAILURE),
+    };
     eprintln!("{message}");
-    let root = std::env::var("SIMULATED_ROOT").unwrap_or_else(|_| "/".to_owned());
-    let _ = std::fs::write(Path::new(&root).join("dev/termination-log"), message);
-    ExitCode::FAILURE
+    let _ = std::fs::write(environment.path("/dev/termination-log"), message);
+    code
 }

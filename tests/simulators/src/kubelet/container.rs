@@ -99,11 +99,19 @@ fn start(container: &Container, program: &[String], environment: &BTreeMap<Strin
     let (first, own) = program.split_first().context("an image stands for no program")?;
     let output = std::fs::File::create(folder.join("output"))?;
     let given = container.args.iter().flatten().map(|word| expand(word, environment));
+    // As a runtime does: a directory that the image does not have is made.
+    let directory = below(folder, container.working_dir.as_deref().unwrap_or_default());
+    std::fs::create_dir_all(&directory).with_context(|| format!("working directory {}", directory.display()))?;
     let mut command = Command::new(first);
-    command.args(own).args(given).env_clear().envs(environment).current_dir(folder);
+    command.args(own).args(given).env_clear().envs(environment).current_dir(directory);
     // The program ends with its standard input, and that ends with this process.
     command.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output).kill_on_drop(true);
     command.spawn().with_context(|| format!("cannot start {first}"))
+}
+
+/// A path as the container has it, below the folder that stands for its root.
+fn below(folder: &Path, path: &str) -> PathBuf {
+    folder.join(path.trim_start_matches('/'))
 }
 
 async fn stop(child: &mut Child, grace: u64) -> anyhow::Result<std::process::ExitStatus> {
@@ -187,7 +195,7 @@ fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
 async fn mount(kubelet: &Kubelet, pod: &Pod, container: &Container, folder: &Path) -> anyhow::Result<()> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     for mount in container.volume_mounts.iter().flatten() {
-        let path: PathBuf = folder.join(mount.mount_path.trim_start_matches('/'));
+        let path = below(folder, &mount.mount_path);
         std::fs::create_dir_all(&path)?;
         let volume = volumes.clone().find(|volume| volume.name == mount.name);
         let Some(source) = volume.and_then(|volume| volume.secret.as_ref()) else { continue };
@@ -211,6 +219,19 @@ mod tests {
         let known = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
         for (text, expected) in [("$(A)", "1"), ("$$(A)", "$(A)"), ("$(B)", "$(B)"), ("a$", "a$"), ("$$$(A)", "$1")] {
             assert_eq!(expand(text, &known), expected, "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_program_starts_in_the_working_directory_of_its_container_and_without_one_in_its_root() {
+        let (root, program) = (tempfile::tempdir().expect("a folder"), ["/bin/pwd".to_owned()]);
+        let folder = root.path().canonicalize().expect("a folder");
+        for (directory, expected) in [(None, folder.clone()), (Some("/kiln/in the yard"), folder.join("kiln/in the yard"))] {
+            let container = Container { working_dir: directory.map(str::to_owned), ..Container::default() };
+            let mut child = start(&container, &program, &BTreeMap::new(), &folder).expect("started");
+            assert!(child.wait().await.expect("ended").success());
+            let output = std::fs::read_to_string(folder.join("output")).expect("its output");
+            assert_eq!(Path::new(output.trim_end()), expected);
         }
     }
 
