@@ -111,13 +111,13 @@ impl From<LoadError> for Failure {
 
 impl From<RegistryError> for Failure {
     fn from(error: RegistryError) -> Self {
-        let code = match error {
+        let code = match error.last() {
             RegistryError::Form { .. } | RegistryError::TooLarge { .. } => Code::Contract,
             RegistryError::Tampered { .. } => Code::Untrusted,
             _ => Code::Unavailable,
         };
-        let hint = match error {
-            RegistryError::Access { ref host, .. } => format!("; log in with docker login {host} or oras login {host}"),
+        let hint = match error.last() {
+            RegistryError::Access { host, .. } => format!("; log in with docker login {host} or oras login {host}"),
             RegistryError::Reach { .. } => "; for a registry of your own see --ca-file and --plain-http".to_owned(),
             _ => String::new(),
         };

@@ -155,6 +155,25 @@ async fn a_registry_that_lets_nobody_in_is_told_apart_from_one_without_the_plugi
 }
 
 #[tokio::test]
+async fn what_the_registry_says_decides_what_is_advised_and_its_mirror_is_named_beside() -> anyhow::Result<()> {
+    let author = Author::new().await?;
+    let config = author.folder.path().join("operator.json");
+    let mirrored = json!({
+        "apiVersion": "config.flashjob.nbfc.io/v1alpha1", "kind": "OperatorConfig",
+        "registries": [{"host": author.registry.host, "mirrors": ["127.0.0.1:1"]}],
+    });
+    std::fs::write(&config, mirrored.to_string())?;
+    let config = config.display().to_string();
+    let inspect = |name: &str| author.plugin(&["inspect", &author.reference(name), "--config", &config]);
+    let down = "its mirrors before it: cannot reach registry 127.0.0.1:1";
+    inspect("plugins/none:1")?.failed(3, "NotFound", down);
+    author.log_in("{}")?;
+    inspect("plugins/none:1")?.failed(3, "AccessDenied", down);
+    inspect("plugins/none:1")?.failed(3, "AccessDenied", &format!("log in with docker login {}", author.registry.host));
+    Ok(())
+}
+
+#[tokio::test]
 async fn what_does_not_fit_the_contract_is_pushed_only_by_force_and_then_refused_everywhere() -> anyhow::Result<()> {
     let author = Author::new().await?;
     let file = author.folder.path().join("no-component.wasm");

@@ -143,13 +143,15 @@ impl RegistryError {
         }
     }
 
+    /// What was said last, without what mirrors said before.
+    #[must_use]
+    pub fn last(&self) -> &Self {
+        if let Self::Mirrored { error, .. } = self { error.last() } else { self }
+    }
+
     /// Whether it is an answer: it is not there. What mirrors said before has no say in that.
     pub(crate) fn is_absence(&self) -> bool {
-        match self {
-            Self::NotFound { .. } | Self::NotInLayout { .. } => true,
-            Self::Mirrored { error, .. } => error.is_absence(),
-            _ => false,
-        }
+        matches!(self.last(), Self::NotFound { .. } | Self::NotInLayout { .. })
     }
 
     /// The same, with what mirrors said before.
