@@ -8,6 +8,7 @@ use flashjob_api::{FINALIZER, FlashJob};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, Request};
+use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -83,35 +84,26 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
             set_finalizers(operator, job, finalizers.collect()).await?;
         }
         Step::DeleteJob => {
-            let jobs: Api<FlashJob> = Api::namespaced(client, namespace);
-            delete(&jobs, &job.key.name, &job.uid).await?;
+            delete::<FlashJob>(client, namespace, &job.key.name, &job.uid).await?;
         }
         Step::CreateService(service) => return create_service(operator, job, *service).await,
         Step::CreatePod(pod) => return create_pod(operator, job, *pod).await,
-        Step::DeleteService { name, uid } => {
-            let services: Api<core::Service> = Api::namespaced(client, namespace);
-            match delete(&services, &name, &uid).await? {
-                Deleted::Going(service) => {
-                    let service = service.and_then(|service| Service::of(&service));
-                    if let Some(service) = service {
-                        operator.world().see_deleted_service(service);
-                    }
+        Step::DeleteService { name, uid } => match delete::<core::Service>(client, namespace, &name, &uid).await? {
+            Deleted::Going(service) => {
+                if let Some(service) = service.as_ref().and_then(Service::of) {
+                    operator.world().see_deleted_service(service);
                 }
-                Deleted::Gone => operator.world().lose_service(&job.key, &name, &uid),
             }
-        }
-        Step::DeletePod { name, uid } => {
-            let pods: Api<core::Pod> = Api::namespaced(client, namespace);
-            match delete(&pods, &name, &uid).await? {
-                Deleted::Going(pod) => {
-                    let pod = pod.and_then(|pod| Pod::of(&pod));
-                    if let Some(pod) = pod {
-                        operator.world().see_deleted_pod(pod);
-                    }
+            Deleted::Gone => operator.world().lose_service(&job.key, &name, &uid),
+        },
+        Step::DeletePod { name, uid } => match delete::<core::Pod>(client, namespace, &name, &uid).await? {
+            Deleted::Going(pod) => {
+                if let Some(pod) = pod.as_ref().and_then(Pod::of) {
+                    operator.world().see_deleted_pod(pod);
                 }
-                Deleted::Gone => operator.world().lose_pod(&job.key, &name, &uid, whole_seconds(Timestamp::now())),
             }
-        }
+            Deleted::Gone => operator.world().lose_pod(&job.key, &name, &uid, whole_seconds(Timestamp::now())),
+        },
         Step::ConfirmPod { name, device } => return confirm_pod(operator, job, &name, &device).await,
     }
     Ok(Duration::ZERO)
@@ -125,17 +117,20 @@ enum Deleted<K> {
     Gone,
 }
 
-/// Deletes this object and none that took its name.
-async fn delete<K>(api: &Api<K>, name: &str, uid: &str) -> kube::Result<Deleted<K>>
+/// Deletes this object and none that took its name. The answer, an object or a Status, is read in one go.
+async fn delete<K>(client: Client, namespace: &str, name: &str, uid: &str) -> kube::Result<Deleted<K>>
 where
-    K: Resource + Clone + Debug + DeserializeOwned,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
 {
     let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
     let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
-    let error = match api.delete(name, &parameters).await {
-        Ok(either) => return Ok(Deleted::Going(either.left())),
+    let request = Request::new(K::url_path(&(), Some(namespace))).delete(name, &parameters);
+    let error = match client.request(request.map_err(kube::Error::BuildRequest)?).await {
+        // A Status says no more than that it worked.
+        Ok(Guarded::<K>(answer)) => return Ok(Deleted::Going(answer.ok())),
         Err(error) => error,
     };
+    let api: Api<K> = Api::namespaced(client, namespace);
     match &error {
         kube::Error::Api(status) if status.code == 404 => Ok(Deleted::Gone),
         // Another object has its name, or somebody wrote at the same moment and it is still there.
