@@ -31,6 +31,11 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(150);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// A status is written about this often, unless something waits for it.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
+/// But less often where a write takes long: with the status of 4,000 devices the API server is busy for half a second, and it is what
+/// the devices wait for.
+const RESTS_PER_WRITE: u32 = 8;
+/// The longest time that a status is behind, where nothing waits for it.
+const LONGEST_WRITE_INTERVAL: Duration = Duration::from_secs(3);
 /// The same where something does: enough to gather what happens in one moment.
 const URGENT_WRITE_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -191,7 +196,7 @@ impl Operator {
         let questions: Vec<_> = questions.into_iter().filter(|question| memory.asked.insert(question.key().to_owned())).collect();
         let steps: Vec<_> = steps.into_iter().filter(|step| memory.begin(step)).collect();
         let write = status.filter(|status| *status != observed.job.status);
-        let interval = if urgent { URGENT_WRITE_INTERVAL } else { WRITE_INTERVAL };
+        let interval = if urgent { URGENT_WRITE_INTERVAL } else { rest_after_write(memory.write_took) };
         let due = memory.written.map_or(Duration::ZERO, |last| interval.saturating_sub(last.elapsed()));
         let write_now = write.is_some() && !memory.writing && due.is_zero();
         if let Some(status) = write.as_ref().filter(|_| write_now) {
@@ -219,6 +224,11 @@ impl Operator {
             tokio::spawn(apply::apply(self.clone(), observed.job.clone(), step));
         }
     }
+}
+
+/// When a status that nothing waits for is written again after a write that took so long.
+fn rest_after_write(took: Duration) -> Duration {
+    (took * RESTS_PER_WRITE).clamp(WRITE_INTERVAL, LONGEST_WRITE_INTERVAL)
 }
 
 /// How long a job is left alone after a plan that took so long.

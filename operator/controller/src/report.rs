@@ -23,7 +23,9 @@ const FAILURE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Stores a status that was planned from `job`, and with it the results that devices got.
 pub async fn write(operator: Arc<Operator>, job: Arc<Job>, status: FlashJobStatus, results: Vec<DeviceResult>) {
+    let begin = Instant::now();
     let written = send(&operator, &job, &status).await;
+    let took = begin.elapsed();
     operator.metrics.wrote(match &written {
         Ok(true) => Write::Stored,
         Ok(false) => Write::Conflict,
@@ -37,6 +39,7 @@ pub async fn write(operator: Arc<Operator>, job: Arc<Job>, status: FlashJobStatu
     if let Some(memory) = operator.world().memory.get_mut(&job.key) {
         memory.writing = false;
         memory.written = Some(Instant::now());
+        memory.write_took = took;
     }
     operator.look_at([job.key.clone()]);
     if written.is_ok_and(|stored| stored) {

@@ -12,7 +12,7 @@ use crate::observed::{Finish, Holder, Identity, Instance, PluginView, Sighting, 
 
 /// Devices recorded and asked about ahead of their turn, beyond `parallelism`: a device whose name, endpoint and baseline are
 /// stored already can start at once when a place frees, without waiting for the next status write.
-const AHEAD: usize = 64;
+const AHEAD: usize = 128;
 /// Waiting devices of which status says for whom they wait.
 const SHOWN_BUSY: usize = 64;
 

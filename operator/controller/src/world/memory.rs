@@ -45,6 +45,8 @@ pub struct Memory {
     pub busy: HashSet<String>,
     /// When the status was written last.
     pub written: Option<std::time::Instant>,
+    /// How long that took.
+    pub write_took: std::time::Duration,
     /// Whether a status write is under way.
     pub writing: bool,
     /// Status writes that may still be stored.
