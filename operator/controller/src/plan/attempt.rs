@@ -15,9 +15,11 @@ const MESSAGE_BYTES: usize = 4096;
 const ATTACH_REFUSED: &str = "UnexpectedAdmissionError";
 
 impl Draft<'_> {
-    /// Looks at every device with a record: first at those that may give a pooled Service free, then at those that wait for one.
+    /// Looks at every device with a record: first at those that may give a pooled Service free, then at those that wait for one. A Pod
+    /// may have ended before its begin is stored.
     pub fn follow_attempts(&mut self) {
-        let waits = |(_, record): &(&String, &DeviceStatus)| record.state == DeviceState::Exposing;
+        let has_pod = |uid: &str, record: &DeviceStatus| self.pod(&self.attempt_name(uid, record.attempt.max(1))).is_some();
+        let waits = |(uid, record): &(&String, &DeviceStatus)| record.state == DeviceState::Exposing && !has_pod(uid, record);
         let (waiting, others): (Vec<_>, Vec<_>) = self.records.iter().partition(waits);
         let uids = |records: Vec<(&String, &DeviceStatus)>| records.into_iter().map(|(uid, _)| uid.clone()).collect::<Vec<_>>();
         let (waiting, others) = (uids(waiting), uids(others));
