@@ -9,8 +9,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sha2::{Digest, Sha256};
 
+use super::guards::Guarded;
 use super::pool::Pools;
-use super::queue::Guarded;
 use super::request::Known;
 use super::{DeviceResult, Plan, Step, request, summary};
 use crate::make::attempt_name;

@@ -1,14 +1,15 @@
 //! Decides. Pure and synchronous: one snapshot in; questions, steps, the status to store and the next instant to look again out.
 //!
-//! Every rule of a FlashJob's behaviour is in this folder: [`attempt`] follows a device through an attempt, [`queue`] chooses
-//! which device is next, [`proof`] says when a device is proven, [`expose`] and [`pool`] bring it to its Pod, [`clean`] removes what is no longer wanted, [`ending`] deletes a
-//! job, [`summary`] words the status, [`request`] tells a plugin of an attempt.
+//! Every rule of a FlashJob's behaviour is in this folder: [`attempt`] follows a device through an attempt, [`guards`] compare it
+//! with the job, [`queue`] chooses which is next, [`expose`] and [`pool`] bring it to its Pod, [`proof`] says when it is proven, [`clean`]
+//! removes what is no longer wanted, [`ending`] deletes a job, [`summary`] words the status, [`request`] tells a plugin of an attempt.
 
 mod attempt;
 mod clean;
 mod draft;
 mod ending;
 mod expose;
+mod guards;
 mod pool;
 mod proof;
 mod queue;

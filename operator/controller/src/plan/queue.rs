@@ -1,14 +1,12 @@
-//! Chooses who is next: guards first, then the plugin's word, the lock, and a free place.
+//! Chooses who is next: the guards first, then the plugin's word, the lock, and a free place.
 
 use std::collections::HashMap;
 
 use flashjob_api::{DeviceState, DeviceStatus, Reason, VerifyMode, reason};
-use flashjob_plugin_host::DeviceType;
-use jiff::Timestamp;
 
 use super::draft::Draft;
 use super::expose::Asked;
-use crate::observed::{Finish, Holder, Identity, Instance, PluginView, Sighting, Traits};
+use crate::observed::{Finish, Holder, Identity, PluginView};
 
 /// Devices recorded and asked about ahead of their turn, beyond `parallelism`: a device whose name, endpoint and baseline are
 /// stored already can start at once when a place frees, without waiting for the next status write.
@@ -205,133 +203,6 @@ impl<'a> Draft<'a> {
         self.spec.parallelism.saturating_sub(active + kept).min(self.most_in_flight().saturating_sub(active))
     }
 
-    /// Resolves the device and compares it with what the job guards for: its plugin. None: it has its result, or waits.
-    fn passes_guards(&mut self, uid: &str, place: usize) -> Option<&'a PluginView> {
-        let observed = self.observed;
-        let instance = match observed.devices[place].as_ref()? {
-            Sighting::Seen(instance) => instance,
-            Sighting::Forbidden(instance) => {
-                let message =
-                    format!("Instance {} is in namespace {}, which this FlashJob may not flash", instance.name, instance.namespace);
-                self.fail(uid, reason::DEVICE_NOT_ALLOWED, &message);
-                return None;
-            }
-            Sighting::Missing(since) => {
-                self.await_device(uid, *since, reason::UNKNOWN_DEVICE, "Akri knows no Instance with this uid");
-                return None;
-            }
-        };
-        if !instance.reachable(self.spec.host_endpoint.as_deref()) {
-            let since = self.observed.unreachable.get(uid).copied().unwrap_or_else(|| self.now());
-            let message = format!("Instance {} names no node, or neither endpoint nor bus path", instance.name);
-            self.await_device(uid, since, reason::DEVICE_UNREACHABLE, &message);
-            return None;
-        }
-        match self.guard(uid, instance) {
-            Ok(plugin) => Some(plugin),
-            Err((Finish::Skipped, reason, message)) => {
-                self.skip(uid, reason, &message);
-                None
-            }
-            Err((_, reason, message)) => {
-                self.fail(uid, reason, &message);
-                None
-            }
-        }
-    }
-
-    /// Compares a device with the guards. Fleets are alike: what holds for one device holds for all with its traits.
-    fn guard(&mut self, uid: &str, instance: &'a Instance) -> Guarded<'a> {
-        let traits = instance.traits();
-        if self.records.get(uid).is_some_and(|record| record.attempt > 1) {
-            return self.guard_traits(&traits, true);
-        }
-        if let Some(known) = self.guarded.get(&traits) {
-            return known.clone();
-        }
-        let guarded = self.guard_traits(&traits, false);
-        self.guarded.insert(traits, guarded.clone());
-        guarded
-    }
-
-    fn guard_traits(&self, traits: &Traits<'_>, begun: bool) -> Guarded<'a> {
-        let spec = self.spec;
-        let mismatch = |what: &str, is: &str, wanted: &str| {
-            Err((Finish::Failed, reason::DEVICE_TYPE_MISMATCH, format!("the device's {what} is {is}, the job asks for {wanted}")))
-        };
-        if let (Some(wanted), Some(is)) = (spec.device.as_deref(), traits.device_type.and_then(|text| text.parse::<DeviceType>().ok()))
-            && wanted.parse().ok() != Some(is.clone())
-        {
-            return mismatch("type", is.as_ref(), wanted);
-        }
-        if let (Some(wanted), Some(is)) = (spec.application_type.as_deref(), traits.application_type)
-            && plain(wanted) != plain(is)
-        {
-            return mismatch("application type", is, wanted);
-        }
-        let current = traits.version == Some(spec.version.as_str());
-        if spec.skip_if_current && current && !begun {
-            return Err((Finish::Skipped, reason::ALREADY_CURRENT, format!("the device already reports version {}", spec.version)));
-        }
-        if spec.verify.mode == Some(VerifyMode::Required) && current && !begun {
-            return Err((
-                Finish::Failed,
-                reason::VERSION_UNPROVABLE,
-                format!("the device already reports version {}, so verify.mode Required cannot be met", spec.version),
-            ));
-        }
-        let kind = self.device_type_of(traits);
-        kind.as_ref().and_then(|kind| self.plugin_of(kind)).ok_or_else(|| {
-            let kind = kind.map_or_else(|| "a device of unknown type".to_owned(), |kind| format!("device type {kind}"));
-            (Finish::Failed, reason::NO_PLUGIN_FOR_DEVICE, format!("no configured plugin serves {kind}"))
-        })
-    }
-
-    fn await_device(&mut self, uid: &str, since: Timestamp, reason: Reason, message: &str) {
-        let seconds = self.observed.periods.unknown_device_seconds;
-        if self.over(since, seconds) {
-            return self.fail(uid, reason::UNKNOWN_DEVICE, &format!("{message} for {seconds} s"));
-        }
-        self.waits(reason, message);
-    }
-
-    pub(super) fn device_type(&self, uid: &str) -> Option<DeviceType> {
-        self.device_type_of(&self.instance(uid).map(|instance| instance.traits()).unwrap_or_default())
-    }
-
-    fn device_type_of(&self, traits: &Traits<'_>) -> Option<DeviceType> {
-        let reported = traits.device_type.and_then(|text| text.parse().ok());
-        reported.or_else(|| self.spec.device.as_deref().and_then(|text| text.parse().ok()))
-    }
-
-    /// The plugin that serves the device.
-    pub(super) fn plugin_for(&self, uid: &str) -> Option<&'a PluginView> {
-        self.plugin_of(&self.device_type(uid)?)
-    }
-
-    /// The plugin that serves a type: the first that names it, else the first that takes any.
-    fn plugin_of(&self, kind: &DeviceType) -> Option<&'a PluginView> {
-        let plugins: &'a [PluginView] = &self.observed.plugins;
-        let named = plugins.iter().find(|plugin| plugin.device_types.contains(kind));
-        // A plugin that never loaded may turn out to serve the type; until that is known the device waits for it.
-        let unknown = || plugins.iter().find(|plugin| plugin.ready.is_err() && plugin.device_types.is_empty() && !plugin.any_type);
-        named.or_else(unknown).or_else(|| plugins.iter().find(|plugin| plugin.any_type))
-    }
-
-    /// Whether the plugin is loaded, and not out of service.
-    pub(super) fn can_be_asked(&mut self, plugin: &PluginView) -> Result<(), String> {
-        if let Err(why) = &plugin.ready {
-            return Err(why.clone());
-        }
-        match self.observed.answers.out_of_service.get(&plugin.name) {
-            Some(until) if *until > self.now() => {
-                self.wake(*until);
-                Err("it broke several times in a row and is not asked for a while".to_owned())
-            }
-            _ => Ok(()),
-        }
-    }
-
     /// Who else has reserved the device.
     pub(super) fn held_by_another(&self, uid: &str) -> Option<&'a Holder> {
         let holders = &self.observed.holders;
@@ -384,9 +255,6 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// What the guards say: the device's plugin, or the result that it has.
-pub(super) type Guarded<'a> = Result<&'a PluginView, (Finish, Reason, String)>;
-
 /// What of the queue is looked at closely.
 struct Ahead<'a> {
     /// Devices for each plugin.
@@ -395,9 +263,4 @@ struct Ahead<'a> {
     plugins: HashMap<&'a str, usize>,
     /// Busy devices that are still shown.
     busy: usize,
-}
-
-/// Without case and dashes.
-fn plain(text: &str) -> String {
-    text.chars().filter(|letter| *letter != '-').map(|letter| letter.to_ascii_lowercase()).collect()
 }
