@@ -17,7 +17,7 @@ use crate::observed::{JobKey, Observed, whole_seconds};
 use crate::plan::{Plan, Step, plan};
 use crate::plugins::Plugins;
 use crate::watch::{Kind, Watches};
-use crate::world::World;
+use crate::world::{Memory, World};
 use crate::{apply, consult, report};
 
 /// After a plan its job is left alone for this many times as long as the plan took, so that planning a job takes no more than a
@@ -185,7 +185,8 @@ impl Operator {
             drop(world);
             return self.look_at_in(key.clone(), wait);
         }
-        let Some(observed) = world.observe(key, now) else { return };
+        let Some(mut observed) = world.observe(key, now) else { return };
+        observed.report = world.memory.get(key).is_none_or(|memory| !memory.writing && until_write(memory, false).is_zero());
         let plan = plan(&observed);
         self.metrics.planned(started.elapsed());
         let released = world.set_holds(key, plan.holds.clone());
@@ -196,8 +197,7 @@ impl Operator {
         let questions: Vec<_> = questions.into_iter().filter(|question| memory.asked.insert(question.key().to_owned())).collect();
         let steps: Vec<_> = steps.into_iter().filter(|step| memory.begin(step)).collect();
         let write = status.filter(|status| *status != observed.job.status);
-        let interval = if urgent { URGENT_WRITE_INTERVAL } else { rest_after_write(memory.write_took) };
-        let due = memory.written.map_or(Duration::ZERO, |last| interval.saturating_sub(last.elapsed()));
+        let due = until_write(memory, urgent);
         let write_now = write.is_some() && !memory.writing && due.is_zero();
         if let Some(status) = write.as_ref().filter(|_| write_now) {
             memory.write_begins(&observed.job, status);
@@ -226,9 +226,11 @@ impl Operator {
     }
 }
 
-/// When a status that nothing waits for is written again after a write that took so long.
-fn rest_after_write(took: Duration) -> Duration {
-    (took * RESTS_PER_WRITE).clamp(WRITE_INTERVAL, LONGEST_WRITE_INTERVAL)
+/// How long it is until the status of a job may be written again.
+fn until_write(memory: &Memory, urgent: bool) -> Duration {
+    let rest = (memory.write_took * RESTS_PER_WRITE).clamp(WRITE_INTERVAL, LONGEST_WRITE_INTERVAL);
+    let interval = if urgent { URGENT_WRITE_INTERVAL } else { rest };
+    memory.written.map_or(Duration::ZERO, |last| interval.saturating_sub(last.elapsed()))
 }
 
 /// How long a job is left alone after a plan that took so long.

@@ -321,6 +321,7 @@ impl World {
             job,
             pods,
             services,
+            report: true,
         })
     }
 

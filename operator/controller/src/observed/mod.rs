@@ -66,6 +66,8 @@ pub struct Observed {
     pub periods: Periods,
     /// What flash Pods may be given.
     pub pod_policy: Arc<PodPolicy>,
+    /// Whether a status that nothing waits for could be stored now. Wording it for nothing is most of what the plan of a large job costs.
+    pub report: bool,
 }
 
 /// An attempt whose Pod had the slot of a pooled Service.

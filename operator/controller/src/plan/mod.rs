@@ -32,7 +32,7 @@ pub struct Plan {
     pub questions: Vec<Question>,
     /// Requests to the API server, each idempotent.
     pub steps: Vec<Step>,
-    /// The status that should be stored; None: leave it.
+    /// The status that should be stored; None: leave it, or it could not be stored now.
     pub status: Option<FlashJobStatus>,
     /// Devices that get their result with this status: the status itself names only some of them with their reason.
     pub results: Vec<DeviceResult>,

@@ -9,11 +9,28 @@ use super::draft::Draft;
 use super::{Plan, Step};
 use crate::observed::{Finish, Observed, after};
 
-/// Writes the status of a job that can be worked on.
+/// Writes the status of a job that can be worked on, where it could be stored.
 pub(super) fn write(draft: &mut Draft<'_>) {
     let stored = &draft.observed.job.status;
     let counts = counts(draft);
     let over = counts.completed + counts.failed + counts.skipped >= counts.total;
+    draft.plan.urgent |= over || stored.run.as_ref() != Some(&draft.spec.run);
+    if draft.observed.report || draft.plan.urgent {
+        draft.plan.status = Some(words(draft, counts, over));
+    }
+    let finished = stored.completion_time.as_ref().filter(|_| over && draft.same_run).map(|time| time.0);
+    if let (Some(seconds), Some(finished)) = (draft.spec.ttl_seconds_after_finished, finished) {
+        let at = after(finished, seconds);
+        if at <= draft.now() {
+            draft.step(Step::DeleteJob);
+        } else {
+            draft.wake(at);
+        }
+    }
+}
+
+fn words(draft: &Draft<'_>, counts: Counts, over: bool) -> FlashJobStatus {
+    let stored = &draft.observed.job.status;
     let stopped = draft.shown.iter().any(|device| device.reason.as_deref() == Some(reason::JOB_STOPPED.name));
     let phase = match over {
         false => Phase::InProgress,
@@ -29,7 +46,7 @@ pub(super) fn write(draft: &mut Draft<'_>) {
         let with = |(place, _): &(usize, &String)| draft.result_at(*place) == Some(finish);
         draft.spec.uuid.iter().enumerate().filter(with).map(|(_, uid)| uid.clone()).collect()
     };
-    let status = FlashJobStatus {
+    FlashJobStatus {
         phase: Some(phase),
         message: Some(message),
         progress: Some(format!("{}/{}", counts.completed + counts.failed + counts.skipped, counts.total)),
@@ -42,20 +59,9 @@ pub(super) fn write(draft: &mut Draft<'_>) {
         plugins: plugins(draft),
         run: Some(draft.spec.run.clone()),
         start_time: Some(start_time),
-        completion_time: completion_time.clone(),
+        completion_time,
         observed_generation: draft.observed.job.generation,
         conditions,
-    };
-    draft.plan.urgent |= over || stored.run.as_ref() != Some(&draft.spec.run);
-    draft.plan.status = Some(status);
-    let finished = stored.completion_time.as_ref().filter(|_| over && draft.same_run).map(|time| time.0);
-    if let (Some(seconds), Some(finished)) = (draft.spec.ttl_seconds_after_finished, finished) {
-        let at = after(finished, seconds);
-        if at <= draft.now() {
-            draft.step(Step::DeleteJob);
-        } else {
-            draft.wake(at);
-        }
     }
 }
 

@@ -10,7 +10,7 @@ use serde_json::json;
 use super::fixture::{Case, flash_pod, key, pod_of_the_go_operator};
 use crate::make::label;
 use crate::observed::{Judged, Refusal};
-use crate::plan::{Plan, Step};
+use crate::plan::{Plan, Step, plan};
 
 fn creates_pod(plan: &Plan) -> usize {
     plan.steps.iter().filter(|step| matches!(step, Step::CreatePod(_))).count()
@@ -562,6 +562,25 @@ fn where_the_digest_that_an_attempt_began_with_is_gone_its_exit_code_decides() {
         case.settle();
         assert_eq!(case.stands("a").0, state, "exit code {code}");
     }
+}
+
+#[test]
+fn a_status_that_cannot_be_stored_now_is_worded_only_where_something_waits_for_it() {
+    let mut case = Case::new(&["a"], &json!({"verify": {"mode": "None"}}));
+    let pods = case.start();
+    case.settle();
+    let worded = |case: &mut Case| {
+        let mut observed = case.world.observe(&key("job"), case.now).expect("the job");
+        observed.report = false;
+        plan(&observed).status.is_some()
+    };
+    case.pass(60);
+    assert!(!worded(&mut case), "nothing waits for how far the flash is");
+    case.end(&pods[0], 0);
+    let uid = pods[0].metadata.uid.clone().expect("a uid");
+    let flashed = Arc::new(Judged::Asked(Ok(Verdict::Flashed(Proof::ReportedVersion))));
+    case.world.memory.entry(key("job")).or_default().answers_mut().judged.insert(uid, flashed);
+    assert!(worded(&mut case), "whoever waits for the job waits for its end");
 }
 
 // ---- pools ----
