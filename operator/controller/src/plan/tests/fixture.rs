@@ -254,3 +254,20 @@ impl Case {
         device.map_or((DeviceState::Pending, String::new()), |device| (device.state, device.reason.clone().unwrap_or_default()))
     }
 }
+
+/// How many Pods a plan makes.
+pub fn creates_pod(plan: &Plan) -> usize {
+    plan.steps.iter().filter(|step| matches!(step, Step::CreatePod(_))).count()
+}
+
+/// How many Pods, or else Services, a plan deletes.
+pub fn deletes(plan: &Plan, kind: &str) -> usize {
+    let deletes = |step: &&Step| match kind {
+        "pod" => matches!(step, Step::DeletePod { .. }),
+        _ => matches!(step, Step::DeleteService { .. }),
+    };
+    plan.steps.iter().filter(deletes).count()
+}
+
+/// A property of an Instance that the fixture's plugin serves.
+pub const ESP32: (&str, &str) = ("DEVICE", "esp32");

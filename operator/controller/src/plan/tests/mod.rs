@@ -1,8 +1,34 @@
 //! The rules of a FlashJob, one file per theme, and a model cluster in which they must hold whatever happens.
 
+mod attempts;
 mod fixture;
+mod guards;
 mod model;
+mod pools;
+mod proof;
 mod properties;
 mod purity;
-mod rules;
 mod simulation;
+mod stops;
+
+use flashjob_api::reason;
+
+#[test]
+fn every_reason_is_given_by_a_rule() {
+    let rules = [
+        include_str!("attempts.rs"),
+        include_str!("guards.rs"),
+        include_str!("pools.rs"),
+        include_str!("proof.rs"),
+        include_str!("stops.rs"),
+    ]
+    .concat();
+    for reason in reason::ALL {
+        let constant: String = reason
+            .name
+            .chars()
+            .flat_map(|letter| letter.is_uppercase().then_some('_').into_iter().chain([letter.to_ascii_uppercase()]))
+            .collect();
+        assert!(rules.contains(constant.trim_start_matches('_')), "{}", reason.name);
+    }
+}

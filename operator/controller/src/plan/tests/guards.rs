@@ -1,0 +1,216 @@
+//! Guards, the queue and addresses, one fact a test.
+
+use flashjob_api::{DeviceState, Phase, condition, reason};
+use flashjob_plugin_host::CallError;
+use flashjob_plugin_host::types::PluginError;
+use serde_json::json;
+
+use super::fixture::{Case, ESP32, deletes, flash_pod, pod_of_the_go_operator};
+
+#[test]
+fn a_uid_that_akri_does_not_know_fails_after_two_minutes() {
+    let mut case = Case::new(&["a"], &json!({}));
+    case.world.devices.lose("a");
+    case.settle();
+    assert_eq!(case.status().counts.expect("counts").pending, 1);
+    case.pass(120);
+    assert_eq!(case.stands("a"), (DeviceState::Failed, reason::UNKNOWN_DEVICE.name.into()));
+    assert_eq!(case.status().phase, Some(Phase::Failed));
+}
+
+#[test]
+fn an_instance_that_reaches_nothing_fails_as_unknown_after_two_minutes() {
+    let mut case = Case::new(&["a"], &json!({}));
+    case.device("a", &[ESP32]);
+    case.settle();
+    assert!(case.status().message.expect("a message").contains(reason::DEVICE_UNREACHABLE.name));
+    case.pass(120);
+    assert_eq!(case.stands("a").1, reason::UNKNOWN_DEVICE.name);
+}
+
+#[test]
+fn one_device_under_two_uids_is_flashed_once_also_when_the_first_has_failed() {
+    let mut case = Case::new(&["a", "b"], &json!({"parallelism": 1, "backoffLimitPerDevice": 0}));
+    case.world.devices.lose("b");
+    let pods = case.start();
+    case.end(&pods[0], 1);
+    case.device("b", &[ESP32, ("HOST_ENDPOINT", "http://10.0.0.0:80/")]);
+    case.settle();
+    assert_eq!(case.stands("a").0, DeviceState::Failed);
+    assert_eq!(case.stands("b"), (DeviceState::Skipped, reason::DUPLICATE_DEVICE.name.into()));
+}
+
+#[test]
+fn a_device_of_another_type_or_application_is_refused_case_and_dashes_aside() {
+    let mut case = Case::new(&["a", "b"], &json!({"device": "ESP-32", "applicationType": "Therm-O"}));
+    case.device("a", &[("DEVICE", "usb"), ("HOST_ENDPOINT", "10.0.0.0")]);
+    case.device("b", &[ESP32, ("HOST_ENDPOINT", "10.0.0.1"), ("APPLICATION_TYPE", "thermo")]);
+    case.settle();
+    assert_eq!(case.stands("a"), (DeviceState::Failed, reason::DEVICE_TYPE_MISMATCH.name.into()));
+    assert_eq!(case.stands("b").0, DeviceState::Exposing);
+}
+
+#[test]
+fn the_device_field_stands_in_where_akri_reports_no_type() {
+    let mut case = Case::new(&["a"], &json!({"device": "esp32"}));
+    case.device("a", &[("HOST_ENDPOINT", "10.0.0.0")]);
+    case.settle();
+    assert_eq!(case.stands("a").0, DeviceState::Exposing);
+}
+
+#[test]
+fn an_instance_in_another_namespace_is_not_flashed() {
+    let mut case = Case::new(&["a"], &json!({}));
+    case.world.devices.lose("a");
+    case.device_in("elsewhere", "a", &[ESP32, ("HOST_ENDPOINT", "10.0.0.0")]);
+    case.settle();
+    assert_eq!(case.stands("a").1, reason::DEVICE_NOT_ALLOWED.name);
+}
+
+#[test]
+fn an_override_that_is_the_endpoint_of_a_foreign_instance_is_refused() {
+    let mut case = Case::new(&["a"], &json!({"hostEndpoint": "10.9.9.9:80"}));
+    case.device_in("elsewhere", "z", &[ESP32, ("HOST_ENDPOINT", "10.9.9.9")]);
+    case.settle();
+    assert_eq!(case.stands("a").1, reason::DEVICE_NOT_ALLOWED.name);
+}
+
+#[test]
+fn an_override_holds_both_identities() {
+    let mut case = Case::new(&["a"], &json!({"hostEndpoint": "10.9.9.9:80"}));
+    let plan = case.settle();
+    let held: Vec<String> = plan.holds.iter().map(|(identity, _)| identity.to_string()).collect();
+    assert!(held.contains(&"endpoint/10.9.9.9:80".to_owned()) && held.contains(&"endpoint/10.0.0.0:80".to_owned()), "{held:?}");
+}
+
+#[test]
+fn a_type_that_no_plugin_serves_fails() {
+    let mut case = Case::new(&["a"], &json!({}));
+    case.device("a", &[("DEVICE", "toaster"), ("HOST_ENDPOINT", "10.0.0.0")]);
+    case.settle();
+    assert_eq!(case.stands("a").1, reason::NO_PLUGIN_FOR_DEVICE.name);
+}
+
+#[test]
+fn a_plugin_that_is_not_ready_holds_up_its_own_devices_and_stalls_the_job() {
+    let uids: Vec<String> = (0..100).map(|number| format!("d{number}")).collect();
+    let uids: Vec<&str> = uids.iter().map(String::as_str).collect();
+    let mut case = Case::new(&uids, &json!({"parallelism": 1}));
+    let mut plugins = case.world.plugins.to_vec();
+    plugins[0].ready = Err("the registry is down".into());
+    case.world.plugins = std::sync::Arc::new(plugins);
+    case.settle();
+    assert!(case.status().message.expect("a message").contains(reason::PLUGIN_NOT_READY.name));
+    assert!(condition::holds(&case.status().conditions, condition::STALLED));
+    assert!(!condition::holds(&case.status().conditions, condition::PROGRESSING));
+    case.device("d99", &[("DEVICE", "usb"), ("HOST_ENDPOINT", "10.0.0.99")]);
+    case.settle();
+    assert_eq!(case.stands("d99").0, DeviceState::Exposing);
+    assert!(!condition::holds(&case.status().conditions, condition::STALLED));
+}
+
+#[test]
+fn a_current_device_is_skipped_only_where_that_is_asked_for() {
+    for (skip, state) in [(true, DeviceState::Skipped), (false, DeviceState::Exposing)] {
+        let mut case = Case::new(&["a"], &json!({"version": "1", "skipIfCurrent": skip}));
+        case.settle();
+        assert_eq!(case.stands("a").0, state);
+        assert_eq!(case.stands("a").1 == reason::ALREADY_CURRENT.name, skip);
+    }
+}
+
+#[test]
+fn the_plugins_refusals_are_final_each_with_its_reason() {
+    let refusals = [
+        (PluginError::InvalidSettings(Vec::new()), reason::SETTINGS_REJECTED),
+        (PluginError::UnsupportedDevice("no".into()), reason::UNSUPPORTED_DEVICE),
+        (PluginError::InvalidRequest("no".into()), reason::UNSUPPORTED_DEVICE),
+    ];
+    for (refusal, expected) in refusals {
+        let mut case = Case::new(&["a"], &json!({}));
+        case.settle_with(&|| Err(CallError::Refused(refusal.clone())));
+        assert_eq!(case.stands("a"), (DeviceState::Failed, expected.name.into()));
+    }
+}
+
+#[test]
+fn a_plugin_that_breaks_costs_an_attempt() {
+    let mut case = Case::new(&["a"], &json!({}));
+    case.settle_with(&|| Err(CallError::Trapped("unreachable".into())));
+    assert_eq!(case.stands("a"), (DeviceState::Pending, reason::PLUGIN_FAILED.name.into()));
+}
+
+#[test]
+fn what_is_not_granted_fails() {
+    let mut case = Case::new(&["a"], &json!({}));
+    case.settle_with(&|| Ok(flashjob_plugin_host::types::FlashPod { attach_device: true, ..flash_pod("2") }));
+    assert_eq!(case.stands("a"), (DeviceState::Failed, reason::GRANT_DENIED.name.into()));
+}
+
+#[test]
+fn settings_of_a_plugin_that_nobody_configured_are_named_in_the_message() {
+    let mut case = Case::new(&["a"], &json!({"settings": {"toaster": {"x": 1}}}));
+    case.settle();
+    assert!(case.status().message.expect("a message").contains("names no configured plugin: toaster"));
+}
+
+#[test]
+fn no_more_than_parallelism_start_and_one_where_all_ask_for_one_address() {
+    for (spec, started) in [(json!({"parallelism": 2}), 2), (json!({"parallelism": 3, "externalIP": "192.0.2.1"}), 1)] {
+        let mut case = Case::new(&["a", "b", "c"], &spec);
+        assert_eq!(case.start().len(), started);
+        assert_eq!(case.status().counts.expect("counts").active as usize, started);
+    }
+}
+
+#[test]
+fn a_suspended_job_starts_nothing_and_what_is_in_flight_finishes() {
+    let mut case = Case::new(&["a", "b"], &json!({"parallelism": 1}));
+    let pods = case.start();
+    case.spec(&json!({"suspend": true}));
+    case.settle();
+    assert!(condition::holds(&case.status().conditions, condition::SUSPENDED));
+    case.end(&pods[0], 0);
+    case.device("a", &[ESP32, ("HOST_ENDPOINT", "10.0.0.0"), ("VERSION", "2")]);
+    case.settle();
+    assert_eq!(case.status().completed_uuids, ["a"]);
+    assert_eq!(case.stands("b").0, DeviceState::Pending);
+    case.spec(&json!({"suspend": false}));
+    case.settle();
+    assert_eq!(case.stands("b").0, DeviceState::Exposing);
+}
+
+#[test]
+fn a_device_that_a_pod_of_the_go_operator_flashes_waits_until_that_has_ended() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let pod = pod_of_the_go_operator("job", "a", "10.0.0.0");
+    case.see_pod(pod.clone());
+    case.settle();
+    assert_eq!(case.stands("a"), (DeviceState::Pending, reason::DEVICE_BUSY.name.into()));
+    case.end(&pod, 0);
+    let plan = case.settle();
+    assert_eq!(case.stands("a").0, DeviceState::Exposing);
+    assert_eq!(deletes(&plan, "pod"), 1);
+}
+
+#[test]
+fn what_the_go_operator_completed_counts() {
+    let mut case = Case::new(&["a", "b"], &json!({}));
+    case.job.status = serde_json::from_value(json!({"phase": "Running", "completedUUIDs": ["a"]})).expect("a status");
+    case.see_job();
+    case.settle();
+    assert_eq!(case.status().completed_uuids, ["a"]);
+    assert_eq!(case.stands("b").0, DeviceState::Exposing);
+}
+
+#[test]
+fn a_device_without_an_address_in_time_costs_an_attempt_where_nobody_holds_one() {
+    let mut case = Case::new(&["a"], &json!({"addressTimeoutSeconds": 10}));
+    case.balanced = false;
+    let services = case.settle();
+    case.carry_out(&services);
+    case.settle();
+    assert_eq!(case.stands("a").1, reason::WAITING_FOR_ADDRESS.name);
+    case.pass(10);
+    assert_eq!(case.stands("a"), (DeviceState::Pending, reason::ADDRESS_TIMEOUT.name.into()));
+}
