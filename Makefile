@@ -57,7 +57,7 @@ deny: ## Check licences and advisories of the dependencies (needs cargo-deny).
 	cargo deny check
 
 generate: ## Make what is made from the code: CustomResourceDefinitions, rights, the reference of reasons.
-	cargo run --quiet -p flashjob-api --example generate deploy docs
+	cargo run --quiet -p flashjob-xtask -- generate
 
 install: ## Install the CustomResourceDefinitions into the current cluster.
 	kubectl apply --server-side -f deploy/crds

@@ -31,10 +31,20 @@ const OWN: &str = "flashjob-operator-own";
 const FLASHJOB: &str = "application.flashjob.nbfc.io";
 
 const RIGHTS: &[Right] = &[
-    watched(FLASHJOB, "flashjobs", "get, list, watch, patch, delete", "finalizer; ttlSecondsAfterFinished"),
+    watched(
+        FLASHJOB,
+        "flashjobs",
+        "get, list, watch, patch, delete",
+        "finalizer; ttlSecondsAfterFinished",
+    ),
     watched(FLASHJOB, "flashjobs/status", "patch", "results"),
     watched("akri.sh", "instances", "list, watch", "devices; never changed"),
-    watched("", "pods, services", "get, list, watch, create, delete", "what flashes a device, and where it calls back"),
+    watched(
+        "",
+        "pods, services",
+        "get, list, watch, create, delete",
+        "what flashes a device, and where it calls back",
+    ),
     watched("events.k8s.io", "events", "create, patch", "transitions and failures"),
     Right {
         scope: Scope::Cluster,
@@ -44,7 +54,14 @@ const RIGHTS: &[Right] = &[
         verbs: "list, watch, create, patch, delete",
         why: "shows which plugins are loaded; standbys and restarts take the same",
     },
-    Right { scope: Scope::Cluster, group: FLASHJOB, resources: "deviceplugins/status", name: None, verbs: "patch", why: "the same" },
+    Right {
+        scope: Scope::Cluster,
+        group: FLASHJOB,
+        resources: "deviceplugins/status",
+        name: None,
+        verbs: "patch",
+        why: "the same",
+    },
     Right {
         scope: Scope::Default,
         group: "events.k8s.io",
@@ -61,7 +78,14 @@ const RIGHTS: &[Right] = &[
         verbs: "create, patch",
         why: "a refused configuration is told about the operator's own Pod",
     },
-    Right { scope: Scope::Own, group: "", resources: "secrets", name: None, verbs: "get", why: "passwords of registries" },
+    Right {
+        scope: Scope::Own,
+        group: "",
+        resources: "secrets",
+        name: None,
+        verbs: "get",
+        why: "passwords of registries",
+    },
     Right {
         scope: Scope::Own,
         group: "coordination.k8s.io",
@@ -80,7 +104,12 @@ const RIGHTS: &[Right] = &[
     },
 ];
 
-const fn watched(group: &'static str, resources: &'static str, verbs: &'static str, why: &'static str) -> Right {
+const fn watched(
+    group: &'static str,
+    resources: &'static str,
+    verbs: &'static str,
+    why: &'static str,
+) -> Right {
     Right { scope: Scope::Watched, group, resources, name: None, verbs, why }
 }
 
@@ -88,7 +117,10 @@ const fn watched(group: &'static str, resources: &'static str, verbs: &'static s
 pub fn cluster() -> String {
     let head = "# Rights for an operator that watches all namespaces. Made from the code by `make generate`.\n";
     [
-        format!("{head}{}", role("ClusterRole", "flashjob-operator", None, &[Scope::Watched, Scope::Cluster])),
+        format!(
+            "{head}{}",
+            role("ClusterRole", "flashjob-operator", None, &[Scope::Watched, Scope::Cluster])
+        ),
         binding("ClusterRole", "flashjob-operator", None),
         role("Role", OWN, Some("flashjob-system"), &[Scope::Own]),
         binding("Role", OWN, Some("flashjob-system")),
@@ -119,7 +151,9 @@ fn role(kind: &str, name: &str, namespace: Option<&str>, scopes: &[Scope]) -> St
     text.push_str("rules:\n");
     for right in RIGHTS.iter().filter(|right| scopes.contains(&right.scope)) {
         let Right { group, resources, verbs, why, .. } = right;
-        text.push_str(&format!("# {why}\n- apiGroups: [\"{group}\"]\n  resources: [{resources}]\n"));
+        text.push_str(&format!(
+            "# {why}\n- apiGroups: [\"{group}\"]\n  resources: [{resources}]\n"
+        ));
         if let Some(name) = right.name {
             text.push_str(&format!("  resourceNames: [{name}]\n"));
         }
@@ -137,6 +171,9 @@ fn binding(kind: &str, name: &str, namespace: Option<&str>) -> String {
 }
 
 fn object(kind: &str, name: &str, namespace: Option<&str>) -> String {
-    let namespace = namespace.map(|namespace| format!("  namespace: {namespace}\n")).unwrap_or_default();
-    format!("apiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata:\n  name: {name}\n{namespace}")
+    let namespace =
+        namespace.map(|namespace| format!("  namespace: {namespace}\n")).unwrap_or_default();
+    format!(
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata:\n  name: {name}\n{namespace}"
+    )
 }

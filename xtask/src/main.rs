@@ -1,0 +1,33 @@
+//! The program behind the commands of the Makefile that need one: `cargo run -p flashjob-xtask -- help`.
+
+mod generate;
+
+use std::path::{Path, PathBuf};
+
+use clap::{Parser, Subcommand};
+
+/// Commands of this repository's Makefile.
+#[derive(Parser)]
+#[command(name = "xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Write all files that are made from the code.
+    Generate,
+}
+
+fn main() -> anyhow::Result<()> {
+    match Arguments::parse().command {
+        Command::Generate => generate::run(&repository()),
+    }
+}
+
+/// Root folder of this repository.
+fn repository() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).to_owned()
+}
