@@ -44,7 +44,8 @@ pub mod bindings {
 }
 
 pub use bindings::flashjob::plugin::types::{
-    Arg, Device, EnvValue, FieldError, FlashPod, Outcome, PluginError, PluginInfo, Port, Proof, Protocol, Request, User, Verdict,
+    Arg, Device, EnvValue, FieldError, FlashPod, Outcome, PluginError, PluginInfo, Port, Proof,
+    Protocol, Request, User, Verdict,
 };
 
 /// What a device plugin gives. Every function is pure: the same request, the same answer.
@@ -109,7 +110,11 @@ impl Outcome {
     /// Why the container ended: its own last words, or Kubernetes' reason where it left none.
     #[must_use]
     pub fn explanation(self) -> String {
-        if self.termination_message.trim().is_empty() { self.reason } else { self.termination_message }
+        if self.termination_message.trim().is_empty() {
+            self.reason
+        } else {
+            self.termination_message
+        }
     }
 }
 
@@ -138,10 +143,15 @@ macro_rules! export {
                 fn validate_settings(settings: String) -> Result<(), $crate::PluginError> {
                     <$plugin as $crate::Plugin>::validate_settings(&settings)
                 }
-                fn build(request: $crate::Request) -> Result<$crate::FlashPod, $crate::PluginError> {
+                fn build(
+                    request: $crate::Request,
+                ) -> Result<$crate::FlashPod, $crate::PluginError> {
                     <$plugin as $crate::Plugin>::build(request)
                 }
-                fn judge(request: $crate::Request, outcome: $crate::Outcome) -> Result<$crate::Verdict, $crate::PluginError> {
+                fn judge(
+                    request: $crate::Request,
+                    outcome: $crate::Outcome,
+                ) -> Result<$crate::Verdict, $crate::PluginError> {
                     <$plugin as $crate::Plugin>::judge(request, outcome)
                 }
             }
@@ -159,7 +169,12 @@ mod tests {
 
     impl Plugin for Smallest {
         fn describe() -> PluginInfo {
-            PluginInfo { name: "smallest".into(), version: "0.1.0".into(), device_types: vec!["x".into()], settings_schema: "{}".into() }
+            PluginInfo {
+                name: "smallest".into(),
+                version: "0.1.0".into(),
+                device_types: vec!["x".into()],
+                settings_schema: "{}".into(),
+            }
         }
 
         fn build(_: Request) -> Result<FlashPod, PluginError> {
@@ -170,7 +185,10 @@ mod tests {
     #[test]
     fn a_plugin_takes_no_settings_unless_it_says_so() {
         assert!(Smallest::validate_settings("{}").is_ok());
-        assert!(matches!(Smallest::validate_settings(r#"{"a":1}"#), Err(PluginError::InvalidSettings(_))));
+        assert!(matches!(
+            Smallest::validate_settings(r#"{"a":1}"#),
+            Err(PluginError::InvalidSettings(_))
+        ));
     }
 
     #[test]

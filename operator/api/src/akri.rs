@@ -8,7 +8,14 @@ use serde::{Deserialize, Serialize};
 
 /// Spec of an Akri Instance (Akri 0.13, group `akri.sh`, version `v0`).
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[kube(group = "akri.sh", version = "v0", kind = "Instance", plural = "instances", shortname = "akrii", namespaced)]
+#[kube(
+    group = "akri.sh",
+    version = "v0",
+    kind = "Instance",
+    plural = "instances",
+    shortname = "akrii",
+    namespaced
+)]
 #[serde(rename_all = "camelCase")]
 pub struct InstanceSpec {
     /// The Configuration that found the device.

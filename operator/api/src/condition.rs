@@ -15,7 +15,15 @@ pub const SUSPENDED: &str = "Suspended";
 pub const STALLED: &str = "Stalled";
 
 /// Sets one condition. `last_transition_time` changes only with `status`.
-pub fn set(conditions: &mut Vec<Condition>, kind: &str, holds: bool, reason: &str, message: &str, generation: Option<i64>, now: Timestamp) {
+pub fn set(
+    conditions: &mut Vec<Condition>,
+    kind: &str,
+    holds: bool,
+    reason: &str,
+    message: &str,
+    generation: Option<i64>,
+    now: Timestamp,
+) {
     let status = if holds { "True" } else { "False" };
     let previous = conditions.iter().find(|condition| condition.type_ == kind);
     let since = match previous {

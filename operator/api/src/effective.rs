@@ -116,12 +116,16 @@ impl FlashJobSpec {
             flashjob_pod_image: non_empty(self.flashjob_pod_image.as_deref()),
             parallelism: usize::try_from(self.parallelism.unwrap_or(10)).unwrap_or(1).clamp(1, 500),
             suspend: self.suspend.unwrap_or(false),
-            backoff_limit_per_device: u32::try_from(self.backoff_limit_per_device.unwrap_or(2)).unwrap_or(0),
+            backoff_limit_per_device: u32::try_from(self.backoff_limit_per_device.unwrap_or(2))
+                .unwrap_or(0),
             max_failed_devices: self.max_failed_devices.as_ref().map(failure_budget).transpose()?,
             device_timeout_seconds: self.device_timeout_seconds.unwrap_or(900).max(1),
             address_timeout_seconds: self.address_timeout_seconds.unwrap_or(300).max(1),
             active_deadline_seconds: self.active_deadline_seconds,
-            verify: Verification { mode: verify.mode, timeout_seconds: verify.timeout_seconds.unwrap_or(300).max(1) },
+            verify: Verification {
+                mode: verify.mode,
+                timeout_seconds: verify.timeout_seconds.unwrap_or(300).max(1),
+            },
             skip_if_current: self.skip_if_current.unwrap_or(false),
             exposure: self.exposure.unwrap_or_default(),
             ttl_seconds_after_finished: self.ttl_seconds_after_finished,
@@ -133,7 +137,8 @@ impl FlashJobSpec {
     }
 
     fn check(&self, host_endpoint: Option<&str>) -> Result<(), InvalidSpec> {
-        let invalid = |field, message: &str| Err(InvalidSpec { field, message: message.to_owned() });
+        let invalid =
+            |field, message: &str| Err(InvalidSpec { field, message: message.to_owned() });
         if self.uuid.is_empty() || self.uuid.len() > 4096 {
             return invalid("spec.uuid", "give 1 to 4096 uids");
         }
@@ -150,7 +155,11 @@ impl FlashJobSpec {
     }
 
     /// JSON writes the fields in one fixed order and escapes what could run together, so equal runs hash alike and others do not.
-    fn run_hash(&self, settings: &BTreeMap<String, Map<String, Value>>, host_endpoint: Option<&str>) -> String {
+    fn run_hash(
+        &self,
+        settings: &BTreeMap<String, Map<String, Value>>,
+        host_endpoint: Option<&str>,
+    ) -> String {
         let fields = serde_json::json!([
             self.firmware,
             self.version,
@@ -173,9 +182,11 @@ fn non_empty(text: Option<&str>) -> Option<String> {
 fn failure_budget(value: &IntOrString) -> Result<FailureBudget, InvalidSpec> {
     let budget = match value {
         IntOrString::Int(count) => usize::try_from(*count).ok().map(FailureBudget::Devices),
-        IntOrString::String(text) => {
-            text.strip_suffix('%').and_then(|percent| percent.parse().ok()).filter(|percent| *percent <= 100).map(FailureBudget::Percent)
-        }
+        IntOrString::String(text) => text
+            .strip_suffix('%')
+            .and_then(|percent| percent.parse().ok())
+            .filter(|percent| *percent <= 100)
+            .map(FailureBudget::Percent),
     };
     budget.ok_or_else(|| InvalidSpec {
         field: "spec.maxFailedDevices",

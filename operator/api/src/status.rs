@@ -23,15 +23,30 @@ pub struct FlashJobStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_endpoint: Option<String>,
     /// Uids of the devices that completed.
-    #[serde(default, rename = "completedUUIDs", deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        rename = "completedUUIDs",
+        deserialize_with = "null_is_empty",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[schemars(with = "Option<Vec<String>>", extend("x-kubernetes-list-type" = "atomic"))]
     pub completed_uuids: Vec<String>,
     /// Uids of the devices that failed.
-    #[serde(default, rename = "failedUUIDs", deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        rename = "failedUUIDs",
+        deserialize_with = "null_is_empty",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[schemars(with = "Option<Vec<String>>", extend("x-kubernetes-list-type" = "atomic"))]
     pub failed_uuids: Vec<String>,
     /// Uids of the devices that were skipped.
-    #[serde(default, rename = "skippedUUIDs", deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        rename = "skippedUUIDs",
+        deserialize_with = "null_is_empty",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     #[schemars(with = "Option<Vec<String>>", extend("x-kubernetes-list-type" = "atomic"))]
     pub skipped_uuids: Vec<String>,
     /// How many devices are where.
@@ -181,7 +196,13 @@ impl DeviceStatus {
     /// Whether an attempt has begun that has no outcome yet: the device is locked for this job.
     #[must_use]
     pub fn in_flight(&self) -> bool {
-        matches!(self.state, DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost | DeviceState::Verifying)
+        matches!(
+            self.state,
+            DeviceState::Exposing
+                | DeviceState::Flashing
+                | DeviceState::Lost
+                | DeviceState::Verifying
+        )
     }
 
     /// `notBefore` as an instant.
@@ -214,6 +235,8 @@ fn known_phase<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Phas
 }
 
 /// An explicit null is as good as an absent list.
-fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
+fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
     Ok(Option::<Vec<T>>::deserialize(deserializer)?.unwrap_or_default())
 }

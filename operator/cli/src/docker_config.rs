@@ -51,15 +51,25 @@ pub async fn credentials(registry: &str) -> Result<Option<Credentials>, Failure>
         Err(error) => return Err(broken(&path, &error.to_string())),
     };
     // The parser's own words could quote a password.
-    let config: Config = serde_json::from_slice(&text)
-        .map_err(|error| broken(&path, &format!("not a Docker configuration, at line {}, column {}", error.line(), error.column())))?;
+    let config: Config = serde_json::from_slice(&text).map_err(|error| {
+        broken(
+            &path,
+            &format!(
+                "not a Docker configuration, at line {}, column {}",
+                error.line(),
+                error.column()
+            ),
+        )
+    })?;
     if let Some(helper) = config.cred_helpers.get(registry) {
         return ask(&path, helper, registry).await;
     }
     match (parse_docker_config_json(&text, registry), config.creds_store) {
         (Ok(credentials), _) => Ok(Some(credentials)),
         // Beside a store, entries are empty.
-        (Err(CredentialsError::Missing(_) | CredentialsError::Incomplete(_)), Some(store)) => ask(&path, &store, registry).await,
+        (Err(CredentialsError::Missing(_) | CredentialsError::Incomplete(_)), Some(store)) => {
+            ask(&path, &store, registry).await
+        }
         (Err(CredentialsError::Missing(_)), None) => Ok(None),
         (Err(_), None) if config.auths.is_empty() => Ok(None),
         (Err(error), _) => Err(broken(&path, &error.to_string())),
@@ -67,35 +77,57 @@ pub async fn credentials(registry: &str) -> Result<Option<Credentials>, Failure>
 }
 
 fn path() -> Option<PathBuf> {
-    let non_empty = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let folder = non_empty("DOCKER_CONFIG").or_else(|| non_empty("HOME").map(|home| home.join(".docker")));
+    let non_empty =
+        |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let folder =
+        non_empty("DOCKER_CONFIG").or_else(|| non_empty("HOME").map(|home| home.join(".docker")));
     folder.map(|folder| folder.join("config.json"))
 }
 
 fn broken(path: &Path, message: &str) -> Failure {
-    Failure::new(Code::Unavailable, "CredentialsBroken", format!("{}: {message}; log in again, or remove the entry", path.display()))
+    Failure::new(
+        Code::Unavailable,
+        "CredentialsBroken",
+        format!("{}: {message}; log in again, or remove the entry", path.display()),
+    )
 }
 
 /// Asks `docker-credential-<helper>`, as Docker does.
 async fn ask(path: &Path, helper: &str, registry: &str) -> Result<Option<Credentials>, Failure> {
     let program = format!("docker-credential-{helper}");
-    let failed = |message: &str| broken(path, &format!("{program} gives no credentials for {registry}: {message}"));
+    let failed = |message: &str| {
+        broken(path, &format!("{program} gives no credentials for {registry}: {message}"))
+    };
     let mut command = Command::new(&program);
-    command.arg("get").kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    command
+        .arg("get")
+        .kill_on_drop(true)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit());
     let mut child = command.spawn().map_err(|error| failed(&error.to_string()))?;
     if let Some(mut input) = child.stdin.take() {
         // One that does not read says by its end what is wrong.
         let _ = input.write_all(registry.as_bytes()).await;
     }
     let output = tokio::time::timeout(HELPER_LIMIT, child.wait_with_output()).await;
-    let output = output.map_err(|_| failed("it does not answer"))?.map_err(|error| failed(&error.to_string()))?;
+    let output = output
+        .map_err(|_| failed("it does not answer"))?
+        .map_err(|error| failed(&error.to_string()))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stdout);
-        return if said.contains(NOTHING_KNOWN) { Ok(None) } else { Err(failed(said.lines().next().unwrap_or("it failed"))) };
+        return if said.contains(NOTHING_KNOWN) {
+            Ok(None)
+        } else {
+            Err(failed(said.lines().next().unwrap_or("it failed")))
+        };
     }
-    let answer: Answer = serde_json::from_slice(&output.stdout).map_err(|_| failed("its answer cannot be read"))?;
+    let answer: Answer =
+        serde_json::from_slice(&output.stdout).map_err(|_| failed("its answer cannot be read"))?;
     if answer.username == TOKEN_USER {
-        return Err(failed("it has an identity token, and only a user name and a password are taken"));
+        return Err(failed(
+            "it has an identity token, and only a user name and a password are taken",
+        ));
     }
     Ok(Some(Credentials { username: answer.username, password: answer.secret }))
 }

@@ -58,12 +58,20 @@ impl Failure {
 
     /// A file that cannot be read.
     pub fn unreadable(path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::new(Code::Unavailable, "FileUnreadable", format!("cannot read {}: {error}", path.display()))
+        Self::new(
+            Code::Unavailable,
+            "FileUnreadable",
+            format!("cannot read {}: {error}", path.display()),
+        )
     }
 
     /// A file that cannot be written.
     pub fn unwritable(path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::new(Code::Other, "FileUnwritable", format!("cannot write {}: {error}", path.display()))
+        Self::new(
+            Code::Other,
+            "FileUnwritable",
+            format!("cannot write {}: {error}", path.display()),
+        )
     }
 
     /// The form for programs.
@@ -95,10 +103,14 @@ impl From<LoadError> for Failure {
             LoadError::FileChanged { .. } => Self::new(Code::Untrusted, reason, message),
             LoadError::FileTooLarge { .. } => Self::new(Code::Contract, reason, message),
             LoadError::Signatures { .. } => Self::new(Code::Unavailable, reason, message),
-            LoadError::Engine(EngineError::CompileStopped { .. } | EngineError::CompileTimedOut(..) | EngineError::LimitReached(..)) => {
-                Self::new(Code::Limit, reason, message)
+            LoadError::Engine(
+                EngineError::CompileStopped { .. }
+                | EngineError::CompileTimedOut(..)
+                | EngineError::LimitReached(..),
+            ) => Self::new(Code::Limit, reason, message),
+            LoadError::Engine(EngineError::Start(_) | EngineError::Compiler(..)) => {
+                Self::new(Code::Other, reason, message)
             }
-            LoadError::Engine(EngineError::Start(_) | EngineError::Compiler(..)) => Self::new(Code::Other, reason, message),
             LoadError::Describe { error, .. } => Self { message, ..error.into() },
             _ => match stage {
                 Stage::Resolve => Self::new(Code::Unavailable, reason, message),
@@ -117,8 +129,12 @@ impl From<RegistryError> for Failure {
             _ => Code::Unavailable,
         };
         let hint = match error.last() {
-            RegistryError::Access { host, .. } => format!("; log in with docker login {host} or oras login {host}"),
-            RegistryError::Reach { .. } => "; for a registry of your own see --ca-file and --plain-http".to_owned(),
+            RegistryError::Access { host, .. } => {
+                format!("; log in with docker login {host} or oras login {host}")
+            }
+            RegistryError::Reach { .. } => {
+                "; for a registry of your own see --ca-file and --plain-http".to_owned()
+            }
             _ => String::new(),
         };
         Self::new(code, error.reason(), format!("{error}{hint}"))
@@ -148,7 +164,11 @@ impl From<EngineError> for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        let reason = if matches!(error, ConfigError::Read { .. }) { "FileUnreadable" } else { "ConfigurationRefused" };
+        let reason = if matches!(error, ConfigError::Read { .. }) {
+            "FileUnreadable"
+        } else {
+            "ConfigurationRefused"
+        };
         Self::new(Code::Usage, reason, error.to_string())
     }
 }

@@ -43,8 +43,12 @@ async fn carry_out(arguments: Arguments) -> Result<Report, Failure> {
     // Two TLS providers could be linked; ring is the one that is meant. A second call changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     // What plugins log is for their author.
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,flashjob_plugin_host=info"));
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(stderr).with_ansi(stderr().is_terminal());
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("warn,flashjob_plugin_host=info"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(stderr)
+        .with_ansi(stderr().is_terminal());
     log.without_time().with_target(false).init();
     let Command::Plugin { command } = arguments.command;
     // Before the command does anything: from then on it is never killed in the middle of a file.
@@ -58,8 +62,13 @@ async fn carry_out(arguments: Arguments) -> Result<Report, Failure> {
 
 /// Listens to signals from now on; the answer ends at the first.
 fn interrupted() -> Result<impl Future<Output = Failure>, Failure> {
-    let listen = |kind| signal(kind).map_err(|error| Failure::new(Code::Other, "Signals", format!("cannot listen to signals: {error}")));
-    let (mut interrupt, mut terminate) = (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+    let listen = |kind| {
+        signal(kind).map_err(|error| {
+            Failure::new(Code::Other, "Signals", format!("cannot listen to signals: {error}"))
+        })
+    };
+    let (mut interrupt, mut terminate) =
+        (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
     Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => {}

@@ -45,9 +45,11 @@ impl Report {
 pub fn print(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     match writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Code::Other, "OutputLost", format!("cannot write to standard output: {error}")))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(
+            Code::Other,
+            "OutputLost",
+            format!("cannot write to standard output: {error}"),
+        )),
         _ => Ok(()),
     }
 }

@@ -5,9 +5,13 @@ use std::path::{Path, PathBuf};
 use clap::{ArgGroup, Args};
 use flashjob_operator::config::{self, OperatorConfig};
 use flashjob_plugin_host::config::{
-    CosignTrust, KeylessTrust, PullPolicy, RegistryConfig, RequiredKeys, SignatureForm, SignerIdentity, TrustEntry,
+    CosignTrust, KeylessTrust, PullPolicy, RegistryConfig, RequiredKeys, SignatureForm,
+    SignerIdentity, TrustEntry,
 };
-use flashjob_plugin_host::{Digest, Host, HostSettings, Logins, Plugin, PluginSource, Published, Reference, Verified, hosts, trust_entry};
+use flashjob_plugin_host::{
+    Digest, Host, HostSettings, Logins, Plugin, PluginSource, Published, Reference, Verified,
+    hosts, trust_entry,
+};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -98,7 +102,11 @@ impl Source {
     ///
     /// # Errors
     /// It is neither a file nor a reference, the configuration is refused, or credentials do not work.
-    pub async fn new(named: &str, registry: &RegistryOptions, trust: &TrustOptions) -> Result<Self, Failure> {
+    pub async fn new(
+        named: &str,
+        registry: &RegistryOptions,
+        trust: &TrustOptions,
+    ) -> Result<Self, Failure> {
         Self::of(reference(named)?, registry, trust).await
     }
 
@@ -106,20 +114,52 @@ impl Source {
     ///
     /// # Errors
     /// The configuration is refused, or credentials do not work.
-    pub async fn of(reference: Reference, registry: &RegistryOptions, trust: &TrustOptions) -> Result<Self, Failure> {
-        let config = registry.config.as_deref().map_or_else(|| Ok(OperatorConfig::default()), read_config)?;
+    pub async fn of(
+        reference: Reference,
+        registry: &RegistryOptions,
+        trust: &TrustOptions,
+    ) -> Result<Self, Failure> {
+        let config = registry
+            .config
+            .as_deref()
+            .map_or_else(|| Ok(OperatorConfig::default()), read_config)?;
         let judged = registry.config.is_some() || trust.demanded().is_some();
         let entries = entries(&reference, trust, judged.then_some(&config));
         let registries = registries(&reference, registry, &config);
         flashjob_plugin_host::config::check(&registries, &entries, &config.limits)
             .map_err(|error| Failure::usage(format!("{}: {}", error.field, error.message)))?;
         let logins = logins(&reference, &registries).await?;
-        let other = |error: std::io::Error| Failure::new(Code::Other, "FileUnwritable", format!("no folder for temporary files: {error}"));
+        let other = |error: std::io::Error| {
+            Failure::new(
+                Code::Other,
+                "FileUnwritable",
+                format!("no folder for temporary files: {error}"),
+            )
+        };
         let cache = tempfile::Builder::new().prefix("flashjob-").tempdir().map_err(other)?;
         let compiler = std::env::current_exe().map_err(other)?;
-        let settings = HostSettings { cache: cache.path().to_owned(), compiler, limits: config.limits, registries, trust: entries.clone() };
-        let plugin = PluginSource { name: reference.to_string(), reference, pull_policy: PullPolicy::Always, allow_unsigned: true };
-        Ok(Self { host: Host::new(settings)?, config, judged, trust: entries, plugin, logins, _cache: cache })
+        let settings = HostSettings {
+            cache: cache.path().to_owned(),
+            compiler,
+            limits: config.limits,
+            registries,
+            trust: entries.clone(),
+        };
+        let plugin = PluginSource {
+            name: reference.to_string(),
+            reference,
+            pull_policy: PullPolicy::Always,
+            allow_unsigned: true,
+        };
+        Ok(Self {
+            host: Host::new(settings)?,
+            config,
+            judged,
+            trust: entries,
+            plugin,
+            logins,
+            _cache: cache,
+        })
     }
 
     /// Where it is.
@@ -158,7 +198,9 @@ impl Source {
 
     /// The entry of the configuration's trust that decided.
     pub fn trust_pattern(&self) -> Option<&str> {
-        trust_entry(&self.plugin.reference, &self.trust).map(|entry| entry.pattern.as_str()).filter(|_| self.judged)
+        trust_entry(&self.plugin.reference, &self.trust)
+            .map(|entry| entry.pattern.as_str())
+            .filter(|_| self.judged)
     }
 
     /// In one word, why it may be run.
@@ -192,9 +234,14 @@ pub fn reference(named: &str) -> Result<Reference, Failure> {
     if path.is_file() {
         return Ok(Reference::File { path: path.to_owned(), digest: None });
     }
-    let looks_like_a_file = !named.contains("://") && (named.ends_with(".wasm") || named.starts_with(['/', '.']));
+    let looks_like_a_file =
+        !named.contains("://") && (named.ends_with(".wasm") || named.starts_with(['/', '.']));
     if looks_like_a_file {
-        return Err(Failure::new(Code::Unavailable, "FileUnreadable", format!("there is no file {named}")));
+        return Err(Failure::new(
+            Code::Unavailable,
+            "FileUnreadable",
+            format!("there is no file {named}"),
+        ));
     }
     named.parse().map_err(|error| Failure::usage(format!("{named} is no file here, and {error}")))
 }
@@ -208,7 +255,11 @@ pub fn read_config(path: &Path) -> Result<OperatorConfig, Failure> {
 }
 
 /// What the command line demands beats the configuration; without both, nothing is demanded.
-fn entries(reference: &Reference, trust: &TrustOptions, config: Option<&OperatorConfig>) -> Vec<TrustEntry> {
+fn entries(
+    reference: &Reference,
+    trust: &TrustOptions,
+    config: Option<&OperatorConfig>,
+) -> Vec<TrustEntry> {
     let Some(pattern) = reference.name() else { return Vec::new() };
     if let Some(cosign) = trust.demanded() {
         return vec![TrustEntry { pattern, cosign: Some(cosign), ..TrustEntry::default() }];
@@ -220,16 +271,23 @@ fn entries(reference: &Reference, trust: &TrustOptions, config: Option<&Operator
 }
 
 /// The configuration's registries, with what the command line says of this one.
-fn registries(reference: &Reference, options: &RegistryOptions, config: &OperatorConfig) -> Vec<RegistryConfig> {
+fn registries(
+    reference: &Reference,
+    options: &RegistryOptions,
+    config: &OperatorConfig,
+) -> Vec<RegistryConfig> {
     let mut registries = config.registries.clone();
     let Reference::Registry { host, .. } = reference else { return registries };
     if options.ca_file.is_none() && !options.plain_http {
         return registries;
     }
-    let index = registries.iter().position(|registry| registry.host.eq_ignore_ascii_case(host)).unwrap_or_else(|| {
-        registries.push(RegistryConfig { host: host.clone(), ..RegistryConfig::default() });
-        registries.len() - 1
-    });
+    let index = registries
+        .iter()
+        .position(|registry| registry.host.eq_ignore_ascii_case(host))
+        .unwrap_or_else(|| {
+            registries.push(RegistryConfig { host: host.clone(), ..RegistryConfig::default() });
+            registries.len() - 1
+        });
     registries[index].ca_file.clone_from(&options.ca_file);
     registries[index].plain_http = options.plain_http;
     registries

@@ -22,10 +22,14 @@ pub enum Existing {
 /// # Errors
 /// It cannot be written, or is there already and shall stay.
 pub fn write(path: &Path, bytes: &[u8], existing: Existing) -> Result<(), Failure> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let unwritable = |error: std::io::Error| Failure::unwritable(path, &error);
-    let mut file =
-        Builder::new().prefix(".flashjob-").permissions(std::fs::Permissions::from_mode(0o644)).tempfile_in(folder).map_err(unwritable)?;
+    let mut file = Builder::new()
+        .prefix(".flashjob-")
+        .permissions(std::fs::Permissions::from_mode(0o644))
+        .tempfile_in(folder)
+        .map_err(unwritable)?;
     file.write_all(bytes).map_err(unwritable)?;
     let persisted = match existing {
         Existing::Keep => file.persist_noclobber(path),
@@ -34,7 +38,8 @@ pub fn write(path: &Path, bytes: &[u8], existing: Existing) -> Result<(), Failur
     match persisted {
         Ok(_) => Ok(()),
         Err(error) if error.error.kind() == std::io::ErrorKind::AlreadyExists => {
-            let message = format!("{} is there already; name another file, or add --force", path.display());
+            let message =
+                format!("{} is there already; name another file, or add --force", path.display());
             Err(Failure::new(Code::Usage, "FileExists", message))
         }
         Err(error) => Err(unwritable(error.error)),

@@ -19,74 +19,153 @@ fn build(author: &Author) -> anyhow::Result<serde_json::Value> {
     if folder.exists() {
         std::fs::remove_dir_all(&folder)?;
     }
-    let words = ["new", "thermo", "--device-type", "Thermo-1", "--directory", &folder.display().to_string()];
+    let words = [
+        "new",
+        "thermo",
+        "--device-type",
+        "Thermo-1",
+        "--directory",
+        &folder.display().to_string(),
+    ];
     let made = said(plugin(&words, author.folder.path()).output()?)?.good()?;
     assert_eq!(made["deviceType"], "thermo1");
     // The same crates as here, which are at hand without a network.
     std::fs::copy(repository().join("Cargo.lock"), folder.join("Cargo.lock"))?;
     let toolchain = script("tests/wasm/toolchain.sh")?;
-    let toolchain: Vec<(&str, &str)> = toolchain.lines().filter_map(|line| line.split_once('=')).collect();
+    let toolchain: Vec<(&str, &str)> =
+        toolchain.lines().filter_map(|line| line.split_once('=')).collect();
     let prepare = |command: &mut Command| {
-        command.current_dir(&folder).env("CARGO_TARGET_DIR", work.join("target")).env("CARGO_NET_OFFLINE", "true");
+        command
+            .current_dir(&folder)
+            .env("CARGO_TARGET_DIR", work.join("target"))
+            .env("CARGO_NET_OFFLINE", "true");
         command.envs(toolchain.iter().copied());
     };
     let mut tests = Command::new("cargo");
     prepare(&mut tests);
     // In this profile the build shares what it can with the component's.
-    let tested = tests.args(["test", "--release", "--quiet"]).env_remove("CARGO_UNSTABLE_BUILD_STD").output()?;
-    anyhow::ensure!(tested.status.success(), "the plugin's own tests: {}", String::from_utf8_lossy(&tested.stderr));
+    let tested = tests
+        .args(["test", "--release", "--quiet"])
+        .env_remove("CARGO_UNSTABLE_BUILD_STD")
+        .output()?;
+    anyhow::ensure!(
+        tested.status.success(),
+        "the plugin's own tests: {}",
+        String::from_utf8_lossy(&tested.stderr)
+    );
     let mut build = plugin(&["build"], author.folder.path());
     prepare(&mut build);
     said(build.output()?)?.good()
 }
 
 #[tokio::test]
-async fn a_new_plugin_tests_itself_and_is_built_pushed_inspected_signed_verified_run_and_pulled() -> anyhow::Result<()> {
+async fn a_new_plugin_tests_itself_and_is_built_pushed_inspected_signed_verified_run_and_pulled()
+-> anyhow::Result<()> {
     let author = Author::new().await?;
     let built = build(&author)?;
     assert_eq!((&built["name"], &built["version"]), (&json!("thermo"), &json!("0.1.0")));
     let file = built["file"].as_str().context("a file")?;
     let reference = author.reference("plugins/thermo:0.1.0");
     let pushed = author.plugin(&["push", file, &reference])?.good()?;
-    assert_eq!(author.plugin(&["push", file, &reference])?.good()?["digest"], pushed["digest"], "the same artifact each time");
-    author.plugin(&["push", file, &author.reference("plugins/thermo:0.2.0")])?.failed(2, "Usage", "has version 0.1.0");
+    assert_eq!(
+        author.plugin(&["push", file, &reference])?.good()?["digest"],
+        pushed["digest"],
+        "the same artifact each time"
+    );
+    author.plugin(&["push", file, &author.reference("plugins/thermo:0.2.0")])?.failed(
+        2,
+        "Usage",
+        "has version 0.1.0",
+    );
 
     let inspected = author.plugin(&["inspect", &reference])?.good()?;
     assert_eq!(inspected["source"]["digest"], pushed["digest"]);
-    assert_eq!((&inspected["name"], &inspected["deviceTypes"]), (&json!("thermo"), &json!(["thermo1"])));
+    assert_eq!(
+        (&inspected["name"], &inspected["deviceTypes"]),
+        (&json!("thermo"), &json!(["thermo1"]))
+    );
     assert_eq!(inspected["exports"], json!(["flashjob:plugin/device-plugin@0.1.0"]));
     assert_eq!(inspected["settingsSchema"]["properties"]["timeoutSeconds"]["type"], "integer");
     assert_eq!(inspected["manifest"]["config"]["mediaType"], "application/vnd.wasm.config.v0+json");
     assert_eq!(inspected["manifest"]["annotations"]["org.opencontainers.image.version"], "0.1.0");
-    let names = |inspected: &serde_json::Value| inspected["manifest"]["layers"][0]["annotations"].clone();
-    assert_eq!(names(&inspected), json!({"org.opencontainers.image.title": "thermo.wasm"}), "other tools write the file that has a name");
+    let names =
+        |inspected: &serde_json::Value| inspected["manifest"]["layers"][0]["annotations"].clone();
+    assert_eq!(
+        names(&inspected),
+        json!({"org.opencontainers.image.title": "thermo.wasm"}),
+        "other tools write the file that has a name"
+    );
     assert_eq!(inspected["signatures"], json!([]));
     let titled = author.reference("plugins/titled:0.1.0");
-    author.plugin(&["push", file, &titled, "--annotation", "org.opencontainers.image.title=../A thermometer"])?.good()?;
+    author
+        .plugin(&[
+            "push",
+            file,
+            &titled,
+            "--annotation",
+            "org.opencontainers.image.title=../A thermometer",
+        ])?
+        .good()?;
     let inspected_title = author.plugin(&["inspect", &titled])?.good()?;
-    assert_eq!(inspected_title["manifest"]["annotations"]["org.opencontainers.image.title"], "../A thermometer");
-    assert_eq!(names(&inspected_title), json!({"org.opencontainers.image.title": "A thermometer.wasm"}));
+    assert_eq!(
+        inspected_title["manifest"]["annotations"]["org.opencontainers.image.title"],
+        "../A thermometer"
+    );
+    assert_eq!(
+        names(&inspected_title),
+        json!({"org.opencontainers.image.title": "A thermometer.wasm"})
+    );
 
-    let (ours, foreign) = (Signer::new(author.folder.path(), "ours")?, Signer::new(author.folder.path(), "foreign")?);
-    let (ours_file, foreign_file) = (ours.public_key.display().to_string(), foreign.public_key.display().to_string());
-    author.plugin(&["verify", &reference, "--key", &ours_file])?.failed(4, "Unsigned", "is not signed");
+    let (ours, foreign) =
+        (Signer::new(author.folder.path(), "ours")?, Signer::new(author.folder.path(), "foreign")?);
+    let (ours_file, foreign_file) =
+        (ours.public_key.display().to_string(), foreign.public_key.display().to_string());
+    author.plugin(&["verify", &reference, "--key", &ours_file])?.failed(
+        4,
+        "Unsigned",
+        "is not signed",
+    );
     let digest = pushed["digest"].as_str().context("a digest")?;
     ours.sign_bundle(&author.registry, "plugins/thermo", digest, digest).await?;
     let verified = author.plugin(&["verify", &reference, "--key", &ours_file])?.good()?;
-    assert_eq!((&verified["source"]["trust"], &verified["source"]["digest"]), (&json!("Signed"), &pushed["digest"]));
-    author.plugin(&["verify", &reference, "--key", &foreign_file])?.failed(4, "WrongKey", "with none of the keys");
-    author.plugin(&["verify", &reference, "--all-keys", "--key", &ours_file, "--key", &foreign_file])?.failed(
-        4,
-        "KeysMissing",
-        "foreign.pub",
+    assert_eq!(
+        (&verified["source"]["trust"], &verified["source"]["digest"]),
+        (&json!("Signed"), &pushed["digest"])
     );
-    author.plugin(&["run", &reference, "--key", &foreign_file])?.failed(4, "WrongKey", "with none of the keys");
-    assert_eq!(author.plugin(&["inspect", &reference])?.good()?["signatures"], json!([{"form": "bundle"}]));
+    author.plugin(&["verify", &reference, "--key", &foreign_file])?.failed(
+        4,
+        "WrongKey",
+        "with none of the keys",
+    );
+    author
+        .plugin(&["verify", &reference, "--all-keys", "--key", &ours_file, "--key", &foreign_file])?
+        .failed(4, "KeysMissing", "foreign.pub");
+    author.plugin(&["run", &reference, "--key", &foreign_file])?.failed(
+        4,
+        "WrongKey",
+        "with none of the keys",
+    );
+    assert_eq!(
+        author.plugin(&["inspect", &reference])?.good()?["signatures"],
+        json!([{"form": "bundle"}])
+    );
     verified_without_a_key(&author, &reference, digest).await?;
 
-    let words = ["run", &reference, "--key", &ours_file, "--settings", r#"{"timeoutSeconds": 60}"#, "--exit-code", "2"];
+    let words = [
+        "run",
+        &reference,
+        "--key",
+        &ours_file,
+        "--settings",
+        r#"{"timeoutSeconds": 60}"#,
+        "--exit-code",
+        "2",
+    ];
     let ran = author.plugin(&words)?.good()?;
-    assert_eq!(ran["pod"]["metadata"]["annotations"]["application.flashjob.nbfc.io/plugin-digest"], pushed["digest"]);
+    assert_eq!(
+        ran["pod"]["metadata"]["annotations"]["application.flashjob.nbfc.io/plugin-digest"],
+        pushed["digest"]
+    );
     assert_eq!(ran["pod"]["spec"]["activeDeadlineSeconds"], 60);
     assert_eq!(ran["service"]["spec"]["ports"][0]["port"], 4433);
     assert_eq!(ran["judge"]["answer"], json!({"giveUp": "Error"}));
@@ -98,25 +177,53 @@ async fn a_new_plugin_tests_itself_and_is_built_pushed_inspected_signed_verified
 }
 
 /// Signs once more, without a key that anybody knows, and verifies with cosign's own options.
-async fn verified_without_a_key(author: &Author, reference: &str, digest: &str) -> anyhow::Result<()> {
-    let (subject, issuer) = ("https://git.example/plugins/.ci/release.yml@refs/tags/v1", "https://ci.example");
+async fn verified_without_a_key(
+    author: &Author,
+    reference: &str,
+    digest: &str,
+) -> anyhow::Result<()> {
+    let (subject, issuer) =
+        ("https://git.example/plugins/.ci/release.yml@refs/tags/v1", "https://ci.example");
     let sigstore = Sigstore::new()?;
     let root = author.folder.path().join("trusted-root.json");
     std::fs::write(&root, sigstore.trusted_root().to_string())?;
     let root = root.display().to_string();
     let verify = |identity: &str, name: &str, issuer: &str| {
-        let identity = [identity, name, "--certificate-oidc-issuer", issuer, "--trusted-root", &root];
+        let identity =
+            [identity, name, "--certificate-oidc-issuer", issuer, "--trusted-root", &root];
         author.plugin(&[&["verify", reference][..], &identity].concat())
     };
-    verify("--certificate-identity", subject, issuer)?.failed(4, "SignatureUnproven", "made with a key");
+    verify("--certificate-identity", subject, issuer)?.failed(
+        4,
+        "SignatureUnproven",
+        "made with a key",
+    );
     let (payload, annotations) = sigstore.simple(&Signing::now(subject, issuer), digest)?;
     attach_simple(&author.registry, "plugins/thermo", digest, payload, annotations).await?;
-    assert_eq!(verify("--certificate-identity", subject, issuer)?.good()?["source"]["trust"], "Signed");
+    assert_eq!(
+        verify("--certificate-identity", subject, issuer)?.good()?["source"]["trust"],
+        "Signed"
+    );
     let pattern = "^https://git[.]example/plugins/[.]ci/release[.]yml@refs/tags/.+$";
-    assert_eq!(verify("--certificate-identity-regexp", pattern, issuer)?.good()?["source"]["trust"], "Signed");
-    verify("--certificate-identity", "who@evil.example", issuer)?.failed(4, "WrongIdentity", subject);
-    verify("--certificate-identity", subject, "https://evil.example")?.failed(4, "WrongIdentity", issuer);
-    verify("--certificate-identity-regexp", "git[.]example", issuer)?.failed(2, "Usage", "from ^ to $");
+    assert_eq!(
+        verify("--certificate-identity-regexp", pattern, issuer)?.good()?["source"]["trust"],
+        "Signed"
+    );
+    verify("--certificate-identity", "who@evil.example", issuer)?.failed(
+        4,
+        "WrongIdentity",
+        subject,
+    );
+    verify("--certificate-identity", subject, "https://evil.example")?.failed(
+        4,
+        "WrongIdentity",
+        issuer,
+    );
+    verify("--certificate-identity-regexp", "git[.]example", issuer)?.failed(
+        2,
+        "Usage",
+        "from ^ to $",
+    );
     for (words, missing) in [
         (["--trusted-root", &root], "--certificate-oidc-issuer"),
         (["--trusted-root", &root], "--certificate-identity"),
@@ -124,17 +231,26 @@ async fn verified_without_a_key(author: &Author, reference: &str, digest: &str) 
         (["--certificate-oidc-issuer", issuer], "--trusted-root"),
     ] {
         let said = author.plugin(&[&["verify", reference][..], &words].concat())?;
-        assert!(said.code == Some(2) && said.errors.contains(missing), "{words:?}: {}", said.errors);
+        assert!(
+            said.code == Some(2) && said.errors.contains(missing),
+            "{words:?}: {}",
+            said.errors
+        );
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn a_registry_that_lets_nobody_in_is_told_apart_from_one_without_the_plugin() -> anyhow::Result<()> {
+async fn a_registry_that_lets_nobody_in_is_told_apart_from_one_without_the_plugin()
+-> anyhow::Result<()> {
     let author = Author::new().await?;
     let (file, reference) = (component("toaster"), author.reference("plugins/toaster:1.0.0"));
     author.plugin(&["push", &file, &reference])?.good()?;
-    author.plugin(&["inspect", &author.reference("plugins/none:1")])?.failed(3, "NotFound", "plugins/none:1");
+    author.plugin(&["inspect", &author.reference("plugins/none:1")])?.failed(
+        3,
+        "NotFound",
+        "plugins/none:1",
+    );
     let host = &author.registry.host;
     for (config, reason) in [
         (json!({"auths": {host: {"username": "robot", "password": "wrong"}}}), "AccessDenied"),
@@ -145,17 +261,24 @@ async fn a_registry_that_lets_nobody_in_is_told_apart_from_one_without_the_plugi
         (json!("x"), "CredentialsBroken"),
     ] {
         author.log_in(&config.to_string())?;
-        for words in [vec!["inspect", reference.as_str()], vec!["push", file.as_str(), reference.as_str()]] {
+        for words in
+            [vec!["inspect", reference.as_str()], vec!["push", file.as_str(), reference.as_str()]]
+        {
             author.plugin(&words)?.failed(3, reason, "");
         }
     }
     author.log_in("{}")?;
-    said(plugin(&["inspect", "127.0.0.1:1/a/b:1"], author.folder.path()).output()?)?.failed(3, "RegistryUnreachable", "127.0.0.1:1");
+    said(plugin(&["inspect", "127.0.0.1:1/a/b:1"], author.folder.path()).output()?)?.failed(
+        3,
+        "RegistryUnreachable",
+        "127.0.0.1:1",
+    );
     Ok(())
 }
 
 #[tokio::test]
-async fn what_the_registry_says_decides_what_is_advised_and_its_mirror_is_named_beside() -> anyhow::Result<()> {
+async fn what_the_registry_says_decides_what_is_advised_and_its_mirror_is_named_beside()
+-> anyhow::Result<()> {
     let author = Author::new().await?;
     let config = author.folder.path().join("operator.json");
     let mirrored = json!({
@@ -164,28 +287,49 @@ async fn what_the_registry_says_decides_what_is_advised_and_its_mirror_is_named_
     });
     std::fs::write(&config, mirrored.to_string())?;
     let config = config.display().to_string();
-    let inspect = |name: &str| author.plugin(&["inspect", &author.reference(name), "--config", &config]);
+    let inspect =
+        |name: &str| author.plugin(&["inspect", &author.reference(name), "--config", &config]);
     let down = "its mirrors before it: cannot reach registry 127.0.0.1:1";
     inspect("plugins/none:1")?.failed(3, "NotFound", down);
     author.log_in("{}")?;
     inspect("plugins/none:1")?.failed(3, "AccessDenied", down);
-    inspect("plugins/none:1")?.failed(3, "AccessDenied", &format!("log in with docker login {}", author.registry.host));
+    inspect("plugins/none:1")?.failed(
+        3,
+        "AccessDenied",
+        &format!("log in with docker login {}", author.registry.host),
+    );
     Ok(())
 }
 
 #[tokio::test]
-async fn what_does_not_fit_the_contract_is_pushed_only_by_force_and_then_refused_everywhere() -> anyhow::Result<()> {
+async fn what_does_not_fit_the_contract_is_pushed_only_by_force_and_then_refused_everywhere()
+-> anyhow::Result<()> {
     let author = Author::new().await?;
     let file = author.folder.path().join("no-component.wasm");
     std::fs::write(&file, b"\0asm\x01\0\0\0")?;
     let (file, reference) = (file.display().to_string(), author.reference("plugins/broken:1"));
-    author.plugin(&["push", &file, &reference])?.failed(5, "CompileFailed", "nothing was published");
+    author.plugin(&["push", &file, &reference])?.failed(
+        5,
+        "CompileFailed",
+        "nothing was published",
+    );
     author.plugin(&["inspect", &reference])?.failed(3, "NotFound", "plugins/broken:1");
     author.plugin(&["push", &file, &reference, "--force"])?.good()?;
-    author.plugin(&["inspect", &reference])?.failed(5, "CompileFailed", "is not a WebAssembly component");
+    author.plugin(&["inspect", &reference])?.failed(
+        5,
+        "CompileFailed",
+        "is not a WebAssembly component",
+    );
     let config = Path::new(&file).with_file_name("operator.yaml");
-    std::fs::write(&config, "apiVersion: config.flashjob.nbfc.io/v1alpha1\nkind: OperatorConfig\n")?;
+    std::fs::write(
+        &config,
+        "apiVersion: config.flashjob.nbfc.io/v1alpha1\nkind: OperatorConfig\n",
+    )?;
     let config = config.display().to_string();
-    author.plugin(&["verify", &reference, "--config", &config])?.failed(4, "NotTrusted", "no entry under trust");
+    author.plugin(&["verify", &reference, "--config", &config])?.failed(
+        4,
+        "NotTrusted",
+        "no entry under trust",
+    );
     Ok(())
 }

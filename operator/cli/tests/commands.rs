@@ -25,12 +25,25 @@ fn each_way_to_fail_has_its_exit_code_and_names_the_thing() -> anyhow::Result<()
     ask(&["inspect", "text.wasm"])?.failed(5, "CompileFailed", "is not a WebAssembly component");
     ask(&["verify", &esp32, "--key", "a.pub"])?.failed(2, "Usage", "name a reference");
     ask(&["verify", "registry.example/a:1"])?.failed(2, "Usage", "--key");
-    ask(&["verify", "127.0.0.1:1/a:1", "--config", "none.yaml"])?.failed(2, "FileUnreadable", "none.yaml");
+    ask(&["verify", "127.0.0.1:1/a:1", "--config", "none.yaml"])?.failed(
+        2,
+        "FileUnreadable",
+        "none.yaml",
+    );
     ask(&["push", &esp32, "registry.example/a"])?.failed(2, "Usage", "neither a tag nor a digest");
     ask(&["run", &esp32, "--settings", r#"{"x": 1}"#])?.failed(6, "Refused", "/x");
     ask(&["run", &esp32, "--settings", "[]"])?.failed(2, "Usage", "--settings");
-    ask(&["run", &esp32, "--settings", r#"{"runAsRoot": true}"#])?.failed(8, "GrantDenied", "runAsRoot");
-    for (name, reason) in [("traps", "Trapped"), ("loops", "TimedOut"), ("eats-memory", "OutOfMemory"), ("huge-list", "AnswerRejected")] {
+    ask(&["run", &esp32, "--settings", r#"{"runAsRoot": true}"#])?.failed(
+        8,
+        "GrantDenied",
+        "runAsRoot",
+    );
+    for (name, reason) in [
+        ("traps", "Trapped"),
+        ("loops", "TimedOut"),
+        ("eats-memory", "OutOfMemory"),
+        ("huge-list", "AnswerRejected"),
+    ] {
         ask(&["run", &component(name)])?.failed(7, reason, "build");
     }
     ask(&["build"])?.failed(2, "Usage", "Cargo.toml");
@@ -52,24 +65,52 @@ fn a_new_plugin_never_takes_the_place_of_anything() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_request_that_was_shown_can_be_asked_again_and_a_part_of_one_is_completed() -> anyhow::Result<()> {
+fn a_request_that_was_shown_can_be_asked_again_and_a_part_of_one_is_completed() -> anyhow::Result<()>
+{
     let folder = tempfile::tempdir()?;
     let esp32 = component("esp32");
     let ask = |words: &[&str]| ask(folder.path(), words);
-    let words =
-        ["run", &esp32, "--endpoint", "10.0.0.7", "--firmware", "registry.example/f:2", "--firmware-version", "2", "--attempt", "3"];
+    let words = [
+        "run",
+        &esp32,
+        "--endpoint",
+        "10.0.0.7",
+        "--firmware",
+        "registry.example/f:2",
+        "--firmware-version",
+        "2",
+        "--attempt",
+        "3",
+    ];
     let first = ask(&words)?.good()?;
     assert_eq!(first["request"]["device"]["endpoint"], "10.0.0.7");
     std::fs::write(folder.path().join("request.json"), first["request"].to_string())?;
     let again = ask(&["run", &esp32, "--request", "request.json"])?.good()?;
-    assert_eq!((&again["request"], &again["build"]["answer"]), (&first["request"], &first["build"]["answer"]));
-    assert_eq!((&again["pod"], &again["service"]), (&first["pod"], &first["service"]), "the same objects for the same request");
-    std::fs::write(folder.path().join("part.yaml"), "firmware: f\nsettings: {certificates: false}\ndevice: {reportedVersion: null}\n")?;
+    assert_eq!(
+        (&again["request"], &again["build"]["answer"]),
+        (&first["request"], &first["build"]["answer"])
+    );
+    assert_eq!(
+        (&again["pod"], &again["service"]),
+        (&first["pod"], &first["service"]),
+        "the same objects for the same request"
+    );
+    std::fs::write(
+        folder.path().join("part.yaml"),
+        "firmware: f\nsettings: {certificates: false}\ndevice: {reportedVersion: null}\n",
+    )?;
     let part = ask(&["run", &esp32, "--request", "part.yaml"])?.good()?;
-    assert_eq!((&part["request"]["firmware"], &part["request"]["device"]["reportedVersion"]), (&json!("f"), &json!(null)));
+    assert_eq!(
+        (&part["request"]["firmware"], &part["request"]["device"]["reportedVersion"]),
+        (&json!("f"), &json!(null))
+    );
     std::fs::write(folder.path().join("odd.yaml"), "device: {endpointt: x}\n")?;
     ask(&["run", &esp32, "--request", "odd.yaml"])?.failed(2, "Usage", "device.endpointt");
-    assert_eq!(ask(&["run", &esp32, "--request", "part.yaml", "--firmware", "x"])?.code, Some(2), "not both");
+    assert_eq!(
+        ask(&["run", &esp32, "--request", "part.yaml", "--firmware", "x"])?.code,
+        Some(2),
+        "not both"
+    );
     Ok(())
 }
 
@@ -82,7 +123,12 @@ fn the_configuration_s_settings_and_grants_hold_as_in_the_operator() -> anyhow::
             "grants": {"images": ["registry.example/**"], "runAsRoot": true}}],
     });
     std::fs::write(folder.path().join("config.yaml"), config.to_string())?;
-    let ask = |image: &str| ask(folder.path(), &["run", &component("esp32"), "--config", "config.yaml", "--image", image]);
+    let ask = |image: &str| {
+        ask(
+            folder.path(),
+            &["run", &component("esp32"), "--config", "config.yaml", "--image", image],
+        )
+    };
     let pod = ask("registry.example/flasher:1")?.good()?;
     assert_eq!(pod["pod"]["spec"]["containers"][0]["securityContext"]["runAsUser"], 0);
     let denied = ask("elsewhere.example/flasher:1")?;
@@ -97,7 +143,11 @@ fn an_interrupted_command_ends_with_130_and_leaves_nothing_behind() -> anyhow::R
     let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
     let reference = format!("{}/a:1", silent.local_addr()?);
     let mut command = plugin(&["pull", &reference, "a.wasm", "--plain-http"], folder.path());
-    let child = command.env("TMPDIR", folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+    let child = command
+        .env("TMPDIR", folder.path())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
     // It has asked, and waits for the answer.
     let _connection = silent.accept()?;
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status()?.success());

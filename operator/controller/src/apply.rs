@@ -30,8 +30,13 @@ pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step) {
     loop {
         let outcome = carry_out(&operator, &job, step.clone()).await;
         let error = outcome.as_ref().err().map(ToString::to_string);
-        let failures = operator.world().memory.get_mut(&job.key).map_or(0, |memory| memory.count(&step, error));
-        let unsettled = outcome.as_ref().is_err_and(|error| step.creates() && may_have_worked(error));
+        let failures = operator
+            .world()
+            .memory
+            .get_mut(&job.key)
+            .map_or(0, |memory| memory.count(&step, error));
+        let unsettled =
+            outcome.as_ref().is_err_and(|error| step.creates() && may_have_worked(error));
         let pause = match outcome {
             Ok(pause) => pause,
             Err(error) => {
@@ -44,7 +49,8 @@ pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step) {
         }
         // A Pod that may be there without our knowledge could flash beside the next one: the create is sent until it is clear.
         // One that was seen meanwhile is not made twice, though it may be gone again.
-        let seen = key.strip_prefix("pod/").is_some_and(|name| operator.world().knows_pod(&job.key, name));
+        let seen =
+            key.strip_prefix("pod/").is_some_and(|name| operator.world().knows_pod(&job.key, name));
         if !unsettled || seen {
             break;
         }
@@ -65,7 +71,8 @@ fn may_have_worked(error: &kube::Error) -> bool {
 
 /// Doubles with each failure; the step's own name spreads the pauses of steps that failed together.
 fn pause_after(failures: u32, key: &str) -> Duration {
-    let doubled = Duration::from_millis(100).saturating_mul(1 << failures.min(12)).min(LONGEST_PAUSE);
+    let doubled =
+        Duration::from_millis(100).saturating_mul(1 << failures.min(12)).min(LONGEST_PAUSE);
     let spread: u32 = key.bytes().map(u32::from).sum::<u32>() % 50;
     doubled + doubled * spread / 100
 }
@@ -80,7 +87,11 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
             set_finalizers(operator, job, finalizers.collect()).await?;
         }
         Step::RemoveFinalizer => {
-            let finalizers = job.finalizers.iter().map(String::as_str).filter(|finalizer| *finalizer != FINALIZER);
+            let finalizers = job
+                .finalizers
+                .iter()
+                .map(String::as_str)
+                .filter(|finalizer| *finalizer != FINALIZER);
             set_finalizers(operator, job, finalizers.collect()).await?;
         }
         Step::DeleteJob => {
@@ -88,23 +99,31 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
         }
         Step::CreateService(service) => return create_service(operator, job, *service).await,
         Step::CreatePod(pod) => return create_pod(operator, job, *pod).await,
-        Step::DeleteService { name, uid } => match delete::<core::Service>(client, namespace, &name, &uid).await? {
-            Deleted::Going(service) => {
-                if let Some(service) = service.as_ref().and_then(Service::of) {
-                    operator.world().see_deleted_service(service);
+        Step::DeleteService { name, uid } => {
+            match delete::<core::Service>(client, namespace, &name, &uid).await? {
+                Deleted::Going(service) => {
+                    if let Some(service) = service.as_ref().and_then(Service::of) {
+                        operator.world().see_deleted_service(service);
+                    }
                 }
+                Deleted::Gone => operator.world().lose_service(&job.key, &name, &uid),
             }
-            Deleted::Gone => operator.world().lose_service(&job.key, &name, &uid),
-        },
-        Step::DeletePod { name, uid } => match delete::<core::Pod>(client, namespace, &name, &uid).await? {
+        }
+        Step::DeletePod { name, uid } => match delete::<core::Pod>(client, namespace, &name, &uid)
+            .await?
+        {
             Deleted::Going(pod) => {
                 if let Some(pod) = pod.as_ref().and_then(Pod::of) {
                     operator.world().see_deleted_pod(pod);
                 }
             }
-            Deleted::Gone => operator.world().lose_pod(&job.key, &name, &uid, whole_seconds(Timestamp::now())),
+            Deleted::Gone => {
+                operator.world().lose_pod(&job.key, &name, &uid, whole_seconds(Timestamp::now()))
+            }
         },
-        Step::ConfirmPod { name, device } => return confirm_pod(operator, job, &name, &device).await,
+        Step::ConfirmPod { name, device } => {
+            return confirm_pod(operator, job, &name, &device).await;
+        }
     }
     Ok(Duration::ZERO)
 }
@@ -118,12 +137,21 @@ enum Deleted<K> {
 }
 
 /// Deletes this object and none that took its name. The answer, an object or a Status, is read in one go.
-async fn delete<K>(client: Client, namespace: &str, name: &str, uid: &str) -> kube::Result<Deleted<K>>
+async fn delete<K>(
+    client: Client,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+) -> kube::Result<Deleted<K>>
 where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned,
 {
     let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
-    let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+    let parameters =
+        DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
     let request = Request::new(K::url_path(&(), Some(namespace))).delete(name, &parameters);
     let error = match client.request(request.map_err(kube::Error::BuildRequest)?).await {
         // A Status says no more than that it worked.
@@ -135,7 +163,10 @@ where
         kube::Error::Api(status) if status.code == 404 => Ok(Deleted::Gone),
         // Another object has its name, or somebody wrote at the same moment and it is still there.
         kube::Error::Api(status) if status.code == 409 => {
-            let still_there = api.get_opt(name).await?.is_some_and(|object| object.meta().uid.as_deref() == Some(uid));
+            let still_there = api
+                .get_opt(name)
+                .await?
+                .is_some_and(|object| object.meta().uid.as_deref() == Some(uid));
             if still_there { Err(error) } else { Ok(Deleted::Gone) }
         }
         _ => Err(error),
@@ -171,12 +202,17 @@ where
     K: Resource<DynamicType = ()> + Serialize + DeserializeOwned,
 {
     let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
-    let request = Request::new(K::url_path(&(), Some(namespace))).create(&PostParams::default(), body);
+    let request =
+        Request::new(K::url_path(&(), Some(namespace))).create(&PostParams::default(), body);
     let Guarded(answer) = client.request(request.map_err(kube::Error::BuildRequest)?).await?;
     answer.map_err(|invalid| kube::Error::SerdeError(serde::de::Error::custom(invalid)))
 }
 
-async fn create_service(operator: &Operator, job: &Job, service: core::Service) -> kube::Result<Duration> {
+async fn create_service(
+    operator: &Operator,
+    job: &Job,
+    service: core::Service,
+) -> kube::Result<Duration> {
     let services: Api<core::Service> = Api::namespaced(operator.client.clone(), &job.key.namespace);
     let name = service.metadata.name.clone().unwrap_or_default();
     let created = match create(&operator.client, &job.key.namespace, &service).await {
@@ -204,7 +240,12 @@ async fn create_pod(operator: &Operator, job: &Job, pod: core::Pod) -> kube::Res
 }
 
 /// A refusal is remembered for the plan; everything else may work next time.
-fn refused(operator: &Operator, job: &Job, name: &str, error: kube::Error) -> kube::Result<Duration> {
+fn refused(
+    operator: &Operator,
+    job: &Job,
+    name: &str,
+    error: kube::Error,
+) -> kube::Result<Duration> {
     let kube::Error::Api(status) = &error else { return Err(error) };
     // Rights that the operator lacks, as for a moment after an API server has started, are no fault of the job.
     let lacks_rights = status.code == 403 && status.message.contains(" cannot create resource ");
@@ -218,11 +259,18 @@ fn refused(operator: &Operator, job: &Job, name: &str, error: kube::Error) -> ku
     Ok(Duration::ZERO)
 }
 
-async fn confirm_pod(operator: &Operator, job: &Job, name: &str, device: &str) -> kube::Result<Duration> {
+async fn confirm_pod(
+    operator: &Operator,
+    job: &Job,
+    name: &str,
+    device: &str,
+) -> kube::Result<Duration> {
     let pods: Api<core::Pod> = Api::namespaced(operator.client.clone(), &job.key.namespace);
     let now = whole_seconds(Timestamp::now());
     let found = pods.get_opt(name).await?;
-    let found = found.filter(|pod| pod.metadata.owner_references.iter().flatten().any(|owner| owner.uid == job.uid));
+    let found = found.filter(|pod| {
+        pod.metadata.owner_references.iter().flatten().any(|owner| owner.uid == job.uid)
+    });
     let Some(mut pod) = found else {
         operator.world().confirm_gone(&job.key, name, device, now);
         return Ok(Duration::ZERO);

@@ -191,7 +191,8 @@ pub enum ConfigError {
 /// # Errors
 /// The file cannot be read.
 pub fn read(path: &Path) -> Result<String, ConfigError> {
-    std::fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+    std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })
 }
 
 /// Checks the text of a configuration file.
@@ -199,14 +200,17 @@ pub fn read(path: &Path) -> Result<String, ConfigError> {
 /// # Errors
 /// The text has an unknown or ill-formed field, or a field breaks its rule.
 pub fn parse(text: &str) -> Result<OperatorConfig, ConfigError> {
-    let config: OperatorConfig = serde_saphyr::from_str(text).map_err(|error| ConfigError::Parse(error.to_string()))?;
+    let config: OperatorConfig =
+        serde_saphyr::from_str(text).map_err(|error| ConfigError::Parse(error.to_string()))?;
     config.check()?;
     Ok(config)
 }
 
 impl OperatorConfig {
     fn check(&self) -> Result<(), ConfigError> {
-        let invalid = |field: String, message: &str| Err(ConfigError::Invalid { field, message: message.to_owned() });
+        let invalid = |field: String, message: &str| {
+            Err(ConfigError::Invalid { field, message: message.to_owned() })
+        };
         if self.api_version != API_VERSION {
             return invalid("apiVersion".to_owned(), &format!("expected {API_VERSION}"));
         }
@@ -221,15 +225,24 @@ impl OperatorConfig {
                 );
             }
             if self.plugins[..index].iter().any(|earlier| earlier.name == plugin.name) {
-                return invalid(format!("plugins[{index}].name"), &format!("{} stands twice; each plugin has one entry", plugin.name));
+                return invalid(
+                    format!("plugins[{index}].name"),
+                    &format!("{} stands twice; each plugin has one entry", plugin.name),
+                );
             }
             for (at, text) in plugin.device_types.iter().flatten().enumerate() {
                 if text != "*" && text.parse::<DeviceType>().is_err() {
-                    return invalid(format!("plugins[{index}].deviceTypes[{at}]"), "expected a device type as esp32s2, or \"*\"");
+                    return invalid(
+                        format!("plugins[{index}].deviceTypes[{at}]"),
+                        "expected a device type as esp32s2, or \"*\"",
+                    );
                 }
             }
             if plugin.pull_interval_seconds < 10 {
-                return invalid(format!("plugins[{index}].pullIntervalSeconds"), "expected at least 10: the registry is asked that often");
+                return invalid(
+                    format!("plugins[{index}].pullIntervalSeconds"),
+                    "expected at least 10: the registry is asked that often",
+                );
             }
             if plugin.allow_unsigned && !matches!(plugin.image, Reference::File { .. }) {
                 return invalid(
@@ -254,7 +267,8 @@ fn check_grants(grants: &Grants, index: usize) -> Result<(), ConfigError> {
         if host.is_empty() || host.contains('*') || !pattern.contains('/') {
             return Err(ConfigError::Invalid {
                 field: format!("plugins[{index}].grants.images[{at}]"),
-                message: "expected host/path with a literal host, as harbor.nbfc.io/nubificus/**".to_owned(),
+                message: "expected host/path with a literal host, as harbor.nbfc.io/nubificus/**"
+                    .to_owned(),
             });
         }
     }
@@ -262,7 +276,8 @@ fn check_grants(grants: &Grants, index: usize) -> Result<(), ConfigError> {
 }
 
 fn is_dns_label(text: &str) -> bool {
-    let inner = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    let inner =
+        text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     !text.is_empty() && text.len() <= 63 && inner && !text.starts_with('-') && !text.ends_with('-')
 }
 
@@ -285,7 +300,10 @@ mod tests {
         for (text, name) in [
             ("plugin: []\n", "plugin"),
             ("plugins: [{name: a, image: \"registry.example/a:1\", grant: {}}]\n", "grant"),
-            ("plugins: [{name: a, image: \"registry.example/a:1\", grants: {root: true}}]\n", "root"),
+            (
+                "plugins: [{name: a, image: \"registry.example/a:1\", grants: {root: true}}]\n",
+                "root",
+            ),
             ("registries: [{host: registry.example, password: x}]\n", "password"),
             ("limits: {memori: 1Mi}\n", "memori"),
             ("periods: {late: 1}\n", "late"),
@@ -300,7 +318,10 @@ mod tests {
         let all = parse(&format!("{HEAD}instances: {{namespaces: All}}\n")).expect("valid");
         assert!(all.instances.namespaces.allow("a", "b"));
         let named = parse(&format!("{HEAD}instances: {{namespaces: [b]}}\n")).expect("valid");
-        assert!(named.instances.namespaces.allow("a", "b") && !named.instances.namespaces.allow("a", "c"));
+        assert!(
+            named.instances.namespaces.allow("a", "b")
+                && !named.instances.namespaces.allow("a", "c")
+        );
         assert!(parse(&format!("{HEAD}instances: {{namespaces: Any}}\n")).is_err());
     }
 
@@ -308,8 +329,14 @@ mod tests {
     fn names_types_and_image_patterns_are_checked_with_their_path() {
         for (text, field) in [
             ("plugins: [{name: A, image: \"registry.example/a:1\"}]\n", "plugins[0].name"),
-            ("plugins: [{name: a, image: \"registry.example/a:1\"}, {name: a, image: \"registry.example/a:1\"}]\n", "plugins[1].name"),
-            ("plugins: [{name: a, image: \"registry.example/a:1\", grants: {images: [\"**\"]}}]\n", "plugins[0].grants.images[0]"),
+            (
+                "plugins: [{name: a, image: \"registry.example/a:1\"}, {name: a, image: \"registry.example/a:1\"}]\n",
+                "plugins[1].name",
+            ),
+            (
+                "plugins: [{name: a, image: \"registry.example/a:1\", grants: {images: [\"**\"]}}]\n",
+                "plugins[0].grants.images[0]",
+            ),
         ] {
             let error = parse(&format!("{HEAD}{text}")).expect_err(text).to_string();
             assert!(error.contains(field), "{error}");
@@ -320,7 +347,13 @@ mod tests {
     fn the_samples_are_valid() {
         let sample = include_str!("../../../deploy/samples/operator-config.yaml");
         assert_eq!(parse(sample).expect("valid").plugins.len(), 3);
-        let serial = parse(include_str!("../../../deploy/samples/operator-config-serial.yaml")).expect("valid");
-        assert!(serial.plugins.iter().all(|plugin| plugin.grants.attach_device && plugin.grants.groups == [20]));
+        let serial = parse(include_str!("../../../deploy/samples/operator-config-serial.yaml"))
+            .expect("valid");
+        assert!(
+            serial
+                .plugins
+                .iter()
+                .all(|plugin| plugin.grants.attach_device && plugin.grants.groups == [20])
+        );
     }
 }

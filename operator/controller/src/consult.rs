@@ -27,17 +27,27 @@ pub async fn consult(operator: Arc<Operator>, job: JobKey, question: Question) {
         }
         Question::Judge { pod_uid, plugin, digest, request, outcome } => {
             let judged = match recall(&operator, &plugin, &digest).await {
-                Ok(loaded) => Judged::Asked(ask(&operator, &job, &plugin, "judge", loaded.judge(&request, &outcome)).await),
+                Ok(loaded) => Judged::Asked(
+                    ask(&operator, &job, &plugin, "judge", loaded.judge(&request, &outcome)).await,
+                ),
                 Err(failure) => {
                     tracing::warn!(%job, plugin, %digest, error = failure.message, "what an attempt began with cannot judge it any more");
                     Judged::Gone(failure.message)
                 }
             };
             match judged {
-                Judged::Asked(Err(CallError::Unavailable { left })) => pause(&operator, &job, &plugin, left),
+                Judged::Asked(Err(CallError::Unavailable { left })) => {
+                    pause(&operator, &job, &plugin, left)
+                }
                 judged => {
                     let mut world = operator.world();
-                    world.memory.entry(job.clone()).or_default().answers_mut().judged.insert(pod_uid, Arc::new(judged));
+                    world
+                        .memory
+                        .entry(job.clone())
+                        .or_default()
+                        .answers_mut()
+                        .judged
+                        .insert(pod_uid, Arc::new(judged));
                     Duration::ZERO
                 }
             }
@@ -55,17 +65,27 @@ pub async fn consult(operator: Arc<Operator>, job: JobKey, question: Question) {
 /// What the attempt began with. A registry that does not answer is asked again for as long as an unknown device is waited for.
 async fn recall(operator: &Operator, plugin: &str, digest: &Digest) -> Result<Plugin, Failure> {
     let seconds = operator.world().rules.periods.unknown_device_seconds;
-    let (begin, limit) = (Instant::now(), Duration::from_secs(seconds.try_into().unwrap_or_default()));
+    let (begin, limit) =
+        (Instant::now(), Duration::from_secs(seconds.try_into().unwrap_or_default()));
     loop {
         match operator.plugins.recall(plugin, digest).await {
-            Err(failure) if failure.transient && begin.elapsed() < limit => tokio::time::sleep(RECALL_PAUSE).await,
+            Err(failure) if failure.transient && begin.elapsed() < limit => {
+                tokio::time::sleep(RECALL_PAUSE).await
+            }
             answer => return answer,
         }
     }
 }
 
-async fn build(operator: &Operator, job: &JobKey, name: &str, plugin: &Plugin, request: &Request) -> Result<FlashPod, CallError> {
-    ask(operator, job, name, "validate-settings", plugin.validate_settings(&request.settings)).await?;
+async fn build(
+    operator: &Operator,
+    job: &JobKey,
+    name: &str,
+    plugin: &Plugin,
+    request: &Request,
+) -> Result<FlashPod, CallError> {
+    ask(operator, job, name, "validate-settings", plugin.validate_settings(&request.settings))
+        .await?;
     ask(operator, job, name, "build", plugin.build(request)).await
 }
 
@@ -109,7 +129,13 @@ fn pause(operator: &Operator, job: &JobKey, plugin: &str, left: Duration) -> Dur
     tracing::warn!(%job, plugin, seconds = left.as_secs(), "the plugin broke several times in a row and is not asked for a while");
     let until = whole_seconds(Timestamp::now()).checked_add(left).unwrap_or(Timestamp::MAX);
     let mut world = operator.world();
-    world.memory.entry(job.clone()).or_default().answers_mut().out_of_service.insert(plugin.to_owned(), until);
+    world
+        .memory
+        .entry(job.clone())
+        .or_default()
+        .answers_mut()
+        .out_of_service
+        .insert(plugin.to_owned(), until);
     drop(world);
     operator.look_at([job.clone()]);
     left + Duration::from_millis(10)

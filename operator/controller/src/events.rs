@@ -33,13 +33,14 @@ pub fn about(job: &Job) -> ObjectReference {
 /// first. So a device's events name its Instance as related, and what must not be put together names the FlashJob's version.
 #[must_use]
 pub fn events(job: &Job, transitions: &Transitions<'_>) -> Vec<Event> {
-    let this_time = ObjectReference { resource_version: Some(job.resource_version.clone()), ..about(job) };
-    let (ends, others): (Vec<JobTransition<'_>>, Vec<JobTransition<'_>>) = transitions
-        .job
-        .iter()
-        .copied()
-        .partition(|transition| matches!(transition, JobTransition::Completed(_) | JobTransition::Failed(_)));
-    let mut events: Vec<Event> = others.into_iter().map(|transition| of_job(transition, &this_time)).collect();
+    let this_time =
+        ObjectReference { resource_version: Some(job.resource_version.clone()), ..about(job) };
+    let (ends, others): (Vec<JobTransition<'_>>, Vec<JobTransition<'_>>) =
+        transitions.job.iter().copied().partition(|transition| {
+            matches!(transition, JobTransition::Completed(_) | JobTransition::Failed(_))
+        });
+    let mut events: Vec<Event> =
+        others.into_iter().map(|transition| of_job(transition, &this_time)).collect();
     let failed = failed(job, transitions);
     let mut more: BTreeMap<&str, usize> = BTreeMap::new();
     for (index, (reason, event)) in failed.into_iter().enumerate() {
@@ -51,9 +52,19 @@ pub fn events(job: &Job, transitions: &Transitions<'_>) -> Vec<Event> {
     }
     if !more.is_empty() {
         let all: usize = more.values().sum();
-        let each: Vec<String> = more.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-        let note = format!("attempts at {all} more devices failed: {}; status.devices and status.failedUUIDs name them", each.join(", "));
-        events.push(event(EventType::Warning, "MoreDevicesFailed", "Flash", note, Some(this_time.clone())));
+        let each: Vec<String> =
+            more.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        let note = format!(
+            "attempts at {all} more devices failed: {}; status.devices and status.failedUUIDs name them",
+            each.join(", ")
+        );
+        events.push(event(
+            EventType::Warning,
+            "MoreDevicesFailed",
+            "Flash",
+            note,
+            Some(this_time.clone()),
+        ));
     }
     events.extend(ends.into_iter().map(|transition| of_job(transition, &this_time)));
     events
@@ -64,7 +75,18 @@ fn failed<'a>(job: &Job, transitions: &Transitions<'a>) -> Vec<(&'a str, Event)>
     let finals = transitions.results.iter().filter(|result| result.finish == Finish::Failed);
     let finals = finals.map(|result| {
         let name = result.reason.map_or("Failed", |reason| reason.name);
-        (name, of_device(job, name, "Fail", &result.uid, result.name.as_deref(), &result.message, "the device failed"))
+        (
+            name,
+            of_device(
+                job,
+                name,
+                "Fail",
+                &result.uid,
+                result.name.as_deref(),
+                &result.message,
+                "the device failed",
+            ),
+        )
     });
     let again = transitions.retried.iter().map(|device| {
         let name = device.reason.as_deref().unwrap_or("AttemptFailed");
@@ -75,7 +97,15 @@ fn failed<'a>(job: &Job, transitions: &Transitions<'a>) -> Vec<(&'a str, Event)>
     finals.chain(again).collect()
 }
 
-fn of_device(job: &Job, reason: &str, action: &str, uid: &str, name: Option<&str>, message: &str, then: &str) -> Event {
+fn of_device(
+    job: &Job,
+    reason: &str,
+    action: &str,
+    uid: &str,
+    name: Option<&str>,
+    message: &str,
+    then: &str,
+) -> Event {
     let instance = ObjectReference {
         api_version: Some("akri.sh/v0".to_owned()),
         kind: Some("Instance".to_owned()),
@@ -84,34 +114,71 @@ fn of_device(job: &Job, reason: &str, action: &str, uid: &str, name: Option<&str
         uid: Some(uid.to_owned()),
         ..ObjectReference::default()
     };
-    let advice = reason::by_name(reason).map(|Reason { action, .. }| format!(" What to do: {action}")).unwrap_or_default();
+    let advice = reason::by_name(reason)
+        .map(|Reason { action, .. }| format!(" What to do: {action}"))
+        .unwrap_or_default();
     let head = format!("device {uid} ({}): ", name.unwrap_or("unknown Instance"));
     let tail = format!("; {then}.{advice}");
-    let note = format!("{head}{}{tail}", shortened(message, NOTE_BYTES.saturating_sub(head.len() + tail.len())));
+    let note = format!(
+        "{head}{}{tail}",
+        shortened(message, NOTE_BYTES.saturating_sub(head.len() + tail.len()))
+    );
     event(EventType::Warning, reason, action, note, Some(instance))
 }
 
 fn of_job(transition: JobTransition<'_>, this_time: &ObjectReference) -> Event {
     let once = || Some(this_time.clone());
     match transition {
-        JobTransition::Started(message) => event(EventType::Normal, "Started", "Flash", message.to_owned(), once()),
+        JobTransition::Started(message) => {
+            event(EventType::Normal, "Started", "Flash", message.to_owned(), once())
+        }
         JobTransition::Suspended => {
             let note = "spec.suspend is set: devices in flight finish, no others start".to_owned();
             event(EventType::Normal, "Suspended", "Suspend", note, None)
         }
-        JobTransition::Resumed => event(EventType::Normal, "Resumed", "Resume", "spec.suspend is no longer set".to_owned(), None),
+        JobTransition::Resumed => event(
+            EventType::Normal,
+            "Resumed",
+            "Resume",
+            "spec.suspend is no longer set".to_owned(),
+            None,
+        ),
         JobTransition::Stalled(reason, message) => {
-            let advice = reason::by_name(reason).map(|Reason { action, .. }| format!(". What to do: {action}")).unwrap_or_default();
-            event(EventType::Warning, reason, "Wait", format!("{}{advice}", shortened(message, NOTE_BYTES - advice.len())), None)
+            let advice = reason::by_name(reason)
+                .map(|Reason { action, .. }| format!(". What to do: {action}"))
+                .unwrap_or_default();
+            event(
+                EventType::Warning,
+                reason,
+                "Wait",
+                format!("{}{advice}", shortened(message, NOTE_BYTES - advice.len())),
+                None,
+            )
         }
-        JobTransition::Completed(message) => event(EventType::Normal, "Completed", "Flash", message.to_owned(), once()),
-        JobTransition::Failed(message) => event(EventType::Warning, "Failed", "Flash", message.to_owned(), once()),
+        JobTransition::Completed(message) => {
+            event(EventType::Normal, "Completed", "Flash", message.to_owned(), once())
+        }
+        JobTransition::Failed(message) => {
+            event(EventType::Warning, "Failed", "Flash", message.to_owned(), once())
+        }
     }
 }
 
-fn event(kind: EventType, reason: &str, action: &str, note: String, related: Option<ObjectReference>) -> Event {
+fn event(
+    kind: EventType,
+    reason: &str,
+    action: &str,
+    note: String,
+    related: Option<ObjectReference>,
+) -> Event {
     let note = shortened(&note, NOTE_BYTES).to_owned();
-    Event { type_: kind, reason: reason.to_owned(), note: Some(note), action: action.to_owned(), secondary: related }
+    Event {
+        type_: kind,
+        reason: reason.to_owned(),
+        note: Some(note),
+        action: action.to_owned(),
+        secondary: related,
+    }
 }
 
 /// The beginning of a text, at most so many bytes.
@@ -135,10 +202,22 @@ mod tests {
 
     fn result(uid: &str, finish: Finish, reason: Option<Reason>, message: &str) -> DeviceResult {
         let name = Some(format!("akri-{uid}"));
-        DeviceResult { uid: uid.into(), name, attempt: 1, finish, verified: false, reason, message: message.into() }
+        DeviceResult {
+            uid: uid.into(),
+            name,
+            attempt: 1,
+            finish,
+            verified: false,
+            reason,
+            message: message.into(),
+        }
     }
 
-    fn told(before: &FlashJobStatus, after: &FlashJobStatus, results: &[DeviceResult]) -> Vec<(String, String)> {
+    fn told(
+        before: &FlashJobStatus,
+        after: &FlashJobStatus,
+        results: &[DeviceResult],
+    ) -> Vec<(String, String)> {
         let events = events(&job(), &Transitions::between(before, after, results));
         events.into_iter().map(|event| (event.reason, event.note.unwrap_or_default())).collect()
     }
@@ -146,47 +225,104 @@ mod tests {
     #[test]
     fn a_failure_names_the_device_the_reason_and_what_to_do() {
         let status = FlashJobStatus::default();
-        let told = told(&status, &status, &[result("a", Finish::Failed, Some(reason::UNSUPPORTED_DEVICE), "no such board")]);
+        let told = told(
+            &status,
+            &status,
+            &[result("a", Finish::Failed, Some(reason::UNSUPPORTED_DEVICE), "no such board")],
+        );
         assert_eq!(told.len(), 1);
         assert_eq!(told[0].0, "UnsupportedDevice");
-        assert!(told[0].1.starts_with("device a (akri-a): no such board; the device failed. What to do: "), "{}", told[0].1);
+        assert!(
+            told[0]
+                .1
+                .starts_with("device a (akri-a): no such board; the device failed. What to do: "),
+            "{}",
+            told[0].1
+        );
     }
 
     #[test]
     fn a_device_that_completes_or_is_skipped_makes_no_event() {
         let status = FlashJobStatus::default();
-        let results = [result("a", Finish::Completed, None, ""), result("b", Finish::Skipped, Some(reason::ALREADY_CURRENT), "")];
+        let results = [
+            result("a", Finish::Completed, None, ""),
+            result("b", Finish::Skipped, Some(reason::ALREADY_CURRENT), ""),
+        ];
         assert_eq!(told(&status, &status, &results), []);
     }
 
     #[test]
     fn failures_beyond_ten_are_counted_in_one_event_and_the_end_of_the_job_is_told_last() {
-        let before = FlashJobStatus { run: Some("run".into()), phase: Some(Phase::InProgress), ..FlashJobStatus::default() };
-        let after = FlashJobStatus { phase: Some(Phase::Failed), message: Some("over".into()), ..before.clone() };
-        let results: Vec<_> =
-            (0..4096).map(|number| result(&number.to_string(), Finish::Failed, Some(reason::NO_PLUGIN_FOR_DEVICE), "none")).collect();
+        let before = FlashJobStatus {
+            run: Some("run".into()),
+            phase: Some(Phase::InProgress),
+            ..FlashJobStatus::default()
+        };
+        let after = FlashJobStatus {
+            phase: Some(Phase::Failed),
+            message: Some("over".into()),
+            ..before.clone()
+        };
+        let results: Vec<_> = (0..4096)
+            .map(|number| {
+                result(
+                    &number.to_string(),
+                    Finish::Failed,
+                    Some(reason::NO_PLUGIN_FOR_DEVICE),
+                    "none",
+                )
+            })
+            .collect();
         let told = told(&before, &after, &results);
         assert_eq!(told.len(), 12);
-        assert!(told[10].1.contains("4086 more devices") && told[10].1.contains("4086 NoPluginForDevice"), "{}", told[10].1);
+        assert!(
+            told[10].1.contains("4086 more devices")
+                && told[10].1.contains("4086 NoPluginForDevice"),
+            "{}",
+            told[10].1
+        );
         assert_eq!(told[11], ("Failed".to_owned(), "over".to_owned()));
     }
 
     #[test]
     fn a_long_message_is_cut_and_the_advice_is_kept() {
         let status = FlashJobStatus::default();
-        let told = told(&status, &status, &[result("a", Finish::Failed, Some(reason::GAVE_UP), &"ä".repeat(2000))]);
-        assert!(told[0].1.len() <= NOTE_BYTES && told[0].1.ends_with(reason::GAVE_UP.action), "{}", told[0].1);
+        let told = told(
+            &status,
+            &status,
+            &[result("a", Finish::Failed, Some(reason::GAVE_UP), &"ä".repeat(2000))],
+        );
+        assert!(
+            told[0].1.len() <= NOTE_BYTES && told[0].1.ends_with(reason::GAVE_UP.action),
+            "{}",
+            told[0].1
+        );
     }
 
     #[test]
     fn events_of_two_devices_with_one_reason_are_not_put_together() {
-        let before = DeviceStatus { uid: "a".into(), attempt: 1, state: DeviceState::Flashing, ..DeviceStatus::default() };
-        let after = DeviceStatus { attempt: 2, state: DeviceState::Pending, reason: Some("PodFailed".into()), ..before.clone() };
-        let both = |device: &DeviceStatus| vec![device.clone(), DeviceStatus { uid: "b".into(), ..device.clone() }];
+        let before = DeviceStatus {
+            uid: "a".into(),
+            attempt: 1,
+            state: DeviceState::Flashing,
+            ..DeviceStatus::default()
+        };
+        let after = DeviceStatus {
+            attempt: 2,
+            state: DeviceState::Pending,
+            reason: Some("PodFailed".into()),
+            ..before.clone()
+        };
+        let both = |device: &DeviceStatus| {
+            vec![device.clone(), DeviceStatus { uid: "b".into(), ..device.clone() }]
+        };
         let before = FlashJobStatus { devices: both(&before), ..FlashJobStatus::default() };
         let after = FlashJobStatus { devices: both(&after), ..FlashJobStatus::default() };
         let events = events(&job(), &Transitions::between(&before, &after, &[]));
-        let related: Vec<_> = events.iter().map(|event| event.secondary.as_ref().and_then(|device| device.uid.clone())).collect();
+        let related: Vec<_> = events
+            .iter()
+            .map(|event| event.secondary.as_ref().and_then(|device| device.uid.clone()))
+            .collect();
         assert_eq!(related, [Some("a".to_owned()), Some("b".to_owned())]);
     }
 }

@@ -31,10 +31,15 @@ pub async fn serve(address: SocketAddr, operator: Arc<Operator>) -> std::io::Res
     let counting = operator.clone();
     let ready = move || async move { ready(&operator.not_synced(), role(&operator.leadership)) };
     let count = move || async move {
-        let text = counting.metrics_text().map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()));
+        let text = counting
+            .metrics_text()
+            .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()));
         text.map(|text| ([(header::CONTENT_TYPE, metrics::MEDIA_TYPE)], text)).into_response()
     };
-    let routes = Router::new().route("/healthz", get(healthy)).route("/readyz", get(ready)).route("/metrics", get(count));
+    let routes = Router::new()
+        .route("/healthz", get(healthy))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(count));
     let listener = TcpListener::bind(address).await?;
     axum::serve(listener, routes).await
 }
@@ -52,7 +57,10 @@ fn ready(missing: &[Kind], role: &str) -> (StatusCode, String) {
         return (StatusCode::OK, role.to_owned());
     }
     let names: Vec<&str> = missing.iter().map(|kind| kind.plural()).collect();
-    let text = format!("not ready: the first list of these is not in yet: {}; the log says why a list fails", names.join(", "));
+    let text = format!(
+        "not ready: the first list of these is not in yet: {}; the log says why a list fails",
+        names.join(", ")
+    );
     (StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
@@ -64,7 +72,10 @@ mod tests {
     fn readiness_names_the_caches_that_are_missing() {
         let (code, text) = ready(&[Kind::Instance, Kind::Pod], "standby");
         assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
-        assert!(text.contains("Instances of Akri, flash Pods;") && !text.contains("FlashJobs"), "{text}");
+        assert!(
+            text.contains("Instances of Akri, flash Pods;") && !text.contains("FlashJobs"),
+            "{text}"
+        );
         assert_eq!(ready(&[], "standby"), (StatusCode::OK, "standby".to_owned()));
     }
 }

@@ -32,7 +32,11 @@ impl Leadership {
     /// A standby, until the election says otherwise.
     #[must_use]
     pub fn standby() -> Arc<Self> {
-        Arc::new(Self { fence: Fence::shut(), leads: watch::Sender::new(false), round: Some(Mutex::new(Instant::now())) })
+        Arc::new(Self {
+            fence: Fence::shut(),
+            leads: watch::Sender::new(false),
+            round: Some(Mutex::new(Instant::now())),
+        })
     }
 
     /// A leader without election: there is one process, and somebody else sees to that.
@@ -62,7 +66,8 @@ impl Leadership {
     /// Whether the election goes round.
     #[must_use]
     pub fn is_alive(&self, now: Instant) -> bool {
-        let last = self.round.as_ref().map(|round| *round.lock().unwrap_or_else(PoisonError::into_inner));
+        let last =
+            self.round.as_ref().map(|round| *round.lock().unwrap_or_else(PoisonError::into_inner));
         last.is_none_or(|last| now.duration_since(last) < ROUND_LIMIT)
     }
 

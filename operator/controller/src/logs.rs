@@ -19,7 +19,11 @@ use crate::traces::{self, Traces};
 #[must_use]
 pub fn start() -> Option<Traces> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = if std::io::stderr().is_terminal() { text(std::io::stderr, true) } else { json(std::io::stderr) };
+    let lines = if std::io::stderr().is_terminal() {
+        text(std::io::stderr, true)
+    } else {
+        json(std::io::stderr)
+    };
     let (traces, spans, error) = match traces::start() {
         Ok(Some((traces, spans))) => (Some(traces), Some(spans), None),
         Ok(None) => (None, None, None),
@@ -37,7 +41,11 @@ where
     S: Subscriber + for<'span> LookupSpan<'span>,
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    let layer = tracing_subscriber::fmt::layer().json().flatten_event(true).with_current_span(false).with_span_list(false);
+    let layer = tracing_subscriber::fmt::layer()
+        .json()
+        .flatten_event(true)
+        .with_current_span(false)
+        .with_span_list(false);
     layer.with_writer(writer).boxed()
 }
 
@@ -50,7 +58,11 @@ where
         "message" => write!(Printable(line), "{value:?}"),
         name => write!(Printable(line), "{name}={value:?}"),
     });
-    tracing_subscriber::fmt::layer().fmt_fields(fields.delimited(" ")).with_ansi(colours).with_writer(writer).boxed()
+    tracing_subscriber::fmt::layer()
+        .fmt_fields(fields.delimited(" "))
+        .with_ansi(colours)
+        .with_writer(writer)
+        .boxed()
 }
 
 /// Writes control characters as their escapes.
@@ -92,7 +104,9 @@ mod tests {
         }
     }
 
-    fn logged(layer: impl FnOnce(Written) -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync>) -> String {
+    fn logged(
+        layer: impl FnOnce(Written) -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync>,
+    ) -> String {
         let written = Written::default();
         let subscriber = tracing_subscriber::registry().with(layer(written.clone()));
         tracing::subscriber::with_default(subscriber, || {
@@ -109,7 +123,10 @@ mod tests {
         assert_eq!(log.lines().count(), 1, "{log}");
         assert!(log.trim_end().chars().all(|letter| !letter.is_control()), "{log:?}");
         assert!(log.contains(r"said: lost\n2026-01-01 ERROR all is well\u{1b}[2J\r"), "{log}");
-        assert!(log.contains(r#"job="fleet/roll-out""#) && log.contains(r#"device="a\nb""#), "{log}");
+        assert!(
+            log.contains(r#"job="fleet/roll-out""#) && log.contains(r#"device="a\nb""#),
+            "{log}"
+        );
     }
 
     #[test]
@@ -120,6 +137,9 @@ mod tests {
         assert_eq!(line["job"], "fleet/roll-out");
         assert_eq!(line["device"], "a\nb");
         assert_eq!(line["level"], "WARN");
-        assert!(line["message"].as_str().is_some_and(|message| message.starts_with("said: lost\n")), "{line}");
+        assert!(
+            line["message"].as_str().is_some_and(|message| message.starts_with("said: lost\n")),
+            "{line}"
+        );
     }
 }

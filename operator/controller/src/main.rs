@@ -26,7 +26,12 @@ fn main() -> ExitCode {
 /// One thread carries thousands of devices: what it does is short, and what it frees it also takes again. Plugins are asked on two of
 /// their own, as a call may use all of its time; one for each core of a large node would only cost memory.
 fn operate(arguments: Arguments) -> Result<(), RunError> {
-    let plugins = Builder::new_multi_thread().worker_threads(2).thread_name("plugins").enable_all().build().map_err(RunError::Threads)?;
+    let plugins = Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("plugins")
+        .enable_all()
+        .build()
+        .map_err(RunError::Threads)?;
     let rest = Builder::new_current_thread().enable_all().build().map_err(RunError::Threads)?;
     rest.block_on(run(arguments, plugins.handle()))
 }

@@ -77,8 +77,20 @@ impl Operator {
         metrics: Arc<Metrics>,
     ) -> (Arc<Self>, Queue) {
         let (queue, requests) = mpsc::unbounded();
-        let (world, synced, waiting, planning) = (Mutex::new(world), Mutex::default(), Mutex::default(), AtomicBool::new(false));
-        let operator = Self { client, plugins, leadership, recorder, metrics, world, queue, synced, waiting, planning };
+        let (world, synced, waiting, planning) =
+            (Mutex::new(world), Mutex::default(), Mutex::default(), AtomicBool::new(false));
+        let operator = Self {
+            client,
+            plugins,
+            leadership,
+            recorder,
+            metrics,
+            world,
+            queue,
+            synced,
+            waiting,
+            planning,
+        };
         (Arc::new(operator), requests)
     }
 
@@ -179,14 +191,25 @@ impl Operator {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         let now = whole_seconds(Timestamp::now());
         let mut world = self.world();
-        let Some(memory) = world.jobs.contains_key(key).then(|| world.memory.entry(key.clone()).or_default()) else { return };
+        let Some(memory) =
+            world.jobs.contains_key(key).then(|| world.memory.entry(key.clone()).or_default())
+        else {
+            return;
+        };
         let started = Instant::now();
-        if let Some(wait) = memory.next_plan.map(|next| next.saturating_duration_since(started)).filter(|wait| !wait.is_zero()) {
+        if let Some(wait) = memory
+            .next_plan
+            .map(|next| next.saturating_duration_since(started))
+            .filter(|wait| !wait.is_zero())
+        {
             drop(world);
             return self.look_at_in(key.clone(), wait);
         }
         let Some(mut observed) = world.observe(key, now) else { return };
-        observed.report = world.memory.get(key).is_none_or(|memory| !memory.writing && until_write(memory, false).is_zero());
+        observed.report = world
+            .memory
+            .get(key)
+            .is_none_or(|memory| !memory.writing && until_write(memory, false).is_zero());
         let plan = plan(&observed);
         self.metrics.planned(started.elapsed());
         let released = world.set_holds(key, plan.holds.clone());
@@ -194,7 +217,10 @@ impl Operator {
         let Plan { questions, steps, status, results, urgent, wake_at, .. } = plan;
         let memory = world.memory.entry(key.clone()).or_default();
         memory.next_plan = Some(started + pause_after_plan(started.elapsed()));
-        let questions: Vec<_> = questions.into_iter().filter(|question| memory.asked.insert(question.key().to_owned())).collect();
+        let questions: Vec<_> = questions
+            .into_iter()
+            .filter(|question| memory.asked.insert(question.key().to_owned()))
+            .collect();
         let steps: Vec<_> = steps.into_iter().filter(|step| memory.begin(step)).collect();
         let write = status.filter(|status| *status != observed.job.status);
         let due = until_write(memory, urgent);
@@ -216,7 +242,13 @@ impl Operator {
         self.send_off(key, &observed, questions, steps);
     }
 
-    fn send_off(self: &Arc<Self>, key: &JobKey, observed: &Observed, questions: Vec<crate::observed::Question>, steps: Vec<Step>) {
+    fn send_off(
+        self: &Arc<Self>,
+        key: &JobKey,
+        observed: &Observed,
+        questions: Vec<crate::observed::Question>,
+        steps: Vec<Step>,
+    ) {
         for question in questions {
             self.plugins.spawn(consult::consult(self.clone(), key.clone(), question));
         }

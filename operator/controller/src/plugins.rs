@@ -77,7 +77,13 @@ impl Plugins {
             return Ok(plugin);
         }
         let loads = self.read().loads.get(name).cloned();
-        let unknown = || Failure::new(Stage::Resolve, "NotConfigured", format!("the configuration has no plugin {name}"));
+        let unknown = || {
+            Failure::new(
+                Stage::Resolve,
+                "NotConfigured",
+                format!("the configuration has no plugin {name}"),
+            )
+        };
         let plugin = loads.ok_or_else(unknown)?.recall(digest).await?;
         tracing::info!(plugin = name, %digest, "an earlier digest of the plugin is loaded, to judge what it began");
         self.keep(&plugin);
@@ -88,16 +94,26 @@ impl Plugins {
     /// asks for it has it verified again.
     fn configure(&self, plugins: &[PluginConfig], trust_changed: bool) {
         let mut inner = self.write();
-        let mut before: HashMap<String, Known> = inner.known.drain(..).map(|known| (known.config.name.clone(), known)).collect();
+        let mut before: HashMap<String, Known> =
+            inner.known.drain(..).map(|known| (known.config.name.clone(), known)).collect();
         let known = plugins.iter().map(|config| match before.remove(&config.name) {
             Some(known) => Known { config: config.clone(), ..known },
-            None => Known { config: config.clone(), described: Vec::new(), ready: Err("it is being loaded".to_owned()) },
+            None => Known {
+                config: config.clone(),
+                described: Vec::new(),
+                ready: Err("it is being loaded".to_owned()),
+            },
         });
         inner.known = known.collect();
         let Inner { loaded, known, .. } = &mut *inner;
         for (name, digests) in loaded {
-            let serving = known.iter().find(|known| known.config.name == *name).and_then(|known| known.ready.as_ref().ok());
-            digests.retain(|plugin| !trust_changed || serving.is_some_and(|ready| ready.digest == *plugin.digest()));
+            let serving = known
+                .iter()
+                .find(|known| known.config.name == *name)
+                .and_then(|known| known.ready.as_ref().ok());
+            digests.retain(|plugin| {
+                !trust_changed || serving.is_some_and(|ready| ready.digest == *plugin.digest())
+            });
         }
         drop(inner);
         self.changes.send_replace(());
@@ -109,7 +125,10 @@ impl Plugins {
         let mut inner = self.write();
         if let Some(known) = inner.known.iter_mut().find(|known| known.config.name == *name) {
             known.described.clone_from(&plugin.info().device_types);
-            known.ready = Ok(ReadyPlugin { digest: plugin.digest().clone(), version: plugin.info().version.to_string() });
+            known.ready = Ok(ReadyPlugin {
+                digest: plugin.digest().clone(),
+                version: plugin.info().version.to_string(),
+            });
         }
         drop(inner);
         self.keep(plugin);
@@ -121,8 +140,12 @@ impl Plugins {
         let mut inner = self.write();
         let Inner { loaded, known, .. } = &mut *inner;
         let name = &plugin.info().name;
-        let serving = known.iter().find(|known| known.config.name == *name).and_then(|known| known.ready.as_ref().ok());
-        let serves = |plugin: &Plugin| serving.is_some_and(|ready| ready.digest == *plugin.digest());
+        let serving = known
+            .iter()
+            .find(|known| known.config.name == *name)
+            .and_then(|known| known.ready.as_ref().ok());
+        let serves =
+            |plugin: &Plugin| serving.is_some_and(|ready| ready.digest == *plugin.digest());
         let digests = loaded.entry(name.clone()).or_default();
         digests.retain(|other| other.digest() != plugin.digest());
         digests.push(plugin.clone());
@@ -144,7 +167,8 @@ impl Plugins {
     /// The plugin of that name that serves.
     fn serving(&self, name: &str) -> Option<Plugin> {
         let inner = self.read();
-        let ready = inner.known.iter().find(|known| known.config.name == name)?.ready.as_ref().ok()?;
+        let ready =
+            inner.known.iter().find(|known| known.config.name == name)?.ready.as_ref().ok()?;
         inner.loaded.get(name)?.iter().find(|plugin| *plugin.digest() == ready.digest).cloned()
     }
 
@@ -172,7 +196,15 @@ impl Plugins {
     #[must_use]
     pub fn views(&self) -> Vec<PluginView> {
         let inner = self.read();
-        let digests = |name: &str| inner.loaded.get(name).into_iter().flatten().map(|plugin| plugin.digest().clone()).collect();
+        let digests = |name: &str| {
+            inner
+                .loaded
+                .get(name)
+                .into_iter()
+                .flatten()
+                .map(|plugin| plugin.digest().clone())
+                .collect()
+        };
         let views = inner.known.iter().enumerate();
         views.map(|(index, known)| view(&inner.known, index, digests(&known.config.name))).collect()
     }
@@ -202,7 +234,10 @@ mod tests {
     async fn what_serves_goes_on_serving_when_its_entry_changes_and_ends_with_its_entry() {
         let plugins = Plugins::new(Handle::current());
         let config = |name: &str| -> PluginConfig {
-            serde_json::from_value(serde_json::json!({"name": name, "image": "registry.example/a:1"})).expect("a plugin")
+            serde_json::from_value(
+                serde_json::json!({"name": name, "image": "registry.example/a:1"}),
+            )
+            .expect("a plugin")
         };
         let a = config("a");
         plugins.configure(&[a.clone(), config("b")], true);
@@ -210,7 +245,10 @@ mod tests {
         plugins.write().known[0].ready = Ok(ready.clone());
         let changed = PluginConfig { allow_downgrade: true, ..a };
         plugins.configure(std::slice::from_ref(&changed), false);
-        assert_eq!(plugins.views().iter().map(|view| view.ready.clone()).collect::<Vec<_>>(), [Ok(ready)]);
+        assert_eq!(
+            plugins.views().iter().map(|view| view.ready.clone()).collect::<Vec<_>>(),
+            [Ok(ready)]
+        );
         plugins.configure(&[], false);
         plugins.configure(&[changed], false);
         assert!(plugins.views()[0].ready.is_err());

@@ -19,11 +19,17 @@ impl<'de, K: DeserializeOwned + Resource> Deserialize<'de> for Guarded<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let raw = Box::<RawValue>::deserialize(deserializer)?;
         let text = without_managed_fields(raw.get());
-        serde_json::from_str(&text).map(Ok).or_else(|error| Ok(Err(invalid::<K>(&text, &error).map_err(D::Error::custom)?))).map(Self)
+        serde_json::from_str(&text)
+            .map(Ok)
+            .or_else(|error| Ok(Err(invalid::<K>(&text, &error).map_err(D::Error::custom)?)))
+            .map(Self)
     }
 }
 
-fn invalid<K: Resource>(text: &str, error: &serde_json::Error) -> serde_json::Result<InvalidObject> {
+fn invalid<K: Resource>(
+    text: &str,
+    error: &serde_json::Error,
+) -> serde_json::Result<InvalidObject> {
     let PartialObjectMeta::<K> { metadata, .. } = serde_json::from_str(text)?;
     Ok(InvalidObject { error: error.to_string(), metadata })
 }
@@ -43,7 +49,9 @@ struct MetadataOutline<'a> {
 
 /// The same object with an empty list of managed fields.
 fn without_managed_fields(text: &str) -> Cow<'_, str> {
-    let outline = serde_json::from_str(text).ok().and_then(|outline: Outline<'_>| outline.metadata?.managed_fields);
+    let outline = serde_json::from_str(text)
+        .ok()
+        .and_then(|outline: Outline<'_>| outline.metadata?.managed_fields);
     let Some(fields) = outline.map(RawValue::get) else { return Cow::Borrowed(text) };
     let start = fields.as_ptr().addr() - text.as_ptr().addr();
     let (before, after) = (&text[..start], &text[start + fields.len()..]);
@@ -97,8 +105,12 @@ mod tests {
         });
         let event = json!({"type": "ADDED", "object": text}).to_string();
         // The API server writes the type first.
-        let event = event.replacen(r#"{"object""#, r#"{"type":"ADDED","object""#, 1).replace(r#","type":"ADDED"}"#, "}");
-        let WatchEvent::Added(Guarded(Ok(pod))) = serde_json::from_str::<WatchEvent<Guarded<Pod>>>(&event).expect("an event") else {
+        let event = event
+            .replacen(r#"{"object""#, r#"{"type":"ADDED","object""#, 1)
+            .replace(r#","type":"ADDED"}"#, "}");
+        let WatchEvent::Added(Guarded(Ok(pod))) =
+            serde_json::from_str::<WatchEvent<Guarded<Pod>>>(&event).expect("an event")
+        else {
             panic!("not a Pod that was added")
         };
         assert_eq!((pod.name_any().as_str(), pod.uid().as_deref()), ("a", Some("b")));
@@ -112,8 +124,12 @@ mod tests {
             "apiVersion": "v1", "kind": "PodList", "metadata": {},
             "items": [{"metadata": {"name": "bad"}, "spec": {"containers": "none"}}, {"metadata": {"name": "good"}}],
         });
-        let list: ObjectList<Guarded<Pod>> = serde_json::from_str(&list.to_string()).expect("a list");
+        let list: ObjectList<Guarded<Pod>> =
+            serde_json::from_str(&list.to_string()).expect("a list");
         assert!(list.items[0].0.is_err() && list.items[1].0.is_ok());
-        assert_eq!((list.items[0].name_any(), list.items[1].name_any()), ("bad".to_owned(), "good".to_owned()));
+        assert_eq!(
+            (list.items[0].name_any(), list.items[1].name_any()),
+            ("bad".to_owned(), "good".to_owned())
+        );
     }
 }

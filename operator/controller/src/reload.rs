@@ -16,7 +16,13 @@ use crate::plugins::Loader;
 const INTERVAL: Duration = Duration::from_secs(1);
 
 /// Looks at the file, and at the keys and authorities that it names, until the process ends. `text` is what is in force.
-pub async fn follow(path: PathBuf, mut text: String, mut loader: Loader, operator: &Operator, namespace: &str) {
+pub async fn follow(
+    path: PathBuf,
+    mut text: String,
+    mut loader: Loader,
+    operator: &Operator,
+    namespace: &str,
+) {
     let mut files = contents(loader.files()).await;
     let (mut refused, mut told): (Option<String>, Option<String>) = (None, None);
     loop {
@@ -27,14 +33,18 @@ pub async fn follow(path: PathBuf, mut text: String, mut loader: Loader, operato
             Ok(now) if now != text => {
                 let taken = config::parse(&now).map_err(|error| error.to_string());
                 text = now;
-                Some(taken.and_then(|config| loader.change(config, files_changed).map_err(|error| error.to_string())))
+                Some(taken.and_then(|config| {
+                    loader.change(config, files_changed).map_err(|error| error.to_string())
+                }))
             }
             Ok(_) if files_changed => {
                 tracing::info!("a key or an authority has changed: every plugin is verified again");
                 loader.again().err().map(|error| Err(error.to_string()))
             }
             Ok(_) => None,
-            Err(error) => Some(Err(format!("cannot read the configuration {}: {error}", path.display()))),
+            Err(error) => {
+                Some(Err(format!("cannot read the configuration {}: {error}", path.display())))
+            }
         };
         match changed {
             Some(Ok(())) => {
@@ -44,14 +54,20 @@ pub async fn follow(path: PathBuf, mut text: String, mut loader: Loader, operato
                 tracing::info!(path = %path.display(), "the configuration has changed and is in force");
             }
             Some(Err(error)) if refused.as_ref() != Some(&error) => {
-                tracing::error!(error, "the changed configuration is not taken; the one before stays in force");
+                tracing::error!(
+                    error,
+                    "the changed configuration is not taken; the one before stays in force"
+                );
                 operator.metrics.configuration_refused();
                 refused = Some(error);
             }
             _ => {}
         }
         // A standby may write nothing, and leaves it at the log; it tells once it leads.
-        if let Some(error) = refused.as_ref().filter(|error| told.as_ref() != Some(*error) && operator.leadership.is_leading()) {
+        if let Some(error) = refused
+            .as_ref()
+            .filter(|error| told.as_ref() != Some(*error) && operator.leadership.is_leading())
+        {
             tell(operator, namespace, error).await;
             told = Some(error.clone());
         }

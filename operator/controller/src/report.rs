@@ -22,7 +22,12 @@ use crate::transitions::{JobTransition, Transitions};
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Stores a status that was planned from `job`, and with it the results that devices got.
-pub async fn write(operator: Arc<Operator>, job: Arc<Job>, status: FlashJobStatus, results: Vec<DeviceResult>) {
+pub async fn write(
+    operator: Arc<Operator>,
+    job: Arc<Job>,
+    status: FlashJobStatus,
+    results: Vec<DeviceResult>,
+) {
     let begin = Instant::now();
     let written = send(&operator, &job, &status).await;
     let took = begin.elapsed();
@@ -88,8 +93,14 @@ fn difference(before: &FlashJobStatus, after: &FlashJobStatus) -> Value {
         _ => Map::new(),
     };
     let (before, after) = (object(before), object(after));
-    let gone = before.keys().filter(|name| !after.contains_key(*name)).map(|name| (name.clone(), Value::Null));
-    let changed = after.iter().filter(|(name, value)| before.get(*name) != Some(*value)).map(|(name, value)| (name.clone(), value.clone()));
+    let gone = before
+        .keys()
+        .filter(|name| !after.contains_key(*name))
+        .map(|name| (name.clone(), Value::Null));
+    let changed = after
+        .iter()
+        .filter(|(name, value)| before.get(*name) != Some(*value))
+        .map(|(name, value)| (name.clone(), value.clone()));
     gone.chain(changed).collect::<Map<_, _>>().into()
 }
 
@@ -108,14 +119,21 @@ async fn tell(operator: &Operator, job: &Job, status: &FlashJobStatus, results: 
 }
 
 /// How long each device took from its first attempt to its result, as far as this process saw both.
-fn times(operator: &Operator, job: &Job, status: &FlashJobStatus, transitions: &Transitions<'_>) -> HashMap<String, Duration> {
+fn times(
+    operator: &Operator,
+    job: &Job,
+    status: &FlashJobStatus,
+    transitions: &Transitions<'_>,
+) -> HashMap<String, Duration> {
     let mut world = operator.world();
     let Some(memory) = world.memory.get_mut(&job.key) else { return HashMap::new() };
     for device in transitions.started.iter().filter(|device| device.attempt <= 1) {
         memory.begun.entry(device.uid.clone()).or_insert_with(Instant::now);
     }
-    let ended = transitions.results.iter().filter_map(|result| memory.begun.remove_entry(&result.uid));
-    let times: HashMap<String, Duration> = ended.map(|(uid, since)| (uid, since.elapsed())).collect();
+    let ended =
+        transitions.results.iter().filter_map(|result| memory.begun.remove_entry(&result.uid));
+    let times: HashMap<String, Duration> =
+        ended.map(|(uid, since)| (uid, since.elapsed())).collect();
     if memory.begun.len() > status.devices.len() {
         // Devices that were taken out of the job get no result.
         memory.begun.retain(|uid, _| status.devices.iter().any(|device| device.uid == *uid));
@@ -133,12 +151,15 @@ fn log(job: &Job, transitions: &Transitions<'_>, times: &HashMap<String, Duratio
             JobTransition::Started(message) => tracing::info!(%job, "the job starts: {message}"),
             JobTransition::Suspended => tracing::info!(%job, "the job is suspended"),
             JobTransition::Resumed => tracing::info!(%job, "the job is resumed"),
-            JobTransition::Stalled(reason, message) => tracing::warn!(%job, reason, "the job is stalled: {message}"),
+            JobTransition::Stalled(reason, message) => {
+                tracing::warn!(%job, reason, "the job is stalled: {message}")
+            }
             JobTransition::Completed(_) | JobTransition::Failed(_) => {}
         }
     }
     for device in &transitions.started {
-        let (uid, name, endpoint) = (&device.uid, device.name.as_deref(), device.host_endpoint.as_deref());
+        let (uid, name, endpoint) =
+            (&device.uid, device.name.as_deref(), device.host_endpoint.as_deref());
         tracing::info!(%job, device = uid, name, attempt = device.attempt, endpoint, "an attempt starts");
     }
     for device in &transitions.retried {
@@ -151,14 +172,22 @@ fn log(job: &Job, transitions: &Transitions<'_>, times: &HashMap<String, Duratio
         let (name, reason) = (name.as_deref(), result.reason.map(|reason| reason.name));
         let seconds = times.get(uid).map(Duration::as_secs);
         match result.finish {
-            Finish::Completed => tracing::info!(%job, device = uid, name, attempt, verified, seconds, "the device completed"),
-            Finish::Failed => tracing::info!(%job, device = uid, name, attempt, reason, seconds, "the device failed: {message}"),
-            Finish::Skipped => tracing::info!(%job, device = uid, name, reason, "the device is skipped: {message}"),
+            Finish::Completed => {
+                tracing::info!(%job, device = uid, name, attempt, verified, seconds, "the device completed")
+            }
+            Finish::Failed => {
+                tracing::info!(%job, device = uid, name, attempt, reason, seconds, "the device failed: {message}")
+            }
+            Finish::Skipped => {
+                tracing::info!(%job, device = uid, name, reason, "the device is skipped: {message}")
+            }
         }
     }
     for transition in &transitions.job {
         match transition {
-            JobTransition::Completed(message) => tracing::info!(%job, "the job completed: {message}"),
+            JobTransition::Completed(message) => {
+                tracing::info!(%job, "the job completed: {message}")
+            }
             JobTransition::Failed(message) => tracing::info!(%job, "the job failed: {message}"),
             _ => {}
         }
@@ -171,7 +200,11 @@ mod tests {
 
     #[test]
     fn a_patch_holds_what_differs_and_nulls_what_goes() {
-        let before = FlashJobStatus { message: Some("a".into()), progress: Some("1/2".into()), ..FlashJobStatus::default() };
+        let before = FlashJobStatus {
+            message: Some("a".into()),
+            progress: Some("1/2".into()),
+            ..FlashJobStatus::default()
+        };
         let after = FlashJobStatus { message: Some("b".into()), ..FlashJobStatus::default() };
         assert_eq!(difference(&before, &after), json!({"message": "b", "progress": null}));
         assert_eq!(difference(&before, &before), json!({}));

@@ -71,19 +71,35 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
     let text = config::read(&arguments.config)?;
     let config = config::parse(&text)?;
     let mut kube_config = Config::infer().await?;
-    let namespace = arguments.namespace.clone().unwrap_or_else(|| kube_config.default_namespace.clone());
+    let namespace =
+        arguments.namespace.clone().unwrap_or_else(|| kube_config.default_namespace.clone());
     let identity = identity();
     // The API server's audit log then tells which replica did what.
     let agent = format!("flashjob-operator/{} ({identity})", env!("CARGO_PKG_VERSION"));
     kube_config.headers.push((http::header::USER_AGENT, agent.parse()?));
-    let leadership = if arguments.leader_election { Leadership::standby() } else { Leadership::alone() };
+    let leadership =
+        if arguments.leader_election { Leadership::standby() } else { Leadership::alone() };
     let metrics = Arc::new(Metrics::default());
-    let client = ClientBuilder::try_from(kube_config.clone())?.with_layer(leadership.fence()).with_layer(&metrics.requests).build();
+    let client = ClientBuilder::try_from(kube_config.clone())?
+        .with_layer(leadership.fence())
+        .with_layer(&metrics.requests)
+        .build();
     let world = World::new(Vec::new(), Rules::of(&config));
-    let recorder =
-        Recorder::new(client.clone(), Reporter { controller: "flashjob-operator".to_owned(), instance: std::env::var("POD_NAME").ok() });
-    let (operator, queue) =
-        Operator::new(client.clone(), world, Plugins::new(plugin_threads.clone()), leadership.clone(), recorder, metrics);
+    let recorder = Recorder::new(
+        client.clone(),
+        Reporter {
+            controller: "flashjob-operator".to_owned(),
+            instance: std::env::var("POD_NAME").ok(),
+        },
+    );
+    let (operator, queue) = Operator::new(
+        client.clone(),
+        world,
+        Plugins::new(plugin_threads.clone()),
+        leadership.clone(),
+        recorder,
+        metrics,
+    );
     let watches = Watches::new(client, arguments.watch_namespace.clone());
     operator.metrics.configuration_taken();
     let loader = Loader::start(&operator, &arguments, &namespace, config)?;
@@ -94,9 +110,18 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
     let (stop, stopped) = oneshot::channel();
     let duration = Duration::from_secs(arguments.lease_duration_seconds.into());
     // A client of its own: no request that waits for another delays a renewal, and the fence does not hold it back.
-    let election = Election::new(Client::try_from(kube_config)?, &namespace, identity, duration, leadership.clone());
-    let mut election: JoinHandle<Result<(), LostLease>> =
-        if arguments.leader_election { tokio::spawn(election.run(stopped)) } else { tokio::spawn(unled(stopped)) };
+    let election = Election::new(
+        Client::try_from(kube_config)?,
+        &namespace,
+        identity,
+        duration,
+        leadership.clone(),
+    );
+    let mut election: JoinHandle<Result<(), LostLease>> = if arguments.leader_election {
+        tokio::spawn(election.run(stopped))
+    } else {
+        tokio::spawn(unled(stopped))
+    };
     tokio::select! {
         () = operator.run(queue, watches) => {}
         served = health => served?,
@@ -123,7 +148,9 @@ async fn unled(stopped: oneshot::Receiver<()>) -> Result<(), LostLease> {
 
 /// A name that no other process has or will have, so that none takes another's Lease for its own.
 fn identity() -> String {
-    let name = std::env::var("POD_NAME").ok().or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
+    let name = std::env::var("POD_NAME")
+        .ok()
+        .or_else(|| std::fs::read_to_string("/proc/sys/kernel/hostname").ok());
     let random = RandomState::new().hash_one(std::process::id());
     format!("{}_{random:016x}", name.as_deref().map_or("flashjob-operator", str::trim))
 }

@@ -36,12 +36,17 @@ pub fn start() -> Result<Option<(Traces, Spans)>, TracesError> {
     let exporter = SpanExporter::builder().with_http().build()?;
     let resource = Resource::builder();
     let named = env::var_os("OTEL_SERVICE_NAME").is_some()
-        || env::var("OTEL_RESOURCE_ATTRIBUTES").is_ok_and(|attributes| attributes.contains("service.name="));
+        || env::var("OTEL_RESOURCE_ATTRIBUTES")
+            .is_ok_and(|attributes| attributes.contains("service.name="));
     let resource = if named { resource } else { resource.with_service_name(SERVICE) };
-    let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource.build()).build();
+    let provider = SdkTracerProvider::builder()
+        .with_batch_exporter(exporter)
+        .with_resource(resource.build())
+        .build();
     // Only our own: the exporter's requests would trace themselves without end.
     let own = Targets::new().with_target("flashjob_operator", LevelFilter::DEBUG);
-    let spans = tracing_opentelemetry::layer().with_tracer(provider.tracer(SERVICE)).with_filter(own);
+    let spans =
+        tracing_opentelemetry::layer().with_tracer(provider.tracer(SERVICE)).with_filter(own);
     Ok(Some((Traces(provider), spans.boxed())))
 }
 
@@ -59,7 +64,8 @@ fn wanted(variable: impl Fn(&str) -> Option<String>) -> bool {
     let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
     let disabled = set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let elsewhere = set("OTEL_TRACES_EXPORTER").is_some_and(|value| value != "otlp");
-    let endpoint = set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| set("OTEL_EXPORTER_OTLP_ENDPOINT"));
+    let endpoint =
+        set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| set("OTEL_EXPORTER_OTLP_ENDPOINT"));
     endpoint.is_some() && !disabled && !elsewhere
 }
 
@@ -69,7 +75,11 @@ mod tests {
 
     #[test]
     fn traces_are_sent_only_where_an_endpoint_is_named_and_nothing_forbids_them() {
-        let with = |set: &[(&str, &str)]| wanted(|name| set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned()));
+        let with = |set: &[(&str, &str)]| {
+            wanted(|name| {
+                set.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+            })
+        };
         let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318");
         assert!(!with(&[]));
         assert!(!with(&[("OTEL_SERVICE_NAME", "a")]));

@@ -40,15 +40,28 @@ pub enum JobTransition<'a> {
 impl<'a> Transitions<'a> {
     /// Compares what was stored before with what is stored now.
     #[must_use]
-    pub fn between(before: &FlashJobStatus, after: &'a FlashJobStatus, results: &'a [DeviceResult]) -> Self {
+    pub fn between(
+        before: &FlashJobStatus,
+        after: &'a FlashJobStatus,
+        results: &'a [DeviceResult],
+    ) -> Self {
         let same_run = before.run == after.run;
-        let stood: HashMap<&str, &DeviceStatus> =
-            before.devices.iter().filter(|_| same_run).map(|device| (device.uid.as_str(), device)).collect();
+        let stood: HashMap<&str, &DeviceStatus> = before
+            .devices
+            .iter()
+            .filter(|_| same_run)
+            .map(|device| (device.uid.as_str(), device))
+            .collect();
         let was = |device: &DeviceStatus| stood.get(device.uid.as_str()).copied();
         let begins = |device: &&DeviceStatus| {
-            device.in_flight() && was(device).is_none_or(|known| !known.in_flight() || known.attempt != device.attempt)
+            device.in_flight()
+                && was(device)
+                    .is_none_or(|known| !known.in_flight() || known.attempt != device.attempt)
         };
-        let again = |device: &&DeviceStatus| was(device).is_some_and(|known| known.attempt < device.attempt) && device.reason.is_some();
+        let again = |device: &&DeviceStatus| {
+            was(device).is_some_and(|known| known.attempt < device.attempt)
+                && device.reason.is_some()
+        };
         Self {
             started: after.devices.iter().filter(begins).collect(),
             retried: after.devices.iter().filter(again).collect(),
@@ -65,7 +78,10 @@ fn job<'a>(before: &FlashJobStatus, after: &'a FlashJobStatus) -> Vec<JobTransit
     if new_run {
         transitions.push(JobTransition::Started(message));
     }
-    match (holds(before, condition::SUSPENDED).is_some(), holds(after, condition::SUSPENDED).is_some()) {
+    match (
+        holds(before, condition::SUSPENDED).is_some(),
+        holds(after, condition::SUSPENDED).is_some(),
+    ) {
         (false, true) => transitions.push(JobTransition::Suspended),
         (true, false) => transitions.push(JobTransition::Resumed),
         _ => {}
@@ -76,8 +92,12 @@ fn job<'a>(before: &FlashJobStatus, after: &'a FlashJobStatus) -> Vec<JobTransit
         transitions.push(JobTransition::Stalled(&stalled.reason, &stalled.message));
     }
     match after.phase {
-        Some(Phase::Completed) if new_run || before.phase != after.phase => transitions.push(JobTransition::Completed(message)),
-        Some(Phase::Failed) if new_run || before.phase != after.phase => transitions.push(JobTransition::Failed(message)),
+        Some(Phase::Completed) if new_run || before.phase != after.phase => {
+            transitions.push(JobTransition::Completed(message))
+        }
+        Some(Phase::Failed) if new_run || before.phase != after.phase => {
+            transitions.push(JobTransition::Failed(message))
+        }
         _ => {}
     }
     transitions
@@ -95,7 +115,12 @@ mod tests {
     use super::*;
 
     fn status(devices: Vec<DeviceStatus>) -> FlashJobStatus {
-        FlashJobStatus { run: Some("run".into()), phase: Some(Phase::InProgress), devices, ..FlashJobStatus::default() }
+        FlashJobStatus {
+            run: Some("run".into()),
+            phase: Some(Phase::InProgress),
+            devices,
+            ..FlashJobStatus::default()
+        }
     }
 
     fn device(attempt: u32, state: DeviceState) -> DeviceStatus {
@@ -111,25 +136,58 @@ mod tests {
 
     #[test]
     fn an_attempt_starts_once_however_many_states_it_passes() {
-        assert_eq!(seen(vec![device(1, DeviceState::Pending)], vec![device(1, DeviceState::Exposing)]), (1, 0));
-        assert_eq!(seen(vec![device(1, DeviceState::Exposing)], vec![device(1, DeviceState::Flashing)]), (0, 0));
-        assert_eq!(seen(vec![device(1, DeviceState::Flashing)], vec![device(1, DeviceState::Verifying)]), (0, 0));
+        assert_eq!(
+            seen(vec![device(1, DeviceState::Pending)], vec![device(1, DeviceState::Exposing)]),
+            (1, 0)
+        );
+        assert_eq!(
+            seen(vec![device(1, DeviceState::Exposing)], vec![device(1, DeviceState::Flashing)]),
+            (0, 0)
+        );
+        assert_eq!(
+            seen(vec![device(1, DeviceState::Flashing)], vec![device(1, DeviceState::Verifying)]),
+            (0, 0)
+        );
     }
 
     #[test]
     fn a_failed_attempt_is_retried_once_and_the_next_one_starts_once() {
-        assert_eq!(seen(vec![device(1, DeviceState::Flashing)], vec![device(2, DeviceState::Pending)]), (0, 1));
-        assert_eq!(seen(vec![device(2, DeviceState::Pending)], vec![device(2, DeviceState::Pending)]), (0, 0));
-        assert_eq!(seen(vec![device(2, DeviceState::Pending)], vec![device(2, DeviceState::Flashing)]), (1, 0));
+        assert_eq!(
+            seen(vec![device(1, DeviceState::Flashing)], vec![device(2, DeviceState::Pending)]),
+            (0, 1)
+        );
+        assert_eq!(
+            seen(vec![device(2, DeviceState::Pending)], vec![device(2, DeviceState::Pending)]),
+            (0, 0)
+        );
+        assert_eq!(
+            seen(vec![device(2, DeviceState::Pending)], vec![device(2, DeviceState::Flashing)]),
+            (1, 0)
+        );
     }
 
     #[test]
     fn a_job_is_told_of_when_it_begins_stalls_and_ends_and_not_in_between() {
         let nothing = FlashJobStatus::default();
         let mut stalled = status(Vec::new());
-        condition::set(&mut stalled.conditions, condition::STALLED, true, "PluginNotReady", "why", None, Timestamp::UNIX_EPOCH);
-        let over = FlashJobStatus { phase: Some(Phase::Completed), message: Some("1 of 1".into()), ..status(Vec::new()) };
-        assert_eq!(job(&nothing, &stalled), [JobTransition::Started(""), JobTransition::Stalled("PluginNotReady", "why")]);
+        condition::set(
+            &mut stalled.conditions,
+            condition::STALLED,
+            true,
+            "PluginNotReady",
+            "why",
+            None,
+            Timestamp::UNIX_EPOCH,
+        );
+        let over = FlashJobStatus {
+            phase: Some(Phase::Completed),
+            message: Some("1 of 1".into()),
+            ..status(Vec::new())
+        };
+        assert_eq!(
+            job(&nothing, &stalled),
+            [JobTransition::Started(""), JobTransition::Stalled("PluginNotReady", "why")]
+        );
         assert_eq!(job(&stalled, &stalled), []);
         assert_eq!(job(&stalled, &over), [JobTransition::Completed("1 of 1")]);
         assert_eq!(job(&over, &over), []);

@@ -75,7 +75,14 @@ impl Watches {
 
     fn spawn<K>(&mut self, config: watcher::Config, operator: &Arc<Operator>, kind: Kind)
     where
-        K: Resource<Scope = kube::core::NamespaceResourceScope> + Trim + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+        K: Resource<Scope = kube::core::NamespaceResourceScope>
+            + Trim
+            + Clone
+            + Debug
+            + DeserializeOwned
+            + Send
+            + Sync
+            + 'static,
         K::DynamicType: Default + Eq + Hash + Clone + Send + Sync,
     {
         let api: Api<Guarded<K>> = match &self.namespace {
@@ -127,7 +134,11 @@ enum Trimmed {
     Nothing,
 }
 
-async fn follow<K: Trim + Resource>(events: impl Stream<Item = watcher::Result<Event<Guarded<K>>>>, operator: &Operator, kind: Kind) {
+async fn follow<K: Trim + Resource>(
+    events: impl Stream<Item = watcher::Result<Event<Guarded<K>>>>,
+    operator: &Operator,
+    kind: Kind,
+) {
     let mut events = std::pin::pin!(events);
     let mut listed = HashSet::new();
     while let Some(event) = events.next().await {
@@ -149,7 +160,9 @@ async fn follow<K: Trim + Resource>(events: impl Stream<Item = watcher::Result<E
                 let trimmed = trim(object);
                 lose(operator, kind, trimmed, &uid);
             }
-            Err(error) => tracing::warn!(kind = kind.plural(), %error, "the watch broke and is taken up again"),
+            Err(error) => {
+                tracing::warn!(kind = kind.plural(), %error, "the watch broke and is taken up again")
+            }
         }
     }
 }
@@ -196,9 +209,17 @@ fn trim<K: Trim + Resource>(object: Guarded<K>) -> Trimmed {
         Ok(object) => object.trim(),
         Err(invalid) => {
             let name = invalid.metadata.name.clone().unwrap_or_default();
-            tracing::warn!(name, error = invalid.error, "an object cannot be decoded and is passed over");
+            tracing::warn!(
+                name,
+                error = invalid.error,
+                "an object cannot be decoded and is passed over"
+            );
             let is_job = std::any::type_name::<K>() == std::any::type_name::<FlashJob>();
-            if is_job { Trimmed::Job(Box::new(Job::unreadable(invalid.metadata, invalid.error))) } else { Trimmed::Nothing }
+            if is_job {
+                Trimmed::Job(Box::new(Job::unreadable(invalid.metadata, invalid.error)))
+            } else {
+                Trimmed::Nothing
+            }
         }
     }
 }
@@ -264,7 +285,12 @@ fn forget_unlisted(operator: &Operator, kind: Kind, listed: &HashSet<String>) {
     let mut keys = Vec::new();
     match kind {
         Kind::Job => {
-            let gone: Vec<JobKey> = world.jobs.values().filter(|job| !listed.contains(&job.uid)).map(|job| job.key.clone()).collect();
+            let gone: Vec<JobKey> = world
+                .jobs
+                .values()
+                .filter(|job| !listed.contains(&job.uid))
+                .map(|job| job.key.clone())
+                .collect();
             gone.iter().for_each(|key| world.forget_job(key));
         }
         Kind::Instance => {

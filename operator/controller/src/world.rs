@@ -13,7 +13,9 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use crate::config::{Namespaces, OperatorConfig, Periods, PodPolicy};
-use crate::observed::{Gone, Holder, Identity, Job, JobKey, Observed, PluginView, Pod, Service, Sighting, after};
+use crate::observed::{
+    Gone, Holder, Identity, Job, JobKey, Observed, PluginView, Pod, Service, Sighting, after,
+};
 use departed::Departed;
 pub use devices::Devices;
 pub use locks::Locks;
@@ -34,7 +36,8 @@ impl Rules {
     /// The rules in a configuration.
     #[must_use]
     pub fn of(config: &OperatorConfig) -> Self {
-        let (namespaces, pod_policy) = (config.instances.namespaces.clone(), Arc::new(config.pod_policy.clone()));
+        let (namespaces, pod_policy) =
+            (config.instances.namespaces.clone(), Arc::new(config.pod_policy.clone()));
         Self { namespaces, periods: config.periods, pod_policy }
     }
 }
@@ -111,7 +114,8 @@ impl World {
         let key = pod.job.clone();
         if pod.identities.is_empty() {
             // The Go operator's Pods always name the endpoint; this one is told by its device.
-            pod.identities.extend(self.devices.by_uid(&pod.device).map(|instance| instance.identity.clone()));
+            pod.identities
+                .extend(self.devices.by_uid(&pod.device).map(|instance| instance.identity.clone()));
         }
         let pods = self.pods.entry(key.clone()).or_default();
         if let Some(known) = pods.get(&pod.name)
@@ -159,7 +163,8 @@ impl World {
 
     /// As [`Self::see_deleted_pod`], for a Service.
     pub fn see_deleted_service(&mut self, service: Service) {
-        let known = self.services.get(&service.job).and_then(|services| services.get(&service.name));
+        let known =
+            self.services.get(&service.job).and_then(|services| services.get(&service.name));
         if known.is_some_and(|known| known.uid == service.uid) {
             self.see_service(service);
         }
@@ -189,7 +194,9 @@ impl World {
         let key = service.job.clone();
         let services = self.services.entry(key.clone()).or_default();
         let known = services.get(&service.name);
-        if known.is_some_and(|known| known.uid == service.uid && !newer(&service.resource_version, &known.resource_version)) {
+        if known.is_some_and(|known| {
+            known.uid == service.uid && !newer(&service.resource_version, &known.resource_version)
+        }) {
             return None;
         }
         self.addresses -= usize::from(known.is_some_and(|known| known.address.is_some()));
@@ -209,16 +216,22 @@ impl World {
 
     /// Names and uids of a kind's objects that a fresh list no longer had.
     pub fn pods_not_in(&self, listed: &HashSet<String>) -> Vec<(JobKey, String, String)> {
-        let pods = self.pods.iter().flat_map(|(job, pods)| pods.values().map(move |pod| (job, pod)));
+        let pods =
+            self.pods.iter().flat_map(|(job, pods)| pods.values().map(move |pod| (job, pod)));
         let missing = pods.filter(|(_, pod)| pod.gone.is_none() && !listed.contains(&pod.uid));
         missing.map(|(job, pod)| (job.clone(), pod.name.clone(), pod.uid.clone())).collect()
     }
 
     /// As [`Self::pods_not_in`], for Services.
     pub fn services_not_in(&self, listed: &HashSet<String>) -> Vec<(JobKey, String, String)> {
-        let services = self.services.iter().flat_map(|(job, services)| services.values().map(move |service| (job, service)));
+        let services = self
+            .services
+            .iter()
+            .flat_map(|(job, services)| services.values().map(move |service| (job, service)));
         let missing = services.filter(|(_, service)| !listed.contains(&service.uid));
-        missing.map(|(job, service)| (job.clone(), service.name.clone(), service.uid.clone())).collect()
+        missing
+            .map(|(job, service)| (job.clone(), service.name.clone(), service.uid.clone()))
+            .collect()
     }
 
     /// Whether a Pod of that name was seen, there or gone: a create of unknown outcome has worked then.
@@ -250,8 +263,11 @@ impl World {
 
     /// Takes what a plan locks. Returns whether something was released.
     pub fn set_holds(&mut self, job: &JobKey, mut holds: Vec<(Identity, String)>) -> bool {
-        let in_making = self.memory.get(job).into_iter().flat_map(|memory| memory.in_making.values());
-        let identities = in_making.flat_map(|pod| pod.identities.iter().map(|identity| (identity.clone(), pod.device.clone())));
+        let in_making =
+            self.memory.get(job).into_iter().flat_map(|memory| memory.in_making.values());
+        let identities = in_making.flat_map(|pod| {
+            pod.identities.iter().map(|identity| (identity.clone(), pod.device.clone()))
+        });
         holds.extend(identities);
         self.locks.set(job, holds)
     }
@@ -260,12 +276,17 @@ impl World {
     pub fn observe(&mut self, key: &JobKey, now: Timestamp) -> Option<Observed> {
         let job = self.jobs.get(key)?.clone();
         self.drop_expired_pods(&job, now);
-        let pods: Vec<Arc<Pod>> =
-            self.pods.get(key).map(|pods| pods.values().filter(|pod| pod.job_uid == job.uid).cloned().collect()).unwrap_or_default();
+        let pods: Vec<Arc<Pod>> = self
+            .pods
+            .get(key)
+            .map(|pods| pods.values().filter(|pod| pod.job_uid == job.uid).cloned().collect())
+            .unwrap_or_default();
         let services: Vec<Arc<Service>> = self
             .services
             .get(key)
-            .map(|services| services.values().filter(|service| service.job_uid == job.uid).cloned().collect())
+            .map(|services| {
+                services.values().filter(|service| service.job_uid == job.uid).cloned().collect()
+            })
             .unwrap_or_default();
         let memory = self.memory.entry(key.clone()).or_default();
         let mut devices = vec![None; job.uids().len()];
@@ -274,24 +295,39 @@ impl World {
         if let Ok(spec) = &job.spec {
             let again = !job.same_run();
             let mut text = String::new();
-            for (place, uid) in spec.uuid.iter().enumerate().filter(|(place, _)| again || job.finishes()[*place].is_none()) {
+            for (place, uid) in spec
+                .uuid
+                .iter()
+                .enumerate()
+                .filter(|(place, _)| again || job.finishes()[*place].is_none())
+            {
                 let sighting = sight(&self.devices, &self.rules.namespaces, &job, uid, memory, now);
                 if let Sighting::Seen(instance) = &sighting {
                     let overriding = spec.host_endpoint.as_deref();
                     if overriding.is_some() || self.locks.touch(instance, &mut text) {
                         let held = instance.identities(overriding).into_iter();
-                        holders.extend(held.filter_map(|identity| self.locks.holder(&identity, key, uid).map(|holder| (identity, holder))));
+                        holders.extend(held.filter_map(|identity| {
+                            self.locks.holder(&identity, key, uid).map(|holder| (identity, holder))
+                        }));
                     }
                     twins |= self.devices.has_twin(instance);
                 }
                 devices[place] = Some(sighting);
             }
             if let Some(endpoint) = &spec.host_endpoint {
-                forbid_foreign_override(&mut devices, &self.devices, &self.rules.namespaces, &job, endpoint);
+                forbid_foreign_override(
+                    &mut devices,
+                    &self.devices,
+                    &self.rules.namespaces,
+                    &job,
+                    endpoint,
+                );
             }
             // Then one that has its result may be the twin.
             for (place, uid) in spec.uuid.iter().enumerate().filter(|_| twins) {
-                devices[place].get_or_insert_with(|| sight(&self.devices, &self.rules.namespaces, &job, uid, memory, now));
+                devices[place].get_or_insert_with(|| {
+                    sight(&self.devices, &self.rules.namespaces, &job, uid, memory, now)
+                });
             }
         }
         memory.note(&job, &pods, &services, &devices, now);
@@ -311,7 +347,11 @@ impl World {
             addresses_in_use: self.addresses > 0,
             plugins: self.plugins.clone(),
             answers: memory.answers.clone(),
-            making: memory.in_making.values().map(|pod| (pod.name.clone(), pod.slot.clone())).collect(),
+            making: memory
+                .in_making
+                .values()
+                .map(|pod| (pod.name.clone(), pod.slot.clone()))
+                .collect(),
             withdrawn: memory.withdrawn(&job),
             slot_uses: memory.slot_uses.clone(),
             refusals: memory.refusals(now),
@@ -331,11 +371,15 @@ impl World {
         let locks = &mut self.locks;
         pods.retain(|_, pod| {
             let Some(gone) = &pod.gone else { return true };
-            let expired = gone.confirmed && (!pod.may_run() || after(gone.last_seen, pod.may_run_seconds) <= now);
+            let expired = gone.confirmed
+                && (!pod.may_run() || after(gone.last_seen, pod.may_run_seconds) <= now);
             let record = job.record(&pod.device);
             let current = pod.run.is_some()
                 && pod.run == job.status.run
-                && record.is_some_and(|record| Some(record.attempt) == pod.attempt && record.state != flashjob_api::DeviceState::Verifying);
+                && record.is_some_and(|record| {
+                    Some(record.attempt) == pod.attempt
+                        && record.state != flashjob_api::DeviceState::Verifying
+                });
             let keep = !expired || current;
             if !keep {
                 locks.forget_pod(&pod.uid);
@@ -346,7 +390,14 @@ impl World {
 }
 
 /// Finds the device of a uid.
-fn sight(devices: &Devices, namespaces: &Namespaces, job: &Job, uid: &str, memory: &mut Memory, now: Timestamp) -> Sighting {
+fn sight(
+    devices: &Devices,
+    namespaces: &Namespaces,
+    job: &Job,
+    uid: &str,
+    memory: &mut Memory,
+    now: Timestamp,
+) -> Sighting {
     match devices.follow(job, uid) {
         Some(instance) if namespaces.allow(&job.key.namespace, &instance.namespace) => {
             memory.missing_since.remove(uid);
@@ -358,10 +409,20 @@ fn sight(devices: &Devices, namespaces: &Namespaces, job: &Job, uid: &str, memor
 }
 
 /// An overriding endpoint that is the endpoint of an Instance which this job may not flash would flash that one.
-fn forbid_foreign_override(sightings: &mut [Option<Sighting>], devices: &Devices, namespaces: &Namespaces, job: &Job, endpoint: &str) {
+fn forbid_foreign_override(
+    sightings: &mut [Option<Sighting>],
+    devices: &Devices,
+    namespaces: &Namespaces,
+    job: &Job,
+    endpoint: &str,
+) {
     let at = devices.at(&Identity::endpoint(endpoint));
-    if let Some(foreign) = at.into_iter().find(|instance| !namespaces.allow(&job.key.namespace, &instance.namespace)) {
-        for sighting in sightings.iter_mut().filter(|sighting| matches!(sighting, Some(Sighting::Seen(_)))) {
+    if let Some(foreign) =
+        at.into_iter().find(|instance| !namespaces.allow(&job.key.namespace, &instance.namespace))
+    {
+        for sighting in
+            sightings.iter_mut().filter(|sighting| matches!(sighting, Some(Sighting::Seen(_))))
+        {
             *sighting = Some(Sighting::Forbidden(foreign.clone()));
         }
     }

@@ -48,7 +48,12 @@ impl Cache {
         serde_json::from_slice(&bytes).unwrap_or_default()
     }
 
-    pub fn put_signatures(&self, repository: &str, digest: &Digest, signatures: &[Signature]) -> std::io::Result<()> {
+    pub fn put_signatures(
+        &self,
+        repository: &str,
+        digest: &Digest,
+        signatures: &[Signature],
+    ) -> std::io::Result<()> {
         put(&self.signatures_path(repository, digest), &serde_json::to_vec(signatures)?)
     }
 
@@ -73,7 +78,9 @@ impl Cache {
     }
 
     fn signatures_path(&self, repository: &str, digest: &Digest) -> PathBuf {
-        self.folder.join("signatures").join(Digest::of(format!("{repository}@{digest}").as_bytes()).hex())
+        self.folder
+            .join("signatures")
+            .join(Digest::of(format!("{repository}@{digest}").as_bytes()).hex())
     }
 
     fn tag_path(&self, reference: &str) -> PathBuf {
@@ -118,7 +125,8 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_and_compiled_code_are_a_miss_whichever_bit_of_them_was_flipped_and_wherever_they_were_cut() {
+    fn a_blob_and_compiled_code_are_a_miss_whichever_bit_of_them_was_flipped_and_wherever_they_were_cut()
+     {
         let folder = tempfile::tempdir().expect("a folder");
         let cache = Cache::open(folder.path()).expect("opened");
         let digest = Digest::of(b"component");
@@ -134,7 +142,11 @@ mod tests {
             for bad in flipped.chain((0..good.len()).map(|end| good[..end].to_vec())) {
                 std::fs::write(&path, &bad).expect("written");
                 let is_blob = path == cache.blob_path(&digest);
-                assert_eq!(if is_blob { cache.blob(&digest) } else { cache.compiled(&digest, "engine") }, None, "{bad:?}");
+                assert_eq!(
+                    if is_blob { cache.blob(&digest) } else { cache.compiled(&digest, "engine") },
+                    None,
+                    "{bad:?}"
+                );
             }
         }
     }

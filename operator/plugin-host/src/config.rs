@@ -194,9 +194,15 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
         "ms" => 1,
         "s" => 1000,
         "m" => 60_000,
-        _ => return Err(serde::de::Error::custom(format!("{text:?} is not a duration; expected 250ms, 1s or 2m"))),
+        _ => {
+            return Err(serde::de::Error::custom(format!(
+                "{text:?} is not a duration; expected 250ms, 1s or 2m"
+            )));
+        }
     };
-    let number: u64 = number.parse().map_err(|_| serde::de::Error::custom(format!("{text:?} is not a duration")))?;
+    let number: u64 = number
+        .parse()
+        .map_err(|_| serde::de::Error::custom(format!("{text:?} is not a duration")))?;
     Ok(Duration::from_millis(number.saturating_mul(factor)))
 }
 
@@ -219,8 +225,15 @@ fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
         "Ki" => 10,
         "Mi" => 20,
         "Gi" => 30,
-        _ => return Err(serde::de::Error::custom(format!("{text:?} is not a size; expected 256Ki, 64Mi or bytes"))),
+        _ => {
+            return Err(serde::de::Error::custom(format!(
+                "{text:?} is not a size; expected 256Ki, 64Mi or bytes"
+            )));
+        }
     };
-    let number: usize = number.parse().map_err(|_| serde::de::Error::custom(format!("{text:?} is not a size")))?;
-    number.checked_mul(1 << shift).ok_or_else(|| serde::de::Error::custom(format!("{text:?} is too large")))
+    let number: usize =
+        number.parse().map_err(|_| serde::de::Error::custom(format!("{text:?} is not a size")))?;
+    number
+        .checked_mul(1 << shift)
+        .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is too large")))
 }

@@ -18,7 +18,10 @@ pub struct Credentials {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Credentials").field("username", &self.username).finish_non_exhaustive()
+        formatter
+            .debug_struct("Credentials")
+            .field("username", &self.username)
+            .finish_non_exhaustive()
     }
 }
 
@@ -42,7 +45,11 @@ impl Logins {
 
 impl FromIterator<(String, Credentials)> for Logins {
     fn from_iter<All: IntoIterator<Item = (String, Credentials)>>(all: All) -> Self {
-        Self(all.into_iter().map(|(host, credentials)| (host.to_ascii_lowercase(), credentials)).collect())
+        Self(
+            all.into_iter()
+                .map(|(host, credentials)| (host.to_ascii_lowercase(), credentials))
+                .collect(),
+        )
     }
 }
 
@@ -78,19 +85,28 @@ struct Entry {
 /// The text is no Docker configuration, has no entry for the host, or the entry is incomplete.
 pub fn parse_docker_config_json(text: &[u8], host: &str) -> Result<Credentials, CredentialsError> {
     // The parser's own words could quote the password.
-    let config: DockerConfig = serde_json::from_slice(text)
-        .map_err(|error| CredentialsError::Decode(format!("at line {}, column {}", error.line(), error.column())))?;
+    let config: DockerConfig = serde_json::from_slice(text).map_err(|error| {
+        CredentialsError::Decode(format!("at line {}, column {}", error.line(), error.column()))
+    })?;
     let bare = |name: &str| {
-        name.trim_start_matches("https://").trim_start_matches("http://").split('/').next().unwrap_or_default().to_ascii_lowercase()
+        name.trim_start_matches("https://")
+            .trim_start_matches("http://")
+            .split('/')
+            .next()
+            .unwrap_or_default()
+            .to_ascii_lowercase()
     };
     let entry = config.auths.into_iter().find(|(name, _)| bare(name) == host.to_ascii_lowercase());
-    let entry = entry.map(|(_, entry)| entry).ok_or_else(|| CredentialsError::Missing(host.to_owned()))?;
+    let entry =
+        entry.map(|(_, entry)| entry).ok_or_else(|| CredentialsError::Missing(host.to_owned()))?;
     let incomplete = || CredentialsError::Incomplete(host.to_owned());
     let non_empty = |text: Option<String>| text.filter(|text| !text.is_empty());
-    if let (Some(username), Some(password)) = (non_empty(entry.username), non_empty(entry.password)) {
+    if let (Some(username), Some(password)) = (non_empty(entry.username), non_empty(entry.password))
+    {
         return Ok(Credentials { username, password });
     }
-    let auth = STANDARD.decode(non_empty(entry.auth).ok_or_else(incomplete)?).map_err(|_| incomplete())?;
+    let auth =
+        STANDARD.decode(non_empty(entry.auth).ok_or_else(incomplete)?).map_err(|_| incomplete())?;
     let auth = String::from_utf8(auth).map_err(|_| incomplete())?;
     match auth.split_once(':') {
         Some((username, password)) if !username.is_empty() && !password.is_empty() => {
@@ -116,10 +132,17 @@ mod tests {
     #[test]
     fn broken_credentials_are_errors_and_never_none() {
         assert!(parse_docker_config_json(b"{}", "a.b").is_err());
-        assert_eq!(parse_docker_config_json(br#"{"auths":{}}"#, "a.b"), Err(CredentialsError::Missing("a.b".into())));
-        for entry in [r#"{}"#, r#"{"auth":"%%"}"#, r#"{"auth":"dXNlcg=="}"#, r#"{"username":"u"}"#] {
+        assert_eq!(
+            parse_docker_config_json(br#"{"auths":{}}"#, "a.b"),
+            Err(CredentialsError::Missing("a.b".into()))
+        );
+        for entry in [r#"{}"#, r#"{"auth":"%%"}"#, r#"{"auth":"dXNlcg=="}"#, r#"{"username":"u"}"#]
+        {
             let text = format!(r#"{{"auths":{{"a.b":{entry}}}}}"#);
-            assert_eq!(parse_docker_config_json(text.as_bytes(), "a.b"), Err(CredentialsError::Incomplete("a.b".into())));
+            assert_eq!(
+                parse_docker_config_json(text.as_bytes(), "a.b"),
+                Err(CredentialsError::Incomplete("a.b".into()))
+            );
         }
     }
 }

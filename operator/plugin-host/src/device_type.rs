@@ -19,9 +19,19 @@ impl FromStr for DeviceType {
     type Err = InvalidDeviceType;
 
     fn from_str(text: &str) -> Result<Self, InvalidDeviceType> {
-        let name: String = text.trim().chars().filter(|letter| *letter != '-').map(|letter| letter.to_ascii_lowercase()).collect();
-        let good = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'_');
-        if good && !name.is_empty() && name.len() <= 63 { Ok(Self(name)) } else { Err(InvalidDeviceType(text.to_owned())) }
+        let name: String = text
+            .trim()
+            .chars()
+            .filter(|letter| *letter != '-')
+            .map(|letter| letter.to_ascii_lowercase())
+            .collect();
+        let good =
+            name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'_');
+        if good && !name.is_empty() && name.len() <= 63 {
+            Ok(Self(name))
+        } else {
+            Err(InvalidDeviceType(text.to_owned()))
+        }
     }
 }
 

@@ -36,7 +36,8 @@ impl FromStr for Digest {
 
     fn from_str(text: &str) -> Result<Self, InvalidDigest> {
         let hex = text.strip_prefix("sha256:").unwrap_or_default();
-        let good = hex.len() == 64 && hex.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
+        let good = hex.len() == 64
+            && hex.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
         if good { Ok(Self(text.to_owned())) } else { Err(InvalidDigest(text.to_owned())) }
     }
 }

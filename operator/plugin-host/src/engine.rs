@@ -31,7 +31,8 @@ use limits::{State, Stopped};
 const TICK: Duration = Duration::from_millis(10);
 
 /// What a component may import beside the contract's own interfaces.
-const WASI: [&str; 5] = ["wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:filesystem/", "wasi:random/"];
+const WASI: [&str; 5] =
+    ["wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:filesystem/", "wasi:random/"];
 
 /// Why a component cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -74,7 +75,9 @@ pub enum EngineError {
     #[error("{0} does not fit the plugin contract flashjob:plugin: {1}")]
     World(String, String),
     /// It is built for versions of the contract of which none is served.
-    #[error("{name} is built for flashjob:plugin@{built_for}; {served} are served here: build it for one of these, or upgrade")]
+    #[error(
+        "{name} is built for flashjob:plugin@{built_for}; {served} are served here: build it for one of these, or upgrade"
+    )]
     NotServed {
         /// The component.
         name: String,
@@ -225,7 +228,9 @@ impl Engine {
     pub fn new(limits: Limits, compiler: PathBuf) -> Result<Self, EngineError> {
         let start = |error: wasmtime::Error| EngineError::Start(error.to_string());
         let places = limits::places(&limits);
-        let engine = wasmtime::Engine::new(settings().allocation_strategy(limits::pool(places, &limits))).map_err(start)?;
+        let engine =
+            wasmtime::Engine::new(settings().allocation_strategy(limits::pool(places, &limits)))
+                .map_err(start)?;
         let mut linker = Linker::new(&engine);
         contract::add_to_linker(&mut linker).map_err(start)?;
         wasi::add_to_linker(&mut linker).map_err(start)?;
@@ -235,12 +240,22 @@ impl Engine {
     }
 
     /// Compiles a component, or takes it from the cache.
-    pub async fn compile(&self, verified: &Verified, cache: &Cache) -> Result<Compiled, EngineError> {
+    pub async fn compile(
+        &self,
+        verified: &Verified,
+        cache: &Cache,
+    ) -> Result<Compiled, EngineError> {
         let name = verified.digest().to_string();
         let code = match cache.compiled(verified.digest(), &self.key) {
             Some(code) => code,
             None => {
-                let code = compiler::compile_in_child(&self.compiler, verified.component(), &name, &self.limits).await?;
+                let code = compiler::compile_in_child(
+                    &self.compiler,
+                    verified.component(),
+                    &name,
+                    &self.limits,
+                )
+                .await?;
                 if let Err(error) = cache.put_compiled(verified.digest(), &self.key, &code) {
                     tracing::warn!(%error, "cannot write compiled code to the cache; it is compiled again after a restart");
                 }
@@ -252,13 +267,19 @@ impl Engine {
 
     /// Loads compiled code, and refuses what does not fit the contract.
     fn admit(&self, code: &[u8], name: &str) -> Result<Compiled, EngineError> {
-        let component = load(&self.engine, code).map_err(|error| EngineError::LimitReached(name.to_owned(), format!("{error:#}")))?;
+        let component = load(&self.engine, code)
+            .map_err(|error| EngineError::LimitReached(name.to_owned(), format!("{error:#}")))?;
         let interface = Arc::new(Interface::of(&component, &self.engine));
         check_imports(&interface, name)?;
         let version = contract::version_of(&interface, name)?;
-        let world = |error: wasmtime::Error| EngineError::World(name.to_owned(), format!("{error:#}"));
+        let world =
+            |error: wasmtime::Error| EngineError::World(name.to_owned(), format!("{error:#}"));
         let instance = self.linker.instantiate_pre(&component).map_err(world)?;
-        Ok(Compiled { name: name.into(), interface, contract: (version.fit)(instance).map_err(world)? })
+        Ok(Compiled {
+            name: name.into(),
+            interface,
+            contract: (version.fit)(instance).map_err(world)?,
+        })
     }
 
     /// Asks a fresh instance.
@@ -267,7 +288,11 @@ impl Engine {
     }
 
     /// Asks a fresh instance, and says what that cost.
-    pub async fn measure(&self, compiled: &Compiled, call: Call<'_>) -> (Result<Answer, CallError>, Cost) {
+    pub async fn measure(
+        &self,
+        compiled: &Compiled,
+        call: Call<'_>,
+    ) -> (Result<Answer, CallError>, Cost) {
         let _place = match self.places.acquire().await {
             Ok(place) => place,
             Err(error) => return (Err(CallError::Trapped(error.to_string())), Cost::default()),
@@ -280,7 +305,11 @@ impl Engine {
         // A busy call gives way at every tick, and is dropped when its time is over. One that is done by the next tick never does.
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
-        let asked = tokio::time::timeout(limits.call_timeout, compiled.contract.ask(&mut store, call, limits.answer)).await;
+        let asked = tokio::time::timeout(
+            limits.call_timeout,
+            compiled.contract.ask(&mut store, call, limits.answer),
+        )
+        .await;
         let cost = Cost { time: since.elapsed(), memory: store.data().memory.used };
         let answer = match asked {
             Err(_) => Err(CallError::TimedOut { after: limits.call_timeout }),
@@ -292,7 +321,9 @@ impl Engine {
 }
 
 fn check_imports(interface: &Interface, name: &str) -> Result<(), EngineError> {
-    let allowed = |import: &str| contract::is_own_import(import) || WASI.iter().any(|allowed| import.starts_with(allowed));
+    let allowed = |import: &str| {
+        contract::is_own_import(import) || WASI.iter().any(|allowed| import.starts_with(allowed))
+    };
     match interface.imports.iter().find(|import| !allowed(import)) {
         Some(import) => Err(EngineError::Import(name.to_owned(), import.clone())),
         None => Ok(()),
@@ -308,7 +339,10 @@ fn stopped(error: &wasmtime::Error, limits: Limits) -> CallError {
     }
     let text = format!("{error:#}");
     if text.contains("fuel") {
-        return CallError::AnswerRejected(format!("more than {} bytes were to be copied in one call", limits.copied));
+        return CallError::AnswerRejected(format!(
+            "more than {} bytes were to be copied in one call",
+            limits.copied
+        ));
     }
     let root = error.root_cause().to_string();
     CallError::Trapped(root.lines().next().unwrap_or_default().to_owned())

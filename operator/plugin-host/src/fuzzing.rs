@@ -33,16 +33,28 @@ pub fn challenge(bytes: &[u8]) {
 /// nothing is ever trusted.
 pub fn signature(bytes: &[u8], key: &Path, root: &Path) {
     let any = || Some("^.+$".to_owned());
-    let anybody = SignerIdentity { issuer_regexp: any(), subject_regexp: any(), ..SignerIdentity::default() };
+    let anybody =
+        SignerIdentity { issuer_regexp: any(), subject_regexp: any(), ..SignerIdentity::default() };
     let keyless = KeylessTrust { trusted_root_file: root.to_owned(), identities: vec![anybody] };
-    let by_key = CosignTrust { public_key_files: vec![key.to_owned()], forms: every_form(), ..CosignTrust::default() };
-    let by_identity = CosignTrust { keyless: Some(keyless), forms: every_form(), ..CosignTrust::default() };
-    let reference = Reference::Registry { host: "a.b".to_owned(), repository: "c".to_owned(), tag: Some("1".to_owned()), digest: None };
+    let by_key = CosignTrust {
+        public_key_files: vec![key.to_owned()],
+        forms: every_form(),
+        ..CosignTrust::default()
+    };
+    let by_identity =
+        CosignTrust { keyless: Some(keyless), forms: every_form(), ..CosignTrust::default() };
+    let reference = Reference::Registry {
+        host: "a.b".to_owned(),
+        repository: "c".to_owned(),
+        tag: Some("1".to_owned()),
+        digest: None,
+    };
     let text = String::from_utf8_lossy(bytes);
     let mut parts = text.split("\n\n");
     let (payload, signature) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let (certificate, bundle) = (parts.next().map(str::to_owned), parts.next().map(str::to_owned));
-    let attached = Attached { chain: certificate.clone(), certificate, timestamp: bundle.clone(), bundle };
+    let attached =
+        Attached { chain: certificate.clone(), certificate, timestamp: bundle.clone(), bundle };
     let without_timestamp = Attached { timestamp: None, ..attached.clone() };
     let simple = |payload: &str, signature: &str, attached: &Attached| Signature::Simple {
         payload: payload.to_owned(),
@@ -56,7 +68,11 @@ pub fn signature(bytes: &[u8], key: &Path, root: &Path) {
         simple(payload, signature, &attached),
     ];
     for cosign in [by_key, by_identity] {
-        let entries = [TrustEntry { pattern: "a.b/**".to_owned(), allow_unsigned: false, cosign: Some(cosign) }];
+        let entries = [TrustEntry {
+            pattern: "a.b/**".to_owned(),
+            allow_unsigned: false,
+            cosign: Some(cosign),
+        }];
         let checked = trust::check(&reference, &Digest::of(b""), &entries, true, &signatures);
         assert!(checked.is_err(), "one of {signatures:?} is trusted");
     }

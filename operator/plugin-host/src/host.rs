@@ -60,8 +60,9 @@ impl Host {
     /// # Errors
     /// The cache's folder cannot be made, or the engine does not start.
     pub fn new(settings: HostSettings) -> Result<Self, EngineError> {
-        let cache =
-            Cache::open(&settings.cache).map_err(|error| EngineError::Start(format!("cache {}: {error}", settings.cache.display())))?;
+        let cache = Cache::open(&settings.cache).map_err(|error| {
+            EngineError::Start(format!("cache {}: {error}", settings.cache.display()))
+        })?;
         let engine = Arc::new(Engine::new(settings.limits, settings.compiler.clone())?);
         Ok(Self { settings: Arc::new(settings), cache, engine })
     }
@@ -73,17 +74,32 @@ impl Host {
     pub async fn load(&self, source: &PluginSource, logins: &Logins) -> Result<Plugin, LoadError> {
         let plugin = self.open(source, logins).await?;
         let described = plugin.info().name.clone();
-        if described == source.name { Ok(plugin) } else { Err(LoadError::WrongName { configured: source.name.clone(), described }) }
+        if described == source.name {
+            Ok(plugin)
+        } else {
+            Err(LoadError::WrongName { configured: source.name.clone(), described })
+        }
     }
 
     /// The first half of the way: resolve, fetch, verify.
     ///
     /// # Errors
     /// As [`Host::load`].
-    pub async fn obtain(&self, source: &PluginSource, logins: &Logins) -> Result<Verified, LoadError> {
+    pub async fn obtain(
+        &self,
+        source: &PluginSource,
+        logins: &Logins,
+    ) -> Result<Verified, LoadError> {
         let artifact = match &source.reference {
-            Reference::File { path, digest } => file::read(&source.reference, path, digest.as_ref(), self.settings.limits.component)?,
-            Reference::Registry { .. } | Reference::Layout { .. } => self.fetch(source, logins).await?,
+            Reference::File { path, digest } => file::read(
+                &source.reference,
+                path,
+                digest.as_ref(),
+                self.settings.limits.component,
+            )?,
+            Reference::Registry { .. } | Reference::Layout { .. } => {
+                self.fetch(source, logins).await?
+            }
         };
         let signatures = self.signatures(source, &artifact.digest, logins).await?;
         Ok(trust::verify(artifact, &self.settings.trust, source.allow_unsigned, &signatures)?)
@@ -92,13 +108,24 @@ impl Host {
     /// Resolves once, then everything is by digest; what the cache has is not fetched.
     async fn fetch(&self, source: &PluginSource, logins: &Logins) -> Result<Unverified, LoadError> {
         let (name, digest) = (source.reference.to_string(), source.reference.digest());
-        let known = digest.cloned().or_else(|| if source.pull_policy == PullPolicy::Always { None } else { self.cache.resolved(&name) });
+        let known = digest.cloned().or_else(|| {
+            if source.pull_policy == PullPolicy::Always { None } else { self.cache.resolved(&name) }
+        });
         if let Some(artifact) = known.as_ref().and_then(|digest| self.cached(source, digest)) {
             return Ok(artifact);
         }
-        let remote = if source.pull_policy == PullPolicy::Never { None } else { self.remote(source, logins)? };
-        let Some(mut remote) = remote else { return Err(LoadError::NotCached(source.reference.clone())) };
-        let wanted = digest.map(ToString::to_string).or_else(|| source.reference.tag().map(str::to_owned)).unwrap_or_default();
+        let remote = if source.pull_policy == PullPolicy::Never {
+            None
+        } else {
+            self.remote(source, logins)?
+        };
+        let Some(mut remote) = remote else {
+            return Err(LoadError::NotCached(source.reference.clone()));
+        };
+        let wanted = digest
+            .map(ToString::to_string)
+            .or_else(|| source.reference.tag().map(str::to_owned))
+            .unwrap_or_default();
         let manifest = remote.manifest(&wanted, digest, self.settings.limits.component).await?;
         let component = match self.cache.blob(&manifest.layer.digest) {
             Some(component) => component,
@@ -113,17 +140,33 @@ impl Host {
     }
 
     /// The signatures that trust in this source depends on. Those in the cache do, where they are enough.
-    async fn signatures(&self, source: &PluginSource, digest: &Digest, logins: &Logins) -> Result<Vec<Signature>, LoadError> {
+    async fn signatures(
+        &self,
+        source: &PluginSource,
+        digest: &Digest,
+        logins: &Logins,
+    ) -> Result<Vec<Signature>, LoadError> {
         let Some(name) = source.reference.name() else { return Ok(Vec::new()) };
         let forms = trust::forms(&source.reference, &self.settings.trust);
-        let check = |found: &[Signature]| trust::check(&source.reference, digest, &self.settings.trust, source.allow_unsigned, found);
+        let check = |found: &[Signature]| {
+            trust::check(
+                &source.reference,
+                digest,
+                &self.settings.trust,
+                source.allow_unsigned,
+                found,
+            )
+        };
         let cached = self.cache.signatures(&name, digest);
-        let enough = forms.is_empty() || source.pull_policy != PullPolicy::Always && check(&cached).is_ok();
+        let enough =
+            forms.is_empty() || source.pull_policy != PullPolicy::Always && check(&cached).is_ok();
         if enough || source.pull_policy == PullPolicy::Never {
             return Ok(cached);
         }
         let failed = |error| LoadError::Signatures { digest: digest.clone(), error };
-        let Some(mut remote) = self.remote(source, logins).map_err(failed)? else { return Ok(cached) };
+        let Some(mut remote) = self.remote(source, logins).map_err(failed)? else {
+            return Ok(cached);
+        };
         let mut found = Vec::new();
         for form in forms {
             found.extend(remote.signatures(digest, *form).await.map_err(failed)?);
@@ -149,13 +192,18 @@ impl Host {
         Ok(found)
     }
 
-    fn remote<'a>(&'a self, source: &PluginSource, logins: &'a Logins) -> Result<Option<Source<'a>>, RegistryError> {
+    fn remote<'a>(
+        &'a self,
+        source: &PluginSource,
+        logins: &'a Logins,
+    ) -> Result<Option<Source<'a>>, RegistryError> {
         Source::of(&source.reference, &self.settings.registries, logins)
     }
 
     fn cached(&self, source: &PluginSource, digest: &Digest) -> Option<Unverified> {
         let manifest = self.cache.blob(digest)?;
-        let layer = component_layer(&manifest, &source.name, self.settings.limits.component).ok()?;
+        let layer =
+            component_layer(&manifest, &source.name, self.settings.limits.component).ok()?;
         let component = self.cache.blob(&layer.digest)?;
         Some(Unverified { reference: source.reference.clone(), digest: digest.clone(), component })
     }

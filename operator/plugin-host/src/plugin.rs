@@ -113,7 +113,9 @@ impl Plugin {
             return Err(CallError::Unavailable { left });
         }
         let mut answer = self.ask_once(call).await;
-        if answer.as_ref().is_err_and(|error| !error.is_refusal()) && self.health().pause(Instant::now()).is_none() {
+        if answer.as_ref().is_err_and(|error| !error.is_refusal())
+            && self.health().pause(Instant::now()).is_none()
+        {
             answer = self.ask_once(call).await;
         }
         answer

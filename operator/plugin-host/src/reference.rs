@@ -44,7 +44,9 @@ pub enum Reference {
 
 /// Not a reference.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0:?} is not a reference: {1}; expected host/repository:tag, host/repository@sha256:…, oci-layout:///path:tag or file:///path")]
+#[error(
+    "{0:?} is not a reference: {1}; expected host/repository:tag, host/repository@sha256:…, oci-layout:///path:tag or file:///path"
+)]
 pub struct InvalidReference(String, &'static str);
 
 impl FromStr for Reference {
@@ -55,12 +57,20 @@ impl FromStr for Reference {
         let (name, digest) = match text.split_once('@') {
             Some((name, digest)) => match digest.parse() {
                 Ok(digest) => (name, Some(digest)),
-                Err(_) => return invalid("its digest is not sha256: and 64 hexadecimal digits in lower case"),
+                Err(_) => {
+                    return invalid(
+                        "its digest is not sha256: and 64 hexadecimal digits in lower case",
+                    );
+                }
             },
             None => (text, None),
         };
         if let Some(path) = name.strip_prefix("file://") {
-            return if path.is_empty() { invalid("it names no file") } else { Ok(Self::File { path: path.into(), digest }) };
+            return if path.is_empty() {
+                invalid("it names no file")
+            } else {
+                Ok(Self::File { path: path.into(), digest })
+            };
         }
         let layout = name.strip_prefix("oci-layout://");
         let name = layout.or(name.strip_prefix("oci://")).unwrap_or(name);
@@ -70,19 +80,26 @@ impl FromStr for Reference {
             _ => (name, None),
         };
         if tag.as_deref().is_some_and(|tag| !is_tag(tag)) {
-            return invalid("its tag is not 1 to 128 letters, digits, dots, dashes and underscores");
+            return invalid(
+                "its tag is not 1 to 128 letters, digits, dots, dashes and underscores",
+            );
         }
         if tag.is_none() && digest.is_none() {
             return invalid("it has neither a tag nor a digest");
         }
         if layout.is_some() {
-            let plain = |path: &str| path.split('/').all(|segment| !matches!(segment, "" | "." | ".."));
+            let plain =
+                |path: &str| path.split('/').all(|segment| !matches!(segment, "" | "." | ".."));
             return match name.strip_prefix('/') {
                 Some(path) if plain(path) => Ok(Self::Layout { path: name.into(), tag, digest }),
-                _ => invalid("its path does not begin with a slash, or has empty segments, . or .."),
+                _ => {
+                    invalid("its path does not begin with a slash, or has empty segments, . or ..")
+                }
             };
         }
-        let Some((host, repository)) = name.split_once('/') else { return invalid("it names no host") };
+        let Some((host, repository)) = name.split_once('/') else {
+            return invalid("it names no host");
+        };
         if !host.contains(['.', ':']) && host != "localhost" {
             return invalid("its host has neither a dot nor a port");
         }
@@ -90,9 +107,16 @@ impl FromStr for Reference {
             return invalid("its host has letters that no host has");
         }
         if !is_repository(repository) {
-            return invalid("its repository is not made of lower-case letters, digits and single separators");
+            return invalid(
+                "its repository is not made of lower-case letters, digits and single separators",
+            );
         }
-        Ok(Self::Registry { host: host.to_ascii_lowercase(), repository: repository.to_owned(), tag, digest })
+        Ok(Self::Registry {
+            host: host.to_ascii_lowercase(),
+            repository: repository.to_owned(),
+            tag,
+            digest,
+        })
     }
 }
 
@@ -101,7 +125,9 @@ impl Reference {
     #[must_use]
     pub fn digest(&self) -> Option<&Digest> {
         match self {
-            Self::Registry { digest, .. } | Self::Layout { digest, .. } | Self::File { digest, .. } => digest.as_ref(),
+            Self::Registry { digest, .. }
+            | Self::Layout { digest, .. }
+            | Self::File { digest, .. } => digest.as_ref(),
         }
     }
 
@@ -119,7 +145,9 @@ impl Reference {
     pub fn pinned(&self, to: &Digest) -> Self {
         let mut reference = self.clone();
         match &mut reference {
-            Self::Registry { digest, .. } | Self::Layout { digest, .. } | Self::File { digest, .. } => *digest = Some(to.clone()),
+            Self::Registry { digest, .. }
+            | Self::Layout { digest, .. }
+            | Self::File { digest, .. } => *digest = Some(to.clone()),
         }
         reference
     }
@@ -146,9 +174,16 @@ pub(crate) fn is_host(host: &str) -> bool {
 /// OCI distribution specification 1.1, "Pulling manifests": the form of `<name>`.
 pub(crate) fn is_repository(repository: &str) -> bool {
     let segment = |segment: &str| {
-        let ends = |letter: Option<char>| letter.is_some_and(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit());
-        let inner = segment.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte));
-        inner && ends(segment.chars().next()) && ends(segment.chars().last()) && !segment.contains("..")
+        let ends = |letter: Option<char>| {
+            letter.is_some_and(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit())
+        };
+        let inner = segment.bytes().all(|byte| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte)
+        });
+        inner
+            && ends(segment.chars().next())
+            && ends(segment.chars().last())
+            && !segment.contains("..")
     };
     repository.len() <= 255 && repository.split('/').all(segment)
 }
@@ -200,17 +235,27 @@ mod tests {
             "oci-layout:///plugins/Esp32.tar:0.1.0",
         ] {
             for text in [text.to_owned(), format!("{text}@{digest}")] {
-                assert_eq!(text.parse::<Reference>().map(|reference| reference.to_string()), Ok(text));
+                assert_eq!(
+                    text.parse::<Reference>().map(|reference| reference.to_string()),
+                    Ok(text)
+                );
             }
         }
         let read = format!("oci://harbor.nbfc.io/a@{digest}").parse::<Reference>();
-        assert_eq!(read.map(|reference| reference.to_string()), Ok(format!("harbor.nbfc.io/a@{digest}")));
+        assert_eq!(
+            read.map(|reference| reference.to_string()),
+            Ok(format!("harbor.nbfc.io/a@{digest}"))
+        );
     }
 
     #[test]
     fn a_layout_is_named_by_its_path_as_written() {
-        let read = "oci-layout:///plugins:old/Esp32.tar:0.1.0".parse::<Reference>().expect("a reference");
-        assert_eq!((read.tag(), read.name().as_deref()), (Some("0.1.0"), Some("oci-layout/plugins:old/Esp32.tar")));
+        let read =
+            "oci-layout:///plugins:old/Esp32.tar:0.1.0".parse::<Reference>().expect("a reference");
+        assert_eq!(
+            (read.tag(), read.name().as_deref()),
+            (Some("0.1.0"), Some("oci-layout/plugins:old/Esp32.tar"))
+        );
     }
 
     #[test]

@@ -25,7 +25,8 @@ pub use push::Artifact;
 pub(crate) use referrers::{Index, Referrer};
 
 /// Media types of a layer that holds a component: the standard one and its older form.
-const COMPONENT_TYPES: [&str; 2] = ["application/wasm", "application/vnd.module.wasm.content.layer.v1+wasm"];
+const COMPONENT_TYPES: [&str; 2] =
+    ["application/wasm", "application/vnd.module.wasm.content.layer.v1+wasm"];
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json";
 /// No manifest of a single component comes near this.
 pub(crate) const MANIFEST_BYTES: usize = 4 << 20;
@@ -73,11 +74,26 @@ impl Outgoing<'_> {
 }
 
 impl<'a> Repository<'a> {
-    pub fn new(host: &str, name: &str, registries: &'a [RegistryConfig], logins: &'a Logins) -> Result<Self, RegistryError> {
+    pub fn new(
+        host: &str,
+        name: &str,
+        registries: &'a [RegistryConfig],
+        logins: &'a Logins,
+    ) -> Result<Self, RegistryError> {
         let config = registries.iter().find(|registry| registry.host.eq_ignore_ascii_case(host));
-        let client = client(config).map_err(|message| RegistryError::Configure { host: host.to_owned(), message })?;
+        let client = client(config)
+            .map_err(|message| RegistryError::Configure { host: host.to_owned(), message })?;
         let (host, name, credentials) = (host.to_owned(), name.to_owned(), logins.of(host));
-        Ok(Self { client, config, registries, host, name, credentials, authorization: None, introduced: false })
+        Ok(Self {
+            client,
+            config,
+            registries,
+            host,
+            name,
+            credentials,
+            authorization: None,
+            introduced: false,
+        })
     }
 
     /// Fetches a manifest or index by tag or digest, and checks that it is the one.
@@ -88,7 +104,8 @@ impl<'a> Repository<'a> {
         limit: usize,
     ) -> Result<(Digest, Vec<u8>), RegistryError> {
         let what = self.what(reference);
-        let response = self.get(&format!("manifests/{reference}"), &what, Some(MANIFEST_TYPES)).await?;
+        let response =
+            self.get(&format!("manifests/{reference}"), &what, Some(MANIFEST_TYPES)).await?;
         let bytes = self.body(response, &what, limit).await?;
         let digest = Digest::of(&bytes);
         if expected.is_some_and(|expected| *expected != digest) {
@@ -137,16 +154,28 @@ impl<'a> Repository<'a> {
     fn url(&self, path: &str) -> Result<Url, RegistryError> {
         let scheme = if self.plain(&self.host) { "http" } else { "https" };
         let url = format!("{scheme}://{}/v2/{}/{path}", self.host, self.name);
-        Url::parse(&url).map_err(|error| RegistryError::Configure { host: self.host.clone(), message: error.to_string() })
+        Url::parse(&url).map_err(|error| RegistryError::Configure {
+            host: self.host.clone(),
+            message: error.to_string(),
+        })
     }
 
     /// Whether the configuration says that this very host is spoken to without TLS.
     fn plain(&self, host: &str) -> bool {
-        self.registries.iter().any(|config| config.plain_http && config.host.eq_ignore_ascii_case(host))
+        self.registries
+            .iter()
+            .any(|config| config.plain_http && config.host.eq_ignore_ascii_case(host))
     }
 
-    async fn get(&mut self, path: &str, what: &str, accept: Option<&str>) -> Result<Response, RegistryError> {
-        let response = self.ask(Outgoing { accept, ..Outgoing::new(Method::GET, self.url(path)?) }, what).await?;
+    async fn get(
+        &mut self,
+        path: &str,
+        what: &str,
+        accept: Option<&str>,
+    ) -> Result<Response, RegistryError> {
+        let response = self
+            .ask(Outgoing { accept, ..Outgoing::new(Method::GET, self.url(path)?) }, what)
+            .await?;
         self.accepted(response, what, path)
     }
 
@@ -160,12 +189,20 @@ impl<'a> Repository<'a> {
         }
         self.authorize(&response, &outgoing, what).await?;
         // A password that was refused would be refused again, and some registries lock an account for that.
-        if self.authorization == sent { Ok(response) } else { self.send(&outgoing, self.authorization.as_deref()).await }
+        if self.authorization == sent {
+            Ok(response)
+        } else {
+            self.send(&outgoing, self.authorization.as_deref()).await
+        }
     }
 
     /// Says who asks before anything is asked for ("Determining Support"): a public repository would be given to a wrong password as
     /// to nobody, and the mistake would go unseen.
-    async fn introduce(&mut self, outgoing: &Outgoing<'_>, what: &str) -> Result<(), RegistryError> {
+    async fn introduce(
+        &mut self,
+        outgoing: &Outgoing<'_>,
+        what: &str,
+    ) -> Result<(), RegistryError> {
         if self.introduced || self.credentials.is_none() {
             return Ok(());
         }
@@ -180,21 +217,35 @@ impl<'a> Repository<'a> {
     }
 
     /// Gets what the first challenge that is known asks for.
-    async fn authorize(&mut self, response: &Response, outgoing: &Outgoing<'_>, what: &str) -> Result<(), RegistryError> {
+    async fn authorize(
+        &mut self,
+        response: &Response,
+        outgoing: &Outgoing<'_>,
+        what: &str,
+    ) -> Result<(), RegistryError> {
         let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
-        let authorization = match challenges.filter_map(|value| value.to_str().ok()).find_map(Challenge::parse) {
-            Some(Challenge::Basic) => self.credentials.map(challenge::basic),
-            Some(Challenge::Bearer { realm, service, scope }) => {
-                let scope = scope.unwrap_or_else(|| format!("repository:{}:{}", self.name, outgoing.actions()));
-                Some(self.token(&realm, service, &scope, what).await?)
-            }
-            None => None,
-        };
-        self.authorization = Some(authorization.ok_or_else(|| self.access(what, StatusCode::UNAUTHORIZED))?);
+        let authorization =
+            match challenges.filter_map(|value| value.to_str().ok()).find_map(Challenge::parse) {
+                Some(Challenge::Basic) => self.credentials.map(challenge::basic),
+                Some(Challenge::Bearer { realm, service, scope }) => {
+                    let scope = scope.unwrap_or_else(|| {
+                        format!("repository:{}:{}", self.name, outgoing.actions())
+                    });
+                    Some(self.token(&realm, service, &scope, what).await?)
+                }
+                None => None,
+            };
+        self.authorization =
+            Some(authorization.ok_or_else(|| self.access(what, StatusCode::UNAUTHORIZED))?);
         Ok(())
     }
 
-    fn accepted(&self, response: Response, what: &str, path: &str) -> Result<Response, RegistryError> {
+    fn accepted(
+        &self,
+        response: Response,
+        what: &str,
+        path: &str,
+    ) -> Result<Response, RegistryError> {
         if response.status().is_redirection() && path.starts_with("blobs/") {
             return Ok(response);
         }
@@ -209,7 +260,9 @@ impl<'a> Repository<'a> {
         let (host, what) = (self.host.clone(), what.to_owned());
         match response.status() {
             status if status.is_success() => Ok(()),
-            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => Err(self.access(&what, status)),
+            status @ (StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) => {
+                Err(self.access(&what, status))
+            }
             StatusCode::NOT_FOUND => Err(self.has_no(&what)),
             status => Err(RegistryError::Status { host, what, status }),
         }
@@ -224,8 +277,13 @@ impl<'a> Repository<'a> {
     }
 
     fn redirect(&self, response: &Response, what: &str) -> Result<Url, RegistryError> {
-        let target = location(response).filter(|location| !location.is_empty()).and_then(|location| response.url().join(&location).ok());
-        let taken = |target: &Url| target.scheme() == "https" || target.scheme() == "http" && self.plain(&authority(target));
+        let target = location(response)
+            .filter(|location| !location.is_empty())
+            .and_then(|location| response.url().join(&location).ok());
+        let taken = |target: &Url| {
+            target.scheme() == "https"
+                || target.scheme() == "http" && self.plain(&authority(target))
+        };
         target.filter(taken).ok_or_else(|| self.redirect_refused(response, what))
     }
 
@@ -235,20 +293,34 @@ impl<'a> Repository<'a> {
     }
 
     /// Exchanges the credentials, if there are any, for a token (distribution's token authentication specification).
-    async fn token(&self, realm: &str, service: Option<String>, scope: &str, what: &str) -> Result<String, RegistryError> {
-        let foreign = || RegistryError::ForeignRealm { host: self.host.clone(), realm: realm.to_owned() };
+    async fn token(
+        &self,
+        realm: &str,
+        service: Option<String>,
+        scope: &str,
+        what: &str,
+    ) -> Result<String, RegistryError> {
+        let foreign =
+            || RegistryError::ForeignRealm { host: self.host.clone(), realm: realm.to_owned() };
         let mut url = Url::parse(realm).map_err(|_| foreign())?;
         let host = authority(&url);
         // The same host on another port is another service: it is named under tokenHosts, or gets nothing.
         let own = authority(&self.url("")?) == host;
-        let listed = self.config.is_some_and(|config| config.token_hosts.iter().any(|name| name.eq_ignore_ascii_case(&host)));
+        let listed = self.config.is_some_and(|config| {
+            config.token_hosts.iter().any(|name| name.eq_ignore_ascii_case(&host))
+        });
         if !(own || listed) {
             return Err(foreign());
         }
         if url.scheme() != "https" && !(url.scheme() == "http" && self.plain(&host)) {
-            return Err(RegistryError::InsecureRealm { host: self.host.clone(), realm: realm.to_owned() });
+            return Err(RegistryError::InsecureRealm {
+                host: self.host.clone(),
+                realm: realm.to_owned(),
+            });
         }
-        url.query_pairs_mut().extend_pairs(service.map(|service| ("service", service))).append_pair("scope", scope);
+        url.query_pairs_mut()
+            .extend_pairs(service.map(|service| ("service", service)))
+            .append_pair("scope", scope);
         let basic = self.credentials.map(challenge::basic);
         let response = self.send(&Outgoing::new(Method::GET, url), basic.as_deref()).await?;
         self.check(&response, &format!("a token for {what}"))?;
@@ -258,13 +330,21 @@ impl<'a> Repository<'a> {
             token: Option<String>,
             access_token: Option<String>,
         }
-        let token: Token = serde_json::from_slice(&bytes).map_err(|_| self.access(what, StatusCode::UNAUTHORIZED))?;
-        let usable = |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        let token: Token = serde_json::from_slice(&bytes)
+            .map_err(|_| self.access(what, StatusCode::UNAUTHORIZED))?;
+        let usable =
+            |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
         let token = [token.token, token.access_token].into_iter().flatten().find(usable);
-        token.map(|token| format!("Bearer {token}")).ok_or_else(|| self.access(what, StatusCode::UNAUTHORIZED))
+        token
+            .map(|token| format!("Bearer {token}"))
+            .ok_or_else(|| self.access(what, StatusCode::UNAUTHORIZED))
     }
 
-    async fn send(&self, outgoing: &Outgoing<'_>, authorization: Option<&str>) -> Result<Response, RegistryError> {
+    async fn send(
+        &self,
+        outgoing: &Outgoing<'_>,
+        authorization: Option<&str>,
+    ) -> Result<Response, RegistryError> {
         let mut request = self.client.request(outgoing.method.clone(), outgoing.url.clone());
         if let Some(accept) = outgoing.accept {
             request = request.header(ACCEPT, accept);
@@ -289,7 +369,12 @@ impl<'a> Repository<'a> {
     }
 
     /// Reads no more than the limit, whatever the length that was announced.
-    async fn body(&self, mut response: Response, what: &str, limit: usize) -> Result<Vec<u8>, RegistryError> {
+    async fn body(
+        &self,
+        mut response: Response,
+        what: &str,
+        limit: usize,
+    ) -> Result<Vec<u8>, RegistryError> {
         let mut bytes = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
             if bytes.len() + chunk.len() > limit {
@@ -309,8 +394,10 @@ fn client(config: Option<&RegistryConfig>) -> Result<Client, String> {
         .timeout(Duration::from_secs(300))
         .user_agent("flashjob-operator");
     if let Some(file) = config.and_then(|config| config.ca_file.as_ref()) {
-        let pem = std::fs::read(file).map_err(|error| format!("caFile {}: {error}", file.display()))?;
-        let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| format!("caFile {}: {error}", file.display()))?;
+        let pem =
+            std::fs::read(file).map_err(|error| format!("caFile {}: {error}", file.display()))?;
+        let certificates = Certificate::from_pem_bundle(&pem)
+            .map_err(|error| format!("caFile {}: {error}", file.display()))?;
         if certificates.is_empty() {
             return Err(format!("caFile {} holds no certificate", file.display()));
         }
@@ -334,31 +421,52 @@ fn authority(url: &Url) -> String {
 }
 
 /// Finds the one layer that is a component, of a size that is taken.
-pub(crate) fn component_layer(manifest: &[u8], what: &str, limit: usize) -> Result<Layer, RegistryError> {
+pub(crate) fn component_layer(
+    manifest: &[u8],
+    what: &str,
+    limit: usize,
+) -> Result<Layer, RegistryError> {
     let form = |message: String| RegistryError::Form { what: what.to_owned(), message };
     let manifest: OciImageManifest = match serde_json::from_slice(manifest) {
         Ok(OciManifest::Image(manifest)) => manifest,
         Ok(OciManifest::ImageIndex(_)) => {
-            return Err(form("it is an index of several images; name the one manifest with the component".to_owned()));
+            return Err(form(
+                "it is an index of several images; name the one manifest with the component"
+                    .to_owned(),
+            ));
         }
         Err(error) => return Err(form(format!("its manifest cannot be read: {error}"))),
     };
     let [layer] = manifest.layers.as_slice() else {
-        return Err(form(format!("it has {} layers, expected one with the component", manifest.layers.len())));
+        return Err(form(format!(
+            "it has {} layers, expected one with the component",
+            manifest.layers.len()
+        )));
     };
     if !COMPONENT_TYPES.contains(&layer.media_type.as_str()) {
-        return Err(form(format!("its layer has media type {}, expected {}", layer.media_type, COMPONENT_TYPES[0])));
+        return Err(form(format!(
+            "its layer has media type {}, expected {}",
+            layer.media_type, COMPONENT_TYPES[0]
+        )));
     }
     layer_of(layer, what, limit)
 }
 
 /// Size and digest of a layer, which is fetched only if it is small enough.
-pub(crate) fn layer_of(layer: &OciDescriptor, what: &str, limit: usize) -> Result<Layer, RegistryError> {
+pub(crate) fn layer_of(
+    layer: &OciDescriptor,
+    what: &str,
+    limit: usize,
+) -> Result<Layer, RegistryError> {
     let form = |message: String| RegistryError::Form { what: what.to_owned(), message };
-    let size = usize::try_from(layer.size).map_err(|_| form(format!("its layer has size {}", layer.size)))?;
+    let size = usize::try_from(layer.size)
+        .map_err(|_| form(format!("its layer has size {}", layer.size)))?;
     if size > limit {
         return Err(RegistryError::TooLarge { what: what.to_owned(), limit });
     }
-    let digest = layer.digest.parse().map_err(|error: crate::digest::InvalidDigest| form(error.to_string()))?;
+    let digest = layer
+        .digest
+        .parse()
+        .map_err(|error: crate::digest::InvalidDigest| form(error.to_string()))?;
     Ok(Layer { digest, size })
 }

@@ -41,10 +41,15 @@ pub(crate) enum Source<'a> {
 
 impl<'a> Source<'a> {
     /// Where a reference leads; nowhere for a bare file.
-    pub fn of(reference: &Reference, registries: &'a [RegistryConfig], logins: &'a Logins) -> Result<Option<Self>, RegistryError> {
+    pub fn of(
+        reference: &Reference,
+        registries: &'a [RegistryConfig],
+        logins: &'a Logins,
+    ) -> Result<Option<Self>, RegistryError> {
         match reference {
             Reference::Registry { host, repository, .. } => {
-                Mirrored::new(host, repository, registries, logins).map(|mirrored| Some(Self::Registry(mirrored)))
+                Mirrored::new(host, repository, registries, logins)
+                    .map(|mirrored| Some(Self::Registry(mirrored)))
             }
             Reference::Layout { path, .. } => Ok(Some(Self::Layout(Layout::new(path)))),
             Reference::File { .. } => Ok(None),
@@ -52,14 +57,24 @@ impl<'a> Source<'a> {
     }
 
     /// Fetches the manifest of a component by tag or digest, and finds the component's layer in it.
-    pub async fn manifest(&mut self, wanted: &str, expected: Option<&Digest>, component_limit: usize) -> Result<Manifest, RegistryError> {
+    pub async fn manifest(
+        &mut self,
+        wanted: &str,
+        expected: Option<&Digest>,
+        component_limit: usize,
+    ) -> Result<Manifest, RegistryError> {
         let (digest, bytes) = self.manifest_bytes(wanted, expected, MANIFEST_BYTES).await?;
         let layer = component_layer(&bytes, &self.what(wanted), component_limit)?;
         Ok(Manifest { digest, layer, bytes })
     }
 
     /// Fetches a manifest or index by tag or digest.
-    async fn manifest_bytes(&mut self, wanted: &str, expected: Option<&Digest>, limit: usize) -> Result<(Digest, Vec<u8>), RegistryError> {
+    async fn manifest_bytes(
+        &mut self,
+        wanted: &str,
+        expected: Option<&Digest>,
+        limit: usize,
+    ) -> Result<(Digest, Vec<u8>), RegistryError> {
         match self {
             Self::Registry(mirrored) => mirrored.manifest_bytes(wanted, expected, limit).await,
             Self::Layout(layout) => layout.manifest_bytes(wanted, limit).await,
@@ -101,7 +116,12 @@ pub(crate) fn found<T>(answer: Result<T, RegistryError>) -> Result<Option<T>, Re
 }
 
 /// Reads JSON, and says of what it is not.
-pub(crate) fn read<'a, T: Deserialize<'a>>(bytes: &'a [u8], what: &str) -> Result<T, RegistryError> {
-    serde_json::from_slice(bytes)
-        .map_err(|error| RegistryError::Form { what: what.to_owned(), message: format!("it cannot be read: {error}") })
+pub(crate) fn read<'a, T: Deserialize<'a>>(
+    bytes: &'a [u8],
+    what: &str,
+) -> Result<T, RegistryError> {
+    serde_json::from_slice(bytes).map_err(|error| RegistryError::Form {
+        what: what.to_owned(),
+        message: format!("it cannot be read: {error}"),
+    })
 }

@@ -66,7 +66,9 @@ pub enum TrustError {
     #[error("no entry under trust in the operator's configuration matches {0}; add one")]
     NothingMatches(String),
     /// A file without a digest beside its name.
-    #[error("{0} has no digest beside it; append @sha256:… or set allowUnsigned: true for this plugin")]
+    #[error(
+        "{0} has no digest beside it; append @sha256:… or set allowUnsigned: true for this plugin"
+    )]
     FileWithoutDigest(String),
     /// A key cannot be used.
     #[error("public key {file}: {message}; give cosign's public key in PEM, as cosign generate-key-pair writes it", file = .file.display())]
@@ -85,7 +87,9 @@ pub enum TrustError {
         message: String,
     },
     /// Nobody signed it.
-    #[error("{digest} is not signed, and trust entry {entry} demands a signature; sign it with cosign sign")]
+    #[error(
+        "{digest} is not signed, and trust entry {entry} demands a signature; sign it with cosign sign"
+    )]
     Unsigned {
         /// What should be signed.
         digest: Digest,
@@ -93,7 +97,9 @@ pub enum TrustError {
         entry: String,
     },
     /// It is signed in a form that does not count.
-    #[error("{digest} is signed in form {form:?} alone, which trust entry {entry} does not list under forms")]
+    #[error(
+        "{digest} is signed in form {form:?} alone, which trust entry {entry} does not list under forms"
+    )]
     FormNotAllowed {
         /// What is signed.
         digest: Digest,
@@ -111,7 +117,9 @@ pub enum TrustError {
         entry: String,
     },
     /// Somebody else signed it without a key.
-    #[error("{digest} is signed by {signer}, which is none of the identities of trust entry {entry}")]
+    #[error(
+        "{digest} is signed by {signer}, which is none of the identities of trust entry {entry}"
+    )]
     WrongIdentity {
         /// What is signed.
         digest: Digest,
@@ -200,13 +208,16 @@ pub fn verify(
     allow_unsigned_file: bool,
     signatures: &[Signature],
 ) -> Result<Verified, TrustError> {
-    let signed = check(&artifact.reference, &artifact.digest, trust, allow_unsigned_file, signatures)?;
+    let signed =
+        check(&artifact.reference, &artifact.digest, trust, allow_unsigned_file, signatures)?;
     Ok(Verified { artifact, signed })
 }
 
 /// The forms of signatures to look for; none where no signature is demanded.
 pub(crate) fn forms<'a>(reference: &Reference, trust: &'a [TrustEntry]) -> &'a [SignatureForm] {
-    entry(reference, trust).and_then(|entry| entry.cosign.as_ref()).map_or(&[], |cosign| &cosign.forms)
+    entry(reference, trust)
+        .and_then(|entry| entry.cosign.as_ref())
+        .map_or(&[], |cosign| &cosign.forms)
 }
 
 /// Whether what is known allows an artifact to be run; true where that is for a signature's sake.
@@ -219,10 +230,16 @@ pub(crate) fn check(
 ) -> Result<bool, TrustError> {
     if let Reference::File { digest: beside, .. } = reference {
         let named = beside.is_some() || allow_unsigned_file;
-        return if named { Ok(false) } else { Err(TrustError::FileWithoutDigest(reference.to_string())) };
+        return if named {
+            Ok(false)
+        } else {
+            Err(TrustError::FileWithoutDigest(reference.to_string()))
+        };
     }
     match entry(reference, trust) {
-        Some(TrustEntry { cosign: Some(cosign), pattern, .. }) => check_signatures(digest, pattern, cosign, signatures).map(|()| true),
+        Some(TrustEntry { cosign: Some(cosign), pattern, .. }) => {
+            check_signatures(digest, pattern, cosign, signatures).map(|()| true)
+        }
         Some(TrustEntry { allow_unsigned: true, .. }) => Ok(false),
         _ => Err(TrustError::NothingMatches(reference.to_string())),
     }
@@ -239,7 +256,12 @@ impl Signers {
         match &cosign.keyless {
             // Both are refused in the configuration; here the stricter of the two stays.
             Some(keyless) => Keyless::read(keyless).map(|keyless| Self::Keyless(Box::new(keyless))),
-            None => cosign.public_key_files.iter().map(|file| PublicKey::read(file)).collect::<Result<_, _>>().map(Self::Keys),
+            None => cosign
+                .public_key_files
+                .iter()
+                .map(|file| PublicKey::read(file))
+                .collect::<Result<_, _>>()
+                .map(Self::Keys),
         }
     }
 
@@ -251,13 +273,27 @@ impl Signers {
     }
 }
 
-fn check_signatures(digest: &Digest, entry: &str, cosign: &CosignTrust, signatures: &[Signature]) -> Result<(), TrustError> {
+fn check_signatures(
+    digest: &Digest,
+    entry: &str,
+    cosign: &CosignTrust,
+    signatures: &[Signature],
+) -> Result<(), TrustError> {
     let signers = Signers::read(cosign)?;
     let counts = |signature: &&Signature| cosign.forms.contains(&signature.form());
-    let findings: Vec<Finding> = signatures.iter().filter(counts).map(|signature| signature.check(digest, &signers)).collect();
+    let findings: Vec<Finding> = signatures
+        .iter()
+        .filter(counts)
+        .map(|signature| signature.check(digest, &signers))
+        .collect();
     let signed: BTreeSet<usize> = findings.iter().flat_map(signed_by).copied().collect();
-    let missing: Vec<String> =
-        signers.names().into_iter().enumerate().filter(|(at, _)| !signed.contains(at)).map(|(_, name)| name).collect();
+    let missing: Vec<String> = signers
+        .names()
+        .into_iter()
+        .enumerate()
+        .filter(|(at, _)| !signed.contains(at))
+        .map(|(_, name)| name)
+        .collect();
     let (digest, entry) = (digest.clone(), entry.to_owned());
     match cosign.require {
         RequiredKeys::Any if !signed.is_empty() => return Ok(()),
@@ -278,7 +314,9 @@ fn check_signatures(digest: &Digest, entry: &str, cosign: &CosignTrust, signatur
         return Err(error);
     }
     match signatures.iter().find(|signature| !counts(signature)) {
-        Some(signature) => Err(TrustError::FormNotAllowed { digest, form: signature.form(), entry }),
+        Some(signature) => {
+            Err(TrustError::FormNotAllowed { digest, form: signature.form(), entry })
+        }
         None => Err(TrustError::Unsigned { digest, entry }),
     }
 }

@@ -107,7 +107,10 @@ impl fmt::Display for PluginError {
             Self::InvalidRequest(text) => write!(formatter, "invalid request: {text}"),
             Self::Internal(text) => write!(formatter, "internal error: {text}"),
             Self::InvalidSettings(errors) => {
-                let errors: Vec<String> = errors.iter().map(|error| format!("{} {}", error.path, error.message)).collect();
+                let errors: Vec<String> = errors
+                    .iter()
+                    .map(|error| format!("{} {}", error.path, error.message))
+                    .collect();
                 write!(formatter, "invalid settings: {}", errors.join("; "))
             }
         }

@@ -6,7 +6,10 @@
 
 mod settings;
 
-use flashjob_plugin_sdk::{Device, FlashPod, Outcome, Plugin, PluginError, PluginInfo, Proof, Request, User, Verdict, literal};
+use flashjob_plugin_sdk::{
+    Device, FlashPod, Outcome, Plugin, PluginError, PluginInfo, Proof, Request, User, Verdict,
+    literal,
+};
 use settings::Settings;
 
 /// The device type. Akri's udev handler reports none, so the FlashJob's `device` says it.
@@ -41,7 +44,10 @@ impl Plugin for EspSerial {
     fn build(request: Request) -> Result<FlashPod, PluginError> {
         let device = &request.device;
         if device.device_type != DEVICE_TYPE {
-            return Err(PluginError::UnsupportedDevice(format!("esp-serial flashes {DEVICE_TYPE}, not {}", device.device_type)));
+            return Err(PluginError::UnsupportedDevice(format!(
+                "esp-serial flashes {DEVICE_TYPE}, not {}",
+                device.device_type
+            )));
         }
         let settings = Settings::read(&request.settings)?;
         let args = command_line(port(device)?, &settings);
@@ -60,7 +66,9 @@ impl Plugin for EspSerial {
             // esptool compares the hash of what the flash holds with what it sent, and fails where they differ.
             Some(0) => Verdict::Flashed(Proof::Pod),
             // The same code for a device that does not answer, which may next time, and for words that esptool does not know.
-            Some(FAILED) if !outcome.termination_message.contains(FATAL) => Verdict::GiveUp(last_words(outcome)),
+            Some(FAILED) if !outcome.termination_message.contains(FATAL) => {
+                Verdict::GiveUp(last_words(outcome))
+            }
             _ => Verdict::Retry(last_words(outcome)),
         })
     }
@@ -68,17 +76,40 @@ impl Plugin for EspSerial {
 
 /// The device's file. Anything but a path below /dev could be read as an option.
 fn port(device: &Device) -> Result<&str, PluginError> {
-    let given = device.properties.iter().find(|(name, _)| name == DEVNODE).map(|(_, value)| value.as_str());
+    let given =
+        device.properties.iter().find(|(name, _)| name == DEVNODE).map(|(_, value)| value.as_str());
     given.filter(|path| path.starts_with("/dev/")).ok_or_else(|| {
-        PluginError::InvalidRequest(format!("Instance {} has no {DEVNODE} below /dev: is it from Akri's udev handler?", device.name))
+        PluginError::InvalidRequest(format!(
+            "Instance {} has no {DEVNODE} below /dev: is it from Akri's udev handler?",
+            device.name
+        ))
     })
 }
 
 /// The words for esptool, version 5.
 fn command_line(port: &str, settings: &Settings) -> Vec<String> {
     let baud = settings.baud.to_string();
-    let words = ["--chip", &settings.chip, "--port", port, "--baud", &baud, "--before", "default-reset", "--after", "hard-reset"];
-    let write = ["write-flash", "--flash-mode", "keep", "--flash-size", "keep", &settings.offset, &settings.path];
+    let words = [
+        "--chip",
+        &settings.chip,
+        "--port",
+        port,
+        "--baud",
+        &baud,
+        "--before",
+        "default-reset",
+        "--after",
+        "hard-reset",
+    ];
+    let write = [
+        "write-flash",
+        "--flash-mode",
+        "keep",
+        "--flash-size",
+        "keep",
+        &settings.offset,
+        &settings.path,
+    ];
     words.into_iter().chain(write).map(str::to_owned).collect()
 }
 

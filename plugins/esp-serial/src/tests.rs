@@ -5,7 +5,8 @@ use flashjob_plugin_sdk::Arg;
 use super::*;
 
 fn request(settings: &str) -> Request {
-    let properties = [("UDEV_DEVNODE", "/dev/ttyUSB0"), ("UDEV_DEVPATH", "/devices/usb1/1-1/ttyUSB0")];
+    let properties =
+        [("UDEV_DEVNODE", "/dev/ttyUSB0"), ("UDEV_DEVPATH", "/devices/usb1/1-1/ttyUSB0")];
     Request {
         namespace: "fleet".into(),
         job: "job".into(),
@@ -41,7 +42,12 @@ fn the_command_line_is_one_that_esptool_takes_and_the_device_is_attached_without
     let expected = "--chip auto --port /dev/ttyUSB0 --baud 460800 --before default-reset --after hard-reset \
         write-flash --flash-mode keep --flash-size keep 0x0 /firmware/firmware.bin";
     assert_eq!(words(&flash), expected);
-    assert!(flash.attach_device && flash.ports.is_empty() && flash.command.is_empty() && flash.env.is_empty());
+    assert!(
+        flash.attach_device
+            && flash.ports.is_empty()
+            && flash.command.is_empty()
+            && flash.env.is_empty()
+    );
     assert_eq!((flash.groups, flash.user), (vec![20], User::ImageDefault));
 }
 
@@ -51,12 +57,16 @@ fn the_image_is_the_jobs_else_the_settings_else_the_firmware_itself() {
     let settings = r#"{"image":"registry/tool:1"}"#;
     assert_eq!(image(request("{}")), "registry/firmware:2");
     assert_eq!(image(request(settings)), "registry/tool:1");
-    assert_eq!(image(Request { image: Some("registry/own:1".into()), ..request(settings) }), "registry/own:1");
+    assert_eq!(
+        image(Request { image: Some("registry/own:1".into()), ..request(settings) }),
+        "registry/own:1"
+    );
 }
 
 #[test]
 fn settings_change_the_command_line() {
-    let settings = r#"{"path":"/app.bin","chip":"esp32c3","baud":115200,"offset":"0x10000","runAsRoot":true}"#;
+    let settings =
+        r#"{"path":"/app.bin","chip":"esp32c3","baud":115200,"offset":"0x10000","runAsRoot":true}"#;
     let flash = EspSerial::build(request(settings)).expect("built");
     assert!(words(&flash).starts_with("--chip esp32c3 --port /dev/ttyUSB0 --baud 115200 "));
     assert!(words(&flash).ends_with(" 0x10000 /app.bin"));
@@ -66,18 +76,27 @@ fn settings_change_the_command_line() {
 #[test]
 fn a_device_without_a_file_or_of_another_type_is_refused() {
     for devnode in [None, Some("--help"), Some("")] {
-        let properties = devnode.map(|path| ("UDEV_DEVNODE".to_owned(), path.to_owned())).into_iter().collect();
-        let without = Request { device: Device { properties, ..request("{}").device }, ..request("{}") };
-        assert!(matches!(EspSerial::build(without), Err(PluginError::InvalidRequest(text)) if text.contains("UDEV_DEVNODE")));
+        let properties =
+            devnode.map(|path| ("UDEV_DEVNODE".to_owned(), path.to_owned())).into_iter().collect();
+        let without =
+            Request { device: Device { properties, ..request("{}").device }, ..request("{}") };
+        assert!(
+            matches!(EspSerial::build(without), Err(PluginError::InvalidRequest(text)) if text.contains("UDEV_DEVNODE"))
+        );
     }
-    let other = Request { device: Device { device_type: "esp32".into(), ..request("{}").device }, ..request("{}") };
+    let other = Request {
+        device: Device { device_type: "esp32".into(), ..request("{}").device },
+        ..request("{}")
+    };
     assert!(matches!(EspSerial::build(other), Err(PluginError::UnsupportedDevice(_))));
 }
 
 #[test]
 fn every_fault_in_the_settings_is_named_with_its_path() {
     let settings = r#"{"a/b":1,"baud":0,"chip":"ESP 32","image":"","offset":"16","path":"firmware.bin","runAsRoot":"yes"}"#;
-    let Err(PluginError::InvalidSettings(faults)) = EspSerial::validate_settings(settings) else { panic!("accepted") };
+    let Err(PluginError::InvalidSettings(faults)) = EspSerial::validate_settings(settings) else {
+        panic!("accepted")
+    };
     let paths: Vec<&str> = faults.iter().map(|fault| fault.path.as_str()).collect();
     assert_eq!(paths, ["/a~1b", "/baud", "/chip", "/image", "/offset", "/path", "/runAsRoot"]);
     assert_eq!(EspSerial::validate_settings("{}"), Ok(()));
@@ -87,14 +106,29 @@ fn every_fault_in_the_settings_is_named_with_its_path() {
 #[test]
 fn success_is_proof_a_wrong_call_ends_it_and_anything_else_is_tried_again() {
     let judged = |exit_code, message: &str| {
-        let outcome =
-            Outcome { exit_code, reason: "Error".into(), termination_message: message.into(), attempt: 1, reported_version: None };
+        let outcome = Outcome {
+            exit_code,
+            reason: "Error".into(),
+            termination_message: message.into(),
+            attempt: 1,
+            reported_version: None,
+        };
         EspSerial::judge(request("{}"), outcome).expect("judged")
     };
     assert_eq!(judged(Some(0), ""), Verdict::Flashed(Proof::Pod));
-    assert_eq!(judged(Some(2), "Error: No such option: --chop"), Verdict::GiveUp("Error: No such option: --chop".into()));
-    let fatal = "A fatal error occurred: Failed to connect to Espressif device: No serial data received.";
-    assert_eq!(judged(Some(2), &format!("esptool v5.1.0 Connecting...... {fatal} ")), Verdict::Retry(fatal.into()));
-    assert_eq!(judged(Some(1), &format!("{}end", "é".repeat(5000))), Verdict::Retry(format!("{}end", "é".repeat(298))));
+    assert_eq!(
+        judged(Some(2), "Error: No such option: --chop"),
+        Verdict::GiveUp("Error: No such option: --chop".into())
+    );
+    let fatal =
+        "A fatal error occurred: Failed to connect to Espressif device: No serial data received.";
+    assert_eq!(
+        judged(Some(2), &format!("esptool v5.1.0 Connecting...... {fatal} ")),
+        Verdict::Retry(fatal.into())
+    );
+    assert_eq!(
+        judged(Some(1), &format!("{}end", "é".repeat(5000))),
+        Verdict::Retry(format!("{}end", "é".repeat(298)))
+    );
     assert_eq!(judged(None, ""), Verdict::Retry("Error".into()));
 }

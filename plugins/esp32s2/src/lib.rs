@@ -3,7 +3,8 @@
 use flashjob_plugin_sdk::{FlashPod, Outcome, Plugin, PluginError, PluginInfo, Request, Verdict};
 use flashjob_secure_ota::SecureOta;
 
-const DEVICE: SecureOta = SecureOta { name: "esp32s2", version: env!("CARGO_PKG_VERSION"), device_type: "esp32s2" };
+const DEVICE: SecureOta =
+    SecureOta { name: "esp32s2", version: env!("CARGO_PKG_VERSION"), device_type: "esp32s2" };
 
 struct Esp32;
 

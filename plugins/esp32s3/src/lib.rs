@@ -7,7 +7,8 @@
 use flashjob_plugin_sdk::{FlashPod, Outcome, Plugin, PluginError, PluginInfo, Request, Verdict};
 use flashjob_secure_ota::SecureOta;
 
-const DEVICE: SecureOta = SecureOta { name: "esp32s3", version: env!("CARGO_PKG_VERSION"), device_type: "esp32s3" };
+const DEVICE: SecureOta =
+    SecureOta { name: "esp32s3", version: env!("CARGO_PKG_VERSION"), device_type: "esp32s3" };
 
 struct Esp32;
 

@@ -2,7 +2,8 @@
 //! TCP 4433, the device proves who it is, and receives the firmware over TLS.
 
 use flashjob_plugin_sdk::{
-    EnvValue, FieldError, FlashPod, Outcome, PluginError, PluginInfo, Port, Proof, Protocol, Request, User, Verdict, literal,
+    EnvValue, FieldError, FlashPod, Outcome, PluginError, PluginInfo, Port, Proof, Protocol,
+    Request, User, Verdict, literal,
 };
 use serde_json::Value;
 
@@ -52,7 +53,10 @@ impl SecureOta {
     pub fn build(&self, request: Request) -> Result<FlashPod, PluginError> {
         let device = &request.device;
         if device.device_type != self.device_type {
-            return Err(PluginError::UnsupportedDevice(format!("{} flashes {}, not {}", self.name, self.device_type, device.device_type)));
+            return Err(PluginError::UnsupportedDevice(format!(
+                "{} flashes {}, not {}",
+                self.name, self.device_type, device.device_type
+            )));
         }
         let settings = Settings::read(&request.settings)?;
         let endpoint = device.endpoint.clone().unwrap_or_default();
@@ -80,7 +84,11 @@ impl SecureOta {
             // The container tells the device where to call back, and the device does not resolve names.
             needs_ip: true,
             user: if settings.run_as_root { User::Root } else { User::ImageDefault },
-            secrets: if settings.certificates { vec![(CERTIFICATE_SLOT.into(), CERTIFICATES.into())] } else { Vec::new() },
+            secrets: if settings.certificates {
+                vec![(CERTIFICATE_SLOT.into(), CERTIFICATES.into())]
+            } else {
+                Vec::new()
+            },
             args: settings.args.into_iter().map(literal).collect(),
             ..FlashPod::new(image)
         })
@@ -111,7 +119,10 @@ impl Settings {
     fn read(text: &str) -> Result<Self, PluginError> {
         let fault = |path: String, message: &str| FieldError { path, message: message.to_owned() };
         let Ok(Value::Object(given)) = serde_json::from_str(text) else {
-            return Err(PluginError::InvalidSettings(vec![fault(String::new(), "expected one JSON object")]));
+            return Err(PluginError::InvalidSettings(vec![fault(
+                String::new(),
+                "expected one JSON object",
+            )]));
         };
         let mut settings = Self::default();
         let mut faults = Vec::new();
@@ -120,14 +131,24 @@ impl Settings {
             match (name.as_str(), value) {
                 ("runAsRoot", Value::Bool(value)) => settings.run_as_root = value,
                 ("certificates", Value::Bool(value)) => settings.certificates = value,
-                ("runAsRoot" | "certificates", _) => faults.push(fault(path, "expected true or false")),
-                ("image", Value::String(value)) if !value.is_empty() => settings.image = Some(value),
-                ("image", _) => faults.push(fault(path, "expected the reference of a container image")),
+                ("runAsRoot" | "certificates", _) => {
+                    faults.push(fault(path, "expected true or false"))
+                }
+                ("image", Value::String(value)) if !value.is_empty() => {
+                    settings.image = Some(value)
+                }
+                ("image", _) => {
+                    faults.push(fault(path, "expected the reference of a container image"))
+                }
                 ("args", Value::Array(words)) if words.iter().all(Value::is_string) => {
-                    settings.args = words.iter().filter_map(Value::as_str).map(str::to_owned).collect();
+                    settings.args =
+                        words.iter().filter_map(Value::as_str).map(str::to_owned).collect();
                 }
                 ("args", _) => faults.push(fault(path, "expected a list of strings")),
-                _ => faults.push(fault(path, "unknown setting; known are runAsRoot, certificates, image, args")),
+                _ => faults.push(fault(
+                    path,
+                    "unknown setting; known are runAsRoot, certificates, image, args",
+                )),
             }
         }
         if faults.is_empty() { Ok(settings) } else { Err(PluginError::InvalidSettings(faults)) }
@@ -168,7 +189,18 @@ mod tests {
     fn the_environment_is_what_the_flash_container_expects_and_no_more() {
         let flash = ESP32.build(request()).expect("built");
         let names: Vec<&str> = flash.env.iter().map(|(name, _)| name.as_str()).collect();
-        assert_eq!(names, ["FIRMWARE", "UUID", "HOST_ENDPOINT", "DEVICE", "APPLICATION_TYPE", "VERSION", "EXTERNAL_IP"]);
+        assert_eq!(
+            names,
+            [
+                "FIRMWARE",
+                "UUID",
+                "HOST_ENDPOINT",
+                "DEVICE",
+                "APPLICATION_TYPE",
+                "VERSION",
+                "EXTERNAL_IP"
+            ]
+        );
         assert_eq!(flash.env[6].1, EnvValue::ExternalAddress);
         assert_eq!((flash.ports[0].number, flash.needs_ip), (4433, true));
         assert_eq!((flash.image.as_str(), flash.user), (IMAGE, User::ImageDefault));
@@ -176,10 +208,16 @@ mod tests {
 
     #[test]
     fn what_the_container_cannot_do_without_is_named() {
-        let without = Request { device: Device { application_type: None, ..request().device }, ..request() };
+        let without =
+            Request { device: Device { application_type: None, ..request().device }, ..request() };
         let error = ESP32.build(without).expect_err("refused");
-        assert!(matches!(error, PluginError::InvalidRequest(text) if text.contains("APPLICATION_TYPE")));
-        let other = Request { device: Device { device_type: "esp32s2".into(), ..request().device }, ..request() };
+        assert!(
+            matches!(error, PluginError::InvalidRequest(text) if text.contains("APPLICATION_TYPE"))
+        );
+        let other = Request {
+            device: Device { device_type: "esp32s2".into(), ..request().device },
+            ..request()
+        };
         assert!(matches!(ESP32.build(other), Err(PluginError::UnsupportedDevice(_))));
     }
 
@@ -189,7 +227,13 @@ mod tests {
         let flash = ESP32.build(Request { settings: settings.into(), ..request() }).expect("built");
         assert_eq!((flash.user, flash.image.as_str()), (User::Root, "registry/a:1"));
         assert_eq!(flash.secrets, [("ota-tls".to_owned(), "/ota/certs".to_owned())]);
-        let flash = ESP32.build(Request { settings: settings.into(), image: Some("registry/b:1".into()), ..request() }).expect("built");
+        let flash = ESP32
+            .build(Request {
+                settings: settings.into(),
+                image: Some("registry/b:1".into()),
+                ..request()
+            })
+            .expect("built");
         assert_eq!(flash.image, "registry/b:1");
     }
 
@@ -203,13 +247,20 @@ mod tests {
             reported_version: None,
         };
         assert_eq!(ESP32.judge(outcome(Some(0), "")), Ok(Verdict::Flashed(Proof::ReportedVersion)));
-        assert_eq!(ESP32.judge(outcome(Some(1), "no device")), Ok(Verdict::Retry("no device".into())));
+        assert_eq!(
+            ESP32.judge(outcome(Some(1), "no device")),
+            Ok(Verdict::Retry("no device".into()))
+        );
         assert_eq!(ESP32.judge(outcome(None, "")), Ok(Verdict::Retry("Error".into())));
     }
 
     #[test]
     fn every_fault_in_the_settings_is_named_with_its_path() {
-        let Err(PluginError::InvalidSettings(faults)) = ESP32.validate_settings(r#"{"runAsRoot":1,"a/b":2}"#) else { panic!("accepted") };
+        let Err(PluginError::InvalidSettings(faults)) =
+            ESP32.validate_settings(r#"{"runAsRoot":1,"a/b":2}"#)
+        else {
+            panic!("accepted")
+        };
         let paths: Vec<&str> = faults.iter().map(|fault| fault.path.as_str()).collect();
         assert_eq!(paths, ["/a~1b", "/runAsRoot"]);
     }

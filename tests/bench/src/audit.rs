@@ -86,7 +86,8 @@ impl Mark {
         for line in BufReader::new(file).lines() {
             // The last line may be half written.
             let Ok(request) = serde_json::from_str::<Request>(&line?) else { continue };
-            let counts = if request.verb == "watch" { "ResponseStarted" } else { "ResponseComplete" };
+            let counts =
+                if request.verb == "watch" { "ResponseStarted" } else { "ResponseComplete" };
             if request.stage == counts {
                 requests.push(request);
             }
@@ -112,21 +113,30 @@ impl Log {
 
     /// When the object of that name was asked to be created.
     pub fn created(&self, what: &str, name: &str) -> Option<Timestamp> {
-        let found = self.requests.iter().find(|request| request.what() == what && request.object_ref.name == name);
+        let found = self
+            .requests
+            .iter()
+            .find(|request| request.what() == what && request.object_ref.name == name);
         found.map(|request| request.request_received_timestamp)
     }
 
     /// How long each place stood idle: from the k-th end of a Pod, which is when the kubelet's report was stored, to the create
     /// of the (parallelism + k)-th Pod. The kubelet is the administrator's.
     pub fn idle_places(&self, user: &str, parallelism: usize) -> Vec<Duration> {
-        let ended = self.of("administrator").filter(|request| request.what() == "patch pods/status" && request.is_ok());
+        let ended = self
+            .of("administrator")
+            .filter(|request| request.what() == "patch pods/status" && request.is_ok());
         let mut ended: Vec<Timestamp> = ended.map(|request| request.stage_timestamp).collect();
-        let created = self.of(user).filter(|request| request.what() == "create pods" && request.is_ok());
-        let mut created: Vec<Timestamp> = created.map(|request| request.request_received_timestamp).collect();
+        let created =
+            self.of(user).filter(|request| request.what() == "create pods" && request.is_ok());
+        let mut created: Vec<Timestamp> =
+            created.map(|request| request.request_received_timestamp).collect();
         ended.sort();
         created.sort();
         let pairs = ended.iter().zip(created.iter().skip(parallelism));
-        let mut idle: Vec<Duration> = pairs.map(|(end, next)| next.duration_since(*end).try_into().unwrap_or_default()).collect();
+        let mut idle: Vec<Duration> = pairs
+            .map(|(end, next)| next.duration_since(*end).try_into().unwrap_or_default())
+            .collect();
         idle.sort();
         idle
     }

@@ -70,12 +70,22 @@ pub struct Case {
 impl fmt::Display for Case {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { devices, parallelism, pod_ms, .. } = self;
-        write!(formatter, "{devices} devices, {parallelism} at once, Pods of {pod_ms} ms, {}", self.runner.title())
+        write!(
+            formatter,
+            "{devices} devices, {parallelism} at once, Pods of {pod_ms} ms, {}",
+            self.runner.title()
+        )
     }
 }
 
 /// The cases of a matrix in the order in which they are run: what is compared follows one upon the other.
-pub fn cases(matrix: Matrix, devices: &[usize], parallelism: &[usize], pod_ms: &[u64], runners: &[Runner]) -> Vec<Case> {
+pub fn cases(
+    matrix: Matrix,
+    devices: &[usize],
+    parallelism: &[usize],
+    pod_ms: &[u64],
+    runners: &[Runner],
+) -> Vec<Case> {
     let full = matrix == Matrix::Full;
     let devices = given(devices, if full { &[100, 1000, 4000] } else { &[100, 1000] });
     let parallelism = given(parallelism, if full { &[10, 50, 200] } else { &[50] });
@@ -85,7 +95,12 @@ pub fn cases(matrix: Matrix, devices: &[usize], parallelism: &[usize], pod_ms: &
     for &pod_ms in pod_ms {
         for &devices in devices {
             for &parallelism in parallelism {
-                cases.extend(runners.iter().map(|&runner| Case { devices, parallelism, pod_ms, runner }));
+                cases.extend(runners.iter().map(|&runner| Case {
+                    devices,
+                    parallelism,
+                    pod_ms,
+                    runner,
+                }));
             }
         }
     }

@@ -26,7 +26,12 @@ fn jobs(stage: &Stage) -> Api<FlashJob> {
 }
 
 /// Creates a FlashJob of these devices.
-pub async fn apply_job(stage: &Stage, name: &str, uids: &[String], more: Value) -> anyhow::Result<FlashJob> {
+pub async fn apply_job(
+    stage: &Stage,
+    name: &str,
+    uids: &[String],
+    more: Value,
+) -> anyhow::Result<FlashJob> {
     let mut job = json!({
         "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob", "metadata": {"name": name},
         "spec": {
@@ -45,7 +50,10 @@ pub async fn apply_job(stage: &Stage, name: &str, uids: &[String], more: Value) 
 pub async fn delete_job(stage: &Stage, name: &str) -> anyhow::Result<()> {
     nothing_left(stage).await?;
     jobs(stage).delete(name, &DeleteParams::default()).await?;
-    eventually("the FlashJob is gone", STUCK, || async { Ok(jobs(stage).get_opt(name).await?.is_none().then_some(())) }).await
+    eventually("the FlashJob is gone", STUCK, || async {
+        Ok(jobs(stage).get_opt(name).await?.is_none().then_some(()))
+    })
+    .await
 }
 
 async fn nothing_left(stage: &Stage) -> anyhow::Result<()> {
@@ -53,20 +61,26 @@ async fn nothing_left(stage: &Stage) -> anyhow::Result<()> {
     let services: Api<Service> = Api::all(stage.client.clone());
     let flash = ListParams::default().labels("app,uuid");
     eventually("no flash Pod and no flash Service is left", STUCK, || async {
-        let (pods, services) = tokio::try_join!(pods.list_metadata(&flash), services.list_metadata(&flash))?;
+        let (pods, services) =
+            tokio::try_join!(pods.list_metadata(&flash), services.list_metadata(&flash))?;
         Ok((pods.items.is_empty() && services.items.is_empty()).then_some(()))
     })
     .await
 }
 
 /// Measures the operator in one case.
-pub async fn measure(stage: &mut Stage, case: &Case, exposure: Exposure) -> anyhow::Result<Measured> {
+pub async fn measure(
+    stage: &mut Stage,
+    case: &Case,
+    exposure: Exposure,
+) -> anyhow::Result<Measured> {
     stage.set_pod_time(case.pod_ms).await?;
     let (name, uids) = (stage.next_name("job"), stage.instances(case.devices).await?);
     let mut operator = stage.start_operator().await?;
     let mark = Mark::at_end(&stage.control_plane.audit_log)?;
     let before = Usage::of(operator.id())?;
-    apply_job(stage, &name, &uids, json!({"parallelism": case.parallelism, "exposure": exposure})).await?;
+    apply_job(stage, &name, &uids, json!({"parallelism": case.parallelism, "exposure": exposure}))
+        .await?;
     completed(stage, &mut operator, &name, case.devices).await?;
     nothing_left(stage).await?;
     // An object is gone some time before the API server has answered, and logged, the request.
@@ -79,17 +93,28 @@ pub async fn measure(stage: &mut Stage, case: &Case, exposure: Exposure) -> anyh
     let log = log.await?;
     let after = Usage::of(operator.id())?;
     let start = log.created("create flashjobs", &name).context("the audit log has no FlashJob")?;
-    let writes = log.of("operator").filter(|request| request.what() == "patch flashjobs/status" && request.is_ok());
-    let end = writes.map(|request| request.stage_timestamp).max().context("the audit log has no status")?;
+    let writes = log
+        .of("operator")
+        .filter(|request| request.what() == "patch flashjobs/status" && request.is_ok());
+    let end = writes
+        .map(|request| request.stage_timestamp)
+        .max()
+        .context("the audit log has no status")?;
     let usage = Usage { cpu_seconds: after.cpu_seconds - before.cpu_seconds, ..after };
-    let measured = Measured::new(case, &log, "operator", end.duration_since(start).as_secs_f64(), usage);
+    let measured =
+        Measured::new(case, &log, "operator", end.duration_since(start).as_secs_f64(), usage);
     delete_job(stage, &name).await?;
     finish(operator).await?;
     Ok(measured)
 }
 
 /// Waits until the job is over, and fails when a device did.
-async fn completed(stage: &Stage, operator: &mut Process, name: &str, devices: usize) -> anyhow::Result<()> {
+async fn completed(
+    stage: &Stage,
+    operator: &mut Process,
+    name: &str,
+    devices: usize,
+) -> anyhow::Result<()> {
     let (mut done, mut since) = (0, Instant::now());
     loop {
         tokio::time::sleep(LOOK).await;
@@ -99,7 +124,10 @@ async fn completed(stage: &Stage, operator: &mut Process, name: &str, devices: u
         let counts = status.counts.unwrap_or_default();
         match status.phase {
             Some(Phase::Completed) => {
-                anyhow::ensure!(status.completed_uuids.len() == devices, "FlashJob {name} completed without all devices: {message}");
+                anyhow::ensure!(
+                    status.completed_uuids.len() == devices,
+                    "FlashJob {name} completed without all devices: {message}"
+                );
                 return Ok(());
             }
             Some(Phase::Failed) => anyhow::bail!("FlashJob {name} failed: {message}"),
@@ -108,7 +136,10 @@ async fn completed(stage: &Stage, operator: &mut Process, name: &str, devices: u
         if counts.completed as usize > done {
             (done, since) = (counts.completed as usize, Instant::now());
         }
-        anyhow::ensure!(since.elapsed() < STUCK, "FlashJob {name} got no further than {done} devices: {message}");
+        anyhow::ensure!(
+            since.elapsed() < STUCK,
+            "FlashJob {name} got no further than {done} devices: {message}"
+        );
     }
 }
 
@@ -126,7 +157,11 @@ pub async fn memory_of_instances(stage: &mut Stage, more: usize) -> anyhow::Resu
         let operator = stage.start_operator().await?;
         let usage = Usage::of(operator.id())?;
         finish(operator).await?;
-        resident.push(Resident { instances, resident_kib: usage.resident_kib, peak_kib: usage.peak_kib });
+        resident.push(Resident {
+            instances,
+            resident_kib: usage.resident_kib,
+            peak_kib: usage.peak_kib,
+        });
     }
     Ok(resident)
 }

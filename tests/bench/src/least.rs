@@ -46,15 +46,30 @@ pub async fn measure(stage: &mut Stage, case: &Case) -> anyhow::Result<Measured>
     let mark = Mark::at_end(&stage.control_plane.audit_log)?;
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["least", "--job", &name, "--job-uid", &job.uid().unwrap_or_default()]);
-    command.args(["--devices", &case.devices.to_string(), "--parallelism", &case.parallelism.to_string()]);
-    command.env("KUBECONFIG", &stage.control_plane.client_kubeconfig).kill_on_drop(true).stderr(std::process::Stdio::inherit());
+    command.args([
+        "--devices",
+        &case.devices.to_string(),
+        "--parallelism",
+        &case.parallelism.to_string(),
+    ]);
+    command
+        .env("KUBECONFIG", &stage.control_plane.client_kubeconfig)
+        .kill_on_drop(true)
+        .stderr(std::process::Stdio::inherit());
     let output = command.output().await?;
     anyhow::ensure!(output.status.success(), "the client of four requests failed");
     let usage: Usage = serde_json::from_slice(&output.stdout)?;
     let log = mark.read()?;
-    let first =
-        log.of("client").filter(|request| request.what() == "create services").map(|request| request.request_received_timestamp).min();
-    let last = log.of("client").filter(|request| request.what().starts_with("delete ")).map(|request| request.stage_timestamp).max();
+    let first = log
+        .of("client")
+        .filter(|request| request.what() == "create services")
+        .map(|request| request.request_received_timestamp)
+        .min();
+    let last = log
+        .of("client")
+        .filter(|request| request.what().starts_with("delete "))
+        .map(|request| request.stage_timestamp)
+        .max();
     let (first, last) = first.zip(last).context("the audit log has no request of the client")?;
     delete_job(stage, &name).await?;
     Ok(Measured::new(case, &log, "client", last.duration_since(first).as_secs_f64(), usage))
@@ -71,7 +86,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut tasks = JoinSet::new();
     for number in 0..settings.devices {
         let place = places.clone().acquire_owned().await?;
-        let (client, services, pods, settings) = (client.clone(), services.clone(), pods.clone(), settings.clone());
+        let (client, services, pods, settings) =
+            (client.clone(), services.clone(), pods.clone(), settings.clone());
         tasks.spawn(async move {
             let done = flash(client, &services, &pods, &settings, number).await;
             drop(place);
@@ -85,16 +101,29 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn flash(client: Client, services: &Waiters, pods: &Waiters, settings: &Settings, number: usize) -> anyhow::Result<()> {
+async fn flash(
+    client: Client,
+    services: &Waiters,
+    pods: &Waiters,
+    settings: &Settings,
+    number: usize,
+) -> anyhow::Result<()> {
     let name = format!("fj-{}-{number:012x}", settings.job);
     let uid = format!("00000000-0000-4000-8000-{number:012x}");
     let service_api: Api<Service> = Api::default_namespaced(client.clone());
     let pod_api: Api<Pod> = Api::default_namespaced(client);
     let exposed = services.wait_for(&name);
-    service_api.create(&PostParams::default(), &serde_json::from_value(service(settings, &name, &uid))?).await?;
+    service_api
+        .create(&PostParams::default(), &serde_json::from_value(service(settings, &name, &uid))?)
+        .await?;
     let address = exposed.await?;
     let ended = pods.wait_for(&name);
-    pod_api.create(&PostParams::default(), &serde_json::from_value(pod(settings, &name, &uid, &address))?).await?;
+    pod_api
+        .create(
+            &PostParams::default(),
+            &serde_json::from_value(pod(settings, &name, &uid, &address))?,
+        )
+        .await?;
     anyhow::ensure!(ended.await? == "Succeeded", "Pod {name} failed");
     let delete = DeleteParams::background();
     tokio::try_join!(pod_api.delete(&name, &delete), service_api.delete(&name, &delete))?;
@@ -125,7 +154,8 @@ where
     K: Clone + std::fmt::Debug + DeserializeOwned + Send + 'static,
 {
     let config = watcher::Config::default().labels(&format!("app={job}"));
-    let events = watcher::watcher(Api::<K>::default_namespaced(client.clone()), config).default_backoff();
+    let events =
+        watcher::watcher(Api::<K>::default_namespaced(client.clone()), config).default_backoff();
     tokio::spawn(async move {
         let mut events = std::pin::pin!(events);
         while let Some(event) = events.next().await {
@@ -187,7 +217,8 @@ fn pod(settings: &Settings, name: &str, uid: &str, address: &str) -> Value {
         ("VERSION", "0.2.0"),
         ("EXTERNAL_IP", address),
     ];
-    let variables: Vec<Value> = variables.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
+    let variables: Vec<Value> =
+        variables.iter().map(|(name, value)| json!({"name": name, "value": value})).collect();
     json!({
         "metadata": metadata(settings, name, uid, &annotations),
         "spec": {

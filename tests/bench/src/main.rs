@@ -72,7 +72,16 @@ async fn main() -> anyhow::Result<()> {
         Command::Least(settings) => least::run(settings).await,
         Command::Plugins(settings) => plugins::run(settings).await,
         Command::LoadPlugins => plugins::start::load().await,
-        Command::Run { matrix, devices, parallelism, pod_ms, runners, more_instances, output, keep } => {
+        Command::Run {
+            matrix,
+            devices,
+            parallelism,
+            pod_ms,
+            runners,
+            more_instances,
+            output,
+            keep,
+        } => {
             let cases = case::cases(matrix, &devices, &parallelism, &pod_ms, &runners);
             let more = more_instances.unwrap_or(if matrix == Matrix::Full { 20_000 } else { 0 });
             measure(matrix, &cases, more, &output, keep).await
@@ -80,7 +89,13 @@ async fn main() -> anyhow::Result<()> {
     }
 }
 
-async fn measure(matrix: Matrix, cases: &[Case], more: usize, output: &std::path::Path, keep: bool) -> anyhow::Result<()> {
+async fn measure(
+    matrix: Matrix,
+    cases: &[Case],
+    more: usize,
+    output: &std::path::Path,
+    keep: bool,
+) -> anyhow::Result<()> {
     eprintln!("{} cases of the {matrix} matrix", cases.len());
     let mut stage = Stage::start(keep).await?;
     let mut table = Table::new(matrix);

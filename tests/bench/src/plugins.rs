@@ -38,7 +38,13 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     eprintln!("starts: {} of each language", settings.starts);
     let starts = start::measure(&shelf, settings.starts).await?;
     let rows = Kind::ALL.into_iter().zip(calls).zip(pulls).zip(starts);
-    let rows = rows.map(|(((kind, calls), pull), start)| Row { kind, component: shelf.size(kind), calls, pull, start });
+    let rows = rows.map(|(((kind, calls), pull), start)| Row {
+        kind,
+        component: shelf.size(kind),
+        calls,
+        pull,
+        start,
+    });
     let report = Report { rows: rows.collect() };
     report.write(&settings.output)?;
     println!("{}", report.markdown());

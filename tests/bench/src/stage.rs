@@ -60,7 +60,15 @@ impl Stage {
         let config = publish(&client, &registry, &options, &authority).await?;
         std::fs::write(folder.path().join("config.yaml"), serde_json::to_vec_pretty(&config)?)?;
         let mut command = Command::new(sibling("simulate")?);
-        command.args(["--exit-with-stdin", "load-balancer", "--no-finalizer", "--first", "127.99.0.1", "--count", &ADDRESSES.to_string()]);
+        command.args([
+            "--exit-with-stdin",
+            "load-balancer",
+            "--no-finalizer",
+            "--first",
+            "127.99.0.1",
+            "--count",
+            &ADDRESSES.to_string(),
+        ]);
         command.env("KUBECONFIG", &control_plane.kubeconfig);
         let balancer = Process::start("load-balancer", command, folder.path())?;
         let mut stage = Self {
@@ -98,13 +106,24 @@ impl Stage {
             kubelet.kill().await?;
         }
         let mut command = Command::new(sibling("simulate")?);
-        command.args(["--exit-with-stdin", "kubelet", "--succeed-after-ms", &milliseconds.to_string()]);
-        command.arg("--root").arg(self.folder.path().join("pods")).env("KUBECONFIG", &self.control_plane.kubeconfig);
-        self.kubelet = Some((milliseconds, Process::start("kubelet", command, self.folder.path())?));
+        command.args([
+            "--exit-with-stdin",
+            "kubelet",
+            "--succeed-after-ms",
+            &milliseconds.to_string(),
+        ]);
+        command
+            .arg("--root")
+            .arg(self.folder.path().join("pods"))
+            .env("KUBECONFIG", &self.control_plane.kubeconfig);
+        self.kubelet =
+            Some((milliseconds, Process::start("kubelet", command, self.folder.path())?));
         let nodes: Api<Node> = Api::all(self.client.clone());
         eventually("the node takes Pods", Duration::from_secs(60), || async {
             let node = nodes.get_opt("simulated-node").await?;
-            let free = |node: &Node| node.spec.as_ref().is_none_or(|spec| spec.taints.as_ref().is_none_or(Vec::is_empty));
+            let free = |node: &Node| {
+                node.spec.as_ref().is_none_or(|spec| spec.taints.as_ref().is_none_or(Vec::is_empty))
+            };
             Ok(node.filter(free).map(|_| ()))
         })
         .await
@@ -114,7 +133,9 @@ impl Stage {
     pub async fn instances(&mut self, count: usize) -> anyhow::Result<Vec<String>> {
         let api: Api<Instance> = Api::namespaced(self.client.clone(), "default");
         let missing = self.instances.len()..count.max(self.instances.len());
-        let created = futures::stream::iter(missing).map(|number| create_instance(&api, number)).buffered(CREATES_AT_ONCE);
+        let created = futures::stream::iter(missing)
+            .map(|number| create_instance(&api, number))
+            .buffered(CREATES_AT_ONCE);
         let created: Vec<String> = created.try_collect().await?;
         self.instances.extend(created);
         Ok(self.instances[..count].to_vec())
@@ -131,7 +152,12 @@ impl Stage {
         let log = folder.join("operator.log");
         let before = std::fs::read_to_string(&log).unwrap_or_default().len();
         let mut command = Command::new(sibling("flashjob-operator")?);
-        command.arg("--config").arg(folder.join("config.yaml")).arg("--cache").arg(folder.join("cache")).arg("--exit-with-stdin");
+        command
+            .arg("--config")
+            .arg(folder.join("config.yaml"))
+            .arg("--cache")
+            .arg(folder.join("cache"))
+            .arg("--exit-with-stdin");
         command.args(["--health-address", &format!("127.0.0.1:{}", free_port()?)]);
         command.env("KUBECONFIG", &self.control_plane.operator_kubeconfig);
         let mut operator = Process::start("operator", command, folder)?;
@@ -141,7 +167,10 @@ impl Stage {
             async move {
                 ended?;
                 let said = said?.split_off(before);
-                Ok(["work begins", "the plugin is ready"].iter().all(|words| said.contains(words)).then_some(()))
+                Ok(["work begins", "the plugin is ready"]
+                    .iter()
+                    .all(|words| said.contains(words))
+                    .then_some(()))
             }
         });
         acts.await?;
@@ -151,7 +180,10 @@ impl Stage {
 
 /// Ends an operator as a cluster would, so that the next one need not wait for its Lease.
 pub async fn finish(mut operator: Process) -> anyhow::Result<()> {
-    let process = operator.id().and_then(|id| Pid::from_raw(id.cast_signed())).context("the operator has ended")?;
+    let process = operator
+        .id()
+        .and_then(|id| Pid::from_raw(id.cast_signed()))
+        .context("the operator has ended")?;
     kill_process(process, Signal::TERM)?;
     eventually("the operator has ended", Duration::from_secs(30), || {
         let ended = operator.check().is_err();
@@ -179,7 +211,11 @@ async fn create_instance(api: &Api<Instance>, number: usize) -> anyhow::Result<S
         shared: true,
         ..InstanceSpec::default()
     };
-    Ok(api.create(&PostParams::default(), &Instance::new(&name, spec)).await?.uid().unwrap_or_default())
+    Ok(api
+        .create(&PostParams::default(), &Instance::new(&name, spec))
+        .await?
+        .uid()
+        .unwrap_or_default())
 }
 
 /// Through a role, as the operator: an administrator's requests pass the API server on a shorter way.

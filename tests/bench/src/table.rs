@@ -45,7 +45,11 @@ impl Measured {
 impl Measured {
     /// All requests but those for the Lease, which come by the clock and not by the device.
     fn requests_for_devices(&self) -> usize {
-        self.requests.iter().filter(|(what, _)| !what.ends_with(" leases")).map(|(_, count)| count).sum()
+        self.requests
+            .iter()
+            .filter(|(what, _)| !what.ends_with(" leases"))
+            .map(|(_, count)| count)
+            .sum()
     }
 }
 
@@ -83,7 +87,10 @@ impl Table {
     pub fn write(&self, folder: &Path) -> anyhow::Result<()> {
         std::fs::create_dir_all(folder)?;
         std::fs::write(folder.join(format!("{}.md", self.matrix)), self.markdown())?;
-        std::fs::write(folder.join(format!("{}.json", self.matrix)), serde_json::to_vec_pretty(self)?)?;
+        std::fs::write(
+            folder.join(format!("{}.json", self.matrix)),
+            serde_json::to_vec_pretty(self)?,
+        )?;
         Ok(())
     }
 
@@ -91,7 +98,8 @@ impl Table {
     fn ratio(&self, case: &Case, measured: &Measured) -> Option<f64> {
         let twin = Case { runner: Runner::Least, ..*case };
         let least = self.cases.iter().find(|(other, _)| *other == twin)?;
-        (case.runner != Runner::Least).then(|| measured.devices_per_second / least.1.devices_per_second)
+        (case.runner != Runner::Least)
+            .then(|| measured.devices_per_second / least.1.devices_per_second)
     }
 
     /// The table in Markdown.
@@ -102,8 +110,12 @@ impl Table {
         );
         for (case, measured) in &self.cases {
             let devices = case.devices as f64;
-            let ratio = self.ratio(case, measured).map_or_else(|| "1".to_owned(), |ratio| format!("{ratio:.2}"));
-            let idle = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |value| format!("{value:.0}"));
+            let ratio = self
+                .ratio(case, measured)
+                .map_or_else(|| "1".to_owned(), |ratio| format!("{ratio:.2}"));
+            let idle = |value: Option<f64>| {
+                value.map_or_else(|| "–".to_owned(), |value| format!("{value:.0}"))
+            };
             // Writing to a String does not fail.
             let _ = writeln!(
                 text,
@@ -127,7 +139,8 @@ impl Table {
     fn requests(&self) -> String {
         let mut text = String::from("\nRequests:\n\n");
         for (case, measured) in &self.cases {
-            let counts: Vec<String> = measured.requests.iter().map(|(what, count)| format!("{what} {count}")).collect();
+            let counts: Vec<String> =
+                measured.requests.iter().map(|(what, count)| format!("{what} {count}")).collect();
             let _ = writeln!(text, "- {case}: {}", counts.join(", "));
         }
         text
@@ -136,7 +149,11 @@ impl Table {
     fn memory(&self) -> String {
         let mut text = String::new();
         if let Some(peak) = self.cold_start_peak {
-            let _ = writeln!(text, "\nPeak of an operator that compiles the plugin: {:.1} MiB.", peak as f64 / 1024.0);
+            let _ = writeln!(
+                text,
+                "\nPeak of an operator that compiles the plugin: {:.1} MiB.",
+                peak as f64 / 1024.0
+            );
         }
         for Resident { instances, resident_kib, peak_kib } in &self.instances {
             let _ = writeln!(
@@ -147,7 +164,10 @@ impl Table {
             );
         }
         if let [few, many] = self.instances.as_slice() {
-            let bytes = |of: fn(&Resident) -> u64| (of(many) as f64 - of(few) as f64) * 1024.0 / (many.instances - few.instances) as f64;
+            let bytes = |of: fn(&Resident) -> u64| {
+                (of(many) as f64 - of(few) as f64) * 1024.0
+                    / (many.instances - few.instances) as f64
+            };
             let _ = writeln!(
                 text,
                 "\nPer Instance: {:.0} bytes resident, {:.0} at the peak.",

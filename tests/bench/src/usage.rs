@@ -24,13 +24,17 @@ impl Usage {
         let stat = std::fs::read_to_string(folder.join("stat")).context("the process has ended")?;
         // The program's name, in brackets, may hold anything; utime and stime are fields 14 and 15 of proc_pid_stat(5).
         let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
-        let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or_default();
+        let ticks = |index: usize| {
+            fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or_default()
+        };
         let status = std::fs::read_to_string(folder.join("status"))?;
         let kib = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name));
-            line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or_default()
+            line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok())
+                .unwrap_or_default()
         };
-        let cpu_seconds = (ticks(11) + ticks(12)) as f64 / rustix::param::clock_ticks_per_second() as f64;
+        let cpu_seconds =
+            (ticks(11) + ticks(12)) as f64 / rustix::param::clock_ticks_per_second() as f64;
         Ok(Self { cpu_seconds, peak_kib: kib("VmHWM:"), resident_kib: kib("VmRSS:") })
     }
 }

@@ -36,7 +36,13 @@ impl Counted {
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
         let before = testbed.devices().await?;
         let uids: Vec<String> = before.iter().map(|(uid, _)| uid.clone()).collect();
-        testbed.fleet.behave(&before[1].1.id, &Behaviour { cut_transfer: true, times: Some(1), ..Behaviour::default() }).await?;
+        testbed
+            .fleet
+            .behave(
+                &before[1].1.id,
+                &Behaviour { cut_transfer: true, times: Some(1), ..Behaviour::default() },
+            )
+            .await?;
         let version = if before[0].1.version == "0.2.0" { "0.3.0" } else { "0.2.0" };
         let mut object = job(&format!("counted-{run}"), &uids, spec);
         object["spec"]["version"] = json!(version);
@@ -63,9 +69,17 @@ impl Counted {
     pub async fn check(&self, testbed: &Testbed, status: FlashJobStatus) -> anyhow::Result<()> {
         ensure!(status.phase == Some(Phase::Completed), "{}: {status:?}", self.name);
         ensure!(status.completed_uuids == self.uids, "{}: {status:?}", self.name);
-        ensure!(status.devices.is_empty(), "{}: no device is at work any more: {status:?}", self.name);
+        ensure!(
+            status.devices.is_empty(),
+            "{}: no device is at work any more: {status:?}",
+            self.name
+        );
         let counts = status.counts.unwrap_or_default();
-        ensure!((counts.completed, counts.unverified) == (counts.total, 0), "{}: {counts:?}", self.name);
+        ensure!(
+            (counts.completed, counts.unverified) == (counts.total, 0),
+            "{}: {counts:?}",
+            self.name
+        );
         self.flashed_once(testbed).await
     }
 
@@ -74,9 +88,15 @@ impl Counted {
     /// # Errors
     /// A device was flashed too often or too seldom.
     pub async fn flashed_once(&self, testbed: &Testbed) -> anyhow::Result<()> {
-        for (index, (after, (_, before))) in testbed.fleet.reports().await?.into_iter().zip(&self.before).enumerate() {
+        for (index, (after, (_, before))) in
+            testbed.fleet.reports().await?.into_iter().zip(&self.before).enumerate()
+        {
             let attempts = if index == 1 { 2 } else { 1 };
-            let done = (after.updates - before.updates, after.flashed - before.flashed, after.conflicts - before.conflicts);
+            let done = (
+                after.updates - before.updates,
+                after.flashed - before.flashed,
+                after.conflicts - before.conflicts,
+            );
             ensure!(
                 done == (attempts, 1, 0),
                 "{}: expected {attempts} updates, 1 flash and no conflict, not {done:?}: {after:?}",

@@ -55,7 +55,11 @@ pub async fn plugin_where(
 ) -> anyhow::Result<DevicePluginStatus> {
     let plugins: Api<DevicePlugin> = Api::all(testbed.client.clone());
     eventually(&format!("DevicePlugin {name}: {what}"), LIMIT, || async {
-        Ok(plugins.get_opt(name).await?.and_then(|plugin| plugin.status).filter(|status| holds(status)))
+        Ok(plugins
+            .get_opt(name)
+            .await?
+            .and_then(|plugin| plugin.status)
+            .filter(|status| holds(status)))
     })
     .await
 }
@@ -106,7 +110,10 @@ pub async fn status_where(
 /// # Errors
 /// It never was.
 pub async fn ended(testbed: &Testbed, name: &str) -> anyhow::Result<FlashJobStatus> {
-    status_where(testbed, name, "it is over", |status| matches!(status.phase, Some(Phase::Completed | Phase::Failed))).await
+    status_where(testbed, name, "it is over", |status| {
+        matches!(status.phase, Some(Phase::Completed | Phase::Failed))
+    })
+    .await
 }
 
 /// Waits until no flash Pod and no flash Service is left, and makes sure that the operator never asked for what it has no right to.
@@ -123,7 +130,10 @@ pub async fn nothing_left(testbed: &Testbed) -> anyhow::Result<()> {
     })
     .await?;
     let forbidden = flashjob_testbed::audit::forbidden(&testbed.control_plane.audit_log)?;
-    anyhow::ensure!(forbidden.is_empty(), "the rights of deploy/rbac do not cover what the operator asks for: {forbidden:?}");
+    anyhow::ensure!(
+        forbidden.is_empty(),
+        "the rights of deploy/rbac do not cover what the operator asks for: {forbidden:?}"
+    );
     Ok(())
 }
 
@@ -143,14 +153,22 @@ pub async fn delete(testbed: &Testbed, name: &str) -> anyhow::Result<()> {
 /// It stays.
 pub async fn gone(testbed: &Testbed, name: &str) -> anyhow::Result<()> {
     let jobs = jobs(testbed);
-    eventually(&format!("FlashJob {name} is gone"), LIMIT, || async { Ok(jobs.get_opt(name).await?.is_none().then_some(())) }).await
+    eventually(&format!("FlashJob {name} is gone"), LIMIT, || async {
+        Ok(jobs.get_opt(name).await?.is_none().then_some(()))
+    })
+    .await
 }
 
 /// Waits until a Pod of a FlashJob fulfils something.
 ///
 /// # Errors
 /// None ever did.
-pub async fn pod_where(testbed: &Testbed, job: &str, what: &str, holds: impl Fn(&Pod) -> bool) -> anyhow::Result<Pod> {
+pub async fn pod_where(
+    testbed: &Testbed,
+    job: &str,
+    what: &str,
+    holds: impl Fn(&Pod) -> bool,
+) -> anyhow::Result<Pod> {
     let pods: Api<Pod> = Api::namespaced(testbed.client.clone(), "default");
     let of_job = ListParams::default().labels(&format!("app={job}"));
     eventually(&format!("a Pod of FlashJob {job}: {what}"), LIMIT, || async {
@@ -186,10 +204,21 @@ pub async fn uids(testbed: &Testbed, device: &str, count: usize) -> anyhow::Resu
 /// # Errors
 /// The cluster does not answer.
 pub async fn events(testbed: &Testbed, name: &str) -> anyhow::Result<Vec<String>> {
-    let events: Api<k8s_openapi::api::events::v1::Event> = Api::namespaced(testbed.client.clone(), "default");
+    let events: Api<k8s_openapi::api::events::v1::Event> =
+        Api::namespaced(testbed.client.clone(), "default");
     let all = events.list(&ListParams::default()).await?;
-    let about = all.items.into_iter().filter(|event| event.regarding.as_ref().is_some_and(|about| about.name.as_deref() == Some(name)));
-    Ok(about.map(|event| format!("{} {}", event.reason.clone().unwrap_or_default(), event.note.clone().unwrap_or_default())).collect())
+    let about = all.items.into_iter().filter(|event| {
+        event.regarding.as_ref().is_some_and(|about| about.name.as_deref() == Some(name))
+    });
+    Ok(about
+        .map(|event| {
+            format!(
+                "{} {}",
+                event.reason.clone().unwrap_or_default(),
+                event.note.clone().unwrap_or_default()
+            )
+        })
+        .collect())
 }
 
 /// A condition's status and reason.

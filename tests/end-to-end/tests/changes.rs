@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use flashjob_api::{FINALIZER, FlashJob, Phase};
-use flashjob_end_to_end::{apply, create, ended, job, jobs, nothing_left, pod_where, runs, status_where};
+use flashjob_end_to_end::{
+    apply, create, ended, job, jobs, nothing_left, pod_where, runs, status_where,
+};
 use flashjob_simulators::devices::Behaviour;
 use flashjob_testbed::process::eventually;
 use flashjob_testbed::testbed::FLASHER_IMAGE;
@@ -14,16 +16,25 @@ use kube::{Resource, ResourceExt};
 use serde_json::json;
 
 async fn testbed() -> anyhow::Result<Testbed> {
-    Testbed::start(&Options { devices: vec!["esp32:thermo:0.1.0=3".into()], addresses: 4, ..Options::default() }).await
+    Testbed::start(&Options {
+        devices: vec!["esp32:thermo:0.1.0=3".into()],
+        addresses: 4,
+        ..Options::default()
+    })
+    .await
 }
 
 #[tokio::test]
-async fn a_run_that_changes_in_flight_begins_afresh_once_the_devices_in_flight_are_done() -> anyhow::Result<()> {
+async fn a_run_that_changes_in_flight_begins_afresh_once_the_devices_in_flight_are_done()
+-> anyhow::Result<()> {
     let mut testbed = testbed().await?;
     testbed.start_operator().await?;
     let devices = testbed.devices().await?;
     for (_, report) in &devices {
-        testbed.fleet.behave(&report.id, &Behaviour { transfer_ms: 1500, ..Behaviour::default() }).await?;
+        testbed
+            .fleet
+            .behave(&report.id, &Behaviour { transfer_ms: 1500, ..Behaviour::default() })
+            .await?;
     }
     let all: Vec<String> = devices.iter().map(|(uid, _)| uid.clone()).collect();
     apply(&testbed, &job("changed", &all, json!({"parallelism": 1}))).await?;
@@ -31,13 +42,25 @@ async fn a_run_that_changes_in_flight_begins_afresh_once_the_devices_in_flight_a
     let first = jobs(&testbed).get("changed").await?.status.and_then(|status| status.run);
     let newer = json!({"parallelism": 3, "firmware": "harbor.nbfc.io/nubificus/firmware:0.3.0", "version": "0.3.0"});
     apply(&testbed, &job("changed", &all, newer)).await?;
-    let over = |status: &flashjob_api::FlashJobStatus| status.run != first && status.phase == Some(Phase::Completed);
+    let over = |status: &flashjob_api::FlashJobStatus| {
+        status.run != first && status.phase == Some(Phase::Completed)
+    };
     let status = status_where(&testbed, "changed", "the new run is complete", over).await?;
     assert_eq!(status.completed_uuids, all);
     // A device that reported the version in between may still reboot.
-    eventually("every device runs the firmware of the new run", Duration::from_secs(30), || async {
-        Ok(testbed.fleet.reports().await?.iter().all(|report| report.version == "0.3.0").then_some(()))
-    })
+    eventually(
+        "every device runs the firmware of the new run",
+        Duration::from_secs(30),
+        || async {
+            Ok(testbed
+                .fleet
+                .reports()
+                .await?
+                .iter()
+                .all(|report| report.version == "0.3.0")
+                .then_some(()))
+        },
+    )
     .await?;
     let reports = testbed.fleet.reports().await?;
     assert!(reports.iter().all(|report| report.conflicts == 0), "{reports:?}");
@@ -48,23 +71,32 @@ async fn a_run_that_changes_in_flight_begins_afresh_once_the_devices_in_flight_a
 }
 
 #[tokio::test]
-async fn what_the_go_operator_left_is_taken_over_and_its_running_pod_keeps_its_device() -> anyhow::Result<()> {
+async fn what_the_go_operator_left_is_taken_over_and_its_running_pod_keeps_its_device()
+-> anyhow::Result<()> {
     let mut testbed = testbed().await?;
     let devices = testbed.devices().await?;
     let slow = Behaviour { transfer_ms: 3000, ..Behaviour::default() };
     testbed.fleet.behave(&devices[1].1.id, &slow).await?;
     let all: Vec<String> = devices.iter().map(|(uid, _)| uid.clone()).collect();
-    let mut old = job("left", &all, json!({"device": null, "hostEndpoint": null, "externalIP": null, "applicationType": null}));
+    let mut old = job(
+        "left",
+        &all,
+        json!({"device": null, "hostEndpoint": null, "externalIP": null, "applicationType": null}),
+    );
     old["metadata"]["finalizers"] = json!([FINALIZER]);
     create(&testbed, &old).await?;
-    let status = json!({"status": {"phase": "Running", "message": "Flashing", "completedUUIDs": [all[0]]}});
-    let stored = jobs(&testbed).patch_status("left", &PatchParams::default(), &Patch::Merge(status)).await?;
+    let status =
+        json!({"status": {"phase": "Running", "message": "Flashing", "completedUUIDs": [all[0]]}});
+    let stored =
+        jobs(&testbed).patch_status("left", &PatchParams::default(), &Patch::Merge(status)).await?;
     let pod = leave_behind(&testbed, &stored, &devices[1].0, &devices[1].1.endpoint).await?;
     testbed.start_operator().await?;
     let pods: Api<Pod> = Api::namespaced(testbed.client.clone(), "default");
-    eventually("the other devices are flashed while the old Pod is at work", Duration::from_secs(60), || async {
-        Ok((testbed.fleet.reports().await?[2].flashed == 1).then_some(()))
-    })
+    eventually(
+        "the other devices are flashed while the old Pod is at work",
+        Duration::from_secs(60),
+        || async { Ok((testbed.fleet.reports().await?[2].flashed == 1).then_some(())) },
+    )
     .await?;
     let status = ended(&testbed, "left").await?;
     assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
@@ -73,13 +105,20 @@ async fn what_the_go_operator_left_is_taken_over_and_its_running_pod_keeps_its_d
     // Its outcome is not taken over: the device is flashed once more, after the old Pod.
     assert_eq!(updates, [0, 2, 1], "what was completed is not flashed again");
     assert!(reports.iter().all(|report| report.conflicts == 0), "{reports:?}");
-    eventually("the old Pod is removed", Duration::from_secs(60), || async { Ok(pods.get_opt(&pod).await?.is_none().then_some(())) })
-        .await?;
+    eventually("the old Pod is removed", Duration::from_secs(60), || async {
+        Ok(pods.get_opt(&pod).await?.is_none().then_some(()))
+    })
+    .await?;
     nothing_left(&testbed).await
 }
 
 /// A Pod and a Service as the Go operator made them: two labels, an owner that is no controller, the endpoint in the environment.
-async fn leave_behind(testbed: &Testbed, job: &FlashJob, uid: &str, endpoint: &str) -> anyhow::Result<String> {
+async fn leave_behind(
+    testbed: &Testbed,
+    job: &FlashJob,
+    uid: &str,
+    endpoint: &str,
+) -> anyhow::Result<String> {
     let metadata = json!({
         "name": "left-flash", "labels": {"app": "left", "uuid": uid},
         "ownerReferences": [{
@@ -94,7 +133,10 @@ async fn leave_behind(testbed: &Testbed, job: &FlashJob, uid: &str, endpoint: &s
     services.create(&PostParams::default(), &service).await?;
     let address = eventually("the Service has its address", Duration::from_secs(30), || async {
         let status = services.get("left-flash").await?.status;
-        let ingress = status.and_then(|status| status.load_balancer).and_then(|status| status.ingress).unwrap_or_default();
+        let ingress = status
+            .and_then(|status| status.load_balancer)
+            .and_then(|status| status.ingress)
+            .unwrap_or_default();
         Ok(ingress.into_iter().find_map(|entry| entry.ip))
     })
     .await?;

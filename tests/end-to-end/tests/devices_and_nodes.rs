@@ -4,7 +4,9 @@ use std::time::Instant;
 
 use flashjob_api::akri::Instance;
 use flashjob_api::{DeviceState, FlashJobStatus, Phase};
-use flashjob_end_to_end::{LIMIT, apply, create, ended, job, nothing_left, pod_where, reason_of, runs, status_where};
+use flashjob_end_to_end::{
+    LIMIT, apply, create, ended, job, nothing_left, pod_where, reason_of, runs, status_where,
+};
 use flashjob_simulators::akri::instance_name;
 use flashjob_simulators::devices::{Behaviour, Report};
 use flashjob_testbed::process::eventually;
@@ -18,23 +20,33 @@ use serde_json::{Value, json};
 /// One control plane for all, a device for each.
 #[tokio::test]
 async fn each_fault_of_a_device_or_a_node_ends_by_its_own_rule() -> anyhow::Result<()> {
-    let options =
-        Options { devices: vec!["esp32:thermo:0.1.0=13".into()], addresses: 13, flasher_callback_timeout_ms: 60_000, ..Options::default() };
+    let options = Options {
+        devices: vec!["esp32:thermo:0.1.0=13".into()],
+        addresses: 13,
+        flasher_callback_timeout_ms: 60_000,
+        ..Options::default()
+    };
     let mut testbed = Testbed::start(&options).await?;
     testbed.start_operator().await?;
     let devices = testbed.devices().await?;
-    let case = |name: &'static str, index: usize| Case { testbed: &testbed, name, device: devices[index].clone() };
+    let case = |name: &'static str, index: usize| Case {
+        testbed: &testbed,
+        name,
+        device: devices[index].clone(),
+    };
     let facts: Vec<BoxFuture<'_, anyhow::Result<()>>> = vec![
         an_image_that_cannot_be_pulled_fails_the_attempt(case("no-image", 0)).boxed(),
         a_pod_that_no_node_takes_fails_the_attempt(case("no-node", 1)).boxed(),
         an_evicted_pod_is_a_failed_attempt_and_tried_again(case("evicted", 2)).boxed(),
         a_pod_deleted_by_hand_is_a_failed_attempt_and_tried_again(case("deleted-pod", 3)).boxed(),
-        a_pod_gone_without_an_end_locks_its_device_until_nothing_can_run(case("vanished", 4)).boxed(),
+        a_pod_gone_without_an_end_locks_its_device_until_nothing_can_run(case("vanished", 4))
+            .boxed(),
         a_device_whose_pod_vanished_is_proven_by_its_version(case("proven", 5)).boxed(),
         a_lost_node_locks_the_device_against_other_jobs_too(case("lost-node", 6)).boxed(),
         a_device_back_under_another_uid_is_followed(case("other-uid", 7)).boxed(),
         two_instances_of_one_endpoint_are_flashed_once(case("twins", 8)).boxed(),
-        an_instance_deleted_during_the_flash_leaves_the_device_unverified(case("gone-midway", 9)).boxed(),
+        an_instance_deleted_during_the_flash_leaves_the_device_unverified(case("gone-midway", 9))
+            .boxed(),
         an_instance_deleted_before_its_turn_is_unknown(case("gone-before", 10)).boxed(),
     ];
     try_join_all(facts).await?;
@@ -86,19 +98,29 @@ impl Case<'_> {
 
     /// Waits until the device was asked to update and waits in vain, so that the Pod's end is the test's to choose.
     async fn busy_pod(&self) -> anyhow::Result<Pod> {
-        eventually("the device was asked", LIMIT, || async { Ok((self.report().await?.updates > 0).then_some(())) }).await?;
+        eventually("the device was asked", LIMIT, || async {
+            Ok((self.report().await?.updates > 0).then_some(()))
+        })
+        .await?;
         pod_where(self.testbed, self.name, "it runs", runs).await
     }
 
     async fn lost(&self) -> anyhow::Result<FlashJobStatus> {
-        let lost = |status: &FlashJobStatus| status.devices.iter().any(|device| device.state == DeviceState::Lost);
+        let lost = |status: &FlashJobStatus| {
+            status.devices.iter().any(|device| device.state == DeviceState::Lost)
+        };
         status_where(self.testbed, self.name, "the Pod is lost", lost).await
     }
 
     async fn failed_with(&self, reason: &str, updates: u32) -> anyhow::Result<()> {
         let status = self.ended().await?;
         assert_eq!(status.phase, Some(Phase::Failed), "{}: {status:?}", self.name);
-        assert_eq!(reason_of(&status, self.uid()).as_deref(), Some(reason), "{}: {status:?}", self.name);
+        assert_eq!(
+            reason_of(&status, self.uid()).as_deref(),
+            Some(reason),
+            "{}: {status:?}",
+            self.name
+        );
         assert_eq!(self.report().await?.updates, updates, "{}", self.name);
         Ok(())
     }
@@ -121,12 +143,18 @@ fn now() -> DeleteParams {
 }
 
 async fn an_image_that_cannot_be_pulled_fails_the_attempt(case: Case<'_>) -> anyhow::Result<()> {
-    case.start(json!({"flashjobPodImage": "registry.example/nowhere:1", "backoffLimitPerDevice": 0})).await?;
+    case.start(
+        json!({"flashjobPodImage": "registry.example/nowhere:1", "backoffLimitPerDevice": 0}),
+    )
+    .await?;
     case.failed_with("ImageUnavailable", 0).await
 }
 
 async fn a_pod_that_no_node_takes_fails_the_attempt(case: Case<'_>) -> anyhow::Result<()> {
-    case.start(json!({"podOverrides": {"nodeSelector": {"no": "where"}}, "backoffLimitPerDevice": 0})).await?;
+    case.start(
+        json!({"podOverrides": {"nodeSelector": {"no": "where"}}, "backoffLimitPerDevice": 0}),
+    )
+    .await?;
     case.failed_with("Unschedulable", 0).await
 }
 
@@ -138,7 +166,9 @@ async fn an_evicted_pod_is_a_failed_attempt_and_tried_again(case: Case<'_>) -> a
     case.completed_after(2).await.map(|_| ())
 }
 
-async fn a_pod_deleted_by_hand_is_a_failed_attempt_and_tried_again(case: Case<'_>) -> anyhow::Result<()> {
+async fn a_pod_deleted_by_hand_is_a_failed_attempt_and_tried_again(
+    case: Case<'_>,
+) -> anyhow::Result<()> {
     case.behave(deaf_once()).await?;
     case.start(json!({})).await?;
     let pod = case.busy_pod().await?;
@@ -146,7 +176,9 @@ async fn a_pod_deleted_by_hand_is_a_failed_attempt_and_tried_again(case: Case<'_
     case.completed_after(2).await.map(|_| ())
 }
 
-async fn a_pod_gone_without_an_end_locks_its_device_until_nothing_can_run(case: Case<'_>) -> anyhow::Result<()> {
+async fn a_pod_gone_without_an_end_locks_its_device_until_nothing_can_run(
+    case: Case<'_>,
+) -> anyhow::Result<()> {
     case.behave(deaf_once()).await?;
     case.start(json!({"deviceTimeoutSeconds": 15, "verify": {"timeoutSeconds": 1}})).await?;
     let pod = case.busy_pod().await?;
@@ -154,13 +186,18 @@ async fn a_pod_gone_without_an_end_locks_its_device_until_nothing_can_run(case: 
     case.pods().delete(&pod.name_any(), &now()).await?;
     let status = case.lost().await?;
     assert_eq!(reason_of(&status, case.uid()).as_deref(), Some("PodLost"), "{status:?}");
-    let next = pod_where(case.testbed, case.name, "it is the next attempt's", |next| next.uid() != pod.uid()).await?;
+    let next = pod_where(case.testbed, case.name, "it is the next attempt's", |next| {
+        next.uid() != pod.uid()
+    })
+    .await?;
     // The deadline and ten seconds of grace; times are whole seconds.
     assert!(gone.elapsed().as_secs() >= 24, "{} came after {:?}", next.name_any(), gone.elapsed());
     case.completed_after(2).await.map(|_| ())
 }
 
-async fn a_device_whose_pod_vanished_is_proven_by_its_version(case: Case<'_>) -> anyhow::Result<()> {
+async fn a_device_whose_pod_vanished_is_proven_by_its_version(
+    case: Case<'_>,
+) -> anyhow::Result<()> {
     case.behave(deaf_once()).await?;
     case.start(json!({"deviceTimeoutSeconds": 15, "verify": {"timeoutSeconds": 30}})).await?;
     let pod = case.busy_pod().await?;
@@ -181,13 +218,20 @@ async fn a_lost_node_locks_the_device_against_other_jobs_too(case: Case<'_>) -> 
     let collected = json!({"status": {"phase": "Failed", "conditions": [
         {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC", "message": "PodGC: node no longer exists"}
     ]}});
-    case.pods().patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(collected)).await?;
+    case.pods()
+        .patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(collected))
+        .await?;
     case.pods().delete(&pod.name_any(), &now()).await?;
     case.lost().await?;
     create(case.testbed, &job("lost-node-other", &[case.uid().to_owned()], json!({}))).await?;
-    let busy = |status: &FlashJobStatus| reason_of(status, case.uid()).as_deref() == Some("DeviceBusy");
-    let status = status_where(case.testbed, "lost-node-other", "it waits for the device", busy).await?;
-    assert!(status.message.is_some_and(|message| message.contains("default/lost-node")), "it says for whom it waits");
+    let busy =
+        |status: &FlashJobStatus| reason_of(status, case.uid()).as_deref() == Some("DeviceBusy");
+    let status =
+        status_where(case.testbed, "lost-node-other", "it waits for the device", busy).await?;
+    assert!(
+        status.message.is_some_and(|message| message.contains("default/lost-node")),
+        "it says for whom it waits"
+    );
     ended(case.testbed, "lost-node-other").await?;
     case.completed_after(3).await.map(|_| ())
 }
@@ -198,23 +242,36 @@ async fn a_device_back_under_another_uid_is_followed(case: Case<'_>) -> anyhow::
     case.busy_pod().await?;
     case.testbed.fleet.akri(&case.device.1, "recreate").await?;
     let status = case.completed_after(1).await?;
-    assert_eq!(status.counts.unwrap_or_default().unverified, 0, "it was proven by the Instance with the new uid: {status:?}");
+    assert_eq!(
+        status.counts.unwrap_or_default().unverified,
+        0,
+        "it was proven by the Instance with the new uid: {status:?}"
+    );
     assert_eq!(status.completed_uuids, [case.uid()]);
     Ok(())
 }
 
 async fn two_instances_of_one_endpoint_are_flashed_once(case: Case<'_>) -> anyhow::Result<()> {
     let first = case.instances().get(&instance_name(&case.device.1)).await?;
-    let twin = case.instances().create(&PostParams::default(), &Instance::new("akri-twin", first.spec)).await?;
+    let twin = case
+        .instances()
+        .create(&PostParams::default(), &Instance::new("akri-twin", first.spec))
+        .await?;
     let twin = twin.uid().unwrap_or_default();
-    create(case.testbed, &job(case.name, &[case.uid().to_owned(), twin.clone()], json!({}))).await?;
+    create(case.testbed, &job(case.name, &[case.uid().to_owned(), twin.clone()], json!({})))
+        .await?;
     let status = case.completed_after(1).await?;
-    assert_eq!((status.completed_uuids.as_slice(), &status.skipped_uuids), ([case.uid().to_owned()].as_slice(), &vec![twin.clone()]));
+    assert_eq!(
+        (status.completed_uuids.as_slice(), &status.skipped_uuids),
+        ([case.uid().to_owned()].as_slice(), &vec![twin.clone()])
+    );
     assert_eq!(reason_of(&status, &twin).as_deref(), Some("DuplicateDevice"));
     Ok(())
 }
 
-async fn an_instance_deleted_during_the_flash_leaves_the_device_unverified(case: Case<'_>) -> anyhow::Result<()> {
+async fn an_instance_deleted_during_the_flash_leaves_the_device_unverified(
+    case: Case<'_>,
+) -> anyhow::Result<()> {
     case.behave(Behaviour { transfer_ms: 2000, ..Behaviour::default() }).await?;
     case.start(json!({"verify": {"timeoutSeconds": 2}})).await?;
     case.busy_pod().await?;
@@ -226,11 +283,18 @@ async fn an_instance_deleted_during_the_flash_leaves_the_device_unverified(case:
 
 async fn an_instance_deleted_before_its_turn_is_unknown(case: Case<'_>) -> anyhow::Result<()> {
     case.start(json!({"suspend": true})).await?;
-    status_where(case.testbed, case.name, "the device is recorded", |status| !status.devices.is_empty()).await?;
+    status_where(case.testbed, case.name, "the device is recorded", |status| {
+        !status.devices.is_empty()
+    })
+    .await?;
     case.testbed.fleet.akri(&case.device.1, "remove").await?;
     let name = instance_name(&case.device.1);
-    eventually("the Instance is gone", LIMIT, || async { Ok(case.instances().get_opt(&name).await?.is_none().then_some(())) }).await?;
-    apply(case.testbed, &job(case.name, &[case.uid().to_owned()], json!({"suspend": false}))).await?;
+    eventually("the Instance is gone", LIMIT, || async {
+        Ok(case.instances().get_opt(&name).await?.is_none().then_some(()))
+    })
+    .await?;
+    apply(case.testbed, &job(case.name, &[case.uid().to_owned()], json!({"suspend": false})))
+        .await?;
     case.failed_with("UnknownDevice", 0).await
 }
 
@@ -239,12 +303,19 @@ async fn an_address_that_never_comes_is_a_failed_attempt(case: Case<'_>) -> anyh
     case.failed_with("AddressTimeout", 0).await
 }
 
-async fn a_host_name_alone_is_no_address_for_a_device_that_needs_an_ip(case: Case<'_>) -> anyhow::Result<()> {
+async fn a_host_name_alone_is_no_address_for_a_device_that_needs_an_ip(
+    case: Case<'_>,
+) -> anyhow::Result<()> {
     case.start(json!({"externalIP": "203.0.113.10", "addressTimeoutSeconds": 3, "backoffLimitPerDevice": 0})).await?;
     let services: Api<Service> = Api::namespaced(case.testbed.client.clone(), "default");
     let of_job = ListParams::default().labels(&format!("app={}", case.name));
-    let service = eventually("there is a Service", LIMIT, || async { Ok(services.list(&of_job).await?.items.pop()) }).await?;
-    let patch = Patch::Merge(json!({"status": {"loadBalancer": {"ingress": [{"hostname": "lb.example"}]}}}));
+    let service = eventually("there is a Service", LIMIT, || async {
+        Ok(services.list(&of_job).await?.items.pop())
+    })
+    .await?;
+    let patch = Patch::Merge(
+        json!({"status": {"loadBalancer": {"ingress": [{"hostname": "lb.example"}]}}}),
+    );
     services.patch_status(&service.name_any(), &PatchParams::default(), &patch).await?;
     case.failed_with("AddressTimeout", 0).await
 }

@@ -18,8 +18,13 @@ const WATCHED: [&str; 4] = ["flashjobs", "instances", "pods", "services"];
 
 /// One control plane serves all: each fault is over before the next begins.
 #[tokio::test]
-async fn whatever_fails_between_operator_and_api_server_every_device_is_flashed_as_often_as_its_attempts_say() -> anyhow::Result<()> {
-    let mut options = Options { devices: vec!["esp32:thermo:0.1.0=5".into()], addresses: 3, ..Options::default() };
+async fn whatever_fails_between_operator_and_api_server_every_device_is_flashed_as_often_as_its_attempts_say()
+-> anyhow::Result<()> {
+    let mut options = Options {
+        devices: vec!["esp32:thermo:0.1.0=5".into()],
+        addresses: 3,
+        ..Options::default()
+    };
     // After an outage the scheduler needs a while until it knows the node again, and that is no fault of a device.
     options.periods["unschedulableSeconds"] = json!(60);
     let mut testbed = Testbed::start(&options).await?;
@@ -38,34 +43,50 @@ async fn whatever_fails_between_operator_and_api_server_every_device_is_flashed_
 }
 
 fn ended(pod: &Pod) -> bool {
-    pod.status.as_ref().is_some_and(|status| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")))
+    pod.status
+        .as_ref()
+        .is_some_and(|status| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")))
 }
 
 /// Requests about a FlashJob, not those by which the operator tells of its plugins or leads.
 fn of_the_job(call: &Call) -> bool {
-    matches!(call.resource.as_str(), "flashjobs" | "flashjobs/status" | "pods" | "services") && !call.watch
+    matches!(call.resource.as_str(), "flashjobs" | "flashjobs/status" | "pods" | "services")
+        && !call.watch
 }
 
 async fn every_third(testbed: &Testbed, proxy: &Proxy, action: Action) -> anyhow::Result<()> {
     let asked = AtomicUsize::new(0);
-    proxy.on(action, u32::MAX, move |call| of_the_job(call) && asked.fetch_add(1, Ordering::Relaxed) % 3 == 2);
+    proxy.on(action, u32::MAX, move |call| {
+        of_the_job(call) && asked.fetch_add(1, Ordering::Relaxed) % 3 == 2
+    });
     let counted = Counted::begin(testbed, json!({})).await?;
     let ended = counted.end(testbed).await;
     let applied = proxy.calm();
-    ended.map_err(|error| error.context(format!("{action:?} for every third request, {applied} so far")))?;
+    ended.map_err(|error| {
+        error.context(format!("{action:?} for every third request, {applied} so far"))
+    })?;
     anyhow::ensure!(applied >= 5, "{action:?}: only {applied} requests met it");
     Ok(())
 }
 
-async fn every_third_request_is_answered_409(testbed: &Testbed, proxy: &Proxy) -> anyhow::Result<()> {
+async fn every_third_request_is_answered_409(
+    testbed: &Testbed,
+    proxy: &Proxy,
+) -> anyhow::Result<()> {
     every_third(testbed, proxy, Action::Answer(409)).await
 }
 
-async fn every_third_request_is_answered_429(testbed: &Testbed, proxy: &Proxy) -> anyhow::Result<()> {
+async fn every_third_request_is_answered_429(
+    testbed: &Testbed,
+    proxy: &Proxy,
+) -> anyhow::Result<()> {
     every_third(testbed, proxy, Action::Answer(429)).await
 }
 
-async fn every_third_request_is_answered_500(testbed: &Testbed, proxy: &Proxy) -> anyhow::Result<()> {
+async fn every_third_request_is_answered_500(
+    testbed: &Testbed,
+    proxy: &Proxy,
+) -> anyhow::Result<()> {
     every_third(testbed, proxy, Action::Answer(500)).await
 }
 
@@ -95,7 +116,10 @@ async fn watches_are_cut_again_and_again(testbed: &Testbed, proxy: &Proxy) -> an
     Ok(())
 }
 
-async fn etcd_is_compacted_while_no_watch_stands(testbed: &mut Testbed, proxy: &Proxy) -> anyhow::Result<()> {
+async fn etcd_is_compacted_while_no_watch_stands(
+    testbed: &mut Testbed,
+    proxy: &Proxy,
+) -> anyhow::Result<()> {
     let lists = |resource: &'static str| proxy.count(move |call| call.lists(resource));
     let before = WATCHED.map(lists);
     let counted = Counted::begin(testbed, json!({"parallelism": 2})).await?;
@@ -111,7 +135,11 @@ async fn etcd_is_compacted_while_no_watch_stands(testbed: &mut Testbed, proxy: &
     proxy.calm();
     counted.end(testbed).await.map_err(|error| error.context("etcd was compacted"))?;
     eventually("everything watched was listed afresh", LIMIT, || async {
-        Ok(WATCHED.into_iter().zip(before).all(|(resource, before)| lists(resource) > before).then_some(()))
+        Ok(WATCHED
+            .into_iter()
+            .zip(before)
+            .all(|(resource, before)| lists(resource) > before)
+            .then_some(()))
     })
     .await
 }

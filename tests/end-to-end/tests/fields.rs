@@ -2,7 +2,10 @@
 
 use flashjob_api::condition::SUSPENDED;
 use flashjob_api::{DeviceState, FlashJobStatus, Phase};
-use flashjob_end_to_end::{LIMIT, apply, condition, create, ended, gone, job, jobs, nothing_left, pod_where, reason_of, status_where};
+use flashjob_end_to_end::{
+    LIMIT, apply, condition, create, ended, gone, job, jobs, nothing_left, pod_where, reason_of,
+    status_where,
+};
 use flashjob_simulators::devices::{Behaviour, Report};
 use flashjob_testbed::process::eventually;
 use flashjob_testbed::{Options, Testbed};
@@ -17,11 +20,19 @@ type Devices = Vec<(String, Report)>;
 /// One control plane for all, devices of its own for each.
 #[tokio::test]
 async fn every_field_does_what_its_row_says() -> anyhow::Result<()> {
-    let options = Options { devices: vec!["esp32:thermo:0.1.0=40".into()], addresses: 40, ..Options::default() };
+    let options = Options {
+        devices: vec!["esp32:thermo:0.1.0=40".into()],
+        addresses: 40,
+        ..Options::default()
+    };
     let mut testbed = Testbed::start(&options).await?;
     testbed.start_operator().await?;
     let mut rest = testbed.devices().await?;
-    let mut case = |name: &'static str, count: usize| Case { testbed: &testbed, name, devices: rest.drain(..count).collect() };
+    let mut case = |name: &'static str, count: usize| Case {
+        testbed: &testbed,
+        name,
+        devices: rest.drain(..count).collect(),
+    };
     let facts: Vec<BoxFuture<'_, anyhow::Result<()>>> = vec![
         device_guards_the_type(case("device", 1)).boxed(),
         application_type_guards_the_application(case("application", 1)).boxed(),
@@ -86,13 +97,25 @@ impl Case<'_> {
 
     async fn updates(&self) -> anyhow::Result<Vec<u32>> {
         let reports = self.testbed.fleet.reports().await?;
-        let of = |id: &str| reports.iter().find(|report| report.id == id).map_or(0, |report| report.updates);
+        let of = |id: &str| {
+            reports.iter().find(|report| report.id == id).map_or(0, |report| report.updates)
+        };
         Ok(self.devices.iter().map(|(_, report)| of(&report.id)).collect())
     }
 
     /// The first device failed for this reason after so many updates.
-    async fn expect(&self, status: &FlashJobStatus, reason: &str, updates: &[u32]) -> anyhow::Result<()> {
-        assert_eq!(reason_of(status, &self.devices[0].0).as_deref(), Some(reason), "{}: {status:?}", self.name);
+    async fn expect(
+        &self,
+        status: &FlashJobStatus,
+        reason: &str,
+        updates: &[u32],
+    ) -> anyhow::Result<()> {
+        assert_eq!(
+            reason_of(status, &self.devices[0].0).as_deref(),
+            Some(reason),
+            "{}: {status:?}",
+            self.name
+        );
         assert_eq!(self.updates().await?, updates, "{}: {status:?}", self.name);
         Ok(())
     }
@@ -110,22 +133,42 @@ impl Case<'_> {
         let status = self.run(spec).await?;
         let failed = status.failed_uuids.len();
         assert_eq!(failed, failures, "{}: {status:?}", self.name);
-        assert_eq!(usize::try_from(self.updates().await?.iter().sum::<u32>())?, failed, "{}: {status:?}", self.name);
-        let stopped = status.skipped_uuids.iter().all(|uid| reason_of(&status, uid).as_deref() == Some("JobStopped"));
-        assert!(stopped && status.skipped_uuids.len() == self.devices.len() - failed, "{}: {status:?}", self.name);
+        assert_eq!(
+            usize::try_from(self.updates().await?.iter().sum::<u32>())?,
+            failed,
+            "{}: {status:?}",
+            self.name
+        );
+        let stopped = status
+            .skipped_uuids
+            .iter()
+            .all(|uid| reason_of(&status, uid).as_deref() == Some("JobStopped"));
+        assert!(
+            stopped && status.skipped_uuids.len() == self.devices.len() - failed,
+            "{}: {status:?}",
+            self.name
+        );
         Ok(())
     }
 
     /// What the job's objects of a kind are, again and again, until the job is over.
-    async fn watch<T>(&self, look: impl Fn(Vec<Pod>, Vec<Service>) -> T) -> anyhow::Result<(Vec<T>, FlashJobStatus)> {
+    async fn watch<T>(
+        &self,
+        look: impl Fn(Vec<Pod>, Vec<Service>) -> T,
+    ) -> anyhow::Result<(Vec<T>, FlashJobStatus)> {
         let pods: Api<Pod> = Api::namespaced(self.testbed.client.clone(), "default");
         let services: Api<Service> = Api::namespaced(self.testbed.client.clone(), "default");
         let of_job = ListParams::default().labels(&format!("app={}", self.name));
         let mut looks = Vec::new();
         let jobs = jobs(self.testbed);
         let status = eventually("the job is over", LIMIT, || {
-            let all =
-                async { anyhow::Ok((pods.list(&of_job).await?.items, services.list(&of_job).await?.items, jobs.get(self.name).await?)) };
+            let all = async {
+                anyhow::Ok((
+                    pods.list(&of_job).await?.items,
+                    services.list(&of_job).await?.items,
+                    jobs.get(self.name).await?,
+                ))
+            };
             async { Ok(Some(all.await?)) }
         });
         let mut seen = status.await?;
@@ -135,7 +178,11 @@ impl Case<'_> {
                 return Ok((looks, status));
             }
             tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            seen = (pods.list(&of_job).await?.items, services.list(&of_job).await?.items, jobs.get(self.name).await?);
+            seen = (
+                pods.list(&of_job).await?.items,
+                services.list(&of_job).await?.items,
+                jobs.get(self.name).await?,
+            );
         }
     }
 }
@@ -148,7 +195,10 @@ async fn device_guards_the_type(case: Case<'_>) -> anyhow::Result<()> {
     let status = case.run(json!({"device": "esp32s2"})).await?;
     case.expect(&status, "DeviceTypeMismatch", &[0]).await?;
     case.change(json!({"device": "ESP-32"})).await?;
-    status_where(case.testbed, case.name, "case and dashes do not matter", |status| status.phase == Some(Phase::Completed)).await?;
+    status_where(case.testbed, case.name, "case and dashes do not matter", |status| {
+        status.phase == Some(Phase::Completed)
+    })
+    .await?;
     Ok(())
 }
 
@@ -156,7 +206,10 @@ async fn application_type_guards_the_application(case: Case<'_>) -> anyhow::Resu
     let status = case.run(json!({"applicationType": "camera"})).await?;
     case.expect(&status, "DeviceTypeMismatch", &[0]).await?;
     case.change(json!({"applicationType": "Thermo"})).await?;
-    status_where(case.testbed, case.name, "case does not matter", |status| status.phase == Some(Phase::Completed)).await?;
+    status_where(case.testbed, case.name, "case does not matter", |status| {
+        status.phase == Some(Phase::Completed)
+    })
+    .await?;
     Ok(())
 }
 
@@ -170,15 +223,26 @@ async fn host_endpoint_overrides_where_the_device_is_reached(case: Case<'_>) -> 
 
 async fn external_ip_makes_devices_take_turns(case: Case<'_>) -> anyhow::Result<()> {
     // An address of the pool is learned from a first device.
-    case.testbed.fleet.behave(&case.devices[0].1.id, &Behaviour { transfer_ms: 2000, ..Behaviour::default() }).await?;
+    case.testbed
+        .fleet
+        .behave(&case.devices[0].1.id, &Behaviour { transfer_ms: 2000, ..Behaviour::default() })
+        .await?;
     create(case.testbed, &job("external-ip-first", &case.uids()[..1], json!({}))).await?;
-    let pod = serde_json::to_value(pod_where(case.testbed, "external-ip-first", "it is made", |_| true).await?)?;
+    let pod = serde_json::to_value(
+        pod_where(case.testbed, "external-ip-first", "it is made", |_| true).await?,
+    )?;
     let variables = pod["spec"]["containers"][0]["env"].as_array().cloned().unwrap_or_default();
-    let address = variables.into_iter().find(|variable| variable["name"] == "EXTERNAL_IP").map(|variable| variable["value"].clone());
+    let address = variables
+        .into_iter()
+        .find(|variable| variable["name"] == "EXTERNAL_IP")
+        .map(|variable| variable["value"].clone());
     assert!(address.is_some(), "{pod}");
     ended(case.testbed, "external-ip-first").await?;
-    create(case.testbed, &job(case.name, &case.uids()[1..], json!({"externalIP": address}))).await?;
-    let (looks, status) = case.watch(|pods, _| pods.iter().filter(|pod| flashjob_end_to_end::runs(pod)).count()).await?;
+    create(case.testbed, &job(case.name, &case.uids()[1..], json!({"externalIP": address})))
+        .await?;
+    let (looks, status) = case
+        .watch(|pods, _| pods.iter().filter(|pod| flashjob_end_to_end::runs(pod)).count())
+        .await?;
     case.completed(&status);
     assert!(looks.into_iter().all(|running| running <= 1), "one address, one device at a time");
     Ok(())
@@ -195,7 +259,8 @@ async fn run_id_flashes_again(case: Case<'_>) -> anyhow::Result<()> {
     let first = case.run(json!({"runID": "one"})).await?;
     case.completed(&first);
     case.change(json!({"runID": "two"})).await?;
-    let again = |status: &FlashJobStatus| status.run != first.run && status.phase == Some(Phase::Completed);
+    let again =
+        |status: &FlashJobStatus| status.run != first.run && status.phase == Some(Phase::Completed);
     status_where(case.testbed, case.name, "it ran again", again).await?;
     assert_eq!(case.updates().await?, [2]);
     Ok(())
@@ -204,7 +269,9 @@ async fn run_id_flashes_again(case: Case<'_>) -> anyhow::Result<()> {
 async fn parallelism_limits_the_devices_in_flight(case: Case<'_>) -> anyhow::Result<()> {
     case.all_behave(Behaviour { transfer_ms: 500, ..Behaviour::default() }).await?;
     case.start(json!({"parallelism": 2})).await?;
-    let (looks, status) = case.watch(|pods, _| pods.iter().filter(|pod| flashjob_end_to_end::runs(pod)).count()).await?;
+    let (looks, status) = case
+        .watch(|pods, _| pods.iter().filter(|pod| flashjob_end_to_end::runs(pod)).count())
+        .await?;
     case.completed(&status);
     // Fewer where the other jobs hold the addresses.
     assert!(matches!(looks.into_iter().max(), Some(1 | 2)));
@@ -213,7 +280,9 @@ async fn parallelism_limits_the_devices_in_flight(case: Case<'_>) -> anyhow::Res
 
 async fn suspend_starts_nothing_until_it_is_taken_back(case: Case<'_>) -> anyhow::Result<()> {
     case.start(json!({"suspend": true})).await?;
-    let suspended = |status: &FlashJobStatus| condition(status, SUSPENDED).is_some_and(|(status, _)| status == "True");
+    let suspended = |status: &FlashJobStatus| {
+        condition(status, SUSPENDED).is_some_and(|(status, _)| status == "True")
+    };
     status_where(case.testbed, case.name, "it is suspended", suspended).await?;
     assert_eq!(case.updates().await?, [0]);
     case.change(json!({"suspend": false})).await?;
@@ -242,7 +311,11 @@ async fn device_timeout_ends_an_attempt(case: Case<'_>) -> anyhow::Result<()> {
     let pod = pod_where(case.testbed, case.name, "it is made", |_| true).await?;
     assert_eq!(pod.spec.and_then(|spec| spec.active_deadline_seconds), Some(4));
     let status = ended(case.testbed, case.name).await?;
-    assert_eq!(reason_of(&status, &case.devices[0].0).as_deref(), Some("FlashTimeout"), "{status:?}");
+    assert_eq!(
+        reason_of(&status, &case.devices[0].0).as_deref(),
+        Some("FlashTimeout"),
+        "{status:?}"
+    );
     Ok(())
 }
 
@@ -250,11 +323,18 @@ async fn active_deadline_ends_the_job(case: Case<'_>) -> anyhow::Result<()> {
     case.all_behave(Behaviour { no_callback: true, ..Behaviour::default() }).await?;
     case.start(json!({"parallelism": 1})).await?;
     pod_where(case.testbed, case.name, "it runs", flashjob_end_to_end::runs).await?;
-    eventually("the first was asked", LIMIT, || async { Ok((case.updates().await?[0] > 0).then_some(())) }).await?;
+    eventually("the first was asked", LIMIT, || async {
+        Ok((case.updates().await?[0] > 0).then_some(()))
+    })
+    .await?;
     case.change(json!({"parallelism": 1, "activeDeadlineSeconds": 1})).await?;
     let status = ended(case.testbed, case.name).await?;
     case.expect(&status, "DeadlineExceeded", &[1, 0]).await?;
-    assert_eq!(reason_of(&status, &case.devices[1].0).as_deref(), Some("DeadlineExceeded"), "{status:?}");
+    assert_eq!(
+        reason_of(&status, &case.devices[1].0).as_deref(),
+        Some("DeadlineExceeded"),
+        "{status:?}"
+    );
     Ok(())
 }
 
@@ -262,7 +342,9 @@ fn stale() -> Behaviour {
     Behaviour { stale_version: true, ..Behaviour::default() }
 }
 
-async fn verify_required_fails_a_device_that_keeps_its_version(case: Case<'_>) -> anyhow::Result<()> {
+async fn verify_required_fails_a_device_that_keeps_its_version(
+    case: Case<'_>,
+) -> anyhow::Result<()> {
     case.all_behave(stale()).await?;
     let status = case.run(json!({"verify": {"mode": "Required", "timeoutSeconds": 2}, "backoffLimitPerDevice": 1})).await?;
     case.expect(&status, "VersionNotReported", &[2]).await
@@ -292,7 +374,9 @@ async fn skip_if_current_leaves_the_device_alone(case: Case<'_>) -> anyhow::Resu
 
 async fn a_pool_keeps_its_services(case: Case<'_>) -> anyhow::Result<()> {
     case.start(json!({"exposure": "Pooled", "parallelism": 1})).await?;
-    let (looks, status) = case.watch(|_, services| services.iter().filter_map(ResourceExt::uid).collect::<Vec<_>>()).await?;
+    let (looks, status) = case
+        .watch(|_, services| services.iter().filter_map(ResourceExt::uid).collect::<Vec<_>>())
+        .await?;
     case.completed(&status);
     let mut uids: Vec<String> = looks.into_iter().flatten().collect();
     uids.sort();
@@ -308,24 +392,47 @@ async fn ttl_deletes_the_finished_job(case: Case<'_>) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn pod_overrides_reach_the_pod_and_no_further_than_allowed(case: Case<'_>) -> anyhow::Result<()> {
+async fn pod_overrides_reach_the_pod_and_no_further_than_allowed(
+    case: Case<'_>,
+) -> anyhow::Result<()> {
     let overrides = json!({
         "nodeSelector": {"kubernetes.io/os": "linux"}, "tolerations": [{"key": "flash", "operator": "Exists"}],
         "resources": {"requests": {"cpu": "10m"}, "limits": {"memory": "64Mi"}}, "imagePullSecrets": [{"name": "registry-robot"}],
     });
-    create(case.testbed, &job(case.name, &case.uids()[..1], json!({"podOverrides": overrides}))).await?;
+    create(case.testbed, &job(case.name, &case.uids()[..1], json!({"podOverrides": overrides})))
+        .await?;
     let pod = pod_where(case.testbed, case.name, "it is made", |_| true).await?;
     let spec = serde_json::to_value(pod.spec)?;
     assert_eq!(spec["nodeSelector"], overrides["nodeSelector"]);
-    assert!(spec["tolerations"].as_array().is_some_and(|all| all.contains(&overrides["tolerations"][0])), "{spec}");
+    assert!(
+        spec["tolerations"]
+            .as_array()
+            .is_some_and(|all| all.contains(&overrides["tolerations"][0])),
+        "{spec}"
+    );
     assert_eq!(
-        (&spec["containers"][0]["resources"]["limits"]["memory"], &spec["imagePullSecrets"][0]["name"]),
+        (
+            &spec["containers"][0]["resources"]["limits"]["memory"],
+            &spec["imagePullSecrets"][0]["name"]
+        ),
         (&json!("64Mi"), &json!("registry-robot"))
     );
     assert_eq!(spec["automountServiceAccountToken"], false);
-    create(case.testbed, &job("overrides-denied", &case.uids()[1..], json!({"podOverrides": {"serviceAccountName": "admin"}}))).await?;
+    create(
+        case.testbed,
+        &job(
+            "overrides-denied",
+            &case.uids()[1..],
+            json!({"podOverrides": {"serviceAccountName": "admin"}}),
+        ),
+    )
+    .await?;
     let status = ended(case.testbed, "overrides-denied").await?;
-    assert_eq!(reason_of(&status, &case.devices[1].0).as_deref(), Some("GrantDenied"), "{status:?}");
+    assert_eq!(
+        reason_of(&status, &case.devices[1].0).as_deref(),
+        Some("GrantDenied"),
+        "{status:?}"
+    );
     case.completed(&ended(case.testbed, case.name).await?);
     Ok(())
 }
@@ -335,11 +442,14 @@ async fn a_changed_list_adds_and_drops_devices(case: Case<'_>) -> anyhow::Result
     let uids = case.uids();
     // Applied from the first on: what another manager put into a set stays in it.
     apply(case.testbed, &job(case.name, &uids[..2], json!({"parallelism": 1}))).await?;
-    let flashing = |status: &FlashJobStatus| status.devices.iter().any(|device| device.state == DeviceState::Flashing);
+    let flashing = |status: &FlashJobStatus| {
+        status.devices.iter().any(|device| device.state == DeviceState::Flashing)
+    };
     status_where(case.testbed, case.name, "the first is flashed", flashing).await?;
     // The first in flight finishes though it is dropped, the second goes before its turn, the third comes.
     apply(case.testbed, &job(case.name, &uids[2..], json!({"parallelism": 1}))).await?;
-    let done = |status: &FlashJobStatus| status.completed_uuids == uids[2..] && status.devices.is_empty();
+    let done =
+        |status: &FlashJobStatus| status.completed_uuids == uids[2..] && status.devices.is_empty();
     status_where(case.testbed, case.name, "it is over", done).await?;
     assert_eq!(case.updates().await?, [1, 0, 1]);
     Ok(())
@@ -350,10 +460,21 @@ async fn hostile_strings_harm_nobody(case: Case<'_>) -> anyhow::Result<()> {
     let status = case.run(json!({"runID": text, "settings": {"esp32": {text: text}}})).await?;
     case.expect(&status, "SettingsRejected", &[0]).await?;
     // The firmware's name reaches the container as it is, and only there it is found wanting.
-    create(case.testbed, &job("hostile-firmware", &case.uids(), json!({"firmware": text, "backoffLimitPerDevice": 0}))).await?;
+    create(
+        case.testbed,
+        &job(
+            "hostile-firmware",
+            &case.uids(),
+            json!({"firmware": text, "backoffLimitPerDevice": 0}),
+        ),
+    )
+    .await?;
     let status = ended(case.testbed, "hostile-firmware").await?;
     case.expect(&status, "PodFailed", &[0]).await?;
-    assert!(status.devices[0].message.as_ref().is_some_and(|message| message.contains("$(UUID)")), "{status:?}");
+    assert!(
+        status.devices[0].message.as_ref().is_some_and(|message| message.contains("$(UUID)")),
+        "{status:?}"
+    );
     for (name, spec) in [
         ("hostile-image", json!({"flashjobPodImage": text})),
         ("hostile-lines", json!({"firmware": "a\nb\u{1}", "version": "\r\n"})),
@@ -365,21 +486,33 @@ async fn hostile_strings_harm_nobody(case: Case<'_>) -> anyhow::Result<()> {
         object["spec"]["backoffLimitPerDevice"] = json!(0);
         create(case.testbed, &object).await?;
         let status = ended(case.testbed, name).await?;
-        assert_eq!((status.phase, status.failed_uuids.len()), (Some(Phase::Failed), 1), "{name}: {status:?}");
-        let rejected = reason_of(&status, &case.devices[0].0).as_deref() == Some("SettingsRejected");
+        assert_eq!(
+            (status.phase, status.failed_uuids.len()),
+            (Some(Phase::Failed), 1),
+            "{name}: {status:?}"
+        );
+        let rejected =
+            reason_of(&status, &case.devices[0].0).as_deref() == Some("SettingsRejected");
         assert_eq!(rejected, name == "hostile-setting", "{name}: {status:?}");
     }
     assert_eq!(case.updates().await?, [0]);
     Ok(())
 }
 
-async fn the_longest_name_and_the_largest_list_are_worked_off(case: Case<'_>) -> anyhow::Result<()> {
+async fn the_longest_name_and_the_largest_list_are_worked_off(
+    case: Case<'_>,
+) -> anyhow::Result<()> {
     let unknown = (1..4096).map(|index| format!("d95c7c2d-7dc5-427b-9bf7-51a5d299{index:04}"));
     let uids: Vec<String> = unknown.chain(case.uids()).collect();
     let name = format!("n{}", ".x".repeat(31));
     create(case.testbed, &job(&name, &uids, json!({}))).await?;
     let status = ended(case.testbed, &name).await?;
-    assert_eq!((status.completed_uuids, status.failed_uuids.len()), (case.uids(), 4095), "{:?}", status.message);
+    assert_eq!(
+        (status.completed_uuids, status.failed_uuids.len()),
+        (case.uids(), 4095),
+        "{:?}",
+        status.message
+    );
     assert_eq!(status.devices.len(), 100);
     Ok(())
 }

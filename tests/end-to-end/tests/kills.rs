@@ -38,14 +38,20 @@ impl Point {
     fn is(self, call: &Call) -> bool {
         let status = &call.body["status"];
         let finalizers = call.body["metadata"]["finalizers"].as_array();
-        let has_ours = finalizers.is_some_and(|finalizers| finalizers.iter().any(|finalizer| finalizer == FINALIZER));
+        let has_ours = finalizers
+            .is_some_and(|finalizers| finalizers.iter().any(|finalizer| finalizer == FINALIZER));
         let request = (call.method.as_str(), call.resource.as_str());
         match self {
             Self::AddFinalizer => request == ("PATCH", "flashjobs") && has_ours,
-            Self::RemoveFinalizer => request == ("PATCH", "flashjobs") && finalizers.is_some() && !has_ours,
-            Self::FirstStatus => request == ("PATCH", "flashjobs/status") && status["run"].is_string(),
+            Self::RemoveFinalizer => {
+                request == ("PATCH", "flashjobs") && finalizers.is_some() && !has_ours
+            }
+            Self::FirstStatus => {
+                request == ("PATCH", "flashjobs/status") && status["run"].is_string()
+            }
             Self::StatusWithResult => {
-                request == ("PATCH", "flashjobs/status") && status["completedUUIDs"].as_array().is_some_and(|uids| !uids.is_empty())
+                request == ("PATCH", "flashjobs/status")
+                    && status["completedUUIDs"].as_array().is_some_and(|uids| !uids.is_empty())
             }
             Self::CreateService => request == ("POST", "services"),
             Self::CreatePod => request == ("POST", "pods"),
@@ -56,7 +62,11 @@ impl Point {
 }
 
 async fn testbed(devices: usize, addresses: u32) -> anyhow::Result<(Testbed, Proxy)> {
-    let options = Options { devices: vec![format!("esp32:thermo:0.1.0={devices}")], addresses, ..Options::default() };
+    let options = Options {
+        devices: vec![format!("esp32:thermo:0.1.0={devices}")],
+        addresses,
+        ..Options::default()
+    };
     let mut testbed = Testbed::start(&options).await?;
     let proxy = Proxy::start(&testbed.control_plane.operator_kubeconfig).await?;
     testbed.control_plane.operator_kubeconfig.clone_from(&proxy.kubeconfig);
@@ -65,19 +75,27 @@ async fn testbed(devices: usize, addresses: u32) -> anyhow::Result<(Testbed, Pro
 }
 
 #[tokio::test]
-async fn an_operator_killed_before_or_after_any_of_its_requests_goes_on_from_what_is_stored() -> anyhow::Result<()> {
+async fn an_operator_killed_before_or_after_any_of_its_requests_goes_on_from_what_is_stored()
+-> anyhow::Result<()> {
     let (mut testbed, proxy) = testbed(3, 2).await?;
     for point in POINTS {
         for action in [Action::HoldRequest, Action::HoldAnswer] {
             let place = if action == Action::HoldRequest { "before" } else { "after" };
             let killed = killed_at(&mut testbed, &proxy, point, action).await;
-            killed.map_err(|error| error.context(format!("the operator was killed {place} {point:?}")))?;
+            killed.map_err(|error| {
+                error.context(format!("the operator was killed {place} {point:?}"))
+            })?;
         }
     }
     nothing_left(&testbed).await
 }
 
-async fn killed_at(testbed: &mut Testbed, proxy: &Proxy, point: Point, action: Action) -> anyhow::Result<()> {
+async fn killed_at(
+    testbed: &mut Testbed,
+    proxy: &Proxy,
+    point: Point,
+    action: Action,
+) -> anyhow::Result<()> {
     proxy.on(action, 1, move |call| point.is(call));
     let counted = Counted::begin(testbed, json!({})).await?;
     if point == Point::RemoveFinalizer {
@@ -114,7 +132,8 @@ impl Random {
 
 /// FLASHJOB_RANDOM_KILLS says how many kills, FLASHJOB_SEED repeats a run.
 #[tokio::test]
-async fn an_operator_killed_at_random_moments_flashes_every_device_as_often_as_its_attempts_say() -> anyhow::Result<()> {
+async fn an_operator_killed_at_random_moments_flashes_every_device_as_often_as_its_attempts_say()
+-> anyhow::Result<()> {
     let kills = number("FLASHJOB_RANDOM_KILLS").unwrap_or(10);
     let clock = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
     let seed = number("FLASHJOB_SEED").unwrap_or(clock);
@@ -127,7 +146,12 @@ async fn an_operator_killed_at_random_moments_flashes_every_device_as_often_as_i
         // The moment is what is random here; nothing is waited for.
         tokio::time::sleep(pause).await;
         restart(&mut testbed).await?;
-        if jobs(&testbed).get(&counted.name).await?.status.is_some_and(|status| status.completion_time.is_some()) {
+        if jobs(&testbed)
+            .get(&counted.name)
+            .await?
+            .status
+            .is_some_and(|status| status.completion_time.is_some())
+        {
             let checked = counted.end(&testbed).await;
             checked.map_err(|error| error.context(format!("kill {kill}, FLASHJOB_SEED={seed}")))?;
             counted = Counted::begin(&testbed, spec(&mut random)).await?;

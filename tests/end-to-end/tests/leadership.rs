@@ -17,25 +17,42 @@ const DEVICES: usize = 16;
 
 async fn testbed_with(operators: usize) -> anyhow::Result<Testbed> {
     let devices = vec![format!("esp32:thermo:0.1.0={DEVICES}")];
-    let mut testbed = Testbed::start(&Options { devices, addresses: 4, ..Options::default() }).await?;
+    let mut testbed =
+        Testbed::start(&Options { devices, addresses: 4, ..Options::default() }).await?;
     for index in 0..DEVICES {
-        testbed.fleet.behave(&format!("esp32-{index}"), &Behaviour { transfer_ms: 1000, ..Behaviour::default() }).await?;
+        testbed
+            .fleet
+            .behave(
+                &format!("esp32-{index}"),
+                &Behaviour { transfer_ms: 1000, ..Behaviour::default() },
+            )
+            .await?;
     }
     for index in 0..operators {
         assert_eq!(testbed.start_operator().await?, index);
-        takes_the_role(&testbed, index, if index == 0 { "leader" } else { "standby" }, LIMIT).await?;
+        takes_the_role(&testbed, index, if index == 0 { "leader" } else { "standby" }, LIMIT)
+            .await?;
     }
     Ok(testbed)
 }
 
-async fn takes_the_role(testbed: &Testbed, index: usize, role: &str, limit: Duration) -> anyhow::Result<()> {
+async fn takes_the_role(
+    testbed: &Testbed,
+    index: usize,
+    role: &str,
+    limit: Duration,
+) -> anyhow::Result<()> {
     let what = format!("operator {index} is {role}");
-    eventually(&what, limit, || async { Ok((testbed.role(index).await?.as_deref() == Some(role)).then_some(())) }).await
+    eventually(&what, limit, || async {
+        Ok((testbed.role(index).await?.as_deref() == Some(role)).then_some(()))
+    })
+    .await
 }
 
 async fn flashed(testbed: &Testbed, count: usize) -> anyhow::Result<()> {
     eventually(&format!("{count} devices are flashed"), LIMIT, || async {
-        let flashed = testbed.fleet.reports().await?.iter().filter(|report| report.flashed > 0).count();
+        let flashed =
+            testbed.fleet.reports().await?.iter().filter(|report| report.flashed > 0).count();
         Ok((flashed >= count).then_some(()))
     })
     .await
@@ -55,20 +72,37 @@ fn changes(testbed: &Testbed, operator: &str, since: Timestamp) -> anyhow::Resul
     let log = std::fs::read_to_string(&testbed.control_plane.audit_log)?;
     let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let of_operator = entries.filter(|entry| text(&entry["userAgent"]).contains(&format!("({operator}_")));
+    let of_operator =
+        entries.filter(|entry| text(&entry["userAgent"]).contains(&format!("({operator}_")));
     let changes = of_operator
-        .filter(|entry| matches!(text(&entry["verb"]).as_str(), "create" | "update" | "patch" | "delete" | "deletecollection"))
+        .filter(|entry| {
+            matches!(
+                text(&entry["verb"]).as_str(),
+                "create" | "update" | "patch" | "delete" | "deletecollection"
+            )
+        })
         .filter(|entry| entry["objectRef"]["resource"] != "leases");
-    Ok(changes.filter(|entry| text(&entry["requestReceivedTimestamp"]).parse::<Timestamp>().is_ok_and(|at| at >= since)).collect())
+    Ok(changes
+        .filter(|entry| {
+            text(&entry["requestReceivedTimestamp"])
+                .parse::<Timestamp>()
+                .is_ok_and(|at| at >= since)
+        })
+        .collect())
 }
 
 #[tokio::test]
-async fn a_leader_that_is_told_to_end_hands_over_at_once_and_one_that_is_killed_when_its_lease_is_over() -> anyhow::Result<()> {
+async fn a_leader_that_is_told_to_end_hands_over_at_once_and_one_that_is_killed_when_its_lease_is_over()
+-> anyhow::Result<()> {
     let mut testbed = testbed_with(2).await?;
     let all = uids(&testbed, "esp32", DEVICES).await?;
     apply(&testbed, &job("handed-over", &all, json!({}))).await?;
     flashed(&testbed, 2).await?;
-    assert_eq!(changes(&testbed, "operator-1", Timestamp::MIN)?, Vec::<Value>::new(), "the standby changes nothing");
+    assert_eq!(
+        changes(&testbed, "operator-1", Timestamp::MIN)?,
+        Vec::<Value>::new(),
+        "the standby changes nothing"
+    );
 
     testbed.signal_operator(0, Signal::TERM)?;
     takes_the_role(&testbed, 1, "leader", AT_ONCE).await?;
@@ -83,10 +117,17 @@ async fn a_leader_that_is_told_to_end_hands_over_at_once_and_one_that_is_killed_
     takes_the_role(&testbed, 0, "leader", LIMIT).await?;
     every_device_was_flashed_once(&testbed, "handed-over").await?;
 
-    let all_changes = [changes(&testbed, "operator-0", Timestamp::MIN)?, changes(&testbed, "operator-1", Timestamp::MIN)?].concat();
+    let all_changes = [
+        changes(&testbed, "operator-0", Timestamp::MIN)?,
+        changes(&testbed, "operator-1", Timestamp::MIN)?,
+    ]
+    .concat();
     assert!(all_changes.len() > 4 * DEVICES);
     for change in all_changes {
-        assert!(change["requestURI"].as_str().is_some_and(|uri| uri.contains("timeout=5s")), "{change}");
+        assert!(
+            change["requestURI"].as_str().is_some_and(|uri| uri.contains("timeout=5s")),
+            "{change}"
+        );
     }
     Ok(())
 }
@@ -110,7 +151,10 @@ async fn a_leader_stopped_past_its_lease_changes_nothing_when_it_goes_on() -> an
     takes_the_role(&testbed, 0, "standby", LIMIT).await?;
     every_device_was_flashed_once(&testbed, "stopped").await?;
     assert_eq!(changes(&testbed, "operator-0", goes_on)?, Vec::<Value>::new());
-    assert!(!changes(&testbed, "operator-1", goes_on)?.is_empty(), "the new leader worked meanwhile");
+    assert!(
+        !changes(&testbed, "operator-1", goes_on)?.is_empty(),
+        "the new leader worked meanwhile"
+    );
     Ok(())
 }
 
@@ -123,6 +167,9 @@ async fn a_leader_that_nobody_replaced_goes_on_after_an_api_server_is_back() -> 
     takes_the_role(&testbed, 0, "leader", LIMIT).await?;
     let all = uids(&testbed, "esp32", 1).await?;
     apply(&testbed, &job("suspended", &all, json!({"suspend": true}))).await?;
-    status_where(&testbed, "suspended", "it is looked after", |status| status.observed_generation.is_some()).await?;
+    status_where(&testbed, "suspended", "it is looked after", |status| {
+        status.observed_generation.is_some()
+    })
+    .await?;
     Ok(())
 }

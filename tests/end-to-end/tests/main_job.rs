@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use flashjob_api::Phase;
 use flashjob_api::condition::{COMPLETE, FAILED, PROGRESSING};
-use flashjob_end_to_end::{apply, condition, create, delete, ended, events, job, jobs, nothing_left, status_where, uids};
+use flashjob_end_to_end::{
+    apply, condition, create, delete, ended, events, job, jobs, nothing_left, status_where, uids,
+};
 use flashjob_simulators::devices::Behaviour;
 use flashjob_testbed::process::eventually;
 use flashjob_testbed::{Options, Testbed};
@@ -21,7 +23,8 @@ async fn testbed(devices: &[&str], addresses: u32) -> anyhow::Result<Testbed> {
 }
 
 #[tokio::test]
-async fn more_devices_than_addresses_are_all_flashed_once_and_nothing_is_left() -> anyhow::Result<()> {
+async fn more_devices_than_addresses_are_all_flashed_once_and_nothing_is_left() -> anyhow::Result<()>
+{
     let testbed = testbed(&["esp32:thermo:0.1.0=7", "esp32s2:thermo:0.1.0=5"], 3).await?;
     let devices = testbed.devices().await?;
     let all: Vec<String> = devices.iter().map(|(uid, _)| uid.clone()).collect();
@@ -33,40 +36,94 @@ async fn more_devices_than_addresses_are_all_flashed_once_and_nothing_is_left() 
     assert_eq!(condition(&status, COMPLETE), Some(("True".into(), "Completed".into())));
     assert_eq!(condition(&status, PROGRESSING).map(|(status, _)| status), Some("False".into()));
     for report in testbed.fleet.reports().await? {
-        assert_eq!((report.version.as_str(), report.flashed, report.updates, report.conflicts), ("0.2.0", 1, 1, 0), "{report:?}");
+        assert_eq!(
+            (report.version.as_str(), report.flashed, report.updates, report.conflicts),
+            ("0.2.0", 1, 1, 0),
+            "{report:?}"
+        );
     }
     nothing_left(&testbed).await?;
     // The same again changes nothing.
     let before = jobs(&testbed).get("mixed").await?;
     apply(&testbed, &job("mixed", &all, json!({}))).await?;
     apply(&testbed, &job("mixed", &all, json!({"parallelism": 3}))).await?;
-    status_where(&testbed, "mixed", "it has seen the change", |status| status.observed_generation > before.metadata.generation).await?;
-    assert!(testbed.fleet.reports().await?.iter().all(|report| report.updates == 1));
-    // A new run flashes again.
-    apply(&testbed, &job("mixed", &all, json!({"firmware": "harbor.nbfc.io/nubificus/firmware:0.3.0", "version": "0.3.0"}))).await?;
-    status_where(&testbed, "mixed", "the new run is complete", |status| {
-        status.phase == Some(Phase::Completed) && status.run != before.status.as_ref().and_then(|status| status.run.clone())
+    status_where(&testbed, "mixed", "it has seen the change", |status| {
+        status.observed_generation > before.metadata.generation
     })
     .await?;
-    assert!(testbed.fleet.reports().await?.iter().all(|report| report.version == "0.3.0" && report.flashed == 2));
+    assert!(testbed.fleet.reports().await?.iter().all(|report| report.updates == 1));
+    // A new run flashes again.
+    apply(
+        &testbed,
+        &job(
+            "mixed",
+            &all,
+            json!({"firmware": "harbor.nbfc.io/nubificus/firmware:0.3.0", "version": "0.3.0"}),
+        ),
+    )
+    .await?;
+    status_where(&testbed, "mixed", "the new run is complete", |status| {
+        status.phase == Some(Phase::Completed)
+            && status.run != before.status.as_ref().and_then(|status| status.run.clone())
+    })
+    .await?;
+    assert!(
+        testbed
+            .fleet
+            .reports()
+            .await?
+            .iter()
+            .all(|report| report.version == "0.3.0" && report.flashed == 2)
+    );
     Ok(())
 }
 
 #[tokio::test]
 async fn every_kind_of_fault_ends_with_its_own_reason_and_disturbs_nobody() -> anyhow::Result<()> {
-    let testbed = testbed(&["esp32:thermo:0.1.0=4", "lamp:thermo:0.1.0=1", "esp32s2:thermo:0.1.0=1"], 4).await?;
+    let testbed =
+        testbed(&["esp32:thermo:0.1.0=4", "lamp:thermo:0.1.0=1", "esp32s2:thermo:0.1.0=1"], 4)
+            .await?;
     let devices = testbed.devices().await?;
-    let uid = |id: &str| devices.iter().find(|(_, report)| report.id == id).map(|(uid, _)| uid.clone()).unwrap_or_default();
-    testbed.fleet.behave("esp32-1", &Behaviour { cut_transfer: true, times: Some(1), ..Behaviour::default() }).await?;
-    testbed.fleet.behave("esp32-2", &Behaviour { cut_transfer: true, ..Behaviour::default() }).await?;
+    let uid = |id: &str| {
+        devices
+            .iter()
+            .find(|(_, report)| report.id == id)
+            .map(|(uid, _)| uid.clone())
+            .unwrap_or_default()
+    };
+    testbed
+        .fleet
+        .behave(
+            "esp32-1",
+            &Behaviour { cut_transfer: true, times: Some(1), ..Behaviour::default() },
+        )
+        .await?;
+    testbed
+        .fleet
+        .behave("esp32-2", &Behaviour { cut_transfer: true, ..Behaviour::default() })
+        .await?;
     let unknown = "00000000-0000-0000-0000-000000000000".to_owned();
-    let all = [uid("esp32-0"), uid("esp32-1"), uid("esp32-2"), uid("lamp-4"), uid("esp32s2-5"), unknown.clone()];
-    apply(&testbed, &job("faults", &all, json!({"device": "ESP-32", "backoffLimitPerDevice": 1}))).await?;
+    let all = [
+        uid("esp32-0"),
+        uid("esp32-1"),
+        uid("esp32-2"),
+        uid("lamp-4"),
+        uid("esp32s2-5"),
+        unknown.clone(),
+    ];
+    apply(&testbed, &job("faults", &all, json!({"device": "ESP-32", "backoffLimitPerDevice": 1})))
+        .await?;
     let status = ended(&testbed, "faults").await?;
     assert_eq!(status.phase, Some(Phase::Failed));
     assert_eq!(condition(&status, FAILED).map(|(status, _)| status), Some("True".into()));
     assert_eq!(status.completed_uuids, [uid("esp32-0"), uid("esp32-1")]);
-    let reason = |uid: &str| status.devices.iter().find(|device| device.uid == uid).and_then(|device| device.reason.clone());
+    let reason = |uid: &str| {
+        status
+            .devices
+            .iter()
+            .find(|device| device.uid == uid)
+            .and_then(|device| device.reason.clone())
+    };
     assert_eq!(reason(&uid("esp32-2")).as_deref(), Some("PodFailed"), "{status:?}");
     assert_eq!(reason(&uid("lamp-4")).as_deref(), Some("DeviceTypeMismatch"));
     assert_eq!(reason(&uid("esp32s2-5")).as_deref(), Some("DeviceTypeMismatch"));
@@ -75,7 +132,10 @@ async fn every_kind_of_fault_ends_with_its_own_reason_and_disturbs_nobody() -> a
     let updates: Vec<u32> = reports.iter().map(|report| report.updates).collect();
     assert_eq!(updates, [1, 2, 2, 0, 0, 0], "as many updates as attempts");
     let told = events(&testbed, "faults").await?;
-    assert!(told.iter().any(|event| event.starts_with("PodFailed") && event.contains("transfer broke")), "{told:?}");
+    assert!(
+        told.iter().any(|event| event.starts_with("PodFailed") && event.contains("transfer broke")),
+        "{told:?}"
+    );
     apply(&testbed, &job("no-plugin", &[uid("lamp-4")], json!({}))).await?;
     let status = ended(&testbed, "no-plugin").await?;
     assert_eq!(status.devices[0].reason.as_deref(), Some("NoPluginForDevice"));
@@ -109,7 +169,13 @@ async fn an_operator_killed_half_way_flashes_every_device_exactly_once() -> anyh
 async fn a_job_deleted_while_it_flashes_leaves_nothing_behind() -> anyhow::Result<()> {
     let testbed = testbed(&["esp32:thermo:0.1.0=6"], 3).await?;
     for index in 0..6 {
-        testbed.fleet.behave(&format!("esp32-{index}"), &Behaviour { transfer_ms: 2000, ..Behaviour::default() }).await?;
+        testbed
+            .fleet
+            .behave(
+                &format!("esp32-{index}"),
+                &Behaviour { transfer_ms: 2000, ..Behaviour::default() },
+            )
+            .await?;
     }
     let all = uids(&testbed, "esp32", 6).await?;
     apply(&testbed, &job("deleted", &all, json!({}))).await?;
@@ -119,7 +185,9 @@ async fn a_job_deleted_while_it_flashes_leaves_nothing_behind() -> anyhow::Resul
         Ok(running
             .items
             .iter()
-            .any(|pod| pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running")))
+            .any(|pod| {
+                pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"))
+            })
             .then_some(()))
     })
     .await?;
@@ -152,7 +220,8 @@ async fn two_jobs_that_name_one_device_flash_it_one_after_the_other() -> anyhow:
 #[tokio::test]
 async fn an_operator_with_the_rights_for_one_namespace_alone_flashes_there() -> anyhow::Result<()> {
     let devices = vec!["esp32:thermo:0.1.0=2".to_owned()];
-    let mut testbed = Testbed::start(&Options { devices, one_namespace: true, ..Options::default() }).await?;
+    let mut testbed =
+        Testbed::start(&Options { devices, one_namespace: true, ..Options::default() }).await?;
     testbed.start_operator().await?;
     let all = uids(&testbed, "esp32", 2).await?;
     apply(&testbed, &job("here", &all, json!({}))).await?;

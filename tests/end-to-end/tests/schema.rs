@@ -11,8 +11,7 @@ fn job(name: &str, spec: Value) -> Value {
 }
 
 fn with(changes: Value) -> Value {
-    let mut spec =
-        json!({"uuid": ["d95c7c2d-7dc5-427b-9bf7-51a5d299c99e"], "firmware": "harbor.nbfc.io/nubificus/esp32:1", "version": "0.2.0"});
+    let mut spec = json!({"uuid": ["d95c7c2d-7dc5-427b-9bf7-51a5d299c99e"], "firmware": "harbor.nbfc.io/nubificus/esp32:1", "version": "0.2.0"});
     json_patch::merge(&mut spec, &changes);
     spec
 }
@@ -57,7 +56,10 @@ async fn every_broken_rule_names_its_field(testbed: &Testbed) -> anyhow::Result<
         (json!({"version": null}), "spec.version"),
         (json!({"version": ""}), "spec.version"),
         (json!({"version": 1}), "spec.version"),
-        (json!({"uuid": ["a", "b"], "hostEndpoint": "10.0.0.7"}), "hostEndpoint may only be set with exactly one uuid"),
+        (
+            json!({"uuid": ["a", "b"], "hostEndpoint": "10.0.0.7"}),
+            "hostEndpoint may only be set with exactly one uuid",
+        ),
         (json!({"parallelism": 0}), "spec.parallelism"),
         (json!({"parallelism": 501}), "spec.parallelism"),
         (json!({"suspend": "yes"}), "spec.suspend"),
@@ -73,7 +75,10 @@ async fn every_broken_rule_names_its_field(testbed: &Testbed) -> anyhow::Result<
         (json!({"exposure": "Shared"}), "spec.exposure"),
         (json!({"ttlSecondsAfterFinished": -1}), "spec.ttlSecondsAfterFinished"),
         (json!({"settings": {"esp32": "text"}}), "spec.settings.esp32"),
-        (json!({"podOverrides": {"tolerations": [{"operator": "Maybe"}]}}), "spec.podOverrides.tolerations[0].operator"),
+        (
+            json!({"podOverrides": {"tolerations": [{"operator": "Maybe"}]}}),
+            "spec.podOverrides.tolerations[0].operator",
+        ),
     ];
     for (index, (changes, field)) in broken.into_iter().enumerate() {
         let shown = changes.to_string().chars().take(80).collect::<String>();
@@ -82,7 +87,9 @@ async fn every_broken_rule_names_its_field(testbed: &Testbed) -> anyhow::Result<
         assert!(error.contains(field), "{shown}: expected {field:?} in {error:?}");
     }
     let refused = create(testbed, &job(&"n".repeat(64), with(json!({})))).await;
-    assert!(refused.is_err_and(|error| error.to_string().contains("metadata.name must be no more than 63 characters")));
+    assert!(refused.is_err_and(|error| {
+        error.to_string().contains("metadata.name must be no more than 63 characters")
+    }));
     Ok(())
 }
 
@@ -116,7 +123,8 @@ async fn every_optional_field_may_be_null(testbed: &Testbed) -> anyhow::Result<(
     apply(testbed, &job("applied-with-nulls", spec)).await?;
     let plain = with(json!({"uuid": ["a", "b"]}));
     create(testbed, &job("without", plain)).await?;
-    let run = |job: flashjob_api::FlashJob| job.spec.effective().map_err(|error| anyhow::anyhow!(error));
+    let run =
+        |job: flashjob_api::FlashJob| job.spec.effective().map_err(|error| anyhow::anyhow!(error));
     let jobs = jobs(testbed);
     let expected = run(jobs.get("without").await?)?;
     assert_eq!(run(jobs.get("created-with-nulls").await?)?, expected);
@@ -125,6 +133,8 @@ async fn every_optional_field_may_be_null(testbed: &Testbed) -> anyhow::Result<(
 }
 
 async fn the_largest_job_is_taken(testbed: &Testbed) -> anyhow::Result<()> {
-    let most: Vec<String> = (0..4096).map(|index| format!("d95c7c2d-7dc5-427b-9bf7-51a5d299{index:04}")).collect();
-    create(testbed, &job(&"n".repeat(63), with(json!({"uuid": most, "maxFailedDevices": "10%"})))).await
+    let most: Vec<String> =
+        (0..4096).map(|index| format!("d95c7c2d-7dc5-427b-9bf7-51a5d299{index:04}")).collect();
+    create(testbed, &job(&"n".repeat(63), with(json!({"uuid": most, "maxFailedDevices": "10%"}))))
+        .await
 }

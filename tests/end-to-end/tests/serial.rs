@@ -16,7 +16,9 @@ fn creates(audit_log: &Path, resource: &str) -> anyhow::Result<usize> {
     let log = std::fs::read_to_string(audit_log)?;
     let requests = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     let ours = requests.filter(|request| {
-        request["user"]["username"] == "operator" && request["verb"] == "create" && request["objectRef"]["resource"] == resource
+        request["user"]["username"] == "operator"
+            && request["verb"] == "create"
+            && request["objectRef"]["resource"] == resource
     });
     Ok(ours.count())
 }
@@ -33,8 +35,10 @@ async fn flash_pod(testbed: &Testbed) -> anyhow::Result<Option<Pod>> {
 }
 
 #[tokio::test]
-async fn a_chip_on_a_serial_port_is_flashed_once_without_any_service_and_only_with_the_grant() -> anyhow::Result<()> {
-    let firmware: Vec<u8> = (0..200_000_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+async fn a_chip_on_a_serial_port_is_flashed_once_without_any_service_and_only_with_the_grant()
+-> anyhow::Result<()> {
+    let firmware: Vec<u8> =
+        (0..200_000_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     let plugins = vec!["esp-serial".to_owned()];
     let mut testbed = Testbed::start(&Options { plugins, ..Options::default() }).await?;
     let chip = SerialChip::plug_in(&testbed, &firmware).await?;
@@ -47,23 +51,45 @@ async fn a_chip_on_a_serial_port_is_flashed_once_without_any_service_and_only_wi
     assert_eq!(status.phase, Some(Phase::Failed), "{status:?}");
     let device = &status.devices[0];
     assert_eq!(device.reason.as_deref(), Some("GrantDenied"), "{device:?}");
-    assert!(device.message.as_deref().is_some_and(|message| message.contains("attachDevice")), "{device:?}");
+    assert!(
+        device.message.as_deref().is_some_and(|message| message.contains("attachDevice")),
+        "{device:?}"
+    );
     let audit_log = testbed.control_plane.audit_log.clone();
-    assert_eq!((creates(&audit_log, "pods")?, creates(&audit_log, "services")?, chip.report().await?.begun), (0, 0, 0));
+    assert_eq!(
+        (
+            creates(&audit_log, "pods")?,
+            creates(&audit_log, "services")?,
+            chip.report().await?.begun
+        ),
+        (0, 0, 0)
+    );
 
     testbed.kill_operator().await?;
     testbed.config["plugins"][0]["grants"] = grants;
     testbed.config["plugins"][0]["grants"]["attachDevice"] = json!(true);
     testbed.start_operator().await?;
     apply(&testbed, &serial_job("granted", &chip)).await?;
-    let pod = flashjob_testbed::process::eventually("the flash Pod is there", flashjob_end_to_end::LIMIT, || flash_pod(&testbed)).await?;
+    let pod = flashjob_testbed::process::eventually(
+        "the flash Pod is there",
+        flashjob_end_to_end::LIMIT,
+        || flash_pod(&testbed),
+    )
+    .await?;
     let pod = serde_json::to_value(pod)?;
-    assert_eq!(pod["spec"]["containers"][0]["resources"]["limits"], json!({format!("akri.sh/{}", chip.instance): "1"}));
+    assert_eq!(
+        pod["spec"]["containers"][0]["resources"]["limits"],
+        json!({format!("akri.sh/{}", chip.instance): "1"})
+    );
     assert_eq!(pod["spec"]["securityContext"]["supplementalGroups"], json!([20]));
     let status = ended(&testbed, "granted").await?;
     assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
     let report = chip.report().await?;
-    assert_eq!((report.begun, report.flashed, report.conflicts, report.refused), (1, 1, 0, 0), "{report:?}");
+    assert_eq!(
+        (report.begun, report.flashed, report.conflicts, report.refused),
+        (1, 1, 0, 0),
+        "{report:?}"
+    );
     assert_eq!(report.sha256, digest(&firmware));
     nothing_left(&testbed).await?;
     assert_eq!((creates(&audit_log, "pods")?, creates(&audit_log, "services")?), (1, 0));
@@ -72,22 +98,38 @@ async fn a_chip_on_a_serial_port_is_flashed_once_without_any_service_and_only_wi
     let mut absent = serial_job("absent", &chip);
     absent["spec"]["settings"] = json!({"esp-serial": {"path": "/firmware/absent.bin"}});
     apply(&testbed, &absent).await?;
-    let status = status_where(&testbed, "absent", "it failed", |status| status.phase == Some(Phase::Failed)).await?;
+    let status =
+        status_where(&testbed, "absent", "it failed", |status| status.phase == Some(Phase::Failed))
+            .await?;
     let message = status.devices[0].message.clone().unwrap_or_default();
-    assert!(message.starts_with("A fatal error occurred: cannot read /firmware/absent.bin"), "{message}");
+    assert!(
+        message.starts_with("A fatal error occurred: cannot read /firmware/absent.bin"),
+        "{message}"
+    );
     assert_eq!(chip.report().await?.begun, 1);
     Ok(())
 }
 
 #[tokio::test]
 async fn an_esp32s3_is_flashed_over_the_network() -> anyhow::Result<()> {
-    let options = Options { devices: vec!["esp32s3:thermo:0.1.0=2".into()], plugins: vec!["esp32s3".into()], ..Options::default() };
+    let options = Options {
+        devices: vec!["esp32s3:thermo:0.1.0=2".into()],
+        plugins: vec!["esp32s3".into()],
+        ..Options::default()
+    };
     let mut testbed = Testbed::start(&options).await?;
     testbed.start_operator().await?;
     let all = uids(&testbed, "esp32s3", 2).await?;
     apply(&testbed, &job("newest", &all, json!({}))).await?;
     let status = ended(&testbed, "newest").await?;
     assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
-    assert!(testbed.fleet.reports().await?.iter().all(|report| report.flashed == 1 && report.version == "0.2.0"));
+    assert!(
+        testbed
+            .fleet
+            .reports()
+            .await?
+            .iter()
+            .all(|report| report.flashed == 1 && report.version == "0.2.0")
+    );
     nothing_left(&testbed).await
 }

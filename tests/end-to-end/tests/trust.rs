@@ -13,7 +13,10 @@ use kube::Api;
 use serde_json::json;
 
 async fn shown(testbed: &Testbed, name: &str) -> anyhow::Result<DevicePluginStatus> {
-    plugin_where(testbed, name, "it says how it does", |status| condition(status, "Ready").is_some()).await
+    plugin_where(testbed, name, "it says how it does", |status| {
+        condition(status, "Ready").is_some()
+    })
+    .await
 }
 
 fn condition(status: &DevicePluginStatus, kind: &str) -> Option<(String, String)> {
@@ -30,19 +33,28 @@ async fn only_what_a_trusted_key_signed_is_run_and_each_refusal_says_why() -> an
     let names = ["esp32", "esp32s2", "toaster", "traps", "loops", "eats-memory"];
     let options = Options { plugins: names.map(str::to_owned).to_vec(), ..Options::default() };
     let mut testbed = Testbed::start(&options).await?;
-    let (ours, foreign) = (Signer::new(testbed.folder(), "ours")?, Signer::new(testbed.folder(), "foreign")?);
+    let (ours, foreign) =
+        (Signer::new(testbed.folder(), "ours")?, Signer::new(testbed.folder(), "foreign")?);
     let mut digests = BTreeMap::new();
     for name in names {
         let file = repository().join(format!("target/plugins/{name}.wasm"));
-        let reference = push_plugin(&testbed.registry, &file, &format!("flashjob/{name}:0.1.0")).await?;
+        let reference =
+            push_plugin(&testbed.registry, &file, &format!("flashjob/{name}:0.1.0")).await?;
         digests.insert(name, reference.split_once('@').context("a digest")?.1.to_owned());
     }
     let registry = &testbed.registry;
     ours.sign_simple(registry, "flashjob/esp32", &digests["esp32"], &digests["esp32"]).await?;
-    ours.sign_bundle(registry, "flashjob/esp32s2", &digests["esp32s2"], &digests["esp32s2"]).await?;
+    ours.sign_bundle(registry, "flashjob/esp32s2", &digests["esp32s2"], &digests["esp32s2"])
+        .await?;
     foreign.sign_simple(registry, "flashjob/traps", &digests["traps"], &digests["traps"]).await?;
     ours.sign_bundle(registry, "flashjob/loops", &digests["loops"], &digests["esp32"]).await?;
-    ours.sign_simple(registry, "flashjob/eats-memory", &digests["eats-memory"], &digests["eats-memory"]).await?;
+    ours.sign_simple(
+        registry,
+        "flashjob/eats-memory",
+        &digests["eats-memory"],
+        &digests["eats-memory"],
+    )
+    .await?;
     let cosign = |forms: &[&str]| json!({"publicKeyFiles": [ours.public_key], "forms": forms});
     testbed.config["trust"] = json!([
         {"match": format!("{}/flashjob/**", registry.host), "cosign": cosign(&["bundle", "simple"])},
@@ -65,7 +77,10 @@ async fn only_what_a_trusted_key_signed_is_run_and_each_refusal_says_why() -> an
         assert_eq!(condition(&status, "Resolved"), pair("True", "Resolved"), "{name}: {status:?}");
         assert_eq!(condition(&status, "Verified"), pair("False", reason), "{name}: {status:?}");
         assert_eq!(condition(&status, "Ready").map(|(status, _)| status).as_deref(), Some("False"));
-        assert!(status.last_error.as_deref().is_some_and(|error| error.contains(words)), "{name}: {status:?}");
+        assert!(
+            status.last_error.as_deref().is_some_and(|error| error.contains(words)),
+            "{name}: {status:?}"
+        );
     }
     Ok(())
 }
@@ -76,10 +91,15 @@ fn serving(status: &DevicePluginStatus) -> bool {
 
 #[tokio::test]
 async fn a_changed_configuration_is_taken_whole_while_the_operator_runs() -> anyhow::Result<()> {
-    let mut testbed = Testbed::start(&Options { plugins: vec!["esp32".into(), "toaster".into()], ..Options::default() }).await?;
+    let mut testbed = Testbed::start(&Options {
+        plugins: vec!["esp32".into(), "toaster".into()],
+        ..Options::default()
+    })
+    .await?;
     testbed.config["trust"] = json!([]);
     testbed.start_operator().await?;
-    let refused = |status: &DevicePluginStatus| condition(status, "Verified") == pair("False", "NotTrusted");
+    let refused =
+        |status: &DevicePluginStatus| condition(status, "Verified") == pair("False", "NotTrusted");
     plugin_where(&testbed, "esp32", "it is not trusted", refused).await?;
     // A bad file changes nothing, the good entry in it neither.
     let registry = testbed.registry.host.clone();
@@ -103,22 +123,30 @@ async fn a_changed_configuration_is_taken_whole_while_the_operator_runs() -> any
     testbed.config["plugins"] = json!([testbed.config["plugins"][0]]);
     testbed.config["trust"] = json!([]);
     testbed.write_config()?;
-    let withdrawn = |status: &DevicePluginStatus| condition(status, "Ready") == pair("False", "NotTrusted") && status.digest.is_none();
+    let withdrawn = |status: &DevicePluginStatus| {
+        condition(status, "Ready") == pair("False", "NotTrusted") && status.digest.is_none()
+    };
     plugin_where(&testbed, "esp32", "it no longer serves", withdrawn).await?;
     let plugins: Api<DevicePlugin> = Api::all(testbed.client.clone());
-    eventually("the DevicePlugin is gone", LIMIT, || async { Ok(plugins.get_opt("toaster").await?.is_none().then_some(())) }).await
+    eventually("the DevicePlugin is gone", LIMIT, || async {
+        Ok(plugins.get_opt("toaster").await?.is_none().then_some(()))
+    })
+    .await
 }
 
 #[tokio::test]
-async fn a_tag_is_followed_and_the_last_good_version_serves_while_a_new_one_fails() -> anyhow::Result<()> {
-    let mut testbed = Testbed::start(&Options { plugins: vec!["esp32".into()], ..Options::default() }).await?;
+async fn a_tag_is_followed_and_the_last_good_version_serves_while_a_new_one_fails()
+-> anyhow::Result<()> {
+    let mut testbed =
+        Testbed::start(&Options { plugins: vec!["esp32".into()], ..Options::default() }).await?;
     testbed.config["plugins"][0]["pullPolicy"] = json!("Always");
     testbed.config["plugins"][0]["pullIntervalSeconds"] = json!(10);
     testbed.start_operator().await?;
     let first = plugin_where(&testbed, "esp32", "it serves", serving).await?.digest;
     let push = |name: &str| repository().join(format!("target/plugins/{name}.wasm"));
     push_plugin(&testbed.registry, &push("wrong-name"), "flashjob/esp32:0.1.0").await?;
-    let fails = |status: &DevicePluginStatus| condition(status, "Ready") == pair("True", "ServingLastGood");
+    let fails =
+        |status: &DevicePluginStatus| condition(status, "Ready") == pair("True", "ServingLastGood");
     let status = plugin_where(&testbed, "esp32", "the new version fails", fails).await?;
     assert_eq!(status.digest, first);
     assert!(status.last_error.is_some_and(|error| error.contains("calls itself another")));

@@ -26,5 +26,8 @@ pub fn corpus(target: &Target) -> anyhow::Result<Vec<Vec<u8>>> {
     let mut files = entries.map(|entry| Ok(entry?.path())).collect::<anyhow::Result<Vec<_>>>()?;
     files.sort();
     anyhow::ensure!(!files.is_empty(), "{} is empty", folder.display());
-    files.iter().map(|file| std::fs::read(file).with_context(|| file.display().to_string())).collect()
+    files
+        .iter()
+        .map(|file| std::fs::read(file).with_context(|| file.display().to_string()))
+        .collect()
 }

@@ -54,7 +54,9 @@ fn reference(bytes: &[u8]) {
 /// The Secret with passwords. Nothing of it is quoted where it is refused.
 fn credentials(bytes: &[u8]) {
     match parse_docker_config_json(bytes, "registry.example") {
-        Ok(credentials) => assert!(!credentials.username.is_empty() && !credentials.password.is_empty()),
+        Ok(credentials) => {
+            assert!(!credentials.username.is_empty() && !credentials.password.is_empty())
+        }
         Err(error) => assert!(!error.to_string().contains("secret-word"), "{error}"),
     }
 }
@@ -79,7 +81,8 @@ fn signature(bytes: &[u8]) {
     static FILES: OnceLock<[PathBuf; 2]> = OnceLock::new();
     let [key, root] = FILES.get_or_init(|| {
         [("pub", KEY), ("json", TRUSTED_ROOT)].map(|(kind, text)| {
-            let file = std::env::temp_dir().join(format!("flashjob-fuzz-{}.{kind}", std::process::id()));
+            let file =
+                std::env::temp_dir().join(format!("flashjob-fuzz-{}.{kind}", std::process::id()));
             // Where it cannot be written, no signature is trusted for want of a key.
             let _ = std::fs::write(&file, text);
             file

@@ -11,7 +11,11 @@ fn nothing_from_outside_breaks_what_reads_it() -> anyhow::Result<()> {
         for _ in 0..target.changes {
             let input = mutations.next(&inputs);
             // Shown by the test where it panics.
-            println!("{}: {:?}", target.name, String::from_utf8_lossy(&input[..input.len().min(300)]));
+            println!(
+                "{}: {:?}",
+                target.name,
+                String::from_utf8_lossy(&input[..input.len().min(300)])
+            );
             (target.run)(&input);
         }
     }

@@ -2,9 +2,10 @@
 
 use anyhow::{Context, bail};
 use wasm_encoder::{
-    BlockType, CodeSection, Component, ComponentImportSection, ComponentTypeRef, ComponentTypeSection, Encode, Function, FunctionSection,
-    InstanceSection, InstanceType, Instruction, MemorySection, MemoryType, Module, ModuleSection, RawSection, RefType, TableSection,
-    TableType, TypeSection, ValType,
+    BlockType, CodeSection, Component, ComponentImportSection, ComponentTypeRef,
+    ComponentTypeSection, Encode, Function, FunctionSection, InstanceSection, InstanceType,
+    Instruction, MemorySection, MemoryType, Module, ModuleSection, RawSection, RefType,
+    TableSection, TableType, TypeSection, ValType,
 };
 use wasmparser::{Parser, Payload};
 
@@ -21,7 +22,10 @@ const MODULE: u8 = 1;
 /// The component has no such place.
 pub fn describing(component: &[u8], mode: &str) -> anyhow::Result<Vec<u8>> {
     let (place, mut changed) = (b"describe:nothing", component.to_vec());
-    let at = changed.windows(place.len()).position(|window| window == place).context("the component has no place for it")?;
+    let at = changed
+        .windows(place.len())
+        .position(|window| window == place)
+        .context("the component has no place for it")?;
     changed[at + 9..at + 16].copy_from_slice(format!("{mode:<7}").as_bytes());
     Ok(changed)
 }
@@ -53,11 +57,14 @@ pub fn starting(component: &[u8], how: AtStart) -> anyhow::Result<Vec<u8>> {
             _ => None,
         })
         .collect();
-    let largest = modules.iter().max_by_key(|range| range.end - range.start).context("it has no module")?;
+    let largest =
+        modules.iter().max_by_key(|range| range.end - range.start).context("it has no module")?;
     let (begin, end) = (usize::try_from(largest.start)?, usize::try_from(largest.end)?);
     let module = with_start(&component[begin..end], how)?;
     // The section's head: its number, and its length, which is found by trying.
-    let head = (2..=6).find(|length| component[begin - length] == MODULE && encoded(end - begin).len() == length - 1);
+    let head = (2..=6).find(|length| {
+        component[begin - length] == MODULE && encoded(end - begin).len() == length - 1
+    });
     let head = head.context("the module is not where it should be")?;
     let mut changed = component[..begin - head + 1].to_vec();
     changed.extend(encoded(module.len()));
@@ -81,7 +88,10 @@ fn with_start(module: &[u8], how: AtStart) -> anyhow::Result<Vec<u8>> {
             Payload::TypeSection(section) => types = section.count(),
             Payload::ImportSection(section) => {
                 let all = section.clone().into_imports().collect::<Result<Vec<_>, _>>()?;
-                imported = all.iter().filter(|import| matches!(import.ty, wasmparser::TypeRef::Func(_))).count();
+                imported = all
+                    .iter()
+                    .filter(|import| matches!(import.ty, wasmparser::TypeRef::Func(_)))
+                    .count();
             }
             Payload::FunctionSection(section) => functions = section.count(),
             Payload::TableSection(_) => table = true,
@@ -128,17 +138,23 @@ fn start_function(how: AtStart, own: u32) -> Vec<u8> {
     let mut body = Function::new([]);
     match how {
         AtStart::Loop => {
-            body.instruction(&Instruction::Loop(BlockType::Empty)).instruction(&Instruction::Br(0)).instruction(&Instruction::End);
+            body.instruction(&Instruction::Loop(BlockType::Empty))
+                .instruction(&Instruction::Br(0))
+                .instruction(&Instruction::End);
         }
         AtStart::Recursion => {
             body.instruction(&Instruction::Call(own));
         }
         AtStart::Memory => {
-            body.instruction(&Instruction::I32Const(40_000)).instruction(&Instruction::MemoryGrow(0)).instruction(&Instruction::Drop);
+            body.instruction(&Instruction::I32Const(40_000))
+                .instruction(&Instruction::MemoryGrow(0))
+                .instruction(&Instruction::Drop);
         }
         AtStart::Table => {
             let null = Instruction::RefNull(wasm_encoder::HeapType::FUNC);
-            body.instruction(&null).instruction(&Instruction::I32Const(100_000_000)).instruction(&Instruction::TableGrow(0));
+            body.instruction(&null)
+                .instruction(&Instruction::I32Const(100_000_000))
+                .instruction(&Instruction::TableGrow(0));
             body.instruction(&Instruction::Drop);
         }
         AtStart::Trap => {
@@ -178,12 +194,25 @@ pub fn importing(name: &str) -> Vec<u8> {
 /// A component whose only module has this many memories of as many pages, and this many tables; it is instantiated this often.
 #[must_use]
 pub fn demanding(memories: u32, pages: u64, tables: u32, instances: u32) -> Vec<u8> {
-    let (mut memory, mut table, mut list) = (MemorySection::new(), TableSection::new(), InstanceSection::new());
+    let (mut memory, mut table, mut list) =
+        (MemorySection::new(), TableSection::new(), InstanceSection::new());
     for _ in 0..memories {
-        memory.memory(MemoryType { minimum: pages, maximum: None, memory64: false, shared: false, page_size_log2: None });
+        memory.memory(MemoryType {
+            minimum: pages,
+            maximum: None,
+            memory64: false,
+            shared: false,
+            page_size_log2: None,
+        });
     }
     for _ in 0..tables {
-        table.table(TableType { element_type: RefType::FUNCREF, table64: false, minimum: 1, maximum: None, shared: false });
+        table.table(TableType {
+            element_type: RefType::FUNCREF,
+            table64: false,
+            minimum: 1,
+            maximum: None,
+            shared: false,
+        });
     }
     for _ in 0..instances {
         list.instantiate::<_, &str>(0, []);
@@ -220,7 +249,9 @@ fn nasty() -> Function {
         let (from, to) = (step * 7 % VARIABLES, step * 13 % VARIABLES);
         body.instruction(&Instruction::LocalGet(from)).instruction(&Instruction::I32WrapI64);
         body.instruction(&Instruction::If(BlockType::Empty));
-        body.instruction(&Instruction::LocalGet(from)).instruction(&Instruction::LocalGet(to)).instruction(&Instruction::I64Mul);
+        body.instruction(&Instruction::LocalGet(from))
+            .instruction(&Instruction::LocalGet(to))
+            .instruction(&Instruction::I64Mul);
         body.instruction(&Instruction::LocalSet(to)).instruction(&Instruction::End);
     }
     body.instruction(&Instruction::LocalGet(0)).instruction(&Instruction::End);
@@ -235,7 +266,8 @@ pub fn importing_too(component: &[u8], name: &str) -> anyhow::Result<Vec<u8>> {
     use wasm_encoder::ComponentSection as _;
 
     // The type of what is imported comes after all types that there are.
-    let index = wasmparser::Validator::new().validate_all(component)?.as_ref().component_type_count();
+    let index =
+        wasmparser::Validator::new().validate_all(component)?.as_ref().component_type_count();
     let (mut types, mut imports) = (ComponentTypeSection::new(), ComponentImportSection::new());
     types.instance(&InstanceType::new());
     imports.import(name, ComponentTypeRef::Instance(index));

@@ -6,7 +6,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::Context;
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, WWW_AUTHENTICATE};
+use axum::http::header::{
+    AUTHORIZATION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING, WWW_AUTHENTICATE,
+};
 use axum::http::{HeaderValue, Response, StatusCode};
 use flashjob_testbed::certificates::Authority;
 use rustls_pki_types::pem::PemObject;
@@ -95,15 +97,27 @@ impl Front {
     ///
     /// # Errors
     /// No port is free.
-    pub async fn start(onward: &reqwest::Client, tls: Option<&Certificate>, behaviour: Behaviour) -> anyhow::Result<Self> {
+    pub async fn start(
+        onward: &reqwest::Client,
+        tls: Option<&Certificate>,
+        behaviour: Behaviour,
+    ) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let host = listener.local_addr()?.to_string();
         let scheme = if tls.is_some() { "https" } else { "http" };
-        let shared = Arc::new(Shared { behaviour, scheme, host: host.clone(), onward: onward.clone(), asked: Mutex::default() });
+        let shared = Arc::new(Shared {
+            behaviour,
+            scheme,
+            host: host.clone(),
+            onward: onward.clone(),
+            asked: Mutex::default(),
+        });
         let own = shared.clone();
         let app = axum::Router::new().fallback(move |request: Request| own.clone().answer(request));
         let task = match tls {
-            Some(certificate) => tokio::spawn(serve(TlsListener { listener, acceptor: certificate.0.clone() }, app)),
+            Some(certificate) => {
+                tokio::spawn(serve(TlsListener { listener, acceptor: certificate.0.clone() }, app))
+            }
             None => tokio::spawn(serve(listener, app)),
         };
         Ok(Self { url: shared.url(), host, shared, task })
@@ -145,9 +159,17 @@ impl Shared {
     }
 
     async fn answer(self: Arc<Self>, request: Request) -> Response<Body> {
-        let authorization = request.headers().get(AUTHORIZATION).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let authorization = request
+            .headers()
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
         let path = request.uri().path_and_query().map(ToString::to_string).unwrap_or_default();
-        let own = self.behaviour.answers.as_ref().and_then(|answers| answers(&self.url(), &path, authorization.as_deref()));
+        let own = self
+            .behaviour
+            .answers
+            .as_ref()
+            .and_then(|answers| answers(&self.url(), &path, authorization.as_deref()));
         let response = match own {
             Some(answer) => respond(answer),
             None => self.pass(request, &path).await,
@@ -164,14 +186,24 @@ impl Shared {
     async fn pass(&self, request: Request, path: &str) -> anyhow::Result<Response<Body>> {
         let (head, body) = request.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX).await?;
-        let mut onward = self.onward.request(head.method, format!("{}{path}", self.behaviour.registry)).body(body);
-        for (name, value) in head.headers.iter().filter(|(name, _)| ![HOST, CONTENT_LENGTH].contains(name)) {
+        let mut onward = self
+            .onward
+            .request(head.method, format!("{}{path}", self.behaviour.registry))
+            .body(body);
+        for (name, value) in
+            head.headers.iter().filter(|(name, _)| ![HOST, CONTENT_LENGTH].contains(name))
+        {
             onward = onward.header(name, value);
         }
         // A registry makes the realm of its challenges from these.
-        let came = onward.header(HOST, &self.host).header("x-forwarded-proto", self.scheme).send().await?;
+        let came =
+            onward.header(HOST, &self.host).header("x-forwarded-proto", self.scheme).send().await?;
         let mut response = Response::builder().status(came.status());
-        for (name, value) in came.headers().iter().filter(|(name, _)| ![CONTENT_LENGTH, TRANSFER_ENCODING].contains(name)) {
+        for (name, value) in came
+            .headers()
+            .iter()
+            .filter(|(name, _)| ![CONTENT_LENGTH, TRANSFER_ENCODING].contains(name))
+        {
             let altered = self.behaviour.challenges.as_ref().filter(|_| name == WWW_AUTHENTICATE);
             let value = match altered {
                 Some(challenges) => HeaderValue::from_str(&challenges(value.to_str()?))?,
@@ -201,9 +233,12 @@ impl Certificate {
     /// The authority's folder cannot be written to.
     pub fn new(authority: &Authority, name: &str) -> anyhow::Result<Self> {
         let (certificate, key) = authority.server(name)?;
-        let chain = CertificateDer::pem_file_iter(&certificate).context("certificate")?.collect::<Result<Vec<_>, _>>()?;
+        let chain = CertificateDer::pem_file_iter(&certificate)
+            .context("certificate")?
+            .collect::<Result<Vec<_>, _>>()?;
         let key = PrivateKeyDer::from_pem_file(&key).context("key")?;
-        let config = rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
+        let config =
+            rustls::ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key)?;
         Ok(Self(TlsAcceptor::from(Arc::new(config))))
     }
 }

@@ -15,15 +15,30 @@ pub fn host(cache: &Path, registries: Value, trust: Value, limits: Limits) -> an
     let registries: Vec<RegistryConfig> = serde_json::from_value(registries)?;
     let trust: Vec<TrustEntry> = serde_json::from_value(trust)?;
     flashjob_plugin_host::config::check(&registries, &trust, &limits)?;
-    Ok(Host::new(HostSettings { cache: cache.to_owned(), compiler: sibling("flashjob-operator")?, limits, registries, trust })?)
+    Ok(Host::new(HostSettings {
+        cache: cache.to_owned(),
+        compiler: sibling("flashjob-operator")?,
+        limits,
+        registries,
+        trust,
+    })?)
 }
 
 /// A plugin to load.
 ///
 /// # Errors
 /// The text is no reference.
-pub fn source(name: &str, reference: &str, pull_policy: PullPolicy) -> anyhow::Result<PluginSource> {
-    Ok(PluginSource { name: name.to_owned(), reference: reference.parse()?, pull_policy, allow_unsigned: true })
+pub fn source(
+    name: &str,
+    reference: &str,
+    pull_policy: PullPolicy,
+) -> anyhow::Result<PluginSource> {
+    Ok(PluginSource {
+        name: name.to_owned(),
+        reference: reference.parse()?,
+        pull_policy,
+        allow_unsigned: true,
+    })
 }
 
 /// A component as `make plugins` builds it.
@@ -32,7 +47,9 @@ pub fn source(name: &str, reference: &str, pull_policy: PullPolicy) -> anyhow::R
 /// It was not built.
 pub fn component(name: &str) -> anyhow::Result<Vec<u8>> {
     let file = repository().join(format!("target/plugins/{name}.wasm"));
-    std::fs::read(&file).map_err(|error| anyhow::anyhow!("{}: {error}; build it first (make plugins)", file.display()))
+    std::fs::read(&file).map_err(|error| {
+        anyhow::anyhow!("{}: {error}; build it first (make plugins)", file.display())
+    })
 }
 
 /// The folder of the registry's program.

@@ -29,9 +29,20 @@ impl Pusher<'_> {
     /// The registry refuses.
     pub async fn blob(&self, media_type: &str, bytes: &[u8]) -> anyhow::Result<Value> {
         let digest = Digest::of(bytes);
-        let begin = self.client.post(format!("{}/v2/{}/blobs/uploads/", self.registry, self.repository)).send().await?;
-        let place = begin.error_for_status()?.headers().get(LOCATION).context("no place to upload to")?.to_str()?.to_owned();
-        let place = format!("{place}{}digest={digest}", if place.contains('?') { '&' } else { '?' });
+        let begin = self
+            .client
+            .post(format!("{}/v2/{}/blobs/uploads/", self.registry, self.repository))
+            .send()
+            .await?;
+        let place = begin
+            .error_for_status()?
+            .headers()
+            .get(LOCATION)
+            .context("no place to upload to")?
+            .to_str()?
+            .to_owned();
+        let place =
+            format!("{place}{}digest={digest}", if place.contains('?') { '&' } else { '?' });
         self.client.put(place).body(bytes.to_vec()).send().await?.error_for_status()?;
         Ok(json!({"mediaType": media_type, "digest": digest, "size": bytes.len()}))
     }
@@ -40,11 +51,22 @@ impl Pusher<'_> {
     ///
     /// # Errors
     /// The registry refuses.
-    pub async fn manifest(&self, tag: &str, media_type: &str, manifest: &Value) -> anyhow::Result<Digest> {
+    pub async fn manifest(
+        &self,
+        tag: &str,
+        media_type: &str,
+        manifest: &Value,
+    ) -> anyhow::Result<Digest> {
         let bytes = manifest.to_string().into_bytes();
         let url = format!("{}/v2/{}/manifests/{tag}", self.registry, self.repository);
         let digest = Digest::of(&bytes);
-        self.client.put(url).header(CONTENT_TYPE, media_type).body(bytes).send().await?.error_for_status()?;
+        self.client
+            .put(url)
+            .header(CONTENT_TYPE, media_type)
+            .body(bytes)
+            .send()
+            .await?
+            .error_for_status()?;
         Ok(digest)
     }
 

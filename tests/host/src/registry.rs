@@ -20,7 +20,12 @@ impl Registry {
     ///
     /// # Errors
     /// It does not start.
-    pub async fn start(programs: &Path, folder: &Path, name: &str, auth: Value) -> anyhow::Result<Self> {
+    pub async fn start(
+        programs: &Path,
+        folder: &Path,
+        name: &str,
+        auth: Value,
+    ) -> anyhow::Result<Self> {
         let host = format!("127.0.0.1:{}", free_port()?);
         let mut config = json!({
             "version": "0.1",
@@ -36,7 +41,8 @@ impl Registry {
         let mut command = Command::new(programs.join("registry"));
         command.arg("serve").arg(&file);
         let mut process = Process::start(name, command, folder)?;
-        let (client, url) = (reqwest::Client::builder().no_proxy().build()?, format!("http://{host}"));
+        let (client, url) =
+            (reqwest::Client::builder().no_proxy().build()?, format!("http://{host}"));
         let ready = eventually("a registry is ready", Duration::from_secs(30), || {
             let (ended, request) = (process.check(), client.get(format!("{url}/v2/")).send());
             async move {

@@ -54,7 +54,11 @@ impl TokenService {
             "iss": ISSUER, "sub": "robot", "aud": SERVICE, "iat": from.as_secs(), "nbf": from.as_secs(), "exp": to.as_secs(),
             "access": [{"type": "repository", "name": repository, "actions": ["pull"]}],
         });
-        let signed = format!("{}.{}", URL_SAFE_NO_PAD.encode(header.to_string()), URL_SAFE_NO_PAD.encode(claims.to_string()));
+        let signed = format!(
+            "{}.{}",
+            URL_SAFE_NO_PAD.encode(header.to_string()),
+            URL_SAFE_NO_PAD.encode(claims.to_string())
+        );
         let signature = URL_SAFE_NO_PAD.encode(self.key.sign(signed.as_bytes())?);
         Ok(format!("{signed}.{signature}"))
     }

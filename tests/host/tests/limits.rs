@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use flashjob_host_tests::components::{AtStart, compile_bomb, demanding, describing, empty, importing, module, starting};
+use flashjob_host_tests::components::{
+    AtStart, compile_bomb, demanding, describing, empty, importing, module, starting,
+};
 use flashjob_host_tests::hosts::{component, host, source};
 use flashjob_plugin_host::config::{Limits, PullPolicy};
 use flashjob_plugin_host::types::{Device, Outcome, Request};
@@ -19,13 +21,18 @@ use serde_json::json;
 const GROWTH: usize = 96 << 20;
 
 fn limits() -> Limits {
-    Limits { call_timeout: Duration::from_millis(300), compile_timeout: Duration::from_secs(20), ..Limits::default() }
+    Limits {
+        call_timeout: Duration::from_millis(300),
+        compile_timeout: Duration::from_secs(20),
+        ..Limits::default()
+    }
 }
 
 async fn load(host: &Host, folder: &Path, name: &str, bytes: &[u8]) -> Result<Plugin, LoadError> {
     let file = folder.join("component.wasm");
     std::fs::write(&file, bytes).expect("written");
-    let source = source(name, &format!("file://{}", file.display()), PullPolicy::Never).expect("a reference");
+    let source = source(name, &format!("file://{}", file.display()), PullPolicy::Never)
+        .expect("a reference");
     host.load(&source, &Logins::none()).await
 }
 
@@ -53,7 +60,13 @@ fn request(firmware: &str) -> Request {
 }
 
 fn outcome(reason: &str) -> Outcome {
-    Outcome { exit_code: Some(1), reason: reason.into(), termination_message: String::new(), attempt: 1, reported_version: None }
+    Outcome {
+        exit_code: Some(1),
+        reason: reason.into(),
+        termination_message: String::new(),
+        attempt: 1,
+        reported_version: None,
+    }
 }
 
 /// Resident bytes of this process.
@@ -74,7 +87,11 @@ struct Watch {
 
 impl Watch {
     fn start(other: Plugin) -> anyhow::Result<Self> {
-        let (most, answers, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
+        let (most, answers, ended) = (
+            Arc::new(AtomicUsize::new(0)),
+            Arc::new(AtomicUsize::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
         let (seen, over) = (most.clone(), ended.clone());
         std::thread::spawn(move || {
             while !over.load(Ordering::Relaxed) {
@@ -87,7 +104,10 @@ impl Watch {
             let mut times = Vec::new();
             while !over.load(Ordering::Relaxed) {
                 let start = Instant::now();
-                other.build(&request("registry.example/firmware:1")).await.expect("the other plugin answers");
+                other
+                    .build(&request("registry.example/firmware:1"))
+                    .await
+                    .expect("the other plugin answers");
                 times.push(start.elapsed());
                 count.fetch_add(1, Ordering::Relaxed);
                 tokio::time::sleep(Duration::from_millis(1)).await;
@@ -106,9 +126,17 @@ impl Watch {
         self.ended.store(true, Ordering::Relaxed);
         let mut times = self.asking.await?;
         times.sort();
-        let at = |share: f64| times.get((times.len() as f64 * share) as usize).copied().unwrap_or_default();
+        let at = |share: f64| {
+            times.get((times.len() as f64 * share) as usize).copied().unwrap_or_default()
+        };
         let grown = self.most.load(Ordering::Relaxed).saturating_sub(self.before);
-        println!("{what}: {} MiB above idle; another plugin: {} answers, p50 {:?}, p99 {:?}", grown >> 20, times.len(), at(0.5), at(0.99));
+        println!(
+            "{what}: {} MiB above idle; another plugin: {} answers, p50 {:?}, p99 {:?}",
+            grown >> 20,
+            times.len(),
+            at(0.5),
+            at(0.99)
+        );
         anyhow::ensure!(grown <= GROWTH, "{what}: the process grew by {grown} bytes");
         Ok(())
     }
@@ -122,8 +150,18 @@ enum Entry {
     Judge,
 }
 
-async fn ask(host: &Host, folder: &Path, bytes: &[u8], entry: Entry, mode: &str) -> Result<(), CallError> {
-    let bytes = if entry == Entry::Describe { describing(bytes, mode).expect("a place") } else { bytes.to_vec() };
+async fn ask(
+    host: &Host,
+    folder: &Path,
+    bytes: &[u8],
+    entry: Entry,
+    mode: &str,
+) -> Result<(), CallError> {
+    let bytes = if entry == Entry::Describe {
+        describing(bytes, mode).expect("a place")
+    } else {
+        bytes.to_vec()
+    };
     let plugin = match load(host, folder, "breaks-limits", &bytes).await {
         Ok(plugin) => plugin,
         Err(LoadError::Describe { error, .. }) => return Err(error),
@@ -150,7 +188,8 @@ fn fits(mode: &str, error: &CallError) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_broken_limit_has_its_own_error_in_every_entry_point_and_nobody_else_notices() -> anyhow::Result<()> {
+async fn each_broken_limit_has_its_own_error_in_every_entry_point_and_nobody_else_notices()
+-> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let host = host(&folder.path().join("cache"), json!([]), json!([]), limits())?;
     let bytes = component("breaks-limits")?;
@@ -171,7 +210,8 @@ async fn each_broken_limit_has_its_own_error_in_every_entry_point_and_nobody_els
                 continue;
             }
             let answers = watch.answers();
-            let error = ask(&host, folder.path(), &bytes, entry, mode).await.expect_err("it broke a limit");
+            let error =
+                ask(&host, folder.path(), &bytes, entry, mode).await.expect_err("it broke a limit");
             assert!(fits(mode, &error), "{mode} in {entry:?}: {error:?}");
             if mode == "loop" {
                 assert!(watch.answers() > answers, "{mode} in {entry:?}: the other plugin waits");
@@ -194,7 +234,10 @@ async fn what_happens_at_the_start_of_an_instance_is_under_the_same_limits() -> 
         (AtStart::Table, "too large a table"),
         (AtStart::Trap, "crashed"),
     ] {
-        let error = load(&host, folder.path(), "breaks-limits", &starting(&bytes, how)?).await.err().context("refused")?;
+        let error = load(&host, folder.path(), "breaks-limits", &starting(&bytes, how)?)
+            .await
+            .err()
+            .context("refused")?;
         assert_eq!(error.reason(), "DescribeFailed", "{how:?}: {error}");
         assert!(error.to_string().contains(expected), "{how:?}: {error}");
     }
@@ -202,28 +245,47 @@ async fn what_happens_at_the_start_of_an_instance_is_under_the_same_limits() -> 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_component_that_cannot_be_used_says_why_and_costs_the_process_nothing() -> anyhow::Result<()> {
+async fn a_component_that_cannot_be_used_says_why_and_costs_the_process_nothing()
+-> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let short = Limits { compile_timeout: Duration::from_secs(2), ..limits() };
     let host = host(&folder.path().join("cache"), json!([]), json!([]), short)?;
     let watch = Watch::start(load(&host, folder.path(), "esp32", &component("esp32")?).await?)?;
     for (what, bytes, reason, words) in [
         ("nothing", Vec::new(), "CompileFailed", "is not a WebAssembly component"),
-        ("text", b"<html>not found</html>".to_vec(), "CompileFailed", "is not a WebAssembly component"),
+        (
+            "text",
+            b"<html>not found</html>".to_vec(),
+            "CompileFailed",
+            "is not a WebAssembly component",
+        ),
         ("a module", module(), "CompileFailed", "is not a WebAssembly component"),
         ("an empty component", empty(), "ContractMismatch", "does not fit the plugin contract"),
-        ("a foreign import", importing("evil:network/sockets@1.0.0"), "ImportRefused", "evil:network/sockets@1.0.0"),
+        (
+            "a foreign import",
+            importing("evil:network/sockets@1.0.0"),
+            "ImportRefused",
+            "evil:network/sockets@1.0.0",
+        ),
         ("sockets", importing("wasi:sockets/tcp@0.2.0"), "ImportRefused", "wasi:sockets/tcp@0.2.0"),
         ("too large a memory", demanding(1, 2048, 0, 1), "LimitReached", "within the limits"),
         ("many memories", demanding(9, 1, 0, 1), "LimitReached", "within the limits"),
         ("many tables", demanding(0, 0, 17, 1), "LimitReached", "within the limits"),
         ("many instances", demanding(0, 0, 0, 101), "LimitReached", "within the limits"),
-        ("as much as there may be", demanding(8, 1, 16, 1), "ContractMismatch", "does not fit the plugin contract"),
+        (
+            "as much as there may be",
+            demanding(8, 1, 16, 1),
+            "ContractMismatch",
+            "does not fit the plugin contract",
+        ),
         ("a compile bomb", compile_bomb(60), "CompileLimitReached", "compile"),
     ] {
         let error = load(&host, folder.path(), "esp32", &bytes).await.err().context(what)?;
         assert_eq!(error.reason(), reason, "{what}: {error}");
-        assert!(error.to_string().contains(words) && error.to_string().len() < 1000, "{what}: {error}");
+        assert!(
+            error.to_string().contains(words) && error.to_string().len() < 1000,
+            "{what}: {error}"
+        );
     }
     watch.end("components that cannot be used").await
 }
@@ -245,25 +307,40 @@ fn refused_or_whole(result: Result<Plugin, LoadError>, what: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_damaged_component_is_refused_and_damaged_code_in_the_cache_is_made_anew() -> anyhow::Result<()> {
+async fn a_damaged_component_is_refused_and_damaged_code_in_the_cache_is_made_anew()
+-> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let cache = folder.path().join("cache");
     let host = host(&cache, json!([]), json!([]), limits())?;
     let bytes = component("traps")?;
     for part in 0..16 {
         let cut = &bytes[..bytes.len() * part / 16];
-        let error = load(&host, folder.path(), "traps", cut).await.err().with_context(|| format!("cut at {}", cut.len()))?;
-        assert!(matches!(error.reason(), "CompileFailed" | "ContractMismatch"), "cut at {}: {error}", cut.len());
+        let error = load(&host, folder.path(), "traps", cut)
+            .await
+            .err()
+            .with_context(|| format!("cut at {}", cut.len()))?;
+        assert!(
+            matches!(error.reason(), "CompileFailed" | "ContractMismatch"),
+            "cut at {}: {error}",
+            cut.len()
+        );
     }
     for part in 0..32 {
         let (at, mut flipped) = (bytes.len() * part / 32, bytes.clone());
         flipped[at] ^= 1 << (part % 8);
-        refused_or_whole(load(&host, folder.path(), "traps", &flipped).await, &format!("bit flipped at {at}"));
+        refused_or_whole(
+            load(&host, folder.path(), "traps", &flipped).await,
+            &format!("bit flipped at {at}"),
+        );
     }
     load(&host, folder.path(), "traps", &bytes).await?;
     let digest = flashjob_plugin_host::Digest::of(&bytes);
-    let compiled = std::fs::read_dir(cache.join("compiled"))?.filter_map(|entry| Some(entry.ok()?.path()));
-    let code = compiled.filter(|path| path.to_string_lossy().contains(digest.hex()) && path.extension().is_some_and(|end| end == "cwasm"));
+    let compiled =
+        std::fs::read_dir(cache.join("compiled"))?.filter_map(|entry| Some(entry.ok()?.path()));
+    let code = compiled.filter(|path| {
+        path.to_string_lossy().contains(digest.hex())
+            && path.extension().is_some_and(|end| end == "cwasm")
+    });
     let code = code.last().context("compiled code")?;
     let good = std::fs::read(&code)?;
     for part in 0..4 {

@@ -13,20 +13,30 @@ async fn load(name: &str) -> anyhow::Result<Plugin> {
     let folder = tempfile::tempdir()?;
     let host = host(&folder.path().join("cache"), json!([]), json!([]), Limits::default())?;
     let file = repository().join(format!("target/plugins/{name}.wasm"));
-    Ok(host.load(&source(name, &format!("file://{}", file.display()), PullPolicy::Never)?, &Logins::none()).await?)
+    Ok(host
+        .load(
+            &source(name, &format!("file://{}", file.display()), PullPolicy::Never)?,
+            &Logins::none(),
+        )
+        .await?)
 }
 
 /// Asks a plugin, and returns its answer and the level and text of each line that has its name.
-async fn said(plugin: &Plugin, settings: &str) -> anyhow::Result<(Result<(), CallError>, Vec<(String, String)>)> {
+async fn said(
+    plugin: &Plugin,
+    settings: &str,
+) -> anyhow::Result<(Result<(), CallError>, Vec<(String, String)>)> {
     let log = tempfile::NamedTempFile::new()?;
-    let subscriber = tracing_subscriber::fmt().json().with_writer(Mutex::new(log.reopen()?)).finish();
+    let subscriber =
+        tracing_subscriber::fmt().json().with_writer(Mutex::new(log.reopen()?)).finish();
     let listening = tracing::subscriber::set_default(subscriber);
     let answer = plugin.validate_settings(settings).await;
     drop(listening);
     let mut lines = Vec::new();
     for line in std::fs::read_to_string(log.path())?.lines() {
         let line: Value = serde_json::from_str(line)?;
-        let text = |value: &Value| value.as_str().map(str::to_owned).with_context(|| line.to_string());
+        let text =
+            |value: &Value| value.as_str().map(str::to_owned).with_context(|| line.to_string());
         if line["fields"]["plugin"] == plugin.info().name {
             lines.push((text(&line["level"])?, text(&line["fields"]["message"])?));
         }
@@ -39,7 +49,8 @@ fn line(level: &str, text: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn standard_output_and_error_of_a_plugin_in_go_are_information_and_warnings_under_its_name() -> anyhow::Result<()> {
+async fn standard_output_and_error_of_a_plugin_in_go_are_information_and_warnings_under_its_name()
+-> anyhow::Result<()> {
     let (answer, lines) = said(&load("hostile-go").await?, "say").await?;
     assert_eq!(answer, Ok(()));
     assert_eq!(lines, [line("INFO", "to standard output"), line("WARN", "to standard error")]);
@@ -48,7 +59,8 @@ async fn standard_output_and_error_of_a_plugin_in_go_are_information_and_warning
 
 /// QuickJS has no console: standard error has what the engine itself says when it gives up, and standard output has nothing.
 #[tokio::test]
-async fn what_a_plugin_in_javascript_says_and_what_its_engine_says_of_its_end_are_in_the_log_under_its_name() -> anyhow::Result<()> {
+async fn what_a_plugin_in_javascript_says_and_what_its_engine_says_of_its_end_are_in_the_log_under_its_name()
+-> anyhow::Result<()> {
     let plugin = load("hostile-javascript").await?;
     let (answer, lines) = said(&plugin, "say").await?;
     assert_eq!((answer, lines), (Ok(()), vec![line("INFO", "a little")]));

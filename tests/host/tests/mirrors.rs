@@ -42,28 +42,44 @@ impl World {
             Registry::start(&programs, &first, "registry", Value::Null),
             Registry::start(&programs, &second, "mirror", Value::Null),
         )?;
-        let onward = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
+        let onward = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
         let component = plugin(b'a')?;
         let push = async |registry: &str, repository: &str| {
             let pusher = Pusher { client: &onward, registry, repository };
             pusher.artifact("1", &[(COMPONENT, &component)]).await
         };
         let digest = push(&registry.url, "flashjob/esp32").await?;
-        assert_eq!(push(&mirror.url, &format!("{BELOW}/flashjob/esp32")).await?, digest, "the same artifact in both");
+        assert_eq!(
+            push(&mirror.url, &format!("{BELOW}/flashjob/esp32")).await?,
+            digest,
+            "the same artifact in both"
+        );
         Ok(Self { registries: [registry, mirror], onward, digest, folder })
     }
 
     /// A front of the registry itself.
     async fn registry(&self) -> anyhow::Result<Front> {
-        let behaviour = Behaviour { registry: self.registries[0].url.clone(), ..Behaviour::default() };
+        let behaviour =
+            Behaviour { registry: self.registries[0].url.clone(), ..Behaviour::default() };
         Front::start(&self.onward, None, behaviour).await
     }
 
     /// A front of the mirror, which answers some paths as it likes.
-    async fn mirror(&self, meddles: impl Fn(&str) -> Option<Answer> + Send + Sync + 'static) -> anyhow::Result<Front> {
+    async fn mirror(
+        &self,
+        meddles: impl Fn(&str) -> Option<Answer> + Send + Sync + 'static,
+    ) -> anyhow::Result<Front> {
         let answers = move |_: &str, path: &str, _: Option<&str>| meddles(path);
         let registry = self.registries[1].url.clone();
-        Front::start(&self.onward, None, Behaviour { registry, answers: Some(Box::new(answers)), ..Behaviour::default() }).await
+        Front::start(
+            &self.onward,
+            None,
+            Behaviour { registry, answers: Some(Box::new(answers)), ..Behaviour::default() },
+        )
+        .await
     }
 
     /// A mirror that is down.
@@ -74,10 +90,19 @@ impl World {
     }
 
     /// Loads the plugin by what follows its name, with a host and a cache of its own.
-    async fn load(&self, registry: &Front, mirrors: &[&Front], version: &str, cache: &Path) -> anyhow::Result<Result<Plugin, LoadError>> {
-        let names: Vec<String> = mirrors.iter().map(|mirror| format!("{}/{BELOW}", mirror.host)).collect();
-        let mut registries = vec![json!({"host": registry.host, "plainHttp": true, "mirrors": names})];
-        registries.extend(mirrors.iter().map(|mirror| json!({"host": mirror.host, "plainHttp": true})));
+    async fn load(
+        &self,
+        registry: &Front,
+        mirrors: &[&Front],
+        version: &str,
+        cache: &Path,
+    ) -> anyhow::Result<Result<Plugin, LoadError>> {
+        let names: Vec<String> =
+            mirrors.iter().map(|mirror| format!("{}/{BELOW}", mirror.host)).collect();
+        let mut registries =
+            vec![json!({"host": registry.host, "plainHttp": true, "mirrors": names})];
+        registries
+            .extend(mirrors.iter().map(|mirror| json!({"host": mirror.host, "plainHttp": true})));
         let trust = json!([{"match": format!("{}/**", registry.host), "allowUnsigned": true}]);
         let host = host(cache, registries.into(), trust, Limits::default())?;
         let reference = format!("{}/flashjob/esp32{version}", registry.host);
@@ -100,11 +125,13 @@ fn served(front: &Front) -> bool {
 }
 
 #[tokio::test]
-async fn where_mirrors_are_down_the_next_that_is_up_serves_and_where_all_are_down_each_is_named() -> anyhow::Result<()> {
+async fn where_mirrors_are_down_the_next_that_is_up_serves_and_where_all_are_down_each_is_named()
+-> anyhow::Result<()> {
     let world = World::start().await?;
     let mut seed: Option<PathBuf> = None;
     for version in world.versions() {
-        let (mut registry, down, mut mirror) = (world.registry().await?, world.down().await?, world.mirror(|_| None).await?);
+        let (mut registry, down, mut mirror) =
+            (world.registry().await?, world.down().await?, world.mirror(|_| None).await?);
         let cache = |name: &str, seed: Option<&PathBuf>| -> anyhow::Result<PathBuf> {
             let cache = world.cache(&format!("{name}{}", version.len()));
             seed.map_or(Ok(()), |seed| share_compiled(seed, &cache))?;
@@ -112,29 +139,42 @@ async fn where_mirrors_are_down_the_next_that_is_up_serves_and_where_all_are_dow
         };
         let first = cache("mirror", seed.as_ref())?;
         let plugin = world.load(&registry, &[&down, &mirror], &version, &first).await??;
-        assert_eq!((&plugin.info().name[..], plugin.digest()), ("esp32", &world.digest), "{version}");
+        assert_eq!(
+            (&plugin.info().name[..], plugin.digest()),
+            ("esp32", &world.digest),
+            "{version}"
+        );
         assert!(served(&mirror), "{version}: {:?}", mirror.asked());
         assert_eq!(registry.asked(), [], "{version}: the registry is asked though a mirror has it");
         assert_eq!(down.asked(), []);
         let seed = seed.get_or_insert(first);
 
         mirror.stop().await;
-        world.load(&registry, &[&down, &mirror], &version, &cache("registry", Some(seed))?).await??;
+        world
+            .load(&registry, &[&down, &mirror], &version, &cache("registry", Some(seed))?)
+            .await??;
         assert!(served(&registry), "{version}: {:?}", registry.asked());
 
         registry.stop().await;
-        let outcome = world.load(&registry, &[&down, &mirror], &version, &cache("nobody", Some(seed))?).await?;
+        let outcome = world
+            .load(&registry, &[&down, &mirror], &version, &cache("nobody", Some(seed))?)
+            .await?;
         let error = outcome.err().unwrap_or_else(|| panic!("{version}: it is run"));
         assert_eq!(error.reason(), "RegistryUnreachable", "{version}: {error}");
         for front in [&down, &mirror, &registry] {
-            assert!(error.to_string().contains(&front.host), "{version}: {} is not in {error}", front.host);
+            assert!(
+                error.to_string().contains(&front.host),
+                "{version}: {} is not in {error}",
+                front.host
+            );
         }
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn what_a_mirror_has_changed_is_refused_and_never_run_though_the_registry_has_the_true_one() -> anyhow::Result<()> {
+async fn what_a_mirror_has_changed_is_refused_and_never_run_though_the_registry_has_the_true_one()
+-> anyhow::Result<()> {
     let world = World::start().await?;
     // Nothing but its digest speaks against it.
     let changed = plugin(b'b')?;
@@ -142,7 +182,9 @@ async fn what_a_mirror_has_changed_is_refused_and_never_run_though_the_registry_
         "layers": [{"mediaType": COMPONENT, "digest": Digest::of(&changed), "size": changed.len()}]});
     let layer = Digest::of(&plugin(b'a')?).to_string();
     let bytes = changed.clone();
-    let blob = move |path: &str| path.ends_with(&format!("/blobs/{layer}")).then(|| Answer::new(200, bytes.clone()));
+    let blob = move |path: &str| {
+        path.ends_with(&format!("/blobs/{layer}")).then(|| Answer::new(200, bytes.clone()))
+    };
     let [tag, pinned] = world.versions();
     let registry = world.registry().await?;
     for (what, version) in [("bytes of a tag", &tag), ("bytes of a digest", &pinned)] {
@@ -152,7 +194,11 @@ async fn what_a_mirror_has_changed_is_refused_and_never_run_though_the_registry_
     }
     // Manifest and bytes fit together, and are not what the digest says.
     let (what, all) = ("manifest of a digest", move |path: &str| {
-        let body = if path.contains("/manifests/") { manifest.to_string().into_bytes() } else { changed.clone() };
+        let body = if path.contains("/manifests/") {
+            manifest.to_string().into_bytes()
+        } else {
+            changed.clone()
+        };
         Some(Answer::new(200, body))
     });
     let mirror = world.mirror(all).await?;
@@ -162,7 +208,12 @@ async fn what_a_mirror_has_changed_is_refused_and_never_run_though_the_registry_
     Ok(())
 }
 
-fn check_refused(what: &str, world: &World, outcome: Result<Plugin, LoadError>, mirror: &Front) -> anyhow::Result<()> {
+fn check_refused(
+    what: &str,
+    world: &World,
+    outcome: Result<Plugin, LoadError>,
+    mirror: &Front,
+) -> anyhow::Result<()> {
     let error = outcome.err().unwrap_or_else(|| panic!("{what}: it is run"));
     assert_eq!(error.reason(), "DigestMismatch", "{what}: {error}");
     assert!(error.to_string().contains(&mirror.host), "{what}: {error}");

@@ -79,16 +79,27 @@ impl Auth {
     fn error(self) -> Option<&'static str> {
         match self {
             Self::PublicWrong | Self::PasswordWrong | Self::PasswordMissing => Some("AccessDenied"),
-            Self::TokenWrong | Self::TokenMissing | Self::TokenExpired | Self::TokenRefused => Some("AccessDenied"),
+            Self::TokenWrong | Self::TokenMissing | Self::TokenExpired | Self::TokenRefused => {
+                Some("AccessDenied")
+            }
             Self::TokenForeign => Some("TokenServiceRefused"),
             _ => None,
         }
     }
 
     /// What a front answers itself: tokens, and the challenge of a registry with public repositories.
-    fn answer(self, tokens: &TokenService, own: &str, path: &str, authorization: Option<&str>) -> Option<Answer> {
+    fn answer(
+        self,
+        tokens: &TokenService,
+        own: &str,
+        path: &str,
+        authorization: Option<&str>,
+    ) -> Option<Answer> {
         if self == Self::PublicWrong && path == "/v2/" {
-            return Some(Answer::new(401, "").with("www-authenticate", format!("Bearer realm=\"{own}{PATH}\"")));
+            return Some(
+                Answer::new(401, "")
+                    .with("www-authenticate", format!("Bearer realm=\"{own}{PATH}\"")),
+            );
         }
         if !path.starts_with(PATH) {
             return None;
@@ -113,7 +124,8 @@ enum Tls {
     PlainNotConfigured,
 }
 
-const TLS: [Tls; 4] = [Tls::PrivateAuthority, Tls::AuthorityMissing, Tls::PlainConfigured, Tls::PlainNotConfigured];
+const TLS: [Tls; 4] =
+    [Tls::PrivateAuthority, Tls::AuthorityMissing, Tls::PlainConfigured, Tls::PlainNotConfigured];
 
 impl Tls {
     fn works(self) -> bool {
@@ -133,7 +145,8 @@ enum Form {
 const FORMS: [Form; 4] = [Form::Tag, Form::Digest, Form::TagAndDigest, Form::Scheme];
 
 /// What is stored: repository, and whether it is a plugin.
-const ARTIFACTS: [(&str, bool); 5] = [("wasm", true), ("older", true), ("text", false), ("two", false), ("index", false)];
+const ARTIFACTS: [(&str, bool); 5] =
+    [("wasm", true), ("older", true), ("text", false), ("two", false), ("index", false)];
 
 struct World {
     registries: [Registry; 3],
@@ -155,7 +168,11 @@ struct Met {
 
 impl Met {
     fn logins(&self) -> Logins {
-        self.auth.credentials().map(|credentials| (self.own.host.clone(), credentials)).into_iter().collect()
+        self.auth
+            .credentials()
+            .map(|credentials| (self.own.host.clone(), credentials))
+            .into_iter()
+            .collect()
     }
 }
 
@@ -163,7 +180,8 @@ impl World {
     async fn start() -> anyhow::Result<Self> {
         let _ = default_provider().install_default();
         let (programs, folder) = (programs()?, tempfile::tempdir()?);
-        let (authority, tokens) = (Authority::new(folder.path())?, TokenService::new(folder.path())?);
+        let (authority, tokens) =
+            (Authority::new(folder.path())?, TokenService::new(folder.path())?);
         let passwords = folder.path().join("htpasswd");
         std::fs::write(&passwords, flashjob_testbed::registry::htpasswd()?)?;
         let start = |name, auth| Registry::start(&programs, folder.path(), name, auth);
@@ -172,10 +190,21 @@ impl World {
             start("password", json!({"htpasswd": {"realm": "testbed", "path": passwords}})),
             start("token", tokens.auth()),
         )?;
-        let onward = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
+        let onward = reqwest::Client::builder()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
         let digests = push(&onward, &open.url).await?;
         let certificate = Certificate::new(&authority, "front")?;
-        let world = Self { registries: [open, password, token], tokens: Arc::new(tokens), digests, onward, authority, certificate, folder };
+        let world = Self {
+            registries: [open, password, token],
+            tokens: Arc::new(tokens),
+            digests,
+            onward,
+            authority,
+            certificate,
+            folder,
+        };
         world.compile().await?;
         Ok(world)
     }
@@ -184,7 +213,9 @@ impl World {
     async fn compile(&self) -> anyhow::Result<()> {
         let met = self.meet(Auth::Open, Tls::PlainConfigured).await?;
         for artifact in 0..2 {
-            let loaded = self.load(&met, artifact, Form::Tag, PullPolicy::Always, &self.seed(), false).await?;
+            let loaded = self
+                .load(&met, artifact, Form::Tag, PullPolicy::Always, &self.seed(), false)
+                .await?;
             loaded?;
         }
         Ok(())
@@ -195,10 +226,14 @@ impl World {
     }
 
     async fn meet(&self, auth: Auth, tls: Tls) -> anyhow::Result<Met> {
-        let certificate = matches!(tls, Tls::PrivateAuthority | Tls::AuthorityMissing).then_some(&self.certificate);
+        let certificate = matches!(tls, Tls::PrivateAuthority | Tls::AuthorityMissing)
+            .then_some(&self.certificate);
         let tokens = self.tokens.clone();
-        let answers = move |own: &str, path: &str, authorization: Option<&str>| auth.answer(&tokens, own, path, authorization);
-        let behaviour = Behaviour { answers: Some(Box::new(answers.clone())), ..Behaviour::default() };
+        let answers = move |own: &str, path: &str, authorization: Option<&str>| {
+            auth.answer(&tokens, own, path, authorization)
+        };
+        let behaviour =
+            Behaviour { answers: Some(Box::new(answers.clone())), ..Behaviour::default() };
         let foreign = Front::start(&self.onward, certificate, behaviour).await?;
         let registry = match auth {
             Auth::Open | Auth::OpenWithCredentials | Auth::PublicWrong => 0,
@@ -207,7 +242,9 @@ impl World {
         };
         let elsewhere = format!("realm=\"{}{PATH}\"", foreign.url);
         let challenges = move |challenge: &str| match auth {
-            Auth::TokenWithoutScope => challenge.split(",scope").next().unwrap_or_default().to_owned(),
+            Auth::TokenWithoutScope => {
+                challenge.split(",scope").next().unwrap_or_default().to_owned()
+            }
             Auth::TokenForeign | Auth::TokenForeignListed => {
                 let (before, after) = challenge.split_once("realm=\"").expect("a realm");
                 format!("{before}{elsewhere}{}", after.split_once('"').expect("its end").1)
@@ -215,14 +252,24 @@ impl World {
             _ => challenge.to_owned(),
         };
         let registry = self.registries[registry].url.clone();
-        let behaviour = Behaviour { registry, answers: Some(Box::new(answers)), challenges: Some(Box::new(challenges)) };
-        Ok(Met { own: Front::start(&self.onward, certificate, behaviour).await?, foreign, auth, tls })
+        let behaviour = Behaviour {
+            registry,
+            answers: Some(Box::new(answers)),
+            challenges: Some(Box::new(challenges)),
+        };
+        Ok(Met {
+            own: Front::start(&self.onward, certificate, behaviour).await?,
+            foreign,
+            auth,
+            tls,
+        })
     }
 
     fn registries(&self, met: &Met) -> Value {
         let ca = (met.tls == Tls::PrivateAuthority).then(|| self.authority.certificate.clone());
         let plain = met.tls == Tls::PlainConfigured;
-        let hosts: &[&str] = if met.auth == Auth::TokenForeignListed { &[&met.foreign.host] } else { &[] };
+        let hosts: &[&str] =
+            if met.auth == Auth::TokenForeignListed { &[&met.foreign.host] } else { &[] };
         json!([
             {"host": met.own.host, "caFile": ca, "plainHttp": plain, "tokenHosts": hosts},
             {"host": met.foreign.host, "plainHttp": plain},
@@ -239,7 +286,8 @@ impl World {
         cache: &Path,
         compiled: bool,
     ) -> anyhow::Result<Result<Plugin, LoadError>> {
-        let (registry, name, digest) = (&met.own.host, ARTIFACTS[artifact].0, &self.digests[artifact]);
+        let (registry, name, digest) =
+            (&met.own.host, ARTIFACTS[artifact].0, &self.digests[artifact]);
         let reference = match form {
             Form::Tag => format!("{registry}/flashjob/{name}:1"),
             Form::Digest => format!("{registry}/flashjob/{name}@{digest}"),
@@ -262,7 +310,14 @@ async fn push(client: &reqwest::Client, registry: &str) -> anyhow::Result<Vec<Di
         let pusher = Pusher { client, registry, repository: &format!("flashjob/{name}") };
         digests.push(match name {
             "wasm" => pusher.artifact("1", &[(COMPONENT, &component)]).await?,
-            "older" => pusher.artifact("1", &[("application/vnd.module.wasm.content.layer.v1+wasm", &component)]).await?,
+            "older" => {
+                pusher
+                    .artifact(
+                        "1",
+                        &[("application/vnd.module.wasm.content.layer.v1+wasm", &component)],
+                    )
+                    .await?
+            }
             "text" => pusher.artifact("1", &[("text/plain", &component)]).await?,
             "two" => pusher.artifact("1", &[(COMPONENT, &component), (COMPONENT, b"more")]).await?,
             _ => {
@@ -300,8 +355,12 @@ fn check_requests(met: &Met) {
         assert!(own.is_empty() && foreign.is_empty(), "{all}");
         return;
     }
-    let basic = |asked: &&Asked| asked.authorization.as_deref().is_some_and(|text| text.starts_with("Basic "));
-    let bearer = |asked: &&Asked| asked.authorization.as_deref().is_some_and(|text| text.starts_with("Bearer "));
+    let basic = |asked: &&Asked| {
+        asked.authorization.as_deref().is_some_and(|text| text.starts_with("Basic "))
+    };
+    let bearer = |asked: &&Asked| {
+        asked.authorization.as_deref().is_some_and(|text| text.starts_with("Bearer "))
+    };
     let password_here = |asked: &Asked| match met.auth {
         Auth::Password | Auth::PasswordWrong => asked.path.starts_with("/v2/"),
         Auth::TokenForeign | Auth::TokenForeignListed => false,
@@ -311,27 +370,44 @@ fn check_requests(met: &Met) {
     assert!(own.iter().filter(bearer).all(|asked| asked.path.starts_with("/v2/")), "{all}");
     let foreign_asked = usize::from(met.auth == Auth::TokenForeignListed);
     assert_eq!(foreign.len(), foreign_asked, "{all}");
-    assert!(foreign.iter().all(|asked| asked.path.starts_with(PATH) && asked.authorization.as_deref() == Some(RIGHT)), "{all}");
+    assert!(
+        foreign
+            .iter()
+            .all(|asked| asked.path.starts_with(PATH)
+                && asked.authorization.as_deref() == Some(RIGHT)),
+        "{all}"
+    );
     if met.auth.credentials().is_some() && met.auth != Auth::OpenWithCredentials {
         let given = own.iter().find(|asked| asked.authorization.is_none() && asked.status < 400);
         assert_eq!(given, None, "something was given to nobody: {all}");
     }
     if met.auth == Auth::OpenWithCredentials {
-        assert!(own.iter().all(|asked| asked.authorization.is_none()), "nobody asked for the password: {all}");
+        assert!(
+            own.iter().all(|asked| asked.authorization.is_none()),
+            "nobody asked for the password: {all}"
+        );
     }
     if met.auth.error() == Some("AccessDenied") {
         // A token may have ended, so another is asked for once. A password is sent once.
-        let refused = own.iter().filter(|asked| asked.authorization.is_some() && asked.status == 401).count();
+        let refused =
+            own.iter().filter(|asked| asked.authorization.is_some() && asked.status == 401).count();
         let most = if matches!(met.auth, Auth::TokenExpired | Auth::TokenRefused) { 2 } else { 1 };
         let last = own.iter().rfind(|asked| asked.path.starts_with("/v2/"));
-        assert!(refused <= most && last.is_some_and(|asked| asked.status == 401), "it goes on after a refusal: {all}");
+        assert!(
+            refused <= most && last.is_some_and(|asked| asked.status == 401),
+            "it goes on after a refusal: {all}"
+        );
     }
     if met.auth == Auth::TokenForeign {
         assert_eq!(own.len(), 1, "{all}");
     }
 }
 
-fn check_outcome(cell: &str, outcome: &Result<Plugin, LoadError>, expected: Option<(&str, String)>) {
+fn check_outcome(
+    cell: &str,
+    outcome: &Result<Plugin, LoadError>,
+    expected: Option<(&str, String)>,
+) {
     match (outcome, expected) {
         (Ok(plugin), None) => assert_eq!(plugin.info().name, "esp32", "{cell}"),
         (Ok(_), Some((reason, _))) => panic!("{cell}: loaded, expected {reason}"),
@@ -352,10 +428,21 @@ async fn every_registry_gives_what_it_has_or_the_documented_error() -> anyhow::R
         let met = world.meet(auth, tls).await?;
         // Where there is no connection nothing is seen of what is stored.
         let artifacts = if tls.works() { ARTIFACTS.len() } else { 1 };
-        for (artifact, form) in (0..artifacts).flat_map(|artifact| FORMS.map(|form| (artifact, form))) {
+        for (artifact, form) in
+            (0..artifacts).flat_map(|artifact| FORMS.map(|form| (artifact, form)))
+        {
             let cache = tempfile::tempdir()?;
             let cell = format!("{auth:?} {tls:?} {form:?} {}", ARTIFACTS[artifact].0);
-            let outcome = world.load(&met, artifact, form, PullPolicy::IfNotPresent, &cache.path().join("cache"), true).await?;
+            let outcome = world
+                .load(
+                    &met,
+                    artifact,
+                    form,
+                    PullPolicy::IfNotPresent,
+                    &cache.path().join("cache"),
+                    true,
+                )
+                .await?;
             check_outcome(&cell, &outcome, expected(&met, artifact));
             check_requests(&met);
             met.own.forget();
@@ -368,9 +455,13 @@ async fn every_registry_gives_what_it_has_or_the_documented_error() -> anyhow::R
 }
 
 #[tokio::test]
-async fn the_pull_policy_says_when_a_registry_is_asked_and_what_happens_where_it_is_down() -> anyhow::Result<()> {
+async fn the_pull_policy_says_when_a_registry_is_asked_and_what_happens_where_it_is_down()
+-> anyhow::Result<()> {
     let world = World::start().await?;
-    for (auth, form) in [Auth::Open, Auth::Password, Auth::Token].into_iter().flat_map(|auth| FORMS.map(|form| (auth, form))) {
+    for (auth, form) in [Auth::Open, Auth::Password, Auth::Token]
+        .into_iter()
+        .flat_map(|auth| FORMS.map(|form| (auth, form)))
+    {
         for policy in [PullPolicy::Always, PullPolicy::IfNotPresent, PullPolicy::Never] {
             let mut met = world.meet(auth, Tls::PrivateAuthority).await?;
             let folder = tempfile::tempdir()?;
@@ -378,21 +469,36 @@ async fn the_pull_policy_says_when_a_registry_is_asked_and_what_happens_where_it
             let cell = |what: &str| format!("{what} {policy:?} {auth:?} {form:?}");
             let asks = policy != PullPolicy::Never;
             let outcome = world.load(&met, 0, form, policy, &cold, true).await?;
-            check_outcome(&cell("cold"), &outcome, (!asks).then(|| ("NotCached", met.own.host.clone())));
+            check_outcome(
+                &cell("cold"),
+                &outcome,
+                (!asks).then(|| ("NotCached", met.own.host.clone())),
+            );
             assert_eq!(!met.own.asked().is_empty(), asks, "{}", cell("cold"));
             world.load(&met, 0, form, PullPolicy::IfNotPresent, &warm, true).await??;
             met.own.forget();
-            check_outcome(&cell("warm"), &world.load(&met, 0, form, policy, &warm, true).await?, None);
+            check_outcome(
+                &cell("warm"),
+                &world.load(&met, 0, form, policy, &warm, true).await?,
+                None,
+            );
             let by_tag = matches!(form, Form::Tag | Form::Scheme);
             let resolves = policy == PullPolicy::Always && by_tag;
-            assert_eq!(!met.own.asked().is_empty(), resolves, "{}: {:?}", cell("warm"), met.own.asked());
+            assert_eq!(
+                !met.own.asked().is_empty(),
+                resolves,
+                "{}: {:?}",
+                cell("warm"),
+                met.own.asked()
+            );
             let blobs = met.own.asked().iter().any(|asked| asked.path.contains("/blobs/"));
             assert!(!blobs, "{}: what the cache has is fetched again", cell("warm"));
             met.own.stop().await;
             let unreachable = ("RegistryUnreachable", met.own.host.clone());
             let outcome = world.load(&met, 0, form, policy, &warm, true).await?;
             check_outcome(&cell("stopped, warm"), &outcome, resolves.then(|| unreachable.clone()));
-            let outcome = world.load(&met, 0, form, policy, &folder.path().join("empty"), true).await?;
+            let outcome =
+                world.load(&met, 0, form, policy, &folder.path().join("empty"), true).await?;
             let nothing = if asks { unreachable } else { ("NotCached", met.own.host.clone()) };
             check_outcome(&cell("stopped, cold"), &outcome, Some(nothing));
         }

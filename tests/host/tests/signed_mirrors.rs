@@ -52,19 +52,30 @@ impl World {
         };
         let (registry, mirror) = (start("registry").await?, start("mirror").await?);
         let certificate = reqwest::Certificate::from_pem(&std::fs::read(&authority.certificate)?)?;
-        let onward =
-            reqwest::Client::builder().tls_certs_only([certificate]).no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
-        let signers = [Signer::new(folder.path(), "trusted")?, Signer::new(folder.path(), "other")?];
+        let onward = reqwest::Client::builder()
+            .tls_certs_only([certificate])
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        let signers =
+            [Signer::new(folder.path(), "trusted")?, Signer::new(folder.path(), "other")?];
         Ok(Self { registry, mirror, onward, signers, folder })
     }
 
     /// Pushes the plugin to both under a name, with these signatures in one form; and returns the digest of its manifest.
-    async fn push(&self, name: &str, form: &str, in_registry: Signed, in_mirror: Signed) -> anyhow::Result<String> {
+    async fn push(
+        &self,
+        name: &str,
+        form: &str,
+        in_registry: Signed,
+        in_mirror: Signed,
+    ) -> anyhow::Result<String> {
         let file = repository().join("target/plugins/esp32.wasm");
         let mut digests = Vec::new();
-        for (registry, name, signed) in
-            [(&self.registry, name.to_owned(), in_registry), (&self.mirror, format!("{BELOW}/{name}"), in_mirror)]
-        {
+        for (registry, name, signed) in [
+            (&self.registry, name.to_owned(), in_registry),
+            (&self.mirror, format!("{BELOW}/{name}"), in_mirror),
+        ] {
             let pushed = push_plugin(registry, &file, &format!("{name}:1")).await?;
             let digest = pushed.split_once('@').context("a digest")?.1.to_owned();
             let elsewhere = Digest::of(b"another artifact").to_string();
@@ -75,7 +86,9 @@ impl World {
                 Signed::OfAnother => (Some(&self.signers[0]), &elsewhere),
             };
             match signer {
-                Some(signer) if form == "bundle" => signer.sign_bundle(registry, &name, &digest, of).await?,
+                Some(signer) if form == "bundle" => {
+                    signer.sign_bundle(registry, &name, &digest, of).await?
+                }
                 Some(signer) => signer.sign_simple(registry, &name, &digest, of).await?,
                 None => {}
             }
@@ -86,14 +99,29 @@ impl World {
     }
 
     /// A front of either, which answers some paths as it likes.
-    async fn front(&self, of: &Registry, meddles: impl Fn(&str) -> Option<Answer> + Send + Sync + 'static) -> anyhow::Result<Front> {
+    async fn front(
+        &self,
+        of: &Registry,
+        meddles: impl Fn(&str) -> Option<Answer> + Send + Sync + 'static,
+    ) -> anyhow::Result<Front> {
         let answers = move |_: &str, path: &str, _: Option<&str>| meddles(path);
         let registry = format!("https://{}", of.host);
-        Front::start(&self.onward, None, Behaviour { registry, answers: Some(Box::new(answers)), ..Behaviour::default() }).await
+        Front::start(
+            &self.onward,
+            None,
+            Behaviour { registry, answers: Some(Box::new(answers)), ..Behaviour::default() },
+        )
+        .await
     }
 
     /// Goes as far as trust with an empty cache. A signature in this form, by the one who is trusted, is demanded.
-    async fn obtain(&self, registry: &Front, mirror: &Front, name: &str, form: &str) -> anyhow::Result<Result<Verified, LoadError>> {
+    async fn obtain(
+        &self,
+        registry: &Front,
+        mirror: &Front,
+        name: &str,
+        form: &str,
+    ) -> anyhow::Result<Result<Verified, LoadError>> {
         let registries = json!([
             {"host": registry.host, "plainHttp": true, "mirrors": [format!("{}/{BELOW}", mirror.host)]},
             {"host": mirror.host, "plainHttp": true},
@@ -103,7 +131,10 @@ impl World {
         let cache = tempfile::tempdir_in(self.folder.path())?;
         let host = host(cache.path(), registries, trust, Limits::default())?;
         let credentials = Credentials { username: USER.to_owned(), password: PASSWORD.to_owned() };
-        let logins: Logins = [registry, mirror].map(|front| (front.host.clone(), credentials.clone())).into_iter().collect();
+        let logins: Logins = [registry, mirror]
+            .map(|front| (front.host.clone(), credentials.clone()))
+            .into_iter()
+            .collect();
         let source = source("esp32", &format!("{}/{name}:1", registry.host), PullPolicy::Always)?;
         Ok(host.obtain(&source, &logins).await)
     }
@@ -118,11 +149,14 @@ fn verdict(outcome: &Result<Verified, LoadError>) -> Result<bool, &'static str> 
 fn gave_the_plugin(front: &Front, digest: &str) -> anyhow::Result<bool> {
     let component = format!("/blobs/{}", Digest::of(&component("esp32")?));
     let manifests = ["/manifests/1".to_owned(), format!("/manifests/{digest}")];
-    Ok(front.asked().iter().any(|asked| asked.path.ends_with(&component) || manifests.iter().any(|name| asked.path.ends_with(name))))
+    Ok(front.asked().iter().any(|asked| {
+        asked.path.ends_with(&component) || manifests.iter().any(|name| asked.path.ends_with(name))
+    }))
 }
 
 #[tokio::test]
-async fn a_mirror_s_signatures_count_and_are_the_answer_and_where_it_has_none_the_registry_is_asked_for_them() -> anyhow::Result<()> {
+async fn a_mirror_s_signatures_count_and_are_the_answer_and_where_it_has_none_the_registry_is_asked_for_them()
+-> anyhow::Result<()> {
     let world = World::start().await?;
     for (number, (in_mirror, in_registry, expected, registry_is_asked)) in [
         (Signed::Rightly, Signed::Not, Ok(true), false),
@@ -136,14 +170,27 @@ async fn a_mirror_s_signatures_count_and_are_the_answer_and_where_it_has_none_th
     .enumerate()
     {
         for form in FORMS {
-            let (what, name) =
-                (format!("{in_mirror:?} in the mirror, {in_registry:?} in the registry, {form}"), format!("{form}/{number}"));
+            let (what, name) = (
+                format!("{in_mirror:?} in the mirror, {in_registry:?} in the registry, {form}"),
+                format!("{form}/{number}"),
+            );
             let digest = world.push(&name, form, in_registry, in_mirror).await?;
-            let (registry, mirror) = (world.front(&world.registry, |_| None).await?, world.front(&world.mirror, |_| None).await?);
+            let (registry, mirror) = (
+                world.front(&world.registry, |_| None).await?,
+                world.front(&world.mirror, |_| None).await?,
+            );
             let outcome = world.obtain(&registry, &mirror, &name, form).await?;
             assert_eq!(verdict(&outcome), expected, "{what}: {:?}", outcome.err());
-            assert_eq!(!registry.asked().is_empty(), registry_is_asked, "{what}: {:?}", registry.asked());
-            assert!(gave_the_plugin(&mirror, &digest)? && !gave_the_plugin(&registry, &digest)?, "{what}: the plugin is the mirror's");
+            assert_eq!(
+                !registry.asked().is_empty(),
+                registry_is_asked,
+                "{what}: {:?}",
+                registry.asked()
+            );
+            assert!(
+                gave_the_plugin(&mirror, &digest)? && !gave_the_plugin(&registry, &digest)?,
+                "{what}: the plugin is the mirror's"
+            );
         }
     }
     Ok(())
@@ -156,33 +203,60 @@ async fn while_the_registry_is_down_a_mirror_must_have_the_signature_too() -> an
         let (with, without) = (format!("{form}/with"), format!("{form}/without"));
         world.push(&with, form, Signed::Not, Signed::Rightly).await?;
         world.push(&without, form, Signed::Rightly, Signed::Not).await?;
-        let (mut registry, mirror) = (world.front(&world.registry, |_| None).await?, world.front(&world.mirror, |_| None).await?);
+        let (mut registry, mirror) = (
+            world.front(&world.registry, |_| None).await?,
+            world.front(&world.mirror, |_| None).await?,
+        );
         registry.stop().await;
-        assert_eq!(verdict(&world.obtain(&registry, &mirror, &with, form).await?), Ok(true), "{form}");
-        let error = world.obtain(&registry, &mirror, &without, form).await?.map(|_| ()).expect_err("refused");
+        assert_eq!(
+            verdict(&world.obtain(&registry, &mirror, &with, form).await?),
+            Ok(true),
+            "{form}"
+        );
+        let error = world
+            .obtain(&registry, &mirror, &without, form)
+            .await?
+            .map(|_| ())
+            .expect_err("refused");
         assert_eq!(error.reason(), "SignaturesUnavailable", "{form}: {error}");
         for front in [&registry, &mirror] {
-            assert!(error.to_string().contains(&front.host), "{form}: {} is not in {error}", front.host);
+            assert!(
+                error.to_string().contains(&front.host),
+                "{form}: {} is not in {error}",
+                front.host
+            );
         }
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn a_signature_that_a_mirror_changed_or_does_not_give_away_is_refused_and_not_made_good_by_the_registry_s() -> anyhow::Result<()> {
+async fn a_signature_that_a_mirror_changed_or_does_not_give_away_is_refused_and_not_made_good_by_the_registry_s()
+-> anyhow::Result<()> {
     let world = World::start().await?;
     for form in FORMS {
         world.push(form, form, Signed::Rightly, Signed::Rightly).await?;
         let component = format!("/blobs/{}", Digest::of(&component("esp32")?));
-        let changed = move |path: &str| (path.contains("/blobs/") && !path.ends_with(&component)).then(|| Answer::new(200, "{}"));
+        let changed = move |path: &str| {
+            (path.contains("/blobs/") && !path.ends_with(&component))
+                .then(|| Answer::new(200, "{}"))
+        };
         let denied = |path: &str| path.contains("/manifests/sha256-").then(|| Answer::new(403, ""));
         let registry = world.front(&world.registry, |_| None).await?;
-        for (mirror, words) in
-            [(world.front(&world.mirror, changed).await?, "was changed"), (world.front(&world.mirror, denied).await?, "403")]
-        {
-            let error = world.obtain(&registry, &mirror, form, form).await?.map(|_| ()).expect_err("refused");
+        for (mirror, words) in [
+            (world.front(&world.mirror, changed).await?, "was changed"),
+            (world.front(&world.mirror, denied).await?, "403"),
+        ] {
+            let error = world
+                .obtain(&registry, &mirror, form, form)
+                .await?
+                .map(|_| ())
+                .expect_err("refused");
             assert_eq!(error.reason(), "SignaturesUnavailable", "{form}: {error}");
-            assert!(error.to_string().contains(words) && error.to_string().contains(&mirror.host), "{form}: {error}");
+            assert!(
+                error.to_string().contains(words) && error.to_string().contains(&mirror.host),
+                "{form}: {error}"
+            );
         }
         assert_eq!(registry.asked(), [], "{form}");
     }

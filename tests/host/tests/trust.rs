@@ -38,8 +38,11 @@ impl World {
         let authority = Authority::new(folder.path())?;
         let registry = Registry::start(&programs()?, folder.path(), &authority).await?;
         let certificate = reqwest::Certificate::from_pem(&std::fs::read(&authority.certificate)?)?;
-        let onward =
-            reqwest::Client::builder().tls_certs_only([certificate]).no_proxy().redirect(reqwest::redirect::Policy::none()).build()?;
+        let onward = reqwest::Client::builder()
+            .tls_certs_only([certificate])
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
         let signers = [Signer::new(folder.path(), "first")?, Signer::new(folder.path(), "second")?];
         Ok(Self { registry, onward, signers, folder })
     }
@@ -54,7 +57,12 @@ impl World {
     async fn front(&self, meddles: Meddles) -> anyhow::Result<Front> {
         let registry = format!("https://{}", self.registry.host);
         let answers = move |_: &str, path: &str, _: Option<&str>| meddles(path);
-        Front::start(&self.onward, None, Behaviour { registry, answers: Some(Box::new(answers)), ..Behaviour::default() }).await
+        Front::start(
+            &self.onward,
+            None,
+            Behaviour { registry, answers: Some(Box::new(answers)), ..Behaviour::default() },
+        )
+        .await
     }
 
     fn trust(&self, front: &Front, forms: &[&str], require: &str) -> Value {
@@ -75,7 +83,9 @@ impl World {
         let host = host(cache, registries, trust, Limits::default())?;
         let credentials = Credentials { username: USER.to_owned(), password: PASSWORD.to_owned() };
         let logins: Logins = [(front.host.clone(), credentials)].into_iter().collect();
-        Ok(host.load(&source("esp32", &format!("{}/flashjob/{name}:1", front.host), policy)?, &logins).await)
+        Ok(host
+            .load(&source("esp32", &format!("{}/flashjob/{name}:1", front.host), policy)?, &logins)
+            .await)
     }
 
     fn cache(&self, name: &str) -> std::path::PathBuf {
@@ -90,50 +100,140 @@ fn refused(what: &str, outcome: Result<Plugin, LoadError>, reason: &str, words: 
 }
 
 #[tokio::test]
-async fn whatever_is_done_between_registry_and_operator_a_plugin_is_refused_with_what_it_was() -> anyhow::Result<()> {
+async fn whatever_is_done_between_registry_and_operator_a_plugin_is_refused_with_what_it_was()
+-> anyhow::Result<()> {
     let world = World::start().await?;
     let digest = world.push("esp32", "esp32").await?;
     world.signers[0].sign_simple(&world.registry, "flashjob/esp32", &digest, &digest).await?;
     world.signers[0].sign_bundle(&world.registry, "flashjob/esp32", &digest, &digest).await?;
     let honest = world.front(Box::new(|_| None)).await?;
     let trust = world.trust(&honest, &BOTH, "any");
-    let plugin = world.load(&honest, "esp32", trust, PullPolicy::Always, &world.cache("honest")).await??;
+    let plugin =
+        world.load(&honest, "esp32", trust, PullPolicy::Always, &world.cache("honest")).await??;
     assert!(plugin.signed());
     let layer = Digest::of(&component("esp32")?);
     let mut evil = component("esp32")?;
     evil[100] ^= 1;
     let (short, long) = (evil[..evil.len() - 1].to_vec(), [&evil[..], b"x"].concat());
     let at_tag = |path: &str| path.ends_with("/manifests/1");
-    let on = |hit: fn(&str) -> bool, answer: Answer| -> Meddles { Box::new(move |path| hit(path).then(|| answer.clone())) };
+    let on = |hit: fn(&str) -> bool, answer: Answer| -> Meddles {
+        Box::new(move |path| hit(path).then(|| answer.clone()))
+    };
     let layer_is = |bytes: Vec<u8>| -> Meddles {
         let name = layer.to_string();
-        Box::new(move |path| (path.contains("/blobs/") && path.ends_with(&name)).then(|| Answer::new(200, bytes.clone())))
+        Box::new(move |path| {
+            (path.contains("/blobs/") && path.ends_with(&name))
+                .then(|| Answer::new(200, bytes.clone()))
+        })
     };
     let other = json!({"schemaVersion": 2, "config": {"mediaType": "x", "digest": digest, "size": 1},
         "layers": [{"mediaType": "application/wasm", "digest": layer, "size": evil.len()}], "annotations": {"changed": "yes"}});
     let other = Answer::new(200, other.to_string());
-    let bundles: fn(&str) -> bool = |path| path.contains("/referrers/") || path.contains("/manifests/sha256-") && !path.ends_with(".sig");
+    let bundles: fn(&str) -> bool = |path| {
+        path.contains("/referrers/")
+            || path.contains("/manifests/sha256-") && !path.ends_with(".sig")
+    };
     let simple: fn(&str) -> bool = |path| path.ends_with(".sig");
     let elsewhere = Answer::new(307, "").with("location", "https://evil.example/v2/x");
     for (what, meddles, forms, reason, words) in [
-        ("a layer with one bit changed", layer_is(evil), &BOTH[..], "DigestMismatch", "was changed"),
+        (
+            "a layer with one bit changed",
+            layer_is(evil),
+            &BOTH[..],
+            "DigestMismatch",
+            "was changed",
+        ),
         ("a layer that is cut", layer_is(short), &BOTH, "DigestMismatch", "was changed"),
         ("a layer that is longer", layer_is(long), &BOTH, "TooLarge", "is larger than"),
         ("another manifest under the tag", on(at_tag, other), &BOTH, "Unsigned", "is not signed"),
-        ("a manifest that is elsewhere", on(at_tag, elsewhere.clone()), &BOTH, "RedirectRefused", "https://evil.example/v2/x"),
-        ("a manifest that is denied", on(at_tag, Answer::new(403, "")), &BOTH, "AccessDenied", "403"),
-        ("bundles that cannot be listed", on(bundles, Answer::new(503, "")), &["bundle"], "SignaturesUnavailable", "503"),
-        ("bundles that nobody may list", on(bundles, Answer::new(403, "")), &["bundle"], "SignaturesUnavailable", "403"),
-        ("bundles that are no list", on(bundles, Answer::new(200, "<html>")), &["bundle"], "SignaturesUnavailable", "cannot be read"),
-        ("bundles that are elsewhere", on(bundles, elsewhere.clone()), &["bundle"], "SignaturesUnavailable", "redirects"),
-        ("a signature that is not given", on(simple, Answer::new(500, "")), &["simple"], "SignaturesUnavailable", "500"),
-        ("a signature that is elsewhere", on(simple, elsewhere), &["simple"], "SignaturesUnavailable", "redirects"),
-        ("a signature that is nonsense", on(simple, Answer::new(200, "{")), &["simple"], "SignaturesUnavailable", "cannot be read"),
-        ("a signature that is withheld", on(simple, Answer::new(404, "")), &["simple"], "FormNotAllowed", "Bundle"),
-        ("bundles that are withheld", on(bundles, Answer::new(404, "")), &["bundle"], "FormNotAllowed", "Simple"),
+        (
+            "a manifest that is elsewhere",
+            on(at_tag, elsewhere.clone()),
+            &BOTH,
+            "RedirectRefused",
+            "https://evil.example/v2/x",
+        ),
+        (
+            "a manifest that is denied",
+            on(at_tag, Answer::new(403, "")),
+            &BOTH,
+            "AccessDenied",
+            "403",
+        ),
+        (
+            "bundles that cannot be listed",
+            on(bundles, Answer::new(503, "")),
+            &["bundle"],
+            "SignaturesUnavailable",
+            "503",
+        ),
+        (
+            "bundles that nobody may list",
+            on(bundles, Answer::new(403, "")),
+            &["bundle"],
+            "SignaturesUnavailable",
+            "403",
+        ),
+        (
+            "bundles that are no list",
+            on(bundles, Answer::new(200, "<html>")),
+            &["bundle"],
+            "SignaturesUnavailable",
+            "cannot be read",
+        ),
+        (
+            "bundles that are elsewhere",
+            on(bundles, elsewhere.clone()),
+            &["bundle"],
+            "SignaturesUnavailable",
+            "redirects",
+        ),
+        (
+            "a signature that is not given",
+            on(simple, Answer::new(500, "")),
+            &["simple"],
+            "SignaturesUnavailable",
+            "500",
+        ),
+        (
+            "a signature that is elsewhere",
+            on(simple, elsewhere),
+            &["simple"],
+            "SignaturesUnavailable",
+            "redirects",
+        ),
+        (
+            "a signature that is nonsense",
+            on(simple, Answer::new(200, "{")),
+            &["simple"],
+            "SignaturesUnavailable",
+            "cannot be read",
+        ),
+        (
+            "a signature that is withheld",
+            on(simple, Answer::new(404, "")),
+            &["simple"],
+            "FormNotAllowed",
+            "Bundle",
+        ),
+        (
+            "bundles that are withheld",
+            on(bundles, Answer::new(404, "")),
+            &["bundle"],
+            "FormNotAllowed",
+            "Simple",
+        ),
     ] {
         let front = world.front(meddles).await?;
-        let outcome = world.load(&front, "esp32", world.trust(&front, forms, "any"), PullPolicy::Always, &world.cache(what)).await?;
+        let outcome = world
+            .load(
+                &front,
+                "esp32",
+                world.trust(&front, forms, "any"),
+                PullPolicy::Always,
+                &world.cache(what),
+            )
+            .await?;
         refused(what, outcome, reason, words);
         let compiled = std::fs::read_dir(world.cache(what).join("compiled"))?.count();
         assert_eq!(compiled, 0, "{what}: what is refused is not compiled");
@@ -142,14 +242,17 @@ async fn whatever_is_done_between_registry_and_operator_a_plugin_is_refused_with
 }
 
 #[tokio::test]
-async fn what_an_identity_signed_without_a_key_is_run_and_what_another_signed_is_not() -> anyhow::Result<()> {
+async fn what_an_identity_signed_without_a_key_is_run_and_what_another_signed_is_not()
+-> anyhow::Result<()> {
     let world = World::start().await?;
     let front = world.front(Box::new(|_| None)).await?;
     let sigstore = Sigstore::new()?;
     let root = world.folder.path().join("trusted-root.json");
     std::fs::write(&root, sigstore.trusted_root().to_string())?;
-    let (ours, other) =
-        ("https://git.example/plugins/.ci/release.yml@refs/tags/v1", "https://git.example/other/.ci/release.yml@refs/tags/v1");
+    let (ours, other) = (
+        "https://git.example/plugins/.ci/release.yml@refs/tags/v1",
+        "https://git.example/other/.ci/release.yml@refs/tags/v1",
+    );
     let signing = |subject: &str| Signing::now(subject, "https://ci.example");
     let trust = |forms: &[&str]| {
         let keyless = json!({"trustedRootFile": root, "identities": [{"issuer": "https://ci.example", "subject": ours}]});
@@ -160,13 +263,34 @@ async fn what_an_identity_signed_without_a_key_is_run_and_what_another_signed_is
         async move { world.load(front, name, trust, policy, &cache).await }
     };
     let digest = world.push("esp32", "esp32").await?;
-    refused("nobody signed it", load("esp32", &BOTH, PullPolicy::Always, "unsigned").await?, "Unsigned", "is not signed");
+    refused(
+        "nobody signed it",
+        load("esp32", &BOTH, PullPolicy::Always, "unsigned").await?,
+        "Unsigned",
+        "is not signed",
+    );
     let (payload, annotations) = sigstore.simple(&signing(other), &digest)?;
     attach_simple(&world.registry, "flashjob/esp32", &digest, payload, annotations).await?;
-    refused("another identity", load("esp32", &BOTH, PullPolicy::Always, "other").await?, "WrongIdentity", other);
-    attach_bundle(&world.registry, "flashjob/esp32", &digest, &sigstore.bundle(&signing(ours), &[&digest], SIGN)?).await?;
+    refused(
+        "another identity",
+        load("esp32", &BOTH, PullPolicy::Always, "other").await?,
+        "WrongIdentity",
+        other,
+    );
+    attach_bundle(
+        &world.registry,
+        "flashjob/esp32",
+        &digest,
+        &sigstore.bundle(&signing(ours), &[&digest], SIGN)?,
+    )
+    .await?;
     assert!(load("esp32", &["bundle"], PullPolicy::Always, "cached").await??.signed());
-    refused("a form that is not listed", load("esp32", &["simple"], PullPolicy::Always, "form").await?, "WrongIdentity", other);
+    refused(
+        "a form that is not listed",
+        load("esp32", &["simple"], PullPolicy::Always, "form").await?,
+        "WrongIdentity",
+        other,
+    );
     // The annotations of the older form are found and kept like the rest.
     let digest = world.push("esp32", "older").await?;
     let (payload, annotations) = sigstore.simple(&signing(ours), &digest)?;
@@ -184,32 +308,47 @@ async fn what_an_identity_signed_without_a_key_is_run_and_what_another_signed_is
 }
 
 #[tokio::test]
-async fn a_tag_that_moves_while_it_is_fetched_changes_nothing_of_what_was_resolved() -> anyhow::Result<()> {
+async fn a_tag_that_moves_while_it_is_fetched_changes_nothing_of_what_was_resolved()
+-> anyhow::Result<()> {
     let world = World::start().await?;
     let digest = world.push("esp32", "esp32").await?;
     world.signers[0].sign_simple(&world.registry, "flashjob/esp32", &digest, &digest).await?;
     let asked = AtomicBool::new(false);
     // From the second time on the tag is another artifact, which nobody signed.
-    let moved = move |path: &str| (path.ends_with("/manifests/1") && asked.swap(true, Ordering::Relaxed)).then(|| Answer::new(200, "{}"));
+    let moved = move |path: &str| {
+        (path.ends_with("/manifests/1") && asked.swap(true, Ordering::Relaxed))
+            .then(|| Answer::new(200, "{}"))
+    };
     let front = world.front(Box::new(moved)).await?;
     let trust = world.trust(&front, &["simple"], "any");
-    let plugin = world.load(&front, "esp32", trust, PullPolicy::Always, &world.cache("moved")).await??;
+    let plugin =
+        world.load(&front, "esp32", trust, PullPolicy::Always, &world.cache("moved")).await??;
     assert_eq!(plugin.digest().to_string(), digest);
-    let by_tag = front.asked().into_iter().filter(|asked| asked.path.ends_with("/manifests/1") && asked.status == 200).count();
+    let by_tag = front
+        .asked()
+        .into_iter()
+        .filter(|asked| asked.path.ends_with("/manifests/1") && asked.status == 200)
+        .count();
     assert_eq!(by_tag, 1, "a tag is resolved once: {:?}", front.asked());
     Ok(())
 }
 
 #[tokio::test]
-async fn a_signature_that_is_removed_counts_no_more_once_it_is_asked_for_again() -> anyhow::Result<()> {
+async fn a_signature_that_is_removed_counts_no_more_once_it_is_asked_for_again()
+-> anyhow::Result<()> {
     let world = World::start().await?;
     let digest = world.push("esp32", "esp32").await?;
     world.signers[0].sign_simple(&world.registry, "flashjob/esp32", &digest, &digest).await?;
     let (removed, cache) = (Arc::new(AtomicBool::new(false)), world.cache("removed"));
     let gone = removed.clone();
-    let meddles = move |path: &str| (path.contains("/manifests/sha256-") && gone.load(Ordering::Relaxed)).then(|| Answer::new(404, ""));
+    let meddles = move |path: &str| {
+        (path.contains("/manifests/sha256-") && gone.load(Ordering::Relaxed))
+            .then(|| Answer::new(404, ""))
+    };
     let front = world.front(Box::new(meddles)).await?;
-    let load = |policy| world.load(&front, "esp32", world.trust(&front, &["simple"], "any"), policy, &cache);
+    let load = |policy| {
+        world.load(&front, "esp32", world.trust(&front, &["simple"], "any"), policy, &cache)
+    };
     load(PullPolicy::IfNotPresent).await??;
     removed.store(true, Ordering::Relaxed);
     load(PullPolicy::IfNotPresent).await??;
@@ -220,7 +359,8 @@ async fn a_signature_that_is_removed_counts_no_more_once_it_is_asked_for_again()
 }
 
 #[tokio::test]
-async fn where_all_keys_are_required_each_signature_is_looked_for_and_another_plugin_s_is_of_no_use() -> anyhow::Result<()> {
+async fn where_all_keys_are_required_each_signature_is_looked_for_and_another_plugin_s_is_of_no_use()
+-> anyhow::Result<()> {
     let world = World::start().await?;
     let digest = world.push("esp32", "esp32").await?;
     let other = world.push("wrong-name", "other").await?;
@@ -244,14 +384,18 @@ async fn where_all_keys_are_required_each_signature_is_looked_for_and_another_pl
     let one = world.load(&front, "esp32", all(), PullPolicy::Always, &cache("one")?).await?;
     refused("one of two signatures", one, "KeysMissing", "second.pub");
     second.sign_bundle(registry, "flashjob/esp32", &digest, &other).await?;
-    let foreign = world.load(&front, "esp32", all(), PullPolicy::Always, &cache("foreign")?).await?;
+    let foreign =
+        world.load(&front, "esp32", all(), PullPolicy::Always, &cache("foreign")?).await?;
     refused("a second signature for another digest", foreign, "KeysMissing", "second.pub");
     second.sign_bundle(registry, "flashjob/esp32", &digest, &digest).await?;
-    assert!(world.load(&front, "esp32", all(), PullPolicy::Always, &cache("both")?).await??.signed());
+    assert!(
+        world.load(&front, "esp32", all(), PullPolicy::Always, &cache("both")?).await??.signed()
+    );
     // Signed by the right key, and yet not the plugin that is meant.
     first.sign_simple(registry, "flashjob/other", &other, &other).await?;
     let trust = world.trust(&front, &["simple"], "any");
-    let swapped = world.load(&front, "other", trust, PullPolicy::Always, &world.cache("swapped")).await?;
+    let swapped =
+        world.load(&front, "other", trust, PullPolicy::Always, &world.cache("swapped")).await?;
     refused("another plugin by the same key", swapped, "WrongName", "it calls itself another");
     Ok(())
 }

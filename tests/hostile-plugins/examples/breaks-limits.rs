@@ -3,7 +3,9 @@
 
 use std::hint::black_box;
 
-use flashjob_plugin_sdk::{FlashPod, Outcome, Plugin, PluginError, PluginInfo, Proof, Request, Verdict, literal, log};
+use flashjob_plugin_sdk::{
+    FlashPod, Outcome, Plugin, PluginError, PluginInfo, Proof, Request, Verdict, literal, log,
+};
 
 /// Sixteen letters that stand nowhere else in the component.
 static DESCRIBE: &[u8; 16] = b"describe:nothing";
@@ -27,7 +29,11 @@ impl Plugin for Hostile {
     }
 
     fn build(request: Request) -> Result<FlashPod, PluginError> {
-        let args = if request.firmware == "list" { vec![literal("x"); LONG] } else { vec![literal(broken(&request.firmware))] };
+        let args = if request.firmware == "list" {
+            vec![literal("x"); LONG]
+        } else {
+            vec![literal(broken(&request.firmware))]
+        };
         Ok(FlashPod { args, ..FlashPod::new("image") })
     }
 

@@ -10,7 +10,9 @@ impl Plugin for Hostile {
     }
 
     fn build(request: Request) -> Result<FlashPod, PluginError> {
-        let env = (0..50_000).map(|index| (format!("A{index}"), EnvValue::Literal("x".repeat(if index == 0 { 1 } else { 1000 }))));
+        let env = (0..50_000).map(|index| {
+            (format!("A{index}"), EnvValue::Literal("x".repeat(if index == 0 { 1 } else { 1000 })))
+        });
         drop(request);
         Ok(FlashPod { env: env.collect(), ..FlashPod::new("image") })
     }

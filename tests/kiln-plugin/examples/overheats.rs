@@ -13,7 +13,12 @@ struct Overheats;
 
 impl Guest for Overheats {
     fn describe() -> PluginInfo {
-        PluginInfo { name: "overheats".into(), version: "1.0.0".into(), device_types: vec!["kiln".into()], settings_schema: "{}".into() }
+        PluginInfo {
+            name: "overheats".into(),
+            version: "1.0.0".into(),
+            device_types: vec!["kiln".into()],
+            settings_schema: "{}".into(),
+        }
     }
 
     fn validate_settings(settings: String) -> Result<(), PluginError> {

@@ -24,13 +24,20 @@ macro_rules! answers {
     ($package:ident, $version:literal) => {
         const _: () = {
             use exports::flashjob::$package::device_plugin::Guest;
-            use flashjob::$package::types::{FlashPod, Outcome, PluginError, PluginInfo, Request, Verdict};
+            use flashjob::$package::types::{
+                FlashPod, Outcome, PluginError, PluginInfo, Request, Verdict,
+            };
 
             impl Guest for TwoVersions {
                 fn describe() -> PluginInfo {
                     log::write(log::Level::Info, $version);
                     let (name, kind) = ("two-versions".into(), "kiln".into());
-                    PluginInfo { name, version: $version.into(), device_types: vec![kind], settings_schema: "{}".into() }
+                    PluginInfo {
+                        name,
+                        version: $version.into(),
+                        device_types: vec![kind],
+                        settings_schema: "{}".into(),
+                    }
                 }
 
                 fn validate_settings(_: String) -> Result<(), PluginError> {

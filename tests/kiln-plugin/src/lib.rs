@@ -5,7 +5,10 @@ wit_bindgen::generate!({ path: "../../wit/0.2.0", world: "plugin" });
 
 use exports::flashjob::plugin::device_plugin::Guest;
 use flashjob::plugin::log;
-use flashjob::plugin::types::{EnvValue, FlashPod, Outcome, PluginError, PluginInfo, Port, Proof, Protocol, Request, User, Verdict};
+use flashjob::plugin::types::{
+    EnvValue, FlashPod, Outcome, PluginError, PluginInfo, Port, Proof, Protocol, Request, User,
+    Verdict,
+};
 
 /// Where the flash program writes how hot it was.
 const FOLDER: &str = "/kiln";
@@ -14,7 +17,12 @@ struct Kiln;
 
 impl Guest for Kiln {
     fn describe() -> PluginInfo {
-        PluginInfo { name: "kiln".into(), version: "1.0.0".into(), device_types: vec!["kiln".into()], settings_schema: "{}".into() }
+        PluginInfo {
+            name: "kiln".into(),
+            version: "1.0.0".into(),
+            device_types: vec!["kiln".into()],
+            settings_schema: "{}".into(),
+        }
     }
 
     fn validate_settings(_: String) -> Result<(), PluginError> {
@@ -31,7 +39,8 @@ impl Guest for Kiln {
             ("APPLICATION_TYPE", request.device.application_type.unwrap_or_else(|| "clay".into())),
             ("VERSION", request.version),
         ];
-        let literals = literals.into_iter().map(|(name, value)| (name.to_string(), EnvValue::Literal(value)));
+        let literals =
+            literals.into_iter().map(|(name, value)| (name.to_string(), EnvValue::Literal(value)));
         Ok(FlashPod {
             image: request.image.unwrap_or_else(|| "registry.example/kiln:1".into()),
             command: vec![],

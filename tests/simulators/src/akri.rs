@@ -60,10 +60,23 @@ pub struct Akri {
 pub async fn install(client: &Client) -> anyhow::Result<()> {
     let crds: Api<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> = Api::all(client.clone());
     let crd = Instance::crd();
-    crds.patch("instances.akri.sh", &PatchParams::apply("akri-simulator").force(), &Patch::Apply(crd)).await?;
+    crds.patch(
+        "instances.akri.sh",
+        &PatchParams::apply("akri-simulator").force(),
+        &Patch::Apply(crd),
+    )
+    .await?;
     for _ in 0..200 {
-        let established = crds.get("instances.akri.sh").await?.status.and_then(|status| status.conditions).unwrap_or_default();
-        if established.iter().any(|condition| condition.type_ == "Established" && condition.status == "True") {
+        let established = crds
+            .get("instances.akri.sh")
+            .await?
+            .status
+            .and_then(|status| status.conditions)
+            .unwrap_or_default();
+        if established
+            .iter()
+            .any(|condition| condition.type_ == "Established" && condition.status == "True")
+        {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -96,7 +109,8 @@ impl Akri {
     pub async fn serve_admin(&self) -> anyhow::Result<SocketAddr> {
         let listener = TcpListener::bind(self.settings.admin).await?;
         let address = listener.local_addr()?;
-        let routes = Router::new().route("/instances/{name}/{verb}", post(admin)).with_state(self.clone());
+        let routes =
+            Router::new().route("/instances/{name}/{verb}", post(admin)).with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
         Ok(address)
     }
@@ -117,7 +131,13 @@ impl Akri {
     }
 
     async fn look(&self, known: &mut HashMap<String, Known>) -> anyhow::Result<()> {
-        let reports: Vec<Report> = self.http.get(format!("http://{}/devices", self.settings.devices)).send().await?.json().await?;
+        let reports: Vec<Report> = self
+            .http
+            .get(format!("http://{}/devices", self.settings.devices))
+            .send()
+            .await?
+            .json()
+            .await?;
         let looks = futures::stream::iter(reports).map(|report| async move {
             let info = self.info(&report.endpoint).await;
             (report, info)
@@ -126,7 +146,9 @@ impl Akri {
         for (report, info) in looks {
             let name = instance_name(&report);
             let entry = known.entry(name.clone()).or_default();
-            self.follow(&name, &report, info, entry).await.with_context(|| format!("Instance {name}"))?;
+            self.follow(&name, &report, info, entry)
+                .await
+                .with_context(|| format!("Instance {name}"))?;
         }
         Ok(())
     }
@@ -136,8 +158,19 @@ impl Akri {
         answer.error_for_status().ok()?.json().await.ok()
     }
 
-    async fn follow(&self, name: &str, report: &Report, info: Option<Value>, known: &mut Known) -> anyhow::Result<()> {
-        let kept_away = self.removed.lock().unwrap_or_else(PoisonError::into_inner).iter().any(|removed| removed == name);
+    async fn follow(
+        &self,
+        name: &str,
+        report: &Report,
+        info: Option<Value>,
+        known: &mut Known,
+    ) -> anyhow::Result<()> {
+        let kept_away = self
+            .removed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .any(|removed| removed == name);
         let Some(info) = info.filter(|_| !kept_away) else {
             known.missed_ms += self.settings.interval_ms;
             let limit = self.settings.offline_after_ms;
@@ -174,7 +207,10 @@ impl Akri {
             configuration_name: format!("akri-{}", report.device),
             capacity: 1,
             cdi_name: format!("akri.sh/akri-{}={name}", report.device),
-            broker_properties: properties.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
+            broker_properties: properties
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect(),
             device_usage: BTreeMap::new(),
             nodes: vec![self.settings.node.clone()],
             shared: true,
@@ -207,16 +243,24 @@ struct Known {
     missed_ms: u64,
 }
 
-async fn admin(State(akri): State<Akri>, Path((name, verb)): Path<(String, String)>) -> Result<(), (StatusCode, String)> {
+async fn admin(
+    State(akri): State<Akri>,
+    Path((name, verb)): Path<(String, String)>,
+) -> Result<(), (StatusCode, String)> {
     let mut kept_away = Vec::new();
-    std::mem::swap(&mut kept_away, &mut akri.removed.lock().unwrap_or_else(PoisonError::into_inner));
+    std::mem::swap(
+        &mut kept_away,
+        &mut akri.removed.lock().unwrap_or_else(PoisonError::into_inner),
+    );
     kept_away.retain(|removed| *removed != name);
     if verb == "remove" {
         kept_away.push(name.clone());
     }
     *akri.removed.lock().unwrap_or_else(PoisonError::into_inner) = kept_away;
     match verb.as_str() {
-        "recreate" => akri.recreate(&name).await.map_err(|error| (StatusCode::BAD_GATEWAY, error.to_string())),
+        "recreate" => {
+            akri.recreate(&name).await.map_err(|error| (StatusCode::BAD_GATEWAY, error.to_string()))
+        }
         "remove" | "return" => Ok(()),
         _ => Err((StatusCode::NOT_FOUND, "expected recreate, remove or return".to_owned())),
     }

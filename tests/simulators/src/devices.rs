@@ -105,11 +105,17 @@ impl std::str::FromStr for Group {
     type Err = anyhow::Error;
 
     fn from_str(text: &str) -> anyhow::Result<Self> {
-        let form = || format!("{text:?} is not type:application:version=count, as esp32:thermo:0.1.0=6");
+        let form =
+            || format!("{text:?} is not type:application:version=count, as esp32:thermo:0.1.0=6");
         let (kind, count) = text.rsplit_once('=').with_context(form)?;
         let mut parts = kind.splitn(3, ':').map(str::to_owned);
         let mut part = || parts.next().filter(|part| !part.is_empty()).with_context(form);
-        Ok(Self { device: part()?, application: part()?, version: part()?, count: count.parse().with_context(form)? })
+        Ok(Self {
+            device: part()?,
+            application: part()?,
+            version: part()?,
+            count: count.parse().with_context(form)?,
+        })
     }
 }
 
@@ -157,7 +163,10 @@ impl Fleet {
                 certificate: certificate(&id)?,
             });
             devices.push(device.clone());
-            let routes = Router::new().route("/info", get(info)).route("/update", post(update)).with_state(device);
+            let routes = Router::new()
+                .route("/info", get(info))
+                .route("/update", post(update))
+                .with_state(device);
             tokio::spawn(async move { axum::serve(listener, routes).await });
         }
         Ok(())
@@ -185,7 +194,10 @@ impl Fleet {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let routes = Router::new()
-            .route("/devices", get(|State(fleet): State<Self>| async move { Json(fleet.reports()) }).post(add))
+            .route(
+                "/devices",
+                get(|State(fleet): State<Self>| async move { Json(fleet.reports()) }).post(add),
+            )
             .route("/devices/{id}/behaviour", put(behave))
             .with_state(self.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
@@ -198,7 +210,11 @@ async fn add(State(fleet): State<Fleet>, group: String) -> Result<(), (StatusCod
     fleet.add(&group.parse().map_err(bad)?).await.map_err(bad)
 }
 
-async fn behave(State(fleet): State<Fleet>, Path(id): Path<String>, Json(behaviour): Json<Behaviour>) -> StatusCode {
+async fn behave(
+    State(fleet): State<Fleet>,
+    Path(id): Path<String>,
+    Json(behaviour): Json<Behaviour>,
+) -> StatusCode {
     if fleet.behave(&id, behaviour) { StatusCode::NO_CONTENT } else { StatusCode::NOT_FOUND }
 }
 
@@ -208,11 +224,14 @@ async fn info(State(device): State<Arc<Device>>) -> Result<Json<serde_json::Valu
         return Err(StatusCode::SERVICE_UNAVAILABLE);
     }
     let report = &inner.report;
-    Ok(Json(serde_json::json!({"device": report.device, "application": report.application, "version": report.version})))
+    Ok(Json(
+        serde_json::json!({"device": report.device, "application": report.application, "version": report.version}),
+    ))
 }
 
 async fn update(State(device): State<Arc<Device>>, body: String) -> (StatusCode, String) {
-    let Some(address) = body.trim().strip_prefix("ip:").map(|address| address.trim().to_owned()) else {
+    let Some(address) = body.trim().strip_prefix("ip:").map(|address| address.trim().to_owned())
+    else {
         return (StatusCode::BAD_REQUEST, "expected the text ip: <address>".to_owned());
     };
     {
@@ -256,10 +275,14 @@ impl Device {
             return Ok(());
         }
         tokio::time::sleep(Duration::from_millis(behaviour.callback_delay_ms)).await;
-        let stream = TcpStream::connect((address, self.callback_port)).await.with_context(|| format!("cannot call back to {address}"))?;
+        let stream = TcpStream::connect((address, self.callback_port))
+            .await
+            .with_context(|| format!("cannot call back to {address}"))?;
         lock(&self.report).report.callbacks += 1;
-        let config =
-            rustls::ClientConfig::builder().dangerous().with_custom_certificate_verifier(Arc::new(AnyServer)).with_no_client_auth();
+        let config = rustls::ClientConfig::builder()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyServer))
+            .with_no_client_auth();
         let name = ServerName::try_from("flasher")?;
         let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
         stream.write_all(&self.certificate).await?;
@@ -281,7 +304,11 @@ impl Device {
     async fn reboot_into(&self, firmware: Firmware, behaviour: &Behaviour) -> anyhow::Result<()> {
         {
             let mut inner = lock(&self.report);
-            ensure!(firmware.device == inner.report.device, "the firmware is for {}", firmware.device);
+            ensure!(
+                firmware.device == inner.report.device,
+                "the firmware is for {}",
+                firmware.device
+            );
             let spare = 1 - inner.active;
             inner.slots[spare] = Some(firmware.clone());
             inner.active = spare;
@@ -304,7 +331,9 @@ impl Device {
 fn certificate(id: &str) -> anyhow::Result<CertificateDer<'static>> {
     let mut parameters = rcgen::CertificateParams::new(vec![id.to_owned()])?;
     parameters.distinguished_name.push(rcgen::DnType::CommonName, id);
-    parameters.distinguished_name.push(rcgen::DnType::OrganizationName, "simulated device identity ".repeat(16));
+    parameters
+        .distinguished_name
+        .push(rcgen::DnType::OrganizationName, "simulated device identity ".repeat(16));
     let key = rcgen::KeyPair::generate()?;
     Ok(parameters.self_signed(&key)?.der().clone())
 }
@@ -344,6 +373,8 @@ impl ServerCertVerifier for AnyServer {
     }
 
     fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        rustls::crypto::ring::default_provider().signature_verification_algorithms.supported_schemes()
+        rustls::crypto::ring::default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

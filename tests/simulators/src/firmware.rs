@@ -58,12 +58,25 @@ impl Firmware {
     /// The image is cut, changed, or none at all.
     pub fn decode(bytes: &[u8]) -> anyhow::Result<Self> {
         let Some(rest) = bytes.strip_prefix(MAGIC) else { bail!("this is no firmware") };
-        let end = rest.iter().position(|byte| *byte == b'\n').context("the firmware's description is cut")?;
+        let end = rest
+            .iter()
+            .position(|byte| *byte == b'\n')
+            .context("the firmware's description is cut")?;
         let header: Header = serde_json::from_slice(&rest[..end])?;
         let payload = &rest[end + 1..];
-        ensure!(payload.len() == header.length, "the firmware has {} bytes of {}", payload.len(), header.length);
+        ensure!(
+            payload.len() == header.length,
+            "the firmware has {} bytes of {}",
+            payload.len(),
+            header.length
+        );
         ensure!(hash(payload) == header.sha256, "the firmware was changed");
-        Ok(Self { device: header.device, application: header.application, version: header.version, payload: payload.to_vec() })
+        Ok(Self {
+            device: header.device,
+            application: header.application,
+            version: header.version,
+            payload: payload.to_vec(),
+        })
     }
 }
 
@@ -73,7 +86,12 @@ mod tests {
 
     #[test]
     fn a_cut_or_changed_firmware_is_refused() {
-        let firmware = Firmware { device: "esp32".into(), application: "thermo".into(), version: "2".into(), payload: vec![7; 1000] };
+        let firmware = Firmware {
+            device: "esp32".into(),
+            application: "thermo".into(),
+            version: "2".into(),
+            payload: vec![7; 1000],
+        };
         let bytes = firmware.encode().expect("encoded");
         assert_eq!(Firmware::decode(&bytes).expect("decoded"), firmware);
         assert!(Firmware::decode(&bytes[..bytes.len() - 1]).is_err());

@@ -59,7 +59,9 @@ impl Kubelet {
     /// # Errors
     /// The folder for the Pods' files cannot be made.
     pub fn new(client: Client, settings: Settings) -> anyhow::Result<Self> {
-        let root = settings.root.clone().unwrap_or_else(|| std::env::temp_dir().join(format!("kubelet-{}", std::process::id())));
+        let root = settings.root.clone().unwrap_or_else(|| {
+            std::env::temp_dir().join(format!("kubelet-{}", std::process::id()))
+        });
         std::fs::create_dir_all(&root).with_context(|| format!("folder {}", root.display()))?;
         Ok(Self { client, settings: Arc::new(settings), root })
     }
@@ -73,8 +75,10 @@ impl Kubelet {
         let kubelet = self.clone();
         tokio::spawn(async move { kubelet.beat().await });
         let pods: Api<Pod> = Api::all(self.client.clone());
-        let config = watcher::Config::default().fields(&format!("spec.nodeName={}", self.settings.node));
-        let mut events = std::pin::pin!(watcher::watcher(pods, config).backoff(process::Pauses::default()));
+        let config =
+            watcher::Config::default().fields(&format!("spec.nodeName={}", self.settings.node));
+        let mut events =
+            std::pin::pin!(watcher::watcher(pods, config).backoff(process::Pauses::default()));
         let mut running: HashMap<String, watch::Sender<Option<Pod>>> = HashMap::new();
         while let Some(event) = events.next().await {
             match event {
@@ -122,9 +126,17 @@ impl Kubelet {
             "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "simulated", "lastHeartbeatTime": now, "lastTransitionTime": now}],
             "nodeInfo": status::node_info(),
         }});
-        nodes.patch_status(&self.settings.node, &PatchParams::default(), &Patch::Strategic(status)).await?;
+        nodes
+            .patch_status(&self.settings.node, &PatchParams::default(), &Patch::Strategic(status))
+            .await?;
         // What the node controller put there while the node was not ready goes when it next looks; Pods need not wait for that.
-        nodes.patch(&self.settings.node, &PatchParams::default(), &Patch::Merge(json!({"spec": {"taints": null}}))).await?;
+        nodes
+            .patch(
+                &self.settings.node,
+                &PatchParams::default(),
+                &Patch::Merge(json!({"spec": {"taints": null}})),
+            )
+            .await?;
         Ok(())
     }
 
@@ -132,8 +144,7 @@ impl Kubelet {
         let leases: Api<Lease> = Api::namespaced(self.client.clone(), "kube-node-lease");
         loop {
             let spec = json!({"holderIdentity": self.settings.node, "leaseDurationSeconds": 40, "renewTime": format!("{:.6}", jiff::Timestamp::now())});
-            let lease =
-                json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": self.settings.node}, "spec": spec});
+            let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": self.settings.node}, "spec": spec});
             let manager = PatchParams::apply("kubelet-simulator").force();
             let said = async {
                 leases.patch(&self.settings.node, &manager, &Patch::Apply(lease)).await?;
@@ -150,9 +161,13 @@ impl Kubelet {
     async fn counts_as_lost(&self) -> kube::Result<bool> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let Some(node) = nodes.get_opt(&self.settings.node).await? else { return Ok(false) };
-        let tainted = node.spec.is_some_and(|spec| spec.taints.is_some_and(|taints| !taints.is_empty()));
+        let tainted =
+            node.spec.is_some_and(|spec| spec.taints.is_some_and(|taints| !taints.is_empty()));
         let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
-        Ok(tainted || !conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True"))
+        Ok(tainted
+            || !conditions
+                .iter()
+                .any(|condition| condition.type_ == "Ready" && condition.status == "True"))
     }
 
     /// Follows one Pod from its binding to its end.
@@ -163,8 +178,13 @@ impl Kubelet {
         }
     }
 
-    async fn keep_to_the_end(&self, pod: &Pod, mut states: watch::Receiver<Option<Pod>>) -> anyhow::Result<()> {
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
+    async fn keep_to_the_end(
+        &self,
+        pod: &Pod,
+        mut states: watch::Receiver<Option<Pod>>,
+    ) -> anyhow::Result<()> {
+        let phase =
+            pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
         match (phase, self.settings.succeed_after_ms) {
             ("Succeeded" | "Failed", _) => {}
             ("Running", _) => self.report(pod, status::lost(pod)).await?,
@@ -179,9 +199,14 @@ impl Kubelet {
         }
         // The object goes when somebody deletes it; a real kubelet lets it go once the containers have ended.
         while let Ok(()) = wait_for_deletion(&mut states).await {
-            let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
+            let pods: Api<Pod> =
+                Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
             let preconditions = Preconditions { uid: pod.uid(), resource_version: None };
-            let at_once = DeleteParams { grace_period_seconds: Some(0), preconditions: Some(preconditions), ..DeleteParams::default() };
+            let at_once = DeleteParams {
+                grace_period_seconds: Some(0),
+                preconditions: Some(preconditions),
+                ..DeleteParams::default()
+            };
             match pods.delete(&pod.name_any(), &at_once).await {
                 Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => break,
                 Ok(_) => break,
@@ -193,13 +218,21 @@ impl Kubelet {
 
     /// Writes a Pod's status, however long the API server is away; one that is gone needs none.
     async fn report(&self, pod: &Pod, status: serde_json::Value) -> anyhow::Result<()> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
+        let pods: Api<Pod> =
+            Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
         loop {
             let patch = json!({"metadata": {"uid": pod.uid()}, "status": status});
-            match pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
+            match pods
+                .patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+                .await
+            {
                 Ok(_) => return Ok(()),
-                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => return Ok(()),
-                Err(error) => tracing::debug!(%error, "a Pod's status could not be written and is written again"),
+                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {
+                    return Ok(());
+                }
+                Err(error) => {
+                    tracing::debug!(%error, "a Pod's status could not be written and is written again")
+                }
             }
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
@@ -207,7 +240,11 @@ impl Kubelet {
 }
 
 /// Ok: somebody asked for the Pod's deletion. Err: it is gone.
-async fn wait_for_deletion(states: &mut watch::Receiver<Option<Pod>>) -> Result<(), watch::error::RecvError> {
-    let deleted = |pod: &Option<Pod>| pod.as_ref().is_some_and(|pod| pod.metadata.deletion_timestamp.is_some());
+async fn wait_for_deletion(
+    states: &mut watch::Receiver<Option<Pod>>,
+) -> Result<(), watch::error::RecvError> {
+    let deleted = |pod: &Option<Pod>| {
+        pod.as_ref().is_some_and(|pod| pod.metadata.deletion_timestamp.is_some())
+    };
     states.wait_for(deleted).await.map(|_| ())
 }

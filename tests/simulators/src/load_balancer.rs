@@ -60,7 +60,9 @@ impl Pool {
 
     /// A Service wants an address, perhaps this one. First come, first served.
     pub fn want(&mut self, service: &str, wish: Option<Ipv4Addr>) {
-        if !self.given.contains_key(service) && !self.waiting.iter().any(|(name, _)| name == service) {
+        if !self.given.contains_key(service)
+            && !self.waiting.iter().any(|(name, _)| name == service)
+        {
             self.waiting.push_back((service.to_owned(), wish));
         }
     }
@@ -73,7 +75,9 @@ impl Pool {
 
     /// The next Service that can have its address.
     pub fn serve_next(&mut self) -> Option<(String, Ipv4Addr)> {
-        let fits = |(_, wish): &(String, Option<Ipv4Addr>)| wish.map_or(!self.free.is_empty(), |wish| self.free.contains(&wish));
+        let fits = |(_, wish): &(String, Option<Ipv4Addr>)| {
+            wish.map_or(!self.free.is_empty(), |wish| self.free.contains(&wish))
+        };
         let index = self.waiting.iter().position(fits)?;
         let (service, wish) = self.waiting.remove(index)?;
         let address = match wish {
@@ -94,11 +98,14 @@ impl Pool {
 /// None that last: the watch is taken up again.
 pub async fn run(client: Client, settings: Settings) -> anyhow::Result<()> {
     let mut pool = Pool::new(settings.first, settings.count);
-    let events = watcher::watcher(Api::<Service>::all(client.clone()), watcher::Config::default()).backoff(process::Pauses::default());
+    let events = watcher::watcher(Api::<Service>::all(client.clone()), watcher::Config::default())
+        .backoff(process::Pauses::default());
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
         match event {
-            Ok(Event::InitApply(service) | Event::Apply(service)) => see(&client, &mut pool, &service).await,
+            Ok(Event::InitApply(service) | Event::Apply(service)) => {
+                see(&client, &mut pool, &service).await
+            }
             Ok(Event::Delete(service)) => pool.give_back(&key(&service)),
             Ok(Event::Init | Event::InitDone) => {}
             Err(error) => tracing::warn!(%error, "the watch broke"),
@@ -122,17 +129,26 @@ async fn see(client: &Client, pool: &mut Pool, service: &Service) {
     let key = key(service);
     if service.metadata.deletion_timestamp.is_some() {
         if service.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
-            let rest: Vec<&String> = service.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
-            let api: Api<Service> = Api::namespaced(client.clone(), &service.namespace().unwrap_or_default());
+            let rest: Vec<&String> =
+                service.finalizers().iter().filter(|finalizer| *finalizer != FINALIZER).collect();
+            let api: Api<Service> =
+                Api::namespaced(client.clone(), &service.namespace().unwrap_or_default());
             let patch = json!({"metadata": {"finalizers": rest}});
-            if let Err(error) = api.patch(&service.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await {
+            if let Err(error) =
+                api.patch(&service.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await
+            {
                 tracing::debug!(%error, "a finalizer could not be taken off");
             }
         }
         return pool.give_back(&key);
     }
-    let ingress = service.status.as_ref().and_then(|status| status.load_balancer.as_ref()).and_then(|status| status.ingress.clone());
-    let given = ingress.iter().flatten().find_map(|entry| entry.ip.as_ref().or(entry.hostname.as_ref()));
+    let ingress = service
+        .status
+        .as_ref()
+        .and_then(|status| status.load_balancer.as_ref())
+        .and_then(|status| status.ingress.clone());
+    let given =
+        ingress.iter().flatten().find_map(|entry| entry.ip.as_ref().or(entry.hostname.as_ref()));
     match given {
         Some(address) => {
             if let Ok(address) = address.trim_end_matches(".simulated").replace('-', ".").parse() {
@@ -155,15 +171,25 @@ async fn give(client: Client, settings: Settings, service: String, address: Ipv4
         match write(&api, &settings, name, address).await {
             Ok(_) => return,
             Err(kube::Error::Api(status)) if status.code == 404 => {
-                return tracing::debug!(service, "an address could not be given: the Service is gone");
+                return tracing::debug!(
+                    service,
+                    "an address could not be given: the Service is gone"
+                );
             }
-            Err(error) => tracing::debug!(%error, service, "an address could not be given and is given again"),
+            Err(error) => {
+                tracing::debug!(%error, service, "an address could not be given and is given again")
+            }
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }
 
-async fn write(api: &Api<Service>, settings: &Settings, name: &str, address: Ipv4Addr) -> kube::Result<Service> {
+async fn write(
+    api: &Api<Service>,
+    settings: &Settings,
+    name: &str,
+    address: Ipv4Addr,
+) -> kube::Result<Service> {
     if !settings.no_finalizer {
         let patch = json!({"metadata": {"finalizers": [FINALIZER]}});
         api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await?;

@@ -63,10 +63,12 @@ impl Chip {
     /// # Errors
     /// No terminal is to be had.
     pub fn switch_on() -> anyhow::Result<Self> {
-        let own = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).context("cannot open a pseudo-terminal")?;
+        let own = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)
+            .context("cannot open a pseudo-terminal")?;
         grantpt(&own)?;
         unlockpt(&own)?;
-        let port = ptsname(&own, Vec::new())?.into_string().context("the name of a pseudo-terminal")?;
+        let port =
+            ptsname(&own, Vec::new())?.into_string().context("the name of a pseudo-terminal")?;
         let cable = rustix::fs::open(port.as_str(), OFlags::RDWR | OFlags::NOCTTY, Mode::empty())?;
         let mut raw = tcgetattr(&cable)?;
         raw.make_raw();
@@ -90,7 +92,8 @@ impl Chip {
     pub async fn serve_admin(self: Arc<Self>, address: SocketAddr) -> anyhow::Result<SocketAddr> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let routes = Router::new().route("/device", get(move || async move { Json(self.report()) }));
+        let routes =
+            Router::new().route("/device", get(move || async move { Json(self.report()) }));
         tokio::spawn(async move { axum::serve(listener, routes).await });
         Ok(address)
     }
@@ -142,7 +145,9 @@ async fn offer(client: &Client, node: &str, instance: &str) -> anyhow::Result<()
     let status = json!({"status": {"capacity": resource, "allocatable": resource}});
     loop {
         match nodes.patch_status(node, &PatchParams::default(), &Patch::Strategic(&status)).await {
-            Err(kube::Error::Api(answer)) if answer.code == 404 => tokio::time::sleep(Duration::from_millis(100)).await,
+            Err(kube::Error::Api(answer)) if answer.code == 404 => {
+                tokio::time::sleep(Duration::from_millis(100)).await
+            }
             patched => return Ok(patched.map(|_| ())?),
         }
     }

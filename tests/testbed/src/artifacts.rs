@@ -34,18 +34,38 @@ pub async fn push_plugin(registry: &Registry, file: &Path, name: &str) -> anyhow
 ///
 /// # Errors
 /// The registry refuses.
-pub async fn push_firmware(registry: &Registry, name: &str, firmwares: &[Firmware]) -> anyhow::Result<()> {
+pub async fn push_firmware(
+    registry: &Registry,
+    name: &str,
+    firmwares: &[Firmware],
+) -> anyhow::Result<()> {
     let client = registry.client()?;
     let reference: Reference = format!("{}/{name}", registry.host).parse()?;
     let mut entries = Vec::new();
     for firmware in firmwares {
         let layer = ImageLayer::oci_v1_gzip(layer(firmware)?, None);
         let config = json!({"os": "custom", "architecture": firmware.device, "rootfs": {"type": "layers", "diff_ids": []}, "config": {}});
-        let config = Config::new(config.to_string().into_bytes(), "application/vnd.oci.image.config.v1+json".to_owned(), None);
-        let one: Reference =
-            format!("{}/{}:{}-{}", registry.host, reference.repository(), reference.tag().unwrap_or("latest"), firmware.device).parse()?;
+        let config = Config::new(
+            config.to_string().into_bytes(),
+            "application/vnd.oci.image.config.v1+json".to_owned(),
+            None,
+        );
+        let one: Reference = format!(
+            "{}/{}:{}-{}",
+            registry.host,
+            reference.repository(),
+            reference.tag().unwrap_or("latest"),
+            firmware.device
+        )
+        .parse()?;
         client.push(&one, &[layer], config, &registry.auth(), None).await?;
-        let (manifest, digest) = client.pull_manifest_raw(&one, &registry.auth(), &["application/vnd.oci.image.manifest.v1+json"]).await?;
+        let (manifest, digest) = client
+            .pull_manifest_raw(
+                &one,
+                &registry.auth(),
+                &["application/vnd.oci.image.manifest.v1+json"],
+            )
+            .await?;
         entries.push(json!({
             "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": manifest.len(),
             "platform": {"os": "custom", "architecture": firmware.device},
@@ -75,5 +95,10 @@ fn layer(firmware: &Firmware) -> anyhow::Result<Vec<u8>> {
 pub fn firmware(device: &str, application: &str, version: &str) -> Firmware {
     let seed = Sha256::digest(format!("{device}/{application}/{version}").as_bytes());
     let payload = seed.iter().copied().cycle().take(128 << 10).collect();
-    Firmware { device: device.to_owned(), application: application.to_owned(), version: version.to_owned(), payload }
+    Firmware {
+        device: device.to_owned(),
+        application: application.to_owned(),
+        version: version.to_owned(),
+        payload,
+    }
 }

@@ -21,7 +21,8 @@ impl Authority {
         let key = KeyPair::generate()?;
         let mut parameters = CertificateParams::new(Vec::new())?;
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        parameters.key_usages =
+            vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
         parameters.distinguished_name.push(rcgen::DnType::CommonName, "testbed");
         let certificate = folder.join("ca.crt");
         std::fs::write(&certificate, parameters.self_signed(&key)?.pem())?;
@@ -39,7 +40,8 @@ impl Authority {
         parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
         parameters.use_authority_key_identifier_extension = true;
         let signed = parameters.signed_by(&key, &self.issuer)?;
-        let (certificate, file) = (self.folder.join(format!("{name}.crt")), self.folder.join(format!("{name}.key")));
+        let (certificate, file) =
+            (self.folder.join(format!("{name}.crt")), self.folder.join(format!("{name}.key")));
         std::fs::write(&certificate, signed.pem())?;
         std::fs::write(&file, key.serialize_pem())?;
         Ok((certificate, file))

@@ -41,7 +41,11 @@ impl ControlPlane {
     ///
     /// # Errors
     /// A part does not start; its own words are in the error.
-    pub async fn start(programs: &Path, folder: &Path, authority: &Authority) -> anyhow::Result<Self> {
+    pub async fn start(
+        programs: &Path,
+        folder: &Path,
+        authority: &Authority,
+    ) -> anyhow::Result<Self> {
         let (etcd, peer, port) = (free_port()?, free_port()?, free_port()?);
         let mut plane = Self {
             kubeconfig: folder.join("kubeconfig"),
@@ -99,9 +103,16 @@ impl ControlPlane {
             "administrator,administrator,administrator,system:masters\noperator,operator,operator\nclient,client,client\n",
         )?;
         let policy = self.folder.join("audit-policy.yaml");
-        std::fs::write(&policy, "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n")?;
+        std::fs::write(
+            &policy,
+            "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n",
+        )?;
         let cluster = json!({"server": format!("https://127.0.0.1:{}", self.port), "certificate-authority": authority.certificate});
-        let users = [(&self.kubeconfig, "administrator"), (&self.operator_kubeconfig, "operator"), (&self.client_kubeconfig, "client")];
+        let users = [
+            (&self.kubeconfig, "administrator"),
+            (&self.operator_kubeconfig, "operator"),
+            (&self.client_kubeconfig, "client"),
+        ];
         for (file, user) in users {
             let kubeconfig = json!({
                 "apiVersion": "v1", "kind": "Config", "current-context": "testbed",
@@ -136,7 +147,8 @@ impl ControlPlane {
             ("max-mutating-requests-inflight", "2000".to_owned()),
             ("profiling", "false".to_owned()),
         ];
-        self.arguments = pairs.into_iter().map(|(name, value)| format!("--{name}={value}")).collect();
+        self.arguments =
+            pairs.into_iter().map(|(name, value)| format!("--{name}={value}")).collect();
         Ok(())
     }
 
@@ -180,19 +192,33 @@ impl ControlPlane {
     /// etcd does not answer.
     pub async fn compact(&self) -> anyhow::Result<()> {
         let http = reqwest::Client::builder().no_proxy().build()?;
-        let range = http.post(format!("{}/v3/kv/range", self.etcd)).json(&json!({"key": "AA=="})).send().await?;
+        let range = http
+            .post(format!("{}/v3/kv/range", self.etcd))
+            .json(&json!({"key": "AA=="}))
+            .send()
+            .await?;
         let range: serde_json::Value = range.error_for_status()?.json().await?;
         let revision = range["header"]["revision"].as_str().context("etcd names no revision")?;
         let compaction = json!({"revision": revision, "physical": true});
-        http.post(format!("{}/v3/kv/compaction", self.etcd)).json(&compaction).send().await?.error_for_status()?;
+        http.post(format!("{}/v3/kv/compaction", self.etcd))
+            .json(&compaction)
+            .send()
+            .await?
+            .error_for_status()?;
         Ok(())
     }
 
     fn start_controllers(&mut self, authority: &Authority) -> anyhow::Result<()> {
-        let common =
-            [format!("--kubeconfig={}", self.kubeconfig.display()), "--leader-elect=false".to_owned(), "--secure-port=0".to_owned()];
+        let common = [
+            format!("--kubeconfig={}", self.kubeconfig.display()),
+            "--leader-elect=false".to_owned(),
+            "--secure-port=0".to_owned(),
+        ];
         let mut manager = Command::new(self.programs.join("kube-controller-manager"));
-        manager.args(&common).arg(format!("--service-account-private-key-file={}", self.folder.join("service-accounts.key").display()));
+        manager.args(&common).arg(format!(
+            "--service-account-private-key-file={}",
+            self.folder.join("service-accounts.key").display()
+        ));
         manager.arg(format!("--root-ca-file={}", authority.certificate.display()));
         manager.args([
             "--controllers=*,-horizontal-pod-autoscaler-controller,-cronjob-controller",
@@ -215,17 +241,22 @@ impl ControlPlane {
     /// The kubeconfig cannot be read.
     pub async fn client(&self) -> anyhow::Result<Client> {
         let kubeconfig = Kubeconfig::read_from(&self.kubeconfig)?;
-        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        let config =
+            Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
         Ok(Client::try_from(config)?)
     }
 
     /// Pods are refused in a namespace until its default service account is there.
     async fn wait_for_service_account(&mut self) -> anyhow::Result<()> {
-        let accounts: kube::Api<k8s_openapi::api::core::v1::ServiceAccount> = kube::Api::namespaced(self.client().await?, "default");
+        let accounts: kube::Api<k8s_openapi::api::core::v1::ServiceAccount> =
+            kube::Api::namespaced(self.client().await?, "default");
         for part in &mut self.parts {
             part.check()?;
         }
-        eventually("the default service account", START, || async { Ok(accounts.get_opt("default").await?) }).await?;
+        eventually("the default service account", START, || async {
+            Ok(accounts.get_opt("default").await?)
+        })
+        .await?;
         Ok(())
     }
 }

@@ -17,7 +17,11 @@ impl Fleet {
     /// # Errors
     /// The HTTP client cannot be made.
     pub fn new(devices: &str, akri: &str) -> anyhow::Result<Self> {
-        Ok(Self { http: reqwest::Client::builder().no_proxy().build()?, devices: devices.to_owned(), akri: akri.to_owned() })
+        Ok(Self {
+            http: reqwest::Client::builder().no_proxy().build()?,
+            devices: devices.to_owned(),
+            akri: akri.to_owned(),
+        })
     }
 
     /// What the devices tell of themselves.
@@ -25,7 +29,14 @@ impl Fleet {
     /// # Errors
     /// The simulator does not answer.
     pub async fn reports(&self) -> anyhow::Result<Vec<Report>> {
-        Ok(self.http.get(format!("http://{}/devices", self.devices)).send().await?.error_for_status()?.json().await?)
+        Ok(self
+            .http
+            .get(format!("http://{}/devices", self.devices))
+            .send()
+            .await?
+            .error_for_status()?
+            .json()
+            .await?)
     }
 
     /// Makes a device misbehave.
@@ -33,7 +44,10 @@ impl Fleet {
     /// # Errors
     /// There is no such device.
     pub async fn behave(&self, id: &str, behaviour: &Behaviour) -> anyhow::Result<()> {
-        let request = self.http.put(format!("http://{}/devices/{id}/behaviour", self.devices)).json(behaviour);
+        let request = self
+            .http
+            .put(format!("http://{}/devices/{id}/behaviour", self.devices))
+            .json(behaviour);
         request.send().await?.error_for_status()?;
         Ok(())
     }
@@ -43,7 +57,11 @@ impl Fleet {
     /// # Errors
     /// Akri does not know the verb, or the cluster refuses.
     pub async fn akri(&self, report: &Report, verb: &str) -> anyhow::Result<()> {
-        let request = self.http.post(format!("http://{}/instances/{}/{verb}", self.akri, instance_name(report)));
+        let request = self.http.post(format!(
+            "http://{}/instances/{}/{verb}",
+            self.akri,
+            instance_name(report)
+        ));
         request.send().await?.error_for_status()?;
         Ok(())
     }

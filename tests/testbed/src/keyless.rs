@@ -10,8 +10,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber, SigningKey, date_time_ymd,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PublicKeyData, SanType,
+    SerialNumber, SigningKey, date_time_ymd,
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -73,7 +74,12 @@ impl Signing {
     #[must_use]
     pub fn now(subject: &str, issuer: &str) -> Self {
         let now = jiff::Timestamp::now().as_second();
-        Self { subject: subject.to_owned(), issuer: issuer.to_owned(), certified: now - 60..now + 540, logged: now - 1 }
+        Self {
+            subject: subject.to_owned(),
+            issuer: issuer.to_owned(),
+            certified: now - 60..now + 540,
+            logged: now - 1,
+        }
     }
 }
 
@@ -89,8 +95,10 @@ impl Authority {
         parameters.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         parameters.distinguished_name = DistinguishedName::new();
         parameters.distinguished_name.push(DnType::CommonName, "fulcio.testbed");
-        (parameters.not_before, parameters.not_after) =
-            (date_time_ymd(1970, 1, 1) + after(valid.start)?, date_time_ymd(1970, 1, 1) + after(valid.end)?);
+        (parameters.not_before, parameters.not_after) = (
+            date_time_ymd(1970, 1, 1) + after(valid.start)?,
+            date_time_ymd(1970, 1, 1) + after(valid.end)?,
+        );
         let certificate = parameters.self_signed(&key)?.der().to_vec();
         Ok(Self { issuer: Issuer::new(parameters, key), certificate })
     }
@@ -102,20 +110,31 @@ impl Authority {
         parameters.serial_number = Some(SerialNumber::from(0x0f1a_5b00_u64));
         parameters.distinguished_name = DistinguishedName::new();
         let subject = signing.subject.as_str().try_into()?;
-        parameters.subject_alt_names = vec![if subject_is_uri(signing) { SanType::URI(subject) } else { SanType::Rfc822Name(subject) }];
+        parameters.subject_alt_names = vec![if subject_is_uri(signing) {
+            SanType::URI(subject)
+        } else {
+            SanType::Rfc822Name(subject)
+        }];
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::CodeSigning];
         parameters.use_authority_key_identifier_extension = true;
-        (parameters.not_before, parameters.not_after) =
-            (date_time_ymd(1970, 1, 1) + after(signing.certified.start)?, date_time_ymd(1970, 1, 1) + after(signing.certified.end)?);
+        (parameters.not_before, parameters.not_after) = (
+            date_time_ymd(1970, 1, 1) + after(signing.certified.start)?,
+            date_time_ymd(1970, 1, 1) + after(signing.certified.end)?,
+        );
         let issuer = Utf8StringRef::new(&signing.issuer)?.to_der()?;
         let older = signing.issuer.as_bytes().to_vec();
-        parameters.custom_extensions =
-            vec![CustomExtension::from_oid_content(&OLDER_ISSUER, older), CustomExtension::from_oid_content(&ISSUER, issuer)];
+        parameters.custom_extensions = vec![
+            CustomExtension::from_oid_content(&OLDER_ISSUER, older),
+            CustomExtension::from_oid_content(&ISSUER, issuer),
+        ];
         // What the log signs is the certificate without its own answer.
         let without = parameters.clone().signed_by(&key, &self.issuer)?;
         let seen = self.seen(to_be_signed(without.der())?, signing.certified.start, log)?;
-        parameters.custom_extensions.push(CustomExtension::from_oid_content(&SCT_LIST, OctetStringRef::new(&seen)?.to_der()?));
+        parameters.custom_extensions.push(CustomExtension::from_oid_content(
+            &SCT_LIST,
+            OctetStringRef::new(&seen)?.to_der()?,
+        ));
         let certificate = parameters.signed_by(&key, &self.issuer)?;
         Ok(Certified { key, der: certificate.der().to_vec(), pem: certificate.pem() })
     }
@@ -126,11 +145,14 @@ impl Authority {
         let issuer = Sha256::digest(self.issuer.key().subject_public_key_info());
         let length = u32::try_from(to_be_signed.len())?.to_be_bytes();
         // Version 1, a certificate's timestamp, and that it is of a certificate before its end; then no extensions.
-        let signed = [&[0, 0], &at[..], &[0, 1], &issuer[..], &length[1..], to_be_signed, &[0, 0]].concat();
+        let signed =
+            [&[0, 0], &at[..], &[0, 1], &issuer[..], &length[1..], to_be_signed, &[0, 0]].concat();
         let signature = log.sign(&signed)?;
         // SHA-256 and ECDSA.
         let kind = [4, 3];
-        let timestamp = [&[0][..], &key_id(log), &at, &[0, 0], &kind, &length_of(&signature)?, &signature].concat();
+        let timestamp =
+            [&[0][..], &key_id(log), &at, &[0, 0], &kind, &length_of(&signature)?, &signature]
+                .concat();
         let one = [&length_of(&timestamp)?[..], &timestamp].concat();
         Ok([&length_of(&one)?[..], &one].concat())
     }
@@ -138,7 +160,11 @@ impl Authority {
 
 impl Certified {
     /// A statement in its envelope, its text, and the signature over it.
-    fn envelope(&self, digests: &[&str], predicate: &str) -> anyhow::Result<(Value, String, Vec<u8>)> {
+    fn envelope(
+        &self,
+        digests: &[&str],
+        predicate: &str,
+    ) -> anyhow::Result<(Value, String, Vec<u8>)> {
         let payload = statement(digests, predicate).to_string();
         let signature = self.key.sign(encoded(&payload).as_bytes())?;
         let signatures = json!([{"sig": STANDARD.encode(&signature), "keyid": ""}]);
@@ -162,7 +188,13 @@ impl Sigstore {
         let log = KeyPair::generate()?;
         let checkpoints = KeyPair::from_pem(&log.serialize_pem())?;
         let authority = Authority::new(now - 86_400 * 365..now + 86_400)?;
-        Ok(Self { authority, certificates: KeyPair::generate()?, log, checkpoints, timestamps: Timestamps::new(now + 86_400)? })
+        Ok(Self {
+            authority,
+            certificates: KeyPair::generate()?,
+            log,
+            checkpoints,
+            timestamps: Timestamps::new(now + 86_400)?,
+        })
     }
 
     /// What those who verify trust.
@@ -198,7 +230,12 @@ impl Sigstore {
     ///
     /// # Errors
     /// It cannot be signed.
-    pub fn bundle(&self, signing: &Signing, digests: &[&str], predicate: &str) -> anyhow::Result<Value> {
+    pub fn bundle(
+        &self,
+        signing: &Signing,
+        digests: &[&str],
+        predicate: &str,
+    ) -> anyhow::Result<Value> {
         let certified = self.authority.certify(signing, &self.certificates)?;
         let (envelope, payload, signature) = certified.envelope(digests, predicate)?;
         let body = json!({"apiVersion": "0.0.1", "kind": "dsse", "spec": {
@@ -208,7 +245,8 @@ impl Sigstore {
         }});
         let mut entry = self.entry(&body, "7")?;
         entry["integratedTime"] = json!(signing.logged.to_string());
-        entry["inclusionPromise"] = json!({"signedEntryTimestamp": self.promise(&body.to_string(), signing.logged)?});
+        entry["inclusionPromise"] =
+            json!({"signedEntryTimestamp": self.promise(&body.to_string(), signing.logged)?});
         Ok(certified.bundle(&envelope, &entry))
     }
 
@@ -216,7 +254,12 @@ impl Sigstore {
     ///
     /// # Errors
     /// It cannot be signed.
-    pub fn stamped_bundle(&self, signing: &Signing, digests: &[&str], predicate: &str) -> anyhow::Result<Value> {
+    pub fn stamped_bundle(
+        &self,
+        signing: &Signing,
+        digests: &[&str],
+        predicate: &str,
+    ) -> anyhow::Result<Value> {
         let certified = self.authority.certify(signing, &self.certificates)?;
         let (envelope, payload, signature) = certified.envelope(digests, predicate)?;
         let body = json!({"apiVersion": "0.0.2", "kind": "hashedrekord", "spec": {"hashedRekordV002": {
@@ -227,7 +270,8 @@ impl Sigstore {
         }}});
         let mut bundle = certified.bundle(&envelope, &self.entry(&body, "1")?);
         let timestamp = STANDARD.encode(self.timestamps.seen(&signature, signing.logged)?);
-        bundle["verificationMaterial"]["timestampVerificationData"] = json!({"rfc3161Timestamps": [{"signedTimestamp": timestamp}]});
+        bundle["verificationMaterial"]["timestampVerificationData"] =
+            json!({"rfc3161Timestamps": [{"signedTimestamp": timestamp}]});
         Ok(bundle)
     }
 
@@ -235,7 +279,11 @@ impl Sigstore {
     ///
     /// # Errors
     /// It cannot be signed.
-    pub fn simple(&self, signing: &Signing, digest: &str) -> anyhow::Result<(String, BTreeMap<String, String>)> {
+    pub fn simple(
+        &self,
+        signing: &Signing,
+        digest: &str,
+    ) -> anyhow::Result<(String, BTreeMap<String, String>)> {
         let certified = self.authority.certify(signing, &self.certificates)?;
         let payload = simple_payload("testbed", digest).to_string();
         let signature = STANDARD.encode(certified.key.sign(payload.as_bytes())?);
@@ -281,7 +329,8 @@ impl Sigstore {
         let first = leaf("the first entry");
         let root = STANDARD.encode(Sha256::digest([&[1], &first[..], &leaf(body)].concat()));
         let tree = format!("{NAME} - 1\n2\n{root}\n");
-        let signature = [&key_id(&self.checkpoints)[..4], &self.checkpoints.sign(tree.as_bytes())?].concat();
+        let signature =
+            [&key_id(&self.checkpoints)[..4], &self.checkpoints.sign(tree.as_bytes())?].concat();
         let checkpoint = format!("{tree}\n\u{2014} {NAME} {}\n", STANDARD.encode(signature));
         Ok(json!({
             "logIndex": "1", "treeSize": "2", "rootHash": root, "hashes": [STANDARD.encode(first)], "checkpoint": {"envelope": checkpoint},

@@ -26,7 +26,12 @@ impl Process {
     pub fn start(name: &str, mut command: Command, folder: &Path) -> anyhow::Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let output = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
-        command.env("EXIT_WITH_STDIN", "1").stdin(Stdio::piped()).stderr(output.try_clone()?).stdout(output).kill_on_drop(true);
+        command
+            .env("EXIT_WITH_STDIN", "1")
+            .stdin(Stdio::piped())
+            .stderr(output.try_clone()?)
+            .stdout(output)
+            .kill_on_drop(true);
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
         Ok(Self { child, name: name.to_owned(), log })
     }
@@ -35,7 +40,11 @@ impl Process {
     ///
     /// # Errors
     /// The program cannot be started, or ends without saying anything.
-    pub async fn start_and_listen(name: &str, mut command: Command, folder: &Path) -> anyhow::Result<(Self, serde_json::Value)> {
+    pub async fn start_and_listen(
+        name: &str,
+        mut command: Command,
+        folder: &Path,
+    ) -> anyhow::Result<(Self, serde_json::Value)> {
         let log = folder.join(format!("{name}.log"));
         let output = std::fs::OpenOptions::new().create(true).append(true).open(&log)?;
         command.stdin(Stdio::piped()).stderr(output).stdout(Stdio::piped()).kill_on_drop(true);
@@ -43,7 +52,8 @@ impl Process {
         let stdout = child.stdout.take().with_context(|| format!("{name} has no output"))?;
         let mut line = String::new();
         BufReader::new(stdout).read_line(&mut line).await?;
-        let said = serde_json::from_str(&line).with_context(|| format!("{name} said {line:?}; see {}", log.display()))?;
+        let said = serde_json::from_str(&line)
+            .with_context(|| format!("{name} said {line:?}; see {}", log.display()))?;
         Ok((Self { child, name: name.to_owned(), log }, said))
     }
 
@@ -121,7 +131,9 @@ pub fn sibling(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
     let folders = own.ancestors().skip(1).take(2);
     let found = folders.map(|folder| folder.join(name)).find(|path| path.is_file());
-    found.with_context(|| format!("program {name} is not there: build it first (cargo build --workspace --bins)"))
+    found.with_context(|| {
+        format!("program {name} is not there: build it first (cargo build --workspace --bins)")
+    })
 }
 
 /// The folder of this repository.
@@ -136,7 +148,10 @@ pub fn repository() -> PathBuf {
 /// # Errors
 /// It fails; its own words are on standard error.
 pub fn script(path: &str) -> anyhow::Result<String> {
-    let output = std::process::Command::new(repository().join(path)).stdin(Stdio::null()).stderr(Stdio::inherit()).output()?;
+    let output = std::process::Command::new(repository().join(path))
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output()?;
     anyhow::ensure!(output.status.success(), "{path} failed");
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
@@ -145,7 +160,11 @@ pub fn script(path: &str) -> anyhow::Result<String> {
 ///
 /// # Errors
 /// It never held within the time, or asking failed.
-pub async fn eventually<T, F>(what: &str, limit: Duration, mut holds: impl FnMut() -> F) -> anyhow::Result<T>
+pub async fn eventually<T, F>(
+    what: &str,
+    limit: Duration,
+    mut holds: impl FnMut() -> F,
+) -> anyhow::Result<T>
 where
     F: Future<Output = anyhow::Result<Option<T>>>,
 {

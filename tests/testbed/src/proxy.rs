@@ -9,7 +9,9 @@ use anyhow::{Context, bail};
 use futures::{StreamExt, TryStreamExt};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
-use hyper::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER, TRANSFER_ENCODING};
+use hyper::header::{
+    CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST, RETRY_AFTER, TRANSFER_ENCODING,
+};
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
@@ -44,7 +46,10 @@ impl Call {
     /// Whether it lists a resource.
     #[must_use]
     pub fn lists(&self, resource: &str) -> bool {
-        self.method == Method::GET && !self.watch && self.name.is_empty() && self.resource == resource
+        self.method == Method::GET
+            && !self.watch
+            && self.name.is_empty()
+            && self.resource == resource
     }
 }
 
@@ -114,15 +119,30 @@ impl Proxy {
     pub async fn start(kubeconfig: &Path) -> anyhow::Result<Self> {
         let mut config: Value = serde_json::from_slice(&std::fs::read(kubeconfig)?)?;
         let cluster = config["clusters"][0]["cluster"].take();
-        let server = cluster["server"].as_str().context("the kubeconfig names no server")?.to_owned();
-        let authority = std::fs::read(cluster["certificate-authority"].as_str().context("the kubeconfig names no authority")?)?;
-        let upstream = reqwest::Client::builder().tls_certs_only([reqwest::Certificate::from_pem(&authority)?]).no_proxy().build()?;
+        let server =
+            cluster["server"].as_str().context("the kubeconfig names no server")?.to_owned();
+        let authority = std::fs::read(
+            cluster["certificate-authority"]
+                .as_str()
+                .context("the kubeconfig names no authority")?,
+        )?;
+        let upstream = reqwest::Client::builder()
+            .tls_certs_only([reqwest::Certificate::from_pem(&authority)?])
+            .no_proxy()
+            .build()?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
-        config["clusters"][0]["cluster"] = json!({"server": format!("http://{}", listener.local_addr()?)});
+        config["clusters"][0]["cluster"] =
+            json!({"server": format!("http://{}", listener.local_addr()?)});
         let own = kubeconfig.with_extension("proxied");
         std::fs::write(&own, serde_json::to_vec_pretty(&config)?)?;
         let (holding, held) = mpsc::unbounded_channel();
-        let shared = Arc::new(Shared { table: Mutex::default(), held: holding, cut: watch::channel(0).0, upstream, server });
+        let shared = Arc::new(Shared {
+            table: Mutex::default(),
+            held: holding,
+            cut: watch::channel(0).0,
+            upstream,
+            server,
+        });
         let task = tokio::spawn(accept(listener, shared.clone()));
         Ok(Self { kubeconfig: own, shared, held: tokio::sync::Mutex::new(held), task })
     }
@@ -158,7 +178,8 @@ impl Proxy {
     pub async fn held(&self, limit: Duration) -> anyhow::Result<Held> {
         let mut held = self.held.lock().await;
         let next = tokio::time::timeout(limit, held.recv()).await;
-        next.with_context(|| format!("no request came that is to be held, within {limit:?}"))?.context("the proxy has ended")
+        next.with_context(|| format!("no request came that is to be held, within {limit:?}"))?
+            .context("the proxy has ended")
     }
 
     /// How many requests of a kind came so far.
@@ -177,7 +198,9 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let service = service_fn(|request| shared.clone().pass(request));
     // A connection that breaks is what tests ask for.
-    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
+    let _ = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 impl Shared {
@@ -201,12 +224,20 @@ impl Shared {
         }
         let url = format!("{}{}", self.server, head.uri);
         let mut onward = self.upstream.request(head.method, url).body(body);
-        for (name, value) in head.headers.iter().filter(|(name, _)| ![HOST, CONNECTION, CONTENT_LENGTH].contains(name)) {
+        for (name, value) in head
+            .headers
+            .iter()
+            .filter(|(name, _)| ![HOST, CONNECTION, CONTENT_LENGTH].contains(name))
+        {
             onward = onward.header(name, value);
         }
         let came = onward.send().await?;
         let mut response = Response::builder().status(came.status());
-        for (name, value) in came.headers().iter().filter(|(name, _)| ![TRANSFER_ENCODING, CONNECTION, CONTENT_LENGTH].contains(name)) {
+        for (name, value) in came
+            .headers()
+            .iter()
+            .filter(|(name, _)| ![TRANSFER_ENCODING, CONNECTION, CONTENT_LENGTH].contains(name))
+        {
             response = response.header(name, value);
         }
         if watch {
@@ -214,10 +245,16 @@ impl Shared {
             let broken = async move {
                 let _ = cuts.changed().await;
             };
-            let lines = came.bytes_stream().map_err(anyhow::Error::from).take_until(broken).map_ok(Frame::data);
+            let lines = came
+                .bytes_stream()
+                .map_err(anyhow::Error::from)
+                .take_until(broken)
+                .map_ok(Frame::data);
             // A watch that is cut breaks in the midst of the answer; one that the API server ends comes to its end.
             let end = futures::stream::once(async move { cut.has_changed().unwrap_or(true) });
-            let end = end.filter_map(|broken| async move { broken.then(|| Err(anyhow::anyhow!("the watch is cut"))) });
+            let end = end.filter_map(|broken| async move {
+                broken.then(|| Err(anyhow::anyhow!("the watch is cut")))
+            });
             return Ok(response.body(BodyExt::boxed(StreamBody::new(lines.chain(end))))?);
         }
         let body = came.bytes().await?;
@@ -234,7 +271,11 @@ impl Shared {
             bail!("everything is refused");
         }
         table.seen.push(call.clone());
-        let Some(rule) = table.rules.iter_mut().find(|(matches, _, left)| *left > 0 && matches(call)) else { return Ok(None) };
+        let Some(rule) =
+            table.rules.iter_mut().find(|(matches, _, left)| *left > 0 && matches(call))
+        else {
+            return Ok(None);
+        };
         rule.2 -= 1;
         let action = rule.1;
         table.applied += 1;
@@ -268,7 +309,8 @@ fn answer(code: u16) -> anyhow::Result<Response<Body>> {
 
 /// `/api/v1/…` and `/apis/<group>/<version>/…`, each with or without `namespaces/<namespace>`.
 fn call(head: &hyper::http::request::Parts, body: &Bytes) -> Call {
-    let segments: Vec<&str> = head.uri.path().split('/').filter(|segment| !segment.is_empty()).collect();
+    let segments: Vec<&str> =
+        head.uri.path().split('/').filter(|segment| !segment.is_empty()).collect();
     let prefix = if segments.first() == Some(&"api") { 2 } else { 3 };
     let rest = segments.get(prefix..).unwrap_or_default();
     let rest = match rest {
@@ -277,6 +319,14 @@ fn call(head: &hyper::http::request::Parts, body: &Bytes) -> Call {
     };
     let part = |index: usize| rest.get(index).copied().unwrap_or_default().to_owned();
     let resource = if rest.len() > 2 { format!("{}/{}", part(0), part(2)) } else { part(0) };
-    let watch = head.uri.query().is_some_and(|query| query.split('&').any(|pair| pair == "watch=true" || pair == "watch=1"));
-    Call { method: head.method.clone(), resource, name: part(1), watch, body: serde_json::from_slice(body).unwrap_or_default() }
+    let watch = head.uri.query().is_some_and(|query| {
+        query.split('&').any(|pair| pair == "watch=true" || pair == "watch=1")
+    });
+    Call {
+        method: head.method.clone(),
+        resource,
+        name: part(1),
+        watch,
+        body: serde_json::from_slice(body).unwrap_or_default(),
+    }
 }

@@ -39,7 +39,11 @@ impl Registry {
     ///
     /// # Errors
     /// It does not start.
-    pub async fn start(programs: &Path, folder: &Path, authority: &Authority) -> anyhow::Result<Self> {
+    pub async fn start(
+        programs: &Path,
+        folder: &Path,
+        authority: &Authority,
+    ) -> anyhow::Result<Self> {
         let host = format!("127.0.0.1:{}", free_port()?);
         let (certificate, key) = authority.server("registry")?;
         let passwords = folder.join("htpasswd");
@@ -57,10 +61,14 @@ impl Registry {
         command.arg("serve").arg(&file);
         let mut process = Process::start("registry", command, folder)?;
         let certificate = std::fs::read(&authority.certificate)?;
-        let http = reqwest::Client::builder().tls_certs_only([reqwest::Certificate::from_pem(&certificate)?]).no_proxy().build()?;
+        let http = reqwest::Client::builder()
+            .tls_certs_only([reqwest::Certificate::from_pem(&certificate)?])
+            .no_proxy()
+            .build()?;
         let url = format!("https://{host}/v2/");
         let ready = eventually("the registry is ready", Duration::from_secs(30), || {
-            let (ended, request) = (process.check(), http.get(&url).basic_auth(USER, Some(PASSWORD)).send());
+            let (ended, request) =
+                (process.check(), http.get(&url).basic_auth(USER, Some(PASSWORD)).send());
             async move {
                 ended?;
                 Ok(request.await.ok().filter(|answer| answer.status().is_success()))
@@ -83,8 +91,10 @@ impl Registry {
     /// # Errors
     /// The certificate cannot be read.
     pub fn client(&self) -> anyhow::Result<Client> {
-        let certificate = Certificate { encoding: CertificateEncoding::Pem, data: self.certificate.clone() };
-        let config = ClientConfig { extra_root_certificates: vec![certificate], ..ClientConfig::default() };
+        let certificate =
+            Certificate { encoding: CertificateEncoding::Pem, data: self.certificate.clone() };
+        let config =
+            ClientConfig { extra_root_certificates: vec![certificate], ..ClientConfig::default() };
         Ok(Client::try_from(config)?)
     }
 

@@ -44,9 +44,17 @@ impl SerialChip {
         std::fs::create_dir_all(&folder)?;
         std::fs::write(folder.join("firmware.bin"), firmware)?;
         let mut command = Command::new(sibling("simulate")?);
-        command.args(["--exit-with-stdin", "serial"]).env("KUBECONFIG", &testbed.control_plane.kubeconfig);
-        let (process, said) = Process::start_and_listen("serial", command, testbed.folder()).await?;
-        let text = |key: &str| said[key].as_str().map(str::to_owned).with_context(|| format!("the serial chip does not say its {key}"));
+        command
+            .args(["--exit-with-stdin", "serial"])
+            .env("KUBECONFIG", &testbed.control_plane.kubeconfig);
+        let (process, said) =
+            Process::start_and_listen("serial", command, testbed.folder()).await?;
+        let text = |key: &str| {
+            said[key]
+                .as_str()
+                .map(str::to_owned)
+                .with_context(|| format!("the serial chip does not say its {key}"))
+        };
         let (instance, port, admin) = (text("instance")?, text("port")?, text("admin")?);
         let instances: Api<Instance> = Api::namespaced(testbed.client.clone(), "default");
         let uid = eventually("the chip has its Instance", Duration::from_secs(20), || async {
@@ -62,7 +70,14 @@ impl SerialChip {
     /// # Errors
     /// The simulator does not answer.
     pub async fn report(&self) -> anyhow::Result<Report> {
-        Ok(self.http.get(format!("http://{}/device", self.admin)).send().await?.error_for_status()?.json().await?)
+        Ok(self
+            .http
+            .get(format!("http://{}/device", self.admin))
+            .send()
+            .await?
+            .error_for_status()?
+            .json()
+            .await?)
     }
 }
 

@@ -43,10 +43,18 @@ impl Signer {
     ///
     /// # Errors
     /// The registry refuses.
-    pub async fn sign_simple(&self, registry: &Registry, repository: &str, attach_to: &str, signed: &str) -> anyhow::Result<()> {
-        let payload = simple_payload(&format!("{}/{repository}", registry.host), signed).to_string();
+    pub async fn sign_simple(
+        &self,
+        registry: &Registry,
+        repository: &str,
+        attach_to: &str,
+        signed: &str,
+    ) -> anyhow::Result<()> {
+        let payload =
+            simple_payload(&format!("{}/{repository}", registry.host), signed).to_string();
         let signature = STANDARD.encode(self.key.sign(payload.as_bytes())?);
-        let annotations = BTreeMap::from([("dev.cosignproject.cosign/signature".to_owned(), signature)]);
+        let annotations =
+            BTreeMap::from([("dev.cosignproject.cosign/signature".to_owned(), signature)]);
         attach_simple(registry, repository, attach_to, payload, annotations).await
     }
 
@@ -54,13 +62,20 @@ impl Signer {
     ///
     /// # Errors
     /// The registry refuses.
-    pub async fn sign_bundle(&self, registry: &Registry, repository: &str, attach_to: &str, signed: &str) -> anyhow::Result<()> {
+    pub async fn sign_bundle(
+        &self,
+        registry: &Registry,
+        repository: &str,
+        attach_to: &str,
+        signed: &str,
+    ) -> anyhow::Result<()> {
         attach_bundle(registry, repository, attach_to, &self.bundle(signed)?).await
     }
 
     fn bundle(&self, signed: &str) -> anyhow::Result<Value> {
         let payload = statement(&[signed], SIGN).to_string();
-        let message = format!("DSSEv1 {} {PAYLOAD_TYPE} {} {payload}", PAYLOAD_TYPE.len(), payload.len());
+        let message =
+            format!("DSSEv1 {} {PAYLOAD_TYPE} {} {payload}", PAYLOAD_TYPE.len(), payload.len());
         let signature = self.key.sign(message.as_bytes())?;
         Ok(json!({
             "mediaType": BUNDLE, "verificationMaterial": {"publicKey": {"hint": "testbed"}},
@@ -83,9 +98,12 @@ pub async fn attach_simple(
     annotations: BTreeMap<String, String>,
 ) -> anyhow::Result<()> {
     let layer = ImageLayer::new(payload.into_bytes(), SIMPLE.to_owned(), Some(annotations));
-    let reference: Reference = format!("{}/{repository}:{}.sig", registry.host, tag(attach_to)).parse()?;
-    let config = Config::new(b"{}".to_vec(), "application/vnd.oci.image.config.v1+json".to_owned(), None);
-    let (client, manifest) = (registry.client()?, OciImageManifest::build(std::slice::from_ref(&layer), &config, None));
+    let reference: Reference =
+        format!("{}/{repository}:{}.sig", registry.host, tag(attach_to)).parse()?;
+    let config =
+        Config::new(b"{}".to_vec(), "application/vnd.oci.image.config.v1+json".to_owned(), None);
+    let (client, manifest) =
+        (registry.client()?, OciImageManifest::build(std::slice::from_ref(&layer), &config, None));
     client.store_auth_if_needed(&registry.host, &registry.auth()).await;
     client.push_blob(&reference, layer.data, &manifest.layers[0].digest).await?;
     client.push_blob(&reference, config.data, &manifest.config.digest).await?;
@@ -99,7 +117,12 @@ pub async fn attach_simple(
 ///
 /// # Errors
 /// The registry refuses.
-pub async fn attach_bundle(registry: &Registry, repository: &str, attach_to: &str, bundle: &Value) -> anyhow::Result<()> {
+pub async fn attach_bundle(
+    registry: &Registry,
+    repository: &str,
+    attach_to: &str,
+    bundle: &Value,
+) -> anyhow::Result<()> {
     let layers = [ImageLayer::new(bundle.to_string().into_bytes(), BUNDLE.to_owned(), None)];
     let config = Config::new(b"{}".to_vec(), EMPTY.to_owned(), None);
     let mut manifest = OciImageManifest::build(&layers, &config, None);
@@ -107,9 +130,12 @@ pub async fn attach_bundle(registry: &Registry, repository: &str, attach_to: &st
     let subject = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": attach_to, "size": 1});
     manifest.subject = Some(serde_json::from_value::<OciDescriptor>(subject)?);
     let client = registry.client()?;
-    let one: Reference = format!("{}/{repository}:bundle-{}", registry.host, tag(attach_to)).parse()?;
+    let one: Reference =
+        format!("{}/{repository}:bundle-{}", registry.host, tag(attach_to)).parse()?;
     client.push(&one, &layers, config, &registry.auth(), Some(manifest)).await?;
-    let (bytes, digest) = client.pull_manifest_raw(&one, &registry.auth(), &["application/vnd.oci.image.manifest.v1+json"]).await?;
+    let (bytes, digest) = client
+        .pull_manifest_raw(&one, &registry.auth(), &["application/vnd.oci.image.manifest.v1+json"])
+        .await?;
     let index = json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
         // cosign's registry library writes the type of the empty config here.
@@ -131,7 +157,10 @@ pub(crate) fn simple_payload(reference: &str, digest: &str) -> Value {
 
 /// What is signed in a bundle.
 pub(crate) fn statement(digests: &[&str], predicate: &str) -> Value {
-    let subject: Vec<_> = digests.iter().map(|digest| json!({"digest": {"sha256": digest.trim_start_matches("sha256:")}})).collect();
+    let subject: Vec<_> = digests
+        .iter()
+        .map(|digest| json!({"digest": {"sha256": digest.trim_start_matches("sha256:")}}))
+        .collect();
     json!({"_type": "https://in-toto.io/Statement/v1", "subject": subject, "predicateType": predicate, "predicate": {}})
 }
 

@@ -100,7 +100,8 @@ impl Testbed {
         let programs = PathBuf::from(script("tests/control-plane/build.sh")?);
         // FLASHJOB_KEEP keeps the logs of all parts for whoever looks into a failure.
         let keep = std::env::var_os("FLASHJOB_KEEP").is_some();
-        let folder = tempfile::Builder::new().prefix("flashjob-testbed-").disable_cleanup(keep).tempdir()?;
+        let folder =
+            tempfile::Builder::new().prefix("flashjob-testbed-").disable_cleanup(keep).tempdir()?;
         let authority = Authority::new(folder.path())?;
         let (control_plane, registry) = tokio::try_join!(
             ControlPlane::start(&programs, folder.path(), &authority),
@@ -110,7 +111,8 @@ impl Testbed {
         install_crds(&client).await?;
         grant_rights(&client, if options.one_namespace { "namespaced" } else { "role" }).await?;
         let config = publish(&client, &registry, options, &authority).await?;
-        let simulators = Simulators { folder: folder.path(), kubeconfig: &control_plane.kubeconfig };
+        let simulators =
+            Simulators { folder: folder.path(), kubeconfig: &control_plane.kubeconfig };
         let (fleet, simulators) = simulators.start(options, &registry, &authority).await?;
         let testbed = Self {
             client,
@@ -152,7 +154,10 @@ impl Testbed {
     /// It does not become ready.
     pub async fn start_operator(&mut self) -> anyhow::Result<usize> {
         let index = self.replicas.iter().position(Option::is_none).unwrap_or(self.replicas.len());
-        self.launch(index, &if index == 0 { "cache".to_owned() } else { format!("cache-{index}") })?;
+        self.launch(
+            index,
+            &if index == 0 { "cache".to_owned() } else { format!("cache-{index}") },
+        )?;
         self.is_ready(index).await?;
         Ok(index)
     }
@@ -175,12 +180,19 @@ impl Testbed {
         let config = self.write_config()?;
         let health = format!("127.0.0.1:{}", free_port()?);
         let mut command = Command::new(sibling("flashjob-operator")?);
-        command.arg("--config").arg(&config).arg("--cache").arg(self.folder.path().join(cache)).arg("--exit-with-stdin");
+        command
+            .arg("--config")
+            .arg(&config)
+            .arg("--cache")
+            .arg(self.folder.path().join(cache))
+            .arg("--exit-with-stdin");
         command.args(["--health-address", &health, "--lease-duration-seconds", LEASE_SECONDS]);
         if self.one_namespace {
             command.args(["--watch-namespace", "default"]);
         }
-        command.env("KUBECONFIG", &self.control_plane.operator_kubeconfig).env("POD_NAME", format!("operator-{index}"));
+        command
+            .env("KUBECONFIG", &self.control_plane.operator_kubeconfig)
+            .env("POD_NAME", format!("operator-{index}"));
         let name = if index == 0 { "operator".to_owned() } else { format!("operator-{index}") };
         let process = Process::start(&name, command, self.folder.path())?;
         self.replicas.resize_with(self.replicas.len().max(index + 1), || None);
@@ -189,7 +201,8 @@ impl Testbed {
     }
 
     async fn is_ready(&mut self, index: usize) -> anyhow::Result<()> {
-        let replica = self.replicas.get_mut(index).and_then(Option::as_mut).context("no such operator")?;
+        let replica =
+            self.replicas.get_mut(index).and_then(Option::as_mut).context("no such operator")?;
         eventually("the operator is ready", Duration::from_secs(60), || {
             let (ended, role) = (replica.process.check(), role(&replica.health));
             async move {
@@ -228,9 +241,16 @@ impl Testbed {
     ///
     /// # Errors
     /// It goes on.
-    pub async fn operator_ended(&mut self, index: usize, limit: Duration) -> anyhow::Result<std::process::ExitStatus> {
-        let mut replica = self.replicas.get_mut(index).and_then(Option::take).context("no such operator")?;
-        tokio::time::timeout(limit, replica.process.wait()).await.context("the operator does not end")?
+    pub async fn operator_ended(
+        &mut self,
+        index: usize,
+        limit: Duration,
+    ) -> anyhow::Result<std::process::ExitStatus> {
+        let mut replica =
+            self.replicas.get_mut(index).and_then(Option::take).context("no such operator")?;
+        tokio::time::timeout(limit, replica.process.wait())
+            .await
+            .context("the operator does not end")?
     }
 
     /// What one operator says of itself, `leader` or `standby` and maybe why it is held back; nothing while it does not answer or is not ready.
@@ -252,10 +272,15 @@ impl Testbed {
     pub async fn devices(&self) -> anyhow::Result<Vec<(String, Report)>> {
         let instances: Api<Instance> = Api::namespaced(self.client.clone(), "default");
         let instances = instances.list(&ListParams::default()).await?;
-        let uids: HashMap<String, String> =
-            instances.into_iter().map(|instance| (instance.name_any(), instance.uid().unwrap_or_default())).collect();
+        let uids: HashMap<String, String> = instances
+            .into_iter()
+            .map(|instance| (instance.name_any(), instance.uid().unwrap_or_default()))
+            .collect();
         let reports = self.fleet.reports().await?;
-        Ok(reports.into_iter().filter_map(|report| Some((uids.get(&instance_name(&report))?.clone(), report))).collect())
+        Ok(reports
+            .into_iter()
+            .filter_map(|report| Some((uids.get(&instance_name(&report))?.clone(), report)))
+            .collect())
     }
 
     async fn wait_for_instances(&self) -> anyhow::Result<()> {
@@ -269,7 +294,8 @@ impl Testbed {
 
 /// Asks an operator's health address.
 async fn role(health: &str) -> Option<String> {
-    let http = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build().ok()?;
+    let http =
+        reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build().ok()?;
     let answer = http.get(format!("http://{health}/readyz")).send().await.ok()?;
     answer.error_for_status().ok()?.text().await.ok()
 }
@@ -287,10 +313,23 @@ pub async fn install_crds(client: &Client) -> anyhow::Result<()> {
         let crd: Value = serde_saphyr::from_str(&text)?;
         crds.patch(&name, &PatchParams::apply("testbed").force(), &Patch::Apply(crd)).await?;
         let established = || async {
-            let conditions = crds.get(&name).await?.status.and_then(|status| status.conditions).unwrap_or_default();
-            Ok(conditions.iter().any(|condition| condition.type_ == "Established" && condition.status == "True").then_some(()))
+            let conditions = crds
+                .get(&name)
+                .await?
+                .status
+                .and_then(|status| status.conditions)
+                .unwrap_or_default();
+            Ok(conditions
+                .iter()
+                .any(|condition| condition.type_ == "Established" && condition.status == "True")
+                .then_some(()))
         };
-        eventually("the CustomResourceDefinition is established", Duration::from_secs(20), established).await?;
+        eventually(
+            "the CustomResourceDefinition is established",
+            Duration::from_secs(20),
+            established,
+        )
+        .await?;
     }
     Ok(())
 }
@@ -316,7 +355,12 @@ pub async fn grant_rights(client: &Client, file: &str) -> anyhow::Result<()> {
             Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
             None => Api::all_with(client.clone(), &resource),
         };
-        api.patch(&object.name_any(), &PatchParams::apply("testbed").force(), &Patch::Apply(&object)).await?;
+        api.patch(
+            &object.name_any(),
+            &PatchParams::apply("testbed").force(),
+            &Patch::Apply(&object),
+        )
+        .await?;
     }
     Ok(())
 }
@@ -325,16 +369,25 @@ pub async fn grant_rights(client: &Client, file: &str) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// A plugin was not built; the registry or the API server refuses.
-pub async fn publish(client: &Client, registry: &Registry, options: &Options, authority: &Authority) -> anyhow::Result<Value> {
+pub async fn publish(
+    client: &Client,
+    registry: &Registry,
+    options: &Options,
+    authority: &Authority,
+) -> anyhow::Result<Value> {
     let mut plugins = Vec::new();
     for name in &options.plugins {
         let file = repository().join(format!("target/plugins/{name}.wasm"));
-        push_plugin(registry, &file, &format!("flashjob/{name}:0.1.0")).await.with_context(|| format!("plugin {name}"))?;
-        plugins.push(json!({"name": name, "image": format!("{}/flashjob/{name}:0.1.0", registry.host)}));
+        push_plugin(registry, &file, &format!("flashjob/{name}:0.1.0"))
+            .await
+            .with_context(|| format!("plugin {name}"))?;
+        plugins.push(
+            json!({"name": name, "image": format!("{}/flashjob/{name}:0.1.0", registry.host)}),
+        );
     }
     for version in ["0.2.0", "0.3.0"] {
-        let firmwares =
-            ["esp32", "esp32s2", "esp32s3", "toaster", "kiln", "kettle", "lamp"].map(|device| firmware(device, "thermo", version));
+        let firmwares = ["esp32", "esp32s2", "esp32s3", "toaster", "kiln", "kettle", "lamp"]
+            .map(|device| firmware(device, "thermo", version));
         push_firmware(registry, &format!("nubificus/firmware:{version}"), &firmwares).await?;
     }
     let secret = json!({
@@ -342,7 +395,9 @@ pub async fn publish(client: &Client, registry: &Registry, options: &Options, au
         "stringData": {".dockerconfigjson": registry.docker_config()},
     });
     let secrets: Api<Secret> = Api::namespaced(client.clone(), "default");
-    secrets.patch("registry-robot", &PatchParams::apply("testbed").force(), &Patch::Apply(secret)).await?;
+    secrets
+        .patch("registry-robot", &PatchParams::apply("testbed").force(), &Patch::Apply(secret))
+        .await?;
     Ok(json!({
         "apiVersion": "config.flashjob.nbfc.io/v1alpha1", "kind": "OperatorConfig",
         "plugins": plugins,
@@ -364,7 +419,12 @@ impl Simulators<'_> {
         Ok(command)
     }
 
-    async fn start(&self, options: &Options, registry: &Registry, authority: &Authority) -> anyhow::Result<(Fleet, Vec<Process>)> {
+    async fn start(
+        &self,
+        options: &Options,
+        registry: &Registry,
+        authority: &Authority,
+    ) -> anyhow::Result<(Fleet, Vec<Process>)> {
         let mut devices = self.command("devices")?;
         options.devices.iter().for_each(|group| {
             devices.args(["--devices", group]);
@@ -376,7 +436,8 @@ impl Simulators<'_> {
         akri.args(["--devices", &address]);
         let (akri, said) = Process::start_and_listen("akri", akri, self.folder).await?;
         let fleet = Fleet::new(&address, &at(&said)?)?;
-        let kubelet = Process::start("kubelet", self.kubelet(options, registry, authority)?, self.folder)?;
+        let kubelet =
+            Process::start("kubelet", self.kubelet(options, registry, authority)?, self.folder)?;
         let mut balancer = self.command("load-balancer")?;
         balancer.args(["--first", &subnet()?, "--count", &options.addresses.to_string()]);
         let balancer = Process::start("load-balancer", balancer, self.folder)?;
@@ -384,13 +445,25 @@ impl Simulators<'_> {
     }
 
     /// The flash image brings its own access to the registry, which stands in for the one that references name.
-    fn kubelet(&self, options: &Options, registry: &Registry, authority: &Authority) -> anyhow::Result<Command> {
+    fn kubelet(
+        &self,
+        options: &Options,
+        registry: &Registry,
+        authority: &Authority,
+    ) -> anyhow::Result<Command> {
         let mut kubelet = self.command("kubelet")?;
         let flasher = format!("{} --exit-with-stdin", sibling("flasher")?.display());
         for pattern in ["*/esp32-sota:*", "registry.example/toaster:1"] {
             kubelet.args(["--image", &format!("{pattern}={flasher}")]);
         }
-        kubelet.args(["--image", &format!("{}={} --exit-with-stdin", serial::IMAGE, sibling("serial-flasher")?.display())]);
+        kubelet.args([
+            "--image",
+            &format!(
+                "{}={} --exit-with-stdin",
+                serial::IMAGE,
+                sibling("serial-flasher")?.display()
+            ),
+        ]);
         let variables = [
             ("SIMULATED_IMAGE", serial::image_root(self.folder).display().to_string()),
             ("REGISTRY_CA_FILE", authority.certificate.display().to_string()),

@@ -4,13 +4,20 @@
 wit_bindgen::generate!({ path: "../../wit/0.1.0", world: "plugin" });
 
 use exports::flashjob::plugin::device_plugin::Guest;
-use flashjob::plugin::types::{FlashPod, Outcome, PluginError, PluginInfo, Proof, Request, User, Verdict};
+use flashjob::plugin::types::{
+    FlashPod, Outcome, PluginError, PluginInfo, Proof, Request, User, Verdict,
+};
 
 struct Silent;
 
 impl Guest for Silent {
     fn describe() -> PluginInfo {
-        PluginInfo { name: "silent".into(), version: "1.0.0".into(), device_types: vec!["silent".into()], settings_schema: "{}".into() }
+        PluginInfo {
+            name: "silent".into(),
+            version: "1.0.0".into(),
+            device_types: vec!["silent".into()],
+            settings_schema: "{}".into(),
+        }
     }
 
     fn validate_settings(_: String) -> Result<(), PluginError> {

@@ -5,13 +5,21 @@ wit_bindgen::generate!({ path: "../../wit/0.1.0", world: "plugin" });
 
 use exports::flashjob::plugin::device_plugin::Guest;
 use flashjob::plugin::log;
-use flashjob::plugin::types::{EnvValue, FlashPod, Outcome, PluginError, PluginInfo, Port, Proof, Protocol, Request, User, Verdict};
+use flashjob::plugin::types::{
+    EnvValue, FlashPod, Outcome, PluginError, PluginInfo, Port, Proof, Protocol, Request, User,
+    Verdict,
+};
 
 struct Toaster;
 
 impl Guest for Toaster {
     fn describe() -> PluginInfo {
-        PluginInfo { name: "toaster".into(), version: "1.0.0".into(), device_types: vec!["toaster".into()], settings_schema: "{}".into() }
+        PluginInfo {
+            name: "toaster".into(),
+            version: "1.0.0".into(),
+            device_types: vec!["toaster".into()],
+            settings_schema: "{}".into(),
+        }
     }
 
     fn validate_settings(_: String) -> Result<(), PluginError> {
@@ -28,7 +36,8 @@ impl Guest for Toaster {
             ("APPLICATION_TYPE", request.device.application_type.unwrap_or_else(|| "bread".into())),
             ("VERSION", request.version),
         ];
-        let literals = literals.into_iter().map(|(name, value)| (name.to_string(), EnvValue::Literal(value)));
+        let literals =
+            literals.into_iter().map(|(name, value)| (name.to_string(), EnvValue::Literal(value)));
         Ok(FlashPod {
             image: request.image.unwrap_or_else(|| "registry.example/toaster:1".into()),
             command: vec![],

@@ -42,16 +42,23 @@ pub struct Build {
 }
 
 pub(super) async fn run(command: &Build) -> Result<Report, Failure> {
-    let folder = command.directory.canonicalize().map_err(|error| Failure::unreadable(&command.directory, &error))?;
+    let folder = command
+        .directory
+        .canonicalize()
+        .map_err(|error| Failure::unreadable(&command.directory, &error))?;
     if !folder.join("Cargo.toml").is_file() {
-        let message = format!("{} has no Cargo.toml; name a plugin's folder, or start one with plugin new", command.directory.display());
+        let message = format!(
+            "{} has no Cargo.toml; name a plugin's folder, or start one with plugin new",
+            command.directory.display()
+        );
         return Err(Failure::usage(message));
     }
     let toolchain = Toolchain::find().await?;
     let built = toolchain.build(command, &folder).await?;
     let bytes = std::fs::read(&built).map_err(|error| Failure::unreadable(&built, &error))?;
     let reference = Reference::File { path: built.clone(), digest: None };
-    let source = Source::of(reference, &RegistryOptions::default(), &TrustOptions::default()).await?;
+    let source =
+        Source::of(reference, &RegistryOptions::default(), &TrustOptions::default()).await?;
     let verified = source.verify().await?;
     let plugin = source.start(&verified).await?;
     let info = plugin.info();
@@ -59,10 +66,16 @@ pub(super) async fn run(command: &Build) -> Result<Report, Failure> {
     let beside = built.ancestors().nth(3).unwrap_or(&folder).join(format!("{}.wasm", info.name));
     let file = command.to.clone().unwrap_or(beside);
     write(&file, &bytes, Existing::Replace)?;
-    let file = file.strip_prefix(&folder).ok().filter(|_| command.directory == Path::new(".")).unwrap_or(&file);
+    let file = file
+        .strip_prefix(&folder)
+        .ok()
+        .filter(|_| command.directory == Path::new("."))
+        .unwrap_or(&file);
     let mut rows = Rows::default();
     rows.row("name", &info.name).row("version", &info.version);
-    rows.row("file", file.display()).row("size", inspect::size(bytes.len())).row("digest", verified.digest());
+    rows.row("file", file.display())
+        .row("size", inspect::size(bytes.len()))
+        .row("digest", verified.digest());
     let json = json!({"name": info.name, "version": info.version, "file": file, "size": bytes.len(), "digest": verified.digest()});
     Ok(Report::new(rows.to_string(), json))
 }
@@ -83,37 +96,71 @@ impl Toolchain {
         let rust = "install Rust 1.95 or newer with rustup (https://rustup.rs)";
         ask("cargo", &["--version"]).await.ok_or_else(|| missing("cargo", rust))?;
         let compiler = std::env::var("RUSTC").unwrap_or_else(|_| "rustc".to_owned());
-        let sysroot = ask(&compiler, &["--print", "sysroot"]).await.ok_or_else(|| missing("rustc", rust))?;
+        let sysroot =
+            ask(&compiler, &["--print", "sysroot"]).await.ok_or_else(|| missing("rustc", rust))?;
         let sysroot = Path::new(sysroot.trim());
         // Whoever has the standard library built along needs no target.
-        if !sysroot.join("lib/rustlib").join(TARGET).is_dir() && std::env::var_os("CARGO_UNSTABLE_BUILD_STD").is_none() {
-            return Err(missing(&format!("the Rust target {TARGET}"), &format!("rustup target add {TARGET}")));
+        if !sysroot.join("lib/rustlib").join(TARGET).is_dir()
+            && std::env::var_os("CARGO_UNSTABLE_BUILD_STD").is_none()
+        {
+            return Err(missing(
+                &format!("the Rust target {TARGET}"),
+                &format!("rustup target add {TARGET}"),
+            ));
         }
         let version = ask(&compiler, &["-vV"]).await.ok_or_else(|| missing("rustc", rust))?;
         let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
         let tools = sysroot.join("lib/rustlib").join(host).join("bin");
-        let found = std::env::var_os(LINKER).or_else(|| Some(tools.join("wasm-component-ld").into_os_string()));
+        let found = std::env::var_os(LINKER)
+            .or_else(|| Some(tools.join("wasm-component-ld").into_os_string()));
         let linker = found.filter(|linker| Path::new(linker).is_file());
-        let linker =
-            linker.ok_or_else(|| missing("wasm-component-ld", &format!("it comes with the Rust of rustup; or name one in {LINKER}")))?;
+        let linker = linker.ok_or_else(|| {
+            missing(
+                "wasm-component-ld",
+                &format!("it comes with the Rust of rustup; or name one in {LINKER}"),
+            )
+        })?;
         let before = std::env::var_os("PATH").unwrap_or_default();
-        let folders = [tools.join("gcc-ld"), tools].into_iter().chain(std::env::split_paths(&before));
-        let path = std::env::join_paths(folders).map_err(|error| Failure::new(Code::Build, "ToolMissing", format!("PATH: {error}")))?;
+        let folders =
+            [tools.join("gcc-ld"), tools].into_iter().chain(std::env::split_paths(&before));
+        let path = std::env::join_paths(folders)
+            .map_err(|error| Failure::new(Code::Build, "ToolMissing", format!("PATH: {error}")))?;
         Ok(Self { linker, path })
     }
 
     /// The component that cargo says it made.
     async fn build(&self, command: &Build, folder: &Path) -> Result<PathBuf, Failure> {
         let mut cargo = Command::new("cargo");
-        cargo.current_dir(folder).args(["build", "--lib", "--target", TARGET, "--profile", &command.profile]);
+        cargo.current_dir(folder).args([
+            "build",
+            "--lib",
+            "--target",
+            TARGET,
+            "--profile",
+            &command.profile,
+        ]);
         cargo.arg("--message-format=json-render-diagnostics");
-        cargo.args(command.locked.then_some("--locked")).args(command.package.iter().flat_map(|package| ["--package", package]));
-        cargo.env(LINKER, &self.linker).env("PATH", &self.path).env(FLAGS, flags(folder)).env_remove("CARGO_BUILD_TARGET");
-        cargo.stdin(Stdio::null()).stderr(Stdio::inherit()).stdout(Stdio::piped()).kill_on_drop(true);
+        cargo
+            .args(command.locked.then_some("--locked"))
+            .args(command.package.iter().flat_map(|package| ["--package", package]));
+        cargo
+            .env(LINKER, &self.linker)
+            .env("PATH", &self.path)
+            .env(FLAGS, flags(folder))
+            .env_remove("CARGO_BUILD_TARGET");
+        cargo
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true);
         let failed = |message: String| Failure::new(Code::Build, "BuildFailed", message);
-        let output = cargo.output().await.map_err(|error| failed(format!("cannot run cargo: {error}")))?;
+        let output =
+            cargo.output().await.map_err(|error| failed(format!("cannot run cargo: {error}")))?;
         if !output.status.success() {
-            return Err(failed(format!("cargo could not build {}; its own words are above", command.directory.display())));
+            return Err(failed(format!(
+                "cargo could not build {}; its own words are above",
+                command.directory.display()
+            )));
         }
         let mut made = components(&String::from_utf8_lossy(&output.stdout));
         made.dedup();
@@ -123,23 +170,32 @@ impl Toolchain {
                 "{} has no library of crate-type cdylib; add [lib] crate-type = [\"cdylib\"]",
                 command.directory.display()
             ))),
-            [first, second, ..] => {
-                Err(failed(format!("there are several components, {} and {}; name one with --package", first.display(), second.display())))
-            }
+            [first, second, ..] => Err(failed(format!(
+                "there are several components, {} and {}; name one with --package",
+                first.display(),
+                second.display()
+            ))),
         }
     }
 }
 
 /// What a program prints; None: it is not there, or fails.
 async fn ask(program: &str, arguments: &[&str]) -> Option<String> {
-    let output = Command::new(program).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output().await.ok()?;
+    let output = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
 /// A component is the same wherever it is built: no folder of this machine is in it.
 fn flags(folder: &Path) -> OsString {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
+    let home =
+        home.or_else(|| std::env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
     let mut flags: Vec<String> = match (std::env::var(FLAGS), std::env::var("RUSTFLAGS")) {
         (Ok(flags), _) => flags.split('\x1f').map(str::to_owned).collect(),
         (_, Ok(flags)) => flags.split_whitespace().map(str::to_owned).collect(),
@@ -168,7 +224,12 @@ struct Target {
 
 fn components(messages: &str) -> Vec<PathBuf> {
     let messages = messages.lines().filter_map(|line| serde_json::from_str::<Message>(line).ok());
-    let libraries =
-        messages.filter(|message| message.reason == "compiler-artifact" && message.target.crate_types.iter().any(|kind| kind == "cdylib"));
-    libraries.flat_map(|message| message.filenames).filter(|file| file.extension().is_some_and(|extension| extension == "wasm")).collect()
+    let libraries = messages.filter(|message| {
+        message.reason == "compiler-artifact"
+            && message.target.crate_types.iter().any(|kind| kind == "cdylib")
+    });
+    libraries
+        .flat_map(|message| message.filenames)
+        .filter(|file| file.extension().is_some_and(|extension| extension == "wasm"))
+        .collect()
 }

@@ -41,11 +41,23 @@ pub(super) fn cost_text(cost: Cost) -> String {
     format!("{:.1} ms, {} KiB", cost.time.as_secs_f64() * 1000.0, cost.memory >> 10)
 }
 
-fn json<T>(source: &Source, verified: &Verified, plugin: &Plugin, described: &Measured<T>, published: Option<&Published>) -> Value {
+fn json<T>(
+    source: &Source,
+    verified: &Verified,
+    plugin: &Plugin,
+    described: &Measured<T>,
+    published: Option<&Published>,
+) -> Value {
     let info = plugin.info();
-    let manifest = published.and_then(|published| serde_json::from_slice::<Value>(&published.manifest).ok());
-    let signatures =
-        published.map(|published| published.signatures.iter().map(|signature| json!({"form": signature.form()})).collect::<Vec<_>>());
+    let manifest =
+        published.and_then(|published| serde_json::from_slice::<Value>(&published.manifest).ok());
+    let signatures = published.map(|published| {
+        published
+            .signatures
+            .iter()
+            .map(|signature| json!({"form": signature.form()}))
+            .collect::<Vec<_>>()
+    });
     json!({
         "source": source.json(verified),
         "name": info.name,
@@ -65,20 +77,39 @@ fn json<T>(source: &Source, verified: &Verified, plugin: &Plugin, described: &Me
     })
 }
 
-fn text(source: &Source, verified: &Verified, plugin: &Plugin, cost: Cost, published: Option<&Published>) -> String {
+fn text(
+    source: &Source,
+    verified: &Verified,
+    plugin: &Plugin,
+    cost: Cost,
+    published: Option<&Published>,
+) -> String {
     let (info, limits) = (plugin.info(), source.config.limits);
     let types: Vec<&str> = info.device_types.iter().map(AsRef::as_ref).collect();
     let mut rows = Rows::default();
-    rows.row("name", &info.name).row("version", &info.version).row("device types", types.join(", "));
-    rows.row("from", source.reference()).row("digest", verified.digest()).row("size", size(verified.component().len()));
+    rows.row("name", &info.name)
+        .row("version", &info.version)
+        .row("device types", types.join(", "));
+    rows.row("from", source.reference())
+        .row("digest", verified.digest())
+        .row("size", size(verified.component().len()));
     rows.row("trust", trust(source, verified));
     if let Some(published) = published {
         rows.row("signatures", signatures(published));
         rows.row("annotations", annotations(published));
     }
     rows.row("contract", format!("flashjob:plugin@{}", plugin.wit_version()));
-    rows.row("imports", plugin.interface().imports.join("\n")).row("exports", plugin.interface().exports.join("\n"));
-    rows.row("describe", format!("{} (limits: {:?}, {} KiB)", cost_text(cost), limits.call_timeout, limits.memory >> 10));
+    rows.row("imports", plugin.interface().imports.join("\n"))
+        .row("exports", plugin.interface().exports.join("\n"));
+    rows.row(
+        "describe",
+        format!(
+            "{} (limits: {:?}, {} KiB)",
+            cost_text(cost),
+            limits.call_timeout,
+            limits.memory >> 10
+        ),
+    );
     rows.row("settings", schema(&info.settings_schema));
     rows.to_string()
 }
@@ -100,15 +131,22 @@ pub(super) fn trust(source: &Source, verified: &Verified) -> String {
 }
 
 fn signatures(published: &Published) -> String {
-    let forms: Vec<Value> = published.signatures.iter().map(|signature| json!(signature.form())).collect();
+    let forms: Vec<Value> =
+        published.signatures.iter().map(|signature| json!(signature.form())).collect();
     let forms: Vec<&str> = forms.iter().filter_map(Value::as_str).collect();
-    if forms.is_empty() { "none".to_owned() } else { format!("{} ({})", forms.len(), forms.join(", ")) }
+    if forms.is_empty() {
+        "none".to_owned()
+    } else {
+        format!("{} ({})", forms.len(), forms.join(", "))
+    }
 }
 
 fn annotations(published: &Published) -> String {
     let manifest: Value = serde_json::from_slice(&published.manifest).unwrap_or_default();
     let lines = manifest["annotations"].as_object().into_iter().flatten();
-    let lines: Vec<String> = lines.map(|(name, value)| format!("{name}={}", plain(value.as_str().unwrap_or_default()))).collect();
+    let lines: Vec<String> = lines
+        .map(|(name, value)| format!("{name}={}", plain(value.as_str().unwrap_or_default())))
+        .collect();
     if lines.is_empty() { "none".to_owned() } else { lines.join("\n") }
 }
 
@@ -118,5 +156,6 @@ fn plain(text: &str) -> String {
 }
 
 fn schema(text: &str) -> String {
-    serde_json::from_str::<Value>(text).map_or_else(|_| text.to_owned(), |schema| format!("{schema:#}"))
+    serde_json::from_str::<Value>(text)
+        .map_or_else(|_| text.to_owned(), |schema| format!("{schema:#}"))
 }

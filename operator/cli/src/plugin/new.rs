@@ -43,18 +43,27 @@ enum Language {
 pub(super) fn run(command: &New) -> Result<Report, Failure> {
     check_name(&command.name)?;
     let kind = command.device_type.as_deref().unwrap_or(&command.name);
-    let kind: DeviceType = kind.parse().map_err(|error| Failure::usage(format!("--device-type: {error}")))?;
+    let kind: DeviceType =
+        kind.parse().map_err(|error| Failure::usage(format!("--device-type: {error}")))?;
     let folder = command.directory.clone().unwrap_or_else(|| PathBuf::from(&command.name));
     let filled = |text: &str| {
-        let text = text.replace("{{name}}", &command.name).replace("{{device-type}}", kind.as_ref());
+        let text =
+            text.replace("{{name}}", &command.name).replace("{{device-type}}", kind.as_ref());
         text.replace("{{sdk-version}}", env!("CARGO_PKG_VERSION"))
     };
     let parts = match command.language {
-        Language::Rust => [(&RUST, ""), (&SDK, "flashjob/plugin-sdk/src"), (&CONTRACT, "flashjob/wit/0.1.0")],
+        Language::Rust => {
+            [(&RUST, ""), (&SDK, "flashjob/plugin-sdk/src"), (&CONTRACT, "flashjob/wit/0.1.0")]
+        }
     };
-    let files: Vec<(PathBuf, Vec<u8>)> = parts.iter().flat_map(|(from, to)| files(from, Path::new(to), &filled)).collect();
+    let files: Vec<(PathBuf, Vec<u8>)> =
+        parts.iter().flat_map(|(from, to)| files(from, Path::new(to), &filled)).collect();
     place(&folder, &files)?;
-    let next = ["cargo test", "kubectl flashjob plugin build", &format!("kubectl flashjob plugin run target/{}.wasm", command.name)];
+    let next = [
+        "cargo test",
+        "kubectl flashjob plugin build",
+        &format!("kubectl flashjob plugin run target/{}.wasm", command.name),
+    ];
     let text = format!(
         "plugin {} for devices of type {kind} is in {}\n\n  cd {}\n  {}\n",
         command.name,
@@ -64,22 +73,34 @@ pub(super) fn run(command: &New) -> Result<Report, Failure> {
     );
     let mut names: Vec<String> = files.iter().map(|(path, _)| path.display().to_string()).collect();
     names.sort();
-    Ok(Report::new(text, json!({"name": command.name, "deviceType": kind, "directory": folder, "files": names})))
+    Ok(Report::new(
+        text,
+        json!({"name": command.name, "deviceType": kind, "directory": folder, "files": names}),
+    ))
 }
 
 /// The operator's configuration names plugins by DNS labels.
 fn check_name(name: &str) -> Result<(), Failure> {
-    let inner = name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    if inner && !name.is_empty() && name.len() <= 63 && !name.starts_with('-') && !name.ends_with('-') {
+    let inner =
+        name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if inner
+        && !name.is_empty()
+        && name.len() <= 63
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+    {
         return Ok(());
     }
-    let message = format!("{name:?} is no name for a plugin; expected lower-case letters, digits and dashes inside, at most 63");
+    let message = format!(
+        "{name:?} is no name for a plugin; expected lower-case letters, digits and dashes inside, at most 63"
+    );
     Err(Failure::usage(message))
 }
 
 /// All files of a folder, below `to`.
 fn files(from: &Dir<'_>, to: &Path, filled: &impl Fn(&str) -> String) -> Vec<(PathBuf, Vec<u8>)> {
-    let mut files: Vec<_> = from.dirs().flat_map(|folder| self::files(folder, to, filled)).collect();
+    let mut files: Vec<_> =
+        from.dirs().flat_map(|folder| self::files(folder, to, filled)).collect();
     files.extend(from.files().map(|file| {
         let template = file.path().extension().is_some_and(|extension| extension == "in");
         let path = if template { file.path().with_extension("") } else { file.path().to_owned() };
@@ -92,15 +113,22 @@ fn files(from: &Dir<'_>, to: &Path, filled: &impl Fn(&str) -> String) -> Vec<(Pa
 
 /// Puts the whole folder there at once, where nothing was.
 fn place(folder: &Path, files: &[(PathBuf, Vec<u8>)]) -> Result<(), Failure> {
-    let exists =
-        || Failure::new(Code::Usage, "FileExists", format!("{} is there already; name another folder with --directory", folder.display()));
+    let exists = || {
+        Failure::new(
+            Code::Usage,
+            "FileExists",
+            format!("{} is there already; name another folder with --directory", folder.display()),
+        )
+    };
     if folder.symlink_metadata().is_ok() {
         return Err(exists());
     }
     let unwritable = |error: std::io::Error| Failure::unwritable(folder, &error);
-    let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent =
+        folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(unwritable)?;
-    let draft = tempfile::Builder::new().prefix(".flashjob-new-").tempdir_in(parent).map_err(unwritable)?;
+    let draft =
+        tempfile::Builder::new().prefix(".flashjob-new-").tempdir_in(parent).map_err(unwritable)?;
     let whole = draft.path().join("plugin");
     for (path, bytes) in files {
         let path = whole.join(path);

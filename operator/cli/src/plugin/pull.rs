@@ -31,7 +31,10 @@ pub struct Pull {
 pub(super) async fn run(command: &Pull) -> Result<Report, Failure> {
     let reference = reference(&command.reference)?;
     let Reference::Registry { repository, .. } = &reference else {
-        return Err(Failure::usage(format!("{} is a file already; name a reference", command.reference)));
+        return Err(Failure::usage(format!(
+            "{} is a file already; name a reference",
+            command.reference
+        )));
     };
     let last = repository.rsplit('/').next().unwrap_or(repository);
     let file = command.file.clone().unwrap_or_else(|| PathBuf::from(format!("{last}.wasm")));
@@ -41,6 +44,8 @@ pub(super) async fn run(command: &Pull) -> Result<Report, Failure> {
     write(&file, verified.component(), existing)?;
     let mut rows = Rows::default();
     rows.row("file", file.display()).row("size", inspect::size(verified.component().len()));
-    rows.row("from", source.reference()).row("digest", verified.digest()).row("trust", inspect::trust(&source, &verified));
+    rows.row("from", source.reference())
+        .row("digest", verified.digest())
+        .row("trust", inspect::trust(&source, &verified));
     Ok(Report::new(rows.to_string(), json!({"file": file, "source": source.json(&verified)})))
 }

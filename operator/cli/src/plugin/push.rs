@@ -42,21 +42,36 @@ fn annotation(text: &str) -> Result<(String, String), String> {
 
 pub(super) async fn run(command: &Push) -> Result<Report, Failure> {
     let Reference::File { path, .. } = reference(&command.file)? else {
-        return Err(Failure::usage(format!("{} is no file; name the component that plugin build wrote", command.file)));
+        return Err(Failure::usage(format!(
+            "{} is no file; name the component that plugin build wrote",
+            command.file
+        )));
     };
-    let to: Reference = command.reference.parse().map_err(|error| Failure::usage(format!("{error}")))?;
+    let to: Reference =
+        command.reference.parse().map_err(|error| Failure::usage(format!("{error}")))?;
     let Reference::Registry { host, repository, tag: Some(tag), digest: None } = &to else {
-        return Err(Failure::usage(format!("{to} is not host/repository:tag; the digest comes from what is pushed")));
+        return Err(Failure::usage(format!(
+            "{to} is not host/repository:tag; the digest comes from what is pushed"
+        )));
     };
     let file = Source::new(&command.file, &command.registry, &TrustOptions::default()).await?;
     let verified = file.verify().await?;
-    let plugin = match file.start(&verified).await.and_then(|plugin| suits_tag(&plugin, tag).map(|()| plugin)) {
+    let plugin = match file
+        .start(&verified)
+        .await
+        .and_then(|plugin| suits_tag(&plugin, tag).map(|()| plugin))
+    {
         Ok(plugin) => Some(plugin),
         Err(failure) if command.force => {
             eprintln!("kubectl flashjob: published all the same: {}", failure.message);
             None
         }
-        Err(failure) => return Err(Failure { message: format!("{}; nothing was published (--force does)", failure.message), ..failure }),
+        Err(failure) => {
+            return Err(Failure {
+                message: format!("{}; nothing was published (--force does)", failure.message),
+                ..failure
+            });
+        }
     };
     let artifact = Artifact {
         component: verified.component(),
@@ -68,7 +83,9 @@ pub(super) async fn run(command: &Push) -> Result<Report, Failure> {
     let digest = registry.host.push((host, repository, tag), &artifact, registry.logins()).await?;
     let pinned = format!("{host}/{repository}@{digest}");
     let mut rows = Rows::default();
-    rows.row("pushed", &to).row("digest", &digest).row("size", inspect::size(artifact.component.len()));
+    rows.row("pushed", &to)
+        .row("digest", &digest)
+        .row("size", inspect::size(artifact.component.len()));
     rows.row("next", format!("cosign sign --key cosign.key {pinned}"));
     let info = plugin.as_ref().map(Plugin::info);
     let json = json!({
@@ -82,24 +99,32 @@ pub(super) async fn run(command: &Push) -> Result<Report, Failure> {
 fn suits_tag(plugin: &Plugin, tag: &str) -> Result<(), Failure> {
     let version = &plugin.info().version;
     match tag.strip_prefix('v').unwrap_or(tag).parse::<semver::Version>() {
-        Ok(tagged) if tagged != *version => Err(Failure::usage(format!("the tag says {tag}, the plugin has version {version}"))),
+        Ok(tagged) if tagged != *version => {
+            Err(Failure::usage(format!("the tag says {tag}, the plugin has version {version}")))
+        }
         _ => Ok(()),
     }
 }
 
 /// The same component makes the same artifact: there is a time in it only where the build has one to tell.
 fn created() -> Result<Option<String>, Failure> {
-    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else { return Ok(None) };
+    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else {
+        return Ok(None);
+    };
     let seconds = text.to_str().and_then(|text| text.parse().ok());
     let time = seconds.and_then(|seconds| Timestamp::from_second(seconds).ok());
-    let time = time.ok_or_else(|| Failure::usage(format!("SOURCE_DATE_EPOCH is {text:?}, expected seconds since 1970")))?;
+    let time = time.ok_or_else(|| {
+        Failure::usage(format!("SOURCE_DATE_EPOCH is {text:?}, expected seconds since 1970"))
+    })?;
     Ok(Some(time.to_string()))
 }
 
 fn annotations(command: &Push, file: &Path, plugin: Option<&Plugin>) -> BTreeMap<String, String> {
     let title = file.file_name().map(|name| name.to_string_lossy().into_owned());
-    let mut annotations: BTreeMap<String, String> = title.map(|title| (TITLE.to_owned(), title)).into_iter().collect();
-    annotations.extend(plugin.map(|plugin| (VERSION.to_owned(), plugin.info().version.to_string())));
+    let mut annotations: BTreeMap<String, String> =
+        title.map(|title| (TITLE.to_owned(), title)).into_iter().collect();
+    annotations
+        .extend(plugin.map(|plugin| (VERSION.to_owned(), plugin.info().version.to_string())));
     annotations.extend(command.annotations.iter().cloned());
     annotations
 }

@@ -68,7 +68,14 @@ pub(super) async fn run(command: &Run) -> Result<Report, Failure> {
         asked.built = Some(plugin.measure_build(&case.request).await);
     }
     if let Some(Ok(flash)) = asked.built.as_ref().map(|built| &built.answer) {
-        let made = objects::make(&case, &plugin, flash, configured, &source.config.pod_policy, &command.address);
+        let made = objects::make(
+            &case,
+            &plugin,
+            flash,
+            configured,
+            &source.config.pod_policy,
+            &command.address,
+        );
         asked.objects = Some(made.map_err(|denied| denied.0));
         if let Some(outcome) = &outcome {
             asked.judged = Some(plugin.measure_judge(&case.request, outcome).await);
@@ -106,15 +113,27 @@ impl Asked {
 }
 
 /// What would be different in the operator.
-fn notes(case: &Case, plugin: &Plugin, configured: Option<&PluginConfig>, asked: &Asked, has_config: bool) -> Vec<String> {
+fn notes(
+    case: &Case,
+    plugin: &Plugin,
+    configured: Option<&PluginConfig>,
+    asked: &Asked,
+    has_config: bool,
+) -> Vec<String> {
     let mut notes = Vec::new();
     let name = &plugin.info().name;
     let kind = &case.request.device.device_type;
     let listed = configured.and_then(|configured| configured.device_types.clone());
-    let serves = |types: &[String]| types.iter().any(|text| text == "*" || text.replace('-', "").eq_ignore_ascii_case(kind));
-    let types = listed.unwrap_or_else(|| plugin.info().device_types.iter().map(ToString::to_string).collect());
+    let serves = |types: &[String]| {
+        types.iter().any(|text| text == "*" || text.replace('-', "").eq_ignore_ascii_case(kind))
+    };
+    let types = listed
+        .unwrap_or_else(|| plugin.info().device_types.iter().map(ToString::to_string).collect());
     if !serves(&types) {
-        notes.push(format!("plugin {name} serves {}; the operator would not ask it for a device of type {kind:?}", types.join(", ")));
+        notes.push(format!(
+            "plugin {name} serves {}; the operator would not ask it for a device of type {kind:?}",
+            types.join(", ")
+        ));
     }
     if has_config && configured.is_none() {
         notes.push(format!("the configuration has no plugin {name}, so nothing is granted to it"));

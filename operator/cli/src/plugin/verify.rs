@@ -27,13 +27,18 @@ pub(super) async fn run(command: &Verify) -> Result<Report, Failure> {
     }
     let reference = reference(&command.reference)?;
     if let Reference::File { path, .. } = &reference {
-        let message = format!("{} is a file, and signatures are kept in registries; name a reference", path.display());
+        let message = format!(
+            "{} is a file, and signatures are kept in registries; name a reference",
+            path.display()
+        );
         return Err(Failure::usage(message));
     }
     let source = Source::of(reference, &command.registry, &command.trust).await?;
     let verified = source.verify().await?;
     let mut rows = Rows::default();
-    rows.row("from", source.reference()).row("digest", verified.digest()).row("trust", inspect::trust(&source, &verified));
+    rows.row("from", source.reference())
+        .row("digest", verified.digest())
+        .row("trust", inspect::trust(&source, &verified));
     let mut json = source.json(&verified);
     json["trustEntry"] = source.trust_pattern().into();
     Ok(Report::new(rows.to_string(), serde_json::json!({"source": json})))

@@ -64,7 +64,11 @@ pub fn plugin(words: &[&str], folder: &Path) -> Command {
 
 pub fn said(output: Output) -> anyhow::Result<Said> {
     let (text, errors) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
-    let json = if text.is_empty() { Value::Null } else { serde_json::from_str(&text).with_context(|| format!("{text} {errors}"))? };
+    let json = if text.is_empty() {
+        Value::Null
+    } else {
+        serde_json::from_str(&text).with_context(|| format!("{text} {errors}"))?
+    };
     Ok(Said { code: output.status.code(), json, errors })
 }
 

@@ -31,7 +31,9 @@ const REST_LIMIT: Duration = Duration::from_secs(11);
 
 /// The Lease is another's, after it was ours. Nothing that this process believes of the cluster holds any more.
 #[derive(Debug, thiserror::Error)]
-#[error("the Lease {LEASE} is held by {holder} now: this operator ends, to start afresh as a standby")]
+#[error(
+    "the Lease {LEASE} is held by {holder} now: this operator ends, to start afresh as a standby"
+)]
 pub struct LostLease {
     /// Who has it.
     pub holder: String,
@@ -67,8 +69,20 @@ pub struct Election {
 impl Election {
     /// `identity` is never used again by another process; `duration` is in whole seconds.
     #[must_use]
-    pub fn new(client: Client, namespace: &str, identity: String, duration: Duration, leadership: Arc<Leadership>) -> Self {
-        Self { leases: Api::namespaced(client, namespace), identity, duration, leadership, sight: Sight::default() }
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        identity: String,
+        duration: Duration,
+        leadership: Arc<Leadership>,
+    ) -> Self {
+        Self {
+            leases: Api::namespaced(client, namespace),
+            identity,
+            duration,
+            leadership,
+            sight: Sight::default(),
+        }
     }
 
     /// Stands for election and leads until `stop` fires or is dropped, then gives the Lease back once nothing is under way.
@@ -140,7 +154,9 @@ impl Election {
         }
         // Written by somebody: by ourselves, in a request whose answer did not come; or by another.
         match limited(self.leases.get_opt(LEASE)).await {
-            Ok(Some(found)) if holder(&found) == Some(&self.identity) => Ok((found, Duration::ZERO)),
+            Ok(Some(found)) if holder(&found) == Some(&self.identity) => {
+                Ok((found, Duration::ZERO))
+            }
             Ok(Some(found)) => {
                 self.leadership.fence().shut_now();
                 Err(LostLease { holder: holder(&found).unwrap_or("nobody").to_owned() })
@@ -162,14 +178,18 @@ impl Election {
         let fence = self.leadership.fence();
         fence.refuse_new();
         if tokio::time::timeout(REST_LIMIT, fence.rest()).await.is_err() {
-            tracing::warn!("requests are still under way: the Lease is not given back, and runs out by itself");
+            tracing::warn!(
+                "requests are still under way: the Lease is not given back, and runs out by itself"
+            );
             return;
         }
         fence.shut_now();
         let resource = given_back(lease);
         match limited(self.leases.replace(LEASE, &PostParams::default(), &resource)).await {
             Ok(_) => tracing::info!("the Lease is given back"),
-            Err(error) => tracing::warn!(%error, "the Lease cannot be given back, and runs out by itself"),
+            Err(error) => {
+                tracing::warn!(%error, "the Lease cannot be given back, and runs out by itself")
+            }
         }
     }
 
@@ -240,7 +260,13 @@ struct Seen {
 
 impl Sight {
     /// Whether the Lease may be taken: nobody has it, or whoever has it did not renew it for all its time while we looked on.
-    fn is_free(&mut self, found: Option<&Lease>, identity: &str, default: Duration, now: Instant) -> bool {
+    fn is_free(
+        &mut self,
+        found: Option<&Lease>,
+        identity: &str,
+        default: Duration,
+        now: Instant,
+    ) -> bool {
         if let Some(lease) = found {
             match holder(lease) {
                 None => return true,
@@ -258,7 +284,11 @@ impl Sight {
         if self.last.as_ref().is_some_and(|seen| seen.version == version) {
             return;
         }
-        let seconds = lease.spec.as_ref().and_then(|spec| spec.lease_duration_seconds).and_then(|seconds| u64::try_from(seconds).ok());
+        let seconds = lease
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.lease_duration_seconds)
+            .and_then(|seconds| u64::try_from(seconds).ok());
         let lasts = seconds.map_or(default, Duration::from_secs).max(fence::MARGIN);
         self.last = Some(Seen { version, since: now, lasts });
     }
@@ -272,15 +302,21 @@ mod tests {
     const DURATION: Duration = Duration::from_secs(15);
 
     fn lease(holder: Option<&str>, version: &str, seconds: i32) -> Lease {
-        let spec = LeaseSpec { holder_identity: holder.map(str::to_owned), lease_duration_seconds: Some(seconds), ..LeaseSpec::default() };
-        let metadata = ObjectMeta { resource_version: Some(version.to_owned()), ..ObjectMeta::default() };
+        let spec = LeaseSpec {
+            holder_identity: holder.map(str::to_owned),
+            lease_duration_seconds: Some(seconds),
+            ..LeaseSpec::default()
+        };
+        let metadata =
+            ObjectMeta { resource_version: Some(version.to_owned()), ..ObjectMeta::default() };
         Lease { metadata, spec: Some(spec) }
     }
 
     #[test]
     fn a_lease_that_nobody_has_is_free_at_once() {
         let now = Instant::now();
-        let free = |found: Option<Lease>| Sight::default().is_free(found.as_ref(), "me", DURATION, now);
+        let free =
+            |found: Option<Lease>| Sight::default().is_free(found.as_ref(), "me", DURATION, now);
         assert!(free(None));
         assert!(free(Some(lease(None, "1", 15))));
         assert!(free(Some(lease(Some(""), "1", 15))));
@@ -291,7 +327,9 @@ mod tests {
     #[test]
     fn the_lease_of_another_is_waited_out_from_its_last_change_and_for_the_time_that_it_names() {
         let (mut sight, begin) = (Sight::default(), Instant::now());
-        let mut free = |version: &str, now| sight.is_free(Some(&lease(Some("other"), version, 20)), "me", DURATION, now);
+        let mut free = |version: &str, now| {
+            sight.is_free(Some(&lease(Some("other"), version, 20)), "me", DURATION, now)
+        };
         assert!(!free("1", begin));
         assert!(!free("1", begin + 19 * SECOND));
         assert!(!free("2", begin + 20 * SECOND), "it was renewed");
@@ -311,7 +349,10 @@ mod tests {
     fn what_is_written_names_the_version_that_it_replaces() {
         let found = lease(Some("other"), "7", 20);
         let ours = taken(found, "me", DURATION);
-        assert_eq!((holder(&ours), ours.metadata.resource_version.as_deref()), (Some("me"), Some("7")));
+        assert_eq!(
+            (holder(&ours), ours.metadata.resource_version.as_deref()),
+            (Some("me"), Some("7"))
+        );
         assert_eq!(renewed(ours.clone()).metadata.resource_version.as_deref(), Some("7"));
         let free = given_back(ours);
         assert_eq!((holder(&free), free.metadata.resource_version.as_deref()), (None, Some("7")));

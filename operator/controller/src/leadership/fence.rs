@@ -64,7 +64,12 @@ pub struct Fence(Arc<Mutex<Gate>>);
 
 impl Fence {
     fn new(open: Open) -> Self {
-        Self(Arc::new(Mutex::new(Gate { open, ending: false, in_flight: 0, unsettled_until: None })))
+        Self(Arc::new(Mutex::new(Gate {
+            open,
+            ending: false,
+            in_flight: 0,
+            unsettled_until: None,
+        })))
     }
 
     /// Shut, until the Lease is held.
@@ -286,7 +291,11 @@ mod tests {
     }
 
     fn request(method: Method) -> Request<Body> {
-        Request::builder().method(method).uri("/api/v1/namespaces/fleet/pods?&fieldManager=test").body(Body::empty()).unwrap()
+        Request::builder()
+            .method(method)
+            .uri("/api/v1/namespaces/fleet/pods?&fieldManager=test")
+            .body(Body::empty())
+            .unwrap()
     }
 
     fn reason(error: &BoxError) -> Option<FenceError> {
@@ -371,7 +380,10 @@ mod tests {
         let mut client = fence.layer(server.clone());
         let under_way = client.call(request(Method::POST));
         fence.refuse_new();
-        assert_eq!(reason(&client.call(request(Method::POST)).await.unwrap_err()), Some(FenceError::Ending));
+        assert_eq!(
+            reason(&client.call(request(Method::POST)).await.unwrap_err()),
+            Some(FenceError::Ending)
+        );
         assert!(!fence.is_at_rest(Instant::now()));
         under_way.await.unwrap();
         fence.rest().await;

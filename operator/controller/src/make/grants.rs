@@ -66,9 +66,9 @@ impl Grants {
             )));
         }
         match wishes.iter().find(|(_, granted)| !granted) {
-            Some((wish, _)) => {
-                Err(Denied(format!("plugin {plugin} asks for {wish}, which the operator's configuration does not grant it")))
-            }
+            Some((wish, _)) => Err(Denied(format!(
+                "plugin {plugin} asks for {wish}, which the operator's configuration does not grant it"
+            ))),
             None => Ok(()),
         }
     }
@@ -82,9 +82,21 @@ impl Grants {
         if flash.attach_device {
             wishes.push(("attachDevice".to_owned(), self.attach_device));
         }
-        wishes.extend(flash.groups.iter().map(|group| (format!("group {group}"), self.groups.contains(group))));
-        wishes.extend(flash.capabilities.iter().map(|name| (format!("capability {name}"), self.capabilities.contains(name))));
-        wishes.extend(flash.secrets.iter().map(|mount| (format!("secret slot {}", mount.slot), self.secret(&mount.slot).is_some())));
+        wishes.extend(
+            flash
+                .groups
+                .iter()
+                .map(|group| (format!("group {group}"), self.groups.contains(group))),
+        );
+        wishes.extend(
+            flash
+                .capabilities
+                .iter()
+                .map(|name| (format!("capability {name}"), self.capabilities.contains(name))),
+        );
+        wishes.extend(flash.secrets.iter().map(|mount| {
+            (format!("secret slot {}", mount.slot), self.secret(&mount.slot).is_some())
+        }));
         let keys = flash.env.iter().filter_map(|(_, value)| match value {
             EnvValue::SecretKey { slot, key } => Some((slot, key)),
             EnvValue::Literal(_) | EnvValue::ExternalAddress => None,
@@ -124,7 +136,9 @@ fn matches(pattern: &str, repository: &str) -> bool {
     let segments: Vec<&str> = repository.split('/').collect();
     // The host is literal: a wildcard there would grant to whoever can name a registry.
     match (pattern.split_first(), segments.split_first()) {
-        (Some((host, pattern)), Some((own, segments))) => *host == *own && segments_match(pattern, segments),
+        (Some((host, pattern)), Some((own, segments))) => {
+            *host == *own && segments_match(pattern, segments)
+        }
         _ => false,
     }
 }
@@ -132,9 +146,13 @@ fn matches(pattern: &str, repository: &str) -> bool {
 fn segments_match(pattern: &[&str], segments: &[&str]) -> bool {
     match (pattern.split_first(), segments.split_first()) {
         (None, None) => true,
-        (Some((&"**", rest)), _) => (0..=segments.len()).any(|skip| segments_match(rest, &segments[skip..])),
+        (Some((&"**", rest)), _) => {
+            (0..=segments.len()).any(|skip| segments_match(rest, &segments[skip..]))
+        }
         (Some((&"*", pattern)), Some((_, segments))) => segments_match(pattern, segments),
-        (Some((wanted, pattern)), Some((segment, segments))) => wanted == segment && segments_match(pattern, segments),
+        (Some((wanted, pattern)), Some((segment, segments))) => {
+            wanted == segment && segments_match(pattern, segments)
+        }
         _ => false,
     }
 }
@@ -144,7 +162,11 @@ mod tests {
     use super::*;
 
     fn grants(images: &[&str]) -> Grants {
-        Grants { images: images.iter().map(|image| (*image).to_owned()).collect(), run_as_root: true, ..Grants::default() }
+        Grants {
+            images: images.iter().map(|image| (*image).to_owned()).collect(),
+            run_as_root: true,
+            ..Grants::default()
+        }
     }
 
     fn asking_for_root(image: &str) -> FlashPod {
@@ -153,7 +175,11 @@ mod tests {
 
     #[test]
     fn a_grant_holds_for_the_images_it_names_and_no_others() {
-        let grants = grants(&["harbor.nbfc.io/nubificus/**", "docker.io/library/one", "localhost:5000/*/flasher"]);
+        let grants = grants(&[
+            "harbor.nbfc.io/nubificus/**",
+            "docker.io/library/one",
+            "localhost:5000/*/flasher",
+        ]);
         for image in [
             "harbor.nbfc.io/nubificus/a:1",
             "harbor.nbfc.io/nubificus/a/b@sha256:00",
@@ -184,7 +210,10 @@ mod tests {
     #[test]
     fn absence_of_a_grant_denies_by_name() {
         let image = "harbor.nbfc.io/nubificus/a:1";
-        assert_eq!(grants(&["harbor.nbfc.io/nubificus/*"]).check("esp32", &asking_for_root(image)), Ok(()));
+        assert_eq!(
+            grants(&["harbor.nbfc.io/nubificus/*"]).check("esp32", &asking_for_root(image)),
+            Ok(())
+        );
         let denied = Grants::default().check("esp32", &asking_for_root(image)).expect_err("denied");
         assert!(denied.0.contains("runAsRoot") && denied.0.contains(image), "{denied}");
         let without = Grants { run_as_root: false, ..grants(&["harbor.nbfc.io/nubificus/*"]) };

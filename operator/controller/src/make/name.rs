@@ -28,8 +28,11 @@ fn name(job: &str, parts: &[&str]) -> String {
         hash.update(part.as_bytes());
     }
     let hash = hash.finalize();
-    let digits =
-        hash.iter().take(6).flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]));
+    let digits = hash
+        .iter()
+        .take(6)
+        .flat_map(|byte| [byte >> 4, byte & 15])
+        .map(|digit| char::from(b"0123456789abcdef"[usize::from(digit)]));
     let readable = job.chars().take(40).map(|letter| if letter == '.' { '-' } else { letter });
     let mut name = String::with_capacity(56);
     name.push_str("fj-");
@@ -49,7 +52,12 @@ mod tests {
             let name = attempt_name(job, "uid", "run", "device", 1);
             assert!(name.len() <= 56, "{name}");
             assert!(name.starts_with("fj-") && !name.ends_with('-'));
-            assert!(name.chars().all(|letter| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == '-'), "{name}");
+            assert!(
+                name.chars().all(|letter| letter.is_ascii_lowercase()
+                    || letter.is_ascii_digit()
+                    || letter == '-'),
+                "{name}"
+            );
         }
     }
 

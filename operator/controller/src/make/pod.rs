@@ -23,11 +23,17 @@ pub const GRACE_SECONDS: i64 = 10;
 ///
 /// # Errors
 /// The plugin or the job asks for what the configuration does not grant.
-pub fn pod(attempt: &Attempt<'_>, name: &str, address: Option<&str>, policy: &PodPolicy) -> Result<core::Pod, Denied> {
+pub fn pod(
+    attempt: &Attempt<'_>,
+    name: &str,
+    address: Option<&str>,
+    policy: &PodPolicy,
+) -> Result<core::Pod, Denied> {
     check(attempt, policy)?;
     let overrides = &attempt.spec.pod_overrides;
     let flash = attempt.flash;
-    let deadline = attempt.spec.device_timeout_seconds.min(flash.deadline_seconds.map_or(i64::MAX, i64::from));
+    let deadline =
+        attempt.spec.device_timeout_seconds.min(flash.deadline_seconds.map_or(i64::MAX, i64::from));
     let (volumes, mounts) = volumes(flash, attempt.grants);
     Ok(core::Pod {
         metadata: ObjectMeta {
@@ -46,11 +52,15 @@ pub fn pod(attempt: &Attempt<'_>, name: &str, address: Option<&str>, policy: &Po
             service_account_name: non_empty(overrides.service_account_name.as_ref()),
             priority_class_name: non_empty(overrides.priority_class_name.as_ref()),
             node_selector: overrides.node_selector.clone(),
-            tolerations: overrides.tolerations.as_ref().map(|list| list.iter().map(toleration).collect()),
-            image_pull_secrets: overrides
-                .image_pull_secrets
+            tolerations: overrides
+                .tolerations
                 .as_ref()
-                .map(|list| list.iter().map(|secret| core::LocalObjectReference { name: secret.name.clone() }).collect()),
+                .map(|list| list.iter().map(toleration).collect()),
+            image_pull_secrets: overrides.image_pull_secrets.as_ref().map(|list| {
+                list.iter()
+                    .map(|secret| core::LocalObjectReference { name: secret.name.clone() })
+                    .collect()
+            }),
             affinity: flash.attach_device.then(|| on_nodes(&attempt.instance.nodes)),
             security_context: Some(pod_security(flash)),
             volumes: (!volumes.is_empty()).then_some(volumes),
@@ -68,17 +78,32 @@ pub fn pod(attempt: &Attempt<'_>, name: &str, address: Option<&str>, policy: &Po
 pub fn check(attempt: &Attempt<'_>, policy: &PodPolicy) -> Result<(), Denied> {
     attempt.grants.check(attempt.plugin, attempt.flash)?;
     if attempt.flash.ports.is_empty() && uses_address(attempt.flash) {
-        return Err(Denied(format!("plugin {} wants the external address but names no port", attempt.plugin)));
+        return Err(Denied(format!(
+            "plugin {} wants the external address but names no port",
+            attempt.plugin
+        )));
     }
     let overrides: &PodOverrides = &attempt.spec.pod_overrides;
     let listed = [
-        ("serviceAccountName", "podPolicy.serviceAccountNames", &overrides.service_account_name, &policy.service_account_names),
-        ("priorityClassName", "podPolicy.priorityClassNames", &overrides.priority_class_name, &policy.priority_class_names),
+        (
+            "serviceAccountName",
+            "podPolicy.serviceAccountNames",
+            &overrides.service_account_name,
+            &policy.service_account_names,
+        ),
+        (
+            "priorityClassName",
+            "podPolicy.priorityClassNames",
+            &overrides.priority_class_name,
+            &policy.priority_class_names,
+        ),
     ];
     for (field, setting, wanted, allowed) in listed {
         let Some(wanted) = non_empty(wanted.as_ref()) else { continue };
         if !allowed.contains(&wanted) {
-            return Err(Denied(format!("spec.podOverrides.{field} {wanted:?} is not in {setting} of the operator's configuration")));
+            return Err(Denied(format!(
+                "spec.podOverrides.{field} {wanted:?} is not in {setting} of the operator's configuration"
+            )));
         }
     }
     Ok(())
@@ -120,7 +145,11 @@ fn annotations(attempt: &Attempt<'_>) -> BTreeMap<String, String> {
     ])
 }
 
-fn container(attempt: &Attempt<'_>, address: Option<&str>, mounts: Vec<core::VolumeMount>) -> core::Container {
+fn container(
+    attempt: &Attempt<'_>,
+    address: Option<&str>,
+    mounts: Vec<core::VolumeMount>,
+) -> core::Container {
     let flash = attempt.flash;
     let words = |words: &[Arg]| {
         let words = words.iter().map(|word| match word {
@@ -135,8 +164,11 @@ fn container(attempt: &Attempt<'_>, address: Option<&str>, mounts: Vec<core::Vol
         command: words(&flash.command),
         args: words(&flash.args),
         working_dir: flash.working_directory.clone(),
-        env: Some(flash.env.iter().map(|(name, value)| variable(name, value, address, attempt)).collect()),
-        ports: Some(flash.ports.iter().map(container_port).collect::<Vec<_>>()).filter(|ports| !ports.is_empty()),
+        env: Some(
+            flash.env.iter().map(|(name, value)| variable(name, value, address, attempt)).collect(),
+        ),
+        ports: Some(flash.ports.iter().map(container_port).collect::<Vec<_>>())
+            .filter(|ports| !ports.is_empty()),
         resources: resources(attempt),
         security_context: Some(container_security(flash)),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
@@ -150,8 +182,17 @@ fn literal(text: &str) -> String {
     text.replace('$', "$$")
 }
 
-fn variable(name: &str, value: &EnvValue, address: Option<&str>, attempt: &Attempt<'_>) -> core::EnvVar {
-    let text = |text: &str| core::EnvVar { name: name.to_owned(), value: Some(literal(text)), value_from: None };
+fn variable(
+    name: &str,
+    value: &EnvValue,
+    address: Option<&str>,
+    attempt: &Attempt<'_>,
+) -> core::EnvVar {
+    let text = |text: &str| core::EnvVar {
+        name: name.to_owned(),
+        value: Some(literal(text)),
+        value_from: None,
+    };
     match value {
         EnvValue::Literal(value) => text(value),
         EnvValue::ExternalAddress => text(address.unwrap_or_default()),
@@ -159,7 +200,11 @@ fn variable(name: &str, value: &EnvValue, address: Option<&str>, attempt: &Attem
             name: name.to_owned(),
             value: None,
             value_from: Some(core::EnvVarSource {
-                secret_key_ref: Some(core::SecretKeySelector { name: secret_name(attempt, slot), key: key.clone(), optional: None }),
+                secret_key_ref: Some(core::SecretKeySelector {
+                    name: secret_name(attempt, slot),
+                    key: key.clone(),
+                    optional: None,
+                }),
                 ..core::EnvVarSource::default()
             }),
         },
@@ -188,7 +233,10 @@ fn pod_security(flash: &FlashPod) -> core::PodSecurityContext {
     let groups = flash.groups.iter().map(|group| i64::from(*group)).collect::<Vec<_>>();
     core::PodSecurityContext {
         supplemental_groups: (!groups.is_empty()).then_some(groups),
-        seccomp_profile: Some(core::SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
+        seccomp_profile: Some(core::SeccompProfile {
+            type_: "RuntimeDefault".to_owned(),
+            localhost_profile: None,
+        }),
         ..core::PodSecurityContext::default()
     }
 }
@@ -221,7 +269,11 @@ fn resources(attempt: &Attempt<'_>) -> Option<core::ResourceRequirements> {
     if limits.is_empty() && requests.is_empty() {
         return None;
     }
-    Some(core::ResourceRequirements { claims: None, limits: some(limits), requests: some(requests) })
+    Some(core::ResourceRequirements {
+        claims: None,
+        limits: some(limits),
+        requests: some(requests),
+    })
 }
 
 fn quantities(given: Option<BTreeMap<String, IntOrString>>) -> BTreeMap<String, Quantity> {
@@ -246,19 +298,34 @@ fn volumes(flash: &FlashPod, grants: &Grants) -> (Vec<core::Volume>, Vec<core::V
     for (index, secret) in flash.secrets.iter().enumerate() {
         let Some(granted) = grants.secret(&secret.slot) else { continue };
         let name = format!("secret-{index}");
-        let items = granted.keys.iter().map(|key| core::KeyToPath { key: key.clone(), path: key.clone(), mode: None });
+        let items = granted.keys.iter().map(|key| core::KeyToPath {
+            key: key.clone(),
+            path: key.clone(),
+            mode: None,
+        });
         let source = core::SecretVolumeSource {
             secret_name: Some(granted.secret_name.clone()),
             items: Some(items.collect()),
             ..core::SecretVolumeSource::default()
         };
-        volumes.push(core::Volume { name: name.clone(), secret: Some(source), ..core::Volume::default() });
+        volumes.push(core::Volume {
+            name: name.clone(),
+            secret: Some(source),
+            ..core::Volume::default()
+        });
         mount(name, &secret.path, true);
     }
     for (index, scratch) in flash.scratch.iter().enumerate() {
         let name = format!("scratch-{index}");
-        let source = core::EmptyDirVolumeSource { medium: None, size_limit: Some(Quantity(format!("{}Mi", scratch.mebibytes))) };
-        volumes.push(core::Volume { name: name.clone(), empty_dir: Some(source), ..core::Volume::default() });
+        let source = core::EmptyDirVolumeSource {
+            medium: None,
+            size_limit: Some(Quantity(format!("{}Mi", scratch.mebibytes))),
+        };
+        volumes.push(core::Volume {
+            name: name.clone(),
+            empty_dir: Some(source),
+            ..core::Volume::default()
+        });
         mount(name, &scratch.path, false);
     }
     (volumes, mounts)
@@ -266,10 +333,17 @@ fn volumes(flash: &FlashPod, grants: &Grants) -> (Vec<core::Volume>, Vec<core::V
 
 /// The device is only on these nodes.
 fn on_nodes(nodes: &[String]) -> core::Affinity {
-    let names = core::NodeSelectorRequirement { key: "metadata.name".to_owned(), operator: "In".to_owned(), values: Some(nodes.to_vec()) };
+    let names = core::NodeSelectorRequirement {
+        key: "metadata.name".to_owned(),
+        operator: "In".to_owned(),
+        values: Some(nodes.to_vec()),
+    };
     // A field selector takes one value; several nodes are several terms.
     let terms = names.values.iter().flatten().map(|node| core::NodeSelectorTerm {
-        match_fields: Some(vec![core::NodeSelectorRequirement { values: Some(vec![node.clone()]), ..names.clone() }]),
+        match_fields: Some(vec![core::NodeSelectorRequirement {
+            values: Some(vec![node.clone()]),
+            ..names.clone()
+        }]),
         match_expressions: None,
     });
     let required = core::NodeSelector { node_selector_terms: terms.collect() };

@@ -29,13 +29,20 @@ pub(in crate::make) fn flash_pod(image: &str) -> FlashPod {
 }
 
 fn made(flash: &FlashPod, spec: Value, grants: &Grants) -> Result<(Value, Value), Denied> {
-    let mut full = json!({"uuid": ["device-uid"], "firmware": "registry/firmware:1", "version": "1"});
+    let mut full =
+        json!({"uuid": ["device-uid"], "firmware": "registry/firmware:1", "version": "1"});
     json_patch::merge(&mut full, &spec);
     let object = json!({"metadata": {"name": "a.job", "namespace": "fleet", "uid": "job-uid"}, "spec": full});
     let job: FlashJob = serde_json::from_value(object).expect("a FlashJob");
     let job = Job::of(job);
     let properties = [("HOST_ENDPOINT", "10.0.0.7")].into_iter();
-    let instance = Instance::new("fleet", "akri-esp32-123456", "device-uid", vec!["node-a".into()], properties);
+    let instance = Instance::new(
+        "fleet",
+        "akri-esp32-123456",
+        "device-uid",
+        vec!["node-a".into()],
+        properties,
+    );
     let attempt = Attempt {
         job: &job,
         spec: job.spec.as_ref().expect("valid"),
@@ -48,7 +55,10 @@ fn made(flash: &FlashPod, spec: Value, grants: &Grants) -> Result<(Value, Value)
         grants,
         slot: "0123456789ab",
     };
-    let policy = PodPolicy { service_account_names: vec!["flasher".into()], priority_class_names: Vec::new() };
+    let policy = PodPolicy {
+        service_account_names: vec!["flasher".into()],
+        priority_class_names: Vec::new(),
+    };
     let pod = pod(&attempt, "fj-a-job-0123456789ab", Some("192.0.2.7"), &policy)?;
     let service = service(&attempt, "fj-a-job-0123456789ab", None);
     Ok((serde_json::to_value(pod).expect("JSON"), serde_json::to_value(service).expect("JSON")))
@@ -64,7 +74,10 @@ fn a_pod_without_wishes_is_within_the_restricted_standard() {
             "allowPrivilegeEscalation": false, "privileged": false, "runAsNonRoot": true, "capabilities": {"drop": ["ALL"]}
         })
     );
-    assert_eq!(pod["spec"]["securityContext"], json!({"seccompProfile": {"type": "RuntimeDefault"}}));
+    assert_eq!(
+        pod["spec"]["securityContext"],
+        json!({"seccompProfile": {"type": "RuntimeDefault"}})
+    );
     assert_eq!(pod["spec"]["automountServiceAccountToken"], json!(false));
     assert_eq!(pod["spec"]["restartPolicy"], json!("Never"));
     assert_eq!(pod["spec"]["activeDeadlineSeconds"], json!(900));
@@ -75,14 +88,20 @@ fn a_pod_without_wishes_is_within_the_restricted_standard() {
 fn dollars_of_a_literal_are_doubled_and_the_address_is_filled_in() {
     let flash = FlashPod {
         args: vec![Arg::Literal("$(HOME)".into()), Arg::ExternalAddress],
-        env: vec![("A".into(), EnvValue::Literal("$(B) $$".into())), ("IP".into(), EnvValue::ExternalAddress)],
+        env: vec![
+            ("A".into(), EnvValue::Literal("$(B) $$".into())),
+            ("IP".into(), EnvValue::ExternalAddress),
+        ],
         ports: vec![Port { name: "ota".into(), number: 4433, protocol: Protocol::Tcp }],
         ..flash_pod("image")
     };
     let (pod, service) = made(&flash, json!({}), &Grants::default()).expect("made");
     let container = &pod["spec"]["containers"][0];
     assert_eq!(container["args"], json!(["$$(HOME)", "192.0.2.7"]));
-    assert_eq!(container["env"], json!([{"name": "A", "value": "$$(B) $$$$"}, {"name": "IP", "value": "192.0.2.7"}]));
+    assert_eq!(
+        container["env"],
+        json!([{"name": "A", "value": "$$(B) $$$$"}, {"name": "IP", "value": "192.0.2.7"}])
+    );
     assert_eq!(service["spec"]["ports"], json!([{"name": "ota", "port": 4433, "protocol": "TCP"}]));
     assert_eq!(
         service["spec"]["selector"]["application.flashjob.nbfc.io/slot"],
@@ -116,8 +135,15 @@ fn overrides_are_merged_and_names_outside_the_allowlist_are_denied() {
     let (pod, _) = made(&flash_pod("image"), spec, &Grants::default()).expect("made");
     assert_eq!(pod["spec"]["nodeSelector"], json!({"zone": "a"}));
     assert_eq!(pod["spec"]["serviceAccountName"], json!("flasher"));
-    assert_eq!(pod["spec"]["containers"][0]["resources"]["limits"], json!({"cpu": "1", "memory": "64Mi"}));
-    let denied = made(&flash_pod("image"), json!({"podOverrides": {"serviceAccountName": "admin"}}), &Grants::default());
+    assert_eq!(
+        pod["spec"]["containers"][0]["resources"]["limits"],
+        json!({"cpu": "1", "memory": "64Mi"})
+    );
+    let denied = made(
+        &flash_pod("image"),
+        json!({"podOverrides": {"serviceAccountName": "admin"}}),
+        &Grants::default(),
+    );
     assert!(denied.expect_err("denied").0.contains("podPolicy.serviceAccountNames"));
 }
 
@@ -129,7 +155,11 @@ fn granted_wishes_loosen_that_and_nothing_else() {
         attach_device: true,
         groups: vec![20],
         capabilities: vec!["NET_BIND_SERVICE".into()],
-        secrets: vec![SecretGrant { slot: "tls".into(), secret_name: "esp32-ota".into(), keys: vec!["server.crt".into()] }],
+        secrets: vec![SecretGrant {
+            slot: "tls".into(),
+            secret_name: "esp32-ota".into(),
+            keys: vec!["server.crt".into()],
+        }],
     };
     let flash = FlashPod {
         user: User::Root,
@@ -138,7 +168,10 @@ fn granted_wishes_loosen_that_and_nothing_else() {
         capabilities: vec!["NET_BIND_SERVICE".into()],
         secrets: vec![SecretMount { slot: "tls".into(), path: "/ota/certs".into() }],
         scratch: vec![Scratch { path: "/work".into(), mebibytes: 16 }],
-        env: vec![("CERT".into(), EnvValue::SecretKey { slot: "tls".into(), key: "server.crt".into() })],
+        env: vec![(
+            "CERT".into(),
+            EnvValue::SecretKey { slot: "tls".into(), key: "server.crt".into() },
+        )],
         deadline_seconds: Some(60),
         ..flash_pod("image")
     };
@@ -147,11 +180,19 @@ fn granted_wishes_loosen_that_and_nothing_else() {
     assert_eq!(container["securityContext"]["runAsUser"], json!(0));
     assert_eq!(container["securityContext"]["allowPrivilegeEscalation"], json!(false));
     assert_eq!(container["resources"]["limits"], json!({"akri.sh/akri-esp32-123456": "1"}));
-    assert_eq!(container["env"][0]["valueFrom"]["secretKeyRef"], json!({"name": "esp32-ota", "key": "server.crt"}));
+    assert_eq!(
+        container["env"][0]["valueFrom"]["secretKeyRef"],
+        json!({"name": "esp32-ota", "key": "server.crt"})
+    );
     assert_eq!(pod["spec"]["volumes"][0]["secret"]["secretName"], json!("esp32-ota"));
     assert_eq!(pod["spec"]["volumes"][1]["emptyDir"]["sizeLimit"], json!("16Mi"));
     assert_eq!(pod["spec"]["activeDeadlineSeconds"], json!(60));
-    let key =
-        FlashPod { env: vec![("KEY".into(), EnvValue::SecretKey { slot: "tls".into(), key: "server.key".into() })], ..flash_pod("image") };
+    let key = FlashPod {
+        env: vec![(
+            "KEY".into(),
+            EnvValue::SecretKey { slot: "tls".into(), key: "server.key".into() },
+        )],
+        ..flash_pod("image")
+    };
     assert!(made(&key, json!({}), &grants).expect_err("denied").0.contains("server.key"));
 }

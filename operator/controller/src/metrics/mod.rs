@@ -28,7 +28,8 @@ pub use requests::{Counted, Requests};
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Seconds; flashing takes minutes, and a device may be tried for hours.
-const DEVICE_SECONDS: [f64; 12] = [5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0];
+const DEVICE_SECONDS: [f64; 12] =
+    [5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0];
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct End {
@@ -140,7 +141,9 @@ impl Default for Metrics {
             plugin_pulls: Family::default(),
             plugin_verifications: Family::default(),
             plugin_calls: Family::default(),
-            plugin_call_duration: Family::new_with_constructor(|| Histogram::new(exponential_buckets(0.001, 2.0, 14))),
+            plugin_call_duration: Family::new_with_constructor(|| {
+                Histogram::new(exponential_buckets(0.001, 2.0, 14))
+            }),
             plugin_limits: Family::default(),
             configuration_refused: Gauge::default(),
             configuration_loaded: Gauge::default(),
@@ -158,7 +161,11 @@ impl Metrics {
     fn register_process(&mut self) {
         self.registry.register_collector(Box::new(process::Process::new()));
         let registry = self.registry.sub_registry_with_prefix("flashjob");
-        registry.register("build", "The operator's version", Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register(
+            "build",
+            "The operator's version",
+            Info::new(vec![("version", env!("CARGO_PKG_VERSION"))]),
+        );
         registry.register(
             "configuration_refused",
             "1 while the configuration file is refused and the one before is in force, else 0",
@@ -169,8 +176,16 @@ impl Metrics {
             "When a configuration was taken last, in seconds since 1970",
             self.configuration_loaded.clone(),
         );
-        registry.register("leader", "1 on the replica that acts, 0 on a standby", self.leader.clone());
-        registry.register("api_requests", "Requests to the API server, by verb and HTTP code", self.requests.count.clone());
+        registry.register(
+            "leader",
+            "1 on the replica that acts, 0 on a standby",
+            self.leader.clone(),
+        );
+        registry.register(
+            "api_requests",
+            "Requests to the API server, by verb and HTTP code",
+            self.requests.count.clone(),
+        );
         registry.register(
             "api_request_duration_seconds",
             "Time until the API server answers; of a watch, until it is open",
@@ -180,41 +195,93 @@ impl Metrics {
 
     fn register_work(&mut self) {
         let registry = self.registry.sub_registry_with_prefix("flashjob");
-        registry.register("device_results", "Devices that got their result, by end and reason", self.results.clone());
+        registry.register(
+            "device_results",
+            "Devices that got their result, by end and reason",
+            self.results.clone(),
+        );
         registry.register("attempts_started", "Attempts begun", self.attempts_started.clone());
-        registry.register("attempts_failed", "Attempts that failed and are made again, by reason", self.attempts_failed.clone());
+        registry.register(
+            "attempts_failed",
+            "Attempts that failed and are made again, by reason",
+            self.attempts_failed.clone(),
+        );
         registry.register(
             "device_duration_seconds",
             "Time from a device's first attempt to its result, pauses and retries included",
             self.device_duration.clone(),
         );
-        registry.register("devices_pending", "Devices not started, or waiting for their next attempt", self.pending.clone());
-        registry.register("devices_in_flight", "Devices with an attempt begun and no outcome yet", self.in_flight.clone());
+        registry.register(
+            "devices_pending",
+            "Devices not started, or waiting for their next attempt",
+            self.pending.clone(),
+        );
+        registry.register(
+            "devices_in_flight",
+            "Devices with an attempt begun and no outcome yet",
+            self.in_flight.clone(),
+        );
         registry.register(
             "devices_waiting_for_address",
             "Devices in flight whose Service has no external address yet",
             self.waiting_for_address.clone(),
         );
-        registry.register("devices_verifying", "Devices in flight that are watched for their new version", self.verifying.clone());
-        registry.register("devices_lost", "Devices in flight whose Pod vanished before its end was seen", self.lost.clone());
+        registry.register(
+            "devices_verifying",
+            "Devices in flight that are watched for their new version",
+            self.verifying.clone(),
+        );
+        registry.register(
+            "devices_lost",
+            "Devices in flight whose Pod vanished before its end was seen",
+            self.lost.clone(),
+        );
         registry.register("jobs", "FlashJobs by phase", self.jobs.clone());
         registry.register("queue_depth", "Jobs that wait to be planned", self.queue.clone());
-        registry.register("plan_duration_seconds", "Time to observe and plan one job", self.plan_duration.clone());
-        registry.register("status_writes", "Writes of a FlashJob's status, by result", self.status_writes.clone());
+        registry.register(
+            "plan_duration_seconds",
+            "Time to observe and plan one job",
+            self.plan_duration.clone(),
+        );
+        registry.register(
+            "status_writes",
+            "Writes of a FlashJob's status, by result",
+            self.status_writes.clone(),
+        );
     }
 
     fn register_plugins(&mut self) {
         let registry = self.registry.sub_registry_with_prefix("flashjob");
-        registry.register("plugin_ready", "1 where the plugin can be asked, else 0", self.plugin_ready.clone());
-        registry.register("plugin_pulls", "Plugins fetched from registry, file or cache, by result", self.plugin_pulls.clone());
+        registry.register(
+            "plugin_ready",
+            "1 where the plugin can be asked, else 0",
+            self.plugin_ready.clone(),
+        );
+        registry.register(
+            "plugin_pulls",
+            "Plugins fetched from registry, file or cache, by result",
+            self.plugin_pulls.clone(),
+        );
         registry.register(
             "plugin_verifications",
             "Plugins checked for whether they may be run, by result",
             self.plugin_verifications.clone(),
         );
-        registry.register("plugin_calls", "Questions to plugins, by call and result", self.plugin_calls.clone());
-        registry.register("plugin_call_duration_seconds", "Time until a plugin answers", self.plugin_call_duration.clone());
-        registry.register("plugin_limit_hits", "Calls stopped by a limit", self.plugin_limits.clone());
+        registry.register(
+            "plugin_calls",
+            "Questions to plugins, by call and result",
+            self.plugin_calls.clone(),
+        );
+        registry.register(
+            "plugin_call_duration_seconds",
+            "Time until a plugin answers",
+            self.plugin_call_duration.clone(),
+        );
+        registry.register(
+            "plugin_limit_hits",
+            "Calls stopped by a limit",
+            self.plugin_limits.clone(),
+        );
     }
 
     /// A counter that appears with its first count hides that count from `rate()`.
@@ -290,7 +357,10 @@ impl Metrics {
 
     /// A plugin was loaded, or why it was not.
     pub fn plugin_loaded(&self, plugin: &str, error: Option<&LoadError>) {
-        let outcome = |failed: bool| PluginOutcome { plugin: plugin.to_owned(), result: if failed { "failed" } else { "ok" } };
+        let outcome = |failed: bool| PluginOutcome {
+            plugin: plugin.to_owned(),
+            result: if failed { "failed" } else { "ok" },
+        };
         let stage = error.map(LoadError::stage);
         let not_fetched = stage == Some(Stage::Resolve);
         self.plugin_pulls.get_or_create(&outcome(not_fetched)).inc();
@@ -300,7 +370,13 @@ impl Metrics {
     }
 
     /// A plugin was asked.
-    pub fn plugin_asked<T>(&self, plugin: &str, call: &'static str, time: Duration, answer: &Result<T, CallError>) {
+    pub fn plugin_asked<T>(
+        &self,
+        plugin: &str,
+        call: &'static str,
+        time: Duration,
+        answer: &Result<T, CallError>,
+    ) {
         let (result, limit) = match answer {
             Ok(_) => ("answered", None),
             Err(CallError::Refused(_)) => ("refused", None),
@@ -317,7 +393,9 @@ impl Metrics {
         }
         // A plugin that is left alone was not called.
         if result != "unavailable" {
-            self.plugin_call_duration.get_or_create(&OfPlugin { plugin: plugin.clone() }).observe(time.as_secs_f64());
+            self.plugin_call_duration
+                .get_or_create(&OfPlugin { plugin: plugin.clone() })
+                .observe(time.as_secs_f64());
         }
         self.plugin_calls.get_or_create(&PluginCall { plugin, call, result }).inc();
     }
@@ -326,20 +404,32 @@ impl Metrics {
     ///
     /// # Errors
     /// Never in practice: a `String` takes any text.
-    pub fn text(&self, fleet: Fleet, plugins: &[PluginView], queue: usize) -> Result<String, std::fmt::Error> {
+    pub fn text(
+        &self,
+        fleet: Fleet,
+        plugins: &[PluginView],
+        queue: usize,
+    ) -> Result<String, std::fmt::Error> {
         self.pending.set(fleet.pending.into());
         self.in_flight.set(fleet.in_flight.into());
         self.waiting_for_address.set(fleet.waiting_for_address.into());
         self.verifying.set(fleet.verifying.into());
         self.lost.set(fleet.lost.into());
-        let phases = [("New", fleet.new), ("InProgress", fleet.in_progress), ("Completed", fleet.completed), ("Failed", fleet.failed)];
+        let phases = [
+            ("New", fleet.new),
+            ("InProgress", fleet.in_progress),
+            ("Completed", fleet.completed),
+            ("Failed", fleet.failed),
+        ];
         for (phase, count) in phases {
             self.jobs.get_or_create(&InPhase { phase }).set(count.into());
         }
         self.queue.set(i64::try_from(queue).unwrap_or(i64::MAX));
         self.plugin_ready.clear();
         for plugin in plugins {
-            self.plugin_ready.get_or_create(&OfPlugin { plugin: plugin.name.clone() }).set(i64::from(plugin.ready.is_ok()));
+            self.plugin_ready
+                .get_or_create(&OfPlugin { plugin: plugin.name.clone() })
+                .set(i64::from(plugin.ready.is_ok()));
         }
         let mut written = String::new();
         text::encode(&mut written, &self.registry)?;

@@ -27,20 +27,35 @@ impl Process {
 
 impl Collector for Process {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        gauge(&mut encoder, "process_start_time_seconds", "When the operator started, in seconds since 1970", Some(self.started))?;
+        gauge(
+            &mut encoder,
+            "process_start_time_seconds",
+            "When the operator started, in seconds since 1970",
+            Some(self.started),
+        )?;
         gauge(&mut encoder, "process_resident_memory_bytes", "Resident memory", resident_bytes())?;
         gauge(&mut encoder, "process_open_fds", "Open file descriptors", open_files())?;
         gauge(&mut encoder, "process_max_fds", "File descriptors that may be open", most_files())?;
         if let Some(seconds) = cpu_seconds() {
             let counter = ConstCounter::new(seconds);
-            let metric = encoder.encode_descriptor("process_cpu_seconds", "CPU time, user and system", None, counter.metric_type())?;
+            let metric = encoder.encode_descriptor(
+                "process_cpu_seconds",
+                "CPU time, user and system",
+                None,
+                counter.metric_type(),
+            )?;
             counter.encode(metric)?;
         }
         Ok(())
     }
 }
 
-fn gauge(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, value: Option<f64>) -> fmt::Result {
+fn gauge(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: Option<f64>,
+) -> fmt::Result {
     let Some(value) = value else { return Ok(()) };
     let gauge = ConstGauge::new(value);
     gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)

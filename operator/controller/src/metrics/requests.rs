@@ -79,7 +79,11 @@ where
         let answer = self.inner.call(request);
         Box::pin(async move {
             let answer = answer.await;
-            requests.answered(verb, answer.as_ref().ok().map(|answer| answer.status().as_u16()), since);
+            requests.answered(
+                verb,
+                answer.as_ref().ok().map(|answer| answer.status().as_u16()),
+                since,
+            );
             answer
         })
     }
@@ -87,7 +91,11 @@ where
 
 /// The verb as Kubernetes names it in rules of access.
 fn verb(method: &Method, uri: &http::Uri) -> &'static str {
-    let watches = || uri.query().is_some_and(|query| query.split('&').any(|part| matches!(part, "watch=true" | "watch=1" | "watch")));
+    let watches = || {
+        uri.query().is_some_and(|query| {
+            query.split('&').any(|part| matches!(part, "watch=true" | "watch=1" | "watch"))
+        })
+    };
     match method.as_str() {
         "GET" if watches() => "watch",
         "GET" if names_a_collection(uri.path()) => "list",
@@ -145,13 +153,19 @@ mod tests {
     async fn an_answer_is_counted_by_its_code_and_a_broken_connection_as_error() {
         let requests = Requests::default();
         let answer = |request: Request<()>| async move {
-            if request.uri().path() == "/broken" { Err("broken") } else { Ok(Response::builder().status(409).body(()).unwrap()) }
+            if request.uri().path() == "/broken" {
+                Err("broken")
+            } else {
+                Ok(Response::builder().status(409).body(()).unwrap())
+            }
         };
         let mut client = requests.layer(tower::service_fn(answer));
         for path in ["/api/v1/namespaces/a/pods/b", "/broken"] {
             let _ = client.call(Request::get(path).body(()).unwrap()).await;
         }
-        let count = |code: &str| requests.count.get_or_create(&Answered { verb: "get", code: code.to_owned() }).get();
+        let count = |code: &str| {
+            requests.count.get_or_create(&Answered { verb: "get", code: code.to_owned() }).get()
+        };
         assert_eq!((count("409"), count("error")), (1, 1));
     }
 }

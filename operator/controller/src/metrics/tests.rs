@@ -1,6 +1,8 @@
 //! What is counted, and how it reads.
 
-use flashjob_api::{DeviceState, DeviceStatus, FlashJob, FlashJobSpec, FlashJobStatus, Phase, Reason};
+use flashjob_api::{
+    DeviceState, DeviceStatus, FlashJob, FlashJobSpec, FlashJobStatus, Phase, Reason,
+};
 
 use super::*;
 use crate::observed::Job;
@@ -14,7 +16,15 @@ fn has(text: &str, line: &str) {
 }
 
 fn result(finish: Finish, verified: bool, reason: Option<Reason>) -> DeviceResult {
-    DeviceResult { uid: "a".into(), name: None, attempt: 1, finish, verified, reason, message: String::new() }
+    DeviceResult {
+        uid: "a".into(),
+        name: None,
+        attempt: 1,
+        finish,
+        verified,
+        reason,
+        message: String::new(),
+    }
 }
 
 #[test]
@@ -41,7 +51,13 @@ fn every_result_is_counted_by_its_end_and_reason() {
 fn attempts_are_counted_when_they_start_and_when_they_fail() {
     let metrics = Metrics::default();
     let status = |attempt, state, reason: Option<&str>| FlashJobStatus {
-        devices: vec![DeviceStatus { uid: "a".into(), attempt, state, reason: reason.map(str::to_owned), ..DeviceStatus::default() }],
+        devices: vec![DeviceStatus {
+            uid: "a".into(),
+            attempt,
+            state,
+            reason: reason.map(str::to_owned),
+            ..DeviceStatus::default()
+        }],
         ..FlashJobStatus::default()
     };
     let steps = [
@@ -63,10 +79,16 @@ fn attempts_are_counted_when_they_start_and_when_they_fail() {
 fn gauges_count_the_jobs_that_are_there_and_no_others() {
     let metrics = Metrics::default();
     let mut job = FlashJob::new("roll-out", FlashJobSpec::default());
-    let device = |state| DeviceStatus { uid: format!("{state:?}"), state, ..DeviceStatus::default() };
-    let states = [DeviceState::Exposing, DeviceState::Flashing, DeviceState::Verifying, DeviceState::Failed];
+    let device =
+        |state| DeviceStatus { uid: format!("{state:?}"), state, ..DeviceStatus::default() };
+    let states =
+        [DeviceState::Exposing, DeviceState::Flashing, DeviceState::Verifying, DeviceState::Failed];
     let devices = states.into_iter().map(device).collect();
-    job.status = Some(FlashJobStatus { phase: Some(Phase::InProgress), devices, ..FlashJobStatus::default() });
+    job.status = Some(FlashJobStatus {
+        phase: Some(Phase::InProgress),
+        devices,
+        ..FlashJobStatus::default()
+    });
     let job = Job::of(job);
     let text = metrics.text(Fleet::of([&job].into_iter()), &[], 3).unwrap();
     has(&text, "flashjob_devices_in_flight 3");
@@ -85,7 +107,10 @@ fn a_call_that_a_limit_stopped_is_counted_under_that_limit() {
     let stopped: Result<(), _> = Err(CallError::OutOfMemory { limit: 1 });
     metrics.plugin_asked("esp32", "build", Duration::from_millis(3), &stopped);
     let text = scrape(&metrics);
-    has(&text, r#"flashjob_plugin_calls_total{plugin="esp32",call="build",result="out-of-memory"} 1"#);
+    has(
+        &text,
+        r#"flashjob_plugin_calls_total{plugin="esp32",call="build",result="out-of-memory"} 1"#,
+    );
     has(&text, r#"flashjob_plugin_limit_hits_total{plugin="esp32",limit="memory"} 1"#);
     has(&text, r#"flashjob_plugin_call_duration_seconds_count{plugin="esp32"} 1"#);
 }
@@ -109,7 +134,12 @@ fn the_text_says_what_process_and_version_this_is() {
     let text = scrape(&metrics);
     has(&text, &format!("flashjob_build_info{{version=\"{}\"}} 1", env!("CARGO_PKG_VERSION")));
     has(&text, "flashjob_leader 1");
-    for name in ["process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds", "process_max_fds"] {
+    for name in [
+        "process_resident_memory_bytes",
+        "process_cpu_seconds_total",
+        "process_open_fds",
+        "process_max_fds",
+    ] {
         let line = text.lines().find(|line| line.starts_with(&format!("{name} "))).expect(name);
         let value: f64 = line.split(' ').nth(1).and_then(|value| value.parse().ok()).expect(line);
         assert!(value >= 0.0, "{line}");
@@ -122,16 +152,26 @@ fn every_metric_stands_in_the_documentation_and_the_documentation_names_no_other
     // A family without a count yet is not in the text, but it is registered.
     let metrics = Metrics::default();
     let registry = format!("{:?}", metrics.registry);
-    let own = registry.split("name: \"").skip(1).filter_map(|rest| rest.split('"').next()).map(|name| format!("flashjob_{name}"));
+    let own = registry
+        .split("name: \"")
+        .skip(1)
+        .filter_map(|rest| rest.split('"').next())
+        .map(|name| format!("flashjob_{name}"));
     let text = scrape(&metrics);
-    let process = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).filter(|line| line.starts_with("process_"));
+    let process = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .filter(|line| line.starts_with("process_"));
     let process = process.filter_map(|line| line.split(' ').next()).map(str::to_owned);
     let mut registered: Vec<String> = own.chain(process).collect();
     registered.sort();
     let documentation = include_str!("../../../../docs/metrics.md");
     let rows = documentation.lines().filter_map(|line| line.strip_prefix("| `"));
-    let mut documented: Vec<String> =
-        rows.filter_map(|row| row.split('`').next()).filter(|name| !name.starts_with("OTEL_")).map(family).collect();
+    let mut documented: Vec<String> = rows
+        .filter_map(|row| row.split('`').next())
+        .filter(|name| !name.starts_with("OTEL_"))
+        .map(family)
+        .collect();
     documented.sort();
     assert_eq!(registered, documented);
 }
@@ -147,8 +187,11 @@ fn a_refused_configuration_shows_until_one_is_taken() {
     let metrics = Metrics::default();
     metrics.configuration_taken();
     metrics.configuration_refused();
-    let taken =
-        |text: &str| text.lines().find(|line| line.starts_with("flashjob_configuration_loaded_timestamp_seconds ")).map(str::to_owned);
+    let taken = |text: &str| {
+        text.lines()
+            .find(|line| line.starts_with("flashjob_configuration_loaded_timestamp_seconds "))
+            .map(str::to_owned)
+    };
     let refused = scrape(&metrics);
     has(&refused, "flashjob_configuration_refused 1");
     assert!(taken(&refused).is_some_and(|line| !line.ends_with(" 0.0")), "{refused}");

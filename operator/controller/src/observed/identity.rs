@@ -70,8 +70,12 @@ fn canonical_endpoint(endpoint: &str) -> String {
     let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
     let (host, given) = split_port(authority);
     let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
-    let host = host.parse::<std::net::IpAddr>().map_or_else(|_| host.to_owned(), |address| address.to_string());
-    let port = given.and_then(|port| port.parse::<u16>().ok()).map_or_else(|| port.to_owned(), |port| port.to_string());
+    let host = host
+        .parse::<std::net::IpAddr>()
+        .map_or_else(|_| host.to_owned(), |address| address.to_string());
+    let port = given
+        .and_then(|port| port.parse::<u16>().ok())
+        .map_or_else(|| port.to_owned(), |port| port.to_string());
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
@@ -102,7 +106,11 @@ mod tests {
 
     #[test]
     fn an_identity_survives_being_written_down() {
-        for identity in [Identity::endpoint("a:1"), Identity::bus("node", "/devices/usb1"), Identity::instance("a", "b")] {
+        for identity in [
+            Identity::endpoint("a:1"),
+            Identity::bus("node", "/devices/usb1"),
+            Identity::instance("a", "b"),
+        ] {
             assert_eq!(Identity::parse(&identity.to_string()), Some(identity));
         }
         assert_eq!(Identity::parse("other/x"), None);

@@ -62,7 +62,13 @@ impl Instance {
         let properties = &instance.spec.broker_properties;
         let properties = properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let nodes = instance.spec.nodes.clone();
-        Self::new(&instance.namespace().unwrap_or_default(), &instance.name_any(), &instance.uid().unwrap_or_default(), nodes, properties)
+        Self::new(
+            &instance.namespace().unwrap_or_default(),
+            &instance.name_any(),
+            &instance.uid().unwrap_or_default(),
+            nodes,
+            properties,
+        )
     }
 
     /// Puts a device together.
@@ -82,7 +88,8 @@ impl Instance {
             identity: Identity::instance(namespace, name),
             properties: Properties::new(properties),
         };
-        instance.identity = match (instance.endpoint(), instance.bus_path(), instance.nodes.first()) {
+        instance.identity = match (instance.endpoint(), instance.bus_path(), instance.nodes.first())
+        {
             (Some(endpoint), _, _) => Identity::endpoint(endpoint),
             (None, Some(path), Some(node)) => Identity::bus(node, path),
             _ => instance.identity,
@@ -152,7 +159,8 @@ impl Instance {
     #[must_use]
     pub fn identities(&self, endpoint: Option<&str>) -> Vec<Identity> {
         let overriding = endpoint.map(Identity::endpoint);
-        let mut identities = vec![self.identity.clone(), Identity::instance(&self.namespace, &self.name)];
+        let mut identities =
+            vec![self.identity.clone(), Identity::instance(&self.namespace, &self.name)];
         identities.extend(overriding);
         identities.sort();
         identities.dedup();
@@ -174,8 +182,16 @@ mod tests {
     #[test]
     fn a_device_on_a_bus_is_reachable_and_told_apart_by_node_and_path() {
         let on = |nodes: &[&str]| {
-            let properties = [("UDEV_DEVNODE", "/dev/ttyUSB0"), ("UDEV_DEVPATH", "/devices/usb1/ttyUSB0")].into_iter();
-            Instance::new("fleet", "akri-serial-a1b2c3", "uid", nodes.iter().map(|node| (*node).to_owned()).collect(), properties)
+            let properties =
+                [("UDEV_DEVNODE", "/dev/ttyUSB0"), ("UDEV_DEVPATH", "/devices/usb1/ttyUSB0")]
+                    .into_iter();
+            Instance::new(
+                "fleet",
+                "akri-serial-a1b2c3",
+                "uid",
+                nodes.iter().map(|node| (*node).to_owned()).collect(),
+                properties,
+            )
         };
         assert!(on(&["a"]).reachable(None));
         assert_eq!(on(&["a"]).identity, Identity::bus("a", "/devices/usb1/ttyUSB0"));

@@ -89,14 +89,21 @@ impl Job {
         Self::assemble(metadata, Err(error), FlashJobStatus::default())
     }
 
-    fn assemble(metadata: ObjectMeta, spec: Result<EffectiveSpec, String>, status: FlashJobStatus) -> Self {
+    fn assemble(
+        metadata: ObjectMeta,
+        spec: Result<EffectiveSpec, String>,
+        status: FlashJobStatus,
+    ) -> Self {
         let finalizers = metadata.finalizers.unwrap_or_default();
         let unfinished = |state| !matches!(state, DeviceState::Failed | DeviceState::Skipped);
         let devices = status.devices.iter().enumerate();
         let stored = devices.filter(|(_, device)| unfinished(device.state));
         let stored = stored.map(|(index, device)| (device.uid.clone(), index)).collect();
         Self {
-            key: JobKey { namespace: metadata.namespace.unwrap_or_default(), name: metadata.name.unwrap_or_default() },
+            key: JobKey {
+                namespace: metadata.namespace.unwrap_or_default(),
+                name: metadata.name.unwrap_or_default(),
+            },
             uid: metadata.uid.unwrap_or_default(),
             resource_version: metadata.resource_version.unwrap_or_default(),
             generation: metadata.generation,
@@ -150,7 +157,10 @@ impl Job {
     /// for the run that is there.
     #[must_use]
     pub fn same_run(&self) -> bool {
-        self.status.run.as_ref().is_none_or(|run| self.spec.as_ref().is_ok_and(|spec| spec.run == *run))
+        self.status
+            .run
+            .as_ref()
+            .is_none_or(|run| self.spec.as_ref().is_ok_and(|spec| spec.run == *run))
     }
 
     /// All that a begun attempt locks: what its record says, and what Akri knows of the device now.
@@ -158,8 +168,10 @@ impl Job {
     pub fn identities(&self, record: &DeviceStatus, instance: Option<&Instance>) -> Vec<Identity> {
         let overriding = self.spec.as_ref().ok().and_then(|spec| spec.host_endpoint.as_deref());
         let stored = record.host_endpoint.as_deref().map(Identity::endpoint);
-        let named = record.name.as_deref().map(|name| Identity::instance(&self.key.namespace, name));
-        let mut identities: Vec<Identity> = instance.map(|instance| instance.identities(overriding)).unwrap_or_default();
+        let named =
+            record.name.as_deref().map(|name| Identity::instance(&self.key.namespace, name));
+        let mut identities: Vec<Identity> =
+            instance.map(|instance| instance.identities(overriding)).unwrap_or_default();
         identities.extend(stored.into_iter().chain(named));
         identities.sort();
         identities.dedup();
@@ -174,14 +186,18 @@ impl Results {
         let hasher = &results.hasher;
         for (place, uid) in (0..).zip(uids) {
             // The spec names no uid twice.
-            results.places.insert_unique(hasher.hash_one(uid.as_str()), place, |other| hasher.hash_one(uids[*other as usize].as_str()));
+            results.places.insert_unique(hasher.hash_one(uid.as_str()), place, |other| {
+                hasher.hash_one(uids[*other as usize].as_str())
+            });
         }
         let lists = [
             (&status.skipped_uuids, Finish::Skipped),
             (&status.failed_uuids, Finish::Failed),
             (&status.completed_uuids, Finish::Completed),
         ];
-        for (uid, finish) in lists.iter().flat_map(|(list, finish)| list.iter().map(|uid| (uid, *finish))) {
+        for (uid, finish) in
+            lists.iter().flat_map(|(list, finish)| list.iter().map(|uid| (uid, *finish)))
+        {
             match results.place(uids, uid) {
                 Some(place) => results.finishes[place] = Some(finish),
                 None => drop(results.others.insert(uid.clone(), finish)),
@@ -191,7 +207,8 @@ impl Results {
     }
 
     fn place(&self, uids: &[String], uid: &str) -> Option<usize> {
-        let found = self.places.find(self.hasher.hash_one(uid), |place| uids[*place as usize] == uid);
+        let found =
+            self.places.find(self.hasher.hash_one(uid), |place| uids[*place as usize] == uid);
         found.map(|place| *place as usize)
     }
 }

@@ -97,7 +97,10 @@ impl Pod {
         let grace = spec.and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
         let digest = annotations.get(annotation::DIGEST).and_then(|digest| digest.parse().ok());
         Some(Self {
-            job: JobKey { namespace: pod.namespace().unwrap_or_default(), name: owner.name.clone() },
+            job: JobKey {
+                namespace: pod.namespace().unwrap_or_default(),
+                name: owner.name.clone(),
+            },
             job_uid: owner.uid.clone(),
             name: pod.name_any(),
             uid: pod.uid().unwrap_or_default(),
@@ -142,7 +145,9 @@ impl Pod {
 /// The FlashJob that owns an object.
 pub(super) fn owner(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     let owners = metadata.owner_references.as_ref()?;
-    owners.iter().find(|owner| owner.kind == "FlashJob" && owner.api_version.split('/').next() == Some(GROUP))
+    owners.iter().find(|owner| {
+        owner.kind == "FlashJob" && owner.api_version.split('/').next() == Some(GROUP)
+    })
 }
 
 /// Ours say what they lock in an annotation; the Go operator's have the endpoint in the environment.
@@ -152,7 +157,9 @@ fn identities(pod: &core::Pod) -> Vec<Identity> {
     }
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
     let variables = containers.flat_map(|container| container.env.iter().flatten());
-    let endpoint = variables.filter(|variable| variable.name == "HOST_ENDPOINT").find_map(|variable| variable.value.as_deref());
+    let endpoint = variables
+        .filter(|variable| variable.name == "HOST_ENDPOINT")
+        .find_map(|variable| variable.value.as_deref());
     endpoint.filter(|endpoint| !endpoint.is_empty()).map(Identity::endpoint).into_iter().collect()
 }
 
@@ -162,15 +169,19 @@ fn waiting(pod: &core::Pod) -> Option<Waiting> {
         return None;
     }
     let mut conditions = status.conditions.iter().flatten();
-    let unscheduled = conditions.find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
-    if let Some(condition) = unscheduled.filter(|condition| condition.reason.as_deref() == Some("Unschedulable")) {
+    let unscheduled = conditions
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
+    if let Some(condition) =
+        unscheduled.filter(|condition| condition.reason.as_deref() == Some("Unschedulable"))
+    {
         return Some(Waiting::Node(condition.message.clone().unwrap_or_default()));
     }
     if pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none()) {
         return Some(Waiting::Node("no scheduler has placed it".to_owned()));
     }
     let containers = status.container_statuses.iter().flatten();
-    let waiting = containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref()).next()?;
+    let waiting =
+        containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref()).next()?;
     let reason = waiting.reason.as_deref().unwrap_or_default();
     let stuck = [
         "ErrImagePull",
@@ -182,15 +193,22 @@ fn waiting(pod: &core::Pod) -> Option<Waiting> {
         "CreateContainerConfigError",
         "CreateContainerError",
     ];
-    stuck.contains(&reason).then(|| Waiting::Image(format!("{reason}: {}", waiting.message.as_deref().unwrap_or_default())))
+    stuck.contains(&reason).then(|| {
+        Waiting::Image(format!("{reason}: {}", waiting.message.as_deref().unwrap_or_default()))
+    })
 }
 
 fn runs_since(pod: &core::Pod) -> Option<Timestamp> {
     let status = pod.status.as_ref()?;
     pod.spec.as_ref()?.node_name.as_ref()?;
-    let scheduled = status.conditions.iter().flatten().find(|condition| condition.type_ == "PodScheduled" && condition.status == "True");
+    let scheduled = status
+        .conditions
+        .iter()
+        .flatten()
+        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "True");
     let scheduled = scheduled.and_then(|condition| condition.last_transition_time.as_ref());
-    let since = status.start_time.as_ref().or(scheduled).or(pod.metadata.creation_timestamp.as_ref());
+    let since =
+        status.start_time.as_ref().or(scheduled).or(pod.metadata.creation_timestamp.as_ref());
     since.map(|time| time.0)
 }
 
@@ -204,21 +222,29 @@ fn ended(pod: &core::Pod) -> Option<Ended> {
     };
     let conditions = status.conditions.iter().flatten();
     let collected = |condition: &core::PodCondition| {
-        condition.type_ == "DisruptionTarget" && condition.status == "True" && condition.reason.as_deref() == Some("DeletionByPodGC")
+        condition.type_ == "DisruptionTarget"
+            && condition.status == "True"
+            && condition.reason.as_deref() == Some("DeletionByPodGC")
     };
     if failed && conditions.clone().any(collected) {
         return None;
     }
     let containers = status.container_statuses.iter().flatten();
-    let terminated = containers.filter_map(|container| container.state.as_ref()?.terminated.as_ref()).next();
+    let terminated =
+        containers.filter_map(|container| container.state.as_ref()?.terminated.as_ref()).next();
     // A Pod that was evicted or refused names no container that ended.
-    let changed = conditions.filter_map(|condition| condition.last_transition_time.as_ref()).max_by_key(|time| time.0);
+    let changed = conditions
+        .filter_map(|condition| condition.last_transition_time.as_ref())
+        .max_by_key(|time| time.0);
     let of_pod = status.reason.clone().filter(|reason| !reason.is_empty());
     let of_container = terminated.and_then(|state| state.reason.clone());
-    let text = terminated.and_then(|state| state.message.clone()).filter(|message| !message.is_empty());
+    let text =
+        terminated.and_then(|state| state.message.clone()).filter(|message| !message.is_empty());
     Some(Ended {
         exit_code: terminated.map(|state| state.exit_code).or_else(|| (!failed).then_some(0)),
-        reason: of_pod.or(of_container).unwrap_or_else(|| if failed { "Error".into() } else { "Completed".into() }),
+        reason: of_pod
+            .or(of_container)
+            .unwrap_or_else(|| if failed { "Error".into() } else { "Completed".into() }),
         message: text.or_else(|| status.message.clone()).unwrap_or_default(),
         at: terminated.and_then(|state| state.finished_at.as_ref()).or(changed).map(|time| time.0),
     })

@@ -52,7 +52,10 @@ impl Service {
         let labels = service.labels();
         let text = |name: &str| labels.get(name).cloned();
         Some(Self {
-            job: JobKey { namespace: service.namespace().unwrap_or_default(), name: owner.name.clone() },
+            job: JobKey {
+                namespace: service.namespace().unwrap_or_default(),
+                name: owner.name.clone(),
+            },
             job_uid: owner.uid.clone(),
             name: service.name_any(),
             uid: service.uid().unwrap_or_default(),
@@ -72,6 +75,12 @@ impl Service {
 fn address(service: &core::Service) -> Option<Address> {
     let ingress = service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?;
     let some = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    let ip = ingress.iter().find_map(|entry| some(&entry.ip)).map(|text| Address { text, is_ip: true });
-    ip.or_else(|| ingress.iter().find_map(|entry| some(&entry.hostname)).map(|text| Address { text, is_ip: false }))
+    let ip =
+        ingress.iter().find_map(|entry| some(&entry.ip)).map(|text| Address { text, is_ip: true });
+    ip.or_else(|| {
+        ingress
+            .iter()
+            .find_map(|entry| some(&entry.hostname))
+            .map(|text| Address { text, is_ip: false })
+    })
 }

@@ -18,10 +18,16 @@ impl Draft<'_> {
     /// Looks at every device with a record: first at those that may give a pooled Service free, then at those that wait for one. A Pod
     /// may have ended before its begin is stored.
     pub fn follow_attempts(&mut self) {
-        let has_pod = |uid: &str, record: &DeviceStatus| self.pod(&self.attempt_name(uid, record.attempt.max(1))).is_some();
-        let waits = |(uid, record): &(&String, &DeviceStatus)| record.state == DeviceState::Exposing && !has_pod(uid, record);
+        let has_pod = |uid: &str, record: &DeviceStatus| {
+            self.pod(&self.attempt_name(uid, record.attempt.max(1))).is_some()
+        };
+        let waits = |(uid, record): &(&String, &DeviceStatus)| {
+            record.state == DeviceState::Exposing && !has_pod(uid, record)
+        };
         let (waiting, others): (Vec<_>, Vec<_>) = self.records.iter().partition(waits);
-        let uids = |records: Vec<(&String, &DeviceStatus)>| records.into_iter().map(|(uid, _)| uid.clone()).collect::<Vec<_>>();
+        let uids = |records: Vec<(&String, &DeviceStatus)>| {
+            records.into_iter().map(|(uid, _)| uid.clone()).collect::<Vec<_>>()
+        };
         let (waiting, others) = (uids(waiting), uids(others));
         others.iter().for_each(|uid| self.follow(uid));
         self.sort_pools();
@@ -66,7 +72,8 @@ impl Draft<'_> {
     }
 
     fn follow_pod(&mut self, uid: &str, pod: &Pod) {
-        let begins = self.records.get(uid).is_some_and(|record| record.state != DeviceState::Flashing);
+        let begins =
+            self.records.get(uid).is_some_and(|record| record.state != DeviceState::Flashing);
         self.set(uid, DeviceState::Flashing, |record| {
             record.pod = Some(pod.name.clone());
             if begins {
@@ -92,11 +99,20 @@ impl Draft<'_> {
             return self.give_pod_up(uid, pod);
         }
         if self.job_deadline_passed() {
-            return self.stop_pod(uid, pod, reason::DEADLINE_EXCEEDED, "activeDeadlineSeconds of the job has passed");
+            return self.stop_pod(
+                uid,
+                pod,
+                reason::DEADLINE_EXCEEDED,
+                "activeDeadlineSeconds of the job has passed",
+            );
         }
         let (reason, message, seconds) = match &pod.waiting {
-            Some(Waiting::Image(message)) => (reason::IMAGE_UNAVAILABLE, message, self.observed.periods.image_pull_seconds),
-            Some(Waiting::Node(message)) => (reason::UNSCHEDULABLE, message, self.observed.periods.unschedulable_seconds),
+            Some(Waiting::Image(message)) => {
+                (reason::IMAGE_UNAVAILABLE, message, self.observed.periods.image_pull_seconds)
+            }
+            Some(Waiting::Node(message)) => {
+                (reason::UNSCHEDULABLE, message, self.observed.periods.unschedulable_seconds)
+            }
             None => {
                 if self.stopped_for(uid).is_some() && !pod.deleting {
                     // It got on after all.
@@ -119,13 +135,15 @@ impl Draft<'_> {
         if !pod.deleting {
             self.step(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
         }
-        let message = format!("Pod {} should have ended long ago, and nothing is heard of it", pod.name);
+        let message =
+            format!("Pod {} should have ended long ago, and nothing is heard of it", pod.name);
         self.lose(uid, self.now(), &message);
     }
 
     /// Deletes a Pod once the reason is stored: how it ends says nothing of why.
     fn stop_pod(&mut self, uid: &str, pod: &Pod, reason: Reason, message: &str) {
-        let stored = self.observed.stored(uid).and_then(|stored| stored.reason.as_deref()) == Some(reason.name);
+        let stored = self.observed.stored(uid).and_then(|stored| stored.reason.as_deref())
+            == Some(reason.name);
         self.set(uid, DeviceState::Flashing, |record| {
             record.reason = Some(reason.name.to_owned());
             record.message = Some(message.to_owned());
@@ -151,10 +169,17 @@ impl Draft<'_> {
         }
         if !pod.scheduled {
             let reason = self.stopped_for(uid).unwrap_or(reason::POD_LOST);
-            return self.give_up_attempt(uid, reason, &format!("Pod {} was deleted before it ran", pod.name));
+            return self.give_up_attempt(
+                uid,
+                reason,
+                &format!("Pod {} was deleted before it ran", pod.name),
+            );
         }
         let until = after(gone.last_seen, pod.may_run_seconds);
-        let message = format!("Pod {} vanished before its end was seen; the device stays locked until its deadline has passed", pod.name);
+        let message = format!(
+            "Pod {} vanished before its end was seen; the device stays locked until its deadline has passed",
+            pod.name
+        );
         self.lose(uid, until, &message);
     }
 
@@ -187,14 +212,16 @@ impl Draft<'_> {
 
     fn judge(&mut self, uid: &str, pod: &Pod, ended: &Ended) {
         if ended.reason == ATTACH_REFUSED {
-            let message = format!("the node could not attach the device: {}", plain(&ended.message));
+            let message =
+                format!("the node could not attach the device: {}", plain(&ended.message));
             return match self.wanted(uid) {
                 true => self.retry_uncounted(uid, reason::DEVICE_NOT_ATTACHED, &message),
                 false => self.give_up_attempt(uid, reason::POD_FAILED, &message),
             };
         }
         if let Some(reason) = self.stopped_for(uid) {
-            let message = self.records.get(uid).and_then(|record| record.message.clone()).unwrap_or_default();
+            let message =
+                self.records.get(uid).and_then(|record| record.message.clone()).unwrap_or_default();
             return match ended.exit_code {
                 Some(0) => self.flashed(uid, Proof::ReportedVersion),
                 _ => self.give_up_attempt(uid, reason, &message),
@@ -204,15 +231,25 @@ impl Draft<'_> {
             let answer = answer.clone();
             return match answer.as_ref() {
                 Judged::Asked(Ok(Verdict::Flashed(proof))) => self.flashed(uid, *proof),
-                Judged::Asked(Ok(Verdict::Retry(text))) => self.give_up_attempt(uid, reason_of(ended), &sentence(text, ended)),
-                Judged::Asked(Ok(Verdict::GiveUp(text))) => self.fail(uid, reason::GAVE_UP, &sentence(text, ended)),
+                Judged::Asked(Ok(Verdict::Retry(text))) => {
+                    self.give_up_attempt(uid, reason_of(ended), &sentence(text, ended))
+                }
+                Judged::Asked(Ok(Verdict::GiveUp(text))) => {
+                    self.fail(uid, reason::GAVE_UP, &sentence(text, ended))
+                }
                 Judged::Gone(_) => self.judge_without_plugin(uid, ended, ""),
-                Judged::Asked(Err(error)) => self.judge_without_plugin(uid, ended, &format!("the plugin failed to judge the Pod: {error}")),
+                Judged::Asked(Err(error)) => self.judge_without_plugin(
+                    uid,
+                    ended,
+                    &format!("the plugin failed to judge the Pod: {error}"),
+                ),
             };
         }
         let plugins = self.observed.plugins.clone();
         let began_with = pod.plugin.as_ref();
-        let found = began_with.and_then(|(name, digest)| Some((plugins.iter().find(|view| view.name == *name)?, digest)));
+        let found = began_with.and_then(|(name, digest)| {
+            Some((plugins.iter().find(|view| view.name == *name)?, digest))
+        });
         let Some((view, digest)) = found else {
             return self.judge_without_plugin(uid, ended, "");
         };
@@ -230,12 +267,21 @@ impl Draft<'_> {
             attempt,
             reported_version: self.reported(uid).map(str::to_owned),
         });
-        self.ask(Question::Judge { pod_uid: pod.uid.clone(), plugin: name, digest, request, outcome });
+        self.ask(Question::Judge {
+            pod_uid: pod.uid.clone(),
+            plugin: name,
+            digest,
+            request,
+            outcome,
+        });
     }
 
     fn note_plugin_awaited(&mut self, uid: &str, view: &PluginView) {
         let why = view.ready.as_ref().err().map(String::as_str).unwrap_or_default();
-        let message = format!("the Pod has ended; plugin {}, which is to judge it, is not ready: {why}", view.name);
+        let message = format!(
+            "the Pod has ended; plugin {}, which is to judge it, is not ready: {why}",
+            view.name
+        );
         self.set(uid, DeviceState::Flashing, |record| {
             record.reason = Some(reason::PLUGIN_NOT_READY.name.to_owned());
             record.message = Some(message);
@@ -264,7 +310,14 @@ impl Draft<'_> {
 
     /// Whether the job has run longer than it may.
     pub fn job_deadline_passed(&mut self) -> bool {
-        let start = self.observed.job.status.start_time.as_ref().filter(|_| self.same_run).map(|time| time.0);
+        let start = self
+            .observed
+            .job
+            .status
+            .start_time
+            .as_ref()
+            .filter(|_| self.same_run)
+            .map(|time| time.0);
         match (self.spec.active_deadline_seconds, start) {
             (Some(seconds), Some(start)) => self.over(start, seconds),
             _ => false,

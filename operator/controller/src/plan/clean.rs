@@ -15,9 +15,12 @@ impl<'a> Draft<'a> {
         let pooled = self.pooled_slots();
         for pod in &observed.pods {
             match &pod.gone {
-                Some(gone) if !gone.confirmed => self.step(Step::ConfirmPod { name: pod.name.clone(), device: pod.device.clone() }),
+                Some(gone) if !gone.confirmed => self
+                    .step(Step::ConfirmPod { name: pod.name.clone(), device: pod.device.clone() }),
                 // Until then it locks its device.
-                Some(gone) if pod.may_run() => self.wake(after(gone.last_seen, pod.may_run_seconds)),
+                Some(gone) if pod.may_run() => {
+                    self.wake(after(gone.last_seen, pod.may_run_seconds))
+                }
                 None if !pod.deleting && self.is_over(pod, &pooled) => {
                     self.step(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
                 }
@@ -25,11 +28,15 @@ impl<'a> Draft<'a> {
             }
         }
         let there = observed.pods.iter().filter(|pod| pod.gone.is_none());
-        let unfinished = there.clone().filter(|pod| !self.outcome_is_stored(&pod.device, pod.run.as_deref(), pod.attempt));
+        let unfinished = there
+            .clone()
+            .filter(|pod| !self.outcome_is_stored(&pod.device, pod.run.as_deref(), pod.attempt));
         let slots: HashSet<&str> = unfinished.filter_map(|pod| pod.slot.as_deref()).collect();
         let foreign = there.filter(|pod| !pod.is_ours() && pod.ended.is_none());
         let foreign: HashSet<&str> = foreign.map(|pod| pod.device.as_str()).collect();
-        for service in observed.services.iter().filter(|service| !service.deleting && service.pool.is_none()) {
+        for service in
+            observed.services.iter().filter(|service| !service.deleting && service.pool.is_none())
+        {
             // The Go operator's Services are told by their device.
             let has_pod = match (&service.slot, &service.device) {
                 (Some(slot), _) => slots.contains(slot.as_str()),
@@ -37,7 +44,10 @@ impl<'a> Draft<'a> {
                 (None, None) => false,
             };
             if !has_pod && !self.is_needed(service) {
-                self.step(Step::DeleteService { name: service.name.clone(), uid: service.uid.clone() });
+                self.step(Step::DeleteService {
+                    name: service.name.clone(),
+                    uid: service.uid.clone(),
+                });
             }
         }
         self.clean_pools(&slots);
@@ -54,7 +64,8 @@ impl<'a> Draft<'a> {
         }
         match (self.observed.stored(device), attempt) {
             (Some(stored), Some(attempt)) => {
-                stored.attempt > attempt || stored.state == DeviceState::Verifying && stored.attempt == attempt
+                stored.attempt > attempt
+                    || stored.state == DeviceState::Verifying && stored.attempt == attempt
             }
             _ => false,
         }
@@ -68,7 +79,8 @@ impl<'a> Draft<'a> {
         if self.outcome_is_stored(&pod.device, pod.run.as_deref(), pod.attempt) {
             return !self.keeps_its_slot(pod, pooled);
         }
-        let nobodys = self.observed.stored(&pod.device).is_none() || !self.wanted(&pod.device) && !self.records.contains_key(&pod.device);
+        let nobodys = self.observed.stored(&pod.device).is_none()
+            || !self.wanted(&pod.device) && !self.records.contains_key(&pod.device);
         nobodys && pod.ended.is_some()
     }
 
@@ -77,22 +89,30 @@ impl<'a> Draft<'a> {
         let pooled = pod.slot.as_deref().is_some_and(|slot| pooled.contains(slot));
         let ended = pod.ended.as_ref().and_then(|ended| ended.at);
         let seconds = self.observed.periods.late_callback_seconds;
-        pooled && !self.was_flashed(&pod.device, pod.attempt) && ended.is_some_and(|ended| !self.over(ended, seconds))
+        pooled
+            && !self.was_flashed(&pod.device, pod.attempt)
+            && ended.is_some_and(|ended| !self.over(ended, seconds))
     }
 
     pub(super) fn was_flashed(&self, device: &str, attempt: Option<u32>) -> bool {
-        let verifying =
-            self.records.get(device).is_some_and(|record| record.state == DeviceState::Verifying && Some(record.attempt) == attempt);
+        let verifying = self.records.get(device).is_some_and(|record| {
+            record.state == DeviceState::Verifying && Some(record.attempt) == attempt
+        });
         verifying || self.result(device) == Some(Finish::Completed)
     }
 
     /// Whether a Service for one device, without a Pod at work, is still of use.
     fn is_needed(&mut self, service: &Service) -> bool {
-        let Some(device) = service.device.clone().filter(|_| service.slot.is_some()) else { return false };
+        let Some(device) = service.device.clone().filter(|_| service.slot.is_some()) else {
+            return false;
+        };
         if service.run.as_deref() == Some(self.spec.run.as_str()) {
-            let record = self.records.get(&device).filter(|record| Some(record.attempt) == service.attempt);
+            let record =
+                self.records.get(&device).filter(|record| Some(record.attempt) == service.attempt);
             match record.map(|record| record.state) {
-                Some(DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost) => return true,
+                Some(DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost) => {
+                    return true;
+                }
                 // It never had a Pod.
                 Some(DeviceState::Pending) => return false,
                 _ if self.was_flashed(&device, service.attempt) => return false,

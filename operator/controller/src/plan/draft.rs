@@ -14,7 +14,10 @@ use super::pool::Pools;
 use super::request::Known;
 use super::{DeviceResult, Plan, Step, request, summary};
 use crate::make::attempt_name;
-use crate::observed::{Finish, Identity, Instance, Observed, PluginView, Pod, Question, Service, Sighting, Traits, after};
+use crate::observed::{
+    Finish, Identity, Instance, Observed, PluginView, Pod, Question, Service, Sighting, Traits,
+    after,
+};
 
 /// Failed and skipped devices shown in status.
 const SHOWN_RESULTS: usize = 100;
@@ -52,8 +55,9 @@ impl<'a> Draft<'a> {
         let status = &observed.job.status;
         let same_run = observed.job.same_run();
         let stored = status.devices.iter().filter(|_| same_run);
-        let (records, shown): (Vec<_>, Vec<_>) =
-            stored.cloned().partition(|device| !matches!(device.state, DeviceState::Failed | DeviceState::Skipped));
+        let (records, shown): (Vec<_>, Vec<_>) = stored.cloned().partition(|device| {
+            !matches!(device.state, DeviceState::Failed | DeviceState::Skipped)
+        });
         let mut pods_of: HashMap<&str, Vec<&Arc<Pod>>> = HashMap::new();
         for pod in &observed.pods {
             pods_of.entry(pod.device.as_str()).or_default().push(pod);
@@ -64,7 +68,10 @@ impl<'a> Draft<'a> {
             same_run,
             records: records.into_iter().map(|device| (device.uid.clone(), device)).collect(),
             results: HashMap::new(),
-            shown: shown.into_iter().filter(|device| observed.job.place(&device.uid).is_some()).collect(),
+            shown: shown
+                .into_iter()
+                .filter(|device| observed.job.place(&device.uid).is_some())
+                .collect(),
             unverified: status.counts.filter(|_| same_run).map_or(0, |counts| counts.unverified),
             released: HashSet::new(),
             waiting: BTreeMap::new(),
@@ -74,7 +81,11 @@ impl<'a> Draft<'a> {
             pools: Pools::default(),
             pods_of,
             pods: observed.pods.iter().map(|pod| (pod.name.as_str(), pod)).collect(),
-            services: observed.services.iter().map(|service| (service.name.as_str(), service)).collect(),
+            services: observed
+                .services
+                .iter()
+                .map(|service| (service.name.as_str(), service))
+                .collect(),
         }
     }
 
@@ -87,7 +98,13 @@ impl<'a> Draft<'a> {
     /// The same, by the device's place in the spec.
     pub fn result_at(&self, place: usize) -> Option<Finish> {
         let stored = self.observed.job.finishes()[place].filter(|_| self.same_run);
-        stored.or_else(|| if self.results.is_empty() { None } else { self.results.get(&self.spec.uuid[place]).copied() })
+        stored.or_else(|| {
+            if self.results.is_empty() {
+                None
+            } else {
+                self.results.get(&self.spec.uuid[place]).copied()
+            }
+        })
     }
 
     /// How many devices may be at work at once: one, where all ask for one address.
@@ -102,9 +119,16 @@ impl<'a> Draft<'a> {
         let attempt = self.records.get(uid).map_or(1, |record| record.attempt);
         // Its time is over, and its attempt has been given up.
         let over = |pod: &Pod| pod.gone.is_some() || pod.overdue_at().is_some_and(|at| at <= now);
-        let known = |pod: &Pod| over(pod) && pod.run.as_deref() == Some(&self.spec.run) && pod.attempt.is_some_and(|of| of < attempt);
-        let unexpected =
-            |pod: &Pod| pod.gone.is_none() && pod.run.as_deref() == Some(&self.spec.run) && self.observed.stored(uid).is_none();
+        let known = |pod: &Pod| {
+            over(pod)
+                && pod.run.as_deref() == Some(&self.spec.run)
+                && pod.attempt.is_some_and(|of| of < attempt)
+        };
+        let unexpected = |pod: &Pod| {
+            pod.gone.is_none()
+                && pod.run.as_deref() == Some(&self.spec.run)
+                && self.observed.stored(uid).is_none()
+        };
         pods.iter().find(|pod| pod.may_run() && !known(pod) || unexpected(pod)).copied()
     }
 
@@ -214,7 +238,8 @@ impl<'a> Draft<'a> {
             return;
         }
         uid.clone_into(&mut record.uid);
-        record.state = if finish == Finish::Failed { DeviceState::Failed } else { DeviceState::Skipped };
+        record.state =
+            if finish == Finish::Failed { DeviceState::Failed } else { DeviceState::Skipped };
         record.reason = Some(reason.name.to_owned());
         record.message = Some(message.to_owned());
         record.not_before = None;
@@ -229,15 +254,33 @@ impl<'a> Draft<'a> {
     }
 
     /// Notes a result for the log, the events and the metrics.
-    fn tell(&mut self, uid: &str, record: &DeviceStatus, finish: Finish, verified: bool, reason: Option<Reason>) {
+    fn tell(
+        &mut self,
+        uid: &str,
+        record: &DeviceStatus,
+        finish: Finish,
+        verified: bool,
+        reason: Option<Reason>,
+    ) {
         let message = reason.and(record.message.clone()).unwrap_or_default();
         let (uid, name, attempt) = (uid.to_owned(), record.name.clone(), record.attempt.max(1));
-        self.plan.results.push(DeviceResult { uid, name, attempt, finish, verified, reason, message });
+        self.plan.results.push(DeviceResult {
+            uid,
+            name,
+            attempt,
+            finish,
+            verified,
+            reason,
+            message,
+        });
     }
 
     /// The attempt failed: the device is tried again, or has failed for good.
     pub fn fail_attempt(&mut self, uid: &str, reason: Reason, message: &str) {
-        let (attempt, uncounted) = self.records.get(uid).map_or((1, 0), |record| (record.attempt.max(1), record.uncounted));
+        let (attempt, uncounted) = self
+            .records
+            .get(uid)
+            .map_or((1, 0), |record| (record.attempt.max(1), record.uncounted));
         if attempt.saturating_sub(uncounted) > self.spec.backoff_limit_per_device {
             return self.fail(uid, reason, message);
         }
@@ -280,8 +323,16 @@ impl<'a> Draft<'a> {
     pub fn request(&self, uid: &str, attempt: u32, plugin: Option<&PluginView>) -> Request {
         let spec = self.spec;
         let instance = self.instance(uid).map(AsRef::as_ref);
-        let known = Known { job: &self.observed.job.key, spec, uid, instance, record: self.records.get(uid) };
-        let settings = |plugin: &PluginView| request::settings(&plugin.name, &plugin.settings, spec, &plugin.locked_settings);
+        let known = Known {
+            job: &self.observed.job.key,
+            spec,
+            uid,
+            instance,
+            record: self.records.get(uid),
+        };
+        let settings = |plugin: &PluginView| {
+            request::settings(&plugin.name, &plugin.settings, spec, &plugin.locked_settings)
+        };
         request::request(known, attempt, plugin.map_or_else(|| "{}".to_owned(), settings))
     }
 
@@ -289,7 +340,9 @@ impl<'a> Draft<'a> {
     pub fn identities(&self, uid: &str) -> Vec<Identity> {
         let instance = self.instance(uid).map(AsRef::as_ref);
         match (self.records.get(uid), instance) {
-            (Some(record), _) if record.in_flight() => self.observed.job.identities(record, instance),
+            (Some(record), _) if record.in_flight() => {
+                self.observed.job.identities(record, instance)
+            }
             (_, Some(instance)) => instance.identities(self.spec.host_endpoint.as_deref()),
             (Some(record), None) => self.observed.job.identities(record, None),
             (None, None) => Vec::new(),
@@ -298,7 +351,12 @@ impl<'a> Draft<'a> {
 
     /// Words the status and hands the plan over.
     pub fn finish(mut self) -> Plan {
-        let in_flight: Vec<String> = self.records.values().filter(|record| record.in_flight()).map(|record| record.uid.clone()).collect();
+        let in_flight: Vec<String> = self
+            .records
+            .values()
+            .filter(|record| record.in_flight())
+            .map(|record| record.uid.clone())
+            .collect();
         for uid in in_flight {
             let identities = self.identities(&uid);
             self.plan.holds.extend(identities.into_iter().map(|identity| (identity, uid.clone())));

@@ -21,7 +21,8 @@ pub(super) fn plan(observed: &Observed) -> Plan {
     }
     for service in observed.services.iter().filter(|service| !service.deleting) {
         waiting = true;
-        plan.steps.push(Step::DeleteService { name: service.name.clone(), uid: service.uid.clone() });
+        plan.steps
+            .push(Step::DeleteService { name: service.name.clone(), uid: service.uid.clone() });
     }
     if !waiting && observed.making.is_empty() {
         plan.steps.push(Step::RemoveFinalizer);
@@ -39,17 +40,30 @@ pub(super) fn previous_run_is_over(observed: &Observed) -> bool {
 pub(super) fn drain(observed: &Observed) -> Plan {
     let mut plan = Plan { holds: holds(observed), ..Plan::default() };
     let lost = wait_for_containers(observed, &mut plan);
-    let running = observed.pods.iter().filter(|pod| pod.gone.is_none() && pod.ended.is_none()).count();
-    for pod in observed.pods.iter().filter(|pod| pod.waiting.is_some() && pod.gone.is_none() && !pod.deleting) {
+    let running =
+        observed.pods.iter().filter(|pod| pod.gone.is_none() && pod.ended.is_none()).count();
+    for pod in observed
+        .pods
+        .iter()
+        .filter(|pod| pod.waiting.is_some() && pod.gone.is_none() && !pod.deleting)
+    {
         // It would hold up the next run for as long as it waits for its image or for a node.
         let since = observed.stuck_pods.get(&pod.name).copied().unwrap_or(observed.now);
-        let until = after(since, observed.periods.unschedulable_seconds.max(observed.periods.image_pull_seconds));
+        let until = after(
+            since,
+            observed.periods.unschedulable_seconds.max(observed.periods.image_pull_seconds),
+        );
         match until <= observed.now {
-            true => plan.steps.push(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() }),
+            true => {
+                plan.steps.push(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() })
+            }
             false => plan.wake_at = Some(plan.wake_at.map_or(until, |earlier| earlier.min(until))),
         }
     }
-    let message = format!("the spec has changed; {} devices of the run before are still in flight", running + usize::from(lost));
+    let message = format!(
+        "the spec has changed; {} devices of the run before are still in flight",
+        running + usize::from(lost)
+    );
     plan.status = Some(summary::draining(observed, &message));
     plan
 }
@@ -66,7 +80,9 @@ pub(super) fn holds(observed: &Observed) -> Vec<(Identity, String)> {
         identities.into_iter().map(|identity| (identity, device.uid.clone()))
     });
     let pods = observed.pods.iter().filter(|pod| pod.may_run());
-    let of_pods = pods.flat_map(|pod| pod.identities.iter().map(|identity| (identity.clone(), pod.device.clone())));
+    let of_pods = pods.flat_map(|pod| {
+        pod.identities.iter().map(|identity| (identity.clone(), pod.device.clone()))
+    });
     stored.chain(of_pods).collect()
 }
 
@@ -76,13 +92,16 @@ fn wait_for_containers(observed: &Observed, plan: &mut Plan) -> bool {
     let mut wait = |plan: &mut Plan, until| {
         if until > observed.now {
             waiting = true;
-            plan.wake_at = Some(plan.wake_at.map_or(until, |earlier: jiff::Timestamp| earlier.min(until)));
+            plan.wake_at =
+                Some(plan.wake_at.map_or(until, |earlier: jiff::Timestamp| earlier.min(until)));
         }
     };
     let mut unconfirmed = Vec::new();
     for pod in observed.pods.iter() {
         match &pod.gone {
-            Some(gone) if !gone.confirmed => unconfirmed.push((pod.name.clone(), pod.device.clone())),
+            Some(gone) if !gone.confirmed => {
+                unconfirmed.push((pod.name.clone(), pod.device.clone()))
+            }
             Some(gone) if pod.may_run() => wait(plan, after(gone.last_seen, pod.may_run_seconds)),
             _ => {}
         }
@@ -94,11 +113,14 @@ fn wait_for_containers(observed: &Observed, plan: &mut Plan) -> bool {
         let name = || attempt_name(&job.key.name, &job.uid, run, &device.uid, device.attempt);
         match device.state {
             DeviceState::Lost if until > observed.now => wait(plan, until),
-            DeviceState::Flashing if observed.pod(&name()).is_none() => unconfirmed.push((name(), device.uid.clone())),
+            DeviceState::Flashing if observed.pod(&name()).is_none() => {
+                unconfirmed.push((name(), device.uid.clone()))
+            }
             _ => {}
         }
     }
     let unsure = !unconfirmed.is_empty();
-    plan.steps.extend(unconfirmed.into_iter().map(|(name, device)| Step::ConfirmPod { name, device }));
+    plan.steps
+        .extend(unconfirmed.into_iter().map(|(name, device)| Step::ConfirmPod { name, device }));
     waiting || unsure
 }

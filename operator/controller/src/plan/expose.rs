@@ -36,19 +36,33 @@ impl Draft<'_> {
             return self.back_to_queue(uid, None);
         }
         if self.job_deadline_passed() {
-            return self.fail(uid, reason::DEADLINE_EXCEEDED, "activeDeadlineSeconds of the job has passed");
+            return self.fail(
+                uid,
+                reason::DEADLINE_EXCEEDED,
+                "activeDeadlineSeconds of the job has passed",
+            );
         }
         self.set(uid, DeviceState::Exposing, |record| record.pod = Some(name.clone()));
         let Some(plugin) = self.plugin_for(uid) else { return self.back_to_queue(uid, None) };
         let built = match self.built(uid, attempt, plugin) {
             Asked::Built(built) => built,
             // It would keep its place for as long as the plugin is away.
-            Asked::Wait if self.can_be_asked(plugin).is_err() => return self.back_to_queue(uid, None),
+            Asked::Wait if self.can_be_asked(plugin).is_err() => {
+                return self.back_to_queue(uid, None);
+            }
             Asked::Wait | Asked::Over => return,
         };
         let Ok(flash) = &built.pod else { return };
         if flash.ports.is_empty() {
-            return self.make_pod(uid, attempt, plugin, &built.digest, flash, None, make::slot(&name));
+            return self.make_pod(
+                uid,
+                attempt,
+                plugin,
+                &built.digest,
+                flash,
+                None,
+                make::slot(&name),
+            );
         }
         if self.spec.exposure == Exposure::Pooled {
             return self.expose_pooled(uid, attempt, plugin, &built.digest, flash);
@@ -59,7 +73,15 @@ impl Draft<'_> {
         match usable(service.address.as_ref(), flash.needs_ip) {
             Some(address) if !service.deleting => {
                 let text = address.text.clone();
-                self.make_pod(uid, attempt, plugin, &built.digest, flash, Some(&text), make::slot(&name));
+                self.make_pod(
+                    uid,
+                    attempt,
+                    plugin,
+                    &built.digest,
+                    flash,
+                    Some(&text),
+                    make::slot(&name),
+                );
             }
             _ => self.await_address(uid, flash.needs_ip),
         }
@@ -72,7 +94,12 @@ impl Draft<'_> {
         let Some(built) = answered else {
             let Ok(ready) = &plugin.ready else { return Asked::Wait };
             let request = Box::new(self.request(uid, attempt, Some(plugin)));
-            self.ask(Question::Build { attempt: name, plugin: plugin.name.clone(), digest: ready.digest.clone(), request });
+            self.ask(Question::Build {
+                attempt: name,
+                plugin: plugin.name.clone(),
+                digest: ready.digest.clone(),
+                request,
+            });
             return Asked::Wait;
         };
         let message = |text: &str| format!("plugin {}: {text}", plugin.name);
@@ -81,15 +108,21 @@ impl Draft<'_> {
             Err(CallError::Refused(error)) => {
                 let reason = match error {
                     PluginError::InvalidSettings(_) => reason::SETTINGS_REJECTED,
-                    PluginError::UnsupportedDevice(_) | PluginError::InvalidRequest(_) => reason::UNSUPPORTED_DEVICE,
+                    PluginError::UnsupportedDevice(_) | PluginError::InvalidRequest(_) => {
+                        reason::UNSUPPORTED_DEVICE
+                    }
                     PluginError::Internal(_) => reason::PLUGIN_FAILED,
                 };
                 match reason {
-                    reason::PLUGIN_FAILED => self.fail_attempt(uid, reason, &message(&error.to_string())),
+                    reason::PLUGIN_FAILED => {
+                        self.fail_attempt(uid, reason, &message(&error.to_string()))
+                    }
                     reason => self.fail(uid, reason, &message(&error.to_string())),
                 }
             }
-            Err(error) => self.fail_attempt(uid, reason::PLUGIN_FAILED, &message(&error.to_string())),
+            Err(error) => {
+                self.fail_attempt(uid, reason::PLUGIN_FAILED, &message(&error.to_string()))
+            }
         }
         Asked::Over
     }
@@ -133,7 +166,10 @@ impl Draft<'_> {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one attempt, each from another room")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one attempt, each from another room"
+    )]
     pub(super) fn make_service(
         &mut self,
         uid: &str,
@@ -151,7 +187,10 @@ impl Draft<'_> {
                 false => self.fail_attempt(uid, reason::SERVICE_REFUSED, &message),
             };
         }
-        let Some(attempt) = self.attempt(uid, number, plugin, digest, flash, make::slot(name)) else { return };
+        let Some(attempt) = self.attempt(uid, number, plugin, digest, flash, make::slot(name))
+        else {
+            return;
+        };
         let service = make::service(&attempt, name, pool);
         if pool.is_some() {
             self.note_service(name, pool.unwrap_or_default());
@@ -163,7 +202,8 @@ impl Draft<'_> {
     /// Says why an object is not there yet, where its creation fails again and again.
     pub(super) fn note_failing(&mut self, uid: &str, name: &str) {
         let Some(error) = self.observed.failing.get(name) else { return };
-        let message: String = format!("{name} cannot be created: {error}").chars().take(MESSAGE_LENGTH).collect();
+        let message: String =
+            format!("{name} cannot be created: {error}").chars().take(MESSAGE_LENGTH).collect();
         self.waits(reason::REQUEST_FAILING, &message);
         self.set(uid, DeviceState::Exposing, |record| {
             record.reason = Some(reason::REQUEST_FAILING.name.to_owned());
@@ -172,7 +212,10 @@ impl Draft<'_> {
     }
 
     /// Makes the Pod, once the facts that a restart would need are stored.
-    #[expect(clippy::too_many_arguments, reason = "the parts of one attempt, each from another room")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one attempt, each from another room"
+    )]
     pub(super) fn make_pod(
         &mut self,
         uid: &str,
@@ -215,7 +258,10 @@ impl Draft<'_> {
 
     /// Whether a restarted operator would find name, endpoint, attempt and baseline of this device.
     fn is_stored(&self, uid: &str) -> bool {
-        let (Some(stored), Some(record)) = (self.observed.stored(uid), self.records.get(uid)) else { return false };
+        let (Some(stored), Some(record)) = (self.observed.stored(uid), self.records.get(uid))
+        else {
+            return false;
+        };
         self.same_run
             && self.observed.job.status.run.is_some()
             && stored.attempt == record.attempt
@@ -238,8 +284,11 @@ impl Draft<'_> {
         let message = format!("no external address within {seconds} s");
         // What the load balancer gives as host names frees no IP address, however long one waits for it.
         let named = |address: &Address| needs_ip && !address.is_ip;
-        if self.observed.services.iter().any(|service| service.address.as_ref().is_some_and(named)) {
-            let message = format!("{message}: the load balancer gives a host name alone, and the device needs an IP address");
+        if self.observed.services.iter().any(|service| service.address.as_ref().is_some_and(named))
+        {
+            let message = format!(
+                "{message}: the load balancer gives a host name alone, and the device needs an IP address"
+            );
             return self.fail_attempt(uid, reason::ADDRESS_TIMEOUT, &message);
         }
         if self.observed.addresses_in_use {

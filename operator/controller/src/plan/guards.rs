@@ -17,19 +17,29 @@ impl<'a> Draft<'a> {
         let instance = match observed.devices[place].as_ref()? {
             Sighting::Seen(instance) => instance,
             Sighting::Forbidden(instance) => {
-                let message =
-                    format!("Instance {} is in namespace {}, which this FlashJob may not flash", instance.name, instance.namespace);
+                let message = format!(
+                    "Instance {} is in namespace {}, which this FlashJob may not flash",
+                    instance.name, instance.namespace
+                );
                 self.fail(uid, reason::DEVICE_NOT_ALLOWED, &message);
                 return None;
             }
             Sighting::Missing(since) => {
-                self.await_device(uid, *since, reason::UNKNOWN_DEVICE, "Akri knows no Instance with this uid");
+                self.await_device(
+                    uid,
+                    *since,
+                    reason::UNKNOWN_DEVICE,
+                    "Akri knows no Instance with this uid",
+                );
                 return None;
             }
         };
         if !instance.reachable(self.spec.host_endpoint.as_deref()) {
             let since = self.observed.unreachable.get(uid).copied().unwrap_or_else(|| self.now());
-            let message = format!("Instance {} names no node, or neither endpoint nor bus path", instance.name);
+            let message = format!(
+                "Instance {} names no node, or neither endpoint nor bus path",
+                instance.name
+            );
             self.await_device(uid, since, reason::DEVICE_UNREACHABLE, &message);
             return None;
         }
@@ -63,33 +73,54 @@ impl<'a> Draft<'a> {
     fn guard_traits(&self, traits: &Traits<'_>, begun: bool) -> Guarded<'a> {
         let spec = self.spec;
         let mismatch = |what: &str, is: &str, wanted: &str| {
-            Err((Finish::Failed, reason::DEVICE_TYPE_MISMATCH, format!("the device's {what} is {is}, the job asks for {wanted}")))
+            Err((
+                Finish::Failed,
+                reason::DEVICE_TYPE_MISMATCH,
+                format!("the device's {what} is {is}, the job asks for {wanted}"),
+            ))
         };
-        if let (Some(wanted), Some(is)) = (spec.device.as_deref(), traits.device_type.and_then(|text| text.parse::<DeviceType>().ok()))
-            && wanted.parse().ok() != Some(is.clone())
+        if let (Some(wanted), Some(is)) = (
+            spec.device.as_deref(),
+            traits.device_type.and_then(|text| text.parse::<DeviceType>().ok()),
+        ) && wanted.parse().ok() != Some(is.clone())
         {
             return mismatch("type", is.as_ref(), wanted);
         }
-        if let (Some(wanted), Some(is)) = (spec.application_type.as_deref(), traits.application_type)
+        if let (Some(wanted), Some(is)) =
+            (spec.application_type.as_deref(), traits.application_type)
             && plain(wanted) != plain(is)
         {
             return mismatch("application type", is, wanted);
         }
         let current = traits.version == Some(spec.version.as_str());
         if spec.skip_if_current && current && !begun {
-            return Err((Finish::Skipped, reason::ALREADY_CURRENT, format!("the device already reports version {}", spec.version)));
+            return Err((
+                Finish::Skipped,
+                reason::ALREADY_CURRENT,
+                format!("the device already reports version {}", spec.version),
+            ));
         }
         if spec.verify.mode == Some(VerifyMode::Required) && current && !begun {
             return Err((
                 Finish::Failed,
                 reason::VERSION_UNPROVABLE,
-                format!("the device already reports version {}, so verify.mode Required cannot be met", spec.version),
+                format!(
+                    "the device already reports version {}, so verify.mode Required cannot be met",
+                    spec.version
+                ),
             ));
         }
         let kind = self.device_type_of(traits);
         kind.as_ref().and_then(|kind| self.plugin_of(kind)).ok_or_else(|| {
-            let kind = kind.map_or_else(|| "a device of unknown type".to_owned(), |kind| format!("device type {kind}"));
-            (Finish::Failed, reason::NO_PLUGIN_FOR_DEVICE, format!("no configured plugin serves {kind}"))
+            let kind = kind.map_or_else(
+                || "a device of unknown type".to_owned(),
+                |kind| format!("device type {kind}"),
+            );
+            (
+                Finish::Failed,
+                reason::NO_PLUGIN_FOR_DEVICE,
+                format!("no configured plugin serves {kind}"),
+            )
         })
     }
 
@@ -102,7 +133,9 @@ impl<'a> Draft<'a> {
     }
 
     pub(super) fn device_type(&self, uid: &str) -> Option<DeviceType> {
-        self.device_type_of(&self.instance(uid).map(|instance| instance.traits()).unwrap_or_default())
+        self.device_type_of(
+            &self.instance(uid).map(|instance| instance.traits()).unwrap_or_default(),
+        )
     }
 
     fn device_type_of(&self, traits: &Traits<'_>) -> Option<DeviceType> {
@@ -120,7 +153,11 @@ impl<'a> Draft<'a> {
         let plugins: &'a [PluginView] = &self.observed.plugins;
         let named = plugins.iter().find(|plugin| plugin.device_types.contains(kind));
         // A plugin that never loaded may turn out to serve the type; until that is known the device waits for it.
-        let unknown = || plugins.iter().find(|plugin| plugin.ready.is_err() && plugin.device_types.is_empty() && !plugin.any_type);
+        let unknown = || {
+            plugins.iter().find(|plugin| {
+                plugin.ready.is_err() && plugin.device_types.is_empty() && !plugin.any_type
+            })
+        };
         named.or_else(unknown).or_else(|| plugins.iter().find(|plugin| plugin.any_type))
     }
 

@@ -39,7 +39,8 @@ impl<'a> Draft<'a> {
     /// Looks at the pooled Services before any is handed out.
     pub(super) fn sort_pools(&mut self) {
         let observed: &'a Observed = self.observed;
-        let mut pooled = observed.services.iter().filter(|service| service.pool.is_some()).peekable();
+        let mut pooled =
+            observed.services.iter().filter(|service| service.pool.is_some()).peekable();
         if pooled.peek().is_none() {
             return;
         }
@@ -52,7 +53,11 @@ impl<'a> Draft<'a> {
             }
             let taken = service.slot.as_ref().is_none_or(|slot| self.pools.taken.contains(slot));
             if !taken && service.run.as_deref() == Some(&self.spec.run) {
-                self.pools.free.entry(service.pool.as_deref().unwrap_or_default()).or_default().push(service);
+                self.pools
+                    .free
+                    .entry(service.pool.as_deref().unwrap_or_default())
+                    .or_default()
+                    .push(service);
             }
         }
     }
@@ -63,8 +68,11 @@ impl<'a> Draft<'a> {
         let observed = self.observed;
         let run = self.spec.run.as_str();
         let pods = observed.pods.iter().filter(|pod| pod.gone.is_none() || pod.may_run());
-        let at_work =
-            pods.filter(|pod| pod.ended.is_none() || pod.run.as_deref() != Some(run) || !self.was_flashed(&pod.device, pod.attempt));
+        let at_work = pods.filter(|pod| {
+            pod.ended.is_none()
+                || pod.run.as_deref() != Some(run)
+                || !self.was_flashed(&pod.device, pod.attempt)
+        });
         let mut taken: HashSet<String> = at_work.filter_map(|pod| pod.slot.clone()).collect();
         taken.extend(observed.making.values().flatten().cloned());
         for (slot, last) in observed.slot_uses.iter() {
@@ -84,7 +92,14 @@ impl<'a> Draft<'a> {
     }
 
     /// Takes a free Service of the device's pool, or sees to it that there is one.
-    pub(super) fn expose_pooled(&mut self, uid: &str, number: u32, plugin: &PluginView, digest: &Digest, flash: &FlashPod) {
+    pub(super) fn expose_pooled(
+        &mut self,
+        uid: &str,
+        number: u32,
+        plugin: &PluginView,
+        digest: &Digest,
+        flash: &FlashPod,
+    ) {
         let pool = self.pool_of(uid, plugin);
         if let Some((slot, address)) = self.pools.take(&pool, flash.needs_ip) {
             return self.make_pod(uid, number, plugin, digest, flash, Some(&address), &slot);
@@ -92,7 +107,8 @@ impl<'a> Draft<'a> {
         let waiting = self.pools.waiting.entry(pool.clone()).or_default();
         *waiting += 1;
         let mut asked = None;
-        let coming = self.pools.free.get(pool.as_str()).map_or(0, Vec::len) + self.pools.asked.values().filter(|of| **of == pool).count();
+        let coming = self.pools.free.get(pool.as_str()).map_or(0, Vec::len)
+            + self.pools.asked.values().filter(|of| **of == pool).count();
         if coming < *waiting {
             match self.next_name(&pool) {
                 Some(name) => {
@@ -128,7 +144,8 @@ impl<'a> Draft<'a> {
         }
         let job = &self.observed.job;
         // One more than there can be: a free name is found within.
-        let mut names = (0..=self.pools.total + self.pools.asked.len()).map(|index| pool_name(&job.key.name, &job.uid, pool, index));
+        let mut names = (0..=self.pools.total + self.pools.asked.len())
+            .map(|index| pool_name(&job.key.name, &job.uid, pool, index));
         names.find(|name| self.service(name).is_none() && !self.pools.asked.contains_key(name))
     }
 
@@ -141,9 +158,12 @@ impl<'a> Draft<'a> {
     pub(super) fn clean_pools(&mut self, with_pod: &HashSet<&str>) {
         let run = self.spec.run.clone();
         let observed = self.observed;
-        let pooled = observed.services.iter().filter(|service| service.pool.is_some() && !service.deleting);
-        let stale = pooled.filter(|service| service.run.as_deref() != Some(&run) || service.slot.is_none());
-        let stale = stale.filter(|service| service.slot.as_deref().is_none_or(|slot| !with_pod.contains(slot)));
+        let pooled =
+            observed.services.iter().filter(|service| service.pool.is_some() && !service.deleting);
+        let stale =
+            pooled.filter(|service| service.run.as_deref() != Some(&run) || service.slot.is_none());
+        let stale = stale
+            .filter(|service| service.slot.as_deref().is_none_or(|slot| !with_pod.contains(slot)));
         let mut useless: Vec<&Service> = stale.map(AsRef::as_ref).collect();
         let over = (self.pools.total - self.pools.deleting).saturating_sub(self.most_in_flight());
         let lacking = self.pools.short.saturating_sub(self.pools.deleting);
@@ -169,7 +189,12 @@ impl<'a> Draft<'a> {
     /// Whether a Service with this slot is pooled.
     pub(super) fn pooled_slots(&self) -> HashSet<&'a str> {
         let observed: &'a Observed = self.observed;
-        observed.services.iter().filter(|service| service.pool.is_some()).filter_map(|service| service.slot.as_deref()).collect()
+        observed
+            .services
+            .iter()
+            .filter(|service| service.pool.is_some())
+            .filter_map(|service| service.slot.as_deref())
+            .collect()
     }
 }
 
@@ -177,7 +202,8 @@ impl Pools<'_> {
     /// A free Service with an address that will do: its slot and its address.
     fn take(&mut self, pool: &str, needs_ip: bool) -> Option<(String, String)> {
         let free = self.free.get_mut(pool)?;
-        let at = free.iter().position(|service| usable(service.address.as_ref(), needs_ip).is_some())?;
+        let at =
+            free.iter().position(|service| usable(service.address.as_ref(), needs_ip).is_some())?;
         let service = free.remove(at);
         Some((service.slot.clone()?, service.address.as_ref()?.text.clone()))
     }

@@ -36,7 +36,10 @@ impl Draft<'_> {
 
     /// The device already reports what it is to report: nothing could be proven.
     pub fn fail_unprovable(&mut self, uid: &str) {
-        let message = format!("the device reported version {} already before it was flashed", self.spec.version);
+        let message = format!(
+            "the device reported version {} already before it was flashed",
+            self.spec.version
+        );
         self.fail(uid, reason::VERSION_UNPROVABLE, &message);
     }
 
@@ -56,7 +59,10 @@ impl Draft<'_> {
         }
         // What an earlier attempt left is no news.
         let first = record.attempt.saturating_sub(record.uncounted) <= 1;
-        let third = first && reported.is_some() && reported != baseline && reported.as_deref() != Some(version);
+        let third = first
+            && reported.is_some()
+            && reported != baseline
+            && reported.as_deref() != Some(version);
         if self.spec.verify.mode == Some(VerifyMode::None) {
             return self.complete(uid, true);
         }
@@ -67,7 +73,11 @@ impl Draft<'_> {
         if self.spec.verify.mode == Some(VerifyMode::Required) {
             let reported = reported.unwrap_or_else(|| "none".to_owned());
             let message = format!("the device reports version {reported}, expected {version}");
-            let reason = if self.job_deadline_passed() { reason::DEADLINE_EXCEEDED } else { reason::VERSION_NOT_REPORTED };
+            let reason = if self.job_deadline_passed() {
+                reason::DEADLINE_EXCEEDED
+            } else {
+                reason::VERSION_NOT_REPORTED
+            };
             return self.give_up_attempt(uid, reason, &message);
         }
         self.complete(uid, false);

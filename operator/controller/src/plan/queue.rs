@@ -27,7 +27,8 @@ impl<'a> Draft<'a> {
         }
         let mut places = self.places();
         let mut ahead = Ahead { each: places + AHEAD, plugins: HashMap::new(), busy: SHOWN_BUSY };
-        let ready: Vec<usize> = queue.iter().copied().filter(|place| self.is_ready(*place, &mut ahead)).collect();
+        let ready: Vec<usize> =
+            queue.iter().copied().filter(|place| self.is_ready(*place, &mut ahead)).collect();
         // Some may just have failed: one too many, and nothing starts.
         if self.stop(&queue) {
             return;
@@ -67,7 +68,10 @@ impl<'a> Draft<'a> {
         let uid = self.uid(place);
         let Some(plugin) = self.passes_guards(uid, place) else { return false };
         if let Err(why) = self.can_be_asked(plugin) {
-            self.waits(reason::PLUGIN_NOT_READY, &format!("plugin {} is not ready: {why}", plugin.name));
+            self.waits(
+                reason::PLUGIN_NOT_READY,
+                &format!("plugin {} is not ready: {why}", plugin.name),
+            );
             return false;
         }
         if let Some(message) = self.is_busy(uid) {
@@ -141,16 +145,25 @@ impl<'a> Draft<'a> {
     /// One device under two uids is flashed once, under the uid that began or stands first.
     fn judge_duplicates(&mut self, queue: &mut Vec<usize>) {
         let twins = self.observed.twins;
-        let unknown =
-            |uid: &str| self.shown.iter().any(|device| device.uid == *uid && device.reason.as_deref() == Some(reason::UNKNOWN_DEVICE.name));
+        let unknown = |uid: &str| {
+            self.shown.iter().any(|device| {
+                device.uid == *uid && device.reason.as_deref() == Some(reason::UNKNOWN_DEVICE.name)
+            })
+        };
         let recorded = self.recorded();
         // A result counts against an Instance of the same device alone.
-        let begun = (0..self.spec.uuid.len()).filter(|place| twins || recorded[*place]).filter(|place| match self.result_at(*place) {
-            Some(Finish::Completed) => true,
-            Some(Finish::Failed) => !unknown(self.uid(*place)),
-            Some(Finish::Skipped) => false,
-            None => self.records.get(self.uid(*place)).is_some_and(|record| record.in_flight() || record.attempt > 1),
-        });
+        let begun =
+            (0..self.spec.uuid.len()).filter(|place| twins || recorded[*place]).filter(|place| {
+                match self.result_at(*place) {
+                    Some(Finish::Completed) => true,
+                    Some(Finish::Failed) => !unknown(self.uid(*place)),
+                    Some(Finish::Skipped) => false,
+                    None => self
+                        .records
+                        .get(self.uid(*place))
+                        .is_some_and(|record| record.in_flight() || record.attempt > 1),
+                }
+            });
         let mut first: HashMap<Identity, &'a str> = HashMap::new();
         for uid in begun.map(|place| self.uid(place)) {
             for identity in self.identities(uid) {
@@ -167,7 +180,10 @@ impl<'a> Draft<'a> {
             let Some(instance) = self.instance(uid) else { continue };
             // One Instance has one uid: only what else makes it one device can be another's too.
             if let Some(other) = first.get(&instance.identity).filter(|other| **other != uid) {
-                let message = format!("Instance {} is the same device as uid {other} of this job", instance.name);
+                let message = format!(
+                    "Instance {} is the same device as uid {other} of this job",
+                    instance.name
+                );
                 self.skip(uid, reason::DUPLICATE_DEVICE, &message);
             } else if twins {
                 first.insert(instance.identity.clone(), uid);
@@ -181,11 +197,21 @@ impl<'a> Draft<'a> {
     /// Why nothing more is started, ever.
     fn stopped(&mut self) -> Option<(Reason, String)> {
         if self.job_deadline_passed() {
-            return Some((reason::DEADLINE_EXCEEDED, "activeDeadlineSeconds of the job has passed".to_owned()));
+            return Some((
+                reason::DEADLINE_EXCEEDED,
+                "activeDeadlineSeconds of the job has passed".to_owned(),
+            ));
         }
         let budget = self.spec.max_failed_devices?.of(self.spec.uuid.len());
-        let failed = (0..self.spec.uuid.len()).filter(|place| self.result_at(*place) == Some(Finish::Failed)).count();
-        (failed > budget).then(|| (reason::JOB_STOPPED, format!("{failed} devices failed, maxFailedDevices allows {budget}")))
+        let failed = (0..self.spec.uuid.len())
+            .filter(|place| self.result_at(*place) == Some(Finish::Failed))
+            .count();
+        (failed > budget).then(|| {
+            (
+                reason::JOB_STOPPED,
+                format!("{failed} devices failed, maxFailedDevices allows {budget}"),
+            )
+        })
     }
 
     /// How many devices may start. Those whose Pod ended keep no place, those that must still prove themselves do; and where failures
@@ -194,13 +220,20 @@ impl<'a> Draft<'a> {
         let required = self.spec.verify.mode == Some(VerifyMode::Required);
         let judged = required || self.spec.max_failed_devices.is_some();
         let active = self.records.values().filter(|record| match record.state {
-            DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost => judged || !self.released.contains(&record.uid),
+            DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost => {
+                judged || !self.released.contains(&record.uid)
+            }
             _ => false,
         });
         let active = active.count();
-        let verifying = self.records.values().filter(|record| record.state == DeviceState::Verifying).count();
-        let kept = if required { verifying } else { verifying.saturating_sub(self.spec.parallelism) };
-        self.spec.parallelism.saturating_sub(active + kept).min(self.most_in_flight().saturating_sub(active))
+        let verifying =
+            self.records.values().filter(|record| record.state == DeviceState::Verifying).count();
+        let kept =
+            if required { verifying } else { verifying.saturating_sub(self.spec.parallelism) };
+        self.spec
+            .parallelism
+            .saturating_sub(active + kept)
+            .min(self.most_in_flight().saturating_sub(active))
     }
 
     /// Who else has reserved the device.
@@ -224,7 +257,8 @@ impl<'a> Draft<'a> {
     /// Records a device that comes soon, and asks its plugin. False: the answer is not there, or it has its result.
     fn record_ahead(&mut self, uid: &str, plugin: &'a PluginView) -> bool {
         let Some(instance) = self.instance(uid) else { return false };
-        let endpoint = self.spec.host_endpoint.clone().or_else(|| instance.endpoint().map(str::to_owned));
+        let endpoint =
+            self.spec.host_endpoint.clone().or_else(|| instance.endpoint().map(str::to_owned));
         let (name, version) = (instance.name.clone(), instance.version().map(str::to_owned));
         self.set(uid, DeviceState::Pending, |record| {
             record.attempt = record.attempt.max(1);

@@ -26,12 +26,16 @@ pub struct Known<'a> {
 pub fn request(known: Known<'_>, attempt: u32, settings: String) -> Request {
     let Known { job, spec, uid, instance, record } = known;
     let overriding = spec.host_endpoint.clone();
-    let endpoint = overriding.or_else(|| instance.and_then(|instance| instance.endpoint().map(str::to_owned)));
+    let endpoint =
+        overriding.or_else(|| instance.and_then(|instance| instance.endpoint().map(str::to_owned)));
     let device_type = instance.and_then(|instance| instance.device_type());
-    let device_type = device_type.or_else(|| spec.device.as_deref().and_then(|text| text.parse().ok()));
+    let device_type =
+        device_type.or_else(|| spec.device.as_deref().and_then(|text| text.parse().ok()));
     let application = instance.and_then(|instance| instance.application_type().map(str::to_owned));
     let properties = instance.iter().flat_map(|instance| instance.properties.iter());
-    let name = instance.map(|instance| instance.name.clone()).or_else(|| record.and_then(|record| record.name.clone()));
+    let name = instance
+        .map(|instance| instance.name.clone())
+        .or_else(|| record.and_then(|record| record.name.clone()));
     Request {
         namespace: job.namespace.clone(),
         job: job.name.clone(),
@@ -43,7 +47,9 @@ pub fn request(known: Known<'_>, attempt: u32, settings: String) -> Request {
             application_type: application.or_else(|| spec.application_type.clone()),
             reported_version: instance.and_then(|instance| instance.version().map(str::to_owned)),
             nodes: instance.map(|instance| instance.nodes.clone()).unwrap_or_default(),
-            properties: properties.map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+            properties: properties
+                .map(|(name, value)| (name.to_string(), value.to_string()))
+                .collect(),
         },
         firmware: spec.firmware.clone(),
         version: spec.version.clone(),
@@ -55,7 +61,12 @@ pub fn request(known: Known<'_>, attempt: u32, settings: String) -> Request {
 
 /// Effective settings: the plugin's in the configuration, then the FlashJob's, then the configuration's locked ones (RFC 7396).
 #[must_use]
-pub fn settings(plugin: &str, configured: &Map<String, Value>, spec: &EffectiveSpec, locked: &Map<String, Value>) -> String {
+pub fn settings(
+    plugin: &str,
+    configured: &Map<String, Value>,
+    spec: &EffectiveSpec,
+    locked: &Map<String, Value>,
+) -> String {
     let mut settings = Value::Object(configured.clone());
     if let Some(of_job) = spec.settings.get(plugin) {
         json_patch::merge(&mut settings, &Value::Object(of_job.clone()));

@@ -2,7 +2,9 @@
 
 use std::collections::HashSet;
 
-use flashjob_api::{Counts, DeviceState, DeviceStatus, FlashJobStatus, Phase, PluginStatus, condition, reason};
+use flashjob_api::{
+    Counts, DeviceState, DeviceStatus, FlashJobStatus, Phase, PluginStatus, condition, reason,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::draft::Draft;
@@ -18,7 +20,8 @@ pub(super) fn write(draft: &mut Draft<'_>) {
     if draft.observed.report || draft.plan.urgent {
         draft.plan.status = Some(words(draft, counts, over));
     }
-    let finished = stored.completion_time.as_ref().filter(|_| over && draft.same_run).map(|time| time.0);
+    let finished =
+        stored.completion_time.as_ref().filter(|_| over && draft.same_run).map(|time| time.0);
     if let (Some(seconds), Some(finished)) = (draft.spec.ttl_seconds_after_finished, finished) {
         let at = after(finished, seconds);
         if at <= draft.now() {
@@ -31,15 +34,18 @@ pub(super) fn write(draft: &mut Draft<'_>) {
 
 fn words(draft: &Draft<'_>, counts: Counts, over: bool) -> FlashJobStatus {
     let stored = &draft.observed.job.status;
-    let stopped = draft.shown.iter().any(|device| device.reason.as_deref() == Some(reason::JOB_STOPPED.name));
+    let stopped =
+        draft.shown.iter().any(|device| device.reason.as_deref() == Some(reason::JOB_STOPPED.name));
     let phase = match over {
         false => Phase::InProgress,
         true if counts.failed == 0 && !stopped => Phase::Completed,
         true => Phase::Failed,
     };
-    let before = stored.completion_time.clone().filter(|_| draft.same_run && stored.phase == Some(phase));
+    let before =
+        stored.completion_time.clone().filter(|_| draft.same_run && stored.phase == Some(phase));
     let completion_time = over.then(|| before.unwrap_or(Time(draft.now())));
-    let start_time = stored.start_time.clone().filter(|_| draft.same_run).unwrap_or(Time(draft.now()));
+    let start_time =
+        stored.start_time.clone().filter(|_| draft.same_run).unwrap_or(Time(draft.now()));
     let message = message(draft, &counts, over);
     let conditions = conditions(draft, &counts, phase, &message);
     let list = |finish: Finish| -> Vec<String> {
@@ -49,7 +55,11 @@ fn words(draft: &Draft<'_>, counts: Counts, over: bool) -> FlashJobStatus {
     FlashJobStatus {
         phase: Some(phase),
         message: Some(message),
-        progress: Some(format!("{}/{}", counts.completed + counts.failed + counts.skipped, counts.total)),
+        progress: Some(format!(
+            "{}/{}",
+            counts.completed + counts.failed + counts.skipped,
+            counts.total
+        )),
         host_endpoint: draft.last_endpoint.clone(),
         completed_uuids: list(Finish::Completed),
         failed_uuids: list(Finish::Failed),
@@ -70,8 +80,20 @@ pub(super) fn invalid(observed: &Observed, error: &str) -> Plan {
     let mut status = observed.job.status.clone();
     let message = format!("this FlashJob is invalid: {error}");
     let generation = observed.job.generation;
-    let mut set = |kind, holds, reason| condition::set(&mut status.conditions, kind, holds, reason, &message, generation, observed.now);
-    for kind in [condition::PROGRESSING, condition::COMPLETE, condition::FAILED, condition::SUSPENDED] {
+    let mut set = |kind, holds, reason| {
+        condition::set(
+            &mut status.conditions,
+            kind,
+            holds,
+            reason,
+            &message,
+            generation,
+            observed.now,
+        )
+    };
+    for kind in
+        [condition::PROGRESSING, condition::COMPLETE, condition::FAILED, condition::SUSPENDED]
+    {
         set(kind, false, "InvalidSpec");
     }
     set(condition::STALLED, true, "InvalidSpec");
@@ -84,10 +106,24 @@ pub(super) fn invalid(observed: &Observed, error: &str) -> Plan {
 
 /// The status while devices of the run before are in flight: nothing changes but the sentence.
 pub(super) fn draining(observed: &Observed, message: &str) -> FlashJobStatus {
-    let mut status = FlashJobStatus { message: Some(message.to_owned()), phase: Some(Phase::InProgress), ..observed.job.status.clone() };
+    let mut status = FlashJobStatus {
+        message: Some(message.to_owned()),
+        phase: Some(Phase::InProgress),
+        ..observed.job.status.clone()
+    };
     status.completion_time = None;
     let generation = observed.job.status.observed_generation;
-    let mut set = |kind, holds| condition::set(&mut status.conditions, kind, holds, "SpecChanged", message, generation, observed.now);
+    let mut set = |kind, holds| {
+        condition::set(
+            &mut status.conditions,
+            kind,
+            holds,
+            "SpecChanged",
+            message,
+            generation,
+            observed.now,
+        )
+    };
     set(condition::PROGRESSING, true);
     for kind in [condition::COMPLETE, condition::FAILED, condition::SUSPENDED, condition::STALLED] {
         set(kind, false);
@@ -105,7 +141,11 @@ fn counts(draft: &Draft<'_>) -> Counts {
             None => counts.pending += 1,
         }
     }
-    for record in draft.records.values().filter(|record| draft.wanted(&record.uid) && draft.result(&record.uid).is_none()) {
+    for record in draft
+        .records
+        .values()
+        .filter(|record| draft.wanted(&record.uid) && draft.result(&record.uid).is_none())
+    {
         let kind = match record.state {
             DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost => &mut counts.active,
             DeviceState::Verifying => &mut counts.verifying,
@@ -170,12 +210,25 @@ fn message(draft: &Draft<'_>, counts: &Counts, over: bool) -> String {
     part(counts.unverified, "completed without proof");
     let rest = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
     let mut text = format!("{} of {} devices completed{rest}", counts.completed, counts.total);
-    let why =
-        if over { None } else { draft.waiting.iter().next().map(|(reason, (count, message))| format!("; {count} {reason}: {message}")) };
+    let why = if over {
+        None
+    } else {
+        draft
+            .waiting
+            .iter()
+            .next()
+            .map(|(reason, (count, message))| format!("; {count} {reason}: {message}"))
+    };
     text.push_str(&why.unwrap_or_default());
-    if let Some(failed) = draft.shown.iter().rev().find(|device| device.state == DeviceState::Failed) {
+    if let Some(failed) =
+        draft.shown.iter().rev().find(|device| device.state == DeviceState::Failed)
+    {
         let reason = failed.reason.as_deref().unwrap_or_default();
-        text.push_str(&format!("; last failure: {} {reason}: {}", failed.uid, failed.message.as_deref().unwrap_or_default()));
+        text.push_str(&format!(
+            "; last failure: {} {reason}: {}",
+            failed.uid,
+            failed.message.as_deref().unwrap_or_default()
+        ));
     }
     let unused: Vec<&str> = draft
         .spec
@@ -185,7 +238,10 @@ fn message(draft: &Draft<'_>, counts: &Counts, over: bool) -> String {
         .filter(|name| !draft.observed.plugins.iter().any(|plugin| plugin.name == **name))
         .collect();
     if !unused.is_empty() {
-        text.push_str(&format!("; spec.settings names no configured plugin: {}", unused.join(", ")));
+        text.push_str(&format!(
+            "; spec.settings names no configured plugin: {}",
+            unused.join(", ")
+        ));
     }
     text.chars().take(1024).collect()
 }
@@ -199,7 +255,9 @@ fn conditions(draft: &Draft<'_>, counts: &Counts, phase: Phase, message: &str) -
     let busy = counts.active + counts.verifying > 0;
     // Nothing else is left than devices whose plugin cannot be asked. Every other wait ends by itself.
     let stalled = draft.waiting.get_key_value(reason::PLUGIN_NOT_READY.name);
-    let stalled = stalled.filter(|(_, (count, _))| phase == Phase::InProgress && !busy && number(*count) >= counts.pending);
+    let stalled = stalled.filter(|(_, (count, _))| {
+        phase == Phase::InProgress && !busy && number(*count) >= counts.pending
+    });
     let held_back = draft.spec.suspend && !busy;
     let reason = match phase {
         Phase::InProgress if stalled.is_some() => "Stalled",
@@ -209,11 +267,21 @@ fn conditions(draft: &Draft<'_>, counts: &Counts, phase: Phase, message: &str) -
         Phase::Completed => "Completed",
         Phase::Failed => "DevicesFailed",
     };
-    set(condition::PROGRESSING, phase == Phase::InProgress && stalled.is_none() && !held_back, reason, message);
+    set(
+        condition::PROGRESSING,
+        phase == Phase::InProgress && stalled.is_none() && !held_back,
+        reason,
+        message,
+    );
     set(condition::COMPLETE, phase == Phase::Completed, reason, message);
     set(condition::FAILED, phase == Phase::Failed, reason, message);
     let suspended = draft.spec.suspend && phase == Phase::InProgress;
-    set(condition::SUSPENDED, suspended, if suspended { "SuspendRequested" } else { "NotSuspended" }, "");
+    set(
+        condition::SUSPENDED,
+        suspended,
+        if suspended { "SuspendRequested" } else { "NotSuspended" },
+        "",
+    );
     match stalled {
         Some((reason, (_, text))) => set(condition::STALLED, true, reason, text),
         None => set(condition::STALLED, false, "Moving", ""),

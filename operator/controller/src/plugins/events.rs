@@ -9,24 +9,42 @@ use kube::runtime::events::{Event, EventType};
 const NOTE_BYTES: usize = 1024;
 
 /// The events of one change of a status. `failure` is the reason, in one word, of what stands under `lastError`.
-pub(super) fn between(before: &DevicePluginStatus, after: &DevicePluginStatus, image: &Reference, failure: Option<&str>) -> Vec<Event> {
+pub(super) fn between(
+    before: &DevicePluginStatus,
+    after: &DevicePluginStatus,
+    image: &Reference,
+    failure: Option<&str>,
+) -> Vec<Event> {
     let is_new = |kind: &str| {
         let condition = find(after, kind)?;
-        let same = |old: &Condition| (&old.status, &old.reason, &old.message) == (&condition.status, &condition.reason, &condition.message);
+        let same = |old: &Condition| {
+            (&old.status, &old.reason, &old.message)
+                == (&condition.status, &condition.reason, &condition.message)
+        };
         (!find(before, kind).is_some_and(same)).then_some(condition)
     };
     let mut events = Vec::new();
     match is_new("Ready") {
-        Some(ready) if ready.status == "True" && after.last_error.is_none() => events.push(serves(after, image)),
+        Some(ready) if ready.status == "True" && after.last_error.is_none() => {
+            events.push(serves(after, image))
+        }
         // The version before goes on: what is new is why the other does not.
         Some(ready) if ready.status == "True" => {
             let reason = failure.unwrap_or(&ready.reason);
             let version = after.version.as_deref().unwrap_or_default();
-            events.push(event(EventType::Warning, reason, &format!("version {version} goes on serving: {}", ready.message)));
+            events.push(event(
+                EventType::Warning,
+                reason,
+                &format!("version {version} goes on serving: {}", ready.message),
+            ));
         }
-        Some(ready) if ready.reason != "Loading" => events.push(event(EventType::Warning, &ready.reason, &ready.message)),
+        Some(ready) if ready.reason != "Loading" => {
+            events.push(event(EventType::Warning, &ready.reason, &ready.message))
+        }
         Some(_) => {}
-        None if before.digest != after.digest && after.digest.is_some() => events.push(serves(after, image)),
+        None if before.digest != after.digest && after.digest.is_some() => {
+            events.push(serves(after, image))
+        }
         None => {}
     }
     if let Some(conflict) = is_new("TypeConflict").filter(|conflict| conflict.status == "True") {
@@ -40,13 +58,29 @@ fn find<'a>(status: &'a DevicePluginStatus, kind: &str) -> Option<&'a Condition>
 }
 
 fn serves(status: &DevicePluginStatus, image: &Reference) -> Event {
-    let (version, digest) = (status.version.as_deref().unwrap_or_default(), status.digest.as_deref().unwrap_or_default());
-    event(EventType::Normal, "Serving", &format!("version {version} of {image} serves, digest {digest}"))
+    let (version, digest) = (
+        status.version.as_deref().unwrap_or_default(),
+        status.digest.as_deref().unwrap_or_default(),
+    );
+    event(
+        EventType::Normal,
+        "Serving",
+        &format!("version {version} of {image} serves, digest {digest}"),
+    )
 }
 
 fn event(kind: EventType, reason: &str, note: &str) -> Event {
-    let end = (0..=note.len().min(NOTE_BYTES)).rev().find(|end| note.is_char_boundary(*end)).unwrap_or_default();
-    Event { type_: kind, reason: reason.to_owned(), note: Some(note[..end].to_owned()), action: "Load".to_owned(), secondary: None }
+    let end = (0..=note.len().min(NOTE_BYTES))
+        .rev()
+        .find(|end| note.is_char_boundary(*end))
+        .unwrap_or_default();
+    Event {
+        type_: kind,
+        reason: reason.to_owned(),
+        note: Some(note[..end].to_owned()),
+        action: "Load".to_owned(),
+        secondary: None,
+    }
 }
 
 #[cfg(test)]
@@ -57,17 +91,33 @@ mod tests {
     use super::*;
 
     fn status(digest: Option<&str>, conditions: &[(&str, bool, &str, &str)]) -> DevicePluginStatus {
-        let mut status = DevicePluginStatus { digest: digest.map(str::to_owned), version: Some("1.0.0".into()), ..Default::default() };
+        let mut status = DevicePluginStatus {
+            digest: digest.map(str::to_owned),
+            version: Some("1.0.0".into()),
+            ..Default::default()
+        };
         for (kind, holds, reason, message) in conditions {
-            condition::set(&mut status.conditions, kind, *holds, reason, message, None, Timestamp::UNIX_EPOCH);
-            status.last_error = status.last_error.or((!message.is_empty()).then(|| (*message).to_owned()));
+            condition::set(
+                &mut status.conditions,
+                kind,
+                *holds,
+                reason,
+                message,
+                None,
+                Timestamp::UNIX_EPOCH,
+            );
+            status.last_error =
+                status.last_error.or((!message.is_empty()).then(|| (*message).to_owned()));
         }
         status
     }
 
     fn told(before: &DevicePluginStatus, after: &DevicePluginStatus) -> Vec<String> {
         let image = "registry.example/a:1".parse().expect("a reference");
-        between(before, after, &image, Some("DowngradeRefused")).into_iter().map(|event| event.reason).collect()
+        between(before, after, &image, Some("DowngradeRefused"))
+            .into_iter()
+            .map(|event| event.reason)
+            .collect()
     }
 
     #[test]
@@ -91,6 +141,12 @@ mod tests {
     fn a_long_message_is_cut_where_a_letter_ends() {
         let long = event(EventType::Warning, "NotFound", &"ä".repeat(600)).note.expect("a note");
         assert_eq!(long.len(), NOTE_BYTES);
-        assert_eq!(event(EventType::Warning, "NotFound", &format!("a{}", "ä".repeat(600))).note.expect("a note").len(), NOTE_BYTES - 1);
+        assert_eq!(
+            event(EventType::Warning, "NotFound", &format!("a{}", "ä".repeat(600)))
+                .note
+                .expect("a note")
+                .len(),
+            NOTE_BYTES - 1
+        );
     }
 }

@@ -33,7 +33,14 @@ pub(super) struct Keeper {
 
 impl Keeper {
     pub fn new(operator: &Arc<Operator>, loads: Loads, records: Records) -> Self {
-        Self { operator: operator.clone(), loads, records, verified: false, asked: false, shown: None }
+        Self {
+            operator: operator.clone(),
+            loads,
+            records,
+            verified: false,
+            asked: false,
+            shown: None,
+        }
     }
 
     pub async fn run(mut self) {
@@ -46,13 +53,19 @@ impl Keeper {
             let record = self.record(leads).await;
             let failure = self.load(&record, leads).await.err();
             if let Some(Failure { message, .. }) = &failure {
-                tracing::warn!(plugin = self.name(), error = message, "the plugin cannot be loaded");
+                tracing::warn!(
+                    plugin = self.name(),
+                    error = message,
+                    "the plugin cannot be loaded"
+                );
             }
             publish(&self.operator);
             let plugin = &self.loads.plugin;
             let again = match &failure {
                 Some(_) => Some(pause),
-                None if plugin.pull_policy == PullPolicy::Always => Some(Duration::from_secs(plugin.pull_interval_seconds.into())),
+                None if plugin.pull_policy == PullPolicy::Always => {
+                    Some(Duration::from_secs(plugin.pull_interval_seconds.into()))
+                }
                 None => None,
             };
             pause = if failure.is_some() { (pause * 2).min(LONGEST_PAUSE) } else { FIRST_PAUSE };
@@ -76,7 +89,13 @@ impl Keeper {
 
     /// Shows how the plugin does, whenever that changes, until it is time to load it again: after a while, when this process comes to
     /// lead, or when a standby sees that the leader decided.
-    async fn wait(&mut self, again: Option<Duration>, failure: Option<&Failure>, record: &Record, leads: bool) {
+    async fn wait(
+        &mut self,
+        again: Option<Duration>,
+        failure: Option<&Failure>,
+        record: &Record,
+        leads: bool,
+    ) {
         let until = again.map(|pause| Instant::now() + pause);
         let mut changes = self.operator.plugins.changes();
         let (name, leadership) = (self.name().to_owned(), self.operator.leadership.clone());
@@ -96,7 +115,8 @@ impl Keeper {
     async fn show(&mut self, failure: Option<&Failure>) -> bool {
         let plugins = &self.operator.plugins;
         let serving = plugins.serving(self.name()).as_ref().map(Serving::of);
-        let seen = Seen { serving, standing: plugins.standing(self.name()), failure: failure.cloned() };
+        let seen =
+            Seen { serving, standing: plugins.standing(self.name()), failure: failure.cloned() };
         if self.shown.as_ref() == Some(&seen) {
             return true;
         }
@@ -137,7 +157,12 @@ impl Keeper {
 
     /// What is written down as in use; else what the reference names. The leader looks anew where it is to, and where what is in use only
     /// stands in for what the reference names.
-    async fn load_checked(&self, record: &Record, leads: bool, serving: Option<&Plugin>) -> Result<Plugin, Failure> {
+    async fn load_checked(
+        &self,
+        record: &Record,
+        leads: bool,
+        serving: Option<&Plugin>,
+    ) -> Result<Plugin, Failure> {
         let (image, policy) = (&self.loads.plugin.image, self.loads.plugin.pull_policy);
         let follows = !leads || record.settled && policy != PullPolicy::Always;
         if let Some(in_use) = record.in_use(image).filter(|_| follows) {
@@ -159,7 +184,11 @@ impl Keeper {
         let offline = failure.transient || failure.is_broken();
         let again = match serving {
             Some(_) if self.verified => return,
-            Some(serving) => self.loads.load(&serving.reference().pinned(serving.digest()), self.loads.by_digest()).await,
+            Some(serving) => {
+                self.loads
+                    .load(&serving.reference().pinned(serving.digest()), self.loads.by_digest())
+                    .await
+            }
             None => match record.last_good(image) {
                 Some(last_good) if offline => self.loads.load(&last_good, PullPolicy::Never).await,
                 Some(last_good) => self.loads.load(&last_good, self.loads.by_digest()).await,
@@ -179,7 +208,12 @@ impl Keeper {
         }
     }
 
-    fn check_version(&self, loaded: &Plugin, record: &Record, serving: Option<&Plugin>) -> Result<(), Failure> {
+    fn check_version(
+        &self,
+        loaded: &Plugin,
+        record: &Record,
+        serving: Option<&Plugin>,
+    ) -> Result<(), Failure> {
         if self.loads.plugin.allow_downgrade || record.last_good.as_ref() == Some(loaded.digest()) {
             return Ok(());
         }

@@ -6,7 +6,8 @@ use std::time::Instant;
 
 use flashjob_plugin_host::config::{PullPolicy, RegistryConfig};
 use flashjob_plugin_host::{
-    Credentials, Digest, Host, LoadError, Logins, Plugin, PluginSource, Reference, Stage, hosts, parse_docker_config_json,
+    Credentials, Digest, Host, LoadError, Logins, Plugin, PluginSource, Reference, Stage, hosts,
+    parse_docker_config_json,
 };
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
@@ -49,7 +50,12 @@ const BROKEN: &str = "CredentialsBroken";
 
 impl From<LoadError> for Failure {
     fn from(error: LoadError) -> Self {
-        Self { stage: error.stage(), reason: error.reason(), message: error.to_string(), transient: error.is_transient() }
+        Self {
+            stage: error.stage(),
+            reason: error.reason(),
+            message: error.to_string(),
+            transient: error.is_transient(),
+        }
     }
 }
 
@@ -75,9 +81,17 @@ impl Loads {
         plugin: &PluginConfig,
         registries: &[RegistryConfig],
     ) -> Self {
-        let secret = |host: &String| registries.iter().find(|registry| registry.host.eq_ignore_ascii_case(host))?.credentials.as_ref();
+        let secret = |host: &String| {
+            registries
+                .iter()
+                .find(|registry| registry.host.eq_ignore_ascii_case(host))?
+                .credentials
+                .as_ref()
+        };
         let hosts = hosts(&plugin.image, registries).into_iter();
-        let secrets = hosts.filter_map(|host| secret(&host).map(|secret| secret.secret_name.clone()).map(|secret| (host, secret)));
+        let secrets = hosts.filter_map(|host| {
+            secret(&host).map(|secret| secret.secret_name.clone()).map(|secret| (host, secret))
+        });
         Self {
             client: client.clone(),
             metrics: metrics.clone(),
@@ -89,7 +103,11 @@ impl Loads {
     }
 
     /// Loads what a reference names. It has its name and its settings fit, so it may serve as far as this goes.
-    pub async fn load(&self, image: &Reference, pull_policy: PullPolicy) -> Result<Plugin, Failure> {
+    pub async fn load(
+        &self,
+        image: &Reference,
+        pull_policy: PullPolicy,
+    ) -> Result<Plugin, Failure> {
         let loaded = self.verified(image, pull_policy).await?;
         self.check_settings(&loaded).await?;
         Ok(loaded)
@@ -103,11 +121,20 @@ impl Loads {
 
     /// How a plugin is got whose digest is known.
     pub fn by_digest(&self) -> PullPolicy {
-        if self.plugin.pull_policy == PullPolicy::Never { PullPolicy::Never } else { PullPolicy::IfNotPresent }
+        if self.plugin.pull_policy == PullPolicy::Never {
+            PullPolicy::Never
+        } else {
+            PullPolicy::IfNotPresent
+        }
     }
 
-    async fn verified(&self, image: &Reference, pull_policy: PullPolicy) -> Result<Plugin, Failure> {
-        let logins = if pull_policy == PullPolicy::Never { Logins::none() } else { self.logins().await? };
+    async fn verified(
+        &self,
+        image: &Reference,
+        pull_policy: PullPolicy,
+    ) -> Result<Plugin, Failure> {
+        let logins =
+            if pull_policy == PullPolicy::Never { Logins::none() } else { self.logins().await? };
         let source = PluginSource {
             name: self.plugin.name.clone(),
             reference: image.clone(),
@@ -124,7 +151,10 @@ impl Loads {
         let mut logins = Vec::new();
         for (host, secret) in &self.secrets {
             let read = credentials(&self.client, &self.namespace, secret, host).await;
-            logins.push((host.clone(), read.map_err(|message| Failure::new(Stage::Resolve, BROKEN, message))?));
+            logins.push((
+                host.clone(),
+                read.map_err(|message| Failure::new(Stage::Resolve, BROKEN, message))?,
+            ));
         }
         Ok(logins.into_iter().collect())
     }
@@ -138,15 +168,28 @@ impl Loads {
         json_patch::merge(&mut settings, &Value::Object(self.plugin.locked_settings.clone()));
         let since = Instant::now();
         let validated = loaded.validate_settings(&settings.to_string()).await;
-        self.metrics.plugin_asked(&self.plugin.name, "validate-settings", since.elapsed(), &validated);
+        self.metrics.plugin_asked(
+            &self.plugin.name,
+            "validate-settings",
+            since.elapsed(),
+            &validated,
+        );
         validated.map_err(|error| {
-            let message = format!("the settings of plugin {} in the configuration: {error}", self.plugin.name);
+            let message = format!(
+                "the settings of plugin {} in the configuration: {error}",
+                self.plugin.name
+            );
             Failure::new(Stage::Start, "SettingsRejected", message)
         })
     }
 }
 
-async fn credentials(client: &Client, namespace: &str, name: &str, registry: &str) -> Result<Credentials, String> {
+async fn credentials(
+    client: &Client,
+    namespace: &str,
+    name: &str,
+    registry: &str,
+) -> Result<Credentials, String> {
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     let secret = secrets
         .get(name)
@@ -156,5 +199,6 @@ async fn credentials(client: &Client, namespace: &str, name: &str, registry: &st
     let text = text.ok_or_else(|| {
         format!("Secret {namespace}/{name} has no key .dockerconfigjson; make it with kubectl create secret docker-registry")
     })?;
-    parse_docker_config_json(&text.0, registry).map_err(|error| format!("Secret {namespace}/{name}: {error}"))
+    parse_docker_config_json(&text.0, registry)
+        .map_err(|error| format!("Secret {namespace}/{name}: {error}"))
 }

@@ -32,7 +32,12 @@ impl Loader {
     ///
     /// # Errors
     /// The plugin host does not start.
-    pub fn start(operator: &Arc<Operator>, arguments: &Arguments, namespace: &str, config: OperatorConfig) -> Result<Self, EngineError> {
+    pub fn start(
+        operator: &Arc<Operator>,
+        arguments: &Arguments,
+        namespace: &str,
+        config: OperatorConfig,
+    ) -> Result<Self, EngineError> {
         let host = host(arguments, &config)?;
         let mut loader = Self {
             operator: operator.clone(),
@@ -52,7 +57,11 @@ impl Loader {
     ///
     /// # Errors
     /// The plugin host does not start with it.
-    pub fn change(&mut self, config: OperatorConfig, files_changed: bool) -> Result<(), EngineError> {
+    pub fn change(
+        &mut self,
+        config: OperatorConfig,
+        files_changed: bool,
+    ) -> Result<(), EngineError> {
         let same = !files_changed
             && config.limits == self.config.limits
             && config.registries == self.config.registries
@@ -77,8 +86,11 @@ impl Loader {
     pub fn files(&self) -> Vec<PathBuf> {
         let cosign = || self.config.trust.iter().filter_map(|entry| entry.cosign.as_ref());
         let keys = cosign().flat_map(|cosign| &cosign.public_key_files);
-        let roots = cosign().filter_map(|cosign| cosign.keyless.as_ref()).map(|keyless| &keyless.trusted_root_file);
-        let authorities = self.config.registries.iter().filter_map(|registry| registry.ca_file.as_ref());
+        let roots = cosign()
+            .filter_map(|cosign| cosign.keyless.as_ref())
+            .map(|keyless| &keyless.trusted_root_file);
+        let authorities =
+            self.config.registries.iter().filter_map(|registry| registry.ca_file.as_ref());
         keys.chain(roots).chain(authorities).cloned().collect()
     }
 
@@ -94,9 +106,12 @@ impl Loader {
             }
             same
         });
-        let (client, metrics, registries) = (&self.operator.client, &self.operator.metrics, &self.config.registries);
-        let loads = |plugin| Loads::new(client, metrics, &self.host, &self.namespace, plugin, registries);
-        let loads: HashMap<_, _> = self.config.plugins.iter().map(|plugin| (plugin.name.clone(), loads(plugin))).collect();
+        let (client, metrics, registries) =
+            (&self.operator.client, &self.operator.metrics, &self.config.registries);
+        let loads =
+            |plugin| Loads::new(client, metrics, &self.host, &self.namespace, plugin, registries);
+        let loads: HashMap<_, _> =
+            self.config.plugins.iter().map(|plugin| (plugin.name.clone(), loads(plugin))).collect();
         for (name, loads) in &loads {
             if !self.tasks.contains_key(name) {
                 let keeper = keep::Keeper::new(&self.operator, loads.clone(), self.records.clone());
@@ -105,7 +120,10 @@ impl Loader {
         }
         self.operator.plugins.write().loads = loads;
         publish(&self.operator);
-        let (operator, names) = (self.operator.clone(), self.config.plugins.iter().map(|plugin| plugin.name.clone()).collect());
+        let (operator, names) = (
+            self.operator.clone(),
+            self.config.plugins.iter().map(|plugin| plugin.name.clone()).collect(),
+        );
         self.removing.abort();
         self.removing = tokio::spawn(async move {
             operator.leadership.leads().await;
@@ -117,7 +135,8 @@ impl Loader {
 fn host(arguments: &Arguments, config: &OperatorConfig) -> Result<Host, EngineError> {
     Host::new(HostSettings {
         cache: arguments.cache.clone(),
-        compiler: std::env::current_exe().map_err(|error| EngineError::Start(format!("this program's own file: {error}")))?,
+        compiler: std::env::current_exe()
+            .map_err(|error| EngineError::Start(format!("this program's own file: {error}")))?,
         limits: config.limits,
         registries: config.registries.clone(),
         trust: config.trust.clone(),

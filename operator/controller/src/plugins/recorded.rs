@@ -51,13 +51,16 @@ impl Record {
 
     /// The digest in use under exactly this reference, where the reference alone does not say which. A file is always read anew.
     pub fn in_use(&self, image: &Reference) -> Option<Reference> {
-        let open = image.digest().is_none() && image.name().is_some() && self.image.as_ref() == Some(image);
+        let open = image.digest().is_none()
+            && image.name().is_some()
+            && self.image.as_ref() == Some(image);
         self.digest.as_ref().filter(|_| open).map(|digest| image.pinned(digest))
     }
 
     /// What served well last, where it came from the same repository or layout: what else is written there is not taken for a place.
     pub fn last_good(&self, image: &Reference) -> Option<Reference> {
-        let same = image.name().is_some() && self.image.as_ref().and_then(Reference::name) == image.name();
+        let same =
+            image.name().is_some() && self.image.as_ref().and_then(Reference::name) == image.name();
         self.last_good.as_ref().filter(|_| same).map(|digest| image.pinned(digest))
     }
 }
@@ -87,7 +90,14 @@ impl Records {
         let only = ListParams::default().fields(&format!("metadata.name={name}"));
         loop {
             match self.api.list(&only).await {
-                Ok(listed) => return listed.items.into_iter().find_map(record).map(|(_, record)| record).unwrap_or_default(),
+                Ok(listed) => {
+                    return listed
+                        .items
+                        .into_iter()
+                        .find_map(record)
+                        .map(|(_, record)| record)
+                        .unwrap_or_default();
+                }
                 Err(error) => {
                     tracing::warn!(plugin = name, %error, "cannot ask what is recorded of the plugin; it is loaded once that is known")
                 }
@@ -98,15 +108,25 @@ impl Records {
 
     /// What is written about one plugin, as far as the watch has come.
     pub async fn of(&mut self, name: &str) -> Record {
-        let listed = tokio::time::timeout(FIRST_LIST, self.written.wait_for(Option::is_some)).await.is_ok_and(|listed| listed.is_ok());
+        let listed = tokio::time::timeout(FIRST_LIST, self.written.wait_for(Option::is_some))
+            .await
+            .is_ok_and(|listed| listed.is_ok());
         if !listed {
-            tracing::warn!(plugin = name, "DevicePlugins cannot be listed; the plugin is loaded as if nothing were known of it");
+            tracing::warn!(
+                plugin = name,
+                "DevicePlugins cannot be listed; the plugin is loaded as if nothing were known of it"
+            );
         }
         self.now(name)
     }
 
     fn now(&self, name: &str) -> Record {
-        self.written.borrow().as_ref().and_then(|written| written.get(name)).cloned().unwrap_or_default()
+        self.written
+            .borrow()
+            .as_ref()
+            .and_then(|written| written.get(name))
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// Waits until something else is written about it.
@@ -120,7 +140,8 @@ impl Records {
 }
 
 async fn follow(api: Api<Guarded<DevicePlugin>>, sender: watch::Sender<Written>) {
-    let mut events = std::pin::pin!(watcher::watcher(api, watcher::Config::default()).default_backoff());
+    let mut events =
+        std::pin::pin!(watcher::watcher(api, watcher::Config::default()).default_backoff());
     let mut listed = HashMap::new();
     while let Some(event) = events.next().await {
         match event {
@@ -129,13 +150,17 @@ async fn follow(api: Api<Guarded<DevicePlugin>>, sender: watch::Sender<Written>)
             Ok(Event::InitDone) => {
                 sender.send_replace(Some(std::mem::take(&mut listed)));
             }
-            Ok(Event::Apply(object)) => sender.send_modify(|written| written.get_or_insert_default().extend(record(object))),
+            Ok(Event::Apply(object)) => {
+                sender.send_modify(|written| written.get_or_insert_default().extend(record(object)))
+            }
             Ok(Event::Delete(object)) => sender.send_modify(|written| {
                 if let (Some(written), Some((name, _))) = (written, record(object)) {
                     written.remove(&name);
                 }
             }),
-            Err(error) => tracing::debug!(%error, "the watch of DevicePlugins broke and is taken up again"),
+            Err(error) => {
+                tracing::debug!(%error, "the watch of DevicePlugins broke and is taken up again")
+            }
         }
     }
 }
@@ -163,12 +188,29 @@ mod tests {
         assert_eq!(record.in_use(&same), Some(same.pinned(&in_use)));
         assert_eq!(record.last_good(&same), Some(same.pinned(&last_good)));
         let other_tag = reference("registry.example/a:2");
-        assert_eq!((record.in_use(&other_tag), record.last_good(&other_tag)), (None, Some(other_tag.pinned(&last_good))));
-        assert_eq!(record.in_use(&same.pinned(&last_good)), None, "it says itself which digest is meant");
+        assert_eq!(
+            (record.in_use(&other_tag), record.last_good(&other_tag)),
+            (None, Some(other_tag.pinned(&last_good)))
+        );
+        assert_eq!(
+            record.in_use(&same.pinned(&last_good)),
+            None,
+            "it says itself which digest is meant"
+        );
         for other in ["registry.example/b:1", "oci-layout:///a:1", "file:///a.wasm"] {
-            assert_eq!((record.in_use(&reference(other)), record.last_good(&reference(other))), (None, None), "{other}");
+            assert_eq!(
+                (record.in_use(&reference(other)), record.last_good(&reference(other))),
+                (None, None),
+                "{other}"
+            );
         }
         let file = Record { image: Some(reference("file:///a.wasm")), ..record };
-        assert_eq!((file.in_use(&reference("file:///a.wasm")), file.last_good(&reference("file:///a.wasm"))), (None, None));
+        assert_eq!(
+            (
+                file.in_use(&reference("file:///a.wasm")),
+                file.last_good(&reference("file:///a.wasm"))
+            ),
+            (None, None)
+        );
     }
 }

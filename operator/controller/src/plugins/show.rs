@@ -46,17 +46,33 @@ impl Serving {
 }
 
 /// Writes the object of one plugin, where it differs.
-pub(super) async fn show(operator: &Operator, plugin: &PluginConfig, seen: &Seen) -> kube::Result<()> {
+pub(super) async fn show(
+    operator: &Operator,
+    plugin: &PluginConfig,
+    seen: &Seen,
+) -> kube::Result<()> {
     let plugins: Api<DevicePlugin> = Api::all(operator.client.clone());
-    let object = DevicePlugin::new(&plugin.name, DevicePluginSpec { image: plugin.image.to_string() });
+    let object =
+        DevicePlugin::new(&plugin.name, DevicePluginSpec { image: plugin.image.to_string() });
     let manager = PatchParams::apply("flashjob-operator").force();
     let written = plugins.patch(&plugin.name, &manager, &Patch::Apply(&object)).await?;
     let about = written.object_ref(&());
     let stored = written.status.unwrap_or_default();
     let status = status(stored.clone(), seen, whole_seconds(Timestamp::now()));
     if status != stored {
-        plugins.patch_status(&plugin.name, &PatchParams::default(), &Patch::Merge(json!({"status": with_nulls(&status)}))).await?;
-        for event in events::between(&stored, &status, &plugin.image, seen.failure.as_ref().map(|failure| failure.reason)) {
+        plugins
+            .patch_status(
+                &plugin.name,
+                &PatchParams::default(),
+                &Patch::Merge(json!({"status": with_nulls(&status)})),
+            )
+            .await?;
+        for event in events::between(
+            &stored,
+            &status,
+            &plugin.image,
+            seen.failure.as_ref().map(|failure| failure.reason),
+        ) {
             if let Err(error) = operator.recorder.publish(&event, &about).await {
                 tracing::debug!(%error, "an event could not be written");
             }
@@ -79,7 +95,12 @@ fn status(mut status: DevicePluginStatus, seen: &Seen, now: Timestamp) -> Device
     status.digest = serving.as_ref().map(|serving| serving.digest.clone());
     status.version = serving.as_ref().map(|serving| serving.version.clone());
     status.wit_version = serving.as_ref().map(|serving| serving.wit_version.to_owned());
-    status.device_types = standing.device_types.iter().map(ToString::to_string).chain(standing.any_type.then(|| "*".to_owned())).collect();
+    status.device_types = standing
+        .device_types
+        .iter()
+        .map(ToString::to_string)
+        .chain(standing.any_type.then(|| "*".to_owned()))
+        .collect();
     status.last_error = failure.as_ref().map(|failure| failure.message.clone());
     if serving.is_some() {
         status.last_good_digest.clone_from(&status.digest);
@@ -100,8 +121,12 @@ fn conditions(seen: &Seen) -> Vec<(&'static str, bool, &'static str, String)> {
         None => ("Resolved", true, "Resolved", String::new()),
     }];
     match (failed_at(Stage::Verify), serving) {
-        (Some(failure), _) => conditions.push(("Verified", false, failure.reason, failure.message.clone())),
-        (None, Some(Serving { signed: true, .. })) => conditions.push(("Verified", true, "SignatureFound", String::new())),
+        (Some(failure), _) => {
+            conditions.push(("Verified", false, failure.reason, failure.message.clone()))
+        }
+        (None, Some(Serving { signed: true, .. })) => {
+            conditions.push(("Verified", true, "SignatureFound", String::new()))
+        }
         (None, Some(_)) => conditions.push(("Verified", false, "UnsignedAllowed", String::new())),
         (None, None) => {}
     }
@@ -111,7 +136,11 @@ fn conditions(seen: &Seen) -> Vec<(&'static str, bool, &'static str, String)> {
         (None, Some(failure)) => ("Ready", false, failure.reason, failure.message.clone()),
         (None, None) => ("Ready", false, "Loading", "it is being loaded".to_owned()),
     });
-    let kept: Vec<String> = standing.kept.iter().map(|(kind, other)| format!("{kind} is kept by plugin {other}")).collect();
+    let kept: Vec<String> = standing
+        .kept
+        .iter()
+        .map(|(kind, other)| format!("{kind} is kept by plugin {other}"))
+        .collect();
     conditions.push(match kept.as_slice() {
         [] => ("TypeConflict", false, "NoConflict", String::new()),
         kept => {
@@ -126,7 +155,12 @@ fn conditions(seen: &Seen) -> Vec<(&'static str, bool, &'static str, String)> {
 pub(super) async fn remove_stale(client: &Client, names: Vec<String>) {
     let plugins: Api<DevicePlugin> = Api::all(client.clone());
     let Ok(listed) = plugins.list(&ListParams::default()).await else { return };
-    for plugin in listed.items.into_iter().map(|plugin| plugin.name_any()).filter(|name| !names.contains(name)) {
+    for plugin in listed
+        .items
+        .into_iter()
+        .map(|plugin| plugin.name_any())
+        .filter(|name| !names.contains(name))
+    {
         if let Err(error) = plugins.delete(&plugin, &DeleteParams::default()).await {
             tracing::warn!(plugin, %error, "a DevicePlugin that is no longer configured cannot be removed");
         }
@@ -149,36 +183,75 @@ mod tests {
     }
 
     fn told(status: &DevicePluginStatus) -> Vec<String> {
-        let condition =
-            |of: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| format!("{}={} {}", of.type_, of.status, of.reason);
+        let condition = |of: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition| {
+            format!("{}={} {}", of.type_, of.status, of.reason)
+        };
         status.conditions.iter().map(condition).collect()
     }
 
     #[test]
     fn each_stage_of_a_plugin_s_life_is_told_by_its_condition_and_the_last_good_one_is_kept() {
-        let serves = status(DevicePluginStatus::default(), &seen(Some("1.0.0"), None), Timestamp::UNIX_EPOCH);
+        let serves = status(
+            DevicePluginStatus::default(),
+            &seen(Some("1.0.0"), None),
+            Timestamp::UNIX_EPOCH,
+        );
         assert_eq!(
             told(&serves),
-            ["Resolved=True Resolved", "Verified=False UnsignedAllowed", "Ready=True Serving", "TypeConflict=False NoConflict"]
+            [
+                "Resolved=True Resolved",
+                "Verified=False UnsignedAllowed",
+                "Ready=True Serving",
+                "TypeConflict=False NoConflict"
+            ]
         );
         let away = seen(Some("1.0.0"), Some((Stage::Resolve, "RegistryUnreachable")));
         let away = status(serves, &away, Timestamp::UNIX_EPOCH);
         assert_eq!(
             told(&away)[..3],
-            ["Resolved=False RegistryUnreachable", "Verified=False UnsignedAllowed", "Ready=True ServingLastGood"]
+            [
+                "Resolved=False RegistryUnreachable",
+                "Verified=False UnsignedAllowed",
+                "Ready=True ServingLastGood"
+            ]
         );
-        let refused = status(away, &seen(None, Some((Stage::Verify, "Unsigned"))), Timestamp::UNIX_EPOCH);
-        assert_eq!(told(&refused)[..3], ["Resolved=True Resolved", "Verified=False Unsigned", "Ready=False Unsigned"]);
-        assert_eq!((&refused.digest, &refused.version, refused.last_error.as_deref()), (&None, &None, Some("why")));
-        assert_eq!((refused.last_good_digest.as_deref(), refused.last_good_version.as_deref()), (Some("sha256:1.0.0"), Some("1.0.0")));
+        let refused =
+            status(away, &seen(None, Some((Stage::Verify, "Unsigned"))), Timestamp::UNIX_EPOCH);
+        assert_eq!(
+            told(&refused)[..3],
+            ["Resolved=True Resolved", "Verified=False Unsigned", "Ready=False Unsigned"]
+        );
+        assert_eq!(
+            (&refused.digest, &refused.version, refused.last_error.as_deref()),
+            (&None, &None, Some("why"))
+        );
+        assert_eq!(
+            (refused.last_good_digest.as_deref(), refused.last_good_version.as_deref()),
+            (Some("sha256:1.0.0"), Some("1.0.0"))
+        );
     }
 
     #[test]
     fn a_type_that_another_plugin_keeps_is_named_with_it() {
         let kind = "esp32".parse().expect("a device type");
-        let standing = Standing { kept: vec![(kind, "first".to_owned())], any_type: true, ..Standing::default() };
-        let status = status(DevicePluginStatus::default(), &Seen { standing, ..seen(Some("1.0.0"), None) }, Timestamp::UNIX_EPOCH);
-        assert_eq!((told(&status)[3].as_str(), status.device_types), ("TypeConflict=True KeptByAnother", vec!["*".to_owned()]));
-        assert!(status.conditions[3].message.starts_with("esp32 is kept by plugin first; "), "{}", status.conditions[3].message);
+        let standing = Standing {
+            kept: vec![(kind, "first".to_owned())],
+            any_type: true,
+            ..Standing::default()
+        };
+        let status = status(
+            DevicePluginStatus::default(),
+            &Seen { standing, ..seen(Some("1.0.0"), None) },
+            Timestamp::UNIX_EPOCH,
+        );
+        assert_eq!(
+            (told(&status)[3].as_str(), status.device_types),
+            ("TypeConflict=True KeptByAnother", vec!["*".to_owned()])
+        );
+        assert!(
+            status.conditions[3].message.starts_with("esp32 is kept by plugin first; "),
+            "{}",
+            status.conditions[3].message
+        );
     }
 }

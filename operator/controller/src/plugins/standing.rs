@@ -56,19 +56,44 @@ mod tests {
             config["deviceTypes"] = serde_json::json!(configured);
         }
         let described = described.iter().filter_map(|text| text.parse().ok()).collect();
-        Known { config: serde_json::from_value(config).expect("a plugin"), described, ready: Err(String::new()) }
+        Known {
+            config: serde_json::from_value(config).expect("a plugin"),
+            described,
+            ready: Err(String::new()),
+        }
     }
 
     fn served(known: &[Known]) -> Vec<String> {
-        let types = |index| standing(known, index).device_types.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        let types = |index| {
+            standing(known, index)
+                .device_types
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
         (0..known.len()).map(types).collect()
     }
 
     #[test]
     fn a_configured_type_beats_a_described_one_and_the_first_beats_the_second() {
-        let all = [known("a", &[], &["x", "y"]), known("b", &["x"], &["z"]), known("c", &[], &["y", "z"]), known("d", &["x"], &[])];
+        let all = [
+            known("a", &[], &["x", "y"]),
+            known("b", &["x"], &["z"]),
+            known("c", &[], &["y", "z"]),
+            known("d", &["x"], &[]),
+        ];
         assert_eq!(served(&all), ["y", "x", "z", ""]);
-        let kept = |index| standing(&all, index).kept.iter().map(|(kind, by)| format!("{kind} {by}")).collect::<Vec<_>>();
-        assert_eq!((0..4).map(kept).collect::<Vec<_>>(), [vec!["x b"], vec![], vec!["y a"], vec!["x b"]]);
+        let kept = |index| {
+            standing(&all, index)
+                .kept
+                .iter()
+                .map(|(kind, by)| format!("{kind} {by}"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (0..4).map(kept).collect::<Vec<_>>(),
+            [vec!["x b"], vec![], vec!["y a"], vec!["x b"]]
+        );
     }
 }

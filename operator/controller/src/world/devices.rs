@@ -36,17 +36,25 @@ const BY_IDENTITY: Hashed = |hasher, instance| hasher.hash_one(&instance.identit
 
 impl Index {
     /// The Instances that have this key.
-    fn find(&self, key: impl Hash, has_it: impl Fn(&Instance) -> bool) -> impl Iterator<Item = &Arc<Instance>> {
+    fn find(
+        &self,
+        key: impl Hash,
+        has_it: impl Fn(&Instance) -> bool,
+    ) -> impl Iterator<Item = &Arc<Instance>> {
         self.table.iter_hash(self.hasher.hash_one(key)).filter(move |instance| has_it(instance))
     }
 
     fn insert(&mut self, instance: Arc<Instance>, hashed: Hashed) {
         let hasher = &self.hasher;
-        self.table.insert_unique(hashed(hasher, &instance), instance, |other| hashed(hasher, other));
+        self.table
+            .insert_unique(hashed(hasher, &instance), instance, |other| hashed(hasher, other));
     }
 
     fn remove(&mut self, instance: &Arc<Instance>, hashed: Hashed) {
-        if let Ok(entry) = self.table.find_entry(hashed(&self.hasher, instance), |other| Arc::ptr_eq(other, instance)) {
+        if let Ok(entry) = self
+            .table
+            .find_entry(hashed(&self.hasher, instance), |other| Arc::ptr_eq(other, instance))
+        {
             entry.remove();
         }
     }
@@ -67,7 +75,10 @@ impl Devices {
             return Vec::new();
         }
         let mut jobs = self.asking_for(&instance);
-        let before = self.by_uid(&instance.uid).or_else(|| self.by_name(&instance.namespace, &instance.name)).cloned();
+        let before = self
+            .by_uid(&instance.uid)
+            .or_else(|| self.by_name(&instance.namespace, &instance.name))
+            .cloned();
         if let Some(before) = before {
             jobs.extend(self.remove(&before));
         }
@@ -93,7 +104,13 @@ impl Devices {
 
     /// Uids that a fresh list no longer had.
     pub fn not_in(&self, listed: &HashSet<String>) -> Vec<String> {
-        self.uids.table.iter().map(|instance| &instance.uid).filter(|uid| !listed.contains(*uid)).cloned().collect()
+        self.uids
+            .table
+            .iter()
+            .map(|instance| &instance.uid)
+            .filter(|uid| !listed.contains(*uid))
+            .cloned()
+            .collect()
     }
 
     /// The Instance of that uid.
@@ -103,13 +120,20 @@ impl Devices {
     }
 
     fn by_name(&self, namespace: &str, name: &str) -> Option<&Arc<Instance>> {
-        self.names.find((namespace, name), |instance| instance.namespace == namespace && instance.name == name).next()
+        self.names
+            .find((namespace, name), |instance| {
+                instance.namespace == namespace && instance.name == name
+            })
+            .next()
     }
 
     /// Whether another Instance is the same device.
     #[must_use]
     pub fn has_twin(&self, instance: &Instance) -> bool {
-        self.identities.find(&instance.identity, |other| other.identity == instance.identity).nth(1).is_some()
+        self.identities
+            .find(&instance.identity, |other| other.identity == instance.identity)
+            .nth(1)
+            .is_some()
     }
 
     /// The Instances at an identity.
@@ -126,7 +150,8 @@ impl Devices {
         }
         let record = job.record(uid)?;
         let namespace = &job.key.namespace;
-        if let Some(instance) = record.name.as_ref().and_then(|name| self.by_name(namespace, name)) {
+        if let Some(instance) = record.name.as_ref().and_then(|name| self.by_name(namespace, name))
+        {
             return Some(instance);
         }
         let identity = Identity::endpoint(record.host_endpoint.as_deref()?);
@@ -140,9 +165,13 @@ impl Devices {
         let open = spec.uuid.iter().zip(job.finishes()).filter(|(_, finish)| finish.is_none());
         let open = open.map(|(uid, _)| Interest::Uid(uid.clone()));
         let stored = job.stored.values().map(|index| &job.status.devices[*index]);
-        let names = stored.clone().filter_map(|device| device.name.clone()).map(|name| Interest::Name(job.key.namespace.clone(), name));
-        let endpoints =
-            stored.filter_map(|device| device.host_endpoint.as_deref()).map(|endpoint| Interest::Identity(Identity::endpoint(endpoint)));
+        let names = stored
+            .clone()
+            .filter_map(|device| device.name.clone())
+            .map(|name| Interest::Name(job.key.namespace.clone(), name));
+        let endpoints = stored
+            .filter_map(|device| device.host_endpoint.as_deref())
+            .map(|endpoint| Interest::Identity(Identity::endpoint(endpoint)));
         let interests: Vec<Interest> = open.chain(names).chain(endpoints).collect();
         for interest in &interests {
             self.interests.entry(interest.clone()).or_default().insert(job.key.clone());

@@ -72,7 +72,8 @@ impl Locks {
     /// Whether anybody holds what an Instance is known by. `text` is there to be written in: this is asked of every waiting device.
     #[must_use]
     pub fn touch(&self, instance: &Instance, text: &mut String) -> bool {
-        let touch = |identity: &str| self.held.contains_key(identity) || self.by_pod.contains_key(identity);
+        let touch =
+            |identity: &str| self.held.contains_key(identity) || self.by_pod.contains_key(identity);
         Identity::write_instance(text, &instance.namespace, &instance.name);
         touch(text) || touch(instance.identity.borrow())
     }
@@ -83,7 +84,10 @@ impl Locks {
         let other = |holder: &&Holder| holder.job != *job || holder.uid != uid;
         let held = self.held.get(identity).into_iter().flatten().find(other);
         let pods = self.by_pod.get(identity).into_iter().flatten();
-        held.or_else(|| pods.filter_map(|pod| self.pods.get(pod)).map(|(_, holder)| holder).find(other)).cloned()
+        held.or_else(|| {
+            pods.filter_map(|pod| self.pods.get(pod)).map(|(_, holder)| holder).find(other)
+        })
+        .cloned()
     }
 }
 

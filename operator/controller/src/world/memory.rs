@@ -62,38 +62,66 @@ pub struct Memory {
 
 impl Memory {
     /// Notes since when things are as they are, and forgets what is over.
-    pub fn note(&mut self, job: &Job, pods: &[Arc<Pod>], services: &[Arc<Service>], devices: &[Option<Sighting>], now: Timestamp) {
-        let stuck = pods.iter().filter(|pod| pod.waiting.is_some() && pod.gone.is_none()).map(|pod| &pod.name);
+    pub fn note(
+        &mut self,
+        job: &Job,
+        pods: &[Arc<Pod>],
+        services: &[Arc<Service>],
+        devices: &[Option<Sighting>],
+        now: Timestamp,
+    ) {
+        let stuck = pods
+            .iter()
+            .filter(|pod| pod.waiting.is_some() && pod.gone.is_none())
+            .map(|pod| &pod.name);
         renew(&mut self.stuck_pods, stuck, now);
-        let with_pod: HashSet<&String> = pods.iter().filter(|pod| pod.gone.is_none()).filter_map(|pod| pod.slot.as_ref()).collect();
-        let idle = services.iter().filter(|service| service.slot.as_ref().is_some_and(|slot| !with_pod.contains(slot)));
+        let with_pod: HashSet<&String> = pods
+            .iter()
+            .filter(|pod| pod.gone.is_none())
+            .filter_map(|pod| pod.slot.as_ref())
+            .collect();
+        let idle = services
+            .iter()
+            .filter(|service| service.slot.as_ref().is_some_and(|slot| !with_pod.contains(slot)));
         renew(&mut self.idle_services, idle.map(|service| &service.name), now);
         let unreachable = job.uids().iter().zip(devices);
         let unreachable =
             unreachable.filter(|(_, sighting)| matches!(sighting, Some(Sighting::Seen(instance)) if !instance.reachable(None)));
         renew(&mut self.unreachable, unreachable.map(|(uid, _)| uid), now);
-        self.missing_since.retain(|uid, _| job.place(uid).is_some_and(|place| matches!(devices[place], Some(Sighting::Missing(_)))));
+        self.missing_since.retain(|uid, _| {
+            job.place(uid).is_some_and(|place| matches!(devices[place], Some(Sighting::Missing(_))))
+        });
         self.note_slots(pods, services, now);
         self.prune(job, pods, now);
     }
 
     fn note_slots(&mut self, pods: &[Arc<Pod>], services: &[Arc<Service>], now: Timestamp) {
-        let pooled: HashSet<&str> =
-            services.iter().filter(|service| service.pool.is_some()).filter_map(|service| service.slot.as_deref()).collect();
+        let pooled: HashSet<&str> = services
+            .iter()
+            .filter(|service| service.pool.is_some())
+            .filter_map(|service| service.slot.as_deref())
+            .collect();
         if pooled.is_empty() && self.slot_uses.is_empty() {
             return;
         }
         let uses = Arc::make_mut(&mut self.slot_uses);
         uses.retain(|slot, _| pooled.contains(slot.as_str()));
         for pod in pods.iter().filter(|pod| pod.gone.is_none()) {
-            let Some(slot) = pod.slot.as_ref().filter(|slot| pooled.contains(slot.as_str())) else { continue };
-            uses.insert(slot.clone(), SlotUse { device: pod.device.clone(), attempt: pod.attempt, last_seen: now });
+            let Some(slot) = pod.slot.as_ref().filter(|slot| pooled.contains(slot.as_str())) else {
+                continue;
+            };
+            uses.insert(
+                slot.clone(),
+                SlotUse { device: pod.device.clone(), attempt: pod.attempt, last_seen: now },
+            );
         }
     }
 
     /// Answers to attempts that are over go.
     fn prune(&mut self, job: &Job, pods: &[Arc<Pod>], now: Timestamp) {
-        let open = |uid: &String| job.stored.contains_key(uid) || job.place(uid).is_some() && job.result(uid).is_none();
+        let open = |uid: &String| {
+            job.stored.contains_key(uid) || job.place(uid).is_some() && job.result(uid).is_none()
+        };
         if self.answers.built.keys().any(|uid| !open(uid)) {
             self.answers_mut().built.retain(|uid, _| open(uid));
         }
@@ -115,9 +143,15 @@ impl Memory {
     pub fn write_begins(&mut self, job: &Job, status: &FlashJobStatus) {
         self.writing = true;
         let kept: HashSet<&str> = pods_in_flight(status).collect();
-        let withdrawn: HashSet<String> = pods_in_flight(&job.status).filter(|pod| !kept.contains(pod)).map(str::to_owned).collect();
+        let withdrawn: HashSet<String> = pods_in_flight(&job.status)
+            .filter(|pod| !kept.contains(pod))
+            .map(str::to_owned)
+            .collect();
         if !withdrawn.is_empty() {
-            self.unsettled.push(Unsettled { base: job.resource_version.clone(), withdrawn: Arc::new(withdrawn) });
+            self.unsettled.push(Unsettled {
+                base: job.resource_version.clone(),
+                withdrawn: Arc::new(withdrawn),
+            });
         }
     }
 
@@ -132,7 +166,9 @@ impl Memory {
         match self.unsettled.as_slice() {
             [] => Arc::default(),
             [write] => write.withdrawn.clone(),
-            writes => Arc::new(writes.iter().flat_map(|write| write.withdrawn.iter().cloned()).collect()),
+            writes => {
+                Arc::new(writes.iter().flat_map(|write| write.withdrawn.iter().cloned()).collect())
+            }
         }
     }
 
@@ -144,7 +180,9 @@ impl Memory {
 
     /// Refusals that still count.
     pub fn refusals(&mut self, now: Timestamp) -> Arc<HashMap<String, Refusal>> {
-        let seconds = |refusal: &Refusal| if refusal.is_final { FINAL_REFUSAL_SECONDS } else { REFUSAL_SECONDS };
+        let seconds = |refusal: &Refusal| {
+            if refusal.is_final { FINAL_REFUSAL_SECONDS } else { REFUSAL_SECONDS }
+        };
         let since = |name: &String| self.refused_at.get(name).copied().unwrap_or(now);
         let counts = |name: &String, refusal: &Refusal| after(since(name), seconds(refusal)) > now;
         if self.refused.iter().any(|(name, refusal)| !counts(name, refusal)) {
@@ -172,7 +210,8 @@ impl Memory {
         let key = step.key();
         let Some(error) = error else {
             self.failures.remove(&key);
-            if let Some(name) = step.created_name().filter(|name| self.failing.contains_key(*name)) {
+            if let Some(name) = step.created_name().filter(|name| self.failing.contains_key(*name))
+            {
                 Arc::make_mut(&mut self.failing).remove(name);
             }
             return 0;
@@ -208,7 +247,11 @@ pub struct InMaking {
 impl InMaking {
     fn of(pod: &core::Pod) -> Self {
         let label = |name: &str| pod.labels().get(name).cloned();
-        let identities = pod.annotations().get(annotation::IDENTITY).into_iter().flat_map(|text| text.split_whitespace());
+        let identities = pod
+            .annotations()
+            .get(annotation::IDENTITY)
+            .into_iter()
+            .flat_map(|text| text.split_whitespace());
         Self {
             name: pod.name_any(),
             slot: label(label::SLOT),
@@ -228,12 +271,21 @@ struct Unsettled {
 }
 
 fn pods_in_flight(status: &FlashJobStatus) -> impl Iterator<Item = &str> {
-    status.devices.iter().filter(|device| device.in_flight()).filter_map(|device| device.pod.as_deref())
+    status
+        .devices
+        .iter()
+        .filter(|device| device.in_flight())
+        .filter_map(|device| device.pod.as_deref())
 }
 
 /// Keeps the instants of what still is, adds what is new, drops the rest.
-fn renew<'a>(since: &mut Arc<HashMap<String, Timestamp>>, names: impl Iterator<Item = &'a String>, now: Timestamp) {
-    let next: HashMap<String, Timestamp> = names.map(|name| (name.clone(), since.get(name).copied().unwrap_or(now))).collect();
+fn renew<'a>(
+    since: &mut Arc<HashMap<String, Timestamp>>,
+    names: impl Iterator<Item = &'a String>,
+    now: Timestamp,
+) {
+    let next: HashMap<String, Timestamp> =
+        names.map(|name| (name.clone(), since.get(name).copied().unwrap_or(now))).collect();
     if next != **since {
         *since = Arc::new(next);
     }

@@ -19,7 +19,11 @@ pub struct InvalidField {
 ///
 /// # Errors
 /// Names the first field that breaks its rule.
-pub fn check(registries: &[RegistryConfig], trust: &[TrustEntry], limits: &Limits) -> Result<(), InvalidField> {
+pub fn check(
+    registries: &[RegistryConfig],
+    trust: &[TrustEntry],
+    limits: &Limits,
+) -> Result<(), InvalidField> {
     for index in 0..registries.len() {
         check_registry(registries, index)?;
     }
@@ -36,16 +40,27 @@ fn invalid(field: String, message: &str) -> Result<(), InvalidField> {
 fn check_registry(registries: &[RegistryConfig], index: usize) -> Result<(), InvalidField> {
     let registry = &registries[index];
     if registry.host.is_empty() || registry.host.contains('/') {
-        return invalid(format!("registries[{index}].host"), "expected a host as in references, without scheme and path");
+        return invalid(
+            format!("registries[{index}].host"),
+            "expected a host as in references, without scheme and path",
+        );
     }
     if registries[..index].iter().any(|earlier| earlier.host.eq_ignore_ascii_case(&registry.host)) {
         return invalid(format!("registries[{index}].host"), "this host stands twice");
     }
     if registry.plain_http && registry.ca_file.is_some() {
-        return invalid(format!("registries[{index}].plainHttp"), "a registry without TLS has no use for caFile; take one of them out");
+        return invalid(
+            format!("registries[{index}].plainHttp"),
+            "a registry without TLS has no use for caFile; take one of them out",
+        );
     }
-    if let Some(at) = registry.token_hosts.iter().position(|host| host.is_empty() || host.contains('/')) {
-        return invalid(format!("registries[{index}].tokenHosts[{at}]"), "expected a host, with its port where it is not 443");
+    if let Some(at) =
+        registry.token_hosts.iter().position(|host| host.is_empty() || host.contains('/'))
+    {
+        return invalid(
+            format!("registries[{index}].tokenHosts[{at}]"),
+            "expected a host, with its port where it is not 443",
+        );
     }
     check_mirrors(registry, index)
 }
@@ -54,11 +69,15 @@ fn check_mirrors(registry: &RegistryConfig, index: usize) -> Result<(), InvalidF
     for (at, mirror) in registry.mirrors.iter().enumerate() {
         let field = || format!("registries[{index}].mirrors[{at}]");
         let (host, prefix) = split(mirror);
-        if host.is_empty() || !is_host(host) || prefix.is_some_and(|prefix| !is_repository(prefix)) {
+        if host.is_empty() || !is_host(host) || prefix.is_some_and(|prefix| !is_repository(prefix))
+        {
             return invalid(field(), "expected host or host/prefix, without scheme");
         }
         if mirror.eq_ignore_ascii_case(&registry.host) {
-            return invalid(field(), "this is the registry itself, which is asked last in any case");
+            return invalid(
+                field(),
+                "this is the registry itself, which is asked last in any case",
+            );
         }
         if registry.mirrors[..at].contains(mirror) {
             return invalid(field(), "this mirror stands twice");
@@ -71,26 +90,43 @@ fn check_trust(trust: &[TrustEntry], index: usize) -> Result<(), InvalidField> {
     let entry = &trust[index];
     match &entry.cosign {
         Some(_) if entry.allow_unsigned => {
-            return invalid(format!("trust[{index}].allowUnsigned"), "cosign beside it demands a signature; take one of them out");
+            return invalid(
+                format!("trust[{index}].allowUnsigned"),
+                "cosign beside it demands a signature; take one of them out",
+            );
         }
         Some(cosign) => check_cosign(cosign, index)?,
         None if !entry.allow_unsigned => {
-            return invalid(format!("trust[{index}]"), "it trusts nothing; set cosign, or allowUnsigned: true, or remove it");
+            return invalid(
+                format!("trust[{index}]"),
+                "it trusts nothing; set cosign, or allowUnsigned: true, or remove it",
+            );
         }
         None => {}
     }
     let field = || format!("trust[{index}].match");
-    let path = entry.pattern.strip_suffix("/**").or(entry.pattern.strip_suffix("/*")).unwrap_or(&entry.pattern);
+    let path = entry
+        .pattern
+        .strip_suffix("/**")
+        .or(entry.pattern.strip_suffix("/*"))
+        .unwrap_or(&entry.pattern);
     let host = path.split('/').next().unwrap_or_default();
     if host.is_empty() || path.contains('*') || !entry.pattern.contains('/') {
-        return invalid(field(), "expected host/path, host/path/* or host/path/**, with no other wildcard");
+        return invalid(
+            field(),
+            "expected host/path, host/path/* or host/path/**, with no other wildcard",
+        );
     }
     // The path of a layout is one on disk.
     if host != LAYOUT && entry.pattern.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        return invalid(field(), "references have lower-case hosts and paths, so this matches none");
+        return invalid(
+            field(),
+            "references have lower-case hosts and paths, so this matches none",
+        );
     }
     let prefix = crate::trust::literal_prefix(&entry.pattern);
-    if trust[..index].iter().any(|earlier| crate::trust::literal_prefix(&earlier.pattern) == prefix) {
+    if trust[..index].iter().any(|earlier| crate::trust::literal_prefix(&earlier.pattern) == prefix)
+    {
         return invalid(field(), "another entry has the same literal prefix, so neither would win");
     }
     Ok(())
@@ -100,15 +136,23 @@ fn check_cosign(cosign: &CosignTrust, index: usize) -> Result<(), InvalidField> 
     let field = |name: &str| format!("trust[{index}].cosign.{name}");
     match &cosign.keyless {
         Some(_) if !cosign.public_key_files.is_empty() => {
-            return invalid(field("keyless"), "publicKeyFiles beside it demands keys, and this demands none; take one of them out");
+            return invalid(
+                field("keyless"),
+                "publicKeyFiles beside it demands keys, and this demands none; take one of them out",
+            );
         }
         Some(keyless) => check_keyless(keyless, &field("keyless"))?,
         None if cosign.public_key_files.is_empty() => {
-            return invalid(field("publicKeyFiles"), "expected at least one file with a public key, or keyless in its place");
+            return invalid(
+                field("publicKeyFiles"),
+                "expected at least one file with a public key, or keyless in its place",
+            );
         }
         None => {}
     }
-    if (1..cosign.public_key_files.len()).any(|at| cosign.public_key_files[..at].contains(&cosign.public_key_files[at])) {
+    if (1..cosign.public_key_files.len())
+        .any(|at| cosign.public_key_files[..at].contains(&cosign.public_key_files[at]))
+    {
         return invalid(field("publicKeyFiles"), "a file stands twice");
     }
     if cosign.forms.is_empty() {
@@ -125,7 +169,10 @@ fn check_keyless(keyless: &KeylessTrust, field: &str) -> Result<(), InvalidField
         );
     }
     if keyless.identities.is_empty() {
-        return invalid(format!("{field}.identities"), "expected at least one identity: anybody can get a certificate");
+        return invalid(
+            format!("{field}.identities"),
+            "expected at least one identity: anybody can get a certificate",
+        );
     }
     for (at, identity) in keyless.identities.iter().enumerate() {
         if let Err((name, message)) = Identity::new(identity) {
@@ -140,7 +187,10 @@ fn check_keyless(keyless: &KeylessTrust, field: &str) -> Result<(), InvalidField
 
 fn check_limits(limits: &Limits) -> Result<(), InvalidField> {
     if limits.memory == 0 || limits.total_memory < limits.memory {
-        return invalid("limits.totalMemory".to_owned(), "must be at least limits.memory, which must not be 0");
+        return invalid(
+            "limits.totalMemory".to_owned(),
+            "must be at least limits.memory, which must not be 0",
+        );
     }
     if limits.call_timeout.is_zero() || limits.compile_timeout.is_zero() {
         return invalid("limits.callTimeout, limits.compileTimeout".to_owned(), "must not be 0");
@@ -153,7 +203,8 @@ mod tests {
     use super::*;
 
     fn trust(text: &str) -> Result<(), String> {
-        let entries: Vec<TrustEntry> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let entries: Vec<TrustEntry> =
+            serde_json::from_str(text).map_err(|error| error.to_string())?;
         check(&[], &entries, &Limits::default()).map_err(|error| error.to_string())
     }
 
@@ -164,17 +215,32 @@ mod tests {
         assert_eq!(trust(good), Ok(()));
         for (text, field) in [
             (r#"[{"match": "h.x/a"}]"#, "trust[0]"),
-            (r#"[{"match": "h.x/a", "allowUnsigned": true, "cosign": {"publicKeyFiles": ["/k"]}}]"#, "trust[0].allowUnsigned"),
+            (
+                r#"[{"match": "h.x/a", "allowUnsigned": true, "cosign": {"publicKeyFiles": ["/k"]}}]"#,
+                "trust[0].allowUnsigned",
+            ),
             (r#"[{"match": "h.x/a", "cosign": {}}]"#, "trust[0].cosign.publicKeyFiles"),
-            (r#"[{"match": "h.x/a", "cosign": {"publicKeyFiles": ["/k"], "forms": []}}]"#, "trust[0].cosign.forms"),
-            (r#"[{"match": "h.x/a", "cosign": {"publicKeyFiles": ["/k"], "forms": ["notation"]}}]"#, "notation"),
+            (
+                r#"[{"match": "h.x/a", "cosign": {"publicKeyFiles": ["/k"], "forms": []}}]"#,
+                "trust[0].cosign.forms",
+            ),
+            (
+                r#"[{"match": "h.x/a", "cosign": {"publicKeyFiles": ["/k"], "forms": ["notation"]}}]"#,
+                "notation",
+            ),
             (r#"[{"match": "h.x/a", "cosign": {"key": "/k"}}]"#, "`key`"),
             (r#"[{"match": "*.x/a", "allowUnsigned": true}]"#, "trust[0].match"),
             (r#"[{"match": "h.x/fl*", "allowUnsigned": true}]"#, "trust[0].match"),
             (r#"[{"match": "h.x", "allowUnsigned": true}]"#, "trust[0].match"),
             (r#"[{"match": "H.x/a", "allowUnsigned": true}]"#, "trust[0].match"),
-            (r#"[{"match": "oci-layout/A", "allowUnsigned": true}, {"match": "oci-layout/B*", "allowUnsigned": true}]"#, "trust[1].match"),
-            (r#"[{"match": "h.x/a/*", "allowUnsigned": true}, {"match": "h.x/a/**", "allowUnsigned": true}]"#, "trust[1].match"),
+            (
+                r#"[{"match": "oci-layout/A", "allowUnsigned": true}, {"match": "oci-layout/B*", "allowUnsigned": true}]"#,
+                "trust[1].match",
+            ),
+            (
+                r#"[{"match": "h.x/a/*", "allowUnsigned": true}, {"match": "h.x/a/**", "allowUnsigned": true}]"#,
+                "trust[1].match",
+            ),
         ] {
             let error = trust(text).expect_err(text);
             assert!(error.contains(field), "{error}");
@@ -183,29 +249,50 @@ mod tests {
 
     #[test]
     fn keyless_names_a_trusted_root_and_says_of_each_identity_who_and_by_whom() {
-        let keyless = |text: &str| trust(&format!(r#"[{{"match": "h.x/a", "cosign": {{"keyless": {text}}}}}]"#));
-        let identities = |text: &str| keyless(&format!(r#"{{"trustedRootFile": "/r", "identities": [{text}]}}"#));
-        let good =
-            r#"{"issuer": "https://i.x", "subject": "a@b.x"}, {"issuerRegexp": "^https://i[.]x$", "subjectRegexp": "^https://s[.]x/.*$"}"#;
+        let keyless = |text: &str| {
+            trust(&format!(r#"[{{"match": "h.x/a", "cosign": {{"keyless": {text}}}}}]"#))
+        };
+        let identities = |text: &str| {
+            keyless(&format!(r#"{{"trustedRootFile": "/r", "identities": [{text}]}}"#))
+        };
+        let good = r#"{"issuer": "https://i.x", "subject": "a@b.x"}, {"issuerRegexp": "^https://i[.]x$", "subjectRegexp": "^https://s[.]x/.*$"}"#;
         assert_eq!(identities(good), Ok(()));
         let keys = r#"[{"match": "h.x/a", "cosign": {"publicKeyFiles": ["/k"], "keyless": {"trustedRootFile": "/r", "identities": []}}}]"#;
         for (outcome, field) in [
             (trust(keys), "trust[0].cosign.keyless: publicKeyFiles"),
             (keyless("{}"), "`trustedRootFile`"),
             (keyless(r#"{"trustedRootFile": "/r"}"#), "`identities`"),
-            (keyless(r#"{"trustedRootFile": "", "identities": []}"#), "trust[0].cosign.keyless.trustedRootFile"),
-            (keyless(r#"{"trustedRootFile": "/r", "identities": [], "rekorURL": "x"}"#), "`rekorURL`"),
+            (
+                keyless(r#"{"trustedRootFile": "", "identities": []}"#),
+                "trust[0].cosign.keyless.trustedRootFile",
+            ),
+            (
+                keyless(r#"{"trustedRootFile": "/r", "identities": [], "rekorURL": "x"}"#),
+                "`rekorURL`",
+            ),
             (identities(""), "trust[0].cosign.keyless.identities:"),
             (identities("{}"), "trust[0].cosign.keyless.identities[0].issuer:"),
-            (identities(r#"{"issuer": "i", "subject": ""}"#), "trust[0].cosign.keyless.identities[0].subject:"),
+            (
+                identities(r#"{"issuer": "i", "subject": ""}"#),
+                "trust[0].cosign.keyless.identities[0].subject:",
+            ),
             (identities(r#"{"subject": "s"}"#), "trust[0].cosign.keyless.identities[0].issuer:"),
-            (identities(r#"{"issuer": "i", "issuerRegexp": "^i$", "subject": "s"}"#), "identities[0].issuerRegexp:"),
-            (identities(r#"{"issuer": "i", "subject": "s"}, {"issuer": "i", "subject": "s"}"#), "identities[1]:"),
+            (
+                identities(r#"{"issuer": "i", "issuerRegexp": "^i$", "subject": "s"}"#),
+                "identities[0].issuerRegexp:",
+            ),
+            (
+                identities(r#"{"issuer": "i", "subject": "s"}, {"issuer": "i", "subject": "s"}"#),
+                "identities[1]:",
+            ),
             (identities(r#"{"issuer": "i", "email": "s"}"#), "`email`"),
             (identities(r#"{"issuer": "i", "subjectRegexp": "s"}"#), "from ^ to $"),
             (identities(r#"{"issuer": "i", "subjectRegexp": "^s"}"#), "from ^ to $"),
             (identities(r#"{"issuer": "i", "subjectRegexp": "^s($"}"#), "not a regular expression"),
-            (identities(r#"{"issuer": "i", "subjectRegexp": "^a)|(b$"}"#), "not a regular expression"),
+            (
+                identities(r#"{"issuer": "i", "subjectRegexp": "^a)|(b$"}"#),
+                "not a regular expression",
+            ),
             (identities(r#"{"issuer": "i", "subjectRegexp": "^.*$"}"#), "empty"),
         ] {
             let error = outcome.expect_err(field);
@@ -217,11 +304,14 @@ mod tests {
     fn a_mirror_is_a_host_with_or_without_a_path_and_stands_once() {
         let check_one = |mirrors: &str| {
             let registries: Vec<RegistryConfig> =
-                serde_json::from_str(&format!(r#"[{{"host": "h.x", "mirrors": {mirrors}}}]"#)).expect("registries");
+                serde_json::from_str(&format!(r#"[{{"host": "h.x", "mirrors": {mirrors}}}]"#))
+                    .expect("registries");
             check(&registries, &[], &Limits::default()).map_err(|error| error.field)
         };
         assert_eq!(check_one(r#"["m.x", "m.x:5000/proxy/a"]"#), Ok(()));
-        for mirrors in [r#"["https://m.x"]"#, r#"["m.x/"]"#, r#"["m.x/A"]"#, r#"["H.x"]"#, r#"[""]"#] {
+        for mirrors in
+            [r#"["https://m.x"]"#, r#"["m.x/"]"#, r#"["m.x/A"]"#, r#"["H.x"]"#, r#"[""]"#]
+        {
             assert_eq!(check_one(mirrors), Err("registries[0].mirrors[0]".to_owned()), "{mirrors}");
         }
         assert_eq!(check_one(r#"["m.x", "m.x"]"#), Err("registries[0].mirrors[1]".to_owned()));

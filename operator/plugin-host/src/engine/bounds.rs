@@ -25,7 +25,10 @@ impl Bounds {
     /// Control characters would reach logs and terminals; only line breaks and tabs are text.
     pub fn text(&mut self, field: &str, text: String, longest: usize) -> Result<String, CallError> {
         if text.len() > longest {
-            return rejected(format!("{field} is {} bytes long, at most {longest} are taken", text.len()));
+            return rejected(format!(
+                "{field} is {} bytes long, at most {longest} are taken",
+                text.len()
+            ));
         }
         let Some(left) = self.left.checked_sub(text.len()) else {
             return rejected(format!("it is larger than {} bytes", self.limit));
@@ -38,12 +41,30 @@ impl Bounds {
     }
 
     /// What is said to people. It may quote what a FlashJob had in it: that costs its control characters, not the whole answer.
-    pub fn message(&mut self, field: &str, text: &str, longest: usize) -> Result<String, CallError> {
-        self.text(field, text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect(), longest)
+    pub fn message(
+        &mut self,
+        field: &str,
+        text: &str,
+        longest: usize,
+    ) -> Result<String, CallError> {
+        self.text(
+            field,
+            text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect(),
+            longest,
+        )
     }
 
-    pub fn filled(&mut self, field: &str, text: String, longest: usize) -> Result<String, CallError> {
-        if text.trim().is_empty() { rejected(format!("{field} is empty")) } else { self.text(field, text, longest) }
+    pub fn filled(
+        &mut self,
+        field: &str,
+        text: String,
+        longest: usize,
+    ) -> Result<String, CallError> {
+        if text.trim().is_empty() {
+            rejected(format!("{field} is empty"))
+        } else {
+            self.text(field, text, longest)
+        }
     }
 
     pub fn list(&self, field: &str, count: usize) -> Result<(), CallError> {
@@ -51,14 +72,23 @@ impl Bounds {
     }
 
     pub fn count(&self, field: &str, count: usize, most: usize) -> Result<(), CallError> {
-        if count > most { rejected(format!("{field} has {count} entries, at most {most} are taken")) } else { Ok(()) }
+        if count > most {
+            rejected(format!("{field} has {count} entries, at most {most} are taken"))
+        } else {
+            Ok(())
+        }
     }
 
     /// The name of an environment variable, as Kubernetes has always taken it.
     pub fn variable(&mut self, name: String) -> Result<String, CallError> {
         let good = |letter: char| letter.is_ascii_alphanumeric() || "-._".contains(letter);
-        if name.is_empty() || !name.chars().all(good) || name.starts_with(|letter: char| letter.is_ascii_digit()) {
-            return rejected(format!("env has the name {name:?}, expected letters, digits, dashes, dots and underscores"));
+        if name.is_empty()
+            || !name.chars().all(good)
+            || name.starts_with(|letter: char| letter.is_ascii_digit())
+        {
+            return rejected(format!(
+                "env has the name {name:?}, expected letters, digits, dashes, dots and underscores"
+            ));
         }
         self.text("env", name, 253)
     }
@@ -68,7 +98,9 @@ impl Bounds {
         let path = self.text(field, path, 512)?;
         let odd = path.split('/').any(|part| part == "..") || path.contains(':') || path == "/";
         if !path.starts_with('/') || odd {
-            return rejected(format!("{field} has the path {path:?}, expected an absolute one without .. and colons"));
+            return rejected(format!(
+                "{field} has the path {path:?}, expected an absolute one without .. and colons"
+            ));
         }
         Ok(path)
     }
@@ -83,7 +115,9 @@ impl Bounds {
         let ends = !name.starts_with('-') && !name.ends_with('-') && !name.contains("--");
         let letter = name.bytes().any(|byte| byte.is_ascii_lowercase());
         if !letter || !ends || !name.bytes().all(good) {
-            return rejected(format!("ports has the name {name:?}, expected lower-case letters, digits and dashes"));
+            return rejected(format!(
+                "ports has the name {name:?}, expected lower-case letters, digits and dashes"
+            ));
         }
         self.text("ports", name, 15)
     }
@@ -96,11 +130,18 @@ impl Bounds {
     }
 
     pub fn at_least_one(&self, field: &str, number: u32) -> Result<u32, CallError> {
-        if number == 0 { rejected(format!("{field} is 0, expected at least 1")) } else { Ok(number) }
+        if number == 0 {
+            rejected(format!("{field} is 0, expected at least 1"))
+        } else {
+            Ok(number)
+        }
     }
 }
 
-pub(super) fn unique(field: &str, mut names: impl Iterator<Item = String>) -> Result<(), CallError> {
+pub(super) fn unique(
+    field: &str,
+    mut names: impl Iterator<Item = String>,
+) -> Result<(), CallError> {
     let mut seen = HashSet::new();
     match names.find(|name| !seen.insert(name.clone())) {
         Some(name) => rejected(format!("{field} has {name} twice")),
@@ -128,7 +169,11 @@ mod tests {
         }
         for path in ["", "a", "/", "/a/../b", "/a:b"] {
             assert!(bounds.path("secrets", path.into()).is_err(), "{path}");
-            assert_eq!(bounds.directory("working-directory", path.into()).is_ok(), path == "/", "{path}");
+            assert_eq!(
+                bounds.directory("working-directory", path.into()).is_ok(),
+                path == "/",
+                "{path}"
+            );
         }
         for name in ["", "-a", "a--b", "1", "A", "abcdefghijklmnop"] {
             assert!(bounds.port_name(name.into()).is_err(), "{name}");

@@ -32,12 +32,18 @@ pub fn compile_plugin(arguments: impl IntoIterator<Item = OsString>) -> ExitCode
 }
 
 fn compile(arguments: impl IntoIterator<Item = OsString>) -> Result<(), String> {
-    let numbers: Option<Vec<u64>> = arguments.into_iter().map(|word| word.to_str()?.parse().ok()).collect();
+    let numbers: Option<Vec<u64>> =
+        arguments.into_iter().map(|word| word.to_str()?.parse().ok()).collect();
     let Some([memory, seconds]) = numbers.as_deref() else {
-        return Err(format!("{COMPILE_PLUGIN} expects bytes of address space and seconds of processor time"));
+        return Err(format!(
+            "{COMPILE_PLUGIN} expects bytes of address space and seconds of processor time"
+        ));
     };
-    for (resource, limit) in [(Resource::As, *memory), (Resource::Cpu, *seconds), (Resource::Core, 0)] {
-        setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) }).map_err(|error| format!("{resource:?}: {error}"))?;
+    for (resource, limit) in
+        [(Resource::As, *memory), (Resource::Cpu, *seconds), (Resource::Core, 0)]
+    {
+        setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })
+            .map_err(|error| format!("{resource:?}: {error}"))?;
     }
     let mut component = Vec::new();
     std::io::stdin().lock().read_to_end(&mut component).map_err(|error| error.to_string())?;
@@ -47,22 +53,40 @@ fn compile(arguments: impl IntoIterator<Item = OsString>) -> Result<(), String> 
 }
 
 /// The operator's side: has a child compile.
-pub(super) async fn compile_in_child(program: &Path, component: &[u8], name: &str, limits: &Limits) -> Result<Vec<u8>, EngineError> {
+pub(super) async fn compile_in_child(
+    program: &Path,
+    component: &[u8],
+    name: &str,
+    limits: &Limits,
+) -> Result<Vec<u8>, EngineError> {
     let compiling = run(program, component, name, limits);
     let timed_out = |_| EngineError::CompileTimedOut(name.to_owned(), limits.compile_timeout);
     // Dropped at its time, and the child is killed with it.
     tokio::time::timeout(limits.compile_timeout, compiling).await.map_err(timed_out)?
 }
 
-async fn run(program: &Path, component: &[u8], name: &str, limits: &Limits) -> Result<Vec<u8>, EngineError> {
-    let broken = |error: std::io::Error| EngineError::Compiler(program.to_owned(), error.to_string());
+async fn run(
+    program: &Path,
+    component: &[u8],
+    name: &str,
+    limits: &Limits,
+) -> Result<Vec<u8>, EngineError> {
+    let broken =
+        |error: std::io::Error| EngineError::Compiler(program.to_owned(), error.to_string());
     let seconds = limits.compile_timeout.as_secs() + 1;
     let mut command = Command::new(program);
     command.arg(COMPILE_PLUGIN).arg(limits.compile_memory.to_string()).arg(seconds.to_string());
     // It needs nothing of what the operator was given.
-    command.env_clear().kill_on_drop(true).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .env_clear()
+        .kill_on_drop(true)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn().map_err(broken)?;
-    let (Some(mut input), Some(output), Some(errors)) = (child.stdin.take(), child.stdout.take(), child.stderr.take()) else {
+    let (Some(mut input), Some(output), Some(errors)) =
+        (child.stdin.take(), child.stdout.take(), child.stderr.take())
+    else {
         return Err(broken(std::io::ErrorKind::BrokenPipe.into()));
     };
     let (mut code, mut complaint) = (Vec::new(), Vec::new());
@@ -73,7 +97,8 @@ async fn run(program: &Path, component: &[u8], name: &str, limits: &Limits) -> R
     // No more can come than it has memory.
     let mut output = output.take(limits.compile_memory as u64);
     let mut errors = errors.take(COMPLAINT_BYTES);
-    let ((), read, _) = tokio::join!(write, output.read_to_end(&mut code), errors.read_to_end(&mut complaint));
+    let ((), read, _) =
+        tokio::join!(write, output.read_to_end(&mut code), errors.read_to_end(&mut complaint));
     read.map_err(broken)?;
     let status = child.wait().await.map_err(broken)?;
     if status.success() { Ok(code) } else { Err(failure(status, &complaint, name, limits)) }
@@ -82,12 +107,21 @@ async fn run(program: &Path, component: &[u8], name: &str, limits: &Limits) -> R
 /// A child that ends by itself says what is wrong with the component; one that is ended reached a limit.
 fn failure(status: ExitStatus, complaint: &[u8], name: &str, limits: &Limits) -> EngineError {
     let complaint = String::from_utf8_lossy(complaint);
-    let complaint: String = complaint.trim().chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+    let complaint: String = complaint
+        .trim()
+        .chars()
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .collect();
     let spent = complaint.contains("out of memory");
     if status.code() == Some(FAILURE) && !complaint.is_empty() && !spent {
         return EngineError::Compile(name.to_owned(), complaint);
     }
-    EngineError::CompileStopped { name: name.to_owned(), memory: limits.compile_memory, status: status.to_string(), complaint }
+    EngineError::CompileStopped {
+        name: name.to_owned(),
+        memory: limits.compile_memory,
+        status: status.to_string(),
+        complaint,
+    }
 }
 
 /// What [`ExitCode::FAILURE`] is to the parent.

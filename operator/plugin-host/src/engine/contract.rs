@@ -22,8 +22,14 @@ pub(super) struct Version {
 
 /// All of them, in the order in which they came.
 const SERVED: [Version; 2] = [
-    Version { number: v0_1_0::VERSION, fit: |instance| v0_1_0::PluginPre::new(instance).map(Contract::V0_1_0) },
-    Version { number: v0_2_0::VERSION, fit: |instance| v0_2_0::PluginPre::new(instance).map(Contract::V0_2_0) },
+    Version {
+        number: v0_1_0::VERSION,
+        fit: |instance| v0_1_0::PluginPre::new(instance).map(Contract::V0_1_0),
+    },
+    Version {
+        number: v0_2_0::VERSION,
+        fit: |instance| v0_2_0::PluginPre::new(instance).map(Contract::V0_2_0),
+    },
 ];
 
 /// A component by the version of the contract by which it is asked.
@@ -43,7 +49,12 @@ impl Contract {
     }
 
     /// Instantiates and asks. The outer error is the engine's, the inner one the plugin's.
-    pub async fn ask(&self, store: &mut Store<State>, call: Call<'_>, answer_limit: usize) -> wasmtime::Result<Result<Answer, CallError>> {
+    pub async fn ask(
+        &self,
+        store: &mut Store<State>,
+        call: Call<'_>,
+        answer_limit: usize,
+    ) -> wasmtime::Result<Result<Answer, CallError>> {
         match self {
             Self::V0_1_0(plugin) => v0_1_0::ask(store, plugin, call, answer_limit).await,
             Self::V0_2_0(plugin) => v0_2_0::ask(store, plugin, call, answer_limit).await,
@@ -64,19 +75,33 @@ pub(super) fn is_own_import(import: &str) -> bool {
 
 /// The version by which a component is asked: the latest that is served of those that it exports. It is built against what it exports:
 /// the contract's other versions are none of its imports.
-pub(super) fn version_of(interface: &Interface, name: &str) -> Result<&'static Version, EngineError> {
-    let exported: Vec<&str> = interface.exports.iter().filter_map(|export| export.strip_prefix(EXPORT)).collect();
+pub(super) fn version_of(
+    interface: &Interface,
+    name: &str,
+) -> Result<&'static Version, EngineError> {
+    let exported: Vec<&str> =
+        interface.exports.iter().filter_map(|export| export.strip_prefix(EXPORT)).collect();
     let world = |message| EngineError::World(name.to_owned(), message);
     if exported.is_empty() {
         return Err(world(format!("it exports no {EXPORT}VERSION; {} are served", served())));
     }
     let built_for = || exported.join(" and ").chars().take(QUOTED).collect::<String>();
-    let foreign = |import: &&String| is_own_import(import) && !import.split_once('@').is_some_and(|(_, of)| exported.contains(&of));
+    let foreign = |import: &&String| {
+        is_own_import(import)
+            && !import.split_once('@').is_some_and(|(_, of)| exported.contains(&of))
+    };
     if let Some(import) = interface.imports.iter().find(foreign) {
         let import: String = import.chars().take(QUOTED).collect();
-        return Err(world(format!("it exports device-plugin of {} and imports {import}; build it against one version", built_for())));
+        return Err(world(format!(
+            "it exports device-plugin of {} and imports {import}; build it against one version",
+            built_for()
+        )));
     }
-    let unserved = || EngineError::NotServed { name: name.to_owned(), built_for: built_for(), served: served() };
+    let unserved = || EngineError::NotServed {
+        name: name.to_owned(),
+        built_for: built_for(),
+        served: served(),
+    };
     SERVED.iter().rev().find(|version| exported.contains(&version.number)).ok_or_else(unserved)
 }
 

@@ -2,7 +2,10 @@
 //! has this module below it: what is not the same in all of them, it takes from there.
 
 #[cfg(feature = "fuzzing")]
-#[expect(clippy::duplicate_mod, reason = "made-up answers are in the types of each version of the contract")]
+#[expect(
+    clippy::duplicate_mod,
+    reason = "made-up answers are in the types of each version of the contract"
+)]
 #[path = "fuzzing.rs"]
 pub(in crate::engine) mod fuzzing;
 
@@ -16,8 +19,8 @@ use crate::engine::bounds::{self, Bounds};
 use crate::engine::limits::State;
 use crate::engine::{Answer, Call, CallError};
 use crate::types::{
-    Arg, Device, EnvValue, FieldError, FlashPod, Outcome, PluginError, PluginInfo, Port, Proof, Protocol, Request, Scratch, SecretMount,
-    User, Verdict,
+    Arg, Device, EnvValue, FieldError, FlashPod, Outcome, PluginError, PluginInfo, Port, Proof,
+    Protocol, Request, Scratch, SecretMount, User, Verdict,
 };
 
 impl types::Host for State {}
@@ -51,11 +54,15 @@ pub(in crate::engine) async fn ask(
     Ok(match call {
         Call::Describe => info(guest.call_describe(store).await?, &mut bounds).map(Answer::Info),
         Call::ValidateSettings(settings) => {
-            answer(guest.call_validate_settings(store, settings).await?, &mut bounds, |(), _| Ok(Answer::Unit))
+            answer(guest.call_validate_settings(store, settings).await?, &mut bounds, |(), _| {
+                Ok(Answer::Unit)
+            })
         }
         Call::Build(of) => {
             let built = guest.call_build(store, &request(of)).await?;
-            answer(built, &mut bounds, |flash, bounds| flash_pod(flash, bounds).map(|flash| Answer::FlashPod(Box::new(flash))))
+            answer(built, &mut bounds, |flash, bounds| {
+                flash_pod(flash, bounds).map(|flash| Answer::FlashPod(Box::new(flash)))
+            })
         }
         Call::Judge(of, how) => {
             let judged = guest.call_judge(store, &request(of), &outcome(how)).await?;
@@ -71,16 +78,36 @@ fn answer<T>(
 ) -> Result<Answer, CallError> {
     match answer {
         Ok(answer) => convert(answer, bounds),
-        Err(error) => Err(plugin_error(error, bounds).map_or_else(|rejected| rejected, CallError::Refused)),
+        Err(error) => {
+            Err(plugin_error(error, bounds).map_or_else(|rejected| rejected, CallError::Refused))
+        }
     }
 }
 
 fn request(of: &Request) -> types::Request {
-    let Device { uid, name, endpoint, device_type, application_type, reported_version, nodes, properties } = of.device.clone();
+    let Device {
+        uid,
+        name,
+        endpoint,
+        device_type,
+        application_type,
+        reported_version,
+        nodes,
+        properties,
+    } = of.device.clone();
     types::Request {
         namespace: of.namespace.clone(),
         job: of.job.clone(),
-        device: types::Device { uid, name, endpoint, device_type, application_type, reported_version, nodes, properties },
+        device: types::Device {
+            uid,
+            name,
+            endpoint,
+            device_type,
+            application_type,
+            reported_version,
+            nodes,
+            properties,
+        },
         firmware: of.firmware.clone(),
         version: of.version.clone(),
         image: of.image.clone(),
@@ -103,10 +130,15 @@ fn info(of: types::PluginInfo, bounds: &mut Bounds) -> Result<PluginInfo, CallEr
     let rejected = |message: String| CallError::AnswerRejected(message);
     bounds.count("device-types", of.device_types.len(), 256)?;
     let version = bounds.text("version", of.version, 64)?;
-    let types = of.device_types.into_iter().map(|text| text.parse().map_err(|error| rejected(format!("device-types: {error}"))));
+    let types = of
+        .device_types
+        .into_iter()
+        .map(|text| text.parse().map_err(|error| rejected(format!("device-types: {error}"))));
     Ok(PluginInfo {
         name: bounds.text("name", of.name, 63)?,
-        version: version.parse().map_err(|error| rejected(format!("version {version:?} is not a semantic version: {error}")))?,
+        version: version.parse().map_err(|error| {
+            rejected(format!("version {version:?} is not a semantic version: {error}"))
+        })?,
         device_types: types.collect::<Result<_, _>>()?,
         settings_schema: bounds.text("settings-schema", of.settings_schema, 64 << 10)?,
     })
@@ -124,8 +156,16 @@ fn flash_pod(of: types::FlashPod, bounds: &mut Bounds) -> Result<FlashPod, CallE
     let working_directory = super::working_directory(&of);
     let flash = FlashPod {
         image: bounds.filled("image", of.image, 1024)?,
-        command: of.command.into_iter().map(|word| arg("command", word, bounds)).collect::<Result<_, _>>()?,
-        args: of.args.into_iter().map(|word| arg("args", word, bounds)).collect::<Result<_, _>>()?,
+        command: of
+            .command
+            .into_iter()
+            .map(|word| arg("command", word, bounds))
+            .collect::<Result<_, _>>()?,
+        args: of
+            .args
+            .into_iter()
+            .map(|word| arg("args", word, bounds))
+            .collect::<Result<_, _>>()?,
         env: of
             .env
             .into_iter()
@@ -135,7 +175,11 @@ fn flash_pod(of: types::FlashPod, bounds: &mut Bounds) -> Result<FlashPod, CallE
         needs_ip: of.needs_ip,
         attach_device: of.attach_device,
         groups: of.groups,
-        capabilities: of.capabilities.into_iter().map(|name| bounds.capability(name)).collect::<Result<_, _>>()?,
+        capabilities: of
+            .capabilities
+            .into_iter()
+            .map(|name| bounds.capability(name))
+            .collect::<Result<_, _>>()?,
         user: match of.user {
             types::User::ImageDefault => User::ImageDefault,
             types::User::Uid(0) | types::User::Root => User::Root,
@@ -144,22 +188,42 @@ fn flash_pod(of: types::FlashPod, bounds: &mut Bounds) -> Result<FlashPod, CallE
         secrets: of
             .secrets
             .into_iter()
-            .map(|(slot, path)| Ok(SecretMount { slot: bounds.filled("slot", slot, 63)?, path: bounds.path("secrets", path)? }))
+            .map(|(slot, path)| {
+                Ok(SecretMount {
+                    slot: bounds.filled("slot", slot, 63)?,
+                    path: bounds.path("secrets", path)?,
+                })
+            })
             .collect::<Result<_, CallError>>()?,
         scratch: of
             .scratch
             .into_iter()
             .map(|(path, mebibytes)| {
-                Ok(Scratch { path: bounds.path("scratch", path)?, mebibytes: bounds.at_least_one("scratch", mebibytes)? })
+                Ok(Scratch {
+                    path: bounds.path("scratch", path)?,
+                    mebibytes: bounds.at_least_one("scratch", mebibytes)?,
+                })
             })
             .collect::<Result<_, CallError>>()?,
-        deadline_seconds: of.deadline_seconds.map(|seconds| bounds.at_least_one("deadline-seconds", seconds)).transpose()?,
-        working_directory: working_directory.map(|path| bounds.directory("working-directory", path)).transpose()?,
+        deadline_seconds: of
+            .deadline_seconds
+            .map(|seconds| bounds.at_least_one("deadline-seconds", seconds))
+            .transpose()?,
+        working_directory: working_directory
+            .map(|path| bounds.directory("working-directory", path))
+            .transpose()?,
     };
     bounds::unique("env", flash.env.iter().map(|(name, _)| name.clone()))?;
     bounds::unique("ports", flash.ports.iter().map(|port| port.name.clone()))?;
-    bounds::unique("ports", flash.ports.iter().map(|port| format!("{} {:?}", port.number, port.protocol)))?;
-    let mounts = flash.secrets.iter().map(|mount| mount.path.clone()).chain(flash.scratch.iter().map(|scratch| scratch.path.clone()));
+    bounds::unique(
+        "ports",
+        flash.ports.iter().map(|port| format!("{} {:?}", port.number, port.protocol)),
+    )?;
+    let mounts = flash
+        .secrets
+        .iter()
+        .map(|mount| mount.path.clone())
+        .chain(flash.scratch.iter().map(|scratch| scratch.path.clone()));
     bounds::unique("mount paths", mounts)?;
     Ok(flash)
 }
@@ -175,9 +239,10 @@ fn env_value(of: types::EnvValue, bounds: &mut Bounds) -> Result<EnvValue, CallE
     Ok(match of {
         types::EnvValue::Literal(text) => EnvValue::Literal(bounds.text("env", text, 64 << 10)?),
         types::EnvValue::ExternalAddress => EnvValue::ExternalAddress,
-        types::EnvValue::SecretKey((slot, key)) => {
-            EnvValue::SecretKey { slot: bounds.filled("slot", slot, 63)?, key: bounds.filled("key", key, 253)? }
-        }
+        types::EnvValue::SecretKey((slot, key)) => EnvValue::SecretKey {
+            slot: bounds.filled("slot", slot, 63)?,
+            key: bounds.filled("key", key, 253)?,
+        },
     })
 }
 
@@ -195,7 +260,9 @@ fn port(of: types::Port, bounds: &mut Bounds) -> Result<Port, CallError> {
 fn verdict(of: types::Verdict, bounds: &mut Bounds) -> Result<Verdict, CallError> {
     Ok(match of {
         types::Verdict::Flashed(types::Proof::Pod) => Verdict::Flashed(Proof::Pod),
-        types::Verdict::Flashed(types::Proof::ReportedVersion) => Verdict::Flashed(Proof::ReportedVersion),
+        types::Verdict::Flashed(types::Proof::ReportedVersion) => {
+            Verdict::Flashed(Proof::ReportedVersion)
+        }
         types::Verdict::Retry(text) => Verdict::Retry(bounds.message("verdict", &text, 4096)?),
         types::Verdict::GiveUp(text) => Verdict::GiveUp(bounds.message("verdict", &text, 4096)?),
     })
@@ -203,9 +270,15 @@ fn verdict(of: types::Verdict, bounds: &mut Bounds) -> Result<Verdict, CallError
 
 fn plugin_error(of: types::PluginError, bounds: &mut Bounds) -> Result<PluginError, CallError> {
     Ok(match of {
-        types::PluginError::UnsupportedDevice(text) => PluginError::UnsupportedDevice(bounds.message("error", &text, 4096)?),
-        types::PluginError::InvalidRequest(text) => PluginError::InvalidRequest(bounds.message("error", &text, 4096)?),
-        types::PluginError::Internal(text) => PluginError::Internal(bounds.message("error", &text, 4096)?),
+        types::PluginError::UnsupportedDevice(text) => {
+            PluginError::UnsupportedDevice(bounds.message("error", &text, 4096)?)
+        }
+        types::PluginError::InvalidRequest(text) => {
+            PluginError::InvalidRequest(bounds.message("error", &text, 4096)?)
+        }
+        types::PluginError::Internal(text) => {
+            PluginError::Internal(bounds.message("error", &text, 4096)?)
+        }
         types::PluginError::InvalidSettings(errors) => {
             bounds.count("field errors", errors.len(), 64)?;
             let errors = errors.into_iter().map(|error| {

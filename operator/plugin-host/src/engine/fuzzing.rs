@@ -32,7 +32,9 @@ fn convert(source: &mut Unstructured<'_>) -> Result<()> {
         }
         2 => {
             let said = match verdict(any_verdict(source)?, &mut bounds) {
-                Ok(crate::types::Verdict::Retry(text) | crate::types::Verdict::GiveUp(text)) => text,
+                Ok(crate::types::Verdict::Retry(text) | crate::types::Verdict::GiveUp(text)) => {
+                    text
+                }
                 _ => String::new(),
             };
             assert!(said.len() <= LIMIT && !said.chars().any(char::is_control), "{said:?}");
@@ -47,27 +49,44 @@ fn convert(source: &mut Unstructured<'_>) -> Result<()> {
 }
 
 fn check(flash: &FlashPod) {
-    let words = flash.command.iter().chain(&flash.args).map(|arg| if let Arg::Literal(text) = arg { text.as_str() } else { "" });
+    let words = flash
+        .command
+        .iter()
+        .chain(&flash.args)
+        .map(|arg| if let Arg::Literal(text) = arg { text.as_str() } else { "" });
     let values = flash.env.iter().map(|(_, value)| match value {
         EnvValue::Literal(text) => text.as_str(),
         EnvValue::SecretKey { key, .. } => key.as_str(),
         EnvValue::ExternalAddress => "",
     });
     let names = flash.env.iter().map(|(name, _)| name.as_str());
-    let mounts = flash.secrets.iter().map(|mount| &mount.path).chain(flash.scratch.iter().map(|scratch| &scratch.path));
+    let mounts = flash
+        .secrets
+        .iter()
+        .map(|mount| &mount.path)
+        .chain(flash.scratch.iter().map(|scratch| &scratch.path));
     let paths = mounts.clone().chain(&flash.working_directory);
-    let all: Vec<&str> = words.chain(values).chain(names.clone()).chain(paths.clone().map(String::as_str)).collect();
+    let all: Vec<&str> =
+        words.chain(values).chain(names.clone()).chain(paths.clone().map(String::as_str)).collect();
     assert!(all.iter().map(|text| text.len()).sum::<usize>() <= LIMIT, "{flash:?}");
     let odd = |letter: char| letter.is_control() && !matches!(letter, '\n' | '\t' | '\r');
     assert!(!all.iter().any(|text| text.contains(odd)), "{flash:?}");
     assert_eq!(names.clone().collect::<HashSet<_>>().len(), names.count(), "{flash:?}");
     assert_eq!(mounts.clone().collect::<HashSet<_>>().len(), mounts.count(), "{flash:?}");
-    assert!(paths.clone().all(|path| path.starts_with('/') && !path.split('/').any(|part| part == "..")), "{flash:?}");
+    assert!(
+        paths
+            .clone()
+            .all(|path| path.starts_with('/') && !path.split('/').any(|part| part == "..")),
+        "{flash:?}"
+    );
     assert!(!flash.image.trim().is_empty() && flash.deadline_seconds != Some(0), "{flash:?}");
     assert!(flash.ports.iter().all(|port| port.number > 0), "{flash:?}");
 }
 
-fn many<'a, T>(source: &mut Unstructured<'a>, one: impl Fn(&mut Unstructured<'a>) -> Result<T>) -> Result<Vec<T>> {
+fn many<'a, T>(
+    source: &mut Unstructured<'a>,
+    one: impl Fn(&mut Unstructured<'a>) -> Result<T>,
+) -> Result<Vec<T>> {
     let mut list = Vec::new();
     while !source.is_empty() && bool::arbitrary(source)? {
         list.push(one(source)?);
@@ -86,11 +105,20 @@ fn text(source: &mut Unstructured<'_>) -> Result<String> {
 }
 
 fn any_info(source: &mut Unstructured<'_>) -> Result<types::PluginInfo> {
-    Ok(types::PluginInfo { name: text(source)?, version: text(source)?, device_types: many(source, text)?, settings_schema: text(source)? })
+    Ok(types::PluginInfo {
+        name: text(source)?,
+        version: text(source)?,
+        device_types: many(source, text)?,
+        settings_schema: text(source)?,
+    })
 }
 
 fn any_arg(source: &mut Unstructured<'_>) -> Result<types::Arg> {
-    Ok(if source.arbitrary()? { types::Arg::Literal(text(source)?) } else { types::Arg::ExternalAddress })
+    Ok(if source.arbitrary()? {
+        types::Arg::Literal(text(source)?)
+    } else {
+        types::Arg::ExternalAddress
+    })
 }
 
 fn any_value(source: &mut Unstructured<'_>) -> Result<types::EnvValue> {

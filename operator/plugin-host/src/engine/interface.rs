@@ -15,8 +15,10 @@ pub struct Interface {
 impl Interface {
     pub(super) fn of(component: &Component, engine: &wasmtime::Engine) -> Self {
         let kind = component.component_type();
-        let mut imports: Vec<String> = kind.imports(engine).map(|(name, _)| name.to_owned()).collect();
-        let mut exports: Vec<String> = kind.exports(engine).map(|(name, _)| name.to_owned()).collect();
+        let mut imports: Vec<String> =
+            kind.imports(engine).map(|(name, _)| name.to_owned()).collect();
+        let mut exports: Vec<String> =
+            kind.exports(engine).map(|(name, _)| name.to_owned()).collect();
         imports.sort();
         exports.sort();
         Self { imports, exports }

@@ -35,8 +35,12 @@ pub(super) fn pool(places: u16, limits: &Limits) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
     pool.total_component_instances(places).total_stacks(places);
     pool.max_core_instances_per_component(INSTANCES).total_core_instances(places * INSTANCES);
-    pool.max_memories_per_module(MEMORIES).max_memories_per_component(MEMORIES).total_memories(places * MEMORIES);
-    pool.max_tables_per_module(TABLES).max_tables_per_component(TABLES).total_tables(places * TABLES);
+    pool.max_memories_per_module(MEMORIES)
+        .max_memories_per_component(MEMORIES)
+        .total_memories(places * MEMORIES);
+    pool.max_tables_per_module(TABLES)
+        .max_tables_per_component(TABLES)
+        .total_tables(places * TABLES);
     pool.max_memory_size(limits.memory.min(MEMORY)).table_elements(TABLE_ELEMENTS);
     pool
 }
@@ -84,14 +88,24 @@ pub(super) struct MemoryLimit {
 }
 
 impl ResourceLimiter for MemoryLimit {
-    fn memory_growing(&mut self, current: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let more = desired.saturating_sub(current);
         self.left = self.left.checked_sub(more).ok_or(Stopped::Memory)?;
         self.used += more;
         Ok(true)
     }
 
-    fn table_growing(&mut self, _: usize, desired: usize, _: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        _: usize,
+        desired: usize,
+        _: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         if desired > TABLE_ELEMENTS { Err(Stopped::Table.into()) } else { Ok(true) }
     }
 

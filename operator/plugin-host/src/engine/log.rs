@@ -43,7 +43,8 @@ impl Log {
 
     fn write(&self, level: tracing::Level, message: &str) {
         let plugin = &*self.plugin;
-        let line: String = message.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
+        let line: String =
+            message.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
         match level {
             tracing::Level::ERROR => tracing::error!(plugin, "{line}"),
             tracing::Level::WARN => tracing::warn!(plugin, "{line}"),

@@ -6,7 +6,10 @@ macro_rules! flash_pod_record {
     ($($field:ident: $value:expr),*; working_directory: $_later:expr) => { types::FlashPod { $($field: $value),* } };
 }
 
-#[expect(clippy::duplicate_mod, reason = "the same words convert the types of each version of the contract")]
+#[expect(
+    clippy::duplicate_mod,
+    reason = "the same words convert the types of each version of the contract"
+)]
 #[path = "conversions.rs"]
 mod conversions;
 

@@ -8,7 +8,10 @@ macro_rules! flash_pod_record {
     };
 }
 
-#[expect(clippy::duplicate_mod, reason = "the same words convert the types of each version of the contract")]
+#[expect(
+    clippy::duplicate_mod,
+    reason = "the same words convert the types of each version of the contract"
+)]
 #[path = "conversions.rs"]
 mod conversions;
 

@@ -46,7 +46,12 @@ impl HostWallClock for Still {
 pub(super) fn closed() -> WasiCtx {
     let seed = || Deterministic::new(b"flashjob".to_vec());
     let mut builder = WasiCtxBuilder::new();
-    builder.wall_clock(Still).monotonic_clock(Still).secure_random(seed()).insecure_random(seed()).insecure_random_seed(1);
+    builder
+        .wall_clock(Still)
+        .monotonic_clock(Still)
+        .secure_random(seed())
+        .insecure_random(seed())
+        .insecure_random_seed(1);
     builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false).max_random_size(64 << 10);
     builder.build()
 }
@@ -111,7 +116,9 @@ impl poll::HostPollable for Pollables<'_> {
 }
 
 /// Time stands still, so what is not over at once would never be. A wait of no time gives way once before it is over.
-async fn at_once<T>(waits: impl Future<Output = wasmtime::Result<T>> + Send) -> wasmtime::Result<T> {
+async fn at_once<T>(
+    waits: impl Future<Output = wasmtime::Result<T>> + Send,
+) -> wasmtime::Result<T> {
     let mut waits = pin!(waits);
     let answer = poll_fn(|context| match waits.as_mut().poll(context) {
         Poll::Pending => Poll::Ready(waits.as_mut().poll(context)),

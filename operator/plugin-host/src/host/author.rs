@@ -31,7 +31,11 @@ impl Host {
     ///
     /// # Errors
     /// It does not fit the contract, or breaks.
-    pub async fn start(&self, verified: &Verified, source: &PluginSource) -> Result<Plugin, LoadError> {
+    pub async fn start(
+        &self,
+        verified: &Verified,
+        source: &PluginSource,
+    ) -> Result<Plugin, LoadError> {
         let compiled = self.engine.compile(verified, &self.cache).await?.called(&source.name);
         let plugin = Plugin::new(self.engine.clone(), compiled, verified, source).await;
         plugin.map_err(|error| LoadError::Describe { name: source.name.clone(), error })
@@ -41,9 +45,19 @@ impl Host {
     ///
     /// # Errors
     /// The registry does not answer, or not as it should.
-    pub async fn published(&self, reference: &Reference, digest: &Digest, logins: &Logins) -> Result<Option<Published>, RegistryError> {
-        let Some(mut remote) = Source::of(reference, &self.settings.registries, logins)? else { return Ok(None) };
-        let manifest = remote.manifest(&digest.to_string(), Some(digest), self.settings.limits.component).await?.bytes;
+    pub async fn published(
+        &self,
+        reference: &Reference,
+        digest: &Digest,
+        logins: &Logins,
+    ) -> Result<Option<Published>, RegistryError> {
+        let Some(mut remote) = Source::of(reference, &self.settings.registries, logins)? else {
+            return Ok(None);
+        };
+        let manifest = remote
+            .manifest(&digest.to_string(), Some(digest), self.settings.limits.component)
+            .await?
+            .bytes;
         let mut signatures = Vec::new();
         for form in every_form() {
             signatures.extend(remote.signatures(digest, form).await?);
@@ -61,6 +75,8 @@ impl Host {
         artifact: &Artifact<'_>,
         logins: &Logins,
     ) -> Result<Digest, RegistryError> {
-        Repository::new(host, repository, &self.settings.registries, logins)?.push(tag, artifact).await
+        Repository::new(host, repository, &self.settings.registries, logins)?
+            .push(tag, artifact)
+            .await
     }
 }

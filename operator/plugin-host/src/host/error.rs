@@ -64,7 +64,9 @@ pub enum LoadError {
         error: CallError,
     },
     /// It says that it is another.
-    #[error("the configuration calls this plugin {configured}, it calls itself {described}; use the same name")]
+    #[error(
+        "the configuration calls this plugin {configured}, it calls itself {described}; use the same name"
+    )]
     WrongName {
         /// Name in the configuration.
         configured: String,
@@ -89,9 +91,11 @@ impl LoadError {
     #[must_use]
     pub fn stage(&self) -> Stage {
         match self {
-            Self::Fetch(_) | Self::ReadFile { .. } | Self::FileTooLarge { .. } | Self::FileChanged { .. } | Self::NotCached(_) => {
-                Stage::Resolve
-            }
+            Self::Fetch(_)
+            | Self::ReadFile { .. }
+            | Self::FileTooLarge { .. }
+            | Self::FileChanged { .. }
+            | Self::NotCached(_) => Stage::Resolve,
             Self::Signatures { .. } | Self::Trust(_) => Stage::Verify,
             Self::Engine(_) | Self::Describe { .. } | Self::WrongName { .. } => Stage::Start,
         }
@@ -112,7 +116,9 @@ impl LoadError {
             Self::Engine(EngineError::Import(..)) => "ImportRefused",
             Self::Engine(EngineError::World(..)) => "ContractMismatch",
             Self::Engine(EngineError::NotServed { .. }) => "ContractNotServed",
-            Self::Engine(EngineError::CompileStopped { .. } | EngineError::CompileTimedOut(..)) => "CompileLimitReached",
+            Self::Engine(EngineError::CompileStopped { .. } | EngineError::CompileTimedOut(..)) => {
+                "CompileLimitReached"
+            }
             Self::Engine(_) => "CompileFailed",
             Self::Describe { .. } => "DescribeFailed",
             Self::WrongName { .. } => "WrongName",

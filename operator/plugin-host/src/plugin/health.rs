@@ -17,7 +17,9 @@ pub(super) struct Health {
 impl Health {
     /// The rest of the pause, if there is one.
     pub fn pause(&self, now: Instant) -> Option<Duration> {
-        self.paused_until.and_then(|until| until.checked_duration_since(now)).filter(|left| !left.is_zero())
+        self.paused_until
+            .and_then(|until| until.checked_duration_since(now))
+            .filter(|left| !left.is_zero())
     }
 
     /// It answered, with whatever it was.

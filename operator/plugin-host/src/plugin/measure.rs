@@ -34,7 +34,11 @@ impl Plugin {
         self.measure(Call::Judge(request, outcome), Answer::into_verdict).await
     }
 
-    async fn measure<T>(&self, call: Call<'_>, take: impl FnOnce(Answer) -> Result<T, CallError>) -> Measured<T> {
+    async fn measure<T>(
+        &self,
+        call: Call<'_>,
+        take: impl FnOnce(Answer) -> Result<T, CallError>,
+    ) -> Measured<T> {
         let (answer, cost) = self.0.engine.measure(&self.0.compiled, call).await;
         Measured { answer: answer.and_then(take), cost }
     }

@@ -24,7 +24,10 @@ impl Challenge {
             return None;
         }
         let parameter = |wanted: &str| {
-            parameters_of(parameters).into_iter().find(|(name, _)| name.eq_ignore_ascii_case(wanted)).map(|(_, value)| value)
+            parameters_of(parameters)
+                .into_iter()
+                .find(|(name, _)| name.eq_ignore_ascii_case(wanted))
+                .map(|(_, value)| value)
         };
         Some(Self::Bearer {
             realm: parameter("realm")?,
@@ -52,7 +55,10 @@ fn parameters_of(text: &str) -> Vec<(String, String)> {
 
 /// The value of `Authorization` for user name and password (RFC 7617).
 pub(super) fn basic(credentials: &Credentials) -> String {
-    format!("Basic {}", STANDARD.encode(format!("{}:{}", credentials.username, credentials.password)))
+    format!(
+        "Basic {}",
+        STANDARD.encode(format!("{}:{}", credentials.username, credentials.password))
+    )
 }
 
 #[cfg(test)]

@@ -26,7 +26,9 @@ pub enum RegistryError {
         message: String,
     },
     /// The registry refuses the credentials, or wants some.
-    #[error("registry {host} refuses access to {what} ({status}): check the credentials that are configured for this registry")]
+    #[error(
+        "registry {host} refuses access to {what} ({status}): check the credentials that are configured for this registry"
+    )]
     Access {
         /// The registry.
         host: String,
@@ -46,7 +48,9 @@ pub enum RegistryError {
         realm: String,
     },
     /// The registry wants the password sent in the clear.
-    #[error("registry {host} asks for credentials at {realm}, which is not https, and the configuration has no plainHttp for that host")]
+    #[error(
+        "registry {host} asks for credentials at {realm}, which is not https, and the configuration has no plainHttp for that host"
+    )]
     InsecureRealm {
         /// The registry.
         host: String,
@@ -137,7 +141,9 @@ impl RegistryError {
     pub fn is_transient(&self) -> bool {
         match self {
             Self::Reach { .. } => true,
-            Self::Status { status, .. } => status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS,
+            Self::Status { status, .. } => {
+                status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
+            }
             Self::Mirrored { error, .. } => error.is_transient(),
             _ => false,
         }

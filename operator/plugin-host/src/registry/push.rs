@@ -40,7 +40,8 @@ impl Artifact<'_> {
             "layerDigests": [Digest::of(self.component)],
         });
         if let Some(interface) = self.interface {
-            config["component"] = json!({"exports": interface.exports, "imports": interface.imports, "target": null});
+            config["component"] =
+                json!({"exports": interface.exports, "imports": interface.imports, "target": null});
         }
         config
     }
@@ -53,7 +54,10 @@ impl Artifact<'_> {
         OciImageManifest {
             media_type: Some(OCI_IMAGE_MEDIA_TYPE.to_owned()),
             config: descriptor(CONFIG_TYPE, config),
-            layers: vec![OciDescriptor { annotations: self.layer_annotations(), ..descriptor(COMPONENT_TYPES[0], self.component) }],
+            layers: vec![OciDescriptor {
+                annotations: self.layer_annotations(),
+                ..descriptor(COMPONENT_TYPES[0], self.component)
+            }],
             annotations: (!annotations.is_empty()).then_some(annotations),
             ..OciImageManifest::default()
         }
@@ -62,28 +66,46 @@ impl Artifact<'_> {
     /// Tools that pull files, as `oras`, write only the layers that have a name. A title is any text; a name is of no other folder.
     fn layer_annotations(&self) -> Option<BTreeMap<String, String>> {
         let title = self.annotations.get(TITLE)?;
-        let name = title.rsplit(['/', '\\']).next().map(|name| name.strip_suffix(".wasm").unwrap_or(name))?;
+        let name = title
+            .rsplit(['/', '\\'])
+            .next()
+            .map(|name| name.strip_suffix(".wasm").unwrap_or(name))?;
         (!name.is_empty()).then(|| [(TITLE.to_owned(), format!("{name}.wasm"))].into())
     }
 }
 
 fn descriptor(media_type: &str, bytes: &[u8]) -> OciDescriptor {
     let size = i64::try_from(bytes.len()).unwrap_or(i64::MAX);
-    OciDescriptor { media_type: media_type.to_owned(), digest: Digest::of(bytes).to_string(), size, ..OciDescriptor::default() }
+    OciDescriptor {
+        media_type: media_type.to_owned(),
+        digest: Digest::of(bytes).to_string(),
+        size,
+        ..OciDescriptor::default()
+    }
 }
 
 impl Repository<'_> {
     /// Puts an artifact under a tag, and returns the digest of its manifest. The manifest comes last: a push that is cut off leaves no
     /// artifact.
-    pub async fn push(&mut self, tag: &str, artifact: &Artifact<'_>) -> Result<Digest, RegistryError> {
+    pub async fn push(
+        &mut self,
+        tag: &str,
+        artifact: &Artifact<'_>,
+    ) -> Result<Digest, RegistryError> {
         let what = self.what(tag);
-        let unwritable = |error: serde_json::Error| RegistryError::Form { what: what.clone(), message: error.to_string() };
+        let unwritable = |error: serde_json::Error| RegistryError::Form {
+            what: what.clone(),
+            message: error.to_string(),
+        };
         let config = serde_json::to_vec(&artifact.config()).map_err(unwritable)?;
         let manifest = serde_json::to_vec(&artifact.manifest(&config)).map_err(unwritable)?;
         self.put_blob(artifact.component).await?;
         self.put_blob(&config).await?;
         let url = self.url(&format!("manifests/{tag}"))?;
-        let outgoing = Outgoing { content: Some((OCI_IMAGE_MEDIA_TYPE, &manifest)), ..Outgoing::new(Method::PUT, url) };
+        let outgoing = Outgoing {
+            content: Some((OCI_IMAGE_MEDIA_TYPE, &manifest)),
+            ..Outgoing::new(Method::PUT, url)
+        };
         let response = self.ask(outgoing, &what).await?;
         self.check(&response, &what)?;
         Ok(Digest::of(&manifest))
@@ -102,11 +124,21 @@ impl Repository<'_> {
             self.check(&response, &what)?;
         }
         let url = self.url("blobs/uploads/")?;
-        let started = self.ask(Outgoing { content: Some((BYTES, &[])), ..Outgoing::new(Method::POST, url) }, &what).await?;
+        let started = self
+            .ask(
+                Outgoing { content: Some((BYTES, &[])), ..Outgoing::new(Method::POST, url) },
+                &what,
+            )
+            .await?;
         self.check(&started, &what)?;
         let mut target = self.upload_target(&started, &what)?;
         target.query_pairs_mut().append_pair("digest", &digest.to_string());
-        let response = self.ask(Outgoing { content: Some((BYTES, bytes)), ..Outgoing::new(Method::PUT, target) }, &what).await?;
+        let response = self
+            .ask(
+                Outgoing { content: Some((BYTES, bytes)), ..Outgoing::new(Method::PUT, target) },
+                &what,
+            )
+            .await?;
         self.check(&response, &what)
     }
 
@@ -114,8 +146,14 @@ impl Repository<'_> {
     fn upload_target(&self, started: &reqwest::Response, what: &str) -> Result<Url, RegistryError> {
         let location = location(started).unwrap_or_default();
         let target = started.url().join(&location).ok();
-        let own = |url: &Url| url.scheme() == started.url().scheme() && authority(url) == authority(started.url());
-        let refused = || RegistryError::Redirect { host: self.host.to_owned(), what: what.to_owned(), location: location.clone() };
+        let own = |url: &Url| {
+            url.scheme() == started.url().scheme() && authority(url) == authority(started.url())
+        };
+        let refused = || RegistryError::Redirect {
+            host: self.host.to_owned(),
+            what: what.to_owned(),
+            location: location.clone(),
+        };
         target.filter(|url| !location.is_empty() && own(url)).ok_or_else(refused)
     }
 }

@@ -44,10 +44,16 @@ impl Repository<'_> {
         let mut next = Some(format!("referrers/{digest}?artifactType={BUNDLE_IN_QUERY}"));
         for _ in 0..PAGES {
             let Some(path) = next.take().filter(|_| referrers.len() < SIGNATURES) else { break };
-            let response = self.get(&path, &what, Some("application/vnd.oci.image.index.v1+json")).await?;
+            let response =
+                self.get(&path, &what, Some("application/vnd.oci.image.index.v1+json")).await?;
             next = self.next_page(response.headers(), &what)?;
             let bytes = self.body(response, &what, SIGNATURE_BYTES).await?;
-            referrers.extend(read::<Index>(&bytes, &what)?.manifests.into_iter().filter(|of| of.artifact_type.as_deref() == Some(BUNDLE)));
+            referrers.extend(
+                read::<Index>(&bytes, &what)?
+                    .manifests
+                    .into_iter()
+                    .filter(|of| of.artifact_type.as_deref() == Some(BUNDLE)),
+            );
         }
         Ok(referrers)
     }
@@ -55,22 +61,36 @@ impl Repository<'_> {
     /// The same, "Referrers Tag Schema": for registries without that list.
     async fn referrers_by_tag(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
         let tag = format!("sha256-{}", digest.hex());
-        let Some((_, bytes)) = found(self.manifest_bytes(&tag, None, SIGNATURE_BYTES).await)? else { return Ok(Vec::new()) };
+        let Some((_, bytes)) = found(self.manifest_bytes(&tag, None, SIGNATURE_BYTES).await)?
+        else {
+            return Ok(Vec::new());
+        };
         Ok(read::<Index>(&bytes, &self.what(&tag))?.manifests)
     }
 
     /// Where the list goes on, as a path in this repository: nowhere else is asked.
     fn next_page(&self, headers: &HeaderMap, what: &str) -> Result<Option<String>, RegistryError> {
         let links = headers.get(LINK).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let next = links.split(',').find(|link| link.contains("rel=\"next\"") || link.contains("rel=next"));
-        let Some(target) = next.and_then(|link| link.split_once('<')?.1.split_once('>')).map(|(target, _)| target) else {
+        let next = links
+            .split(',')
+            .find(|link| link.contains("rel=\"next\"") || link.contains("rel=next"));
+        let Some(target) =
+            next.and_then(|link| link.split_once('<')?.1.split_once('>')).map(|(target, _)| target)
+        else {
             return Ok(None);
         };
-        let refused = || RegistryError::Redirect { host: self.host.clone(), what: what.to_owned(), location: target.to_owned() };
+        let refused = || RegistryError::Redirect {
+            host: self.host.clone(),
+            what: what.to_owned(),
+            location: target.to_owned(),
+        };
         let base = self.url("referrers/")?;
         let url = base.join(target).map_err(|_| refused())?;
         let same = url.scheme() == base.scheme() && authority(&url) == authority(&base);
-        let rest = url.path().strip_prefix(&format!("/v2/{}/", self.name)).filter(|rest| same && rest.starts_with("referrers/"));
+        let rest = url
+            .path()
+            .strip_prefix(&format!("/v2/{}/", self.name))
+            .filter(|rest| same && rest.starts_with("referrers/"));
         let rest = rest.ok_or_else(refused)?;
         Ok(Some(url.query().map_or_else(|| rest.to_owned(), |query| format!("{rest}?{query}"))))
     }

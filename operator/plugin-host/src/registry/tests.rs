@@ -18,9 +18,15 @@ async fn pull(fake: &Fake, credentials: Option<&Credentials>) -> Result<Vec<u8>,
     pull_with(fake.config(), credentials).await
 }
 
-async fn pull_with(config: RegistryConfig, credentials: Option<&Credentials>) -> Result<Vec<u8>, RegistryError> {
+async fn pull_with(
+    config: RegistryConfig,
+    credentials: Option<&Credentials>,
+) -> Result<Vec<u8>, RegistryError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let logins = credentials.map(|credentials| (config.host.clone(), credentials.clone())).into_iter().collect();
+    let logins = credentials
+        .map(|credentials| (config.host.clone(), credentials.clone()))
+        .into_iter()
+        .collect();
     let (reference, registries) = (reference(&config.host), [config]);
     let mut source = Source::of(&reference, &registries, &logins)?.expect("a registry");
     let manifest = source.manifest("1", None, 1000).await?;
@@ -45,12 +51,19 @@ async fn a_token_service_that_refuses_the_password_ends_the_pull() {
     .await;
     let error = pull(&fake, Some(&credentials())).await.expect_err("refused");
     assert!(matches!(error, RegistryError::Access { .. }), "{error}");
-    assert_eq!(fake.asked().len(), 2, "nothing is asked again without the password: {:?}", fake.asked());
+    assert_eq!(
+        fake.asked().len(),
+        2,
+        "nothing is asked again without the password: {:?}",
+        fake.asked()
+    );
 }
 
 #[tokio::test]
 async fn both_names_of_a_token_are_read_and_a_missing_scope_is_filled_in() {
-    for token in [r#"{"token": "t"}"#, r#"{"access_token": "t"}"#, r#"{"token": "", "access_token": "t"}"#] {
+    for token in
+        [r#"{"token": "t"}"#, r#"{"access_token": "t"}"#, r#"{"token": "", "access_token": "t"}"#]
+    {
         let fake = Fake::start(move |host, path, authorization| match (path, authorization) {
             (path, _) if path.starts_with("/token") => answer(200, token),
             (path, Some("Bearer t")) if path.contains("/blobs/") => answer(200, "component"),
@@ -59,7 +72,11 @@ async fn both_names_of_a_token_are_read_and_a_missing_scope_is_filled_in() {
         })
         .await;
         assert_eq!(pull(&fake, Some(&credentials())).await.expect("pulled"), b"component");
-        let (path, authorization) = fake.asked().into_iter().find(|(path, _)| path.starts_with("/token")).expect("a token was asked for");
+        let (path, authorization) = fake
+            .asked()
+            .into_iter()
+            .find(|(path, _)| path.starts_with("/token"))
+            .expect("a token was asked for");
         assert!(path.contains("scope=repository%3Aa%2Fb%3Apull"), "{path}");
         assert_eq!(authorization.as_deref(), Some("Basic cm9ib3Q6c2VjcmV0"));
     }
@@ -97,16 +114,25 @@ async fn a_blob_is_fetched_from_elsewhere_without_credentials_and_a_manifest_is_
 
 #[tokio::test]
 async fn what_is_too_large_by_its_manifest_is_never_fetched_and_more_than_announced_is_not_read() {
-    let fake = Fake::start(|_, path, _| answer(200, if path.contains("/blobs/") { "x".into() } else { manifest(b"x", 1001) })).await;
+    let fake = Fake::start(|_, path, _| {
+        answer(200, if path.contains("/blobs/") { "x".into() } else { manifest(b"x", 1001) })
+    })
+    .await;
     assert!(matches!(pull(&fake, None).await, Err(RegistryError::TooLarge { .. })));
     assert_eq!(fake.asked().len(), 1);
-    let fake = Fake::start(|_, path, _| answer(200, if path.contains("/blobs/") { "xxxx".into() } else { manifest(b"xxxx", 3) })).await;
+    let fake = Fake::start(|_, path, _| {
+        answer(200, if path.contains("/blobs/") { "xxxx".into() } else { manifest(b"xxxx", 3) })
+    })
+    .await;
     assert!(matches!(pull(&fake, None).await, Err(RegistryError::TooLarge { limit: 3, .. })));
 }
 
 #[tokio::test]
 async fn changed_bytes_and_an_index_are_refused() {
-    let fake = Fake::start(|_, path, _| answer(200, if path.contains("/blobs/") { "evil".into() } else { manifest(b"good", 4) })).await;
+    let fake = Fake::start(|_, path, _| {
+        answer(200, if path.contains("/blobs/") { "evil".into() } else { manifest(b"good", 4) })
+    })
+    .await;
     assert!(matches!(pull(&fake, None).await, Err(RegistryError::Tampered { .. })));
     let index = r#"{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []}"#;
     let fake = Fake::start(move |_, _, _| answer(200, index)).await;
@@ -127,9 +153,17 @@ async fn with_bundle(subject: Digest, listing: StatusCode, by_tag: bool) -> Fake
     let index = serde_json::json!({"schemaVersion": 2, "manifests": [{"digest": digest, "artifactType": BUNDLE}]}).to_string();
     let tag = format!("/v2/a/b/manifests/sha256-{}", subject.hex());
     Fake::start(move |_, path, _| match path {
-        path if path.contains("/referrers/") && !listing.is_success() => answer(listing.as_u16(), ""),
-        path if path.contains("/referrers/") && path.contains("page=2") => answer(200, index.clone()),
-        path if path.contains("/referrers/") => with(answer(200, r#"{"manifests": []}"#), "link", format!("<{path}&page=2>; rel=\"next\"")),
+        path if path.contains("/referrers/") && !listing.is_success() => {
+            answer(listing.as_u16(), "")
+        }
+        path if path.contains("/referrers/") && path.contains("page=2") => {
+            answer(200, index.clone())
+        }
+        path if path.contains("/referrers/") => with(
+            answer(200, r#"{"manifests": []}"#),
+            "link",
+            format!("<{path}&page=2>; rel=\"next\""),
+        ),
         path if path == tag && by_tag => answer(200, index.clone()),
         path if path.ends_with(&digest.to_string()) => answer(200, referrer.clone()),
         path if path.contains("/blobs/") => answer(200, "bundle"),
@@ -160,7 +194,9 @@ async fn bundles_are_found_by_the_api_over_its_pages_and_by_tag_where_there_is_n
 #[tokio::test]
 async fn a_registry_that_fails_to_list_is_not_taken_for_one_without_signatures() {
     let subject = Digest::of(b"manifest");
-    for status in [StatusCode::INTERNAL_SERVER_ERROR, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS] {
+    for status in
+        [StatusCode::INTERNAL_SERVER_ERROR, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS]
+    {
         let fake = with_bundle(subject.clone(), status, true).await;
         assert!(bundles(&fake, &subject).await.is_err(), "{status}");
         assert_eq!(fake.asked().len(), 1, "the tag is asked for only where there is no list");
@@ -170,8 +206,14 @@ async fn a_registry_that_fails_to_list_is_not_taken_for_one_without_signatures()
 /// Pushes a small artifact to tag 1.
 async fn push(fake: &Fake, credentials: &Credentials) -> Result<Digest, RegistryError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let (registries, logins) = ([fake.config()], [(fake.host.clone(), credentials.clone())].into_iter().collect());
-    let artifact = Artifact { component: b"component", interface: None, created: None, annotations: Default::default() };
+    let (registries, logins) =
+        ([fake.config()], [(fake.host.clone(), credentials.clone())].into_iter().collect());
+    let artifact = Artifact {
+        component: b"component",
+        interface: None,
+        created: None,
+        annotations: Default::default(),
+    };
     Repository::new(&fake.host, "a/b", &registries, &logins)?.push("1", &artifact).await
 }
 
@@ -192,18 +234,33 @@ async fn an_upload_that_is_sent_elsewhere_is_refused_before_anything_goes_there(
 #[tokio::test]
 async fn a_push_asks_for_a_token_that_may_push_where_the_registry_names_no_scope() {
     let fake = Fake::start(|own, path, authorization| match (path, authorization) {
-        (path, _) if path.starts_with("/token") => {
-            answer(200, format!(r#"{{"token":"{}"}}"#, if path.contains("push") { "push" } else { "pull" }))
+        (path, _) if path.starts_with("/token") => answer(
+            200,
+            format!(r#"{{"token":"{}"}}"#, if path.contains("push") { "push" } else { "pull" }),
+        ),
+        (path, Some("Bearer push"))
+            if path.contains("/uploads/?") || path.contains("/manifests/") =>
+        {
+            answer(201, "")
         }
-        (path, Some("Bearer push")) if path.contains("/uploads/?") || path.contains("/manifests/") => answer(201, ""),
-        (path, Some("Bearer push")) if path.contains("/uploads/") => with(answer(202, ""), "location", "/v2/a/b/blobs/uploads/?state=x"),
+        (path, Some("Bearer push")) if path.contains("/uploads/") => {
+            with(answer(202, ""), "location", "/v2/a/b/blobs/uploads/?state=x")
+        }
         (path, Some(_)) if path.contains("/blobs/sha256:") => answer(404, ""),
-        _ => with(answer(401, ""), "www-authenticate", format!(r#"Bearer realm="http://{own}/token""#)),
+        _ => with(
+            answer(401, ""),
+            "www-authenticate",
+            format!(r#"Bearer realm="http://{own}/token""#),
+        ),
     })
     .await;
     let pushed = push(&fake, &credentials()).await;
     assert!(pushed.is_ok(), "{pushed:?}");
     let asked = fake.asked();
-    let puts: Vec<&str> = asked.iter().map(|(path, _)| path.as_str()).filter(|path| path.contains("state=x&digest=sha256")).collect();
+    let puts: Vec<&str> = asked
+        .iter()
+        .map(|(path, _)| path.as_str())
+        .filter(|path| path.contains("state=x&digest=sha256"))
+        .collect();
     assert_eq!(puts.len(), 2, "config and component, each once: {asked:?}");
 }

@@ -21,7 +21,11 @@ pub(super) fn read(path: &Path, wanted: &Wanted) -> std::io::Result<Files> {
         if let Some(limit) = wanted.get(name).filter(|_| !files.contains_key(name)) {
             files.insert(name.to_owned(), bounded(file, name, *limit)?);
         }
-        Ok(if files.len() == wanted.len() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+        Ok(if files.len() == wanted.len() {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        })
     })?;
     Ok(files)
 }
@@ -46,9 +50,16 @@ fn look_through(
     let mut archive = tar::Archive::new(unpacked(path)?.take(ARCHIVE_BYTES));
     // Raw: long names and other extensions, which are read into memory whole, are nothing that is wanted here.
     for entry in archive.entries()?.raw(true) {
-        let entry = entry.map_err(|error| std::io::Error::other(format!("{error}; {} MiB of it are read at most", ARCHIVE_BYTES >> 20)))?;
+        let entry = entry.map_err(|error| {
+            std::io::Error::other(format!(
+                "{error}; {} MiB of it are read at most",
+                ARCHIVE_BYTES >> 20
+            ))
+        })?;
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-        if entry.header().entry_type().is_file() && show(name.trim_start_matches("./"), entry)?.is_break() {
+        if entry.header().entry_type().is_file()
+            && show(name.trim_start_matches("./"), entry)?.is_break()
+        {
             break;
         }
     }

@@ -8,17 +8,28 @@ use crate::trust::Unverified;
 use crate::{Digest, Reference};
 
 /// Reads a component, and compares it with the digest beside its name.
-pub(crate) fn read(reference: &Reference, path: &Path, expected: Option<&Digest>, limit: usize) -> Result<Unverified, LoadError> {
+pub(crate) fn read(
+    reference: &Reference,
+    path: &Path,
+    expected: Option<&Digest>,
+    limit: usize,
+) -> Result<Unverified, LoadError> {
     let failed = |source| LoadError::ReadFile { path: path.to_owned(), source };
     let mut component = Vec::new();
     // One byte more than is taken tells a file that is too large, a device without end among them.
-    std::fs::File::open(path).and_then(|file| file.take(limit as u64 + 1).read_to_end(&mut component)).map_err(failed)?;
+    std::fs::File::open(path)
+        .and_then(|file| file.take(limit as u64 + 1).read_to_end(&mut component))
+        .map_err(failed)?;
     if component.len() > limit {
         return Err(LoadError::FileTooLarge { path: path.to_owned(), limit });
     }
     let actual = Digest::of(&component);
     match expected {
-        Some(expected) if *expected != actual => Err(LoadError::FileChanged { path: path.to_owned(), expected: expected.clone(), actual }),
+        Some(expected) if *expected != actual => Err(LoadError::FileChanged {
+            path: path.to_owned(),
+            expected: expected.clone(),
+            actual,
+        }),
         _ => Ok(Unverified { reference: reference.clone(), digest: actual, component }),
     }
 }

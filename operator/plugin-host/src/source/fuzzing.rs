@@ -25,9 +25,14 @@ pub(crate) async fn layout(bytes: &[u8], folder: &Path) -> std::io::Result<()> {
     std::fs::write(&archive, packed(&files)?)?;
     let unpacked = folder.join("layout");
     unpack(&files, &unpacked)?;
-    let digests = files.iter().filter_map(|(name, _)| digest(name)).map(|digest| digest.to_string());
+    let digests =
+        files.iter().filter_map(|(name, _)| digest(name)).map(|digest| digest.to_string());
     for wanted in digests.take(2).chain(["0.1.0".to_owned()]) {
-        assert_eq!(ask(&archive, &wanted).await, ask(&unpacked, &wanted).await, "archive and folder differ in {wanted}");
+        assert_eq!(
+            ask(&archive, &wanted).await,
+            ask(&unpacked, &wanted).await,
+            "archive and folder differ in {wanted}"
+        );
     }
     Ok(())
 }

@@ -66,7 +66,12 @@ struct Entry {
 impl Entry {
     fn is_called(&self, tag: &str) -> bool {
         let name = self.annotations.as_ref().and_then(|annotations| annotations.get(NAME));
-        name.is_some_and(|name| name == tag || name.rsplit_once(':').is_some_and(|(place, last)| place.contains('/') && last == tag))
+        name.is_some_and(|name| {
+            name == tag
+                || name
+                    .rsplit_once(':')
+                    .is_some_and(|(place, last)| place.contains('/') && last == tag)
+        })
     }
 
     fn may_be_a_bundle(&self) -> bool {
@@ -81,7 +86,11 @@ impl Layout {
     }
 
     /// A manifest by its tag in the index, or by its digest.
-    pub async fn manifest_bytes(&mut self, wanted: &str, limit: usize) -> Result<(Digest, Vec<u8>), RegistryError> {
+    pub async fn manifest_bytes(
+        &mut self,
+        wanted: &str,
+        limit: usize,
+    ) -> Result<(Digest, Vec<u8>), RegistryError> {
         let digest = match wanted.parse() {
             Ok(digest) => digest,
             Err(_) => self.tagged(wanted).await?,
@@ -100,7 +109,11 @@ impl Layout {
     }
 
     /// The manifest with the signatures of a manifest in the older form: by their tag, or as cosign saves them.
-    pub async fn simple_signatures(&mut self, digest: &Digest, tag: &str) -> Result<Option<Vec<u8>>, RegistryError> {
+    pub async fn simple_signatures(
+        &mut self,
+        digest: &Digest,
+        tag: &str,
+    ) -> Result<Option<Vec<u8>>, RegistryError> {
         if let Some((_, bytes)) = found(self.manifest_bytes(tag, SIGNATURE_BYTES).await)? {
             return Ok(Some(bytes));
         }
@@ -123,12 +136,19 @@ impl Layout {
     }
 
     async fn with_subject(&mut self, subject: &Digest) -> Result<Vec<Referrer>, RegistryError> {
-        let entries = self.index().await?.iter().filter(|entry| entry.may_be_a_bundle()).take(REFERRERS);
-        let entries: Vec<(Digest, Entry)> = entries.filter_map(|entry| Some((entry.digest.parse().ok()?, entry.clone()))).collect();
-        let mut manifests = self.files(entries.iter().map(|(digest, _)| (blob(digest), REFERRER_BYTES)).collect()).await?;
-        let referrers =
-            entries.into_iter().filter(|(digest, _)| manifests.remove(&blob(digest)).is_some_and(|bytes| refers(&bytes, subject)));
-        Ok(referrers.map(|(_, Entry { digest, artifact_type, .. })| Referrer { digest, artifact_type }).collect())
+        let entries =
+            self.index().await?.iter().filter(|entry| entry.may_be_a_bundle()).take(REFERRERS);
+        let entries: Vec<(Digest, Entry)> =
+            entries.filter_map(|entry| Some((entry.digest.parse().ok()?, entry.clone()))).collect();
+        let mut manifests = self
+            .files(entries.iter().map(|(digest, _)| (blob(digest), REFERRER_BYTES)).collect())
+            .await?;
+        let referrers = entries.into_iter().filter(|(digest, _)| {
+            manifests.remove(&blob(digest)).is_some_and(|bytes| refers(&bytes, subject))
+        });
+        Ok(referrers
+            .map(|(_, Entry { digest, artifact_type, .. })| Referrer { digest, artifact_type })
+            .collect())
     }
 
     async fn tagged(&mut self, tag: &str) -> Result<Digest, RegistryError> {
@@ -138,28 +158,58 @@ impl Layout {
     }
 
     /// The one manifest in the index of which something holds. None of several is it.
-    async fn one(&mut self, holds: impl Fn(&Entry) -> bool, wanted: &str, several: &str) -> Result<Option<Digest>, RegistryError> {
+    async fn one(
+        &mut self,
+        holds: impl Fn(&Entry) -> bool,
+        wanted: &str,
+        several: &str,
+    ) -> Result<Option<Digest>, RegistryError> {
         let what = self.what(wanted);
         let form = |message: String| RegistryError::Form { what: what.clone(), message };
-        let mut digests: Vec<String> = self.index().await?.iter().filter(|entry| holds(entry)).map(|entry| entry.digest.clone()).collect();
+        let mut digests: Vec<String> = self
+            .index()
+            .await?
+            .iter()
+            .filter(|entry| holds(entry))
+            .map(|entry| entry.digest.clone())
+            .collect();
         digests.sort();
         digests.dedup();
         match digests.as_slice() {
             [] => Ok(None),
-            [digest] => digest.parse().map(Some).map_err(|error: crate::digest::InvalidDigest| form(error.to_string())),
+            [digest] => digest
+                .parse()
+                .map(Some)
+                .map_err(|error: crate::digest::InvalidDigest| form(error.to_string())),
             digests => Err(form(format!("{} manifests in its index {several}", digests.len()))),
         }
     }
 
     async fn index(&mut self) -> Result<&[Entry], RegistryError> {
         if self.index.is_none() {
-            let mut files = self.files(Wanted::from([(MARKER.to_owned(), MARKER_BYTES), (INDEX.to_owned(), MANIFEST_BYTES)])).await?;
+            let mut files = self
+                .files(Wanted::from([
+                    (MARKER.to_owned(), MARKER_BYTES),
+                    (INDEX.to_owned(), MANIFEST_BYTES),
+                ]))
+                .await?;
             let what = format!("image layout {}", self.path.display());
-            let marker: Marker = read(&files.remove(MARKER).ok_or_else(|| self.unreadable("it has no file oci-layout"))?, &what)?;
+            let marker: Marker = read(
+                &files
+                    .remove(MARKER)
+                    .ok_or_else(|| self.unreadable("it has no file oci-layout"))?,
+                &what,
+            )?;
             if !marker.image_layout_version.starts_with("1.") {
-                return Err(self.unreadable(&format!("its version is {}, expected 1.0.0", marker.image_layout_version)));
+                return Err(self.unreadable(&format!(
+                    "its version is {}, expected 1.0.0",
+                    marker.image_layout_version
+                )));
             }
-            let index: Entries = read(&files.remove(INDEX).ok_or_else(|| self.unreadable("it has no file index.json"))?, &what)?;
+            let index: Entries = read(
+                &files.remove(INDEX).ok_or_else(|| self.unreadable("it has no file index.json"))?,
+                &what,
+            )?;
             self.index = Some(index.manifests);
         }
         Ok(self.index.as_deref().unwrap_or_default())
@@ -167,14 +217,23 @@ impl Layout {
 
     /// Reads files of the layout; those that are not there are left out.
     async fn files(&self, wanted: Wanted) -> Result<Files, RegistryError> {
-        self.reading(move |path| if path.is_dir() { from_folder(path, &wanted) } else { archive::read(path, &wanted) }).await
+        self.reading(move |path| {
+            if path.is_dir() { from_folder(path, &wanted) } else { archive::read(path, &wanted) }
+        })
+        .await
     }
 
     /// Reads where that may take its time.
-    async fn reading(&self, read: impl FnOnce(&Path) -> std::io::Result<Files> + Send + 'static) -> Result<Files, RegistryError> {
+    async fn reading(
+        &self,
+        read: impl FnOnce(&Path) -> std::io::Result<Files> + Send + 'static,
+    ) -> Result<Files, RegistryError> {
         let path = self.path.clone();
         let reading = tokio::task::spawn_blocking(move || read(&path));
-        reading.await.unwrap_or_else(|error| Err(std::io::Error::other(error))).map_err(|error| self.unreadable(&error.to_string()))
+        reading
+            .await
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+            .map_err(|error| self.unreadable(&error.to_string()))
     }
 
     fn unreadable(&self, message: &str) -> RegistryError {
@@ -199,7 +258,9 @@ fn blob(digest: &Digest) -> String {
 /// Whether these bytes are a manifest with that subject.
 fn refers(bytes: &[u8], subject: &Digest) -> bool {
     let manifest = serde_json::from_slice::<OciImageManifest>(bytes).ok();
-    manifest.and_then(|manifest| manifest.subject).is_some_and(|of| of.digest == subject.to_string())
+    manifest
+        .and_then(|manifest| manifest.subject)
+        .is_some_and(|of| of.digest == subject.to_string())
 }
 
 fn from_folder(folder: &Path, wanted: &Wanted) -> std::io::Result<Files> {
@@ -210,7 +271,9 @@ fn from_folder(folder: &Path, wanted: &Wanted) -> std::io::Result<Files> {
                 files.insert(name.clone(), bounded(file, name, *limit)?);
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(std::io::Error::new(error.kind(), format!("{name}: {error}"))),
+            Err(error) => {
+                return Err(std::io::Error::new(error.kind(), format!("{name}: {error}")));
+            }
         }
     }
     Ok(files)
@@ -218,12 +281,20 @@ fn from_folder(folder: &Path, wanted: &Wanted) -> std::io::Result<Files> {
 
 /// Opens a file, and nothing that would make the reader wait.
 pub(super) fn open(path: &Path) -> std::io::Result<std::fs::File> {
-    if std::fs::metadata(path)?.is_file() { std::fs::File::open(path) } else { Err(std::io::Error::other("it is no file")) }
+    if std::fs::metadata(path)?.is_file() {
+        std::fs::File::open(path)
+    } else {
+        Err(std::io::Error::other("it is no file"))
+    }
 }
 
 /// Reads all of a file that is no larger than it may be.
 pub(super) fn bounded(file: impl Read, name: &str, limit: usize) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > limit { Err(std::io::Error::other(format!("{name} is larger than {limit} bytes"))) } else { Ok(bytes) }
+    if bytes.len() > limit {
+        Err(std::io::Error::other(format!("{name} is larger than {limit} bytes")))
+    } else {
+        Ok(bytes)
+    }
 }

@@ -23,12 +23,16 @@ struct Turn {
 #[must_use]
 pub fn hosts(reference: &Reference, registries: &[RegistryConfig]) -> Vec<String> {
     let Reference::Registry { host, .. } = reference else { return Vec::new() };
-    let mirrors = mirrors(host, registries).iter().map(|mirror| split(mirror).0.to_ascii_lowercase());
+    let mirrors =
+        mirrors(host, registries).iter().map(|mirror| split(mirror).0.to_ascii_lowercase());
     mirrors.chain([host.clone()]).collect()
 }
 
 fn mirrors<'a>(host: &str, registries: &'a [RegistryConfig]) -> &'a [String] {
-    registries.iter().find(|registry| registry.host.eq_ignore_ascii_case(host)).map_or(&[], |registry| &registry.mirrors)
+    registries
+        .iter()
+        .find(|registry| registry.host.eq_ignore_ascii_case(host))
+        .map_or(&[], |registry| &registry.mirrors)
 }
 
 /// Host, and the path before a repository's name.
@@ -37,11 +41,17 @@ pub(crate) fn split(mirror: &str) -> (&str, Option<&str>) {
 }
 
 impl<'a> Mirrored<'a> {
-    pub fn new(host: &str, repository: &str, registries: &'a [RegistryConfig], logins: &'a Logins) -> Result<Self, RegistryError> {
+    pub fn new(
+        host: &str,
+        repository: &str,
+        registries: &'a [RegistryConfig],
+        logins: &'a Logins,
+    ) -> Result<Self, RegistryError> {
         let mut places = Vec::new();
         for mirror in mirrors(host, registries) {
             let (host, prefix) = split(mirror);
-            let repository = prefix.map_or_else(|| repository.to_owned(), |prefix| format!("{prefix}/{repository}"));
+            let repository = prefix
+                .map_or_else(|| repository.to_owned(), |prefix| format!("{prefix}/{repository}"));
             places.push(Repository::new(host, &repository, registries, logins)?);
         }
         places.push(Repository::new(host, repository, registries, logins)?);
@@ -81,7 +91,9 @@ impl<'a> Mirrored<'a> {
         loop {
             let place = &mut self.places[turn.at];
             let error = match place.referrers(digest).await {
-                Ok(referrers) if referrers.is_empty() => place.has_no(&format!("signature of {digest}")),
+                Ok(referrers) if referrers.is_empty() => {
+                    place.has_no(&format!("signature of {digest}"))
+                }
                 Ok(referrers) => return Ok(referrers),
                 Err(error) => error,
             };

@@ -28,7 +28,11 @@ impl Bench {
     }
 
     /// Goes as far as trust, with whatever the cache has from before.
-    pub async fn obtain(&self, reference: &str, pull_policy: PullPolicy) -> Result<Verified, LoadError> {
+    pub async fn obtain(
+        &self,
+        reference: &str,
+        pull_policy: PullPolicy,
+    ) -> Result<Verified, LoadError> {
         let settings = HostSettings {
             cache: self.folder.path().join("cache"),
             compiler: "/nonexistent".into(),
@@ -37,7 +41,8 @@ impl Bench {
             trust: self.trust.clone(),
         };
         let reference: Reference = reference.parse().expect("a reference");
-        let source = PluginSource { name: "esp32".into(), reference, pull_policy, allow_unsigned: false };
+        let source =
+            PluginSource { name: "esp32".into(), reference, pull_policy, allow_unsigned: false };
         Host::new(settings).expect("a host").obtain(&source, &self.logins).await
     }
 }

@@ -22,8 +22,16 @@ impl Identity {
     /// # Errors
     /// The name of the field that breaks its rule, and what is wrong with it.
     pub fn new(of: &SignerIdentity) -> Result<Self, (&'static str, String)> {
-        let issuer = Rule::new(["issuer", "issuerRegexp"], of.issuer.as_deref(), of.issuer_regexp.as_deref())?;
-        let subject = Rule::new(["subject", "subjectRegexp"], of.subject.as_deref(), of.subject_regexp.as_deref())?;
+        let issuer = Rule::new(
+            ["issuer", "issuerRegexp"],
+            of.issuer.as_deref(),
+            of.issuer_regexp.as_deref(),
+        )?;
+        let subject = Rule::new(
+            ["subject", "subjectRegexp"],
+            of.subject.as_deref(),
+            of.subject_regexp.as_deref(),
+        )?;
         Ok(Self { issuer, subject })
     }
 
@@ -39,15 +47,23 @@ impl fmt::Display for Identity {
 }
 
 impl Rule {
-    fn new([exact, regexp]: [&'static str; 2], value: Option<&str>, pattern: Option<&str>) -> Result<Self, (&'static str, String)> {
+    fn new(
+        [exact, regexp]: [&'static str; 2],
+        value: Option<&str>,
+        pattern: Option<&str>,
+    ) -> Result<Self, (&'static str, String)> {
         match (value, pattern) {
-            (Some(_), Some(_)) => Err((regexp, format!("{exact} beside it says the same; take one of them out"))),
-            (None, None) => Err((exact, format!("expected what the certificate must say, here or as {regexp}"))),
+            (Some(_), Some(_)) => {
+                Err((regexp, format!("{exact} beside it says the same; take one of them out")))
+            }
+            (None, None) => {
+                Err((exact, format!("expected what the certificate must say, here or as {regexp}")))
+            }
             (Some(""), None) => Err((exact, "must not be empty".to_owned())),
             (Some(value), None) => Ok(Self::Exact(value.to_owned())),
-            (None, Some(pattern)) => {
-                whole(pattern).map(|whole| Self::Whole(pattern.to_owned(), whole)).map_err(|message| (regexp, message))
-            }
+            (None, Some(pattern)) => whole(pattern)
+                .map(|whole| Self::Whole(pattern.to_owned(), whole))
+                .map_err(|message| (regexp, message)),
         }
     }
 
@@ -72,10 +88,13 @@ fn whole(pattern: &str) -> Result<Regex, String> {
         return Err("expected a pattern from ^ to $, so that it matches whole names".to_owned());
     }
     // Alone first: what is unbalanced must not become whole with what is put around it.
-    let alone = Regex::new(pattern).map_err(|error| format!("not a regular expression: {error}"))?;
+    let alone =
+        Regex::new(pattern).map_err(|error| format!("not a regular expression: {error}"))?;
     if alone.is_match("") {
-        return Err("it matches a name that is empty; expected a pattern that asks for something".to_owned());
+        return Err("it matches a name that is empty; expected a pattern that asks for something"
+            .to_owned());
     }
     // With alternatives, ^ and $ stand for one of them each: ^a|b$ means also whatever begins with a.
-    Regex::new(&format!(r"\A(?:{pattern})\z")).map_err(|error| format!("not a regular expression: {error}"))
+    Regex::new(&format!(r"\A(?:{pattern})\z"))
+        .map_err(|error| format!("not a regular expression: {error}"))
 }

@@ -4,7 +4,10 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use ring::signature::{ECDSA_P256_SHA256_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey, VerificationAlgorithm};
+use ring::signature::{
+    ECDSA_P256_SHA256_ASN1, ED25519, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
+    VerificationAlgorithm,
+};
 use sha2::{Digest as _, Sha256};
 use spki::der::{DecodePem, Encode};
 use spki::{ObjectIdentifier, SubjectPublicKeyInfoOwned};
@@ -37,17 +40,31 @@ impl PublicKey {
     }
 
     fn parse(file: &Path, text: &str) -> Result<Self, String> {
-        let info = SubjectPublicKeyInfoOwned::from_pem(text.trim()).map_err(|error| format!("not a public key in PEM: {error}"))?;
-        let parameter = info.algorithm.parameters.as_ref().and_then(|any| any.decode_as::<ObjectIdentifier>().ok());
+        let info = SubjectPublicKeyInfoOwned::from_pem(text.trim())
+            .map_err(|error| format!("not a public key in PEM: {error}"))?;
+        let parameter = info
+            .algorithm
+            .parameters
+            .as_ref()
+            .and_then(|any| any.decode_as::<ObjectIdentifier>().ok());
         let algorithm: &'static dyn VerificationAlgorithm = match (info.algorithm.oid, parameter) {
             (EC_PUBLIC_KEY, Some(P256)) => &ECDSA_P256_SHA256_ASN1,
             (ED25519_KEY, _) => &ED25519,
             (RSA_KEY, _) => &RSA_PKCS1_2048_8192_SHA256,
-            (oid, _) => return Err(format!("a key of kind {oid}, expected ECDSA on P-256, Ed25519, or RSA from 2048 bits on")),
+            (oid, _) => {
+                return Err(format!(
+                    "a key of kind {oid}, expected ECDSA on P-256, Ed25519, or RSA from 2048 bits on"
+                ));
+            }
         };
         let encoded = info.to_der().map_err(|error| error.to_string())?;
         let hint = STANDARD.encode(Sha256::digest(&encoded));
-        Ok(Self { file: file.to_owned(), hint, algorithm, bytes: info.subject_public_key.raw_bytes().to_vec() })
+        Ok(Self {
+            file: file.to_owned(),
+            hint,
+            algorithm,
+            bytes: info.subject_public_key.raw_bytes().to_vec(),
+        })
     }
 
     /// Whether this key made this signature over this message.

@@ -21,8 +21,10 @@ use super::{TrustError, provider};
 use crate::config::KeylessTrust;
 
 /// Of sigstore's protobuf-specs, message TrustedRoot.
-const TRUSTED_ROOTS: [&str; 2] =
-    ["application/vnd.dev.sigstore.trustedroot+json;version=0.1", "application/vnd.dev.sigstore.trustedroot.v0.2+json"];
+const TRUSTED_ROOTS: [&str; 2] = [
+    "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
+    "application/vnd.dev.sigstore.trustedroot.v0.2+json",
+];
 /// The public one has 7 KiB.
 const TRUSTED_ROOT_BYTES: u64 = 1 << 20;
 /// A signer makes one entry and one timestamp. Each of more costs time, and anybody who may write to a registry could attach them.
@@ -47,39 +49,65 @@ impl Keyless {
         let verifier = Verifier::new(&root).map_err(|error| failed(error.to_string()))?;
         // The configuration was checked before, so an identity that is wrong here is one too few and trusts nobody.
         let identities = config.identities.iter().map(Identity::new).collect::<Result<Vec<_>, _>>();
-        let identities = identities.map_err(|(field, message)| failed(format!("identities: {field}: {message}")))?;
+        let identities = identities
+            .map_err(|(field, message)| failed(format!("identities: {field}: {message}")))?;
         Ok(Self { verifier, identities })
     }
 
     /// Which identities, by their index, signed what is of this digest with a bundle that proves it.
     pub fn signers(&self, bundle: &Bundle, signed: Artifact<'_>) -> Result<Vec<usize>, Finding> {
         if bundle.signing_certificate().is_none() {
-            return Err(Finding::Unproven("it is made with a key and has no certificate".to_owned()));
+            return Err(Finding::Unproven(
+                "it is made with a key and has no certificate".to_owned(),
+            ));
         }
         if is_excessive(bundle) {
-            return Err(Finding::Tampered(format!("it has more than {PROOFS} proofs, or one that is not as a log makes it")));
+            return Err(Finding::Tampered(format!(
+                "it has more than {PROOFS} proofs, or one that is not as a log makes it"
+            )));
         }
         // Everything but who it is: that is compared here, with each of the identities.
-        let proven = self.verifier.verify(signed, bundle, &VerificationPolicy::any_identity()).map_err(finding)?;
+        let proven = self
+            .verifier
+            .verify(signed, bundle, &VerificationPolicy::any_identity())
+            .map_err(finding)?;
         if !(proven.certificate_verified() && proven.sct_verified() && proven.tlog_verified()) {
-            return Err(Finding::Unproven("not everything that must be proven was looked at".to_owned()));
+            return Err(Finding::Unproven(
+                "not everything that must be proven was looked at".to_owned(),
+            ));
         }
         self.identities_of(&proven)
     }
 
     /// The same for a signature of the older form.
-    pub fn signers_of_simple(&self, payload: &[u8], signature: &[u8], attached: &Attached) -> Result<Vec<usize>, Finding> {
+    pub fn signers_of_simple(
+        &self,
+        payload: &[u8],
+        signature: &[u8],
+        attached: &Attached,
+    ) -> Result<Vec<usize>, Finding> {
         let bundle = bundle_of(signature, attached)?;
         provider::verifying(payload, || self.signers(&bundle, Artifact::from(payload)))
     }
 
     fn identities_of(&self, proven: &VerificationResult) -> Result<Vec<usize>, Finding> {
         let (Some(subject), Some(issuer)) = (proven.identity(), proven.issuer()) else {
-            return Err(Finding::Unproven("its certificate names no subject, as an e-mail address or URI, or no issuer".to_owned()));
+            return Err(Finding::Unproven(
+                "its certificate names no subject, as an e-mail address or URI, or no issuer"
+                    .to_owned(),
+            ));
         };
-        let matching = self.identities.iter().enumerate().filter(|(_, identity)| identity.matches(issuer, subject.as_str()));
+        let matching = self
+            .identities
+            .iter()
+            .enumerate()
+            .filter(|(_, identity)| identity.matches(issuer, subject.as_str()));
         let matching: Vec<usize> = matching.map(|(at, _)| at).collect();
-        if matching.is_empty() { Err(Finding::OtherIdentity(format!("{subject} of {issuer}"))) } else { Ok(matching) }
+        if matching.is_empty() {
+            Err(Finding::OtherIdentity(format!("{subject} of {issuer}")))
+        } else {
+            Ok(matching)
+        }
     }
 }
 
@@ -99,7 +127,9 @@ fn is_excessive(bundle: &Bundle) -> bool {
 /// What is told as what: whether somebody changed it, or whether it lacks what would make it believed.
 fn finding(error: Error) -> Finding {
     match error {
-        Error::SignatureInvalid(_) | Error::InvalidBundle(_) | Error::Types(_) => Finding::Tampered(error.to_string()),
+        Error::SignatureInvalid(_) | Error::InvalidBundle(_) | Error::Types(_) => {
+            Finding::Tampered(error.to_string())
+        }
         Error::Bundle(what) => Finding::Unproven(what.to_string()),
         _ => Finding::Unproven(error.to_string()),
     }
@@ -107,14 +137,19 @@ fn finding(error: Error) -> Finding {
 
 fn trusted_root(file: &Path) -> Result<TrustedRoot, String> {
     let mut text = String::new();
-    let read = std::fs::File::open(file).and_then(|file| file.take(TRUSTED_ROOT_BYTES + 1).read_to_string(&mut text));
+    let read = std::fs::File::open(file)
+        .and_then(|file| file.take(TRUSTED_ROOT_BYTES + 1).read_to_string(&mut text));
     read.map_err(|error| error.to_string())?;
     if text.len() as u64 > TRUSTED_ROOT_BYTES {
         return Err(format!("it is larger than {TRUSTED_ROOT_BYTES} bytes"));
     }
-    let mut root = TrustedRoot::from_json(&text).map_err(|error| format!("not a trusted root: {error}"))?;
+    let mut root =
+        TrustedRoot::from_json(&text).map_err(|error| format!("not a trusted root: {error}"))?;
     if !TRUSTED_ROOTS.contains(&root.media_type.as_str()) {
-        return Err(format!("not a trusted root: it has mediaType {:?}, expected {}", root.media_type, TRUSTED_ROOTS[0]));
+        return Err(format!(
+            "not a trusted root: it has mediaType {:?}, expected {}",
+            root.media_type, TRUSTED_ROOTS[0]
+        ));
     }
     for (list, empty) in [
         ("certificateAuthorities", root.certificate_authorities.is_empty()),
@@ -126,23 +161,30 @@ fn trusted_root(file: &Path) -> Result<TrustedRoot, String> {
         }
     }
     for authority in &mut root.certificate_authorities {
-        let chain = authority.cert_chain.certificates.iter().map(|certificate| &certificate.raw_bytes);
+        let chain =
+            authority.cert_chain.certificates.iter().map(|certificate| &certificate.raw_bytes);
         authority.valid_for = narrowed(authority.valid_for, chain)?;
     }
     for authority in &mut root.timestamp_authorities {
-        let chain = authority.cert_chain.certificates.iter().map(|certificate| &certificate.raw_bytes);
+        let chain =
+            authority.cert_chain.certificates.iter().map(|certificate| &certificate.raw_bytes);
         authority.valid_for = narrowed(authority.valid_for, chain)?;
     }
     Ok(root)
 }
 
 /// An authority counts as long as it says and each of its certificates is valid: the crate alone would take one that has run out.
-fn narrowed<'a>(valid: Option<TimeRange>, chain: impl Iterator<Item = &'a DerCertificate>) -> Result<Option<TimeRange>, String> {
+fn narrowed<'a>(
+    valid: Option<TimeRange>,
+    chain: impl Iterator<Item = &'a DerCertificate>,
+) -> Result<Option<TimeRange>, String> {
     let mut valid = valid;
     for certificate in chain {
-        let info = parse_certificate_info(certificate).map_err(|error| format!("a certificate of an authority cannot be used: {error}"))?;
+        let info = parse_certificate_info(certificate)
+            .map_err(|error| format!("a certificate of an authority cannot be used: {error}"))?;
         let start = valid.map_or(info.not_before, |range| range.start.max(info.not_before));
-        let end = valid.and_then(|range| range.end).map_or(info.not_after, |end| end.min(info.not_after));
+        let end =
+            valid.and_then(|range| range.end).map_or(info.not_after, |end| end.min(info.not_after));
         // Where they have no time in common, this ends before it starts, and the verifier refuses the root.
         valid = Some(TimeRange::new(start, Some(end)));
     }
@@ -185,16 +227,24 @@ struct Timestamp {
 fn bundle_of(signature: &[u8], attached: &Attached) -> Result<Bundle, Finding> {
     let missing = |what: &str| Finding::Unproven(format!("it has no {what} in its annotations"));
     let certificate = attached.certificate.as_deref().ok_or_else(|| missing("certificate"))?;
-    let promised = attached.bundle.as_deref().ok_or_else(|| missing("promise of a transparency log"))?;
+    let promised =
+        attached.bundle.as_deref().ok_or_else(|| missing("promise of a transparency log"))?;
     let made = || -> Result<Bundle, String> {
         let mut certificates = pem("certificate", certificate)?;
         if certificates.len() != 1 {
-            return Err(format!("it has {} certificates, expected one and its chain beside it", certificates.len()));
+            return Err(format!(
+                "it has {} certificates, expected one and its chain beside it",
+                certificates.len()
+            ));
         }
         certificates.extend(pem("chain", attached.chain.as_deref().unwrap_or_default())?);
-        let promised: Promised = serde_json::from_str(promised).map_err(|error| format!("its log entry cannot be read: {error}"))?;
-        let body = STANDARD.decode(&promised.payload.body).map_err(|error| format!("its log entry is not base64: {error}"))?;
-        let kind: EntryKind = serde_json::from_slice(&body).map_err(|error| format!("its log entry cannot be read: {error}"))?;
+        let promised: Promised = serde_json::from_str(promised)
+            .map_err(|error| format!("its log entry cannot be read: {error}"))?;
+        let body = STANDARD
+            .decode(&promised.payload.body)
+            .map_err(|error| format!("its log entry is not base64: {error}"))?;
+        let kind: EntryKind = serde_json::from_slice(&body)
+            .map_err(|error| format!("its log entry cannot be read: {error}"))?;
         let mut material = json!({
             "x509CertificateChain": {"certificates": certificates},
             "tlogEntries": [{
@@ -207,12 +257,15 @@ fn bundle_of(signature: &[u8], attached: &Attached) -> Result<Bundle, Finding> {
             }],
         });
         if let Some(timestamp) = &attached.timestamp {
-            let timestamp: Timestamp = serde_json::from_str(timestamp).map_err(|error| format!("its timestamp cannot be read: {error}"))?;
-            material["timestampVerificationData"] = json!({"rfc3161Timestamps": [{"signedTimestamp": timestamp.token}]});
+            let timestamp: Timestamp = serde_json::from_str(timestamp)
+                .map_err(|error| format!("its timestamp cannot be read: {error}"))?;
+            material["timestampVerificationData"] =
+                json!({"rfc3161Timestamps": [{"signedTimestamp": timestamp.token}]});
         }
         let signature = json!({"signature": STANDARD.encode(signature)});
         let bundle = json!({"mediaType": WITH_PROMISE, "verificationMaterial": material, "messageSignature": signature});
-        serde_json::from_value(bundle).map_err(|error| format!("its annotations cannot be read: {error}"))
+        serde_json::from_value(bundle)
+            .map_err(|error| format!("its annotations cannot be read: {error}"))
     };
     made().map_err(Finding::Tampered)
 }
@@ -229,6 +282,12 @@ fn pem(what: &str, text: &str) -> Result<Vec<Value>, String> {
 /// The identity of a log, which annotations have in hexadecimal digits and bundles in base64.
 fn hex(text: &str) -> Result<Vec<u8>, String> {
     let digits = text.as_bytes().as_chunks::<2>();
-    let bytes: Option<Vec<u8>> = digits.0.iter().map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()).collect();
-    bytes.filter(|_| digits.1.is_empty()).ok_or_else(|| format!("its logID {text:?} is not hexadecimal"))
+    let bytes: Option<Vec<u8>> = digits
+        .0
+        .iter()
+        .map(|pair| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok())
+        .collect();
+    bytes
+        .filter(|_| digits.1.is_empty())
+        .ok_or_else(|| format!("its logID {text:?} is not hexadecimal"))
 }

@@ -5,7 +5,9 @@ use std::cell::RefCell;
 use ring::digest::{self, Context};
 use ring::signature as of;
 use ring::signature::{UnparsedPublicKey, VerificationAlgorithm};
-use sigstore_verify::crypto::{CryptoProvider, Error, HashContext, Result, SigningScheme, install_default_provider};
+use sigstore_verify::crypto::{
+    CryptoProvider, Error, HashContext, Result, SigningScheme, install_default_provider,
+};
 use sigstore_verify::types::HashAlgorithm;
 
 thread_local! {
@@ -47,12 +49,26 @@ impl CryptoProvider for Ring {
         Ok(Box::new(Hash(Context::new(hash_of(Some(algorithm))?))))
     }
 
-    fn verify_raw(&self, scheme: SigningScheme, key: &[u8], message: &[u8], signature: &[u8]) -> Result<()> {
+    fn verify_raw(
+        &self,
+        scheme: SigningScheme,
+        key: &[u8],
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<()> {
         let key = UnparsedPublicKey::new(signature_of(scheme)?, key);
-        key.verify(message, signature).map_err(|_| Error::Verification(format!("the key did not make it ({})", scheme.name())))
+        key.verify(message, signature).map_err(|_| {
+            Error::Verification(format!("the key did not make it ({})", scheme.name()))
+        })
     }
 
-    fn verify_prehashed(&self, scheme: SigningScheme, key: &[u8], expected: &[u8], signature: &[u8]) -> Result<()> {
+    fn verify_prehashed(
+        &self,
+        scheme: SigningScheme,
+        key: &[u8],
+        expected: &[u8],
+        signature: &[u8],
+    ) -> Result<()> {
         let hash = hash_of(scheme.hash_algorithm())?;
         MESSAGE.with_borrow(|message| {
             if digest::digest(hash, message).as_ref() != expected {
@@ -68,7 +84,9 @@ fn hash_of(algorithm: Option<HashAlgorithm>) -> Result<&'static digest::Algorith
         Some(HashAlgorithm::Sha2256) => Ok(&digest::SHA256),
         Some(HashAlgorithm::Sha2384) => Ok(&digest::SHA384),
         Some(HashAlgorithm::Sha2512) => Ok(&digest::SHA512),
-        other => Err(Error::UnsupportedAlgorithm(format!("digests of kind {other:?} are not computed"))),
+        other => {
+            Err(Error::UnsupportedAlgorithm(format!("digests of kind {other:?} are not computed")))
+        }
     }
 }
 
@@ -85,6 +103,11 @@ fn signature_of(scheme: SigningScheme) -> Result<&'static dyn VerificationAlgori
         SigningScheme::RsaPkcs1Sha256 => &of::RSA_PKCS1_2048_8192_SHA256,
         SigningScheme::RsaPkcs1Sha384 => &of::RSA_PKCS1_2048_8192_SHA384,
         SigningScheme::RsaPkcs1Sha512 => &of::RSA_PKCS1_2048_8192_SHA512,
-        other => return Err(Error::UnsupportedAlgorithm(format!("signatures of kind {} are not verified", other.name()))),
+        other => {
+            return Err(Error::UnsupportedAlgorithm(format!(
+                "signatures of kind {} are not verified",
+                other.name()
+            )));
+        }
     })
 }

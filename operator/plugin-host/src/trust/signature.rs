@@ -18,7 +18,8 @@ use crate::config::SignatureForm;
 pub(crate) const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const SIMPLE_TYPE: &str = "cosign container image signature";
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
-const STATEMENT_TYPES: [&str; 2] = ["https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1"];
+const STATEMENT_TYPES: [&str; 2] =
+    ["https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1"];
 const PREDICATE_TYPE: &str = "https://sigstore.dev/cosign/sign/v1";
 
 /// A signature as it is stored in a registry. Nothing of it is believed before it is checked.
@@ -95,7 +96,9 @@ impl Finding {
             Self::OtherDigest(signed) => Some(TrustError::OtherDigest { digest, signed }),
             Self::Tampered(message) => Some(TrustError::Tampered { digest, message }),
             Self::WrongKey => Some(TrustError::WrongKey { digest, entry }),
-            Self::OtherIdentity(signer) => Some(TrustError::WrongIdentity { digest, signer, entry }),
+            Self::OtherIdentity(signer) => {
+                Some(TrustError::WrongIdentity { digest, signer, entry })
+            }
             Self::Unproven(message) => Some(TrustError::Unproven { digest, message, entry }),
             Self::Unrelated | Self::Signed(_) => None,
         }
@@ -114,9 +117,13 @@ impl Signature {
 
     pub(super) fn check(&self, digest: &Digest, signers: &Signers) -> Finding {
         let checked = match (self, signers) {
-            (Self::Simple { payload, signature, attached }, _) => check_simple(payload, signature, attached, digest, signers),
+            (Self::Simple { payload, signature, attached }, _) => {
+                check_simple(payload, signature, attached, digest, signers)
+            }
             (Self::Bundle(text), Signers::Keys(keys)) => check_bundle(text, digest, keys),
-            (Self::Bundle(text), Signers::Keyless(keyless)) => check_keyless_bundle(text, digest, keyless),
+            (Self::Bundle(text), Signers::Keyless(keyless)) => {
+                check_keyless_bundle(text, digest, keyless)
+            }
         };
         checked.unwrap_or_else(Finding::Tampered)
     }
@@ -140,22 +147,34 @@ struct Image {
     digest: String,
 }
 
-fn check_simple(payload: &str, signature: &str, attached: &Attached, digest: &Digest, by: &Signers) -> Result<Finding, String> {
+fn check_simple(
+    payload: &str,
+    signature: &str,
+    attached: &Attached,
+    digest: &Digest,
+    by: &Signers,
+) -> Result<Finding, String> {
     let payload = decode("its payload", payload)?;
     let signature = decode("its signature", signature)?;
     let signers = match by {
         Signers::Keys(keys) => signers(keys, &payload, &signature),
-        Signers::Keyless(keyless) => match keyless.signers_of_simple(&payload, &signature, attached) {
-            Ok(signers) => signers,
-            Err(finding) => return Ok(finding),
-        },
+        Signers::Keyless(keyless) => {
+            match keyless.signers_of_simple(&payload, &signature, attached) {
+                Ok(signers) => signers,
+                Err(finding) => return Ok(finding),
+            }
+        }
     };
     if signers.is_empty() {
         return Ok(Finding::WrongKey);
     }
-    let payload: SimplePayload = serde_json::from_slice(&payload).map_err(|error| format!("its payload cannot be read: {error}"))?;
+    let payload: SimplePayload = serde_json::from_slice(&payload)
+        .map_err(|error| format!("its payload cannot be read: {error}"))?;
     if payload.critical.kind != SIMPLE_TYPE {
-        return Err(format!("critical.type is {:?}, expected {SIMPLE_TYPE:?}", payload.critical.kind));
+        return Err(format!(
+            "critical.type is {:?}, expected {SIMPLE_TYPE:?}",
+            payload.critical.kind
+        ));
     }
     Ok(finding(signers, payload.critical.image.digest, digest))
 }
@@ -210,39 +229,63 @@ struct Subject {
 }
 
 fn check_bundle(text: &str, digest: &Digest, keys: &[PublicKey]) -> Result<Finding, String> {
-    let bundle: Bundle = serde_json::from_str(text).map_err(|error| format!("its bundle cannot be read: {error}"))?;
+    let bundle: Bundle = serde_json::from_str(text)
+        .map_err(|error| format!("its bundle cannot be read: {error}"))?;
     if bundle.media_type != BUNDLE {
         return Err(format!("its bundle has mediaType {:?}, expected {BUNDLE}", bundle.media_type));
     }
     let Some(envelope) = bundle.dsse_envelope else { return Ok(Finding::Unrelated) };
     let [signature] = envelope.signatures.as_slice() else {
-        return Err(format!("its envelope has {} signatures, expected one", envelope.signatures.len()));
+        return Err(format!(
+            "its envelope has {} signatures, expected one",
+            envelope.signatures.len()
+        ));
     };
     if envelope.payload_type != PAYLOAD_TYPE {
-        return Err(format!("its envelope has payloadType {:?}, expected {PAYLOAD_TYPE}", envelope.payload_type));
+        return Err(format!(
+            "its envelope has payloadType {:?}, expected {PAYLOAD_TYPE}",
+            envelope.payload_type
+        ));
     }
     let payload = decode("its payload", &envelope.payload)?;
     let signature = decode("its signature", &signature.sig)?;
-    let signers = signers(keys, &pre_authentication_encoding(&envelope.payload_type, &payload), &signature);
+    let signers =
+        signers(keys, &pre_authentication_encoding(&envelope.payload_type, &payload), &signature);
     let statement = Statement::read(&payload)?;
     if statement.predicate_type != PREDICATE_TYPE {
         return Ok(Finding::Unrelated);
     }
     if signers.is_empty() {
-        let named = bundle.verification_material.public_key.is_some_and(|key| keys.iter().any(|known| known.hint == key.hint));
-        return if named { Err("it names a trusted key, which did not make it".to_owned()) } else { Ok(Finding::WrongKey) };
+        let named = bundle
+            .verification_material
+            .public_key
+            .is_some_and(|key| keys.iter().any(|known| known.hint == key.hint));
+        return if named {
+            Err("it names a trusted key, which did not make it".to_owned())
+        } else {
+            Ok(Finding::WrongKey)
+        };
     }
     Ok(finding(signers, format!("sha256:{}", statement.signed()?), digest))
 }
 
 fn check_keyless_bundle(text: &str, digest: &Digest, keyless: &Keyless) -> Result<Finding, String> {
-    let bundle = sigstore_verify::types::Bundle::from_json(text).map_err(|error| format!("its bundle cannot be read: {error}"))?;
+    let bundle = sigstore_verify::types::Bundle::from_json(text)
+        .map_err(|error| format!("its bundle cannot be read: {error}"))?;
     if bundle.media_type() != MediaType::Bundle0_3 {
-        return Err(format!("its bundle has mediaType {:?}, expected {BUNDLE}", bundle.media_type().as_str()));
+        return Err(format!(
+            "its bundle has mediaType {:?}, expected {BUNDLE}",
+            bundle.media_type().as_str()
+        ));
     }
-    let SignatureContent::DsseEnvelope(envelope) = &bundle.content else { return Ok(Finding::Unrelated) };
+    let SignatureContent::DsseEnvelope(envelope) = &bundle.content else {
+        return Ok(Finding::Unrelated);
+    };
     if envelope.payload_type != PAYLOAD_TYPE {
-        return Err(format!("its envelope has payloadType {:?}, expected {PAYLOAD_TYPE}", envelope.payload_type));
+        return Err(format!(
+            "its envelope has payloadType {:?}, expected {PAYLOAD_TYPE}",
+            envelope.payload_type
+        ));
     }
     let statement = Statement::read(envelope.payload.as_bytes())?;
     if statement.predicate_type != PREDICATE_TYPE {
@@ -250,7 +293,8 @@ fn check_keyless_bundle(text: &str, digest: &Digest, keyless: &Keyless) -> Resul
     }
     let signed = statement.signed()?;
     // The digest that it says it is for, so that who signed another one is told too. It is compared with the right one last.
-    let artifact = Sha256Hash::from_hex(signed).map_err(|error| format!("its subject has no sha256 digest: {error}"))?;
+    let artifact = Sha256Hash::from_hex(signed)
+        .map_err(|error| format!("its subject has no sha256 digest: {error}"))?;
     match keyless.signers(&bundle, Artifact::from(artifact)) {
         Ok(signers) => Ok(finding(signers, format!("sha256:{signed}"), digest)),
         Err(finding) => Ok(finding),
@@ -259,13 +303,17 @@ fn check_keyless_bundle(text: &str, digest: &Digest, keyless: &Keyless) -> Resul
 
 impl Statement {
     fn read(payload: &[u8]) -> Result<Self, String> {
-        serde_json::from_slice(payload).map_err(|error| format!("its statement cannot be read: {error}"))
+        serde_json::from_slice(payload)
+            .map_err(|error| format!("its statement cannot be read: {error}"))
     }
 
     /// The SHA-256 of what it is about, in hexadecimal digits.
     fn signed(&self) -> Result<&str, String> {
         if !STATEMENT_TYPES.contains(&self.kind.as_str()) {
-            return Err(format!("its statement has _type {:?}, expected {}", self.kind, STATEMENT_TYPES[0]));
+            return Err(format!(
+                "its statement has _type {:?}, expected {}",
+                self.kind, STATEMENT_TYPES[0]
+            ));
         }
         let [subject] = self.subject.as_slice() else {
             return Err(format!("its statement has {} subjects, expected one", self.subject.len()));
@@ -283,11 +331,19 @@ fn pre_authentication_encoding(kind: &str, payload: &[u8]) -> Vec<u8> {
 }
 
 fn finding(signers: Vec<usize>, signed: String, digest: &Digest) -> Finding {
-    if signed == digest.to_string() { Finding::Signed(signers) } else { Finding::OtherDigest(signed) }
+    if signed == digest.to_string() {
+        Finding::Signed(signers)
+    } else {
+        Finding::OtherDigest(signed)
+    }
 }
 
 fn signers(keys: &[PublicKey], message: &[u8], signature: &[u8]) -> Vec<usize> {
-    keys.iter().enumerate().filter(|(_, key)| key.signed(message, signature)).map(|(index, _)| index).collect()
+    keys.iter()
+        .enumerate()
+        .filter(|(_, key)| key.signed(message, signature))
+        .map(|(index, _)| index)
+        .collect()
 }
 
 fn decode(what: &str, text: &str) -> Result<Vec<u8>, String> {

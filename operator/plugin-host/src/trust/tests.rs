@@ -13,7 +13,11 @@ use super::*;
 const REFERENCE: &str = "harbor.example/flashjob/esp32:1";
 
 fn artifact(reference: &str) -> Unverified {
-    Unverified { reference: reference.parse().expect("a reference"), digest: Digest::of(b""), component: Vec::new() }
+    Unverified {
+        reference: reference.parse().expect("a reference"),
+        digest: Digest::of(b""),
+        component: Vec::new(),
+    }
 }
 
 fn entry(pattern: &str) -> TrustEntry {
@@ -28,18 +32,33 @@ pub(crate) struct Keys {
 
 impl Keys {
     pub fn new() -> Self {
-        let keys = [KeyPair::generate().expect("a key"), KeyPair::generate_for(&PKCS_ED25519).expect("a key")];
+        let keys = [
+            KeyPair::generate().expect("a key"),
+            KeyPair::generate_for(&PKCS_ED25519).expect("a key"),
+        ];
         let folder = tempfile::tempdir().expect("a folder");
         for (index, key) in keys.iter().enumerate() {
-            std::fs::write(folder.path().join(format!("{index}.pub")), key.public_key_pem()).expect("written");
+            std::fs::write(folder.path().join(format!("{index}.pub")), key.public_key_pem())
+                .expect("written");
         }
         Self { keys, folder }
     }
 
-    pub fn trust(&self, forms: &[SignatureForm], require: RequiredKeys, keys: &[usize]) -> Vec<TrustEntry> {
-        let public_key_files = keys.iter().map(|index| self.folder.path().join(format!("{index}.pub"))).collect();
-        let cosign = CosignTrust { public_key_files, forms: forms.to_vec(), require, keyless: None };
-        vec![TrustEntry { pattern: "harbor.example/flashjob/**".into(), allow_unsigned: false, cosign: Some(cosign) }]
+    pub fn trust(
+        &self,
+        forms: &[SignatureForm],
+        require: RequiredKeys,
+        keys: &[usize],
+    ) -> Vec<TrustEntry> {
+        let public_key_files =
+            keys.iter().map(|index| self.folder.path().join(format!("{index}.pub"))).collect();
+        let cosign =
+            CosignTrust { public_key_files, forms: forms.to_vec(), require, keyless: None };
+        vec![TrustEntry {
+            pattern: "harbor.example/flashjob/**".into(),
+            allow_unsigned: false,
+            cosign: Some(cosign),
+        }]
     }
 
     pub fn simple(&self, key: usize, digest: &Digest) -> Signature {
@@ -52,18 +71,24 @@ impl Keys {
         }, "optional": null});
         let payload = payload.to_string().into_bytes();
         let signature = self.keys[key].sign(&payload).expect("signed");
-        Signature::Simple { payload: STANDARD.encode(&payload), signature: STANDARD.encode(signature), attached: Attached::default() }
+        Signature::Simple {
+            payload: STANDARD.encode(&payload),
+            signature: STANDARD.encode(signature),
+            attached: Attached::default(),
+        }
     }
 
     pub fn bundle(&self, key: usize, digests: &[&Digest], predicate: &str) -> serde_json::Value {
-        let subject: Vec<_> = digests.iter().map(|digest| json!({"digest": {"sha256": digest.hex()}})).collect();
+        let subject: Vec<_> =
+            digests.iter().map(|digest| json!({"digest": {"sha256": digest.hex()}})).collect();
         let statement = json!({
             "_type": "https://in-toto.io/Statement/v1", "subject": subject, "predicateType": predicate, "predicate": {},
         });
         let (kind, payload) = ("application/vnd.in-toto+json", statement.to_string());
         let signed = format!("DSSEv1 {} {kind} {} {payload}", kind.len(), payload.len());
         let signature = STANDARD.encode(self.keys[key].sign(signed.as_bytes()).expect("signed"));
-        let hint = PublicKey::read(&self.folder.path().join(format!("{key}.pub"))).expect("a key").hint;
+        let hint =
+            PublicKey::read(&self.folder.path().join(format!("{key}.pub"))).expect("a key").hint;
         json!({
             "mediaType": BUNDLE, "verificationMaterial": {"publicKey": {"hint": hint}, "tlogEntries": []},
             "dsseEnvelope": {"payload": STANDARD.encode(payload), "payloadType": kind, "signatures": [{"sig": signature}]},
@@ -71,7 +96,9 @@ impl Keys {
     }
 
     pub fn signed_bundle(&self, key: usize, digest: &Digest) -> Signature {
-        Signature::Bundle(self.bundle(key, &[digest], "https://sigstore.dev/cosign/sign/v1").to_string())
+        Signature::Bundle(
+            self.bundle(key, &[digest], "https://sigstore.dev/cosign/sign/v1").to_string(),
+        )
     }
 }
 
@@ -86,7 +113,9 @@ fn nothing_matching_means_refused() {
     assert!(verify(artifact(REFERENCE), &[], true, &[]).is_err());
     let others = [entry("harbor.example.evil/**"), entry("harbor.example/flash/**")];
     assert!(verify(artifact(REFERENCE), &others, true, &[]).is_err());
-    for pattern in ["harbor.example/**", "harbor.example/flashjob/*", "harbor.example/flashjob/esp32"] {
+    for pattern in
+        ["harbor.example/**", "harbor.example/flashjob/*", "harbor.example/flashjob/esp32"]
+    {
         assert!(verify(artifact(REFERENCE), &[entry(pattern)], false, &[]).is_ok(), "{pattern}");
     }
 }
@@ -95,7 +124,9 @@ fn nothing_matching_means_refused() {
 fn a_file_needs_its_digest_or_a_permission() {
     assert!(verify(artifact("file:///a.wasm"), &[], false, &[]).is_err());
     assert!(verify(artifact("file:///a.wasm"), &[], true, &[]).is_ok());
-    assert!(verify(artifact(&format!("file:///a.wasm@{}", Digest::of(b""))), &[], false, &[]).is_ok());
+    assert!(
+        verify(artifact(&format!("file:///a.wasm@{}", Digest::of(b""))), &[], false, &[]).is_ok()
+    );
 }
 
 #[test]
@@ -106,7 +137,11 @@ fn a_signature_by_a_trusted_key_counts_in_both_forms_and_with_both_kinds_of_key(
         assert_eq!(verdict(&trust, &[keys.simple(key, &digest)]), Ok(true));
         assert_eq!(verdict(&trust, &[keys.signed_bundle(key, &digest)]), Ok(true));
     }
-    let mixed = [keys.simple(0, &Digest::of(b"other")), Signature::Bundle("{".into()), keys.signed_bundle(1, &digest)];
+    let mixed = [
+        keys.simple(0, &Digest::of(b"other")),
+        Signature::Bundle("{".into()),
+        keys.signed_bundle(1, &digest),
+    ];
     assert_eq!(verdict(&trust, &mixed), Ok(true), "one good signature among others is enough");
 }
 
@@ -127,7 +162,10 @@ fn each_refusal_says_what_is_wrong() {
         assert!(matches!(refusal(wrong), TrustError::WrongKey { .. }));
     }
     for wrong in [keys.simple(0, &other), keys.signed_bundle(0, &other)] {
-        assert_eq!(refusal(wrong), TrustError::OtherDigest { digest: digest.clone(), signed: other.to_string() });
+        assert_eq!(
+            refusal(wrong),
+            TrustError::OtherDigest { digest: digest.clone(), signed: other.to_string() }
+        );
     }
     let sign = "https://sigstore.dev/cosign/sign/v1";
     let altered = |change: &dyn Fn(&mut serde_json::Value)| {
@@ -138,14 +176,20 @@ fn each_refusal_says_what_is_wrong() {
     let foreign = keys.bundle(0, &[&other], sign)["dsseEnvelope"]["payload"].clone();
     for tampered in [
         keys.simple_of(0, "atomic container signature", &digest),
-        Signature::Simple { payload: "%".into(), signature: String::new(), attached: Attached::default() },
+        Signature::Simple {
+            payload: "%".into(),
+            signature: String::new(),
+            attached: Attached::default(),
+        },
         Signature::Bundle("{}".into()),
         Signature::Bundle(keys.bundle(0, &[&digest, &digest], sign).to_string()),
         Signature::Bundle(keys.bundle(0, &[], sign).to_string()),
         altered(&|bundle| bundle["dsseEnvelope"]["payload"] = foreign.clone()),
         altered(&|bundle| bundle["dsseEnvelope"]["payloadType"] = json!("text/plain")),
         altered(&|bundle| bundle["dsseEnvelope"]["signatures"] = json!([])),
-        altered(&|bundle| bundle["mediaType"] = json!("application/vnd.dev.sigstore.bundle+json;version=0.2")),
+        altered(&|bundle| {
+            bundle["mediaType"] = json!("application/vnd.dev.sigstore.bundle+json;version=0.2")
+        }),
     ] {
         assert!(matches!(refusal(tampered.clone()), TrustError::Tampered { .. }), "{tampered:?}");
     }
@@ -155,7 +199,9 @@ fn each_refusal_says_what_is_wrong() {
 fn an_attestation_by_a_trusted_key_is_no_signature() {
     let keys = Keys::new();
     let trust = keys.trust(&BOTH, RequiredKeys::Any, &[0]);
-    let attestation = Signature::Bundle(keys.bundle(0, &[&Digest::of(b"")], "https://slsa.dev/provenance/v1").to_string());
+    let attestation = Signature::Bundle(
+        keys.bundle(0, &[&Digest::of(b"")], "https://slsa.dev/provenance/v1").to_string(),
+    );
     assert!(matches!(verdict(&trust, &[attestation]), Err(TrustError::Unsigned { .. })));
 }
 
@@ -164,7 +210,10 @@ fn a_form_that_is_not_listed_does_not_count() {
     let (keys, digest) = (Keys::new(), Digest::of(b""));
     let trust = keys.trust(&[SignatureForm::Bundle], RequiredKeys::Any, &[0]);
     let refused = verdict(&trust, &[keys.simple(0, &digest)]);
-    assert!(matches!(refused, Err(TrustError::FormNotAllowed { form: SignatureForm::Simple, .. })), "{refused:?}");
+    assert!(
+        matches!(refused, Err(TrustError::FormNotAllowed { form: SignatureForm::Simple, .. })),
+        "{refused:?}"
+    );
 }
 
 #[test]
@@ -173,14 +222,18 @@ fn where_all_keys_are_required_each_must_have_signed() {
     let trust = keys.trust(&BOTH, RequiredKeys::All, &[0, 1]);
     let refused = verdict(&trust, &[keys.simple(0, &digest)]).expect_err("refused").to_string();
     assert!(refused.contains("1.pub") && !refused.contains("0.pub"), "{refused}");
-    assert_eq!(verdict(&trust, &[keys.simple(0, &digest), keys.signed_bundle(1, &digest)]), Ok(true));
+    assert_eq!(
+        verdict(&trust, &[keys.simple(0, &digest), keys.signed_bundle(1, &digest)]),
+        Ok(true)
+    );
 }
 
 #[test]
 fn a_key_that_cannot_be_used_refuses_everything() {
     let (keys, digest) = (Keys::new(), Digest::of(b""));
     let trust = keys.trust(&BOTH, RequiredKeys::Any, &[0, 1]);
-    let p384 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).expect("a key").public_key_pem();
+    let p384 =
+        KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).expect("a key").public_key_pem();
     for text in ["", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", &p384] {
         std::fs::write(keys.folder.path().join("1.pub"), text).expect("written");
         assert!(matches!(verdict(&trust, &[keys.simple(0, &digest)]), Err(TrustError::Key { .. })));

@@ -73,7 +73,9 @@ async fn take_turns(mut asked: Vec<Asked>, calls: usize) -> anyhow::Result<Vec<A
 
 /// A request as the operator words it for a device that Akri found.
 fn request(device_type: &str) -> Request {
-    let texts = |texts: &[(&str, &str)]| texts.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    let texts = |texts: &[(&str, &str)]| {
+        texts.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    };
     let device = Device {
         uid: "0d0e9ad0-6ce4-4b8e-9e3f-3a1d7b0c6a52".to_owned(),
         name: "akri-esp32-0a1b2c".to_owned(),

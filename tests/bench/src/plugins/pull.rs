@@ -30,7 +30,12 @@ pub async fn measure(shelf: &Shelf) -> anyhow::Result<Vec<Pulls>> {
             let fetched = since.elapsed();
             let plugin = host.start(&verified, &source).await?;
             let ready = since.elapsed();
-            anyhow::ensure!(plugin.info().name == source.name, "{} calls itself {}", source.name, plugin.info().name);
+            anyhow::ensure!(
+                plugin.info().name == source.name,
+                "{} calls itself {}",
+                source.name,
+                plugin.info().name
+            );
             pulls.verified.push(fetched);
             pulls.started.push(ready - fetched);
             pulls.ready.push(ready);

@@ -70,8 +70,11 @@ impl Kind {
             self == Self::JavaScript && beside.into_iter().flatten().any(u8::is_ascii_alphabetic)
         };
         let mut changed = component.to_vec();
-        let places: Vec<usize> =
-            component.windows(own.len()).enumerate().filter_map(|(at, text)| (text == own.as_bytes()).then_some(at)).collect();
+        let places: Vec<usize> = component
+            .windows(own.len())
+            .enumerate()
+            .filter_map(|(at, text)| (text == own.as_bytes()).then_some(at))
+            .collect();
         for at in places.into_iter().filter(|at| !within_a_word(*at)) {
             changed[at..at + other.len()].copy_from_slice(other.as_bytes());
         }
@@ -142,17 +145,21 @@ impl Shelf {
         let mut sizes = Vec::new();
         for kind in Kind::ALL {
             let file = repository().join(format!("target/plugins/{}.wasm", kind.name()));
-            let component = std::fs::read(&file).with_context(|| format!("{}; build it first (make plugins)", file.display()))?;
+            let component = std::fs::read(&file)
+                .with_context(|| format!("{}; build it first (make plugins)", file.display()))?;
             sizes.push(component.len());
             for copy in 0..COPIES {
                 let name = kind.copy_name(copy);
                 let file = folder.path().join(format!("{name}.wasm"));
                 std::fs::write(&file, kind.copy(&component, copy))?;
                 let repository = format!("flashjob/{name}");
-                let pushed: Reference = push_plugin(&registry, &file, &format!("{repository}:0.1.0")).await?.parse()?;
+                let pushed: Reference =
+                    push_plugin(&registry, &file, &format!("{repository}:0.1.0")).await?.parse()?;
                 let digest = pushed.digest().context("what was pushed has no digest")?.to_string();
                 signer.sign_bundle(&registry, &repository, &digest, &digest).await?;
-                setup.plugins.push((name, format!("{}/{repository}:0.1.0", registry.host).parse()?));
+                setup
+                    .plugins
+                    .push((name, format!("{}/{repository}:0.1.0", registry.host).parse()?));
             }
         }
         Ok(Self { registry, setup, sizes, _folder: folder })

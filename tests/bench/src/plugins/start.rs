@@ -63,10 +63,16 @@ async fn start(setup: &Setup) -> anyhow::Result<(Duration, Said)> {
     let setup = serde_json::to_vec(setup)?;
     let mut command = Command::new(std::env::current_exe()?);
     // As deploy/manager has it.
-    command.arg("load-plugins").env("MALLOC_ARENA_MAX", "2").stdin(Stdio::piped()).stdout(Stdio::piped()).kill_on_drop(true);
+    command
+        .arg("load-plugins")
+        .env("MALLOC_ARENA_MAX", "2")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
     let since = Instant::now();
     let mut child = command.spawn()?;
-    let (mut input, output) = (child.stdin.take().context("no input")?, child.stdout.take().context("no output")?);
+    let (mut input, output) =
+        (child.stdin.take().context("no input")?, child.stdout.take().context("no output")?);
     input.write_all(&setup).await?;
     drop(input);
     let mut line = String::new();

@@ -74,7 +74,8 @@ fn flash(arguments: &Arguments) -> anyhow::Result<()> {
     let Operation::WriteFlash { address, file, .. } = &arguments.operation;
     let root = PathBuf::from(std::env::var_os("SIMULATED_IMAGE").unwrap_or_else(|| "/".into()));
     let path = root.join(file.strip_prefix("/").unwrap_or(file));
-    let mut image = std::fs::read(&path).with_context(|| format!("cannot read {}", file.display()))?;
+    let mut image =
+        std::fs::read(&path).with_context(|| format!("cannot read {}", file.display()))?;
     image.resize(image.len().next_multiple_of(4), 0xff);
     let mut port = Port::open(arguments)?;
     port.connect()?;
@@ -84,14 +85,25 @@ fn flash(arguments: &Arguments) -> anyhow::Result<()> {
     port.order(command::CHANGE_BAUDRATE, &[arguments.baud, 0], &[])?;
     let blocks: Vec<&[u8]> = image.chunks(BLOCK_BYTES).collect();
     let length = u32::try_from(image.len())?;
-    port.order(command::FLASH_BEGIN, &[length, u32::try_from(blocks.len())?, u32::try_from(BLOCK_BYTES)?, *address], &[])?;
+    port.order(
+        command::FLASH_BEGIN,
+        &[length, u32::try_from(blocks.len())?, u32::try_from(BLOCK_BYTES)?, *address],
+        &[],
+    )?;
     for (number, block) in blocks.iter().enumerate() {
         let mut block = block.to_vec();
         block.resize(BLOCK_BYTES, 0xff);
-        port.order(command::FLASH_DATA, &[u32::try_from(BLOCK_BYTES)?, u32::try_from(number)?, 0, 0], &block)?;
+        port.order(
+            command::FLASH_DATA,
+            &[u32::try_from(BLOCK_BYTES)?, u32::try_from(number)?, 0, 0],
+            &block,
+        )?;
     }
     let hash = port.order(command::SPI_FLASH_MD5, &[*address, length, 0, 0], &[])?;
-    ensure!(hash == hexadecimal(&Md5::digest(&image)).into_bytes(), "MD5 of file does not match data in flash");
+    ensure!(
+        hash == hexadecimal(&Md5::digest(&image)).into_bytes(),
+        "MD5 of file does not match data in flash"
+    );
     println!("Hash of data verified.");
     Ok(())
 }
@@ -106,14 +118,23 @@ impl Port {
     /// Opens the port for this process alone, as esptool does.
     fn open(arguments: &Arguments) -> anyhow::Result<Self> {
         let name = arguments.port.display();
-        let terminal = File::options().read(true).write(true).open(&arguments.port).with_context(|| format!("could not open {name}"))?;
+        let terminal = File::options()
+            .read(true)
+            .write(true)
+            .open(&arguments.port)
+            .with_context(|| format!("could not open {name}"))?;
         terminal.try_lock().with_context(|| format!("could not exclusively lock port {name}"))?;
-        let mut raw = tcgetattr(&terminal).with_context(|| format!("{name} is not a serial port"))?;
+        let mut raw =
+            tcgetattr(&terminal).with_context(|| format!("{name} is not a serial port"))?;
         raw.make_raw();
         raw.special_codes[SpecialCodeIndex::VMIN] = 0;
         raw.special_codes[SpecialCodeIndex::VTIME] = SILENCE;
         tcsetattr(&terminal, OptionalActions::Flush, &raw)?;
-        Ok(Self { terminal, decoder: slip::Decoder::default(), frames: std::collections::VecDeque::new() })
+        Ok(Self {
+            terminal,
+            decoder: slip::Decoder::default(),
+            frames: std::collections::VecDeque::new(),
+        })
     }
 
     fn connect(&mut self) -> anyhow::Result<()> {
@@ -129,11 +150,16 @@ impl Port {
 
     /// Sends a command, and returns what the chip answers beyond its success.
     fn order(&mut self, command: u8, words: &[u32], block: &[u8]) -> anyhow::Result<Vec<u8>> {
-        let data: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).chain(block.iter().copied()).collect();
+        let data: Vec<u8> =
+            words.iter().flat_map(|word| word.to_le_bytes()).chain(block.iter().copied()).collect();
         self.terminal.write_all(&slip::encode(&request(command, &data, checksum(block))))?;
         let answer = self.answer(command)?;
         let (payload, status) = answer.split_at(answer.len().saturating_sub(4));
-        ensure!(status.first() == Some(&0), "command {command:#04x} failed with error {:?}", status.get(1));
+        ensure!(
+            status.first() == Some(&0),
+            "command {command:#04x} failed with error {:?}",
+            status.get(1)
+        );
         Ok(payload.to_vec())
     }
 

@@ -77,13 +77,19 @@ async fn simulate(simulator: Simulator) -> anyhow::Result<()> {
             println!("{}", serde_json::json!({"admin": akri.serve_admin().await?}));
             akri.run().await
         }
-        Simulator::Kubelet(settings) => Kubelet::new(Client::try_default().await?, settings)?.run().await,
-        Simulator::LoadBalancer(settings) => load_balancer::run(Client::try_default().await?, settings).await,
+        Simulator::Kubelet(settings) => {
+            Kubelet::new(Client::try_default().await?, settings)?.run().await
+        }
+        Simulator::LoadBalancer(settings) => {
+            load_balancer::run(Client::try_default().await?, settings).await
+        }
         Simulator::Serial(settings) => {
             let chip = Arc::new(serial::Chip::switch_on()?);
             let instance = match settings.alone {
                 true => None,
-                false => Some(serial::announce(&Client::try_default().await?, &settings, &chip.port).await?),
+                false => Some(
+                    serial::announce(&Client::try_default().await?, &settings, &chip.port).await?,
+                ),
             };
             let port = chip.port.clone();
             let admin = chip.serve_admin(settings.admin).await?;

@@ -27,10 +27,16 @@ pub(super) struct End {
 }
 
 /// Runs the container to its end, and returns the Pod's last status.
-pub(super) async fn run(kubelet: &Kubelet, pod: &Pod, states: &mut watch::Receiver<Option<Pod>>) -> anyhow::Result<Value> {
+pub(super) async fn run(
+    kubelet: &Kubelet,
+    pod: &Pod,
+    states: &mut watch::Receiver<Option<Pod>>,
+) -> anyhow::Result<Value> {
     let spec = pod.spec.as_ref().context("the Pod has no spec")?;
     let container = spec.containers.first().context("the Pod has no container")?;
-    let Some(program) = program(&kubelet.settings.images, container.image.as_deref().unwrap_or_default()) else {
+    let Some(program) =
+        program(&kubelet.settings.images, container.image.as_deref().unwrap_or_default())
+    else {
         return wait_for_an_image(kubelet, pod, states).await;
     };
     let folder = kubelet.root.join(pod.uid().unwrap_or_default());
@@ -67,7 +73,11 @@ pub(super) async fn run(kubelet: &Kubelet, pod: &Pod, states: &mut watch::Receiv
     Ok(status)
 }
 
-async fn wait_for_an_image(kubelet: &Kubelet, pod: &Pod, states: &mut watch::Receiver<Option<Pod>>) -> anyhow::Result<Value> {
+async fn wait_for_an_image(
+    kubelet: &Kubelet,
+    pod: &Pod,
+    states: &mut watch::Receiver<Option<Pod>>,
+) -> anyhow::Result<Value> {
     for reason in ["ErrImagePull", "ImagePullBackOff"].iter().cycle() {
         kubelet.report(pod, status::pulling_fails(pod, reason)).await?;
         let waited = tokio::time::timeout(Duration::from_secs(10), wait_for_deletion(states)).await;
@@ -89,19 +99,25 @@ fn program(images: &[String], image: &str) -> Option<Vec<String>> {
 fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
-        Some((head, tail)) => {
-            text.strip_prefix(head).is_some_and(|rest| (0..=rest.len()).any(|at| rest.is_char_boundary(at) && matches(tail, &rest[at..])))
-        }
+        Some((head, tail)) => text.strip_prefix(head).is_some_and(|rest| {
+            (0..=rest.len()).any(|at| rest.is_char_boundary(at) && matches(tail, &rest[at..]))
+        }),
     }
 }
 
-fn start(container: &Container, program: &[String], environment: &BTreeMap<String, String>, folder: &Path) -> anyhow::Result<Child> {
+fn start(
+    container: &Container,
+    program: &[String],
+    environment: &BTreeMap<String, String>,
+    folder: &Path,
+) -> anyhow::Result<Child> {
     let (first, own) = program.split_first().context("an image stands for no program")?;
     let output = std::fs::File::create(folder.join("output"))?;
     let given = container.args.iter().flatten().map(|word| expand(word, environment));
     // As a runtime does: a directory that the image does not have is made.
     let directory = below(folder, container.working_dir.as_deref().unwrap_or_default());
-    std::fs::create_dir_all(&directory).with_context(|| format!("working directory {}", directory.display()))?;
+    std::fs::create_dir_all(&directory)
+        .with_context(|| format!("working directory {}", directory.display()))?;
     let mut command = Command::new(first);
     command.args(own).args(given).env_clear().envs(environment).current_dir(directory);
     // The program ends with its standard input, and that ends with this process.
@@ -137,8 +153,16 @@ fn message(folder: &Path, code: i32) -> String {
     String::from_utf8_lossy(&output[output.len().saturating_sub(MESSAGE_BYTES)..]).into_owned()
 }
 
-async fn environment(kubelet: &Kubelet, pod: &Pod, container: &Container, folder: &Path) -> anyhow::Result<BTreeMap<String, String>> {
-    let mut environment = BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned()), ("HOSTNAME".to_owned(), pod.name_any())]);
+async fn environment(
+    kubelet: &Kubelet,
+    pod: &Pod,
+    container: &Container,
+    folder: &Path,
+) -> anyhow::Result<BTreeMap<String, String>> {
+    let mut environment = BTreeMap::from([
+        ("PATH".to_owned(), "/usr/bin:/bin".to_owned()),
+        ("HOSTNAME".to_owned(), pod.name_any()),
+    ]);
     let image = kubelet.settings.image_env.iter().filter_map(|pair| pair.split_once('='));
     environment.extend(image.map(|(name, value)| (name.to_owned(), value.to_owned())));
     for variable in container.env.iter().flatten() {
@@ -149,19 +173,30 @@ async fn environment(kubelet: &Kubelet, pod: &Pod, container: &Container, folder
     Ok(environment)
 }
 
-async fn value(kubelet: &Kubelet, pod: &Pod, variable: &EnvVar, known: &BTreeMap<String, String>) -> anyhow::Result<String> {
+async fn value(
+    kubelet: &Kubelet,
+    pod: &Pod,
+    variable: &EnvVar,
+    known: &BTreeMap<String, String>,
+) -> anyhow::Result<String> {
     let Some(source) = &variable.value_from else {
         return Ok(expand(variable.value.as_deref().unwrap_or_default(), known));
     };
     let namespace = pod.namespace().unwrap_or_default();
     if let Some(reference) = &source.secret_key_ref {
-        let secret = Api::<Secret>::namespaced(kubelet.client.clone(), &namespace).get(&reference.name).await?;
+        let secret = Api::<Secret>::namespaced(kubelet.client.clone(), &namespace)
+            .get(&reference.name)
+            .await?;
         let data = secret.data.unwrap_or_default();
-        let bytes = data.get(&reference.key).with_context(|| format!("Secret {} has no key {}", reference.name, reference.key))?;
+        let bytes = data
+            .get(&reference.key)
+            .with_context(|| format!("Secret {} has no key {}", reference.name, reference.key))?;
         return Ok(String::from_utf8(bytes.0.clone())?);
     }
     if let Some(reference) = &source.config_map_key_ref {
-        let map = Api::<ConfigMap>::namespaced(kubelet.client.clone(), &namespace).get(&reference.name).await?;
+        let map = Api::<ConfigMap>::namespaced(kubelet.client.clone(), &namespace)
+            .get(&reference.name)
+            .await?;
         return Ok(map.data.unwrap_or_default().get(&reference.key).cloned().unwrap_or_default());
     }
     Ok(match source.field_ref.as_ref().map(|field| field.field_path.as_str()) {
@@ -183,7 +218,9 @@ fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
         let variable = after.strip_prefix('(').and_then(|inner| inner.split_once(')'));
         (rest, _) = match (after.strip_prefix('$'), variable) {
             (Some(after), _) => (after, expanded.push('$')),
-            (None, Some((name, after))) if known.contains_key(name) => (after, expanded.push_str(&known[name])),
+            (None, Some((name, after))) if known.contains_key(name) => {
+                (after, expanded.push_str(&known[name]))
+            }
             _ => (after, expanded.push('$')),
         };
     }
@@ -192,7 +229,12 @@ fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
 }
 
 /// Writes Secrets and makes folders where the container finds them below its root.
-async fn mount(kubelet: &Kubelet, pod: &Pod, container: &Container, folder: &Path) -> anyhow::Result<()> {
+async fn mount(
+    kubelet: &Kubelet,
+    pod: &Pod,
+    container: &Container,
+    folder: &Path,
+) -> anyhow::Result<()> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     for mount in container.volume_mounts.iter().flatten() {
         let path = below(folder, &mount.mount_path);
@@ -200,9 +242,14 @@ async fn mount(kubelet: &Kubelet, pod: &Pod, container: &Container, folder: &Pat
         let volume = volumes.clone().find(|volume| volume.name == mount.name);
         let Some(source) = volume.and_then(|volume| volume.secret.as_ref()) else { continue };
         let name = source.secret_name.clone().unwrap_or_default();
-        let secret = Api::<Secret>::namespaced(kubelet.client.clone(), &pod.namespace().unwrap_or_default()).get(&name).await?;
+        let secret =
+            Api::<Secret>::namespaced(kubelet.client.clone(), &pod.namespace().unwrap_or_default())
+                .get(&name)
+                .await?;
         let data = secret.data.unwrap_or_default();
-        let wanted = |key: &str| source.items.as_ref().is_none_or(|items| items.iter().any(|item| item.key == key));
+        let wanted = |key: &str| {
+            source.items.as_ref().is_none_or(|items| items.iter().any(|item| item.key == key))
+        };
         for (key, bytes) in data.iter().filter(|(key, _)| wanted(key)) {
             std::fs::write(path.join(key), &bytes.0)?;
         }
@@ -217,18 +264,25 @@ mod tests {
     #[test]
     fn references_are_expanded_and_doubled_dollars_are_not() {
         let known = BTreeMap::from([("A".to_owned(), "1".to_owned())]);
-        for (text, expected) in [("$(A)", "1"), ("$$(A)", "$(A)"), ("$(B)", "$(B)"), ("a$", "a$"), ("$$$(A)", "$1")] {
+        for (text, expected) in
+            [("$(A)", "1"), ("$$(A)", "$(A)"), ("$(B)", "$(B)"), ("a$", "a$"), ("$$$(A)", "$1")]
+        {
             assert_eq!(expand(text, &known), expected, "{text}");
         }
     }
 
     #[tokio::test]
-    async fn a_program_starts_in_the_working_directory_of_its_container_and_without_one_in_its_root() {
+    async fn a_program_starts_in_the_working_directory_of_its_container_and_without_one_in_its_root()
+     {
         let (root, program) = (tempfile::tempdir().expect("a folder"), ["/bin/pwd".to_owned()]);
         let folder = root.path().canonicalize().expect("a folder");
-        for (directory, expected) in [(None, folder.clone()), (Some("/kiln/in the yard"), folder.join("kiln/in the yard"))] {
-            let container = Container { working_dir: directory.map(str::to_owned), ..Container::default() };
-            let mut child = start(&container, &program, &BTreeMap::new(), &folder).expect("started");
+        for (directory, expected) in
+            [(None, folder.clone()), (Some("/kiln/in the yard"), folder.join("kiln/in the yard"))]
+        {
+            let container =
+                Container { working_dir: directory.map(str::to_owned), ..Container::default() };
+            let mut child =
+                start(&container, &program, &BTreeMap::new(), &folder).expect("started");
             assert!(child.wait().await.expect("ended").success());
             let output = std::fs::read_to_string(folder.join("output")).expect("its output");
             assert_eq!(Path::new(output.trim_end()), expected);
@@ -238,7 +292,10 @@ mod tests {
     #[test]
     fn an_image_is_what_the_first_matching_pattern_says() {
         let images = ["*/esp32-sota:*=flasher --exit-with-stdin".to_owned()];
-        assert_eq!(program(&images, "harbor.nbfc.io/x/esp32-sota:1"), Some(vec!["flasher".into(), "--exit-with-stdin".into()]));
+        assert_eq!(
+            program(&images, "harbor.nbfc.io/x/esp32-sota:1"),
+            Some(vec!["flasher".into(), "--exit-with-stdin".into()])
+        );
         assert_eq!(program(&images, "other:1"), None);
     }
 }

@@ -41,8 +41,12 @@ fn status(pod: &Pod, phase: &str, ready: bool, state: Value) -> Value {
 
 pub(super) fn pulling_fails(pod: &Pod, reason: &str) -> Value {
     let (started, _, image) = times(pod);
-    let mut status =
-        status(pod, "Pending", false, json!({"waiting": {"reason": reason, "message": format!("no program stands for image {image:?}")}}));
+    let mut status = status(
+        pod,
+        "Pending",
+        false,
+        json!({"waiting": {"reason": reason, "message": format!("no program stands for image {image:?}")}}),
+    );
     status["startTime"] = started;
     status
 }
@@ -58,7 +62,12 @@ pub(super) fn ended(pod: &Pod, end: &End, started: &str) -> Value {
     let phase = if end.code == 0 && end.pod_reason.is_none() { "Succeeded" } else { "Failed" };
     let reason = if end.code == 0 { "Completed" } else { "Error" };
     let terminated = json!({"exitCode": end.code, "reason": reason, "message": end.message, "startedAt": started, "finishedAt": now()});
-    let mut status = status(pod, phase, false, json!({"running": null, "waiting": null, "terminated": terminated}));
+    let mut status = status(
+        pod,
+        phase,
+        false,
+        json!({"running": null, "waiting": null, "terminated": terminated}),
+    );
     status["reason"] = json!(end.pod_reason);
     status
 }
@@ -82,8 +91,17 @@ pub(super) fn succeeded(pod: &Pod) -> Value {
 }
 
 pub(super) fn node_info() -> Value {
-    let names = ["machineID", "systemUUID", "bootID", "kernelVersion", "osImage", "containerRuntimeVersion", "kubeProxyVersion"];
-    let mut info: serde_json::Map<String, Value> = names.iter().map(|name| ((*name).to_owned(), json!("simulated"))).collect();
+    let names = [
+        "machineID",
+        "systemUUID",
+        "bootID",
+        "kernelVersion",
+        "osImage",
+        "containerRuntimeVersion",
+        "kubeProxyVersion",
+    ];
+    let mut info: serde_json::Map<String, Value> =
+        names.iter().map(|name| ((*name).to_owned(), json!("simulated"))).collect();
     info.insert("kubeletVersion".to_owned(), json!("v1.36.0"));
     info.insert("operatingSystem".to_owned(), json!("linux"));
     info.insert("architecture".to_owned(), json!("amd64"));

@@ -118,7 +118,9 @@ impl Loader {
 
     /// Answers one frame; noise gets no answer.
     pub fn answer(&mut self, frame: &[u8]) -> Vec<Vec<u8>> {
-        let ([0, command, _, _, sum, _, _, _], Some(data)) = (frame.get(..8).unwrap_or_default(), frame.get(8..)) else {
+        let ([0, command, _, _, sum, _, _, _], Some(data)) =
+            (frame.get(..8).unwrap_or_default(), frame.get(8..))
+        else {
             return Vec::new();
         };
         let done = self.obey(*command, data, *sum);
@@ -138,7 +140,8 @@ impl Loader {
             command::SYNC => return Ok((SYNC_VALUE, Vec::new())),
             command::READ_REG => {
                 let register = word(data, 0).ok_or(INVALID)?;
-                let known = [CHIP, FLASH_IDENTITY].into_iter().find(|(address, _)| *address == register);
+                let known =
+                    [CHIP, FLASH_IDENTITY].into_iter().find(|(address, _)| *address == register);
                 return Ok((known.map_or(0, |(_, value)| value), Vec::new()));
             }
             command::FLASH_BEGIN => self.begin(data)?,
@@ -149,7 +152,10 @@ impl Loader {
             }
             command::SPI_FLASH_MD5 => return Ok((0, self.hash(data)?)),
             command::FLASH_END => self.write = None,
-            command::WRITE_REG | command::SPI_SET_PARAMS | command::SPI_ATTACH | command::CHANGE_BAUDRATE => {}
+            command::WRITE_REG
+            | command::SPI_SET_PARAMS
+            | command::SPI_ATTACH
+            | command::CHANGE_BAUDRATE => {}
             _ => return Err(INVALID),
         }
         Ok((0, Vec::new()))
@@ -158,22 +164,28 @@ impl Loader {
     fn begin(&mut self, data: &[u8]) -> Result<(), u8> {
         let number = |index| size(data, index).ok_or(INVALID);
         let (size, blocks, block_bytes, offset) = (number(0)?, number(1)?, number(2)?, number(3)?);
-        if offset.checked_add(size).is_none_or(|end| end > FLASH_BYTES) || blocks.checked_mul(block_bytes).is_none_or(|room| room < size) {
+        if offset.checked_add(size).is_none_or(|end| end > FLASH_BYTES)
+            || blocks.checked_mul(block_bytes).is_none_or(|room| room < size)
+        {
             return Err(INVALID);
         }
-        let under_way = self.write.as_ref().is_some_and(|write| write.last_seen.elapsed() < SILENCE);
+        let under_way =
+            self.write.as_ref().is_some_and(|write| write.last_seen.elapsed() < SILENCE);
         self.report.conflicts += u32::from(under_way);
         self.report.begun += 1;
         self.report.offset = u32::try_from(offset).unwrap_or(u32::MAX);
         self.flash[offset..offset + size].fill(0xff);
-        self.write = Some(Write { offset, size, blocks, block_bytes, next: 0, last_seen: Instant::now() });
+        self.write =
+            Some(Write { offset, size, blocks, block_bytes, next: 0, last_seen: Instant::now() });
         Ok(())
     }
 
     fn store(&mut self, data: &[u8], sum: u8) -> Result<(), u8> {
         let (length, number) = (size(data, 0).ok_or(INVALID)?, size(data, 1).ok_or(INVALID)?);
         let block = data.get(16..).filter(|block| block.len() == length).ok_or(INVALID)?;
-        let write = self.write.as_mut().filter(|write| write.next == number && number < write.blocks && length <= write.block_bytes);
+        let write = self.write.as_mut().filter(|write| {
+            write.next == number && number < write.blocks && length <= write.block_bytes
+        });
         let write = write.ok_or(INVALID)?;
         if checksum(block) != sum {
             return Err(BAD_CHECKSUM);
@@ -193,7 +205,11 @@ impl Loader {
         let (offset, size) = (size(data, 0).ok_or(INVALID)?, size(data, 1).ok_or(INVALID)?);
         let end = offset.checked_add(size).ok_or(INVALID)?;
         let part = self.flash.get(offset..end).ok_or(INVALID)?;
-        let whole = |write: &Write| write.next == write.blocks && write.offset == offset && size <= write.size.next_multiple_of(4);
+        let whole = |write: &Write| {
+            write.next == write.blocks
+                && write.offset == offset
+                && size <= write.size.next_multiple_of(4)
+        };
         if self.write.take_if(|write| whole(write)).is_some() {
             self.report.flashed += 1;
             self.report.sha256 = hexadecimal(&Sha256::digest(part));
@@ -214,7 +230,8 @@ mod tests {
     use super::*;
 
     fn say(loader: &mut Loader, command: u8, words: &[u32], block: &[u8]) -> Vec<u8> {
-        let data: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).chain(block.iter().copied()).collect();
+        let data: Vec<u8> =
+            words.iter().flat_map(|word| word.to_le_bytes()).chain(block.iter().copied()).collect();
         loader.answer(&request(command, &data, checksum(block))).remove(0)
     }
 
@@ -243,7 +260,11 @@ mod tests {
         for _ in 0..2 {
             assert!(succeeded(&say(&mut loader, command::FLASH_BEGIN, &[4, 1, 4, 0], &[])));
         }
-        let broken = [4u32, 0, 0, 0].iter().flat_map(|word| word.to_le_bytes()).chain(*b"firm").collect::<Vec<u8>>();
+        let broken = [4u32, 0, 0, 0]
+            .iter()
+            .flat_map(|word| word.to_le_bytes())
+            .chain(*b"firm")
+            .collect::<Vec<u8>>();
         let answer = loader.answer(&request(command::FLASH_DATA, &broken, 1)).remove(0);
         assert_eq!(&answer[8..], [1, BAD_CHECKSUM, 0, 0]);
         assert!(!succeeded(&say(&mut loader, command::FLASH_BEGIN, &[u32::MAX, 1, 4, 0], &[])));

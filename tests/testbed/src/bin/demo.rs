@@ -69,7 +69,8 @@ async fn main() -> ExitCode {
 }
 
 async fn told_to_end() -> anyhow::Result<()> {
-    let (mut terminated, mut interrupted) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminated, mut interrupted) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = terminated.recv() => {}
         _ = interrupted.recv() => {}
@@ -79,17 +80,33 @@ async fn told_to_end() -> anyhow::Result<()> {
 
 fn options(size: &Size) -> Options {
     let esp32 = size.devices.div_ceil(2);
-    let devices = vec![format!("esp32:thermo:0.1.0={esp32}"), format!("esp32s2:thermo:0.1.0={}", size.devices - esp32)];
-    Options { devices, addresses: size.addresses, flasher_wait_ms: 500, periods: json!({}), ..Options::default() }
+    let devices = vec![
+        format!("esp32:thermo:0.1.0={esp32}"),
+        format!("esp32s2:thermo:0.1.0={}", size.devices - esp32),
+    ];
+    Options {
+        devices,
+        addresses: size.addresses,
+        flasher_wait_ms: 500,
+        periods: json!({}),
+        ..Options::default()
+    }
 }
 
 async fn start(size: &Size) -> anyhow::Result<Testbed> {
     script("tests/wasm/build.sh")?;
     let begin = Instant::now();
-    println!("starting etcd, kube-apiserver, kube-controller-manager, kube-scheduler, a registry and {} simulated devices", size.devices);
+    println!(
+        "starting etcd, kube-apiserver, kube-controller-manager, kube-scheduler, a registry and {} simulated devices",
+        size.devices
+    );
     let mut testbed = Testbed::start(&options(size)).await?;
     testbed.start_operator().await?;
-    println!("ready after {:.1} s; plugins and firmware are in the registry {}", begin.elapsed().as_secs_f32(), testbed.registry.host);
+    println!(
+        "ready after {:.1} s; plugins and firmware are in the registry {}",
+        begin.elapsed().as_secs_f32(),
+        testbed.registry.host
+    );
     Ok(testbed)
 }
 
@@ -107,7 +124,12 @@ async fn run(size: &Size) -> anyhow::Result<()> {
     println!("FlashJob default/demo: {} devices, {} addresses", size.devices, size.addresses);
     let attempts = follow(&jobs).await?;
     let after = testbed.devices().await?;
-    table(&devices, &after.iter().map(|(_, report)| report.clone()).collect::<Vec<_>>(), &attempts, begin)
+    table(
+        &devices,
+        &after.iter().map(|(_, report)| report.clone()).collect::<Vec<_>>(),
+        &attempts,
+        begin,
+    )
 }
 
 /// Shows progress until the job has its result; returns the attempts of each device.
@@ -133,14 +155,28 @@ async fn follow(jobs: &Api<FlashJob>) -> anyhow::Result<HashMap<String, u32>> {
     bail!("the job did not end within 10 minutes")
 }
 
-fn table(before: &[(String, Report)], after: &[Report], attempts: &HashMap<String, u32>, begin: jiff::Timestamp) -> anyhow::Result<()> {
-    println!("\n{:<12} {:<10} {:<8} {:<8} {:>8} {:>8}", "DEVICE", "TYPE", "BEFORE", "AFTER", "ATTEMPTS", "SECONDS");
+fn table(
+    before: &[(String, Report)],
+    after: &[Report],
+    attempts: &HashMap<String, u32>,
+    begin: jiff::Timestamp,
+) -> anyhow::Result<()> {
+    println!(
+        "\n{:<12} {:<10} {:<8} {:<8} {:>8} {:>8}",
+        "DEVICE", "TYPE", "BEFORE", "AFTER", "ATTEMPTS", "SECONDS"
+    );
     let mut current = 0;
     for (uid, old) in before {
         let new = after.iter().find(|report| report.id == old.id).context("a device is gone")?;
-        let seconds = new.flashed_at.map(|at| format!("{:.1}", at.duration_since(begin).as_secs_f32())).unwrap_or_default();
+        let seconds = new
+            .flashed_at
+            .map(|at| format!("{:.1}", at.duration_since(begin).as_secs_f32()))
+            .unwrap_or_default();
         let attempts = attempts.get(uid).copied().unwrap_or(0);
-        println!("{:<12} {:<10} {:<8} {:<8} {:>8} {:>8}", new.id, new.device, old.version, new.version, attempts, seconds);
+        println!(
+            "{:<12} {:<10} {:<8} {:<8} {:>8} {:>8}",
+            new.id, new.device, old.version, new.version, attempts, seconds
+        );
         current += usize::from(new.version == "0.2.0" && new.flashed == 1);
     }
     println!("\n{current} of {} devices run 0.2.0, each flashed once", before.len());
@@ -167,9 +203,20 @@ async fn up(size: &Size) -> anyhow::Result<()> {
     std::fs::create_dir_all(&folder)?;
     let log = std::fs::File::create(folder.join("log"))?;
     let mut command = std::process::Command::new(std::env::current_exe()?);
-    command.args(["serve", "--devices", &size.devices.to_string(), "--addresses", &size.addresses.to_string()]);
+    command.args([
+        "serve",
+        "--devices",
+        &size.devices.to_string(),
+        "--addresses",
+        &size.addresses.to_string(),
+    ]);
     use std::os::unix::process::CommandExt;
-    let mut child = command.stdin(Stdio::null()).stderr(log.try_clone()?).stdout(log).process_group(0).spawn()?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stderr(log.try_clone()?)
+        .stdout(log)
+        .process_group(0)
+        .spawn()?;
     std::fs::write(folder.join("pid"), child.id().to_string())?;
     let ready = eventually("everything is up", Duration::from_secs(1800), || {
         let ended = child.try_wait();
@@ -177,7 +224,10 @@ async fn up(size: &Size) -> anyhow::Result<()> {
         async move { if ended?.is_some() { Ok(Some(false)) } else { Ok(ready.then_some(true)) } }
     });
     if !ready.await? {
-        bail!("it ended early:\n{}", std::fs::read_to_string(folder.join("log")).unwrap_or_default());
+        bail!(
+            "it ended early:\n{}",
+            std::fs::read_to_string(folder.join("log")).unwrap_or_default()
+        );
     }
     print!("{}", std::fs::read_to_string(folder.join("log")).unwrap_or_default());
     Ok(())
@@ -209,7 +259,10 @@ async fn down() -> anyhow::Result<()> {
         return Ok(());
     };
     kill_process(pid, Signal::TERM)?;
-    eventually("it ended", Duration::from_secs(30), || async move { Ok(test_kill_process(pid).is_err().then_some(())) }).await?;
+    eventually("it ended", Duration::from_secs(30), || async move {
+        Ok(test_kill_process(pid).is_err().then_some(()))
+    })
+    .await?;
     std::fs::remove_dir_all(folder())?;
     Ok(())
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, SerialNumber,
-    SigningKey, date_time_ymd,
+    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SerialNumber, SigningKey, date_time_ymd,
 };
 use sha2::{Digest, Sha256};
 use spki::ObjectIdentifier;
@@ -31,7 +31,8 @@ impl Timestamps {
             let mut parameters = CertificateParams::new(Vec::new())?;
             parameters.distinguished_name = DistinguishedName::new();
             parameters.distinguished_name.push(DnType::CommonName, name);
-            (parameters.not_before, parameters.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(2120, 1, 1));
+            (parameters.not_before, parameters.not_after) =
+                (date_time_ymd(2020, 1, 1), date_time_ymd(2120, 1, 1));
             Ok(parameters)
         };
         let mut root = named(ROOT)?;
@@ -61,10 +62,19 @@ impl Timestamps {
         let at = jiff::Timestamp::from_second(at)?.strftime("%Y%m%d%H%M%SZ").to_string();
         let sha256 = sequence(&[&name("2.16.840.1.101.3.4.2.1")?])?;
         let imprint = sequence(&[&sha256, &octets(&Sha256::digest(what))?])?;
-        let info = sequence(&[&number(1)?, &name("1.3.6.1.4.1.57264.2")?, &imprint, &number(1)?, &element(0x18, &[at.as_bytes()])?])?;
+        let info = sequence(&[
+            &number(1)?,
+            &name("1.3.6.1.4.1.57264.2")?,
+            &imprint,
+            &number(1)?,
+            &element(0x18, &[at.as_bytes()])?,
+        ])?;
         let kind = name("1.2.840.113549.1.9.16.1.4")?;
-        let attribute = |of: &str, value: &[u8]| -> anyhow::Result<Vec<u8>> { sequence(&[&name(of)?, &element(0x31, &[value])?]) };
-        let certificate = sequence(&[&sequence(&[&sequence(&[&octets(&Sha256::digest(&self.chain[0]))?])?])?])?;
+        let attribute = |of: &str, value: &[u8]| -> anyhow::Result<Vec<u8>> {
+            sequence(&[&name(of)?, &element(0x31, &[value])?])
+        };
+        let certificate =
+            sequence(&[&sequence(&[&sequence(&[&octets(&Sha256::digest(&self.chain[0]))?])?])?])?;
         let mut attributes = [
             attribute("1.2.840.113549.1.9.3", &kind)?,
             attribute("1.2.840.113549.1.9.4", &octets(&Sha256::digest(&info))?)?,
@@ -73,7 +83,10 @@ impl Timestamps {
         attributes.sort();
         let attributes = attributes.each_ref().map(Vec::as_slice);
         let signature = self.key.sign(&element(0x31, &attributes)?)?;
-        let issuer = sequence(&[&element(0x31, &[&sequence(&[&name("2.5.4.3")?, &element(0x0c, &[ROOT.as_bytes()])?])?])?])?;
+        let issuer = sequence(&[&element(
+            0x31,
+            &[&sequence(&[&name("2.5.4.3")?, &element(0x0c, &[ROOT.as_bytes()])?])?],
+        )?])?;
         let signer = sequence(&[
             &number(1)?,
             &sequence(&[&issuer, &number(SERIAL[0])?])?,
@@ -83,7 +96,12 @@ impl Timestamps {
             &octets(&signature)?,
         ])?;
         let content = sequence(&[&kind, &element(0xa0, &[&octets(&info)?])?])?;
-        let signed = sequence(&[&number(3)?, &element(0x31, &[&sha256])?, &content, &element(0x31, &[&signer])?])?;
+        let signed = sequence(&[
+            &number(3)?,
+            &element(0x31, &[&sha256])?,
+            &content,
+            &element(0x31, &[&signer])?,
+        ])?;
         let token = sequence(&[&name("1.2.840.113549.1.7.2")?, &element(0xa0, &[&signed])?])?;
         sequence(&[&sequence(&[&number(0)?])?, &token])
     }

@@ -63,7 +63,9 @@ pub struct CaseOptions {
 }
 
 fn property(text: &str) -> Result<(String, String), String> {
-    text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned())).ok_or_else(|| "expected NAME=VALUE".to_owned())
+    text.split_once('=')
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .ok_or_else(|| "expected NAME=VALUE".to_owned())
 }
 
 /// One attempt.
@@ -81,23 +83,39 @@ pub struct Case {
 impl Case {
     /// Takes a request as it stands, and the job and device that it speaks of.
     pub fn of_request(request: Request, plugin: &str) -> Result<Self, Failure> {
-        let settings: Map<String, Value> = serde_json::from_str(&request.settings)
-            .map_err(|error| Failure::usage(format!("settings of the request are not one JSON object: {error}")))?;
+        let settings: Map<String, Value> =
+            serde_json::from_str(&request.settings).map_err(|error| {
+                Failure::usage(format!("settings of the request are not one JSON object: {error}"))
+            })?;
         let device = &request.device;
-        let properties = device.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        let instance = Instance::new(&request.namespace, &device.name, &device.uid, device.nodes.clone(), properties);
-        let overriding = device.endpoint.as_deref().filter(|endpoint| instance.endpoint() != Some(endpoint));
+        let properties =
+            device.properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        let instance = Instance::new(
+            &request.namespace,
+            &device.name,
+            &device.uid,
+            device.nodes.clone(),
+            properties,
+        );
+        let overriding =
+            device.endpoint.as_deref().filter(|endpoint| instance.endpoint() != Some(endpoint));
         let spec = json!({
             "uuid": [device.uid], "firmware": request.firmware, "version": request.version, "flashjobPodImage": request.image,
             "hostEndpoint": overriding, "settings": (!settings.is_empty()).then(|| json!({plugin: settings})),
         });
-        let job = job(json!({"metadata": {"name": request.job, "namespace": request.namespace}, "spec": spec}))?;
+        let job = job(
+            json!({"metadata": {"name": request.job, "namespace": request.namespace}, "spec": spec}),
+        )?;
         let (job, spec) = effective(job)?;
         Ok(Self { job, spec, instance, request })
     }
 
     /// Puts job and device together, and makes the request as the operator does.
-    pub async fn of_options(options: &CaseOptions, plugin: &Plugin, configured: Option<&PluginConfig>) -> Result<Self, Failure> {
+    pub async fn of_options(
+        options: &CaseOptions,
+        plugin: &Plugin,
+        configured: Option<&PluginConfig>,
+    ) -> Result<Self, Failure> {
         let name = &plugin.info().name;
         let first = plugin.info().device_types.first().map_or("example", AsRef::as_ref);
         let example = question::example(options.device_type.as_deref().unwrap_or(first));
@@ -105,10 +123,17 @@ impl Case {
         let instance = options.instance(&example).await?;
         let job = job(options.job(given, &example, &instance, name)?)?;
         let (job, spec) = effective(job)?;
-        let (beneath, above) =
-            configured.map(|configured| (configured.settings.clone(), configured.locked_settings.clone())).unwrap_or_default();
+        let (beneath, above) = configured
+            .map(|configured| (configured.settings.clone(), configured.locked_settings.clone()))
+            .unwrap_or_default();
         let settings = request::settings(name, &beneath, &spec, &above);
-        let known = Known { job: &job.key, spec: &spec, uid: &instance.uid, instance: Some(&instance), record: None };
+        let known = Known {
+            job: &job.key,
+            spec: &spec,
+            uid: &instance.uid,
+            instance: Some(&instance),
+            record: None,
+        };
         let request = request::request(known, options.attempt.unwrap_or(1), settings);
         Ok(Self { job, spec, instance, request })
     }
@@ -119,7 +144,8 @@ impl CaseOptions {
     async fn instance(&self, example: &Request) -> Result<Instance, Failure> {
         let device = &example.device;
         let mut namespace = self.namespace.clone().unwrap_or_else(|| example.namespace.clone());
-        let (mut name, mut uid, mut nodes) = (device.name.clone(), device.uid.clone(), device.nodes.clone());
+        let (mut name, mut uid, mut nodes) =
+            (device.name.clone(), device.uid.clone(), device.nodes.clone());
         let mut properties: BTreeMap<String, String> = device.properties.iter().cloned().collect();
         if let Some(wanted) = &self.device {
             let found = cluster::instance(wanted, self.namespace.as_deref()).await?;
@@ -127,8 +153,14 @@ impl CaseOptions {
             namespace = found.namespace().unwrap_or_default();
             (nodes, properties) = (found.spec.nodes, found.spec.broker_properties);
         }
-        let said = [("DEVICE", &self.device_type), ("HOST_ENDPOINT", &self.endpoint), ("VERSION", &self.device_version)];
-        properties.extend(said.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))));
+        let said = [
+            ("DEVICE", &self.device_type),
+            ("HOST_ENDPOINT", &self.endpoint),
+            ("VERSION", &self.device_version),
+        ];
+        properties.extend(
+            said.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?))),
+        );
         for (name, value) in &self.properties {
             match value.as_str() {
                 "" => properties.remove(name),
@@ -140,10 +172,20 @@ impl CaseOptions {
     }
 
     /// The FlashJob of the file, or the example's; with what the command line says on top.
-    fn job(&self, given: Option<Value>, example: &Request, instance: &Instance, plugin: &str) -> Result<Value, Failure> {
-        let mut job = given.unwrap_or_else(|| json!({"metadata": {"name": example.job}, "spec": {}}));
-        let settings = self.settings.as_deref().map(serde_json::from_str::<Map<String, Value>>).transpose();
-        let settings = settings.map_err(|error| Failure::usage(format!("--settings is not one JSON object: {error}")))?;
+    fn job(
+        &self,
+        given: Option<Value>,
+        example: &Request,
+        instance: &Instance,
+        plugin: &str,
+    ) -> Result<Value, Failure> {
+        let mut job =
+            given.unwrap_or_else(|| json!({"metadata": {"name": example.job}, "spec": {}}));
+        let settings =
+            self.settings.as_deref().map(serde_json::from_str::<Map<String, Value>>).transpose();
+        let settings = settings.map_err(|error| {
+            Failure::usage(format!("--settings is not one JSON object: {error}"))
+        })?;
         let defaults = json!({"spec": {"firmware": example.firmware, "version": example.version, "uuid": [instance.uid]}});
         let said = json!({
             "metadata": {"namespace": instance.namespace},
@@ -161,9 +203,11 @@ impl CaseOptions {
 /// What was not said changes nothing.
 fn without_nulls(value: Value) -> Value {
     match value {
-        Value::Object(fields) => {
-            fields.into_iter().filter(|(_, value)| !value.is_null()).map(|(name, value)| (name, without_nulls(value))).collect()
-        }
+        Value::Object(fields) => fields
+            .into_iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(name, value)| (name, without_nulls(value)))
+            .collect(),
         value => value,
     }
 }
@@ -173,8 +217,12 @@ fn job(mut job: Value) -> Result<FlashJob, Failure> {
     if kind != "FlashJob" {
         return Err(Failure::usage(format!("--job names a {kind}, expected a FlashJob")));
     }
-    json_patch::merge(&mut job, &json!({"apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob"}));
-    let mut job: FlashJob = serde_json::from_value(job).map_err(|error| Failure::usage(format!("the FlashJob cannot be read: {error}")))?;
+    json_patch::merge(
+        &mut job,
+        &json!({"apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob"}),
+    );
+    let mut job: FlashJob = serde_json::from_value(job)
+        .map_err(|error| Failure::usage(format!("the FlashJob cannot be read: {error}")))?;
     job.metadata.uid.get_or_insert_with(|| JOB_UID.to_owned());
     job.metadata.name.get_or_insert_with(|| "example".to_owned());
     Ok(job)
@@ -182,6 +230,9 @@ fn job(mut job: Value) -> Result<FlashJob, Failure> {
 
 fn effective(job: FlashJob) -> Result<(Job, EffectiveSpec), Failure> {
     let job = Job::of(job);
-    let spec = job.spec.clone().map_err(|error| Failure::usage(format!("the FlashJob is refused: {error}")))?;
+    let spec = job
+        .spec
+        .clone()
+        .map_err(|error| Failure::usage(format!("the FlashJob is refused: {error}")))?;
     Ok((job, spec))
 }

@@ -7,7 +7,13 @@ use crate::failure::{Code, Failure};
 
 /// The Akri Instance of that name, in that namespace or the kubeconfig's.
 pub async fn instance(name: &str, namespace: Option<&str>) -> Result<akri::Instance, Failure> {
-    let unreachable = |error: String| Failure::new(Code::Unavailable, "ClusterUnreachable", format!("no cluster: {error}; set KUBECONFIG"));
+    let unreachable = |error: String| {
+        Failure::new(
+            Code::Unavailable,
+            "ClusterUnreachable",
+            format!("no cluster: {error}; set KUBECONFIG"),
+        )
+    };
     let config = Config::infer().await.map_err(|error| unreachable(error.to_string()))?;
     let namespace = namespace.map_or_else(|| config.default_namespace.clone(), str::to_owned);
     let client = Client::try_from(config).map_err(|error| unreachable(error.to_string()))?;
@@ -15,7 +21,9 @@ pub async fn instance(name: &str, namespace: Option<&str>) -> Result<akri::Insta
     match instances.get_opt(name).await {
         Ok(Some(instance)) => Ok(instance),
         Ok(None) => {
-            let message = format!("there is no Akri Instance {namespace}/{name}; see kubectl get instances.akri.sh -A");
+            let message = format!(
+                "there is no Akri Instance {namespace}/{name}; see kubectl get instances.akri.sh -A"
+            );
             Err(Failure::new(Code::Unavailable, "NotFound", message))
         }
         Err(error) => Err(unread(&namespace, name, &error)),
@@ -27,7 +35,9 @@ fn unread(namespace: &str, name: &str, error: &kube::Error) -> Failure {
     let message = format!("cannot read Akri Instance {namespace}/{name}: {error}");
     match error {
         kube::Error::Api(status) if [401, 403].contains(&status.code) => {
-            let message = format!("{message}; whom the kubeconfig names needs the verb get on instances.akri.sh in this namespace");
+            let message = format!(
+                "{message}; whom the kubeconfig names needs the verb get on instances.akri.sh in this namespace"
+            );
             Failure::new(Code::Unavailable, "AccessDenied", message)
         }
         _ => Failure::new(Code::Unavailable, "ClusterUnreachable", message),

@@ -27,7 +27,13 @@ pub fn make(
 ) -> Result<Objects, Denied> {
     let (job, request) = (&case.job, &case.request);
     let nothing = Grants::default();
-    let name = make::attempt_name(&job.key.name, &job.uid, &case.spec.run, &request.device.uid, request.attempt);
+    let name = make::attempt_name(
+        &job.key.name,
+        &job.uid,
+        &case.spec.run,
+        &request.device.uid,
+        request.attempt,
+    );
     let attempt = Attempt {
         job,
         spec: &case.spec,

@@ -50,7 +50,12 @@ pub fn request(file: &Path, plugin: &Plugin) -> Result<Request, Failure> {
 
 /// A request as the operator makes them, for a device of this type.
 pub fn example(device_type: &str) -> Request {
-    let properties = [("APPLICATION_TYPE", "example"), ("DEVICE", device_type), ("HOST_ENDPOINT", "192.0.2.10:80"), ("VERSION", "0.1.0")];
+    let properties = [
+        ("APPLICATION_TYPE", "example"),
+        ("DEVICE", device_type),
+        ("HOST_ENDPOINT", "192.0.2.10:80"),
+        ("VERSION", "0.1.0"),
+    ];
     Request {
         namespace: "default".to_owned(),
         job: "example".to_owned(),
@@ -75,7 +80,8 @@ pub fn example(device_type: &str) -> Request {
 /// Reads a file of YAML or JSON.
 pub fn read(file: &Path) -> Result<Value, Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| Failure::unreadable(file, &error))?;
-    serde_saphyr::from_str(&text).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))
+    serde_saphyr::from_str(&text)
+        .map_err(|error| Failure::usage(format!("{}: {error}", file.display())))
 }
 
 fn completed<T: DeserializeOwned>(file: &Path, example: &Value) -> Result<T, Failure> {
@@ -85,11 +91,15 @@ fn completed<T: DeserializeOwned>(file: &Path, example: &Value) -> Result<T, Fai
         *settings = json!(settings.to_string());
     }
     if let Some(unknown) = unknown(&given, example, "") {
-        return Err(Failure::usage(format!("{}: there is no field {unknown}; see the fields with -o json", file.display())));
+        return Err(Failure::usage(format!(
+            "{}: there is no field {unknown}; see the fields with -o json",
+            file.display()
+        )));
     }
     let mut whole = example.clone();
     merge(&mut whole, given);
-    serde_json::from_value(whole).map_err(|error| Failure::usage(format!("{}: {error}", file.display())))
+    serde_json::from_value(whole)
+        .map_err(|error| Failure::usage(format!("{}: {error}", file.display())))
 }
 
 /// The first field that the example does not have.
@@ -97,7 +107,9 @@ fn unknown(given: &Value, example: &Value, path: &str) -> Option<String> {
     let (Value::Object(given), Value::Object(example)) = (given, example) else { return None };
     given.iter().find_map(|(name, value)| {
         let path = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        example.get(name).map_or_else(|| Some(path.clone()), |example| unknown(value, example, &path))
+        example
+            .get(name)
+            .map_or_else(|| Some(path.clone()), |example| unknown(value, example, &path))
     })
 }
 

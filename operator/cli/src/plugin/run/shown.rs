@@ -45,8 +45,12 @@ fn answer<T: Serialize>(measured: &Measured<T>) -> Value {
     let cost = cost_json(measured.cost);
     match &measured.answer {
         Ok(answer) => json!({"answer": answer, "cost": cost}),
-        Err(CallError::Refused(refused)) => json!({"error": {"reason": "Refused", "refused": refused}, "cost": cost}),
-        Err(error) => json!({"error": {"reason": Failure::from(error.clone()).reason, "message": error.to_string()}, "cost": cost}),
+        Err(CallError::Refused(refused)) => {
+            json!({"error": {"reason": "Refused", "refused": refused}, "cost": cost})
+        }
+        Err(error) => {
+            json!({"error": {"reason": Failure::from(error.clone()).reason, "message": error.to_string()}, "cost": cost})
+        }
     }
 }
 
@@ -81,7 +85,12 @@ pub fn text(case: &Case, asked: &Asked, notes: &[String]) -> String {
     }
     let mut text = rows.to_string();
     if let Some(Ok(objects)) = &asked.objects {
-        text.push_str(&objects.service.as_ref().map_or_else(|| "\nNo Service: the device calls nobody back.\n".to_owned(), document));
+        text.push_str(
+            &objects.service.as_ref().map_or_else(
+                || "\nNo Service: the device calls nobody back.\n".to_owned(),
+                document,
+            ),
+        );
         text.push_str(&document(&objects.pod));
     }
     text
@@ -104,7 +113,10 @@ fn said<T>(measured: &Measured<T>, words: impl FnOnce(&T) -> String) -> String {
 fn refusal(error: &PluginError) -> String {
     match error {
         PluginError::InvalidSettings(errors) => {
-            let lines: Vec<String> = errors.iter().map(|error| format!("\n  {:?}: {}", error.path, error.message)).collect();
+            let lines: Vec<String> = errors
+                .iter()
+                .map(|error| format!("\n  {:?}: {}", error.path, error.message))
+                .collect();
             format!("invalid settings:{}", lines.concat())
         }
         other => other.to_string(),
@@ -114,7 +126,9 @@ fn refusal(error: &PluginError) -> String {
 fn verdict(verdict: &Verdict) -> String {
     match verdict {
         Verdict::Flashed(Proof::Pod) => "flashed; the Pod's success is the proof".to_owned(),
-        Verdict::Flashed(Proof::ReportedVersion) => "flashed; the device must report the new version".to_owned(),
+        Verdict::Flashed(Proof::ReportedVersion) => {
+            "flashed; the device must report the new version".to_owned()
+        }
         Verdict::Retry(why) => format!("try again: {why}"),
         Verdict::GiveUp(why) => format!("give up: {why}"),
     }

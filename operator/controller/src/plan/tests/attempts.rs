@@ -77,9 +77,13 @@ fn a_pod_that_cannot_get_on_is_stopped_after_two_minutes_once_the_reason_is_stor
 
 #[test]
 fn a_pod_that_vanished_keeps_its_device_locked_until_nothing_of_it_can_run() {
-    let mut case = Case::new(&["a"], &json!({"deviceTimeoutSeconds": 100, "verify": {"timeoutSeconds": 50}}));
+    let mut case =
+        Case::new(&["a"], &json!({"deviceTimeoutSeconds": 100, "verify": {"timeoutSeconds": 50}}));
     let pods = case.start();
-    let (name, uid) = (pods[0].metadata.name.clone().expect("a name"), pods[0].metadata.uid.clone().expect("a uid"));
+    let (name, uid) = (
+        pods[0].metadata.name.clone().expect("a name"),
+        pods[0].metadata.uid.clone().expect("a uid"),
+    );
     case.world.lose_pod(&key("job"), &name, &uid, case.now);
     let plan = case.settle();
     assert!(plan.steps.iter().any(|step| matches!(step, Step::ConfirmPod { .. })));
@@ -136,7 +140,9 @@ fn a_create_that_keeps_failing_is_told_until_it_works() {
     fail(&mut case, forbidden());
     fail(&mut case, forbidden());
     assert_eq!(case.stands("a"), (DeviceState::Exposing, reason::REQUEST_FAILING.name.into()));
-    assert!(case.status().message.is_some_and(|message| message.contains("cannot create resource")));
+    assert!(
+        case.status().message.is_some_and(|message| message.contains("cannot create resource"))
+    );
     fail(&mut case, None);
     case.carry_out(&services);
     assert_eq!(creates_pod(&case.settle()), 1);

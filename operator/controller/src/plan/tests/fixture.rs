@@ -10,7 +10,9 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use crate::make::Grants;
-use crate::observed::{self, Built, Instance, Job, JobKey, Judged, PluginView, Question, ReadyPlugin, Service, after};
+use crate::observed::{
+    self, Built, Instance, Job, JobKey, Judged, PluginView, Question, ReadyPlugin, Service, after,
+};
 use crate::plan::{Plan, Step, plan};
 use crate::world::{Rules, World};
 
@@ -71,12 +73,12 @@ pub fn flash_pod(version: &str) -> FlashPod {
 
 /// A Pod as the Go operator made it: none of our labels, the endpoint in the environment.
 pub fn pod_of_the_go_operator(job: &str, uid: &str, endpoint: &str) -> Pod {
-    let owner =
-        json!({"apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob", "name": job, "uid": format!("uid-of-{job}")});
+    let owner = json!({"apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob", "name": job, "uid": format!("uid-of-{job}")});
     let metadata = json!({"name": format!("{job}-{uid}"), "namespace": "fleet", "resourceVersion": "1", "uid": "go-pod",
         "labels": {"app": job, "uuid": uid}, "ownerReferences": [owner]});
     let container = json!({"name": "flash", "image": "i", "env": [{"name": "HOST_ENDPOINT", "value": endpoint}]});
-    serde_json::from_value(json!({"metadata": metadata, "spec": {"containers": [container]}})).expect("a Pod")
+    serde_json::from_value(json!({"metadata": metadata, "spec": {"containers": [container]}}))
+        .expect("a Pod")
 }
 
 /// One job in a world of its own, taken step by step.
@@ -92,9 +94,17 @@ pub struct Case {
 impl Case {
     pub fn new(uids: &[&str], spec: &Value) -> Self {
         let now = Timestamp::from_second(1_700_000_000).expect("an instant");
-        let mut case = Self { world: world(), job: job("job", uids, spec), now, balanced: true, version: 10 };
+        let mut case =
+            Self { world: world(), job: job("job", uids, spec), now, balanced: true, version: 10 };
         for (index, uid) in uids.iter().enumerate() {
-            case.device(uid, &[("DEVICE", "esp32"), ("HOST_ENDPOINT", &format!("10.0.0.{index}")), ("VERSION", "1")]);
+            case.device(
+                uid,
+                &[
+                    ("DEVICE", "esp32"),
+                    ("HOST_ENDPOINT", &format!("10.0.0.{index}")),
+                    ("VERSION", "1"),
+                ],
+            );
         }
         case.see_job();
         case
@@ -106,7 +116,13 @@ impl Case {
 
     pub fn device_in(&mut self, namespace: &str, uid: &str, properties: &[(&str, &str)]) {
         let nodes = vec!["node".to_owned()];
-        self.world.devices.see(Instance::new(namespace, &format!("akri-{uid}"), uid, nodes, properties.iter().copied()));
+        self.world.devices.see(Instance::new(
+            namespace,
+            &format!("akri-{uid}"),
+            uid,
+            nodes,
+            properties.iter().copied(),
+        ));
     }
 
     pub fn next_version(&mut self) -> String {
@@ -143,8 +159,16 @@ impl Case {
             for question in &made.questions {
                 match question {
                     Question::Build { attempt, plugin, digest, request } => {
-                        let built = Built { attempt: attempt.clone(), plugin: plugin.clone(), digest: digest.clone(), pod: answer() };
-                        memory.answers_mut().built.insert(request.device.uid.clone(), Arc::new(built));
+                        let built = Built {
+                            attempt: attempt.clone(),
+                            plugin: plugin.clone(),
+                            digest: digest.clone(),
+                            pod: answer(),
+                        };
+                        memory
+                            .answers_mut()
+                            .built
+                            .insert(request.device.uid.clone(), Arc::new(built));
                     }
                     Question::Judge { pod_uid, outcome, .. } => {
                         let verdict = match outcome.exit_code {
@@ -152,7 +176,10 @@ impl Case {
                             Some(3) => Verdict::GiveUp("no".into()),
                             _ => Verdict::Retry("broke".into()),
                         };
-                        memory.answers_mut().judged.insert(pod_uid.clone(), Arc::new(Judged::Asked(Ok(verdict))));
+                        memory
+                            .answers_mut()
+                            .judged
+                            .insert(pod_uid.clone(), Arc::new(Judged::Asked(Ok(verdict))));
                     }
                 }
             }
@@ -238,8 +265,7 @@ impl Case {
     pub fn end(&mut self, pod: &Pod, code: i32) {
         let phase = if code == 0 { "Succeeded" } else { "Failed" };
         let terminated = json!({"exitCode": code, "finishedAt": self.now.to_string()});
-        let container =
-            json!({"name": "flash", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": {"terminated": terminated}});
+        let container = json!({"name": "flash", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": {"terminated": terminated}});
         self.report(pod, &json!({"phase": phase, "containerStatuses": [container]}));
     }
 
@@ -251,7 +277,9 @@ impl Case {
     pub fn stands(&self, uid: &str) -> (DeviceState, String) {
         let status = self.status();
         let device = status.devices.iter().find(|device| device.uid == uid);
-        device.map_or((DeviceState::Pending, String::new()), |device| (device.state, device.reason.clone().unwrap_or_default()))
+        device.map_or((DeviceState::Pending, String::new()), |device| {
+            (device.state, device.reason.clone().unwrap_or_default())
+        })
     }
 }
 

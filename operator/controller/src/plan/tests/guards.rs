@@ -42,7 +42,8 @@ fn one_device_under_two_uids_is_flashed_once_also_when_the_first_has_failed() {
 
 #[test]
 fn a_device_of_another_type_or_application_is_refused_case_and_dashes_aside() {
-    let mut case = Case::new(&["a", "b"], &json!({"device": "ESP-32", "applicationType": "Therm-O"}));
+    let mut case =
+        Case::new(&["a", "b"], &json!({"device": "ESP-32", "applicationType": "Therm-O"}));
     case.device("a", &[("DEVICE", "usb"), ("HOST_ENDPOINT", "10.0.0.0")]);
     case.device("b", &[ESP32, ("HOST_ENDPOINT", "10.0.0.1"), ("APPLICATION_TYPE", "thermo")]);
     case.settle();
@@ -80,7 +81,11 @@ fn an_override_holds_both_identities() {
     let mut case = Case::new(&["a"], &json!({"hostEndpoint": "10.9.9.9:80"}));
     let plan = case.settle();
     let held: Vec<String> = plan.holds.iter().map(|(identity, _)| identity.to_string()).collect();
-    assert!(held.contains(&"endpoint/10.9.9.9:80".to_owned()) && held.contains(&"endpoint/10.0.0.0:80".to_owned()), "{held:?}");
+    assert!(
+        held.contains(&"endpoint/10.9.9.9:80".to_owned())
+            && held.contains(&"endpoint/10.0.0.0:80".to_owned()),
+        "{held:?}"
+    );
 }
 
 #[test]
@@ -143,7 +148,9 @@ fn a_plugin_that_breaks_costs_an_attempt() {
 #[test]
 fn what_is_not_granted_fails() {
     let mut case = Case::new(&["a"], &json!({}));
-    case.settle_with(&|| Ok(flashjob_plugin_host::types::FlashPod { attach_device: true, ..flash_pod("2") }));
+    case.settle_with(&|| {
+        Ok(flashjob_plugin_host::types::FlashPod { attach_device: true, ..flash_pod("2") })
+    });
     assert_eq!(case.stands("a"), (DeviceState::Failed, reason::GRANT_DENIED.name.into()));
 }
 
@@ -151,12 +158,16 @@ fn what_is_not_granted_fails() {
 fn settings_of_a_plugin_that_nobody_configured_are_named_in_the_message() {
     let mut case = Case::new(&["a"], &json!({"settings": {"toaster": {"x": 1}}}));
     case.settle();
-    assert!(case.status().message.expect("a message").contains("names no configured plugin: toaster"));
+    assert!(
+        case.status().message.expect("a message").contains("names no configured plugin: toaster")
+    );
 }
 
 #[test]
 fn no_more_than_parallelism_start_and_one_where_all_ask_for_one_address() {
-    for (spec, started) in [(json!({"parallelism": 2}), 2), (json!({"parallelism": 3, "externalIP": "192.0.2.1"}), 1)] {
+    for (spec, started) in
+        [(json!({"parallelism": 2}), 2), (json!({"parallelism": 3, "externalIP": "192.0.2.1"}), 1)]
+    {
         let mut case = Case::new(&["a", "b", "c"], &spec);
         assert_eq!(case.start().len(), started);
         assert_eq!(case.status().counts.expect("counts").active as usize, started);
@@ -196,7 +207,8 @@ fn a_device_that_a_pod_of_the_go_operator_flashes_waits_until_that_has_ended() {
 #[test]
 fn what_the_go_operator_completed_counts() {
     let mut case = Case::new(&["a", "b"], &json!({}));
-    case.job.status = serde_json::from_value(json!({"phase": "Running", "completedUUIDs": ["a"]})).expect("a status");
+    case.job.status = serde_json::from_value(json!({"phase": "Running", "completedUUIDs": ["a"]}))
+        .expect("a status");
     case.see_job();
     case.settle();
     assert_eq!(case.status().completed_uuids, ["a"]);

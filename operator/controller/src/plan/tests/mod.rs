@@ -27,7 +27,13 @@ fn every_reason_is_given_by_a_rule() {
         let constant: String = reason
             .name
             .chars()
-            .flat_map(|letter| letter.is_uppercase().then_some('_').into_iter().chain([letter.to_ascii_uppercase()]))
+            .flat_map(|letter| {
+                letter
+                    .is_uppercase()
+                    .then_some('_')
+                    .into_iter()
+                    .chain([letter.to_ascii_uppercase()])
+            })
             .collect();
         assert!(rules.contains(constant.trim_start_matches('_')), "{}", reason.name);
     }

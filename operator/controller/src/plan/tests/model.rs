@@ -119,7 +119,10 @@ impl Cluster {
     }
 
     pub fn device_of(&self, uid: &str) -> usize {
-        self.devices.iter().position(|device| device.uids.iter().any(|known| known == uid)).expect("a device")
+        self.devices
+            .iter()
+            .position(|device| device.uids.iter().any(|known| known == uid))
+            .expect("a device")
     }
 
     fn next_version(&mut self) -> String {
@@ -229,7 +232,8 @@ impl Cluster {
     /// Garbage collection of one Service whose job is gone. False: there is none.
     pub fn collect_garbage(&mut self) -> bool {
         let mut services = self.services.iter();
-        let orphan = services.find(|(_, service)| !self.jobs.contains_key(&service.labels()[label::APP]));
+        let orphan =
+            services.find(|(_, service)| !self.jobs.contains_key(&service.labels()[label::APP]));
         let Some(name) = orphan.map(|(name, _)| name.clone()) else { return false };
         self.remove_service(&name);
         true
@@ -237,10 +241,18 @@ impl Cluster {
 
     /// Gives one Service an address, if one is free.
     pub fn balance(&mut self) -> bool {
-        let address = |service: &Service| service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()?.ip.clone();
+        let address = |service: &Service| {
+            service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()?.ip.clone()
+        };
         let used: Vec<String> = self.services.values().filter_map(address).collect();
-        let free = (0..self.addresses).map(|number| format!("192.0.2.{number}")).find(|free| !used.contains(free));
-        let Some(waiting) = self.services.values().find(|service| address(service).is_none()).cloned() else { return false };
+        let free = (0..self.addresses)
+            .map(|number| format!("192.0.2.{number}"))
+            .find(|free| !used.contains(free));
+        let Some(waiting) =
+            self.services.values().find(|service| address(service).is_none()).cloned()
+        else {
+            return false;
+        };
         let Some(free) = free else { return false };
         let mut service = waiting;
         let status = json!({"loadBalancer": {"ingress": [{"ip": free}]}});
@@ -313,21 +325,29 @@ impl Cluster {
         };
         match fate {
             Fate::Unschedulable => {
-                let condition = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable"});
+                let condition =
+                    json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable"});
                 self.report(name, json!({"phase": "Pending", "conditions": [condition]}), false);
             }
             Fate::ImageMissing => self.report(name, waiting("ErrImagePull"), true),
-            Fate::NotAttached => self.report(name, json!({"phase": "Failed", "reason": "UnexpectedAdmissionError"}), true),
+            Fate::NotAttached => self.report(
+                name,
+                json!({"phase": "Failed", "reason": "UnexpectedAdmissionError"}),
+                true,
+            ),
             _ => self.start(name, &pod, fate),
         }
         true
     }
 
     fn start(&mut self, name: &str, pod: &Pod, fate: Fate) {
-        let deadline = pod.spec.as_ref().and_then(|spec| spec.active_deadline_seconds).unwrap_or(900);
+        let deadline =
+            pod.spec.as_ref().and_then(|spec| spec.active_deadline_seconds).unwrap_or(900);
         let seconds = if fate == Fate::Hangs { deadline } else { 1 + self.dice.below(40) as i64 };
         let spec = pod.spec.as_ref().map(|spec| &spec.containers[0]);
-        let version = spec.and_then(|container| container.env.iter().flatten().find(|variable| variable.name == "VERSION"));
+        let version = spec.and_then(|container| {
+            container.env.iter().flatten().find(|variable| variable.name == "VERSION")
+        });
         let container = Container {
             device: self.device_of(&pod.labels()[label::UUID]),
             ends: after(self.now, seconds),
@@ -373,7 +393,8 @@ impl Cluster {
 
     /// Pod garbage collection after a node vanished: its container may run on.
     pub fn lose_node(&mut self, name: &str) {
-        let condition = json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"});
+        let condition =
+            json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"});
         self.report(name, json!({"phase": "Failed", "conditions": [condition]}), false);
         self.remove_pod(name);
     }

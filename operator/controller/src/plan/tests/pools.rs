@@ -30,16 +30,28 @@ fn a_slot_is_not_handed_on_right_after_an_attempt_that_was_not_judged_flashed() 
 
 #[test]
 fn a_slot_is_handed_on_at_once_also_when_its_pod_began_and_ended_between_two_status_writes() {
-    let mut case = Case::new(&["a", "b"], &json!({"parallelism": 1, "exposure": "Pooled", "verify": {"mode": "None"}}));
+    let mut case = Case::new(
+        &["a", "b"],
+        &json!({"parallelism": 1, "exposure": "Pooled", "verify": {"mode": "None"}}),
+    );
     let services = case.settle();
     case.carry_out(&services);
     let made = case.settle();
-    let pod = made.steps.iter().find_map(|step| if let Step::CreatePod(pod) = step { Some(*pod.clone()) } else { None });
+    let pod = made
+        .steps
+        .iter()
+        .find_map(|step| if let Step::CreatePod(pod) = step { Some(*pod.clone()) } else { None });
     let mut pod = pod.expect("a Pod");
     pod.metadata.uid = Some("uid".to_owned());
     case.end(&pod, 0);
     let flashed = Arc::new(Judged::Asked(Ok(Verdict::Flashed(Proof::ReportedVersion))));
-    case.world.memory.entry(key("job")).or_default().answers_mut().judged.insert("uid".to_owned(), flashed);
+    case.world
+        .memory
+        .entry(key("job"))
+        .or_default()
+        .answers_mut()
+        .judged
+        .insert("uid".to_owned(), flashed);
     assert_eq!(case.stands("a").0, DeviceState::Exposing);
     assert_eq!(creates_pod(&case.plan()), 1);
 }

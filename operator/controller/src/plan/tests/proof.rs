@@ -7,9 +7,11 @@ use super::fixture::{Case, ESP32};
 
 #[test]
 fn a_changed_version_verifies_and_a_third_value_ends_the_wait() {
-    for (reported, required, state) in
-        [("2", true, DeviceState::Pending), ("3", true, DeviceState::Pending), ("3", false, DeviceState::Pending)]
-    {
+    for (reported, required, state) in [
+        ("2", true, DeviceState::Pending),
+        ("3", true, DeviceState::Pending),
+        ("3", false, DeviceState::Pending),
+    ] {
         let mode = if required { "Required" } else { "BestEffort" };
         let mut case = Case::new(&["a"], &json!({"verify": {"mode": mode}}));
         let pods = case.start();
@@ -21,7 +23,9 @@ fn a_changed_version_verifies_and_a_third_value_ends_the_wait() {
         let counts = case.status().counts.expect("counts");
         match (reported, required) {
             ("2", _) => assert_eq!((counts.completed, counts.unverified), (1, 0)),
-            (_, true) => assert_eq!(case.stands("a"), (state, reason::VERSION_NOT_REPORTED.name.into())),
+            (_, true) => {
+                assert_eq!(case.stands("a"), (state, reason::VERSION_NOT_REPORTED.name.into()))
+            }
             (_, false) => assert_eq!((counts.completed, counts.unverified), (1, 1)),
         }
     }
@@ -51,7 +55,8 @@ fn best_effort_does_not_wait_where_no_version_was_ever_reported() {
 
 #[test]
 fn a_required_proof_keeps_the_place_and_best_effort_does_not() {
-    for (mode, next) in [("Required", DeviceState::Pending), ("BestEffort", DeviceState::Exposing)] {
+    for (mode, next) in [("Required", DeviceState::Pending), ("BestEffort", DeviceState::Exposing)]
+    {
         let mut case = Case::new(&["a", "b"], &json!({"parallelism": 1, "verify": {"mode": mode}}));
         let pods = case.start();
         case.end(&pods[0], 0);

@@ -32,7 +32,12 @@ struct Scenario {
 
 fn scenario() -> impl Strategy<Value = Scenario> {
     let shape = (any::<u64>(), 1..7usize, any::<bool>(), 1..4usize, 1..4usize, 1..4usize);
-    let mode = prop_oneof![Just(None), Just(Some("Required")), Just(Some("BestEffort")), Just(Some("None"))];
+    let mode = prop_oneof![
+        Just(None),
+        Just(Some("Required")),
+        Just(Some("BestEffort")),
+        Just(Some("None"))
+    ];
     let spec = (
         any::<bool>(),
         mode,
@@ -42,7 +47,14 @@ fn scenario() -> impl Strategy<Value = Scenario> {
         proptest::bool::weighted(0.15),
         proptest::bool::weighted(0.2),
     );
-    let faults = (0..3usize, 0..4usize, 0..3usize, 0..5usize, 0..2usize, prop_oneof![Just(0), Just(20usize)]);
+    let faults = (
+        0..3usize,
+        0..4usize,
+        0..3usize,
+        0..5usize,
+        0..2usize,
+        prop_oneof![Just(0), Just(20usize)],
+    );
     (shape, spec, faults).prop_map(|(shape, spec, faults)| Scenario {
         seed: shape.0,
         devices: shape.1,
@@ -57,7 +69,14 @@ fn scenario() -> impl Strategy<Value = Scenario> {
         external: spec.4,
         deadline: spec.5,
         moved: spec.6,
-        faults: Faults { crashes: faults.0, pods: faults.1, services: faults.2, specs: faults.3, instances: faults.4, requests: faults.5 },
+        faults: Faults {
+            crashes: faults.0,
+            pods: faults.1,
+            services: faults.2,
+            specs: faults.3,
+            instances: faults.4,
+            requests: faults.5,
+        },
     })
 }
 
@@ -83,17 +102,22 @@ impl Scenario {
             let version = [None, Some("1"), Some("1"), Some("2")][(self.seed as usize + index) % 4];
             Device { uids, version: version.map(str::to_owned) }
         };
-        let mut cluster = Cluster::new(self.seed, (0..self.devices).map(device).collect(), self.addresses);
-        let uids: Vec<String> = cluster.devices.iter().flat_map(|device| device.uids.clone()).collect();
+        let mut cluster =
+            Cluster::new(self.seed, (0..self.devices).map(device).collect(), self.addresses);
+        let uids: Vec<String> =
+            cluster.devices.iter().flat_map(|device| device.uids.clone()).collect();
         for number in 0..self.jobs {
-            let mut named: Vec<&str> = uids.iter().map(String::as_str).filter(|_| cluster.dice.percent(75)).collect();
+            let mut named: Vec<&str> =
+                uids.iter().map(String::as_str).filter(|_| cluster.dice.percent(75)).collect();
             if named.is_empty() {
                 named.push(&uids[0]);
             }
             cluster.put_job(fixture::job(&format!("job-{number}"), &named, &self.spec()));
         }
         if self.moved {
-            let pod = cluster.create_pod(fixture::pod_of_the_go_operator("job-0", "device-0", "10.0.0.0")).expect("created");
+            let pod = cluster
+                .create_pod(fixture::pod_of_the_go_operator("job-0", "device-0", "10.0.0.0"))
+                .expect("created");
             cluster.fates.insert(pod.uid().expect("a uid"), Fate::Updates);
         }
         cluster
@@ -112,9 +136,18 @@ fn run(scenario: &Scenario) -> Simulation {
 fn check_the_end(simulation: &Simulation) {
     for (name, job) in &simulation.cluster.jobs {
         let status = job.status.clone().unwrap_or_default();
-        assert!(status.completion_time.is_some(), "job {name} did not end: {:?} {:#?}", status.message, status.devices);
+        assert!(
+            status.completion_time.is_some(),
+            "job {name} did not end: {:?} {:#?}",
+            status.message,
+            status.devices
+        );
     }
-    assert!(simulation.cluster.pods.is_empty(), "Pods are left: {:?}", simulation.cluster.pods.keys());
+    assert!(
+        simulation.cluster.pods.is_empty(),
+        "Pods are left: {:?}",
+        simulation.cluster.pods.keys()
+    );
     let left = &simulation.cluster.services;
     assert!(left.is_empty(), "Services are left: {left:?}");
     for index in 0..simulation.cluster.devices.len() {

@@ -101,9 +101,16 @@ impl Simulation {
         for (index, device) in self.cluster.devices.iter().enumerate() {
             let endpoint = format!("10.0.0.{index}:80");
             for uid in &device.uids {
-                let mut properties = vec![("DEVICE", "esp32"), ("HOST_ENDPOINT", endpoint.as_str())];
+                let mut properties =
+                    vec![("DEVICE", "esp32"), ("HOST_ENDPOINT", endpoint.as_str())];
                 properties.extend(device.version.as_deref().map(|version| ("VERSION", version)));
-                let instance = Instance::new("fleet", &format!("akri-{uid}"), uid, vec!["node".into()], properties.into_iter());
+                let instance = Instance::new(
+                    "fleet",
+                    &format!("akri-{uid}"),
+                    uid,
+                    vec!["node".into()],
+                    properties.into_iter(),
+                );
                 let jobs = self.world.devices.see(instance);
                 self.due.extend(jobs.into_iter().map(|job| job.name));
             }
@@ -117,7 +124,11 @@ impl Simulation {
             assert!(
                 self.steps < 60_000,
                 "the jobs do not end: {:?}",
-                self.cluster.jobs.values().map(|job| job.status.clone().and_then(|status| status.message)).collect::<Vec<_>>()
+                self.cluster
+                    .jobs
+                    .values()
+                    .map(|job| job.status.clone().and_then(|status| status.message))
+                    .collect::<Vec<_>>()
             );
             self.break_something();
             if !self.move_on() && !self.pass_time() {
@@ -142,7 +153,8 @@ impl Simulation {
         self.cluster.finish_orphans();
         let names: Vec<String> = self.cluster.pods.keys().cloned().collect();
         let start = self.cluster.dice.below(names.len());
-        let moved = (0..names.len()).any(|turn| self.cluster.keep(&names[(start + turn) % names.len()]));
+        let moved =
+            (0..names.len()).any(|turn| self.cluster.keep(&names[(start + turn) % names.len()]));
         self.show_devices();
         moved || self.cluster.collect_garbage() || self.cluster.balance()
     }
@@ -158,7 +170,9 @@ impl Simulation {
                     p.metadata.deletion_timestamp.is_some()
                 ),
                 Event::PodGone(p) => println!("  event podgone {}", p.name_any()),
-                Event::Job(j) => println!("  event job {} rv {:?}", j.name_any(), j.metadata.resource_version),
+                Event::Job(j) => {
+                    println!("  event job {} rv {:?}", j.name_any(), j.metadata.resource_version)
+                }
                 _ => {}
             }
         }
@@ -175,7 +189,9 @@ impl Simulation {
                 self.due.extend(world.waiting_jobs().into_iter().map(|job| job.name));
             }
             Event::Pod(pod) => {
-                Pod::of(&pod).and_then(|pod| world.see_pod(pod)).map(|job| self.due.insert(job.name));
+                Pod::of(&pod)
+                    .and_then(|pod| world.see_pod(pod))
+                    .map(|job| self.due.insert(job.name));
                 self.due.extend(world.waiting_jobs().into_iter().map(|job| job.name));
             }
             Event::PodGone(pod) => {
@@ -188,7 +204,9 @@ impl Simulation {
                 self.due.extend(world.waiting_jobs().into_iter().map(|job| job.name));
             }
             Event::Service(service) => {
-                Service::of(&service).and_then(|service| world.see_service(service)).map(|job| self.due.insert(job.name));
+                Service::of(&service)
+                    .and_then(|service| world.see_service(service))
+                    .map(|job| self.due.insert(job.name));
             }
             Event::ServiceGone(service) => {
                 let service = Service::of(&service).expect("owned");
@@ -228,7 +246,14 @@ impl Simulation {
                 made.status.as_ref().map(|s| s
                     .devices
                     .iter()
-                    .map(|d| format!("{} {:?} a{} {:?} nb{:?}", d.uid, d.state, d.attempt, d.reason, d.not_before.as_ref().map(|t| t.0)))
+                    .map(|d| format!(
+                        "{} {:?} a{} {:?} nb{:?}",
+                        d.uid,
+                        d.state,
+                        d.attempt,
+                        d.reason,
+                        d.not_before.as_ref().map(|t| t.0)
+                    ))
                     .collect::<Vec<_>>()),
                 made.holds.len()
             );
@@ -245,7 +270,9 @@ impl Simulation {
             consult(memory, question);
             self.due.insert(name.clone());
         }
-        if let Some(status) = made.status.filter(|status| *status != observed.job.status && !memory.writing) {
+        if let Some(status) =
+            made.status.filter(|status| *status != observed.job.status && !memory.writing)
+        {
             memory.write_begins(&observed.job, &status);
             self.requests.push(Request::Status(observed.job.clone(), Box::new(status)));
         }
@@ -265,8 +292,10 @@ impl Simulation {
                 "  answer {} fails={fails}",
                 match &request {
                     Request::Step(_, s) => s.key(),
-                    Request::Status(j, _) => format!("status {} at {}", j.key.name, j.resource_version),
-                    Request::Settle(j) => format!("settle {} at {}", j.key.name, j.resource_version),
+                    Request::Status(j, _) =>
+                        format!("status {} at {}", j.key.name, j.resource_version),
+                    Request::Settle(j) =>
+                        format!("settle {} at {}", j.key.name, j.resource_version),
                 }
             );
         }
@@ -293,7 +322,11 @@ impl Simulation {
                 self.world.memory.entry(job.key.clone()).or_default().writes_are_settled(&job);
             }
             Request::Step(job, step) => {
-                let knows = |world: &World| step.key().strip_prefix("pod/").is_some_and(|name| world.knows_pod(&job.key, name));
+                let knows = |world: &World| {
+                    step.key()
+                        .strip_prefix("pod/")
+                        .is_some_and(|name| world.knows_pod(&job.key, name))
+                };
                 // A create whose Pod was seen meanwhile is not sent again.
                 let sent = arrives && !(step.creates() && knows(&self.world));
                 let refused = sent && self.carry_out(&job, &step, !fails);
@@ -314,7 +347,11 @@ impl Simulation {
         let Some(mut stored) = self.cluster.jobs.get(name).cloned() else { return };
         if stored.resource_version().as_deref() == Some(&job.resource_version) {
             let run = status.run.clone().unwrap_or_default();
-            let lists = status.completed_uuids.iter().chain(&status.failed_uuids).chain(&status.skipped_uuids);
+            let lists = status
+                .completed_uuids
+                .iter()
+                .chain(&status.failed_uuids)
+                .chain(&status.skipped_uuids);
             self.stored.extend(lists.map(|uid| (name.clone(), run.clone(), uid.clone())));
             stored.status = Some(status.clone());
             self.cluster.put_job(stored);
@@ -348,15 +385,27 @@ impl Simulation {
             Step::DeleteJob => self.delete_job(name),
             Step::CreateService(service) => {
                 let created = self.cluster.create_service(*service.clone());
-                let seen = created.or_else(|| self.cluster.services.get(&service.name_any()).cloned());
+                let seen =
+                    created.or_else(|| self.cluster.services.get(&service.name_any()).cloned());
                 if answered {
-                    seen.as_ref().and_then(Service::of).map(|service| self.world.see_service(service));
+                    seen.as_ref()
+                        .and_then(Service::of)
+                        .map(|service| self.world.see_service(service));
                 }
             }
             Step::CreatePod(pod) => {
-                if self.cluster.dice.percent(self.faults.requests / 3) && !self.cluster.pods.contains_key(&pod.name_any()) {
-                    let refusal = Refusal { is_final: self.cluster.dice.percent(20), message: "quota".into() };
-                    self.world.memory.entry(job.key.clone()).or_default().refuse(&pod.name_any(), refusal, now);
+                if self.cluster.dice.percent(self.faults.requests / 3)
+                    && !self.cluster.pods.contains_key(&pod.name_any())
+                {
+                    let refusal = Refusal {
+                        is_final: self.cluster.dice.percent(20),
+                        message: "quota".into(),
+                    };
+                    self.world.memory.entry(job.key.clone()).or_default().refuse(
+                        &pod.name_any(),
+                        refusal,
+                        now,
+                    );
                     return true;
                 }
                 self.check_create(name, pod);
@@ -368,7 +417,11 @@ impl Simulation {
             }
             Step::DeleteService { name, .. } => self.cluster.remove_service(name),
             Step::DeletePod { name, uid } => {
-                let deleted = self.cluster.pods.get(name).is_some_and(|pod| pod.uid().as_deref() == Some(uid));
+                let deleted = self
+                    .cluster
+                    .pods
+                    .get(name)
+                    .is_some_and(|pod| pod.uid().as_deref() == Some(uid));
                 let deleted = if deleted { self.cluster.delete_pod(name) } else { None };
                 match deleted.as_ref().and_then(Pod::of) {
                     Some(pod) if answered => self.world.see_deleted_pod(pod),
@@ -398,7 +451,8 @@ impl Simulation {
     /// Jumps to the next instant at which something happens. False: there is none.
     fn pass_time(&mut self) -> bool {
         let waking = self.wake.values().copied();
-        let ends = self.cluster.containers.values().map(|container| container.ends.min(container.dies));
+        let ends =
+            self.cluster.containers.values().map(|container| container.ends.min(container.dies));
         let Some(next) = waking.chain(ends).min() else { return false };
         self.cluster.now = next.max(after(self.cluster.now, 1));
         let now = self.cluster.now;
@@ -476,7 +530,12 @@ impl Simulation {
     }
 
     fn is_stored_flashing(&self, pod: &str) -> bool {
-        let devices = self.cluster.jobs.values().filter_map(|job| job.status.as_ref()).flat_map(|status| &status.devices);
+        let devices = self
+            .cluster
+            .jobs
+            .values()
+            .filter_map(|job| job.status.as_ref())
+            .flat_map(|status| &status.devices);
         let mut devices = devices.filter(|device| device.pod.as_deref() == Some(pod));
         devices.any(|device| device.state == DeviceState::Flashing)
     }
@@ -497,7 +556,8 @@ impl Simulation {
             }
             4 => return self.delete_job(name),
             _ => {
-                let all: Vec<String> = self.cluster.devices.iter().flat_map(|device| device.uids.clone()).collect();
+                let all: Vec<String> =
+                    self.cluster.devices.iter().flat_map(|device| device.uids.clone()).collect();
                 let uid = all[self.cluster.dice.below(all.len())].clone();
                 if !job.spec.uuid.contains(&uid) {
                     job.spec.uuid.push(uid);
@@ -513,7 +573,13 @@ impl Simulation {
     /// Ends the faults, so that what is left can end too.
     pub fn calm_down(&mut self) {
         self.faults = Faults::default();
-        let suspended: Vec<FlashJob> = self.cluster.jobs.values().filter(|job| job.spec.suspend == Some(true)).cloned().collect();
+        let suspended: Vec<FlashJob> = self
+            .cluster
+            .jobs
+            .values()
+            .filter(|job| job.spec.suspend == Some(true))
+            .cloned()
+            .collect();
         for mut job in suspended {
             job.spec.suspend = None;
             self.cluster.put_job(job);
@@ -534,20 +600,21 @@ impl Simulation {
             let parallelism = job.spec.parallelism.unwrap_or(10) as usize;
             let most = self.most.entry(name.clone()).or_default();
             *most = (*most).max(parallelism);
-            let owned = self
-                .cluster
-                .pods
-                .values()
-                .filter(|pod| pod.labels().get(label::APP) == Some(name) && pod.labels().contains_key(label::RUN));
+            let owned = self.cluster.pods.values().filter(|pod| {
+                pod.labels().get(label::APP) == Some(name) && pod.labels().contains_key(label::RUN)
+            });
             let ended = |pod: &&k8s_openapi::api::core::v1::Pod| {
-                !matches!(pod.status.as_ref().and_then(|status| status.phase.as_deref()), Some("Succeeded" | "Failed"))
+                !matches!(
+                    pod.status.as_ref().and_then(|status| status.phase.as_deref()),
+                    Some("Succeeded" | "Failed")
+                )
             };
             let at_work = owned.filter(ended).count();
             assert!(at_work <= *most, "{at_work} Pods at work, {most} allowed");
-            let pooled =
-                self.cluster.services.values().filter(|service| {
-                    service.labels().get(label::APP) == Some(name) && service.annotations().contains_key(annotation::POOL)
-                });
+            let pooled = self.cluster.services.values().filter(|service| {
+                service.labels().get(label::APP) == Some(name)
+                    && service.annotations().contains_key(annotation::POOL)
+            });
             assert!(pooled.count() <= *most, "more pooled Services than allowed");
         }
     }
@@ -555,14 +622,15 @@ impl Simulation {
     fn check_create(&mut self, job: &str, pod: &k8s_openapi::api::core::v1::Pod) {
         let (uid, run) = (pod.labels()[label::UUID].clone(), pod.labels()[label::RUN].clone());
         let known = self.stored.contains(&(job.to_owned(), run, uid.clone()));
-        assert!(!known || self.cluster.pods.contains_key(&pod.name_any()), "device {uid} has a stored result and starts again");
+        assert!(
+            !known || self.cluster.pods.contains_key(&pod.name_any()),
+            "device {uid} has a stored result and starts again"
+        );
         let (device, now) = (self.cluster.device_of(&uid), self.cluster.now);
         let address = address(pod);
-        let mut late = self
-            .cluster
-            .unflashed
-            .iter()
-            .filter(|(of, other, at)| Some(of) == address.as_ref() && *other != device && after(*at, 60) > now);
+        let mut late = self.cluster.unflashed.iter().filter(|(of, other, at)| {
+            Some(of) == address.as_ref() && *other != device && after(*at, 60) > now
+        });
         assert!(
             !self.undisturbed || late.next().is_none(),
             "a late callback would reach the next device's Pod {} of {job}: {:?} at {now}",
@@ -577,12 +645,19 @@ impl Simulation {
         if status.run.as_ref() != Some(&spec.run) {
             return;
         }
-        let sum = counts.pending + counts.active + counts.verifying + counts.completed + counts.failed + counts.skipped;
+        let sum = counts.pending
+            + counts.active
+            + counts.verifying
+            + counts.completed
+            + counts.failed
+            + counts.skipped;
         assert_eq!(sum, counts.total, "the counts do not add up: {counts:?}");
         assert_eq!(counts.total as usize, spec.uuid.len());
-        for (list, count) in
-            [(&status.completed_uuids, counts.completed), (&status.failed_uuids, counts.failed), (&status.skipped_uuids, counts.skipped)]
-        {
+        for (list, count) in [
+            (&status.completed_uuids, counts.completed),
+            (&status.failed_uuids, counts.failed),
+            (&status.skipped_uuids, counts.skipped),
+        ] {
             assert_eq!(list.len(), count as usize, "a list and its count differ");
         }
         let over = counts.completed + counts.failed + counts.skipped == counts.total;
@@ -595,11 +670,16 @@ impl Simulation {
         assert!(counts.verifying as usize <= 2 * most);
         let failed = counts.failed as usize;
         if spec.max_failed_devices.is_some_and(|budget| failed > budget.of(spec.uuid.len())) {
-            let started = status.devices.iter().filter(|device| device.state == DeviceState::Exposing);
-            let waited = |uid: &str| job.record(uid).is_none_or(|record| record.state == DeviceState::Pending);
+            let started =
+                status.devices.iter().filter(|device| device.state == DeviceState::Exposing);
+            let waited = |uid: &str| {
+                job.record(uid).is_none_or(|record| record.state == DeviceState::Pending)
+            };
             let new = started.filter(|device| {
                 waited(&device.uid)
-                    && !self.world.memory[&job.key].in_making.contains_key(&format!("pod/{}", device.pod.as_deref().unwrap_or_default()))
+                    && !self.world.memory[&job.key]
+                        .in_making
+                        .contains_key(&format!("pod/{}", device.pod.as_deref().unwrap_or_default()))
             });
             assert_eq!(new.count(), 0, "a device starts though the failure budget is exceeded");
         }
@@ -609,7 +689,8 @@ impl Simulation {
 fn consult(memory: &mut crate::world::Memory, question: Question) {
     match question {
         Question::Build { attempt, plugin, digest, request } => {
-            let built = Built { attempt, plugin, digest, pod: Ok(fixture::flash_pod(&request.version)) };
+            let built =
+                Built { attempt, plugin, digest, pod: Ok(fixture::flash_pod(&request.version)) };
             memory.answers_mut().built.insert(request.device.uid, Arc::new(built));
         }
         Question::Judge { pod_uid, outcome, .. } => {

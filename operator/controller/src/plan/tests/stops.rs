@@ -12,13 +12,20 @@ use crate::plan::{Plan, Step, plan};
 
 #[test]
 fn one_failure_too_many_skips_the_rest() {
-    let mut case = Case::new(&["a", "b", "c", "d"], &json!({"parallelism": 1, "maxFailedDevices": "34%", "backoffLimitPerDevice": 0}));
+    let mut case = Case::new(
+        &["a", "b", "c", "d"],
+        &json!({"parallelism": 1, "maxFailedDevices": "34%", "backoffLimitPerDevice": 0}),
+    );
     case.device("a", &[("DEVICE", "toaster"), ("HOST_ENDPOINT", "10.0.0.0")]);
     let pods = case.start();
     case.end(&pods[0], 1);
     case.settle();
     for uid in ["c", "d"] {
-        assert_eq!(case.stands(uid), (DeviceState::Skipped, reason::JOB_STOPPED.name.into()), "no place frees before the verdict");
+        assert_eq!(
+            case.stands(uid),
+            (DeviceState::Skipped, reason::JOB_STOPPED.name.into()),
+            "no place frees before the verdict"
+        );
     }
 }
 
@@ -58,7 +65,10 @@ fn a_changed_run_waits_for_what_is_in_flight_and_starts_afresh() {
 #[test]
 fn a_finished_job_with_a_ttl_is_deleted_and_at_once_with_zero() {
     for ttl in [0, 30] {
-        let mut case = Case::new(&["a"], &json!({"version": "1", "skipIfCurrent": true, "ttlSecondsAfterFinished": ttl}));
+        let mut case = Case::new(
+            &["a"],
+            &json!({"version": "1", "skipIfCurrent": true, "ttlSecondsAfterFinished": ttl}),
+        );
         let deletes = |plan: &Plan| plan.steps.iter().any(|step| matches!(step, Step::DeleteJob));
         assert_eq!(deletes(&case.settle()), ttl == 0);
         assert!(deletes(&case.pass(ttl)));
@@ -69,13 +79,17 @@ fn a_finished_job_with_a_ttl_is_deleted_and_at_once_with_zero() {
 fn a_deleted_job_lets_go_when_its_pods_are_gone() {
     let mut case = Case::new(&["a"], &json!({}));
     let pods = case.start();
-    case.job.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(case.now));
+    case.job.metadata.deletion_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(case.now));
     case.see_job();
     let plan = case.plan();
     assert_eq!((deletes(&plan, "pod"), deletes(&plan, "service")), (1, 1));
     assert!(!plan.holds.is_empty());
     case.end(&pods[0], 137);
-    let (name, uid) = (pods[0].metadata.name.clone().expect("a name"), pods[0].metadata.uid.clone().expect("a uid"));
+    let (name, uid) = (
+        pods[0].metadata.name.clone().expect("a name"),
+        pods[0].metadata.uid.clone().expect("a uid"),
+    );
     case.world.lose_pod(&key("job"), &name, &uid, case.now);
     let observed = case.world.observe(&key("job"), case.now).expect("the job");
     for service in &observed.services {

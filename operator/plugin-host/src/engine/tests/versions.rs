@@ -6,29 +6,53 @@ use super::*;
 fn renamed(name: &str, from: &str, to: &str) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
     let mut bytes = component(name);
-    let places: Vec<usize> = bytes.windows(from.len()).enumerate().filter(|(_, text)| *text == from.as_bytes()).map(|(at, _)| at).collect();
+    let places: Vec<usize> = bytes
+        .windows(from.len())
+        .enumerate()
+        .filter(|(_, text)| *text == from.as_bytes())
+        .map(|(at, _)| at)
+        .collect();
     assert!(!places.is_empty(), "{name} has no {from}");
     places.into_iter().for_each(|at| bytes[at..at + to.len()].copy_from_slice(to.as_bytes()));
     bytes
 }
 
 fn refused(bytes: &[u8]) -> EngineError {
-    admitted(&engine(), "the component", bytes).map(|compiled| compiled.wit_version()).expect_err("it is refused")
+    admitted(&engine(), "the component", bytes)
+        .map(|compiled| compiled.wit_version())
+        .expect_err("it is refused")
 }
 
 #[tokio::test]
 async fn components_of_two_versions_answer_side_by_side_in_one_engine() {
     let engine = engine();
-    let [old, new] = ["toaster", "kiln"].map(|name| admitted(&engine, name, &component(name)).expect("a plugin"));
+    let [old, new] = ["toaster", "kiln"]
+        .map(|name| admitted(&engine, name, &component(name)).expect("a plugin"));
     assert_eq!((old.wit_version(), new.wit_version()), ("0.1.0", "0.2.0"));
     let (request, outcome) = (request(), outcome(0));
-    let build = async |plugin| engine.call(plugin, Call::Build(&request)).await.and_then(Answer::into_flash_pod).expect("a flash Pod");
+    let build = async |plugin| {
+        engine
+            .call(plugin, Call::Build(&request))
+            .await
+            .and_then(Answer::into_flash_pod)
+            .expect("a flash Pod")
+    };
     let (of_old, of_new) = tokio::join!(build(&old), build(&new));
     assert_eq!((of_old.working_directory, of_old.ports[0].name.as_str()), (None, "crumbs"));
-    assert_eq!((of_new.working_directory.as_deref(), of_new.ports[0].name.as_str()), (Some("/kiln"), "embers"));
+    assert_eq!(
+        (of_new.working_directory.as_deref(), of_new.ports[0].name.as_str()),
+        (Some("/kiln"), "embers")
+    );
     for plugin in [&old, &new] {
-        engine.call(plugin, Call::ValidateSettings("{}")).await.and_then(Answer::into_unit).expect("no settings");
-        let judged = engine.call(plugin, Call::Judge(&request, &outcome)).await.and_then(Answer::into_verdict);
+        engine
+            .call(plugin, Call::ValidateSettings("{}"))
+            .await
+            .and_then(Answer::into_unit)
+            .expect("no settings");
+        let judged = engine
+            .call(plugin, Call::Judge(&request, &outcome))
+            .await
+            .and_then(Answer::into_verdict);
         assert_eq!(judged, Ok(Verdict::Flashed(crate::types::Proof::Pod)));
     }
 }
@@ -42,7 +66,10 @@ async fn the_limits_hold_for_the_later_version_as_for_the_first() {
     assert!(matches!(eaten, Err(CallError::OutOfMemory { .. })), "{eaten:?}");
     assert!(matches!(long, Err(CallError::AnswerRejected(_))), "{long:?}");
     let (flooded, burst) = (told("flood").await, told("trap").await);
-    assert!(matches!(&flooded, Err(CallError::LimitReached(text)) if text.contains("lines")), "{flooded:?}");
+    assert!(
+        matches!(&flooded, Err(CallError::LimitReached(text)) if text.contains("lines")),
+        "{flooded:?}"
+    );
     assert!(matches!(burst, Err(CallError::Trapped(_))), "{burst:?}");
     told("a little may be said").await.expect("within the limits");
 }
@@ -52,14 +79,29 @@ async fn a_working_directory_is_an_absolute_path_within_the_container() {
     let (engine, plugin) = plugin("overheats").await;
     let build = async |directory: &str| {
         let request = Request { firmware: directory.to_owned(), ..request() };
-        engine.call(&plugin, Call::Build(&request)).await.and_then(Answer::into_flash_pod).map(|flash| flash.working_directory)
+        engine
+            .call(&plugin, Call::Build(&request))
+            .await
+            .and_then(Answer::into_flash_pod)
+            .map(|flash| flash.working_directory)
     };
     for good in ["/", "/kiln", "/kiln/of clay", "/$(HOME)"] {
         assert_eq!(build(good).await, Ok(Some(good.to_owned())));
     }
-    for odd in ["", "kiln", "./kiln", "/kiln/../etc", "/kiln:/etc", "/kiln\0", &format!("/{}", "x".repeat(512))] {
+    for odd in [
+        "",
+        "kiln",
+        "./kiln",
+        "/kiln/../etc",
+        "/kiln:/etc",
+        "/kiln\0",
+        &format!("/{}", "x".repeat(512)),
+    ] {
         let rejected = build(odd).await;
-        assert!(matches!(&rejected, Err(CallError::AnswerRejected(text)) if text.starts_with("working-directory ")), "{odd}: {rejected:?}");
+        assert!(
+            matches!(&rejected, Err(CallError::AnswerRejected(text)) if text.starts_with("working-directory ")),
+            "{odd}: {rejected:?}"
+        );
     }
 }
 
@@ -68,7 +110,9 @@ fn a_component_of_a_version_that_is_not_served_is_told_which_it_is_for_and_which
     for unserved in ["0.3.0", "0.2.1", "1.0.0"] {
         let error = refused(&renamed("kiln", "@0.2.0", &format!("@{unserved}")));
         assert!(matches!(error, EngineError::NotServed { .. }), "{error:?}");
-        let expected = format!("the component is built for flashjob:plugin@{unserved}; 0.1.0 and 0.2.0 are served here");
+        let expected = format!(
+            "the component is built for flashjob:plugin@{unserved}; 0.1.0 and 0.2.0 are served here"
+        );
         assert!(error.to_string().starts_with(&expected), "{error}");
     }
 }
@@ -87,7 +131,11 @@ async fn a_component_of_two_versions_is_asked_by_the_later_that_is_served() {
     for (bytes, version) in [(component("two-versions"), "0.2.0"), (later_unserved, "0.1.0")] {
         let plugin = admitted(&engine, "two-versions", &bytes).expect("a plugin");
         assert_eq!(plugin.wit_version(), version);
-        let info = engine.call(&plugin, Call::Describe).await.and_then(Answer::into_info).expect("what it is");
+        let info = engine
+            .call(&plugin, Call::Describe)
+            .await
+            .and_then(Answer::into_info)
+            .expect("what it is");
         assert_eq!(info.version.to_string(), version, "the version by which it was asked");
     }
 }
@@ -95,10 +143,13 @@ async fn a_component_of_two_versions_is_asked_by_the_later_that_is_served() {
 #[test]
 fn a_component_that_mixes_versions_is_refused() {
     for import in ["log", "types"] {
-        let (own, other) = (format!("flashjob:plugin/{import}@0.2.0"), format!("flashjob:plugin/{import}@0.1.0"));
+        let (own, other) =
+            (format!("flashjob:plugin/{import}@0.2.0"), format!("flashjob:plugin/{import}@0.1.0"));
         let error = refused(&renamed("kiln", &own, &other));
         assert!(matches!(error, EngineError::World(..)), "{error:?}");
-        let expected = format!("it exports device-plugin of 0.2.0 and imports {other}; build it against one version");
+        let expected = format!(
+            "it exports device-plugin of 0.2.0 and imports {other}; build it against one version"
+        );
         assert!(error.to_string().ends_with(&expected), "{error}");
     }
 }
@@ -110,6 +161,9 @@ async fn a_component_that_only_claims_another_version_never_answers() {
     for (name, from, to) in [("toaster", "@0.1.0", "@0.2.0"), ("kiln", "@0.2.0", "@0.1.0")] {
         let plugin = admitted(&engine, name, &renamed(name, from, to)).expect("its names fit");
         let described = engine.call(&plugin, Call::Describe).await;
-        assert!(matches!(&described, Err(CallError::Trapped(text)) if text.contains("record")), "{name}: {described:?}");
+        assert!(
+            matches!(&described, Err(CallError::Trapped(text)) if text.contains("record")),
+            "{name}: {described:?}"
+        );
     }
 }

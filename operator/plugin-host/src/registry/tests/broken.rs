@@ -77,9 +77,15 @@ async fn a_token_service_that_answers_nonsense_ends_the_pull() {
 #[tokio::test]
 async fn the_first_challenge_that_is_understood_counts() {
     let fake = Fake::start(|_, path, authorization| match (path, authorization) {
-        (path, Some("Basic cm9ib3Q6c2VjcmV0")) if path.contains("/blobs/") => answer(200, "component"),
+        (path, Some("Basic cm9ib3Q6c2VjcmV0")) if path.contains("/blobs/") => {
+            answer(200, "component")
+        }
         (_, Some("Basic cm9ib3Q6c2VjcmV0")) => answer(200, manifest(b"component", 9)),
-        _ => with(with(answer(401, ""), "www-authenticate", "Negotiate"), "www-authenticate", "Basic realm=x"),
+        _ => with(
+            with(answer(401, ""), "www-authenticate", "Negotiate"),
+            "www-authenticate",
+            "Basic realm=x",
+        ),
     });
     assert_eq!(pull(&fake.await, Some(&credentials())).await.expect("pulled"), b"component");
 }
@@ -90,19 +96,28 @@ async fn a_storage_gets_no_credentials_wherever_it_is_and_none_is_met_in_the_cle
     let at = format!("http://{}/storage", storage.host);
     let start = |target: String| {
         Fake::start(move |_, path, authorization| match path {
-            _ if authorization.is_none() && !path.starts_with("/loop") => with(answer(401, ""), "www-authenticate", "Basic realm=x"),
-            path if path.contains("/blobs/") || path.starts_with("/loop") => with(answer(307, ""), "location", target.clone()),
+            _ if authorization.is_none() && !path.starts_with("/loop") => {
+                with(answer(401, ""), "www-authenticate", "Basic realm=x")
+            }
+            path if path.contains("/blobs/") || path.starts_with("/loop") => {
+                with(answer(307, ""), "location", target.clone())
+            }
             _ => answer(200, manifest(b"component", 9)),
         })
     };
     let refused = start(at.clone()).await;
-    let error = pull(&refused, Some(&credentials())).await.expect_err("http, and not configured so");
-    assert!(matches!(error, RegistryError::Redirect { .. }) && error.to_string().contains(&at), "{error}");
+    let error =
+        pull(&refused, Some(&credentials())).await.expect_err("http, and not configured so");
+    assert!(
+        matches!(error, RegistryError::Redirect { .. }) && error.to_string().contains(&at),
+        "{error}"
+    );
     assert!(storage.asked().is_empty());
     let (followed, credentials) = (start(at).await, credentials());
     let registries = [followed.config(), storage.config()];
     let logins = [(followed.host.clone(), credentials.clone())].into_iter().collect();
-    let mut repository = Repository::new(&followed.host, "a/b", &registries, &logins).expect("a client");
+    let mut repository =
+        Repository::new(&followed.host, "a/b", &registries, &logins).expect("a client");
     let layer = Layer { digest: Digest::of(b"component"), size: 9 };
     assert_eq!(repository.blob(&layer).await.expect("pulled"), b"component");
     assert_eq!(storage.asked(), [("/storage".to_owned(), None)]);
@@ -176,7 +191,8 @@ async fn a_registry_that_falls_silent_is_given_up() {
 
 /// Set for the process that asks through a proxy.
 const CHILD: &str = "FLASHJOB_TEST_REGISTRY";
-const THIS_TEST: &str = "registry::tests::broken::the_usual_variables_name_a_proxy_and_who_is_reached_without";
+const THIS_TEST: &str =
+    "registry::tests::broken::the_usual_variables_name_a_proxy_and_who_is_reached_without";
 
 #[tokio::test]
 async fn the_usual_variables_name_a_proxy_and_who_is_reached_without() {
@@ -184,11 +200,16 @@ async fn the_usual_variables_name_a_proxy_and_who_is_reached_without() {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let logins = [(host.clone(), credentials())].into_iter().collect();
         let mut repository = Repository::new(&host, "a/b", &[], &logins).expect("a client");
-        let error = repository.manifest_bytes("1", None, 1000).await.expect_err("the other end speaks no TLS");
+        let error = repository
+            .manifest_bytes("1", None, 1000)
+            .await
+            .expect_err("the other end speaks no TLS");
         assert!(matches!(error, RegistryError::Reach { .. }), "{error}");
         return;
     }
-    for (proxied, without) in [(true, "localhost,.internal"), (false, "registry.invalid,127.0.0.1"), (false, "*")] {
+    for (proxied, without) in
+        [(true, "localhost,.internal"), (false, "registry.invalid,127.0.0.1"), (false, "*")]
+    {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let proxy = format!("http://{}", listener.local_addr().expect("an address"));
         let (first, seen) = tokio::sync::oneshot::channel();
@@ -197,17 +218,30 @@ async fn the_usual_variables_name_a_proxy_and_who_is_reached_without() {
             let mut request = vec![0; 4096];
             let read = stream.read(&mut request).await.expect("a request");
             let _ = first.send(String::from_utf8_lossy(&request[..read]).into_owned());
-            let _ = stream.write_all(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n").await;
+            let _ =
+                stream.write_all(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 0\r\n\r\n").await;
         });
-        let mut child = tokio::process::Command::new(std::env::current_exe().expect("this program"));
-        child.args([THIS_TEST, "--exact"]).env(CHILD, "registry.invalid").env("HTTPS_PROXY", &proxy).env("NO_PROXY", without);
-        child.env_remove("https_proxy").env_remove("no_proxy").env_remove("ALL_PROXY").env_remove("all_proxy");
+        let mut child =
+            tokio::process::Command::new(std::env::current_exe().expect("this program"));
+        child
+            .args([THIS_TEST, "--exact"])
+            .env(CHILD, "registry.invalid")
+            .env("HTTPS_PROXY", &proxy)
+            .env("NO_PROXY", without);
+        child
+            .env_remove("https_proxy")
+            .env_remove("no_proxy")
+            .env_remove("ALL_PROXY")
+            .env_remove("all_proxy");
         let output = child.output().await.expect("it runs");
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
         if proxied {
             let request = seen.await.expect("the proxy was asked");
             assert!(request.starts_with("CONNECT registry.invalid:443 "), "{request}");
-            assert!(!request.to_lowercase().contains("cm9ib3q6"), "the proxy sees no password: {request}");
+            assert!(
+                !request.to_lowercase().contains("cm9ib3q6"),
+                "the proxy sees no password: {request}"
+            );
         }
         assert_eq!(server.is_finished(), proxied, "NO_PROXY={without}");
         server.abort();

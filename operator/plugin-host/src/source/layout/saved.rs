@@ -3,7 +3,9 @@
 
 use std::path::Path;
 
-use super::{BLOBS, Entry, Files, Layout, REFERRER_BYTES, REFERRERS, archive, blob, bounded, open, refers};
+use super::{
+    BLOBS, Entry, Files, Layout, REFERRER_BYTES, REFERRERS, archive, blob, bounded, open, refers,
+};
 use crate::registry::Referrer;
 use crate::{Digest, RegistryError};
 
@@ -16,18 +18,28 @@ const NAMES: usize = 8192;
 
 impl Entry {
     fn is_a(&self, kind: &str) -> bool {
-        self.annotations.as_ref().and_then(|annotations| annotations.get(KIND)).is_some_and(|of| of == kind)
+        self.annotations
+            .as_ref()
+            .and_then(|annotations| annotations.get(KIND))
+            .is_some_and(|of| of == kind)
     }
 }
 
 impl Layout {
     /// Whether this very manifest is the image that cosign saved here.
     async fn is_saved(&mut self, digest: &Digest) -> Result<bool, RegistryError> {
-        Ok(self.index().await?.iter().any(|entry| entry.is_a(IMAGE) && entry.digest == digest.to_string()))
+        Ok(self
+            .index()
+            .await?
+            .iter()
+            .any(|entry| entry.is_a(IMAGE) && entry.digest == digest.to_string()))
     }
 
     /// The manifest with the older signatures of a saved image.
-    pub(super) async fn saved_signatures(&mut self, image: &Digest) -> Result<Option<Digest>, RegistryError> {
+    pub(super) async fn saved_signatures(
+        &mut self,
+        image: &Digest,
+    ) -> Result<Option<Digest>, RegistryError> {
         if !self.is_saved(image).await? {
             return Ok(None);
         }
@@ -36,13 +48,25 @@ impl Layout {
     }
 
     /// Blobs that refer to a saved image.
-    pub(super) async fn saved_referrers(&mut self, image: &Digest) -> Result<Vec<Referrer>, RegistryError> {
+    pub(super) async fn saved_referrers(
+        &mut self,
+        image: &Digest,
+    ) -> Result<Vec<Referrer>, RegistryError> {
         if !self.is_saved(image).await? {
             return Ok(Vec::new());
         }
-        let blobs = self.reading(|path| if path.is_dir() { in_folder(path) } else { archive::small_blobs(path) }).await?;
-        let referrers = blobs.iter().filter(|(_, bytes)| refers(bytes, image)).filter_map(|(name, _)| named(name));
-        Ok(referrers.map(|digest| Referrer { digest: digest.to_string(), artifact_type: None }).collect())
+        let blobs = self
+            .reading(
+                |path| if path.is_dir() { in_folder(path) } else { archive::small_blobs(path) },
+            )
+            .await?;
+        let referrers = blobs
+            .iter()
+            .filter(|(_, bytes)| refers(bytes, image))
+            .filter_map(|(name, _)| named(name));
+        Ok(referrers
+            .map(|digest| Referrer { digest: digest.to_string(), artifact_type: None })
+            .collect())
     }
 }
 
@@ -74,13 +98,16 @@ impl SmallBlobs {
 /// The small blobs in a folder. Links are passed over, as in an archive.
 fn in_folder(folder: &Path) -> std::io::Result<Files> {
     let mut blobs = SmallBlobs::default();
-    let failed = |error: std::io::Error| std::io::Error::new(error.kind(), format!("{BLOBS}: {error}"));
+    let failed =
+        |error: std::io::Error| std::io::Error::new(error.kind(), format!("{BLOBS}: {error}"));
     for (at, entry) in std::fs::read_dir(folder.join(BLOBS)).map_err(failed)?.enumerate() {
         if at == NAMES {
             return Err(too_many(&format!("{NAMES} files")));
         }
         let entry = entry.map_err(failed)?;
-        let Some(name) = entry.file_name().to_str().map(|name| format!("{BLOBS}/{name}")) else { continue };
+        let Some(name) = entry.file_name().to_str().map(|name| format!("{BLOBS}/{name}")) else {
+            continue;
+        };
         let metadata = entry.metadata().map_err(failed)?;
         if metadata.is_file() && blobs.takes(&name, metadata.len()) {
             blobs.add(&name, open(&entry.path()).map_err(failed)?)?;

@@ -20,7 +20,13 @@ async fn warm() -> (Bench, Fake, Keys) {
     trust[0].pattern = format!("{}/**", registry.host);
     let mut bench = Bench::new(trust);
     bench.registries = vec![registry.config()];
-    assert!(bench.obtain(&reference(&registry), PullPolicy::IfNotPresent).await.expect("obtained").signed());
+    assert!(
+        bench
+            .obtain(&reference(&registry), PullPolicy::IfNotPresent)
+            .await
+            .expect("obtained")
+            .signed()
+    );
     (bench, registry, keys)
 }
 
@@ -29,7 +35,10 @@ fn reference(registry: &Fake) -> String {
 }
 
 fn files(folder: &Path) -> Vec<std::path::PathBuf> {
-    std::fs::read_dir(folder).expect("a folder").map(|entry| entry.expect("an entry").path()).collect()
+    std::fs::read_dir(folder)
+        .expect("a folder")
+        .map(|entry| entry.expect("an entry").path())
+        .collect()
 }
 
 fn flip(file: &Path) {
@@ -51,7 +60,8 @@ async fn a_warm_cache_needs_no_registry() {
 }
 
 #[tokio::test]
-async fn a_changed_manifest_component_or_signature_is_fetched_again_and_refused_where_nothing_is_fetched() {
+async fn a_changed_manifest_component_or_signature_is_fetched_again_and_refused_where_nothing_is_fetched()
+ {
     for part in ["blobs", "signatures"] {
         let (bench, registry, _keys) = warm().await;
         let reference = reference(&registry);
@@ -60,11 +70,16 @@ async fn a_changed_manifest_component_or_signature_is_fetched_again_and_refused_
             let good = std::fs::read(&file).expect("read");
             flip(&file);
             // A signature that is no more is as good as none; one that was changed says what is wrong with it.
-            let expected: &[&str] = if part == "blobs" { &["NotCached"] } else { &["Unsigned", "SignatureBroken", "WrongKey"] };
+            let expected: &[&str] = if part == "blobs" {
+                &["NotCached"]
+            } else {
+                &["Unsigned", "SignatureBroken", "WrongKey"]
+            };
             let refused = reason(bench.obtain(&reference, PullPolicy::Never).await);
             assert!(expected.contains(&refused), "{}: {refused}", file.display());
             let asked = registry.asked().len();
-            let again = bench.obtain(&reference, PullPolicy::IfNotPresent).await.expect("fetched again");
+            let again =
+                bench.obtain(&reference, PullPolicy::IfNotPresent).await.expect("fetched again");
             assert_eq!((again.component(), again.signed()), (COMPONENT, true));
             assert!(registry.asked().len() > asked, "{} was believed", file.display());
             assert_eq!(std::fs::read(&file).expect("read"), good, "the cache is put right");

@@ -71,7 +71,10 @@ impl Files {
 
     fn all(&self) -> Vec<(String, Vec<u8>)> {
         let index = json!({"schemaVersion": 2, "manifests": self.entries}).to_string().into_bytes();
-        let blobs = self.blobs.iter().map(|blob| (format!("blobs/sha256/{}", Digest::of(blob).hex()), blob.clone()));
+        let blobs = self
+            .blobs
+            .iter()
+            .map(|blob| (format!("blobs/sha256/{}", Digest::of(blob).hex()), blob.clone()));
         let marker = br#"{"imageLayoutVersion": "1.0.0"}"#.to_vec();
         blobs.chain([("index.json".to_owned(), index), ("oci-layout".to_owned(), marker)]).collect()
     }
@@ -88,7 +91,9 @@ impl Files {
     pub fn archive(&self, writer: impl Write, prefix: &str) {
         let mut archive = tar::Builder::new(writer);
         for (name, bytes) in self.all() {
-            archive.append_data(&mut header(bytes.len()), format!("{prefix}{name}"), bytes.as_slice()).expect("appended");
+            archive
+                .append_data(&mut header(bytes.len()), format!("{prefix}{name}"), bytes.as_slice())
+                .expect("appended");
         }
         archive.into_inner().expect("finished").flush().expect("flushed");
     }
@@ -109,13 +114,20 @@ pub(super) async fn obtain(bench: &Bench, path: &Path, rest: &str) -> Result<Ver
 async fn a_component_is_read_from_a_folder_an_archive_and_a_packed_one_by_tag_and_by_digest() {
     let (files, digest) = Files::new();
     let bench = Bench::new(unsigned("oci-layout/**"));
-    let (plain, packed) = (bench.folder.path().join("plain.tar"), bench.folder.path().join("packed.tar.gz"));
+    let (plain, packed) =
+        (bench.folder.path().join("plain.tar"), bench.folder.path().join("packed.tar.gz"));
     files.archive(std::fs::File::create(&plain).expect("a file"), "");
-    files.archive(GzEncoder::new(std::fs::File::create(&packed).expect("a file"), Compression::fast()), "./");
+    files.archive(
+        GzEncoder::new(std::fs::File::create(&packed).expect("a file"), Compression::fast()),
+        "./",
+    );
     for path in [files.folder(bench.folder.path()), plain, packed] {
         for rest in [":0.1.0".to_owned(), format!("@{digest}"), format!(":0.1.0@{digest}")] {
             let verified = obtain(&bench, &path, &rest).await.expect("obtained");
-            assert_eq!((verified.component(), verified.digest(), verified.signed()), (COMPONENT, &digest, false));
+            assert_eq!(
+                (verified.component(), verified.digest(), verified.signed()),
+                (COMPONENT, &digest, false)
+            );
             std::fs::remove_dir_all(bench.folder.path().join("cache")).expect("emptied");
         }
     }
@@ -146,7 +158,10 @@ async fn what_is_missing_changed_ambiguous_or_too_large_is_refused_by_its_name()
     }
     std::fs::remove_file(folder.join("oci-layout")).expect("removed");
     assert_eq!(reason(obtain(&bench, &folder, ":0.1.0").await), "LayoutUnreadable");
-    assert_eq!(reason(obtain(&bench, Path::new("/nonexistent"), ":0.1.0").await), "LayoutUnreadable");
+    assert_eq!(
+        reason(obtain(&bench, Path::new("/nonexistent"), ":0.1.0").await),
+        "LayoutUnreadable"
+    );
 }
 
 #[tokio::test]
@@ -159,14 +174,18 @@ async fn an_archive_gives_plain_files_alone_and_is_not_read_without_end() {
         // The component is there as a link to a file that has its bytes, in the archive and on disk.
         if name.ends_with(Digest::of(COMPONENT).hex()) {
             std::fs::write(bench.folder.path().join("elsewhere"), &bytes).expect("written");
-            archive.append_data(&mut header(bytes.len()), "elsewhere", bytes.as_slice()).expect("appended");
+            archive
+                .append_data(&mut header(bytes.len()), "elsewhere", bytes.as_slice())
+                .expect("appended");
             for kind in [tar::EntryType::Symlink, tar::EntryType::Link] {
                 let mut link = header(0);
                 link.set_entry_type(kind);
                 archive.append_link(&mut link, &name, "elsewhere").expect("appended");
             }
         } else {
-            archive.append_data(&mut header(bytes.len()), name, bytes.as_slice()).expect("appended");
+            archive
+                .append_data(&mut header(bytes.len()), name, bytes.as_slice())
+                .expect("appended");
         }
     }
     archive.into_inner().expect("finished");
@@ -179,7 +198,8 @@ async fn an_archive_gives_plain_files_alone_and_is_not_read_without_end() {
     file.write_all(large.as_bytes()).expect("written");
     file.seek(SeekFrom::Current(300 << 20)).expect("a hole");
     files.archive(file, "");
-    let error = obtain(&bench, &path, &format!("@{digest}")).await.map(|_| ()).expect_err("refused");
+    let error =
+        obtain(&bench, &path, &format!("@{digest}")).await.map(|_| ()).expect_err("refused");
     assert!(error.to_string().contains("256 MiB"), "{error}");
     std::fs::write(&path, b"\x1f\x8bno gzip").expect("written");
     assert_eq!(reason(obtain(&bench, &path, ":0.1.0").await), "LayoutUnreadable");
@@ -190,7 +210,10 @@ async fn signatures_in_a_layout_count_in_both_forms_and_those_of_others_do_not()
     let keys = Keys::new();
     let (files, digest) = Files::new();
     let trust = keys.trust(&BOTH, RequiredKeys::Any, &[0]);
-    let trust = trust.into_iter().map(|entry| TrustEntry { pattern: "oci-layout/**".into(), ..entry }).collect();
+    let trust = trust
+        .into_iter()
+        .map(|entry| TrustEntry { pattern: "oci-layout/**".into(), ..entry })
+        .collect();
     let bench = Bench::new(trust);
     let outcome = async |signatures: &[Signature]| {
         let mut files = files.clone();
@@ -210,7 +233,10 @@ async fn signatures_in_a_layout_count_in_both_forms_and_those_of_others_do_not()
 #[tokio::test]
 async fn a_layout_is_trusted_by_its_path_and_never_by_what_it_calls_its_content() {
     let (mut files, _) = Files::new();
-    files.add(manifest(COMPONENT, COMPONENT.len()).as_bytes(), Some("registry.example/flashjob/esp32:0.1.0"));
+    files.add(
+        manifest(COMPONENT, COMPONENT.len()).as_bytes(),
+        Some("registry.example/flashjob/esp32:0.1.0"),
+    );
     let mut bench = Bench::new(unsigned("registry.example/**"));
     let folder = files.folder(bench.folder.path());
     assert_eq!(reason(obtain(&bench, &folder, ":0.1.0").await), "NotTrusted");
@@ -226,12 +252,18 @@ async fn what_was_read_from_a_layout_is_there_without_it_unless_it_is_always_ask
     let (mut files, digest) = Files::new();
     files.sign(&digest, &keys.signed_bundle(0, &digest));
     let trust = keys.trust(&BOTH, RequiredKeys::Any, &[0]);
-    let bench = Bench::new(trust.into_iter().map(|entry| TrustEntry { pattern: "oci-layout/**".into(), ..entry }).collect());
+    let bench = Bench::new(
+        trust
+            .into_iter()
+            .map(|entry| TrustEntry { pattern: "oci-layout/**".into(), ..entry })
+            .collect(),
+    );
     let folder = files.folder(bench.folder.path());
     let reference = format!("oci-layout://{}:0.1.0", folder.display());
     bench.obtain(&reference, PullPolicy::IfNotPresent).await.expect("obtained");
     std::fs::remove_dir_all(&folder).expect("removed");
     assert!(bench.obtain(&reference, PullPolicy::IfNotPresent).await.expect("cached").signed());
-    let gone = bench.obtain(&reference, PullPolicy::Always).await.map(|_| ()).expect_err("it is gone");
+    let gone =
+        bench.obtain(&reference, PullPolicy::Always).await.map(|_| ()).expect_err("it is gone");
     assert!(matches!(gone, LoadError::Fetch(RegistryError::Layout { .. })), "{gone}");
 }

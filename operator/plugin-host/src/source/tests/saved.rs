@@ -28,7 +28,12 @@ fn saved(mut files: Files) -> Files {
 
 fn bench(keys: &Keys) -> Bench {
     let trust = keys.trust(&BOTH, RequiredKeys::Any, &[0]);
-    Bench::new(trust.into_iter().map(|entry| TrustEntry { pattern: "oci-layout/**".into(), ..entry }).collect())
+    Bench::new(
+        trust
+            .into_iter()
+            .map(|entry| TrustEntry { pattern: "oci-layout/**".into(), ..entry })
+            .collect(),
+    )
 }
 
 /// Whether it is signed, from a folder and from an archive.
@@ -38,7 +43,10 @@ async fn outcome(bench: &Bench, files: &Files, digest: &Digest) -> [Result<bool,
     files.archive(std::fs::File::create(&archive).expect("a file"), "./");
     let mut outcomes = [Ok(false); 2];
     for (outcome, path) in outcomes.iter_mut().zip([&folder, &archive]) {
-        *outcome = obtain_new(bench, path, digest).await.map(|verified| verified.signed()).map_err(|error| error.reason());
+        *outcome = obtain_new(bench, path, digest)
+            .await
+            .map(|verified| verified.signed())
+            .map_err(|error| error.reason());
     }
     std::fs::remove_dir_all(folder).expect("removed");
     outcomes
@@ -87,11 +95,14 @@ async fn a_changed_blob_of_a_saved_signature_is_refused() {
             let file = folder.join("blobs/sha256").join(Digest::of(&files.blobs[blob]).hex());
             let text = String::from_utf8_lossy(&files.blobs[blob]);
             // In all that is signed, and in the manifests around it.
-            let changed =
-                text.replace("\"schemaVersion\":2", "\"schemaVersion\":1").replace("signatures", "Signatures").replace("cosign", "Cosign");
+            let changed = text
+                .replace("\"schemaVersion\":2", "\"schemaVersion\":1")
+                .replace("signatures", "Signatures")
+                .replace("cosign", "Cosign");
             assert_ne!(text, changed);
             std::fs::write(file, changed).expect("written");
-            let error = obtain_new(&bench, &folder, &digest).await.map(|_| ()).expect_err("refused");
+            let error =
+                obtain_new(&bench, &folder, &digest).await.map(|_| ()).expect_err("refused");
             assert_eq!(error.reason(), "SignaturesUnavailable", "{error}");
             assert!(error.to_string().contains("was changed"), "{error}");
             std::fs::remove_dir_all(folder).expect("removed");
@@ -135,14 +146,16 @@ async fn what_is_large_a_link_or_named_otherwise_is_no_signature_and_too_many_bl
     let manifest = files.blobs.pop().expect("the bundle's manifest");
     let name = format!("blobs/sha256/{}", Digest::of(&manifest).hex());
     let folder = files.folder(bench.folder.path());
-    std::fs::create_dir(folder.join("blobs/sha256").join(Digest::of(b"a folder").hex())).expect("a folder");
+    std::fs::create_dir(folder.join("blobs/sha256").join(Digest::of(b"a folder").hex()))
+        .expect("a folder");
     std::fs::write(folder.join("blobs/sha256/signature"), &manifest).expect("written");
     assert_eq!(reason(obtain_new(&bench, &folder, &digest).await), "Unsigned", "another name");
     std::os::unix::fs::symlink("signature", folder.join(&name)).expect("a link");
     assert_eq!(reason(obtain_new(&bench, &folder, &digest).await), "Unsigned", "a link");
     std::fs::remove_file(folder.join(&name)).expect("removed");
     let large = [manifest.as_slice(), &[b' '; 64 << 10]].concat();
-    std::fs::write(folder.join("blobs/sha256").join(Digest::of(&large).hex()), &large).expect("written");
+    std::fs::write(folder.join("blobs/sha256").join(Digest::of(&large).hex()), &large)
+        .expect("written");
     assert_eq!(reason(obtain_new(&bench, &folder, &digest).await), "Unsigned", "a large one");
     std::fs::write(folder.join(&name), &manifest).expect("written");
     obtain_new(&bench, &folder, &digest).await.expect("signed");
@@ -158,17 +171,27 @@ async fn what_is_large_a_link_or_named_otherwise_is_no_signature_and_too_many_bl
     // Before the two empty blocks at its end.
     bytes.truncate(bytes.len() - 1024);
     let mut writer = tar::Builder::new(bytes);
-    writer.append_data(&mut header(manifest.len()), "signature", manifest.as_slice()).expect("appended");
+    writer
+        .append_data(&mut header(manifest.len()), "signature", manifest.as_slice())
+        .expect("appended");
     let mut link = header(0);
     link.set_entry_type(tar::EntryType::Link);
     writer.append_link(&mut link, &name, "signature").expect("appended");
     let archive = bench.folder.path().join("links.tar");
     std::fs::write(&archive, writer.into_inner().expect("finished")).expect("written");
-    assert_eq!(reason(obtain_new(&bench, &archive, &digest).await), "Unsigned", "a link in an archive");
+    assert_eq!(
+        reason(obtain_new(&bench, &archive, &digest).await),
+        "Unsigned",
+        "a link in an archive"
+    );
 
     files.blobs.push(manifest);
     assert_eq!(outcome(&bench, &files, &digest).await, [Ok(true); 2]);
     files.blobs.extend((0..513_u32).map(|number| number.to_le_bytes().to_vec()));
-    assert_eq!(outcome(&bench, &files, &digest).await, [Err("SignaturesUnavailable"); 2], "more small blobs than are looked at");
+    assert_eq!(
+        outcome(&bench, &files, &digest).await,
+        [Err("SignaturesUnavailable"); 2],
+        "more small blobs than are looked at"
+    );
     assert!(files.blobs.iter().any(|blob| blob == COMPONENT), "and not for want of the component");
 }

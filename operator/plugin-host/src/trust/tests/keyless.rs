@@ -12,7 +12,8 @@ use super::super::*;
 use super::{BOTH, Keys, verdict};
 use crate::config::{KeylessTrust, SignerIdentity};
 
-const SUBJECT: &str = "https://github.com/nubificus/plugins/.github/workflows/release.yml@refs/tags/v1";
+const SUBJECT: &str =
+    "https://github.com/nubificus/plugins/.github/workflows/release.yml@refs/tags/v1";
 const ISSUER: &str = "https://token.actions.githubusercontent.com";
 
 fn sigstore() -> Sigstore {
@@ -28,7 +29,11 @@ fn this() -> Digest {
 }
 
 fn exact(subject: &str, issuer: &str) -> SignerIdentity {
-    SignerIdentity { issuer: Some(issuer.into()), subject: Some(subject.into()), ..SignerIdentity::default() }
+    SignerIdentity {
+        issuer: Some(issuer.into()),
+        subject: Some(subject.into()),
+        ..SignerIdentity::default()
+    }
 }
 
 /// What trusts these identities, and the file that it reads.
@@ -41,8 +46,13 @@ impl Trusting {
     fn new(root: &Value, identities: Vec<SignerIdentity>) -> Self {
         let file = NamedTempFile::new().expect("a file");
         let keyless = KeylessTrust { trusted_root_file: file.path().to_owned(), identities };
-        let cosign = CosignTrust { forms: BOTH.to_vec(), keyless: Some(keyless), ..CosignTrust::default() };
-        let entry = TrustEntry { pattern: "harbor.example/flashjob/**".into(), cosign: Some(cosign), ..TrustEntry::default() };
+        let cosign =
+            CosignTrust { forms: BOTH.to_vec(), keyless: Some(keyless), ..CosignTrust::default() };
+        let entry = TrustEntry {
+            pattern: "harbor.example/flashjob/**".into(),
+            cosign: Some(cosign),
+            ..TrustEntry::default()
+        };
         let trusting = Self { file, entries: vec![entry] };
         trusting.write(&root.to_string());
         trusting
@@ -73,8 +83,14 @@ fn simple_of(sigstore: &Sigstore, signing: &Signing, digest: &Digest) -> Signatu
     let (payload, mut annotations) = sigstore.simple(signing, &digest.to_string()).expect("signed");
     let mut take = |name: &str| annotations.remove(name);
     let signature = take("dev.cosignproject.cosign/signature").expect("a signature");
-    let (certificate, chain) = (take("dev.sigstore.cosign/certificate"), take("dev.sigstore.cosign/chain"));
-    let attached = Attached { certificate, chain, bundle: take("dev.sigstore.cosign/bundle"), timestamp: None };
+    let (certificate, chain) =
+        (take("dev.sigstore.cosign/certificate"), take("dev.sigstore.cosign/chain"));
+    let attached = Attached {
+        certificate,
+        chain,
+        bundle: take("dev.sigstore.cosign/bundle"),
+        timestamp: None,
+    };
     Signature::Simple { payload: STANDARD.encode(payload), signature, attached }
 }
 
@@ -99,7 +115,10 @@ fn what_a_trusted_identity_signed_counts_in_both_forms() {
         assert_eq!(trusting.verdict(&[signature]), Ok(true));
     }
     let person = Signing::now("who@nubificus.example", "https://accounts.example");
-    let trusting = Trusting::new(&sigstore.trusted_root(), vec![exact(SUBJECT, ISSUER), exact(&person.subject, &person.issuer)]);
+    let trusting = Trusting::new(
+        &sigstore.trusted_root(),
+        vec![exact(SUBJECT, ISSUER), exact(&person.subject, &person.issuer)],
+    );
     for signature in both(&sigstore, &person) {
         assert_eq!(trusting.verdict(&[signature]), Ok(true));
     }
@@ -134,22 +153,30 @@ fn a_pattern_matches_whole_names_alone() {
         ..SignerIdentity::default()
     };
     let accepts = |subject: &str, signer: &str| {
-        Trusting::new(&sigstore.trusted_root(), vec![pattern(subject)]).verdict(&[simple(&sigstore, &Signing::now(signer, ISSUER))]).is_ok()
+        Trusting::new(&sigstore.trusted_root(), vec![pattern(subject)])
+            .verdict(&[simple(&sigstore, &Signing::now(signer, ISSUER))])
+            .is_ok()
     };
     assert!(accepts("^https://github[.]com/nubificus/plugins/.*@refs/tags/v[0-9]+$", SUBJECT));
     assert!(!accepts("^https://github[.]com/nubificus/other/.*@refs/tags/v[0-9]+$", SUBJECT));
     // Each of two alternatives has only one of the two ends.
     assert!(accepts("^https://a[.]example/x|https://b[.]example/x$", "https://b.example/x"));
     assert!(!accepts("^https://a[.]example/x|https://b[.]example/x$", "https://a.example/x/evil"));
-    assert!(!accepts("^https://a[.]example/x|https://b[.]example/x$", "https://evil.example/?https://b.example/x"));
+    assert!(!accepts(
+        "^https://a[.]example/x|https://b[.]example/x$",
+        "https://evil.example/?https://b.example/x"
+    ));
 }
 
 #[test]
 fn where_all_identities_are_required_each_must_have_signed() {
     let sigstore = sigstore();
-    let (first, second) = (ours(), Signing::now("who@nubificus.example", "https://accounts.example"));
-    let mut trusting =
-        Trusting::new(&sigstore.trusted_root(), vec![exact(SUBJECT, ISSUER), exact("who@nubificus.example", "https://accounts.example")]);
+    let (first, second) =
+        (ours(), Signing::now("who@nubificus.example", "https://accounts.example"));
+    let mut trusting = Trusting::new(
+        &sigstore.trusted_root(),
+        vec![exact(SUBJECT, ISSUER), exact("who@nubificus.example", "https://accounts.example")],
+    );
     for entry in trusting.entries.iter_mut().filter_map(|entry| entry.cosign.as_mut()) {
         entry.require = RequiredKeys::All;
     }
@@ -157,7 +184,10 @@ fn where_all_identities_are_required_each_must_have_signed() {
     assert!(
         matches!(&refused, TrustError::IdentitiesMissing { missing, .. } if missing == "who@nubificus.example of https://accounts.example")
     );
-    assert_eq!(trusting.verdict(&[simple(&sigstore, &first), stored(&bundle(&sigstore, &second))]), Ok(true));
+    assert_eq!(
+        trusting.verdict(&[simple(&sigstore, &first), stored(&bundle(&sigstore, &second))]),
+        Ok(true)
+    );
 }
 
 #[test]
@@ -166,18 +196,26 @@ fn a_signature_for_another_digest_is_refused_with_that_digest() {
     let trusting = Trusting::ours(&sigstore);
     let of_other = sigstore.bundle(&ours(), &[&other.to_string()], SIGN).expect("signed");
     for signature in [stored(&of_other), simple_of(&sigstore, &ours(), &other)] {
-        assert_eq!(trusting.refusal(signature), TrustError::OtherDigest { digest: this(), signed: other.to_string() });
+        assert_eq!(
+            trusting.refusal(signature),
+            TrustError::OtherDigest { digest: this(), signed: other.to_string() }
+        );
     }
-    let two = sigstore.bundle(&ours(), &[&this().to_string(), &other.to_string()], SIGN).expect("signed");
+    let two =
+        sigstore.bundle(&ours(), &[&this().to_string(), &other.to_string()], SIGN).expect("signed");
     assert!(matches!(trusting.refusal(stored(&two)), TrustError::Tampered { .. }));
-    let attestation = sigstore.bundle(&ours(), &[&this().to_string()], "https://slsa.dev/provenance/v1").expect("signed");
+    let attestation = sigstore
+        .bundle(&ours(), &[&this().to_string()], "https://slsa.dev/provenance/v1")
+        .expect("signed");
     assert!(matches!(trusting.refusal(stored(&attestation)), TrustError::Unsigned { .. }));
 }
 
 /// Checks that a signature is refused because something is not proven, in these words.
 fn unproven(what: &str, trusting: &Trusting, signature: Signature, words: &str) {
     match trusting.refusal(signature) {
-        TrustError::Unproven { message, .. } => assert!(message.contains(words), "{what}: {message}"),
+        TrustError::Unproven { message, .. } => {
+            assert!(message.contains(words), "{what}: {message}")
+        }
         other => panic!("{what}: {other}"),
     }
 }
@@ -192,7 +230,10 @@ fn whoever_takes_no_part_in_the_trusted_root_proves_nothing() {
             unproven(words, &trusting, signature, words);
         }
     };
-    let ours = std::mem::replace(&mut sigstore.authority, Authority::new(signing.certified.clone()).expect("an authority"));
+    let ours = std::mem::replace(
+        &mut sigstore.authority,
+        Authority::new(signing.certified.clone()).expect("an authority"),
+    );
     refused(&sigstore, ["certificate chain is invalid"; 2]);
     sigstore.authority = ours;
     let ours = std::mem::replace(&mut sigstore.certificates, key());
@@ -216,18 +257,28 @@ fn a_certificate_counts_for_the_time_that_it_is_for() {
     let now = ours();
     let (early, late) = (now.certified.start - 100, now.certified.end + 100);
     // A signature from the past counts as long as it was made in time.
-    let past = Signing { certified: now.certified.start - 9000..now.certified.end - 9000, logged: now.logged - 9000, ..now.clone() };
+    let past = Signing {
+        certified: now.certified.start - 9000..now.certified.end - 9000,
+        logged: now.logged - 9000,
+        ..now.clone()
+    };
     for signature in both(&sigstore, &past) {
         assert_eq!(trusting.verdict(&[signature]), Ok(true));
     }
-    let expired = Signing { certified: now.certified.start - 9000..now.certified.start - 8400, ..now.clone() };
+    let expired = Signing {
+        certified: now.certified.start - 9000..now.certified.start - 8400,
+        ..now.clone()
+    };
     for signature in both(&sigstore, &expired) {
         unproven("expired", &trusting, signature, "CertExpired");
     }
     for signature in both(&sigstore, &Signing { logged: early, ..now.clone() }) {
         unproven("before its time", &trusting, signature, "CertNotValidYet");
     }
-    for signature in both(&sigstore, &Signing { logged: late, certified: now.certified.start..late + 100, ..now }) {
+    for signature in both(
+        &sigstore,
+        &Signing { logged: late, certified: now.certified.start..late + 100, ..now },
+    ) {
         unproven("in the future", &trusting, signature, "in the future");
     }
 }
@@ -237,7 +288,9 @@ fn where_the_log_says_no_time_a_trusted_timestamp_authority_must() {
     let mut sigstore = sigstore();
     let trusting = Trusting::ours(&sigstore);
     let now = ours();
-    let stamped = |sigstore: &Sigstore, signing: &Signing| sigstore.stamped_bundle(signing, &[&this().to_string()], SIGN).expect("signed");
+    let stamped = |sigstore: &Sigstore, signing: &Signing| {
+        sigstore.stamped_bundle(signing, &[&this().to_string()], SIGN).expect("signed")
+    };
     let good = stamped(&sigstore, &now);
     assert_eq!(trusting.verdict(&[stored(&good)]), Ok(true));
     let late = Signing { logged: now.certified.end + 1, ..now.clone() };
@@ -250,11 +303,20 @@ fn where_the_log_says_no_time_a_trusted_timestamp_authority_must() {
     unproven("of another signature", &trusting, stored(&changed), "invalid RFC 3161 timestamp");
     let mut changed = good.clone();
     // Nobody signs this field in an entry of this kind.
-    changed["verificationMaterial"]["tlogEntries"][0]["integratedTime"] = json!(now.logged.to_string());
+    changed["verificationMaterial"]["tlogEntries"][0]["integratedTime"] =
+        json!(now.logged.to_string());
     changed["verificationMaterial"]["timestampVerificationData"] = json!({});
     unproven("a time that nobody signed", &trusting, stored(&changed), "no verified timestamp");
-    let ours = std::mem::replace(&mut sigstore.timestamps, Timestamps::new(now.certified.end).expect("an authority"));
-    unproven("another authority", &trusting, stored(&stamped(&sigstore, &now)), "invalid RFC 3161 timestamp");
+    let ours = std::mem::replace(
+        &mut sigstore.timestamps,
+        Timestamps::new(now.certified.end).expect("an authority"),
+    );
+    unproven(
+        "another authority",
+        &trusting,
+        stored(&stamped(&sigstore, &now)),
+        "invalid RFC 3161 timestamp",
+    );
     sigstore.timestamps = ours;
     sigstore.checkpoints = KeyPair::generate().expect("a key");
     unproven("checkpoints", &trusting, stored(&stamped(&sigstore, &now)), "invalid checkpoint");
@@ -265,7 +327,8 @@ fn what_has_more_proofs_than_a_signer_makes_is_not_looked_at() {
     let sigstore = sigstore();
     let trusting = Trusting::ours(&sigstore);
     let many = |field: &str, count: usize| {
-        let mut bundle = sigstore.stamped_bundle(&ours(), &[&this().to_string()], SIGN).expect("signed");
+        let mut bundle =
+            sigstore.stamped_bundle(&ours(), &[&this().to_string()], SIGN).expect("signed");
         let list = bundle["verificationMaterial"].pointer_mut(field).expect("a list");
         *list = json!(vec![list[0].clone(); count]);
         trusting.verdict(&[stored(&bundle)])
@@ -275,9 +338,12 @@ fn what_has_more_proofs_than_a_signer_makes_is_not_looked_at() {
         assert!(matches!(many(field, 9), Err(TrustError::Tampered { .. })), "{field}");
     }
     let mut long = bundle(&sigstore, &ours());
-    let checkpoint = &mut long["verificationMaterial"]["tlogEntries"][0]["inclusionProof"]["checkpoint"]["envelope"];
-    let line = checkpoint.as_str().and_then(|text| text.lines().last()).expect("a signature").to_owned();
-    *checkpoint = json!(format!("{}{}", checkpoint.as_str().expect("text"), format!("{line}\n").repeat(64)));
+    let checkpoint = &mut long["verificationMaterial"]["tlogEntries"][0]["inclusionProof"]["checkpoint"]
+        ["envelope"];
+    let line =
+        checkpoint.as_str().and_then(|text| text.lines().last()).expect("a signature").to_owned();
+    *checkpoint =
+        json!(format!("{}{}", checkpoint.as_str().expect("text"), format!("{line}\n").repeat(64)));
     assert!(matches!(trusting.refusal(stored(&long)), TrustError::Tampered { .. }));
 }
 
@@ -285,12 +351,17 @@ fn what_has_more_proofs_than_a_signer_makes_is_not_looked_at() {
 fn an_authority_that_has_run_out_proves_nothing() {
     let mut sigstore = sigstore();
     let now = ours();
-    sigstore.authority = Authority::new(now.logged - 9000..now.logged - 3600).expect("an authority");
+    sigstore.authority =
+        Authority::new(now.logged - 9000..now.logged - 3600).expect("an authority");
     let trusting = Trusting::ours(&sigstore);
     for signature in both(&sigstore, &now) {
         unproven("authority", &trusting, signature, "no trusted certificate authority is valid");
     }
-    let past = Signing { certified: now.logged - 5000..now.logged - 4400, logged: now.logged - 4900, ..now.clone() };
+    let past = Signing {
+        certified: now.logged - 5000..now.logged - 4400,
+        logged: now.logged - 4900,
+        ..now.clone()
+    };
     for signature in both(&sigstore, &past) {
         assert_eq!(trusting.verdict(&[signature]), Ok(true));
     }
@@ -298,8 +369,15 @@ fn an_authority_that_has_run_out_proves_nothing() {
     sigstore = self::sigstore();
     sigstore.timestamps = Timestamps::new(past.certified.end).expect("an authority");
     let trusting = Trusting::ours(&sigstore);
-    let stamped = |signing: &Signing| stored(&sigstore.stamped_bundle(signing, &[&this().to_string()], SIGN).expect("signed"));
-    unproven("timestamps", &trusting, stamped(&now), "outside the validity period of the authority");
+    let stamped = |signing: &Signing| {
+        stored(&sigstore.stamped_bundle(signing, &[&this().to_string()], SIGN).expect("signed"))
+    };
+    unproven(
+        "timestamps",
+        &trusting,
+        stamped(&now),
+        "outside the validity period of the authority",
+    );
     assert_eq!(trusting.verdict(&[stamped(&past)]), Ok(true));
 }
 
@@ -325,13 +403,29 @@ fn a_bundle_without_the_log_s_whole_proof_or_with_that_of_another_entry_is_refus
     let cases: Vec<(&str, Change<'_>, &str)> = vec![
         ("no proof", taken("inclusionProof"), "must have an inclusion proof"),
         ("no promise", taken("inclusionPromise"), "no verified timestamp"),
-        ("a time that the log does not promise", Box::new(|entry| entry["integratedTime"] = json!("1")), "inclusion promise"),
+        (
+            "a time that the log does not promise",
+            Box::new(|entry| entry["integratedTime"] = json!("1")),
+            "inclusion promise",
+        ),
         ("the proof of another entry", put("inclusionProof"), "inclusion proof"),
         ("the promise of another entry", put("inclusionPromise"), "inclusion promise"),
-        ("another entry as a whole", Box::new(|entry| *entry = of_other.clone()), "does not match the bundle"),
+        (
+            "another entry as a whole",
+            Box::new(|entry| *entry = of_other.clone()),
+            "does not match the bundle",
+        ),
         ("another body", put("canonicalizedBody"), "inclusion promise"),
-        ("a tree of another size", Box::new(|entry| entry["inclusionProof"]["treeSize"] = json!("3")), "inclusion proof"),
-        ("another leaf", Box::new(|entry| entry["inclusionProof"]["logIndex"] = json!("0")), "inclusion proof"),
+        (
+            "a tree of another size",
+            Box::new(|entry| entry["inclusionProof"]["treeSize"] = json!("3")),
+            "inclusion proof",
+        ),
+        (
+            "another leaf",
+            Box::new(|entry| entry["inclusionProof"]["logIndex"] = json!("0")),
+            "inclusion proof",
+        ),
     ];
     for (what, change, words) in cases {
         let mut changed = bundle(&sigstore, &ours());
@@ -351,7 +445,10 @@ fn a_bundle_without_the_log_s_whole_proof_or_with_that_of_another_entry_is_refus
 fn an_older_signature_without_a_promise_of_the_log_or_with_that_of_another_entry_is_refused() {
     let sigstore = sigstore();
     let trusting = Trusting::ours(&sigstore);
-    let Signature::Simple { attached: of_other, signature: other, .. } = simple(&sigstore, &ours()) else { panic!("simple") };
+    let Signature::Simple { attached: of_other, signature: other, .. } = simple(&sigstore, &ours())
+    else {
+        panic!("simple")
+    };
     let changed = |change: &dyn Fn(&mut String, &mut Attached)| {
         let mut made = simple(&sigstore, &ours());
         if let Signature::Simple { signature, attached, .. } = &mut made {
@@ -360,23 +457,48 @@ fn an_older_signature_without_a_promise_of_the_log_or_with_that_of_another_entry
         trusting.refusal(made)
     };
     for (what, refused, reason, words) in [
-        ("no certificate", changed(&|_, attached| attached.certificate = None), "SignatureUnproven", "no certificate"),
-        ("no promise", changed(&|_, attached| attached.bundle = None), "SignatureUnproven", "no promise of a transparency log"),
-        ("another entry", changed(&|_, attached| attached.bundle = of_other.bundle.clone()), "SignatureUnproven", "does not match"),
+        (
+            "no certificate",
+            changed(&|_, attached| attached.certificate = None),
+            "SignatureUnproven",
+            "no certificate",
+        ),
+        (
+            "no promise",
+            changed(&|_, attached| attached.bundle = None),
+            "SignatureUnproven",
+            "no promise of a transparency log",
+        ),
+        (
+            "another entry",
+            changed(&|_, attached| attached.bundle = of_other.bundle.clone()),
+            "SignatureUnproven",
+            "does not match",
+        ),
         (
             "another certificate",
             changed(&|_, attached| attached.certificate = of_other.certificate.clone()),
             "SignatureBroken",
             "did not make it",
         ),
-        ("another signature", changed(&|signature, _| *signature = other.clone()), "SignatureBroken", "did not make it"),
+        (
+            "another signature",
+            changed(&|signature, _| *signature = other.clone()),
+            "SignatureBroken",
+            "did not make it",
+        ),
         (
             "no certificate but nonsense",
             changed(&|_, attached| attached.certificate = Some("x".into())),
             "SignatureBroken",
             "0 certificates",
         ),
-        ("no promise but nonsense", changed(&|_, attached| attached.bundle = Some("{}".into())), "SignatureBroken", "cannot be read"),
+        (
+            "no promise but nonsense",
+            changed(&|_, attached| attached.bundle = Some("{}".into())),
+            "SignatureBroken",
+            "cannot be read",
+        ),
     ] {
         assert_eq!(refused.reason(), reason, "{what}: {refused}");
         assert!(refused.to_string().contains(words), "{what}: {refused}");
@@ -388,14 +510,19 @@ fn what_was_changed_after_it_was_signed_is_told_as_that() {
     let sigstore = sigstore();
     let trusting = Trusting::ours(&sigstore);
     let other = bundle(&sigstore, &ours());
-    let foreign = sigstore.bundle(&ours(), &[&Digest::of(b"other").to_string()], SIGN).expect("signed");
+    let foreign =
+        sigstore.bundle(&ours(), &[&Digest::of(b"other").to_string()], SIGN).expect("signed");
     type Change<'a> = &'a dyn Fn(&mut Value);
     let changes: [Change<'_>; 6] = [
-        &|bundle| bundle["dsseEnvelope"]["signatures"] = other["dsseEnvelope"]["signatures"].clone(),
+        &|bundle| {
+            bundle["dsseEnvelope"]["signatures"] = other["dsseEnvelope"]["signatures"].clone()
+        },
         &|bundle| bundle["dsseEnvelope"]["payload"] = foreign["dsseEnvelope"]["payload"].clone(),
         &|bundle| bundle["dsseEnvelope"]["payloadType"] = json!("text/plain"),
         &|bundle| bundle["dsseEnvelope"]["signatures"] = json!([]),
-        &|bundle| bundle["mediaType"] = json!("application/vnd.dev.sigstore.bundle+json;version=0.1"),
+        &|bundle| {
+            bundle["mediaType"] = json!("application/vnd.dev.sigstore.bundle+json;version=0.1")
+        },
         &|bundle| bundle["verificationMaterial"] = json!({}),
     ];
     for (at, change) in changes.iter().enumerate() {
@@ -444,7 +571,11 @@ fn a_trusted_root_that_cannot_be_used_refuses_everything_and_says_why() {
     ] {
         trusting.write(text);
         let refused = trusting.verdict(&good).expect_err("refused");
-        assert!(matches!(refused, TrustError::TrustedRoot { .. }) && refused.to_string().contains(words), "{refused}");
+        assert!(
+            matches!(refused, TrustError::TrustedRoot { .. })
+                && refused.to_string().contains(words),
+            "{refused}"
+        );
     }
     // Trust rotates with the file.
     trusting.write(&sigstore.trusted_root().to_string());
