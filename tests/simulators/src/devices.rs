@@ -1,6 +1,6 @@
 //! Simulated microcontrollers: two firmware slots, `GET /info`, `POST /update`, a TLS connection back to whoever holds the firmware.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -123,6 +123,7 @@ impl std::str::FromStr for Group {
 #[derive(Clone)]
 pub struct Fleet {
     devices: Arc<Mutex<Vec<Arc<Device>>>>,
+    address: IpAddr,
     callback_port: u16,
     reboot: Duration,
 }
@@ -132,10 +133,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Fleet {
-    /// No devices yet; they will call back to this port, and take so long to reboot.
+    /// No devices yet; they will listen on this address, call back to this port, and take so long to reboot.
     #[must_use]
-    pub fn new(callback_port: u16, reboot: Duration) -> Self {
-        Self { devices: Arc::default(), callback_port, reboot }
+    pub fn new(address: IpAddr, callback_port: u16, reboot: Duration) -> Self {
+        Self { devices: Arc::default(), address, callback_port, reboot }
     }
 
     /// Switches devices on.
@@ -144,7 +145,7 @@ impl Fleet {
     /// No port is free, or no certificate can be made.
     pub async fn add(&self, group: &Group) -> anyhow::Result<()> {
         for _ in 0..group.count {
-            let listener = TcpListener::bind("127.0.0.1:0").await?;
+            let listener = TcpListener::bind((self.address, 0)).await?;
             let mut devices = lock(&self.devices);
             let id = format!("{}-{}", group.device, devices.len());
             let report = Report {

@@ -75,9 +75,11 @@ pub async fn flash(environment: &Environment) -> anyhow::Result<()> {
     let device = environment.need("DEVICE")?.to_lowercase().replace('-', "");
     let firmware = fetch(environment, &device).await?;
     let address = environment.need("EXTERNAL_IP")?;
-    let listener = TcpListener::bind((address, PORT))
+    // A simulated Pod shares its machine with others, so it listens on its external address alone.
+    let own = environment.get("FLASHER_LISTEN").unwrap_or(address);
+    let listener = TcpListener::bind((own, PORT))
         .await
-        .with_context(|| format!("cannot listen on {address}:{PORT}"))?;
+        .with_context(|| format!("cannot listen on {own}:{PORT}"))?;
     let acceptor = acceptor(environment)?;
     tokio::time::sleep(environment.milliseconds("FLASHER_WAIT_MS", 2000)).await;
     ask(environment.need("HOST_ENDPOINT")?, address).await?;
@@ -260,7 +262,8 @@ mod tests {
 
     async fn device_after(behaviour: Behaviour, address: &str) -> crate::devices::Report {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let fleet = Fleet::new(PORT, Duration::from_millis(1));
+        let fleet =
+            Fleet::new(std::net::Ipv4Addr::LOCALHOST.into(), PORT, Duration::from_millis(1));
         let group = Group {
             device: "esp32".into(),
             application: "thermo".into(),

@@ -1,43 +1,87 @@
 //! A certificate authority for one testbed.
 
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+
+/// Address of the Service `kubernetes`: the first of [`SERVICE_ADDRESSES`].
+const KUBERNETES_SERVICE: &str = "10.0.0.1";
+/// Addresses of the cluster's Services.
+pub const SERVICE_ADDRESSES: &str = "10.0.0.0/16";
 
 /// An authority, and where its certificate is.
 pub struct Authority {
     /// Its certificate, in PEM.
     pub certificate: PathBuf,
+    /// Address on which the servers of this testbed listen; their certificates hold for it.
+    pub address: Ipv4Addr,
     issuer: Issuer<'static, KeyPair>,
     folder: PathBuf,
 }
 
 impl Authority {
-    /// Makes one; its files are in the folder.
+    /// Makes the authority of a testbed whose servers listen on loopback; its files are in the folder.
     ///
     /// # Errors
     /// The folder cannot be written to.
     pub fn new(folder: &Path) -> anyhow::Result<Self> {
+        Self::at(Ipv4Addr::LOCALHOST, folder)
+    }
+
+    /// Makes the authority of a testbed whose servers listen on this address.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn at(address: Ipv4Addr, folder: &Path) -> anyhow::Result<Self> {
         let key = KeyPair::generate()?;
         let mut parameters = CertificateParams::new(Vec::new())?;
         parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         parameters.key_usages =
             vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
-        parameters.distinguished_name.push(rcgen::DnType::CommonName, "testbed");
+        parameters.distinguished_name.push(DnType::CommonName, "testbed");
         let certificate = folder.join("ca.crt");
         std::fs::write(&certificate, parameters.self_signed(&key)?.pem())?;
-        Ok(Self { certificate, issuer: Issuer::new(parameters, key), folder: folder.to_owned() })
+        let issuer = Issuer::new(parameters, key);
+        Ok(Self { certificate, address, issuer, folder: folder.to_owned() })
     }
 
-    /// A server's certificate and key for loopback.
+    /// Certificate and key of a server. They hold for loopback, for the address of this testbed,
+    /// and for the names and the first address of the Service `kubernetes`.
     ///
     /// # Errors
     /// The folder cannot be written to.
     pub fn server(&self, name: &str) -> anyhow::Result<(PathBuf, PathBuf)> {
+        let address = self.address.to_string();
+        let names =
+            ["localhost", "127.0.0.1", "kubernetes", "kubernetes.default.svc", KUBERNETES_SERVICE];
+        let names = names.into_iter().chain((!self.address.is_loopback()).then_some(&*address));
+        let mut parameters = CertificateParams::new(names.map(str::to_owned).collect::<Vec<_>>())?;
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        self.sign(name, parameters)
+    }
+
+    /// Certificate and key of a client: the user `name` in the group `group`, as the API server reads them.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn client(&self, name: &str, group: &str) -> anyhow::Result<(PathBuf, PathBuf)> {
+        let mut parameters = CertificateParams::new(Vec::new())?;
+        parameters.distinguished_name.push(DnType::CommonName, name);
+        parameters.distinguished_name.push(DnType::OrganizationName, group);
+        parameters.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(name, parameters)
+    }
+
+    fn sign(
+        &self,
+        name: &str,
+        mut parameters: CertificateParams,
+    ) -> anyhow::Result<(PathBuf, PathBuf)> {
         let key = KeyPair::generate()?;
-        let names = ["localhost", "127.0.0.1", "kubernetes", "kubernetes.default.svc"];
-        let mut parameters = CertificateParams::new(names.map(str::to_owned))?;
-        parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
         parameters.use_authority_key_identifier_extension = true;
         let signed = parameters.signed_by(&key, &self.issuer)?;
         let (certificate, file) =

@@ -10,7 +10,7 @@ use rcgen::KeyPair;
 use serde_json::json;
 use tokio::process::Command;
 
-use crate::certificates::Authority;
+use crate::certificates::{Authority, SERVICE_ADDRESSES};
 use crate::process::{Process, eventually, free_port};
 
 /// Time within which each part must answer; they need a few seconds.
@@ -24,6 +24,8 @@ pub struct ControlPlane {
     pub operator_kubeconfig: PathBuf,
     /// Kubeconfig of a client beside the operator, which the audit log tells apart; it has no rights of its own.
     pub client_kubeconfig: PathBuf,
+    /// Kubeconfig of the kubelet of the real node, where there is one.
+    pub kubelet_kubeconfig: PathBuf,
     /// Where the programs are.
     pub programs: PathBuf,
     /// Log of all requests, level Metadata.
@@ -46,11 +48,35 @@ impl ControlPlane {
         folder: &Path,
         authority: &Authority,
     ) -> anyhow::Result<Self> {
+        Self::start_for(programs, folder, authority, None).await
+    }
+
+    /// Starts all parts for a real node of this name, whose kubelet has the rights that a node has
+    /// and no others.
+    ///
+    /// # Errors
+    /// A part does not start; its own words are in the error.
+    pub async fn start_with_node(
+        programs: &Path,
+        folder: &Path,
+        authority: &Authority,
+        node: &str,
+    ) -> anyhow::Result<Self> {
+        Self::start_for(programs, folder, authority, Some(node)).await
+    }
+
+    async fn start_for(
+        programs: &Path,
+        folder: &Path,
+        authority: &Authority,
+        node: Option<&str>,
+    ) -> anyhow::Result<Self> {
         let (etcd, peer, port) = (free_port()?, free_port()?, free_port()?);
         let mut plane = Self {
             kubeconfig: folder.join("kubeconfig"),
             operator_kubeconfig: folder.join("operator-kubeconfig"),
             client_kubeconfig: folder.join("client-kubeconfig"),
+            kubelet_kubeconfig: folder.join("kubelet-kubeconfig"),
             programs: programs.to_owned(),
             audit_log: folder.join("audit.log"),
             folder: folder.to_owned(),
@@ -61,7 +87,7 @@ impl ControlPlane {
             api_server: None,
         };
         plane.start_etcd(peer)?;
-        plane.write_access(authority)?;
+        plane.write_access(authority, node)?;
         plane.start_api_server().await?;
         plane.start_controllers(authority)?;
         plane.wait_for_service_account().await?;
@@ -90,7 +116,7 @@ impl ControlPlane {
     }
 
     /// Certificates, tokens and the kubeconfig.
-    fn write_access(&mut self, authority: &Authority) -> anyhow::Result<()> {
+    fn write_access(&mut self, authority: &Authority, node: Option<&str>) -> anyhow::Result<()> {
         let (certificate, key) = authority.server("kube-apiserver")?;
         let accounts = self.folder.join("service-accounts.key");
         let pair = KeyPair::generate()?;
@@ -98,10 +124,13 @@ impl ControlPlane {
         let public = self.folder.join("service-accounts.pub");
         std::fs::write(&public, pair.public_key_pem())?;
         let tokens = self.folder.join("tokens.csv");
-        std::fs::write(
-            &tokens,
-            "administrator,administrator,administrator,system:masters\noperator,operator,operator\nclient,client,client\n",
-        )?;
+        let mut lines = vec![
+            "administrator,administrator,administrator,system:masters".to_owned(),
+            "operator,operator,operator".to_owned(),
+            "client,client,client".to_owned(),
+        ];
+        lines.extend(node.map(|name| format!("kubelet,system:node:{name},kubelet,system:nodes")));
+        std::fs::write(&tokens, lines.join("\n") + "\n")?;
         let policy = self.folder.join("audit-policy.yaml");
         std::fs::write(
             &policy,
@@ -112,6 +141,7 @@ impl ControlPlane {
             (&self.kubeconfig, "administrator"),
             (&self.operator_kubeconfig, "operator"),
             (&self.client_kubeconfig, "client"),
+            (&self.kubelet_kubeconfig, "kubelet"),
         ];
         for (file, user) in users {
             let kubeconfig = json!({
@@ -123,21 +153,20 @@ impl ControlPlane {
             std::fs::write(file, serde_json::to_vec_pretty(&kubeconfig)?)?;
         }
         let path = |path: &Path| path.display().to_string();
-        let pairs = [
+        let mut pairs = vec![
             ("etcd-servers", self.etcd.clone()),
             ("secure-port", self.port.to_string()),
             ("bind-address", "127.0.0.1".to_owned()),
-            ("advertise-address", "127.0.0.1".to_owned()),
+            ("advertise-address", authority.address.to_string()),
             ("tls-cert-file", path(&certificate)),
             ("tls-private-key-file", path(&key)),
             ("token-auth-file", path(&tokens)),
             ("authorization-mode", "RBAC".to_owned()),
-            ("service-cluster-ip-range", "10.0.0.0/16".to_owned()),
+            ("service-cluster-ip-range", SERVICE_ADDRESSES.to_owned()),
             ("service-node-port-range", "1024-65000".to_owned()),
             ("service-account-issuer", "https://kubernetes.default.svc".to_owned()),
             ("service-account-key-file", path(&public)),
             ("service-account-signing-key-file", path(&accounts)),
-            ("endpoint-reconciler-type", "none".to_owned()),
             ("audit-policy-file", path(&policy)),
             ("audit-log-path", path(&self.audit_log)),
             // Megabytes; by default the log is cut at 100.
@@ -147,6 +176,25 @@ impl ControlPlane {
             ("max-mutating-requests-inflight", "2000".to_owned()),
             ("profiling", "false".to_owned()),
         ];
+        if node.is_none() {
+            pairs.push(("endpoint-reconciler-type", "none".to_owned()));
+        } else {
+            // The API server asks the kubelet for logs.
+            let (certificate, key) = authority.client("kubelet-client", "system:masters")?;
+            let of_node = [
+                ("bind-address", "0.0.0.0".to_owned()),
+                ("authorization-mode", "Node,RBAC".to_owned()),
+                ("enable-admission-plugins", "NodeRestriction".to_owned()),
+                ("client-ca-file", path(&authority.certificate)),
+                ("kubelet-client-certificate", path(&certificate)),
+                ("kubelet-client-key", path(&key)),
+                ("allow-privileged", "true".to_owned()),
+                // Above what free_port gives to the servers beside it: the node's own address is theirs too.
+                ("service-node-port-range", "40000-49999".to_owned()),
+            ];
+            pairs.retain(|(name, _)| of_node.iter().all(|(other, _)| other != name));
+            pairs.extend(of_node);
+        }
         self.arguments =
             pairs.into_iter().map(|(name, value)| format!("--{name}={value}")).collect();
         Ok(())

@@ -44,7 +44,7 @@ impl Registry {
         folder: &Path,
         authority: &Authority,
     ) -> anyhow::Result<Self> {
-        let host = format!("127.0.0.1:{}", free_port()?);
+        let host = format!("{}:{}", authority.address, free_port()?);
         let (certificate, key) = authority.server("registry")?;
         let passwords = folder.join("htpasswd");
         std::fs::write(&passwords, htpasswd()?)?;

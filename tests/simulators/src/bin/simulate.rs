@@ -1,6 +1,6 @@
 //! The simulators, each on its own: devices, Akri, kubelet, load balancer.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +31,9 @@ enum Simulator {
         /// Interface for tests: GET and POST /devices, PUT /devices/{id}/behaviour.
         #[arg(long, default_value = "127.0.0.1:0")]
         admin: SocketAddr,
+        /// Address on which the devices listen.
+        #[arg(long, default_value = "127.0.0.1")]
+        address: IpAddr,
         /// Port on which a device calls back.
         #[arg(long, default_value_t = 4433)]
         callback_port: u16,
@@ -63,8 +66,8 @@ async fn main() -> anyhow::Result<()> {
 
 async fn simulate(simulator: Simulator) -> anyhow::Result<()> {
     match simulator {
-        Simulator::Devices { groups, admin, callback_port, reboot_ms } => {
-            let fleet = Fleet::new(callback_port, Duration::from_millis(reboot_ms));
+        Simulator::Devices { groups, admin, address, callback_port, reboot_ms } => {
+            let fleet = Fleet::new(address, callback_port, Duration::from_millis(reboot_ms));
             for group in &groups {
                 fleet.add(group).await?;
             }
