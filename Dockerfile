@@ -1,7 +1,8 @@
 # Images of this project. The last stages only copy and set: `cargo run -p flashjob-xtask -- image` writes them without a container
 # engine, and refuses what it does not understand (docs/install.md, "Images").
 
-# Image in which the programs are built: Debian or Ubuntu with Rust 1.95 or newer, rustup and a C compiler.
+# Image in which the programs are built: Debian or Ubuntu with Rust 1.95 or newer, rustup and a C compiler. Where short names are not
+# resolved (Debian's podman and buildah), give it with its registry.
 ARG BUILD=rust:1.95-bookworm
 # Image that the operator's is built on. scratch: the image brings the C library, certificates and users along.
 ARG BASE=scratch
@@ -26,5 +27,7 @@ LABEL org.opencontainers.image.title="FlashJob operator" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}"
 COPY --from=build /image/operator/ /
+# Engines differ in what they set where nothing is said.
+ENV PATH=/usr/local/bin
 USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/flashjob-operator"]

@@ -4,6 +4,7 @@
 //! The same files and settings give the same bytes on every machine: entries are sorted, owned by 0:0, of mode 0755 (folders, programs)
 //! or 0644, and carry one time.
 
+pub mod command;
 mod dockerfile;
 mod layer;
 mod layout;
