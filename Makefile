@@ -8,7 +8,7 @@ CACHE ?= $(CURDIR)/target/plugin-cache
 BENCH ?= quick
 FUZZ_SECONDS ?= 60
 
-.PHONY: help demo demo-up demo-down test bench nightly fuzz lint deny generate build plugins install uninstall run check-tools install-cli
+.PHONY: help demo demo-up demo-down test bench nightly fuzz lint deny generate build plugins install uninstall run check-tools install-cli docker-build docker-push docker-buildx
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -58,6 +58,24 @@ deny: ## Check licences and advisories of the dependencies (needs cargo-deny).
 
 generate: ## Make what is made from the code: CustomResourceDefinitions, rights, the reference of reasons.
 	cargo run --quiet -p flashjob-xtask -- generate
+
+# Images. CONTAINER_TOOL is docker, podman or buildah (default: the first that works here), or layout: an archive, without any of them.
+VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)
+IMG ?= flashjob-operator:$(VERSION)
+CONTAINER_TOOL ?=
+PLATFORMS ?= linux/amd64,linux/arm64
+BASE ?= scratch
+BUILD ?=
+IMAGE = IMG='$(IMG)' CONTAINER_TOOL='$(CONTAINER_TOOL)' PLATFORMS='$(PLATFORMS)' BASE='$(BASE)' BUILD='$(BUILD)' VERSION='$(VERSION)' deploy/image/make.sh
+
+docker-build: ## Build the operator's image: make docker-build IMG=registry/name:tag [CONTAINER_TOOL=docker|podman|buildah|layout] [BASE=scratch].
+	@$(IMAGE) build
+
+docker-push: ## Push the operator's image: make docker-push IMG=registry/name:tag.
+	@$(IMAGE) push
+
+docker-buildx: ## Build the image for several platforms and push it: make docker-buildx IMG=registry/name:tag [PLATFORMS=linux/amd64,linux/arm64].
+	@$(IMAGE) buildx
 
 install: ## Install the CustomResourceDefinitions into the current cluster.
 	kubectl apply --server-side -f deploy/crds

@@ -5,6 +5,7 @@ mod generate;
 use std::path::{Path, PathBuf};
 
 use clap::{Parser, Subcommand};
+use flashjob_xtask::image;
 
 /// Commands of this repository's Makefile.
 #[derive(Parser)]
@@ -18,11 +19,14 @@ struct Arguments {
 enum Command {
     /// Write all files that are made from the code.
     Generate,
+    /// Write an image of the Dockerfile as an OCI image layout, without a container engine.
+    Image(image::command::Arguments),
 }
 
 fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Generate => generate::run(&repository()),
+        Command::Image(arguments) => image::command::run(&arguments),
     }
 }
 

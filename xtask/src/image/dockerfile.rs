@@ -1,0 +1,121 @@
+//! The last stage of a Dockerfile as an [`Image`]: instructions that copy files and make settings. Reads the Dockerfile.
+//!
+//! What needs an engine (RUN, a base image that would have to be pulled) is refused by name and line, never passed over: an image written
+//! here must be the one that an engine builds.
+
+mod instructions;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, ensure};
+use parse_dockerfile::{ArgInstruction, Dockerfile, parse};
+
+use super::Image;
+use super::words::{Variables, expand, split};
+use instructions::Reader;
+
+/// A stage of a Dockerfile, and what an engine would be given to build it.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// The Dockerfile.
+    pub dockerfile: PathBuf,
+    /// Name of the stage.
+    pub target: String,
+    /// Folders that take the place of the stages and images from which files are copied, as `--build-context` does.
+    pub contexts: BTreeMap<String, PathBuf>,
+    /// Values of build arguments, as `--build-arg` does.
+    pub arguments: BTreeMap<String, String>,
+    /// Architecture as Go names it.
+    pub architecture: String,
+}
+
+impl Stage {
+    /// Returns the image that the stage describes.
+    ///
+    /// # Errors
+    /// The Dockerfile cannot be read, has no such stage or argument, or the stage needs something that only an engine can do.
+    pub fn image(&self) -> anyhow::Result<Image> {
+        let shown = self.dockerfile.display();
+        let text = fs::read_to_string(&self.dockerfile)
+            .with_context(|| format!("{shown}: cannot be read"))?;
+        let file = parse(&text).with_context(|| format!("{shown}: is no Dockerfile"))?;
+        self.check_arguments(&file).with_context(|| format!("{shown}: build argument"))?;
+        let globals = self.globals(&file).with_context(|| shown.to_string())?;
+        let stage = file
+            .stage(&self.target)
+            .with_context(|| format!("{shown}: has no stage '{}'", self.target))?;
+        let base = expand(&stage.from.image.value, &globals)?;
+        ensure!(
+            base == "scratch",
+            "{shown}:{}: FROM {base}: only scratch can be built on without a container engine; build with docker, podman or buildah",
+            line(&text, stage.from.from.span.start)
+        );
+        let mut reader = Reader::new(self, globals);
+        for instruction in stage.instructions {
+            reader.read(instruction).map_err(|error| {
+                let line = line(&text, instructions::position(instruction));
+                error.context(format!("{shown}:{line}"))
+            })?;
+        }
+        Ok(reader.into_image())
+    }
+
+    /// Refuses an argument that no ARG takes: it is misspelt, and the image would silently be another.
+    fn check_arguments(&self, file: &Dockerfile) -> anyhow::Result<()> {
+        let mut declared = Vec::new();
+        let stages = file.stages().flat_map(|stage| stage.instructions);
+        let inner = stages.filter_map(|instruction| match instruction {
+            parse_dockerfile::Instruction::Arg(arg) => Some(arg),
+            _ => None,
+        });
+        for arg in file.global_args().chain(inner) {
+            declared.extend(assignments(arg, &Variables::new())?.into_iter().map(|(name, _)| name));
+        }
+        for name in self.arguments.keys() {
+            ensure!(declared.contains(name), "{name}: no ARG declares it; check its spelling");
+        }
+        Ok(())
+    }
+
+    /// Returns the values of the arguments before the first FROM, and those that every engine sets.
+    fn globals(&self, file: &Dockerfile) -> anyhow::Result<Variables> {
+        let mut globals = Variables::from([
+            ("TARGETOS".to_owned(), "linux".to_owned()),
+            ("TARGETARCH".to_owned(), self.architecture.clone()),
+            ("TARGETPLATFORM".to_owned(), format!("linux/{}", self.architecture)),
+        ]);
+        for arg in file.global_args() {
+            for (name, default) in assignments(arg, &globals)? {
+                if let Some(value) = self.arguments.get(&name).cloned().or(default) {
+                    globals.insert(name, value);
+                }
+            }
+        }
+        Ok(globals)
+    }
+}
+
+/// Returns the names of an ARG, with their default values.
+fn assignments(
+    arg: &ArgInstruction,
+    variables: &Variables,
+) -> anyhow::Result<Vec<(String, Option<String>)>> {
+    let words = split(&arg.arguments.value, variables)?;
+    Ok(words
+        .into_iter()
+        .map(|word| match word.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (word, None),
+        })
+        .collect())
+}
+
+/// Returns the number of the line in which a byte is, from 1.
+fn line(text: &str, position: usize) -> usize {
+    text.as_bytes().iter().take(position).filter(|byte| **byte == b'\n').count() + 1
+}
+
+#[cfg(test)]
+mod tests;
