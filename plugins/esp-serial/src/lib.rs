@@ -12,6 +12,8 @@ use flashjob_plugin_sdk::{
 };
 use settings::Settings;
 
+/// Runs the flash container, whose image may name no user: as root it would be refused.
+const USER: u32 = 65532;
 /// The device type. Akri's udev handler reports none, so the FlashJob's `device` says it.
 const DEVICE_TYPE: &str = "espserial";
 /// The device's file on its node, as `/dev/ttyUSB0`.
@@ -56,7 +58,7 @@ impl Plugin for EspSerial {
             args: args.into_iter().map(literal).collect(),
             attach_device: true,
             groups: vec![DIALOUT],
-            user: if settings.run_as_root { User::Root } else { User::ImageDefault },
+            user: if settings.run_as_root { User::Root } else { User::Uid(USER) },
             ..FlashPod::new(image)
         })
     }

@@ -48,7 +48,7 @@ fn the_command_line_is_one_that_esptool_takes_and_the_device_is_attached_without
             && flash.command.is_empty()
             && flash.env.is_empty()
     );
-    assert_eq!((flash.groups, flash.user), (vec![20], User::ImageDefault));
+    assert_eq!((flash.groups, flash.user), (vec![20], User::Uid(65532)));
 }
 
 #[test]

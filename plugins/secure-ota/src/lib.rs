@@ -13,6 +13,8 @@ const PORT: u16 = 4433;
 const CERTIFICATES: &str = "/ota/certs";
 /// The slot behind which the certificates stand.
 const CERTIFICATE_SLOT: &str = "ota-tls";
+/// Runs the flash container, whose image names no user: as root it would be refused. It needs no rights.
+const USER: u32 = 65532;
 /// The flash container, where neither the job nor the settings name one.
 const IMAGE: &str = "harbor.nbfc.io/nubificus/iot/esp32-sota:latest";
 
@@ -83,7 +85,7 @@ impl SecureOta {
             ports: vec![Port { name: "ota".into(), number: PORT, protocol: Protocol::Tcp }],
             // The container tells the device where to call back, and the device does not resolve names.
             needs_ip: true,
-            user: if settings.run_as_root { User::Root } else { User::ImageDefault },
+            user: if settings.run_as_root { User::Root } else { User::Uid(USER) },
             secrets: if settings.certificates {
                 vec![(CERTIFICATE_SLOT.into(), CERTIFICATES.into())]
             } else {
@@ -203,7 +205,7 @@ mod tests {
         );
         assert_eq!(flash.env[6].1, EnvValue::ExternalAddress);
         assert_eq!((flash.ports[0].number, flash.needs_ip), (4433, true));
-        assert_eq!((flash.image.as_str(), flash.user), (IMAGE, User::ImageDefault));
+        assert_eq!((flash.image.as_str(), flash.user), (IMAGE, User::Uid(65532)));
     }
 
     #[test]

@@ -129,7 +129,8 @@ pub async fn nothing_left(testbed: &Testbed) -> anyhow::Result<()> {
         Ok((left == 0).then_some(()))
     })
     .await?;
-    let forbidden = flashjob_testbed::audit::forbidden(&testbed.control_plane.audit_log)?;
+    let forbidden =
+        flashjob_testbed::audit::forbidden(&testbed.control_plane.audit_log, "operator")?;
     anyhow::ensure!(
         forbidden.is_empty(),
         "the rights of deploy/rbac do not cover what the operator asks for: {forbidden:?}"

@@ -1,39 +1,81 @@
-//! What the API server's audit log tells of the operator.
+//! Requests of one user, as the API server's audit log has them.
 
 use std::collections::HashSet;
 use std::path::Path;
 
 use serde_json::Value;
 
-/// Requests of the operator that its rights did not cover, each as `verb url`. An API server that has just started knows no rights yet:
+/// A request about objects of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Request {
+    /// Verb, as rights have it.
+    pub verb: String,
+    /// API group; empty for the core.
+    pub group: String,
+    /// Resource, with its subresource after a slash.
+    pub resource: String,
+    /// Namespace; empty where there is none, and for all of them.
+    pub namespace: String,
+    /// Name; empty for lists and creates.
+    pub name: String,
+}
+
+impl Request {
+    fn of(entry: &Value) -> Self {
+        let object = &entry["objectRef"];
+        let part = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (resource, subresource) = (part(&object["resource"]), part(&object["subresource"]));
+        Self {
+            verb: part(&entry["verb"]),
+            group: part(&object["apiGroup"]),
+            resource: if subresource.is_empty() {
+                resource
+            } else {
+                format!("{resource}/{subresource}")
+            },
+            namespace: part(&object["namespace"]),
+            name: part(&object["name"]),
+        }
+    }
+}
+
+/// Requests of a user that the API server allowed, each once.
+///
+/// # Errors
+/// The log cannot be read.
+pub fn requests(log: &Path, user: &str) -> anyhow::Result<HashSet<Request>> {
+    let entries = entries(log, user)?;
+    let allowed = entries.iter().filter(|entry| decided(entry, "allow"));
+    Ok(allowed.map(Request::of).filter(|request| !request.resource.is_empty()).collect())
+}
+
+/// Requests of a user that their rights did not cover, each as `verb url`. An API server that has just started knows no rights yet:
 /// what it forbids then, and allows later, counts as allowed.
 ///
 /// # Errors
 /// The log cannot be read.
-pub fn forbidden(log: &Path) -> anyhow::Result<Vec<String>> {
-    let text = std::fs::read_to_string(log)?;
-    // The API server may be at its last line.
-    let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let of_operator: Vec<Value> =
-        entries.filter(|entry| entry["user"]["username"] == "operator").collect();
-    // A quota answers 403, too; what rights are missing is decided before that.
-    let decided = |entry: &Value, decision: &str| {
-        entry["annotations"]["authorization.k8s.io/decision"] == decision
-    };
-    let right = |entry: &Value| {
-        let object = &entry["objectRef"];
-        ["apiGroup", "resource", "subresource", "namespace"]
-            .map(|part| object[part].to_string())
-            .join(" ")
-            + &entry["verb"].to_string()
-    };
-    let allowed: HashSet<String> =
-        of_operator.iter().filter(|entry| decided(entry, "allow")).map(right).collect();
-    let missing = of_operator
-        .iter()
-        .filter(|entry| decided(entry, "forbid") && !allowed.contains(&right(entry)));
+pub fn forbidden(log: &Path, user: &str) -> anyhow::Result<Vec<String>> {
+    let entries = entries(log, user)?;
+    // Names do not count: each object of a kind has its own.
+    let right = |entry: &Value| Request { name: String::new(), ..Request::of(entry) };
+    let allowed: HashSet<Request> =
+        entries.iter().filter(|entry| decided(entry, "allow")).map(right).collect();
+    let missing =
+        entries.iter().filter(|entry| decided(entry, "forbid") && !allowed.contains(&right(entry)));
     let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
     Ok(missing
         .map(|entry| format!("{} {}", text(&entry["verb"]), text(&entry["requestURI"])))
         .collect())
+}
+
+fn entries(log: &Path, user: &str) -> anyhow::Result<Vec<Value>> {
+    let text = std::fs::read_to_string(log)?;
+    // The API server may be at its last line.
+    let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    Ok(entries.filter(|entry| entry["user"]["username"] == user).collect())
+}
+
+/// A quota answers 403, too; what rights are missing is decided before that.
+fn decided(entry: &Value, decision: &str) -> bool {
+    entry["annotations"]["authorization.k8s.io/decision"] == decision
 }

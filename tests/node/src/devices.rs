@@ -1,0 +1,52 @@
+//! Simulated devices, and Akri's Instances of them in one namespace. They are where the node is.
+
+use std::path::Path;
+
+use anyhow::Context;
+use flashjob_testbed::Fleet;
+use flashjob_testbed::process::{Process, sibling};
+use serde_json::Value;
+use tokio::process::Command;
+
+use crate::network::NODE;
+use crate::node::NAME;
+
+/// Devices that are found in one namespace; gone with this value, their Instances stay until the namespace goes.
+pub struct Devices {
+    /// The devices themselves.
+    pub fleet: Fleet,
+    _simulators: [Process; 2],
+}
+
+impl Devices {
+    /// Switches devices on, each group as `type:application:version=count`.
+    ///
+    /// # Errors
+    /// A simulator does not start.
+    pub async fn start(
+        kubeconfig: &Path,
+        folder: &Path,
+        namespace: &str,
+        groups: &[&str],
+    ) -> anyhow::Result<Self> {
+        let simulator = |name: &str| -> anyhow::Result<Command> {
+            let mut command = Command::new(sibling("simulate")?);
+            command.args(["--exit-with-stdin", name]).env("KUBECONFIG", kubeconfig);
+            Ok(command)
+        };
+        let at = |said: &Value| said["admin"].as_str().map(str::to_owned).context("no address");
+        let mut devices = simulator("devices")?;
+        devices.args(["--address", &NODE.to_string()]);
+        for group in groups {
+            devices.args(["--devices", group]);
+        }
+        let name = format!("devices-{namespace}");
+        let (devices, said) = Process::start_and_listen(&name, devices, folder).await?;
+        let address = at(&said)?;
+        let mut akri = simulator("akri")?;
+        akri.args(["--devices", &address, "--namespace", namespace, "--node", NAME]);
+        let name = format!("akri-{namespace}");
+        let (akri, said) = Process::start_and_listen(&name, akri, folder).await?;
+        Ok(Self { fleet: Fleet::new(&address, &at(&said)?)?, _simulators: [devices, akri] })
+    }
+}
