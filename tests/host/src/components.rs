@@ -227,12 +227,31 @@ pub fn demanding(memories: u32, pages: u64, tables: u32, instances: u32) -> Vec<
 /// A component with functions that take a compiler longer than anybody waits: many variables that are all alive across many branches.
 #[must_use]
 pub fn compile_bomb(functions: u32) -> Vec<u8> {
+    of_functions(functions, &nasty())
+}
+
+/// A component of about this many bytes: many functions, each as a compiler of a language makes them.
+#[must_use]
+pub fn large(bytes: u32) -> Vec<u8> {
+    let mut body = Function::new([(1, ValType::I64)]);
+    for step in 0..150 {
+        body.instruction(&Instruction::LocalGet(0));
+        body.instruction(&Instruction::I64Const(step * 77_777)).instruction(&Instruction::I64Add);
+        body.instruction(&Instruction::LocalSet(0));
+    }
+    body.instruction(&Instruction::LocalGet(0)).instruction(&Instruction::End);
+    let each = u32::try_from(body.byte_len()).unwrap_or(u32::MAX).max(1);
+    of_functions(bytes / each, &body)
+}
+
+/// A component whose only module has the same function many times.
+fn of_functions(count: u32, body: &Function) -> Vec<u8> {
     let mut types = TypeSection::new();
     types.ty().function([], [ValType::I64]);
     let (mut list, mut code) = (FunctionSection::new(), CodeSection::new());
-    for _ in 0..functions {
+    for _ in 0..count {
         list.function(0);
-        code.function(&nasty());
+        code.function(body);
     }
     let mut module = Module::new();
     module.section(&types).section(&list).section(&code);

@@ -48,8 +48,8 @@ pub async fn import(
     registry: &Registry,
     authority: &Path,
 ) -> anyhow::Result<()> {
-    if false { build_operator()?; }
-    //runtime.import(&repository().join(build_operator()?)).await.context("the operator's image")?;
+    let operator = repository().join(build_operator()?);
+    runtime.import(&operator).await.context("the operator's image")?;
     let archive = folder.join("image.tar");
     let pause = Copy { source: programs.join("pause"), destination: "/pause".to_owned() };
     let pause =
@@ -66,7 +66,13 @@ pub async fn import(
 fn flasher(folder: &Path, registry: &Registry, authority: &Path) -> anyhow::Result<Image> {
     let root = folder.join("flasher");
     let mut layout = Command::new(repository().join("deploy/image/rootfs.sh"));
-    layout.arg("--program").arg(sibling("flasher")?).arg("--output").arg(&root);
+    let program = folder.join("stripped/flasher");
+    std::fs::create_dir_all(folder.join("stripped"))?;
+    // Symbols of a debug build are most of it.
+    let mut strip = Command::new("strip");
+    let stripped = strip.arg("-o").arg(&program).arg(sibling("flasher")?).status();
+    ensure!(stripped.context("strip")?.success(), "strip failed");
+    layout.arg("--program").arg(&program).arg("--output").arg(&root);
     let output = layout.output().context("rootfs.sh")?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "the simulated flash image's files: {said}");

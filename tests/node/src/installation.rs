@@ -1,1 +1,284 @@
-//! x
+//! One installation of the operator, used as its users do: with kubectl, by the commands of the documentation.
+
+use std::time::Duration;
+
+use anyhow::Context;
+use flashjob_api::{DevicePlugin, FlashJob, FlashJobStatus, Phase};
+use flashjob_testbed::artifacts::{firmware, push_firmware, push_plugin};
+use flashjob_testbed::process::{eventually, repository};
+use flashjob_testbed::registry::{PASSWORD, USER};
+use flashjob_testbed::testbed::FLASHER_IMAGE;
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::Node;
+use crate::rights::Account;
+
+/// Longer than anything here takes on a busy machine.
+pub const LIMIT: Duration = Duration::from_secs(180);
+/// ConfigMap with the operator's configuration.
+pub const CONFIG_MAP: &str = "flashjob-operator-config";
+/// Secret with the registry's password.
+const SECRET: &str = "registry-robot";
+/// File of the ConfigMap with the authority of the registry.
+const AUTHORITY: &str = "registry-ca.pem";
+
+/// Where an installation is, and what it is called.
+#[derive(Clone, Debug)]
+pub struct Installation {
+    /// Namespace of the operator.
+    pub namespace: String,
+    /// Deployment and ServiceAccount.
+    pub name: String,
+    /// ConfigMap that it reads.
+    pub config_map: String,
+    /// The one namespace that it watches; none for all.
+    pub watched: Option<String>,
+}
+
+impl Default for Installation {
+    fn default() -> Self {
+        Self {
+            namespace: "flashjob-system".to_owned(),
+            name: "flashjob-operator".to_owned(),
+            config_map: CONFIG_MAP.to_owned(),
+            watched: None,
+        }
+    }
+}
+
+impl Installation {
+    /// The account whose rights the operator has.
+    #[must_use]
+    pub fn account(&self) -> Account {
+        Account { namespace: self.namespace.clone(), name: self.name.clone() }
+    }
+
+    /// Name of the DevicePlugin of a plugin.
+    #[must_use]
+    pub fn device_plugin(&self, plugin: &str) -> String {
+        self.watched
+            .as_ref()
+            .map_or_else(|| plugin.to_owned(), |namespace| format!("{plugin}.{namespace}"))
+    }
+
+    /// Waits until all replicas are ready.
+    ///
+    /// # Errors
+    /// They are not within [`LIMIT`].
+    pub async fn rolled_out(&self, node: &Node) -> anyhow::Result<()> {
+        let (deployment, limit) =
+            (format!("deployment/{}", self.name), format!("--timeout={}s", LIMIT.as_secs()));
+        let done =
+            node.kubectl(&["-n", &self.namespace, "rollout", "status", &deployment, &limit]).await;
+        match done {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.context(self.state(node).await)),
+        }
+    }
+
+    /// What there is to say when something went wrong.
+    pub async fn state(&self, node: &Node) -> String {
+        let mut said = String::new();
+        let deployment = format!("deployment/{}", self.name);
+        for arguments in [
+            vec!["-n", &self.namespace, "get", "pods", "-o", "wide"],
+            vec!["-n", &self.namespace, "describe", "pods"],
+            vec![
+                "-n",
+                &self.namespace,
+                "logs",
+                &deployment,
+                "--all-pods",
+                "--prefix",
+                "--tail",
+                "40",
+            ],
+            vec!["get", "deviceplugins", "-o", "wide"],
+            vec!["get", "flashjobs,pods,services", "-A", "-o", "wide"],
+        ] {
+            let output =
+                node.kubectl(&arguments).await.unwrap_or_else(|error| format!("{error:#}"));
+            said += &format!("$ kubectl {}\n{output}\n", arguments.join(" "));
+        }
+        said
+    }
+
+    /// Gives the operator its configuration: the registry's password in a Secret, the file and the authority in the ConfigMap.
+    ///
+    /// # Errors
+    /// The API server refuses an object.
+    pub async fn configure(&self, node: &Node, configuration: &Value) -> anyhow::Result<()> {
+        let file = node.folder.join("my-config.yaml");
+        std::fs::write(&file, serde_json::to_vec_pretty(configuration)?)?;
+        let (namespace, host, map) = (&self.namespace, &node.registry.host, &self.config_map);
+        let (file, authority) = (file.display(), node.authority.certificate.display());
+        let mut shell = Command::new("sh");
+        shell.arg("-ec").arg(format!(
+            "kubectl -n {namespace} create secret docker-registry {SECRET} --docker-server={host} \
+             --docker-username={USER} --docker-password={PASSWORD} --dry-run=client -o yaml | kubectl apply -f -\n\
+             kubectl -n {namespace} create configmap {map} --from-file=config.yaml={file} \
+             --from-file={AUTHORITY}={authority} --dry-run=client -o yaml | kubectl apply -f -"
+        ));
+        node.run(shell).await.map(|_| ())
+    }
+
+    /// Waits until plugins are ready to serve.
+    ///
+    /// # Errors
+    /// They are not within [`LIMIT`].
+    pub async fn serves(&self, node: &Node, plugins: &[&str]) -> anyhow::Result<()> {
+        for plugin in plugins {
+            let is_ready = |(status, _): (String, String)| (status == "True").then_some(());
+            self.readiness(node, plugin, "is ready", is_ready).await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until a plugin is refused; returns why.
+    ///
+    /// # Errors
+    /// It is not within [`LIMIT`].
+    pub async fn refuses(&self, node: &Node, plugin: &str) -> anyhow::Result<String> {
+        let why = |(status, message): (String, String)| (status == "False").then_some(message);
+        self.readiness(node, plugin, "is refused", why).await
+    }
+
+    /// Waits until the condition Ready of a plugin's DevicePlugin, its status and message, is as wanted.
+    async fn readiness<T>(
+        &self,
+        node: &Node,
+        plugin: &str,
+        what: &str,
+        wanted: impl Fn((String, String)) -> Option<T>,
+    ) -> anyhow::Result<T> {
+        let name = self.device_plugin(plugin);
+        let api: Api<DevicePlugin> = Api::all(node.client.clone());
+        let what = format!("DevicePlugin {name} {what}");
+        let found = eventually(&what, LIMIT, || async {
+            let status = api.get_opt(&name).await?.and_then(|found| found.status);
+            let conditions = status.map(|status| status.conditions).unwrap_or_default();
+            let ready = conditions.into_iter().find(|condition| condition.type_ == "Ready");
+            Ok(ready.and_then(|ready| wanted((ready.status, ready.message))))
+        });
+        match found.await {
+            Ok(found) => Ok(found),
+            Err(error) => Err(error.context(self.state(node).await)),
+        }
+    }
+
+    /// Waits until a plugin that is no longer configured is no longer shown: the configuration is in force.
+    ///
+    /// # Errors
+    /// It stays.
+    pub async fn forgets(&self, node: &Node, plugin: &str) -> anyhow::Result<()> {
+        let name = self.device_plugin(plugin);
+        let api: Api<DevicePlugin> = Api::all(node.client.clone());
+        let what = format!("DevicePlugin {name} is gone");
+        eventually(&what, LIMIT, || async { Ok(api.get_opt(&name).await?.is_none().then_some(())) })
+            .await
+    }
+}
+
+/// A configuration with these plugins, whose waits are short.
+#[must_use]
+pub fn configuration(node: &Node, plugins: &[&str]) -> Value {
+    let host = &node.registry.host;
+    let plugins: Vec<Value> = plugins
+        .iter()
+        .map(|name| json!({"name": name, "image": format!("{host}/flashjob/{name}:0.1.0")}))
+        .collect();
+    json!({
+        "apiVersion": "config.flashjob.nbfc.io/v1alpha1", "kind": "OperatorConfig", "plugins": plugins,
+        "registries": [{"host": host, "credentials": {"secretName": SECRET}, "caFile": format!("/etc/flashjob/{AUTHORITY}")}],
+        "trust": [{"match": format!("{host}/flashjob/**"), "allowUnsigned": true}],
+        "periods": {"unknownDeviceSeconds": 3, "imagePullSeconds": 5, "unschedulableSeconds": 5, "lateCallbackSeconds": 1, "retrySeconds": 1},
+    })
+}
+
+/// Pushes plugins and firmware, as their authors do.
+///
+/// # Errors
+/// A plugin was not built, or the registry refuses it.
+pub async fn publish(node: &Node) -> anyhow::Result<()> {
+    for plugin in ["esp32", "esp32s2"] {
+        let file = repository().join(format!("target/plugins/{plugin}.wasm"));
+        push_plugin(&node.registry, &file, &format!("flashjob/{plugin}:0.1.0")).await?;
+    }
+    for version in ["0.2.0", "0.3.0"] {
+        let firmwares = ["esp32", "esp32s2"].map(|device| firmware(device, "thermo", version));
+        push_firmware(&node.registry, &format!("nubificus/firmware:{version}"), &firmwares).await?;
+    }
+    Ok(())
+}
+
+/// A FlashJob with what every one needs, and what `spec` adds or changes.
+#[must_use]
+pub fn job(namespace: &str, name: &str, uids: &[String], spec: Value) -> Value {
+    let mut job = json!({
+        "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob", "metadata": {"name": name, "namespace": namespace},
+        "spec": {"uuid": uids, "firmware": "harbor.nbfc.io/nubificus/firmware:0.2.0", "version": "0.2.0", "flashjobPodImage": FLASHER_IMAGE},
+    });
+    if let (Some(spec), Value::Object(changes)) = (job["spec"].as_object_mut(), spec) {
+        spec.extend(changes);
+    }
+    job
+}
+
+/// Waits until the status of a FlashJob fulfils something.
+///
+/// # Errors
+/// It never did within [`LIMIT`].
+pub async fn status_where(
+    node: &Node,
+    namespace: &str,
+    name: &str,
+    what: &str,
+    holds: impl Fn(&FlashJobStatus) -> bool,
+) -> anyhow::Result<FlashJobStatus> {
+    let jobs: Api<FlashJob> = Api::namespaced(node.client.clone(), namespace);
+    let found = eventually(&format!("FlashJob {name}: {what}"), LIMIT, || async {
+        Ok(jobs.get(name).await?.status.filter(|status| holds(status)))
+    })
+    .await;
+    match found {
+        Ok(status) => Ok(status),
+        Err(error) => {
+            let last = jobs.get(name).await?.status;
+            let pods = node
+                .kubectl(&["-n", namespace, "describe", "pods,services"])
+                .await
+                .unwrap_or_default();
+            Err(error.context(format!("{last:?}\n{pods}")))
+        }
+    }
+}
+
+/// Waits until a FlashJob is over.
+///
+/// # Errors
+/// It never was.
+pub async fn ended(node: &Node, namespace: &str, name: &str) -> anyhow::Result<FlashJobStatus> {
+    status_where(node, namespace, name, "it is over", |status| {
+        matches!(status.phase, Some(Phase::Completed | Phase::Failed))
+    })
+    .await
+}
+
+/// Uids of the Instances of a namespace, in the order of their names.
+///
+/// # Errors
+/// The API server does not answer.
+pub async fn uids(node: &Node, namespace: &str, count: usize) -> anyhow::Result<Vec<String>> {
+    let instances: Api<flashjob_api::akri::Instance> =
+        Api::namespaced(node.client.clone(), namespace);
+    let what = format!("{count} devices have their Instances");
+    eventually(&what, LIMIT, || async {
+        let found = instances.list(&kube::api::ListParams::default()).await?;
+        Ok((found.items.len() >= count)
+            .then(|| found.iter().filter_map(ResourceExt::uid).collect()))
+    })
+    .await
+    .context(format!("namespace {namespace}"))
+}

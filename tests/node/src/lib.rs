@@ -11,7 +11,9 @@
 pub mod devices;
 pub mod images;
 pub mod installation;
+pub mod inventory;
 pub mod isolation;
+pub mod life;
 pub mod network;
 pub mod node;
 pub mod requirements;

@@ -16,7 +16,7 @@ use tokio::process::Command;
 use crate::devices::Devices;
 use crate::isolation::Isolation;
 use crate::runtime::Runtime;
-use crate::{images, network};
+use crate::{images, installation, network};
 
 /// Name of the node.
 pub const NAME: &str = "real-node";
@@ -82,6 +82,7 @@ impl Node {
         node.wait_until_ready().await?;
         node.start_balancer().await?;
         flashjob_simulators::akri::install(&node.client).await?;
+        installation::publish(&node).await?;
         Ok(node)
     }
 

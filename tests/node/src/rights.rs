@@ -42,7 +42,9 @@ impl Account {
             && subject.namespace.as_deref() == Some(&self.namespace)
     }
 
-    fn user(&self) -> String {
+    /// The name of the account as a user of the API server.
+    #[must_use]
+    pub fn user(&self) -> String {
         format!("system:serviceaccount:{}:{}", self.namespace, self.name)
     }
 }

@@ -39,14 +39,20 @@ impl Request {
     }
 }
 
-/// Requests of a user that the API server allowed, each once.
+/// Requests of a user that the API server allowed, each once. An apply that made its object needed the right to create it, too.
 ///
 /// # Errors
 /// The log cannot be read.
 pub fn requests(log: &Path, user: &str) -> anyhow::Result<HashSet<Request>> {
     let entries = entries(log, user)?;
-    let allowed = entries.iter().filter(|entry| decided(entry, "allow"));
-    Ok(allowed.map(Request::of).filter(|request| !request.resource.is_empty()).collect())
+    let allowed = entries.iter().filter(|entry| decided(entry, "allow")).map(|entry| {
+        let request = Request::of(entry);
+        let made = request.verb == "patch" && entry["responseStatus"]["code"] == 201;
+        let create = made.then(|| Request { verb: "create".to_owned(), ..request.clone() });
+        [Some(request), create]
+    });
+    let allowed = allowed.flatten().flatten();
+    Ok(allowed.filter(|request| !request.resource.is_empty()).collect())
 }
 
 /// Requests of a user that their rights did not cover, each as `verb url`. An API server that has just started knows no rights yet:
@@ -68,7 +74,11 @@ pub fn forbidden(log: &Path, user: &str) -> anyhow::Result<Vec<String>> {
         .collect())
 }
 
-fn entries(log: &Path, user: &str) -> anyhow::Result<Vec<Value>> {
+/// Entries of a user.
+///
+/// # Errors
+/// The log cannot be read.
+pub fn entries(log: &Path, user: &str) -> anyhow::Result<Vec<Value>> {
     let text = std::fs::read_to_string(log)?;
     // The API server may be at its last line.
     let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

@@ -188,6 +188,8 @@ impl ControlPlane {
                 ("client-ca-file", path(&authority.certificate)),
                 ("kubelet-client-certificate", path(&certificate)),
                 ("kubelet-client-key", path(&key)),
+                // Nobody here resolves the node's name.
+                ("kubelet-preferred-address-types", "InternalIP".to_owned()),
                 ("allow-privileged", "true".to_owned()),
                 // Above what free_port gives to the servers beside it: the node's own address is theirs too.
                 ("service-node-port-range", "40000-49999".to_owned()),

@@ -1,0 +1,46 @@
+//! All objects of the cluster, so that what an installation leaves behind is seen. Asks with kubectl.
+
+use std::collections::BTreeSet;
+
+use flashjob_testbed::process::eventually;
+
+use crate::Node;
+use crate::installation::LIMIT;
+
+/// Kinds that come and go by themselves: what has happened, and who was seen last.
+const FLEETING: [&str; 3] = ["events", "events.events.k8s.io", "leases.coordination.k8s.io"];
+
+/// Kind, namespace and name of all objects of the cluster.
+///
+/// # Errors
+/// The API server does not answer.
+pub async fn inventory(node: &Node) -> anyhow::Result<BTreeSet<String>> {
+    let kinds = node.kubectl(&["api-resources", "--verbs=list", "-o", "name"]).await?;
+    let kinds: Vec<&str> = kinds.lines().filter(|kind| !FLEETING.contains(kind)).collect();
+    let columns = "custom-columns=:.kind,:.metadata.namespace,:.metadata.name";
+    let all =
+        node.kubectl(&["get", &kinds.join(","), "-A", "-o", columns, "--ignore-not-found"]).await?;
+    let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+    Ok(all.lines().map(words).filter(|line| !line.is_empty()).collect())
+}
+
+/// Waits until there is nothing that was not there before.
+///
+/// # Errors
+/// Something stays.
+pub async fn nothing_new(node: &Node, before: &BTreeSet<String>) -> anyhow::Result<()> {
+    let left = || async {
+        // A kind may go between the two questions.
+        let now = inventory(node).await.unwrap_or_default();
+        let new: Vec<String> = now.difference(before).cloned().collect();
+        anyhow::Ok((now, new))
+    };
+    let gone = eventually("nothing is left of the installation", LIMIT, || async {
+        let (now, new) = left().await?;
+        Ok((!now.is_empty() && new.is_empty()).then_some(()))
+    });
+    match gone.await {
+        Ok(()) => Ok(()),
+        Err(error) => Err(error.context(format!("still there: {:?}", left().await?.1))),
+    }
+}
