@@ -78,6 +78,11 @@ impl Layout {
         if path.join("oci-layout").is_file() {
             fs::remove_dir_all(path).with_context(|| format!("{shown}: cannot be replaced"))?;
         }
+        let empty = fs::read_dir(path).map_or(true, |mut items| items.next().is_none());
+        ensure!(
+            empty,
+            "{shown}: holds something else than an image layout; remove it or choose another folder"
+        );
         fs::create_dir_all(path.join("blobs/sha256"))
             .with_context(|| format!("{shown}: cannot be made"))?;
         for (name, content) in &files {
