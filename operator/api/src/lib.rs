@@ -33,3 +33,6 @@ pub const GROUP: &str = "application.flashjob.nbfc.io";
 
 /// Keeps a FlashJob until its Pods and Services are gone. The same string that the Go operator used.
 pub const FINALIZER: &str = "application.flashjob.nbfc.io/flashjob-finalizer";
+
+/// Label of a DevicePlugin: namespace of the installation that owns it.
+pub const INSTALLATION: &str = "application.flashjob.nbfc.io/installation";
