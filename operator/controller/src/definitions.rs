@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use flashjob_api::schema::{missing_fields, published_path};
 use flashjob_api::{DevicePlugin, FlashJob, GROUP};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Client, CustomResourceExt};
@@ -45,7 +46,7 @@ pub async fn follow(client: Client, reports: Reports) {
 
 /// The schemas of our group, as OpenAPI 3.0.
 async fn published(client: &Client) -> kube::Result<Value> {
-    let request = http::Request::get(format!("/openapi/v3/apis/{GROUP}/v1alpha1"))
+    let request = http::Request::get(published_path(GROUP, "v1alpha1"))
         .body(Vec::new())
         .map_err(kube::Error::HttpError)?;
     client.request(request).await
@@ -57,53 +58,19 @@ fn outdated(
     resource: Resource,
     own: &CustomResourceDefinition,
 ) -> Option<Problem> {
-    let kind = own.spec.names.kind.as_str();
-    let schemas = document["components"]["schemas"].as_object()?;
-    let installed = schemas.values().find(|schema| is_of(schema, kind))?;
-    let version = own.spec.versions.first()?;
-    let schema = version.schema.as_ref()?.open_api_v3_schema.as_ref()?;
-    let mut missing = Vec::new();
-    for part in ["spec", "status"] {
-        let own = serde_json::to_value(schema.properties.as_ref()?.get(part)?).ok()?;
-        compare(&own, &installed["properties"][part], part, &mut missing);
-    }
+    let missing = missing_fields(document, own).filter(|missing| !missing.is_empty())?;
     let named = missing.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
     let more = match missing.len().saturating_sub(NAMED) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
-    (!missing.is_empty()).then(|| {
-        let rest = format!(
-            "is older than this operator: the API server drops {named}{more}; install the one of \
-             this version with kubectl apply --server-side -f deploy/crds (make install), or with \
-             the chart's CRDs"
-        );
-        let object = format!("CustomResourceDefinition {resource}");
-        Problem::new(Cause::DefinitionOutdated, object, &rest)
-    })
-}
-
-fn is_of(schema: &Value, kind: &str) -> bool {
-    let kinds = schema["x-kubernetes-group-version-kind"].as_array();
-    kinds.into_iter().flatten().any(|of| of["group"] == GROUP && of["kind"] == kind)
-}
-
-/// Collects the paths of fields that the installed schema lacks.
-fn compare(own: &Value, installed: &Value, path: &str, missing: &mut Vec<String>) {
-    if installed.is_null() {
-        return missing.push(path.to_owned());
-    }
-    if installed["x-kubernetes-preserve-unknown-fields"] == true {
-        return;
-    }
-    for (name, schema) in own["properties"].as_object().into_iter().flatten() {
-        compare(schema, &installed["properties"][name], &format!("{path}.{name}"), missing);
-    }
-    for (part, suffix) in [("items", "[]"), ("additionalProperties", ".*")] {
-        if own[part].is_object() {
-            compare(&own[part], &installed[part], &format!("{path}{suffix}"), missing);
-        }
-    }
+    let rest = format!(
+        "is older than this operator: the API server drops {named}{more}; install the one of this \
+         version with kubectl apply --server-side -f deploy/crds (make install), or with the \
+         chart's CRDs"
+    );
+    let object = format!("CustomResourceDefinition {resource}");
+    Some(Problem::new(Cause::DefinitionOutdated, object, &rest))
 }
 
 #[cfg(test)]
@@ -112,54 +79,18 @@ mod tests {
 
     use super::*;
 
-    /// As the API server publishes an installed definition.
-    fn document(change: impl Fn(&mut Value)) -> Value {
-        let crd = FlashJob::crd();
-        let schema = crd.spec.versions[0].schema.as_ref().unwrap().open_api_v3_schema.as_ref();
-        let mut schema = serde_json::to_value(schema.unwrap()).unwrap();
-        schema["x-kubernetes-group-version-kind"] =
-            json!([{"group": GROUP, "kind": "FlashJob", "version": "v1alpha1"}]);
-        change(&mut schema);
-        json!({"components": {"schemas": {"io.example.FlashJob": schema}}})
-    }
-
-    fn problem(change: impl Fn(&mut Value)) -> Option<Problem> {
-        outdated(&document(change), FLASH_JOBS, &FlashJob::crd())
-    }
-
     #[test]
-    fn the_definition_of_this_version_and_one_with_more_fields_are_good() {
-        assert_eq!(problem(|_| {}), None);
-        assert_eq!(
-            problem(|schema| {
-                schema["properties"]["spec"]["properties"]["later"] = json!({"type": "string"});
-            }),
-            None
-        );
-        assert_eq!(outdated(&json!({}), FLASH_JOBS, &FlashJob::crd()), None, "not installed");
-    }
-
-    #[test]
-    fn fields_that_the_installed_definition_lacks_are_named_down_to_lists() {
-        let old = problem(|schema| {
-            let remove = |schema: &mut Value, path: &str, name: &str| {
-                let parent = schema.pointer_mut(path).and_then(Value::as_object_mut);
-                assert!(parent.unwrap().remove(name).is_some(), "{name}");
-            };
-            remove(schema, "/properties/spec/properties", "exposure");
-            remove(
-                schema,
-                "/properties/status/properties/devices/items/properties",
-                "baselineVersion",
-            );
+    fn three_fields_that_are_dropped_are_named_and_the_others_counted() {
+        let empty = json!({"properties": {}});
+        let schema = json!({
+            "x-kubernetes-group-version-kind": [{"group": GROUP, "kind": "DevicePlugin"}],
+            "properties": {"spec": empty, "status": empty},
         });
-        let message = old.expect("a problem").message;
-        assert!(
-            message
-                .contains("the API server drops spec.exposure, status.devices[].baselineVersion;"),
-            "{message}"
-        );
-        let empty = problem(|schema| schema["properties"]["status"] = json!({"type": "object"}));
-        assert!(empty.expect("a problem").message.contains(" more; install"));
+        let document = json!({"components": {"schemas": {"a": schema}}});
+        let old = outdated(&document, DEVICE_PLUGINS, &DevicePlugin::crd()).expect("a problem");
+        let expected =
+            "drops spec.image, status.conditions, status.deviceTypes and 6 more; install";
+        assert!(old.message.contains(expected), "{}", old.message);
+        assert_eq!(outdated(&json!({}), FLASH_JOBS, &FlashJob::crd()), None, "not installed");
     }
 }
