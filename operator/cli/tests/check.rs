@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use anyhow::Context;
 use flashjob_api::akri::Instance;
 use flashjob_testbed::certificates::Authority;
 use flashjob_testbed::control_plane::ControlPlane;
@@ -53,7 +54,7 @@ fn is(said: &Said, check: &str, status: &str, words: &str) {
 /// Creates an object with its status.
 async fn create(client: &Client, object: Value) -> anyhow::Result<()> {
     let object: DynamicObject = serde_json::from_value(object)?;
-    let kind = object.types.as_ref().expect("a kind").try_into()?;
+    let kind = object.types.as_ref().context("no kind")?.try_into()?;
     let resource = ApiResource::from_gvk(&kind);
     let api: Api<DynamicObject> = match object.namespace() {
         Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
