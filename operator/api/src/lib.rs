@@ -8,6 +8,7 @@
 //! - [`FlashJobStatus`] is what the operator answers, and all that it remembers.
 //! - [`DevicePlugin`] shows which plugins the operator has loaded.
 //! - [`akri::Instance`] is one device, as Akri found it.
+//! - [`schema`] tells which fields an installed definition lacks.
 #![deny(missing_docs)]
 // Each printer column is an attribute of the same name.
 #![allow(clippy::duplicated_attributes)]
@@ -18,6 +19,7 @@ mod device_plugin;
 mod effective;
 mod flashjob;
 pub mod reason;
+pub mod schema;
 mod status;
 
 pub use device_plugin::{DevicePlugin, DevicePluginSpec, DevicePluginStatus};
@@ -33,3 +35,6 @@ pub const GROUP: &str = "application.flashjob.nbfc.io";
 
 /// Keeps a FlashJob until its Pods and Services are gone. The same string that the Go operator used.
 pub const FINALIZER: &str = "application.flashjob.nbfc.io/flashjob-finalizer";
+
+/// Label of a DevicePlugin: namespace of the installation that owns it.
+pub const INSTALLATION: &str = "application.flashjob.nbfc.io/installation";

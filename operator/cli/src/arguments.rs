@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand, ValueEnum};
 
+use crate::check::Check;
 use crate::plugin::PluginCommand;
 
 /// FlashJob from the command line.
@@ -19,6 +20,8 @@ pub struct Arguments {
 /// A group of commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Check an installation: what is missing for devices to be flashed, and what to do next.
+    Check(Check),
     /// Write, try, publish and check device plugins.
     Plugin {
         /// What to do.

@@ -30,6 +30,8 @@ pub enum Code {
     NotGranted = 8,
     /// The plugin cannot be built.
     Build = 9,
+    /// Something that was checked is not as it should be.
+    Failing = 10,
     /// Ended by a signal.
     Interrupted = 130,
 }

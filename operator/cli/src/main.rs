@@ -1,10 +1,14 @@
-//! `kubectl flashjob`: what plugin authors need, done by the operator's own code, so that what passes here passes there.
+//! `kubectl flashjob`: what plugin authors need, done by the operator's own code, so that what passes here passes there; and what whoever
+//! installs the operator asks first.
 //!
-//! - [`arguments`] is the command line, [`plugin`] has one module for each command.
+//! - [`arguments`] is the command line, [`plugin`] has one module for each command for authors, [`check`] looks at an installation.
+//! - [`cluster`] is the way to the cluster that the kubeconfig names.
 //! - [`source`] gets a component from a file or a registry, with [`docker_config`]'s credentials and the trust that is asked for.
 //! - A command returns a [`report::Report`] to show, or a [`failure::Failure`] with its exit code.
 
 mod arguments;
+mod check;
+mod cluster;
 mod docker_config;
 mod failure;
 mod plugin;
@@ -50,13 +54,19 @@ async fn carry_out(arguments: Arguments) -> Result<Report, Failure> {
         .with_writer(stderr)
         .with_ansi(stderr().is_terminal());
     log.without_time().with_target(false).init();
-    let Command::Plugin { command } = arguments.command;
     // Before the command does anything: from then on it is never killed in the middle of a file.
     let interrupted = interrupted()?;
     // What is dropped here takes its unfinished files and its children along.
     tokio::select! {
-        ended = plugin::run(command) => ended,
+        ended = run(arguments.command) => ended,
         interrupted = interrupted => Err(interrupted),
+    }
+}
+
+async fn run(command: Command) -> Result<Report, Failure> {
+    match command {
+        Command::Check(command) => check::run(&command).await,
+        Command::Plugin { command } => plugin::run(command).await,
     }
 }
 

@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
+use crate::answer::{by_name, in_one_line};
 use crate::observed::{Job, Pod, Refusal, Service, whole_seconds};
 use crate::operator::Operator;
 use crate::plan::Step;
@@ -29,7 +30,7 @@ pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step) {
     let key = step.key();
     loop {
         let outcome = carry_out(&operator, &job, step.clone()).await;
-        let error = outcome.as_ref().err().map(ToString::to_string);
+        let error = outcome.as_ref().err().map(in_one_line);
         let failures = operator
             .world()
             .memory
@@ -40,7 +41,8 @@ pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step) {
         let pause = match outcome {
             Ok(pause) => pause,
             Err(error) => {
-                tracing::warn!(job = %job.key, step = key, %error, "a request failed and is made again");
+                let error = in_one_line(&error);
+                tracing::warn!(job = %job.key, step = key, error, "a request failed and is made again");
                 pause_after(failures, &key)
             }
         };
@@ -163,8 +165,7 @@ where
         kube::Error::Api(status) if status.code == 404 => Ok(Deleted::Gone),
         // Another object has its name, or somebody wrote at the same moment and it is still there.
         kube::Error::Api(status) if status.code == 409 => {
-            let still_there = api
-                .get_opt(name)
+            let still_there = by_name(&api, name)
                 .await?
                 .is_some_and(|object| object.meta().uid.as_deref() == Some(uid));
             if still_there { Err(error) } else { Ok(Deleted::Gone) }
@@ -190,7 +191,7 @@ async fn set_finalizers(operator: &Operator, job: &Job, finalizers: Vec<&str>) -
 /// Somebody else wrote: their state is planned with.
 pub async fn refresh(operator: &Operator, job: &Job) -> kube::Result<()> {
     let jobs: Api<FlashJob> = Api::namespaced(operator.client.clone(), &job.key.namespace);
-    if let Some(job) = jobs.get_opt(&job.key.name).await? {
+    if let Some(job) = by_name(&jobs, &job.key.name).await? {
         operator.world().see_job(Job::of(job));
     }
     Ok(())
@@ -217,7 +218,7 @@ async fn create_service(
     let name = service.metadata.name.clone().unwrap_or_default();
     let created = match create(&operator.client, &job.key.namespace, &service).await {
         Ok(created) => Some(created),
-        Err(kube::Error::Api(status)) if status.code == 409 => services.get_opt(&name).await?,
+        Err(kube::Error::Api(status)) if status.code == 409 => by_name(&services, &name).await?,
         Err(error) => return refused(operator, job, &name, error),
     };
     let seen = created.as_ref().and_then(Service::of);
@@ -231,7 +232,7 @@ async fn create_pod(operator: &Operator, job: &Job, pod: core::Pod) -> kube::Res
     let created = match create(&operator.client, &job.key.namespace, &pod).await {
         Ok(created) => Some(created),
         // An earlier request whose answer was lost made it.
-        Err(kube::Error::Api(status)) if status.code == 409 => pods.get_opt(&name).await?,
+        Err(kube::Error::Api(status)) if status.code == 409 => by_name(&pods, &name).await?,
         Err(error) => return refused(operator, job, &name, error),
     };
     let seen = created.as_ref().and_then(Pod::of);
@@ -267,7 +268,7 @@ async fn confirm_pod(
 ) -> kube::Result<Duration> {
     let pods: Api<core::Pod> = Api::namespaced(operator.client.clone(), &job.key.namespace);
     let now = whole_seconds(Timestamp::now());
-    let found = pods.get_opt(name).await?;
+    let found = by_name(&pods, name).await?;
     let found = found.filter(|pod| {
         pod.metadata.owner_references.iter().flatten().any(|owner| owner.uid == job.uid)
     });

@@ -1,5 +1,6 @@
 //! The operator's configuration file. Read whole and checked whole: a bad file is refused, and says which field is wrong.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use flashjob_plugin_host::config::{Limits, PullPolicy, RegistryConfig, TrustEntry};
@@ -193,6 +194,17 @@ pub enum ConfigError {
 pub fn read(path: &Path) -> Result<String, ConfigError> {
     std::fs::read_to_string(path)
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })
+}
+
+/// The same; none where there is no such file.
+///
+/// # Errors
+/// There is a file, and it cannot be read.
+pub fn read_if_present(path: &Path) -> Result<Option<String>, ConfigError> {
+    match read(path) {
+        Err(ConfigError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+        read => read.map(Some),
+    }
 }
 
 /// Checks the text of a configuration file.

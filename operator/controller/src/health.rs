@@ -1,4 +1,14 @@
-//! Says over HTTP whether the process lives, whether its caches are filled, whether it leads, and what it counts.
+//! Says over HTTP whether the process lives, whether it can work and what keeps it from that, whether it leads, and what it counts.
+//!
+//! Whatever needs the API server reports to one place how it fares: [`problem`] words what is wrong, [`keeper`] receives the reports,
+//! [`record`] decides what is to be said and whether the operator is ready. [`opened`] reports watches that work, [`advice`] what the
+//! configuration lacks.
+
+pub mod advice;
+pub mod keeper;
+pub mod opened;
+pub mod problem;
+pub mod record;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,17 +19,21 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
-use crate::leadership::Leadership;
 use crate::metrics;
 use crate::operator::Operator;
-use crate::watch::Kind;
+use record::Readiness;
 
 /// Serves `/healthz`, `/readyz` and `/metrics` until the process ends.
 ///
 /// # Errors
 /// The address is taken.
-pub async fn serve(address: SocketAddr, operator: Arc<Operator>) -> std::io::Result<()> {
+pub async fn serve(
+    address: SocketAddr,
+    operator: Arc<Operator>,
+    readiness: watch::Receiver<Readiness>,
+) -> std::io::Result<()> {
     let leadership = operator.leadership.clone();
     let healthy = move || async move {
         if leadership.is_alive(Instant::now()) {
@@ -29,7 +43,7 @@ pub async fn serve(address: SocketAddr, operator: Arc<Operator>) -> std::io::Res
         }
     };
     let counting = operator.clone();
-    let ready = move || async move { ready(&operator.not_synced(), role(&operator.leadership)) };
+    let ready = move || async move { ready(&readiness.borrow(), role(&operator)) };
     let count = move || async move {
         let text = counting
             .metrics_text()
@@ -44,24 +58,22 @@ pub async fn serve(address: SocketAddr, operator: Arc<Operator>) -> std::io::Res
     axum::serve(listener, routes).await
 }
 
-fn role(leadership: &Leadership) -> &'static str {
-    match (leadership.is_leading(), leadership.fence().is_open(Instant::now())) {
-        (false, _) => "standby",
-        (true, true) => "leader",
-        (true, false) => "leader, held back until its Lease is renewed",
+fn role(operator: &Operator) -> &'static str {
+    let leadership = &operator.leadership;
+    let held = leadership.fence().is_open(Instant::now());
+    match (leadership.is_leading(), held, operator.is_planning()) {
+        (false, ..) => "standby",
+        (true, true, true) => "leader",
+        (true, true, false) => "leader, listing afresh",
+        (true, false, _) => "leader, held back until its Lease is renewed",
     }
 }
 
-fn ready(missing: &[Kind], role: &str) -> (StatusCode, String) {
-    if missing.is_empty() {
-        return (StatusCode::OK, role.to_owned());
+fn ready(readiness: &Readiness, role: &str) -> (StatusCode, String) {
+    match readiness {
+        Readiness::Ready => (StatusCode::OK, role.to_owned()),
+        Readiness::NotReady(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}")),
     }
-    let names: Vec<&str> = missing.iter().map(|kind| kind.plural()).collect();
-    let text = format!(
-        "not ready: the first list of these is not in yet: {}; the log says why a list fails",
-        names.join(", ")
-    );
-    (StatusCode::SERVICE_UNAVAILABLE, text)
 }
 
 #[cfg(test)]
@@ -69,13 +81,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn readiness_names_the_caches_that_are_missing() {
-        let (code, text) = ready(&[Kind::Instance, Kind::Pod], "standby");
-        assert_eq!(code, StatusCode::SERVICE_UNAVAILABLE);
-        assert!(
-            text.contains("Instances of Akri, flash Pods;") && !text.contains("FlashJobs"),
-            "{text}"
-        );
-        assert_eq!(ready(&[], "standby"), (StatusCode::OK, "standby".to_owned()));
+    fn readiness_says_the_role_or_why_it_is_not_ready() {
+        assert_eq!(ready(&Readiness::Ready, "standby"), (StatusCode::OK, "standby".to_owned()));
+        let why = Readiness::NotReady("pods: forbidden".to_owned());
+        let (code, text) = ready(&why, "standby");
+        assert_eq!((code.as_u16(), text.as_str()), (503, "not ready: pods: forbidden"));
     }
 }

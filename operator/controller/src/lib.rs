@@ -13,14 +13,19 @@
 //! - [`leadership`] sees to it that one process of several does all this.
 //! - [`operator`] is the loop that ties them, [`plugins`] loads what [`config`] names, [`reload`] follows its changes.
 //! - Seen from outside: [`transitions`] says what a status write changed; [`events`], [`metrics`] and [`logs`] tell it;
-//!   [`traces`] show how long things take; [`health`] serves what is asked for.
+//!   [`traces`] show how long things take; [`health`] keeps what is wrong, and serves what is asked for.
+//! - [`installation`] tells what is ours from what is another installation's, [`definitions`] whether the installed definitions are of
+//!   this version, [`answer`] reads the API server's answers.
 
+pub mod answer;
 pub mod apply;
 pub mod arguments;
 pub mod config;
 pub mod consult;
+pub mod definitions;
 pub mod events;
 pub mod health;
+pub mod installation;
 pub mod leadership;
 pub mod logs;
 pub mod make;

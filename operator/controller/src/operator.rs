@@ -11,6 +11,8 @@ use jiff::Timestamp;
 use kube::Client;
 use kube::runtime::scheduler::{ScheduleRequest, scheduler};
 
+use crate::health::keeper::Reports;
+use crate::installation::Installation;
 use crate::leadership::Leadership;
 use crate::metrics::{Fleet, Metrics};
 use crate::observed::{JobKey, Observed, whole_seconds};
@@ -54,6 +56,10 @@ pub struct Operator {
     pub recorder: kube::runtime::events::Recorder,
     /// Counts what happens.
     pub metrics: Arc<Metrics>,
+    /// Where problems are reported.
+    pub reports: Reports,
+    /// Which installation this is.
+    pub installation: Installation,
     world: Mutex<World>,
     queue: mpsc::UnboundedSender<ScheduleRequest<JobKey>>,
     synced: Mutex<HashSet<Kind>>,
@@ -62,34 +68,49 @@ pub struct Operator {
     planning: AtomicBool,
 }
 
+/// What an operator is put together from; see the fields of [`Operator`].
+pub struct Parts {
+    /// The API server.
+    pub client: Client,
+    /// Empty caches.
+    pub world: World,
+    /// The plugins.
+    pub plugins: Plugins,
+    /// Whether this process is the one that acts.
+    pub leadership: Arc<Leadership>,
+    /// Writes Kubernetes events.
+    pub recorder: kube::runtime::events::Recorder,
+    /// Counts what happens.
+    pub metrics: Arc<Metrics>,
+    /// Where problems are reported.
+    pub reports: Reports,
+    /// Which installation this is.
+    pub installation: Installation,
+}
+
 /// The receiving end of [`Operator::look_at`].
 pub type Queue = mpsc::UnboundedReceiver<ScheduleRequest<JobKey>>;
 
 impl Operator {
     /// Puts the operator together.
     #[must_use]
-    pub fn new(
-        client: Client,
-        world: World,
-        plugins: Plugins,
-        leadership: Arc<Leadership>,
-        recorder: kube::runtime::events::Recorder,
-        metrics: Arc<Metrics>,
-    ) -> (Arc<Self>, Queue) {
+    pub fn new(parts: Parts) -> (Arc<Self>, Queue) {
+        let Parts { client, world, plugins, leadership, recorder, metrics, reports, installation } =
+            parts;
         let (queue, requests) = mpsc::unbounded();
-        let (world, synced, waiting, planning) =
-            (Mutex::new(world), Mutex::default(), Mutex::default(), AtomicBool::new(false));
         let operator = Self {
             client,
             plugins,
             leadership,
             recorder,
             metrics,
-            world,
+            reports,
+            installation,
+            world: Mutex::new(world),
             queue,
-            synced,
-            waiting,
-            planning,
+            synced: Mutex::default(),
+            waiting: Mutex::default(),
+            planning: AtomicBool::new(false),
         };
         (Arc::new(operator), requests)
     }
@@ -101,7 +122,7 @@ impl Operator {
 
     /// Looks at these jobs soon. A standby does not: it looks at all of them once it leads.
     pub fn look_at(&self, jobs: impl IntoIterator<Item = JobKey>) {
-        if !self.planning.load(Ordering::SeqCst) {
+        if !self.is_planning() {
             return;
         }
         for job in jobs {
@@ -132,13 +153,13 @@ impl Operator {
 
     /// Whether all caches have had their first list.
     pub fn is_synced(&self) -> bool {
-        self.not_synced().is_empty()
+        let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        Kind::ALL.into_iter().all(|kind| synced.contains(&kind))
     }
 
-    /// The kinds whose first list is not in yet.
-    pub fn not_synced(&self) -> Vec<Kind> {
-        let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
-        Kind::ALL.into_iter().filter(|kind| !synced.contains(kind)).collect()
+    /// Whether jobs are planned: this process leads, and its caches are filled afresh.
+    pub fn is_planning(&self) -> bool {
+        self.planning.load(Ordering::SeqCst)
     }
 
     /// The metrics as text.

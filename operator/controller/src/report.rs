@@ -9,6 +9,7 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Map, Value, json};
 
+use crate::answer::in_one_line;
 use crate::apply::refresh;
 use crate::events;
 use crate::leadership::fence::REQUEST_TIMEOUT;
@@ -37,7 +38,8 @@ pub async fn write(
         Err(_) => Write::Error,
     });
     if let Err(error) = &written {
-        tracing::warn!(job = %job.key, %error, "the status could not be stored, and is planned again");
+        let error = in_one_line(error);
+        tracing::warn!(job = %job.key, error, "the status could not be stored, and is planned again");
         tokio::spawn(settle(operator.clone(), job.clone()));
         tokio::time::sleep(FAILURE_PAUSE).await;
     }
@@ -56,7 +58,8 @@ pub async fn write(
 async fn settle(operator: Arc<Operator>, job: Arc<Job>) {
     tokio::time::sleep(REQUEST_TIMEOUT).await;
     while let Err(error) = refresh(&operator, &job).await {
-        tracing::debug!(job = %job.key, %error, "what became of a status write is not clear yet");
+        let error = in_one_line(&error);
+        tracing::debug!(job = %job.key, error, "what became of a status write is not clear yet");
         tokio::time::sleep(FAILURE_PAUSE).await;
     }
     if let Some(memory) = operator.world().memory.get_mut(&job.key) {
@@ -113,7 +116,8 @@ async fn tell(operator: &Operator, job: &Job, status: &FlashJobStatus, results: 
     let about = events::about(job);
     for event in events::events(job, &transitions) {
         if let Err(error) = operator.recorder.publish(&event, &about).await {
-            tracing::debug!(job = %job.key, %error, "an event could not be written");
+            let error = in_one_line(&error);
+            tracing::debug!(job = %job.key, error, "an event could not be written");
         }
     }
 }

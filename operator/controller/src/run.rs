@@ -2,25 +2,32 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::client::ClientBuilder;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Client, Config};
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::arguments::Arguments;
+use crate::health::advice;
+use crate::health::keeper::{Keeper, Reports};
+use crate::health::opened::ReportOpened;
+use crate::health::problem::{Source, WATCHED};
+use crate::health::record::{Readiness, Record};
+use crate::installation::Installation;
 use crate::leadership::Leadership;
 use crate::leadership::election::{Election, LostLease};
 use crate::metrics::Metrics;
-use crate::operator::Operator;
+use crate::operator::{Operator, Parts};
 use crate::plugins::{Loader, Plugins};
 use crate::watch::Watches;
 use crate::world::{Rules, World};
-use crate::{config, health, logs, reload};
+use crate::{config, definitions, health, logs, reload};
 
 /// Within this time everything is at rest and the Lease given back; Kubernetes kills after 30 s.
 const END_LIMIT: Duration = Duration::from_secs(15);
@@ -68,55 +75,62 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
     if arguments.exit_with_stdin {
         end_with_stdin();
     }
-    let text = config::read(&arguments.config)?;
-    let config = config::parse(&text)?;
+    let text = config::read_if_present(&arguments.config)?;
+    let config = text.as_deref().map(config::parse).transpose()?;
     let mut kube_config = Config::infer().await?;
-    let namespace =
-        arguments.namespace.clone().unwrap_or_else(|| kube_config.default_namespace.clone());
+    let installation = Installation {
+        namespace: arguments
+            .namespace
+            .clone()
+            .unwrap_or_else(|| kube_config.default_namespace.clone()),
+        watched: arguments.watch_namespace.clone(),
+    };
     let identity = identity();
     // The API server's audit log then tells which replica did what.
     let agent = format!("flashjob-operator/{} ({identity})", env!("CARGO_PKG_VERSION"));
     kube_config.headers.push((http::header::USER_AGENT, agent.parse()?));
+    // A client of its own for the Lease and for what is wrong: no request that waits for another delays a renewal, and the fence
+    // does not hold it back.
+    let unfenced = Client::try_from(kube_config.clone())?;
     let leadership =
         if arguments.leader_election { Leadership::standby() } else { Leadership::alone() };
     let metrics = Arc::new(Metrics::default());
-    let client = ClientBuilder::try_from(kube_config.clone())?
+    let (reports, readiness) = keep_health(&arguments, &installation, &metrics, &unfenced);
+    let client = ClientBuilder::try_from(kube_config)?
         .with_layer(leadership.fence())
         .with_layer(&metrics.requests)
+        .with_layer(&ReportOpened(reports.clone()))
         .build();
-    let world = World::new(Vec::new(), Rules::of(&config));
-    let recorder = Recorder::new(
-        client.clone(),
-        Reporter {
-            controller: "flashjob-operator".to_owned(),
-            instance: std::env::var("POD_NAME").ok(),
-        },
-    );
-    let (operator, queue) = Operator::new(
-        client.clone(),
-        world,
-        Plugins::new(plugin_threads.clone()),
-        leadership.clone(),
-        recorder,
+    let advice = match &config {
+        Some(config) => advice::of(config, &arguments.config, &installation),
+        None => Some(advice::missing(&arguments.config, &installation)),
+    };
+    reports.state(Source::Configuration, advice);
+    let config = config.unwrap_or_default();
+    let (operator, queue) = Operator::new(Parts {
+        client: client.clone(),
+        world: World::new(Vec::new(), Rules::of(&config)),
+        plugins: Plugins::new(plugin_threads.clone()),
+        leadership: leadership.clone(),
+        recorder: recorder(&client),
         metrics,
-    );
-    let watches = Watches::new(client, arguments.watch_namespace.clone());
-    operator.metrics.configuration_taken();
-    let loader = Loader::start(&operator, &arguments, &namespace, config)?;
-    let reload = reload::follow(arguments.config.clone(), text, loader, &operator, &namespace);
-    let health = health::serve(arguments.health_address, operator.clone());
+        reports: reports.clone(),
+        installation: installation.clone(),
+    });
+    let watches = Watches::new(client.clone(), arguments.watch_namespace.clone());
+    if text.is_some() {
+        operator.metrics.configuration_taken();
+    }
+    let loader = Loader::start(&operator, &arguments, config)?;
+    let reload = reload::follow(arguments.config.clone(), text, loader, &operator);
+    let health = health::serve(arguments.health_address, operator.clone(), readiness);
+    tokio::spawn(definitions::follow(client, reports.clone()));
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
     let (stop, stopped) = oneshot::channel();
     let duration = Duration::from_secs(arguments.lease_duration_seconds.into());
-    // A client of its own: no request that waits for another delays a renewal, and the fence does not hold it back.
-    let election = Election::new(
-        Client::try_from(kube_config)?,
-        &namespace,
-        identity,
-        duration,
-        leadership.clone(),
-    );
+    let election =
+        Election::new(unfenced, &installation, identity, duration, leadership.clone(), reports);
     let mut election: JoinHandle<Result<(), LostLease>> = if arguments.leader_election {
         tokio::spawn(election.run(stopped))
     } else {
@@ -138,6 +152,51 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
         traces.end().await;
     }
     ended.map_or(Ok(()), |ended| Ok(ended??))
+}
+
+/// Starts to keep what is wrong. Returns where to report it, and what `/readyz` says.
+fn keep_health(
+    arguments: &Arguments,
+    installation: &Installation,
+    metrics: &Arc<Metrics>,
+    unfenced: &Client,
+) -> (Reports, watch::Receiver<Readiness>) {
+    let (reports, received) = Reports::channel();
+    let lease = arguments.leader_election.then_some(Source::Lease);
+    let awaited = WATCHED.into_iter().map(Source::Watch).chain(lease).collect();
+    let record = Record::new(awaited, Duration::from_secs(arguments.unready_after_seconds));
+    let first = record.readiness(Instant::now());
+    let (readiness, shown) = watch::channel(first);
+    let keeper = Keeper {
+        reports: received,
+        record,
+        metrics: metrics.clone(),
+        recorder: recorder(unfenced),
+        pod: own_pod(&installation.namespace),
+        readiness,
+    };
+    tokio::spawn(keeper.run());
+    (reports, shown)
+}
+
+fn recorder(client: &Client) -> Recorder {
+    let reporter = Reporter {
+        controller: "flashjob-operator".to_owned(),
+        instance: std::env::var("POD_NAME").ok(),
+    };
+    Recorder::new(client.clone(), reporter)
+}
+
+/// The Pod that this process runs in, if any. Only with its uid does `kubectl describe` show what is told of it.
+fn own_pod(namespace: &str) -> Option<ObjectReference> {
+    Some(ObjectReference {
+        api_version: Some("v1".to_owned()),
+        kind: Some("Pod".to_owned()),
+        name: Some(std::env::var("POD_NAME").ok()?),
+        namespace: Some(namespace.to_owned()),
+        uid: std::env::var("POD_UID").ok(),
+        ..ObjectReference::default()
+    })
 }
 
 /// Stands in for the election where there is none.

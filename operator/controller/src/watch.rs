@@ -18,6 +18,7 @@ use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
+use crate::health::problem::{self, Source, of_watch};
 use crate::observed::{Instance, Job, JobKey, Pod, Service, whole_seconds};
 use crate::operator::Operator;
 use crate::read::Guarded;
@@ -30,7 +31,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The usual growing, jittered pauses, but for the longest.
 #[derive(Default)]
-struct Pauses(DefaultBackoff);
+pub(crate) struct Pauses(DefaultBackoff);
 
 impl Iterator for Pauses {
     type Item = Duration;
@@ -112,14 +113,14 @@ impl Kind {
     /// All of them.
     pub const ALL: [Self; 4] = [Self::Job, Self::Instance, Self::Pod, Self::Service];
 
-    /// What a person calls them.
+    /// As rules of access name it.
     #[must_use]
-    pub fn plural(self) -> &'static str {
+    pub fn resource(self) -> problem::Resource {
         match self {
-            Self::Job => "FlashJobs",
-            Self::Instance => "Instances of Akri",
-            Self::Pod => "flash Pods",
-            Self::Service => "flash Services",
+            Self::Job => problem::FLASH_JOBS,
+            Self::Instance => problem::INSTANCES,
+            Self::Pod => problem::PODS,
+            Self::Service => problem::SERVICES,
         }
     }
 }
@@ -161,7 +162,11 @@ async fn follow<K: Trim + Resource>(
                 lose(operator, kind, trimmed, &uid);
             }
             Err(error) => {
-                tracing::warn!(kind = kind.plural(), %error, "the watch broke and is taken up again")
+                let resource = kind.resource();
+                tracing::debug!(%resource, %error, "the watch broke and is taken up again");
+                if let Some(problem) = of_watch(&error, resource, &operator.installation) {
+                    operator.reports.fails(Source::Watch(resource), problem);
+                }
             }
         }
     }

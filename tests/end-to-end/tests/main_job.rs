@@ -5,7 +5,8 @@ use std::time::Duration;
 use flashjob_api::Phase;
 use flashjob_api::condition::{COMPLETE, FAILED, PROGRESSING};
 use flashjob_end_to_end::{
-    apply, condition, create, delete, ended, events, job, jobs, nothing_left, status_where, uids,
+    apply, condition, create, delete, ended, events, job, jobs, nothing_left, plugin_where,
+    status_where, uids,
 };
 use flashjob_simulators::devices::Behaviour;
 use flashjob_testbed::process::eventually;
@@ -227,6 +228,10 @@ async fn an_operator_with_the_rights_for_one_namespace_alone_flashes_there() -> 
     apply(&testbed, &job("here", &all, json!({}))).await?;
     assert_eq!(ended(&testbed, "here").await?.phase, Some(Phase::Completed));
     delete(&testbed, "here").await?;
+    plugin_where(&testbed, "esp32.default", "it is named with the namespace", |status| {
+        status.digest.is_some()
+    })
+    .await?;
     // Fails too when any request was forbidden.
     nothing_left(&testbed).await
 }

@@ -82,8 +82,10 @@ pub struct Testbed {
     pub registry: Registry,
     /// The devices.
     pub fleet: Fleet,
-    /// The operator's configuration; written when the operator starts.
+    /// The operator's configuration; written when the operator starts. Null: there is no file.
     pub config: Value,
+    /// Arguments of operators that start from now on, beside those of every testbed.
+    pub operator_arguments: Vec<String>,
     replicas: Vec<Option<Replica>>,
     one_namespace: bool,
     _simulators: Vec<Process>,
@@ -120,6 +122,7 @@ impl Testbed {
             registry,
             fleet,
             config,
+            operator_arguments: Vec::new(),
             replicas: Vec::new(),
             one_namespace: options.one_namespace,
             _simulators: simulators,
@@ -142,9 +145,29 @@ impl Testbed {
     pub fn write_config(&self) -> anyhow::Result<PathBuf> {
         let config = self.folder.path().join("config.yaml");
         let next = self.folder.path().join("config.next");
+        if self.config.is_null() {
+            if config.exists() {
+                std::fs::remove_file(&config)?;
+            }
+            return Ok(config);
+        }
         std::fs::write(&next, serde_json::to_vec_pretty(&self.config)?)?;
         std::fs::rename(&next, &config)?;
         Ok(config)
+    }
+
+    /// Starts an operator, beside those that run, and does not wait until it is ready. Returns its index, as
+    /// [`Self::start_operator`].
+    ///
+    /// # Errors
+    /// The program cannot be started.
+    pub fn launch_operator(&mut self) -> anyhow::Result<usize> {
+        let index = self.replicas.iter().position(Option::is_none).unwrap_or(self.replicas.len());
+        self.launch(
+            index,
+            &if index == 0 { "cache".to_owned() } else { format!("cache-{index}") },
+        )?;
+        Ok(index)
     }
 
     /// Starts an operator, beside those that run, and waits until it is ready, be it as leader or as standby. Returns its index, which
@@ -153,11 +176,7 @@ impl Testbed {
     /// # Errors
     /// It does not become ready.
     pub async fn start_operator(&mut self) -> anyhow::Result<usize> {
-        let index = self.replicas.iter().position(Option::is_none).unwrap_or(self.replicas.len());
-        self.launch(
-            index,
-            &if index == 0 { "cache".to_owned() } else { format!("cache-{index}") },
-        )?;
+        let index = self.launch_operator()?;
         self.is_ready(index).await?;
         Ok(index)
     }
@@ -190,6 +209,7 @@ impl Testbed {
         if self.one_namespace {
             command.args(["--watch-namespace", "default"]);
         }
+        command.args(&self.operator_arguments);
         command
             .env("KUBECONFIG", &self.control_plane.operator_kubeconfig)
             .env("POD_NAME", format!("operator-{index}"));
@@ -261,6 +281,14 @@ impl Testbed {
         Ok(role(&self.replica(index)?.health).await)
     }
 
+    /// What one operator answers on a path of its health address, with the HTTP status; nothing while it does not answer.
+    ///
+    /// # Errors
+    /// It was never started, or has ended.
+    pub async fn health(&self, index: usize, path: &str) -> anyhow::Result<Option<(u16, String)>> {
+        Ok(asked(&self.replica(index)?.health, path).await)
+    }
+
     fn replica(&self, index: usize) -> anyhow::Result<&Replica> {
         self.replicas.get(index).and_then(Option::as_ref).context("no such operator")
     }
@@ -294,10 +322,14 @@ impl Testbed {
 
 /// Asks an operator's health address.
 async fn role(health: &str) -> Option<String> {
+    asked(health, "/readyz").await.filter(|(code, _)| *code == 200).map(|(_, text)| text)
+}
+
+async fn asked(health: &str, path: &str) -> Option<(u16, String)> {
     let http =
         reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(2)).build().ok()?;
-    let answer = http.get(format!("http://{health}/readyz")).send().await.ok()?;
-    answer.error_for_status().ok()?.text().await.ok()
+    let answer = http.get(format!("http://{health}{path}")).send().await.ok()?;
+    Some((answer.status().as_u16(), answer.text().await.ok()?))
 }
 
 /// Installs the CustomResourceDefinitions, Akri's among them.
@@ -339,11 +371,28 @@ pub async fn install_crds(client: &Client) -> anyhow::Result<()> {
 /// # Errors
 /// The API server refuses one of its documents.
 pub async fn grant_rights(client: &Client, file: &str) -> anyhow::Result<()> {
+    grant_rights_without(client, file, &[]).await
+}
+
+/// The same without some rights, each a verb and a resource.
+///
+/// # Errors
+/// The API server refuses a document.
+pub async fn grant_rights_without(
+    client: &Client,
+    file: &str,
+    without: &[(&str, &str)],
+) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(repository().join(format!("deploy/rbac/{file}.yaml")))?;
     for document in text.split("\n---\n") {
         let mut object: Value = serde_saphyr::from_str(document)?;
         if object["metadata"]["namespace"].is_string() {
             object["metadata"]["namespace"] = json!("default");
+        }
+        if let Some(rules) = object.get_mut("rules").and_then(Value::as_array_mut) {
+            rules.iter_mut().for_each(|rule| take_away(rule, without));
+            // A rule without verbs is refused.
+            rules.retain(|rule| rule["verbs"].as_array().is_some_and(|verbs| !verbs.is_empty()));
         }
         if object["subjects"].is_array() {
             object["subjects"] = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "operator"}]);
@@ -363,6 +412,18 @@ pub async fn grant_rights(client: &Client, file: &str) -> anyhow::Result<()> {
         .await?;
     }
     Ok(())
+}
+
+/// Takes verbs from a rule. Rules of several resources lose a verb for all of them.
+fn take_away(rule: &mut Value, without: &[(&str, &str)]) {
+    let of_rule = |resource: &str| {
+        rule["resources"].as_array().is_some_and(|all| all.iter().any(|name| name == resource))
+    };
+    let verbs: Vec<&str> =
+        without.iter().filter(|(_, resource)| of_rule(resource)).map(|(verb, _)| *verb).collect();
+    if let Some(of_rule) = rule["verbs"].as_array_mut() {
+        of_rule.retain(|verb| !verbs.iter().any(|taken| verb == taken));
+    }
 }
 
 /// Pushes plugins and firmware, stores the registry's password, and words the operator's configuration.

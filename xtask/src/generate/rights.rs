@@ -34,7 +34,7 @@ const RIGHTS: &[Right] = &[
     watched(
         FLASHJOB,
         "flashjobs",
-        "get, list, watch, patch, delete",
+        "list, watch, patch, delete",
         "finalizer; ttlSecondsAfterFinished",
     ),
     watched(FLASHJOB, "flashjobs/status", "patch", "results"),
@@ -42,7 +42,7 @@ const RIGHTS: &[Right] = &[
     watched(
         "",
         "pods, services",
-        "get, list, watch, create, delete",
+        "list, watch, create, delete",
         "what flashes a device, and where it calls back",
     ),
     watched("events.k8s.io", "events", "create, patch", "transitions and failures"),
@@ -52,7 +52,7 @@ const RIGHTS: &[Right] = &[
         resources: "deviceplugins",
         name: None,
         verbs: "list, watch, create, patch, delete",
-        why: "shows which plugins are loaded; standbys and restarts take the same",
+        why: "shows which plugins are loaded; standbys and restarts take the same; one that is no longer configured goes",
     },
     Right {
         scope: Scope::Cluster,
@@ -76,7 +76,7 @@ const RIGHTS: &[Right] = &[
         resources: "events",
         name: None,
         verbs: "create, patch",
-        why: "a refused configuration is told about the operator's own Pod",
+        why: "what keeps the operator from its work is told about its own Pod",
     },
     Right {
         scope: Scope::Own,

@@ -17,6 +17,9 @@ use kube::{Api, Client};
 use tokio::sync::oneshot;
 
 use super::{Leadership, fence};
+use crate::health::keeper::Reports;
+use crate::health::problem::{LEASES, Problem, Request, Source, unreachable};
+use crate::installation::Installation;
 
 /// The Lease, in the operator's own namespace; deploy/rbac names it too.
 pub const LEASE: &str = "flashjob-operator";
@@ -40,19 +43,34 @@ pub struct LostLease {
 }
 
 /// Why a request about the Lease failed; it is made again.
-#[derive(Debug, thiserror::Error)]
-enum LeaseError {
-    #[error(transparent)]
-    Request(#[from] kube::Error),
-    #[error("the API server did not answer within {} s", ANSWER_LIMIT.as_secs())]
+#[derive(Debug)]
+struct LeaseError {
+    verb: &'static str,
+    cause: LeaseCause,
+}
+
+#[derive(Debug)]
+enum LeaseCause {
+    Request(kube::Error),
     NoAnswer,
 }
 
 impl LeaseError {
     fn code(&self) -> Option<u16> {
-        match self {
-            Self::Request(kube::Error::Api(status)) => Some(status.code),
+        match &self.cause {
+            LeaseCause::Request(kube::Error::Api(status)) => Some(status.code),
             _ => None,
+        }
+    }
+
+    fn problem(&self, installation: &Installation) -> Problem {
+        match &self.cause {
+            LeaseCause::Request(error) => {
+                Request { verb: self.verb, resource: LEASES, installation }.problem(error)
+            }
+            LeaseCause::NoAnswer => {
+                unreachable(&format!("no answer within {} s", ANSWER_LIMIT.as_secs()))
+            }
         }
     }
 }
@@ -63,6 +81,8 @@ pub struct Election {
     identity: String,
     duration: Duration,
     leadership: Arc<Leadership>,
+    installation: Installation,
+    reports: Reports,
     sight: Sight,
 }
 
@@ -71,16 +91,19 @@ impl Election {
     #[must_use]
     pub fn new(
         client: Client,
-        namespace: &str,
+        installation: &Installation,
         identity: String,
         duration: Duration,
         leadership: Arc<Leadership>,
+        reports: Reports,
     ) -> Self {
         Self {
-            leases: Api::namespaced(client, namespace),
+            leases: Api::namespaced(client, &installation.namespace),
             identity,
             duration,
             leadership,
+            installation: installation.clone(),
+            reports,
             sight: Sight::default(),
         }
     }
@@ -95,11 +118,14 @@ impl Election {
             self.leadership.note_round(Instant::now());
             let pause = match held.take() {
                 None => {
-                    held = self.take().await;
+                    let taken = self.take().await;
+                    self.note(taken.as_ref().err());
+                    held = taken.unwrap_or_default();
                     if held.is_some() { RENEW_INTERVAL } else { LOOK_INTERVAL }
                 }
                 Some(lease) => {
-                    let (lease, pause) = self.renew(lease).await?;
+                    let Renewed { lease, pause, error } = self.renew(lease).await?;
+                    self.note(error.as_ref());
                     held = Some(lease);
                     pause
                 }
@@ -115,47 +141,42 @@ impl Election {
         Ok(())
     }
 
-    /// Takes the Lease, if it is free.
-    async fn take(&mut self) -> Option<Lease> {
-        let found = match limited(self.leases.get_opt(LEASE)).await {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::warn!(%error, "the Lease cannot be read");
-                return None;
-            }
-        };
+    /// Reports how a round went.
+    fn note(&self, error: Option<&LeaseError>) {
+        let problem = error.map(|error| error.problem(&self.installation));
+        self.reports.state(Source::Lease, problem);
+    }
+
+    /// Takes the Lease, if it is free. None: another has it.
+    async fn take(&mut self) -> Result<Option<Lease>, LeaseError> {
+        let found = limited("get", self.leases.get_opt(LEASE)).await?;
         if !self.sight.is_free(found.as_ref(), &self.identity, self.duration, Instant::now()) {
-            return None;
+            return Ok(None);
         }
         match self.write(taken(found.unwrap_or_default(), &self.identity, self.duration)).await {
             Ok(lease) => {
                 tracing::info!(identity = self.identity, "the Lease is taken");
                 self.leadership.lead();
-                Some(lease)
+                Ok(Some(lease))
             }
             // Another was quicker.
-            Err(error) if error.code() == Some(409) => None,
-            Err(error) => {
-                tracing::warn!(%error, "the Lease cannot be taken");
-                None
-            }
+            Err(error) if error.code() == Some(409) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
     /// Renews the Lease. That it ran out meanwhile is no loss so long as nobody else wrote it: the fence was shut, and opens again.
-    async fn renew(&self, lease: Lease) -> Result<(Lease, Duration), LostLease> {
+    async fn renew(&self, lease: Lease) -> Result<Renewed, LostLease> {
+        let failed = |lease, error| Renewed { lease, pause: LOOK_INTERVAL, error: Some(error) };
         match self.write(renewed(lease.clone())).await {
-            Ok(renewed) => return Ok((renewed, RENEW_INTERVAL)),
+            Ok(lease) => return Ok(Renewed { lease, pause: RENEW_INTERVAL, error: None }),
             Err(error) if matches!(error.code(), Some(404 | 409)) => {}
-            Err(error) => {
-                tracing::warn!(%error, "the Lease cannot be renewed");
-                return Ok((lease, LOOK_INTERVAL));
-            }
+            Err(error) => return Ok(failed(lease, error)),
         }
         // Written by somebody: by ourselves, in a request whose answer did not come; or by another.
-        match limited(self.leases.get_opt(LEASE)).await {
+        match limited("get", self.leases.get_opt(LEASE)).await {
             Ok(Some(found)) if holder(&found) == Some(&self.identity) => {
-                Ok((found, Duration::ZERO))
+                Ok(Renewed { lease: found, pause: Duration::ZERO, error: None })
             }
             Ok(Some(found)) => {
                 self.leadership.fence().shut_now();
@@ -163,13 +184,12 @@ impl Election {
             }
             Ok(None) => {
                 tracing::warn!("the Lease was deleted and is made anew");
-                let anew = self.write(taken(Lease::default(), &self.identity, self.duration)).await;
-                Ok((anew.unwrap_or(lease), LOOK_INTERVAL))
+                match self.write(taken(Lease::default(), &self.identity, self.duration)).await {
+                    Ok(lease) => Ok(Renewed { lease, pause: LOOK_INTERVAL, error: None }),
+                    Err(error) => Ok(failed(lease, error)),
+                }
             }
-            Err(error) => {
-                tracing::warn!(%error, "the Lease cannot be read");
-                Ok((lease, LOOK_INTERVAL))
-            }
+            Err(error) => Ok(failed(lease, error)),
         }
     }
 
@@ -185,10 +205,12 @@ impl Election {
         }
         fence.shut_now();
         let resource = given_back(lease);
-        match limited(self.leases.replace(LEASE, &PostParams::default(), &resource)).await {
+        match limited("update", self.leases.replace(LEASE, &PostParams::default(), &resource)).await
+        {
             Ok(_) => tracing::info!("the Lease is given back"),
             Err(error) => {
-                tracing::warn!(%error, "the Lease cannot be given back, and runs out by itself")
+                let error = error.problem(&self.installation).message;
+                tracing::warn!(error, "the Lease cannot be given back, and runs out by itself")
             }
         }
     }
@@ -197,19 +219,37 @@ impl Election {
     async fn write(&self, lease: Lease) -> Result<Lease, LeaseError> {
         let sent = Instant::now();
         let stored = match lease.metadata.resource_version {
-            None => limited(self.leases.create(&PostParams::default(), &lease)).await?,
-            Some(_) => limited(self.leases.replace(LEASE, &PostParams::default(), &lease)).await?,
+            None => limited("create", self.leases.create(&PostParams::default(), &lease)).await?,
+            Some(_) => {
+                let parameters = PostParams::default();
+                limited("update", self.leases.replace(LEASE, &parameters, &lease)).await?
+            }
         };
         self.leadership.fence().hold_until(sent + self.duration);
         Ok(stored)
     }
 }
 
-async fn limited<T>(request: impl Future<Output = kube::Result<T>>) -> Result<T, LeaseError> {
-    match tokio::time::timeout(ANSWER_LIMIT, request).await {
-        Ok(answer) => Ok(answer?),
-        Err(_) => Err(LeaseError::NoAnswer),
-    }
+async fn limited<T>(
+    verb: &'static str,
+    request: impl Future<Output = kube::Result<T>>,
+) -> Result<T, LeaseError> {
+    let cause = match tokio::time::timeout(ANSWER_LIMIT, request).await {
+        Ok(Ok(answer)) => return Ok(answer),
+        Ok(Err(error)) => LeaseCause::Request(error),
+        Err(_) => LeaseCause::NoAnswer,
+    };
+    Err(LeaseError { verb, cause })
+}
+
+/// What came of a renewal.
+struct Renewed {
+    /// As it is stored, as far as that is known.
+    lease: Lease,
+    /// Until the next.
+    pause: Duration,
+    /// Why it failed.
+    error: Option<LeaseError>,
 }
 
 fn holder(lease: &Lease) -> Option<&str> {

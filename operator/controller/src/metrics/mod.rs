@@ -5,6 +5,7 @@ mod fleet;
 mod process;
 mod requests;
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,6 +19,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::health::problem::Cause;
 use crate::observed::{Finish, PluginView};
 use crate::plan::DeviceResult;
 use crate::transitions::Transitions;
@@ -40,6 +42,11 @@ struct End {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Because {
     reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfCause {
+    cause: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -117,6 +124,8 @@ pub struct Metrics {
     configuration_refused: Gauge,
     configuration_loaded: Gauge<f64, AtomicU64>,
     leader: Gauge,
+    problem: Family<OfCause, Gauge>,
+    ready: Gauge,
 }
 
 impl Default for Metrics {
@@ -148,6 +157,8 @@ impl Default for Metrics {
             configuration_refused: Gauge::default(),
             configuration_loaded: Gauge::default(),
             leader: Gauge::default(),
+            problem: Family::default(),
+            ready: Gauge::default(),
         };
         metrics.register_process();
         metrics.register_work();
@@ -180,6 +191,16 @@ impl Metrics {
             "leader",
             "1 on the replica that acts, 0 on a standby",
             self.leader.clone(),
+        );
+        registry.register(
+            "operator_problem",
+            "1 while the operator has a problem of this cause, else 0; the log and /readyz say more",
+            self.problem.clone(),
+        );
+        registry.register(
+            "operator_ready",
+            "1 while /readyz says that the operator can work, else 0",
+            self.ready.clone(),
         );
         registry.register(
             "api_requests",
@@ -300,6 +321,7 @@ impl Metrics {
         for reason in ["Verified", "Unverified"] {
             self.results.get_or_create(&End { end: "completed", reason }).inc_by(0);
         }
+        self.set_health(&BTreeSet::new(), false);
         for result in ["stored", "conflict", "error"] {
             self.status_writes.get_or_create(&Outcome { result }).inc_by(0);
         }
@@ -341,6 +363,15 @@ impl Metrics {
     /// Whether this replica acts.
     pub fn set_leader(&self, leads: bool) {
         self.leader.set(i64::from(leads));
+    }
+
+    /// What is wrong, and whether the operator can work all the same.
+    pub fn set_health(&self, causes: &BTreeSet<Cause>, ready: bool) {
+        for cause in Cause::ALL {
+            let labels = OfCause { cause: cause.name() };
+            self.problem.get_or_create(&labels).set(i64::from(causes.contains(&cause)));
+        }
+        self.ready.set(i64::from(ready));
     }
 
     /// A configuration is in force from now on.

@@ -12,11 +12,15 @@ use tokio::time::Instant;
 use super::load::{Failure, Loads};
 use super::loader::publish;
 use super::recorded::{Record, Records};
-use super::show::{self, Seen, Serving};
+use super::show::{self, Seen, Serving, Shown};
+use crate::answer::in_one_line;
+use crate::health::problem::Source;
 use crate::operator::{FIRST_ROUND, Operator};
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// Between two looks at whether the DevicePlugin is still another installation's.
+const NOT_OWNED_PAUSE: Duration = Duration::from_secs(30);
 
 /// One plugin and what it takes to load it.
 pub(super) struct Keeper {
@@ -100,34 +104,47 @@ impl Keeper {
         let mut changes = self.operator.plugins.changes();
         let (name, leadership) = (self.name().to_owned(), self.operator.leadership.clone());
         loop {
-            let unwritten = leads && !self.show(failure).await;
+            let shown_again = if leads { self.show(failure).await } else { None };
             tokio::select! {
                 () = at(until) => return,
                 () = leadership.leads(), if !leads => return,
                 () = self.records.differs(&name, record), if !leads => return,
                 _ = changes.changed() => {}
-                () = tokio::time::sleep(FIRST_PAUSE), if unwritten => {}
+                () = tokio::time::sleep(shown_again.unwrap_or_default()), if shown_again.is_some() => {}
             }
         }
     }
 
-    /// Writes the DevicePlugin where something is new. False: it could not be written.
-    async fn show(&mut self, failure: Option<&Failure>) -> bool {
+    /// Writes the DevicePlugin where something is new. Returns a pause where it could not be written, and is to be tried again.
+    async fn show(&mut self, failure: Option<&Failure>) -> Option<Duration> {
         let plugins = &self.operator.plugins;
         let serving = plugins.serving(self.name()).as_ref().map(Serving::of);
         let seen =
             Seen { serving, standing: plugins.standing(self.name()), failure: failure.cloned() };
         if self.shown.as_ref() == Some(&seen) {
-            return true;
+            return None;
         }
+        let source = Source::DevicePlugin(self.name().to_owned());
         match show::show(&self.operator, &self.loads.plugin, &seen).await {
-            Ok(()) => self.shown = Some(seen),
+            Ok(Shown::Written) => {
+                self.operator.reports.works(source);
+                self.shown = Some(seen);
+                None
+            }
+            Ok(Shown::NotOwned(problem)) => {
+                self.operator.reports.fails(source, problem);
+                Some(NOT_OWNED_PAUSE)
+            }
             Err(error) => {
-                tracing::warn!(plugin = self.name(), %error, "the DevicePlugin object cannot be written");
-                return false;
+                let error = in_one_line(&error);
+                tracing::warn!(
+                    plugin = self.name(),
+                    error,
+                    "the DevicePlugin object cannot be written"
+                );
+                Some(FIRST_PAUSE)
             }
         }
-        true
     }
 
     /// Loads what should serve now, and has it serve. What served before goes on where that fails, if it still may.

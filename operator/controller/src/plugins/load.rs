@@ -13,8 +13,13 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 use serde_json::Value;
 
+use crate::answer::in_one_line;
 use crate::config::PluginConfig;
+use crate::health::keeper::Reports;
+use crate::health::problem::{Cause, Problem, Request, SECRETS, Source};
+use crate::installation::Installation;
 use crate::metrics::Metrics;
+use crate::operator::Operator;
 
 /// Why a plugin, or its new version, does not serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,8 +69,9 @@ impl From<LoadError> for Failure {
 pub(super) struct Loads {
     client: Client,
     metrics: Arc<Metrics>,
+    reports: Reports,
+    installation: Installation,
     host: Host,
-    namespace: String,
     /// The plugin as it is configured.
     pub plugin: PluginConfig,
     /// Registries that want a password, and the Secrets with them.
@@ -74,10 +80,8 @@ pub(super) struct Loads {
 
 impl Loads {
     pub fn new(
-        client: &Client,
-        metrics: &Arc<Metrics>,
+        operator: &Arc<Operator>,
         host: &Host,
-        namespace: &str,
         plugin: &PluginConfig,
         registries: &[RegistryConfig],
     ) -> Self {
@@ -93,13 +97,19 @@ impl Loads {
             secret(&host).map(|secret| secret.secret_name.clone()).map(|secret| (host, secret))
         });
         Self {
-            client: client.clone(),
-            metrics: metrics.clone(),
+            client: operator.client.clone(),
+            metrics: operator.metrics.clone(),
+            reports: operator.reports.clone(),
+            installation: operator.installation.clone(),
             host: host.clone(),
-            namespace: namespace.to_owned(),
             plugin: plugin.clone(),
             secrets: secrets.collect(),
         }
+    }
+
+    /// Names of the Secrets with passwords.
+    pub fn secret_names(&self) -> impl Iterator<Item = String> {
+        self.secrets.iter().map(|(_, secret)| secret.clone())
     }
 
     /// Loads what a reference names. It has its name and its settings fit, so it may serve as far as this goes.
@@ -150,11 +160,12 @@ impl Loads {
     async fn logins(&self) -> Result<Logins, Failure> {
         let mut logins = Vec::new();
         for (host, secret) in &self.secrets {
-            let read = credentials(&self.client, &self.namespace, secret, host).await;
-            logins.push((
-                host.clone(),
-                read.map_err(|message| Failure::new(Stage::Resolve, BROKEN, message))?,
-            ));
+            let read = self.credentials(secret, host).await;
+            let problem = read.as_ref().err().and_then(|error| self.problem(error, secret, host));
+            self.reports.state(Source::Secret(secret.clone()), problem);
+            let read =
+                read.map_err(|error| Failure::new(Stage::Resolve, BROKEN, error.to_string()));
+            logins.push((host.clone(), read?));
         }
         Ok(logins.into_iter().collect())
     }
@@ -182,23 +193,66 @@ impl Loads {
             Failure::new(Stage::Start, "SettingsRejected", message)
         })
     }
+
+    async fn credentials(
+        &self,
+        name: &str,
+        registry: &str,
+    ) -> Result<Credentials, CredentialsError> {
+        let namespace = &self.installation.namespace;
+        let object = format!("{namespace}/{name}");
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let secret = match secrets.get(name).await {
+            Ok(secret) => secret,
+            Err(error) => {
+                let registry = registry.to_owned();
+                return Err(CredentialsError::Read { object, registry, error });
+            }
+        };
+        let text = secret.data.as_ref().and_then(|data| data.get(".dockerconfigjson"));
+        let Some(text) = text else { return Err(CredentialsError::NoKey { object }) };
+        parse_docker_config_json(&text.0, registry)
+            .map_err(|error| CredentialsError::Form { object, message: error.to_string() })
+    }
+
+    /// What somebody has to do for the operator to have the Secret.
+    fn problem(&self, error: &CredentialsError, name: &str, registry: &str) -> Option<Problem> {
+        let CredentialsError::Read { error, .. } = error else { return None };
+        let installation = &self.installation;
+        let namespace = &installation.namespace;
+        let kube::Error::Api(status) = error else { return None };
+        match status.code {
+            403 => {
+                let request = Request { verb: "get", resource: SECRETS, installation };
+                Some(request.problem(error))
+            }
+            404 => {
+                let rest = format!(
+                    "does not exist, and plugin {} needs it for registry {registry}; kubectl -n \
+                     {namespace} create secret docker-registry {name} --docker-server={registry} \
+                     --docker-username=USER --docker-password=PASSWORD",
+                    self.plugin.name
+                );
+                let object = format!("Secret {namespace}/{name}");
+                Some(Problem::new(Cause::SecretMissing, object, &rest))
+            }
+            _ => None,
+        }
+    }
 }
 
-async fn credentials(
-    client: &Client,
-    namespace: &str,
-    name: &str,
-    registry: &str,
-) -> Result<Credentials, String> {
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
-    let secret = secrets
-        .get(name)
-        .await
-        .map_err(|error| format!("cannot read Secret {namespace}/{name} with the credentials of registry {registry}: {error}"))?;
-    let text = secret.data.as_ref().and_then(|data| data.get(".dockerconfigjson"));
-    let text = text.ok_or_else(|| {
-        format!("Secret {namespace}/{name} has no key .dockerconfigjson; make it with kubectl create secret docker-registry")
-    })?;
-    parse_docker_config_json(&text.0, registry)
-        .map_err(|error| format!("Secret {namespace}/{name}: {error}"))
+/// Why there is no password, though one is configured.
+#[derive(Debug, thiserror::Error)]
+enum CredentialsError {
+    #[error(
+        "cannot read Secret {object} with the credentials of registry {registry}: {}",
+        in_one_line(error)
+    )]
+    Read { object: String, registry: String, error: kube::Error },
+    #[error(
+        "Secret {object} has no key .dockerconfigjson; make it with kubectl create secret docker-registry"
+    )]
+    NoKey { object: String },
+    #[error("Secret {object}: {message}")]
+    Form { object: String, message: String },
 }

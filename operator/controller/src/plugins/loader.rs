@@ -12,6 +12,7 @@ use super::recorded::Records;
 use super::{keep, show};
 use crate::arguments::Arguments;
 use crate::config::OperatorConfig;
+use crate::health::record::Report;
 use crate::operator::Operator;
 use crate::world::Rules;
 
@@ -19,7 +20,6 @@ use crate::world::Rules;
 pub struct Loader {
     operator: Arc<Operator>,
     arguments: Arguments,
-    namespace: String,
     config: OperatorConfig,
     host: Host,
     records: Records,
@@ -35,17 +35,15 @@ impl Loader {
     pub fn start(
         operator: &Arc<Operator>,
         arguments: &Arguments,
-        namespace: &str,
         config: OperatorConfig,
     ) -> Result<Self, EngineError> {
         let host = host(arguments, &config)?;
         let mut loader = Self {
             operator: operator.clone(),
             arguments: arguments.clone(),
-            namespace: namespace.to_owned(),
             config: OperatorConfig::default(),
             host,
-            records: Records::follow(&operator.client),
+            records: Records::follow(operator),
             tasks: HashMap::new(),
             removing: tokio::spawn(std::future::ready(())),
         };
@@ -81,6 +79,12 @@ impl Loader {
         self.change(self.config.clone(), true)
     }
 
+    /// The configuration in force.
+    #[must_use]
+    pub fn config(&self) -> &OperatorConfig {
+        &self.config
+    }
+
     /// Keys, trusted roots and authorities that the configuration names.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
@@ -106,12 +110,14 @@ impl Loader {
             }
             same
         });
-        let (client, metrics, registries) =
-            (&self.operator.client, &self.operator.metrics, &self.config.registries);
-        let loads =
-            |plugin| Loads::new(client, metrics, &self.host, &self.namespace, plugin, registries);
+        let registries = &self.config.registries;
+        let loads = |plugin| Loads::new(&self.operator, &self.host, plugin, registries);
         let loads: HashMap<_, _> =
             self.config.plugins.iter().map(|plugin| (plugin.name.clone(), loads(plugin))).collect();
+        self.operator.reports.send(Report::Configured {
+            plugins: loads.keys().cloned().collect(),
+            secrets: loads.values().flat_map(Loads::secret_names).collect(),
+        });
         for (name, loads) in &loads {
             if !self.tasks.contains_key(name) {
                 let keeper = keep::Keeper::new(&self.operator, loads.clone(), self.records.clone());
@@ -127,7 +133,7 @@ impl Loader {
         self.removing.abort();
         self.removing = tokio::spawn(async move {
             operator.leadership.leads().await;
-            show::remove_stale(&operator.client, names).await;
+            show::remove_stale(&operator, names).await;
         });
     }
 }

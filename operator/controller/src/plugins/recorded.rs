@@ -2,19 +2,24 @@
 //! standbys and restarts take the same. Talks to the API server.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use flashjob_api::DevicePlugin;
 use flashjob_plugin_host::{Digest, Reference};
 use futures::StreamExt;
-use kube::api::ListParams;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
-use kube::{Api, Client, ResourceExt};
+use kube::{Api, ResourceExt};
 use semver::Version;
 use tokio::sync::watch;
 
+use crate::answer::{by_name, in_one_line};
+use crate::health::problem::{DEVICE_PLUGINS, Source, of_watch};
+use crate::installation::{Installation, Owner};
+use crate::operator::Operator;
 use crate::read::Guarded;
+use crate::watch::Pauses;
 
 /// Without an answer of the API server a standby loads plugins as if nothing were written; whoever leads asks before it decides.
 const FIRST_LIST: Duration = Duration::from_secs(10);
@@ -65,41 +70,43 @@ impl Record {
     }
 }
 
-/// What is written about all plugins; nothing before the first list.
+/// What this installation has written about all plugins, by the name of the object; nothing before the first list.
 type Written = Option<HashMap<String, Record>>;
 
 /// Follows what is written.
 #[derive(Clone)]
 pub(super) struct Records {
     api: Api<Guarded<DevicePlugin>>,
+    installation: Installation,
     written: watch::Receiver<Written>,
 }
 
 impl Records {
     /// Begins to watch.
-    pub fn follow(client: &Client) -> Self {
+    pub fn follow(operator: &Arc<Operator>) -> Self {
         let (sender, written) = watch::channel(None);
-        let api = Api::all(client.clone());
-        tokio::spawn(follow(api.clone(), sender));
-        Self { api, written }
+        let api = Api::all(operator.client.clone());
+        tokio::spawn(follow(operator.clone(), api.clone(), sender));
+        Self { api, installation: operator.installation.clone(), written }
     }
 
     /// What is written about one plugin, as the API server has it: a watch may be behind what the leader before wrote last. Waits until
     /// there is an answer, as nothing may be decided without.
     pub async fn ask(&self, name: &str) -> Record {
-        let only = ListParams::default().fields(&format!("metadata.name={name}"));
+        let object = self.installation.object_name(name);
         loop {
-            match self.api.list(&only).await {
-                Ok(listed) => {
-                    return listed
-                        .items
-                        .into_iter()
-                        .find_map(record)
-                        .map(|(_, record)| record)
-                        .unwrap_or_default();
+            match by_name(&self.api, &object).await {
+                Ok(found) => {
+                    let record = found.and_then(|object| record(object, &self.installation));
+                    return record.map(|(_, record)| record).unwrap_or_default();
                 }
                 Err(error) => {
-                    tracing::warn!(plugin = name, %error, "cannot ask what is recorded of the plugin; it is loaded once that is known")
+                    let error = in_one_line(&error);
+                    tracing::warn!(
+                        plugin = name,
+                        error,
+                        "cannot ask what is recorded of the plugin; it is loaded once that is known"
+                    )
                 }
             }
             tokio::time::sleep(ASK_INTERVAL).await;
@@ -124,7 +131,7 @@ impl Records {
         self.written
             .borrow()
             .as_ref()
-            .and_then(|written| written.get(name))
+            .and_then(|written| written.get(&self.installation.object_name(name)))
             .cloned()
             .unwrap_or_default()
     }
@@ -139,9 +146,14 @@ impl Records {
     }
 }
 
-async fn follow(api: Api<Guarded<DevicePlugin>>, sender: watch::Sender<Written>) {
-    let mut events =
-        std::pin::pin!(watcher::watcher(api, watcher::Config::default()).default_backoff());
+async fn follow(
+    operator: Arc<Operator>,
+    api: Api<Guarded<DevicePlugin>>,
+    sender: watch::Sender<Written>,
+) {
+    let events = watcher::watcher(api, watcher::Config::default()).backoff(Pauses::default());
+    let mut events = std::pin::pin!(events);
+    let record = |object| record(object, &operator.installation);
     let mut listed = HashMap::new();
     while let Some(event) = events.next().await {
         match event {
@@ -151,22 +163,34 @@ async fn follow(api: Api<Guarded<DevicePlugin>>, sender: watch::Sender<Written>)
                 sender.send_replace(Some(std::mem::take(&mut listed)));
             }
             Ok(Event::Apply(object)) => {
-                sender.send_modify(|written| written.get_or_insert_default().extend(record(object)))
+                let name = object.name_any();
+                sender.send_modify(|written| match (written, record(object)) {
+                    (written, Some(record)) => written.get_or_insert_default().extend([record]),
+                    // It is another installation's now.
+                    (Some(written), None) => drop(written.remove(&name)),
+                    (None, None) => {}
+                })
             }
             Ok(Event::Delete(object)) => sender.send_modify(|written| {
-                if let (Some(written), Some((name, _))) = (written, record(object)) {
-                    written.remove(&name);
+                if let Some(written) = written {
+                    written.remove(&object.name_any());
                 }
             }),
             Err(error) => {
-                tracing::debug!(%error, "the watch of DevicePlugins broke and is taken up again")
+                tracing::debug!(%error, "the watch of DevicePlugins broke and is taken up again");
+                if let Some(problem) = of_watch(&error, DEVICE_PLUGINS, &operator.installation) {
+                    operator.reports.fails(Source::Watch(DEVICE_PLUGINS), problem);
+                }
             }
         }
     }
 }
 
-fn record(object: Guarded<DevicePlugin>) -> Option<(String, Record)> {
-    object.0.ok().map(|object| (object.name_any(), Record::of(&object)))
+/// What is written in an object of this installation, or of none.
+fn record(object: Guarded<DevicePlugin>, installation: &Installation) -> Option<(String, Record)> {
+    let object = object.0.ok()?;
+    let ours = !matches!(installation.owner(&object), Owner::Other(_));
+    ours.then(|| (object.name_any(), Record::of(&object)))
 }
 
 #[cfg(test)]

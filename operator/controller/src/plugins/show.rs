@@ -3,14 +3,17 @@
 use flashjob_api::{DevicePlugin, DevicePluginSpec, DevicePluginStatus, condition};
 use flashjob_plugin_host::{Plugin, Stage};
 use jiff::Timestamp;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
-use kube::{Api, Client, Resource, ResourceExt};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Api, Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use super::events;
 use super::load::Failure;
 use super::standing::Standing;
+use crate::answer::{by_name, in_one_line};
 use crate::config::PluginConfig;
+use crate::health::problem::{Cause, Problem};
+use crate::installation::Owner;
 use crate::observed::whole_seconds;
 use crate::operator::Operator;
 
@@ -45,40 +48,86 @@ impl Serving {
     }
 }
 
+/// What came of showing a plugin.
+pub(super) enum Shown {
+    /// The object says what there is to say.
+    Written,
+    /// An object of that name is another installation's, and is left alone.
+    NotOwned(Problem),
+}
+
 /// Writes the object of one plugin, where it differs.
 pub(super) async fn show(
     operator: &Operator,
     plugin: &PluginConfig,
     seen: &Seen,
-) -> kube::Result<()> {
+) -> kube::Result<Shown> {
     let plugins: Api<DevicePlugin> = Api::all(operator.client.clone());
-    let object =
-        DevicePlugin::new(&plugin.name, DevicePluginSpec { image: plugin.image.to_string() });
-    let manager = PatchParams::apply("flashjob-operator").force();
-    let written = plugins.patch(&plugin.name, &manager, &Patch::Apply(&object)).await?;
-    let about = written.object_ref(&());
-    let stored = written.status.unwrap_or_default();
+    let name = operator.installation.object_name(&plugin.name);
+    let object = match by_name(&plugins, &name).await? {
+        None => create(operator, &plugins, &name, plugin).await?,
+        Some(found) => match operator.installation.owner(&found) {
+            Owner::Own | Owner::Nobody => take(operator, &plugins, found, plugin).await?,
+            Owner::Other(owner) => return Ok(Shown::NotOwned(not_owned(&name, &owner, operator))),
+        },
+    };
+    let (about, uid) = (object.object_ref(&()), object.uid());
+    let stored = object.status.unwrap_or_default();
     let status = status(stored.clone(), seen, whole_seconds(Timestamp::now()));
-    if status != stored {
-        plugins
-            .patch_status(
-                &plugin.name,
-                &PatchParams::default(),
-                &Patch::Merge(json!({"status": with_nulls(&status)})),
-            )
-            .await?;
-        for event in events::between(
-            &stored,
-            &status,
-            &plugin.image,
-            seen.failure.as_ref().map(|failure| failure.reason),
-        ) {
-            if let Err(error) = operator.recorder.publish(&event, &about).await {
-                tracing::debug!(%error, "an event could not be written");
-            }
+    if status == stored {
+        return Ok(Shown::Written);
+    }
+    // The uid: an object that another installation made under this name meanwhile is not ours.
+    let patch = json!({"metadata": {"uid": uid}, "status": with_nulls(&status)});
+    plugins.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+    let failure = seen.failure.as_ref().map(|failure| failure.reason);
+    for event in events::between(&stored, &status, &plugin.image, failure) {
+        if let Err(error) = operator.recorder.publish(&event, &about).await {
+            let error = in_one_line(&error);
+            tracing::debug!(error, "an event could not be written");
         }
     }
-    Ok(())
+    Ok(Shown::Written)
+}
+
+async fn create(
+    operator: &Operator,
+    plugins: &Api<DevicePlugin>,
+    name: &str,
+    plugin: &PluginConfig,
+) -> kube::Result<DevicePlugin> {
+    let mut object = DevicePlugin::new(name, DevicePluginSpec { image: plugin.image.to_string() });
+    object.metadata.labels = Some(operator.installation.labels());
+    plugins.create(&PostParams::default(), &object).await
+}
+
+/// Brings spec and label of an object into line; one without the label becomes ours.
+async fn take(
+    operator: &Operator,
+    plugins: &Api<DevicePlugin>,
+    found: DevicePlugin,
+    plugin: &PluginConfig,
+) -> kube::Result<DevicePlugin> {
+    let (image, labels) = (plugin.image.to_string(), operator.installation.labels());
+    if operator.installation.owner(&found) == Owner::Own && found.spec.image == image {
+        return Ok(found);
+    }
+    // The version: somebody else may have taken it meanwhile.
+    let patch = json!({
+        "metadata": {"resourceVersion": found.resource_version(), "labels": labels},
+        "spec": {"image": image},
+    });
+    plugins.patch(&found.name_any(), &PatchParams::default(), &Patch::Merge(patch)).await
+}
+
+fn not_owned(name: &str, owner: &str, operator: &Operator) -> Problem {
+    let namespace = &operator.installation.namespace;
+    let rest = format!(
+        "it belongs to the installation in namespace {owner} and is left alone, so that the plugin \
+         serves here without being shown; give this installation (namespace {namespace}) a \
+         --watch-namespace, or if the other one is gone, kubectl delete deviceplugin {name}"
+    );
+    Problem::new(Cause::DevicePluginNotOwned, format!("DevicePlugin {name}"), &rest)
 }
 
 /// A merge patch removes only what it names.
@@ -151,18 +200,25 @@ fn conditions(seen: &Seen) -> Vec<(&'static str, bool, &'static str, String)> {
     conditions
 }
 
-/// DevicePlugins that the configuration no longer names are removed: nobody else writes them.
-pub(super) async fn remove_stale(client: &Client, names: Vec<String>) {
-    let plugins: Api<DevicePlugin> = Api::all(client.clone());
-    let Ok(listed) = plugins.list(&ListParams::default()).await else { return };
-    for plugin in listed
-        .items
-        .into_iter()
-        .map(|plugin| plugin.name_any())
-        .filter(|name| !names.contains(name))
-    {
-        if let Err(error) = plugins.delete(&plugin, &DeleteParams::default()).await {
-            tracing::warn!(plugin, %error, "a DevicePlugin that is no longer configured cannot be removed");
+/// DevicePlugins of this installation that the configuration no longer names are removed: nobody else does.
+pub(super) async fn remove_stale(operator: &Operator, names: Vec<String>) {
+    let installation = &operator.installation;
+    let names: Vec<String> = names.iter().map(|name| installation.object_name(name)).collect();
+    let plugins: Api<DevicePlugin> = Api::all(operator.client.clone());
+    let own = installation.labels().into_iter().map(|(label, value)| format!("{label}={value}"));
+    let own = ListParams::default().labels(&own.collect::<Vec<_>>().join(","));
+    let Ok(listed) = plugins.list(&own).await else { return };
+    for plugin in listed.items.into_iter().filter(|plugin| !names.contains(&plugin.name_any())) {
+        let preconditions = Preconditions { uid: plugin.uid(), ..Preconditions::default() };
+        let parameters = DeleteParams::default().preconditions(preconditions);
+        let plugin = plugin.name_any();
+        if let Err(error) = plugins.delete(&plugin, &parameters).await {
+            let error = in_one_line(&error);
+            tracing::warn!(
+                plugin,
+                error,
+                "a DevicePlugin that is no longer configured cannot be removed"
+            );
         }
     }
 }

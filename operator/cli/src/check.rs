@@ -1,0 +1,97 @@
+//! `check`: what is missing for devices to be flashed, and what to do next. Reads the cluster, and changes nothing: [`read`] gets the
+//! facts, [`judge`] makes findings of them.
+
+mod judge;
+mod read;
+
+use clap::Args;
+use serde::Serialize;
+use serde_json::json;
+
+use crate::cluster::ClusterOptions;
+use crate::failure::{Code, Failure};
+use crate::report::Report;
+
+/// Check an installation.
+#[derive(Debug, Args)]
+pub struct Check {
+    /// Namespace of the operator. Default: it is looked for in all.
+    #[arg(short, long)]
+    namespace: Option<String>,
+    #[command(flatten)]
+    cluster: ClusterOptions,
+}
+
+/// How one part is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Status {
+    /// As it should be.
+    Ok,
+    /// Nothing in the cluster shows it.
+    Unknown,
+    /// The user may not see it.
+    Denied,
+    /// Nothing is broken, and yet nothing may be flashed.
+    Warning,
+    /// Somebody has to do something.
+    Failed,
+}
+
+/// What is to be said of one part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+struct Finding {
+    check: String,
+    status: Status,
+    message: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
+}
+
+pub(crate) async fn run(command: &Check) -> Result<Report, Failure> {
+    let client = command.cluster.client().await?;
+    let facts = read::facts(&client, command.namespace.as_deref()).await?;
+    let findings = judge::findings(&facts);
+    let failure = failure(&findings);
+    Ok(Report { text: table(&findings), json: json!({"checks": findings}), failure })
+}
+
+/// Only what could be seen can be called good.
+fn failure(findings: &[Finding]) -> Option<Failure> {
+    let named = |status| {
+        let with = findings.iter().filter(|finding| finding.status == status);
+        with.map(|finding| finding.check.as_str()).collect::<Vec<_>>().join(", ")
+    };
+    match (named(Status::Failed), named(Status::Denied)) {
+        (failed, _) if !failed.is_empty() => {
+            let message = format!("not as it should be: {failed}");
+            Some(Failure::new(Code::Failing, "CheckFailed", message))
+        }
+        (_, denied) if !denied.is_empty() => {
+            let message = format!("could not be checked for want of rights: {denied}");
+            Some(Failure::new(Code::Unavailable, "AccessDenied", message))
+        }
+        _ => None,
+    }
+}
+
+fn table(findings: &[Finding]) -> String {
+    let widest = findings.iter().map(|finding| finding.check.chars().count()).max();
+    let width = widest.unwrap_or_default() + 2;
+    let mut text = format!("STATUS   {:width$}MESSAGE\n", "CHECK");
+    for Finding { check, status, message, next } in findings {
+        let status = match status {
+            Status::Ok => "ok",
+            Status::Unknown => "unknown",
+            Status::Denied => "denied",
+            Status::Warning => "warning",
+            Status::Failed => "FAILED",
+        };
+        text.push_str(&format!("{status:9}{check:width$}{message}\n"));
+        if let Some(next) = next {
+            text.push_str(&format!("{:9}{:width$}next: {next}\n", "", ""));
+        }
+    }
+    text
+}

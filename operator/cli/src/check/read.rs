@@ -1,0 +1,160 @@
+//! Reads what the judgement is made from. What the user has no right to see, or what is not installed, is a fact like others; only a
+//! cluster that does not answer ends the command.
+
+use std::collections::BTreeSet;
+
+use flashjob_api::akri::Instance;
+use flashjob_api::schema::published_path;
+use flashjob_api::{DevicePlugin, GROUP};
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::events::v1::Event;
+use kube::api::ListParams;
+use kube::core::NamespaceResourceScope;
+use kube::{Api, Client, Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::cluster::unreachable;
+use crate::failure::Failure;
+
+/// Label of the operator's Deployment and Pods.
+pub const OPERATOR: &str = "app.kubernetes.io/name=flashjob-operator";
+/// The Lease of the replica that acts.
+pub const LEASE: &str = "flashjob-operator";
+
+/// Why something is not known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unread {
+    /// The user may not read it: the API server's words.
+    Denied(String),
+    /// There is no such thing.
+    Absent,
+}
+
+/// What was read, or why it was not.
+pub type Answer<T> = Result<T, Unread>;
+
+/// What is known of the installation.
+pub struct Facts {
+    /// Schemas of our group, as OpenAPI 3.0.
+    pub schemas: Answer<Value>,
+    /// Kinds of our group that are served.
+    pub served: Answer<Vec<String>>,
+    /// The operator's Deployments.
+    pub deployments: Answer<Vec<Deployment>>,
+    /// The operator's Pods.
+    pub pods: Answer<Vec<Pod>>,
+    /// Events in the namespaces of these.
+    pub events: Vec<Event>,
+    /// The Lease in each of these namespaces.
+    pub leases: Vec<(String, Answer<Lease>)>,
+    /// All DevicePlugins.
+    pub plugins: Answer<Vec<DevicePlugin>>,
+    /// How many Instances there are.
+    pub instances: Answer<i64>,
+    /// All Services that ask for an external address.
+    pub balanced: Answer<Vec<Service>>,
+    /// API groups that are served.
+    pub groups: Answer<Vec<String>>,
+    /// When all this was read.
+    pub now: Timestamp,
+}
+
+/// Reads the facts; the operator is looked for in one namespace, or in all.
+pub async fn facts(client: &Client, namespace: Option<&str>) -> Result<Facts, Failure> {
+    let of_operator = ListParams::default().labels(OPERATOR);
+    let deployments: Answer<Vec<Deployment>> = list(&api(client, namespace), &of_operator).await?;
+    let pods: Answer<Vec<Pod>> = list(&api(client, namespace), &of_operator).await?;
+    let namespaces: BTreeSet<String> = deployments
+        .iter()
+        .flatten()
+        .filter_map(ResourceExt::namespace)
+        .chain(pods.iter().flatten().filter_map(ResourceExt::namespace))
+        .chain(namespace.map(str::to_owned))
+        .collect();
+    let (mut events, mut leases) = (Vec::new(), Vec::new());
+    for namespace in namespaces {
+        let found: Answer<Vec<Event>> =
+            list(&api(client, Some(&namespace)), &ListParams::default()).await?;
+        events.extend(found.unwrap_or_default());
+        let lease: Api<Lease> = Api::namespaced(client.clone(), &namespace);
+        leases.push((namespace, answer(lease.get(LEASE).await)?));
+    }
+    let services: Answer<Vec<Service>> = list(&api(client, None), &ListParams::default()).await?;
+    Ok(Facts {
+        schemas: schemas(client).await?,
+        served: served(client).await?,
+        deployments,
+        pods,
+        events,
+        leases,
+        plugins: list(&Api::all(client.clone()), &ListParams::default()).await?,
+        instances: count(client).await?,
+        balanced: services.map(|services| services.into_iter().filter(is_balanced).collect()),
+        groups: groups(client).await?,
+        now: Timestamp::now(),
+    })
+}
+
+fn api<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+async fn list<K>(api: &Api<K>, parameters: &ListParams) -> Result<Answer<Vec<K>>, Failure>
+where
+    K: Resource + Clone + std::fmt::Debug + DeserializeOwned,
+{
+    answer(api.list(parameters).await.map(|list| list.items))
+}
+
+/// A hundred thousand Instances are not to be read for their number.
+async fn count(client: &Client) -> Result<Answer<i64>, Failure> {
+    let instances: Api<Instance> = Api::all(client.clone());
+    let first = answer(instances.list_metadata(&ListParams::default().limit(1)).await)?;
+    Ok(first.map(|first| {
+        let rest = first.metadata.remaining_item_count.unwrap_or_default();
+        i64::try_from(first.items.len()).unwrap_or(i64::MAX).saturating_add(rest)
+    }))
+}
+
+async fn schemas(client: &Client) -> Result<Answer<Value>, Failure> {
+    let request = http::Request::get(published_path(GROUP, "v1alpha1")).body(Vec::new());
+    let request = request.map_err(|error| unreachable(&error.to_string()))?;
+    answer(client.request(request).await)
+}
+
+async fn served(client: &Client) -> Result<Answer<Vec<String>>, Failure> {
+    let list = client.list_api_group_resources(&format!("{GROUP}/v1alpha1")).await;
+    let list = answer(list)?;
+    Ok(list.map(|list| list.resources.into_iter().map(|resource| resource.kind).collect()))
+}
+
+async fn groups(client: &Client) -> Result<Answer<Vec<String>>, Failure> {
+    let groups = answer(client.list_api_groups().await)?;
+    Ok(groups.map(|groups| groups.groups.into_iter().map(|group| group.name).collect()))
+}
+
+fn is_balanced(service: &Service) -> bool {
+    service.spec.as_ref().is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"))
+}
+
+fn answer<T>(answer: kube::Result<T>) -> Result<Answer<T>, Failure> {
+    match answer {
+        Ok(found) => Ok(Ok(found)),
+        Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => {
+            Ok(Err(Unread::Denied(status.message)))
+        }
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Err(Unread::Absent)),
+        Err(kube::Error::Api(status)) => Err(unreachable(&status.message)),
+        Err(error) => Err(unreachable(&error.to_string())),
+    }
+}

@@ -1,0 +1,188 @@
+//! `check`: what is missing in a cluster is said one after the other, until nothing is.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context;
+use flashjob_api::akri::Instance;
+use flashjob_testbed::certificates::Authority;
+use flashjob_testbed::control_plane::ControlPlane;
+use flashjob_testbed::process::{eventually, script};
+use flashjob_testbed::testbed::install_crds;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::DynamicObject;
+use kube::discovery::ApiResource;
+use kube::{Api, Client, ResourceExt};
+use serde_json::{Value, json};
+
+#[allow(dead_code, reason = "the registry's part is for other tests")]
+mod author;
+
+use author::{Said, said};
+
+/// Longer than anything here takes on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+
+fn ask(kubeconfig: &Path, words: &[&str]) -> anyhow::Result<Said> {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-flashjob"));
+    command.args(["-o", "json", "check", "--kubeconfig"]).arg(kubeconfig).args(words);
+    said(command.env_remove("RUST_LOG").output()?)
+}
+
+/// Status and message of a check.
+fn found(said: &Said, check: &str) -> (String, String) {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let checks = said.json["checks"].as_array().into_iter().flatten();
+    let mut checks = checks.filter(|found| found["check"] == check);
+    checks.next().map_or_else(
+        || panic!("no check {check} in {}", said.json),
+        |found| {
+            let words = [text(&found["message"]), text(&found["next"])].join(" ");
+            (text(&found["status"]), words)
+        },
+    )
+}
+
+#[track_caller]
+fn is(said: &Said, check: &str, status: &str, words: &str) {
+    let (found, message) = found(said, check);
+    assert!(found == status && message.contains(words), "{check}: {found}: {message}");
+}
+
+/// Creates an object with its status.
+async fn create(client: &Client, object: Value) -> anyhow::Result<()> {
+    let object: DynamicObject = serde_json::from_value(object)?;
+    let kind = object.types.as_ref().context("no kind")?.try_into()?;
+    let resource = ApiResource::from_gvk(&kind);
+    let api: Api<DynamicObject> = match object.namespace() {
+        Some(namespace) => Api::namespaced_with(client.clone(), &namespace, &resource),
+        None => Api::all_with(client.clone(), &resource),
+    };
+    api.create(&PostParams::default(), &object).await?;
+    if object.data.get("status").is_some() {
+        let (name, status) = (object.name_any(), json!({"status": object.data["status"]}));
+        api.patch_status(&name, &PatchParams::default(), &Patch::Merge(status)).await?;
+    }
+    Ok(())
+}
+
+fn pod(ready: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {
+            "name": "operator-0", "namespace": "default",
+            "labels": {"app.kubernetes.io/name": "flashjob-operator"},
+        },
+        // Nobody starts it.
+        "spec": {"schedulerName": "none", "containers": [{"name": "operator", "image": "a:1"}]},
+        "status": {"conditions": [{"type": "Ready", "status": ready}]},
+    })
+}
+
+/// An event as the operator writes it on its Pod.
+fn event(reason: &str, note: &str) -> Value {
+    let now = Timestamp::now();
+    json!({
+        "apiVersion": "events.k8s.io/v1", "kind": "Event",
+        "metadata": {"name": format!("operator-0.{}", now.as_nanosecond()), "namespace": "default"},
+        "type": "Warning", "reason": reason, "note": note, "action": "a",
+        "eventTime": format!("{now:.6}"), "reportingController": "flashjob-operator",
+        "reportingInstance": "operator-0",
+        "regarding": {"apiVersion": "v1", "kind": "Pod", "name": "operator-0", "namespace": "default"},
+    })
+}
+
+fn plugin(name: &str, ready: &str, reason: &str, message: &str) -> Value {
+    json!({
+        "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "DevicePlugin",
+        "metadata": {"name": name}, "spec": {"image": "registry.example/a:1"},
+        "status": {
+            "deviceTypes": ["esp32"], "version": "0.1.0",
+            "conditions": [{
+                "type": "Ready", "status": ready, "reason": reason, "message": message,
+                "lastTransitionTime": "2026-01-01T00:00:00Z",
+            }],
+        },
+    })
+}
+
+#[tokio::test]
+async fn what_is_missing_is_named_with_what_to_do_next_until_nothing_is() -> anyhow::Result<()> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let folder = tempfile::tempdir()?;
+    let programs = PathBuf::from(script("tests/control-plane/build.sh")?);
+    let plane =
+        ControlPlane::start(&programs, folder.path(), &Authority::new(folder.path())?).await?;
+    let client = plane.client().await?;
+    let check = || ask(&plane.kubeconfig, &[]);
+
+    let nothing = check()?;
+    is(&nothing, "definition FlashJob", "failed", "make install");
+    is(&nothing, "devices (Akri)", "failed", "install Akri");
+    is(&nothing, "operator", "failed", "app.kubernetes.io/name=flashjob-operator");
+    nothing.failed(10, "CheckFailed", "definition FlashJob");
+
+    install_crds(&client).await?;
+    create(&client, pod("False")).await?;
+    create(&client, event("ConfigurationMissing", "there is no configuration file; do so")).await?;
+    create(&client, event("RightMissing", "the right to get leases is missing; grant it")).await?;
+    let forbidden = eventually("the schemas are published", LIMIT, || async {
+        let said = check()?;
+        Ok((found(&said, "definition DevicePlugin").0 == "ok").then_some(said))
+    })
+    .await?;
+    is(&forbidden, "definition FlashJob", "ok", "of this version");
+    is(&forbidden, "definition DevicePlugin", "ok", "of this version");
+    is(&forbidden, "devices (Akri)", "warning", "no device");
+    is(&forbidden, "pod default/operator-0", "failed", "the right to get leases is missing; grant");
+    is(&forbidden, "lease default/flashjob-operator", "failed", "does not exist");
+    is(&forbidden, "plugins", "failed", "there is no configuration file; do so");
+    is(&forbidden, "load balancer", "unknown", "");
+
+    let pods: Api<k8s_openapi::api::core::v1::Pod> = Api::namespaced(client.clone(), "default");
+    let ready = Patch::Merge(pod("True"));
+    pods.patch_status("operator-0", &PatchParams::default(), &ready).await?;
+    create(
+        &client,
+        json!({
+            "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+            "metadata": {"name": "flashjob-operator", "namespace": "default"},
+            "spec": {
+                "holderIdentity": "operator-0_1", "leaseDurationSeconds": 3600,
+                "renewTime": format!("{:.6}", Timestamp::now()),
+            },
+        }),
+    )
+    .await?;
+    create(&client, plugin("esp32", "False", "Unsigned", "it is not signed; sign it")).await?;
+    create(&client, plugin("esp32s2", "True", "Serving", "")).await?;
+    let unsigned = check()?;
+    is(&unsigned, "lease default/flashjob-operator", "ok", "operator-0_1");
+    is(&unsigned, "plugin esp32", "failed", "Unsigned: it is not signed; sign it");
+    is(&unsigned, "plugin esp32s2", "ok", "version 0.1.0 serves esp32");
+    unsigned.failed(10, "CheckFailed", "plugin esp32");
+
+    let plugins: Api<flashjob_api::DevicePlugin> = Api::all(client.clone());
+    let serving = Patch::Merge(plugin("esp32", "True", "Serving", ""));
+    plugins.patch_status("esp32", &PatchParams::default(), &serving).await?;
+    let instances: Api<Instance> = Api::namespaced(client.clone(), "default");
+    for name in ["a", "b"] {
+        let instance = json!({
+            "apiVersion": "akri.sh/v0", "kind": "Instance", "metadata": {"name": name},
+            "spec": {"configurationName": "a", "capacity": 1, "cdiName": "a"},
+        });
+        instances.create(&PostParams::default(), &serde_json::from_value(instance)?).await?;
+    }
+    let good = ask(&plane.kubeconfig, &["-n", "default"])?;
+    is(&good, "devices (Akri)", "ok", "2 Instances");
+    good.good()?;
+
+    // Somebody without rights learns what they may not see, and nothing else is blamed for it.
+    let denied = ask(&plane.client_kubeconfig, &[])?;
+    is(&denied, "operator", "denied", "User \"client\" cannot list resource");
+    is(&denied, "definition FlashJob", "ok", "of this version");
+    denied.failed(3, "AccessDenied", "operator");
+    Ok(())
+}

@@ -1,0 +1,72 @@
+//! Reads the API server's answers: what a failed request comes to in one line, and one object by its name. Does I/O.
+
+use std::error::Error;
+use std::fmt::Debug;
+
+use kube::api::ListParams;
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+
+/// Why a request failed, in one line: of a refusal the API server's own words, without the rest of its Status.
+#[must_use]
+pub fn in_one_line(error: &kube::Error) -> String {
+    let text = match error {
+        kube::Error::Api(status) if status.message.is_empty() => {
+            format!("HTTP status {} {}", status.code, status.reason)
+        }
+        kube::Error::Api(status) => status.message.clone(),
+        other => with_sources(other),
+    };
+    // The first line of a page that a proxy sent is enough.
+    text.lines().next().unwrap_or_default().trim_end().to_owned()
+}
+
+/// An error and what it came from; many repeat the words of their source.
+fn with_sources(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let words = error.to_string();
+        if !text.contains(&words) {
+            text = format!("{text}: {words}");
+        }
+        source = error.source();
+    }
+    text
+}
+
+/// The object of that name, as the API server has it now. It is listed, not got: the right to list, which the watches need, is
+/// enough, and for a name the API server looks up one key.
+///
+/// # Errors
+/// The API server does not answer, or refuses.
+pub async fn by_name<K>(api: &Api<K>, name: &str) -> kube::Result<Option<K>>
+where
+    K: Resource + Clone + Debug + DeserializeOwned,
+{
+    let only = ListParams::default().fields(&format!("metadata.name={name}"));
+    Ok(api.list(&only).await?.items.into_iter().next())
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_one_line_in_the_api_server_s_own_words() {
+        let refused = Status::failure("pods is forbidden: User \"a\" cannot list", "Forbidden");
+        let error = kube::Error::Api(Box::new(refused.with_code(403)));
+        assert_eq!(in_one_line(&error), "pods is forbidden: User \"a\" cannot list");
+        let page = Status::failure("<html>\n<body>", "").with_code(502);
+        assert_eq!(in_one_line(&kube::Error::Api(Box::new(page))), "<html>");
+    }
+
+    #[test]
+    fn a_connection_that_fails_is_told_with_its_cause_once() {
+        let refused = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "refused");
+        let error = kube::Error::Service(Box::new(refused));
+        assert_eq!(in_one_line(&error), "ServiceError: refused");
+    }
+}

@@ -1,0 +1,96 @@
+//! Finds out whether the installed CustomResourceDefinitions have all fields that this operator knows: the API server drops the others
+//! without a word. It reads what the API server publishes of its schemas under `/openapi/v3`, which everybody who is authenticated may
+//! (ClusterRole `system:discovery`), so that no right on definitions is needed. Does I/O.
+
+use std::time::Duration;
+
+use flashjob_api::schema::{missing_fields, published_path};
+use flashjob_api::{DevicePlugin, FlashJob, GROUP};
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
+use kube::{Client, CustomResourceExt};
+use serde_json::Value;
+
+use crate::answer::in_one_line;
+use crate::health::keeper::Reports;
+use crate::health::problem::{Cause, DEVICE_PLUGINS, FLASH_JOBS, Problem, Resource, Source};
+
+/// Between two looks while all is well.
+const INTERVAL: Duration = Duration::from_secs(600);
+/// The same while a definition is old, or nothing is known.
+const SHORT_INTERVAL: Duration = Duration::from_secs(15);
+/// Fields that a message names; the others are counted.
+const NAMED: usize = 3;
+
+/// Looks at the definitions until the process ends.
+pub async fn follow(client: Client, reports: Reports) {
+    loop {
+        let well = match published(&client).await {
+            Ok(document) => {
+                let flash_jobs = outdated(&document, FLASH_JOBS, &FlashJob::crd());
+                let device_plugins = outdated(&document, DEVICE_PLUGINS, &DevicePlugin::crd());
+                let well = flash_jobs.is_none() && device_plugins.is_none();
+                reports.state(Source::Definition(FLASH_JOBS), flash_jobs);
+                reports.state(Source::Definition(DEVICE_PLUGINS), device_plugins);
+                well
+            }
+            // The watches say what is wrong: nothing is installed, or the API server does not answer.
+            Err(error) => {
+                let error = in_one_line(&error);
+                tracing::debug!(error, "the published schemas cannot be read");
+                false
+            }
+        };
+        tokio::time::sleep(if well { INTERVAL } else { SHORT_INTERVAL }).await;
+    }
+}
+
+/// The schemas of our group, as OpenAPI 3.0.
+async fn published(client: &Client) -> kube::Result<Value> {
+    let request = http::Request::get(published_path(GROUP, "v1alpha1"))
+        .body(Vec::new())
+        .map_err(kube::Error::HttpError)?;
+    client.request(request).await
+}
+
+/// The problem of an installed definition that is older than this operator. One that is not installed is none here.
+fn outdated(
+    document: &Value,
+    resource: Resource,
+    own: &CustomResourceDefinition,
+) -> Option<Problem> {
+    let missing = missing_fields(document, own).filter(|missing| !missing.is_empty())?;
+    let named = missing.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    let more = match missing.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let rest = format!(
+        "is older than this operator: the API server drops {named}{more}; install the one of this \
+         version with kubectl apply --server-side -f deploy/crds (make install), or with the \
+         chart's CRDs"
+    );
+    let object = format!("CustomResourceDefinition {resource}");
+    Some(Problem::new(Cause::DefinitionOutdated, object, &rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn three_fields_that_are_dropped_are_named_and_the_others_counted() {
+        let empty = json!({"properties": {}});
+        let schema = json!({
+            "x-kubernetes-group-version-kind": [{"group": GROUP, "kind": "DevicePlugin"}],
+            "properties": {"spec": empty, "status": empty},
+        });
+        let document = json!({"components": {"schemas": {"a": schema}}});
+        let old = outdated(&document, DEVICE_PLUGINS, &DevicePlugin::crd()).expect("a problem");
+        let expected =
+            "drops spec.image, status.conditions, status.deviceTypes and 6 more; install";
+        assert!(old.message.contains(expected), "{}", old.message);
+        assert_eq!(outdated(&json!({}), FLASH_JOBS, &FlashJob::crd()), None, "not installed");
+    }
+}

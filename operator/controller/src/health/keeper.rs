@@ -1,0 +1,157 @@
+//! Keeps the record of what is wrong: takes reports from all parts, by value, and says what there is to say in the log, in events about
+//! the operator's own Pod, in metrics and on `/readyz`. Does I/O: the events.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::runtime::events::{Event, EventType, Recorder};
+use tokio::sync::{mpsc, watch};
+
+use super::problem::{Problem, Source};
+use super::record::{Readiness, Record, Report, Utterance};
+use crate::answer::in_one_line;
+use crate::metrics::Metrics;
+
+/// The API server takes no longer note, in bytes.
+const NOTE_BYTES: usize = 1024;
+/// The API server takes no longer action, in bytes.
+const ACTION_BYTES: usize = 128;
+/// An event that is not written within this time is given up: the next time that the problem is said brings it again.
+const EVENT_LIMIT: Duration = Duration::from_secs(10);
+
+/// Where the parts report to.
+#[derive(Clone, Debug)]
+pub struct Reports(mpsc::UnboundedSender<Report>);
+
+impl Reports {
+    /// A place to report to, and its other end.
+    #[must_use]
+    pub fn channel() -> (Self, mpsc::UnboundedReceiver<Report>) {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        (Self(sender), receiver)
+    }
+
+    /// Reports that a part works.
+    pub fn works(&self, source: Source) {
+        self.send(Report::State(source, Ok(())));
+    }
+
+    /// Reports a part's problem.
+    pub fn fails(&self, source: Source, problem: Problem) {
+        self.send(Report::State(source, Err(problem)));
+    }
+
+    /// Reports a part's problem, or that it has none.
+    pub fn state(&self, source: Source, problem: Option<Problem>) {
+        self.send(Report::State(source, problem.map_or(Ok(()), Err)));
+    }
+
+    /// Sends any report.
+    pub fn send(&self, report: Report) {
+        // The keeper lives as long as the process; at its end nobody reads any more.
+        let _ = self.0.send(report);
+    }
+}
+
+/// The keeper of the record.
+pub struct Keeper {
+    /// What comes in.
+    pub reports: mpsc::UnboundedReceiver<Report>,
+    /// What is wrong now.
+    pub record: Record,
+    /// Shown as metrics.
+    pub metrics: Arc<Metrics>,
+    /// Writes events through a client that the fence does not hold back: a standby and an operator that cannot take its Lease have
+    /// something to say too, and an event changes nothing that a leader works on.
+    pub recorder: Recorder,
+    /// The operator's own Pod, where it runs in one.
+    pub pod: Option<ObjectReference>,
+    /// Read by `/readyz`.
+    pub readiness: watch::Sender<Readiness>,
+}
+
+impl Keeper {
+    /// Keeps the record until the process ends.
+    pub async fn run(mut self) {
+        loop {
+            let now = Instant::now();
+            let due = self.record.due(now);
+            self.say(due);
+            self.show(now);
+            let report = match self.record.wakes_at(now) {
+                Some(at) => tokio::time::timeout_at(at.into(), self.reports.recv()).await,
+                None => Ok(self.reports.recv().await),
+            };
+            match report {
+                Ok(Some(report)) => {
+                    let over = self.record.take(report, Instant::now());
+                    self.say(over);
+                }
+                // All that report are gone: the process ends.
+                Ok(None) => return,
+                Err(_) => {}
+            }
+        }
+    }
+
+    fn show(&self, now: Instant) {
+        let readiness = self.record.readiness(now);
+        self.metrics.set_health(&self.record.causes(), readiness == Readiness::Ready);
+        self.readiness.send_if_modified(|shown| {
+            let changed = *shown != readiness;
+            match (&*shown, &readiness) {
+                (Readiness::Ready, Readiness::NotReady(why)) => {
+                    tracing::warn!(why, "not ready any more")
+                }
+                (Readiness::NotReady(_), Readiness::Ready) => tracing::info!("ready"),
+                _ => {}
+            }
+            *shown = readiness;
+            changed
+        });
+    }
+
+    fn say(&self, utterances: Vec<Utterance>) {
+        for utterance in utterances {
+            match utterance {
+                Utterance::Holds { problem, lasted, event } => {
+                    let (cause, seconds) = (problem.cause.name(), lasted.as_secs());
+                    tracing::warn!(cause, seconds, "{}", problem.message);
+                    if event {
+                        self.tell(&problem);
+                    }
+                }
+                Utterance::Over { problem, lasted } => {
+                    let (cause, seconds) = (problem.cause.name(), lasted.as_secs());
+                    tracing::info!(cause, seconds, "over: {}", problem.object);
+                }
+            }
+        }
+    }
+
+    fn tell(&self, problem: &Problem) {
+        let Some(pod) = self.pod.clone() else { return };
+        // Events with the same reason are put together unless their action differs.
+        let event = Event {
+            type_: EventType::Warning,
+            reason: problem.cause.name().to_owned(),
+            note: Some(shortened(&problem.message, NOTE_BYTES).to_owned()),
+            action: shortened(&problem.object, ACTION_BYTES).to_owned(),
+            secondary: None,
+        };
+        let recorder = self.recorder.clone();
+        tokio::spawn(async move {
+            let published = tokio::time::timeout(EVENT_LIMIT, recorder.publish(&event, &pod)).await;
+            if let Ok(Err(error)) = published {
+                let error = in_one_line(&error);
+                tracing::debug!(error, "an event could not be written");
+            }
+        });
+    }
+}
+
+/// The beginning of a text, at most so many bytes.
+fn shortened(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
+}

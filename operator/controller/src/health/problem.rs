@@ -1,0 +1,402 @@
+//! What keeps an operator from its work, in words that say what to do. Pure.
+
+use kube::runtime::watcher;
+
+use crate::answer::in_one_line;
+use crate::installation::Installation;
+
+/// Kind of a problem: the reason of its event and the label of its metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Cause {
+    /// The API server forbids a request.
+    RightMissing,
+    /// A kind is not installed.
+    DefinitionMissing,
+    /// The operator's own namespace does not exist.
+    NamespaceMissing,
+    /// The API server does not accept who the operator is.
+    NotAuthenticated,
+    /// The API server answers with another error.
+    RequestRefused,
+    /// An answer cannot be decoded.
+    AnswerInvalid,
+    /// The API server does not answer.
+    ApiServerUnreachable,
+    /// There is no configuration file.
+    ConfigurationMissing,
+    /// A changed configuration file is refused.
+    ConfigurationRefused,
+    /// The configuration names no plugin.
+    PluginsMissing,
+    /// No entry of `trust` matches a plugin.
+    TrustMissing,
+    /// A Secret that the configuration names does not exist.
+    SecretMissing,
+    /// An installed definition lacks fields that this operator uses.
+    DefinitionOutdated,
+    /// A DevicePlugin belongs to another installation.
+    DevicePluginNotOwned,
+}
+
+impl Cause {
+    /// All of them.
+    pub const ALL: [Self; 14] = [
+        Self::RightMissing,
+        Self::DefinitionMissing,
+        Self::NamespaceMissing,
+        Self::NotAuthenticated,
+        Self::RequestRefused,
+        Self::AnswerInvalid,
+        Self::ApiServerUnreachable,
+        Self::ConfigurationMissing,
+        Self::ConfigurationRefused,
+        Self::PluginsMissing,
+        Self::TrustMissing,
+        Self::SecretMissing,
+        Self::DefinitionOutdated,
+        Self::DevicePluginNotOwned,
+    ];
+
+    /// In one word, as events and metrics have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::RightMissing => "RightMissing",
+            Self::DefinitionMissing => "DefinitionMissing",
+            Self::NamespaceMissing => "NamespaceMissing",
+            Self::NotAuthenticated => "NotAuthenticated",
+            Self::RequestRefused => "RequestRefused",
+            Self::AnswerInvalid => "AnswerInvalid",
+            Self::ApiServerUnreachable => "ApiServerUnreachable",
+            Self::ConfigurationMissing => "ConfigurationMissing",
+            Self::ConfigurationRefused => "ConfigurationRefused",
+            Self::PluginsMissing => "PluginsMissing",
+            Self::TrustMissing => "TrustMissing",
+            Self::SecretMissing => "SecretMissing",
+            Self::DefinitionOutdated => "DefinitionOutdated",
+            Self::DevicePluginNotOwned => "DevicePluginNotOwned",
+        }
+    }
+}
+
+/// A resource of the API, as rules of access name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Resource {
+    /// In lower case.
+    pub plural: &'static str,
+    /// Empty for the core group.
+    pub group: &'static str,
+}
+
+/// FlashJobs.
+pub const FLASH_JOBS: Resource = Resource { plural: "flashjobs", group: flashjob_api::GROUP };
+/// Akri's Instances.
+pub const INSTANCES: Resource = Resource { plural: "instances", group: "akri.sh" };
+/// Pods.
+pub const PODS: Resource = Resource { plural: "pods", group: "" };
+/// Services.
+pub const SERVICES: Resource = Resource { plural: "services", group: "" };
+/// DevicePlugins, which have no namespace.
+pub const DEVICE_PLUGINS: Resource =
+    Resource { plural: "deviceplugins", group: flashjob_api::GROUP };
+/// The operator's Lease.
+pub const LEASES: Resource = Resource { plural: "leases", group: "coordination.k8s.io" };
+/// Secrets with passwords of registries.
+pub const SECRETS: Resource = Resource { plural: "secrets", group: "" };
+
+/// What is watched.
+pub const WATCHED: [Resource; 5] = [FLASH_JOBS, INSTANCES, PODS, SERVICES, DEVICE_PLUGINS];
+
+impl std::fmt::Display for Resource {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.group {
+            "" => formatter.write_str(self.plural),
+            group => write!(formatter, "{}.{group}", self.plural),
+        }
+    }
+}
+
+/// The part of the operator that has a problem, or has it no longer.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Source {
+    /// The election.
+    Lease,
+    /// A watch.
+    Watch(Resource),
+    /// The configuration file.
+    Configuration,
+    /// A Secret with a registry's password.
+    Secret(String),
+    /// The DevicePlugin of a plugin.
+    DevicePlugin(String),
+    /// An installed definition.
+    Definition(Resource),
+}
+
+impl Source {
+    /// Whether an operator with a problem there cannot work at all.
+    #[must_use]
+    pub fn blocks(&self) -> bool {
+        matches!(self, Self::Lease | Self::Watch(_))
+    }
+}
+
+/// A problem. Two with the same cause and object are one, whoever reports them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Its kind.
+    pub cause: Cause,
+    /// What it is about.
+    pub object: String,
+    /// `<object>: <what is wrong>: <cause>; <what to do>`, in one line.
+    pub message: String,
+}
+
+impl Problem {
+    /// Puts one together; the message begins with the object.
+    #[must_use]
+    pub fn new(cause: Cause, object: impl Into<String>, rest: &str) -> Self {
+        let object = object.into();
+        let message = format!("{object}: {rest}").lines().collect::<Vec<_>>().join(" ");
+        Self { cause, object, message }
+    }
+}
+
+/// A request that the operator cannot do without.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// As rules of access name it.
+    pub verb: &'static str,
+    /// Of what.
+    pub resource: Resource,
+    /// By whom.
+    pub installation: &'a Installation,
+}
+
+impl Request<'_> {
+    /// The problem that a failed request shows.
+    #[must_use]
+    pub fn problem(&self, error: &kube::Error) -> Problem {
+        let Self { verb, resource, .. } = self;
+        let words = in_one_line(error);
+        let code = match error {
+            kube::Error::Api(status) => status.code,
+            kube::Error::SerdeError(_) | kube::Error::FromUtf8(_) => {
+                let rest = format!(
+                    "the answer to {verb} cannot be decoded: {words}; see whether a proxy stands \
+                     before the API server, and whether the definition is of this version"
+                );
+                return Problem::new(Cause::AnswerInvalid, resource.to_string(), &rest);
+            }
+            kube::Error::Auth(_) => return not_authenticated(&words),
+            _ => return unreachable(&words),
+        };
+        match code {
+            401 => not_authenticated(&words),
+            403 => self.right_missing(&words),
+            404 => self.not_found(&words),
+            code => Problem::new(
+                Cause::RequestRefused,
+                format!("{verb} {resource}"),
+                &format!(
+                    "the API server answers with an error: {words} (HTTP status {code}); see its log"
+                ),
+            ),
+        }
+    }
+
+    /// Namespace in which the right is needed; none: in all, or the resource has none.
+    fn namespace(&self) -> Option<&str> {
+        match self.resource {
+            LEASES | SECRETS => Some(&self.installation.namespace),
+            DEVICE_PLUGINS => None,
+            _ => self.installation.watched.as_deref(),
+        }
+    }
+
+    fn right_missing(&self, words: &str) -> Problem {
+        let Self { verb, resource, installation } = self;
+        let place = self
+            .namespace()
+            .map_or_else(|| "in the cluster".to_owned(), |name| format!("in namespace {name}"));
+        let file = if installation.watched.is_some() { "namespaced" } else { "role" };
+        let role = match (self.resource, &installation.watched) {
+            (LEASES | SECRETS, _) => {
+                format!("Role flashjob-operator-own in namespace {}", installation.namespace)
+            }
+            (DEVICE_PLUGINS, Some(_)) => "ClusterRole flashjob-operator-deviceplugins".to_owned(),
+            (_, Some(watched)) => format!("Role flashjob-operator in namespace {watched}"),
+            (_, None) => "ClusterRole flashjob-operator".to_owned(),
+        };
+        let rest = format!(
+            "the right to {verb} them {place} is missing: {words}; grant it with {role} and its \
+             binding (deploy/rbac/{file}.yaml, or the chart's RBAC)"
+        );
+        let object = format!("{verb} {resource}");
+        Problem {
+            message: Problem::new(Cause::RightMissing, resource.to_string(), &rest).message,
+            cause: Cause::RightMissing,
+            object,
+        }
+    }
+
+    fn not_found(&self, words: &str) -> Problem {
+        let Self { verb, resource, installation } = self;
+        let install = match resource.group {
+            flashjob_api::GROUP => {
+                "install it with kubectl apply --server-side -f deploy/crds (make install), or \
+                 with the chart's CRDs"
+            }
+            "akri.sh" => "install Akri (https://docs.akri.sh), which brings it",
+            "coordination.k8s.io" => {
+                let name = &installation.namespace;
+                return Problem::new(
+                    Cause::NamespaceMissing,
+                    format!("Namespace {name}"),
+                    &format!(
+                        "does not exist, and the operator keeps its Lease there: {words}; create \
+                         it with kubectl create namespace {name}, or set --namespace"
+                    ),
+                );
+            }
+            _ => {
+                let rest = format!("the API server does not serve them: {words}; see its log");
+                return Problem::new(Cause::RequestRefused, format!("{verb} {resource}"), &rest);
+            }
+        };
+        Problem::new(
+            Cause::DefinitionMissing,
+            format!("CustomResourceDefinition {resource}"),
+            &format!("is not installed: {words}; {install}"),
+        )
+    }
+}
+
+fn not_authenticated(words: &str) -> Problem {
+    let rest = format!(
+        "does not accept the operator's credentials: {words}; see to the token of its \
+         ServiceAccount, or to its kubeconfig"
+    );
+    Problem::new(Cause::NotAuthenticated, "API server", &rest)
+}
+
+/// The API server does not answer.
+#[must_use]
+pub fn unreachable(words: &str) -> Problem {
+    let rest = format!(
+        "does not answer: {words}; see whether it runs, and whether the network and its policies \
+         let the operator reach it"
+    );
+    Problem::new(Cause::ApiServerUnreachable, "API server", &rest)
+}
+
+/// The problem that a broken watch shows. None: it is old, and is begun anew, as the protocol has it.
+#[must_use]
+pub fn of_watch(
+    error: &watcher::Error,
+    resource: Resource,
+    installation: &Installation,
+) -> Option<Problem> {
+    let request = |verb| Request { verb, resource, installation };
+    let gone =
+        |error: &kube::Error| matches!(error, kube::Error::Api(status) if status.code == 410);
+    match error {
+        watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error)
+            if gone(error) =>
+        {
+            None
+        }
+        watcher::Error::InitialListFailed(error) => Some(request("list").problem(error)),
+        watcher::Error::WatchStartFailed(error) | watcher::Error::WatchFailed(error) => {
+            Some(request("watch").problem(error))
+        }
+        watcher::Error::WatchError(status) if status.code == 410 => None,
+        watcher::Error::WatchError(status) => {
+            Some(request("watch").problem(&kube::Error::Api(status.clone())))
+        }
+        watcher::Error::NoResourceVersion => Some(Problem::new(
+            Cause::AnswerInvalid,
+            resource.to_string(),
+            "a list has no resourceVersion; see whether a proxy stands before the API server",
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn installation(watched: Option<&str>) -> Installation {
+        Installation { namespace: "ops".into(), watched: watched.map(str::to_owned) }
+    }
+
+    fn problem(
+        code: u16,
+        verb: &'static str,
+        resource: Resource,
+        watched: Option<&str>,
+    ) -> Problem {
+        let status = Status::failure("the server's words", "").with_code(code);
+        let installation = installation(watched);
+        Request { verb, resource, installation: &installation }
+            .problem(&kube::Error::Api(Box::new(status)))
+    }
+
+    #[test]
+    fn a_missing_right_is_named_with_its_verb_resource_namespace_and_the_role_that_grants_it() {
+        let missing = problem(403, "watch", FLASH_JOBS, None);
+        assert_eq!(missing.cause, Cause::RightMissing);
+        assert_eq!(
+            missing.message,
+            "flashjobs.application.flashjob.nbfc.io: the right to watch them in the cluster is \
+             missing: the server's words; grant it with ClusterRole flashjob-operator and its \
+             binding (deploy/rbac/role.yaml, or the chart's RBAC)"
+        );
+        for (resource, watched, expected) in [
+            (PODS, Some("fleet"), ["in namespace fleet", "Role flashjob-operator in namespace fl"]),
+            (LEASES, None, ["in namespace ops", "Role flashjob-operator-own in namespace ops"]),
+            (DEVICE_PLUGINS, Some("fleet"), ["in the cluster", "flashjob-operator-deviceplugins"]),
+        ] {
+            let message = problem(403, "list", resource, watched).message;
+            assert!(expected.iter().all(|part| message.contains(part)), "{message}");
+        }
+        // One right each: two are two problems, though the kind is one.
+        assert_ne!(missing.object, problem(403, "list", FLASH_JOBS, None).object);
+    }
+
+    #[test]
+    fn a_kind_that_is_not_installed_is_named_with_the_way_to_install_it() {
+        let akri = problem(404, "list", INSTANCES, None);
+        assert_eq!(akri.cause, Cause::DefinitionMissing);
+        assert!(akri.message.contains("instances.akri.sh") && akri.message.contains("Akri ("));
+        let own = problem(404, "list", DEVICE_PLUGINS, None).message;
+        assert!(own.contains("make install") && own.contains("deviceplugins.application"), "{own}");
+        let namespace = problem(404, "create", LEASES, None);
+        assert_eq!(namespace.cause, Cause::NamespaceMissing);
+        assert!(namespace.message.contains("kubectl create namespace ops"), "{namespace:?}");
+    }
+
+    #[test]
+    fn a_watch_that_is_too_old_is_no_problem_and_a_silent_api_server_is_one_for_all() {
+        let gone = Status::failure("too old", "Expired").with_code(410);
+        let installation = installation(None);
+        let gone = watcher::Error::WatchError(Box::new(gone));
+        assert_eq!(of_watch(&gone, PODS, &installation), None);
+        let silent = || {
+            let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+            watcher::Error::InitialListFailed(kube::Error::Service(Box::new(refused)))
+        };
+        let of_pods = of_watch(&silent(), PODS, &installation);
+        assert_eq!(of_pods, of_watch(&silent(), SERVICES, &installation));
+        assert_eq!(of_pods.map(|problem| problem.cause), Some(Cause::ApiServerUnreachable));
+    }
+
+    #[test]
+    fn every_cause_has_a_name_of_its_own() {
+        let names: std::collections::BTreeSet<_> =
+            Cause::ALL.iter().map(|cause| cause.name()).collect();
+        assert_eq!(names.len(), Cause::ALL.len());
+    }
+}

@@ -1,0 +1,74 @@
+//! The installation that this operator is part of: its namespace and what it watches. Names the objects that have no namespace, so
+//! that installations side by side do not meet. Pure.
+
+use std::collections::BTreeMap;
+
+use flashjob_api::{DevicePlugin, INSTALLATION};
+use kube::ResourceExt;
+
+/// One installation of the operator, with all its replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Installation {
+    /// The operator's own namespace, which no other installation has.
+    pub namespace: String,
+    /// The only namespace that is watched; none: all are.
+    pub watched: Option<String>,
+}
+
+/// Owner of a DevicePlugin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// This installation.
+    Own,
+    /// Not labelled: written by an operator from before the label, or by hand.
+    Nobody,
+    /// The installation in this namespace.
+    Other(String),
+}
+
+impl Installation {
+    /// Name of the DevicePlugin of a plugin.
+    #[must_use]
+    pub fn object_name(&self, plugin: &str) -> String {
+        match &self.watched {
+            Some(namespace) => format!("{plugin}.{namespace}"),
+            None => plugin.to_owned(),
+        }
+    }
+
+    /// Labels of the DevicePlugins of this installation.
+    #[must_use]
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([(INSTALLATION.to_owned(), self.namespace.clone())])
+    }
+
+    /// Returns whose a DevicePlugin is.
+    #[must_use]
+    pub fn owner(&self, object: &DevicePlugin) -> Owner {
+        match object.labels().get(INSTALLATION) {
+            None => Owner::Nobody,
+            Some(namespace) if *namespace == self.namespace => Owner::Own,
+            Some(namespace) => Owner::Other(namespace.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flashjob_api::DevicePluginSpec;
+
+    use super::*;
+
+    #[test]
+    fn installations_of_one_namespace_name_their_objects_apart_and_know_their_own() {
+        let all = Installation { namespace: "flashjob-system".into(), watched: None };
+        let one = Installation { namespace: "north-system".into(), watched: Some("north".into()) };
+        assert_eq!(all.object_name("esp32"), "esp32");
+        assert_eq!(one.object_name("esp32"), "esp32.north");
+        let mut object = DevicePlugin::new("esp32", DevicePluginSpec::default());
+        assert_eq!(all.owner(&object), Owner::Nobody);
+        object.metadata.labels = Some(one.labels());
+        assert_eq!(one.owner(&object), Owner::Own);
+        assert_eq!(all.owner(&object), Owner::Other("north-system".into()));
+    }
+}
