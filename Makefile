@@ -7,8 +7,9 @@ NAMESPACE ?= flashjob-system
 CACHE ?= $(CURDIR)/target/plugin-cache
 BENCH ?= quick
 FUZZ_SECONDS ?= 60
+FORCE ?=
 
-.PHONY: help demo demo-up demo-down test bench nightly fuzz lint deny generate build plugins install uninstall run check-tools install-cli docker-build docker-push docker-buildx
+.PHONY: help demo demo-up demo-down test test-node bench nightly fuzz lint deny generate build plugins install uninstall deploy undeploy build-installer run check-tools install-cli docker-build docker-push docker-buildx
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -33,7 +34,11 @@ demo-down: ## End what demo-up started.
 
 test: build plugins ## Run all tests, the end-to-end tests on a real control plane among them.
 	tests/control-plane/build.sh >/dev/null
-	cargo test --workspace
+	cargo test --workspace --no-fail-fast
+
+test-node: build plugins ## Install and use the operator on a real node: kubelet, containerd, kube-proxy, MetalLB. Needs root; says what is missing.
+	tests/control-plane/build.sh >/dev/null
+	cargo test -p flashjob-node
 
 nightly: build plugins ## Kill the operator at random moments and look for broken rules, many times: make nightly [FLASHJOB_RANDOM_KILLS=100] [PROPTEST_CASES=2000].
 	tests/control-plane/build.sh >/dev/null
@@ -80,8 +85,25 @@ docker-buildx: ## Build the image for several platforms and push it: make docker
 install: ## Install the CustomResourceDefinitions into the current cluster.
 	kubectl apply --server-side -f deploy/crds
 
-uninstall: ## Remove the CustomResourceDefinitions from the current cluster, and all FlashJobs with them.
-	kubectl delete --ignore-not-found -f deploy/crds
+uninstall: ## Remove the CustomResourceDefinitions from the current cluster. Refuses while there are FlashJobs, unless FORCE=1.
+	@FORCE='$(FORCE)' deploy/install/remove.sh
+
+deploy: ## Install everything into the current cluster: make deploy IMG=registry/name:tag.
+	@deploy/install/manifests.sh '$(IMG)' | kubectl apply --server-side -f -
+	@echo
+	@echo 'The operator starts. Next:'
+	@echo '  kubectl -n $(NAMESPACE) rollout status deployment/flashjob-operator'
+	@echo '  kubectl -n $(NAMESPACE) create configmap flashjob-operator-config --from-file=config.yaml=my-config.yaml --dry-run=client -o yaml | kubectl apply -f -'
+	@echo '  kubectl get deviceplugins'
+
+undeploy: ## Remove everything from the current cluster. Refuses while there are FlashJobs, unless FORCE=1.
+	@FORCE='$(FORCE)' deploy/install/remove.sh everything
+
+build-installer: ## Write dist/install.yaml, for kubectl apply --server-side -f: make build-installer IMG=registry/name:tag.
+	@mkdir -p dist
+	@deploy/install/manifests.sh '$(IMG)' >dist/install.yaml.new
+	@mv dist/install.yaml.new dist/install.yaml
+	@echo 'dist/install.yaml installs $(IMG): kubectl apply --server-side -f dist/install.yaml'
 
 run: build ## Run the operator on this machine against the current kubeconfig: make run CONFIG=my-config.yaml. Beside a deployed one it stands by.
 	kubectl get namespace $(NAMESPACE) >/dev/null 2>&1 || kubectl create namespace $(NAMESPACE)
