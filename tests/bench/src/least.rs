@@ -199,6 +199,7 @@ fn service(settings: &Settings, name: &str, uid: &str) -> Value {
         "spec": {
             "type": "LoadBalancer", "ports": [{"name": "ota", "port": 4433, "protocol": "TCP"}],
             "selector": {"app": settings.job, "application.flashjob.nbfc.io/slot": &name[name.len() - 12..]},
+            "publishNotReadyAddresses": true,
         },
     })
 }

@@ -84,7 +84,6 @@ fn flasher(folder: &Path, registry: &Registry, authority: &Path) -> anyhow::Resu
         ("REGISTRY_USER", USER.to_owned()),
         ("REGISTRY_PASSWORD", PASSWORD.to_owned()),
         ("REGISTRY_MIRRORS", format!("harbor.nbfc.io={}", registry.host)),
-        ("FLASHER_LISTEN", "0.0.0.0".to_owned()),
         ("FLASHER_WAIT_MS", "100".to_owned()),
     ]
     .map(|(name, value)| (name.to_owned(), value))

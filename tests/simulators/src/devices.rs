@@ -1,28 +1,46 @@
 //! Simulated microcontrollers: two firmware slots, `GET /info`, `POST /update`, a TLS connection back to whoever holds the firmware.
 
+mod update;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 use jiff::Timestamp;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio_rustls::TlsConnector;
+use tokio::net::TcpListener;
 
 use crate::firmware::Firmware;
+
+/// How all devices of a fleet are built.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Settings {
+    /// Address on which the devices listen.
+    #[arg(long, default_value = "127.0.0.1")]
+    pub address: IpAddr,
+    /// Port on which a device calls back.
+    #[arg(long, default_value_t = 4433)]
+    pub callback_port: u16,
+    /// Milliseconds that a device takes to reboot.
+    #[arg(long, default_value_t = 300)]
+    pub reboot_ms: u64,
+    /// Milliseconds without an answer or a byte after which a device gives its update up.
+    #[arg(long, default_value_t = 10_000)]
+    pub receive_timeout_ms: u64,
+}
 
 /// How a device misbehaves.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Behaviour {
+    /// Takes every request to update, also while an update is under way, as programs without an update state do.
+    pub heedless: bool,
     /// Answers the request to update, and never calls back.
     pub no_callback: bool,
     /// Closes the connection half-way through the firmware.
@@ -33,6 +51,8 @@ pub struct Behaviour {
     pub never_back: bool,
     /// Goes on reporting its old version.
     pub stale_version: bool,
+    /// For so many milliseconds after it was first asked, its connections back are refused: no node leads to the Pod yet.
+    pub refused_ms: u64,
     /// Waits this long before it calls back, in milliseconds.
     pub callback_delay_ms: u64,
     /// Takes this long for the transfer, in milliseconds.
@@ -65,7 +85,11 @@ pub struct Report {
     pub flashed: u32,
     /// Images refused, or transfers that broke.
     pub refused: u32,
-    /// Requests to update while one was under way: two flashers at once.
+    /// Updates that ended because the flasher could not be connected to.
+    pub unreached: u32,
+    /// Requests to update from the flasher that the device was about to call.
+    pub repeats: u32,
+    /// Requests to update from another flasher, or in mid-transfer: two flashers at once.
     pub conflicts: u32,
     /// When the last update came to its end.
     pub flashed_at: Option<Timestamp>,
@@ -73,8 +97,7 @@ pub struct Report {
 
 struct Device {
     report: Mutex<Inner>,
-    callback_port: u16,
-    reboot: Duration,
+    settings: Settings,
     certificate: CertificateDer<'static>,
 }
 
@@ -83,9 +106,18 @@ struct Inner {
     report: Report,
     slots: [Option<Firmware>; 2],
     active: usize,
-    updating: bool,
+    update: Option<Update>,
+    first_asked: Option<Instant>,
     down: bool,
     behaviour: Behaviour,
+}
+
+/// An update that is under way.
+struct Update {
+    /// Where the firmware is to be had.
+    address: String,
+    /// The device has reached the flasher.
+    connected: bool,
 }
 
 /// A group of like devices: `type:application:version=count`.
@@ -123,9 +155,7 @@ impl std::str::FromStr for Group {
 #[derive(Clone)]
 pub struct Fleet {
     devices: Arc<Mutex<Vec<Arc<Device>>>>,
-    address: IpAddr,
-    callback_port: u16,
-    reboot: Duration,
+    settings: Settings,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -133,10 +163,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Fleet {
-    /// No devices yet; they will listen on this address, call back to this port, and take so long to reboot.
+    /// Returns a fleet without devices.
     #[must_use]
-    pub fn new(address: IpAddr, callback_port: u16, reboot: Duration) -> Self {
-        Self { devices: Arc::default(), address, callback_port, reboot }
+    pub fn new(settings: Settings) -> Self {
+        Self { devices: Arc::default(), settings }
     }
 
     /// Switches devices on.
@@ -145,7 +175,7 @@ impl Fleet {
     /// No port is free, or no certificate can be made.
     pub async fn add(&self, group: &Group) -> anyhow::Result<()> {
         for _ in 0..group.count {
-            let listener = TcpListener::bind((self.address, 0)).await?;
+            let listener = TcpListener::bind((self.settings.address, 0)).await?;
             let mut devices = lock(&self.devices);
             let id = format!("{}-{}", group.device, devices.len());
             let report = Report {
@@ -159,14 +189,13 @@ impl Fleet {
             let inner = Inner { report, ..Inner::default() };
             let device = Arc::new(Device {
                 report: Mutex::new(inner),
-                callback_port: self.callback_port,
-                reboot: self.reboot,
+                settings: self.settings,
                 certificate: certificate(&id)?,
             });
             devices.push(device.clone());
             let routes = Router::new()
                 .route("/info", get(info))
-                .route("/update", post(update))
+                .route("/update", post(update::update))
                 .with_state(device);
             tokio::spawn(async move { axum::serve(listener, routes).await });
         }
@@ -184,7 +213,12 @@ impl Fleet {
     pub fn behave(&self, id: &str, behaviour: Behaviour) -> bool {
         let devices = lock(&self.devices);
         let device = devices.iter().find(|device| lock(&device.report).report.id == id);
-        device.map(|device| lock(&device.report).behaviour = behaviour).is_some()
+        let behave = |device: &Arc<Device>| {
+            let mut inner = lock(&device.report);
+            inner.behaviour = behaviour;
+            inner.first_asked = None;
+        };
+        device.map(behave).is_some()
     }
 
     /// Serves the tests' own interface: `GET /devices`, `POST /devices`, `PUT /devices/{id}/behaviour`.
@@ -230,104 +264,6 @@ async fn info(State(device): State<Arc<Device>>) -> Result<Json<serde_json::Valu
     ))
 }
 
-async fn update(State(device): State<Arc<Device>>, body: String) -> (StatusCode, String) {
-    let Some(address) = body.trim().strip_prefix("ip:").map(|address| address.trim().to_owned())
-    else {
-        return (StatusCode::BAD_REQUEST, "expected the text ip: <address>".to_owned());
-    };
-    {
-        let mut inner = lock(&device.report);
-        if inner.down {
-            return (StatusCode::SERVICE_UNAVAILABLE, String::new());
-        }
-        if inner.updating {
-            inner.report.conflicts += 1;
-            return (StatusCode::CONFLICT, "an update is under way".to_owned());
-        }
-        inner.report.updates += 1;
-        inner.updating = true;
-    }
-    tokio::spawn(async move {
-        let behaviour = device.take_behaviour();
-        if let Err(error) = device.clone().receive(&address, &behaviour).await {
-            tracing::info!(%error, "an update came to nothing");
-            lock(&device.report).report.refused += 1;
-        }
-        lock(&device.report).updating = false;
-    });
-    (StatusCode::OK, "updating".to_owned())
-}
-
-impl Device {
-    /// Misbehaviour for a limited number of times is used up.
-    fn take_behaviour(&self) -> Behaviour {
-        let mut inner = lock(&self.report);
-        let behaviour = inner.behaviour.clone();
-        match &mut inner.behaviour.times {
-            Some(0) => return Behaviour::default(),
-            Some(times) => *times -= 1,
-            None => {}
-        }
-        behaviour
-    }
-
-    async fn receive(self: Arc<Self>, address: &str, behaviour: &Behaviour) -> anyhow::Result<()> {
-        if behaviour.no_callback {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(behaviour.callback_delay_ms)).await;
-        let stream = TcpStream::connect((address, self.callback_port))
-            .await
-            .with_context(|| format!("cannot call back to {address}"))?;
-        lock(&self.report).report.callbacks += 1;
-        let config = rustls::ClientConfig::builder()
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(AnyServer))
-            .with_no_client_auth();
-        let name = ServerName::try_from("flasher")?;
-        let mut stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await?;
-        stream.write_all(&self.certificate).await?;
-        stream.flush().await?;
-        let mut image = Vec::new();
-        if behaviour.cut_transfer {
-            let mut half = [0; 64];
-            stream.read_exact(&mut half).await?;
-            anyhow::bail!("the device cut the transfer");
-        }
-        tokio::time::sleep(Duration::from_millis(behaviour.transfer_ms)).await;
-        stream.read_to_end(&mut image).await?;
-        stream.shutdown().await?;
-        let firmware = Firmware::decode(&image)?;
-        ensure!(!behaviour.refuse_image, "the device refuses the image");
-        self.reboot_into(firmware, behaviour).await
-    }
-
-    async fn reboot_into(&self, firmware: Firmware, behaviour: &Behaviour) -> anyhow::Result<()> {
-        {
-            let mut inner = lock(&self.report);
-            ensure!(
-                firmware.device == inner.report.device,
-                "the firmware is for {}",
-                firmware.device
-            );
-            let spare = 1 - inner.active;
-            inner.slots[spare] = Some(firmware.clone());
-            inner.active = spare;
-            inner.down = true;
-        }
-        tokio::time::sleep(self.reboot).await;
-        let mut inner = lock(&self.report);
-        inner.down = behaviour.never_back;
-        inner.report.flashed += 1;
-        inner.report.flashed_at = Some(Timestamp::now());
-        inner.report.previous_version = inner.report.version.clone();
-        if !behaviour.stale_version {
-            inner.report.version = firmware.version;
-        }
-        Ok(())
-    }
-}
-
 /// The device's identity: a certificate in DER, of the size that a real one has.
 fn certificate(id: &str) -> anyhow::Result<CertificateDer<'static>> {
     let mut parameters = rcgen::CertificateParams::new(vec![id.to_owned()])?;
@@ -337,45 +273,4 @@ fn certificate(id: &str) -> anyhow::Result<CertificateDer<'static>> {
         .push(rcgen::DnType::OrganizationName, "simulated device identity ".repeat(16));
     let key = rcgen::KeyPair::generate()?;
     Ok(parameters.self_signed(&key)?.der().clone())
-}
-
-/// The devices do not know the flash container's certificate.
-#[derive(Debug)]
-struct AnyServer;
-
-impl ServerCertVerifier for AnyServer {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        rustls::crypto::ring::default_provider()
-            .signature_verification_algorithms
-            .supported_schemes()
-    }
 }

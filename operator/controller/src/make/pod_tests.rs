@@ -103,6 +103,7 @@ fn dollars_of_a_literal_are_doubled_and_the_address_is_filled_in() {
         json!([{"name": "A", "value": "$$(B) $$$$"}, {"name": "IP", "value": "192.0.2.7"}])
     );
     assert_eq!(service["spec"]["ports"], json!([{"name": "ota", "port": 4433, "protocol": "TCP"}]));
+    assert_eq!(service["spec"]["publishNotReadyAddresses"], json!(true));
     assert_eq!(
         service["spec"]["selector"]["application.flashjob.nbfc.io/slot"],
         pod["metadata"]["labels"]["application.flashjob.nbfc.io/slot"]

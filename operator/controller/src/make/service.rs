@@ -50,6 +50,9 @@ pub fn service(attempt: &Attempt<'_>, name: &str, pool: Option<&str>) -> Service
             selector: Some(selector.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
             ports: Some(ports.collect()),
             load_balancer_ip: attempt.spec.external_ip.clone(),
+            // The device is asked as soon as the container runs; the rule that leads it there must not wait until the kubelet has
+            // reported the Pod as ready, nor for the readiness of a sidecar.
+            publish_not_ready_addresses: Some(true),
             ..ServiceSpec::default()
         }),
         status: None,

@@ -1,12 +1,11 @@
 //! The simulators, each on its own: devices, Akri, kubelet, load balancer.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use flashjob_simulators::akri::{self, Akri};
-use flashjob_simulators::devices::{Fleet, Group};
+use flashjob_simulators::devices::{self, Fleet, Group};
 use flashjob_simulators::kubelet::{self, Kubelet};
 use flashjob_simulators::{load_balancer, process, serial};
 use kube::Client;
@@ -31,15 +30,8 @@ enum Simulator {
         /// Interface for tests: GET and POST /devices, PUT /devices/{id}/behaviour.
         #[arg(long, default_value = "127.0.0.1:0")]
         admin: SocketAddr,
-        /// Address on which the devices listen.
-        #[arg(long, default_value = "127.0.0.1")]
-        address: IpAddr,
-        /// Port on which a device calls back.
-        #[arg(long, default_value_t = 4433)]
-        callback_port: u16,
-        /// Milliseconds that a device takes to reboot.
-        #[arg(long, default_value_t = 300)]
-        reboot_ms: u64,
+        #[command(flatten)]
+        settings: devices::Settings,
     },
     /// An Instance for each device.
     Akri(akri::Settings),
@@ -66,8 +58,8 @@ async fn main() -> anyhow::Result<()> {
 
 async fn simulate(simulator: Simulator) -> anyhow::Result<()> {
     match simulator {
-        Simulator::Devices { groups, admin, address, callback_port, reboot_ms } => {
-            let fleet = Fleet::new(address, callback_port, Duration::from_millis(reboot_ms));
+        Simulator::Devices { groups, admin, settings } => {
+            let fleet = Fleet::new(settings);
             for group in &groups {
                 fleet.add(group).await?;
             }

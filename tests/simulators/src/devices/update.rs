@@ -1,0 +1,219 @@
+//! One update of a device: asked over HTTP, it connects back, shows its certificate, receives firmware and boots it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use axum::extract::State;
+use axum::http::StatusCode;
+use jiff::Timestamp;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::{Behaviour, Device, Update, lock};
+use crate::firmware::Firmware;
+
+/// `POST /update` with the text `ip: <address>`. One update at a time: who asks meanwhile is told so, and nothing else follows.
+pub(super) async fn update(
+    State(device): State<Arc<Device>>,
+    body: String,
+) -> (StatusCode, String) {
+    let Some(address) = body.trim().strip_prefix("ip:").map(|address| address.trim().to_owned())
+    else {
+        return (StatusCode::BAD_REQUEST, "expected the text ip: <address>".to_owned());
+    };
+    if let Err(answer) = device.begin(&address) {
+        return answer;
+    }
+    tokio::spawn(async move {
+        let behaviour = device.take_behaviour();
+        let received = device.receive(&address, &behaviour).await;
+        let mut inner = lock(&device.report);
+        let connected = inner.update.take().is_some_and(|update| update.connected);
+        if let Err(error) = received {
+            tracing::info!(device = inner.report.id, "update failed: {error:#}");
+            match connected {
+                true => inner.report.refused += 1,
+                false => inner.report.unreached += 1,
+            }
+        }
+    });
+    (StatusCode::OK, "updating".to_owned())
+}
+
+impl Device {
+    /// Enters the update state, or says why not.
+    fn begin(&self, address: &str) -> Result<(), (StatusCode, String)> {
+        let mut inner = lock(&self.report);
+        if inner.down {
+            return Err((StatusCode::SERVICE_UNAVAILABLE, String::new()));
+        }
+        if let Some(update) = &inner.update
+            && !inner.behaviour.heedless
+        {
+            let repeated = update.address == address && !update.connected;
+            match repeated {
+                true => inner.report.repeats += 1,
+                false => inner.report.conflicts += 1,
+            }
+            return Err((StatusCode::CONFLICT, "an update is under way".to_owned()));
+        }
+        inner.report.updates += 1;
+        inner.update = Some(Update { address: address.to_owned(), connected: false });
+        inner.first_asked.get_or_insert_with(Instant::now);
+        Ok(())
+    }
+
+    /// Misbehaviour for a limited number of times is used up.
+    fn take_behaviour(&self) -> Behaviour {
+        let mut inner = lock(&self.report);
+        let behaviour = inner.behaviour.clone();
+        match &mut inner.behaviour.times {
+            Some(0) => return Behaviour::default(),
+            Some(times) => *times -= 1,
+            None => {}
+        }
+        behaviour
+    }
+
+    async fn receive(&self, address: &str, behaviour: &Behaviour) -> anyhow::Result<()> {
+        if behaviour.no_callback {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(behaviour.callback_delay_ms)).await;
+        let mut stream = self.connect(address, behaviour).await?;
+        if behaviour.cut_transfer {
+            let mut half = [0; 64];
+            self.in_time(stream.read_exact(&mut half)).await?;
+            anyhow::bail!("the device cut the transfer");
+        }
+        tokio::time::sleep(Duration::from_millis(behaviour.transfer_ms)).await;
+        let image = self.read_to_end(&mut stream).await?;
+        stream.shutdown().await?;
+        let firmware = Firmware::decode(&image)?;
+        ensure!(!behaviour.refuse_image, "the device refuses the image");
+        self.reboot_into(firmware, behaviour).await
+    }
+
+    /// Connects to the flasher and shows the device's certificate.
+    async fn connect(
+        &self,
+        address: &str,
+        behaviour: &Behaviour,
+    ) -> anyhow::Result<TlsStream<TcpStream>> {
+        let asked = lock(&self.report).first_asked.map_or(Duration::ZERO, |at| at.elapsed());
+        ensure!(
+            asked >= Duration::from_millis(behaviour.refused_ms),
+            "cannot call back to {address}: connection refused"
+        );
+        let stream = self
+            .in_time(TcpStream::connect((address, self.settings.callback_port)))
+            .await
+            .with_context(|| format!("cannot call back to {address}"))?;
+        {
+            let mut inner = lock(&self.report);
+            inner.report.callbacks += 1;
+            inner.update.iter_mut().for_each(|update| update.connected = true);
+        }
+        let config = rustls::ClientConfig::builder()
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyServer))
+            .with_no_client_auth();
+        let connector = TlsConnector::from(Arc::new(config));
+        let name = ServerName::try_from("flasher")?;
+        let mut stream = self.in_time(connector.connect(name, stream)).await?;
+        stream.write_all(&self.certificate).await?;
+        stream.flush().await?;
+        Ok(stream)
+    }
+
+    async fn read_to_end(&self, stream: &mut TlsStream<TcpStream>) -> anyhow::Result<Vec<u8>> {
+        let (mut image, mut chunk) = (Vec::new(), vec![0; 16 * 1024]);
+        loop {
+            match self.in_time(stream.read(&mut chunk)).await? {
+                0 => return Ok(image),
+                count => image.extend_from_slice(&chunk[..count]),
+            }
+        }
+    }
+
+    /// Bounds one step on the network. Without it a device whose flasher vanished would be updating for ever.
+    async fn in_time<T>(
+        &self,
+        step: impl Future<Output = std::io::Result<T>>,
+    ) -> anyhow::Result<T> {
+        let limit = Duration::from_millis(self.settings.receive_timeout_ms);
+        let done = tokio::time::timeout(limit, step).await;
+        Ok(done.with_context(|| format!("nothing came within {limit:?}"))??)
+    }
+
+    async fn reboot_into(&self, firmware: Firmware, behaviour: &Behaviour) -> anyhow::Result<()> {
+        {
+            let mut inner = lock(&self.report);
+            ensure!(
+                firmware.device == inner.report.device,
+                "the firmware is for {}",
+                firmware.device
+            );
+            let spare = 1 - inner.active;
+            inner.slots[spare] = Some(firmware.clone());
+            inner.active = spare;
+            inner.down = true;
+        }
+        tokio::time::sleep(Duration::from_millis(self.settings.reboot_ms)).await;
+        let mut inner = lock(&self.report);
+        inner.down = behaviour.never_back;
+        inner.report.flashed += 1;
+        inner.report.flashed_at = Some(Timestamp::now());
+        inner.report.previous_version = inner.report.version.clone();
+        if !behaviour.stale_version {
+            inner.report.version = firmware.version;
+        }
+        Ok(())
+    }
+}
+
+/// The devices do not know the flash container's certificate.
+#[derive(Debug)]
+struct AnyServer;
+
+impl ServerCertVerifier for AnyServer {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        rustls::crypto::ring::default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
