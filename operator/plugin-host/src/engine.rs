@@ -48,13 +48,15 @@ pub enum EngineError {
     CompileTimedOut(String, Duration),
     /// Compilation needed more than it may have.
     #[error(
-        "{name} could not be compiled: the compiler ended with {status} ({complaint}); it may use {memory} bytes, limits.compileMemory"
+        "{name} could not be compiled: the compiler ended with {status} ({complaint}); it may use {memory} bytes of memory, {raise}"
     )]
     CompileStopped {
         /// The component.
         name: String,
-        /// The limit.
-        memory: usize,
+        /// The limit, in bytes.
+        memory: u64,
+        /// Where the limit comes from, and what to do.
+        raise: &'static str,
         /// How the compiler ended.
         status: String,
         /// What it said.
@@ -212,6 +214,8 @@ pub(crate) struct Engine {
     linker: Linker<State>,
     limits: Limits,
     places: Semaphore,
+    /// One compilation at a time: each may take what memory there is.
+    compilations: Semaphore,
     compiler: PathBuf,
     key: String,
 }
@@ -236,7 +240,16 @@ impl Engine {
         wasi::add_to_linker(&mut linker).map_err(start)?;
         tick(&engine).map_err(|error| EngineError::Start(error.to_string()))?;
         let places = Semaphore::new(usize::from(places));
-        Ok(Self { key: engine_key(&engine), engine, linker, limits, places, compiler })
+        let compilations = Semaphore::new(1);
+        Ok(Self {
+            key: engine_key(&engine),
+            engine,
+            linker,
+            limits,
+            places,
+            compilations,
+            compiler,
+        })
     }
 
     /// Compiles a component, or takes it from the cache.
@@ -249,6 +262,8 @@ impl Engine {
         let code = match cache.compiled(verified.digest(), &self.key) {
             Some(code) => code,
             None => {
+                // Never closed.
+                let turn = self.compilations.acquire().await;
                 let code = compiler::compile_in_child(
                     &self.compiler,
                     verified.component(),
@@ -256,6 +271,7 @@ impl Engine {
                     &self.limits,
                 )
                 .await?;
+                drop(turn);
                 if let Err(error) = cache.put_compiled(verified.digest(), &self.key, &code) {
                     tracing::warn!(%error, "cannot write compiled code to the cache; it is compiled again after a restart");
                 }

@@ -138,13 +138,13 @@ async fn a_watch_that_is_forbidden_makes_a_ready_operator_unready_after_thirty_s
             .then_some(since))
     })
     .await?;
+    // The operator counts from the first refusal, which may have been up to a turn of this loop earlier.
     while since.elapsed() < UNREADY_AFTER - Duration::from_secs(5) {
         assert_eq!(testbed.role(0).await?.as_deref(), Some("leader"));
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
     let right = "flashjobs.application.flashjob.nbfc.io: the right to watch them in the cluster";
     readyz(&testbed, 503, &["not ready: ", right, "deploy/rbac/role.yaml"]).await?;
-    assert!(since.elapsed() >= UNREADY_AFTER, "{:?}", since.elapsed());
     event(&testbed, "RightMissing", &[right]).await?;
     live(&testbed).await?;
 

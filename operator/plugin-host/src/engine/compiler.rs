@@ -1,6 +1,8 @@
 //! Compiles a component in a child process: nothing stops a compilation from inside, and one that grows without end must not take the
 //! operator along. The child is a program that hands its arguments to [`compile_plugin`]; component in, code out, over pipes.
 
+mod memory;
+
 use std::ffi::OsString;
 use std::io::{Read, Write};
 use std::path::Path;
@@ -10,6 +12,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
+use self::memory::Memory;
 use super::EngineError;
 use crate::config::Limits;
 
@@ -19,7 +22,8 @@ pub const COMPILE_PLUGIN: &str = "compile-plugin";
 const COMPLAINT_BYTES: u64 = 4096;
 
 /// The child's side: reads a component from standard input and writes its code to standard output, under the limits that `arguments`
-/// name: bytes of address space, and seconds of processor time. To be called first thing, before any thread is started.
+/// name: bytes of address space, bytes of memory that it may write to, and seconds of processor time. To be called first thing, before
+/// any thread is started.
 #[must_use]
 pub fn compile_plugin(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match compile(arguments) {
@@ -34,14 +38,19 @@ pub fn compile_plugin(arguments: impl IntoIterator<Item = OsString>) -> ExitCode
 fn compile(arguments: impl IntoIterator<Item = OsString>) -> Result<(), String> {
     let numbers: Option<Vec<u64>> =
         arguments.into_iter().map(|word| word.to_str()?.parse().ok()).collect();
-    let Some([memory, seconds]) = numbers.as_deref() else {
+    let Some([space, memory, seconds]) = numbers.as_deref() else {
         return Err(format!(
-            "{COMPILE_PLUGIN} expects bytes of address space and seconds of processor time"
+            "{COMPILE_PLUGIN} expects bytes of address space, bytes of memory and seconds of processor time"
         ));
     };
-    for (resource, limit) in
-        [(Resource::As, *memory), (Resource::Cpu, *seconds), (Resource::Core, 0)]
-    {
+    // Where memory is short all the same, this process is the one to go. That may be forbidden; the limits below count in any case.
+    let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
+    for (resource, limit) in [
+        (Resource::As, *space),
+        (Resource::Data, *memory),
+        (Resource::Cpu, *seconds),
+        (Resource::Core, 0),
+    ] {
         setrlimit(resource, Rlimit { current: Some(limit), maximum: Some(limit) })
             .map_err(|error| format!("{resource:?}: {error}"))?;
     }
@@ -74,8 +83,11 @@ async fn run(
     let broken =
         |error: std::io::Error| EngineError::Compiler(program.to_owned(), error.to_string());
     let seconds = limits.compile_timeout.as_secs() + 1;
+    let memory = Memory::now(limits.compile_memory as u64);
     let mut command = Command::new(program);
-    command.arg(COMPILE_PLUGIN).arg(limits.compile_memory.to_string()).arg(seconds.to_string());
+    command.arg(COMPILE_PLUGIN);
+    command
+        .args([limits.compile_memory as u64, memory.bytes, seconds].map(|limit| limit.to_string()));
     // It needs nothing of what the operator was given.
     command
         .env_clear()
@@ -101,11 +113,11 @@ async fn run(
         tokio::join!(write, output.read_to_end(&mut code), errors.read_to_end(&mut complaint));
     read.map_err(broken)?;
     let status = child.wait().await.map_err(broken)?;
-    if status.success() { Ok(code) } else { Err(failure(status, &complaint, name, limits)) }
+    if status.success() { Ok(code) } else { Err(failure(status, &complaint, name, memory)) }
 }
 
 /// A child that ends by itself says what is wrong with the component; one that is ended reached a limit.
-fn failure(status: ExitStatus, complaint: &[u8], name: &str, limits: &Limits) -> EngineError {
+fn failure(status: ExitStatus, complaint: &[u8], name: &str, memory: Memory) -> EngineError {
     let complaint = String::from_utf8_lossy(complaint);
     let complaint: String = complaint
         .trim()
@@ -118,7 +130,12 @@ fn failure(status: ExitStatus, complaint: &[u8], name: &str, limits: &Limits) ->
     }
     EngineError::CompileStopped {
         name: name.to_owned(),
-        memory: limits.compile_memory,
+        memory: memory.bytes,
+        raise: if memory.container_is_full {
+            "what the operator's container has left: raise its resources.limits.memory"
+        } else {
+            "limits.compileMemory of the operator's configuration"
+        },
         status: status.to_string(),
         complaint,
     }
