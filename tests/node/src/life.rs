@@ -1,11 +1,13 @@
 //! The whole life of an operator, in which it uses each of its rights: it is configured, flashes devices, reports failures, deletes what
 //! has had its time, and loses a plugin. Whoever installs goes through it in every namespace that the installation serves.
 
-use anyhow::ensure;
-use flashjob_api::{FlashJob, Phase};
+use anyhow::{Context, ensure};
+use flashjob_api::{DevicePlugin, FlashJob, Phase};
 use flashjob_testbed::artifacts::push_plugin;
-use flashjob_testbed::process::eventually;
+use flashjob_testbed::process::{eventually, repository};
+use k8s_openapi::api::events::v1::Event;
 use kube::Api;
+use kube::api::ListParams;
 use serde_json::json;
 
 use crate::installation::{Installation, LIMIT, configuration, ended, job, status_where, uids};
@@ -24,7 +26,8 @@ pub async fn live(node: &Node, installation: &Installation, namespace: &str) -> 
     let lived = async {
         flash(node, namespace, &devices).await?;
         fail(node, namespace).await?;
-        lose_a_plugin(node, installation).await?;
+        exchange_and_lose_a_plugin(node, installation).await?;
+        refuse_configurations(node, installation).await?;
         let differences = differences(node, &installation.account()).await?;
         ensure!(differences.is_empty(), "{}", differences.join("\n"));
         anyhow::Ok(())
@@ -57,7 +60,8 @@ async fn fail(node: &Node, namespace: &str) -> anyhow::Result<()> {
     let status = ended(node, namespace, "unknown").await?;
     ensure!(status.failed_uuids == unknown, "{status:?}");
     let first = uids(node, namespace, 1).await?;
-    let broken = json!({"flashjobPodImage": "registry.invalid/nobody:1", "version": "0.3.0", "backoffLimitPerDevice": 1});
+    // Nobody published it: every attempt fails, for the same reason.
+    let broken = json!({"firmware": "harbor.nbfc.io/nubificus/firmware:9.9.9", "version": "9.9.9"});
     node.apply(&job(namespace, "broken", &first[..1], broken)).await?;
     status_where(node, namespace, "broken", "it failed", |status| !status.failed_uuids.is_empty())
         .await?;
@@ -65,10 +69,52 @@ async fn fail(node: &Node, namespace: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A plugin that the configuration no longer names is no longer shown.
-async fn lose_a_plugin(node: &Node, installation: &Installation) -> anyhow::Result<()> {
+/// A plugin is exchanged for a newer one, then for two that nobody published, and is no longer shown when the configuration does not name it.
+async fn exchange_and_lose_a_plugin(
+    node: &Node,
+    installation: &Installation,
+) -> anyhow::Result<()> {
+    let plugins: Api<DevicePlugin> = Api::all(node.client.clone());
+    let name = installation.device_plugin("esp32s2");
+    let mut newer = configuration(node, &["esp32", "esp32s2"]);
+    let image = publish_plugin(node, "esp32s2", "esp32s2:0.1.1").await?;
+    newer["plugins"][1]["image"] = json!(image);
+    installation.configure(node, &newer).await?;
+    eventually("the newer plugin is shown", LIMIT, || async {
+        Ok((plugins.get(&name).await?.spec.image == image).then_some(()))
+    })
+    .await?;
+    let events: Api<Event> = Api::namespaced(node.client.clone(), "default");
+    let about = ListParams::default().fields(&format!("regarding.name={name},type=Warning"));
+    for (unpublished, together) in [("0.9.1", false), ("0.9.2", true)] {
+        newer["plugins"][1]["image"] = json!(image.replace("0.1.1", unpublished));
+        installation.configure(node, &newer).await?;
+        told(&events, &about, together).await.context(unpublished)?;
+    }
     installation.configure(node, &configuration(node, &["esp32"])).await?;
     installation.forgets(node, "esp32s2").await
+}
+
+/// Configurations that are refused are told about the operator's own Pod, the second one in the event of the first.
+async fn refuse_configurations(node: &Node, installation: &Installation) -> anyhow::Result<()> {
+    let events: Api<Event> = Api::namespaced(node.client.clone(), &installation.namespace);
+    let refused = ListParams::default().fields("reason=ConfigurationRefused");
+    for (unknown, together) in [("first", false), ("second", true)] {
+        let mut invalid = configuration(node, &["esp32"]);
+        invalid[unknown] = json!(true);
+        installation.configure(node, &invalid).await?;
+        told(&events, &refused, together).await.context(unknown)?;
+    }
+    installation.configure(node, &configuration(node, &["esp32"])).await
+}
+
+/// Waits for an event; for one that tells of several occurrences, where they are together.
+async fn told(events: &Api<Event>, about: &ListParams, together: bool) -> anyhow::Result<()> {
+    eventually("an event tells of it", LIMIT, || async {
+        let mut found = events.list(about).await?.items.into_iter();
+        Ok(found.find(|event| event.series.is_some() || !together).map(|_| ()))
+    })
+    .await
 }
 
 /// Makes a namespace for devices and FlashJobs, in which nothing but restricted Pods is let in.
@@ -97,6 +143,13 @@ pub fn audited_attempts(node: &Node, namespace: &str) -> anyhow::Result<usize> {
             && entry["responseStatus"]["code"] == 201
     };
     Ok(created.iter().filter(is_attempt).count())
+}
+
+/// Publishes a plugin of this repository under another name; returns its reference.
+async fn publish_plugin(node: &Node, plugin: &str, name: &str) -> anyhow::Result<String> {
+    let file = repository().join(format!("target/plugins/{plugin}.wasm"));
+    push_plugin(&node.registry, &file, &format!("flashjob/{name}")).await?;
+    Ok(format!("{}/flashjob/{name}", node.registry.host))
 }
 
 /// Publishes a component that is larger than most, and serves no device; returns its reference.

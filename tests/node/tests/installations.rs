@@ -39,49 +39,109 @@ fn name_the_image(folder: &Path) -> anyhow::Result<()> {
     Ok(std::fs::write(file, text)?)
 }
 
-/// An operator is at work until its configuration names nothing more, and then undone.
-async fn lives_and_goes(
-    node: &mut Node,
-    name: &str,
-    install: &str,
-    uninstall: &str,
-) -> anyhow::Result<()> {
-    let before = inventory::inventory(node).await?;
-    let folder = copy(node, name).await?;
-    name_the_image(&folder)?;
-    sh(node, &folder, install).await?;
-    let installation = Installation::default();
-    life::make_namespace(node, name).await?;
-    life::live(node, &installation, name).await?;
-    sh(node, &folder, uninstall).await?;
-    node.kubectl(&["delete", "namespace", name, "--timeout=180s"]).await?;
-    inventory::nothing_new(node, &before).await
+/// One documented way to install, and the way back.
+struct Way {
+    name: &'static str,
+    install: String,
+    uninstall: String,
+    installation: Installation,
 }
 
-async fn kustomization_is_applied_used_and_undone(node: &mut Node) -> anyhow::Result<()> {
-    lives_and_goes(
-        node,
-        "by-kustomization",
-        "kubectl apply --server-side -k deploy",
-        "kubectl delete -k deploy",
-    )
-    .await
+impl Way {
+    /// Installs, uses the operator in a namespace of its own, uninstalls, and looks for what is left.
+    async fn there_and_back(self, node: &mut Node) -> anyhow::Result<()> {
+        let before = inventory::inventory(node).await?;
+        let folder = copy(node, self.name).await?;
+        name_the_image(&folder)?;
+        life::make_namespace(node, self.name).await?;
+        sh(node, &folder, &self.install).await?;
+        life::live(node, &self.installation, self.name).await?;
+        sh(node, &folder, &self.uninstall).await?;
+        node.kubectl(&["delete", "namespace", self.name, "--timeout=180s"]).await?;
+        inventory::nothing_new(node, &before).await
+    }
 }
 
-async fn single_steps_are_applied_used_and_undone(node: &mut Node) -> anyhow::Result<()> {
-    let install = format!(
-        "kubectl apply --server-side -f deploy/crds
-         kubectl apply -f deploy/manager -f deploy/rbac/role.yaml
-         kubectl -n flashjob-system set image deployment/flashjob-operator operator={OPERATOR}"
-    );
-    let uninstall = "kubectl delete -f deploy/crds
-         kubectl delete -f deploy/manager -f deploy/rbac/role.yaml";
-    lives_and_goes(node, "by-steps", &install, uninstall).await
+async fn kustomization(node: &mut Node) -> anyhow::Result<()> {
+    let way = Way {
+        name: "by-kustomization",
+        install: "kubectl apply --server-side -k deploy".to_owned(),
+        uninstall: "kubectl delete -k deploy".to_owned(),
+        installation: Installation::default(),
+    };
+    way.there_and_back(node).await
+}
+
+async fn single_steps(node: &mut Node) -> anyhow::Result<()> {
+    let way = Way {
+        name: "by-steps",
+        install: format!(
+            "kubectl apply --server-side -f deploy/crds
+             kubectl apply -f deploy/manager -f deploy/rbac/role.yaml
+             kubectl -n flashjob-system set image deployment/flashjob-operator operator={OPERATOR}"
+        ),
+        uninstall: "kubectl delete -f deploy/crds
+             kubectl delete -f deploy/manager -f deploy/rbac/role.yaml"
+            .to_owned(),
+        installation: Installation::default(),
+    };
+    way.there_and_back(node).await
+}
+
+async fn make_deploy(node: &mut Node) -> anyhow::Result<()> {
+    let make = format!("make --silent --directory {}", repository().display());
+    let way = Way {
+        name: "by-make",
+        install: format!("{make} deploy IMG={OPERATOR}"),
+        uninstall: format!("{make} undeploy"),
+        installation: Installation::default(),
+    };
+    way.there_and_back(node).await
+}
+
+async fn installer_file(node: &mut Node) -> anyhow::Result<()> {
+    let make = format!("make --silent --directory {}", repository().display());
+    let file = repository().join("dist/install.yaml");
+    let way = Way {
+        name: "by-file",
+        install: format!(
+            "{make} build-installer IMG={OPERATOR}
+             kubectl apply --server-side -f {}",
+            file.display()
+        ),
+        uninstall: format!("kubectl delete -f {}", file.display()),
+        installation: Installation::default(),
+    };
+    way.there_and_back(node).await
+}
+
+async fn one_namespace_only(node: &mut Node) -> anyhow::Result<()> {
+    let name = "one-namespace";
+    let way = Way {
+        name,
+        install: format!(
+            "kubectl apply --server-side -f deploy/crds
+             kubectl apply -f deploy/manager
+             sed 's/namespace: fleet/namespace: {name}/' deploy/rbac/namespaced.yaml | kubectl apply -f -
+             kubectl -n flashjob-system set env deployment/flashjob-operator FLASHJOB_WATCH_NAMESPACE={name}
+             kubectl -n flashjob-system set image deployment/flashjob-operator operator={OPERATOR}"
+        ),
+        uninstall: format!(
+            "kubectl delete -f deploy/crds
+             kubectl delete -f deploy/manager
+             sed 's/namespace: fleet/namespace: {name}/' deploy/rbac/namespaced.yaml | kubectl delete -f -"
+        ),
+        installation: Installation { watched: Some(name.to_owned()), ..Installation::default() },
+    };
+    way.there_and_back(node).await
 }
 
 fn main() -> ExitCode {
     suite::main(tests![
-        kustomization_is_applied_used_and_undone,
-        single_steps_are_applied_used_and_undone,
+        kustomization,
+        single_steps,
+        make_deploy,
+        installer_file,
+        one_namespace_only,
     ])
 }
