@@ -128,8 +128,8 @@ async fn one_namespace_only(node: &mut Node) -> anyhow::Result<()> {
         ),
         uninstall: format!(
             "kubectl delete -f deploy/crds
-             kubectl delete -f deploy/manager
-             sed 's/namespace: fleet/namespace: {name}/' deploy/rbac/namespaced.yaml | kubectl delete -f -"
+             sed 's/namespace: fleet/namespace: {name}/' deploy/rbac/namespaced.yaml | kubectl delete -f -
+             kubectl delete -f deploy/manager"
         ),
         installation: Installation { watched: Some(name.to_owned()), ..Installation::default() },
     };
