@@ -8,6 +8,7 @@ CACHE ?= $(CURDIR)/target/plugin-cache
 BENCH ?= quick
 FUZZ_SECONDS ?= 60
 FORCE ?=
+NODE ?= played
 
 .PHONY: help demo demo-up demo-down test test-node bench nightly fuzz lint deny generate build plugins install uninstall deploy undeploy build-installer run check-tools install-cli docker-build docker-push docker-buildx
 
@@ -23,8 +24,12 @@ build: check-tools ## Build all programs.
 plugins: check-tools ## Build the device plugins to WebAssembly components, into target/plugins.
 	tests/wasm/build.sh
 
-demo: build ## Flash a mixed fleet of simulated devices on a real control plane, and show it.
+demo: build $(if $(filter real,$(NODE)),plugins) ## Flash a mixed fleet of simulated devices on a real control plane, and show it; NODE=real: on a real node too.
+ifeq ($(NODE),real)
+	target/debug/node-demo $(DEVICES)
+else
 	target/debug/demo run --devices $(DEVICES) --addresses $(ADDRESSES)
+endif
 
 demo-up: build ## Start the same and leave it running: make demo-up DEVICES=12 ADDRESSES=4.
 	target/debug/demo up --devices $(DEVICES) --addresses $(ADDRESSES)

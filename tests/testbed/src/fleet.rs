@@ -1,7 +1,12 @@
 //! The simulated devices, seen through their interface for tests.
 
+use std::collections::HashMap;
+
+use flashjob_api::akri::Instance;
 use flashjob_simulators::akri::instance_name;
 use flashjob_simulators::devices::{Behaviour, Report};
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt};
 
 /// The devices of a testbed.
 #[derive(Clone)]
@@ -37,6 +42,28 @@ impl Fleet {
             .error_for_status()?
             .json()
             .await?)
+    }
+
+    /// The uid of each device's Instance in a namespace, with what the device tells of itself.
+    ///
+    /// # Errors
+    /// The API server or the simulator does not answer.
+    pub async fn devices(
+        &self,
+        client: &Client,
+        namespace: &str,
+    ) -> anyhow::Result<Vec<(String, Report)>> {
+        let instances: Api<Instance> = Api::namespaced(client.clone(), namespace);
+        let instances = instances.list(&ListParams::default()).await?;
+        let uids: HashMap<String, String> = instances
+            .into_iter()
+            .map(|instance| (instance.name_any(), instance.uid().unwrap_or_default()))
+            .collect();
+        let reports = self.reports().await?;
+        Ok(reports
+            .into_iter()
+            .filter_map(|report| Some((uids.get(&instance_name(&report))?.clone(), report)))
+            .collect())
     }
 
     /// Makes a device misbehave.

@@ -11,6 +11,7 @@ pub mod process;
 pub mod proxy;
 pub mod registry;
 pub mod serial;
+pub mod show;
 pub mod signatures;
 pub mod testbed;
 

@@ -1,16 +1,13 @@
 //! Puts the parts together: control plane, registry, simulators, and the operator with its configuration.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
-use flashjob_api::akri::Instance;
-use flashjob_simulators::akri::instance_name;
 use flashjob_simulators::devices::Report;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, Patch, PatchParams};
 use kube::core::DynamicObject;
 use kube::discovery::ApiResource;
 use kube::{Client, ResourceExt};
@@ -298,17 +295,7 @@ impl Testbed {
     /// # Errors
     /// Cluster or simulator do not answer.
     pub async fn devices(&self) -> anyhow::Result<Vec<(String, Report)>> {
-        let instances: Api<Instance> = Api::namespaced(self.client.clone(), "default");
-        let instances = instances.list(&ListParams::default()).await?;
-        let uids: HashMap<String, String> = instances
-            .into_iter()
-            .map(|instance| (instance.name_any(), instance.uid().unwrap_or_default()))
-            .collect();
-        let reports = self.fleet.reports().await?;
-        Ok(reports
-            .into_iter()
-            .filter_map(|report| Some((uids.get(&instance_name(&report))?.clone(), report)))
-            .collect())
+        self.fleet.devices(&self.client, "default").await
     }
 
     async fn wait_for_instances(&self) -> anyhow::Result<()> {

@@ -1,19 +1,13 @@
 //! The main job, shown: a mixed fleet is flashed by the real operator on a real control plane. `up` and `down` leave it running.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
-use flashjob_api::{FlashJob, Phase};
-use flashjob_simulators::devices::Report;
 use flashjob_testbed::process::{eventually, repository, script};
-use flashjob_testbed::testbed::FLASHER_IMAGE;
-use flashjob_testbed::{Options, Testbed};
-use kube::Api;
-use kube::api::{Patch, PatchParams};
+use flashjob_testbed::{Options, Testbed, show};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
@@ -112,75 +106,8 @@ async fn start(size: &Size) -> anyhow::Result<Testbed> {
 
 async fn run(size: &Size) -> anyhow::Result<()> {
     let testbed = start(size).await?;
-    let devices = testbed.devices().await?;
-    let uids: Vec<&String> = devices.iter().map(|(uid, _)| uid).collect();
-    let job = json!({
-        "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob", "metadata": {"name": "demo", "namespace": "default"},
-        "spec": {"uuid": uids, "firmware": "harbor.nbfc.io/nubificus/firmware:0.2.0", "version": "0.2.0", "flashjobPodImage": FLASHER_IMAGE},
-    });
-    let jobs: Api<FlashJob> = Api::namespaced(testbed.client.clone(), "default");
-    let begin = jiff::Timestamp::now();
-    jobs.patch("demo", &PatchParams::apply("demo"), &Patch::Apply(job)).await?;
-    println!("FlashJob default/demo: {} devices, {} addresses", size.devices, size.addresses);
-    let attempts = follow(&jobs).await?;
-    let after = testbed.devices().await?;
-    table(
-        &devices,
-        &after.iter().map(|(_, report)| report.clone()).collect::<Vec<_>>(),
-        &attempts,
-        begin,
-    )
-}
-
-/// Shows progress until the job has its result; returns the attempts of each device.
-async fn follow(jobs: &Api<FlashJob>) -> anyhow::Result<HashMap<String, u32>> {
-    let mut attempts = HashMap::new();
-    let mut shown = String::new();
-    let begin = Instant::now();
-    while begin.elapsed() < Duration::from_secs(600) {
-        let status = jobs.get("demo").await?.status.unwrap_or_default();
-        for device in &status.devices {
-            attempts.insert(device.uid.clone(), device.attempt);
-        }
-        let line = status.message.clone().unwrap_or_default();
-        if line != shown {
-            println!("  {:5.1} s  {}", begin.elapsed().as_secs_f32(), line);
-            shown = line;
-        }
-        if matches!(status.phase, Some(Phase::Completed | Phase::Failed)) {
-            return Ok(attempts);
-        }
-        tokio::time::sleep(Duration::from_millis(250)).await;
-    }
-    bail!("the job did not end within 10 minutes")
-}
-
-fn table(
-    before: &[(String, Report)],
-    after: &[Report],
-    attempts: &HashMap<String, u32>,
-    begin: jiff::Timestamp,
-) -> anyhow::Result<()> {
-    println!(
-        "\n{:<12} {:<10} {:<8} {:<8} {:>8} {:>8}",
-        "DEVICE", "TYPE", "BEFORE", "AFTER", "ATTEMPTS", "SECONDS"
-    );
-    let mut current = 0;
-    for (uid, old) in before {
-        let new = after.iter().find(|report| report.id == old.id).context("a device is gone")?;
-        let seconds = new
-            .flashed_at
-            .map(|at| format!("{:.1}", at.duration_since(begin).as_secs_f32()))
-            .unwrap_or_default();
-        let attempts = attempts.get(uid).copied().unwrap_or(0);
-        println!(
-            "{:<12} {:<10} {:<8} {:<8} {:>8} {:>8}",
-            new.id, new.device, old.version, new.version, attempts, seconds
-        );
-        current += usize::from(new.version == "0.2.0" && new.flashed == 1);
-    }
-    println!("\n{current} of {} devices run 0.2.0, each flashed once", before.len());
-    if current == before.len() { Ok(()) } else { bail!("not every device runs the new firmware") }
+    println!("{} external addresses", size.addresses);
+    show::main_job(&testbed.client, &testbed.fleet, "default").await
 }
 
 /// Where `up` leaves its process id, kubeconfig and log.
