@@ -9,6 +9,7 @@ use anyhow::Context;
 use flashjob_api::reason::{self, Effect};
 use flashjob_api::{DevicePlugin, FlashJob};
 use kube::CustomResourceExt;
+use serde_json::Value;
 
 /// Writes all generated files of a repository.
 ///
@@ -18,11 +19,30 @@ pub fn run(repository: &Path) -> anyhow::Result<()> {
     for crd in [FlashJob::crd(), DevicePlugin::crd()] {
         let name =
             crd.metadata.name.clone().context("a CustomResourceDefinition without a name")?;
+        let mut crd = serde_json::to_value(crd)?;
+        signed_formats(&mut crd);
         write(repository, &format!("deploy/crds/{name}.yaml"), &serde_saphyr::to_string(&crd)?)?;
     }
     write(repository, "deploy/rbac/role.yaml", &rights::cluster())?;
     write(repository, "deploy/rbac/namespaced.yaml", &rights::namespaced())?;
     write(repository, "docs/reasons.md", &reasons()?)
+}
+
+/// Kubernetes knows no unsigned integers: kubectl warns of their formats. The bounds stand beside the format.
+fn signed_formats(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            let format = fields
+                .get_mut("format")
+                .filter(|format| format.as_str().is_some_and(|name| name.starts_with("uint")));
+            if let Some(format) = format {
+                *format = "int64".into();
+            }
+            fields.values_mut().for_each(signed_formats);
+        }
+        Value::Array(items) => items.iter_mut().for_each(signed_formats),
+        _ => {}
+    }
 }
 
 fn write(repository: &Path, path: &str, text: &str) -> anyhow::Result<()> {
