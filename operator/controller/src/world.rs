@@ -342,6 +342,7 @@ impl World {
             twins,
             idle_services: memory.idle_services.clone(),
             stuck_pods: memory.stuck_pods.clone(),
+            stages: memory.stages.clone(),
             unreachable: memory.unreachable.clone(),
             holders,
             addresses_in_use: self.addresses > 0,
@@ -448,7 +449,7 @@ fn unseen_pod(job: &Job, name: &str, device: &str) -> Pod {
         scheduled: true,
         waiting: None,
         ended: None,
-        runs_since: None,
+        taken: false,
         may_run_seconds: timeout.saturating_add(crate::make::GRACE_SECONDS),
         gone: None,
     }

@@ -37,7 +37,7 @@ async fn each_fault_of_a_device_or_a_node_ends_by_its_own_rule() -> anyhow::Resu
     let facts: Vec<BoxFuture<'_, anyhow::Result<()>>> = vec![
         an_image_that_cannot_be_pulled_fails_the_attempt(case("no-image", 0)).boxed(),
         a_pod_that_no_node_takes_fails_the_attempt(case("no-node", 1)).boxed(),
-        an_evicted_pod_is_a_failed_attempt_and_tried_again(case("evicted", 2)).boxed(),
+        an_evicted_pod_spends_no_attempt(case("evicted", 2)).boxed(),
         a_pod_deleted_by_hand_is_a_failed_attempt_and_tried_again(case("deleted-pod", 3)).boxed(),
         a_pod_gone_without_an_end_locks_its_device_until_nothing_can_run(case("vanished", 4))
             .boxed(),
@@ -158,9 +158,9 @@ async fn a_pod_that_no_node_takes_fails_the_attempt(case: Case<'_>) -> anyhow::R
     case.failed_with("Unschedulable", 0).await
 }
 
-async fn an_evicted_pod_is_a_failed_attempt_and_tried_again(case: Case<'_>) -> anyhow::Result<()> {
+async fn an_evicted_pod_spends_no_attempt(case: Case<'_>) -> anyhow::Result<()> {
     case.behave(deaf_once()).await?;
-    case.start(json!({})).await?;
+    case.start(json!({"backoffLimitPerDevice": 0})).await?;
     let pod = case.busy_pod().await?;
     case.pods().evict(&pod.name_any(), &EvictParams::default()).await?;
     case.completed_after(2).await.map(|_| ())

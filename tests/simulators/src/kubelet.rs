@@ -216,14 +216,14 @@ impl Kubelet {
         Ok(())
     }
 
-    /// Writes a Pod's status, however long the API server is away; one that is gone needs none.
+    /// Writes a Pod's status as kubelets do, which leave conditions of others; however long the API server is away. One that is gone needs none.
     async fn report(&self, pod: &Pod, status: serde_json::Value) -> anyhow::Result<()> {
         let pods: Api<Pod> =
             Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
         loop {
             let patch = json!({"metadata": {"uid": pod.uid()}, "status": status});
             match pods
-                .patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(patch))
+                .patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(patch))
                 .await
             {
                 Ok(_) => return Ok(()),

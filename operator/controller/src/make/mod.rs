@@ -14,6 +14,9 @@ pub use service::service;
 
 use crate::observed::{Instance, Job};
 
+/// Name of the container that flashes; a Pod may have others, which are not ours.
+pub const CONTAINER: &str = "flash";
+
 /// Labels on our Pods and Services.
 pub mod label {
     /// Name of the FlashJob.

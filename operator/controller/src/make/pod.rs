@@ -12,7 +12,7 @@ use kube::Resource;
 use kube::api::ObjectMeta;
 
 use super::grants::uses_address;
-use super::{Attempt, Denied, Grants, annotation, label};
+use super::{Attempt, CONTAINER, Denied, Grants, annotation, label};
 use crate::config::PodPolicy;
 use crate::observed::Job;
 
@@ -159,7 +159,7 @@ fn container(
         Some(words.collect::<Vec<_>>()).filter(|words| !words.is_empty())
     };
     core::Container {
-        name: "flash".to_owned(),
+        name: CONTAINER.to_owned(),
         image: Some(flash.image.clone()),
         command: words(&flash.command),
         args: words(&flash.args),

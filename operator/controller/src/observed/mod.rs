@@ -17,7 +17,7 @@ use jiff::{SignedDuration, Timestamp};
 pub use identity::Identity;
 pub use instance::{Instance, Traits};
 pub use job::{Finish, Job, JobKey};
-pub use pod::{Ended, Gone, Pod, Waiting};
+pub use pod::{Cause, Ended, EndedBy, Gone, Pod, Stage, Waiting};
 pub use service::{Address, Service};
 
 use crate::config::{Periods, PodPolicy};
@@ -42,6 +42,8 @@ pub struct Observed {
     pub idle_services: Arc<HashMap<String, Timestamp>>,
     /// Pods that cannot get on, by name: since when they are seen so.
     pub stuck_pods: Arc<HashMap<String, Timestamp>>,
+    /// Part of its life that each Pod is in, by name: since when it is seen so.
+    pub stages: Arc<HashMap<String, (Stage, Timestamp)>>,
     /// Devices whose Instance is there but reaches nothing, since when, by uid.
     pub unreachable: Arc<HashMap<String, Timestamp>>,
     /// Who holds a device that this job wants: by identity.

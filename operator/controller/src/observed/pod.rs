@@ -1,11 +1,15 @@
 //! A flash Pod, trimmed to what decisions need.
 
+mod state;
+
 use flashjob_api::GROUP;
 use flashjob_plugin_host::Digest;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::ResourceExt;
+
+pub use state::{Cause, Ended, EndedBy, Waiting};
 
 use super::{Identity, JobKey};
 use crate::make::{annotation, label};
@@ -46,34 +50,23 @@ pub struct Pod {
     pub waiting: Option<Waiting>,
     /// How it ended, once its end was seen.
     pub ended: Option<Ended>,
-    /// Since when its container may run: when the kubelet took it, else when it was scheduled.
-    pub runs_since: Option<Timestamp>,
+    /// Whether a kubelet has taken it.
+    pub taken: bool,
     /// Seconds for which its container may still run after it was last seen.
     pub may_run_seconds: i64,
     /// Set when it left the API server before its end was seen.
     pub gone: Option<Gone>,
 }
 
-/// Why a Pod cannot get on.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Waiting {
-    /// The image cannot be pulled.
-    Image(String),
-    /// No node takes it.
-    Node(String),
-}
-
-/// How a Pod ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// The container's exit code.
-    pub exit_code: Option<i32>,
-    /// `Completed`, `Error`, `DeadlineExceeded`, `Evicted`, …
-    pub reason: String,
-    /// The termination message, or what the kubelet says.
-    pub message: String,
-    /// When.
-    pub at: Option<Timestamp>,
+/// Part of a Pod's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// A node was found for it.
+    Scheduled,
+    /// A kubelet has taken it: its deadline counts from here.
+    Taken,
+    /// Its end was seen.
+    Ended,
 }
 
 /// A Pod that is no longer where it was.
@@ -113,9 +106,9 @@ impl Pod {
             identities: identities(pod),
             deleting: pod.metadata.deletion_timestamp.is_some(),
             scheduled: spec.is_some_and(|spec| spec.node_name.is_some()),
-            waiting: waiting(pod),
-            ended: ended(pod),
-            runs_since: runs_since(pod),
+            waiting: state::waiting(pod),
+            ended: state::ended(pod),
+            taken: pod.status.as_ref().is_some_and(|status| status.start_time.is_some()),
             may_run_seconds: deadline.saturating_add(grace),
             gone: None,
         })
@@ -128,11 +121,28 @@ impl Pod {
         self.ended.is_none() && (self.scheduled || !gone)
     }
 
-    /// From when on even a kubelet that nobody hears of has ended its container.
+    /// The part of its life that it is in; `None` before a node was found for it, and once it is gone.
     #[must_use]
-    pub fn overdue_at(&self) -> Option<Timestamp> {
-        let since = self.runs_since.filter(|_| self.ended.is_none())?;
-        Some(super::after(since, self.may_run_seconds.saturating_add(OVERDUE_SECONDS)))
+    pub fn stage(&self) -> Option<Stage> {
+        match () {
+            () if self.gone.is_some() => None,
+            () if self.ended.is_some() => Some(Stage::Ended),
+            () if self.taken => Some(Stage::Taken),
+            () => self.scheduled.then_some(Stage::Scheduled),
+        }
+    }
+
+    /// Whether it waits for something that time may not bring.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        let starts = |waiting: &Waiting| waiting.cause == Cause::Start;
+        self.gone.is_none() && self.waiting.as_ref().is_some_and(|waiting| !starts(waiting))
+    }
+
+    /// Seconds after it was first seen with its node, after which even a kubelet that nobody hears of has ended its container.
+    #[must_use]
+    pub fn overdue_seconds(&self) -> i64 {
+        self.may_run_seconds.saturating_add(OVERDUE_SECONDS)
     }
 
     /// Whether it was made by this operator.
@@ -161,91 +171,4 @@ fn identities(pod: &core::Pod) -> Vec<Identity> {
         .filter(|variable| variable.name == "HOST_ENDPOINT")
         .find_map(|variable| variable.value.as_deref());
     endpoint.filter(|endpoint| !endpoint.is_empty()).map(Identity::endpoint).into_iter().collect()
-}
-
-fn waiting(pod: &core::Pod) -> Option<Waiting> {
-    let status = pod.status.as_ref()?;
-    if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
-        return None;
-    }
-    let mut conditions = status.conditions.iter().flatten();
-    let unscheduled = conditions
-        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "False");
-    if let Some(condition) =
-        unscheduled.filter(|condition| condition.reason.as_deref() == Some("Unschedulable"))
-    {
-        return Some(Waiting::Node(condition.message.clone().unwrap_or_default()));
-    }
-    if pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none()) {
-        return Some(Waiting::Node("no scheduler has placed it".to_owned()));
-    }
-    let containers = status.container_statuses.iter().flatten();
-    let waiting =
-        containers.filter_map(|container| container.state.as_ref()?.waiting.as_ref()).next()?;
-    let reason = waiting.reason.as_deref().unwrap_or_default();
-    let stuck = [
-        "ErrImagePull",
-        "ImagePullBackOff",
-        "InvalidImageName",
-        "ErrImageNeverPull",
-        "ImageInspectError",
-        "RegistryUnavailable",
-        "CreateContainerConfigError",
-        "CreateContainerError",
-    ];
-    stuck.contains(&reason).then(|| {
-        Waiting::Image(format!("{reason}: {}", waiting.message.as_deref().unwrap_or_default()))
-    })
-}
-
-fn runs_since(pod: &core::Pod) -> Option<Timestamp> {
-    let status = pod.status.as_ref()?;
-    pod.spec.as_ref()?.node_name.as_ref()?;
-    let scheduled = status
-        .conditions
-        .iter()
-        .flatten()
-        .find(|condition| condition.type_ == "PodScheduled" && condition.status == "True");
-    let scheduled = scheduled.and_then(|condition| condition.last_transition_time.as_ref());
-    let since =
-        status.start_time.as_ref().or(scheduled).or(pod.metadata.creation_timestamp.as_ref());
-    since.map(|time| time.0)
-}
-
-/// None while the end was not seen. A Pod that garbage collection marked Failed on a vanished node did not end: its container may run on.
-fn ended(pod: &core::Pod) -> Option<Ended> {
-    let status = pod.status.as_ref()?;
-    let failed = match status.phase.as_deref() {
-        Some("Succeeded") => false,
-        Some("Failed") => true,
-        _ => return None,
-    };
-    let conditions = status.conditions.iter().flatten();
-    let collected = |condition: &core::PodCondition| {
-        condition.type_ == "DisruptionTarget"
-            && condition.status == "True"
-            && condition.reason.as_deref() == Some("DeletionByPodGC")
-    };
-    if failed && conditions.clone().any(collected) {
-        return None;
-    }
-    let containers = status.container_statuses.iter().flatten();
-    let terminated =
-        containers.filter_map(|container| container.state.as_ref()?.terminated.as_ref()).next();
-    // A Pod that was evicted or refused names no container that ended.
-    let changed = conditions
-        .filter_map(|condition| condition.last_transition_time.as_ref())
-        .max_by_key(|time| time.0);
-    let of_pod = status.reason.clone().filter(|reason| !reason.is_empty());
-    let of_container = terminated.and_then(|state| state.reason.clone());
-    let text =
-        terminated.and_then(|state| state.message.clone()).filter(|message| !message.is_empty());
-    Some(Ended {
-        exit_code: terminated.map(|state| state.exit_code).or_else(|| (!failed).then_some(0)),
-        reason: of_pod
-            .or(of_container)
-            .unwrap_or_else(|| if failed { "Error".into() } else { "Completed".into() }),
-        message: text.or_else(|| status.message.clone()).unwrap_or_default(),
-        at: terminated.and_then(|state| state.finished_at.as_ref()).or(changed).map(|time| time.0),
-    })
 }

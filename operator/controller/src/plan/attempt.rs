@@ -7,10 +7,26 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::Step;
 use super::draft::Draft;
-use crate::observed::{Ended, Gone, Judged, PluginView, Pod, Question, Waiting, after};
+use crate::observed::{
+    Cause, Ended, EndedBy, Gone, Judged, PluginView, Pod, Question, Waiting, after,
+};
 
-/// Longest termination message that is handed on, in bytes.
+/// Longest termination message that is handed to a plugin, in bytes.
 const MESSAGE_BYTES: usize = 4096;
+/// Longest termination message in status, in bytes.
+const SUMMARY_BYTES: usize = 512;
+/// Seconds after which it is said that a container has not started: images take their time.
+const START_SECONDS: i64 = 10;
+/// Ends by the cluster that do not count, for each device and run.
+const UNCOUNTED_DISRUPTIONS: u32 = 10;
+/// Why we stop a Pod. Stored before it is deleted, as how it ends then says nothing of why.
+const STOPPED: [Reason; 5] = [
+    reason::IMAGE_UNAVAILABLE,
+    reason::CONTAINER_NOT_STARTED,
+    reason::VOLUME_UNAVAILABLE,
+    reason::UNSCHEDULABLE,
+    reason::DEADLINE_EXCEEDED,
+];
 /// What the kubelet says of a Pod whose device's last use is not released yet. It never ran.
 const ATTACH_REFUSED: &str = "UnexpectedAdmissionError";
 
@@ -68,7 +84,7 @@ impl Draft<'_> {
     /// Whether a lost Pod is still without an end, though it is gone or should have ended long ago.
     fn is_given_up(&self, pod: &Pod) -> bool {
         let gone = pod.gone.as_ref().is_some_and(|gone| gone.confirmed);
-        pod.ended.is_none() && (gone || pod.overdue_at().is_some_and(|at| at <= self.now()))
+        pod.ended.is_none() && (gone || self.is_overdue(pod))
     }
 
     fn follow_pod(&mut self, uid: &str, pod: &Pod) {
@@ -93,7 +109,7 @@ impl Draft<'_> {
     }
 
     fn follow_running(&mut self, uid: &str, pod: &Pod) {
-        if let Some(at) = pod.overdue_at()
+        if let Some(at) = self.overdue_at(pod)
             && self.over(at, 0)
         {
             return self.give_pod_up(uid, pod);
@@ -106,28 +122,56 @@ impl Draft<'_> {
                 "activeDeadlineSeconds of the job has passed",
             );
         }
-        let (reason, message, seconds) = match &pod.waiting {
-            Some(Waiting::Image(message)) => {
-                (reason::IMAGE_UNAVAILABLE, message, self.observed.periods.image_pull_seconds)
+        match &pod.waiting {
+            Some(waiting) => self.follow_waiting(uid, pod, waiting),
+            None if self.noted(uid).is_some() && !pod.deleting => {
+                // It got on after all.
+                self.set(uid, DeviceState::Flashing, |record| {
+                    record.reason = None;
+                    record.message = None;
+                });
             }
-            Some(Waiting::Node(message)) => {
-                (reason::UNSCHEDULABLE, message, self.observed.periods.unschedulable_seconds)
+            None => {}
+        }
+    }
+
+    /// Says at once what a Pod waits for; stops it when it has waited long enough.
+    fn follow_waiting(&mut self, uid: &str, pod: &Pod, waiting: &Waiting) {
+        let periods = &self.observed.periods;
+        let (reason, seconds) = match waiting.cause {
+            Cause::Scheduler | Cause::Node => {
+                (reason::UNSCHEDULABLE, periods.unschedulable_seconds)
             }
-            None => {
-                if self.stopped_for(uid).is_some() && !pod.deleting {
-                    // It got on after all.
-                    self.set(uid, DeviceState::Flashing, |record| {
-                        record.reason = None;
-                        record.message = None;
-                    });
-                }
-                return;
-            }
+            Cause::Volume => (reason::VOLUME_UNAVAILABLE, periods.image_pull_seconds),
+            Cause::Image => (reason::IMAGE_UNAVAILABLE, periods.image_pull_seconds),
+            Cause::Container => (reason::CONTAINER_NOT_STARTED, periods.image_pull_seconds),
+            Cause::Start => return self.note_slow_start(uid, pod, waiting),
         };
+        if waiting.is_final {
+            // Its container never starts; the Pod goes with the stored result, and holds the device until it is gone.
+            return self.fail(uid, reason, &waiting.message);
+        }
         let since = self.observed.stuck_pods.get(&pod.name).copied().unwrap_or_else(|| self.now());
         if self.over(since, seconds) {
-            self.stop_pod(uid, pod, reason, message);
+            self.stop_pod(uid, pod, reason, &waiting.message);
+        } else if waiting.cause != Cause::Scheduler {
+            self.note_waiting(uid, reason, &waiting.message);
         }
+    }
+
+    /// A container that is about to start may be pulling a large image: that is said, and ends with the deadline alone.
+    fn note_slow_start(&mut self, uid: &str, pod: &Pod, waiting: &Waiting) {
+        let since = self.observed.stages.get(&pod.name).map(|(_, since)| *since);
+        if since.is_some_and(|since| self.over(since, START_SECONDS)) {
+            self.note_waiting(uid, reason::CONTAINER_NOT_STARTED, &waiting.message);
+        }
+    }
+
+    fn note_waiting(&mut self, uid: &str, reason: Reason, message: &str) {
+        self.set(uid, DeviceState::Flashing, |record| {
+            record.reason = Some(reason.name.to_owned());
+            record.message = Some(message.to_owned());
+        });
     }
 
     /// Nobody hears of the Pod's node any more: its kubelet ended the container, or the node is off.
@@ -155,12 +199,12 @@ impl Draft<'_> {
         }
     }
 
-    /// Why we stopped this attempt's Pod, if we did.
-    fn stopped_for(&self, uid: &str) -> Option<Reason> {
-        let name = self.observed.stored(uid)?.reason.as_deref()?;
-        let stopped = [reason::IMAGE_UNAVAILABLE, reason::UNSCHEDULABLE, reason::DEADLINE_EXCEEDED];
-        let flashing = self.observed.stored(uid)?.state == DeviceState::Flashing;
-        stopped.into_iter().find(|reason| flashing && reason.name == name)
+    /// Stored reason why this attempt's Pod waits, or was stopped.
+    fn noted(&self, uid: &str) -> Option<Reason> {
+        let stored = self.observed.stored(uid)?;
+        let name = stored.reason.as_deref()?;
+        let flashing = stored.state == DeviceState::Flashing;
+        STOPPED.into_iter().find(|reason| flashing && reason.name == name)
     }
 
     fn follow_gone(&mut self, uid: &str, pod: &Pod, gone: &Gone) {
@@ -168,7 +212,7 @@ impl Draft<'_> {
             return self.step(Step::ConfirmPod { name: pod.name.clone(), device: uid.to_owned() });
         }
         if !pod.scheduled {
-            let reason = self.stopped_for(uid).unwrap_or(reason::POD_LOST);
+            let reason = self.noted(uid).unwrap_or(reason::POD_LOST);
             return self.give_up_attempt(
                 uid,
                 reason,
@@ -219,13 +263,29 @@ impl Draft<'_> {
                 false => self.give_up_attempt(uid, reason::POD_FAILED, &message),
             };
         }
-        if let Some(reason) = self.stopped_for(uid) {
+        if ended.by == EndedBy::Disruption {
+            return self.judge_disruption(uid, ended);
+        }
+        // A container that ran and ended by itself is judged by that.
+        let stopped = pod.deleting || ended.exit_code.is_none();
+        if let Some(reason) = self.noted(uid).filter(|_| stopped) {
             let message =
                 self.records.get(uid).and_then(|record| record.message.clone()).unwrap_or_default();
             return match ended.exit_code {
                 Some(0) => self.flashed(uid, Proof::ReportedVersion),
                 _ => self.give_up_attempt(uid, reason, &message),
             };
+        }
+        match ended.by {
+            EndedBy::InitContainer => {
+                let message = last_lines(&ended.message, SUMMARY_BYTES);
+                return self.give_up_attempt(uid, reason::INIT_CONTAINER_FAILED, &message);
+            }
+            EndedBy::NeverStarted => {
+                let message = format!("not started within its deadline: {}", plain(&ended.message));
+                return self.give_up_attempt(uid, reason::CONTAINER_NOT_STARTED, &message);
+            }
+            EndedBy::Attempt | EndedBy::Disruption => {}
         }
         if let Some(answer) = self.observed.answers.judged.get(&pod.uid) {
             let answer = answer.clone();
@@ -263,7 +323,7 @@ impl Draft<'_> {
         let outcome = Box::new(Outcome {
             exit_code: ended.exit_code,
             reason: ended.reason.clone(),
-            termination_message: plain(&ended.message),
+            termination_message: handed_on(ended),
             attempt,
             reported_version: self.reported(uid).map(str::to_owned),
         });
@@ -274,6 +334,21 @@ impl Draft<'_> {
             request,
             outcome,
         });
+    }
+
+    /// The device is tried again, and it does not count; up to a limit, so that it does not go on for ever.
+    fn judge_disruption(&mut self, uid: &str, ended: &Ended) {
+        let text = last_lines(&ended.message, SUMMARY_BYTES);
+        let message = if text.is_empty() {
+            ended.reason.clone()
+        } else {
+            format!("{text} ({})", ended.reason)
+        };
+        let uncounted = self.records.get(uid).map_or(0, |record| record.uncounted);
+        if self.wanted(uid) && uncounted < UNCOUNTED_DISRUPTIONS {
+            return self.retry_uncounted(uid, reason::DISRUPTED, &message);
+        }
+        self.give_up_attempt(uid, reason::DISRUPTED_TOO_OFTEN, &message);
     }
 
     fn note_plugin_awaited(&mut self, uid: &str, view: &PluginView) {
@@ -333,18 +408,45 @@ fn reason_of(ended: &Ended) -> Reason {
 fn sentence(text: &str, ended: &Ended) -> String {
     let code = ended.exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
     let end = format!("{}{code}", ended.reason);
-    let text = plain(if text.is_empty() { &ended.message } else { text });
-    let text: String = text.chars().take(512).collect();
+    // A plugin that repeats the container's message adds nothing; the message itself still has its lines.
+    let repeats = text.is_empty() || text == handed_on(ended);
+    let text = if repeats { &ended.message } else { text };
+    let text = last_lines(text, SUMMARY_BYTES);
     if text.is_empty() { end } else { format!("{text} ({end})") }
 }
 
-/// Text from a container, without control characters and no longer than is read.
+/// The container's message as a plugin is given it.
+fn handed_on(ended: &Ended) -> String {
+    last_lines(&ended.message, MESSAGE_BYTES)
+}
+
+/// The end of a text, in one line: as many whole lines as fit, as programs say last why they failed. A longer last line loses its beginning.
+fn last_lines(text: &str, bytes: usize) -> String {
+    let lines = text.lines().map(plain).filter(|line| !line.is_empty()).collect::<Vec<_>>();
+    let mut kept = 0;
+    let mut length = 0;
+    for line in lines.iter().rev() {
+        length += line.len() + 1;
+        if length > bytes + 1 {
+            break;
+        }
+        kept += 1;
+    }
+    match (kept, lines.last()) {
+        (0, Some(last)) => {
+            let from = last.len().saturating_sub(bytes);
+            let from = (from..last.len()).find(|from| last.is_char_boundary(*from));
+            format!("…{}", &last[from.unwrap_or(last.len())..])
+        }
+        _ => lines[lines.len() - kept..].join(" "),
+    }
+}
+
+/// Text from a container without control characters, as its end that fits into what is read.
 fn plain(text: &str) -> String {
-    let printable = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter });
-    let mut bytes = 0;
-    let kept = printable.take_while(|letter| {
-        bytes += letter.len_utf8();
-        bytes <= MESSAGE_BYTES
-    });
-    kept.collect::<String>().trim().to_owned()
+    let from = text.len().saturating_sub(MESSAGE_BYTES);
+    let from = (from..text.len()).find(|from| text.is_char_boundary(*from)).unwrap_or(text.len());
+    let letters = text[from..].chars();
+    let printable = letters.map(|letter| if letter.is_control() { ' ' } else { letter });
+    printable.collect::<String>().trim().to_owned()
 }

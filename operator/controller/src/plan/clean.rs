@@ -2,11 +2,20 @@
 
 use std::collections::HashSet;
 
-use flashjob_api::DeviceState;
+use flashjob_api::{DeviceState, DeviceStatus, Reason, reason};
 
 use super::Step;
 use super::draft::Draft;
-use crate::observed::{Finish, Observed, Pod, Service, after};
+use crate::observed::{Finish, Observed, Pod, Service, Stage, after};
+
+/// Ends of attempts whose flash container was never started.
+const NEVER_STARTED: [Reason; 5] = [
+    reason::IMAGE_UNAVAILABLE,
+    reason::CONTAINER_NOT_STARTED,
+    reason::VOLUME_UNAVAILABLE,
+    reason::INIT_CONTAINER_FAILED,
+    reason::UNSCHEDULABLE,
+];
 
 impl<'a> Draft<'a> {
     /// Looks at every Pod and Service of the job.
@@ -87,7 +96,8 @@ impl<'a> Draft<'a> {
     /// A pooled Service is not handed on right after an attempt that was not judged flashed: its ended Pod keeps the slot.
     fn keeps_its_slot(&mut self, pod: &Pod, pooled: &HashSet<&str>) -> bool {
         let pooled = pod.slot.as_deref().is_some_and(|slot| pooled.contains(slot));
-        let ended = pod.ended.as_ref().and_then(|ended| ended.at);
+        let ended = self.observed.stages.get(&pod.name).filter(|(stage, _)| *stage == Stage::Ended);
+        let ended = ended.map(|(_, since)| *since);
         let seconds = self.observed.periods.late_callback_seconds;
         pooled
             && !self.was_flashed(&pod.device, pod.attempt)
@@ -99,6 +109,14 @@ impl<'a> Draft<'a> {
             record.state == DeviceState::Verifying && Some(record.attempt) == attempt
         });
         verifying || self.result(device) == Some(Finish::Completed)
+    }
+
+    /// Whether the attempt's container was not started, so that no device was told to call: the address is free at once.
+    fn never_started(&self, device: &str, attempt: Option<u32>) -> bool {
+        let is_next = |record: &&DeviceStatus| Some(record.attempt) == attempt.map(|of| of + 1);
+        let next = self.records.get(device).filter(is_next);
+        let reason = next.and_then(|record| record.reason.as_deref());
+        reason.is_some_and(|name| NEVER_STARTED.iter().any(|reason| reason.name == name))
     }
 
     /// Whether a Service for one device, without a Pod at work, is still of use.
@@ -115,6 +133,7 @@ impl<'a> Draft<'a> {
                 }
                 // It never had a Pod.
                 Some(DeviceState::Pending) => return false,
+                _ if self.never_started(&device, service.attempt) => return false,
                 _ if self.was_flashed(&device, service.attempt) => return false,
                 _ => {}
             }

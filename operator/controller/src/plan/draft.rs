@@ -15,8 +15,8 @@ use super::request::Known;
 use super::{DeviceResult, Plan, Step, request, summary};
 use crate::make::attempt_name;
 use crate::observed::{
-    Finish, Identity, Instance, Observed, PluginView, Pod, Question, Service, Sighting, Traits,
-    after,
+    Finish, Identity, Instance, Observed, PluginView, Pod, Question, Service, Sighting, Stage,
+    Traits, after,
 };
 
 /// Failed and skipped devices shown in status.
@@ -115,10 +115,9 @@ impl<'a> Draft<'a> {
     /// A Pod of another attempt that may be at work on the device: another run's, the Go operator's, or one that nobody expected.
     pub fn pod_in_the_way(&self, uid: &str) -> Option<&'a Arc<Pod>> {
         let pods = self.pods_of.get(uid)?;
-        let now = self.now();
         let attempt = self.records.get(uid).map_or(1, |record| record.attempt);
         // Its time is over, and its attempt has been given up.
-        let over = |pod: &Pod| pod.gone.is_some() || pod.overdue_at().is_some_and(|at| at <= now);
+        let over = |pod: &Pod| pod.gone.is_some() || self.is_overdue(pod);
         let known = |pod: &Pod| {
             over(pod)
                 && pod.run.as_deref() == Some(&self.spec.run)
@@ -130,6 +129,16 @@ impl<'a> Draft<'a> {
                 && self.observed.stored(uid).is_none()
         };
         pods.iter().find(|pod| pod.may_run() && !known(pod) || unexpected(pod)).copied()
+    }
+
+    /// When even a kubelet that nobody hears of has ended the Pod's container, by this process's own observation.
+    pub fn overdue_at(&self, pod: &Pod) -> Option<Timestamp> {
+        let (stage, since) = self.observed.stages.get(&pod.name)?;
+        (*stage != Stage::Ended).then(|| after(*since, pod.overdue_seconds()))
+    }
+
+    pub fn is_overdue(&self, pod: &Pod) -> bool {
+        self.overdue_at(pod).is_some_and(|at| at <= self.now())
     }
 
     pub fn now(&self) -> Timestamp {

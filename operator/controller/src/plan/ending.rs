@@ -42,11 +42,7 @@ pub(super) fn drain(observed: &Observed) -> Plan {
     let lost = wait_for_containers(observed, &mut plan);
     let running =
         observed.pods.iter().filter(|pod| pod.gone.is_none() && pod.ended.is_none()).count();
-    for pod in observed
-        .pods
-        .iter()
-        .filter(|pod| pod.waiting.is_some() && pod.gone.is_none() && !pod.deleting)
-    {
+    for pod in observed.pods.iter().filter(|pod| pod.is_stuck() && !pod.deleting) {
         // It would hold up the next run for as long as it waits for its image or for a node.
         let since = observed.stuck_pods.get(&pod.name).copied().unwrap_or(observed.now);
         let until = after(

@@ -9,7 +9,9 @@ use k8s_openapi::api::core::v1 as core;
 use kube::ResourceExt;
 
 use crate::make::{annotation, label};
-use crate::observed::{Answers, Identity, Job, Pod, Refusal, Service, Sighting, SlotUse, after};
+use crate::observed::{
+    Answers, Identity, Job, Pod, Refusal, Service, Sighting, SlotUse, Stage, after,
+};
 use crate::plan::Step;
 
 /// Seconds after which a refusal that may pass (quota, Pod Security) is forgotten.
@@ -29,6 +31,8 @@ pub struct Memory {
     pub unreachable: Arc<HashMap<String, Timestamp>>,
     /// Since when a Pod cannot get on, by name.
     pub stuck_pods: Arc<HashMap<String, Timestamp>>,
+    /// Part of its life that each Pod is in, and since when, by name.
+    pub stages: Arc<HashMap<String, (Stage, Timestamp)>>,
     /// Since when a Service has no Pod, by name.
     pub idle_services: Arc<HashMap<String, Timestamp>>,
     /// Which attempt used the slot of a pooled Service last.
@@ -70,11 +74,9 @@ impl Memory {
         devices: &[Option<Sighting>],
         now: Timestamp,
     ) {
-        let stuck = pods
-            .iter()
-            .filter(|pod| pod.waiting.is_some() && pod.gone.is_none())
-            .map(|pod| &pod.name);
+        let stuck = pods.iter().filter(|pod| pod.is_stuck()).map(|pod| &pod.name);
         renew(&mut self.stuck_pods, stuck, now);
+        self.note_stages(pods, now);
         let with_pod: HashSet<&String> = pods
             .iter()
             .filter(|pod| pod.gone.is_none())
@@ -93,6 +95,22 @@ impl Memory {
         });
         self.note_slots(pods, services, now);
         self.prune(job, pods, now);
+    }
+
+    fn note_stages(&mut self, pods: &[Arc<Pod>], now: Timestamp) {
+        let current: HashMap<&String, Stage> =
+            pods.iter().filter_map(|pod| Some((&pod.name, pod.stage()?))).collect();
+        let is_known = |(name, stage): (&&String, &Stage)| {
+            self.stages.get(*name).is_some_and(|(known, _)| known == stage)
+        };
+        if current.len() == self.stages.len() && current.iter().all(is_known) {
+            return;
+        }
+        let stages = Arc::make_mut(&mut self.stages);
+        stages.retain(|name, (known, _)| current.get(name) == Some(known));
+        for (name, stage) in current {
+            stages.entry(name.clone()).or_insert((stage, now));
+        }
     }
 
     fn note_slots(&mut self, pods: &[Arc<Pod>], services: &[Arc<Service>], now: Timestamp) {

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use flashjob_api::{DeviceState, reason};
-use serde_json::json;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::{Value, json};
 
 use super::fixture::{Case, creates_pod, deletes, key};
-use crate::make::label;
+use crate::make::{annotation, label};
 use crate::observed::{Judged, Refusal};
 use crate::plan::Step;
 
@@ -55,24 +56,214 @@ fn an_attempt_that_ran_out_of_time_says_so() {
     assert_eq!(case.stands("a").1, reason::FLASH_TIMEOUT.name);
 }
 
+/// Status of a Pod whose container of that name is in a state.
+fn container(name: &str, state: &Value) -> Value {
+    json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state})
+}
+
+fn waits(reason: &str, message: &str) -> Value {
+    let state = json!({"waiting": {"reason": reason, "message": message}});
+    json!({"phase": "Pending", "startTime": "2020-01-01T00:00:00Z", "containerStatuses": [container("flash", &state)]})
+}
+
 #[test]
-fn a_pod_that_cannot_get_on_is_stopped_after_two_minutes_once_the_reason_is_stored() {
-    let waiting = json!({"name": "flash", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": {"waiting": {"reason": "ErrImagePull"}}});
+fn what_a_pod_waits_for_is_said_at_once_and_stops_it_after_two_minutes() {
     let unscheduled = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable"});
+    let mut no_volume = waits("ContainerCreating", "");
+    no_volume["conditions"] = json!([{"type": "PodReadyToStartContainers", "status": "False"}]);
+    let mut no_init_image = waits("PodInitializing", "");
+    let pull = json!({"waiting": {"reason": "ImagePullBackOff"}});
+    no_init_image["initContainerStatuses"] = json!([container("mesh-init", &pull)]);
     for (status, expected) in [
-        (json!({"phase": "Pending", "containerStatuses": [waiting]}), reason::IMAGE_UNAVAILABLE),
+        (waits("ErrImagePull", "denied"), reason::IMAGE_UNAVAILABLE),
+        (no_init_image, reason::IMAGE_UNAVAILABLE),
+        (
+            waits("CreateContainerConfigError", "secret \"a\" not found"),
+            reason::CONTAINER_NOT_STARTED,
+        ),
+        (waits("RunContainerError", "no such file"), reason::CONTAINER_NOT_STARTED),
+        (no_volume, reason::VOLUME_UNAVAILABLE),
         (json!({"phase": "Pending", "conditions": [unscheduled]}), reason::UNSCHEDULABLE),
     ] {
         let mut case = Case::new(&["a"], &json!({}));
         let pods = case.start();
         case.report(&pods[0], &status);
         assert_eq!(deletes(&case.settle(), "pod"), 0);
-        assert_eq!(deletes(&case.pass(120), "pod"), 1);
-        assert_eq!(case.stands("a"), (DeviceState::Flashing, expected.name.into()));
-        case.end(&pods[0], 137);
+        assert_eq!(case.stands("a"), (DeviceState::Flashing, expected.name.into()), "at once");
+        assert_eq!(deletes(&case.pass(120), "pod"), 1, "{expected:?}");
+        let mut pod = pods[0].clone();
+        pod.metadata.deletion_timestamp = Some(Time(case.now));
+        case.end(&pod, 137);
         case.settle();
         assert_eq!(case.stands("a"), (DeviceState::Pending, expected.name.into()));
     }
+}
+
+#[test]
+fn a_pod_that_got_on_is_judged_by_its_container_and_not_by_what_it_waited_for() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let pods = case.start();
+    case.report(&pods[0], &waits("ImagePullBackOff", "denied"));
+    case.settle();
+    case.end(&pods[0], 1);
+    case.settle();
+    assert_eq!(case.stands("a"), (DeviceState::Pending, reason::POD_FAILED.name.into()));
+}
+
+#[test]
+fn what_waiting_cannot_change_fails_the_device_at_once() {
+    for (why, message, expected) in [
+        (
+            "CreateContainerConfigError",
+            "container has runAsNonRoot and image has non-numeric user (app)",
+            reason::CONTAINER_NOT_STARTED,
+        ),
+        ("InvalidImageName", "couldn't parse image", reason::IMAGE_UNAVAILABLE),
+    ] {
+        let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 5}));
+        let pods = case.start();
+        case.report(&pods[0], &waits(why, message));
+        case.settle();
+        assert_eq!(case.stands("a"), (DeviceState::Failed, expected.name.into()));
+        assert_eq!(deletes(&case.settle(), "pod"), 1);
+    }
+}
+
+#[test]
+fn a_container_that_is_slow_to_start_is_told_and_not_stopped() {
+    let mut case = Case::new(&["a"], &json!({"deviceTimeoutSeconds": 1000}));
+    let pods = case.start();
+    case.report(&pods[0], &waits("ContainerCreating", ""));
+    case.settle();
+    assert_eq!(case.stands("a"), (DeviceState::Flashing, String::new()));
+    assert_eq!(deletes(&case.pass(500), "pod"), 0, "it may be pulling a large image");
+    assert_eq!(
+        case.stands("a"),
+        (DeviceState::Flashing, reason::CONTAINER_NOT_STARTED.name.into())
+    );
+    let mut late = waits("ContainerCreating", "");
+    late["phase"] = json!("Failed");
+    late["reason"] = json!("DeadlineExceeded");
+    case.report(&pods[0], &late);
+    case.settle();
+    assert_eq!(case.stands("a"), (DeviceState::Pending, reason::CONTAINER_NOT_STARTED.name.into()));
+}
+
+#[test]
+fn the_container_flash_is_what_counts_whatever_else_runs_in_the_pod() {
+    let end = |code: i32| json!({"terminated": {"exitCode": code, "message": "words", "startedAt": "2020-01-01T00:00:00Z"}});
+    let runs = json!({"running": {}});
+    for (phase, mesh, flash, is_flashed) in [
+        ("Failed", end(1), end(0), true),
+        ("Failed", end(0), end(1), false),
+        ("Running", runs.clone(), end(0), true),
+        ("Running", runs, end(1), false),
+    ] {
+        let spec = json!({"verify": {"mode": "None"}, "uuid": ["a"]});
+        let mut case = Case::new(&["a"], &spec);
+        let pods = case.start();
+        let containers = [container("a-mesh", &mesh), container("flash", &flash)];
+        case.report(&pods[0], &json!({"phase": phase, "containerStatuses": containers}));
+        case.settle();
+        let plan = case.settle();
+        if is_flashed {
+            assert_eq!(case.status().completed_uuids, ["a"]);
+        } else {
+            assert_eq!(case.stands("a"), (DeviceState::Pending, reason::POD_FAILED.name.into()));
+        }
+        assert_eq!(deletes(&plan, "pod"), 1, "the Pod goes, whatever still runs in it");
+    }
+}
+
+#[test]
+fn an_init_container_that_failed_is_named() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let pods = case.start();
+    let end = json!({"terminated": {"exitCode": 7, "message": "no route"}});
+    let mut status = waits("PodInitializing", "");
+    status["phase"] = json!("Failed");
+    status["initContainerStatuses"] = json!([container("cni-check", &end)]);
+    case.report(&pods[0], &status);
+    case.settle();
+    assert_eq!(case.stands("a"), (DeviceState::Pending, reason::INIT_CONTAINER_FAILED.name.into()));
+    let message = case.status().devices[0].message.clone().unwrap_or_default();
+    assert_eq!(message, "init container cni-check, exit code 7: no route");
+}
+
+#[test]
+fn what_the_cluster_does_to_a_pod_spends_no_attempt_until_it_happens_too_often() {
+    let killed = json!({"terminated": {"exitCode": 137, "startedAt": "2020-01-01T00:00:00Z"}});
+    let preempted = json!({"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": "preempted"});
+    for status in [
+        json!({"phase": "Failed", "conditions": [preempted], "containerStatuses": [container("flash", &killed)]}),
+        json!({"phase": "Failed", "reason": "OutOfmemory", "message": "no room"}),
+        json!({"phase": "Failed", "reason": "NodeAffinity"}),
+        json!({"phase": "Failed", "reason": "Terminated", "message": "node shutdown", "containerStatuses": [container("flash", &killed)]}),
+    ] {
+        let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 0}));
+        for uncounted in 1..=10 {
+            let pods = case.start();
+            case.report(&pods[0], &status);
+            case.settle();
+            assert_eq!(case.stands("a"), (DeviceState::Pending, reason::DISRUPTED.name.into()));
+            assert_eq!(case.status().devices[0].uncounted, uncounted);
+            case.now = crate::observed::after(case.now, 3600);
+        }
+        let pods = case.start();
+        case.report(&pods[0], &status);
+        case.settle();
+        assert_eq!(
+            case.stands("a"),
+            (DeviceState::Failed, reason::DISRUPTED_TOO_OFTEN.name.into())
+        );
+    }
+}
+
+#[test]
+fn a_pod_that_used_more_than_its_own_limit_failed() {
+    let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 0}));
+    let pods = case.start();
+    let message = "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi.";
+    case.report(&pods[0], &json!({"phase": "Failed", "reason": "Evicted", "message": message}));
+    case.settle();
+    assert_eq!(case.stands("a"), (DeviceState::Failed, reason::POD_FAILED.name.into()));
+}
+
+#[test]
+fn the_clock_of_a_node_decides_nothing() {
+    for clock in ["2001-01-01T00:00:00Z", "2099-01-01T00:00:00Z"] {
+        let mut case = Case::new(&["a"], &json!({"deviceTimeoutSeconds": 100}));
+        let pods = case.start();
+        let running = container("flash", &json!({"running": {"startedAt": clock}}));
+        let status =
+            json!({"phase": "Running", "startTime": clock, "containerStatuses": [running]});
+        case.report(&pods[0], &status);
+        case.settle();
+        assert_eq!(deletes(&case.pass(100), "pod"), 0);
+        assert_eq!(case.stands("a"), (DeviceState::Flashing, String::new()));
+        case.pass(70);
+        assert_eq!(case.stands("a").0, DeviceState::Lost, "its time is over by our clock");
+    }
+}
+
+#[test]
+fn the_message_of_a_failed_pod_is_its_end_without_the_environment() {
+    let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 0}));
+    let mut pods = case.start();
+    // No plugin is asked.
+    pods[0].metadata.annotations.as_mut().expect("annotations").remove(annotation::PLUGIN);
+    let filler = "progress ".repeat(100);
+    let said = format!(
+        "VERSION=2\n{filler}\nlast but one\nVERSION: 2\ncertificate of host x is not valid\n"
+    );
+    let end = json!({"terminated": {"exitCode": 1, "reason": "Error", "message": said}});
+    case.report(
+        &pods[0],
+        &json!({"phase": "Failed", "containerStatuses": [container("flash", &end)]}),
+    );
+    case.settle();
+    let message = case.status().devices[0].message.clone().unwrap_or_default();
+    assert_eq!(message, "last but one certificate of host x is not valid (Error, exit code 1)");
 }
 
 #[test]
@@ -100,6 +291,7 @@ fn a_pod_that_vanished_keeps_its_device_locked_until_nothing_of_it_can_run() {
 fn a_pod_of_which_nothing_is_heard_long_after_its_deadline_is_given_up() {
     let mut case = Case::new(&["a"], &json!({"deviceTimeoutSeconds": 100}));
     case.start();
+    case.settle();
     let plan = case.pass(100 + 10 + 60);
     assert_eq!(case.stands("a").0, DeviceState::Lost);
     assert_eq!(creates_pod(&plan), 0);
