@@ -142,6 +142,9 @@ fn annotations(attempt: &Attempt<'_>) -> BTreeMap<String, String> {
         (annotation::DIGEST.to_owned(), attempt.digest.to_string()),
         (annotation::IDENTITY.to_owned(), identities.join(" ")),
         (annotation::INSTANCE.to_owned(), attempt.instance.name.clone()),
+        // A node is not taken away from under a device for the sake of a tidier cluster.
+        ("cluster-autoscaler.kubernetes.io/safe-to-evict".to_owned(), "false".to_owned()),
+        ("karpenter.sh/do-not-disrupt".to_owned(), "true".to_owned()),
     ])
 }
 

@@ -197,3 +197,11 @@ fn granted_wishes_loosen_that_and_nothing_else() {
     };
     assert!(made(&key, json!({}), &grants).expect_err("denied").0.contains("server.key"));
 }
+
+#[test]
+fn autoscalers_are_told_to_leave_a_flashing_device_alone() {
+    let (pod, _) = made(&flash_pod("i"), json!({}), &Grants::default()).expect("a Pod");
+    let annotations = &pod["metadata"]["annotations"];
+    assert_eq!(annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"], "false");
+    assert_eq!(annotations["karpenter.sh/do-not-disrupt"], "true");
+}

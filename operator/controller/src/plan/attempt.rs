@@ -15,7 +15,7 @@ use crate::observed::{
 const MESSAGE_BYTES: usize = 4096;
 /// Longest termination message in status, in bytes.
 const SUMMARY_BYTES: usize = 512;
-/// Seconds after which it is said that a container has not started: images take their time.
+/// Seconds after which it is said that a volume or a container is not there yet: both take their time.
 const START_SECONDS: i64 = 10;
 /// Ends by the cluster that do not count, for each device and run.
 const UNCOUNTED_DISRUPTIONS: u32 = 10;
@@ -152,9 +152,15 @@ impl Draft<'_> {
             return self.fail(uid, reason, &waiting.message);
         }
         let since = self.observed.stuck_pods.get(&pod.name).copied().unwrap_or_else(|| self.now());
+        // Every Pod waits for a scheduler and for its volumes.
+        let is_usual = match waiting.cause {
+            Cause::Scheduler => true,
+            Cause::Volume => !self.over(since, START_SECONDS),
+            _ => false,
+        };
         if self.over(since, seconds) {
             self.stop_pod(uid, pod, reason, &waiting.message);
-        } else if waiting.cause != Cause::Scheduler {
+        } else if !is_usual {
             self.note_waiting(uid, reason, &waiting.message);
         }
     }

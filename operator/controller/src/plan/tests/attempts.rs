@@ -89,6 +89,10 @@ fn what_a_pod_waits_for_is_said_at_once_and_stops_it_after_two_minutes() {
         let pods = case.start();
         case.report(&pods[0], &status);
         assert_eq!(deletes(&case.settle(), "pod"), 0);
+        if expected == reason::VOLUME_UNAVAILABLE {
+            assert_eq!(case.stands("a").1, "", "volumes take their time");
+            case.pass(10);
+        }
         assert_eq!(case.stands("a"), (DeviceState::Flashing, expected.name.into()), "at once");
         assert_eq!(deletes(&case.pass(120), "pod"), 1, "{expected:?}");
         let mut pod = pods[0].clone();
