@@ -34,17 +34,18 @@ use crate::FlashJobStatus;
 #[serde(rename_all = "camelCase")]
 #[x_kube(
     validation = ("!has(self.hostEndpoint) || self.hostEndpoint == '' || size(self.uuid) == 1", "hostEndpoint may only be set with exactly one uuid"),
+    validation = ("!has(self.externalIP) || self.externalIP == '' || isIP(self.externalIP)", "externalIP must be an IP address such as 192.0.2.7 or 2001:db8::7"),
     validation = ("!has(self.maxFailedDevices) || (type(self.maxFailedDevices) == int ? int(self.maxFailedDevices) >= 0 : string(self.maxFailedDevices).matches('^(100|[0-9]{1,2})%$'))", "maxFailedDevices must be a number from 0 or a percentage from 0% to 100%")
 )]
 pub struct FlashJobSpec {
-    /// Uids (`metadata.uid`) of the Akri Instances to flash. 1 to 4096, each once.
-    #[schemars(length(min = 1, max = 4096), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
+    /// Uids (`metadata.uid`) of the Akri Instances to flash. 1 to 4096, each once. Letters, digits, `-`, `_` and `.`, as in labels.
+    #[schemars(length(min = 1, max = 4096), inner(length(min = 1, max = 63), regex(pattern = "^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")), extend("x-kubernetes-list-type" = "set"))]
     pub uuid: Vec<String>,
-    /// What to flash, handed to the device plugin; usually an OCI reference.
-    #[schemars(length(min = 1, max = 1024))]
+    /// What to flash, handed to the device plugin; usually an OCI reference. No white space or control characters.
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[^\s\p{Cc}]+$"))]
     pub firmware: String,
-    /// The version that a device reports once it runs the firmware.
-    #[schemars(length(min = 1, max = 256))]
+    /// The version that a device reports once it runs the firmware. No white space or control characters.
+    #[schemars(length(min = 1, max = 256), regex(pattern = r"^[^\s\p{Cc}]+$"))]
     pub version: String,
     /// Guard: a device of another type is refused. Case and dashes do not matter. Stands in where Akri reports none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,13 +55,13 @@ pub struct FlashJobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub application_type: Option<String>,
-    /// Where the device is reached, `host:port`; overrides what Akri reports. Only with exactly one uuid.
+    /// Where the device is reached, `host:port`; overrides what Akri reports. Only with exactly one uuid. No white space or control characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 512))]
+    #[schemars(length(max = 512), regex(pattern = r"^[^\s\p{Cc}]*$"))]
     pub host_endpoint: Option<String>,
-    /// Asks the load balancer for this address. Devices then take turns.
+    /// Asks the load balancer for this IP address; another one is not used. Devices then take turns.
     #[serde(default, rename = "externalIP", skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 253))]
+    #[schemars(length(max = 45))]
     pub external_ip: Option<String>,
     /// Container image of the flash Pod. Default: what the device plugin names.
     #[serde(default, skip_serializing_if = "Option::is_none")]

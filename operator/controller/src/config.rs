@@ -39,6 +39,9 @@ pub struct OperatorConfig {
     /// What flash Pods may be given.
     #[serde(default)]
     pub pod_policy: PodPolicy,
+    /// What the cluster demands of flash Services.
+    #[serde(default)]
+    pub services: ServicePolicy,
     /// How long things are waited for.
     #[serde(default)]
     pub periods: Periods,
@@ -130,6 +133,16 @@ pub struct PodPolicy {
     pub service_account_names: Vec<String>,
     /// Priority classes that a FlashJob may name.
     pub priority_class_names: Vec<String>,
+}
+
+/// What the cluster demands of flash Services.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ServicePolicy {
+    /// Annotation by which the load balancer is asked for `spec.externalIP`, such as `metallb.io/loadBalancerIPs`. Default: none, the
+    /// field `spec.loadBalancerIP` asks. Never both: MetalLB refuses a Service that asks twice.
+    #[serde(rename = "externalIPAnnotation")]
+    pub external_ip_annotation: Option<String>,
 }
 
 /// How long things are waited for, in seconds.

@@ -8,13 +8,15 @@ mod locks;
 mod memory;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::config::{Namespaces, OperatorConfig, Periods, PodPolicy};
+use crate::config::{Namespaces, OperatorConfig, Periods, PodPolicy, ServicePolicy};
 use crate::observed::{
-    Gone, Holder, Identity, Job, JobKey, Observed, PluginView, Pod, Service, Sighting, after,
+    Address, Gone, Holder, Identity, Job, JobKey, Observed, PluginView, Pod, Service, Sighting,
+    after,
 };
 use departed::Departed;
 pub use devices::Devices;
@@ -30,15 +32,20 @@ pub struct Rules {
     pub periods: Periods,
     /// What flash Pods may be given.
     pub pod_policy: Arc<PodPolicy>,
+    /// What the cluster demands of flash Services.
+    pub service_policy: Arc<ServicePolicy>,
 }
 
 impl Rules {
     /// The rules in a configuration.
     #[must_use]
     pub fn of(config: &OperatorConfig) -> Self {
-        let (namespaces, pod_policy) =
-            (config.instances.namespaces.clone(), Arc::new(config.pod_policy.clone()));
-        Self { namespaces, periods: config.periods, pod_policy }
+        Self {
+            namespaces: config.instances.namespaces.clone(),
+            periods: config.periods,
+            pod_policy: Arc::new(config.pod_policy.clone()),
+            service_policy: Arc::new(config.services.clone()),
+        }
     }
 }
 
@@ -59,7 +66,8 @@ pub struct World {
     pub rules: Rules,
     pods: HashMap<JobKey, BTreeMap<String, Arc<Pod>>>,
     services: HashMap<JobKey, BTreeMap<String, Arc<Service>>>,
-    addresses: usize,
+    /// IP addresses and host names that flash Services hold, with the number of Services.
+    addresses: HashMap<String, usize>,
     departed: Departed,
     /// Jobs that wait for a device that another job or Pod holds.
     waiting: HashSet<JobKey>,
@@ -199,8 +207,11 @@ impl World {
         }) {
             return None;
         }
-        self.addresses -= usize::from(known.is_some_and(|known| known.address.is_some()));
-        self.addresses += usize::from(service.address.is_some());
+        let before = known.map(|known| held(known)).unwrap_or_default();
+        for address in held(&service) {
+            *self.addresses.entry(address).or_default() += 1;
+        }
+        release(&mut self.addresses, before);
         services.insert(service.name.clone(), Arc::new(service));
         Some(key)
     }
@@ -210,7 +221,7 @@ impl World {
         let Some(services) = self.services.get_mut(job) else { return };
         if services.get(name).is_some_and(|service| service.uid == uid) {
             let service = services.remove(name);
-            self.addresses -= usize::from(service.is_some_and(|service| service.address.is_some()));
+            release(&mut self.addresses, service.map(|service| held(&service)).unwrap_or_default());
         }
     }
 
@@ -336,6 +347,16 @@ impl World {
         } else {
             self.waiting.insert(key.clone());
         }
+        let asked = job
+            .spec
+            .as_ref()
+            .ok()
+            .and_then(|spec| spec.external_ip.as_deref())
+            .and_then(|text| text.parse::<IpAddr>().ok());
+        let addresses_in_use = match asked {
+            Some(address) => self.addresses.contains_key(&address.to_string()),
+            None => !self.addresses.is_empty(),
+        };
         Some(Observed {
             now,
             devices,
@@ -345,7 +366,7 @@ impl World {
             stages: memory.stages.clone(),
             unreachable: memory.unreachable.clone(),
             holders,
-            addresses_in_use: self.addresses > 0,
+            addresses_in_use,
             plugins: self.plugins.clone(),
             answers: memory.answers.clone(),
             making: memory
@@ -359,6 +380,7 @@ impl World {
             failing: memory.failing.clone(),
             periods: self.rules.periods,
             pod_policy: self.rules.pod_policy.clone(),
+            service_policy: self.rules.service_policy.clone(),
             job,
             pods,
             services,
@@ -452,6 +474,26 @@ fn unseen_pod(job: &Job, name: &str, device: &str) -> Pod {
         taken: false,
         may_run_seconds: timeout.saturating_add(crate::make::GRACE_SECONDS),
         gone: None,
+    }
+}
+
+/// Addresses of a Service, each in one spelling.
+fn held(service: &Service) -> Vec<String> {
+    let text = |address: &Address| match address.ip {
+        Some(ip) => ip.to_string(),
+        None => address.text.clone(),
+    };
+    service.addresses.iter().map(text).collect()
+}
+
+fn release(addresses: &mut HashMap<String, usize>, held: Vec<String>) {
+    for address in held {
+        let left = addresses.get(&address).copied().unwrap_or(0).saturating_sub(1);
+        if left == 0 {
+            addresses.remove(&address);
+        } else {
+            addresses.insert(address, left);
+        }
     }
 }
 

@@ -465,7 +465,7 @@ async fn hostile_strings_harm_nobody(case: Case<'_>) -> anyhow::Result<()> {
         &job(
             "hostile-firmware",
             &case.uids(),
-            json!({"firmware": text, "backoffLimitPerDevice": 0}),
+            json!({"firmware": text.replace(' ', "_"), "backoffLimitPerDevice": 0}),
         ),
     )
     .await?;
@@ -475,9 +475,13 @@ async fn hostile_strings_harm_nobody(case: Case<'_>) -> anyhow::Result<()> {
         status.devices[0].message.as_ref().is_some_and(|message| message.contains("$(UUID)")),
         "{status:?}"
     );
+    for (field, value) in [("firmware", "a\nb"), ("firmware", "a\u{1}"), ("version", "\r\n")] {
+        let object = job("hostile-lines", &case.uids(), json!({field: value}));
+        let refused = create(case.testbed, &object).await.err().map(|error| error.to_string());
+        assert!(refused.as_ref().is_some_and(|error| error.contains(field)), "{refused:?}");
+    }
     for (name, spec) in [
         ("hostile-image", json!({"flashjobPodImage": text})),
-        ("hostile-lines", json!({"firmware": "a\nb\u{1}", "version": "\r\n"})),
         ("hostile-setting", json!({"settings": {"esp32": {"\u{1}": 1}}})),
         ("hostile-guard", json!({"device": text})),
         ("hostile-selector", json!({"podOverrides": {"nodeSelector": {text: text}}})),

@@ -68,14 +68,8 @@ pub(super) async fn run(command: &Run) -> Result<Report, Failure> {
         asked.built = Some(plugin.measure_build(&case.request).await);
     }
     if let Some(Ok(flash)) = asked.built.as_ref().map(|built| &built.answer) {
-        let made = objects::make(
-            &case,
-            &plugin,
-            flash,
-            configured,
-            &source.config.pod_policy,
-            &command.address,
-        );
+        let made =
+            objects::make(&case, &plugin, flash, configured, &source.config, &command.address);
         asked.objects = Some(made.map_err(|denied| denied.0));
         if let Some(outcome) = &outcome {
             asked.judged = Some(plugin.measure_judge(&case.request, outcome).await);

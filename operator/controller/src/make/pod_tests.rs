@@ -5,6 +5,7 @@ use flashjob_plugin_host::types::{Port, Scratch, SecretMount};
 use serde_json::{Value, json};
 
 use super::*;
+use crate::config::ServicePolicy;
 use crate::make::{SecretGrant, service};
 use crate::observed::Instance;
 
@@ -29,6 +30,15 @@ pub(in crate::make) fn flash_pod(image: &str) -> FlashPod {
 }
 
 fn made(flash: &FlashPod, spec: Value, grants: &Grants) -> Result<(Value, Value), Denied> {
+    made_under(flash, spec, grants, &ServicePolicy::default())
+}
+
+fn made_under(
+    flash: &FlashPod,
+    spec: Value,
+    grants: &Grants,
+    services: &ServicePolicy,
+) -> Result<(Value, Value), Denied> {
     let mut full =
         json!({"uuid": ["device-uid"], "firmware": "registry/firmware:1", "version": "1"});
     json_patch::merge(&mut full, &spec);
@@ -60,7 +70,7 @@ fn made(flash: &FlashPod, spec: Value, grants: &Grants) -> Result<(Value, Value)
         priority_class_names: Vec::new(),
     };
     let pod = pod(&attempt, "fj-a-job-0123456789ab", Some("192.0.2.7"), &policy)?;
-    let service = service(&attempt, "fj-a-job-0123456789ab", None);
+    let service = service(&attempt, "fj-a-job-0123456789ab", None, services);
     Ok((serde_json::to_value(pod).expect("JSON"), serde_json::to_value(service).expect("JSON")))
 }
 
@@ -204,4 +214,21 @@ fn autoscalers_are_told_to_leave_a_flashing_device_alone() {
     let annotations = &pod["metadata"]["annotations"];
     assert_eq!(annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"], "false");
     assert_eq!(annotations["karpenter.sh/do-not-disrupt"], "true");
+}
+
+#[test]
+fn the_load_balancer_is_asked_for_an_address_in_one_way_alone() {
+    let name = "balancer.example.com/ip";
+    let asked = |annotation: Option<&str>| {
+        let services = ServicePolicy { external_ip_annotation: annotation.map(str::to_owned) };
+        let spec = json!({"externalIP": "192.0.2.9"});
+        let made = made_under(&flash_pod("i"), spec, &Grants::default(), &services);
+        let (_, service) = made.expect("a Service");
+        (
+            service["spec"]["loadBalancerIP"].clone(),
+            service["metadata"]["annotations"][name].clone(),
+        )
+    };
+    assert_eq!(asked(None), (json!("192.0.2.9"), Value::Null));
+    assert_eq!(asked(Some(name)), (Value::Null, json!("192.0.2.9")));
 }

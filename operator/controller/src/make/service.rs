@@ -8,10 +8,16 @@ use kube::api::ObjectMeta;
 
 use super::pod::{labels, owner};
 use super::{Attempt, annotation, label};
+use crate::config::ServicePolicy;
 
 /// Makes the Service of that name. With `pool` it is handed on from device to device.
 #[must_use]
-pub fn service(attempt: &Attempt<'_>, name: &str, pool: Option<&str>) -> Service {
+pub fn service(
+    attempt: &Attempt<'_>,
+    name: &str,
+    pool: Option<&str>,
+    policy: &ServicePolicy,
+) -> Service {
     let mut labels = labels(attempt);
     if pool.is_some() {
         // A pooled Service belongs to no one device; the label stays, as our watch asks for its existence.
@@ -24,8 +30,9 @@ pub fn service(attempt: &Attempt<'_>, name: &str, pool: Option<&str>) -> Service
         (annotation::DIGEST.to_owned(), attempt.digest.to_string()),
     ]);
     annotations.extend(pool.map(|pool| (annotation::POOL.to_owned(), pool.to_owned())));
-    if let Some(address) = &attempt.spec.external_ip {
-        annotations.insert("metallb.io/loadBalancerIPs".to_owned(), address.clone());
+    let asked = attempt.spec.external_ip.clone();
+    if let Some((annotation, address)) = policy.external_ip_annotation.clone().zip(asked.clone()) {
+        annotations.insert(annotation, address);
     }
     let ports = attempt.flash.ports.iter().map(|port| ServicePort {
         name: Some(port.name.clone()),
@@ -49,7 +56,7 @@ pub fn service(attempt: &Attempt<'_>, name: &str, pool: Option<&str>) -> Service
             type_: Some("LoadBalancer".to_owned()),
             selector: Some(selector.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
             ports: Some(ports.collect()),
-            load_balancer_ip: attempt.spec.external_ip.clone(),
+            load_balancer_ip: asked.filter(|_| policy.external_ip_annotation.is_none()),
             // The device is asked as soon as the container runs; the rule that leads it there must not wait until the kubelet has
             // reported the Pod as ready, nor for the readiness of a sidecar.
             publish_not_ready_addresses: Some(true),

@@ -60,6 +60,14 @@ impl fmt::Display for Identity {
     }
 }
 
+/// IP address of the host in an endpoint; `None` for a host name.
+#[must_use]
+pub fn host_address(endpoint: &str) -> Option<std::net::IpAddr> {
+    let canonical = canonical_endpoint(endpoint);
+    let (host, _) = canonical.rsplit_once(':')?;
+    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
+}
+
 /// One spelling for one endpoint: no scheme, no path, lower case, the port always there.
 fn canonical_endpoint(endpoint: &str) -> String {
     let endpoint = endpoint.trim().to_ascii_lowercase();

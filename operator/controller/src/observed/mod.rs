@@ -14,13 +14,13 @@ use flashjob_plugin_host::types::{FlashPod, Outcome, Request, Verdict};
 use flashjob_plugin_host::{CallError, DeviceType, Digest};
 use jiff::{SignedDuration, Timestamp};
 
-pub use identity::Identity;
+pub use identity::{Identity, host_address};
 pub use instance::{Instance, Traits};
 pub use job::{Finish, Job, JobKey};
 pub use pod::{Cause, Ended, EndedBy, Gone, Pod, Stage, Waiting};
-pub use service::{Address, Service};
+pub use service::{Address, AddressWish, Service};
 
-use crate::config::{Periods, PodPolicy};
+use crate::config::{Periods, PodPolicy, ServicePolicy};
 use crate::make::Grants;
 
 /// Everything that one plan may look at.
@@ -48,7 +48,7 @@ pub struct Observed {
     pub unreachable: Arc<HashMap<String, Timestamp>>,
     /// Who holds a device that this job wants: by identity.
     pub holders: HashMap<Identity, Holder>,
-    /// Whether any flash Service in the installation has held an address of late.
+    /// Whether a flash Service in the installation holds an address; where the job asks for one, that address.
     pub addresses_in_use: bool,
     /// The plugins of this installation.
     pub plugins: Arc<Vec<PluginView>>,
@@ -68,6 +68,8 @@ pub struct Observed {
     pub periods: Periods,
     /// What flash Pods may be given.
     pub pod_policy: Arc<PodPolicy>,
+    /// What the cluster demands of flash Services.
+    pub service_policy: Arc<ServicePolicy>,
     /// Whether a status that nothing waits for could be stored now. Wording it for nothing is most of what the plan of a large job costs.
     pub report: bool,
 }

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::Step;
 use super::draft::Draft;
 use crate::make::{self, Attempt};
-use crate::observed::{Address, Built, PluginView, Question};
+use crate::observed::{Address, AddressWish, Built, PluginView, Question, Service, host_address};
 
 /// Longest message about a request that fails, in characters.
 const MESSAGE_LENGTH: usize = 512;
@@ -70,7 +70,8 @@ impl Draft<'_> {
         let Some(service) = self.service(&name) else {
             return self.make_service(uid, attempt, plugin, &built.digest, flash, &name, None);
         };
-        match usable(service.address.as_ref(), flash.needs_ip) {
+        let wish = self.address_wish(uid, flash.needs_ip);
+        match wish.choose(&service.addresses) {
             Some(address) if !service.deleting => {
                 let text = address.text.clone();
                 self.make_pod(
@@ -83,7 +84,10 @@ impl Draft<'_> {
                     make::slot(&name),
                 );
             }
-            _ => self.await_address(uid, flash.needs_ip),
+            _ => {
+                let given = service.addresses.clone();
+                self.await_address(uid, &wish, &given);
+            }
         }
     }
 
@@ -191,7 +195,7 @@ impl Draft<'_> {
         else {
             return;
         };
-        let service = make::service(&attempt, name, pool);
+        let service = make::service(&attempt, name, pool, &self.observed.service_policy);
         if pool.is_some() {
             self.note_service(name, pool.unwrap_or_default());
         }
@@ -270,22 +274,45 @@ impl Draft<'_> {
             && stored.baseline_version == record.baseline_version
     }
 
-    pub(super) fn await_address(&mut self, uid: &str, needs_ip: bool) {
+    /// What an address must be for this device.
+    pub(super) fn address_wish(&self, uid: &str, needs_ip: bool) -> AddressWish {
+        let endpoint = self.records.get(uid).and_then(|record| record.host_endpoint.as_deref());
+        AddressWish {
+            needs_ip,
+            asked: self.spec.external_ip.as_deref().and_then(|text| text.parse().ok()),
+            device: endpoint.and_then(host_address),
+        }
+    }
+
+    pub(super) fn await_address(&mut self, uid: &str, wish: &AddressWish, given: &[Address]) {
         let Some(record) = self.records.get(uid) else { return };
         let since = record.holds_since().unwrap_or_else(|| self.now());
+        // The device must not be sent to an address that nobody asked for.
+        let other = wish.asked.zip(given.first()).map(|(asked, given)| {
+            format!("the load balancer gives {}, not {asked} as externalIP asks", given.text)
+        });
         self.set(uid, DeviceState::Exposing, |record| {
             record.reason = Some(reason::WAITING_FOR_ADDRESS.name.to_owned());
-            record.message = Some("the Service has no external address yet".to_owned());
+            record.message = Some(
+                other
+                    .clone()
+                    .unwrap_or_else(|| "the Service has no external address yet".to_owned()),
+            );
         });
         let seconds = self.spec.address_timeout_seconds;
         if !self.over(since, seconds) {
             return;
         }
         let message = format!("no external address within {seconds} s");
+        if let Some(other) = other {
+            return self.fail_attempt(uid, reason::ADDRESS_TIMEOUT, &format!("{message}: {other}"));
+        }
         // What the load balancer gives as host names frees no IP address, however long one waits for it.
-        let named = |address: &Address| needs_ip && !address.is_ip;
-        if self.observed.services.iter().any(|service| service.address.as_ref().is_some_and(named))
-        {
+        let named = |service: &Service| {
+            !service.addresses.is_empty()
+                && !service.addresses.iter().any(|address| wish.fits(address))
+        };
+        if self.observed.services.iter().any(|service| named(service)) {
             let message = format!(
                 "{message}: the load balancer gives a host name alone, and the device needs an IP address"
             );
@@ -311,9 +338,4 @@ impl Draft<'_> {
             self.records.remove(uid);
         }
     }
-}
-
-/// The address, if the plugin can do with it.
-pub(super) fn usable(address: Option<&Address>, needs_ip: bool) -> Option<&Address> {
-    address.filter(|address| address.is_ip || !needs_ip)
 }

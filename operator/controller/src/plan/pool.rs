@@ -11,9 +11,8 @@ use flashjob_plugin_host::types::FlashPod;
 
 use super::Step;
 use super::draft::Draft;
-use super::expose::usable;
 use crate::make::pool_name;
-use crate::observed::{Observed, PluginView, Service, after};
+use crate::observed::{Address, AddressWish, Observed, PluginView, Service, after};
 
 /// The pooled Services of a job, and what this plan does with them.
 #[derive(Default)]
@@ -101,7 +100,8 @@ impl<'a> Draft<'a> {
         flash: &FlashPod,
     ) {
         let pool = self.pool_of(uid, plugin);
-        if let Some((slot, address)) = self.pools.take(&pool, flash.needs_ip) {
+        let wish = self.address_wish(uid, flash.needs_ip);
+        if let Some((slot, address)) = self.pools.take(&pool, &wish) {
             return self.make_pod(uid, number, plugin, digest, flash, Some(&address), &slot);
         }
         let waiting = self.pools.waiting.entry(pool.clone()).or_default();
@@ -120,7 +120,8 @@ impl<'a> Draft<'a> {
         }
         // The Service may have been refused, and the attempt with it.
         if self.records.get(uid).is_some_and(|record| record.state == DeviceState::Exposing) {
-            self.await_address(uid, flash.needs_ip);
+            let given: Vec<Address> = self.pools.given(&pool);
+            self.await_address(uid, &wish, &given);
             if let Some(name) = asked {
                 self.note_failing(uid, &name);
             }
@@ -199,12 +200,17 @@ impl<'a> Draft<'a> {
 }
 
 impl Pools<'_> {
+    /// Addresses of the pool's free Services.
+    fn given(&self, pool: &str) -> Vec<Address> {
+        let free = self.free.get(pool).into_iter().flatten();
+        free.flat_map(|service| service.addresses.iter().cloned()).collect()
+    }
+
     /// A free Service with an address that will do: its slot and its address.
-    fn take(&mut self, pool: &str, needs_ip: bool) -> Option<(String, String)> {
+    fn take(&mut self, pool: &str, wish: &AddressWish) -> Option<(String, String)> {
         let free = self.free.get_mut(pool)?;
-        let at =
-            free.iter().position(|service| usable(service.address.as_ref(), needs_ip).is_some())?;
+        let at = free.iter().position(|service| wish.choose(&service.addresses).is_some())?;
         let service = free.remove(at);
-        Some((service.slot.clone()?, service.address.as_ref()?.text.clone()))
+        Some((service.slot.clone()?, wish.choose(&service.addresses)?.text.clone()))
     }
 }

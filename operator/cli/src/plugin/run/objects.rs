@@ -1,6 +1,6 @@
 //! Pod and Service, made and checked by the operator's own code.
 
-use flashjob_operator::config::{PluginConfig, PodPolicy};
+use flashjob_operator::config::{OperatorConfig, PluginConfig};
 use flashjob_operator::make::{self, Attempt, Denied, Grants};
 use flashjob_plugin_host::Plugin;
 use flashjob_plugin_host::types::FlashPod;
@@ -22,7 +22,7 @@ pub fn make(
     plugin: &Plugin,
     flash: &FlashPod,
     configured: Option<&PluginConfig>,
-    policy: &PodPolicy,
+    config: &OperatorConfig,
     address: &str,
 ) -> Result<Objects, Denied> {
     let (job, request) = (&case.job, &case.request);
@@ -47,6 +47,7 @@ pub fn make(
         slot: make::slot(&name),
     };
     let calls_back = !flash.ports.is_empty();
-    let pod = make::pod(&attempt, &name, calls_back.then_some(address), policy)?;
-    Ok(Objects { service: calls_back.then(|| make::service(&attempt, &name, None)), pod })
+    let pod = make::pod(&attempt, &name, calls_back.then_some(address), &config.pod_policy)?;
+    let service = calls_back.then(|| make::service(&attempt, &name, None, &config.services));
+    Ok(Objects { service, pod })
 }

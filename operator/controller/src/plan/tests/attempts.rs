@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::fixture::{Case, creates_pod, deletes, key};
 use crate::make::{annotation, label};
-use crate::observed::{Judged, Refusal};
+use crate::observed::{Judged, Refusal, Service};
 use crate::plan::Step;
 
 #[test]
@@ -386,4 +386,23 @@ fn where_the_digest_that_an_attempt_began_with_is_gone_its_exit_code_decides() {
         case.settle();
         assert_eq!(case.stands("a").0, state, "exit code {code}");
     }
+}
+
+#[test]
+fn an_address_that_the_job_did_not_ask_for_is_not_used_and_said() {
+    let spec = json!({"externalIP": "198.51.100.4", "addressTimeoutSeconds": 30, "backoffLimitPerDevice": 0});
+    let mut case = Case::new(&["a"], &spec);
+    let services = case.settle();
+    let Step::CreateService(service) = &services.steps[0] else { panic!("{services:?}") };
+    let mut service = *service.clone();
+    service.metadata.uid = Some("uid-of-the-service".to_owned());
+    service.metadata.resource_version = Some("9000".to_owned());
+    let status = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}});
+    service.status = serde_json::from_value(status).expect("a status");
+    case.world.see_service(Service::of(&service).expect("owned"));
+    assert_eq!(creates_pod(&case.settle()), 0);
+    let message = case.status().devices[0].message.clone().unwrap_or_default();
+    assert!(message.contains("203.0.113.9, not 198.51.100.4"), "{message}");
+    case.pass(30);
+    assert_eq!(case.stands("a"), (DeviceState::Failed, reason::ADDRESS_TIMEOUT.name.into()));
 }

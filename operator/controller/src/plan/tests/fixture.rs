@@ -203,7 +203,7 @@ impl Case {
         self.settle()
     }
 
-    /// Carries out the creates of a plan; every Service has an address.
+    /// Carries out the creates of a plan; every Service has an address, the one it asks for or `192.0.2.…`.
     pub fn carry_out(&mut self, made: &Plan) {
         for step in &made.steps {
             match step {
@@ -211,7 +211,10 @@ impl Case {
                     let mut service = *service.clone();
                     service.metadata.uid = Some(format!("uid-{}", self.next_version()));
                     service.metadata.resource_version = Some(self.next_version());
-                    let status = json!({"loadBalancer": {"ingress": [{"ip": format!("192.0.2.{}", self.version)}]}});
+                    let asked =
+                        service.spec.as_ref().and_then(|spec| spec.load_balancer_ip.clone());
+                    let ip = asked.unwrap_or_else(|| format!("192.0.2.{}", self.version));
+                    let status = json!({"loadBalancer": {"ingress": [{"ip": ip}]}});
                     if self.balanced {
                         service.status = serde_json::from_value(status).expect("a status");
                     }
