@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::answer::{by_name, in_one_line};
-use crate::observed::{Job, Pod, Refusal, Service, whole_seconds};
+use crate::observed::{Job, Pod, Refusal, Refused, Service, whole_seconds};
 use crate::operator::Operator;
 use crate::plan::Step;
 use crate::read::Guarded;
@@ -219,10 +219,12 @@ async fn create_service(
     let created = match create(&operator.client, &job.key.namespace, &service).await {
         Ok(created) => Some(created),
         Err(kube::Error::Api(status)) if status.code == 409 => by_name(&services, &name).await?,
-        Err(error) => return refused(operator, job, &name, error),
+        Err(error) => return refused(operator, job, Refused::Service, &name, error),
     };
     let seen = created.as_ref().and_then(Service::of);
-    seen.map(|service| operator.world().see_service(service));
+    let mut world = operator.world();
+    seen.map(|service| world.see_service(service));
+    world.memory.entry(job.key.clone()).or_default().accept(&name);
     Ok(Duration::ZERO)
 }
 
@@ -233,10 +235,12 @@ async fn create_pod(operator: &Operator, job: &Job, pod: core::Pod) -> kube::Res
         Ok(created) => Some(created),
         // An earlier request whose answer was lost made it.
         Err(kube::Error::Api(status)) if status.code == 409 => by_name(&pods, &name).await?,
-        Err(error) => return refused(operator, job, &name, error),
+        Err(error) => return refused(operator, job, Refused::Pod, &name, error),
     };
     let seen = created.as_ref().and_then(Pod::of);
-    seen.map(|pod| operator.world().see_pod(pod));
+    let mut world = operator.world();
+    seen.map(|pod| world.see_pod(pod));
+    world.memory.entry(job.key.clone()).or_default().accept(&name);
     Ok(Duration::ZERO)
 }
 
@@ -244,19 +248,14 @@ async fn create_pod(operator: &Operator, job: &Job, pod: core::Pod) -> kube::Res
 fn refused(
     operator: &Operator,
     job: &Job,
+    object: Refused,
     name: &str,
     error: kube::Error,
 ) -> kube::Result<Duration> {
     let kube::Error::Api(status) = &error else { return Err(error) };
-    // Rights that the operator lacks, as for a moment after an API server has started, are no fault of the job.
-    let lacks_rights = status.code == 403 && status.message.contains(" cannot create resource ");
-    if lacks_rights || !matches!(status.code, 400 | 403 | 422) {
-        return Err(error);
-    }
-    let refusal = Refusal { is_final: status.code != 403, message: status.message.clone() };
-    let mut world = operator.world();
-    let memory = world.memory.entry(job.key.clone()).or_default();
-    memory.refuse(name, refusal, whole_seconds(Timestamp::now()));
+    let now = whole_seconds(Timestamp::now());
+    let Some(refusal) = Refusal::of(object, status, now) else { return Err(error) };
+    operator.world().memory.entry(job.key.clone()).or_default().refuse(name, refusal);
     Ok(Duration::ZERO)
 }
 

@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use flashjob_plugin_host::config::{Limits, PullPolicy, RegistryConfig, TrustEntry};
-use flashjob_plugin_host::{DeviceType, Reference};
+use flashjob_plugin_host::{Reference, ServedTypes};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -256,10 +256,10 @@ impl OperatorConfig {
                 );
             }
             for (at, text) in plugin.device_types.iter().flatten().enumerate() {
-                if text != "*" && text.parse::<DeviceType>().is_err() {
+                if text != "*" && text.parse::<ServedTypes>().is_err() {
                     return invalid(
                         format!("plugins[{index}].deviceTypes[{at}]"),
-                        "expected a device type as esp32s2, or \"*\"",
+                        "expected a device type as esp32s2, all that begin so as esp32s2*, or \"*\"",
                     );
                 }
             }

@@ -11,7 +11,7 @@ mod standing;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use flashjob_plugin_host::{DeviceType, Digest, Plugin, Stage};
+use flashjob_plugin_host::{Digest, Plugin, ServedTypes, Stage};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -46,7 +46,7 @@ struct Inner {
 /// A configured plugin, and what came of loading it.
 struct Known {
     config: PluginConfig,
-    described: Vec<DeviceType>,
+    described: Vec<ServedTypes>,
     ready: Result<ReadyPlugin, String>,
 }
 

@@ -11,6 +11,7 @@ use flashjob_api::akri;
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
+use kube::core::error_boundary::InvalidObject;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event};
@@ -180,19 +181,32 @@ fn metadata<K: Resource>(object: &Guarded<K>) -> &kube::api::ObjectMeta {
 }
 
 /// What of an object the caches keep.
-trait Trim {
+trait Trim: Sized {
     fn trim(self) -> Trimmed;
+
+    /// What is kept of one that cannot be decoded: what somebody is to be told of it.
+    fn unreadable(_: InvalidObject) -> Trimmed {
+        Trimmed::Nothing
+    }
 }
 
 impl Trim for FlashJob {
     fn trim(self) -> Trimmed {
         Trimmed::Job(Box::new(Job::of(self)))
     }
+
+    fn unreadable(object: InvalidObject) -> Trimmed {
+        Trimmed::Job(Box::new(Job::unreadable(object.metadata, object.error)))
+    }
 }
 
 impl Trim for akri::Instance {
     fn trim(self) -> Trimmed {
         Trimmed::Instance(Instance::of(&self))
+    }
+
+    fn unreadable(object: InvalidObject) -> Trimmed {
+        Trimmed::Instance(Instance::unreadable(&object.metadata, &object.error))
     }
 }
 
@@ -208,7 +222,7 @@ impl Trim for core::Service {
     }
 }
 
-/// An object that cannot be decoded never stops the watch of the others; of a FlashJob it is said in its status.
+/// An object that cannot be decoded never stops the watch of the others; of a FlashJob and of a device it is said in the status.
 fn trim<K: Trim + Resource>(object: Guarded<K>) -> Trimmed {
     match object.0 {
         Ok(object) => object.trim(),
@@ -219,12 +233,7 @@ fn trim<K: Trim + Resource>(object: Guarded<K>) -> Trimmed {
                 error = invalid.error,
                 "an object cannot be decoded and is passed over"
             );
-            let is_job = std::any::type_name::<K>() == std::any::type_name::<FlashJob>();
-            if is_job {
-                Trimmed::Job(Box::new(Job::unreadable(invalid.metadata, invalid.error)))
-            } else {
-                Trimmed::Nothing
-            }
+            K::unreadable(invalid)
         }
     }
 }

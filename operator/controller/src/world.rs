@@ -15,8 +15,8 @@ use jiff::Timestamp;
 
 use crate::config::{Namespaces, OperatorConfig, Periods, PodPolicy, ServicePolicy};
 use crate::observed::{
-    Address, Gone, Holder, Identity, Job, JobKey, Observed, PluginView, Pod, Service, Sighting,
-    after,
+    Address, Gone, Holder, Identity, Job, JobKey, Observed, PluginView, Pod, Refused, Service,
+    Sighting, after,
 };
 use departed::Departed;
 pub use devices::Devices;
@@ -342,6 +342,19 @@ impl World {
             }
         }
         memory.note(&job, &pods, &services, &devices, now);
+        if memory.waits_for_quota() {
+            let here = |job: &JobKey| job.namespace == key.namespace;
+            let uses_pods = |pods: &BTreeMap<String, Arc<Pod>>| {
+                pods.values().any(|pod| pod.gone.is_none() && pod.ended.is_none())
+            };
+            let in_use = |object| match object {
+                Refused::Service => {
+                    self.services.iter().any(|(job, services)| here(job) && !services.is_empty())
+                }
+                Refused::Pod => self.pods.iter().any(|(job, pods)| here(job) && uses_pods(pods)),
+            };
+            memory.note_quota(in_use, now);
+        }
         if holders.is_empty() {
             self.waiting.remove(key);
         } else {

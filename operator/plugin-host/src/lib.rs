@@ -30,7 +30,7 @@ mod trust;
 pub mod types;
 
 pub use credentials::{Credentials, CredentialsError, Logins, parse_docker_config_json};
-pub use device_type::DeviceType;
+pub use device_type::{DeviceType, ServedTypes};
 pub use digest::Digest;
 pub use engine::{COMPILE_PLUGIN, CallError, Cost, EngineError, Interface, compile_plugin};
 pub use host::{Host, HostSettings, LoadError, PluginSource, Published, Stage};

@@ -6,7 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::DeviceType;
+use crate::ServedTypes;
 
 macro_rules! plain {
     ($($item:item)*) => { $(
@@ -95,7 +95,7 @@ plain! {
     pub struct PluginInfo {
         pub name: String,
         pub version: semver::Version,
-        pub device_types: Vec<DeviceType>,
+        pub device_types: Vec<ServedTypes>,
         pub settings_schema: String,
     }
 }

@@ -45,12 +45,6 @@ impl Plugin for EspSerial {
 
     fn build(request: Request) -> Result<FlashPod, PluginError> {
         let device = &request.device;
-        if device.device_type != DEVICE_TYPE {
-            return Err(PluginError::UnsupportedDevice(format!(
-                "esp-serial flashes {DEVICE_TYPE}, not {}",
-                device.device_type
-            )));
-        }
         let settings = Settings::read(&request.settings)?;
         let args = command_line(port(device)?, &settings);
         let image = request.image.or(settings.image).unwrap_or(request.firmware);

@@ -4,7 +4,7 @@ use flashjob_plugin_sdk::{FlashPod, Outcome, Plugin, PluginError, PluginInfo, Re
 use flashjob_secure_ota::SecureOta;
 
 const DEVICE: SecureOta =
-    SecureOta { name: "esp32", version: env!("CARGO_PKG_VERSION"), device_type: "esp32" };
+    SecureOta { name: "esp32", version: env!("CARGO_PKG_VERSION"), device_types: "esp32*" };
 
 struct Esp32;
 
@@ -34,7 +34,7 @@ mod tests {
 
     #[test]
     fn it_serves_its_device_type_and_takes_empty_settings() {
-        assert_eq!(Esp32::describe().device_types, ["esp32"]);
+        assert_eq!(Esp32::describe().device_types, ["esp32*"]);
         assert_eq!(Esp32::validate_settings("{}"), Ok(()));
     }
 }

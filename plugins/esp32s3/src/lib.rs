@@ -8,7 +8,7 @@ use flashjob_plugin_sdk::{FlashPod, Outcome, Plugin, PluginError, PluginInfo, Re
 use flashjob_secure_ota::SecureOta;
 
 const DEVICE: SecureOta =
-    SecureOta { name: "esp32s3", version: env!("CARGO_PKG_VERSION"), device_type: "esp32s3" };
+    SecureOta { name: "esp32s3", version: env!("CARGO_PKG_VERSION"), device_types: "esp32s3*" };
 
 struct Esp32;
 
@@ -38,7 +38,7 @@ mod tests {
 
     #[test]
     fn it_serves_its_device_type_and_takes_empty_settings() {
-        assert_eq!(Esp32::describe().device_types, ["esp32s3"]);
+        assert_eq!(Esp32::describe().device_types, ["esp32s3*"]);
         assert_eq!(Esp32::validate_settings("{}"), Ok(()));
     }
 }

@@ -18,14 +18,14 @@ const USER: u32 = 65532;
 /// The flash container, where neither the job nor the settings name one.
 const IMAGE: &str = "harbor.nbfc.io/nubificus/iot/esp32-sota:latest";
 
-/// A device type that is updated this way.
+/// Device types that are updated this way.
 pub struct SecureOta {
     /// Name of the plugin.
     pub name: &'static str,
     /// Version of the plugin.
     pub version: &'static str,
-    /// Device type, which is also the architecture of the firmware image.
-    pub device_type: &'static str,
+    /// Device types that it serves where the operator's configuration names none.
+    pub device_types: &'static str,
 }
 
 impl SecureOta {
@@ -35,7 +35,7 @@ impl SecureOta {
         PluginInfo {
             name: self.name.into(),
             version: self.version.into(),
-            device_types: vec![self.device_type.into()],
+            device_types: vec![self.device_types.into()],
             settings_schema: include_str!("settings.schema.json").into(),
         }
     }
@@ -48,18 +48,13 @@ impl SecureOta {
         Settings::read(settings).map(|_| ())
     }
 
-    /// Says what the flash container needs.
+    /// Says what the flash container needs. The operator asks for no device of a type that the plugin does not serve; the container gets
+    /// the type, as it is the architecture of the firmware image.
     ///
     /// # Errors
-    /// The device is of another type, or something is missing that the flash container cannot do without.
+    /// Something is missing that the flash container cannot do without.
     pub fn build(&self, request: Request) -> Result<FlashPod, PluginError> {
         let device = &request.device;
-        if device.device_type != self.device_type {
-            return Err(PluginError::UnsupportedDevice(format!(
-                "{} flashes {}, not {}",
-                self.name, self.device_type, device.device_type
-            )));
-        }
         let settings = Settings::read(&request.settings)?;
         let endpoint = device.endpoint.clone().unwrap_or_default();
         let application = device.application_type.clone().unwrap_or_default();
@@ -163,7 +158,7 @@ mod tests {
 
     use super::*;
 
-    const ESP32: SecureOta = SecureOta { name: "esp32", version: "0.1.0", device_type: "esp32" };
+    const ESP32: SecureOta = SecureOta { name: "esp32", version: "0.1.0", device_types: "esp32*" };
 
     fn request() -> Request {
         Request {
@@ -216,11 +211,14 @@ mod tests {
         assert!(
             matches!(error, PluginError::InvalidRequest(text) if text.contains("APPLICATION_TYPE"))
         );
-        let other = Request {
-            device: Device { device_type: "esp32s2".into(), ..request().device },
-            ..request()
-        };
-        assert!(matches!(ESP32.build(other), Err(PluginError::UnsupportedDevice(_))));
+    }
+
+    #[test]
+    fn a_type_that_the_operator_was_configured_for_is_handed_on() {
+        let device = Device { device_type: "esp32p4x".into(), ..request().device };
+        let flash = ESP32.build(Request { device, ..request() }).expect("built");
+        let value = EnvValue::Literal("esp32p4x".into());
+        assert!(flash.env.contains(&("DEVICE".to_owned(), value)));
     }
 
     #[test]

@@ -342,7 +342,7 @@ async fn a_plugin_from_an_image_layout_serves_and_a_type_that_two_plugins_want_i
     let digest = save(&testbed, "flashjob/esp32s2:0.1.0", &layout).await?;
     testbed.config["plugins"][1]["image"] =
         json!(format!("oci-layout://{}:0.1.0", layout.display()));
-    testbed.config["plugins"][1]["deviceTypes"] = json!(["esp32"]);
+    testbed.config["plugins"][1]["deviceTypes"] = json!(["ESP32*"]);
     testbed.config["trust"]
         .as_array_mut()
         .context("a list")?
@@ -353,7 +353,7 @@ async fn a_plugin_from_an_image_layout_serves_and_a_type_that_two_plugins_want_i
     })
     .await?;
     assert!(condition(&layout, "TypeConflict", "NoConflict"), "{layout:?}");
-    assert_eq!((layout.digest, layout.device_types), (Some(digest), vec!["esp32".to_owned()]));
+    assert_eq!((layout.digest, layout.device_types), (Some(digest), vec!["esp32*".to_owned()]));
     let other = plugin_where(&testbed, "esp32", "the other keeps its type", |status| {
         condition(status, "TypeConflict", "KeptByAnother")
     })

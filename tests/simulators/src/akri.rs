@@ -12,8 +12,9 @@ use axum::http::StatusCode;
 use axum::routing::post;
 use flashjob_api::akri::{Instance, InstanceSpec};
 use futures::StreamExt;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client, CustomResourceExt};
+use kube::{Api, Client};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
@@ -58,8 +59,10 @@ pub struct Akri {
 /// # Errors
 /// The API server refuses it.
 pub async fn install(client: &Client) -> anyhow::Result<()> {
-    let crds: Api<k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition> = Api::all(client.clone());
-    let crd = Instance::crd();
+    let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
+    let crd: CustomResourceDefinition =
+        serde_saphyr::from_str(include_str!("../akri/instances.yaml"))
+            .context("the definition of Instance")?;
     crds.patch(
         "instances.akri.sh",
         &PatchParams::apply("akri-simulator").force(),

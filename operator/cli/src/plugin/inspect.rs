@@ -85,7 +85,7 @@ fn text(
     published: Option<&Published>,
 ) -> String {
     let (info, limits) = (plugin.info(), source.config.limits);
-    let types: Vec<&str> = info.device_types.iter().map(AsRef::as_ref).collect();
+    let types: Vec<String> = info.device_types.iter().map(ToString::to_string).collect();
     let mut rows = Rows::default();
     rows.row("name", &info.name)
         .row("version", &info.version)

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use clap::Args;
 use flashjob_operator::config::PluginConfig;
 use flashjob_plugin_host::types::{FlashPod, Verdict};
-use flashjob_plugin_host::{Measured, Plugin};
+use flashjob_plugin_host::{Measured, Plugin, ServedTypes};
 
 use crate::failure::{Code, Failure};
 use crate::report::Report;
@@ -119,7 +119,11 @@ fn notes(
     let kind = &case.request.device.device_type;
     let listed = configured.and_then(|configured| configured.device_types.clone());
     let serves = |types: &[String]| {
-        types.iter().any(|text| text == "*" || text.replace('-', "").eq_ignore_ascii_case(kind))
+        let names = |text: &String| {
+            let types: Option<ServedTypes> = text.parse().ok();
+            types.zip(kind.parse().ok()).is_some_and(|(types, kind)| types.names(&kind).is_some())
+        };
+        types.iter().any(|text| text == "*" || names(text))
     };
     let types = listed
         .unwrap_or_else(|| plugin.info().device_types.iter().map(ToString::to_string).collect());

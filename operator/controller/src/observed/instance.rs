@@ -3,6 +3,7 @@
 use flashjob_api::akri::{self, property};
 use flashjob_plugin_host::DeviceType;
 use kube::ResourceExt;
+use kube::api::ObjectMeta;
 
 use super::Identity;
 
@@ -21,6 +22,8 @@ pub struct Instance {
     pub identity: Identity,
     /// Broker properties, sorted by name.
     pub properties: Properties,
+    /// Why it is of no use, as the end of a sentence about it; None: it is.
+    pub fault: Option<Box<str>>,
 }
 
 /// Names and values in one piece of memory, each followed by a NUL, which neither can have: an environment takes none.
@@ -62,13 +65,28 @@ impl Instance {
         let properties = &instance.spec.broker_properties;
         let properties = properties.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         let nodes = instance.spec.nodes.clone();
-        Self::new(
+        let mut known = Self::new(
             &instance.namespace().unwrap_or_default(),
             &instance.name_any(),
             &instance.uid().unwrap_or_default(),
             nodes,
             properties,
-        )
+        );
+        // Its device leaves, though a finalizer may hold the object for long.
+        let leaves = instance.metadata.deletion_timestamp.is_some();
+        known.fault = leaves.then(|| "is being deleted".into());
+        known
+    }
+
+    /// An Instance that is there and cannot be decoded.
+    #[must_use]
+    pub fn unreadable(metadata: &ObjectMeta, error: &str) -> Self {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (namespace, name) = (text(&metadata.namespace), text(&metadata.name));
+        let mut known =
+            Self::new(&namespace, &name, &text(&metadata.uid), Vec::new(), std::iter::empty());
+        known.fault = Some(format!("cannot be decoded: {error}").into());
+        known
     }
 
     /// Puts a device together.
@@ -87,6 +105,7 @@ impl Instance {
             nodes,
             identity: Identity::instance(namespace, name),
             properties: Properties::new(properties),
+            fault: None,
         };
         instance.identity = match (instance.endpoint(), instance.bus_path(), instance.nodes.first())
         {
@@ -142,16 +161,26 @@ impl Instance {
         self.traits().version
     }
 
-    /// Path of the device on its node's bus.
+    /// Path of the device on its node's bus. Where udev's handler groups several into one device, whose properties are then numbered,
+    /// it is the first in the alphabet: their numbers need not stay.
     #[must_use]
     pub fn bus_path(&self) -> Option<&str> {
-        self.property(property::UDEV_DEVPATH)
+        let is_numbered = |name: &str| {
+            let number = name.strip_prefix(property::UDEV_DEVPATH)?.strip_prefix('_')?;
+            number.parse::<u32>().ok()
+        };
+        self.property(property::UDEV_DEVPATH).or_else(|| {
+            let numbered = self.properties.iter().filter(|(name, _)| is_numbered(name).is_some());
+            numbered.map(|(_, path)| path.trim()).filter(|path| !path.is_empty()).min()
+        })
     }
 
     /// Whether any node and any way to the device is known.
     #[must_use]
     pub fn reachable(&self, endpoint: Option<&str>) -> bool {
-        !self.nodes.is_empty() && (endpoint.is_some() || self.identity.is_a_way())
+        self.fault.is_none()
+            && !self.nodes.is_empty()
+            && (endpoint.is_some() || self.identity.is_a_way())
     }
 
     /// All that must be locked to flash this device: what makes it one device, the overriding endpoint, and the Instance itself,
@@ -198,5 +227,41 @@ mod tests {
         assert_ne!(on(&["a"]).identity, on(&["b"]).identity);
         assert!(!on(&[]).reachable(None));
         assert_eq!((on(&["a"]).device_type(), on(&["a"]).endpoint()), (None, None));
+    }
+
+    #[test]
+    fn a_device_of_several_parts_on_a_bus_is_one_device_however_they_are_numbered() {
+        let grouped = |properties: [(&str, &str); 3]| {
+            Instance::new("fleet", "a", "uid", vec!["n".into()], properties.into_iter())
+        };
+        let (first, second) = ("/devices/usb3/3-1:1.0", "/devices/usb3/3-1:1.2");
+        let one = grouped([
+            ("UDEV_DEVPATH_0", first),
+            ("UDEV_DEVPATH_1", second),
+            ("UDEV_DEVPATH_X", "/a"),
+        ]);
+        let other = grouped([
+            ("UDEV_DEVPATH_3", second),
+            ("UDEV_DEVPATH_7", first),
+            ("UDEV_DEVNODE_7", "/dev/a"),
+        ]);
+        assert_eq!(one.identity, Identity::bus("n", first));
+        assert_eq!(one.identity, other.identity);
+        assert!(one.reachable(None));
+    }
+
+    #[test]
+    fn an_instance_that_is_being_deleted_or_cannot_be_decoded_reaches_nothing() {
+        let object = serde_json::json!({
+            "metadata": {"name": "a", "namespace": "fleet", "uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "spec": {"nodes": ["n"], "brokerProperties": {"HOST_ENDPOINT": "10.0.0.1:80"}},
+        });
+        let mut object: akri::Instance = serde_json::from_value(object).expect("an Instance");
+        assert!(!Instance::of(&object).reachable(None));
+        object.metadata.deletion_timestamp = None;
+        assert!(Instance::of(&object).reachable(None));
+        let unreadable = Instance::unreadable(&object.metadata, "nodes: expected a list");
+        assert!(!unreadable.reachable(Some("10.0.0.1")));
+        assert!(unreadable.fault.is_some_and(|fault| fault.contains("expected a list")));
     }
 }

@@ -4,6 +4,7 @@ mod identity;
 mod instance;
 mod job;
 mod pod;
+mod refusal;
 mod service;
 
 use std::collections::{HashMap, HashSet};
@@ -11,13 +12,14 @@ use std::sync::Arc;
 
 use flashjob_api::DeviceStatus;
 use flashjob_plugin_host::types::{FlashPod, Outcome, Request, Verdict};
-use flashjob_plugin_host::{CallError, DeviceType, Digest};
+use flashjob_plugin_host::{CallError, Digest, ServedTypes};
 use jiff::{SignedDuration, Timestamp};
 
 pub use identity::{Identity, host_address};
 pub use instance::{Instance, Traits};
 pub use job::{Finish, Job, JobKey};
 pub use pod::{Cause, Ended, EndedBy, Gone, Pod, Stage, Waiting};
+pub use refusal::{Meaning, Refusal, Refused};
 pub use service::{Address, AddressWish, Service};
 
 use crate::config::{Periods, PodPolicy, ServicePolicy};
@@ -113,7 +115,7 @@ pub struct PluginView {
     /// The reference in the configuration.
     pub reference: String,
     /// The types it serves; empty while nothing is known of it.
-    pub device_types: Vec<DeviceType>,
+    pub device_types: Vec<ServedTypes>,
     /// Whether it serves any type that no other plugin serves.
     pub any_type: bool,
     /// What is loaded; else why nothing is.
@@ -208,15 +210,6 @@ impl Question {
             Self::Judge { pod_uid, .. } => pod_uid,
         }
     }
-}
-
-/// The API server's refusal of an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// Whether the same object will be refused again.
-    pub is_final: bool,
-    /// The API server's words.
-    pub message: String,
 }
 
 impl Observed {

@@ -45,6 +45,8 @@ pub(super) struct Draft<'a> {
     /// What the guards say of devices that have not begun, by what they compare.
     pub(super) guarded: HashMap<Traits<'a>, Guarded<'a>>,
     pub(super) pools: Pools<'a>,
+    /// Whether a device of this plan tries at a quota that was used up.
+    pub(super) tried_quota: bool,
     pods: HashMap<&'a str, &'a Arc<Pod>>,
     pods_of: HashMap<&'a str, Vec<&'a Arc<Pod>>>,
     services: HashMap<&'a str, &'a Arc<Service>>,
@@ -79,6 +81,7 @@ impl<'a> Draft<'a> {
             plan: Plan::default(),
             guarded: HashMap::new(),
             pools: Pools::default(),
+            tried_quota: false,
             pods_of,
             pods: observed.pods.iter().map(|pod| (pod.name.as_str(), pod)).collect(),
             services: observed

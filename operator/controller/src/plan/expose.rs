@@ -1,6 +1,6 @@
 //! An attempt before its Pod: the Service is made, its address awaited, the facts stored, the Pod made.
 
-use flashjob_api::{DeviceState, Exposure, reason};
+use flashjob_api::{DeviceState, Exposure, Reason, reason};
 use flashjob_plugin_host::types::{FlashPod, PluginError};
 use flashjob_plugin_host::{CallError, Digest};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -8,7 +8,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::Step;
 use super::draft::Draft;
 use crate::make::{self, Attempt};
-use crate::observed::{Address, AddressWish, Built, PluginView, Question, Service, host_address};
+use crate::observed::{
+    Address, AddressWish, Built, PluginView, Question, Refused, Service, host_address,
+};
 
 /// Longest message about a request that fails, in characters.
 const MESSAGE_LENGTH: usize = 512;
@@ -184,12 +186,8 @@ impl Draft<'_> {
         name: &str,
         pool: Option<&str>,
     ) {
-        if let Some(refusal) = self.observed.refusals.get(name).cloned() {
-            let message = format!("the API server refuses Service {name}: {}", refusal.message);
-            return match refusal.is_final {
-                true => self.fail(uid, reason::SERVICE_REFUSED, &message),
-                false => self.fail_attempt(uid, reason::SERVICE_REFUSED, &message),
-            };
+        if !self.may_ask_for(uid, Refused::Service, name) {
+            return;
         }
         let Some(attempt) = self.attempt(uid, number, plugin, digest, flash, make::slot(name))
         else {
@@ -231,17 +229,16 @@ impl Draft<'_> {
         slot: &str,
     ) {
         let name = self.attempt_name(uid, number);
-        if let Some(refusal) = self.observed.refusals.get(&name).cloned() {
-            let message = format!("the API server refuses Pod {name}: {}", refusal.message);
-            return match refusal.is_final {
-                true => self.fail(uid, reason::POD_REFUSED, &message),
-                false => self.fail_attempt(uid, reason::POD_REFUSED, &message),
-            };
+        if !self.may_ask_for(uid, Refused::Pod, &name) {
+            return;
         }
+        let had_to_wait = self.observed.refusals.contains_key(&name);
         self.set(uid, DeviceState::Exposing, |record| {
             record.external_ip = address.map(str::to_owned);
-            record.reason = None;
-            record.message = None;
+            if !had_to_wait {
+                record.reason = None;
+                record.message = None;
+            }
         });
         if !self.is_stored(uid) {
             self.plan.urgent = true;
@@ -319,20 +316,20 @@ impl Draft<'_> {
             return self.fail_attempt(uid, reason::ADDRESS_TIMEOUT, &message);
         }
         if self.observed.addresses_in_use {
-            return self.back_to_queue(uid, Some(&message));
+            return self.back_to_queue(uid, Some((reason::WAITING_FOR_ADDRESS, &message)));
         }
         self.fail_attempt(uid, reason::ADDRESS_TIMEOUT, &message);
     }
 
     /// The same attempt waits in the queue again, at its end.
-    fn back_to_queue(&mut self, uid: &str, message: Option<&str>) {
+    pub(super) fn back_to_queue(&mut self, uid: &str, why: Option<(Reason, &str)>) {
         let now = self.now();
         self.set(uid, DeviceState::Pending, |record| {
             record.not_before = Some(Time(now));
             record.pod = None;
             record.external_ip = None;
-            record.reason = message.map(|_| reason::WAITING_FOR_ADDRESS.name.to_owned());
-            record.message = message.map(str::to_owned);
+            record.reason = why.map(|(reason, _)| reason.name.to_owned());
+            record.message = why.map(|(_, message)| message.to_owned());
         });
         if !self.wanted(uid) {
             self.records.remove(uid);

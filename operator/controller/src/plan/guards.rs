@@ -36,10 +36,11 @@ impl<'a> Draft<'a> {
         };
         if !instance.reachable(self.spec.host_endpoint.as_deref()) {
             let since = self.observed.unreachable.get(uid).copied().unwrap_or_else(|| self.now());
-            let message = format!(
-                "Instance {} names no node, or neither endpoint nor bus path",
-                instance.name
-            );
+            let fault = instance
+                .fault
+                .as_deref()
+                .unwrap_or("names no node, or neither endpoint nor bus path");
+            let message = format!("Instance {} {fault}", instance.name);
             self.await_device(uid, since, reason::DEVICE_UNREACHABLE, &message);
             return None;
         }
@@ -112,16 +113,38 @@ impl<'a> Draft<'a> {
         }
         let kind = self.device_type_of(traits);
         kind.as_ref().and_then(|kind| self.plugin_of(kind)).ok_or_else(|| {
-            let kind = kind.map_or_else(
-                || "a device of unknown type".to_owned(),
-                |kind| format!("device type {kind}"),
-            );
-            (
-                Finish::Failed,
-                reason::NO_PLUGIN_FOR_DEVICE,
-                format!("no configured plugin serves {kind}"),
-            )
+            let message = self.no_plugin(traits, kind.as_ref());
+            (Finish::Failed, reason::NO_PLUGIN_FOR_DEVICE, message)
         })
+    }
+
+    /// Says of what type a device is that no plugin serves, and what is served by whom.
+    fn no_plugin(&self, traits: &Traits<'_>, kind: Option<&DeviceType>) -> String {
+        let kind = match (kind, traits.device_type) {
+            (Some(kind), Some(reported)) if kind.as_ref() != reported => {
+                format!("device type {kind} (DEVICE {reported:?})")
+            }
+            (Some(kind), _) => format!("device type {kind}"),
+            (None, Some(reported)) => format!("DEVICE {reported:?}, which is no device type"),
+            (None, None) => {
+                "a device of unknown type: its Instance has no DEVICE, and the job names none"
+                    .to_owned()
+            }
+        };
+        let served: Vec<String> = self
+            .observed
+            .plugins
+            .iter()
+            .filter(|plugin| !plugin.device_types.is_empty())
+            .map(|plugin| {
+                let types: Vec<String> =
+                    plugin.device_types.iter().map(ToString::to_string).collect();
+                format!("plugin {} serves {}", plugin.name, types.join(", "))
+            })
+            .collect();
+        let served =
+            if served.is_empty() { "none serves any".to_owned() } else { served.join("; ") };
+        format!("no configured plugin serves {kind}; {served}")
     }
 
     fn await_device(&mut self, uid: &str, since: Timestamp, reason: Reason, message: &str) {
@@ -148,17 +171,29 @@ impl<'a> Draft<'a> {
         self.plugin_of(&self.device_type(uid)?)
     }
 
-    /// The plugin that serves a type: the first that names it, else the first that takes any.
+    /// The plugin that serves a type: the one that names it, else the one that names its beginning, the longest first, else the first
+    /// that takes any.
     fn plugin_of(&self, kind: &DeviceType) -> Option<&'a PluginView> {
         let plugins: &'a [PluginView] = &self.observed.plugins;
-        let named = plugins.iter().find(|plugin| plugin.device_types.contains(kind));
+        let exactness = |plugin: &PluginView, one: bool| {
+            let types = plugin.device_types.iter().filter(move |types| types.is_one() == one);
+            types.filter_map(|types| types.names(kind)).max()
+        };
+        let named = plugins.iter().find(|plugin| exactness(plugin, true).is_some());
         // A plugin that never loaded may turn out to serve the type; until that is known the device waits for it.
         let unknown = || {
             plugins.iter().find(|plugin| {
                 plugin.ready.is_err() && plugin.device_types.is_empty() && !plugin.any_type
             })
         };
-        named.or_else(unknown).or_else(|| plugins.iter().find(|plugin| plugin.any_type))
+        // The first of equals, where max_by_key would take the last.
+        let begun = || {
+            let exact = plugins.iter().rev().map(|plugin| (exactness(plugin, false), plugin));
+            let best = exact.max_by_key(|(exactness, _)| *exactness)?;
+            best.0.map(|_| best.1)
+        };
+        let any = || plugins.iter().find(|plugin| plugin.any_type);
+        named.or_else(unknown).or_else(begun).or_else(any)
     }
 
     /// Whether the plugin is loaded, and not out of service.

@@ -1,7 +1,7 @@
 //! Decides. Pure and synchronous: one snapshot in; questions, steps, the status to store and the next instant to look again out.
 //!
 //! Every rule of a FlashJob's behaviour is in this folder: [`attempt`] follows a device through an attempt, [`guards`] compare it
-//! with the job, [`queue`] chooses which is next, [`expose`] and [`pool`] bring it to its Pod, [`proof`] says when it is proven, [`clean`]
+//! with the job, [`queue`] chooses which is next, [`quota`] lets them wait for their turn, [`expose`] and [`pool`] bring it to its Pod, [`proof`] says when it is proven, [`clean`]
 //! removes what is no longer wanted, [`ending`] deletes a job, [`summary`] words the status, [`request`] tells a plugin of an attempt.
 
 mod attempt;
@@ -13,6 +13,7 @@ mod guards;
 mod pool;
 mod proof;
 mod queue;
+mod quota;
 pub mod request;
 mod summary;
 #[cfg(test)]

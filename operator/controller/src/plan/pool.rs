@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use flashjob_api::DeviceState;
+use flashjob_api::{DeviceState, reason};
 use flashjob_plugin_host::Digest;
 use flashjob_plugin_host::types::FlashPod;
 
@@ -121,7 +121,11 @@ impl<'a> Draft<'a> {
         // The Service may have been refused, and the attempt with it.
         if self.records.get(uid).is_some_and(|record| record.state == DeviceState::Exposing) {
             let given: Vec<Address> = self.pools.given(&pool);
-            self.await_address(uid, &wish, &given);
+            // A Service of its own would need what the quota does not leave; one of the pool's may become free before.
+            let why = self.records.get(uid).and_then(|record| record.reason.clone());
+            if why.as_deref() != Some(reason::WAITING_FOR_QUOTA.name) || asked.is_none() {
+                self.await_address(uid, &wish, &given);
+            }
             if let Some(name) = asked {
                 self.note_failing(uid, &name);
             }

@@ -33,8 +33,13 @@ impl<'a> Draft<'a> {
         if self.stop(&queue) {
             return;
         }
+        let quota = if ready.is_empty() { None } else { self.used_up_quota() };
         for place in ready {
             let uid = self.uid(place);
+            if let Some(message) = &quota {
+                self.waits(reason::WAITING_FOR_QUOTA, message);
+                continue;
+            }
             if places == 0 || self.spec.suspend {
                 if !self.spec.suspend {
                     self.note_queued(uid);

@@ -1,7 +1,7 @@
 //! What each plugin serves beside the others. Types that are written in the configuration beat those that a plugin describes; among equals
 //! the first plugin keeps the type. Pure.
 
-use flashjob_plugin_host::DeviceType;
+use flashjob_plugin_host::ServedTypes;
 
 use super::Known;
 
@@ -9,11 +9,11 @@ use super::Known;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Standing {
     /// Its types.
-    pub device_types: Vec<DeviceType>,
+    pub device_types: Vec<ServedTypes>,
     /// Whether it serves any type that no other plugin serves.
     pub any_type: bool,
     /// Types that it would serve, and the plugins that keep them.
-    pub kept: Vec<(DeviceType, String)>,
+    pub kept: Vec<(ServedTypes, String)>,
 }
 
 /// What the plugin at `index` serves.
@@ -24,7 +24,7 @@ pub(super) fn standing(known: &[Known], index: usize) -> Standing {
         Some(types) => (types, false),
         None => (own.described.clone(), true),
     };
-    let keeper = |kind: &DeviceType| {
+    let keeper = |kind: &ServedTypes| {
         let mut others = known.iter().enumerate();
         others.find(|(other, of)| match configured(of) {
             Some(types) => types.contains(kind) && (described || *other < index),
@@ -41,7 +41,7 @@ pub(super) fn standing(known: &[Known], index: usize) -> Standing {
     standing
 }
 
-fn configured(known: &Known) -> Option<Vec<DeviceType>> {
+fn configured(known: &Known) -> Option<Vec<ServedTypes>> {
     let types = known.config.device_types.as_ref()?;
     Some(types.iter().filter_map(|text| text.parse().ok()).collect())
 }

@@ -10,11 +10,12 @@ use kube::ResourceExt;
 
 use crate::make::{annotation, label};
 use crate::observed::{
-    Answers, Identity, Job, Pod, Refusal, Service, Sighting, SlotUse, Stage, after,
+    Answers, Identity, Job, Meaning, Pod, Refusal, Refused, Service, Sighting, SlotUse, Stage,
+    after,
 };
 use crate::plan::Step;
 
-/// Seconds after which a refusal that may pass (quota, Pod Security) is forgotten.
+/// Seconds after which a refusal that may pass is forgotten. One for a quota is renewed while the device has its turns.
 const REFUSAL_SECONDS: i64 = 30;
 /// Seconds after which a final refusal is forgotten: the attempt that it ended is stored by then.
 const FINAL_REFUSAL_SECONDS: i64 = 600;
@@ -61,7 +62,6 @@ pub struct Memory {
     pub failing: Arc<HashMap<String, String>>,
     failures: HashMap<String, u32>,
     refused: Arc<HashMap<String, Refusal>>,
-    refused_at: HashMap<String, Timestamp>,
 }
 
 impl Memory {
@@ -191,21 +191,49 @@ impl Memory {
     }
 
     /// Remembers a refusal of the API server.
-    pub fn refuse(&mut self, name: &str, refusal: Refusal, now: Timestamp) {
+    pub fn refuse(&mut self, name: &str, mut refusal: Refusal) {
+        if let Meaning::Quota { unused_since } = &mut refusal.meaning
+            && let Some(Refusal { meaning: Meaning::Quota { unused_since: before }, .. }) =
+                self.refused.get(name)
+        {
+            *unused_since = *before;
+        }
         Arc::make_mut(&mut self.refused).insert(name.to_owned(), refusal);
-        self.refused_at.insert(name.to_owned(), now);
+    }
+
+    /// The API server took an object that it may have refused before.
+    pub fn accept(&mut self, name: &str) {
+        if self.refused.contains_key(name) {
+            Arc::make_mut(&mut self.refused).remove(name);
+        }
+    }
+
+    /// Whether anything waits for a quota.
+    pub fn waits_for_quota(&self) -> bool {
+        self.refused.values().any(|refusal| matches!(refusal.meaning, Meaning::Quota { .. }))
+    }
+
+    /// Notes since when no object of ours in the namespace uses the quotas that were used up.
+    pub fn note_quota(&mut self, in_use: impl Fn(Refused) -> bool, now: Timestamp) {
+        for refusal in Arc::make_mut(&mut self.refused).values_mut() {
+            let object = refusal.object;
+            if let Meaning::Quota { unused_since } = &mut refusal.meaning {
+                *unused_since = (!in_use(object)).then(|| unused_since.unwrap_or(now));
+            }
+        }
     }
 
     /// Refusals that still count.
     pub fn refusals(&mut self, now: Timestamp) -> Arc<HashMap<String, Refusal>> {
-        let seconds = |refusal: &Refusal| {
-            if refusal.is_final { FINAL_REFUSAL_SECONDS } else { REFUSAL_SECONDS }
+        let counts = |refusal: &Refusal| {
+            let seconds = match refusal.meaning {
+                Meaning::Final => FINAL_REFUSAL_SECONDS,
+                Meaning::MayPass | Meaning::Quota { .. } => REFUSAL_SECONDS,
+            };
+            after(refusal.at, seconds) > now
         };
-        let since = |name: &String| self.refused_at.get(name).copied().unwrap_or(now);
-        let counts = |name: &String, refusal: &Refusal| after(since(name), seconds(refusal)) > now;
-        if self.refused.iter().any(|(name, refusal)| !counts(name, refusal)) {
-            Arc::make_mut(&mut self.refused).retain(|name, refusal| counts(name, refusal));
-            self.refused_at.retain(|name, _| self.refused.contains_key(name));
+        if !self.refused.values().all(counts) {
+            Arc::make_mut(&mut self.refused).retain(|_, refusal| counts(refusal));
         }
         self.refused.clone()
     }

@@ -117,7 +117,8 @@ impl Case {
         configured: Option<&PluginConfig>,
     ) -> Result<Self, Failure> {
         let name = &plugin.info().name;
-        let first = plugin.info().device_types.first().map_or("example", AsRef::as_ref);
+        let first =
+            plugin.info().device_types.first().map_or("example", |types| types.first().as_ref());
         let example = question::example(options.device_type.as_deref().unwrap_or(first));
         let given = options.job.as_deref().map(question::read).transpose()?;
         let instance = options.instance(&example).await?;

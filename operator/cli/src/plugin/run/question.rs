@@ -45,7 +45,7 @@ impl OutcomeOptions {
 /// The request in a file.
 pub fn request(file: &Path, plugin: &Plugin) -> Result<Request, Failure> {
     let kind = plugin.info().device_types.first();
-    completed(file, &json!(example(kind.map_or("example", AsRef::as_ref))))
+    completed(file, &json!(example(kind.map_or("example", |types| types.first().as_ref()))))
 }
 
 /// A request as the operator makes them, for a device of this type.

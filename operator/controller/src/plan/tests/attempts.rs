@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::fixture::{Case, creates_pod, deletes, key};
 use crate::make::{annotation, label};
-use crate::observed::{Judged, Refusal, Service};
+use crate::observed::{Judged, Service};
 use crate::plan::Step;
 
 #[test]
@@ -299,27 +299,6 @@ fn a_pod_of_which_nothing_is_heard_long_after_its_deadline_is_given_up() {
     let plan = case.pass(100 + 10 + 60);
     assert_eq!(case.stands("a").0, DeviceState::Lost);
     assert_eq!(creates_pod(&plan), 0);
-}
-
-#[test]
-fn a_refusal_of_the_api_server_is_final_or_costs_an_attempt() {
-    for (is_final, state) in [(true, DeviceState::Failed), (false, DeviceState::Pending)] {
-        let mut case = Case::new(&["a"], &json!({}));
-        let services = case.settle();
-        let Step::CreateService(service) = &services.steps[0] else { panic!("{services:?}") };
-        let name = service.metadata.name.clone().expect("a name");
-        let memory = case.world.memory.get_mut(&key("job")).expect("memory");
-        memory.refuse(&name, Refusal { is_final, message: "no".into() }, case.now);
-        case.settle();
-        assert_eq!(case.stands("a"), (state, reason::SERVICE_REFUSED.name.into()));
-        let mut case = Case::new(&["a"], &json!({}));
-        let services = case.settle();
-        case.carry_out(&services);
-        let memory = case.world.memory.get_mut(&key("job")).expect("memory");
-        memory.refuse(&name, Refusal { is_final, message: "no".into() }, case.now);
-        case.settle();
-        assert_eq!(case.stands("a"), (state, reason::POD_REFUSED.name.into()));
-    }
 }
 
 #[test]

@@ -5,7 +5,10 @@ use flashjob_plugin_host::CallError;
 use flashjob_plugin_host::types::PluginError;
 use serde_json::json;
 
-use super::fixture::{Case, ESP32, deletes, flash_pod, pod_of_the_go_operator};
+use super::fixture::{
+    Case, ESP32, creates_pod, deletes, flash_pod, key, plugin, pod_of_the_go_operator,
+};
+use crate::observed::Instance;
 
 #[test]
 fn a_uid_that_akri_does_not_know_fails_after_two_minutes() {
@@ -94,6 +97,61 @@ fn a_type_that_no_plugin_serves_fails() {
     case.device("a", &[("DEVICE", "toaster"), ("HOST_ENDPOINT", "10.0.0.0")]);
     case.settle();
     assert_eq!(case.stands("a").1, reason::NO_PLUGIN_FOR_DEVICE.name);
+}
+
+#[test]
+fn the_plugin_with_the_longest_name_for_a_type_serves_it_and_who_serves_what_is_said_of_others() {
+    let mut case = Case::new(&["a", "b", "c", "d"], &json!({}));
+    case.world.plugins = std::sync::Arc::new(
+        [("family", "nrf*"), ("board", "nrf52*"), ("one", "nrf52833")]
+            .map(|(name, types)| plugin(name, types))
+            .to_vec(),
+    );
+    for (uid, kind) in [("a", "nRF52833"), ("b", "NRF_52840"), ("c", "nrf 9160"), ("d", "lamp")] {
+        case.device(uid, &[("DEVICE", kind), ("HOST_ENDPOINT", uid)]);
+    }
+    case.settle();
+    let answers = &case.world.memory[&key("job")].answers.built;
+    let serving = ["a", "b", "c"].map(|uid| answers[uid].plugin.as_str());
+    assert_eq!(serving, ["one", "board", "family"]);
+    assert_eq!(case.stands("d").1, reason::NO_PLUGIN_FOR_DEVICE.name);
+    let message = case.status().devices.last().and_then(|device| device.message.clone());
+    assert!(message.is_some_and(|text| {
+        text.contains("device type lamp") && text.contains("plugin board serves nrf52*")
+    }));
+}
+
+#[test]
+fn what_a_device_reports_that_is_no_type_is_repeated() {
+    let mut case = Case::new(&["a"], &json!({}));
+    case.device("a", &[("DEVICE", "esp/32"), ("HOST_ENDPOINT", "10.0.0.0")]);
+    case.settle();
+    assert_eq!(case.stands("a").1, reason::NO_PLUGIN_FOR_DEVICE.name);
+    assert!(case.status().devices[0].message.as_ref().is_some_and(|text| text.contains("esp/32")));
+}
+
+#[test]
+fn a_device_whose_instance_is_of_no_use_is_waited_for_and_told_by_name() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let mut leaving = Instance::clone(case.world.devices.by_uid("a").expect("a device"));
+    leaving.fault = Some("is being deleted".into());
+    case.world.devices.see(leaving);
+    case.settle();
+    let message = case.status().message.expect("a message");
+    assert!(message.contains("akri-a is being deleted"), "{message}");
+    case.pass(121);
+    assert_eq!(case.stands("a"), (DeviceState::Failed, reason::UNKNOWN_DEVICE.name.into()));
+}
+
+#[test]
+fn a_device_in_flight_goes_on_though_its_instance_is_being_deleted() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let services = case.settle();
+    let mut leaving = Instance::clone(case.world.devices.by_uid("a").expect("a device"));
+    leaving.fault = Some("is being deleted".into());
+    case.world.devices.see(leaving);
+    case.carry_out(&services);
+    assert_eq!(creates_pod(&case.settle()), 1);
 }
 
 #[test]

@@ -8,6 +8,7 @@ mod pools;
 mod proof;
 mod properties;
 mod purity;
+mod refusals;
 mod simulation;
 mod stops;
 
@@ -20,6 +21,7 @@ fn every_reason_is_given_by_a_rule() {
         include_str!("guards.rs"),
         include_str!("pools.rs"),
         include_str!("proof.rs"),
+        include_str!("refusals.rs"),
         include_str!("stops.rs"),
     ]
     .concat();

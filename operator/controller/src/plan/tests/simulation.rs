@@ -13,7 +13,9 @@ use kube::ResourceExt;
 use super::fixture;
 use super::model::{Cluster, Event, address};
 use crate::make::{annotation, label};
-use crate::observed::{Built, Instance, Job, Judged, Pod, Question, Refusal, Service, after};
+use crate::observed::{
+    Built, Instance, Job, Judged, Meaning, Pod, Question, Refusal, Refused, Service, after,
+};
 use crate::plan::{Plan, Step, plan};
 use crate::world::World;
 
@@ -397,21 +399,22 @@ impl Simulation {
                 if self.cluster.dice.percent(self.faults.requests / 3)
                     && !self.cluster.pods.contains_key(&pod.name_any())
                 {
-                    let refusal = Refusal {
-                        is_final: self.cluster.dice.percent(20),
-                        message: "quota".into(),
+                    let meaning = match self.cluster.dice.percent(20) {
+                        true => Meaning::Final,
+                        false if self.cluster.dice.percent(50) => Meaning::MayPass,
+                        false => Meaning::Quota { unused_since: None },
                     };
-                    self.world.memory.entry(job.key.clone()).or_default().refuse(
-                        &pod.name_any(),
-                        refusal,
-                        now,
-                    );
+                    let refusal =
+                        Refusal { object: Refused::Pod, meaning, message: "quota".into(), at: now };
+                    let memory = self.world.memory.entry(job.key.clone()).or_default();
+                    memory.refuse(&pod.name_any(), refusal);
                     return true;
                 }
                 self.check_create(name, pod);
                 let created = self.cluster.create_pod(*pod.clone());
                 let seen = created.or_else(|| self.cluster.pods.get(&pod.name_any()).cloned());
                 if answered {
+                    self.world.memory.entry(job.key.clone()).or_default().accept(&pod.name_any());
                     seen.as_ref().and_then(Pod::of).map(|pod| self.world.see_pod(pod));
                 }
             }
