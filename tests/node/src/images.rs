@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
-use flashjob_testbed::process::{repository, sibling};
+use flashjob_testbed::process::{repository, script, sibling};
 use flashjob_testbed::registry::{PASSWORD, Registry, USER};
 use flashjob_testbed::testbed::FLASHER_IMAGE;
 use flashjob_xtask::image::{Copy, Image, Layout};
@@ -17,12 +17,21 @@ pub const OPERATOR: &str = "registry.example/fleet/flashjob-operator:test";
 /// Authorities that the simulated flash image trusts.
 const REGISTRY_CA: &str = "/etc/registry-ca.pem";
 
-/// Builds the operator's image as `make docker-build` does, where it is not up to date; returns its archive's path below the repository.
+/// Archive of the operator's image, below the repository.
+const OPERATOR_ARCHIVE: &str = "target/image/node-test.tar";
+
+/// Builds the programs of the node and the operator's image, where they are not up to date.
 ///
 /// # Errors
-/// It cannot be built.
-pub fn build_operator() -> anyhow::Result<&'static str> {
-    let archive = "target/image/node-test.tar";
+/// One cannot be built; its own words are on standard error.
+pub fn build() -> anyhow::Result<()> {
+    script("tests/node/build.sh")?;
+    script("tests/control-plane/build.sh")?;
+    build_operator()
+}
+
+/// Builds the operator's image as `make docker-build` does.
+fn build_operator() -> anyhow::Result<()> {
     let mut make = Command::new("make");
     make.args(["--silent", "docker-build", &format!("IMG={OPERATOR}"), "CONTAINER_TOOL=layout"]);
     // Cargo's variables of this run are not meant for another.
@@ -31,10 +40,11 @@ pub fn build_operator() -> anyhow::Result<&'static str> {
     }) {
         make.env_remove(name);
     }
-    let output = make.env("OUTPUT", archive).current_dir(repository()).output().context("make")?;
+    make.env("OUTPUT", OPERATOR_ARCHIVE).current_dir(repository());
+    let output = make.output().context("make")?;
     let said = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "make docker-build: {said}");
-    Ok(archive)
+    Ok(())
 }
 
 /// Takes all images into containerd.
@@ -48,7 +58,7 @@ pub async fn import(
     registry: &Registry,
     authority: &Path,
 ) -> anyhow::Result<()> {
-    let operator = repository().join(build_operator()?);
+    let operator = repository().join(OPERATOR_ARCHIVE);
     runtime.import(&operator).await.context("the operator's image")?;
     let archive = folder.join("image.tar");
     let pause = Copy { source: programs.join("pause"), destination: "/pause".to_owned() };

@@ -37,15 +37,22 @@ pub struct Isolation {
     pub folder: PathBuf,
 }
 
-/// Runs `body` in namespaces of its own; the caller's process only waits for it.
+/// Runs `body` in namespaces of its own; the caller's process only waits for it, after it has done what `prepare` does: in the namespaces
+/// there is no network but the node's.
 ///
 /// # Errors
-/// The namespaces cannot be made, or `body` fails.
-pub fn run(body: impl FnOnce(Isolation) -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+/// `prepare` or `body` fails, or the namespaces cannot be made.
+pub fn run(
+    prepare: impl FnOnce() -> anyhow::Result<()>,
+    body: impl FnOnce(Isolation) -> anyhow::Result<ExitCode>,
+) -> anyhow::Result<ExitCode> {
     if let Ok(cgroup) = std::env::var(CLEANER) {
         return clean_up(&cgroup).map(|()| ExitCode::SUCCESS);
     }
-    let Ok(cgroup) = std::env::var(INNER) else { return outside() };
+    let Ok(cgroup) = std::env::var(INNER) else {
+        prepare()?;
+        return outside();
+    };
     let folder = std::env::var_os(FOLDER).context("no folder is given")?.into();
     end_with_stdin();
     join(&cgroup)?;

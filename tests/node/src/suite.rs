@@ -11,7 +11,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Runtime;
 
 use crate::isolation::{self, Isolation};
-use crate::{Node, requirements};
+use crate::{Node, images, requirements};
 
 /// Body of a test.
 pub type Body = for<'a> fn(&'a mut Node) -> LocalBoxFuture<'a, anyhow::Result<()>>;
@@ -36,7 +36,7 @@ pub fn main(tests: &[(&'static str, Body)]) -> ExitCode {
         eprintln!("skipped: the {} tests on a real node: {missing}", tests.len());
         return libtest_mimic::run(&arguments, trials(tests, None)).exit_code();
     }
-    let run = isolation::run(|isolation| {
+    let run = isolation::run(images::build, |isolation| {
         let threads = Runtime::new().context("threads")?;
         let place = Arc::new(Mutex::new(Place { isolation, node: None }));
         let trials = trials(tests, Some((Arc::new(threads), place.clone())));
@@ -51,10 +51,10 @@ pub fn main(tests: &[(&'static str, Body)]) -> ExitCode {
     })
 }
 
-/// Where the node is, once the first test has started it.
+/// Where the node is, once the first test has started it; or why it could not.
 struct Place {
     isolation: Isolation,
-    node: Option<Node>,
+    node: Option<Result<Node, String>>,
 }
 
 type Shared = (Arc<Runtime>, Arc<Mutex<Place>>);
@@ -77,10 +77,12 @@ fn run_one((threads, place): &Shared, body: Body) -> Result<(), Failed> {
         let node = match &mut place.node {
             Some(node) => node,
             none => {
-                none.insert(Node::start(&place.isolation).await.context("the node does not start")?)
+                let node = Node::start(&place.isolation).await;
+                none.insert(node.map_err(|error| format!("the node does not start: {error:#}")))
             }
         };
-        body(node).await
+        // No second start is tried where the first one left its parts.
+        body(node.as_mut().map_err(|error| anyhow::anyhow!("{error}"))?).await
     });
     eprintln!("  {:.1} s", begin.elapsed().as_secs_f32());
     result.map_err(|error| format!("{error:#}").into())

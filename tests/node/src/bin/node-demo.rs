@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::Context;
-use flashjob_node::images::OPERATOR;
+use flashjob_node::images::{self, OPERATOR};
 use flashjob_node::installation::{Installation, configuration, uids};
 use flashjob_node::isolation::{self, Isolation};
 use flashjob_node::{Node, life, requirements};
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
         eprintln!("demo: a real node cannot run here: {missing}");
         return ExitCode::FAILURE;
     }
-    let shown = isolation::run(|isolation| {
+    let shown = isolation::run(images::build, |isolation| {
         let devices = std::env::args().nth(1).unwrap_or_else(|| "12".to_owned());
         let devices = devices.parse().context("usage: node-demo [DEVICES]")?;
         Runtime::new().context("threads")?.block_on(run(&isolation, devices))?;
