@@ -10,7 +10,7 @@ FUZZ_SECONDS ?= 60
 FORCE ?=
 NODE ?= played
 
-.PHONY: help demo demo-up demo-down test test-node bench nightly fuzz lint deny generate build plugins install uninstall deploy undeploy build-installer run check-tools install-cli docker-build docker-push docker-buildx
+.PHONY: help demo demo-up demo-down test test-node bench nightly fuzz lint deny generate build plugins install uninstall deploy undeploy build-installer helm-package run check-tools install-cli docker-build docker-push docker-buildx
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -109,6 +109,10 @@ build-installer: ## Write dist/install.yaml, for kubectl apply --server-side -f:
 	@deploy/install/manifests.sh '$(IMG)' >dist/install.yaml.new
 	@mv dist/install.yaml.new dist/install.yaml
 	@echo 'dist/install.yaml installs $(IMG): kubectl apply --server-side -f dist/install.yaml'
+
+helm-package: ## Write dist/flashjob-operator-VERSION.tgz, the Helm chart; push it with: helm push dist/flashjob-operator-VERSION.tgz oci://REGISTRY/PROJECT.
+	@mkdir -p dist
+	@helm=$$(tests/helm/build.sh) && "$$helm" package deploy/chart --destination dist
 
 run: build ## Run the operator on this machine against the current kubeconfig: make run CONFIG=my-config.yaml. Beside a deployed one it stands by.
 	kubectl get namespace $(NAMESPACE) >/dev/null 2>&1 || kubectl create namespace $(NAMESPACE)

@@ -21,7 +21,13 @@ pub fn run(repository: &Path) -> anyhow::Result<()> {
             crd.metadata.name.clone().context("a CustomResourceDefinition without a name")?;
         let mut crd = serde_json::to_value(crd)?;
         signed_formats(&mut crd);
-        write(repository, &format!("deploy/crds/{name}.yaml"), &serde_saphyr::to_string(&crd)?)?;
+        let text = serde_saphyr::to_string(&crd)?;
+        write(repository, &format!("deploy/crds/{name}.yaml"), &text)?;
+        // A chart takes nothing from outside its folder.
+        write(repository, &format!("deploy/chart/files/crds/{name}.yaml"), &text)?;
+    }
+    for (name, rules) in rights::of_chart() {
+        write(repository, &format!("deploy/chart/files/rules/{name}.yaml"), &rules)?;
     }
     write(repository, "deploy/rbac/role.yaml", &rights::cluster())?;
     write(repository, "deploy/rbac/namespaced.yaml", &rights::namespaced())?;

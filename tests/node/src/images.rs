@@ -27,7 +27,16 @@ const OPERATOR_ARCHIVE: &str = "target/image/node-test.tar";
 pub fn build() -> anyhow::Result<()> {
     script("tests/node/build.sh")?;
     script("tests/control-plane/build.sh")?;
+    helm()?;
     build_operator()
+}
+
+/// Path of helm, which is built once.
+///
+/// # Errors
+/// It cannot be built.
+pub fn helm() -> anyhow::Result<String> {
+    script("tests/helm/build.sh")
 }
 
 /// Builds the operator's image as `make docker-build` does.

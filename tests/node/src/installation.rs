@@ -12,8 +12,8 @@ use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 use tokio::process::Command;
 
-use crate::Node;
 use crate::rights::Account;
+use crate::{Node, images};
 
 /// Longer than anything here takes on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(180);
@@ -35,6 +35,8 @@ pub struct Installation {
     pub config_map: String,
     /// The one namespace that it watches; none for all.
     pub watched: Option<String>,
+    /// It is a release of the Helm chart, and configured by its values.
+    pub is_release: bool,
 }
 
 impl Default for Installation {
@@ -44,6 +46,7 @@ impl Default for Installation {
             name: "flashjob-operator".to_owned(),
             config_map: CONFIG_MAP.to_owned(),
             watched: None,
+            is_release: false,
         }
     }
 }
@@ -105,7 +108,8 @@ impl Installation {
         said
     }
 
-    /// Gives the operator its configuration: the registry's password in a Secret, the file and the authority in the ConfigMap.
+    /// Gives the operator its configuration: the registry's password in a Secret, the file and the authority in the ConfigMap or in the
+    /// values of the release.
     ///
     /// # Errors
     /// The API server refuses an object.
@@ -114,12 +118,33 @@ impl Installation {
         std::fs::write(&file, serde_json::to_vec_pretty(configuration)?)?;
         let (namespace, host, map) = (&self.namespace, &node.registry.host, &self.config_map);
         let (file, authority) = (file.display(), node.authority.certificate.display());
+        let set = if self.is_release {
+            let (helm, name, chart) =
+                (images::helm()?, &self.name, repository().join("deploy/chart"));
+            // What is not a value of its own is part of `config`.
+            let values = node.folder.join("my-values.json");
+            let mut rest = configuration.clone();
+            if let Some(fields) = rest.as_object_mut() {
+                fields.retain(|field, _| field != "apiVersion" && field != "kind");
+            }
+            let certificate = std::fs::read_to_string(&node.authority.certificate)?;
+            let text = json!({"config": rest, "caBundles": {AUTHORITY: certificate}});
+            std::fs::write(&values, text.to_string())?;
+            format!(
+                "{helm} upgrade {name} {} --namespace {namespace} --reset-then-reuse-values --values {}",
+                chart.display(),
+                values.display()
+            )
+        } else {
+            format!(
+                "kubectl -n {namespace} create configmap {map} --from-file=config.yaml={file} \
+                 --from-file={AUTHORITY}={authority} --dry-run=client -o yaml | kubectl apply -f -"
+            )
+        };
         let mut shell = Command::new("sh");
         shell.arg("-ec").arg(format!(
             "kubectl -n {namespace} create secret docker-registry {SECRET} --docker-server={host} \
-             --docker-username={USER} --docker-password={PASSWORD} --dry-run=client -o yaml | kubectl apply -f -\n\
-             kubectl -n {namespace} create configmap {map} --from-file=config.yaml={file} \
-             --from-file={AUTHORITY}={authority} --dry-run=client -o yaml | kubectl apply -f -"
+             --docker-username={USER} --docker-password={PASSWORD} --dry-run=client -o yaml | kubectl apply -f -\n{set}"
         ));
         node.run(shell).await.map(|_| ())
     }

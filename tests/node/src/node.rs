@@ -250,6 +250,9 @@ impl Node {
         command
             .env("PATH", std::env::join_paths(folders)?)
             .env("KUBECONFIG", &self.control_plane.kubeconfig);
+        for name in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            command.env(name, self.folder.join("helm"));
+        }
         let shown = format!("{:?}", command.as_std());
         let output = command
             .stdin(std::process::Stdio::null())

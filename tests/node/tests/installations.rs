@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use flashjob_node::images::OPERATOR;
+use flashjob_node::images::{self, OPERATOR};
 use flashjob_node::installation::Installation;
 use flashjob_node::{Node, inventory, life, suite, tests};
 use flashjob_testbed::process::repository;
@@ -136,6 +136,24 @@ async fn one_namespace_only(node: &mut Node) -> anyhow::Result<()> {
     way.there_and_back(node).await
 }
 
+async fn chart(node: &mut Node) -> anyhow::Result<()> {
+    let (helm, (repository, tag)) = (images::helm()?, OPERATOR.rsplit_once(':').context("no tag")?);
+    let way = Way {
+        name: "by-chart",
+        install: format!(
+            "{helm} install flashjob-operator deploy/chart --namespace flashjob-system --create-namespace \
+               --set image.repository={repository} --set image.tag={tag}"
+        ),
+        uninstall: format!(
+            "{helm} uninstall flashjob-operator --namespace flashjob-system --wait
+             kubectl delete -f deploy/crds
+             kubectl delete namespace flashjob-system"
+        ),
+        installation: Installation { is_release: true, ..Installation::default() },
+    };
+    way.there_and_back(node).await
+}
+
 fn main() -> ExitCode {
     suite::main(tests![
         kustomization,
@@ -143,5 +161,6 @@ fn main() -> ExitCode {
         make_deploy,
         installer_file,
         one_namespace_only,
+        chart,
     ])
 }

@@ -146,9 +146,23 @@ pub fn namespaced() -> String {
     .join("---\n")
 }
 
+/// The rules for each place, with its name, as the chart's roles are put together from them.
+pub fn of_chart() -> [(&'static str, String); 4] {
+    let places = [
+        ("watched", Scope::Watched),
+        ("cluster", Scope::Cluster),
+        ("own", Scope::Own),
+        ("default", Scope::Default),
+    ];
+    places.map(|(name, scope)| (name, rules(&[scope])))
+}
+
 fn role(kind: &str, name: &str, namespace: Option<&str>, scopes: &[Scope]) -> String {
-    let mut text = object(kind, name, namespace);
-    text.push_str("rules:\n");
+    format!("{}rules:\n{}", object(kind, name, namespace), rules(scopes))
+}
+
+fn rules(scopes: &[Scope]) -> String {
+    let mut text = String::new();
     for right in RIGHTS.iter().filter(|right| scopes.contains(&right.scope)) {
         let Right { group, resources, verbs, why, .. } = right;
         text.push_str(&format!(

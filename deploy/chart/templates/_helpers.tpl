@@ -1,0 +1,75 @@
+{{- define "flashjob-operator.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "flashjob-operator.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- $name := default .Chart.Name .Values.nameOverride }}
+{{- if contains $name .Release.Name }}
+{{- .Release.Name | trunc 63 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name $name | trunc 63 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Name of what has no namespace, or is in another than the release's: two releases of one name may be in two namespaces. */}}
+{{- define "flashjob-operator.clusterName" -}}
+{{- if contains .Release.Namespace (include "flashjob-operator.fullname" .) }}
+{{- include "flashjob-operator.fullname" . }}
+{{- else }}
+{{- printf "%s-%s" .Release.Namespace (include "flashjob-operator.fullname" .) }}
+{{- end }}
+{{- end }}
+
+{{- define "flashjob-operator.selectorLabels" -}}
+app.kubernetes.io/name: {{ include "flashjob-operator.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "flashjob-operator.labels" -}}
+{{ include "flashjob-operator.selectorLabels" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}
+
+{{- define "flashjob-operator.serviceAccount" -}}
+{{- if .Values.serviceAccount.create }}
+{{- default (include "flashjob-operator.fullname" .) .Values.serviceAccount.name }}
+{{- else }}
+{{- default "default" .Values.serviceAccount.name }}
+{{- end }}
+{{- end }}
+
+{{- define "flashjob-operator.image" -}}
+{{- if .Values.image.digest }}
+{{- printf "%s@%s" .Values.image.repository .Values.image.digest }}
+{{- else }}
+{{- printf "%s:%s" .Values.image.repository (default .Chart.AppVersion .Values.image.tag) }}
+{{- end }}
+{{- end }}
+
+{{- define "flashjob-operator.configMap" -}}
+{{- default (printf "%s-config" (include "flashjob-operator.fullname" .)) .Values.existingConfigMap }}
+{{- end }}
+
+{{/* Whether the chart makes the ConfigMap: "true", or nothing. */}}
+{{- define "flashjob-operator.makesConfigMap" -}}
+{{- $given := or .Values.plugins .Values.registries .Values.trust .Values.config .Values.caBundles .Values.files }}
+{{- if and .Values.existingConfigMap $given }}
+{{- fail "existingConfigMap is given, so plugins, registries, trust, config, caBundles and files count for nothing: put them into that ConfigMap, or leave existingConfigMap out" }}
+{{- end }}
+{{- if $given }}true{{ end }}
+{{- end }}
+
+{{/* The one namespace that is watched; empty: all. */}}
+{{- define "flashjob-operator.watched" -}}
+{{- if eq .Values.rbac.scope "Namespaces" }}
+{{- default .Release.Namespace .Values.watchNamespace }}
+{{- else if .Values.watchNamespace }}
+{{- fail "watchNamespace is given and rbac.scope is Cluster: set rbac.scope to Namespaces, or leave watchNamespace out" }}
+{{- end }}
+{{- end }}

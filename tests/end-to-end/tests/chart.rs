@@ -1,0 +1,221 @@
+//! The Helm chart on a real API server: every object that it makes is valid, whatever the values; it is installed, changed, rolled back and
+//! uninstalled, and FlashJobs survive. That the operator works under it is shown on a real node (tests/node).
+
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use anyhow::{Context, ensure};
+use flashjob_end_to_end::{create, job, jobs};
+use flashjob_testbed::process::{repository, script};
+use flashjob_testbed::{Options, Testbed};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::ConfigMap;
+use k8s_openapi::api::rbac::v1::ClusterRole;
+use kube::Api;
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+/// Namespace and name of the release.
+const RELEASE: &str = "flashjob-operator";
+const NAMESPACE: &str = "flashjob-system";
+
+struct Helm<'a> {
+    testbed: &'a Testbed,
+    program: PathBuf,
+}
+
+impl Helm<'_> {
+    fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        let own = self.testbed.folder().join("helm");
+        command.args(arguments).current_dir(repository()).kill_on_drop(true);
+        command.env("KUBECONFIG", &self.testbed.control_plane.kubeconfig);
+        for folder in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+            command.env(folder, &own);
+        }
+        command
+    }
+
+    /// Runs helm with values on its standard input; returns what it prints, or what it complains of.
+    async fn run(&self, arguments: &[&str], values: &Value) -> anyhow::Result<String> {
+        let mut command = self.command(&self.program.display().to_string(), arguments);
+        piped(&mut command, &values.to_string()).await
+    }
+
+    async fn chart(&self, verb: &str, values: &Value) -> anyhow::Result<String> {
+        let common = [verb, RELEASE, "deploy/chart", "--namespace", NAMESPACE, "--values", "-"];
+        self.run(&common, values).await
+    }
+
+    /// Has the API server check objects without making them.
+    async fn is_valid(&self, objects: &str) -> anyhow::Result<()> {
+        let kubectl = self.testbed.control_plane.programs.join("kubectl").display().to_string();
+        let arguments =
+            ["apply", "--server-side", "--dry-run=server", "--force-conflicts", "-f", "-"];
+        piped(&mut self.command(&kubectl, &arguments), objects).await.map(|_| ())
+    }
+
+    fn config_maps(&self) -> Api<ConfigMap> {
+        Api::namespaced(self.testbed.client.clone(), NAMESPACE)
+    }
+}
+
+async fn piped(command: &mut Command, input: &str) -> anyhow::Result<String> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    let mut stdin = child.stdin.take().context("no standard input")?;
+    stdin.write_all(input.as_bytes()).await?;
+    drop(stdin);
+    let output = child.wait_with_output().await?;
+    let (said, failed) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    ensure!(output.status.success(), "{failed}");
+    Ok(said.into_owned())
+}
+
+fn configured() -> Value {
+    json!({
+        "plugins": [{"name": "esp32", "image": "harbor.example.com/flashjob/esp32:0.1.0"}],
+        "registries": [{"host": "harbor.example.com", "credentials": {"secretName": "robot"}, "caFile": "/etc/flashjob/ca.pem"}],
+        "trust": [{"match": "harbor.example.com/flashjob/**", "allowUnsigned": true}],
+        "config": {"periods": {"retrySeconds": 5}},
+        "caBundles": {"ca.pem": "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n"},
+    })
+}
+
+#[test]
+fn the_chart_has_the_version_of_the_program() {
+    let chart = std::fs::read_to_string(repository().join("deploy/chart/Chart.yaml"));
+    let chart: Value = serde_saphyr::from_str(&chart.expect("Chart.yaml")).expect("YAML");
+    for field in ["version", "appVersion"] {
+        assert_eq!(chart[field], env!("CARGO_PKG_VERSION"), "{field} of Chart.yaml");
+    }
+}
+
+#[tokio::test]
+async fn the_chart_makes_valid_objects_and_is_installed_changed_rolled_back_and_removed()
+-> anyhow::Result<()> {
+    let testbed = Testbed::start(&Options { devices: Vec::new(), ..Options::default() }).await?;
+    let helm = Helm { testbed: &testbed, program: script("tests/helm/build.sh")?.into() };
+    helm.run(&["lint", "--strict", "deploy/chart"], &json!({})).await?;
+    whatever_the_values_the_objects_are_valid(&helm).await?;
+    values_that_are_wrong_are_refused_by_name(&helm).await?;
+    a_release_takes_over_what_was_there_and_leaves_the_jobs(&helm).await?;
+    releases_of_one_name_in_two_namespaces_share_no_object(&helm).await
+}
+
+async fn whatever_the_values_the_objects_are_valid(helm: &Helm<'_>) -> anyhow::Result<()> {
+    let digest = format!("sha256:{}", "ab".repeat(32));
+    let matrix = [
+        json!({}),
+        configured(),
+        json!({"image": {"repository": "registry.example/operator", "tag": "1", "digest": digest}, "imagePullSecrets": [{"name": "robot"}]}),
+        json!({"replicas": 1, "priorityClassName": "system-cluster-critical", "nodeSelector": {"a": "b"}, "tolerations": [{"key": "edge", "operator": "Exists"}]}),
+        json!({"replicas": 3, "podDisruptionBudget": {"minAvailable": "50%"}, "podLabels": {"team": "iot"}, "podAnnotations": {"a": "1"}, "annotations": {"b": "2"}}),
+        json!({
+            "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [{"key": "a", "operator": "Exists"}]}]}}},
+            "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {"matchLabels": {"a": "b"}}}],
+        }),
+        json!({
+            "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"}],
+            "extraVolumes": [{"name": "more", "emptyDir": {}}], "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
+        }),
+        json!({"serviceAccount": {"create": false, "name": "given"}, "rbac": {"create": false}, "crds": {"enabled": false}}),
+        json!({"serviceAccount": {"name": "own", "annotations": {"a": "b"}}, "rbac": {"scope": "Namespaces"}, "watchNamespace": "default"}),
+        json!({"metrics": {"service": {"enabled": true, "labels": {"a": "b"}}}, "networkPolicy": {"enabled": true}, "existingConfigMap": "mine"}),
+        json!({"fullnameOverride": "flash", "crds": {"keep": false}, "global": {"a": 1}, "enabled": true, "files": {"cosign.pub": "key"}}),
+    ];
+    for values in matrix {
+        // Where the namespace exists, and the API server can check all of it.
+        let arguments =
+            ["template", "x", "deploy/chart", "--namespace", "default", "--values", "-"];
+        let objects = helm.run(&arguments, &values).await.context(values.to_string())?;
+        helm.is_valid(&objects).await.context(values.to_string())?;
+    }
+    Ok(())
+}
+
+async fn values_that_are_wrong_are_refused_by_name(helm: &Helm<'_>) -> anyhow::Result<()> {
+    let mut twice = configured();
+    twice["config"]["trust"] = json!([]);
+    let mut mine_too = configured();
+    mine_too["existingConfigMap"] = json!("mine");
+    for (values, named) in [
+        (json!({"replicaCount": 2}), "replicaCount"),
+        (json!({"image": {"name": "a"}}), "name"),
+        (json!({"image": {"digest": "sha256:12"}}), "digest"),
+        (json!({"rbac": {"scope": "All"}}), "scope"),
+        (json!({"plugins": [{"name": "esp32"}]}), "image"),
+        (json!({"caBundles": {"config.yaml": "x"}}), "config.yaml"),
+        (json!({"watchNamespace": "fleet"}), "rbac.scope"),
+        (twice, "trust stands twice"),
+        (mine_too, "existingConfigMap"),
+    ] {
+        let refused = helm.chart("template", &values).await;
+        let error = refused.err().with_context(|| format!("{values} is taken"))?.to_string();
+        ensure!(error.contains(named), "{values}: {error}");
+    }
+    Ok(())
+}
+
+/// The testbed's definitions are there before, without anything of Helm, as the Go operator and kubectl leave them.
+async fn a_release_takes_over_what_was_there_and_leaves_the_jobs(
+    helm: &Helm<'_>,
+) -> anyhow::Result<()> {
+    let testbed = helm.testbed;
+    let uid = "00000000-0000-0000-0000-000000000001".to_owned();
+    create(testbed, &job("before", &[uid], json!({}))).await?;
+    let common = ["install", RELEASE, "deploy/chart", "--namespace", NAMESPACE, "--values", "-"];
+    let arguments = [&common[..], &["--create-namespace", "--take-ownership"]].concat();
+    let notes = helm.run(&arguments, &json!({})).await?;
+    ensure!(notes.contains("It has no configuration yet"), "{notes}");
+    let name = "flashjob-operator-config";
+    let config_maps = helm.config_maps();
+    ensure!(config_maps.get_opt(name).await?.is_none(), "there is nothing to configure");
+
+    let notes = helm.chart("upgrade", &configured()).await?;
+    ensure!(notes.contains("create secret docker-registry robot"), "{notes}");
+    let data = config_maps.get(name).await?.data.unwrap_or_default();
+    let config: Value = serde_saphyr::from_str(&data["config.yaml"])?;
+    let mut expected = json!({"apiVersion": "config.flashjob.nbfc.io/v1alpha1", "kind": "OperatorConfig", "periods": {"retrySeconds": 5}});
+    for field in ["plugins", "registries", "trust"] {
+        expected[field] = configured()[field].take();
+    }
+    ensure!(config == expected, "{config}");
+    ensure!(data["ca.pem"].starts_with("-----BEGIN"), "{data:?}");
+    let deployments: Api<Deployment> = Api::namespaced(testbed.client.clone(), NAMESPACE);
+    let volumes = deployments.get(RELEASE).await?.spec.and_then(|spec| spec.template.spec);
+    let mounted = volumes.and_then(|spec| spec.volumes).unwrap_or_default();
+    let mounted = mounted.iter().filter_map(|volume| volume.config_map.as_ref()).next();
+    ensure!(mounted.is_some_and(|mounted| mounted.name == name), "{mounted:?}");
+
+    helm.run(&["rollback", RELEASE, "1", "--namespace", NAMESPACE], &json!({})).await?;
+    ensure!(config_maps.get_opt(name).await?.is_none(), "the first release had none");
+    helm.run(&["uninstall", RELEASE, "--namespace", NAMESPACE], &json!({})).await?;
+    ensure!(deployments.get_opt(RELEASE).await?.is_none(), "the operator is gone");
+    ensure!(jobs(testbed).get_opt("before").await?.is_some(), "the FlashJob stays");
+    // The definitions that it left are its own.
+    helm.chart("install", &json!({})).await?;
+    helm.run(&["uninstall", RELEASE, "--namespace", NAMESPACE], &json!({})).await?;
+    Ok(())
+}
+
+async fn releases_of_one_name_in_two_namespaces_share_no_object(
+    helm: &Helm<'_>,
+) -> anyhow::Result<()> {
+    let common =
+        ["install", RELEASE, "deploy/chart", "--create-namespace", "--values", "-", "--namespace"];
+    for namespace in ["site-a", "site-b"] {
+        let values = json!({"rbac": {"scope": "Namespaces"}, "crds": {"enabled": false}});
+        helm.run(&[&common[..], &[namespace]].concat(), &values).await.context(namespace)?;
+    }
+    let roles: Api<ClusterRole> = Api::all(helm.testbed.client.clone());
+    for namespace in ["site-a", "site-b"] {
+        helm.run(&["uninstall", RELEASE, "--namespace", namespace], &json!({})).await?;
+    }
+    let left = roles.list(&Default::default()).await?.items.into_iter();
+    let left: Vec<_> = left.filter_map(|role| role.metadata.name).collect();
+    ensure!(!left.iter().any(|name| name.starts_with("site-")), "{left:?}");
+    Ok(())
+}
