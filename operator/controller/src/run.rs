@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinError, JoinHandle};
+use tower_http::timeout::ResponseBodyTimeoutLayer;
 
 use crate::arguments::Arguments;
 use crate::health::advice;
@@ -31,6 +32,9 @@ use crate::{config, definitions, health, logs, reload};
 
 /// Within this time everything is at rest and the Lease given back; Kubernetes kills after 30 s.
 const END_LIMIT: Duration = Duration::from_secs(15);
+/// An answer of the API server that has begun and says nothing for so long is given up, and a watch taken up again: its connection may be
+/// gone without a word. A watch on which nothing happens has a bookmark every minute.
+const SILENCE_LIMIT: Duration = Duration::from_secs(150);
 
 /// Why the operator ends.
 #[derive(Debug, thiserror::Error)]
@@ -97,6 +101,7 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
     let metrics = Arc::new(Metrics::default());
     let (reports, readiness) = keep_health(&arguments, &installation, &metrics, &unfenced);
     let client = ClientBuilder::try_from(kube_config)?
+        .with_layer(&ResponseBodyTimeoutLayer::new(SILENCE_LIMIT))
         .with_layer(leadership.fence())
         .with_layer(&metrics.requests)
         .with_layer(&ReportOpened(reports.clone()))

@@ -2,7 +2,7 @@
 //!
 //! A process that was stopped and goes on still sends what waited in its client. So the instant is looked at where a request leaves,
 //! and again whenever it gets on (connecting, authentication, the client's own retries), not where it was made. In: requests. Out: the
-//! same, with the time that the API server may take for them. No I/O of its own.
+//! same, with the time that the API server may take for them. Reads pass, but none waits for an answer without end. No I/O of its own.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +21,9 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 pub const MARGIN: Duration = Duration::from_secs(6);
 /// An answer that has not come by then is waited for no longer: the API server is done, or out of reach.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// The same for reads, until their answer begins: the API server itself takes no longer for a list than a minute, and begins to answer
+/// long before. A connection that broke without a word would otherwise be waited on for ever.
+const READ_LIMIT: Duration = Duration::from_secs(30);
 /// At the end, how often it is looked whether all requests have their answers.
 const REST_INTERVAL: Duration = Duration::from_millis(10);
 
@@ -36,6 +39,9 @@ pub enum FenceError {
     /// It may have taken effect; whoever asked finds out.
     #[error("the API server did not answer a changing request within {} s", ANSWER_LIMIT.as_secs())]
     NoAnswer,
+    /// Whoever asked asks again.
+    #[error("the API server did not begin to answer a read within {} s", READ_LIMIT.as_secs())]
+    NoAnswerToRead,
     /// The part of the address that cannot carry the time.
     #[error("the request was held back: its address {0} cannot carry a timeout")]
     Address(&'static str),
@@ -200,7 +206,12 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         if matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS) {
             let answer = self.inner.call(request);
-            return Box::pin(async move { answer.await.map_err(Into::into) });
+            return Box::pin(async move {
+                match tokio::time::timeout(READ_LIMIT, answer).await {
+                    Ok(answer) => answer.map_err(Into::into),
+                    Err(_) => Err(FenceError::NoAnswerToRead.into()),
+                }
+            });
         }
         let began = Instant::now();
         let admitted = self.fence.admit(began).and_then(|in_flight| {
@@ -341,6 +352,13 @@ mod tests {
             assert_eq!(reason(&refused), Some(FenceError::NotHeld));
         }
         assert_eq!(server.reached.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_read_that_nobody_answers_is_given_up() {
+        let server = Server { silent: true, ..Server::default() };
+        let unanswered = Fence::unguarded().layer(server).call(request(Method::GET)).await;
+        assert_eq!(reason(&unanswered.unwrap_err()), Some(FenceError::NoAnswerToRead));
     }
 
     #[tokio::test]
