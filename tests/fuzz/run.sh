@@ -14,7 +14,7 @@ for tool in cargo c++; do
 done
 targets=("$@")
 if [[ ${#targets[@]} == 0 ]]; then
-    targets=(configuration reference credentials challenge manifest layout signature component answer)
+    targets=(configuration reference endpoint credentials challenge manifest layout signature component answer)
 fi
 # Only this project's own code is instrumented, so that the dependencies that are built for the tests do.
 (cd "$root" && RUSTC_WORKSPACE_WRAPPER=$here/instrumented-rustc.sh cargo build --quiet --locked -p flashjob-fuzz --features libfuzzer --bin fuzz)

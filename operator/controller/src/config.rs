@@ -1,5 +1,7 @@
 //! The operator's configuration file. Read whole and checked whole: a bad file is refused, and says which field is wrong.
 
+mod policy;
+
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +11,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use crate::make::Grants;
+pub use policy::{CONTROL_PLANE, PodDefaults, PodPolicy, Policy, ServicePolicy};
 
 /// `apiVersion` of the file.
 const API_VERSION: &str = "config.flashjob.nbfc.io/v1alpha1";
@@ -36,10 +39,13 @@ pub struct OperatorConfig {
     /// Which Instances a FlashJob may flash.
     #[serde(default)]
     pub instances: InstanceScope,
-    /// What flash Pods may be given.
+    /// What every flash Pod has.
+    #[serde(default)]
+    pub pods: PodDefaults,
+    /// What a FlashJob's podOverrides may ask for.
     #[serde(default)]
     pub pod_policy: PodPolicy,
-    /// What the cluster demands of flash Services.
+    /// What every flash Service has.
     #[serde(default)]
     pub services: ServicePolicy,
     /// How long things are waited for.
@@ -88,6 +94,9 @@ pub struct InstanceScope {
     /// Default: those in the FlashJob's own namespace.
     #[serde(default)]
     pub namespaces: Namespaces,
+    /// Host names that `spec.hostEndpoint` may have; `*.example.com` are all below it. Default: only the device's own.
+    #[serde(default)]
+    pub host_names: Vec<String>,
 }
 
 /// Namespaces of Instances.
@@ -123,26 +132,6 @@ impl Namespaces {
             Self::Named(names) => job == instance || names.iter().any(|name| name == instance),
         }
     }
-}
-
-/// What flash Pods may be given by a FlashJob's podOverrides.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct PodPolicy {
-    /// Service accounts that a FlashJob may name.
-    pub service_account_names: Vec<String>,
-    /// Priority classes that a FlashJob may name.
-    pub priority_class_names: Vec<String>,
-}
-
-/// What the cluster demands of flash Services.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct ServicePolicy {
-    /// Annotation by which the load balancer is asked for `spec.externalIP`, such as `metallb.io/loadBalancerIPs`. Default: none, the
-    /// field `spec.loadBalancerIP` asks. Never both: MetalLB refuses a Service that asks twice.
-    #[serde(rename = "externalIPAnnotation")]
-    pub external_ip_annotation: Option<String>,
 }
 
 /// How long things are waited for, in seconds.
@@ -232,10 +221,18 @@ pub fn parse(text: &str) -> Result<OperatorConfig, ConfigError> {
 }
 
 impl OperatorConfig {
+    /// What Pods and Services are made by.
+    #[must_use]
+    pub fn policy(&self) -> Policy {
+        Policy {
+            pods: self.pods.clone(),
+            services: self.services.clone(),
+            overrides: self.pod_policy.clone(),
+            host_names: self.instances.host_names.clone(),
+        }
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
-        let invalid = |field: String, message: &str| {
-            Err(ConfigError::Invalid { field, message: message.to_owned() })
-        };
         if self.api_version != API_VERSION {
             return invalid("apiVersion".to_owned(), &format!("expected {API_VERSION}"));
         }
@@ -277,9 +274,14 @@ impl OperatorConfig {
             }
             check_grants(&plugin.grants, index)?;
         }
+        self.policy().check()?;
         let host = flashjob_plugin_host::config::check(&self.registries, &self.trust, &self.limits);
         host.map_err(|error| ConfigError::Invalid { field: error.field, message: error.message })
     }
+}
+
+fn invalid<T>(field: String, message: &str) -> Result<T, ConfigError> {
+    Err(ConfigError::Invalid { field, message: message.to_owned() })
 }
 
 fn pull_interval() -> u32 {

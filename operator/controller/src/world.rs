@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use crate::config::{Namespaces, OperatorConfig, Periods, PodPolicy, ServicePolicy};
+use crate::config::{Namespaces, OperatorConfig, Periods, Policy};
 use crate::observed::{
     Address, Gone, Holder, Identity, Job, JobKey, Observed, PluginView, Pod, Refused, Service,
     Sighting, after,
@@ -30,10 +30,8 @@ pub struct Rules {
     pub namespaces: Namespaces,
     /// How long things are waited for.
     pub periods: Periods,
-    /// What flash Pods may be given.
-    pub pod_policy: Arc<PodPolicy>,
-    /// What the cluster demands of flash Services.
-    pub service_policy: Arc<ServicePolicy>,
+    /// What flash Pods and Services are made by, beside job and plugin.
+    pub policy: Arc<Policy>,
 }
 
 impl Rules {
@@ -43,8 +41,7 @@ impl Rules {
         Self {
             namespaces: config.instances.namespaces.clone(),
             periods: config.periods,
-            pod_policy: Arc::new(config.pod_policy.clone()),
-            service_policy: Arc::new(config.services.clone()),
+            policy: Arc::new(config.policy()),
         }
     }
 }
@@ -392,8 +389,7 @@ impl World {
             refusals: memory.refusals(now),
             failing: memory.failing.clone(),
             periods: self.rules.periods,
-            pod_policy: self.rules.pod_policy.clone(),
-            service_policy: self.rules.service_policy.clone(),
+            policy: self.rules.policy.clone(),
             job,
             pods,
             services,

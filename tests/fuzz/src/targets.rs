@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use flashjob_operator::config;
+use flashjob_operator::make::Grants;
+use flashjob_operator::observed::{Endpoint, Identity};
 use flashjob_plugin_host::{DeviceType, Digest, Reference, fuzzing, parse_docker_config_json};
 
 /// Something that takes bytes from outside.
@@ -17,9 +19,10 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 9] = [
+pub const TARGETS: [Target; 10] = [
     Target { name: "configuration", run: configuration, changes: 2000 },
     Target { name: "reference", run: reference, changes: 20_000 },
+    Target { name: "endpoint", run: endpoint, changes: 20_000 },
     Target { name: "credentials", run: credentials, changes: 5000 },
     Target { name: "challenge", run: fuzzing::challenge, changes: 20_000 },
     Target { name: "manifest", run: fuzzing::manifest, changes: 10_000 },
@@ -48,6 +51,27 @@ fn reference(bytes: &[u8]) {
     }
     if let Ok(kind) = text.parse::<DeviceType>() {
         assert_eq!(kind.to_string().parse::<DeviceType>().as_ref(), Ok(&kind), "{text:?}");
+    }
+}
+
+/// What an author writes as an endpoint leads where it reads, and an image that a grant covers is an image.
+fn endpoint(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    if let Some(endpoint) = Endpoint::read(&text) {
+        let again = Endpoint::read(&endpoint.to_string());
+        assert_eq!(again, Some(endpoint), "{text:?}");
+    }
+    if let Ok(endpoint) = Endpoint::overriding(&text, None, &[]) {
+        assert!(endpoint.address().is_some() && !text.contains('@'), "{text:?}");
+        assert_eq!(
+            Identity::endpoint(&text),
+            Identity::endpoint(&endpoint.to_string()),
+            "{text:?}"
+        );
+    }
+    let grants = Grants { images: vec!["registry.example/own/**".to_owned()], ..Grants::default() };
+    if grants.cover(&text) {
+        assert!(!text.contains("..") && !text.contains('%'), "{text:?}");
     }
 }
 

@@ -1,6 +1,7 @@
 //! What the operator's configuration lets a plugin give its Pods, and for which images. Absence never means permission.
 
 use flashjob_plugin_host::types::{Arg, EnvValue, FlashPod, User};
+use oci_spec::distribution::Reference;
 use serde::{Deserialize, Serialize};
 
 /// Grants of one plugin. They hold only for images that `images` names.
@@ -42,7 +43,7 @@ impl Grants {
     /// Whether the grants hold for this image.
     #[must_use]
     pub fn cover(&self, image: &str) -> bool {
-        let repository = normalised_repository(image);
+        let Some(repository) = repository(image) else { return false };
         self.images.iter().any(|pattern| matches(pattern, &repository))
     }
 
@@ -117,18 +118,16 @@ pub fn uses_address(flash: &FlashPod) -> bool {
         || flash.env.iter().any(|(_, value)| matches!(value, EnvValue::ExternalAddress))
 }
 
-/// `host/path` of an image reference: default host and folder supplied, tag and digest taken off.
-fn normalised_repository(image: &str) -> String {
-    let without_digest = image.split('@').next().unwrap_or(image);
-    let (path, last) = without_digest.rsplit_once('/').unwrap_or(("", without_digest));
-    let last = last.split(':').next().unwrap_or(last);
-    let repository = if path.is_empty() { last.to_owned() } else { format!("{path}/{last}") };
-    let (first, rest) = repository.split_once('/').unwrap_or(("", &repository));
-    if first.contains(['.', ':']) || first == "localhost" {
-        return format!("{}/{rest}", first.to_ascii_lowercase());
-    }
-    let folder = if first.is_empty() { "library/" } else { "" };
-    format!("docker.io/{folder}{repository}")
+/// Whether a text is a reference of an image, by the grammar that container runtimes use: nothing in it is a path to somewhere else.
+#[must_use]
+pub fn is_image(text: &str) -> bool {
+    text.parse::<Reference>().is_ok()
+}
+
+/// `host/path` of an image reference: default host and folder supplied, tag and digest taken off. None: it is no reference.
+fn repository(image: &str) -> Option<String> {
+    let reference: Reference = image.parse().ok()?;
+    Some(format!("{}/{}", reference.registry().to_ascii_lowercase(), reference.repository()))
 }
 
 fn matches(pattern: &str, repository: &str) -> bool {
@@ -182,7 +181,7 @@ mod tests {
         ]);
         for image in [
             "harbor.nbfc.io/nubificus/a:1",
-            "harbor.nbfc.io/nubificus/a/b@sha256:00",
+            "harbor.nbfc.io/nubificus/a/b@sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
             "HARBOR.nbfc.io/nubificus/a",
             "one:2",
             "localhost:5000/x/flasher:tag",
@@ -198,6 +197,28 @@ mod tests {
             "harbor.nbfc.io",
         ] {
             assert!(!grants.cover(image), "{image}");
+        }
+    }
+
+    #[test]
+    fn what_leads_elsewhere_than_it_reads_is_no_image() {
+        let grants = grants(&["harbor.nbfc.io/nubificus/**"]);
+        for image in [
+            "harbor.nbfc.io/nubificus/../other/a:1",
+            "harbor.nbfc.io/nubificus/./a:1",
+            "harbor.nbfc.io/nubificus//a:1",
+            "harbor.nbfc.io/nubificus/%2e%2e/a:1",
+            "harbor.nbfc.io/nubificus/a@evil.example/b:1",
+            "harbor.nbfc.io/nubificus/a@sha256:00",
+            "harbor.nbfc.io/nubificus/a:1?b",
+            "harbor.nbfc.io/nubificus/a:1#b",
+            "https://harbor.nbfc.io/nubificus/a:1",
+            "user@harbor.nbfc.io/nubificus/a:1",
+            "harbor.nbfc.io\\nubificus/a:1",
+            "harbor.nbfc.io/nubificus/a: 1",
+            "",
+        ] {
+            assert!(!is_image(image) && !grants.cover(image), "{image}");
         }
     }
 

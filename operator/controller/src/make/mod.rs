@@ -2,6 +2,7 @@
 
 mod grants;
 mod name;
+mod overrides;
 mod pod;
 mod service;
 

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeMap;
 
-use flashjob_api::{FlashJob, GROUP, PodOverrides, Resources, Toleration};
+use flashjob_api::{FlashJob, GROUP};
 use flashjob_plugin_host::types::{Arg, EnvValue, FlashPod, Protocol, User};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::Resource;
 use kube::api::ObjectMeta;
 
-use super::grants::uses_address;
+use super::grants::{is_image, uses_address};
+use super::overrides::{affinity, check_overrides, resources, tolerations, with};
 use super::{Attempt, CONTAINER, Denied, Grants, annotation, label};
-use crate::config::PodPolicy;
+use crate::config::Policy;
 use crate::observed::Job;
 
 /// Seconds between the request to end and the kill. Also how long a device stays locked beyond its Pod's deadline.
@@ -27,9 +27,10 @@ pub fn pod(
     attempt: &Attempt<'_>,
     name: &str,
     address: Option<&str>,
-    policy: &PodPolicy,
+    policy: &Policy,
 ) -> Result<core::Pod, Denied> {
     check(attempt, policy)?;
+    let (defaults, tolerations) = (&policy.pods, tolerations(&attempt.spec.pod_overrides));
     let overrides = &attempt.spec.pod_overrides;
     let flash = attempt.flash;
     let deadline =
@@ -39,8 +40,14 @@ pub fn pod(
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
             namespace: Some(attempt.job.key.namespace.clone()),
-            labels: Some(labels(attempt)),
-            annotations: Some(annotations(attempt)),
+            labels: Some(with(
+                labels(attempt),
+                [&overrides.labels, &Some(defaults.labels.clone())],
+            )),
+            annotations: Some(with(
+                annotations(attempt),
+                [&overrides.annotations, &Some(defaults.annotations.clone())],
+            )),
             owner_references: Some(vec![owner(attempt.job)]),
             ..ObjectMeta::default()
         },
@@ -52,19 +59,18 @@ pub fn pod(
             service_account_name: non_empty(overrides.service_account_name.as_ref()),
             priority_class_name: non_empty(overrides.priority_class_name.as_ref()),
             node_selector: overrides.node_selector.clone(),
-            tolerations: overrides
-                .tolerations
-                .as_ref()
-                .map(|list| list.iter().map(toleration).collect()),
+            runtime_class_name: defaults.runtime_class_name.clone(),
+            enable_service_links: Some(defaults.enable_service_links),
             image_pull_secrets: overrides.image_pull_secrets.as_ref().map(|list| {
                 list.iter()
                     .map(|secret| core::LocalObjectReference { name: secret.name.clone() })
                     .collect()
             }),
-            affinity: flash.attach_device.then(|| on_nodes(&attempt.instance.nodes)),
+            affinity: affinity(attempt, &policy.overrides),
+            tolerations,
             security_context: Some(pod_security(flash)),
             volumes: (!volumes.is_empty()).then_some(volumes),
-            containers: vec![container(attempt, address, mounts)],
+            containers: vec![container(attempt, address, mounts, policy)],
             ..core::PodSpec::default()
         }),
         status: None,
@@ -75,7 +81,13 @@ pub fn pod(
 ///
 /// # Errors
 /// Names what was asked for, and who may grant it.
-pub fn check(attempt: &Attempt<'_>, policy: &PodPolicy) -> Result<(), Denied> {
+pub fn check(attempt: &Attempt<'_>, policy: &Policy) -> Result<(), Denied> {
+    let image = &attempt.flash.image;
+    if !is_image(image) {
+        return Err(Denied(format!(
+            "the flash container's image {image:?} is no reference of an image; expected host/path:tag or host/path@sha256:…"
+        )));
+    }
     attempt.grants.check(attempt.plugin, attempt.flash)?;
     if attempt.flash.ports.is_empty() && uses_address(attempt.flash) {
         return Err(Denied(format!(
@@ -83,30 +95,7 @@ pub fn check(attempt: &Attempt<'_>, policy: &PodPolicy) -> Result<(), Denied> {
             attempt.plugin
         )));
     }
-    let overrides: &PodOverrides = &attempt.spec.pod_overrides;
-    let listed = [
-        (
-            "serviceAccountName",
-            "podPolicy.serviceAccountNames",
-            &overrides.service_account_name,
-            &policy.service_account_names,
-        ),
-        (
-            "priorityClassName",
-            "podPolicy.priorityClassNames",
-            &overrides.priority_class_name,
-            &policy.priority_class_names,
-        ),
-    ];
-    for (field, setting, wanted, allowed) in listed {
-        let Some(wanted) = non_empty(wanted.as_ref()) else { continue };
-        if !allowed.contains(&wanted) {
-            return Err(Denied(format!(
-                "spec.podOverrides.{field} {wanted:?} is not in {setting} of the operator's configuration"
-            )));
-        }
-    }
-    Ok(())
+    check_overrides(&attempt.spec.pod_overrides, &policy.overrides)
 }
 
 /// Labels of an attempt's Pod and Service.
@@ -152,6 +141,7 @@ fn container(
     attempt: &Attempt<'_>,
     address: Option<&str>,
     mounts: Vec<core::VolumeMount>,
+    policy: &Policy,
 ) -> core::Container {
     let flash = attempt.flash;
     let words = |words: &[Arg]| {
@@ -172,8 +162,11 @@ fn container(
         ),
         ports: Some(flash.ports.iter().map(container_port).collect::<Vec<_>>())
             .filter(|ports| !ports.is_empty()),
-        resources: resources(attempt),
-        security_context: Some(container_security(flash)),
+        resources: resources(attempt, &policy.pods.resources),
+        security_context: Some(core::SecurityContext {
+            read_only_root_filesystem: policy.pods.read_only_root_filesystem.then_some(true),
+            ..container_security(flash)
+        }),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         volume_mounts: (!mounts.is_empty()).then_some(mounts),
         ..core::Container::default()
@@ -260,33 +253,6 @@ fn container_security(flash: &FlashPod) -> core::SecurityContext {
     }
 }
 
-/// The device's own extended resource, and what the job asks for.
-fn resources(attempt: &Attempt<'_>) -> Option<core::ResourceRequirements> {
-    let given: Resources = attempt.spec.pod_overrides.resources.clone().unwrap_or_default();
-    let mut limits = quantities(given.limits);
-    let requests = quantities(given.requests);
-    if attempt.flash.attach_device {
-        limits.insert(format!("akri.sh/{}", attempt.instance.name), Quantity("1".to_owned()));
-    }
-    let some = |map: BTreeMap<String, Quantity>| (!map.is_empty()).then_some(map);
-    if limits.is_empty() && requests.is_empty() {
-        return None;
-    }
-    Some(core::ResourceRequirements {
-        claims: None,
-        limits: some(limits),
-        requests: some(requests),
-    })
-}
-
-fn quantities(given: Option<BTreeMap<String, IntOrString>>) -> BTreeMap<String, Quantity> {
-    let text = |value| match value {
-        IntOrString::Int(number) => Quantity(number.to_string()),
-        IntOrString::String(text) => Quantity(text),
-    };
-    given.unwrap_or_default().into_iter().map(|(name, value)| (name, text(value))).collect()
-}
-
 fn volumes(flash: &FlashPod, grants: &Grants) -> (Vec<core::Volume>, Vec<core::VolumeMount>) {
     let mut volumes = Vec::new();
     let mut mounts = Vec::new();
@@ -334,42 +300,7 @@ fn volumes(flash: &FlashPod, grants: &Grants) -> (Vec<core::Volume>, Vec<core::V
     (volumes, mounts)
 }
 
-/// The device is only on these nodes.
-fn on_nodes(nodes: &[String]) -> core::Affinity {
-    let names = core::NodeSelectorRequirement {
-        key: "metadata.name".to_owned(),
-        operator: "In".to_owned(),
-        values: Some(nodes.to_vec()),
-    };
-    // A field selector takes one value; several nodes are several terms.
-    let terms = names.values.iter().flatten().map(|node| core::NodeSelectorTerm {
-        match_fields: Some(vec![core::NodeSelectorRequirement {
-            values: Some(vec![node.clone()]),
-            ..names.clone()
-        }]),
-        match_expressions: None,
-    });
-    let required = core::NodeSelector { node_selector_terms: terms.collect() };
-    core::Affinity {
-        node_affinity: Some(core::NodeAffinity {
-            required_during_scheduling_ignored_during_execution: Some(required),
-            preferred_during_scheduling_ignored_during_execution: None,
-        }),
-        ..core::Affinity::default()
-    }
-}
-
-fn toleration(given: &Toleration) -> core::Toleration {
-    core::Toleration {
-        key: given.key.clone(),
-        operator: given.operator.clone(),
-        value: given.value.clone(),
-        effect: given.effect.clone(),
-        toleration_seconds: given.toleration_seconds,
-    }
-}
-
-fn non_empty(text: Option<&String>) -> Option<String> {
+pub(super) fn non_empty(text: Option<&String>) -> Option<String> {
     text.filter(|text| !text.is_empty()).cloned()
 }
 

@@ -5,7 +5,7 @@ use flashjob_plugin_host::types::{Port, Scratch, SecretMount};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::config::ServicePolicy;
+use crate::config::{Policy, parse};
 use crate::make::{SecretGrant, service};
 use crate::observed::Instance;
 
@@ -29,15 +29,17 @@ pub(in crate::make) fn flash_pod(image: &str) -> FlashPod {
     }
 }
 
+const CONFIGURATION: &str = "podPolicy: {serviceAccountNames: [flasher]}\n";
+
 fn made(flash: &FlashPod, spec: Value, grants: &Grants) -> Result<(Value, Value), Denied> {
-    made_under(flash, spec, grants, &ServicePolicy::default())
+    made_under(flash, spec, grants, CONFIGURATION)
 }
 
 fn made_under(
     flash: &FlashPod,
     spec: Value,
     grants: &Grants,
-    services: &ServicePolicy,
+    configuration: &str,
 ) -> Result<(Value, Value), Denied> {
     let mut full =
         json!({"uuid": ["device-uid"], "firmware": "registry/firmware:1", "version": "1"});
@@ -65,12 +67,10 @@ fn made_under(
         grants,
         slot: "0123456789ab",
     };
-    let policy = PodPolicy {
-        service_account_names: vec!["flasher".into()],
-        priority_class_names: Vec::new(),
-    };
+    let head = "apiVersion: config.flashjob.nbfc.io/v1alpha1\nkind: OperatorConfig\n";
+    let policy: Policy = parse(&format!("{head}{configuration}")).expect("valid").policy();
     let pod = pod(&attempt, "fj-a-job-0123456789ab", Some("192.0.2.7"), &policy)?;
-    let service = service(&attempt, "fj-a-job-0123456789ab", None, services);
+    let service = service(&attempt, "fj-a-job-0123456789ab", None, &policy);
     Ok((serde_json::to_value(pod).expect("JSON"), serde_json::to_value(service).expect("JSON")))
 }
 
@@ -220,9 +220,11 @@ fn autoscalers_are_told_to_leave_a_flashing_device_alone() {
 fn the_load_balancer_is_asked_for_an_address_in_one_way_alone() {
     let name = "balancer.example.com/ip";
     let asked = |annotation: Option<&str>| {
-        let services = ServicePolicy { external_ip_annotation: annotation.map(str::to_owned) };
+        let by = annotation.map_or_else(String::new, |name| {
+            format!("services: {{externalIPAnnotation: {name}}}\n")
+        });
         let spec = json!({"externalIP": "192.0.2.9"});
-        let made = made_under(&flash_pod("i"), spec, &Grants::default(), &services);
+        let made = made_under(&flash_pod("i"), spec, &Grants::default(), &by);
         let (_, service) = made.expect("a Service");
         (
             service["spec"]["loadBalancerIP"].clone(),
@@ -231,4 +233,85 @@ fn the_load_balancer_is_asked_for_an_address_in_one_way_alone() {
     };
     assert_eq!(asked(None), (json!("192.0.2.9"), Value::Null));
     assert_eq!(asked(Some(name)), (Value::Null, json!("192.0.2.9")));
+}
+
+#[test]
+fn pods_and_services_have_what_the_configuration_demands_and_own_keys_stay() {
+    let configuration = r#"
+pods:
+  labels: {team: iot, site: a}
+  annotations: {example.com/owner: fleet}
+  resources: {requests: {cpu: 10m, memory: 16Mi}, limits: {memory: 32Mi}}
+  readOnlyRootFilesystem: true
+  runtimeClassName: kata
+services:
+  labels: {team: iot}
+  annotations: {metallb.io/address-pool: devices}
+  loadBalancerClass: example.com/internal
+  allocateLoadBalancerNodePorts: false
+  externalTrafficPolicy: Local
+  ipFamilyPolicy: PreferDualStack
+  ipFamilies: [IPv6, IPv4]
+  sessionAffinity: ClientIP
+podPolicy: {labels: ["team", "line*"]}
+"#;
+    let limits = json!({"limits": {"memory": "64Mi"}});
+    let spec = json!({"podOverrides": {"labels": {"team": "line-7"}, "resources": limits}});
+    let (pod, service) =
+        made_under(&flash_pod("i"), spec, &Grants::default(), configuration).expect("made");
+    let labels = &pod["metadata"]["labels"];
+    assert_eq!(
+        (&labels["team"], &labels["site"], &labels["app"]),
+        (&json!("line-7"), &json!("a"), &json!("a.job"))
+    );
+    assert_eq!(pod["metadata"]["annotations"]["example.com/owner"], "fleet");
+    let container = &pod["spec"]["containers"][0];
+    assert_eq!(
+        container["resources"],
+        json!({"requests": {"cpu": "10m", "memory": "16Mi"}, "limits": {"memory": "64Mi"}})
+    );
+    assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+    assert_eq!(pod["spec"]["runtimeClassName"], "kata");
+    assert_eq!(pod["spec"]["enableServiceLinks"], false);
+    assert_eq!(service["metadata"]["labels"]["team"], "iot");
+    assert_eq!(service["metadata"]["annotations"]["metallb.io/address-pool"], "devices");
+    let expected = json!({
+        "loadBalancerClass": "example.com/internal", "allocateLoadBalancerNodePorts": false, "externalTrafficPolicy": "Local",
+        "ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv6", "IPv4"], "sessionAffinity": "ClientIP",
+    });
+    for (field, value) in expected.as_object().expect("fields") {
+        assert_eq!(&service["spec"][field], value, "{field}");
+    }
+}
+
+#[test]
+fn what_a_job_may_not_ask_for_is_refused_with_the_setting_that_would_allow_it() {
+    for (overrides, setting) in [
+        (json!({"resources": {"limits": {"example.com/fpga": 1}}}), "podPolicy.resources"),
+        (json!({"resources": {"requests": {"akri.sh/akri-b-1": 1}}}), "podPolicy.resources"),
+        (json!({"labels": {"team": "a"}}), "podPolicy.labels"),
+        (json!({"annotations": {"a": "b"}}), "podPolicy.annotations"),
+        (json!({"nodeSelector": {"node-role.kubernetes.io/master": ""}}), "podPolicy.nodeSelector"),
+        (
+            json!({"tolerations": [{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}]}),
+            "podPolicy.tolerations",
+        ),
+    ] {
+        let spec = json!({"podOverrides": overrides});
+        let denied = made(&flash_pod("i"), spec, &Grants::default()).expect_err("denied");
+        assert!(denied.0.contains(setting), "{denied}");
+    }
+}
+
+#[test]
+fn a_pod_that_tolerates_every_taint_stays_off_the_control_plane() {
+    let spec = json!({"podOverrides": {"tolerations": [{"operator": "Exists"}]}});
+    let (pod, _) = made(&flash_pod("i"), spec.clone(), &Grants::default()).expect("made");
+    let required =
+        &pod["spec"]["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"];
+    let terms = required["nodeSelectorTerms"][0]["matchExpressions"].as_array().expect("terms");
+    assert!(terms.iter().all(|term| term["operator"] == "DoesNotExist") && terms.len() == 2);
+    let allowed = "podPolicy: {tolerations: [\"*\", node-role.kubernetes.io/control-plane]}\n";
+    let (pod, _) = made_under(&flash_pod("i"), spec, &Grants::default(), allowed).expect("made");
+    assert_eq!(pod["spec"]["affinity"], Value::Null);
 }

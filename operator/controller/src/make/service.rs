@@ -8,16 +8,12 @@ use kube::api::ObjectMeta;
 
 use super::pod::{labels, owner};
 use super::{Attempt, annotation, label};
-use crate::config::ServicePolicy;
+use crate::config::Policy;
 
 /// Makes the Service of that name. With `pool` it is handed on from device to device.
 #[must_use]
-pub fn service(
-    attempt: &Attempt<'_>,
-    name: &str,
-    pool: Option<&str>,
-    policy: &ServicePolicy,
-) -> Service {
+pub fn service(attempt: &Attempt<'_>, name: &str, pool: Option<&str>, policy: &Policy) -> Service {
+    let policy = &policy.services;
     let mut labels = labels(attempt);
     if pool.is_some() {
         // A pooled Service belongs to no one device; the label stays, as our watch asks for its existence.
@@ -31,6 +27,11 @@ pub fn service(
     ]);
     annotations.extend(pool.map(|pool| (annotation::POOL.to_owned(), pool.to_owned())));
     let asked = attempt.spec.external_ip.clone();
+    for (own, given) in [(&mut labels, &policy.labels), (&mut annotations, &policy.annotations)] {
+        for (key, value) in given {
+            own.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
     if let Some((annotation, address)) = policy.external_ip_annotation.clone().zip(asked.clone()) {
         annotations.insert(annotation, address);
     }
@@ -60,6 +61,15 @@ pub fn service(
             // The device is asked as soon as the container runs; the rule that leads it there must not wait until the kubelet has
             // reported the Pod as ready, nor for the readiness of a sidecar.
             publish_not_ready_addresses: Some(true),
+            load_balancer_class: policy.load_balancer_class.clone(),
+            allocate_load_balancer_node_ports: policy.allocate_load_balancer_node_ports,
+            external_traffic_policy: policy.external_traffic_policy.map(|word| format!("{word:?}")),
+            ip_family_policy: policy.ip_family_policy.map(|word| format!("{word:?}")),
+            ip_families: policy
+                .ip_families
+                .as_ref()
+                .map(|families| families.iter().map(|word| format!("{word:?}")).collect()),
+            session_affinity: policy.session_affinity.map(|word| word.name().to_owned()),
             ..ServiceSpec::default()
         }),
         status: None,

@@ -3,15 +3,21 @@
 use std::borrow::Borrow;
 use std::fmt;
 
+use super::Endpoint;
+
 /// A device's identity: its canonical endpoint; else node and bus path; else namespace and Instance.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity(String);
 
 impl Identity {
-    /// A device on the network. `http://`, case, a trailing slash and the default port do not make another device.
+    /// A device on the network, by its [`Endpoint`]; by the text alone, where that is none.
     #[must_use]
     pub fn endpoint(endpoint: &str) -> Self {
-        Self(format!("endpoint/{}", canonical_endpoint(endpoint)))
+        let text = match Endpoint::read(endpoint) {
+            Some(endpoint) => endpoint.to_string(),
+            None => endpoint.trim().to_ascii_lowercase(),
+        };
+        Self(format!("endpoint/{text}"))
     }
 
     /// A device on a node's bus.
@@ -60,57 +66,9 @@ impl fmt::Display for Identity {
     }
 }
 
-/// IP address of the host in an endpoint; `None` for a host name.
-#[must_use]
-pub fn host_address(endpoint: &str) -> Option<std::net::IpAddr> {
-    let canonical = canonical_endpoint(endpoint);
-    let (host, _) = canonical.rsplit_once(':')?;
-    host.trim_start_matches('[').trim_end_matches(']').parse().ok()
-}
-
-/// One spelling for one endpoint: no scheme, no path, lower case, the port always there.
-fn canonical_endpoint(endpoint: &str) -> String {
-    let endpoint = endpoint.trim().to_ascii_lowercase();
-    let (rest, port) = match endpoint.strip_prefix("https://") {
-        Some(rest) => (rest, "443"),
-        None => (endpoint.strip_prefix("http://").unwrap_or(&endpoint), "80"),
-    };
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-    let (host, given) = split_port(authority);
-    let host = host.trim_start_matches('[').trim_end_matches(']').trim_end_matches('.');
-    let host = host
-        .parse::<std::net::IpAddr>()
-        .map_or_else(|_| host.to_owned(), |address| address.to_string());
-    let port = given
-        .and_then(|port| port.parse::<u16>().ok())
-        .map_or_else(|| port.to_owned(), |port| port.to_string());
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
-}
-
-fn split_port(authority: &str) -> (&str, Option<&str>) {
-    if let Some(end) = authority.rfind(']') {
-        return (&authority[..=end], authority[end + 1..].strip_prefix(':'));
-    }
-    match authority.split_once(':') {
-        Some((host, port)) if !port.contains(':') => (host, Some(port)),
-        _ => (authority, None),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::Identity;
-
-    #[test]
-    fn one_device_has_one_identity_however_its_endpoint_is_spelled() {
-        let expected = Identity::endpoint("10.0.0.7:80");
-        for spelling in ["10.0.0.7", "http://10.0.0.7/", "HTTP://10.0.0.7:80", " 10.0.0.7:080 "] {
-            assert_eq!(Identity::endpoint(spelling), expected, "{spelling}");
-        }
-        assert_eq!(Identity::endpoint("ESP.local."), Identity::endpoint("esp.local:80"));
-        assert_eq!(Identity::endpoint("[FE80::0:1]:80"), Identity::endpoint("fe80::1"));
-        assert_ne!(Identity::endpoint("10.0.0.7:8080"), expected);
-    }
 
     #[test]
     fn an_identity_survives_being_written_down() {

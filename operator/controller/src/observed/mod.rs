@@ -1,5 +1,6 @@
 //! What a decision may know: one immutable snapshot of one job and all that touches it. Plain data, no I/O.
 
+mod endpoint;
 mod identity;
 mod instance;
 mod job;
@@ -15,14 +16,15 @@ use flashjob_plugin_host::types::{FlashPod, Outcome, Request, Verdict};
 use flashjob_plugin_host::{CallError, Digest, ServedTypes};
 use jiff::{SignedDuration, Timestamp};
 
-pub use identity::{Identity, host_address};
+pub use endpoint::Endpoint;
+pub use identity::Identity;
 pub use instance::{Instance, Traits};
 pub use job::{Finish, Job, JobKey};
 pub use pod::{Cause, Ended, EndedBy, Gone, Pod, Stage, Waiting};
 pub use refusal::{Meaning, Refusal, Refused};
 pub use service::{Address, AddressWish, Service};
 
-use crate::config::{Periods, PodPolicy, ServicePolicy};
+use crate::config::{Periods, Policy};
 use crate::make::Grants;
 
 /// Everything that one plan may look at.
@@ -68,10 +70,8 @@ pub struct Observed {
     pub failing: Arc<HashMap<String, String>>,
     /// How long things are waited for.
     pub periods: Periods,
-    /// What flash Pods may be given.
-    pub pod_policy: Arc<PodPolicy>,
-    /// What the cluster demands of flash Services.
-    pub service_policy: Arc<ServicePolicy>,
+    /// What flash Pods and Services are made by, beside job and plugin.
+    pub policy: Arc<Policy>,
     /// Whether a status that nothing waits for could be stored now. Wording it for nothing is most of what the plan of a large job costs.
     pub report: bool,
 }

@@ -9,7 +9,7 @@ use super::Step;
 use super::draft::Draft;
 use crate::make::{self, Attempt};
 use crate::observed::{
-    Address, AddressWish, Built, PluginView, Question, Refused, Service, host_address,
+    Address, AddressWish, Built, Endpoint, PluginView, Question, Refused, Service,
 };
 
 /// Longest message about a request that fails, in characters.
@@ -161,7 +161,7 @@ impl Draft<'_> {
     pub fn granted(&mut self, uid: &str, number: u32, plugin: &PluginView, built: &Built) -> bool {
         let Ok(flash) = &built.pod else { return false };
         let attempt = self.attempt(uid, number, plugin, &built.digest, flash, "");
-        let checked = attempt.map(|attempt| make::check(&attempt, &self.observed.pod_policy));
+        let checked = attempt.map(|attempt| make::check(&attempt, &self.observed.policy));
         match checked {
             Some(Ok(())) => true,
             Some(Err(denied)) => {
@@ -193,7 +193,7 @@ impl Draft<'_> {
         else {
             return;
         };
-        let service = make::service(&attempt, name, pool, &self.observed.service_policy);
+        let service = make::service(&attempt, name, pool, &self.observed.policy);
         if pool.is_some() {
             self.note_service(name, pool.unwrap_or_default());
         }
@@ -248,7 +248,7 @@ impl Draft<'_> {
             return;
         }
         let Some(attempt) = self.attempt(uid, number, plugin, digest, flash, slot) else { return };
-        match make::pod(&attempt, &name, address, &self.observed.pod_policy) {
+        match make::pod(&attempt, &name, address, &self.observed.policy) {
             Ok(pod) => {
                 self.step(Step::CreatePod(Box::new(pod)));
                 self.note_failing(uid, &name);
@@ -277,7 +277,7 @@ impl Draft<'_> {
         AddressWish {
             needs_ip,
             asked: self.spec.external_ip.as_deref().and_then(|text| text.parse().ok()),
-            device: endpoint.and_then(host_address),
+            device: endpoint.and_then(Endpoint::read).and_then(|endpoint| endpoint.address()),
         }
     }
 

@@ -5,7 +5,7 @@ use flashjob_plugin_host::DeviceType;
 use jiff::Timestamp;
 
 use super::draft::Draft;
-use crate::observed::{Finish, Instance, PluginView, Sighting, Traits};
+use crate::observed::{Endpoint, Finish, Instance, PluginView, Sighting, Traits};
 
 /// What the guards say: the device's plugin, or the result that it has.
 pub(super) type Guarded<'a> = Result<&'a PluginView, (Finish, Reason, String)>;
@@ -34,6 +34,14 @@ impl<'a> Draft<'a> {
                 return None;
             }
         };
+        if let Some(endpoint) = &self.spec.host_endpoint {
+            let names = &observed.policy.host_names;
+            if let Err(why) = Endpoint::overriding(endpoint, instance.endpoint(), names) {
+                let message = format!("spec.hostEndpoint {endpoint:?}: {why}");
+                self.fail(uid, reason::DEVICE_NOT_ALLOWED, &message);
+                return None;
+            }
+        }
         if !instance.reachable(self.spec.host_endpoint.as_deref()) {
             let since = self.observed.unreachable.get(uid).copied().unwrap_or_else(|| self.now());
             let fault = instance

@@ -6,6 +6,7 @@ use flashjob_api::{DeviceState, DeviceStatus, Reason, VerifyMode, reason};
 
 use super::draft::Draft;
 use super::expose::Asked;
+use super::request;
 use crate::observed::{Finish, Holder, Identity, PluginView};
 
 /// Devices recorded and asked about ahead of their turn, beyond `parallelism`: a device whose name, endpoint and baseline are
@@ -262,8 +263,8 @@ impl<'a> Draft<'a> {
     /// Records a device that comes soon, and asks its plugin. False: the answer is not there, or it has its result.
     fn record_ahead(&mut self, uid: &str, plugin: &'a PluginView) -> bool {
         let Some(instance) = self.instance(uid) else { return false };
-        let endpoint =
-            self.spec.host_endpoint.clone().or_else(|| instance.endpoint().map(str::to_owned));
+        let overriding = self.spec.host_endpoint.as_deref().map(request::canonical);
+        let endpoint = overriding.or_else(|| instance.endpoint().map(str::to_owned));
         let (name, version) = (instance.name.clone(), instance.version().map(str::to_owned));
         self.set(uid, DeviceState::Pending, |record| {
             record.attempt = record.attempt.max(1);

@@ -4,7 +4,7 @@ use flashjob_api::{DeviceStatus, EffectiveSpec};
 use flashjob_plugin_host::types::{Device, Request};
 use serde_json::{Map, Value};
 
-use crate::observed::{Instance, JobKey};
+use crate::observed::{Endpoint, Instance, JobKey};
 
 /// What is known of one device of a job.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +25,7 @@ pub struct Known<'a> {
 #[must_use]
 pub fn request(known: Known<'_>, attempt: u32, settings: String) -> Request {
     let Known { job, spec, uid, instance, record } = known;
-    let overriding = spec.host_endpoint.clone();
+    let overriding = spec.host_endpoint.as_deref().map(canonical);
     let endpoint =
         overriding.or_else(|| instance.and_then(|instance| instance.endpoint().map(str::to_owned)));
     let device_type = instance.and_then(|instance| instance.device_type());
@@ -73,4 +73,9 @@ pub fn settings(
     }
     json_patch::merge(&mut settings, &Value::Object(locked.clone()));
     settings.to_string()
+}
+
+/// What a FlashJob writes as an endpoint, as plugins and devices' programs are told it: `host:port`.
+pub(super) fn canonical(endpoint: &str) -> String {
+    Endpoint::read(endpoint).map_or_else(|| endpoint.to_owned(), |endpoint| endpoint.to_string())
 }

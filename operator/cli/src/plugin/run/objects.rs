@@ -47,7 +47,7 @@ pub fn make(
         slot: make::slot(&name),
     };
     let calls_back = !flash.ports.is_empty();
-    let pod = make::pod(&attempt, &name, calls_back.then_some(address), &config.pod_policy)?;
-    let service = calls_back.then(|| make::service(&attempt, &name, None, &config.services));
+    let pod = make::pod(&attempt, &name, calls_back.then_some(address), &config.policy())?;
+    let service = calls_back.then(|| make::service(&attempt, &name, None, &config.policy()));
     Ok(Objects { service, pod })
 }

@@ -80,6 +80,17 @@ fn an_override_that_is_the_endpoint_of_a_foreign_instance_is_refused() {
 }
 
 #[test]
+fn an_override_in_a_spelling_that_programs_read_differently_is_refused_before_anything_is_made() {
+    for endpoint in ["168364297:80", "http://x@10.9.9.9", "10.9.2313", "esp-7.example.com"] {
+        let mut case = Case::new(&["a"], &json!({"hostEndpoint": endpoint}));
+        case.device_in("elsewhere", "z", &[ESP32, ("HOST_ENDPOINT", "10.9.9.9")]);
+        let plan = case.settle();
+        assert_eq!(case.stands("a").1, reason::DEVICE_NOT_ALLOWED.name, "{endpoint}");
+        assert!(plan.steps.is_empty() && plan.holds.is_empty(), "{endpoint}");
+    }
+}
+
+#[test]
 fn an_override_holds_both_identities() {
     let mut case = Case::new(&["a"], &json!({"hostEndpoint": "10.9.9.9:80"}));
     let plan = case.settle();

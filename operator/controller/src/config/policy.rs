@@ -1,0 +1,350 @@
+//! What the platform engineer demands of flash Pods and Services, and what a FlashJob may ask for. Read with the rest of the file, and
+//! checked with it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flashjob_api::{GROUP, Resources};
+use serde::Deserialize;
+
+use super::{ConfigError, invalid};
+
+/// Labels by which the operator, and Services, find its Pods.
+const OWN_LABELS: [&str; 2] = ["app", "uuid"];
+/// Resources that a FlashJob may always ask for.
+const PLAIN_RESOURCES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
+/// Resources of devices that Akri found: only the operator gives a Pod its own.
+const AKRI_RESOURCES: &str = "akri.sh/";
+/// Taints and labels of nodes that are not for workloads.
+pub const CONTROL_PLANE: [&str; 2] =
+    ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
+
+/// What the configuration demands and allows, beside the plugins.
+#[derive(Clone, Debug, Default)]
+pub struct Policy {
+    /// Host names that a FlashJob may write in place of what Akri says; `*.example.com` are all below it.
+    pub host_names: Vec<String>,
+    /// What every flash Pod has.
+    pub pods: PodDefaults,
+    /// What every flash Service has.
+    pub services: ServicePolicy,
+    /// What a FlashJob may ask for.
+    pub overrides: PodPolicy,
+}
+
+/// What every flash Pod has.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PodDefaults {
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations.
+    pub annotations: BTreeMap<String, String>,
+    /// Requests and limits of the flash container, each where the FlashJob gives none.
+    pub resources: Resources,
+    /// The flash container cannot write into its image.
+    pub read_only_root_filesystem: bool,
+    /// Whether the Pod gets variables for each Service of its namespace. Default: false, they are of no use to it.
+    pub enable_service_links: bool,
+    /// The RuntimeClass of the Pods.
+    pub runtime_class_name: Option<String>,
+}
+
+/// What every flash Service has.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct ServicePolicy {
+    /// Annotation by which the load balancer is asked for `spec.externalIP`, such as `metallb.io/loadBalancerIPs`. Default: none, the
+    /// field `spec.loadBalancerIP` asks. Never both: MetalLB refuses a Service that asks twice.
+    #[serde(rename = "externalIPAnnotation")]
+    pub external_ip_annotation: Option<String>,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Annotations, such as the name of an address pool.
+    pub annotations: BTreeMap<String, String>,
+    /// Which of several load balancers is asked.
+    pub load_balancer_class: Option<String>,
+    /// Whether ports of the nodes are set aside. Default: what Kubernetes does, which is to do so.
+    pub allocate_load_balancer_node_ports: Option<bool>,
+    /// `Cluster` or `Local`.
+    pub external_traffic_policy: Option<TrafficPolicy>,
+    /// `SingleStack`, `PreferDualStack` or `RequireDualStack`.
+    pub ip_family_policy: Option<IpFamilyPolicy>,
+    /// `IPv4`, `IPv6`, or both in the order that is wanted.
+    pub ip_families: Option<Vec<IpFamily>>,
+    /// `None` or `ClientIP`.
+    pub session_affinity: Option<SessionAffinity>,
+}
+
+/// Which endpoints a node sends traffic from outside to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum TrafficPolicy {
+    /// Those of all nodes.
+    Cluster,
+    /// Its own, so that the device's own address is seen.
+    Local,
+}
+
+/// How many families of addresses a Service has.
+#[expect(clippy::enum_variant_names, reason = "these are Kubernetes' own names")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum IpFamilyPolicy {
+    /// One.
+    SingleStack,
+    /// Two where the cluster has two.
+    PreferDualStack,
+    /// Two.
+    RequireDualStack,
+}
+
+/// A family of addresses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+pub enum IpFamily {
+    /// Version 4.
+    IPv4,
+    /// Version 6.
+    IPv6,
+}
+
+/// Whether a client keeps its endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum SessionAffinity {
+    /// It does not.
+    None,
+    /// By its address.
+    #[serde(rename = "ClientIP")]
+    ClientIp,
+}
+
+impl SessionAffinity {
+    /// As Kubernetes spells it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "None",
+            Self::ClientIp => "ClientIP",
+        }
+    }
+}
+
+/// What a FlashJob's podOverrides may ask for.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct PodPolicy {
+    /// Service accounts.
+    pub service_account_names: Vec<String>,
+    /// Priority classes.
+    pub priority_class_names: Vec<String>,
+    /// Resources beside cpu, memory and ephemeral-storage, such as `nvidia.com/gpu`. Never those of Akri's devices.
+    pub resources: Vec<Pattern>,
+    /// Keys of labels.
+    pub labels: Vec<Pattern>,
+    /// Keys of annotations.
+    pub annotations: Vec<Pattern>,
+    /// Keys of taints that may be tolerated. Default: all but those of the control plane.
+    pub tolerations: Option<Vec<Pattern>>,
+    /// Keys of node labels that may be asked for. Default: all but those of the control plane.
+    pub node_selector: Option<Vec<Pattern>>,
+}
+
+/// A key, or with `*` at its end all keys that begin so.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Pattern(String);
+
+impl Pattern {
+    fn matches(&self, key: &str) -> bool {
+        match self.0.strip_suffix('*') {
+            Some(begin) => key.starts_with(begin),
+            None => self.0 == key,
+        }
+    }
+}
+
+fn listed(patterns: &[Pattern], key: &str) -> bool {
+    patterns.iter().any(|pattern| pattern.matches(key))
+}
+
+impl PodPolicy {
+    /// Whether a FlashJob may ask for this resource.
+    #[must_use]
+    pub fn allows_resource(&self, name: &str) -> bool {
+        PLAIN_RESOURCES.contains(&name)
+            || !name.starts_with(AKRI_RESOURCES) && listed(&self.resources, name)
+    }
+
+    /// Whether a FlashJob may give its Pods a label of this key.
+    #[must_use]
+    pub fn allows_label(&self, key: &str) -> bool {
+        !is_own(key) && listed(&self.labels, key)
+    }
+
+    /// Whether a FlashJob may give its Pods an annotation of this key.
+    #[must_use]
+    pub fn allows_annotation(&self, key: &str) -> bool {
+        !is_own(key) && listed(&self.annotations, key)
+    }
+
+    /// Whether a FlashJob may tolerate taints of this key; None: of every key.
+    #[must_use]
+    pub fn allows_toleration(&self, key: Option<&str>) -> bool {
+        match (&self.tolerations, key) {
+            (Some(patterns), Some(key)) => listed(patterns, key),
+            (Some(patterns), None) => listed(patterns, "") || patterns.iter().any(|p| p.0 == "*"),
+            (None, Some(key)) => !CONTROL_PLANE.contains(&key),
+            (None, None) => true,
+        }
+    }
+
+    /// Whether a Pod that tolerates every taint is kept off nodes of the control plane all the same.
+    #[must_use]
+    pub fn shuns_control_plane(&self) -> bool {
+        let allowed = |key: &&str| {
+            self.tolerations.as_ref().is_some_and(|patterns| {
+                patterns.iter().any(|pattern| pattern.0 != "*" && pattern.matches(key))
+            })
+        };
+        !CONTROL_PLANE.iter().any(allowed)
+    }
+
+    /// Whether a FlashJob may ask for nodes by this label.
+    #[must_use]
+    pub fn allows_node_label(&self, key: &str) -> bool {
+        match &self.node_selector {
+            Some(patterns) => listed(patterns, key),
+            None => !CONTROL_PLANE.contains(&key),
+        }
+    }
+}
+
+/// Whether the operator itself writes labels and annotations of this key.
+fn is_own(key: &str) -> bool {
+    OWN_LABELS.contains(&key) || key.split('/').next() == Some(GROUP)
+}
+
+impl Policy {
+    /// Checks what the API server would refuse each time, and what would break the operator's own labels.
+    pub(super) fn check(&self) -> Result<(), ConfigError> {
+        for (field, labels) in
+            [("pods.labels", &self.pods.labels), ("services.labels", &self.services.labels)]
+        {
+            for (key, value) in labels {
+                check_key(field, key)?;
+                if !is_label_value(value) {
+                    return invalid(
+                        format!("{field}.{key}"),
+                        &format!(
+                            "{value:?} is no label's value; expected at most 63 letters, digits, dashes, underscores and dots, with a letter or digit at both ends"
+                        ),
+                    );
+                }
+            }
+        }
+        for (field, annotations) in [
+            ("pods.annotations", &self.pods.annotations),
+            ("services.annotations", &self.services.annotations),
+        ] {
+            annotations.keys().try_for_each(|key| check_key(field, key))?;
+        }
+        for name in [&self.pods.resources.requests, &self.pods.resources.limits]
+            .into_iter()
+            .flatten()
+            .flat_map(BTreeMap::keys)
+        {
+            if name.starts_with(AKRI_RESOURCES) {
+                return invalid(
+                    format!("pods.resources.{name}"),
+                    "a device that Akri found is given to the Pod of that device alone; take it out",
+                );
+            }
+        }
+        for (index, pattern) in self.overrides.resources.iter().enumerate() {
+            if pattern.0.starts_with(AKRI_RESOURCES) {
+                return invalid(
+                    format!("podPolicy.resources[{index}]"),
+                    "devices that Akri found are never given to a FlashJob's choice: grants.attachDevice of a plugin gives each Pod its own",
+                );
+            }
+        }
+        if let Some(families) = &self.services.ip_families {
+            let different: BTreeSet<_> = families.iter().collect();
+            if families.is_empty() || different.len() != families.len() {
+                return invalid(
+                    "services.ipFamilies".to_owned(),
+                    "expected IPv4, IPv6 or both, each once",
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_key(field: &str, key: &str) -> Result<(), ConfigError> {
+    if is_own(key) {
+        let message = "the operator itself writes this key; choose another";
+        return invalid(format!("{field}.{key}"), message);
+    }
+    let (prefix, name) =
+        key.split_once('/').map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    let is_prefix =
+        |prefix: &str| prefix.len() <= 253 && prefix.split('.').all(super::is_dns_label);
+    if name.is_empty() || !is_label_value(name) || !prefix.is_none_or(is_prefix) {
+        let message = "is no key of a label or annotation; expected name or domain/name";
+        return invalid(format!("{field}.{key}"), message);
+    }
+    Ok(())
+}
+
+fn is_label_value(text: &str) -> bool {
+    let ends = [text.bytes().next(), text.bytes().last()];
+    text.len() <= 63
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+        && ends.iter().flatten().all(u8::is_ascii_alphanumeric)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::parse;
+
+    const HEAD: &str = "apiVersion: config.flashjob.nbfc.io/v1alpha1\nkind: OperatorConfig\n";
+
+    #[test]
+    fn what_no_api_server_takes_or_the_operator_needs_itself_is_refused_with_its_field() {
+        for (text, field) in [
+            ("pods: {labels: {team: \"no spaces\"}}", "pods.labels.team"),
+            ("pods: {labels: {uuid: a}}", "pods.labels.uuid"),
+            ("pods: {annotations: {application.flashjob.nbfc.io/run: a}}", "pods.annotations."),
+            ("services: {labels: {\"-a\": b}}", "services.labels.-a"),
+            ("services: {annotations: {\"UPPER.example/a\": b}}", "services.annotations."),
+            ("services: {ipFamilies: [IPv6, IPv6]}", "services.ipFamilies"),
+            ("services: {externalTrafficPolicy: Nowhere}", "Nowhere"),
+            ("pods: {resources: {limits: {akri.sh/a: 1}}}", "pods.resources.akri.sh/a"),
+            ("podPolicy: {resources: [\"akri.sh/*\"]}", "podPolicy.resources[0]"),
+        ] {
+            let error = parse(&format!("{HEAD}{text}\n")).expect_err(text).to_string();
+            assert!(error.contains(field), "{error}");
+        }
+    }
+
+    #[test]
+    fn by_default_a_job_asks_for_plain_resources_and_no_node_of_the_control_plane() {
+        let policy = PodPolicy::default();
+        assert!(policy.allows_resource("memory") && !policy.allows_resource("nvidia.com/gpu"));
+        assert!(!policy.allows_resource("akri.sh/a-1") && !policy.allows_label("team"));
+        assert!(policy.allows_toleration(Some("edge")) && policy.allows_toleration(None));
+        assert!(!policy.allows_toleration(Some(CONTROL_PLANE[0])) && policy.shuns_control_plane());
+        assert!(policy.allows_node_label("site") && !policy.allows_node_label(CONTROL_PLANE[1]));
+    }
+
+    #[test]
+    fn a_list_bounds_and_widens_and_own_keys_and_akri_s_devices_are_never_in_it() {
+        let text = "podPolicy: {resources: [\"*\"], labels: [\"*\"], tolerations: [edge, \"node-role*\"], nodeSelector: [\"example.com/*\"]}\n";
+        let policy = parse(&format!("{HEAD}{text}")).expect("valid").pod_policy;
+        assert!(policy.allows_resource("nvidia.com/gpu") && !policy.allows_resource("akri.sh/a"));
+        assert!(policy.allows_label("team") && !policy.allows_label("app"));
+        assert!(policy.allows_toleration(Some("edge")) && !policy.allows_toleration(Some("gpu")));
+        assert!(!policy.allows_toleration(None));
+        assert!(policy.allows_toleration(Some(CONTROL_PLANE[0])) && !policy.shuns_control_plane());
+        assert!(policy.allows_node_label("example.com/site") && !policy.allows_node_label("site"));
+    }
+}
