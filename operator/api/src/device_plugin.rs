@@ -67,7 +67,7 @@ pub struct DevicePluginStatus {
     /// The version that served well last. A lower one serves only with allowDowngrade, after a restart too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_good_version: Option<String>,
-    /// Resolved, Verified, Ready, and TypeConflict: whether other plugins keep types that this one would serve.
+    /// Ready, Reconciling, Stalled, Resolved, Verified, and TypeConflict: whether other plugins keep types that this one would serve.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -1,5 +1,7 @@
 //! FlashJob.status: what the operator answers, and all that it remembers between restarts.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
@@ -26,7 +28,7 @@ pub struct FlashJobStatus {
     #[serde(
         default,
         rename = "completedUUIDs",
-        deserialize_with = "null_is_empty",
+        deserialize_with = "null_is_default",
         skip_serializing_if = "Vec::is_empty"
     )]
     #[schemars(with = "Option<Vec<String>>", extend("x-kubernetes-list-type" = "atomic"))]
@@ -35,7 +37,7 @@ pub struct FlashJobStatus {
     #[serde(
         default,
         rename = "failedUUIDs",
-        deserialize_with = "null_is_empty",
+        deserialize_with = "null_is_default",
         skip_serializing_if = "Vec::is_empty"
     )]
     #[schemars(with = "Option<Vec<String>>", extend("x-kubernetes-list-type" = "atomic"))]
@@ -44,7 +46,7 @@ pub struct FlashJobStatus {
     #[serde(
         default,
         rename = "skippedUUIDs",
-        deserialize_with = "null_is_empty",
+        deserialize_with = "null_is_default",
         skip_serializing_if = "Vec::is_empty"
     )]
     #[schemars(with = "Option<Vec<String>>", extend("x-kubernetes-list-type" = "atomic"))]
@@ -52,12 +54,28 @@ pub struct FlashJobStatus {
     /// How many devices are where.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
+    /// How many devices failed or were skipped, by reason.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    #[schemars(with = "Option<BTreeMap<String, u32>>")]
+    pub reasons: BTreeMap<String, u32>,
+    /// How many devices have no result yet and say why: they wait, or something keeps their Pod from getting on; by reason.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    #[schemars(with = "Option<BTreeMap<String, u32>>")]
+    pub waiting: BTreeMap<String, u32>,
     /// Every device with an attempt begun and no result yet, and those next in line; then failed and skipped devices, up to 100.
-    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<DeviceStatus>>", extend("x-kubernetes-list-type" = "atomic"))]
     pub devices: Vec<DeviceStatus>,
     /// The plugins that serve this job.
-    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<PluginStatus>>", extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub plugins: Vec<PluginStatus>,
     /// Hash of the fields that make a run: firmware, version, flashjobPodImage, device, applicationType, hostEndpoint, settings, runID.
@@ -72,8 +90,8 @@ pub struct FlashJobStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Progressing, Complete, Failed, Suspended, Stalled.
-    #[serde(default, deserialize_with = "null_is_empty", skip_serializing_if = "Vec::is_empty")]
+    /// Ready, Reconciling, Stalled, Progressing, Complete, Failed, Suspended.
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<Condition>>", extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 }
@@ -234,9 +252,9 @@ fn known_phase<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Phas
     })
 }
 
-/// An explicit null is as good as an absent list.
-fn null_is_empty<'de, D: Deserializer<'de>, T: Deserialize<'de>>(
+/// An explicit null is as good as nothing.
+fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(
     deserializer: D,
-) -> Result<Vec<T>, D::Error> {
-    Ok(Option::<Vec<T>>::deserialize(deserializer)?.unwrap_or_default())
+) -> Result<T, D::Error> {
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }

@@ -15,7 +15,7 @@
 //! - Seen from outside: [`transitions`] says what a status write changed; [`events`], [`metrics`] and [`logs`] tell it;
 //!   [`traces`] show how long things take; [`health`] keeps what is wrong, and serves what is asked for.
 //! - [`installation`] tells what is ours from what is another installation's, [`definitions`] whether the installed definitions are of
-//!   this version, [`answer`] reads the API server's answers.
+//!   this version, [`answer`] reads the API server's answers, [`proxy`] sees to proxies of the environment.
 
 pub mod answer;
 pub mod apply;
@@ -34,6 +34,7 @@ pub mod observed;
 pub mod operator;
 pub mod plan;
 pub mod plugins;
+pub mod proxy;
 pub mod read;
 pub mod reload;
 pub mod report;

@@ -95,7 +95,10 @@ fn difference(before: &FlashJobStatus, after: &FlashJobStatus) -> Value {
         Ok(Value::Object(object)) => object,
         _ => Map::new(),
     };
-    let (before, after) = (object(before), object(after));
+    between(&object(before), &object(after)).into()
+}
+
+fn between(before: &Map<String, Value>, after: &Map<String, Value>) -> Map<String, Value> {
     let gone = before
         .keys()
         .filter(|name| !after.contains_key(*name))
@@ -103,8 +106,14 @@ fn difference(before: &FlashJobStatus, after: &FlashJobStatus) -> Value {
     let changed = after
         .iter()
         .filter(|(name, value)| before.get(*name) != Some(*value))
-        .map(|(name, value)| (name.clone(), value.clone()));
-    gone.chain(changed).collect::<Map<_, _>>().into()
+        // What is in an object stays there unless it is taken out by its name.
+        .map(|(name, value)| match (before.get(name), value) {
+            (Some(Value::Object(before)), Value::Object(after)) => {
+                (name.clone(), between(before, after).into())
+            }
+            _ => (name.clone(), value.clone()),
+        });
+    gone.chain(changed).collect()
 }
 
 /// Counts what became different, and says it in the log and in events.
@@ -212,5 +221,12 @@ mod tests {
         let after = FlashJobStatus { message: Some("b".into()), ..FlashJobStatus::default() };
         assert_eq!(difference(&before, &after), json!({"message": "b", "progress": null}));
         assert_eq!(difference(&before, &before), json!({}));
+        let counted = |reasons: &[(&str, u32)]| FlashJobStatus {
+            waiting: reasons.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect(),
+            ..FlashJobStatus::default()
+        };
+        let (before, after) =
+            (counted(&[("A", 1), ("B", 2), ("C", 3)]), counted(&[("B", 2), ("C", 4)]));
+        assert_eq!(difference(&before, &after), json!({"waiting": {"A": null, "C": 4}}));
     }
 }

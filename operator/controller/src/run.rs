@@ -28,7 +28,7 @@ use crate::operator::{Operator, Parts};
 use crate::plugins::{Loader, Plugins};
 use crate::watch::Watches;
 use crate::world::{Rules, World};
-use crate::{config, definitions, health, logs, reload};
+use crate::{config, definitions, health, logs, proxy, reload};
 
 /// Within this time everything is at rest and the Lease given back; Kubernetes kills after 30 s.
 const END_LIMIT: Duration = Duration::from_secs(15);
@@ -45,6 +45,9 @@ pub enum RunError {
     /// There is no way to a cluster.
     #[error("no cluster: {0}; set KUBECONFIG, or run inside a cluster")]
     Kubeconfig(#[from] kube::config::InferConfigError),
+    /// A variable of the environment names a proxy that cannot be used.
+    #[error(transparent)]
+    Proxy(#[from] proxy::InvalidProxy),
     /// The client cannot be made.
     #[error("cannot make the client for the cluster: {0}")]
     Client(#[from] kube::Error),
@@ -81,7 +84,9 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
     }
     let text = config::read_if_present(&arguments.config)?;
     let config = text.as_deref().map(config::parse).transpose()?;
+    proxy::check()?;
     let mut kube_config = Config::infer().await?;
+    proxy::leave_the_api_server_alone(&mut kube_config);
     let installation = Installation {
         namespace: arguments
             .namespace

@@ -86,7 +86,9 @@ fn job<'a>(before: &FlashJobStatus, after: &'a FlashJobStatus) -> Vec<JobTransit
         (true, false) => transitions.push(JobTransition::Resumed),
         _ => {}
     }
-    if let Some(stalled) = holds(after, condition::STALLED)
+    // A failed job is stalled too, and told as failed.
+    if after.phase != Some(Phase::Failed)
+        && let Some(stalled) = holds(after, condition::STALLED)
         && holds(before, condition::STALLED).is_none_or(|known| known.reason != stalled.reason)
     {
         transitions.push(JobTransition::Stalled(&stalled.reason, &stalled.message));

@@ -315,3 +315,31 @@ async fn a_device_plugin_of_another_installation_is_left_alone_and_told_and_the_
     assert_eq!(ours.labels().get(INSTALLATION).map(String::as_str), Some("default"));
     Ok(())
 }
+
+#[tokio::test]
+async fn a_proxy_of_the_environment_serves_the_registries_and_leaves_the_api_server_alone()
+-> anyhow::Result<()> {
+    let mut testbed = testbed().await?;
+    let proxy = |value: &str, without: &str| -> Vec<(String, String)> {
+        [("HTTPS_PROXY", value), ("NO_PROXY", without)]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into()
+    };
+    // Nobody listens there: what goes through it does not arrive.
+    let nowhere = "http://127.0.0.1:9";
+    testbed.operator_environment = proxy(nowhere, "");
+    testbed.start_operator().await?;
+    plugin_where(&testbed, "esp32", "the registry is out of reach", |status| {
+        status.last_error.as_ref().is_some_and(|error| !error.is_empty())
+    })
+    .await?;
+    testbed.kill_operator().await?;
+    testbed.operator_environment = proxy(nowhere, "registry.example,127.0.0.0/8");
+    testbed.start_operator().await?;
+    plugin_where(&testbed, "esp32", "it serves", |status| status.digest.is_some()).await?;
+    testbed.kill_operator().await?;
+    testbed.operator_environment = proxy("proxy.example:port", "");
+    let error = testbed.start_operator().await.expect_err("it ends at start");
+    assert!(format!("{error:#}").contains("HTTPS_PROXY names no proxy"), "{error:#}");
+    Ok(())
+}

@@ -128,10 +128,14 @@ impl Installation {
                 fields.retain(|field, _| field != "apiVersion" && field != "kind");
             }
             let certificate = std::fs::read_to_string(&node.authority.certificate)?;
-            let text = json!({"config": rest, "caBundles": {AUTHORITY: certificate}});
+            let (repository, tag) = images::OPERATOR.rsplit_once(':').context("no tag")?;
+            let text = json!({
+                "image": {"repository": repository, "tag": tag},
+                "config": rest, "caBundles": {AUTHORITY: certificate},
+            });
             std::fs::write(&values, text.to_string())?;
             format!(
-                "{helm} upgrade {name} {} --namespace {namespace} --reset-then-reuse-values --values {}",
+                "{helm} upgrade {name} {} --namespace {namespace} --values {}",
                 chart.display(),
                 values.display()
             )

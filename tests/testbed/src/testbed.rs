@@ -83,6 +83,8 @@ pub struct Testbed {
     pub config: Value,
     /// Arguments of operators that start from now on, beside those of every testbed.
     pub operator_arguments: Vec<String>,
+    /// Variables of the environment of operators that start from now on.
+    pub operator_environment: Vec<(String, String)>,
     replicas: Vec<Option<Replica>>,
     one_namespace: bool,
     _simulators: Vec<Process>,
@@ -120,6 +122,7 @@ impl Testbed {
             fleet,
             config,
             operator_arguments: Vec::new(),
+            operator_environment: Vec::new(),
             replicas: Vec::new(),
             one_namespace: options.one_namespace,
             _simulators: simulators,
@@ -207,6 +210,7 @@ impl Testbed {
             command.args(["--watch-namespace", "default"]);
         }
         command.args(&self.operator_arguments);
+        command.envs(self.operator_environment.iter().map(|(name, value)| (name, value)));
         command
             .env("KUBECONFIG", &self.control_plane.operator_kubeconfig)
             .env("POD_NAME", format!("operator-{index}"));

@@ -33,6 +33,8 @@ pub(super) struct Draft<'a> {
     pub results: HashMap<String, Finish>,
     /// Records of failed and skipped devices, oldest first.
     pub shown: Vec<DeviceStatus>,
+    /// How many devices failed or were skipped, by reason; more than those shown.
+    pub reasons: BTreeMap<String, u32>,
     /// Completed without proof.
     pub unverified: u32,
     /// Devices whose Pod has ended: they keep no place in `parallelism`.
@@ -74,6 +76,7 @@ impl<'a> Draft<'a> {
                 .into_iter()
                 .filter(|device| observed.job.place(&device.uid).is_some())
                 .collect(),
+            reasons: if same_run { result_reasons(observed) } else { BTreeMap::new() },
             unverified: status.counts.filter(|_| same_run).map_or(0, |counts| counts.unverified),
             released: HashSet::new(),
             waiting: BTreeMap::new(),
@@ -256,6 +259,7 @@ impl<'a> Draft<'a> {
         record.message = Some(message.to_owned());
         record.not_before = None;
         record.since = Some(Time(now));
+        *self.reasons.entry(reason.name.to_owned()).or_default() += 1;
         self.tell(uid, &record, finish, false, Some(reason));
         self.results.insert(uid.to_owned(), finish);
         // Failures are shown before skips, and neither beyond what a person reads.
@@ -378,4 +382,30 @@ impl<'a> Draft<'a> {
         summary::write(&mut self);
         self.plan
     }
+}
+
+/// What is stored of the reasons of results, without devices that the spec names no more. A status of before they were counted has those
+/// shown.
+fn result_reasons(observed: &Observed) -> BTreeMap<String, u32> {
+    let status = &observed.job.status;
+    let shown = status
+        .devices
+        .iter()
+        .filter(|device| matches!(device.state, DeviceState::Failed | DeviceState::Skipped));
+    let mut reasons = status.reasons.clone();
+    let is_counted = !reasons.is_empty();
+    for device in shown {
+        let Some(reason) = &device.reason else { continue };
+        match (is_counted, observed.job.place(&device.uid)) {
+            (false, Some(_)) => *reasons.entry(reason.clone()).or_default() += 1,
+            (true, None) => {
+                if let Some(count) = reasons.get_mut(reason) {
+                    *count = count.saturating_sub(1);
+                }
+            }
+            _ => {}
+        }
+    }
+    reasons.retain(|_, count| *count > 0);
+    reasons
 }

@@ -1,6 +1,6 @@
 //! Words the status: counts, phase, conditions and one sentence.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use flashjob_api::{
     Counts, DeviceState, DeviceStatus, FlashJobStatus, Phase, PluginStatus, condition, reason,
@@ -65,6 +65,8 @@ fn words(draft: &Draft<'_>, counts: Counts, over: bool) -> FlashJobStatus {
         failed_uuids: list(Finish::Failed),
         skipped_uuids: list(Finish::Skipped),
         counts: Some(counts),
+        reasons: draft.reasons.clone(),
+        waiting: waiting(draft),
         devices: devices(draft),
         plugins: plugins(draft),
         run: Some(draft.spec.run.clone()),
@@ -91,9 +93,14 @@ pub(super) fn invalid(observed: &Observed, error: &str) -> Plan {
             observed.now,
         )
     };
-    for kind in
-        [condition::PROGRESSING, condition::COMPLETE, condition::FAILED, condition::SUSPENDED]
-    {
+    for kind in [
+        condition::PROGRESSING,
+        condition::COMPLETE,
+        condition::FAILED,
+        condition::SUSPENDED,
+        condition::READY,
+        condition::RECONCILING,
+    ] {
         set(kind, false, "InvalidSpec");
     }
     set(condition::STALLED, true, "InvalidSpec");
@@ -125,7 +132,14 @@ pub(super) fn draining(observed: &Observed, message: &str) -> FlashJobStatus {
         )
     };
     set(condition::PROGRESSING, true);
-    for kind in [condition::COMPLETE, condition::FAILED, condition::SUSPENDED, condition::STALLED] {
+    set(condition::RECONCILING, true);
+    for kind in [
+        condition::COMPLETE,
+        condition::FAILED,
+        condition::SUSPENDED,
+        condition::STALLED,
+        condition::READY,
+    ] {
         set(kind, false);
     }
     status
@@ -160,6 +174,20 @@ fn counts(draft: &Draft<'_>) -> Counts {
 
 fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// How many devices have no result yet and say why, by reason.
+fn waiting(draft: &Draft<'_>) -> BTreeMap<String, u32> {
+    let mut waiting = BTreeMap::new();
+    for reason in draft.records.values().filter_map(|record| record.reason.as_deref()) {
+        *waiting.entry(reason.to_owned()).or_default() += 1;
+    }
+    // Some of those that were told to wait have a record that says so.
+    for (reason, (count, _)) in &draft.waiting {
+        let recorded: &mut u32 = waiting.entry((*reason).to_owned()).or_default();
+        *recorded = (*recorded).max(number(*count));
+    }
+    waiting
 }
 
 /// Devices at work first, in the order of the spec; then failures, then skips.
@@ -267,12 +295,10 @@ fn conditions(draft: &Draft<'_>, counts: &Counts, phase: Phase, message: &str) -
         Phase::Completed => "Completed",
         Phase::Failed => "DevicesFailed",
     };
-    set(
-        condition::PROGRESSING,
-        phase == Phase::InProgress && stalled.is_none() && !held_back,
-        reason,
-        message,
-    );
+    let moves = phase == Phase::InProgress && stalled.is_none() && !held_back;
+    set(condition::PROGRESSING, moves, reason, message);
+    set(condition::RECONCILING, moves, reason, message);
+    set(condition::READY, phase == Phase::Completed, reason, message);
     set(condition::COMPLETE, phase == Phase::Completed, reason, message);
     set(condition::FAILED, phase == Phase::Failed, reason, message);
     let suspended = draft.spec.suspend && phase == Phase::InProgress;
@@ -283,7 +309,8 @@ fn conditions(draft: &Draft<'_>, counts: &Counts, phase: Phase, message: &str) -
         "",
     );
     match stalled {
-        Some((reason, (_, text))) => set(condition::STALLED, true, reason, text),
+        Some((why, (_, text))) => set(condition::STALLED, true, why, text),
+        None if phase == Phase::Failed => set(condition::STALLED, true, reason, message),
         None => set(condition::STALLED, false, "Moving", ""),
     }
     conditions

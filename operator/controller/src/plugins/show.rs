@@ -197,6 +197,19 @@ fn conditions(seen: &Seen) -> Vec<(&'static str, bool, &'static str, String)> {
             ("TypeConflict", true, "KeptByAnother", format!("{}; {advice}", kept.join(", ")))
         }
     });
+    // As kstatus has it: what tries again by itself is under way, what somebody has to see to is stalled.
+    let broken = failure.as_ref().filter(|failure| serving.is_none() && !failure.transient);
+    conditions.push(match broken {
+        Some(failure) => (condition::STALLED, true, failure.reason, failure.message.clone()),
+        None => (condition::STALLED, false, "Moving", String::new()),
+    });
+    conditions.push(match (serving, failure) {
+        (None, Some(failure)) if failure.transient => {
+            (condition::RECONCILING, true, failure.reason, failure.message.clone())
+        }
+        (None, None) => (condition::RECONCILING, true, "Loading", String::new()),
+        _ => (condition::RECONCILING, false, "Settled", String::new()),
+    });
     conditions
 }
 
@@ -258,7 +271,9 @@ mod tests {
                 "Resolved=True Resolved",
                 "Verified=False UnsignedAllowed",
                 "Ready=True Serving",
-                "TypeConflict=False NoConflict"
+                "TypeConflict=False NoConflict",
+                "Stalled=False Moving",
+                "Reconciling=False Settled"
             ]
         );
         let away = seen(Some("1.0.0"), Some((Stage::Resolve, "RegistryUnreachable")));
@@ -277,6 +292,7 @@ mod tests {
             told(&refused)[..3],
             ["Resolved=True Resolved", "Verified=False Unsigned", "Ready=False Unsigned"]
         );
+        assert_eq!(told(&refused)[4..], ["Stalled=True Unsigned", "Reconciling=False Settled"]);
         assert_eq!(
             (&refused.digest, &refused.version, refused.last_error.as_deref()),
             (&None, &None, Some("why"))

@@ -1,0 +1,82 @@
+//! Proxies in the environment: they serve the registries, and leave the API server alone. Reads the environment and the kubeconfig.
+
+use kube::Config;
+use kube::config::Kubeconfig;
+use url::Url;
+
+/// Variables that name a proxy; the registries' client reads the same.
+const VARIABLES: [&str; 6] =
+    ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
+
+/// A variable names no proxy that can be used. Its value may have a password, and is not repeated.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{variable} names no proxy: {why}; expected http://host:port or https://host:port, or take it out of the environment"
+)]
+pub struct InvalidProxy {
+    variable: &'static str,
+    why: String,
+}
+
+/// Checks the variables of this process.
+///
+/// # Errors
+/// One names no proxy that can be used.
+pub fn check() -> Result<(), InvalidProxy> {
+    check_all(|variable| std::env::var(variable).ok())
+}
+
+fn check_all(value: impl Fn(&str) -> Option<String>) -> Result<(), InvalidProxy> {
+    for variable in VARIABLES {
+        let Some(text) = value(variable).filter(|text| !text.trim().is_empty()) else { continue };
+        let text = text.trim();
+        let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let why = match Url::parse(&whole) {
+            Err(error) => error.to_string(),
+            Ok(url) if !matches!(url.scheme(), "http" | "https") => {
+                format!("its scheme is {}", url.scheme())
+            }
+            Ok(url) if url.host_str().is_none_or(str::is_empty) => "it has no host".to_owned(),
+            Ok(_) => continue,
+        };
+        return Err(InvalidProxy { variable, why });
+    }
+    Ok(())
+}
+
+/// Takes a proxy out of the way to the API server that is not of the kubeconfig itself (`proxy-url`): it came from the environment.
+pub fn leave_the_api_server_alone(config: &mut Config) {
+    let named = Kubeconfig::read().ok().and_then(|kubeconfig| {
+        let current = kubeconfig.current_context?;
+        let contexts = kubeconfig.contexts.into_iter();
+        let context = contexts.filter(|context| context.name == current).find_map(|of| of.context);
+        let cluster = context?.cluster;
+        let clusters = kubeconfig.clusters.into_iter();
+        clusters.filter(|of| of.name == cluster).find_map(|of| of.cluster)?.proxy_url
+    });
+    if named.is_none_or(|proxy| proxy.is_empty()) {
+        config.proxy_url = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(variable: &str, value: &str) -> Result<(), InvalidProxy> {
+        check_all(|asked| (asked == variable).then(|| value.to_owned()))
+    }
+
+    #[test]
+    fn a_proxy_that_cannot_be_used_is_told_by_its_variable_and_not_by_its_password() {
+        for text in ["http://secret-word@exa mple:80", "socks5://secret-word@a:1080", "http://"] {
+            let error = with("https_proxy", text).expect_err(text).to_string();
+            assert!(error.starts_with("https_proxy names no proxy"), "{error}");
+            assert!(!error.contains("secret-word"), "{error}");
+        }
+        for text in ["", "http://proxy.example:3128", "proxy.example:3128", "https://u:p@10.0.0.1"]
+        {
+            assert_eq!(with("HTTPS_PROXY", text), Ok(()), "{text}");
+        }
+    }
+}

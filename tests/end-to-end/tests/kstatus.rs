@@ -1,0 +1,139 @@
+//! What GitOps tools make of our objects: kstatus itself is asked, and `kubectl wait`.
+
+use std::process::Stdio;
+
+use anyhow::{Context, ensure};
+use flashjob_api::FlashJobStatus;
+use flashjob_end_to_end::{
+    LIMIT, create, ended, job, plugin_where, raw_jobs, reason_of, status_where, uids,
+};
+use flashjob_simulators::devices::Behaviour;
+use flashjob_testbed::process::{eventually, script};
+use flashjob_testbed::{Options, Testbed};
+use kube::Api;
+use kube::api::{DeleteParams, Patch, PatchParams};
+use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+/// What kstatus says of an object.
+async fn of(program: &str, object: &Value) -> anyhow::Result<String> {
+    let mut child = Command::new(program)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let mut stdin = child.stdin.take().context("no standard input")?;
+    stdin.write_all(object.to_string().as_bytes()).await?;
+    drop(stdin);
+    let output = child.wait_with_output().await?;
+    ensure!(output.status.success(), "kstatus failed on {object}");
+    let said = String::from_utf8(output.stdout)?;
+    Ok(said.split('\t').next().unwrap_or_default().to_owned())
+}
+
+struct Asked<'a> {
+    testbed: &'a Testbed,
+    program: String,
+}
+
+impl Asked<'_> {
+    async fn is(&self, name: &str, expected: &str) -> anyhow::Result<()> {
+        eventually(&format!("kstatus calls {name} {expected}"), LIMIT, || async {
+            let object = serde_json::to_value(raw_jobs(self.testbed).get(name).await?)?;
+            Ok((of(&self.program, &object).await? == expected).then_some(()))
+        })
+        .await
+    }
+
+    async fn plugin_is(&self, name: &str, expected: &str) -> anyhow::Result<()> {
+        let plugins: Api<flashjob_api::DevicePlugin> = Api::all(self.testbed.client.clone());
+        eventually(&format!("kstatus calls plugin {name} {expected}"), LIMIT, || async {
+            let object = serde_json::to_value(plugins.get(name).await?)?;
+            Ok((of(&self.program, &object).await? == expected).then_some(()))
+        })
+        .await
+    }
+
+    /// `kubectl wait`; whether it came.
+    async fn waits(&self, name: &str, seconds: u32) -> anyhow::Result<bool> {
+        let kubectl = self.testbed.control_plane.programs.join("kubectl");
+        let mut command = Command::new(kubectl);
+        command.env("KUBECONFIG", &self.testbed.control_plane.kubeconfig);
+        command.args(["wait", "--for=condition=Ready", &format!("flashjob/{name}")]);
+        let output = command.arg(format!("--timeout={seconds}s")).output().await?;
+        Ok(output.status.success())
+    }
+}
+
+#[tokio::test]
+async fn kstatus_and_kubectl_wait_know_every_state() -> anyhow::Result<()> {
+    let options = Options {
+        devices: vec!["esp32:thermo:0.1.0=4".into()],
+        addresses: 4,
+        plugins: vec!["esp32".into()],
+        ..Options::default()
+    };
+    let mut testbed = Testbed::start(&options).await?;
+    // One that nobody published, and a device type that only it serves.
+    let broken = format!("{}/flashjob/nobody:1", testbed.registry.host);
+    testbed.config["plugins"]
+        .as_array_mut()
+        .context("a list")?
+        .push(json!({"name": "broken", "image": broken, "deviceTypes": ["lamp"]}));
+    testbed.start_operator().await?;
+    plugin_where(&testbed, "esp32", "it serves", |status| status.digest.is_some()).await?;
+    let all = uids(&testbed, "esp32", 4).await?;
+    let asked = Asked { testbed: &testbed, program: script("tests/kstatus/build.sh")? };
+    asked.plugin_is("esp32", "Current").await?;
+    asked.plugin_is("broken", "Failed").await?;
+
+    let device = &testbed.devices().await?[0].1.id;
+    let slow = Behaviour { transfer_ms: 3000, ..Behaviour::default() };
+    testbed.fleet.behave(device, &slow).await?;
+    create(&testbed, &job("good", &all[..1], json!({}))).await?;
+    asked.is("good", "InProgress").await?;
+    ensure!(asked.waits("good", 60).await?, "kubectl wait sees that it is ready");
+    asked.is("good", "Current").await?;
+
+    create(&testbed, &job("bad", &all[1..2], json!({"applicationType": "other"}))).await?;
+    asked.is("bad", "Failed").await?;
+    ensure!(!asked.waits("bad", 1).await?, "a failed job is not ready");
+    let status = ended(&testbed, "bad").await?;
+    ensure!(status.reasons.get("DeviceTypeMismatch") == Some(&1), "{:?}", status.reasons);
+
+    create(&testbed, &job("held", &all[2..3], json!({"suspend": true}))).await?;
+    let is_held = |status: &FlashJobStatus| status.observed_generation.is_some();
+    status_where(&testbed, "held", "it is seen", is_held).await?;
+    ensure!(!asked.waits("held", 1).await?, "what is held back is not ready");
+    let again = Patch::Merge(json!({"spec": {"suspend": false}}));
+    raw_jobs(&testbed).patch("held", &PatchParams::default(), &again).await?;
+    asked.is("held", "Current").await?;
+    ensure!(asked.waits("held", 60).await?, "it is ready in the end");
+
+    // Nothing moves until somebody publishes the plugin.
+    let instances: Api<flashjob_api::akri::Instance> =
+        Api::namespaced(testbed.client.clone(), "default");
+    let lamp = json!({
+        "metadata": {"name": "lamp"},
+        "spec": {"configurationName": "c", "capacity": 1, "cdiName": "a/c=b", "nodes": ["simulated-node"],
+            "brokerProperties": {"HOST_ENDPOINT": "127.0.0.1:9", "DEVICE": "lamp", "VERSION": "1"}},
+    });
+    let lamp = instances.create(&Default::default(), &serde_json::from_value(lamp)?).await?;
+    let uid = lamp.metadata.uid.unwrap_or_default();
+    create(&testbed, &job("stuck", std::slice::from_ref(&uid), json!({}))).await?;
+    asked.is("stuck", "Failed").await?;
+    let status = status_where(&testbed, "stuck", "it says why", |status| {
+        status.waiting.contains_key("PluginNotReady")
+    })
+    .await?;
+    ensure!(reason_of(&status, &uid).is_none_or(|reason| reason == "PluginNotReady"), "{status:?}");
+
+    let finalizer = json!({"metadata": {"finalizers": ["example.com/held", "application.flashjob.nbfc.io/flashjob-finalizer"]}});
+    raw_jobs(&testbed).patch("stuck", &PatchParams::default(), &Patch::Merge(finalizer)).await?;
+    raw_jobs(&testbed).delete("stuck", &DeleteParams::default()).await?;
+    asked.is("stuck", "Terminating").await?;
+    let none = json!({"metadata": {"finalizers": null}});
+    raw_jobs(&testbed).patch("stuck", &PatchParams::default(), &Patch::Merge(none)).await?;
+    Ok(())
+}
