@@ -64,6 +64,8 @@ pub struct Verification {
     pub mode: Option<VerifyMode>,
     /// Seconds to wait for the new version.
     pub timeout_seconds: i64,
+    /// Seconds for which the new version must stay.
+    pub stable_seconds: i64,
 }
 
 /// How many devices may fail before the job stops.
@@ -125,6 +127,7 @@ impl FlashJobSpec {
             verify: Verification {
                 mode: verify.mode,
                 timeout_seconds: verify.timeout_seconds.unwrap_or(300).max(1),
+                stable_seconds: verify.stable_seconds.unwrap_or(0).max(0),
             },
             skip_if_current: self.skip_if_current.unwrap_or(false),
             exposure: self.exposure.unwrap_or_default(),

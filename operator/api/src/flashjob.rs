@@ -132,6 +132,10 @@ pub struct VerifySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86400))]
     pub timeout_seconds: Option<i64>,
+    /// How long the device must go on reporting the new version, in seconds: some boot loaders go back to the one before. Default 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 86400))]
+    pub stable_seconds: Option<i64>,
 }
 
 /// How strict the proof of a flashed device is.

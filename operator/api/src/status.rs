@@ -182,6 +182,9 @@ pub struct DeviceStatus {
     /// What the device reported before this run's first attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_version: Option<String>,
+    /// While it is verified: since when the device reports the new version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version_since: Option<Time>,
     /// Why the device waits, failed or was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,

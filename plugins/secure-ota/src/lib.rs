@@ -7,6 +7,8 @@ use flashjob_plugin_sdk::{
 };
 use serde_json::Value;
 
+/// Bytes of a version that the program's descriptor on the device holds (`esp_app_desc_t.version` of ESP-IDF, 32 with its NUL).
+const VERSION_BYTES: usize = 31;
 /// Where the device calls back.
 const PORT: u16 = 4433;
 /// Where the flash container looks for its TLS certificate and key.
@@ -56,6 +58,13 @@ impl SecureOta {
     pub fn build(&self, request: Request) -> Result<FlashPod, PluginError> {
         let device = &request.device;
         let settings = Settings::read(&request.settings)?;
+        if request.version.len() > VERSION_BYTES {
+            return Err(PluginError::InvalidRequest(format!(
+                "version {:?} has {} bytes, and an ESP32 reports no more than the first {VERSION_BYTES}: it could never be proven; give one that fits",
+                request.version,
+                request.version.len()
+            )));
+        }
         let endpoint = device.endpoint.clone().unwrap_or_default();
         let application = device.application_type.clone().unwrap_or_default();
         let variables = [
@@ -211,6 +220,19 @@ mod tests {
         assert!(
             matches!(error, PluginError::InvalidRequest(text) if text.contains("APPLICATION_TYPE"))
         );
+    }
+
+    #[test]
+    fn a_version_that_no_device_could_report_is_refused_before_it_is_flashed() {
+        let with = |version: &str| ESP32.build(Request { version: version.into(), ..request() });
+        assert!(with(&"7".repeat(VERSION_BYTES)).is_ok());
+        // Bytes count, not letters.
+        for version in ["7".repeat(VERSION_BYTES + 1), "ä".repeat(16)] {
+            let refused = with(&version);
+            assert!(
+                matches!(refused, Err(PluginError::InvalidRequest(text)) if text.contains("31"))
+            );
+        }
     }
 
     #[test]

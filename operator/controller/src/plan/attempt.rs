@@ -279,7 +279,7 @@ impl Draft<'_> {
                 self.records.get(uid).and_then(|record| record.message.clone()).unwrap_or_default();
             return match ended.exit_code {
                 Some(0) => self.flashed(uid, Proof::ReportedVersion),
-                _ => self.give_up_attempt(uid, reason, &message),
+                _ => self.give_up_unless_proven(uid, reason, &message),
             };
         }
         match ended.by {
@@ -298,7 +298,10 @@ impl Draft<'_> {
             return match answer.as_ref() {
                 Judged::Asked(Ok(Verdict::Flashed(proof))) => self.flashed(uid, *proof),
                 Judged::Asked(Ok(Verdict::Retry(text))) => {
-                    self.give_up_attempt(uid, reason_of(ended), &sentence(text, ended))
+                    self.give_up_unless_proven(uid, reason_of(ended), &sentence(text, ended))
+                }
+                Judged::Asked(Ok(Verdict::GiveUp(_))) if self.is_proven(uid) => {
+                    self.flashed(uid, Proof::ReportedVersion)
                 }
                 Judged::Asked(Ok(Verdict::GiveUp(text))) => {
                     self.fail(uid, reason::GAVE_UP, &sentence(text, ended))
@@ -375,7 +378,15 @@ impl Draft<'_> {
             return self.flashed(uid, Proof::ReportedVersion);
         }
         let reason = if error.is_empty() { reason_of(ended) } else { reason::PLUGIN_FAILED };
-        self.give_up_attempt(uid, reason, &sentence(error, ended));
+        self.give_up_unless_proven(uid, reason, &sentence(error, ended));
+    }
+
+    /// What an ended Pod says is over, unless the device proves that it was flashed all the same.
+    fn give_up_unless_proven(&mut self, uid: &str, reason: Reason, message: &str) {
+        if self.wanted(uid) && self.is_proven(uid) {
+            return self.flashed(uid, Proof::ReportedVersion);
+        }
+        self.give_up_attempt(uid, reason, message);
     }
 
     /// A failed attempt of a device that the job no longer names ends it.

@@ -1,7 +1,9 @@
-//! When a flashed device is proven: only a change of the reported version to the wanted one, byte for byte, is proof.
+//! When a flashed device is proven: only a change of the reported version to the wanted one, byte for byte, is proof; and it counts
+//! whatever the flash container said.
 
 use flashjob_api::{DeviceState, VerifyMode, reason};
 use flashjob_plugin_host::types::Proof;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::draft::Draft;
 
@@ -26,12 +28,22 @@ impl Draft<'_> {
             VerifyMode::BestEffort | VerifyMode::Required => {
                 self.set(uid, DeviceState::Verifying, |record| {
                     record.not_before = None;
+                    record.version_since = None;
                     record.reason = None;
                     record.message = None;
                 });
                 self.verify(uid);
             }
         }
+    }
+
+    /// Whether the device has come to report the new version since its first attempt began, and that is looked at.
+    pub fn is_proven(&self, uid: &str) -> bool {
+        let baseline = self.records.get(uid).and_then(|record| record.baseline_version.as_deref());
+        let version = self.spec.version.as_str();
+        self.spec.verify.mode != Some(VerifyMode::None)
+            && baseline.is_some_and(|baseline| baseline != version)
+            && self.reported(uid) == Some(version)
     }
 
     /// The device already reports what it is to report: nothing could be proven.
@@ -54,11 +66,25 @@ impl Draft<'_> {
             self.records.remove(uid);
             return;
         }
+        let seen_since = record.version_since.as_ref().map(|time| time.0);
+        let attempts = record.attempt.saturating_sub(record.uncounted);
         if reported.as_deref() == Some(version) && baseline.as_deref() != Some(version) {
-            return self.complete(uid, true);
+            let since = seen_since.unwrap_or_else(|| self.now());
+            if self.over(since, self.spec.verify.stable_seconds) {
+                return self.complete(uid, true);
+            }
+            self.set(uid, DeviceState::Verifying, |record| {
+                record.version_since = Some(Time(since))
+            });
+            return;
+        }
+        // A device that starts anew reports nothing for a while; one that reports another version went back.
+        if let (Some(_), Some(reported)) = (seen_since, &reported) {
+            let message = format!("rolled back to {reported}, after it had reported {version}");
+            return self.give_up_attempt(uid, reason::VERSION_NOT_REPORTED, &message);
         }
         // What an earlier attempt left is no news.
-        let first = record.attempt.saturating_sub(record.uncounted) <= 1;
+        let first = attempts <= 1;
         let third = first
             && reported.is_some()
             && reported != baseline

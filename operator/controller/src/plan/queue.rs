@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use flashjob_api::{DeviceState, DeviceStatus, Reason, VerifyMode, reason};
+use flashjob_plugin_host::types::Proof;
 
 use super::draft::Draft;
 use super::expose::Asked;
@@ -73,6 +74,11 @@ impl<'a> Draft<'a> {
     fn is_ready(&mut self, place: usize, ahead: &mut Ahead<'a>) -> bool {
         let uid = self.uid(place);
         let Some(plugin) = self.passes_guards(uid, place) else { return false };
+        // The device reported what came of an attempt that was given up: it needs no other.
+        if self.records.get(uid).is_some_and(|record| record.attempt > 1) && self.is_proven(uid) {
+            self.flashed(uid, Proof::ReportedVersion);
+            return false;
+        }
         if let Err(why) = self.can_be_asked(plugin) {
             self.waits(
                 reason::PLUGIN_NOT_READY,
