@@ -18,8 +18,6 @@ use crate::failure::{Code, Failure};
 const HELPER_LIMIT: Duration = Duration::from_secs(120);
 /// The words by which helpers say that they know nothing of a registry.
 const NOTHING_KNOWN: &str = "credentials not found";
-/// A user name that says that the password is a token of another kind.
-const TOKEN_USER: &str = "<token>";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -39,11 +37,11 @@ struct Answer {
     secret: String,
 }
 
-/// The credentials for a registry; None where nothing is configured for it.
+/// The credentials for a repository of a registry; None where nothing is configured for it.
 ///
 /// # Errors
 /// Something is configured, and cannot be used.
-pub async fn credentials(registry: &str) -> Result<Option<Credentials>, Failure> {
+pub async fn credentials(registry: &str, repository: &str) -> Result<Option<Credentials>, Failure> {
     let Some(path) = path() else { return Ok(None) };
     let text = match std::fs::read(&path) {
         Ok(text) => text,
@@ -64,7 +62,8 @@ pub async fn credentials(registry: &str) -> Result<Option<Credentials>, Failure>
     if let Some(helper) = config.cred_helpers.get(registry) {
         return ask(&path, helper, registry).await;
     }
-    match (parse_docker_config_json(&text, registry), config.creds_store) {
+    let place = format!("{registry}/{repository}");
+    match (parse_docker_config_json(&text, &place), config.creds_store) {
         (Ok(credentials), _) => Ok(Some(credentials)),
         // Beside a store, entries are empty.
         (Err(CredentialsError::Missing(_) | CredentialsError::Incomplete(_)), Some(store)) => {
@@ -124,10 +123,5 @@ async fn ask(path: &Path, helper: &str, registry: &str) -> Result<Option<Credent
     }
     let answer: Answer =
         serde_json::from_slice(&output.stdout).map_err(|_| failed("its answer cannot be read"))?;
-    if answer.username == TOKEN_USER {
-        return Err(failed(
-            "it has an identity token, and only a user name and a password are taken",
-        ));
-    }
     Ok(Some(Credentials { username: answer.username, password: answer.secret }))
 }

@@ -10,7 +10,7 @@ use flashjob_plugin_host::config::{
 };
 use flashjob_plugin_host::{
     Digest, Host, HostSettings, Logins, Plugin, PluginSource, Published, Reference, Verified,
-    hosts, trust_entry,
+    places, trust_entry,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -281,13 +281,10 @@ fn registries(
     if options.ca_file.is_none() && !options.plain_http {
         return registries;
     }
-    let index = registries
-        .iter()
-        .position(|registry| registry.host.eq_ignore_ascii_case(host))
-        .unwrap_or_else(|| {
-            registries.push(RegistryConfig { host: host.clone(), ..RegistryConfig::default() });
-            registries.len() - 1
-        });
+    let index = registries.iter().position(|registry| registry.is_at(host)).unwrap_or_else(|| {
+        registries.push(RegistryConfig { host: host.clone(), ..RegistryConfig::default() });
+        registries.len() - 1
+    });
     registries[index].ca_file.clone_from(&options.ca_file);
     registries[index].plain_http = options.plain_http;
     registries
@@ -296,9 +293,9 @@ fn registries(
 /// Those of Docker's configuration. Where the operator has some, there must be some here.
 async fn logins(reference: &Reference, registries: &[RegistryConfig]) -> Result<Logins, Failure> {
     let mut logins = Vec::new();
-    for host in hosts(reference, registries) {
-        let found = docker_config::credentials(&host).await?;
-        let registry = registries.iter().find(|registry| registry.host.eq_ignore_ascii_case(&host));
+    for (host, repository) in places(reference, registries) {
+        let found = docker_config::credentials(&host, &repository).await?;
+        let registry = registries.iter().find(|registry| registry.is_at(&host));
         match (found, registry.and_then(|registry| registry.credentials.as_ref())) {
             (None, Some(of_operator)) => {
                 let message = format!(

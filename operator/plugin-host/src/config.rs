@@ -5,6 +5,7 @@ mod check;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::credentials::canonical_host;
 use serde::{Deserialize, Deserializer, Serialize};
 
 pub use check::{InvalidField, check};
@@ -42,6 +43,14 @@ pub struct RegistryConfig {
     /// Registries that are asked before this one, in this order: `host`, or `host/prefix` where the repositories are below that path.
     #[serde(default)]
     pub mirrors: Vec<String>,
+}
+
+impl RegistryConfig {
+    /// Whether this is how the registry of that host is reached; `host:443` is `host`, and Docker Hub's names are one.
+    #[must_use]
+    pub fn is_at(&self, host: &str) -> bool {
+        canonical_host(&self.host) == canonical_host(host)
+    }
 }
 
 /// Names a Secret of type `kubernetes.io/dockerconfigjson` in the operator's namespace.

@@ -7,6 +7,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
+/// The user name by which Docker says that the password is an identity token, which a token service exchanges.
+pub const IDENTITY_TOKEN: &str = "<token>";
+/// Docker Hub's names. They are one registry, asked at the last.
+const DOCKER_HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
+
 /// A user name and its password. The password is never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
@@ -14,6 +19,27 @@ pub struct Credentials {
     pub username: String,
     /// The password.
     pub password: String,
+}
+
+impl Credentials {
+    /// The identity token, where they are one (OAuth2 refresh token of distribution's token specification).
+    #[must_use]
+    pub fn identity_token(&self) -> Option<&str> {
+        (self.username == IDENTITY_TOKEN).then_some(self.password.as_str())
+    }
+}
+
+/// One name for one registry: lower case, without the port that is usual, and Docker Hub's names as one.
+#[must_use]
+pub(crate) fn canonical_host(host: &str) -> String {
+    let host = host.to_ascii_lowercase();
+    let host = host.strip_suffix(":443").unwrap_or(&host);
+    if DOCKER_HUB.contains(&host) { DOCKER_HUB[0].to_owned() } else { host.to_owned() }
+}
+
+/// Where a registry is asked: Docker Hub's name for people serves no images.
+pub(crate) fn asked_at(host: &str) -> &str {
+    if canonical_host(host) == DOCKER_HUB[0] { DOCKER_HUB[2] } else { host }
 }
 
 impl fmt::Debug for Credentials {
@@ -39,7 +65,7 @@ impl Logins {
     /// Those of one host.
     #[must_use]
     pub fn of(&self, host: &str) -> Option<&Credentials> {
-        self.0.get(&host.to_ascii_lowercase())
+        self.0.get(&canonical_host(host))
     }
 }
 
@@ -47,7 +73,7 @@ impl FromIterator<(String, Credentials)> for Logins {
     fn from_iter<All: IntoIterator<Item = (String, Credentials)>>(all: All) -> Self {
         Self(
             all.into_iter()
-                .map(|(host, credentials)| (host.to_ascii_lowercase(), credentials))
+                .map(|(host, credentials)| (canonical_host(&host), credentials))
                 .collect(),
         )
     }
@@ -62,8 +88,10 @@ pub enum CredentialsError {
     /// No entry for the registry.
     #[error("no entry for registry {0}")]
     Missing(String),
-    /// The entry has neither user name and password nor `auth`.
-    #[error("the entry for registry {0} has no user name or no password")]
+    /// The entry has neither user name and password nor `auth` nor an identity token.
+    #[error(
+        "the entry for registry {0} has no user name or no password; expected username and password, auth, or identitytoken"
+    )]
     Incomplete(String),
 }
 
@@ -77,30 +105,53 @@ struct Entry {
     username: Option<String>,
     password: Option<String>,
     auth: Option<String>,
+    identitytoken: Option<String>,
 }
 
-/// Reads the credentials for a registry.
+/// A key of `auths`, as far as it names a place: host and path.
+fn place_of(key: &str) -> (String, String) {
+    let bare = key.trim_start_matches("https://").trim_start_matches("http://");
+    let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
+    let path = path.trim_matches('/');
+    // Versions of the registry's interface, as `docker login` writes them.
+    let path = if matches!(path, "v1" | "v2") { "" } else { path };
+    (canonical_host(host), path.to_owned())
+}
+
+/// How exactly a key names a repository; None: it does not. A `*` stands for one label of the host, as for the kubelet.
+fn exactness(key: &str, host: &str, repository: &str) -> Option<(usize, usize)> {
+    let (key_host, key_path) = place_of(key);
+    let labels = |host: &str| host.split('.').map(str::to_owned).collect::<Vec<_>>();
+    let (wanted, own) = (labels(&key_host), labels(host));
+    let same_host =
+        wanted.len() == own.len() && wanted.iter().zip(&own).all(|(a, b)| a == "*" || a == b);
+    let rest = repository.strip_prefix(&key_path)?;
+    let same_path = key_path.is_empty() || rest.is_empty() || rest.starts_with('/');
+    (same_host && same_path).then_some((key_path.len(), usize::from(key_host == host)))
+}
+
+/// Reads the credentials for a place, `host` or `host/repository`: of several entries the one with the longest path that it begins with.
 ///
 /// # Errors
-/// The text is no Docker configuration, has no entry for the host, or the entry is incomplete.
-pub fn parse_docker_config_json(text: &[u8], host: &str) -> Result<Credentials, CredentialsError> {
+/// The text is no Docker configuration, has no entry for the place, or the entry is incomplete.
+pub fn parse_docker_config_json(text: &[u8], place: &str) -> Result<Credentials, CredentialsError> {
     // The parser's own words could quote the password.
     let config: DockerConfig = serde_json::from_slice(text).map_err(|error| {
         CredentialsError::Decode(format!("at line {}, column {}", error.line(), error.column()))
     })?;
-    let bare = |name: &str| {
-        name.trim_start_matches("https://")
-            .trim_start_matches("http://")
-            .split('/')
-            .next()
-            .unwrap_or_default()
-            .to_ascii_lowercase()
-    };
-    let entry = config.auths.into_iter().find(|(name, _)| bare(name) == host.to_ascii_lowercase());
-    let entry =
-        entry.map(|(_, entry)| entry).ok_or_else(|| CredentialsError::Missing(host.to_owned()))?;
+    let (host, repository) = place.split_once('/').unwrap_or((place, ""));
+    let canonical = canonical_host(host);
+    let exact = config.auths.into_iter().filter_map(|(key, entry)| {
+        exactness(&key, &canonical, repository).map(|exact| (exact, key, entry))
+    });
+    // Keys that name the same place alike have an order of their own, so that each load takes the same.
+    let entry = exact.max_by(|(a, of, _), (b, other, _)| (a, of).cmp(&(b, other)));
+    let (_, _, entry) = entry.ok_or_else(|| CredentialsError::Missing(host.to_owned()))?;
     let incomplete = || CredentialsError::Incomplete(host.to_owned());
     let non_empty = |text: Option<String>| text.filter(|text| !text.is_empty());
+    if let Some(password) = non_empty(entry.identitytoken) {
+        return Ok(Credentials { username: IDENTITY_TOKEN.to_owned(), password });
+    }
     if let (Some(username), Some(password)) = (non_empty(entry.username), non_empty(entry.password))
     {
         return Ok(Credentials { username, password });
@@ -127,6 +178,29 @@ mod tests {
         assert_eq!((robot.username.as_str(), robot.password.as_str()), ("robot", "secret"));
         assert_eq!(parse_docker_config_json(text, "other:5000").expect("read").username, "u");
         assert!(!format!("{robot:?}").contains("secret"));
+    }
+
+    #[test]
+    fn the_longest_path_wins_and_spellings_of_a_host_do_not_matter() {
+        let text = br#"{"auths":{
+            "reg.example/team/a":{"username":"a","password":"p"}, "https://reg.example/":{"username":"host","password":"p"},
+            "REG.example:443/team":{"username":"team","password":"p"}, "*.wild.example":{"username":"wild","password":"p"},
+            "https://index.docker.io/v1/":{"username":"hub","password":"p"}, "tok.example":{"identitytoken":"t"}}}"#;
+        for (place, user) in [
+            ("reg.example/team/a", "a"),
+            ("reg.example/team/a/b", "a"),
+            ("reg.example:443/team/ab", "team"),
+            ("reg.example/teams", "host"),
+            ("reg.example", "host"),
+            ("b.wild.example/x", "wild"),
+            ("docker.io/library/x", "hub"),
+            ("registry-1.docker.io/x", "hub"),
+            ("tok.example/x", IDENTITY_TOKEN),
+        ] {
+            let found = parse_docker_config_json(text, place).map(|found| found.username);
+            assert_eq!(found.as_deref(), Ok(user), "{place}");
+        }
+        assert!(parse_docker_config_json(text, "a.b.wild.example/x").is_err());
     }
 
     #[test]

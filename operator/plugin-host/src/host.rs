@@ -167,13 +167,20 @@ impl Host {
         let Some(mut remote) = self.remote(source, logins).map_err(failed)? else {
             return Ok(cached);
         };
-        let mut found = Vec::new();
+        let (mut found, mut broken) = (Vec::new(), None);
         for form in forms {
-            found.extend(remote.signatures(digest, *form).await.map_err(failed)?);
+            match remote.signatures(digest, *form).await {
+                Ok(signatures) => found.extend(signatures),
+                Err(error) => broken = broken.or(Some(error)),
+            }
             // A place that has the one form and cannot be asked for the other is enough.
             if check(&found).is_ok() {
                 break;
             }
+        }
+        // What could not be asked for may be the signature that is missing.
+        if let Some(error) = broken.filter(|_| check(&found).is_err()) {
+            return Err(failed(error));
         }
         match check(&found) {
             Ok(_) => {

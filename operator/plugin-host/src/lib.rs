@@ -29,7 +29,9 @@ mod source;
 mod trust;
 pub mod types;
 
-pub use credentials::{Credentials, CredentialsError, Logins, parse_docker_config_json};
+pub use credentials::{
+    Credentials, CredentialsError, IDENTITY_TOKEN, Logins, parse_docker_config_json,
+};
 pub use device_type::{DeviceType, ServedTypes};
 pub use digest::Digest;
 pub use engine::{COMPILE_PLUGIN, CallError, Cost, EngineError, Interface, compile_plugin};
@@ -37,5 +39,5 @@ pub use host::{Host, HostSettings, LoadError, PluginSource, Published, Stage};
 pub use plugin::{Measured, Plugin};
 pub use reference::Reference;
 pub use registry::{Artifact, RegistryError};
-pub use source::hosts;
+pub use source::places;
 pub use trust::{Attached, Signature, TrustError, Unverified, Verified, entry as trust_entry};

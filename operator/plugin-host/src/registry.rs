@@ -10,6 +10,7 @@ mod referrers;
 #[cfg(test)]
 mod tests;
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use oci_client::manifest::{OciDescriptor, OciImageManifest, OciManifest};
@@ -18,6 +19,7 @@ use reqwest::{Certificate, Client, Method, Response, StatusCode, Url, redirect};
 use serde::Deserialize;
 
 use crate::config::RegistryConfig;
+use crate::credentials::{asked_at, canonical_host};
 use crate::{Credentials, Digest, Logins};
 use challenge::Challenge;
 pub use error::RegistryError;
@@ -31,6 +33,11 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, applic
 /// No manifest of a single component comes near this.
 pub(crate) const MANIFEST_BYTES: usize = 4 << 20;
 const TOKEN_BYTES: usize = 64 << 10;
+/// By what name registries and their token services know this client.
+const CLIENT: &str = "flashjob-operator";
+const FORM: &str = "application/x-www-form-urlencoded";
+/// Where Docker Hub gives tokens.
+const DOCKER_HUB_TOKENS: &str = "auth.docker.io";
 /// Redirects that a blob may take, as to the storage behind a registry.
 const REDIRECTS: usize = 5;
 
@@ -80,10 +87,11 @@ impl<'a> Repository<'a> {
         registries: &'a [RegistryConfig],
         logins: &'a Logins,
     ) -> Result<Self, RegistryError> {
-        let config = registries.iter().find(|registry| registry.host.eq_ignore_ascii_case(host));
+        let config = registries.iter().find(|registry| registry.is_at(host));
         let client = client(config)
             .map_err(|message| RegistryError::Configure { host: host.to_owned(), message })?;
-        let (host, name, credentials) = (host.to_owned(), name.to_owned(), logins.of(host));
+        let credentials = logins.of(host);
+        let (host, name) = (asked_at(host).to_owned(), name.to_owned());
         Ok(Self {
             client,
             config,
@@ -106,7 +114,13 @@ impl<'a> Repository<'a> {
         let what = self.what(reference);
         let response =
             self.get(&format!("manifests/{reference}"), &what, Some(MANIFEST_TYPES)).await?;
+        let response = self.follow_manifest(response, expected, &what).await?;
+        let is_page = is_page(&response);
         let bytes = self.body(response, &what, limit).await?;
+        if is_page {
+            let message = "a page for people came in its place: a login page, or a proxy on the way; see what answers under this address".to_owned();
+            return Err(RegistryError::Form { what, message });
+        }
         let digest = Digest::of(&bytes);
         if expected.is_some_and(|expected| *expected != digest) {
             return Err(RegistryError::Tampered { what, actual: digest });
@@ -151,6 +165,36 @@ impl<'a> Repository<'a> {
         if actual == *digest { Ok(bytes) } else { Err(RegistryError::Tampered { what, actual }) }
     }
 
+    /// A manifest that has moved within its registry is asked for there as before; elsewhere only where it cannot be another one, or where
+    /// the configuration has that registry, and without the password.
+    async fn follow_manifest(
+        &self,
+        mut response: Response,
+        expected: Option<&Digest>,
+        what: &str,
+    ) -> Result<Response, RegistryError> {
+        for _ in 0..REDIRECTS {
+            if !response.status().is_redirection() {
+                break;
+            }
+            let target = self.redirect(&response, what)?;
+            let host = authority(&target);
+            let is_own = host == authority(&self.url("")?);
+            if !(is_own || expected.is_some() || self.is_configured(&host)) {
+                return Err(self.redirect_refused(&response, what));
+            }
+            let authorization = self.authorization.as_deref().filter(|_| is_own);
+            let outgoing =
+                Outgoing { accept: Some(MANIFEST_TYPES), ..Outgoing::new(Method::GET, target) };
+            response = self.send(&outgoing, authorization).await?;
+        }
+        if response.status().is_redirection() {
+            return Err(self.redirect_refused(&response, what));
+        }
+        self.check(&response, what)?;
+        Ok(response)
+    }
+
     fn url(&self, path: &str) -> Result<Url, RegistryError> {
         let scheme = if self.plain(&self.host) { "http" } else { "https" };
         let url = format!("{scheme}://{}/v2/{}/{path}", self.host, self.name);
@@ -162,9 +206,12 @@ impl<'a> Repository<'a> {
 
     /// Whether the configuration says that this very host is spoken to without TLS.
     fn plain(&self, host: &str) -> bool {
-        self.registries
-            .iter()
-            .any(|config| config.plain_http && config.host.eq_ignore_ascii_case(host))
+        self.registries.iter().any(|config| config.plain_http && config.is_at(host))
+    }
+
+    /// Whether the configuration has this very host as a registry.
+    fn is_configured(&self, host: &str) -> bool {
+        self.registries.iter().any(|config| config.is_at(host))
     }
 
     async fn get(
@@ -223,18 +270,21 @@ impl<'a> Repository<'a> {
         outgoing: &Outgoing<'_>,
         what: &str,
     ) -> Result<(), RegistryError> {
-        let challenges = response.headers().get_all(WWW_AUTHENTICATE).iter();
-        let authorization =
-            match challenges.filter_map(|value| value.to_str().ok()).find_map(Challenge::parse) {
-                Some(Challenge::Basic) => self.credentials.map(challenge::basic),
-                Some(Challenge::Bearer { realm, service, scope }) => {
-                    let scope = scope.unwrap_or_else(|| {
-                        format!("repository:{}:{}", self.name, outgoing.actions())
-                    });
-                    Some(self.token(&realm, service, &scope, what).await?)
-                }
-                None => None,
-            };
+        let headers = response.headers().get_all(WWW_AUTHENTICATE).iter();
+        let mut challenges =
+            headers.filter_map(|value| value.to_str().ok()).flat_map(Challenge::parse);
+        let authorization = match challenges.next() {
+            Some(Challenge::Basic) => {
+                let password = self.credentials.filter(|own| own.identity_token().is_none());
+                password.map(challenge::basic)
+            }
+            Some(Challenge::Bearer { realm, service, scope }) => {
+                let scope = scope
+                    .unwrap_or_else(|| format!("repository:{}:{}", self.name, outgoing.actions()));
+                Some(self.token(&realm, service, &scope, what).await?)
+            }
+            None => None,
+        };
         self.authorization =
             Some(authorization.ok_or_else(|| self.access(what, StatusCode::UNAUTHORIZED))?);
         Ok(())
@@ -246,7 +296,9 @@ impl<'a> Repository<'a> {
         what: &str,
         path: &str,
     ) -> Result<Response, RegistryError> {
-        if response.status().is_redirection() && path.starts_with("blobs/") {
+        if response.status().is_redirection()
+            && (path.starts_with("blobs/") || path.starts_with("manifests/"))
+        {
             return Ok(response);
         }
         if response.status().is_redirection() {
@@ -281,8 +333,13 @@ impl<'a> Repository<'a> {
             .filter(|location| !location.is_empty())
             .and_then(|location| response.url().join(&location).ok());
         let taken = |target: &Url| {
-            target.scheme() == "https"
-                || target.scheme() == "http" && self.plain(&authority(target))
+            let host = authority(target);
+            let is_own = host == authority(response.url());
+            // What a registry names must not lead this process to itself, its node, or a cloud's metadata.
+            let is_outside = is_own || self.is_configured(&host) || !is_internal(target);
+            let scheme =
+                target.scheme() == "https" || target.scheme() == "http" && self.plain(&host);
+            scheme && is_outside
         };
         target.filter(taken).ok_or_else(|| self.redirect_refused(response, what))
     }
@@ -305,7 +362,8 @@ impl<'a> Repository<'a> {
         let mut url = Url::parse(realm).map_err(|_| foreign())?;
         let host = authority(&url);
         // The same host on another port is another service: it is named under tokenHosts, or gets nothing.
-        let own = authority(&self.url("")?) == host;
+        let own = authority(&self.url("")?) == host
+            || canonical_host(&self.host) == "docker.io" && host == DOCKER_HUB_TOKENS;
         let listed = self.config.is_some_and(|config| {
             config.token_hosts.iter().any(|name| name.eq_ignore_ascii_case(&host))
         });
@@ -318,11 +376,19 @@ impl<'a> Repository<'a> {
                 realm: realm.to_owned(),
             });
         }
-        url.query_pairs_mut()
-            .extend_pairs(service.map(|service| ("service", service)))
-            .append_pair("scope", scope);
-        let basic = self.credentials.map(challenge::basic);
-        let response = self.send(&Outgoing::new(Method::GET, url), basic.as_deref()).await?;
+        let service = service.map(|service| ("service", service));
+        let response = match self.credentials.and_then(Credentials::identity_token) {
+            Some(token) => {
+                let form = refresh_form(token, service, scope);
+                let content = Some((FORM, form.as_bytes()));
+                self.send(&Outgoing { content, ..Outgoing::new(Method::POST, url) }, None).await?
+            }
+            None => {
+                url.query_pairs_mut().extend_pairs(service).append_pair("scope", scope);
+                let basic = self.credentials.map(challenge::basic);
+                self.send(&Outgoing::new(Method::GET, url), basic.as_deref()).await?
+            }
+        };
         self.check(&response, &format!("a token for {what}"))?;
         let bytes = self.body(response, "the token", TOKEN_BYTES).await?;
         #[derive(Deserialize)]
@@ -363,6 +429,9 @@ impl<'a> Repository<'a> {
         let mut source = std::error::Error::source(error);
         while let Some(cause) = source {
             message = format!("{message}: {cause}");
+            if let Some(advice) = advice_on_certificate(cause) {
+                message = format!("{message}: {advice}");
+            }
             source = cause.source();
         }
         RegistryError::Reach { host: self.host.clone(), message }
@@ -386,17 +455,51 @@ impl<'a> Repository<'a> {
     }
 }
 
+/// In words what the TLS library has against a server's certificate and says in one name of its own.
+fn advice_on_certificate(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
+    let mut inner = cause;
+    // One error of input and output may be in another.
+    while let Some(within) = inner.downcast_ref::<std::io::Error>().and_then(|of| of.get_ref()) {
+        inner = within;
+    }
+    let refused = match inner.downcast_ref::<rustls::Error>() {
+        Some(rustls::Error::InvalidCertificate(refused)) => format!("{refused:?}"),
+        _ => return None,
+    };
+    let advices = [
+        (
+            "CaUsedAsEndEntity",
+            "the server presents the certificate of an authority (CA:TRUE) as its own; give it one with basicConstraints=CA:FALSE, as with openssl req -x509 -addext basicConstraints=CA:FALSE, and that one as caFile, or sign one with the authority",
+        ),
+        (
+            "UnsupportedCertVersion",
+            "the server's certificate is of version 1, which has no names; make one of version 3 with subjectAltName",
+        ),
+    ];
+    advices.into_iter().find(|(name, _)| refused.contains(name)).map(|(_, advice)| advice)
+}
+
+/// What exchanges an identity token (distribution's token specification, "Refresh token").
+fn refresh_form(token: &str, service: Option<(&str, String)>, scope: &str) -> String {
+    let mut form = url::form_urlencoded::Serializer::new(String::new());
+    form.append_pair("grant_type", "refresh_token").extend_pairs(service);
+    form.append_pair("client_id", CLIENT).append_pair("scope", scope);
+    form.append_pair("refresh_token", token).finish()
+}
+
 fn client(config: Option<&RegistryConfig>) -> Result<Client, String> {
     let mut builder = Client::builder()
         .redirect(redirect::Policy::none())
         .connect_timeout(Duration::from_secs(10))
         .read_timeout(Duration::from_secs(30))
         .timeout(Duration::from_secs(300))
-        .user_agent("flashjob-operator");
+        .user_agent(CLIENT);
     if let Some(file) = config.and_then(|config| config.ca_file.as_ref()) {
         let pem =
             std::fs::read(file).map_err(|error| format!("caFile {}: {error}", file.display()))?;
-        let certificates = Certificate::from_pem_bundle(&pem)
+        // Editors leave a byte order mark, before which nothing is read.
+        let pem = pem.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&pem);
+        let certificates = Certificate::from_pem_bundle(pem)
             .map_err(|error| format!("caFile {}: {error}", file.display()))?;
         if certificates.is_empty() {
             return Err(format!("caFile {} holds no certificate", file.display()));
@@ -408,8 +511,40 @@ fn client(config: Option<&RegistryConfig>) -> Result<Client, String> {
 
 #[cfg(feature = "fuzzing")]
 pub(crate) fn challenge_is_read(header: &str) -> bool {
-    Challenge::parse(header).is_some()
+    !Challenge::parse(header).is_empty()
 }
+
+/// Whether what came is for people.
+fn is_page(response: &Response) -> bool {
+    let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"))
+}
+
+/// Whether an address is this machine's own, its link's, or one by which clouds serve their metadata.
+fn is_internal(url: &Url) -> bool {
+    let of = |address: IpAddr| match address.to_canonical() {
+        IpAddr::V4(address) => {
+            address.is_loopback() || address.is_link_local() || address.is_unspecified()
+        }
+        IpAddr::V6(address) => {
+            address.is_loopback() || address.is_unicast_link_local() || address.is_unspecified()
+        }
+    };
+    match url.host() {
+        Some(url::Host::Ipv4(address)) => of(address.into()),
+        // AWS serves its metadata at a unique local address, too.
+        Some(url::Host::Ipv6(address)) => of(address.into()) || address == METADATA_V6,
+        Some(url::Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost"
+                || name.ends_with(".localhost")
+                || name == "metadata.google.internal"
+        }
+        None => true,
+    }
+}
+
+const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 fn location(response: &Response) -> Option<String> {
     response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned)

@@ -18,7 +18,7 @@ use crate::registry::{Layer, MANIFEST_BYTES, Referrer, component_layer};
 use crate::{Digest, Logins, Reference, RegistryError};
 use layout::Layout;
 use mirrors::Mirrored;
-pub use mirrors::hosts;
+pub use mirrors::places;
 pub(crate) use mirrors::split;
 
 /// More signatures of one manifest are not looked at.

@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use flashjob_plugin_host::config::{PullPolicy, RegistryConfig};
 use flashjob_plugin_host::{
-    Credentials, Digest, Host, LoadError, Logins, Plugin, PluginSource, Reference, Stage, hosts,
-    parse_docker_config_json,
+    Credentials, Digest, Host, LoadError, Logins, Plugin, PluginSource, Reference, Stage,
+    parse_docker_config_json, places,
 };
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
@@ -74,8 +74,8 @@ pub(super) struct Loads {
     host: Host,
     /// The plugin as it is configured.
     pub plugin: PluginConfig,
-    /// Registries that want a password, and the Secrets with them.
-    secrets: Vec<(String, String)>,
+    /// Registries that want a password, the repository there, and the Secrets with them.
+    secrets: Vec<(String, String, String)>,
 }
 
 impl Loads {
@@ -85,16 +85,13 @@ impl Loads {
         plugin: &PluginConfig,
         registries: &[RegistryConfig],
     ) -> Self {
-        let secret = |host: &String| {
-            registries
-                .iter()
-                .find(|registry| registry.host.eq_ignore_ascii_case(host))?
-                .credentials
-                .as_ref()
+        let secret = |host: &str| {
+            registries.iter().find(|registry| registry.is_at(host))?.credentials.as_ref()
         };
-        let hosts = hosts(&plugin.image, registries).into_iter();
-        let secrets = hosts.filter_map(|host| {
-            secret(&host).map(|secret| secret.secret_name.clone()).map(|secret| (host, secret))
+        let places = places(&plugin.image, registries).into_iter();
+        let secrets = places.filter_map(|(host, repository)| {
+            let name = secret(&host)?.secret_name.clone();
+            Some((host, repository, name))
         });
         Self {
             client: operator.client.clone(),
@@ -109,7 +106,7 @@ impl Loads {
 
     /// Names of the Secrets with passwords.
     pub fn secret_names(&self) -> impl Iterator<Item = String> {
-        self.secrets.iter().map(|(_, secret)| secret.clone())
+        self.secrets.iter().map(|(_, _, secret)| secret.clone())
     }
 
     /// Loads what a reference names. It has its name and its settings fit, so it may serve as far as this goes.
@@ -159,8 +156,8 @@ impl Loads {
     /// The passwords as the Secrets have them now.
     async fn logins(&self) -> Result<Logins, Failure> {
         let mut logins = Vec::new();
-        for (host, secret) in &self.secrets {
-            let read = self.credentials(secret, host).await;
+        for (host, repository, secret) in &self.secrets {
+            let read = self.credentials(secret, &format!("{host}/{repository}")).await;
             let problem = read.as_ref().err().and_then(|error| self.problem(error, secret, host));
             self.reports.state(Source::Secret(secret.clone()), problem);
             let read =

@@ -45,7 +45,7 @@ fn check_registry(registries: &[RegistryConfig], index: usize) -> Result<(), Inv
             "expected a host as in references, without scheme and path",
         );
     }
-    if registries[..index].iter().any(|earlier| earlier.host.eq_ignore_ascii_case(&registry.host)) {
+    if registries[..index].iter().any(|earlier| earlier.is_at(&registry.host)) {
         return invalid(format!("registries[{index}].host"), "this host stands twice");
     }
     if registry.plain_http && registry.ca_file.is_some() {

@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use http_auth::ChallengeRef;
 
 use crate::Credentials;
 
@@ -15,19 +16,23 @@ pub(super) enum Challenge {
 }
 
 impl Challenge {
-    pub fn parse(header: &str) -> Option<Self> {
-        let (scheme, parameters) = header.trim().split_once(' ').unwrap_or((header.trim(), ""));
-        if scheme.eq_ignore_ascii_case("basic") {
+    /// The challenges of one header that can be met, in their order; it may hold several, and some that nobody here knows.
+    pub fn parse(header: &str) -> Vec<Self> {
+        let challenges = http_auth::parse_challenges(header).unwrap_or_default();
+        challenges.iter().filter_map(Self::of).collect()
+    }
+
+    fn of(challenge: &ChallengeRef<'_>) -> Option<Self> {
+        if challenge.scheme.eq_ignore_ascii_case("basic") {
             return Some(Self::Basic);
         }
-        if !scheme.eq_ignore_ascii_case("bearer") {
+        if !challenge.scheme.eq_ignore_ascii_case("bearer") {
             return None;
         }
         let parameter = |wanted: &str| {
-            parameters_of(parameters)
-                .into_iter()
-                .find(|(name, _)| name.eq_ignore_ascii_case(wanted))
-                .map(|(_, value)| value)
+            let mut parameters = challenge.params.iter();
+            let found = parameters.find(|(name, _)| name.eq_ignore_ascii_case(wanted));
+            found.map(|(_, value)| value.to_unescaped())
         };
         Some(Self::Bearer {
             realm: parameter("realm")?,
@@ -35,22 +40,6 @@ impl Challenge {
             scope: parameter("scope").filter(|scope| !scope.is_empty()),
         })
     }
-}
-
-/// `name="value", name=value`; a comma inside quotes separates nothing.
-fn parameters_of(text: &str) -> Vec<(String, String)> {
-    let mut parameters = Vec::new();
-    let mut rest = text;
-    while let Some((name, after)) = rest.split_once('=') {
-        let name = name.trim_matches([',', ' ']).to_owned();
-        let (value, remaining) = match after.strip_prefix('"') {
-            Some(quoted) => quoted.split_once('"').unwrap_or((quoted, "")),
-            None => after.split_once(',').unwrap_or((after, "")),
-        };
-        parameters.push((name, value.trim().to_owned()));
-        rest = remaining;
-    }
-    parameters
 }
 
 /// The value of `Authorization` for user name and password (RFC 7617).
@@ -73,13 +62,28 @@ mod tests {
             service: Some("harbor-registry".into()),
             scope: Some("repository:a/b:pull,push".into()),
         };
-        assert_eq!(Challenge::parse(header), Some(expected));
+        assert_eq!(Challenge::parse(header), [expected]);
     }
 
     #[test]
     fn basic_is_basic_and_anything_else_is_nothing() {
-        assert_eq!(Challenge::parse(r#"basic realm="x""#), Some(Challenge::Basic));
-        assert_eq!(Challenge::parse("Negotiate"), None);
-        assert_eq!(Challenge::parse("Bearer service=x"), None);
+        assert_eq!(Challenge::parse(r#"basic realm="x""#), [Challenge::Basic]);
+        assert_eq!(Challenge::parse("Basic"), [Challenge::Basic]);
+        for header in ["Negotiate", "Bearer service=x", "", ",,", "Digest realm=\"a\", nonce=\"b\""]
+        {
+            assert_eq!(Challenge::parse(header), [], "{header}");
+        }
+    }
+
+    #[test]
+    fn what_can_be_met_is_found_wherever_it_stands_in_the_header() {
+        let header =
+            r#"Negotiate, NTLM TlRMTVNT, Bearer realm="https://a/t",service=b, Basic realm="c, d""#;
+        let bearer = Challenge::Bearer {
+            realm: "https://a/t".into(),
+            service: Some("b".into()),
+            scope: None,
+        };
+        assert_eq!(Challenge::parse(header), [bearer, Challenge::Basic]);
     }
 }

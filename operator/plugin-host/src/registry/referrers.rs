@@ -1,9 +1,10 @@
 //! Lists what refers to a manifest in its repository. What comes is not believed here, only bounded.
 
 use reqwest::header::{HeaderMap, LINK};
+use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 
-use super::{RegistryError, Repository, authority};
+use super::{Outgoing, RegistryError, Repository, authority};
 use crate::Digest;
 use crate::source::{SIGNATURE_BYTES, SIGNATURES, found, read};
 use crate::trust::BUNDLE;
@@ -15,8 +16,9 @@ const PAGES: usize = 16;
 /// An image index, as far as it lists what refers to a manifest.
 #[derive(Deserialize)]
 pub(crate) struct Index {
+    /// None: no list at all, as some registries answer that know no referrers.
     #[serde(default)]
-    pub manifests: Vec<Referrer>,
+    pub manifests: Option<Vec<Referrer>>,
 }
 
 /// A manifest that may refer to another.
@@ -29,33 +31,54 @@ pub(crate) struct Referrer {
 }
 
 impl Repository<'_> {
-    /// What may be a bundle that refers to a manifest.
+    /// What refers to a manifest. A list's own word for what each is counts for the order alone: some registries put the type of the
+    /// config there, or nothing.
     pub async fn referrers(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
-        match found(self.listed(digest).await)? {
-            Some(referrers) => Ok(referrers),
-            None => self.referrers_by_tag(digest).await,
+        let bundles = format!("referrers/{digest}?artifactType={BUNDLE_IN_QUERY}");
+        let mut listed = self.listed(bundles, digest).await?;
+        // A registry that takes a bundle for something else leaves it out where bundles are asked for.
+        if listed.as_ref().is_some_and(Vec::is_empty) {
+            listed = self.listed(format!("referrers/{digest}"), digest).await?;
         }
+        let mut referrers = match listed {
+            Some(referrers) => referrers,
+            None => self.referrers_by_tag(digest).await?,
+        };
+        referrers.sort_by_key(|of| of.artifact_type.as_deref() != Some(BUNDLE));
+        Ok(referrers)
     }
 
-    /// OCI distribution specification 1.1, "Listing Referrers".
-    async fn listed(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
+    /// OCI distribution specification 1.1, "Listing Referrers". None: the registry has no such list.
+    async fn listed(
+        &mut self,
+        path: String,
+        digest: &Digest,
+    ) -> Result<Option<Vec<Referrer>>, RegistryError> {
         let what = format!("the list of referrers of {digest}");
         let mut referrers = Vec::new();
-        let mut next = Some(format!("referrers/{digest}?artifactType={BUNDLE_IN_QUERY}"));
-        for _ in 0..PAGES {
+        let mut next = Some(path);
+        for page in 0..PAGES {
             let Some(path) = next.take().filter(|_| referrers.len() < SIGNATURES) else { break };
-            let response =
-                self.get(&path, &what, Some("application/vnd.oci.image.index.v1+json")).await?;
+            let outgoing = Outgoing {
+                accept: Some("application/vnd.oci.image.index.v1+json"),
+                ..Outgoing::new(Method::GET, self.url(&path)?)
+            };
+            let response = self.ask(outgoing, &what).await?;
+            if page == 0 && knows_no_referrers(response.status()) {
+                return Ok(None);
+            }
+            let response = self.accepted(response, &what, &path)?;
             next = self.next_page(response.headers(), &what)?;
             let bytes = self.body(response, &what, SIGNATURE_BYTES).await?;
-            referrers.extend(
-                read::<Index>(&bytes, &what)?
-                    .manifests
-                    .into_iter()
-                    .filter(|of| of.artifact_type.as_deref() == Some(BUNDLE)),
-            );
+            // What is no list is a page or an empty answer of something that does not know the question.
+            let list = serde_json::from_slice(&bytes).ok().and_then(|index: Index| index.manifests);
+            match list {
+                Some(list) => referrers.extend(list),
+                None if page == 0 => return Ok(None),
+                None => return Err(broken_list(&what)),
+            }
         }
-        Ok(referrers)
+        Ok(Some(referrers))
     }
 
     /// The same, "Referrers Tag Schema": for registries without that list.
@@ -65,7 +88,7 @@ impl Repository<'_> {
         else {
             return Ok(Vec::new());
         };
-        Ok(read::<Index>(&bytes, &self.what(&tag))?.manifests)
+        Ok(read::<Index>(&bytes, &self.what(&tag))?.manifests.unwrap_or_default())
     }
 
     /// Where the list goes on, as a path in this repository: nowhere else is asked.
@@ -94,4 +117,22 @@ impl Repository<'_> {
         let rest = rest.ok_or_else(refused)?;
         Ok(Some(url.query().map_or_else(|| rest.to_owned(), |query| format!("{rest}?{query}"))))
     }
+}
+
+/// Answers by which registries, and what stands before them, say that they do not know the question.
+fn knows_no_referrers(status: StatusCode) -> bool {
+    status.is_redirection()
+        || matches!(
+            status,
+            StatusCode::BAD_REQUEST
+                | StatusCode::NOT_FOUND
+                | StatusCode::METHOD_NOT_ALLOWED
+                | StatusCode::NOT_ACCEPTABLE
+                | StatusCode::NOT_IMPLEMENTED
+        )
+}
+
+fn broken_list(what: &str) -> RegistryError {
+    let message = "its further pages are no lists".to_owned();
+    RegistryError::Form { what: what.to_owned(), message }
 }

@@ -97,7 +97,8 @@ async fn the_password_goes_to_no_other_host_and_not_in_the_clear() {
 }
 
 #[tokio::test]
-async fn a_blob_is_fetched_from_elsewhere_without_credentials_and_a_manifest_is_not() {
+async fn a_blob_is_fetched_from_elsewhere_without_credentials_and_a_manifest_stays_in_its_registry()
+{
     let fake = Fake::start(|_, path, authorization| match path {
         "/storage" => answer(200, "component"),
         _ if authorization.is_none() => with(answer(401, ""), "www-authenticate", "Basic realm=x"),
@@ -107,9 +108,87 @@ async fn a_blob_is_fetched_from_elsewhere_without_credentials_and_a_manifest_is_
     .await;
     assert_eq!(pull(&fake, Some(&credentials())).await.expect("pulled"), b"component");
     assert!(fake.asked().contains(&("/storage".to_owned(), None)));
-    let fake = Fake::start(|_, _, _| with(answer(307, ""), "location", "/elsewhere")).await;
-    let error = pull(&fake, None).await.expect_err("refused");
-    assert!(matches!(error, RegistryError::Redirect { .. }), "{error}");
+    // A manifest that has moved within its registry is asked for as it was before.
+    let fake = Fake::start(|_, path, authorization| match path {
+        _ if authorization.is_none() => with(answer(401, ""), "www-authenticate", "Basic realm=x"),
+        "/moved" => answer(200, manifest(b"component", 9)),
+        path if path.contains("/blobs/") => answer(200, "component"),
+        _ => with(answer(308, ""), "location", "/moved"),
+    })
+    .await;
+    assert_eq!(pull(&fake, Some(&credentials())).await.expect("pulled"), b"component");
+    // What a tag is elsewhere nobody knows; and what goes round is left.
+    let other = Fake::start(|_, _, _| answer(200, manifest(b"component", 9))).await;
+    let target = format!("http://{}/x", other.host);
+    for location in [target, "/v2/a/b/manifests/1".to_owned()] {
+        let fake =
+            Fake::start(move |_, _, _| with(answer(307, ""), "location", location.clone())).await;
+        let error = pull(&fake, None).await.expect_err("refused");
+        assert!(matches!(error, RegistryError::Redirect { .. }), "{error}");
+    }
+    assert!(other.asked().is_empty());
+}
+
+#[tokio::test]
+async fn a_registry_leads_nobody_to_the_machine_itself_its_link_or_a_cloud_s_metadata() {
+    for host in [
+        "127.0.0.1:1",
+        "[::1]",
+        "169.254.169.254",
+        "[fe80::1]",
+        "localhost",
+        "0.0.0.0",
+        "[::ffff:127.0.0.1]",
+        "2852039166",
+        "[fd00:ec2::254]",
+        "metadata.google.internal",
+    ] {
+        let target = format!("https://{host}/latest/meta-data");
+        let fake = Fake::start(move |_, path, _| match path.contains("/blobs/") {
+            true => with(answer(307, ""), "location", target.clone()),
+            false => answer(200, manifest(b"component", 9)),
+        })
+        .await;
+        let error = pull(&fake, None).await.expect_err("refused");
+        assert!(matches!(error, RegistryError::Redirect { .. }), "{host}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_page_for_people_is_named_as_one() {
+    let page = || with(answer(200, "<html>Sign in</html>"), "content-type", "text/html");
+    let fake = Fake::start(move |_, _, _| page()).await;
+    let error = pull(&fake, None).await.expect_err("refused").to_string();
+    assert!(error.contains("login page"), "{error}");
+}
+
+#[tokio::test]
+async fn an_identity_token_is_exchanged_and_never_sent_as_a_password() {
+    let fake = Fake::start(|host, path, authorization| match (path, authorization) {
+        ("/token", None) => answer(200, r#"{"access_token": "t"}"#),
+        (path, Some("Bearer t")) if path.contains("/blobs/") => answer(200, "component"),
+        (_, Some("Bearer t")) => answer(200, manifest(b"component", 9)),
+        _ => bearer(format!("http://{host}/token")),
+    })
+    .await;
+    let token = Credentials { username: crate::IDENTITY_TOKEN.into(), password: "secret".into() };
+    assert_eq!(pull(&fake, Some(&token)).await.expect("pulled"), b"component");
+    let basic =
+        Fake::start(|_, _, _| with(answer(401, ""), "www-authenticate", "Basic realm=x")).await;
+    let error = pull(&basic, Some(&token)).await.expect_err("refused");
+    assert!(matches!(error, RegistryError::Access { .. }), "{error}");
+    assert!(basic.asked().iter().all(|(_, authorization)| authorization.is_none()));
+}
+
+#[tokio::test]
+async fn of_several_challenges_in_one_header_the_one_that_can_be_met_is_taken() {
+    let fake = Fake::start(|_, path, authorization| match authorization {
+        None => with(answer(401, ""), "www-authenticate", r#"Negotiate, Basic realm="a, b""#),
+        Some(_) if path.contains("/blobs/") => answer(200, "component"),
+        Some(_) => answer(200, manifest(b"component", 9)),
+    })
+    .await;
+    assert_eq!(pull(&fake, Some(&credentials())).await.expect("pulled"), b"component");
 }
 
 #[tokio::test]
@@ -194,13 +273,82 @@ async fn bundles_are_found_by_the_api_over_its_pages_and_by_tag_where_there_is_n
 #[tokio::test]
 async fn a_registry_that_fails_to_list_is_not_taken_for_one_without_signatures() {
     let subject = Digest::of(b"manifest");
-    for status in
-        [StatusCode::INTERNAL_SERVER_ERROR, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS]
-    {
+    for status in [StatusCode::BAD_GATEWAY, StatusCode::FORBIDDEN, StatusCode::TOO_MANY_REQUESTS] {
         let fake = with_bundle(subject.clone(), status, true).await;
         assert!(bundles(&fake, &subject).await.is_err(), "{status}");
         assert_eq!(fake.asked().len(), 1, "the tag is asked for only where there is no list");
     }
+}
+
+#[tokio::test]
+async fn a_registry_that_does_not_know_the_list_is_asked_for_the_tag_whatever_it_answers() {
+    let expected = vec![Signature::Bundle("bundle".into())];
+    let pages = ["", "{}", "[]", r#"{"manifests": null}"#, "<html>Sign in</html>", "null"];
+    let answers = pages.map(|page| answer(200, page)).into_iter();
+    let refusals = [400, 404, 405, 406, 501, 301, 303, 307].map(|code| answer(code, ""));
+    for instead in answers.chain(refusals) {
+        let subject = Digest::of(b"manifest");
+        let told = format!("{instead:?}");
+        let fake = with_referrer(subject.clone(), Some(BUNDLE), Listing::Instead(instead)).await;
+        assert_eq!(bundles(&fake, &subject).await.expect(&told), expected, "{told}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_list_says_of_a_referrer_does_not_decide_what_it_is() {
+    let expected = vec![Signature::Bundle("bundle".into())];
+    let config = "application/vnd.oci.image.config.v1+json";
+    for kind in [Some(BUNDLE), Some("application/vnd.oci.empty.v1+json"), Some(config), None] {
+        for listing in [Listing::Api, Listing::Unfiltered] {
+            let subject = Digest::of(b"manifest");
+            let fake = with_referrer(subject.clone(), kind, listing).await;
+            assert_eq!(bundles(&fake, &subject).await.expect("listed"), expected, "{kind:?}");
+        }
+    }
+}
+
+/// How a registry tells what refers to a manifest.
+#[derive(Clone)]
+enum Listing {
+    /// By the API.
+    Api,
+    /// By the API, and only where no type is asked for.
+    Unfiltered,
+    /// By the tag alone; the API answers this.
+    Instead(Answer),
+}
+
+/// A registry with one bundle that refers to `subject`, and which is said to be of `kind`.
+async fn with_referrer(subject: Digest, kind: Option<&'static str>, listing: Listing) -> Fake {
+    let referrer = serde_json::json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"), "size": 2},
+        "layers": [{"mediaType": BUNDLE, "digest": Digest::of(b"bundle"), "size": 6}],
+        "subject": {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": subject, "size": 1},
+    })
+    .to_string();
+    let digest = Digest::of(referrer.as_bytes());
+    let mut entry = serde_json::json!({"digest": digest});
+    if let Some(kind) = kind {
+        entry["artifactType"] = kind.into();
+    }
+    let index = serde_json::json!({"schemaVersion": 2, "manifests": [entry]}).to_string();
+    let tag = format!("/v2/a/b/manifests/sha256-{}", subject.hex());
+    Fake::start(move |_, path, _| match path {
+        path if path.contains("/referrers/") => match &listing {
+            Listing::Api => answer(200, index.clone()),
+            Listing::Unfiltered if path.contains("artifactType") => {
+                answer(200, r#"{"manifests": []}"#)
+            }
+            Listing::Unfiltered => answer(200, index.clone()),
+            Listing::Instead(instead) => instead.clone(),
+        },
+        path if path == tag && matches!(listing, Listing::Instead(_)) => answer(200, index.clone()),
+        path if path.ends_with(&digest.to_string()) => answer(200, referrer.clone()),
+        path if path.contains("/blobs/") => answer(200, "bundle"),
+        _ => answer(404, ""),
+    })
+    .await
 }
 
 /// Pushes a small artifact to tag 1.
@@ -263,4 +411,19 @@ async fn a_push_asks_for_a_token_that_may_push_where_the_registry_names_no_scope
         .filter(|path| path.contains("state=x&digest=sha256"))
         .collect();
     assert_eq!(puts.len(), 2, "config and component, each once: {asked:?}");
+}
+
+#[test]
+fn what_the_tls_library_has_against_a_certificate_is_said_in_words() {
+    let refused = |name: &str| {
+        let cause = std::sync::Arc::new(std::io::Error::other(name.to_owned()));
+        let refused = rustls::CertificateError::Other(rustls::OtherError(cause));
+        std::io::Error::other(std::io::Error::other(rustls::Error::InvalidCertificate(refused)))
+    };
+    assert!(
+        advice_on_certificate(&refused("CaUsedAsEndEntity"))
+            .is_some_and(|text| text.contains("CA:FALSE"))
+    );
+    assert_eq!(advice_on_certificate(&refused("BadDer")), None);
+    assert_eq!(advice_on_certificate(&std::io::Error::other("refused")), None);
 }

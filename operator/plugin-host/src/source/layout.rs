@@ -127,7 +127,8 @@ impl Layout {
         let mut referrers = self.with_subject(digest).await?;
         let tag = format!("sha256-{}", digest.hex());
         if let Some((_, bytes)) = found(self.manifest_bytes(&tag, SIGNATURE_BYTES).await)? {
-            referrers.extend(read::<Index>(&bytes, &self.what(&tag))?.manifests);
+            referrers
+                .extend(read::<Index>(&bytes, &self.what(&tag))?.manifests.into_iter().flatten());
         }
         let mut saved = self.saved_referrers(digest).await?;
         saved.retain(|blob| referrers.iter().all(|known| known.digest != blob.digest));

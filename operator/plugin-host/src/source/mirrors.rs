@@ -19,19 +19,23 @@ struct Turn {
     passed: Vec<RegistryError>,
 }
 
-/// The hosts that a reference is fetched from, mirrors first: what passwords are needed for.
+/// Hosts and repositories that a reference is fetched from, mirrors first: what passwords are needed for.
 #[must_use]
-pub fn hosts(reference: &Reference, registries: &[RegistryConfig]) -> Vec<String> {
-    let Reference::Registry { host, .. } = reference else { return Vec::new() };
-    let mirrors =
-        mirrors(host, registries).iter().map(|mirror| split(mirror).0.to_ascii_lowercase());
-    mirrors.chain([host.clone()]).collect()
+pub fn places(reference: &Reference, registries: &[RegistryConfig]) -> Vec<(String, String)> {
+    let Reference::Registry { host, repository, .. } = reference else { return Vec::new() };
+    let mirrors = mirrors(host, registries).iter().map(|mirror| {
+        let (host, prefix) = split(mirror);
+        let name =
+            prefix.map_or_else(|| repository.clone(), |prefix| format!("{prefix}/{repository}"));
+        (host.to_ascii_lowercase(), name)
+    });
+    mirrors.chain([(host.clone(), repository.clone())]).collect()
 }
 
 fn mirrors<'a>(host: &str, registries: &'a [RegistryConfig]) -> &'a [String] {
     registries
         .iter()
-        .find(|registry| registry.host.eq_ignore_ascii_case(host))
+        .find(|registry| registry.is_at(host))
         .map_or(&[], |registry| &registry.mirrors)
 }
 

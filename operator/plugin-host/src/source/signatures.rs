@@ -42,9 +42,24 @@ impl Source<'_> {
             }
             Self::Layout(layout) => layout.simple_signatures(digest, &tag).await?,
         };
-        let Some(bytes) = manifest else { return Ok(Vec::new()) };
-        let what = self.what(&tag);
-        let manifest: OciImageManifest = read(&bytes, &what)?;
+        if let Some(bytes) = manifest {
+            let what = self.what(&tag);
+            return self.signatures_in(&read(&bytes, &what)?, &what).await;
+        }
+        // The newest tools let the same manifest refer to what it signs.
+        let mut signatures = Vec::new();
+        for (manifest, what) in self.referring(digest).await? {
+            signatures.extend(self.signatures_in(&manifest, &what).await?);
+        }
+        Ok(signatures)
+    }
+
+    /// Simple signatures in the layers of a manifest.
+    async fn signatures_in(
+        &mut self,
+        manifest: &OciImageManifest,
+        what: &str,
+    ) -> Result<Vec<Signature>, RegistryError> {
         let mut signatures = Vec::new();
         for layer in
             manifest.layers.iter().filter(|layer| layer.media_type == SIMPLE).take(SIGNATURES)
@@ -61,7 +76,7 @@ impl Source<'_> {
                 bundle: proof("bundle"),
                 timestamp: proof("rfc3161timestamp"),
             };
-            let payload = self.blob(&layer_of(layer, &what, SIGNATURE_BYTES)?).await?;
+            let payload = self.blob(&layer_of(layer, what, SIGNATURE_BYTES)?).await?;
             signatures.push(Signature::Simple {
                 payload: STANDARD.encode(payload),
                 signature,
@@ -72,14 +87,25 @@ impl Source<'_> {
     }
 
     async fn bundles(&mut self, digest: &Digest) -> Result<Vec<Signature>, RegistryError> {
-        let referrers = self.referrers(digest).await?;
-        let may_be = |kind: Option<&str>| matches!(kind, None | Some(BUNDLE | EMPTY));
         let mut signatures = Vec::new();
-        for referrer in referrers
-            .iter()
-            .filter(|referrer| may_be(referrer.artifact_type.as_deref()))
-            .take(SIGNATURES)
-        {
+        for (manifest, what) in self.referring(digest).await? {
+            let [layer] = manifest.layers.as_slice() else { continue };
+            if layer.media_type != BUNDLE {
+                continue;
+            }
+            let bytes = self.blob(&layer_of(layer, &what, SIGNATURE_BYTES)?).await?;
+            signatures.push(Signature::Bundle(String::from_utf8_lossy(&bytes).into_owned()));
+        }
+        Ok(signatures)
+    }
+
+    /// The manifests that refer to this one, each with its name: what they say themselves decides, and not what a list says of them.
+    async fn referring(
+        &mut self,
+        digest: &Digest,
+    ) -> Result<Vec<(OciImageManifest, String)>, RegistryError> {
+        let mut manifests = Vec::new();
+        for referrer in self.referrers(digest).await?.iter().take(SIGNATURES) {
             let of: Digest =
                 referrer.digest.parse().map_err(|error: crate::digest::InvalidDigest| {
                     RegistryError::Form {
@@ -87,26 +113,17 @@ impl Source<'_> {
                         message: error.to_string(),
                     }
                 })?;
-            signatures.extend(self.bundle(&of, digest).await?);
+            let name = of.to_string();
+            let (_, bytes) = self.manifest_bytes(&name, Some(&of), SIGNATURE_BYTES).await?;
+            let what = self.what(&name);
+            // An index may refer, too; it is no signature.
+            let Ok(manifest) = read::<OciImageManifest>(&bytes, &what) else { continue };
+            let refers =
+                manifest.subject.as_ref().is_some_and(|of| of.digest == digest.to_string());
+            if refers {
+                manifests.push((manifest, what));
+            }
         }
-        Ok(signatures)
-    }
-
-    /// The bundle in a referrer; none where the referrer is something else.
-    async fn bundle(
-        &mut self,
-        referrer: &Digest,
-        subject: &Digest,
-    ) -> Result<Option<Signature>, RegistryError> {
-        let name = referrer.to_string();
-        let (_, bytes) = self.manifest_bytes(&name, Some(referrer), SIGNATURE_BYTES).await?;
-        let manifest: OciImageManifest = read(&bytes, &self.what(&name))?;
-        let refers = manifest.subject.as_ref().is_some_and(|of| of.digest == subject.to_string());
-        let [layer] = manifest.layers.as_slice() else { return Ok(None) };
-        if !refers || layer.media_type != BUNDLE {
-            return Ok(None);
-        }
-        let bytes = self.blob(&layer_of(layer, &self.what(&name), SIGNATURE_BYTES)?).await?;
-        Ok(Some(Signature::Bundle(String::from_utf8_lossy(&bytes).into_owned())))
+        Ok(manifests)
     }
 }
