@@ -290,13 +290,24 @@ fn pull_interval() -> u32 {
 
 fn check_grants(grants: &Grants, index: usize) -> Result<(), ConfigError> {
     for (at, pattern) in grants.images.iter().enumerate() {
-        let host = pattern.split('/').next().unwrap_or_default();
-        if host.is_empty() || host.contains('*') || !pattern.contains('/') {
-            return Err(ConfigError::Invalid {
-                field: format!("plugins[{index}].grants.images[{at}]"),
-                message: "expected host/path with a literal host, as harbor.nbfc.io/nubificus/**"
-                    .to_owned(),
-            });
+        let field = || format!("plugins[{index}].grants.images[{at}]");
+        let (host, path) = pattern.split_once('/').unwrap_or((pattern, ""));
+        if host.is_empty() || host.contains('*') || path.is_empty() {
+            let message = "expected host/path with a literal host, as harbor.nbfc.io/nubificus/**";
+            return invalid(field(), message);
+        }
+        if path.contains([':', '@']) {
+            let repository = path.split([':', '@']).next().unwrap_or_default();
+            let message = format!(
+                "tags and digests are not matched, so this matches no image; name the repository alone: {host}/{repository}"
+            );
+            return invalid(field(), &message);
+        }
+        // What stands for a segment is put in the place of the wildcards: the rest must be what an image can have.
+        let example = format!("{host}/{}", path.replace("**", "a").replace('*', "a"));
+        if !crate::make::is_image(&example) {
+            let message = "no image is like this, so it matches none; expected host/path in lower case, with * for a segment and ** for any number";
+            return invalid(field(), message);
         }
     }
     Ok(())
@@ -363,6 +374,25 @@ mod tests {
             (
                 "plugins: [{name: a, image: \"registry.example/a:1\", grants: {images: [\"**\"]}}]\n",
                 "plugins[0].grants.images[0]",
+            ),
+            (
+                "plugins: [{name: a, image: \"registry.example/a:1\", grants: {images: [\"registry.example/b/c:1\"]}}]\n",
+                "plugins[0].grants.images[0]: tags and digests are not matched, so this matches no image; name the repository alone: registry.example/b/c",
+            ),
+            (
+                "plugins: [{name: a, image: \"registry.example/a:1\", grants: {images: [\"registry.example/B/*\"]}}]\n",
+                "plugins[0].grants.images[0]",
+            ),
+            ("registries: [{host: \"https://registry.example\"}]\n", "registries[0].host"),
+            ("registries: [{host: \"*.registry.example\"}]\n", "registries[0].host"),
+            ("trust: [{match: \"registry.example/a:1\", allowUnsigned: true}]\n", "trust[0].match"),
+            (
+                "trust: [{match: \"registry.example/a@sha256:00\", allowUnsigned: true}]\n",
+                "trust[0].match",
+            ),
+            (
+                "trust: [{match: \"https://registry.example/a\", allowUnsigned: true}]\n",
+                "trust[0].match",
             ),
         ] {
             let error = parse(&format!("{HEAD}{text}")).expect_err(text).to_string();

@@ -61,8 +61,9 @@ impl Grants {
         let wishes = self.wishes(flash);
         let Some((first, _)) = wishes.first() else { return Ok(()) };
         if !self.cover(&flash.image) {
+            let pattern = repository(&flash.image).unwrap_or_default();
             return Err(Denied(format!(
-                "plugin {plugin} asks for {first}, but its grants do not name image {}; extend grants.images of the plugin in the operator's configuration",
+                "plugin {plugin} asks for {first}, but its grants do not name image {}; \"{pattern}\" under grants.images of the plugin in the operator's configuration would",
                 flash.image
             )));
         }

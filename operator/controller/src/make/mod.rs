@@ -8,7 +8,7 @@ mod service;
 
 use flashjob_plugin_host::types::FlashPod;
 
-pub use grants::{Denied, Grants, SecretGrant};
+pub use grants::{Denied, Grants, SecretGrant, is_image};
 pub use name::{attempt_name, pool_name, slot};
 pub use pod::{GRACE_SECONDS, check, pod};
 pub use service::service;

@@ -39,10 +39,10 @@ fn invalid(field: String, message: &str) -> Result<(), InvalidField> {
 
 fn check_registry(registries: &[RegistryConfig], index: usize) -> Result<(), InvalidField> {
     let registry = &registries[index];
-    if registry.host.is_empty() || registry.host.contains('/') {
+    if !is_host(&registry.host) {
         return invalid(
             format!("registries[{index}].host"),
-            "expected a host as in references, without scheme and path",
+            "expected a host as in references, as harbor.example.com or harbor.example.com:5000, without scheme, path and wildcard",
         );
     }
     if registries[..index].iter().any(|earlier| earlier.is_at(&registry.host)) {
@@ -54,9 +54,7 @@ fn check_registry(registries: &[RegistryConfig], index: usize) -> Result<(), Inv
             "a registry without TLS has no use for caFile; take one of them out",
         );
     }
-    if let Some(at) =
-        registry.token_hosts.iter().position(|host| host.is_empty() || host.contains('/'))
-    {
+    if let Some(at) = registry.token_hosts.iter().position(|host| !is_host(host)) {
         return invalid(
             format!("registries[{index}].tokenHosts[{at}]"),
             "expected a host, with its port where it is not 443",
@@ -122,6 +120,19 @@ fn check_trust(trust: &[TrustEntry], index: usize) -> Result<(), InvalidField> {
         return invalid(
             field(),
             "references have lower-case hosts and paths, so this matches none",
+        );
+    }
+    let (_, repository) = path.split_once('/').unwrap_or((path, ""));
+    if host != LAYOUT && repository.contains([':', '@']) {
+        return invalid(
+            field(),
+            "tags and digests are not matched, so this matches none; name the repository alone, as host/path, and the digest in plugins[].image",
+        );
+    }
+    if host != LAYOUT && !(is_host(host) && (repository.is_empty() || is_repository(repository))) {
+        return invalid(
+            field(),
+            "no reference is like this, so it matches none; expected host/path, host/path/* or host/path/**",
         );
     }
     let prefix = crate::trust::literal_prefix(&entry.pattern);
