@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::{Exposure, FlashJobSpec, PodOverrides, VerifyMode};
+use crate::{Disruption, Exposure, FlashJobSpec, PodOverrides, VerifyMode};
 
 /// A FlashJob's spec with its defaults.
 #[derive(Clone, Debug, PartialEq)]
@@ -49,6 +49,8 @@ pub struct EffectiveSpec {
     pub skip_if_current: bool,
     /// Services for each device, or pooled.
     pub exposure: Exposure,
+    /// Whether a drain of a node waits.
+    pub disruption: Disruption,
     /// Seconds from the end to the deletion of the FlashJob.
     pub ttl_seconds_after_finished: Option<i64>,
     /// Additions to the Pods.
@@ -131,6 +133,7 @@ impl FlashJobSpec {
             },
             skip_if_current: self.skip_if_current.unwrap_or(false),
             exposure: self.exposure.unwrap_or_default(),
+            disruption: self.disruption.unwrap_or_default(),
             ttl_seconds_after_finished: self.ttl_seconds_after_finished,
             pod_overrides: self.pod_overrides.clone().unwrap_or_default(),
             run: self.run_hash(&settings, host_endpoint.as_deref()),
@@ -217,7 +220,10 @@ mod tests {
         assert_eq!(effective.backoff_limit_per_device, 2);
         assert_eq!(effective.device_timeout_seconds, 900);
         assert_eq!(effective.address_timeout_seconds, 300);
-        assert_eq!(effective.verify, Verification { mode: None, timeout_seconds: 300 });
+        assert_eq!(
+            effective.verify,
+            Verification { mode: None, timeout_seconds: 300, stable_seconds: 0 }
+        );
         assert_eq!(effective.exposure, Exposure::PerDevice);
         assert_eq!(effective.max_failed_devices, None);
     }

@@ -111,6 +111,11 @@ pub struct FlashJobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "exposure_schema")]
     pub exposure: Option<Exposure>,
+    /// Whether a drain of a node waits for the devices that are flashed there. Default Protect; the operator's configuration may allow it
+    /// for all jobs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "disruption_schema")]
+    pub disruption: Option<Disruption>,
     /// Delete the FlashJob this many seconds after it finished. Default: keep it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31536000))]
@@ -157,6 +162,16 @@ pub enum Exposure {
     PerDevice,
     /// At most `parallelism` Services, each handed to the next device with its address.
     Pooled,
+}
+
+/// What a drain of a node does to a device that is being flashed there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Disruption {
+    /// It waits: evictions of the Pod are refused until it has ended, and autoscalers leave its node alone.
+    #[default]
+    Protect,
+    /// It ends the Pod, and the device is flashed again.
+    Allow,
 }
 
 /// What a FlashJob may add to its Pods. The operator merges it; a plugin never sees it.
@@ -250,6 +265,11 @@ fn settings_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 /// An `enum` of a schema has no place for the null that an optional field may be: what it takes is said by a pattern.
 fn exposure_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({ "type": "string", "nullable": true, "pattern": "^(PerDevice|Pooled)$" })
+}
+
+/// As [`exposure_schema`].
+fn disruption_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+    schemars::json_schema!({ "type": "string", "nullable": true, "pattern": "^(Protect|Allow)$" })
 }
 
 /// As [`exposure_schema`].

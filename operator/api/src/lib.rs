@@ -25,7 +25,8 @@ mod status;
 pub use device_plugin::{DevicePlugin, DevicePluginSpec, DevicePluginStatus};
 pub use effective::{EffectiveSpec, FailureBudget, InvalidSpec, Verification};
 pub use flashjob::{
-    Exposure, FlashJob, FlashJobSpec, PodOverrides, Resources, Toleration, VerifyMode, VerifySpec,
+    Disruption, Exposure, FlashJob, FlashJobSpec, PodOverrides, Resources, Toleration, VerifyMode,
+    VerifySpec,
 };
 pub use reason::Reason;
 pub use status::{Counts, DeviceState, DeviceStatus, FlashJobStatus, Phase, PluginStatus};

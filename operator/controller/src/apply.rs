@@ -7,6 +7,7 @@ use std::time::Duration;
 use flashjob_api::{FINALIZER, FlashJob};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions, Request};
 use kube::core::NamespaceResourceScope;
 use kube::{Api, Client, Resource};
@@ -123,6 +124,24 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
                 operator.world().lose_pod(&job.key, &name, &uid, whole_seconds(Timestamp::now()))
             }
         },
+        Step::Protect(budget) => {
+            match create(&client, namespace, &*budget).await {
+                Ok(PodDisruptionBudget { .. }) => {}
+                // An operator before this one made it.
+                Err(kube::Error::Api(status)) if status.code == 409 => {}
+                Err(error) => return Err(error),
+            }
+            operator.world().memory.entry(job.key.clone()).or_default().is_protected = true;
+        }
+        Step::Unprotect { name } => {
+            let budgets: Api<PodDisruptionBudget> = Api::namespaced(client, namespace);
+            match budgets.delete(&name, &DeleteParams::default()).await {
+                Ok(_) => {}
+                Err(kube::Error::Api(status)) if status.code == 404 => {}
+                Err(error) => return Err(error),
+            }
+            operator.world().memory.entry(job.key.clone()).or_default().is_protected = false;
+        }
         Step::ConfirmPod { name, device } => {
             return confirm_pod(operator, job, &name, &device).await;
         }

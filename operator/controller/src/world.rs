@@ -388,6 +388,7 @@ impl World {
             slot_uses: memory.slot_uses.clone(),
             refusals: memory.refusals(now),
             failing: memory.failing.clone(),
+            is_protected: memory.is_protected,
             periods: self.rules.periods,
             policy: self.rules.policy.clone(),
             job,

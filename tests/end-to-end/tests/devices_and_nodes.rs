@@ -13,6 +13,7 @@ use flashjob_testbed::process::eventually;
 use flashjob_testbed::{Options, Testbed};
 use futures::future::{BoxFuture, FutureExt, try_join_all};
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
@@ -21,8 +22,8 @@ use serde_json::{Value, json};
 #[tokio::test]
 async fn each_fault_of_a_device_or_a_node_ends_by_its_own_rule() -> anyhow::Result<()> {
     let options = Options {
-        devices: vec!["esp32:thermo:0.1.0=13".into()],
-        addresses: 13,
+        devices: vec!["esp32:thermo:0.1.0=14".into()],
+        addresses: 14,
         flasher_callback_timeout_ms: 60_000,
         ..Options::default()
     };
@@ -38,6 +39,7 @@ async fn each_fault_of_a_device_or_a_node_ends_by_its_own_rule() -> anyhow::Resu
         an_image_that_cannot_be_pulled_fails_the_attempt(case("no-image", 0)).boxed(),
         a_pod_that_no_node_takes_fails_the_attempt(case("no-node", 1)).boxed(),
         an_evicted_pod_spends_no_attempt(case("evicted", 2)).boxed(),
+        an_eviction_waits_until_the_flash_is_over(case("drained", 13)).boxed(),
         a_pod_deleted_by_hand_is_a_failed_attempt_and_tried_again(case("deleted-pod", 3)).boxed(),
         a_pod_gone_without_an_end_locks_its_device_until_nothing_can_run(case("vanished", 4))
             .boxed(),
@@ -160,10 +162,36 @@ async fn a_pod_that_no_node_takes_fails_the_attempt(case: Case<'_>) -> anyhow::R
 
 async fn an_evicted_pod_spends_no_attempt(case: Case<'_>) -> anyhow::Result<()> {
     case.behave(deaf_once()).await?;
-    case.start(json!({"backoffLimitPerDevice": 0})).await?;
+    case.start(json!({"backoffLimitPerDevice": 0, "disruption": "Allow"})).await?;
     let pod = case.busy_pod().await?;
     case.pods().evict(&pod.name_any(), &EvictParams::default()).await?;
     case.completed_after(2).await.map(|_| ())
+}
+
+/// The client asks again for as long as it is answered 429, as `kubectl drain` does.
+async fn an_eviction_waits_until_the_flash_is_over(case: Case<'_>) -> anyhow::Result<()> {
+    case.behave(Behaviour { transfer_ms: 5000, ..Behaviour::default() }).await?;
+    case.start(json!({"backoffLimitPerDevice": 0})).await?;
+    let pod = case.busy_pod().await?;
+    let budgets: Api<PodDisruptionBudget> = Api::namespaced(case.testbed.client.clone(), "default");
+    let of_job = ListParams::default().labels(&format!("app={}", case.name));
+    eventually("the job has its budget", LIMIT, || async {
+        Ok((budgets.list(&of_job).await?.items.len() == 1).then_some(()))
+    })
+    .await?;
+    // It is evicted when it has ended, or is gone by then.
+    let evicted = case.pods().evict(&pod.name_any(), &EvictParams::default()).await;
+    let waited = match &evicted {
+        Ok(_) => true,
+        Err(kube::Error::Api(status)) => matches!(status.code, 404 | 429),
+        Err(_) => false,
+    };
+    assert!(waited, "{evicted:?}");
+    case.completed_after(1).await?;
+    eventually("the budget is gone with the last Pod", LIMIT, || async {
+        Ok(budgets.list(&of_job).await?.items.is_empty().then_some(()))
+    })
+    .await
 }
 
 async fn a_pod_deleted_by_hand_is_a_failed_attempt_and_tried_again(
@@ -223,7 +251,9 @@ async fn a_lost_node_locks_the_device_against_other_jobs_too(case: Case<'_>) -> 
         .await?;
     case.pods().delete(&pod.name_any(), &now()).await?;
     case.lost().await?;
-    create(case.testbed, &job("lost-node-other", &[case.uid().to_owned()], json!({}))).await?;
+    // Another version: what the one reports is no proof for the other.
+    let other = json!({"version": "0.3.0", "firmware": "harbor.nbfc.io/nubificus/firmware:0.3.0"});
+    create(case.testbed, &job("lost-node-other", &[case.uid().to_owned()], other)).await?;
     let busy =
         |status: &FlashJobStatus| reason_of(status, case.uid()).as_deref() == Some("DeviceBusy");
     let status =

@@ -45,6 +45,7 @@ const RIGHTS: &[Right] = &[
         "list, watch, create, delete",
         "what flashes a device, and where it calls back",
     ),
+    watched("policy", "poddisruptionbudgets", "create, delete", "no drain ends a flash"),
     watched("events.k8s.io", "events", "create, patch", "transitions and failures"),
     Right {
         scope: Scope::Cluster,

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flashjob_api::{GROUP, Resources};
+use flashjob_api::{Disruption, GROUP, Resources};
 use serde::Deserialize;
 
 use super::{ConfigError, invalid};
@@ -45,6 +45,8 @@ pub struct PodDefaults {
     pub read_only_root_filesystem: bool,
     /// Whether the Pod gets variables for each Service of its namespace. Default: false, they are of no use to it.
     pub enable_service_links: bool,
+    /// Whether a drain of a node waits for the devices that are flashed there.
+    pub disruption: Disruption,
     /// The RuntimeClass of the Pods.
     pub runtime_class_name: Option<String>,
 }

@@ -1,5 +1,6 @@
-//! From a plugin's answer to a Pod and a Service. Pure: checks grants, merges overrides, names and owns the objects.
+//! From a plugin's answer to a Pod and a Service, and the budget that protects them. Pure: checks grants, merges overrides, names and owns the objects.
 
+mod budget;
 mod grants;
 mod name;
 mod overrides;
@@ -8,8 +9,9 @@ mod service;
 
 use flashjob_plugin_host::types::FlashPod;
 
+pub use budget::budget;
 pub use grants::{Denied, Grants, SecretGrant, is_image};
-pub use name::{attempt_name, pool_name, slot};
+pub use name::{attempt_name, budget_name, pool_name, slot};
 pub use pod::{GRACE_SECONDS, check, pod};
 pub use service::service;
 

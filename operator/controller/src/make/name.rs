@@ -14,6 +14,12 @@ pub fn pool_name(job: &str, job_uid: &str, pool: &str, number: usize) -> String 
     name(job, &[job_uid, "pool", pool, &number.to_string()])
 }
 
+/// Name of the job's PodDisruptionBudget.
+#[must_use]
+pub fn budget_name(job: &str, job_uid: &str) -> String {
+    name(job, &[job_uid, "budget"])
+}
+
 /// What joins a Pod to its Service: the part of the Service's name that no other has.
 #[must_use]
 pub fn slot(service_name: &str) -> &str {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flashjob_api::{FlashJob, GROUP};
+use flashjob_api::{Disruption, FlashJob, GROUP};
 use flashjob_plugin_host::types::{Arg, EnvValue, FlashPod, Protocol, User};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -45,7 +45,7 @@ pub fn pod(
                 [&overrides.labels, &Some(defaults.labels.clone())],
             )),
             annotations: Some(with(
-                annotations(attempt),
+                annotations(attempt, defaults.disruption),
                 [&overrides.annotations, &Some(defaults.annotations.clone())],
             )),
             owner_references: Some(vec![owner(attempt.job)]),
@@ -123,18 +123,24 @@ pub(super) fn owner(job: &Job) -> OwnerReference {
     }
 }
 
-fn annotations(attempt: &Attempt<'_>) -> BTreeMap<String, String> {
+fn annotations(attempt: &Attempt<'_>, allowed: Disruption) -> BTreeMap<String, String> {
     let identities = attempt.instance.identities(attempt.spec.host_endpoint.as_deref());
     let identities: Vec<String> = identities.iter().map(ToString::to_string).collect();
-    BTreeMap::from([
+    let mut annotations = BTreeMap::from([
         (annotation::PLUGIN.to_owned(), attempt.plugin.to_owned()),
         (annotation::DIGEST.to_owned(), attempt.digest.to_string()),
         (annotation::IDENTITY.to_owned(), identities.join(" ")),
         (annotation::INSTANCE.to_owned(), attempt.instance.name.clone()),
+    ]);
+    if allowed == Disruption::Protect && attempt.spec.disruption == Disruption::Protect {
         // A node is not taken away from under a device for the sake of a tidier cluster.
-        ("cluster-autoscaler.kubernetes.io/safe-to-evict".to_owned(), "false".to_owned()),
-        ("karpenter.sh/do-not-disrupt".to_owned(), "true".to_owned()),
-    ])
+        let leave_alone = [
+            ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
+            ("karpenter.sh/do-not-disrupt", "true"),
+        ];
+        annotations.extend(leave_alone.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    }
+    annotations
 }
 
 fn container(

@@ -214,6 +214,12 @@ fn autoscalers_are_told_to_leave_a_flashing_device_alone() {
     let annotations = &pod["metadata"]["annotations"];
     assert_eq!(annotations["cluster-autoscaler.kubernetes.io/safe-to-evict"], "false");
     assert_eq!(annotations["karpenter.sh/do-not-disrupt"], "true");
+    let by_job = json!({"disruption": "Allow"});
+    for (spec, configuration) in [(by_job, ""), (json!({}), "pods: {disruption: Allow}\n")] {
+        let made = made_under(&flash_pod("i"), spec, &Grants::default(), configuration);
+        let annotations = made.expect("a Pod").0["metadata"]["annotations"].clone();
+        assert_eq!(annotations["karpenter.sh/do-not-disrupt"], Value::Null, "{configuration}");
+    }
 }
 
 #[test]

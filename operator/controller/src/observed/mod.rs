@@ -68,6 +68,8 @@ pub struct Observed {
     pub refusals: Arc<HashMap<String, Refusal>>,
     /// Objects whose creation keeps failing for another cause than a refusal, by name: what the API server says.
     pub failing: Arc<HashMap<String, String>>,
+    /// Whether evictions of the job's Pods are refused, as far as this process knows.
+    pub is_protected: bool,
     /// How long things are waited for.
     pub periods: Periods,
     /// What flash Pods and Services are made by, beside job and plugin.

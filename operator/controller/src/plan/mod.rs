@@ -1,7 +1,7 @@
 //! Decides. Pure and synchronous: one snapshot in; questions, steps, the status to store and the next instant to look again out.
 //!
 //! Every rule of a FlashJob's behaviour is in this folder: [`attempt`] follows a device through an attempt, [`guards`] compare it
-//! with the job, [`queue`] chooses which is next, [`quota`] lets them wait for their turn, [`expose`] and [`pool`] bring it to its Pod, [`proof`] says when it is proven, [`clean`]
+//! with the job, [`queue`] chooses which is next, [`quota`] lets them wait for their turn, [`expose`] and [`pool`] bring it to its Pod, [`proof`] says when it is proven, [`protect`] keeps drains from it, [`clean`]
 //! removes what is no longer wanted, [`ending`] deletes a job, [`summary`] words the status, [`request`] tells a plugin of an attempt.
 
 mod attempt;
@@ -12,6 +12,7 @@ mod expose;
 mod guards;
 mod pool;
 mod proof;
+mod protect;
 mod queue;
 mod quota;
 pub mod request;
@@ -22,6 +23,7 @@ mod tests;
 use flashjob_api::{FlashJobStatus, Reason};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 use crate::observed::{Finish, Identity, Observed, Question};
 use draft::Draft;
@@ -91,6 +93,13 @@ pub enum Step {
         /// Its uid: no other Pod of that name is meant.
         uid: String,
     },
+    /// Has evictions of the job's Pods refused.
+    Protect(Box<PodDisruptionBudget>),
+    /// Has them allowed again.
+    Unprotect {
+        /// Name of the budget.
+        name: String,
+    },
     /// Asks whether a Pod that left the cache is really gone.
     ConfirmPod {
         /// Its name.
@@ -124,6 +133,7 @@ impl Step {
         match self {
             Self::AddFinalizer | Self::RemoveFinalizer => "finalizer".to_owned(),
             Self::DeleteJob => "job".to_owned(),
+            Self::Protect(_) | Self::Unprotect { .. } => "budget".to_owned(),
             Self::CreateService(service) => format!("service/{}", name(&service.metadata)),
             Self::DeleteService { name, .. } => format!("service/{name}"),
             Self::CreatePod(pod) => format!("pod/{}", name(&pod.metadata)),
@@ -159,5 +169,6 @@ pub fn plan(observed: &Observed) -> Plan {
     draft.follow_attempts();
     draft.work_off_the_queue();
     draft.clean();
+    draft.protect();
     draft.finish()
 }

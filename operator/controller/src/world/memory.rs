@@ -56,6 +56,8 @@ pub struct Memory {
     pub writing: bool,
     /// Status writes that may still be stored.
     unsettled: Vec<Unsettled>,
+    /// Whether this process had the job's PodDisruptionBudget made.
+    pub is_protected: bool,
     /// Before this the job is not planned again.
     pub next_plan: Option<std::time::Instant>,
     /// Objects whose creation keeps failing, by name: what the API server says.

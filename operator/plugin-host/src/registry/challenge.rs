@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use http_auth::ChallengeRef;
+use http_auth::{ChallengeParser, ChallengeRef};
 
 use crate::Credentials;
 
@@ -18,8 +18,9 @@ pub(super) enum Challenge {
 impl Challenge {
     /// The challenges of one header that can be met, in their order; it may hold several, and some that nobody here knows.
     pub fn parse(header: &str) -> Vec<Self> {
-        let challenges = http_auth::parse_challenges(header).unwrap_or_default();
-        challenges.iter().filter_map(Self::of).collect()
+        // What comes after something that cannot be read is not known.
+        let challenges = ChallengeParser::new(header).map_while(Result::ok);
+        challenges.filter_map(|challenge| Self::of(&challenge)).collect()
     }
 
     fn of(challenge: &ChallengeRef<'_>) -> Option<Self> {
@@ -77,8 +78,7 @@ mod tests {
 
     #[test]
     fn what_can_be_met_is_found_wherever_it_stands_in_the_header() {
-        let header =
-            r#"Negotiate, NTLM TlRMTVNT, Bearer realm="https://a/t",service=b, Basic realm="c, d""#;
+        let header = r#"Negotiate, NTLM, Bearer realm="https://a/t",service=b, Basic realm="c, d""#;
         let bearer = Challenge::Bearer {
             realm: "https://a/t".into(),
             service: Some("b".into()),

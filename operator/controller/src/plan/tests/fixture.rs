@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use flashjob_api::{DeviceState, FINALIZER, FlashJob, FlashJobStatus};
+use flashjob_api::{DeviceState, Disruption, FINALIZER, FlashJob, FlashJobStatus};
 use flashjob_plugin_host::types::{Arg, EnvValue, FlashPod, Port, Proof, Protocol, User, Verdict};
 use flashjob_plugin_host::{CallError, Digest};
 use jiff::Timestamp;
@@ -39,7 +39,11 @@ pub fn plugin(name: &str, kind: &str) -> PluginView {
 }
 
 pub fn world() -> World {
-    World::new(vec![plugin("esp32", "esp32"), plugin("usb", "usb")], Rules::default())
+    let mut rules = Rules::default();
+    // What is counted in most tests are Pods and Services.
+    let policy = std::sync::Arc::make_mut(&mut rules.policy);
+    policy.pods.disruption = Disruption::Allow;
+    World::new(vec![plugin("esp32", "esp32"), plugin("usb", "usb")], rules)
 }
 
 /// A FlashJob named `name`; `spec` is laid over the least that a spec needs.

@@ -7,6 +7,7 @@ mod model;
 mod pools;
 mod proof;
 mod properties;
+mod protect;
 mod purity;
 mod refusals;
 mod simulation;

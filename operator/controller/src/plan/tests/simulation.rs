@@ -432,6 +432,10 @@ impl Simulation {
                     _ => {}
                 }
             }
+            Step::Protect(_) | Step::Unprotect { .. } => {
+                let memory = self.world.memory.entry(job.key.clone()).or_default();
+                memory.is_protected = matches!(step, Step::Protect(_));
+            }
             Step::ConfirmPod { name, device } => {
                 if answered && !self.cluster.pods.contains_key(name) {
                     self.world.confirm_gone(&job.key, name, device, now);
