@@ -47,6 +47,8 @@ struct Inner {
 struct Known {
     config: PluginConfig,
     described: Vec<ServedTypes>,
+    /// Whether nothing came of loading it yet.
+    is_loading: bool,
     ready: Result<ReadyPlugin, String>,
 }
 
@@ -101,6 +103,7 @@ impl Plugins {
             None => Known {
                 config: config.clone(),
                 described: Vec::new(),
+                is_loading: true,
                 ready: Err("it is being loaded".to_owned()),
             },
         });
@@ -125,6 +128,7 @@ impl Plugins {
         let mut inner = self.write();
         if let Some(known) = inner.known.iter_mut().find(|known| known.config.name == *name) {
             known.described.clone_from(&plugin.info().device_types);
+            known.is_loading = false;
             known.ready = Ok(ReadyPlugin {
                 digest: plugin.digest().clone(),
                 version: plugin.info().version.to_string(),
@@ -159,6 +163,7 @@ impl Plugins {
     /// No digest of that plugin serves, and why.
     fn withhold(&self, name: &str, why: &str) {
         if let Some(known) = self.write().known.iter_mut().find(|known| known.config.name == name) {
+            known.is_loading = false;
             known.ready = Err(why.to_owned());
         }
         self.changes.send_replace(());
@@ -211,13 +216,14 @@ impl Plugins {
 }
 
 fn view(known: &[Known], index: usize, digests: Vec<Digest>) -> PluginView {
-    let Known { config, ready, .. } = &known[index];
+    let Known { config, ready, is_loading, .. } = &known[index];
     let Standing { device_types, any_type, .. } = standing::standing(known, index);
     PluginView {
         name: config.name.clone(),
         reference: config.image.to_string(),
         device_types,
         any_type,
+        is_loading: *is_loading,
         ready: ready.clone(),
         digests,
         settings: config.settings.clone(),

@@ -120,6 +120,8 @@ pub struct PluginView {
     pub device_types: Vec<ServedTypes>,
     /// Whether it serves any type that no other plugin serves.
     pub any_type: bool,
+    /// Whether nothing came of loading it yet, since this process began.
+    pub is_loading: bool,
     /// What is loaded; else why nothing is.
     pub ready: Result<ReadyPlugin, String>,
     /// What can be asked: the digest that serves, and older ones that Pods began with.

@@ -188,10 +188,14 @@ impl<'a> Draft<'a> {
             types.filter_map(|types| types.names(kind)).max()
         };
         let named = plugins.iter().find(|plugin| exactness(plugin, true).is_some());
-        // A plugin that never loaded may turn out to serve the type; until that is known the device waits for it.
-        let unknown = || {
+        // A plugin that never loaded may turn out to serve the type; until that is known the device waits for it. One that cannot be loaded
+        // takes no devices from a plugin that names the beginning of their type.
+        let unknown = |loading: bool| {
             plugins.iter().find(|plugin| {
-                plugin.ready.is_err() && plugin.device_types.is_empty() && !plugin.any_type
+                plugin.ready.is_err()
+                    && plugin.device_types.is_empty()
+                    && !plugin.any_type
+                    && (plugin.is_loading || !loading)
             })
         };
         // The first of equals, where max_by_key would take the last.
@@ -201,7 +205,8 @@ impl<'a> Draft<'a> {
             best.0.map(|_| best.1)
         };
         let any = || plugins.iter().find(|plugin| plugin.any_type);
-        named.or_else(unknown).or_else(begun).or_else(any)
+        let loading = || unknown(true);
+        named.or_else(loading).or_else(begun).or_else(|| unknown(false)).or_else(any)
     }
 
     /// Whether the plugin is loaded, and not out of service.

@@ -59,6 +59,7 @@ mod tests {
         Known {
             config: serde_json::from_value(config).expect("a plugin"),
             described,
+            is_loading: false,
             ready: Err(String::new()),
         }
     }

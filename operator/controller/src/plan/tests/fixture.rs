@@ -30,6 +30,7 @@ pub fn plugin(name: &str, kind: &str) -> PluginView {
         reference: format!("registry.example/{name}:1"),
         device_types: vec![kind.parse().expect("a device type")],
         any_type: false,
+        is_loading: false,
         ready: Ok(ReadyPlugin { digest: digest(), version: "1.0.0".into() }),
         digests: vec![digest()],
         settings: serde_json::Map::new(),

@@ -133,6 +133,23 @@ fn the_plugin_with_the_longest_name_for_a_type_serves_it_and_who_serves_what_is_
 }
 
 #[test]
+fn a_plugin_that_is_still_loaded_is_waited_for_and_one_that_cannot_be_takes_no_family_s_devices() {
+    for (is_loading, reason) in [(true, reason::PLUGIN_NOT_READY.name), (false, "")] {
+        let mut case = Case::new(&["a"], &json!({}));
+        let mut broken = plugin("broken", "x");
+        broken.device_types.clear();
+        broken.is_loading = is_loading;
+        broken.ready = Err("not yet".into());
+        case.world.plugins = std::sync::Arc::new(vec![broken, plugin("family", "nrf*")]);
+        case.device("a", &[("DEVICE", "nrf9160"), ("HOST_ENDPOINT", "10.0.0.0")]);
+        case.settle();
+        let waits = case.status().waiting.keys().next().cloned().unwrap_or_default();
+        assert_eq!(waits, reason);
+        assert_eq!(case.stands("a").0 == DeviceState::Exposing, !is_loading);
+    }
+}
+
+#[test]
 fn what_a_device_reports_that_is_no_type_is_repeated() {
     let mut case = Case::new(&["a"], &json!({}));
     case.device("a", &[("DEVICE", "esp/32"), ("HOST_ENDPOINT", "10.0.0.0")]);
