@@ -222,7 +222,8 @@ pub fn configuration(node: &Node, plugins: &[&str]) -> Value {
         "apiVersion": "config.flashjob.nbfc.io/v1alpha1", "kind": "OperatorConfig", "plugins": plugins,
         "registries": [{"host": host, "credentials": {"secretName": SECRET}, "caFile": format!("/etc/flashjob/{AUTHORITY}")}],
         "trust": [{"match": format!("{host}/flashjob/**"), "allowUnsigned": true}],
-        "periods": {"unknownDeviceSeconds": 3, "imagePullSeconds": 5, "unschedulableSeconds": 5, "lateCallbackSeconds": 1, "retrySeconds": 1},
+        // A busy node takes its time for a Pod's network and its image: these two stay long.
+        "periods": {"unknownDeviceSeconds": 3, "lateCallbackSeconds": 1, "retrySeconds": 1},
     })
 }
 

@@ -123,6 +123,8 @@ impl Draft<'_> {
             );
         }
         match &pod.waiting {
+            // What it waits for while it ends says nothing of why it was stopped.
+            Some(_) if pod.deleting => {}
             Some(waiting) => self.follow_waiting(uid, pod, waiting),
             None if self.noted(uid).is_some() && !pod.deleting => {
                 // It got on after all.

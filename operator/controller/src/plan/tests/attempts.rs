@@ -134,6 +134,22 @@ fn what_waiting_cannot_change_fails_the_device_at_once() {
 }
 
 #[test]
+fn a_pod_that_was_stopped_keeps_its_reason_whatever_it_waits_for_while_it_ends() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let pods = case.start();
+    let mut no_volume = waits("ContainerCreating", "");
+    no_volume["conditions"] = json!([{"type": "PodReadyToStartContainers", "status": "False"}]);
+    case.report(&pods[0], &no_volume);
+    case.settle();
+    assert_eq!(deletes(&case.pass(121), "pod"), 1);
+    let mut ending = pods[0].clone();
+    ending.metadata.deletion_timestamp = Some(Time(case.now));
+    case.report(&ending, &waits("ContainerCreating", ""));
+    case.pass(30);
+    assert_eq!(case.stands("a"), (DeviceState::Flashing, reason::VOLUME_UNAVAILABLE.name.into()));
+}
+
+#[test]
 fn a_container_that_is_slow_to_start_is_told_and_not_stopped() {
     let mut case = Case::new(&["a"], &json!({"deviceTimeoutSeconds": 1000}));
     let pods = case.start();
