@@ -1,6 +1,6 @@
 //! Every field of a FlashJob does what its row in the documentation says, on a real API server.
 
-use flashjob_api::condition::SUSPENDED;
+use flashjob_api::condition::{STALLED, SUSPENDED};
 use flashjob_api::{DeviceState, FlashJobStatus, Phase};
 use flashjob_end_to_end::{
     LIMIT, apply, condition, create, ended, gone, job, jobs, nothing_left, pod_where, reason_of,
@@ -21,8 +21,8 @@ type Devices = Vec<(String, Report)>;
 #[tokio::test]
 async fn every_field_does_what_its_row_says() -> anyhow::Result<()> {
     let options = Options {
-        devices: vec!["esp32:thermo:0.1.0=40".into()],
-        addresses: 40,
+        devices: vec!["esp32:thermo:0.1.0=42".into()],
+        addresses: 42,
         ..Options::default()
     };
     let mut testbed = Testbed::start(&options).await?;
@@ -36,6 +36,7 @@ async fn every_field_does_what_its_row_says() -> anyhow::Result<()> {
     let facts: Vec<BoxFuture<'_, anyhow::Result<()>>> = vec![
         device_guards_the_type(case("device", 1)).boxed(),
         application_type_guards_the_application(case("application", 1)).boxed(),
+        a_uid_named_twice_starts_nothing_and_is_told_by_its_name(case("twice", 2)).boxed(),
         host_endpoint_overrides_where_the_device_is_reached(case("endpoint", 2)).boxed(),
         external_ip_makes_devices_take_turns(case("external-ip", 3)).boxed(),
         settings_are_judged_by_their_plugin(case("settings", 1)).boxed(),
@@ -275,6 +276,27 @@ async fn parallelism_limits_the_devices_in_flight(case: Case<'_>) -> anyhow::Res
     case.completed(&status);
     // Fewer where the other jobs hold the addresses.
     assert!(matches!(looks.into_iter().max(), Some(1 | 2)));
+    Ok(())
+}
+
+async fn a_uid_named_twice_starts_nothing_and_is_told_by_its_name(
+    case: Case<'_>,
+) -> anyhow::Result<()> {
+    let once = case.uids();
+    let first = &once[0];
+    let twice = [&once[..], &once[..1]].concat();
+    create(case.testbed, &job(case.name, &twice, json!({}))).await?;
+    let told = |status: &FlashJobStatus| {
+        condition(status, STALLED) == Some(("True".into(), "InvalidSpec".into()))
+            && status
+                .message
+                .as_deref()
+                .is_some_and(|message| message.contains("spec.uuid") && message.contains(first))
+    };
+    status_where(case.testbed, case.name, "the uid that is named twice is told", told).await?;
+    assert_eq!(case.updates().await?, [0, 0]);
+    case.change(json!({})).await?;
+    case.completed(&ended(case.testbed, case.name).await?);
     Ok(())
 }
 

@@ -47,7 +47,6 @@ async fn every_broken_rule_names_its_field(testbed: &Testbed) -> anyhow::Result<
     let broken = [
         (json!({"uuid": null}), "spec.uuid"),
         (json!({"uuid": []}), "spec.uuid"),
-        (json!({"uuid": ["a", "a"]}), "spec.uuid"),
         (json!({"uuid": [""]}), "spec.uuid[0]"),
         (json!({"uuid": [long]}), "spec.uuid[0]"),
         (json!({"uuid": many}), "spec.uuid"),
