@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use flashjob_api::{FlashJob, FlashJobSpec, Reason, reason};
+use flashjob_api::{DeviceStatus, FlashJob, FlashJobSpec, Reason, reason};
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use kube::runtime::events::{Event, EventType};
 
 use crate::observed::{Finish, Job};
+use crate::plan::DeviceResult;
 use crate::transitions::{JobTransition, Transitions};
 
-/// Devices that one write tells of by name; the others are counted in one more event.
+/// Failed devices of a run that have events of their own; one more event says where the others are named.
 const NAMED: usize = 10;
 /// The API server takes no longer note, in bytes.
 const NOTE_BYTES: usize = 1024;
@@ -35,133 +36,109 @@ pub fn about(job: &Job) -> ObjectReference {
 pub fn events(job: &Job, transitions: &Transitions<'_>) -> Vec<Event> {
     let this_time =
         ObjectReference { resource_version: Some(job.resource_version.clone()), ..about(job) };
-    let (ends, others): (Vec<JobTransition<'_>>, Vec<JobTransition<'_>>) =
-        transitions.job.iter().copied().partition(|transition| {
-            matches!(transition, JobTransition::Completed(_) | JobTransition::Failed(_))
-        });
+    let of_jobs = transitions.job.iter();
     let mut events: Vec<Event> =
-        others.into_iter().map(|transition| of_job(transition, &this_time)).collect();
-    let failed = failed(job, transitions);
-    let mut more: BTreeMap<&str, usize> = BTreeMap::new();
-    for (index, (reason, event)) in failed.into_iter().enumerate() {
-        if index < NAMED {
-            events.push(event);
-        } else {
-            *more.entry(reason).or_default() += 1;
-        }
-    }
-    if !more.is_empty() {
-        let all: usize = more.values().sum();
-        let each: Vec<String> =
-            more.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-        let note = format!(
-            "attempts at {all} more devices failed: {}; status.devices and status.failedUUIDs name them",
-            each.join(", ")
-        );
-        events.push(event(
-            EventType::Warning,
-            "MoreDevicesFailed",
-            "Flash",
-            note,
-            Some(this_time.clone()),
-        ));
-    }
-    events.extend(ends.into_iter().map(|transition| of_job(transition, &this_time)));
+        of_jobs.clone().filter_map(|transition| under_way(*transition)).collect();
+    events.extend(failed(job, transitions));
+    events.extend(retried(transitions));
+    events.extend(of_jobs.filter_map(|transition| ending(*transition, &this_time)));
     events
 }
 
-/// Final failures first: they matter more than attempts that are made again.
-fn failed<'a>(job: &Job, transitions: &Transitions<'a>) -> Vec<(&'a str, Event)> {
-    let finals = transitions.results.iter().filter(|result| result.finish == Finish::Failed);
-    let finals = finals.map(|result| {
-        let name = result.reason.map_or("Failed", |reason| reason.name);
-        (
-            name,
-            of_device(
-                job,
-                name,
-                "Fail",
-                &result.uid,
-                result.name.as_deref(),
-                &result.message,
-                "the device failed",
-            ),
-        )
-    });
-    let again = transitions.retried.iter().map(|device| {
-        let name = device.reason.as_deref().unwrap_or("AttemptFailed");
-        let then = format!("attempt {} follows", device.attempt);
-        let message = device.message.as_deref().unwrap_or_default();
-        (name, of_device(job, name, "Retry", &device.uid, device.name.as_deref(), message, &then))
-    });
-    finals.chain(again).collect()
+/// The first failed devices of a run by name, then one event for all others: status has them, and
+/// a fleet that fails must not fill the API server.
+fn failed(job: &Job, transitions: &Transitions<'_>) -> Vec<Event> {
+    let failed: Vec<&DeviceResult> =
+        transitions.results.iter().filter(|result| result.finish == Finish::Failed).collect();
+    let named = NAMED.saturating_sub(transitions.failed_before).min(failed.len());
+    let mut events: Vec<Event> =
+        failed[..named].iter().map(|result| of_device(job, result)).collect();
+    if transitions.failed_before <= NAMED && transitions.failed_before + failed.len() > NAMED {
+        let note = format!(
+            "more than {NAMED} devices failed: status.reasons counts why, and status.failedUUIDs \
+             names them"
+        );
+        events.push(event(EventType::Warning, "MoreDevicesFailed", "Flash", note, None));
+    }
+    events
 }
 
-fn of_device(
-    job: &Job,
-    reason: &str,
-    action: &str,
-    uid: &str,
-    name: Option<&str>,
-    message: &str,
-    then: &str,
-) -> Event {
+/// Attempts that are made again: one event a reason, which the recorder counts up.
+fn retried(transitions: &Transitions<'_>) -> Vec<Event> {
+    let mut by_reason: BTreeMap<&str, &DeviceStatus> = BTreeMap::new();
+    for device in &transitions.retried {
+        by_reason.entry(device.reason.as_deref().unwrap_or("AttemptFailed")).or_insert(device);
+    }
+    let of_reason = |(reason, device): (&str, &DeviceStatus)| {
+        let head = format!("device {} ({}): ", device.uid, instance_name(device.name.as_deref()));
+        let tail = format!("; attempt {} follows. status.devices has the others", device.attempt);
+        let message = device.message.as_deref().unwrap_or_default();
+        event(EventType::Warning, reason, "Retry", between(&head, message, &tail), None)
+    };
+    by_reason.into_iter().map(of_reason).collect()
+}
+
+fn of_device(job: &Job, result: &DeviceResult) -> Event {
     let instance = ObjectReference {
         api_version: Some("akri.sh/v0".to_owned()),
         kind: Some("Instance".to_owned()),
         namespace: Some(job.key.namespace.clone()),
-        name: name.map(str::to_owned),
-        uid: Some(uid.to_owned()),
+        name: result.name.clone(),
+        uid: Some(result.uid.clone()),
         ..ObjectReference::default()
     };
-    let advice = reason::by_name(reason)
+    let advice = result
+        .reason
         .map(|Reason { action, .. }| format!(" What to do: {action}"))
         .unwrap_or_default();
-    let head = format!("device {uid} ({}): ", name.unwrap_or("unknown Instance"));
-    let tail = format!("; {then}.{advice}");
-    let note = format!(
-        "{head}{}{tail}",
-        shortened(message, NOTE_BYTES.saturating_sub(head.len() + tail.len()))
-    );
-    event(EventType::Warning, reason, action, note, Some(instance))
+    let head = format!("device {} ({}): ", result.uid, instance_name(result.name.as_deref()));
+    let tail = format!("; the device failed.{advice}");
+    let reason = result.reason.map_or("Failed", |reason| reason.name);
+    let note = between(&head, &result.message, &tail);
+    event(EventType::Warning, reason, "Fail", note, Some(instance))
 }
 
-fn of_job(transition: JobTransition<'_>, this_time: &ObjectReference) -> Event {
-    let once = || Some(this_time.clone());
-    match transition {
-        JobTransition::Started(message) => {
-            event(EventType::Normal, "Started", "Flash", message.to_owned(), once())
-        }
+fn instance_name(name: Option<&str>) -> &str {
+    name.unwrap_or("unknown Instance")
+}
+
+/// Head and tail are kept where the message is too long.
+fn between(head: &str, message: &str, tail: &str) -> String {
+    let room = NOTE_BYTES.saturating_sub(head.len() + tail.len());
+    format!("{head}{}{tail}", shortened(message, room))
+}
+
+/// What happens to a job before it ends. That a run begins makes no event: status has its time.
+fn under_way(transition: JobTransition<'_>) -> Option<Event> {
+    let (kind, reason, action, note) = match transition {
         JobTransition::Suspended => {
             let note = "spec.suspend is set: devices in flight finish, no others start".to_owned();
-            event(EventType::Normal, "Suspended", "Suspend", note, None)
+            (EventType::Normal, "Suspended", "Suspend", note)
         }
-        JobTransition::Resumed => event(
-            EventType::Normal,
-            "Resumed",
-            "Resume",
-            "spec.suspend is no longer set".to_owned(),
-            None,
-        ),
+        JobTransition::Resumed => {
+            (EventType::Normal, "Resumed", "Resume", "spec.suspend is no longer set".to_owned())
+        }
         JobTransition::Stalled(reason, message) => {
             let advice = reason::by_name(reason)
                 .map(|Reason { action, .. }| format!(". What to do: {action}"))
                 .unwrap_or_default();
-            event(
-                EventType::Warning,
-                reason,
-                "Wait",
-                format!("{}{advice}", shortened(message, NOTE_BYTES - advice.len())),
-                None,
-            )
+            (EventType::Warning, reason, "Wait", between("", message, &advice))
         }
-        JobTransition::Completed(message) => {
-            event(EventType::Normal, "Completed", "Flash", message.to_owned(), once())
+        JobTransition::Started(_) | JobTransition::Completed(_) | JobTransition::Failed(_) => {
+            return None;
         }
-        JobTransition::Failed(message) => {
-            event(EventType::Warning, "Failed", "Flash", message.to_owned(), once())
-        }
-    }
+    };
+    Some(event(kind, reason, action, note, None))
+}
+
+/// The summary of a run.
+fn ending(transition: JobTransition<'_>, this_time: &ObjectReference) -> Option<Event> {
+    let (kind, reason, message) = match transition {
+        JobTransition::Completed(message) => (EventType::Normal, "Completed", message),
+        JobTransition::Failed(message) => (EventType::Warning, "Failed", message),
+        _ => return None,
+    };
+    Some(event(kind, reason, "Flash", message.to_owned(), Some(this_time.clone())))
 }
 
 fn event(
@@ -188,10 +165,9 @@ fn shortened(text: &str, bytes: usize) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use flashjob_api::{DeviceState, DeviceStatus, FlashJobStatus, Phase};
+    use flashjob_api::{Counts, DeviceState, FlashJobStatus, Phase};
 
     use super::*;
-    use crate::plan::DeviceResult;
 
     fn job() -> Job {
         let mut job = FlashJob::new("roll-out", FlashJobSpec::default());
@@ -251,37 +227,44 @@ mod tests {
         assert_eq!(told(&status, &status, &results), []);
     }
 
-    #[test]
-    fn failures_beyond_ten_are_counted_in_one_event_and_the_end_of_the_job_is_told_last() {
-        let before = FlashJobStatus {
+    fn failures(count: usize) -> Vec<DeviceResult> {
+        let reason = Some(reason::NO_PLUGIN_FOR_DEVICE);
+        (0..count)
+            .map(|number| result(&number.to_string(), Finish::Failed, reason, "none"))
+            .collect()
+    }
+
+    fn in_progress(failed: u32) -> FlashJobStatus {
+        FlashJobStatus {
             run: Some("run".into()),
             phase: Some(Phase::InProgress),
+            counts: Some(Counts { failed, ..Counts::default() }),
             ..FlashJobStatus::default()
-        };
+        }
+    }
+
+    #[test]
+    fn ten_failures_of_a_run_are_named_the_rest_is_told_once_and_the_end_of_the_job_last() {
         let after = FlashJobStatus {
             phase: Some(Phase::Failed),
             message: Some("over".into()),
-            ..before.clone()
+            ..in_progress(4096)
         };
-        let results: Vec<_> = (0..4096)
-            .map(|number| {
-                result(
-                    &number.to_string(),
-                    Finish::Failed,
-                    Some(reason::NO_PLUGIN_FOR_DEVICE),
-                    "none",
-                )
-            })
-            .collect();
-        let told = told(&before, &after, &results);
-        assert_eq!(told.len(), 12);
-        assert!(
-            told[10].1.contains("4086 more devices")
-                && told[10].1.contains("4086 NoPluginForDevice"),
-            "{}",
-            told[10].1
-        );
-        assert_eq!(told[11], ("Failed".to_owned(), "over".to_owned()));
+        let reasons = |before: FlashJobStatus, after: &FlashJobStatus, count: usize| {
+            let told = told(&before, after, &failures(count));
+            told.into_iter().map(|(reason, _)| reason).collect::<Vec<_>>()
+        };
+        let at_once = reasons(in_progress(0), &after, 4096);
+        assert_eq!(at_once.len(), 12);
+        assert_eq!(at_once[9..], ["NoPluginForDevice", "MoreDevicesFailed", "Failed"]);
+        let begun = reasons(in_progress(8), &in_progress(12), 4);
+        assert_eq!(begun, ["NoPluginForDevice", "NoPluginForDevice", "MoreDevicesFailed"]);
+        assert_eq!(reasons(in_progress(9), &in_progress(10), 1), ["NoPluginForDevice"]);
+        assert_eq!(reasons(in_progress(10), &in_progress(11), 1), ["MoreDevicesFailed"]);
+        assert_eq!(reasons(in_progress(11), &in_progress(15), 4), [""; 0]);
+        // Another run begins to count anew.
+        let before = FlashJobStatus { run: Some("before".into()), ..in_progress(4096) };
+        assert_eq!(reasons(before, &in_progress(1), 1), ["NoPluginForDevice"]);
     }
 
     #[test]
@@ -300,29 +283,34 @@ mod tests {
     }
 
     #[test]
-    fn events_of_two_devices_with_one_reason_are_not_put_together() {
-        let before = DeviceStatus {
-            uid: "a".into(),
-            attempt: 1,
-            state: DeviceState::Flashing,
+    fn attempts_that_are_made_again_make_one_event_a_reason() {
+        let device = |uid: &str, attempt: u32, reason: Option<&str>| DeviceStatus {
+            uid: uid.into(),
+            attempt,
+            state: DeviceState::Pending,
+            reason: reason.map(str::to_owned),
             ..DeviceStatus::default()
         };
-        let after = DeviceStatus {
-            attempt: 2,
-            state: DeviceState::Pending,
-            reason: Some("PodFailed".into()),
-            ..before.clone()
-        };
-        let both = |device: &DeviceStatus| {
-            vec![device.clone(), DeviceStatus { uid: "b".into(), ..device.clone() }]
-        };
-        let before = FlashJobStatus { devices: both(&before), ..FlashJobStatus::default() };
-        let after = FlashJobStatus { devices: both(&after), ..FlashJobStatus::default() };
-        let events = events(&job(), &Transitions::between(&before, &after, &[]));
-        let related: Vec<_> = events
+        let status = |devices: Vec<DeviceStatus>| FlashJobStatus { devices, ..in_progress(0) };
+        let before = status(["a", "b", "c"].map(|uid| device(uid, 1, None)).into());
+        let again = [("a", "PodFailed"), ("b", "PodFailed"), ("c", "PodLost")];
+        let after = status(again.map(|(uid, reason)| device(uid, 2, Some(reason))).into());
+        let told = told(&before, &after, &[]);
+        let reasons: Vec<&str> = told.iter().map(|(reason, _)| reason.as_str()).collect();
+        assert_eq!(reasons, ["PodFailed", "PodLost"]);
+        assert!(told[0].1.starts_with("device a (unknown Instance): "), "{}", told[0].1);
+        assert!(told[0].1.contains("; attempt 2 follows."), "{}", told[0].1);
+    }
+
+    #[test]
+    fn events_of_two_devices_that_failed_for_one_reason_are_not_put_together() {
+        let status = FlashJobStatus::default();
+        let results = failures(2);
+        let transitions = Transitions::between(&status, &status, &results);
+        let related: Vec<_> = events(&job(), &transitions)
             .iter()
             .map(|event| event.secondary.as_ref().and_then(|device| device.uid.clone()))
             .collect();
-        assert_eq!(related, [Some("a".to_owned()), Some("b".to_owned())]);
+        assert_eq!(related, [Some("0".to_owned()), Some("1".to_owned())]);
     }
 }

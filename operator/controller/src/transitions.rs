@@ -16,6 +16,8 @@ pub struct Transitions<'a> {
     pub retried: Vec<&'a DeviceStatus>,
     /// Devices that got their result.
     pub results: &'a [DeviceResult],
+    /// Devices of this run that had failed before.
+    pub failed_before: usize,
     /// What happened to the job.
     pub job: Vec<JobTransition<'a>>,
 }
@@ -66,6 +68,10 @@ impl<'a> Transitions<'a> {
             started: after.devices.iter().filter(begins).collect(),
             retried: after.devices.iter().filter(again).collect(),
             results,
+            failed_before: before
+                .counts
+                .filter(|_| same_run)
+                .map_or(0, |counts| usize::try_from(counts.failed).unwrap_or(usize::MAX)),
             job: job(before, after),
         }
     }
