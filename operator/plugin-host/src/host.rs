@@ -72,7 +72,20 @@ impl Host {
     /// # Errors
     /// Says which step failed, for which reference, and what to do.
     pub async fn load(&self, source: &PluginSource, logins: &Logins) -> Result<Plugin, LoadError> {
-        let plugin = self.open(source, logins).await?;
+        let verified = self.obtain(source, logins).await?;
+        self.start_named(&verified, source).await
+    }
+
+    /// The second half of the way: compile, describe.
+    ///
+    /// # Errors
+    /// It does not fit the contract, breaks, or calls itself by another name than the configuration.
+    pub async fn start_named(
+        &self,
+        verified: &Verified,
+        source: &PluginSource,
+    ) -> Result<Plugin, LoadError> {
+        let plugin = self.start(verified, source).await?;
         let described = plugin.info().name.clone();
         if described == source.name {
             Ok(plugin)

@@ -4,17 +4,19 @@
 //! so the few requests that are needed are made here, and only its manifest types are used.
 
 mod challenge;
+mod download;
 mod error;
 mod push;
 mod referrers;
+mod retry_after;
 #[cfg(test)]
 mod tests;
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use oci_client::manifest::{OciDescriptor, OciImageManifest, OciManifest};
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RANGE, WWW_AUTHENTICATE};
 use reqwest::{Certificate, Client, Method, Response, StatusCode, Url, redirect};
 use serde::Deserialize;
 
@@ -67,11 +69,15 @@ struct Outgoing<'a> {
     accept: Option<&'a str>,
     /// Media type and bytes of what is sent along.
     content: Option<(&'a str, &'a [u8])>,
+    /// Number of the first byte that is wanted (RFC 9110, "Range Requests"); 0: all of them.
+    from: usize,
+    /// Time for request and answer; None: as for all small requests.
+    time: Option<Duration>,
 }
 
 impl Outgoing<'_> {
     fn new(method: Method, url: Url) -> Self {
-        Self { method, url, accept: None, content: None }
+        Self { method, url, accept: None, content: None, from: 0, time: None }
     }
 
     /// What a token for it must allow, where the registry does not say so itself.
@@ -118,8 +124,7 @@ impl<'a> Repository<'a> {
         let is_page = is_page(&response);
         let bytes = self.body(response, &what, limit).await?;
         if is_page {
-            let message = "a page for people came in its place: a login page, or a proxy on the way; see what answers under this address".to_owned();
-            return Err(RegistryError::Form { what, message });
+            return Err(page_in_its_place(&what));
         }
         let digest = Digest::of(&bytes);
         if expected.is_some_and(|expected| *expected != digest) {
@@ -141,28 +146,6 @@ impl<'a> Repository<'a> {
     pub fn what(&self, reference: &str) -> String {
         let separator = if reference.contains(':') { '@' } else { ':' };
         format!("{}/{}{separator}{reference}", self.host, self.name)
-    }
-
-    /// Fetches a blob, and checks that it is the one.
-    pub async fn blob(&mut self, layer: &Layer) -> Result<Vec<u8>, RegistryError> {
-        let Layer { digest, size } = layer;
-        let what = self.what(&digest.to_string());
-        let mut response = self.get(&format!("blobs/{digest}"), &what, None).await?;
-        for _ in 0..REDIRECTS {
-            if !response.status().is_redirection() {
-                break;
-            }
-            let target = self.redirect(&response, &what)?;
-            // The storage behind a registry is another host: it gets no credentials.
-            response = self.send(&Outgoing::new(Method::GET, target), None).await?;
-        }
-        if response.status().is_redirection() {
-            return Err(self.redirect_refused(&response, &what));
-        }
-        self.check(&response, &what)?;
-        let bytes = self.body(response, &what, *size).await?;
-        let actual = Digest::of(&bytes);
-        if actual == *digest { Ok(bytes) } else { Err(RegistryError::Tampered { what, actual }) }
     }
 
     /// A manifest that has moved within its registry is asked for there as before; elsewhere only where it cannot be another one, or where
@@ -220,9 +203,8 @@ impl<'a> Repository<'a> {
         what: &str,
         accept: Option<&str>,
     ) -> Result<Response, RegistryError> {
-        let response = self
-            .ask(Outgoing { accept, ..Outgoing::new(Method::GET, self.url(path)?) }, what)
-            .await?;
+        let outgoing = Outgoing { accept, ..Outgoing::new(Method::GET, self.url(path)?) };
+        let response = self.ask(outgoing, what).await?;
         self.accepted(response, what, path)
     }
 
@@ -296,9 +278,7 @@ impl<'a> Repository<'a> {
         what: &str,
         path: &str,
     ) -> Result<Response, RegistryError> {
-        if response.status().is_redirection()
-            && (path.starts_with("blobs/") || path.starts_with("manifests/"))
-        {
+        if response.status().is_redirection() && path.starts_with("manifests/") {
             return Ok(response);
         }
         if response.status().is_redirection() {
@@ -316,7 +296,10 @@ impl<'a> Repository<'a> {
                 Err(self.access(&what, status))
             }
             StatusCode::NOT_FOUND => Err(self.has_no(&what)),
-            status => Err(RegistryError::Status { host, what, status }),
+            status => {
+                let retry_after = retry_after::read(response.headers(), SystemTime::now());
+                Err(RegistryError::Status { host, what, status, retry_after })
+            }
         }
     }
 
@@ -418,6 +401,12 @@ impl<'a> Repository<'a> {
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
+        if outgoing.from > 0 {
+            request = request.header(RANGE, format!("bytes={}-", outgoing.from));
+        }
+        if let Some(time) = outgoing.time {
+            request = request.timeout(time);
+        }
         if let Some((content_type, content)) = outgoing.content {
             request = request.header(CONTENT_TYPE, content_type).body(content.to_vec());
         }
@@ -437,21 +426,32 @@ impl<'a> Repository<'a> {
         RegistryError::Reach { host: self.host.clone(), message }
     }
 
-    /// Reads no more than the limit, whatever the length that was announced.
     async fn body(
         &self,
-        mut response: Response,
+        response: Response,
         what: &str,
         limit: usize,
     ) -> Result<Vec<u8>, RegistryError> {
         let mut bytes = Vec::new();
+        self.read(response, what, limit, &mut bytes).await?;
+        Ok(bytes)
+    }
+
+    /// Appends what comes, to no more than the limit, whatever the length that was announced.
+    async fn read(
+        &self,
+        mut response: Response,
+        what: &str,
+        limit: usize,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), RegistryError> {
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
             if bytes.len() + chunk.len() > limit {
                 return Err(RegistryError::TooLarge { what: what.to_owned(), limit });
             }
             bytes.extend_from_slice(&chunk);
         }
-        Ok(bytes)
+        Ok(())
     }
 }
 
@@ -514,11 +514,20 @@ pub(crate) fn challenge_is_read(header: &str) -> bool {
     !Challenge::parse(header).is_empty()
 }
 
+fn page_in_its_place(what: &str) -> RegistryError {
+    let message = "a page for people came in its place: a login page, or a proxy on the way; \
+                   see what answers under this address";
+    RegistryError::Form { what: what.to_owned(), message: message.to_owned() }
+}
+
 /// Whether what came is for people.
 fn is_page(response: &Response) -> bool {
     let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"))
 }
+
+/// AWS serves its metadata at a unique local address, too.
+const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 /// Whether an address is this machine's own, its link's, or one by which clouds serve their metadata.
 fn is_internal(url: &Url) -> bool {
@@ -532,7 +541,6 @@ fn is_internal(url: &Url) -> bool {
     };
     match url.host() {
         Some(url::Host::Ipv4(address)) => of(address.into()),
-        // AWS serves its metadata at a unique local address, too.
         Some(url::Host::Ipv6(address)) => of(address.into()) || address == METADATA_V6,
         Some(url::Host::Domain(name)) => {
             let name = name.trim_end_matches('.');
@@ -543,8 +551,6 @@ fn is_internal(url: &Url) -> bool {
         None => true,
     }
 }
-
-const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 fn location(response: &Response) -> Option<String> {
     response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned)

@@ -30,7 +30,7 @@ fn pair(status: &str, reason: &str) -> Option<(String, String)> {
 
 #[tokio::test]
 async fn only_what_a_trusted_key_signed_is_run_and_each_refusal_says_why() -> anyhow::Result<()> {
-    let names = ["esp32", "esp32s2", "toaster", "traps", "loops", "eats-memory"];
+    let names = ["esp32", "esp32s2", "toaster", "traps", "loops", "eats-memory", "wrong-name"];
     let options = Options { plugins: names.map(str::to_owned).to_vec(), ..Options::default() };
     let mut testbed = Testbed::start(&options).await?;
     let (ours, foreign) =
@@ -47,6 +47,8 @@ async fn only_what_a_trusted_key_signed_is_run_and_each_refusal_says_why() -> an
     ours.sign_bundle(registry, "flashjob/esp32s2", &digests["esp32s2"], &digests["esp32s2"])
         .await?;
     foreign.sign_simple(registry, "flashjob/traps", &digests["traps"], &digests["traps"]).await?;
+    let nameless = &digests["wrong-name"];
+    ours.sign_simple(registry, "flashjob/wrong-name", nameless, nameless).await?;
     ours.sign_bundle(registry, "flashjob/loops", &digests["loops"], &digests["esp32"]).await?;
     ours.sign_simple(
         registry,
@@ -82,6 +84,10 @@ async fn only_what_a_trusted_key_signed_is_run_and_each_refusal_says_why() -> an
             "{name}: {status:?}"
         );
     }
+    // A signature that holds is said, though what was signed cannot be used.
+    let status = shown(&testbed, "wrong-name").await?;
+    assert_eq!(condition(&status, "Verified"), pair("True", "SignatureFound"), "{status:?}");
+    assert_eq!(condition(&status, "Ready").map(|(status, _)| status).as_deref(), Some("False"));
     Ok(())
 }
 

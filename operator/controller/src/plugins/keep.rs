@@ -66,7 +66,7 @@ impl Keeper {
             publish(&self.operator);
             let plugin = &self.loads.plugin;
             let again = match &failure {
-                Some(_) => Some(pause),
+                Some(failure) => Some(failure.retry_after.unwrap_or_default().max(pause)),
                 None if plugin.pull_policy == PullPolicy::Always => {
                     Some(Duration::from_secs(plugin.pull_interval_seconds.into()))
                 }
@@ -241,7 +241,8 @@ impl Keeper {
                     "version {} is lower than {lowest}, which served well last; set allowDowngrade: true if that is meant",
                     loaded.info().version
                 );
-                Err(Failure::new(Stage::Start, "DowngradeRefused", message))
+                let refused = Failure::new(Stage::Start, "DowngradeRefused", message);
+                Err(refused.of_verified(loaded.signed()))
             }
             _ => Ok(()),
         }

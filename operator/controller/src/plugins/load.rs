@@ -2,7 +2,7 @@
 //! registries, and to the API server for Secrets, which are read anew at each load.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use flashjob_plugin_host::config::{PullPolicy, RegistryConfig};
 use flashjob_plugin_host::{
@@ -32,11 +32,20 @@ pub(crate) struct Failure {
     pub message: String,
     /// Whether that is a registry that does not answer now.
     pub transient: bool,
+    /// The pause that the registry asks for before it is asked again.
+    pub retry_after: Option<Duration>,
+    /// Of a plugin that may be run, and failed after that was clear: whether it is for a signature's sake.
+    pub signed: Option<bool>,
 }
 
 impl Failure {
     pub fn new(stage: Stage, reason: &'static str, message: String) -> Self {
-        Self { stage, reason, message, transient: false }
+        Self { stage, reason, message, transient: false, retry_after: None, signed: None }
+    }
+
+    /// The same, of a plugin that may be run: `signed`, for a signature's sake.
+    pub fn of_verified(self, signed: bool) -> Self {
+        Self { signed: Some(signed), ..self }
     }
 
     /// Whether it is nowhere to be had, which trying again does not change.
@@ -60,6 +69,8 @@ impl From<LoadError> for Failure {
             reason: error.reason(),
             message: error.to_string(),
             transient: error.is_transient(),
+            retry_after: error.retry_after(),
+            signed: None,
         }
     }
 }
@@ -116,8 +127,10 @@ impl Loads {
         pull_policy: PullPolicy,
     ) -> Result<Plugin, Failure> {
         let loaded = self.verified(image, pull_policy).await?;
-        self.check_settings(&loaded).await?;
-        Ok(loaded)
+        match self.check_settings(&loaded).await {
+            Ok(()) => Ok(loaded),
+            Err(failure) => Err(failure.of_verified(loaded.signed())),
+        }
     }
 
     /// Loads what attempts began with and what is no longer loaded, to be asked how they ended: from the cache, or from where the plugin
@@ -148,9 +161,15 @@ impl Loads {
             pull_policy,
             allow_unsigned: self.plugin.allow_unsigned,
         };
-        let loaded = self.host.load(&source, &logins).await;
+        let verified = self.host.obtain(&source, &logins).await;
+        let (signed, loaded) = match verified {
+            Ok(verified) => {
+                (Some(verified.signed()), self.host.start_named(&verified, &source).await)
+            }
+            Err(error) => (None, Err(error)),
+        };
         self.metrics.plugin_loaded(&source.name, loaded.as_ref().err());
-        Ok(loaded?)
+        loaded.map_err(|error| Failure { signed, ..error.into() })
     }
 
     /// The passwords as the Secrets have them now.

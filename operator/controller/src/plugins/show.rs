@@ -169,14 +169,19 @@ fn conditions(seen: &Seen) -> Vec<(&'static str, bool, &'static str, String)> {
         Some(failure) => ("Resolved", false, failure.reason, failure.message.clone()),
         None => ("Resolved", true, "Resolved", String::new()),
     }];
-    match (failed_at(Stage::Verify), serving) {
+    let signed = match (serving, failure) {
+        (Some(serving), _) => Some(serving.signed),
+        // That it may be run was clear before something else went wrong.
+        (None, failure) => failure.as_ref().and_then(|failure| failure.signed),
+    };
+    match (failed_at(Stage::Verify), signed) {
         (Some(failure), _) => {
             conditions.push(("Verified", false, failure.reason, failure.message.clone()))
         }
-        (None, Some(Serving { signed: true, .. })) => {
-            conditions.push(("Verified", true, "SignatureFound", String::new()))
+        (None, Some(true)) => conditions.push(("Verified", true, "SignatureFound", String::new())),
+        (None, Some(false)) => {
+            conditions.push(("Verified", false, "UnsignedAllowed", String::new()))
         }
-        (None, Some(_)) => conditions.push(("Verified", false, "UnsignedAllowed", String::new())),
         (None, None) => {}
     }
     conditions.push(match (serving, failure) {
@@ -301,6 +306,22 @@ mod tests {
             (refused.last_good_digest.as_deref(), refused.last_good_version.as_deref()),
             (Some("sha256:1.0.0"), Some("1.0.0"))
         );
+    }
+
+    #[test]
+    fn a_signature_that_holds_is_told_though_a_later_step_fails() {
+        let mut seen = seen(None, Some((Stage::Start, "CompileFailed")));
+        let verified = |seen: &Seen| {
+            let status = status(DevicePluginStatus::default(), seen, Timestamp::UNIX_EPOCH);
+            told(&status).into_iter().find(|condition| condition.starts_with("Verified"))
+        };
+        assert_eq!(verified(&seen), None);
+        for (signed, expected) in
+            [(true, "Verified=True SignatureFound"), (false, "Verified=False UnsignedAllowed")]
+        {
+            seen.failure = seen.failure.map(|failure| failure.of_verified(signed));
+            assert_eq!(verified(&seen).as_deref(), Some(expected));
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Why a plugin is not loaded, and how far it came.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use crate::engine::{CallError, EngineError};
 use crate::trust::TrustError;
@@ -122,6 +123,15 @@ impl LoadError {
             Self::Engine(_) => "CompileFailed",
             Self::Describe { .. } => "DescribeFailed",
             Self::WrongName { .. } => "WrongName",
+        }
+    }
+
+    /// The pause that the registry asks for before it is asked again, at most an hour.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Fetch(error) | Self::Signatures { error, .. } => error.retry_after(),
+            _ => None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! Why a registry, or an image layout in its place, did not do what was asked for.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use reqwest::StatusCode;
 
@@ -76,7 +77,7 @@ pub enum RegistryError {
         what: String,
     },
     /// The registry answers an error.
-    #[error("registry {host} answers {status} for {what}")]
+    #[error("registry {host} answers {status} for {what}{}", asks_to_wait(*retry_after))]
     Status {
         /// The registry.
         host: String,
@@ -84,6 +85,8 @@ pub enum RegistryError {
         what: String,
         /// The HTTP status.
         status: StatusCode,
+        /// The pause that it asks for before it is asked again, at most an hour.
+        retry_after: Option<Duration>,
     },
     /// The registry gave nothing, and its mirrors before it neither.
     #[error("{error}; its mirrors before it: {mirrors}")]
@@ -135,6 +138,12 @@ pub enum RegistryError {
     },
 }
 
+fn asks_to_wait(pause: Option<Duration>) -> String {
+    pause.map_or_else(String::new, |pause| {
+        format!(", and asks to be asked again after {} s", pause.as_secs())
+    })
+}
+
 impl RegistryError {
     /// Whether trying again may help without anybody acting.
     #[must_use]
@@ -146,6 +155,15 @@ impl RegistryError {
             }
             Self::Mirrored { error, .. } => error.is_transient(),
             _ => false,
+        }
+    }
+
+    /// The pause that the registry asks for before it is asked again, at most an hour.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self.last() {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
         }
     }
 

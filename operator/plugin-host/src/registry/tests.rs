@@ -1,6 +1,7 @@
 //! The ways of a registry that answers as no honest one would, and of one that cannot do everything.
 
 mod broken;
+mod download;
 
 use super::*;
 use crate::Reference;

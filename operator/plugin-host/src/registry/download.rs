@@ -1,0 +1,95 @@
+//! Fetches a blob: follows redirects to the storage behind a registry, and goes on where a
+//! download was cut off.
+
+use std::time::Duration;
+
+use reqwest::header::CONTENT_RANGE;
+use reqwest::{Method, Response, StatusCode};
+use tokio::time::{Instant, sleep};
+
+use super::{Layer, Outgoing, REDIRECTS, RegistryError, Repository, is_page, page_in_its_place};
+use crate::Digest;
+
+/// Time for one blob, however often it is cut off: 1.6 MB at 1 KB/s take 27 minutes. A server that
+/// sends nothing for 30 s counts as cut off.
+const TIME: Duration = Duration::from_secs(3600);
+/// Requests in a row that bring nothing new, after which a download is given up.
+const FRUITLESS_REQUESTS: u32 = 3;
+/// Between a download that was cut off and the request for the rest.
+const PAUSE: Duration = Duration::from_secs(1);
+
+impl Repository<'_> {
+    /// Fetches a blob, and checks that it is the one.
+    ///
+    /// Of a download that is cut off, the rest is asked for, as long as each few requests bring
+    /// something new. A server that knows no ranges sends all of it again.
+    pub async fn blob(&mut self, layer: &Layer) -> Result<Vec<u8>, RegistryError> {
+        let Layer { digest, size } = layer;
+        let what = self.what(&digest.to_string());
+        let end = Instant::now() + TIME;
+        let (mut bytes, mut most, mut fruitless) = (Vec::new(), 0, 0);
+        while let Err(error) = self.rest(layer, &what, end, &mut bytes).await {
+            if bytes.len() == *size {
+                break;
+            }
+            fruitless = if bytes.len() > most { 0 } else { fruitless + 1 };
+            most = most.max(bytes.len());
+            let pause = error.retry_after().unwrap_or_default().max(PAUSE);
+            // Where nothing came yet, a mirror may have it, or whoever asks tries again later.
+            let is_over = most == 0
+                || fruitless >= FRUITLESS_REQUESTS
+                || !error.is_transient()
+                || Instant::now() + pause >= end;
+            if is_over {
+                return Err(error);
+            }
+            tracing::debug!(%what, %error, received = bytes.len(), "a download was cut off and goes on");
+            sleep(pause).await;
+        }
+        let actual = Digest::of(&bytes);
+        if actual == *digest { Ok(bytes) } else { Err(RegistryError::Tampered { what, actual }) }
+    }
+
+    /// Appends what `bytes` lacks of the blob; from its beginning where the server sends all of it.
+    async fn rest(
+        &mut self,
+        layer: &Layer,
+        what: &str,
+        end: Instant,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), RegistryError> {
+        let path = format!("blobs/{}", layer.digest);
+        let (from, time) = (bytes.len(), Some(end.saturating_duration_since(Instant::now())));
+        let get = |url| Outgoing { from, time, ..Outgoing::new(Method::GET, url) };
+        let mut response = self.ask(get(self.url(&path)?), what).await?;
+        for _ in 0..REDIRECTS {
+            if !response.status().is_redirection() {
+                break;
+            }
+            let target = self.redirect(&response, what)?;
+            // The storage behind a registry is another host: it gets no credentials.
+            response = self.send(&get(target), None).await?;
+        }
+        if response.status().is_redirection() {
+            return Err(self.redirect_refused(&response, what));
+        }
+        self.check(&response, what)?;
+        if is_page(&response) {
+            return Err(page_in_its_place(what));
+        }
+        if !continues(&response, from) {
+            bytes.clear();
+        }
+        self.read(response, what, layer.size, bytes).await
+    }
+}
+
+/// Whether what comes begins with this byte of the whole (RFC 9110, "Content-Range").
+fn continues(response: &Response, from: usize) -> bool {
+    let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    let first = range
+        .and_then(|range| range.strip_prefix("bytes "))
+        .and_then(|range| range.split_once('-'))
+        .and_then(|(first, _)| first.parse().ok());
+    response.status() == StatusCode::PARTIAL_CONTENT && first == Some(from)
+}

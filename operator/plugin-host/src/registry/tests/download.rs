@@ -1,0 +1,110 @@
+//! Downloads that are cut off, and registries that ask to be asked later.
+
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
+
+use super::*;
+
+const BLOB: &[u8] = b"a component that comes in several parts";
+
+/// A server that answers each connection with the next of these, then with the last for ever, and
+/// notes the first byte that each request wants.
+async fn serve(answers: Vec<Vec<u8>>) -> (String, Arc<Mutex<Vec<Option<String>>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let host = listener.local_addr().expect("an address").to_string();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = asked.clone();
+    tokio::spawn(async move {
+        let mut number = 0;
+        while let Ok((stream, _)) = listener.accept().await {
+            let mut stream = BufReader::new(stream);
+            let (mut line, mut range) = (String::new(), None);
+            while stream.read_line(&mut line).await.is_ok_and(|read| read > 2) {
+                let wanted = line.to_lowercase();
+                range = wanted.strip_prefix("range:").map(|of| of.trim().to_owned()).or(range);
+                line.clear();
+            }
+            seen.lock().expect("not poisoned").push(range);
+            let answer = &answers[number.min(answers.len() - 1)];
+            let _ = stream.write_all(answer).await;
+            number += 1;
+        }
+    });
+    (host, asked)
+}
+
+/// An answer that announces everything from `from` on, and is cut off before `to`.
+fn part(from: usize, to: usize) -> Vec<u8> {
+    let (rest, last, size) = (BLOB.len() - from, BLOB.len() - 1, BLOB.len());
+    let head = format!(
+        "HTTP/1.1 206 Partial Content\r\ncontent-length: {rest}\r\n\
+         content-range: bytes {from}-{last}/{size}\r\nconnection: close\r\n\r\n"
+    );
+    [head.as_bytes(), &BLOB[from..to]].concat()
+}
+
+/// The same of a server that knows no ranges.
+fn whole(to: usize) -> Vec<u8> {
+    let length = BLOB.len();
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
+    [head.as_bytes(), &BLOB[..to]].concat()
+}
+
+async fn fetch(host: &str, digest: Digest) -> Result<Vec<u8>, RegistryError> {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let config = serde_json::json!([{"host": host, "plainHttp": true}]);
+    let registries: Vec<RegistryConfig> = serde_json::from_value(config).expect("a configuration");
+    let logins = Logins::none();
+    let mut repository = Repository::new(host, "a/b", &registries, &logins).expect("a client");
+    repository.blob(&Layer { digest, size: BLOB.len() }).await
+}
+
+#[tokio::test]
+async fn of_a_download_that_is_cut_off_the_rest_is_asked_for() {
+    let (host, asked) = serve(vec![whole(10), part(10, 25), part(25, BLOB.len())]).await;
+    assert_eq!(fetch(&host, Digest::of(BLOB)).await.expect("fetched"), BLOB);
+    let asked = asked.lock().expect("not poisoned");
+    assert_eq!(*asked, [None, Some("bytes=10-".to_owned()), Some("bytes=25-".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_server_that_sends_all_of_it_again_or_another_part_spoils_nothing() {
+    for answer in [whole(BLOB.len()), part(0, BLOB.len())] {
+        let (host, _) = serve(vec![whole(10), answer]).await;
+        assert_eq!(fetch(&host, Digest::of(BLOB)).await.expect("fetched"), BLOB);
+    }
+}
+
+#[tokio::test]
+async fn a_download_put_together_of_parts_of_another_blob_is_refused() {
+    let (host, _) = serve(vec![whole(10), part(10, BLOB.len())]).await;
+    let error = fetch(&host, Digest::of(b"another")).await.expect_err("refused");
+    assert!(matches!(error, RegistryError::Tampered { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_download_that_never_gets_further_is_given_up() {
+    for first in [0, 10] {
+        let (host, asked) = serve(vec![whole(first)]).await;
+        let error = fetch(&host, Digest::of(BLOB)).await.expect_err("given up");
+        assert!(matches!(error, RegistryError::Reach { .. }) && error.is_transient(), "{error}");
+        let requests = asked.lock().expect("not poisoned").len();
+        assert_eq!(
+            requests,
+            if first == 0 { 1 } else { 4 },
+            "where nothing came, a mirror may have it"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_registry_that_asks_to_be_asked_later_is_quoted_with_its_pause() {
+    let fake = Fake::start(|_, _, _| with(answer(429, ""), "retry-after", "70")).await;
+    let error = pull(&fake, None).await.expect_err("refused");
+    assert_eq!(error.retry_after(), Some(Duration::from_secs(70)));
+    assert!(error.to_string().ends_with("asks to be asked again after 70 s"), "{error}");
+    let mirrored = error.after(&[]);
+    assert_eq!(mirrored.retry_after(), Some(Duration::from_secs(70)));
+}
