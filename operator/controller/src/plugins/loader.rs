@@ -151,9 +151,10 @@ fn host(arguments: &Arguments, config: &OperatorConfig) -> Result<Host, EngineEr
 
 /// Lets the plans know, and looks at every job: its devices may have waited for this.
 pub(super) fn publish(operator: &Operator) {
-    let views = operator.plugins.views();
     let mut world = operator.world();
-    world.plugins = Arc::new(views);
+    // Taken under the lock: of two tasks that publish at once, none may overwrite what is newer with
+    // what it saw before.
+    world.plugins = Arc::new(operator.plugins.views());
     let jobs: Vec<_> = world.jobs.keys().cloned().collect();
     drop(world);
     operator.look_at(jobs);
