@@ -11,7 +11,8 @@ use crate::observed::{Finish, Job};
 use crate::plan::DeviceResult;
 use crate::transitions::{JobTransition, Transitions};
 
-/// Failed devices of a run that have events of their own; one more event says where the others are named.
+/// Failed devices of a run that have events of their own; one more event says where the others are
+/// named.
 const NAMED: usize = 10;
 /// The API server takes no longer note, in bytes.
 const NOTE_BYTES: usize = 1024;
@@ -108,7 +109,8 @@ fn between(head: &str, message: &str, tail: &str) -> String {
     format!("{head}{}{tail}", shortened(message, room))
 }
 
-/// What happens to a job before it ends. That a run begins makes no event: status has its time.
+/// The event of a transition before the end of a run. The start of a run makes none: status has its
+/// time.
 fn under_way(transition: JobTransition<'_>) -> Option<Event> {
     let (kind, reason, action, note) = match transition {
         JobTransition::Suspended => {

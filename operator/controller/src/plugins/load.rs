@@ -34,7 +34,8 @@ pub(crate) struct Failure {
     pub transient: bool,
     /// The pause that the registry asks for before it is asked again.
     pub retry_after: Option<Duration>,
-    /// Of a plugin that may be run, and failed after that was clear: whether it is for a signature's sake.
+    /// The outcome of verification, where a later step failed: true for a signature, false where
+    /// the configuration allows it unsigned. None where it failed before.
     pub signed: Option<bool>,
 }
 
@@ -43,7 +44,8 @@ impl Failure {
         Self { stage, reason, message, transient: false, retry_after: None, signed: None }
     }
 
-    /// The same, of a plugin that may be run: `signed`, for a signature's sake.
+    /// The same failure, of a plugin that was verified before it: with a signature, or allowed
+    /// unsigned.
     pub fn of_verified(self, signed: bool) -> Self {
         Self { signed: Some(signed), ..self }
     }

@@ -21,8 +21,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 impl Repository<'_> {
     /// Fetches a blob, and checks that it is the one.
     ///
-    /// Of a download that is cut off, the rest is asked for, as long as each few requests bring
-    /// something new. A server that knows no ranges sends all of it again.
+    /// A download that is cut off is resumed where it stopped. It is given up when several requests
+    /// in a row bring nothing new. A server that supports no ranges sends all of it again.
     pub async fn blob(&mut self, layer: &Layer) -> Result<Vec<u8>, RegistryError> {
         let Layer { digest, size } = layer;
         let what = self.what(&digest.to_string());
@@ -43,7 +43,8 @@ impl Repository<'_> {
             if is_over {
                 return Err(error);
             }
-            tracing::debug!(%what, %error, received = bytes.len(), "a download was cut off and goes on");
+            let received = bytes.len();
+            tracing::debug!(%what, %error, received, "a download was cut off and goes on");
             sleep(pause).await;
         }
         let actual = Digest::of(&bytes);
@@ -84,7 +85,7 @@ impl Repository<'_> {
     }
 }
 
-/// Whether what comes begins with this byte of the whole (RFC 9110, "Content-Range").
+/// True for a part that begins with this byte of the blob (RFC 9110, "Content-Range").
 fn continues(response: &Response, from: usize) -> bool {
     let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
     let first = range
