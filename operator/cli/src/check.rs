@@ -4,6 +4,8 @@
 mod judge;
 mod read;
 
+pub use read::OPERATOR;
+
 use clap::Args;
 use serde::Serialize;
 use serde_json::json;
@@ -54,7 +56,7 @@ pub(crate) async fn run(command: &Check) -> Result<Report, Failure> {
     let facts = read::facts(&client, command.namespace.as_deref()).await?;
     let findings = judge::findings(&facts);
     let failure = failure(&findings);
-    Ok(Report { text: table(&findings), json: json!({"checks": findings}), failure })
+    Ok(Report::new(table(&findings), json!({"checks": findings})).failing(failure))
 }
 
 /// Only what could be seen can be called good.

@@ -1,23 +1,108 @@
 //! The way to the cluster, by kubectl's own options. Reads the kubeconfig.
 
+use std::error::Error;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 
+use crate::duration;
 use crate::failure::{Code, Failure};
 
+/// How long a connection to the API server may take to come about, unless `--request-timeout` says
+/// otherwise.
+const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+
 /// Which cluster, and who asks.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Cluster")]
 pub struct ClusterOptions {
     /// The kubeconfig. Default: $KUBECONFIG, else ~/.kube/config, else that of the Pod.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
     /// Context of the kubeconfig.
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     context: Option<String>,
+    /// Cluster of the kubeconfig, in place of the context's.
+    #[arg(long, value_name = "NAME")]
+    cluster: Option<String>,
+    /// User of the kubeconfig, in place of the context's.
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// User or service account to act as.
+    #[arg(long = "as", value_name = "USER")]
+    act_as: Option<String>,
+    /// Group to act as; repeat it for several.
+    #[arg(long = "as-group", value_name = "GROUP", requires = "act_as")]
+    act_as_groups: Vec<String>,
+    /// How long one request may take: 5s, 2m, 1h; 0 is without limit.
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    request_timeout: Option<Duration>,
+}
+
+/// Namespace and cluster of a command that works in one namespace.
+#[derive(Clone, Debug, Default, Args)]
+pub struct Scope {
+    /// Namespace. Default: the one of the kubeconfig's context.
+    #[arg(short, long, value_name = "NAME", help_heading = "Cluster")]
+    namespace: Option<String>,
+    #[command(flatten)]
+    cluster: ClusterOptions,
+}
+
+/// Namespaces and cluster of a command that can look at all namespaces.
+#[derive(Clone, Debug, Default, Args)]
+pub struct WideScope {
+    /// Look at all namespaces.
+    #[arg(short = 'A', long, conflicts_with = "namespace", help_heading = "Cluster")]
+    pub all_namespaces: bool,
+    #[command(flatten)]
+    scope: Scope,
+}
+
+/// A cluster, and the namespace that is meant there.
+#[derive(Clone)]
+pub struct Place {
+    /// Client of the API server.
+    pub client: Client,
+    /// The namespace that was named, else the kubeconfig's.
+    pub namespace: String,
+}
+
+impl Scope {
+    /// The cluster and the namespace.
+    ///
+    /// # Errors
+    /// There is no kubeconfig, or it cannot be used.
+    pub async fn place(&self) -> Result<Place, Failure> {
+        let config = self.cluster.config().await?;
+        let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        Ok(Place { client: client(config)?, namespace })
+    }
+}
+
+impl WideScope {
+    /// The cluster and the namespace; none for all namespaces.
+    ///
+    /// # Errors
+    /// There is no kubeconfig, or it cannot be used.
+    pub async fn place(&self) -> Result<(Client, Option<String>), Failure> {
+        let place = self.scope.place().await?;
+        Ok((place.client, (!self.all_namespaces).then_some(place.namespace)))
+    }
+
+    /// The same for one namespace.
+    ///
+    /// # Errors
+    /// All namespaces are asked for, or there is no kubeconfig.
+    pub async fn one_place(&self, what: &str) -> Result<Place, Failure> {
+        if self.all_namespaces {
+            return Err(Failure::usage(format!("{what} is in one namespace; use -n, not -A")));
+        }
+        self.scope.place().await
+    }
 }
 
 impl ClusterOptions {
@@ -26,24 +111,74 @@ impl ClusterOptions {
     /// # Errors
     /// There is no kubeconfig, or it cannot be used.
     pub async fn client(&self) -> Result<Client, Failure> {
-        let config = self.config().await?;
-        Client::try_from(config).map_err(|error| unreachable(&error.to_string()))
+        client(self.config().await?)
     }
 
     async fn config(&self) -> Result<Config, Failure> {
-        if self.kubeconfig.is_none() && self.context.is_none() {
-            return Config::infer().await.map_err(|error| unreachable(&error.to_string()));
+        let mut config = self.read().await?;
+        config.connect_timeout = Some(CONNECT_LIMIT);
+        if let Some(limit) = self.request_timeout {
+            let limit = (!limit.is_zero()).then_some(limit);
+            (config.connect_timeout, config.read_timeout) = (limit, limit);
+            config.reset_reader_on_write = true;
+        }
+        if self.act_as.is_some() {
+            config.auth_info.impersonate = self.act_as.clone();
+            config.auth_info.impersonate_groups =
+                (!self.act_as_groups.is_empty()).then(|| self.act_as_groups.clone());
+        }
+        Ok(config)
+    }
+
+    async fn read(&self) -> Result<Config, Failure> {
+        let chosen = [&self.context, &self.cluster, &self.user].into_iter().any(Option::is_some);
+        if self.kubeconfig.is_none() && !chosen {
+            return Config::infer().await.map_err(|error| {
+                match error.source().and_then(|source| source.downcast_ref()) {
+                    Some(kubeconfig) => unusable(kubeconfig),
+                    None => unreachable(&root(&error)),
+                }
+            });
         }
         let kubeconfig = match &self.kubeconfig {
             Some(file) => Kubeconfig::read_from(file),
             None => Kubeconfig::read(),
         };
-        let kubeconfig = kubeconfig.map_err(|error| unreachable(&error.to_string()))?;
-        let options =
-            KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        let kubeconfig = kubeconfig.map_err(|error| unusable(&error))?;
+        if let Some(user) = &self.user
+            && !kubeconfig.auth_infos.iter().any(|known| known.name == *user)
+        {
+            return Err(unreachable(&format!("the kubeconfig has no user {user}")));
+        }
+        let options = KubeConfigOptions {
+            context: self.context.clone(),
+            cluster: self.cluster.clone(),
+            user: self.user.clone(),
+        };
         let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-        config.map_err(|error| unreachable(&error.to_string()))
+        config.map_err(|error| unusable(&error))
     }
+}
+
+fn client(config: Config) -> Result<Client, Failure> {
+    Client::try_from(config).map_err(|error| unreachable(&root(&error)))
+}
+
+/// There is no kubeconfig that can be used.
+fn unusable(error: &KubeconfigError) -> Failure {
+    let cause = root(error);
+    unreachable(&match error {
+        KubeconfigError::ReadConfig(_, path) => {
+            format!("the kubeconfig {} cannot be read: {cause}", path.display())
+        }
+        KubeconfigError::FindPath => "there is no kubeconfig".to_owned(),
+        KubeconfigError::CurrentContextNotSet => "the kubeconfig has no current context".to_owned(),
+        KubeconfigError::LoadContext(name) => format!("the kubeconfig has no context {name}"),
+        KubeconfigError::LoadClusterOfContext(name) => {
+            format!("the kubeconfig has no cluster {name}")
+        }
+        _ => format!("the kubeconfig cannot be used: {cause}"),
+    })
 }
 
 /// The cluster does not answer, or nobody says where it is.
@@ -53,4 +188,83 @@ pub fn unreachable(words: &str) -> Failure {
         "ClusterUnreachable",
         format!("no cluster: {words}; set KUBECONFIG, --kubeconfig or --context"),
     )
+}
+
+/// A request that was not carried out; `what` ends the sentence "cannot …".
+pub fn refused(what: &str, error: &kube::Error) -> Failure {
+    let kube::Error::Api(status) = error else {
+        return Failure::new(
+            Code::Unavailable,
+            "ClusterUnreachable",
+            format!(
+                "cannot {what}: the API server does not answer: {}; see that the cluster of the \
+                 kubeconfig is the right one and can be reached, or give it longer with \
+                 --request-timeout",
+                root(error)
+            ),
+        );
+    };
+    let words = &status.message;
+    match status.code {
+        401 => Failure::new(
+            Code::Unavailable,
+            "Unauthorized",
+            format!(
+                "cannot {what}: the API server does not accept the credentials of the kubeconfig; \
+                 log in again, or use another --context or --user"
+            ),
+        ),
+        403 => Failure::new(
+            Code::Unavailable,
+            "AccessDenied",
+            format!(
+                "cannot {what}: you may not: {words}; ask whoever administers the cluster for \
+                 this right, or use another --context, --user or --namespace"
+            ),
+        ),
+        // Of a kind that is not installed, the API server says no more than this.
+        404 if status.details.as_ref().is_none_or(|details| details.name.is_empty()) => {
+            Failure::new(
+                Code::Unavailable,
+                "NotInstalled",
+                format!(
+                    "cannot {what}: this cluster does not know the kind; see kubectl flashjob check"
+                ),
+            )
+        }
+        404 => Failure::new(Code::Unavailable, "NotFound", format!("cannot {what}: {words}")),
+        _ => Failure::new(Code::Other, "RequestRefused", format!("cannot {what}: {words}")),
+    }
+}
+
+/// The last cause of an error, in plain words.
+pub fn root(error: &(dyn Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    let inner = last.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let tls = match inner {
+        Some(inner) => inner.downcast_ref(),
+        None => last.downcast_ref(),
+    };
+    match tls {
+        Some(rustls::Error::InvalidCertificate(problem)) => certificate(problem),
+        // Without the kernel's number.
+        _ => last.to_string().split(" (os error").next().unwrap_or_default().to_owned(),
+    }
+}
+
+fn certificate(problem: &rustls::CertificateError) -> String {
+    use rustls::CertificateError as Problem;
+    let cause = match problem {
+        Problem::UnknownIssuer => "is signed by an authority that the kubeconfig does not name",
+        Problem::Expired | Problem::ExpiredContext { .. } => "has expired",
+        Problem::NotValidYet | Problem::NotValidYetContext { .. } => "is not valid yet",
+        Problem::NotValidForName | Problem::NotValidForNameContext { .. } => {
+            "is for another host name"
+        }
+        _ => "cannot be trusted",
+    };
+    format!("its certificate {cause}")
 }

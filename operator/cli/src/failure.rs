@@ -7,7 +7,7 @@ use flashjob_plugin_host::{CallError, EngineError, LoadError, RegistryError, Sta
 use serde_json::{Value, json};
 
 use crate::arguments::Output;
-use crate::report::print;
+use crate::report::{print, yaml};
 
 /// Exit codes. They are documented in `docs/kubectl-flashjob.md` and do not change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,8 +30,12 @@ pub enum Code {
     NotGranted = 8,
     /// The plugin cannot be built.
     Build = 9,
-    /// Something that was checked is not as it should be.
+    /// Something that was checked is not as it should be, or a FlashJob ended with failures.
     Failing = 10,
+    /// What was waited for did not come in time.
+    TimedOut = 11,
+    /// Nothing goes on until somebody acts: a FlashJob is paused or stalled.
+    Blocked = 12,
     /// Ended by a signal.
     Interrupted = 130,
 }
@@ -83,10 +87,13 @@ impl Failure {
 
     /// Prints it, and says with which code the program ends.
     pub fn show(self, output: Output) -> ExitCode {
-        if output == Output::Json {
-            // This failure is the one to tell, whether or not its form for programs arrives.
-            let _ = print(&format!("{:#}", json!({"error": self.json()})));
-        }
+        // This failure is the one to tell, whether or not its form for programs arrives.
+        let error = json!({"error": self.json()});
+        let _ = match output {
+            Output::Json => print(&format!("{error:#}")),
+            Output::Yaml => yaml(&error).and_then(|text| print(&text)),
+            _ => Ok(()),
+        };
         self.complain()
     }
 

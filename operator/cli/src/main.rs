@@ -1,16 +1,25 @@
-//! `kubectl flashjob`: what plugin authors need, done by the operator's own code, so that what passes here passes there; and what whoever
-//! installs the operator asks first.
+//! `kubectl flashjob`: for those who look after a fleet, for those who install the operator, and for
+//! plugin authors. What the operator decides is asked of the operator's own code.
 //!
-//! - [`arguments`] is the command line, [`plugin`] has one module for each command for authors, [`check`] looks at an installation.
-//! - [`cluster`] is the way to the cluster that the kubeconfig names.
-//! - [`source`] gets a component from a file or a registry, with [`docker_config`]'s credentials and the trust that is asked for.
-//! - A command returns a [`report::Report`] to show, or a [`failure::Failure`] with its exit code.
+//! - [`arguments`] is the command line. [`fleet`] has the commands for devices and FlashJobs,
+//!   [`plugin`] those for plugin authors, [`check`] looks at an installation, [`completion`] is for
+//!   shells.
+//! - [`cluster`] is the way to the cluster that the kubeconfig names; [`duration`] reads and shows
+//!   times.
+//! - [`source`] gets a component from a file or a registry, with [`docker_config`]'s credentials and
+//!   the trust that is asked for.
+//! - A command returns a [`report::Report`] to show, or a [`failure::Failure`] with its exit code;
+//!   [`interruption`] ends it at a signal.
 
 mod arguments;
 mod check;
 mod cluster;
+mod completion;
 mod docker_config;
+mod duration;
 mod failure;
+mod fleet;
+mod interruption;
 mod plugin;
 mod report;
 mod source;
@@ -21,11 +30,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use flashjob_plugin_host::{COMPILE_PLUGIN, compile_plugin};
-use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
-use arguments::{Arguments, Command};
-use failure::{Code, Failure};
+use arguments::{Arguments, Command, Output};
+use failure::Failure;
+use interruption::Interruption;
 use report::Report;
 
 fn main() -> ExitCode {
@@ -34,9 +43,14 @@ fn main() -> ExitCode {
     if words.next().is_some_and(|word| word == COMPILE_PLUGIN) {
         return compile_plugin(words);
     }
+    let mut words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    if words.next().is_some_and(|word| word == completion::COMPLETE) {
+        println!("{}", completion::complete(&words.collect::<Vec<_>>()));
+        return ExitCode::SUCCESS;
+    }
     let arguments = Arguments::parse();
     let output = arguments.output;
-    match carry_out(arguments) {
+    match arguments.check_output().and_then(|()| carry_out(arguments)) {
         Ok(report) => report.show(output),
         Err(failure) => failure.show(output),
     }
@@ -48,42 +62,40 @@ async fn carry_out(arguments: Arguments) -> Result<Report, Failure> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     // What plugins log is for their author.
     let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("warn,flashjob_plugin_host=info"));
+        .unwrap_or_else(|_| EnvFilter::new("warn,flashjob_plugin_host=info,kube=off"));
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr)
         .with_ansi(stderr().is_terminal());
     log.without_time().with_target(false).init();
     // Before the command does anything: from then on it is never killed in the middle of a file.
-    let interrupted = interrupted()?;
+    let interruption = Interruption::default();
+    let interrupted = interruption.listen()?;
     // What is dropped here takes its unfinished files and its children along.
     tokio::select! {
-        ended = run(arguments.command) => ended,
+        ended = run(arguments.command, arguments.output, &interruption) => ended,
         interrupted = interrupted => Err(interrupted),
     }
 }
 
-async fn run(command: Command) -> Result<Report, Failure> {
+async fn run(
+    command: Command,
+    output: Output,
+    interruption: &Interruption,
+) -> Result<Report, Failure> {
+    use fleet::{change, devices, flash, preview, results, retry, status};
     match command {
+        Command::Devices(command) => devices::run(&command).await,
+        Command::Flash(command) => flash::run(&command, output, interruption).await,
+        Command::Preview(command) => preview::run(&command).await,
+        Command::Status(command) => status::run(&command, output, interruption).await,
+        Command::Pause(command) => change::pause(&command).await,
+        Command::Resume(command) => change::resume(&command).await,
+        Command::Cancel(command) => change::cancel(&command, interruption).await,
+        Command::Retry(command) => retry::run(&command).await,
+        Command::Report(command) => results::run(&command).await,
         Command::Check(command) => check::run(&command).await,
         Command::Plugin { command } => plugin::run(command).await,
+        Command::Completion(command) => completion::run(&command),
     }
-}
-
-/// Listens to signals from now on; the answer ends at the first.
-fn interrupted() -> Result<impl Future<Output = Failure>, Failure> {
-    let listen = |kind| {
-        signal(kind).map_err(|error| {
-            Failure::new(Code::Other, "Signals", format!("cannot listen to signals: {error}"))
-        })
-    };
-    let (mut interrupt, mut terminate) =
-        (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-        Failure::new(Code::Interrupted, "Interrupted", "interrupted; nothing was left half written")
-    })
 }

@@ -17,12 +17,30 @@ pub struct Report {
     pub json: Value,
     /// Set where there is something to show that is not good.
     pub failure: Option<Failure>,
+    /// Forms that only some commands have.
+    forms: Vec<(Output, String)>,
 }
 
 impl Report {
     /// A good result.
     pub fn new(text: String, json: Value) -> Self {
-        Self { text, json, failure: None }
+        Self { text, json, failure: None, forms: Vec::new() }
+    }
+
+    /// Adds a form of the result that other commands do not have.
+    pub fn with(mut self, output: Output, form: String) -> Self {
+        self.forms.push((output, form));
+        self
+    }
+
+    /// The same result, in other words for people.
+    pub fn saying(self, text: String) -> Self {
+        Self { text, ..self }
+    }
+
+    /// The same result, which is not good.
+    pub fn failing(self, failure: Option<Failure>) -> Self {
+        Self { failure, ..self }
     }
 
     /// Prints it, and says with which code the program ends.
@@ -30,9 +48,13 @@ impl Report {
         if let (Some(failure), Value::Object(fields)) = (&self.failure, &mut self.json) {
             fields.insert("error".to_owned(), failure.json());
         }
-        let printed = match output {
-            Output::Text => print(&self.text),
-            Output::Json => print(&format!("{:#}", self.json)),
+        let own = self.forms.iter().find(|(form, _)| *form == output);
+        let printed = match (own, output) {
+            (Some((_, form)), _) => print(form),
+            (None, Output::Json) => print(&format!("{:#}", self.json)),
+            (None, Output::Yaml) => yaml(&self.json).and_then(|text| print(&text)),
+            (None, _) if self.text.is_empty() => Ok(()),
+            (None, _) => print(&self.text),
         };
         match self.failure.or(printed.err()) {
             Some(failure) => failure.complain(),
@@ -41,10 +63,22 @@ impl Report {
     }
 }
 
+/// The YAML of a value.
+pub fn yaml(value: &impl serde::Serialize) -> Result<String, Failure> {
+    serde_saphyr::to_string(value).map_err(|error| {
+        Failure::new(Code::Other, "OutputLost", format!("cannot write YAML: {error}"))
+    })
+}
+
 /// Whoever reads may stop reading; any other end of the output is a failure.
 pub fn print(text: &str) -> Result<(), Failure> {
+    write(&format!("{}\n", text.trim_end()))
+}
+
+/// Writes text to standard output as it is, and at once.
+pub fn write(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
-    match writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()) {
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(
             Code::Other,
             "OutputLost",

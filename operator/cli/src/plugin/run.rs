@@ -76,11 +76,9 @@ pub(super) async fn run(command: &Run) -> Result<Report, Failure> {
         }
     }
     let notes = notes(&case, &plugin, configured, &asked, command.registry.config.is_some());
-    Ok(Report {
-        text: shown::text(&case, &asked, &notes),
-        json: shown::json(&source, &verified, &plugin, &case, outcome.as_ref(), &asked, &notes),
-        failure: asked.failure(),
-    })
+    let text = shown::text(&case, &asked, &notes);
+    let json = shown::json(&source, &verified, &plugin, &case, outcome.as_ref(), &asked, &notes);
+    Ok(Report::new(text, json).failing(asked.failure()))
 }
 
 impl Asked {

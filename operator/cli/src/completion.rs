@@ -1,0 +1,108 @@
+//! `completion`: scripts for shells, and the program that kubectl asks.
+
+use clap::{Args, CommandFactory, ValueEnum};
+use clap_complete::Shell;
+use serde_json::json;
+
+use crate::arguments::Arguments;
+use crate::failure::{Code, Failure};
+use crate::report::Report;
+
+/// Complete commands and options.
+#[derive(Debug, Args)]
+pub struct Completion {
+    /// The shell; kubectl: the program kubectl_complete-flashjob, for `kubectl flashjob <Tab>`;
+    /// man: the manual page.
+    #[arg(value_enum)]
+    kind: Kind,
+}
+
+/// What is written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Kind {
+    Bash,
+    Zsh,
+    Fish,
+    Kubectl,
+    Man,
+}
+
+/// The program that kubectl asks: it is given the words so far, and prints what can follow, one a
+/// line, then a directive of cobra: 4 is that files do not complete it.
+const KUBECTL: &str = r#"#!/bin/sh
+# Put this into the PATH as kubectl_complete-flashjob; kubectl asks it.
+exec kubectl-flashjob __complete "$@"
+"#;
+
+pub fn run(command: &Completion) -> Result<Report, Failure> {
+    let mut program = Arguments::command();
+    let mut text = Vec::new();
+    let shell = match command.kind {
+        Kind::Bash => Shell::Bash,
+        Kind::Zsh => Shell::Zsh,
+        Kind::Fish => Shell::Fish,
+        Kind::Kubectl => return Ok(Report::new(KUBECTL.to_owned(), json!(KUBECTL))),
+        Kind::Man => {
+            let lost = |error| {
+                Failure::new(Code::Other, "OutputLost", format!("cannot write it: {error}"))
+            };
+            clap_mangen::Man::new(program).render(&mut text).map_err(lost)?;
+            let text = String::from_utf8_lossy(&text).into_owned();
+            return Ok(Report::new(text.clone(), json!(text)));
+        }
+    };
+    clap_complete::generate(shell, &mut program, "kubectl-flashjob", &mut text);
+    let text = String::from_utf8_lossy(&text).into_owned();
+    Ok(Report::new(text.clone(), json!(text)))
+}
+
+/// The word with which [`KUBECTL`] calls this program.
+pub const COMPLETE: &str = "__complete";
+
+/// What can follow these words, one a line, and the directive.
+pub fn complete(words: &[String]) -> String {
+    let mut command = Arguments::command();
+    command.build();
+    let (last, before) = match words.split_last() {
+        Some((last, before)) => (last.as_str(), before),
+        None => ("", &[][..]),
+    };
+    for word in before.iter().filter(|word| !word.starts_with('-')) {
+        if let Some(found) = command.find_subcommand(word) {
+            command = found.clone();
+        }
+    }
+    let mut lines = Vec::new();
+    if last.starts_with('-') {
+        for option in command.get_arguments().filter_map(clap::Arg::get_long) {
+            lines.push(format!("--{option}"));
+        }
+    } else {
+        for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
+            let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
+            lines.push(format!("{}\t{about}", sub.get_name()));
+        }
+    }
+    lines.retain(|line| line.starts_with(last));
+    lines.push(":4".to_owned());
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::complete;
+
+    fn of(words: &[&str]) -> Vec<String> {
+        let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
+        let text = complete(&words);
+        text.lines().map(|line| line.split('\t').next().unwrap_or_default().to_owned()).collect()
+    }
+
+    #[test]
+    fn commands_and_options_that_begin_so_are_offered() {
+        assert_eq!(of(&["st"]), ["status", ":4"]);
+        assert_eq!(of(&["plugin", "ins"]), ["inspect", ":4"]);
+        assert_eq!(of(&["status", "--unt"]), ["--until", ":4"]);
+        assert!(of(&[""]).contains(&"flash".to_owned()));
+    }
+}

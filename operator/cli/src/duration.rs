@@ -1,0 +1,62 @@
+//! Times of the command line.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+/// Reads a time: `90s`, `5m`, `1h30m`; a number alone is in seconds.
+///
+/// # Errors
+/// It is none, or is negative.
+pub fn parse(text: &str) -> Result<Duration, String> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Ok(Duration::from_secs(seconds));
+    }
+    let expected = || format!("{text:?} is not a time; expected 90s, 5m, 1h30m or seconds");
+    let parsed: SignedDuration = text.parse().map_err(|_| expected())?;
+    parsed.try_into().map_err(|_| expected())
+}
+
+/// A time for people, in its two largest units: `45 s`, `4 min`, `1 h 30 min`.
+#[must_use]
+pub fn shown(time: Duration) -> String {
+    let seconds = time.as_secs();
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3600 if seconds < 600 && !seconds.is_multiple_of(60) => {
+            format!("{} min {} s", seconds / 60, seconds % 60)
+        }
+        60..3600 => format!("{} min", seconds / 60),
+        3600..86400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{} d {} h", seconds / 86400, seconds / 3600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_time_is_a_number_of_seconds_or_has_units() {
+        for (text, seconds) in [("0", 0), ("90", 90), ("90s", 90), ("1h30m", 5400), ("2m", 120)] {
+            assert_eq!(parse(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "-5s", "-5", "soon", "5 bananas"] {
+            assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_time_is_shown_in_its_two_largest_units() {
+        for (seconds, text) in [
+            (7, "7 s"),
+            (119, "1 min 59 s"),
+            (900, "15 min"),
+            (5400, "1 h 30 min"),
+            (90_000, "1 d 1 h"),
+        ] {
+            assert_eq!(shown(Duration::from_secs(seconds)), text);
+        }
+    }
+}

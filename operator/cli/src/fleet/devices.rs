@@ -1,0 +1,236 @@
+//! `devices`: the devices that Akri found, as the operator sees them.
+
+use clap::Args;
+use serde_json::json;
+
+use super::inventory::{self, Device};
+use super::table::table;
+use crate::arguments::Output;
+use crate::cluster::{WideScope, refused};
+use crate::failure::{Code, Failure};
+use crate::report::Report;
+
+/// List devices.
+#[derive(Debug, Args)]
+pub struct Devices {
+    #[command(flatten)]
+    filter: Filter,
+    /// Only devices that report this version.
+    #[arg(long, value_name = "VERSION", help_heading = "Filters")]
+    version: Option<String>,
+    #[command(flatten)]
+    scope: WideScope,
+}
+
+/// Which devices; all of what is given must hold. Letter case does not matter.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Filters")]
+pub struct Filter {
+    /// Only devices of this type, as esp32.
+    #[arg(long = "type", value_name = "TYPE")]
+    pub kind: Option<String>,
+    /// Only devices with this application, as thermo.
+    #[arg(long, value_name = "APPLICATION")]
+    pub application: Option<String>,
+    /// Only devices that this node sees.
+    #[arg(long, value_name = "NODE")]
+    pub node: Option<String>,
+    /// Only the device with this uid, or whose uid begins so; repeat it for several.
+    #[arg(long, value_name = "UID", value_delimiter = ',')]
+    pub uid: Vec<String>,
+    /// Only devices with this property of Akri's; repeat it for several that must all hold.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = property)]
+    pub property: Vec<(String, String)>,
+}
+
+fn property(text: &str) -> Result<(String, String), String> {
+    let parts = text.split_once('=').filter(|(name, _)| !name.is_empty());
+    let owned = parts.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    owned.ok_or_else(|| format!("{text:?} is not NAME=VALUE, as LOCATION=hall-3"))
+}
+
+impl Filter {
+    /// Whether nothing is asked for.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.kind.is_none()
+            && self.application.is_none()
+            && self.node.is_none()
+            && self.uid.is_empty()
+            && self.property.is_empty()
+    }
+
+    /// Whether a device is one of them.
+    #[must_use]
+    pub fn takes(&self, device: &Device) -> bool {
+        let is = |asked: &Option<String>, found: &Option<String>| {
+            asked.as_ref().is_none_or(|asked| {
+                found.as_ref().is_some_and(|found| found.eq_ignore_ascii_case(asked.trim()))
+            })
+        };
+        let node =
+            |asked: &String| device.nodes.iter().any(|node| node.eq_ignore_ascii_case(asked));
+        let uid = device.uid.to_ascii_lowercase();
+        is(&self.kind, &device.kind)
+            && is(&self.application, &device.application)
+            && self.node.as_ref().is_none_or(node)
+            && (self.uid.is_empty()
+                || self.uid.iter().any(|asked| uid.starts_with(&asked.trim().to_ascii_lowercase())))
+            && self.property.iter().all(|(name, value)| {
+                let found = device.properties.get(name);
+                found.is_some_and(|found| found.eq_ignore_ascii_case(value))
+            })
+    }
+}
+
+pub async fn run(command: &Devices) -> Result<Report, Failure> {
+    let (client, namespace) = command.scope.place().await?;
+    let listed = inventory::devices(&client, namespace.as_deref()).await;
+    let mut devices = listed.map_err(|error| refused("list Akri's Instances", &error))?;
+    let all = devices.len();
+    let reports = |device: &Device| {
+        command.version.as_ref().is_none_or(|asked| device.version.as_ref() == Some(asked))
+    };
+    devices.retain(|device| command.filter.takes(device) && reports(device));
+    if devices.is_empty() {
+        return Err(nothing(all, namespace.as_deref()));
+    }
+    inventory::note_holders(&client, &mut devices).await?;
+    let wide_namespaces = namespace.is_none();
+    Ok(Report::new(narrow(&devices, wide_namespaces), json!({"devices": devices}))
+        .with(Output::Wide, wide(&devices))
+        .with(Output::Name, names(&devices))
+        .with(Output::Csv, csv(&devices)?))
+}
+
+/// No device is found, and that is likely not what was meant.
+fn nothing(all: usize, namespace: Option<&str>) -> Failure {
+    let place =
+        namespace.map_or_else(String::new, |namespace| format!(" in namespace {namespace}"));
+    let message = match (all, namespace) {
+        (0, Some(_)) => format!(
+            "Akri has found no device{place}; look at all namespaces with -A, or see kubectl \
+             flashjob check"
+        ),
+        (0, None) => "Akri has found no device; see kubectl flashjob check".to_owned(),
+        (all, _) => format!("none of the {all} devices{place} fits all filters"),
+    };
+    Failure::new(Code::Unavailable, "NoDevices", message)
+}
+
+fn text(text: &Option<String>) -> String {
+    text.clone().unwrap_or_default()
+}
+
+fn reachable(device: &Device) -> String {
+    match (&device.fault, device.reachable) {
+        (Some(fault), _) => format!("no: {fault}"),
+        (None, true) => "yes".to_owned(),
+        (None, false) => "no".to_owned(),
+    }
+}
+
+fn holder(device: &Device) -> String {
+    let shown = device
+        .held_by
+        .as_ref()
+        .map(|holder| format!("{}/{} #{}", holder.namespace, holder.job, holder.attempt));
+    shown.unwrap_or_default()
+}
+
+fn uid(device: &Device) -> String {
+    match &device.duplicate_of {
+        Some(other) => format!("{} (same device as {other})", device.uid),
+        None => device.uid.clone(),
+    }
+}
+
+fn narrow(devices: &[Device], with_namespace: bool) -> String {
+    let row = |device: &Device| {
+        let name = match with_namespace {
+            true => format!("{}/{}", device.namespace, device.name),
+            false => device.name.clone(),
+        };
+        [
+            uid(device),
+            name,
+            text(&device.kind),
+            text(&device.application),
+            text(&device.version),
+            text(&device.endpoint),
+            reachable(device),
+            holder(device),
+        ]
+    };
+    let headings =
+        ["UID", "INSTANCE", "TYPE", "APPLICATION", "VERSION", "ENDPOINT", "REACHABLE", "HELD BY"];
+    table(headings, devices.iter().map(row))
+}
+
+fn wide(devices: &[Device]) -> String {
+    let row = |device: &Device| {
+        [
+            device.namespace.clone(),
+            uid(device),
+            device.name.clone(),
+            text(&device.kind),
+            text(&device.application),
+            text(&device.version),
+            text(&device.endpoint),
+            reachable(device),
+            holder(device),
+            device.nodes.join(","),
+        ]
+    };
+    let headings = [
+        "NAMESPACE",
+        "UID",
+        "INSTANCE",
+        "TYPE",
+        "APPLICATION",
+        "VERSION",
+        "ENDPOINT",
+        "REACHABLE",
+        "HELD BY",
+        "NODES",
+    ];
+    table(headings, devices.iter().map(row))
+}
+
+fn names(devices: &[Device]) -> String {
+    let names = devices.iter().map(|device| format!("instance.akri.sh/{}", device.name));
+    names.collect::<Vec<_>>().join("\n")
+}
+
+fn csv(devices: &[Device]) -> Result<String, Failure> {
+    super::results::csv(
+        &[
+            "uid",
+            "namespace",
+            "instance",
+            "type",
+            "application",
+            "version",
+            "endpoint",
+            "reachable",
+            "heldBy",
+            "nodes",
+            "duplicateOf",
+        ],
+        devices.iter().map(|device| {
+            vec![
+                device.uid.clone(),
+                device.namespace.clone(),
+                device.name.clone(),
+                text(&device.kind),
+                text(&device.application),
+                text(&device.version),
+                text(&device.endpoint),
+                device.reachable.to_string(),
+                holder(device),
+                device.nodes.join(" "),
+                text(&device.duplicate_of),
+            ]
+        }),
+    )
+}

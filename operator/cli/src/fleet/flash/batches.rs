@@ -1,0 +1,240 @@
+//! Batches: each is added to the FlashJob when the one before has its results and the delay is over.
+
+use std::collections::HashSet;
+use std::path::Path;
+use std::time::Duration;
+
+use flashjob_api::FlashJob;
+use kube::ResourceExt;
+use kube::api::{Patch, PatchParams, PostParams};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::merge::{Merged, merge, without_result};
+use super::order::{MOST, Order};
+use super::{FILE, file};
+use crate::cluster::{Place, refused};
+use crate::failure::{Code, Failure};
+use crate::fleet::watch::{self, Follow, Shown, Until};
+use crate::fleet::{MANAGER, status};
+use crate::interruption::Interruption;
+use crate::report::{Report, print};
+
+/// How often a change is tried anew when somebody else changed the FlashJob meanwhile.
+const TRIES: usize = 20;
+
+/// How batches follow each other.
+#[derive(Clone, Copy, Debug)]
+pub struct Pacing {
+    /// Devices of a batch.
+    pub batch_size: usize,
+    /// From the results of a batch to the next one.
+    pub delay: Duration,
+    /// Go on though devices failed.
+    pub keep_going: bool,
+    /// The longest time for all.
+    pub timeout: Option<Duration>,
+}
+
+/// What is said meanwhile on standard output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// As the script that this command succeeds.
+    Dialogue,
+    /// A line for each batch.
+    Options,
+    /// Nothing: the output is for programs.
+    Nothing,
+}
+
+impl Told {
+    fn say(self, told: Self, text: impl FnOnce() -> String) -> Result<(), Failure> {
+        if self == told { print(&text()) } else { Ok(()) }
+    }
+}
+
+/// Carries an order out.
+///
+/// # Errors
+/// The FlashJob cannot be changed, the time is over, or devices failed.
+pub async fn carry_out(
+    place: &Place,
+    mut order: Order,
+    pacing: Pacing,
+    path: Option<&Path>,
+    told: Told,
+    interruption: &Interruption,
+) -> Result<Report, Failure> {
+    let deadline = pacing.timeout.map(|timeout| Instant::now() + timeout);
+    let path = path.or((told == Told::Dialogue).then(|| Path::new(FILE)));
+    let existing = read(place, &order.name).await?;
+    let left: Vec<String> =
+        without_result(existing.as_ref(), &order).into_iter().cloned().collect();
+    let done = order.uids.len() - left.len();
+    if let (Some(existing), true) = (&existing, left.is_empty()) {
+        let message = format!(
+            "FlashJob {}/{} is unchanged: all {done} devices have their result of this firmware \
+             already. --again flashes them again",
+            place.namespace, order.name
+        );
+        let shown = status::report(std::slice::from_ref(existing));
+        return Ok(shown.saying(message));
+    }
+    if done > 0 && told != Told::Nothing {
+        print(&format!(
+            "{done} devices have their result of this firmware already and are left out; --again \
+             flashes them again"
+        ))?;
+    }
+    let batches: Vec<&[String]> = left.chunks(pacing.batch_size.clamp(1, MOST)).collect();
+    let (stem, mut number) = (order.name.clone(), 1);
+    let mut jobs: Vec<FlashJob> = Vec::new();
+    let mut after = 0;
+    for (index, batch) in batches.iter().enumerate() {
+        let (count, is_last) = (index + 1, index + 1 == batches.len());
+        told.say(Told::Dialogue, || {
+            format!("\nApplying batch {count} with UUIDs: ['{}']", batch.join("', '"))
+        })?;
+        let job = loop {
+            match apply(place, &order, batch).await? {
+                Some(job) => break job,
+                None => {
+                    number += 1;
+                    order.name = format!("{stem}-{number}");
+                }
+            }
+        };
+        after += batch.len();
+        let rest = left.len() - after;
+        interruption.says(going_on(place, &order.name, rest));
+        if let Some(path) = path {
+            file::write(path, &job)?;
+            told.say(Told::Dialogue, || format!("UUIDs saved to {}", path.display()))?;
+            told.say(Told::Dialogue, || format!("Successfully applied {}", path.display()))?;
+        }
+        told.say(Told::Dialogue, || {
+            format!("Waiting for {} seconds before the next batch...", pacing.delay.as_secs())
+        })?;
+        told.say(Told::Options, || {
+            format!(
+                "Batch {count} of {}: {} devices, FlashJob {}/{}",
+                batches.len(),
+                batch.len(),
+                place.namespace,
+                order.name
+            )
+        })?;
+        let follow = Follow {
+            until: Until::Done,
+            timeout: deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())),
+            shown: Shown::Lines,
+            all: false,
+        };
+        let job = watch::follow(place, &order.name, follow).await?;
+        let failed = failed(&job, batch);
+        jobs.retain(|known| known.name_any() != job.name_any());
+        jobs.push(job);
+        if failed > 0 && !is_last && !pacing.keep_going {
+            return Ok(status::report(&jobs).failing(Some(stopped(count, failed, batch, rest))));
+        }
+        if !is_last {
+            tokio::time::sleep(pacing.delay).await;
+        }
+    }
+    Ok(status::report(&jobs))
+}
+
+fn going_on(place: &Place, name: &str, rest: usize) -> String {
+    let namespace = &place.namespace;
+    let rest = match rest {
+        0 => String::new(),
+        rest => format!(
+            ". {rest} devices of later batches were not started; the same command goes on with them"
+        ),
+    };
+    format!(
+        "FlashJob {namespace}/{name} goes on: kubectl flashjob status {name} -n {namespace} -w \
+         follows it, kubectl flashjob cancel {name} -n {namespace} ends it{rest}"
+    )
+}
+
+fn failed(job: &FlashJob, batch: &[String]) -> usize {
+    let failed: HashSet<&String> =
+        job.status.iter().flat_map(|status| &status.failed_uuids).collect();
+    batch.iter().filter(|uid| failed.contains(uid)).count()
+}
+
+fn stopped(count: usize, failed: usize, batch: &[String], rest: usize) -> Failure {
+    let message = format!(
+        "stopped after batch {count}: {failed} of its {} devices failed, and {rest} devices were not \
+         started. The same command goes on with them; --keep-going does not stop",
+        batch.len()
+    );
+    Failure::new(Code::Failing, "BatchFailed", message)
+}
+
+async fn read(place: &Place, name: &str) -> Result<Option<FlashJob>, Failure> {
+    let read = place.jobs().get_opt(name).await;
+    read.map_err(|error| refused(&format!("read FlashJob {}/{name}", place.namespace), &error))
+}
+
+/// Brings a batch into the FlashJob; none where that is full. What somebody else changes meanwhile
+/// is not overwritten: the change is made anew on top of it.
+async fn apply(
+    place: &Place,
+    order: &Order,
+    batch: &[String],
+) -> Result<Option<FlashJob>, Failure> {
+    let what = format!("apply FlashJob {}/{}", place.namespace, order.name);
+    for _ in 0..TRIES {
+        let applied = match read(place, &order.name).await? {
+            None => create(place, order, batch).await,
+            Some(existing) => match merge(&existing, order, batch) {
+                Merged::Full => return Ok(None),
+                Merged::Refused(cause) => {
+                    let message = format!("FlashJob {}/{} {cause}", place.namespace, order.name);
+                    return Err(Failure::new(Code::Other, "Busy", message));
+                }
+                Merged::Added(uids) => change(place, &existing, json!({"uuid": uids})).await,
+                Merged::Replaced => change(place, &existing, replacement(order, batch)).await,
+            },
+        };
+        match applied {
+            Ok(job) => return Ok(Some(job)),
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => return Err(refused(&what, &error)),
+        }
+    }
+    let message = format!("cannot {what}: somebody else changes it all the time; try again");
+    Err(Failure::new(Code::Other, "Busy", message))
+}
+
+async fn create(place: &Place, order: &Order, batch: &[String]) -> kube::Result<FlashJob> {
+    let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
+    place.jobs().create(&parameters, &order.job(batch)).await
+}
+
+/// A FlashJob that is over begins anew: nulls take away what only the one before had.
+fn replacement(order: &Order, batch: &[String]) -> Value {
+    let mut spec = json!({
+        "uuid": batch, "firmware": order.firmware.reference, "version": order.firmware.version,
+        "flashjobPodImage": order.firmware.pod_image, "device": order.device,
+        "applicationType": order.application, "hostEndpoint": null, "externalIP": null,
+        "suspend": null,
+    });
+    if let Some(parallelism) = order.parallelism {
+        spec["parallelism"] = json!(parallelism);
+    }
+    if let Some(run) = &order.run {
+        spec["runID"] = json!(run);
+    }
+    spec
+}
+
+async fn change(place: &Place, existing: &FlashJob, spec: Value) -> kube::Result<FlashJob> {
+    // With the version that was read, so that a change of somebody else in between is a conflict.
+    let metadata = json!({"resourceVersion": existing.resource_version(), "uid": existing.uid()});
+    let patch = Patch::Merge(json!({"metadata": metadata, "spec": spec}));
+    let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
+    place.jobs().patch(&existing.name_any(), &parameters, &patch).await
+}

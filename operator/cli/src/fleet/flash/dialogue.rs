@@ -1,0 +1,184 @@
+//! The dialogue: word for word that of the script filter_uuid.py, so that people and programs that
+//! know it need not learn another.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::batches::{self, Pacing, Told};
+use super::order::{self, Firmware};
+use super::{BATCH, DELAY, Flash};
+use crate::cluster::root;
+use crate::failure::{Code, Failure};
+use crate::fleet::devices::Filter;
+use crate::fleet::inventory::{self, Device};
+use crate::fleet::prompt::{Prompt, yes_or_no};
+use crate::interruption::Interruption;
+use crate::report::{Report, print};
+
+/// The version that the script wrote into every file.
+const VERSION: &str = "0.2.0";
+
+pub(super) async fn run(command: &Flash, interruption: &Interruption) -> Result<Report, Failure> {
+    let place = match command.scope.place().await {
+        Ok(place) => place,
+        Err(failure) => return Err(not_retrieved(&failure.message.clone(), failure)?),
+    };
+    let mut prompt = Prompt::new("nothing was applied");
+    let filter = Filter {
+        kind: optional(&mut prompt, "device type").await?,
+        application: optional(&mut prompt, "application type").await?,
+        uid: optional(&mut prompt, "UUID").await?.into_iter().collect(),
+        ..Filter::default()
+    };
+    let devices = match inventory::devices(&place.client, Some(&place.namespace)).await {
+        Ok(devices) => devices,
+        Err(error) => {
+            let failure = crate::cluster::refused("list Akri's Instances", &error);
+            return Err(not_retrieved(&words(&error), failure)?);
+        }
+    };
+    let devices: Vec<Device> = devices.into_iter().filter(|device| filter.takes(device)).collect();
+    if devices.is_empty() {
+        print("No instances found matching the criteria.\nNo matching instances found.")?;
+        return Ok(Report::new(String::new(), json!({"devices": []})));
+    }
+    let devices = select(&mut prompt, devices).await?;
+    let (firmware, size) = firmware(&mut prompt, command, &devices).await?;
+    let batch_size = match (size, command.batch_size) {
+        (Some(size), _) => size,
+        (None, given) => {
+            let default = given.unwrap_or(BATCH);
+            let question = format!("Enter the number of UUIDs per batch (default is {default}): ");
+            prompt.ask_until(&question, |text| or(text, default, order::batch_size)).await?
+        }
+    };
+    let default = command.delay.map_or(DELAY, |delay| delay.as_secs());
+    let question = format!("Enter the delay between batches in seconds (default is {default}): ");
+    let delay = prompt.ask_until(&question, |text| or(text, default, seconds)).await?;
+    let pacing = Pacing {
+        batch_size,
+        delay: Duration::from_secs(delay),
+        keep_going: command.keep_going,
+        timeout: command.timeout,
+    };
+    let order = super::order(command, &place, &devices, firmware);
+    batches::carry_out(&place, order, pacing, command.file.as_deref(), Told::Dialogue, interruption)
+        .await
+}
+
+/// Says that there are no devices to choose from; the failure goes on to say what can be done.
+fn not_retrieved(words: &str, failure: Failure) -> Result<Failure, Failure> {
+    print(&format!("Error accessing Kubernetes API: {words}\nFailed to retrieve Akri instances."))?;
+    Ok(Failure { code: Code::Other, ..failure })
+}
+
+fn words(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        _ => root(error),
+    }
+}
+
+async fn optional(prompt: &mut Prompt, what: &str) -> Result<Option<String>, Failure> {
+    let answer = prompt.ask(&format!("Enter {what} to filter (or press Enter to skip): ")).await?;
+    Ok(Some(answer).filter(|answer| !answer.is_empty()))
+}
+
+/// An answer, or what an empty one means.
+fn or<T>(text: &str, default: T, read: fn(&str) -> Result<T, String>) -> Result<T, String> {
+    if text.is_empty() { Ok(default) } else { read(text) }
+}
+
+fn seconds(text: &str) -> Result<u64, String> {
+    text.parse().map_err(|_| format!("{text:?} is not a number of seconds."))
+}
+
+async fn select(prompt: &mut Prompt, devices: Vec<Device>) -> Result<Vec<Device>, Failure> {
+    let mut list = vec![String::new(), "Available Akri Instances:".to_owned()];
+    for (number, device) in devices.iter().enumerate() {
+        list.push(format!(
+            "[{number}] UUID: {}, Device Type: {}, Application Type: {}",
+            device.uid,
+            device.kind.as_deref().unwrap_or("Unknown Device Type"),
+            device.application.as_deref().unwrap_or("Unknown Application Type")
+        ));
+    }
+    print(&list.join("\n"))?;
+    let question = "\nDo you want to select all UUIDs? (y/n): ";
+    if prompt.ask_until(question, yes_or_no).await? {
+        return Ok(devices);
+    }
+    let question = "\nEnter the numbers of the UUIDs you want to include (comma-separated): ";
+    let numbers = prompt.ask_until(question, |text| numbers(text, devices.len())).await?;
+    Ok(numbers.into_iter().map(|number| devices[number].clone()).collect())
+}
+
+/// Reads numbers of the list, each once, in the order of the answer.
+fn numbers(text: &str, count: usize) -> Result<Vec<usize>, String> {
+    let mut numbers = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let number = part.parse().ok().filter(|number| *number < count);
+        let number = number.ok_or_else(|| {
+            format!("{part:?} is not a number from 0 to {}; nothing was selected.", count - 1)
+        })?;
+        if !numbers.contains(&number) {
+            numbers.push(number);
+        }
+    }
+    if numbers.is_empty() {
+        return Err("Please enter at least one number.".to_owned());
+    }
+    Ok(numbers)
+}
+
+/// What to flash. A number in place of the image is the size of a batch: before the question for the
+/// image came, that was the next one.
+async fn firmware(
+    prompt: &mut Prompt,
+    command: &Flash,
+    devices: &[Device],
+) -> Result<(Firmware, Option<usize>), Failure> {
+    let reference = prompt.ask_until("Enter the firmware to use: ", order::word).await?;
+    let default = command.pod_image.clone();
+    let shown = default.as_deref().unwrap_or("the plugin's default");
+    let question = format!("Enter the flashjobPodImage to use [{shown}]: ");
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let read = |text: &str| match text {
+        "" => Ok((default.clone(), None)),
+        number if is_number(number) => {
+            order::batch_size(number).map(|size| (default.clone(), Some(size)))
+        }
+        image => order::word(image).map(|image| (Some(image), None)),
+    };
+    let (pod_image, size) = prompt.ask_until(&question, read).await?;
+    let mut version = command.version.clone().unwrap_or_else(|| VERSION.to_owned());
+    if Prompt::is_terminal() {
+        let question =
+            format!("Enter the version that the devices report afterwards [{version}]: ");
+        let read = |text: &str| or(text, version.clone(), order::word);
+        version = prompt.ask_until(&question, read).await?;
+    }
+    let reporting =
+        devices.iter().filter(|device| device.version.as_ref() == Some(&version)).count();
+    if reporting > 0 {
+        eprintln!(
+            "Warning: {reporting} of the devices report version {version} already, so their new \
+             firmware cannot be told from the old one."
+        );
+    }
+    Ok((Firmware { reference, version, pod_image }, size))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::numbers;
+
+    #[test]
+    fn numbers_are_taken_once_each_and_none_is_dropped() {
+        assert_eq!(numbers("0, 2,0,", 3), Ok(vec![0, 2]));
+        for wrong in ["", ",", "3", "0,3", "-1", "a", "0;1"] {
+            assert!(numbers(wrong, 3).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! `flash`: a FlashJob, by a dialogue or from options. Devices are flashed in batches, each added to
+//! the same FlashJob when the one before has its results; nothing in flight is replaced.
+//!
+//! - [`dialogue`] asks for everything; [`order`] is what was asked for.
+//! - [`batches`] carries it out; [`merge`] decides what becomes of a FlashJob that is there already;
+//!   [`file`] is the file that is written.
+
+mod batches;
+mod dialogue;
+mod file;
+mod merge;
+mod order;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::devices::Filter;
+use super::inventory::{self, Device};
+use super::{prompt, resource};
+use crate::arguments::Output;
+use crate::cluster::{Place, Scope, refused};
+use crate::duration;
+use crate::failure::{Code, Failure};
+use crate::interruption::Interruption;
+use crate::report::{Report, yaml};
+use batches::Pacing;
+use order::{Firmware, Order};
+
+/// Where the dialogue writes the FlashJob.
+const FILE: &str = "flashjob_operator/config/samples/application_v1alpha1_flashjob.yaml";
+/// Devices of a batch, unless another number is given.
+const BATCH: usize = 5;
+/// Seconds between batches in the dialogue, unless another number is given.
+const DELAY: u64 = 60;
+
+/// Flash devices. Without options for devices and firmware it asks for them, on a terminal or a pipe.
+#[derive(Debug, Args)]
+pub struct Flash {
+    #[command(flatten)]
+    filter: Filter,
+    /// Only devices that report this version now.
+    #[arg(long, value_name = "VERSION", help_heading = "Filters")]
+    reported_version: Option<String>,
+    /// All devices of the namespace.
+    #[arg(long, help_heading = "Filters")]
+    all: bool,
+    /// The firmware, usually an OCI reference.
+    #[arg(long, value_name = "REFERENCE", value_parser = order::word)]
+    firmware: Option<String>,
+    /// The version that devices report once they run the firmware.
+    #[arg(long, value_name = "VERSION", value_parser = order::word)]
+    version: Option<String>,
+    /// Image of the flash Pods. Default: the one that the device plugin names.
+    #[arg(long, value_name = "IMAGE", value_parser = order::word)]
+    pod_image: Option<String>,
+    /// Devices of a batch. Default: all at once; in the dialogue 5.
+    #[arg(long, value_name = "N", value_parser = order::batch_size)]
+    batch_size: Option<usize>,
+    /// Time between the results of a batch and the next one: 30s, 5m. Default: none; in the dialogue
+    /// 60s.
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    delay: Option<Duration>,
+    /// Devices in flight at once.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=500))]
+    parallelism: Option<i32>,
+    /// Go on with the next batch though devices failed.
+    #[arg(long)]
+    keep_going: bool,
+    /// Flash devices again that have their result for this firmware already.
+    #[arg(long)]
+    again: bool,
+    /// Name of the FlashJob.
+    #[arg(long, value_name = "NAME", default_value = "flashjob")]
+    name: String,
+    /// Write the FlashJob into this file. The dialogue always writes one.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Stop waiting after this time; the FlashJob goes on.
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    timeout: Option<Duration>,
+    /// Show the FlashJob, and apply nothing.
+    #[arg(long)]
+    dry_run: bool,
+    /// Ask for everything, also where answers come from a pipe.
+    #[arg(long)]
+    interactive: bool,
+    /// Do not ask before devices are flashed.
+    #[arg(short, long)]
+    yes: bool,
+    #[command(flatten)]
+    scope: Scope,
+}
+
+impl Flash {
+    fn is_dialogue(&self) -> bool {
+        let named = !self.filter.is_empty() || self.reported_version.is_some() || self.all;
+        self.interactive || !(named || self.firmware.is_some() || self.dry_run)
+    }
+}
+
+pub async fn run(
+    command: &Flash,
+    output: Output,
+    interruption: &Interruption,
+) -> Result<Report, Failure> {
+    interruption.says("nothing was applied");
+    if command.is_dialogue() {
+        if output != Output::Table {
+            return Err(Failure::usage(
+                "the dialogue has no -o; name devices and --firmware by options instead",
+            ));
+        }
+        return dialogue::run(command, interruption).await;
+    }
+    let (Some(firmware), Some(version)) = (&command.firmware, &command.version) else {
+        return Err(Failure::usage(
+            "--firmware and --version are needed, and which devices: --type, --application, --node, \
+             --uid, --property, --reported-version or --all. Without any of these the command asks",
+        ));
+    };
+    if command.filter.is_empty() && command.reported_version.is_none() && !command.all {
+        return Err(Failure::usage(
+            "which devices? --type, --application, --node, --uid, --property, --reported-version, \
+             or --all for all of the namespace",
+        ));
+    }
+    let place = command.scope.place().await?;
+    let devices = chosen(command, &place).await?;
+    let firmware = Firmware {
+        reference: firmware.clone(),
+        version: version.clone(),
+        pod_image: command.pod_image.clone(),
+    };
+    let order = order(command, &place, &devices, firmware);
+    if command.dry_run {
+        let job = order.job(&order.uids);
+        return Ok(Report::new(yaml(&job)?, json!(job)).with(Output::Name, resource(&job)));
+    }
+    let question = format!(
+        "Flash {} devices of namespace {} with {} version {}?",
+        order.uids.len(),
+        place.namespace,
+        order.firmware.reference,
+        order.firmware.version
+    );
+    prompt::confirm(&question, command.yes).await?;
+    let pacing = Pacing {
+        batch_size: command.batch_size.unwrap_or(order.uids.len()),
+        delay: command.delay.unwrap_or_default(),
+        keep_going: command.keep_going,
+        timeout: command.timeout,
+    };
+    let told = match output {
+        Output::Table => batches::Told::Options,
+        _ => batches::Told::Nothing,
+    };
+    batches::carry_out(&place, order, pacing, command.file.as_deref(), told, interruption).await
+}
+
+async fn chosen(command: &Flash, place: &Place) -> Result<Vec<Device>, Failure> {
+    let devices = inventory::devices(&place.client, Some(&place.namespace)).await;
+    let mut devices = devices.map_err(|error| refused("list Akri's Instances", &error))?;
+    let all = devices.len();
+    let reported = &command.reported_version;
+    devices.retain(|device| {
+        command.filter.takes(device)
+            && reported.as_ref().is_none_or(|asked| device.version.as_ref() == Some(asked))
+    });
+    if devices.is_empty() {
+        let message = format!(
+            "none of the {all} devices of namespace {} fits; kubectl flashjob devices shows them",
+            place.namespace
+        );
+        return Err(Failure::new(Code::Unavailable, "NoDevices", message));
+    }
+    Ok(devices)
+}
+
+fn order(command: &Flash, place: &Place, devices: &[Device], firmware: Firmware) -> Order {
+    // The same devices in the same run: the value only has to be one that was not there before.
+    let run = command.again.then(|| format!("again-{}", Timestamp::now()));
+    Order {
+        name: command.name.clone(),
+        namespace: place.namespace.clone(),
+        device: order::shared(devices.iter().map(|device| &device.kind)),
+        application: order::shared(devices.iter().map(|device| &device.application)),
+        uids: devices.iter().map(|device| device.uid.clone()).collect(),
+        firmware,
+        parallelism: command.parallelism,
+        run,
+    }
+}

@@ -1,0 +1,153 @@
+//! The devices of a cluster as the operator sees them, and which FlashJobs hold them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use flashjob_api::FlashJob;
+use flashjob_api::akri;
+use flashjob_operator::observed::Instance;
+use kube::api::ListParams;
+use kube::core::error_boundary::DeserializeGuard;
+use kube::{Api, Client, ResourceExt};
+use serde::Serialize;
+
+use crate::cluster::refused;
+use crate::failure::Failure;
+
+/// Objects that are read with one request.
+const PAGE: u32 = 500;
+
+/// A device, as one row shows it.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Device {
+    /// Uid of the Instance; what a FlashJob names.
+    pub uid: String,
+    /// Name of the Instance.
+    pub name: String,
+    /// Namespace of the Instance.
+    pub namespace: String,
+    /// The device's type, as Akri spells it.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// The application that runs on it.
+    pub application: Option<String>,
+    /// The firmware version that it reports.
+    pub version: Option<String>,
+    /// Where it is reached.
+    pub endpoint: Option<String>,
+    /// The nodes that see it.
+    pub nodes: Vec<String>,
+    /// All that Akri says of it.
+    pub properties: BTreeMap<String, String>,
+    /// Whether a node and a way to it are known.
+    pub reachable: bool,
+    /// The cause, where the Instance is of no use.
+    pub fault: Option<String>,
+    /// The FlashJob that is flashing it.
+    pub held_by: Option<Holder>,
+    /// Uid of another Instance of the same device, which comes before this one.
+    pub duplicate_of: Option<String>,
+    #[serde(skip)]
+    identity: String,
+}
+
+/// The FlashJob that is flashing a device.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Holder {
+    /// Namespace of the FlashJob.
+    pub namespace: String,
+    /// Name of the FlashJob.
+    pub job: String,
+    /// The attempt, from 1.
+    pub attempt: u32,
+}
+
+impl Device {
+    fn of(instance: &Instance) -> Self {
+        let traits = instance.traits();
+        let text = |text: Option<&str>| text.map(str::to_owned);
+        Self {
+            uid: instance.uid.clone(),
+            name: instance.name.clone(),
+            namespace: instance.namespace.clone(),
+            kind: text(traits.device_type),
+            application: text(traits.application_type),
+            version: text(traits.version),
+            endpoint: text(instance.endpoint()),
+            nodes: instance.nodes.clone(),
+            properties: instance
+                .properties
+                .iter()
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            reachable: instance.reachable(instance.endpoint()),
+            fault: instance.fault.as_deref().map(str::to_owned),
+            held_by: None,
+            duplicate_of: None,
+            identity: instance.identity.to_string(),
+        }
+    }
+}
+
+/// All devices of one namespace, or of all, sorted by namespace and name.
+///
+/// # Errors
+/// They cannot be read.
+pub async fn devices(client: &Client, namespace: Option<&str>) -> Result<Vec<Device>, kube::Error> {
+    let instances: Api<DeserializeGuard<akri::Instance>> = match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let mut devices = Vec::new();
+    let mut page = ListParams::default().limit(PAGE);
+    loop {
+        let list = instances.list(&page).await?;
+        devices.extend(list.items.into_iter().map(|item| match item.0 {
+            Ok(instance) => Device::of(&Instance::of(&instance)),
+            Err(invalid) => Device::of(&Instance::unreadable(&invalid.metadata, &invalid.error)),
+        }));
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => break,
+        }
+    }
+    devices.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
+    let mut first: HashMap<String, String> = HashMap::new();
+    for device in &mut devices {
+        match first.get(&device.identity) {
+            Some(uid) => device.duplicate_of = Some(uid.clone()),
+            None => {
+                first.insert(device.identity.clone(), device.uid.clone());
+            }
+        }
+    }
+    Ok(devices)
+}
+
+/// Notes of each device which FlashJob is flashing it. Where FlashJobs cannot be read, nothing is
+/// noted.
+///
+/// # Errors
+/// The API server does not answer.
+pub async fn note_holders(client: &Client, devices: &mut [Device]) -> Result<(), Failure> {
+    let jobs: Api<FlashJob> = Api::all(client.clone());
+    let jobs = match jobs.list(&ListParams::default()).await {
+        Ok(jobs) => jobs.items,
+        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => return Ok(()),
+        Err(error) => return Err(refused("list FlashJobs", &error)),
+    };
+    let mut held: HashMap<&str, Holder> = HashMap::new();
+    for job in &jobs {
+        let records = job.status.iter().flat_map(|status| &status.devices);
+        for record in records.filter(|record| record.in_flight()) {
+            let namespace = job.namespace().unwrap_or_default();
+            let holder = Holder { namespace, job: job.name_any(), attempt: record.attempt };
+            held.insert(&record.uid, holder);
+        }
+    }
+    for device in devices {
+        device.held_by = held.get(device.uid.as_str()).cloned();
+    }
+    Ok(())
+}

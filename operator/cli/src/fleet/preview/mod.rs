@@ -1,0 +1,179 @@
+//! `preview`: what the operator would create for a FlashJob. The operator's own rules decide, and its
+//! own host asks the plugins; nothing is created.
+//!
+//! - [`subject`] reads the FlashJob, the Instances and other FlashJobs, from the cluster or from files;
+//!   [`operator_config`] reads the operator's configuration.
+//! - [`rehearsal`] runs the rules until they want nothing new; the load balancer is played.
+
+mod operator_config;
+mod rehearsal;
+mod subject;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use flashjob_operator::config::{OperatorConfig, PluginConfig};
+use flashjob_plugin_host::Plugin;
+use serde_json::{Value, json};
+
+use super::table::table;
+use crate::cluster::Scope;
+use crate::failure::{Code, Failure};
+use crate::report::{Report, yaml};
+use crate::source::{self, RegistryOptions, Source, TrustOptions};
+use rehearsal::{Rehearsal, Verdict};
+
+/// Show what would be created.
+#[derive(Debug, Args)]
+pub struct Preview {
+    /// Name of a FlashJob of the cluster.
+    #[arg(value_name = "NAME", required_unless_present = "file", conflicts_with = "file")]
+    name: Option<String>,
+    /// A FlashJob, in YAML or JSON; names that the API server's uid is part of are those of an
+    /// example.
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// Only this device of the FlashJob, by its uid; repeat it for several.
+    #[arg(long, value_name = "UID", value_delimiter = ',')]
+    uid: Vec<String>,
+    /// Akri's Instances, in YAML or JSON, as kubectl get instances.akri.sh -o yaml writes them. With
+    /// --file and --plugin no cluster is asked.
+    #[arg(long, value_name = "FILE")]
+    instances: Option<PathBuf>,
+    /// A plugin: a file, or a reference as in the operator's configuration; repeat it for several.
+    /// Default: those of the operator's configuration.
+    #[arg(long, value_name = "FILE|REFERENCE")]
+    plugin: Vec<String>,
+    /// The external address, which the load balancer gives.
+    #[arg(long, value_name = "ADDRESS", default_value = "192.0.2.1")]
+    address: String,
+    #[command(flatten)]
+    registry: RegistryOptions,
+    #[command(flatten)]
+    trust: TrustOptions,
+    #[command(flatten)]
+    scope: Scope,
+}
+
+pub async fn run(command: &Preview) -> Result<Report, Failure> {
+    let offline = command.instances.is_some() && command.file.is_some();
+    let place = if offline { None } else { Some(command.scope.place().await?) };
+    let subject = subject::read(command, place.as_ref()).await?;
+    let mut notes = subject.notes.clone();
+    // What the operator reads from its folder is there for as long as this lives.
+    let found = match (&command.registry.config, &place) {
+        (None, Some(place)) if command.plugin.is_empty() => {
+            operator_config::find(&place.client, &mut notes).await?
+        }
+        _ => None,
+    };
+    let mut registry = command.registry.clone();
+    if let Some(found) = &found {
+        registry.config = Some(found.file.clone());
+    }
+    let config = registry.config.as_deref().map(source::read_config).transpose()?;
+    if config.is_none() {
+        notes.push(
+            "The operator's configuration is not known, so nothing is granted to plugins: --config"
+                .to_owned(),
+        );
+    }
+    let config = config.unwrap_or_default();
+    let plugins = plugins(command, &registry, &config, &mut notes).await?;
+    let rehearsal = Rehearsal::new(&subject, &config, &plugins, &command.address)?;
+    let shown = rehearsal.run().await?;
+    let objects: Vec<&Value> = shown.objects.iter().collect();
+    let mut text = verdicts(&shown.verdicts);
+    for note in &notes {
+        text.push_str(&format!("\nNote: {note}"));
+    }
+    for object in &objects {
+        text.push_str(&format!("\n---\n{}", yaml(object)?.trim_end()));
+    }
+    let failed = shown.verdicts.iter().filter(|verdict| verdict.is_failed()).count();
+    let failure = (failed > 0).then(|| {
+        let message = format!("{failed} devices would not be flashed");
+        Failure::new(Code::Failing, "NotFlashed", message)
+    });
+    let json = json!({"devices": shown.verdicts, "objects": objects, "notes": notes});
+    Ok(Report::new(text, json).failing(failure))
+}
+
+fn verdicts(verdicts: &[Verdict]) -> String {
+    let row = |verdict: &Verdict| {
+        [
+            verdict.uid.clone(),
+            verdict.instance.clone().unwrap_or_default(),
+            verdict.verdict.to_owned(),
+            verdict.plugin.clone().unwrap_or_default(),
+            verdict.reason.clone().unwrap_or_default(),
+            verdict.message.clone().unwrap_or_default(),
+        ]
+    };
+    let headings = ["UID", "INSTANCE", "VERDICT", "PLUGIN", "REASON", "MESSAGE"];
+    table(headings, verdicts.iter().map(row))
+}
+
+/// A plugin, with its entry in the operator's configuration.
+pub struct Served {
+    /// Its entry; one made up where it has none.
+    config: PluginConfig,
+    /// What can be asked; else the cause.
+    plugin: Result<Plugin, String>,
+    /// Gone with it: the folder in which it is compiled.
+    _source: Option<Source>,
+}
+
+async fn plugins(
+    command: &Preview,
+    registry: &RegistryOptions,
+    config: &OperatorConfig,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Served>, Failure> {
+    let mut served = Vec::new();
+    for named in &command.plugin {
+        let source = Source::new(named, registry, &command.trust).await?;
+        let plugin = source.start(&source.verify().await?).await?;
+        let name = plugin.info().name.clone();
+        let entry = config.plugins.iter().find(|entry| entry.name == name).cloned();
+        let config = match entry {
+            Some(entry) => entry,
+            None => made_up(&name, named)?,
+        };
+        served.push(Served { config, plugin: Ok(plugin), _source: Some(source) });
+    }
+    if !served.is_empty() {
+        return Ok(served);
+    }
+    for entry in &config.plugins {
+        let loaded = async {
+            let source = Source::of(entry.image.clone(), registry, &command.trust).await?;
+            let plugin = source.start(&source.verify().await?).await?;
+            Ok::<_, Failure>((source, plugin))
+        };
+        served.push(match loaded.await {
+            Ok((source, plugin)) => {
+                Served { config: entry.clone(), plugin: Ok(plugin), _source: Some(source) }
+            }
+            Err(failure) => {
+                notes.push(format!("plugin {} cannot be loaded: {}", entry.name, failure.message));
+                Served { config: entry.clone(), plugin: Err(failure.message), _source: None }
+            }
+        });
+    }
+    if served.is_empty() {
+        return Err(Failure::usage(
+            "no plugin is known; name one with --plugin, or the operator's configuration with \
+             --config",
+        ));
+    }
+    Ok(served)
+}
+
+/// The entry of a plugin that the configuration does not have: nothing is granted to it.
+fn made_up(name: &str, named: &str) -> Result<PluginConfig, Failure> {
+    let image = source::reference(named)?.to_string();
+    let entry = json!({"name": name, "image": image, "allowUnsigned": true});
+    serde_json::from_value(entry)
+        .map_err(|error| Failure::usage(format!("{named} cannot be a plugin: {error}")))
+}

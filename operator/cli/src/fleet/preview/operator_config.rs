@@ -1,0 +1,95 @@
+//! The operator's configuration, from the ConfigMap that its Deployment names.
+
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::ListParams;
+use kube::{Api, Client, ResourceExt};
+use tempfile::TempDir;
+
+use crate::check::OPERATOR;
+use crate::cluster::refused;
+use crate::failure::Failure;
+
+/// Name of the configuration among the files.
+const FILE: &str = "config.yaml";
+
+/// The files of the operator's configuration.
+pub struct Found {
+    /// The configuration; files that it names are beside it.
+    pub file: PathBuf,
+    /// Gone with this value.
+    _folder: TempDir,
+}
+
+/// Looks for the operator's Deployment, and copies the files that it is configured by. None where
+/// there is none, or the user may not see it; then a note says so.
+///
+/// # Errors
+/// The cluster does not answer, or the files cannot be written.
+pub async fn find(client: &Client, notes: &mut Vec<String>) -> Result<Option<Found>, Failure> {
+    let deployments: Api<Deployment> = Api::all(client.clone());
+    let listed = deployments.list(&ListParams::default().labels(OPERATOR)).await;
+    let deployment = match listed {
+        Ok(listed) => listed.items.into_iter().next(),
+        Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => {
+            notes.push(format!("You may not see the operator's Deployment: {}", status.message));
+            return Ok(None);
+        }
+        Err(error) => return Err(refused("list Deployments", &error)),
+    };
+    let Some(place) = deployment.as_ref().and_then(mounted) else {
+        notes.push("No Deployment of the operator is found in the cluster.".to_owned());
+        return Ok(None);
+    };
+    let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &place.namespace);
+    let map = match maps.get_opt(&place.map).await {
+        Ok(map) => map,
+        Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => {
+            notes.push(format!("You may not see the configuration: {}", status.message));
+            None
+        }
+        Err(error) => return Err(refused(&format!("read ConfigMap {}", place.map), &error)),
+    };
+    map.map_or(Ok(None), |map| copy(&map, &place.folder).map(Some))
+}
+
+/// Where the Deployment has its configuration.
+struct Mounted {
+    namespace: String,
+    map: String,
+    /// The folder in its Pods.
+    folder: String,
+}
+
+fn mounted(deployment: &Deployment) -> Option<Mounted> {
+    let pod = deployment.spec.as_ref()?.template.spec.as_ref()?;
+    let volumes = pod.volumes.as_ref()?;
+    let (volume, map) = volumes
+        .iter()
+        .find_map(|volume| Some((&volume.name, volume.config_map.as_ref()?.name.clone())))?;
+    let mut mounts = pod.containers.iter().flat_map(|container| &container.volume_mounts).flatten();
+    let folder = mounts.find(|mount| mount.name == *volume)?.mount_path.clone();
+    Some(Mounted { namespace: deployment.namespace()?, map, folder })
+}
+
+fn copy(map: &ConfigMap, mounted: &str) -> Result<Found, Failure> {
+    let unwritable = |path: &Path, error: &std::io::Error| Failure::unwritable(path, error);
+    let folder = tempfile::Builder::new().prefix("flashjob-").tempdir();
+    let folder = folder.map_err(|error| unwritable(&std::env::temp_dir(), &error))?;
+    for (name, text) in map.data.iter().flatten() {
+        // Keys of a ConfigMap have no slash; the API server sees to that.
+        let path = folder.path().join(name);
+        let text = match name == FILE {
+            // Files are named where they are in the operator's Pod.
+            true => text.replace(
+                &format!("{}/", mounted.trim_end_matches('/')),
+                &format!("{}/", folder.path().display()),
+            ),
+            false => text.clone(),
+        };
+        std::fs::write(&path, text).map_err(|error| unwritable(&path, &error))?;
+    }
+    Ok(Found { file: folder.path().join(FILE), _folder: folder })
+}

@@ -1,0 +1,192 @@
+//! The FlashJob, Akri's Instances, and the FlashJobs that may hold their devices.
+
+use std::collections::HashSet;
+use std::path::Path;
+
+use flashjob_api::{FINALIZER, FlashJob, akri};
+use flashjob_operator::observed::Instance;
+use kube::api::ListParams;
+use kube::core::error_boundary::DeserializeGuard;
+use kube::{Api, ResourceExt};
+use serde_json::{Value, json};
+
+use super::Preview;
+use crate::cluster::{Place, refused};
+use crate::failure::Failure;
+
+/// Stands for the uid that the API server gives a FlashJob.
+const JOB_UID: &str = "00000000-0000-4000-8000-000000000000";
+/// Objects that are read with one request.
+const PAGE: u32 = 500;
+
+/// What is looked at.
+pub struct Subject {
+    /// The FlashJob, as if it were to begin now.
+    pub job: FlashJob,
+    /// The devices.
+    pub instances: Vec<Instance>,
+    /// Other FlashJobs of the cluster.
+    pub others: Vec<FlashJob>,
+    /// What is different from what the operator would do.
+    pub notes: Vec<String>,
+}
+
+/// Reads it from files or from the cluster.
+///
+/// # Errors
+/// Something is not there or cannot be read.
+pub async fn read(command: &Preview, place: Option<&Place>) -> Result<Subject, Failure> {
+    let mut notes = Vec::new();
+    let (mut job, others) = match (&command.file, place) {
+        (Some(file), place) => {
+            let mut job: FlashJob = one(file)?;
+            if job.metadata.uid.is_none() {
+                job.metadata.uid = Some(JOB_UID.to_owned());
+                notes.push(
+                    "The FlashJob has no uid yet: names of objects, and what is made of them, will \
+                     be others."
+                        .to_owned(),
+                );
+            }
+            let namespace = place.map_or("default", |place| &place.namespace);
+            job.metadata.namespace.get_or_insert_with(|| namespace.to_owned());
+            (job, Vec::new())
+        }
+        (None, Some(place)) => {
+            let name = command.name.as_deref().unwrap_or_default();
+            (place.job(name).await?, Vec::new())
+        }
+        (None, None) => return Err(Failure::usage("name a FlashJob, or a file with --file")),
+    };
+    let others = match place {
+        Some(place) => other_jobs(place, &job, &mut notes).await?,
+        None => others,
+    };
+    begin(&mut job, &command.uid)?;
+    let instances = match (&command.instances, place) {
+        (Some(file), _) => instances_of(file)?,
+        (None, Some(place)) => instances(place, &job, &mut notes).await?,
+        (None, None) => Vec::new(),
+    };
+    Ok(Subject { job, instances, others, notes })
+}
+
+/// As if it were to begin now, with these devices only.
+fn begin(job: &mut FlashJob, uids: &[String]) -> Result<(), Failure> {
+    job.status = None;
+    job.spec.suspend = None;
+    job.metadata.deletion_timestamp = None;
+    job.metadata.finalizers = Some(vec![FINALIZER.to_owned()]);
+    job.metadata.generation.get_or_insert(1);
+    job.metadata.resource_version = Some("1".to_owned());
+    if uids.is_empty() {
+        return Ok(());
+    }
+    let known: HashSet<&String> = job.spec.uuid.iter().collect();
+    if let Some(unknown) = uids.iter().find(|uid| !known.contains(uid)) {
+        return Err(Failure::usage(format!(
+            "FlashJob {} does not name the uid {unknown}",
+            job.name_any()
+        )));
+    }
+    job.spec.uuid = uids.to_vec();
+    Ok(())
+}
+
+async fn other_jobs(
+    place: &Place,
+    job: &FlashJob,
+    notes: &mut Vec<String>,
+) -> Result<Vec<FlashJob>, Failure> {
+    let all: Api<FlashJob> = Api::all(place.client.clone());
+    match all.list(&ListParams::default()).await {
+        Ok(jobs) => {
+            let other = |other: &FlashJob| {
+                other.name_any() != job.name_any() || other.namespace() != job.namespace()
+            };
+            Ok(jobs.items.into_iter().filter(other).collect())
+        }
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            notes.push("You may not see all FlashJobs: devices may be held by others.".to_owned());
+            Ok(Vec::new())
+        }
+        Err(error) => Err(refused("list FlashJobs", &error)),
+    }
+}
+
+async fn instances(
+    place: &Place,
+    job: &FlashJob,
+    notes: &mut Vec<String>,
+) -> Result<Vec<Instance>, Failure> {
+    let all = list(&Api::all(place.client.clone())).await;
+    let listed = match all {
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            let namespace = job.namespace().unwrap_or_default();
+            notes.push(format!(
+                "You may not see Instances of all namespaces: those of {namespace} are looked at."
+            ));
+            list(&Api::namespaced(place.client.clone(), &namespace)).await
+        }
+        all => all,
+    };
+    listed.map_err(|error| refused("list Akri's Instances", &error))
+}
+
+async fn list(api: &Api<DeserializeGuard<akri::Instance>>) -> kube::Result<Vec<Instance>> {
+    let mut found = Vec::new();
+    let mut page = ListParams::default().limit(PAGE);
+    loop {
+        let list = api.list(&page).await?;
+        found.extend(list.items.into_iter().map(|item| match item.0 {
+            Ok(instance) => Instance::of(&instance),
+            Err(invalid) => Instance::unreadable(&invalid.metadata, &invalid.error),
+        }));
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(found),
+        }
+    }
+}
+
+fn text(path: &Path) -> Result<String, Failure> {
+    std::fs::read_to_string(path).map_err(|error| Failure::unreadable(path, &error))
+}
+
+/// All objects of a file: documents, and the items of lists.
+fn objects(path: &Path) -> Result<Vec<Value>, Failure> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&text(path)?).map_err(|error| {
+        Failure::usage(format!("{} is no YAML or JSON: {error}", path.display()))
+    })?;
+    let items = documents.into_iter().filter(|document| !document.is_null());
+    Ok(items
+        .flat_map(|document| match document.get("items").and_then(Value::as_array) {
+            Some(items) => items.clone(),
+            None => vec![document],
+        })
+        .collect())
+}
+
+fn one(path: &Path) -> Result<FlashJob, Failure> {
+    let jobs: Vec<Value> =
+        objects(path)?.into_iter().filter(|object| object["kind"] == json!("FlashJob")).collect();
+    let [job] = jobs.as_slice() else {
+        let message = format!("{} has {} FlashJobs; expected one", path.display(), jobs.len());
+        return Err(Failure::usage(message));
+    };
+    serde_json::from_value(job.clone()).map_err(|error| {
+        Failure::usage(format!("{}: the FlashJob cannot be read: {error}", path.display()))
+    })
+}
+
+fn instances_of(path: &Path) -> Result<Vec<Instance>, Failure> {
+    let found = objects(path)?.into_iter().filter(|object| object["kind"] == json!("Instance"));
+    let read = |object: Value| {
+        let mut instance: akri::Instance = serde_json::from_value(object).map_err(|error| {
+            Failure::usage(format!("{}: an Instance cannot be read: {error}", path.display()))
+        })?;
+        instance.metadata.namespace.get_or_insert_with(|| "default".to_owned());
+        Ok(Instance::of(&instance))
+    };
+    found.map(read).collect()
+}

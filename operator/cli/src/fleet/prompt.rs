@@ -1,0 +1,107 @@
+//! Questions on standard output, answers from standard input: a terminal or a pipe.
+
+use std::io::{self, IsTerminal};
+
+use tokio::sync::mpsc::{Receiver, channel};
+
+use crate::failure::{Code, Failure};
+use crate::report::write;
+
+/// Asks questions, and reads a line for each.
+pub struct Prompt {
+    lines: Receiver<io::Result<String>>,
+    /// What has become of the devices, for whoever ends the input.
+    unfinished: &'static str,
+}
+
+impl Prompt {
+    /// Reads standard input in a thread of its own: a read cannot be given up, and the program has to
+    /// end at a signal all the same.
+    pub fn new(unfinished: &'static str) -> Self {
+        let (sender, lines) = channel(1);
+        std::thread::spawn(move || {
+            for line in io::stdin().lines() {
+                if sender.blocking_send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { lines, unfinished }
+    }
+
+    /// Whether somebody types the answers.
+    pub fn is_terminal() -> bool {
+        io::stdin().is_terminal()
+    }
+
+    /// Asks, and returns the answer without white space around it.
+    ///
+    /// # Errors
+    /// The input has ended, or cannot be read.
+    pub async fn ask(&mut self, question: &str) -> Result<String, Failure> {
+        write(question)?;
+        match self.lines.recv().await {
+            Some(Ok(line)) => Ok(line.trim().to_owned()),
+            Some(Err(error)) => Err(Failure::new(
+                Code::Other,
+                "InputLost",
+                format!("cannot read the answer: {error}; {}", self.unfinished),
+            )),
+            None => {
+                write("\n")?;
+                let question = question.trim().trim_end_matches(':');
+                let message = format!("the input ended at {question:?}; {}", self.unfinished);
+                Err(Failure::new(Code::Other, "InputEnded", message))
+            }
+        }
+    }
+
+    /// Asks until the answer can be read; says after each that cannot what is expected.
+    ///
+    /// # Errors
+    /// As [`Self::ask`].
+    pub async fn ask_until<T>(
+        &mut self,
+        question: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<T, Failure> {
+        loop {
+            match read(&self.ask(question).await?) {
+                Ok(answer) => return Ok(answer),
+                Err(expected) => write(&format!("{expected}\n"))?,
+            }
+        }
+    }
+}
+
+/// Reads yes or no.
+///
+/// # Errors
+/// It is neither.
+pub fn yes_or_no(answer: &str) -> Result<bool, String> {
+    match answer.to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(true),
+        "n" | "no" => Ok(false),
+        _ => Err("Please answer y or n.".to_owned()),
+    }
+}
+
+/// Asks for leave to do something, unless it was given with `--yes`.
+///
+/// # Errors
+/// It is refused, or nobody is there to be asked.
+pub async fn confirm(question: &str, given: bool) -> Result<(), Failure> {
+    if given {
+        return Ok(());
+    }
+    if !Prompt::is_terminal() {
+        return Err(Failure::usage(
+            "nobody is there to confirm this; add --yes. Nothing was changed",
+        ));
+    }
+    let mut prompt = Prompt::new("nothing was changed");
+    match prompt.ask_until(&format!("{question} (y/n): "), yes_or_no).await? {
+        true => Ok(()),
+        false => Err(Failure::new(Code::Other, "NotConfirmed", "nothing was changed")),
+    }
+}

@@ -1,0 +1,253 @@
+//! `report`: the result of each device of a FlashJob.
+
+use std::collections::HashMap;
+
+use clap::Args;
+use flashjob_api::{DeviceState, DeviceStatus, FlashJob};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use quick_junit::{NonSuccessKind, Report as JunitReport, TestCase, TestCaseStatus, TestSuite};
+use serde::Serialize;
+use serde_json::json;
+
+use super::inventory;
+use super::table::{plain, table};
+use crate::arguments::Output;
+use crate::cluster::Scope;
+use crate::failure::{Code, Failure};
+use crate::report::Report;
+
+/// Results of a FlashJob.
+#[derive(Debug, Args)]
+pub struct Results {
+    /// Name of the FlashJob.
+    #[arg(value_name = "NAME")]
+    name: String,
+    #[command(flatten)]
+    scope: Scope,
+}
+
+/// The result of one device. A FlashJob keeps no details of devices that completed.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Row {
+    uid: String,
+    instance: Option<String>,
+    /// The version before; none where the status does not keep it.
+    from: Option<String>,
+    to: String,
+    result: &'static str,
+    reason: Option<String>,
+    message: Option<String>,
+    /// None where the status does not keep it.
+    attempts: Option<u32>,
+    /// Since the run began; none where the status does not keep it.
+    seconds: Option<i64>,
+}
+
+pub async fn run(command: &Results) -> Result<Report, Failure> {
+    let place = command.scope.place().await?;
+    let job = place.job(&command.name).await?;
+    // Names are for people alone; without the right to read Instances they stay away.
+    let instances = inventory::devices(&place.client, None).await;
+    let instances = match instances {
+        Err(kube::Error::Api(_)) => inventory::devices(&place.client, Some(&place.namespace)).await,
+        all => all,
+    };
+    let instances = instances.unwrap_or_default();
+    let names: HashMap<&str, &str> =
+        instances.iter().map(|device| (device.uid.as_str(), device.name.as_str())).collect();
+    let rows = rows(&job, &names);
+    let text = table(
+        ["UID", "INSTANCE", "FROM", "TO", "RESULT", "REASON", "ATTEMPTS", "SECONDS"],
+        rows.iter().map(|row| {
+            let [uid, instance, from, to, result, reason, attempts, seconds, _] = row.cells();
+            [uid, instance, from, to, result, reason, attempts, seconds]
+        }),
+    );
+    let headings =
+        ["uid", "instance", "from", "to", "result", "reason", "attempts", "seconds", "message"];
+    let csv = csv(&headings, rows.iter().map(|row| row.cells().to_vec()))?;
+    let junit = junit(&job, &rows)?;
+    Ok(Report::new(text, json!({"job": job.name_any(), "devices": rows}))
+        .with(Output::Csv, csv)
+        .with(Output::Junit, junit))
+}
+
+impl Row {
+    fn cells(&self) -> [String; 9] {
+        let text = |text: &Option<String>| text.as_deref().map(plain).unwrap_or_default();
+        let number = |number: Option<i64>| number.map(|number| number.to_string());
+        [
+            self.uid.clone(),
+            text(&self.instance),
+            text(&self.from),
+            plain(&self.to),
+            self.result.to_owned(),
+            text(&self.reason),
+            number(self.attempts.map(i64::from)).unwrap_or_default(),
+            number(self.seconds).unwrap_or_default(),
+            text(&self.message),
+        ]
+    }
+}
+
+fn rows(job: &FlashJob, names: &HashMap<&str, &str>) -> Vec<Row> {
+    let status = job.status.clone().unwrap_or_default();
+    let records: HashMap<&str, &DeviceStatus> =
+        status.devices.iter().map(|device| (device.uid.as_str(), device)).collect();
+    let lists = [
+        ("completed", &status.completed_uuids),
+        ("failed", &status.failed_uuids),
+        ("skipped", &status.skipped_uuids),
+    ];
+    let results: HashMap<&str, &'static str> = lists
+        .into_iter()
+        .flat_map(|(result, uids)| uids.iter().map(move |uid| (uid.as_str(), result)))
+        .collect();
+    let start = status.start_time.as_ref().map(|time| time.0);
+    let row = |uid: &String| {
+        let record = records.get(uid.as_str()).copied();
+        let result = results.get(uid.as_str()).copied().unwrap_or_else(|| unfinished(record));
+        let seconds = |record: &DeviceStatus| {
+            let (start, end): (Timestamp, Timestamp) = (start?, record.holds_since()?);
+            Some(end.duration_since(start).as_secs().max(0))
+        };
+        let has_result = results.contains_key(uid.as_str());
+        Row {
+            uid: uid.clone(),
+            instance: record
+                .and_then(|record| record.name.clone())
+                .or_else(|| names.get(uid.as_str()).map(|name| (*name).to_owned())),
+            from: record.and_then(|record| record.baseline_version.clone()),
+            to: job.spec.version.clone(),
+            result,
+            reason: record.and_then(|record| record.reason.clone()),
+            message: record.and_then(|record| record.message.clone()),
+            attempts: record.map(|record| record.attempt),
+            seconds: record.filter(|_| has_result).and_then(seconds),
+        }
+    };
+    job.spec.uuid.iter().map(row).collect()
+}
+
+fn unfinished(record: Option<&DeviceStatus>) -> &'static str {
+    match record.map(|record| record.state) {
+        Some(DeviceState::Verifying) => "verifying",
+        Some(DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost) => "active",
+        _ => "pending",
+    }
+}
+
+/// Comma-separated values with headings. A cell that a spreadsheet would take for a formula gets an
+/// apostrophe before it.
+///
+/// # Errors
+/// They cannot be written.
+pub fn csv(headings: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<String, Failure> {
+    let lost = |error: &dyn std::fmt::Display| {
+        Failure::new(Code::Other, "OutputLost", format!("cannot write CSV: {error}"))
+    };
+    let harmless = |cell: String| match cell.starts_with(['=', '+', '-', '@']) {
+        true => format!("'{cell}"),
+        false => cell,
+    };
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    writer.write_record(headings).map_err(|error| lost(&error))?;
+    for row in rows {
+        writer.write_record(row.into_iter().map(harmless)).map_err(|error| lost(&error))?;
+    }
+    let bytes = writer.into_inner().map_err(|error| lost(&error))?;
+    String::from_utf8(bytes).map_err(|error| lost(&error))
+}
+
+fn junit(job: &FlashJob, rows: &[Row]) -> Result<String, Failure> {
+    let name = format!("{}/{}", job.namespace().unwrap_or_default(), job.name_any());
+    let mut suite = TestSuite::new(name.clone());
+    for row in rows {
+        let detail = row.message.as_deref().or(row.reason.as_deref()).unwrap_or(row.result);
+        let status = match row.result {
+            "completed" => TestCaseStatus::success(),
+            "failed" => {
+                let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
+                status.set_message(plain(detail));
+                if let Some(reason) = &row.reason {
+                    status.set_type(reason.clone());
+                }
+                status
+            }
+            _ => {
+                let mut status = TestCaseStatus::skipped();
+                status.set_message(plain(detail));
+                status
+            }
+        };
+        let mut case = TestCase::new(row.uid.clone(), status);
+        case.set_classname(row.instance.clone().unwrap_or_else(|| name.clone()));
+        if let Some(seconds) = row.seconds.and_then(|seconds| u64::try_from(seconds).ok()) {
+            case.set_time(std::time::Duration::from_secs(seconds));
+        }
+        suite.add_test_case(case);
+    }
+    let mut report = JunitReport::new("flashjob");
+    report.add_test_suite(suite);
+    report.to_string().map_err(|error| {
+        Failure::new(Code::Other, "OutputLost", format!("cannot write JUnit's XML: {error}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use flashjob_api::{FlashJobSpec, FlashJobStatus};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    fn job() -> FlashJob {
+        let at = |second| Some(Time(Timestamp::from_second(second).expect("a time")));
+        let uuid = ["a", "b", "c"].map(str::to_owned).to_vec();
+        let spec = FlashJobSpec { uuid, version: "0.2.0".to_owned(), ..FlashJobSpec::default() };
+        let mut job = FlashJob::new("job", spec);
+        job.status = Some(FlashJobStatus {
+            completed_uuids: vec!["a".to_owned()],
+            failed_uuids: vec!["b".to_owned()],
+            start_time: at(1000),
+            devices: vec![DeviceStatus {
+                uid: "b".to_owned(),
+                state: DeviceState::Failed,
+                reason: Some("PodFailed".to_owned()),
+                message: Some("=HYPERLINK(\"<x>\")".to_owned()),
+                baseline_version: Some("0.1.0".to_owned()),
+                attempt: 3,
+                since: at(1042),
+                ..DeviceStatus::default()
+            }],
+            ..FlashJobStatus::default()
+        });
+        job
+    }
+
+    #[test]
+    fn each_device_has_its_result_and_what_the_status_keeps_of_it() {
+        let rows = rows(&job(), &HashMap::from([("a", "akri-a")]));
+        let cells: Vec<_> = rows.iter().map(|row| row.cells().join(",")).collect();
+        assert_eq!(
+            cells,
+            [
+                "a,akri-a,,0.2.0,completed,,,,",
+                "b,,0.1.0,0.2.0,failed,PodFailed,3,42,=HYPERLINK(\"<x>\")",
+                "c,,,0.2.0,pending,,,,",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_device_says_is_no_formula_and_no_markup() {
+        let rows = rows(&job(), &HashMap::new());
+        let cells = rows.iter().map(|row| row.cells().to_vec());
+        let text = csv(&["a"; 9], cells).expect("CSV");
+        assert!(text.contains("\"'=HYPERLINK(\"\"<x>\"\")\""), "{text}");
+        let text = junit(&job(), &rows).expect("XML");
+        assert!(text.contains("&lt;x&gt;") && text.contains("failures=\"1\""), "{text}");
+    }
+}

@@ -1,0 +1,230 @@
+//! A FlashJob for people: progress, reasons with what to do, devices in flight.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use console::style;
+use flashjob_api::{DeviceStatus, FlashJob, Phase, condition, reason};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use super::pace::{Pace, results};
+use super::table::{plain, table};
+use crate::duration;
+
+/// Cells of a progress bar.
+const BAR: usize = 24;
+/// Devices in flight that are shown, unless all are asked for.
+const SHOWN: usize = 10;
+
+/// The word for where a FlashJob stands.
+pub fn state(job: &FlashJob) -> String {
+    let Some(status) = &job.status else { return "NotSeen".to_owned() };
+    if job.metadata.deletion_timestamp.is_some() {
+        return "Deleting".to_owned();
+    }
+    match (super::ended(job), status.phase) {
+        (Some(Phase::Failed), _) => "Failed".to_owned(),
+        (Some(phase), _) => format!("{phase:?}"),
+        (None, _) if condition::holds(&status.conditions, condition::SUSPENDED) => {
+            "Paused".to_owned()
+        }
+        (None, _) if condition::holds(&status.conditions, condition::STALLED) => {
+            "Stalled".to_owned()
+        }
+        (None, Some(_)) => "InProgress".to_owned(),
+        (None, None) => "NotSeen".to_owned(),
+    }
+}
+
+/// A bar of this share.
+fn bar(done: u32, total: u32) -> String {
+    let share = f64::from(done) / f64::from(total.max(1));
+    // At most BAR, and never negative.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "between 0 and BAR"
+    )]
+    let full = ((share * BAR as f64) as usize).min(BAR);
+    format!("[{}{}]", "#".repeat(full), ".".repeat(BAR - full))
+}
+
+fn reasons(title: &str, reasons: &BTreeMap<String, u32>) -> Vec<String> {
+    let mut lines = Vec::new();
+    if reasons.is_empty() {
+        return lines;
+    }
+    lines.push(String::new());
+    lines.push(style(title).bold().to_string());
+    let mut sorted: Vec<_> = reasons.iter().collect();
+    sorted.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), name.as_str()));
+    for (name, count) in sorted {
+        lines.push(format!("  {count} x {}", style(name).bold()));
+        if let Some(known) = reason::by_name(name) {
+            lines.push(format!("      {}", known.meaning));
+            lines.push(format!("      To do: {}", known.action));
+        }
+    }
+    lines
+}
+
+/// The pace in words.
+fn pace_shown(pace: Pace) -> String {
+    let rate = match pace.devices_per_minute {
+        Some(rate) if rate >= 10.0 => format!("{rate:.0} devices a minute"),
+        Some(rate) => format!("{rate:.1} devices a minute"),
+        None => "unknown".to_owned(),
+    };
+    let left = match pace.seconds_left {
+        Some(seconds) => format!("about {}", duration::shown(Duration::from_secs(seconds))),
+        None => "unknown".to_owned(),
+    };
+    format!("rate {rate}, time left {left}")
+}
+
+/// All that there is to say of one FlashJob; `all` shows every device in flight.
+pub fn details(job: &FlashJob, pace: Pace, now: Timestamp, all: bool) -> String {
+    let name = format!("{}/{}", job.namespace().unwrap_or_default(), job.name_any());
+    let mut lines = vec![format!(
+        "FlashJob {}   {}   firmware {} version {}",
+        style(name).bold(),
+        coloured(&state(job)),
+        plain(&job.spec.firmware),
+        plain(&job.spec.version)
+    )];
+    let Some(status) = &job.status else {
+        lines.push(
+            "No operator has looked at it yet; kubectl flashjob check says what is missing."
+                .to_owned(),
+        );
+        return lines.join("\n");
+    };
+    let counts = status.counts.unwrap_or_default();
+    let done = results(&counts);
+    lines.push(format!(
+        "{} {done}/{}   completed {}{}, failed {}, skipped {}, in flight {}, pending {}",
+        bar(done, counts.total),
+        counts.total,
+        counts.completed,
+        match counts.unverified {
+            0 => String::new(),
+            unverified => format!(" ({unverified} unverified)"),
+        },
+        counts.failed,
+        counts.skipped,
+        counts.active + counts.verifying,
+        counts.pending
+    ));
+    if super::ended(job).is_none() {
+        lines.push(pace_shown(pace));
+    } else if let (Some(start), Some(end)) = (&status.start_time, &status.completion_time) {
+        let took = end.0.duration_since(start.0);
+        let took = Duration::try_from(took).unwrap_or_default();
+        lines.push(format!("took {}", duration::shown(took)));
+    }
+    if status.observed_generation < job.metadata.generation {
+        lines.push("The operator has not seen the last change yet.".to_owned());
+    }
+    if let Some(message) = &status.message {
+        lines.push(plain(message));
+    }
+    lines.extend(reasons("FAILED OR SKIPPED", &status.reasons));
+    lines.extend(reasons("WAITING", &status.waiting));
+    lines.extend(in_flight(&status.devices, now, all));
+    lines.join("\n")
+}
+
+fn in_flight(devices: &[DeviceStatus], now: Timestamp, all: bool) -> Vec<String> {
+    let devices: Vec<_> = devices.iter().filter(|device| device.in_flight()).collect();
+    if devices.is_empty() {
+        return Vec::new();
+    }
+    let shown = if all { devices.len() } else { SHOWN.min(devices.len()) };
+    let mut lines = vec![String::new(), style("IN FLIGHT").bold().to_string()];
+    let row = |device: &&DeviceStatus| {
+        let since = device.holds_since().map(|since| now.duration_since(since));
+        let since = since.map(|since| Duration::try_from(since).unwrap_or_default());
+        [
+            format!("  {}", device.uid),
+            device.name.clone().unwrap_or_default(),
+            format!("{:?}", device.state),
+            device.attempt.to_string(),
+            since.map(duration::shown).unwrap_or_default(),
+            device.pod.clone().unwrap_or_default(),
+            device.message.clone().or(device.reason.clone()).unwrap_or_default(),
+        ]
+    };
+    let headings = ["  UID", "INSTANCE", "STATE", "ATTEMPT", "SINCE", "POD", "MESSAGE"];
+    lines.push(table(headings, devices[..shown].iter().map(row)));
+    if shown < devices.len() {
+        lines.push(format!("  … and {} more; -o wide shows all", devices.len() - shown));
+    }
+    lines
+}
+
+fn coloured(state: &str) -> String {
+    let styled = style(state).bold();
+    match state {
+        "Completed" => styled.green(),
+        "Failed" | "Stalled" => styled.red(),
+        "Paused" => styled.yellow(),
+        _ => styled,
+    }
+    .to_string()
+}
+
+/// One row for each FlashJob.
+pub fn list(jobs: &[FlashJob], with_namespace: bool) -> String {
+    let row = |job: &FlashJob| {
+        let name = match with_namespace {
+            true => format!("{}/{}", job.namespace().unwrap_or_default(), job.name_any()),
+            false => job.name_any(),
+        };
+        let status = job.status.clone().unwrap_or_default();
+        let counts = status.counts.unwrap_or_default();
+        let reasons = status.reasons.iter().chain(&status.waiting);
+        let reasons: Vec<_> = reasons.map(|(name, count)| format!("{count} x {name}")).collect();
+        [
+            name,
+            state(job),
+            status.progress.unwrap_or_default(),
+            (counts.active + counts.verifying).to_string(),
+            counts.failed.to_string(),
+            job.spec.version.clone(),
+            reasons.join(", "),
+        ]
+    };
+    let headings = ["NAME", "STATE", "PROGRESS", "IN FLIGHT", "FAILED", "VERSION", "REASONS"];
+    table(headings, jobs.iter().map(row))
+}
+
+/// One line, for whoever reads a log.
+pub fn line(job: &FlashJob) -> String {
+    let Some(counts) = job.status.as_ref().and_then(|status| status.counts) else {
+        return format!("{}: no operator has worked on it yet", job.name_any());
+    };
+    format!(
+        "{} {}: {} of {} devices have a result, {} failed, {} in flight",
+        job.name_any(),
+        state(job),
+        results(&counts),
+        counts.total,
+        counts.failed,
+        counts.active + counts.verifying
+    )
+}
+
+/// A FlashJob for programs.
+pub fn json(job: &FlashJob, pace: Pace) -> Value {
+    let status = job.status.clone().unwrap_or_default();
+    json!({
+        "namespace": job.namespace(), "name": job.name_any(), "state": state(job),
+        "firmware": job.spec.firmware, "version": job.spec.version,
+        "progress": status.progress, "counts": status.counts, "message": status.message,
+        "reasons": status.reasons, "waiting": status.waiting, "pace": pace,
+        "startTime": status.start_time, "completionTime": status.completion_time,
+        "devices": status.devices,
+    })
+}

@@ -1,0 +1,251 @@
+//! Follows one FlashJob until it is over, with one watch, and shows how it gets on.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use console::Term;
+use flashjob_api::{FlashJob, Phase, condition};
+use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, watch_object};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use super::pace::{Seen, pace};
+use super::view;
+use crate::cluster::{Place, refused};
+use crate::failure::{Code, Failure};
+
+/// How often a terminal is drawn anew though nothing changed: times go on.
+const REDRAW: Duration = Duration::from_secs(1);
+
+/// What ends a watch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Until {
+    /// Every device has its result.
+    #[default]
+    Done,
+    /// The same, or nothing goes on until somebody acts: the FlashJob is paused or stalled.
+    Blocked,
+}
+
+/// What is shown while a FlashJob is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shown {
+    /// A view that is drawn over itself on a terminal; one line for each change elsewhere.
+    Details,
+    /// A line for each change, on standard error.
+    Lines,
+}
+
+/// How long a FlashJob is followed.
+#[derive(Clone, Copy, Debug)]
+pub struct Follow {
+    /// What ends it.
+    pub until: Until,
+    /// The longest time.
+    pub timeout: Option<Duration>,
+    /// What is shown meanwhile.
+    pub shown: Shown,
+    /// Show every device in flight.
+    pub all: bool,
+}
+
+/// Follows a FlashJob until its end; returns its last state.
+///
+/// # Errors
+/// It is not there or goes away, the time is over, or it is blocked and that ends the watch.
+pub async fn follow(place: &Place, name: &str, follow: Follow) -> Result<FlashJob, Failure> {
+    let events = watch_object(place.jobs(), name);
+    let events = events.backoff(watcher::DefaultBackoff::default());
+    let mut events = pin!(events);
+    let deadline = follow.timeout.map(|timeout| Instant::now() + timeout);
+    let mut screen = Screen::new(follow);
+    let mut redraw = interval(REDRAW);
+    redraw.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut last: Option<FlashJob> = None;
+    let mut seen = None;
+    loop {
+        tokio::select! {
+            event = events.next() => match event {
+                Some(Ok(Some(job))) => {
+                    seen.get_or_insert_with(|| Seen::first(&job, Timestamp::now()));
+                    screen.show(&job, seen)?;
+                    match end(&job, follow.until) {
+                        Some(Ok(())) => {
+                            screen.clear()?;
+                            return Ok(job);
+                        }
+                        Some(Err(blocked)) => return Err(blocked),
+                        None => last = Some(job),
+                    }
+                }
+                Some(Ok(None)) if last.is_none() => return Err(place.no_job(name)),
+                Some(Ok(None)) => {
+                    let message = format!("FlashJob {}/{name} was deleted", place.namespace);
+                    return Err(Failure::new(Code::Unavailable, "Deleted", message));
+                }
+                Some(Err(error)) => lasting(&error, place, name, last.is_some())?,
+                None => return Err(place.no_job(name)),
+            },
+            _ = redraw.tick(), if screen.is_drawn() => {
+                if let Some(job) = &last {
+                    screen.show(job, seen)?;
+                }
+            }
+            () = reached(deadline) => return Err(late(place, name, follow.timeout, last.as_ref())),
+        }
+    }
+}
+
+async fn reached(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Whether a FlashJob in this state ends the watch, and how.
+fn end(job: &FlashJob, until: Until) -> Option<Result<(), Failure>> {
+    if super::ended(job).is_some() {
+        return Some(Ok(()));
+    }
+    let conditions = &job.status.as_ref()?.conditions;
+    let blocked = [condition::SUSPENDED, condition::STALLED]
+        .into_iter()
+        .any(|kind| condition::holds(conditions, kind));
+    (until == Until::Blocked && blocked).then(|| {
+        let message = format!("{}; it waits for somebody to act", view::line(job));
+        Err(Failure::new(Code::Blocked, "Blocked", message))
+    })
+}
+
+/// A watch that breaks is taken up again; one that is refused, or that never began, is not.
+fn lasting(
+    error: &watcher::Error,
+    place: &Place,
+    name: &str,
+    has_begun: bool,
+) -> Result<(), Failure> {
+    let what = format!("watch FlashJob {}/{name}", place.namespace);
+    let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) =
+        error
+    else {
+        return Ok(());
+    };
+    match error {
+        kube::Error::Api(status) if matches!(status.code, 401 | 403 | 404) => {
+            Err(refused(&what, error))
+        }
+        _ if has_begun => Ok(()),
+        _ => Err(refused(&what, error)),
+    }
+}
+
+fn late(place: &Place, name: &str, timeout: Option<Duration>, last: Option<&FlashJob>) -> Failure {
+    let timeout = crate::duration::shown(timeout.unwrap_or_default());
+    let state = last.map_or_else(
+        || format!("FlashJob {}/{name} could not be read", place.namespace),
+        view::line,
+    );
+    let message = format!("{state}; that is all after {timeout}. The FlashJob goes on");
+    Failure::new(Code::TimedOut, "TimedOut", message)
+}
+
+/// Waits until a FlashJob that was deleted is gone.
+///
+/// # Errors
+/// The time is over, or the API server refuses.
+pub async fn gone(place: &Place, name: &str, timeout: Option<Duration>) -> Result<(), Failure> {
+    let events = watch_object(place.jobs(), name);
+    let events = events.backoff(watcher::DefaultBackoff::default());
+    let mut events = pin!(events);
+    let deadline = timeout.map(|timeout| Instant::now() + timeout);
+    loop {
+        tokio::select! {
+            event = events.try_next() => match event {
+                Ok(Some(Some(_))) => {}
+                Ok(Some(None) | None) => return Ok(()),
+                Err(error) => lasting(&error, place, name, true)?,
+            },
+            () = reached(deadline) => {
+                let message = format!(
+                    "FlashJob {}/{name} is not gone after {}: devices in flight are waited for; it \
+                     goes by itself",
+                    place.namespace,
+                    crate::duration::shown(timeout.unwrap_or_default())
+                );
+                return Err(Failure::new(Code::TimedOut, "TimedOut", message));
+            }
+        }
+    }
+}
+
+/// Where the state is shown.
+struct Screen {
+    terminal: Term,
+    follow: Follow,
+    drawn: usize,
+    line: String,
+}
+
+impl Screen {
+    fn new(follow: Follow) -> Self {
+        let terminal = match follow.shown {
+            Shown::Details => Term::stdout(),
+            Shown::Lines => Term::stderr(),
+        };
+        Self { terminal, follow, drawn: 0, line: String::new() }
+    }
+
+    /// Whether a view is drawn over itself.
+    fn is_drawn(&self) -> bool {
+        self.follow.shown == Shown::Details && self.terminal.is_term()
+    }
+
+    fn show(&mut self, job: &FlashJob, seen: Option<Seen>) -> Result<(), Failure> {
+        if !self.is_drawn() {
+            let line = view::line(job);
+            if line != self.line {
+                self.write(&format!("{line}\n"))?;
+                self.line = line;
+            }
+            return Ok(());
+        }
+        let now = Timestamp::now();
+        let text = view::details(job, pace(job, seen, now), now, self.follow.all);
+        let (height, width) = self.terminal.size();
+        let (height, width) = (usize::from(height), usize::from(width));
+        // A view that is longer than the window could not be drawn over.
+        let lines = text.lines().take(height.saturating_sub(1).max(1));
+        let lines: Vec<_> = lines.map(|line| console::truncate_str(line, width, "…")).collect();
+        // In one write, so that nothing flickers.
+        let up =
+            if self.drawn == 0 { String::new() } else { format!("\x1b[{}A\r\x1b[J", self.drawn) };
+        self.drawn = lines.len();
+        self.write(&format!("{up}{}\n", lines.join("\n")))
+    }
+
+    /// Removes the view; what comes of the command is shown in its place.
+    fn clear(&mut self) -> Result<(), Failure> {
+        let cleared = self.terminal.clear_last_lines(std::mem::take(&mut self.drawn));
+        cleared.map_err(|error| lost(&error))
+    }
+
+    fn write(&self, text: &str) -> Result<(), Failure> {
+        match self.terminal.write_str(text) {
+            Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(lost(&error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn lost(error: &std::io::Error) -> Failure {
+    Failure::new(Code::Other, "OutputLost", format!("cannot write: {error}"))
+}
+
+/// The failure of a FlashJob that is over and not good.
+pub fn failure(job: &FlashJob) -> Option<Failure> {
+    (super::ended(job) == Some(Phase::Failed))
+        .then(|| Failure::new(Code::Failing, "EndedWithFailures", view::line(job)))
+}

@@ -1,0 +1,48 @@
+//! The end by a signal: what was begun is named, with how to go on.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::failure::{Code, Failure};
+
+/// What is to be said when a signal ends the program; commands keep it up to date.
+#[derive(Clone, Debug)]
+pub struct Interruption(Arc<Mutex<String>>);
+
+impl Default for Interruption {
+    fn default() -> Self {
+        Self(Arc::new(Mutex::new("nothing was left half written".to_owned())))
+    }
+}
+
+impl Interruption {
+    /// From now on this is said, as the end of the sentence "interrupted; …".
+    pub fn says(&self, text: impl Into<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text.into();
+    }
+
+    /// Listens to signals from now on; the answer ends at the first.
+    ///
+    /// # Errors
+    /// The kernel does not allow it.
+    pub fn listen(&self) -> Result<impl Future<Output = Failure> + use<>, Failure> {
+        let (mut interrupt, mut terminate) =
+            (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);
+        let said = self.0.clone();
+        Ok(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            let said = said.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            Failure::new(Code::Interrupted, "Interrupted", format!("interrupted; {said}"))
+        })
+    }
+}
+
+fn listen(kind: SignalKind) -> Result<Signal, Failure> {
+    signal(kind).map_err(|error| {
+        Failure::new(Code::Other, "Signals", format!("cannot listen to signals: {error}"))
+    })
+}

@@ -1,0 +1,545 @@
+//! Devices and FlashJobs from the command line: the dialogue from a pipe and on a terminal, options,
+//! batches, and each exit code.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, ensure};
+use flashjob_api::{FlashJob, FlashJobSpec};
+use flashjob_simulators::devices::Behaviour;
+use flashjob_testbed::process::eventually;
+use flashjob_testbed::{Options, Testbed};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use kube::core::DynamicObject;
+use kube::discovery::ApiResource;
+use kube::{Api, Client, ResourceExt};
+use rexpect::session::{PtySession, spawn_command};
+use serde_json::{Value, json};
+
+/// Longer than anything here takes on a busy machine.
+const LIMIT: Duration = Duration::from_secs(120);
+const FIRMWARE: &str = "harbor.nbfc.io/nubificus/firmware:0.2.0";
+const FILE: &str = "flashjob_operator/config/samples/application_v1alpha1_flashjob.yaml";
+
+/// Somebody who looks after a fleet, in a folder of their own.
+struct Person {
+    testbed: Testbed,
+    folder: tempfile::TempDir,
+}
+
+/// What a command said.
+#[derive(Debug)]
+struct Said {
+    code: Option<i32>,
+    text: String,
+    errors: String,
+}
+
+impl Said {
+    fn json(&self) -> anyhow::Result<Value> {
+        serde_json::from_str(&self.text).with_context(|| format!("{self:?}"))
+    }
+}
+
+impl Person {
+    async fn new(devices: &[&str]) -> anyhow::Result<Self> {
+        let devices = devices.iter().map(|group| (*group).to_owned()).collect();
+        let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
+        testbed.start_operator().await?;
+        Ok(Self { testbed, folder: tempfile::tempdir()? })
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-flashjob"));
+        command.current_dir(self.folder.path()).env_remove("RUST_LOG");
+        command.env("KUBECONFIG", &self.testbed.control_plane.kubeconfig);
+        command
+    }
+
+    /// Runs a command that nobody types to.
+    fn run(&self, words: &[&str]) -> anyhow::Result<Said> {
+        self.answer(words, "")
+    }
+
+    /// Runs a command with these answers from a pipe.
+    fn answer(&self, words: &[&str], answers: &str) -> anyhow::Result<Said> {
+        answer(self.command().args(words), answers)
+    }
+
+    fn on_a_terminal(&self, words: &[&str]) -> anyhow::Result<PtySession> {
+        let mut command = self.command();
+        command.args(words);
+        Ok(spawn_command(command, Some(60_000))?)
+    }
+
+    /// Uids of the devices of a type, in the order in which they are listed.
+    fn uids(&self, kind: &str) -> anyhow::Result<Vec<String>> {
+        let said = self.run(&["devices", "--type", kind, "-o", "json"])?.json()?;
+        let devices = said["devices"].as_array().context("no devices")?;
+        let uids = devices.iter().filter_map(|device| device["uid"].as_str().map(str::to_owned));
+        Ok(uids.collect())
+    }
+
+    fn jobs(&self) -> Api<FlashJob> {
+        Api::namespaced(self.testbed.client.clone(), "default")
+    }
+
+    async fn behave(&self, behaviour: &Behaviour) -> anyhow::Result<()> {
+        for report in self.testbed.fleet.reports().await? {
+            self.testbed.fleet.behave(&report.id, behaviour).await?;
+        }
+        Ok(())
+    }
+
+    /// How often each device was flashed.
+    async fn flashed(&self) -> anyhow::Result<Vec<u32>> {
+        Ok(self.testbed.fleet.reports().await?.iter().map(|report| report.flashed).collect())
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.path().join(FILE)
+    }
+}
+
+fn answer(command: &mut Command, answers: &str) -> anyhow::Result<Said> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    // Whoever ends early reads no more.
+    let _ = child.stdin.take().context("no input")?.write_all(answers.as_bytes());
+    let output = child.wait_with_output()?;
+    let (text, errors) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
+    Ok(Said { code: output.status.code(), text, errors })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn piped_answers_of_the_script_get_its_words_and_flash_in_batches() -> anyhow::Result<()> {
+    let person = Person::new(&["esp32:thermo:0.1.0=3", "esp32s2:thermo:0.1.0=1"]).await?;
+    let uids = person.uids("esp32")?;
+    ensure!(uids.len() == 3, "{uids:?}");
+    let answers = format!("ESP32\nthermo\n\nn\n7\n\n0,2\n{FIRMWARE}\n\n1\n1\n");
+    let said = person.answer(&["flash"], &answers)?;
+    ensure!(said.code == Some(0), "{said:?}");
+    let line = |number: usize| {
+        let uid = &uids[number];
+        format!("[{number}] UUID: {uid}, Device Type: esp32, Application Type: thermo\n")
+    };
+    let batch = |number: usize, uid: &str| {
+        format!(
+            "\nApplying batch {number} with UUIDs: ['{uid}']\nUUIDs saved to {FILE}\n\
+             Successfully applied {FILE}\nWaiting for 1 seconds before the next batch...\n"
+        )
+    };
+    let numbers = "\nEnter the numbers of the UUIDs you want to include (comma-separated): ";
+    let expected = format!(
+        "Enter device type to filter (or press Enter to skip): \
+         Enter application type to filter (or press Enter to skip): \
+         Enter UUID to filter (or press Enter to skip): \n\
+         Available Akri Instances:\n{}{}{}\n\
+         Do you want to select all UUIDs? (y/n): {numbers}\
+         \"7\" is not a number from 0 to 2; nothing was selected.\n{numbers}\
+         Please enter at least one number.\n{numbers}\
+         Enter the firmware to use: \
+         Enter the flashjobPodImage to use [the plugin's default]: \
+         Enter the number of UUIDs per batch (default is 5): \
+         Enter the delay between batches in seconds (default is 60): {}{}",
+        line(0),
+        line(1),
+        line(2),
+        batch(1, &uids[0]),
+        batch(2, &uids[2]),
+    );
+    ensure!(said.text.starts_with(&expected), "expected:\n{expected}\nsaid:\n{}", said.text);
+    ensure!(said.text.contains("completed 2, failed 0"), "{}", said.text);
+    let job = person.jobs().get("flashjob").await?;
+    ensure!(job.spec.uuid == [uids[0].clone(), uids[2].clone()], "{:?}", job.spec);
+    ensure!(job.spec.device.as_deref() == Some("esp32") && job.spec.version == "0.2.0");
+    // kubectl takes the file, and the operator has nothing more to do.
+    let mut kubectl = Command::new(person.testbed.control_plane.programs.join("kubectl"));
+    kubectl.args(["apply", "-f"]).arg(person.file());
+    kubectl.env("KUBECONFIG", &person.testbed.control_plane.kubeconfig);
+    let applied = answer(&mut kubectl, "")?;
+    ensure!(applied.code == Some(0), "{applied:?}");
+    ensure!(person.jobs().get("flashjob").await?.spec == job.spec);
+    // The order of answers from before the question for the image.
+    let answers = format!("esp32\nthermo\n\ny\n{FIRMWARE}\n2\n0\n");
+    let said = person.answer(&["flash", "--interactive"], &answers)?;
+    ensure!(said.code == Some(0), "{said:?}");
+    ensure!(said.text.contains("2 devices have their result"), "{said:?}");
+    ensure!(person.jobs().get("flashjob").await?.spec.uuid.len() == 3);
+    let mut flashed = person.flashed().await?;
+    flashed.sort_unstable();
+    ensure!(flashed == [0, 1, 1, 1], "{flashed:?}");
+    let said = person.answer(&["flash"], &answers)?;
+    ensure!(said.code == Some(0) && said.text.contains("is unchanged"), "{said:?}");
+    let said = person.answer(&["flash"], "no-such-type\n\n\n")?;
+    ensure!(said.code == Some(0), "{said:?}");
+    ensure!(
+        said.text
+            .contains("No instances found matching the criteria.\nNo matching instances found.\n")
+    );
+    let said = person.answer(&["flash"], "esp32\n\n\ny\n")?;
+    ensure!(said.code == Some(1) && said.errors.contains("nothing was applied"), "{said:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_terminal_the_version_is_asked_for_and_a_signal_leaves_a_whole_job()
+-> anyhow::Result<()> {
+    let person = Person::new(&["esp32:thermo:0.1.0=2"]).await?;
+    let uids = person.uids("esp32")?;
+    let mut terminal = person.on_a_terminal(&["flash"])?;
+    terminal.exp_string("Enter device type to filter")?;
+    terminal.send_control('c')?;
+    terminal.exp_string("interrupted; nothing was applied")?;
+    ensure!(person.jobs().get_opt("flashjob").await?.is_none());
+    person.behave(&Behaviour { transfer_ms: 3000, ..Behaviour::default() }).await?;
+    let mut terminal = person.on_a_terminal(&["flash"])?;
+    for (question, answer) in [
+        ("Enter device type to filter", ""),
+        ("Enter application type to filter", ""),
+        ("Enter UUID to filter", ""),
+        ("Do you want to select all UUIDs? (y/n): ", "maybe"),
+        ("Please answer y or n.", "y"),
+        ("Enter the firmware to use: ", FIRMWARE),
+        ("Enter the flashjobPodImage to use", ""),
+        ("Enter the version that the devices report afterwards [0.2.0]: ", ""),
+        ("Enter the number of UUIDs per batch (default is 5): ", "1"),
+        ("Enter the delay between batches in seconds (default is 60): ", "1"),
+    ] {
+        terminal.exp_string(question)?;
+        terminal.send_line(answer)?;
+    }
+    terminal.exp_string(&format!("Applying batch 1 with UUIDs: ['{}']", uids[0]))?;
+    terminal.exp_string("1 in flight")?;
+    terminal.send_control('c')?;
+    terminal.exp_string("FlashJob default/flashjob goes on")?;
+    terminal.exp_string("1 devices of later batches were not started")?;
+    // The job is whole, and the same answers go on with the rest.
+    let said = person.run(&["status", "flashjob", "--timeout", "2m", "-o", "json"])?;
+    ensure!(said.code == Some(0), "{said:?}");
+    ensure!(said.json()?["jobs"][0]["counts"]["completed"] == 1, "{said:?}");
+    let said = person.answer(&["flash"], &format!("\n\n\ny\n{FIRMWARE}\n\n5\n0\n"))?;
+    ensure!(said.code == Some(0), "{said:?}");
+    ensure!(person.flashed().await? == [1, 1]);
+    // A view that is drawn over itself.
+    let mut terminal = person.on_a_terminal(&["status", "flashjob", "-w"])?;
+    terminal.exp_string("[########################] 2/2")?;
+    terminal.exp_eof()?;
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result<()> {
+    let person = Person::new(&["esp32:thermo:0.1.0=3"]).await?;
+    let flash = ["flash", "--type", "esp32", "--firmware", FIRMWARE, "--version", "0.2.0"];
+    let with = |words: &[&'static str]| [&flash[..], words].concat();
+    // Nothing without leave, and nothing in a dry run.
+    let said = person.run(&flash)?;
+    ensure!(said.code == Some(2) && said.errors.contains("--yes"), "{said:?}");
+    let said = person.run(&with(&["--dry-run", "-o", "yaml"]))?;
+    ensure!(said.code == Some(0), "{said:?}");
+    let shown: FlashJob = serde_json::from_value(serde_saphyr::from_str(&said.text)?)?;
+    ensure!(shown.spec.uuid.len() == 3, "{shown:?}");
+    ensure!(person.jobs().get_opt("flashjob").await?.is_none());
+    // One device of the first batch fails: the rest is not begun.
+    let first = person.uids("esp32")?.swap_remove(0);
+    let endpoint = json!({"uuid": [first]});
+    let reports = person.testbed.devices().await?;
+    let (_, report) = reports.iter().find(|(uid, _)| *uid == first).context("no device")?;
+    let broken = Behaviour { cut_transfer: true, ..Behaviour::default() };
+    person.testbed.fleet.behave(&report.id, &broken).await?;
+    let said = person.run(&with(&["--yes", "--batch-size", "1", "-o", "json"]))?;
+    ensure!(said.code == Some(10), "{said:?}");
+    ensure!(said.json()?["error"]["reason"] == "BatchFailed", "{said:?}");
+    let job = person.jobs().get("flashjob").await?;
+    ensure!(json!({"uuid": job.spec.uuid}) == endpoint, "{:?}", job.spec);
+    let said = person.run(&["status", "flashjob"])?;
+    ensure!(said.code == Some(10) && said.text.contains("To do: "), "{said:?}");
+    let said = person.run(&["report", "flashjob", "-o", "csv"])?;
+    ensure!(
+        said.text.contains(&format!("{first},{},0.1.0,0.2.0,failed,", name(&said))),
+        "{said:?}"
+    );
+    // Mended, it is flashed again as a job of its own.
+    person.testbed.fleet.behave(&report.id, &Behaviour::default()).await?;
+    let said = person.run(&["retry", "flashjob", "--reason", "NoSuchReason", "--yes"])?;
+    ensure!(said.code == Some(3), "{said:?}");
+    let said = person.run(&["retry", "flashjob", "--yes", "-o", "name"])?;
+    ensure!(said.text.trim().ends_with("/flashjob-retry-1"), "{said:?}");
+    let said = person.run(&["status", "flashjob-retry-1", "-w", "--timeout", "2m"])?;
+    ensure!(said.code == Some(0), "{said:?}");
+    // Paused, nothing begins; the time is over, or it is told that somebody has to act.
+    ensure!(person.run(&["pause", "flashjob"])?.code == Some(0));
+    let more = json!({"spec": {"uuid": person.uids("esp32")?}});
+    person.jobs().patch("flashjob", &PatchParams::default(), &Patch::Merge(more)).await?;
+    let said = person.run(&["status", "flashjob", "--until", "blocked"])?;
+    ensure!(said.code == Some(12), "{said:?}");
+    let said = person.run(&["status", "flashjob", "--timeout", "1s"])?;
+    ensure!(said.code == Some(11), "{said:?}");
+    ensure!(person.run(&["resume", "flashjob"])?.code == Some(0));
+    let said = person.run(&["status", "flashjob", "-w"])?;
+    ensure!(said.code == Some(10) && said.text.contains("failed 1"), "{said:?}");
+    // What is not over and flashes something else stays as it is.
+    person.behave(&Behaviour { transfer_ms: 5000, ..Behaviour::default() }).await?;
+    let other = ["--again", "--yes", "--timeout", "1s"];
+    ensure!(person.run(&with(&other))?.code == Some(11));
+    let said = person.run(&with(&other))?;
+    ensure!(said.code == Some(1) && said.errors.contains("is not over"), "{said:?}");
+    let said = person.run(&["devices", "-o", "json"])?.json()?;
+    ensure!(said["devices"][0]["heldBy"]["job"] == "flashjob", "{said}");
+    let said = person.run(&["cancel", "flashjob"])?;
+    ensure!(said.code == Some(2), "{said:?}");
+    let said = person.run(&["cancel", "flashjob", "flashjob-retry-1", "--yes"])?;
+    ensure!(said.code == Some(0), "{said:?}");
+    ensure!(person.jobs().get_opt("flashjob").await?.is_none());
+    let said = person.run(&["status", "flashjob"])?;
+    ensure!(said.code == Some(3), "{said:?}");
+    Ok(())
+}
+
+/// The Instance's name in the second line of a report.
+fn name(said: &Said) -> String {
+    let line = said.text.lines().nth(1).unwrap_or_default();
+    line.split(',').nth(1).unwrap_or_default().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_people_at_once_lose_no_device_of_each_other() -> anyhow::Result<()> {
+    let person = Person::new(&["esp32:thermo:0.1.0=4"]).await?;
+    let uids = person.uids("esp32")?;
+    let flash = |uids: &[String]| {
+        let mut command = person.command();
+        command.args(["flash", "--firmware", FIRMWARE, "--version", "0.2.0", "--yes"]);
+        command.args(["--batch-size", "1", "--uid", &uids.join(",")]);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command.spawn()
+    };
+    let both = [flash(&uids[..2])?, flash(&uids[2..])?];
+    for child in both {
+        let output = child.wait_with_output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    let job = person.jobs().get("flashjob").await?;
+    ensure!(job.spec.uuid.len() == 4, "{:?}", job.spec.uuid);
+    ensure!(person.flashed().await? == [1; 4]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_keeps_a_first_run_from_working_is_said_with_what_to_do() -> anyhow::Result<()> {
+    let mut person = Person::new(&[]).await?;
+    let good = std::fs::read_to_string(&person.testbed.control_plane.kubeconfig)?;
+    let server = serde_json::from_str::<Value>(&good)?;
+    let server =
+        server["clusters"][0]["cluster"]["server"].as_str().context("no server")?.to_owned();
+    let closed = person.folder.path().join("closed");
+    std::fs::write(&closed, good.replace(&server, "https://127.0.0.1:9"))?;
+    let closed = closed.display().to_string();
+    let nowhere = answer(
+        person.command().args(["devices"]).env_remove("KUBECONFIG").env("HOME", "/nonexistent"),
+        "",
+    )?;
+    ensure!(nowhere.code == Some(3) && nowhere.errors.contains("KUBECONFIG"), "{nowhere:?}");
+    let said = person.run(&["devices", "--kubeconfig", &closed])?;
+    ensure!(said.code == Some(3) && said.errors.contains("Connection refused"), "{said:?}");
+    let said = person.run(&["status", "a", "-w", "--kubeconfig", &closed])?;
+    ensure!(said.code == Some(3) && said.errors.contains("Connection refused"), "{said:?}");
+    let said = person.answer(&["flash", "--kubeconfig", &closed], "\n\n\n")?;
+    ensure!(said.code == Some(1), "{said:?}");
+    ensure!(said.text.ends_with(
+        "Error accessing Kubernetes API: Connection refused\nFailed to retrieve Akri instances.\n"
+    ));
+    let said = person.run(&["devices", "--as", "nobody"])?;
+    ensure!(said.code == Some(3) && said.errors.contains("you may not"), "{said:?}");
+    let said = person.run(&["devices", "--user", "nobody"])?;
+    ensure!(said.code == Some(3) && said.errors.contains("no user nobody"), "{said:?}");
+    let said = person.run(&["devices"])?;
+    ensure!(said.code == Some(3) && said.errors.contains("found no device"), "{said:?}");
+    let said = person.run(&["devices", "-o", "junit"])?;
+    ensure!(said.code == Some(2) && said.errors.contains("wide"), "{said:?}");
+    // Nobody works on it, as no operator runs.
+    person.testbed.kill_operator().await?;
+    let spec = FlashJobSpec {
+        uuid: vec!["a".to_owned()],
+        firmware: "a".to_owned(),
+        version: "1".to_owned(),
+        ..FlashJobSpec::default()
+    };
+    person.jobs().create(&PostParams::default(), &FlashJob::new("alone", spec)).await?;
+    let said = person.run(&["status", "alone"])?;
+    ensure!(
+        said.code == Some(0) && said.text.contains("No operator has looked at it yet"),
+        "{said:?}"
+    );
+    remove_definitions(&person, &person.testbed.control_plane.kubeconfig).await?;
+    let said = person.run(&["status"])?;
+    ensure!(said.code == Some(3) && said.errors.contains("does not know the kind"), "{said:?}");
+    Ok(())
+}
+
+async fn remove_definitions(person: &Person, kubeconfig: &Path) -> anyhow::Result<()> {
+    for job in person.jobs().list(&Default::default()).await?.items {
+        let free = json!({"metadata": {"finalizers": null}});
+        let name = job.name_any();
+        person.jobs().patch(&name, &PatchParams::default(), &Patch::Merge(free)).await?;
+        person.jobs().delete(&name, &DeleteParams::default()).await?;
+    }
+    let mut kubectl = Command::new(person.testbed.control_plane.programs.join("kubectl"));
+    kubectl.args(["delete", "crd", "flashjobs.application.flashjob.nbfc.io", "--timeout=60s"]);
+    let deleted = answer(kubectl.env("KUBECONFIG", kubeconfig), "")?;
+    ensure!(deleted.code == Some(0), "{deleted:?}");
+    eventually("the kind is gone", LIMIT, || async {
+        let listed = person.jobs().list(&Default::default()).await;
+        Ok(listed.is_err().then_some(()))
+    })
+    .await
+}
+
+/// What the API server, the scheduler and the controllers set.
+fn without_what_the_server_sets(mut object: Value) -> Value {
+    let of_servers = [
+        "uid",
+        "resourceVersion",
+        "creationTimestamp",
+        "managedFields",
+        "generation",
+        // The load balancer keeps a Service until it has taken its address back.
+        "finalizers",
+    ];
+    for field in of_servers {
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            metadata.remove(field);
+        }
+    }
+    if let Some(object) = object.as_object_mut() {
+        object.remove("status");
+    }
+    if let Some(spec) = object["spec"].as_object_mut() {
+        for field in ["nodeName", "clusterIP", "clusterIPs"] {
+            spec.remove(field);
+        }
+    }
+    for port in object["spec"]["ports"].as_array_mut().into_iter().flatten() {
+        if let Some(port) = port.as_object_mut() {
+            port.remove("nodePort");
+        }
+    }
+    object
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_preview_shows_exactly_what_the_operator_then_creates() -> anyhow::Result<()> {
+    let person = Person::new(&["esp32:thermo:0.1.0=1", "esp32s2:thermo:0.1.0=1"]).await?;
+    let client = person.testbed.client.clone();
+    person.behave(&Behaviour { transfer_ms: 5000, ..Behaviour::default() }).await?;
+    let mut uids = person.uids("esp32")?;
+    uids.extend(person.uids("esp32s2")?);
+    uids.push("00000000-0000-0000-0000-000000000000".to_owned());
+    let spec = FlashJobSpec {
+        uuid: uids.clone(),
+        firmware: FIRMWARE.to_owned(),
+        version: "0.2.0".to_owned(),
+        suspend: Some(true),
+        ..FlashJobSpec::default()
+    };
+    person.jobs().create(&PostParams::default(), &FlashJob::new("shown", spec)).await?;
+    let config = person.testbed.write_config()?.display().to_string();
+    std::fs::write(
+        person.folder.path().join("config.json"),
+        person.testbed.registry.docker_config(),
+    )?;
+    let preview = |words: &[&str]| {
+        let mut command = person.command();
+        command.args(["preview", "-o", "json"]).args(words);
+        answer(command.env("DOCKER_CONFIG", person.folder.path()), "")
+    };
+    let said = preview(&["shown", "--config", &config])?;
+    // The unknown uid would fail.
+    ensure!(said.code == Some(10), "{said:?}");
+    let shown = said.json()?;
+    let verdicts: Vec<_> = shown["devices"].as_array().into_iter().flatten().collect();
+    let verdict = |index: usize| verdicts[index]["verdict"].as_str().unwrap_or_default();
+    ensure!([verdict(0), verdict(1), verdict(2)] == ["flash", "flash", "fail"], "{shown}");
+    ensure!(verdicts[2]["reason"] == "UnknownDevice", "{shown}");
+    let objects = shown["objects"].as_array().context("no objects")?.clone();
+    // A budget, and for each device a Service and a Pod.
+    ensure!(objects.len() == 5, "{shown}");
+    let dry = PostParams { dry_run: true, ..PostParams::default() };
+    let mut expected = Vec::new();
+    for object in &objects {
+        let object: DynamicObject = serde_json::from_value(object.clone())?;
+        let api = api_of(&client, &object)?;
+        expected.push((api.clone(), api.create(&dry, &object).await?));
+    }
+    ensure!(person.run(&["resume", "shown"])?.code == Some(0));
+    let mut actual = Vec::new();
+    for (api, expected) in &expected {
+        let name = expected.name_any();
+        let what = format!("{name} is created");
+        actual.push(
+            eventually(&what, LIMIT, || async {
+                let found = api.get_opt(&name).await?;
+                let has_address = |object: &DynamicObject| {
+                    object.data["spec"]["type"] != "LoadBalancer"
+                        || !object.data["status"]["loadBalancer"]["ingress"].is_null()
+                };
+                Ok(found.filter(has_address))
+            })
+            .await?,
+        );
+    }
+    let address = |slot: &Value| {
+        let service = actual.iter().find(|object| {
+            object.data["spec"]["type"] == "LoadBalancer"
+                && object.data["spec"]["selector"]["application.flashjob.nbfc.io/slot"] == *slot
+        })?;
+        let ingress = &service.data["status"]["loadBalancer"]["ingress"][0]["ip"];
+        ingress.as_str().map(str::to_owned)
+    };
+    for ((_, expected), actual) in expected.iter().zip(&actual) {
+        let slot = json!(actual.labels().get("application.flashjob.nbfc.io/slot"));
+        let address = address(&slot).unwrap_or_else(|| "192.0.2.1".to_owned());
+        let text = serde_json::to_string(actual)?.replace(&address, "192.0.2.1");
+        let actual = without_what_the_server_sets(serde_json::from_str(&text)?);
+        let expected = without_what_the_server_sets(serde_json::to_value(expected)?);
+        ensure!(actual == expected, "expected:\n{expected:#}\ncreated:\n{actual:#}");
+    }
+    offline(&person)
+}
+
+/// From files alone, without a cluster.
+fn offline(person: &Person) -> anyhow::Result<()> {
+    let folder = person.folder.path();
+    let mut kubectl = Command::new(person.testbed.control_plane.programs.join("kubectl"));
+    kubectl.args(["get", "instances.akri.sh", "-o", "yaml"]);
+    kubectl.env("KUBECONFIG", &person.testbed.control_plane.kubeconfig);
+    std::fs::write(folder.join("instances.yaml"), answer(&mut kubectl, "")?.text)?;
+    let said = person.run(&[
+        "flash",
+        "--type",
+        "esp32",
+        "--firmware",
+        FIRMWARE,
+        "--version",
+        "0.2.0",
+        "--dry-run",
+    ])?;
+    std::fs::write(folder.join("job.yaml"), said.text)?;
+    let plugin = flashjob_testbed::process::repository().join("target/plugins/esp32.wasm");
+    let plugin = plugin.display().to_string();
+    let words = ["preview", "-f", "job.yaml", "--instances", "instances.yaml", "--plugin", &plugin];
+    let said = answer(person.command().args(words).env_remove("KUBECONFIG"), "")?;
+    ensure!(said.code == Some(0), "{said:?}");
+    for part in ["flash", "kind: Service", "kind: Pod", "Note: "] {
+        ensure!(said.text.contains(part), "{said:?}");
+    }
+    Ok(())
+}
+
+fn api_of(client: &Client, object: &DynamicObject) -> anyhow::Result<Api<DynamicObject>> {
+    let kind = object.types.as_ref().context("no kind")?.try_into()?;
+    let resource = ApiResource::from_gvk(&kind);
+    Ok(Api::namespaced_with(client.clone(), "default", &resource))
+}
