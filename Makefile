@@ -10,7 +10,7 @@ FUZZ_SECONDS ?= 60
 FORCE ?=
 NODE ?= played
 
-.PHONY: help demo demo-up demo-down test test-node bench nightly fuzz lint deny generate build plugins install uninstall deploy undeploy build-installer helm-package run check-tools install-cli docker-build docker-push docker-buildx
+.PHONY: help demo demo-up demo-down test test-node bench nightly fuzz lint deny generate sessions build plugins install uninstall deploy undeploy build-installer helm-package run check-tools install-cli docker-build docker-push docker-buildx
 
 help: ## Show this list.
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -68,6 +68,10 @@ deny: ## Check licences and advisories of the dependencies (needs cargo-deny).
 
 generate: ## Make what is made from the code: CustomResourceDefinitions, rights, the reference of reasons.
 	cargo run --quiet -p flashjob-xtask -- generate
+
+sessions: build plugins ## Record docs/kubectl-flashjob-sessions.md anew from the program.
+	tests/control-plane/build.sh >/dev/null
+	FLASHJOB_RECORD=1 cargo test -p flashjob-cli --test sessions
 
 # Images. CONTAINER_TOOL is docker, podman or buildah (default: the first that works here), or layout: an archive, without any of them.
 VERSION := $(shell sed -n 's/^version = "\(.*\)"$$/\1/p' Cargo.toml)

@@ -1,8 +1,7 @@
 //! Devices and FlashJobs from the command line: the dialogue from a pipe and on a terminal, options,
 //! batches, and each exit code.
 
-use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -10,7 +9,6 @@ use anyhow::{Context, ensure};
 use flashjob_api::{FlashJob, FlashJobSpec};
 use flashjob_simulators::devices::Behaviour;
 use flashjob_testbed::process::eventually;
-use flashjob_testbed::{Options, Testbed};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
 use kube::discovery::ApiResource;
@@ -18,99 +16,19 @@ use kube::{Api, Client, ResourceExt};
 use rexpect::session::{PtySession, spawn_command};
 use serde_json::{Value, json};
 
+mod person;
+
+use person::{Person, Said, answer};
+
 /// Longer than anything here takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
 const FIRMWARE: &str = "harbor.nbfc.io/nubificus/firmware:0.2.0";
 const FILE: &str = "flashjob_operator/config/samples/application_v1alpha1_flashjob.yaml";
 
-/// Somebody who looks after a fleet, in a folder of their own.
-struct Person {
-    testbed: Testbed,
-    folder: tempfile::TempDir,
-}
-
-/// What a command said.
-#[derive(Debug)]
-struct Said {
-    code: Option<i32>,
-    text: String,
-    errors: String,
-}
-
-impl Said {
-    fn json(&self) -> anyhow::Result<Value> {
-        serde_json::from_str(&self.text).with_context(|| format!("{self:?}"))
-    }
-}
-
-impl Person {
-    async fn new(devices: &[&str]) -> anyhow::Result<Self> {
-        let devices = devices.iter().map(|group| (*group).to_owned()).collect();
-        let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
-        testbed.start_operator().await?;
-        Ok(Self { testbed, folder: tempfile::tempdir()? })
-    }
-
-    fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-flashjob"));
-        command.current_dir(self.folder.path()).env_remove("RUST_LOG");
-        command.env("KUBECONFIG", &self.testbed.control_plane.kubeconfig);
-        command
-    }
-
-    /// Runs a command that nobody types to.
-    fn run(&self, words: &[&str]) -> anyhow::Result<Said> {
-        self.answer(words, "")
-    }
-
-    /// Runs a command with these answers from a pipe.
-    fn answer(&self, words: &[&str], answers: &str) -> anyhow::Result<Said> {
-        answer(self.command().args(words), answers)
-    }
-
-    fn on_a_terminal(&self, words: &[&str]) -> anyhow::Result<PtySession> {
-        let mut command = self.command();
-        command.args(words);
-        Ok(spawn_command(command, Some(60_000))?)
-    }
-
-    /// Uids of the devices of a type, in the order in which they are listed.
-    fn uids(&self, kind: &str) -> anyhow::Result<Vec<String>> {
-        let said = self.run(&["devices", "--type", kind, "-o", "json"])?.json()?;
-        let devices = said["devices"].as_array().context("no devices")?;
-        let uids = devices.iter().filter_map(|device| device["uid"].as_str().map(str::to_owned));
-        Ok(uids.collect())
-    }
-
-    fn jobs(&self) -> Api<FlashJob> {
-        Api::namespaced(self.testbed.client.clone(), "default")
-    }
-
-    async fn behave(&self, behaviour: &Behaviour) -> anyhow::Result<()> {
-        for report in self.testbed.fleet.reports().await? {
-            self.testbed.fleet.behave(&report.id, behaviour).await?;
-        }
-        Ok(())
-    }
-
-    /// How often each device was flashed.
-    async fn flashed(&self) -> anyhow::Result<Vec<u32>> {
-        Ok(self.testbed.fleet.reports().await?.iter().map(|report| report.flashed).collect())
-    }
-
-    fn file(&self) -> PathBuf {
-        self.folder.path().join(FILE)
-    }
-}
-
-fn answer(command: &mut Command, answers: &str) -> anyhow::Result<Said> {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn()?;
-    // Whoever ends early reads no more.
-    let _ = child.stdin.take().context("no input")?.write_all(answers.as_bytes());
-    let output = child.wait_with_output()?;
-    let (text, errors) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
-    Ok(Said { code: output.status.code(), text, errors })
+fn on_a_terminal(person: &Person, words: &[&str]) -> anyhow::Result<PtySession> {
+    let mut command = person.command();
+    command.args(words);
+    Ok(spawn_command(command, Some(60_000))?)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,7 +75,7 @@ async fn piped_answers_of_the_script_get_its_words_and_flash_in_batches() -> any
     ensure!(job.spec.device.as_deref() == Some("esp32") && job.spec.version == "0.2.0");
     // kubectl takes the file, and the operator has nothing more to do.
     let mut kubectl = Command::new(person.testbed.control_plane.programs.join("kubectl"));
-    kubectl.args(["apply", "-f"]).arg(person.file());
+    kubectl.args(["apply", "-f"]).arg(person.folder.path().join(FILE));
     kubectl.env("KUBECONFIG", &person.testbed.control_plane.kubeconfig);
     let applied = answer(&mut kubectl, "")?;
     ensure!(applied.code == Some(0), "{applied:?}");
@@ -166,7 +84,7 @@ async fn piped_answers_of_the_script_get_its_words_and_flash_in_batches() -> any
     let answers = format!("esp32\nthermo\n\ny\n{FIRMWARE}\n2\n0\n");
     let said = person.answer(&["flash", "--interactive"], &answers)?;
     ensure!(said.code == Some(0), "{said:?}");
-    ensure!(said.text.contains("2 devices have their result"), "{said:?}");
+    ensure!(said.text.contains("Left out: 2 devices"), "{said:?}");
     ensure!(person.jobs().get("flashjob").await?.spec.uuid.len() == 3);
     let mut flashed = person.flashed().await?;
     flashed.sort_unstable();
@@ -189,13 +107,13 @@ async fn on_a_terminal_the_version_is_asked_for_and_a_signal_leaves_a_whole_job(
 -> anyhow::Result<()> {
     let person = Person::new(&["esp32:thermo:0.1.0=2"]).await?;
     let uids = person.uids("esp32")?;
-    let mut terminal = person.on_a_terminal(&["flash"])?;
+    let mut terminal = on_a_terminal(&person, &["flash"])?;
     terminal.exp_string("Enter device type to filter")?;
     terminal.send_control('c')?;
     terminal.exp_string("interrupted; nothing was applied")?;
     ensure!(person.jobs().get_opt("flashjob").await?.is_none());
     person.behave(&Behaviour { transfer_ms: 3000, ..Behaviour::default() }).await?;
-    let mut terminal = person.on_a_terminal(&["flash"])?;
+    let mut terminal = on_a_terminal(&person, &["flash"])?;
     for (question, answer) in [
         ("Enter device type to filter", ""),
         ("Enter application type to filter", ""),
@@ -215,7 +133,7 @@ async fn on_a_terminal_the_version_is_asked_for_and_a_signal_leaves_a_whole_job(
     terminal.exp_string("1 in flight")?;
     terminal.send_control('c')?;
     terminal.exp_string("FlashJob default/flashjob goes on")?;
-    terminal.exp_string("1 devices of later batches were not started")?;
+    terminal.exp_string("Not started: 1 device of later batches")?;
     // The job is whole, and the same answers go on with the rest.
     let said = person.run(&["status", "flashjob", "--timeout", "2m", "-o", "json"])?;
     ensure!(said.code == Some(0), "{said:?}");
@@ -224,7 +142,7 @@ async fn on_a_terminal_the_version_is_asked_for_and_a_signal_leaves_a_whole_job(
     ensure!(said.code == Some(0), "{said:?}");
     ensure!(person.flashed().await? == [1, 1]);
     // A view that is drawn over itself.
-    let mut terminal = person.on_a_terminal(&["status", "flashjob", "-w"])?;
+    let mut terminal = on_a_terminal(&person, &["status", "flashjob", "-w"])?;
     terminal.exp_string("[########################] 2/2")?;
     terminal.exp_eof()?;
     Ok(())

@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
 
-use super::{MANAGER, prompt, resource, watch};
+use super::{MANAGER, devices_shown, prompt, resource, watch};
 use crate::arguments::Output;
 use crate::cluster::{Place, Scope, refused};
 use crate::duration;
@@ -140,7 +140,7 @@ fn question(jobs: &[FlashJob]) -> String {
         let name = format!("{}/{}", job.namespace().unwrap_or_default(), job.name_any());
         match in_flight(job) {
             0 => name,
-            devices => format!("{name} with {devices} devices in flight"),
+            devices => format!("{name} with {} in flight", devices_shown(devices as usize)),
         }
     };
     let named: Vec<_> = jobs.iter().map(named).collect();

@@ -60,6 +60,11 @@ impl Place {
     }
 }
 
+/// A number of devices in words.
+fn devices_shown(count: usize) -> String {
+    if count == 1 { "1 device".to_owned() } else { format!("{count} devices") }
+}
+
 /// Kind and name, as kubectl prints and takes them.
 fn resource(job: &FlashJob) -> String {
     format!("flashjob.application.flashjob.nbfc.io/{}", job.name_any())

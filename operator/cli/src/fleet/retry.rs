@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::api::PostParams;
 use serde_json::json;
 
-use super::{MANAGER, prompt, resource};
+use super::{MANAGER, devices_shown, prompt, resource};
 use crate::arguments::Output;
 use crate::cluster::{Place, Scope, refused};
 use crate::failure::{Code, Failure};
@@ -57,17 +57,17 @@ pub async fn run(command: &Retry) -> Result<Report, Failure> {
         return Ok(Report::new(text, json!(job)).with(Output::Name, resource(&job)));
     }
     let question = format!(
-        "{note}Flash {} devices again with {} version {}?",
-        job.spec.uuid.len(),
+        "{note}Flash {} again with {} version {}?",
+        devices_shown(job.spec.uuid.len()),
         job.spec.firmware,
         job.spec.version
     );
     prompt::confirm(&question, command.yes).await?;
     let job = create(&place, &old, job, command.new_name.as_deref()).await?;
     let text = format!(
-        "{} created with {} devices; kubectl flashjob status {} -n {} -w follows it",
+        "{} created with {}; kubectl flashjob status {} -n {} -w follows it",
         resource(&job),
-        job.spec.uuid.len(),
+        devices_shown(job.spec.uuid.len()),
         job.name_any(),
         place.namespace
     );
@@ -112,10 +112,9 @@ fn failed(job: &FlashJob, reasons: &[String]) -> Result<Chosen, Failure> {
     let unnamed = failed.len().saturating_sub(named.len());
     let note = (unnamed > 0).then(|| {
         format!(
-            "The status names the reason of {} failed devices only; {unnamed} others are left out. \
-             Without --reason all {} are flashed again.",
-            named.len(),
-            failed.len()
+            "The status names the reasons of the first {}; {unnamed} more failed and are left out. \
+             Without --reason all are flashed again.",
+            devices_shown(named.len())
         )
     });
     Ok(Chosen { uids, note })
@@ -184,7 +183,7 @@ mod tests {
         assert_eq!((all.uids, all.note), (["a", "b", "d"].map(str::to_owned).to_vec(), None));
         let some = failed(&job(), &["flashtimeout".to_owned()]).expect("some failed");
         assert_eq!(some.uids, ["a"]);
-        assert!(some.note.is_some_and(|note| note.contains("1 others are left out")));
+        assert!(some.note.is_some_and(|note| note.contains("1 more failed and are left out")));
         assert!(failed(&job(), &["GaveUp".to_owned()]).is_err());
     }
 

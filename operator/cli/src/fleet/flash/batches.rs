@@ -16,7 +16,7 @@ use super::{FILE, file};
 use crate::cluster::{Place, refused};
 use crate::failure::{Code, Failure};
 use crate::fleet::watch::{self, Follow, Shown, Until};
-use crate::fleet::{MANAGER, status};
+use crate::fleet::{MANAGER, devices_shown, status};
 use crate::interruption::Interruption;
 use crate::report::{Report, print};
 
@@ -73,17 +73,19 @@ pub async fn carry_out(
     let done = order.uids.len() - left.len();
     if let (Some(existing), true) = (&existing, left.is_empty()) {
         let message = format!(
-            "FlashJob {}/{} is unchanged: all {done} devices have their result of this firmware \
-             already. --again flashes them again",
-            place.namespace, order.name
+            "FlashJob {}/{} is unchanged: {} asked for, all with a result of this firmware already. \
+             --again flashes them again",
+            place.namespace,
+            order.name,
+            devices_shown(done)
         );
         let shown = status::report(std::slice::from_ref(existing));
         return Ok(shown.saying(message));
     }
     if done > 0 && told != Told::Nothing {
         print(&format!(
-            "{done} devices have their result of this firmware already and are left out; --again \
-             flashes them again"
+            "Left out: {} with a result of this firmware already; --again flashes them again",
+            devices_shown(done)
         ))?;
     }
     let batches: Vec<&[String]> = left.chunks(pacing.batch_size.clamp(1, MOST)).collect();
@@ -117,9 +119,9 @@ pub async fn carry_out(
         })?;
         told.say(Told::Options, || {
             format!(
-                "Batch {count} of {}: {} devices, FlashJob {}/{}",
+                "Batch {count} of {}: {}, FlashJob {}/{}",
                 batches.len(),
-                batch.len(),
+                devices_shown(batch.len()),
                 place.namespace,
                 order.name
             )
@@ -149,7 +151,8 @@ fn going_on(place: &Place, name: &str, rest: usize) -> String {
     let rest = match rest {
         0 => String::new(),
         rest => format!(
-            ". {rest} devices of later batches were not started; the same command goes on with them"
+            ". Not started: {} of later batches; the same command goes on with them",
+            devices_shown(rest)
         ),
     };
     format!(
@@ -166,9 +169,10 @@ fn failed(job: &FlashJob, batch: &[String]) -> usize {
 
 fn stopped(count: usize, failed: usize, batch: &[String], rest: usize) -> Failure {
     let message = format!(
-        "stopped after batch {count}: {failed} of its {} devices failed, and {rest} devices were not \
-         started. The same command goes on with them; --keep-going does not stop",
-        batch.len()
+        "stopped after batch {count}: of {} in it {failed} failed, and {} were not started. The same \
+         command goes on with them; --keep-going does not stop",
+        devices_shown(batch.len()),
+        devices_shown(rest)
     );
     Failure::new(Code::Failing, "BatchFailed", message)
 }

@@ -20,7 +20,7 @@ use serde_json::json;
 
 use super::devices::Filter;
 use super::inventory::{self, Device};
-use super::{prompt, resource};
+use super::{devices_shown, prompt, resource};
 use crate::arguments::Output;
 use crate::cluster::{Place, Scope, refused};
 use crate::duration;
@@ -141,8 +141,8 @@ pub async fn run(
         return Ok(Report::new(yaml(&job)?, json!(job)).with(Output::Name, resource(&job)));
     }
     let question = format!(
-        "Flash {} devices of namespace {} with {} version {}?",
-        order.uids.len(),
+        "Flash {} of namespace {} with {} version {}?",
+        devices_shown(order.uids.len()),
         place.namespace,
         order.firmware.reference,
         order.firmware.version

@@ -92,7 +92,7 @@ pub async fn run(command: &Preview) -> Result<Report, Failure> {
     }
     let failed = shown.verdicts.iter().filter(|verdict| verdict.is_failed()).count();
     let failure = (failed > 0).then(|| {
-        let message = format!("{failed} devices would not be flashed");
+        let message = format!("not to be flashed: {}", super::devices_shown(failed));
         Failure::new(Code::Failing, "NotFlashed", message)
     });
     let json = json!({"devices": shown.verdicts, "objects": objects, "notes": notes});
@@ -105,13 +105,20 @@ fn verdicts(verdicts: &[Verdict]) -> String {
             verdict.uid.clone(),
             verdict.instance.clone().unwrap_or_default(),
             verdict.verdict.to_owned(),
-            verdict.plugin.clone().unwrap_or_default(),
+            verdict.plugin.as_deref().map(short).unwrap_or_default(),
             verdict.reason.clone().unwrap_or_default(),
             verdict.message.clone().unwrap_or_default(),
         ]
     };
     let headings = ["UID", "INSTANCE", "VERDICT", "PLUGIN", "REASON", "MESSAGE"];
     table(headings, verdicts.iter().map(row))
+}
+
+/// Name and the first digits of the digest: enough to tell two apart.
+fn short(plugin: &str) -> String {
+    let (name, digest) = plugin.split_once("@sha256:").unwrap_or((plugin, ""));
+    let digits: String = digest.chars().take(12).collect();
+    format!("{name}@sha256:{digits}")
 }
 
 /// A plugin, with its entry in the operator's configuration.

@@ -1,0 +1,91 @@
+//! Runs the program as somebody who looks after a fleet, on a control plane with simulated devices.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use anyhow::Context;
+use flashjob_api::FlashJob;
+use flashjob_simulators::devices::Behaviour;
+use flashjob_testbed::{Options, Testbed};
+use kube::Api;
+use serde_json::Value;
+
+/// Somebody who looks after a fleet, in a folder of their own.
+pub struct Person {
+    pub testbed: Testbed,
+    pub folder: tempfile::TempDir,
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub struct Said {
+    pub code: Option<i32>,
+    pub text: String,
+    pub errors: String,
+}
+
+impl Said {
+    pub fn json(&self) -> anyhow::Result<Value> {
+        serde_json::from_str(&self.text).with_context(|| format!("{self:?}"))
+    }
+}
+
+impl Person {
+    pub async fn new(devices: &[&str]) -> anyhow::Result<Self> {
+        let devices = devices.iter().map(|group| (*group).to_owned()).collect();
+        let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
+        testbed.start_operator().await?;
+        Ok(Self { testbed, folder: tempfile::tempdir()? })
+    }
+
+    pub fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-flashjob"));
+        command.current_dir(self.folder.path()).env_remove("RUST_LOG");
+        command.env("KUBECONFIG", &self.testbed.control_plane.kubeconfig);
+        command
+    }
+
+    /// Runs a command that nobody types to.
+    pub fn run(&self, words: &[&str]) -> anyhow::Result<Said> {
+        self.answer(words, "")
+    }
+
+    /// Runs a command with these answers from a pipe.
+    pub fn answer(&self, words: &[&str], answers: &str) -> anyhow::Result<Said> {
+        answer(self.command().args(words), answers)
+    }
+
+    /// Uids of the devices of a type, in the order in which they are listed.
+    pub fn uids(&self, kind: &str) -> anyhow::Result<Vec<String>> {
+        let said = self.run(&["devices", "--type", kind, "-o", "json"])?.json()?;
+        let devices = said["devices"].as_array().context("no devices")?;
+        let uids = devices.iter().filter_map(|device| device["uid"].as_str().map(str::to_owned));
+        Ok(uids.collect())
+    }
+
+    pub fn jobs(&self) -> Api<FlashJob> {
+        Api::namespaced(self.testbed.client.clone(), "default")
+    }
+
+    pub async fn behave(&self, behaviour: &Behaviour) -> anyhow::Result<()> {
+        for report in self.testbed.fleet.reports().await? {
+            self.testbed.fleet.behave(&report.id, behaviour).await?;
+        }
+        Ok(())
+    }
+
+    /// How often each device was flashed.
+    pub async fn flashed(&self) -> anyhow::Result<Vec<u32>> {
+        Ok(self.testbed.fleet.reports().await?.iter().map(|report| report.flashed).collect())
+    }
+}
+
+pub fn answer(command: &mut Command, answers: &str) -> anyhow::Result<Said> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn()?;
+    // Whoever ends early reads no more.
+    let _ = child.stdin.take().context("no input")?.write_all(answers.as_bytes());
+    let output = child.wait_with_output()?;
+    let (text, errors) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
+    Ok(Said { code: output.status.code(), text, errors })
+}

@@ -1,0 +1,160 @@
+//! docs/kubectl-flashjob-sessions.md is what the program says: each session is run and compared.
+//! FLASHJOB_RECORD=1 writes the page anew (`make sessions`).
+
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, ensure};
+use flashjob_simulators::devices::Behaviour;
+use flashjob_testbed::process::repository;
+use regex::Regex;
+use serde_json::Value;
+
+#[allow(dead_code, reason = "some of it is for other tests")]
+mod person;
+
+use person::{Person, answer};
+
+const FIRMWARE: &str = "harbor.nbfc.io/nubificus/firmware:0.2.0";
+const BEGIN: &str = "# Sessions of kubectl flashjob
+Recorded with `make sessions` from a control plane with simulated devices, and compared with the program in \
+every test run. Uids, ports, hashes and times are replaced by examples. \
+[kubectl-flashjob.md](kubectl-flashjob.md) says what each command does.
+";
+
+/// The page in the making.
+struct Page {
+    text: String,
+    /// Uids and names of the devices, in the order in which they are listed.
+    devices: Vec<(String, String)>,
+}
+
+impl Page {
+    /// Adds a session: a command line, its answers from a pipe, and what it prints.
+    fn session(
+        &mut self,
+        person: &Person,
+        words: &[&str],
+        answers: &str,
+        code: i32,
+    ) -> anyhow::Result<()> {
+        let mut command = person.command();
+        command.args(words).env("DOCKER_CONFIG", person.folder.path());
+        let said = answer(&mut command, answers)?;
+        ensure!(said.code == Some(code), "{words:?}: {said:?}");
+        let typed = match answers {
+            "" => String::new(),
+            answers => format!("printf '{}' | ", answers.replace('\n', "\\n")),
+        };
+        let line = format!("{typed}kubectl flashjob {}", words.join(" "));
+        writeln!(self.text, "```console\n$ {line}\n{}", said.text.trim_end())?;
+        if code != 0 {
+            writeln!(self.text, "$ echo $?\n{code}")?;
+        }
+        writeln!(self.text, "```")?;
+        Ok(())
+    }
+
+    fn title(&mut self, title: &str) -> anyhow::Result<()> {
+        Ok(writeln!(self.text, "\n## {title}")?)
+    }
+
+    /// What differs from run to run is replaced by examples of the same length.
+    fn with_examples(mut self) -> anyhow::Result<String> {
+        for (number, (uid, name)) in self.devices.iter().enumerate() {
+            let example = format!("{number:08x}-0000-4000-8000-{number:012x}");
+            self.text = self.text.replace(uid, &example);
+            let (stem, _) = name.rsplit_once('-').context("a name without a dash")?;
+            self.text = self.text.replace(name, &format!("{stem}-{number:06x}"));
+        }
+        for (pattern, example) in [
+            (r"127\.0\.0\.1:[0-9]{5}", "192.0.2.77:8080"),
+            (r"127\.0\.0\.1:[0-9]{4}", "192.0.2.7:8080"),
+            (r"\btook [0-9]+ (s|min [0-9]+ s|min)", "took 3 s"),
+            (r"sha256:[0-9a-f]{64}", "sha256:…"),
+            (r"sha256:[0-9a-f]{12}", "sha256:0123456789ab"),
+            (r"(the transfer broke: )[^(]+\(os error [0-9]+\)", "${1}Connection reset"),
+            (r#"time="[0-9.]+""#, "time=\"3.000\""),
+            (r"fj-([a-z0-9-]+?)-[0-9a-f]{12}", "fj-$1-0123456789ab"),
+            (r#"slot: "?[0-9a-f]{12}"?"#, "slot: 0123456789ab"),
+            (
+                r"uid: [0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}",
+                "uid: 00000000-0000-4000-8000-0000000000ff",
+            ),
+        ] {
+            self.text = Regex::new(pattern)?.replace_all(&self.text, example).into_owned();
+        }
+        Ok(self.text)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_documented_sessions_are_what_the_program_says() -> anyhow::Result<()> {
+    let person = Person::new(&["esp32:thermo:0.1.0=3", "esp32s2:thermo:0.1.0=1"]).await?;
+    let listed = person.run(&["devices", "-o", "json"])?.json()?;
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let devices = listed["devices"].as_array().context("no devices")?;
+    let devices =
+        devices.iter().filter_map(|device| text(&device["uid"]).zip(text(&device["name"])));
+    let devices: Vec<_> = devices.collect();
+    let first = devices.first().context("no device")?.0.clone();
+    std::fs::write(
+        person.folder.path().join("config.json"),
+        person.testbed.registry.docker_config(),
+    )?;
+    std::fs::copy(person.testbed.write_config()?, person.folder.path().join("operator.yaml"))?;
+    let mut page = Page { text: BEGIN.to_owned(), devices };
+    let version = ["--firmware", FIRMWARE, "--version", "0.2.0"];
+    page.title("devices")?;
+    page.session(&person, &["devices"], "", 0)?;
+    page.session(&person, &["devices", "--type", "esp32s2", "-o", "name"], "", 0)?;
+    page.title("flash: the dialogue")?;
+    let answers = format!("esp32\nthermo\n\nn\n0,2\n{FIRMWARE}\n\n1\n1\n");
+    page.session(&person, &["flash"], &answers, 0)?;
+    page.title("flash: from options")?;
+    let dry = [&["flash", "--type", "esp32s2"], &version[..], &["--dry-run"]].concat();
+    page.session(&person, &dry, "", 0)?;
+    let report = person.testbed.devices().await?;
+    let broken = Behaviour { cut_transfer: true, ..Behaviour::default() };
+    let kind = |report: &flashjob_simulators::devices::Report| report.device == "esp32s2";
+    let (_, device) = report.iter().find(|(_, report)| kind(report)).context("no device")?;
+    person.testbed.fleet.behave(&device.id, &broken).await?;
+    let flash =
+        [&["flash", "--type", "esp32s2"], &version[..], &["--name", "hall-3", "--yes"]].concat();
+    page.session(&person, &flash, "", 10)?;
+    page.title("preview")?;
+    let preview = ["preview", "hall-3", "--config", "operator.yaml"];
+    page.session(&person, &preview, "", 0)?;
+    page.title("status")?;
+    page.session(&person, &["status"], "", 0)?;
+    page.session(&person, &["status", "hall-3"], "", 10)?;
+    page.title("report")?;
+    page.session(&person, &["report", "flashjob"], "", 0)?;
+    page.session(&person, &["report", "hall-3", "-o", "junit"], "", 0)?;
+    page.title("retry")?;
+    person.testbed.fleet.behave(&device.id, &Behaviour::default()).await?;
+    page.session(&person, &["retry", "hall-3", "--yes"], "", 0)?;
+    // How many lines a watch prints differs from run to run.
+    person.run(&["status", "hall-3-retry-1", "--timeout", "5m"])?;
+    page.session(&person, &["status", "hall-3-retry-1"], "", 0)?;
+    page.title("pause, resume")?;
+    page.session(&person, &["pause", "flashjob"], "", 0)?;
+    page.session(&person, &["resume", "flashjob"], "", 0)?;
+    page.title("cancel")?;
+    page.session(&person, &["cancel", "hall-3", "hall-3-retry-1", "--yes"], "", 0)?;
+    ensure!(page.text.contains(&first));
+    let text = page.with_examples()?;
+    let path: PathBuf = repository().join("docs/kubectl-flashjob-sessions.md");
+    if std::env::var_os("FLASHJOB_RECORD").is_some() {
+        return Ok(std::fs::write(path, text)?);
+    }
+    let documented = std::fs::read_to_string(&path).unwrap_or_default();
+    for (number, (is, says)) in text.lines().zip(documented.lines()).enumerate() {
+        ensure!(is == says, "line {}: documented:\n{says}\nsaid:\n{is}", number + 1);
+    }
+    ensure!(
+        text == documented,
+        "docs/kubectl-flashjob-sessions.md is not what the program says: make sessions"
+    );
+    Ok(())
+}
