@@ -157,11 +157,13 @@ impl FlashJobSpec {
                 &format!("names {uid} more than once; name each uid once"),
             );
         }
-        if self.firmware.is_empty() {
-            return invalid("spec.firmware", "must not be empty");
-        }
-        if self.version.is_empty() {
-            return invalid("spec.version", "must not be empty");
+        for (field, text) in [("spec.firmware", &self.firmware), ("spec.version", &self.version)] {
+            if text.is_empty() {
+                return invalid(field, "must not be empty");
+            }
+            if text.chars().any(|letter| letter.is_whitespace() || letter.is_control()) {
+                return invalid(field, "must not have white space or control characters in it");
+            }
         }
         if host_endpoint.is_some() && self.uuid.len() != 1 {
             return invalid("spec.hostEndpoint", "may only be set with exactly one uuid");
@@ -253,6 +255,16 @@ mod tests {
         let refused = FlashJobSpec { uuid, ..spec() }.effective().expect_err("refused");
         assert_eq!(refused.field, "spec.uuid");
         assert!(refused.message.starts_with("names b more than once"), "{}", refused.message);
+    }
+
+    #[test]
+    fn what_was_stored_before_the_pattern_was_is_refused_by_its_field() {
+        let refused = |spec: FlashJobSpec| spec.effective().expect_err("refused").field;
+        for text in ["", "a b", "a\u{1b}[2J", "a\n"] {
+            let (firmware, version) = (text.to_owned(), text.to_owned());
+            assert_eq!(refused(FlashJobSpec { firmware, ..spec() }), "spec.firmware");
+            assert_eq!(refused(FlashJobSpec { version, ..spec() }), "spec.version");
+        }
     }
 
     #[test]

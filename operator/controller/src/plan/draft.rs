@@ -134,13 +134,27 @@ impl<'a> Draft<'a> {
                 && pod.run.as_deref() == Some(&self.spec.run)
                 && self.observed.stored(uid).is_none()
         };
-        pods.iter().find(|pod| pod.may_run() && !known(pod) || unexpected(pod)).copied()
+        // Of another run, and ended by its kubelet though nobody heard of that.
+        let outlived = |pod: &Pod| pod.is_ours() && self.is_overdue(pod);
+        let may_run = |pod: &Pod| pod.may_run() && !known(pod) && !outlived(pod);
+        pods.iter().find(|pod| may_run(pod) || unexpected(pod)).copied()
     }
 
     /// When even a kubelet that nobody hears of has ended the Pod's container, by this process's own observation.
     pub fn overdue_at(&self, pod: &Pod) -> Option<Timestamp> {
         let (stage, since) = self.observed.stages.get(&pod.name)?;
         (*stage != Stage::Ended).then(|| after(*since, pod.overdue_seconds()))
+    }
+
+    /// When a Pod of the Go operator is ended: those have no deadline of their own, and one that
+    /// never ends would lock its device for ever.
+    pub fn foreign_ends_at(&self, pod: &Pod) -> Option<Timestamp> {
+        if pod.is_ours() || pod.gone.is_some() {
+            return None;
+        }
+        let stuck = self.observed.stuck_pods.get(&pod.name);
+        let unscheduled = || stuck.map(|since| after(*since, pod.overdue_seconds()));
+        self.overdue_at(pod).or_else(unscheduled)
     }
 
     pub fn is_overdue(&self, pod: &Pod) -> bool {

@@ -260,7 +260,11 @@ impl<'a> Draft<'a> {
     /// For whom the device waits.
     fn is_busy(&self, uid: &str) -> Option<String> {
         if let Some(pod) = self.pod_in_the_way(uid) {
-            return Some(format!("Pod {} may still be at work on this device", pod.name));
+            let ends = self.foreign_ends_at(pod);
+            let ends =
+                ends.map(|at| format!("; it has no deadline of its own and is ended at {at}"));
+            let ends = ends.unwrap_or_default();
+            return Some(format!("Pod {} may still be at work on this device{ends}", pod.name));
         }
         let holder = self.held_by_another(uid)?;
         Some(format!("FlashJob {} is flashing this device (uid {})", holder.job, holder.uid))

@@ -82,8 +82,8 @@ pub fn pod_of_the_go_operator(job: &str, uid: &str, endpoint: &str) -> Pod {
     let metadata = json!({"name": format!("{job}-{uid}"), "namespace": "fleet", "resourceVersion": "1", "uid": "go-pod",
         "labels": {"app": job, "uuid": uid}, "ownerReferences": [owner]});
     let container = json!({"name": "flash", "image": "i", "env": [{"name": "HOST_ENDPOINT", "value": endpoint}]});
-    serde_json::from_value(json!({"metadata": metadata, "spec": {"containers": [container]}}))
-        .expect("a Pod")
+    let spec = json!({"nodeName": "node", "containers": [container]});
+    serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a Pod")
 }
 
 /// One job in a world of its own, taken step by step.

@@ -291,6 +291,21 @@ fn a_device_that_a_pod_of_the_go_operator_flashes_waits_until_that_has_ended() {
 }
 
 #[test]
+fn a_pod_of_the_go_operator_that_never_ends_is_ended_after_the_time_that_the_status_says() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let pod = pod_of_the_go_operator("job", "a", "10.0.0.0");
+    case.see_pod(pod.clone());
+    case.settle();
+    let message = case.status().devices[0].message.clone().unwrap_or_default();
+    assert!(message.contains("is ended at "), "{message}");
+    // 900 s, the grace period of a Pod that names none, and a minute.
+    let plan = case.pass(989);
+    assert_eq!(deletes(&plan, "pod"), 0);
+    let plan = case.pass(1);
+    assert_eq!(deletes(&plan, "pod"), 1);
+}
+
+#[test]
 fn what_the_go_operator_completed_counts() {
     let mut case = Case::new(&["a", "b"], &json!({}));
     case.job.status = serde_json::from_value(json!({"phase": "Running", "completedUUIDs": ["a"]}))
