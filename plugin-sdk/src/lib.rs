@@ -1,7 +1,9 @@
-//! Write a FlashJob device plugin: implement [`Plugin`], name the type in [`export!`], build for `wasm32-unknown-unknown`.
+//! Write a FlashJob device plugin: implement [`Plugin`], name the type in [`export!`], build for
+//! `wasm32-unknown-unknown`.
 //!
-//! A plugin is a pure function. It says what the container that flashes one device needs; the operator decides when, where and
-//! whether it runs. Tests of a plugin are ordinary `cargo test` on the host: no WebAssembly is needed for them.
+//! A plugin is a pure function. It says what the container that flashes one device needs; the
+//! operator decides when, where and whether it runs. Tests of a plugin are ordinary `cargo test` on
+//! the host: no WebAssembly is needed for them.
 //!
 //! ```
 //! use flashjob_plugin_sdk::{Device, FlashPod, Plugin, PluginError, PluginInfo, Request, literal};
@@ -29,7 +31,8 @@
 
 pub mod log;
 
-/// Generated from `wit/0.1.0`; the canonical ABI is made of raw pointers, so this module alone may be unsafe.
+/// Generated from `wit/0.1.0`; the canonical ABI is made of raw pointers, so this module alone may
+/// be unsafe.
 #[doc(hidden)]
 #[allow(unsafe_code, missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used)]
 pub mod bindings {
@@ -71,8 +74,8 @@ pub trait Plugin {
     /// The device cannot be flashed by this plugin, or the request lacks something.
     fn build(request: Request) -> Result<FlashPod, PluginError>;
 
-    /// Says what an ended flash Pod means. The default: exit code 0 flashed the device, and the version that it reports is the
-    /// proof; anything else is worth another attempt.
+    /// Says what an ended flash Pod means. The default: exit code 0 flashed the device, and the
+    /// version that it reports is the proof; anything else is worth another attempt.
     ///
     /// # Errors
     /// The outcome cannot be judged.
@@ -85,7 +88,8 @@ pub trait Plugin {
 }
 
 impl FlashPod {
-    /// A container of this image, without any wish: the image's own command, no ports, no device, not root.
+    /// A container of this image, without any wish: the image's own command, no ports, no device,
+    /// not root.
     #[must_use]
     pub fn new(image: impl Into<String>) -> Self {
         Self {
@@ -124,7 +128,8 @@ pub fn literal(text: impl Into<String>) -> Arg {
     Arg::Literal(text.into())
 }
 
-/// Exports a [`Plugin`] as the component. On other targets than WebAssembly it does nothing, so that tests run anywhere.
+/// Exports a [`Plugin`] as the component. On other targets than WebAssembly it does nothing, so
+/// that tests run anywhere.
 #[macro_export]
 macro_rules! export {
     ($plugin:ty) => {

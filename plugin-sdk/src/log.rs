@@ -1,4 +1,5 @@
-//! Writes into the operator's log; natively, as in tests, to standard error. Calls and bytes are limited by the operator.
+//! Writes into the operator's log; natively, as in tests, to standard error. Calls and bytes are
+//! limited by the operator.
 
 /// For whoever looks for a fault.
 pub fn debug(message: &str) {

@@ -1,4 +1,5 @@
-//! Writes the files that are made from the code: definitions, rights, reference of reasons. Writes into the repository; no other I/O.
+//! Writes the files that are made from the code: definitions, rights, reference of reasons. Writes
+//! into the repository; no other I/O.
 
 mod rights;
 
@@ -34,7 +35,8 @@ pub fn run(repository: &Path) -> anyhow::Result<()> {
     write(repository, "docs/reasons.md", &reasons()?)
 }
 
-/// Kubernetes knows no unsigned integers: kubectl warns of their formats. The bounds stand beside the format.
+/// Kubernetes knows no unsigned integers: kubectl warns of their formats. The bounds stand beside
+/// the format.
 fn signed_formats(value: &mut Value) {
     match value {
         Value::Object(fields) => {

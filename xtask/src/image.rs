@@ -1,8 +1,8 @@
-//! Container images without a container engine: files and settings in, an OCI image layout out (image-spec 1.1). Reads and writes
-//! files, nothing else.
+//! Container images without a container engine: files and settings in, an OCI image layout out
+//! (image-spec 1.1). Reads and writes files, nothing else.
 //!
-//! The same files and settings give the same bytes on every machine: entries are sorted, owned by 0:0, of mode 0755 (folders, programs)
-//! or 0644, and carry one time.
+//! The same files and settings give the same bytes on every machine: entries are sorted, owned by
+//! 0:0, of mode 0755 (folders, programs) or 0644, and carry one time.
 
 pub mod command;
 mod dockerfile;

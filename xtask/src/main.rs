@@ -1,4 +1,5 @@
-//! The program behind the commands of the Makefile that need one: `cargo run -p flashjob-xtask -- help`.
+//! The program behind the commands of the Makefile that need one: `cargo run -p flashjob-xtask --
+//! help`.
 
 mod generate;
 

@@ -1,12 +1,14 @@
-//! Akri's `Instance`: one device that a discovery handler found. Akri owns these objects; we only read them.
+//! Akri's `Instance`: one device that a discovery handler found. Akri owns these objects; we only
+//! read them.
 
 use std::collections::BTreeMap;
 
 use kube::CustomResource;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// Spec of an Akri Instance (group `akri.sh`, version `v0`). Only nodes and broker properties are read; what else Akri writes differs from
-/// version to version, so none of it is needed, and what is unknown is passed over.
+/// Spec of an Akri Instance (group `akri.sh`, version `v0`). Only nodes and broker properties are
+/// read; what else Akri writes differs from version to version, so none of it is needed, and what
+/// is unknown is passed over.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "akri.sh",
@@ -22,13 +24,13 @@ pub struct InstanceSpec {
     /// The Configuration that found the device.
     #[serde(default, deserialize_with = "null_is_default")]
     pub configuration_name: String,
-    /// How many workloads may use the device at once.
+    /// Number of workloads that may use the device at once.
     #[serde(default, deserialize_with = "null_is_default")]
     pub capacity: i64,
     /// The device's name in Container Device Interface form.
     #[serde(default, deserialize_with = "null_is_default")]
     pub cdi_name: String,
-    /// What the discovery handler says of the device.
+    /// Properties of the device, as the discovery handler reports them.
     #[serde(default, deserialize_with = "null_is_default")]
     pub broker_properties: BTreeMap<String, String>,
     /// Slots, and which node uses each.
@@ -58,7 +60,8 @@ pub mod property {
     pub const APPLICATION_TYPE: &str = "APPLICATION_TYPE";
     /// The firmware version that the device reports.
     pub const VERSION: &str = "VERSION";
-    /// Path below `/sys` of a device that udev found; `UDEV_DEVPATH_0` and so on where it groups several.
+    /// Path below `/sys` of a device that udev found; `UDEV_DEVPATH_0` and so on where it groups
+    /// several.
     pub const UDEV_DEVPATH: &str = "UDEV_DEVPATH";
 }
 

@@ -11,11 +11,13 @@ pub const COMPLETE: &str = "Complete";
 pub const FAILED: &str = "Failed";
 /// `spec.suspend` holds back the devices that have not started.
 pub const SUSPENDED: &str = "Suspended";
-/// Nothing moves until somebody acts; a failed job is one, too. Tools that know kstatus read it as failed.
+/// Nothing moves until somebody acts; a failed job is one, too. Tools that know kstatus read it as
+/// failed.
 pub const STALLED: &str = "Stalled";
-/// What is wanted is there: every device completed, or the plugin serves. What `kubectl wait` and GitOps tools ask for.
+/// The wanted state is reached: every device completed, or the plugin serves. `kubectl wait` and
+/// GitOps tools ask for.
 pub const READY: &str = "Ready";
-/// What is wanted is being brought about. Tools that know kstatus read it as in progress.
+/// The wanted state is being brought about. Tools that know kstatus read it as in progress.
 pub const RECONCILING: &str = "Reconciling";
 
 /// Sets one condition. `last_transition_time` changes only with `status`.

@@ -42,7 +42,7 @@ pub struct DevicePluginSpec {
     pub image: String,
 }
 
-/// How a device plugin does.
+/// State of a device plugin.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DevicePluginStatus {
@@ -58,16 +58,18 @@ pub struct DevicePluginStatus {
     /// Version of the plugin contract (WIT package) that the component is built against.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub wit_version: Option<String>,
-    /// What went wrong last, while it lasts.
+    /// The last error, for as long as it lasts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
     /// The digest that served well last. Standbys and restarts take it, and verify it again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_good_digest: Option<String>,
-    /// The version that served well last. A lower one serves only with allowDowngrade, after a restart too.
+    /// The version that served well last. A lower one serves only with allowDowngrade, after a
+    /// restart too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_good_version: Option<String>,
-    /// Ready, Reconciling, Stalled, Resolved, Verified, and TypeConflict: whether other plugins keep types that this one would serve.
+    /// Ready, Reconciling, Stalled, Resolved, Verified, and TypeConflict: whether other plugins
+    /// keep types that this one would serve.
     #[serde(default)]
     #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

@@ -1,4 +1,5 @@
-//! The one conversion from what a FlashJob says to what it means: absent, null and empty are the same, and defaults are supplied.
+//! The one conversion from what a FlashJob says to what it means: absent, null and empty are the
+//! same, and defaults are supplied.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -13,9 +14,9 @@ use crate::{Disruption, Exposure, FlashJobSpec, PodOverrides, VerifyMode};
 pub struct EffectiveSpec {
     /// The devices' uids, in the order of the spec.
     pub uuid: Vec<String>,
-    /// What to flash.
+    /// The firmware to flash.
     pub firmware: String,
-    /// What a flashed device reports.
+    /// The version that a flashed device reports.
     pub version: String,
     /// Guard on the device type.
     pub device: Option<String>,
@@ -35,7 +36,7 @@ pub struct EffectiveSpec {
     pub suspend: bool,
     /// Retries of one device.
     pub backoff_limit_per_device: u32,
-    /// When failures stop the job.
+    /// Number of failures that stops the job.
     pub max_failed_devices: Option<FailureBudget>,
     /// Seconds for one attempt.
     pub device_timeout_seconds: i64,
@@ -43,7 +44,7 @@ pub struct EffectiveSpec {
     pub address_timeout_seconds: i64,
     /// Seconds for the whole job.
     pub active_deadline_seconds: Option<i64>,
-    /// How a device proves its version.
+    /// Proof that is asked of a flashed device.
     pub verify: Verification,
     /// Skip what is current.
     pub skip_if_current: bool,
@@ -59,7 +60,7 @@ pub struct EffectiveSpec {
     pub run: String,
 }
 
-/// How a device proves its version.
+/// Proof that is asked of a flashed device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verification {
     /// None: the plugin's verdict says, else BestEffort.
@@ -70,7 +71,7 @@ pub struct Verification {
     pub stable_seconds: i64,
 }
 
-/// How many devices may fail before the job stops.
+/// Number of devices that may fail before the job stops.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FailureBudget {
     /// This many.
@@ -96,7 +97,7 @@ impl FailureBudget {
 pub struct InvalidSpec {
     /// Path of the field.
     pub field: &'static str,
-    /// What is wrong and what is expected.
+    /// The fault, and what is expected.
     pub message: String,
 }
 
@@ -171,7 +172,8 @@ impl FlashJobSpec {
         Ok(())
     }
 
-    /// JSON writes the fields in one fixed order and escapes what could run together, so equal runs hash alike and others do not.
+    /// JSON writes the fields in one fixed order and escapes what could run together, so equal runs
+    /// hash alike and others do not.
     fn run_hash(
         &self,
         settings: &BTreeMap<String, Map<String, Value>>,

@@ -43,13 +43,16 @@ pub struct FlashJobSpec {
     /// labels.
     #[schemars(length(min = 1, max = 4096), inner(length(min = 1, max = 63), regex(pattern = "^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")), extend("x-kubernetes-list-type" = "atomic"))]
     pub uuid: Vec<String>,
-    /// What to flash, handed to the device plugin; usually an OCI reference. No white space or control characters.
+    /// The firmware to flash, handed to the device plugin; usually an OCI reference. No white space
+    /// or control characters.
     #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[^\s\p{Cc}]+$"))]
     pub firmware: String,
-    /// The version that a device reports once it runs the firmware. No white space or control characters.
+    /// The version that a device reports once it runs the firmware. No white space or control
+    /// characters.
     #[schemars(length(min = 1, max = 256), regex(pattern = r"^[^\s\p{Cc}]+$"))]
     pub version: String,
-    /// Guard: a device of another type is refused. Case and dashes do not matter. Stands in where Akri reports none.
+    /// Guard: a device of another type is refused. Case and dashes do not matter. Stands in where
+    /// Akri reports none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub device: Option<String>,
@@ -57,11 +60,13 @@ pub struct FlashJobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub application_type: Option<String>,
-    /// Where the device is reached, `host:port`; overrides what Akri reports. Only with exactly one uuid. No white space or control characters.
+    /// Address at which the device is reached, `host:port`; overrides what Akri reports. Only with
+    /// exactly one uuid. No white space or control characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512), regex(pattern = r"^[^\s\p{Cc}]*$"))]
     pub host_endpoint: Option<String>,
-    /// Asks the load balancer for this IP address; another one is not used. Devices then take turns.
+    /// Asks the load balancer for this IP address; another one is not used. Devices then take
+    /// turns.
     #[serde(default, rename = "externalIP", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 45))]
     pub external_ip: Option<String>,
@@ -77,25 +82,27 @@ pub struct FlashJobSpec {
     #[serde(default, rename = "runID", skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub run_id: Option<String>,
-    /// How many devices are in flight at once. Default 10.
+    /// Number of devices in flight at once. Default 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 500))]
     pub parallelism: Option<i32>,
     /// Start no more devices; those in flight finish. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
-    /// How often one device is tried again after its first attempt. Default 2.
+    /// Number of retries of one device after its first attempt. Default 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 1000))]
     pub backoff_limit_per_device: Option<i32>,
-    /// More failed devices than this stop the job: a number, or a percentage of all devices, rounded down. Default: no limit.
+    /// More failed devices than this stop the job: a number, or a percentage of all devices,
+    /// rounded down. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_failed_devices: Option<IntOrString>,
     /// Time for one attempt, in seconds; also the Pod's activeDeadlineSeconds. Default 900.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 604800))]
     pub device_timeout_seconds: Option<i64>,
-    /// How long a device waits for its external address before it goes to the end of the queue, in seconds. Default 300.
+    /// Time for which a device waits for its external address before it goes to the end of the
+    /// queue, in seconds. Default 300.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 604800))]
     pub address_timeout_seconds: Option<i64>,
@@ -103,18 +110,19 @@ pub struct FlashJobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31536000))]
     pub active_deadline_seconds: Option<i64>,
-    /// Whether a device must prove that it runs the new version.
+    /// Proof that is asked of a device: that it runs the new version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<VerifySpec>,
     /// Skip a device that already reports `version`. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skip_if_current: Option<bool>,
-    /// One Service for each device, or a pool of at most `parallelism` Services handed on. Default PerDevice.
+    /// One Service for each device, or a pool of at most `parallelism` Services handed on. Default
+    /// PerDevice.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "exposure_schema")]
     pub exposure: Option<Exposure>,
-    /// Whether a drain of a node waits for the devices that are flashed there. Default Protect; the operator's configuration may allow it
-    /// for all jobs.
+    /// Effect of a drain of a node on the devices that are flashed there. Default Protect; the
+    /// operator's configuration may allow it for all jobs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "disruption_schema")]
     pub disruption: Option<Disruption>,
@@ -127,7 +135,7 @@ pub struct FlashJobSpec {
     pub pod_overrides: Option<PodOverrides>,
 }
 
-/// Whether and how long a device is watched for its new version.
+/// Proof of the new version: whether and how long a device is watched for it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct VerifySpec {
@@ -135,17 +143,18 @@ pub struct VerifySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "verify_mode_schema")]
     pub mode: Option<VerifyMode>,
-    /// How long to wait for the new version, in seconds. Default 300.
+    /// Time to wait for the new version, in seconds. Default 300.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86400))]
     pub timeout_seconds: Option<i64>,
-    /// How long the device must go on reporting the new version, in seconds: some boot loaders go back to the one before. Default 0.
+    /// Time for which the device must go on reporting the new version, in seconds: some boot
+    /// loaders go back to the one before. Default 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86400))]
     pub stable_seconds: Option<i64>,
 }
 
-/// How strict the proof of a flashed device is.
+/// Strictness of the proof of a flashed device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum VerifyMode {
     /// A device that does not report the new version in time failed that attempt.
@@ -156,7 +165,7 @@ pub enum VerifyMode {
     None,
 }
 
-/// How devices are reached from outside.
+/// The way in which devices are reached from outside.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Exposure {
     /// A Service for each device.
@@ -166,17 +175,18 @@ pub enum Exposure {
     Pooled,
 }
 
-/// What a drain of a node does to a device that is being flashed there.
+/// Effect of a drain of a node on a device that is being flashed there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Disruption {
-    /// It waits: evictions of the Pod are refused until it has ended, and autoscalers leave its node alone.
+    /// It waits: evictions of the Pod are refused until it has ended, and autoscalers leave its
+    /// node alone.
     #[default]
     Protect,
     /// It ends the Pod, and the device is flashed again.
     Allow,
 }
 
-/// What a FlashJob may add to its Pods. The operator merges it; a plugin never sees it.
+/// Additions of a FlashJob to its Pods. The operator merges it; a plugin never sees it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct PodOverrides {
@@ -194,7 +204,8 @@ pub struct PodOverrides {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub image_pull_secrets: Option<Vec<SecretName>>,
-    /// Service account of the Pods; must be allowed in the operator's configuration. Its token is never mounted.
+    /// Service account of the Pods; must be allowed in the operator's configuration. Its token is
+    /// never mounted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub service_account_name: Option<String>,
@@ -238,7 +249,7 @@ pub struct Toleration {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = "^(NoSchedule|PreferNoSchedule|NoExecute)$"))]
     pub effect: Option<String>,
-    /// How long a NoExecute taint is tolerated, in seconds.
+    /// Time for which a NoExecute taint is tolerated, in seconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub toleration_seconds: Option<i64>,
 }
@@ -246,10 +257,10 @@ pub struct Toleration {
 /// Resource requests and limits, as in a container's `resources`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Resources {
-    /// What the scheduler sets aside.
+    /// Amounts that the scheduler sets aside.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests: Option<BTreeMap<String, IntOrString>>,
-    /// What the container may not exceed.
+    /// Amounts that the container may not exceed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<BTreeMap<String, IntOrString>>,
 }
@@ -264,7 +275,8 @@ fn settings_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     })
 }
 
-/// An `enum` of a schema has no place for the null that an optional field may be: what it takes is said by a pattern.
+/// An `enum` of a schema has no place for the null that an optional field may be: what it takes is
+/// said by a pattern.
 fn exposure_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({ "type": "string", "nullable": true, "pattern": "^(PerDevice|Pooled)$" })
 }

@@ -34,7 +34,8 @@ pub use status::{Counts, DeviceState, DeviceStatus, FlashJobStatus, Phase, Plugi
 /// The API group of FlashJob and DevicePlugin; also the prefix of our labels and annotations.
 pub const GROUP: &str = "application.flashjob.nbfc.io";
 
-/// Keeps a FlashJob until its Pods and Services are gone. The same string that the Go operator used.
+/// Keeps a FlashJob until its Pods and Services are gone. The same string that the Go operator
+/// used.
 pub const FINALIZER: &str = "application.flashjob.nbfc.io/flashjob-finalizer";
 
 /// Label of a DevicePlugin: namespace of the installation that owns it.

@@ -1,19 +1,21 @@
-//! Every reason a device or a job can be given, each with what it means and what to do. The documentation is generated from here.
+//! Every reason a device or a job can be given, each with what it means and what to do. The
+//! documentation is generated from here.
 
-/// Why a device waits, failed or was skipped. The name is what `status.devices[].reason` says.
+/// The cause for which a device waits, failed or was skipped. The name is what
+/// `status.devices[].reason` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reason {
     /// CamelCase, as in status.
     pub name: &'static str,
-    /// What becomes of the device.
+    /// Effect on the device.
     pub effect: Effect,
-    /// What happened.
+    /// Meaning: the event behind it.
     pub meaning: &'static str,
-    /// What a person can do about it.
+    /// Advice to a person.
     pub action: &'static str,
 }
 
-/// What a reason does to a device.
+/// Effect of a reason on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Effect {
     /// The device waits and goes on by itself when the cause is gone.

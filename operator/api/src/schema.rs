@@ -1,16 +1,18 @@
-//! Compares an installed definition, as an API server publishes it under `/openapi/v3`, with the one of this version. Pure.
+//! Compares an installed definition, as an API server publishes it under `/openapi/v3`, with the
+//! one of this version. Pure.
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::Value;
 
-/// Path of the schemas of a group and version, which everybody who is authenticated may read (ClusterRole `system:discovery`).
+/// Path of the schemas of a group and version, which everybody who is authenticated may read
+/// (ClusterRole `system:discovery`).
 #[must_use]
 pub fn published_path(group: &str, version: &str) -> String {
     format!("/openapi/v3/apis/{group}/{version}")
 }
 
-/// Fields of this version's `spec` and `status` that the installed definition lacks: the API server drops them without a word.
-/// None: the kind is not in the document, so it is not installed.
+/// Fields of this version's `spec` and `status` that the installed definition lacks: the API server
+/// drops them without a word. None: the kind is not in the document, so it is not installed.
 #[must_use]
 pub fn missing_fields(document: &Value, own: &CustomResourceDefinition) -> Option<Vec<String>> {
     let schemas = document["components"]["schemas"].as_object()?;

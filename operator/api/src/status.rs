@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// What the operator knows of a FlashJob.
+/// The operator's knowledge of a FlashJob.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FlashJobStatus {
@@ -51,10 +51,10 @@ pub struct FlashJobStatus {
     )]
     #[schemars(with = "Option<Vec<String>>", extend("x-kubernetes-list-type" = "atomic"))]
     pub skipped_uuids: Vec<String>,
-    /// How many devices are where.
+    /// Number of devices in each state.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub counts: Option<Counts>,
-    /// How many devices failed or were skipped, by reason.
+    /// Number of devices that failed or were skipped, by reason.
     #[serde(
         default,
         deserialize_with = "null_is_default",
@@ -62,7 +62,8 @@ pub struct FlashJobStatus {
     )]
     #[schemars(with = "Option<BTreeMap<String, u32>>")]
     pub reasons: BTreeMap<String, u32>,
-    /// How many devices have no result yet and say why: they wait, or something keeps their Pod from getting on; by reason.
+    /// Number of devices without a result that say why: they wait, or something keeps their Pod
+    /// from getting on; by reason.
     #[serde(
         default,
         deserialize_with = "null_is_default",
@@ -70,7 +71,8 @@ pub struct FlashJobStatus {
     )]
     #[schemars(with = "Option<BTreeMap<String, u32>>")]
     pub waiting: BTreeMap<String, u32>,
-    /// Every device with an attempt begun and no result yet, and those next in line; then failed and skipped devices, up to 100.
+    /// Every device with an attempt begun and no result yet, and those next in line; then failed
+    /// and skipped devices, up to 100.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<DeviceStatus>>", extend("x-kubernetes-list-type" = "atomic"))]
     pub devices: Vec<DeviceStatus>,
@@ -78,13 +80,14 @@ pub struct FlashJobStatus {
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<PluginStatus>>", extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub plugins: Vec<PluginStatus>,
-    /// Hash of the fields that make a run: firmware, version, flashjobPodImage, device, applicationType, hostEndpoint, settings, runID.
+    /// Hash of the fields that make a run: firmware, version, flashjobPodImage, device,
+    /// applicationType, hostEndpoint, settings, runID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<String>,
-    /// When the run began.
+    /// Time at which the run began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start_time: Option<Time>,
-    /// When the last device had its result.
+    /// Time at which the last device had its result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completion_time: Option<Time>,
     /// The generation of the spec that this status speaks of.
@@ -96,7 +99,7 @@ pub struct FlashJobStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// Where a job stands. Nothing else is ever written.
+/// State of a job. Nothing else is ever written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Phase {
     /// Some device has no result yet.
@@ -107,7 +110,7 @@ pub enum Phase {
     Failed,
 }
 
-/// How many devices are where.
+/// Number of devices in each state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Counts {
@@ -129,7 +132,7 @@ pub struct Counts {
     pub skipped: u32,
 }
 
-/// Where one device stands in its job.
+/// State of one device in its job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DeviceState {
     /// In the queue, or waiting for its next attempt.
@@ -158,7 +161,7 @@ pub struct DeviceStatus {
     /// Name of the Akri Instance; stays the same when the uid changes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Where the device is reached.
+    /// Address at which the device is reached.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub host_endpoint: Option<String>,
     /// The address on which the device calls back.
@@ -170,22 +173,23 @@ pub struct DeviceStatus {
     /// The current attempt, from 1.
     #[serde(default)]
     pub attempt: u32,
-    /// Attempts that came to nothing before the device was touched; they do not count toward backoffLimitPerDevice.
+    /// Attempts that came to nothing before the device was touched; they do not count toward
+    /// backoffLimitPerDevice.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub uncounted: u32,
     /// The device waits until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_before: Option<Time>,
-    /// Where the device stands.
+    /// State of the device.
     #[serde(default)]
     pub state: DeviceState,
-    /// What the device reported before this run's first attempt.
+    /// The version that the device reported before this run's first attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_version: Option<String>,
     /// While it is verified: since when the device reports the new version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version_since: Option<Time>,
-    /// Why the device waits, failed or was skipped.
+    /// The cause for which the device waits, failed or was skipped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// The same, in words.

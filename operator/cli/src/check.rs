@@ -1,5 +1,5 @@
-//! `check`: what is missing for devices to be flashed, and what to do next. Reads the cluster, and changes nothing: [`read`] gets the
-//! facts, [`judge`] makes findings of them.
+//! `check`: what is missing for devices to be flashed, and what to do next. Reads the cluster, and
+//! changes nothing: [`read`] gets the facts, [`judge`] makes findings of them.
 
 mod judge;
 mod read;

@@ -1,13 +1,13 @@
-//! `kubectl flashjob`: for those who look after a fleet, for those who install the operator, and for
-//! plugin authors. What the operator decides is asked of the operator's own code.
+//! `kubectl flashjob`: for those who look after a fleet, for those who install the operator, and
+//! for plugin authors. What the operator decides is asked of the operator's own code.
 //!
 //! - [`arguments`] is the command line. [`fleet`] has the commands for devices and FlashJobs,
 //!   [`plugin`] those for plugin authors, [`check`] looks at an installation, [`completion`] is for
 //!   shells.
 //! - [`cluster`] is the way to the cluster that the kubeconfig names; [`duration`] reads and shows
 //!   times.
-//! - [`source`] gets a component from a file or a registry, with [`docker_config`]'s credentials and
-//!   the trust that is asked for.
+//! - [`source`] gets a component from a file or a registry, with [`docker_config`]'s credentials
+//!   and the trust that is asked for.
 //! - A command returns a [`report::Report`] to show, or a [`failure::Failure`] with its exit code;
 //!   [`interruption`] ends it at a signal.
 
@@ -58,7 +58,8 @@ fn main() -> ExitCode {
 
 #[tokio::main(worker_threads = 2)]
 async fn carry_out(arguments: Arguments) -> Result<Report, Failure> {
-    // Two TLS providers could be linked; ring is the one that is meant. A second call changes nothing.
+    // Two TLS providers could be linked; ring is the one that is meant. A second call changes
+    // nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     // What plugins log is for their author.
     let filter = EnvFilter::try_from_default_env()

@@ -1,4 +1,5 @@
-//! A component from a file or a registry: how registries are reached, whose signatures are demanded, and what it may cost.
+//! A component from a file or a registry: how registries are reached, whose signatures are
+//! demanded, and what it may cost.
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,8 @@ use tempfile::TempDir;
 use crate::docker_config;
 use crate::failure::{Code, Failure};
 
-/// How registries are reached. Passwords come from Docker's configuration (`DOCKER_CONFIG`, else `~/.docker/config.json`).
+/// How registries are reached. Passwords come from Docker's configuration (`DOCKER_CONFIG`, else
+/// `~/.docker/config.json`).
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Registry")]
 pub struct RegistryOptions {
@@ -39,14 +41,15 @@ pub struct RegistryOptions {
 #[command(group = ArgGroup::new("subject").args(["certificate_identity", "certificate_identity_regexp"]).requires("trusted_root"))]
 #[command(group = ArgGroup::new("issuer").args(["certificate_oidc_issuer", "certificate_oidc_issuer_regexp"]).requires("trusted_root"))]
 pub struct TrustOptions {
-    /// A public key in PEM: demand a cosign signature made with it, whatever the configuration's trust says. Several: one of them.
+    /// A public key in PEM: demand a cosign signature made with it, whatever the configuration's
+    /// trust says. Several: one of them.
     #[arg(long = "key", value_name = "FILE")]
     pub keys: Vec<PathBuf>,
     /// Demand a signature of each key.
     #[arg(long, requires = "keys")]
     pub all_keys: bool,
-    /// Authorities and logs in JSON, as `cosign trusted-root create` writes them: demand a signature without a key, whatever the
-    /// configuration's trust says.
+    /// Authorities and logs in JSON, as `cosign trusted-root create` writes them: demand a
+    /// signature without a key, whatever the configuration's trust says.
     #[arg(long, value_name = "FILE", requires_all = ["subject", "issuer"], conflicts_with = "keys")]
     pub trusted_root: Option<PathBuf>,
     /// Whose signature: an e-mail address, or the URI of a workflow.
@@ -101,7 +104,8 @@ impl Source {
     /// Takes what the command line names.
     ///
     /// # Errors
-    /// It is neither a file nor a reference, the configuration is refused, or credentials do not work.
+    /// It is neither a file nor a reference, the configuration is refused, or credentials do not
+    /// work.
     pub async fn new(
         named: &str,
         registry: &RegistryOptions,

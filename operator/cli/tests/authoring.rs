@@ -12,7 +12,8 @@ use flashjob_testbed::process::{repository, script};
 use flashjob_testbed::signatures::{Signer, attach_simple};
 use serde_json::json;
 
-/// Makes a plugin where its earlier builds are, has it tested and built, and returns what `plugin build` says.
+/// Makes a plugin where its earlier builds are, has it tested and built, and returns what `plugin
+/// build` says.
 fn build(author: &Author) -> anyhow::Result<serde_json::Value> {
     let work = repository().join("target/authoring");
     let folder = work.join("thermo");

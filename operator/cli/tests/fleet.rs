@@ -1,5 +1,5 @@
-//! Devices and FlashJobs from the command line: the dialogue from a pipe and on a terminal, options,
-//! batches, and each exit code.
+//! Devices and FlashJobs from the command line: the dialogue from a pipe and on a terminal,
+//! options, batches, and each exit code.
 
 use std::path::Path;
 use std::process::{Command, Stdio};

@@ -1,4 +1,5 @@
-//! Reads the API server's answers: what a failed request comes to in one line, and one object by its name. Does I/O.
+//! Reads the API server's answers: what a failed request comes to in one line, and one object by
+//! its name. Does I/O.
 
 use std::error::Error;
 use std::fmt::Debug;
@@ -7,7 +8,8 @@ use kube::api::ListParams;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
-/// Why a request failed, in one line: of a refusal the API server's own words, without the rest of its Status.
+/// Why a request failed, in one line: of a refusal the API server's own words, without the rest of
+/// its Status.
 #[must_use]
 pub fn in_one_line(error: &kube::Error) -> String {
     let text = match error {
@@ -35,8 +37,8 @@ fn with_sources(error: &dyn Error) -> String {
     text
 }
 
-/// The object of that name, as the API server has it now. It is listed, not got: the right to list, which the watches need, is
-/// enough, and for a name the API server looks up one key.
+/// The object of that name, as the API server has it now. It is listed, not got: the right to list,
+/// which the watches need, is enough, and for a name the API server looks up one key.
 ///
 /// # Errors
 /// The API server does not answer, or refuses.

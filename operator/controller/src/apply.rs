@@ -1,4 +1,5 @@
-//! Carries steps out. Each is idempotent; that something is there already, or gone already, is an outcome and no error.
+//! Carries steps out. Each is idempotent; that something is there already, or gone already, is an
+//! outcome and no error.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use crate::operator::Operator;
 use crate::plan::Step;
 use crate::read::Guarded;
 
-/// A Pod that is there but no longer in the watch (somebody took its labels) is asked after this often.
+/// A Pod that is there but no longer in the watch (somebody took its labels) is asked after this
+/// often.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// Longest pause after failures in a row.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
@@ -50,8 +52,9 @@ pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step) {
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
-        // A Pod that may be there without our knowledge could flash beside the next one: the create is sent until it is clear.
-        // One that was seen meanwhile is not made twice, though it may be gone again.
+        // A Pod that may be there without our knowledge could flash beside the next one: the create
+        // is sent until it is clear. One that was seen meanwhile is not made twice, though it may
+        // be gone again.
         let seen =
             key.strip_prefix("pod/").is_some_and(|name| operator.world().knows_pod(&job.key, name));
         if !unsettled || seen {
@@ -64,7 +67,8 @@ pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step) {
     operator.look_at([job.key.clone()]);
 }
 
-/// Whether a request that failed may have been carried out all the same: the answer was lost, or the server broke over it.
+/// Whether a request that failed may have been carried out all the same: the answer was lost, or
+/// the server broke over it.
 fn may_have_worked(error: &kube::Error) -> bool {
     match error {
         kube::Error::Api(status) => status.code >= 500,
@@ -157,7 +161,8 @@ enum Deleted<K> {
     Gone,
 }
 
-/// Deletes this object and none that took its name. The answer, an object or a Status, is read in one go.
+/// Deletes this object and none that took its name. The answer, an object or a Status, is read in
+/// one go.
 async fn delete<K>(
     client: Client,
     namespace: &str,

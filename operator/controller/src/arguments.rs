@@ -18,17 +18,19 @@ pub struct Arguments {
     /// Watch this namespace alone. Default: all.
     #[arg(long, env = "FLASHJOB_WATCH_NAMESPACE")]
     pub watch_namespace: Option<String>,
-    /// The operator's own namespace, where its Lease and the registry credentials are. Default: the kubeconfig's.
+    /// The operator's own namespace, where its Lease and the registry credentials are. Default: the
+    /// kubeconfig's.
     #[arg(long, env = "POD_NAMESPACE")]
     pub namespace: Option<String>,
     /// Where /healthz, /readyz and /metrics are served.
     #[arg(long, default_value = "0.0.0.0:8081", env = "FLASHJOB_HEALTH_ADDRESS")]
     pub health_address: SocketAddr,
-    /// Act only while holding the Lease flashjob-operator in the operator's own namespace. Without it there must never be a second
-    /// process.
+    /// Act only while holding the Lease flashjob-operator in the operator's own namespace. Without
+    /// it there must never be a second process.
     #[arg(long, default_value_t = true, action = ArgAction::Set, env = "FLASHJOB_LEADER_ELECTION")]
     pub leader_election: bool,
-    /// For how long the Lease is held without being renewed; a successor waits as long after a crash. Of it the last 6 s are not used.
+    /// For how long the Lease is held without being renewed; a successor waits as long after a
+    /// crash. Of it the last 6 s are not used.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(9..=3600), env = "FLASHJOB_LEASE_DURATION_SECONDS")]
     pub lease_duration_seconds: u16,
     /// For how many seconds what was ready may fail before /readyz says so.

@@ -1,4 +1,5 @@
-//! The operator's configuration file. Read whole and checked whole: a bad file is refused, and says which field is wrong.
+//! The operator's configuration file. Read whole and checked whole: a bad file is refused, and says
+//! which field is wrong.
 
 mod policy;
 
@@ -94,7 +95,8 @@ pub struct InstanceScope {
     /// Default: those in the FlashJob's own namespace.
     #[serde(default)]
     pub namespaces: Namespaces,
-    /// Host names that `spec.hostEndpoint` may have; `*.example.com` are all below it. Default: only the device's own.
+    /// Host names that `spec.hostEndpoint` may have; `*.example.com` are all below it. Default:
+    /// only the device's own.
     #[serde(default)]
     pub host_names: Vec<String>,
 }
@@ -144,7 +146,8 @@ pub struct Periods {
     pub image_pull_seconds: i64,
     /// For a node. Default 120.
     pub unschedulable_seconds: i64,
-    /// For which the Service of a failed attempt stays without a Pod, so that a late device gets nothing. Default 60.
+    /// For which the Service of a failed attempt stays without a Pod, so that a late device gets
+    /// nothing. Default 60.
     pub late_callback_seconds: i64,
     /// Pause before the first retry; doubles with each. Default 10.
     pub retry_seconds: i64,
@@ -303,7 +306,8 @@ fn check_grants(grants: &Grants, index: usize) -> Result<(), ConfigError> {
             );
             return invalid(field(), &message);
         }
-        // What stands for a segment is put in the place of the wildcards: the rest must be what an image can have.
+        // What stands for a segment is put in the place of the wildcards: the rest must be what an
+        // image can have.
         let example = format!("{host}/{}", path.replace("**", "a").replace('*', "a"));
         if !crate::make::is_image(&example) {
             let message = "no image is like this, so it matches none; expected host/path in lower case, with * for a segment and ** for any number";

@@ -62,7 +62,8 @@ pub async fn consult(operator: Arc<Operator>, job: JobKey, question: Question) {
     operator.look_at([job]);
 }
 
-/// What the attempt began with. A registry that does not answer is asked again for as long as an unknown device is waited for.
+/// What the attempt began with. A registry that does not answer is asked again for as long as an
+/// unknown device is waited for.
 async fn recall(operator: &Operator, plugin: &str, digest: &Digest) -> Result<Plugin, Failure> {
     let seconds = operator.world().rules.periods.unknown_device_seconds;
     let (begin, limit) =
@@ -104,7 +105,8 @@ async fn ask<T>(
     answer
 }
 
-/// A plugin that is out of service is asked again after its pause; every other answer stands for this attempt.
+/// A plugin that is out of service is asked again after its pause; every other answer stands for
+/// this attempt.
 fn remember_built(
     operator: &Operator,
     job: &JobKey,

@@ -1,6 +1,7 @@
-//! Finds out whether the installed CustomResourceDefinitions have all fields that this operator knows: the API server drops the others
-//! without a word. It reads what the API server publishes of its schemas under `/openapi/v3`, which everybody who is authenticated may
-//! (ClusterRole `system:discovery`), so that no right on definitions is needed. Does I/O.
+//! Finds out whether the installed CustomResourceDefinitions have all fields that this operator
+//! knows: the API server drops the others without a word. It reads what the API server publishes of
+//! its schemas under `/openapi/v3`, which everybody who is authenticated may (ClusterRole
+//! `system:discovery`), so that no right on definitions is needed. Does I/O.
 
 use std::time::Duration;
 
@@ -33,7 +34,8 @@ pub async fn follow(client: Client, reports: Reports) {
                 reports.state(Source::Definition(DEVICE_PLUGINS), device_plugins);
                 well
             }
-            // The watches say what is wrong: nothing is installed, or the API server does not answer.
+            // The watches say what is wrong: nothing is installed, or the API server does not
+            // answer.
             Err(error) => {
                 let error = in_one_line(&error);
                 tracing::debug!(error, "the published schemas cannot be read");
@@ -52,7 +54,8 @@ async fn published(client: &Client) -> kube::Result<Value> {
     client.request(request).await
 }
 
-/// The problem of an installed definition that is older than this operator. One that is not installed is none here.
+/// The problem of an installed definition that is older than this operator. One that is not
+/// installed is none here.
 fn outdated(
     document: &Value,
     resource: Resource,

@@ -1,4 +1,5 @@
-//! Words Kubernetes events: transitions of the job and failures of its devices. A device that succeeds makes none. Pure.
+//! Words Kubernetes events: transitions of the job and failures of its devices. A device that
+//! succeeds makes none. Pure.
 
 use std::collections::BTreeMap;
 
@@ -31,8 +32,9 @@ pub fn about(job: &Job) -> ObjectReference {
 
 /// The events of one status write.
 ///
-/// The recorder puts events together that have type, action, reason and related object in common, and keeps the words of the
-/// first. So a device's events name its Instance as related, and what must not be put together names the FlashJob's version.
+/// The recorder puts events together that have type, action, reason and related object in common,
+/// and keeps the words of the first. So a device's events name its Instance as related, and what
+/// must not be put together names the FlashJob's version.
 #[must_use]
 pub fn events(job: &Job, transitions: &Transitions<'_>) -> Vec<Event> {
     let this_time =

@@ -1,8 +1,10 @@
-//! Says over HTTP whether the process lives, whether it can work and what keeps it from that, whether it leads, and what it counts.
+//! Says over HTTP whether the process lives, whether it can work and what keeps it from that,
+//! whether it leads, and what it counts.
 //!
-//! Whatever needs the API server reports to one place how it fares: [`problem`] words what is wrong, [`keeper`] receives the reports,
-//! [`record`] decides what is to be said and whether the operator is ready. [`opened`] reports watches that work, [`advice`] what the
-//! configuration lacks.
+//! Whatever needs the API server reports to one place how it fares: [`problem`] words what is
+//! wrong, [`keeper`] receives the reports, [`record`] decides what is to be said and whether the
+//! operator is ready. [`opened`] reports watches that work, [`advice`] what the configuration
+//! lacks.
 
 pub mod advice;
 pub mod keeper;

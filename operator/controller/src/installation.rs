@@ -1,5 +1,5 @@
-//! The installation that this operator is part of: its namespace and what it watches. Names the objects that have no namespace, so
-//! that installations side by side do not meet. Pure.
+//! The installation that this operator is part of: its namespace and what it watches. Names the
+//! objects that have no namespace, so that installations side by side do not meet. Pure.
 
 use std::collections::BTreeMap;
 

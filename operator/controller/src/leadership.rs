@@ -1,9 +1,11 @@
-//! One operator acts, the others stand by. In: the election's outcome. Out: whether this process leads, and the fence that holds its
-//! changing requests back when it does not. No I/O here: that is in [`election`].
+//! One operator acts, the others stand by. In: the election's outcome. Out: whether this process
+//! leads, and the fence that holds its changing requests back when it does not. No I/O here: that
+//! is in [`election`].
 //!
-//! A process leads at most once. One that loses its Lease to another ends, and is started again as a standby by Kubernetes: what it
-//! had planned, asked and locked, and the requests that its tasks still wait for, are gone with it for certain. One whose Lease ran
-//! out while the API server was away keeps it where nobody else took it: every write names the version that it replaces, so a
+//! A process leads at most once. One that loses its Lease to another ends, and is started again as
+//! a standby by Kubernetes: what it had planned, asked and locked, and the requests that its tasks
+//! still wait for, are gone with it for certain. One whose Lease ran out while the API server was
+//! away keeps it where nobody else took it: every write names the version that it replaces, so a
 //! renewal that succeeds proves that nobody acted meanwhile.
 
 pub mod election;

@@ -9,13 +9,17 @@
 //! - [`watch`] fills the caches in [`world`], and names the jobs to look at.
 //! - [`observed`] is the snapshot of one job that [`world::World::observe`] takes.
 //! - [`plan`] decides; pure. [`make`] turns a plugin's answer into a Pod and a Service; pure.
-//! - [`consult`] asks plugins, [`apply`] asks the API server, [`report`] writes the status; each has the job looked at again.
+//! - [`consult`] asks plugins, [`apply`] asks the API server, [`report`] writes the status; each
+//!   has the job looked at again.
 //! - [`leadership`] sees to it that one process of several does all this.
-//! - [`operator`] is the loop that ties them, [`plugins`] loads what [`config`] names, [`reload`] follows its changes.
-//! - Seen from outside: [`transitions`] says what a status write changed; [`events`], [`metrics`] and [`logs`] tell it;
-//!   [`traces`] show how long things take; [`health`] keeps what is wrong, and serves what is asked for.
-//! - [`installation`] tells what is ours from what is another installation's, [`definitions`] whether the installed definitions are of
-//!   this version, [`answer`] reads the API server's answers, [`proxy`] sees to proxies of the environment.
+//! - [`operator`] is the loop that ties them, [`plugins`] loads what [`config`] names, [`reload`]
+//!   follows its changes.
+//! - Seen from outside: [`transitions`] says what a status write changed; [`events`], [`metrics`]
+//!   and [`logs`] tell it; [`traces`] show how long things take; [`health`] keeps what is wrong,
+//!   and serves what is asked for.
+//! - [`installation`] tells what is ours from what is another installation's, [`definitions`]
+//!   whether the installed definitions are of this version, [`answer`] reads the API server's
+//!   answers, [`proxy`] sees to proxies of the environment.
 
 pub mod answer;
 pub mod apply;

@@ -1,5 +1,6 @@
-//! The log: lines of text on a terminal, one flat JSON object a line otherwise. Texts from devices, plugins and the API server
-//! stand in it, so in a line of text every control character is written as its escape.
+//! The log: lines of text on a terminal, one flat JSON object a line otherwise. Texts from devices,
+//! plugins and the API server stand in it, so in a line of text every control character is written
+//! as its escape.
 
 use std::fmt::{self, Write};
 use std::io::IsTerminal;
@@ -15,7 +16,8 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::traces::{self, Traces};
 
-/// Starts the log and, where the environment asks for them, traces. RUST_LOG says what is logged; default: info.
+/// Starts the log and, where the environment asks for them, traces. RUST_LOG says what is logged;
+/// default: info.
 #[must_use]
 pub fn start() -> Option<Traces> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));

@@ -1,4 +1,5 @@
-//! The loop: an event names a job; the job is observed and planned in one act; questions, steps and the status go their ways.
+//! The loop: an event names a job; the job is observed and planned in one act; questions, steps and
+//! the status go their ways.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,8 +23,9 @@ use crate::watch::{Kind, Watches};
 use crate::world::{Memory, World};
 use crate::{apply, consult, report};
 
-/// After a plan its job is left alone for this many times as long as the plan took, so that planning a job takes no more than a
-/// fiftieth of a core: what happens meanwhile is looked at together.
+/// After a plan its job is left alone for this many times as long as the plan took, so that
+/// planning a job takes no more than a fiftieth of a core: what happens meanwhile is looked at
+/// together.
 const PAUSES_PER_PLAN: u32 = 50;
 /// The shortest pause: small jobs are planned almost at once.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
@@ -33,8 +35,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(150);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// A status is written about this often, unless something waits for it.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
-/// But less often where a write takes long: with the status of 4,000 devices the API server is busy for half a second, and it is what
-/// the devices wait for.
+/// But less often where a write takes long: with the status of 4,000 devices the API server is busy
+/// for half a second, and it is what the devices wait for.
 const RESTS_PER_WRITE: u32 = 8;
 /// The longest time that a status is behind, where nothing waits for it.
 const LONGEST_WRITE_INTERVAL: Duration = Duration::from_secs(3);
@@ -175,7 +177,8 @@ impl Operator {
         self.metrics.text(fleet, &plugins, waiting)
     }
 
-    /// Keeps the caches warm until this process leads, and fills them afresh then: what the leader before did last is in no older list.
+    /// Keeps the caches warm until this process leads, and fills them afresh then: what the leader
+    /// before did last is in no older list.
     async fn stand_by(self: &Arc<Self>, watches: &mut Watches) {
         if tokio::time::timeout(FIRST_ROUND, self.leadership.leads()).await.is_err() {
             watches.restart(self).await;

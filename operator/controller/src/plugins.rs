@@ -1,4 +1,5 @@
-//! The plugins: which are configured, which are loaded, and who keeps them so. Each is kept by a task of its own, on threads of theirs.
+//! The plugins: which are configured, which are loaded, and who keeps them so. Each is kept by a
+//! task of its own, on threads of theirs.
 
 mod events;
 mod keep;
@@ -53,7 +54,8 @@ struct Known {
 }
 
 impl Plugins {
-    /// None yet. They are loaded and asked on these threads, where one that never comes to an end holds up no one else.
+    /// None yet. They are loaded and asked on these threads, where one that never comes to an end
+    /// holds up no one else.
     #[must_use]
     pub fn new(threads: Handle) -> Self {
         Self { inner: Arc::default(), changes: watch::Sender::new(()), threads }
@@ -70,7 +72,8 @@ impl Plugins {
         self.read().loaded.get(name)?.iter().find(|plugin| plugin.digest() == digest).cloned()
     }
 
-    /// The same; one that is not loaded, as after a restart, is loaded from the cache or from where it comes from, and verified again.
+    /// The same; one that is not loaded, as after a restart, is loaded from the cache or from where
+    /// it comes from, and verified again.
     ///
     /// # Errors
     /// It cannot be had, or may no longer be run.
@@ -92,8 +95,8 @@ impl Plugins {
         Ok(plugin)
     }
 
-    /// Takes the configured plugins; what serves goes on serving. Where trust may have changed, whatever else is loaded is forgotten: who
-    /// asks for it has it verified again.
+    /// Takes the configured plugins; what serves goes on serving. Where trust may have changed,
+    /// whatever else is loaded is forgotten: who asks for it has it verified again.
     fn configure(&self, plugins: &[PluginConfig], trust_changed: bool) {
         let mut inner = self.write();
         let mut before: HashMap<String, Known> =

@@ -1,4 +1,5 @@
-//! Proxies in the environment: they serve the registries, and leave the API server alone. Reads the environment and the kubeconfig.
+//! Proxies in the environment: they serve the registries, and leave the API server alone. Reads the
+//! environment and the kubeconfig.
 
 use kube::Config;
 use kube::config::Kubeconfig;
@@ -44,7 +45,8 @@ fn check_all(value: impl Fn(&str) -> Option<String>) -> Result<(), InvalidProxy>
     Ok(())
 }
 
-/// Takes a proxy out of the way to the API server that is not of the kubeconfig itself (`proxy-url`): it came from the environment.
+/// Takes a proxy out of the way to the API server that is not of the kubeconfig itself
+/// (`proxy-url`): it came from the environment.
 pub fn leave_the_api_server_alone(config: &mut Config) {
     let named = Kubeconfig::read().ok().and_then(|kubeconfig| {
         let current = kubeconfig.current_context?;

@@ -1,5 +1,6 @@
-//! Reads objects as the API server sends them: without `metadata.managedFields`, which is most of a Pod and of no use here, and such
-//! that one object which cannot be decoded is no fault of the list or watch that it came with. No I/O.
+//! Reads objects as the API server sends them: without `metadata.managedFields`, which is most of a
+//! Pod and of no use here, and such that one object which cannot be decoded is no fault of the list
+//! or watch that it came with. No I/O.
 
 use std::borrow::Cow;
 
@@ -10,8 +11,8 @@ use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// An object, or why it cannot be decoded. As [`kube::core::DeserializeGuard`], but reads the text once instead of building a tree of
-/// it twice.
+/// An object, or why it cannot be decoded. As [`kube::core::DeserializeGuard`], but reads the text
+/// once instead of building a tree of it twice.
 #[derive(Clone, Debug)]
 pub struct Guarded<K>(pub Result<K, InvalidObject>);
 

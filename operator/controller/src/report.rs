@@ -54,7 +54,8 @@ pub async fn write(
     }
 }
 
-/// Finds out what became of a status write that nobody answered: once the API server has given it up, by asking for the job.
+/// Finds out what became of a status write that nobody answered: once the API server has given it
+/// up, by asking for the job.
 async fn settle(operator: Arc<Operator>, job: Arc<Job>) {
     tokio::time::sleep(REQUEST_TIMEOUT).await;
     while let Err(error) = refresh(&operator, &job).await {
@@ -156,7 +157,8 @@ fn times(
     times
 }
 
-/// One line for each attempt that starts or fails, for each device's result, and for each transition of the job.
+/// One line for each attempt that starts or fails, for each device's result, and for each
+/// transition of the job.
 fn log(job: &Job, transitions: &Transitions<'_>, times: &HashMap<String, Duration>) {
     let job = &job.key;
     for transition in &transitions.job {

@@ -32,8 +32,9 @@ use crate::{config, definitions, health, logs, proxy, reload};
 
 /// Within this time everything is at rest and the Lease given back; Kubernetes kills after 30 s.
 const END_LIMIT: Duration = Duration::from_secs(15);
-/// An answer of the API server that has begun and says nothing for so long is given up, and a watch taken up again: its connection may be
-/// gone without a word. A watch on which nothing happens has a bookmark every minute.
+/// An answer of the API server that has begun and says nothing for so long is given up, and a watch
+/// taken up again: its connection may be gone without a word. A watch on which nothing happens has
+/// a bookmark every minute.
 const SILENCE_LIMIT: Duration = Duration::from_secs(150);
 
 /// Why the operator ends.
@@ -76,7 +77,8 @@ pub enum RunError {
 /// # Errors
 /// Something that the operator cannot do without is missing.
 pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), RunError> {
-    // Two TLS providers could be linked; ring is the one that is meant. A second call changes nothing.
+    // Two TLS providers could be linked; ring is the one that is meant. A second call changes
+    // nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let traces = logs::start();
     if arguments.exit_with_stdin {
@@ -98,8 +100,8 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
     // The API server's audit log then tells which replica did what.
     let agent = format!("flashjob-operator/{} ({identity})", env!("CARGO_PKG_VERSION"));
     kube_config.headers.push((http::header::USER_AGENT, agent.parse()?));
-    // A client of its own for the Lease and for what is wrong: no request that waits for another delays a renewal, and the fence
-    // does not hold it back.
+    // A client of its own for the Lease and for what is wrong: no request that waits for another
+    // delays a renewal, and the fence does not hold it back.
     let unfenced = Client::try_from(kube_config.clone())?;
     let leadership =
         if arguments.leader_election { Leadership::standby() } else { Leadership::alone() };
@@ -197,7 +199,8 @@ fn recorder(client: &Client) -> Recorder {
     Recorder::new(client.clone(), reporter)
 }
 
-/// The Pod that this process runs in, if any. Only with its uid does `kubectl describe` show what is told of it.
+/// The Pod that this process runs in, if any. Only with its uid does `kubectl describe` show what
+/// is told of it.
 fn own_pod(namespace: &str) -> Option<ObjectReference> {
     Some(ObjectReference {
         api_version: Some("v1".to_owned()),
@@ -224,7 +227,8 @@ fn identity() -> String {
     format!("{}_{random:016x}", name.as_deref().map_or("flashjob-operator", str::trim))
 }
 
-/// Ends this process when its standard input ends: whoever started it holds the other end, and is gone then.
+/// Ends this process when its standard input ends: whoever started it holds the other end, and is
+/// gone then.
 fn end_with_stdin() {
     std::thread::spawn(|| {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());

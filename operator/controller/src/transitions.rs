@@ -1,4 +1,5 @@
-//! Says what became different between two stored statuses: what the log, the events and the metrics tell. Pure.
+//! Says what became different between two stored statuses: what the log, the events and the metrics
+//! tell. Pure.
 
 use std::collections::HashMap;
 
@@ -12,7 +13,8 @@ use crate::plan::DeviceResult;
 pub struct Transitions<'a> {
     /// Devices that took up an attempt.
     pub started: Vec<&'a DeviceStatus>,
-    /// Devices whose attempt failed and that are tried again; their record speaks of the next attempt.
+    /// Devices whose attempt failed and that are tried again; their record speaks of the next
+    /// attempt.
     pub retried: Vec<&'a DeviceStatus>,
     /// Devices that got their result.
     pub results: &'a [DeviceResult],

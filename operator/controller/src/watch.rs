@@ -1,4 +1,5 @@
-//! Keeps the caches: watches FlashJobs, Instances, flash Pods and flash Services, and says which jobs to look at. Nothing else lists.
+//! Keeps the caches: watches FlashJobs, Instances, flash Pods and flash Services, and says which
+//! jobs to look at. Nothing else lists.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -26,8 +27,8 @@ use crate::read::Guarded;
 
 /// Objects of a flash Pod carry both labels, ours and the Go operator's alike.
 const FLASH_LABELS: &str = "app,uuid";
-/// Longest pause before a broken watch is taken up again. Without its watches the operator is blind: after an outage of the API server
-/// it is to go on soon.
+/// Longest pause before a broken watch is taken up again. Without its watches the operator is
+/// blind: after an outage of the API server it is to go on soon.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 /// The usual growing, jittered pauses, but for the longest.
@@ -62,8 +63,8 @@ impl Watches {
         Self { client, namespace, running: JoinSet::new() }
     }
 
-    /// Starts all watches, in place of those that run: each lists afresh, as of now, and says on `synced` when its list is in. What is
-    /// in the caches stays, and is put right.
+    /// Starts all watches, in place of those that run: each lists afresh, as of now, and says on
+    /// `synced` when its list is in. What is in the caches stays, and is put right.
     pub async fn restart(&mut self, operator: &Arc<Operator>) {
         self.running.shutdown().await;
         operator.forget_synced();
@@ -222,7 +223,8 @@ impl Trim for core::Service {
     }
 }
 
-/// An object that cannot be decoded never stops the watch of the others; of a FlashJob and of a device it is said in the status.
+/// An object that cannot be decoded never stops the watch of the others; of a FlashJob and of a
+/// device it is said in the status.
 fn trim<K: Trim + Resource>(object: Guarded<K>) -> Trimmed {
     match object.0 {
         Ok(object) => object.trim(),

@@ -1,6 +1,8 @@
-//! The caches: what the watches brought, with the answers to own writes laid over them until the watches have caught up.
+//! The caches: what the watches brought, with the answers to own writes laid over them until the
+//! watches have caught up.
 //!
-//! One lock guards all of it, so that a plan and its reservations are one act. Nothing here does I/O.
+//! One lock guards all of it, so that a plan and its reservations are one act. Nothing here does
+//! I/O.
 
 mod departed;
 mod devices;
@@ -135,7 +137,8 @@ impl World {
         Some(key)
     }
 
-    /// A Pod left the watch. One whose end was not seen is kept until it is clear what became of it.
+    /// A Pod left the watch. One whose end was not seen is kept until it is clear what became of
+    /// it.
     pub fn lose_pod(&mut self, job: &JobKey, name: &str, uid: &str, now: Timestamp) {
         let Some(pods) = self.pods.get_mut(job) else { return };
         let Some(pod) = pods.get(name).filter(|pod| pod.uid == uid) else { return };
@@ -153,12 +156,14 @@ impl World {
         }
     }
 
-    /// The watch said that this object went with that version: older answers to our own requests are no news any more.
+    /// The watch said that this object went with that version: older answers to our own requests
+    /// are no news any more.
     pub fn note_departure(&mut self, uid: &str, version: &str) {
         self.departed.note(uid, version);
     }
 
-    /// Takes the answer to our own delete, which may come after the watch said that the Pod is gone.
+    /// Takes the answer to our own delete, which may come after the watch said that the Pod is
+    /// gone.
     pub fn see_deleted_pod(&mut self, pod: Pod) {
         let known = self.pods.get(&pod.job).and_then(|pods| pods.get(&pod.name));
         if known.is_some_and(|known| known.uid == pod.uid && known.gone.is_none()) {
@@ -242,7 +247,8 @@ impl World {
             .collect()
     }
 
-    /// Whether a Pod of that name was seen, there or gone: a create of unknown outcome has worked then.
+    /// Whether a Pod of that name was seen, there or gone: a create of unknown outcome has worked
+    /// then.
     #[must_use]
     pub fn knows_pod(&self, job: &JobKey, name: &str) -> bool {
         self.pods.get(job).is_some_and(|pods| pods.contains_key(name))
@@ -398,7 +404,8 @@ impl World {
         })
     }
 
-    /// A vanished Pod is forgotten when nothing of it can run, and its attempt is no longer the stored one.
+    /// A vanished Pod is forgotten when nothing of it can run, and its attempt is no longer the
+    /// stored one.
     fn drop_expired_pods(&mut self, job: &Job, now: Timestamp) {
         let Some(pods) = self.pods.get_mut(&job.key) else { return };
         let locks = &mut self.locks;
@@ -441,7 +448,8 @@ fn sight(
     }
 }
 
-/// An overriding endpoint that is the endpoint of an Instance which this job may not flash would flash that one.
+/// An overriding endpoint that is the endpoint of an Instance which this job may not flash would
+/// flash that one.
 fn forbid_foreign_override(
     sightings: &mut [Option<Sighting>],
     devices: &Devices,
@@ -461,7 +469,8 @@ fn forbid_foreign_override(
     }
 }
 
-/// Stands for a Pod that status names and nobody has seen: it may have run, on a node that may still run it.
+/// Stands for a Pod that status names and nobody has seen: it may have run, on a node that may
+/// still run it.
 fn unseen_pod(job: &Job, name: &str, device: &str) -> Pod {
     let record = job.record(device);
     let timeout = job.spec.as_ref().map_or(900, |spec| spec.device_timeout_seconds);
@@ -507,7 +516,8 @@ fn release(addresses: &mut HashMap<String, usize>, held: Vec<String>) {
     }
 }
 
-/// Whether one version of an object is later than another: versions grow as numbers do; what cannot be compared is taken.
+/// Whether one version of an object is later than another: versions grow as numbers do; what cannot
+/// be compared is taken.
 fn newer(version: &str, than: &str) -> bool {
     match (version.parse::<u128>(), than.parse::<u128>()) {
         (Ok(version), Ok(than)) => version > than,

@@ -1,4 +1,5 @@
-//! What was fetched and compiled, on disk. Everything is hashed again when it is read; what does not fit is as good as absent.
+//! What was fetched and compiled, on disk. Everything is hashed again when it is read; what does
+//! not fit is as good as absent.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -41,8 +42,8 @@ impl Cache {
         put(&self.tag_path(reference), digest.to_string().as_bytes())
     }
 
-    /// The signatures that a reference's registry had for a digest. They are not believed for being here: they are checked at every
-    /// load.
+    /// The signatures that a reference's registry had for a digest. They are not believed for being
+    /// here: they are checked at every load.
     pub fn signatures(&self, repository: &str, digest: &Digest) -> Vec<Signature> {
         let bytes = std::fs::read(self.signatures_path(repository, digest)).unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()
@@ -57,7 +58,8 @@ impl Cache {
         put(&self.signatures_path(repository, digest), &serde_json::to_vec(signatures)?)
     }
 
-    /// Compiled code for exactly this engine: the bytes that were hashed are the bytes that are given out.
+    /// Compiled code for exactly this engine: the bytes that were hashed are the bytes that are
+    /// given out.
     pub fn compiled(&self, digest: &Digest, engine: &str) -> Option<Vec<u8>> {
         let mut code = std::fs::read(self.compiled_path(digest, engine)).ok()?;
         let begin = code.iter().position(|byte| *byte == b'\n')? + 1;
@@ -66,8 +68,8 @@ impl Cache {
         (Digest::of(&code) == expected).then_some(code)
     }
 
-    /// In one file, digest first: two processes that write at once leave the code of one of them, and not the code of one beside the
-    /// digest of the other.
+    /// In one file, digest first: two processes that write at once leave the code of one of them,
+    /// and not the code of one beside the digest of the other.
     pub fn put_compiled(&self, digest: &Digest, engine: &str, code: &[u8]) -> std::io::Result<()> {
         let begin = format!("{}\n", Digest::of(code)).into_bytes();
         put(&self.compiled_path(digest, engine), &[begin.as_slice(), code].concat())

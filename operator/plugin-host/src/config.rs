@@ -31,7 +31,8 @@ pub struct RegistryConfig {
     /// The Secret with the password.
     #[serde(default)]
     pub credentials: Option<CredentialsReference>,
-    /// Certificates of the authority that signed the registry's, in PEM; those of the system count no more.
+    /// Certificates of the authority that signed the registry's, in PEM; those of the system count
+    /// no more.
     #[serde(default)]
     pub ca_file: Option<PathBuf>,
     /// Speak HTTP without TLS. Nothing else makes it so, loopback neither.
@@ -40,13 +41,15 @@ pub struct RegistryConfig {
     /// Other hosts that may ask for the password to give out tokens.
     #[serde(default)]
     pub token_hosts: Vec<String>,
-    /// Registries that are asked before this one, in this order: `host`, or `host/prefix` where the repositories are below that path.
+    /// Registries that are asked before this one, in this order: `host`, or `host/prefix` where the
+    /// repositories are below that path.
     #[serde(default)]
     pub mirrors: Vec<String>,
 }
 
 impl RegistryConfig {
-    /// Whether this is how the registry of that host is reached; `host:443` is `host`, and Docker Hub's names are one.
+    /// Whether this is how the registry of that host is reached; `host:443` is `host`, and Docker
+    /// Hub's names are one.
     #[must_use]
     pub fn is_at(&self, host: &str) -> bool {
         canonical_host(&self.host) == canonical_host(host)
@@ -61,7 +64,8 @@ pub struct CredentialsReference {
     pub secret_name: String,
 }
 
-/// Whose components are run. The longest literal prefix of `match` wins; nothing matching means refused.
+/// Whose components are run. The longest literal prefix of `match` wins; nothing matching means
+/// refused.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TrustEntry {
@@ -80,7 +84,8 @@ pub struct TrustEntry {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CosignTrust {
-    /// Files with one public key each, in PEM: ECDSA on P-256, Ed25519, or RSA from 2048 bits on. Read anew at every load.
+    /// Files with one public key each, in PEM: ECDSA on P-256, Ed25519, or RSA from 2048 bits on.
+    /// Read anew at every load.
     #[serde(default)]
     pub public_key_files: Vec<PathBuf>,
     /// Forms in which a signature counts.
@@ -89,23 +94,27 @@ pub struct CosignTrust {
     /// How many of the keys or identities must have signed.
     #[serde(default)]
     pub require: RequiredKeys,
-    /// Certificates in place of keys. Beside publicKeyFiles it is an error: which of the two is demanded would not be said.
+    /// Certificates in place of keys. Beside publicKeyFiles it is an error: which of the two is
+    /// demanded would not be said.
     #[serde(default)]
     pub keyless: Option<KeylessTrust>,
 }
 
-/// Who must have signed where nobody keeps a key: cosign makes one for each signature, with a certificate that says whose it is.
+/// Who must have signed where nobody keeps a key: cosign makes one for each signature, with a
+/// certificate that says whose it is.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KeylessTrust {
-    /// File with the authorities and logs that are trusted, in the JSON of a Sigstore trusted root: what `cosign trusted-root create`
-    /// writes. Nothing is asked over the network. Read anew at every load.
+    /// File with the authorities and logs that are trusted, in the JSON of a Sigstore trusted root:
+    /// what `cosign trusted-root create` writes. Nothing is asked over the network. Read anew at
+    /// every load.
     pub trusted_root_file: PathBuf,
     /// Whose signatures count.
     pub identities: Vec<SignerIdentity>,
 }
 
-/// What a certificate must say: an issuer and a subject, each as it is or as a pattern from `^` to `$`.
+/// What a certificate must say: an issuer and a subject, each as it is or as a pattern from `^` to
+/// `$`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SignerIdentity {

@@ -1,4 +1,5 @@
-//! User names and passwords for registries, in the form of Docker's `config.json`, which is also that of a `dockerconfigjson` Secret.
+//! User names and passwords for registries, in the form of Docker's `config.json`, which is also
+//! that of a `dockerconfigjson` Secret.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -7,7 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-/// The user name by which Docker says that the password is an identity token, which a token service exchanges.
+/// The user name by which Docker says that the password is an identity token, which a token service
+/// exchanges.
 pub const IDENTITY_TOKEN: &str = "<token>";
 /// Docker Hub's names. They are one registry, asked at the last.
 const DOCKER_HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
@@ -22,14 +24,16 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// The identity token, where they are one (OAuth2 refresh token of distribution's token specification).
+    /// The identity token, where they are one (OAuth2 refresh token of distribution's token
+    /// specification).
     #[must_use]
     pub fn identity_token(&self) -> Option<&str> {
         (self.username == IDENTITY_TOKEN).then_some(self.password.as_str())
     }
 }
 
-/// One name for one registry: lower case, without the port that is usual, and Docker Hub's names as one.
+/// One name for one registry: lower case, without the port that is usual, and Docker Hub's names as
+/// one.
 #[must_use]
 pub(crate) fn canonical_host(host: &str) -> String {
     let host = host.to_ascii_lowercase();
@@ -118,7 +122,8 @@ fn place_of(key: &str) -> (String, String) {
     (canonical_host(host), path.to_owned())
 }
 
-/// How exactly a key names a repository; None: it does not. A `*` stands for one label of the host, as for the kubelet.
+/// How exactly a key names a repository; None: it does not. A `*` stands for one label of the host,
+/// as for the kubelet.
 fn exactness(key: &str, host: &str, repository: &str) -> Option<(usize, usize)> {
     let (key_host, key_path) = place_of(key);
     let labels = |host: &str| host.split('.').map(str::to_owned).collect::<Vec<_>>();
@@ -130,7 +135,8 @@ fn exactness(key: &str, host: &str, repository: &str) -> Option<(usize, usize)> 
     (same_host && same_path).then_some((key_path.len(), usize::from(key_host == host)))
 }
 
-/// Reads the credentials for a place, `host` or `host/repository`: of several entries the one with the longest path that it begins with.
+/// Reads the credentials for a place, `host` or `host/repository`: of several entries the one with
+/// the longest path that it begins with.
 ///
 /// # Errors
 /// The text is no Docker configuration, has no entry for the place, or the entry is incomplete.
@@ -144,7 +150,8 @@ pub fn parse_docker_config_json(text: &[u8], place: &str) -> Result<Credentials,
     let exact = config.auths.into_iter().filter_map(|(key, entry)| {
         exactness(&key, &canonical, repository).map(|exact| (exact, key, entry))
     });
-    // Keys that name the same place alike have an order of their own, so that each load takes the same.
+    // Keys that name the same place alike have an order of their own, so that each load takes the
+    // same.
     let entry = exact.max_by(|(a, of, _), (b, other, _)| (a, of).cmp(&(b, other)));
     let (_, _, entry) = entry.ok_or_else(|| CredentialsError::Missing(host.to_owned()))?;
     let incomplete = || CredentialsError::Incomplete(host.to_owned());

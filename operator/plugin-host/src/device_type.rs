@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// A device type in lower case without dashes, underscores and blanks: `ESP32-S2` and `esp32_s2` are `esp32s2`.
+/// A device type in lower case without dashes, underscores and blanks: `ESP32-S2` and `esp32_s2`
+/// are `esp32s2`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct DeviceType(String);
@@ -61,7 +62,8 @@ impl fmt::Display for DeviceType {
     }
 }
 
-/// What a plugin serves: one device type, or with a `*` at its end all that begin so: `esp32*` are `esp32`, `esp32c6` and `esp32s3r8`.
+/// What a plugin serves: one device type, or with a `*` at its end all that begin so: `esp32*` are
+/// `esp32`, `esp32c6` and `esp32s3r8`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ServedTypes {

@@ -1,4 +1,5 @@
-//! Compiles components and calls them: a fresh instance for each call, under limits of time, memory and size.
+//! Compiles components and calls them: a fresh instance for each call, under limits of time, memory
+//! and size.
 
 mod bounds;
 mod compiler;
@@ -318,7 +319,8 @@ impl Engine {
         let mut store = Store::new(&self.engine, State::new(compiled.name.clone(), limits));
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(limits.copied);
-        // A busy call gives way at every tick, and is dropped when its time is over. One that is done by the next tick never does.
+        // A busy call gives way at every tick, and is dropped when its time is over. One that is
+        // done by the next tick never does.
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
         let asked = tokio::time::timeout(
@@ -399,8 +401,9 @@ fn tick(engine: &wasmtime::Engine) -> std::io::Result<()> {
 /// Loads compiled code.
 #[allow(unsafe_code)]
 fn load(engine: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: deserialize runs what it is given. These bytes come either straight from `precompile_component` in a child of this
-    // program, over its pipe, or from the cache, which no other process writes, and which gave out exactly the bytes whose SHA-256 it had checked.
+    // SAFETY: deserialize runs what it is given. These bytes come either straight from
+    // `precompile_component` in a child of this program, over its pipe, or from the cache, which no
+    // other process writes, and which gave out exactly the bytes whose SHA-256 it had checked.
     unsafe { Component::deserialize(engine, code) }
 }
 

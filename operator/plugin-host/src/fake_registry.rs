@@ -11,7 +11,8 @@ use crate::config::RegistryConfig;
 
 type Requests = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
-/// A registry on loopback that answers with a function of path and authorization, and remembers what it was asked.
+/// A registry on loopback that answers with a function of path and authorization, and remembers
+/// what it was asked.
 pub(crate) struct Fake {
     pub host: String,
     requests: Requests,

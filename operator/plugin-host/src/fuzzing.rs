@@ -1,5 +1,6 @@
-//! What the fuzzer reaches of this crate beside its public functions: one function for each thing that comes from outside. Each takes
-//! any bytes, must not panic, and panics itself where an answer breaks a rule.
+//! What the fuzzer reaches of this crate beside its public functions: one function for each thing
+//! that comes from outside. Each takes any bytes, must not panic, and panics itself where an answer
+//! breaks a rule.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -28,9 +29,9 @@ pub fn challenge(bytes: &[u8]) {
     challenge_is_read(&String::from_utf8_lossy(bytes));
 }
 
-/// A signature in both its forms: a bundle as it is, or a payload and its signature with an empty line between them, and after two more
-/// a certificate and the log's entry. Nobody can sign with `key` nor, for this digest, with the authority and logs of `root`, so
-/// nothing is ever trusted.
+/// A signature in both its forms: a bundle as it is, or a payload and its signature with an empty
+/// line between them, and after two more a certificate and the log's entry. Nobody can sign with
+/// `key` nor, for this digest, with the authority and logs of `root`, so nothing is ever trusted.
 pub fn signature(bytes: &[u8], key: &Path, root: &Path) {
     let any = || Some("^.+$".to_owned());
     let anybody =
@@ -78,8 +79,8 @@ pub fn signature(bytes: &[u8], key: &Path, root: &Path) {
     }
 }
 
-/// An image layout: the bytes of its archive, or its files. Nothing comes of it whose digest is another, and folder and archive say the
-/// same. The folder is written into.
+/// An image layout: the bytes of its archive, or its files. Nothing comes of it whose digest is
+/// another, and folder and archive say the same. The folder is written into.
 pub fn layout(bytes: &[u8], folder: &Path) {
     static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| Builder::new_current_thread().build().ok());
@@ -89,7 +90,8 @@ pub fn layout(bytes: &[u8], folder: &Path) {
     }
 }
 
-/// The bytes of a component: all the way to one that could be asked. Large ones are left out, as compiling takes its time.
+/// The bytes of a component: all the way to one that could be asked. Large ones are left out, as
+/// compiling takes its time.
 pub fn component(bytes: &[u8]) {
     static ENGINE: OnceLock<Option<Engine>> = OnceLock::new();
     let engine = ENGINE.get_or_init(|| Engine::new(Limits::default(), PathBuf::new()).ok());

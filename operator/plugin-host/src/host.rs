@@ -22,8 +22,8 @@ pub use error::{LoadError, Stage};
 pub struct HostSettings {
     /// Folder of the cache; nobody else may write into it.
     pub cache: PathBuf,
-    /// A program that hands what follows [`COMPILE_PLUGIN`](crate::COMPILE_PLUGIN) on its command line to
-    /// [`compile_plugin`](crate::compile_plugin).
+    /// A program that hands what follows [`COMPILE_PLUGIN`](crate::COMPILE_PLUGIN) on its command
+    /// line to [`compile_plugin`](crate::compile_plugin).
     pub compiler: PathBuf,
     /// What plugins may cost.
     pub limits: Limits,
@@ -153,7 +153,8 @@ impl Host {
         Ok(Unverified { reference: source.reference.clone(), digest: manifest.digest, component })
     }
 
-    /// The signatures that trust in this source depends on. Those in the cache do, where they are enough.
+    /// The signatures that trust in this source depends on. Those in the cache do, where they are
+    /// enough.
     async fn signatures(
         &self,
         source: &PluginSource,

@@ -71,7 +71,8 @@ impl Plugin {
         self.0.signed
     }
 
-    /// Version of the WIT package by which it is asked: the latest that it is built against and that is served.
+    /// Version of the WIT package by which it is asked: the latest that it is built against and
+    /// that is served.
     #[must_use]
     pub fn wit_version(&self) -> &'static str {
         self.0.compiled.wit_version()
@@ -107,7 +108,8 @@ impl Plugin {
         self.ask(Call::Judge(request, outcome)).await?.into_verdict()
     }
 
-    /// A refusal is final; anything else is tried once more, unless that takes the plugin out of service.
+    /// A refusal is final; anything else is tried once more, unless that takes the plugin out of
+    /// service.
     async fn ask(&self, call: Call<'_>) -> Result<Answer, CallError> {
         if let Some(left) = self.health().pause(Instant::now()) {
             return Err(CallError::Unavailable { left });

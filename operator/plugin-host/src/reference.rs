@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::Digest;
 
-/// `host/repository:tag`, `host/repository@sha256:…`, both together, the same after `oci-layout:///path`, or `file://path` with an
-/// optional `@sha256:…`.
+/// `host/repository:tag`, `host/repository@sha256:…`, both together, the same after
+/// `oci-layout:///path`, or `file://path` with an optional `@sha256:…`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Reference {
@@ -152,7 +152,8 @@ impl Reference {
         reference
     }
 
-    /// What entries of trust are compared with: `host/repository`, or `oci-layout/path`. A file has none.
+    /// What entries of trust are compared with: `host/repository`, or `oci-layout/path`. A file has
+    /// none.
     #[must_use]
     pub fn name(&self) -> Option<String> {
         match self {
@@ -163,7 +164,8 @@ impl Reference {
     }
 }
 
-/// Stands where a registry's host does in the name of what comes from an image layout. No host is called so: it has no dot.
+/// Stands where a registry's host does in the name of what comes from an image layout. No host is
+/// called so: it has no dot.
 pub(crate) const LAYOUT: &str = "oci-layout";
 
 pub(crate) fn is_host(host: &str) -> bool {

@@ -1,7 +1,9 @@
-//! Gets a component from an OCI registry, and puts one there (OCI distribution specification 1.1, "Pull" and "Push").
+//! Gets a component from an OCI registry, and puts one there (OCI distribution specification 1.1,
+//! "Pull" and "Push").
 //!
-//! oci-client drops a failed token request, sends the password to whatever realm a challenge names, and follows redirects with it;
-//! so the few requests that are needed are made here, and only its manifest types are used.
+//! oci-client drops a failed token request, sends the password to whatever realm a challenge names,
+//! and follows redirects with it; so the few requests that are needed are made here, and only its
+//! manifest types are used.
 
 mod challenge;
 mod download;
@@ -133,7 +135,8 @@ impl<'a> Repository<'a> {
         Ok((digest, bytes))
     }
 
-    /// Whether another place may be asked instead: this one has it not, does not answer, or wants a password that nobody configured.
+    /// Whether another place may be asked instead: this one has it not, does not answer, or wants a
+    /// password that nobody configured.
     pub fn may_be_passed_over(&self, error: &RegistryError) -> bool {
         match error {
             RegistryError::NotFound { .. } => true,
@@ -148,8 +151,9 @@ impl<'a> Repository<'a> {
         format!("{}/{}{separator}{reference}", self.host, self.name)
     }
 
-    /// A manifest that has moved within its registry is asked for there as before; elsewhere only where it cannot be another one, or where
-    /// the configuration has that registry, and without the password.
+    /// A manifest that has moved within its registry is asked for there as before; elsewhere only
+    /// where it cannot be another one, or where the configuration has that registry, and without
+    /// the password.
     async fn follow_manifest(
         &self,
         mut response: Response,
@@ -217,7 +221,8 @@ impl<'a> Repository<'a> {
             return Ok(response);
         }
         self.authorize(&response, &outgoing, what).await?;
-        // A password that was refused would be refused again, and some registries lock an account for that.
+        // A password that was refused would be refused again, and some registries lock an account
+        // for that.
         if self.authorization == sent {
             Ok(response)
         } else {
@@ -225,8 +230,8 @@ impl<'a> Repository<'a> {
         }
     }
 
-    /// Says who asks before anything is asked for ("Determining Support"): a public repository would be given to a wrong password as
-    /// to nobody, and the mistake would go unseen.
+    /// Says who asks before anything is asked for ("Determining Support"): a public repository
+    /// would be given to a wrong password as to nobody, and the mistake would go unseen.
     async fn introduce(
         &mut self,
         outgoing: &Outgoing<'_>,
@@ -318,7 +323,8 @@ impl<'a> Repository<'a> {
         let taken = |target: &Url| {
             let host = authority(target);
             let is_own = host == authority(response.url());
-            // What a registry names must not lead this process to itself, its node, or a cloud's metadata.
+            // What a registry names must not lead this process to itself, its node, or a cloud's
+            // metadata.
             let is_outside = is_own || self.is_configured(&host) || !is_internal(target);
             let scheme =
                 target.scheme() == "https" || target.scheme() == "http" && self.plain(&host);
@@ -332,7 +338,8 @@ impl<'a> Repository<'a> {
         RegistryError::Redirect { host: self.host.clone(), what: what.to_owned(), location }
     }
 
-    /// Exchanges the credentials, if there are any, for a token (distribution's token authentication specification).
+    /// Exchanges the credentials, if there are any, for a token (distribution's token
+    /// authentication specification).
     async fn token(
         &self,
         realm: &str,
@@ -344,7 +351,8 @@ impl<'a> Repository<'a> {
             || RegistryError::ForeignRealm { host: self.host.clone(), realm: realm.to_owned() };
         let mut url = Url::parse(realm).map_err(|_| foreign())?;
         let host = authority(&url);
-        // The same host on another port is another service: it is named under tokenHosts, or gets nothing.
+        // The same host on another port is another service: it is named under tokenHosts, or gets
+        // nothing.
         let own = authority(&self.url("")?) == host
             || canonical_host(&self.host) == "docker.io" && host == DOCKER_HUB_TOKENS;
         let listed = self.config.is_some_and(|config| {
@@ -455,7 +463,8 @@ impl<'a> Repository<'a> {
     }
 }
 
-/// In words what the TLS library has against a server's certificate and says in one name of its own.
+/// In words what the TLS library has against a server's certificate and says in one name of its
+/// own.
 fn advice_on_certificate(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
     let mut inner = cause;
     // One error of input and output may be in another.
@@ -529,7 +538,8 @@ fn is_page(response: &Response) -> bool {
 /// AWS serves its metadata at a unique local address, too.
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
-/// Whether an address is this machine's own, its link's, or one by which clouds serve their metadata.
+/// Whether an address is this machine's own, its link's, or one by which clouds serve their
+/// metadata.
 fn is_internal(url: &Url) -> bool {
     let of = |address: IpAddr| match address.to_canonical() {
         IpAddr::V4(address) => {

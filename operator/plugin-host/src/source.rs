@@ -1,5 +1,6 @@
-//! Where artifacts are: a registry with its mirrors, or an image layout on disk. Each is asked for manifests, blobs and what refers to a
-//! manifest; everything that comes is hashed. A bare file is read whole instead.
+//! Where artifacts are: a registry with its mirrors, or an image layout on disk. Each is asked for
+//! manifests, blobs and what refers to a manifest; everything that comes is hashed. A bare file is
+//! read whole instead.
 
 mod archive;
 pub(crate) mod file;

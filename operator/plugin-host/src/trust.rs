@@ -1,5 +1,6 @@
-//! Which components are run. Only a [`Verified`] artifact can be compiled, and there is one way to make one. Reads the files with keys
-//! and trusted roots, and does no other I/O: what a registry has of signatures is brought along.
+//! Which components are run. Only a [`Verified`] artifact can be compiled, and there is one way to
+//! make one. Reads the files with keys and trusted roots, and does no other I/O: what a registry
+//! has of signatures is brought along.
 
 mod identity;
 mod key;
@@ -325,7 +326,8 @@ fn signed_by(finding: &Finding) -> &[usize] {
     if let Finding::Signed(signers) = finding { signers } else { &[] }
 }
 
-/// The entry that decides on an artifact: the one with the longest literal prefix among those that match.
+/// The entry that decides on an artifact: the one with the longest literal prefix among those that
+/// match.
 #[must_use]
 pub fn entry<'a>(reference: &Reference, trust: &'a [TrustEntry]) -> Option<&'a TrustEntry> {
     let name = reference.name()?;

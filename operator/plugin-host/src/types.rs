@@ -1,5 +1,5 @@
-//! The host's own types of the plugin contract, apart from those generated for each version of the WIT package. What each field
-//! means is documented in `wit/0.2.0/plugin.wit`, the latest version.
+//! The host's own types of the plugin contract, apart from those generated for each version of the
+//! WIT package. What each field means is documented in `wit/0.2.0/plugin.wit`, the latest version.
 #![allow(missing_docs, reason = "each item is documented once, in the WIT package")]
 
 use std::fmt;

@@ -1,8 +1,10 @@
-//! Device plugin for Espressif chips on a node's USB or serial port, found by Akri's udev handler: esptool runs in a Pod on that
-//! node, with the device attached. Nothing calls back, so no Service is made.
+//! Device plugin for Espressif chips on a node's USB or serial port, found by Akri's udev handler:
+//! esptool runs in a Pod on that node, with the device attached. Nothing calls back, so no Service
+//! is made.
 //!
-//! The Pod's image has esptool (version 5) as its entry point and carries the firmware; which image that is, and where in it the
-//! firmware lies, is in the README beside this crate. In: the request. Out: the Pod's description and the verdict. No I/O.
+//! The Pod's image has esptool (version 5) as its entry point and carries the firmware; which image
+//! that is, and where in it the firmware lies, is in the README beside this crate. In: the request.
+//! Out: the Pod's description and the verdict. No I/O.
 
 mod settings;
 
@@ -59,9 +61,11 @@ impl Plugin for EspSerial {
 
     fn judge(_: Request, outcome: Outcome) -> Result<Verdict, PluginError> {
         Ok(match outcome.exit_code {
-            // esptool compares the hash of what the flash holds with what it sent, and fails where they differ.
+            // esptool compares the hash of what the flash holds with what it sent, and fails where
+            // they differ.
             Some(0) => Verdict::Flashed(Proof::Pod),
-            // The same code for a device that does not answer, which may next time, and for words that esptool does not know.
+            // The same code for a device that does not answer, which may next time, and for words
+            // that esptool does not know.
             Some(FAILED) if !outcome.termination_message.contains(FATAL) => {
                 Verdict::GiveUp(last_words(outcome))
             }

@@ -1,5 +1,6 @@
-//! Secure over-the-air update over the network, as the ESP32 family does it: the flash container asks the device to call back on
-//! TCP 4433, the device proves who it is, and receives the firmware over TLS.
+//! Secure over-the-air update over the network, as the ESP32 family does it: the flash container
+//! asks the device to call back on TCP 4433, the device proves who it is, and receives the firmware
+//! over TLS.
 
 use flashjob_plugin_sdk::{
     EnvValue, FieldError, FlashPod, Outcome, PluginError, PluginInfo, Port, Proof, Protocol,
@@ -7,7 +8,8 @@ use flashjob_plugin_sdk::{
 };
 use serde_json::Value;
 
-/// Bytes of a version that the program's descriptor on the device holds (`esp_app_desc_t.version` of ESP-IDF, 32 with its NUL).
+/// Bytes of a version that the program's descriptor on the device holds (`esp_app_desc_t.version`
+/// of ESP-IDF, 32 with its NUL).
 const VERSION_BYTES: usize = 31;
 /// Where the device calls back.
 const PORT: u16 = 4433;
@@ -15,7 +17,8 @@ const PORT: u16 = 4433;
 const CERTIFICATES: &str = "/ota/certs";
 /// The slot behind which the certificates stand.
 const CERTIFICATE_SLOT: &str = "ota-tls";
-/// Runs the flash container, whose image names no user: as root it would be refused. It needs no rights.
+/// Runs the flash container, whose image names no user: as root it would be refused. It needs no
+/// rights.
 const USER: u32 = 65532;
 /// The flash container, where neither the job nor the settings name one.
 const IMAGE: &str = "harbor.nbfc.io/nubificus/iot/esp32-sota:latest";
@@ -50,8 +53,9 @@ impl SecureOta {
         Settings::read(settings).map(|_| ())
     }
 
-    /// Says what the flash container needs. The operator asks for no device of a type that the plugin does not serve; the container gets
-    /// the type, as it is the architecture of the firmware image.
+    /// Says what the flash container needs. The operator asks for no device of a type that the
+    /// plugin does not serve; the container gets the type, as it is the architecture of the
+    /// firmware image.
     ///
     /// # Errors
     /// Something is missing that the flash container cannot do without.
@@ -87,7 +91,8 @@ impl SecureOta {
         Ok(FlashPod {
             env: literals.into_iter().chain([address]).collect(),
             ports: vec![Port { name: "ota".into(), number: PORT, protocol: Protocol::Tcp }],
-            // The container tells the device where to call back, and the device does not resolve names.
+            // The container tells the device where to call back, and the device does not resolve
+            // names.
             needs_ip: true,
             user: if settings.run_as_root { User::Root } else { User::Uid(USER) },
             secrets: if settings.certificates {
@@ -100,8 +105,8 @@ impl SecureOta {
         })
     }
 
-    /// Says what an ended container means: it also ends well when the device was not trusted or the transfer broke, so the version
-    /// that the device reports is the proof.
+    /// Says what an ended container means: it also ends well when the device was not trusted or the
+    /// transfer broke, so the version that the device reports is the proof.
     ///
     /// # Errors
     /// None.

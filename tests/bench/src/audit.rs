@@ -120,8 +120,9 @@ impl Log {
         found.map(|request| request.request_received_timestamp)
     }
 
-    /// How long each place stood idle: from the k-th end of a Pod, which is when the kubelet's report was stored, to the create
-    /// of the (parallelism + k)-th Pod. The kubelet is the administrator's.
+    /// How long each place stood idle: from the k-th end of a Pod, which is when the kubelet's
+    /// report was stored, to the create of the (parallelism + k)-th Pod. The kubelet is the
+    /// administrator's.
     pub fn idle_places(&self, user: &str, parallelism: usize) -> Vec<Duration> {
         let ended = self
             .of("administrator")

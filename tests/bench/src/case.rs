@@ -78,7 +78,8 @@ impl fmt::Display for Case {
     }
 }
 
-/// The cases of a matrix in the order in which they are run: what is compared follows one upon the other.
+/// The cases of a matrix in the order in which they are run: what is compared follows one upon the
+/// other.
 pub fn cases(
     matrix: Matrix,
     devices: &[usize],

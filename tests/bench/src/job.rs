@@ -1,4 +1,5 @@
-//! One FlashJob, flashed by a fresh operator and measured from its creation to its Completed status.
+//! One FlashJob, flashed by a fresh operator and measured from its creation to its Completed
+//! status.
 
 use std::time::{Duration, Instant};
 
@@ -143,7 +144,8 @@ async fn completed(
     }
 }
 
-/// One device, so that the plugin is compiled and everything has run once. Returns the operator's peak, in KiB, with the compilation.
+/// One device, so that the plugin is compiled and everything has run once. Returns the operator's
+/// peak, in KiB, with the compilation.
 pub async fn warm_up(stage: &mut Stage) -> anyhow::Result<u64> {
     let case = Case { devices: 1, parallelism: 1, pod_ms: 0, runner: Runner::PerDevice };
     Ok(measure(stage, &case, Exposure::PerDevice).await?.usage.peak_kib)

@@ -1,5 +1,6 @@
-//! The client that does only what a device needs: create a Service, wait for its address, create a Pod, wait for its end, delete
-//! both. Two watches for all; nothing is stored, locked, asked or retried. It is what the operator is compared with.
+//! The client that does only what a device needs: create a Service, wait for its address, create a
+//! Pod, wait for its end, delete both. Two watches for all; nothing is stored, locked, asked or
+//! retried. It is what the operator is compared with.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};

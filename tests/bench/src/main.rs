@@ -1,6 +1,7 @@
-//! Measures the operator beside a client that does only the four requests that a device needs, on one control plane in one go, and
-//! prints a table. What each column means is in docs/performance.md. Nothing here fails because something was slow; a job that does
-//! not complete, or a device that does not succeed, does.
+//! Measures the operator beside a client that does only the four requests that a device needs, on
+//! one control plane in one go, and prints a table. What each column means is in
+//! docs/performance.md. Nothing here fails because something was slow; a job that does not
+//! complete, or a device that does not succeed, does.
 
 mod audit;
 mod case;
@@ -45,7 +46,8 @@ enum Command {
         /// In place of `least,per-device,pooled`.
         #[arg(long, value_delimiter = ',')]
         runners: Vec<case::Runner>,
-        /// After the matrix, this many more Instances are made, to see what one costs in memory. Default: 0; full: 20,000.
+        /// After the matrix, this many more Instances are made, to see what one costs in memory.
+        /// Default: 0; full: 20,000.
         #[arg(long)]
         more_instances: Option<usize>,
         /// Where the table is written, as `<matrix>.md` and `<matrix>.json`.
@@ -55,7 +57,8 @@ enum Command {
         #[arg(long)]
         keep: bool,
     },
-    /// Measures plugins: a call, a start from a warm cache, the way from the registry, memory. Takes some minutes.
+    /// Measures plugins: a call, a start from a warm cache, the way from the registry, memory.
+    /// Takes some minutes.
     Plugins(plugins::Settings),
     /// Loads plugins from a warm cache, as a process of its own; says what that took.
     #[command(hide = true)]

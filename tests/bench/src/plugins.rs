@@ -1,5 +1,5 @@
-//! Measures plugins under the operator's own plugin host: a call, a start with everything cached, the way from the registry, and memory.
-//! What each number means is in docs/performance.md.
+//! Measures plugins under the operator's own plugin host: a call, a start with everything cached,
+//! the way from the registry, and memory. What each number means is in docs/performance.md.
 
 mod calls;
 mod pull;

@@ -1,5 +1,5 @@
-//! What every case needs: a control plane, a registry with the plugin, Instances, a kubelet and a load balancer that cost little, and
-//! a fresh operator for each case.
+//! What every case needs: a control plane, a registry with the plugin, Instances, a kubelet and a
+//! load balancer that cost little, and a fresh operator for each case.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -129,7 +129,8 @@ impl Stage {
         .await
     }
 
-    /// Uids of that many Instances; creates those that are missing. Never removes one: cases come with growing numbers.
+    /// Uids of that many Instances; creates those that are missing. Never removes one: cases come
+    /// with growing numbers.
     pub async fn instances(&mut self, count: usize) -> anyhow::Result<Vec<String>> {
         let api: Api<Instance> = Api::namespaced(self.client.clone(), "default");
         let missing = self.instances.len()..count.max(self.instances.len());
@@ -218,7 +219,8 @@ async fn create_instance(api: &Api<Instance>, number: usize) -> anyhow::Result<S
         .unwrap_or_default())
 }
 
-/// Through a role, as the operator: an administrator's requests pass the API server on a shorter way.
+/// Through a role, as the operator: an administrator's requests pass the API server on a shorter
+/// way.
 async fn grant_all_to_client(client: &Client) -> anyhow::Result<()> {
     let bindings: Api<ClusterRoleBinding> = Api::all(client.clone());
     let binding = json!({

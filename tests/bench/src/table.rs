@@ -13,7 +13,8 @@ use crate::usage::Usage;
 /// What one case took.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measured {
-    /// From the first request to the last; for the operator from the FlashJob's creation to its Completed status.
+    /// From the first request to the last; for the operator from the FlashJob's creation to its
+    /// Completed status.
     pub seconds: f64,
     /// Devices by these seconds.
     pub devices_per_second: f64,

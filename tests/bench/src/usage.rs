@@ -22,7 +22,8 @@ impl Usage {
         let folder = process.map_or_else(|| "self".to_owned(), |process| process.to_string());
         let folder = Path::new("/proc").join(folder);
         let stat = std::fs::read_to_string(folder.join("stat")).context("the process has ended")?;
-        // The program's name, in brackets, may hold anything; utime and stime are fields 14 and 15 of proc_pid_stat(5).
+        // The program's name, in brackets, may hold anything; utime and stime are fields 14 and 15
+        // of proc_pid_stat(5).
         let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
         let ticks = |index: usize| {
             fields.get(index).and_then(|field| field.parse::<u64>().ok()).unwrap_or_default()

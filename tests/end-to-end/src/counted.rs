@@ -1,5 +1,6 @@
-//! A FlashJob whose flashes are counted: whatever happens to operator and API server meanwhile, each device is flashed exactly as often
-//! as its attempts say, the status tells the truth, and nothing stays behind.
+//! A FlashJob whose flashes are counted: whatever happens to operator and API server meanwhile,
+//! each device is flashed exactly as often as its attempts say, the status tells the truth, and
+//! nothing stays behind.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -28,7 +29,8 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// Creates a FlashJob for all devices of the testbed. The second device breaks the transfer of its first attempt.
+    /// Creates a FlashJob for all devices of the testbed. The second device breaks the transfer of
+    /// its first attempt.
     ///
     /// # Errors
     /// Cluster or simulator do not answer.
@@ -54,7 +56,8 @@ impl Counted {
     /// Waits until the job is over, checks what came of it, and deletes it.
     ///
     /// # Errors
-    /// A device was flashed too often or too seldom, the status tells something else, or something stays behind.
+    /// A device was flashed too often or too seldom, the status tells something else, or something
+    /// stays behind.
     pub async fn end(self, testbed: &Testbed) -> anyhow::Result<()> {
         self.check(testbed, ended(testbed, &self.name).await?).await?;
         // Before the job goes, as then garbage collection takes what we forgot.
@@ -107,7 +110,8 @@ impl Counted {
     }
 }
 
-/// Starts the operator after a kill. The dead one does not lead any more, so its Lease need not be waited out.
+/// Starts the operator after a kill. The dead one does not lead any more, so its Lease need not be
+/// waited out.
 ///
 /// # Errors
 /// It does not become ready.

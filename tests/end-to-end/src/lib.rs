@@ -1,4 +1,5 @@
-//! What the end-to-end tests share: FlashJobs are applied as users apply them, and watched until something holds.
+//! What the end-to-end tests share: FlashJobs are applied as users apply them, and watched until
+//! something holds.
 
 pub mod counted;
 
@@ -116,7 +117,8 @@ pub async fn ended(testbed: &Testbed, name: &str) -> anyhow::Result<FlashJobStat
     .await
 }
 
-/// Waits until no flash Pod and no flash Service is left, and makes sure that the operator never asked for what it has no right to.
+/// Waits until no flash Pod and no flash Service is left, and makes sure that the operator never
+/// asked for what it has no right to.
 ///
 /// # Errors
 /// Something stays, or a request was forbidden.

@@ -1,4 +1,5 @@
-//! What a job finds when it is not the first: its own spec changed while devices are in flight, and what the Go operator left.
+//! What a job finds when it is not the first: its own spec changed while devices are in flight, and
+//! what the Go operator left.
 
 use std::time::Duration;
 
@@ -112,7 +113,8 @@ async fn what_the_go_operator_left_is_taken_over_and_its_running_pod_keeps_its_d
     nothing_left(&testbed).await
 }
 
-/// A Pod and a Service as the Go operator made them: two labels, an owner that is no controller, the endpoint in the environment.
+/// A Pod and a Service as the Go operator made them: two labels, an owner that is no controller,
+/// the endpoint in the environment.
 async fn leave_behind(
     testbed: &Testbed,
     job: &FlashJob,

@@ -1,5 +1,6 @@
-//! The Helm chart on a real API server: every object that it makes is valid, whatever the values; it is installed, changed, rolled back and
-//! uninstalled, and FlashJobs survive. That the operator works under it is shown on a real node (tests/node).
+//! The Helm chart on a real API server: every object that it makes is valid, whatever the values;
+//! it is installed, changed, rolled back and uninstalled, and FlashJobs survive. That the operator
+//! works under it is shown on a real node (tests/node).
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -37,7 +38,8 @@ impl Helm<'_> {
         command
     }
 
-    /// Runs helm with values on its standard input; returns what it prints, or what it complains of.
+    /// Runs helm with values on its standard input; returns what it prints, or what it complains
+    /// of.
     async fn run(&self, arguments: &[&str], values: &Value) -> anyhow::Result<String> {
         let mut command = self.command(&self.program.display().to_string(), arguments);
         piped(&mut command, &values.to_string()).await
@@ -159,7 +161,8 @@ async fn values_that_are_wrong_are_refused_by_name(helm: &Helm<'_>) -> anyhow::R
     Ok(())
 }
 
-/// The testbed's definitions are there before, without anything of Helm, as the Go operator and kubectl leave them.
+/// The testbed's definitions are there before, without anything of Helm, as the Go operator and
+/// kubectl leave them.
 async fn a_release_takes_over_what_was_there_and_leaves_the_jobs(
     helm: &Helm<'_>,
 ) -> anyhow::Result<()> {

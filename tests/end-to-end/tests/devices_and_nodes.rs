@@ -1,4 +1,5 @@
-//! What becomes of a device when its image, its Pod, its node, its address or its Instance fails: each has a rule, and here its test.
+//! What becomes of a device when its image, its Pod, its node, its address or its Instance fails:
+//! each has a rule, and here its test.
 
 use std::time::Instant;
 
@@ -98,7 +99,8 @@ impl Case<'_> {
         Api::namespaced(self.testbed.client.clone(), "default")
     }
 
-    /// Waits until the device was asked to update and waits in vain, so that the Pod's end is the test's to choose.
+    /// Waits until the device was asked to update and waits in vain, so that the Pod's end is the
+    /// test's to choose.
     async fn busy_pod(&self) -> anyhow::Result<Pod> {
         eventually("the device was asked", LIMIT, || async {
             Ok((self.report().await?.updates > 0).then_some(()))

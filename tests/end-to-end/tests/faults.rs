@@ -1,4 +1,5 @@
-//! The way between operator and API server fails in every way that it can; nothing is lost, nothing done twice.
+//! The way between operator and API server fails in every way that it can; nothing is lost, nothing
+//! done twice.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -25,7 +26,8 @@ async fn whatever_fails_between_operator_and_api_server_every_device_is_flashed_
         addresses: 3,
         ..Options::default()
     };
-    // After an outage the scheduler needs a while until it knows the node again, and that is no fault of a device.
+    // After an outage the scheduler needs a while until it knows the node again, and that is no
+    // fault of a device.
     options.periods["unschedulableSeconds"] = json!(60);
     let mut testbed = Testbed::start(&options).await?;
     let proxy = Proxy::start(&testbed.control_plane.operator_kubeconfig).await?;
@@ -125,7 +127,8 @@ async fn etcd_is_compacted_while_no_watch_stands(
     let counted = Counted::begin(testbed, json!({"parallelism": 2})).await?;
     updates(testbed, &counted, 1).await?;
     proxy.refuse();
-    // Pods run to their end unseen. The API server that comes back remembers nothing from before the compaction.
+    // Pods run to their end unseen. The API server that comes back remembers nothing from before
+    // the compaction.
     pod_where(testbed, &counted.name, "it ends unseen", ended).await?;
     let touched = Patch::Merge(json!({"metadata": {"annotations": {"touched": "unseen"}}}));
     jobs(testbed).patch(&counted.name, &PatchParams::default(), &touched).await?;

@@ -125,8 +125,8 @@ impl Case<'_> {
         assert_eq!(status.phase, Some(Phase::Completed), "{}: {status:?}", self.name);
     }
 
-    /// Every device fails; after so many failures the job is stopped. The place of a failed device is free a moment before its failure
-    /// counts, so that one more may have begun.
+    /// Every device fails; after so many failures the job is stopped. The place of a failed device
+    /// is free a moment before its failure counts, so that one more may have begun.
     async fn is_stopped(&self, mut spec: Value, failures: usize) -> anyhow::Result<()> {
         self.all_behave(broken()).await?;
         spec["backoffLimitPerDevice"] = json!(0);
@@ -468,7 +468,8 @@ async fn a_changed_list_adds_and_drops_devices(case: Case<'_>) -> anyhow::Result
         status.devices.iter().any(|device| device.state == DeviceState::Flashing)
     };
     status_where(case.testbed, case.name, "the first is flashed", flashing).await?;
-    // The first in flight finishes though it is dropped, the second goes before its turn, the third comes.
+    // The first in flight finishes though it is dropped, the second goes before its turn, the third
+    // comes.
     apply(case.testbed, &job(case.name, &uids[2..], json!({"parallelism": 1}))).await?;
     let done =
         |status: &FlashJobStatus| status.completed_uuids == uids[2..] && status.devices.is_empty();

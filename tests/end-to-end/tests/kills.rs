@@ -1,4 +1,5 @@
-//! The operator is killed at each boundary between two of its requests, and at random moments; nothing is lost, nothing done twice.
+//! The operator is killed at each boundary between two of its requests, and at random moments;
+//! nothing is lost, nothing done twice.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

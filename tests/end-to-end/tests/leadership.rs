@@ -1,4 +1,5 @@
-//! Two operators: one acts, the other stands by, and takes over however the first one ends. Every device is flashed exactly once.
+//! Two operators: one acts, the other stands by, and takes over however the first one ends. Every
+//! device is flashed exactly once.
 
 use std::time::Duration;
 

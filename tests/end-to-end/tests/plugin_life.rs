@@ -1,4 +1,5 @@
-//! A plugin through restarts, moved tags and outages: every replica takes what the leader wrote down, and nothing lower.
+//! A plugin through restarts, moved tags and outages: every replica takes what the leader wrote
+//! down, and nothing lower.
 
 use std::path::Path;
 
@@ -48,7 +49,8 @@ fn condition(status: &DevicePluginStatus, kind: &str, reason: &str) -> bool {
     status.conditions.iter().any(|condition| condition.type_ == kind && condition.reason == reason)
 }
 
-/// Waits until an operator has said something after the first `from` bytes of its log, and returns the log.
+/// Waits until an operator has said something after the first `from` bytes of its log, and returns
+/// the log.
 async fn says(
     testbed: &Testbed,
     operator: &str,

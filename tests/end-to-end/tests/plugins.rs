@@ -27,7 +27,8 @@ async fn a_plugin_built_against_the_contract_alone_flashes_its_own_device_type()
     apply(&testbed, &job("breakfast", &all, json!({"flashjobPodImage": null}))).await?;
     let status = ended(&testbed, "breakfast").await?;
     assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
-    // This plugin takes the Pod's success as proof, so the job does not wait until the devices have rebooted.
+    // This plugin takes the Pod's success as proof, so the job does not wait until the devices have
+    // rebooted.
     eventually("the toasters run the new firmware", Duration::from_secs(30), || async {
         Ok(testbed
             .fleet
@@ -71,7 +72,8 @@ async fn plugins_of_two_versions_of_the_contract_flash_side_by_side_under_one_op
         (Some(Phase::Completed), 2),
         "{status:?}"
     );
-    // The Pods may be gone by now; what became of them stays in the API server's memory, and with it what the flash programs said.
+    // The Pods may be gone by now; what became of them stays in the API server's memory, and with
+    // it what the flash programs said.
     let mut events =
         pods.watch(&WatchParams::default().labels("app=bakery"), &before).await?.boxed();
     let mut said = BTreeMap::new();

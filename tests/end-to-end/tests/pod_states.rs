@@ -1,4 +1,5 @@
-//! States of a flash Pod that a kubelet reports and simulated nodes do not reach. The test speaks for the kubelet of a node that has none.
+//! States of a flash Pod that a kubelet reports and simulated nodes do not reach. The test speaks
+//! for the kubelet of a node that has none.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,5 @@
-//! An operator that cannot work is not ready, and says what is missing; one that nobody told what to do is ready, and says so too.
+//! An operator that cannot work is not ready, and says what is missing; one that nobody told what
+//! to do is ready, and says so too.
 
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,8 @@ async fn testbed() -> anyhow::Result<Testbed> {
     Testbed::start(&Options { plugins: vec!["esp32".into()], ..Options::default() }).await
 }
 
-/// Waits until `/readyz` answers with this status and a text that has all of these parts; returns the text.
+/// Waits until `/readyz` answers with this status and a text that has all of these parts; returns
+/// the text.
 async fn readyz(testbed: &Testbed, code: u16, parts: &[&str]) -> anyhow::Result<String> {
     eventually(&format!("/readyz says {code}: {parts:?}"), LIMIT, || async {
         let answer = testbed.health(0, "/readyz").await?;
@@ -138,7 +140,8 @@ async fn a_watch_that_is_forbidden_makes_a_ready_operator_unready_after_thirty_s
             .then_some(since))
     })
     .await?;
-    // The operator counts from the first refusal, which may have been up to a turn of this loop earlier.
+    // The operator counts from the first refusal, which may have been up to a turn of this loop
+    // earlier.
     while since.elapsed() < UNREADY_AFTER - Duration::from_secs(5) {
         assert_eq!(testbed.role(0).await?.as_deref(), Some("leader"));
         tokio::time::sleep(Duration::from_millis(500)).await;

@@ -1,4 +1,5 @@
-//! What the real API server takes and refuses. One control plane serves all cases; no operator is needed.
+//! What the real API server takes and refuses. One control plane serves all cases; no operator is
+//! needed.
 
 use flashjob_end_to_end::{apply, create, jobs, raw_jobs};
 use flashjob_testbed::process::repository;

@@ -1,5 +1,5 @@
-//! The author of a FlashJob reaches no device, node or right that is not theirs: what somebody tries who may only create FlashJobs in one
-//! namespace.
+//! The author of a FlashJob reaches no device, node or right that is not theirs: what somebody
+//! tries who may only create FlashJobs in one namespace.
 
 use anyhow::Context;
 use flashjob_api::{FlashJob, FlashJobStatus, Phase};

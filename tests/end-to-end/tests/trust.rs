@@ -1,4 +1,5 @@
-//! Whose plugins are run: signatures in a real registry, and what the DevicePlugin says of each refusal.
+//! Whose plugins are run: signatures in a real registry, and what the DevicePlugin says of each
+//! refusal.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,6 @@
-//! One function for each thing that comes from outside: any bytes must be taken or refused, and nothing else. The test of this crate
-//! gives each the stored corpus and some thousand changes of it; `make fuzz` looks for bytes that lead to code not seen before.
+//! One function for each thing that comes from outside: any bytes must be taken or refused, and
+//! nothing else. The test of this crate gives each the stored corpus and some thousand changes of
+//! it; `make fuzz` looks for bytes that lead to code not seen before.
 
 mod mutations;
 mod targets;

@@ -54,7 +54,8 @@ fn reference(bytes: &[u8]) {
     }
 }
 
-/// What an author writes as an endpoint leads where it reads, and an image that a grant covers is an image.
+/// What an author writes as an endpoint leads where it reads, and an image that a grant covers is
+/// an image.
 fn endpoint(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Some(endpoint) = Endpoint::read(&text) {
@@ -97,7 +98,8 @@ MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=
 -----END PUBLIC KEY-----
 ";
 
-/// An authority and logs in whose names nobody signs any more. They did for `corpus/signature/keyless-…`, for another digest.
+/// An authority and logs in whose names nobody signs any more. They did for
+/// `corpus/signature/keyless-…`, for another digest.
 const TRUSTED_ROOT: &str = include_str!("trusted-root.json");
 
 /// A signature, and a key and an authority in whose names nobody signs.

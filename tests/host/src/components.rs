@@ -1,4 +1,5 @@
-//! Components made to do harm: sound ones with one thing changed, and ones that no compiler would make.
+//! Components made to do harm: sound ones with one thing changed, and ones that no compiler would
+//! make.
 
 use anyhow::{Context, bail};
 use wasm_encoder::{
@@ -191,7 +192,8 @@ pub fn importing(name: &str) -> Vec<u8> {
     component.finish()
 }
 
-/// A component whose only module has this many memories of as many pages, and this many tables; it is instantiated this often.
+/// A component whose only module has this many memories of as many pages, and this many tables; it
+/// is instantiated this often.
 #[must_use]
 pub fn demanding(memories: u32, pages: u64, tables: u32, instances: u32) -> Vec<u8> {
     let (mut memory, mut table, mut list) =
@@ -224,13 +226,15 @@ pub fn demanding(memories: u32, pages: u64, tables: u32, instances: u32) -> Vec<
     component.finish()
 }
 
-/// A component with functions that take a compiler longer than anybody waits: many variables that are all alive across many branches.
+/// A component with functions that take a compiler longer than anybody waits: many variables that
+/// are all alive across many branches.
 #[must_use]
 pub fn compile_bomb(functions: u32) -> Vec<u8> {
     of_functions(functions, &nasty())
 }
 
-/// A component of about this many bytes: many functions, each as a compiler of a language makes them.
+/// A component of about this many bytes: many functions, each as a compiler of a language makes
+/// them.
 #[must_use]
 pub fn large(bytes: u32) -> Vec<u8> {
     let mut body = Function::new([(1, ValType::I64)]);

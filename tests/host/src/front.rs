@@ -1,5 +1,5 @@
-//! Stands before a registry: speaks TLS or not, remembers every request with its credentials, answers some itself, and passes the
-//! others on. Gone, with its port, when it is dropped.
+//! Stands before a registry: speaks TLS or not, remembers every request with its credentials,
+//! answers some itself, and passes the others on. Gone, with its port, when it is dropped.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

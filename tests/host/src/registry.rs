@@ -1,4 +1,5 @@
-//! Real registries, each with its way of asking who comes, over one storage. They speak HTTP and stand behind fronts.
+//! Real registries, each with its way of asking who comes, over one storage. They speak HTTP and
+//! stand behind fronts.
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,7 +17,8 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts one; `auth` is as in distribution's configuration, null for none. All in one folder share what is stored.
+    /// Starts one; `auth` is as in distribution's configuration, null for none. All in one folder
+    /// share what is stored.
     ///
     /// # Errors
     /// It does not start.

@@ -1,4 +1,5 @@
-//! A token service as a registry's own (distribution's token authentication specification; Harbor's is at `/service/token`).
+//! A token service as a registry's own (distribution's token authentication specification; Harbor's
+//! is at `/service/token`).
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -41,7 +42,8 @@ impl TokenService {
         }})
     }
 
-    /// A token that allows to pull from a repository, for so long; one that has ended was good until an hour ago.
+    /// A token that allows to pull from a repository, for so long; one that has ended was good
+    /// until an hour ago.
     ///
     /// # Errors
     /// The key does not sign.

@@ -1,5 +1,5 @@
-//! Components that break every limit in every entry point, and files that are no sound components: each gives its own error, the
-//! process keeps its size, and another plugin goes on answering.
+//! Components that break every limit in every entry point, and files that are no sound components:
+//! each gives its own error, the process keeps its size, and another plugin goes on answering.
 #![allow(clippy::expect_used, reason = "this is a test, its helpers too")]
 
 use std::path::Path;
@@ -194,7 +194,8 @@ async fn each_broken_limit_has_its_own_error_in_every_entry_point_and_nobody_els
     let host = host(&folder.path().join("cache"), json!([]), json!([]), limits())?;
     let bytes = component("breaks-limits")?;
     let other = load(&host, folder.path(), "esp32", &component("esp32")?).await?;
-    // Compiled beforehand, so that the answers are counted while limits are broken and not while a compiler runs.
+    // Compiled beforehand, so that the answers are counted while limits are broken and not while a
+    // compiler runs.
     load(&host, folder.path(), "breaks-limits", &bytes).await?;
     for entry in [Entry::Describe, Entry::Build, Entry::Judge] {
         ask(&host, folder.path(), &bytes, entry, "nothing").await?;
@@ -290,7 +291,8 @@ async fn a_component_that_cannot_be_used_says_why_and_costs_the_process_nothing(
     watch.end("components that cannot be used").await
 }
 
-/// Whether a damaged component was refused for what it is. Damage may also hit what nobody looks at, and then it works.
+/// Whether a damaged component was refused for what it is. Damage may also hit what nobody looks
+/// at, and then it works.
 fn refused_or_whole(result: Result<Plugin, LoadError>, what: &str) {
     if let Err(error) = result {
         let known = [

@@ -1,4 +1,5 @@
-//! What plugins in other languages say on their standard output and error is in the log of the process, under the plugin's name.
+//! What plugins in other languages say on their standard output and error is in the log of the
+//! process, under the plugin's name.
 
 use std::sync::Mutex;
 
@@ -57,7 +58,8 @@ async fn standard_output_and_error_of_a_plugin_in_go_are_information_and_warning
     Ok(())
 }
 
-/// QuickJS has no console: standard error has what the engine itself says when it gives up, and standard output has nothing.
+/// QuickJS has no console: standard error has what the engine itself says when it gives up, and
+/// standard output has nothing.
 #[tokio::test]
 async fn what_a_plugin_in_javascript_says_and_what_its_engine_says_of_its_end_are_in_the_log_under_its_name()
 -> anyhow::Result<()> {

@@ -1,5 +1,6 @@
-//! Every way to reach a registry, crossed with every way to ask who comes, every form of a reference and every kind of artifact:
-//! each cell works or gives its own error, and no password goes where it does not belong.
+//! Every way to reach a registry, crossed with every way to ask who comes, every form of a
+//! reference and every kind of artifact: each cell works or gives its own error, and no password
+//! goes where it does not belong.
 #![allow(clippy::expect_used, reason = "this is a test, its helpers too")]
 
 use std::path::Path;
@@ -87,7 +88,8 @@ impl Auth {
         }
     }
 
-    /// What a front answers itself: tokens, and the challenge of a registry with public repositories.
+    /// What a front answers itself: tokens, and the challenge of a registry with public
+    /// repositories.
     fn answer(
         self,
         tokens: &TokenService,
@@ -330,7 +332,8 @@ async fn push(client: &reqwest::Client, registry: &str) -> anyhow::Result<Vec<Di
     Ok(digests)
 }
 
-/// The documented reason of a cell's error, and a word that its message must have; nothing where it works.
+/// The documented reason of a cell's error, and a word that its message must have; nothing where it
+/// works.
 fn expected(met: &Met, artifact: usize) -> Option<(&'static str, String)> {
     if !met.tls.works() {
         return Some(("RegistryUnreachable", met.own.host.clone()));
@@ -347,7 +350,8 @@ fn expected(met: &Met, artifact: usize) -> Option<(&'static str, String)> {
     Some(("NotAPlugin", why.to_owned()))
 }
 
-/// Nothing was asked without the credentials that are configured, and the password went where it may go and nowhere else.
+/// Nothing was asked without the credentials that are configured, and the password went where it
+/// may go and nowhere else.
 fn check_requests(met: &Met) {
     let (own, foreign) = (met.own.asked(), met.foreign.asked());
     let all = format!("{:?} {:?}: {own:#?} {foreign:#?}", met.auth, met.tls);

@@ -1,5 +1,6 @@
-//! Signatures where a registry has a mirror, both real and with TLS and passwords of their own, each behind a front that remembers what
-//! it is asked: what the mirror has counts, what it has not is looked for in the registry, and what it has that is wrong is refused.
+//! Signatures where a registry has a mirror, both real and with TLS and passwords of their own,
+//! each behind a front that remembers what it is asked: what the mirror has counts, what it has not
+//! is looked for in the registry, and what it has that is wrong is refused.
 
 #![allow(clippy::expect_used, reason = "this is a test, its helpers too")]
 
@@ -62,7 +63,8 @@ impl World {
         Ok(Self { registry, mirror, onward, signers, folder })
     }
 
-    /// Pushes the plugin to both under a name, with these signatures in one form; and returns the digest of its manifest.
+    /// Pushes the plugin to both under a name, with these signatures in one form; and returns the
+    /// digest of its manifest.
     async fn push(
         &self,
         name: &str,
@@ -114,7 +116,8 @@ impl World {
         .await
     }
 
-    /// Goes as far as trust with an empty cache. A signature in this form, by the one who is trusted, is demanded.
+    /// Goes as far as trust with an empty cache. A signature in this form, by the one who is
+    /// trusted, is demanded.
     async fn obtain(
         &self,
         registry: &Front,

@@ -1,4 +1,5 @@
-//! Breaks the limit that its settings name, and answers `build` with the firmware's name as its working directory.
+//! Breaks the limit that its settings name, and answers `build` with the firmware's name as its
+//! working directory.
 #![cfg(target_family = "wasm")]
 
 wit_bindgen::generate!({ path: "../../wit/0.2.0", world: "plugin" });

@@ -1,4 +1,5 @@
-//! One component for operators of two versions of the contract. It says by which of them it was asked.
+//! One component for operators of two versions of the contract. It says by which of them it was
+//! asked.
 #![cfg(target_family = "wasm")]
 
 wit_bindgen::generate!({

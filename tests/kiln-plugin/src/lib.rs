@@ -1,4 +1,5 @@
-//! A device plugin for an invented device, built against `wit/0.2.0` alone: its flash container starts in a folder that it can write to.
+//! A device plugin for an invented device, built against `wit/0.2.0` alone: its flash container
+//! starts in a folder that it can write to.
 #![cfg(target_family = "wasm")]
 
 wit_bindgen::generate!({ path: "../../wit/0.2.0", world: "plugin" });

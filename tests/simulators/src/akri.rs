@@ -1,4 +1,5 @@
-//! Simulated Akri: an Instance for each device, its VERSION following what the device says of itself.
+//! Simulated Akri: an Instance for each device, its VERSION following what the device says of
+//! itself.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -36,10 +37,12 @@ pub struct Settings {
     /// Milliseconds between two looks at a device.
     #[arg(long, default_value_t = 250)]
     pub interval_ms: u64,
-    /// Delete the Instance of a device that has not answered so long, in milliseconds; it comes back under another uid. 0: keep it.
+    /// Delete the Instance of a device that has not answered so long, in milliseconds; it comes
+    /// back under another uid. 0: keep it.
     #[arg(long, default_value_t = 0)]
     pub offline_after_ms: u64,
-    /// Own interface for tests: POST /instances/{name}/recreate, /instances/{name}/remove, /instances/{name}/return.
+    /// Own interface for tests: POST /instances/{name}/recreate, /instances/{name}/remove,
+    /// /instances/{name}/return.
     #[arg(long, default_value = "127.0.0.1:0")]
     pub admin: SocketAddr,
 }

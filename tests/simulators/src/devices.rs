@@ -1,4 +1,5 @@
-//! Simulated microcontrollers: two firmware slots, `GET /info`, `POST /update`, a TLS connection back to whoever holds the firmware.
+//! Simulated microcontrollers: two firmware slots, `GET /info`, `POST /update`, a TLS connection
+//! back to whoever holds the firmware.
 
 mod update;
 
@@ -39,7 +40,8 @@ pub struct Settings {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Behaviour {
-    /// Takes every request to update, also while an update is under way, as programs without an update state do.
+    /// Takes every request to update, also while an update is under way, as programs without an
+    /// update state do.
     pub heedless: bool,
     /// Answers the request to update, and never calls back.
     pub no_callback: bool,
@@ -51,7 +53,8 @@ pub struct Behaviour {
     pub never_back: bool,
     /// Goes on reporting its old version.
     pub stale_version: bool,
-    /// For so many milliseconds after it was first asked, its connections back are refused: no node leads to the Pod yet.
+    /// For so many milliseconds after it was first asked, its connections back are refused: no node
+    /// leads to the Pod yet.
     pub refused_ms: u64,
     /// Waits this long before it calls back, in milliseconds.
     pub callback_delay_ms: u64,
@@ -221,7 +224,8 @@ impl Fleet {
         device.map(behave).is_some()
     }
 
-    /// Serves the tests' own interface: `GET /devices`, `POST /devices`, `PUT /devices/{id}/behaviour`.
+    /// Serves the tests' own interface: `GET /devices`, `POST /devices`, `PUT
+    /// /devices/{id}/behaviour`.
     ///
     /// # Errors
     /// The address is taken.

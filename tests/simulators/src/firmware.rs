@@ -1,4 +1,5 @@
-//! The simulated devices' firmware: a line that says what this is, a line of JSON that describes it, the payload.
+//! The simulated devices' firmware: a line that says what this is, a line of JSON that describes
+//! it, the payload.
 
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,5 @@
-//! The program in the flash Pod's image: fetches the firmware, asks the device to call back, hands the firmware over.
+//! The program in the flash Pod's image: fetches the firmware, asks the device to call back, hands
+//! the firmware over.
 
 mod callback;
 mod image;
@@ -89,7 +90,8 @@ pub async fn flash(environment: &Environment) -> anyhow::Result<()> {
     transfer::hand_over(caller, environment, &firmware).await
 }
 
-/// Listens on the external address, where that is this machine's, as in a simulation. To a Pod it belongs to the load balancer.
+/// Listens on the external address, where that is this machine's, as in a simulation. To a Pod it
+/// belongs to the load balancer.
 async fn listen(address: &str) -> anyhow::Result<TcpListener> {
     let listener = match TcpListener::bind((address, PORT)).await {
         Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {

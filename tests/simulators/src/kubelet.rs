@@ -1,4 +1,5 @@
-//! Simulated kubelet: a node that runs the container of each Pod bound to it as a local process, and reports truly what becomes of it.
+//! Simulated kubelet: a node that runs the container of each Pod bound to it as a local process,
+//! and reports truly what becomes of it.
 
 mod container;
 mod status;
@@ -21,8 +22,9 @@ use tokio::sync::watch;
 
 use crate::process;
 
-/// Between two signs of life, well below the 40 s after which a node counts as lost; shorter than a real kubelet's, as after an
-/// outage of the API server no Pod is scheduled until the node has said that it is ready.
+/// Between two signs of life, well below the 40 s after which a node counts as lost; shorter than a
+/// real kubelet's, as after an outage of the API server no Pod is scheduled until the node has said
+/// that it is ready.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// How the kubelet is set up.
@@ -31,7 +33,8 @@ pub struct Settings {
     /// Name of the node.
     #[arg(long, default_value = "simulated-node")]
     pub node: String,
-    /// What an image is: `pattern=program arguments`, `*` for any text. An image that matches nothing cannot be pulled.
+    /// What an image is: `pattern=program arguments`, `*` for any text. An image that matches
+    /// nothing cannot be pulled.
     #[arg(long = "image")]
     pub images: Vec<String>,
     /// What every image has in its environment: `NAME=value`.
@@ -129,7 +132,8 @@ impl Kubelet {
         nodes
             .patch_status(&self.settings.node, &PatchParams::default(), &Patch::Strategic(status))
             .await?;
-        // What the node controller put there while the node was not ready goes when it next looks; Pods need not wait for that.
+        // What the node controller put there while the node was not ready goes when it next looks;
+        // Pods need not wait for that.
         nodes
             .patch(
                 &self.settings.node,
@@ -157,7 +161,8 @@ impl Kubelet {
         }
     }
 
-    /// Whether the node controller has given this node up, as it does during an outage of the API server.
+    /// Whether the node controller has given this node up, as it does during an outage of the API
+    /// server.
     async fn counts_as_lost(&self) -> kube::Result<bool> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let Some(node) = nodes.get_opt(&self.settings.node).await? else { return Ok(false) };
@@ -197,7 +202,8 @@ impl Kubelet {
                 self.report(pod, ended).await?;
             }
         }
-        // The object goes when somebody deletes it; a real kubelet lets it go once the containers have ended.
+        // The object goes when somebody deletes it; a real kubelet lets it go once the containers
+        // have ended.
         while let Ok(()) = wait_for_deletion(&mut states).await {
             let pods: Api<Pod> =
                 Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
@@ -216,7 +222,8 @@ impl Kubelet {
         Ok(())
     }
 
-    /// Writes a Pod's status as kubelets do, which leave conditions of others; however long the API server is away. One that is gone needs none.
+    /// Writes a Pod's status as kubelets do, which leave conditions of others; however long the API
+    /// server is away. One that is gone needs none.
     async fn report(&self, pod: &Pod, status: serde_json::Value) -> anyhow::Result<()> {
         let pods: Api<Pod> =
             Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());

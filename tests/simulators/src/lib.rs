@@ -1,4 +1,5 @@
-//! Simulators that stand in for hardware, kubelet and load balancer; honest ones: what they report has happened.
+//! Simulators that stand in for hardware, kubelet and load balancer; honest ones: what they report
+//! has happened.
 //!
 //! - [`devices`]: microcontrollers with two firmware slots that update themselves over the network.
 //! - [`akri`]: an Instance for each device, following what the device says of itself.

@@ -1,4 +1,5 @@
-//! What all simulators' processes share: logging, the TLS provider, and an end that comes with their starter's.
+//! What all simulators' processes share: logging, the TLS provider, and an end that comes with
+//! their starter's.
 
 use std::time::Duration;
 
@@ -28,7 +29,8 @@ pub async fn told_to_end() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends this process when its standard input ends: whoever started it holds the other end, and is gone then.
+/// Ends this process when its standard input ends: whoever started it holds the other end, and is
+/// gone then.
 ///
 /// A thread of its own, as a runtime would wait for a read that has begun.
 pub fn end_with_stdin() {

@@ -1,5 +1,6 @@
-//! A simulated chip on a node's serial port: a pseudo-terminal behind which an ESP ROM loader answers, the Instance that Akri's udev
-//! handler makes for it, and the extended resource that Akri's device plugin offers on the node.
+//! A simulated chip on a node's serial port: a pseudo-terminal behind which an ESP ROM loader
+//! answers, the Instance that Akri's udev handler makes for it, and the extended resource that
+//! Akri's device plugin offers on the node.
 
 pub mod loader;
 pub mod slip;
@@ -114,7 +115,8 @@ fn answer(mut terminal: File, loader: &Mutex<Loader>) {
     }
 }
 
-/// Makes the Instance, as Akri's udev handler would, and offers its resource on the node, as Akri's device plugin would.
+/// Makes the Instance, as Akri's udev handler would, and offers its resource on the node, as Akri's
+/// device plugin would.
 ///
 /// # Errors
 /// The cluster refuses.

@@ -39,7 +39,8 @@ impl Request {
     }
 }
 
-/// Requests of a user that the API server allowed, each once. An apply that made its object needed the right to create it, too.
+/// Requests of a user that the API server allowed, each once. An apply that made its object needed
+/// the right to create it, too.
 ///
 /// # Errors
 /// The log cannot be read.
@@ -55,8 +56,8 @@ pub fn requests(log: &Path, user: &str) -> anyhow::Result<HashSet<Request>> {
     Ok(allowed.filter(|request| !request.resource.is_empty()).collect())
 }
 
-/// Requests of a user that their rights did not cover, each as `verb url`. An API server that has just started knows no rights yet:
-/// what it forbids then, and allows later, counts as allowed.
+/// Requests of a user that their rights did not cover, each as `verb url`. An API server that has
+/// just started knows no rights yet: what it forbids then, and allows later, counts as allowed.
 ///
 /// # Errors
 /// The log cannot be read.

@@ -24,7 +24,8 @@ pub struct Authority {
 }
 
 impl Authority {
-    /// Makes the authority of a testbed whose servers listen on loopback; its files are in the folder.
+    /// Makes the authority of a testbed whose servers listen on loopback; its files are in the
+    /// folder.
     ///
     /// # Errors
     /// The folder cannot be written to.
@@ -64,7 +65,8 @@ impl Authority {
         self.sign(name, parameters)
     }
 
-    /// Certificate and key of a client: the user `name` in the group `group`, as the API server reads them.
+    /// Certificate and key of a client: the user `name` in the group `group`, as the API server
+    /// reads them.
     ///
     /// # Errors
     /// The folder cannot be written to.

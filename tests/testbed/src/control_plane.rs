@@ -22,7 +22,8 @@ pub struct ControlPlane {
     pub kubeconfig: PathBuf,
     /// Kubeconfig of the operator, whose rights are those of deploy/rbac.
     pub operator_kubeconfig: PathBuf,
-    /// Kubeconfig of a client beside the operator, which the audit log tells apart; it has no rights of its own.
+    /// Kubeconfig of a client beside the operator, which the audit log tells apart; it has no
+    /// rights of its own.
     pub client_kubeconfig: PathBuf,
     /// Kubeconfig of the kubelet of the real node, where there is one.
     pub kubelet_kubeconfig: PathBuf,
@@ -191,7 +192,8 @@ impl ControlPlane {
                 // Nobody here resolves the node's name.
                 ("kubelet-preferred-address-types", "InternalIP".to_owned()),
                 ("allow-privileged", "true".to_owned()),
-                // Above what free_port gives to the servers beside it: the node's own address is theirs too.
+                // Above what free_port gives to the servers beside it: the node's own address is
+                // theirs too.
                 ("service-node-port-range", "40000-49999".to_owned()),
             ];
             pairs.retain(|(name, _)| of_node.iter().all(|(other, _)| other != name));

@@ -1,5 +1,6 @@
-//! What signatures without keys need, made here: an authority that certifies identities, its certificate transparency log, and the log
-//! of signatures. Signs as cosign does with them, in both forms.
+//! What signatures without keys need, made here: an authority that certifies identities, its
+//! certificate transparency log, and the log of signatures. Signs as cosign does with them, in both
+//! forms.
 
 mod timestamps;
 
@@ -24,7 +25,8 @@ pub use timestamps::Timestamps;
 
 /// RFC 6962, section 3.3.
 const SCT_LIST: [u64; 10] = [1, 3, 6, 1, 4, 1, 11129, 2, 4, 2];
-/// Fulcio's extensions with the issuer of the identity: the present one, and the one that older verifiers read.
+/// Fulcio's extensions with the issuer of the identity: the present one, and the one that older
+/// verifiers read.
 const ISSUER: [u64; 9] = [1, 3, 6, 1, 4, 1, 57264, 1, 8];
 const OLDER_ISSUER: [u64; 9] = [1, 3, 6, 1, 4, 1, 57264, 1, 1];
 const NAME: &str = "rekor.testbed";
@@ -144,7 +146,8 @@ impl Authority {
         let at = u64::try_from(at)?.saturating_mul(1000).to_be_bytes();
         let issuer = Sha256::digest(self.issuer.key().subject_public_key_info());
         let length = u32::try_from(to_be_signed.len())?.to_be_bytes();
-        // Version 1, a certificate's timestamp, and that it is of a certificate before its end; then no extensions.
+        // Version 1, a certificate's timestamp, and that it is of a certificate before its end;
+        // then no extensions.
         let signed =
             [&[0, 0], &at[..], &[0, 1], &issuer[..], &length[1..], to_be_signed, &[0, 0]].concat();
         let signature = log.sign(&signed)?;
@@ -226,7 +229,8 @@ impl Sigstore {
         })
     }
 
-    /// A bundle that says that these artifacts are signed, with an entry of a log that says when it took it. Digests are `sha256:…`.
+    /// A bundle that says that these artifacts are signed, with an entry of a log that says when it
+    /// took it. Digests are `sha256:…`.
     ///
     /// # Errors
     /// It cannot be signed.
@@ -250,7 +254,8 @@ impl Sigstore {
         Ok(certified.bundle(&envelope, &entry))
     }
 
-    /// The same, with an entry of a log of the second version: when it was is what a timestamp authority says.
+    /// The same, with an entry of a log of the second version: when it was is what a timestamp
+    /// authority says.
     ///
     /// # Errors
     /// It cannot be signed.
@@ -323,7 +328,8 @@ impl Sigstore {
         Ok(STANDARD.encode(self.log.sign(entry.as_bytes())?))
     }
 
-    /// The proof that the log keeps an entry: it is the second of two, and the log signs the tree above both. RFC 6962, section 2.1.
+    /// The proof that the log keeps an entry: it is the second of two, and the log signs the tree
+    /// above both. RFC 6962, section 2.1.
     fn proof(&self, body: &str) -> anyhow::Result<Value> {
         let leaf = |body: &str| Sha256::digest([&[0], body.as_bytes()].concat());
         let first = leaf("the first entry");

@@ -11,7 +11,8 @@ use anyhow::{Context, bail};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-/// A child. Its standard input is held open: when this process is gone, the child sees its end and goes too.
+/// A child. Its standard input is held open: when this process is gone, the child sees its end and
+/// goes too.
 pub struct Process {
     child: Child,
     name: String,
@@ -100,7 +101,8 @@ impl Process {
     }
 }
 
-/// Ports below those that outgoing connections are given: such a connection could take a port before its server does.
+/// Ports below those that outgoing connections are given: such a connection could take a port
+/// before its server does.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
 /// A port that nobody listens on, and that no other testbed is told until this process ends.
@@ -108,7 +110,8 @@ const PORTS: std::ops::Range<u16> = 10_000..32_000;
 /// # Errors
 /// None is free.
 pub fn free_port() -> anyhow::Result<u16> {
-    // A UDP socket of the same number is the sign that the port is spoken for; it does not stand in the way of a TCP server.
+    // A UDP socket of the same number is the sign that the port is spoken for; it does not stand in
+    // the way of a TCP server.
     static SPOKEN_FOR: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     let start = RandomState::new().hash_one(std::process::id());
     for step in 0..u64::from(PORTS.end - PORTS.start) {

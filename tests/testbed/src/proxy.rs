@@ -1,5 +1,6 @@
-//! A proxy between the operator and the API server. A test tells it which requests to answer itself, to lose, or to hold while the
-//! operator is killed: every boundary between two of the operator's requests can be met that way, without any code in the operator.
+//! A proxy between the operator and the API server. A test tells it which requests to answer
+//! itself, to lose, or to hold while the operator is killed: every boundary between two of the
+//! operator's requests can be met that way, without any code in the operator.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -250,7 +251,8 @@ impl Shared {
                 .map_err(anyhow::Error::from)
                 .take_until(broken)
                 .map_ok(Frame::data);
-            // A watch that is cut breaks in the midst of the answer; one that the API server ends comes to its end.
+            // A watch that is cut breaks in the midst of the answer; one that the API server ends
+            // comes to its end.
             let end = futures::stream::once(async move { cut.has_changed().unwrap_or(true) });
             let end = end.filter_map(|broken| async move {
                 broken.then(|| Err(anyhow::anyhow!("the watch is cut")))

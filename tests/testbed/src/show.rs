@@ -1,4 +1,5 @@
-//! The main job, shown to people: a FlashJob for all devices of a namespace, its progress, and a table of the devices afterwards.
+//! The main job, shown to people: a FlashJob for all devices of a namespace, its progress, and a
+//! table of the devices afterwards.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};

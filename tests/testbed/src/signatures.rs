@@ -39,7 +39,8 @@ impl Signer {
         Ok(Self { public_key, key })
     }
 
-    /// Attaches a signature over `signed` to the manifest `attach_to`, in the form of simple signing. Digests are `sha256:…`.
+    /// Attaches a signature over `signed` to the manifest `attach_to`, in the form of simple
+    /// signing. Digests are `sha256:…`.
     ///
     /// # Errors
     /// The registry refuses.
@@ -58,7 +59,8 @@ impl Signer {
         attach_simple(registry, repository, attach_to, payload, annotations).await
     }
 
-    /// Attaches a bundle over `signed` to the manifest `attach_to`, and lists it under the referrers' tag.
+    /// Attaches a bundle over `signed` to the manifest `attach_to`, and lists it under the
+    /// referrers' tag.
     ///
     /// # Errors
     /// The registry refuses.
@@ -107,7 +109,8 @@ pub async fn attach_simple(
     client.store_auth_if_needed(&registry.host, &registry.auth()).await;
     client.push_blob(&reference, layer.data, &manifest.layers[0].digest).await?;
     client.push_blob(&reference, config.data, &manifest.config.digest).await?;
-    // As JSON and not in the client's own form of it, which leaves the line breaks of a certificate as they are.
+    // As JSON and not in the client's own form of it, which leaves the line breaks of a certificate
+    // as they are.
     let kind = HeaderValue::from_static("application/vnd.oci.image.manifest.v1+json");
     client.push_manifest_raw(&reference, serde_json::to_vec(&manifest)?, kind).await?;
     Ok(())

@@ -1,4 +1,5 @@
-//! Puts the parts together: control plane, registry, simulators, and the operator with its configuration.
+//! Puts the parts together: control plane, registry, simulators, and the operator with its
+//! configuration.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -42,7 +43,8 @@ pub struct Options {
     pub flasher_callback_timeout_ms: u64,
     /// How long things are waited for; see the operator's configuration.
     pub periods: Value,
-    /// The operator watches the namespace `default` alone, and has the rights for that and no others.
+    /// The operator watches the namespace `default` alone, and has the rights for that and no
+    /// others.
     pub one_namespace: bool,
 }
 
@@ -60,7 +62,8 @@ impl Default for Options {
     }
 }
 
-/// Seconds that a replica's Lease lasts here: long enough for a busy machine, and not much to wait for after a crash.
+/// Seconds that a replica's Lease lasts here: long enough for a busy machine, and not much to wait
+/// for after a crash.
 const LEASE_SECONDS: &str = "10";
 
 /// One operator of several.
@@ -156,8 +159,8 @@ impl Testbed {
         Ok(config)
     }
 
-    /// Starts an operator, beside those that run, and does not wait until it is ready. Returns its index, as
-    /// [`Self::start_operator`].
+    /// Starts an operator, beside those that run, and does not wait until it is ready. Returns its
+    /// index, as [`Self::start_operator`].
     ///
     /// # Errors
     /// The program cannot be started.
@@ -170,8 +173,9 @@ impl Testbed {
         Ok(index)
     }
 
-    /// Starts an operator, beside those that run, and waits until it is ready, be it as leader or as standby. Returns its index, which
-    /// is the lowest that no running one has; a later one of that index has its cache too.
+    /// Starts an operator, beside those that run, and waits until it is ready, be it as leader or
+    /// as standby. Returns its index, which is the lowest that no running one has; a later one of
+    /// that index has its cache too.
     ///
     /// # Errors
     /// It does not become ready.
@@ -181,7 +185,8 @@ impl Testbed {
         Ok(index)
     }
 
-    /// Starts several operators at once, each with the cache of that name, and waits until all are ready.
+    /// Starts several operators at once, each with the cache of that name, and waits until all are
+    /// ready.
     ///
     /// # Errors
     /// One does not become ready.
@@ -274,7 +279,8 @@ impl Testbed {
             .context("the operator does not end")?
     }
 
-    /// What one operator says of itself, `leader` or `standby` and maybe why it is held back; nothing while it does not answer or is not ready.
+    /// What one operator says of itself, `leader` or `standby` and maybe why it is held back;
+    /// nothing while it does not answer or is not ready.
     ///
     /// # Errors
     /// It was never started, or has ended.
@@ -282,7 +288,8 @@ impl Testbed {
         Ok(role(&self.replica(index)?.health).await)
     }
 
-    /// What one operator answers on a path of its health address, with the HTTP status; nothing while it does not answer.
+    /// What one operator answers on a path of its health address, with the HTTP status; nothing
+    /// while it does not answer.
     ///
     /// # Errors
     /// It was never started, or has ended.
@@ -417,7 +424,8 @@ fn take_away(rule: &mut Value, without: &[(&str, &str)]) {
     }
 }
 
-/// Pushes plugins and firmware, stores the registry's password, and words the operator's configuration.
+/// Pushes plugins and firmware, stores the registry's password, and words the operator's
+/// configuration.
 ///
 /// # Errors
 /// A plugin was not built; the registry or the API server refuses.
@@ -496,7 +504,8 @@ impl Simulators<'_> {
         Ok((fleet, vec![devices, akri, kubelet, balancer]))
     }
 
-    /// The flash image brings its own access to the registry, which stands in for the one that references name.
+    /// The flash image brings its own access to the registry, which stands in for the one that
+    /// references name.
     fn kubelet(
         &self,
         options: &Options,
@@ -533,7 +542,8 @@ impl Simulators<'_> {
     }
 }
 
-/// A part of loopback that no other testbed has: a free port is nobody else's, and so is what is made from it.
+/// A part of loopback that no other testbed has: a free port is nobody else's, and so is what is
+/// made from it.
 fn subnet() -> anyhow::Result<String> {
     let port = free_port()?;
     Ok(format!("127.{}.{}.1", 100 + port / 256 % 100, port % 256))

@@ -1,4 +1,5 @@
-//! The command line of `xtask image`: a stage of the Dockerfile, for one or more architectures, as an OCI image layout.
+//! The command line of `xtask image`: a stage of the Dockerfile, for one or more architectures, as
+//! an OCI image layout.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,7 +18,8 @@ pub struct Arguments {
     /// Name and tag of the image.
     #[arg(long)]
     reference: String,
-    /// What stage `build` made for an architecture, as ARCHITECTURE=FOLDER; once for each architecture.
+    /// What stage `build` made for an architecture, as ARCHITECTURE=FOLDER; once for each
+    /// architecture.
     #[arg(long, required = true, value_parser = pair)]
     build: Vec<(String, String)>,
     /// Value of an ARG of the Dockerfile, as NAME=VALUE.

@@ -1,7 +1,8 @@
-//! The last stage of a Dockerfile as an [`Image`]: instructions that copy files and make settings. Reads the Dockerfile.
+//! The last stage of a Dockerfile as an [`Image`]: instructions that copy files and make settings.
+//! Reads the Dockerfile.
 //!
-//! What needs an engine (RUN, a base image that would have to be pulled) is refused by name and line, never passed over: an image written
-//! here must be the one that an engine builds.
+//! What needs an engine (RUN, a base image that would have to be pulled) is refused by name and
+//! line, never passed over: an image written here must be the one that an engine builds.
 
 mod instructions;
 
@@ -23,7 +24,8 @@ pub struct Stage {
     pub dockerfile: PathBuf,
     /// Name of the stage.
     pub target: String,
-    /// Folders that take the place of the stages and images from which files are copied, as `--build-context` does.
+    /// Folders that take the place of the stages and images from which files are copied, as
+    /// `--build-context` does.
     pub contexts: BTreeMap<String, PathBuf>,
     /// Values of build arguments, as `--build-arg` does.
     pub arguments: BTreeMap<String, String>,
@@ -35,7 +37,8 @@ impl Stage {
     /// Returns the image that the stage describes.
     ///
     /// # Errors
-    /// The Dockerfile cannot be read, has no such stage or argument, or the stage needs something that only an engine can do.
+    /// The Dockerfile cannot be read, has no such stage or argument, or the stage needs something
+    /// that only an engine can do.
     pub fn image(&self) -> anyhow::Result<Image> {
         let shown = self.dockerfile.display();
         let text = fs::read_to_string(&self.dockerfile)
@@ -62,7 +65,8 @@ impl Stage {
         Ok(reader.into_image())
     }
 
-    /// Refuses an argument that no ARG takes: it is misspelt, and the image would silently be another.
+    /// Refuses an argument that no ARG takes: it is misspelt, and the image would silently be
+    /// another.
     fn check_arguments(&self, file: &Dockerfile) -> anyhow::Result<()> {
         let mut declared = Vec::new();
         let stages = file.stages().flat_map(|stage| stage.instructions);

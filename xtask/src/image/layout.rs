@@ -1,5 +1,5 @@
-//! An OCI image layout: the images of one reference, as a folder or as an archive that `ctr images import`, podman, skopeo and Docker 25
-//! read. Writes files.
+//! An OCI image layout: the images of one reference, as a folder or as an archive that `ctr images
+//! import`, podman, skopeo and Docker 25 read. Writes files.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -44,10 +44,12 @@ impl Layout {
         Self { reference: reference.into(), images: images.into_iter().collect(), time: 0 }
     }
 
-    /// Writes the layout as an archive and returns the digest of the image (of the index, where there are several).
+    /// Writes the layout as an archive and returns the digest of the image (of the index, where
+    /// there are several).
     ///
     /// # Errors
-    /// The reference is malformed, no image or two of one architecture are given, a file cannot be read or written.
+    /// The reference is malformed, no image or two of one architecture are given, a file cannot be
+    /// read or written.
     pub fn write_tar(&self, path: &Path) -> anyhow::Result<String> {
         let (files, digest) = self.files()?;
         let shown = path.display();
@@ -68,7 +70,8 @@ impl Layout {
         Ok(digest)
     }
 
-    /// Writes the layout as a folder, in place of a layout that is there, and returns the digest as [`Layout::write_tar`] does.
+    /// Writes the layout as a folder, in place of a layout that is there, and returns the digest as
+    /// [`Layout::write_tar`] does.
     ///
     /// # Errors
     /// As [`Layout::write_tar`]; or the folder holds something else than a layout.
@@ -218,7 +221,8 @@ fn add_bytes(files: &mut Files, kind: MediaType, content: Vec<u8>) -> anyhow::Re
     Ok(descriptor)
 }
 
-/// Writes JSON with sorted keys: the types' own maps have no order, and the bytes are what digests are made of.
+/// Writes JSON with sorted keys: the types' own maps have no order, and the bytes are what digests
+/// are made of.
 fn json(content: &impl Serialize) -> anyhow::Result<Vec<u8>> {
     let mut value = serde_json::to_value(content)?;
     value.sort_all_objects();

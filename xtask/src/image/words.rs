@@ -1,4 +1,5 @@
-//! Words of a Dockerfile's instruction: quotes, escapes and variables as the Dockerfile reference says. No I/O.
+//! Words of a Dockerfile's instruction: quotes, escapes and variables as the Dockerfile reference
+//! says. No I/O.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,8 @@ pub type Variables = BTreeMap<String, String>;
 /// Splits at spaces outside quotes, replaces variables and takes quotes away.
 ///
 /// # Errors
-/// A quote is not closed, or a variable is written in a form other than `$NAME`, `${NAME}`, `${NAME:-word}` and `${NAME:+word}`.
+/// A quote is not closed, or a variable is written in a form other than `$NAME`, `${NAME}`,
+/// `${NAME:-word}` and `${NAME:+word}`.
 pub fn split(text: &str, variables: &Variables) -> anyhow::Result<Vec<String>> {
     let mut words = Vec::new();
     let mut rest = text.trim_start();
@@ -71,7 +73,8 @@ fn word<'a>(text: &'a str, variables: &Variables) -> anyhow::Result<(String, &'a
     Ok((word, rest))
 }
 
-/// Adds the character after a backslash; within double quotes the backslash stays before what needs no escape.
+/// Adds the character after a backslash; within double quotes the backslash stays before what needs
+/// no escape.
 fn escaped<'a>(after: &'a str, quoted: bool, word: &mut String) -> &'a str {
     let Some(next) = after.chars().next() else {
         word.push('\\');

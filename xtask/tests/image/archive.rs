@@ -58,7 +58,8 @@ impl Layout {
         self.json(&manifest["config"])
     }
 
-    /// Returns the uncompressed layers of the only image, after comparing them with the digests in its configuration.
+    /// Returns the uncompressed layers of the only image, after comparing them with the digests in
+    /// its configuration.
     pub fn layers(&self) -> Vec<Vec<u8>> {
         let manifest = self.json(&self.index()["manifests"][0]);
         let digests = self.configuration()["rootfs"]["diff_ids"].as_array().unwrap().clone();
@@ -73,7 +74,8 @@ impl Layout {
         layers
     }
 
-    /// Returns all entries of the only image's layers. The root folder itself is left out: not every engine writes it.
+    /// Returns all entries of the only image's layers. The root folder itself is left out: not
+    /// every engine writes it.
     pub fn entries(&self) -> BTreeMap<PathBuf, Entry> {
         let mut entries = BTreeMap::new();
         for layer in self.layers() {

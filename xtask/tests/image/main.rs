@@ -1,5 +1,6 @@
-//! Images written by this program: what is in them, that they are the same everywhere, that a container engine builds the same from the
-//! Dockerfile, and that the operator's starts as the user and with the root folder that it gets in a cluster.
+//! Images written by this program: what is in them, that they are the same everywhere, that a
+//! container engine builds the same from the Dockerfile, and that the operator's starts as the user
+//! and with the root folder that it gets in a cluster.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where one of its steps does")]
 
@@ -18,7 +19,8 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// Says on standard error why a test is skipped. The test runner captures what macros print, and shows it of failed tests alone.
+/// Says on standard error why a test is skipped. The test runner captures what macros print, and
+/// shows it of failed tests alone.
 fn skip(test: &str, reason: &str) {
     let _ = writeln!(std::io::stderr(), "skipped {test}: {reason}");
 }

@@ -101,7 +101,8 @@ fn unpack(image: &archive::Layout, folder: &Path) -> PathBuf {
     root
 }
 
-/// Runs a command as the image's user, with the unpacked image as read-only root folder and no other mount.
+/// Runs a command as the image's user, with the unpacked image as read-only root folder and no
+/// other mount.
 fn run(root: &Path, command: &[&str]) -> (bool, String) {
     let script = r#"root=$1; shift
         mount --bind "$root" "$root"

@@ -1,5 +1,5 @@
-//! Reads what the judgement is made from. What the user has no right to see, or what is not installed, is a fact like others; only a
-//! cluster that does not answer ends the command.
+//! Reads what the judgement is made from. What the user has no right to see, or what is not
+//! installed, is a fact like others; only a cluster that does not answer ends the command.
 
 use std::collections::BTreeSet;
 

@@ -15,8 +15,8 @@ pub struct Prompt {
 }
 
 impl Prompt {
-    /// Reads standard input in a thread of its own: a read cannot be given up, and the program has to
-    /// end at a signal all the same.
+    /// Reads standard input in a thread of its own: a read cannot be given up, and the program has
+    /// to end at a signal all the same.
     pub fn new(unfinished: &'static str) -> Self {
         let (sender, lines) = channel(1);
         std::thread::spawn(move || {

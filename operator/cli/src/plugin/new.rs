@@ -1,4 +1,5 @@
-//! `plugin new`: a folder with a plugin that builds, tests itself, and needs no checkout of this repository.
+//! `plugin new`: a folder with a plugin that builds, tests itself, and needs no checkout of this
+//! repository.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,5 @@
-//! `plugin push`: from a file into a registry. What does not fit the contract is not published by mistake.
+//! `plugin push`: from a file into a registry. What does not fit the contract is not published by
+//! mistake.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,10 +24,12 @@ pub struct Push {
     file: String,
     /// host/repository:tag
     reference: String,
-    /// An annotation of the artifact, as org.opencontainers.image.source=https://…; may be given several times.
+    /// An annotation of the artifact, as org.opencontainers.image.source=https://…; may be given
+    /// several times.
     #[arg(long = "annotation", value_name = "NAME=VALUE", value_parser = annotation)]
     annotations: Vec<(String, String)>,
-    /// Publish it though it does not fit the contract, breaks, or has a version that is not the tag's.
+    /// Publish it though it does not fit the contract, breaks, or has a version that is not the
+    /// tag's.
     #[arg(long)]
     force: bool,
     #[command(flatten)]
@@ -95,7 +98,8 @@ pub(super) async fn run(command: &Push) -> Result<Report, Failure> {
     Ok(Report::new(rows.to_string(), json))
 }
 
-/// A tag that is a version is that of the plugin: the operator refuses to go back in versions, and people read tags.
+/// A tag that is a version is that of the plugin: the operator refuses to go back in versions, and
+/// people read tags.
 fn suits_tag(plugin: &Plugin, tag: &str) -> Result<(), Failure> {
     let version = &plugin.info().version;
     match tag.strip_prefix('v').unwrap_or(tag).parse::<semver::Version>() {
@@ -106,7 +110,8 @@ fn suits_tag(plugin: &Plugin, tag: &str) -> Result<(), Failure> {
     }
 }
 
-/// The same component makes the same artifact: there is a time in it only where the build has one to tell.
+/// The same component makes the same artifact: there is a time in it only where the build has one
+/// to tell.
 fn created() -> Result<Option<String>, Failure> {
     let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else {
         return Ok(None);

@@ -1,4 +1,5 @@
-//! `plugin run`: asks a plugin as the operator does, and makes the Pod and the Service with the operator's own code.
+//! `plugin run`: asks a plugin as the operator does, and makes the Pod and the Service with the
+//! operator's own code.
 
 mod case;
 mod cluster;
@@ -42,7 +43,8 @@ pub struct Run {
     trust: TrustOptions,
 }
 
-/// What the plugin answered, and what the operator would do with it. A question is asked only where the ones before were answered.
+/// What the plugin answered, and what the operator would do with it. A question is asked only where
+/// the ones before were answered.
 struct Asked {
     validated: Measured<()>,
     built: Option<Measured<FlashPod>>,

@@ -79,7 +79,8 @@ impl Said {
         Ok(self.json)
     }
 
-    /// Checks how a command failed: the exit code, the reason for programs, and a word of what people read.
+    /// Checks how a command failed: the exit code, the reason for programs, and a word of what
+    /// people read.
     #[track_caller]
     pub fn failed(self, code: i32, reason: &str, words: &str) {
         assert_eq!(self.code, Some(code), "{}", self.errors);

@@ -1,5 +1,5 @@
-//! What the platform engineer demands of flash Pods and Services, and what a FlashJob may ask for. Read with the rest of the file, and
-//! checked with it.
+//! What the platform engineer demands of flash Pods and Services, and what a FlashJob may ask for.
+//! Read with the rest of the file, and checked with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,8 @@ pub const CONTROL_PLANE: [&str; 2] =
 /// What the configuration demands and allows, beside the plugins.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    /// Host names that a FlashJob may write in place of what Akri says; `*.example.com` are all below it.
+    /// Host names that a FlashJob may write in place of what Akri says; `*.example.com` are all
+    /// below it.
     pub host_names: Vec<String>,
     /// What every flash Pod has.
     pub pods: PodDefaults,
@@ -43,7 +44,8 @@ pub struct PodDefaults {
     pub resources: Resources,
     /// The flash container cannot write into its image.
     pub read_only_root_filesystem: bool,
-    /// Whether the Pod gets variables for each Service of its namespace. Default: false, they are of no use to it.
+    /// Whether the Pod gets variables for each Service of its namespace. Default: false, they are
+    /// of no use to it.
     pub enable_service_links: bool,
     /// Whether a drain of a node waits for the devices that are flashed there.
     pub disruption: Disruption,
@@ -55,8 +57,9 @@ pub struct PodDefaults {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ServicePolicy {
-    /// Annotation by which the load balancer is asked for `spec.externalIP`, such as `metallb.io/loadBalancerIPs`. Default: none, the
-    /// field `spec.loadBalancerIP` asks. Never both: MetalLB refuses a Service that asks twice.
+    /// Annotation by which the load balancer is asked for `spec.externalIP`, such as
+    /// `metallb.io/loadBalancerIPs`. Default: none, the field `spec.loadBalancerIP` asks. Never
+    /// both: MetalLB refuses a Service that asks twice.
     #[serde(rename = "externalIPAnnotation")]
     pub external_ip_annotation: Option<String>,
     /// Labels.
@@ -136,7 +139,8 @@ pub struct PodPolicy {
     pub service_account_names: Vec<String>,
     /// Priority classes.
     pub priority_class_names: Vec<String>,
-    /// Resources beside cpu, memory and ephemeral-storage, such as `nvidia.com/gpu`. Never those of Akri's devices.
+    /// Resources beside cpu, memory and ephemeral-storage, such as `nvidia.com/gpu`. Never those of
+    /// Akri's devices.
     pub resources: Vec<Pattern>,
     /// Keys of labels.
     pub labels: Vec<Pattern>,
@@ -197,7 +201,8 @@ impl PodPolicy {
         }
     }
 
-    /// Whether a Pod that tolerates every taint is kept off nodes of the control plane all the same.
+    /// Whether a Pod that tolerates every taint is kept off nodes of the control plane all the
+    /// same.
     #[must_use]
     pub fn shuns_control_plane(&self) -> bool {
         let allowed = |key: &&str| {
@@ -224,7 +229,8 @@ fn is_own(key: &str) -> bool {
 }
 
 impl Policy {
-    /// Checks what the API server would refuse each time, and what would break the operator's own labels.
+    /// Checks what the API server would refuse each time, and what would break the operator's own
+    /// labels.
     pub(super) fn check(&self) -> Result<(), ConfigError> {
         for (field, labels) in
             [("pods.labels", &self.pods.labels), ("services.labels", &self.services.labels)]

@@ -1,5 +1,5 @@
-//! What a configuration lacks for the operator to be of use, and what to do about it. Such an operator is ready: it does what it is
-//! told, which is nothing. Pure.
+//! What a configuration lacks for the operator to be of use, and what to do about it. Such an
+//! operator is ready: it does what it is told, which is nothing. Pure.
 
 use std::path::Path;
 

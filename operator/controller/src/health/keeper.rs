@@ -1,5 +1,6 @@
-//! Keeps the record of what is wrong: takes reports from all parts, by value, and says what there is to say in the log, in events about
-//! the operator's own Pod, in metrics and on `/readyz`. Does I/O: the events.
+//! Keeps the record of what is wrong: takes reports from all parts, by value, and says what there
+//! is to say in the log, in events about the operator's own Pod, in metrics and on `/readyz`. Does
+//! I/O: the events.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,8 @@ use crate::metrics::Metrics;
 const NOTE_BYTES: usize = 1024;
 /// The API server takes no longer action, in bytes.
 const ACTION_BYTES: usize = 128;
-/// An event that is not written within this time is given up: the next time that the problem is said brings it again.
+/// An event that is not written within this time is given up: the next time that the problem is
+/// said brings it again.
 const EVENT_LIMIT: Duration = Duration::from_secs(10);
 
 /// Where the parts report to.
@@ -62,8 +64,9 @@ pub struct Keeper {
     pub record: Record,
     /// Shown as metrics.
     pub metrics: Arc<Metrics>,
-    /// Writes events through a client that the fence does not hold back: a standby and an operator that cannot take its Lease have
-    /// something to say too, and an event changes nothing that a leader works on.
+    /// Writes events through a client that the fence does not hold back: a standby and an operator
+    /// that cannot take its Lease have something to say too, and an event changes nothing that a
+    /// leader works on.
     pub recorder: Recorder,
     /// The operator's own Pod, where it runs in one.
     pub pod: Option<ObjectReference>,

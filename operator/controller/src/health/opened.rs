@@ -1,5 +1,6 @@
-//! Reports that a watch is open: a layer around the client. What a watch brings does not tell: where nothing happens in a cluster, one
-//! that works again after a failure is as silent as one that does not.
+//! Reports that a watch is open: a layer around the client. What a watch brings does not tell:
+//! where nothing happens in a cluster, one that works again after a failure is as silent as one
+//! that does not.
 
 use std::task::{Context, Poll};
 

@@ -290,7 +290,8 @@ pub fn unreachable(words: &str) -> Problem {
     Problem::new(Cause::ApiServerUnreachable, "API server", &rest)
 }
 
-/// The problem that a broken watch shows. None: it is old, and is begun anew, as the protocol has it.
+/// The problem that a broken watch shows. None: it is old, and is begun anew, as the protocol has
+/// it.
 #[must_use]
 pub fn of_watch(
     error: &watcher::Error,

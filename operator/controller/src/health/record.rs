@@ -1,12 +1,13 @@
-//! What is wrong now, since when, and when it is to be said next. In: reports, and the time. Out: what to say, and whether the operator
-//! is ready. Pure.
+//! What is wrong now, since when, and when it is to be said next. In: reports, and the time. Out:
+//! what to say, and whether the operator is ready. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::problem::{Cause, Problem, Source};
 
-/// What an operator cannot do without may fail for so long without a word: a watch is cut, an API server is replaced.
+/// What an operator cannot do without may fail for so long without a word: a watch is cut, an API
+/// server is replaced.
 const SAY_AFTER: Duration = Duration::from_secs(2);
 /// For so long without an event: events are for what somebody has to do something about.
 const TELL_AFTER: Duration = Duration::from_secs(5);
@@ -29,7 +30,8 @@ const ADVISORY: Pauses =
 pub enum Report {
     /// A part works, or has a problem.
     State(Source, Result<(), Problem>),
-    /// A configuration is in force with these plugins and Secrets: what others reported is of no interest any more.
+    /// A configuration is in force with these plugins and Secrets: what others reported is of no
+    /// interest any more.
     Configured {
         /// Names of the plugins.
         plugins: BTreeSet<String>,
@@ -96,8 +98,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// Nothing is known yet. Before the first time that it is ready, the operator waits for these parts; afterwards it stays ready
-    /// while one of them fails for less than `unready_after`.
+    /// Nothing is known yet. Before the first time that it is ready, the operator waits for these
+    /// parts; afterwards it stays ready while one of them fails for less than `unready_after`.
     #[must_use]
     pub fn new(awaited: BTreeSet<Source>, unready_after: Duration) -> Self {
         Self {
@@ -186,7 +188,8 @@ impl Record {
         said.collect()
     }
 
-    /// When something changes without a report: something is to be said, or the operator becomes unready.
+    /// When something changes without a report: something is to be said, or the operator becomes
+    /// unready.
     #[must_use]
     pub fn wakes_at(&self, now: Instant) -> Option<Instant> {
         let says = self.lasting.values().map(|lasting| lasting.next);

@@ -1,10 +1,13 @@
-//! Takes the Lease, renews it, and gives it back. In: the Lease, asked for and written through a client of its own, which the fence
-//! does not hold up. Out: until when it is ours, for the fence; that it is ours, for [`Leadership`]. Does I/O.
+//! Takes the Lease, renews it, and gives it back. In: the Lease, asked for and written through a
+//! client of its own, which the fence does not hold up. Out: until when it is ours, for the fence;
+//! that it is ours, for [`Leadership`]. Does I/O.
 //!
-//! It is written here because the crate kube-lease-manager gives no fence its instant: it tells only whether it leads, renews shortly
-//! before the end, reckons with the clocks of other machines (`renewTime` against its own time of day), and renews without the
-//! version that it read, so that a late renewal can lengthen another's Lease. Here a standby counts from when it saw the Lease
-//! change last, on its own clock; the holder counts from before it sent the request; and every write names the version it replaces.
+//! It is written here because the crate kube-lease-manager gives no fence its instant: it tells
+//! only whether it leads, renews shortly before the end, reckons with the clocks of other machines
+//! (`renewTime` against its own time of day), and renews without the version that it read, so that
+//! a late renewal can lengthen another's Lease. Here a standby counts from when it saw the Lease
+//! change last, on its own clock; the holder counts from before it sent the request; and every
+//! write names the version it replaces.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -32,7 +35,8 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(3);
 /// Requests that are under way at the end are waited for no longer.
 const REST_LIMIT: Duration = Duration::from_secs(11);
 
-/// The Lease is another's, after it was ours. Nothing that this process believes of the cluster holds any more.
+/// The Lease is another's, after it was ours. Nothing that this process believes of the cluster
+/// holds any more.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the Lease {LEASE} is held by {holder} now: this operator ends, to start afresh as a standby"
@@ -108,7 +112,8 @@ impl Election {
         }
     }
 
-    /// Stands for election and leads until `stop` fires or is dropped, then gives the Lease back once nothing is under way.
+    /// Stands for election and leads until `stop` fires or is dropped, then gives the Lease back
+    /// once nothing is under way.
     ///
     /// # Errors
     /// The Lease was taken by another.
@@ -165,7 +170,8 @@ impl Election {
         }
     }
 
-    /// Renews the Lease. That it ran out meanwhile is no loss so long as nobody else wrote it: the fence was shut, and opens again.
+    /// Renews the Lease. That it ran out meanwhile is no loss so long as nobody else wrote it: the
+    /// fence was shut, and opens again.
     async fn renew(&self, lease: Lease) -> Result<Renewed, LostLease> {
         let failed = |lease, error| Renewed { lease, pause: LOOK_INTERVAL, error: Some(error) };
         match self.write(renewed(lease.clone())).await {
@@ -193,7 +199,8 @@ impl Election {
         }
     }
 
-    /// Makes the Lease free for the next, unless a request of ours may still take effect: then it runs out by itself.
+    /// Makes the Lease free for the next, unless a request of ours may still take effect: then it
+    /// runs out by itself.
     async fn give_back(&self, lease: Lease) {
         let fence = self.leadership.fence();
         fence.refuse_new();
@@ -215,7 +222,8 @@ impl Election {
         }
     }
 
-    /// Creates or replaces the Lease as ours, and opens the fence for the time that was certain when the request was sent.
+    /// Creates or replaces the Lease as ours, and opens the fence for the time that was certain
+    /// when the request was sent.
     async fn write(&self, lease: Lease) -> Result<Lease, LeaseError> {
         let sent = Instant::now();
         let stored = match lease.metadata.resource_version {
@@ -299,7 +307,8 @@ struct Seen {
 }
 
 impl Sight {
-    /// Whether the Lease may be taken: nobody has it, or whoever has it did not renew it for all its time while we looked on.
+    /// Whether the Lease may be taken: nobody has it, or whoever has it did not renew it for all
+    /// its time while we looked on.
     fn is_free(
         &mut self,
         found: Option<&Lease>,

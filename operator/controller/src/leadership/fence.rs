@@ -1,8 +1,11 @@
-//! Beneath the client's buffer: lets a changing request through only while the Lease is ours beyond doubt.
+//! Beneath the client's buffer: lets a changing request through only while the Lease is ours beyond
+//! doubt.
 //!
-//! A process that was stopped and goes on still sends what waited in its client. So the instant is looked at where a request leaves,
-//! and again whenever it gets on (connecting, authentication, the client's own retries), not where it was made. In: requests. Out: the
-//! same, with the time that the API server may take for them. Reads pass, but none waits for an answer without end. No I/O of its own.
+//! A process that was stopped and goes on still sends what waited in its client. So the instant is
+//! looked at where a request leaves, and again whenever it gets on (connecting, authentication, the
+//! client's own retries), not where it was made. In: requests. Out: the same, with the time that
+//! the API server may take for them. Reads pass, but none waits for an answer without end. No I/O
+//! of its own.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -15,14 +18,18 @@ use http::{Method, Request, Uri};
 use kube::client::Body;
 use tower::{BoxError, Layer, Service};
 
-/// What the API server may take for a changing request; sent with it, so that no later effect comes of it.
+/// What the API server may take for a changing request; sent with it, so that no later effect comes
+/// of it.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// With less than this left of the Lease no changing request leaves: its time, and a second for clocks that run unequally.
+/// With less than this left of the Lease no changing request leaves: its time, and a second for
+/// clocks that run unequally.
 pub const MARGIN: Duration = Duration::from_secs(6);
-/// An answer that has not come by then is waited for no longer: the API server is done, or out of reach.
+/// An answer that has not come by then is waited for no longer: the API server is done, or out of
+/// reach.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// The same for reads, until their answer begins: the API server itself takes no longer for a list than a minute, and begins to answer
-/// long before. A connection that broke without a word would otherwise be waited on for ever.
+/// The same for reads, until their answer begins: the API server itself takes no longer for a list
+/// than a minute, and begins to answer long before. A connection that broke without a word would
+/// otherwise be waited on for ever.
 const READ_LIMIT: Duration = Duration::from_secs(30);
 /// At the end, how often it is looked whether all requests have their answers.
 const REST_INTERVAL: Duration = Duration::from_millis(10);
@@ -94,7 +101,8 @@ impl Fence {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The Lease is ours until `end`: its duration after the instant *before* the request that took or renewed it was sent.
+    /// The Lease is ours until `end`: its duration after the instant *before* the request that took
+    /// or renewed it was sent.
     pub fn hold_until(&self, end: Instant) {
         self.gate().open = end.checked_sub(MARGIN).map_or(Open::Never, Open::Until);
     }

@@ -10,7 +10,8 @@ use super::name::budget_name;
 use super::pod::owner;
 use crate::observed::Job;
 
-/// More Pods than a job ever has: as long as one runs, none may be evicted. A number, as a share needs a controller that can be scaled.
+/// More Pods than a job ever has: as long as one runs, none may be evicted. A number, as a share
+/// needs a controller that can be scaled.
 const NEVER: i32 = 1_000_000;
 
 /// Makes a budget that no eviction of the job's Pods fits into. It goes with the job.

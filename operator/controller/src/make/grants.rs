@@ -1,4 +1,5 @@
-//! What the operator's configuration lets a plugin give its Pods, and for which images. Absence never means permission.
+//! What the operator's configuration lets a plugin give its Pods, and for which images. Absence
+//! never means permission.
 
 use flashjob_plugin_host::types::{Arg, EnvValue, FlashPod, User};
 use oci_spec::distribution::Reference;
@@ -8,7 +9,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Grants {
-    /// Patterns of image repositories: host literal, `*` one segment, `**` any number of segments at the end.
+    /// Patterns of image repositories: host literal, `*` one segment, `**` any number of segments
+    /// at the end.
     pub images: Vec<String>,
     /// The container may run as root.
     pub run_as_root: bool,
@@ -111,7 +113,8 @@ impl Grants {
     }
 }
 
-/// Whether the answer uses the Service's address anywhere: it then must have ports, or it would wait for ever.
+/// Whether the answer uses the Service's address anywhere: it then must have ports, or it would
+/// wait for ever.
 #[must_use]
 pub fn uses_address(flash: &FlashPod) -> bool {
     let words = flash.command.iter().chain(&flash.args);
@@ -119,13 +122,15 @@ pub fn uses_address(flash: &FlashPod) -> bool {
         || flash.env.iter().any(|(_, value)| matches!(value, EnvValue::ExternalAddress))
 }
 
-/// Whether a text is a reference of an image, by the grammar that container runtimes use: nothing in it is a path to somewhere else.
+/// Whether a text is a reference of an image, by the grammar that container runtimes use: nothing
+/// in it is a path to somewhere else.
 #[must_use]
 pub fn is_image(text: &str) -> bool {
     text.parse::<Reference>().is_ok()
 }
 
-/// `host/path` of an image reference: default host and folder supplied, tag and digest taken off. None: it is no reference.
+/// `host/path` of an image reference: default host and folder supplied, tag and digest taken off.
+/// None: it is no reference.
 fn repository(image: &str) -> Option<String> {
     let reference: Reference = image.parse().ok()?;
     Some(format!("{}/{}", reference.registry().to_ascii_lowercase(), reference.repository()))

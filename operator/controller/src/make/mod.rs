@@ -1,4 +1,5 @@
-//! From a plugin's answer to a Pod and a Service, and the budget that protects them. Pure: checks grants, merges overrides, names and owns the objects.
+//! From a plugin's answer to a Pod and a Service, and the budget that protects them. Pure: checks
+//! grants, merges overrides, names and owns the objects.
 
 mod budget;
 mod grants;

@@ -1,8 +1,10 @@
-//! Names of Pods and Services: within Kubernetes' limits, and the same for the same device and attempt.
+//! Names of Pods and Services: within Kubernetes' limits, and the same for the same device and
+//! attempt.
 
 use sha2::{Digest, Sha256};
 
-/// `fj-<job, dots to dashes, at most 40>-<12 hexadecimal digits of SHA-256(job uid, run, device, attempt)>`: a DNS-1035 label.
+/// `fj-<job, dots to dashes, at most 40>-<12 hexadecimal digits of SHA-256(job uid, run, device,
+/// attempt)>`: a DNS-1035 label.
 #[must_use]
 pub fn attempt_name(job: &str, job_uid: &str, run: &str, device: &str, attempt: u32) -> String {
     name(job, &[job_uid, run, device, &attempt.to_string()])

@@ -1,4 +1,5 @@
-//! What a FlashJob's podOverrides, and the configuration, add to a flash Pod; and what a FlashJob may not ask for.
+//! What a FlashJob's podOverrides, and the configuration, add to a flash Pod; and what a FlashJob
+//! may not ask for.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,8 @@ use super::pod::non_empty;
 use super::{Attempt, Denied};
 use crate::config::{CONTROL_PLANE, PodPolicy};
 
-/// What a FlashJob asks for and the configuration does not allow is refused by its field, with the field that would allow it.
+/// What a FlashJob asks for and the configuration does not allow is refused by its field, with the
+/// field that would allow it.
 pub(super) fn check_overrides(overrides: &PodOverrides, policy: &PodPolicy) -> Result<(), Denied> {
     let listed = [
         (
@@ -92,7 +94,8 @@ pub(super) fn tolerations(overrides: &PodOverrides) -> Option<Vec<core::Tolerati
     overrides.tolerations.as_ref().map(|list| list.iter().map(toleration).collect())
 }
 
-/// The device's own extended resource, what the job asks for, and what the configuration gives beside that.
+/// The device's own extended resource, what the job asks for, and what the configuration gives
+/// beside that.
 pub(super) fn resources(
     attempt: &Attempt<'_>,
     defaults: &Resources,
@@ -127,8 +130,9 @@ fn quantities(given: Option<BTreeMap<String, IntOrString>>) -> BTreeMap<String, 
     given.unwrap_or_default().into_iter().map(|(name, value)| (name, text(value))).collect()
 }
 
-/// A device on a node's bus is flashed on its node. A Pod that tolerates every taint is kept off the control plane by its labels; one
-/// that does not is kept off by its taints, where the control plane has any.
+/// A device on a node's bus is flashed on its node. A Pod that tolerates every taint is kept off
+/// the control plane by its labels; one that does not is kept off by its taints, where the control
+/// plane has any.
 pub(super) fn affinity(attempt: &Attempt<'_>, policy: &PodPolicy) -> Option<core::Affinity> {
     let nodes = attempt.flash.attach_device.then_some(attempt.instance.nodes.as_slice());
     let everywhere = attempt

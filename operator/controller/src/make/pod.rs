@@ -16,7 +16,8 @@ use super::{Attempt, CONTAINER, Denied, Grants, annotation, label};
 use crate::config::Policy;
 use crate::observed::Job;
 
-/// Seconds between the request to end and the kill. Also how long a device stays locked beyond its Pod's deadline.
+/// Seconds between the request to end and the kill. Also how long a device stays locked beyond its
+/// Pod's deadline.
 pub const GRACE_SECONDS: i64 = 10;
 
 /// Makes the Pod of an attempt. `address` is the Service's; None where the plugin wants no Service.

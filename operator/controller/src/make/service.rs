@@ -16,7 +16,8 @@ pub fn service(attempt: &Attempt<'_>, name: &str, pool: Option<&str>, policy: &P
     let policy = &policy.services;
     let mut labels = labels(attempt);
     if pool.is_some() {
-        // A pooled Service belongs to no one device; the label stays, as our watch asks for its existence.
+        // A pooled Service belongs to no one device; the label stays, as our watch asks for its
+        // existence.
         labels.insert(label::UUID.to_owned(), String::new());
         labels.remove(label::ATTEMPT);
     }
@@ -58,8 +59,9 @@ pub fn service(attempt: &Attempt<'_>, name: &str, pool: Option<&str>, policy: &P
             selector: Some(selector.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
             ports: Some(ports.collect()),
             load_balancer_ip: asked.filter(|_| policy.external_ip_annotation.is_none()),
-            // The device is asked as soon as the container runs; the rule that leads it there must not wait until the kubelet has
-            // reported the Pod as ready, nor for the readiness of a sidecar.
+            // The device is asked as soon as the container runs; the rule that leads it there must
+            // not wait until the kubelet has reported the Pod as ready, nor for the readiness of a
+            // sidecar.
             publish_not_ready_addresses: Some(true),
             load_balancer_class: policy.load_balancer_class.clone(),
             allocate_load_balancer_node_ports: policy.allocate_load_balancer_node_ports,

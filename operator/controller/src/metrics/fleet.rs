@@ -1,4 +1,5 @@
-//! What all jobs together are at, counted from their stored statuses at each scrape: a job that is gone counts no more. Pure.
+//! What all jobs together are at, counted from their stored statuses at each scrape: a job that is
+//! gone counts no more. Pure.
 
 use flashjob_api::{DeviceState, Phase};
 

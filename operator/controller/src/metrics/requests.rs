@@ -1,4 +1,5 @@
-//! Counts requests to the API server: a layer around the client. Verbs are Kubernetes' own, codes are HTTP's; both are bounded.
+//! Counts requests to the API server: a layer around the client. Verbs are Kubernetes' own, codes
+//! are HTTP's; both are bounded.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -108,7 +109,8 @@ fn verb(method: &Method, uri: &http::Uri) -> &'static str {
     }
 }
 
-/// `/api/v1/pods` and `/apis/apps/v1/namespaces/a/deployments`, but no object, no subresource, no discovery.
+/// `/api/v1/pods` and `/apis/apps/v1/namespaces/a/deployments`, but no object, no subresource, no
+/// discovery.
 fn names_a_collection(path: &str) -> bool {
     let mut parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let group = match parts.first() {

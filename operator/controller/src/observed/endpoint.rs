@@ -1,14 +1,17 @@
-//! Where a device on the network is reached, in one spelling, and which spellings a FlashJob may use. Pure.
+//! Where a device on the network is reached, in one spelling, and which spellings a FlashJob may
+//! use. Pure.
 //!
-//! Programs do not agree on what `010.9.0.2`, `10.9.2` or `0xa090002` mean, and many take them for an address. So they are read as these
-//! programs read them where a device is locked, and refused where a person writes them.
+//! Programs do not agree on what `010.9.0.2`, `10.9.2` or `0xa090002` mean, and many take them for
+//! an address. So they are read as these programs read them where a device is locked, and refused
+//! where a person writes them.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use url::Host;
 
-/// Host and port of a device; `http://`, case, a path, a trailing dot and the default port make no other.
+/// Host and port of a device; `http://`, case, a path, a trailing dot and the default port make no
+/// other.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     host: Host<String>,
@@ -74,8 +77,9 @@ impl Endpoint {
         Some(Self { host, port })
     }
 
-    /// Reads what a FlashJob writes in place of what Akri says. `own` is what Akri says of the same device; a host name may resolve to any
-    /// device, so it is taken only where `own` has it, or `names` lists it (`*.example.com`: all below it).
+    /// Reads what a FlashJob writes in place of what Akri says. `own` is what Akri says of the same
+    /// device; a host name may resolve to any device, so it is taken only where `own` has it, or
+    /// `names` lists it (`*.example.com`: all below it).
     ///
     /// # Errors
     /// Says what is wrong, and what is expected.

@@ -5,7 +5,8 @@ use std::fmt;
 
 use super::Endpoint;
 
-/// A device's identity: its canonical endpoint; else node and bus path; else namespace and Instance.
+/// A device's identity: its canonical endpoint; else node and bus path; else namespace and
+/// Instance.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity(String);
 

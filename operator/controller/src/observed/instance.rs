@@ -26,7 +26,8 @@ pub struct Instance {
     pub fault: Option<Box<str>>,
 }
 
-/// Names and values in one piece of memory, each followed by a NUL, which neither can have: an environment takes none.
+/// Names and values in one piece of memory, each followed by a NUL, which neither can have: an
+/// environment takes none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Properties(Box<str>);
 
@@ -47,7 +48,8 @@ impl Properties {
     }
 }
 
-/// What an Instance says of its device's kind and firmware, as Akri spells it. Devices of one fleet mostly say the same.
+/// What an Instance says of its device's kind and firmware, as Akri spells it. Devices of one fleet
+/// mostly say the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Traits<'a> {
     /// `DEVICE`.
@@ -161,8 +163,9 @@ impl Instance {
         self.traits().version
     }
 
-    /// Path of the device on its node's bus. Where udev's handler groups several into one device, whose properties are then numbered,
-    /// it is the first in the alphabet: their numbers need not stay.
+    /// Path of the device on its node's bus. Where udev's handler groups several into one device,
+    /// whose properties are then numbered, it is the first in the alphabet: their numbers need not
+    /// stay.
     #[must_use]
     pub fn bus_path(&self) -> Option<&str> {
         let is_numbered = |name: &str| {
@@ -183,8 +186,9 @@ impl Instance {
             && (endpoint.is_some() || self.identity.is_a_way())
     }
 
-    /// All that must be locked to flash this device: what makes it one device, the overriding endpoint, and the Instance itself,
-    /// so that a device which gets another endpoint while it is flashed stays locked.
+    /// All that must be locked to flash this device: what makes it one device, the overriding
+    /// endpoint, and the Instance itself, so that a device which gets another endpoint while it is
+    /// flashed stays locked.
     #[must_use]
     pub fn identities(&self, endpoint: Option<&str>) -> Vec<Identity> {
         let overriding = endpoint.map(Identity::endpoint);

@@ -54,7 +54,8 @@ pub struct Job {
     results: Results,
 }
 
-/// The stored results of the devices that the spec names, by their place in it: thousands, looked at in every plan.
+/// The stored results of the devices that the spec names, by their place in it: thousands, looked
+/// at in every plan.
 #[derive(Clone, Debug, Default)]
 struct Results {
     places: HashTable<u32>,
@@ -153,8 +154,8 @@ impl Job {
         &self.results.finishes
     }
 
-    /// Whether the stored status speaks of the run that the spec asks for. The Go operator kept no run: what it completed counts
-    /// for the run that is there.
+    /// Whether the stored status speaks of the run that the spec asks for. The Go operator kept no
+    /// run: what it completed counts for the run that is there.
     #[must_use]
     pub fn same_run(&self) -> bool {
         self.status

@@ -1,4 +1,5 @@
-//! What a decision may know: one immutable snapshot of one job and all that touches it. Plain data, no I/O.
+//! What a decision may know: one immutable snapshot of one job and all that touches it. Plain data,
+//! no I/O.
 
 mod endpoint;
 mod identity;
@@ -34,7 +35,8 @@ pub struct Observed {
     pub now: Timestamp,
     /// The job itself, with our own latest writes.
     pub job: Arc<Job>,
-    /// What Akri knows of the job's devices, by their place in the spec. None: the device has its result, and no twin.
+    /// What Akri knows of the job's devices, by their place in the spec. None: the device has its
+    /// result, and no twin.
     pub devices: Vec<Option<Sighting>>,
     /// Whether a device that has no result is there as two Instances.
     pub twins: bool,
@@ -52,7 +54,8 @@ pub struct Observed {
     pub unreachable: Arc<HashMap<String, Timestamp>>,
     /// Who holds a device that this job wants: by identity.
     pub holders: HashMap<Identity, Holder>,
-    /// Whether a flash Service in the installation holds an address; where the job asks for one, that address.
+    /// Whether a flash Service in the installation holds an address; where the job asks for one,
+    /// that address.
     pub addresses_in_use: bool,
     /// The plugins of this installation.
     pub plugins: Arc<Vec<PluginView>>,
@@ -60,13 +63,15 @@ pub struct Observed {
     pub answers: Arc<Answers>,
     /// Pods that are being created and may be there already: the slot of each, by name.
     pub making: HashMap<String, Option<String>>,
-    /// Pods of attempts that a status on its way takes back: until it is clear whether that is stored, they are not made.
+    /// Pods of attempts that a status on its way takes back: until it is clear whether that is
+    /// stored, they are not made.
     pub withdrawn: Arc<HashSet<String>>,
     /// Which attempt used the slot of a pooled Service last.
     pub slot_uses: Arc<HashMap<String, SlotUse>>,
     /// What the API server refused of this job, by object name.
     pub refusals: Arc<HashMap<String, Refusal>>,
-    /// Objects whose creation keeps failing for another cause than a refusal, by name: what the API server says.
+    /// Objects whose creation keeps failing for another cause than a refusal, by name: what the API
+    /// server says.
     pub failing: Arc<HashMap<String, String>>,
     /// Whether evictions of the job's Pods are refused, as far as this process knows.
     pub is_protected: bool,
@@ -74,7 +79,8 @@ pub struct Observed {
     pub periods: Periods,
     /// What flash Pods and Services are made by, beside job and plugin.
     pub policy: Arc<Policy>,
-    /// Whether a status that nothing waits for could be stored now. Wording it for nothing is most of what the plan of a large job costs.
+    /// Whether a status that nothing waits for could be stored now. Wording it for nothing is most
+    /// of what the plan of a large job costs.
     pub report: bool,
 }
 
@@ -244,7 +250,8 @@ impl Observed {
     }
 }
 
-/// `instant` without its fraction: Kubernetes stores whole seconds, and what is compared must be what comes back.
+/// `instant` without its fraction: Kubernetes stores whole seconds, and what is compared must be
+/// what comes back.
 #[must_use]
 pub fn whole_seconds(instant: Timestamp) -> Timestamp {
     Timestamp::from_second(instant.as_second()).unwrap_or(instant)

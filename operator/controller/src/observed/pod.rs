@@ -121,7 +121,8 @@ impl Pod {
         self.ended.is_none() && (self.scheduled || !gone)
     }
 
-    /// The part of its life that it is in; `None` before a node was found for it, and once it is gone.
+    /// The part of its life that it is in; `None` before a node was found for it, and once it is
+    /// gone.
     #[must_use]
     pub fn stage(&self) -> Option<Stage> {
         match () {
@@ -139,7 +140,8 @@ impl Pod {
         self.gone.is_none() && self.waiting.as_ref().is_some_and(|waiting| !starts(waiting))
     }
 
-    /// Seconds after it was first seen with its node, after which even a kubelet that nobody hears of has ended its container.
+    /// Seconds after it was first seen with its node, after which even a kubelet that nobody hears
+    /// of has ended its container.
     #[must_use]
     pub fn overdue_seconds(&self) -> i64 {
         self.may_run_seconds.saturating_add(OVERDUE_SECONDS)
@@ -160,7 +162,8 @@ pub(super) fn owner(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     })
 }
 
-/// Ours say what they lock in an annotation; the Go operator's have the endpoint in the environment.
+/// Ours say what they lock in an annotation; the Go operator's have the endpoint in the
+/// environment.
 fn identities(pod: &core::Pod) -> Vec<Identity> {
     if let Some(text) = pod.annotations().get(annotation::IDENTITY) {
         return text.split_whitespace().filter_map(Identity::parse).collect();

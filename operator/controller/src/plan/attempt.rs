@@ -1,4 +1,5 @@
-//! Follows each device whose attempt has begun: from its Service's address to its Pod's end and the verdict on it.
+//! Follows each device whose attempt has begun: from its Service's address to its Pod's end and the
+//! verdict on it.
 
 use flashjob_api::{DeviceState, DeviceStatus, Reason, reason};
 use flashjob_plugin_host::types::{Outcome, Proof, Verdict};
@@ -15,7 +16,8 @@ use crate::observed::{
 const MESSAGE_BYTES: usize = 4096;
 /// Longest termination message in status, in bytes.
 const SUMMARY_BYTES: usize = 512;
-/// Seconds after which it is said that a volume or a container is not there yet: both take their time.
+/// Seconds after which it is said that a volume or a container is not there yet: both take their
+/// time.
 const START_SECONDS: i64 = 10;
 /// Ends by the cluster that do not count, for each device and run.
 const UNCOUNTED_DISRUPTIONS: u32 = 10;
@@ -31,8 +33,8 @@ const STOPPED: [Reason; 5] = [
 const ATTACH_REFUSED: &str = "UnexpectedAdmissionError";
 
 impl Draft<'_> {
-    /// Looks at every device with a record: first at those that may give a pooled Service free, then at those that wait for one. A Pod
-    /// may have ended before its begin is stored.
+    /// Looks at every device with a record: first at those that may give a pooled Service free,
+    /// then at those that wait for one. A Pod may have ended before its begin is stored.
     pub fn follow_attempts(&mut self) {
         let has_pod = |uid: &str, record: &DeviceStatus| {
             self.pod(&self.attempt_name(uid, record.attempt.max(1))).is_some()
@@ -150,7 +152,8 @@ impl Draft<'_> {
             Cause::Start => return self.note_slow_start(uid, pod, waiting),
         };
         if waiting.is_final {
-            // Its container never starts; the Pod goes with the stored result, and holds the device until it is gone.
+            // Its container never starts; the Pod goes with the stored result, and holds the device
+            // until it is gone.
             return self.fail(uid, reason, &waiting.message);
         }
         let since = self.observed.stuck_pods.get(&pod.name).copied().unwrap_or_else(|| self.now());
@@ -167,7 +170,8 @@ impl Draft<'_> {
         }
     }
 
-    /// A container that is about to start may be pulling a large image: that is said, and ends with the deadline alone.
+    /// A container that is about to start may be pulling a large image: that is said, and ends with
+    /// the deadline alone.
     fn note_slow_start(&mut self, uid: &str, pod: &Pod, waiting: &Waiting) {
         let since = self.observed.stages.get(&pod.name).map(|(_, since)| *since);
         if since.is_some_and(|since| self.over(since, START_SECONDS)) {
@@ -182,7 +186,8 @@ impl Draft<'_> {
         });
     }
 
-    /// Nobody hears of the Pod's node any more: its kubelet ended the container, or the node is off.
+    /// Nobody hears of the Pod's node any more: its kubelet ended the container, or the node is
+    /// off.
     fn give_pod_up(&mut self, uid: &str, pod: &Pod) {
         if !pod.deleting {
             self.step(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
@@ -347,7 +352,8 @@ impl Draft<'_> {
         });
     }
 
-    /// The device is tried again, and it does not count; up to a limit, so that it does not go on for ever.
+    /// The device is tried again, and it does not count; up to a limit, so that it does not go on
+    /// for ever.
     fn judge_disruption(&mut self, uid: &str, ended: &Ended) {
         let text = last_lines(&ended.message, SUMMARY_BYTES);
         let message = if text.is_empty() {
@@ -374,7 +380,8 @@ impl Draft<'_> {
         });
     }
 
-    /// The digest that the attempt began with cannot be asked: exit code 0 and the reported version decide.
+    /// The digest that the attempt began with cannot be asked: exit code 0 and the reported version
+    /// decide.
     fn judge_without_plugin(&mut self, uid: &str, ended: &Ended, error: &str) {
         if ended.exit_code == Some(0) {
             return self.flashed(uid, Proof::ReportedVersion);
@@ -427,7 +434,8 @@ fn reason_of(ended: &Ended) -> Reason {
 fn sentence(text: &str, ended: &Ended) -> String {
     let code = ended.exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
     let end = format!("{}{code}", ended.reason);
-    // A plugin that repeats the container's message adds nothing; the message itself still has its lines.
+    // A plugin that repeats the container's message adds nothing; the message itself still has its
+    // lines.
     let repeats = text.is_empty() || text == handed_on(ended);
     let text = if repeats { &ended.message } else { text };
     let text = last_lines(text, SUMMARY_BYTES);
@@ -439,7 +447,8 @@ fn handed_on(ended: &Ended) -> String {
     last_lines(&ended.message, MESSAGE_BYTES)
 }
 
-/// The end of a text, in one line: as many whole lines as fit, as programs say last why they failed. A longer last line loses its beginning.
+/// The end of a text, in one line: as many whole lines as fit, as programs say last why they
+/// failed. A longer last line loses its beginning.
 fn last_lines(text: &str, bytes: usize) -> String {
     let lines = text.lines().map(plain).filter(|line| !line.is_empty()).collect::<Vec<_>>();
     let mut kept = 0;

@@ -1,4 +1,5 @@
-//! Removes Pods and Services that no attempt needs any more. A result is stored before its Pod and Service go.
+//! Removes Pods and Services that no attempt needs any more. A result is stored before its Pod and
+//! Service go.
 
 use std::collections::HashSet;
 
@@ -82,7 +83,8 @@ impl<'a> Draft<'a> {
 
     fn is_over(&mut self, pod: &Pod, pooled: &HashSet<&str>) -> bool {
         if pod.run.as_deref() != Some(self.spec.run.as_str()) {
-            // Another run's, or the Go operator's: it locks its device until it ended, and has no result here.
+            // Another run's, or the Go operator's: it locks its device until it ended, and has no
+            // result here.
             let time_is_up = self.foreign_ends_at(pod).is_some_and(|at| self.over(at, 0));
             return pod.ended.is_some() || time_is_up;
         }
@@ -94,7 +96,8 @@ impl<'a> Draft<'a> {
         nobodys && pod.ended.is_some()
     }
 
-    /// A pooled Service is not handed on right after an attempt that was not judged flashed: its ended Pod keeps the slot.
+    /// A pooled Service is not handed on right after an attempt that was not judged flashed: its
+    /// ended Pod keeps the slot.
     fn keeps_its_slot(&mut self, pod: &Pod, pooled: &HashSet<&str>) -> bool {
         let pooled = pod.slot.as_deref().is_some_and(|slot| pooled.contains(slot));
         let ended = self.observed.stages.get(&pod.name).filter(|(stage, _)| *stage == Stage::Ended);
@@ -112,7 +115,8 @@ impl<'a> Draft<'a> {
         verifying || self.result(device) == Some(Finish::Completed)
     }
 
-    /// Whether the attempt's container was not started, so that no device was told to call: the address is free at once.
+    /// Whether the attempt's container was not started, so that no device was told to call: the
+    /// address is free at once.
     fn never_started(&self, device: &str, attempt: Option<u32>) -> bool {
         let is_next = |record: &&DeviceStatus| Some(record.attempt) == attempt.map(|of| of + 1);
         let next = self.records.get(device).filter(is_next);

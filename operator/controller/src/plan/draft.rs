@@ -1,4 +1,5 @@
-//! The plan while it is made: the stored state of the job's devices, and what has been decided on top of it.
+//! The plan while it is made: the stored state of the job's devices, and what has been decided on
+//! top of it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -118,7 +119,8 @@ impl<'a> Draft<'a> {
         if self.spec.external_ip.is_some() { 1 } else { self.spec.parallelism }
     }
 
-    /// A Pod of another attempt that may be at work on the device: another run's, the Go operator's, or one that nobody expected.
+    /// A Pod of another attempt that may be at work on the device: another run's, the Go
+    /// operator's, or one that nobody expected.
     pub fn pod_in_the_way(&self, uid: &str) -> Option<&'a Arc<Pod>> {
         let pods = self.pods_of.get(uid)?;
         let attempt = self.records.get(uid).map_or(1, |record| record.attempt);
@@ -140,7 +142,8 @@ impl<'a> Draft<'a> {
         pods.iter().find(|pod| may_run(pod) || unexpected(pod)).copied()
     }
 
-    /// When even a kubelet that nobody hears of has ended the Pod's container, by this process's own observation.
+    /// When even a kubelet that nobody hears of has ended the Pod's container, by this process's
+    /// own observation.
     pub fn overdue_at(&self, pod: &Pod) -> Option<Timestamp> {
         let (stage, since) = self.observed.stages.get(&pod.name)?;
         (*stage != Stage::Ended).then(|| after(*since, pod.overdue_seconds()))
@@ -317,7 +320,8 @@ impl<'a> Draft<'a> {
         self.try_again(uid, attempt, reason, message);
     }
 
-    /// The attempt came to nothing through no fault of device or firmware: the device is tried again, and it does not count.
+    /// The attempt came to nothing through no fault of device or firmware: the device is tried
+    /// again, and it does not count.
     pub fn retry_uncounted(&mut self, uid: &str, reason: Reason, message: &str) {
         let attempt = self.records.get(uid).map_or(1, |record| record.attempt.max(1));
         self.try_again(uid, attempt, reason, message);
@@ -338,8 +342,9 @@ impl<'a> Draft<'a> {
         });
     }
 
-    /// Doubles with each attempt; up to a fifth more or less, always the same for the same attempt, so that devices that failed
-    /// together do not come back together and two plans of one snapshot agree.
+    /// Doubles with each attempt; up to a fifth more or less, always the same for the same attempt,
+    /// so that devices that failed together do not come back together and two plans of one snapshot
+    /// agree.
     fn pause(&self, uid: &str, attempt: u32) -> i64 {
         let periods = &self.observed.periods;
         let doubled = periods.retry_seconds.saturating_mul(1 << attempt.saturating_sub(1).min(20));
@@ -391,15 +396,16 @@ impl<'a> Draft<'a> {
             let identities = self.identities(&uid);
             self.plan.holds.extend(identities.into_iter().map(|identity| (identity, uid.clone())));
         }
-        // What was decided only now is not stored: killed before that, the next process would find the attempt in flight.
+        // What was decided only now is not stored: killed before that, the next process would find
+        // the attempt in flight.
         self.plan.holds.extend(super::ending::holds(self.observed));
         summary::write(&mut self);
         self.plan
     }
 }
 
-/// What is stored of the reasons of results, without devices that the spec names no more. A status of before they were counted has those
-/// shown.
+/// What is stored of the reasons of results, without devices that the spec names no more. A status
+/// of before they were counted has those shown.
 fn result_reasons(observed: &Observed) -> BTreeMap<String, u32> {
     let status = &observed.job.status;
     let shown = status

@@ -1,4 +1,5 @@
-//! The end of a job, and of a run: Pods and Services go, and nothing is let go while a container may still be at work.
+//! The end of a job, and of a run: Pods and Services go, and nothing is let go while a container
+//! may still be at work.
 
 use flashjob_api::DeviceState;
 
@@ -64,7 +65,8 @@ pub(super) fn drain(observed: &Observed) -> Plan {
     plan
 }
 
-/// What stays locked while nothing new is decided: what is stored as in flight, and what Pods may be at work on.
+/// What stays locked while nothing new is decided: what is stored as in flight, and what Pods may
+/// be at work on.
 pub(super) fn holds(observed: &Observed) -> Vec<(Identity, String)> {
     let in_flight = observed.job.status.devices.iter().filter(|device| device.in_flight());
     let stored = in_flight.flat_map(|device| {
@@ -82,7 +84,8 @@ pub(super) fn holds(observed: &Observed) -> Vec<(Identity, String)> {
     stored.chain(of_pods).collect()
 }
 
-/// Asks after Pods that went unseen, and waits until nothing of them can run. True: there is something to wait for.
+/// Asks after Pods that went unseen, and waits until nothing of them can run. True: there is
+/// something to wait for.
 fn wait_for_containers(observed: &Observed, plan: &mut Plan) -> bool {
     let mut waiting = false;
     let mut wait = |plan: &mut Plan, until| {

@@ -1,4 +1,5 @@
-//! An attempt before its Pod: the Service is made, its address awaited, the facts stored, the Pod made.
+//! An attempt before its Pod: the Service is made, its address awaited, the facts stored, the Pod
+//! made.
 
 use flashjob_api::{DeviceState, Exposure, Reason, reason};
 use flashjob_plugin_host::types::{FlashPod, PluginError};
@@ -33,7 +34,8 @@ impl Draft<'_> {
         if self.instance(uid).is_none() || !self.wanted(uid) {
             return self.back_to_queue(uid, None);
         }
-        // A status that was on its way when the plans chose differently can say that two jobs begin with one device.
+        // A status that was on its way when the plans chose differently can say that two jobs begin
+        // with one device.
         if self.held_by_another(uid).is_some() {
             return self.back_to_queue(uid, None);
         }
@@ -304,7 +306,8 @@ impl Draft<'_> {
         if let Some(other) = other {
             return self.fail_attempt(uid, reason::ADDRESS_TIMEOUT, &format!("{message}: {other}"));
         }
-        // What the load balancer gives as host names frees no IP address, however long one waits for it.
+        // What the load balancer gives as host names frees no IP address, however long one waits
+        // for it.
         let named = |service: &Service| {
             !service.addresses.is_empty()
                 && !service.addresses.iter().any(|address| wish.fits(address))

@@ -1,4 +1,5 @@
-//! The guards: whether a device is there, may be flashed by this job and is what the job is for, and which plugin serves it.
+//! The guards: whether a device is there, may be flashed by this job and is what the job is for,
+//! and which plugin serves it.
 
 use flashjob_api::{Reason, VerifyMode, reason};
 use flashjob_plugin_host::DeviceType;
@@ -11,7 +12,8 @@ use crate::observed::{Endpoint, Finish, Instance, PluginView, Sighting, Traits};
 pub(super) type Guarded<'a> = Result<&'a PluginView, (Finish, Reason, String)>;
 
 impl<'a> Draft<'a> {
-    /// Resolves the device and compares it with what the job guards for: its plugin. None: it has its result, or waits.
+    /// Resolves the device and compares it with what the job guards for: its plugin. None: it has
+    /// its result, or waits.
     pub(super) fn passes_guards(&mut self, uid: &str, place: usize) -> Option<&'a PluginView> {
         let observed = self.observed;
         let instance = match observed.devices[place].as_ref()? {
@@ -65,7 +67,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Compares a device with the guards. Fleets are alike: what holds for one device holds for all with its traits.
+    /// Compares a device with the guards. Fleets are alike: what holds for one device holds for all
+    /// with its traits.
     fn guard(&mut self, uid: &str, instance: &'a Instance) -> Guarded<'a> {
         let traits = instance.traits();
         if self.records.get(uid).is_some_and(|record| record.attempt > 1) {
@@ -179,8 +182,8 @@ impl<'a> Draft<'a> {
         self.plugin_of(&self.device_type(uid)?)
     }
 
-    /// The plugin that serves a type: the one that names it, else the one that names its beginning, the longest first, else the first
-    /// that takes any.
+    /// The plugin that serves a type: the one that names it, else the one that names its beginning,
+    /// the longest first, else the first that takes any.
     fn plugin_of(&self, kind: &DeviceType) -> Option<&'a PluginView> {
         let plugins: &'a [PluginView] = &self.observed.plugins;
         let exactness = |plugin: &PluginView, one: bool| {
@@ -188,8 +191,9 @@ impl<'a> Draft<'a> {
             types.filter_map(|types| types.names(kind)).max()
         };
         let named = plugins.iter().find(|plugin| exactness(plugin, true).is_some());
-        // A plugin that never loaded may turn out to serve the type; until that is known the device waits for it. One that cannot be loaded
-        // takes no devices from a plugin that names the beginning of their type.
+        // A plugin that never loaded may turn out to serve the type; until that is known the device
+        // waits for it. One that cannot be loaded takes no devices from a plugin that names the
+        // beginning of their type.
         let unknown = |loading: bool| {
             plugins.iter().find(|plugin| {
                 plugin.ready.is_err()

@@ -1,8 +1,11 @@
-//! Decides. Pure and synchronous: one snapshot in; questions, steps, the status to store and the next instant to look again out.
+//! Decides. Pure and synchronous: one snapshot in; questions, steps, the status to store and the
+//! next instant to look again out.
 //!
-//! Every rule of a FlashJob's behaviour is in this folder: [`attempt`] follows a device through an attempt, [`guards`] compare it
-//! with the job, [`queue`] chooses which is next, [`quota`] lets them wait for their turn, [`expose`] and [`pool`] bring it to its Pod, [`proof`] says when it is proven, [`protect`] keeps drains from it, [`clean`]
-//! removes what is no longer wanted, [`ending`] deletes a job, [`summary`] words the status, [`request`] tells a plugin of an attempt.
+//! Every rule of a FlashJob's behaviour is in this folder: [`attempt`] follows a device through an
+//! attempt, [`guards`] compare it with the job, [`queue`] chooses which is next, [`quota`] lets
+//! them wait for their turn, [`expose`] and [`pool`] bring it to its Pod, [`proof`] says when it is
+//! proven, [`protect`] keeps drains from it, [`clean`] removes what is no longer wanted, [`ending`]
+//! deletes a job, [`summary`] words the status, [`request`] tells a plugin of an attempt.
 
 mod attempt;
 mod clean;
@@ -37,7 +40,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// The status that should be stored; None: leave it, or it could not be stored now.
     pub status: Option<FlashJobStatus>,
-    /// Devices that get their result with this status: the status itself names only some of them with their reason.
+    /// Devices that get their result with this status: the status itself names only some of them
+    /// with their reason.
     pub results: Vec<DeviceResult>,
     /// Something waits for the status to be stored.
     pub urgent: bool,

@@ -1,7 +1,9 @@
-//! Pooled exposure: at most `parallelism` Services, each handed with its address from device to device.
+//! Pooled exposure: at most `parallelism` Services, each handed with its address from device to
+//! device.
 //!
-//! A Service stays while a Pod has its slot, for a while after an attempt that was not judged flashed, and as long as a device of
-//! its pool can use it next. A pool that waits takes over the place of a Service that another pool does not use.
+//! A Service stays while a Pod has its slot, for a while after an attempt that was not judged
+//! flashed, and as long as a device of its pool can use it next. A pool that waits takes over the
+//! place of a Service that another pool does not use.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -61,8 +63,9 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// A slot is taken while a Pod with its label may be at work or on its way, and after an attempt that was not judged flashed, as
-    /// its device may still call. An ended Pod is no endpoint of its Service: what it flashed keeps nothing.
+    /// A slot is taken while a Pod with its label may be at work or on its way, and after an
+    /// attempt that was not judged flashed, as its device may still call. An ended Pod is no
+    /// endpoint of its Service: what it flashed keeps nothing.
     fn taken_slots(&mut self) -> HashSet<String> {
         let observed = self.observed;
         let run = self.spec.run.as_str();
@@ -121,7 +124,8 @@ impl<'a> Draft<'a> {
         // The Service may have been refused, and the attempt with it.
         if self.records.get(uid).is_some_and(|record| record.state == DeviceState::Exposing) {
             let given: Vec<Address> = self.pools.given(&pool);
-            // A Service of its own would need what the quota does not leave; one of the pool's may become free before.
+            // A Service of its own would need what the quota does not leave; one of the pool's may
+            // become free before.
             let why = self.records.get(uid).and_then(|record| record.reason.clone());
             if why.as_deref() != Some(reason::WAITING_FOR_QUOTA.name) || asked.is_none() {
                 self.await_address(uid, &wish, &given);

@@ -1,5 +1,5 @@
-//! When a flashed device is proven: only a change of the reported version to the wanted one, byte for byte, is proof; and it counts
-//! whatever the flash container said.
+//! When a flashed device is proven: only a change of the reported version to the wanted one, byte
+//! for byte, is proof; and it counts whatever the flash container said.
 
 use flashjob_api::{DeviceState, VerifyMode, reason};
 use flashjob_plugin_host::types::Proof;
@@ -37,7 +37,8 @@ impl Draft<'_> {
         }
     }
 
-    /// Whether the device has come to report the new version since its first attempt began, and that is looked at.
+    /// Whether the device has come to report the new version since its first attempt began, and
+    /// that is looked at.
     pub fn is_proven(&self, uid: &str) -> bool {
         let baseline = self.records.get(uid).and_then(|record| record.baseline_version.as_deref());
         let version = self.spec.version.as_str();
@@ -78,7 +79,8 @@ impl Draft<'_> {
             });
             return;
         }
-        // A device that starts anew reports nothing for a while; one that reports another version went back.
+        // A device that starts anew reports nothing for a while; one that reports another version
+        // went back.
         if let (Some(_), Some(reported)) = (seen_since, &reported) {
             let message = format!("rolled back to {reported}, after it had reported {version}");
             return self.give_up_attempt(uid, reason::VERSION_NOT_REPORTED, &message);

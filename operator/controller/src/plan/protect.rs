@@ -1,5 +1,5 @@
-//! Keeps drains of nodes, and autoscalers, from ending a flash. One budget stands for all Pods of a job, from the first to the last, so that
-//! it costs two requests a job and none a device.
+//! Keeps drains of nodes, and autoscalers, from ending a flash. One budget stands for all Pods of a
+//! job, from the first to the last, so that it costs two requests a job and none a device.
 
 use flashjob_api::Disruption;
 

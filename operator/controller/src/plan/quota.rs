@@ -1,20 +1,24 @@
-//! A quota that is used up is a turn to wait for, as long as objects of ours use it. Every other refusal ends the attempt, or the device.
+//! A quota that is used up is a turn to wait for, as long as objects of ours use it. Every other
+//! refusal ends the attempt, or the device.
 
 use flashjob_api::{DeviceState, reason};
 
 use super::draft::Draft;
 use crate::observed::{Meaning, Refusal, Refused};
 
-/// Seconds between two tries of a job at a quota that was used up. Its controller counts what is gone within about one.
+/// Seconds between two tries of a job at a quota that was used up. Its controller counts what is
+/// gone within about one.
 const TRY_AGAIN_SECONDS: i64 = 2;
-/// Seconds for which a quota is waited for that nothing of ours uses: what did may be gone, and not yet counted so.
+/// Seconds for which a quota is waited for that nothing of ours uses: what did may be gone, and not
+/// yet counted so.
 const UNUSED_SECONDS: i64 = 20;
-/// Seconds after a refusal during which no more devices begin: they would take places, and addresses, and wait.
+/// Seconds after a refusal during which no more devices begin: they would take places, and
+/// addresses, and wait.
 const CLOSED_SECONDS: i64 = 5;
 
 impl Draft<'_> {
-    /// Whether the API server is to be asked for this object of a device now. If not, the device waits for its turn or, after a
-    /// refusal, has its result or its next attempt.
+    /// Whether the API server is to be asked for this object of a device now. If not, the device
+    /// waits for its turn or, after a refusal, has its result or its next attempt.
     pub(super) fn may_ask_for(&mut self, uid: &str, object: Refused, name: &str) -> bool {
         let refused = match object {
             Refused::Service => reason::SERVICE_REFUSED,
@@ -43,7 +47,8 @@ impl Draft<'_> {
         (!self.over(last.at, CLOSED_SECONDS)).then(|| waiting_message(&last.message))
     }
 
-    /// While a quota is used up one device of the job tries at a time: the first that is taken makes way for the next.
+    /// While a quota is used up one device of the job tries at a time: the first that is taken
+    /// makes way for the next.
     fn has_a_turn(&mut self, uid: &str, object: Refused) -> bool {
         let observed = self.observed;
         let waits = |refusal: &&Refusal| {
@@ -59,7 +64,8 @@ impl Draft<'_> {
         tries
     }
 
-    /// Says for what the device waits. After as long as it would wait for an address it gives up its place, and its address.
+    /// Says for what the device waits. After as long as it would wait for an address it gives up
+    /// its place, and its address.
     fn await_quota(&mut self, uid: &str, message: &str, tries: bool) {
         let Some(record) = self.records.get(uid) else { return };
         let since = record.holds_since().unwrap_or_else(|| self.now());

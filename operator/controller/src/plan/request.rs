@@ -59,7 +59,8 @@ pub fn request(known: Known<'_>, attempt: u32, settings: String) -> Request {
     }
 }
 
-/// Effective settings: the plugin's in the configuration, then the FlashJob's, then the configuration's locked ones (RFC 7396).
+/// Effective settings: the plugin's in the configuration, then the FlashJob's, then the
+/// configuration's locked ones (RFC 7396).
 #[must_use]
 pub fn settings(
     plugin: &str,
@@ -75,7 +76,8 @@ pub fn settings(
     settings.to_string()
 }
 
-/// What a FlashJob writes as an endpoint, as plugins and devices' programs are told it: `host:port`.
+/// What a FlashJob writes as an endpoint, as plugins and devices' programs are told it:
+/// `host:port`.
 pub(super) fn canonical(endpoint: &str) -> String {
     Endpoint::read(endpoint).map_or_else(|| endpoint.to_owned(), |endpoint| endpoint.to_string())
 }

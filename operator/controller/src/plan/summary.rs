@@ -281,7 +281,8 @@ fn conditions(draft: &Draft<'_>, counts: &Counts, phase: Phase, message: &str) -
         condition::set(&mut conditions, kind, holds, reason, text, job.generation, draft.now());
     };
     let busy = counts.active + counts.verifying > 0;
-    // Nothing else is left than devices whose plugin cannot be asked. Every other wait ends by itself.
+    // Nothing else is left than devices whose plugin cannot be asked. Every other wait ends by
+    // itself.
     let stalled = draft.waiting.get_key_value(reason::PLUGIN_NOT_READY.name);
     let stalled = stalled.filter(|(_, (count, _))| {
         phase == Phase::InProgress && !busy && number(*count) >= counts.pending

@@ -1,4 +1,5 @@
-//! Words the events about a DevicePlugin: it begins or ceases to serve, its new version fails, another keeps its types. Pure.
+//! Words the events about a DevicePlugin: it begins or ceases to serve, its new version fails,
+//! another keeps its types. Pure.
 
 use flashjob_api::DevicePluginStatus;
 use flashjob_plugin_host::Reference;
@@ -8,7 +9,8 @@ use kube::runtime::events::{Event, EventType};
 /// The API server takes no longer note, in bytes.
 const NOTE_BYTES: usize = 1024;
 
-/// The events of one change of a status. `failure` is the reason, in one word, of what stands under `lastError`.
+/// The events of one change of a status. `failure` is the reason, in one word, of what stands under
+/// `lastError`.
 pub(super) fn between(
     before: &DevicePluginStatus,
     after: &DevicePluginStatus,

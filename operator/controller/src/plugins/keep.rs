@@ -1,5 +1,6 @@
-//! Keeps one plugin loaded: loads it, tries again what may work later, and looks for new versions where that is wanted. The leader
-//! decides which digest serves and writes it down; standbys follow, and a restart begins with it.
+//! Keeps one plugin loaded: loads it, tries again what may work later, and looks for new versions
+//! where that is wanted. The leader decides which digest serves and writes it down; standbys
+//! follow, and a restart begins with it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +53,8 @@ impl Keeper {
         let _ = tokio::time::timeout(FIRST_ROUND, self.operator.leadership.leads()).await;
         let mut pause = FIRST_PAUSE;
         loop {
-            // What comes of this is a standby's or the leader's, whatever this process becomes meanwhile.
+            // What comes of this is a standby's or the leader's, whatever this process becomes
+            // meanwhile.
             let leads = self.operator.leadership.is_leading();
             let record = self.record(leads).await;
             let failure = self.load(&record, leads).await.err();
@@ -77,7 +79,8 @@ impl Keeper {
         }
     }
 
-    /// What is written about the plugin. A leader that looks for new versions all the time decides by what serves, once it has asked.
+    /// What is written about the plugin. A leader that looks for new versions all the time decides
+    /// by what serves, once it has asked.
     async fn record(&mut self, leads: bool) -> Record {
         let name = &self.loads.plugin.name;
         if !leads || self.asked && self.loads.plugin.pull_policy == PullPolicy::Always {
@@ -91,8 +94,8 @@ impl Keeper {
         &self.loads.plugin.name
     }
 
-    /// Shows how the plugin does, whenever that changes, until it is time to load it again: after a while, when this process comes to
-    /// lead, or when a standby sees that the leader decided.
+    /// Shows how the plugin does, whenever that changes, until it is time to load it again: after a
+    /// while, when this process comes to lead, or when a standby sees that the leader decided.
     async fn wait(
         &mut self,
         again: Option<Duration>,
@@ -115,7 +118,8 @@ impl Keeper {
         }
     }
 
-    /// Writes the DevicePlugin where something is new. Returns a pause where it could not be written, and is to be tried again.
+    /// Writes the DevicePlugin where something is new. Returns a pause where it could not be
+    /// written, and is to be tried again.
     async fn show(&mut self, failure: Option<&Failure>) -> Option<Duration> {
         let plugins = &self.operator.plugins;
         let serving = plugins.serving(self.name()).as_ref().map(Serving::of);
@@ -147,7 +151,8 @@ impl Keeper {
         }
     }
 
-    /// Loads what should serve now, and has it serve. What served before goes on where that fails, if it still may.
+    /// Loads what should serve now, and has it serve. What served before goes on where that fails,
+    /// if it still may.
     async fn load(&mut self, record: &Record, leads: bool) -> Result<(), Failure> {
         let serving = self.operator.plugins.serving(self.name());
         match self.load_checked(record, leads, serving.as_ref()).await {
@@ -172,8 +177,8 @@ impl Keeper {
         self.operator.plugins.serve(plugin);
     }
 
-    /// What is written down as in use; else what the reference names. The leader looks anew where it is to, and where what is in use only
-    /// stands in for what the reference names.
+    /// What is written down as in use; else what the reference names. The leader looks anew where
+    /// it is to, and where what is in use only stands in for what the reference names.
     async fn load_checked(
         &self,
         record: &Record,
@@ -194,8 +199,9 @@ impl Keeper {
         Ok(loaded)
     }
 
-    /// What serves is verified again under a changed configuration; after a restart what served well last is, so that neither a bad new
-    /// version nor a registry that is away takes the plugin out of service.
+    /// What serves is verified again under a changed configuration; after a restart what served
+    /// well last is, so that neither a bad new version nor a registry that is away takes the plugin
+    /// out of service.
     async fn fall_back(&mut self, record: &Record, serving: Option<&Plugin>, failure: &Failure) {
         let image = &self.loads.plugin.image;
         let offline = failure.transient || failure.is_broken();
@@ -249,7 +255,8 @@ impl Keeper {
     }
 }
 
-/// The version below which nothing serves: what serves now counts, and what is written down where nothing does.
+/// The version below which nothing serves: what serves now counts, and what is written down where
+/// nothing does.
 fn lowest<'a>(serving: Option<&'a Version>, recorded: Option<&'a Version>) -> Option<&'a Version> {
     serving.or(recorded)
 }

@@ -1,5 +1,6 @@
-//! Loads one plugin under the configuration in force: passwords, the plugin host, and the settings that the configuration gives. Talks to
-//! registries, and to the API server for Secrets, which are read anew at each load.
+//! Loads one plugin under the configuration in force: passwords, the plugin host, and the settings
+//! that the configuration gives. Talks to registries, and to the API server for Secrets, which are
+//! read anew at each load.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -122,7 +123,8 @@ impl Loads {
         self.secrets.iter().map(|(_, _, secret)| secret.clone())
     }
 
-    /// Loads what a reference names. It has its name and its settings fit, so it may serve as far as this goes.
+    /// Loads what a reference names. It has its name and its settings fit, so it may serve as far
+    /// as this goes.
     pub async fn load(
         &self,
         image: &Reference,
@@ -135,8 +137,9 @@ impl Loads {
         }
     }
 
-    /// Loads what attempts began with and what is no longer loaded, to be asked how they ended: from the cache, or from where the plugin
-    /// comes from. It is verified again; whether the settings suit it is no longer of interest.
+    /// Loads what attempts began with and what is no longer loaded, to be asked how they ended:
+    /// from the cache, or from where the plugin comes from. It is verified again; whether the
+    /// settings suit it is no longer of interest.
     pub async fn recall(&self, digest: &Digest) -> Result<Plugin, Failure> {
         self.verified(&self.plugin.image.pinned(digest), self.by_digest()).await
     }

@@ -1,4 +1,5 @@
-//! Keeps the configured plugins loaded, through every change of the configuration: a task of its own for each.
+//! Keeps the configured plugins loaded, through every change of the configuration: a task of its
+//! own for each.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -51,7 +52,8 @@ impl Loader {
         Ok(loader)
     }
 
-    /// Takes a changed configuration: all of it, or nothing. Keys and authorities may have changed with the text the same.
+    /// Takes a changed configuration: all of it, or nothing. Keys and authorities may have changed
+    /// with the text the same.
     ///
     /// # Errors
     /// The plugin host does not start with it.
@@ -152,8 +154,8 @@ fn host(arguments: &Arguments, config: &OperatorConfig) -> Result<Host, EngineEr
 /// Lets the plans know, and looks at every job: its devices may have waited for this.
 pub(super) fn publish(operator: &Operator) {
     let mut world = operator.world();
-    // Taken under the lock: of two tasks that publish at once, none may overwrite what is newer with
-    // what it saw before.
+    // Taken under the lock: of two tasks that publish at once, none may overwrite what is newer
+    // with what it saw before.
     world.plugins = Arc::new(operator.plugins.views());
     let jobs: Vec<_> = world.jobs.keys().cloned().collect();
     drop(world);

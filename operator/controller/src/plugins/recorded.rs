@@ -1,5 +1,6 @@
-//! What the leader has written about the plugins: which digest is in use, and which served well last. Watched by every replica, so that
-//! standbys and restarts take the same. Talks to the API server.
+//! What the leader has written about the plugins: which digest is in use, and which served well
+//! last. Watched by every replica, so that standbys and restarts take the same. Talks to the API
+//! server.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,7 +22,8 @@ use crate::operator::Operator;
 use crate::read::Guarded;
 use crate::watch::Pauses;
 
-/// Without an answer of the API server a standby loads plugins as if nothing were written; whoever leads asks before it decides.
+/// Without an answer of the API server a standby loads plugins as if nothing were written; whoever
+/// leads asks before it decides.
 const FIRST_LIST: Duration = Duration::from_secs(10);
 /// Between two questions to an API server that does not answer.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
@@ -54,7 +56,8 @@ impl Record {
         }
     }
 
-    /// The digest in use under exactly this reference, where the reference alone does not say which. A file is always read anew.
+    /// The digest in use under exactly this reference, where the reference alone does not say
+    /// which. A file is always read anew.
     pub fn in_use(&self, image: &Reference) -> Option<Reference> {
         let open = image.digest().is_none()
             && image.name().is_some()
@@ -62,7 +65,8 @@ impl Record {
         self.digest.as_ref().filter(|_| open).map(|digest| image.pinned(digest))
     }
 
-    /// What served well last, where it came from the same repository or layout: what else is written there is not taken for a place.
+    /// What served well last, where it came from the same repository or layout: what else is
+    /// written there is not taken for a place.
     pub fn last_good(&self, image: &Reference) -> Option<Reference> {
         let same =
             image.name().is_some() && self.image.as_ref().and_then(Reference::name) == image.name();
@@ -70,7 +74,8 @@ impl Record {
     }
 }
 
-/// What this installation has written about all plugins, by the name of the object; nothing before the first list.
+/// What this installation has written about all plugins, by the name of the object; nothing before
+/// the first list.
 type Written = Option<HashMap<String, Record>>;
 
 /// Follows what is written.
@@ -90,8 +95,8 @@ impl Records {
         Self { api, installation: operator.installation.clone(), written }
     }
 
-    /// What is written about one plugin, as the API server has it: a watch may be behind what the leader before wrote last. Waits until
-    /// there is an answer, as nothing may be decided without.
+    /// What is written about one plugin, as the API server has it: a watch may be behind what the
+    /// leader before wrote last. Waits until there is an answer, as nothing may be decided without.
     pub async fn ask(&self, name: &str) -> Record {
         let object = self.installation.object_name(name);
         loop {

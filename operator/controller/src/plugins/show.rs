@@ -1,4 +1,5 @@
-//! Writes DevicePlugin objects: what is loaded, and what keeps it from being loaded; and tells in events what changed of it.
+//! Writes DevicePlugin objects: what is loaded, and what keeps it from being loaded; and tells in
+//! events what changed of it.
 
 use flashjob_api::{DevicePlugin, DevicePluginSpec, DevicePluginStatus, condition};
 use flashjob_plugin_host::{Plugin, Stage};
@@ -202,7 +203,8 @@ fn conditions(seen: &Seen) -> Vec<(&'static str, bool, &'static str, String)> {
             ("TypeConflict", true, "KeptByAnother", format!("{}; {advice}", kept.join(", ")))
         }
     });
-    // As kstatus has it: what tries again by itself is under way, what somebody has to see to is stalled.
+    // As kstatus has it: what tries again by itself is under way, what somebody has to see to is
+    // stalled.
     let broken = failure.as_ref().filter(|failure| serving.is_none() && !failure.transient);
     conditions.push(match broken {
         Some(failure) => (condition::STALLED, true, failure.reason, failure.message.clone()),
@@ -218,7 +220,8 @@ fn conditions(seen: &Seen) -> Vec<(&'static str, bool, &'static str, String)> {
     conditions
 }
 
-/// DevicePlugins of this installation that the configuration no longer names are removed: nobody else does.
+/// DevicePlugins of this installation that the configuration no longer names are removed: nobody
+/// else does.
 pub(super) async fn remove_stale(operator: &Operator, names: Vec<String>) {
     let installation = &operator.installation;
     let names: Vec<String> = names.iter().map(|name| installation.object_name(name)).collect();

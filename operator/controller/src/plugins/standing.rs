@@ -1,5 +1,5 @@
-//! What each plugin serves beside the others. Types that are written in the configuration beat those that a plugin describes; among equals
-//! the first plugin keeps the type. Pure.
+//! What each plugin serves beside the others. Types that are written in the configuration beat
+//! those that a plugin describes; among equals the first plugin keeps the type. Pure.
 
 use flashjob_plugin_host::ServedTypes;
 

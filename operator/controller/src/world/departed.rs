@@ -1,5 +1,5 @@
-//! Objects that the watch saw go. The answer to our own create can arrive after that; taken as news it would put a ghost into
-//! the cache that no later event removes.
+//! Objects that the watch saw go. The answer to our own create can arrive after that; taken as news
+//! it would put a ghost into the cache that no later event removes.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -49,7 +49,8 @@ mod tests {
         let mut departed = Departed::default();
         departed.note("a", "120");
         assert!(departed.is_older("a", "100"));
-        // One that only lost its labels is read again, in the version that the watch lost it with or a later one.
+        // One that only lost its labels is read again, in the version that the watch lost it with
+        // or a later one.
         assert!(!departed.is_older("a", "120") && !departed.is_older("a", "130"));
         assert!(!departed.is_older("b", "100"));
     }

@@ -20,7 +20,8 @@ pub struct Devices {
     of_job: HashMap<JobKey, Vec<Interest>>,
 }
 
-/// Finds Instances by something that is in them, and keeps no copy of that: there may be a hundred thousand.
+/// Finds Instances by something that is in them, and keeps no copy of that: there may be a hundred
+/// thousand.
 #[derive(Debug, Default)]
 struct Index {
     table: HashTable<Arc<Instance>>,
@@ -142,7 +143,8 @@ impl Devices {
         self.identities.find(identity, |instance| instance.identity == *identity).collect()
     }
 
-    /// Finds the device of a uid; one that came back under another uid is followed by its stored name or endpoint.
+    /// Finds the device of a uid; one that came back under another uid is followed by its stored
+    /// name or endpoint.
     #[must_use]
     pub fn follow(&self, job: &Job, uid: &str) -> Option<&Arc<Instance>> {
         if let Some(instance) = self.by_uid(uid) {

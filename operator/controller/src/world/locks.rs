@@ -1,4 +1,5 @@
-//! Who flashes which device. A plan's reservations are taken in the same act as the plan, so no two jobs can choose one device.
+//! Who flashes which device. A plan's reservations are taken in the same act as the plan, so no two
+//! jobs can choose one device.
 
 use std::borrow::Borrow;
 use std::collections::HashMap;
@@ -69,7 +70,8 @@ impl Locks {
         }
     }
 
-    /// Whether anybody holds what an Instance is known by. `text` is there to be written in: this is asked of every waiting device.
+    /// Whether anybody holds what an Instance is known by. `text` is there to be written in: this
+    /// is asked of every waiting device.
     #[must_use]
     pub fn touch(&self, instance: &Instance, text: &mut String) -> bool {
         let touch =

@@ -15,7 +15,8 @@ use crate::observed::{
 };
 use crate::plan::Step;
 
-/// Seconds after which a refusal that may pass is forgotten. One for a quota is renewed while the device has its turns.
+/// Seconds after which a refusal that may pass is forgotten. One for a quota is renewed while the
+/// device has its turns.
 const REFUSAL_SECONDS: i64 = 30;
 /// Seconds after which a final refusal is forgotten: the attempt that it ended is stored by then.
 const FINAL_REFUSAL_SECONDS: i64 = 600;
@@ -180,7 +181,8 @@ impl Memory {
         self.unsettled.retain(|write| write.base != job.resource_version);
     }
 
-    /// Pods of attempts that a status write on its way takes back. Only what was planned from the job as it is can be stored.
+    /// Pods of attempts that a status write on its way takes back. Only what was planned from the
+    /// job as it is can be stored.
     pub fn withdrawn(&mut self, job: &Job) -> Arc<HashSet<String>> {
         self.unsettled.retain(|write| write.base == job.resource_version);
         match self.unsettled.as_slice() {
@@ -253,7 +255,8 @@ impl Memory {
         true
     }
 
-    /// Counts the failures of a step in a row, and returns their number. One that keeps failing to make an object is told to people.
+    /// Counts the failures of a step in a row, and returns their number. One that keeps failing to
+    /// make an object is told to people.
     pub fn count(&mut self, step: &Step, error: Option<String>) -> u32 {
         let key = step.key();
         let Some(error) = error else {
@@ -279,7 +282,8 @@ impl Memory {
     }
 }
 
-/// A Pod that is being created: its slot is taken and its device locked, whatever the plan makes of the device meanwhile.
+/// A Pod that is being created: its slot is taken and its device locked, whatever the plan makes of
+/// the device meanwhile.
 #[derive(Debug)]
 pub struct InMaking {
     /// Its name.
@@ -312,7 +316,8 @@ impl InMaking {
 /// A status write that may still be stored.
 #[derive(Debug)]
 struct Unsettled {
-    /// The job's version that it was planned from: if the job has moved on, the write was refused or is stored.
+    /// The job's version that it was planned from: if the job has moved on, the write was refused
+    /// or is stored.
     base: String,
     /// Names of Pods whose attempts it takes back.
     withdrawn: Arc<HashSet<String>>,

@@ -1,4 +1,5 @@
-//! The bounds of an answer: the API server would refuse what is outside them, or a node would suffer from it.
+//! The bounds of an answer: the API server would refuse what is outside them, or a node would
+//! suffer from it.
 
 use std::collections::HashSet;
 
@@ -40,7 +41,8 @@ impl Bounds {
         Ok(text)
     }
 
-    /// What is said to people. It may quote what a FlashJob had in it: that costs its control characters, not the whole answer.
+    /// What is said to people. It may quote what a FlashJob had in it: that costs its control
+    /// characters, not the whole answer.
     pub fn message(
         &mut self,
         field: &str,

@@ -1,5 +1,6 @@
-//! Compiles a component in a child process: nothing stops a compilation from inside, and one that grows without end must not take the
-//! operator along. The child is a program that hands its arguments to [`compile_plugin`]; component in, code out, over pipes.
+//! Compiles a component in a child process: nothing stops a compilation from inside, and one that
+//! grows without end must not take the operator along. The child is a program that hands its
+//! arguments to [`compile_plugin`]; component in, code out, over pipes.
 
 mod memory;
 
@@ -21,9 +22,9 @@ pub const COMPILE_PLUGIN: &str = "compile-plugin";
 /// What is read of the child's complaints.
 const COMPLAINT_BYTES: u64 = 4096;
 
-/// The child's side: reads a component from standard input and writes its code to standard output, under the limits that `arguments`
-/// name: bytes of address space, bytes of memory that it may write to, and seconds of processor time. To be called first thing, before
-/// any thread is started.
+/// The child's side: reads a component from standard input and writes its code to standard output,
+/// under the limits that `arguments` name: bytes of address space, bytes of memory that it may
+/// write to, and seconds of processor time. To be called first thing, before any thread is started.
 #[must_use]
 pub fn compile_plugin(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match compile(arguments) {
@@ -43,7 +44,8 @@ fn compile(arguments: impl IntoIterator<Item = OsString>) -> Result<(), String> 
             "{COMPILE_PLUGIN} expects bytes of address space, bytes of memory and seconds of processor time"
         ));
     };
-    // Where memory is short all the same, this process is the one to go. That may be forbidden; the limits below count in any case.
+    // Where memory is short all the same, this process is the one to go. That may be forbidden; the
+    // limits below count in any case.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     for (resource, limit) in [
         (Resource::As, *space),
@@ -116,7 +118,8 @@ async fn run(
     if status.success() { Ok(code) } else { Err(failure(status, &complaint, name, memory)) }
 }
 
-/// A child that ends by itself says what is wrong with the component; one that is ended reached a limit.
+/// A child that ends by itself says what is wrong with the component; one that is ended reached a
+/// limit.
 fn failure(status: ExitStatus, complaint: &[u8], name: &str, memory: Memory) -> EngineError {
     let complaint = String::from_utf8_lossy(complaint);
     let complaint: String = complaint

@@ -1,4 +1,5 @@
-//! The versions of the contract that are served, and which of them a component is asked by. Pure, but for the asking itself.
+//! The versions of the contract that are served, and which of them a component is asked by. Pure,
+//! but for the asking itself.
 
 use wasmtime::Store;
 use wasmtime::component::{InstancePre, Linker};
@@ -73,8 +74,8 @@ pub(super) fn is_own_import(import: &str) -> bool {
     IMPORTS.iter().any(|own| import.starts_with(own))
 }
 
-/// The version by which a component is asked: the latest that is served of those that it exports. It is built against what it exports:
-/// the contract's other versions are none of its imports.
+/// The version by which a component is asked: the latest that is served of those that it exports.
+/// It is built against what it exports: the contract's other versions are none of its imports.
 pub(super) fn version_of(
     interface: &Interface,
     name: &str,

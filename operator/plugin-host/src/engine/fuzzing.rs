@@ -1,4 +1,5 @@
-//! Answers as no sane plugin gives them, made of any bytes, and the rules that what is taken of them keeps.
+//! Answers as no sane plugin gives them, made of any bytes, and the rules that what is taken of
+//! them keeps.
 
 use std::collections::HashSet;
 

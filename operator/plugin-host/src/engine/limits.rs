@@ -16,7 +16,8 @@ const INSTANCES: u32 = 100;
 const MEMORIES: u32 = 8;
 const TABLES: u32 = 16;
 
-/// Calls at once: more would only take turns on the processors, and each has address space kept for it.
+/// Calls at once: more would only take turns on the processors, and each has address space kept for
+/// it.
 const PLACES: u16 = 256;
 
 /// What a memory of 32-bit addresses can have at most.
@@ -28,8 +29,8 @@ pub(super) fn places(limits: &Limits) -> u16 {
     u16::try_from(places).unwrap_or(PLACES).clamp(1, PLACES)
 }
 
-/// Address space for the memories, tables and stacks of all places, mapped once: mapping them anew is most of what a call costs. What a
-/// call wrote is given back to the system after it.
+/// Address space for the memories, tables and stacks of all places, mapped once: mapping them anew
+/// is most of what a call costs. What a call wrote is given back to the system after it.
 pub(super) fn pool(places: u16, limits: &Limits) -> PoolingAllocationConfig {
     let places = u32::from(places);
     let mut pool = PoolingAllocationConfig::new();
@@ -45,7 +46,8 @@ pub(super) fn pool(places: u16, limits: &Limits) -> PoolingAllocationConfig {
     pool
 }
 
-/// A limit that was reached. Raised as an error, so that it is told apart from the plugin's own traps.
+/// A limit that was reached. Raised as an error, so that it is told apart from the plugin's own
+/// traps.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub(super) enum Stopped {
     #[error("it asked for too much memory")]

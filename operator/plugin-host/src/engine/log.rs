@@ -1,4 +1,5 @@
-//! What a plugin says in the operator's log: by the contract's `log`, and by WASI's standard output and error. One count for both ends it.
+//! What a plugin says in the operator's log: by the contract's `log`, and by WASI's standard output
+//! and error. One count for both ends it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,4 +1,5 @@
-//! Components of other languages, and of every version of the contract, under the engine: `tests/wasm/build.sh` makes them.
+//! Components of other languages, and of every version of the contract, under the engine:
+//! `tests/wasm/build.sh` makes them.
 
 mod versions;
 

@@ -1,6 +1,7 @@
 //! `flashjob:plugin@0.1.0`.
 
-/// A flash Pod as this version has it, of the fields that all versions have and of those that came later.
+/// A flash Pod as this version has it, of the fields that all versions have and of those that came
+/// later.
 #[cfg(feature = "fuzzing")]
 macro_rules! flash_pod_record {
     ($($field:ident: $value:expr),*; working_directory: $_later:expr) => { types::FlashPod { $($field: $value),* } };

@@ -1,6 +1,7 @@
 //! `flashjob:plugin@0.2.0`: as 0.1.0, and a flash Pod may name its working directory.
 
-/// A flash Pod as this version has it, of the fields that all versions have and of those that came later.
+/// A flash Pod as this version has it, of the fields that all versions have and of those that came
+/// later.
 #[cfg(feature = "fuzzing")]
 macro_rules! flash_pod_record {
     ($($field:ident: $value:expr),*; working_directory: $directory:expr) => {

@@ -1,5 +1,5 @@
-//! WASI, closed: what runtimes of other languages import to start with, and nothing behind it. The same call gives the same answer, and
-//! what would wait is stopped at once.
+//! WASI, closed: what runtimes of other languages import to start with, and nothing behind it. The
+//! same call gives the same answer, and what would wait is stopped at once.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -115,7 +115,8 @@ impl poll::HostPollable for Pollables<'_> {
     }
 }
 
-/// Time stands still, so what is not over at once would never be. A wait of no time gives way once before it is over.
+/// Time stands still, so what is not over at once would never be. A wait of no time gives way once
+/// before it is over.
 async fn at_once<T>(
     waits: impl Future<Output = wasmtime::Result<T>> + Send,
 ) -> wasmtime::Result<T> {

@@ -1,4 +1,5 @@
-//! The steps of the way one by one, and the way back into a registry: for whoever writes and publishes plugins.
+//! The steps of the way one by one, and the way back into a registry: for whoever writes and
+//! publishes plugins.
 
 use super::{Host, LoadError, PluginSource};
 use crate::config::every_form;

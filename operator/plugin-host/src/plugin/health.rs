@@ -1,4 +1,5 @@
-//! Counts failures in a row, and says for how long a plugin is left alone after them. Pure: the time is brought along.
+//! Counts failures in a row, and says for how long a plugin is left alone after them. Pure: the
+//! time is brought along.
 
 use std::time::{Duration, Instant};
 

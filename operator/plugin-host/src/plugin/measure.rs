@@ -1,4 +1,5 @@
-//! Asks a plugin once and says what that cost: for its author, who wants to know, and not for the operator, who tries again.
+//! Asks a plugin once and says what that cost: for its author, who wants to know, and not for the
+//! operator, who tries again.
 
 use super::Plugin;
 use crate::engine::{Answer, Call, CallError, Cost};

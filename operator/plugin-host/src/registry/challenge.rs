@@ -16,7 +16,8 @@ pub(super) enum Challenge {
 }
 
 impl Challenge {
-    /// The challenges of one header that can be met, in their order; it may hold several, and some that nobody here knows.
+    /// The challenges of one header that can be met, in their order; it may hold several, and some
+    /// that nobody here knows.
     pub fn parse(header: &str) -> Vec<Self> {
         // What comes after something that cannot be read is not known.
         let challenges = ChallengeParser::new(header).map_while(Result::ok);

@@ -1,5 +1,6 @@
-//! Puts a component into an OCI registry (OCI distribution specification 1.1, "Push"), as the layout for WebAssembly of the CNCF has
-//! it: one layer of the component's bytes, and a config that tells what they are. The same artifact has the same digest each time.
+//! Puts a component into an OCI registry (OCI distribution specification 1.1, "Push"), as the
+//! layout for WebAssembly of the CNCF has it: one layer of the component's bytes, and a config that
+//! tells what they are. The same artifact has the same digest each time.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +14,8 @@ use crate::engine::Interface;
 
 /// Media type of the config that goes with a component.
 const CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
-/// Where no time of the build is told. Tools want some time in the config, and the true one would change the digest.
+/// Where no time of the build is told. Tools want some time in the config, and the true one would
+/// change the digest.
 const NO_TIME: &str = "1970-01-01T00:00:00Z";
 /// Of an artifact what it is called, of a layer the name of its file.
 const TITLE: &str = "org.opencontainers.image.title";
@@ -63,7 +65,8 @@ impl Artifact<'_> {
         }
     }
 
-    /// Tools that pull files, as `oras`, write only the layers that have a name. A title is any text; a name is of no other folder.
+    /// Tools that pull files, as `oras`, write only the layers that have a name. A title is any
+    /// text; a name is of no other folder.
     fn layer_annotations(&self) -> Option<BTreeMap<String, String>> {
         let title = self.annotations.get(TITLE)?;
         let name = title
@@ -85,8 +88,8 @@ fn descriptor(media_type: &str, bytes: &[u8]) -> OciDescriptor {
 }
 
 impl Repository<'_> {
-    /// Puts an artifact under a tag, and returns the digest of its manifest. The manifest comes last: a push that is cut off leaves no
-    /// artifact.
+    /// Puts an artifact under a tag, and returns the digest of its manifest. The manifest comes
+    /// last: a push that is cut off leaves no artifact.
     pub async fn push(
         &mut self,
         tag: &str,

@@ -1,4 +1,5 @@
-//! Lists what refers to a manifest in its repository. What comes is not believed here, only bounded.
+//! Lists what refers to a manifest in its repository. What comes is not believed here, only
+//! bounded.
 
 use reqwest::header::{HeaderMap, LINK};
 use reqwest::{Method, StatusCode};
@@ -31,12 +32,13 @@ pub(crate) struct Referrer {
 }
 
 impl Repository<'_> {
-    /// What refers to a manifest. A list's own word for what each is counts for the order alone: some registries put the type of the
-    /// config there, or nothing.
+    /// What refers to a manifest. A list's own word for what each is counts for the order alone:
+    /// some registries put the type of the config there, or nothing.
     pub async fn referrers(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
         let bundles = format!("referrers/{digest}?artifactType={BUNDLE_IN_QUERY}");
         let mut listed = self.listed(bundles, digest).await?;
-        // A registry that takes a bundle for something else leaves it out where bundles are asked for.
+        // A registry that takes a bundle for something else leaves it out where bundles are asked
+        // for.
         if listed.as_ref().is_some_and(Vec::is_empty) {
             listed = self.listed(format!("referrers/{digest}"), digest).await?;
         }
@@ -48,7 +50,8 @@ impl Repository<'_> {
         Ok(referrers)
     }
 
-    /// OCI distribution specification 1.1, "Listing Referrers". None: the registry has no such list.
+    /// OCI distribution specification 1.1, "Listing Referrers". None: the registry has no such
+    /// list.
     async fn listed(
         &mut self,
         path: String,
@@ -70,7 +73,8 @@ impl Repository<'_> {
             let response = self.accepted(response, &what, &path)?;
             next = self.next_page(response.headers(), &what)?;
             let bytes = self.body(response, &what, SIGNATURE_BYTES).await?;
-            // What is no list is a page or an empty answer of something that does not know the question.
+            // What is no list is a page or an empty answer of something that does not know the
+            // question.
             let list = serde_json::from_slice(&bytes).ok().and_then(|index: Index| index.manifests);
             match list {
                 Some(list) => referrers.extend(list),
@@ -119,7 +123,8 @@ impl Repository<'_> {
     }
 }
 
-/// Answers by which registries, and what stands before them, say that they do not know the question.
+/// Answers by which registries, and what stands before them, say that they do not know the
+/// question.
 fn knows_no_referrers(status: StatusCode) -> bool {
     status.is_redirection()
         || matches!(

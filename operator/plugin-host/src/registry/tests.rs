@@ -1,4 +1,5 @@
-//! The ways of a registry that answers as no honest one would, and of one that cannot do everything.
+//! The ways of a registry that answers as no honest one would, and of one that cannot do
+//! everything.
 
 mod broken;
 mod download;
@@ -220,7 +221,8 @@ async fn changed_bytes_and_an_index_are_refused() {
     assert!(error.contains("index of several images"), "{error}");
 }
 
-/// A registry with one bundle that refers to `subject`, listed by the API after `pages` empty pages, or else by tag.
+/// A registry with one bundle that refers to `subject`, listed by the API after `pages` empty
+/// pages, or else by tag.
 async fn with_bundle(subject: Digest, listing: StatusCode, by_tag: bool) -> Fake {
     let referrer = serde_json::json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "artifactType": BUNDLE,

@@ -1,5 +1,6 @@
-//! Reads files of an image layout out of a tar archive, also one packed with gzip, without unpacking it anywhere. Reads the archive from
-//! its beginning at each call, and never more than [`ARCHIVE_BYTES`] of it.
+//! Reads files of an image layout out of a tar archive, also one packed with gzip, without
+//! unpacking it anywhere. Reads the archive from its beginning at each call, and never more than
+//! [`ARCHIVE_BYTES`] of it.
 
 use std::io::{BufReader, Read, Seek, Take};
 use std::ops::ControlFlow;
@@ -9,12 +10,14 @@ use flate2::read::GzDecoder;
 
 use super::layout::{Files, SmallBlobs, Wanted, bounded, open};
 
-/// Of an archive no more than this is read, counted unpacked: it may hold several plugins, and a packed one could be endless.
+/// Of an archive no more than this is read, counted unpacked: it may hold several plugins, and a
+/// packed one could be endless.
 const ARCHIVE_BYTES: u64 = 256 << 20;
 /// RFC 1952, section 2.3.1.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// The wanted files that are in the archive. Names that nobody asks for, links and devices are passed over.
+/// The wanted files that are in the archive. Names that nobody asks for, links and devices are
+/// passed over.
 pub(super) fn read(path: &Path, wanted: &Wanted) -> std::io::Result<Files> {
     let mut files = Files::new();
     look_through(path, |name, file| {
@@ -48,7 +51,8 @@ fn look_through(
     mut show: impl FnMut(&str, tar::Entry<'_, Take<Box<dyn Read>>>) -> std::io::Result<ControlFlow<()>>,
 ) -> std::io::Result<()> {
     let mut archive = tar::Archive::new(unpacked(path)?.take(ARCHIVE_BYTES));
-    // Raw: long names and other extensions, which are read into memory whole, are nothing that is wanted here.
+    // Raw: long names and other extensions, which are read into memory whole, are nothing that is
+    // wanted here.
     for entry in archive.entries()?.raw(true) {
         let entry = entry.map_err(|error| {
             std::io::Error::other(format!(

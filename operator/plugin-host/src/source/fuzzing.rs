@@ -13,7 +13,8 @@ const LIMIT: usize = 4096;
 
 /// A file of a layout: its name, and what is in it.
 type File<'a> = (&'a str, &'a [u8]);
-/// The digests of a manifest and its component, and how many signatures there are in each form; or why not.
+/// The digests of a manifest and its component, and how many signatures there are in each form; or
+/// why not.
 type Outcome = Result<(Digest, Digest, Vec<Result<usize, &'static str>>), &'static str>;
 
 /// Reads bytes as the archive of a layout; and as its files, from an archive and from a folder.
@@ -55,8 +56,8 @@ async fn ask(path: &Path, wanted: &str) -> Outcome {
     Ok((manifest.digest, manifest.layer.digest, found))
 }
 
-/// Files with an empty line between them, each with its name in its first line. Only those that a layout has, and each once: of others
-/// an archive can say what a folder cannot.
+/// Files with an empty line between them, each with its name in its first line. Only those that a
+/// layout has, and each once: of others an archive can say what a folder cannot.
 fn files(bytes: &[u8]) -> Option<Vec<File<'_>>> {
     let mut names = BTreeSet::new();
     let text = std::str::from_utf8(bytes).ok()?;

@@ -1,4 +1,5 @@
-//! An OCI image layout (image specification 1.1, "Image Layout"): a folder, or a tar archive of one. Reads files.
+//! An OCI image layout (image specification 1.1, "Image Layout"): a folder, or a tar archive of
+//! one. Reads files.
 
 mod saved;
 
@@ -23,7 +24,8 @@ const MARKER: &str = "oci-layout";
 const MARKER_BYTES: usize = 4 << 10;
 const INDEX: &str = "index.json";
 const BLOBS: &str = "blobs/sha256";
-/// More manifests are not looked through for signatures, and none that is larger: a signature's has one layer.
+/// More manifests are not looked through for signatures, and none that is larger: a signature's has
+/// one layer.
 const REFERRERS: usize = 512;
 const REFERRER_BYTES: usize = 64 << 10;
 
@@ -108,7 +110,8 @@ impl Layout {
         if actual == *digest { Ok(bytes) } else { Err(RegistryError::Tampered { what, actual }) }
     }
 
-    /// The manifest with the signatures of a manifest in the older form: by their tag, or as cosign saves them.
+    /// The manifest with the signatures of a manifest in the older form: by their tag, or as cosign
+    /// saves them.
     pub async fn simple_signatures(
         &mut self,
         digest: &Digest,
@@ -121,8 +124,8 @@ impl Layout {
         self.blob(&saved, SIGNATURE_BYTES).await.map(Some)
     }
 
-    /// What may be a bundle that refers to a manifest: manifests in the index with it as subject, what the referrers' tag lists, and
-    /// blobs beside an image that cosign saved.
+    /// What may be a bundle that refers to a manifest: manifests in the index with it as subject,
+    /// what the referrers' tag lists, and blobs beside an image that cosign saved.
     pub async fn referrers(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
         let mut referrers = self.with_subject(digest).await?;
         let tag = format!("sha256-{}", digest.hex());

@@ -1,5 +1,6 @@
-//! A registry behind its mirrors. They are asked in order, the registry itself last; what is asked for by digest is the same wherever it
-//! comes from, and a tag means what the first that has it says. Talks to registries.
+//! A registry behind its mirrors. They are asked in order, the registry itself last; what is asked
+//! for by digest is the same wherever it comes from, and a tag means what the first that has it
+//! says. Talks to registries.
 
 use super::found;
 use crate::config::RegistryConfig;
@@ -19,7 +20,8 @@ struct Turn {
     passed: Vec<RegistryError>,
 }
 
-/// Hosts and repositories that a reference is fetched from, mirrors first: what passwords are needed for.
+/// Hosts and repositories that a reference is fetched from, mirrors first: what passwords are
+/// needed for.
 #[must_use]
 pub fn places(reference: &Reference, registries: &[RegistryConfig]) -> Vec<(String, String)> {
     let Reference::Registry { host, repository, .. } = reference else { return Vec::new() };
@@ -89,7 +91,8 @@ impl<'a> Mirrored<'a> {
         }
     }
 
-    /// What refers to a manifest, in the first place where something does: a mirror may have the manifest alone.
+    /// What refers to a manifest, in the first place where something does: a mirror may have the
+    /// manifest alone.
     pub async fn referrers(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
         let mut turn = Turn::default();
         loop {
@@ -107,7 +110,8 @@ impl<'a> Mirrored<'a> {
         }
     }
 
-    /// Goes on to the next place, unless this error is the answer. A mirror that does not answer is asked no more in this load.
+    /// Goes on to the next place, unless this error is the answer. A mirror that does not answer is
+    /// asked no more in this load.
     fn pass_over(&mut self, turn: &mut Turn, error: RegistryError) -> Result<(), RegistryError> {
         let is_last = turn.at + 1 == self.places.len();
         if is_last || !self.places[turn.at].may_be_passed_over(&error) {

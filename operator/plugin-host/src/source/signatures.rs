@@ -1,4 +1,5 @@
-//! Finds the cosign signatures of a manifest beside it. What comes is not believed here, only bounded.
+//! Finds the cosign signatures of a manifest beside it. What comes is not believed here, only
+//! bounded.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -18,7 +19,8 @@ const PROOFS: &str = "dev.sigstore.cosign/";
 pub(super) const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
 impl Source<'_> {
-    /// All signatures of a manifest in one form. None is an answer; a registry that does not answer is an error.
+    /// All signatures of a manifest in one form. None is an answer; a registry that does not answer
+    /// is an error.
     pub async fn signatures(
         &mut self,
         digest: &Digest,
@@ -99,7 +101,8 @@ impl Source<'_> {
         Ok(signatures)
     }
 
-    /// The manifests that refer to this one, each with its name: what they say themselves decides, and not what a list says of them.
+    /// The manifests that refer to this one, each with its name: what they say themselves decides,
+    /// and not what a list says of them.
     async fn referring(
         &mut self,
         digest: &Digest,

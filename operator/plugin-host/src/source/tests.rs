@@ -1,4 +1,5 @@
-//! Artifacts from image layouts, through mirrors and from a cache, up to the point where they may be compiled.
+//! Artifacts from image layouts, through mirrors and from a cache, up to the point where they may
+//! be compiled.
 
 mod cached;
 mod layouts;

@@ -1,4 +1,5 @@
-//! Who may sign without a key of their own: an issuer of identities, and a subject that it vouches for. Pure.
+//! Who may sign without a key of their own: an issuer of identities, and a subject that it vouches
+//! for. Pure.
 
 use std::fmt;
 
@@ -94,7 +95,8 @@ fn whole(pattern: &str) -> Result<Regex, String> {
         return Err("it matches a name that is empty; expected a pattern that asks for something"
             .to_owned());
     }
-    // With alternatives, ^ and $ stand for one of them each: ^a|b$ means also whatever begins with a.
+    // With alternatives, ^ and $ stand for one of them each: ^a|b$ means also whatever begins with
+    // a.
     Regex::new(&format!(r"\A(?:{pattern})\z"))
         .map_err(|error| format!("not a regular expression: {error}"))
 }

@@ -1,4 +1,5 @@
-//! A public key from a file, and the check of a signature with it. Reads the file; the check does no I/O.
+//! A public key from a file, and the check of a signature with it. Reads the file; the check does
+//! no I/O.
 
 use std::path::{Path, PathBuf};
 

@@ -1,5 +1,6 @@
-//! Signatures without keys: a certificate for an identity, made by an authority for minutes, and a log that proves when it was used.
-//! Reads the file with the authorities and logs that are trusted; the check does no I/O and asks nobody.
+//! Signatures without keys: a certificate for an identity, made by an authority for minutes, and a
+//! log that proves when it was used. Reads the file with the authorities and logs that are trusted;
+//! the check does no I/O and asks nobody.
 
 use std::io::Read;
 use std::path::Path;
@@ -27,11 +28,13 @@ const TRUSTED_ROOTS: [&str; 2] = [
 ];
 /// The public one has 7 KiB.
 const TRUSTED_ROOT_BYTES: u64 = 1 << 20;
-/// A signer makes one entry and one timestamp. Each of more costs time, and anybody who may write to a registry could attach them.
+/// A signer makes one entry and one timestamp. Each of more costs time, and anybody who may write
+/// to a registry could attach them.
 const PROOFS: usize = 8;
 /// Lines of what a log and those who watch it sign. There are about ten.
 const CHECKPOINT_LINES: usize = 64;
-/// The form of bundle that can say what the annotations of an older signature say: a promise of the log in place of its proof.
+/// The form of bundle that can say what the annotations of an older signature say: a promise of the
+/// log in place of its proof.
 const WITH_PROMISE: &str = "application/vnd.dev.sigstore.bundle+json;version=0.1";
 
 /// Who may sign, and what proves that they did.
@@ -47,14 +50,16 @@ impl Keyless {
         provider::install();
         let root = trusted_root(file).map_err(failed)?;
         let verifier = Verifier::new(&root).map_err(|error| failed(error.to_string()))?;
-        // The configuration was checked before, so an identity that is wrong here is one too few and trusts nobody.
+        // The configuration was checked before, so an identity that is wrong here is one too few
+        // and trusts nobody.
         let identities = config.identities.iter().map(Identity::new).collect::<Result<Vec<_>, _>>();
         let identities = identities
             .map_err(|(field, message)| failed(format!("identities: {field}: {message}")))?;
         Ok(Self { verifier, identities })
     }
 
-    /// Which identities, by their index, signed what is of this digest with a bundle that proves it.
+    /// Which identities, by their index, signed what is of this digest with a bundle that proves
+    /// it.
     pub fn signers(&self, bundle: &Bundle, signed: Artifact<'_>) -> Result<Vec<usize>, Finding> {
         if bundle.signing_certificate().is_none() {
             return Err(Finding::Unproven(
@@ -124,7 +129,8 @@ fn is_excessive(bundle: &Bundle) -> bool {
             .any(|proof| too_long(proof.checkpoint.envelope()))
 }
 
-/// What is told as what: whether somebody changed it, or whether it lacks what would make it believed.
+/// What is told as what: whether somebody changed it, or whether it lacks what would make it
+/// believed.
 fn finding(error: Error) -> Finding {
     match error {
         Error::SignatureInvalid(_) | Error::InvalidBundle(_) | Error::Types(_) => {
@@ -173,7 +179,8 @@ fn trusted_root(file: &Path) -> Result<TrustedRoot, String> {
     Ok(root)
 }
 
-/// An authority counts as long as it says and each of its certificates is valid: the crate alone would take one that has run out.
+/// An authority counts as long as it says and each of its certificates is valid: the crate alone
+/// would take one that has run out.
 fn narrowed<'a>(
     valid: Option<TimeRange>,
     chain: impl Iterator<Item = &'a DerCertificate>,
@@ -185,13 +192,15 @@ fn narrowed<'a>(
         let start = valid.map_or(info.not_before, |range| range.start.max(info.not_before));
         let end =
             valid.and_then(|range| range.end).map_or(info.not_after, |end| end.min(info.not_after));
-        // Where they have no time in common, this ends before it starts, and the verifier refuses the root.
+        // Where they have no time in common, this ends before it starts, and the verifier refuses
+        // the root.
         valid = Some(TimeRange::new(start, Some(end)));
     }
     Ok(valid)
 }
 
-/// What the annotation `dev.sigstore.cosign/bundle` holds: an entry of the log, and its promise to keep it.
+/// What the annotation `dev.sigstore.cosign/bundle` holds: an entry of the log, and its promise to
+/// keep it.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Promised {

@@ -21,7 +21,8 @@ pub(super) fn install() {
     let _ = install_default_provider(&Ring);
 }
 
-/// Does what verifies signatures over this message, some of which are checked over its digest alone.
+/// Does what verifies signatures over this message, some of which are checked over its digest
+/// alone.
 pub(super) fn verifying<T>(message: &[u8], work: impl FnOnce() -> T) -> T {
     MESSAGE.set(message.to_vec());
     let done = work();

@@ -40,7 +40,8 @@ pub enum Signature {
     Bundle(String),
 }
 
-/// What proves a signature of the older form that is made without a key that anybody knows, as the annotations have it.
+/// What proves a signature of the older form that is made without a key that anybody knows, as the
+/// annotations have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Attached {
@@ -292,7 +293,8 @@ fn check_keyless_bundle(text: &str, digest: &Digest, keyless: &Keyless) -> Resul
         return Ok(Finding::Unrelated);
     }
     let signed = statement.signed()?;
-    // The digest that it says it is for, so that who signed another one is told too. It is compared with the right one last.
+    // The digest that it says it is for, so that who signed another one is told too. It is compared
+    // with the right one last.
     let artifact = Sha256Hash::from_hex(signed)
         .map_err(|error| format!("its subject has no sha256 digest: {error}"))?;
     match keyless.signers(&bundle, Artifact::from(artifact)) {

@@ -1,5 +1,5 @@
-//! What a call of `build` costs, a fresh instance each time: asked as the operator asks, plugins in turns, so that whatever else the
-//! machine does hits all alike.
+//! What a call of `build` costs, a fresh instance each time: asked as the operator asks, plugins in
+//! turns, so that whatever else the machine does hits all alike.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,8 @@ use serde::Serialize;
 
 use super::shelf::{Kind, Shelf};
 
-/// Calls of one plugin before the next has its turn, as a job asks for its devices one after the other.
+/// Calls of one plugin before the next has its turn, as a job asks for its devices one after the
+/// other.
 const TURN: usize = 10;
 /// Turns of each plugin that do not count.
 const WARM_UP: usize = 20;

@@ -1,4 +1,5 @@
-//! From a reference that nobody knows yet to a plugin that can be asked: resolved, fetched, verified, compiled in a child process, described.
+//! From a reference that nobody knows yet to a plugin that can be asked: resolved, fetched,
+//! verified, compiled in a child process, described.
 
 use std::time::{Duration, Instant};
 

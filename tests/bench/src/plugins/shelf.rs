@@ -1,4 +1,5 @@
-//! Signed plugins in a registry of their own: one of each language, in ten copies that have other names and therefore other digests.
+//! Signed plugins in a registry of their own: one of each language, in ten copies that have other
+//! names and therefore other digests.
 
 use std::path::PathBuf;
 
@@ -61,7 +62,8 @@ impl Kind {
         format!("{}{copy}", &name[..name.len() - 1])
     }
 
-    /// A copy of the component that gives itself another name. Nothing else is changed, and what is compiled is as large.
+    /// A copy of the component that gives itself another name. Nothing else is changed, and what is
+    /// compiled is as large.
     fn copy(self, component: &[u8], copy: usize) -> Vec<u8> {
         let (own, other) = (self.name(), self.copy_name(copy));
         // The JavaScript engine has a Uint8ClampedArray.

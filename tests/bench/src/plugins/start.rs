@@ -1,4 +1,5 @@
-//! A fresh process that loads plugins from a warm cache: how long until all can be asked, and what each costs in memory.
+//! A fresh process that loads plugins from a warm cache: how long until all can be asked, and what
+//! each costs in memory.
 
 use std::io::Read;
 use std::process::Stdio;
@@ -83,7 +84,8 @@ async fn start(setup: &Setup) -> anyhow::Result<(Duration, Said)> {
     Ok((ready, serde_json::from_str(&line)?))
 }
 
-/// The process: reads its [`Setup`] from standard input, loads all plugins at once as the operator does, and says what that took.
+/// The process: reads its [`Setup`] from standard input, loads all plugins at once as the operator
+/// does, and says what that took.
 pub async fn load() -> anyhow::Result<()> {
     let mut text = String::new();
     std::io::stdin().lock().read_to_string(&mut text)?;

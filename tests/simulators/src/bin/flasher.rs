@@ -1,4 +1,5 @@
-//! The program in the simulated flash Pod's image. Its environment says what to flash; see `flashjob_simulators::flasher`.
+//! The program in the simulated flash Pod's image. Its environment says what to flash; see
+//! `flashjob_simulators::flasher`.
 
 use std::process::ExitCode;
 

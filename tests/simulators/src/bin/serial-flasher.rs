@@ -1,5 +1,6 @@
-//! The program in the simulated serial flash image: takes esptool's command line and speaks the ROM loader's protocol, as esptool
-//! does with --no-stub. The environment variable SIMULATED_IMAGE names the folder that stands for the image's root.
+//! The program in the simulated serial flash image: takes esptool's command line and speaks the ROM
+//! loader's protocol, as esptool does with --no-stub. The environment variable SIMULATED_IMAGE
+//! names the folder that stands for the image's root.
 
 use std::fs::File;
 use std::io::{Read, Write};

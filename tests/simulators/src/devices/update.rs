@@ -1,4 +1,5 @@
-//! One update of a device: asked over HTTP, it connects back, shows its certificate, receives firmware and boots it.
+//! One update of a device: asked over HTTP, it connects back, shows its certificate, receives
+//! firmware and boots it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,7 +18,8 @@ use tokio_rustls::client::TlsStream;
 use super::{Behaviour, Device, Update, lock};
 use crate::firmware::Firmware;
 
-/// `POST /update` with the text `ip: <address>`. One update at a time: who asks meanwhile is told so, and nothing else follows.
+/// `POST /update` with the text `ip: <address>`. One update at a time: who asks meanwhile is told
+/// so, and nothing else follows.
 pub(super) async fn update(
     State(device): State<Arc<Device>>,
     body: String,
@@ -141,7 +143,8 @@ impl Device {
         }
     }
 
-    /// Bounds one step on the network. Without it a device whose flasher vanished would be updating for ever.
+    /// Bounds one step on the network. Without it a device whose flasher vanished would be updating
+    /// for ever.
     async fn in_time<T>(
         &self,
         step: impl Future<Output = std::io::Result<T>>,

@@ -1,8 +1,9 @@
 //! The way from the request to call back to a device that has called.
 //!
-//! A device may be asked before the network leads it here: it is refused then, ends its update, and does not try again. So it is asked
-//! again while nobody has called. A device that has called is never asked again, and no second caller is served: one asked twice that
-//! calls twice gets one transfer.
+//! A device may be asked before the network leads it here: it is refused then, ends its update, and
+//! does not try again. So it is asked again while nobody has called. A device that has called is
+//! never asked again, and no second caller is served: one asked twice that calls twice gets one
+//! transfer.
 
 use std::time::Duration;
 
@@ -19,7 +20,8 @@ use tokio_rustls::server::TlsStream;
 
 /// A device certificate has at least this many bytes.
 const CERTIFICATE_BYTES: usize = 700;
-/// Longest time from a connection to its certificate; a slow device takes seconds for the handshake.
+/// Longest time from a connection to its certificate; a slow device takes seconds for the
+/// handshake.
 const GREETING: Duration = Duration::from_secs(20);
 /// Longest time for the device's answer to the request.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -41,8 +43,8 @@ pub(super) struct Callback<'a> {
     pub address: &'a str,
     /// Longest time until it has called.
     pub limit: Duration,
-    /// Pause before it is asked a second time. Longer than a device that was refused waits before it tries again by itself, where its
-    /// program does (4 s): it need not be asked then.
+    /// Pause before it is asked a second time. Longer than a device that was refused waits before
+    /// it tries again by itself, where its program does (4 s): it need not be asked then.
     pub again: Duration,
 }
 
@@ -55,7 +57,8 @@ struct Record {
 }
 
 impl Callback<'_> {
-    /// Asks the device until it has called. The listener closes with that, so that later callers are refused.
+    /// Asks the device until it has called. The listener closes with that, so that later callers
+    /// are refused.
     ///
     /// # Errors
     /// The device refuses the request, or does not call within the limit.
@@ -71,7 +74,8 @@ impl Callback<'_> {
         let mut request = std::pin::pin!(futures::future::Fuse::terminated());
         let mut next = Instant::now();
         loop {
-            // Nobody is asked so late that there is no time left to call, nor while a connection may turn out to be the device's.
+            // Nobody is asked so late that there is no time left to call, nor while a connection
+            // may turn out to be the device's.
             let asks = request.is_terminated()
                 && greetings.is_empty()
                 && (record.asked == 0 || next + self.again <= end);
@@ -113,8 +117,9 @@ impl Callback<'_> {
 }
 
 impl Record {
-    /// Fails where the device would say the same again. One that is busy with an update (409), restarts or cannot be reached may
-    /// answer otherwise later; one that does not answer in time may still call.
+    /// Fails where the device would say the same again. One that is busy with an update (409),
+    /// restarts or cannot be reached may answer otherwise later; one that does not answer in time
+    /// may still call.
     fn answered(
         &mut self,
         endpoint: &str,
@@ -158,7 +163,8 @@ impl Record {
     }
 }
 
-/// Lets a connection show that it is a device's. One of a load balancer's health check, for instance, does not.
+/// Lets a connection show that it is a device's. One of a load balancer's health check, for
+/// instance, does not.
 async fn greet(stream: TcpStream, acceptor: &TlsAcceptor) -> anyhow::Result<Caller> {
     let greeted = tokio::time::timeout(GREETING, async {
         let mut stream = acceptor.accept(stream).await.context("the TLS handshake failed")?;

@@ -101,8 +101,8 @@ fn closed_port(host: &str) -> TcpSocket {
     socket
 }
 
-/// Leads connections on to the flasher, as a node does. With `bytes` the first one stands still after so many towards the device,
-/// and neither end is told.
+/// Leads connections on to the flasher, as a node does. With `bytes` the first one stands still
+/// after so many towards the device, and neither end is told.
 fn lead(way: TcpSocket, to: SocketAddr, mut bytes: Option<u64>) {
     let listener = way.listen(8).expect("listening");
     tokio::spawn(async move {

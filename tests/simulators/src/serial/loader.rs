@@ -1,4 +1,5 @@
-//! The ESP ROM loader of an ESP32, as far as flashing without a stub needs it: frames in, frames out, and a flash of 4 MiB. No I/O.
+//! The ESP ROM loader of an ESP32, as far as flashing without a stub needs it: frames in, frames
+//! out, and a flash of 4 MiB. No I/O.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,8 @@ use sha2::{Digest, Sha256};
 const FLASH_BYTES: usize = 4 << 20;
 /// Register that tells which chip this is, and what an ESP32 has there.
 const CHIP: (u32, u32) = (0x4000_1000, 0x00f0_1d83);
-/// Register in which the answer to a flash command stands; here always the flash's own identity: 4 MiB.
+/// Register in which the answer to a flash command stands; here always the flash's own identity: 4
+/// MiB.
 const FLASH_IDENTITY: (u32, u32) = (0x3ff4_2080, 0x0016_40ef);
 /// Any other value than 0 says that the ROM answers, and no stub.
 const SYNC_VALUE: u32 = 0x2012_0707;

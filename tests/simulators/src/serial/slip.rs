@@ -28,7 +28,8 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Takes what arrived, and returns the frames that it completes. Empty frames are only separators.
+    /// Takes what arrived, and returns the frames that it completes. Empty frames are only
+    /// separators.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();
         for byte in bytes {

@@ -22,7 +22,8 @@ pub struct Timestamps {
 }
 
 impl Timestamps {
-    /// Makes one, whose own certificate is valid long and that of who certified it until a time in seconds since 1970.
+    /// Makes one, whose own certificate is valid long and that of who certified it until a time in
+    /// seconds since 1970.
     ///
     /// # Errors
     /// It cannot be made.

@@ -10,7 +10,8 @@ use super::{Stage, assignments};
 use crate::image::words::{Variables, expand, split};
 use crate::image::{Copy, Image};
 
-/// A stage that is being read: the image so far, and the variables that the next instruction may use.
+/// A stage that is being read: the image so far, and the variables that the next instruction may
+/// use.
 pub struct Reader<'a> {
     stage: &'a Stage,
     /// Arguments declared before the first FROM; an ARG of the stage brings them in.
@@ -60,7 +61,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Takes the value given for an argument, or the default of the stage, or that from before the first FROM. ENV wins over ARG.
+    /// Takes the value given for an argument, or the default of the stage, or that from before the
+    /// first FROM. ENV wins over ARG.
     fn declare(&mut self, declared: Vec<(String, Option<String>)>) {
         let env: BTreeSet<_> = self.image.env.iter().map(|(name, _)| name.clone()).collect();
         for (name, default) in declared {

@@ -1,4 +1,5 @@
-//! Batches: each is added to the FlashJob when the one before has its results and the delay is over.
+//! Batches: each is added to the FlashJob when the one before has its results and the delay is
+//! over.
 
 use std::collections::HashSet;
 use std::path::Path;

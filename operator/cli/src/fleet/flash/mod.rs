@@ -1,9 +1,9 @@
-//! `flash`: a FlashJob, by a dialogue or from options. Devices are flashed in batches, each added to
-//! the same FlashJob when the one before has its results; nothing in flight is replaced.
+//! `flash`: a FlashJob, by a dialogue or from options. Devices are flashed in batches, each added
+//! to the same FlashJob when the one before has its results; nothing in flight is replaced.
 //!
 //! - [`dialogue`] asks for everything; [`order`] is what was asked for.
-//! - [`batches`] carries it out; [`merge`] decides what becomes of a FlashJob that is there already;
-//!   [`file`] is the file that is written.
+//! - [`batches`] carries it out; [`merge`] decides what becomes of a FlashJob that is there
+//!   already; [`file`] is the file that is written.
 
 mod batches;
 mod dialogue;
@@ -37,7 +37,8 @@ const BATCH: usize = 5;
 /// Seconds between batches in the dialogue, unless another number is given.
 const DELAY: u64 = 60;
 
-/// Flash devices. Without options for devices and firmware it asks for them, on a terminal or a pipe.
+/// Flash devices. Without options for devices and firmware it asks for them, on a terminal or a
+/// pipe.
 #[derive(Debug, Args)]
 pub struct Flash {
     #[command(flatten)]
@@ -60,8 +61,8 @@ pub struct Flash {
     /// Devices of a batch. Default: all at once; in the dialogue 5.
     #[arg(long, value_name = "N", value_parser = order::batch_size)]
     batch_size: Option<usize>,
-    /// Time between the results of a batch and the next one: 30s, 5m. Default: none; in the dialogue
-    /// 60s.
+    /// Time between the results of a batch and the next one: 30s, 5m. Default: none; in the
+    /// dialogue 60s.
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     delay: Option<Duration>,
     /// Devices in flight at once.

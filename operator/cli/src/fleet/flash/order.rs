@@ -72,7 +72,8 @@ pub fn shared<'a>(values: impl Iterator<Item = &'a Option<String>>) -> Option<St
     values.all(same).then_some(first)
 }
 
-/// Reads what a FlashJob takes as firmware, version or image: no white space, no control characters.
+/// Reads what a FlashJob takes as firmware, version or image: no white space, no control
+/// characters.
 pub fn word(text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.is_empty() || text.chars().any(|letter| letter.is_whitespace() || letter.is_control()) {

@@ -1,8 +1,8 @@
-//! `preview`: what the operator would create for a FlashJob. The operator's own rules decide, and its
-//! own host asks the plugins; nothing is created.
+//! `preview`: what the operator would create for a FlashJob. The operator's own rules decide, and
+//! its own host asks the plugins; nothing is created.
 //!
-//! - [`subject`] reads the FlashJob, the Instances and other FlashJobs, from the cluster or from files;
-//!   [`operator_config`] reads the operator's configuration.
+//! - [`subject`] reads the FlashJob, the Instances and other FlashJobs, from the cluster or from
+//!   files; [`operator_config`] reads the operator's configuration.
 //! - [`rehearsal`] runs the rules until they want nothing new; the load balancer is played.
 
 mod operator_config;
@@ -36,8 +36,8 @@ pub struct Preview {
     /// Only this device of the FlashJob, by its uid; repeat it for several.
     #[arg(long, value_name = "UID", value_delimiter = ',')]
     uid: Vec<String>,
-    /// Akri's Instances, in YAML or JSON, as kubectl get instances.akri.sh -o yaml writes them. With
-    /// --file and --plugin no cluster is asked.
+    /// Akri's Instances, in YAML or JSON, as kubectl get instances.akri.sh -o yaml writes them.
+    /// With --file and --plugin no cluster is asked.
     #[arg(long, value_name = "FILE")]
     instances: Option<PathBuf>,
     /// A plugin: a file, or a reference as in the operator's configuration; repeat it for several.

@@ -1,4 +1,5 @@
-//! Questions from files: a request, and how a flash Pod ended. What a file leaves out is as in an example.
+//! Questions from files: a request, and how a flash Pod ended. What a file leaves out is as in an
+//! example.
 
 use std::path::{Path, PathBuf};
 

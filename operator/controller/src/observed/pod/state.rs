@@ -1,5 +1,6 @@
-//! State of a flash Pod: why it waits, and how it ended. The container `flash` alone is the attempt, whatever else runs in the Pod:
-//! service meshes add containers at any place of the list. No time that a node wrote is looked at: a node's clock may be wrong.
+//! State of a flash Pod: why it waits, and how it ended. The container `flash` alone is the
+//! attempt, whatever else runs in the Pod: service meshes add containers at any place of the list.
+//! No time that a node wrote is looked at: a node's clock may be wrong.
 
 use k8s_openapi::api::core::v1 as core;
 
@@ -65,7 +66,8 @@ pub struct Ended {
     pub exit_code: Option<i32>,
     /// `Completed`, `Error`, `DeadlineExceeded`, `Evicted`, …
     pub reason: String,
-    /// The termination message, or what the kubelet says; without lines that only repeat the container's environment.
+    /// The termination message, or what the kubelet says; without lines that only repeat the
+    /// container's environment.
     pub message: String,
 }
 
@@ -74,7 +76,8 @@ pub struct Ended {
 pub enum EndedBy {
     /// The flash container, or its deadline, or a limit of its own.
     Attempt,
-    /// The cluster, through no fault of device or firmware: eviction, preemption, shutdown or rejection by the node.
+    /// The cluster, through no fault of device or firmware: eviction, preemption, shutdown or
+    /// rejection by the node.
     Disruption,
     /// An init container failed, so that the flash container never started.
     InitContainer,
@@ -167,7 +170,8 @@ fn container_waits(name: &str, state: &core::ContainerStateWaiting) -> Waiting {
     Waiting { cause, message, is_final: is_final(reason, state.message.as_deref()) }
 }
 
-/// Whether the same Pod can never start. The kubelet gives its refusal of root only in words; they are read here alone.
+/// Whether the same Pod can never start. The kubelet gives its refusal of root only in words; they
+/// are read here alone.
 fn is_final(reason: &str, message: Option<&str>) -> bool {
     let refuses_root = || message.is_some_and(|message| message.contains("runAsNonRoot"));
     matches!(reason, "InvalidImageName" | "ErrImageNeverPull")
@@ -182,8 +186,9 @@ fn words(state: &core::ContainerStateWaiting) -> String {
     }
 }
 
-/// The end of the attempt; `None` while it was not seen. The flash container's own end counts while other containers still run. A Pod that
-/// garbage collection marked Failed on a vanished node did not end: its container may run on.
+/// The end of the attempt; `None` while it was not seen. The flash container's own end counts while
+/// other containers still run. A Pod that garbage collection marked Failed on a vanished node did
+/// not end: its container may run on.
 pub(super) fn ended(pod: &core::Pod) -> Option<Ended> {
     let status = pod.status.as_ref()?;
     let failed = match status.phase.as_deref() {
@@ -252,7 +257,8 @@ fn with(
     Ended { by, exit_code, reason, message }
 }
 
-/// Flash programs print their environment before they begin; it is known, and no part of how they ended.
+/// Flash programs print their environment before they begin; it is known, and no part of how they
+/// ended.
 fn without_environment(pod: &core::Pod, message: &str) -> String {
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
     let variables = containers.flat_map(|container| container.env.iter().flatten());

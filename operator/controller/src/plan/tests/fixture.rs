@@ -155,7 +155,8 @@ impl Case {
         made
     }
 
-    /// Plans, answers what is asked with `answer` and stores the status, until nothing more comes of it.
+    /// Plans, answers what is asked with `answer` and stores the status, until nothing more comes
+    /// of it.
     pub fn settle_with(&mut self, answer: &dyn Fn() -> Result<FlashPod, CallError>) -> Plan {
         loop {
             let made = self.plan();
@@ -208,7 +209,8 @@ impl Case {
         self.settle()
     }
 
-    /// Carries out the creates of a plan; every Service has an address, the one it asks for or `192.0.2.…`.
+    /// Carries out the creates of a plan; every Service has an address, the one it asks for or
+    /// `192.0.2.…`.
     pub fn carry_out(&mut self, made: &Plan) {
         for step in &made.steps {
             match step {

@@ -1,4 +1,5 @@
-//! The rules of a FlashJob, one file per theme, and a model cluster in which they must hold whatever happens.
+//! The rules of a FlashJob, one file per theme, and a model cluster in which they must hold
+//! whatever happens.
 
 mod attempts;
 mod fixture;

@@ -1,4 +1,5 @@
-//! A model of what is around the operator: an API server, kubelets, a load balancer and devices. Deterministic for one seed.
+//! A model of what is around the operator: an API server, kubelets, a load balancer and devices.
+//! Deterministic for one seed.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -192,7 +193,8 @@ impl Cluster {
         }
     }
 
-    /// What an ordinary delete does: a Pod without a node goes at once, another when its container has ended.
+    /// What an ordinary delete does: a Pod without a node goes at once, another when its container
+    /// has ended.
     pub fn delete_pod(&mut self, name: &str) -> Option<Pod> {
         let mut pod = self.pods.get(name)?.clone();
         let bound = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());

@@ -1,4 +1,5 @@
-//! From any reachable state the jobs end, and what must never happen does not. A failure prints the scenario and its seed.
+//! From any reachable state the jobs end, and what must never happen does not. A failure prints the
+//! scenario and its seed.
 
 use kube::ResourceExt;
 use proptest::prelude::*;
@@ -157,7 +158,8 @@ fn check_the_end(simulation: &Simulation) {
     }
 }
 
-/// The gate is to tell what a change broke, so it runs the same cases each time; `make nightly` looks for new ones.
+/// The gate is to tell what a change broke, so it runs the same cases each time; `make nightly`
+/// looks for new ones.
 fn config() -> ProptestConfig {
     let given = |name| std::env::var_os(name).is_some();
     let default = ProptestConfig::default();

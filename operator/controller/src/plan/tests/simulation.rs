@@ -1,5 +1,6 @@
-//! The operator at work in the model cluster: the real caches, snapshots and plans, with requests that are slow, lost or
-//! refused, events that come late, and an operator that is killed. What must always hold is checked at every step.
+//! The operator at work in the model cluster: the real caches, snapshots and plans, with requests
+//! that are slow, lost or refused, events that come late, and an operator that is killed. What must
+//! always hold is checked at every step.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -45,14 +46,16 @@ pub struct Simulation {
     pub world: World,
     faults: Faults,
     may_crash: bool,
-    /// Whether nobody but the operator removes Pods, Services and jobs, and it is not killed: what a slot was used for last is not stored.
+    /// Whether nobody but the operator removes Pods, Services and jobs, and it is not killed: what
+    /// a slot was used for last is not stored.
     undisturbed: bool,
     requests: Vec<Request>,
     due: BTreeSet<String>,
     wake: HashMap<String, Timestamp>,
     /// The most devices that a job was ever allowed in flight.
     most: HashMap<String, usize>,
-    /// Results that were stored, by job, run and uid; a uid that left the list is new when it comes back.
+    /// Results that were stored, by job, run and uid; a uid that left the list is new when it comes
+    /// back.
     stored: HashSet<(String, String, String)>,
     pub steps: usize,
 }
@@ -495,7 +498,8 @@ impl Simulation {
             }
             1 if self.faults.pods > 0 => {
                 let Some(pod) = pod else { return };
-                // One that vanishes before either watch or answer told of it is the window that no operator can close.
+                // One that vanishes before either watch or answer told of it is the window that no
+                // operator can close.
                 let job = self.cluster.pods[&pod].labels()[label::APP].clone();
                 if !self.world.knows_pod(&fixture::key(&job), &pod) {
                     return;
@@ -503,7 +507,8 @@ impl Simulation {
                 self.faults.pods -= 1;
                 let kind = self.cluster.dice.below(4);
                 if self.may_crash && matches!(kind, 0..=2) && !self.is_stored_flashing(&pod) {
-                    // Nobody can know of a Pod that vanished before anything was stored of it, when the operator dies too.
+                    // Nobody can know of a Pod that vanished before anything was stored of it, when
+                    // the operator dies too.
                     return;
                 }
                 if LOUD {

@@ -1,5 +1,6 @@
-//! Memory that a compilation may take: what the configuration allows, and what the container of the operator has left. A container that
-//! runs out of memory is ended as a whole, the operator with it.
+//! Memory that a compilation may take: what the configuration allows, and what the container of the
+//! operator has left. A container that runs out of memory is ended as a whole, the operator with
+//! it.
 
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
@@ -16,8 +17,8 @@ pub(super) struct Memory {
 }
 
 impl Memory {
-    /// Takes the configured limit, or what the container of this process has left where that is less. The files of control groups are
-    /// read anew each time.
+    /// Takes the configured limit, or what the container of this process has left where that is
+    /// less. The files of control groups are read anew each time.
     pub fn now(configured: u64) -> Self {
         Self::of(configured, left())
     }
@@ -30,8 +31,8 @@ impl Memory {
     }
 }
 
-/// Bytes that the control group of this process has left; none where there are no control groups. Memory that the kernel takes back
-/// when it is needed, as of files that were read, counts as left.
+/// Bytes that the control group of this process has left; none where there are no control groups.
+/// Memory that the kernel takes back when it is needed, as of files that were read, counts as left.
 fn left() -> Option<u64> {
     let own = sysinfo::get_current_pid().ok()?;
     let mut system = System::new().ok()?;

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// A component with one text in place of another of the same length: names are all that is changed by it.
+/// A component with one text in place of another of the same length: names are all that is changed
+/// by it.
 fn renamed(name: &str, from: &str, to: &str) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
     let mut bytes = component(name);
@@ -154,7 +155,8 @@ fn a_component_that_mixes_versions_is_refused() {
     }
 }
 
-/// Its types are looked at when it is first asked, which is part of loading it: an error names them, and nothing is read as what it is not.
+/// Its types are looked at when it is first asked, which is part of loading it: an error names
+/// them, and nothing is read as what it is not.
 #[tokio::test]
 async fn a_component_that_only_claims_another_version_never_answers() {
     let engine = engine();

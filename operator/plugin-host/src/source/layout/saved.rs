@@ -1,5 +1,6 @@
-//! An image layout as `cosign save` writes it. Its index has one image, marked by a kind and without a tag; signatures in the older form
-//! are one more entry with a kind, and bundles are not in the index at all, only among the blobs. Reads files.
+//! An image layout as `cosign save` writes it. Its index has one image, marked by a kind and
+//! without a tag; signatures in the older form are one more entry with a kind, and bundles are not
+//! in the index at all, only among the blobs. Reads files.
 
 use std::path::Path;
 
@@ -70,7 +71,8 @@ impl Layout {
     }
 }
 
-/// Small blobs, each of which may be the manifest of a signature. Too many are an error: one that is passed over could be it.
+/// Small blobs, each of which may be the manifest of a signature. Too many are an error: one that
+/// is passed over could be it.
 #[derive(Default)]
 pub(in crate::source) struct SmallBlobs(Files);
 

@@ -1,4 +1,5 @@
-//! A cache that somebody changed: what is not what it should be is fetched again, and believed in no case.
+//! A cache that somebody changed: what is not what it should be is fetched again, and believed in
+//! no case.
 
 use std::path::Path;
 
@@ -10,7 +11,8 @@ use crate::fake_registry::{Fake, manifest};
 use crate::trust::Signature;
 use crate::trust::tests::{BOTH, Keys};
 
-/// A warm cache of a signed component, the registry that it came from, and the keys in their folder.
+/// A warm cache of a signed component, the registry that it came from, and the keys in their
+/// folder.
 async fn warm() -> (Bench, Fake, Keys) {
     let keys = Keys::new();
     let digest = Digest::of(manifest(COMPONENT, COMPONENT.len()).as_bytes());
@@ -69,7 +71,8 @@ async fn a_changed_manifest_component_or_signature_is_fetched_again_and_refused_
         for file in files(&folder) {
             let good = std::fs::read(&file).expect("read");
             flip(&file);
-            // A signature that is no more is as good as none; one that was changed says what is wrong with it.
+            // A signature that is no more is as good as none; one that was changed says what is
+            // wrong with it.
             let expected: &[&str] = if part == "blobs" {
                 &["NotCached"]
             } else {

@@ -171,7 +171,8 @@ async fn an_archive_gives_plain_files_alone_and_is_not_read_without_end() {
     let path = bench.folder.path().join("links.tar");
     let mut archive = tar::Builder::new(std::fs::File::create(&path).expect("a file"));
     for (name, bytes) in files.all() {
-        // The component is there as a link to a file that has its bytes, in the archive and on disk.
+        // The component is there as a link to a file that has its bytes, in the archive and on
+        // disk.
         if name.ends_with(Digest::of(COMPONENT).hex()) {
             std::fs::write(bench.folder.path().join("elsewhere"), &bytes).expect("written");
             archive

@@ -1,4 +1,5 @@
-//! Signatures without keys: everything that proves who signed is demanded, and each refusal says what is missing.
+//! Signatures without keys: everything that proves who signed is demanded, and each refusal says
+//! what is missing.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
