@@ -11,7 +11,8 @@ use tokio::process::Command;
 use crate::network::NODE;
 use crate::node::NAME;
 
-/// Devices that are found in one namespace; gone with this value, their Instances stay until the namespace goes.
+/// Devices that are found in one namespace; gone with this value, their Instances stay until the
+/// namespace goes.
 pub struct Devices {
     /// The devices themselves.
     pub fleet: Fleet,

@@ -1,5 +1,6 @@
-//! Images of the node: the operator's as users build it, the simulated flash image with access to the registry, and what each Pod begins
-//! with. Nothing is pulled: they are taken into containerd under the names that Pods use.
+//! Images of the node: the operator's as users build it, the simulated flash image with access to
+//! the registry, and what each Pod begins with. Nothing is pulled: they are taken into containerd
+//! under the names that Pods use.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,5 @@
-//! One installation of the operator, used as its users do: with kubectl, by the commands of the documentation.
+//! One installation of the operator, used as its users do: with kubectl, by the commands of the
+//! documentation.
 
 use std::time::Duration;
 
@@ -108,8 +109,8 @@ impl Installation {
         said
     }
 
-    /// Gives the operator its configuration: the registry's password in a Secret, the file and the authority in the ConfigMap or in the
-    /// values of the release.
+    /// Gives the operator its configuration: the registry's password in a Secret, the file and the
+    /// authority in the ConfigMap or in the values of the release.
     ///
     /// # Errors
     /// The API server refuses an object.
@@ -174,7 +175,8 @@ impl Installation {
         self.readiness(node, plugin, "is refused", why).await
     }
 
-    /// Waits until the condition Ready of a plugin's DevicePlugin, its status and message, is as wanted.
+    /// Waits until the condition Ready of a plugin's DevicePlugin, its status and message, is as
+    /// wanted.
     async fn readiness<T>(
         &self,
         node: &Node,
@@ -197,7 +199,8 @@ impl Installation {
         }
     }
 
-    /// Waits until a plugin that is no longer configured is no longer shown: the configuration is in force.
+    /// Waits until a plugin that is no longer configured is no longer shown: the configuration is
+    /// in force.
     ///
     /// # Errors
     /// It stays.

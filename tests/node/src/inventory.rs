@@ -1,4 +1,5 @@
-//! All objects of the cluster, so that what an installation leaves behind is seen. Asks with kubectl.
+//! All objects of the cluster, so that what an installation leaves behind is seen. Asks with
+//! kubectl.
 
 use std::collections::BTreeSet;
 

@@ -1,13 +1,17 @@
-//! Runs this very program in namespaces of its own (network, processes, mounts) and below a cgroup of its own, and removes all that it
-//! leaves. Starts processes; writes below /sys/fs/cgroup and into a temporary folder.
+//! Runs this very program in namespaces of its own (network, processes, mounts) and below a cgroup
+//! of its own, and removes all that it leaves. Starts processes; writes below /sys/fs/cgroup and
+//! into a temporary folder.
 //!
 //! Three processes take part, all of this program:
 //!
-//! - the **outer** one, which a person or cargo started, waits for the inner one and passes its result on;
-//! - the **inner** one is told the end of the outer one by the end of its standard input, and ends then; with the first process of
-//!   its namespace all others are killed by the kernel, and their mounts and links are gone with the last of them;
-//! - the **cleaner** stands outside the namespaces, in a process group of its own. It is told the same way, and removes the cgroups and
-//!   the folder as soon as nobody is in them. So nothing stays after a kill of the outer or the inner process either.
+//! - the **outer** one, which a person or cargo started, waits for the inner one and passes its
+//!   result on;
+//! - the **inner** one is told the end of the outer one by the end of its standard input, and ends
+//!   then; with the first process of its namespace all others are killed by the kernel, and their
+//!   mounts and links are gone with the last of them;
+//! - the **cleaner** stands outside the namespaces, in a process group of its own. It is told the
+//!   same way, and removes the cgroups and the folder as soon as nobody is in them. So nothing
+//!   stays after a kill of the outer or the inner process either.
 
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
@@ -25,7 +29,8 @@ const CLEANER: &str = "FLASHJOB_NODE_CLEAN";
 const FOLDER: &str = "FLASHJOB_NODE_FOLDER";
 /// Where control groups are mounted.
 const CGROUPS: &str = "/sys/fs/cgroup";
-/// A process that was killed is gone within this time; the kernel may have to write its memory away.
+/// A process that was killed is gone within this time; the kernel may have to write its memory
+/// away.
 const CLEAN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Namespaces, cgroup and folder of this process.
@@ -37,8 +42,8 @@ pub struct Isolation {
     pub folder: PathBuf,
 }
 
-/// Runs `body` in namespaces of its own; the caller's process only waits for it, after it has done what `prepare` does: in the namespaces
-/// there is no network but the node's.
+/// Runs `body` in namespaces of its own; the caller's process only waits for it, after it has done
+/// what `prepare` does: in the namespaces there is no network but the node's.
 ///
 /// # Errors
 /// `prepare` or `body` fails, or the namespaces cannot be made.
@@ -71,7 +76,8 @@ fn outside() -> anyhow::Result<ExitCode> {
     let mut cleaner = cleaner.stdout(Stdio::null()).spawn().context("cannot start the cleaner")?;
     let mut inner = Command::new("unshare");
     inner.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-    // The first process of the namespace has to collect those that have lost their parent; a shell does.
+    // The first process of the namespace has to collect those that have lost their parent; a shell
+    // does.
     inner.args(["sh", "-c", "\"$@\"; exit $?", "sh"]).arg(&own).args(std::env::args_os().skip(1));
     inner.env(INNER, &cgroup).env(FOLDER, folder.path()).stdin(Stdio::piped());
     let mut inner = inner.spawn().context("cannot start unshare")?;
@@ -134,7 +140,8 @@ fn remove_cgroup(folder: &Path) -> bool {
     std::fs::remove_dir(folder).is_ok() || !folder.exists()
 }
 
-/// Makes the cgroup and puts this process into `<cgroup>/host`: whoever is in one of its cgroups is seen there.
+/// Makes the cgroup and puts this process into `<cgroup>/host`: whoever is in one of its cgroups is
+/// seen there.
 fn join(cgroup: &str) -> anyhow::Result<()> {
     let root = Path::new(CGROUPS);
     if root.join("cgroup.controllers").is_file() {

@@ -1,11 +1,14 @@
-//! A real node for tests: kubelet, containerd, kube-proxy and MetalLB's controller beside the testbed's control plane and registry.
-//! Only the devices, and the Akri that finds them, are simulated.
+//! A real node for tests: kubelet, containerd, kube-proxy and MetalLB's controller beside the
+//! testbed's control plane and registry. Only the devices, and the Akri that finds them, are
+//! simulated.
 //!
-//! - [`requirements`] says what the machine lacks; [`isolation`] runs a whole test program in namespaces of its own, and removes
-//!   every trace of it, however it ended.
-//! - [`network`] is the node's own network; [`runtime`] is containerd with the images of [`images`]; [`node`] puts all parts together.
+//! - [`requirements`] says what the machine lacks; [`isolation`] runs a whole test program in
+//!   namespaces of its own, and removes every trace of it, however it ended.
+//! - [`network`] is the node's own network; [`runtime`] is containerd with the images of
+//!   [`images`]; [`node`] puts all parts together.
 //! - [`devices`] are simulated devices and their Instances in one namespace.
-//! - [`installation`] installs the operator as users do; [`rights`] compares what it may with what it did.
+//! - [`installation`] installs the operator as users do; [`rights`] compares what it may with what
+//!   it did.
 //! - [`suite`] is the harness of the tests: one node for all of them, one after the other.
 
 pub mod devices;

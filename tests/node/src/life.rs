@@ -1,5 +1,6 @@
-//! The whole life of an operator, in which it uses each of its rights: it is configured, flashes devices, reports failures, deletes what
-//! has had its time, and loses a plugin. Whoever installs goes through it in every namespace that the installation serves.
+//! The whole life of an operator, in which it uses each of its rights: it is configured, flashes
+//! devices, reports failures, deletes what has had its time, and loses a plugin. Whoever installs
+//! goes through it in every namespace that the installation serves.
 
 use anyhow::{Context, ensure};
 use flashjob_api::{DevicePlugin, FlashJob, Phase};
@@ -14,7 +15,8 @@ use crate::installation::{Installation, LIMIT, configuration, ended, job, status
 use crate::rights::differences;
 use crate::{Devices, Node};
 
-/// Goes through an operator's life, with devices in this namespace; the FlashJobs are deleted in the end.
+/// Goes through an operator's life, with devices in this namespace; the FlashJobs are deleted in
+/// the end.
 ///
 /// # Errors
 /// Something is not as it should be.
@@ -25,7 +27,8 @@ pub async fn live(node: &Node, installation: &Installation, namespace: &str) -> 
     let devices = node.devices(namespace, &["esp32:thermo:0.1.0=2"]).await?;
     let lived = async {
         flash(node, namespace, &devices).await?;
-        // A configuration that is refused changes nothing, so both can go on at the same time; each waits for about a minute.
+        // A configuration that is refused changes nothing, so both can go on at the same time; each
+        // waits for about a minute.
         tokio::try_join!(fail(node, namespace), refuse_configurations(node, installation))?;
         exchange_and_lose_a_plugin(node, installation).await?;
         let differences = differences(node, &installation.account()).await?;
@@ -69,7 +72,8 @@ async fn fail(node: &Node, namespace: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A plugin is exchanged for a newer one, then for two that nobody published, and is no longer shown when the configuration does not name it.
+/// A plugin is exchanged for a newer one, then for two that nobody published, and is no longer
+/// shown when the configuration does not name it.
 async fn exchange_and_lose_a_plugin(
     node: &Node,
     installation: &Installation,
@@ -95,7 +99,8 @@ async fn exchange_and_lose_a_plugin(
     installation.forgets(node, "esp32s2").await
 }
 
-/// Configurations that are refused are told about the operator's own Pod, the second one in the event of the first.
+/// Configurations that are refused are told about the operator's own Pod, the second one in the
+/// event of the first.
 async fn refuse_configurations(node: &Node, installation: &Installation) -> anyhow::Result<()> {
     let events: Api<Event> = Api::namespaced(node.client.clone(), &installation.namespace);
     let refused = ListParams::default().fields("reason=ConfigurationRefused");

@@ -1,4 +1,5 @@
-//! The network of the node, in the network namespace of this process: one end of a veth pair has the node's address. Runs `ip`.
+//! The network of the node, in the network namespace of this process: one end of a veth pair has
+//! the node's address. Runs `ip`.
 
 use std::net::Ipv4Addr;
 use std::process::Command;

@@ -1,4 +1,5 @@
-//! The node: control plane, registry, containerd, kubelet, kube-proxy and MetalLB's controller, in the namespaces of this process.
+//! The node: control plane, registry, containerd, kubelet, kube-proxy and MetalLB's controller, in
+//! the namespaces of this process.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -239,7 +240,8 @@ impl Node {
         .map(|_| ())
     }
 
-    /// Runs a command of a user of this cluster: with their kubeconfig, and kubectl among their programs. Returns what it prints.
+    /// Runs a command of a user of this cluster: with their kubeconfig, and kubectl among their
+    /// programs. Returns what it prints.
     ///
     /// # Errors
     /// It fails; its own words are in the error.

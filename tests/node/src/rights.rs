@@ -1,4 +1,5 @@
-//! Rights that an installation has, beside those that it used. In: roles and bindings of the cluster; the API server's audit log.
+//! Rights that an installation has, beside those that it used. In: roles and bindings of the
+//! cluster; the API server's audit log.
 
 use std::collections::BTreeSet;
 
@@ -106,8 +107,8 @@ fn add(rights: &mut BTreeSet<Right>, rule: &PolicyRule, namespace: Option<&str>)
     }
 }
 
-/// Compares what an account may with what it asked for, as the audit log has it: returns rights that it never used, and requests that
-/// were forbidden.
+/// Compares what an account may with what it asked for, as the audit log has it: returns rights
+/// that it never used, and requests that were forbidden.
 ///
 /// # Errors
 /// The API server does not answer, or the log cannot be read.

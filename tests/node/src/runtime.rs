@@ -107,7 +107,8 @@ fn configuration(folder: &Path, socket: &Path, networks: &Path) -> anyhow::Resul
     let plugins = requirements::network_plugins().context("no network plugins for containers")?;
     let runc = requirements::find("runc").context("no runc")?;
     let (root, state) = (folder.join("containerd"), folder.join("containerd-state"));
-    // Without CAP_SYS_RESOURCE, as in a container or a sandbox, nobody may be made less likely to be killed than oneself.
+    // Without CAP_SYS_RESOURCE, as in a container or a sandbox, nobody may be made less likely to
+    // be killed than oneself.
     Ok(format!(
         r#"version = 3
 root = {root:?}

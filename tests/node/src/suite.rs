@@ -1,5 +1,6 @@
-//! Harness of the tests on a real node: one node for all tests of a program, which run one after the other. Where the machine cannot
-//! have a node, all are counted as ignored, and one sentence says what is missing.
+//! Harness of the tests on a real node: one node for all tests of a program, which run one after
+//! the other. Where the machine cannot have a node, all are counted as ignored, and one sentence
+//! says what is missing.
 
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
