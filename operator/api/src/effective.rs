@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::{Disruption, Exposure, FlashJobSpec, PodOverrides, VerifyMode};
+use crate::{Disruption, Exposure, FlashJobSpec, GroupBudget, PodOverrides, VerifyMode};
 
 /// A FlashJob's spec with its defaults.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,6 +38,8 @@ pub struct EffectiveSpec {
     pub backoff_limit_per_device: u32,
     /// Number of failures that stops the job.
     pub max_failed_devices: Option<FailureBudget>,
+    /// Limit of the devices in flight in one group.
+    pub group_limit: Option<GroupLimit>,
     /// Seconds for one attempt.
     pub device_timeout_seconds: i64,
     /// Seconds for an external address.
@@ -69,6 +71,24 @@ pub struct Verification {
     pub timeout_seconds: i64,
     /// Seconds for which the new version must stay.
     pub stable_seconds: i64,
+}
+
+/// Limit of the devices in flight in one group, over all jobs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupLimit {
+    /// What devices of one group have in common.
+    pub key: GroupKey,
+    /// Devices in flight in one group, from 1.
+    pub most: usize,
+}
+
+/// Criterion by which devices are grouped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GroupKey {
+    /// The node that sees them.
+    Node,
+    /// The value of this property of Akri's.
+    Property(String),
 }
 
 /// Number of devices that may fail before the job stops.
@@ -124,6 +144,7 @@ impl FlashJobSpec {
             backoff_limit_per_device: u32::try_from(self.backoff_limit_per_device.unwrap_or(2))
                 .unwrap_or(0),
             max_failed_devices: self.max_failed_devices.as_ref().map(failure_budget).transpose()?,
+            group_limit: self.group_budget.as_ref().map(group_limit),
             device_timeout_seconds: self.device_timeout_seconds.unwrap_or(900).max(1),
             address_timeout_seconds: self.address_timeout_seconds.unwrap_or(300).max(1),
             active_deadline_seconds: self.active_deadline_seconds,
@@ -196,6 +217,14 @@ impl FlashJobSpec {
 
 fn non_empty(text: Option<&str>) -> Option<String> {
     text.map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+fn group_limit(budget: &GroupBudget) -> GroupLimit {
+    let key = match budget.by.as_str() {
+        "Node" => GroupKey::Node,
+        property => GroupKey::Property(property.to_owned()),
+    };
+    GroupLimit { key, most: usize::try_from(budget.max_in_flight).unwrap_or(1).max(1) }
 }
 
 fn failure_budget(value: &IntOrString) -> Result<FailureBudget, InvalidSpec> {

@@ -97,6 +97,10 @@ pub struct FlashJobSpec {
     /// rounded down. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_failed_devices: Option<IntOrString>,
+    /// No more than so many devices in flight behind one node or gateway, counted over all
+    /// FlashJobs. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group_budget: Option<GroupBudget>,
     /// Time for one attempt, in seconds; also the Pod's activeDeadlineSeconds. Default 900.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 604800))]
@@ -152,6 +156,20 @@ pub struct VerifySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 86400))]
     pub stable_seconds: Option<i64>,
+}
+
+/// Limit of the devices that are in flight in one group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct GroupBudget {
+    /// `Node`: devices that the same node sees are a group. Else the name of a property that Akri
+    /// reports, such as GATEWAY: devices with the same value are a group, and those without it are
+    /// in none.
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[^\s\p{Cc}]+$"))]
+    pub by: String,
+    /// Number of devices in flight in one group, over all FlashJobs.
+    #[schemars(range(min = 1, max = 4096))]
+    pub max_in_flight: i32,
 }
 
 /// Strictness of the proof of a flashed device.

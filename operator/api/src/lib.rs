@@ -23,10 +23,12 @@ pub mod schema;
 mod status;
 
 pub use device_plugin::{DevicePlugin, DevicePluginSpec, DevicePluginStatus};
-pub use effective::{EffectiveSpec, FailureBudget, InvalidSpec, Verification};
+pub use effective::{
+    EffectiveSpec, FailureBudget, GroupKey, GroupLimit, InvalidSpec, Verification,
+};
 pub use flashjob::{
-    Disruption, Exposure, FlashJob, FlashJobSpec, PodOverrides, Resources, Toleration, VerifyMode,
-    VerifySpec,
+    Disruption, Exposure, FlashJob, FlashJobSpec, GroupBudget, PodOverrides, Resources, Toleration,
+    VerifyMode, VerifySpec,
 };
 pub use reason::Reason;
 pub use status::{Counts, DeviceState, DeviceStatus, FlashJobStatus, Phase, PluginStatus};

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use flashjob_api::DeviceState;
 use jiff::Timestamp;
 
 use crate::config::{Namespaces, OperatorConfig, Periods, Policy};
@@ -302,6 +303,7 @@ impl World {
                 services.values().filter(|service| service.job_uid == job.uid).cloned().collect()
             })
             .unwrap_or_default();
+        let in_flight_of_others = self.in_flight_of_others(&job);
         let memory = self.memory.entry(key.clone()).or_default();
         let mut devices = vec![None; job.uids().len()];
         let mut holders = HashMap::new();
@@ -358,7 +360,7 @@ impl World {
             };
             memory.note_quota(in_use, now);
         }
-        if holders.is_empty() {
+        if holders.is_empty() && in_flight_of_others.is_empty() {
             self.waiting.remove(key);
         } else {
             self.waiting.insert(key.clone());
@@ -394,6 +396,7 @@ impl World {
             slot_uses: memory.slot_uses.clone(),
             refusals: memory.refusals(now),
             failing: memory.failing.clone(),
+            in_flight_of_others,
             is_protected: memory.is_protected,
             periods: self.rules.periods,
             policy: self.rules.policy.clone(),
@@ -402,6 +405,26 @@ impl World {
             services,
             report: true,
         })
+    }
+
+    /// Devices that other jobs have in flight, by group of this job's groupBudget. One that is only
+    /// watched for its new version loads no gateway.
+    fn in_flight_of_others(&self, job: &Job) -> HashMap<String, usize> {
+        let mut counts = HashMap::new();
+        let Some(limit) = job.spec.as_ref().ok().and_then(|spec| spec.group_limit.as_ref()) else {
+            return counts;
+        };
+        for (key, uid) in self.locks.held_devices().filter(|(key, _)| **key != job.key) {
+            let Some(other) = self.jobs.get(key) else { continue };
+            let state = other.record(uid).map(|record| record.state);
+            let Some(instance) = self.devices.follow(other, uid) else { continue };
+            if state != Some(DeviceState::Verifying) {
+                for group in instance.groups(&limit.key) {
+                    *counts.entry(group.to_owned()).or_default() += 1;
+                }
+            }
+        }
+        counts
     }
 
     /// A vanished Pod is forgotten when nothing of it can run, and its attempt is no longer the
@@ -417,8 +440,7 @@ impl World {
             let current = pod.run.is_some()
                 && pod.run == job.status.run
                 && record.is_some_and(|record| {
-                    Some(record.attempt) == pod.attempt
-                        && record.state != flashjob_api::DeviceState::Verifying
+                    Some(record.attempt) == pod.attempt && record.state != DeviceState::Verifying
                 });
             let keep = !expired || current;
             if !keep {

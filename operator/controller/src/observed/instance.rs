@@ -1,5 +1,6 @@
 //! A device as Akri's Instance shows it, trimmed to what decisions and plugins need.
 
+use flashjob_api::GroupKey;
 use flashjob_api::akri::{self, property};
 use flashjob_plugin_host::DeviceType;
 use kube::ResourceExt;
@@ -161,6 +162,15 @@ impl Instance {
     #[must_use]
     pub fn version(&self) -> Option<&str> {
         self.traits().version
+    }
+
+    /// The groups that the device belongs to; none where it lacks the property.
+    #[must_use]
+    pub fn groups(&self, key: &GroupKey) -> Vec<&str> {
+        match key {
+            GroupKey::Node => self.nodes.iter().map(String::as_str).collect(),
+            GroupKey::Property(name) => self.property(name).into_iter().collect(),
+        }
     }
 
     /// Path of the device on its node's bus. Where udev's handler groups several into one device,

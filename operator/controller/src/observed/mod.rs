@@ -73,6 +73,8 @@ pub struct Observed {
     /// Objects whose creation keeps failing for another cause than a refusal, by name: what the API
     /// server says.
     pub failing: Arc<HashMap<String, String>>,
+    /// Devices of other jobs in flight, by group of this job's groupBudget.
+    pub in_flight_of_others: HashMap<String, usize>,
     /// Whether evictions of the job's Pods are refused, as far as this process knows.
     pub is_protected: bool,
     /// How long things are waited for.

@@ -250,16 +250,18 @@ impl Draft<'_> {
         });
     }
 
-    /// After the lock the reported version tells what came of the attempt.
+    /// The reported version tells what came of the attempt, also while its container may still run:
+    /// a node that is drained takes a Pod away that has done its work. The vanished Pod itself goes
+    /// on locking its device against others until its deadline.
     fn wait_out_the_lost(&mut self, uid: &str) {
         let Some(record) = self.records.get(uid) else { return };
         let until = record.waits_until().unwrap_or_else(|| self.now());
         let provable = record.baseline_version.as_deref() != Some(&self.spec.version);
-        if !self.over(until, 0) {
-            return;
-        }
         if provable && self.reported(uid) == Some(&self.spec.version) {
             return self.complete(uid, true);
+        }
+        if !self.over(until, 0) {
+            return;
         }
         if !provable || !self.wanted(uid) || self.over(until, self.spec.verify.timeout_seconds) {
             let message = "the Pod vanished before its end was seen, and the device did not report the new version";

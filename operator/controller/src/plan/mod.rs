@@ -12,6 +12,7 @@ mod clean;
 mod draft;
 mod ending;
 mod expose;
+mod groups;
 mod guards;
 mod pool;
 mod proof;

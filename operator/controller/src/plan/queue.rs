@@ -37,6 +37,7 @@ impl<'a> Draft<'a> {
             return;
         }
         let quota = if ready.is_empty() { None } else { self.used_up_quota() };
+        let mut groups = self.groups();
         for place in ready {
             let uid = self.uid(place);
             if let Some(message) = &quota {
@@ -47,6 +48,12 @@ impl<'a> Draft<'a> {
                 if !self.spec.suspend {
                     self.note_queued(uid);
                 }
+                continue;
+            }
+            if let Some(groups) = &mut groups
+                && let Err(message) = self.join(uid, groups)
+            {
+                self.waits(reason::WAITING_FOR_GROUP, &message);
                 continue;
             }
             places -= 1;

@@ -2,7 +2,7 @@
 //! jobs can choose one device.
 
 use std::borrow::Borrow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use crate::observed::{Holder, Identity, Instance, JobKey, Pod};
 
@@ -68,6 +68,14 @@ impl Locks {
                 }
             }
         }
+    }
+
+    /// Devices that jobs hold, as job and uid, each once.
+    pub fn held_devices(&self) -> impl Iterator<Item = (&JobKey, &str)> {
+        self.of_job.iter().flat_map(|(job, holds)| {
+            let uids: BTreeSet<&str> = holds.iter().map(|(_, uid)| uid.as_str()).collect();
+            uids.into_iter().map(move |uid| (job, uid))
+        })
     }
 
     /// Whether anybody holds what an Instance is known by. `text` is there to be written in: this

@@ -142,13 +142,30 @@ pub(super) fn waiting(pod: &core::Pod) -> Option<Waiting> {
         return waits(
             Cause::Volume,
             format!(
-                "{}: a volume (its Secret, ConfigMap or claim) or the Pod's network is not ready; \
-                 the events of the Pod say which",
-                starting.reason.as_deref().unwrap_or("ContainerCreating")
+                "{}: {} is not ready; the events of the Pod say which",
+                starting.reason.as_deref().unwrap_or("ContainerCreating"),
+                prepared(pod).join(" or ")
             ),
         );
     }
     waits(Cause::Start, words(starting))
+}
+
+/// All that a node prepares before it makes the containers. It says only in events which of them
+/// is missing.
+fn prepared(pod: &core::Pod) -> Vec<String> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let named = volumes.filter_map(|volume| {
+        let secret = volume.secret.as_ref().and_then(|secret| secret.secret_name.as_ref());
+        let map = volume.config_map.as_ref().map(|map| &map.name);
+        let claim = volume.persistent_volume_claim.as_ref().map(|claim| &claim.claim_name);
+        let named = |kind: &str, name: &String| format!("{kind} {name}");
+        secret
+            .map(|name| named("Secret", name))
+            .or_else(|| map.map(|name| named("ConfigMap", name)))
+            .or_else(|| claim.map(|name| named("PersistentVolumeClaim", name)))
+    });
+    named.chain(["the network of the Pod".to_owned()]).collect()
 }
 
 fn waits_for(status: &core::ContainerStatus) -> Option<&core::ContainerStateWaiting> {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::fixture::{Case, creates_pod, deletes, key};
 use crate::make::{annotation, label};
-use crate::observed::{Judged, Service};
+use crate::observed::{Identity, Judged, Service};
 use crate::plan::Step;
 
 #[test]
@@ -305,6 +305,45 @@ fn a_pod_that_vanished_keeps_its_device_locked_until_nothing_of_it_can_run() {
     assert_eq!(case.stands("a").0, DeviceState::Lost, "the reported version is still looked at");
     case.pass(50);
     assert_eq!(case.stands("a"), (DeviceState::Pending, reason::POD_LOST.name.into()));
+}
+
+#[test]
+fn a_device_that_reports_the_new_version_completes_though_its_pod_vanished_and_stays_locked() {
+    let mut case = Case::new(&["a"], &json!({"deviceTimeoutSeconds": 100}));
+    let pods = case.start();
+    let name = pods[0].metadata.name.clone().expect("a name");
+    let uid = pods[0].metadata.uid.clone().expect("a uid");
+    case.world.lose_pod(&key("job"), &name, &uid, case.now);
+    case.world.confirm_gone(&key("job"), &name, "a", case.now);
+    case.settle();
+    case.device("a", &[("DEVICE", "esp32"), ("HOST_ENDPOINT", "10.0.0.0"), ("VERSION", "2")]);
+    case.settle();
+    assert_eq!(case.status().completed_uuids, ["a"]);
+    let identity = Identity::endpoint("10.0.0.0");
+    let held = |case: &Case| case.world.locks.holder(&identity, &key("other"), "a").is_some();
+    assert!(held(&case), "its container may still run");
+    case.pass(110);
+    assert!(!held(&case));
+}
+
+#[test]
+fn a_pod_that_waits_for_its_volumes_says_which_it_has() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let mut pods = case.start();
+    let volumes = json!([
+        {"name": "a", "secret": {"secretName": "ota-tls"}}, {"name": "b", "emptyDir": {}},
+        {"name": "c", "persistentVolumeClaim": {"claimName": "firmware"}},
+    ]);
+    let spec = pods[0].spec.as_mut().expect("a spec");
+    spec.volumes = serde_json::from_value(volumes).expect("volumes");
+    let mut status = waits("ContainerCreating", "");
+    status["conditions"] = json!([{"type": "PodReadyToStartContainers", "status": "False"}]);
+    case.report(&pods[0], &status);
+    case.settle();
+    case.pass(10);
+    let message = case.status().devices[0].message.clone().unwrap_or_default();
+    let names = "Secret ota-tls or PersistentVolumeClaim firmware or the network of the Pod";
+    assert!(message.contains(names), "{message}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod attempts;
 mod fixture;
+mod groups;
 mod guards;
 mod model;
 mod pools;
@@ -20,6 +21,7 @@ use flashjob_api::reason;
 fn every_reason_is_given_by_a_rule() {
     let rules = [
         include_str!("attempts.rs"),
+        include_str!("groups.rs"),
         include_str!("guards.rs"),
         include_str!("pools.rs"),
         include_str!("proof.rs"),
