@@ -236,3 +236,27 @@ async fn an_operator_with_the_rights_for_one_namespace_alone_flashes_there() -> 
     // Fails too when any request was forbidden.
     nothing_left(&testbed).await
 }
+
+#[tokio::test]
+async fn two_jobs_share_the_budget_of_a_node() -> anyhow::Result<()> {
+    let testbed = testbed(&["esp32:thermo:0.1.0=4"], 9).await?;
+    let transfer = Duration::from_millis(1500);
+    let slow = Behaviour { transfer_ms: 1500, ..Behaviour::default() };
+    for report in testbed.fleet.reports().await? {
+        testbed.fleet.behave(&report.id, &slow).await?;
+    }
+    let all = uids(&testbed, "esp32", 4).await?;
+    let budget = json!({"groupBudget": {"by": "Node", "maxInFlight": 1}});
+    let begin = std::time::Instant::now();
+    apply(&testbed, &job("one", &all[..2], budget.clone())).await?;
+    apply(&testbed, &job("other", &all[2..], budget)).await?;
+    for name in ["one", "other"] {
+        assert_eq!(ended(&testbed, name).await?.phase, Some(Phase::Completed));
+    }
+    // However fast the machine is, one transfer after the other takes as long as this.
+    assert!(begin.elapsed() >= transfer * 4, "devices were flashed side by side");
+    for report in testbed.fleet.reports().await? {
+        assert_eq!((report.flashed, report.conflicts), (1, 0), "{report:?}");
+    }
+    nothing_left(&testbed).await
+}
