@@ -1,5 +1,7 @@
 //! `completion`: scripts for shells, and the program that kubectl asks.
 
+use std::path::{Path, PathBuf};
+
 use clap::{Args, CommandFactory, ValueEnum};
 use clap_complete::Shell;
 use serde_json::json;
@@ -15,9 +17,12 @@ pub struct Completion {
     /// man: the manual page.
     #[arg(value_enum)]
     kind: Kind,
+    /// With man: write a page for each command into this folder, such as ~/.local/share/man/man1.
+    #[arg(long, value_name = "FOLDER")]
+    directory: Option<PathBuf>,
 }
 
-/// What is written.
+/// Forms of completion, and the manual.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Kind {
     Bash,
@@ -43,6 +48,9 @@ pub fn run(command: &Completion) -> Result<Report, Failure> {
         Kind::Fish => Shell::Fish,
         Kind::Kubectl => return Ok(Report::new(KUBECTL.to_owned(), json!(KUBECTL))),
         Kind::Man => {
+            if let Some(folder) = &command.directory {
+                return pages(program, folder);
+            }
             let lost = |error| {
                 Failure::new(Code::Other, "OutputLost", format!("cannot write it: {error}"))
             };
@@ -51,9 +59,21 @@ pub fn run(command: &Completion) -> Result<Report, Failure> {
             return Ok(Report::new(text.clone(), json!(text)));
         }
     };
+    if command.directory.is_some() {
+        return Err(Failure::usage("--directory is for man alone; a script is printed"));
+    }
     clap_complete::generate(shell, &mut program, "kubectl-flashjob", &mut text);
     let text = String::from_utf8_lossy(&text).into_owned();
     Ok(Report::new(text.clone(), json!(text)))
+}
+
+/// Writes the manual, a page for each command.
+fn pages(program: clap::Command, folder: &Path) -> Result<Report, Failure> {
+    let unwritable = |error: std::io::Error| Failure::unwritable(folder, &error);
+    std::fs::create_dir_all(folder).map_err(unwritable)?;
+    clap_mangen::generate_to(program, folder).map_err(unwritable)?;
+    let text = format!("the manual is in {}; man kubectl-flashjob shows it", folder.display());
+    Ok(Report::new(text, json!({"directory": folder})))
 }
 
 /// The word with which [`KUBECTL`] calls this program.

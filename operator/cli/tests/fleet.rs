@@ -1,18 +1,20 @@
 //! Devices and FlashJobs from the command line: the dialogue from a pipe and on a terminal,
 //! options, batches, and each exit code.
 
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
 use flashjob_api::{FlashJob, FlashJobSpec};
 use flashjob_simulators::devices::Behaviour;
-use flashjob_testbed::process::eventually;
+use flashjob_testbed::process::{eventually, script as script_of};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
 use kube::core::DynamicObject;
 use kube::discovery::ApiResource;
 use kube::{Api, Client, ResourceExt};
+use rexpect::process::WaitStatus;
 use rexpect::session::{PtySession, spawn_command};
 use serde_json::{Value, json};
 
@@ -111,6 +113,7 @@ async fn on_a_terminal_the_version_is_asked_for_and_a_signal_leaves_a_whole_job(
     terminal.exp_string("Enter device type to filter")?;
     terminal.send_control('c')?;
     terminal.exp_string("interrupted; nothing was applied")?;
+    ensure!(matches!(terminal.process().wait()?, WaitStatus::Exited(_, 130)));
     ensure!(person.jobs().get_opt("flashjob").await?.is_none());
     person.behave(&Behaviour { transfer_ms: 3000, ..Behaviour::default() }).await?;
     let mut terminal = on_a_terminal(&person, &["flash"])?;
@@ -186,8 +189,14 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
     ensure!(said.code == Some(3), "{said:?}");
     let said = person.run(&["retry", "flashjob", "--yes", "-o", "name"])?;
     ensure!(said.text.trim().ends_with("/flashjob-retry-1"), "{said:?}");
-    let said = person.run(&["status", "flashjob-retry-1", "-w", "--timeout", "2m"])?;
+    let watch = ["status", "flashjob-retry-1", "-w", "--timeout", "2m"];
+    let said =
+        person.run(&[&watch[..], &["--as", "watcher", "--as-group", "system:masters"]].concat())?;
     ensure!(said.code == Some(0), "{said:?}");
+    let requests = requests_as(&person, "watcher")?;
+    // A list and a watch, of which the log may have the beginning and the end; none a device.
+    ensure!(requests.len() <= 3, "{requests:?}");
+    ensure!(requests.iter().all(|request| request.ends_with(" flashjobs")), "{requests:?}");
     // Paused, nothing begins; the time is over, or it is told that somebody has to act.
     ensure!(person.run(&["pause", "flashjob"])?.code == Some(0));
     let more = json!({"spec": {"uuid": person.uids("esp32")?}});
@@ -215,6 +224,17 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
     let said = person.run(&["status", "flashjob"])?;
     ensure!(said.code == Some(3), "{said:?}");
     Ok(())
+}
+
+/// Verb and resource of each request that was made as this user.
+fn requests_as(person: &Person, user: &str) -> anyhow::Result<Vec<String>> {
+    let log = std::fs::read_to_string(&person.testbed.control_plane.audit_log)?;
+    let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let own = entries.filter(|entry| entry["impersonatedUser"]["username"] == user);
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    Ok(own
+        .map(|entry| format!("{} {}", text(&entry["verb"]), text(&entry["objectRef"]["resource"])))
+        .collect())
 }
 
 /// The Instance's name in the second line of a report.
@@ -313,6 +333,31 @@ async fn remove_definitions(person: &Person, kubeconfig: &Path) -> anyhow::Resul
         Ok(listed.is_err().then_some(()))
     })
     .await
+}
+
+#[test]
+fn kubectl_completes_commands_and_options_and_a_manual_is_written() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let program = PathBuf::from(env!("CARGO_BIN_EXE_kubectl-flashjob"));
+    let written = answer(Command::new(&program).args(["completion", "kubectl"]), "")?;
+    let script = folder.path().join("kubectl_complete-flashjob");
+    std::fs::write(&script, written.text)?;
+    std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755))?;
+    let programs = PathBuf::from(script_of("tests/control-plane/build.sh")?);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let beside = program.parent().context("no folder")?.to_owned();
+    let folders =
+        [folder.path().to_owned(), beside].into_iter().chain(std::env::split_paths(&path));
+    let mut kubectl = Command::new(programs.join("kubectl"));
+    kubectl.args(["__complete", "flashjob", "st"]).env("PATH", std::env::join_paths(folders)?);
+    let said = answer(&mut kubectl, "")?;
+    ensure!(said.text.starts_with("status\tShow how FlashJobs get on"), "{said:?}");
+    let manual = folder.path().join("man1");
+    let said =
+        answer(Command::new(&program).args(["completion", "man", "--directory"]).arg(&manual), "")?;
+    ensure!(said.code == Some(0), "{said:?}");
+    ensure!(manual.join("kubectl-flashjob-flash.1").is_file());
+    Ok(())
 }
 
 /// What the API server, the scheduler and the controllers set.
