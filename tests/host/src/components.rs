@@ -233,6 +233,19 @@ pub fn compile_bomb(functions: u32) -> Vec<u8> {
     of_functions(functions, &nasty())
 }
 
+/// A component that is larger by about this many bytes: a module beside its own that nothing uses,
+/// and that a compiler works on all the same.
+///
+/// # Errors
+/// It is no component.
+pub fn padded(component: &[u8], bytes: u32) -> anyhow::Result<Vec<u8>> {
+    let large = large(bytes);
+    // What follows a component's header is a list of sections; one more may stand at the end.
+    let header = component.get(..8).context("no component")?;
+    anyhow::ensure!(header == &large[..8], "no component of this version");
+    Ok([component, &large[8..]].concat())
+}
+
 /// A component of about this many bytes: many functions, each as a compiler of a language makes
 /// them.
 #[must_use]

@@ -36,8 +36,9 @@ pub struct Installation {
     pub config_map: String,
     /// The one namespace that it watches; none for all.
     pub watched: Option<String>,
-    /// It is a release of the Helm chart, and configured by its values.
-    pub is_release: bool,
+    /// Set where it is a release of the Helm chart: the values that it is installed with, beside
+    /// image and configuration.
+    pub values: Option<Value>,
 }
 
 impl Default for Installation {
@@ -47,7 +48,7 @@ impl Default for Installation {
             name: "flashjob-operator".to_owned(),
             config_map: CONFIG_MAP.to_owned(),
             watched: None,
-            is_release: false,
+            values: None,
         }
     }
 }
@@ -119,7 +120,7 @@ impl Installation {
         std::fs::write(&file, serde_json::to_vec_pretty(configuration)?)?;
         let (namespace, host, map) = (&self.namespace, &node.registry.host, &self.config_map);
         let (file, authority) = (file.display(), node.authority.certificate.display());
-        let set = if self.is_release {
+        let set = if let Some(own) = &self.values {
             let (helm, name, chart) =
                 (images::helm()?, &self.name, repository().join("deploy/chart"));
             // What is not a value of its own is part of `config`.
@@ -130,10 +131,13 @@ impl Installation {
             }
             let certificate = std::fs::read_to_string(&node.authority.certificate)?;
             let (repository, tag) = images::OPERATOR.rsplit_once(':').context("no tag")?;
-            let text = json!({
+            let mut text = json!({
                 "image": {"repository": repository, "tag": tag},
                 "config": rest, "caBundles": {AUTHORITY: certificate},
             });
+            if let (Some(text), Value::Object(own)) = (text.as_object_mut(), own.clone()) {
+                text.extend(own);
+            }
             std::fs::write(&values, text.to_string())?;
             format!(
                 "{helm} upgrade {name} {} --namespace {namespace} --values {}",

@@ -157,12 +157,13 @@ async fn publish_plugin(node: &Node, plugin: &str, name: &str) -> anyhow::Result
     Ok(format!("{}/flashjob/{name}", node.registry.host))
 }
 
-/// Publishes a component that is larger than most, and serves no device; returns its reference.
+/// Publishes the plugin esp32s2, larger by so many bytes; returns its reference.
 ///
 /// # Errors
-/// The registry refuses it.
+/// The plugin was not built, or the registry refuses it.
 pub async fn publish_large_plugin(node: &Node, bytes: u32) -> anyhow::Result<String> {
+    let plugin = std::fs::read(repository().join("target/plugins/esp32s2.wasm"))?;
     let file = node.folder.join("large.wasm");
-    std::fs::write(&file, flashjob_host_tests::components::large(bytes))?;
-    push_plugin(&node.registry, &file, "flashjob/large:0.1.0").await
+    std::fs::write(&file, flashjob_host_tests::components::padded(&plugin, bytes)?)?;
+    push_plugin(&node.registry, &file, "flashjob/esp32s2:large").await
 }

@@ -1,14 +1,17 @@
-//! The documented installations, done as users do them, with nothing but the documented edits; used up to flashed devices under the rights
-//! that they grant, and undone.
+//! The documented installations, done as users do them, with nothing but the documented edits; used
+//! up to flashed devices under the rights that they grant, and undone.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use flashjob_api::Phase;
 use flashjob_node::images::{self, OPERATOR};
-use flashjob_node::installation::Installation;
+use flashjob_node::installation::{Installation, configuration, ended, job, uids};
 use flashjob_node::{Node, inventory, life, suite, tests};
+use flashjob_testbed::audit::forbidden;
 use flashjob_testbed::process::repository;
+use serde_json::json;
 use tokio::process::Command;
 
 /// Runs commands of the documentation in a copy of this repository's deploy folder.
@@ -48,7 +51,8 @@ struct Way {
 }
 
 impl Way {
-    /// Installs, uses the operator in a namespace of its own, uninstalls, and looks for what is left.
+    /// Installs, uses the operator in a namespace of its own, uninstalls, and looks for what is
+    /// left.
     async fn there_and_back(self, node: &mut Node) -> anyhow::Result<()> {
         let before = inventory::inventory(node).await?;
         let folder = copy(node, self.name).await?;
@@ -149,9 +153,68 @@ async fn chart(node: &mut Node) -> anyhow::Result<()> {
              kubectl delete -f deploy/crds
              kubectl delete namespace flashjob-system"
         ),
-        installation: Installation { is_release: true, ..Installation::default() },
+        installation: Installation { values: Some(json!({})), ..Installation::default() },
     };
     way.there_and_back(node).await
+}
+
+/// Two releases, each for a namespace of its own and without rights in the other's.
+async fn two_releases_side_by_side(node: &mut Node) -> anyhow::Result<()> {
+    let before = inventory::inventory(node).await?;
+    let (helm, (image, tag)) = (images::helm()?, OPERATOR.rsplit_once(':').context("no tag")?);
+    let sites = ["first", "second"];
+    let mut installations = Vec::new();
+    for (index, site) in sites.into_iter().enumerate() {
+        life::make_namespace(node, site).await?;
+        let namespace = format!("{site}-operator");
+        let values = json!({
+            "rbac": {"scope": "Namespaces"}, "watchNamespace": site,
+            "crds": {"enabled": index == 0},
+        });
+        let file = node.folder.join(format!("{site}.json"));
+        std::fs::write(&file, values.to_string())?;
+        let install = format!(
+            "{helm} install flashjob-operator deploy/chart --namespace {namespace} \
+             --create-namespace --values {} --set image.repository={image} --set image.tag={tag}",
+            file.display()
+        );
+        sh(node, &repository(), &install).await?;
+        let watched = Some(site.to_owned());
+        let values = Some(values);
+        installations.push(Installation { namespace, watched, values, ..Installation::default() });
+    }
+    let plugins = ["esp32"];
+    let mut fleets = Vec::new();
+    for (installation, site) in installations.iter().zip(sites) {
+        installation.rolled_out(node).await?;
+        installation.configure(node, &configuration(node, &plugins)).await?;
+        installation.serves(node, &plugins).await?;
+        let devices = node.devices(site, &["esp32:thermo:0.1.0=2"]).await?;
+        let uids = uids(node, site, 2).await?;
+        node.apply(&job(site, "job", &uids, json!({}))).await?;
+        fleets.push(devices);
+    }
+    for (devices, site) in fleets.iter().zip(sites) {
+        let status = ended(node, site, "job").await?;
+        ensure!(status.phase == Some(Phase::Completed), "{site}: {status:?}");
+        let reports = devices.fleet.reports().await?;
+        ensure!(reports.iter().all(|report| report.flashed == 1), "{site}: {reports:?}");
+        node.kubectl(&["-n", site, "delete", "flashjobs", "--all", "--wait"]).await?;
+    }
+    for installation in &installations {
+        let user = installation.account().user();
+        let forbidden = forbidden(&node.control_plane.audit_log, &user)?;
+        ensure!(forbidden.is_empty(), "{user}: {forbidden:?}");
+        let namespace = &installation.namespace;
+        let uninstall = format!("{helm} uninstall flashjob-operator -n {namespace} --wait");
+        sh(node, &repository(), &uninstall).await?;
+        node.kubectl(&["delete", "namespace", namespace, "--timeout=180s"]).await?;
+    }
+    sh(node, &repository(), "kubectl delete -f deploy/crds").await?;
+    for site in sites {
+        node.kubectl(&["delete", "namespace", site, "--timeout=180s"]).await?;
+    }
+    inventory::nothing_new(node, &before).await
 }
 
 fn main() -> ExitCode {
@@ -162,5 +225,6 @@ fn main() -> ExitCode {
         installer_file,
         one_namespace_only,
         chart,
+        two_releases_side_by_side,
     ])
 }

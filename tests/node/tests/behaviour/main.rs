@@ -1,0 +1,37 @@
+//! What only a real node does to an operator at work: to its flash Pods, to its own Pods, and to
+//! the way of a device back to them.
+
+mod contact;
+mod nodes;
+mod operator;
+mod pods;
+mod standing;
+
+use std::process::ExitCode;
+
+use contact::*;
+use flashjob_node::{suite, tests};
+use nodes::*;
+use operator::*;
+use pods::*;
+
+fn main() -> ExitCode {
+    suite::main(tests![
+        devices_of_a_restricted_namespace_are_flashed_with_either_exposure,
+        an_image_that_cannot_be_pulled_is_said_at_once_and_fails_the_device,
+        a_secret_that_is_missing_is_said_at_once_and_fails_the_device,
+        a_container_that_runs_out_of_memory_is_a_failed_attempt_that_says_so,
+        an_injected_container_neither_judges_the_device_nor_keeps_the_job_waiting,
+        a_native_sidecar_does_not_keep_the_job_waiting,
+        a_quota_is_a_turn_to_wait_for,
+        no_attempt_is_lost_while_kube_proxy_is_slow,
+        a_kubelet_that_is_killed_and_comes_back_interrupts_nothing,
+        a_drain_lets_the_devices_in_flight_finish,
+        operator_pods_deleted_in_mid_flash_flash_nothing_twice,
+        a_rollout_in_mid_job_flashes_nothing_twice,
+        an_operator_that_hangs_is_started_again,
+        a_component_too_large_for_the_container_leaves_the_operator_running,
+        a_namespace_deleted_in_mid_flash_goes_away,
+        a_node_that_is_lost_does_not_lock_its_devices_for_ever,
+    ])
+}

@@ -1,0 +1,89 @@
+//! A node that comes and goes under the flash Pods.
+
+use anyhow::ensure;
+use flashjob_node::Node;
+use flashjob_node::installation::{Installation, LIMIT};
+use flashjob_node::node::NAME;
+use flashjob_testbed::process::eventually;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::ListParams;
+use serde_json::json;
+
+use crate::standing::Site;
+
+/// Waits until a transfer is under way at so many devices.
+pub async fn transfers_are_under_way(site: &Site, devices: usize) -> anyhow::Result<()> {
+    eventually("devices receive firmware", LIMIT, || async {
+        let reports = site.devices.fleet.reports().await?;
+        let receiving = reports.iter().filter(|report| report.callbacks > 0 && report.flashed == 0);
+        Ok((receiving.count() >= devices).then_some(()))
+    })
+    .await
+}
+
+/// Containers go on without their kubelet, which finds them again.
+pub async fn a_kubelet_that_is_killed_and_comes_back_interrupts_nothing(
+    node: &mut Node,
+) -> anyhow::Result<()> {
+    let site = Site::new(node, "kubelet", 2).await?;
+    site.transfers_take(5000).await?;
+    site.flash(node, json!({})).await?;
+    transfers_are_under_way(&site, 2).await?;
+    node.kill_kubelet().await?;
+    eventually("devices run the new firmware", LIMIT, || async {
+        let reports = site.devices.fleet.reports().await?;
+        Ok(reports.iter().all(|report| report.flashed == 1).then_some(()))
+    })
+    .await?;
+    node.start_kubelet()?;
+    node.wait_until_ready().await?;
+    site.all_flashed_once(node).await.map(|_| ())
+}
+
+/// Whoever empties the node waits until nothing is being flashed; no device is interrupted.
+pub async fn a_drain_lets_the_devices_in_flight_finish(node: &mut Node) -> anyhow::Result<()> {
+    let site = Site::new(node, "drain", 3).await?;
+    site.transfers_take(8000).await?;
+    site.flash(node, json!({"parallelism": 2, "backoffLimitPerDevice": 0})).await?;
+    transfers_are_under_way(&site, 2).await?;
+    let drained = node
+        .kubectl(&[
+            "drain",
+            NAME,
+            "--ignore-daemonsets",
+            "--delete-emptydir-data",
+            "--force",
+            "--timeout=120s",
+        ])
+        .await;
+    let interrupted =
+        site.devices.fleet.reports().await?.iter().map(|report| report.refused).sum::<u32>();
+    node.kubectl(&["uncordon", NAME]).await?;
+    drained?;
+    ensure!(interrupted == 0, "{interrupted} devices were interrupted");
+    Installation::default().rolled_out(node).await?;
+    site.all_flashed_once(node).await.map(|_| ())
+}
+
+/// A node that went away with a running Pod: what its container did counts once the device reports
+/// it, and nobody else flashes the device meanwhile.
+pub async fn a_node_that_is_lost_does_not_lock_its_devices_for_ever(
+    node: &mut Node,
+) -> anyhow::Result<()> {
+    let site = Site::new(node, "lost", 1).await?;
+    site.transfers_take(10_000).await?;
+    site.flash(node, json!({"deviceTimeoutSeconds": 60})).await?;
+    transfers_are_under_way(&site, 1).await?;
+    node.kill_kubelet().await?;
+    node.kubectl(&["delete", "node", NAME]).await?;
+    let pods: Api<Pod> = Api::namespaced(node.client.clone(), &site.namespace);
+    eventually("the garbage collector deletes the Pod", LIMIT, || async {
+        Ok(pods.list(&ListParams::default()).await?.items.is_empty().then_some(()))
+    })
+    .await?;
+    node.start_kubelet()?;
+    node.wait_until_ready().await?;
+    Installation::default().rolled_out(node).await?;
+    site.all_flashed_once(node).await.map(|_| ())
+}

@@ -1,0 +1,139 @@
+//! The operator's own Pods come and go, hang, or get too little.
+
+use anyhow::{Context, ensure};
+use flashjob_node::Node;
+use flashjob_node::installation::{Installation, LIMIT};
+use flashjob_testbed::process::eventually;
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::ListParams;
+use serde_json::json;
+
+use crate::nodes::transfers_are_under_way;
+use crate::standing::{Site, configured, installed};
+
+async fn pods(node: &Node, installation: &Installation) -> anyhow::Result<Vec<Pod>> {
+    let pods: Api<Pod> = Api::namespaced(node.client.clone(), &installation.namespace);
+    let of_operator = ListParams::default().labels("app.kubernetes.io/name=flashjob-operator");
+    Ok(pods.list(&of_operator).await?.items)
+}
+
+fn restarts(pods: &[Pod]) -> i32 {
+    let statuses = pods.iter().filter_map(|pod| pod.status.as_ref()?.container_statuses.as_ref());
+    statuses.flatten().map(|status| status.restart_count).sum()
+}
+
+/// All operators are deleted at once, while devices are being flashed and others wait.
+pub async fn operator_pods_deleted_in_mid_flash_flash_nothing_twice(
+    node: &mut Node,
+) -> anyhow::Result<()> {
+    let site = Site::new(node, "deleted", 4).await?;
+    site.transfers_take(3000).await?;
+    site.flash(node, json!({"parallelism": 2})).await?;
+    transfers_are_under_way(&site, 2).await?;
+    let label = "app.kubernetes.io/name=flashjob-operator";
+    node.kubectl(&[
+        "-n",
+        "flashjob-system",
+        "delete",
+        "pods",
+        "-l",
+        label,
+        "--grace-period=0",
+        "--force",
+    ])
+    .await?;
+    Installation::default().rolled_out(node).await?;
+    site.all_flashed_once(node).await.map(|_| ())
+}
+
+/// Both replicas are replaced, one after the other.
+pub async fn a_rollout_in_mid_job_flashes_nothing_twice(node: &mut Node) -> anyhow::Result<()> {
+    let site = Site::new(node, "rolled", 4).await?;
+    site.transfers_take(3000).await?;
+    site.flash(node, json!({"parallelism": 2})).await?;
+    transfers_are_under_way(&site, 2).await?;
+    node.kubectl(&["-n", "flashjob-system", "rollout", "restart", "deployment/flashjob-operator"])
+        .await?;
+    Installation::default().rolled_out(node).await?;
+    site.all_flashed_once(node).await.map(|_| ())
+}
+
+/// A process that answers no more is ended by its probe.
+pub async fn an_operator_that_hangs_is_started_again(node: &mut Node) -> anyhow::Result<()> {
+    let installation = installed(node).await?;
+    let before = restarts(&pods(node, &installation).await?);
+    let stopped = stop_one_operator()?;
+    ensure!(stopped, "no operator runs on the node");
+    eventually("the kubelet starts it again", LIMIT, || async {
+        Ok((restarts(&pods(node, &installation).await?) > before).then_some(()))
+    })
+    .await?;
+    installation.rolled_out(node).await
+}
+
+/// Stops an operator's process as a debugger would; all processes of the node are in this
+/// namespace.
+fn stop_one_operator() -> anyhow::Result<bool> {
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        let name = entry.file_name();
+        let Some(id) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        let command = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        // The kernel cuts names at 15 characters.
+        if command.trim() == "flashjob-operat" {
+            let id = rustix::process::Pid::from_raw(id).context("no process id")?;
+            rustix::process::kill_process(id, rustix::process::Signal::STOP)?;
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Changes the memory that the operator's container may have.
+async fn memory_limit(node: &Node, limit: &str) -> anyhow::Result<()> {
+    let limits = format!("--limits=memory={limit}");
+    node.kubectl(&[
+        "-n",
+        "flashjob-system",
+        "set",
+        "resources",
+        "deployment/flashjob-operator",
+        &limits,
+    ])
+    .await
+    .map(|_| ())
+}
+
+/// The compiler gets what the container has left; a component that needs more is refused, and the
+/// operator goes on.
+pub async fn a_component_too_large_for_the_container_leaves_the_operator_running(
+    node: &mut Node,
+) -> anyhow::Result<()> {
+    let installation = installed(node).await?;
+    memory_limit(node, "128Mi").await?;
+    installation.rolled_out(node).await?;
+    let large = flashjob_node::life::publish_large_plugin(node, 12 << 20).await?;
+    let mut with_large = configured(node, &["esp32"]);
+    with_large["plugins"]
+        .as_array_mut()
+        .context("plugins")?
+        .push(json!({"name": "esp32s2", "image": large}));
+    installation.configure(node, &with_large).await?;
+    let refused = installation.refuses(node, "esp32s2").await?;
+    ensure!(refused.contains("memory"), "{refused}");
+    installation.serves(node, &["esp32"]).await?;
+    let now = pods(node, &installation).await?;
+    ensure!(restarts(&now) == 0, "an operator was restarted: {now:?}");
+    memory_limit(node, "512Mi").await?;
+    installation.configure(node, &configured(node, &["esp32"])).await?;
+    installation.rolled_out(node).await
+}
+
+/// A namespace is gone soon after it was deleted with its devices in flight.
+pub async fn a_namespace_deleted_in_mid_flash_goes_away(node: &mut Node) -> anyhow::Result<()> {
+    let site = Site::new(node, "going", 2).await?;
+    site.transfers_take(60_000).await?;
+    site.flash(node, json!({})).await?;
+    transfers_are_under_way(&site, 2).await?;
+    site.delete(node).await
+}

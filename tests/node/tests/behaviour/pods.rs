@@ -1,0 +1,175 @@
+//! Flash Pods that do not run, run out of something, or run beside others.
+
+use anyhow::{Context, ensure};
+use flashjob_api::Phase;
+use flashjob_node::Node;
+use flashjob_node::installation::status_where;
+use serde_json::{Value, json};
+
+use crate::standing::{Site, configured, installed, plain};
+
+/// Services of each device, and slots that are handed on.
+pub async fn devices_of_a_restricted_namespace_are_flashed_with_either_exposure(
+    node: &mut Node,
+) -> anyhow::Result<()> {
+    for (namespace, spec) in
+        [("per-device", plain()), ("pooled", json!({"exposure": "Pooled", "parallelism": 2}))]
+    {
+        let site = Site::new(node, namespace, 6).await?;
+        site.flash(node, spec).await?;
+        site.all_flashed_once(node).await.context(namespace)?;
+    }
+    Ok(())
+}
+
+/// Waits until the first device of a job says why it does not get on, while it still may; then
+/// until the job failed for that reason.
+async fn waits_then_fails(
+    node: &Node,
+    site: Site,
+    words: &[&str],
+    reason: &str,
+) -> anyhow::Result<()> {
+    let said =
+        status_where(node, &site.namespace, "job", "the device says why it waits", |status| {
+            status.devices.iter().any(|device| {
+                let message = device.message.clone().unwrap_or_default();
+                words.iter().any(|word| message.contains(word))
+            })
+        })
+        .await?;
+    ensure!(said.phase == Some(Phase::InProgress), "said only when it was over: {said:?}");
+    let status = site.ended(node).await?;
+    let device = status.devices.first().context("no device")?;
+    ensure!(device.reason.as_deref() == Some(reason), "{device:?}");
+    site.delete(node).await
+}
+
+/// Nobody has the image.
+pub async fn an_image_that_cannot_be_pulled_is_said_at_once_and_fails_the_device(
+    node: &mut Node,
+) -> anyhow::Result<()> {
+    let site = Site::new(node, "no-image", 1).await?;
+    let spec =
+        json!({"flashjobPodImage": "registry.invalid/nobody/flash:1", "backoffLimitPerDevice": 0});
+    site.flash(node, spec).await?;
+    waits_then_fails(node, site, &["ErrImagePull", "ImagePullBackOff"], "ImageUnavailable").await
+}
+
+/// The certificates of the flash container are in a Secret that nobody made.
+pub async fn a_secret_that_is_missing_is_said_at_once_and_fails_the_device(
+    node: &mut Node,
+) -> anyhow::Result<()> {
+    let installation = installed(node).await?;
+    // That the second plugin is loaded shows that the configuration is in force.
+    let mut with_certificates = configured(node, &["esp32", "esp32s2"]);
+    with_certificates["plugins"][0]["settings"] = json!({"certificates": true});
+    with_certificates["plugins"][0]["grants"] = json!({
+        "images": ["harbor.nbfc.io/**"],
+        "secrets": [{"slot": "ota-tls", "secretName": "nobody-made-it", "keys": ["server.crt", "server.key"]}],
+    });
+    let site = Site::new(node, "no-secret", 1).await?;
+    installation.configure(node, &with_certificates).await?;
+    installation.serves(node, &["esp32", "esp32s2"]).await?;
+    site.flash(node, json!({"backoffLimitPerDevice": 0})).await?;
+    waits_then_fails(node, site, &["nobody-made-it"], "VolumeUnavailable").await
+}
+
+/// The kernel kills a container that needs more memory than it may have.
+pub async fn a_container_that_runs_out_of_memory_is_a_failed_attempt_that_says_so(
+    node: &mut Node,
+) -> anyhow::Result<()> {
+    let site = Site::new(node, "no-memory", 1).await?;
+    let spec = json!({
+        "backoffLimitPerDevice": 0,
+        "podOverrides": {"resources": {"limits": {"memory": "6Mi"}, "requests": {"memory": "6Mi"}}},
+    });
+    site.flash(node, spec).await?;
+    let status = site.ended(node).await?;
+    let device = status.devices.first().context("no device")?;
+    let message = device.message.clone().unwrap_or_default();
+    ensure!(device.reason.as_deref() == Some("PodFailed"), "{device:?}");
+    ensure!(message.contains("OOMKilled") || message.contains("out of memory"), "{message}");
+    site.delete(node).await
+}
+
+/// Has the API server put more into each Pod of a namespace, as a mesh's injector does.
+async fn inject(node: &Node, namespace: &str, pod_spec: &str) -> anyhow::Result<()> {
+    let name = format!("inject-{namespace}");
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy", "metadata": {"name": name},
+        "spec": {
+            "failurePolicy": "Fail", "reinvocationPolicy": "Never",
+            "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]},
+            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": format!("Object{{spec: Object.spec{{{pod_spec}}}}}")}}],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": name},
+        "spec": {
+            "policyName": name,
+            "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}},
+        },
+    });
+    node.apply(&policy).await?;
+    node.apply(&binding).await
+}
+
+async fn inject_no_more(node: &Node, namespace: &str) -> anyhow::Result<()> {
+    let name = format!("inject-{namespace}");
+    let kinds = "mutatingadmissionpolicies,mutatingadmissionpolicybindings";
+    node.kubectl(&["delete", kinds, &name]).await.map(|_| ())
+}
+
+/// A container that only waits, under a restricted Pod's rules.
+fn bystander(kind: &str) -> String {
+    format!(
+        "name: \"mesh\", image: \"{}\", securityContext: Object.spec.{kind}.securityContext{{runAsUser: 65532, \
+         allowPrivilegeEscalation: false, capabilities: Object.spec.{kind}.securityContext.capabilities{{drop: [\"ALL\"]}}}}",
+        flashjob_node::runtime::PAUSE
+    )
+}
+
+/// The mesh's proxy comes first in the Pod and never ends by itself.
+pub async fn an_injected_container_neither_judges_the_device_nor_keeps_the_job_waiting(
+    node: &mut Node,
+) -> anyhow::Result<()> {
+    let site = Site::new(node, "injected", 2).await?;
+    let container = bystander("containers");
+    inject(node, &site.namespace, &format!("containers: [Object.spec.containers{{{container}}}]"))
+        .await?;
+    site.flash(node, json!({"deviceTimeoutSeconds": 600})).await?;
+    let namespace = site.namespace.clone();
+    let flashed = site.all_flashed_once(node).await;
+    inject_no_more(node, &namespace).await?;
+    flashed.map(|_| ())
+}
+
+/// Kubernetes' own kind of sidecar: an init container that is restarted for ever.
+pub async fn a_native_sidecar_does_not_keep_the_job_waiting(node: &mut Node) -> anyhow::Result<()> {
+    let site = Site::new(node, "sidecar", 2).await?;
+    let container = format!("{}, restartPolicy: \"Always\"", bystander("initContainers"));
+    inject(
+        node,
+        &site.namespace,
+        &format!("initContainers: [Object.spec.initContainers{{{container}}}]"),
+    )
+    .await?;
+    site.flash(node, json!({"deviceTimeoutSeconds": 600})).await?;
+    let namespace = site.namespace.clone();
+    let flashed = site.all_flashed_once(node).await;
+    inject_no_more(node, &namespace).await?;
+    flashed.map(|_| ())
+}
+
+/// One Pod at a time fits; nobody fails for that.
+pub async fn a_quota_is_a_turn_to_wait_for(node: &mut Node) -> anyhow::Result<()> {
+    let site = Site::new(node, "quota", 3).await?;
+    let quota: Value = json!({
+        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "one-pod", "namespace": site.namespace},
+        "spec": {"hard": {"pods": "1", "services.loadbalancers": "2"}},
+    });
+    node.apply(&quota).await?;
+    site.flash(node, json!({"backoffLimitPerDevice": 0, "parallelism": 3})).await?;
+    site.all_flashed_once(node).await.map(|_| ())
+}

@@ -1,0 +1,128 @@
+//! What the tests of this program share: one installation, and for each test a namespace with
+//! devices of its own.
+
+use anyhow::ensure;
+use flashjob_api::{FlashJobStatus, Phase};
+use flashjob_node::installation::{Installation, configuration, ended, job, uids};
+use flashjob_node::{Devices, Node, life};
+use flashjob_testbed::process::repository;
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+/// Installs the operator, unless an earlier test did, and waits until it serves.
+///
+/// # Errors
+/// It does not come up.
+pub async fn installed(node: &Node) -> anyhow::Result<Installation> {
+    let installation = Installation::default();
+    if node
+        .kubectl(&["-n", &installation.namespace, "get", "deployment", &installation.name])
+        .await
+        .is_err()
+    {
+        let mut make = Command::new("make");
+        make.args(["--silent", "deploy", &format!("IMG={}", flashjob_node::images::OPERATOR)]);
+        make.current_dir(repository());
+        node.run(make).await?;
+    }
+    installation.configure(node, &configured(node, &["esp32"])).await?;
+    installation.rolled_out(node).await?;
+    installation.serves(node, &["esp32"]).await?;
+    // What an earlier test configured in addition.
+    installation.forgets(node, "esp32s2").await?;
+    Ok(installation)
+}
+
+/// A configuration in which a Pod that does not get on is given up sooner than by default.
+#[must_use]
+pub fn configured(node: &Node, plugins: &[&str]) -> Value {
+    let mut configured = configuration(node, plugins);
+    configured["periods"]["imagePullSeconds"] = json!(45);
+    configured
+}
+
+/// A namespace of one test, with devices of type esp32 that are found there.
+pub struct Site {
+    /// Name of the namespace.
+    pub namespace: String,
+    /// The devices.
+    pub devices: Devices,
+    /// Uids of their Instances.
+    pub uids: Vec<String>,
+}
+
+impl Site {
+    /// Makes a namespace for restricted Pods, and so many devices.
+    ///
+    /// # Errors
+    /// A simulator does not start.
+    pub async fn new(node: &Node, namespace: &str, devices: usize) -> anyhow::Result<Self> {
+        installed(node).await?;
+        life::make_namespace(node, namespace).await?;
+        let found = node.devices(namespace, &[&format!("esp32:thermo:0.1.0={devices}")]).await?;
+        let uids = uids(node, namespace, devices).await?;
+        Ok(Self { namespace: namespace.to_owned(), devices: found, uids })
+    }
+
+    /// Applies a FlashJob of all devices.
+    ///
+    /// # Errors
+    /// The API server refuses it.
+    pub async fn flash(&self, node: &Node, spec: Value) -> anyhow::Result<()> {
+        node.apply(&job(&self.namespace, "job", &self.uids, spec)).await
+    }
+
+    /// Waits until the FlashJob is over.
+    ///
+    /// # Errors
+    /// It is not.
+    pub async fn ended(&self, node: &Node) -> anyhow::Result<FlashJobStatus> {
+        ended(node, &self.namespace, "job").await
+    }
+
+    /// Waits until every device runs the new firmware, flashed exactly once, and deletes what the
+    /// test made.
+    ///
+    /// # Errors
+    /// One does not, or was flashed twice.
+    pub async fn all_flashed_once(self, node: &Node) -> anyhow::Result<FlashJobStatus> {
+        let status = self.ended(node).await?;
+        ensure!(status.phase == Some(Phase::Completed), "{status:?}");
+        let reports = self.devices.fleet.reports().await?;
+        let good = |report: &&flashjob_simulators::devices::Report| {
+            report.version == "0.2.0" && report.flashed == 1 && report.conflicts == 0
+        };
+        ensure!(reports.iter().all(|report| good(&report)), "{reports:?}");
+        self.delete(node).await?;
+        Ok(status)
+    }
+
+    /// Deletes the namespace and all in it.
+    ///
+    /// # Errors
+    /// It stays.
+    pub async fn delete(self, node: &Node) -> anyhow::Result<()> {
+        node.kubectl(&["delete", "namespace", &self.namespace, "--timeout=180s"]).await.map(|_| ())
+    }
+
+    /// Lets all devices take so long for a transfer.
+    ///
+    /// # Errors
+    /// A device is gone.
+    pub async fn transfers_take(&self, milliseconds: u64) -> anyhow::Result<()> {
+        let behaviour = flashjob_simulators::devices::Behaviour {
+            transfer_ms: milliseconds,
+            ..Default::default()
+        };
+        for report in self.devices.fleet.reports().await? {
+            self.devices.fleet.behave(&report.id, &behaviour).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A FlashJob's spec with nothing in addition.
+#[must_use]
+pub fn plain() -> Value {
+    json!({})
+}
