@@ -18,8 +18,8 @@ use jiff::Timestamp;
 
 use crate::config::{Namespaces, OperatorConfig, Periods, Policy};
 use crate::observed::{
-    Address, Gone, Holder, Identity, Job, JobKey, Observed, PluginView, Pod, Refused, Service,
-    Sighting, after,
+    Address, Finish, Gone, Holder, Identity, Job, JobKey, Observed, PluginView, Pod, Refused,
+    Service, Sighting, after,
 };
 use departed::Departed;
 pub use devices::Devices;
@@ -434,8 +434,13 @@ impl World {
         let locks = &mut self.locks;
         pods.retain(|_, pod| {
             let Some(gone) = &pod.gone else { return true };
-            let expired = gone.confirmed
-                && (!pod.may_run() || after(gone.last_seen, pod.may_run_seconds) <= now);
+            // The device says that it runs what the Pod had to bring it: the work is done.
+            let is_proven = pod.run.is_some()
+                && pod.run == job.status.run
+                && job.result(&pod.device) == Some(Finish::Completed);
+            let is_over =
+                is_proven || !pod.may_run() || after(gone.last_seen, pod.may_run_seconds) <= now;
+            let expired = gone.confirmed && is_over;
             let record = job.record(&pod.device);
             let current = pod.run.is_some()
                 && pod.run == job.status.run
