@@ -74,7 +74,7 @@ fn settings_change_the_command_line() {
 }
 
 #[test]
-fn a_device_without_a_file_or_of_another_type_is_refused() {
+fn a_device_whose_file_is_missing_or_no_path_is_refused() {
     for devnode in [None, Some("--help"), Some("")] {
         let properties =
             devnode.map(|path| ("UDEV_DEVNODE".to_owned(), path.to_owned())).into_iter().collect();

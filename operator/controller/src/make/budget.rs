@@ -1,5 +1,6 @@
-//! The PodDisruptionBudget of a job.
+//! The PodDisruptionBudget of a job, and whether it has one.
 
+use flashjob_api::{Disruption, EffectiveSpec};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -8,11 +9,19 @@ use kube::api::ObjectMeta;
 use super::label;
 use super::name::budget_name;
 use super::pod::owner;
+use crate::config::Policy;
 use crate::observed::Job;
 
 /// More Pods than a job ever has: as long as one runs, none may be evicted. A number, as a share
 /// needs a controller that can be scaled.
 const NEVER: i32 = 1_000_000;
+
+/// Whether drains and autoscalers are kept from ending the job's Pods: the job and the
+/// configuration can each allow it.
+#[must_use]
+pub fn is_protected(spec: &EffectiveSpec, policy: &Policy) -> bool {
+    ![spec.disruption, policy.pods.disruption].contains(&Disruption::Allow)
+}
 
 /// Makes a budget that no eviction of the job's Pods fits into. It goes with the job.
 #[must_use]

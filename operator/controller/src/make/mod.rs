@@ -10,7 +10,7 @@ mod service;
 
 use flashjob_plugin_host::types::FlashPod;
 
-pub use budget::budget;
+pub use budget::{budget, is_protected};
 pub use grants::{Denied, Grants, SecretGrant, is_image};
 pub use name::{attempt_name, budget_name, pool_name, slot};
 pub use pod::{GRACE_SECONDS, check, pod};

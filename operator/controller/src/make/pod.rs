@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use flashjob_api::{Disruption, FlashJob, GROUP};
+use flashjob_api::{FlashJob, GROUP};
 use flashjob_plugin_host::types::{Arg, EnvValue, FlashPod, Protocol, User};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::Resource;
 use kube::api::ObjectMeta;
 
+use super::budget::is_protected;
 use super::grants::{is_image, uses_address};
 use super::overrides::{affinity, check_overrides, resources, tolerations, with};
 use super::{Attempt, CONTAINER, Denied, Grants, annotation, label};
@@ -46,7 +47,7 @@ pub fn pod(
                 [&overrides.labels, &Some(defaults.labels.clone())],
             )),
             annotations: Some(with(
-                annotations(attempt, defaults.disruption),
+                annotations(attempt, policy),
                 [&overrides.annotations, &Some(defaults.annotations.clone())],
             )),
             owner_references: Some(vec![owner(attempt.job)]),
@@ -124,7 +125,7 @@ pub(super) fn owner(job: &Job) -> OwnerReference {
     }
 }
 
-fn annotations(attempt: &Attempt<'_>, allowed: Disruption) -> BTreeMap<String, String> {
+fn annotations(attempt: &Attempt<'_>, policy: &Policy) -> BTreeMap<String, String> {
     let identities = attempt.instance.identities(attempt.spec.host_endpoint.as_deref());
     let identities: Vec<String> = identities.iter().map(ToString::to_string).collect();
     let mut annotations = BTreeMap::from([
@@ -133,7 +134,7 @@ fn annotations(attempt: &Attempt<'_>, allowed: Disruption) -> BTreeMap<String, S
         (annotation::IDENTITY.to_owned(), identities.join(" ")),
         (annotation::INSTANCE.to_owned(), attempt.instance.name.clone()),
     ]);
-    if allowed == Disruption::Protect && attempt.spec.disruption == Disruption::Protect {
+    if is_protected(attempt.spec, policy) {
         // A node is not taken away from under a device for the sake of a tidier cluster.
         let leave_alone = [
             ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),

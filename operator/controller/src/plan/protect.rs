@@ -1,8 +1,6 @@
 //! Keeps drains of nodes, and autoscalers, from ending a flash. One budget stands for all Pods of a
 //! job, from the first to the last, so that it costs two requests a job and none a device.
 
-use flashjob_api::Disruption;
-
 use super::Step;
 use super::draft::Draft;
 use crate::make;
@@ -10,14 +8,14 @@ use crate::make;
 impl Draft<'_> {
     /// Sees to the budget of the job.
     pub fn protect(&mut self) {
-        let is_protected = self.observed.is_protected;
-        let allowed = [self.spec.disruption, self.observed.policy.pods.disruption];
-        if allowed.contains(&Disruption::Allow) {
-            return if is_protected {
-                self.unprotect()
-            };
-        }
         let observed = self.observed;
+        let is_protected = observed.is_protected;
+        if !make::is_protected(self.spec, &observed.policy) {
+            if is_protected {
+                self.unprotect();
+            }
+            return;
+        }
         let at_work = || observed.pods.iter().any(|pod| pod.gone.is_none() && pod.ended.is_none());
         let begins = || self.plan.steps.iter().any(|step| matches!(step, Step::CreatePod(_)));
         match is_protected {
