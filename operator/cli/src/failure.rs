@@ -111,7 +111,14 @@ impl From<LoadError> for Failure {
             LoadError::Fetch(error) => error.into(),
             LoadError::FileChanged { .. } => Self::new(Code::Untrusted, reason, message),
             LoadError::FileTooLarge { .. } => Self::new(Code::Contract, reason, message),
-            LoadError::Signatures { .. } => Self::new(Code::Unavailable, reason, message),
+            LoadError::Signatures { ref error, .. } => {
+                // Somebody changed a signature on its way, or where it is kept.
+                let code = match error.last() {
+                    RegistryError::Tampered { .. } => Code::Untrusted,
+                    _ => Code::Unavailable,
+                };
+                Self::new(code, reason, message)
+            }
             LoadError::Engine(
                 EngineError::CompileStopped { .. }
                 | EngineError::CompileTimedOut(..)
@@ -179,5 +186,25 @@ impl From<ConfigError> for Failure {
             "ConfigurationRefused"
         };
         Self::new(Code::Usage, reason, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flashjob_plugin_host::Digest;
+
+    use super::*;
+
+    #[test]
+    fn a_signature_that_was_changed_is_not_trusted_and_one_that_cannot_be_had_is_unavailable() {
+        let code = |error| {
+            let digest = Digest::of(b"a plugin");
+            Failure::from(LoadError::Signatures { digest, error }).code
+        };
+        let changed =
+            RegistryError::Tampered { what: "a bundle".into(), actual: Digest::of(b"another") };
+        assert_eq!(code(changed), Code::Untrusted);
+        let late = RegistryError::NotFound { host: "a".into(), what: "b".into() };
+        assert_eq!(code(late), Code::Unavailable);
     }
 }
