@@ -105,9 +105,16 @@ async fn a_new_plugin_tests_itself_and_is_built_pushed_inspected_signed_verified
             &titled,
             "--annotation",
             "org.opencontainers.image.title=../A thermometer",
+            "--annotation",
+            "org.opencontainers.image.description=Reads\ttwo\n\"sensors\"",
         ])?
         .good()?;
     let inspected_title = author.plugin(&["inspect", &titled])?.good()?;
+    // Line breaks and quotes arrive as they were.
+    assert_eq!(
+        inspected_title["manifest"]["annotations"]["org.opencontainers.image.description"],
+        "Reads\ttwo\n\"sensors\""
+    );
     assert_eq!(
         inspected_title["manifest"]["annotations"]["org.opencontainers.image.title"],
         "../A thermometer"
