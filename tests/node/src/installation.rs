@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use anyhow::Context;
-use flashjob_api::{DevicePlugin, FlashJob, FlashJobStatus, Phase};
+use flashjob_api::{DevicePlugin, FlashJob, FlashJobStatus, Phase, condition};
 use flashjob_testbed::artifacts::{firmware, push_firmware, push_plugin};
 use flashjob_testbed::process::{eventually, repository};
 use flashjob_testbed::registry::{PASSWORD, USER};
@@ -163,44 +163,20 @@ impl Installation {
     /// # Errors
     /// They are not within [`LIMIT`].
     pub async fn serves(&self, node: &Node, plugins: &[&str]) -> anyhow::Result<()> {
+        let api: Api<DevicePlugin> = Api::all(node.client.clone());
         for plugin in plugins {
-            let is_ready = |(status, _): (String, String)| (status == "True").then_some(());
-            self.readiness(node, plugin, "is ready", is_ready).await?;
+            let name = self.device_plugin(plugin);
+            let what = format!("DevicePlugin {name} is ready");
+            let ready = eventually(&what, LIMIT, || async {
+                let status = api.get_opt(&name).await?.and_then(|found| found.status);
+                let conditions = status.map(|status| status.conditions).unwrap_or_default();
+                Ok(condition::holds(&conditions, condition::READY).then_some(()))
+            });
+            if let Err(error) = ready.await {
+                return Err(error.context(self.state(node).await));
+            }
         }
         Ok(())
-    }
-
-    /// Waits until a plugin is refused; returns why.
-    ///
-    /// # Errors
-    /// It is not within [`LIMIT`].
-    pub async fn refuses(&self, node: &Node, plugin: &str) -> anyhow::Result<String> {
-        let why = |(status, message): (String, String)| (status == "False").then_some(message);
-        self.readiness(node, plugin, "is refused", why).await
-    }
-
-    /// Waits until the condition Ready of a plugin's DevicePlugin, its status and message, is as
-    /// wanted.
-    async fn readiness<T>(
-        &self,
-        node: &Node,
-        plugin: &str,
-        what: &str,
-        wanted: impl Fn((String, String)) -> Option<T>,
-    ) -> anyhow::Result<T> {
-        let name = self.device_plugin(plugin);
-        let api: Api<DevicePlugin> = Api::all(node.client.clone());
-        let what = format!("DevicePlugin {name} {what}");
-        let found = eventually(&what, LIMIT, || async {
-            let status = api.get_opt(&name).await?.and_then(|found| found.status);
-            let conditions = status.map(|status| status.conditions).unwrap_or_default();
-            let ready = conditions.into_iter().find(|condition| condition.type_ == "Ready");
-            Ok(ready.and_then(|ready| wanted((ready.status, ready.message))))
-        });
-        match found.await {
-            Ok(found) => Ok(found),
-            Err(error) => Err(error.context(self.state(node).await)),
-        }
     }
 
     /// Waits until a plugin that is no longer configured is no longer shown: the configuration is

@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         operator_pods_deleted_in_mid_flash_flash_nothing_twice,
         a_rollout_in_mid_job_flashes_nothing_twice,
         an_operator_that_hangs_is_started_again,
-        a_component_too_large_for_the_container_leaves_the_operator_running,
+        a_component_of_12_mb_is_compiled_in_a_container_of_128_mib,
         a_namespace_deleted_in_mid_flash_goes_away,
         a_node_that_is_lost_does_not_lock_its_devices_for_ever,
     ])
