@@ -192,6 +192,12 @@ pub fn unreachable(words: &str) -> Failure {
 
 /// A request that was not carried out; `what` ends the sentence "cannot …".
 pub fn refused(what: &str, error: &kube::Error) -> Failure {
+    if let kube::Error::BuildRequest(_) | kube::Error::HttpError(_) = error {
+        return Failure::usage(format!(
+            "cannot {what}: a name on the command line cannot be one: {}",
+            root(error)
+        ));
+    }
     let kube::Error::Api(status) = error else {
         return Failure::new(
             Code::Unavailable,
@@ -243,12 +249,12 @@ pub fn root(error: &(dyn Error + 'static)) -> String {
     while let Some(source) = last.source() {
         last = source;
     }
-    let inner = last.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    let tls = match inner {
-        Some(inner) => inner.downcast_ref(),
-        None => last.downcast_ref(),
-    };
-    match tls {
+    // An I/O error is no source of what it holds, and may hold another.
+    while let Some(inner) = last.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref)
+    {
+        last = inner;
+    }
+    match last.downcast_ref() {
         Some(rustls::Error::InvalidCertificate(problem)) => certificate(problem),
         // Without the kernel's number.
         _ => last.to_string().split(" (os error").next().unwrap_or_default().to_owned(),

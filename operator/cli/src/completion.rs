@@ -93,7 +93,17 @@ pub fn complete(words: &[String]) -> String {
         }
     }
     let mut lines = Vec::new();
-    if last.starts_with('-') {
+    let before_last = before.last().map(|word| word.trim_start_matches('-')).unwrap_or_default();
+    let is_option = before.last().is_some_and(|word| word.starts_with('-'));
+    let of_option = command.get_arguments().filter(|argument| {
+        let short = argument.get_short().map(String::from);
+        is_option
+            && (argument.get_long() == Some(before_last) || short.as_deref() == Some(before_last))
+    });
+    let values: Vec<_> = of_option.flat_map(clap::Arg::get_possible_values).collect();
+    if !values.is_empty() {
+        lines.extend(values.iter().map(|value| value.get_name().to_owned()));
+    } else if last.starts_with('-') {
         for option in command.get_arguments().filter_map(clap::Arg::get_long) {
             lines.push(format!("--{option}"));
         }
@@ -123,6 +133,8 @@ mod tests {
         assert_eq!(of(&["st"]), ["status", ":4"]);
         assert_eq!(of(&["plugin", "ins"]), ["inspect", ":4"]);
         assert_eq!(of(&["status", "--unt"]), ["--until", ":4"]);
+        assert_eq!(of(&["status", "--until", "b"]), ["blocked", ":4"]);
+        assert_eq!(of(&["devices", "-o", "j"]), ["json", "junit", ":4"]);
         assert!(of(&[""]).contains(&"flash".to_owned()));
     }
 }

@@ -135,7 +135,7 @@ async fn on_a_terminal_the_version_is_asked_for_and_a_signal_leaves_a_whole_job(
     terminal.exp_string(&format!("Applying batch 1 with UUIDs: ['{}']", uids[0]))?;
     terminal.exp_string("1 in flight")?;
     terminal.send_control('c')?;
-    terminal.exp_string("FlashJob default/flashjob goes on")?;
+    terminal.exp_string("FlashJob default/flashjob stays")?;
     terminal.exp_string("Not started: 1 device of later batches")?;
     // The job is whole, and the same answers go on with the rest.
     let said = person.run(&["status", "flashjob", "--timeout", "2m", "-o", "json"])?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use flashjob_api::FlashJob;
+use flashjob_api::{FlashJob, Phase};
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::json;
@@ -67,7 +67,12 @@ async fn suspend(which: &Which, suspend: bool) -> Result<Report, Failure> {
     let mut jobs = Vec::new();
     for name in &which.names {
         let job = set_suspend(&place, name, suspend).await?;
-        let state = if super::ended(&job).is_some() { "; it is over all the same" } else { "" };
+        let phase = job.status.as_ref().and_then(|status| status.phase);
+        let is_over = matches!(phase, Some(Phase::Completed | Phase::Failed));
+        let state = match is_over && suspend {
+            true => "; its devices have their results, and any that are added wait",
+            false => "",
+        };
         lines.push(format!("{} {done}{state}", resource(&job)));
         jobs.push(job);
     }

@@ -27,20 +27,29 @@ pub struct Devices {
 #[command(next_help_heading = "Filters")]
 pub struct Filter {
     /// Only devices of this type, as esp32.
-    #[arg(long = "type", value_name = "TYPE")]
+    #[arg(long = "type", value_name = "TYPE", value_parser = word)]
     pub kind: Option<String>,
     /// Only devices with this application, as thermo.
-    #[arg(long, value_name = "APPLICATION")]
+    #[arg(long, value_name = "APPLICATION", value_parser = word)]
     pub application: Option<String>,
     /// Only devices that this node sees.
-    #[arg(long, value_name = "NODE")]
+    #[arg(long, value_name = "NODE", value_parser = word)]
     pub node: Option<String>,
     /// Only the device with this uid, or whose uid begins so; repeat it for several.
-    #[arg(long, value_name = "UID", value_delimiter = ',')]
+    #[arg(long, value_name = "UID", value_delimiter = ',', value_parser = word)]
     pub uid: Vec<String>,
     /// Only devices with this property of Akri's; repeat it for several that must all hold.
     #[arg(long, value_name = "NAME=VALUE", value_parser = property)]
     pub property: Vec<(String, String)>,
+}
+
+/// Reads the value of a filter. An empty one would be no filter, and is most likely a variable that
+/// is not set.
+fn word(text: &str) -> Result<String, String> {
+    match text.trim() {
+        "" => Err("a filter must not be empty".to_owned()),
+        word => Ok(word.to_owned()),
+    }
 }
 
 fn property(text: &str) -> Result<(String, String), String> {
@@ -60,6 +69,12 @@ impl Filter {
             && self.property.is_empty()
     }
 
+    /// The first uid of the filter that no device has.
+    pub fn unmatched<'a>(&'a self, devices: &[Device]) -> Option<&'a String> {
+        let has = |asked: &str, device: &Device| begins(&device.uid, asked);
+        self.uid.iter().find(|asked| !devices.iter().any(|device| has(asked, device)))
+    }
+
     /// Whether a device is one of them.
     #[must_use]
     pub fn takes(&self, device: &Device) -> bool {
@@ -70,12 +85,10 @@ impl Filter {
         };
         let node =
             |asked: &String| device.nodes.iter().any(|node| node.eq_ignore_ascii_case(asked));
-        let uid = device.uid.to_ascii_lowercase();
         is(&self.kind, &device.kind)
             && is(&self.application, &device.application)
             && self.node.as_ref().is_none_or(node)
-            && (self.uid.is_empty()
-                || self.uid.iter().any(|asked| uid.starts_with(&asked.trim().to_ascii_lowercase())))
+            && (self.uid.is_empty() || self.uid.iter().any(|asked| begins(&device.uid, asked)))
             && self.property.iter().all(|(name, value)| {
                 let found = device.properties.get(name);
                 found.is_some_and(|found| found.eq_ignore_ascii_case(value))
@@ -83,11 +96,24 @@ impl Filter {
     }
 }
 
+fn begins(uid: &str, asked: &str) -> bool {
+    uid.to_ascii_lowercase().starts_with(&asked.to_ascii_lowercase())
+}
+
+/// A uid was asked for that nothing has.
+pub fn no_such_uid(uid: &str) -> Failure {
+    let message = format!("no device has a uid that begins with {uid}");
+    Failure::new(Code::Unavailable, "NoDevices", message)
+}
+
 pub async fn run(command: &Devices) -> Result<Report, Failure> {
     let (client, namespace) = command.scope.place().await?;
     let listed = inventory::devices(&client, namespace.as_deref()).await;
     let mut devices = listed.map_err(|error| refused("list Akri's Instances", &error))?;
     let all = devices.len();
+    if let Some(uid) = command.filter.unmatched(&devices) {
+        return Err(no_such_uid(uid));
+    }
     let reports = |device: &Device| {
         command.version.as_ref().is_none_or(|asked| device.version.as_ref() == Some(asked))
     };

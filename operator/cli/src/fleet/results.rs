@@ -65,13 +65,25 @@ pub async fn run(command: &Results) -> Result<Report, Failure> {
             [uid, instance, from, to, result, reason, attempts, seconds]
         }),
     );
+    let counts = job.status.as_ref().and_then(|status| status.counts).unwrap_or_default();
+    let text = match counts.unverified {
+        0 => text,
+        unverified => format!(
+            "{text}\nNote: {} of those that completed did not prove the new version; the status does \
+             not keep which.",
+            super::devices_shown(unverified as usize)
+        ),
+    };
     let headings =
         ["uid", "instance", "from", "to", "result", "reason", "attempts", "seconds", "message"];
     let csv = csv(&headings, rows.iter().map(|row| row.cells().to_vec()))?;
     let junit = junit(&job, &rows)?;
-    Ok(Report::new(text, json!({"job": job.name_any(), "devices": rows}))
-        .with(Output::Csv, csv)
-        .with(Output::Junit, junit))
+    Ok(Report::new(
+        text,
+        json!({"job": job.name_any(), "unverified": counts.unverified, "devices": rows}),
+    )
+    .with(Output::Csv, csv)
+    .with(Output::Junit, junit))
 }
 
 impl Row {
@@ -124,7 +136,10 @@ fn rows(job: &FlashJob, names: &HashMap<&str, &str>) -> Vec<Row> {
             result,
             reason: record.and_then(|record| record.reason.clone()),
             message: record.and_then(|record| record.message.clone()),
-            attempts: record.map(|record| record.attempt),
+            // One that is next in line is recorded before its first attempt begins.
+            attempts: record
+                .map(|record| record.attempt)
+                .filter(|attempt| result != "pending" || *attempt > 1),
             seconds: record.filter(|_| has_result).and_then(seconds),
         }
     };
@@ -174,6 +189,11 @@ fn junit(job: &FlashJob, rows: &[Row]) -> Result<String, Failure> {
                 if let Some(reason) = &row.reason {
                     status.set_type(reason.clone());
                 }
+                status
+            }
+            "pending" | "active" | "verifying" => {
+                let mut status = TestCaseStatus::non_success(NonSuccessKind::Error);
+                status.set_message(format!("no result yet: {}", row.result));
                 status
             }
             _ => {

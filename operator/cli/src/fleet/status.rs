@@ -15,7 +15,7 @@ use super::{resource, view};
 use crate::arguments::Output;
 use crate::cluster::{Place, WideScope, refused};
 use crate::duration;
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 use crate::interruption::Interruption;
 use crate::report::Report;
 
@@ -65,7 +65,17 @@ pub async fn run(
             },
             all: output == Output::Wide,
         };
-        return Ok(report(&[watch::follow(&place, name, follow).await?]));
+        return match watch::follow(&place, name, follow).await {
+            Ok(job) => Ok(report(&[job])),
+            // Whoever asks wants to see how far it came.
+            Err(failure) if matches!(failure.code, Code::TimedOut | Code::Blocked) => {
+                match place.job(name).await {
+                    Ok(job) => Ok(report(&[job]).failing(Some(failure))),
+                    Err(_) => Err(failure),
+                }
+            }
+            Err(failure) => Err(failure),
+        };
     }
     if command.names.is_empty() {
         let (client, namespace) = command.scope.place().await?;
@@ -115,7 +125,10 @@ pub fn report(jobs: &[FlashJob]) -> Report {
     let now = Timestamp::now();
     let paces = paces(jobs, now);
     let text = |all: bool| {
-        let texts = jobs.iter().zip(&paces).map(|(job, pace)| view::details(job, *pace, now, all));
+        let texts = jobs
+            .iter()
+            .zip(&paces)
+            .map(|(job, pace)| view::details(job, *pace, now, all, view::WIDE));
         texts.collect::<Vec<_>>().join("\n\n")
     };
     let objects: Vec<_> =

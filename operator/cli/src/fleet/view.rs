@@ -15,6 +15,8 @@ use crate::duration;
 
 /// Cells of a progress bar.
 const BAR: usize = 24;
+/// Columns of a window from which on devices are shown as a table.
+pub const WIDE: usize = 140;
 /// Devices in flight that are shown, unless all are asked for.
 const SHOWN: usize = 10;
 
@@ -85,7 +87,7 @@ fn pace_shown(pace: Pace) -> String {
 }
 
 /// All that there is to say of one FlashJob; `all` shows every device in flight.
-pub fn details(job: &FlashJob, pace: Pace, now: Timestamp, all: bool) -> String {
+pub fn details(job: &FlashJob, pace: Pace, now: Timestamp, all: bool, width: usize) -> String {
     let name = format!("{}/{}", job.namespace().unwrap_or_default(), job.name_any());
     let mut lines = vec![format!(
         "FlashJob {}   {}   firmware {} version {}",
@@ -104,7 +106,7 @@ pub fn details(job: &FlashJob, pace: Pace, now: Timestamp, all: bool) -> String 
     let counts = status.counts.unwrap_or_default();
     let done = results(&counts);
     lines.push(format!(
-        "{} {done}/{}   completed {}{}, failed {}, skipped {}, in flight {}, pending {}",
+        "{} {done}/{}   completed {}{}, failed {}, skipped {}, in flight {}, verifying {}, pending {}",
         bar(done, counts.total),
         counts.total,
         counts.completed,
@@ -114,7 +116,8 @@ pub fn details(job: &FlashJob, pace: Pace, now: Timestamp, all: bool) -> String 
         },
         counts.failed,
         counts.skipped,
-        counts.active + counts.verifying,
+        counts.active,
+        counts.verifying,
         counts.pending
     ));
     if super::ended(job).is_none() {
@@ -132,11 +135,11 @@ pub fn details(job: &FlashJob, pace: Pace, now: Timestamp, all: bool) -> String 
     }
     lines.extend(reasons("FAILED OR SKIPPED", &status.reasons));
     lines.extend(reasons("WAITING", &status.waiting));
-    lines.extend(in_flight(&status.devices, now, all));
+    lines.extend(in_flight(&status.devices, now, all, width));
     lines.join("\n")
 }
 
-fn in_flight(devices: &[DeviceStatus], now: Timestamp, all: bool) -> Vec<String> {
+fn in_flight(devices: &[DeviceStatus], now: Timestamp, all: bool, width: usize) -> Vec<String> {
     let devices: Vec<_> = devices.iter().filter(|device| device.in_flight()).collect();
     if devices.is_empty() {
         return Vec::new();
@@ -157,7 +160,17 @@ fn in_flight(devices: &[DeviceStatus], now: Timestamp, all: bool) -> Vec<String>
         ]
     };
     let headings = ["  UID", "INSTANCE", "STATE", "ATTEMPT", "SINCE", "POD", "MESSAGE"];
-    lines.push(table(headings, devices[..shown].iter().map(row)));
+    let rows = devices[..shown].iter().map(row);
+    if width >= WIDE {
+        lines.push(table(headings, rows));
+    } else {
+        let narrow = |[uid, _, state, attempt, since, _, message]: [String; 7]| {
+            let message =
+                if message.is_empty() { message } else { format!(": {}", plain(&message)) };
+            [uid, format!("    {state}, attempt {attempt}, {since}{message}")]
+        };
+        lines.extend(rows.flat_map(narrow));
+    }
     if shown < devices.len() {
         lines.push(format!("  … and {} more; -o wide shows all", devices.len() - shown));
     }
@@ -205,14 +218,19 @@ pub fn line(job: &FlashJob) -> String {
     let Some(counts) = job.status.as_ref().and_then(|status| status.counts) else {
         return format!("{}: no operator has worked on it yet", job.name_any());
     };
+    let state = state(job);
+    let resume = match state.as_str() {
+        "Paused" => format!("; kubectl flashjob resume {} lets it go on", job.name_any()),
+        _ => String::new(),
+    };
     format!(
-        "{} {}: {} of {} devices have a result, {} failed, {} in flight",
+        "{} {state}: {} of {} devices have a result, {} failed, {} in flight, {} verifying{resume}",
         job.name_any(),
-        state(job),
         results(&counts),
         counts.total,
         counts.failed,
-        counts.active + counts.verifying
+        counts.active,
+        counts.verifying
     )
 }
 

@@ -148,7 +148,7 @@ fn late(place: &Place, name: &str, timeout: Option<Duration>, last: Option<&Flas
         || format!("FlashJob {}/{name} could not be read", place.namespace),
         view::line,
     );
-    let message = format!("{state}; that is all after {timeout}. The FlashJob goes on");
+    let message = format!("{state}; that is all after {timeout}, and it is not over");
     Failure::new(Code::TimedOut, "TimedOut", message)
 }
 
@@ -200,11 +200,19 @@ impl Screen {
 
     /// Whether a view is drawn over itself.
     fn is_drawn(&self) -> bool {
-        self.follow.shown == Shown::Details && self.terminal.is_term()
+        let is_dumb = std::env::var_os("TERM").is_some_and(|kind| kind == "dumb");
+        self.follow.shown == Shown::Details && self.terminal.is_term() && !is_dumb
     }
 
     fn show(&mut self, job: &FlashJob, seen: Option<Seen>) -> Result<(), Failure> {
+        let seen_change = |status: &flashjob_api::FlashJobStatus| {
+            status.observed_generation >= job.metadata.generation
+        };
         if !self.is_drawn() {
+            // The state from before the last change would only mislead.
+            if !job.status.as_ref().is_none_or(seen_change) {
+                return Ok(());
+            }
             let line = view::line(job);
             if line != self.line {
                 self.write(&format!("{line}\n"))?;
@@ -213,12 +221,13 @@ impl Screen {
             return Ok(());
         }
         let now = Timestamp::now();
-        let text = view::details(job, pace(job, seen, now), now, self.follow.all);
         let (height, width) = self.terminal.size();
-        let (height, width) = (usize::from(height), usize::from(width));
+        let (height, width) = (usize::from(height), usize::from(width).max(20));
+        let all = self.follow.all;
+        let text = view::details(job, pace(job, seen, now), now, all, width);
         // A view that is longer than the window could not be drawn over.
-        let lines = text.lines().take(height.saturating_sub(1).max(1));
-        let lines: Vec<_> = lines.map(|line| console::truncate_str(line, width, "…")).collect();
+        let lines = text.lines().flat_map(|line| textwrap::wrap(line, width));
+        let lines: Vec<_> = lines.take(height.saturating_sub(1).max(1)).collect();
         // In one write, so that nothing flickers.
         let up =
             if self.drawn == 0 { String::new() } else { format!("\x1b[{}A\r\x1b[J", self.drawn) };

@@ -11,10 +11,11 @@ use kube::api::{Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::merge::{Merged, merge, without_result};
+use super::merge::{Merged, is_same_run, merge, without_result};
 use super::order::{MOST, Order};
 use super::{FILE, file};
 use crate::cluster::{Place, refused};
+use crate::duration;
 use crate::failure::{Code, Failure};
 use crate::fleet::watch::{self, Follow, Shown, Until};
 use crate::fleet::{MANAGER, devices_shown, status};
@@ -84,8 +85,18 @@ pub async fn carry_out(
         return Ok(shown.saying(message));
     }
     if done > 0 && told != Told::Nothing {
+        let failed = existing.as_ref().map_or(0, |existing| failed(existing, &order.uids));
+        let retry = match failed {
+            0 => String::new(),
+            failed => format!(
+                " ({} failed: kubectl flashjob retry {} -n {} flashes those alone)",
+                devices_shown(failed),
+                order.name,
+                place.namespace
+            ),
+        };
         print(&format!(
-            "Left out: {} with a result of this firmware already; --again flashes them again",
+            "Left out: {} with a result of this firmware already{retry}; --again flashes them again",
             devices_shown(done)
         ))?;
     }
@@ -98,6 +109,10 @@ pub async fn carry_out(
         told.say(Told::Dialogue, || {
             format!("\nApplying batch {count} with UUIDs: ['{}']", batch.join("', '"))
         })?;
+        // One that cannot be written is said before anything is applied.
+        if let Some(path) = path {
+            file::write(path, &order.job(batch))?;
+        }
         let job = loop {
             match apply(place, &order, batch).await? {
                 Some(job) => break job,
@@ -109,7 +124,8 @@ pub async fn carry_out(
         };
         after += batch.len();
         let rest = left.len() - after;
-        interruption.says(going_on(place, &order.name, rest));
+        let goes_on = going_on(place, &order, rest);
+        interruption.says(&goes_on);
         if let Some(path) = path {
             file::write(path, &job)?;
             told.say(Told::Dialogue, || format!("UUIDs saved to {}", path.display()))?;
@@ -133,31 +149,79 @@ pub async fn carry_out(
             shown: Shown::Lines,
             all: false,
         };
-        let job = watch::follow(place, &order.name, follow).await?;
+        let followed = watch::follow(place, &order.name, follow).await;
+        let job = followed.map_err(|failure| late(failure, &pacing, &goes_on))?;
         let failed = failed(&job, batch);
         jobs.retain(|known| known.name_any() != job.name_any());
         jobs.push(job);
         if failed > 0 && !is_last && !pacing.keep_going {
             return Ok(status::report(&jobs).failing(Some(stopped(count, failed, batch, rest))));
         }
-        if !is_last {
-            tokio::time::sleep(pacing.delay).await;
+        if is_last {
+            break;
+        }
+        told.say(Told::Options, || {
+            format!("The next batch follows after {}", duration::shown(pacing.delay))
+        })?;
+        let next = Instant::now() + pacing.delay;
+        tokio::time::sleep_until(deadline.map_or(next, |deadline| deadline.min(next))).await;
+        if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            let failure = Failure::new(Code::TimedOut, "TimedOut", "");
+            return Ok(status::report(&jobs).failing(Some(late(failure, &pacing, &goes_on))));
         }
     }
     Ok(status::report(&jobs))
 }
 
-fn going_on(place: &Place, name: &str, rest: usize) -> String {
-    let namespace = &place.namespace;
+/// A time-out in words of the whole command.
+fn late(failure: Failure, pacing: &Pacing, goes_on: &str) -> Failure {
+    if failure.code != Code::TimedOut {
+        return failure;
+    }
+    let timeout = duration::shown(pacing.timeout.unwrap_or_default());
+    Failure { message: format!("not over after {timeout}; {goes_on}"), ..failure }
+}
+
+/// The question before devices are flashed: what becomes of a FlashJob of that name is part of it.
+///
+/// # Errors
+/// It cannot be read.
+pub async fn question(place: &Place, order: &Order, pacing: &Pacing) -> Result<String, Failure> {
+    let existing = read(place, &order.name).await?;
+    let replaced = existing.filter(|existing| !is_same_run(existing, order));
+    let replaced = replaced.map(|existing| {
+        format!(
+            " The results of {} version {} that it has are replaced.",
+            existing.spec.firmware, existing.spec.version
+        )
+    });
+    let batches = match order.uids.len() > pacing.batch_size {
+        true => format!(" in batches of {}", pacing.batch_size),
+        false => String::new(),
+    };
+    Ok(format!(
+        "Flash {}{batches} with {} version {}, as FlashJob {}/{}?{}",
+        devices_shown(order.uids.len()),
+        order.firmware.reference,
+        order.firmware.version,
+        place.namespace,
+        order.name,
+        replaced.unwrap_or_default()
+    ))
+}
+
+fn going_on(place: &Place, order: &Order, rest: usize) -> String {
+    let (namespace, name) = (&place.namespace, &order.name);
+    let without = if order.run.is_some() { " without --again" } else { "" };
     let rest = match rest {
         0 => String::new(),
         rest => format!(
-            ". Not started: {} of later batches; the same command goes on with them",
+            ". Not started: {} of later batches; the same command{without} goes on with them",
             devices_shown(rest)
         ),
     };
     format!(
-        "FlashJob {namespace}/{name} goes on: kubectl flashjob status {name} -n {namespace} -w \
+        "FlashJob {namespace}/{name} stays: kubectl flashjob status {name} -n {namespace} -w \
          follows it, kubectl flashjob cancel {name} -n {namespace} ends it{rest}"
     )
 }

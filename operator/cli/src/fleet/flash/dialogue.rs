@@ -159,14 +159,7 @@ async fn firmware(
         let read = |text: &str| or(text, version.clone(), order::word);
         version = prompt.ask_until(&question, read).await?;
     }
-    let reporting =
-        devices.iter().filter(|device| device.version.as_ref() == Some(&version)).count();
-    if reporting > 0 {
-        eprintln!(
-            "Warning: {reporting} of the devices report version {version} already, so their new \
-             firmware cannot be told from the old one."
-        );
-    }
+    order::warn_of_current(devices, &version);
     Ok((Firmware { reference, version, pod_image }, size))
 }
 

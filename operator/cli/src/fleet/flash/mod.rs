@@ -20,7 +20,7 @@ use serde_json::json;
 
 use super::devices::Filter;
 use super::inventory::{self, Device};
-use super::{devices_shown, prompt, resource};
+use super::{prompt, resource};
 use crate::arguments::Output;
 use crate::cluster::{Place, Scope, refused};
 use crate::duration;
@@ -141,20 +141,15 @@ pub async fn run(
         let job = order.job(&order.uids);
         return Ok(Report::new(yaml(&job)?, json!(job)).with(Output::Name, resource(&job)));
     }
-    let question = format!(
-        "Flash {} of namespace {} with {} version {}?",
-        devices_shown(order.uids.len()),
-        place.namespace,
-        order.firmware.reference,
-        order.firmware.version
-    );
-    prompt::confirm(&question, command.yes).await?;
+    order::warn_of_current(&devices, &order.firmware.version);
     let pacing = Pacing {
         batch_size: command.batch_size.unwrap_or(order.uids.len()),
         delay: command.delay.unwrap_or_default(),
         keep_going: command.keep_going,
         timeout: command.timeout,
     };
+    let question = batches::question(&place, &order, &pacing).await?;
+    prompt::confirm(&question, command.yes).await?;
     let told = match output {
         Output::Table => batches::Told::Options,
         _ => batches::Told::Nothing,
@@ -165,6 +160,9 @@ pub async fn run(
 async fn chosen(command: &Flash, place: &Place) -> Result<Vec<Device>, Failure> {
     let devices = inventory::devices(&place.client, Some(&place.namespace)).await;
     let mut devices = devices.map_err(|error| refused("list Akri's Instances", &error))?;
+    if let Some(uid) = command.filter.unmatched(&devices) {
+        return Err(super::devices::no_such_uid(uid));
+    }
     let all = devices.len();
     let reported = &command.reported_version;
     devices.retain(|device| {

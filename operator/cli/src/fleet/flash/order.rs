@@ -2,6 +2,8 @@
 
 use flashjob_api::{FlashJob, FlashJobSpec};
 
+use crate::fleet::inventory::Device;
+
 /// Most uids of one FlashJob.
 pub const MOST: usize = 4096;
 
@@ -59,6 +61,19 @@ impl Order {
             run_id: self.run.clone().or(spec.run_id),
             ..spec
         }
+    }
+}
+
+/// Warns of devices that report the wanted version already: whether they were flashed cannot be
+/// told then.
+pub fn warn_of_current(devices: &[Device], version: &str) {
+    let reporting =
+        devices.iter().filter(|device| device.version.as_deref() == Some(version)).count();
+    if reporting > 0 {
+        eprintln!(
+            "Warning: {reporting} of the devices report version {version} already, so their new \
+             firmware cannot be told from the old one."
+        );
     }
 }
 

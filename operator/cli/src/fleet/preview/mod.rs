@@ -90,7 +90,10 @@ pub async fn run(command: &Preview) -> Result<Report, Failure> {
     for object in &objects {
         text.push_str(&format!("\n---\n{}", yaml(object)?.trim_end()));
     }
-    let failed = shown.verdicts.iter().filter(|verdict| verdict.is_failed()).count();
+    let begins = shown.verdicts.iter().any(|verdict| verdict.verdict == "flash");
+    let not_flashed =
+        |verdict: &&Verdict| verdict.verdict == "fail" || !begins && verdict.verdict == "wait";
+    let failed = shown.verdicts.iter().filter(not_flashed).count();
     let failure = (failed > 0).then(|| {
         let message = format!("not to be flashed: {}", super::devices_shown(failed));
         Failure::new(Code::Failing, "NotFlashed", message)

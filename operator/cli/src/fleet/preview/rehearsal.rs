@@ -44,13 +44,6 @@ pub struct Verdict {
     pub message: Option<String>,
 }
 
-impl Verdict {
-    /// Whether the device would never be flashed, and that is no good.
-    pub fn is_failed(&self) -> bool {
-        self.verdict == "fail"
-    }
-}
-
 /// What came of it.
 pub struct Shown {
     /// What becomes of each device, in the order of the FlashJob.
@@ -256,7 +249,16 @@ impl<'a> Rehearsal<'a> {
                 message: message.filter(|_| word != "flash"),
             }
         };
-        let verdicts = self.job.spec.uuid.iter().map(verdict).collect();
+        let mut verdicts: Vec<Verdict> = self.job.spec.uuid.iter().map(verdict).collect();
+        // Where nothing begins, nothing follows: all wait for what the status says.
+        if !verdicts.iter().any(|verdict| verdict.verdict == "flash") {
+            let reason = status.waiting.keys().next();
+            for verdict in verdicts.iter_mut().filter(|verdict| verdict.verdict == "follow") {
+                verdict.verdict = "wait";
+                verdict.reason = reason.cloned();
+                verdict.message.clone_from(&status.message);
+            }
+        }
         Shown { verdicts, objects: self.objects.into_values().collect() }
     }
 }

@@ -150,7 +150,11 @@ async fn list(api: &Api<DeserializeGuard<akri::Instance>>) -> kube::Result<Vec<I
 }
 
 fn text(path: &Path) -> Result<String, Failure> {
-    std::fs::read_to_string(path).map_err(|error| Failure::unreadable(path, &error))
+    let read = match path == Path::new("-") {
+        true => std::io::read_to_string(std::io::stdin()),
+        false => std::fs::read_to_string(path),
+    };
+    read.map_err(|error| Failure::unreadable(path, &error))
 }
 
 /// All objects of a file: documents, and the items of lists.
@@ -186,7 +190,11 @@ fn instances_of(path: &Path) -> Result<Vec<Instance>, Failure> {
             Failure::usage(format!("{}: an Instance cannot be read: {error}", path.display()))
         })?;
         instance.metadata.namespace.get_or_insert_with(|| "default".to_owned());
-        Ok(Instance::of(&instance))
+        Ok::<_, Failure>(Instance::of(&instance))
     };
-    found.map(read).collect()
+    let instances: Vec<Instance> = found.map(read).collect::<Result<_, Failure>>()?;
+    if instances.is_empty() {
+        return Err(Failure::usage(format!("{} has no Instance of Akri", path.display())));
+    }
+    Ok(instances)
 }
