@@ -164,6 +164,16 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
     let shown: FlashJob = serde_json::from_value(serde_saphyr::from_str(&said.text)?)?;
     ensure!(shown.spec.uuid.len() == 3, "{shown:?}");
     ensure!(person.jobs().get_opt("flashjob").await?.is_none());
+    // What is most likely a mistake flashes nothing.
+    let all = ["--firmware", FIRMWARE, "--version", "0.2.0", "--yes"];
+    let said = person.run(&[&["flash", "--uid", ""], &all[..]].concat())?;
+    ensure!(said.code == Some(2), "{said:?}");
+    let said =
+        person.run(&[&["flash", "--type", "esp32", "--uid", "nosuch"], &all[..]].concat())?;
+    ensure!(said.code == Some(3) && said.errors.contains("nosuch"), "{said:?}");
+    let said = person.run(&with(&["--yes", "--file", "/proc/nobody/may/write.yaml"]))?;
+    ensure!(said.code == Some(1), "{said:?}");
+    ensure!(person.jobs().get_opt("flashjob").await?.is_none());
     // One device of the first batch fails: the rest is not begun.
     let first = person.uids("esp32")?.swap_remove(0);
     let endpoint = json!({"uuid": [first]});
@@ -262,6 +272,15 @@ async fn two_people_at_once_lose_no_device_of_each_other() -> anyhow::Result<()>
     let job = person.jobs().get("flashjob").await?;
     ensure!(job.spec.uuid.len() == 4, "{:?}", job.spec.uuid);
     ensure!(person.flashed().await? == [1; 4]);
+    // The time of a command ends in a delay too, and nothing more begins.
+    let again =
+        ["flash", "--all", "--firmware", FIRMWARE, "--version", "0.2.0", "--yes", "--again"];
+    let pace = ["--batch-size", "1", "--delay", "10m", "--timeout", "30s"];
+    let said = person.run(&[&again[..], &pace].concat())?;
+    ensure!(said.code == Some(11), "{said:?}");
+    ensure!(said.errors.contains("Not started: 3 devices"), "{said:?}");
+    ensure!(said.errors.contains("without --again"), "{said:?}");
+    ensure!(person.jobs().get("flashjob").await?.spec.uuid.len() == 1);
     Ok(())
 }
 

@@ -27,7 +27,7 @@ pub async fn a_kubelet_that_is_killed_and_comes_back_interrupts_nothing(
     node: &mut Node,
 ) -> anyhow::Result<()> {
     let site = Site::new(node, "kubelet", 2).await?;
-    site.transfers_take(5000).await?;
+    site.transfers_take(15_000).await?;
     site.flash(node, json!({})).await?;
     transfers_are_under_way(&site, 2).await?;
     node.kill_kubelet().await?;
@@ -44,7 +44,7 @@ pub async fn a_kubelet_that_is_killed_and_comes_back_interrupts_nothing(
 /// Whoever empties the node waits until nothing is being flashed; no device is interrupted.
 pub async fn a_drain_lets_the_devices_in_flight_finish(node: &mut Node) -> anyhow::Result<()> {
     let site = Site::new(node, "drain", 3).await?;
-    site.transfers_take(8000).await?;
+    site.transfers_take(15_000).await?;
     site.flash(node, json!({"parallelism": 2, "backoffLimitPerDevice": 0})).await?;
     transfers_are_under_way(&site, 2).await?;
     let drained = node

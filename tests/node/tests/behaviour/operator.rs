@@ -30,7 +30,7 @@ pub async fn operator_pods_deleted_in_mid_flash_flash_nothing_twice(
     let site = Site::new(node, "deleted", 4).await?;
     site.transfers_take(3000).await?;
     site.flash(node, json!({"parallelism": 2})).await?;
-    transfers_are_under_way(&site, 2).await?;
+    transfers_are_under_way(&site, 1).await?;
     let label = "app.kubernetes.io/name=flashjob-operator";
     node.kubectl(&[
         "-n",
@@ -52,7 +52,7 @@ pub async fn a_rollout_in_mid_job_flashes_nothing_twice(node: &mut Node) -> anyh
     let site = Site::new(node, "rolled", 4).await?;
     site.transfers_take(3000).await?;
     site.flash(node, json!({"parallelism": 2})).await?;
-    transfers_are_under_way(&site, 2).await?;
+    transfers_are_under_way(&site, 1).await?;
     node.kubectl(&["-n", "flashjob-system", "rollout", "restart", "deployment/flashjob-operator"])
         .await?;
     Installation::default().rolled_out(node).await?;

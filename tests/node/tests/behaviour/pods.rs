@@ -3,7 +3,8 @@
 use anyhow::{Context, ensure};
 use flashjob_api::Phase;
 use flashjob_node::Node;
-use flashjob_node::installation::status_where;
+use flashjob_node::installation::{LIMIT, status_where};
+use flashjob_testbed::process::eventually;
 use serde_json::{Value, json};
 
 use crate::standing::{Site, configured, installed, plain};
@@ -93,27 +94,45 @@ pub async fn a_container_that_runs_out_of_memory_is_a_failed_attempt_that_says_s
     site.delete(node).await
 }
 
-/// Has the API server put more into each Pod of a namespace, as a mesh's injector does.
-async fn inject(node: &Node, namespace: &str, pod_spec: &str) -> anyhow::Result<()> {
+/// Has the API server put a container into each Pod of a namespace, as a mesh's injector does; `add`
+/// is the JSON patch, with CONTAINER for the container. Returns when that holds.
+async fn inject(node: &Node, namespace: &str, kind: &str, add: &str) -> anyhow::Result<()> {
     let name = format!("inject-{namespace}");
+    let expression = format!("[{}]", add.replace("CONTAINER", &bystander(kind)));
     let policy = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy", "metadata": {"name": name},
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicy",
+        "metadata": {"name": name},
         "spec": {
             "failurePolicy": "Fail", "reinvocationPolicy": "Never",
-            "matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]}]},
-            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": format!("Object{{spec: Object.spec{{{pod_spec}}}}}")}}],
+            "matchConstraints": {"resourceRules": [{
+                "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"],
+                "resources": ["pods"],
+            }]},
+            "mutations": [{"patchType": "JSONPatch", "jsonPatch": {"expression": expression}}],
         },
     });
+    let selector = json!({"matchLabels": {"kubernetes.io/metadata.name": namespace}});
     let binding = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicyBinding", "metadata": {"name": name},
-        "spec": {
-            "policyName": name,
-            "matchResources": {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}},
-        },
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingAdmissionPolicyBinding",
+        "metadata": {"name": name},
+        "spec": {"policyName": name, "matchResources": {"namespaceSelector": selector}},
     });
     node.apply(&policy).await?;
-    node.apply(&binding).await
+    node.apply(&binding).await?;
+    // The API server takes its time to heed a policy.
+    let words = ["run", "trial", "--image=a:1", "--dry-run=server", "-o", "yaml", "-n", namespace];
+    let trial = [&words[..], &["--overrides", TRIAL]].concat();
+    eventually("the container is injected", LIMIT, || async {
+        let made = node.kubectl(&trial).await?;
+        Ok(made.contains("name: bystander").then_some(()))
+    })
+    .await
 }
+
+/// What a restricted namespace demands of a Pod.
+const TRIAL: &str = r#"{"spec": {"securityContext": {"runAsNonRoot": true, "runAsUser": 65532,
+    "seccompProfile": {"type": "RuntimeDefault"}}, "containers": [{"name": "trial", "image": "a:1",
+    "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]}}"#;
 
 async fn inject_no_more(node: &Node, namespace: &str) -> anyhow::Result<()> {
     let name = format!("inject-{namespace}");
@@ -123,9 +142,13 @@ async fn inject_no_more(node: &Node, namespace: &str) -> anyhow::Result<()> {
 
 /// A container that only waits, under a restricted Pod's rules.
 fn bystander(kind: &str) -> String {
+    let of = format!("Object.spec.{kind}");
+    let restart = if kind == "initContainers" { "restartPolicy: \"Always\"," } else { "" };
     format!(
-        "name: \"mesh\", image: \"{}\", securityContext: Object.spec.{kind}.securityContext{{runAsUser: 65532, \
-         allowPrivilegeEscalation: false, capabilities: Object.spec.{kind}.securityContext.capabilities{{drop: [\"ALL\"]}}}}",
+        "{of}{{name: \"bystander\", image: \"{}\", imagePullPolicy: \"IfNotPresent\", {restart}
+           securityContext: {of}.securityContext{{runAsUser: 65532, runAsNonRoot: true,
+             allowPrivilegeEscalation: false,
+             capabilities: {of}.securityContext.capabilities{{drop: [\"ALL\"]}}}}}}",
         flashjob_node::runtime::PAUSE
     )
 }
@@ -134,31 +157,29 @@ fn bystander(kind: &str) -> String {
 pub async fn an_injected_container_neither_judges_the_device_nor_keeps_the_job_waiting(
     node: &mut Node,
 ) -> anyhow::Result<()> {
-    let site = Site::new(node, "injected", 2).await?;
-    let container = bystander("containers");
-    inject(node, &site.namespace, &format!("containers: [Object.spec.containers{{{container}}}]"))
-        .await?;
-    site.flash(node, json!({"deviceTimeoutSeconds": 600})).await?;
-    let namespace = site.namespace.clone();
-    let flashed = site.all_flashed_once(node).await;
-    inject_no_more(node, &namespace).await?;
-    flashed.map(|_| ())
+    let add = r#"JSONPatch{op: "add", path: "/spec/containers/0", value: CONTAINER}"#;
+    flashed_beside(node, "injected", "containers", add).await
 }
 
 /// Kubernetes' own kind of sidecar: an init container that is restarted for ever.
 pub async fn a_native_sidecar_does_not_keep_the_job_waiting(node: &mut Node) -> anyhow::Result<()> {
-    let site = Site::new(node, "sidecar", 2).await?;
-    let container = format!("{}, restartPolicy: \"Always\"", bystander("initContainers"));
-    inject(
-        node,
-        &site.namespace,
-        &format!("initContainers: [Object.spec.initContainers{{{container}}}]"),
-    )
-    .await?;
+    // With the container in the value of one patch, the API server of this version panics.
+    let add = r#"JSONPatch{op: "add", path: "/spec/initContainers", value: []},
+        JSONPatch{op: "add", path: "/spec/initContainers/-", value: CONTAINER}"#;
+    flashed_beside(node, "sidecar", "initContainers", add).await
+}
+
+async fn flashed_beside(
+    node: &mut Node,
+    namespace: &str,
+    kind: &str,
+    add: &str,
+) -> anyhow::Result<()> {
+    let site = Site::new(node, namespace, 2).await?;
+    inject(node, namespace, kind, add).await?;
     site.flash(node, json!({"deviceTimeoutSeconds": 600})).await?;
-    let namespace = site.namespace.clone();
     let flashed = site.all_flashed_once(node).await;
-    inject_no_more(node, &namespace).await?;
+    inject_no_more(node, namespace).await?;
     flashed.map(|_| ())
 }
 
