@@ -106,6 +106,8 @@ impl Node {
             "authorization": {"mode": "AlwaysAllow"},
             // How often mounted ConfigMaps and Secrets are looked at; a minute by default.
             "syncFrequency": "5s",
+            // Nothing can be pulled here, so no image may be taken away, however full the disk is.
+            "imageGCHighThresholdPercent": 100,
             "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%"},
         });
         std::fs::write(&config, serde_json::to_vec_pretty(&configuration)?)?;
