@@ -76,7 +76,7 @@ pub struct Verification {
 /// Limit of the devices in flight in one group, over all jobs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupLimit {
-    /// What devices of one group have in common.
+    /// Criterion that devices of one group have in common.
     pub key: GroupKey,
     /// Devices in flight in one group, from 1.
     pub most: usize,

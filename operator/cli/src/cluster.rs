@@ -11,7 +11,7 @@ use kube::{Client, Config};
 use crate::duration;
 use crate::failure::{Code, Failure};
 
-/// How long a connection to the API server may take to come about, unless `--request-timeout` says
+/// Longest time for a connection to the API server to come about, unless `--request-timeout` says
 /// otherwise.
 const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
@@ -37,7 +37,7 @@ pub struct ClusterOptions {
     /// Group to act as; repeat it for several.
     #[arg(long = "as-group", value_name = "GROUP", requires = "act_as")]
     act_as_groups: Vec<String>,
-    /// How long one request may take: 5s, 2m, 1h; 0 is without limit.
+    /// Longest time for one request: 5s, 2m, 1h; 0 is without limit.
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     request_timeout: Option<Duration>,
 }

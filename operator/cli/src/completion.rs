@@ -79,7 +79,7 @@ fn pages(program: clap::Command, folder: &Path) -> Result<Report, Failure> {
 /// The word with which [`KUBECTL`] calls this program.
 pub const COMPLETE: &str = "__complete";
 
-/// What can follow these words, one a line, and the directive.
+/// Returns the words that can follow these, one a line, and the directive.
 pub fn complete(words: &[String]) -> String {
     let mut command = Arguments::command();
     command.build();

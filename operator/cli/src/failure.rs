@@ -32,7 +32,7 @@ pub enum Code {
     Build = 9,
     /// Something that was checked is not as it should be, or a FlashJob ended with failures.
     Failing = 10,
-    /// What was waited for did not come in time.
+    /// Something that was waited for did not come in time.
     TimedOut = 11,
     /// Nothing goes on until somebody acts: a FlashJob is paused or stalled.
     Blocked = 12,

@@ -5,10 +5,10 @@ use std::time::Duration;
 use clap::Args;
 use flashjob_api::{FlashJob, Phase};
 use kube::ResourceExt;
-use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
+use kube::api::{DeleteParams, Patch, Preconditions};
 use serde_json::json;
 
-use super::{MANAGER, devices_shown, prompt, resource, watch};
+use super::{devices_shown, patching, prompt, resource, watch};
 use crate::arguments::Output;
 use crate::cluster::{Place, Scope, refused};
 use crate::duration;
@@ -83,9 +83,8 @@ async fn set_suspend(place: &Place, name: &str, suspend: bool) -> Result<FlashJo
     // null takes the field away, as whoever wrote the FlashJob without it had it.
     let value = if suspend { json!(true) } else { json!(null) };
     let patch = Patch::Merge(json!({"spec": {"suspend": value}}));
-    let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
     let what = if suspend { "pause" } else { "resume" };
-    let job = match place.jobs().patch(name, &parameters, &patch).await {
+    let job = match place.jobs().patch(name, &patching(), &patch).await {
         Ok(job) => job,
         Err(kube::Error::Api(status)) if status.code == 404 => return Err(place.no_job(name)),
         Err(error) => {

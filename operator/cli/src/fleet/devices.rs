@@ -59,7 +59,7 @@ fn property(text: &str) -> Result<(String, String), String> {
 }
 
 impl Filter {
-    /// Whether nothing is asked for.
+    /// Returns true where nothing is asked for.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.kind.is_none()
@@ -75,7 +75,7 @@ impl Filter {
         self.uid.iter().find(|asked| !devices.iter().any(|device| has(asked, device)))
     }
 
-    /// Whether a device is one of them.
+    /// Returns true for a device that all filters take.
     #[must_use]
     pub fn takes(&self, device: &Device) -> bool {
         let is = |asked: &Option<String>, found: &Option<String>| {
@@ -171,22 +171,26 @@ fn uid(device: &Device) -> String {
     }
 }
 
+/// Cells that every table of devices has, between its own.
+fn cells(device: &Device) -> [String; 6] {
+    [
+        text(&device.kind),
+        text(&device.application),
+        text(&device.version),
+        text(&device.endpoint),
+        reachable(device),
+        holder(device),
+    ]
+}
+
 fn narrow(devices: &[Device], with_namespace: bool) -> String {
     let row = |device: &Device| {
         let name = match with_namespace {
             true => format!("{}/{}", device.namespace, device.name),
             false => device.name.clone(),
         };
-        [
-            uid(device),
-            name,
-            text(&device.kind),
-            text(&device.application),
-            text(&device.version),
-            text(&device.endpoint),
-            reachable(device),
-            holder(device),
-        ]
+        let [kind, application, version, endpoint, reachable, holder] = cells(device);
+        [uid(device), name, kind, application, version, endpoint, reachable, holder]
     };
     let headings =
         ["UID", "INSTANCE", "TYPE", "APPLICATION", "VERSION", "ENDPOINT", "REACHABLE", "HELD BY"];
@@ -195,18 +199,11 @@ fn narrow(devices: &[Device], with_namespace: bool) -> String {
 
 fn wide(devices: &[Device]) -> String {
     let row = |device: &Device| {
-        [
-            device.namespace.clone(),
-            uid(device),
-            device.name.clone(),
-            text(&device.kind),
-            text(&device.application),
-            text(&device.version),
-            text(&device.endpoint),
-            reachable(device),
-            holder(device),
-            device.nodes.join(","),
-        ]
+        let [kind, application, version, endpoint, reachable, holder] = cells(device);
+        let (namespace, name) = (device.namespace.clone(), device.name.clone());
+        let nodes = device.nodes.join(",");
+        let uid = uid(device);
+        [namespace, uid, name, kind, application, version, endpoint, reachable, holder, nodes]
     };
     let headings = [
         "NAMESPACE",

@@ -90,28 +90,38 @@ impl Device {
     }
 }
 
+/// All Instances of one namespace, or of all, read page by page. One that cannot be decoded is among
+/// them, with its fault.
+///
+/// # Errors
+/// They cannot be read.
+pub async fn instances(client: &Client, namespace: Option<&str>) -> kube::Result<Vec<Instance>> {
+    let api: Api<DeserializeGuard<akri::Instance>> = match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let mut instances = Vec::new();
+    let mut page = ListParams::default().limit(PAGE);
+    loop {
+        let list = api.list(&page).await?;
+        instances.extend(list.items.into_iter().map(|item| match item.0 {
+            Ok(instance) => Instance::of(&instance),
+            Err(invalid) => Instance::unreadable(&invalid.metadata, &invalid.error),
+        }));
+        match list.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(instances),
+        }
+    }
+}
+
 /// All devices of one namespace, or of all, sorted by namespace and name.
 ///
 /// # Errors
 /// They cannot be read.
-pub async fn devices(client: &Client, namespace: Option<&str>) -> Result<Vec<Device>, kube::Error> {
-    let instances: Api<DeserializeGuard<akri::Instance>> = match namespace {
-        Some(namespace) => Api::namespaced(client.clone(), namespace),
-        None => Api::all(client.clone()),
-    };
-    let mut devices = Vec::new();
-    let mut page = ListParams::default().limit(PAGE);
-    loop {
-        let list = instances.list(&page).await?;
-        devices.extend(list.items.into_iter().map(|item| match item.0 {
-            Ok(instance) => Device::of(&Instance::of(&instance)),
-            Err(invalid) => Device::of(&Instance::unreadable(&invalid.metadata, &invalid.error)),
-        }));
-        match list.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => page = page.continue_token(&token),
-            None => break,
-        }
-    }
+pub async fn devices(client: &Client, namespace: Option<&str>) -> kube::Result<Vec<Device>> {
+    let instances = instances(client, namespace).await?;
+    let mut devices: Vec<Device> = instances.iter().map(Device::of).collect();
     devices.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
     let mut first: HashMap<String, String> = HashMap::new();
     for device in &mut devices {

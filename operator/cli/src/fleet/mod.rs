@@ -23,6 +23,7 @@ mod view;
 mod watch;
 
 use flashjob_api::{FlashJob, Phase};
+use kube::api::{PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 
 use crate::cluster::{Place, refused};
@@ -30,6 +31,16 @@ use crate::failure::{Code, Failure};
 
 /// Who changes FlashJobs, in their managed fields.
 const MANAGER: &str = "kubectl-flashjob";
+
+/// Parameters of a create.
+fn posting() -> PostParams {
+    PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
+}
+
+/// Parameters of a merge patch.
+fn patching() -> PatchParams {
+    PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
+}
 
 impl Place {
     /// The FlashJobs of the namespace.

@@ -5,10 +5,9 @@ use std::collections::HashSet;
 use clap::Args;
 use flashjob_api::{DeviceState, FlashJob};
 use kube::ResourceExt;
-use kube::api::PostParams;
 use serde_json::json;
 
-use super::{MANAGER, devices_shown, prompt, resource};
+use super::{devices_shown, posting, prompt, resource};
 use crate::arguments::Output;
 use crate::cluster::{Place, Scope, refused};
 use crate::failure::{Code, Failure};
@@ -139,10 +138,9 @@ async fn create(
     mut job: FlashJob,
     asked: Option<&str>,
 ) -> Result<FlashJob, Failure> {
-    let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
     for number in 1..=NAMES {
         job.metadata.name = Some(asked.map_or_else(|| name(old, number), str::to_owned));
-        match place.jobs().create(&parameters, &job).await {
+        match place.jobs().create(&posting(), &job).await {
             Ok(job) => return Ok(job),
             Err(kube::Error::Api(status)) if status.code == 409 && asked.is_none() => {}
             Err(error) => {

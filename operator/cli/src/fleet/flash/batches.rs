@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use flashjob_api::FlashJob;
 use kube::ResourceExt;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::Patch;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -18,7 +18,7 @@ use crate::cluster::{Place, refused};
 use crate::duration;
 use crate::failure::{Code, Failure};
 use crate::fleet::watch::{self, Follow, Shown, Until};
-use crate::fleet::{MANAGER, devices_shown, status};
+use crate::fleet::{devices_shown, patching, posting, status};
 use crate::interruption::Interruption;
 use crate::report::{Report, print};
 
@@ -75,8 +75,8 @@ pub async fn carry_out(
     let done = order.uids.len() - left.len();
     if let (Some(existing), true) = (&existing, left.is_empty()) {
         let message = format!(
-            "FlashJob {}/{} is unchanged: {} asked for, all with a result of this firmware already. \
-             --again flashes them again",
+            "FlashJob {}/{} is unchanged: {} asked for, all with a result of this firmware \
+             already. --again flashes them again",
             place.namespace,
             order.name,
             devices_shown(done)
@@ -96,7 +96,8 @@ pub async fn carry_out(
             ),
         };
         print(&format!(
-            "Left out: {} with a result of this firmware already{retry}; --again flashes them again",
+            "Left out: {} with a result of this firmware already{retry}; --again flashes them \
+             again",
             devices_shown(done)
         ))?;
     }
@@ -234,8 +235,8 @@ fn failed(job: &FlashJob, batch: &[String]) -> usize {
 
 fn stopped(count: usize, failed: usize, batch: &[String], rest: usize) -> Failure {
     let message = format!(
-        "stopped after batch {count}: of {} in it {failed} failed, and {} were not started. The same \
-         command goes on with them; --keep-going does not stop",
+        "stopped after batch {count}: of {} in it {failed} failed, and {} were not started. The \
+         same command goes on with them; --keep-going does not stop",
         devices_shown(batch.len()),
         devices_shown(rest)
     );
@@ -279,8 +280,7 @@ async fn apply(
 }
 
 async fn create(place: &Place, order: &Order, batch: &[String]) -> kube::Result<FlashJob> {
-    let parameters = PostParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
-    place.jobs().create(&parameters, &order.job(batch)).await
+    place.jobs().create(&posting(), &order.job(batch)).await
 }
 
 /// A FlashJob that is over begins anew: nulls take away what only the one before had.
@@ -304,6 +304,5 @@ async fn change(place: &Place, existing: &FlashJob, spec: Value) -> kube::Result
     // With the version that was read, so that a change of somebody else in between is a conflict.
     let metadata = json!({"resourceVersion": existing.resource_version(), "uid": existing.uid()});
     let patch = Patch::Merge(json!({"metadata": metadata, "spec": spec}));
-    let parameters = PatchParams { field_manager: Some(MANAGER.to_owned()), ..Default::default() };
-    place.jobs().patch(&existing.name_any(), &parameters, &patch).await
+    place.jobs().patch(&existing.name_any(), &patching(), &patch).await
 }

@@ -26,7 +26,14 @@ use crate::failure::{Code, Failure};
 /// More rounds than any FlashJob needs: a device goes through five at most.
 const ROUNDS: usize = 50;
 
-/// What would become of one device.
+/// Order in which objects are shown: that in which they are created.
+const BUDGET: u8 = 0;
+/// The same for Services.
+const SERVICE: u8 = 1;
+/// The same for Pods.
+const POD: u8 = 2;
+
+/// Prospect of one device.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
@@ -44,11 +51,11 @@ pub struct Verdict {
     pub message: Option<String>,
 }
 
-/// What came of it.
+/// Result of a rehearsal.
 pub struct Shown {
-    /// What becomes of each device, in the order of the FlashJob.
+    /// Prospect of each device, in the order of the FlashJob.
     pub verdicts: Vec<Verdict>,
-    /// What would be created, in this order.
+    /// Objects that would be created, in this order.
     pub objects: Vec<Value>,
 }
 
@@ -61,7 +68,6 @@ pub struct Rehearsal<'a> {
     now: Timestamp,
     version: u64,
     objects: BTreeMap<(u8, String), Value>,
-    pods: HashMap<String, core::Pod>,
     answered: HashMap<String, String>,
 }
 
@@ -97,7 +103,6 @@ impl<'a> Rehearsal<'a> {
             now: whole_seconds(Timestamp::now()),
             version: 1,
             objects: BTreeMap::new(),
-            pods: HashMap::new(),
             answered: HashMap::new(),
         })
     }
@@ -170,7 +175,7 @@ impl<'a> Rehearsal<'a> {
     fn carry_out(&mut self, step: Step) -> bool {
         match step {
             Step::CreateService(mut service) => {
-                let is_new = self.note(1, &*service);
+                let is_new = self.note(SERVICE, &*service);
                 self.version += 1;
                 let name = service.name_any();
                 service.metadata.uid = Some(format!("service/{name}"));
@@ -189,12 +194,8 @@ impl<'a> Rehearsal<'a> {
                 }
                 is_new
             }
-            Step::CreatePod(pod) => {
-                let is_new = self.note(2, &*pod);
-                self.pods.insert(pod.name_any(), *pod);
-                is_new
-            }
-            Step::Protect(budget) => self.note(0, &*budget),
+            Step::CreatePod(pod) => self.note(POD, &*pod),
+            Step::Protect(budget) => self.note(BUDGET, &*budget),
             _ => false,
         }
     }
@@ -220,7 +221,7 @@ impl<'a> Rehearsal<'a> {
             let sighted = self.world.devices.by_uid(uid);
             let begun = record
                 .and_then(|record| record.pod.as_ref())
-                .is_some_and(|pod| self.pods.contains_key(pod));
+                .is_some_and(|pod| self.objects.contains_key(&(POD, pod.clone())));
             let mut reason = record.and_then(|record| record.reason.clone());
             let mut message = record.and_then(|record| record.message.clone());
             let state = record.map(|record| record.state);
@@ -271,7 +272,7 @@ async fn ask(
     plugin.build(request).await
 }
 
-/// What the rules know of a plugin.
+/// View of a plugin, as the rules have it.
 fn view(served: &Served) -> Result<PluginView, Failure> {
     let config = &served.config;
     let loaded = served.plugin.as_ref();

@@ -6,18 +6,16 @@ use std::path::Path;
 use flashjob_api::{FINALIZER, FlashJob, akri};
 use flashjob_operator::observed::Instance;
 use kube::api::ListParams;
-use kube::core::error_boundary::DeserializeGuard;
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
 use super::Preview;
 use crate::cluster::{Place, refused};
 use crate::failure::Failure;
+use crate::fleet::inventory;
 
 /// Stands for the uid that the API server gives a FlashJob.
 const JOB_UID: &str = "00000000-0000-4000-8000-000000000000";
-/// Objects that are read with one request.
-const PAGE: u32 = 500;
 
 /// What is looked at.
 pub struct Subject {
@@ -37,7 +35,7 @@ pub struct Subject {
 /// Something is not there or cannot be read.
 pub async fn read(command: &Preview, place: Option<&Place>) -> Result<Subject, Failure> {
     let mut notes = Vec::new();
-    let (mut job, others) = match (&command.file, place) {
+    let mut job = match (&command.file, place) {
         (Some(file), place) => {
             let mut job: FlashJob = one(file)?;
             if job.metadata.uid.is_none() {
@@ -50,17 +48,17 @@ pub async fn read(command: &Preview, place: Option<&Place>) -> Result<Subject, F
             }
             let namespace = place.map_or("default", |place| &place.namespace);
             job.metadata.namespace.get_or_insert_with(|| namespace.to_owned());
-            (job, Vec::new())
+            job
         }
         (None, Some(place)) => {
             let name = command.name.as_deref().unwrap_or_default();
-            (place.job(name).await?, Vec::new())
+            place.job(name).await?
         }
         (None, None) => return Err(Failure::usage("name a FlashJob, or a file with --file")),
     };
     let others = match place {
         Some(place) => other_jobs(place, &job, &mut notes).await?,
-        None => others,
+        None => Vec::new(),
     };
     begin(&mut job, &command.uid)?;
     let instances = match (&command.instances, place) {
@@ -119,34 +117,18 @@ async fn instances(
     job: &FlashJob,
     notes: &mut Vec<String>,
 ) -> Result<Vec<Instance>, Failure> {
-    let all = list(&Api::all(place.client.clone())).await;
+    let all = inventory::instances(&place.client, None).await;
     let listed = match all {
         Err(kube::Error::Api(status)) if status.code == 403 => {
             let namespace = job.namespace().unwrap_or_default();
             notes.push(format!(
                 "You may not see Instances of all namespaces: those of {namespace} are looked at."
             ));
-            list(&Api::namespaced(place.client.clone(), &namespace)).await
+            inventory::instances(&place.client, Some(&namespace)).await
         }
         all => all,
     };
     listed.map_err(|error| refused("list Akri's Instances", &error))
-}
-
-async fn list(api: &Api<DeserializeGuard<akri::Instance>>) -> kube::Result<Vec<Instance>> {
-    let mut found = Vec::new();
-    let mut page = ListParams::default().limit(PAGE);
-    loop {
-        let list = api.list(&page).await?;
-        found.extend(list.items.into_iter().map(|item| match item.0 {
-            Ok(instance) => Instance::of(&instance),
-            Err(invalid) => Instance::unreadable(&invalid.metadata, &invalid.error),
-        }));
-        match list.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => page = page.continue_token(&token),
-            None => return Ok(found),
-        }
-    }
 }
 
 fn text(path: &Path) -> Result<String, Failure> {
