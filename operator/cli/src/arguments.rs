@@ -1,12 +1,15 @@
 //! The command line.
 
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::check::Check;
 use crate::completion::Completion;
-use crate::failure::Failure;
 use crate::fleet;
 use crate::plugin::PluginCommand;
+
+/// Name of the option for the form of the output.
+const OUTPUT: &str = "output";
 
 /// FlashJob from the command line.
 #[derive(Debug, Parser)]
@@ -15,7 +18,7 @@ pub struct Arguments {
     /// The command.
     #[command(subcommand)]
     pub command: Command,
-    /// Form of the output; not every command has every form.
+    /// Form of the output.
     #[arg(short, long, global = true, value_enum, default_value_t = Output::Table, help_heading = "Output")]
     pub output: Output,
 }
@@ -73,33 +76,100 @@ pub enum Output {
     Junit,
 }
 
-impl Arguments {
-    /// Checks that the command has the form that is asked for, before it does anything.
-    ///
-    /// # Errors
-    /// It has not.
-    pub fn check_output(&self) -> Result<(), Failure> {
-        use Output::{Csv, Json, Junit, Name, Table, Wide, Yaml};
-        let forms: &[Output] = match &self.command {
-            Command::Devices(_) => &[Table, Wide, Json, Yaml, Name, Csv],
-            Command::Status(_) => &[Table, Wide, Json, Yaml, Name],
-            Command::Pause(_) | Command::Resume(_) | Command::Cancel(_) => {
-                &[Table, Json, Yaml, Name]
-            }
-            Command::Flash(_) | Command::Retry(_) => &[Table, Json, Yaml, Name],
-            Command::Report(_) => &[Table, Json, Yaml, Csv, Junit],
-            Command::Preview(_) | Command::Check(_) | Command::Plugin { .. } => {
-                &[Table, Json, Yaml]
-            }
-            Command::Completion(_) => &[Table],
-        };
-        if forms.contains(&self.output) {
-            return Ok(());
+/// Commands, and the forms of output that each has.
+const FORMS: [(&str, &[Output]); 13] = {
+    use Output::{Csv, Json, Junit, Name, Table, Wide, Yaml};
+    [
+        ("devices", &[Table, Wide, Json, Yaml, Name, Csv]),
+        ("flash", &[Table, Json, Yaml, Name]),
+        ("preview", &[Table, Json, Yaml]),
+        ("status", &[Table, Wide, Json, Yaml, Name]),
+        ("pause", &[Table, Json, Yaml, Name]),
+        ("resume", &[Table, Json, Yaml, Name]),
+        ("cancel", &[Table, Json, Yaml, Name]),
+        ("retry", &[Table, Json, Yaml, Name]),
+        ("report", &[Table, Json, Yaml, Csv, Junit]),
+        ("check", &[Table, Json, Yaml]),
+        ("plugin", &[Table, Json, Yaml]),
+        ("completion", &[Table]),
+        ("help", &[Table]),
+    ]
+};
+
+/// The definition of the command line, each command with the forms of output that it has.
+#[must_use]
+pub fn command() -> clap::Command {
+    let mut command = Arguments::command();
+    for (name, forms) in FORMS {
+        if command.find_subcommand(name).is_some() {
+            command = command.mut_subcommand(name, |command| command.arg(output(forms)));
         }
-        let name =
-            |output: &Output| output.to_possible_value().map(|value| value.get_name().to_owned());
-        let forms: Vec<String> = forms.iter().filter_map(name).collect();
-        let asked = name(&self.output).unwrap_or_default();
-        Err(Failure::usage(format!("this command has no -o {asked}; it has {}", forms.join(", "))))
+    }
+    command
+}
+
+/// The option `-o` of a command with these forms.
+fn output(forms: &[Output]) -> Arg {
+    let values = forms.iter().filter_map(Output::to_possible_value);
+    let parser = PossibleValuesParser::new(values).try_map(|text| Output::from_str(&text, true));
+    Arg::new(OUTPUT)
+        .short('o')
+        .long(OUTPUT)
+        .global(true)
+        .value_parser(parser)
+        .default_value("table")
+        .help("Form of the output")
+        .help_heading("Output")
+}
+
+/// Reads the command line of this process.
+///
+/// # Errors
+/// It is none of this program, or asks for help.
+pub fn read() -> Result<Arguments, clap::Error> {
+    Arguments::from_arg_matches(&command().try_get_matches()?)
+}
+
+/// The form of output that the words of a command line ask for, whatever else is wrong with them:
+/// clap reads no further than the first mistake.
+#[must_use]
+pub fn asked_output(words: &[String]) -> Output {
+    let mut asked = words.iter().enumerate().filter_map(|(index, word)| match word.as_str() {
+        "-o" | "--output" => words.get(index + 1).map(String::as_str),
+        word => word.strip_prefix("--output=").or_else(|| {
+            let value = word.strip_prefix("-o")?;
+            Some(value.strip_prefix('=').unwrap_or(value))
+        }),
+    });
+    asked.find_map(|word| Output::from_str(word, true).ok()).unwrap_or(Output::Table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_command_says_which_forms_of_output_it_has() {
+        for command in Arguments::command().get_subcommands() {
+            assert!(FORMS.iter().any(|(name, _)| *name == command.get_name()), "{command}");
+        }
+        let parse = |words: &[&str]| command().try_get_matches_from(words);
+        let matches = parse(&["kubectl-flashjob", "report", "a", "-o", "junit"]);
+        let asked = matches.ok().and_then(|matches| matches.get_one::<Output>(OUTPUT).copied());
+        assert_eq!(asked, Some(Output::Junit));
+        assert!(parse(&["kubectl-flashjob", "status", "a", "-o", "junit"]).is_err());
+        assert!(parse(&["kubectl-flashjob", "plugin", "inspect", "a", "-o", "name"]).is_err());
+    }
+
+    #[test]
+    fn the_form_of_a_command_line_that_cannot_be_read_is_found() {
+        let asked =
+            |text: &str| asked_output(&text.split(' ').map(str::to_owned).collect::<Vec<_>>());
+        for text in ["a -o json --b", "-ojson", "-o=JSON", "--output=json", "--output json"] {
+            assert_eq!(asked(text), Output::Json, "{text}");
+        }
+        for text in ["a", "-o", "-o nothing", "--other=json"] {
+            assert_eq!(asked(text), Output::Table, "{text}");
+        }
     }
 }

@@ -1,12 +1,17 @@
 //! `completion`: scripts for shells, and the program that kubectl asks.
 
+use std::iter;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use clap::{Args, CommandFactory, ValueEnum};
+use clap::{Args, FromArgMatches, ValueEnum};
 use clap_complete::Shell;
+use kube::ResourceExt;
+use kube::api::ListParams;
 use serde_json::json;
 
-use crate::arguments::Arguments;
+use crate::arguments;
+use crate::cluster::Scope;
 use crate::failure::{Code, Failure};
 use crate::report::Report;
 
@@ -40,7 +45,7 @@ exec kubectl-flashjob __complete "$@"
 "#;
 
 pub fn run(command: &Completion) -> Result<Report, Failure> {
-    let mut program = Arguments::command();
+    let mut program = arguments::command();
     let mut text = Vec::new();
     let shell = match command.kind {
         Kind::Bash => Shell::Bash,
@@ -79,9 +84,15 @@ fn pages(program: clap::Command, folder: &Path) -> Result<Report, Failure> {
 /// The word with which [`KUBECTL`] calls this program.
 pub const COMPLETE: &str = "__complete";
 
+/// Commands whose arguments are names of FlashJobs.
+const NAMING: [&str; 7] = ["status", "pause", "resume", "cancel", "retry", "report", "preview"];
+/// Longest time in which names are looked up: somebody waits at a prompt.
+const LOOK_UP: Duration = Duration::from_secs(2);
+
 /// Returns the words that can follow these, one a line, and the directive.
-pub fn complete(words: &[String]) -> String {
-    let mut command = Arguments::command();
+#[tokio::main(flavor = "current_thread")]
+pub async fn complete(words: &[String]) -> String {
+    let mut command = arguments::command();
     command.build();
     let (last, before) = match words.split_last() {
         Some((last, before)) => (last.as_str(), before),
@@ -107,6 +118,10 @@ pub fn complete(words: &[String]) -> String {
         for option in command.get_arguments().filter_map(clap::Arg::get_long) {
             lines.push(format!("--{option}"));
         }
+    } else if NAMING.contains(&command.get_name()) {
+        // Without an answer nothing is offered; a message would stand amid the command line.
+        let names = tokio::time::timeout(LOOK_UP, names(before)).await;
+        lines.extend(names.ok().flatten().unwrap_or_default());
     } else {
         for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
             let about = sub.get_about().map(ToString::to_string).unwrap_or_default();
@@ -116,6 +131,16 @@ pub fn complete(words: &[String]) -> String {
     lines.retain(|line| line.starts_with(last));
     lines.push(":4".to_owned());
     lines.join("\n")
+}
+
+/// Names of the FlashJobs of the namespace and the cluster that the words name.
+async fn names(words: &[String]) -> Option<Vec<String>> {
+    let program = iter::once("kubectl-flashjob").chain(words.iter().map(String::as_str));
+    let matches = arguments::command().ignore_errors(true).try_get_matches_from(program).ok()?;
+    let (_, matches) = matches.subcommand()?;
+    let place = Scope::from_arg_matches(matches).ok()?.place().await.ok()?;
+    let jobs = place.jobs().list_metadata(&ListParams::default()).await.ok()?;
+    Some(jobs.items.iter().map(ResourceExt::name_any).collect())
 }
 
 #[cfg(test)]
@@ -134,7 +159,7 @@ mod tests {
         assert_eq!(of(&["plugin", "ins"]), ["inspect", ":4"]);
         assert_eq!(of(&["status", "--unt"]), ["--until", ":4"]);
         assert_eq!(of(&["status", "--until", "b"]), ["blocked", ":4"]);
-        assert_eq!(of(&["devices", "-o", "j"]), ["json", "junit", ":4"]);
+        assert_eq!(of(&["devices", "-o", "j"]), ["json", ":4"]);
         assert!(of(&[""]).contains(&"flash".to_owned()));
     }
 }

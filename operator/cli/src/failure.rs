@@ -180,12 +180,11 @@ impl From<EngineError> for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        let reason = if matches!(error, ConfigError::Read { .. }) {
-            "FileUnreadable"
-        } else {
-            "ConfigurationRefused"
+        let (code, reason) = match error {
+            ConfigError::Read { .. } => (Code::Unavailable, "FileUnreadable"),
+            _ => (Code::Usage, "ConfigurationRefused"),
         };
-        Self::new(Code::Usage, reason, error.to_string())
+        Self::new(code, reason, error.to_string())
     }
 }
 

@@ -28,7 +28,6 @@ mod written;
 use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 
-use clap::Parser;
 use flashjob_plugin_host::{COMPILE_PLUGIN, compile_plugin};
 use tracing_subscriber::EnvFilter;
 
@@ -43,24 +42,39 @@ fn main() -> ExitCode {
     if words.next().is_some_and(|word| word == COMPILE_PLUGIN) {
         return compile_plugin(words);
     }
-    let mut words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
-    if words.next().is_some_and(|word| word == completion::COMPLETE) {
-        println!("{}", completion::complete(&words.collect::<Vec<_>>()));
+    // Two TLS providers could be linked; ring is the one that is meant. A second call changes
+    // nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
+    let words: Vec<String> = words.collect();
+    if let [first, words @ ..] = words.as_slice()
+        && first == completion::COMPLETE
+    {
+        println!("{}", completion::complete(words));
         return ExitCode::SUCCESS;
     }
-    let arguments = Arguments::parse();
+    let arguments = match arguments::read() {
+        Ok(arguments) => arguments,
+        Err(error) => return unread(&error, arguments::asked_output(&words)),
+    };
     let output = arguments.output;
-    match arguments.check_output().and_then(|()| carry_out(arguments)) {
+    match carry_out(arguments) {
         Ok(report) => report.show(output),
         Err(failure) => failure.show(output),
     }
 }
 
+/// A command line that cannot be read, or that asks for help.
+fn unread(error: &clap::Error, output: Output) -> ExitCode {
+    if !error.use_stderr() || !matches!(output, Output::Json | Output::Yaml) {
+        error.exit();
+    }
+    let words = error.render().to_string();
+    Failure::usage(words.trim_start_matches("error: ").trim_end()).show(output)
+}
+
 #[tokio::main(worker_threads = 2)]
 async fn carry_out(arguments: Arguments) -> Result<Report, Failure> {
-    // Two TLS providers could be linked; ring is the one that is meant. A second call changes
-    // nothing.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     // What plugins log is for their author.
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,flashjob_plugin_host=info,kube=off"));

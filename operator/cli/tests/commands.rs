@@ -26,7 +26,7 @@ fn each_way_to_fail_has_its_exit_code_and_names_the_thing() -> anyhow::Result<()
     ask(&["verify", &esp32, "--key", "a.pub"])?.failed(2, "Usage", "name a reference");
     ask(&["verify", "registry.example/a:1"])?.failed(2, "Usage", "--key");
     ask(&["verify", "127.0.0.1:1/a:1", "--config", "none.yaml"])?.failed(
-        2,
+        3,
         "FileUnreadable",
         "none.yaml",
     );

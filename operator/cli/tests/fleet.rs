@@ -161,7 +161,12 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
     ensure!(said.code == Some(0), "{said:?}");
     let shown: FlashJob = serde_json::from_value(serde_saphyr::from_str(&said.text)?)?;
     ensure!(shown.spec.uuid.len() == 3, "{shown:?}");
+    let said = person.run(&with(&["--dry-run", "--name", "No_Name"]))?;
+    ensure!(said.code == Some(1) && said.errors.contains("No_Name"), "{said:?}");
     ensure!(person.jobs().get_opt("flashjob").await?.is_none());
+    // Programs get their form of a command line that cannot be read, too.
+    let said = person.run(&with(&["--batch-size", "none", "--output=json"]))?;
+    ensure!(said.code == Some(2) && said.json()?["error"]["reason"] == "Usage", "{said:?}");
     // What is most likely a mistake flashes nothing.
     let all = ["--firmware", FIRMWARE, "--version", "0.2.0", "--yes"];
     let said = person.run(&[&["flash", "--uid", ""], &all[..]].concat())?;
@@ -191,6 +196,19 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
         said.text.contains(&format!("{first},{},0.1.0,0.2.0,failed,", name(&said))),
         "{said:?}"
     );
+    // What a dry run shows is what is there already, and what would be added.
+    let said = person.run(&with(&["--dry-run", "--file", "shown.yaml"]))?;
+    ensure!(said.code == Some(0) && said.errors.contains("Left out: 1 device"), "{said:?}");
+    let shown: FlashJob = serde_json::from_value(serde_saphyr::from_str(&said.text)?)?;
+    ensure!(shown.spec.uuid.len() == 3 && shown.spec.uuid[0] == first, "{shown:?}");
+    ensure!(person.folder.path().join("shown.yaml").is_file());
+    ensure!(person.jobs().get("flashjob").await?.spec.uuid.len() == 1);
+    let said = person.run(&["retry", "flashjob", "--dry-run"])?;
+    let shown: FlashJob = serde_json::from_value(serde_saphyr::from_str(&said.text)?)?;
+    ensure!(shown.spec.uuid == [first.clone()], "{shown:?}");
+    // A shell is offered the names of FlashJobs.
+    let said = person.run(&["__complete", "status", "flash"])?;
+    ensure!(said.text == "flashjob\n:4\n", "{said:?}");
     // Mended, it is flashed again as a job of its own.
     person.testbed.fleet.behave(&report.id, &Behaviour::default()).await?;
     let said = person.run(&["retry", "flashjob", "--reason", "NoSuchReason", "--yes"])?;

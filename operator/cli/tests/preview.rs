@@ -75,6 +75,8 @@ async fn a_preview_shows_exactly_what_the_operator_then_creates() -> anyhow::Res
         person.folder.path().join("config.json"),
         person.testbed.registry.docker_config(),
     )?;
+    let said = person.run(&["preview"])?;
+    ensure!(said.code == Some(2) && said.errors.contains("-f"), "{said:?}");
     let preview = |words: &[&str]| {
         let mut command = person.command();
         command.args(["preview", "-o", "json"]).args(words);
@@ -91,6 +93,9 @@ async fn a_preview_shows_exactly_what_the_operator_then_creates() -> anyhow::Res
     let objects = shown["objects"].as_array().context("no objects")?.clone();
     // A budget, and for each device a Service and a Pod.
     ensure!(objects.len() == 5, "{shown}");
+    let said = preview(&["shown", "--config", &config, "--uid", &uids[0][..12]])?;
+    ensure!(said.code == Some(0), "{said:?}");
+    ensure!(said.json()?["devices"][0]["uid"] == json!(uids[0]), "{said:?}");
     let dry = PostParams { dry_run: true, ..PostParams::default() };
     let mut expected = Vec::new();
     for object in &objects {
@@ -152,6 +157,9 @@ fn offline(person: &Person) -> anyhow::Result<()> {
         "--dry-run",
     ])?;
     std::fs::write(folder.join("job.yaml"), said.text)?;
+    std::fs::write(folder.join("no-text.yaml"), [0xff, 0xfe, 0])?;
+    let said = person.run(&["preview", "-f", "no-text.yaml"])?;
+    ensure!(said.code == Some(2) && said.errors.contains("UTF-8"), "{said:?}");
     let plugin = flashjob_testbed::process::repository().join("target/plugins/esp32.wasm");
     let plugin = plugin.display().to_string();
     let words = ["preview", "-f", "job.yaml", "--instances", "instances.yaml", "--plugin", &plugin];

@@ -97,7 +97,7 @@ impl Plugins {
 
     /// Takes the configured plugins; what serves goes on serving. Where trust may have changed,
     /// whatever else is loaded is forgotten: who asks for it has it verified again.
-    fn configure(&self, plugins: &[PluginConfig], trust_changed: bool) {
+    pub fn configure(&self, plugins: &[PluginConfig], trust_changed: bool) {
         let mut inner = self.write();
         let mut before: HashMap<String, Known> =
             inner.known.drain(..).map(|known| (known.config.name.clone(), known)).collect();
@@ -126,7 +126,7 @@ impl Plugins {
     }
 
     /// Has a plugin serve from now on.
-    fn serve(&self, plugin: &Plugin) {
+    pub fn serve(&self, plugin: &Plugin) {
         let name = &plugin.info().name;
         let mut inner = self.write();
         if let Some(known) = inner.known.iter_mut().find(|known| known.config.name == *name) {
@@ -163,8 +163,8 @@ impl Plugins {
         }
     }
 
-    /// No digest of that plugin serves, and why.
-    fn withhold(&self, name: &str, why: &str) {
+    /// Has no digest of that plugin serve, and keeps the cause.
+    pub fn withhold(&self, name: &str, why: &str) {
         if let Some(known) = self.write().known.iter_mut().find(|known| known.config.name == name) {
             known.is_loading = false;
             known.ready = Err(why.to_owned());

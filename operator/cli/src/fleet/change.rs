@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, Preconditions};
 use serde_json::json;
 
-use super::{devices_shown, patching, prompt, resource, watch};
+use super::{Change, devices_shown, prompt, resource, watch};
 use crate::arguments::Output;
 use crate::cluster::{Place, Scope, refused};
 use crate::duration;
@@ -84,7 +84,7 @@ async fn set_suspend(place: &Place, name: &str, suspend: bool) -> Result<FlashJo
     let value = if suspend { json!(true) } else { json!(null) };
     let patch = Patch::Merge(json!({"spec": {"suspend": value}}));
     let what = if suspend { "pause" } else { "resume" };
-    let job = match place.jobs().patch(name, &patching(), &patch).await {
+    let job = match place.jobs().patch(name, &Change::Stored.patching(), &patch).await {
         Ok(job) => job,
         Err(kube::Error::Api(status)) if status.code == 404 => return Err(place.no_job(name)),
         Err(error) => {

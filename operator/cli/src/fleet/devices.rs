@@ -96,7 +96,8 @@ impl Filter {
     }
 }
 
-fn begins(uid: &str, asked: &str) -> bool {
+/// Whether a uid begins with what is asked for, in any letter case.
+pub fn begins(uid: &str, asked: &str) -> bool {
     uid.to_ascii_lowercase().starts_with(&asked.to_ascii_lowercase())
 }
 

@@ -32,19 +32,42 @@ use crate::failure::{Code, Failure};
 /// Who changes FlashJobs, in their managed fields.
 const MANAGER: &str = "kubectl-flashjob";
 
-/// Parameters of a create.
-fn posting() -> PostParams {
-    PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() }
+/// Whether a change is stored, or only looked at by the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    /// It is stored.
+    Stored,
+    /// The API server checks it and answers what would be stored.
+    DryRun,
 }
 
-/// Parameters of a merge patch.
-fn patching() -> PatchParams {
-    PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
+impl Change {
+    /// Parameters of a create.
+    fn posting(self) -> PostParams {
+        PostParams { field_manager: Some(MANAGER.to_owned()), dry_run: self == Self::DryRun }
+    }
+
+    /// Parameters of a merge patch.
+    fn patching(self) -> PatchParams {
+        PatchParams {
+            field_manager: Some(MANAGER.to_owned()),
+            dry_run: self == Self::DryRun,
+            ..PatchParams::default()
+        }
+    }
+}
+
+/// What a dry run answered, without what the API server sets: a FlashJob that can be applied.
+fn applicable(answered: FlashJob) -> FlashJob {
+    let mut job = FlashJob::new(&answered.name_any(), answered.spec);
+    job.metadata.namespace = answered.metadata.namespace;
+    job.metadata.labels = answered.metadata.labels;
+    job
 }
 
 impl Place {
     /// The FlashJobs of the namespace.
-    fn jobs(&self) -> Api<FlashJob> {
+    pub fn jobs(&self) -> Api<FlashJob> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 

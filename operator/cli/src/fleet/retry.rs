@@ -7,7 +7,7 @@ use flashjob_api::{DeviceState, FlashJob};
 use kube::ResourceExt;
 use serde_json::json;
 
-use super::{devices_shown, posting, prompt, resource};
+use super::{Change, applicable, devices_shown, prompt, resource};
 use crate::arguments::Output;
 use crate::cluster::{Place, Scope, refused};
 use crate::failure::{Code, Failure};
@@ -30,7 +30,7 @@ pub struct Retry {
     /// Name of the new FlashJob. Default: the old one's with -retry-1, -retry-2 and so on.
     #[arg(long, value_name = "NAME")]
     new_name: Option<String>,
-    /// Show the new FlashJob, and create nothing.
+    /// Show the new FlashJob, have the API server check it, and create nothing.
     #[arg(long)]
     dry_run: bool,
     /// Do not ask.
@@ -49,12 +49,16 @@ pub async fn run(command: &Retry) -> Result<Report, Failure> {
     // A new FlashJob is a new run, and whoever asks for it wants it to run.
     (job.spec.run_id, job.spec.suspend) = (None, None);
     job.metadata.namespace = Some(place.namespace.clone());
-    let note = chosen.note.map(|note| format!("{note}\n")).unwrap_or_default();
     if command.dry_run {
-        job.metadata.name = Some(command.new_name.clone().unwrap_or_else(|| name(&old, 1)));
-        let text = format!("{note}{}", yaml(&job)?);
-        return Ok(Report::new(text, json!(job)).with(Output::Name, resource(&job)));
+        // Standard output has the FlashJob alone, so that it can be applied.
+        if let Some(note) = &chosen.note {
+            eprintln!("Note: {note}");
+        }
+        let job = create(&place, &old, job, command.new_name.as_deref(), Change::DryRun).await?;
+        let job = applicable(job);
+        return Ok(Report::new(yaml(&job)?, json!(job)).with(Output::Name, resource(&job)));
     }
+    let note = chosen.note.map(|note| format!("{note}\n")).unwrap_or_default();
     let question = format!(
         "{note}Flash {} again with {} version {}?",
         devices_shown(job.spec.uuid.len()),
@@ -62,7 +66,7 @@ pub async fn run(command: &Retry) -> Result<Report, Failure> {
         job.spec.version
     );
     prompt::confirm(&question, command.yes).await?;
-    let job = create(&place, &old, job, command.new_name.as_deref()).await?;
+    let job = create(&place, &old, job, command.new_name.as_deref(), Change::Stored).await?;
     let text = format!(
         "{} created with {}; kubectl flashjob status {} -n {} -w follows it",
         resource(&job),
@@ -137,10 +141,11 @@ async fn create(
     old: &FlashJob,
     mut job: FlashJob,
     asked: Option<&str>,
+    change: Change,
 ) -> Result<FlashJob, Failure> {
     for number in 1..=NAMES {
         job.metadata.name = Some(asked.map_or_else(|| name(old, number), str::to_owned));
-        match place.jobs().create(&posting(), &job).await {
+        match place.jobs().create(&change.posting(), &job).await {
             Ok(job) => return Ok(job),
             Err(kube::Error::Api(status)) if status.code == 409 && asked.is_none() => {}
             Err(error) => {

@@ -18,7 +18,7 @@ use crate::cluster::{Place, refused};
 use crate::duration;
 use crate::failure::{Code, Failure};
 use crate::fleet::watch::{self, Follow, Shown, Until};
-use crate::fleet::{devices_shown, patching, posting, status};
+use crate::fleet::{Change, devices_shown, status};
 use crate::interruption::Interruption;
 use crate::report::{Report, print};
 
@@ -69,37 +69,12 @@ pub async fn carry_out(
 ) -> Result<Report, Failure> {
     let deadline = pacing.timeout.map(|timeout| Instant::now() + timeout);
     let path = path.or((told == Told::Dialogue).then(|| Path::new(FILE)));
-    let existing = read(place, &order.name).await?;
-    let left: Vec<String> =
-        without_result(existing.as_ref(), &order).into_iter().cloned().collect();
-    let done = order.uids.len() - left.len();
+    let Left { existing, uids: left, note } = left(place, &order).await?;
     if let (Some(existing), true) = (&existing, left.is_empty()) {
-        let message = format!(
-            "FlashJob {}/{} is unchanged: {} asked for, all with a result of this firmware \
-             already. --again flashes them again",
-            place.namespace,
-            order.name,
-            devices_shown(done)
-        );
-        let shown = status::report(std::slice::from_ref(existing));
-        return Ok(shown.saying(message));
+        return Ok(status::report(std::slice::from_ref(existing)).saying(note.unwrap_or_default()));
     }
-    if done > 0 && told != Told::Nothing {
-        let failed = existing.as_ref().map_or(0, |existing| failed(existing, &order.uids));
-        let retry = match failed {
-            0 => String::new(),
-            failed => format!(
-                " ({} failed: kubectl flashjob retry {} -n {} flashes those alone)",
-                devices_shown(failed),
-                order.name,
-                place.namespace
-            ),
-        };
-        print(&format!(
-            "Left out: {} with a result of this firmware already{retry}; --again flashes them \
-             again",
-            devices_shown(done)
-        ))?;
+    if let (Some(note), true) = (note, told != Told::Nothing) {
+        print(&note)?;
     }
     let batches: Vec<&[String]> = left.chunks(pacing.batch_size.clamp(1, MOST)).collect();
     let (stem, mut number) = (order.name.clone(), 1);
@@ -174,6 +149,49 @@ pub async fn carry_out(
     Ok(status::report(&jobs))
 }
 
+/// Devices of an order that are still to be flashed.
+pub struct Left {
+    /// The FlashJob of that name, where there is one.
+    pub existing: Option<FlashJob>,
+    /// Uids of the devices.
+    pub uids: Vec<String>,
+    /// Set where others have their result already.
+    pub note: Option<String>,
+}
+
+/// Leaves out the devices that have a result of this firmware already.
+///
+/// # Errors
+/// The FlashJob cannot be read.
+pub async fn left(place: &Place, order: &Order) -> Result<Left, Failure> {
+    let existing = read(place, &order.name).await?;
+    let uids: Vec<String> = without_result(existing.as_ref(), order).into_iter().cloned().collect();
+    let (namespace, name) = (&place.namespace, &order.name);
+    let done = order.uids.len() - uids.len();
+    let failed = existing.as_ref().map_or(0, |existing| failed(existing, &order.uids));
+    let retry = match failed {
+        0 => String::new(),
+        failed => format!(
+            " ({} failed: kubectl flashjob retry {name} -n {namespace} flashes those alone)",
+            devices_shown(failed)
+        ),
+    };
+    let note = match (done, uids.is_empty()) {
+        (0, _) => None,
+        (_, true) => Some(format!(
+            "FlashJob {namespace}/{name} is unchanged: {} asked for, all with a result of this \
+             firmware already{retry}. --again flashes them again",
+            devices_shown(done)
+        )),
+        (_, false) => Some(format!(
+            "Left out: {} with a result of this firmware already{retry}; --again flashes them \
+             again",
+            devices_shown(done)
+        )),
+    };
+    Ok(Left { existing, uids, note })
+}
+
 /// A time-out in words of the whole command.
 fn late(failure: Failure, pacing: &Pacing, goes_on: &str) -> Failure {
     if failure.code != Code::TimedOut {
@@ -243,7 +261,11 @@ fn stopped(count: usize, failed: usize, batch: &[String], rest: usize) -> Failur
     Failure::new(Code::Failing, "BatchFailed", message)
 }
 
-async fn read(place: &Place, name: &str) -> Result<Option<FlashJob>, Failure> {
+/// Reads the FlashJob of that name; none where there is none.
+///
+/// # Errors
+/// It cannot be read.
+pub async fn read(place: &Place, name: &str) -> Result<Option<FlashJob>, Failure> {
     let read = place.jobs().get_opt(name).await;
     read.map_err(|error| refused(&format!("read FlashJob {}/{name}", place.namespace), &error))
 }
@@ -258,15 +280,16 @@ async fn apply(
     let what = format!("apply FlashJob {}/{}", place.namespace, order.name);
     for _ in 0..TRIES {
         let applied = match read(place, &order.name).await? {
-            None => create(place, order, batch).await,
+            None => create(place, order, batch, Change::Stored).await,
             Some(existing) => match merge(&existing, order, batch) {
                 Merged::Full => return Ok(None),
-                Merged::Refused(cause) => {
-                    let message = format!("FlashJob {}/{} {cause}", place.namespace, order.name);
-                    return Err(Failure::new(Code::Other, "Busy", message));
+                Merged::Refused(cause) => return Err(busy(order, cause)),
+                Merged::Added(uids) => {
+                    change(place, &existing, json!({"uuid": uids}), Change::Stored).await
                 }
-                Merged::Added(uids) => change(place, &existing, json!({"uuid": uids})).await,
-                Merged::Replaced => change(place, &existing, replacement(order, batch)).await,
+                Merged::Replaced => {
+                    change(place, &existing, replacement(order, batch), Change::Stored).await
+                }
             },
         };
         match applied {
@@ -279,12 +302,28 @@ async fn apply(
     Err(Failure::new(Code::Other, "Busy", message))
 }
 
-async fn create(place: &Place, order: &Order, batch: &[String]) -> kube::Result<FlashJob> {
-    place.jobs().create(&posting(), &order.job(batch)).await
+/// A FlashJob that may not be changed now.
+pub fn busy(order: &Order, cause: &str) -> Failure {
+    let message = format!("FlashJob {}/{} {cause}", order.namespace, order.name);
+    Failure::new(Code::Other, "Busy", message)
 }
 
-/// A FlashJob that is over begins anew: nulls take away what only the one before had.
-fn replacement(order: &Order, batch: &[String]) -> Value {
+/// Creates the FlashJob of an order.
+///
+/// # Errors
+/// The API server refuses it.
+pub async fn create(
+    place: &Place,
+    order: &Order,
+    batch: &[String],
+    change: Change,
+) -> kube::Result<FlashJob> {
+    place.jobs().create(&change.posting(), &order.job(batch)).await
+}
+
+/// The spec of a FlashJob that is over and begins anew: nulls take away what only the one before
+/// had.
+pub fn replacement(order: &Order, batch: &[String]) -> Value {
     let mut spec = json!({
         "uuid": batch, "firmware": order.firmware.reference, "version": order.firmware.version,
         "flashjobPodImage": order.firmware.pod_image, "device": order.device,
@@ -300,9 +339,18 @@ fn replacement(order: &Order, batch: &[String]) -> Value {
     spec
 }
 
-async fn change(place: &Place, existing: &FlashJob, spec: Value) -> kube::Result<FlashJob> {
+/// Changes the spec of a FlashJob that was read.
+///
+/// # Errors
+/// The API server refuses it, also where somebody else changed the FlashJob meanwhile.
+pub async fn change(
+    place: &Place,
+    existing: &FlashJob,
+    spec: Value,
+    change: Change,
+) -> kube::Result<FlashJob> {
     // With the version that was read, so that a change of somebody else in between is a conflict.
     let metadata = json!({"resourceVersion": existing.resource_version(), "uid": existing.uid()});
     let patch = Patch::Merge(json!({"metadata": metadata, "spec": spec}));
-    place.jobs().patch(&existing.name_any(), &patching(), &patch).await
+    place.jobs().patch(&existing.name_any(), &change.patching(), &patch).await
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::batches::{self, Pacing, Told};
 use super::order::{self, Firmware};
-use super::{BATCH, DELAY, Flash};
+use super::{BATCH, DELAY, Flash, dry_run};
 use crate::cluster::root;
 use crate::failure::{Code, Failure};
 use crate::fleet::devices::Filter;
@@ -63,6 +63,9 @@ pub(super) async fn run(command: &Flash, interruption: &Interruption) -> Result<
         timeout: command.timeout,
     };
     let order = super::order(command, &place, &devices, firmware);
+    if command.dry_run {
+        return dry_run::show(&place, order, &pacing, command.file.as_deref()).await;
+    }
     batches::carry_out(&place, order, pacing, command.file.as_deref(), Told::Dialogue, interruption)
         .await
 }

@@ -3,10 +3,11 @@
 //!
 //! - [`dialogue`] asks for everything; [`order`] is what was asked for.
 //! - [`batches`] carries it out; [`merge`] decides what becomes of a FlashJob that is there
-//!   already; [`file`] is the file that is written.
+//!   already; [`file`] is the file that is written. [`dry_run`] shows it all and applies nothing.
 
 mod batches;
 mod dialogue;
+mod dry_run;
 mod file;
 mod merge;
 mod order;
@@ -16,17 +17,16 @@ use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
-use serde_json::json;
 
 use super::devices::Filter;
 use super::inventory::{self, Device};
-use super::{prompt, resource};
+use super::prompt;
 use crate::arguments::Output;
 use crate::cluster::{Place, Scope, refused};
 use crate::duration;
 use crate::failure::{Code, Failure};
 use crate::interruption::Interruption;
-use crate::report::{Report, yaml};
+use crate::report::Report;
 use batches::Pacing;
 use order::{Firmware, Order};
 
@@ -83,7 +83,8 @@ pub struct Flash {
     /// Stop waiting after this time; the FlashJob goes on.
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     timeout: Option<Duration>,
-    /// Show the FlashJob, and apply nothing.
+    /// Show the FlashJob as it would be, have the API server check it, and apply nothing. With
+    /// --file it is written.
     #[arg(long)]
     dry_run: bool,
     /// Ask for everything, also where answers come from a pipe.
@@ -137,10 +138,6 @@ pub async fn run(
         pod_image: command.pod_image.clone(),
     };
     let order = order(command, &place, &devices, firmware);
-    if command.dry_run {
-        let job = order.job(&order.uids);
-        return Ok(Report::new(yaml(&job)?, json!(job)).with(Output::Name, resource(&job)));
-    }
     order::warn_of_current(&devices, &order.firmware.version);
     let pacing = Pacing {
         batch_size: command.batch_size.unwrap_or(order.uids.len()),
@@ -148,6 +145,9 @@ pub async fn run(
         keep_going: command.keep_going,
         timeout: command.timeout,
     };
+    if command.dry_run {
+        return dry_run::show(&place, order, &pacing, command.file.as_deref()).await;
+    }
     let question = batches::question(&place, &order, &pacing).await?;
     prompt::confirm(&question, command.yes).await?;
     let told = match output {

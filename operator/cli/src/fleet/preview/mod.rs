@@ -9,6 +9,7 @@ mod operator_config;
 mod rehearsal;
 mod subject;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -27,13 +28,14 @@ use rehearsal::{Rehearsal, Verdict};
 #[derive(Debug, Args)]
 pub struct Preview {
     /// Name of a FlashJob of the cluster.
-    #[arg(value_name = "NAME", required_unless_present = "file", conflicts_with = "file")]
+    #[arg(value_name = "NAME", conflicts_with = "file")]
     name: Option<String>,
     /// A FlashJob, in YAML or JSON; names that the API server's uid is part of are those of an
     /// example.
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
-    /// Only this device of the FlashJob, by its uid; repeat it for several.
+    /// Only the device of the FlashJob with this uid, or whose uid begins so; repeat it for
+    /// several.
     #[arg(long, value_name = "UID", value_delimiter = ',')]
     uid: Vec<String>,
     /// Akri's Instances, in YAML or JSON, as kubectl get instances.akri.sh -o yaml writes them.
@@ -46,7 +48,7 @@ pub struct Preview {
     plugin: Vec<String>,
     /// The external address, which the load balancer gives.
     #[arg(long, value_name = "ADDRESS", default_value = "192.0.2.1")]
-    address: String,
+    address: IpAddr,
     #[command(flatten)]
     registry: RegistryOptions,
     #[command(flatten)]
@@ -56,6 +58,11 @@ pub struct Preview {
 }
 
 pub async fn run(command: &Preview) -> Result<Report, Failure> {
+    if command.name.is_none() && command.file.is_none() {
+        return Err(Failure::usage(
+            "name a FlashJob of the cluster, or a file that has one with -f (- for standard input)",
+        ));
+    }
     let offline = command.instances.is_some() && command.file.is_some();
     let place = if offline { None } else { Some(command.scope.place().await?) };
     let subject = subject::read(command, place.as_ref()).await?;
@@ -80,7 +87,7 @@ pub async fn run(command: &Preview) -> Result<Report, Failure> {
     }
     let config = config.unwrap_or_default();
     let plugins = plugins(command, &registry, &config, &mut notes).await?;
-    let rehearsal = Rehearsal::new(&subject, &config, &plugins, &command.address)?;
+    let rehearsal = Rehearsal::new(&subject, &config, &plugins, command.address)?;
     let shown = rehearsal.run().await?;
     let objects: Vec<&Value> = shown.objects.iter().collect();
     let mut text = verdicts(&shown.verdicts);

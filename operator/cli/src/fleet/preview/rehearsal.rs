@@ -3,21 +3,22 @@
 //! only noted.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use flashjob_api::{DeviceState, FlashJob, FlashJobStatus, reason};
 use flashjob_operator::config::OperatorConfig;
-use flashjob_operator::observed::{
-    Built, Job, PluginView, Question, ReadyPlugin, Service, whole_seconds,
-};
+use flashjob_operator::observed::{Built, Job, PluginView, Question, Service, whole_seconds};
 use flashjob_operator::plan::{Step, plan};
+use flashjob_operator::plugins::Plugins;
 use flashjob_operator::world::{Rules, World};
-use flashjob_plugin_host::{CallError, Plugin, ServedTypes};
+use flashjob_plugin_host::{CallError, Plugin};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use kube::ResourceExt;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::runtime::Handle;
 
 use super::Served;
 use super::subject::Subject;
@@ -64,7 +65,7 @@ pub struct Rehearsal<'a> {
     world: World,
     job: FlashJob,
     plugins: &'a [Served],
-    address: &'a str,
+    address: IpAddr,
     now: Timestamp,
     version: u64,
     objects: BTreeMap<(u8, String), Value>,
@@ -75,19 +76,18 @@ impl<'a> Rehearsal<'a> {
     /// Puts everything into its place.
     ///
     /// # Errors
-    /// The FlashJob or the configuration of a plugin is refused.
+    /// The FlashJob is refused.
     pub fn new(
         subject: &Subject,
         config: &OperatorConfig,
         plugins: &'a [Served],
-        address: &'a str,
+        address: IpAddr,
     ) -> Result<Self, Failure> {
         if let Err(error) = subject.job.spec.effective() {
             let message = format!("FlashJob {}: {error}", subject.job.name_any());
             return Err(Failure::new(Code::Failing, "InvalidSpec", message));
         }
-        let views = plugins.iter().map(view).collect::<Result<_, _>>()?;
-        let mut world = World::new(views, Rules::of(config));
+        let mut world = World::new(views(plugins), Rules::of(config));
         for instance in &subject.instances {
             world.devices.see(instance.clone());
         }
@@ -181,7 +181,7 @@ impl<'a> Rehearsal<'a> {
                 service.metadata.uid = Some(format!("service/{name}"));
                 service.metadata.resource_version = Some(self.version.to_string());
                 let ingress = core::LoadBalancerIngress {
-                    ip: Some(self.address.to_owned()),
+                    ip: Some(self.address.to_string()),
                     ..core::LoadBalancerIngress::default()
                 };
                 let balancer = core::LoadBalancerStatus { ingress: Some(vec![ingress]) };
@@ -272,33 +272,16 @@ async fn ask(
     plugin.build(request).await
 }
 
-/// View of a plugin, as the rules have it.
-fn view(served: &Served) -> Result<PluginView, Failure> {
-    let config = &served.config;
-    let loaded = served.plugin.as_ref();
-    let listed: Option<Result<Vec<ServedTypes>, _>> = config
-        .device_types
-        .as_ref()
-        .map(|types| types.iter().filter(|text| *text != "*").map(|text| text.parse()).collect());
-    let device_types = match listed {
-        Some(types) => types.map_err(|error| {
-            Failure::usage(format!("plugin {}: deviceTypes: {error}", config.name))
-        })?,
-        None => loaded.map(|plugin| plugin.info().device_types.clone()).unwrap_or_default(),
-    };
-    Ok(PluginView {
-        name: config.name.clone(),
-        reference: config.image.to_string(),
-        device_types,
-        any_type: config.device_types.iter().flatten().any(|text| text == "*"),
-        is_loading: false,
-        ready: loaded.map_err(Clone::clone).map(|plugin| ReadyPlugin {
-            digest: plugin.digest().clone(),
-            version: plugin.info().version.to_string(),
-        }),
-        digests: loaded.map(|plugin| vec![plugin.digest().clone()]).unwrap_or_default(),
-        settings: config.settings.clone(),
-        locked_settings: config.locked_settings.clone(),
-        grants: Arc::new(config.grants.clone()),
-    })
+/// The plugins as the operator shows them to its rules, each beside the others.
+fn views(plugins: &[Served]) -> Vec<PluginView> {
+    let together = Plugins::new(Handle::current());
+    let entries: Vec<_> = plugins.iter().map(|served| served.config.clone()).collect();
+    together.configure(&entries, false);
+    for Served { config, plugin, .. } in plugins {
+        match plugin {
+            Ok(plugin) => together.serve(plugin),
+            Err(cause) => together.withhold(&config.name, cause),
+        }
+    }
+    together.views()
 }

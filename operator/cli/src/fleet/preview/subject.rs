@@ -1,6 +1,6 @@
 //! The FlashJob, Akri's Instances, and the FlashJobs that may hold their devices.
 
-use std::collections::HashSet;
+use std::io::ErrorKind;
 use std::path::Path;
 
 use flashjob_api::{FINALIZER, FlashJob, akri};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::Preview;
 use crate::cluster::{Place, refused};
 use crate::failure::Failure;
-use crate::fleet::inventory;
+use crate::fleet::{devices, inventory};
 
 /// Stands for the uid that the API server gives a FlashJob.
 const JOB_UID: &str = "00000000-0000-4000-8000-000000000000";
@@ -80,14 +80,15 @@ fn begin(job: &mut FlashJob, uids: &[String]) -> Result<(), Failure> {
     if uids.is_empty() {
         return Ok(());
     }
-    let known: HashSet<&String> = job.spec.uuid.iter().collect();
-    if let Some(unknown) = uids.iter().find(|uid| !known.contains(uid)) {
+    let is_asked = |uid: &String, asked: &String| devices::begins(uid, asked);
+    let unknown = uids.iter().find(|asked| !job.spec.uuid.iter().any(|uid| is_asked(uid, asked)));
+    if let Some(unknown) = unknown {
         return Err(Failure::usage(format!(
-            "FlashJob {} does not name the uid {unknown}",
+            "FlashJob {} names no uid that begins with {unknown}",
             job.name_any()
         )));
     }
-    job.spec.uuid = uids.to_vec();
+    job.spec.uuid.retain(|uid| uids.iter().any(|asked| is_asked(uid, asked)));
     Ok(())
 }
 
@@ -136,7 +137,12 @@ fn text(path: &Path) -> Result<String, Failure> {
         true => std::io::read_to_string(std::io::stdin()),
         false => std::fs::read_to_string(path),
     };
-    read.map_err(|error| Failure::unreadable(path, &error))
+    read.map_err(|error| match error.kind() {
+        ErrorKind::InvalidData => {
+            Failure::usage(format!("{} is no YAML or JSON: it is no text in UTF-8", path.display()))
+        }
+        _ => Failure::unreadable(path, &error),
+    })
 }
 
 /// All objects of a file: documents, and the items of lists.

@@ -1,0 +1,114 @@
+//! A dry run of `flash`: the FlashJobs as they would be once all batches are in them. The API server
+//! checks them and stores nothing.
+
+use std::path::Path;
+
+use flashjob_api::FlashJob;
+use serde_json::{Value, json};
+
+use super::batches::{self, Left, Pacing, busy, change, create, left, replacement};
+use super::file;
+use super::merge::{Merged, is_same_run, merge};
+use super::order::{MOST, Order};
+use crate::arguments::Output;
+use crate::cluster::{Place, refused};
+use crate::failure::Failure;
+use crate::fleet::{Change, applicable, resource, status};
+use crate::report::{Report, yaml};
+
+/// A FlashJob before and after all batches.
+struct Planned {
+    order: Order,
+    before: Option<FlashJob>,
+    after: Option<FlashJob>,
+}
+
+/// Shows what an order would make, and writes it into the file.
+///
+/// # Errors
+/// The API server refuses it, or the file cannot be written.
+pub async fn show(
+    place: &Place,
+    order: Order,
+    pacing: &Pacing,
+    path: Option<&Path>,
+) -> Result<Report, Failure> {
+    let Left { existing, uids, note } = left(place, &order).await?;
+    if let (Some(existing), true) = (&existing, uids.is_empty()) {
+        return Ok(status::report(std::slice::from_ref(existing)).saying(note.unwrap_or_default()));
+    }
+    // Standard output has the FlashJobs alone, so that they can be applied.
+    if let Some(note) = note {
+        eprintln!("Note: {note}");
+    }
+    let question = batches::question(place, &order, pacing).await?;
+    eprintln!("Dry run, nothing is applied: {question}");
+    let mut jobs = Vec::new();
+    for planned in plan(place, order, existing, &uids, pacing).await? {
+        let job = applicable(planned.checked(place).await?);
+        if let Some(path) = path {
+            file::write(path, &job)?;
+        }
+        jobs.push(job);
+    }
+    let documents: Vec<String> = jobs.iter().map(yaml).collect::<Result<_, _>>()?;
+    let names: Vec<String> = jobs.iter().map(resource).collect();
+    let json = match jobs.as_slice() {
+        [job] => json!(job),
+        jobs => json!({"apiVersion": "v1", "kind": "List", "items": jobs}),
+    };
+    Ok(Report::new(documents.join("---\n"), json).with(Output::Name, names.join("\n")))
+}
+
+/// Brings all batches into FlashJobs, as they would be one after the other.
+async fn plan(
+    place: &Place,
+    mut order: Order,
+    existing: Option<FlashJob>,
+    uids: &[String],
+    pacing: &Pacing,
+) -> Result<Vec<Planned>, Failure> {
+    let (stem, mut done) = (order.name.clone(), Vec::new());
+    let (mut before, mut after) = (existing.clone(), existing);
+    for batch in uids.chunks(pacing.batch_size.clamp(1, MOST)) {
+        after = loop {
+            let Some(job) = &after else { break Some(order.job(batch)) };
+            let mut spec = job.spec.clone();
+            match merge(job, &order, batch) {
+                Merged::Added(uids) => spec.uuid = uids,
+                Merged::Replaced => spec = order.job(batch).spec,
+                Merged::Refused(cause) => return Err(busy(&order, cause)),
+                Merged::Full => {
+                    done.push(Planned { order: order.clone(), before, after });
+                    order.name = format!("{stem}-{}", done.len() + 1);
+                    before = batches::read(place, &order.name).await?;
+                    after = before.clone();
+                    continue;
+                }
+            }
+            break Some(FlashJob { spec, ..job.clone() });
+        };
+    }
+    done.push(Planned { order, before, after });
+    Ok(done)
+}
+
+impl Planned {
+    /// What the API server would store.
+    async fn checked(&self, place: &Place) -> Result<FlashJob, Failure> {
+        let order = &self.order;
+        let uids = self.after.as_ref().map_or(&[][..], |job| &job.spec.uuid);
+        let checked = match &self.before {
+            None => create(place, order, uids, Change::DryRun).await,
+            Some(before) => {
+                let spec: Value = match is_same_run(before, order) {
+                    true => json!({"uuid": uids}),
+                    false => replacement(order, uids),
+                };
+                change(place, before, spec, Change::DryRun).await
+            }
+        };
+        let what = format!("apply FlashJob {}/{}", place.namespace, order.name);
+        checked.map_err(|error| refused(&what, &error))
+    }
+}
