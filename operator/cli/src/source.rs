@@ -222,8 +222,8 @@ impl Source {
         json!({
             "reference": self.reference().to_string(),
             "digest": verified.digest(),
-            "componentDigest": Digest::of(verified.component()),
-            "size": verified.component().len(),
+            "componentDigest": Digest::of(verified.content()),
+            "size": verified.content().len(),
             "trust": self.trust(verified),
         })
     }

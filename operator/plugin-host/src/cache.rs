@@ -6,8 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::Digest;
-use crate::trust::Signature;
+use crate::{Digest, Signature};
 
 /// The cache's folder. No other process may write into it: compiled code in it is run.
 #[derive(Clone, Debug)]

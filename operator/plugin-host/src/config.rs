@@ -1,14 +1,13 @@
-//! The parts of the operator's configuration file that concern registries, trust and limits.
+//! The parts of the operator's configuration file that concern plugins: how registries are reached,
+//! whose components are run, and what they may cost.
 
-mod check;
-
-use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::credentials::canonical_host;
-use serde::{Deserialize, Deserializer, Serialize};
-
-pub use check::{InvalidField, check};
+pub use flashjob_artifacts::config::{
+    CosignTrust, CredentialsReference, InvalidField, KeylessTrust, RegistryConfig, RequiredKeys,
+    SignatureForm, SignerIdentity, TrustEntry, every_form,
+};
+use serde::{Deserialize, Deserializer};
 
 /// When a tag is resolved again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -20,142 +19,6 @@ pub enum PullPolicy {
     IfNotPresent,
     /// Never: what is not in the cache is an error.
     Never,
-}
-
-/// How one registry is reached.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RegistryConfig {
-    /// Host as in references, with its port where it is not the usual one.
-    pub host: String,
-    /// The Secret with the password.
-    #[serde(default)]
-    pub credentials: Option<CredentialsReference>,
-    /// Certificates of the authority that signed the registry's, in PEM; those of the system count
-    /// no more.
-    #[serde(default)]
-    pub ca_file: Option<PathBuf>,
-    /// Speak HTTP without TLS. Nothing else makes it so, loopback neither.
-    #[serde(default)]
-    pub plain_http: bool,
-    /// Other hosts that may ask for the password to give out tokens.
-    #[serde(default)]
-    pub token_hosts: Vec<String>,
-    /// Registries that are asked before this one, in this order: `host`, or `host/prefix` where the
-    /// repositories are below that path.
-    #[serde(default)]
-    pub mirrors: Vec<String>,
-}
-
-impl RegistryConfig {
-    /// Whether this is how the registry of that host is reached; `host:443` is `host`, and Docker
-    /// Hub's names are one.
-    #[must_use]
-    pub fn is_at(&self, host: &str) -> bool {
-        canonical_host(&self.host) == canonical_host(host)
-    }
-}
-
-/// Names a Secret of type `kubernetes.io/dockerconfigjson` in the operator's namespace.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct CredentialsReference {
-    /// The Secret's name.
-    pub secret_name: String,
-}
-
-/// Whose components are run. The longest literal prefix of `match` wins; nothing matching means
-/// refused.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TrustEntry {
-    /// `host/path`, `host/path/*` or `host/path/**`; for an image layout the host is `oci-layout`.
-    #[serde(rename = "match")]
-    pub pattern: String,
-    /// Run what nobody signed.
-    #[serde(default)]
-    pub allow_unsigned: bool,
-    /// Demand a cosign signature.
-    #[serde(default)]
-    pub cosign: Option<CosignTrust>,
-}
-
-/// By whom a component must be signed, and how: with keys, or by identities.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct CosignTrust {
-    /// Files with one public key each, in PEM: ECDSA on P-256, Ed25519, or RSA from 2048 bits on.
-    /// Read anew at every load.
-    #[serde(default)]
-    pub public_key_files: Vec<PathBuf>,
-    /// Forms in which a signature counts.
-    #[serde(default = "every_form")]
-    pub forms: Vec<SignatureForm>,
-    /// How many of the keys or identities must have signed.
-    #[serde(default)]
-    pub require: RequiredKeys,
-    /// Certificates in place of keys. Beside publicKeyFiles it is an error: which of the two is
-    /// demanded would not be said.
-    #[serde(default)]
-    pub keyless: Option<KeylessTrust>,
-}
-
-/// Who must have signed where nobody keeps a key: cosign makes one for each signature, with a
-/// certificate that says whose it is.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct KeylessTrust {
-    /// File with the authorities and logs that are trusted, in the JSON of a Sigstore trusted root:
-    /// what `cosign trusted-root create` writes. Nothing is asked over the network. Read anew at
-    /// every load.
-    pub trusted_root_file: PathBuf,
-    /// Whose signatures count.
-    pub identities: Vec<SignerIdentity>,
-}
-
-/// What a certificate must say: an issuer and a subject, each as it is or as a pattern from `^` to
-/// `$`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct SignerIdentity {
-    /// Who vouches for the subject: the URL of an OpenID Connect issuer.
-    #[serde(default)]
-    pub issuer: Option<String>,
-    /// The same as a regular expression.
-    #[serde(default)]
-    pub issuer_regexp: Option<String>,
-    /// Who signed: an e-mail address, or the URI of a workflow.
-    #[serde(default)]
-    pub subject: Option<String>,
-    /// The same as a regular expression.
-    #[serde(default)]
-    pub subject_regexp: Option<String>,
-}
-
-/// How a cosign signature is stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum SignatureForm {
-    /// A Sigstore bundle that refers to the manifest: what cosign 3 writes.
-    Bundle,
-    /// Simple signing, under the tag `sha256-<digest>.sig`: what cosign wrote before.
-    Simple,
-}
-
-/// All that this version can verify.
-pub(crate) fn every_form() -> Vec<SignatureForm> {
-    vec![SignatureForm::Bundle, SignatureForm::Simple]
-}
-
-/// How many of the keys or identities must have signed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum RequiredKeys {
-    /// One of them.
-    #[default]
-    Any,
-    /// Each of them.
-    All,
 }
 
 /// What a plugin may cost.
@@ -254,4 +117,34 @@ fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     number
         .checked_mul(1 << shift)
         .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is too large")))
+}
+
+/// Checks what the types alone cannot.
+///
+/// # Errors
+/// Names the first field that breaks its rule.
+pub fn check(
+    registries: &[RegistryConfig],
+    trust: &[TrustEntry],
+    limits: &Limits,
+) -> Result<(), InvalidField> {
+    flashjob_artifacts::config::check(registries, trust)?;
+    check_limits(limits)
+}
+
+fn invalid(field: &str, message: &str) -> Result<(), InvalidField> {
+    Err(InvalidField { field: field.to_owned(), message: message.to_owned() })
+}
+
+fn check_limits(limits: &Limits) -> Result<(), InvalidField> {
+    if limits.memory == 0 || limits.total_memory < limits.memory {
+        return invalid(
+            "limits.totalMemory",
+            "must be at least limits.memory, which must not be 0",
+        );
+    }
+    if limits.call_timeout.is_zero() || limits.compile_timeout.is_zero() {
+        return invalid("limits.callTimeout, limits.compileTimeout", "must not be 0");
+    }
+    Ok(())
 }

@@ -19,9 +19,9 @@ use tokio::sync::Semaphore;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Store};
 
+use crate::Verified;
 use crate::cache::{Cache, engine_key};
 use crate::config::Limits;
-use crate::trust::Verified;
 use crate::types::{FlashPod, Outcome, PluginError, PluginInfo, Request, Verdict};
 pub use compiler::{COMPILE_PLUGIN, compile_plugin};
 use contract::Contract;
@@ -267,7 +267,7 @@ impl Engine {
                 let turn = self.compilations.acquire().await;
                 let code = compiler::compile_in_child(
                     &self.compiler,
-                    verified.component(),
+                    verified.content(),
                     &name,
                     &self.limits,
                 )

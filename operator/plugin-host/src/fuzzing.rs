@@ -7,14 +7,13 @@ use std::sync::OnceLock;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use flashjob_artifacts::{challenge_is_read, fuzzing, trust};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::component::component_layer;
 use crate::config::{CosignTrust, KeylessTrust, Limits, SignerIdentity, TrustEntry, every_form};
 use crate::engine::Engine;
-use crate::registry::{challenge_is_read, component_layer};
-use crate::source;
-use crate::trust::{self, Attached, Signature};
-use crate::{Digest, Reference};
+use crate::{Attached, Digest, Reference, Signature};
 
 /// The bytes of a manifest. A layer that is taken is within its limit.
 pub fn manifest(bytes: &[u8]) {
@@ -26,7 +25,7 @@ pub fn manifest(bytes: &[u8]) {
 
 /// The header in which a registry says what it asks for.
 pub fn challenge(bytes: &[u8]) {
-    challenge_is_read(&String::from_utf8_lossy(bytes));
+    let _ = challenge_is_read(&String::from_utf8_lossy(bytes));
 }
 
 /// A signature in both its forms: a bundle as it is, or a payload and its signature with an empty
@@ -86,7 +85,7 @@ pub fn layout(bytes: &[u8], folder: &Path) {
     let runtime = RUNTIME.get_or_init(|| Builder::new_current_thread().build().ok());
     if let Some(runtime) = runtime {
         // Where nothing can be written there is nothing to read.
-        let _ = runtime.block_on(source::fuzzing::layout(bytes, folder));
+        let _ = runtime.block_on(fuzzing::layout(bytes, folder));
     }
 }
 

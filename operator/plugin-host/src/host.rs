@@ -2,18 +2,23 @@
 
 mod author;
 mod error;
+mod file;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use flashjob_artifacts::{Layer, MANIFEST_BYTES, Source, trust};
+
 use crate::cache::Cache;
+use crate::component::component_layer;
 use crate::config::{Limits, PullPolicy, RegistryConfig, TrustEntry, every_form};
 use crate::engine::{Engine, EngineError};
 use crate::plugin::Plugin;
-use crate::registry::component_layer;
-use crate::source::{Source, file};
-use crate::trust::{self, Signature, TrustError, Unverified, Verified};
-use crate::{Digest, Logins, Reference, RegistryError};
+use crate::{
+    Digest, Logins, Reference, RegistryError, Signature, TrustError, Unverified, Verified,
+};
 pub use author::Published;
 pub use error::{LoadError, Stage};
 
@@ -44,6 +49,13 @@ pub struct PluginSource {
     pub pull_policy: PullPolicy,
     /// Run a file without a digest beside its name.
     pub allow_unsigned: bool,
+}
+
+/// A manifest, and the layer in it that is the component.
+struct Manifest {
+    digest: Digest,
+    layer: Layer,
+    bytes: Vec<u8>,
 }
 
 /// Loads plugins.
@@ -140,7 +152,7 @@ impl Host {
             .map(ToString::to_string)
             .or_else(|| source.reference.tag().map(str::to_owned))
             .unwrap_or_default();
-        let manifest = remote.manifest(&wanted, digest, self.settings.limits.component).await?;
+        let manifest = self.manifest(&mut remote, &wanted, digest).await?;
         let component = match self.cache.blob(&manifest.layer.digest) {
             Some(component) => component,
             None => remote.blob(&manifest.layer).await?,
@@ -150,7 +162,24 @@ impl Host {
         if let Err(error) = stored.and_then(|()| self.cache.put_resolved(&name, &manifest.digest)) {
             tracing::warn!(%error, plugin = source.name, "cannot write to the cache; the plugin is fetched again after a restart");
         }
-        Ok(Unverified { reference: source.reference.clone(), digest: manifest.digest, component })
+        Ok(Unverified {
+            reference: source.reference.clone(),
+            digest: manifest.digest,
+            content: component,
+        })
+    }
+
+    /// The manifest of a component by tag or digest, with the component's layer in it.
+    async fn manifest(
+        &self,
+        remote: &mut Source<'_>,
+        wanted: &str,
+        expected: Option<&Digest>,
+    ) -> Result<Manifest, RegistryError> {
+        let (digest, bytes) = remote.manifest_bytes(wanted, expected, MANIFEST_BYTES).await?;
+        let limit = self.settings.limits.component;
+        let layer = component_layer(&bytes, &remote.what(wanted), limit)?;
+        Ok(Manifest { digest, layer, bytes })
     }
 
     /// The signatures that trust in this source depends on. Those in the cache do, where they are
@@ -227,6 +256,10 @@ impl Host {
         let layer =
             component_layer(&manifest, &source.name, self.settings.limits.component).ok()?;
         let component = self.cache.blob(&layer.digest)?;
-        Some(Unverified { reference: source.reference.clone(), digest: digest.clone(), component })
+        Some(Unverified {
+            reference: source.reference.clone(),
+            digest: digest.clone(),
+            content: component,
+        })
     }
 }

@@ -13,33 +13,24 @@
 #![deny(missing_docs)]
 
 mod cache;
+mod component;
 pub mod config;
-mod credentials;
 mod device_type;
-mod digest;
 mod engine;
-#[cfg(test)]
-mod fake_registry;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod host;
 mod plugin;
-mod reference;
-mod registry;
-mod source;
-mod trust;
 pub mod types;
 
-pub use credentials::{
-    Credentials, CredentialsError, IDENTITY_TOKEN, Logins, parse_docker_config_json,
-};
+pub use component::Artifact;
 pub use device_type::{DeviceType, ServedTypes};
-pub use digest::Digest;
 pub use engine::{COMPILE_PLUGIN, CallError, Cost, EngineError, Interface, compile_plugin};
+pub use flashjob_artifacts::trust::entry as trust_entry;
+pub use flashjob_artifacts::{
+    Attached, Credentials, CredentialsError, Digest, IDENTITY_TOKEN, Logins, Reference,
+    RegistryError, Signature, TrustError, Unverified, Verified, parse_docker_config_json, places,
+};
 pub use host::{Host, HostSettings, LoadError, PluginSource, Published, Stage};
 pub use plugin::{Measured, Plugin};
-pub use reference::Reference;
-pub use registry::{Artifact, RegistryError};
-pub use source::places;
-pub use trust::{Attached, Signature, TrustError, Unverified, Verified, entry as trust_entry};

@@ -6,9 +6,9 @@ mod measure;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::Verified;
 use crate::engine::{Answer, Call, CallError, Compiled, Engine, Interface};
 use crate::host::PluginSource;
-use crate::trust::Verified;
 use crate::types::{FlashPod, Outcome, PluginInfo, Request, Verdict};
 use crate::{Digest, Reference};
 use health::Health;

@@ -92,7 +92,7 @@ fn text(
         .row("device types", types.join(", "));
     rows.row("from", source.reference())
         .row("digest", verified.digest())
-        .row("size", size(verified.component().len()));
+        .row("size", size(verified.content().len()));
     rows.row("trust", trust(source, verified));
     if let Some(published) = published {
         rows.row("signatures", signatures(published));

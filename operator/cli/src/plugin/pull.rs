@@ -41,9 +41,9 @@ pub(super) async fn run(command: &Pull) -> Result<Report, Failure> {
     let source = Source::of(reference, &command.registry, &command.trust).await?;
     let verified = source.verify().await?;
     let existing = if command.force { Existing::Replace } else { Existing::Keep };
-    write(&file, verified.component(), existing)?;
+    write(&file, verified.content(), existing)?;
     let mut rows = Rows::default();
-    rows.row("file", file.display()).row("size", inspect::size(verified.component().len()));
+    rows.row("file", file.display()).row("size", inspect::size(verified.content().len()));
     rows.row("from", source.reference())
         .row("digest", verified.digest())
         .row("trust", inspect::trust(&source, &verified));

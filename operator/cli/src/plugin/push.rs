@@ -77,7 +77,7 @@ pub(super) async fn run(command: &Push) -> Result<Report, Failure> {
         }
     };
     let artifact = Artifact {
-        component: verified.component(),
+        component: verified.content(),
         interface: plugin.as_ref().map(Plugin::interface),
         created: created()?,
         annotations: annotations(command, &path, plugin.as_ref()),

@@ -1,13 +1,12 @@
 //! The steps of the way one by one, and the way back into a registry: for whoever writes and
 //! publishes plugins.
 
+use flashjob_artifacts::{Repository, Source};
+
 use super::{Host, LoadError, PluginSource};
 use crate::config::every_form;
 use crate::plugin::Plugin;
-use crate::registry::{Artifact, Repository};
-use crate::source::Source;
-use crate::trust::{Signature, Verified};
-use crate::{Digest, Logins, Reference, RegistryError};
+use crate::{Artifact, Digest, Logins, Reference, RegistryError, Signature, Verified};
 
 /// What a registry or an image layout has of an artifact beside the component.
 #[derive(Clone, Debug)]
@@ -55,10 +54,7 @@ impl Host {
         let Some(mut remote) = Source::of(reference, &self.settings.registries, logins)? else {
             return Ok(None);
         };
-        let manifest = remote
-            .manifest(&digest.to_string(), Some(digest), self.settings.limits.component)
-            .await?
-            .bytes;
+        let manifest = self.manifest(&mut remote, &digest.to_string(), Some(digest)).await?.bytes;
         let mut signatures = Vec::new();
         for form in every_form() {
             signatures.extend(remote.signatures(digest, form).await?);
@@ -76,8 +72,12 @@ impl Host {
         artifact: &Artifact<'_>,
         logins: &Logins,
     ) -> Result<Digest, RegistryError> {
-        Repository::new(host, repository, &self.settings.registries, logins)?
-            .push(tag, artifact)
-            .await
+        let mut repository = Repository::new(host, repository, &self.settings.registries, logins)?;
+        let encoded = artifact.encode().map_err(|error| RegistryError::Form {
+            what: repository.what(tag),
+            message: error.to_string(),
+        })?;
+        let blobs = [artifact.component, &encoded.config];
+        repository.push(tag, &encoded.manifest, &blobs).await
     }
 }

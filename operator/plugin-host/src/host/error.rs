@@ -4,8 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::engine::{CallError, EngineError};
-use crate::trust::TrustError;
-use crate::{Digest, Reference, RegistryError};
+use crate::{Digest, Reference, RegistryError, TrustError};
 
 /// Why a plugin is not loaded.
 #[derive(Debug, thiserror::Error)]

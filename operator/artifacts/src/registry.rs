@@ -1,4 +1,4 @@
-//! Gets a component from an OCI registry, and puts one there (OCI distribution specification 1.1,
+//! Gets an artifact from an OCI registry, and puts one there (OCI distribution specification 1.1,
 //! "Pull" and "Push").
 //!
 //! oci-client drops a failed token request, sends the password to whatever realm a challenge names,
@@ -27,15 +27,11 @@ use crate::credentials::{asked_at, canonical_host};
 use crate::{Credentials, Digest, Logins};
 use challenge::Challenge;
 pub use error::RegistryError;
-pub use push::Artifact;
 pub(crate) use referrers::{Index, Referrer};
 
-/// Media types of a layer that holds a component: the standard one and its older form.
-const COMPONENT_TYPES: [&str; 2] =
-    ["application/wasm", "application/vnd.module.wasm.content.layer.v1+wasm"];
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json";
-/// No manifest of a single component comes near this.
-pub(crate) const MANIFEST_BYTES: usize = 4 << 20;
+/// Largest manifest or index that is read, in bytes.
+pub const MANIFEST_BYTES: usize = 4 << 20;
 const TOKEN_BYTES: usize = 64 << 10;
 /// By what name registries and their token services know this client.
 const CLIENT: &str = "flashjob-operator";
@@ -46,7 +42,7 @@ const DOCKER_HUB_TOKENS: &str = "auth.docker.io";
 const REDIRECTS: usize = 5;
 
 /// One repository in one registry.
-pub(crate) struct Repository<'a> {
+pub struct Repository<'a> {
     client: Client,
     config: Option<&'a RegistryConfig>,
     registries: &'a [RegistryConfig],
@@ -59,8 +55,10 @@ pub(crate) struct Repository<'a> {
 
 /// What a manifest says of a blob.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Layer {
+pub struct Layer {
+    /// Digest of the blob.
     pub digest: Digest,
+    /// Its size, in bytes.
     pub size: usize,
 }
 
@@ -89,6 +87,10 @@ impl Outgoing<'_> {
 }
 
 impl<'a> Repository<'a> {
+    /// The repository of that name at that host.
+    ///
+    /// # Errors
+    /// The configuration of the registry cannot be used.
     pub fn new(
         host: &str,
         name: &str,
@@ -113,6 +115,9 @@ impl<'a> Repository<'a> {
     }
 
     /// Fetches a manifest or index by tag or digest, and checks that it is the one.
+    ///
+    /// # Errors
+    /// The registry does not give it, or gives another.
     pub async fn manifest_bytes(
         &mut self,
         reference: &str,
@@ -137,7 +142,7 @@ impl<'a> Repository<'a> {
 
     /// Whether another place may be asked instead: this one has it not, does not answer, or wants a
     /// password that nobody configured.
-    pub fn may_be_passed_over(&self, error: &RegistryError) -> bool {
+    pub(crate) fn may_be_passed_over(&self, error: &RegistryError) -> bool {
         match error {
             RegistryError::NotFound { .. } => true,
             RegistryError::Access { .. } => self.credentials.is_none(),
@@ -146,6 +151,7 @@ impl<'a> Repository<'a> {
     }
 
     /// How a tag or digest is called in messages.
+    #[must_use]
     pub fn what(&self, reference: &str) -> String {
         let separator = if reference.contains(':') { '@' } else { ':' };
         format!("{}/{}{separator}{reference}", self.host, self.name)
@@ -308,7 +314,7 @@ impl<'a> Repository<'a> {
         }
     }
 
-    pub fn has_no(&self, what: &str) -> RegistryError {
+    pub(crate) fn has_no(&self, what: &str) -> RegistryError {
         RegistryError::NotFound { host: self.host.clone(), what: what.to_owned() }
     }
 
@@ -519,7 +525,8 @@ fn client(config: Option<&RegistryConfig>) -> Result<Client, String> {
 }
 
 #[cfg(feature = "fuzzing")]
-pub(crate) fn challenge_is_read(header: &str) -> bool {
+/// Reads a challenge, and returns whether anything of it can be met.
+pub fn challenge_is_read(header: &str) -> bool {
     !Challenge::parse(header).is_empty()
 }
 
@@ -571,44 +578,26 @@ fn authority(url: &Url) -> String {
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// Finds the one layer that is a component, of a size that is taken.
-pub(crate) fn component_layer(
-    manifest: &[u8],
-    what: &str,
-    limit: usize,
-) -> Result<Layer, RegistryError> {
+/// Reads an image manifest. An index of several is none.
+///
+/// # Errors
+/// The bytes are something else.
+pub fn image_manifest(bytes: &[u8], what: &str) -> Result<OciImageManifest, RegistryError> {
     let form = |message: String| RegistryError::Form { what: what.to_owned(), message };
-    let manifest: OciImageManifest = match serde_json::from_slice(manifest) {
-        Ok(OciManifest::Image(manifest)) => manifest,
-        Ok(OciManifest::ImageIndex(_)) => {
-            return Err(form(
-                "it is an index of several images; name the one manifest with the component"
-                    .to_owned(),
-            ));
-        }
-        Err(error) => return Err(form(format!("its manifest cannot be read: {error}"))),
-    };
-    let [layer] = manifest.layers.as_slice() else {
-        return Err(form(format!(
-            "it has {} layers, expected one with the component",
-            manifest.layers.len()
-        )));
-    };
-    if !COMPONENT_TYPES.contains(&layer.media_type.as_str()) {
-        return Err(form(format!(
-            "its layer has media type {}, expected {}",
-            layer.media_type, COMPONENT_TYPES[0]
-        )));
+    match serde_json::from_slice(bytes) {
+        Ok(OciManifest::Image(manifest)) => Ok(manifest),
+        Ok(OciManifest::ImageIndex(_)) => Err(form(
+            "it is an index of several images; name the one manifest that is meant".to_owned(),
+        )),
+        Err(error) => Err(form(format!("its manifest cannot be read: {error}"))),
     }
-    layer_of(layer, what, limit)
 }
 
 /// Size and digest of a layer, which is fetched only if it is small enough.
-pub(crate) fn layer_of(
-    layer: &OciDescriptor,
-    what: &str,
-    limit: usize,
-) -> Result<Layer, RegistryError> {
+///
+/// # Errors
+/// It is larger than the limit, or the manifest names no size or digest.
+pub fn layer_of(layer: &OciDescriptor, what: &str, limit: usize) -> Result<Layer, RegistryError> {
     let form = |message: String| RegistryError::Form { what: what.to_owned(), message };
     let size = usize::try_from(layer.size)
         .map_err(|_| form(format!("its layer has size {}", layer.size)))?;

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use flashjob_artifacts::trust::testing::{BOTH, Keys};
 use serde_json::json;
 
 use super::layouts::{COMPONENT, Files, header, obtain};
@@ -9,8 +10,7 @@ use super::{Bench, reason};
 use crate::Digest;
 use crate::config::{RequiredKeys, TrustEntry};
 use crate::host::LoadError;
-use crate::trust::tests::{BOTH, Keys};
-use crate::trust::{Signature, Verified};
+use crate::{Signature, Verified};
 
 /// Gives the index the form that cosign 3.1 writes: kinds and no names, and no bundles.
 fn saved(mut files: Files) -> Files {

@@ -15,7 +15,7 @@ use crate::Digest;
 use crate::config::SignatureForm;
 
 /// Media type of a bundle, as a layer, as an artifact type and inside itself.
-pub(crate) const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
+pub const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const SIMPLE_TYPE: &str = "cosign container image signature";
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 const STATEMENT_TYPES: [&str; 2] =

@@ -1,6 +1,6 @@
 //! Checks what the types of the configuration alone cannot. Pure.
 
-use super::{CosignTrust, KeylessTrust, Limits, RegistryConfig, TrustEntry};
+use super::{CosignTrust, KeylessTrust, RegistryConfig, TrustEntry};
 use crate::reference::{LAYOUT, is_host, is_repository};
 use crate::source::split;
 use crate::trust::Identity;
@@ -19,18 +19,14 @@ pub struct InvalidField {
 ///
 /// # Errors
 /// Names the first field that breaks its rule.
-pub fn check(
-    registries: &[RegistryConfig],
-    trust: &[TrustEntry],
-    limits: &Limits,
-) -> Result<(), InvalidField> {
+pub fn check(registries: &[RegistryConfig], trust: &[TrustEntry]) -> Result<(), InvalidField> {
     for index in 0..registries.len() {
         check_registry(registries, index)?;
     }
     for index in 0..trust.len() {
         check_trust(trust, index)?;
     }
-    check_limits(limits)
+    Ok(())
 }
 
 fn invalid(field: String, message: &str) -> Result<(), InvalidField> {
@@ -196,19 +192,6 @@ fn check_keyless(keyless: &KeylessTrust, field: &str) -> Result<(), InvalidField
     Ok(())
 }
 
-fn check_limits(limits: &Limits) -> Result<(), InvalidField> {
-    if limits.memory == 0 || limits.total_memory < limits.memory {
-        return invalid(
-            "limits.totalMemory".to_owned(),
-            "must be at least limits.memory, which must not be 0",
-        );
-    }
-    if limits.call_timeout.is_zero() || limits.compile_timeout.is_zero() {
-        return invalid("limits.callTimeout, limits.compileTimeout".to_owned(), "must not be 0");
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -216,7 +199,7 @@ mod tests {
     fn trust(text: &str) -> Result<(), String> {
         let entries: Vec<TrustEntry> =
             serde_json::from_str(text).map_err(|error| error.to_string())?;
-        check(&[], &entries, &Limits::default()).map_err(|error| error.to_string())
+        check(&[], &entries).map_err(|error| error.to_string())
     }
 
     #[test]
@@ -317,7 +300,7 @@ mod tests {
             let registries: Vec<RegistryConfig> =
                 serde_json::from_str(&format!(r#"[{{"host": "h.x", "mirrors": {mirrors}}}]"#))
                     .expect("registries");
-            check(&registries, &[], &Limits::default()).map_err(|error| error.field)
+            check(&registries, &[]).map_err(|error| error.field)
         };
         assert_eq!(check_one(r#"["m.x", "m.x:5000/proxy/a"]"#), Ok(()));
         for mirrors in

@@ -8,9 +8,9 @@ mod saved;
 
 use tempfile::TempDir;
 
+use crate::Verified;
 use crate::config::{Limits, PullPolicy, RegistryConfig, TrustEntry};
 use crate::host::{Host, HostSettings, LoadError, PluginSource};
-use crate::trust::Verified;
 use crate::{Logins, Reference};
 
 /// A host with a cache of its own, which nothing is compiled with.

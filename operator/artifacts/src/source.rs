@@ -1,21 +1,18 @@
 //! Where artifacts are: a registry with its mirrors, or an image layout on disk. Each is asked for
-//! manifests, blobs and what refers to a manifest; everything that comes is hashed. A bare file is
-//! read whole instead.
+//! manifests, blobs and what refers to a manifest; everything that comes is hashed. A bare file is no
+//! such place.
 
 mod archive;
-pub(crate) mod file;
 #[cfg(feature = "fuzzing")]
-pub(crate) mod fuzzing;
+pub mod fuzzing;
 mod layout;
 mod mirrors;
 mod signatures;
-#[cfg(test)]
-mod tests;
 
 use serde::Deserialize;
 
 use crate::config::RegistryConfig;
-use crate::registry::{Layer, MANIFEST_BYTES, Referrer, component_layer};
+use crate::registry::{Layer, Referrer};
 use crate::{Digest, Logins, Reference, RegistryError};
 use layout::Layout;
 use mirrors::Mirrored;
@@ -27,21 +24,20 @@ pub(crate) const SIGNATURES: usize = 64;
 /// One signature, the manifest around it, and one page of a list.
 pub(crate) const SIGNATURE_BYTES: usize = 1 << 20;
 
-/// A manifest, and the layer in it that is the component.
-pub(crate) struct Manifest {
-    pub digest: Digest,
-    pub layer: Layer,
-    pub bytes: Vec<u8>,
-}
-
 /// One place that has artifacts.
-pub(crate) enum Source<'a> {
+pub struct Source<'a>(Place<'a>);
+
+/// The kinds of places.
+enum Place<'a> {
     Registry(Mirrored<'a>),
     Layout(Layout),
 }
 
 impl<'a> Source<'a> {
     /// Where a reference leads; nowhere for a bare file.
+    ///
+    /// # Errors
+    /// The configuration of a registry cannot be used.
     pub fn of(
         reference: &Reference,
         registries: &'a [RegistryConfig],
@@ -50,59 +46,54 @@ impl<'a> Source<'a> {
         match reference {
             Reference::Registry { host, repository, .. } => {
                 Mirrored::new(host, repository, registries, logins)
-                    .map(|mirrored| Some(Self::Registry(mirrored)))
+                    .map(|mirrored| Some(Self(Place::Registry(mirrored))))
             }
-            Reference::Layout { path, .. } => Ok(Some(Self::Layout(Layout::new(path)))),
+            Reference::Layout { path, .. } => Ok(Some(Self(Place::Layout(Layout::new(path))))),
             Reference::File { .. } => Ok(None),
         }
     }
 
-    /// Fetches the manifest of a component by tag or digest, and finds the component's layer in it.
-    pub async fn manifest(
-        &mut self,
-        wanted: &str,
-        expected: Option<&Digest>,
-        component_limit: usize,
-    ) -> Result<Manifest, RegistryError> {
-        let (digest, bytes) = self.manifest_bytes(wanted, expected, MANIFEST_BYTES).await?;
-        let layer = component_layer(&bytes, &self.what(wanted), component_limit)?;
-        Ok(Manifest { digest, layer, bytes })
-    }
-
-    /// Fetches a manifest or index by tag or digest.
-    async fn manifest_bytes(
+    /// Fetches a manifest or index by tag or digest, and returns its digest with its bytes.
+    ///
+    /// # Errors
+    /// It is not there, is another than the expected one, or is larger than the limit.
+    pub async fn manifest_bytes(
         &mut self,
         wanted: &str,
         expected: Option<&Digest>,
         limit: usize,
     ) -> Result<(Digest, Vec<u8>), RegistryError> {
-        match self {
-            Self::Registry(mirrored) => mirrored.manifest_bytes(wanted, expected, limit).await,
-            Self::Layout(layout) => layout.manifest_bytes(wanted, limit).await,
+        match &mut self.0 {
+            Place::Registry(mirrored) => mirrored.manifest_bytes(wanted, expected, limit).await,
+            Place::Layout(layout) => layout.manifest_bytes(wanted, limit).await,
         }
     }
 
     /// Fetches a blob.
+    ///
+    /// # Errors
+    /// It is not there, or is another.
     pub async fn blob(&mut self, layer: &Layer) -> Result<Vec<u8>, RegistryError> {
-        match self {
-            Self::Registry(mirrored) => mirrored.blob(layer).await,
-            Self::Layout(layout) => layout.blob(&layer.digest, layer.size).await,
+        match &mut self.0 {
+            Place::Registry(mirrored) => mirrored.blob(layer).await,
+            Place::Layout(layout) => layout.blob(&layer.digest, layer.size).await,
         }
     }
 
     /// What may be a bundle that refers to a manifest.
     async fn referrers(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
-        match self {
-            Self::Registry(mirrored) => mirrored.referrers(digest).await,
-            Self::Layout(layout) => layout.referrers(digest).await,
+        match &mut self.0 {
+            Place::Registry(mirrored) => mirrored.referrers(digest).await,
+            Place::Layout(layout) => layout.referrers(digest).await,
         }
     }
 
     /// How a tag or digest is called in messages.
-    fn what(&self, wanted: &str) -> String {
-        match self {
-            Self::Registry(mirrored) => mirrored.what(wanted),
-            Self::Layout(layout) => layout.what(wanted),
+    #[must_use]
+    pub fn what(&self, wanted: &str) -> String {
+        match &self.0 {
+            Place::Registry(mirrored) => mirrored.what(wanted),
+            Place::Layout(layout) => layout.what(wanted),
         }
     }
 }

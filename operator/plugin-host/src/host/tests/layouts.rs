@@ -5,17 +5,17 @@ use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use flashjob_artifacts::fake_registry::manifest;
+use flashjob_artifacts::trust::BUNDLE;
+use flashjob_artifacts::trust::testing::{BOTH, Keys};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
 use super::{Bench, reason, unsigned};
 use crate::config::{PullPolicy, RequiredKeys, TrustEntry};
-use crate::fake_registry::manifest;
 use crate::host::LoadError;
-use crate::trust::tests::{BOTH, Keys};
-use crate::trust::{BUNDLE, Signature, Verified};
-use crate::{Digest, RegistryError};
+use crate::{Digest, RegistryError, Signature, Verified};
 
 pub(super) const COMPONENT: &[u8] = b"component";
 
@@ -125,7 +125,7 @@ async fn a_component_is_read_from_a_folder_an_archive_and_a_packed_one_by_tag_an
         for rest in [":0.1.0".to_owned(), format!("@{digest}"), format!(":0.1.0@{digest}")] {
             let verified = obtain(&bench, &path, &rest).await.expect("obtained");
             assert_eq!(
-                (verified.component(), verified.digest(), verified.signed()),
+                (verified.content(), verified.digest(), verified.signed()),
                 (COMPONENT, &digest, false)
             );
             std::fs::remove_dir_all(bench.folder.path().join("cache")).expect("emptied");

@@ -5,7 +5,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use oci_client::manifest::OciImageManifest;
 
-use super::{SIGNATURE_BYTES, SIGNATURES, Source, found, read};
+use super::{Place, SIGNATURE_BYTES, SIGNATURES, Source, found, read};
 use crate::config::SignatureForm;
 use crate::registry::layer_of;
 use crate::trust::{Attached, BUNDLE, Signature};
@@ -21,6 +21,9 @@ pub(super) const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 impl Source<'_> {
     /// All signatures of a manifest in one form. None is an answer; a registry that does not answer
     /// is an error.
+    ///
+    /// # Errors
+    /// The place does not answer, or not as it should.
     pub async fn signatures(
         &mut self,
         digest: &Digest,
@@ -37,12 +40,12 @@ impl Source<'_> {
         digest: &Digest,
     ) -> Result<Vec<Signature>, RegistryError> {
         let tag = format!("sha256-{}.sig", digest.hex());
-        let manifest = match self {
-            Self::Registry(mirrored) => {
+        let manifest = match &mut self.0 {
+            Place::Registry(mirrored) => {
                 found(mirrored.manifest_bytes(&tag, None, SIGNATURE_BYTES).await)?
                     .map(|(_, bytes)| bytes)
             }
-            Self::Layout(layout) => layout.simple_signatures(digest, &tag).await?,
+            Place::Layout(layout) => layout.simple_signatures(digest, &tag).await?,
         };
         if let Some(bytes) = manifest {
             let what = self.what(&tag);

@@ -3,13 +3,14 @@
 
 use std::path::Path;
 
+use flashjob_artifacts::fake_registry::{Fake, manifest};
+use flashjob_artifacts::trust::testing::{BOTH, Keys};
+
 use super::mirrors::{COMPONENT, mirror, signed};
 use super::{Bench, reason};
 use crate::Digest;
+use crate::Signature;
 use crate::config::{PullPolicy, RequiredKeys};
-use crate::fake_registry::{Fake, manifest};
-use crate::trust::Signature;
-use crate::trust::tests::{BOTH, Keys};
 
 /// A warm cache of a signed component, the registry that it came from, and the keys in their
 /// folder.
@@ -83,7 +84,7 @@ async fn a_changed_manifest_component_or_signature_is_fetched_again_and_refused_
             let asked = registry.asked().len();
             let again =
                 bench.obtain(&reference, PullPolicy::IfNotPresent).await.expect("fetched again");
-            assert_eq!((again.component(), again.signed()), (COMPONENT, true));
+            assert_eq!((again.content(), again.signed()), (COMPONENT, true));
             assert!(registry.asked().len() > asked, "{} was believed", file.display());
             assert_eq!(std::fs::read(&file).expect("read"), good, "the cache is put right");
         }

@@ -1,4 +1,5 @@
 //! A registry for tests: it answers as it is told to, and remembers what it was asked.
+#![allow(missing_docs, clippy::expect_used)]
 
 use std::sync::{Arc, Mutex};
 
@@ -13,18 +14,18 @@ type Requests = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
 /// A registry on loopback that answers with a function of path and authorization, and remembers
 /// what it was asked.
-pub(crate) struct Fake {
+pub struct Fake {
     pub host: String,
     requests: Requests,
 }
 
-pub(crate) type Answer = (StatusCode, Vec<(&'static str, String)>, Vec<u8>);
+pub type Answer = (StatusCode, Vec<(&'static str, String)>, Vec<u8>);
 
-pub(crate) fn answer(status: u16, body: impl Into<Vec<u8>>) -> Answer {
+pub fn answer(status: u16, body: impl Into<Vec<u8>>) -> Answer {
     (StatusCode::from_u16(status).expect("a status"), Vec::new(), body.into())
 }
 
-pub(crate) fn with(mut answer: Answer, name: &'static str, value: impl Into<String>) -> Answer {
+pub fn with(mut answer: Answer, name: &'static str, value: impl Into<String>) -> Answer {
     answer.1.push((name, value.into()));
     answer
 }
@@ -66,7 +67,7 @@ impl Fake {
 }
 
 /// A manifest with one component, whose size it tells.
-pub(crate) fn manifest(layer: &[u8], size: usize) -> String {
+pub fn manifest(layer: &[u8], size: usize) -> String {
     serde_json::json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
         "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"), "size": 2},

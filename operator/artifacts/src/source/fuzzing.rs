@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::layout::Layout;
-use super::{SIGNATURES, Source};
+use super::{Place, SIGNATURES, Source};
 use crate::config::every_form;
+use crate::registry::{MANIFEST_BYTES, image_manifest, layer_of};
 use crate::{Digest, RegistryError};
 
 /// Small, so that short files reach it.
@@ -13,12 +14,18 @@ const LIMIT: usize = 4096;
 
 /// A file of a layout: its name, and what is in it.
 type File<'a> = (&'a str, &'a [u8]);
-/// The digests of a manifest and its component, and how many signatures there are in each form; or
+/// The digests of a manifest and its first layer, and how many signatures there are in each form; or
 /// why not.
 type Outcome = Result<(Digest, Digest, Vec<Result<usize, &'static str>>), &'static str>;
 
 /// Reads bytes as the archive of a layout; and as its files, from an archive and from a folder.
-pub(crate) async fn layout(bytes: &[u8], folder: &Path) -> std::io::Result<()> {
+///
+/// # Errors
+/// The folder cannot be written.
+///
+/// # Panics
+/// What is read breaks a rule.
+pub async fn layout(bytes: &[u8], folder: &Path) -> std::io::Result<()> {
     let archive = folder.join("layout.tar");
     std::fs::write(&archive, bytes)?;
     let _ = ask(&archive, "0.1.0").await;
@@ -38,22 +45,25 @@ pub(crate) async fn layout(bytes: &[u8], folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// All that is asked of a layout on the way to a plugin.
+/// All that is asked of a layout on the way to an artifact.
 async fn ask(path: &Path, wanted: &str) -> Outcome {
-    let mut source = Source::Layout(Layout::new(path));
+    let mut source = Source(Place::Layout(Layout::new(path)));
     let reason = |error: RegistryError| error.reason();
-    let manifest = source.manifest(wanted, None, LIMIT).await.map_err(reason)?;
-    assert_eq!(Digest::of(&manifest.bytes), manifest.digest, "a manifest has its digest");
-    let component = source.blob(&manifest.layer).await.map_err(reason)?;
-    assert!(component.len() <= LIMIT, "a component of {} bytes is read", component.len());
-    assert_eq!(Digest::of(&component), manifest.layer.digest, "a component has its digest");
+    let (own, bytes) = source.manifest_bytes(wanted, None, MANIFEST_BYTES).await.map_err(reason)?;
+    assert_eq!(Digest::of(&bytes), own, "a manifest has its digest");
+    let manifest = image_manifest(&bytes, "the manifest").map_err(reason)?;
+    let Some(layer) = manifest.layers.first() else { return Err("no layer") };
+    let layer = layer_of(layer, "the manifest", LIMIT).map_err(reason)?;
+    let content = source.blob(&layer).await.map_err(reason)?;
+    assert!(content.len() <= LIMIT, "a blob of {} bytes is read", content.len());
+    assert_eq!(Digest::of(&content), layer.digest, "a blob has its digest");
     let mut found = Vec::new();
     for form in every_form() {
-        let signatures = source.signatures(&manifest.digest, form).await.map_err(reason);
+        let signatures = source.signatures(&own, form).await.map_err(reason);
         assert!(signatures.as_ref().map_or(0, Vec::len) <= SIGNATURES, "{signatures:?}");
         found.push(signatures.map(|found| found.len()));
     }
-    Ok((manifest.digest, manifest.layer.digest, found))
+    Ok((own, layer.digest, found))
 }
 
 /// Files with an empty line between them, each with its name in its first line. Only those that a

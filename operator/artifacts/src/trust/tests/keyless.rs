@@ -9,8 +9,9 @@ use rcgen::KeyPair;
 use serde_json::{Value, json};
 use tempfile::NamedTempFile;
 
+use super::super::testing::{BOTH, Keys};
 use super::super::*;
-use super::{BOTH, Keys, verdict};
+use super::verdict;
 use crate::config::{KeylessTrust, SignerIdentity};
 
 const SUBJECT: &str =

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use flashjob_artifacts::fake_registry::{Answer, Fake, answer, manifest, with};
+use flashjob_artifacts::trust::BUNDLE;
+use flashjob_artifacts::trust::testing::{BOTH, Keys};
+
 use super::{Bench, reason, unsigned};
 use crate::config::{PullPolicy, RegistryConfig, RequiredKeys};
-use crate::fake_registry::{Answer, Fake, answer, manifest, with};
-use crate::trust::tests::{BOTH, Keys};
-use crate::trust::{BUNDLE, Signature};
-use crate::{Credentials, Digest};
+use crate::{Credentials, Digest, Signature};
 
 pub(super) const COMPONENT: &[u8] = b"component";
 /// The registry that references name: nobody listens there.
@@ -51,7 +52,7 @@ fn bench(trusted: &str, mirrors: &[(&Fake, &str)]) -> Bench {
 async fn outcome(bench: &Bench) -> Result<(), &'static str> {
     let obtained = bench.obtain(REFERENCE, PullPolicy::Always).await;
     obtained
-        .map(|verified| assert_eq!(verified.component(), COMPONENT))
+        .map(|verified| assert_eq!(verified.content(), COMPONENT))
         .map_err(|error| error.reason())
 }
 

@@ -23,6 +23,9 @@ impl Repository<'_> {
     ///
     /// A download that is cut off is resumed where it stopped. It is given up when several requests
     /// in a row bring nothing new. A server that supports no ranges sends all of it again.
+    ///
+    /// # Errors
+    /// The registry does not give it, or gives another.
     pub async fn blob(&mut self, layer: &Layer) -> Result<Vec<u8>, RegistryError> {
         let Layer { digest, size } = layer;
         let what = self.what(&digest.to_string());

@@ -1,5 +1,4 @@
-//! Which components are run. Only a [`Verified`] artifact can be compiled, and there is one way to
-//! make one. Reads the files with keys and trusted roots, and does no other I/O: what a registry
+//! Which artifacts are used. There is one way to make a [`Verified`] one, and only that can be run. Reads the files with keys and trusted roots, and does no other I/O: what a registry
 //! has of signatures is brought along.
 
 mod identity;
@@ -7,8 +6,11 @@ mod key;
 mod keyless;
 mod provider;
 mod signature;
+#[cfg(any(test, feature = "testing"))]
+#[doc(hidden)]
+pub mod testing;
 #[cfg(test)]
-pub(crate) mod tests;
+mod tests;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -18,22 +20,21 @@ use crate::{Digest, Reference};
 pub(crate) use identity::Identity;
 use key::PublicKey;
 use keyless::Keyless;
-pub(crate) use signature::BUNDLE;
 use signature::Finding;
-pub use signature::{Attached, Signature};
+pub use signature::{Attached, BUNDLE, Signature};
 
-/// A component that was fetched, and whose bytes have the digest they should have.
+/// An artifact that was fetched, and whose bytes have the digest they should have.
 #[derive(Clone, Debug)]
 pub struct Unverified {
     /// Where it came from.
     pub reference: Reference,
     /// Digest of its manifest; of the file itself for `file://`.
     pub digest: Digest,
-    /// The component.
-    pub component: Vec<u8>,
+    /// The bytes that count of it, as a component.
+    pub content: Vec<u8>,
 }
 
-/// A component that may be run. Never stored: it is made anew at every load.
+/// An artifact that may be used. Never stored: it is made anew at every load.
 #[derive(Debug)]
 pub struct Verified {
     artifact: Unverified,
@@ -47,10 +48,10 @@ impl Verified {
         &self.artifact.digest
     }
 
-    /// The component.
+    /// The bytes that count of it, as a component.
     #[must_use]
-    pub fn component(&self) -> &[u8] {
-        &self.artifact.component
+    pub fn content(&self) -> &[u8] {
+        &self.artifact.content
     }
 
     /// Whether a signature was demanded and found.
@@ -60,7 +61,7 @@ impl Verified {
     }
 }
 
-/// Why a component is not run.
+/// Why an artifact is not used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrustError {
     /// Nothing in the configuration speaks of it.
@@ -199,7 +200,7 @@ impl TrustError {
     }
 }
 
-/// Decides whether a component may be run: the one place where a [`Verified`] is made.
+/// Decides whether an artifact may be used: the one place where a [`Verified`] is made.
 ///
 /// # Errors
 /// Nothing in the configuration allows it.
@@ -215,14 +216,18 @@ pub fn verify(
 }
 
 /// The forms of signatures to look for; none where no signature is demanded.
-pub(crate) fn forms<'a>(reference: &Reference, trust: &'a [TrustEntry]) -> &'a [SignatureForm] {
+#[must_use]
+pub fn forms<'a>(reference: &Reference, trust: &'a [TrustEntry]) -> &'a [SignatureForm] {
     entry(reference, trust)
         .and_then(|entry| entry.cosign.as_ref())
         .map_or(&[], |cosign| &cosign.forms)
 }
 
-/// Whether what is known allows an artifact to be run; true where that is for a signature's sake.
-pub(crate) fn check(
+/// Whether what is known allows an artifact to be used; true where that is for a signature's sake.
+///
+/// # Errors
+/// Nothing allows it.
+pub fn check(
     reference: &Reference,
     digest: &Digest,
     trust: &[TrustEntry],

@@ -34,7 +34,10 @@ pub(crate) struct Referrer {
 impl Repository<'_> {
     /// What refers to a manifest. A list's own word for what each is counts for the order alone:
     /// some registries put the type of the config there, or nothing.
-    pub async fn referrers(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
+    pub(crate) async fn referrers(
+        &mut self,
+        digest: &Digest,
+    ) -> Result<Vec<Referrer>, RegistryError> {
         let bundles = format!("referrers/{digest}?artifactType={BUNDLE_IN_QUERY}");
         let mut listed = self.listed(bundles, digest).await?;
         // A registry that takes a bundle for something else leaves it out where bundles are asked

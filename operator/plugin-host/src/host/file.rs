@@ -3,12 +3,11 @@
 use std::io::Read;
 use std::path::Path;
 
-use crate::host::LoadError;
-use crate::trust::Unverified;
-use crate::{Digest, Reference};
+use super::LoadError;
+use crate::{Digest, Reference, Unverified};
 
 /// Reads a component, and compares it with the digest beside its name.
-pub(crate) fn read(
+pub(super) fn read(
     reference: &Reference,
     path: &Path,
     expected: Option<&Digest>,
@@ -30,6 +29,6 @@ pub(crate) fn read(
             expected: expected.clone(),
             actual,
         }),
-        _ => Ok(Unverified { reference: reference.clone(), digest: actual, component }),
+        _ => Ok(Unverified { reference: reference.clone(), digest: actual, content: component }),
     }
 }

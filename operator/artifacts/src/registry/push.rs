@@ -1,0 +1,83 @@
+//! Puts an artifact into an OCI registry (OCI distribution specification 1.1, "Push").
+
+use oci_client::manifest::OCI_IMAGE_MEDIA_TYPE;
+use reqwest::{Method, StatusCode, Url};
+
+use super::{Outgoing, RegistryError, Repository, authority, location};
+use crate::Digest;
+
+impl Repository<'_> {
+    /// Puts blobs and the manifest that names them under a tag, and returns the digest of the
+    /// manifest. The manifest comes last: a push that is cut off leaves no artifact.
+    ///
+    /// # Errors
+    /// The registry does not take it.
+    pub async fn push(
+        &mut self,
+        tag: &str,
+        manifest: &[u8],
+        blobs: &[&[u8]],
+    ) -> Result<Digest, RegistryError> {
+        let what = self.what(tag);
+        for blob in blobs {
+            self.put_blob(blob).await?;
+        }
+        let url = self.url(&format!("manifests/{tag}"))?;
+        let outgoing = Outgoing {
+            content: Some((OCI_IMAGE_MEDIA_TYPE, manifest)),
+            ..Outgoing::new(Method::PUT, url)
+        };
+        let response = self.ask(outgoing, &what).await?;
+        self.check(&response, &what)?;
+        Ok(Digest::of(manifest))
+    }
+
+    /// "Pushing a blob monolithically", by POST and then PUT.
+    async fn put_blob(&mut self, bytes: &[u8]) -> Result<(), RegistryError> {
+        let digest = Digest::of(bytes);
+        let what = self.what(&digest.to_string());
+        let url = self.url(&format!("blobs/{digest}"))?;
+        let response = self.ask(Outgoing::new(Method::HEAD, url), &what).await?;
+        if response.status().is_success() || response.status().is_redirection() {
+            return Ok(());
+        }
+        if response.status() != StatusCode::NOT_FOUND {
+            self.check(&response, &what)?;
+        }
+        let url = self.url("blobs/uploads/")?;
+        let started = self
+            .ask(
+                Outgoing { content: Some((BYTES, &[])), ..Outgoing::new(Method::POST, url) },
+                &what,
+            )
+            .await?;
+        self.check(&started, &what)?;
+        let mut target = self.upload_target(&started, &what)?;
+        target.query_pairs_mut().append_pair("digest", &digest.to_string());
+        let response = self
+            .ask(
+                Outgoing { content: Some((BYTES, bytes)), ..Outgoing::new(Method::PUT, target) },
+                &what,
+            )
+            .await?;
+        self.check(&response, &what)
+    }
+
+    /// Where the bytes go: to the registry itself, as the credentials go along.
+    fn upload_target(&self, started: &reqwest::Response, what: &str) -> Result<Url, RegistryError> {
+        let location = location(started).unwrap_or_default();
+        let target = started.url().join(&location).ok();
+        let own = |url: &Url| {
+            url.scheme() == started.url().scheme() && authority(url) == authority(started.url())
+        };
+        let refused = || RegistryError::Redirect {
+            host: self.host.to_owned(),
+            what: what.to_owned(),
+            location: location.clone(),
+        };
+        target.filter(|url| !location.is_empty() && own(url)).ok_or_else(refused)
+    }
+}
+
+/// Media type of what is sent as bytes.
+const BYTES: &str = "application/octet-stream";
