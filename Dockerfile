@@ -31,3 +31,16 @@ COPY --from=build /image/operator/ /
 ENV PATH=/usr/local/bin
 USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/flashjob-operator"]
+
+# The program that hands firmware to a device. It needs no right; plugins run it as a user of their choice.
+FROM ${BASE} AS flasher
+ARG VERSION
+LABEL org.opencontainers.image.title="FlashJob flasher" \
+      org.opencontainers.image.description="Hands firmware from a registry to one microcontroller" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}"
+COPY --from=build /image/flasher/ /
+ENV PATH=/usr/local/bin
+USER 65532:65532
+# Another way to a device is another word in the place of the second: a plugin gives the whole command then.
+ENTRYPOINT ["/usr/local/bin/flashjob-flasher", "ota"]

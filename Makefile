@@ -80,15 +80,16 @@ CONTAINER_TOOL ?=
 PLATFORMS ?= linux/amd64,linux/arm64
 BASE ?= scratch
 BUILD ?=
-IMAGE = IMG='$(IMG)' CONTAINER_TOOL='$(CONTAINER_TOOL)' PLATFORMS='$(PLATFORMS)' BASE='$(BASE)' BUILD='$(BUILD)' VERSION='$(VERSION)' deploy/image/make.sh
+TARGET ?= operator
+IMAGE = IMG='$(IMG)' TARGET='$(TARGET)' CONTAINER_TOOL='$(CONTAINER_TOOL)' PLATFORMS='$(PLATFORMS)' BASE='$(BASE)' BUILD='$(BUILD)' VERSION='$(VERSION)' deploy/image/make.sh
 
-docker-build: ## Build the operator's image: make docker-build IMG=registry/name:tag [CONTAINER_TOOL=docker|podman|buildah|layout] [BASE=scratch].
+docker-build: ## Build an image: make docker-build IMG=registry/name:tag [TARGET=operator|flasher] [CONTAINER_TOOL=docker|podman|buildah|layout] [BASE=scratch].
 	@$(IMAGE) build
 
-docker-push: ## Push the operator's image: make docker-push IMG=registry/name:tag.
+docker-push: ## Push an image that was built: make docker-push IMG=registry/name:tag.
 	@$(IMAGE) push
 
-docker-buildx: ## Build the image for several platforms and push it: make docker-buildx IMG=registry/name:tag [PLATFORMS=linux/amd64,linux/arm64].
+docker-buildx: ## Build the image for several platforms and push it: make docker-buildx IMG=registry/name:tag [TARGET=operator|flasher] [PLATFORMS=linux/amd64,linux/arm64].
 	@$(IMAGE) buildx
 
 install: ## Install the CustomResourceDefinitions into the current cluster.

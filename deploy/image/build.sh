@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Builds the programs for one architecture and lays out the files of their images:
 #   build.sh [--architecture amd64|arm64] [--base IMAGE] --output FOLDER
-# FOLDER/operator becomes the root folder of the operator's image. The Dockerfile's stage `build` runs this, and so does
+# FOLDER/operator and FOLDER/flasher become the root folders of the two images. The Dockerfile's stage `build` runs this, and so does
 # `make docker-build CONTAINER_TOOL=layout` on the machine itself.
 set -euo pipefail
 shopt -s inherit_errexit
@@ -36,9 +36,11 @@ if [[ -n $cross_packages ]]; then
     export "CC_$name=$compiler" "CARGO_TARGET_${name^^}_LINKER=$compiler"
     target_arguments=(--target "$rust_target") programs=${CARGO_TARGET_DIR:-target}/$rust_target/release
 fi
-cargo build --release --locked "${target_arguments[@]}" -p flashjob-operator --bin flashjob-operator
+cargo build --release --locked "${target_arguments[@]}" -p flashjob-operator --bin flashjob-operator -p flashjob-flasher --bin flashjob-flasher
 
-rm -rf "$output/operator"
-"$here/rootfs.sh" --program "$programs/flashjob-operator" --compiler "$compiler" --base "$base" --output "$output/operator"
-install -D -m 644 LICENSE "$output/operator/usr/share/doc/flashjob-operator/LICENSE"
-"$here/notices.sh" flashjob-operator "$rust_target" >"$output/operator/usr/share/doc/flashjob-operator/NOTICES"
+for image in operator flasher; do
+    rm -rf "${output:?}/$image"
+    "$here/rootfs.sh" --program "$programs/flashjob-$image" --compiler "$compiler" --base "$base" --output "$output/$image"
+    install -D -m 644 LICENSE "$output/$image/usr/share/doc/flashjob-$image/LICENSE"
+    "$here/notices.sh" "flashjob-$image" "$rust_target" >"$output/$image/usr/share/doc/flashjob-$image/NOTICES"
+done

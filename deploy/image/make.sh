@@ -1,16 +1,23 @@
 #!/usr/bin/env bash
-# Behind `make docker-build`, `docker-push` and `docker-buildx`: make.sh build|push|buildx. Reads IMG, CONTAINER_TOOL, PLATFORMS, BASE,
-# BUILD and VERSION from the environment; only IMG is needed.
+# Behind `make docker-build`, `docker-push` and `docker-buildx`: make.sh build|push|buildx. Reads IMG, TARGET (operator or flasher),
+# CONTAINER_TOOL, PLATFORMS, BASE, BUILD and VERSION from the environment; only IMG is needed.
 #
 # CONTAINER_TOOL is docker, podman, buildah or `layout`; empty, it is the first that works here. `layout` needs no engine: it compiles on
 # this machine and writes an archive that any of them, and containerd, can load.
 set -euo pipefail
 shopt -s inherit_errexit
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
-command=$1 target=operator
+command=$1 target=${TARGET:-operator}
 image=${IMG:?set IMG, such as IMG=registry.example.com/flashjob-operator:0.1.0}
 platforms=${PLATFORMS:-linux/amd64,linux/arm64}
 archive=${OUTPUT:-target/image/$target.tar}
+case $target in
+    operator | flasher) ;;
+    *)
+        echo "TARGET=$target: there is no such image; choose operator or flasher" >&2
+        exit 1
+        ;;
+esac
 arguments=()
 for name in BASE BUILD VERSION; do
     [[ -z ${!name:-} ]] || arguments+=(--build-arg "$name=${!name}")

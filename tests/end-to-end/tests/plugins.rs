@@ -13,6 +13,9 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+/// A flash image that takes any arguments, and says at its end where it was started.
+const TOASTER: &str = "registry.example/toaster:1";
+
 #[tokio::test]
 async fn a_plugin_built_against_the_contract_alone_flashes_its_own_device_type()
 -> anyhow::Result<()> {
@@ -65,7 +68,7 @@ async fn plugins_of_two_versions_of_the_contract_flash_side_by_side_under_one_op
     let pods: Api<Pod> = Api::namespaced(testbed.client.clone(), "default");
     let before =
         pods.list(&ListParams::default()).await?.metadata.resource_version.unwrap_or_default();
-    apply(&testbed, &job("bakery", &all, json!({}))).await?;
+    apply(&testbed, &job("bakery", &all, json!({"flashjobPodImage": TOASTER}))).await?;
     let status = ended(&testbed, "bakery").await?;
     assert_eq!(
         (status.phase, status.completed_uuids.len()),
@@ -172,8 +175,8 @@ async fn plugins_written_in_go_and_javascript_flash_their_own_device_types() -> 
     let mut testbed = Testbed::start(&Options { devices, plugins, ..Options::default() }).await?;
     testbed.start_operator().await?;
     let all: Vec<String> = testbed.devices().await?.into_iter().map(|(uid, _)| uid).collect();
-    apply(&testbed, &job("languages", &all, json!({"settings": {"lamp": {"shade": "green"}}})))
-        .await?;
+    let spec = json!({"flashjobPodImage": TOASTER, "settings": {"lamp": {"shade": "green"}}});
+    apply(&testbed, &job("languages", &all, spec)).await?;
     let status = ended(&testbed, "languages").await?;
     assert_eq!(
         (status.phase, status.completed_uuids.len()),

@@ -1,4 +1,4 @@
-//! Images of the node: the operator's as users build it, the simulated flash image with access to
+//! Images of the node: the operator's as users build it, the flash image with access to
 //! the registry, and what each Pod begins with. Nothing is pulled: they are taken into containerd
 //! under the names that Pods use.
 
@@ -6,17 +6,19 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, ensure};
-use flashjob_testbed::process::{repository, script, sibling};
-use flashjob_testbed::registry::{PASSWORD, Registry, USER};
-use flashjob_testbed::testbed::FLASHER_IMAGE;
+use flashjob_testbed::process::{repository, script};
+use flashjob_testbed::registry::Registry;
+use flashjob_testbed::testbed::{FLASHER_IMAGE, write_access};
 use flashjob_xtask::image::{Copy, Image, Layout};
 
 use crate::runtime::{PAUSE, Runtime};
 
 /// Name under which the tests build and install the operator's image.
 pub const OPERATOR: &str = "registry.example/fleet/flashjob-operator:test";
-/// Authorities that the simulated flash image trusts.
-const REGISTRY_CA: &str = "/etc/registry-ca.pem";
+/// What a container of the flash image begins with.
+const ENTRYPOINT: [&str; 2] = ["/usr/local/bin/flashjob-flasher", "ota"];
+/// Where the flash image looks for what its registry needs.
+const ACCESS: &str = "/etc/flashjob/registry";
 
 /// Archive of the operator's image, below the repository.
 const OPERATOR_ARCHIVE: &str = "target/image/node-test.tar";
@@ -77,36 +79,22 @@ pub async fn import(
     Layout::new(PAUSE, [pause]).write_tar(&archive)?;
     runtime.import(&archive).await.context("the first container's image")?;
     Layout::new(FLASHER_IMAGE, [flasher(folder, registry, authority)?]).write_tar(&archive)?;
-    runtime.import(&archive).await.context("the simulated flash image")?;
+    runtime.import(&archive).await.context("the flash image")?;
     std::fs::remove_file(&archive)?;
     Ok(())
 }
 
-/// Names no user, as the users' own flash image.
+/// The product's flash image with access to the registry. It names no user, as the users' own image
+/// does not.
 fn flasher(folder: &Path, registry: &Registry, authority: &Path) -> anyhow::Result<Image> {
-    let root = folder.join("flasher");
-    let mut layout = Command::new(repository().join("deploy/image/rootfs.sh"));
-    let program = folder.join("stripped/flasher");
-    std::fs::create_dir_all(folder.join("stripped"))?;
-    // Symbols of a debug build are most of it.
-    let mut strip = Command::new("strip");
-    let stripped = strip.arg("-o").arg(&program).arg(sibling("flasher")?).status();
-    ensure!(stripped.context("strip")?.success(), "strip failed");
-    layout.arg("--program").arg(&program).arg("--output").arg(&root);
-    let output = layout.output().context("rootfs.sh")?;
-    let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "the simulated flash image's files: {said}");
-    let mut image = Image::of_folder(root);
-    image.copies.push(Copy { source: authority.to_owned(), destination: REGISTRY_CA.to_owned() });
-    image.entrypoint = vec!["/usr/local/bin/flasher".to_owned()];
-    image.env = [
-        ("REGISTRY_CA_FILE", REGISTRY_CA.to_owned()),
-        ("REGISTRY_USER", USER.to_owned()),
-        ("REGISTRY_PASSWORD", PASSWORD.to_owned()),
-        ("REGISTRY_MIRRORS", format!("harbor.nbfc.io={}", registry.host)),
-        ("FLASHER_WAIT_MS", "100".to_owned()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into();
+    let mut image = Image { entrypoint: ENTRYPOINT.map(str::to_owned).into(), ..Image::default() };
+    let root = format!("target/image/{}/image/flasher", image.architecture);
+    let access = folder.join("firmware-access");
+    write_access(&access, registry, authority)?;
+    image.copies = vec![
+        Copy { source: repository().join(root), destination: "/".to_owned() },
+        Copy { source: access, destination: ACCESS.to_owned() },
+    ];
+    image.env = vec![("FLASHER_WAIT".to_owned(), "100ms".to_owned())];
     Ok(image)
 }

@@ -5,13 +5,11 @@
 //! - [`akri`]: an Instance for each device, following what the device says of itself.
 //! - [`kubelet`]: a node that runs each Pod's container as a local process.
 //! - [`load_balancer`]: a pool of loopback addresses.
-//! - [`flasher`]: the program in the flash Pod's image.
 //! - [`serial`]: a chip on a node's serial port, its loader's protocol and its Instance.
 
 pub mod akri;
 pub mod devices;
 pub mod firmware;
-pub mod flasher;
 pub mod kubelet;
 pub mod load_balancer;
 pub mod process;

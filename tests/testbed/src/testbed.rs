@@ -22,7 +22,7 @@ use crate::certificates::Authority;
 use crate::control_plane::ControlPlane;
 use crate::fleet::Fleet;
 use crate::process::{Process, eventually, free_port, repository, script, sibling};
-use crate::registry::{PASSWORD, Registry, USER};
+use crate::registry::Registry;
 use crate::serial;
 
 /// The image that the users of the first operator name.
@@ -504,8 +504,7 @@ impl Simulators<'_> {
         Ok((fleet, vec![devices, akri, kubelet, balancer]))
     }
 
-    /// The flash image brings its own access to the registry, which stands in for the one that
-    /// references name.
+    /// The flash image is the product's program with its options.
     fn kubelet(
         &self,
         options: &Options,
@@ -513,26 +512,32 @@ impl Simulators<'_> {
         authority: &Authority,
     ) -> anyhow::Result<Command> {
         let mut kubelet = self.command("kubelet")?;
-        let flasher = format!("{} --exit-with-stdin", sibling("flasher")?.display());
-        for pattern in ["*/esp32-sota:*", "registry.example/toaster:1"] {
-            kubelet.args(["--image", &format!("{pattern}={flasher}")]);
+        // A second image, whose last words are where its container was started.
+        let toaster = self.folder.join("toaster.sh");
+        let script = [
+            "#!/bin/sh".to_owned(),
+            "set -e".to_owned(),
+            flasher("\"$EXTERNAL_IP\"", "\"$SIMULATED_ROOT\"")?,
+            "printf 'flashed, from /%s' \"${PWD#\"$SIMULATED_ROOT\"}\" | tr -s / \
+             >\"$SIMULATED_ROOT\"/dev/termination-log"
+                .to_owned(),
+        ];
+        std::fs::write(&toaster, script.join("\n"))?;
+        let images = [
+            ("*/esp32-sota:*", flasher("$(EXTERNAL_IP)", "$(SIMULATED_ROOT)")?),
+            ("registry.example/toaster:1", format!("{CONTAINED} sh {}", toaster.display())),
+            (serial::IMAGE, format!("{} --exit-with-stdin", sibling("serial-flasher")?.display())),
+        ];
+        for (pattern, program) in images {
+            kubelet.args(["--image", &format!("{pattern}={program}")]);
         }
-        kubelet.args([
-            "--image",
-            &format!(
-                "{}={} --exit-with-stdin",
-                serial::IMAGE,
-                sibling("serial-flasher")?.display()
-            ),
-        ]);
+        let access = self.folder.join("firmware-access");
+        write_access(&access, registry, &authority.certificate)?;
         let variables = [
             ("SIMULATED_IMAGE", serial::image_root(self.folder).display().to_string()),
-            ("REGISTRY_CA_FILE", authority.certificate.display().to_string()),
-            ("REGISTRY_USER", USER.to_owned()),
-            ("REGISTRY_PASSWORD", PASSWORD.to_owned()),
-            ("REGISTRY_MIRRORS", format!("harbor.nbfc.io={}", registry.host)),
-            ("FLASHER_WAIT_MS", options.flasher_wait_ms.to_string()),
-            ("FLASHER_CALLBACK_TIMEOUT_MS", options.flasher_callback_timeout_ms.to_string()),
+            ("FLASHER_REGISTRY_DIRECTORY", access.display().to_string()),
+            ("FLASHER_WAIT", format!("{}ms", options.flasher_wait_ms)),
+            ("FLASHER_CALLBACK_TIMEOUT", format!("{}ms", options.flasher_callback_timeout_ms)),
         ];
         for (name, value) in variables {
             kubelet.args(["--image-env", &format!("{name}={value}")]);
@@ -540,6 +545,35 @@ impl Simulators<'_> {
         kubelet.arg("--root").arg(self.folder.join("pods"));
         Ok(kubelet)
     }
+}
+
+/// The flash program as a container has it: on an address of its own, with its own files.
+fn flasher(address: &str, root: &str) -> anyhow::Result<String> {
+    Ok(format!(
+        "{CONTAINED} {} ota --listen={address} --certificates={root}/ota/certs \
+         --termination-log={root}/dev/termination-log",
+        sibling("flashjob-flasher")?.display()
+    ))
+}
+
+/// Starts a program that ends with whoever started it.
+const CONTAINED: &str = "setpriv --pdeathsig KILL --";
+
+/// Writes what the flash image needs of the registry, which stands in for the one that references
+/// name.
+///
+/// # Errors
+/// The folder cannot be written.
+pub fn write_access(folder: &Path, registry: &Registry, authority: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    std::fs::write(folder.join("config.json"), registry.docker_config())?;
+    std::fs::copy(authority, folder.join("ca.crt"))?;
+    let policy = json!({"registries": [
+        {"host": "harbor.nbfc.io", "mirrors": [registry.host]},
+        {"host": registry.host, "caFile": "ca.crt"},
+    ]});
+    std::fs::write(folder.join("policy.yaml"), policy.to_string())?;
+    Ok(())
 }
 
 /// A part of loopback that no other testbed has: a free port is nobody else's, and so is what is

@@ -113,6 +113,7 @@ fn start(
 ) -> anyhow::Result<Child> {
     let (first, own) = program.split_first().context("an image stands for no program")?;
     let output = std::fs::File::create(folder.join("output"))?;
+    let own = own.iter().map(|word| expand(word, environment));
     let given = container.args.iter().flatten().map(|word| expand(word, environment));
     // As a runtime does: a directory that the image does not have is made.
     let directory = below(folder, container.working_dir.as_deref().unwrap_or_default());
@@ -169,6 +170,7 @@ async fn environment(
         let value = value(kubelet, pod, variable, &environment).await?;
         environment.insert(variable.name.clone(), value);
     }
+    // Images that stand for programs of this machine find the container's files with it.
     environment.insert("SIMULATED_ROOT".to_owned(), folder.display().to_string());
     Ok(environment)
 }

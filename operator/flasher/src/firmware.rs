@@ -1,0 +1,290 @@
+//! Firmware out of an OCI image: the platform `custom/<device type>`, and in it the file under
+//! `/firmware`. Everything is fetched by digest, hashed, and where a policy demands it verified,
+//! before a device is asked anything.
+//!
+//! What is kept is the layer as it came, compressed or not; the file in it is unpacked while it is
+//! sent, so that it is never in memory as a whole beside its layer.
+
+mod access;
+
+use std::io::{self, Read};
+use std::path::Path;
+
+use flashjob_artifacts::trust::{self, entry};
+use flashjob_artifacts::{Digest, MANIFEST_BYTES, Reference, Source, image_manifest, layer_of};
+use flate2::read::GzDecoder;
+use oci_client::manifest::{ImageIndexEntry, OciImageIndex, OciImageManifest, OciManifest};
+use serde::Deserialize;
+
+use crate::arguments::Pull;
+use crate::outcome::{Code, Failure};
+use access::Access;
+
+/// Largest layer that is fetched, in bytes.
+const LAYER_BYTES: usize = 64 << 20;
+/// Largest configuration of an image that is read, in bytes.
+const CONFIG_BYTES: usize = 1 << 20;
+/// Most bytes of an unpacked layer that are looked through: a small one can unpack without end.
+const UNPACKED_BYTES: u64 = 1 << 30;
+/// Operating system of a microcontroller's platform.
+const SYSTEM: &str = "custom";
+/// Folder in the image that has the firmware.
+const FOLDER: &str = "firmware";
+/// What the first bytes of gzip are (RFC 1952, section 2.3.1).
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+/// What the first bytes of Zstandard are (RFC 8878, section 3.1.1).
+const ZSTANDARD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+
+/// Firmware that was fetched and verified.
+#[derive(Debug)]
+pub struct Firmware {
+    /// Digest of the manifest for this type of device.
+    pub digest: Digest,
+    /// Name of the file in the image.
+    pub name: String,
+    /// Its size, in bytes.
+    pub size: u64,
+    /// Whether a signature was demanded and found.
+    pub signed: bool,
+    layer: Vec<u8>,
+    /// Of the file's first byte in the unpacked layer.
+    at: u64,
+}
+
+impl Firmware {
+    /// The file's bytes, unpacked while they are read.
+    ///
+    /// # Errors
+    /// The layer cannot be unpacked.
+    pub fn open(&self) -> io::Result<impl Read + '_> {
+        let mut unpacked = unpacked(&self.layer);
+        io::copy(&mut unpacked.by_ref().take(self.at), &mut io::sink())?;
+        Ok(unpacked.take(self.size))
+    }
+}
+
+/// Fetches the firmware of a type of device, within its time.
+///
+/// # Errors
+/// It cannot be had, is for another type of device, or is not trusted.
+pub async fn fetch(pull: &Pull) -> Result<Firmware, Failure> {
+    let fetched = tokio::time::timeout(pull.firmware_timeout, fetch_untimed(pull)).await;
+    fetched.unwrap_or_else(|_| {
+        let message = format!("{} was not there within {:?}", pull.firmware, pull.firmware_timeout);
+        Err(Failure::new(Code::FirmwareUnavailable, message))
+    })
+}
+
+async fn fetch_untimed(pull: &Pull) -> Result<Firmware, Failure> {
+    let reference: Reference = pull.firmware.parse().map_err(|error| {
+        Failure::new(Code::BadConfiguration, "FIRMWARE cannot be used").because(error)
+    })?;
+    let access = Access::read(&pull.registry_directory, &reference)?;
+    let unavailable = |error| {
+        let message = format!("firmware {reference} cannot be fetched");
+        Failure::new(Code::FirmwareUnavailable, message).because(error)
+    };
+    let source = Source::of(&reference, &access.registries, &access.logins).map_err(unavailable)?;
+    let mut source = source.ok_or_else(|| {
+        Failure::new(Code::BadConfiguration, "FIRMWARE is a file; expected an OCI reference")
+    })?;
+    let expected = reference.digest();
+    let wanted = expected
+        .map(ToString::to_string)
+        .or_else(|| reference.tag().map(str::to_owned))
+        .unwrap_or_default();
+    let (top, bytes) =
+        source.manifest_bytes(&wanted, expected, MANIFEST_BYTES).await.map_err(unavailable)?;
+    let parsed: OciManifest = serde_json::from_slice(&bytes)
+        .map_err(|error| broken(&reference, "its manifest cannot be read").because(error))?;
+    let (digest, manifest) = match parsed {
+        OciManifest::Image(manifest) => {
+            check_platform(&mut source, &manifest, &reference, &pull.device).await?;
+            (top.clone(), manifest)
+        }
+        OciManifest::ImageIndex(index) => {
+            let digest = platform(&index, &reference, &pull.device)?;
+            let (digest, bytes) = source
+                .manifest_bytes(&digest.to_string(), Some(&digest), MANIFEST_BYTES)
+                .await
+                .map_err(unavailable)?;
+            let manifest =
+                image_manifest(&bytes, &source.what(&digest.to_string())).map_err(unavailable)?;
+            (digest, manifest)
+        }
+    };
+    let signed = verify(&mut source, &reference, &access, &[&top, &digest]).await?;
+    // Of several layers with the same file the last one counts, as in any image.
+    for layer in manifest.layers.iter().rev() {
+        let layer = layer_of(layer, &reference.to_string(), LAYER_BYTES).map_err(unavailable)?;
+        let layer = source.blob(&layer).await.map_err(unavailable)?;
+        if let Some(file) = find(&layer, &reference)? {
+            let Found { name, at, size } = file;
+            if size == 0 {
+                return Err(broken(&reference, &format!("its file {name} is empty")));
+            }
+            return Ok(Firmware { digest, name, size, signed, layer, at });
+        }
+    }
+    Err(broken(&reference, "it has no file under /firmware"))
+}
+
+/// Firmware that is not as it should be.
+fn broken(reference: &Reference, words: &str) -> Failure {
+    Failure::new(Code::FirmwareUnavailable, format!("firmware {reference}: {words}"))
+}
+
+/// The manifest for a type of device.
+fn platform(index: &OciImageIndex, reference: &Reference, device: &str) -> Result<Digest, Failure> {
+    let named = |entry: &ImageIndexEntry| {
+        let platform = entry.platform.as_ref()?;
+        Some((platform.os.to_string(), platform.architecture.to_string()))
+    };
+    let is_meant = |entry: &&ImageIndexEntry| {
+        named(entry).is_some_and(|(os, architecture)| os == SYSTEM && same(&architecture, device))
+    };
+    let Some(entry) = index.manifests.iter().find(is_meant) else {
+        let found: Vec<String> = index
+            .manifests
+            .iter()
+            .filter_map(named)
+            .map(|(os, architecture)| format!("{os}/{architecture}"))
+            .collect();
+        return Err(no_platform(reference, device, &found.join(", ")));
+    };
+    entry
+        .digest
+        .parse()
+        .map_err(|error| broken(reference, "its index names no digest").because(error))
+}
+
+/// Whether an architecture is that of a type of device: `esp32-s3` is `ESP32S3`.
+fn same(architecture: &str, device: &str) -> bool {
+    let plain = |text: &str| text.to_ascii_lowercase().replace(['-', '_'], "");
+    plain(architecture) == plain(device)
+}
+
+fn no_platform(reference: &Reference, device: &str, found: &str) -> Failure {
+    let message = format!(
+        "firmware {reference} has nothing for {SYSTEM}/{device}; it is for {found}. Build it for this \
+         platform, or name another device type"
+    );
+    Failure::new(Code::NoPlatform, message)
+}
+
+/// An image that is no index says in its configuration what it is for. An artifact of no platform
+/// is taken: who made it said nothing.
+async fn check_platform(
+    source: &mut Source<'_>,
+    manifest: &OciImageManifest,
+    reference: &Reference,
+    device: &str,
+) -> Result<(), Failure> {
+    #[derive(Deserialize)]
+    struct Configuration {
+        os: Option<String>,
+        architecture: Option<String>,
+    }
+    let unavailable = |error| {
+        broken(reference, "the configuration of its image cannot be fetched").because(error)
+    };
+    let config =
+        layer_of(&manifest.config, &reference.to_string(), CONFIG_BYTES).map_err(unavailable)?;
+    let bytes = source.blob(&config).await.map_err(unavailable)?;
+    let Ok(Configuration { os: Some(os), architecture: Some(architecture) }) =
+        serde_json::from_slice(&bytes)
+    else {
+        return Ok(());
+    };
+    match os == SYSTEM && same(&architecture, device) {
+        true => Ok(()),
+        false => Err(no_platform(reference, device, &format!("{os}/{architecture}"))),
+    }
+}
+
+/// Asks for the signatures that the policy demands; one of the index counts for all that it names,
+/// one of the manifest for that alone. Returns whether one was demanded.
+async fn verify(
+    source: &mut Source<'_>,
+    reference: &Reference,
+    access: &Access,
+    digests: &[&Digest],
+) -> Result<bool, Failure> {
+    if access.trust.is_empty() {
+        return Ok(false);
+    }
+    let not_trusted = |error| {
+        let message = format!("firmware {reference} is not trusted by the policy");
+        Failure::new(Code::FirmwareNotTrusted, message).because(error)
+    };
+    let mut refusal = None;
+    for digest in digests {
+        let mut signatures = Vec::new();
+        let demanded = entry(reference, &access.trust).and_then(|entry| entry.cosign.as_ref());
+        for form in demanded.iter().flat_map(|cosign| &cosign.forms) {
+            let found = source.signatures(digest, *form).await;
+            signatures.extend(found.map_err(|error| {
+                let message = format!("the signatures of firmware {reference} cannot be fetched");
+                Failure::new(Code::FirmwareUnavailable, message).because(error)
+            })?);
+        }
+        match trust::check(reference, digest, &access.trust, false, &signatures) {
+            Ok(signed) => return Ok(signed),
+            Err(error) => refusal = refusal.or(Some(error)),
+        }
+    }
+    refusal.map_or(Ok(false), |error| Err(not_trusted(error)))
+}
+
+/// A file in an unpacked layer.
+#[derive(Debug, PartialEq, Eq)]
+struct Found {
+    name: String,
+    at: u64,
+    size: u64,
+}
+
+/// The firmware in a layer: of several files the first by name.
+fn find(layer: &[u8], reference: &Reference) -> Result<Option<Found>, Failure> {
+    if layer.starts_with(&ZSTANDARD) {
+        return Err(broken(
+            reference,
+            "its layers are compressed with Zstandard, which is not read here; build it with gzip",
+        ));
+    }
+    let unreadable = |error| broken(reference, "a layer of it cannot be unpacked").because(error);
+    let mut archive = tar::Archive::new(unpacked(layer));
+    let mut found: Option<Found> = None;
+    for file in archive.entries().map_err(unreadable)? {
+        let file = file.map_err(unreadable)?;
+        let path = file.path().map_err(unreadable)?.into_owned();
+        let (at, size) = (file.raw_file_position(), file.size());
+        if !(is_firmware(&path) && file.header().entry_type().is_file()) {
+            continue;
+        }
+        let name = path.display().to_string();
+        if found.as_ref().is_none_or(|found| name < found.name) {
+            found = Some(Found { name, at, size });
+        }
+    }
+    Ok(found)
+}
+
+/// Whether a path of a layer is below `/firmware`; a marker of a removed file is no file (OCI image
+/// specification, "Whiteouts").
+fn is_firmware(path: &Path) -> bool {
+    let path = path.strip_prefix("/").unwrap_or(path);
+    let path = path.strip_prefix(".").unwrap_or(path);
+    let is_marker = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".wh."));
+    path.starts_with(FOLDER) && !is_marker
+}
+
+fn unpacked(layer: &[u8]) -> Box<dyn Read + '_> {
+    match layer.starts_with(&GZIP) {
+        true => Box::new(GzDecoder::new(layer).take(UNPACKED_BYTES)),
+        false => Box::new(layer),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,76 @@
+//! Firmware in layers as builders of images write them.
+
+use std::io::Write;
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use super::*;
+
+/// A layer with these files.
+fn layer(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut archive = tar::Builder::new(Vec::new());
+    for (name, content) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        archive.append_data(&mut header, name, *content).expect("written");
+    }
+    archive.into_inner().expect("written")
+}
+
+fn compressed(bytes: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(bytes).expect("written");
+    encoder.finish().expect("written")
+}
+
+fn found(layer: &[u8]) -> Result<Option<Found>, Failure> {
+    find(layer, &"a.b/c:1".parse().expect("a reference"))
+}
+
+#[test]
+fn the_file_below_firmware_is_read_from_a_layer_with_and_without_compression() {
+    let long = format!("./firmware/{}.bin", "x".repeat(150));
+    let plain = layer(&[("etc/other", b"other"), (&long, b"new"), ("firmware.txt", b"no")]);
+    for layer in [compressed(&plain), plain] {
+        let Found { name, at, size } = found(&layer).expect("read").expect("found");
+        assert!(name.ends_with("x.bin"), "{name}");
+        let digest = Digest::of(b"");
+        let firmware = Firmware { digest, name, size, signed: false, layer, at };
+        let mut bytes = Vec::new();
+        firmware.open().expect("opened").read_to_end(&mut bytes).expect("read");
+        assert_eq!(bytes, b"new");
+    }
+}
+
+#[test]
+fn of_several_files_the_first_by_name_counts_and_markers_of_removed_ones_do_not() {
+    let files: [(&str, &[u8]); 3] =
+        [("firmware/b.bin", b"b"), ("firmware/a.bin", b"aa"), ("firmware/.wh.0.bin", b"")];
+    let file = found(&layer(&files)).expect("read").expect("found");
+    assert_eq!((file.name.as_str(), file.size), ("firmware/a.bin", 2));
+    assert_eq!(found(&layer(&[("bin/sh", b"x")])).expect("read"), None);
+}
+
+#[test]
+fn what_cannot_be_unpacked_is_refused_in_words() {
+    let mut cut = compressed(&layer(&[("firmware/a.bin", &[7; 5000])]));
+    cut.truncate(cut.len() / 2);
+    for (layer, words) in [(cut, "cannot be unpacked"), (ZSTANDARD.to_vec(), "Zstandard")] {
+        let failure = found(&layer).expect_err(words);
+        assert_eq!(failure.code, Code::FirmwareUnavailable);
+        assert!(failure.to_string().contains(words), "{failure}");
+    }
+}
+
+#[test]
+fn the_architecture_of_a_platform_is_the_device_type_in_any_spelling_and_no_other() {
+    for (architecture, device, is_same) in [
+        ("esp32s3", "ESP32-S3", true),
+        ("esp32_s3", "esp32s3", true),
+        ("esp32", "esp32s3", false),
+        ("esp32s3", "esp32", false),
+    ] {
+        assert_eq!(same(architecture, device), is_same, "{architecture} for {device}");
+    }
+}

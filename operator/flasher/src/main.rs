@@ -1,0 +1,75 @@
+//! `flashjob-flasher`: one attempt to flash one device. Its exit status and its termination message
+//! say what came of it.
+
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use flashjob_flasher::arguments::{Arguments, Command, Progress};
+use flashjob_flasher::ota::{self, Stage};
+use flashjob_flasher::outcome::{Code, Failure, Sent, conclude};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let begun = Instant::now();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return unread(&error),
+    };
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(false);
+    match arguments.progress {
+        Progress::Text => log.with_target(false).init(),
+        Progress::Json => log.json().flatten_event(true).init(),
+    }
+    let ended = carry_out(&arguments);
+    ExitCode::from(conclude(&ended, begun.elapsed(), &arguments.termination_log))
+}
+
+/// A command line that cannot be read, or that asks for help. Whoever reads the termination message
+/// learns which variable it is.
+fn unread(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        error.exit();
+    }
+    // Where the log is cannot be known without the command line; this is where Kubernetes has it.
+    let log = std::env::var_os("FLASHER_TERMINATION_LOG")
+        .map_or_else(|| "/dev/termination-log".into(), std::path::PathBuf::from);
+    let words = error.render().to_string();
+    let failure = Failure::new(Code::BadConfiguration, words.trim_start_matches("error: ").trim());
+    eprintln!("{words}");
+    let ended = Err(failure);
+    ExitCode::from(conclude(&ended, std::time::Duration::ZERO, &log))
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn carry_out(arguments: &Arguments) -> Result<Sent, Failure> {
+    // Two TLS providers could be linked; ring is the one that is meant. A second call changes
+    // nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let unusable = |error: std::io::Error| {
+        Failure::new(Code::BadConfiguration, "signals cannot be listened to").because(error)
+    };
+    let mut terminated = signal(SignalKind::terminate()).map_err(unusable)?;
+    let mut interrupted = signal(SignalKind::interrupt()).map_err(unusable)?;
+    let (stage, mut seen) = watch::channel(Stage::Preparing);
+    let Command::Ota(ota) = &arguments.command;
+    let mut flash = std::pin::pin!(ota::flash(ota, &stage));
+    tokio::select! {
+        ended = &mut flash => return ended,
+        _ = terminated.recv() => {}
+        _ = interrupted.recv() => {}
+    }
+    // A device that receives is not cut off: it may be left with half a firmware. Kubernetes gives
+    // the time that it has, and then ends this process.
+    if *seen.borrow_and_update() != Stage::Sending {
+        return Err(Failure::new(
+            Code::Interrupted,
+            "told to end before the transfer began; the device was not changed",
+        ));
+    }
+    tracing::info!("told to end; the transfer is finished first");
+    flash.await
+}

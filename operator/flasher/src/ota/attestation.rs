@@ -1,0 +1,73 @@
+//! The attestation service says whether a device is what its certificate claims: it is posted the
+//! certificate in PEM, and answers 200 for a device that it trusts.
+
+use std::time::Duration;
+
+use pem::{EncodeConfig, LineEnding, Pem};
+
+use crate::arguments::Ota;
+use crate::outcome::{Code, Failure};
+
+/// Where the service listens.
+const PORT: u16 = 8000;
+/// Longest time for its answer.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// The service, where there is one.
+pub(super) struct Attestation {
+    url: Option<String>,
+}
+
+impl Attestation {
+    /// The service of the namespace.
+    ///
+    /// # Errors
+    /// There is none, and one is demanded.
+    pub fn of(options: &Ota) -> Result<Self, Failure> {
+        let host = options.attestation_host.as_deref().filter(|host| !host.is_empty());
+        if host.is_none() && options.require_attestation {
+            return Err(Failure::new(
+                Code::BadConfiguration,
+                "attestation is required, and DICE_AUTH_SERVICE_SERVICE_HOST is empty: the \
+                 namespace needs a Service dice-auth-service, and the Pod its service links",
+            ));
+        }
+        if host.is_none() {
+            tracing::warn!("there is no attestation service; whoever calls gets the firmware");
+        }
+        let bracketed = |host: &str| match host.contains(':') {
+            true => format!("[{host}]"),
+            false => host.to_owned(),
+        };
+        Ok(Self { url: host.map(|host| format!("http://{}:{PORT}", bracketed(host))) })
+    }
+
+    /// Asks whether a device is trusted, by its certificate in DER.
+    ///
+    /// # Errors
+    /// It is not, or the service does not answer.
+    pub async fn check(&self, certificate: &[u8]) -> Result<(), Failure> {
+        let Some(url) = &self.url else { return Ok(()) };
+        let config = EncodeConfig::new().set_line_ending(LineEnding::LF);
+        let text = pem::encode_config(&Pem::new("CERTIFICATE", certificate), config);
+        let unavailable = |error: reqwest::Error| {
+            let message = format!(
+                "the attestation service {url} does not answer; the device was sent nothing"
+            );
+            Failure::new(Code::AttestationUnavailable, message).because(error)
+        };
+        let client = reqwest::Client::builder().timeout(ANSWER).no_proxy().build();
+        let answer = client.map_err(unavailable)?.post(url).body(text).send().await;
+        let status = answer.map_err(unavailable)?.status();
+        if status.as_u16() == 200 {
+            tracing::info!(service = url, "the device is trusted");
+            return Ok(());
+        }
+        // A service that is broken says nothing of the device.
+        let (code, words) = match status.is_server_error() {
+            true => (Code::AttestationUnavailable, "the attestation service cannot answer"),
+            false => (Code::DeviceNotTrusted, "the device is not trusted"),
+        };
+        Err(Failure::new(code, format!("{words}: {url} answers {status}; it was sent nothing")))
+    }
+}

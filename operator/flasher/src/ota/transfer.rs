@@ -1,0 +1,94 @@
+//! The firmware on its way to a device that is trusted.
+
+use std::io::Read;
+use std::time::Duration;
+
+use rustix::net::sockopt::set_tcp_user_timeout;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::callback::Caller;
+use crate::firmware::Firmware;
+use crate::outcome::{Code, Failure};
+
+/// Bytes handed over at once.
+const CHUNK: usize = 16 << 10;
+/// Time for the kernel to end a connection whose device takes nothing any more.
+const MARGIN: Duration = Duration::from_secs(5);
+/// Steps in which the progress is said, in percent.
+const STEP: u64 = 10;
+
+/// Sends the firmware, and waits until the device closes the connection.
+///
+/// # Errors
+/// The connection broke or stood still. What the device makes of what it has is unknown.
+pub(super) async fn send(
+    mut caller: Caller,
+    firmware: &Firmware,
+    stall: Duration,
+) -> Result<(), Failure> {
+    let total = firmware.size;
+    let unreadable = |error| {
+        Failure::new(Code::FirmwareUnavailable, "the firmware cannot be unpacked").because(error)
+    };
+    let mut bytes = firmware.open().map_err(unreadable)?;
+    let (mut chunk, mut sent, mut said) = (vec![0; CHUNK], 0_u64, 0);
+    let stream = &mut caller.stream;
+    let patience = u32::try_from(stall.as_millis()).unwrap_or(u32::MAX);
+    if let Err(error) = set_tcp_user_timeout(stream.get_ref().0, patience) {
+        tracing::warn!(%error, "a device that vanishes is noticed late");
+    }
+    loop {
+        let count = bytes.read(&mut chunk).map_err(unreadable)?;
+        if count == 0 {
+            break;
+        }
+        let written = tokio::time::timeout(stall, stream.write_all(&chunk[..count])).await;
+        moved(written, sent, total, stall)?;
+        sent += count as u64;
+        let percent = sent * 100 / total.max(1);
+        if percent / STEP > said {
+            said = percent / STEP;
+            tracing::info!(bytes = sent, total, percent, "sending");
+        }
+    }
+    if sent != total {
+        return Err(unreadable(std::io::ErrorKind::UnexpectedEof.into()));
+    }
+    moved(tokio::time::timeout(stall, stream.shutdown()).await, sent, total, stall)?;
+    // The device closes when it has all. One that takes nothing any more has its connection ended by
+    // the kernel after `stall`; one that has all and restarts without a word is silent.
+    let mut rest = [0; 256];
+    loop {
+        let read = tokio::time::timeout(stall + MARGIN, stream.read(&mut rest)).await;
+        let Ok(read) = read else {
+            tracing::info!("the device has all, and did not close the connection");
+            return Ok(());
+        };
+        if let Ok(0) = read {
+            return Ok(());
+        }
+        moved(Ok(read.map(|_| ())), sent, total, stall)?;
+    }
+}
+
+/// One step of the transfer: the connection may break, or a device that lost its power does not
+/// close it.
+fn moved(
+    step: Result<std::io::Result<()>, tokio::time::error::Elapsed>,
+    sent: u64,
+    total: u64,
+    stall: Duration,
+) -> Result<(), Failure> {
+    let so_far = format!("after {sent} of {total} bytes");
+    match step {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => {
+            let message = format!("the transfer broke {so_far}");
+            Err(Failure::new(Code::TransferBroken, message).because(error))
+        }
+        Err(_) => {
+            let message = format!("the transfer broke {so_far}: it stood still for {stall:?}");
+            Err(Failure::new(Code::TransferBroken, message))
+        }
+    }
+}

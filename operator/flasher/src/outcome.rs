@@ -1,0 +1,139 @@
+//! What came of an attempt: an exit status for Kubernetes, and a message in JSON that the device
+//! plugin reads.
+
+use std::error::Error;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// Longest message that Kubernetes keeps of a container, in bytes.
+const MESSAGE_BYTES: usize = 4096;
+/// Room in it for what is around the words.
+const FRAME_BYTES: usize = 256;
+
+/// Why an attempt failed, in one word. Its number is the exit status; it does not change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub enum Code {
+    /// A variable is missing or is not what is expected, or a mounted file cannot be used.
+    BadConfiguration = 2,
+    /// The registry does not give the firmware, or what it gives is none.
+    FirmwareUnavailable = 3,
+    /// The image has nothing for the type of the device.
+    NoPlatform = 4,
+    /// The policy demands a signature that the firmware does not have.
+    FirmwareNotTrusted = 5,
+    /// The device does not answer the request to update.
+    DeviceUnreachable = 6,
+    /// The device answers that it will not update.
+    DeviceRefused = 7,
+    /// The device answers, and does not call back.
+    NoCallback = 8,
+    /// The attestation service does not answer.
+    AttestationUnavailable = 9,
+    /// The attestation service does not trust the device.
+    DeviceNotTrusted = 10,
+    /// The transfer began and did not end well. What the device runs is unknown.
+    TransferBroken = 11,
+    /// The container was told to end before the transfer began.
+    Interrupted = 12,
+}
+
+/// A failed attempt.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}{}", cause(source.as_deref()))]
+pub struct Failure {
+    /// In one word.
+    pub code: Code,
+    /// In words that name the thing and say what to do.
+    pub message: String,
+    /// What the failure comes from.
+    pub source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// The causes of an error, each after a colon.
+fn cause(source: Option<&(dyn Error + Send + Sync)>) -> String {
+    let mut text = String::new();
+    let mut next = source.map(|source| source as &dyn Error);
+    while let Some(error) = next {
+        let words = error.to_string();
+        // Some errors repeat what is below them.
+        if !text.ends_with(&words) {
+            text.push_str(": ");
+            text.push_str(&words);
+        }
+        next = error.source();
+    }
+    text
+}
+
+impl Failure {
+    /// A failure of this kind.
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        Self { code, message: message.into(), source: None }
+    }
+
+    /// The same, with the error that it comes from.
+    pub fn because(self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self { source: Some(source.into()), ..self }
+    }
+}
+
+/// A firmware that was handed over. What the device reports afterwards proves whether it runs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// Size of the firmware, in bytes.
+    pub bytes: u64,
+    /// What happened, in words.
+    pub message: String,
+}
+
+/// The message for the device plugin: `code`, `message`, `bytes` and `seconds`, in JSON. `bytes` is
+/// null where nothing was handed over as a whole.
+#[must_use]
+pub fn message(ended: &Result<Sent, Failure>, took: Duration) -> Value {
+    let (code, words, bytes) = match ended {
+        Ok(sent) => (json!("Sent"), sent.message.clone(), Some(sent.bytes)),
+        Err(failure) => (json!(failure.code), failure.to_string(), None),
+    };
+    let end = words.floor_char_boundary(MESSAGE_BYTES - FRAME_BYTES);
+    json!({"code": code, "message": &words[..end], "bytes": bytes, "seconds": took.as_secs()})
+}
+
+/// Writes the message where Kubernetes looks for it, and returns the exit status. Without that file,
+/// as outside of a cluster, the message is in the output alone.
+pub fn conclude(ended: &Result<Sent, Failure>, took: Duration, log: &Path) -> u8 {
+    let message = message(ended, took);
+    if let Err(error) = std::fs::write(log, message.to_string()) {
+        tracing::warn!(file = %log.display(), %error, "the termination message cannot be written");
+    }
+    match ended {
+        Ok(sent) => {
+            tracing::info!(bytes = sent.bytes, seconds = took.as_secs(), "{}", sent.message);
+            0
+        }
+        Err(failure) => {
+            tracing::error!(code = ?failure.code, seconds = took.as_secs(), "{failure}");
+            failure.code as u8
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_names_code_and_causes_and_fits_whatever_was_said() {
+        let cause = std::io::Error::other("connection reset");
+        let failure = Failure::new(Code::TransferBroken, "the transfer broke").because(cause);
+        let message = message(&Err(failure), Duration::from_secs(7));
+        assert_eq!(
+            message,
+            json!({"code": "TransferBroken", "message": "the transfer broke: connection reset", "bytes": null, "seconds": 7})
+        );
+        let long = Failure::new(Code::DeviceRefused, "ü".repeat(4000));
+        assert!(super::message(&Err(long), Duration::ZERO).to_string().len() <= MESSAGE_BYTES);
+    }
+}

@@ -1,0 +1,186 @@
+//! One simulated device, and a registry that has firmware for it.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser;
+use flashjob_artifacts::Digest;
+use flashjob_artifacts::fake_registry::{Answer, Fake, answer};
+use flashjob_flasher::arguments::{Arguments, Command, Ota};
+use flashjob_flasher::ota::{Stage, flash};
+use flashjob_flasher::outcome::{Failure, Sent};
+use flashjob_simulators::devices::{Behaviour, Fleet, Group, Report, Settings};
+use flashjob_simulators::firmware::Firmware;
+use serde_json::json;
+use tokio::sync::watch;
+
+/// Pause before a device is asked again.
+pub const AGAIN: Duration = Duration::from_millis(300);
+
+/// Firmware of this version and size, as a device takes it.
+pub fn firmware(version: &str, size: usize) -> Vec<u8> {
+    let firmware = Firmware {
+        device: "esp32".into(),
+        application: "thermo".into(),
+        version: version.into(),
+        payload: vec![1; size],
+    };
+    firmware.encode().expect("encoded")
+}
+
+/// What a registry has, by the end of the path.
+pub type Content = Vec<(String, Vec<u8>)>;
+
+/// Adds a blob, and returns its descriptor.
+fn blob(content: &mut Content, kind: &str, bytes: Vec<u8>) -> serde_json::Value {
+    let digest = Digest::of(&bytes);
+    let descriptor = json!({"mediaType": kind, "digest": digest, "size": bytes.len()});
+    content.push((digest.to_string(), bytes));
+    descriptor
+}
+
+/// An image with one file, for one platform; its descriptor, and what the registry has for it.
+pub fn image(architecture: &str, file: &str, bytes: &[u8]) -> (serde_json::Value, Content) {
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(bytes.len() as u64);
+    archive.append_data(&mut header, file, bytes).expect("written");
+    let mut content = Content::new();
+    let layer = archive.into_inner().expect("written");
+    let layer = blob(&mut content, "application/vnd.oci.image.layer.v1.tar", layer);
+    let config = json!({"os": "custom", "architecture": architecture}).to_string();
+    let config =
+        blob(&mut content, "application/vnd.oci.image.config.v1+json", config.into_bytes());
+    let kind = "application/vnd.oci.image.manifest.v1+json";
+    let manifest =
+        json!({"schemaVersion": 2, "mediaType": kind, "config": config, "layers": [layer]});
+    let mut descriptor = blob(&mut content, kind, manifest.to_string().into_bytes());
+    descriptor["platform"] = json!({"os": "custom", "architecture": architecture});
+    (descriptor, content)
+}
+
+/// An index of these images, under tag 1.
+pub fn index(images: Vec<(serde_json::Value, Content)>) -> Content {
+    let (descriptors, contents): (Vec<_>, Vec<_>) = images.into_iter().unzip();
+    let mut content: Content = contents.into_iter().flatten().collect();
+    let kind = "application/vnd.oci.image.index.v1+json";
+    let index = json!({"schemaVersion": 2, "mediaType": kind, "manifests": descriptors});
+    let bytes = index.to_string().into_bytes();
+    content.push((Digest::of(&bytes).to_string(), bytes.clone()));
+    content.push(("manifests/1".to_owned(), bytes));
+    content
+}
+
+/// A device, a registry, and the options of a flash program on an address of its own.
+pub struct World {
+    pub fleet: Fleet,
+    pub registry: Fake,
+    pub folder: tempfile::TempDir,
+    pub options: Ota,
+}
+
+impl World {
+    /// The device calls back to this port, or to the flash program's where there is none.
+    pub async fn new(host: &str, way: Option<u16>, behaviour: Behaviour) -> Self {
+        let thermo = image("esp32", "firmware/thermo.bin", &firmware("2", 2 << 20));
+        Self::with(host, way, behaviour, index(vec![thermo])).await
+    }
+
+    /// The same with this in the registry.
+    pub async fn with(
+        host: &str,
+        way: Option<u16>,
+        behaviour: Behaviour,
+        content: Content,
+    ) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let content = Arc::new(content);
+        let registry = Fake::start(move |_, path, _| serve(&content, path)).await;
+        let port = free_port(host);
+        let fleet = Fleet::new(Settings {
+            address: Ipv4Addr::LOCALHOST.into(),
+            callback_port: way.unwrap_or(port),
+            reboot_ms: 1,
+            receive_timeout_ms: 1000,
+        });
+        fleet.add(&"esp32:thermo:1=1".parse::<Group>().expect("a group")).await.expect("a device");
+        let folder = tempfile::tempdir().expect("a folder");
+        let report = fleet.reports().remove(0);
+        assert!(fleet.behave(&report.id, behaviour));
+        let world = Self {
+            options: options(host, port, &report.endpoint, &registry.host, folder.path().into()),
+            fleet,
+            registry,
+            folder,
+        };
+        world.policy(&json!({}));
+        world
+    }
+
+    /// Writes the policy, with how the registry is reached.
+    pub fn policy(&self, policy: &serde_json::Value) {
+        let mut policy = policy.clone();
+        policy["registries"] = json!([{"host": self.registry.host, "plainHttp": true}]);
+        let file = self.folder.path().join("policy.yaml");
+        std::fs::write(file, policy.to_string()).expect("written");
+    }
+
+    pub fn report(&self) -> Report {
+        self.fleet.reports().remove(0)
+    }
+
+    pub fn at(&self) -> SocketAddr {
+        (self.options.listen.expect("an address"), self.options.port).into()
+    }
+
+    /// One attempt.
+    pub async fn flash(&self) -> Result<Sent, Failure> {
+        flash(&self.options, &watch::channel(Stage::Preparing).0).await
+    }
+
+    /// Waits until something is true of the device.
+    pub async fn becomes(&self, what: &str, holds: impl Fn(&Report) -> bool) -> Report {
+        for _ in 0..2000 {
+            let report = self.report();
+            if holds(&report) {
+                return report;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("the device never came to this: {what}: {:?}", self.report());
+    }
+}
+
+fn serve(content: &Content, path: &str) -> Answer {
+    let found = content.iter().find(|(end, _)| path.ends_with(end.as_str()));
+    found.map_or_else(|| answer(404, ""), |(_, bytes)| answer(200, bytes.clone()))
+}
+
+/// The options as a plugin gives them, and the times of a test.
+fn options(host: &str, port: u16, endpoint: &str, registry: &str, folder: PathBuf) -> Ota {
+    let words = [
+        "flashjob-flasher".to_owned(),
+        "ota".to_owned(),
+        format!("--firmware={registry}/firmware/thermo:1"),
+        "--device=esp32".to_owned(),
+        format!("--host-endpoint={endpoint}"),
+        format!("--external-ip={host}"),
+        format!("--listen={host}"),
+        format!("--port={port}"),
+        format!("--registry-directory={}", folder.display()),
+        format!("--certificates={}", folder.display()),
+        "--wait=0s".to_owned(),
+        "--callback-timeout=30s".to_owned(),
+        format!("--ask-again={}ms", AGAIN.as_millis()),
+    ];
+    let Command::Ota(options) = Arguments::try_parse_from(words).expect("options").command;
+    *options
+}
+
+fn free_port(host: &str) -> u16 {
+    let address: IpAddr = host.parse().expect("an address");
+    let listener = std::net::TcpListener::bind((address, 0)).expect("a loopback address");
+    listener.local_addr().expect("bound").port()
+}
