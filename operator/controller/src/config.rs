@@ -74,6 +74,9 @@ pub struct PluginConfig {
     /// Let a version serve that is lower than the one that serves.
     #[serde(default)]
     pub allow_downgrade: bool,
+    /// Image of the flash Pod where a FlashJob names none. Default: the one that the plugin names.
+    #[serde(default)]
+    pub flash_image: Option<String>,
     /// Settings beneath those of a FlashJob.
     #[serde(default)]
     pub settings: Map<String, Value>,
@@ -275,6 +278,12 @@ impl OperatorConfig {
                     "this is for file:// references; for a registry or an image layout say it under trust",
                 );
             }
+            if plugin.flash_image.as_deref().is_some_and(|image| !crate::make::is_image(image)) {
+                return invalid(
+                    format!("plugins[{index}].flashImage"),
+                    "expected the reference of an image: host/path:tag or host/path@sha256:…",
+                );
+            }
             check_grants(&plugin.grants, index)?;
         }
         self.policy().check()?;
@@ -371,6 +380,10 @@ mod tests {
     fn names_types_and_image_patterns_are_checked_with_their_path() {
         for (text, field) in [
             ("plugins: [{name: A, image: \"registry.example/a:1\"}]\n", "plugins[0].name"),
+            (
+                "plugins: [{name: a, image: \"registry.example/a:1\", flashImage: \"A b\"}]\n",
+                "plugins[0].flashImage",
+            ),
             (
                 "plugins: [{name: a, image: \"registry.example/a:1\"}, {name: a, image: \"registry.example/a:1\"}]\n",
                 "plugins[1].name",

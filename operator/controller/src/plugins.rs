@@ -229,6 +229,7 @@ fn view(known: &[Known], index: usize, digests: Vec<Digest>) -> PluginView {
         is_loading: *is_loading,
         ready: ready.clone(),
         digests,
+        flash_image: config.flash_image.clone(),
         settings: config.settings.clone(),
         locked_settings: config.locked_settings.clone(),
         grants: Arc::new(config.grants.clone()),

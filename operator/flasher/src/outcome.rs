@@ -40,6 +40,23 @@ pub enum Code {
     Interrupted = 12,
 }
 
+impl Code {
+    /// All codes.
+    pub const ALL: [Self; 11] = [
+        Self::BadConfiguration,
+        Self::FirmwareUnavailable,
+        Self::NoPlatform,
+        Self::FirmwareNotTrusted,
+        Self::DeviceUnreachable,
+        Self::DeviceRefused,
+        Self::NoCallback,
+        Self::AttestationUnavailable,
+        Self::DeviceNotTrusted,
+        Self::TransferBroken,
+        Self::Interrupted,
+    ];
+}
+
 /// A failed attempt.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}{}", cause(source.as_deref()))]

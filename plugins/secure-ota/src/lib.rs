@@ -17,6 +17,10 @@ const PORT: u16 = 4433;
 const CERTIFICATES: &str = "/ota/certs";
 /// The slot behind which the certificates stand.
 const CERTIFICATE_SLOT: &str = "ota-tls";
+/// Where the product's flash container looks for what the firmware's registry needs.
+const REGISTRY: &str = "/etc/flashjob/registry";
+/// The slot behind which that stands.
+const REGISTRY_SLOT: &str = "firmware-registry";
 /// Runs the flash container, whose image names no user: as root it would be refused. It needs no
 /// rights.
 const USER: u32 = 65532;
@@ -87,6 +91,7 @@ impl SecureOta {
         }
         let literals = variables.map(|(name, value)| (name.to_owned(), EnvValue::Literal(value)));
         let address = ("EXTERNAL_IP".to_owned(), EnvValue::ExternalAddress);
+        let secrets = settings.secrets();
         let image = request.image.or(settings.image).unwrap_or_else(|| IMAGE.to_owned());
         Ok(FlashPod {
             env: literals.into_iter().chain([address]).collect(),
@@ -95,11 +100,7 @@ impl SecureOta {
             // names.
             needs_ip: true,
             user: if settings.run_as_root { User::Root } else { User::Uid(USER) },
-            secrets: if settings.certificates {
-                vec![(CERTIFICATE_SLOT.into(), CERTIFICATES.into())]
-            } else {
-                Vec::new()
-            },
+            secrets,
             args: settings.args.into_iter().map(literal).collect(),
             ..FlashPod::new(image)
         })
@@ -142,6 +143,7 @@ fn said(message: &str) -> Option<(String, String)> {
 struct Settings {
     run_as_root: bool,
     certificates: bool,
+    registry: bool,
     image: Option<String>,
     args: Vec<String>,
 }
@@ -162,7 +164,8 @@ impl Settings {
             match (name.as_str(), value) {
                 ("runAsRoot", Value::Bool(value)) => settings.run_as_root = value,
                 ("certificates", Value::Bool(value)) => settings.certificates = value,
-                ("runAsRoot" | "certificates", _) => {
+                ("registryAccess", Value::Bool(value)) => settings.registry = value,
+                ("runAsRoot" | "certificates" | "registryAccess", _) => {
                     faults.push(fault(path, "expected true or false"))
                 }
                 ("image", Value::String(value)) if !value.is_empty() => {
@@ -178,11 +181,21 @@ impl Settings {
                 ("args", _) => faults.push(fault(path, "expected a list of strings")),
                 _ => faults.push(fault(
                     path,
-                    "unknown setting; known are runAsRoot, certificates, image, args",
+                    "unknown setting; known are runAsRoot, certificates, registryAccess, image, args",
                 )),
             }
         }
         if faults.is_empty() { Ok(settings) } else { Err(PluginError::InvalidSettings(faults)) }
+    }
+
+    /// Slots of Secrets, and where they are mounted.
+    fn secrets(&self) -> Vec<(String, String)> {
+        let slots = [
+            (self.certificates, CERTIFICATE_SLOT, CERTIFICATES),
+            (self.registry, REGISTRY_SLOT, REGISTRY),
+        ];
+        let asked = slots.into_iter().filter(|(is_asked, ..)| *is_asked);
+        asked.map(|(_, slot, path)| (slot.to_owned(), path.to_owned())).collect()
     }
 }
 
@@ -270,10 +283,12 @@ mod tests {
 
     #[test]
     fn settings_choose_root_certificates_and_image_and_the_job_beats_them() {
-        let settings = r#"{"runAsRoot":true,"certificates":true,"image":"registry/a:1"}"#;
+        let settings = r#"{"runAsRoot":true,"certificates":true,"registryAccess":true,"image":"registry/a:1"}"#;
         let flash = ESP32.build(Request { settings: settings.into(), ..request() }).expect("built");
         assert_eq!((flash.user, flash.image.as_str()), (User::Root, "registry/a:1"));
-        assert_eq!(flash.secrets, [("ota-tls".to_owned(), "/ota/certs".to_owned())]);
+        let slots: Vec<_> = flash.secrets.iter().map(|(slot, path)| (&**slot, &**path)).collect();
+        let registry = ("firmware-registry", "/etc/flashjob/registry");
+        assert_eq!(slots, [("ota-tls", "/ota/certs"), registry]);
         let flash = ESP32
             .build(Request {
                 settings: settings.into(),

@@ -134,6 +134,8 @@ pub struct PluginView {
     pub ready: Result<ReadyPlugin, String>,
     /// What can be asked: the digest that serves, and older ones that Pods began with.
     pub digests: Vec<Digest>,
+    /// Image of the flash Pod where a FlashJob names none; none for the plugin's own.
+    pub flash_image: Option<String>,
     /// Settings from the configuration.
     pub settings: serde_json::Map<String, serde_json::Value>,
     /// Settings from the configuration that nobody may change.

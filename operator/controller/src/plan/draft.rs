@@ -368,7 +368,9 @@ impl<'a> Draft<'a> {
         let settings = |plugin: &PluginView| {
             request::settings(&plugin.name, &plugin.settings, spec, &plugin.locked_settings)
         };
-        request::request(known, attempt, plugin.map_or_else(|| "{}".to_owned(), settings))
+        let image = plugin.and_then(|plugin| plugin.flash_image.as_deref());
+        let settings = plugin.map_or_else(|| "{}".to_owned(), settings);
+        request::request(known, attempt, settings, image)
     }
 
     /// All that must be locked while the device is flashed.

@@ -21,9 +21,10 @@ pub struct Known<'a> {
     pub record: Option<&'a DeviceStatus>,
 }
 
-/// The request for one attempt. `settings` are the effective ones.
+/// The request for one attempt. `settings` are the effective ones; `image` is the one of the flash
+/// Pod where the FlashJob names none.
 #[must_use]
-pub fn request(known: Known<'_>, attempt: u32, settings: String) -> Request {
+pub fn request(known: Known<'_>, attempt: u32, settings: String, image: Option<&str>) -> Request {
     let Known { job, spec, uid, instance, record } = known;
     let overriding = spec.host_endpoint.as_deref().map(canonical);
     let endpoint =
@@ -53,7 +54,7 @@ pub fn request(known: Known<'_>, attempt: u32, settings: String) -> Request {
         },
         firmware: spec.firmware.clone(),
         version: spec.version.clone(),
-        image: spec.flashjob_pod_image.clone(),
+        image: spec.flashjob_pod_image.clone().or_else(|| image.map(str::to_owned)),
         settings,
         attempt,
     }

@@ -32,7 +32,7 @@ pub struct CaseOptions {
     #[arg(long, value_name = "INSTANCE")]
     device: Option<String>,
     /// The namespace of job and device.
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = crate::cluster::namespace)]
     namespace: Option<String>,
     /// The device's type.
     #[arg(long)]
@@ -136,7 +136,8 @@ impl Case {
             instance: Some(&instance),
             record: None,
         };
-        let request = request::request(known, options.attempt.unwrap_or(1), settings);
+        let image = configured.and_then(|configured| configured.flash_image.as_deref());
+        let request = request::request(known, options.attempt.unwrap_or(1), settings, image);
         Ok(Self { job, spec, instance, request })
     }
 }

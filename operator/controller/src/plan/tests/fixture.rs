@@ -34,6 +34,7 @@ pub fn plugin(name: &str, kind: &str) -> PluginView {
         ready: Ok(ReadyPlugin { digest: digest(), version: "1.0.0".into() }),
         digests: vec![digest()],
         settings: serde_json::Map::new(),
+        flash_image: None,
         locked_settings: serde_json::Map::new(),
         grants: Arc::new(Grants::default()),
     }

@@ -1,5 +1,7 @@
 //! Guards, the queue and addresses, one fact a test.
 
+use std::sync::Arc;
+
 use flashjob_api::{DeviceState, Phase, condition, reason};
 use flashjob_plugin_host::CallError;
 use flashjob_plugin_host::types::PluginError;
@@ -8,7 +10,7 @@ use serde_json::json;
 use super::fixture::{
     Case, ESP32, creates_pod, deletes, flash_pod, key, plugin, pod_of_the_go_operator,
 };
-use crate::observed::Instance;
+use crate::observed::{Instance, PluginView, Question};
 
 #[test]
 fn a_uid_that_akri_does_not_know_fails_after_two_minutes() {
@@ -247,6 +249,24 @@ fn settings_of_a_plugin_that_nobody_configured_are_named_in_the_message() {
     assert!(
         case.status().message.expect("a message").contains("names no configured plugin: toaster")
     );
+}
+
+#[test]
+fn the_configured_flash_image_is_what_a_plugin_is_told_unless_the_job_names_one() {
+    for (spec, expected) in [
+        (json!({}), "registry.example/flasher:1"),
+        (json!({"flashjobPodImage": "registry.example/own:1"}), "registry.example/own:1"),
+    ] {
+        let mut case = Case::new(&["a"], &spec);
+        let image = Some("registry.example/flasher:1".to_owned());
+        case.world.plugins =
+            Arc::new(vec![PluginView { flash_image: image, ..plugin("esp32", "esp32") }]);
+        let questions = case.plan().questions;
+        let [Question::Build { request, .. }] = questions.as_slice() else {
+            panic!("one question: {questions:?}");
+        };
+        assert_eq!(request.image.as_deref(), Some(expected));
+    }
 }
 
 #[test]

@@ -1,0 +1,36 @@
+//! docs/flasher.md names each option, variable and code.
+#![allow(clippy::expect_used)]
+
+use clap::CommandFactory;
+use flashjob_flasher::arguments::Arguments;
+use flashjob_flasher::outcome::Code;
+
+#[test]
+fn each_option_variable_and_code_is_documented() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/flasher.md");
+    let text = std::fs::read_to_string(file).expect("the document");
+    let mut command = Arguments::command();
+    command.build();
+    let ota = command.find_subcommand("ota").expect("the command");
+    for argument in ota.get_arguments() {
+        let long = argument.get_long().expect("a name");
+        if long == "help" {
+            continue;
+        }
+        assert!(text.contains(&format!("`--{long}`")), "--{long}");
+        if let Some(variable) = argument.get_env() {
+            let variable = format!("`{}`", variable.to_string_lossy());
+            assert!(text.contains(&variable), "{variable}");
+        }
+        let name = format!("--{long}");
+        let row = text.lines().find(|line| line.contains(&format!("`{name}`"))).expect("a row");
+        for default in argument.get_default_values() {
+            let default = default.to_string_lossy();
+            assert!(row.contains(default.as_ref()), "{name}: {default}: {row}");
+        }
+    }
+    for code in Code::ALL {
+        let row = format!("| {code:?} | {} |", code as u8);
+        assert!(text.contains(&row), "{row}");
+    }
+}
