@@ -10,7 +10,7 @@ use clap::Args;
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cluster::ClusterOptions;
+use crate::cluster::{ClusterOptions, namespace};
 use crate::failure::{Code, Failure};
 use crate::report::Report;
 
@@ -18,7 +18,7 @@ use crate::report::Report;
 #[derive(Debug, Args)]
 pub struct Check {
     /// Namespace of the operator. Default: it is looked for in all.
-    #[arg(short, long)]
+    #[arg(short, long, value_name = "NAME", value_parser = namespace)]
     namespace: Option<String>,
     #[command(flatten)]
     cluster: ClusterOptions,

@@ -46,7 +46,7 @@ pub struct ClusterOptions {
 #[derive(Clone, Debug, Default, Args)]
 pub struct Scope {
     /// Namespace. Default: the one of the kubeconfig's context.
-    #[arg(short, long, value_name = "NAME", help_heading = "Cluster")]
+    #[arg(short, long, value_name = "NAME", value_parser = namespace, help_heading = "Cluster")]
     namespace: Option<String>,
     #[command(flatten)]
     cluster: ClusterOptions,
@@ -158,6 +158,27 @@ impl ClusterOptions {
         let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
         config.map_err(|error| unusable(&error))
     }
+}
+
+/// Reads the name of a namespace. One that cannot be a name would be another path of the API.
+///
+/// # Errors
+/// It cannot be one.
+pub fn namespace(text: &str) -> Result<String, String> {
+    let is_inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let (first, last) = (text.as_bytes().first(), text.as_bytes().last());
+    let good = text.len() <= 63
+        && first.is_some_and(is_inner)
+        && last.is_some_and(is_inner)
+        && text.bytes().all(|byte| is_inner(&byte) || byte == b'-');
+    let expected = || {
+        format!(
+            "{text:?} cannot be a namespace; expected up to 63 lower-case letters, digits and \
+             dashes, such as {:?}",
+            "fleet-1"
+        )
+    };
+    good.then(|| text.to_owned()).ok_or_else(expected)
 }
 
 fn client(config: Config) -> Result<Client, Failure> {
@@ -273,4 +294,19 @@ fn certificate(problem: &rustls::CertificateError) -> String {
         _ => "cannot be trusted",
     };
     format!("its certificate {cause}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::namespace;
+
+    #[test]
+    fn a_namespace_is_a_label_and_no_path() {
+        for good in ["default", "a", "hall-3", "0"] {
+            assert_eq!(namespace(good), Ok(good.to_owned()));
+        }
+        for bad in ["", "a/b", "-a", "a-", "Hall", "a.b", "..", &"x".repeat(64)] {
+            assert!(namespace(bad).is_err_and(|error| error.contains(bad)), "{bad}");
+        }
+    }
 }

@@ -4,18 +4,26 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 
+/// Longest time of the command line. One without limit would not fit into a point in time.
+const LONGEST: Duration = Duration::from_hours(366 * 24);
+
 /// Reads a time: `90s`, `5m`, `1h30m`; a number alone is in seconds.
 ///
 /// # Errors
-/// It is none, or is negative.
+/// It is none, is negative, or is longer than 366 days.
 pub fn parse(text: &str) -> Result<Duration, String> {
     let text = text.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Ok(Duration::from_secs(seconds));
-    }
     let expected = || format!("{text:?} is not a time; expected 90s, 5m, 1h30m or seconds");
+    if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return bounded(text.parse().map_or(Duration::MAX, Duration::from_secs), text);
+    }
     let parsed: SignedDuration = text.parse().map_err(|_| expected())?;
-    parsed.try_into().map_err(|_| expected())
+    bounded(parsed.try_into().map_err(|_| expected())?, text)
+}
+
+fn bounded(time: Duration, text: &str) -> Result<Duration, String> {
+    let limit = || format!("{text:?} is too long; expected at most {}h (366 days)", 366 * 24);
+    if time <= LONGEST { Ok(time) } else { Err(limit()) }
 }
 
 /// A time for people, in its two largest units: `45 s`, `4 min`, `1 h 30 min`.
@@ -44,6 +52,12 @@ mod tests {
         }
         for text in ["", "-5s", "-5", "soon", "5 bananas"] {
             assert!(parse(text).is_err(), "{text}");
+        }
+        assert_eq!(parse("8784h"), Ok(LONGEST));
+        for text in
+            ["8785h", "31622401", "18446744073709551615", "99999999999999999999", "9999999h"]
+        {
+            assert!(parse(text).is_err_and(|error| error.contains("366 days")), "{text}");
         }
     }
 

@@ -107,7 +107,7 @@ async fn run(
         Command::Pause(command) => change::pause(&command).await,
         Command::Resume(command) => change::resume(&command).await,
         Command::Cancel(command) => change::cancel(&command, interruption).await,
-        Command::Retry(command) => retry::run(&command).await,
+        Command::Retry(command) => retry::run(&command, interruption).await,
         Command::Report(command) => results::run(&command).await,
         Command::Check(command) => check::run(&command).await,
         Command::Plugin { command } => plugin::run(command).await,

@@ -50,6 +50,8 @@ impl Report {
         }
         let own = self.forms.iter().find(|(form, _)| *form == output);
         let printed = match (own, output) {
+            // Nothing to list is no line, not an empty one.
+            (Some((_, form)), _) if form.is_empty() => Ok(()),
             (Some((_, form)), _) => print(form),
             (None, Output::Json) => print(&format!("{:#}", self.json)),
             (None, Output::Yaml) => yaml(&self.json).and_then(|text| print(&text)),

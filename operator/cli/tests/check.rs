@@ -122,6 +122,9 @@ async fn what_is_missing_is_named_with_what_to_do_next_until_nothing_is() -> any
     is(&nothing, "definition FlashJob", "failed", "make install");
     is(&nothing, "devices (Akri)", "failed", "install Akri");
     is(&nothing, "operator", "failed", "app.kubernetes.io/name=flashjob-operator");
+    let elsewhere = ask(&plane.kubeconfig, &["-n", "wrong"])?;
+    is(&elsewhere, "operator", "failed", "namespace wrong");
+    is(&elsewhere, "operator", "failed", "leave out -n");
     nothing.failed(10, "CheckFailed", "definition FlashJob");
 
     install_crds(&client).await?;

@@ -2,7 +2,7 @@
 //! options, batches, and each exit code.
 
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -24,6 +24,12 @@ use person::{Person, Said, answer};
 const LIMIT: Duration = Duration::from_secs(120);
 const FIRMWARE: &str = "harbor.nbfc.io/nubificus/firmware:0.2.0";
 const FILE: &str = "flashjob_operator/config/samples/application_v1alpha1_flashjob.yaml";
+
+fn kubectl(person: &Person) -> Command {
+    let mut kubectl = Command::new(person.testbed.control_plane.programs.join("kubectl"));
+    kubectl.env("KUBECONFIG", &person.testbed.control_plane.kubeconfig);
+    kubectl
+}
 
 fn on_a_terminal(person: &Person, words: &[&str]) -> anyhow::Result<PtySession> {
     let mut command = person.command();
@@ -74,10 +80,8 @@ async fn piped_answers_of_the_script_get_its_words_and_flash_in_batches() -> any
     ensure!(job.spec.uuid == [uids[0].clone(), uids[2].clone()], "{:?}", job.spec);
     ensure!(job.spec.device.as_deref() == Some("esp32") && job.spec.version == "0.2.0");
     // kubectl takes the file, and the operator has nothing more to do.
-    let mut kubectl = Command::new(person.testbed.control_plane.programs.join("kubectl"));
-    kubectl.args(["apply", "-f"]).arg(person.folder.path().join(FILE));
-    kubectl.env("KUBECONFIG", &person.testbed.control_plane.kubeconfig);
-    let applied = answer(&mut kubectl, "")?;
+    let mut kubectl = kubectl(&person);
+    let applied = answer(kubectl.args(["apply", "-f"]).arg(person.folder.path().join(FILE)), "")?;
     ensure!(applied.code == Some(0), "{applied:?}");
     ensure!(person.jobs().get("flashjob").await?.spec == job.spec);
     // The order of answers from before the question for the image.
@@ -91,6 +95,8 @@ async fn piped_answers_of_the_script_get_its_words_and_flash_in_batches() -> any
     ensure!(flashed == [0, 1, 1, 1], "{flashed:?}");
     let said = person.answer(&["flash"], &answers)?;
     ensure!(said.code == Some(0) && said.text.contains("is unchanged"), "{said:?}");
+    another_mix_of_devices(&person, &uids)?;
+    ensure!(person.flashed().await?.iter().sum::<u32>() == 3);
     let said = person.answer(&["flash"], "no-such-type\n\n\n")?;
     ensure!(said.code == Some(0), "{said:?}");
     ensure!(
@@ -99,6 +105,26 @@ async fn piped_answers_of_the_script_get_its_words_and_flash_in_batches() -> any
     );
     let said = person.answer(&["flash"], "esp32\n\n\ny\n")?;
     ensure!(said.code == Some(1) && said.errors.contains("nothing was applied"), "{said:?}");
+    Ok(())
+}
+
+/// A device of another type is not added to what is bound to one, and takes no results away.
+fn another_mix_of_devices(person: &Person, uids: &[String]) -> anyhow::Result<()> {
+    let version = ["--firmware", FIRMWARE, "--version", "0.2.0", "--yes"];
+    let said = person.run(&[&["flash", "--all"], &version[..]].concat())?;
+    ensure!(said.code == Some(1) && said.errors.contains("spec.device is esp32"), "{said:?}");
+    // Those that are in it are as they were, whatever chose them.
+    let all = uids.join(",");
+    let said = person.run(&[&["flash", "--uid", &all], &version[..]].concat())?;
+    ensure!(said.code == Some(0) && said.text.contains("is unchanged"), "{said:?}");
+    // Options narrow what the dialogue lists, and are the defaults of its questions.
+    let narrow = ["--interactive", "--type", "esp32s2", "--firmware", FIRMWARE];
+    let words = [&["flash"], &narrow[..], &["--name", "other", "--dry-run"]].concat();
+    let said = person.answer(&words, "\n\n\ny\n\n\n\n\n")?;
+    ensure!(said.code == Some(0) && !said.text.contains(&uids[0]), "{said:?}");
+    ensure!(said.text.contains(&format!("Enter the firmware to use [{FIRMWARE}]: ")), "{said:?}");
+    ensure!(said.text.contains("(default is 60): \napiVersion: "), "{said:?}");
+    ensure!(said.text.contains("device: esp32s2"), "{said:?}");
     Ok(())
 }
 
@@ -231,13 +257,32 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
     ensure!(said.code == Some(12), "{said:?}");
     let said = person.run(&["status", "flashjob", "--timeout", "1s"])?;
     ensure!(said.code == Some(11), "{said:?}");
+    ensure!(said.errors.contains("kubectl flashjob resume flashjob -n default"), "{said:?}");
+    // Where one is missing nothing is changed, and those that are there are shown.
+    ensure!(person.run(&["resume", "flashjob", "missing"])?.code == Some(3));
+    ensure!(person.jobs().get("flashjob").await?.spec.suspend == Some(true));
+    let said = person.run(&["status", "flashjob", "missing"])?;
+    ensure!(said.code == Some(3) && said.text.contains("default/flashjob"), "{said:?}");
+    ensure!(said.errors.contains("default/missing"), "{said:?}");
     ensure!(person.run(&["resume", "flashjob"])?.code == Some(0));
     let said = person.run(&["status", "flashjob", "-w"])?;
     ensure!(said.code == Some(10) && said.text.contains("failed 1"), "{said:?}");
     // What is not over and flashes something else stays as it is.
     person.behave(&Behaviour { transfer_ms: 300_000, ..Behaviour::default() }).await?;
     let other = ["--again", "--yes", "--timeout", "1s"];
-    ensure!(person.run(&with(&other))?.code == Some(11));
+    // A pause outlives what was flashed before.
+    ensure!(person.run(&["pause", "flashjob"])?.code == Some(0));
+    eventually("the pause is seen", LIMIT, || async {
+        let job = person.jobs().get("flashjob").await?;
+        let seen = job.status.and_then(|status| status.observed_generation);
+        Ok((seen == job.metadata.generation).then_some(()))
+    })
+    .await?;
+    let said = person.run(&with(&other))?;
+    ensure!(said.code == Some(11), "{said:?}");
+    ensure!(said.errors.contains("kubectl flashjob resume flashjob -n default"), "{said:?}");
+    ensure!(person.jobs().get("flashjob").await?.spec.suspend == Some(true));
+    ensure!(person.run(&["resume", "flashjob"])?.code == Some(0));
     let said = person.run(&with(&other))?;
     ensure!(said.code == Some(1) && said.errors.contains("is not over"), "{said:?}");
     eventually("a device is held by the FlashJob", LIMIT, || async {
@@ -247,6 +292,7 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
         Ok(held.then_some(()))
     })
     .await?;
+    who_may_see_less(&person).await?;
     let said = person.run(&["cancel", "flashjob"])?;
     ensure!(said.code == Some(2), "{said:?}");
     let said = person.run(&["cancel", "flashjob", "flashjob-retry-1", "--yes"])?;
@@ -254,6 +300,40 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
     ensure!(person.jobs().get_opt("flashjob").await?.is_none());
     let said = person.run(&["status", "flashjob"])?;
     ensure!(said.code == Some(3), "{said:?}");
+    Ok(())
+}
+
+/// Who may list FlashJobs of the namespace alone, and who may list none.
+async fn who_may_see_less(person: &Person) -> anyhow::Result<()> {
+    let both = "instances.akri.sh,flashjobs.application.flashjob.nbfc.io";
+    for (name, resources) in [("some", both), ("none", "instances.akri.sh")] {
+        let role =
+            ["role", name, "--verb=list", &format!("--resource={resources}")].map(str::to_owned);
+        let binding = ["rolebinding", name, &format!("--role={name}"), &format!("--user={name}")];
+        for words in [role, binding.map(str::to_owned)] {
+            let created = answer(kubectl(person).arg("create").args(words), "")?;
+            ensure!(created.code == Some(0), "{created:?}");
+        }
+    }
+    let devices = |user: &'static str| async move {
+        // A right holds a moment after it was granted.
+        eventually("the rights hold", LIMIT, || async {
+            let said = person.run(&["devices", "-o", "json", "--as", user])?;
+            Ok((said.code == Some(0)).then_some(said))
+        })
+        .await
+    };
+    let said = devices("some").await?;
+    ensure!(said.errors.contains("FlashJobs of other namespaces"), "{said:?}");
+    let listed = said.json()?;
+    ensure!(listed["holdersKnown"] == true, "{listed}");
+    let held = |device: &Value| device["heldBy"]["job"] == "flashjob";
+    ensure!(listed["devices"].as_array().is_some_and(|all| all.iter().any(held)), "{listed}");
+    let said = devices("none").await?;
+    ensure!(said.json()?["holdersKnown"] == false, "{said:?}");
+    let said = person.run(&["devices", "--as", "none"])?;
+    ensure!(said.text.lines().nth(1).is_some_and(|line| line.ends_with('?')), "{said:?}");
+    ensure!(said.errors.contains("HELD BY is not known in namespace default"), "{said:?}");
     Ok(())
 }
 
@@ -337,6 +417,12 @@ async fn what_keeps_a_first_run_from_working_is_said_with_what_to_do() -> anyhow
     ensure!(said.code == Some(3) && said.errors.contains("found no device"), "{said:?}");
     let said = person.run(&["devices", "-o", "junit"])?;
     ensure!(said.code == Some(2) && said.errors.contains("wide"), "{said:?}");
+    let said = person.run(&["devices", "-n", "a/b"])?;
+    ensure!(said.code == Some(2) && said.errors.contains("\"a/b\" cannot be a namespace"));
+    let said = person.run(&["status", "a", "--timeout", "18446744073709551615"])?;
+    ensure!(said.code == Some(2) && said.errors.contains("366 days"), "{said:?}");
+    let said = person.run(&["status", "-o", "name"])?;
+    ensure!(said.code == Some(0) && said.text.is_empty(), "{said:?}");
     // Nobody works on it, as no operator runs.
     person.testbed.kill_operator().await?;
     let spec = FlashJobSpec {
@@ -351,22 +437,26 @@ async fn what_keeps_a_first_run_from_working_is_said_with_what_to_do() -> anyhow
         said.code == Some(0) && said.text.contains("No operator has looked at it yet"),
         "{said:?}"
     );
-    remove_definitions(&person, &person.testbed.control_plane.kubeconfig).await?;
+    let said = person.run(&["report", "alone", "-o", "csv"])?;
+    ensure!(said.text.contains("a,,,1,pending,"), "{said:?}");
+    let said = person.run(&["retry", "alone", "--yes"])?;
+    ensure!(said.code == Some(3) && said.errors.contains("has not seen"), "{said:?}");
+    remove_definitions(&person).await?;
     let said = person.run(&["status"])?;
     ensure!(said.code == Some(3) && said.errors.contains("does not know the kind"), "{said:?}");
     Ok(())
 }
 
-async fn remove_definitions(person: &Person, kubeconfig: &Path) -> anyhow::Result<()> {
+async fn remove_definitions(person: &Person) -> anyhow::Result<()> {
     for job in person.jobs().list(&Default::default()).await?.items {
         let free = json!({"metadata": {"finalizers": null}});
         let name = job.name_any();
         person.jobs().patch(&name, &PatchParams::default(), &Patch::Merge(free)).await?;
         person.jobs().delete(&name, &DeleteParams::default()).await?;
     }
-    let mut kubectl = Command::new(person.testbed.control_plane.programs.join("kubectl"));
+    let mut kubectl = kubectl(person);
     kubectl.args(["delete", "crd", "flashjobs.application.flashjob.nbfc.io", "--timeout=60s"]);
-    let deleted = answer(kubectl.env("KUBECONFIG", kubeconfig), "")?;
+    let deleted = answer(&mut kubectl, "")?;
     ensure!(deleted.code == Some(0), "{deleted:?}");
     eventually("the kind is gone", LIMIT, || async {
         let listed = person.jobs().list(&Default::default()).await;

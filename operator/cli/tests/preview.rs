@@ -77,6 +77,8 @@ async fn a_preview_shows_exactly_what_the_operator_then_creates() -> anyhow::Res
     )?;
     let said = person.run(&["preview"])?;
     ensure!(said.code == Some(2) && said.errors.contains("-f"), "{said:?}");
+    let said = person.run(&["preview", "shown"])?;
+    ensure!(said.code == Some(2) && said.errors.contains("No Deployment of the operator"));
     let preview = |words: &[&str]| {
         let mut command = person.command();
         command.args(["preview", "-o", "json"]).args(words);

@@ -112,7 +112,8 @@ async fn the_documented_sessions_are_what_the_program_says() -> anyhow::Result<(
     let answers = format!("esp32\nthermo\n\nn\n0,2\n{FIRMWARE}\n\n1\n1\n");
     page.session(&person, &["flash"], &answers, 0)?;
     page.title("flash: from options")?;
-    let dry = [&["flash", "--type", "esp32s2"], &version[..], &["--dry-run"]].concat();
+    let dry = [&["flash", "--type", "esp32s2", "--name", "hall-2"], &version[..], &["--dry-run"]]
+        .concat();
     page.session(&person, &dry, "", 0)?;
     let report = person.testbed.devices().await?;
     let broken = Behaviour { cut_transfer: true, ..Behaviour::default() };

@@ -65,6 +65,8 @@ pub struct Failure {
     pub code: Code,
     /// In words that name the thing and say what to do.
     pub message: String,
+    /// Bytes that were handed to the network; none where no transfer began.
+    pub bytes: Option<u64>,
     /// What the failure comes from.
     pub source: Option<Box<dyn Error + Send + Sync>>,
 }
@@ -74,11 +76,13 @@ fn cause(source: Option<&(dyn Error + Send + Sync)>) -> String {
     let mut text = String::new();
     let mut next = source.map(|source| source as &dyn Error);
     while let Some(error) = next {
+        // The kernel's number says nothing that its words do not.
         let words = error.to_string();
+        let words = words.split(" (os error").next().unwrap_or_default();
         // Some errors repeat what is below them.
-        if !text.ends_with(&words) {
+        if !text.ends_with(words) {
             text.push_str(": ");
-            text.push_str(&words);
+            text.push_str(words);
         }
         next = error.source();
     }
@@ -88,7 +92,7 @@ fn cause(source: Option<&(dyn Error + Send + Sync)>) -> String {
 impl Failure {
     /// A failure of this kind.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
-        Self { code, message: message.into(), source: None }
+        Self { code, message: message.into(), bytes: None, source: None }
     }
 
     /// The same, with the error that it comes from.
@@ -107,12 +111,12 @@ pub struct Sent {
 }
 
 /// The message for the device plugin: `code`, `message`, `bytes` and `seconds`, in JSON. `bytes` is
-/// null where nothing was handed over as a whole.
+/// null where no transfer began.
 #[must_use]
 pub fn message(ended: &Result<Sent, Failure>, took: Duration) -> Value {
     let (code, words, bytes) = match ended {
         Ok(sent) => (json!("Sent"), sent.message.clone(), Some(sent.bytes)),
-        Err(failure) => (json!(failure.code), failure.to_string(), None),
+        Err(failure) => (json!(failure.code), failure.to_string(), failure.bytes),
     };
     let end = words.floor_char_boundary(MESSAGE_BYTES - FRAME_BYTES);
     json!({"code": code, "message": &words[..end], "bytes": bytes, "seconds": took.as_secs()})

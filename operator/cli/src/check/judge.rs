@@ -80,6 +80,7 @@ fn devices(instances: &Answer<i64>) -> Finding {
             "kubectl get configurations.akri.sh -A; kubectl get pods -A, for Akri's agents and \
              discovery handlers",
         ),
+        Ok(1) => finding(check, Status::Ok, "1 Instance"),
         Ok(count) => finding(check, Status::Ok, format!("{count} Instances")),
     }
 }
@@ -93,8 +94,15 @@ fn operator(facts: &Facts) -> Vec<Finding> {
         _ => return Vec::new(),
     };
     if deployments.is_empty() && pods.is_empty() {
-        let message = format!("no Deployment and no Pod has the label {OPERATOR}");
-        let next = "install it: make deploy IMG=…, or the Helm chart";
+        let install = "install it: make deploy IMG=…, or the Helm chart";
+        let message = "no Deployment and no Pod";
+        let (message, next) = match &facts.namespace {
+            None => (format!("{message} has the label {OPERATOR}"), install.to_owned()),
+            Some(namespace) => (
+                format!("{message} of namespace {namespace} has the label {OPERATOR}"),
+                format!("leave out -n to look in all namespaces; if there is none, {install}"),
+            ),
+        };
         return vec![finding("operator", Status::Failed, message).next(next)];
     }
     let deployments = deployments.iter().map(deployment);
@@ -265,7 +273,10 @@ fn load_balancer(facts: &Facts) -> Finding {
             "no Service asks for an address, so that nothing shows whether one would get it",
         ),
         (0, waiting) => {
-            let message = format!("{waiting} Services wait for an address, and none has one");
+            let message = match waiting {
+                1 => "1 Service waits for an address, and has none".to_owned(),
+                _ => format!("{waiting} Services wait for an address, and none has one"),
+            };
             let next = "install a load balancer such as MetalLB, and give it addresses; plugins \
                         that flash over USB or serial need none";
             finding(check, Status::Warning, message).next(next)
@@ -286,6 +297,7 @@ mod tests {
 
     fn facts() -> Facts {
         Facts {
+            namespace: None,
             schemas: Err(Unread::Absent),
             served: Err(Unread::Absent),
             deployments: Ok(Vec::new()),
@@ -317,6 +329,19 @@ mod tests {
         assert_eq!(judged(Some("a"), 80), Status::Failed);
         assert_eq!(judged(None, 100), Status::Failed);
         assert_eq!(held("ops", &Err(Unread::Absent), &facts).status, Status::Failed);
+    }
+
+    #[test]
+    fn an_operator_that_is_not_in_the_namespace_may_be_in_another() {
+        let said = |namespace: Option<&str>| {
+            let facts = Facts { namespace: namespace.map(str::to_owned), ..facts() };
+            let finding = operator(&facts).swap_remove(0);
+            (finding.message, finding.next.unwrap_or_default())
+        };
+        let (message, next) = said(Some("wrong"));
+        assert!(message.contains("namespace wrong") && next.contains("leave out -n"), "{next}");
+        let (message, next) = said(None);
+        assert!(!message.contains("namespace") && !next.contains("-n "), "{next}");
     }
 
     #[test]

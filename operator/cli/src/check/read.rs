@@ -17,7 +17,7 @@ use kube::{Api, Client, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::cluster::unreachable;
+use crate::cluster::{refused, unreachable};
 use crate::failure::Failure;
 
 /// Label of the operator's Deployment and Pods.
@@ -39,6 +39,8 @@ pub type Answer<T> = Result<T, Unread>;
 
 /// What is known of the installation.
 pub struct Facts {
+    /// The namespace in which the operator was looked for; none for all.
+    pub namespace: Option<String>,
     /// Schemas of our group, as OpenAPI 3.0.
     pub schemas: Answer<Value>,
     /// Kinds of our group that are served.
@@ -85,6 +87,7 @@ pub async fn facts(client: &Client, namespace: Option<&str>) -> Result<Facts, Fa
     }
     let services: Answer<Vec<Service>> = list(&api(client, None), &ListParams::default()).await?;
     Ok(Facts {
+        namespace: namespace.map(str::to_owned),
         schemas: schemas(client).await?,
         served: served(client).await?,
         deployments,
@@ -154,7 +157,6 @@ fn answer<T>(answer: kube::Result<T>) -> Result<Answer<T>, Failure> {
             Ok(Err(Unread::Denied(status.message)))
         }
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(Err(Unread::Absent)),
-        Err(kube::Error::Api(status)) => Err(unreachable(&status.message)),
-        Err(error) => Err(unreachable(&error.to_string())),
+        Err(error) => Err(refused("look at the cluster", &error)),
     }
 }

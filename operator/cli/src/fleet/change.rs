@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use clap::Args;
-use flashjob_api::{FlashJob, Phase};
+use flashjob_api::FlashJob;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, Preconditions};
 use serde_json::json;
 
-use super::{Change, devices_shown, prompt, resource, watch};
+use super::{Change, devices_shown, ended, prompt, resource, watch};
 use crate::arguments::Output;
 use crate::cluster::{Place, Scope, refused};
 use crate::duration;
@@ -63,20 +63,36 @@ pub async fn resume(command: &Resume) -> Result<Report, Failure> {
 async fn suspend(which: &Which, suspend: bool) -> Result<Report, Failure> {
     let place = which.scope.place().await?;
     let done = if suspend { "paused" } else { "resumed" };
-    let mut lines = Vec::new();
-    let mut jobs = Vec::new();
-    for name in &which.names {
-        let job = set_suspend(&place, name, suspend).await?;
-        let phase = job.status.as_ref().and_then(|status| status.phase);
-        let is_over = matches!(phase, Some(Phase::Completed | Phase::Failed));
-        let state = match is_over && suspend {
-            true => "; its devices have their results, and any that are added wait",
-            false => "",
-        };
-        lines.push(format!("{} {done}{state}", resource(&job)));
+    let (mut lines, mut jobs) = (Vec::new(), Vec::new());
+    for before in which.jobs(&place).await? {
+        let job = set_suspend(&place, &before.name_any(), suspend).await?;
+        lines.push(format!("{} {done}{}", resource(&job), consequence(&before, suspend)));
         jobs.push(job);
     }
     Ok(changed(&jobs, &lines, done))
+}
+
+impl Which {
+    /// Reads all of them, so that nothing is changed where one is missing.
+    async fn jobs(&self, place: &Place) -> Result<Vec<FlashJob>, Failure> {
+        let mut jobs = Vec::new();
+        for name in &self.names {
+            jobs.push(place.job(name).await?);
+        }
+        Ok(jobs)
+    }
+}
+
+/// What the change means where the FlashJob is not at work; ends the sentence. The change itself
+/// is one that the operator has yet to see, so the FlashJob as it was before tells.
+fn consequence(before: &FlashJob, suspend: bool) -> &'static str {
+    match before.metadata.deletion_timestamp {
+        Some(_) => "; it is being deleted all the same",
+        None if suspend && ended(before).is_some() => {
+            "; its devices have their results, and any that are added wait"
+        }
+        None => "",
+    }
 }
 
 async fn set_suspend(place: &Place, name: &str, suspend: bool) -> Result<FlashJob, Failure> {
@@ -114,19 +130,25 @@ fn changed(jobs: &[FlashJob], lines: &[String], done: &str) -> Report {
 
 pub async fn cancel(command: &Cancel, interruption: &Interruption) -> Result<Report, Failure> {
     let place = command.which.scope.place().await?;
-    let mut jobs = Vec::new();
-    for name in &command.which.names {
-        jobs.push(place.job(name).await?);
-    }
     interruption.says("nothing was changed");
+    let jobs = command.which.jobs(&place).await?;
     prompt::confirm(&question(&jobs), command.yes).await?;
-    interruption.says(
-        "what was deleted goes as soon as its devices in flight are done; kubectl flashjob status \
-         shows what is left",
-    );
+    let namespace = &place.namespace;
+    interruption.says(format!(
+        "a deletion that was begun goes on: the operator ends the Pods, then the FlashJob is gone; \
+         kubectl flashjob status -n {namespace} shows what is left"
+    ));
     let mut lines = Vec::new();
     for job in &jobs {
         delete(&place, job).await?;
+    }
+    if command.timeout.is_none() {
+        let names: Vec<_> = jobs.iter().map(ResourceExt::name_any).collect();
+        eprintln!(
+            "Waiting until the operator has ended the Pods, then this is gone: {}. Where no \
+             operator runs it stays: kubectl flashjob check. --timeout limits the time",
+            names.join(", ")
+        );
     }
     for job in &jobs {
         watch::gone(&place, &job.name_any(), command.timeout).await?;
@@ -148,7 +170,13 @@ fn question(jobs: &[FlashJob]) -> String {
         }
     };
     let named: Vec<_> = jobs.iter().map(named).collect();
-    format!("Delete FlashJob {}?", named.join(", "))
+    let loss = match jobs.iter().all(|job| ended(job).is_some()) {
+        true => "",
+        false => {
+            " Pods that are at work are ended, and a device in transfer may be left half written."
+        }
+    };
+    format!("Delete FlashJob {}?{loss}", named.join(", "))
 }
 
 async fn delete(place: &Place, job: &FlashJob) -> Result<(), Failure> {
@@ -160,5 +188,45 @@ async fn delete(place: &Place, job: &FlashJob) -> Result<(), Failure> {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
         Err(error) => Err(refused(&format!("delete FlashJob {}/{name}", place.namespace), &error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flashjob_api::{Counts, FlashJobSpec, FlashJobStatus, Phase};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+    use super::*;
+
+    fn job(phase: Phase, active: u32) -> FlashJob {
+        let mut job = FlashJob::new("hall-3", FlashJobSpec::default());
+        job.metadata.namespace = Some("fleet".to_owned());
+        job.metadata.generation = Some(1);
+        job.status = Some(FlashJobStatus {
+            phase: Some(phase),
+            counts: Some(Counts { active, ..Counts::default() }),
+            observed_generation: Some(1),
+            ..FlashJobStatus::default()
+        });
+        job
+    }
+
+    #[test]
+    fn a_pause_says_what_becomes_of_a_job_that_is_not_at_work() {
+        assert_eq!(consequence(&job(Phase::InProgress, 1), true), "");
+        let mut over = job(Phase::Completed, 0);
+        assert!(consequence(&over, true).contains("have their results"));
+        assert_eq!(consequence(&over, false), "");
+        over.metadata.generation = Some(2);
+        assert_eq!(consequence(&over, true), "");
+        over.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        assert!(consequence(&over, true).contains("being deleted"));
+    }
+
+    #[test]
+    fn the_question_names_what_a_deletion_may_leave_behind() {
+        assert_eq!(question(&[job(Phase::Failed, 0)]), "Delete FlashJob fleet/hall-3?");
+        let asked = question(&[job(Phase::InProgress, 1)]);
+        assert!(asked.contains("with 1 device in flight?") && asked.contains("half written"));
     }
 }

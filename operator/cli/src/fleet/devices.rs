@@ -122,9 +122,13 @@ pub async fn run(command: &Devices) -> Result<Report, Failure> {
     if devices.is_empty() {
         return Err(nothing(all, namespace.as_deref()));
     }
-    inventory::note_holders(&client, &mut devices).await?;
+    if let Some(note) = inventory::note_holders(&client, &mut devices).await? {
+        eprintln!("Note: {note}");
+    }
+    let holders_known = devices.iter().all(|device| device.holder_known);
+    let json = json!({"devices": devices, "holdersKnown": holders_known});
     let wide_namespaces = namespace.is_none();
-    Ok(Report::new(narrow(&devices, wide_namespaces), json!({"devices": devices}))
+    Ok(Report::new(narrow(&devices, wide_namespaces), json)
         .with(Output::Wide, wide(&devices))
         .with(Output::Name, names(&devices))
         .with(Output::Csv, csv(&devices)?))
@@ -158,11 +162,11 @@ fn reachable(device: &Device) -> String {
 }
 
 fn holder(device: &Device) -> String {
-    let shown = device
-        .held_by
-        .as_ref()
-        .map(|holder| format!("{}/{} #{}", holder.namespace, holder.job, holder.attempt));
-    shown.unwrap_or_default()
+    match &device.held_by {
+        Some(holder) => format!("{}/{} #{}", holder.namespace, holder.job, holder.attempt),
+        None if device.holder_known => String::new(),
+        None => "?".to_owned(),
+    }
 }
 
 fn uid(device: &Device) -> String {
@@ -240,6 +244,7 @@ fn csv(devices: &[Device]) -> Result<String, Failure> {
             "heldBy",
             "nodes",
             "duplicateOf",
+            "fault",
         ],
         devices.iter().map(|device| {
             vec![
@@ -254,6 +259,7 @@ fn csv(devices: &[Device]) -> Result<String, Failure> {
                 holder(device),
                 device.nodes.join(" "),
                 text(&device.duplicate_of),
+                text(&device.fault),
             ]
         }),
     )

@@ -1,6 +1,6 @@
 //! The devices of a cluster as the operator sees them, and which FlashJobs hold them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use flashjob_api::FlashJob;
 use flashjob_api::akri;
@@ -45,6 +45,9 @@ pub struct Device {
     pub fault: Option<String>,
     /// The FlashJob that is flashing it.
     pub held_by: Option<Holder>,
+    /// False where the user may not see the FlashJobs that could hold it.
+    #[serde(skip)]
+    pub holder_known: bool,
     /// Uid of another Instance of the same device, which comes before this one.
     pub duplicate_of: Option<String>,
     #[serde(skip)]
@@ -84,6 +87,7 @@ impl Device {
             reachable: instance.reachable(instance.endpoint()),
             fault: instance.fault.as_deref().map(str::to_owned),
             held_by: None,
+            holder_known: true,
             duplicate_of: None,
             identity: instance.identity.to_string(),
         }
@@ -135,20 +139,54 @@ pub async fn devices(client: &Client, namespace: Option<&str>) -> kube::Result<V
     Ok(devices)
 }
 
-/// Notes of each device which FlashJob is flashing it. Where FlashJobs cannot be read, nothing is
-/// noted.
+/// Notes of each device which FlashJob is flashing it. Where FlashJobs of all namespaces may not be
+/// read, those of the devices' namespaces are; returns what to tell the user of that.
 ///
 /// # Errors
 /// The API server does not answer.
-pub async fn note_holders(client: &Client, devices: &mut [Device]) -> Result<(), Failure> {
-    let jobs: Api<FlashJob> = Api::all(client.clone());
-    let jobs = match jobs.list(&ListParams::default()).await {
-        Ok(jobs) => jobs.items,
-        Err(kube::Error::Api(status)) if matches!(status.code, 403 | 404) => return Ok(()),
-        Err(error) => return Err(refused("list FlashJobs", &error)),
+pub async fn note_holders(
+    client: &Client,
+    devices: &mut [Device],
+) -> Result<Option<String>, Failure> {
+    if let Some(jobs) = jobs(&Api::all(client.clone())).await? {
+        note(&jobs, devices);
+        return Ok(None);
+    }
+    let namespaces: BTreeSet<String> = devices.iter().map(|one| one.namespace.clone()).collect();
+    let mut denied = Vec::new();
+    for namespace in namespaces {
+        match jobs(&Api::namespaced(client.clone(), &namespace)).await? {
+            Some(jobs) => note(&jobs, devices),
+            None => denied.push(namespace),
+        }
+    }
+    for device in devices.iter_mut().filter(|device| device.held_by.is_none()) {
+        device.holder_known = !denied.contains(&device.namespace);
+    }
+    let hidden = match denied.as_slice() {
+        [] => "FlashJobs of other namespaces may hold devices too".to_owned(),
+        _ => format!("HELD BY is not known in namespace {}", denied.join(", ")),
     };
+    Ok(Some(format!(
+        "you may not list FlashJobs of all namespaces: {hidden}; ask whoever administers the \
+         cluster for the verb list on flashjobs"
+    )))
+}
+
+/// All FlashJobs that an API has; none where the user may not see them.
+async fn jobs(api: &Api<FlashJob>) -> Result<Option<Vec<FlashJob>>, Failure> {
+    match api.list(&ListParams::default()).await {
+        Ok(jobs) => Ok(Some(jobs.items)),
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(None),
+        // The kind is not installed, so nothing holds a device.
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Some(Vec::new())),
+        Err(error) => Err(refused("list FlashJobs", &error)),
+    }
+}
+
+fn note(jobs: &[FlashJob], devices: &mut [Device]) {
     let mut held: HashMap<&str, Holder> = HashMap::new();
-    for job in &jobs {
+    for job in jobs {
         let records = job.status.iter().flat_map(|status| &status.devices);
         for record in records.filter(|record| record.in_flight()) {
             let namespace = job.namespace().unwrap_or_default();
@@ -157,7 +195,8 @@ pub async fn note_holders(client: &Client, devices: &mut [Device]) -> Result<(),
         }
     }
     for device in devices {
-        device.held_by = held.get(device.uid.as_str()).cloned();
+        if let Some(holder) = held.get(device.uid.as_str()) {
+            device.held_by = Some(holder.clone());
+        }
     }
-    Ok(())
 }

@@ -22,7 +22,8 @@ mod table;
 mod view;
 mod watch;
 
-use flashjob_api::{FlashJob, Phase};
+use flashjob_api::{FlashJob, FlashJobStatus, Phase};
+use flashjob_operator::observed::Job;
 use kube::api::{PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 
@@ -31,6 +32,9 @@ use crate::failure::{Code, Failure};
 
 /// Who changes FlashJobs, in their managed fields.
 const MANAGER: &str = "kubectl-flashjob";
+
+/// Reason of a failure: there is no such FlashJob.
+const NOT_FOUND: &str = "NotFound";
 
 /// Whether a change is stored, or only looked at by the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,7 +94,7 @@ impl Place {
             "there is no FlashJob {}/{name}; kubectl flashjob status -A shows all",
             self.namespace
         );
-        Failure::new(Code::Unavailable, "NotFound", message)
+        Failure::new(Code::Unavailable, NOT_FOUND, message)
     }
 }
 
@@ -107,7 +111,62 @@ fn resource(job: &FlashJob) -> String {
 /// The phase in which a FlashJob is over; none while the operator works on it, or has not seen its
 /// last change.
 fn ended(job: &FlashJob) -> Option<Phase> {
-    let status = job.status.as_ref()?;
-    let seen = status.observed_generation >= job.metadata.generation;
-    status.phase.filter(|phase| seen && *phase != Phase::InProgress)
+    let status = job.status.as_ref().filter(|_| !is_behind(job))?;
+    status.phase.filter(|phase| *phase != Phase::InProgress)
+}
+
+/// Returns true where the status is from before the last change of the spec.
+fn is_behind(job: &FlashJob) -> bool {
+    job.status.as_ref().is_none_or(|status| status.observed_generation < job.metadata.generation)
+}
+
+/// The status, where its results are those of the run that the spec asks for; none where they are
+/// of the run before. The operator decides so which devices need no flash any more: a change such
+/// as a pause leaves results as they are, although the status is behind for a moment.
+fn results_of_run(job: &FlashJob) -> Option<&FlashJobStatus> {
+    job.status.as_ref().filter(|_| Job::of(job.clone()).same_run())
+}
+
+/// Returns true where somebody has paused it.
+fn is_suspended(job: &FlashJob) -> bool {
+    job.spec.suspend == Some(true)
+}
+
+/// The command that ends a pause, as part of a sentence.
+fn resuming(job: &FlashJob) -> String {
+    let namespace = job.namespace().unwrap_or_default();
+    format!("kubectl flashjob resume {} -n {namespace} lets it go on", job.name_any())
+}
+
+#[cfg(test)]
+mod tests {
+    use flashjob_api::FlashJobSpec;
+
+    use super::*;
+
+    #[test]
+    fn results_count_for_the_run_that_they_are_of_and_for_no_other() {
+        let spec = |version: &str| FlashJobSpec {
+            uuid: vec!["a".to_owned()],
+            firmware: "a:1".to_owned(),
+            version: version.to_owned(),
+            ..FlashJobSpec::default()
+        };
+        let mut job = FlashJob::new("job", spec("1"));
+        assert!(is_behind(&job) && results_of_run(&job).is_none());
+        job.metadata.generation = Some(1);
+        job.status = Some(FlashJobStatus {
+            phase: Some(Phase::Completed),
+            run: job.spec.effective().ok().map(|spec| spec.run),
+            observed_generation: Some(1),
+            ..FlashJobStatus::default()
+        });
+        assert!(ended(&job).is_some() && results_of_run(&job).is_some());
+        // A pause that the operator has not seen.
+        job.metadata.generation = Some(2);
+        job.spec.suspend = Some(true);
+        assert!(is_behind(&job) && ended(&job).is_none() && results_of_run(&job).is_some());
+        job.spec = spec("2");
+        assert!(results_of_run(&job).is_none());
+    }
 }

@@ -10,8 +10,8 @@ use quick_junit::{NonSuccessKind, Report as JunitReport, TestCase, TestCaseStatu
 use serde::Serialize;
 use serde_json::json;
 
-use super::inventory;
 use super::table::{plain, table};
+use super::{inventory, is_behind, results_of_run};
 use crate::arguments::Output;
 use crate::cluster::Scope;
 use crate::failure::{Code, Failure};
@@ -65,8 +65,8 @@ pub async fn run(command: &Results) -> Result<Report, Failure> {
             [uid, instance, from, to, result, reason, attempts, seconds]
         }),
     );
-    let counts = job.status.as_ref().and_then(|status| status.counts).unwrap_or_default();
-    let text = match counts.unverified {
+    let counts = results_of_run(&job).and_then(|status| status.counts).unwrap_or_default();
+    let mut text = match counts.unverified {
         0 => text,
         unverified => format!(
             "{text}\nNote: {} of those that completed did not prove the new version; the status does \
@@ -74,6 +74,9 @@ pub async fn run(command: &Results) -> Result<Report, Failure> {
             super::devices_shown(unverified as usize)
         ),
     };
+    if is_behind(&job) {
+        text.push_str("\nNote: the operator has not seen the last change yet.");
+    }
     let headings =
         ["uid", "instance", "from", "to", "result", "reason", "attempts", "seconds", "message"];
     let csv = csv(&headings, rows.iter().map(|row| row.cells().to_vec()))?;
@@ -105,7 +108,7 @@ impl Row {
 }
 
 fn rows(job: &FlashJob, names: &HashMap<&str, &str>) -> Vec<Row> {
-    let status = job.status.clone().unwrap_or_default();
+    let status = results_of_run(job).cloned().unwrap_or_default();
     let records: HashMap<&str, &DeviceStatus> =
         status.devices.iter().map(|device| (device.uid.as_str(), device)).collect();
     let lists = [
@@ -259,6 +262,22 @@ mod tests {
                 "c,,,0.2.0,pending,,,,",
             ]
         );
+    }
+
+    #[test]
+    fn results_of_the_run_before_are_no_results_of_this_one() {
+        let mut job = job();
+        let firmware = |name: &str| FlashJobSpec { firmware: name.to_owned(), ..job.spec.clone() };
+        let (before, after) = (firmware("a:1"), firmware("a:2"));
+        let run = before.effective().ok().map(|spec| spec.run);
+        job.status.as_mut().expect("a status").run = run;
+        let results = |job: &FlashJob| {
+            rows(job, &HashMap::new()).iter().map(|row| row.result).collect::<Vec<_>>()
+        };
+        job.spec = before;
+        assert_eq!(results(&job), ["completed", "failed", "pending"]);
+        job.spec = after;
+        assert_eq!(results(&job), ["pending"; 3]);
     }
 
     #[test]

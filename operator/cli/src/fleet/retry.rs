@@ -7,10 +7,11 @@ use flashjob_api::{DeviceState, FlashJob};
 use kube::ResourceExt;
 use serde_json::json;
 
-use super::{Change, applicable, devices_shown, prompt, resource};
+use super::{Change, applicable, devices_shown, is_behind, prompt, resource, results_of_run};
 use crate::arguments::Output;
 use crate::cluster::{Place, Scope, refused};
 use crate::failure::{Code, Failure};
+use crate::interruption::Interruption;
 use crate::report::{Report, yaml};
 
 /// Most names that are tried for the new FlashJob.
@@ -40,7 +41,8 @@ pub struct Retry {
     scope: Scope,
 }
 
-pub async fn run(command: &Retry) -> Result<Report, Failure> {
+pub async fn run(command: &Retry, interruption: &Interruption) -> Result<Report, Failure> {
+    interruption.says("nothing was created");
     let place = command.scope.place().await?;
     let old = place.job(&command.name).await?;
     let chosen = failed(&old, &command.reason)?;
@@ -66,6 +68,10 @@ pub async fn run(command: &Retry) -> Result<Report, Failure> {
         job.spec.version
     );
     prompt::confirm(&question, command.yes).await?;
+    interruption.says(format!(
+        "the new FlashJob may be created already: kubectl flashjob status -n {} shows it",
+        place.namespace
+    ));
     let job = create(&place, &old, job, command.new_name.as_deref(), Change::Stored).await?;
     let text = format!(
         "{} created with {}; kubectl flashjob status {} -n {} -w follows it",
@@ -86,7 +92,13 @@ struct Chosen {
 
 fn failed(job: &FlashJob, reasons: &[String]) -> Result<Chosen, Failure> {
     let name = job.name_any();
-    let status = job.status.clone().unwrap_or_default();
+    let Some(status) = results_of_run(job).filter(|_| !is_behind(job)) else {
+        let message = format!(
+            "FlashJob {name}: the operator has not seen the last change yet, so nothing says which \
+             devices failed; see kubectl flashjob status {name}"
+        );
+        return Err(Failure::new(Code::Unavailable, "NotSeen", message));
+    };
     let known: HashSet<&String> = job.spec.uuid.iter().collect();
     let failed: Vec<_> =
         status.failed_uuids.iter().filter(|uid| known.contains(uid)).cloned().collect();
@@ -188,6 +200,18 @@ mod tests {
         assert_eq!(some.uids, ["a"]);
         assert!(some.note.is_some_and(|note| note.contains("1 more failed and are left out")));
         assert!(failed(&job(), &["GaveUp".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn results_from_before_the_last_change_are_not_retried() {
+        let reason = |job: &FlashJob| failed(job, &[]).err().map(|failure| failure.reason);
+        let mut behind = job();
+        behind.metadata.generation = Some(2);
+        let mut of_another_run = job();
+        of_another_run.status.as_mut().expect("a status").run = Some("another".to_owned());
+        for job in [behind, of_another_run] {
+            assert_eq!(reason(&job), Some("NotSeen"));
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
+use console::Term;
 use flashjob_api::FlashJob;
 use jiff::Timestamp;
 use kube::Api;
@@ -11,9 +12,9 @@ use serde_json::json;
 
 use super::pace::{Pace, pace};
 use super::watch::{self, Follow, Shown, Until};
-use super::{resource, view};
+use super::{NOT_FOUND, ended, is_suspended, resource, resuming, view};
 use crate::arguments::Output;
-use crate::cluster::{Place, WideScope, refused};
+use crate::cluster::{WideScope, refused};
 use crate::duration;
 use crate::failure::{Code, Failure};
 use crate::interruption::Interruption;
@@ -54,7 +55,14 @@ pub async fn run(
             return Err(Failure::usage("-w, --timeout and --until follow one FlashJob; name it"));
         };
         let place = command.scope.one_place("a FlashJob").await?;
-        interruption.says(format!("FlashJob {}/{name} goes on", place.namespace));
+        let object = format!("FlashJob {}/{name}", place.namespace);
+        interruption.says(format!("{object} goes on"));
+        let on_change = |job: &FlashJob| {
+            interruption.says(match is_suspended(job) && ended(job).is_none() {
+                true => format!("{object} stays paused: {}", resuming(job)),
+                false => format!("{object} goes on"),
+            });
+        };
         let follow = Follow {
             until: command.until.unwrap_or_default(),
             timeout: command.timeout,
@@ -65,7 +73,7 @@ pub async fn run(
             },
             all: output == Output::Wide,
         };
-        return match watch::follow(&place, name, follow).await {
+        return match watch::follow(&place, name, follow, on_change).await {
             Ok(job) => Ok(report(&[job])),
             // Whoever asks wants to see how far it came.
             Err(failure) if matches!(failure.code, Code::TimedOut | Code::Blocked) => {
@@ -88,16 +96,29 @@ pub async fn run(
         return Ok(listed(&jobs, namespace.as_deref()));
     }
     let place = command.scope.one_place("a FlashJob").await?;
-    let jobs = named(&place, &command.names).await?;
-    Ok(report(&jobs))
+    let (mut jobs, mut missing) = (Vec::new(), Vec::new());
+    for name in &command.names {
+        match place.job(name).await {
+            Ok(job) => jobs.push(job),
+            Err(failure) if failure.reason == NOT_FOUND => missing.push(failure),
+            Err(failure) => return Err(failure),
+        }
+    }
+    // Those that are there are shown; that others are not weighs more than how these ended.
+    let mut shown = report(&jobs);
+    missing.extend(shown.failure.take());
+    match (joined(missing), jobs.is_empty()) {
+        (Some(missing), true) => Err(missing),
+        (failure, _) => Ok(shown.failing(failure)),
+    }
 }
 
-async fn named(place: &Place, names: &[String]) -> Result<Vec<FlashJob>, Failure> {
-    let mut jobs = Vec::new();
-    for name in names {
-        jobs.push(place.job(name).await?);
-    }
-    Ok(jobs)
+/// Several failures as one, with the code of the first.
+fn joined(failures: Vec<Failure>) -> Option<Failure> {
+    failures.into_iter().reduce(|one, other| Failure {
+        message: format!("{}; {}", one.message, other.message),
+        ..one
+    })
 }
 
 fn names(jobs: &[FlashJob]) -> String {
@@ -124,20 +145,15 @@ fn listed(jobs: &[FlashJob], namespace: Option<&str>) -> Report {
 pub fn report(jobs: &[FlashJob]) -> Report {
     let now = Timestamp::now();
     let paces = paces(jobs, now);
+    let width = view::width(&Term::stdout());
     let text = |all: bool| {
-        let texts = jobs
-            .iter()
-            .zip(&paces)
-            .map(|(job, pace)| view::details(job, *pace, now, all, view::WIDE));
+        let texts =
+            jobs.iter().zip(&paces).map(|(job, pace)| view::details(job, *pace, now, all, width));
         texts.collect::<Vec<_>>().join("\n\n")
     };
     let objects: Vec<_> =
         jobs.iter().zip(&paces).map(|(job, pace)| view::json(job, *pace)).collect();
-    let failed: Vec<_> = jobs.iter().filter_map(watch::failure).collect();
-    let failure = failed.into_iter().reduce(|one, other| Failure {
-        message: format!("{}; {}", one.message, other.message),
-        ..one
-    });
+    let failure = joined(jobs.iter().filter_map(watch::failure).collect());
     Report::new(text(false), json!({"jobs": objects}))
         .with(Output::Wide, text(true))
         .with(Output::Name, names(jobs))

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use console::style;
+use console::{Term, style};
 use flashjob_api::{DeviceStatus, FlashJob, Phase, condition, reason};
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -11,14 +11,25 @@ use serde_json::{Value, json};
 
 use super::pace::{Pace, results};
 use super::table::{plain, table};
+use super::{is_behind, is_suspended, resuming};
 use crate::duration;
 
 /// Cells of a progress bar.
 const BAR: usize = 24;
 /// Columns of a window from which on devices are shown as a table.
-pub const WIDE: usize = 140;
+const WIDE: usize = 140;
+/// Fewest columns that anything is fitted into.
+const NARROW: usize = 20;
 /// Devices in flight that are shown, unless all are asked for.
 const SHOWN: usize = 10;
+
+/// Columns of a terminal; wide enough for all where the output is none.
+pub fn width(terminal: &Term) -> usize {
+    match terminal.is_term() {
+        true => usize::from(terminal.size().1).max(NARROW),
+        false => WIDE,
+    }
+}
 
 /// The word for where a FlashJob stands.
 pub fn state(job: &FlashJob) -> String {
@@ -127,7 +138,7 @@ pub fn details(job: &FlashJob, pace: Pace, now: Timestamp, all: bool, width: usi
         let took = Duration::try_from(took).unwrap_or_default();
         lines.push(format!("took {}", duration::shown(took)));
     }
-    if status.observed_generation < job.metadata.generation {
+    if is_behind(job) {
         lines.push("The operator has not seen the last change yet.".to_owned());
     }
     if let Some(message) = &status.message {
@@ -198,7 +209,10 @@ pub fn list(jobs: &[FlashJob], with_namespace: bool) -> String {
         let status = job.status.clone().unwrap_or_default();
         let counts = status.counts.unwrap_or_default();
         let reasons = status.reasons.iter().chain(&status.waiting);
-        let reasons: Vec<_> = reasons.map(|(name, count)| format!("{count} x {name}")).collect();
+        let reasons = reasons.map(|(name, count)| format!("{count} x {name}"));
+        let unseen = job.status.is_some() && is_behind(job);
+        let unseen = unseen.then(|| "last change not seen by the operator yet".to_owned());
+        let reasons: Vec<_> = unseen.into_iter().chain(reasons).collect();
         [
             name,
             state(job),
@@ -215,17 +229,17 @@ pub fn list(jobs: &[FlashJob], with_namespace: bool) -> String {
 
 /// One line, for whoever reads a log.
 pub fn line(job: &FlashJob) -> String {
-    let Some(counts) = job.status.as_ref().and_then(|status| status.counts) else {
-        return format!("{}: no operator has worked on it yet", job.name_any());
+    let resume = match is_suspended(job) && super::ended(job).is_none() {
+        true => format!("; it is paused: {}", resuming(job)),
+        false => String::new(),
     };
-    let state = state(job);
-    let resume = match state.as_str() {
-        "Paused" => format!("; kubectl flashjob resume {} lets it go on", job.name_any()),
-        _ => String::new(),
+    let Some(counts) = job.status.as_ref().and_then(|status| status.counts) else {
+        return format!("{}: no operator has worked on it yet{resume}", job.name_any());
     };
     format!(
-        "{} {state}: {} of {} devices have a result, {} failed, {} in flight, {} verifying{resume}",
+        "{} {}: {} of {} devices have a result, {} failed, {} in flight, {} verifying{resume}",
         job.name_any(),
+        state(job),
         results(&counts),
         counts.total,
         counts.failed,

@@ -12,7 +12,7 @@ use kube::runtime::watcher::{self, watch_object};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::pace::{Seen, pace};
-use super::view;
+use super::{is_behind, view};
 use crate::cluster::{Place, refused};
 use crate::failure::{Code, Failure};
 
@@ -51,11 +51,16 @@ pub struct Follow {
     pub all: bool,
 }
 
-/// Follows a FlashJob until its end; returns its last state.
+/// Follows a FlashJob until its end; returns its last state. Each state goes to `on_change` first.
 ///
 /// # Errors
 /// It is not there or goes away, the time is over, or it is blocked and that ends the watch.
-pub async fn follow(place: &Place, name: &str, follow: Follow) -> Result<FlashJob, Failure> {
+pub async fn follow(
+    place: &Place,
+    name: &str,
+    follow: Follow,
+    mut on_change: impl FnMut(&FlashJob),
+) -> Result<FlashJob, Failure> {
     let events = watch_object(place.jobs(), name);
     let events = events.backoff(watcher::DefaultBackoff::default());
     let mut events = pin!(events);
@@ -69,6 +74,7 @@ pub async fn follow(place: &Place, name: &str, follow: Follow) -> Result<FlashJo
         tokio::select! {
             event = events.next() => match event {
                 Some(Ok(Some(job))) => {
+                    on_change(&job);
                     seen.get_or_insert_with(|| Seen::first(&job, Timestamp::now()));
                     screen.show(&job, seen)?;
                     match end(&job, follow.until) {
@@ -170,8 +176,9 @@ pub async fn gone(place: &Place, name: &str, timeout: Option<Duration>) -> Resul
             },
             () = reached(deadline) => {
                 let message = format!(
-                    "FlashJob {}/{name} is not gone after {}: devices in flight are waited for; it \
-                     goes by itself",
+                    "FlashJob {}/{name} is not gone after {}: the operator ends its Pods first, \
+                     then it goes by itself; where no operator runs it stays: kubectl flashjob \
+                     check",
                     place.namespace,
                     crate::duration::shown(timeout.unwrap_or_default())
                 );
@@ -205,12 +212,9 @@ impl Screen {
     }
 
     fn show(&mut self, job: &FlashJob, seen: Option<Seen>) -> Result<(), Failure> {
-        let seen_change = |status: &flashjob_api::FlashJobStatus| {
-            status.observed_generation >= job.metadata.generation
-        };
         if !self.is_drawn() {
             // The state from before the last change would only mislead.
-            if !job.status.as_ref().is_none_or(seen_change) {
+            if job.status.is_some() && is_behind(job) {
                 return Ok(());
             }
             let line = view::line(job);
@@ -221,8 +225,7 @@ impl Screen {
             return Ok(());
         }
         let now = Timestamp::now();
-        let (height, width) = self.terminal.size();
-        let (height, width) = (usize::from(height), usize::from(width).max(20));
+        let (height, width) = (usize::from(self.terminal.size().0), view::width(&self.terminal));
         let all = self.follow.all;
         let text = view::details(job, pace(job, seen, now), now, all, width);
         // A view that is longer than the window could not be drawn over.

@@ -1,6 +1,6 @@
 //! The firmware on its way to a device that is trusted.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::time::Duration;
 
 use rustix::net::sockopt::set_tcp_user_timeout;
@@ -43,7 +43,7 @@ pub(super) async fn send(
             break;
         }
         let written = tokio::time::timeout(stall, stream.write_all(&chunk[..count])).await;
-        moved(written, sent, total, stall)?;
+        moved(written, sent, stall)?;
         sent += count as u64;
         let percent = sent * 100 / total.max(1);
         if percent / STEP > said {
@@ -54,7 +54,7 @@ pub(super) async fn send(
     if sent != total {
         return Err(unreadable(std::io::ErrorKind::UnexpectedEof.into()));
     }
-    moved(tokio::time::timeout(stall, stream.shutdown()).await, sent, total, stall)?;
+    moved(tokio::time::timeout(stall, stream.shutdown()).await, sent, stall)?;
     // The device closes when it has all. One that takes nothing any more has its connection ended by
     // the kernel after `stall`; one that has all and restarts without a word is silent.
     let mut rest = [0; 256];
@@ -67,7 +67,7 @@ pub(super) async fn send(
         if let Ok(0) = read {
             return Ok(());
         }
-        moved(Ok(read.map(|_| ())), sent, total, stall)?;
+        moved(Ok(read.map(|_| ())), sent, stall)?;
     }
 }
 
@@ -76,19 +76,25 @@ pub(super) async fn send(
 fn moved(
     step: Result<std::io::Result<()>, tokio::time::error::Elapsed>,
     sent: u64,
-    total: u64,
     stall: Duration,
 ) -> Result<(), Failure> {
-    let so_far = format!("after {sent} of {total} bytes");
+    let broken =
+        |words: String| Failure { bytes: Some(sent), ..Failure::new(Code::TransferBroken, words) };
     match step {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => {
-            let message = format!("the transfer broke {so_far}");
-            Err(Failure::new(Code::TransferBroken, message).because(error))
+        // Which of these it is depends on how far the device had read.
+        Ok(Err(error))
+            if matches!(
+                error.kind(),
+                ErrorKind::ConnectionReset
+                    | ErrorKind::ConnectionAborted
+                    | ErrorKind::BrokenPipe
+                    | ErrorKind::UnexpectedEof
+            ) =>
+        {
+            Err(broken("the transfer broke: the device ended the connection".to_owned()))
         }
-        Err(_) => {
-            let message = format!("the transfer broke {so_far}: it stood still for {stall:?}");
-            Err(Failure::new(Code::TransferBroken, message))
-        }
+        Ok(Err(error)) => Err(broken("the transfer broke".to_owned()).because(error)),
+        Err(_) => Err(broken(format!("the transfer broke: it stood still for {stall:?}"))),
     }
 }

@@ -18,7 +18,7 @@ use crate::cluster::{Place, refused};
 use crate::duration;
 use crate::failure::{Code, Failure};
 use crate::fleet::watch::{self, Follow, Shown, Until};
-use crate::fleet::{Change, devices_shown, status};
+use crate::fleet::{Change, devices_shown, is_suspended, resuming, status};
 use crate::interruption::Interruption;
 use crate::report::{Report, print};
 
@@ -69,12 +69,15 @@ pub async fn carry_out(
 ) -> Result<Report, Failure> {
     let deadline = pacing.timeout.map(|timeout| Instant::now() + timeout);
     let path = path.or((told == Told::Dialogue).then(|| Path::new(FILE)));
-    let Left { existing, uids: left, note } = left(place, &order).await?;
+    let Left { existing, uids: left, note, .. } = left(place, &order).await?;
     if let (Some(existing), true) = (&existing, left.is_empty()) {
         return Ok(status::report(std::slice::from_ref(existing)).saying(note.unwrap_or_default()));
     }
     if let (Some(note), true) = (note, told != Told::Nothing) {
         print(&note)?;
+    }
+    if let Some(paused) = existing.as_ref().filter(|existing| is_suspended(existing)) {
+        eprintln!("Note: FlashJob {}/{} {}", place.namespace, order.name, paused_words(paused));
     }
     let batches: Vec<&[String]> = left.chunks(pacing.batch_size.clamp(1, MOST)).collect();
     let (stem, mut number) = (order.name.clone(), 1);
@@ -100,7 +103,7 @@ pub async fn carry_out(
         };
         after += batch.len();
         let rest = left.len() - after;
-        let goes_on = going_on(place, &order, rest);
+        let mut goes_on = going_on(&job, rest, &order);
         interruption.says(&goes_on);
         if let Some(path) = path {
             file::write(path, &job)?;
@@ -125,7 +128,11 @@ pub async fn carry_out(
             shown: Shown::Lines,
             all: false,
         };
-        let followed = watch::follow(place, &order.name, follow).await;
+        let on_change = |job: &FlashJob| {
+            goes_on = going_on(job, rest, &order);
+            interruption.says(&goes_on);
+        };
+        let followed = watch::follow(place, &order.name, follow, on_change).await;
         let job = followed.map_err(|failure| late(failure, &pacing, &goes_on))?;
         let failed = failed(&job, batch);
         jobs.retain(|known| known.name_any() != job.name_any());
@@ -155,20 +162,31 @@ pub struct Left {
     pub existing: Option<FlashJob>,
     /// Uids of the devices.
     pub uids: Vec<String>,
-    /// Set where others have their result already.
+    /// How many others have their result already.
+    pub done: usize,
+    /// The same in words, where there are any.
     pub note: Option<String>,
 }
 
 /// Leaves out the devices that have a result of this firmware already.
 ///
 /// # Errors
-/// The FlashJob cannot be read.
+/// The FlashJob cannot be read, or may not be changed now.
 pub async fn left(place: &Place, order: &Order) -> Result<Left, Failure> {
     let existing = read(place, &order.name).await?;
     let uids: Vec<String> = without_result(existing.as_ref(), order).into_iter().cloned().collect();
+    if let Some(Merged::Refused(cause)) =
+        existing.as_ref().map(|existing| merge(existing, order, &uids))
+    {
+        return Err(busy(order, &cause));
+    }
     let (namespace, name) = (&place.namespace, &order.name);
-    let done = order.uids.len() - uids.len();
-    let failed = existing.as_ref().map_or(0, |existing| failed(existing, &order.uids));
+    let done = order.targets.len() - uids.len();
+    let asked: Vec<String> = order.targets.iter().map(|target| target.uid.clone()).collect();
+    let failed = match done {
+        0 => 0,
+        _ => existing.as_ref().map_or(0, |existing| failed(existing, &asked)),
+    };
     let retry = match failed {
         0 => String::new(),
         failed => format!(
@@ -189,7 +207,7 @@ pub async fn left(place: &Place, order: &Order) -> Result<Left, Failure> {
             devices_shown(done)
         )),
     };
-    Ok(Left { existing, uids, note })
+    Ok(Left { existing, uids, done, note })
 }
 
 /// A time-out in words of the whole command.
@@ -201,47 +219,65 @@ fn late(failure: Failure, pacing: &Pacing, goes_on: &str) -> Failure {
     Failure { message: format!("not over after {timeout}; {goes_on}"), ..failure }
 }
 
-/// The question before devices are flashed: what becomes of a FlashJob of that name is part of it.
-///
-/// # Errors
-/// It cannot be read.
-pub async fn question(place: &Place, order: &Order, pacing: &Pacing) -> Result<String, Failure> {
-    let existing = read(place, &order.name).await?;
-    let replaced = existing.filter(|existing| !is_same_run(existing, order));
-    let replaced = replaced.map(|existing| {
-        format!(
-            " The results of {} version {} that it has are replaced.",
-            existing.spec.firmware, existing.spec.version
-        )
-    });
-    let batches = match order.uids.len() > pacing.batch_size {
-        true => format!(" in batches of {}", pacing.batch_size),
-        false => String::new(),
-    };
-    Ok(format!(
-        "Flash {}{batches} with {} version {}, as FlashJob {}/{}?{}",
-        devices_shown(order.uids.len()),
-        order.firmware.reference,
-        order.firmware.version,
-        place.namespace,
-        order.name,
-        replaced.unwrap_or_default()
-    ))
+impl Left {
+    /// The question before devices are flashed: what becomes of a FlashJob of that name is part of
+    /// it.
+    pub fn question(&self, order: &Order, pacing: &Pacing) -> String {
+        let batches = match self.uids.len() > pacing.batch_size {
+            true => format!(" in batches of {}", pacing.batch_size),
+            false => String::new(),
+        };
+        let mut question = format!(
+            "Flash {}{batches} with {} version {}, as FlashJob {}/{}?",
+            devices_shown(self.uids.len()),
+            order.firmware.reference,
+            order.firmware.version,
+            order.namespace,
+            order.name,
+        );
+        if self.done > 0 {
+            let done = devices_shown(self.done);
+            question.push_str(&format!(" Left out: {done} with a result already."));
+        }
+        if let Some(existing) = &self.existing {
+            if !is_same_run(existing, order) {
+                question.push_str(&format!(
+                    " The results of {} version {} that it has are replaced.",
+                    existing.spec.firmware, existing.spec.version
+                ));
+            }
+            if is_suspended(existing) {
+                question.push_str(&format!(" It {}.", paused_words(existing)));
+            }
+        }
+        question
+    }
 }
 
-fn going_on(place: &Place, order: &Order, rest: usize) -> String {
-    let (namespace, name) = (&place.namespace, &order.name);
+/// What a pause means for devices that are added; the end of a sentence about the FlashJob.
+fn paused_words(existing: &FlashJob) -> String {
+    format!("is paused, and stays so: nothing begins before {}", resuming(existing))
+}
+
+/// What becomes of the FlashJob, and of the rest of the devices, when the program ends now.
+fn going_on(job: &FlashJob, rest: usize, order: &Order) -> String {
+    let (namespace, name) = (&order.namespace, &order.name);
+    let paused = match is_suspended(job) {
+        true => format!("; it is paused: {}", resuming(job)),
+        false => String::new(),
+    };
     let without = if order.run.is_some() { " without --again" } else { "" };
     let rest = match rest {
         0 => String::new(),
         rest => format!(
-            ". Not started: {} of later batches; the same command{without} goes on with them",
-            devices_shown(rest)
+            ". Not started: {} of later batches; the same command{without} goes on with {}",
+            devices_shown(rest),
+            them(rest)
         ),
     };
     format!(
         "FlashJob {namespace}/{name} stays: kubectl flashjob status {name} -n {namespace} -w \
-         follows it, kubectl flashjob cancel {name} -n {namespace} ends it{rest}"
+         follows it, kubectl flashjob cancel {name} -n {namespace} ends it{paused}{rest}"
     )
 }
 
@@ -251,12 +287,18 @@ fn failed(job: &FlashJob, batch: &[String]) -> usize {
     batch.iter().filter(|uid| failed.contains(uid)).count()
 }
 
+fn them(count: usize) -> &'static str {
+    if count == 1 { "it" } else { "them" }
+}
+
 fn stopped(count: usize, failed: usize, batch: &[String], rest: usize) -> Failure {
+    let were = if rest == 1 { "was" } else { "were" };
     let message = format!(
-        "stopped after batch {count}: of {} in it {failed} failed, and {} were not started. The \
-         same command goes on with them; --keep-going does not stop",
+        "stopped after batch {count}: of {} in it {failed} failed, and {} {were} not started. The \
+         same command goes on with {}; --keep-going does not stop",
         devices_shown(batch.len()),
-        devices_shown(rest)
+        devices_shown(rest),
+        them(rest)
     );
     Failure::new(Code::Failing, "BatchFailed", message)
 }
@@ -283,9 +325,9 @@ async fn apply(
             None => create(place, order, batch, Change::Stored).await,
             Some(existing) => match merge(&existing, order, batch) {
                 Merged::Full => return Ok(None),
-                Merged::Refused(cause) => return Err(busy(order, cause)),
+                Merged::Refused(cause) => return Err(busy(order, &cause)),
                 Merged::Added(uids) => {
-                    change(place, &existing, json!({"uuid": uids}), Change::Stored).await
+                    change(place, &existing, addition(order, &uids), Change::Stored).await
                 }
                 Merged::Replaced => {
                     change(place, &existing, replacement(order, batch), Change::Stored).await
@@ -321,18 +363,28 @@ pub async fn create(
     place.jobs().create(&change.posting(), &order.job(batch)).await
 }
 
-/// The spec of a FlashJob that is over and begins anew: nulls take away what only the one before
-/// had.
-pub fn replacement(order: &Order, batch: &[String]) -> Value {
-    let mut spec = json!({
-        "uuid": batch, "firmware": order.firmware.reference, "version": order.firmware.version,
-        "flashjobPodImage": order.firmware.pod_image, "device": order.device,
-        "applicationType": order.application, "hostEndpoint": null, "externalIP": null,
-        "suspend": null,
-    });
+/// What changes in the spec of a FlashJob that devices are added to; these are all it then has.
+pub fn addition(order: &Order, uids: &[String]) -> Value {
+    with_parallelism(order, json!({"uuid": uids}))
+}
+
+/// What is not asked for stays as it is.
+fn with_parallelism(order: &Order, mut spec: Value) -> Value {
     if let Some(parallelism) = order.parallelism {
         spec["parallelism"] = json!(parallelism);
     }
+    spec
+}
+
+/// The spec of a FlashJob that is over and begins anew: nulls take away what only the one before
+/// had. A pause is somebody's will, and stays.
+pub fn replacement(order: &Order, batch: &[String]) -> Value {
+    let spec = json!({
+        "uuid": batch, "firmware": order.firmware.reference, "version": order.firmware.version,
+        "flashjobPodImage": order.firmware.pod_image, "device": order.device,
+        "applicationType": order.application, "hostEndpoint": null, "externalIP": null,
+    });
+    let mut spec = with_parallelism(order, spec);
     if let Some(run) = &order.run {
         spec["runID"] = json!(run);
     }
@@ -353,4 +405,73 @@ pub async fn change(
     let metadata = json!({"resourceVersion": existing.resource_version(), "uid": existing.uid()});
     let patch = Patch::Merge(json!({"metadata": metadata, "spec": spec}));
     place.jobs().patch(&existing.name_any(), &change.patching(), &patch).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::order::{Firmware, Target};
+    use super::*;
+
+    fn order() -> Order {
+        let target = |uid: &str| Target { uid: uid.to_owned(), ..Target::default() };
+        Order {
+            name: "hall-3".to_owned(),
+            namespace: "fleet".to_owned(),
+            targets: ["a", "b", "c"].map(target).to_vec(),
+            device: None,
+            application: None,
+            firmware: Firmware {
+                reference: "a:1".to_owned(),
+                version: "1".to_owned(),
+                pod_image: None,
+            },
+            parallelism: Some(3),
+            run: None,
+        }
+    }
+
+    fn paused(version: &str) -> FlashJob {
+        let order = order();
+        let mut job = order.job(&["a".to_owned()]);
+        job.spec.version = version.to_owned();
+        job.spec.suspend = Some(true);
+        job
+    }
+
+    fn question(existing: FlashJob, done: usize) -> String {
+        let uids = ["b", "c"].map(str::to_owned).to_vec();
+        let pacing =
+            Pacing { batch_size: 2, delay: Duration::ZERO, keep_going: false, timeout: None };
+        let left = Left { existing: Some(existing), uids, done, note: None };
+        left.question(&order(), &pacing)
+    }
+
+    #[test]
+    fn the_question_counts_what_is_flashed_and_says_what_becomes_of_the_job() {
+        let asked = question(paused("1"), 1);
+        assert!(asked.starts_with("Flash 2 devices with a:1 version 1, as FlashJob fleet/hall-3?"));
+        assert!(asked.contains("Left out: 1 device"), "{asked}");
+        assert!(asked.contains("kubectl flashjob resume hall-3 -n fleet"), "{asked}");
+        assert!(!asked.contains("are replaced"), "{asked}");
+        assert!(question(paused("2"), 0).contains("The results of a:1 version 2"));
+    }
+
+    #[test]
+    fn a_pause_stays_and_the_end_says_how_to_lift_it() {
+        let all = ["a", "b"].map(str::to_owned);
+        for change in [replacement(&order(), &all), addition(&order(), &all)] {
+            assert_eq!((&change["uuid"], &change["parallelism"]), (&json!(["a", "b"]), &json!(3)));
+            assert!(change.get("suspend").is_none(), "{change}");
+        }
+        assert!(order().anew(paused("1").spec, &all).suspend.is_some());
+        assert!(going_on(&paused("1"), 1, &order()).contains("resume hall-3 -n fleet"));
+        assert!(!going_on(&order().job(&all), 0, &order()).contains("paused"));
+    }
+
+    #[test]
+    fn one_device_that_was_not_started_was_not_started() {
+        let stopped = |rest| stopped(1, 1, &["a".to_owned()], rest).message;
+        assert!(stopped(1).contains("1 device was not started"), "{}", stopped(1));
+        assert!(stopped(2).contains("2 devices were not started"), "{}", stopped(2));
+    }
 }

@@ -6,15 +6,16 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::batches::{self, Pacing, Told};
-use super::order::{self, Firmware};
+use super::order::{self, Chosen, Firmware};
 use super::{BATCH, DELAY, Flash, dry_run};
 use crate::cluster::root;
+use crate::duration;
 use crate::failure::{Code, Failure};
-use crate::fleet::devices::Filter;
+use crate::fleet::devices::{self, Filter};
 use crate::fleet::inventory::{self, Device};
 use crate::fleet::prompt::{Prompt, yes_or_no};
 use crate::interruption::Interruption;
-use crate::report::{Report, print};
+use crate::report::{Report, print, write};
 
 /// The version that the script wrote into every file.
 const VERSION: &str = "0.2.0";
@@ -38,13 +39,26 @@ pub(super) async fn run(command: &Flash, interruption: &Interruption) -> Result<
             return Err(not_retrieved(&words(&error), failure)?);
         }
     };
-    let devices: Vec<Device> = devices.into_iter().filter(|device| filter.takes(device)).collect();
+    if let Some(uid) = command.filter.unmatched(&devices) {
+        return Err(devices::no_such_uid(uid));
+    }
+    let takes = |device: &Device| command.takes(device) && filter.takes(device);
+    let devices: Vec<Device> = devices.into_iter().filter(takes).collect();
     if devices.is_empty() {
         print("No instances found matching the criteria.\nNo matching instances found.")?;
         return Ok(Report::new(String::new(), json!({"devices": []})));
     }
-    let devices = select(&mut prompt, devices).await?;
-    let (firmware, size) = firmware(&mut prompt, command, &devices).await?;
+    let asked = [&command.filter, &filter];
+    let chosen = Chosen {
+        devices: select(&mut prompt, devices).await?,
+        by_type: asked.iter().any(|filter| filter.kind.is_some()),
+        by_application: asked.iter().any(|filter| filter.application.is_some()),
+    };
+    let (firmware, size) = firmware(&mut prompt, command).await?;
+    let order = super::order(command, &place, &chosen, firmware);
+    // While there are questions left, so that whoever answers them can still end it.
+    let left = batches::left(&place, &order).await?;
+    chosen.warn_of_current(&left.uids, &order.firmware.version);
     let batch_size = match (size, command.batch_size) {
         (Some(size), _) => size,
         (None, given) => {
@@ -62,8 +76,11 @@ pub(super) async fn run(command: &Flash, interruption: &Interruption) -> Result<
         keep_going: command.keep_going,
         timeout: command.timeout,
     };
-    let order = super::order(command, &place, &devices, firmware);
     if command.dry_run {
+        // Answers of a pipe end no line; what is shown begins its own.
+        if !Prompt::is_terminal() {
+            write("\n")?;
+        }
         return dry_run::show(&place, order, &pacing, command.file.as_deref()).await;
     }
     batches::carry_out(&place, order, pacing, command.file.as_deref(), Told::Dialogue, interruption)
@@ -94,7 +111,10 @@ fn or<T>(text: &str, default: T, read: fn(&str) -> Result<T, String>) -> Result<
 }
 
 fn seconds(text: &str) -> Result<u64, String> {
-    text.parse().map_err(|_| format!("{text:?} is not a number of seconds."))
+    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(format!("{text:?} is not a number of seconds."));
+    }
+    duration::parse(text).map(|time| time.as_secs())
 }
 
 async fn select(prompt: &mut Prompt, devices: Vec<Device>) -> Result<Vec<Device>, Failure> {
@@ -140,9 +160,14 @@ fn numbers(text: &str, count: usize) -> Result<Vec<usize>, String> {
 async fn firmware(
     prompt: &mut Prompt,
     command: &Flash,
-    devices: &[Device],
 ) -> Result<(Firmware, Option<usize>), Failure> {
-    let reference = prompt.ask_until("Enter the firmware to use: ", order::word).await?;
+    let reference = match command.firmware.clone() {
+        None => prompt.ask_until("Enter the firmware to use: ", order::word).await?,
+        Some(default) => {
+            let question = format!("Enter the firmware to use [{default}]: ");
+            prompt.ask_until(&question, |text| or(text, default.clone(), order::word)).await?
+        }
+    };
     let default = command.pod_image.clone();
     let shown = default.as_deref().unwrap_or("the plugin's default");
     let question = format!("Enter the flashjobPodImage to use [{shown}]: ");
@@ -162,13 +187,20 @@ async fn firmware(
         let read = |text: &str| or(text, version.clone(), order::word);
         version = prompt.ask_until(&question, read).await?;
     }
-    order::warn_of_current(devices, &version);
     Ok((Firmware { reference, version, pod_image }, size))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::numbers;
+    use super::{numbers, seconds};
+
+    #[test]
+    fn a_delay_is_a_number_of_seconds_that_ends() {
+        assert_eq!(seconds("60"), Ok(60));
+        for wrong in ["", "1m", "-1", "18446744073709551615"] {
+            assert!(seconds(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn numbers_are_taken_once_each_and_none_is_dropped() {

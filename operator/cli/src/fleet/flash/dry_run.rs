@@ -6,7 +6,7 @@ use std::path::Path;
 use flashjob_api::FlashJob;
 use serde_json::{Value, json};
 
-use super::batches::{self, Left, Pacing, busy, change, create, left, replacement};
+use super::batches::{self, Left, Pacing, addition, busy, change, create, replacement};
 use super::file;
 use super::merge::{Merged, is_same_run, merge};
 use super::order::{MOST, Order};
@@ -33,7 +33,9 @@ pub async fn show(
     pacing: &Pacing,
     path: Option<&Path>,
 ) -> Result<Report, Failure> {
-    let Left { existing, uids, note } = left(place, &order).await?;
+    let left = batches::left(place, &order).await?;
+    let question = left.question(&order, pacing);
+    let Left { existing, uids, note, .. } = left;
     if let (Some(existing), true) = (&existing, uids.is_empty()) {
         return Ok(status::report(std::slice::from_ref(existing)).saying(note.unwrap_or_default()));
     }
@@ -41,7 +43,6 @@ pub async fn show(
     if let Some(note) = note {
         eprintln!("Note: {note}");
     }
-    let question = batches::question(place, &order, pacing).await?;
     eprintln!("Dry run, nothing is applied: {question}");
     let mut jobs = Vec::new();
     for planned in plan(place, order, existing, &uids, pacing).await? {
@@ -76,8 +77,8 @@ async fn plan(
             let mut spec = job.spec.clone();
             match merge(job, &order, batch) {
                 Merged::Added(uids) => spec.uuid = uids,
-                Merged::Replaced => spec = order.job(batch).spec,
-                Merged::Refused(cause) => return Err(busy(&order, cause)),
+                Merged::Replaced => spec = order.anew(spec, batch),
+                Merged::Refused(cause) => return Err(busy(&order, &cause)),
                 Merged::Full => {
                     done.push(Planned { order: order.clone(), before, after });
                     order.name = format!("{stem}-{}", done.len() + 1);
@@ -102,7 +103,7 @@ impl Planned {
             None => create(place, order, uids, Change::DryRun).await,
             Some(before) => {
                 let spec: Value = match is_same_run(before, order) {
-                    true => json!({"uuid": uids}),
+                    true => addition(order, uids),
                     false => replacement(order, uids),
                 };
                 change(place, before, spec, Change::DryRun).await

@@ -3,9 +3,11 @@
 use std::collections::HashSet;
 
 use flashjob_api::FlashJob;
+use flashjob_plugin_host::DeviceType;
 use kube::ResourceExt;
 
-use super::order::{MOST, Order};
+use super::order::{MOST, Order, Target};
+use crate::fleet::{devices_shown, ended, results_of_run};
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,10 +19,11 @@ pub enum Merged {
     /// It has too many devices for these to be added.
     Full,
     /// It may not be changed; the cause, as the end of a sentence about it.
-    Refused(&'static str),
+    Refused(String),
 }
 
-/// Whether the FlashJob flashes what is asked for, so that its results count.
+/// Whether the FlashJob flashes what is asked for, so that its results count. Whether its guards
+/// take the devices is another matter: results must not be lost for that.
 pub fn is_same_run(existing: &FlashJob, order: &Order) -> bool {
     let run = |spec: &flashjob_api::FlashJobSpec| spec.effective().ok().map(|spec| spec.run);
     let asked = run(&order.over(existing.spec.clone()));
@@ -30,39 +33,79 @@ pub fn is_same_run(existing: &FlashJob, order: &Order) -> bool {
 /// The asked uids that have no result in the same run yet.
 pub fn without_result<'a>(existing: Option<&FlashJob>, order: &'a Order) -> Vec<&'a String> {
     let same = existing.filter(|existing| is_same_run(existing, order));
-    let status = same.and_then(|existing| existing.status.as_ref());
-    let of_run = status.filter(|status| {
-        same.and_then(|existing| existing.spec.effective().ok())
-            .is_some_and(|spec| status.run.as_ref() == Some(&spec.run))
-    });
-    let lists = of_run
+    let lists = same
+        .and_then(results_of_run)
         .into_iter()
         .flat_map(|status| [&status.completed_uuids, &status.failed_uuids, &status.skipped_uuids]);
     let done: HashSet<&String> = lists.flatten().collect();
-    order.uids.iter().filter(|uid| !done.contains(uid)).collect()
+    order.targets.iter().map(|target| &target.uid).filter(|uid| !done.contains(uid)).collect()
 }
 
 /// Decides what becomes of the FlashJob when this batch is to be flashed.
 pub fn merge(existing: &FlashJob, order: &Order, batch: &[String]) -> Merged {
     if existing.metadata.deletion_timestamp.is_some() {
-        return Merged::Refused("is being deleted; wait until it is gone");
+        return Merged::Refused("is being deleted; wait until it is gone".to_owned());
     }
     if is_same_run(existing, order) {
         let known: HashSet<&String> = existing.spec.uuid.iter().collect();
-        let new = batch.iter().filter(|uid| !known.contains(uid));
+        let new: Vec<&String> = batch.iter().filter(|uid| !known.contains(uid)).collect();
+        let asked: HashSet<&String> = new.iter().copied().collect();
+        let added = order.targets.iter().filter(|target| asked.contains(&target.uid));
+        if let Some(cause) = unfit(existing, &added.collect::<Vec<_>>()) {
+            return Merged::Refused(cause);
+        }
         let all: Vec<String> = existing.spec.uuid.iter().chain(new).cloned().collect();
         return match all.len() > MOST {
             true => Merged::Full,
             false => Merged::Added(all),
         };
     }
-    match super::super::ended(existing).is_some() || existing.uid().is_none() {
+    match ended(existing).is_some() || existing.uid().is_none() {
         true => Merged::Replaced,
         false => Merged::Refused(
             "is not over and flashes something else; wait for it (kubectl flashjob status -w), end \
-             it (kubectl flashjob cancel), or give another --name",
+             it (kubectl flashjob cancel), or give another --name"
+                .to_owned(),
         ),
     }
+}
+
+/// A field that binds a FlashJob to some devices, its value, and whether a device fits it.
+type Bound = (&'static str, Option<String>, fn(&Target, &str) -> bool);
+
+/// The cause for which these devices cannot be added to a FlashJob. What binds it is part of its
+/// run: a change would flash again what is done.
+fn unfit(existing: &FlashJob, added: &[&Target]) -> Option<String> {
+    let spec = existing.spec.effective().ok()?;
+    let bounds: [Bound; 3] = [
+        ("spec.hostEndpoint", spec.host_endpoint, |_, _| false),
+        ("spec.device", spec.device, |target, wanted| is_kind(target.kind.as_deref(), wanted)),
+        ("spec.applicationType", spec.application_type, |target, wanted| {
+            target.application.as_ref().is_some_and(|is| is.eq_ignore_ascii_case(wanted))
+        }),
+    ];
+    bounds.into_iter().find_map(|(field, wanted, fits)| {
+        let wanted = wanted?;
+        let others: Vec<_> = added.iter().filter(|target| !fits(target, &wanted)).collect();
+        let first = others.first()?;
+        let shown = |text: &Option<String>| text.clone().unwrap_or_else(|| "unknown".to_owned());
+        Some(format!(
+            "flashes this firmware already, and {field} is {wanted}, which does not fit {} to add, \
+             such as {} (type {}, application {}); give another --name, or --again to begin anew",
+            devices_shown(others.len()),
+            first.uid,
+            shown(&first.kind),
+            shown(&first.application)
+        ))
+    })
+}
+
+/// Returns true for a device of this type, in whatever spelling.
+fn is_kind(is: Option<&str>, wanted: &str) -> bool {
+    let kind = |text: &str| text.parse::<DeviceType>().ok();
+    is.is_some_and(|is| {
+        is.eq_ignore_ascii_case(wanted) || kind(is).is_some_and(|is| kind(wanted) == Some(is))
+    })
 }
 
 #[cfg(test)]
@@ -72,11 +115,15 @@ mod tests {
     use super::super::order::Firmware;
     use super::*;
 
+    fn target(uid: &str, kind: &str) -> Target {
+        Target { uid: uid.to_owned(), kind: Some(kind.to_owned()), application: None }
+    }
+
     fn order(uids: &[&str], version: &str) -> Order {
         Order {
             name: "flashjob".to_owned(),
             namespace: "fleet".to_owned(),
-            uids: uids.iter().map(|uid| (*uid).to_owned()).collect(),
+            targets: uids.iter().map(|uid| target(uid, "esp32")).collect(),
             device: Some("esp32".to_owned()),
             application: None,
             firmware: Firmware {
@@ -90,7 +137,8 @@ mod tests {
     }
 
     fn job(order: &Order, phase: Phase) -> FlashJob {
-        let mut job = order.job(&order.uids);
+        let all: Vec<String> = order.targets.iter().map(|target| target.uid.clone()).collect();
+        let mut job = order.job(&all);
         job.metadata.uid = Some("uid".to_owned());
         job.metadata.generation = Some(1);
         let run = job.spec.effective().ok().map(|spec| spec.run);
@@ -122,19 +170,46 @@ mod tests {
     fn a_job_that_flashes_something_else_is_replaced_only_when_it_is_over() {
         let existing = order(&["a", "b"], "1");
         let other = order(&["a"], "2");
-        let of = |phase| merge(&job(&existing, phase), &other, &other.uids);
+        let of = |phase| merge(&job(&existing, phase), &other, &uids(&["a"]));
         assert_eq!(of(Phase::Completed), Merged::Replaced);
         assert!(matches!(of(Phase::InProgress), Merged::Refused(_)));
         let mut unseen = job(&existing, Phase::Completed);
         unseen.metadata.generation = Some(2);
-        assert!(matches!(merge(&unseen, &other, &other.uids), Merged::Refused(_)));
+        assert!(matches!(merge(&unseen, &other, &uids(&["a"])), Merged::Refused(_)));
+    }
+
+    #[test]
+    fn another_mix_of_devices_keeps_the_results_and_is_refused_where_a_guard_does_not_fit() {
+        let existing = job(&order(&["a", "b"], "1"), Phase::Completed);
+        let mixed = |kind: &str| {
+            let targets = vec![target("a", "esp32"), target("c", kind)];
+            Order { targets, device: None, ..order(&[], "1") }
+        };
+        let merged = |order: &Order| merge(&existing, order, &uids(&["a", "c"]));
+        assert_eq!(merged(&mixed("ESP-32")), Merged::Added(uids(&["a", "b", "c"])));
+        let others = mixed("esp32s2");
+        assert_eq!(without_result(Some(&existing), &others), ["c"]);
+        let Merged::Refused(cause) = merged(&others) else { panic!("not refused") };
+        assert!(cause.contains("spec.device is esp32") && cause.contains("c (type esp32s2"));
+        // What is there already was told to be flashed with this guard.
+        assert!(matches!(merge(&existing, &others, &uids(&["a"])), Merged::Added(_)));
+        let again = Order { run: Some("again".to_owned()), ..others };
+        assert_eq!(merged(&again), Merged::Replaced);
+        // A guard that is asked for now is not put on what has none.
+        let free = job(&Order { device: None, ..order(&["a"], "1") }, Phase::Completed);
+        assert!(matches!(merge(&free, &mixed("esp32"), &uids(&["c"])), Merged::Added(_)));
+        let mut bound = existing.clone();
+        bound.spec.host_endpoint = Some("10.0.0.7".to_owned());
+        bound.spec.uuid = uids(&["a"]);
+        let asked = order(&["a", "b"], "1");
+        assert!(matches!(merge(&bound, &asked, &uids(&["a"])), Merged::Added(_)));
+        assert!(matches!(merge(&bound, &asked, &uids(&["b"])), Merged::Refused(_)));
     }
 
     #[test]
     fn a_full_job_takes_no_more_devices() {
-        let many: Vec<String> = (0..MOST).map(|number| format!("d{number}")).collect();
-        let mut existing = order(&[], "1");
-        existing.uids = many;
+        let many = (0..MOST).map(|number| target(&format!("d{number}"), "esp32")).collect();
+        let existing = Order { targets: many, ..order(&[], "1") };
         let merged = merge(&job(&existing, Phase::Completed), &existing, &uids(&["new"]));
         assert_eq!(merged, Merged::Full);
     }

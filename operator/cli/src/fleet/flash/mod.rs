@@ -3,7 +3,8 @@
 //!
 //! - [`dialogue`] asks for everything; [`order`] is what was asked for.
 //! - [`batches`] carries it out; [`merge`] decides what becomes of a FlashJob that is there
-//!   already; [`file`] is the file that is written. [`dry_run`] shows it all and applies nothing.
+//!   already: results are kept, and nothing is flashed twice unless that is asked for; [`file`] is
+//!   the file that is written. [`dry_run`] shows it all and applies nothing.
 
 mod batches;
 mod dialogue;
@@ -28,7 +29,7 @@ use crate::failure::{Code, Failure};
 use crate::interruption::Interruption;
 use crate::report::Report;
 use batches::Pacing;
-use order::{Firmware, Order};
+use order::{Chosen, Firmware, Order};
 
 /// Where the dialogue writes the FlashJob.
 const FILE: &str = "flashjob_operator/config/samples/application_v1alpha1_flashjob.yaml";
@@ -87,7 +88,8 @@ pub struct Flash {
     /// --file it is written.
     #[arg(long)]
     dry_run: bool,
-    /// Ask for everything, also where answers come from a pipe.
+    /// Ask for everything, also where answers come from a pipe. Filters narrow the list that is
+    /// chosen from; other options are defaults.
     #[arg(long)]
     interactive: bool,
     /// Do not ask before devices are flashed.
@@ -101,6 +103,12 @@ impl Flash {
     fn is_dialogue(&self) -> bool {
         let named = !self.filter.is_empty() || self.reported_version.is_some() || self.all;
         self.interactive || !(named || self.firmware.is_some() || self.dry_run)
+    }
+
+    /// Returns true for a device that all options take.
+    fn takes(&self, device: &Device) -> bool {
+        let reports = |asked: &String| device.version.as_ref() == Some(asked);
+        self.filter.takes(device) && self.reported_version.as_ref().is_none_or(reports)
     }
 }
 
@@ -131,16 +139,17 @@ pub async fn run(
         ));
     }
     let place = command.scope.place().await?;
-    let devices = chosen(command, &place).await?;
+    let chosen = chosen(command, &place).await?;
     let firmware = Firmware {
         reference: firmware.clone(),
         version: version.clone(),
         pod_image: command.pod_image.clone(),
     };
-    let order = order(command, &place, &devices, firmware);
-    order::warn_of_current(&devices, &order.firmware.version);
+    let order = order(command, &place, &chosen, firmware);
+    let left = batches::left(&place, &order).await?;
+    chosen.warn_of_current(&left.uids, &order.firmware.version);
     let pacing = Pacing {
-        batch_size: command.batch_size.unwrap_or(order.uids.len()),
+        batch_size: command.batch_size.unwrap_or(order.targets.len()),
         delay: command.delay.unwrap_or_default(),
         keep_going: command.keep_going,
         timeout: command.timeout,
@@ -148,8 +157,10 @@ pub async fn run(
     if command.dry_run {
         return dry_run::show(&place, order, &pacing, command.file.as_deref()).await;
     }
-    let question = batches::question(&place, &order, &pacing).await?;
-    prompt::confirm(&question, command.yes).await?;
+    // Where nothing is left, that is all there is to say.
+    if !left.uids.is_empty() {
+        prompt::confirm(&left.question(&order, &pacing), command.yes).await?;
+    }
     let told = match output {
         Output::Table => batches::Told::Options,
         _ => batches::Told::Nothing,
@@ -157,18 +168,14 @@ pub async fn run(
     batches::carry_out(&place, order, pacing, command.file.as_deref(), told, interruption).await
 }
 
-async fn chosen(command: &Flash, place: &Place) -> Result<Vec<Device>, Failure> {
+async fn chosen(command: &Flash, place: &Place) -> Result<Chosen, Failure> {
     let devices = inventory::devices(&place.client, Some(&place.namespace)).await;
     let mut devices = devices.map_err(|error| refused("list Akri's Instances", &error))?;
     if let Some(uid) = command.filter.unmatched(&devices) {
         return Err(super::devices::no_such_uid(uid));
     }
     let all = devices.len();
-    let reported = &command.reported_version;
-    devices.retain(|device| {
-        command.filter.takes(device)
-            && reported.as_ref().is_none_or(|asked| device.version.as_ref() == Some(asked))
-    });
+    devices.retain(|device| command.takes(device));
     if devices.is_empty() {
         let message = format!(
             "none of the {all} devices of namespace {} fits; kubectl flashjob devices shows them",
@@ -176,18 +183,23 @@ async fn chosen(command: &Flash, place: &Place) -> Result<Vec<Device>, Failure> 
         );
         return Err(Failure::new(Code::Unavailable, "NoDevices", message));
     }
-    Ok(devices)
+    Ok(Chosen {
+        devices,
+        by_type: command.filter.kind.is_some(),
+        by_application: command.filter.application.is_some(),
+    })
 }
 
-fn order(command: &Flash, place: &Place, devices: &[Device], firmware: Firmware) -> Order {
+fn order(command: &Flash, place: &Place, chosen: &Chosen, firmware: Firmware) -> Order {
+    let (device, application) = chosen.guards();
     // The same devices in the same run: the value only has to be one that was not there before.
     let run = command.again.then(|| format!("again-{}", Timestamp::now()));
     Order {
         name: command.name.clone(),
         namespace: place.namespace.clone(),
-        device: order::shared(devices.iter().map(|device| &device.kind)),
-        application: order::shared(devices.iter().map(|device| &device.application)),
-        uids: devices.iter().map(|device| device.uid.clone()).collect(),
+        targets: chosen.targets(),
+        device,
+        application,
         firmware,
         parallelism: command.parallelism,
         run,

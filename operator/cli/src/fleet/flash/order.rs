@@ -1,5 +1,7 @@
 //! What was asked for: which devices, and what they are flashed with.
 
+use std::collections::HashSet;
+
 use flashjob_api::{FlashJob, FlashJobSpec};
 
 use crate::fleet::inventory::Device;
@@ -18,6 +20,27 @@ pub struct Firmware {
     pub pod_image: Option<String>,
 }
 
+/// Devices that were chosen, and what chose them.
+pub struct Chosen {
+    /// The devices, at least one.
+    pub devices: Vec<Device>,
+    /// Set where a type was asked for.
+    pub by_type: bool,
+    /// Set where an application was asked for.
+    pub by_application: bool,
+}
+
+/// A device to flash, with what a guard is compared with.
+#[derive(Clone, Debug, Default)]
+pub struct Target {
+    /// Uid of its Instance.
+    pub uid: String,
+    /// Its type, as Akri spells it.
+    pub kind: Option<String>,
+    /// The application that runs on it.
+    pub application: Option<String>,
+}
+
 /// Devices to flash, and with what.
 #[derive(Clone, Debug)]
 pub struct Order {
@@ -25,9 +48,10 @@ pub struct Order {
     pub name: String,
     /// Its namespace.
     pub namespace: String,
-    /// Uids of the devices.
-    pub uids: Vec<String>,
-    /// The type of all devices, where they have one in common; guards against others.
+    /// The devices.
+    pub targets: Vec<Target>,
+    /// Guard against devices of another type; set where a type was asked for. It is part of the
+    /// run, so one that came from the devices alone would begin a new run with each new mix.
     pub device: Option<String>,
     /// The same for the application.
     pub application: Option<String>,
@@ -42,21 +66,30 @@ pub struct Order {
 impl Order {
     /// The FlashJob of these devices.
     pub fn job(&self, uids: &[String]) -> FlashJob {
-        let mut job = FlashJob::new(&self.name, self.over(FlashJobSpec::default()));
-        job.spec.uuid = uids.to_vec();
+        let spec = self.anew(FlashJobSpec::default(), uids);
+        let mut job = FlashJob::new(&self.name, spec);
         job.metadata.namespace = Some(self.namespace.clone());
         job
     }
 
-    /// A spec with all of this but the uids, and the rest as it is.
+    /// The spec of a FlashJob that begins anew with these devices.
+    pub fn anew(&self, spec: FlashJobSpec, uids: &[String]) -> FlashJobSpec {
+        FlashJobSpec {
+            uuid: uids.to_vec(),
+            device: self.device.clone(),
+            application_type: self.application.clone(),
+            host_endpoint: None,
+            external_ip: None,
+            ..self.over(spec)
+        }
+    }
+
+    /// A spec with the firmware of this; its devices, and what guards them, stay.
     pub fn over(&self, spec: FlashJobSpec) -> FlashJobSpec {
         FlashJobSpec {
             firmware: self.firmware.reference.clone(),
             version: self.firmware.version.clone(),
             flashjob_pod_image: self.firmware.pod_image.clone(),
-            device: self.device.clone(),
-            application_type: self.application.clone(),
-            host_endpoint: None,
             parallelism: self.parallelism.or(spec.parallelism),
             run_id: self.run.clone().or(spec.run_id),
             ..spec
@@ -64,21 +97,46 @@ impl Order {
     }
 }
 
-/// Warns of devices that report the wanted version already: whether they were flashed cannot be
-/// told then.
-pub fn warn_of_current(devices: &[Device], version: &str) {
-    let reporting =
-        devices.iter().filter(|device| device.version.as_deref() == Some(version)).count();
-    if reporting > 0 {
-        eprintln!(
-            "Warning: {reporting} of the devices report version {version} already, so their new \
-             firmware cannot be told from the old one."
-        );
+impl Chosen {
+    /// What the operator is to compare each device with.
+    pub fn guards(&self) -> (Option<String>, Option<String>) {
+        let of = |asked: bool, value: fn(&Device) -> &Option<String>| {
+            if asked { shared(self.devices.iter().map(value)) } else { None }
+        };
+        (of(self.by_type, |one| &one.kind), of(self.by_application, |one| &one.application))
+    }
+
+    /// The devices for an order.
+    pub fn targets(&self) -> Vec<Target> {
+        let target = |device: &Device| Target {
+            uid: device.uid.clone(),
+            kind: device.kind.clone(),
+            application: device.application.clone(),
+        };
+        self.devices.iter().map(target).collect()
+    }
+
+    /// Warns of devices among those to flash that report the wanted version already: whether they
+    /// were flashed cannot be told then.
+    pub fn warn_of_current(&self, uids: &[String], version: &str) {
+        let uids: HashSet<&String> = uids.iter().collect();
+        let left = self.devices.iter().filter(|device| uids.contains(&device.uid));
+        match left.filter(|device| device.version.as_deref() == Some(version)).count() {
+            0 => {}
+            1 => eprintln!(
+                "Warning: 1 of the devices reports version {version} already, so its new firmware \
+                 cannot be told from the old one."
+            ),
+            several => eprintln!(
+                "Warning: {several} of the devices report version {version} already, so their new \
+                 firmware cannot be told from the old one."
+            ),
+        }
     }
 }
 
 /// What all have in common; none where one has another or none.
-pub fn shared<'a>(values: impl Iterator<Item = &'a Option<String>>) -> Option<String> {
+fn shared<'a>(values: impl Iterator<Item = &'a Option<String>>) -> Option<String> {
     let mut values = values;
     let first = values.next()?.clone()?;
     let same = |value: &Option<String>| {

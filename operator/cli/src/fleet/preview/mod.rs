@@ -22,6 +22,7 @@ use crate::cluster::Scope;
 use crate::failure::{Code, Failure};
 use crate::report::{Report, yaml};
 use crate::source::{self, RegistryOptions, Source, TrustOptions};
+use operator_config::Search;
 use rehearsal::{Rehearsal, Verdict};
 
 /// Show what would be created.
@@ -68,15 +69,17 @@ pub async fn run(command: &Preview) -> Result<Report, Failure> {
     let subject = subject::read(command, place.as_ref()).await?;
     let mut notes = subject.notes.clone();
     // What the operator reads from its folder is there for as long as this lives.
-    let found = match (&command.registry.config, &place) {
+    let search = match (&command.registry.config, &place) {
         (None, Some(place)) if command.plugin.is_empty() => {
-            operator_config::find(&place.client, &mut notes).await?
+            Some(operator_config::find(&place.client).await?)
         }
         _ => None,
     };
     let mut registry = command.registry.clone();
-    if let Some(found) = &found {
-        registry.config = Some(found.file.clone());
+    match &search {
+        Some(Search::Found(found)) => registry.config = Some(found.file.clone()),
+        Some(Search::Denied(cause) | Search::Absent(cause)) => notes.push(cause.clone()),
+        None => {}
     }
     let config = registry.config.as_deref().map(source::read_config).transpose()?;
     if config.is_none() {
@@ -87,6 +90,10 @@ pub async fn run(command: &Preview) -> Result<Report, Failure> {
     }
     let config = config.unwrap_or_default();
     let plugins = plugins(command, &registry, &config, &mut notes).await?;
+    if plugins.is_empty() {
+        let is_configured = command.registry.config.is_some();
+        return Err(no_plugin(search.as_ref(), is_configured));
+    }
     let rehearsal = Rehearsal::new(&subject, &config, &plugins, command.address)?;
     let shown = rehearsal.run().await?;
     let objects: Vec<&Value> = shown.objects.iter().collect();
@@ -178,13 +185,26 @@ async fn plugins(
             }
         });
     }
-    if served.is_empty() {
-        return Err(Failure::usage(
-            "no plugin is known; name one with --plugin, or the operator's configuration with \
-             --config",
-        ));
-    }
     Ok(served)
+}
+
+/// Nobody can be asked, and why.
+fn no_plugin(search: Option<&Search>, is_configured: bool) -> Failure {
+    let message = |cause: &str| {
+        format!(
+            "no plugin is known: {}; name one with --plugin, or the operator's configuration with \
+             --config",
+            cause.trim_end_matches('.')
+        )
+    };
+    match search {
+        Some(Search::Denied(cause)) => {
+            Failure::new(Code::Unavailable, "AccessDenied", message(cause))
+        }
+        Some(Search::Absent(cause)) => Failure::usage(message(cause)),
+        None if !is_configured => Failure::usage(message("none is named")),
+        _ => Failure::usage(message("the operator's configuration has none")),
+    }
 }
 
 /// The entry of a plugin that the configuration does not have: nothing is granted to it.
@@ -193,4 +213,20 @@ fn made_up(name: &str, named: &str) -> Result<PluginConfig, Failure> {
     let entry = json!({"name": name, "image": image, "allowUnsigned": true});
     serde_json::from_value(entry)
         .map_err(|error| Failure::usage(format!("{named} cannot be a plugin: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_no_plugin_is_known_is_said_and_missing_rights_are_no_mistake_of_the_command_line() {
+        let denied =
+            no_plugin(Some(&Search::Denied("You may not see it: forbidden".to_owned())), false);
+        assert_eq!((denied.code, denied.reason), (Code::Unavailable, "AccessDenied"));
+        assert!(denied.message.contains("You may not see it: forbidden; name one with --plugin"));
+        let absent = no_plugin(Some(&Search::Absent("No Deployment is found.".to_owned())), false);
+        assert_eq!(absent.code, Code::Usage);
+        assert!(absent.message.contains("No Deployment is found; name"), "{}", absent.message);
+    }
 }

@@ -23,36 +23,47 @@ pub struct Found {
     _folder: TempDir,
 }
 
-/// Looks for the operator's Deployment, and copies the files that it is configured by. None where
-/// there is none, or the user may not see it; then a note says so.
+/// Result of looking for the configuration.
+pub enum Search {
+    /// Its files.
+    Found(Found),
+    /// The user may not see it: what, and the API server's words.
+    Denied(String),
+    /// It is not there; what is missing.
+    Absent(String),
+}
+
+/// Looks for the operator's Deployment, and copies the files that it is configured by.
 ///
 /// # Errors
 /// The cluster does not answer, or the files cannot be written.
-pub async fn find(client: &Client, notes: &mut Vec<String>) -> Result<Option<Found>, Failure> {
+pub async fn find(client: &Client) -> Result<Search, Failure> {
     let deployments: Api<Deployment> = Api::all(client.clone());
     let listed = deployments.list(&ListParams::default().labels(OPERATOR)).await;
     let deployment = match listed {
         Ok(listed) => listed.items.into_iter().next(),
         Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => {
-            notes.push(format!("You may not see the operator's Deployment: {}", status.message));
-            return Ok(None);
+            let words = format!("You may not see the operator's Deployment: {}", status.message);
+            return Ok(Search::Denied(words));
         }
         Err(error) => return Err(refused("list Deployments", &error)),
     };
     let Some(place) = deployment.as_ref().and_then(mounted) else {
-        notes.push("No Deployment of the operator is found in the cluster.".to_owned());
-        return Ok(None);
+        let words = "No Deployment of the operator is found in the cluster.";
+        return Ok(Search::Absent(words.to_owned()));
     };
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), &place.namespace);
-    let map = match maps.get_opt(&place.map).await {
-        Ok(map) => map,
+    let named = format!("ConfigMap {}/{}", place.namespace, place.map);
+    match maps.get_opt(&place.map).await {
+        Ok(Some(map)) => copy(&map, &place.folder).map(Search::Found),
+        Ok(None) => Ok(Search::Absent(format!(
+            "{named}, which the operator's Deployment names, is missing."
+        ))),
         Err(kube::Error::Api(status)) if matches!(status.code, 401 | 403) => {
-            notes.push(format!("You may not see the configuration: {}", status.message));
-            None
+            Ok(Search::Denied(format!("You may not see the configuration: {}", status.message)))
         }
-        Err(error) => return Err(refused(&format!("read ConfigMap {}", place.map), &error)),
-    };
-    map.map_or(Ok(None), |map| copy(&map, &place.folder).map(Some))
+        Err(error) => Err(refused(&format!("read {named}"), &error)),
+    }
 }
 
 /// Where the Deployment has its configuration.
