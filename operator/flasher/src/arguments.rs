@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
+use reqwest::header::{HeaderName, HeaderValue};
 
 /// Fetches firmware from a registry and hands it to one device.
 #[derive(Debug, Parser)]
@@ -35,6 +36,8 @@ pub enum Command {
     /// Over the network: asks the device to update, waits until it calls back over TLS, and sends
     /// the firmware.
     Ota(Box<Ota>),
+    /// Over HTTP: uploads the firmware to the device, or has the device fetch it from here.
+    Http(Box<Http>),
 }
 
 /// Forms of the progress.
@@ -140,6 +143,105 @@ pub enum Caller {
     Address,
 }
 
+/// Options of `http`.
+#[derive(Clone, Debug, Args)]
+pub struct Http {
+    /// Where the firmware comes from.
+    #[command(flatten)]
+    pub pull: Pull,
+    /// The device's HTTP server, as 192.0.2.7 or 192.0.2.7:8080.
+    #[arg(long, env = "HOST_ENDPOINT", value_name = "HOST[:PORT]", value_parser = word)]
+    pub host_endpoint: String,
+    /// Version that the device reports afterwards.
+    #[arg(long, env = "VERSION", value_name = "VERSION", default_value = "")]
+    pub device_version: String,
+    /// How the device gets the firmware.
+    #[arg(long, env = "FLASHER_HTTP_BODY", value_enum, default_value = "raw")]
+    pub body: Body,
+    /// Method of the request.
+    #[arg(long, env = "FLASHER_HTTP_METHOD", default_value = "POST", value_parser = method)]
+    pub method: reqwest::Method,
+    /// Path of the request, with its query. With --body url the text {url} in it becomes the
+    /// address of the firmware, percent-encoded.
+    #[arg(long, env = "FLASHER_HTTP_PATH", value_name = "PATH", default_value = "/update")]
+    pub path: String,
+    /// Field of a form that has the file.
+    #[arg(long, env = "FLASHER_HTTP_FIELD", value_name = "NAME", default_value = "file")]
+    pub field: String,
+    /// Header of the request; repeat it for several.
+    #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
+    pub header: Vec<(HeaderName, HeaderValue)>,
+    /// Status codes that mean success.
+    #[arg(
+        long,
+        env = "FLASHER_HTTP_SUCCESS",
+        value_name = "CODES",
+        value_delimiter = ',',
+        default_value = "200,201,202,204"
+    )]
+    pub success: Vec<u16>,
+    /// Folder with the device's `username` and `password`. Without these files nobody logs in.
+    #[arg(
+        long,
+        env = "FLASHER_LOGIN_DIRECTORY",
+        value_name = "FOLDER",
+        default_value = "/etc/flashjob/device"
+    )]
+    pub login_directory: PathBuf,
+    /// Path that answers JSON with the device's version. Without it nothing is proven here.
+    #[arg(long, env = "FLASHER_HTTP_VERSION_PATH", value_name = "PATH")]
+    pub version_path: Option<String>,
+    /// Where in that JSON the version is (RFC 6901), as /ver. Empty: the whole answer is the version.
+    #[arg(long, env = "FLASHER_HTTP_VERSION_POINTER", value_name = "POINTER", default_value = "")]
+    pub version_pointer: String,
+    /// Longest time from the transfer until the device reports the version.
+    #[arg(long, env = "FLASHER_RESTART_TIMEOUT", value_name = "TIME", default_value = "2m", value_parser = duration)]
+    pub restart_timeout: Duration,
+    /// Longest time for the transfer.
+    #[arg(long, env = "FLASHER_TRANSFER_TIMEOUT", value_name = "TIME", default_value = "10m", value_parser = duration)]
+    pub transfer_timeout: Duration,
+    /// With --body url: address that the device fetches from.
+    #[arg(long, env = "EXTERNAL_IP", value_name = "ADDRESS")]
+    pub external_ip: Option<IpAddr>,
+    /// With --body url: local address to listen on. Default: all.
+    #[arg(long, env = "FLASHER_LISTEN", value_name = "ADDRESS")]
+    pub listen: Option<IpAddr>,
+    /// With --body url: port to listen on.
+    #[arg(long, env = "FLASHER_HTTP_PORT", value_name = "PORT", default_value_t = 8080)]
+    pub port: u16,
+    /// With --body url: longest time until the device begins to fetch.
+    #[arg(long, env = "FLASHER_CALLBACK_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = duration)]
+    pub callback_timeout: Duration,
+    /// Do everything up to the request, and send nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Ways in which a device gets firmware over HTTP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Body {
+    /// As the body of the request.
+    Raw,
+    /// As a file in a form (multipart/form-data).
+    Multipart,
+    /// The device is told an address, and fetches it.
+    Url,
+}
+
+fn method(text: &str) -> Result<reqwest::Method, String> {
+    let known = [reqwest::Method::GET, reqwest::Method::POST, reqwest::Method::PUT];
+    let found = known.into_iter().find(|method| method.as_str().eq_ignore_ascii_case(text));
+    found.ok_or_else(|| format!("{text:?} is not GET, POST or PUT"))
+}
+
+fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
+    let expected = || format!("{text:?} is no header; expected NAME: VALUE");
+    let (name, value) = text.split_once(':').ok_or_else(expected)?;
+    let name = name.trim().parse().map_err(|_| expected())?;
+    let value = value.trim().parse().map_err(|_| expected())?;
+    Ok((name, value))
+}
+
 /// A value that must not be empty.
 fn word(text: &str) -> Result<String, String> {
     match text.trim() {
@@ -177,7 +279,7 @@ mod tests {
             ];
             Arguments::try_parse_from(words)
         };
-        let Command::Ota(ota) = parse("a.b/c:1").expect("enough").command;
+        let Command::Ota(ota) = parse("a.b/c:1").expect("enough").command else { panic!("ota") };
         assert_eq!((ota.port, ota.wait), (4433, Duration::from_millis(100)));
         let error = parse(" ").expect_err("empty").to_string();
         assert!(error.contains("--firmware"), "{error}");

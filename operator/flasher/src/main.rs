@@ -6,8 +6,8 @@ use std::time::Instant;
 
 use clap::Parser;
 use flashjob_flasher::arguments::{Arguments, Command, Progress};
-use flashjob_flasher::ota::{self, Stage};
 use flashjob_flasher::outcome::{Code, Failure, Sent, conclude};
+use flashjob_flasher::{Stage, http, ota};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -55,8 +55,12 @@ async fn carry_out(arguments: &Arguments) -> Result<Sent, Failure> {
     let mut terminated = signal(SignalKind::terminate()).map_err(unusable)?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(unusable)?;
     let (stage, mut seen) = watch::channel(Stage::Preparing);
-    let Command::Ota(ota) = &arguments.command;
-    let mut flash = std::pin::pin!(ota::flash(ota, &stage));
+    let mut flash = std::pin::pin!(async {
+        match &arguments.command {
+            Command::Ota(options) => ota::flash(options, &stage).await,
+            Command::Http(options) => http::flash(options, &stage).await,
+        }
+    });
     tokio::select! {
         ended = &mut flash => return ended,
         _ = terminated.recv() => {}

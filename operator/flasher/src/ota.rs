@@ -10,26 +10,16 @@ mod callback;
 mod identity;
 mod transfer;
 
-use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
+use crate::Stage;
 use crate::arguments::{Caller, Ota};
+use crate::endpoint::Endpoint;
 use crate::firmware::{self, Firmware};
-use crate::outcome::{Code, Failure, Sent};
+use crate::listen::listen;
+use crate::outcome::{Failure, Sent};
 use attestation::Attestation;
 use callback::Callback;
-
-/// How far an attempt has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
-    /// Nothing has changed the device.
-    Preparing,
-    /// The device receives firmware.
-    Sending,
-}
 
 /// Makes one attempt.
 ///
@@ -46,7 +36,7 @@ pub async fn flash(options: &Ota, stage: &watch::Sender<Stage>) -> Result<Sent, 
         endpoint = host_endpoint,
         "one device is to be flashed"
     );
-    let endpoint = callback::Endpoint::read(host_endpoint)?;
+    let endpoint = Endpoint::read(host_endpoint)?;
     let attestation = Attestation::of(options)?;
     let acceptor = identity::acceptor(&options.certificates)?;
     let firmware = firmware::fetch(&options.pull).await?;
@@ -64,7 +54,7 @@ pub async fn flash(options: &Ota, stage: &watch::Sender<Stage>) -> Result<Sent, 
         let message = format!(
             "dry run: {name} of {digest} would be sent to {host_endpoint}, which answers; nothing was sent"
         );
-        return Ok(Sent { bytes: 0, message });
+        return Ok(Sent { bytes: 0, proven: false, message });
     }
     let listener = listen(options.listen, options.port).await?;
     tokio::time::sleep(options.wait).await;
@@ -76,24 +66,9 @@ pub async fn flash(options: &Ota, stage: &watch::Sender<Stage>) -> Result<Sent, 
     transfer::send(caller, &firmware, options.stall_timeout).await?;
     Ok(Sent {
         bytes: *size,
+        proven: false,
         message: format!(
             "{name} of {digest} was sent to {host_endpoint}, which called from {from}"
         ),
-    })
-}
-
-/// Listens on all addresses unless one is named; on those of IPv4 alone where the node has no IPv6.
-async fn listen(address: Option<IpAddr>, port: u16) -> Result<TcpListener, Failure> {
-    let listener = match address {
-        Some(address) => TcpListener::bind((address, port)).await,
-        None => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
-            Err(error) if error.kind() != ErrorKind::AddrInUse => {
-                TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
-            }
-            bound => bound,
-        },
-    };
-    listener.map_err(|error| {
-        Failure::new(Code::BadConfiguration, format!("cannot listen on port {port}")).because(error)
     })
 }

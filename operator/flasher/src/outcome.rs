@@ -38,11 +38,15 @@ pub enum Code {
     TransferBroken = 11,
     /// The container was told to end before the transfer began.
     Interrupted = 12,
+    /// The device is busy with something else.
+    DeviceBusy = 13,
+    /// The device has the firmware, and does not report the version.
+    VerifyFailed = 14,
 }
 
 impl Code {
     /// All codes.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::BadConfiguration,
         Self::FirmwareUnavailable,
         Self::NoPlatform,
@@ -54,6 +58,8 @@ impl Code {
         Self::DeviceNotTrusted,
         Self::TransferBroken,
         Self::Interrupted,
+        Self::DeviceBusy,
+        Self::VerifyFailed,
     ];
 }
 
@@ -101,16 +107,20 @@ impl Failure {
     }
 }
 
-/// A firmware that was handed over. What the device reports afterwards proves whether it runs it.
+/// A firmware that was handed over. Unless it is proven here, what the device reports afterwards
+/// proves whether it runs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
     /// Size of the firmware, in bytes.
     pub bytes: u64,
+    /// Whether the device reported the version itself afterwards.
+    pub proven: bool,
     /// What happened, in words.
     pub message: String,
 }
 
-/// The message for the device plugin: `code`, `message`, `bytes` and `seconds`, in JSON. `bytes` is
+/// The message for the device plugin: `code`, `message`, `bytes`, `seconds` and
+/// `proven`, in JSON. `bytes` is
 /// null where no transfer began.
 #[must_use]
 pub fn message(ended: &Result<Sent, Failure>, took: Duration) -> Value {
@@ -119,7 +129,8 @@ pub fn message(ended: &Result<Sent, Failure>, took: Duration) -> Value {
         Err(failure) => (json!(failure.code), failure.to_string(), failure.bytes),
     };
     let end = words.floor_char_boundary(MESSAGE_BYTES - FRAME_BYTES);
-    json!({"code": code, "message": &words[..end], "bytes": bytes, "seconds": took.as_secs()})
+    let proven = ended.as_ref().is_ok_and(|sent| sent.proven);
+    json!({"code": code, "message": &words[..end], "bytes": bytes, "seconds": took.as_secs(), "proven": proven})
 }
 
 /// Writes the message where Kubernetes looks for it, and returns the exit status. Without that file,
@@ -152,7 +163,7 @@ mod tests {
         let message = message(&Err(failure), Duration::from_secs(7));
         assert_eq!(
             message,
-            json!({"code": "TransferBroken", "message": "the transfer broke: connection reset", "bytes": null, "seconds": 7})
+            json!({"code": "TransferBroken", "message": "the transfer broke: connection reset", "bytes": null, "seconds": 7, "proven": false})
         );
         let long = Failure::new(Code::DeviceRefused, "ü".repeat(4000));
         assert!(super::message(&Err(long), Duration::ZERO).to_string().len() <= MESSAGE_BYTES);

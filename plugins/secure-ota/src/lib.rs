@@ -3,8 +3,8 @@
 //! over TLS.
 
 use flashjob_plugin_sdk::{
-    EnvValue, FieldError, FlashPod, Outcome, PluginError, PluginInfo, Port, Proof, Protocol,
-    Request, User, Verdict, literal,
+    EnvValue, FieldError, FlashPod, Outcome, PluginError, PluginInfo, Port, Protocol, Request,
+    User, Verdict, literal,
 };
 use serde_json::Value;
 
@@ -106,37 +106,14 @@ impl SecureOta {
         })
     }
 
-    /// Says what an ended container means. One that ended well is not believed: an image may end so
-    /// when the device was not trusted or the transfer broke, so the version that the device reports
-    /// is the proof. Of a failure the product's own flash program says what it is, in JSON.
+    /// Says what an ended container means: unless it says better, the version that the device
+    /// reports is the proof.
     ///
     /// # Errors
     /// None.
     pub fn judge(&self, outcome: Outcome) -> Result<Verdict, PluginError> {
-        if outcome.exit_code == Some(0) {
-            return Ok(Verdict::Flashed(Proof::ReportedVersion));
-        }
-        let Some((code, words)) = said(&outcome.termination_message) else {
-            return Ok(Verdict::Retry(outcome.explanation()));
-        };
-        Ok(match FINAL.contains(&code.as_str()) {
-            true => Verdict::GiveUp(words),
-            false => Verdict::Retry(words),
-        })
+        Ok(flashjob_flash_program::judge(outcome))
     }
-}
-
-/// Codes of the flash program after which the same attempt would end the same
-/// (docs/flasher.md).
-const FINAL: [&str; 5] =
-    ["BadConfiguration", "NoPlatform", "FirmwareNotTrusted", "DeviceRefused", "DeviceNotTrusted"];
-
-/// The code and the words of a flash program that says both, in JSON.
-fn said(message: &str) -> Option<(String, String)> {
-    let said: Value = serde_json::from_str(message.trim()).ok()?;
-    let text = |name: &str| said.get(name)?.as_str().filter(|text| !text.is_empty());
-    let code = text("code")?;
-    Some((code.to_owned(), format!("{code}: {}", text("message")?)))
 }
 
 #[derive(Default)]
@@ -297,34 +274,6 @@ mod tests {
             })
             .expect("built");
         assert_eq!(flash.image, "registry/b:1");
-    }
-
-    #[test]
-    fn success_is_only_proven_by_the_reported_version_and_a_failure_says_why() {
-        let outcome = |exit_code, message: &str| Outcome {
-            exit_code,
-            reason: "Error".into(),
-            termination_message: message.into(),
-            attempt: 1,
-            reported_version: None,
-        };
-        assert_eq!(ESP32.judge(outcome(Some(0), "")), Ok(Verdict::Flashed(Proof::ReportedVersion)));
-        assert_eq!(
-            ESP32.judge(outcome(Some(1), "no device")),
-            Ok(Verdict::Retry("no device".into()))
-        );
-        assert_eq!(ESP32.judge(outcome(None, "")), Ok(Verdict::Retry("Error".into())));
-        let message =
-            r#"{"code": "TransferBroken", "message": "the transfer broke", "bytes": null}"#;
-        assert_eq!(
-            ESP32.judge(outcome(Some(11), message)),
-            Ok(Verdict::Retry("TransferBroken: the transfer broke".into()))
-        );
-        let message = r#"{"code": "NoPlatform", "message": "it is for custom/esp32"}"#;
-        assert_eq!(
-            ESP32.judge(outcome(Some(4), message)),
-            Ok(Verdict::GiveUp("NoPlatform: it is for custom/esp32".into()))
-        );
     }
 
     #[test]

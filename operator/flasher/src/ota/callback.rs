@@ -13,11 +13,12 @@ use futures::future::{FusedFuture, FutureExt};
 use futures::stream::FuturesUnordered;
 use reqwest::{StatusCode, Url};
 use tokio::io::AsyncReadExt;
-use tokio::net::{TcpListener, TcpStream, lookup_host};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::endpoint::{Endpoint, client};
 use crate::outcome::{Code, Failure};
 
 /// A device certificate has at least this many bytes.
@@ -25,8 +26,6 @@ const CERTIFICATE_BYTES: usize = 700;
 /// Longest time from a connection to its certificate; a slow device takes seconds for the
 /// handshake.
 const GREETING: Duration = Duration::from_secs(20);
-/// Longest time for the device's answer to a request.
-const ANSWER: Duration = Duration::from_secs(10);
 /// The pauses between two requests grow by half, up to this many times the first one.
 const LONGEST_PAUSE: u32 = 3;
 /// Connections that may show at once that they are the device's; more wait their turn.
@@ -39,47 +38,6 @@ pub(super) struct Caller {
     pub certificate: Vec<u8>,
     /// Address that it called from.
     pub from: IpAddr,
-}
-
-/// The device's HTTP server.
-#[derive(Clone, Debug)]
-pub(super) struct Endpoint(Url);
-
-impl Endpoint {
-    /// Reads `host` or `host:port`.
-    ///
-    /// # Errors
-    /// It is neither.
-    pub fn read(text: &str) -> Result<Self, Failure> {
-        let url = Url::parse(&format!("http://{text}/"))
-            .ok()
-            .filter(|url| url.path() == "/" && url.query().is_none() && url.username().is_empty());
-        url.map(Self).ok_or_else(|| {
-            let message = format!("HOST_ENDPOINT {text:?} is no host and no host:port");
-            Failure::new(Code::BadConfiguration, message)
-        })
-    }
-
-    fn at(&self, path: &str) -> Url {
-        let mut url = self.0.clone();
-        url.set_path(path);
-        url
-    }
-
-    /// Its addresses.
-    async fn addresses(&self) -> Vec<IpAddr> {
-        let host = self.0.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let found = lookup_host((host, self.0.port_or_known_default().unwrap_or(80))).await;
-        found
-            .map(|all| all.map(|address| address.ip().to_canonical()).collect())
-            .unwrap_or_default()
-    }
-}
-
-impl std::fmt::Display for Endpoint {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.write_str(self.0.authority())
-    }
 }
 
 /// A request to call back.
@@ -128,7 +86,7 @@ impl Callback {
     /// # Errors
     /// It does not answer.
     pub async fn look(&self) -> Result<(), Failure> {
-        let answer = client()?.get(self.endpoint.at("/info")).send().await;
+        let answer = client()?.get(self.endpoint.at("/info")?).send().await;
         let answer = answer.and_then(reqwest::Response::error_for_status);
         answer.map(|_| ()).map_err(|error| {
             let message = format!("device {} does not answer", self.endpoint);
@@ -147,7 +105,7 @@ impl Callback {
         acceptor: &TlsAcceptor,
     ) -> Result<Caller, Failure> {
         let end = Instant::now() + self.limit;
-        let client = client()?;
+        let (client, update) = (client()?, self.endpoint.at("/update")?);
         let own = match self.only_from_endpoint {
             true => Some(self.endpoint.addresses().await),
             false => None,
@@ -186,7 +144,7 @@ impl Callback {
                 }
                 () = tokio::time::sleep_until(next), if asks => {
                     record.asked += 1;
-                    request.set(self.ask(&client).fuse());
+                    request.set(self.ask(&client, update.clone()).fuse());
                 }
                 () = tokio::time::sleep_until(end), if greetings.is_empty() => {
                     return Err(record.failure(self));
@@ -195,22 +153,13 @@ impl Callback {
         }
     }
 
-    async fn ask(&self, client: &reqwest::Client) -> reqwest::Result<StatusCode> {
+    async fn ask(&self, client: &reqwest::Client, update: Url) -> reqwest::Result<StatusCode> {
         let request = client
-            .post(self.endpoint.at("/update"))
+            .post(update)
             .header("content-type", "text/plain")
             .body(format!("ip: {}", self.address));
         Ok(request.send().await?.status())
     }
-}
-
-fn client() -> Result<reqwest::Client, Failure> {
-    // A device answers itself, and leads nowhere else.
-    let builder = reqwest::Client::builder().timeout(ANSWER).no_proxy();
-    let client = builder.redirect(reqwest::redirect::Policy::none()).build();
-    client.map_err(|error| {
-        Failure::new(Code::BadConfiguration, "no HTTP client can be made").because(error)
-    })
 }
 
 impl Record {

@@ -8,8 +8,9 @@ use std::time::Duration;
 use clap::Parser;
 use flashjob_artifacts::Digest;
 use flashjob_artifacts::fake_registry::{Answer, Fake, answer};
+use flashjob_flasher::Stage;
 use flashjob_flasher::arguments::{Arguments, Command, Ota};
-use flashjob_flasher::ota::{Stage, flash};
+use flashjob_flasher::ota::flash;
 use flashjob_flasher::outcome::{Failure, Sent};
 use flashjob_simulators::devices::{Behaviour, Fleet, Group, Report, Settings};
 use flashjob_simulators::firmware::Firmware;
@@ -175,7 +176,9 @@ fn options(host: &str, port: u16, endpoint: &str, registry: &str, folder: PathBu
         "--callback-timeout=30s".to_owned(),
         format!("--ask-again={}ms", AGAIN.as_millis()),
     ];
-    let Command::Ota(options) = Arguments::try_parse_from(words).expect("options").command;
+    let Command::Ota(options) = Arguments::try_parse_from(words).expect("options").command else {
+        panic!("ota")
+    };
     *options
 }
 

@@ -1,0 +1,289 @@
+//! Update over HTTP, as many programs of microcontrollers have it: the firmware is uploaded, or the
+//! device is told where to fetch it. Where the device says its version in JSON, that is read back.
+//!
+//! ```text
+//! fetch firmware --> upload, or serve and tell --> wait for the version --> Sent
+//! ```
+
+mod body;
+mod serve;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reqwest::header::CONTENT_LENGTH;
+use reqwest::multipart::{Form, Part};
+use reqwest::{RequestBuilder, StatusCode};
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use crate::Stage;
+use crate::arguments::{Body, Http};
+use crate::endpoint::{Endpoint, client};
+use crate::firmware::{self, Firmware};
+use crate::outcome::{Code, Failure, Sent};
+use body::Progress;
+
+/// Between two looks at the version.
+const LOOK: Duration = Duration::from_secs(1);
+/// Largest answer with a version that is read, in bytes.
+const ANSWER_BYTES: usize = 256 << 10;
+
+/// Makes one attempt.
+///
+/// # Errors
+/// Says what failed, and what is known of the device.
+pub async fn flash(options: &Http, stage: &watch::Sender<Stage>) -> Result<Sent, Failure> {
+    let Http { host_endpoint, device_version: wanted, .. } = options;
+    let endpoint = Endpoint::read(host_endpoint)?;
+    let login = Login::read(&options.login_directory)?;
+    let firmware = Arc::new(firmware::fetch(&options.pull).await?);
+    let Firmware { digest, name, size, signed, .. } = &*firmware;
+    tracing::info!(%digest, file = name, bytes = size, signed, "the firmware is here");
+    let version = Version::of(options, &endpoint, &login)?;
+    let before = match &version {
+        Some(version) => Some(version.read().await?),
+        None => None,
+    };
+    // A device that reports it already proves nothing when it reports it again.
+    let is_new = before.as_ref().is_some_and(|before| before != wanted);
+    if before.is_some() && !is_new {
+        tracing::warn!(version = wanted, "the device reports this version already");
+    }
+    if options.dry_run {
+        let message = format!(
+            "dry run: {name} of {digest} would be sent to {host_endpoint}; nothing was sent"
+        );
+        return Ok(Sent { bytes: 0, proven: false, message });
+    }
+    let progress = Progress::default();
+    match options.body {
+        Body::Url => serve::fetched(options, &endpoint, &login, &firmware, stage).await?,
+        Body::Raw | Body::Multipart => {
+            upload(options, &endpoint, &login, &firmware, stage, &progress).await?;
+        }
+    }
+    let proven = match version.filter(|_| is_new) {
+        Some(version) => {
+            version.wait(wanted, options.restart_timeout, *size).await.map(|()| true)?
+        }
+        None => false,
+    };
+    let message = match proven {
+        true => format!("{host_endpoint} has {name} of {digest}, and reports version {wanted}"),
+        false => format!("{host_endpoint} has {name} of {digest}"),
+    };
+    Ok(Sent { bytes: *size, proven, message })
+}
+
+/// User name and password of the device.
+struct Login(Option<(String, String)>);
+
+impl Login {
+    fn read(folder: &Path) -> Result<Self, Failure> {
+        let text = |name: &str| {
+            let file = folder.join(name);
+            match std::fs::read_to_string(&file) {
+                Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(error) => {
+                    let message = format!("{} cannot be read", file.display());
+                    Err(Failure::new(Code::BadConfiguration, message).because(error))
+                }
+            }
+        };
+        match (text("username")?, text("password")?) {
+            (Some(name), Some(password)) => Ok(Self(Some((name, password)))),
+            (None, None) => Ok(Self(None)),
+            _ => {
+                let message = format!(
+                    "{} has one of username and password; both are needed",
+                    folder.display()
+                );
+                Err(Failure::new(Code::BadConfiguration, message))
+            }
+        }
+    }
+
+    fn over(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.0 {
+            Some((name, password)) => request.basic_auth(name, Some(password)),
+            None => request,
+        }
+    }
+}
+
+/// The request by which the device gets the firmware or learns where it is.
+fn request(
+    options: &Http,
+    endpoint: &Endpoint,
+    path: &str,
+    login: &Login,
+) -> Result<RequestBuilder, Failure> {
+    let request = client()?.request(options.method.clone(), endpoint.at(path)?);
+    let request = login.over(request).timeout(options.transfer_timeout);
+    Ok(options
+        .header
+        .iter()
+        .fold(request, |request, (name, value)| request.header(name.clone(), value.clone())))
+}
+
+/// Sends the firmware along with the request.
+async fn upload(
+    options: &Http,
+    endpoint: &Endpoint,
+    login: &Login,
+    firmware: &Arc<Firmware>,
+    stage: &watch::Sender<Stage>,
+    progress: &Progress,
+) -> Result<(), Failure> {
+    let request = request(options, endpoint, &options.path, login)?;
+    let body = reqwest::Body::wrap_stream(body::stream(firmware.clone(), progress.clone()));
+    let request = match options.body {
+        Body::Multipart => {
+            let name = firmware.name.rsplit('/').next().unwrap_or("firmware.bin").to_owned();
+            let part = Part::stream_with_length(body, firmware.size).file_name(name);
+            request.multipart(Form::new().part(options.field.clone(), part))
+        }
+        // Small servers take no body whose length they are not told.
+        _ => request.header(CONTENT_LENGTH, firmware.size).body(body),
+    };
+    stage.send_replace(Stage::Sending);
+    match request.send().await {
+        Ok(answer) => accepted(options, endpoint, answer.status(), progress.bytes()),
+        // Some restart before they have answered: the version tells.
+        Err(error) if progress.bytes() >= firmware.size && !error.is_timeout() => {
+            tracing::info!(%error, "all was sent, and the device did not answer");
+            Ok(())
+        }
+        Err(error) if progress.bytes() > 0 => Err(Failure {
+            bytes: Some(progress.bytes()),
+            ..Failure::new(Code::TransferBroken, "the transfer broke").because(error)
+        }),
+        Err(error) => {
+            let message = format!("device {endpoint} does not answer");
+            Err(Failure::new(Code::DeviceUnreachable, message).because(error))
+        }
+    }
+}
+
+/// Whether an answer means success.
+fn accepted(
+    options: &Http,
+    endpoint: &Endpoint,
+    status: StatusCode,
+    bytes: u64,
+) -> Result<(), Failure> {
+    if options.success.contains(&status.as_u16()) {
+        return Ok(());
+    }
+    let code = match status {
+        StatusCode::REQUEST_TIMEOUT
+        | StatusCode::CONFLICT
+        | StatusCode::LOCKED
+        | StatusCode::TOO_EARLY
+        | StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::SERVICE_UNAVAILABLE => Code::DeviceBusy,
+        // What a server does that breaks in the middle is not known.
+        status if status.is_server_error() => Code::TransferBroken,
+        _ => Code::DeviceRefused,
+    };
+    let path = &options.path;
+    let message = format!("device {endpoint} answers {status} to {} {path}", options.method);
+    let bytes = (code == Code::TransferBroken).then_some(bytes);
+    Err(Failure { bytes, ..Failure::new(code, message) })
+}
+
+/// Where the device says its version.
+struct Version<'a> {
+    url: reqwest::Url,
+    pointer: &'a str,
+    login: &'a Login,
+}
+
+impl<'a> Version<'a> {
+    fn of(
+        options: &'a Http,
+        endpoint: &Endpoint,
+        login: &'a Login,
+    ) -> Result<Option<Self>, Failure> {
+        let Some(path) = &options.version_path else { return Ok(None) };
+        if options.device_version.is_empty() {
+            let message = "VERSION is empty, and --version-path asks for it";
+            return Err(Failure::new(Code::BadConfiguration, message));
+        }
+        let pointer = options.version_pointer.as_str();
+        Ok(Some(Self { url: endpoint.at(path)?, pointer, login }))
+    }
+
+    /// The version that the device reports.
+    ///
+    /// # Errors
+    /// It does not answer, or answers something else.
+    async fn read(&self) -> Result<String, Failure> {
+        let unreachable = |error: reqwest::Error| {
+            let message = format!("device does not answer at {}", self.url);
+            Failure::new(Code::DeviceUnreachable, message).because(error)
+        };
+        let request = self.login.over(client()?.get(self.url.clone()));
+        let mut answer = request.send().await.map_err(unreachable)?;
+        let status = answer.status();
+        if !status.is_success() {
+            let message = format!("device answers {status} at {}", self.url);
+            let code =
+                if status.is_client_error() { Code::DeviceRefused } else { Code::DeviceBusy };
+            return Err(Failure::new(code, message));
+        }
+        let mut bytes = Vec::new();
+        while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > ANSWER_BYTES {
+                break;
+            }
+        }
+        self.found(&bytes).ok_or_else(|| {
+            let message = format!(
+                "the answer of {} has no version at {:?}: see --version-pointer",
+                self.url, self.pointer
+            );
+            Failure::new(Code::BadConfiguration, message)
+        })
+    }
+
+    fn found(&self, answer: &[u8]) -> Option<String> {
+        if self.pointer.is_empty() {
+            let text = std::str::from_utf8(answer).ok()?.trim();
+            return (!text.is_empty()).then(|| text.to_owned());
+        }
+        let answer: Value = serde_json::from_slice(answer).ok()?;
+        match answer.pointer(self.pointer)? {
+            Value::String(text) => Some(text.clone()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        }
+    }
+
+    /// Waits until the device reports the version: it restarts meanwhile, and does not answer.
+    async fn wait(&self, wanted: &str, limit: Duration, bytes: u64) -> Result<(), Failure> {
+        let end = Instant::now() + limit;
+        loop {
+            sleep(LOOK.min(limit)).await;
+            let found = match self.read().await {
+                Ok(found) if found == wanted => return Ok(()),
+                Ok(found) => format!("it reports {found:?}"),
+                Err(failure) => failure.to_string(),
+            };
+            if Instant::now() >= end {
+                let message = format!(
+                    "the device has the firmware, and did not report version {wanted} within \
+                     {limit:?}: {found}"
+                );
+                let failure = Failure::new(Code::VerifyFailed, message);
+                return Err(Failure { bytes: Some(bytes), ..failure });
+            }
+            tracing::info!(version = wanted, "the version is waited for: {found}");
+        }
+    }
+}

@@ -1,0 +1,134 @@
+//! Firmware that a device fetches: served under an address that nobody can guess, and the device is
+//! told it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::HeaderName;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use reqwest::Url;
+use reqwest::header::CONTENT_LENGTH;
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep};
+
+use super::body::{self, Progress};
+use super::{Login, accepted, request};
+use crate::Stage;
+use crate::arguments::Http;
+use crate::endpoint::Endpoint;
+use crate::firmware::Firmware;
+use crate::listen::listen;
+use crate::outcome::{Code, Failure};
+
+/// Stands for the address of the firmware in the path of the request.
+const URL: &str = "{url}";
+/// Between two looks at how far the device is.
+const LOOK: Duration = Duration::from_millis(50);
+/// Time for the last bytes to leave this machine once they are handed over.
+const LEAVE: Duration = Duration::from_secs(1);
+
+/// A firmware, and how far each of those is that fetch it.
+#[derive(Clone)]
+struct Served {
+    firmware: Arc<Firmware>,
+    fetches: Arc<Mutex<Vec<Progress>>>,
+}
+
+impl Served {
+    fn begin(&self) -> Progress {
+        let progress = Progress::default();
+        self.fetches.lock().unwrap_or_else(PoisonError::into_inner).push(progress.clone());
+        progress
+    }
+
+    /// Bytes of the fetch that came furthest: one that was cut off begins anew.
+    fn bytes(&self) -> u64 {
+        let fetches = self.fetches.lock().unwrap_or_else(PoisonError::into_inner);
+        fetches.iter().map(Progress::bytes).max().unwrap_or_default()
+    }
+}
+
+/// Serves the firmware, tells the device, and waits until it has fetched all.
+///
+/// # Errors
+/// The device refuses, does not come, or fetches a part alone.
+pub(super) async fn fetched(
+    options: &Http,
+    endpoint: &Endpoint,
+    login: &Login,
+    firmware: &Arc<Firmware>,
+    stage: &watch::Sender<Stage>,
+) -> Result<(), Failure> {
+    let bad = |message: &str| Failure::new(Code::BadConfiguration, message);
+    let address = options.external_ip.ok_or_else(|| {
+        bad("EXTERNAL_IP is empty, and --body url needs an address that the device fetches from")
+    })?;
+    if !options.path.contains(URL) {
+        return Err(bad("--path has no {url}, so the device would not learn the address"));
+    }
+    let mut secret = [0; 16];
+    SystemRandom::new().fill(&mut secret).map_err(|_| bad("there is no randomness"))?;
+    let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+    let path = format!("/{secret}/firmware.bin");
+    let listener = listen(options.listen, options.port).await?;
+    let served = Served { firmware: firmware.clone(), fetches: Arc::default() };
+    let routes = Router::new().route(&path, get(serve)).with_state(served.clone());
+    let server = tokio::spawn(async move { axum::serve(listener, routes).await });
+    let url = Url::parse(&format!("http://{address}:{}{path}", options.port))
+        .or_else(|_| Url::parse(&format!("http://[{address}]:{}{path}", options.port)))
+        .map_err(|error| bad("the firmware has no address").because(error))?;
+    let encoded: String = url::form_urlencoded::byte_serialize(url.as_str().as_bytes()).collect();
+    let told = request(options, endpoint, &options.path.replace(URL, &encoded), login)?;
+    stage.send_replace(Stage::Sending);
+    let answer = told.send().await.map_err(|error| {
+        let message = format!("device {endpoint} does not answer");
+        Failure::new(Code::DeviceUnreachable, message).because(error)
+    });
+    let ended = match answer {
+        // One that has begun to fetch may be too busy to answer.
+        Err(failure) if served.bytes() == 0 => Err(failure),
+        Ok(answer) => match accepted(options, endpoint, answer.status(), served.bytes()) {
+            Ok(()) => wait(options, endpoint, &served).await,
+            refused => refused,
+        },
+        Err(_) => wait(options, endpoint, &served).await,
+    };
+    server.abort();
+    ended
+}
+
+async fn serve(State(served): State<Served>) -> impl IntoResponse {
+    let progress = served.begin();
+    let firmware = served.firmware;
+    let length = (HeaderName::from_static(CONTENT_LENGTH.as_str()), firmware.size.to_string());
+    ([length], axum::body::Body::from_stream(body::stream(firmware, progress)))
+}
+
+async fn wait(options: &Http, endpoint: &Endpoint, served: &Served) -> Result<(), Failure> {
+    let begun = Instant::now();
+    loop {
+        let bytes = served.bytes();
+        if bytes >= served.firmware.size {
+            sleep(LEAVE).await;
+            return Ok(());
+        }
+        let waited = begun.elapsed();
+        if bytes == 0 && waited >= options.callback_timeout {
+            let limit = options.callback_timeout;
+            let message =
+                format!("device {endpoint} was told the address and fetched nothing in {limit:?}");
+            return Err(Failure::new(Code::NoCallback, message));
+        }
+        if waited >= options.transfer_timeout {
+            let limit = options.transfer_timeout;
+            let message = format!("the transfer broke: not over after {limit:?}");
+            let failure = Failure::new(Code::TransferBroken, message);
+            return Err(Failure { bytes: Some(bytes), ..failure });
+        }
+        sleep(LOOK).await;
+    }
+}

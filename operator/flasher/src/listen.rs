@@ -1,0 +1,27 @@
+//! Where devices call.
+
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use tokio::net::TcpListener;
+
+use crate::outcome::{Code, Failure};
+
+/// Listens on all addresses unless one is named; on those of IPv4 alone where the node has no IPv6.
+///
+/// # Errors
+/// The port is taken.
+pub(crate) async fn listen(address: Option<IpAddr>, port: u16) -> Result<TcpListener, Failure> {
+    let listener = match address {
+        Some(address) => TcpListener::bind((address, port)).await,
+        None => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+            Err(error) if error.kind() != ErrorKind::AddrInUse => {
+                TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
+            }
+            bound => bound,
+        },
+    };
+    listener.map_err(|error| {
+        Failure::new(Code::BadConfiguration, format!("cannot listen on port {port}")).because(error)
+    })
+}

@@ -1,0 +1,60 @@
+//! What the flash program of this project (`operator/flasher`, docs/flasher.md) says at its end: a
+//! termination message in JSON.
+
+use flashjob_plugin_sdk::{Outcome, Proof, Verdict};
+use serde_json::Value;
+
+/// Codes after which the same attempt would end the same.
+const FINAL: [&str; 5] =
+    ["BadConfiguration", "NoPlatform", "FirmwareNotTrusted", "DeviceRefused", "DeviceNotTrusted"];
+
+/// Says what an ended container means, of this program and of others. One that ended well is not
+/// believed unless it has read the version back itself: an image may end so when the device was not
+/// trusted or the transfer broke.
+#[must_use]
+pub fn judge(outcome: Outcome) -> Verdict {
+    let said: Option<Value> = serde_json::from_str(outcome.termination_message.trim()).ok();
+    let text = |name: &str| {
+        let text = said.as_ref()?.get(name)?.as_str()?;
+        (!text.is_empty()).then(|| text.to_owned())
+    };
+    if outcome.exit_code == Some(0) {
+        let proven = said.as_ref().and_then(|said| said.get("proven")) == Some(&Value::Bool(true));
+        return Verdict::Flashed(if proven { Proof::Pod } else { Proof::ReportedVersion });
+    }
+    match (text("code"), text("message")) {
+        (Some(code), Some(message)) if FINAL.contains(&code.as_str()) => {
+            Verdict::GiveUp(format!("{code}: {message}"))
+        }
+        (Some(code), Some(message)) => Verdict::Retry(format!("{code}: {message}")),
+        _ => Verdict::Retry(outcome.explanation()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn success_is_only_proven_by_a_version_that_was_read_and_a_failure_says_why() {
+        let judged = |exit_code, message: &str| {
+            judge(Outcome {
+                exit_code,
+                reason: "Error".into(),
+                termination_message: message.into(),
+                attempt: 1,
+                reported_version: None,
+            })
+        };
+        assert_eq!(judged(Some(0), ""), Verdict::Flashed(Proof::ReportedVersion));
+        let proven = r#"{"code": "Sent", "message": "done", "proven": true}"#;
+        assert_eq!(judged(Some(0), proven), Verdict::Flashed(Proof::Pod));
+        assert_eq!(judged(Some(1), "no device"), Verdict::Retry("no device".into()));
+        assert_eq!(judged(None, ""), Verdict::Retry("Error".into()));
+        let broken = r#"{"code": "TransferBroken", "message": "it broke", "proven": true}"#;
+        assert_eq!(judged(Some(11), broken), Verdict::Retry("TransferBroken: it broke".into()));
+        let refused = r#"{"code": "NoPlatform", "message": "it is for custom/esp32"}"#;
+        let words = "NoPlatform: it is for custom/esp32";
+        assert_eq!(judged(Some(4), refused), Verdict::GiveUp(words.into()));
+    }
+}

@@ -1,0 +1,99 @@
+//! Device plugin for devices that are updated over HTTP: the firmware is uploaded, or the device is
+//! told where to fetch it. What is special about a kind of device is settings; those of common open
+//! firmwares are presets. docs/hardware.md shows how to choose.
+
+mod settings;
+
+use flashjob_plugin_sdk::{
+    EnvValue, FlashPod, Outcome, Plugin, PluginError, PluginInfo, Port, Protocol, Request, User,
+    Verdict, literal,
+};
+pub use settings::PRESETS;
+use settings::Settings;
+
+/// Device types that are served where the operator's configuration names none: those of the
+/// presets, and `http` with anything behind it.
+const DEVICE_TYPES: [&str; 5] = ["http*", "wled*", "tasmota*", "esphome*", "shelly*"];
+/// Runs the flash container. It needs no rights.
+const USER: u32 = 65532;
+/// The program in the flash image, with the way to the device.
+const COMMAND: [&str; 2] = ["/usr/local/bin/flashjob-flasher", "http"];
+/// Where a device fetches firmware.
+const PORT: u16 = 8080;
+/// Slots of Secrets, and where the flash program looks for them.
+const LOGIN: (&str, &str) = ("device-login", "/etc/flashjob/device");
+/// The same for what the registry of the firmware needs.
+const REGISTRY: (&str, &str) = ("firmware-registry", "/etc/flashjob/registry");
+
+/// The plugin.
+pub struct HttpPush;
+
+impl Plugin for HttpPush {
+    fn describe() -> PluginInfo {
+        PluginInfo {
+            name: "http-push".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            device_types: DEVICE_TYPES.map(str::to_owned).into(),
+            settings_schema: include_str!("settings.schema.json").into(),
+        }
+    }
+
+    fn validate_settings(settings: &str) -> Result<(), PluginError> {
+        Settings::read(settings, "").map(|_| ())
+    }
+
+    fn build(request: Request) -> Result<FlashPod, PluginError> {
+        let device = &request.device;
+        let settings = Settings::read(&request.settings, &device.device_type)?;
+        let missing = |what: &str| {
+            PluginError::InvalidRequest(format!("device {} has no {what}", device.name))
+        };
+        let endpoint = device.endpoint.clone().ok_or_else(|| missing("HOST_ENDPOINT"))?;
+        let image = request.image.or_else(|| settings.image.clone()).ok_or_else(|| {
+            PluginError::InvalidRequest(
+                "no flash image is named; set flashImage of the plugin in the operator's \
+                 configuration, or flashjobPodImage"
+                    .into(),
+            )
+        })?;
+        let fetches = settings.fetches();
+        let literals = [
+            ("FIRMWARE", request.firmware),
+            ("UUID", device.uid.clone()),
+            ("HOST_ENDPOINT", endpoint),
+            ("DEVICE", device.device_type.clone()),
+            ("VERSION", request.version),
+        ];
+        let mut env: Vec<_> =
+            literals.map(|(name, value)| (name.to_owned(), EnvValue::Literal(value))).into();
+        if fetches {
+            env.push(("EXTERNAL_IP".to_owned(), EnvValue::ExternalAddress));
+        }
+        let slots = [(settings.login, LOGIN), (settings.registry_access, REGISTRY)];
+        let asked = slots.into_iter().filter(|(is_asked, _)| *is_asked);
+        Ok(FlashPod {
+            command: COMMAND.map(literal).into(),
+            args: settings.arguments().into_iter().map(literal).collect(),
+            env,
+            ports: match fetches {
+                true => {
+                    vec![Port { name: "http".into(), number: PORT, protocol: Protocol::Tcp }]
+                }
+                false => Vec::new(),
+            },
+            needs_ip: fetches,
+            user: User::Uid(USER),
+            secrets: asked.map(|(_, (slot, path))| (slot.to_owned(), path.to_owned())).collect(),
+            ..FlashPod::new(image)
+        })
+    }
+
+    fn judge(_: Request, outcome: Outcome) -> Result<Verdict, PluginError> {
+        Ok(flashjob_flash_program::judge(outcome))
+    }
+}
+
+flashjob_plugin_sdk::export!(HttpPush);
+
+#[cfg(test)]
+mod tests;
