@@ -10,7 +10,7 @@ cd "$root"
 
 packages=("$@")
 if [[ ${#packages[@]} == 0 ]]; then
-    packages=(flashjob-plugin-esp32 flashjob-plugin-esp32s2 flashjob-plugin-esp32s3 flashjob-plugin-esp-serial flashjob-plugin-http-push flashjob-hostile-plugins flashjob-toaster-plugin flashjob-kiln-plugin)
+    packages=(flashjob-plugin-esp32 flashjob-plugin-esp32s2 flashjob-plugin-esp32s3 flashjob-plugin-esp-serial flashjob-plugin-http-push flashjob-plugin-mcumgr flashjob-hostile-plugins flashjob-toaster-plugin flashjob-kiln-plugin)
 fi
 environment=$("$here/toolchain.sh")
 while IFS= read -r line; do export "${line?}"; done <<<"$environment"

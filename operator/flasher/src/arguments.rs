@@ -16,7 +16,7 @@ pub struct Arguments {
     /// The way to the device.
     #[command(subcommand)]
     pub command: Command,
-    /// Where the result is written for Kubernetes, in JSON.
+    /// File for the result, in JSON, as Kubernetes reads it.
     #[arg(
         long,
         env = "FLASHER_TERMINATION_LOG",
@@ -38,6 +38,9 @@ pub enum Command {
     Ota(Box<Ota>),
     /// Over HTTP: uploads the firmware to the device, or has the device fetch it from here.
     Http(Box<Http>),
+    /// Over SMP, to devices with MCUboot: uploads, has the device try it, and confirms it once it
+    /// runs.
+    Smp(Box<Smp>),
 }
 
 /// Forms of the progress.
@@ -49,7 +52,7 @@ pub enum Progress {
     Json,
 }
 
-/// Where firmware comes from.
+/// Source of the firmware.
 #[derive(Clone, Debug, Args)]
 pub struct Pull {
     /// The firmware: an OCI reference, as harbor.example.com/firmware/thermo:0.2.0.
@@ -77,7 +80,7 @@ pub struct Pull {
 /// Options of `ota`.
 #[derive(Clone, Debug, Args)]
 pub struct Ota {
-    /// Where the firmware comes from.
+    /// Source of the firmware.
     #[command(flatten)]
     pub pull: Pull,
     /// The device's HTTP server, as 192.0.2.7 or 192.0.2.7:8080.
@@ -113,7 +116,7 @@ pub struct Ota {
     /// vouches for.
     #[arg(long, env = "FLASHER_REQUIRE_ATTESTATION")]
     pub require_attestation: bool,
-    /// Who may call: any device that the attestation service trusts, or only one that calls from
+    /// Devices that may call: any that the attestation service trusts, or only one that calls from
     /// the address of the host endpoint. A load balancer may hide that address.
     #[arg(long, env = "FLASHER_CALLER", value_enum, default_value = "any")]
     pub caller: Caller,
@@ -134,7 +137,7 @@ pub struct Ota {
     pub dry_run: bool,
 }
 
-/// Who may call back.
+/// Devices that may call back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Caller {
     /// Any device that is trusted.
@@ -146,7 +149,7 @@ pub enum Caller {
 /// Options of `http`.
 #[derive(Clone, Debug, Args)]
 pub struct Http {
-    /// Where the firmware comes from.
+    /// Source of the firmware.
     #[command(flatten)]
     pub pull: Pull,
     /// The device's HTTP server, as 192.0.2.7 or 192.0.2.7:8080.
@@ -155,7 +158,7 @@ pub struct Http {
     /// Version that the device reports afterwards.
     #[arg(long, env = "VERSION", value_name = "VERSION", default_value = "")]
     pub device_version: String,
-    /// How the device gets the firmware.
+    /// Way in which the device gets the firmware.
     #[arg(long, env = "FLASHER_HTTP_BODY", value_enum, default_value = "raw")]
     pub body: Body,
     /// Method of the request.
@@ -191,7 +194,8 @@ pub struct Http {
     /// Path that answers JSON with the device's version. Without it nothing is proven here.
     #[arg(long, env = "FLASHER_HTTP_VERSION_PATH", value_name = "PATH")]
     pub version_path: Option<String>,
-    /// Where in that JSON the version is (RFC 6901), as /ver. Empty: the whole answer is the version.
+    /// Pointer to the version in that JSON (RFC 6901), as /ver. Empty: the whole answer is the
+    /// version.
     #[arg(long, env = "FLASHER_HTTP_VERSION_POINTER", value_name = "POINTER", default_value = "")]
     pub version_pointer: String,
     /// Longest time from the transfer until the device reports the version.
@@ -213,6 +217,57 @@ pub struct Http {
     #[arg(long, env = "FLASHER_CALLBACK_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = duration)]
     pub callback_timeout: Duration,
     /// Do everything up to the request, and send nothing.
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// Options of `smp`.
+#[derive(Clone, Debug, Args)]
+pub struct Smp {
+    /// Source of the firmware.
+    #[command(flatten)]
+    pub pull: Pull,
+    /// The device's SMP server on UDP, as 192.0.2.7; port 1337 unless another is named.
+    #[arg(
+        long,
+        env = "HOST_ENDPOINT",
+        value_name = "HOST[:PORT]",
+        value_parser = word,
+        required_unless_present = "port"
+    )]
+    pub host_endpoint: Option<String>,
+    /// Serial port of the device, in place of UDP.
+    #[arg(long, env = "UDEV_DEVNODE", value_name = "FILE", conflicts_with = "host_endpoint")]
+    pub port: Option<PathBuf>,
+    /// Speed of the serial port, in bits a second.
+    #[arg(long, env = "FLASHER_BAUD", value_name = "BAUD", default_value_t = 115_200)]
+    pub baud: u32,
+    /// Version that the device reports afterwards; must be the one in the header of the image.
+    #[arg(long, env = "VERSION", value_name = "VERSION", default_value = "")]
+    pub device_version: String,
+    /// Number of the image, on devices with several.
+    #[arg(long, env = "FLASHER_IMAGE_NUMBER", value_name = "NUMBER", default_value_t = 0)]
+    pub image_number: u32,
+    /// Longest time for one answer; the first part of an upload erases a slot meanwhile.
+    #[arg(
+        long,
+        env = "FLASHER_ANSWER_TIMEOUT",
+        value_name = "TIME",
+        default_value = "10s",
+        value_parser = duration
+    )]
+    pub answer_timeout: Duration,
+    /// Longest time from the restart until the device runs the new image: the boot loader swaps
+    /// the slots meanwhile.
+    #[arg(
+        long,
+        env = "FLASHER_RESTART_TIMEOUT",
+        value_name = "TIME",
+        default_value = "2m",
+        value_parser = duration
+    )]
+    pub restart_timeout: Duration,
+    /// Do everything up to the upload, and send nothing.
     #[arg(long)]
     pub dry_run: bool,
 }

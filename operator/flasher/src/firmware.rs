@@ -2,8 +2,8 @@
 //! `/firmware`. Everything is fetched by digest, hashed, and where a policy demands it verified,
 //! before a device is asked anything.
 //!
-//! What is kept is the layer as it came, compressed or not; the file in it is unpacked while it is
-//! sent, so that it is never in memory as a whole beside its layer.
+//! The layer is kept as it came, compressed or not; the file in it is unpacked while it is sent, so
+//! that it is never in memory as a whole beside its layer.
 
 mod access;
 
@@ -30,9 +30,9 @@ const UNPACKED_BYTES: u64 = 1 << 30;
 const SYSTEM: &str = "custom";
 /// Folder in the image that has the firmware.
 const FOLDER: &str = "firmware";
-/// What the first bytes of gzip are (RFC 1952, section 2.3.1).
+/// First bytes of gzip (RFC 1952, section 2.3.1).
 const GZIP: [u8; 2] = [0x1f, 0x8b];
-/// What the first bytes of Zstandard are (RFC 8878, section 3.1.1).
+/// First bytes of Zstandard (RFC 8878, section 3.1.1).
 const ZSTANDARD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// Firmware that was fetched and verified.
@@ -44,7 +44,7 @@ pub struct Firmware {
     pub name: String,
     /// Its size, in bytes.
     pub size: u64,
-    /// Whether a signature was demanded and found.
+    /// True if a signature was demanded and found.
     pub signed: bool,
     layer: Vec<u8>,
     /// Of the file's first byte in the unpacked layer.
@@ -158,7 +158,7 @@ fn platform(index: &OciImageIndex, reference: &Reference, device: &str) -> Resul
         .map_err(|error| broken(reference, "its index names no digest").because(error))
 }
 
-/// Whether an architecture is that of a type of device: `esp32-s3` is `ESP32S3`.
+/// Returns true if an architecture is that of a type of device: `esp32-s3` is `ESP32S3`.
 fn same(architecture: &str, device: &str) -> bool {
     let plain = |text: &str| text.to_ascii_lowercase().replace(['-', '_'], "");
     plain(architecture) == plain(device)
@@ -270,8 +270,8 @@ fn find(layer: &[u8], reference: &Reference) -> Result<Option<Found>, Failure> {
     Ok(found)
 }
 
-/// Whether a path of a layer is below `/firmware`; a marker of a removed file is no file (OCI image
-/// specification, "Whiteouts").
+/// Returns true for a path of a layer below `/firmware`; a marker of a removed file is no file (OCI
+/// image specification, "Whiteouts").
 fn is_firmware(path: &Path) -> bool {
     let path = path.strip_prefix("/").unwrap_or(path);
     let path = path.strip_prefix(".").unwrap_or(path);

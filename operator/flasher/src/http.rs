@@ -169,7 +169,10 @@ async fn upload(
     }
 }
 
-/// Whether an answer means success.
+/// Takes an answer that means success.
+///
+/// # Errors
+/// It means something else.
 fn accepted(
     options: &Http,
     endpoint: &Endpoint,
@@ -196,7 +199,7 @@ fn accepted(
     Err(Failure { bytes, ..Failure::new(code, message) })
 }
 
-/// Where the device says its version.
+/// The address at which the device says its version.
 struct Version<'a> {
     url: reqwest::Url,
     pointer: &'a str,

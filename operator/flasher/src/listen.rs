@@ -1,4 +1,4 @@
-//! Where devices call.
+//! The socket that devices connect to.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -7,7 +7,7 @@ use std::time::Instant;
 use clap::Parser;
 use flashjob_flasher::arguments::{Arguments, Command, Progress};
 use flashjob_flasher::outcome::{Code, Failure, Sent, conclude};
-use flashjob_flasher::{Stage, http, ota};
+use flashjob_flasher::{Stage, http, ota, smp};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -24,7 +24,19 @@ fn main() -> ExitCode {
         Progress::Text => log.with_target(false).init(),
         Progress::Json => log.json().flatten_event(true).init(),
     }
-    let ended = carry_out(&arguments);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let ended = match runtime {
+        Ok(runtime) => {
+            let ended = runtime.block_on(carry_out(&arguments));
+            // A thread that waits for a device is not waited for.
+            runtime.shutdown_background();
+            ended
+        }
+        Err(error) => {
+            let failure = Failure::new(Code::BadConfiguration, "the program cannot start");
+            Err(failure.because(error))
+        }
+    };
     ExitCode::from(conclude(&ended, begun.elapsed(), &arguments.termination_log))
 }
 
@@ -44,7 +56,6 @@ fn unread(error: &clap::Error) -> ExitCode {
     ExitCode::from(conclude(&ended, std::time::Duration::ZERO, &log))
 }
 
-#[tokio::main(flavor = "current_thread")]
 async fn carry_out(arguments: &Arguments) -> Result<Sent, Failure> {
     // Two TLS providers could be linked; ring is the one that is meant. A second call changes
     // nothing.
@@ -59,6 +70,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Sent, Failure> {
         match &arguments.command {
             Command::Ota(options) => ota::flash(options, &stage).await,
             Command::Http(options) => http::flash(options, &stage).await,
+            Command::Smp(options) => smp::flash(options, &stage).await,
         }
     });
     tokio::select! {

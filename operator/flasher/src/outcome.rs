@@ -1,5 +1,5 @@
-//! What came of an attempt: an exit status for Kubernetes, and a message in JSON that the device
-//! plugin reads.
+//! Result of an attempt: an exit status for Kubernetes, and a message in JSON that the device plugin
+//! reads.
 
 use std::error::Error;
 use std::path::Path;
@@ -13,7 +13,7 @@ const MESSAGE_BYTES: usize = 4096;
 /// Room in it for what is around the words.
 const FRAME_BYTES: usize = 256;
 
-/// Why an attempt failed, in one word. Its number is the exit status; it does not change.
+/// Reason for a failure, in one word. Its number is the exit status; it does not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Code {
     /// A variable is missing or is not what is expected, or a mounted file cannot be used.
@@ -42,11 +42,13 @@ pub enum Code {
     DeviceBusy = 13,
     /// The device has the firmware, and does not report the version.
     VerifyFailed = 14,
+    /// The device has tried the firmware, and runs its old one again.
+    Reverted = 15,
 }
 
 impl Code {
     /// All codes.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::BadConfiguration,
         Self::FirmwareUnavailable,
         Self::NoPlatform,
@@ -60,6 +62,7 @@ impl Code {
         Self::Interrupted,
         Self::DeviceBusy,
         Self::VerifyFailed,
+        Self::Reverted,
     ];
 }
 
@@ -73,7 +76,7 @@ pub struct Failure {
     pub message: String,
     /// Bytes that were handed to the network; none where no transfer began.
     pub bytes: Option<u64>,
-    /// What the failure comes from.
+    /// Cause of the failure.
     pub source: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -113,9 +116,9 @@ impl Failure {
 pub struct Sent {
     /// Size of the firmware, in bytes.
     pub bytes: u64,
-    /// Whether the device reported the version itself afterwards.
+    /// True if the device reported the version to this program afterwards.
     pub proven: bool,
-    /// What happened, in words.
+    /// The same in words.
     pub message: String,
 }
 

@@ -26,7 +26,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use world::{image, index};
 
-/// What a device has received; it runs the version that the bytes begin with.
+/// Bytes that a device has received; it runs the version that they begin with.
 type Slot = Arc<Mutex<Vec<u8>>>;
 
 /// Firmware: its version, a line break, and much else.

@@ -37,7 +37,7 @@ fn program(world: &World) -> Command {
     command
 }
 
-/// What the program left for the plugin.
+/// The message that the program left for the plugin.
 fn left(world: &World) -> Value {
     let text = std::fs::read(world.folder.path().join("termination-log")).expect("a message");
     serde_json::from_slice(&text).expect("JSON")

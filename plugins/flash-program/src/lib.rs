@@ -1,12 +1,18 @@
-//! What the flash program of this project (`operator/flasher`, docs/flasher.md) says at its end: a
-//! termination message in JSON.
+//! Termination message, in JSON, that the flash program of this project (`operator/flasher`,
+//! docs/flasher.md) leaves at its end.
 
 use flashjob_plugin_sdk::{Outcome, Proof, Verdict};
 use serde_json::Value;
 
 /// Codes after which the same attempt would end the same.
-const FINAL: [&str; 5] =
-    ["BadConfiguration", "NoPlatform", "FirmwareNotTrusted", "DeviceRefused", "DeviceNotTrusted"];
+const FINAL: [&str; 6] = [
+    "BadConfiguration",
+    "NoPlatform",
+    "FirmwareNotTrusted",
+    "DeviceRefused",
+    "DeviceNotTrusted",
+    "Reverted",
+];
 
 /// Says what an ended container means, of this program and of others. One that ended well is not
 /// believed unless it has read the version back itself: an image may end so when the device was not

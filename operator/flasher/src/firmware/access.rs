@@ -1,4 +1,4 @@
-//! What a registry needs: passwords, authorities and a policy, from a folder that a Secret is
+//! Access to a registry: passwords, authorities and a policy, from a folder that a Secret is
 //! mounted to.
 
 use std::io::ErrorKind;
@@ -14,10 +14,10 @@ use crate::outcome::{Code, Failure};
 const LOGINS: [&str; 2] = [".dockerconfigjson", "config.json"];
 /// Certificates of the authorities of all registries that the policy does not describe.
 const AUTHORITIES: &str = "ca.crt";
-/// How registries are reached, and whose firmware is flashed.
+/// Configuration of registries and of trust, in YAML.
 const POLICY: &str = "policy.yaml";
 
-/// How the firmware's registry is reached, and whose firmware is trusted.
+/// Access to the firmware's registry, and the policy for its firmware.
 #[derive(Debug)]
 pub(super) struct Access {
     pub registries: Vec<RegistryConfig>,

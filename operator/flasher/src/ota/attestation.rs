@@ -8,7 +8,7 @@ use pem::{EncodeConfig, LineEnding, Pem};
 use crate::arguments::Ota;
 use crate::outcome::{Code, Failure};
 
-/// Where the service listens.
+/// Port of the service.
 const PORT: u16 = 8000;
 /// Longest time for its answer.
 const ANSWER: Duration = Duration::from_secs(10);

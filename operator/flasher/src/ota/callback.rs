@@ -44,7 +44,7 @@ pub(super) struct Caller {
 pub(super) struct Callback {
     /// The device's HTTP server.
     pub endpoint: Endpoint,
-    /// Where the device is to call.
+    /// Address that the device is to call.
     pub address: IpAddr,
     /// Turn away who does not call from the address of the endpoint.
     pub only_from_endpoint: bool,
@@ -59,7 +59,7 @@ pub(super) struct Callback {
 #[derive(Default)]
 struct Record {
     asked: u32,
-    /// Whether the device answered at all.
+    /// Set once the device has answered.
     answered: bool,
     answer: Option<String>,
     broken: Option<String>,

@@ -31,7 +31,7 @@ pub fn firmware(version: &str, size: usize) -> Vec<u8> {
     firmware.encode().expect("encoded")
 }
 
-/// What a registry has, by the end of the path.
+/// Content of a registry, by the end of the path.
 pub type Content = Vec<(String, Vec<u8>)>;
 
 /// Adds a blob, and returns its descriptor.

@@ -1,0 +1,299 @@
+//! Update of devices with MCUboot (Zephyr and others) over SMP, the Simple Management Protocol of
+//! MCUmgr, on UDP or on a serial port.
+//!
+//! ```text
+//! fetch firmware --> upload --> test --> reset --> wait for its hash --> confirm --> Sent
+//! ```
+//!
+//! The new image is confirmed only after the device came back and reports its hash: an image that
+//! does not start is given up by the boot loader, and the device goes back to its old one.
+
+use std::io::{Cursor, Read};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use mcumgr_toolkit::MCUmgrClient;
+use mcumgr_toolkit::client::MCUmgrClientError;
+use mcumgr_toolkit::commands::image::ImageState;
+use mcumgr_toolkit::connection::ExecuteError;
+use mcumgr_toolkit::mcuboot::{ImageInfo, get_image_info};
+use tokio::sync::watch;
+
+use crate::Stage;
+use crate::arguments::Smp;
+use crate::firmware::{self, Firmware};
+use crate::outcome::{Code, Failure, Sent};
+
+/// UDP port of SMP, where the endpoint names none.
+const PORT: u16 = 1337;
+/// Between two looks at a device that restarts.
+const LOOK: Duration = Duration::from_millis(500);
+/// Requests that are repeated before a device counts as silent.
+const RETRIES: u8 = 5;
+/// Steps in which the progress is said, in percent.
+const STEP: u64 = 10;
+
+/// Makes one attempt.
+///
+/// # Errors
+/// Says what failed, and what is known of the device.
+pub async fn flash(options: &Smp, stage: &watch::Sender<Stage>) -> Result<Sent, Failure> {
+    let firmware = Arc::new(firmware::fetch(&options.pull).await?);
+    let Firmware { digest, name, size, signed, .. } = &*firmware;
+    tracing::info!(%digest, file = name, bytes = size, signed, "the firmware is here");
+    let image = Image::read(&firmware, options)?;
+    let (options, stage) = (options.clone(), stage.clone());
+    // The client waits for each answer; a device takes minutes.
+    let attempt = tokio::task::spawn_blocking(move || Attempt { options, stage, image }.run());
+    attempt.await.unwrap_or_else(|error| {
+        Err(Failure::new(Code::TransferBroken, "the attempt ended early").because(error))
+    })
+}
+
+/// An image for MCUboot.
+struct Image {
+    bytes: Vec<u8>,
+    info: ImageInfo,
+    name: String,
+}
+
+impl Image {
+    /// Unpacks it, and reads its header and hash.
+    ///
+    /// # Errors
+    /// It is no such image, or not of the version that is asked for.
+    fn read(firmware: &Firmware, options: &Smp) -> Result<Self, Failure> {
+        let broken = |words: &str| {
+            let message = format!("firmware {}: {words}", options.pull.firmware);
+            Failure::new(Code::FirmwareUnavailable, message)
+        };
+        let mut bytes = Vec::new();
+        firmware
+            .open()
+            .and_then(|mut file| file.read_to_end(&mut bytes))
+            .map_err(|error| broken("it cannot be unpacked").because(error))?;
+        let info = get_image_info(Cursor::new(&bytes)).map_err(|error| {
+            broken("it is no image for MCUboot, as imgtool signs one").because(error)
+        })?;
+        let (wanted, own) = (options.device_version.replace('+', "."), info.version.to_string());
+        if !wanted.is_empty() && wanted != own {
+            let message = format!(
+                "firmware {} says in its header that it is version {own}, and version {wanted} is \
+                 asked for: the device would never report that",
+                options.pull.firmware
+            );
+            return Err(Failure::new(Code::BadConfiguration, message));
+        }
+        Ok(Self { bytes, info, name: firmware.name.clone() })
+    }
+
+    fn is_in(&self, slot: &ImageState) -> bool {
+        slot.hash.as_deref() == Some(self.info.hash.as_ref())
+    }
+}
+
+/// One attempt.
+struct Attempt {
+    options: Smp,
+    stage: watch::Sender<Stage>,
+    image: Image,
+}
+
+impl Attempt {
+    fn run(&self) -> Result<Sent, Failure> {
+        let device = self.connect()?;
+        let slots = self.slots(&device)?;
+        let active = slots.iter().find(|slot| slot.active);
+        if self.options.dry_run {
+            let runs = active.map_or("an unknown image", |slot| slot.version.as_str());
+            let message = format!(
+                "dry run: {} would be sent to {}, which runs {runs}; nothing was sent",
+                self.image.name,
+                self.place()
+            );
+            return Ok(Sent { bytes: 0, proven: false, message });
+        }
+        if active.is_some_and(|slot| self.image.is_in(slot)) {
+            tracing::info!("the device runs this image already");
+        } else {
+            if active.is_some_and(|slot| !slot.confirmed) {
+                let message = format!(
+                    "device {} tries another image that nobody has confirmed; it is free once that \
+                     is confirmed or given up",
+                    self.place()
+                );
+                return Err(Failure::new(Code::DeviceBusy, message));
+            }
+            self.swap(&device, &slots)?;
+        }
+        self.confirm()?;
+        let Image { bytes, info, name } = &self.image;
+        let message = format!("{} runs {name}, version {}, confirmed", self.place(), info.version);
+        Ok(Sent { bytes: bytes.len() as u64, proven: true, message })
+    }
+
+    /// Brings the image into the other slot, and has the device try it.
+    fn swap(&self, device: &MCUmgrClient, slots: &[ImageState]) -> Result<(), Failure> {
+        self.stage.send_replace(Stage::Sending);
+        if !slots.iter().any(|slot| self.image.is_in(slot)) {
+            self.upload(device)?;
+        }
+        let test = device.image_set_state(Some(self.image.info.hash.as_ref()), false);
+        test.map_err(|error| self.refused("to try the new image", error))?;
+        match device.os_system_reset(false, None) {
+            // Some restart before they have answered.
+            Ok(()) | Err(MCUmgrClientError::ExecuteError(ExecuteError::ReceiveFailed(_))) => {}
+            Err(error) => return Err(self.refused("to restart", error)),
+        }
+        self.wait()
+    }
+
+    fn upload(&self, device: &MCUmgrClient) -> Result<(), Failure> {
+        let mut said = 0;
+        let mut sent = 0;
+        let mut progress = |bytes: u64, total: u64| {
+            sent = bytes;
+            let percent = bytes * 100 / total.max(1);
+            if percent / STEP > said {
+                said = percent / STEP;
+                tracing::info!(bytes, total, percent, "sending");
+            }
+            true
+        };
+        let number = Some(self.options.image_number);
+        let uploaded =
+            device.image_upload(&self.image.bytes, number, None, false, Some(&mut progress));
+        uploaded.map_err(|error| match error {
+            error @ MCUmgrClientError::ExecuteError(ExecuteError::ErrorResponse(_)) => {
+                self.refused("the upload", error)
+            }
+            error => {
+                let message = format!("the transfer to {} broke", self.place());
+                let failure = Failure::new(Code::TransferBroken, message).because(error);
+                Failure { bytes: Some(sent), ..failure }
+            }
+        })
+    }
+
+    /// Waits until the device is back and runs the image.
+    fn wait(&self) -> Result<(), Failure> {
+        let end = Instant::now() + self.options.restart_timeout;
+        loop {
+            std::thread::sleep(LOOK);
+            let found = self.connect().and_then(|device| self.slots(&device));
+            let words = match found {
+                Ok(slots) => {
+                    let active = slots.iter().find(|slot| slot.active);
+                    if active.is_some_and(|slot| self.image.is_in(slot)) {
+                        return Ok(());
+                    }
+                    // While the new image is pending the restart is still to come.
+                    if !slots.iter().any(|slot| slot.pending) {
+                        let runs = active.map_or("another image", |slot| slot.version.as_str());
+                        let message = format!(
+                            "the boot loader of {} did not take version {}: it runs {runs} again",
+                            self.place(),
+                            self.image.info.version
+                        );
+                        return Err(self.after(Code::Reverted, message));
+                    }
+                    "it has not restarted".to_owned()
+                }
+                Err(failure) => failure.to_string(),
+            };
+            if Instant::now() >= end {
+                let message = format!(
+                    "{} did not come back with the new image within {:?}: {words}",
+                    self.place(),
+                    self.options.restart_timeout
+                );
+                return Err(self.after(Code::VerifyFailed, message));
+            }
+            tracing::info!("the device is waited for: {words}");
+        }
+    }
+
+    /// Has the image stay. A boot loader gives it up otherwise at the next restart.
+    fn confirm(&self) -> Result<(), Failure> {
+        let device = self.connect()?;
+        let slots = device
+            .image_set_state(None, true)
+            .map_err(|error| self.refused("to keep the new image", error))?;
+        let stays =
+            slots.iter().any(|slot| slot.active && slot.confirmed && self.image.is_in(slot));
+        match stays {
+            true => Ok(()),
+            false => {
+                let message = format!("{} does not say that the new image stays", self.place());
+                Err(self.after(Code::VerifyFailed, message))
+            }
+        }
+    }
+
+    fn slots(&self, device: &MCUmgrClient) -> Result<Vec<ImageState>, Failure> {
+        let slots = device.image_get_state().map_err(|error| self.unreachable(error))?;
+        let number = self.options.image_number;
+        Ok(slots.into_iter().filter(|slot| slot.image == number).collect())
+    }
+
+    fn connect(&self) -> Result<MCUmgrClient, Failure> {
+        let Smp { port, baud, answer_timeout, .. } = &self.options;
+        let device = match port {
+            Some(port) => {
+                let opened =
+                    serialport::new(port.to_string_lossy(), *baud).timeout(*answer_timeout).open();
+                let opened = opened.map_err(|error| {
+                    let message = format!("the serial port {} cannot be used", port.display());
+                    Failure::new(Code::DeviceUnreachable, message).because(error)
+                })?;
+                MCUmgrClient::new_from_serial(opened)
+            }
+            None => {
+                let place = self.place();
+                MCUmgrClient::new_from_udp(&place, *answer_timeout).map_err(|error| {
+                    let message = format!("device {place} cannot be reached");
+                    Failure::new(Code::DeviceUnreachable, message).because(error)
+                })?
+            }
+        };
+        device.set_retries(RETRIES);
+        // Devices without this request take the size that all take.
+        let _ = device.use_auto_frame_size();
+        Ok(device)
+    }
+
+    /// The device in words, and its address.
+    fn place(&self) -> String {
+        match &self.options.port {
+            Some(port) => port.display().to_string(),
+            None => {
+                let endpoint = self.options.host_endpoint.as_deref().unwrap_or_default();
+                let has_port = endpoint.rsplit_once(':').is_some_and(|(host, port)| {
+                    port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']'))
+                });
+                if has_port { endpoint.to_owned() } else { format!("{endpoint}:{PORT}") }
+            }
+        }
+    }
+
+    fn unreachable(&self, error: MCUmgrClientError) -> Failure {
+        let message = format!("device {} does not answer", self.place());
+        Failure::new(Code::DeviceUnreachable, message).because(error)
+    }
+
+    /// A request that the device refused, or did not answer.
+    fn refused(&self, what: &str, error: MCUmgrClientError) -> Failure {
+        let code = match &error {
+            MCUmgrClientError::ExecuteError(ExecuteError::ErrorResponse(_)) => Code::DeviceRefused,
+            _ => Code::TransferBroken,
+        };
+        let message = format!("device {} refuses {what}", self.place());
+        Failure::new(code, message).because(error)
+    }
+
+    /// A failure after all was sent.
+    fn after(&self, code: Code, message: String) -> Failure {
+        let bytes = Some(self.image.bytes.len() as u64);
+        Failure { bytes, ..Failure::new(code, message) }
+    }
+}

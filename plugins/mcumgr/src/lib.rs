@@ -1,0 +1,97 @@
+//! Device plugin for devices with MCUboot (Zephyr on nRF, STM32 and others), over MCUmgr's protocol
+//! SMP: on UDP, or on a serial port that Akri's udev handler found. The flash program confirms the
+//! new image once the device runs it, so its hash is the proof.
+
+mod settings;
+
+use flashjob_plugin_sdk::{
+    EnvValue, FlashPod, Outcome, Plugin, PluginError, PluginInfo, Request, User, Verdict, literal,
+};
+use settings::Settings;
+
+/// Device types that are served where the operator's configuration names none.
+const DEVICE_TYPES: [&str; 4] = ["mcuboot*", "zephyr*", "nrf*", "stm32*"];
+/// Runs the flash container. It needs no rights.
+const USER: u32 = 65532;
+/// The program in the flash image, with the way to the device.
+const COMMAND: [&str; 2] = ["/usr/local/bin/flashjob-flasher", "smp"];
+/// The device's file on its node, as `/dev/ttyACM0`.
+const DEVNODE: &str = "UDEV_DEVNODE";
+/// The group that serial ports belong to: dialout, on Debian and its kin.
+const DIALOUT: u32 = 20;
+/// Slot of a Secret, and where the flash program looks for it.
+const REGISTRY: (&str, &str) = ("firmware-registry", "/etc/flashjob/registry");
+
+/// The plugin.
+pub struct Mcumgr;
+
+impl Plugin for Mcumgr {
+    fn describe() -> PluginInfo {
+        PluginInfo {
+            name: "mcumgr".into(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            device_types: DEVICE_TYPES.map(str::to_owned).into(),
+            settings_schema: include_str!("settings.schema.json").into(),
+        }
+    }
+
+    fn validate_settings(settings: &str) -> Result<(), PluginError> {
+        Settings::read(settings).map(|_| ())
+    }
+
+    fn build(request: Request) -> Result<FlashPod, PluginError> {
+        let device = &request.device;
+        let settings = Settings::read(&request.settings)?;
+        let invalid = |words: String| Err(PluginError::InvalidRequest(words));
+        let port = device.properties.iter().find(|(name, _)| name == DEVNODE);
+        let way = match (port, &device.endpoint) {
+            (Some((_, path)), _) if path.starts_with("/dev/") => (DEVNODE, path.clone()),
+            (Some(_), _) => {
+                return invalid(format!("{DEVNODE} of device {} is not below /dev", device.name));
+            }
+            (None, Some(endpoint)) => ("HOST_ENDPOINT", endpoint.clone()),
+            (None, None) => {
+                return invalid(format!(
+                    "device {} has neither HOST_ENDPOINT nor {DEVNODE}",
+                    device.name
+                ));
+            }
+        };
+        let Some(image) = request.image.or_else(|| settings.image.clone()) else {
+            return invalid(
+                "no flash image is named; set flashImage of the plugin in the operator's \
+                 configuration, or flashjobPodImage"
+                    .into(),
+            );
+        };
+        let is_serial = way.0 == DEVNODE;
+        let env = [
+            ("FIRMWARE", request.firmware),
+            ("DEVICE", device.device_type.clone()),
+            ("VERSION", request.version),
+            way,
+        ];
+        Ok(FlashPod {
+            command: COMMAND.map(literal).into(),
+            args: settings.arguments().into_iter().map(literal).collect(),
+            env: env.map(|(name, value)| (name.to_owned(), EnvValue::Literal(value))).into(),
+            attach_device: is_serial,
+            groups: if is_serial { vec![DIALOUT] } else { Vec::new() },
+            user: User::Uid(USER),
+            secrets: match settings.registry_access {
+                true => vec![(REGISTRY.0.to_owned(), REGISTRY.1.to_owned())],
+                false => Vec::new(),
+            },
+            ..FlashPod::new(image)
+        })
+    }
+
+    fn judge(_: Request, outcome: Outcome) -> Result<Verdict, PluginError> {
+        Ok(flashjob_flash_program::judge(outcome))
+    }
+}
+
+flashjob_plugin_sdk::export!(Mcumgr);
+
+#[cfg(test)]
+mod tests;
