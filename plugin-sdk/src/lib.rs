@@ -51,7 +51,7 @@ pub use bindings::flashjob::plugin::types::{
     Protocol, Request, User, Verdict,
 };
 
-/// What a device plugin gives. Every function is pure: the same request, the same answer.
+/// Functions that a device plugin provides. Each is pure: the same request, the same answer.
 pub trait Plugin {
     /// Says what this plugin is.
     fn describe() -> PluginInfo;
@@ -111,7 +111,8 @@ impl FlashPod {
 }
 
 impl Outcome {
-    /// Why the container ended: its own last words, or Kubernetes' reason where it left none.
+    /// Explains why the container ended: its own last words, or Kubernetes' reason where it left
+    /// none.
     #[must_use]
     pub fn explanation(self) -> String {
         if self.termination_message.trim().is_empty() {

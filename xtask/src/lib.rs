@@ -1,3 +1,3 @@
-//! What the tests of this repository share with the program behind the Makefile.
+//! Code that the tests of this repository share with the program behind the Makefile.
 
 pub mod image;

@@ -10,7 +10,7 @@ use crate::credentials::canonical_host;
 
 pub use check::{InvalidField, check};
 
-/// How one registry is reached.
+/// Connection settings of one registry.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RegistryConfig {
@@ -36,8 +36,8 @@ pub struct RegistryConfig {
 }
 
 impl RegistryConfig {
-    /// Whether this is how the registry of that host is reached; `host:443` is `host`, and Docker
-    /// Hub's names are one.
+    /// Returns true if this is the configuration of the registry at that host; `host:443` is
+    /// `host`, and Docker Hub's names are one.
     #[must_use]
     pub fn is_at(&self, host: &str) -> bool {
         canonical_host(&self.host) == canonical_host(host)
@@ -52,8 +52,8 @@ pub struct CredentialsReference {
     pub secret_name: String,
 }
 
-/// Whose components are run. The longest literal prefix of `match` wins; nothing matching means
-/// refused.
+/// Trust policy for components: the signers whose components are run. The longest literal prefix of
+/// `match` wins; nothing matching means refused.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TrustEntry {
@@ -79,7 +79,7 @@ pub struct CosignTrust {
     /// Forms in which a signature counts.
     #[serde(default = "every_form")]
     pub forms: Vec<SignatureForm>,
-    /// How many of the keys or identities must have signed.
+    /// Number of the keys or identities that must have signed: one of them, or each.
     #[serde(default)]
     pub require: RequiredKeys,
     /// Certificates in place of keys. Beside publicKeyFiles it is an error: which of the two is
@@ -88,8 +88,8 @@ pub struct CosignTrust {
     pub keyless: Option<KeylessTrust>,
 }
 
-/// Who must have signed where nobody keeps a key: cosign makes one for each signature, with a
-/// certificate that says whose it is.
+/// Signers that must have signed where nobody keeps a key: cosign makes one for each signature,
+/// with a certificate that says whose it is.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KeylessTrust {
@@ -97,22 +97,21 @@ pub struct KeylessTrust {
     /// what `cosign trusted-root create` writes. Nothing is asked over the network. Read anew at
     /// every load.
     pub trusted_root_file: PathBuf,
-    /// Whose signatures count.
+    /// Identities whose signatures count.
     pub identities: Vec<SignerIdentity>,
 }
 
-/// What a certificate must say: an issuer and a subject, each as it is or as a pattern from `^` to
-/// `$`.
+/// Issuer and subject that a certificate must name, each as it is or as a pattern from `^` to `$`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SignerIdentity {
-    /// Who vouches for the subject: the URL of an OpenID Connect issuer.
+    /// URL of the OpenID Connect issuer that vouches for the subject.
     #[serde(default)]
     pub issuer: Option<String>,
     /// The same as a regular expression.
     #[serde(default)]
     pub issuer_regexp: Option<String>,
-    /// Who signed: an e-mail address, or the URI of a workflow.
+    /// Signer: an e-mail address, or the URI of a workflow.
     #[serde(default)]
     pub subject: Option<String>,
     /// The same as a regular expression.
@@ -120,7 +119,7 @@ pub struct SignerIdentity {
     pub subject_regexp: Option<String>,
 }
 
-/// How a cosign signature is stored.
+/// Form in which a cosign signature is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum SignatureForm {
@@ -136,7 +135,7 @@ pub fn every_form() -> Vec<SignatureForm> {
     vec![SignatureForm::Bundle, SignatureForm::Simple]
 }
 
-/// How many of the keys or identities must have signed.
+/// Number of the keys or identities that must have signed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum RequiredKeys {

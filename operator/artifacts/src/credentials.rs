@@ -41,7 +41,7 @@ pub(crate) fn canonical_host(host: &str) -> String {
     if DOCKER_HUB.contains(&host) { DOCKER_HUB[0].to_owned() } else { host.to_owned() }
 }
 
-/// Where a registry is asked: Docker Hub's name for people serves no images.
+/// Returns the host at which a registry is asked: Docker Hub's name for people serves no images.
 pub(crate) fn asked_at(host: &str) -> &str {
     if canonical_host(host) == DOCKER_HUB[0] { DOCKER_HUB[2] } else { host }
 }
@@ -122,8 +122,8 @@ fn place_of(key: &str) -> (String, String) {
     (canonical_host(host), path.to_owned())
 }
 
-/// How exactly a key names a repository; None: it does not. A `*` stands for one label of the host,
-/// as for the kubelet.
+/// Returns the exactness with which a key names a repository; None if it does not. A `*` stands for
+/// one label of the host, as for the kubelet.
 fn exactness(key: &str, host: &str, repository: &str) -> Option<(usize, usize)> {
     let (key_host, key_path) = place_of(key);
     let labels = |host: &str| host.split('.').map(str::to_owned).collect::<Vec<_>>();

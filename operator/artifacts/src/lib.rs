@@ -2,7 +2,8 @@
 //! firmware for the flash image. Knows neither WebAssembly nor Kubernetes.
 //!
 //! ```text
-//! Reference --Source::manifest_bytes--> Digest --Source::blob--> Unverified --trust::verify--> Verified
+//! Reference --Source::manifest_bytes--> Digest --Source::blob--> Unverified
+//!     --trust::verify--> Verified
 //! ```
 //!
 //! - [`Source`] is where an artifact is: a registry with its mirrors, or an image layout on disk.

@@ -1,4 +1,4 @@
-//! Where a plugin comes from.
+//! Reference to a plugin: the place that it comes from.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -152,8 +152,8 @@ impl Reference {
         reference
     }
 
-    /// What entries of trust are compared with: `host/repository`, or `oci-layout/path`. A file has
-    /// none.
+    /// Returns the name that entries of trust are compared with: `host/repository`, or
+    /// `oci-layout/path`. A file has none.
     #[must_use]
     pub fn name(&self) -> Option<String> {
         match self {

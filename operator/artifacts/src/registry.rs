@@ -36,7 +36,7 @@ const TOKEN_BYTES: usize = 64 << 10;
 /// By what name registries and their token services know this client.
 const CLIENT: &str = "flashjob-operator";
 const FORM: &str = "application/x-www-form-urlencoded";
-/// Where Docker Hub gives tokens.
+/// Host at which Docker Hub gives tokens.
 const DOCKER_HUB_TOKENS: &str = "auth.docker.io";
 /// Redirects that a blob may take, as to the storage behind a registry.
 const REDIRECTS: usize = 5;
@@ -53,7 +53,7 @@ pub struct Repository<'a> {
     introduced: bool,
 }
 
-/// What a manifest says of a blob.
+/// Descriptor of a blob, as a manifest has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
     /// Digest of the blob.
@@ -80,7 +80,8 @@ impl Outgoing<'_> {
         Self { method, url, accept: None, content: None, from: 0, time: None }
     }
 
-    /// What a token for it must allow, where the registry does not say so itself.
+    /// Returns the actions that a token for it must allow, where the registry does not say so
+    /// itself.
     fn actions(&self) -> &'static str {
         if matches!(self.method, Method::GET | Method::HEAD) { "pull" } else { "pull,push" }
     }
@@ -140,8 +141,8 @@ impl<'a> Repository<'a> {
         Ok((digest, bytes))
     }
 
-    /// Whether another place may be asked instead: this one has it not, does not answer, or wants a
-    /// password that nobody configured.
+    /// Returns true if another place may be asked instead: this one does not have it, does not
+    /// answer, or wants a password that nobody configured.
     pub(crate) fn may_be_passed_over(&self, error: &RegistryError) -> bool {
         match error {
             RegistryError::NotFound { .. } => true,
@@ -150,7 +151,7 @@ impl<'a> Repository<'a> {
         }
     }
 
-    /// How a tag or digest is called in messages.
+    /// Returns the name of a tag or digest for messages.
     #[must_use]
     pub fn what(&self, reference: &str) -> String {
         let separator = if reference.contains(':') { '@' } else { ':' };
@@ -197,12 +198,12 @@ impl<'a> Repository<'a> {
         })
     }
 
-    /// Whether the configuration says that this very host is spoken to without TLS.
+    /// Returns true if the configuration says that this very host is spoken to without TLS.
     fn plain(&self, host: &str) -> bool {
         self.registries.iter().any(|config| config.plain_http && config.is_at(host))
     }
 
-    /// Whether the configuration has this very host as a registry.
+    /// Returns true if the configuration has this very host as a registry.
     fn is_configured(&self, host: &str) -> bool {
         self.registries.iter().any(|config| config.is_at(host))
     }
@@ -494,7 +495,8 @@ fn advice_on_certificate(cause: &(dyn std::error::Error + 'static)) -> Option<&'
     advices.into_iter().find(|(name, _)| refused.contains(name)).map(|(_, advice)| advice)
 }
 
-/// What exchanges an identity token (distribution's token specification, "Refresh token").
+/// Returns the form that exchanges an identity token (distribution's token specification, "Refresh
+/// token").
 fn refresh_form(token: &str, service: Option<(&str, String)>, scope: &str) -> String {
     let mut form = url::form_urlencoded::Serializer::new(String::new());
     form.append_pair("grant_type", "refresh_token").extend_pairs(service);
@@ -536,7 +538,7 @@ fn page_in_its_place(what: &str) -> RegistryError {
     RegistryError::Form { what: what.to_owned(), message: message.to_owned() }
 }
 
-/// Whether what came is for people.
+/// Returns true if the response is a page for people.
 fn is_page(response: &Response) -> bool {
     let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"))
@@ -545,7 +547,7 @@ fn is_page(response: &Response) -> bool {
 /// AWS serves its metadata at a unique local address, too.
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
-/// Whether an address is this machine's own, its link's, or one by which clouds serve their
+/// Returns true if an address is this machine's own, its link's, or one by which clouds serve their
 /// metadata.
 fn is_internal(url: &Url) -> bool {
     let of = |address: IpAddr| match address.to_canonical() {

@@ -1,6 +1,6 @@
-//! Where artifacts are: a registry with its mirrors, or an image layout on disk. Each is asked for
-//! manifests, blobs and what refers to a manifest; everything that comes is hashed. A bare file is no
-//! such place.
+//! Places that have artifacts: a registry with its mirrors, or an image layout on disk. Each is
+//! asked for manifests, blobs and what refers to a manifest; everything that comes is hashed. A
+//! bare file is no such place.
 
 mod archive;
 #[cfg(feature = "fuzzing")]
@@ -34,7 +34,7 @@ enum Place<'a> {
 }
 
 impl<'a> Source<'a> {
-    /// Where a reference leads; nowhere for a bare file.
+    /// Returns the place that a reference leads to; none for a bare file.
     ///
     /// # Errors
     /// The configuration of a registry cannot be used.
@@ -80,7 +80,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// What may be a bundle that refers to a manifest.
+    /// Lists what may be a bundle that refers to a manifest.
     async fn referrers(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
         match &mut self.0 {
             Place::Registry(mirrored) => mirrored.referrers(digest).await,
@@ -88,7 +88,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// How a tag or digest is called in messages.
+    /// Returns the name of a tag or digest for messages.
     #[must_use]
     pub fn what(&self, wanted: &str) -> String {
         match &self.0 {

@@ -1,5 +1,6 @@
-//! Which artifacts are used. There is one way to make a [`Verified`] one, and only that can be run. Reads the files with keys and trusted roots, and does no other I/O: what a registry
-//! has of signatures is brought along.
+//! Decides which artifacts are used. There is one way to make a [`Verified`] one, and only that can
+//! be run. Reads the files with keys and trusted roots, and does no other I/O: what a registry has
+//! of signatures is brought along.
 
 mod identity;
 mod key;
@@ -26,7 +27,7 @@ pub use signature::{Attached, BUNDLE, Signature};
 /// An artifact that was fetched, and whose bytes have the digest they should have.
 #[derive(Clone, Debug)]
 pub struct Unverified {
-    /// Where it came from.
+    /// Reference that it came from.
     pub reference: Reference,
     /// Digest of its manifest; of the file itself for `file://`.
     pub digest: Digest,
@@ -54,14 +55,14 @@ impl Verified {
         &self.artifact.content
     }
 
-    /// Whether a signature was demanded and found.
+    /// Returns true if a signature was demanded and found.
     #[must_use]
     pub fn signed(&self) -> bool {
         self.signed
     }
 }
 
-/// Why an artifact is not used.
+/// Reason why an artifact is not used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrustError {
     /// Nothing in the configuration speaks of it.
@@ -77,7 +78,7 @@ pub enum TrustError {
     Key {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// Description of the fault.
         message: String,
     },
     /// The authorities and logs cannot be used.
@@ -85,7 +86,7 @@ pub enum TrustError {
     TrustedRoot {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// Description of the fault.
         message: String,
     },
     /// Nobody signed it.
@@ -93,7 +94,7 @@ pub enum TrustError {
         "{digest} is not signed, and trust entry {entry} demands a signature; sign it with cosign sign"
     )]
     Unsigned {
-        /// What should be signed.
+        /// Digest that should be signed.
         digest: Digest,
         /// The entry's pattern.
         entry: String,
@@ -103,7 +104,7 @@ pub enum TrustError {
         "{digest} is signed in form {form:?} alone, which trust entry {entry} does not list under forms"
     )]
     FormNotAllowed {
-        /// What is signed.
+        /// Digest that is signed.
         digest: Digest,
         /// The form.
         form: SignatureForm,
@@ -113,7 +114,7 @@ pub enum TrustError {
     /// Somebody else signed it.
     #[error("{digest} is signed, but with none of the keys of trust entry {entry}")]
     WrongKey {
-        /// What is signed.
+        /// Digest that is signed.
         digest: Digest,
         /// The entry's pattern.
         entry: String,
@@ -123,7 +124,7 @@ pub enum TrustError {
         "{digest} is signed by {signer}, which is none of the identities of trust entry {entry}"
     )]
     WrongIdentity {
-        /// What is signed.
+        /// Digest that is signed.
         digest: Digest,
         /// Subject and issuer.
         signer: String,
@@ -133,9 +134,9 @@ pub enum TrustError {
     /// It is not proven who signed it and when.
     #[error("{digest} is signed, and trust entry {entry} demands a proof of who did it: {message}")]
     Unproven {
-        /// What is signed.
+        /// Digest that is signed.
         digest: Digest,
-        /// What is missing or wrong.
+        /// Description of what is missing or wrong.
         message: String,
         /// The entry's pattern.
         entry: String,
@@ -143,23 +144,23 @@ pub enum TrustError {
     /// A signature of another artifact was attached to it.
     #[error("the signature attached to {digest} is for {signed}")]
     OtherDigest {
-        /// What should be signed.
+        /// Digest that should be signed.
         digest: Digest,
-        /// What is.
+        /// Digest that is signed instead.
         signed: String,
     },
-    /// What is attached is no signature that a signer made.
+    /// The attachment is no signature that a signer made.
     #[error("the signature attached to {digest} was changed or is broken: {message}")]
     Tampered {
-        /// What should be signed.
+        /// Digest that should be signed.
         digest: Digest,
-        /// What is wrong.
+        /// Description of the fault.
         message: String,
     },
     /// Some of the keys signed, and each must.
     #[error("{digest} is not signed with {missing}, and trust entry {entry} requires all keys")]
     KeysMissing {
-        /// What is signed.
+        /// Digest that is signed.
         digest: Digest,
         /// Files of the keys that did not sign.
         missing: String,
@@ -169,7 +170,7 @@ pub enum TrustError {
     /// Some of the identities signed, and each must.
     #[error("{digest} is not signed by {missing}, and trust entry {entry} requires all identities")]
     IdentitiesMissing {
-        /// What is signed.
+        /// Digest that is signed.
         digest: Digest,
         /// Subject and issuer of those who did not sign.
         missing: String,
@@ -179,7 +180,7 @@ pub enum TrustError {
 }
 
 impl TrustError {
-    /// What is missing, in one word as conditions have it.
+    /// Returns the reason for the refusal, in one word as conditions have it.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
@@ -223,7 +224,7 @@ pub fn forms<'a>(reference: &Reference, trust: &'a [TrustEntry]) -> &'a [Signatu
         .map_or(&[], |cosign| &cosign.forms)
 }
 
-/// Whether what is known allows an artifact to be used; true where that is for a signature's sake.
+/// Checks that what is known allows an artifact to be used; returns true if a signature allows it.
 ///
 /// # Errors
 /// Nothing allows it.
@@ -251,7 +252,7 @@ pub fn check(
     }
 }
 
-/// Who must have signed.
+/// Keys or identities that must have signed.
 enum Signers {
     Keys(Vec<PublicKey>),
     Keyless(Box<Keyless>),

@@ -24,7 +24,7 @@ pub struct Check {
     cluster: ClusterOptions,
 }
 
-/// How one part is.
+/// State of one part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Status {
@@ -40,13 +40,13 @@ enum Status {
     Failed,
 }
 
-/// What is to be said of one part.
+/// Result of the check of one part.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 struct Finding {
     check: String,
     status: Status,
     message: String,
-    /// What to do.
+    /// Action to take.
     #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Why a command failed, and the exit code that tells programs.
+//! Failure of a command: its cause, and the exit code that tells programs.
 
 use std::process::ExitCode;
 
@@ -40,7 +40,7 @@ pub enum Code {
     Interrupted = 130,
 }
 
-/// Why a command failed.
+/// Cause of a command's failure.
 #[derive(Debug)]
 pub struct Failure {
     /// For programs.

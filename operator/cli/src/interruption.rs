@@ -6,7 +6,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::{Code, Failure};
 
-/// What is to be said when a signal ends the program; commands keep it up to date.
+/// Message to print when a signal ends the program; commands keep it up to date.
 #[derive(Clone, Debug)]
 pub struct Interruption(Arc<Mutex<String>>);
 

@@ -1,4 +1,4 @@
-//! What a command has to show, in both forms.
+//! Output of a command, in both forms.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::arguments::Output;
 use crate::failure::{Code, Failure};
 
-/// What came of a command.
+/// Result of a command.
 #[derive(Debug)]
 pub struct Report {
     /// For people.

@@ -67,7 +67,7 @@ pub struct TrustOptions {
 }
 
 impl TrustOptions {
-    /// What the command line demands; nothing where it says nothing.
+    /// Returns the trust that the command line demands; none where it demands nothing.
     pub fn demanded(&self) -> Option<CosignTrust> {
         let forms = vec![SignatureForm::Bundle, SignatureForm::Simple];
         let require = if self.all_keys { RequiredKeys::All } else { RequiredKeys::Any };
@@ -91,7 +91,7 @@ pub struct Source {
     pub host: Host,
     /// The operator's configuration; an empty one where none is named.
     pub config: OperatorConfig,
-    /// Whether anything says whose signatures are demanded.
+    /// True if anything says whose signatures are demanded.
     judged: bool,
     trust: Vec<TrustEntry>,
     plugin: PluginSource,
@@ -166,7 +166,7 @@ impl Source {
         })
     }
 
-    /// Where it is.
+    /// Returns the component's reference.
     pub fn reference(&self) -> &Reference {
         &self.plugin.reference
     }
@@ -217,7 +217,7 @@ impl Source {
         }
     }
 
-    /// Where it came from and what came, for programs.
+    /// Returns the component's origin and what was obtained, for programs.
     pub fn json(&self, verified: &Verified) -> Value {
         json!({
             "reference": self.reference().to_string(),
@@ -258,7 +258,8 @@ pub fn read_config(path: &Path) -> Result<OperatorConfig, Failure> {
     Ok(config::parse(&config::read(path)?)?)
 }
 
-/// What the command line demands beats the configuration; without both, nothing is demanded.
+/// Returns the trust that applies: what the command line demands replaces the configuration's;
+/// without both, nothing is demanded.
 fn entries(
     reference: &Reference,
     trust: &TrustOptions,

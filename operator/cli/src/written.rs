@@ -8,7 +8,7 @@ use tempfile::Builder;
 
 use crate::failure::{Code, Failure};
 
-/// Whether a file that is there may be replaced.
+/// Permission to replace a file that already exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
     /// It stays, and that is an error.

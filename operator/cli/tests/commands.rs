@@ -1,4 +1,4 @@
-//! What the commands do without a registry: answers, refusals, bad input, and the exit codes.
+//! Tests of the commands without a registry: answers, refusals, bad input, and the exit codes.
 
 #[allow(dead_code, reason = "the registry's part is for the other test")]
 mod author;

@@ -303,7 +303,7 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
     Ok(())
 }
 
-/// Who may list FlashJobs of the namespace alone, and who may list none.
+/// Checks a user who may list FlashJobs of the namespace alone, and one who may list none.
 async fn who_may_see_less(person: &Person) -> anyhow::Result<()> {
     let both = "instances.akri.sh,flashjobs.application.flashjob.nbfc.io";
     for (name, resources) in [("some", both), ("none", "instances.akri.sh")] {

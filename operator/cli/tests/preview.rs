@@ -22,7 +22,7 @@ use person::{Person, answer};
 const LIMIT: Duration = Duration::from_secs(120);
 const FIRMWARE: &str = "harbor.nbfc.io/nubificus/firmware:0.2.0";
 
-/// What the API server, the scheduler and the controllers set.
+/// Removes what the API server, the scheduler and the controllers set.
 fn without_what_the_server_sets(mut object: Value) -> Value {
     let of_servers = [
         "uid",

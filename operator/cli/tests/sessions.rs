@@ -59,7 +59,7 @@ impl Page {
         Ok(writeln!(self.text, "\n## {title}")?)
     }
 
-    /// What differs from run to run is replaced by examples of the same length.
+    /// Replaces what differs from run to run by examples of the same length.
     fn with_examples(mut self) -> anyhow::Result<String> {
         for (number, (uid, name)) in self.devices.iter().enumerate() {
             let example = format!("{number:08x}-0000-4000-8000-{number:012x}");

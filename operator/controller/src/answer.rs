@@ -8,8 +8,8 @@ use kube::api::ListParams;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
-/// Why a request failed, in one line: of a refusal the API server's own words, without the rest of
-/// its Status.
+/// Returns the cause of a failed request in one line: of a refusal the API server's own words,
+/// without the rest of its Status.
 #[must_use]
 pub fn in_one_line(error: &kube::Error) -> String {
     let text = match error {

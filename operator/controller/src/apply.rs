@@ -67,8 +67,8 @@ pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step) {
     operator.look_at([job.key.clone()]);
 }
 
-/// Whether a request that failed may have been carried out all the same: the answer was lost, or
-/// the server broke over it.
+/// Returns true if a request that failed may have been carried out all the same: the answer was
+/// lost, or the server broke over it.
 fn may_have_worked(error: &kube::Error) -> bool {
     match error {
         kube::Error::Api(status) => status.code >= 500,
@@ -153,7 +153,7 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
     Ok(Duration::ZERO)
 }
 
-/// What a delete did.
+/// Result of a delete.
 enum Deleted<K> {
     /// It is on its way; its state, where that was told.
     Going(Option<K>),

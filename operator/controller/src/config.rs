@@ -28,28 +28,28 @@ pub struct OperatorConfig {
     /// The device plugins.
     #[serde(default)]
     pub plugins: Vec<PluginConfig>,
-    /// How registries are reached.
+    /// Connection settings of registries.
     #[serde(default)]
     pub registries: Vec<RegistryConfig>,
-    /// Whose components are run.
+    /// Trusted sources, whose components are run.
     #[serde(default)]
     pub trust: Vec<TrustEntry>,
-    /// What a call to a plugin may cost.
+    /// Limits on the cost of a call to a plugin.
     #[serde(default)]
     pub limits: Limits,
-    /// Which Instances a FlashJob may flash.
+    /// Instances that a FlashJob may flash.
     #[serde(default)]
     pub instances: InstanceScope,
-    /// What every flash Pod has.
+    /// Settings of every flash Pod.
     #[serde(default)]
     pub pods: PodDefaults,
-    /// What a FlashJob's podOverrides may ask for.
+    /// Values that a FlashJob's podOverrides may ask for.
     #[serde(default)]
     pub pod_policy: PodPolicy,
-    /// What every flash Service has.
+    /// Settings of every flash Service.
     #[serde(default)]
     pub services: ServicePolicy,
-    /// How long things are waited for.
+    /// Waiting periods.
     #[serde(default)]
     pub periods: Periods,
 }
@@ -60,12 +60,12 @@ pub struct OperatorConfig {
 pub struct PluginConfig {
     /// A DNS label; what the plugin says of itself must be the same.
     pub name: String,
-    /// Where it comes from.
+    /// Reference that it is loaded from.
     pub image: Reference,
     /// The types it serves; default: what it describes. `*`: any type that nobody else serves.
     #[serde(default)]
     pub device_types: Option<Vec<String>>,
-    /// When the reference is resolved again.
+    /// Policy for resolving the reference again.
     #[serde(default)]
     pub pull_policy: PullPolicy,
     /// With pullPolicy Always: seconds between looks for a new version. Default 300, at least 10.
@@ -86,12 +86,12 @@ pub struct PluginConfig {
     /// For `file://` references: run it without a digest and without a signature.
     #[serde(default)]
     pub allow_unsigned: bool,
-    /// What it may give its Pods.
+    /// Privileges that it may give its Pods.
     #[serde(default)]
     pub grants: Grants,
 }
 
-/// Which Instances a FlashJob may flash.
+/// Instances that a FlashJob may flash.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct InstanceScope {
@@ -128,7 +128,7 @@ pub enum Word {
 }
 
 impl Namespaces {
-    /// Whether a FlashJob in `job` may flash devices of `instance`.
+    /// Returns true if a FlashJob in `job` may flash devices of `instance`.
     #[must_use]
     pub fn allow(&self, job: &str, instance: &str) -> bool {
         match self {
@@ -139,7 +139,7 @@ impl Namespaces {
     }
 }
 
-/// How long things are waited for, in seconds.
+/// Waiting periods, in seconds.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Periods {
@@ -171,7 +171,7 @@ impl Default for Periods {
     }
 }
 
-/// Why a configuration file is refused.
+/// Reason for the refusal of a configuration file.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -179,7 +179,7 @@ pub enum ConfigError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// Error that the system reports.
         source: std::io::Error,
     },
     /// The file is not of the right form.
@@ -190,7 +190,7 @@ pub enum ConfigError {
     Invalid {
         /// Path of the field.
         field: String,
-        /// What is wrong and what is expected.
+        /// Description of the fault and of what is expected.
         message: String,
     },
 }
@@ -227,7 +227,7 @@ pub fn parse(text: &str) -> Result<OperatorConfig, ConfigError> {
 }
 
 impl OperatorConfig {
-    /// What Pods and Services are made by.
+    /// Policy by which Pods and Services are made.
     #[must_use]
     pub fn policy(&self) -> Policy {
         Policy {

@@ -18,7 +18,7 @@ const NAMED: usize = 10;
 /// The API server takes no longer note, in bytes.
 const NOTE_BYTES: usize = 1024;
 
-/// What events are about: the FlashJob.
+/// Object that events are about: the FlashJob.
 #[must_use]
 pub fn about(job: &Job) -> ObjectReference {
     let reference = FlashJob::new("", FlashJobSpec::default()).object_ref(&());

@@ -21,12 +21,12 @@ use fence::Fence;
 /// An election that did not get round within this time is stuck. A round is a few seconds.
 const ROUND_LIMIT: Duration = Duration::from_secs(60);
 
-/// Whether this process leads.
+/// State of this process in the election: leader or standby.
 #[derive(Debug)]
 pub struct Leadership {
     fence: Fence,
     leads: watch::Sender<bool>,
-    /// When the election last went round; none where there is no election.
+    /// Time at which the election last went round; none where there is no election.
     round: Option<Mutex<Instant>>,
 }
 
@@ -47,7 +47,7 @@ impl Leadership {
         Arc::new(Self { fence: Fence::unguarded(), leads: watch::Sender::new(true), round: None })
     }
 
-    /// Whether this process leads.
+    /// Returns true if this process leads.
     #[must_use]
     pub fn is_leading(&self) -> bool {
         *self.leads.borrow()
@@ -59,13 +59,13 @@ impl Leadership {
         let _ = self.leads.subscribe().wait_for(|leads| *leads).await;
     }
 
-    /// What holds changing requests back.
+    /// Fence that holds changing requests back.
     #[must_use]
     pub fn fence(&self) -> &Fence {
         &self.fence
     }
 
-    /// Whether the election goes round.
+    /// Returns true if the election goes round.
     #[must_use]
     pub fn is_alive(&self, now: Instant) -> bool {
         let last =

@@ -52,15 +52,15 @@ pub struct Operator {
     pub client: Client,
     /// The plugins.
     pub plugins: Plugins,
-    /// Whether this process is the one that acts.
+    /// Leadership of this process: whether it is the one that acts.
     pub leadership: Arc<Leadership>,
     /// Writes Kubernetes events.
     pub recorder: kube::runtime::events::Recorder,
     /// Counts what happens.
     pub metrics: Arc<Metrics>,
-    /// Where problems are reported.
+    /// Place to which problems are reported.
     pub reports: Reports,
-    /// Which installation this is.
+    /// Installation that this operator is part of.
     pub installation: Installation,
     world: Mutex<World>,
     queue: mpsc::UnboundedSender<ScheduleRequest<JobKey>>,
@@ -70,7 +70,7 @@ pub struct Operator {
     planning: AtomicBool,
 }
 
-/// What an operator is put together from; see the fields of [`Operator`].
+/// Parts from which an operator is put together; see the fields of [`Operator`].
 pub struct Parts {
     /// The API server.
     pub client: Client,
@@ -78,15 +78,15 @@ pub struct Parts {
     pub world: World,
     /// The plugins.
     pub plugins: Plugins,
-    /// Whether this process is the one that acts.
+    /// Leadership of this process: whether it is the one that acts.
     pub leadership: Arc<Leadership>,
     /// Writes Kubernetes events.
     pub recorder: kube::runtime::events::Recorder,
     /// Counts what happens.
     pub metrics: Arc<Metrics>,
-    /// Where problems are reported.
+    /// Place to which problems are reported.
     pub reports: Reports,
-    /// Which installation this is.
+    /// Installation that this operator is part of.
     pub installation: Installation,
 }
 
@@ -153,13 +153,13 @@ impl Operator {
         self.synced.lock().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
-    /// Whether all caches have had their first list.
+    /// Returns true if all caches have had their first list.
     pub fn is_synced(&self) -> bool {
         let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
         Kind::ALL.into_iter().all(|kind| synced.contains(&kind))
     }
 
-    /// Whether jobs are planned: this process leads, and its caches are filled afresh.
+    /// Returns true if jobs are planned: this process leads, and its caches are filled afresh.
     pub fn is_planning(&self) -> bool {
         self.planning.load(Ordering::SeqCst)
     }
@@ -282,14 +282,14 @@ impl Operator {
     }
 }
 
-/// How long it is until the status of a job may be written again.
+/// Time until the status of a job may be written again.
 fn until_write(memory: &Memory, urgent: bool) -> Duration {
     let rest = (memory.write_took * RESTS_PER_WRITE).clamp(WRITE_INTERVAL, LONGEST_WRITE_INTERVAL);
     let interval = if urgent { URGENT_WRITE_INTERVAL } else { rest };
     memory.written.map_or(Duration::ZERO, |last| interval.saturating_sub(last.elapsed()))
 }
 
-/// How long a job is left alone after a plan that took so long.
+/// Time for which a job is left alone after a plan that took so long.
 fn pause_after_plan(took: Duration) -> Duration {
     (took * PAUSES_PER_PLAN).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
 }

@@ -40,7 +40,7 @@ struct Inner {
     /// By name. Of those that no longer serve the one used last stands last.
     loaded: HashMap<String, Vec<Plugin>>,
     known: Vec<Known>,
-    /// How each configured plugin is loaded.
+    /// Everything needed to load each configured plugin, by name.
     loads: HashMap<String, Loads>,
 }
 
@@ -48,7 +48,7 @@ struct Inner {
 struct Known {
     config: PluginConfig,
     described: Vec<ServedTypes>,
-    /// Whether nothing came of loading it yet.
+    /// True if nothing came of loading it yet.
     is_loading: bool,
     ready: Result<ReadyPlugin, String>,
 }
@@ -180,7 +180,7 @@ impl Plugins {
         inner.loaded.get(name)?.iter().find(|plugin| *plugin.digest() == ready.digest).cloned()
     }
 
-    /// What a plugin serves beside the others.
+    /// Types that a plugin serves beside the others.
     fn standing(&self, name: &str) -> Standing {
         let inner = self.read();
         let index = inner.known.iter().position(|known| known.config.name == name);
@@ -200,7 +200,7 @@ impl Plugins {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What plans know of the plugins.
+    /// The plugins as plans know them.
     #[must_use]
     pub fn views(&self) -> Vec<PluginView> {
         let inner = self.read();

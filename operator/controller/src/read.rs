@@ -35,7 +35,7 @@ fn invalid<K: Resource>(
     Ok(InvalidObject { error: error.to_string(), metadata })
 }
 
-/// Where things stand in the text of an object.
+/// Places of parts in the text of an object.
 #[derive(Deserialize)]
 struct Outline<'a> {
     #[serde(borrow)]

@@ -69,7 +69,7 @@ pub async fn follow(
     }
 }
 
-/// What is in files, as digests: keys may be large, and nobody is to read them here.
+/// Returns the contents of files as digests: keys may be large, and nobody is to read them here.
 async fn contents(files: Vec<PathBuf>) -> Vec<(PathBuf, Option<Digest>)> {
     let mut contents = Vec::new();
     for file in files {

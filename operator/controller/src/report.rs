@@ -132,7 +132,8 @@ async fn tell(operator: &Operator, job: &Job, status: &FlashJobStatus, results: 
     }
 }
 
-/// How long each device took from its first attempt to its result, as far as this process saw both.
+/// Time that each device took from its first attempt to its result, as far as this process saw
+/// both.
 fn times(
     operator: &Operator,
     job: &Job,

@@ -37,7 +37,7 @@ const END_LIMIT: Duration = Duration::from_secs(15);
 /// a bookmark every minute.
 const SILENCE_LIMIT: Duration = Duration::from_secs(150);
 
-/// Why the operator ends.
+/// Reason for which the operator ends.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The configuration file is refused.

@@ -19,7 +19,7 @@ const SERVICE: &str = "flashjob-operator";
 #[derive(Debug)]
 pub struct Traces(SdkTracerProvider);
 
-/// Why there are no traces.
+/// Reason for which there are no traces.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot send traces as the variables OTEL_EXPORTER_OTLP_* ask for: {0}")]
 pub struct TracesError(#[from] opentelemetry_otlp::ExporterBuildError);

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use crate::plan::DeviceResult;
 
-/// What one status write changed.
+/// Changes that one status write made.
 #[derive(Debug)]
 pub struct Transitions<'a> {
     /// Devices that took up an attempt.
@@ -20,11 +20,11 @@ pub struct Transitions<'a> {
     pub results: &'a [DeviceResult],
     /// Devices of this run that had failed before.
     pub failed_before: usize,
-    /// What happened to the job.
+    /// Transitions of the job.
     pub job: Vec<JobTransition<'a>>,
 }
 
-/// What happened to a job.
+/// Transition of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobTransition<'a> {
     /// A run began.

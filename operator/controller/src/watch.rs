@@ -181,11 +181,11 @@ fn metadata<K: Resource>(object: &Guarded<K>) -> &kube::api::ObjectMeta {
     }
 }
 
-/// What of an object the caches keep.
+/// Part of an object that the caches keep.
 trait Trim: Sized {
     fn trim(self) -> Trimmed;
 
-    /// What is kept of one that cannot be decoded: what somebody is to be told of it.
+    /// Returns what is kept of one that cannot be decoded: what somebody is to be told of it.
     fn unreadable(_: InvalidObject) -> Trimmed {
         Trimmed::Nothing
     }
@@ -294,7 +294,7 @@ fn lose(operator: &Operator, kind: Kind, object: Trimmed, uid: &str) {
     operator.look_at(keys);
 }
 
-/// What a fresh list no longer has went away while nobody watched.
+/// Forgets what a fresh list no longer has: it went away while nobody watched.
 fn forget_unlisted(operator: &Operator, kind: Kind, listed: &HashSet<String>) {
     let now = whole_seconds(Timestamp::now());
     let mut world = operator.world();

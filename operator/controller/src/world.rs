@@ -26,14 +26,14 @@ pub use devices::Devices;
 pub use locks::Locks;
 pub use memory::Memory;
 
-/// What of the configuration decisions depend on.
+/// Part of the configuration that decisions depend on.
 #[derive(Clone, Debug, Default)]
 pub struct Rules {
-    /// Which Instances a FlashJob may flash.
+    /// Namespaces of the Instances that a FlashJob may flash.
     pub namespaces: Namespaces,
-    /// How long things are waited for.
+    /// Waiting periods.
     pub periods: Periods,
-    /// What flash Pods and Services are made by, beside job and plugin.
+    /// Policy by which flash Pods and Services are made, beside job and plugin.
     pub policy: Arc<Policy>,
 }
 
@@ -56,13 +56,13 @@ pub struct World {
     pub jobs: HashMap<JobKey, Arc<Job>>,
     /// Akri's Instances, and who asks for them.
     pub devices: Devices,
-    /// Who flashes which device.
+    /// Locks on devices, and who flashes which.
     pub locks: Locks,
-    /// What this process remembers of each job and does not store.
+    /// Memory of each job: what this process remembers and does not store.
     pub memory: HashMap<JobKey, Memory>,
     /// The configured plugins.
     pub plugins: Arc<Vec<PluginView>>,
-    /// What of the configuration decisions depend on.
+    /// Part of the configuration that decisions depend on.
     pub rules: Rules,
     pods: HashMap<JobKey, BTreeMap<String, Arc<Pod>>>,
     services: HashMap<JobKey, BTreeMap<String, Arc<Service>>>,
@@ -248,8 +248,8 @@ impl World {
             .collect()
     }
 
-    /// Whether a Pod of that name was seen, there or gone: a create of unknown outcome has worked
-    /// then.
+    /// Returns true if a Pod of that name was seen, there or gone: a create of unknown outcome has
+    /// worked then.
     #[must_use]
     pub fn knows_pod(&self, job: &JobKey, name: &str) -> bool {
         self.pods.get(job).is_some_and(|pods| pods.contains_key(name))
@@ -543,8 +543,8 @@ fn release(addresses: &mut HashMap<String, usize>, held: Vec<String>) {
     }
 }
 
-/// Whether one version of an object is later than another: versions grow as numbers do; what cannot
-/// be compared is taken.
+/// Returns true if one version of an object is later than another: versions grow as numbers do;
+/// what cannot be compared is taken.
 fn newer(version: &str, than: &str) -> bool {
     match (version.parse::<u128>(), than.parse::<u128>()) {
         (Ok(version), Ok(than)) => version > than,

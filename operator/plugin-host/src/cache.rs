@@ -1,5 +1,5 @@
-//! What was fetched and compiled, on disk. Everything is hashed again when it is read; what does
-//! not fit is as good as absent.
+//! Cache on disk of what was fetched and compiled. Everything is hashed again when it is read; what
+//! does not fit is as good as absent.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};

@@ -1,6 +1,6 @@
-//! A component as an OCI artifact, as the layout for WebAssembly of the CNCF has it: one layer of the
-//! component's bytes, and a config that tells what they are. The same artifact has the same digest
-//! each time. Does no I/O.
+//! A component as an OCI artifact, as the layout for WebAssembly of the CNCF has it: one layer of
+//! the component's bytes, and a config that tells what they are. The same artifact has the same
+//! digest each time. Does no I/O.
 
 use std::collections::BTreeMap;
 
@@ -15,20 +15,20 @@ const COMPONENT_TYPES: [&str; 2] =
     ["application/wasm", "application/vnd.module.wasm.content.layer.v1+wasm"];
 /// Media type of the config that goes with a component.
 const CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
-/// Where no time of the build is told. Tools want some time in the config, and the true one would
-/// change the digest.
+/// Time in the config where no time of the build is told. Tools want some time there, and the true
+/// one would change the digest.
 const NO_TIME: &str = "1970-01-01T00:00:00Z";
 /// Of an artifact what it is called, of a layer the name of its file.
 const TITLE: &str = "org.opencontainers.image.title";
 
-/// What is put into a registry.
+/// Component with its metadata, as it is put into a registry.
 #[derive(Clone, Debug)]
 pub struct Artifact<'a> {
     /// The component.
     pub component: &'a [u8],
-    /// What it imports and exports, where that is known.
+    /// Imports and exports of the component, where they are known.
     pub interface: Option<&'a Interface>,
-    /// When it was made, in the form of RFC 3339.
+    /// Time at which it was made, in the form of RFC 3339.
     pub created: Option<String>,
     /// Annotations of the manifest.
     pub annotations: BTreeMap<String, String>,

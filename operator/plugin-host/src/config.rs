@@ -9,7 +9,7 @@ pub use flashjob_artifacts::config::{
 };
 use serde::{Deserialize, Deserializer};
 
-/// When a tag is resolved again.
+/// Policy for resolving a tag again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub enum PullPolicy {
     /// At every load.
@@ -21,7 +21,7 @@ pub enum PullPolicy {
     Never,
 }
 
-/// What a plugin may cost.
+/// Limits on what a plugin may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Limits {
@@ -34,7 +34,7 @@ pub struct Limits {
     /// Linear memory of all calls at once, in bytes. Default 256Mi.
     #[serde(deserialize_with = "size")]
     pub total_memory: usize,
-    /// What is copied between host and plugin in one call, in bytes. Default 1Mi.
+    /// Data that is copied between host and plugin in one call, in bytes. Default 1Mi.
     #[serde(deserialize_with = "size")]
     pub copied: usize,
     /// One answer, in bytes. Default 256Ki.

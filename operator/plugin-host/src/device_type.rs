@@ -62,18 +62,19 @@ impl fmt::Display for DeviceType {
     }
 }
 
-/// What a plugin serves: one device type, or with a `*` at its end all that begin so: `esp32*` are
-/// `esp32`, `esp32c6` and `esp32s3r8`.
+/// Device types that a plugin serves: one type, or with a `*` at its end all that begin so:
+/// `esp32*` are `esp32`, `esp32c6` and `esp32s3r8`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ServedTypes {
     first: DeviceType,
-    /// Whether all types count that begin as `first` does.
+    /// True if all types count that begin as `first` does.
     open: bool,
 }
 
 impl ServedTypes {
-    /// How exactly this names a type; None: it does not. The highest of several wins.
+    /// Returns the exactness with which this names a type; None if it does not. The highest of
+    /// several wins.
     #[must_use]
     pub fn names(&self, kind: &DeviceType) -> Option<usize> {
         match self.open {
@@ -88,7 +89,7 @@ impl ServedTypes {
         &self.first
     }
 
-    /// Whether this is one type alone.
+    /// Returns true if this is one type alone.
     #[must_use]
     pub fn is_one(&self) -> bool {
         !self.open

@@ -28,14 +28,14 @@ use contract::Contract;
 pub use interface::Interface;
 use limits::{State, Stopped};
 
-/// How often a busy call lets others run, and how exactly it is stopped.
+/// Interval at which a busy call lets others run, and the precision with which it is stopped.
 const TICK: Duration = Duration::from_millis(10);
 
-/// What a component may import beside the contract's own interfaces.
+/// Prefixes of the imports that a component may have beside the contract's own interfaces.
 const WASI: [&str; 5] =
     ["wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:filesystem/", "wasi:random/"];
 
-/// Why a component cannot be used.
+/// Reason why a component cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// The engine itself.
@@ -56,11 +56,11 @@ pub enum EngineError {
         name: String,
         /// The limit, in bytes.
         memory: u64,
-        /// Where the limit comes from, and what to do.
+        /// Source of the limit, and what to do.
         raise: &'static str,
-        /// How the compiler ended.
+        /// Exit status of the compiler.
         status: String,
-        /// What it said.
+        /// Error output of the compiler.
         complaint: String,
     },
     /// The compiler does not run.
@@ -91,7 +91,7 @@ pub enum EngineError {
     },
 }
 
-/// Why a call gave no answer.
+/// Reason why a call gave no answer.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
     /// The plugin answered with an error of its own: asking again changes nothing.
@@ -127,7 +127,7 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// Whether the plugin said no, instead of failing to say anything.
+    /// Returns true if the plugin said no, instead of failing to say anything.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused(_))
@@ -183,7 +183,7 @@ pub(crate) struct Compiled {
     contract: Contract,
 }
 
-/// What a call cost.
+/// Time and memory that a call cost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
     /// From the question to the answer.
@@ -203,7 +203,7 @@ impl Compiled {
         self.contract.version()
     }
 
-    /// What it imports and exports.
+    /// Returns its imports and exports.
     pub fn interface(&self) -> &Interface {
         &self.interface
     }

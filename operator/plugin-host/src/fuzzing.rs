@@ -1,5 +1,5 @@
-//! What the fuzzer reaches of this crate beside its public functions: one function for each thing
-//! that comes from outside. Each takes any bytes, must not panic, and panics itself where an answer
+//! Functions of this crate that the fuzzer reaches beside the public ones: one for each thing that
+//! comes from outside. Each takes any bytes, must not panic, and panics itself where an answer
 //! breaks a rule.
 
 use std::path::{Path, PathBuf};

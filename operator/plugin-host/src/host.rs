@@ -22,7 +22,7 @@ use crate::{
 pub use author::Published;
 pub use error::{LoadError, Stage};
 
-/// What a host is set up with.
+/// Settings of a host.
 #[derive(Clone, Debug)]
 pub struct HostSettings {
     /// Folder of the cache; nobody else may write into it.
@@ -30,11 +30,11 @@ pub struct HostSettings {
     /// A program that hands what follows [`COMPILE_PLUGIN`](crate::COMPILE_PLUGIN) on its command
     /// line to [`compile_plugin`](crate::compile_plugin).
     pub compiler: PathBuf,
-    /// What plugins may cost.
+    /// Limits on what plugins may cost.
     pub limits: Limits,
-    /// How registries are reached.
+    /// Connection settings of registries.
     pub registries: Vec<RegistryConfig>,
-    /// Whose components are run.
+    /// Trust policy: the signers whose components are run.
     pub trust: Vec<TrustEntry>,
 }
 
@@ -43,9 +43,9 @@ pub struct HostSettings {
 pub struct PluginSource {
     /// Its name; what it says of itself must be the same.
     pub name: String,
-    /// Where it comes from.
+    /// Reference that it comes from.
     pub reference: Reference,
-    /// When a tag is resolved again.
+    /// Policy for resolving a tag again.
     pub pull_policy: PullPolicy,
     /// Run a file without a digest beside its name.
     pub allow_unsigned: bool,

@@ -47,7 +47,7 @@ impl Plugin {
         })))
     }
 
-    /// What the plugin says of itself.
+    /// Returns the plugin's description of itself.
     #[must_use]
     pub fn info(&self) -> &PluginInfo {
         &self.0.info
@@ -59,13 +59,13 @@ impl Plugin {
         &self.0.digest
     }
 
-    /// Where it came from.
+    /// Returns the reference that it came from.
     #[must_use]
     pub fn reference(&self) -> &Reference {
         &self.0.reference
     }
 
-    /// Whether a signature was demanded and found.
+    /// Returns true if a signature was demanded and found.
     #[must_use]
     pub fn signed(&self) -> bool {
         self.0.signed
@@ -78,7 +78,7 @@ impl Plugin {
         self.0.compiled.wit_version()
     }
 
-    /// What it imports and exports.
+    /// Returns its imports and exports.
     #[must_use]
     pub fn interface(&self) -> &Interface {
         self.0.compiled.interface()

@@ -22,9 +22,9 @@ const DEVICE_TYPE: &str = "espserial";
 const DEVNODE: &str = "UDEV_DEVNODE";
 /// The group that serial ports belong to: dialout, on Debian and its kin.
 const DIALOUT: u32 = 20;
-/// What esptool ends with when it fails, and also when it is called wrongly.
+/// Exit code of esptool when it fails, and also when it is called wrongly.
 const FAILED: i32 = 2;
-/// How esptool's last sentence begins when flashing failed.
+/// Beginning of esptool's last sentence when flashing failed.
 const FATAL: &str = "A fatal error occurred";
 /// As much of a failed container's output as tells why, where esptool did not say it.
 const LAST_WORDS: usize = 300;
@@ -113,7 +113,7 @@ fn command_line(port: &str, settings: &Settings) -> Vec<String> {
     words.into_iter().chain(write).map(str::to_owned).collect()
 }
 
-/// What esptool said last: its fatal error, else the end of its output.
+/// Returns the last words of esptool: its fatal error, else the end of its output.
 fn last_words(outcome: Outcome) -> String {
     let text = outcome.explanation();
     let end = || text.char_indices().rev().nth(LAST_WORDS).map_or(0, |(at, _)| at);

@@ -6,7 +6,7 @@ use serde_json::Value;
 /// Fastest rate that the USB bridges on development boards are made for.
 const FASTEST: u64 = 5_000_000;
 
-/// How esptool is called, and in which image.
+/// Options for calling esptool, and the image that it is called in.
 pub struct Settings {
     pub image: Option<String>,
     pub path: String,

@@ -18,7 +18,7 @@ const DEVICE_TYPES: [&str; 5] = ["http*", "wled*", "tasmota*", "esphome*", "shel
 const USER: u32 = 65532;
 /// The program in the flash image, with the way to the device.
 const COMMAND: [&str; 2] = ["/usr/local/bin/flashjob-flasher", "http"];
-/// Where a device fetches firmware.
+/// Port at which a device fetches firmware.
 const PORT: u16 = 8080;
 /// Slots of Secrets, and where the flash program looks for them.
 const LOGIN: (&str, &str) = ("device-login", "/etc/flashjob/device");

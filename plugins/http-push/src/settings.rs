@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 /// Names of the presets. A device type that begins with one of them takes it by itself.
 pub const PRESETS: [&str; 4] = ["wled", "tasmota", "esphome", "shelly"];
 
-/// How devices of a kind are updated. Everything has a default.
+/// Settings for updating devices of a kind. Everything has a default.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Settings {
@@ -120,7 +120,7 @@ impl Settings {
         if faults.is_empty() { Ok(()) } else { Err(PluginError::InvalidSettings(faults)) }
     }
 
-    /// Whether the device fetches the firmware.
+    /// Returns true if the device fetches the firmware.
     pub fn fetches(&self) -> bool {
         self.body.as_deref() == Some("url")
     }

@@ -11,13 +11,13 @@ use serde_json::Value;
 /// Bytes of a version that the program's descriptor on the device holds (`esp_app_desc_t.version`
 /// of ESP-IDF, 32 with its NUL).
 const VERSION_BYTES: usize = 31;
-/// Where the device calls back.
+/// Port at which the device calls back.
 const PORT: u16 = 4433;
-/// Where the flash container looks for its TLS certificate and key.
+/// Folder in which the flash container looks for its TLS certificate and key.
 const CERTIFICATES: &str = "/ota/certs";
 /// The slot behind which the certificates stand.
 const CERTIFICATE_SLOT: &str = "ota-tls";
-/// Where the product's flash container looks for what the firmware's registry needs.
+/// Folder in which the product's flash container looks for what the firmware's registry needs.
 const REGISTRY: &str = "/etc/flashjob/registry";
 /// The slot behind which that stands.
 const REGISTRY_SLOT: &str = "firmware-registry";

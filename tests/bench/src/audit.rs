@@ -21,9 +21,9 @@ pub struct Request {
     object_ref: Object,
     #[serde(default)]
     response_status: Status,
-    /// When it came in.
+    /// Time at which it came in.
     pub request_received_timestamp: Timestamp,
-    /// When it was answered.
+    /// Time at which it was answered.
     pub stage_timestamp: Timestamp,
 }
 
@@ -54,7 +54,7 @@ impl Request {
         format!("{} {resource}{slash}{subresource}", self.verb)
     }
 
-    /// Whether it succeeded.
+    /// Returns true if it succeeded.
     pub fn is_ok(&self) -> bool {
         self.response_status.code < 300
     }
@@ -78,7 +78,8 @@ impl Mark {
         Ok(Self { file: file.to_owned(), offset })
     }
 
-    /// What was logged from here on. A watch is in the log twice: here it counts when it begins.
+    /// Reads what was logged from here on. A watch is in the log twice: here it counts when it
+    /// begins.
     pub fn read(&self) -> anyhow::Result<Log> {
         let mut file = File::open(&self.file)?;
         file.seek(SeekFrom::Start(self.offset))?;
@@ -97,7 +98,7 @@ impl Mark {
 }
 
 impl Log {
-    /// What a user asked for.
+    /// Returns the requests of a user.
     pub fn of<'a>(&'a self, user: &'a str) -> impl Iterator<Item = &'a Request> {
         self.requests.iter().filter(move |request| request.user.username == user)
     }
@@ -111,7 +112,7 @@ impl Log {
         counts
     }
 
-    /// When the object of that name was asked to be created.
+    /// Returns the time at which the object of that name was asked to be created.
     pub fn created(&self, what: &str, name: &str) -> Option<Timestamp> {
         let found = self
             .requests
@@ -120,9 +121,9 @@ impl Log {
         found.map(|request| request.request_received_timestamp)
     }
 
-    /// How long each place stood idle: from the k-th end of a Pod, which is when the kubelet's
-    /// report was stored, to the create of the (parallelism + k)-th Pod. The kubelet is the
-    /// administrator's.
+    /// Returns the time that each place stood idle: from the k-th end of a Pod, which is when the
+    /// kubelet's report was stored, to the create of the (parallelism + k)-th Pod. The kubelet is
+    /// the administrator's.
     pub fn idle_places(&self, user: &str, parallelism: usize) -> Vec<Duration> {
         let ended = self
             .of("administrator")

@@ -1,4 +1,4 @@
-//! What is measured: the cases and their order.
+//! Cases that are measured, and their order.
 
 use std::fmt;
 
@@ -35,7 +35,7 @@ pub enum Runner {
 }
 
 impl Runner {
-    /// How the operator exposes devices; None: it is not the operator.
+    /// Returns the exposure that the operator uses; None: it is not the operator.
     pub fn exposure(self) -> Option<Exposure> {
         match self {
             Self::Least => None,
@@ -63,7 +63,7 @@ pub struct Case {
     pub parallelism: usize,
     /// Milliseconds from a Pod's binding to its success.
     pub pod_ms: u64,
-    /// Who flashes.
+    /// Program that flashes: the client or the operator.
     pub runner: Runner,
 }
 

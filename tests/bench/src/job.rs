@@ -151,7 +151,8 @@ pub async fn warm_up(stage: &mut Stage) -> anyhow::Result<u64> {
     Ok(measure(stage, &case, Exposure::PerDevice).await?.usage.peak_kib)
 }
 
-/// What an idle operator has resident with the Instances that are there, and with so many more.
+/// Measures the memory that an idle operator has resident with the Instances that are there, and
+/// with so many more.
 pub async fn memory_of_instances(stage: &mut Stage, more: usize) -> anyhow::Result<Vec<Resident>> {
     let mut resident = Vec::new();
     for instances in [stage.instance_count(), stage.instance_count() + more] {

@@ -131,7 +131,7 @@ async fn flash(
     Ok(())
 }
 
-/// Who waits for what of an object, by its name.
+/// Tasks that wait for a value of an object, by its name.
 #[derive(Clone, Default)]
 struct Waiters(Arc<Mutex<HashMap<String, oneshot::Sender<String>>>>);
 

@@ -1,5 +1,5 @@
-//! What every case needs: a control plane, a registry with the plugin, Instances, a kubelet and a
-//! load balancer that cost little, and a fresh operator for each case.
+//! Parts that every case needs: a control plane, a registry with the plugin, Instances, a kubelet
+//! and a load balancer that cost little, and a fresh operator for each case.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -142,7 +142,7 @@ impl Stage {
         Ok(self.instances[..count].to_vec())
     }
 
-    /// How many Instances there are.
+    /// Returns the number of Instances.
     pub fn instance_count(&self) -> usize {
         self.instances.len()
     }

@@ -10,7 +10,7 @@ use crate::audit::{Log, percentile};
 use crate::case::{Case, Matrix, Runner};
 use crate::usage::Usage;
 
-/// What one case took.
+/// Measurements of one case.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measured {
     /// From the first request to the last; for the operator from the FlashJob's creation to its
@@ -20,7 +20,7 @@ pub struct Measured {
     pub devices_per_second: f64,
     /// Requests by verb and resource.
     pub requests: BTreeMap<String, usize>,
-    /// What the process used.
+    /// CPU time and memory that the process used.
     pub usage: Usage,
     /// Milliseconds that a free place stayed idle: half of them were no longer idle than this.
     pub idle_p50_ms: Option<f64>,
@@ -54,7 +54,7 @@ impl Measured {
     }
 }
 
-/// What an idle operator holds.
+/// Memory that an idle operator holds.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Resident {
     pub instances: usize,

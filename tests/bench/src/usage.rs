@@ -1,4 +1,4 @@
-//! What a process used, as the kernel counts it. Reads /proc.
+//! CPU time and memory that a process used, as the kernel counts them. Reads /proc.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ pub struct Usage {
     pub cpu_seconds: f64,
     /// The most memory that it ever had resident, in KiB.
     pub peak_kib: u64,
-    /// What it has resident now, in KiB.
+    /// Memory that it has resident now, in KiB.
     pub resident_kib: u64,
 }
 

@@ -1,5 +1,5 @@
-//! What the end-to-end tests share: FlashJobs are applied as users apply them, and watched until
-//! something holds.
+//! Helpers that the end-to-end tests share: FlashJobs are applied as users apply them, and watched
+//! until something holds.
 
 pub mod counted;
 
@@ -180,13 +180,13 @@ pub async fn pod_where(
     .await
 }
 
-/// Whether a Pod's container runs.
+/// Returns true if a Pod's container runs.
 #[must_use]
 pub fn runs(pod: &Pod) -> bool {
     pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"))
 }
 
-/// Why a device failed, was skipped or waits.
+/// Returns the reason for which a device failed, was skipped or waits.
 #[must_use]
 pub fn reason_of(status: &FlashJobStatus, uid: &str) -> Option<String> {
     status.devices.iter().find(|device| device.uid == uid).and_then(|device| device.reason.clone())

@@ -1,4 +1,5 @@
-//! What the cluster does not admit: a quota is a turn to wait for, a policy's word is final.
+//! Objects that the cluster does not admit: a quota is a turn to wait for, a policy's word is
+//! final.
 
 use flashjob_api::akri::Instance;
 use flashjob_api::{FlashJobStatus, Phase};

@@ -1,5 +1,5 @@
-//! What a job finds when it is not the first: its own spec changed while devices are in flight, and
-//! what the Go operator left.
+//! State that a job finds when it is not the first: its own spec changed while devices are in
+//! flight, and what the Go operator left.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What becomes of a device when its image, its Pod, its node, its address or its Instance fails:
-//! each has a rule, and here its test.
+//! Outcome for a device when its image, its Pod, its node, its address or its Instance fails: each
+//! has a rule, and here its test.
 
 use std::time::Instant;
 

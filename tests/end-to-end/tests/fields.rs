@@ -152,7 +152,7 @@ impl Case<'_> {
         Ok(())
     }
 
-    /// What the job's objects of a kind are, again and again, until the job is over.
+    /// Looks at the job's Pods and Services, again and again, until the job is over.
     async fn watch<T>(
         &self,
         look: impl Fn(Vec<Pod>, Vec<Service>) -> T,

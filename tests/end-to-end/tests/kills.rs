@@ -11,7 +11,7 @@ use flashjob_testbed::{Options, Proxy, Testbed};
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-/// What the operator asks of the API server in the life of a FlashJob.
+/// Request that the operator makes to the API server in the life of a FlashJob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Point {
     AddFinalizer,

@@ -1,4 +1,4 @@
-//! What GitOps tools make of our objects: kstatus itself is asked, and `kubectl wait`.
+//! State that GitOps tools see in our objects: kstatus itself is asked, and `kubectl wait`.
 
 use std::process::Stdio;
 
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-/// What kstatus says of an object.
+/// Returns the status that kstatus gives an object.
 async fn of(program: &str, object: &Value) -> anyhow::Result<String> {
     let mut child = Command::new(program)
         .stdin(Stdio::piped())

@@ -68,7 +68,7 @@ async fn every_device_was_flashed_once(testbed: &Testbed, name: &str) -> anyhow:
     nothing_left(testbed).await
 }
 
-/// What this operator asked the API server to change since then, the Lease aside.
+/// Returns the changes that this operator asked the API server for since then, the Lease aside.
 fn changes(testbed: &Testbed, operator: &str, since: Timestamp) -> anyhow::Result<Vec<Value>> {
     let log = std::fs::read_to_string(&testbed.control_plane.audit_log)?;
     let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

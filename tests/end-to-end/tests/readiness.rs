@@ -15,7 +15,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-/// What was ready stays so through failures that are shorter.
+/// Duration of a failure that makes a ready operator unready; it stays ready through shorter ones.
 const UNREADY_AFTER: Duration = Duration::from_secs(30);
 
 async fn testbed() -> anyhow::Result<Testbed> {

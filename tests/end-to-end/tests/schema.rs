@@ -1,5 +1,5 @@
-//! What the real API server takes and refuses. One control plane serves all cases; no operator is
-//! needed.
+//! Objects that the real API server takes, and objects that it refuses. One control plane serves
+//! all cases; no operator is needed.
 
 use flashjob_end_to_end::{apply, create, jobs, raw_jobs};
 use flashjob_testbed::process::repository;

@@ -11,7 +11,7 @@ use kube::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-/// How often the operator asked the API server to create one of these.
+/// Counts the requests of the operator to the API server to create one of these.
 fn creates(audit_log: &Path, resource: &str) -> anyhow::Result<usize> {
     let log = std::fs::read_to_string(audit_log)?;
     let requests = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());

@@ -1,5 +1,4 @@
-//! Whose plugins are run: signatures in a real registry, and what the DevicePlugin says of each
-//! refusal.
+//! Trust in plugins: signatures in a real registry, and what the DevicePlugin says of each refusal.
 
 use std::collections::BTreeMap;
 

@@ -17,7 +17,7 @@ pub fn corpus_folder(target: &Target) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target.name)
 }
 
-/// What is stored for a target, in the order of its names.
+/// Reads what is stored for a target, in the order of its names.
 ///
 /// # Errors
 /// The folder cannot be read, or is empty.

@@ -14,7 +14,7 @@ pub struct Target {
     pub name: &'static str,
     /// Takes any bytes. It panics where a rule is broken.
     pub run: fn(&[u8]),
-    /// How many changes of its corpus the test gives it: those that take long get fewer.
+    /// Number of changes of its corpus that the test gives it: those that take long get fewer.
     pub changes: usize,
 }
 
@@ -39,7 +39,7 @@ fn configuration(bytes: &[u8]) {
     }
 }
 
-/// What is read is written as it can be read again.
+/// Checks that what is read is written as it can be read again.
 fn reference(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(reference) = text.parse::<Reference>() {
@@ -54,8 +54,8 @@ fn reference(bytes: &[u8]) {
     }
 }
 
-/// What an author writes as an endpoint leads where it reads, and an image that a grant covers is
-/// an image.
+/// Checks that what an author writes as an endpoint leads where it reads, and that an image that a
+/// grant covers is an image.
 fn endpoint(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Some(endpoint) = Endpoint::read(&text) {

@@ -31,7 +31,7 @@ pub fn describing(component: &[u8], mode: &str) -> anyhow::Result<Vec<u8>> {
     Ok(changed)
 }
 
-/// What happens before the first question is asked.
+/// Behaviour of a component before the first question is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtStart {
     /// It never comes to an end.

@@ -57,14 +57,14 @@ impl Answer {
 type Answers = Box<dyn Fn(&str, &str, Option<&str>) -> Option<Answer> + Send + Sync>;
 type Challenges = Box<dyn Fn(&str) -> String + Send + Sync>;
 
-/// How a front behaves.
+/// Behaviour of a front.
 #[derive(Default)]
 pub struct Behaviour {
-    /// Where requests are passed on to, as `http://127.0.0.1:5000`.
+    /// URL to which requests are passed on, such as `http://127.0.0.1:5000`.
     pub registry: String,
-    /// What it answers itself, by its own URL, path and authorization.
+    /// Answers of its own, by its own URL, path and authorization.
     pub answers: Option<Answers>,
-    /// What becomes of the registry's challenges.
+    /// Function that changes the registry's challenges.
     pub challenges: Option<Challenges>,
 }
 

@@ -1,5 +1,5 @@
-//! What the tests of the plugin host share: registries, a front before them that remembers who
-//! asked what, a token service, and hosts that start with nothing; components made to do harm.
+//! Parts that the tests of the plugin host share: registries, a front before them that remembers
+//! who asked what, a token service, and hosts that start with nothing; components made to do harm.
 
 pub mod components;
 pub mod front;

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, SigningKey};
 use serde_json::{Value, json};
 
-/// Where it answers.
+/// Path at which it answers.
 pub const PATH: &str = "/service/token";
 const ISSUER: &str = "testbed";
 const SERVICE: &str = "testbed-registry";
@@ -33,7 +33,7 @@ impl TokenService {
         Ok(Self { key, certificate: STANDARD.encode(certificate.der()), bundle })
     }
 
-    /// What a registry is told to believe in it; the realm is on the host that was asked.
+    /// Returns the settings that make a registry trust it; the realm is on the host that was asked.
     #[must_use]
     pub fn auth(&self) -> Value {
         json!({"token": {

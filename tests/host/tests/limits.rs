@@ -17,7 +17,8 @@ use flashjob_plugin_host::types::{Device, Outcome, Request};
 use flashjob_plugin_host::{CallError, Host, LoadError, Logins, Plugin};
 use serde_json::json;
 
-/// What the process may grow by: one call's memory, what is copied, and the code of a component.
+/// Bytes that the process may grow by: one call's memory, what is copied, and the code of a
+/// component.
 const GROWTH: usize = 96 << 20;
 
 fn limits() -> Limits {
@@ -175,7 +176,7 @@ async fn ask(
     }
 }
 
-/// Whether this is the error that this way to break a limit has.
+/// Returns true if this is the error that this way to break a limit has.
 fn fits(mode: &str, error: &CallError) -> bool {
     match mode {
         "loop" => matches!(error, CallError::TimedOut { .. }),
@@ -291,8 +292,8 @@ async fn a_component_that_cannot_be_used_says_why_and_costs_the_process_nothing(
     watch.end("components that cannot be used").await
 }
 
-/// Whether a damaged component was refused for what it is. Damage may also hit what nobody looks
-/// at, and then it works.
+/// Checks that a damaged component was refused for what it is. Damage may also hit what nobody
+/// looks at, and then it works.
 fn refused_or_whole(result: Result<Plugin, LoadError>, what: &str) {
     if let Err(error) = result {
         let known = [

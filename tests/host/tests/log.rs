@@ -1,5 +1,5 @@
-//! What plugins in other languages say on their standard output and error is in the log of the
-//! process, under the plugin's name.
+//! Standard output and error of plugins in other languages are in the log of the process, under the
+//! plugin's name.
 
 use std::sync::Mutex;
 

@@ -22,7 +22,7 @@ use tempfile::TempDir;
 /// `robot:secret-of-the-robot`.
 const RIGHT: &str = "Basic cm9ib3Q6c2VjcmV0LW9mLXRoZS1yb2JvdA==";
 
-/// How a registry asks who comes, and what it is told.
+/// Authentication that a registry demands, and what it is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Auth {
     /// It asks nobody, and there are no credentials.
@@ -88,8 +88,8 @@ impl Auth {
         }
     }
 
-    /// What a front answers itself: tokens, and the challenge of a registry with public
-    /// repositories.
+    /// Returns the answer that a front gives itself: tokens, and the challenge of a registry with
+    /// public repositories.
     fn answer(
         self,
         tokens: &TokenService,
@@ -117,7 +117,7 @@ impl Auth {
     }
 }
 
-/// How a registry speaks, and what the configuration says of that.
+/// Protocol that a registry speaks, and what the configuration says of that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tls {
     PrivateAuthority,
@@ -135,7 +135,7 @@ impl Tls {
     }
 }
 
-/// How a plugin is named.
+/// Form of the reference that names a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Form {
     Tag,
@@ -146,7 +146,7 @@ enum Form {
 
 const FORMS: [Form; 4] = [Form::Tag, Form::Digest, Form::TagAndDigest, Form::Scheme];
 
-/// What is stored: repository, and whether it is a plugin.
+/// Artifacts that are stored: repository, and true for a plugin.
 const ARTIFACTS: [(&str, bool); 5] =
     [("wasm", true), ("older", true), ("text", false), ("two", false), ("index", false)];
 

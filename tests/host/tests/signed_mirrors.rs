@@ -18,10 +18,10 @@ use serde_json::json;
 use tempfile::TempDir;
 
 const FORMS: [&str; 2] = ["bundle", "simple"];
-/// Where the mirror keeps what the registry has.
+/// Path below which the mirror keeps what the registry has.
 const BELOW: &str = "proxy";
 
-/// How a plugin is signed.
+/// Signature of a plugin.
 #[derive(Clone, Copy, Debug)]
 enum Signed {
     Not,
@@ -143,12 +143,12 @@ impl World {
     }
 }
 
-/// Whether it is run, or why not.
+/// Returns true if it is run and signed, false if it is run unsigned, or the reason for a refusal.
 fn verdict(outcome: &Result<Verified, LoadError>) -> Result<bool, &'static str> {
     outcome.as_ref().map(Verified::signed).map_err(LoadError::reason)
 }
 
-/// Whether it was asked for the component or its manifest.
+/// Returns true if it was asked for the component or its manifest.
 fn gave_the_plugin(front: &Front, digest: &str) -> anyhow::Result<bool> {
     let component = format!("/blobs/{}", Digest::of(&component("esp32")?));
     let manifests = ["/manifests/1".to_owned(), format!("/manifests/{digest}")];

@@ -29,7 +29,7 @@ struct World {
     folder: TempDir,
 }
 
-/// What somebody does to a request, by its path.
+/// Interference with a request, by its path.
 type Meddles = Box<dyn Fn(&str) -> Option<Answer> + Send + Sync>;
 
 impl World {

@@ -11,7 +11,7 @@ use flashjob::plugin::types::{
     Verdict,
 };
 
-/// Where the flash program writes how hot it was.
+/// Folder to which the flash program writes how hot it was.
 const FOLDER: &str = "/kiln";
 
 struct Kiln;

@@ -15,9 +15,9 @@ use crate::runtime::{PAUSE, Runtime};
 
 /// Name under which the tests build and install the operator's image.
 pub const OPERATOR: &str = "registry.example/fleet/flashjob-operator:test";
-/// What a container of the flash image begins with.
+/// Command that a container of the flash image begins with.
 const ENTRYPOINT: [&str; 2] = ["/usr/local/bin/flashjob-flasher", "ota"];
-/// Where the flash image looks for what its registry needs.
+/// Folder in which the flash image looks for what its registry needs.
 const ACCESS: &str = "/etc/flashjob/registry";
 
 /// Archive of the operator's image, below the repository.

@@ -25,7 +25,7 @@ const SECRET: &str = "registry-robot";
 /// File of the ConfigMap with the authority of the registry.
 const AUTHORITY: &str = "registry-ca.pem";
 
-/// Where an installation is, and what it is called.
+/// Place of an installation, and its names.
 #[derive(Clone, Debug)]
 pub struct Installation {
     /// Namespace of the operator.
@@ -83,7 +83,7 @@ impl Installation {
         }
     }
 
-    /// What there is to say when something went wrong.
+    /// Collects what there is to say when something went wrong.
     pub async fn state(&self, node: &Node) -> String {
         let mut said = String::new();
         let deployment = format!("deployment/{}", self.name);

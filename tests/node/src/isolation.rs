@@ -27,7 +27,7 @@ const INNER: &str = "FLASHJOB_NODE_CGROUP";
 const CLEANER: &str = "FLASHJOB_NODE_CLEAN";
 /// Temporary folder of all parts.
 const FOLDER: &str = "FLASHJOB_NODE_FOLDER";
-/// Where control groups are mounted.
+/// Folder in which control groups are mounted.
 const CGROUPS: &str = "/sys/fs/cgroup";
 /// A process that was killed is gone within this time; the kernel may have to write its memory
 /// away.

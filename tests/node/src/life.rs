@@ -56,7 +56,7 @@ async fn flash(node: &Node, namespace: &str, devices: &Devices) -> anyhow::Resul
     Ok(())
 }
 
-/// What cannot be flashed is reported, again and again.
+/// Devices that cannot be flashed are reported, again and again.
 async fn fail(node: &Node, namespace: &str) -> anyhow::Result<()> {
     let unknown = ["00000000-0000-0000-0000-000000000000".to_owned()];
     node.apply(&job(namespace, "unknown", &unknown, json!({}))).await?;

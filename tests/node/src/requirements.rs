@@ -1,4 +1,4 @@
-//! What a real node needs of the machine. Looks for programs, and asks the kernel by trying.
+//! Requirements of a real node on the machine. Looks for programs, and asks the kernel by trying.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -17,8 +17,8 @@ const PROGRAMS: [(&str, &str); 7] = [
 /// Folders in which distributions keep the network plugins of containers.
 const NETWORK_PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 
-/// What the node asks of the kernel, in the same kind of namespaces: a link to stand on, a bridge
-/// for Pods, rules, stacked file systems.
+/// Commands that try what the node asks of the kernel, in the same kind of namespaces: a link to
+/// stand on, a bridge for Pods, rules, stacked file systems.
 const TRIAL: &str = "ip link add trial0 type veth peer name trial1 && ip link add trial type bridge \
     && nft add table ip trial && grep -qw overlay /proc/filesystems";
 

@@ -27,7 +27,7 @@ pub struct Right {
     pub verb: String,
 }
 
-/// Who has the rights of an operator.
+/// ServiceAccount that has the rights of an operator.
 #[derive(Clone, Debug)]
 pub struct Account {
     /// Namespace of the ServiceAccount.

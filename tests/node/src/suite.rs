@@ -52,7 +52,7 @@ pub fn main(tests: &[(&'static str, Body)]) -> ExitCode {
     })
 }
 
-/// Where the node is, once the first test has started it; or why it could not.
+/// Place of the node, once the first test has started it; or the cause for which it could not.
 struct Place {
     isolation: Isolation,
     node: Option<Result<Node, String>>,

@@ -36,7 +36,7 @@ pub struct Settings {
     pub receive_timeout_ms: u64,
 }
 
-/// How a device misbehaves.
+/// Misbehaviour of a device.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Behaviour {
@@ -64,7 +64,7 @@ pub struct Behaviour {
     pub times: Option<u32>,
 }
 
-/// What a device tells of itself to tests.
+/// Report of a device about itself, for tests.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
@@ -94,7 +94,7 @@ pub struct Report {
     pub repeats: u32,
     /// Requests to update from another flasher, or in mid-transfer: two flashers at once.
     pub conflicts: u32,
-    /// When the last update came to its end.
+    /// Time at which the last update came to its end.
     pub flashed_at: Option<Timestamp>,
 }
 
@@ -117,7 +117,7 @@ struct Inner {
 
 /// An update that is under way.
 struct Update {
-    /// Where the firmware is to be had.
+    /// Address at which the firmware is to be had.
     address: String,
     /// The device has reached the flasher.
     connected: bool,
@@ -132,7 +132,7 @@ pub struct Group {
     pub application: String,
     /// The version that they report at first.
     pub version: String,
-    /// How many.
+    /// Number of devices.
     pub count: usize,
 }
 
@@ -205,7 +205,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// What all devices tell of themselves.
+    /// Returns the reports of all devices about themselves.
     #[must_use]
     pub fn reports(&self) -> Vec<Report> {
         lock(&self.devices).iter().map(|device| lock(&device.report).report.clone()).collect()

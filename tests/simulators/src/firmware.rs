@@ -16,7 +16,7 @@ pub struct Firmware {
     pub application: String,
     /// The version that a device reports which runs it.
     pub version: String,
-    /// What is written to flash.
+    /// Bytes that are written to flash.
     pub payload: Vec<u8>,
 }
 

@@ -161,8 +161,8 @@ impl Kubelet {
         }
     }
 
-    /// Whether the node controller has given this node up, as it does during an outage of the API
-    /// server.
+    /// Returns true if the node controller has given this node up, as it does during an outage of
+    /// the API server.
     async fn counts_as_lost(&self) -> kube::Result<bool> {
         let nodes: Api<Node> = Api::all(self.client.clone());
         let Some(node) = nodes.get_opt(&self.settings.node).await? else { return Ok(false) };

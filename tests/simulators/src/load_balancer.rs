@@ -37,7 +37,7 @@ pub struct Settings {
     pub no_finalizer: bool,
 }
 
-/// Which Service has which address, and who waits.
+/// Addresses of the Services, those that are free, and the Services that wait.
 #[derive(Debug, Default)]
 pub struct Pool {
     free: VecDeque<Ipv4Addr>,

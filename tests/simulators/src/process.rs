@@ -1,5 +1,5 @@
-//! What all simulators' processes share: logging, the TLS provider, and an end that comes with
-//! their starter's.
+//! Parts that all simulators' processes share: logging, the TLS provider, and an end that comes
+//! with their starter's.
 
 use std::time::Duration;
 

@@ -80,7 +80,7 @@ impl Chip {
         Ok(Self { port, loader, _cable: cable })
     }
 
-    /// What the chip tells of itself.
+    /// Returns the report of the chip about itself.
     #[must_use]
     pub fn report(&self) -> Report {
         self.loader.lock().unwrap_or_else(PoisonError::into_inner).report()

@@ -27,7 +27,7 @@ pub struct ControlPlane {
     pub client_kubeconfig: PathBuf,
     /// Kubeconfig of the kubelet of the real node, where there is one.
     pub kubelet_kubeconfig: PathBuf,
-    /// Where the programs are.
+    /// Folder of the programs.
     pub programs: PathBuf,
     /// Log of all requests, level Metadata.
     pub audit_log: PathBuf,

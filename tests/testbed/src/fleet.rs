@@ -29,7 +29,7 @@ impl Fleet {
         })
     }
 
-    /// What the devices tell of themselves.
+    /// Returns the reports of the devices about themselves.
     ///
     /// # Errors
     /// The simulator does not answer.

@@ -1,4 +1,4 @@
-//! What signatures without keys need, made here: an authority that certifies identities, its
+//! Parts that signatures without keys need, made here: an authority that certifies identities, its
 //! certificate transparency log, and the log of signatures. Signs as cosign does with them, in both
 //! forms.
 
@@ -51,16 +51,16 @@ pub struct Authority {
     certificate: Vec<u8>,
 }
 
-/// Who signs, and when. Times are in seconds since 1970.
+/// Identity of a signer, and the times of the signature. Times are in seconds since 1970.
 #[derive(Clone, Debug)]
 pub struct Signing {
     /// An e-mail address or a URI.
     pub subject: String,
     /// URL of who vouches for it.
     pub issuer: String,
-    /// When the certificate is valid.
+    /// Period for which the certificate is valid.
     pub certified: Range<i64>,
-    /// When the log took it.
+    /// Time at which the log took it.
     pub logged: i64,
 }
 
@@ -200,7 +200,7 @@ impl Sigstore {
         })
     }
 
-    /// What those who verify trust.
+    /// Returns the trusted root, for those who verify.
     #[must_use]
     pub fn trusted_root(&self) -> Value {
         let log = |name: &str, key: &KeyPair| {
@@ -344,7 +344,7 @@ impl Sigstore {
     }
 }
 
-/// What is signed of a payload.
+/// Encodes a payload as it is signed.
 fn encoded(payload: &str) -> String {
     format!("DSSEv1 {} {PAYLOAD_TYPE} {} {payload}", PAYLOAD_TYPE.len(), payload.len())
 }
@@ -368,7 +368,7 @@ fn to_be_signed(certificate: &[u8]) -> anyhow::Result<&[u8]> {
     })?)
 }
 
-/// How a log is named: by its key.
+/// Names a log by its key.
 fn key_id(key: &KeyPair) -> [u8; 32] {
     Sha256::digest(key.subject_public_key_info()).into()
 }

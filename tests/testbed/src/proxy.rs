@@ -31,20 +31,20 @@ pub struct Call {
     pub resource: String,
     /// Name of the object; empty for lists, watches and creates.
     pub name: String,
-    /// Whether it is a watch.
+    /// True if it is a watch.
     pub watch: bool,
-    /// What is sent.
+    /// Body that is sent.
     pub body: Value,
 }
 
 impl Call {
-    /// Whether it would change something.
+    /// Returns true if it would change something.
     #[must_use]
     pub fn changes(&self) -> bool {
         self.method != Method::GET
     }
 
-    /// Whether it lists a resource.
+    /// Returns true if it lists a resource.
     #[must_use]
     pub fn lists(&self, resource: &str) -> bool {
         self.method == Method::GET
@@ -54,7 +54,7 @@ impl Call {
     }
 }
 
-/// What becomes of a request.
+/// Treatment of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
     /// It is answered with this HTTP status, and never reaches the API server.
@@ -81,7 +81,7 @@ type Matches = Box<dyn Fn(&Call) -> bool + Send>;
 
 #[derive(Default)]
 struct Table {
-    /// What to do, with which requests, and how often.
+    /// Requests that match, what to do with them, and how often.
     rules: Vec<(Matches, Action, u32)>,
     /// Calls so far, but for those that were refused.
     seen: Vec<Call>,
@@ -183,7 +183,7 @@ impl Proxy {
             .context("the proxy has ended")
     }
 
-    /// How many requests of a kind came so far.
+    /// Returns the number of requests of a kind that came so far.
     #[must_use]
     pub fn count(&self, matches: impl Fn(&Call) -> bool) -> usize {
         self.shared.table().seen.iter().filter(|call| matches(call)).count()
@@ -296,7 +296,7 @@ fn full(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(anyhow::Error::from).boxed()
 }
 
-/// What the API server itself would say.
+/// Returns the answer that the API server itself would give.
 fn answer(code: u16) -> anyhow::Result<Response<Body>> {
     let (reason, message) = match code {
         409 => ("Conflict", "the object has been modified"),

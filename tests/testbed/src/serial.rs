@@ -65,7 +65,7 @@ impl SerialChip {
         Ok(Self { uid, instance, port, admin, http, _process: process })
     }
 
-    /// What the chip tells of itself.
+    /// Returns the report of the chip about itself.
     ///
     /// # Errors
     /// The simulator does not answer.

@@ -150,7 +150,7 @@ pub async fn attach_bundle(
     Ok(())
 }
 
-/// What is signed in the older form.
+/// Returns what is signed in the older form.
 pub(crate) fn simple_payload(reference: &str, digest: &str) -> Value {
     json!({"critical": {
         "identity": {"docker-reference": reference}, "image": {"docker-manifest-digest": digest},
@@ -158,7 +158,7 @@ pub(crate) fn simple_payload(reference: &str, digest: &str) -> Value {
     }, "optional": null})
 }
 
-/// What is signed in a bundle.
+/// Returns what is signed in a bundle.
 pub(crate) fn statement(digests: &[&str], predicate: &str) -> Value {
     let subject: Vec<_> = digests
         .iter()

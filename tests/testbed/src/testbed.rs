@@ -28,7 +28,7 @@ use crate::serial;
 /// The image that the users of the first operator name.
 pub const FLASHER_IMAGE: &str = "harbor.nbfc.io/nubificus/iot/esp32-sota:simulated";
 
-/// What a testbed is to be.
+/// Settings of a testbed.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Devices, as `type:application:version=count`.
@@ -41,7 +41,7 @@ pub struct Options {
     pub flasher_wait_ms: u64,
     /// Milliseconds for which it waits that the device calls back; real ones wait 60,000.
     pub flasher_callback_timeout_ms: u64,
-    /// How long things are waited for; see the operator's configuration.
+    /// Periods for which things are waited for; see the operator's configuration.
     pub periods: Value,
     /// The operator watches the namespace `default` alone, and has the rights for that and no
     /// others.
@@ -279,8 +279,8 @@ impl Testbed {
             .context("the operator does not end")?
     }
 
-    /// What one operator says of itself, `leader` or `standby` and maybe why it is held back;
-    /// nothing while it does not answer or is not ready.
+    /// Returns what one operator says of itself, `leader` or `standby` and maybe why it is held
+    /// back; nothing while it does not answer or is not ready.
     ///
     /// # Errors
     /// It was never started, or has ended.
@@ -288,8 +288,8 @@ impl Testbed {
         Ok(role(&self.replica(index)?.health).await)
     }
 
-    /// What one operator answers on a path of its health address, with the HTTP status; nothing
-    /// while it does not answer.
+    /// Returns what one operator answers on a path of its health address, with the HTTP status;
+    /// nothing while it does not answer.
     ///
     /// # Errors
     /// It was never started, or has ended.

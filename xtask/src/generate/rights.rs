@@ -1,7 +1,7 @@
 //! The rights that the operator uses, and no others: one table, from which the rules for the whole
 //! cluster and for one namespace are made. The end-to-end tests run under what comes of it.
 
-/// Where a right is needed.
+/// Scope in which a right is needed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scope {
     /// In every namespace whose FlashJobs are worked on.

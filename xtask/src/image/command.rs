@@ -18,7 +18,7 @@ pub struct Arguments {
     /// Name and tag of the image.
     #[arg(long)]
     reference: String,
-    /// What stage `build` made for an architecture, as ARCHITECTURE=FOLDER; once for each
+    /// Folder that stage `build` made for an architecture, as ARCHITECTURE=FOLDER; once for each
     /// architecture.
     #[arg(long, required = true, value_parser = pair)]
     build: Vec<(String, String)>,

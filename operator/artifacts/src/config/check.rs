@@ -11,7 +11,7 @@ use crate::trust::Identity;
 pub struct InvalidField {
     /// Path of the field.
     pub field: String,
-    /// What is wrong and what to do.
+    /// Description of the fault, and what to do.
     pub message: String,
 }
 

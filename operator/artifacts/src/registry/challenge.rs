@@ -6,7 +6,7 @@ use http_auth::{ChallengeParser, ChallengeRef};
 
 use crate::Credentials;
 
-/// How a registry wants to be told who asks.
+/// Authentication that a registry asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
     /// With user name and password.

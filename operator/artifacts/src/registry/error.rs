@@ -1,4 +1,4 @@
-//! Why a registry, or an image layout in its place, did not do what was asked for.
+//! Errors of a registry, or of an image layout in its place, that did not do what was asked for.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,7 +7,8 @@ use reqwest::StatusCode;
 
 use crate::Digest;
 
-/// Why a registry, or an image layout in its place, gave no component, or a registry took none.
+/// Reason why a registry, or an image layout in its place, gave no component, or a registry took
+/// none.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
     /// The client cannot be made.
@@ -15,7 +16,7 @@ pub enum RegistryError {
     Configure {
         /// The registry.
         host: String,
-        /// What is wrong.
+        /// Cause of the error.
         message: String,
     },
     /// The registry does not answer.
@@ -23,7 +24,7 @@ pub enum RegistryError {
     Reach {
         /// The registry.
         host: String,
-        /// What happened.
+        /// Cause of the error.
         message: String,
     },
     /// The registry refuses the credentials, or wants some.
@@ -33,7 +34,7 @@ pub enum RegistryError {
     Access {
         /// The registry.
         host: String,
-        /// What was asked for.
+        /// Name of the requested object.
         what: String,
         /// The HTTP status.
         status: StatusCode,
@@ -45,7 +46,7 @@ pub enum RegistryError {
     ForeignRealm {
         /// The registry.
         host: String,
-        /// Where the password would go.
+        /// Address that the password would be sent to.
         realm: String,
     },
     /// The registry wants the password sent in the clear.
@@ -55,7 +56,7 @@ pub enum RegistryError {
     InsecureRealm {
         /// The registry.
         host: String,
-        /// Where the password would go.
+        /// Address that the password would be sent to.
         realm: String,
     },
     /// The registry points to where nothing is fetched from.
@@ -63,9 +64,9 @@ pub enum RegistryError {
     Redirect {
         /// The registry.
         host: String,
-        /// What was asked for.
+        /// Name of the requested object.
         what: String,
-        /// Where to.
+        /// Target of the redirect.
         location: String,
     },
     /// The registry has no such thing.
@@ -73,7 +74,7 @@ pub enum RegistryError {
     NotFound {
         /// The registry.
         host: String,
-        /// What was asked for.
+        /// Name of the requested object.
         what: String,
     },
     /// The registry answers an error.
@@ -81,7 +82,7 @@ pub enum RegistryError {
     Status {
         /// The registry.
         host: String,
-        /// What was asked for.
+        /// Name of the requested object.
         what: String,
         /// The HTTP status.
         status: StatusCode,
@@ -91,9 +92,9 @@ pub enum RegistryError {
     /// The registry gave nothing, and its mirrors before it neither.
     #[error("{error}; its mirrors before it: {mirrors}")]
     Mirrored {
-        /// What the registry itself says.
+        /// Error of the registry itself.
         error: Box<RegistryError>,
-        /// What its mirrors said.
+        /// Errors of its mirrors.
         mirrors: String,
     },
     /// The layout cannot be read.
@@ -101,7 +102,7 @@ pub enum RegistryError {
     Layout {
         /// Folder or archive.
         path: PathBuf,
-        /// What is wrong.
+        /// Cause of the error.
         message: String,
     },
     /// The layout has no such thing.
@@ -109,29 +110,29 @@ pub enum RegistryError {
     NotInLayout {
         /// Folder or archive.
         path: PathBuf,
-        /// What was asked for.
+        /// Name of the requested object.
         what: String,
     },
-    /// What came is not of the form that is wanted.
+    /// The content is not of the form that is wanted.
     #[error("{what} cannot be used: {message}")]
     Form {
-        /// What was fetched.
+        /// Name of the fetched object.
         what: String,
-        /// What is wrong with it.
+        /// Description of the fault.
         message: String,
     },
-    /// What came is not what was asked for.
+    /// The content is not what was asked for.
     #[error("{what} has digest {actual}: it was changed on its way or in the registry")]
     Tampered {
-        /// What was fetched.
+        /// Name of the fetched object.
         what: String,
         /// The digest of what came.
         actual: Digest,
     },
-    /// What came is too large.
+    /// The content is too large.
     #[error("{what} is larger than {limit} bytes")]
     TooLarge {
-        /// What was fetched.
+        /// Name of the fetched object.
         what: String,
         /// The limit.
         limit: usize,
@@ -145,7 +146,7 @@ fn asks_to_wait(pause: Option<Duration>) -> String {
 }
 
 impl RegistryError {
-    /// Whether trying again may help without anybody acting.
+    /// Returns true if trying again may help without anybody acting.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -167,13 +168,14 @@ impl RegistryError {
         }
     }
 
-    /// What was said last, without what mirrors said before.
+    /// Returns the last error, without those of mirrors before it.
     #[must_use]
     pub fn last(&self) -> &Self {
         if let Self::Mirrored { error, .. } = self { error.last() } else { self }
     }
 
-    /// Whether it is an answer: it is not there. What mirrors said before has no say in that.
+    /// Returns true if the error is the answer that the object is not there. Errors of mirrors
+    /// before it do not count.
     pub(crate) fn is_absence(&self) -> bool {
         matches!(self.last(), Self::NotFound { .. } | Self::NotInLayout { .. })
     }
@@ -187,7 +189,7 @@ impl RegistryError {
         Self::Mirrored { error: Box::new(self), mirrors: mirrors.join("; ") }
     }
 
-    /// What failed, in one word as conditions have it.
+    /// Returns the reason for the failure, in one word as conditions have it.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {

@@ -63,7 +63,8 @@ impl Repository<'_> {
         self.check(&response, &what)
     }
 
-    /// Where the bytes go: to the registry itself, as the credentials go along.
+    /// Returns the URL that the bytes are sent to: at the registry itself, as the credentials go
+    /// along.
     fn upload_target(&self, started: &reqwest::Response, what: &str) -> Result<Url, RegistryError> {
         let location = location(started).unwrap_or_default();
         let target = started.url().join(&location).ok();

@@ -32,8 +32,8 @@ pub(crate) struct Referrer {
 }
 
 impl Repository<'_> {
-    /// What refers to a manifest. A list's own word for what each is counts for the order alone:
-    /// some registries put the type of the config there, or nothing.
+    /// Lists what refers to a manifest. A list's own word for what each is counts for the order
+    /// alone: some registries put the type of the config there, or nothing.
     pub(crate) async fn referrers(
         &mut self,
         digest: &Digest,
@@ -98,7 +98,8 @@ impl Repository<'_> {
         Ok(read::<Index>(&bytes, &self.what(&tag))?.manifests.unwrap_or_default())
     }
 
-    /// Where the list goes on, as a path in this repository: nowhere else is asked.
+    /// Returns the address of the list's next page, as a path in this repository: nowhere else is
+    /// asked.
     fn next_page(&self, headers: &HeaderMap, what: &str) -> Result<Option<String>, RegistryError> {
         let links = headers.get(LINK).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let next = links

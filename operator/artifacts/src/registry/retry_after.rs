@@ -1,4 +1,4 @@
-//! When a registry wants to be asked again (RFC 9110, "Retry-After").
+//! Pause that a registry asks for before it is asked again (RFC 9110, "Retry-After").
 
 use std::time::{Duration, SystemTime};
 

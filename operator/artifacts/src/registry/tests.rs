@@ -317,7 +317,7 @@ async fn what_a_list_says_of_a_referrer_does_not_decide_what_it_is() {
     }
 }
 
-/// How a registry tells what refers to a manifest.
+/// Way in which a registry tells what refers to a manifest.
 #[derive(Clone)]
 enum Listing {
     /// By the API.

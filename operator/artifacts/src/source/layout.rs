@@ -18,7 +18,7 @@ use crate::trust::BUNDLE;
 use crate::{Digest, RegistryError};
 pub(super) use saved::SmallBlobs;
 
-/// How an index names a manifest: by its tag, or by a whole reference.
+/// Annotation by which an index names a manifest: its tag, or a whole reference.
 const NAME: &str = "org.opencontainers.image.ref.name";
 const MARKER: &str = "oci-layout";
 const MARKER_BYTES: usize = 4 << 10;
@@ -29,9 +29,9 @@ const BLOBS: &str = "blobs/sha256";
 const REFERRERS: usize = 512;
 const REFERRER_BYTES: usize = 64 << 10;
 
-/// What is wanted of a layout: names of files, and the bytes that each may have.
+/// Files that are wanted of a layout: their names, and the bytes that each may have.
 pub(super) type Wanted = BTreeMap<String, usize>;
-/// What is there of it.
+/// Files that were found in a layout: their names and bytes.
 pub(super) type Files = BTreeMap<String, Vec<u8>>;
 
 /// A layout on disk.
@@ -124,8 +124,8 @@ impl Layout {
         self.blob(&saved, SIGNATURE_BYTES).await.map(Some)
     }
 
-    /// What may be a bundle that refers to a manifest: manifests in the index with it as subject,
-    /// what the referrers' tag lists, and blobs beside an image that cosign saved.
+    /// Lists what may be a bundle that refers to a manifest: manifests in the index with it as
+    /// subject, what the referrers' tag lists, and blobs beside an image that cosign saved.
     pub async fn referrers(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
         let mut referrers = self.with_subject(digest).await?;
         let tag = format!("sha256-{}", digest.hex());
@@ -259,7 +259,7 @@ fn blob(digest: &Digest) -> String {
     format!("{BLOBS}/{}", digest.hex())
 }
 
-/// Whether these bytes are a manifest with that subject.
+/// Returns true if these bytes are a manifest with that subject.
 fn refers(bytes: &[u8], subject: &Digest) -> bool {
     let manifest = serde_json::from_slice::<OciImageManifest>(bytes).ok();
     manifest

@@ -13,7 +13,7 @@ pub(crate) struct Mirrored<'a> {
     places: Vec<Repository<'a>>,
 }
 
-/// Whose turn it is, and what those before said.
+/// Place whose turn it is, and the errors of those before it.
 #[derive(Default)]
 struct Turn {
     at: usize,
@@ -91,8 +91,8 @@ impl<'a> Mirrored<'a> {
         }
     }
 
-    /// What refers to a manifest, in the first place where something does: a mirror may have the
-    /// manifest alone.
+    /// Lists what refers to a manifest, in the first place where something does: a mirror may have
+    /// the manifest alone.
     pub async fn referrers(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
         let mut turn = Turn::default();
         loop {

@@ -13,9 +13,9 @@ use crate::{Digest, RegistryError};
 
 const SIMPLE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
-/// What proves a signature without a key, each under `dev.sigstore.cosign/`.
+/// Prefix of each annotation that proves a signature without a key.
 const PROOFS: &str = "dev.sigstore.cosign/";
-/// What tools write where they mean no type.
+/// Type that tools write where they mean none.
 pub(super) const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
 impl Source<'_> {

@@ -25,9 +25,9 @@ const RSA_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1
 
 /// A key that signatures are checked with.
 pub(super) struct PublicKey {
-    /// Where it was read.
+    /// File that it was read from.
     pub file: PathBuf,
-    /// How a bundle names it: base64 of the SHA-256 of its DER form.
+    /// Hint by which a bundle names it: base64 of the SHA-256 of its DER form.
     pub hint: String,
     algorithm: &'static dyn VerificationAlgorithm,
     bytes: Vec<u8>,
@@ -68,7 +68,7 @@ impl PublicKey {
         })
     }
 
-    /// Whether this key made this signature over this message.
+    /// Returns true if this key made this signature over this message.
     pub fn signed(&self, message: &[u8], signature: &[u8]) -> bool {
         UnparsedPublicKey::new(self.algorithm, &self.bytes).verify(message, signature).is_ok()
     }

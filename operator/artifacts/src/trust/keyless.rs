@@ -37,7 +37,7 @@ const CHECKPOINT_LINES: usize = 64;
 /// log in place of its proof.
 const WITH_PROMISE: &str = "application/vnd.dev.sigstore.bundle+json;version=0.1";
 
-/// Who may sign, and what proves that they did.
+/// Identities that may sign, and the verifier of the proof that they did.
 pub(super) struct Keyless {
     verifier: Verifier,
     pub identities: Vec<Identity>,
@@ -58,8 +58,8 @@ impl Keyless {
         Ok(Self { verifier, identities })
     }
 
-    /// Which identities, by their index, signed what is of this digest with a bundle that proves
-    /// it.
+    /// Returns the identities, by their index, that signed what is of this digest with a bundle
+    /// that proves it.
     pub fn signers(&self, bundle: &Bundle, signed: Artifact<'_>) -> Result<Vec<usize>, Finding> {
         if bundle.signing_certificate().is_none() {
             return Err(Finding::Unproven(
@@ -116,7 +116,7 @@ impl Keyless {
     }
 }
 
-/// Whether there is more to verify than any signer attaches.
+/// Returns true if there is more to verify than any signer attaches.
 fn is_excessive(bundle: &Bundle) -> bool {
     let material = &bundle.verification_material;
     let too_long = |text: &str| text.lines().count() > CHECKPOINT_LINES;
@@ -129,8 +129,8 @@ fn is_excessive(bundle: &Bundle) -> bool {
             .any(|proof| too_long(proof.checkpoint.envelope()))
 }
 
-/// What is told as what: whether somebody changed it, or whether it lacks what would make it
-/// believed.
+/// Converts an error of the verifier to a finding: somebody changed the signature, or it lacks what
+/// would make it believed.
 fn finding(error: Error) -> Finding {
     match error {
         Error::SignatureInvalid(_) | Error::InvalidBundle(_) | Error::Types(_) => {
@@ -199,7 +199,7 @@ fn narrowed<'a>(
     Ok(valid)
 }
 
-/// What the annotation `dev.sigstore.cosign/bundle` holds: an entry of the log, and its promise to
+/// Content of the annotation `dev.sigstore.cosign/bundle`: an entry of the log, and its promise to
 /// keep it.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -225,7 +225,7 @@ struct EntryKind {
     api_version: String,
 }
 
-/// What the annotation `dev.sigstore.cosign/rfc3161timestamp` holds.
+/// Content of the annotation `dev.sigstore.cosign/rfc3161timestamp`.
 #[derive(Deserialize)]
 struct Timestamp {
     #[serde(rename = "SignedRFC3161Timestamp")]

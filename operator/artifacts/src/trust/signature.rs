@@ -1,4 +1,4 @@
-//! What one stored cosign signature says, checked with keys or identities. Does no I/O.
+//! Checks what one stored cosign signature says, with keys or identities. Does no I/O.
 
 use std::collections::HashMap;
 
@@ -32,7 +32,7 @@ pub enum Signature {
         payload: String,
         /// Over the payload's bytes.
         signature: String,
-        /// What cosign attached beside it.
+        /// Annotations that cosign attached beside it.
         #[serde(default)]
         attached: Attached,
     },
@@ -40,15 +40,15 @@ pub enum Signature {
     Bundle(String),
 }
 
-/// What proves a signature of the older form that is made without a key that anybody knows, as the
+/// Proof of a signature of the older form that is made without a key that anybody knows, as the
 /// annotations have it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Attached {
-    /// Whose it is, in PEM.
+    /// Certificate of the signer, in PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
-    /// Who made that certificate, in PEM.
+    /// Certificates of the authority that made that certificate, in PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain: Option<String>,
     /// Entry of a transparency log and its promise, in JSON.
@@ -59,7 +59,7 @@ pub struct Attached {
     pub timestamp: Option<String>,
 }
 
-/// What came of a check.
+/// Result of a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Finding {
     /// These keys or identities, by their index, signed this digest.
@@ -90,7 +90,8 @@ impl Finding {
         }
     }
 
-    /// What it means where no signature counts; nothing where it is as if there were none.
+    /// Returns the error for this finding where no signature counts; none where it is as if there
+    /// were no signature.
     pub fn refusal(self, digest: &Digest, entry: &str) -> Option<TrustError> {
         let (digest, entry) = (digest.clone(), entry.to_owned());
         match self {

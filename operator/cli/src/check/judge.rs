@@ -16,7 +16,7 @@ use super::read::{Answer, Facts, LEASE, OPERATOR, Unread};
 use super::{Finding, Status};
 
 const INSTALL_DEFINITIONS: &str = "kubectl apply --server-side -f deploy/crds (make install)";
-/// What the operator says when it has nothing to load; it says so on its Pods.
+/// Reasons that the operator gives when it has nothing to load; it says so on its Pods.
 const NOTHING_TO_LOAD: [&str; 2] = ["ConfigurationMissing", "PluginsMissing"];
 
 /// All findings.

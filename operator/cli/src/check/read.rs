@@ -25,7 +25,7 @@ pub const OPERATOR: &str = "app.kubernetes.io/name=flashjob-operator";
 /// The Lease of the replica that acts.
 pub const LEASE: &str = "flashjob-operator";
 
-/// Why something is not known.
+/// Reason for which something is not known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unread {
     /// The user may not read it: the API server's words.
@@ -34,10 +34,10 @@ pub enum Unread {
     Absent,
 }
 
-/// What was read, or why it was not.
+/// Result of a read, or the reason for which there is none.
 pub type Answer<T> = Result<T, Unread>;
 
-/// What is known of the installation.
+/// Known facts about the installation.
 pub struct Facts {
     /// The namespace in which the operator was looked for; none for all.
     pub namespace: Option<String>,
@@ -55,13 +55,13 @@ pub struct Facts {
     pub leases: Vec<(String, Answer<Lease>)>,
     /// All DevicePlugins.
     pub plugins: Answer<Vec<DevicePlugin>>,
-    /// How many Instances there are.
+    /// Number of Instances.
     pub instances: Answer<i64>,
     /// All Services that ask for an external address.
     pub balanced: Answer<Vec<Service>>,
     /// API groups that are served.
     pub groups: Answer<Vec<String>>,
-    /// When all this was read.
+    /// Time at which all this was read.
     pub now: Timestamp,
 }
 

@@ -83,8 +83,9 @@ impl Which {
     }
 }
 
-/// What the change means where the FlashJob is not at work; ends the sentence. The change itself
-/// is one that the operator has yet to see, so the FlashJob as it was before tells.
+/// Returns the effect of the change where the FlashJob is not at work, as the end of the sentence.
+/// The change itself is one that the operator has yet to see, so the FlashJob as it was before
+/// tells.
 fn consequence(before: &FlashJob, suspend: bool) -> &'static str {
     match before.metadata.deletion_timestamp {
         Some(_) => "; it is being deleted all the same",

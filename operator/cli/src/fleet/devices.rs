@@ -96,7 +96,7 @@ impl Filter {
     }
 }
 
-/// Whether a uid begins with what is asked for, in any letter case.
+/// Returns true if a uid begins with what is asked for, in any letter case.
 pub fn begins(uid: &str, asked: &str) -> bool {
     uid.to_ascii_lowercase().starts_with(&asked.to_ascii_lowercase())
 }

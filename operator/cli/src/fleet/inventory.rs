@@ -33,13 +33,13 @@ pub struct Device {
     pub application: Option<String>,
     /// The firmware version that it reports.
     pub version: Option<String>,
-    /// Where it is reached.
+    /// Endpoint at which it is reached.
     pub endpoint: Option<String>,
     /// The nodes that see it.
     pub nodes: Vec<String>,
     /// All that Akri says of it.
     pub properties: BTreeMap<String, String>,
-    /// Whether a node and a way to it are known.
+    /// True if a node and a way to it are known.
     pub reachable: bool,
     /// The cause, where the Instance is of no use.
     pub fault: Option<String>,

@@ -30,13 +30,13 @@ use kube::{Api, ResourceExt};
 use crate::cluster::{Place, refused};
 use crate::failure::{Code, Failure};
 
-/// Who changes FlashJobs, in their managed fields.
+/// Name of the field manager that changes FlashJobs, in their managed fields.
 const MANAGER: &str = "kubectl-flashjob";
 
 /// Reason of a failure: there is no such FlashJob.
 const NOT_FOUND: &str = "NotFound";
 
-/// Whether a change is stored, or only looked at by the API server.
+/// Kind of change: stored, or only looked at by the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
     /// It is stored.
@@ -61,7 +61,8 @@ impl Change {
     }
 }
 
-/// What a dry run answered, without what the API server sets: a FlashJob that can be applied.
+/// Returns the answer of a dry run without what the API server sets: a FlashJob that can be
+/// applied.
 fn applicable(answered: FlashJob) -> FlashJob {
     let mut job = FlashJob::new(&answered.name_any(), answered.spec);
     job.metadata.namespace = answered.metadata.namespace;

@@ -1,4 +1,4 @@
-//! How fast a FlashJob gets on, and how long it may still take. Says unknown where it is.
+//! Pace of a FlashJob, and the time that it may still take. Says unknown where it is.
 
 use std::time::Duration;
 
@@ -19,12 +19,12 @@ pub struct Pace {
     pub seconds_left: Option<u64>,
 }
 
-/// What a watch has seen: the first count of results, and when it was.
+/// First observation of a watch: the count of results, and its time.
 #[derive(Clone, Copy, Debug)]
 pub struct Seen {
     /// Devices with a result at first.
     results: u32,
-    /// When that was.
+    /// Time of that count.
     at: Timestamp,
 }
 

@@ -10,7 +10,7 @@ use crate::report::write;
 /// Asks questions, and reads a line for each.
 pub struct Prompt {
     lines: Receiver<io::Result<String>>,
-    /// What has become of the devices, for whoever ends the input.
+    /// Outcome for the devices, for whoever ends the input.
     unfinished: &'static str,
 }
 
@@ -29,7 +29,7 @@ impl Prompt {
         Self { lines, unfinished }
     }
 
-    /// Whether somebody types the answers.
+    /// Returns true if somebody types the answers.
     pub fn is_terminal() -> bool {
         io::stdin().is_terminal()
     }

@@ -16,7 +16,7 @@ use super::{is_behind, view};
 use crate::cluster::{Place, refused};
 use crate::failure::{Code, Failure};
 
-/// How often a terminal is drawn anew though nothing changed: times go on.
+/// Interval at which a terminal is drawn anew though nothing changed: times go on.
 const REDRAW: Duration = Duration::from_secs(1);
 
 /// What ends a watch.
@@ -29,7 +29,7 @@ pub enum Until {
     Blocked,
 }
 
-/// What is shown while a FlashJob is followed.
+/// Output while a FlashJob is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
     /// A view that is drawn over itself on a terminal; one line for each change elsewhere.
@@ -38,14 +38,14 @@ pub enum Shown {
     Lines,
 }
 
-/// How long a FlashJob is followed.
+/// Settings for following a FlashJob: the end, the longest time, the output.
 #[derive(Clone, Copy, Debug)]
 pub struct Follow {
-    /// What ends it.
+    /// Condition that ends it.
     pub until: Until,
     /// The longest time.
     pub timeout: Option<Duration>,
-    /// What is shown meanwhile.
+    /// Output meanwhile.
     pub shown: Shown,
     /// Show every device in flight.
     pub all: bool,
@@ -111,7 +111,7 @@ async fn reached(deadline: Option<Instant>) {
     }
 }
 
-/// Whether a FlashJob in this state ends the watch, and how.
+/// Returns how a FlashJob in this state ends the watch; none where it does not.
 fn end(job: &FlashJob, until: Until) -> Option<Result<(), Failure>> {
     if super::ended(job).is_some() {
         return Some(Ok(()));
@@ -188,7 +188,7 @@ pub async fn gone(place: &Place, name: &str, timeout: Option<Duration>) -> Resul
     }
 }
 
-/// Where the state is shown.
+/// Output on which the state is shown.
 struct Screen {
     terminal: Term,
     follow: Follow,
@@ -205,7 +205,7 @@ impl Screen {
         Self { terminal, follow, drawn: 0, line: String::new() }
     }
 
-    /// Whether a view is drawn over itself.
+    /// Returns true if a view is drawn over itself.
     fn is_drawn(&self) -> bool {
         let is_dumb = std::env::var_os("TERM").is_some_and(|kind| kind == "dumb");
         self.follow.shown == Shown::Details && self.terminal.is_term() && !is_dumb

@@ -17,7 +17,7 @@ use crate::source::{RegistryOptions, Source, TrustOptions};
 use crate::written::{Existing, write};
 
 const TARGET: &str = "wasm32-unknown-unknown";
-/// How cargo is told the linker of that target.
+/// Environment variable that tells cargo the linker of that target.
 const LINKER: &str = "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER";
 const FLAGS: &str = "CARGO_ENCODED_RUSTFLAGS";
 
@@ -80,7 +80,7 @@ pub(super) async fn run(command: &Build) -> Result<Report, Failure> {
     Ok(Report::new(rows.to_string(), json))
 }
 
-/// What makes components of Rust.
+/// Tools that make components of Rust.
 struct Toolchain {
     linker: OsString,
     path: OsString,
@@ -179,7 +179,7 @@ impl Toolchain {
     }
 }
 
-/// What a program prints; None: it is not there, or fails.
+/// Runs a program and returns what it prints; None: it is not there, or fails.
 async fn ask(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program)
         .args(arguments)

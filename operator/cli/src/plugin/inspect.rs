@@ -119,7 +119,7 @@ pub(super) fn size(bytes: usize) -> String {
     format!("{bytes} bytes ({} KiB)", bytes.div_ceil(1 << 10))
 }
 
-/// Why it may be run, in a sentence.
+/// Returns the reason for which it may be run, in a sentence.
 pub(super) fn trust(source: &Source, verified: &Verified) -> String {
     let entry = source.trust_pattern().unwrap_or_default();
     match source.trust(verified) {
@@ -150,7 +150,7 @@ fn annotations(published: &Published) -> String {
     if lines.is_empty() { "none".to_owned() } else { lines.join("\n") }
 }
 
-/// What strangers wrote does not control the terminal.
+/// Replaces control characters by spaces: what strangers wrote does not control the terminal.
 fn plain(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }

@@ -13,7 +13,7 @@ use crate::report::Report;
 
 /// The scaffold. `.in` is taken off the names, `{{…}}` in the text is filled in.
 static RUST: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/scaffold/rust");
-/// What the plugin depends on.
+/// Sources of the SDK, on which the plugin depends.
 static SDK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../plugin-sdk/src");
 /// The version of the contract that the SDK is built against.
 static CONTRACT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../wit/0.1.0");

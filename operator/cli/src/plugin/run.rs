@@ -43,7 +43,7 @@ pub struct Run {
     trust: TrustOptions,
 }
 
-/// What the plugin answered, and what the operator would do with it. A question is asked only where
+/// Answers of the plugin, and what the operator would do with them. A question is asked only where
 /// the ones before were answered.
 struct Asked {
     validated: Measured<()>,
@@ -106,7 +106,7 @@ impl Asked {
     }
 }
 
-/// What would be different in the operator.
+/// Lists what would be different in the operator.
 fn notes(
     case: &Case,
     plugin: &Plugin,

@@ -17,7 +17,7 @@ pub struct Author {
     authority: PathBuf,
 }
 
-/// What a command said.
+/// Exit code and output of a command.
 pub struct Said {
     pub code: Option<i32>,
     pub json: Value,

@@ -16,7 +16,7 @@ pub struct Person {
     pub folder: tempfile::TempDir,
 }
 
-/// What a command said.
+/// Exit code and output of a command.
 #[derive(Debug)]
 pub struct Said {
     pub code: Option<i32>,
@@ -74,7 +74,7 @@ impl Person {
         Ok(())
     }
 
-    /// How often each device was flashed.
+    /// Returns how often each device was flashed.
     pub async fn flashed(&self) -> anyhow::Result<Vec<u32>> {
         Ok(self.testbed.fleet.reports().await?.iter().map(|report| report.flashed).collect())
     }

@@ -1,5 +1,5 @@
-//! What the platform engineer demands of flash Pods and Services, and what a FlashJob may ask for.
-//! Read with the rest of the file, and checked with it.
+//! Demands of the platform engineer on flash Pods and Services, and values that a FlashJob may ask
+//! for. Read with the rest of the file, and checked with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,21 +18,21 @@ const AKRI_RESOURCES: &str = "akri.sh/";
 pub const CONTROL_PLANE: [&str; 2] =
     ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
 
-/// What the configuration demands and allows, beside the plugins.
+/// Demands and permissions of the configuration, beside those of the plugins.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
     /// Host names that a FlashJob may write in place of what Akri says; `*.example.com` are all
     /// below it.
     pub host_names: Vec<String>,
-    /// What every flash Pod has.
+    /// Settings of every flash Pod.
     pub pods: PodDefaults,
-    /// What every flash Service has.
+    /// Settings of every flash Service.
     pub services: ServicePolicy,
-    /// What a FlashJob may ask for.
+    /// Values that a FlashJob may ask for.
     pub overrides: PodPolicy,
 }
 
-/// What every flash Pod has.
+/// Settings of every flash Pod.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PodDefaults {
@@ -44,16 +44,17 @@ pub struct PodDefaults {
     pub resources: Resources,
     /// The flash container cannot write into its image.
     pub read_only_root_filesystem: bool,
-    /// Whether the Pod gets variables for each Service of its namespace. Default: false, they are
-    /// of no use to it.
+    /// Gives the Pod variables for each Service of its namespace. Default: false, they are of no
+    /// use to it.
     pub enable_service_links: bool,
-    /// Whether a drain of a node waits for the devices that are flashed there.
+    /// Effect of a drain of a node on the devices that are flashed there: whether it waits for
+    /// them.
     pub disruption: Disruption,
     /// The RuntimeClass of the Pods.
     pub runtime_class_name: Option<String>,
 }
 
-/// What every flash Service has.
+/// Settings of every flash Service.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ServicePolicy {
@@ -66,9 +67,9 @@ pub struct ServicePolicy {
     pub labels: BTreeMap<String, String>,
     /// Annotations, such as the name of an address pool.
     pub annotations: BTreeMap<String, String>,
-    /// Which of several load balancers is asked.
+    /// Class of the load balancer that is asked, where there are several.
     pub load_balancer_class: Option<String>,
-    /// Whether ports of the nodes are set aside. Default: what Kubernetes does, which is to do so.
+    /// Sets ports of the nodes aside. Default: what Kubernetes does, which is to do so.
     pub allocate_load_balancer_node_ports: Option<bool>,
     /// `Cluster` or `Local`.
     pub external_traffic_policy: Option<TrafficPolicy>,
@@ -80,7 +81,7 @@ pub struct ServicePolicy {
     pub session_affinity: Option<SessionAffinity>,
 }
 
-/// Which endpoints a node sends traffic from outside to.
+/// Endpoints to which a node sends traffic from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum TrafficPolicy {
     /// Those of all nodes.
@@ -89,7 +90,7 @@ pub enum TrafficPolicy {
     Local,
 }
 
-/// How many families of addresses a Service has.
+/// Number of families of addresses of a Service.
 #[expect(clippy::enum_variant_names, reason = "these are Kubernetes' own names")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum IpFamilyPolicy {
@@ -110,7 +111,7 @@ pub enum IpFamily {
     IPv6,
 }
 
-/// Whether a client keeps its endpoint.
+/// Rule by which a client keeps its endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum SessionAffinity {
     /// It does not.
@@ -131,7 +132,7 @@ impl SessionAffinity {
     }
 }
 
-/// What a FlashJob's podOverrides may ask for.
+/// Values that a FlashJob's podOverrides may ask for.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PodPolicy {
@@ -171,26 +172,26 @@ fn listed(patterns: &[Pattern], key: &str) -> bool {
 }
 
 impl PodPolicy {
-    /// Whether a FlashJob may ask for this resource.
+    /// Returns true if a FlashJob may ask for this resource.
     #[must_use]
     pub fn allows_resource(&self, name: &str) -> bool {
         PLAIN_RESOURCES.contains(&name)
             || !name.starts_with(AKRI_RESOURCES) && listed(&self.resources, name)
     }
 
-    /// Whether a FlashJob may give its Pods a label of this key.
+    /// Returns true if a FlashJob may give its Pods a label of this key.
     #[must_use]
     pub fn allows_label(&self, key: &str) -> bool {
         !is_own(key) && listed(&self.labels, key)
     }
 
-    /// Whether a FlashJob may give its Pods an annotation of this key.
+    /// Returns true if a FlashJob may give its Pods an annotation of this key.
     #[must_use]
     pub fn allows_annotation(&self, key: &str) -> bool {
         !is_own(key) && listed(&self.annotations, key)
     }
 
-    /// Whether a FlashJob may tolerate taints of this key; None: of every key.
+    /// Returns true if a FlashJob may tolerate taints of this key; None: of every key.
     #[must_use]
     pub fn allows_toleration(&self, key: Option<&str>) -> bool {
         match (&self.tolerations, key) {
@@ -201,8 +202,8 @@ impl PodPolicy {
         }
     }
 
-    /// Whether a Pod that tolerates every taint is kept off nodes of the control plane all the
-    /// same.
+    /// Returns true if a Pod that tolerates every taint is kept off nodes of the control plane all
+    /// the same.
     #[must_use]
     pub fn shuns_control_plane(&self) -> bool {
         let allowed = |key: &&str| {
@@ -213,7 +214,7 @@ impl PodPolicy {
         !CONTROL_PLANE.iter().any(allowed)
     }
 
-    /// Whether a FlashJob may ask for nodes by this label.
+    /// Returns true if a FlashJob may ask for nodes by this label.
     #[must_use]
     pub fn allows_node_label(&self, key: &str) -> bool {
         match &self.node_selector {
@@ -223,7 +224,7 @@ impl PodPolicy {
     }
 }
 
-/// Whether the operator itself writes labels and annotations of this key.
+/// Returns true if the operator itself writes labels and annotations of this key.
 fn is_own(key: &str) -> bool {
     OWN_LABELS.contains(&key) || key.split('/').next() == Some(GROUP)
 }

@@ -1,5 +1,5 @@
-//! What a configuration lacks for the operator to be of use, and what to do about it. Such an
-//! operator is ready: it does what it is told, which is nothing. Pure.
+//! Advice: what a configuration lacks for the operator to be of use, and what to do about it. Such
+//! an operator is ready: it does what it is told, which is nothing. Pure.
 
 use std::path::Path;
 
@@ -32,7 +32,7 @@ pub fn refused(error: &str, path: &Path) -> Problem {
     Problem::new(Cause::ConfigurationRefused, path.display().to_string(), &rest)
 }
 
-/// What a configuration that is in force lacks.
+/// Returns what a configuration that is in force lacks.
 #[must_use]
 pub fn of(config: &OperatorConfig, path: &Path, installation: &Installation) -> Option<Problem> {
     let file = path.display().to_string();

@@ -22,7 +22,7 @@ const ACTION_BYTES: usize = 128;
 /// said brings it again.
 const EVENT_LIMIT: Duration = Duration::from_secs(10);
 
-/// Where the parts report to.
+/// Place to which the parts report.
 #[derive(Clone, Debug)]
 pub struct Reports(mpsc::UnboundedSender<Report>);
 
@@ -58,9 +58,9 @@ impl Reports {
 
 /// The keeper of the record.
 pub struct Keeper {
-    /// What comes in.
+    /// Incoming reports.
     pub reports: mpsc::UnboundedReceiver<Report>,
-    /// What is wrong now.
+    /// Record of the current problems.
     pub record: Record,
     /// Shown as metrics.
     pub metrics: Arc<Metrics>,

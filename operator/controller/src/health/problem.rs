@@ -1,4 +1,4 @@
-//! What keeps an operator from its work, in words that say what to do. Pure.
+//! Problems that keep an operator from its work, in words that say what to do. Pure.
 
 use kube::runtime::watcher;
 
@@ -104,7 +104,7 @@ pub const LEASES: Resource = Resource { plural: "leases", group: "coordination.k
 /// Secrets with passwords of registries.
 pub const SECRETS: Resource = Resource { plural: "secrets", group: "" };
 
-/// What is watched.
+/// Resources that are watched.
 pub const WATCHED: [Resource; 5] = [FLASH_JOBS, INSTANCES, PODS, SERVICES, DEVICE_PLUGINS];
 
 impl std::fmt::Display for Resource {
@@ -134,7 +134,7 @@ pub enum Source {
 }
 
 impl Source {
-    /// Whether an operator with a problem there cannot work at all.
+    /// Returns true if an operator with a problem there cannot work at all.
     #[must_use]
     pub fn blocks(&self) -> bool {
         matches!(self, Self::Lease | Self::Watch(_))
@@ -146,7 +146,7 @@ impl Source {
 pub struct Problem {
     /// Its kind.
     pub cause: Cause,
-    /// What it is about.
+    /// Object that it is about.
     pub object: String,
     /// `<object>: <what is wrong>: <cause>; <what to do>`, in one line.
     pub message: String,

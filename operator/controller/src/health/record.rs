@@ -1,13 +1,13 @@
-//! What is wrong now, since when, and when it is to be said next. In: reports, and the time. Out:
-//! what to say, and whether the operator is ready. Pure.
+//! Record of the current problems: since when each lasts, and when it is to be said next. In:
+//! reports, and the time. Out: what to say, and whether the operator is ready. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::problem::{Cause, Problem, Source};
 
-/// What an operator cannot do without may fail for so long without a word: a watch is cut, an API
-/// server is replaced.
+/// Time for which a part that an operator cannot do without may fail without a word: a watch is
+/// cut, an API server is replaced.
 const SAY_AFTER: Duration = Duration::from_secs(2);
 /// For so long without an event: events are for what somebody has to do something about.
 const TELL_AFTER: Duration = Duration::from_secs(5);
@@ -47,7 +47,7 @@ pub enum Utterance {
     Holds {
         /// The problem.
         problem: Problem,
-        /// How long it has lasted.
+        /// Time for which it has lasted.
         lasted: Duration,
         /// In an event too, not in the log alone.
         event: bool,
@@ -56,12 +56,12 @@ pub enum Utterance {
     Over {
         /// The problem.
         problem: Problem,
-        /// How long it lasted.
+        /// Time for which it lasted.
         lasted: Duration,
     },
 }
 
-/// Whether the operator can work.
+/// Ability of the operator to work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {
     /// It can.
@@ -87,10 +87,10 @@ struct Lasting {
 /// Identity of a problem.
 type Key = (Cause, String);
 
-/// What is wrong now.
+/// Record of the current problems.
 pub struct Record {
     unready_after: Duration,
-    /// What has not worked even once.
+    /// Parts that have not worked even once.
     awaited: BTreeSet<Source>,
     failing: BTreeMap<Source, Failing>,
     lasting: BTreeMap<Key, Lasting>,
@@ -188,8 +188,8 @@ impl Record {
         said.collect()
     }
 
-    /// When something changes without a report: something is to be said, or the operator becomes
-    /// unready.
+    /// Returns the instant at which something changes without a report: something is to be said, or
+    /// the operator becomes unready.
     #[must_use]
     pub fn wakes_at(&self, now: Instant) -> Option<Instant> {
         let says = self.lasting.values().map(|lasting| lasting.next);

@@ -42,11 +42,11 @@ const REST_LIMIT: Duration = Duration::from_secs(11);
     "the Lease {LEASE} is held by {holder} now: this operator ends, to start afresh as a standby"
 )]
 pub struct LostLease {
-    /// Who has it.
+    /// Holder of the Lease.
     pub holder: String,
 }
 
-/// Why a request about the Lease failed; it is made again.
+/// Failure of a request about the Lease; the request is made again.
 #[derive(Debug)]
 struct LeaseError {
     verb: &'static str,
@@ -250,13 +250,13 @@ async fn limited<T>(
     Err(LeaseError { verb, cause })
 }
 
-/// What came of a renewal.
+/// Result of a renewal.
 struct Renewed {
     /// As it is stored, as far as that is known.
     lease: Lease,
     /// Until the next.
     pause: Duration,
-    /// Why it failed.
+    /// Cause of its failure.
     error: Option<LeaseError>,
 }
 
@@ -293,7 +293,7 @@ fn given_back(mut lease: Lease) -> Lease {
     lease
 }
 
-/// How a standby saw the Lease last.
+/// Lease as a standby saw it last.
 #[derive(Debug, Default)]
 struct Sight {
     last: Option<Seen>,
@@ -307,8 +307,8 @@ struct Seen {
 }
 
 impl Sight {
-    /// Whether the Lease may be taken: nobody has it, or whoever has it did not renew it for all
-    /// its time while we looked on.
+    /// Returns true if the Lease may be taken: nobody has it, or whoever has it did not renew it
+    /// for all its time while we looked on.
     fn is_free(
         &mut self,
         found: Option<&Lease>,

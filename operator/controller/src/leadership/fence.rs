@@ -18,8 +18,8 @@ use http::{Method, Request, Uri};
 use kube::client::Body;
 use tower::{BoxError, Layer, Service};
 
-/// What the API server may take for a changing request; sent with it, so that no later effect comes
-/// of it.
+/// Time that the API server may take for a changing request; sent with it, so that no later effect
+/// comes of it.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 /// With less than this left of the Lease no changing request leaves: its time, and a second for
 /// clocks that run unequally.
@@ -34,7 +34,7 @@ const READ_LIMIT: Duration = Duration::from_secs(30);
 /// At the end, how often it is looked whether all requests have their answers.
 const REST_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Why a changing request did not leave, or was given up.
+/// Reason for which a changing request did not leave, or was given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FenceError {
     /// A standby, or a leader that could not renew.
@@ -67,7 +67,7 @@ struct Gate {
     open: Open,
     ending: bool,
     in_flight: usize,
-    /// What was given up without an answer may take effect until then.
+    /// Time until which a request that was given up without an answer may take effect.
     unsettled_until: Option<Instant>,
 }
 
@@ -117,7 +117,7 @@ impl Fence {
         self.gate().ending = true;
     }
 
-    /// Whether changing requests may leave.
+    /// Returns true if changing requests may leave.
     #[must_use]
     pub fn is_open(&self, now: Instant) -> bool {
         self.check(now).is_ok()
@@ -146,7 +146,7 @@ impl Fence {
         Ok(InFlight { fence: self.clone(), answered: false })
     }
 
-    /// Whether a request may get on.
+    /// Checks that a request may get on.
     fn check(&self, now: Instant) -> Result<(), FenceError> {
         match self.gate().open {
             Open::Always => Ok(()),
@@ -155,7 +155,8 @@ impl Fence {
         }
     }
 
-    /// When a request that began then is to be looked at again, if nothing happens.
+    /// Returns the instant at which a request that began then is to be looked at again, if nothing
+    /// happens.
     fn look_again(&self, began: Instant) -> Instant {
         let limit = began + ANSWER_LIMIT;
         match self.gate().open {

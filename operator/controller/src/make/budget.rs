@@ -16,7 +16,7 @@ use crate::observed::Job;
 /// needs a controller that can be scaled.
 const NEVER: i32 = 1_000_000;
 
-/// Whether drains and autoscalers are kept from ending the job's Pods: the job and the
+/// Returns true if drains and autoscalers are kept from ending the job's Pods: the job and the
 /// configuration can each allow it.
 #[must_use]
 pub fn is_protected(spec: &EffectiveSpec, policy: &Policy) -> bool {

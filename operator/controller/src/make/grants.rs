@@ -1,5 +1,5 @@
-//! What the operator's configuration lets a plugin give its Pods, and for which images. Absence
-//! never means permission.
+//! Grants of the operator's configuration: what a plugin may give its Pods, and for which images.
+//! Absence never means permission.
 
 use flashjob_plugin_host::types::{Arg, EnvValue, FlashPod, User};
 use oci_spec::distribution::Reference;
@@ -36,13 +36,13 @@ pub struct SecretGrant {
     pub keys: Vec<String>,
 }
 
-/// What a plugin asked for without being granted it.
+/// Request for something that was not granted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Denied(pub String);
 
 impl Grants {
-    /// Whether the grants hold for this image.
+    /// Returns true if the grants hold for this image.
     #[must_use]
     pub fn cover(&self, image: &str) -> bool {
         let Some(repository) = repository(image) else { return false };
@@ -113,8 +113,8 @@ impl Grants {
     }
 }
 
-/// Whether the answer uses the Service's address anywhere: it then must have ports, or it would
-/// wait for ever.
+/// Returns true if the answer uses the Service's address anywhere: it then must have ports, or it
+/// would wait for ever.
 #[must_use]
 pub fn uses_address(flash: &FlashPod) -> bool {
     let words = flash.command.iter().chain(&flash.args);
@@ -122,8 +122,8 @@ pub fn uses_address(flash: &FlashPod) -> bool {
         || flash.env.iter().any(|(_, value)| matches!(value, EnvValue::ExternalAddress))
 }
 
-/// Whether a text is a reference of an image, by the grammar that container runtimes use: nothing
-/// in it is a path to somewhere else.
+/// Returns true if a text is a reference of an image, by the grammar that container runtimes use:
+/// nothing in it is a path to somewhere else.
 #[must_use]
 pub fn is_image(text: &str) -> bool {
     text.parse::<Reference>().is_ok()

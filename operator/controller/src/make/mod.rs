@@ -41,7 +41,7 @@ pub mod annotation {
     pub const PLUGIN: &str = "application.flashjob.nbfc.io/plugin";
     /// The digest of that plugin.
     pub const DIGEST: &str = "application.flashjob.nbfc.io/plugin-digest";
-    /// What the Pod locks, separated by spaces.
+    /// Identities that the Pod locks, separated by spaces.
     pub const IDENTITY: &str = "application.flashjob.nbfc.io/device-identity";
     /// Name of the Akri Instance.
     pub const INSTANCE: &str = "application.flashjob.nbfc.io/instance";
@@ -68,8 +68,8 @@ pub struct Attempt<'a> {
     pub digest: &'a flashjob_plugin_host::Digest,
     /// The plugin's answer.
     pub flash: &'a FlashPod,
-    /// What the configuration grants the plugin.
+    /// Grants of the configuration to the plugin.
     pub grants: &'a Grants,
-    /// What the Service's selector joins.
+    /// Slot, by which the Service's selector joins the Pod.
     pub slot: &'a str,
 }

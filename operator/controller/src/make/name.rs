@@ -22,7 +22,7 @@ pub fn budget_name(job: &str, job_uid: &str) -> String {
     name(job, &[job_uid, "budget"])
 }
 
-/// What joins a Pod to its Service: the part of the Service's name that no other has.
+/// Slot, which joins a Pod to its Service: the part of the Service's name that no other has.
 #[must_use]
 pub fn slot(service_name: &str) -> &str {
     service_name.rsplit('-').next().unwrap_or(service_name)

@@ -1,5 +1,5 @@
-//! What a FlashJob's podOverrides, and the configuration, add to a flash Pod; and what a FlashJob
-//! may not ask for.
+//! Additions of a FlashJob's podOverrides, and of the configuration, to a flash Pod; and what a
+//! FlashJob may not ask for.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use super::pod::non_empty;
 use super::{Attempt, Denied};
 use crate::config::{CONTROL_PLANE, PodPolicy};
 
-/// What a FlashJob asks for and the configuration does not allow is refused by its field, with the
+/// Refuses what a FlashJob asks for and the configuration does not allow: by its field, with the
 /// field that would allow it.
 pub(super) fn check_overrides(overrides: &PodOverrides, policy: &PodPolicy) -> Result<(), Denied> {
     let listed = [

@@ -1,11 +1,11 @@
-//! What all jobs together are at, counted from their stored statuses at each scrape: a job that is
+//! State of all jobs together, counted from their stored statuses at each scrape: a job that is
 //! gone counts no more. Pure.
 
 use flashjob_api::{DeviceState, Phase};
 
 use crate::observed::Job;
 
-/// How many jobs and devices are where.
+/// Numbers of jobs and devices by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fleet {
     /// Devices without a begun attempt.

@@ -86,7 +86,7 @@ struct PluginLimit {
 
 type Timed<Labels> = Family<Labels, Histogram, fn() -> Histogram>;
 
-/// What a status write came to.
+/// Result of a status write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
     /// It is stored.
@@ -361,12 +361,12 @@ impl Metrics {
         self.status_writes.get_or_create(&Outcome { result }).inc();
     }
 
-    /// Whether this replica acts.
+    /// Sets whether this replica acts.
     pub fn set_leader(&self, leads: bool) {
         self.leader.set(i64::from(leads));
     }
 
-    /// What is wrong, and whether the operator can work all the same.
+    /// Sets what is wrong, and whether the operator can work all the same.
     pub fn set_health(&self, causes: &BTreeSet<Cause>, ready: bool) {
         for cause in Cause::ALL {
             let labels = OfCause { cause: cause.name() };

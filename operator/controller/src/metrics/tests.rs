@@ -1,4 +1,4 @@
-//! What is counted, and how it reads.
+//! Tests of what is counted, and how it reads.
 
 use flashjob_api::{
     DeviceState, DeviceStatus, FlashJob, FlashJobSpec, FlashJobStatus, Phase, Reason,

@@ -1,5 +1,5 @@
-//! Where a device on the network is reached, in one spelling, and which spellings a FlashJob may
-//! use. Pure.
+//! Endpoint at which a device on the network is reached, in one spelling, and the spellings that a
+//! FlashJob may use. Pure.
 //!
 //! Programs do not agree on what `010.9.0.2`, `10.9.2` or `0xa090002` mean, and many take them for
 //! an address. So they are read as these programs read them where a device is locked, and refused

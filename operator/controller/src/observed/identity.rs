@@ -1,4 +1,5 @@
-//! What makes a device one device, whatever uid or job speaks of it. The lock is taken on this.
+//! Identity of a device: what makes it one device, whatever uid or job speaks of it. The lock is
+//! taken on it.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -41,7 +42,7 @@ impl Identity {
         text.extend(["instance/", namespace, "/", name]);
     }
 
-    /// Whether it says how the device is reached: by its endpoint, or on its node's bus.
+    /// Returns true if it says how the device is reached: by its endpoint, or on its node's bus.
     #[must_use]
     pub fn is_a_way(&self) -> bool {
         !self.0.starts_with("instance/")

@@ -19,11 +19,11 @@ pub struct Instance {
     pub uid: String,
     /// The nodes that see the device.
     pub nodes: Vec<String>,
-    /// What makes it one device; known once, as it is looked up often.
+    /// Identity that makes it one device; known once, as it is looked up often.
     pub identity: Identity,
     /// Broker properties, sorted by name.
     pub properties: Properties,
-    /// Why it is of no use, as the end of a sentence about it; None: it is.
+    /// Reason for which it is of no use, as the end of a sentence about it; None: it is of use.
     pub fault: Option<Box<str>>,
 }
 
@@ -49,8 +49,8 @@ impl Properties {
     }
 }
 
-/// What an Instance says of its device's kind and firmware, as Akri spells it. Devices of one fleet
-/// mostly say the same.
+/// Kind and firmware of an Instance's device, as Akri spells them. Devices of one fleet mostly say
+/// the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Traits<'a> {
     /// `DEVICE`.
@@ -124,7 +124,7 @@ impl Instance {
         found.map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
     }
 
-    /// What guards compare.
+    /// Traits that guards compare.
     #[must_use]
     pub fn traits(&self) -> Traits<'_> {
         let mut traits = Traits::default();
@@ -188,7 +188,7 @@ impl Instance {
         })
     }
 
-    /// Whether any node and any way to the device is known.
+    /// Returns true if the Instance has no fault, and any node and any way to the device is known.
     #[must_use]
     pub fn reachable(&self, endpoint: Option<&str>) -> bool {
         self.fault.is_none()

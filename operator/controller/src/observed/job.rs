@@ -37,19 +37,19 @@ pub struct Job {
     pub resource_version: String,
     /// Counts changes of the spec.
     pub generation: Option<i64>,
-    /// When it was created.
+    /// Time of its creation.
     pub created: Option<Timestamp>,
-    /// Whether somebody deleted it.
+    /// True if somebody deleted it.
     pub deleting: bool,
-    /// Whether our finalizer keeps it.
+    /// True if our finalizer keeps it.
     pub has_finalizer: bool,
     /// All finalizers.
     pub finalizers: Vec<String>,
-    /// What it asks for; else what is wrong with it.
+    /// Effective spec; else what is wrong with it.
     pub spec: Result<EffectiveSpec, String>,
-    /// What is stored of it.
+    /// Stored status.
     pub status: FlashJobStatus,
-    /// Where the record of a device without a result stands in `status.devices`, by uid.
+    /// Index in `status.devices` of the record of a device without a result, by uid.
     pub stored: HashMap<String, usize>,
     results: Results,
 }
@@ -133,7 +133,7 @@ impl Job {
         self.spec.as_ref().map_or(&[], |spec| &spec.uuid)
     }
 
-    /// Where a uid stands in the spec.
+    /// Place of a uid in the spec.
     #[must_use]
     pub fn place(&self, uid: &str) -> Option<usize> {
         self.results.place(self.uids(), uid)
@@ -154,8 +154,8 @@ impl Job {
         &self.results.finishes
     }
 
-    /// Whether the stored status speaks of the run that the spec asks for. The Go operator kept no
-    /// run: what it completed counts for the run that is there.
+    /// Returns true if the stored status speaks of the run that the spec asks for. The Go operator
+    /// kept no run: what it completed counts for the run that is there.
     #[must_use]
     pub fn same_run(&self) -> bool {
         self.status

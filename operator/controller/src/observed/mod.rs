@@ -1,5 +1,5 @@
-//! What a decision may know: one immutable snapshot of one job and all that touches it. Plain data,
-//! no I/O.
+//! All that a decision may know: one immutable snapshot of one job and all that touches it. Plain
+//! data, no I/O.
 
 mod endpoint;
 mod identity;
@@ -35,10 +35,10 @@ pub struct Observed {
     pub now: Timestamp,
     /// The job itself, with our own latest writes.
     pub job: Arc<Job>,
-    /// What Akri knows of the job's devices, by their place in the spec. None: the device has its
+    /// Akri's knowledge of the job's devices, by their place in the spec. None: the device has its
     /// result, and no twin.
     pub devices: Vec<Option<Sighting>>,
-    /// Whether a device that has no result is there as two Instances.
+    /// True if a device that has no result is there as two Instances.
     pub twins: bool,
     /// The job's Pods, and those that vanished before their outcome was stored; sorted by name.
     pub pods: Vec<Arc<Pod>>,
@@ -52,36 +52,36 @@ pub struct Observed {
     pub stages: Arc<HashMap<String, (Stage, Timestamp)>>,
     /// Devices whose Instance is there but reaches nothing, since when, by uid.
     pub unreachable: Arc<HashMap<String, Timestamp>>,
-    /// Who holds a device that this job wants: by identity.
+    /// Holders of devices that this job wants, by identity.
     pub holders: HashMap<Identity, Holder>,
-    /// Whether a flash Service in the installation holds an address; where the job asks for one,
+    /// True if a flash Service in the installation holds an address; where the job asks for one,
     /// that address.
     pub addresses_in_use: bool,
     /// The plugins of this installation.
     pub plugins: Arc<Vec<PluginView>>,
-    /// What plugins answered to this job's earlier questions.
+    /// Answers of plugins to this job's earlier questions.
     pub answers: Arc<Answers>,
     /// Pods that are being created and may be there already: the slot of each, by name.
     pub making: HashMap<String, Option<String>>,
     /// Pods of attempts that a status on its way takes back: until it is clear whether that is
     /// stored, they are not made.
     pub withdrawn: Arc<HashSet<String>>,
-    /// Which attempt used the slot of a pooled Service last.
+    /// Attempt that used the slot of a pooled Service last, by slot.
     pub slot_uses: Arc<HashMap<String, SlotUse>>,
-    /// What the API server refused of this job, by object name.
+    /// Refusals of the API server for this job, by object name.
     pub refusals: Arc<HashMap<String, Refusal>>,
     /// Objects whose creation keeps failing for another cause than a refusal, by name: what the API
     /// server says.
     pub failing: Arc<HashMap<String, String>>,
     /// Devices of other jobs in flight, by group of this job's groupBudget.
     pub in_flight_of_others: HashMap<String, usize>,
-    /// Whether evictions of the job's Pods are refused, as far as this process knows.
+    /// True if evictions of the job's Pods are refused, as far as this process knows.
     pub is_protected: bool,
-    /// How long things are waited for.
+    /// Waiting periods.
     pub periods: Periods,
-    /// What flash Pods and Services are made by, beside job and plugin.
+    /// Policy by which flash Pods and Services are made, beside job and plugin.
     pub policy: Arc<Policy>,
-    /// Whether a status that nothing waits for could be stored now. Wording it for nothing is most
+    /// True if a status that nothing waits for could be stored now. Wording it for nothing is most
     /// of what the plan of a large job costs.
     pub report: bool,
 }
@@ -93,11 +93,11 @@ pub struct SlotUse {
     pub device: String,
     /// The attempt.
     pub attempt: Option<u32>,
-    /// When its Pod was seen last.
+    /// Time at which its Pod was seen last.
     pub last_seen: Timestamp,
 }
 
-/// What Akri knows of one uid.
+/// Akri's knowledge of one uid.
 #[derive(Clone, Debug)]
 pub enum Sighting {
     /// The device's Instance, under this uid or, after it came back, under another.
@@ -108,7 +108,7 @@ pub enum Sighting {
     Missing(Timestamp),
 }
 
-/// Who holds a device.
+/// Holder of a device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// The job.
@@ -126,13 +126,13 @@ pub struct PluginView {
     pub reference: String,
     /// The types it serves; empty while nothing is known of it.
     pub device_types: Vec<ServedTypes>,
-    /// Whether it serves any type that no other plugin serves.
+    /// True if it serves any type that no other plugin serves.
     pub any_type: bool,
-    /// Whether nothing came of loading it yet, since this process began.
+    /// True if nothing came of loading it yet, since this process began.
     pub is_loading: bool,
-    /// What is loaded; else why nothing is.
+    /// Loaded plugin; else why none is loaded.
     pub ready: Result<ReadyPlugin, String>,
-    /// What can be asked: the digest that serves, and older ones that Pods began with.
+    /// Digests that can be asked: the one that serves, and older ones that Pods began with.
     pub digests: Vec<Digest>,
     /// Image of the flash Pod where a FlashJob names none; none for the plugin's own.
     pub flash_image: Option<String>,
@@ -140,7 +140,7 @@ pub struct PluginView {
     pub settings: serde_json::Map<String, serde_json::Value>,
     /// Settings from the configuration that nobody may change.
     pub locked_settings: serde_json::Map<String, serde_json::Value>,
-    /// What it may give its Pods.
+    /// Privileges that it may give its Pods.
     pub grants: Arc<Grants>,
 }
 
@@ -153,7 +153,7 @@ pub struct ReadyPlugin {
     pub version: String,
 }
 
-/// What a plugin said about one attempt.
+/// Answer of a plugin about one attempt.
 #[derive(Clone, Debug)]
 pub struct Built {
     /// Name of the attempt.
@@ -166,7 +166,7 @@ pub struct Built {
     pub pod: Result<FlashPod, CallError>,
 }
 
-/// What came of asking how an attempt ended.
+/// Result of asking how an attempt ended.
 #[derive(Clone, Debug)]
 pub enum Judged {
     /// The plugin was asked.
@@ -189,7 +189,7 @@ pub struct Answers {
 /// A question to a plugin.
 #[derive(Clone, Debug)]
 pub enum Question {
-    /// What does this attempt need?
+    /// Asks what an attempt needs.
     Build {
         /// Name of the attempt.
         attempt: String,
@@ -200,7 +200,7 @@ pub enum Question {
         /// The request.
         request: Box<Request>,
     },
-    /// What does this ended Pod mean?
+    /// Asks what an ended Pod means.
     Judge {
         /// Uid of the Pod.
         pod_uid: String,
@@ -210,13 +210,13 @@ pub enum Question {
         digest: Digest,
         /// The request of the attempt.
         request: Box<Request>,
-        /// How the Pod ended.
+        /// Outcome of the Pod.
         outcome: Box<Outcome>,
     },
 }
 
 impl Question {
-    /// What this question is about: asked once.
+    /// Subject of this question, about which it is asked once.
     #[must_use]
     pub fn key(&self) -> &str {
         match self {
@@ -227,7 +227,7 @@ impl Question {
 }
 
 impl Observed {
-    /// What Akri knows of a device that the spec names.
+    /// Akri's knowledge of a device that the spec names.
     #[must_use]
     pub fn sighting(&self, uid: &str) -> Option<&Sighting> {
         self.devices[self.job.place(uid)?].as_ref()

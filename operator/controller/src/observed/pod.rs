@@ -36,21 +36,21 @@ pub struct Pod {
     pub run: Option<String>,
     /// The attempt, from 1.
     pub attempt: Option<u32>,
-    /// What selects it for its Service.
+    /// Slot, by which its Service selects it.
     pub slot: Option<String>,
     /// Plugin and digest that the attempt began with.
     pub plugin: Option<(String, Digest)>,
-    /// What it locks.
+    /// Identities that it locks.
     pub identities: Vec<Identity>,
-    /// Whether it is being deleted.
+    /// True if it is being deleted.
     pub deleting: bool,
-    /// Whether a node was found for it.
+    /// True if a node was found for it.
     pub scheduled: bool,
-    /// Why it cannot get on.
+    /// Reason for which it cannot get on.
     pub waiting: Option<Waiting>,
-    /// How it ended, once its end was seen.
+    /// End of the Pod, once it was seen.
     pub ended: Option<Ended>,
-    /// Whether a kubelet has taken it.
+    /// True if a kubelet has taken it.
     pub taken: bool,
     /// Seconds for which its container may still run after it was last seen.
     pub may_run_seconds: i64,
@@ -72,9 +72,9 @@ pub enum Stage {
 /// A Pod that is no longer where it was.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gone {
-    /// When it was seen last.
+    /// Time at which it was seen last.
     pub last_seen: Timestamp,
-    /// Whether the API server was asked, and has it no more.
+    /// True if the API server was asked, and has it no more.
     pub confirmed: bool,
 }
 
@@ -114,7 +114,7 @@ impl Pod {
         })
     }
 
-    /// Whether its container may be at work: what keeps the device locked.
+    /// Returns true if its container may be at work: what keeps the device locked.
     #[must_use]
     pub fn may_run(&self) -> bool {
         let gone = self.gone.as_ref().is_some_and(|gone| gone.confirmed);
@@ -133,7 +133,7 @@ impl Pod {
         }
     }
 
-    /// Whether it waits for something that time may not bring.
+    /// Returns true if it waits for something that time may not bring.
     #[must_use]
     pub fn is_stuck(&self) -> bool {
         let starts = |waiting: &Waiting| waiting.cause == Cause::Start;
@@ -147,7 +147,7 @@ impl Pod {
         self.may_run_seconds.saturating_add(OVERDUE_SECONDS)
     }
 
-    /// Whether it was made by this operator.
+    /// Returns true if it was made by this operator.
     #[must_use]
     pub fn is_ours(&self) -> bool {
         self.run.is_some()

@@ -1,4 +1,4 @@
-//! What the API server's refusal of an object means for the device that the object is for.
+//! Meaning of the API server's refusal of an object for the device that the object is for.
 
 use jiff::Timestamp;
 use kube::core::Status;
@@ -6,13 +6,13 @@ use kube::core::Status;
 /// The API server's refusal of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// What was refused.
+    /// Kind of the object that was refused.
     pub object: Refused,
-    /// What is to become of the device.
+    /// Consequence for the device.
     pub meaning: Meaning,
     /// The API server's words.
     pub message: String,
-    /// When the object was refused last.
+    /// Time at which the object was refused last.
     pub at: Timestamp,
 }
 
@@ -25,7 +25,7 @@ pub enum Refused {
     Pod,
 }
 
-/// What a refusal means.
+/// Meaning of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
     /// The same object will be refused again: it is invalid, or a policy forbids it.

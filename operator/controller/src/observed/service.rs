@@ -27,13 +27,13 @@ pub struct Service {
     pub run: Option<String>,
     /// The attempt it is for, in PerDevice exposure.
     pub attempt: Option<u32>,
-    /// What its Pods are selected by.
+    /// Slot, by which its Pods are selected.
     pub slot: Option<String>,
     /// Plugin and device type that share it, in Pooled exposure.
     pub pool: Option<String>,
     /// Its addresses, once it has some: IP addresses before host names.
     pub addresses: Vec<Address>,
-    /// Whether it is being deleted.
+    /// True if it is being deleted.
     pub deleting: bool,
 }
 
@@ -46,14 +46,14 @@ pub struct Address {
     pub ip: Option<IpAddr>,
 }
 
-/// What an address must be, so that a device can call it.
+/// Requirements on an address, so that a device can call it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct AddressWish {
     /// The plugin asks for an IP address.
     pub needs_ip: bool,
     /// The address that the job asks for.
     pub asked: Option<IpAddr>,
-    /// Where the device is: an address of the same family is taken before others.
+    /// Address of the device: an address of the same family is taken before others.
     pub device: Option<IpAddr>,
 }
 
@@ -72,7 +72,7 @@ impl AddressWish {
         fitting.clone().find(same_family).or_else(|| fitting.next())
     }
 
-    /// Whether the plugin can do with an address.
+    /// Returns true if the plugin can do with an address.
     #[must_use]
     pub fn fits(&self, address: &Address) -> bool {
         address.ip.is_some() || !self.needs_ip

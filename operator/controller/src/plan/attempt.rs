@@ -21,7 +21,8 @@ const SUMMARY_BYTES: usize = 512;
 const START_SECONDS: i64 = 10;
 /// Ends by the cluster that do not count, for each device and run.
 const UNCOUNTED_DISRUPTIONS: u32 = 10;
-/// Why we stop a Pod. Stored before it is deleted, as how it ends then says nothing of why.
+/// Reasons for which we stop a Pod. Stored before it is deleted, as how it ends then says nothing
+/// of why.
 const STOPPED: [Reason; 5] = [
     reason::IMAGE_UNAVAILABLE,
     reason::CONTAINER_NOT_STARTED,
@@ -29,7 +30,8 @@ const STOPPED: [Reason; 5] = [
     reason::UNSCHEDULABLE,
     reason::DEADLINE_EXCEEDED,
 ];
-/// What the kubelet says of a Pod whose device's last use is not released yet. It never ran.
+/// Reason that the kubelet gives for a Pod whose device's last use is not released yet. It never
+/// ran.
 const ATTACH_REFUSED: &str = "UnexpectedAdmissionError";
 
 impl Draft<'_> {
@@ -83,7 +85,8 @@ impl Draft<'_> {
         }
     }
 
-    /// Whether a lost Pod is still without an end, though it is gone or should have ended long ago.
+    /// Returns true if a lost Pod is still without an end, though it is gone or should have ended
+    /// long ago.
     fn is_given_up(&self, pod: &Pod) -> bool {
         let gone = pod.gone.as_ref().is_some_and(|gone| gone.confirmed);
         pod.ended.is_none() && (gone || self.is_overdue(pod))
@@ -392,7 +395,8 @@ impl Draft<'_> {
         self.give_up_unless_proven(uid, reason, &sentence(error, ended));
     }
 
-    /// What an ended Pod says is over, unless the device proves that it was flashed all the same.
+    /// Gives up the attempt of an ended Pod, unless the device proves that it was flashed all the
+    /// same.
     fn give_up_unless_proven(&mut self, uid: &str, reason: Reason, message: &str) {
         if self.wanted(uid) && self.is_proven(uid) {
             return self.flashed(uid, Proof::ReportedVersion);
@@ -411,7 +415,7 @@ impl Draft<'_> {
         }
     }
 
-    /// Whether the job has run longer than it may.
+    /// Returns true if the job has run longer than it may.
     pub fn job_deadline_passed(&mut self) -> bool {
         let start = self
             .observed

@@ -63,7 +63,7 @@ impl<'a> Draft<'a> {
         self.clean_pools(&slots);
     }
 
-    /// Whether the stored status shows that this attempt has its outcome.
+    /// Returns true if the stored status shows that this attempt has its outcome.
     fn outcome_is_stored(&self, device: &str, run: Option<&str>, attempt: Option<u32>) -> bool {
         let job = &self.observed.job;
         if run != Some(self.spec.run.as_str()) || !self.same_run || job.status.run.is_none() {
@@ -115,8 +115,8 @@ impl<'a> Draft<'a> {
         verifying || self.result(device) == Some(Finish::Completed)
     }
 
-    /// Whether the attempt's container was not started, so that no device was told to call: the
-    /// address is free at once.
+    /// Returns true if the attempt's container was not started, so that no device was told to call:
+    /// the address is free at once.
     fn never_started(&self, device: &str, attempt: Option<u32>) -> bool {
         let is_next = |record: &&DeviceStatus| Some(record.attempt) == attempt.map(|of| of + 1);
         let next = self.records.get(device).filter(is_next);
@@ -124,7 +124,7 @@ impl<'a> Draft<'a> {
         reason.is_some_and(|name| NEVER_STARTED.iter().any(|reason| reason.name == name))
     }
 
-    /// Whether a Service for one device, without a Pod at work, is still of use.
+    /// Returns true if a Service for one device, without a Pod at work, is still of use.
     fn is_needed(&mut self, service: &Service) -> bool {
         let Some(device) = service.device.clone().filter(|_| service.slot.is_some()) else {
             return false;

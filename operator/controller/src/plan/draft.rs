@@ -26,7 +26,7 @@ const SHOWN_RESULTS: usize = 100;
 pub(super) struct Draft<'a> {
     pub observed: &'a Observed,
     pub spec: &'a EffectiveSpec,
-    /// Whether the stored status speaks of this run.
+    /// True if the stored status speaks of this run.
     pub same_run: bool,
     /// Devices without a result that have a record, by uid.
     pub records: BTreeMap<String, DeviceStatus>,
@@ -34,21 +34,21 @@ pub(super) struct Draft<'a> {
     pub results: HashMap<String, Finish>,
     /// Records of failed and skipped devices, oldest first.
     pub shown: Vec<DeviceStatus>,
-    /// How many devices failed or were skipped, by reason; more than those shown.
+    /// Numbers of devices that failed or were skipped, by reason; more than those shown.
     pub reasons: BTreeMap<String, u32>,
     /// Completed without proof.
     pub unverified: u32,
     /// Devices whose Pod has ended: they keep no place in `parallelism`.
     pub released: HashSet<String>,
-    /// Why devices wait that have no attempt begun: how many for each reason, with one message.
+    /// Reasons of devices that wait and have no attempt begun: how many for each, with one message.
     pub waiting: BTreeMap<&'static str, (usize, String)>,
     /// The endpoint worked on last.
     pub last_endpoint: Option<String>,
     pub plan: Plan,
-    /// What the guards say of devices that have not begun, by what they compare.
+    /// Findings of the guards on devices that have not begun, by what they compare.
     pub(super) guarded: HashMap<Traits<'a>, Guarded<'a>>,
     pub(super) pools: Pools<'a>,
-    /// Whether a device of this plan tries at a quota that was used up.
+    /// True if a device of this plan tries at a quota that was used up.
     pub(super) tried_quota: bool,
     pods: HashMap<&'a str, &'a Arc<Pod>>,
     pods_of: HashMap<&'a str, Vec<&'a Arc<Pod>>>,
@@ -114,7 +114,7 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// How many devices may be at work at once: one, where all ask for one address.
+    /// Number of devices that may be at work at once: one, where all ask for one address.
     pub fn most_in_flight(&self) -> usize {
         if self.spec.external_ip.is_some() { 1 } else { self.spec.parallelism }
     }
@@ -142,15 +142,15 @@ impl<'a> Draft<'a> {
         pods.iter().find(|pod| may_run(pod) || unexpected(pod)).copied()
     }
 
-    /// When even a kubelet that nobody hears of has ended the Pod's container, by this process's
-    /// own observation.
+    /// Time by which even a kubelet that nobody hears of has ended the Pod's container, by this
+    /// process's own observation.
     pub fn overdue_at(&self, pod: &Pod) -> Option<Timestamp> {
         let (stage, since) = self.observed.stages.get(&pod.name)?;
         (*stage != Stage::Ended).then(|| after(*since, pod.overdue_seconds()))
     }
 
-    /// When a Pod of the Go operator is ended: those have no deadline of their own, and one that
-    /// never ends would lock its device for ever.
+    /// Time at which a Pod of the Go operator is ended: those have no deadline of their own, and
+    /// one that never ends would lock its device for ever.
     pub fn foreign_ends_at(&self, pod: &Pod) -> Option<Timestamp> {
         if pod.is_ours() || pod.gone.is_some() {
             return None;
@@ -211,7 +211,7 @@ impl<'a> Draft<'a> {
         self.plan.wake_at = Some(self.plan.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
 
-    /// Whether `seconds` have passed since `since`; if not, looks again when they have.
+    /// Returns true if `seconds` have passed since `since`; if not, looks again when they have.
     pub fn over(&mut self, since: Timestamp, seconds: i64) -> bool {
         let end = after(since, seconds);
         if end > self.now() {
@@ -354,7 +354,7 @@ impl<'a> Draft<'a> {
         pause + pause * share / 100
     }
 
-    /// What a plugin is told of an attempt.
+    /// Request that tells a plugin of an attempt.
     pub fn request(&self, uid: &str, attempt: u32, plugin: Option<&PluginView>) -> Request {
         let spec = self.spec;
         let instance = self.instance(uid).map(AsRef::as_ref);
@@ -406,8 +406,8 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// What is stored of the reasons of results, without devices that the spec names no more. A status
-/// of before they were counted has those shown.
+/// Reasons of results as they are stored, without devices that the spec names no more. A status of
+/// before they were counted has those shown.
 fn result_reasons(observed: &Observed) -> BTreeMap<String, u32> {
     let status = &observed.job.status;
     let shown = status

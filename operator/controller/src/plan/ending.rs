@@ -31,7 +31,7 @@ pub(super) fn plan(observed: &Observed) -> Plan {
     plan
 }
 
-/// Whether no container of the run before can be at work any more.
+/// Returns true if no container of the run before can be at work any more.
 pub(super) fn previous_run_is_over(observed: &Observed) -> bool {
     let at_work = observed.pods.iter().any(|pod| pod.gone.is_none() && pod.ended.is_none());
     !at_work && observed.making.is_empty() && !wait_for_containers(observed, &mut Plan::default())
@@ -65,8 +65,8 @@ pub(super) fn drain(observed: &Observed) -> Plan {
     plan
 }
 
-/// What stays locked while nothing new is decided: what is stored as in flight, and what Pods may
-/// be at work on.
+/// Devices that stay locked while nothing new is decided: those stored as in flight, and those that
+/// Pods may be at work on.
 pub(super) fn holds(observed: &Observed) -> Vec<(Identity, String)> {
     let in_flight = observed.job.status.devices.iter().filter(|device| device.in_flight());
     let stored = in_flight.flat_map(|device| {

@@ -16,7 +16,7 @@ use crate::observed::{
 /// Longest message about a request that fails, in characters.
 const MESSAGE_LENGTH: usize = 512;
 
-/// What a plugin's answer lets us do.
+/// Consequence of a plugin's answer.
 pub(super) enum Asked {
     /// The answer is there.
     Built(std::sync::Arc<Built>),
@@ -159,7 +159,7 @@ impl Draft<'_> {
         })
     }
 
-    /// Whether plugin and job ask only for what is granted; if not, the device has failed.
+    /// Returns true if plugin and job ask only for what is granted; if not, the device has failed.
     pub fn granted(&mut self, uid: &str, number: u32, plugin: &PluginView, built: &Built) -> bool {
         let Ok(flash) = &built.pod else { return false };
         let attempt = self.attempt(uid, number, plugin, &built.digest, flash, "");
@@ -259,7 +259,8 @@ impl Draft<'_> {
         }
     }
 
-    /// Whether a restarted operator would find name, endpoint, attempt and baseline of this device.
+    /// Returns true if a restarted operator would find name, endpoint, attempt and baseline of this
+    /// device.
     fn is_stored(&self, uid: &str) -> bool {
         let (Some(stored), Some(record)) = (self.observed.stored(uid), self.records.get(uid))
         else {
@@ -273,7 +274,7 @@ impl Draft<'_> {
             && stored.baseline_version == record.baseline_version
     }
 
-    /// What an address must be for this device.
+    /// Requirements on an address for this device.
     pub(super) fn address_wish(&self, uid: &str, needs_ip: bool) -> AddressWish {
         let endpoint = self.records.get(uid).and_then(|record| record.host_endpoint.as_deref());
         AddressWish {

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use super::draft::Draft;
 use crate::observed::{Endpoint, Finish, Instance, PluginView, Sighting, Traits};
 
-/// What the guards say: the device's plugin, or the result that it has.
+/// Finding of the guards: the device's plugin, or the result that it has.
 pub(super) type Guarded<'a> = Result<&'a PluginView, (Finish, Reason, String)>;
 
 impl<'a> Draft<'a> {
@@ -213,7 +213,7 @@ impl<'a> Draft<'a> {
         named.or_else(loading).or_else(begun).or_else(|| unknown(false)).or_else(any)
     }
 
-    /// Whether the plugin is loaded, and not out of service.
+    /// Checks that the plugin is loaded, and not out of service.
     pub(super) fn can_be_asked(&mut self, plugin: &PluginView) -> Result<(), String> {
         if let Err(why) = &plugin.ready {
             return Err(why.clone());

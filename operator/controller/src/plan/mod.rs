@@ -32,10 +32,10 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use crate::observed::{Finish, Identity, Observed, Question};
 use draft::Draft;
 
-/// What is to be done for one job.
+/// Everything to be done for one job.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// What plugins have to be asked before more can be decided.
+    /// Questions that plugins must be asked before more can be decided.
     pub questions: Vec<Question>,
     /// Requests to the API server, each idempotent.
     pub steps: Vec<Step>,
@@ -46,13 +46,13 @@ pub struct Plan {
     pub results: Vec<DeviceResult>,
     /// Something waits for the status to be stored.
     pub urgent: bool,
-    /// What this job locks now, and under which uid.
+    /// Identities that this job locks now, and the uid under which it locks each.
     pub holds: Vec<(Identity, String)>,
-    /// When to look again though nothing happened.
+    /// Time at which to look again though nothing happened.
     pub wake_at: Option<Timestamp>,
 }
 
-/// What became of one device.
+/// Result of one device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceResult {
     /// The uid in `spec.uuid`.
@@ -61,7 +61,7 @@ pub struct DeviceResult {
     pub name: Option<String>,
     /// The attempt that the device was at, from 1.
     pub attempt: u32,
-    /// How it ended.
+    /// Kind of the result.
     pub finish: Finish,
     /// Of a completed device: whether that is proven.
     pub verified: bool,
@@ -115,7 +115,7 @@ pub enum Step {
 }
 
 impl Step {
-    /// Whether this makes an object.
+    /// Returns true if this makes an object.
     #[must_use]
     pub fn creates(&self) -> bool {
         self.created_name().is_some()
@@ -131,7 +131,7 @@ impl Step {
         }
     }
 
-    /// What this step is about: it is carried out once at a time.
+    /// Subject of this step, for which one step at a time is carried out.
     #[must_use]
     pub fn key(&self) -> String {
         let name = |object: &kube::api::ObjectMeta| object.name.clone().unwrap_or_default();

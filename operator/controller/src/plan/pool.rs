@@ -195,7 +195,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Whether a Service with this slot is pooled.
+    /// Slots of the pooled Services.
     pub(super) fn pooled_slots(&self) -> HashSet<&'a str> {
         let observed: &'a Observed = self.observed;
         observed

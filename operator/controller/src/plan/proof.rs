@@ -1,4 +1,4 @@
-//! When a flashed device is proven: only a change of the reported version to the wanted one, byte
+//! Proof that a device was flashed: only a change of the reported version to the wanted one, byte
 //! for byte, is proof; and it counts whatever the flash container said.
 
 use flashjob_api::{DeviceState, VerifyMode, reason};
@@ -37,8 +37,8 @@ impl Draft<'_> {
         }
     }
 
-    /// Whether the device has come to report the new version since its first attempt began, and
-    /// that is looked at.
+    /// Returns true if the device has come to report the new version since its first attempt began,
+    /// and that is looked at.
     pub fn is_proven(&self, uid: &str) -> bool {
         let baseline = self.records.get(uid).and_then(|record| record.baseline_version.as_deref());
         let version = self.spec.version.as_str();

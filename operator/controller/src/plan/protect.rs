@@ -34,7 +34,7 @@ impl Draft<'_> {
         self.step(Step::Unprotect { name });
     }
 
-    /// Whether every device has its result.
+    /// Returns true if every device has its result.
     fn has_all_results(&self) -> bool {
         (0..self.spec.uuid.len()).all(|place| self.result_at(place).is_some())
     }

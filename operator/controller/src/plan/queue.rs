@@ -61,7 +61,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Whether the job starts nothing more, ever; then every waiting device gets its result.
+    /// Returns true if the job starts nothing more, ever; then every waiting device gets its
+    /// result.
     fn stop(&mut self, queue: &[usize]) -> bool {
         let Some((reason, message)) = self.stopped() else { return false };
         for &place in queue {
@@ -149,7 +150,7 @@ impl<'a> Draft<'a> {
         begun
     }
 
-    /// Which places have a record.
+    /// For each place, true if it has a record.
     fn recorded(&self) -> Vec<bool> {
         let mut recorded = vec![false; self.spec.uuid.len()];
         for place in self.records.keys().filter_map(|uid| self.observed.job.place(uid)) {
@@ -215,7 +216,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Why nothing more is started, ever.
+    /// Reason for which nothing more is started, ever.
     fn stopped(&mut self) -> Option<(Reason, String)> {
         if self.job_deadline_passed() {
             return Some((
@@ -235,9 +236,9 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// How many devices may start. Those whose Pod ended keep no place, those that must still prove
-    /// themselves do; and where failures are budgeted a device keeps its place until it is judged,
-    /// or one more would start before the failure counts.
+    /// Number of devices that may start. Those whose Pod ended keep no place, those that must still
+    /// prove themselves do; and where failures are budgeted a device keeps its place until it is
+    /// judged, or one more would start before the failure counts.
     fn places(&self) -> usize {
         let required = self.spec.verify.mode == Some(VerifyMode::Required);
         let judged = required || self.spec.max_failed_devices.is_some();
@@ -258,7 +259,7 @@ impl<'a> Draft<'a> {
             .min(self.most_in_flight().saturating_sub(active))
     }
 
-    /// Who else has reserved the device.
+    /// Holder, other than this job, that has reserved the device.
     pub(super) fn held_by_another(&self, uid: &str) -> Option<&'a Holder> {
         let holders = &self.observed.holders;
         if holders.is_empty() {
@@ -316,11 +317,11 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// What of the queue is looked at closely.
+/// Limits on the part of the queue that is looked at closely.
 struct Ahead<'a> {
     /// Devices for each plugin.
     each: usize,
-    /// How many are left, by plugin.
+    /// Number of devices left, by plugin.
     plugins: HashMap<&'a str, usize>,
     /// Busy devices that are still shown.
     busy: usize,

@@ -17,8 +17,8 @@ const UNUSED_SECONDS: i64 = 20;
 const CLOSED_SECONDS: i64 = 5;
 
 impl Draft<'_> {
-    /// Whether the API server is to be asked for this object of a device now. If not, the device
-    /// waits for its turn or, after a refusal, has its result or its next attempt.
+    /// Returns true if the API server is to be asked for this object of a device now. If not, the
+    /// device waits for its turn or, after a refusal, has its result or its next attempt.
     pub(super) fn may_ask_for(&mut self, uid: &str, object: Refused, name: &str) -> bool {
         let refused = match object {
             Refused::Service => reason::SERVICE_REFUSED,
@@ -39,7 +39,8 @@ impl Draft<'_> {
         false
     }
 
-    /// What the API server said a moment ago of a quota that is used up: nobody else begins now.
+    /// Message about a quota of which the API server said a moment ago that it is used up: nobody
+    /// else begins now.
     pub(super) fn used_up_quota(&mut self) -> Option<String> {
         let observed = self.observed;
         let waits = |refusal: &&Refusal| matches!(refusal.meaning, Meaning::Quota { .. });

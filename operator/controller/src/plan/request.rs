@@ -1,4 +1,4 @@
-//! What a plugin is told of an attempt.
+//! Request that tells a plugin of an attempt.
 
 use flashjob_api::{DeviceStatus, EffectiveSpec};
 use flashjob_plugin_host::types::{Device, Request};
@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use crate::observed::{Endpoint, Instance, JobKey};
 
-/// What is known of one device of a job.
+/// Known facts of one device of a job.
 #[derive(Clone, Copy, Debug)]
 pub struct Known<'a> {
     /// The job.
@@ -17,7 +17,7 @@ pub struct Known<'a> {
     pub uid: &'a str,
     /// The device as Akri shows it.
     pub instance: Option<&'a Instance>,
-    /// What is stored of the device, which stands in where Akri does not show it any more.
+    /// Stored record of the device, which stands in where Akri does not show it any more.
     pub record: Option<&'a DeviceStatus>,
 }
 
@@ -77,8 +77,7 @@ pub fn settings(
     settings.to_string()
 }
 
-/// What a FlashJob writes as an endpoint, as plugins and devices' programs are told it:
-/// `host:port`.
+/// Endpoint that a FlashJob writes, as plugins and devices' programs are told it: `host:port`.
 pub(super) fn canonical(endpoint: &str) -> String {
     Endpoint::read(endpoint).map_or_else(|| endpoint.to_owned(), |endpoint| endpoint.to_string())
 }

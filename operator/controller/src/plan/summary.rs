@@ -176,7 +176,7 @@ fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// How many devices have no result yet and say why, by reason.
+/// Numbers of devices that have no result yet and say why, by reason.
 fn waiting(draft: &Draft<'_>) -> BTreeMap<String, u32> {
     let mut waiting = BTreeMap::new();
     for reason in draft.records.values().filter_map(|record| record.reason.as_deref()) {

@@ -28,11 +28,11 @@ pub(super) struct Keeper {
     operator: Arc<Operator>,
     loads: Loads,
     records: Records,
-    /// Whether what serves was verified under this configuration.
+    /// True if what serves was verified under this configuration.
     verified: bool,
-    /// Whether the API server was asked what is written, by this process as the leader.
+    /// True if the API server was asked what is written, by this process as the leader.
     asked: bool,
-    /// What was written last.
+    /// State that was written last.
     shown: Option<Seen>,
 }
 
@@ -79,8 +79,8 @@ impl Keeper {
         }
     }
 
-    /// What is written about the plugin. A leader that looks for new versions all the time decides
-    /// by what serves, once it has asked.
+    /// Returns what is written about the plugin. A leader that looks for new versions all the time
+    /// decides by what serves, once it has asked.
     async fn record(&mut self, leads: bool) -> Record {
         let name = &self.loads.plugin.name;
         if !leads || self.asked && self.loads.plugin.pull_policy == PullPolicy::Always {
@@ -177,8 +177,8 @@ impl Keeper {
         self.operator.plugins.serve(plugin);
     }
 
-    /// What is written down as in use; else what the reference names. The leader looks anew where
-    /// it is to, and where what is in use only stands in for what the reference names.
+    /// Loads what is written down as in use; else what the reference names. The leader looks anew
+    /// where it is to, and where what is in use only stands in for what the reference names.
     async fn load_checked(
         &self,
         record: &Record,
@@ -199,9 +199,9 @@ impl Keeper {
         Ok(loaded)
     }
 
-    /// What serves is verified again under a changed configuration; after a restart what served
-    /// well last is, so that neither a bad new version nor a registry that is away takes the plugin
-    /// out of service.
+    /// Verifies again, under a changed configuration, what serves; after a restart what served well
+    /// last, so that neither a bad new version nor a registry that is away takes the plugin out of
+    /// service.
     async fn fall_back(&mut self, record: &Record, serving: Option<&Plugin>, failure: &Failure) {
         let image = &self.loads.plugin.image;
         let offline = failure.transient || failure.is_broken();

@@ -22,16 +22,16 @@ use crate::installation::Installation;
 use crate::metrics::Metrics;
 use crate::operator::Operator;
 
-/// Why a plugin, or its new version, does not serve.
+/// Reason for which a plugin, or its new version, does not serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Failure {
-    /// How far it came.
+    /// Stage that it reached.
     pub stage: Stage,
     /// In one word.
     pub reason: &'static str,
     /// For people.
     pub message: String,
-    /// Whether that is a registry that does not answer now.
+    /// True if the cause is a registry that does not answer now.
     pub transient: bool,
     /// The pause that the registry asks for before it is asked again.
     pub retry_after: Option<Duration>,
@@ -51,12 +51,12 @@ impl Failure {
         Self { signed: Some(signed), ..self }
     }
 
-    /// Whether it is nowhere to be had, which trying again does not change.
+    /// Returns true if it is nowhere to be had, which trying again does not change.
     pub fn is_gone(&self) -> bool {
         matches!(self.reason, "NotFound" | "NotCached")
     }
 
-    /// Whether a password is configured and cannot be had.
+    /// Returns true if a password is configured and cannot be had.
     pub fn is_broken(&self) -> bool {
         self.reason == BROKEN
     }
@@ -78,7 +78,7 @@ impl From<LoadError> for Failure {
     }
 }
 
-/// What it takes to load one plugin.
+/// Everything needed to load one plugin.
 #[derive(Clone)]
 pub(super) struct Loads {
     client: Client,
@@ -144,7 +144,7 @@ impl Loads {
         self.verified(&self.plugin.image.pinned(digest), self.by_digest()).await
     }
 
-    /// How a plugin is got whose digest is known.
+    /// Pull policy for a plugin whose digest is known.
     pub fn by_digest(&self) -> PullPolicy {
         if self.plugin.pull_policy == PullPolicy::Never {
             PullPolicy::Never
@@ -236,7 +236,7 @@ impl Loads {
             .map_err(|error| CredentialsError::Form { object, message: error.to_string() })
     }
 
-    /// What somebody has to do for the operator to have the Secret.
+    /// Problem that says what somebody has to do for the operator to have the Secret.
     fn problem(&self, error: &CredentialsError, name: &str, registry: &str) -> Option<Problem> {
         let CredentialsError::Read { error, .. } = error else { return None };
         let installation = &self.installation;
@@ -262,7 +262,7 @@ impl Loads {
     }
 }
 
-/// Why there is no password, though one is configured.
+/// Reason for which there is no password, though one is configured.
 #[derive(Debug, thiserror::Error)]
 enum CredentialsError {
     #[error(

@@ -1,6 +1,6 @@
-//! What the leader has written about the plugins: which digest is in use, and which served well
-//! last. Watched by every replica, so that standbys and restarts take the same. Talks to the API
-//! server.
+//! Records that the leader has written about the plugins: which digest is in use, and which served
+//! well last. Watched by every replica, so that standbys and restarts take the same. Talks to the
+//! API server.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,16 +28,16 @@ const FIRST_LIST: Duration = Duration::from_secs(10);
 /// Between two questions to an API server that does not answer.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// What is written about one plugin.
+/// Record that is written about one plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Record {
     /// The reference that was configured then.
     pub image: Option<Reference>,
-    /// What is in use.
+    /// Digest in use.
     pub digest: Option<Digest>,
-    /// Whether that is what the reference names, and not what goes on serving in its place.
+    /// True if that is what the reference names, and not what goes on serving in its place.
     pub settled: bool,
-    /// What served well last.
+    /// Digest that served well last.
     pub last_good: Option<Digest>,
     /// Its version.
     pub last_good_version: Option<Version>,
@@ -65,8 +65,8 @@ impl Record {
         self.digest.as_ref().filter(|_| open).map(|digest| image.pinned(digest))
     }
 
-    /// What served well last, where it came from the same repository or layout: what else is
-    /// written there is not taken for a place.
+    /// Reference to what served well last, where it came from the same repository or layout: what
+    /// else is written there is not taken for a place.
     pub fn last_good(&self, image: &Reference) -> Option<Reference> {
         let same =
             image.name().is_some() && self.image.as_ref().and_then(Reference::name) == image.name();
@@ -74,8 +74,8 @@ impl Record {
     }
 }
 
-/// What this installation has written about all plugins, by the name of the object; nothing before
-/// the first list.
+/// Records that this installation has written about all plugins, by the name of the object; nothing
+/// before the first list.
 type Written = Option<HashMap<String, Record>>;
 
 /// Follows what is written.
@@ -95,8 +95,9 @@ impl Records {
         Self { api, installation: operator.installation.clone(), written }
     }
 
-    /// What is written about one plugin, as the API server has it: a watch may be behind what the
-    /// leader before wrote last. Waits until there is an answer, as nothing may be decided without.
+    /// Returns what is written about one plugin, as the API server has it: a watch may be behind
+    /// what the leader before wrote last. Waits until there is an answer, as nothing may be decided
+    /// without.
     pub async fn ask(&self, name: &str) -> Record {
         let object = self.installation.object_name(name);
         loop {
@@ -118,7 +119,7 @@ impl Records {
         }
     }
 
-    /// What is written about one plugin, as far as the watch has come.
+    /// Returns what is written about one plugin, as far as the watch has come.
     pub async fn of(&mut self, name: &str) -> Record {
         let listed = tokio::time::timeout(FIRST_LIST, self.written.wait_for(Option::is_some))
             .await
@@ -191,7 +192,7 @@ async fn follow(
     }
 }
 
-/// What is written in an object of this installation, or of none.
+/// Returns what is written in an object of this installation, or of none.
 fn record(object: Guarded<DevicePlugin>, installation: &Installation) -> Option<(String, Record)> {
     let object = object.0.ok()?;
     let ours = !matches!(installation.owner(&object), Owner::Other(_));

@@ -18,14 +18,14 @@ use crate::installation::Owner;
 use crate::observed::whole_seconds;
 use crate::operator::Operator;
 
-/// What there is to show of a plugin.
+/// State of a plugin that is to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Seen {
-    /// What serves.
+    /// Plugin that serves.
     pub serving: Option<Serving>,
-    /// What it serves beside the others.
+    /// Types that it serves beside the others.
     pub standing: Standing,
-    /// Why nothing serves, or no new version.
+    /// Reason for which nothing serves, or no new version.
     pub failure: Option<Failure>,
 }
 
@@ -49,7 +49,7 @@ impl Serving {
     }
 }
 
-/// What came of showing a plugin.
+/// Result of showing a plugin.
 pub(super) enum Shown {
     /// The object says what there is to say.
     Written,

@@ -1,22 +1,22 @@
-//! What each plugin serves beside the others. Types that are written in the configuration beat
-//! those that a plugin describes; among equals the first plugin keeps the type. Pure.
+//! Types that each plugin serves beside the others. Types that are written in the configuration
+//! beat those that a plugin describes; among equals the first plugin keeps the type. Pure.
 
 use flashjob_plugin_host::ServedTypes;
 
 use super::Known;
 
-/// What one plugin serves.
+/// Types that one plugin serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Standing {
     /// Its types.
     pub device_types: Vec<ServedTypes>,
-    /// Whether it serves any type that no other plugin serves.
+    /// True if it serves any type that no other plugin serves.
     pub any_type: bool,
     /// Types that it would serve, and the plugins that keep them.
     pub kept: Vec<(ServedTypes, String)>,
 }
 
-/// What the plugin at `index` serves.
+/// Types that the plugin at `index` serves.
 pub(super) fn standing(known: &[Known], index: usize) -> Standing {
     let own = &known[index];
     let any_type = own.config.device_types.iter().flatten().any(|text| text == "*");

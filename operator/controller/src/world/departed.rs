@@ -28,7 +28,7 @@ impl Departed {
         }
     }
 
-    /// Whether this state of an object is from before it went.
+    /// Returns true if this state of an object is from before it went.
     pub fn is_older(&self, uid: &str, version: &str) -> bool {
         self.versions.get(&key(uid)).is_some_and(|departed| super::newer(departed, version))
     }

@@ -28,7 +28,7 @@ struct Index {
     hasher: RandomState,
 }
 
-/// How the key of an Instance is hashed.
+/// Hash function for the key of an Instance.
 type Hashed = fn(&RandomState, &Instance) -> u64;
 
 const BY_UID: Hashed = |hasher, instance| hasher.hash_one(&instance.uid);
@@ -61,7 +61,7 @@ impl Index {
     }
 }
 
-/// What ties a job to an Instance: the uid of its spec, or the name or endpoint stored for it.
+/// Link from a job to an Instance: the uid of its spec, or the name or endpoint stored for it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Interest {
     Uid(String),
@@ -128,7 +128,7 @@ impl Devices {
             .next()
     }
 
-    /// Whether another Instance is the same device.
+    /// Returns true if another Instance is the same device.
     #[must_use]
     pub fn has_twin(&self, instance: &Instance) -> bool {
         self.identities

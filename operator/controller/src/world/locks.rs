@@ -1,5 +1,5 @@
-//! Who flashes which device. A plan's reservations are taken in the same act as the plan, so no two
-//! jobs can choose one device.
+//! Locks on devices: who flashes which. A plan's reservations are taken in the same act as the
+//! plan, so no two jobs can choose one device.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
@@ -78,8 +78,8 @@ impl Locks {
         })
     }
 
-    /// Whether anybody holds what an Instance is known by. `text` is there to be written in: this
-    /// is asked of every waiting device.
+    /// Returns true if anybody holds what an Instance is known by. `text` is there to be written
+    /// in: this is asked of every waiting device.
     #[must_use]
     pub fn touch(&self, instance: &Instance, text: &mut String) -> bool {
         let touch =
@@ -88,7 +88,7 @@ impl Locks {
         touch(text) || touch(instance.identity.borrow())
     }
 
-    /// Who else than this job and uid holds the device.
+    /// Holder of the device, other than this job and uid.
     #[must_use]
     pub fn holder(&self, identity: &Identity, job: &JobKey, uid: &str) -> Option<Holder> {
         let other = |holder: &&Holder| holder.job != *job || holder.uid != uid;

@@ -1,4 +1,5 @@
-//! What this process remembers of a job and does not store: it is found out again after a restart.
+//! Memory of a job: what this process remembers and does not store. It is found out again after a
+//! restart.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ const FINAL_REFUSAL_SECONDS: i64 = 600;
 /// After so many failures in a row it is more than a passing fault: about a second.
 const TOLD_FAILURES: u32 = 3;
 
-/// What is remembered of one job. What plans look at is shared with their snapshots, not copied.
+/// Memory of one job. What plans look at is shared with their snapshots, not copied.
 #[derive(Debug, Default)]
 pub struct Memory {
     /// Since when Akri does not know a uid.
@@ -37,9 +38,9 @@ pub struct Memory {
     pub stages: Arc<HashMap<String, (Stage, Timestamp)>>,
     /// Since when a Service has no Pod, by name.
     pub idle_services: Arc<HashMap<String, Timestamp>>,
-    /// Which attempt used the slot of a pooled Service last.
+    /// Attempt that used the slot of a pooled Service last, by slot.
     pub slot_uses: Arc<HashMap<String, SlotUse>>,
-    /// When this process saw a device's first attempt begin, by uid.
+    /// Time at which this process saw a device's first attempt begin, by uid.
     pub begun: HashMap<String, std::time::Instant>,
     /// Answers of plugins to what is still open.
     pub answers: Arc<Answers>,
@@ -49,15 +50,15 @@ pub struct Memory {
     pub asked: HashSet<String>,
     /// Steps under way, or paused after a failure.
     pub busy: HashSet<String>,
-    /// When the status was written last.
+    /// Time at which the status was written last.
     pub written: Option<std::time::Instant>,
-    /// How long that took.
+    /// Duration of that write.
     pub write_took: std::time::Duration,
-    /// Whether a status write is under way.
+    /// True if a status write is under way.
     pub writing: bool,
     /// Status writes that may still be stored.
     unsettled: Vec<Unsettled>,
-    /// Whether this process had the job's PodDisruptionBudget made.
+    /// True if this process had the job's PodDisruptionBudget made.
     pub is_protected: bool,
     /// Before this the job is not planned again.
     pub next_plan: Option<std::time::Instant>,
@@ -212,7 +213,7 @@ impl Memory {
         }
     }
 
-    /// Whether anything waits for a quota.
+    /// Returns true if anything waits for a quota.
     pub fn waits_for_quota(&self) -> bool {
         self.refused.values().any(|refusal| matches!(refusal.meaning, Meaning::Quota { .. }))
     }
@@ -288,7 +289,7 @@ impl Memory {
 pub struct InMaking {
     /// Its name.
     pub name: String,
-    /// What joins it to its Service.
+    /// Slot, which joins it to its Service.
     pub slot: Option<String>,
     /// The device, by all its identities.
     pub identities: Vec<Identity>,

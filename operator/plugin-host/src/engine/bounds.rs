@@ -41,7 +41,7 @@ impl Bounds {
         Ok(text)
     }
 
-    /// What is said to people. It may quote what a FlashJob had in it: that costs its control
+    /// Takes a message for people. It may quote what a FlashJob had in it: that costs its control
     /// characters, not the whole answer.
     pub fn message(
         &mut self,

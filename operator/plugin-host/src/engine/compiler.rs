@@ -19,7 +19,7 @@ use crate::config::Limits;
 
 /// The word by which a program knows that it is to compile.
 pub const COMPILE_PLUGIN: &str = "compile-plugin";
-/// What is read of the child's complaints.
+/// Most bytes that are read of the child's complaints.
 const COMPLAINT_BYTES: u64 = 4096;
 
 /// The child's side: reads a component from standard input and writes its code to standard output,
@@ -144,5 +144,5 @@ fn failure(status: ExitStatus, complaint: &[u8], name: &str, memory: Memory) -> 
     }
 }
 
-/// What [`ExitCode::FAILURE`] is to the parent.
+/// Exit code that the parent sees for [`ExitCode::FAILURE`].
 const FAILURE: i32 = 1;

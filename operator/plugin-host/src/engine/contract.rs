@@ -7,11 +7,11 @@ use wasmtime::component::{InstancePre, Linker};
 use super::limits::State;
 use super::{Answer, Call, CallError, EngineError, Interface, v0_1_0, v0_2_0};
 
-/// What a plugin exports, of the version that stands behind it.
+/// Interface that a plugin exports; its version follows.
 const EXPORT: &str = "flashjob:plugin/device-plugin@";
-/// What it may import of the contract.
+/// Interfaces of the contract that a plugin may import.
 const IMPORTS: [&str; 2] = ["flashjob:plugin/log@", "flashjob:plugin/types@"];
-/// What is quoted of a component's own words.
+/// Most characters that are quoted of a component's own words.
 const QUOTED: usize = 100;
 
 /// A version that is served.
@@ -69,7 +69,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> 
     v0_2_0::add_to_linker(linker)
 }
 
-/// Whether a name is one of the contract's own imports, of any version.
+/// Returns true if a name is one of the contract's own imports, of any version.
 pub(super) fn is_own_import(import: &str) -> bool {
     IMPORTS.iter().any(|own| import.starts_with(own))
 }

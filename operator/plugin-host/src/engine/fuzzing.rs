@@ -95,7 +95,7 @@ fn many<'a, T>(
     Ok(list)
 }
 
-/// What passes somewhere, so that answers get past their first field.
+/// Words that some field takes, so that answers get past their first field.
 const WORDS: [&str; 8] = ["A", "image", "/a", "/b/c", "tcp", "NET_ADMIN", "1.0.0", "esp32"];
 
 fn text(source: &mut Unstructured<'_>) -> Result<String> {

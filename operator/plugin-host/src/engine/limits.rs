@@ -1,4 +1,4 @@
-//! What one call carries with it, and what stops it.
+//! State that one call carries with it, and the limits that stop it.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::log::{self, Log};
 use super::wasi;
 use crate::config::Limits;
 
-/// What a component of any known language comes by with.
+/// Limits that suffice for a component of any known language.
 const TABLE_ELEMENTS: usize = 100_000;
 const INSTANCES: u32 = 100;
 const MEMORIES: u32 = 8;
@@ -20,10 +20,11 @@ const TABLES: u32 = 16;
 /// it.
 const PLACES: u16 = 256;
 
-/// What a memory of 32-bit addresses can have at most.
+/// Largest memory of 32-bit addresses, in bytes.
 const MEMORY: usize = 4 << 30;
 
-/// How many calls there can be at once, so that their memory stays within the limit of all.
+/// Returns the number of calls that there can be at once, so that their memory stays within the
+/// limit of all.
 pub(super) fn places(limits: &Limits) -> u16 {
     let places = limits.total_memory / limits.memory.max(1);
     u16::try_from(places).unwrap_or(PLACES).clamp(1, PLACES)
@@ -60,7 +61,7 @@ pub(super) enum Stopped {
     Waits,
 }
 
-/// What belongs to one call.
+/// State that belongs to one call.
 pub(super) struct State {
     pub memory: MemoryLimit,
     pub log: Arc<Log>,
@@ -85,7 +86,7 @@ impl WasiView for State {
 /// Bounds the sum of all linear memories of one call.
 pub(super) struct MemoryLimit {
     left: usize,
-    /// What it has, in bytes: memory only grows.
+    /// Memory that the call has, in bytes: memory only grows.
     pub used: usize,
 }
 

@@ -1,5 +1,5 @@
-//! What a plugin says in the operator's log: by the contract's `log`, and by WASI's standard output
-//! and error. One count for both ends it.
+//! Messages of a plugin in the operator's log: by the contract's `log`, and by WASI's standard
+//! output and error. A common count limits both.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,7 +14,7 @@ use super::limits::Stopped;
 pub(super) const LINES: usize = 100;
 /// Most bytes of one call.
 pub(super) const BYTES: usize = 16 << 10;
-/// What is taken of an output at once.
+/// Most bytes that are taken of an output at once.
 const AT_ONCE: usize = 4096;
 
 /// The log of one call.

@@ -92,7 +92,7 @@ impl HasData for AtOnce {
     type Data<'a> = Pollables<'a>;
 }
 
-/// What a plugin may wait for: what is there already.
+/// Pollables that a plugin may wait for: those that are already ready.
 struct Pollables<'a>(&'a mut ResourceTable);
 
 impl poll::Host for Pollables<'_> {

@@ -8,7 +8,8 @@ use crate::config::every_form;
 use crate::plugin::Plugin;
 use crate::{Artifact, Digest, Logins, Reference, RegistryError, Signature, Verified};
 
-/// What a registry or an image layout has of an artifact beside the component.
+/// Manifest and signatures that a registry or an image layout has of an artifact beside the
+/// component.
 #[derive(Clone, Debug)]
 pub struct Published {
     /// The manifest, as it is stored.
@@ -41,7 +42,7 @@ impl Host {
         plugin.map_err(|error| LoadError::Describe { name: source.name.clone(), error })
     }
 
-    /// What the registry, or the image layout, has of a manifest; nothing for a file.
+    /// Fetches what the registry, or the image layout, has of a manifest; nothing for a file.
     ///
     /// # Errors
     /// The registry does not answer, or not as it should.

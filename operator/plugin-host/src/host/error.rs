@@ -1,4 +1,4 @@
-//! Why a plugin is not loaded, and how far it came.
+//! Reason why a plugin is not loaded, and the step that it came to.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::engine::{CallError, EngineError};
 use crate::{Digest, Reference, RegistryError, TrustError};
 
-/// Why a plugin is not loaded.
+/// Reason why a plugin is not loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The registry did not give it.
@@ -17,7 +17,7 @@ pub enum LoadError {
     ReadFile {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// Error of the operating system.
         source: std::io::Error,
     },
     /// The file is larger than a component may be.
@@ -46,7 +46,7 @@ pub enum LoadError {
     Signatures {
         /// The manifest.
         digest: Digest,
-        /// Why not.
+        /// Error of the registry.
         error: RegistryError,
     },
     /// Nothing allows it to be run.
@@ -60,7 +60,7 @@ pub enum LoadError {
     Describe {
         /// Name in the configuration.
         name: String,
-        /// What happened.
+        /// Error of the call.
         error: CallError,
     },
     /// It says that it is another.
@@ -101,7 +101,7 @@ impl LoadError {
         }
     }
 
-    /// What failed, in one word as conditions have it.
+    /// Returns the reason for the failure, in one word as conditions have it.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
@@ -134,7 +134,7 @@ impl LoadError {
         }
     }
 
-    /// Whether trying again may help without anybody acting.
+    /// Returns true if trying again may help without anybody acting.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Fetch(error) | Self::Signatures { error, .. } if error.is_transient())

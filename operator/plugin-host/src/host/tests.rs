@@ -53,7 +53,7 @@ pub(crate) fn unsigned(pattern: &str) -> Vec<TrustEntry> {
     vec![TrustEntry { pattern: pattern.to_owned(), allow_unsigned: true, cosign: None }]
 }
 
-/// Why it is not run, in one word.
+/// Returns the reason why it is not run, in one word.
 fn reason(refused: Result<Verified, LoadError>) -> &'static str {
     refused.map(|_| ()).expect_err("refused").reason()
 }

@@ -8,7 +8,7 @@ const FAILURES: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// How a plugin has done lately.
+/// Failures of a plugin in a row, and the end of its pause.
 #[derive(Debug, Default)]
 pub(super) struct Health {
     failures: u32,

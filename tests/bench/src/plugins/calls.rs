@@ -1,4 +1,4 @@
-//! What a call of `build` costs, a fresh instance each time: asked as the operator asks, plugins in
+//! Cost of a call of `build`, a fresh instance each time: asked as the operator asks, plugins in
 //! turns, so that whatever else the machine does hits all alike.
 
 use std::time::{Duration, Instant};
@@ -15,10 +15,10 @@ const TURN: usize = 10;
 /// Turns of each plugin that do not count.
 const WARM_UP: usize = 20;
 
-/// What calls of one plugin cost.
+/// Cost of the calls of one plugin.
 #[derive(Clone, Debug, Serialize)]
 pub struct Calls {
-    /// How long each took, sorted.
+    /// Duration of each call, sorted.
     #[serde(skip)]
     pub times: Vec<Duration>,
     /// Linear memory at the end of a call, in bytes.

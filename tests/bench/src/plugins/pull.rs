@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::shelf::{COPIES, Kind, Shelf};
 
-/// How long each way took, sorted.
+/// Duration of each way and of its parts, sorted.
 #[derive(Clone, Debug, Default)]
 pub struct Pulls {
     /// Until the component was here, and its signature verified.

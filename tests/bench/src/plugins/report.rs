@@ -12,7 +12,7 @@ use super::shelf::Kind;
 use super::start::Starts;
 use crate::audit::percentile;
 
-/// What was measured of one plugin.
+/// Measurements of one plugin.
 pub struct Row {
     pub kind: Kind,
     /// Bytes of the component.

@@ -18,7 +18,7 @@ use tempfile::TempDir;
 /// Plugins of each language.
 pub const COPIES: usize = 10;
 
-/// What a plugin is written in.
+/// Language that a plugin is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -84,7 +84,7 @@ impl Kind {
     }
 }
 
-/// What a host is set up with, as a process can be told.
+/// Settings of a host, as a process can be told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Setup {
     cache: PathBuf,

@@ -14,7 +14,7 @@ use tokio::process::Command;
 use super::shelf::{COPIES, Kind, Setup, Shelf};
 use crate::usage::Usage;
 
-/// What starts of one language came to.
+/// Measurements of the starts of one language.
 #[derive(Clone, Debug, Default)]
 pub struct Starts {
     /// From the start of the process until ten plugins could be asked, sorted.
@@ -25,7 +25,7 @@ pub struct Starts {
     pub kib_per_plugin: u64,
 }
 
-/// What such a process says.
+/// Output of such a process.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 struct Said {
     loaded: Duration,

@@ -1,5 +1,5 @@
-//! What only a real node does to an operator at work: to its flash Pods, to its own Pods, and to
-//! the way of a device back to them.
+//! Effects that only a real node has on an operator at work: on its flash Pods, on its own Pods,
+//! and on the way of a device back to them.
 
 mod contact;
 mod nodes;

@@ -129,7 +129,7 @@ async fn inject(node: &Node, namespace: &str, kind: &str, add: &str) -> anyhow::
     .await
 }
 
-/// What a restricted namespace demands of a Pod.
+/// Fields that a restricted namespace demands of a Pod.
 const TRIAL: &str = r#"{"spec": {"securityContext": {"runAsNonRoot": true, "runAsUser": 65532,
     "seccompProfile": {"type": "RuntimeDefault"}}, "containers": [{"name": "trial", "image": "a:1",
     "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]}}"#;

@@ -1,4 +1,4 @@
-//! What the tests of this program share: one installation, and for each test a namespace with
+//! Parts that the tests of this program share: one installation, and for each test a namespace with
 //! devices of its own.
 
 use anyhow::ensure;

@@ -17,7 +17,7 @@ use rustix::termios::{OptionalActions, SpecialCodeIndex, tcgetattr, tcsetattr};
 
 /// Bytes in one block, as the ROM takes them.
 const BLOCK_BYTES: usize = 0x400;
-/// How long the chip may be silent, in tenths of a second.
+/// Longest time for which the chip may be silent, in tenths of a second.
 const SILENCE: u8 = 30;
 /// Looks for a chip before it is given up.
 const CONNECTS: usize = 3;

@@ -15,14 +15,14 @@ use tokio::sync::watch;
 
 use super::{Kubelet, status, wait_for_deletion};
 
-/// What is kept of a container's output where it left no message.
+/// Bytes that are kept of a container's output where it left no message.
 const MESSAGE_BYTES: usize = 2048;
 
-/// How a container ended.
+/// End of a container.
 pub(super) struct End {
     pub code: i32,
     pub message: String,
-    /// Why the kubelet ended the Pod, where it did.
+    /// Reason for which the kubelet ended the Pod, where it did.
     pub pod_reason: Option<&'static str>,
 }
 

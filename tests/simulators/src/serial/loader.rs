@@ -18,9 +18,9 @@ const FLASH_IDENTITY: (u32, u32) = (0x3ff4_2080, 0x0016_40ef);
 const SYNC_VALUE: u32 = 0x2012_0707;
 /// Silence after which a flasher counts as gone, killed half-way.
 const SILENCE: Duration = Duration::from_secs(1);
-/// Why a command fails: what it says is wrong.
+/// Error of a command: what it says is wrong.
 const INVALID: u8 = 0x05;
-/// Why a command fails: its checksum is wrong.
+/// Error of a command: its checksum is wrong.
 const BAD_CHECKSUM: u8 = 0x07;
 
 /// Commands of the loader.
@@ -47,7 +47,7 @@ pub mod command {
     pub const SPI_FLASH_MD5: u8 = 0x13;
 }
 
-/// What a chip tells of itself to tests.
+/// Report of a chip about itself, for tests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
@@ -59,7 +59,7 @@ pub struct Report {
     pub conflicts: u32,
     /// Blocks that were refused.
     pub refused: u32,
-    /// Where the last write went.
+    /// Offset of the last write in the flash.
     pub offset: u32,
     /// SHA-256 of what the flash holds there, in hexadecimal, once it was flashed.
     pub sha256: String,
@@ -112,7 +112,7 @@ fn size(data: &[u8], index: usize) -> Option<usize> {
 }
 
 impl Loader {
-    /// What the chip tells of itself.
+    /// Returns the report of the chip about itself.
     #[must_use]
     pub fn report(&self) -> Report {
         self.report.clone()

@@ -111,7 +111,7 @@ async fn run(size: &Size) -> anyhow::Result<()> {
     show::main_job(&testbed.client, &testbed.fleet, "default").await
 }
 
-/// Where `up` leaves its process id, kubeconfig and log.
+/// Returns the folder in which `up` leaves its process id, kubeconfig and log.
 fn folder() -> PathBuf {
     repository().join("target/demo")
 }

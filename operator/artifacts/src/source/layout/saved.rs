@@ -27,7 +27,7 @@ impl Entry {
 }
 
 impl Layout {
-    /// Whether this very manifest is the image that cosign saved here.
+    /// Returns true if this very manifest is the image that cosign saved here.
     async fn is_saved(&mut self, digest: &Digest) -> Result<bool, RegistryError> {
         Ok(self
             .index()
@@ -77,7 +77,7 @@ impl Layout {
 pub(in crate::source) struct SmallBlobs(Files);
 
 impl SmallBlobs {
-    /// Whether a file of this name and size is one, and not there yet.
+    /// Returns true if a file of this name and size is a small blob, and not there yet.
     pub fn takes(&self, name: &str, size: u64) -> bool {
         size <= REFERRER_BYTES as u64 && named(name).is_some() && !self.0.contains_key(name)
     }

@@ -38,7 +38,7 @@ fn exact(subject: &str, issuer: &str) -> SignerIdentity {
     }
 }
 
-/// What trusts these identities, and the file that it reads.
+/// Entries of trust for these identities, and the file that they read.
 struct Trusting {
     file: NamedTempFile,
     entries: Vec<TrustEntry>,

@@ -22,10 +22,10 @@ use crate::fleet::{Change, devices_shown, is_suspended, resuming, status};
 use crate::interruption::Interruption;
 use crate::report::{Report, print};
 
-/// How often a change is tried anew when somebody else changed the FlashJob meanwhile.
+/// Number of times that a change is tried when somebody else changes the FlashJob meanwhile.
 const TRIES: usize = 20;
 
-/// How batches follow each other.
+/// Rules by which batches follow each other.
 #[derive(Clone, Copy, Debug)]
 pub struct Pacing {
     /// Devices of a batch.
@@ -38,7 +38,7 @@ pub struct Pacing {
     pub timeout: Option<Duration>,
 }
 
-/// What is said meanwhile on standard output.
+/// Progress messages on standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Told {
     /// As the script that this command succeeds.
@@ -162,7 +162,7 @@ pub struct Left {
     pub existing: Option<FlashJob>,
     /// Uids of the devices.
     pub uids: Vec<String>,
-    /// How many others have their result already.
+    /// Number of other devices that have their result already.
     pub done: usize,
     /// The same in words, where there are any.
     pub note: Option<String>,
@@ -254,12 +254,13 @@ impl Left {
     }
 }
 
-/// What a pause means for devices that are added; the end of a sentence about the FlashJob.
+/// Returns the effect of a pause on devices that are added, as the end of a sentence about the
+/// FlashJob.
 fn paused_words(existing: &FlashJob) -> String {
     format!("is paused, and stays so: nothing begins before {}", resuming(existing))
 }
 
-/// What becomes of the FlashJob, and of the rest of the devices, when the program ends now.
+/// Describes what becomes of the FlashJob, and of the rest of the devices, if the program ends now.
 fn going_on(job: &FlashJob, rest: usize, order: &Order) -> String {
     let (namespace, name) = (&order.namespace, &order.name);
     let paused = match is_suspended(job) {
@@ -363,12 +364,13 @@ pub async fn create(
     place.jobs().create(&change.posting(), &order.job(batch)).await
 }
 
-/// What changes in the spec of a FlashJob that devices are added to; these are all it then has.
+/// Returns the changes to the spec of a FlashJob that devices are added to; `uids` are all that it
+/// then has.
 pub fn addition(order: &Order, uids: &[String]) -> Value {
     with_parallelism(order, json!({"uuid": uids}))
 }
 
-/// What is not asked for stays as it is.
+/// Adds the parallelism of an order to a spec; one that is not asked for stays as it is.
 fn with_parallelism(order: &Order, mut spec: Value) -> Value {
     if let Some(parallelism) = order.parallelism {
         spec["parallelism"] = json!(parallelism);

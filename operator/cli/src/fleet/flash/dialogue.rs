@@ -155,8 +155,8 @@ fn numbers(text: &str, count: usize) -> Result<Vec<usize>, String> {
     Ok(numbers)
 }
 
-/// What to flash. A number in place of the image is the size of a batch: before the question for
-/// the image came, that was the next one.
+/// Asks for the firmware to flash. A number in place of the image is the size of a batch: before
+/// the question for the image came, that was the next one.
 async fn firmware(
     prompt: &mut Prompt,
     command: &Flash,

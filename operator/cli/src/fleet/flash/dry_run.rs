@@ -95,7 +95,7 @@ async fn plan(
 }
 
 impl Planned {
-    /// What the API server would store.
+    /// Returns the FlashJob that the API server would store.
     async fn checked(&self, place: &Place) -> Result<FlashJob, Failure> {
         let order = &self.order;
         let uids = self.after.as_ref().map_or(&[][..], |job| &job.spec.uuid);

@@ -1,4 +1,4 @@
-//! What becomes of a FlashJob that is there already when devices are to be flashed.
+//! Decides what becomes of a FlashJob that is there already when devices are to be flashed.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use super::order::{MOST, Order, Target};
 use crate::fleet::{devices_shown, ended, results_of_run};
 
-/// What is to be done.
+/// Decision on a FlashJob that is there already.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Merged {
     /// The devices are added to those that the FlashJob has; all else stays.
@@ -22,8 +22,8 @@ pub enum Merged {
     Refused(String),
 }
 
-/// Whether the FlashJob flashes what is asked for, so that its results count. Whether its guards
-/// take the devices is another matter: results must not be lost for that.
+/// Returns true if the FlashJob flashes what is asked for, so that its results count. Whether its
+/// guards take the devices is another matter: results must not be lost for that.
 pub fn is_same_run(existing: &FlashJob, order: &Order) -> bool {
     let run = |spec: &flashjob_api::FlashJobSpec| spec.effective().ok().map(|spec| spec.run);
     let asked = run(&order.over(existing.spec.clone()));

@@ -31,7 +31,7 @@ use crate::report::Report;
 use batches::Pacing;
 use order::{Chosen, Firmware, Order};
 
-/// Where the dialogue writes the FlashJob.
+/// File to which the dialogue writes the FlashJob.
 const FILE: &str = "flashjob_operator/config/samples/application_v1alpha1_flashjob.yaml";
 /// Devices of a batch, unless another number is given.
 const BATCH: usize = 5;

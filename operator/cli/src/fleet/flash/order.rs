@@ -1,4 +1,4 @@
-//! What was asked for: which devices, and what they are flashed with.
+//! Order that was asked for: the devices, and what they are flashed with.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use crate::fleet::inventory::Device;
 /// Most uids of one FlashJob.
 pub const MOST: usize = 4096;
 
-/// What devices are flashed with.
+/// Firmware that devices are flashed with.
 #[derive(Clone, Debug)]
 pub struct Firmware {
     /// The firmware, usually an OCI reference.
@@ -55,7 +55,7 @@ pub struct Order {
     pub device: Option<String>,
     /// The same for the application.
     pub application: Option<String>,
-    /// What they are flashed with.
+    /// Firmware that they are flashed with.
     pub firmware: Firmware,
     /// Devices in flight at once; none for the operator's default.
     pub parallelism: Option<i32>,
@@ -98,7 +98,7 @@ impl Order {
 }
 
 impl Chosen {
-    /// What the operator is to compare each device with.
+    /// Returns the type and the application that the operator is to compare each device with.
     pub fn guards(&self) -> (Option<String>, Option<String>) {
         let of = |asked: bool, value: fn(&Device) -> &Option<String>| {
             if asked { shared(self.devices.iter().map(value)) } else { None }
@@ -135,7 +135,7 @@ impl Chosen {
     }
 }
 
-/// What all have in common; none where one has another or none.
+/// Returns the value that all have in common; none where one has another or none.
 fn shared<'a>(values: impl Iterator<Item = &'a Option<String>>) -> Option<String> {
     let mut values = values;
     let first = values.next()?.clone()?;

@@ -142,7 +142,7 @@ fn short(plugin: &str) -> String {
 pub struct Served {
     /// Its entry; one made up where it has none.
     config: PluginConfig,
-    /// What can be asked; else the cause.
+    /// Plugin that can be asked; else the cause.
     plugin: Result<Plugin, String>,
     /// Gone with it: the folder in which it is compiled.
     _source: Option<Source>,

@@ -66,7 +66,7 @@ pub async fn find(client: &Client) -> Result<Search, Failure> {
     }
 }
 
-/// Where the Deployment has its configuration.
+/// ConfigMap and folder in which the Deployment has its configuration.
 struct Mounted {
     namespace: String,
     map: String,

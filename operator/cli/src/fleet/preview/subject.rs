@@ -17,7 +17,7 @@ use crate::fleet::{devices, inventory};
 /// Stands for the uid that the API server gives a FlashJob.
 const JOB_UID: &str = "00000000-0000-4000-8000-000000000000";
 
-/// What is looked at.
+/// Objects that a preview looks at.
 pub struct Subject {
     /// The FlashJob, as if it were to begin now.
     pub job: FlashJob,
@@ -25,7 +25,7 @@ pub struct Subject {
     pub instances: Vec<Instance>,
     /// Other FlashJobs of the cluster.
     pub others: Vec<FlashJob>,
-    /// What is different from what the operator would do.
+    /// Differences from what the operator would do.
     pub notes: Vec<String>,
 }
 

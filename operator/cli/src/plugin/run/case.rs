@@ -77,7 +77,7 @@ pub struct Case {
     pub spec: EffectiveSpec,
     /// The device.
     pub instance: Instance,
-    /// What the plugin is asked.
+    /// Request that the plugin gets.
     pub request: Request,
 }
 
@@ -203,7 +203,7 @@ impl CaseOptions {
     }
 }
 
-/// What was not said changes nothing.
+/// Removes fields that are null: what was not said changes nothing.
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(fields) => fields

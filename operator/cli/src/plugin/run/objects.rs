@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 
 use super::case::Case;
 
-/// What the operator would create.
+/// Objects that the operator would create.
 pub struct Objects {
     /// None: the device calls nobody back.
     pub service: Option<Service>,

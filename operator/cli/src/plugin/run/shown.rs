@@ -1,4 +1,4 @@
-//! How the answers are shown.
+//! Shows the answers, for programs and for people.
 
 use flashjob_plugin_host::types::{Outcome, PluginError, Proof, Verdict};
 use flashjob_plugin_host::{CallError, Measured, Plugin, Verified};

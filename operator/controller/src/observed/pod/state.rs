@@ -29,18 +29,18 @@ const CONTAINER_ERRORS: [&str; 7] = [
     "CrashLoopBackOff",
 ];
 
-/// Why a Pod cannot get on.
+/// Reason for which a Pod cannot get on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
     /// Kind of what is waited for.
     pub cause: Cause,
     /// The kubelet's or the scheduler's own words.
     pub message: String,
-    /// Whether waiting cannot change it.
+    /// True if waiting cannot change it.
     pub is_final: bool,
 }
 
-/// What a Pod waits for.
+/// Kind of thing that a Pod waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
     /// The scheduler has not looked at it yet.
@@ -57,10 +57,10 @@ pub enum Cause {
     Start,
 }
 
-/// How a Pod ended.
+/// End of a Pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
-    /// What ended it.
+    /// Cause of the end.
     pub by: EndedBy,
     /// Exit code of the flash container.
     pub exit_code: Option<i32>,
@@ -71,7 +71,7 @@ pub struct Ended {
     pub message: String,
 }
 
-/// What ended a Pod.
+/// Cause of a Pod's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndedBy {
     /// The flash container, or its deadline, or a limit of its own.
@@ -115,7 +115,7 @@ fn was_started(status: &core::ContainerStatus) -> bool {
     [&status.state, &status.last_state].into_iter().flatten().any(has_run)
 }
 
-/// Why the Pod cannot get on; `None` while it does, and once it ended.
+/// Returns the reason for which the Pod cannot get on; `None` while it does, and once it ended.
 pub(super) fn waiting(pod: &core::Pod) -> Option<Waiting> {
     let waits = |cause, message: String| Some(Waiting { cause, message, is_final: false });
     let status = pod.status.as_ref()?;
@@ -187,8 +187,8 @@ fn container_waits(name: &str, state: &core::ContainerStateWaiting) -> Waiting {
     Waiting { cause, message, is_final: is_final(reason, state.message.as_deref()) }
 }
 
-/// Whether the same Pod can never start. The kubelet gives its refusal of root only in words; they
-/// are read here alone.
+/// Returns true if the same Pod can never start. The kubelet gives its refusal of root only in
+/// words; they are read here alone.
 fn is_final(reason: &str, message: Option<&str>) -> bool {
     let refuses_root = || message.is_some_and(|message| message.contains("runAsNonRoot"));
     matches!(reason, "InvalidImageName" | "ErrImageNeverPull")

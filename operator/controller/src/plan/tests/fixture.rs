@@ -1,4 +1,4 @@
-//! What the tests of this folder are made of: a world with one plugin, jobs from JSON, devices.
+//! Fixture of the tests of this folder: a world with one plugin, jobs from JSON, devices.
 
 use std::sync::Arc;
 
@@ -92,7 +92,7 @@ pub struct Case {
     pub world: World,
     pub job: FlashJob,
     pub now: Timestamp,
-    /// Whether the load balancer works.
+    /// True if the load balancer works.
     pub balanced: bool,
     version: u64,
 }
@@ -294,12 +294,12 @@ impl Case {
     }
 }
 
-/// How many Pods a plan makes.
+/// Number of Pods that a plan makes.
 pub fn creates_pod(plan: &Plan) -> usize {
     plan.steps.iter().filter(|step| matches!(step, Step::CreatePod(_))).count()
 }
 
-/// How many Pods, or else Services, a plan deletes.
+/// Number of Pods, or else Services, that a plan deletes.
 pub fn deletes(plan: &Plan, kind: &str) -> usize {
     let deletes = |step: &&Step| match kind {
         "pod" => matches!(step, Step::DeletePod { .. }),

@@ -34,7 +34,7 @@ impl Dice {
     }
 }
 
-/// What a watch tells.
+/// Event that a watch reports.
 pub enum Event {
     Job(Box<FlashJob>),
     JobGone(Box<FlashJob>),
@@ -49,7 +49,7 @@ pub fn address(pod: &Pod) -> Option<String> {
     pod.spec.as_ref()?.containers[0].args.as_ref()?.first().cloned()
 }
 
-/// How an attempt will go.
+/// Course that an attempt will take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Updates,
@@ -193,8 +193,8 @@ impl Cluster {
         }
     }
 
-    /// What an ordinary delete does: a Pod without a node goes at once, another when its container
-    /// has ended.
+    /// Carries out an ordinary delete: a Pod without a node goes at once, another when its
+    /// container has ended.
     pub fn delete_pod(&mut self, name: &str) -> Option<Pod> {
         let mut pod = self.pods.get(name)?.clone();
         let bound = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());

@@ -1,4 +1,4 @@
-//! What proves that a device runs the firmware, one fact a test.
+//! Tests of the proof that a device runs the firmware, one fact a test.
 
 use flashjob_api::{DeviceState, reason};
 use serde_json::json;

@@ -15,7 +15,7 @@ use crate::observed::Identity;
 struct Scenario {
     seed: u64,
     devices: usize,
-    /// Whether the first device is seen under two uids.
+    /// True if the first device is seen under two uids.
     twin: bool,
     addresses: usize,
     jobs: usize,
@@ -26,7 +26,7 @@ struct Scenario {
     skip: bool,
     external: bool,
     deadline: bool,
-    /// Whether a Pod of the Go operator is at work on the first device.
+    /// True if a Pod of the Go operator is at work on the first device.
     moved: bool,
     faults: Faults,
 }

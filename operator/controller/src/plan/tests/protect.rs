@@ -1,4 +1,4 @@
-//! When drains are kept from a job's Pods.
+//! Tests of when drains are kept from a job's Pods.
 
 use std::sync::Arc;
 

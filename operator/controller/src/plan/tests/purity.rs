@@ -1,4 +1,4 @@
-//! What decides knows no client, no runtime and no clock.
+//! Test that the code that decides knows no client, no runtime and no clock.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What becomes of a device whose Service or Pod the API server refuses, one fact a test.
+//! Tests of what becomes of a device whose Service or Pod the API server refuses, one fact a test.
 
 use flashjob_api::{DeviceState, reason};
 use serde_json::json;

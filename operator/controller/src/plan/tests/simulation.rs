@@ -20,7 +20,7 @@ use crate::observed::{
 use crate::plan::{Plan, Step, plan};
 use crate::world::World;
 
-/// What can go wrong, each as often as its number says.
+/// Faults that can occur, each as often as its number says.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
     pub crashes: usize,
@@ -46,7 +46,7 @@ pub struct Simulation {
     pub world: World,
     faults: Faults,
     may_crash: bool,
-    /// Whether nobody but the operator removes Pods, Services and jobs, and it is not killed: what
+    /// True if nobody but the operator removes Pods, Services and jobs, and it is not killed: what
     /// a slot was used for last is not stored.
     undisturbed: bool,
     requests: Vec<Request>,

@@ -1,4 +1,4 @@
-//! What ends or holds back a job, and when its status is worded, one fact a test.
+//! Tests of what ends or holds back a job, and when its status is worded, one fact a test.
 
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@
 
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
-/// What the operator itself may need in addition while the compiler runs, in bytes.
+/// Memory that the operator itself may need in addition while the compiler runs, in bytes.
 const RESERVE: u64 = 16 << 20;
 
 /// Bytes of memory that a compiler may write to.

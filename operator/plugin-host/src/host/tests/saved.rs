@@ -36,7 +36,7 @@ fn bench(keys: &Keys) -> Bench {
     )
 }
 
-/// Whether it is signed, from a folder and from an archive.
+/// Obtains it from a folder and from an archive, and says of each whether it is signed.
 async fn outcome(bench: &Bench, files: &Files, digest: &Digest) -> [Result<bool, &'static str>; 2] {
     let folder = files.folder(bench.folder.path());
     let archive = bench.folder.path().join("layout.tar");
