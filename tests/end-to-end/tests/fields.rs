@@ -482,7 +482,8 @@ async fn hostile_strings_harm_nobody(case: Case<'_>) -> anyhow::Result<()> {
     let text = "$(UUID) `id` \"'\\ \u{202e}<script>{{.}} %s 🔥";
     let status = case.run(json!({"runID": text, "settings": {"esp32": {text: text}}})).await?;
     case.expect(&status, "SettingsRejected", &[0]).await?;
-    // The firmware's name reaches the container as it is, and only there it is found wanting.
+    // The firmware's name reaches the container as it is, and only there it is found wanting: for
+    // good, as it is no reference.
     create(
         case.testbed,
         &job(
@@ -493,7 +494,7 @@ async fn hostile_strings_harm_nobody(case: Case<'_>) -> anyhow::Result<()> {
     )
     .await?;
     let status = ended(case.testbed, "hostile-firmware").await?;
-    case.expect(&status, "PodFailed", &[0]).await?;
+    case.expect(&status, "GaveUp", &[0]).await?;
     assert!(
         status.devices[0].message.as_ref().is_some_and(|message| message.contains("$(UUID)")),
         "{status:?}"

@@ -1,14 +1,15 @@
 //! Simulated microcontrollers: two firmware slots, `GET /info`, `POST /update`, a TLS connection
-//! back to whoever holds the firmware.
+//! back to whoever holds the firmware; those of type wled are uploaded to.
 
 mod update;
+mod upload;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use anyhow::Context;
-use axum::extract::{Path, State};
+use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::http::StatusCode;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
@@ -196,10 +197,15 @@ impl Fleet {
                 certificate: certificate(&id)?,
             });
             devices.push(device.clone());
-            let routes = Router::new()
-                .route("/info", get(info))
-                .route("/update", post(update::update))
-                .with_state(device);
+            let routes = Router::new().route("/info", get(info));
+            let routes = match group.device.starts_with("wled") {
+                true => routes
+                    .route("/update", post(upload::update))
+                    .route("/json/info", get(upload::info))
+                    .layer(DefaultBodyLimit::disable()),
+                false => routes.route("/update", post(update::update)),
+            };
+            let routes = routes.with_state(device);
             tokio::spawn(async move { axum::serve(listener, routes).await });
         }
         Ok(())

@@ -446,8 +446,9 @@ pub async fn publish(
         );
     }
     for version in ["0.2.0", "0.3.0"] {
-        let firmwares = ["esp32", "esp32s2", "esp32s3", "toaster", "kiln", "kettle", "lamp"]
-            .map(|device| firmware(device, "thermo", version));
+        let firmwares =
+            ["esp32", "esp32s2", "esp32s3", "toaster", "kiln", "kettle", "lamp", "wled"]
+                .map(|device| firmware(device, "thermo", version));
         push_firmware(registry, &format!("nubificus/firmware:{version}"), &firmwares).await?;
     }
     let secret = json!({
@@ -525,6 +526,11 @@ impl Simulators<'_> {
         std::fs::write(&toaster, script.join("\n"))?;
         let images = [
             ("*/esp32-sota:*", flasher("$(EXTERNAL_IP)", "$(SIMULATED_ROOT)")?),
+            // For plugins that give the whole command.
+            (
+                "registry.example/flasher:1",
+                format!("{CONTAINED} {}", sibling("flashjob-flasher")?.display()),
+            ),
             ("registry.example/toaster:1", format!("{CONTAINED} sh {}", toaster.display())),
             (serial::IMAGE, format!("{} --exit-with-stdin", sibling("serial-flasher")?.display())),
         ];
@@ -536,6 +542,7 @@ impl Simulators<'_> {
         let variables = [
             ("SIMULATED_IMAGE", serial::image_root(self.folder).display().to_string()),
             ("FLASHER_REGISTRY_DIRECTORY", access.display().to_string()),
+            ("FLASHER_TERMINATION_LOG", "$(SIMULATED_ROOT)/dev/termination-log".to_owned()),
             ("FLASHER_WAIT", format!("{}ms", options.flasher_wait_ms)),
             ("FLASHER_CALLBACK_TIMEOUT", format!("{}ms", options.flasher_callback_timeout_ms)),
         ];

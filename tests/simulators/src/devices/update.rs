@@ -71,7 +71,7 @@ impl Device {
     }
 
     /// Misbehaviour for a limited number of times is used up.
-    fn take_behaviour(&self) -> Behaviour {
+    pub(super) fn take_behaviour(&self) -> Behaviour {
         let mut inner = lock(&self.report);
         let behaviour = inner.behaviour.clone();
         match &mut inner.behaviour.times {
@@ -154,7 +154,11 @@ impl Device {
         Ok(done.with_context(|| format!("nothing came within {limit:?}"))??)
     }
 
-    async fn reboot_into(&self, firmware: Firmware, behaviour: &Behaviour) -> anyhow::Result<()> {
+    pub(super) async fn reboot_into(
+        &self,
+        firmware: Firmware,
+        behaviour: &Behaviour,
+    ) -> anyhow::Result<()> {
         {
             let mut inner = lock(&self.report);
             ensure!(

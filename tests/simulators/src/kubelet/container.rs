@@ -114,7 +114,10 @@ fn start(
     let (first, own) = program.split_first().context("an image stands for no program")?;
     let output = std::fs::File::create(folder.join("output"))?;
     let own = own.iter().map(|word| expand(word, environment));
-    let given = container.args.iter().flatten().map(|word| expand(word, environment));
+    // A command stands in the place of what the image begins with; its program is that of the image.
+    let command = container.command.iter().flatten().skip(1);
+    let given = command.chain(container.args.iter().flatten());
+    let given = given.map(|word| expand(word, environment));
     // As a runtime does: a directory that the image does not have is made.
     let directory = below(folder, container.working_dir.as_deref().unwrap_or_default());
     std::fs::create_dir_all(&directory)
@@ -164,14 +167,15 @@ async fn environment(
         ("PATH".to_owned(), "/usr/bin:/bin".to_owned()),
         ("HOSTNAME".to_owned(), pod.name_any()),
     ]);
-    let image = kubelet.settings.image_env.iter().filter_map(|pair| pair.split_once('='));
-    environment.extend(image.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    // Images that stand for programs of this machine find the container's files with it.
+    environment.insert("SIMULATED_ROOT".to_owned(), folder.display().to_string());
+    for (name, value) in kubelet.settings.image_env.iter().filter_map(|pair| pair.split_once('=')) {
+        environment.insert(name.to_owned(), expand(value, &environment));
+    }
     for variable in container.env.iter().flatten() {
         let value = value(kubelet, pod, variable, &environment).await?;
         environment.insert(variable.name.clone(), value);
     }
-    // Images that stand for programs of this machine find the container's files with it.
-    environment.insert("SIMULATED_ROOT".to_owned(), folder.display().to_string());
     Ok(environment)
 }
 
