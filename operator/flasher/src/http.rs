@@ -39,10 +39,15 @@ pub async fn flash(options: &Http, stage: &watch::Sender<Stage>) -> Result<Sent,
     let Http { host_endpoint, device_version: wanted, .. } = options;
     let endpoint = Endpoint::read(host_endpoint)?;
     let login = Login::read(&options.login_directory)?;
+    // What cannot be is said before anything is fetched.
+    let version = Version::of(options, &endpoint, &login)?;
+    if options.body == Body::Url {
+        serve::address(options)?;
+    }
+    endpoint.at(&options.path)?;
     let firmware = Arc::new(firmware::fetch(&options.pull).await?);
     let Firmware { digest, name, size, signed, .. } = &*firmware;
     tracing::info!(%digest, file = name, bytes = size, signed, "the firmware is here");
-    let version = Version::of(options, &endpoint, &login)?;
     let before = match &version {
         Some(version) => Some(version.read().await?),
         None => None,

@@ -273,6 +273,13 @@ async fn each_way_to_fail_has_its_code_and_names_the_device() {
         let failure = place.flash().await.expect_err("not flashed");
         assert_eq!(failure.code, code, "{index}: {failure}");
     }
+    // What is missing is said before anything is fetched.
+    let fetches = json!({"body": "url", "path": "/ota?u={url}"});
+    let mut place = Place::new("127.80.2.18", "http", &fetches, Router::new()).await;
+    place.options.external_ip = None;
+    place.options.pull.firmware = "127.0.0.1:9/a/b:1".to_owned();
+    let failure = place.flash().await.expect_err("no address");
+    assert_eq!(failure.code, Code::BadConfiguration, "{failure}");
     // One that ends the connection in the middle.
     let server = TcpListener::bind("127.80.2.19:0").await.expect("a loopback address");
     let mut place = Place::new("127.80.2.19", "http", &json!({}), Router::new()).await;

@@ -1,6 +1,7 @@
 //! Firmware that a device fetches: served under an address that nobody can guess, and the device is
 //! told it.
 
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -63,13 +64,7 @@ pub(super) async fn fetched(
     firmware: &Arc<Firmware>,
     stage: &watch::Sender<Stage>,
 ) -> Result<(), Failure> {
-    let bad = |message: &str| Failure::new(Code::BadConfiguration, message);
-    let address = options.external_ip.ok_or_else(|| {
-        bad("EXTERNAL_IP is empty, and --body url needs an address that the device fetches from")
-    })?;
-    if !options.path.contains(URL) {
-        return Err(bad("--path has no {url}, so the device would not learn the address"));
-    }
+    let address = address(options)?;
     let mut secret = [0; 16];
     SystemRandom::new().fill(&mut secret).map_err(|_| bad("there is no randomness"))?;
     let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -99,6 +94,23 @@ pub(super) async fn fetched(
     };
     server.abort();
     ended
+}
+
+fn bad(message: &str) -> Failure {
+    Failure::new(Code::BadConfiguration, message)
+}
+
+/// The address that the device fetches from, once the options are such that it learns it.
+///
+/// # Errors
+/// There is none, or the device would not learn it.
+pub(super) fn address(options: &Http) -> Result<IpAddr, Failure> {
+    if !options.path.contains(URL) {
+        return Err(bad("--path has no {url}, so the device would not learn the address"));
+    }
+    options.external_ip.ok_or_else(|| {
+        bad("EXTERNAL_IP is empty, and --body url needs an address that the device fetches from")
+    })
 }
 
 async fn serve(State(served): State<Served>) -> impl IntoResponse {
