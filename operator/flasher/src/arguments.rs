@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 use reqwest::header::{HeaderName, HeaderValue};
 
@@ -50,6 +50,28 @@ pub enum Progress {
     Text,
     /// A JSON object a line.
     Json,
+}
+
+impl Arguments {
+    /// Reads the command line of this process, and its variables. An empty variable is as good as
+    /// none.
+    ///
+    /// # Errors
+    /// Something is missing or cannot be read, or help is asked for.
+    pub fn read() -> Result<Self, clap::Error> {
+        let command = Self::command();
+        let command = command.mut_args(filled).mut_subcommands(|way| way.mut_args(filled));
+        Self::from_arg_matches(&command.try_get_matches()?)
+    }
+}
+
+/// The argument, without its variable where that is empty.
+fn filled(argument: Arg) -> Arg {
+    let value = argument.get_env().and_then(std::env::var_os);
+    match value.is_some_and(|value| value.is_empty()) {
+        true => argument.env(None::<&'static str>),
+        false => argument,
+    }
 }
 
 /// Source of the firmware.
@@ -314,8 +336,6 @@ fn duration(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]

@@ -1,10 +1,10 @@
 //! `flashjob-flasher`: one attempt to flash one device. Its exit status and its termination message
 //! say what came of it.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use clap::Parser;
 use flashjob_flasher::arguments::{Arguments, Command, Progress};
 use flashjob_flasher::outcome::{Code, Failure, Sent, conclude};
 use flashjob_flasher::{Stage, http, ota, smp};
@@ -14,7 +14,7 @@ use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let begun = Instant::now();
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::read() {
         Ok(arguments) => arguments,
         Err(error) => return unread(&error),
     };
@@ -46,14 +46,28 @@ fn unread(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         error.exit();
     }
-    // Where the log is cannot be known without the command line; this is where Kubernetes has it.
-    let log = std::env::var_os("FLASHER_TERMINATION_LOG")
-        .map_or_else(|| "/dev/termination-log".into(), std::path::PathBuf::from);
+    let log = termination_log();
     let words = error.render().to_string();
     let failure = Failure::new(Code::BadConfiguration, words.trim_start_matches("error: ").trim());
     eprintln!("{words}");
     let ended = Err(failure);
     ExitCode::from(conclude(&ended, std::time::Duration::ZERO, &log))
+}
+
+/// The file for the message, whatever else is wrong with the command line: clap reads no further
+/// than the first mistake.
+fn termination_log() -> PathBuf {
+    let words: Vec<_> = std::env::args_os().skip(1).collect();
+    let option = words.iter().enumerate().find_map(|(index, word)| {
+        let word = word.to_str()?;
+        match word.strip_prefix("--termination-log")? {
+            "" => words.get(index + 1).cloned(),
+            value => value.strip_prefix('=').map(Into::into),
+        }
+    });
+    let variable = || std::env::var_os("FLASHER_TERMINATION_LOG");
+    let named = option.or_else(variable).filter(|file| !file.is_empty());
+    named.map_or_else(|| "/dev/termination-log".into(), PathBuf::from)
 }
 
 async fn carry_out(arguments: &Arguments) -> Result<Sent, Failure> {

@@ -54,7 +54,7 @@ async fn run(mut command: Command) -> (Option<i32>, String) {
 async fn its_end_is_told_by_status_message_and_output() {
     let world = World::new("127.79.1.1", None, Behaviour::default()).await;
     let mut json = program(&world);
-    json.env("FLASHER_PROGRESS", "json");
+    json.env("FLASHER_PROGRESS", "json").env("FLASHER_ASK_AGAIN", "");
     let (code, output) = run(json).await;
     assert_eq!((code, left(&world)["code"].as_str()), (Some(0), Some("Sent")), "{output}");
     let lines: Vec<Value> = output
@@ -75,6 +75,20 @@ async fn its_end_is_told_by_status_message_and_output() {
         assert!(message["message"].as_str().is_some_and(|text| text.contains(word)), "{message}");
         assert!(code.is_some_and(|code| code > 1), "{code:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_line_that_cannot_be_read_is_told_where_it_says_itself() {
+    let world = World::new("127.79.1.5", None, Behaviour::default()).await;
+    let mut command = program(&world);
+    let other = world.folder.path().join("other");
+    command.arg("--bogus").arg("--termination-log").arg(&other);
+    let (code, output) = run(command).await;
+    assert_eq!(code, Some(2), "{output}");
+    let message: Value =
+        serde_json::from_slice(&std::fs::read(other).expect("a message")).expect("JSON");
+    assert_eq!(message["code"], "BadConfiguration");
+    assert!(!world.folder.path().join("termination-log").exists());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use console::{Term, style};
-use flashjob_api::{DeviceStatus, FlashJob, Phase, condition, reason};
+use flashjob_api::{Counts, DeviceStatus, FlashJob, FlashJobStatus, Phase, condition, reason};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::pace::{Pace, results};
 use super::table::{plain, table};
-use super::{is_behind, is_suspended, resuming};
+use super::{is_behind, is_suspended, results_of_run, resuming};
 use crate::duration;
 
 /// Cells of a progress bar.
@@ -51,6 +51,28 @@ pub fn state(job: &FlashJob) -> String {
     }
 }
 
+/// The status for the run that the spec asks for. Results of the run before are none of this one;
+/// its devices in flight are shown, as they are waited for.
+fn current(job: &FlashJob) -> FlashJobStatus {
+    let status = job.status.clone().unwrap_or_default();
+    if job.status.is_none() || results_of_run(job).is_some() {
+        return status;
+    }
+    let total = u32::try_from(job.spec.uuid.len()).unwrap_or(u32::MAX);
+    let devices: Vec<_> = status.devices.into_iter().filter(DeviceStatus::in_flight).collect();
+    let active = u32::try_from(devices.len()).unwrap_or(u32::MAX).min(total);
+    FlashJobStatus {
+        phase: status.phase,
+        observed_generation: status.observed_generation,
+        conditions: status.conditions,
+        counts: Some(Counts { total, active, pending: total - active, ..Counts::default() }),
+        progress: Some(format!("0/{total}")),
+        message: Some("The results so far are those of another firmware or run.".to_owned()),
+        devices,
+        ..FlashJobStatus::default()
+    }
+}
+
 /// A bar of this share.
 fn bar(done: u32, total: u32) -> String {
     let share = f64::from(done) / f64::from(total.max(1));
@@ -64,7 +86,7 @@ fn bar(done: u32, total: u32) -> String {
     format!("[{}{}]", "#".repeat(full), ".".repeat(BAR - full))
 }
 
-fn reasons(title: &str, reasons: &BTreeMap<String, u32>) -> Vec<String> {
+fn reasons(title: &str, reasons: &BTreeMap<String, u32>, devices: &[DeviceStatus]) -> Vec<String> {
     let mut lines = Vec::new();
     if reasons.is_empty() {
         return lines;
@@ -78,6 +100,14 @@ fn reasons(title: &str, reasons: &BTreeMap<String, u32>) -> Vec<String> {
         if let Some(known) = reason::by_name(name) {
             lines.push(format!("      {}", known.meaning));
             lines.push(format!("      To do: {}", known.action));
+        }
+        // What one of them says is more than the reason in general.
+        let example = devices
+            .iter()
+            .filter(|device| device.reason.as_ref() == Some(name))
+            .find_map(|device| Some((&device.uid, device.message.as_deref()?)));
+        if let Some((uid, message)) = example {
+            lines.push(format!("      For example {uid}: {}", plain(message)));
         }
     }
     lines
@@ -107,13 +137,14 @@ pub fn details(job: &FlashJob, pace: Pace, now: Timestamp, all: bool, width: usi
         plain(&job.spec.firmware),
         plain(&job.spec.version)
     )];
-    let Some(status) = &job.status else {
+    if job.status.is_none() {
         lines.push(
             "No operator has looked at it yet; kubectl flashjob check says what is missing."
                 .to_owned(),
         );
         return lines.join("\n");
-    };
+    }
+    let status = current(job);
     let counts = status.counts.unwrap_or_default();
     let done = results(&counts);
     lines.push(format!(
@@ -144,8 +175,11 @@ pub fn details(job: &FlashJob, pace: Pace, now: Timestamp, all: bool, width: usi
     if let Some(message) = &status.message {
         lines.push(plain(message));
     }
-    lines.extend(reasons("FAILED OR SKIPPED", &status.reasons));
-    lines.extend(reasons("WAITING", &status.waiting));
+    if is_suspended(job) && super::ended(job).is_some() {
+        lines.push(format!("It is paused, so what is added waits: {}", resuming(job)));
+    }
+    lines.extend(reasons("FAILED OR SKIPPED", &status.reasons, &status.devices));
+    lines.extend(reasons("WAITING", &status.waiting, &status.devices));
     lines.extend(in_flight(&status.devices, now, all, width));
     lines.join("\n")
 }
@@ -206,7 +240,7 @@ pub fn list(jobs: &[FlashJob], with_namespace: bool) -> String {
             true => format!("{}/{}", job.namespace().unwrap_or_default(), job.name_any()),
             false => job.name_any(),
         };
-        let status = job.status.clone().unwrap_or_default();
+        let status = current(job);
         let counts = status.counts.unwrap_or_default();
         let reasons = status.reasons.iter().chain(&status.waiting);
         let reasons = reasons.map(|(name, count)| format!("{count} x {name}"));
@@ -233,7 +267,7 @@ pub fn line(job: &FlashJob) -> String {
         true => format!("; it is paused: {}", resuming(job)),
         false => String::new(),
     };
-    let Some(counts) = job.status.as_ref().and_then(|status| status.counts) else {
+    let Some(counts) = current(job).counts else {
         return format!("{}: no operator has worked on it yet{resume}", job.name_any());
     };
     format!(
@@ -250,7 +284,7 @@ pub fn line(job: &FlashJob) -> String {
 
 /// A FlashJob for programs.
 pub fn json(job: &FlashJob, pace: Pace) -> Value {
-    let status = job.status.clone().unwrap_or_default();
+    let status = current(job);
     json!({
         "namespace": job.namespace(), "name": job.name_any(), "state": state(job),
         "firmware": job.spec.firmware, "version": job.spec.version,
@@ -259,4 +293,32 @@ pub fn json(job: &FlashJob, pace: Pace) -> Value {
         "startTime": status.start_time, "completionTime": status.completion_time,
         "devices": status.devices,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use flashjob_api::FlashJobSpec;
+
+    use super::*;
+
+    #[test]
+    fn results_of_another_firmware_are_not_shown_as_those_of_this_one() {
+        let spec = |version: &str| FlashJobSpec {
+            uuid: vec!["a".to_owned(), "b".to_owned()],
+            firmware: "a:1".to_owned(),
+            version: version.to_owned(),
+            ..FlashJobSpec::default()
+        };
+        let mut job = FlashJob::new("job", spec("1"));
+        job.status = Some(FlashJobStatus {
+            run: job.spec.effective().ok().map(|spec| spec.run),
+            counts: Some(Counts { total: 2, completed: 2, ..Counts::default() }),
+            ..FlashJobStatus::default()
+        });
+        assert_eq!(json(&job, Pace::default())["counts"]["completed"], 2);
+        job.spec = spec("2");
+        let shown = json(&job, Pace::default());
+        assert_eq!((&shown["counts"]["completed"], &shown["progress"]), (&json!(0), &json!("0/2")));
+        assert!(line(&job).contains("0 of 2 devices have a result"), "{}", line(&job));
+    }
 }
