@@ -95,7 +95,13 @@ pub struct Pull {
     )]
     pub registry_directory: PathBuf,
     /// Longest time to fetch the firmware.
-    #[arg(long, env = "FLASHER_FIRMWARE_TIMEOUT", value_name = "TIME", default_value = "10m", value_parser = duration)]
+    #[arg(
+        long,
+        env = "FLASHER_FIRMWARE_TIMEOUT",
+        value_name = "TIME",
+        default_value = "10m",
+        value_parser = duration
+    )]
     pub firmware_timeout: Duration,
 }
 
@@ -146,13 +152,31 @@ pub struct Ota {
     #[arg(long, env = "FLASHER_WAIT", value_name = "TIME", default_value = "2s", value_parser = duration)]
     pub wait: Duration,
     /// Longest time until the device has called back.
-    #[arg(long, env = "FLASHER_CALLBACK_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = duration)]
+    #[arg(
+        long,
+        env = "FLASHER_CALLBACK_TIMEOUT",
+        value_name = "TIME",
+        default_value = "60s",
+        value_parser = duration
+    )]
     pub callback_timeout: Duration,
     /// Pause before a device that has not called is asked again; it grows.
-    #[arg(long, env = "FLASHER_ASK_AGAIN", value_name = "TIME", default_value = "5s", value_parser = duration)]
+    #[arg(
+        long,
+        env = "FLASHER_ASK_AGAIN",
+        value_name = "TIME",
+        default_value = "5s",
+        value_parser = duration
+    )]
     pub ask_again: Duration,
     /// Longest time in which the device takes no byte: it erases flash memory meanwhile.
-    #[arg(long, env = "FLASHER_STALL_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = duration)]
+    #[arg(
+        long,
+        env = "FLASHER_STALL_TIMEOUT",
+        value_name = "TIME",
+        default_value = "60s",
+        value_parser = duration
+    )]
     pub stall_timeout: Duration,
     /// Do everything up to the request to update, and send nothing.
     #[arg(long)]
@@ -221,10 +245,22 @@ pub struct Http {
     #[arg(long, env = "FLASHER_HTTP_VERSION_POINTER", value_name = "POINTER", default_value = "")]
     pub version_pointer: String,
     /// Longest time from the transfer until the device reports the version.
-    #[arg(long, env = "FLASHER_RESTART_TIMEOUT", value_name = "TIME", default_value = "2m", value_parser = duration)]
+    #[arg(
+        long,
+        env = "FLASHER_RESTART_TIMEOUT",
+        value_name = "TIME",
+        default_value = "2m",
+        value_parser = duration
+    )]
     pub restart_timeout: Duration,
     /// Longest time for the transfer.
-    #[arg(long, env = "FLASHER_TRANSFER_TIMEOUT", value_name = "TIME", default_value = "10m", value_parser = duration)]
+    #[arg(
+        long,
+        env = "FLASHER_TRANSFER_TIMEOUT",
+        value_name = "TIME",
+        default_value = "10m",
+        value_parser = duration
+    )]
     pub transfer_timeout: Duration,
     /// With --body url: address that the device fetches from.
     #[arg(long, env = "EXTERNAL_IP", value_name = "ADDRESS")]
@@ -236,7 +272,13 @@ pub struct Http {
     #[arg(long, env = "FLASHER_HTTP_PORT", value_name = "PORT", default_value_t = 8080)]
     pub port: u16,
     /// With --body url: longest time until the device begins to fetch.
-    #[arg(long, env = "FLASHER_CALLBACK_TIMEOUT", value_name = "TIME", default_value = "60s", value_parser = duration)]
+    #[arg(
+        long,
+        env = "FLASHER_CALLBACK_TIMEOUT",
+        value_name = "TIME",
+        default_value = "60s",
+        value_parser = duration
+    )]
     pub callback_timeout: Duration,
     /// Do everything up to the request, and send nothing.
     #[arg(long)]

@@ -1,5 +1,5 @@
-//! Result of an attempt: an exit status for Kubernetes, and a message in JSON that the device plugin
-//! reads.
+//! Result of an attempt: an exit status for Kubernetes, and a message in JSON that the device
+//! plugin reads.
 
 use std::error::Error;
 use std::path::Path;
@@ -133,7 +133,10 @@ pub fn message(ended: &Result<Sent, Failure>, took: Duration) -> Value {
     };
     let end = words.floor_char_boundary(MESSAGE_BYTES - FRAME_BYTES);
     let proven = ended.as_ref().is_ok_and(|sent| sent.proven);
-    json!({"code": code, "message": &words[..end], "bytes": bytes, "seconds": took.as_secs(), "proven": proven})
+    json!({
+        "code": code, "message": &words[..end], "bytes": bytes,
+        "seconds": took.as_secs(), "proven": proven,
+    })
 }
 
 /// Writes the message where Kubernetes looks for it, and returns the exit status. Without that file,

@@ -12,19 +12,16 @@ use axum::extract::{Multipart, Query, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use clap::Parser;
-use flashjob_artifacts::fake_registry::{Fake, answer};
 use flashjob_flasher::Stage;
-use flashjob_flasher::arguments::{Arguments, Command, Http};
+use flashjob_flasher::arguments::{Command, Http};
 use flashjob_flasher::http::flash;
 use flashjob_flasher::outcome::{Code, Failure, Sent};
 use flashjob_plugin_http_push::{HttpPush, PRESETS};
-use flashjob_plugin_sdk::{Arg, Device, EnvValue, Plugin, Request};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use world::{image, index};
+use world::plugin::Asked;
 
 /// Bytes that a device has received; it runs the version that they begin with.
 type Slot = Arc<Mutex<Vec<u8>>>;
@@ -44,75 +41,26 @@ fn version(slot: &Slot) -> String {
 struct Place {
     slot: Slot,
     options: Http,
-    _folder: tempfile::TempDir,
+    _asked: Asked,
 }
 
 impl Place {
     async fn new(host: &str, device_type: &str, settings: &Value, device: Router<Slot>) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let content = Arc::new(index(vec![image(device_type, "firmware/a.bin", &firmware())]));
-        let registry = Fake::start(move |_, path, _| {
-            let found = content.iter().find(|(end, _)| path.ends_with(end.as_str()));
-            found.map_or_else(|| answer(404, ""), |(_, bytes)| answer(200, bytes.clone()))
-        })
-        .await;
         let listener = TcpListener::bind((host, 0)).await.expect("a loopback address");
         let endpoint = listener.local_addr().expect("bound").to_string();
         let slot = Slot::default();
         let routes =
             device.layer(axum::extract::DefaultBodyLimit::max(16 << 20)).with_state(slot.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
-        let folder = tempfile::tempdir().expect("a folder");
-        let policy = json!({"registries": [{"host": registry.host, "plainHttp": true}]});
-        std::fs::write(folder.path().join("policy.yaml"), policy.to_string()).expect("written");
-        let request = Request {
-            namespace: "fleet".into(),
-            job: "job".into(),
-            device: Device {
-                uid: "uid".into(),
-                name: "akri-1".into(),
-                endpoint: Some(endpoint),
-                device_type: device_type.into(),
-                application_type: None,
-                reported_version: None,
-                nodes: Vec::new(),
-                properties: Vec::new(),
-            },
-            firmware: format!("{}/firmware/a:1", registry.host),
-            version: "2.0.0".into(),
-            image: Some("registry.example/flasher:1".into()),
-            settings: settings.to_string(),
-            attempt: 1,
-        };
-        let flash = HttpPush::build(request).expect("built");
-        let mut words = vec!["flashjob-flasher".to_owned()];
-        let literal = |arg: Arg| match arg {
-            Arg::Literal(text) => text,
-            Arg::ExternalAddress => host.to_owned(),
-        };
-        words.extend(flash.command.into_iter().skip(1).chain(flash.args).map(literal));
-        // Variables are options here: tests share one process.
-        for (name, value) in flash.env {
-            let EnvValue::Literal(value) = value else {
-                words.push(format!("--external-ip={host}"));
-                continue;
-            };
-            let option = match name.as_str() {
-                "FIRMWARE" => "--firmware",
-                "HOST_ENDPOINT" => "--host-endpoint",
-                "DEVICE" => "--device",
-                "VERSION" => "--device-version",
-                _ => continue,
-            };
-            words.push(format!("{option}={value}"));
-        }
-        words.push(format!("--registry-directory={}", folder.path().display()));
-        words.push(format!("--login-directory={}", folder.path().display()));
-        words.push(format!("--listen={host}"));
-        let parsed = Arguments::try_parse_from(words).expect("options").command;
-        let Command::Http(mut options) = parsed else { panic!("http") };
+        let asked = Asked::new(device_type, endpoint, settings, &firmware()).await;
+        let more = [
+            format!("--login-directory={}", asked.folder.path().display()),
+            format!("--listen={host}"),
+        ];
+        let command = asked.command::<HttpPush>(host, &more);
+        let Command::Http(mut options) = command else { panic!("http") };
         options.restart_timeout = options.restart_timeout.min(Duration::from_secs(3));
-        Self { slot, options: *options, _folder: folder }
+        Self { slot, options: *options, _asked: asked }
     }
 
     async fn flash(&self) -> Result<Sent, Failure> {

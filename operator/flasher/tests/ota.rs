@@ -1,6 +1,7 @@
 //! The flash program against simulated devices, over a network that fails as real ones do.
 #![allow(clippy::expect_used)]
 
+#[allow(dead_code, reason = "the plugins' part is for the other tests")]
 mod world;
 
 use std::net::SocketAddr;

@@ -6,21 +6,17 @@ mod smp_device;
 #[allow(dead_code, reason = "the device's part is for the other tests")]
 mod world;
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use clap::Parser;
-use flashjob_artifacts::fake_registry::{Fake, answer};
 use flashjob_flasher::Stage;
-use flashjob_flasher::arguments::{Arguments, Command, Smp};
+use flashjob_flasher::arguments::{Command, Smp};
 use flashjob_flasher::outcome::{Code, Failure, Sent};
 use flashjob_flasher::smp::flash;
 use flashjob_plugin_mcumgr::Mcumgr;
-use flashjob_plugin_sdk::{Arg, Device, EnvValue, Plugin, Request};
 use serde_json::json;
 use smp_device::{Behaviour, SmpDevice, mcuboot_image};
 use tokio::sync::watch;
-use world::{image, index};
+use world::plugin::Asked;
 
 /// Size of the images, in bytes: several hundred requests.
 const SIZE: usize = 100_000;
@@ -29,66 +25,19 @@ const SIZE: usize = 100_000;
 struct Place {
     device: SmpDevice,
     options: Smp,
-    _folder: tempfile::TempDir,
+    _asked: Asked,
 }
 
 impl Place {
     async fn new(behaviour: Behaviour, firmware: &[u8]) -> Self {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let content = Arc::new(index(vec![image("nrf52840", "firmware/app.bin", firmware)]));
-        let registry = Fake::start(move |_, path, _| {
-            let found = content.iter().find(|(end, _)| path.ends_with(end.as_str()));
-            found.map_or_else(|| answer(404, ""), |(_, bytes)| answer(200, bytes.clone()))
-        })
-        .await;
-        let folder = tempfile::tempdir().expect("a folder");
-        let policy = json!({"registries": [{"host": registry.host, "plainHttp": true}]});
-        std::fs::write(folder.path().join("policy.yaml"), policy.to_string()).expect("written");
         let device = SmpDevice::start(mcuboot_image([1, 0, 0], SIZE), behaviour);
-        let request = Request {
-            namespace: "fleet".into(),
-            job: "job".into(),
-            device: Device {
-                uid: "uid".into(),
-                name: "akri-1".into(),
-                endpoint: Some(device.address.to_string()),
-                device_type: "nrf52840".into(),
-                application_type: None,
-                reported_version: None,
-                nodes: Vec::new(),
-                properties: Vec::new(),
-            },
-            firmware: format!("{}/firmware/app:1", registry.host),
-            version: "2.0.0".into(),
-            image: Some("registry.example/flasher:1".into()),
-            settings: "{}".into(),
-            attempt: 1,
-        };
-        let flash = Mcumgr::build(request).expect("built");
-        let mut words = vec!["flashjob-flasher".to_owned()];
-        let literal = |arg: Arg| match arg {
-            Arg::Literal(text) => text,
-            Arg::ExternalAddress => panic!("nobody calls back"),
-        };
-        words.extend(flash.command.into_iter().skip(1).chain(flash.args).map(literal));
-        // Variables are options here: tests share one process.
-        for (name, value) in flash.env {
-            let EnvValue::Literal(value) = value else { panic!("nobody calls back") };
-            let option = match name.as_str() {
-                "FIRMWARE" => "--firmware",
-                "HOST_ENDPOINT" => "--host-endpoint",
-                "DEVICE" => "--device",
-                "VERSION" => "--device-version",
-                name => panic!("{name}"),
-            };
-            words.push(format!("{option}={value}"));
-        }
-        words.push(format!("--registry-directory={}", folder.path().display()));
-        let parsed = Arguments::try_parse_from(words).expect("options").command;
-        let Command::Smp(mut options) = parsed else { panic!("smp") };
+        let endpoint = device.address.to_string();
+        let asked = Asked::new("nrf52840", endpoint, &json!({}), firmware).await;
+        let command = asked.command::<Mcumgr>("", &[]);
+        let Command::Smp(mut options) = command else { panic!("smp") };
         options.answer_timeout = Duration::from_millis(300);
         options.restart_timeout = Duration::from_secs(3);
-        Self { device, options: *options, _folder: folder }
+        Self { device, options: *options, _asked: asked }
     }
 
     async fn flash(&self) -> Result<Sent, Failure> {

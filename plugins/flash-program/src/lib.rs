@@ -1,8 +1,26 @@
 //! Termination message, in JSON, that the flash program of this project (`operator/flasher`,
 //! docs/flasher.md) leaves at its end.
 
-use flashjob_plugin_sdk::{Outcome, Proof, Verdict};
+use flashjob_plugin_sdk::{Outcome, PluginError, Proof, Verdict};
 use serde_json::Value;
+
+/// Slot of the Secret with what the registry of the firmware needs, and where it is mounted.
+pub const REGISTRY: (&str, &str) = ("firmware-registry", "/etc/flashjob/registry");
+
+/// Finds the flash image of a plugin that has none of its own: that of the request, else that of
+/// the settings.
+///
+/// # Errors
+/// Nobody names one.
+pub fn image(asked: Option<String>, set: Option<String>) -> Result<String, PluginError> {
+    asked.or(set).ok_or_else(|| {
+        PluginError::InvalidRequest(
+            "no flash image is named; set flashImage of the plugin in the operator's \
+             configuration, or flashjobPodImage"
+                .into(),
+        )
+    })
+}
 
 /// Codes after which the same attempt would end the same.
 const FINAL: [&str; 6] = [

@@ -4,6 +4,7 @@
 
 mod settings;
 
+use flashjob_flash_program::{REGISTRY, image};
 use flashjob_plugin_sdk::{
     EnvValue, FlashPod, Outcome, Plugin, PluginError, PluginInfo, Port, Protocol, Request, User,
     Verdict, literal,
@@ -22,8 +23,6 @@ const COMMAND: [&str; 2] = ["/usr/local/bin/flashjob-flasher", "http"];
 const PORT: u16 = 8080;
 /// Slots of Secrets, and where the flash program looks for them.
 const LOGIN: (&str, &str) = ("device-login", "/etc/flashjob/device");
-/// The same for what the registry of the firmware needs.
-const REGISTRY: (&str, &str) = ("firmware-registry", "/etc/flashjob/registry");
 
 /// The plugin.
 pub struct HttpPush;
@@ -49,13 +48,7 @@ impl Plugin for HttpPush {
             PluginError::InvalidRequest(format!("device {} has no {what}", device.name))
         };
         let endpoint = device.endpoint.clone().ok_or_else(|| missing("HOST_ENDPOINT"))?;
-        let image = request.image.or_else(|| settings.image.clone()).ok_or_else(|| {
-            PluginError::InvalidRequest(
-                "no flash image is named; set flashImage of the plugin in the operator's \
-                 configuration, or flashjobPodImage"
-                    .into(),
-            )
-        })?;
+        let image = image(request.image, settings.image.clone())?;
         let fetches = settings.fetches();
         let literals = [
             ("FIRMWARE", request.firmware),

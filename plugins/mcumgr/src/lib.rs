@@ -4,6 +4,7 @@
 
 mod settings;
 
+use flashjob_flash_program::{REGISTRY, image};
 use flashjob_plugin_sdk::{
     EnvValue, FlashPod, Outcome, Plugin, PluginError, PluginInfo, Request, User, Verdict, literal,
 };
@@ -19,8 +20,6 @@ const COMMAND: [&str; 2] = ["/usr/local/bin/flashjob-flasher", "smp"];
 const DEVNODE: &str = "UDEV_DEVNODE";
 /// The group that serial ports belong to: dialout, on Debian and its kin.
 const DIALOUT: u32 = 20;
-/// Slot of a Secret, and where the flash program looks for it.
-const REGISTRY: (&str, &str) = ("firmware-registry", "/etc/flashjob/registry");
 
 /// The plugin.
 pub struct Mcumgr;
@@ -57,13 +56,7 @@ impl Plugin for Mcumgr {
                 ));
             }
         };
-        let Some(image) = request.image.or_else(|| settings.image.clone()) else {
-            return invalid(
-                "no flash image is named; set flashImage of the plugin in the operator's \
-                 configuration, or flashjobPodImage"
-                    .into(),
-            );
-        };
+        let image = image(request.image, settings.image.clone())?;
         let is_serial = way.0 == DEVNODE;
         let env = [
             ("FIRMWARE", request.firmware),

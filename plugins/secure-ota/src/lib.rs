@@ -2,6 +2,7 @@
 //! asks the device to call back on TCP 4433, the device proves who it is, and receives the firmware
 //! over TLS.
 
+use flashjob_flash_program::REGISTRY;
 use flashjob_plugin_sdk::{
     EnvValue, FieldError, FlashPod, Outcome, PluginError, PluginInfo, Port, Protocol, Request,
     User, Verdict, literal,
@@ -17,10 +18,6 @@ const PORT: u16 = 4433;
 const CERTIFICATES: &str = "/ota/certs";
 /// The slot behind which the certificates stand.
 const CERTIFICATE_SLOT: &str = "ota-tls";
-/// Folder in which the product's flash container looks for what the firmware's registry needs.
-const REGISTRY: &str = "/etc/flashjob/registry";
-/// The slot behind which that stands.
-const REGISTRY_SLOT: &str = "firmware-registry";
 /// Runs the flash container, whose image names no user: as root it would be refused. It needs no
 /// rights.
 const USER: u32 = 65532;
@@ -169,7 +166,7 @@ impl Settings {
     fn secrets(&self) -> Vec<(String, String)> {
         let slots = [
             (self.certificates, CERTIFICATE_SLOT, CERTIFICATES),
-            (self.registry, REGISTRY_SLOT, REGISTRY),
+            (self.registry, REGISTRY.0, REGISTRY.1),
         ];
         let asked = slots.into_iter().filter(|(is_asked, ..)| *is_asked);
         asked.map(|(_, slot, path)| (slot.to_owned(), path.to_owned())).collect()

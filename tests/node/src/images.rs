@@ -8,7 +8,8 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use flashjob_testbed::process::{repository, script};
 use flashjob_testbed::registry::Registry;
-use flashjob_testbed::testbed::{FLASHER_IMAGE, write_access};
+use flashjob_testbed::simulators::write_access;
+use flashjob_testbed::testbed::FLASHER_IMAGE;
 use flashjob_xtask::image::{Copy, Image, Layout};
 
 use crate::runtime::{PAUSE, Runtime};

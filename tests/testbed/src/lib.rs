@@ -14,6 +14,7 @@ pub mod registry;
 pub mod serial;
 pub mod show;
 pub mod signatures;
+pub mod simulators;
 pub mod testbed;
 
 pub use fleet::Fleet;

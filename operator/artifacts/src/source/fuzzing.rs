@@ -24,7 +24,7 @@ type Outcome = Result<(Digest, Digest, Vec<Result<usize, &'static str>>), &'stat
 /// The folder cannot be written.
 ///
 /// # Panics
-/// What is read breaks a rule.
+/// An answer breaks a rule.
 pub async fn layout(bytes: &[u8], folder: &Path) -> std::io::Result<()> {
     let archive = folder.join("layout.tar");
     std::fs::write(&archive, bytes)?;

@@ -1,5 +1,7 @@
 //! One simulated device, and a registry that has firmware for it.
 
+pub mod plugin;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;

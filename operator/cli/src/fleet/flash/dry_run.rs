@@ -1,5 +1,5 @@
-//! A dry run of `flash`: the FlashJobs as they would be once all batches are in them. The API server
-//! checks them and stores nothing.
+//! A dry run of `flash`: the FlashJobs as they would be once all batches are in them. The API
+//! server checks them and stores nothing.
 
 use std::path::Path;
 

@@ -1,0 +1,138 @@
+//! The simulated hardware of a testbed: devices, Akri, load balancer, and a kubelet whose images
+//! stand for programs of this machine.
+
+use std::path::Path;
+
+use anyhow::Context;
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use crate::certificates::Authority;
+use crate::fleet::Fleet;
+use crate::process::{Process, free_port, sibling};
+use crate::registry::Registry;
+use crate::serial;
+use crate::testbed::Options;
+
+/// The folder and the cluster of the simulators.
+pub(crate) struct Simulators<'a> {
+    pub folder: &'a Path,
+    pub kubeconfig: &'a Path,
+}
+
+impl Simulators<'_> {
+    fn command(&self, simulator: &str) -> anyhow::Result<Command> {
+        let mut command = Command::new(sibling("simulate")?);
+        command.args(["--exit-with-stdin", simulator]).env("KUBECONFIG", self.kubeconfig);
+        Ok(command)
+    }
+
+    pub async fn start(
+        &self,
+        options: &Options,
+        registry: &Registry,
+        authority: &Authority,
+    ) -> anyhow::Result<(Fleet, Vec<Process>)> {
+        let mut devices = self.command("devices")?;
+        options.devices.iter().for_each(|group| {
+            devices.args(["--devices", group]);
+        });
+        let (devices, said) = Process::start_and_listen("devices", devices, self.folder).await?;
+        let at = |said: &Value| said["admin"].as_str().map(str::to_owned).context("no address");
+        let address = at(&said)?;
+        let mut akri = self.command("akri")?;
+        akri.args(["--devices", &address]);
+        let (akri, said) = Process::start_and_listen("akri", akri, self.folder).await?;
+        let fleet = Fleet::new(&address, &at(&said)?)?;
+        let kubelet =
+            Process::start("kubelet", self.kubelet(options, registry, authority)?, self.folder)?;
+        let mut balancer = self.command("load-balancer")?;
+        balancer.args(["--first", &subnet()?, "--count", &options.addresses.to_string()]);
+        let balancer = Process::start("load-balancer", balancer, self.folder)?;
+        Ok((fleet, vec![devices, akri, kubelet, balancer]))
+    }
+
+    /// The flash image is the product's program with its options.
+    fn kubelet(
+        &self,
+        options: &Options,
+        registry: &Registry,
+        authority: &Authority,
+    ) -> anyhow::Result<Command> {
+        let mut kubelet = self.command("kubelet")?;
+        // A second image, whose last words are where its container was started.
+        let toaster = self.folder.join("toaster.sh");
+        let script = [
+            "#!/bin/sh".to_owned(),
+            "set -e".to_owned(),
+            flasher("\"$EXTERNAL_IP\"", "\"$SIMULATED_ROOT\"")?,
+            "printf 'flashed, from /%s' \"${PWD#\"$SIMULATED_ROOT\"}\" | tr -s / \
+             >\"$SIMULATED_ROOT\"/dev/termination-log"
+                .to_owned(),
+        ];
+        std::fs::write(&toaster, script.join("\n"))?;
+        let images = [
+            ("*/esp32-sota:*", flasher("$(EXTERNAL_IP)", "$(SIMULATED_ROOT)")?),
+            // For plugins that give the whole command.
+            (
+                "registry.example/flasher:1",
+                format!("{CONTAINED} {}", sibling("flashjob-flasher")?.display()),
+            ),
+            ("registry.example/toaster:1", format!("{CONTAINED} sh {}", toaster.display())),
+            (serial::IMAGE, format!("{} --exit-with-stdin", sibling("serial-flasher")?.display())),
+        ];
+        for (pattern, program) in images {
+            kubelet.args(["--image", &format!("{pattern}={program}")]);
+        }
+        let access = self.folder.join("firmware-access");
+        write_access(&access, registry, &authority.certificate)?;
+        let variables = [
+            ("SIMULATED_IMAGE", serial::image_root(self.folder).display().to_string()),
+            ("FLASHER_REGISTRY_DIRECTORY", access.display().to_string()),
+            ("FLASHER_TERMINATION_LOG", "$(SIMULATED_ROOT)/dev/termination-log".to_owned()),
+            ("FLASHER_WAIT", format!("{}ms", options.flasher_wait_ms)),
+            ("FLASHER_CALLBACK_TIMEOUT", format!("{}ms", options.flasher_callback_timeout_ms)),
+        ];
+        for (name, value) in variables {
+            kubelet.args(["--image-env", &format!("{name}={value}")]);
+        }
+        kubelet.arg("--root").arg(self.folder.join("pods"));
+        Ok(kubelet)
+    }
+}
+
+/// The flash program as a container has it: on an address of its own, with its own files.
+fn flasher(address: &str, root: &str) -> anyhow::Result<String> {
+    Ok(format!(
+        "{CONTAINED} {} ota --listen={address} --certificates={root}/ota/certs \
+         --termination-log={root}/dev/termination-log",
+        sibling("flashjob-flasher")?.display()
+    ))
+}
+
+/// Starts a program that ends with whoever started it.
+const CONTAINED: &str = "setpriv --pdeathsig KILL --";
+
+/// Writes what the flash image needs of the registry, which stands in for the one that references
+/// name.
+///
+/// # Errors
+/// The folder cannot be written.
+pub fn write_access(folder: &Path, registry: &Registry, authority: &Path) -> anyhow::Result<()> {
+    std::fs::create_dir_all(folder)?;
+    std::fs::write(folder.join("config.json"), registry.docker_config())?;
+    std::fs::copy(authority, folder.join("ca.crt"))?;
+    let policy = json!({"registries": [
+        {"host": "harbor.nbfc.io", "mirrors": [registry.host]},
+        {"host": registry.host, "caFile": "ca.crt"},
+    ]});
+    std::fs::write(folder.join("policy.yaml"), policy.to_string())?;
+    Ok(())
+}
+
+/// A part of loopback that no other testbed has: a free port is nobody else's, and so is what is
+/// made from it.
+fn subnet() -> anyhow::Result<String> {
+    let port = free_port()?;
+    Ok(format!("127.{}.{}.1", 100 + port / 256 % 100, port % 256))
+}
