@@ -31,7 +31,9 @@ pub use flashjob::{
     VerifyMode, VerifySpec,
 };
 pub use reason::Reason;
-pub use status::{Counts, DeviceState, DeviceStatus, FlashJobStatus, Phase, PluginStatus};
+pub use status::{
+    Counts, DeviceState, DeviceStatus, FlashJobStatus, Phase, PluginStatus, ResultDetails,
+};
 
 /// The API group of FlashJob and DevicePlugin; also the prefix of our labels and annotations.
 pub const GROUP: &str = "application.flashjob.nbfc.io";

@@ -76,6 +76,14 @@ pub struct FlashJobStatus {
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<DeviceStatus>>", extend("x-kubernetes-list-type" = "atomic"))]
     pub devices: Vec<DeviceStatus>,
+    /// Details of the devices that completed or failed after an attempt, by uid.
+    #[serde(
+        default,
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "BTreeMap::is_empty"
+    )]
+    #[schemars(with = "Option<BTreeMap<String, ResultDetails>>", extend("x-kubernetes-map-type" = "atomic"))]
+    pub results: BTreeMap<String, ResultDetails>,
     /// The plugins that serve this job.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<PluginStatus>>", extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
@@ -186,6 +194,9 @@ pub struct DeviceStatus {
     /// The version that the device reported before this run's first attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_version: Option<String>,
+    /// Time at which the device's first attempt of this run began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub start_time: Option<Time>,
     /// While it is verified: since when the device reports the new version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version_since: Option<Time>,
@@ -198,6 +209,24 @@ pub struct DeviceStatus {
     /// Since when `state` holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since: Option<Time>,
+}
+
+/// Details of one device that completed or failed after an attempt.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct ResultDetails {
+    /// The version that the device reported before its first attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    /// Number of attempts, from 1.
+    #[serde(default)]
+    pub attempts: u32,
+    /// Time from the beginning of the first attempt to the result, in seconds.
+    #[serde(default)]
+    pub seconds: u32,
+    /// Completed without proof of the new version.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unverified: bool,
 }
 
 /// A plugin that serves a job.
@@ -246,6 +275,11 @@ impl DeviceStatus {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
 fn is_zero(count: &u32) -> bool {
     *count == 0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_false(holds: &bool) -> bool {
+    !*holds
 }
 
 /// The Go operator also wrote `Running`; a phase we do not know reads as none.

@@ -245,6 +245,11 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
     let said =
         person.run(&[&watch[..], &["--as", "watcher", "--as-group", "system:masters"]].concat())?;
     ensure!(said.code == Some(0), "{said:?}");
+    let retried = person.run(&["report", "flashjob-retry-1", "-o", "json"])?.json()?;
+    let retried = &retried["devices"][0];
+    let shown = (&retried["from"], &retried["attempts"], &retried["unverified"]);
+    ensure!(shown == (&json!("0.1.0"), &json!(1), &json!(false)), "{retried}");
+    ensure!(retried["seconds"].is_u64(), "{retried}");
     let requests = requests_as(&person, "watcher")?;
     // A list and a watch, of which the log may have the beginning and the end; none a device.
     ensure!(requests.len() <= 3, "{requests:?}");

@@ -4,7 +4,6 @@ use std::collections::HashMap;
 
 use clap::Args;
 use flashjob_api::{DeviceState, DeviceStatus, FlashJob};
-use jiff::Timestamp;
 use kube::ResourceExt;
 use quick_junit::{NonSuccessKind, Report as JunitReport, TestCase, TestCaseStatus, TestSuite};
 use serde::Serialize;
@@ -27,22 +26,24 @@ pub struct Results {
     scope: Scope,
 }
 
-/// The result of one device. A FlashJob keeps no details of devices that completed.
+/// The result of one device.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Row {
     uid: String,
     instance: Option<String>,
-    /// The version before; none where the status does not keep it.
+    /// The version before; none where the device reported none.
     from: Option<String>,
     to: String,
     result: &'static str,
     reason: Option<String>,
     message: Option<String>,
-    /// None where the status does not keep it.
+    /// None where none began.
     attempts: Option<u32>,
-    /// Since the run began; none where the status does not keep it.
-    seconds: Option<i64>,
+    /// From the beginning of the first attempt to the result; none where there is none of both.
+    seconds: Option<u32>,
+    /// A completed device did not prove the new version.
+    unverified: bool,
 }
 
 pub async fn run(command: &Results) -> Result<Report, Failure> {
@@ -61,24 +62,37 @@ pub async fn run(command: &Results) -> Result<Report, Failure> {
     let text = table(
         ["UID", "INSTANCE", "FROM", "TO", "RESULT", "REASON", "ATTEMPTS", "SECONDS"],
         rows.iter().map(|row| {
-            let [uid, instance, from, to, result, reason, attempts, seconds, _] = row.cells();
+            let [uid, instance, from, to, result, reason, attempts, seconds, ..] = row.cells();
+            let result = if row.unverified { format!("{result}, unverified") } else { result };
             [uid, instance, from, to, result, reason, attempts, seconds]
         }),
     );
     let counts = results_of_run(&job).and_then(|status| status.counts).unwrap_or_default();
-    let mut text = match counts.unverified {
+    // A status that an earlier operator wrote counts them only.
+    let marked = rows.iter().filter(|row| row.unverified).count();
+    let mut text = match (counts.unverified as usize).saturating_sub(marked) {
         0 => text,
-        unverified => format!(
-            "{text}\nNote: {} of those that completed did not prove the new version; the status does \
-             not keep which.",
-            super::devices_shown(unverified as usize)
+        others => format!(
+            "{text}\nNote: {} more of those that completed did not prove the new version; the \
+             status does not keep which.",
+            super::devices_shown(others)
         ),
     };
     if is_behind(&job) {
         text.push_str("\nNote: the operator has not seen the last change yet.");
     }
-    let headings =
-        ["uid", "instance", "from", "to", "result", "reason", "attempts", "seconds", "message"];
+    let headings = [
+        "uid",
+        "instance",
+        "from",
+        "to",
+        "result",
+        "reason",
+        "attempts",
+        "seconds",
+        "message",
+        "unverified",
+    ];
     let csv = csv(&headings, rows.iter().map(|row| row.cells().to_vec()))?;
     let junit = junit(&job, &rows)?;
     Ok(Report::new(
@@ -90,9 +104,10 @@ pub async fn run(command: &Results) -> Result<Report, Failure> {
 }
 
 impl Row {
-    fn cells(&self) -> [String; 9] {
+    fn cells(&self) -> [String; 10] {
         let text = |text: &Option<String>| text.as_deref().map(plain).unwrap_or_default();
-        let number = |number: Option<i64>| number.map(|number| number.to_string());
+        let number =
+            |number: Option<u32>| number.map(|number| number.to_string()).unwrap_or_default();
         [
             self.uid.clone(),
             text(&self.instance),
@@ -100,9 +115,10 @@ impl Row {
             plain(&self.to),
             self.result.to_owned(),
             text(&self.reason),
-            number(self.attempts.map(i64::from)).unwrap_or_default(),
-            number(self.seconds).unwrap_or_default(),
+            number(self.attempts),
+            number(self.seconds),
             text(&self.message),
+            self.unverified.to_string(),
         ]
     }
 }
@@ -120,30 +136,29 @@ fn rows(job: &FlashJob, names: &HashMap<&str, &str>) -> Vec<Row> {
         .into_iter()
         .flat_map(|(result, uids)| uids.iter().map(move |uid| (uid.as_str(), result)))
         .collect();
-    let start = status.start_time.as_ref().map(|time| time.0);
     let row = |uid: &String| {
         let record = records.get(uid.as_str()).copied();
+        let details = status.results.get(uid);
         let result = results.get(uid.as_str()).copied().unwrap_or_else(|| unfinished(record));
-        let seconds = |record: &DeviceStatus| {
-            let (start, end): (Timestamp, Timestamp) = (start?, record.holds_since()?);
-            Some(end.duration_since(start).as_secs().max(0))
-        };
-        let has_result = results.contains_key(uid.as_str());
+        // One that is next in line is recorded before its first attempt begins.
+        let attempt = record
+            .map(|record| record.attempt)
+            .filter(|attempt| result != "pending" || *attempt > 1);
         Row {
             uid: uid.clone(),
             instance: record
                 .and_then(|record| record.name.clone())
                 .or_else(|| names.get(uid.as_str()).map(|name| (*name).to_owned())),
-            from: record.and_then(|record| record.baseline_version.clone()),
+            from: details
+                .and_then(|details| details.from.clone())
+                .or_else(|| record.and_then(|record| record.baseline_version.clone())),
             to: job.spec.version.clone(),
             result,
             reason: record.and_then(|record| record.reason.clone()),
             message: record.and_then(|record| record.message.clone()),
-            // One that is next in line is recorded before its first attempt begins.
-            attempts: record
-                .map(|record| record.attempt)
-                .filter(|attempt| result != "pending" || *attempt > 1),
-            seconds: record.filter(|_| has_result).and_then(seconds),
+            attempts: details.map(|details| details.attempts).or(attempt),
+            seconds: details.map(|details| details.seconds),
+            unverified: details.is_some_and(|details| details.unverified),
         }
     };
     job.spec.uuid.iter().map(row).collect()
@@ -207,7 +222,7 @@ fn junit(job: &FlashJob, rows: &[Row]) -> Result<String, Failure> {
         };
         let mut case = TestCase::new(row.uid.clone(), status);
         case.set_classname(row.instance.clone().unwrap_or_else(|| name.clone()));
-        if let Some(seconds) = row.seconds.and_then(|seconds| u64::try_from(seconds).ok()) {
+        if let Some(seconds) = row.seconds.map(u64::from) {
             case.set_time(std::time::Duration::from_secs(seconds));
         }
         suite.add_test_case(case);
@@ -221,20 +236,29 @@ fn junit(job: &FlashJob, rows: &[Row]) -> Result<String, Failure> {
 
 #[cfg(test)]
 mod tests {
-    use flashjob_api::{FlashJobSpec, FlashJobStatus};
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use std::collections::BTreeMap;
+
+    use flashjob_api::{FlashJobSpec, FlashJobStatus, ResultDetails};
 
     use super::*;
 
     fn job() -> FlashJob {
-        let at = |second| Some(Time(Timestamp::from_second(second).expect("a time")));
+        let details = |attempts, seconds, unverified| ResultDetails {
+            from: Some("0.1.0".to_owned()),
+            attempts,
+            seconds,
+            unverified,
+        };
         let uuid = ["a", "b", "c"].map(str::to_owned).to_vec();
         let spec = FlashJobSpec { uuid, version: "0.2.0".to_owned(), ..FlashJobSpec::default() };
         let mut job = FlashJob::new("job", spec);
         job.status = Some(FlashJobStatus {
             completed_uuids: vec!["a".to_owned()],
             failed_uuids: vec!["b".to_owned()],
-            start_time: at(1000),
+            results: BTreeMap::from([
+                ("a".to_owned(), details(1, 41, true)),
+                ("b".to_owned(), details(3, 42, false)),
+            ]),
             devices: vec![DeviceStatus {
                 uid: "b".to_owned(),
                 state: DeviceState::Failed,
@@ -242,7 +266,6 @@ mod tests {
                 message: Some("=HYPERLINK(\"<x>\")".to_owned()),
                 baseline_version: Some("0.1.0".to_owned()),
                 attempt: 3,
-                since: at(1042),
                 ..DeviceStatus::default()
             }],
             ..FlashJobStatus::default()
@@ -257,9 +280,9 @@ mod tests {
         assert_eq!(
             cells,
             [
-                "a,akri-a,,0.2.0,completed,,,,",
-                "b,,0.1.0,0.2.0,failed,PodFailed,3,42,=HYPERLINK(\"<x>\")",
-                "c,,,0.2.0,pending,,,,",
+                "a,akri-a,0.1.0,0.2.0,completed,,1,41,,true",
+                "b,,0.1.0,0.2.0,failed,PodFailed,3,42,=HYPERLINK(\"<x>\"),false",
+                "c,,,0.2.0,pending,,,,,false",
             ]
         );
     }
@@ -284,7 +307,7 @@ mod tests {
     fn what_a_device_says_is_no_formula_and_no_markup() {
         let rows = rows(&job(), &HashMap::new());
         let cells = rows.iter().map(|row| row.cells().to_vec());
-        let text = csv(&["a"; 9], cells).expect("CSV");
+        let text = csv(&["a"; 10], cells).expect("CSV");
         assert!(text.contains("\"'=HYPERLINK(\"\"<x>\"\")\""), "{text}");
         let text = junit(&job(), &rows).expect("XML");
         assert!(text.contains("&lt;x&gt;") && text.contains("failures=\"1\""), "{text}");

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use flashjob_api::{DeviceState, DeviceStatus, EffectiveSpec, Reason};
+use flashjob_api::{DeviceState, DeviceStatus, EffectiveSpec, Reason, ResultDetails};
 use flashjob_plugin_host::types::Request;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -36,6 +36,8 @@ pub(super) struct Draft<'a> {
     pub shown: Vec<DeviceStatus>,
     /// Numbers of devices that failed or were skipped, by reason; more than those shown.
     pub reasons: BTreeMap<String, u32>,
+    /// Details of the devices whose result was decided just now, by uid.
+    pub details: BTreeMap<String, ResultDetails>,
     /// Completed without proof.
     pub unverified: u32,
     /// Devices whose Pod has ended: they keep no place in `parallelism`.
@@ -78,6 +80,7 @@ impl<'a> Draft<'a> {
                 .filter(|device| observed.job.place(&device.uid).is_some())
                 .collect(),
             reasons: if same_run { result_reasons(observed) } else { BTreeMap::new() },
+            details: BTreeMap::new(),
             unverified: status.counts.filter(|_| same_run).map_or(0, |counts| counts.unverified),
             released: HashSet::new(),
             waiting: BTreeMap::new(),
@@ -240,6 +243,9 @@ impl<'a> Draft<'a> {
         }
         record.state = state;
         change(record);
+        if record.in_flight() {
+            record.start_time.get_or_insert(Time(now));
+        }
         if record.host_endpoint.is_some() && state != DeviceState::Pending {
             self.last_endpoint.clone_from(&record.host_endpoint);
         }
@@ -250,6 +256,7 @@ impl<'a> Draft<'a> {
         if !self.wanted(uid) {
             return;
         }
+        self.keep_details(uid, &record, !verified);
         self.tell(uid, &record, Finish::Completed, verified, None);
         self.results.insert(uid.to_owned(), Finish::Completed);
         self.unverified += u32::from(!verified);
@@ -277,6 +284,9 @@ impl<'a> Draft<'a> {
         record.not_before = None;
         record.since = Some(Time(now));
         *self.reasons.entry(reason.name.to_owned()).or_default() += 1;
+        if finish == Finish::Failed {
+            self.keep_details(uid, &record, false);
+        }
         self.tell(uid, &record, finish, false, Some(reason));
         self.results.insert(uid.to_owned(), finish);
         // Failures are shown before skips, and neither beyond what a person reads.
@@ -284,6 +294,20 @@ impl<'a> Draft<'a> {
         if shown < SHOWN_RESULTS {
             self.shown.push(record);
         }
+    }
+
+    /// Keeps what is known of a device after its record is gone. A device whose first attempt never
+    /// began has nothing to be kept.
+    fn keep_details(&mut self, uid: &str, record: &DeviceStatus, unverified: bool) {
+        let Some(Time(start)) = record.start_time else { return };
+        let seconds = self.now().duration_since(start).as_secs().max(0);
+        let details = ResultDetails {
+            from: record.baseline_version.clone(),
+            attempts: record.attempt.max(1),
+            seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
+            unverified,
+        };
+        self.details.insert(uid.to_owned(), details);
     }
 
     /// Notes a result for the log, the events and the metrics.

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashSet};
 
 use flashjob_api::{
-    Counts, DeviceState, DeviceStatus, FlashJobStatus, Phase, PluginStatus, condition, reason,
+    Counts, DeviceState, DeviceStatus, FlashJobStatus, Phase, PluginStatus, ResultDetails,
+    condition, reason,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -68,6 +69,7 @@ fn words(draft: &Draft<'_>, counts: Counts, over: bool) -> FlashJobStatus {
         reasons: draft.reasons.clone(),
         waiting: waiting(draft),
         devices: devices(draft),
+        results: details(draft),
         plugins: plugins(draft),
         run: Some(draft.spec.run.clone()),
         start_time: Some(start_time),
@@ -199,6 +201,14 @@ fn devices(draft: &Draft<'_>) -> Vec<DeviceStatus> {
     let skipped = draft.shown.iter().filter(|device| device.state == DeviceState::Skipped);
     let room = 100usize.saturating_sub(failed.clone().count());
     records.into_iter().chain(failed).chain(skipped.take(room)).cloned().collect()
+}
+
+/// Details of the results, stored or decided just now, of devices that the spec still names.
+fn details(draft: &Draft<'_>) -> BTreeMap<String, ResultDetails> {
+    let stored = draft.observed.job.status.results.iter().filter(|_| draft.same_run);
+    let all = stored.chain(&draft.details);
+    let kept = all.filter(|(uid, _)| draft.wanted(uid) && draft.result(uid).is_some());
+    kept.map(|(uid, details)| (uid.clone(), details.clone())).collect()
 }
 
 fn plugins(draft: &Draft<'_>) -> Vec<PluginStatus> {

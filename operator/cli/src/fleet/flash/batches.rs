@@ -143,8 +143,9 @@ pub async fn carry_out(
         if is_last {
             break;
         }
-        told.say(Told::Options, || {
-            format!("The next batch follows after {}", duration::shown(pacing.delay))
+        told.say(Told::Options, || match pacing.delay {
+            Duration::ZERO => "The next batch follows".to_owned(),
+            delay => format!("The next batch follows after {}", duration::shown(delay)),
         })?;
         let next = Instant::now() + pacing.delay;
         tokio::time::sleep_until(deadline.map_or(next, |deadline| deadline.min(next))).await;
@@ -223,34 +224,48 @@ impl Left {
     /// The question before devices are flashed: what becomes of a FlashJob of that name is part of
     /// it.
     pub fn question(&self, order: &Order, pacing: &Pacing) -> String {
+        format!("Flash {}?{}", self.intent(order, pacing), self.consequences(order))
+    }
+
+    /// The same as a sentence, for a dry run.
+    pub fn announcement(&self, order: &Order, pacing: &Pacing) -> String {
+        format!("It would flash {}.{}", self.intent(order, pacing), self.consequences(order))
+    }
+
+    fn intent(&self, order: &Order, pacing: &Pacing) -> String {
         let batches = match self.uids.len() > pacing.batch_size {
             true => format!(" in batches of {}", pacing.batch_size),
             false => String::new(),
         };
-        let mut question = format!(
-            "Flash {}{batches} with {} version {}, as FlashJob {}/{}?",
+        format!(
+            "{}{batches} with {} version {}, as FlashJob {}/{}",
             devices_shown(self.uids.len()),
             order.firmware.reference,
             order.firmware.version,
             order.namespace,
             order.name,
-        );
+        )
+    }
+
+    /// Returns what else comes of it, each as a sentence.
+    fn consequences(&self, order: &Order) -> String {
+        let mut sentences = String::new();
         if self.done > 0 {
             let done = devices_shown(self.done);
-            question.push_str(&format!(" Left out: {done} with a result already."));
+            sentences.push_str(&format!(" Left out: {done} with a result already."));
         }
         if let Some(existing) = &self.existing {
             if !is_same_run(existing, order) {
-                question.push_str(&format!(
+                sentences.push_str(&format!(
                     " The results of {} version {} that it has are replaced.",
                     existing.spec.firmware, existing.spec.version
                 ));
             }
             if is_suspended(existing) {
-                question.push_str(&format!(" It {}.", paused_words(existing)));
+                sentences.push_str(&format!(" It {}.", paused_words(existing)));
             }
         }
-        question
+        sentences
     }
 }
 

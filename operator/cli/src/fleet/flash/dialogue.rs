@@ -48,6 +48,9 @@ pub(super) async fn run(command: &Flash, interruption: &Interruption) -> Result<
         print("No instances found matching the criteria.\nNo matching instances found.")?;
         return Ok(Report::new(String::new(), json!({"devices": []})));
     }
+    if !command.filter.is_empty() || command.reported_version.is_some() {
+        print("Only instances that the options name are listed.")?;
+    }
     let asked = [&command.filter, &filter];
     let chosen = Chosen {
         devices: select(&mut prompt, devices).await?,

@@ -13,7 +13,7 @@ use super::order::{MOST, Order};
 use crate::arguments::Output;
 use crate::cluster::{Place, refused};
 use crate::failure::Failure;
-use crate::fleet::{Change, applicable, resource, status};
+use crate::fleet::{Change, applicable, resource};
 use crate::report::{Report, yaml};
 
 /// A FlashJob before and after all batches.
@@ -34,23 +34,29 @@ pub async fn show(
     path: Option<&Path>,
 ) -> Result<Report, Failure> {
     let left = batches::left(place, &order).await?;
-    let question = left.question(&order, pacing);
+    let announcement = left.announcement(&order, pacing);
     let Left { existing, uids, note, .. } = left;
-    if let (Some(existing), true) = (&existing, uids.is_empty()) {
-        return Ok(status::report(std::slice::from_ref(existing)).saying(note.unwrap_or_default()));
-    }
     // Standard output has the FlashJobs alone, so that they can be applied.
     if let Some(note) = note {
         eprintln!("Note: {note}");
     }
-    eprintln!("Dry run, nothing is applied: {question}");
+    if let (Some(existing), true) = (&existing, uids.is_empty()) {
+        eprintln!("Dry run, nothing is applied. It would change nothing.");
+        return shown(vec![applicable(existing.clone())], path);
+    }
+    eprintln!("Dry run, nothing is applied. {announcement}");
     let mut jobs = Vec::new();
     for planned in plan(place, order, existing, &uids, pacing).await? {
-        let job = applicable(planned.checked(place).await?);
-        if let Some(path) = path {
-            file::write(path, &job)?;
+        jobs.push(applicable(planned.checked(place).await?));
+    }
+    shown(jobs, path)
+}
+
+fn shown(jobs: Vec<FlashJob>, path: Option<&Path>) -> Result<Report, Failure> {
+    if let Some(path) = path {
+        for job in &jobs {
+            file::write(path, job)?;
         }
-        jobs.push(job);
     }
     let documents: Vec<String> = jobs.iter().map(yaml).collect::<Result<_, _>>()?;
     let names: Vec<String> = jobs.iter().map(resource).collect();

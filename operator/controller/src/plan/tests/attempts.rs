@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use flashjob_api::{DeviceState, reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::fixture::{Case, creates_pod, deletes, key};
@@ -438,4 +439,25 @@ fn an_address_that_the_job_did_not_ask_for_is_not_used_and_said() {
     assert!(message.contains("203.0.113.9, not 198.51.100.4"), "{message}");
     case.pass(30);
     assert_eq!(case.stands("a"), (DeviceState::Failed, reason::ADDRESS_TIMEOUT.name.into()));
+}
+
+#[test]
+fn a_result_keeps_the_version_before_the_attempts_and_the_seconds_of_its_device_until_the_next_run()
+{
+    let mut case = Case::new(&["a", "b"], &json!({"backoffLimitPerDevice": 1}));
+    let pods = case.start();
+    case.end(&pods[0], 1);
+    case.settle();
+    case.now = crate::observed::after(case.now, 30);
+    let pods = case.start();
+    case.now = crate::observed::after(case.now, 10);
+    case.end(pods.iter().find(|pod| pod.labels()[label::UUID] == "a").expect("a Pod"), 1);
+    case.settle();
+    let details = case.status().results.get("a").cloned().expect("details of a");
+    assert_eq!((details.from.as_deref(), details.attempts), (Some("1"), 2));
+    assert!(details.seconds >= 40, "{details:?}");
+    assert!(!case.status().results.contains_key("b"), "{:?}", case.status().results);
+    case.spec(&json!({"uuid": ["b"]}));
+    case.settle();
+    assert!(case.status().results.is_empty(), "{:?}", case.status().results);
 }
