@@ -130,7 +130,13 @@ pub struct Ota {
     #[arg(long, env = "FLASHER_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<IpAddr>,
     /// Port to listen on. Devices call the same port of the external address.
-    #[arg(long, env = "FLASHER_PORT", value_name = "PORT", default_value_t = 4433)]
+    #[arg(
+        long,
+        env = "FLASHER_PORT",
+        value_name = "PORT",
+        default_value_t = 4433,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
     pub port: u16,
     /// Folder with `server.crt` and `server.key`, in PEM. Without these files a certificate is made,
     /// which devices that check it refuse.
@@ -226,7 +232,8 @@ pub struct Http {
         env = "FLASHER_HTTP_SUCCESS",
         value_name = "CODES",
         value_delimiter = ',',
-        default_value = "200,201,202,204"
+        default_value = "200,201,202,204",
+        value_parser = clap::value_parser!(u16).range(100..=599)
     )]
     pub success: Vec<u16>,
     /// Folder with the device's `username` and `password`. Without these files nobody logs in.
@@ -242,7 +249,13 @@ pub struct Http {
     pub version_path: Option<String>,
     /// Pointer to the version in that JSON (RFC 6901), as /ver. Empty: the whole answer is the
     /// version.
-    #[arg(long, env = "FLASHER_HTTP_VERSION_POINTER", value_name = "POINTER", default_value = "")]
+    #[arg(
+        long,
+        env = "FLASHER_HTTP_VERSION_POINTER",
+        value_name = "POINTER",
+        default_value = "",
+        value_parser = pointer
+    )]
     pub version_pointer: String,
     /// Longest time from the transfer until the device reports the version.
     #[arg(
@@ -269,7 +282,13 @@ pub struct Http {
     #[arg(long, env = "FLASHER_LISTEN", value_name = "ADDRESS")]
     pub listen: Option<IpAddr>,
     /// With --body url: port to listen on.
-    #[arg(long, env = "FLASHER_HTTP_PORT", value_name = "PORT", default_value_t = 8080)]
+    #[arg(
+        long,
+        env = "FLASHER_HTTP_PORT",
+        value_name = "PORT",
+        default_value_t = 8080,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
     pub port: u16,
     /// With --body url: longest time until the device begins to fetch.
     #[arg(
@@ -359,6 +378,14 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     let name = name.trim().parse().map_err(|_| expected())?;
     let value = value.trim().parse().map_err(|_| expected())?;
     Ok((name, value))
+}
+
+/// A JSON pointer (RFC 6901); an empty one is the whole document.
+fn pointer(text: &str) -> Result<String, String> {
+    match text.is_empty() || text.starts_with('/') {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is no JSON pointer; expected one as /{text}")),
+    }
 }
 
 /// A value that must not be empty.

@@ -1,6 +1,6 @@
 //! The device's HTTP server.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use reqwest::Url;
@@ -21,13 +21,7 @@ impl Endpoint {
     /// # Errors
     /// It is neither.
     pub fn read(text: &str) -> Result<Self, Failure> {
-        let url = Url::parse(&format!("http://{text}/"))
-            .ok()
-            .filter(|url| url.path() == "/" && url.query().is_none() && url.username().is_empty());
-        url.map(Self).ok_or_else(|| {
-            let message = format!("HOST_ENDPOINT {text:?} is no host and no host:port");
-            Failure::new(Code::BadConfiguration, message)
-        })
+        read("http", text).map(Self)
     }
 
     /// The address of a path there, with the query that it may have.
@@ -53,6 +47,33 @@ impl Endpoint {
     }
 }
 
+/// Reads `host` or `host:port`, and returns host and port, `port` where none is named.
+///
+/// # Errors
+/// It is neither.
+pub(crate) fn host_and_port(text: &str, port: u16) -> Result<String, Failure> {
+    // A scheme without a port of its own: with "http" nobody could tell that :80 was named.
+    let url = read("smp", text)?;
+    let host = url.host_str().unwrap_or_default();
+    Ok(format!("{host}:{}", url.port().unwrap_or(port)))
+}
+
+fn read(scheme: &str, text: &str) -> Result<Url, Failure> {
+    // An IPv6 address stands in brackets in a URL.
+    let host = match text.parse::<Ipv6Addr>() {
+        Ok(address) => format!("[{address}]"),
+        Err(_) => text.to_owned(),
+    };
+    let is_endpoint = |url: &Url| {
+        let named = url.host_str().is_some_and(|host| !host.is_empty());
+        named && url.path() == "/" && url.query().is_none() && url.username().is_empty()
+    };
+    Url::parse(&format!("{scheme}://{host}/")).ok().filter(is_endpoint).ok_or_else(|| {
+        let message = format!("HOST_ENDPOINT {text:?} is no host and no host:port");
+        Failure::new(Code::BadConfiguration, message)
+    })
+}
+
 impl std::fmt::Display for Endpoint {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.write_str(self.0.authority())
@@ -67,4 +88,27 @@ pub(crate) fn client() -> Result<reqwest::Client, Failure> {
     client.map_err(|error| {
         Failure::new(Code::BadConfiguration, "no HTTP client can be made").because(error)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_a_host_with_or_without_a_port_and_an_ipv6_address_needs_no_brackets() {
+        for (text, whole) in [
+            ("192.0.2.7", Some("192.0.2.7:1337")),
+            ("192.0.2.7:80", Some("192.0.2.7:80")),
+            ("sensor.example", Some("sensor.example:1337")),
+            ("2001:db8::7", Some("[2001:db8::7]:1337")),
+            ("[2001:db8::7]:5", Some("[2001:db8::7]:5")),
+            ("a/b", None),
+            ("a:99999", None),
+            ("user@a", None),
+            ("", None),
+        ] {
+            assert_eq!(host_and_port(text, 1337).ok().as_deref(), whole, "{text}");
+            assert_eq!(Endpoint::read(text).is_ok(), whole.is_some(), "{text}");
+        }
+    }
 }

@@ -21,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::Stage;
 use crate::arguments::Smp;
+use crate::endpoint::host_and_port;
 use crate::firmware::{self, Firmware};
 use crate::outcome::{Code, Failure, Sent};
 
@@ -38,13 +39,18 @@ const STEP: u64 = 10;
 /// # Errors
 /// Says what failed, and what is known of the device.
 pub async fn flash(options: &Smp, stage: &watch::Sender<Stage>) -> Result<Sent, Failure> {
+    let place = match (&options.port, &options.host_endpoint) {
+        (Some(port), _) => port.display().to_string(),
+        (None, endpoint) => host_and_port(endpoint.as_deref().unwrap_or_default(), PORT)?,
+    };
     let firmware = Arc::new(firmware::fetch(&options.pull).await?);
     let Firmware { digest, name, size, signed, .. } = &*firmware;
     tracing::info!(%digest, file = name, bytes = size, signed, "the firmware is here");
     let image = Image::read(&firmware, options)?;
     let (options, stage) = (options.clone(), stage.clone());
     // The client waits for each answer; a device takes minutes.
-    let attempt = tokio::task::spawn_blocking(move || Attempt { options, stage, image }.run());
+    let attempt =
+        tokio::task::spawn_blocking(move || Attempt { options, place, stage, image }.run());
     attempt.await.unwrap_or_else(|error| {
         Err(Failure::new(Code::TransferBroken, "the attempt ended early").because(error))
     })
@@ -95,6 +101,8 @@ impl Image {
 /// One attempt.
 struct Attempt {
     options: Smp,
+    /// The device's address, or its serial port.
+    place: String,
     stage: watch::Sender<Stage>,
     image: Image,
 }
@@ -108,8 +116,7 @@ impl Attempt {
             let runs = active.map_or("an unknown image", |slot| slot.version.as_str());
             let message = format!(
                 "dry run: {} would be sent to {}, which runs {runs}; nothing was sent",
-                self.image.name,
-                self.place()
+                self.image.name, self.place
             );
             return Ok(Sent { bytes: 0, proven: false, message });
         }
@@ -120,7 +127,7 @@ impl Attempt {
                 let message = format!(
                     "device {} tries another image that nobody has confirmed; it is free once that \
                      is confirmed or given up",
-                    self.place()
+                    self.place
                 );
                 return Err(Failure::new(Code::DeviceBusy, message));
             }
@@ -128,7 +135,7 @@ impl Attempt {
         }
         self.confirm()?;
         let Image { bytes, info, name } = &self.image;
-        let message = format!("{} runs {name}, version {}, confirmed", self.place(), info.version);
+        let message = format!("{} runs {name}, version {}, confirmed", self.place, info.version);
         Ok(Sent { bytes: bytes.len() as u64, proven: true, message })
     }
 
@@ -168,7 +175,7 @@ impl Attempt {
                 self.refused("the upload", error)
             }
             error => {
-                let message = format!("the transfer to {} broke", self.place());
+                let message = format!("the transfer to {} broke", self.place);
                 let failure = Failure::new(Code::TransferBroken, message).because(error);
                 Failure { bytes: Some(sent), ..failure }
             }
@@ -192,8 +199,7 @@ impl Attempt {
                         let runs = active.map_or("another image", |slot| slot.version.as_str());
                         let message = format!(
                             "the boot loader of {} did not take version {}: it runs {runs} again",
-                            self.place(),
-                            self.image.info.version
+                            self.place, self.image.info.version
                         );
                         return Err(self.after(Code::Reverted, message));
                     }
@@ -204,8 +210,7 @@ impl Attempt {
             if Instant::now() >= end {
                 let message = format!(
                     "{} did not come back with the new image within {:?}: {words}",
-                    self.place(),
-                    self.options.restart_timeout
+                    self.place, self.options.restart_timeout
                 );
                 return Err(self.after(Code::VerifyFailed, message));
             }
@@ -224,7 +229,7 @@ impl Attempt {
         match stays {
             true => Ok(()),
             false => {
-                let message = format!("{} does not say that the new image stays", self.place());
+                let message = format!("{} does not say that the new image stays", self.place);
                 Err(self.after(Code::VerifyFailed, message))
             }
         }
@@ -249,8 +254,8 @@ impl Attempt {
                 MCUmgrClient::new_from_serial(opened)
             }
             None => {
-                let place = self.place();
-                MCUmgrClient::new_from_udp(&place, *answer_timeout).map_err(|error| {
+                let place = &self.place;
+                MCUmgrClient::new_from_udp(place, *answer_timeout).map_err(|error| {
                     let message = format!("device {place} cannot be reached");
                     Failure::new(Code::DeviceUnreachable, message).because(error)
                 })?
@@ -262,22 +267,8 @@ impl Attempt {
         Ok(device)
     }
 
-    /// The device in words, and its address.
-    fn place(&self) -> String {
-        match &self.options.port {
-            Some(port) => port.display().to_string(),
-            None => {
-                let endpoint = self.options.host_endpoint.as_deref().unwrap_or_default();
-                let has_port = endpoint.rsplit_once(':').is_some_and(|(host, port)| {
-                    port.parse::<u16>().is_ok() && (!host.contains(':') || host.ends_with(']'))
-                });
-                if has_port { endpoint.to_owned() } else { format!("{endpoint}:{PORT}") }
-            }
-        }
-    }
-
     fn unreachable(&self, error: MCUmgrClientError) -> Failure {
-        let message = format!("device {} does not answer", self.place());
+        let message = format!("device {} does not answer", self.place);
         Failure::new(Code::DeviceUnreachable, message).because(error)
     }
 
@@ -287,7 +278,7 @@ impl Attempt {
             MCUmgrClientError::ExecuteError(ExecuteError::ErrorResponse(_)) => Code::DeviceRefused,
             _ => Code::TransferBroken,
         };
-        let message = format!("device {} refuses {what}", self.place());
+        let message = format!("device {} refuses {what}", self.place);
         Failure::new(code, message).because(error)
     }
 

@@ -1,6 +1,8 @@
 //! Termination message, in JSON, that the flash program of this project (`operator/flasher`,
 //! docs/flasher.md) leaves at its end.
 
+pub mod settings;
+
 use flashjob_plugin_sdk::{Outcome, PluginError, Proof, Verdict};
 use serde_json::Value;
 

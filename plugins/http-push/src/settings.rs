@@ -77,8 +77,7 @@ impl Settings {
         })?;
         let Value::Object(mut merged) = base else { return Err(fault("", "no preset".into())) };
         merged.extend(given);
-        let settings: Self = serde_json::from_value(Value::Object(merged))
-            .map_err(|error| fault("", error.to_string()))?;
+        let settings: Self = flashjob_flash_program::settings::read(&Value::Object(merged))?;
         settings.check()?;
         Ok(settings)
     }
