@@ -70,7 +70,7 @@ fn settings_that_cannot_be_are_named() {
         (r#"{"versionPointer": "/ver"}"#, "/versionPointer"),
         (r#"{"headers": {"a": 1}}"#, "/headers"),
         (r#"{"success": [20]}"#, "/success"),
-        (r#"{"unknown": 1}"#, ""),
+        (r#"{"unknown": 1}"#, "/unknown"),
         ("[]", ""),
     ] {
         let Err(PluginError::InvalidSettings(faults)) = HttpPush::validate_settings(settings)
