@@ -153,7 +153,7 @@ pub struct FirmwarePolicy {
 }
 
 /// Form in which FlashJobs get the firmware's reference.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum FirmwarePin {
     /// By the digest that the reference had when the run was planned.
     #[default]
@@ -163,7 +163,7 @@ pub enum FirmwarePin {
 }
 
 /// Signatures that are asked of the firmware.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum FirmwareVerification {
     /// An entry of `firmwareTrust` must match, and verify.
     Required,
