@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use flashjob_api::reason::{self, Effect};
-use flashjob_api::{DevicePlugin, FlashJob};
+use flashjob_api::{DevicePlugin, FlashJob, FlashRollout};
 use kube::CustomResourceExt;
 use serde_json::Value;
 
@@ -17,7 +17,7 @@ use serde_json::Value;
 /// # Errors
 /// A file cannot be written.
 pub fn run(repository: &Path) -> anyhow::Result<()> {
-    for crd in [FlashJob::crd(), DevicePlugin::crd()] {
+    for crd in [FlashJob::crd(), FlashRollout::crd(), DevicePlugin::crd()] {
         let name =
             crd.metadata.name.clone().context("a CustomResourceDefinition without a name")?;
         let mut crd = serde_json::to_value(crd)?;

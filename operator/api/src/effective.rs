@@ -215,11 +215,11 @@ impl FlashJobSpec {
     }
 }
 
-fn non_empty(text: Option<&str>) -> Option<String> {
+pub(crate) fn non_empty(text: Option<&str>) -> Option<String> {
     text.map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-fn group_limit(budget: &GroupBudget) -> GroupLimit {
+pub(crate) fn group_limit(budget: &GroupBudget) -> GroupLimit {
     let key = match budget.by.as_str() {
         "Node" => GroupKey::Node,
         property => GroupKey::Property(property.to_owned()),
@@ -227,7 +227,7 @@ fn group_limit(budget: &GroupBudget) -> GroupLimit {
     GroupLimit { key, most: usize::try_from(budget.max_in_flight).unwrap_or(1).max(1) }
 }
 
-fn failure_budget(value: &IntOrString) -> Result<FailureBudget, InvalidSpec> {
+pub(crate) fn failure_budget(value: &IntOrString) -> Result<FailureBudget, InvalidSpec> {
     let budget = match value {
         IntOrString::Int(count) => usize::try_from(*count).ok().map(FailureBudget::Devices),
         IntOrString::String(text) => text

@@ -284,7 +284,7 @@ pub struct Resources {
 }
 
 /// An object of objects; what stands inside belongs to the plugins.
-fn settings_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+pub(crate) fn settings_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({
         "type": "object",
         "nullable": true,
@@ -295,12 +295,12 @@ fn settings_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 
 /// An `enum` of a schema has no place for the null that an optional field may be: what it takes is
 /// said by a pattern.
-fn exposure_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+pub(crate) fn exposure_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({ "type": "string", "nullable": true, "pattern": "^(PerDevice|Pooled)$" })
 }
 
 /// As [`exposure_schema`].
-fn disruption_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+pub(crate) fn disruption_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     schemars::json_schema!({ "type": "string", "nullable": true, "pattern": "^(Protect|Allow)$" })
 }
 

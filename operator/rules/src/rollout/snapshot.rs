@@ -1,0 +1,206 @@
+//! Everything that one decision may look at.
+
+use flashjob_api::{
+    Counts, EffectiveRollout, FlashJob, FlashJobSpec, FlashJobStatus, FlashRollout,
+    FlashRolloutStatus, InvalidRollout, Phase, VerifyMode,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::firmware::{FirmwareState, ResolveFirmware};
+use super::select::Device;
+use crate::schedule::Schedule;
+
+/// One rollout and what surrounds it, at one instant.
+pub struct Snapshot<'a> {
+    /// The rollout.
+    pub rollout: &'a Rollout,
+    /// Devices, and what is known of firmware.
+    pub world: &'a dyn World,
+    /// FlashJobs that the rollout owns, of all its runs. They must show the effect of every step
+    /// that was carried out before: parallelism is shared by what they show.
+    pub children: Vec<Child<'a>>,
+    /// Other rollouts that are not finished.
+    pub others: Vec<OtherRollout<'a>>,
+    /// The current time.
+    pub now: Timestamp,
+}
+
+/// What a rollout can be told about the cluster. Nothing is copied: there may be 100,000 devices.
+pub trait World {
+    /// Devices that a FlashRollout of this namespace may use, reachable or not. Only asked when a
+    /// run is planned.
+    fn devices<'a>(&'a self) -> Box<dyn Iterator<Item = Device<'a>> + 'a>;
+
+    /// The Instance of that name.
+    fn device(&self, namespace: &str, name: &str) -> Option<Device<'_>>;
+
+    /// The Instance with that uid.
+    fn device_by_uid(&self, uid: &str) -> Option<Device<'_>>;
+
+    /// What is known as the answer to a question. An answer stays the same for the same question,
+    /// but for [`FirmwareState::Failed`], which may become another.
+    fn firmware(&self, question: &ResolveFirmware) -> FirmwareState;
+
+    /// Returns true if a FlashJob of that name exists in the rollout's namespace and belongs to
+    /// somebody else.
+    fn is_taken(&self, flash_job: &str) -> bool;
+}
+
+/// A FlashRollout.
+#[derive(Clone, Debug)]
+pub struct Rollout {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+    /// Its uid.
+    pub uid: String,
+    /// Counts changes of the spec.
+    pub generation: Option<i64>,
+    /// Time of its creation.
+    pub created: Option<Timestamp>,
+    /// True if somebody deleted it.
+    pub deleting: bool,
+    /// Effective spec; else the fault in it.
+    pub spec: Result<EffectiveRollout, String>,
+    /// Windows and blackouts of the spec; always open where the spec is invalid.
+    pub schedule: Option<Schedule>,
+    /// Stored status.
+    pub status: FlashRolloutStatus,
+}
+
+impl Rollout {
+    /// Reads a FlashRollout. Windows are read here too, so an invalid one is a fault of the spec.
+    #[must_use]
+    pub fn of(rollout: FlashRollout) -> Self {
+        let spec = rollout.spec.effective();
+        let schedule = spec.as_ref().ok().map(super::gates::schedule).transpose();
+        let (spec, schedule) = match (spec, schedule) {
+            (Err(fault), _) => (Err(fault.to_string()), None),
+            (Ok(_), Err(fault)) => {
+                let InvalidRollout { field, message } = fault;
+                (Err(format!("{field}: {message}")), None)
+            }
+            (Ok(spec), Ok(schedule)) => (Ok(spec), schedule),
+        };
+        Self::assemble(rollout.metadata, spec, schedule, rollout.status.unwrap_or_default())
+    }
+
+    /// Keeps a FlashRollout that cannot be decoded, so that this can be said in its status.
+    #[must_use]
+    pub fn unreadable(metadata: ObjectMeta, fault: String) -> Self {
+        Self::assemble(metadata, Err(fault), None, FlashRolloutStatus::default())
+    }
+
+    fn assemble(
+        metadata: ObjectMeta,
+        spec: Result<EffectiveRollout, String>,
+        schedule: Option<Schedule>,
+        status: FlashRolloutStatus,
+    ) -> Self {
+        Self {
+            namespace: metadata.namespace.unwrap_or_default(),
+            name: metadata.name.unwrap_or_default(),
+            uid: metadata.uid.unwrap_or_default(),
+            generation: metadata.generation,
+            created: metadata.creation_timestamp.map(|time| time.0),
+            deleting: metadata.deletion_timestamp.is_some(),
+            spec,
+            schedule,
+            status,
+        }
+    }
+}
+
+/// A FlashJob of the rollout.
+#[derive(Clone, Copy, Debug)]
+pub struct Child<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// Its uid.
+    pub uid: &'a str,
+    /// The version of this state in the API server.
+    pub resource_version: &'a str,
+    /// Counts changes of its spec.
+    pub generation: Option<i64>,
+    /// True if somebody deleted it; its finalizer keeps it.
+    pub deleting: bool,
+    /// Its spec, as it is stored.
+    pub spec: &'a FlashJobSpec,
+    /// Its status, as it is stored.
+    pub status: &'a FlashJobStatus,
+}
+
+impl<'a> Child<'a> {
+    /// Reads a FlashJob; None: it has no name. `status` stands in where it
+    /// has none.
+    #[must_use]
+    pub fn of(job: &'a FlashJob, status: &'a FlashJobStatus) -> Option<Self> {
+        let metadata = &job.metadata;
+        Some(Self {
+            name: metadata.name.as_deref()?,
+            uid: metadata.uid.as_deref().unwrap_or_default(),
+            resource_version: metadata.resource_version.as_deref().unwrap_or_default(),
+            generation: metadata.generation,
+            deleting: metadata.deletion_timestamp.is_some(),
+            spec: &job.spec,
+            status,
+        })
+    }
+
+    /// Returns true if its status speaks of the spec as it is, so that no device is started for a
+    /// spec of before.
+    #[must_use]
+    pub fn is_observed(&self) -> bool {
+        self.status.observed_generation >= self.generation
+            && self.status.observed_generation.is_some()
+    }
+
+    /// Returns true if all its devices have a result.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.is_observed() && matches!(self.status.phase, Some(Phase::Completed | Phase::Failed))
+    }
+
+    fn counts(&self) -> Counts {
+        self.status.counts.unwrap_or_default()
+    }
+
+    /// Devices that occupy a place of `parallelism`.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        let counts = self.counts();
+        let mode = self.spec.verify.as_ref().and_then(|verify| verify.mode);
+        let judged = mode == Some(VerifyMode::Required) || self.spec.max_failed_devices.is_some();
+        (counts.active + if judged { counts.verifying } else { 0 }) as usize
+    }
+
+    /// Devices with a begun attempt, at work or watched.
+    #[must_use]
+    pub fn begun(&self) -> usize {
+        let counts = self.counts();
+        (counts.active + counts.verifying) as usize
+    }
+
+    /// Returns true if it neither flashes a device nor will.
+    #[must_use]
+    pub fn is_quiet(&self) -> bool {
+        self.has_ended()
+            || (self.is_observed() && self.spec.suspend == Some(true) && self.begun() == 0)
+    }
+}
+
+/// Another rollout that is not finished.
+#[derive(Clone, Copy)]
+pub struct OtherRollout<'a> {
+    /// Its namespace.
+    pub namespace: &'a str,
+    /// Its name.
+    pub name: &'a str,
+    /// Time of its creation.
+    pub created: Option<Timestamp>,
+    /// Returns true if the rollout still has to flash the Instance of that namespace and name; see
+    /// [`super::open_members`].
+    pub holds: &'a dyn Fn(&str, &str) -> bool,
+}

@@ -1,0 +1,213 @@
+//! Members of the batches as types, and as they are stored: a name and a letter each.
+
+use flashjob_api::{BatchMembers, FlashRolloutStatus, ShardStatus};
+
+/// State of one device in its rollout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Member {
+    /// Not tried, or at work.
+    Open,
+    /// Open, after it was absent once: the next time its absence is its result.
+    OpenAgain,
+    /// Reported the version.
+    Completed,
+    /// Completed without proof.
+    Unverified,
+    /// Failed for good.
+    Failed,
+    /// Left as it was.
+    Skipped,
+    /// Away before its attempt.
+    Absent,
+    /// Completed, and later reported another version.
+    Regressed,
+    /// Failed, and is to be tried again when its FlashJob has ended.
+    Retry,
+}
+
+impl Member {
+    /// The letter that is stored.
+    #[must_use]
+    pub fn letter(self) -> char {
+        match self {
+            Self::Open => '.',
+            Self::OpenAgain => ':',
+            Self::Completed => 'C',
+            Self::Unverified => 'U',
+            Self::Failed => 'F',
+            Self::Skipped => 'S',
+            Self::Absent => 'A',
+            Self::Regressed => 'R',
+            Self::Retry => 'T',
+        }
+    }
+
+    /// Reads a letter. A letter of a later version is a device without a result.
+    #[must_use]
+    pub fn of(letter: char) -> Self {
+        match letter {
+            ':' => Self::OpenAgain,
+            'C' => Self::Completed,
+            'U' => Self::Unverified,
+            'F' => Self::Failed,
+            'S' => Self::Skipped,
+            'A' => Self::Absent,
+            'R' => Self::Regressed,
+            'T' => Self::Retry,
+            _ => Self::Open,
+        }
+    }
+
+    /// Returns true if the device is still to be flashed.
+    #[must_use]
+    pub fn is_open(self) -> bool {
+        matches!(self, Self::Open | Self::OpenAgain | Self::Retry)
+    }
+}
+
+/// The devices of one batch.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct List<'a> {
+    /// Names, as [`member_name`] writes them.
+    pub names: Vec<&'a str>,
+    /// State of each.
+    pub states: Vec<Member>,
+    /// Parts that FlashJobs work on, in their order.
+    pub shards: Vec<ShardStatus>,
+    /// Number of FlashJobs so far.
+    pub shards_made: u32,
+}
+
+impl<'a> List<'a> {
+    /// Reads what is stored. A missing letter is a device without a result, and a shard beyond the
+    /// list is none.
+    pub(super) fn of(stored: &'a BatchMembers) -> Self {
+        let letters = stored.results.chars().map(Member::of).chain(std::iter::repeat(Member::Open));
+        let length = stored.instances.len();
+        let fits = |shard: &&ShardStatus| {
+            (shard.first as usize)
+                .checked_add(shard.count as usize)
+                .is_some_and(|end| end <= length)
+        };
+        Self {
+            names: stored.instances.iter().map(String::as_str).collect(),
+            states: letters.take(length).collect(),
+            shards: stored.shards.iter().filter(fits).copied().collect(),
+            shards_made: stored.shards_made,
+        }
+    }
+
+    /// Returns true if [`Self::store`] would write the same.
+    pub(super) fn is(&self, stored: &BatchMembers) -> bool {
+        self.shards_made == stored.shards_made
+            && self.shards == stored.shards
+            && self.names.len() == stored.instances.len()
+            && self.states.iter().map(|state| state.letter()).eq(stored.results.chars())
+            && self.names.iter().zip(&stored.instances).all(|(name, stored)| name == stored)
+    }
+
+    /// Writes it down.
+    pub(super) fn store(&self) -> BatchMembers {
+        BatchMembers {
+            instances: self.names.iter().map(|name| (*name).to_owned()).collect(),
+            results: self.states.iter().map(|state| state.letter()).collect(),
+            shards: self.shards.clone(),
+            shards_made: self.shards_made,
+        }
+    }
+
+    /// Number of devices in a state.
+    pub(super) fn count(&self, wanted: Member) -> usize {
+        self.states.iter().filter(|state| **state == wanted).count()
+    }
+
+    /// Number of devices that are still to be flashed.
+    pub(super) fn open(&self) -> usize {
+        self.states.iter().filter(|state| state.is_open()).count()
+    }
+
+    /// True for every place that an open FlashJob works on.
+    pub(super) fn in_shards(&self) -> Vec<bool> {
+        let mut inside = vec![false; self.names.len()];
+        for shard in &self.shards {
+            inside[places(shard)].fill(true);
+        }
+        inside
+    }
+}
+
+/// Places of a shard in its batch's list.
+pub(super) fn places(shard: &ShardStatus) -> std::ops::Range<usize> {
+    let first = shard.first as usize;
+    first..first + shard.count as usize
+}
+
+/// Name of a member: its Instance, with the namespace where that is not the rollout's.
+pub(super) fn member_name(rollout_namespace: &str, namespace: &str, name: &str) -> String {
+    if rollout_namespace == namespace { name.to_owned() } else { format!("{namespace}/{name}") }
+}
+
+/// Namespace and name of a member's Instance.
+#[must_use]
+pub(super) fn instance_of<'a>(rollout_namespace: &'a str, member: &'a str) -> (&'a str, &'a str) {
+    member.split_once('/').unwrap_or((rollout_namespace, member))
+}
+
+/// Namespaces and names of the Instances that a rollout still has to flash; what makes other
+/// rollouts wait. Empty where it is finished.
+pub fn open_members<'a>(
+    namespace: &'a str,
+    status: &'a FlashRolloutStatus,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
+    let over = status.phase.is_some_and(flashjob_api::RolloutPhase::is_final);
+    let lists = status.members.iter().filter(move |_| !over);
+    let members = lists.flat_map(|list| {
+        let letters = list.results.chars().map(Member::of).chain(std::iter::repeat(Member::Open));
+        list.instances.iter().zip(letters)
+    });
+    members.filter(|(_, state)| state.is_open()).map(move |(name, _)| instance_of(namespace, name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_state_comes_back_from_its_letter() {
+        for letter in ".:CUFSART".chars() {
+            assert_eq!(Member::of(letter).letter(), letter);
+        }
+        assert_eq!(Member::of('?'), Member::Open);
+    }
+
+    #[test]
+    fn a_list_is_stored_as_it_was_read_and_what_is_missing_is_open() {
+        let stored = BatchMembers {
+            instances: vec!["a".into(), "other/b".into(), "c".into()],
+            results: "C.F".into(),
+            shards: vec![ShardStatus { number: 1, first: 0, count: 3 }],
+            shards_made: 1,
+        };
+        let list = List::of(&stored);
+        assert!(list.is(&stored));
+        assert_eq!(list.store(), stored);
+        let torn = BatchMembers { results: "C".into(), ..stored };
+        assert_eq!(List::of(&torn).states, [Member::Completed, Member::Open, Member::Open]);
+        assert!(!List::of(&torn).is(&torn));
+    }
+
+    #[test]
+    fn what_a_rollout_still_has_to_flash_is_open_until_it_is_over() {
+        let members = BatchMembers {
+            instances: vec!["a".into(), "other/b".into(), "c".into()],
+            results: "C:T".into(),
+            ..BatchMembers::default()
+        };
+        let mut status =
+            FlashRolloutStatus { members: vec![members], ..FlashRolloutStatus::default() };
+        let open: Vec<_> = open_members("fleet", &status).collect();
+        assert_eq!(open, [("other", "b"), ("fleet", "c")]);
+        status.phase = Some(flashjob_api::RolloutPhase::Aborted);
+        assert_eq!(open_members("fleet", &status).count(), 0);
+    }
+}

@@ -1,0 +1,1 @@
+//! Maintenance windows and blackouts: whether devices may start now, and when that changes.
