@@ -9,6 +9,7 @@
 //! - [`Source`] is where an artifact is: a registry with its mirrors, or an image layout on disk.
 //!   [`Repository`] is one place in a registry, and also takes what is pushed.
 //! - [`trust`] decides by the signatures that a [`Source`] has whether an artifact may be used.
+//! - [`firmware`] reads which device types firmware is for, and has its signatures checked.
 //! - [`config`] has the parts of configuration files that registries and trust need.
 #![deny(missing_docs)]
 
@@ -18,6 +19,7 @@ mod digest;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod fake_registry;
+pub mod firmware;
 mod reference;
 mod registry;
 mod source;

@@ -10,11 +10,12 @@ mod access;
 use std::io::{self, Read};
 use std::path::Path;
 
-use flashjob_artifacts::trust::{self, entry};
+use flashjob_artifacts::firmware::{
+    self, Platform, UnverifiedFirmware, platform_of_image, platforms,
+};
 use flashjob_artifacts::{Digest, MANIFEST_BYTES, Reference, Source, image_manifest, layer_of};
 use flate2::read::GzDecoder;
-use oci_client::manifest::{ImageIndexEntry, OciImageIndex, OciImageManifest, OciManifest};
-use serde::Deserialize;
+use oci_client::manifest::{OciImageIndex, OciImageManifest, OciManifest};
 
 use crate::arguments::Pull;
 use crate::outcome::{Code, Failure};
@@ -22,12 +23,8 @@ use access::Access;
 
 /// Largest layer that is fetched, in bytes.
 const LAYER_BYTES: usize = 64 << 20;
-/// Largest configuration of an image that is read, in bytes.
-const CONFIG_BYTES: usize = 1 << 20;
 /// Most bytes of an unpacked layer that are looked through: a small one can unpack without end.
 const UNPACKED_BYTES: u64 = 1 << 30;
-/// Operating system of a microcontroller's platform.
-const SYSTEM: &str = "custom";
 /// Folder in the image that has the firmware.
 const FOLDER: &str = "firmware";
 /// First bytes of gzip (RFC 1952, section 2.3.1).
@@ -136,37 +133,18 @@ fn broken(reference: &Reference, words: &str) -> Failure {
 
 /// The manifest for a type of device.
 fn platform(index: &OciImageIndex, reference: &Reference, device: &str) -> Result<Digest, Failure> {
-    let named = |entry: &ImageIndexEntry| {
-        let platform = entry.platform.as_ref()?;
-        Some((platform.os.to_string(), platform.architecture.to_string()))
-    };
-    let is_meant = |entry: &&ImageIndexEntry| {
-        named(entry).is_some_and(|(os, architecture)| os == SYSTEM && same(&architecture, device))
-    };
-    let Some(entry) = index.manifests.iter().find(is_meant) else {
-        let found: Vec<String> = index
-            .manifests
-            .iter()
-            .filter_map(named)
-            .map(|(os, architecture)| format!("{os}/{architecture}"))
-            .collect();
+    let Some((_, digest)) = platforms(index).find(|(platform, _)| platform.is_for(device)) else {
+        let found: Vec<String> =
+            platforms(index).map(|(platform, _)| platform.to_string()).collect();
         return Err(no_platform(reference, device, &found.join(", ")));
     };
-    entry
-        .digest
-        .parse()
-        .map_err(|error| broken(reference, "its index names no digest").because(error))
-}
-
-/// Returns true if an architecture is that of a type of device: `esp32-s3` is `ESP32S3`.
-fn same(architecture: &str, device: &str) -> bool {
-    let plain = |text: &str| text.to_ascii_lowercase().replace(['-', '_'], "");
-    plain(architecture) == plain(device)
+    digest.parse().map_err(|error| broken(reference, "its index names no digest").because(error))
 }
 
 fn no_platform(reference: &Reference, device: &str, found: &str) -> Failure {
+    let wanted = Platform::of_device(device);
     let message = format!(
-        "firmware {reference} has nothing for {SYSTEM}/{device}; it is for {found}. Build it for this \
+        "firmware {reference} has nothing for {wanted}; it is for {found}. Build it for this \
          platform, or name another device type"
     );
     Failure::new(Code::NoPlatform, message)
@@ -180,30 +158,18 @@ async fn check_platform(
     reference: &Reference,
     device: &str,
 ) -> Result<(), Failure> {
-    #[derive(Deserialize)]
-    struct Configuration {
-        os: Option<String>,
-        architecture: Option<String>,
-    }
-    let unavailable = |error| {
+    let platform = platform_of_image(source, manifest, reference).await.map_err(|error| {
         broken(reference, "the configuration of its image cannot be fetched").because(error)
-    };
-    let config =
-        layer_of(&manifest.config, &reference.to_string(), CONFIG_BYTES).map_err(unavailable)?;
-    let bytes = source.blob(&config).await.map_err(unavailable)?;
-    let Ok(Configuration { os: Some(os), architecture: Some(architecture) }) =
-        serde_json::from_slice(&bytes)
-    else {
-        return Ok(());
-    };
-    match os == SYSTEM && same(&architecture, device) {
-        true => Ok(()),
-        false => Err(no_platform(reference, device, &format!("{os}/{architecture}"))),
+    })?;
+    match platform {
+        Some(platform) if !platform.is_for(device) => {
+            Err(no_platform(reference, device, &platform.to_string()))
+        }
+        _ => Ok(()),
     }
 }
 
-/// Asks for the signatures that the policy demands; one of the index counts for all that it names,
-/// one of the manifest for that alone. Returns whether one was demanded.
+/// Asks for the signatures that the policy demands. Returns whether one was demanded.
 async fn verify(
     source: &mut Source<'_>,
     reference: &Reference,
@@ -213,27 +179,14 @@ async fn verify(
     if access.trust.is_empty() {
         return Ok(false);
     }
-    let not_trusted = |error| {
-        let message = format!("firmware {reference} is not trusted by the policy");
-        Failure::new(Code::FirmwareNotTrusted, message).because(error)
-    };
-    let mut refusal = None;
-    for digest in digests {
-        let mut signatures = Vec::new();
-        let demanded = entry(reference, &access.trust).and_then(|entry| entry.cosign.as_ref());
-        for form in demanded.iter().flat_map(|cosign| &cosign.forms) {
-            let found = source.signatures(digest, *form).await;
-            signatures.extend(found.map_err(|error| {
-                let message = format!("the signatures of firmware {reference} cannot be fetched");
-                Failure::new(Code::FirmwareUnavailable, message).because(error)
-            })?);
-        }
-        match trust::check(reference, digest, &access.trust, false, &signatures) {
-            Ok(signed) => return Ok(signed),
-            Err(error) => refusal = refusal.or(Some(error)),
-        }
-    }
-    refusal.map_or(Ok(false), |error| Err(not_trusted(error)))
+    let verified = firmware::verify(source, reference, &access.trust, digests).await;
+    verified.map_err(|error| {
+        let code = match &error {
+            UnverifiedFirmware::Signatures { .. } => Code::FirmwareUnavailable,
+            UnverifiedFirmware::Trust { .. } => Code::FirmwareNotTrusted,
+        };
+        Failure::new(code, error.to_string())
+    })
 }
 
 /// A file in an unpacked layer.

@@ -62,15 +62,3 @@ fn what_cannot_be_unpacked_is_refused_in_words() {
         assert!(failure.to_string().contains(words), "{failure}");
     }
 }
-
-#[test]
-fn the_architecture_of_a_platform_is_the_device_type_in_any_spelling_and_no_other() {
-    for (architecture, device, is_same) in [
-        ("esp32s3", "ESP32-S3", true),
-        ("esp32_s3", "esp32s3", true),
-        ("esp32", "esp32s3", false),
-        ("esp32s3", "esp32", false),
-    ] {
-        assert_eq!(same(architecture, device), is_same, "{architecture} for {device}");
-    }
-}

@@ -1,0 +1,200 @@
+//! Firmware in a registry: the device types that it is for, and its signatures. A microcontroller's
+//! platform has the operating system `custom` and its type as the architecture.
+
+use oci_client::manifest::{ImageIndexEntry, OciImageIndex, OciImageManifest, OciManifest};
+use serde::Deserialize;
+
+use crate::config::TrustEntry;
+use crate::trust::{self, entry};
+use crate::{Digest, MANIFEST_BYTES, Reference, RegistryError, Source, TrustError, layer_of};
+
+/// Operating system of a microcontroller's platform.
+const SYSTEM: &str = "custom";
+/// Largest configuration of an image that is read, in bytes.
+const CONFIG_BYTES: usize = 1 << 20;
+
+/// Platform of an image: operating system and architecture.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Platform {
+    /// Operating system.
+    pub system: String,
+    /// Architecture.
+    pub architecture: String,
+}
+
+impl Platform {
+    /// Returns true if firmware of this platform is for a type of device: `custom/esp32-s3` is for
+    /// `ESP32S3`.
+    #[must_use]
+    pub fn is_for(&self, device_type: &str) -> bool {
+        let plain = |text: &str| text.to_ascii_lowercase().replace(['-', '_'], "");
+        self.system == SYSTEM && plain(&self.architecture) == plain(device_type)
+    }
+
+    /// The platform of a type of device.
+    #[must_use]
+    pub fn of_device(device_type: &str) -> Self {
+        Self { system: SYSTEM.to_owned(), architecture: device_type.to_owned() }
+    }
+
+    /// Type of device that the platform is for; None for the platform of a computer.
+    #[must_use]
+    pub fn device_type(&self) -> Option<&str> {
+        (self.system == SYSTEM).then_some(self.architecture.as_str())
+    }
+}
+
+impl std::fmt::Display for Platform {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "{}/{}", self.system, self.architecture)
+    }
+}
+
+/// Platforms of an index, each with the digest of its manifest as the index has it.
+pub fn platforms(index: &OciImageIndex) -> impl Iterator<Item = (Platform, &str)> {
+    let named = |entry: &ImageIndexEntry| {
+        let platform = entry.platform.as_ref()?;
+        let (system, architecture) = (platform.os.to_string(), platform.architecture.to_string());
+        Some(Platform { system, architecture })
+    };
+    index.manifests.iter().filter_map(move |entry| Some((named(entry)?, entry.digest.as_str())))
+}
+
+/// Platform that the configuration of an image names; none for an artifact that has no such
+/// configuration.
+///
+/// # Errors
+/// The configuration cannot be fetched.
+pub async fn platform_of_image(
+    source: &mut Source<'_>,
+    manifest: &OciImageManifest,
+    reference: &Reference,
+) -> Result<Option<Platform>, RegistryError> {
+    #[derive(Deserialize)]
+    struct Configuration {
+        os: String,
+        architecture: String,
+    }
+    let config = layer_of(&manifest.config, &reference.to_string(), CONFIG_BYTES)?;
+    let bytes = source.blob(&config).await?;
+    let platform = |Configuration { os: system, architecture }| Platform { system, architecture };
+    Ok(serde_json::from_slice(&bytes).ok().map(platform))
+}
+
+/// Firmware, as its registry shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Firmware {
+    /// Digest of the index, or of the only manifest.
+    pub digest: Digest,
+    /// Platforms, each with the digest of its manifest; empty where the firmware names none.
+    pub platforms: Vec<(Platform, Digest)>,
+}
+
+/// Resolves a reference, and reads what it has firmware for. Nothing of the firmware itself is
+/// fetched.
+///
+/// # Errors
+/// The registry does not answer, has no such thing, or has something else there.
+pub async fn look_up(
+    source: &mut Source<'_>,
+    reference: &Reference,
+) -> Result<Firmware, RegistryError> {
+    let expected = reference.digest();
+    let wanted = expected.map(ToString::to_string).or_else(|| reference.tag().map(str::to_owned));
+    let wanted = wanted.unwrap_or_default();
+    let what = source.what(&wanted);
+    let form = |message: String| RegistryError::Form { what: what.clone(), message };
+    let (digest, bytes) = source.manifest_bytes(&wanted, expected, MANIFEST_BYTES).await?;
+    let parsed: OciManifest = serde_json::from_slice(&bytes)
+        .map_err(|error| form(format!("its manifest cannot be read: {error}")))?;
+    let platforms = match parsed {
+        OciManifest::Image(manifest) => {
+            let platform = platform_of_image(source, &manifest, reference).await?;
+            platform.map(|platform| (platform, digest.clone())).into_iter().collect()
+        }
+        OciManifest::ImageIndex(index) => platforms(&index)
+            .map(|(platform, digest)| {
+                let digest = digest.parse().map_err(|error: crate::InvalidDigest| {
+                    form(format!("its index names no digest for {platform}: {error}"))
+                })?;
+                Ok((platform, digest))
+            })
+            .collect::<Result<_, RegistryError>>()?,
+    };
+    Ok(Firmware { digest, platforms })
+}
+
+/// Reason for which it is not proven that firmware may be used.
+#[derive(Debug, thiserror::Error)]
+pub enum UnverifiedFirmware {
+    /// The registry was asked for signatures and did not answer.
+    #[error("the signatures of firmware {reference} cannot be fetched: {source}")]
+    Signatures {
+        /// The firmware.
+        reference: String,
+        /// Error of the registry.
+        source: RegistryError,
+    },
+    /// The policy does not allow it.
+    #[error("firmware {reference} is not trusted by the policy: {source}")]
+    Trust {
+        /// The firmware.
+        reference: String,
+        /// Reason for the refusal.
+        source: TrustError,
+    },
+}
+
+/// Checks that one of these manifests has the signatures that the policy demands: a signature of an
+/// index counts for all that it names, one of a manifest for that alone. Returns true if one was
+/// demanded.
+///
+/// # Errors
+/// None of them has, or the registry does not answer.
+pub async fn verify(
+    source: &mut Source<'_>,
+    reference: &Reference,
+    trust: &[TrustEntry],
+    digests: &[&Digest],
+) -> Result<bool, UnverifiedFirmware> {
+    let mut refusal = None;
+    for digest in digests {
+        let mut signatures = Vec::new();
+        let demanded = entry(reference, trust).and_then(|entry| entry.cosign.as_ref());
+        for form in demanded.iter().flat_map(|cosign| &cosign.forms) {
+            let found = source.signatures(digest, *form).await;
+            signatures.extend(found.map_err(|source| UnverifiedFirmware::Signatures {
+                reference: reference.to_string(),
+                source,
+            })?);
+        }
+        match trust::check(reference, digest, trust, false, &signatures) {
+            Ok(signed) => return Ok(signed),
+            Err(error) => refusal = refusal.or(Some(error)),
+        }
+    }
+    refusal.map_or(Ok(false), |source| {
+        Err(UnverifiedFirmware::Trust { reference: reference.to_string(), source })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Platform;
+
+    #[test]
+    fn the_architecture_of_a_platform_is_the_device_type_in_any_spelling_and_no_other() {
+        for (architecture, device, is_same) in [
+            ("esp32s3", "ESP32-S3", true),
+            ("esp32_s3", "esp32s3", true),
+            ("esp32", "esp32s3", false),
+            ("esp32s3", "esp32", false),
+        ] {
+            assert_eq!(
+                Platform::of_device(architecture).is_for(device),
+                is_same,
+                "{architecture} for {device}"
+            );
+        }
+    }
+}
