@@ -36,6 +36,7 @@ pub mod make;
 pub mod metrics;
 pub mod observed;
 pub mod operator;
+mod passwords;
 pub mod plan;
 pub mod plugins;
 pub mod proxy;

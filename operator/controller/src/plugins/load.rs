@@ -1,26 +1,19 @@
 //! Loads one plugin under the configuration in force: passwords, the plugin host, and the settings
-//! that the configuration gives. Talks to registries, and to the API server for Secrets, which are
-//! read anew at each load.
+//! that the configuration gives. Talks to registries.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flashjob_plugin_host::config::{PullPolicy, RegistryConfig};
 use flashjob_plugin_host::{
-    Credentials, Digest, Host, LoadError, Logins, Plugin, PluginSource, Reference, Stage,
-    parse_docker_config_json, places,
+    Digest, Host, LoadError, Logins, Plugin, PluginSource, Reference, Stage,
 };
-use k8s_openapi::api::core::v1::Secret;
-use kube::{Api, Client};
 use serde_json::Value;
 
-use crate::answer::in_one_line;
 use crate::config::PluginConfig;
-use crate::health::keeper::Reports;
-use crate::health::problem::{Cause, Problem, Request, SECRETS, Source};
-use crate::installation::Installation;
 use crate::metrics::Metrics;
 use crate::operator::Operator;
+use crate::passwords::Passwords;
 
 /// Reason for which a plugin, or its new version, does not serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,15 +74,11 @@ impl From<LoadError> for Failure {
 /// Everything needed to load one plugin.
 #[derive(Clone)]
 pub(super) struct Loads {
-    client: Client,
     metrics: Arc<Metrics>,
-    reports: Reports,
-    installation: Installation,
     host: Host,
     /// The plugin as it is configured.
     pub plugin: PluginConfig,
-    /// Registries that want a password, the repository there, and the Secrets with them.
-    secrets: Vec<(String, String, String)>,
+    passwords: Passwords,
 }
 
 impl Loads {
@@ -99,28 +88,17 @@ impl Loads {
         plugin: &PluginConfig,
         registries: &[RegistryConfig],
     ) -> Self {
-        let secret = |host: &str| {
-            registries.iter().find(|registry| registry.is_at(host))?.credentials.as_ref()
-        };
-        let places = places(&plugin.image, registries).into_iter();
-        let secrets = places.filter_map(|(host, repository)| {
-            let name = secret(&host)?.secret_name.clone();
-            Some((host, repository, name))
-        });
         Self {
-            client: operator.client.clone(),
             metrics: operator.metrics.clone(),
-            reports: operator.reports.clone(),
-            installation: operator.installation.clone(),
             host: host.clone(),
             plugin: plugin.clone(),
-            secrets: secrets.collect(),
+            passwords: Passwords::of(operator, &plugin.image, registries),
         }
     }
 
     /// Names of the Secrets with passwords.
     pub fn secret_names(&self) -> impl Iterator<Item = String> {
-        self.secrets.iter().map(|(_, _, secret)| secret.clone())
+        self.passwords.secret_names()
     }
 
     /// Loads what a reference names. It has its name and its settings fit, so it may serve as far
@@ -179,16 +157,8 @@ impl Loads {
 
     /// The passwords as the Secrets have them now.
     async fn logins(&self) -> Result<Logins, Failure> {
-        let mut logins = Vec::new();
-        for (host, repository, secret) in &self.secrets {
-            let read = self.credentials(secret, &format!("{host}/{repository}")).await;
-            let problem = read.as_ref().err().and_then(|error| self.problem(error, secret, host));
-            self.reports.state(Source::Secret(secret.clone()), problem);
-            let read =
-                read.map_err(|error| Failure::new(Stage::Resolve, BROKEN, error.to_string()));
-            logins.push((host.clone(), read?));
-        }
-        Ok(logins.into_iter().collect())
+        let logins = self.passwords.read(&format!("plugin {}", self.plugin.name)).await;
+        logins.map_err(|error| Failure::new(Stage::Resolve, BROKEN, error.to_string()))
     }
 
     /// Settings that the configuration gives must suit the plugin before it serves.
@@ -214,66 +184,4 @@ impl Loads {
             Failure::new(Stage::Start, "SettingsRejected", message)
         })
     }
-
-    async fn credentials(
-        &self,
-        name: &str,
-        registry: &str,
-    ) -> Result<Credentials, CredentialsError> {
-        let namespace = &self.installation.namespace;
-        let object = format!("{namespace}/{name}");
-        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
-        let secret = match secrets.get(name).await {
-            Ok(secret) => secret,
-            Err(error) => {
-                let registry = registry.to_owned();
-                return Err(CredentialsError::Read { object, registry, error });
-            }
-        };
-        let text = secret.data.as_ref().and_then(|data| data.get(".dockerconfigjson"));
-        let Some(text) = text else { return Err(CredentialsError::NoKey { object }) };
-        parse_docker_config_json(&text.0, registry)
-            .map_err(|error| CredentialsError::Form { object, message: error.to_string() })
-    }
-
-    /// Problem that says what somebody has to do for the operator to have the Secret.
-    fn problem(&self, error: &CredentialsError, name: &str, registry: &str) -> Option<Problem> {
-        let CredentialsError::Read { error, .. } = error else { return None };
-        let installation = &self.installation;
-        let namespace = &installation.namespace;
-        let kube::Error::Api(status) = error else { return None };
-        match status.code {
-            403 => {
-                let request = Request { verb: "get", resource: SECRETS, installation };
-                Some(request.problem(error))
-            }
-            404 => {
-                let rest = format!(
-                    "does not exist, and plugin {} needs it for registry {registry}; kubectl -n \
-                     {namespace} create secret docker-registry {name} --docker-server={registry} \
-                     --docker-username=USER --docker-password=PASSWORD",
-                    self.plugin.name
-                );
-                let object = format!("Secret {namespace}/{name}");
-                Some(Problem::new(Cause::SecretMissing, object, &rest))
-            }
-            _ => None,
-        }
-    }
-}
-
-/// Reason for which there is no password, though one is configured.
-#[derive(Debug, thiserror::Error)]
-enum CredentialsError {
-    #[error(
-        "cannot read Secret {object} with the credentials of registry {registry}: {}",
-        in_one_line(error)
-    )]
-    Read { object: String, registry: String, error: kube::Error },
-    #[error(
-        "Secret {object} has no key .dockerconfigjson; make it with kubectl create secret docker-registry"
-    )]
-    NoKey { object: String },
-    #[error("Secret {object}: {message}")]
-    Form { object: String, message: String },
 }

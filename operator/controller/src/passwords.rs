@@ -1,0 +1,126 @@
+//! Passwords of registries, from the Secrets that the configuration names. They are read anew each
+//! time, as somebody may have changed them. Talks to the API server.
+
+use flashjob_plugin_host::config::RegistryConfig;
+use flashjob_plugin_host::{Credentials, Logins, Reference, parse_docker_config_json, places};
+use k8s_openapi::api::core::v1::Secret;
+use kube::{Api, Client};
+
+use crate::answer::in_one_line;
+use crate::health::keeper::Reports;
+use crate::health::problem::{Cause, Problem, Request, SECRETS, Source};
+use crate::installation::Installation;
+use crate::operator::Operator;
+
+/// Passwords that one reference needs: those of its registry and of the mirrors before it.
+#[derive(Clone)]
+pub(crate) struct Passwords {
+    client: Client,
+    reports: Reports,
+    installation: Installation,
+    /// Registries that want a password, the repository there, and the Secrets with them.
+    secrets: Vec<(String, String, String)>,
+}
+
+impl Passwords {
+    pub fn of(operator: &Operator, reference: &Reference, registries: &[RegistryConfig]) -> Self {
+        let secret = |host: &str| {
+            registries.iter().find(|registry| registry.is_at(host))?.credentials.as_ref()
+        };
+        let places = places(reference, registries).into_iter();
+        let secrets = places.filter_map(|(host, repository)| {
+            let name = secret(&host)?.secret_name.clone();
+            Some((host, repository, name))
+        });
+        Self {
+            client: operator.client.clone(),
+            reports: operator.reports.clone(),
+            installation: operator.installation.clone(),
+            secrets: secrets.collect(),
+        }
+    }
+
+    /// Names of the Secrets.
+    pub fn secret_names(&self) -> impl Iterator<Item = String> {
+        self.secrets.iter().map(|(_, _, secret)| secret.clone())
+    }
+
+    /// Reads the passwords as the Secrets have them now. `user` is what needs them, for messages.
+    ///
+    /// # Errors
+    /// One is configured and cannot be had: it never becomes an anonymous pull.
+    pub async fn read(&self, user: &str) -> Result<Logins, PasswordError> {
+        let mut logins = Vec::new();
+        for (host, repository, secret) in &self.secrets {
+            let read = self.credentials(secret, &format!("{host}/{repository}")).await;
+            let problem = read.as_ref().err();
+            let problem = problem.and_then(|error| self.problem(error, secret, host, user));
+            self.reports.state(Source::Secret(secret.clone()), problem);
+            logins.push((host.clone(), read?));
+        }
+        Ok(logins.into_iter().collect())
+    }
+
+    async fn credentials(&self, name: &str, registry: &str) -> Result<Credentials, PasswordError> {
+        let namespace = &self.installation.namespace;
+        let object = format!("{namespace}/{name}");
+        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let secret = match secrets.get(name).await {
+            Ok(secret) => secret,
+            Err(error) => {
+                let registry = registry.to_owned();
+                return Err(PasswordError::Read { object, registry, error });
+            }
+        };
+        let text = secret.data.as_ref().and_then(|data| data.get(".dockerconfigjson"));
+        let Some(text) = text else { return Err(PasswordError::NoKey { object }) };
+        parse_docker_config_json(&text.0, registry)
+            .map_err(|error| PasswordError::Form { object, message: error.to_string() })
+    }
+
+    /// Problem that says what somebody has to do for the operator to have the Secret.
+    fn problem(
+        &self,
+        error: &PasswordError,
+        name: &str,
+        registry: &str,
+        user: &str,
+    ) -> Option<Problem> {
+        let PasswordError::Read { error, .. } = error else { return None };
+        let installation = &self.installation;
+        let namespace = &installation.namespace;
+        let kube::Error::Api(status) = error else { return None };
+        match status.code {
+            403 => {
+                let request = Request { verb: "get", resource: SECRETS, installation };
+                Some(request.problem(error))
+            }
+            404 => {
+                let rest = format!(
+                    "does not exist, and {user} needs it for registry {registry}; kubectl -n \
+                     {namespace} create secret docker-registry {name} --docker-server={registry} \
+                     --docker-username=USER --docker-password=PASSWORD"
+                );
+                let object = format!("Secret {namespace}/{name}");
+                Some(Problem::new(Cause::SecretMissing, object, &rest))
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Reason for which there is no password, though one is configured.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PasswordError {
+    #[error(
+        "cannot read Secret {object} with the credentials of registry {registry}: {}",
+        in_one_line(error)
+    )]
+    Read { object: String, registry: String, error: kube::Error },
+    #[error(
+        "Secret {object} has no key .dockerconfigjson; make it with kubectl create secret docker-registry"
+    )]
+    NoKey { object: String },
+    #[error("Secret {object}: {message}")]
+    Form { object: String, message: String },
+}
