@@ -21,6 +21,19 @@ enum Outcome {
     Left,
 }
 
+/// Cause of a failure whose record is not among those that status names: certain only where all
+/// failed for one reason.
+fn unnamed<'a>(child: &Child<'a>) -> &'a str {
+    let fails = |name: &&String| {
+        reason::by_name(name).is_none_or(|reason| reason.effect != reason::Effect::Skipped)
+    };
+    let mut causes = child.status.reasons.keys().filter(fails);
+    match (causes.next(), causes.next()) {
+        (Some(only), None) => only,
+        _ => UNNAMED,
+    }
+}
+
 impl<'a> Draft<'a> {
     /// Name of a shard's FlashJob.
     pub fn child_name(&self, batch: usize, shard: &ShardStatus) -> String {
@@ -123,7 +136,9 @@ impl<'a> Draft<'a> {
                 }
                 let record = records.get(uid.as_str()).copied();
                 let name = self.lists[batch].names[place];
-                let cause = record.and_then(|record| record.reason.as_deref()).unwrap_or(UNNAMED);
+                let cause = record
+                    .and_then(|record| record.reason.as_deref())
+                    .unwrap_or_else(|| unnamed(child));
                 match self.outcome(kind, name, child, record) {
                     Outcome::Absent => absent.push(place),
                     Outcome::Left => {}
