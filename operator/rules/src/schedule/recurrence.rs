@@ -117,7 +117,8 @@ impl Recurrence {
 
 fn read_zone(name: Option<&str>) -> Result<TimeZone, String> {
     let Some(name) = name else { return Ok(TimeZone::UTC) };
-    TIME_ZONES.get(name).map_err(|_| {
+    // jiff resolves Etc/Unknown, which stands for a zone that could not be determined, as UTC.
+    TIME_ZONES.get(name).ok().filter(|zone| !zone.is_unknown()).ok_or_else(|| {
         format!("{name:?} is not an IANA time zone; write a name such as Europe/Berlin or UTC")
     })
 }

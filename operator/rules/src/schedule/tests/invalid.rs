@@ -14,7 +14,9 @@ fn a_zone_that_does_not_exist_is_named() {
         "blackouts[0].timeZone: \"Europe/Bonn\" is not an IANA time zone; write a name such as \
          Europe/Berlin or UTC"
     );
-    for zone in ["", " ", "+02:00", "CEST", "local", "../../etc/passwd", "Europe/Berlin\0"] {
+    for zone in
+        ["", " ", "+02:00", "CEST", "Etc/Unknown", "local", "../../etc/passwd", "Europe/Berlin\0"]
+    {
         let message = refused(&[spec("0 3 * * *", HOUR, zone)], &[]);
         assert!(message.starts_with("windows[0].timeZone: "), "{message}");
     }
