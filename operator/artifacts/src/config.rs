@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::credentials::canonical_host;
 
-pub use check::{InvalidField, check};
+pub use check::{InvalidField, check, check_trust};
 
 /// Connection settings of one registry.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]

@@ -77,7 +77,7 @@ fn may_have_worked(error: &kube::Error) -> bool {
 }
 
 /// Doubles with each failure; the step's own name spreads the pauses of steps that failed together.
-fn pause_after(failures: u32, key: &str) -> Duration {
+pub(crate) fn pause_after(failures: u32, key: &str) -> Duration {
     let doubled =
         Duration::from_millis(100).saturating_mul(1 << failures.min(12)).min(LONGEST_PAUSE);
     let spread: u32 = key.bytes().map(u32::from).sum::<u32>() % 50;
@@ -154,7 +154,7 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
 }
 
 /// Result of a delete.
-enum Deleted<K> {
+pub(crate) enum Deleted<K> {
     /// It is on its way; its state, where that was told.
     Going(Option<K>),
     /// It is gone.
@@ -163,7 +163,7 @@ enum Deleted<K> {
 
 /// Deletes this object and none that took its name. The answer, an object or a Status, is read in
 /// one go.
-async fn delete<K>(
+pub(crate) async fn delete<K>(
     client: Client,
     namespace: &str,
     name: &str,
@@ -222,7 +222,7 @@ pub async fn refresh(operator: &Operator, job: &Job) -> kube::Result<()> {
 }
 
 /// Asks for an object to be made, and reads the answer without its managed fields.
-async fn create<K>(client: &Client, namespace: &str, object: &K) -> kube::Result<K>
+pub(crate) async fn create<K>(client: &Client, namespace: &str, object: &K) -> kube::Result<K>
 where
     K: Resource<DynamicType = ()> + Serialize + DeserializeOwned,
 {

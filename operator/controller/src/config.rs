@@ -6,6 +6,7 @@ mod policy;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use flashjob_artifacts::config::{InvalidField, check_trust};
 use flashjob_plugin_host::config::{Limits, PullPolicy, RegistryConfig, TrustEntry};
 use flashjob_plugin_host::{Reference, ServedTypes};
 use serde::Deserialize;
@@ -34,6 +35,10 @@ pub struct OperatorConfig {
     /// Trusted sources, whose components are run.
     #[serde(default)]
     pub trust: Vec<TrustEntry>,
+    /// Signers of firmware: what an entry matches is flashed by a FlashRollout only with their
+    /// signature. Default: no signature is asked for.
+    #[serde(default)]
+    pub firmware_trust: Vec<TrustEntry>,
     /// Limits on the cost of a call to a plugin.
     #[serde(default)]
     pub limits: Limits,
@@ -288,7 +293,11 @@ impl OperatorConfig {
         }
         self.policy().check()?;
         let host = flashjob_plugin_host::config::check(&self.registries, &self.trust, &self.limits);
-        host.map_err(|error| ConfigError::Invalid { field: error.field, message: error.message })
+        let firmware = || check_trust("firmwareTrust", &self.firmware_trust);
+        host.and_then(|()| firmware()).map_err(|error| {
+            let InvalidField { field, message } = error;
+            ConfigError::Invalid { field, message }
+        })
     }
 }
 
@@ -399,6 +408,10 @@ mod tests {
             (
                 "plugins: [{name: a, image: \"registry.example/a:1\", grants: {images: [\"registry.example/B/*\"]}}]\n",
                 "plugins[0].grants.images[0]",
+            ),
+            (
+                "firmwareTrust: [{match: \"registry.example/a/**\", cosign: {}}]\n",
+                "firmwareTrust[0].cosign.publicKeyFiles",
             ),
             ("registries: [{host: \"https://registry.example\"}]\n", "registries[0].host"),
             ("registries: [{host: \"*.registry.example\"}]\n", "registries[0].host"),

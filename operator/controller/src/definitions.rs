@@ -6,14 +6,16 @@
 use std::time::Duration;
 
 use flashjob_api::schema::{missing_fields, published_path};
-use flashjob_api::{DevicePlugin, FlashJob, GROUP};
+use flashjob_api::{DevicePlugin, FlashJob, FlashRollout, GROUP};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Client, CustomResourceExt};
 use serde_json::Value;
 
 use crate::answer::in_one_line;
 use crate::health::keeper::Reports;
-use crate::health::problem::{Cause, DEVICE_PLUGINS, FLASH_JOBS, Problem, Resource, Source};
+use crate::health::problem::{
+    Cause, DEVICE_PLUGINS, FLASH_JOBS, FLASH_ROLLOUTS, Problem, Resource, Source,
+};
 
 /// Between two looks while all is well.
 const INTERVAL: Duration = Duration::from_secs(600);
@@ -28,9 +30,12 @@ pub async fn follow(client: Client, reports: Reports) {
         let well = match published(&client).await {
             Ok(document) => {
                 let flash_jobs = outdated(&document, FLASH_JOBS, &FlashJob::crd());
+                let rollouts = outdated(&document, FLASH_ROLLOUTS, &FlashRollout::crd());
                 let device_plugins = outdated(&document, DEVICE_PLUGINS, &DevicePlugin::crd());
-                let well = flash_jobs.is_none() && device_plugins.is_none();
+                let all = [&flash_jobs, &rollouts, &device_plugins];
+                let well = all.iter().all(|problem| problem.is_none());
                 reports.state(Source::Definition(FLASH_JOBS), flash_jobs);
+                reports.state(Source::Definition(FLASH_ROLLOUTS), rollouts);
                 reports.state(Source::Definition(DEVICE_PLUGINS), device_plugins);
                 well
             }

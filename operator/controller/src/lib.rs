@@ -11,6 +11,8 @@
 //! - [`plan`] decides; pure. [`make`] turns a plugin's answer into a Pod and a Service; pure.
 //! - [`consult`] asks plugins, [`apply`] asks the API server, [`report`] writes the status; each
 //!   has the job looked at again.
+//! - [`rollout`] does the same for FlashRollouts, which make FlashJobs; its rules are in the crate
+//!   `flashjob_rules`.
 //! - [`leadership`] sees to it that one process of several does all this.
 //! - [`operator`] is the loop that ties them, [`plugins`] loads what [`config`] names, [`reload`]
 //!   follows its changes.
@@ -36,6 +38,7 @@ pub mod make;
 pub mod metrics;
 pub mod observed;
 pub mod operator;
+mod pace;
 mod passwords;
 pub mod plan;
 pub mod plugins;
@@ -43,6 +46,7 @@ pub mod proxy;
 pub mod read;
 pub mod reload;
 pub mod report;
+pub mod rollout;
 pub mod run;
 pub mod traces;
 pub mod transitions;

@@ -1,5 +1,5 @@
-//! The loop: an event names a job; the job is observed and planned in one act; questions, steps and
-//! the status go their ways.
+//! The loop: an event names a FlashJob or a FlashRollout; it is observed and planned in one act;
+//! questions, steps and the status go their ways.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,8 +19,9 @@ use crate::metrics::{Fleet, Metrics};
 use crate::observed::{JobKey, Observed, whole_seconds};
 use crate::plan::{Plan, Step, plan};
 use crate::plugins::Plugins;
+use crate::rollout::{self, RolloutKey};
 use crate::watch::{Kind, Watches};
-use crate::world::{Memory, World};
+use crate::world::World;
 use crate::{apply, consult, report};
 
 /// After a plan its job is left alone for this many times as long as the plan took, so that
@@ -33,16 +34,6 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(150);
 /// Between two looks at whether the caches are filled.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// A status is written about this often, unless something waits for it.
-const WRITE_INTERVAL: Duration = Duration::from_secs(1);
-/// But less often where a write takes long: with the status of 4,000 devices the API server is busy
-/// for half a second, and it is what the devices wait for.
-const RESTS_PER_WRITE: u32 = 8;
-/// The longest time that a status is behind, where nothing waits for it.
-const LONGEST_WRITE_INTERVAL: Duration = Duration::from_secs(3);
-/// The same where something does: enough to gather what happens in one moment.
-const URGENT_WRITE_INTERVAL: Duration = Duration::from_millis(100);
-
 /// A process that is alone leads well within this time, and need neither list nor load twice.
 pub(crate) const FIRST_ROUND: Duration = Duration::from_secs(1);
 
@@ -63,10 +54,10 @@ pub struct Operator {
     /// Installation that this operator is part of.
     pub installation: Installation,
     world: Mutex<World>,
-    queue: mpsc::UnboundedSender<ScheduleRequest<JobKey>>,
+    queue: mpsc::UnboundedSender<ScheduleRequest<Subject>>,
     synced: Mutex<HashSet<Kind>>,
-    /// Jobs that wait to be planned; only counted.
-    waiting: Mutex<HashSet<JobKey>>,
+    /// Those that wait to be planned; only counted.
+    waiting: Mutex<HashSet<Subject>>,
     planning: AtomicBool,
 }
 
@@ -91,7 +82,28 @@ pub struct Parts {
 }
 
 /// The receiving end of [`Operator::look_at`].
-pub type Queue = mpsc::UnboundedReceiver<ScheduleRequest<JobKey>>;
+pub type Queue = mpsc::UnboundedReceiver<ScheduleRequest<Subject>>;
+
+/// Object that is planned.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// A FlashJob.
+    Job(JobKey),
+    /// A FlashRollout.
+    Rollout(RolloutKey),
+}
+
+impl From<JobKey> for Subject {
+    fn from(key: JobKey) -> Self {
+        Self::Job(key)
+    }
+}
+
+impl From<RolloutKey> for Subject {
+    fn from(key: RolloutKey) -> Self {
+        Self::Rollout(key)
+    }
+}
 
 impl Operator {
     /// Puts the operator together.
@@ -122,22 +134,29 @@ impl Operator {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks at these jobs soon. A standby does not: it looks at all of them once it leads.
-    pub fn look_at(&self, jobs: impl IntoIterator<Item = JobKey>) {
+    /// Looks at these soon, and at the rollouts that what came before concerns. A standby does not:
+    /// it looks at all of them once it leads. Not to be called with [`Self::world`] held.
+    pub fn look_at(&self, subjects: impl IntoIterator<Item = impl Into<Subject>>) {
         if !self.is_planning() {
             return;
         }
-        for job in jobs {
-            self.look_at_in(job, Duration::ZERO);
+        for subject in subjects {
+            self.look_at_in(subject, Duration::ZERO);
+        }
+        let due = self.world().rollouts.take_due();
+        for (rollout, pause) in due {
+            self.look_at_in(rollout, pause);
         }
     }
 
-    /// Looks at a job after a while.
-    pub fn look_at_in(&self, job: JobKey, pause: Duration) {
+    /// Looks at one after a while.
+    pub fn look_at_in(&self, subject: impl Into<Subject>, pause: Duration) {
+        let subject = subject.into();
         if pause <= LOOK_INTERVAL {
-            self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(job.clone());
+            self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(subject.clone());
         }
-        let request = ScheduleRequest { message: job, run_at: tokio::time::Instant::now() + pause };
+        let run_at = tokio::time::Instant::now() + pause;
+        let request = ScheduleRequest { message: subject, run_at };
         // The queue only ends with the process.
         let _ = self.queue.unbounded_send(request);
     }
@@ -156,7 +175,13 @@ impl Operator {
     /// Returns true if all caches have had their first list.
     pub fn is_synced(&self) -> bool {
         let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
-        Kind::ALL.into_iter().all(|kind| synced.contains(&kind))
+        Kind::NEEDED.into_iter().all(|kind| synced.contains(&kind))
+    }
+
+    /// Returns true if rollouts can be planned: their first list is in too.
+    fn has_rollouts(&self) -> bool {
+        let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
+        synced.contains(&Kind::Rollout)
     }
 
     /// Returns true if jobs are planned: this process leads, and its caches are filled afresh.
@@ -198,21 +223,67 @@ impl Operator {
         let jobs: Vec<JobKey> = {
             let mut world = self.world();
             world.lock_what_is_stored();
+            world.rollouts.all_due();
             world.jobs.keys().cloned().collect()
         };
         tracing::info!(jobs = jobs.len(), "caches are filled, work begins");
         self.metrics.set_leader(true);
         self.look_at(jobs);
         let mut due = std::pin::pin!(scheduler(requests));
-        while let Some(job) = due.next().await {
-            self.reconcile(&job);
+        while let Some(subject) = due.next().await {
+            self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&subject);
+            match subject {
+                Subject::Job(key) => self.reconcile(&key),
+                Subject::Rollout(key) => self.reconcile_rollout(&key),
+            }
+        }
+    }
+
+    /// Observes and plans one rollout, and sends off what the plan asks for. Waits for nothing.
+    #[tracing::instrument(name = "plan rollout", level = "debug", skip_all, fields(rollout = %key))]
+    fn reconcile_rollout(self: &Arc<Self>, key: &RolloutKey) {
+        if !self.has_rollouts() {
+            return self.look_at_in(key.clone(), LOOK_INTERVAL);
+        }
+        let started = Instant::now();
+        let mut world = self.world();
+        let Some(known) = world.rollouts.get(key).cloned() else { return };
+        let wait = world.rollouts.memory.entry(key.clone()).or_default().next_plan;
+        let wait = wait.map(|next| next.saturating_duration_since(started));
+        if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
+            drop(world);
+            return self.look_at_in(key.clone(), wait);
+        }
+        let now = whole_seconds(Timestamp::now());
+        let Some(plan) = rollout::decide(&world, key, now) else { return };
+        let memory = world.rollouts.memory.entry(key.clone()).or_default();
+        memory.next_plan = Some(started + pause_after_plan(started.elapsed()));
+        let question = plan.question.filter(|question| memory.ask(question));
+        let steps: Vec<_> = plan.steps.into_iter().filter(|step| memory.begin(step)).collect();
+        let due = memory.pace.until_write(plan.urgent);
+        let write_now = plan.status.is_some() && !memory.pace.writing && due.is_zero();
+        memory.pace.writing |= write_now;
+        drop(world);
+        if let Some(status) = plan.status.filter(|_| write_now) {
+            tokio::spawn(rollout::report::write(self.clone(), known.clone(), status));
+        } else if !due.is_zero() {
+            self.look_at_in(key.clone(), due);
+        }
+        if let Some(at) = plan.wake_at {
+            let pause = at.duration_since(Timestamp::now());
+            self.look_at_in(key.clone(), pause.try_into().unwrap_or(LOOK_INTERVAL));
+        }
+        if let Some(question) = question {
+            tokio::spawn(rollout::firmware::resolve(self.clone(), key.clone(), question));
+        }
+        for step in steps {
+            tokio::spawn(rollout::apply::apply(self.clone(), known.clone(), step));
         }
     }
 
     /// Observes and plans one job, and sends off what the plan asks for. Waits for nothing.
     #[tracing::instrument(name = "plan", level = "debug", skip_all, fields(job = %key))]
     fn reconcile(self: &Arc<Self>, key: &JobKey) {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
         let now = whole_seconds(Timestamp::now());
         let mut world = self.world();
         let Some(memory) =
@@ -233,7 +304,7 @@ impl Operator {
         observed.report = world
             .memory
             .get(key)
-            .is_none_or(|memory| !memory.writing && until_write(memory, false).is_zero());
+            .is_none_or(|memory| !memory.pace.writing && memory.pace.until_write(false).is_zero());
         let plan = plan(&observed);
         self.metrics.planned(started.elapsed());
         let released = world.set_holds(key, plan.holds.clone());
@@ -247,8 +318,8 @@ impl Operator {
             .collect();
         let steps: Vec<_> = steps.into_iter().filter(|step| memory.begin(step)).collect();
         let write = status.filter(|status| *status != observed.job.status);
-        let due = until_write(memory, urgent);
-        let write_now = write.is_some() && !memory.writing && due.is_zero();
+        let due = memory.pace.until_write(urgent);
+        let write_now = write.is_some() && !memory.pace.writing && due.is_zero();
         if let Some(status) = write.as_ref().filter(|_| write_now) {
             memory.write_begins(&observed.job, status);
         }
@@ -280,13 +351,6 @@ impl Operator {
             tokio::spawn(apply::apply(self.clone(), observed.job.clone(), step));
         }
     }
-}
-
-/// Time until the status of a job may be written again.
-fn until_write(memory: &Memory, urgent: bool) -> Duration {
-    let rest = (memory.write_took * RESTS_PER_WRITE).clamp(WRITE_INTERVAL, LONGEST_WRITE_INTERVAL);
-    let interval = if urgent { URGENT_WRITE_INTERVAL } else { rest };
-    memory.written.map_or(Duration::ZERO, |last| interval.saturating_sub(last.elapsed()))
 }
 
 /// Time for which a job is left alone after a plan that took so long.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use flashjob_api::{FlashJob, FlashJobStatus};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::answer::in_one_line;
@@ -44,9 +45,7 @@ pub async fn write(
         tokio::time::sleep(FAILURE_PAUSE).await;
     }
     if let Some(memory) = operator.world().memory.get_mut(&job.key) {
-        memory.writing = false;
-        memory.written = Some(Instant::now());
-        memory.write_took = took;
+        memory.pace.wrote(took);
     }
     operator.look_at([job.key.clone()]);
     if written.is_ok_and(|stored| stored) {
@@ -91,8 +90,8 @@ async fn send(operator: &Operator, job: &Job, status: &FlashJobStatus) -> kube::
 }
 
 /// A merge patch (RFC 7396) from one status to another: only what differs, null for what goes.
-fn difference(before: &FlashJobStatus, after: &FlashJobStatus) -> Value {
-    let object = |status: &FlashJobStatus| match serde_json::to_value(status) {
+pub(crate) fn difference<S: Serialize>(before: &S, after: &S) -> Value {
+    let object = |status: &S| match serde_json::to_value(status) {
         Ok(Value::Object(object)) => object,
         _ => Map::new(),
     };

@@ -7,8 +7,8 @@ use std::hash::Hash;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flashjob_api::FlashJob;
 use flashjob_api::akri;
+use flashjob_api::{FlashJob, FlashRollout};
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
@@ -24,6 +24,7 @@ use crate::health::problem::{self, Source, of_watch};
 use crate::observed::{Instance, Job, JobKey, Pod, Service, whole_seconds};
 use crate::operator::Operator;
 use crate::read::Guarded;
+use crate::rollout::Known;
 
 /// Objects of a flash Pod carry both labels, ours and the Go operator's alike.
 const FLASH_LABELS: &str = "app,uuid";
@@ -71,6 +72,7 @@ impl Watches {
         let plain = watcher::Config::default;
         let labelled = || watcher::Config::default().labels(FLASH_LABELS);
         self.spawn::<FlashJob>(plain(), operator, Kind::Job);
+        self.spawn::<FlashRollout>(plain(), operator, Kind::Rollout);
         self.spawn::<akri::Instance>(plain(), operator, Kind::Instance);
         self.spawn::<core::Pod>(labelled(), operator, Kind::Pod);
         self.spawn::<core::Service>(labelled(), operator, Kind::Service);
@@ -103,6 +105,8 @@ impl Watches {
 pub enum Kind {
     /// FlashJobs.
     Job,
+    /// FlashRollouts.
+    Rollout,
     /// Akri's Instances.
     Instance,
     /// Flash Pods.
@@ -112,14 +116,16 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Job, Self::Instance, Self::Pod, Self::Service];
+    /// Kinds without which no FlashJob can be planned. An API server that lacks the definition of
+    /// FlashRollouts is to hold up none.
+    pub const NEEDED: [Self; 4] = [Self::Job, Self::Instance, Self::Pod, Self::Service];
 
     /// As rules of access name it.
     #[must_use]
     pub fn resource(self) -> problem::Resource {
         match self {
             Self::Job => problem::FLASH_JOBS,
+            Self::Rollout => problem::FLASH_ROLLOUTS,
             Self::Instance => problem::INSTANCES,
             Self::Pod => problem::PODS,
             Self::Service => problem::SERVICES,
@@ -130,6 +136,7 @@ impl Kind {
 /// An object as the caches keep it.
 enum Trimmed {
     Job(Box<Job>),
+    Rollout(Box<Known>),
     Instance(Instance),
     Pod(Box<Pod>),
     Service(Service),
@@ -201,6 +208,16 @@ impl Trim for FlashJob {
     }
 }
 
+impl Trim for FlashRollout {
+    fn trim(self) -> Trimmed {
+        Trimmed::Rollout(Box::new(Known::of(self)))
+    }
+
+    fn unreadable(object: InvalidObject) -> Trimmed {
+        Trimmed::Rollout(Box::new(Known::unreadable(object.metadata, object.error)))
+    }
+}
+
 impl Trim for akri::Instance {
     fn trim(self) -> Trimmed {
         Trimmed::Instance(Instance::of(&self))
@@ -247,7 +264,14 @@ fn see(operator: &Operator, object: Trimmed) {
             let key = job.key.clone();
             if world.see_job(*job) { vec![key] } else { Vec::new() }
         }
-        Trimmed::Instance(instance) => world.devices.see(instance),
+        Trimmed::Rollout(known) => {
+            world.rollouts.see(*known);
+            Vec::new()
+        }
+        Trimmed::Instance(instance) => {
+            world.rollouts.devices_changed();
+            world.devices.see(instance)
+        }
         Trimmed::Pod(pod) => {
             let ended = pod.ended.is_some();
             let mut keys: Vec<JobKey> = world.see_pod(*pod).into_iter().collect();
@@ -273,7 +297,17 @@ fn lose(operator: &Operator, kind: Kind, object: Trimmed, uid: &str) {
             }
             world.waiting_jobs()
         }
-        Trimmed::Instance(_) => world.devices.lose(uid),
+        Trimmed::Rollout(known) => {
+            let key = known.key();
+            if world.rollouts.get(&key).is_some_and(|known| known.rollout.uid == uid) {
+                world.rollouts.forget(&key);
+            }
+            Vec::new()
+        }
+        Trimmed::Instance(_) => {
+            world.rollouts.devices_changed();
+            world.devices.lose(uid)
+        }
         Trimmed::Pod(pod) => {
             let (job, name) = (pod.job.clone(), pod.name.clone());
             world.note_departure(uid, &pod.resource_version);
@@ -308,6 +342,12 @@ fn forget_unlisted(operator: &Operator, kind: Kind, listed: &HashSet<String>) {
                 .map(|job| job.key.clone())
                 .collect();
             gone.iter().for_each(|key| world.forget_job(key));
+        }
+        Kind::Rollout => {
+            let gone = world.rollouts.all().filter(|known| !listed.contains(&known.rollout.uid));
+            let gone: Vec<_> = gone.map(|known| known.key()).collect();
+            gone.iter().for_each(|key| world.rollouts.forget(key));
+            world.rollouts.all_due();
         }
         Kind::Instance => {
             for uid in world.devices.not_in(listed) {

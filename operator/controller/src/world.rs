@@ -21,6 +21,7 @@ use crate::observed::{
     Address, Finish, Gone, Holder, Identity, Job, JobKey, Observed, PluginView, Pod, Refused,
     Service, Sighting, after,
 };
+use crate::rollout::{Access, Rollouts};
 use departed::Departed;
 pub use devices::Devices;
 pub use locks::Locks;
@@ -35,6 +36,8 @@ pub struct Rules {
     pub periods: Periods,
     /// Policy by which flash Pods and Services are made, beside job and plugin.
     pub policy: Arc<Policy>,
+    /// Registries and signers of firmware.
+    pub firmware: Arc<Access>,
 }
 
 impl Rules {
@@ -45,6 +48,10 @@ impl Rules {
             namespaces: config.instances.namespaces.clone(),
             periods: config.periods,
             policy: Arc::new(config.policy()),
+            firmware: Arc::new(Access {
+                registries: config.registries.clone(),
+                trust: config.firmware_trust.clone(),
+            }),
         }
     }
 }
@@ -60,6 +67,8 @@ pub struct World {
     pub locks: Locks,
     /// Memory of each job: what this process remembers and does not store.
     pub memory: HashMap<JobKey, Memory>,
+    /// FlashRollouts.
+    pub rollouts: Rollouts,
     /// The configured plugins.
     pub plugins: Arc<Vec<PluginView>>,
     /// Part of the configuration that decisions depend on.
@@ -91,6 +100,7 @@ impl World {
                 self.forget_job(&key);
             }
         }
+        self.rollouts.see_child(&job);
         self.devices.set_interests(&job);
         self.jobs.insert(key, Arc::new(job));
         true
@@ -98,7 +108,9 @@ impl World {
 
     /// A FlashJob is gone.
     pub fn forget_job(&mut self, key: &JobKey) {
-        self.jobs.remove(key);
+        if let Some(job) = self.jobs.remove(key) {
+            self.rollouts.lose_child(&job);
+        }
         self.memory.remove(key);
         self.devices.drop_interests(key);
         self.locks.set(key, Vec::new());
@@ -545,7 +557,7 @@ fn release(addresses: &mut HashMap<String, usize>, held: Vec<String>) {
 
 /// Returns true if one version of an object is later than another: versions grow as numbers do;
 /// what cannot be compared is taken.
-fn newer(version: &str, than: &str) -> bool {
+pub(crate) fn newer(version: &str, than: &str) -> bool {
     match (version.parse::<u128>(), than.parse::<u128>()) {
         (Ok(version), Ok(than)) => version > than,
         _ => true,

@@ -34,9 +34,11 @@ const RIGHTS: &[Right] = &[
     watched(
         FLASHJOB,
         "flashjobs",
-        "list, watch, patch, delete",
-        "finalizer; ttlSecondsAfterFinished",
+        "list, watch, create, patch, delete",
+        "made and changed for a FlashRollout; finalizer; ttlSecondsAfterFinished",
     ),
+    watched(FLASHJOB, "flashrollouts", "list, watch, delete", "ttlSecondsAfterFinished"),
+    watched(FLASHJOB, "flashrollouts/status", "patch", "results, and all that is remembered"),
     watched(FLASHJOB, "flashjobs/status", "patch", "results"),
     watched("akri.sh", "instances", "list, watch", "devices; never changed"),
     watched(

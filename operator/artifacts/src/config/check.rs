@@ -23,10 +23,15 @@ pub fn check(registries: &[RegistryConfig], trust: &[TrustEntry]) -> Result<(), 
     for index in 0..registries.len() {
         check_registry(registries, index)?;
     }
-    for index in 0..trust.len() {
-        check_trust(trust, index)?;
-    }
-    Ok(())
+    check_trust("trust", trust)
+}
+
+/// Checks the entries of a trust policy. `list` is the name of the field that has them.
+///
+/// # Errors
+/// Names the first field that breaks its rule.
+pub fn check_trust(list: &str, trust: &[TrustEntry]) -> Result<(), InvalidField> {
+    (0..trust.len()).try_for_each(|index| check_entry(&format!("{list}[{index}]"), trust, index))
 }
 
 fn invalid(field: String, message: &str) -> Result<(), InvalidField> {
@@ -80,32 +85,32 @@ fn check_mirrors(registry: &RegistryConfig, index: usize) -> Result<(), InvalidF
     Ok(())
 }
 
-fn check_trust(trust: &[TrustEntry], index: usize) -> Result<(), InvalidField> {
+fn check_entry(path: &str, trust: &[TrustEntry], index: usize) -> Result<(), InvalidField> {
     let entry = &trust[index];
     match &entry.cosign {
         Some(_) if entry.allow_unsigned => {
             return invalid(
-                format!("trust[{index}].allowUnsigned"),
+                format!("{path}.allowUnsigned"),
                 "cosign beside it demands a signature; take one of them out",
             );
         }
-        Some(cosign) => check_cosign(cosign, index)?,
+        Some(cosign) => check_cosign(path, cosign)?,
         None if !entry.allow_unsigned => {
             return invalid(
-                format!("trust[{index}]"),
+                path.to_owned(),
                 "it trusts nothing; set cosign, or allowUnsigned: true, or remove it",
             );
         }
         None => {}
     }
-    let field = || format!("trust[{index}].match");
-    let path = entry
+    let field = || format!("{path}.match");
+    let name = entry
         .pattern
         .strip_suffix("/**")
         .or(entry.pattern.strip_suffix("/*"))
         .unwrap_or(&entry.pattern);
-    let host = path.split('/').next().unwrap_or_default();
-    if host.is_empty() || path.contains('*') || !entry.pattern.contains('/') {
+    let host = name.split('/').next().unwrap_or_default();
+    if host.is_empty() || name.contains('*') || !entry.pattern.contains('/') {
         return invalid(
             field(),
             "expected host/path, host/path/* or host/path/**, with no other wildcard",
@@ -118,7 +123,7 @@ fn check_trust(trust: &[TrustEntry], index: usize) -> Result<(), InvalidField> {
             "references have lower-case hosts and paths, so this matches none",
         );
     }
-    let (_, repository) = path.split_once('/').unwrap_or((path, ""));
+    let (_, repository) = name.split_once('/').unwrap_or((name, ""));
     if host != LAYOUT && repository.contains([':', '@']) {
         return invalid(
             field(),
@@ -139,8 +144,8 @@ fn check_trust(trust: &[TrustEntry], index: usize) -> Result<(), InvalidField> {
     Ok(())
 }
 
-fn check_cosign(cosign: &CosignTrust, index: usize) -> Result<(), InvalidField> {
-    let field = |name: &str| format!("trust[{index}].cosign.{name}");
+fn check_cosign(path: &str, cosign: &CosignTrust) -> Result<(), InvalidField> {
+    let field = |name: &str| format!("{path}.cosign.{name}");
     match &cosign.keyless {
         Some(_) if !cosign.public_key_files.is_empty() => {
             return invalid(

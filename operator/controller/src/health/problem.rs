@@ -90,6 +90,9 @@ pub struct Resource {
 
 /// FlashJobs.
 pub const FLASH_JOBS: Resource = Resource { plural: "flashjobs", group: flashjob_api::GROUP };
+/// FlashRollouts.
+pub const FLASH_ROLLOUTS: Resource =
+    Resource { plural: "flashrollouts", group: flashjob_api::GROUP };
 /// Akri's Instances.
 pub const INSTANCES: Resource = Resource { plural: "instances", group: "akri.sh" };
 /// Pods.
@@ -105,7 +108,8 @@ pub const LEASES: Resource = Resource { plural: "leases", group: "coordination.k
 pub const SECRETS: Resource = Resource { plural: "secrets", group: "" };
 
 /// Resources that are watched.
-pub const WATCHED: [Resource; 5] = [FLASH_JOBS, INSTANCES, PODS, SERVICES, DEVICE_PLUGINS];
+pub const WATCHED: [Resource; 6] =
+    [FLASH_JOBS, FLASH_ROLLOUTS, INSTANCES, PODS, SERVICES, DEVICE_PLUGINS];
 
 impl std::fmt::Display for Resource {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -119,7 +119,9 @@ impl Instance {
         instance
     }
 
-    fn property(&self, name: &str) -> Option<&str> {
+    /// The value of a property, trimmed; None where it is missing or empty.
+    #[must_use]
+    pub fn property(&self, name: &str) -> Option<&str> {
         let found = self.properties.iter().find(|(key, _)| *key == name);
         found.map(|(_, value)| value.trim()).filter(|value| !value.is_empty())
     }

@@ -4,12 +4,17 @@ use std::collections::HashMap;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 
-use flashjob_api::{DeviceState, DeviceStatus, EffectiveSpec, FINALIZER, FlashJob, FlashJobStatus};
+use flashjob_api::{
+    DeviceState, DeviceStatus, EffectiveSpec, FINALIZER, FlashJob, FlashJobSpec, FlashJobStatus,
+    FlashRollout,
+};
 use hashbrown::HashTable;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Resource;
 
 use super::{Identity, Instance};
+use crate::rollout::RolloutKey;
 
 /// Namespace and name of a FlashJob.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -51,7 +56,35 @@ pub struct Job {
     pub status: FlashJobStatus,
     /// Index in `status.devices` of the record of a device without a result, by uid.
     pub stored: HashMap<String, usize>,
+    /// Part in a rollout, for a FlashJob that one owns.
+    pub part: Option<Box<Part>>,
     results: Results,
+}
+
+/// A FlashJob's part in the rollout that owns it.
+#[derive(Clone, Debug)]
+pub struct Part {
+    /// Namespace and name of the rollout.
+    pub rollout: RolloutKey,
+    /// Uid of the rollout.
+    pub owner: String,
+    /// Spec of the FlashJob as it is stored; None where it cannot be decoded.
+    pub spec: Option<FlashJobSpec>,
+}
+
+impl Part {
+    fn of(metadata: &ObjectMeta, spec: Option<&FlashJobSpec>) -> Option<Self> {
+        let kind = FlashRollout::kind(&());
+        let owners = metadata.owner_references.iter().flatten();
+        let owner = owners.filter(|owner| owner.controller == Some(true) && owner.kind == kind);
+        let owner = owner.into_iter().next()?;
+        let namespace = metadata.namespace.clone().unwrap_or_default();
+        Some(Self {
+            rollout: RolloutKey { namespace, name: owner.name.clone() },
+            owner: owner.uid.clone(),
+            spec: spec.cloned(),
+        })
+    }
 }
 
 /// The stored results of the devices that the spec names, by their place in it: thousands, looked
@@ -81,18 +114,21 @@ impl Job {
     #[must_use]
     pub fn of(job: FlashJob) -> Self {
         let spec = job.spec.effective().map_err(|error| error.to_string());
-        Self::assemble(job.metadata, spec, job.status.unwrap_or_default())
+        let part = Part::of(&job.metadata, Some(&job.spec));
+        Self::assemble(job.metadata, spec, part, job.status.unwrap_or_default())
     }
 
     /// Keeps a FlashJob that cannot be decoded, so that this can be said in its status.
     #[must_use]
     pub fn unreadable(metadata: ObjectMeta, error: String) -> Self {
-        Self::assemble(metadata, Err(error), FlashJobStatus::default())
+        let part = Part::of(&metadata, None);
+        Self::assemble(metadata, Err(error), part, FlashJobStatus::default())
     }
 
     fn assemble(
         metadata: ObjectMeta,
         spec: Result<EffectiveSpec, String>,
+        part: Option<Part>,
         status: FlashJobStatus,
     ) -> Self {
         let finalizers = metadata.finalizers.unwrap_or_default();
@@ -113,6 +149,7 @@ impl Job {
             has_finalizer: finalizers.iter().any(|finalizer| finalizer == FINALIZER),
             finalizers,
             stored,
+            part: part.map(Box::new),
             results: Results::of(spec.as_ref().map_or(&[], |spec| &spec.uuid), &status),
             spec,
             status,

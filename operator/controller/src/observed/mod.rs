@@ -20,7 +20,7 @@ use jiff::{SignedDuration, Timestamp};
 pub use endpoint::Endpoint;
 pub use identity::Identity;
 pub use instance::{Instance, Traits};
-pub use job::{Finish, Job, JobKey};
+pub use job::{Finish, Job, JobKey, Part};
 pub use pod::{Cause, Ended, EndedBy, Gone, Pod, Stage, Waiting};
 pub use refusal::{Meaning, Refusal, Refused};
 pub use service::{Address, AddressWish, Service};

@@ -90,7 +90,8 @@ impl Loader {
     /// Keys, trusted roots and authorities that the configuration names.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
-        let cosign = || self.config.trust.iter().filter_map(|entry| entry.cosign.as_ref());
+        let entries = || self.config.trust.iter().chain(&self.config.firmware_trust);
+        let cosign = || entries().filter_map(|entry| entry.cosign.as_ref());
         let keys = cosign().flat_map(|cosign| &cosign.public_key_files);
         let roots = cosign()
             .filter_map(|cosign| cosign.keyless.as_ref())

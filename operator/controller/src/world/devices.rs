@@ -120,7 +120,14 @@ impl Devices {
         self.uids.find(uid, |instance| instance.uid == uid).next()
     }
 
-    fn by_name(&self, namespace: &str, name: &str) -> Option<&Arc<Instance>> {
+    /// All Instances.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Instance>> {
+        self.uids.table.iter()
+    }
+
+    /// The Instance of that name.
+    #[must_use]
+    pub fn by_name(&self, namespace: &str, name: &str) -> Option<&Arc<Instance>> {
         self.names
             .find((namespace, name), |instance| {
                 instance.namespace == namespace && instance.name == name

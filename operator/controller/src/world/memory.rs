@@ -14,6 +14,7 @@ use crate::observed::{
     Answers, Identity, Job, Meaning, Pod, Refusal, Refused, Service, Sighting, SlotUse, Stage,
     after,
 };
+use crate::pace::Pace;
 use crate::plan::Step;
 
 /// Seconds after which a refusal that may pass is forgotten. One for a quota is renewed while the
@@ -50,12 +51,8 @@ pub struct Memory {
     pub asked: HashSet<String>,
     /// Steps under way, or paused after a failure.
     pub busy: HashSet<String>,
-    /// Time at which the status was written last.
-    pub written: Option<std::time::Instant>,
-    /// Duration of that write.
-    pub write_took: std::time::Duration,
-    /// True if a status write is under way.
-    pub writing: bool,
+    /// Pace of the status writes.
+    pub pace: Pace,
     /// Status writes that may still be stored.
     unsettled: Vec<Unsettled>,
     /// True if this process had the job's PodDisruptionBudget made.
@@ -163,7 +160,7 @@ impl Memory {
 
     /// A status, planned from this state of the job, is on its way.
     pub fn write_begins(&mut self, job: &Job, status: &FlashJobStatus) {
-        self.writing = true;
+        self.pace.writing = true;
         let kept: HashSet<&str> = pods_in_flight(status).collect();
         let withdrawn: HashSet<String> = pods_in_flight(&job.status)
             .filter(|pod| !kept.contains(pod))

@@ -276,7 +276,7 @@ impl Simulation {
             self.due.insert(name.clone());
         }
         if let Some(status) =
-            made.status.filter(|status| *status != observed.job.status && !memory.writing)
+            made.status.filter(|status| *status != observed.job.status && !memory.pace.writing)
         {
             memory.write_begins(&observed.job, &status);
             self.requests.push(Request::Status(observed.job.clone(), Box::new(status)));
@@ -314,7 +314,7 @@ impl Simulation {
                 if arrives {
                     self.store(&job, &status, !fails);
                 }
-                self.world.memory.entry(job.key.clone()).or_default().writing = false;
+                self.world.memory.entry(job.key.clone()).or_default().pace.writing = false;
                 if fails {
                     self.requests.push(Request::Settle(job));
                 }

@@ -1,0 +1,206 @@
+//! Resolves the firmware of a rollout at its registry: its digest, the device types that it is for,
+//! and its signatures. Nothing of the firmware itself is fetched.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use flashjob_api::{FirmwarePin, FirmwareVerification};
+use flashjob_artifacts::config::{CosignTrust, RegistryConfig, TrustEntry};
+use flashjob_artifacts::firmware::{Firmware, UnverifiedFirmware, look_up, verify};
+use flashjob_artifacts::trust::entry;
+use flashjob_artifacts::{Reference, RegistryError, Source};
+use flashjob_rules::rollout::{FirmwareState, ResolveFirmware, ResolvedFirmware};
+
+use super::RolloutKey;
+use crate::operator::Operator;
+use crate::passwords::Passwords;
+
+/// Longest time for one look at a registry.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Pause before a registry that does not answer is asked again; doubles each time.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+/// Longest pause, also where somebody has to act first.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Part of the configuration that firmware is looked up with.
+#[derive(Debug, Default)]
+pub struct Access {
+    /// Connection settings of registries.
+    pub registries: Vec<RegistryConfig>,
+    /// Signers of firmware.
+    pub trust: Vec<TrustEntry>,
+}
+
+/// Answers a question, and asks again after a failure for as long as the rollout wants to know.
+pub async fn resolve(operator: Arc<Operator>, key: RolloutKey, question: ResolveFirmware) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let state = match tokio::time::timeout(LIMIT, ask(&operator, &key, &question)).await {
+            Ok(Ok(firmware)) => FirmwareState::Resolved(firmware),
+            Ok(Err(failure)) => failure.into_state(),
+            Err(_) => {
+                let message = format!("the registry of {} did not answer", question.reference);
+                Failure::unavailable(message, false).into_state()
+            }
+        };
+        let failed = match &state {
+            FirmwareState::Failed { message, .. } => {
+                tracing::warn!(rollout = %key, "firmware: {message}");
+                true
+            }
+            _ => false,
+        };
+        {
+            let mut world = operator.world();
+            let Some(memory) = world.rollouts.memory.get_mut(&key) else { return };
+            if memory.question.as_ref() != Some(&question) {
+                return;
+            }
+            memory.answer = state;
+        }
+        operator.look_at([key.clone()]);
+        if !failed {
+            return;
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Reason for which firmware is not resolved.
+struct Failure {
+    reason: &'static str,
+    message: String,
+    permanent: bool,
+}
+
+impl Failure {
+    fn unavailable(message: String, permanent: bool) -> Self {
+        Self { reason: "FirmwareUnavailable", message, permanent }
+    }
+
+    fn untrusted(message: String) -> Self {
+        Self { reason: "FirmwareUntrusted", message, permanent: true }
+    }
+
+    fn into_state(self) -> FirmwareState {
+        let Self { reason, message, permanent } = self;
+        FirmwareState::Failed { reason: reason.to_owned(), message, permanent }
+    }
+}
+
+impl From<RegistryError> for Failure {
+    fn from(error: RegistryError) -> Self {
+        Self::unavailable(error.to_string(), !error.is_transient())
+    }
+}
+
+async fn ask(
+    operator: &Operator,
+    key: &RolloutKey,
+    question: &ResolveFirmware,
+) -> Result<ResolvedFirmware, Failure> {
+    let written = &question.reference;
+    let reference = match written.parse() {
+        Ok(reference @ Reference::Registry { .. }) => reference,
+        _ if question.pin == FirmwarePin::None => return unresolved(question),
+        other => {
+            let fault = match other {
+                Err(error) => format!("{error}"),
+                Ok(_) => "it is no reference to a registry".to_owned(),
+            };
+            let message = format!(
+                "firmware {written} cannot be pinned to a digest: {fault}; set firmwarePolicy.pin: \
+                 None to pass it on as written"
+            );
+            return Err(Failure { reason: "InvalidReference", message, permanent: true });
+        }
+    };
+    let access = operator.world().rules.firmware.clone();
+    let passwords = Passwords::of(operator, &reference, &access.registries);
+    let logins = passwords.read(&format!("FlashRollout {key}")).await;
+    let logins = logins.map_err(|error| Failure::unavailable(error.to_string(), true))?;
+    let Some(mut source) = Source::of(&reference, &access.registries, &logins)? else {
+        return unresolved(question);
+    };
+    let firmware = look_up(&mut source, &reference).await?;
+    let signer = signer(&mut source, &reference, &firmware, question, &access.trust).await?;
+    let types = firmware.platforms.iter().filter_map(|(platform, _)| platform.device_type());
+    Ok(ResolvedFirmware {
+        digest: Some(firmware.digest.to_string()),
+        platforms: types.map(str::to_owned).collect(),
+        signer,
+    })
+}
+
+/// Firmware that nothing can be said about; a signature that is required cannot be had then.
+fn unresolved(question: &ResolveFirmware) -> Result<ResolvedFirmware, Failure> {
+    match question.verify {
+        FirmwareVerification::IfConfigured => Ok(ResolvedFirmware::default()),
+        FirmwareVerification::Required => Err(Failure::untrusted(format!(
+            "firmware {} is in no registry, so nobody can have signed it there, and \
+             firmwarePolicy.verify is Required",
+            question.reference
+        ))),
+    }
+}
+
+/// Who signed the firmware, where that is asked for.
+async fn signer(
+    source: &mut Source<'_>,
+    reference: &Reference,
+    firmware: &Firmware,
+    question: &ResolveFirmware,
+    trust: &[TrustEntry],
+) -> Result<Option<String>, Failure> {
+    let required = question.verify == FirmwareVerification::Required;
+    let Some(entry) = entry(reference, trust) else {
+        return match required {
+            false => Ok(None),
+            true => Err(Failure::untrusted(format!(
+                "no entry under firmwareTrust in the operator's configuration matches firmware \
+                 {reference}, and firmwarePolicy.verify is Required; add one"
+            ))),
+        };
+    };
+    // Only what is flashed needs a signature of its own.
+    let is_flashed = |kind: &str| question.device_types.iter().any(|wanted| wanted == kind);
+    let flashed = firmware.platforms.iter().filter(|(platform, _)| {
+        let kind = platform.device_type().map(flashjob_api::comparable_type);
+        kind.is_some_and(|kind| is_flashed(&kind))
+    });
+    let mut manifests: Vec<_> =
+        flashed.map(|(_, manifest)| vec![&firmware.digest, manifest]).collect();
+    if manifests.is_empty() {
+        manifests.push(vec![&firmware.digest]);
+    }
+    let mut signed = true;
+    for digests in manifests {
+        let verified = verify(source, reference, trust, &digests).await;
+        signed &= verified.map_err(|error| match &error {
+            UnverifiedFirmware::Signatures { source, .. } => {
+                Failure::unavailable(error.to_string(), !source.is_transient())
+            }
+            UnverifiedFirmware::Trust { .. } => Failure::untrusted(error.to_string()),
+        })?;
+    }
+    if !signed && required {
+        return Err(Failure::untrusted(format!(
+            "firmwareTrust entry {} allows firmware {reference} without a signature, and \
+             firmwarePolicy.verify is Required",
+            entry.pattern
+        )));
+    }
+    Ok(entry.cosign.as_ref().filter(|_| signed).map(names))
+}
+
+/// Keys or identities that a signature was found of.
+fn names(cosign: &CosignTrust) -> String {
+    let keys = cosign.public_key_files.iter().map(|file| file.display().to_string());
+    let identities = cosign.keyless.iter().flat_map(|keyless| &keyless.identities);
+    let identities = identities.map(|identity| {
+        let subject = identity.subject.as_ref().or(identity.subject_regexp.as_ref());
+        subject.cloned().unwrap_or_default()
+    });
+    keys.chain(identities).collect::<Vec<_>>().join(", ")
+}

@@ -1,0 +1,244 @@
+//! The FlashRollouts of the cluster, their FlashJobs, and what this process remembers of each.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flashjob_api::FlashRollout;
+use flashjob_rules::rollout::{FirmwareState, ResolveFirmware, Rollout, Step, open_members};
+
+use kube::api::ObjectMeta;
+
+use crate::observed::{Job, JobKey};
+use crate::pace::Pace;
+use crate::world::newer;
+
+/// Pause before a change of a device is looked at: many change together.
+const DEVICES_PAUSE: Duration = Duration::from_secs(1);
+
+/// After so many failures in a row it is more than a passing fault: about a second.
+const TOLD_FAILURES: u32 = 3;
+
+/// Namespace and name of a FlashRollout.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RolloutKey {
+    /// The namespace.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+impl fmt::Display for RolloutKey {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}/{}", self.namespace, self.name)
+    }
+}
+
+/// A FlashRollout, as the API server showed it last.
+#[derive(Debug)]
+pub struct Known {
+    /// The rollout, as the rules read it.
+    pub rollout: Rollout,
+    /// The version of this state in the API server.
+    pub resource_version: String,
+    /// Namespaces and names of the Instances that it still has to flash.
+    open: HashSet<(String, String)>,
+}
+
+impl Known {
+    /// Keeps a rollout.
+    #[must_use]
+    pub fn of(rollout: FlashRollout) -> Self {
+        let version = rollout.metadata.resource_version.clone().unwrap_or_default();
+        Self::new(Rollout::of(rollout), version)
+    }
+
+    /// Keeps a rollout that cannot be decoded, so that this can be said in its status.
+    #[must_use]
+    pub fn unreadable(metadata: ObjectMeta, fault: String) -> Self {
+        let version = metadata.resource_version.clone().unwrap_or_default();
+        Self::new(Rollout::unreadable(metadata, fault), version)
+    }
+
+    fn new(rollout: Rollout, resource_version: String) -> Self {
+        let open = open_members(&rollout.namespace, &rollout.status);
+        let open = open.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())).collect();
+        Self { rollout, resource_version, open }
+    }
+
+    /// Namespace and name.
+    #[must_use]
+    pub fn key(&self) -> RolloutKey {
+        let Rollout { namespace, name, .. } = &self.rollout;
+        RolloutKey { namespace: namespace.clone(), name: name.clone() }
+    }
+
+    /// Returns true if the run has ended.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        self.rollout.status.phase.is_some_and(flashjob_api::RolloutPhase::is_final)
+    }
+
+    /// Returns true if the rollout still has to flash the Instance.
+    #[must_use]
+    pub fn holds(&self, namespace: &str, name: &str) -> bool {
+        self.open.contains(&(namespace.to_owned(), name.to_owned()))
+    }
+}
+
+/// Memory of one rollout. It is found out again after a restart.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Question about the firmware that was asked last.
+    pub question: Option<ResolveFirmware>,
+    /// Answer to it.
+    pub answer: FirmwareState,
+    /// Steps under way, or paused after a failure.
+    busy: HashSet<String>,
+    /// Steps that failed last: how often in a row, and the last error.
+    failures: HashMap<String, (u32, String)>,
+    /// Pace of the status writes.
+    pub pace: Pace,
+    /// Before this the rollout is not planned again.
+    pub next_plan: Option<Instant>,
+}
+
+impl Memory {
+    /// Takes a question up, unless it was asked last.
+    pub fn ask(&mut self, question: &ResolveFirmware) -> bool {
+        if self.question.as_ref() == Some(question) {
+            return false;
+        }
+        self.question = Some(question.clone());
+        self.answer = FirmwareState::Asking;
+        true
+    }
+
+    /// Takes a step up, unless it is under way or paused.
+    pub fn begin(&mut self, step: &Step) -> bool {
+        self.busy.insert(step.key())
+    }
+
+    /// Notes the outcome of a step; returns the number of its failures in a row.
+    pub fn note(&mut self, step: &str, error: Option<String>) -> u32 {
+        let Some(error) = error else {
+            self.failures.remove(step);
+            return 0;
+        };
+        let (failures, last) = self.failures.entry(step.to_owned()).or_default();
+        *failures += 1;
+        *last = error;
+        *failures
+    }
+
+    /// The error of a step that keeps failing, for people.
+    #[must_use]
+    pub fn failing(&self) -> Option<(&str, &str)> {
+        let told = self.failures.iter().filter(|(_, (failures, _))| *failures >= TOLD_FAILURES);
+        told.map(|(step, (_, error))| (step.as_str(), error.as_str())).min()
+    }
+
+    /// A step may be taken up again.
+    pub fn release(&mut self, step: &str) {
+        self.busy.remove(step);
+    }
+}
+
+/// The FlashRollouts of the cluster.
+#[derive(Debug, Default)]
+pub struct Rollouts {
+    known: HashMap<RolloutKey, Arc<Known>>,
+    /// Memory of each.
+    pub memory: HashMap<RolloutKey, Memory>,
+    /// FlashJobs by the uid of the rollout that owns them.
+    children: HashMap<String, BTreeSet<JobKey>>,
+    due: HashMap<RolloutKey, Duration>,
+}
+
+impl Rollouts {
+    /// Takes a rollout's new state. Older ones than what is known change nothing.
+    pub fn see(&mut self, known: Known) {
+        let key = known.key();
+        if let Some(before) = self.known.get(&key) {
+            let same = before.rollout.uid == known.rollout.uid;
+            if same && !newer(&known.resource_version, &before.resource_version) {
+                return;
+            }
+            if !same {
+                self.forget(&key);
+            }
+        }
+        let ends = known.is_final() || known.rollout.deleting;
+        self.known.insert(key.clone(), Arc::new(known));
+        self.due.insert(key, Duration::ZERO);
+        if ends {
+            self.wake_open();
+        }
+    }
+
+    /// A rollout is gone: others may have waited for its devices.
+    pub fn forget(&mut self, key: &RolloutKey) {
+        self.known.remove(key);
+        self.memory.remove(key);
+        self.wake_open();
+    }
+
+    /// The rollout of that name.
+    #[must_use]
+    pub fn get(&self, key: &RolloutKey) -> Option<&Arc<Known>> {
+        self.known.get(key)
+    }
+
+    /// All rollouts.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Known>> {
+        self.known.values()
+    }
+
+    /// FlashJobs that the rollout of that uid owns.
+    pub fn children(&self, uid: &str) -> impl Iterator<Item = &JobKey> {
+        self.children.get(uid).into_iter().flatten()
+    }
+
+    /// A FlashJob has changed.
+    pub fn see_child(&mut self, job: &Job) {
+        let Some(part) = &job.part else { return };
+        self.children.entry(part.owner.clone()).or_default().insert(job.key.clone());
+        self.due.insert(part.rollout.clone(), Duration::ZERO);
+    }
+
+    /// A FlashJob is gone.
+    pub fn lose_child(&mut self, job: &Job) {
+        let Some(part) = &job.part else { return };
+        if let Some(children) = self.children.get_mut(&part.owner) {
+            children.remove(&job.key);
+            if children.is_empty() {
+                self.children.remove(&part.owner);
+            }
+        }
+        self.due.insert(part.rollout.clone(), Duration::ZERO);
+    }
+
+    /// Devices have changed: whoever is not finished may have to act.
+    pub fn devices_changed(&mut self) {
+        for known in self.known.values().filter(|known| !known.is_final()) {
+            self.due.entry(known.key()).or_insert(DEVICES_PAUSE);
+        }
+    }
+
+    /// All rollouts are to be looked at: their list is in.
+    pub fn all_due(&mut self) {
+        self.due.extend(self.known.keys().map(|key| (key.clone(), Duration::ZERO)));
+    }
+
+    fn wake_open(&mut self) {
+        for known in self.known.values().filter(|known| !known.is_final()) {
+            self.due.insert(known.key(), Duration::ZERO);
+        }
+    }
+
+    /// Rollouts to look at because of what came since this was asked last, each with a pause.
+    pub fn take_due(&mut self) -> HashMap<RolloutKey, Duration> {
+        std::mem::take(&mut self.due)
+    }
+}
