@@ -228,12 +228,28 @@ impl Watched {
             assert_eq!(created.spec.uuid.len(), shard.count as usize);
             let passed = |batch: &flashjob_api::BatchStatus| batch.state == BatchState::Passed;
             assert!(status.batches[..batch].iter().all(passed), "{name} is too early");
+            for earlier in 0..=batch {
+                self.check_budget(earlier, &status);
+            }
             let names = &list.instances[shard.first as usize..][..shard.count as usize];
             for (uid, name) in created.spec.uuid.iter().zip(names) {
                 let part = &self.cluster.parts[name];
                 assert!(*uid == part.uid || !part.present, "{name} is named by {uid}");
             }
         }
+    }
+
+    /// Nothing starts while a batch up to that of the new FlashJob is beyond its budget.
+    fn check_budget(&self, batch: usize, status: &flashjob_api::FlashRolloutStatus) {
+        let list = &status.members[batch];
+        let failed = list.results.chars().filter(|letter| matches!(letter, 'F' | 'R')).count();
+        let allowed = match self.cluster.rollout.spec.max_failed {
+            Some(IntOrString::Int(count)) => usize::try_from(count).expect("a number"),
+            _ if batch == 0 => 0,
+            _ => list.instances.len() / 10,
+        };
+        let name = &status.batches[batch].name;
+        assert!(failed <= allowed, "{failed} failed in batch {name}, which allows {allowed}");
     }
 
     fn check(&mut self) {
@@ -306,8 +322,6 @@ impl Watched {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, ..ProptestConfig::default() })]
-
     #[test]
     fn a_run_ends_or_waits_for_something_named_and_keeps_its_promises(
         devices in 4_usize..40,
