@@ -36,8 +36,9 @@ impl Place {
 
     async fn in_trouble(kind: TroubleKind, after_blocks: u32) -> Self {
         let trouble = Trouble { kind, after_blocks };
-        let firmware = noise(200_000);
-        let mut place = Self::with(Settings::default(), Some(trouble), "esp32", &firmware).await;
+        // It has answers of every length.
+        let c3 = Settings { model: model::ESP32C3, ..Settings::default() };
+        let mut place = Self::with(c3, Some(trouble), "esp32c3", &noise(200_000)).await;
         place.options.connect_timeout = LIMIT;
         place.options.stall_timeout = LIMIT;
         place
@@ -160,7 +161,9 @@ async fn firmware_without_room_without_bytes_or_as_elf_is_not_written() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_on_which_no_chip_answers_is_left_within_the_limit() {
-    for kind in [TroubleKind::Silence, TroubleKind::Noise, TroubleKind::StuckLine] {
+    for kind in
+        [TroubleKind::Silence, TroubleKind::Noise, TroubleKind::StuckLine, TroubleKind::WrongLength]
+    {
         let place = Place::in_trouble(kind, 0).await;
         let begun = Instant::now();
         let message = place.fails(Code::DeviceUnreachable).await;

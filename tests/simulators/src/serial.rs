@@ -69,6 +69,8 @@ pub enum TroubleKind {
     Noise,
     /// It says the same byte without end, as on a broken line.
     StuckLine,
+    /// Its answers say a length that they do not have.
+    WrongLength,
     /// Its cable is pulled.
     Unplugged,
     /// It answers once the test says so: see [`Chip::go_on`].
@@ -190,7 +192,7 @@ impl Shared {
                 };
                 let due = self.trouble.filter(|trouble| blocks >= trouble.after_blocks);
                 match due.map(|trouble| trouble.kind) {
-                    None => {}
+                    None | Some(TroubleKind::WrongLength) => {}
                     Some(TroubleKind::Silence) => continue,
                     Some(TroubleKind::Unplugged) => return,
                     Some(TroubleKind::Waits) => self.wait(),
@@ -201,7 +203,12 @@ impl Shared {
                         return self.flood(terminal, &all);
                     }
                 }
-                for answer in answers {
+                for mut answer in answers {
+                    if due.is_some_and(|trouble| trouble.kind == TroubleKind::WrongLength)
+                        && let Some(length) = answer.get_mut(2..4)
+                    {
+                        length.fill(0xff);
+                    }
                     if terminal.write_all(&slip::encode(&answer)).is_err() {
                         return;
                     }
