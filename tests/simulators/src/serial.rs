@@ -128,7 +128,7 @@ impl Chip {
         });
         let answering = shared.clone();
         std::thread::spawn(move || answering.answer(File::from(own)));
-        Ok(Self { port, shared, cable: cable })
+        Ok(Self { port, shared, cable })
     }
 
     /// Returns the report of the chip about itself.
@@ -219,7 +219,11 @@ impl Shared {
 
     /// Says these bytes again and again, until nobody listens.
     fn flood(&self, mut terminal: File, bytes: &[u8]) {
-        while !self.is_off.load(Ordering::Relaxed) && terminal.write_all(bytes).is_ok() {}
+        while !self.is_off.load(Ordering::Relaxed) {
+            if terminal.write_all(bytes).is_err() {
+                return;
+            }
+        }
     }
 
     fn wait(&self) {
