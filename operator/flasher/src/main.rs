@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use flashjob_flasher::arguments::{Arguments, Command, Progress};
 use flashjob_flasher::outcome::{Code, Failure, Sent, conclude};
-use flashjob_flasher::{Stage, http, ota, smp};
+use flashjob_flasher::{Stage, http, ota, serial, smp};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -85,6 +85,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Sent, Failure> {
             Command::Ota(options) => ota::flash(options, &stage).await,
             Command::Http(options) => http::flash(options, &stage).await,
             Command::Smp(options) => smp::flash(options, &stage).await,
+            Command::Serial(options) => serial::flash(options, &stage).await,
         }
     });
     tokio::select! {
