@@ -1,10 +1,13 @@
 //! Gates: reasons for which no device may start now. Each names what it waits for.
 
-use flashjob_api::{EffectiveRollout, FirmwareStatus, InvalidRollout, RolloutPhase, RolloutWindow};
+use flashjob_api::{
+    EffectiveRollout, FirmwareStatus, FirmwareVerification, InvalidRollout, RolloutPhase,
+    RolloutWindow,
+};
 use jiff::Timestamp;
 
 use super::draft::Draft;
-use super::firmware::{FirmwareState, ResolveFirmware};
+use super::firmware::{FirmwareState, REGISTRY, ResolveFirmware};
 use super::judge::Fault;
 use super::snapshot::OtherRollout;
 use super::status::instance_of;
@@ -168,15 +171,24 @@ impl Draft<'_> {
         if !matches!(state, FirmwareState::Resolved(_)) {
             self.plan.question = Some(question);
         }
+        let paused = |reason: &str, message: &str| {
+            Some(Hold::paused(reason, format!("firmware {reference}: {message}")))
+        };
+        let asks_for_signer = self.spec.verify_firmware == FirmwareVerification::Required;
         match state {
+            FirmwareState::Resolved(firmware) if asks_for_signer && firmware.signer.is_none() => {
+                paused("FirmwareUntrusted", "it has no verified signature")
+            }
             FirmwareState::Resolved(_) => None,
             FirmwareState::NotAsked | FirmwareState::Asking => {
-                Some(Hold::waits("ResolvingFirmware", "the firmware's registry".to_owned()))
+                Some(Hold::waits("ResolvingFirmware", REGISTRY.to_owned()))
             }
-            FirmwareState::Failed { reason, message, .. } => Some(Hold {
-                waiting_for: "the firmware's registry".to_owned(),
-                ..Hold::paused(&reason, format!("firmware {reference}: {message}"))
-            }),
+            FirmwareState::Failed { reason, message, permanent: true } => paused(&reason, &message),
+            FirmwareState::Failed { reason, message, permanent: false } => {
+                let mut hold = Hold::waits(&reason, REGISTRY.to_owned());
+                hold.message = format!("no device starts: firmware {reference}: {message}");
+                Some(hold)
+            }
         }
     }
 }

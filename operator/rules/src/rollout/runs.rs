@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::draft::Draft;
 use super::firmware::{
-    FirmwareState, ResolveFirmware, ResolvedFirmware, missing_platforms, pinned,
+    FirmwareState, REGISTRY, ResolveFirmware, ResolvedFirmware, missing_platforms, pinned,
 };
 use super::gates::Hold;
 use super::judge::Verdict;
@@ -21,8 +21,6 @@ use super::{Plan, Snapshot, Step, after};
 const HISTORY: usize = 5;
 /// Seconds after which a fleet that cannot be planned is looked at again.
 const LOOK_AGAIN_SECONDS: i64 = 60;
-/// The firmware's registry does not answer, or cannot be asked.
-const REGISTRY: &str = "the firmware's registry";
 
 /// Decides what is to be done for one rollout.
 pub(super) fn decide(snapshot: &Snapshot<'_>) -> Plan {

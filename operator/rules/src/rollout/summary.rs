@@ -1,8 +1,8 @@
 //! Words the status: counts, progress, conditions and one sentence.
 
 use flashjob_api::{
-    BatchMembers, BatchStatus, EffectiveRollout, FirmwareVerification, FlashRolloutStatus, LeftOut,
-    RolloutCounts, RolloutPhase, condition,
+    BatchMembers, BatchState, BatchStatus, EffectiveRollout, FirmwareVerification,
+    FlashRolloutStatus, LeftOut, RolloutCounts, RolloutPhase, condition,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -298,6 +298,7 @@ fn write_with(
     // Counts change with every device; what other decisions wait for is written at once.
     plan.urgent = status.phase != stored.phase
         || status.members != stored.members
+        || !status.batches.iter().map(moments).eq(stored.batches.iter().map(moments))
         || status.run != stored.run
         || status.retry != stored.retry
         || status.completion_time != stored.completion_time
@@ -305,6 +306,11 @@ fn write_with(
     plan.status = (status != *stored).then_some(status);
     plan.urgent &= plan.status.is_some();
     plan
+}
+
+/// What of a batch is lost for good if it is not stored.
+fn moments(batch: &BatchStatus) -> (BatchState, Option<&Time>, Option<&Time>) {
+    (batch.state, batch.started_at.as_ref(), batch.ended_at.as_ref())
 }
 
 fn conditions(

@@ -151,8 +151,15 @@ fn the_run_is_planned_once_its_firmware_is_known_and_pauses_when_it_is_gone() {
     assert_eq!(cluster.members().len(), 4);
     cluster.firmware = FirmwareState::Failed {
         reason: "FirmwareUnavailable".to_owned(),
-        message: "404".to_owned(),
+        message: "503".to_owned(),
         permanent: false,
+    };
+    cluster.settle(10);
+    assert_eq!(cluster.phase(), RolloutPhase::Waiting);
+    cluster.firmware = FirmwareState::Failed {
+        reason: "FirmwareUnavailable".to_owned(),
+        message: "404".to_owned(),
+        permanent: true,
     };
     cluster.settle(10);
     assert_eq!(
