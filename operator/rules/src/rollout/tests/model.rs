@@ -34,6 +34,9 @@ pub struct Part {
     pub broken: bool,
 }
 
+/// Answers whether another rollout has a device.
+type Holds<'a> = Box<dyn Fn(&str, &str) -> bool + 'a>;
+
 /// A FlashJob, and the spec that its controller has seen.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -220,12 +223,12 @@ impl Cluster {
         let jobs = self.jobs.values().map(|job| &job.object);
         let children =
             jobs.filter_map(|job| Child::of(job, job.status.as_ref().unwrap_or(&none))).collect();
-        let holds: Vec<Box<dyn Fn(&str, &str) -> bool + '_>> = self
+        let holds: Vec<Holds<'_>> = self
             .others
             .iter()
             .map(|(_, _, held)| {
                 let holds = |_: &str, name: &str| held.contains(name);
-                Box::new(holds) as Box<dyn Fn(&str, &str) -> bool>
+                Box::new(holds) as Holds<'_>
             })
             .collect();
         let others = self.others.iter().zip(&holds).map(|((name, created, _), holds)| {
