@@ -276,3 +276,29 @@ fn an_edited_flash_job_is_deleted_only_once_its_results_are_stored() {
     cluster.settle(50);
     assert_eq!(cluster.letters(0), "CCCC");
 }
+
+#[test]
+fn devices_in_flight_of_an_edited_flash_job_still_count_toward_parallelism() {
+    let mut cluster = one_batch(20, 4);
+    cluster.rounds(3);
+    let name = first_job(&cluster);
+    while cluster.letters(0).matches('C').count() < 7 {
+        cluster.work(&name, 1);
+        let plan = cluster.decide();
+        cluster.store(&plan);
+    }
+    assert_eq!(cluster.in_flight(), 3);
+    edit_job(&mut cluster, |spec| spec.uuid.push("other".to_owned()));
+    for _ in 0..3 {
+        let plan = cluster.decide();
+        cluster.apply(&plan);
+        cluster.sync(&name);
+        cluster.work(&name, 0);
+    }
+    let created = cluster.jobs.values().map(|job| job.object.spec.parallelism);
+    assert_eq!(created.collect::<Vec<_>>(), [Some(4), Some(1)]);
+    cluster.settle(100);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+    let counts = cluster.status().counts.expect("counts");
+    assert_eq!((counts.completed, counts.planned), (20, 20));
+}
