@@ -40,7 +40,8 @@ pub enum FirmwareState {
     Resolved(ResolvedFirmware),
     /// It is not.
     Failed {
-        /// CamelCase: FirmwareUnavailable, FirmwareUntrusted, FirmwareMismatch, InvalidReference.
+        /// Name of one of [`flashjob_api::rollout_reason`]: FirmwareUnavailable, FirmwareUntrusted,
+        /// FirmwareMismatch, InvalidReference.
         reason: String,
         /// The same, in words.
         message: String,

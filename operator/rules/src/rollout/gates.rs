@@ -2,7 +2,7 @@
 
 use flashjob_api::{
     EffectiveRollout, FirmwareStatus, FirmwareVerification, InvalidRollout, RolloutPhase,
-    RolloutWindow,
+    RolloutWindow, rollout_reason,
 };
 use jiff::Timestamp;
 
@@ -53,7 +53,7 @@ impl Hold {
     /// Another rollout's FlashJob has the name.
     pub fn taken(name: &str) -> Self {
         Self::paused(
-            "NameTaken",
+            rollout_reason::NAME_TAKEN.name,
             format!("FlashJob {name} exists and is not this rollout's; delete it"),
         )
     }
@@ -64,7 +64,7 @@ impl Draft<'_> {
     pub(super) fn suspended(&self) -> Option<Hold> {
         self.spec.suspend.then(|| Hold {
             phase: RolloutPhase::Paused,
-            reason: "SuspendRequested".to_owned(),
+            reason: rollout_reason::SUSPEND_REQUESTED.name.to_owned(),
             waiting_for: "spec.suspend to be false".to_owned(),
             message: "spec.suspend is true: no device starts".to_owned(),
             stalled: false,
@@ -94,7 +94,10 @@ impl Draft<'_> {
             State::Closed { opens } => {
                 self.wake(opens.unwrap_or(later));
                 let opens = opens.map(|at| format!(" (opens at {at})")).unwrap_or_default();
-                Some(Hold::waits("WindowClosed", format!("the next window{opens}")))
+                Some(Hold::waits(
+                    rollout_reason::WINDOW_CLOSED.name,
+                    format!("the next window{opens}"),
+                ))
             }
         }
     }
@@ -111,7 +114,8 @@ impl Draft<'_> {
             return None;
         }
         let name = &self.batches[batch].name;
-        let mut hold = Hold::waits("ApprovalMissing", format!("approval of batch {name}"));
+        let mut hold =
+            Hold::waits(rollout_reason::APPROVAL_MISSING.name, format!("approval of batch {name}"));
         hold.message = format!(
             "no device starts: batch {name} waits for approval; add {wanted} to spec.approvals"
         );
@@ -138,7 +142,8 @@ impl Draft<'_> {
                 } else {
                     format!("{}/{}", other.namespace, other.name)
                 };
-                let mut hold = Hold::waits("OlderRollout", format!("FlashRollout {name}"));
+                let mut hold =
+                    Hold::waits(rollout_reason::OLDER_ROLLOUT.name, format!("FlashRollout {name}"));
                 hold.message = format!(
                     "no device starts: FlashRollout {name} is older and still has to flash {device}"
                 );
@@ -177,11 +182,11 @@ impl Draft<'_> {
         let asks_for_signer = self.spec.verify_firmware == FirmwareVerification::Required;
         match state {
             FirmwareState::Resolved(firmware) if asks_for_signer && firmware.signer.is_none() => {
-                paused("FirmwareUntrusted", "it has no verified signature")
+                paused(rollout_reason::FIRMWARE_UNTRUSTED.name, "it has no verified signature")
             }
             FirmwareState::Resolved(_) => None,
             FirmwareState::NotAsked | FirmwareState::Asking => {
-                Some(Hold::waits("ResolvingFirmware", REGISTRY.to_owned()))
+                Some(Hold::waits(rollout_reason::RESOLVING_FIRMWARE.name, REGISTRY.to_owned()))
             }
             FirmwareState::Failed { reason, message, permanent: true } => paused(&reason, &message),
             FirmwareState::Failed { reason, message, permanent: false } => {

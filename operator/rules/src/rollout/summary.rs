@@ -2,7 +2,7 @@
 
 use flashjob_api::{
     BatchMembers, BatchState, BatchStatus, EffectiveRollout, FirmwareVerification,
-    FlashRolloutStatus, LeftOut, RolloutCounts, RolloutPhase, condition,
+    FlashRolloutStatus, LeftOut, RolloutCounts, RolloutPhase, condition, rollout_reason,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -153,7 +153,7 @@ impl Draft<'_> {
         let waiting_for = (counts.in_flight == 0).then(|| self.waits_in_child(batch)).flatten();
         Words {
             phase: RolloutPhase::Progressing,
-            reason: Some("Flashing".to_owned()),
+            reason: Some(rollout_reason::FLASHING.name.to_owned()),
             waiting_for,
             message,
             stalled: false,
@@ -172,7 +172,7 @@ impl Draft<'_> {
     pub(super) fn soaking_words(&self, batch: usize, until: Timestamp) -> Words {
         Words {
             phase: RolloutPhase::Soaking,
-            reason: Some("Soaking".to_owned()),
+            reason: Some(rollout_reason::SOAKING.name.to_owned()),
             waiting_for: Some(format!(
                 "the soak of batch {} (ends at {until})",
                 self.batches[batch].name
@@ -195,7 +195,7 @@ impl Draft<'_> {
         for (count, text) in parts.iter().filter(|(count, _)| *count > 0) {
             message.push_str(&format!(", {count} {text}"));
         }
-        Words::ended(RolloutPhase::Completed, "AllBatchesPassed", message)
+        Words::ended(RolloutPhase::Completed, rollout_reason::ALL_BATCHES_PASSED.name, message)
     }
 
     /// Writes everything down, where it differs from what is stored.
@@ -344,7 +344,7 @@ fn conditions(
         Approval::Given => set(condition::APPROVED, true, "Approved", ""),
         Approval::Missing(wanted) => {
             let message = format!("add {wanted} to spec.approvals");
-            set(condition::APPROVED, false, "ApprovalMissing", &message);
+            set(condition::APPROVED, false, rollout_reason::APPROVAL_MISSING.name, &message);
         }
     }
     let signer = status.firmware.as_ref().and_then(|firmware| firmware.signer.as_deref());
@@ -377,7 +377,7 @@ pub(super) fn invalid(snapshot: &Snapshot<'_>, fault: &str) -> Plan {
     let message = format!("this FlashRollout is invalid: {fault}");
     let mut set = |kind, holds| {
         let (generation, now) = (rollout.generation, snapshot.now);
-        let (kinds, reason) = (&mut status.conditions, "InvalidSpec");
+        let (kinds, reason) = (&mut status.conditions, rollout_reason::INVALID_SPEC.name);
         condition::set(kinds, kind, holds, reason, &message, generation, now);
     };
     for kind in [condition::READY, condition::RECONCILING, condition::PROGRESSING] {
@@ -385,7 +385,7 @@ pub(super) fn invalid(snapshot: &Snapshot<'_>, fault: &str) -> Plan {
     }
     set(condition::STALLED, true);
     status.message = Some(message.chars().take(1024).collect());
-    status.reason = Some("InvalidSpec".to_owned());
+    status.reason = Some(rollout_reason::INVALID_SPEC.name.to_owned());
     status.waiting_for = Some("a valid spec".to_owned());
     status.observed_generation = rollout.generation;
     let changed = status != rollout.status;
