@@ -242,8 +242,12 @@ impl Watched {
             assert_eq!(created.spec.uuid.len(), shard.count as usize);
             let passed = |batch: &flashjob_api::BatchStatus| batch.state == BatchState::Passed;
             assert!(status.batches[..batch].iter().all(passed), "{name} is too early");
-            for earlier in 0..=batch {
-                self.check_budget(earlier, &status);
+            // A new retry forgives what is stored of failures, and is acted on at once.
+            let retry = &self.cluster.rollout.spec.retry;
+            if retry.is_none() || *retry == status.retry {
+                for earlier in 0..=batch {
+                    self.check_budget(earlier, &status);
+                }
             }
             let names = &list.instances[shard.first as usize..][..shard.count as usize];
             for (uid, name) in created.spec.uuid.iter().zip(names) {
