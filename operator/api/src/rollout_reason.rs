@@ -40,6 +40,7 @@ reasons! {
     OLDER_ROLLOUT = "OlderRollout", "An older FlashRollout still has to flash some of the same devices.", "Nothing; or end that one with spec.abort.";
     SUSPEND_REQUESTED = "SuspendRequested", "spec.suspend is true.", "Set it to false to go on.";
     NAME_TAKEN = "NameTaken", "A FlashJob of somebody else has the name of one of this rollout's.", "Delete or rename the FlashJob that the message names.";
+    FLASH_JOB_REFUSED = "FlashJobRefused", "The API server refuses a FlashJob of this rollout: a quota or a policy, or spec.template is invalid.", "The message is the API server's own; adapt the quota, the policy or spec.template.";
     FLASHING = "Flashing", "Devices of a batch are being flashed.", "Nothing.";
     SOAKING = "Soaking", "A batch has ended and is being observed.", "Nothing.";
     TOO_MANY_FAILED = "TooManyFailed", "More devices of a batch failed than maxFailed allows.", "See status.failed; then set a new spec.retry, raise maxFailed, or set spec.abort.";

@@ -11,7 +11,7 @@ use super::draft::Draft;
 use super::gates::Hold;
 use super::members::Planned;
 use super::status::{List, Member};
-use super::{Plan, Snapshot};
+use super::{Plan, Snapshot, Step};
 
 /// State of the run, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,6 +166,19 @@ impl Draft<'_> {
             let child = self.child(batch, shard)?;
             let most = child.status.waiting.iter().max_by_key(|(_, count)| **count)?;
             Some(format!("FlashJob {}: {} devices {}", child.name, most.1, most.0))
+        })
+    }
+
+    /// The API server refuses what this plan asks of it; it is asked again.
+    pub(super) fn refused_words(&self) -> Option<Words> {
+        let refused = self.snapshot.refused?;
+        let asks = |step: &Step| matches!(step, Step::CreateChild(_) | Step::PatchChild { .. });
+        self.plan.steps.iter().any(asks).then(|| Words {
+            phase: RolloutPhase::Waiting,
+            reason: Some(rollout_reason::FLASH_JOB_REFUSED.name.to_owned()),
+            waiting_for: Some("the API server to accept a FlashJob".to_owned()),
+            message: format!("the API server refuses a FlashJob of this rollout: {refused}"),
+            stalled: true,
         })
     }
 

@@ -210,3 +210,17 @@ fn a_device_type_without_firmware_and_a_missing_signature_stop_the_run_before_th
     assert_eq!(cluster.reason(), "FirmwareUntrusted");
     assert!(cluster.jobs.is_empty());
 }
+
+#[test]
+fn flash_jobs_that_the_api_server_refuses_are_named_and_asked_for_again() {
+    let mut cluster = Cluster::new(2);
+    cluster.refuses = Some("exceeded quota".to_owned());
+    cluster.rounds(5);
+    assert_eq!(cluster.reason(), "FlashJobRefused");
+    assert!(cluster.status().message.expect("a message").contains("exceeded quota"));
+    assert!(condition::holds(&cluster.status().conditions, condition::STALLED));
+    assert!(!cluster.decide().steps.is_empty());
+    cluster.refuses = None;
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+}

@@ -55,6 +55,8 @@ pub struct Cluster {
     pub foreign: BTreeSet<String>,
     pub others: Vec<(String, Timestamp, BTreeSet<String>)>,
     pub deleted: bool,
+    /// The API server's words where it refuses FlashJobs.
+    pub refuses: Option<String>,
     next: u64,
 }
 
@@ -133,6 +135,7 @@ impl Cluster {
             foreign: BTreeSet::new(),
             others: Vec::new(),
             deleted: false,
+            refuses: None,
             next: 0,
         };
         for number in 0..devices {
@@ -235,7 +238,8 @@ impl Cluster {
             OtherRollout { namespace: "fleet", name, created: Some(*created), holds }
         });
         let others = others.collect();
-        decide(&Snapshot { rollout: &rollout, world: self, children, others, now: self.now })
+        let (refused, now) = (self.refuses.as_deref(), self.now);
+        decide(&Snapshot { rollout: &rollout, world: self, children, others, refused, now })
     }
 
     /// Stores a plan's status, and carries out its steps.
@@ -259,6 +263,7 @@ impl Cluster {
 
     pub fn carry_out(&mut self, step: &Step) {
         match step {
+            Step::CreateChild(_) if self.refuses.is_some() => {}
             Step::CreateChild(job) => {
                 let name = job.metadata.name.clone().expect("a name");
                 if !self.jobs.contains_key(&name) {
