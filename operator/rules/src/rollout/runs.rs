@@ -2,14 +2,14 @@
 
 use flashjob_api::{
     EffectiveRollout, FirmwarePin, FirmwareStatus, FirmwareVerification, FlashRolloutStatus,
-    OnFailure, PastRun, RolloutPhase,
+    OnFailure, PastRun, RolloutPhase, rollout_reason,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sha2::{Digest, Sha256};
 
 use super::draft::Draft;
 use super::firmware::{
-    FirmwareState, ResolveFirmware, ResolvedFirmware, missing_platforms, pinned,
+    FirmwareState, REGISTRY, ResolveFirmware, ResolvedFirmware, missing_platforms, pinned,
 };
 use super::gates::Hold;
 use super::judge::Verdict;
@@ -21,8 +21,6 @@ use super::{Plan, Snapshot, Step, after};
 const HISTORY: usize = 5;
 /// Seconds after which a fleet that cannot be planned is looked at again.
 const LOOK_AGAIN_SECONDS: i64 = 60;
-/// The firmware's registry does not answer, or cannot be asked.
-const REGISTRY: &str = "the firmware's registry";
 
 /// Decides what is to be done for one rollout.
 pub(super) fn decide(snapshot: &Snapshot<'_>) -> Plan {
@@ -61,7 +59,7 @@ fn supersede(snapshot: &Snapshot<'_>, spec: &EffectiveRollout) -> Plan {
         let run = draft.run;
         let words = Words {
             phase: RolloutPhase::Planning,
-            reason: Some("Superseded".to_owned()),
+            reason: Some(rollout_reason::SUPERSEDED.name.to_owned()),
             waiting_for: Some(format!("devices in flight of run {run}")),
             message: format!(
                 "the spec asks for another run; devices of run {run} that are in flight finish first"
@@ -95,7 +93,10 @@ fn past_run(draft: &Draft<'_>) -> PastRun {
         run: draft.run.to_owned(),
         firmware: stored.firmware.as_ref().map(|is| is.reference.clone()).unwrap_or_default(),
         version: draft.version.to_owned(),
-        phase: ended.map_or_else(|| "Superseded".to_owned(), |phase| format!("{phase:?}")),
+        phase: ended.map_or_else(
+            || rollout_reason::SUPERSEDED.name.to_owned(),
+            |phase| format!("{phase:?}"),
+        ),
         counts: draft.counts(),
         start_time: stored.start_time.clone(),
         end_time: Some(stored.completion_time.clone().unwrap_or(Time(draft.now()))),
@@ -123,7 +124,8 @@ fn plan_run(
     let run = status.run.clone().unwrap_or_default();
     if spec.abort {
         let message = "spec.abort is true: this run ended before it was planned".to_owned();
-        let words = Words::ended(RolloutPhase::Aborted, "AbortRequested", message);
+        let words =
+            Words::ended(RolloutPhase::Aborted, rollout_reason::ABORT_REQUESTED.name, message);
         return summary::write(snapshot, spec, status, words, plan);
     }
     let devices = snapshot.world.devices();
@@ -150,14 +152,14 @@ fn plan_run(
     status.retry = spec.retry.clone();
     let words = if planned.count() == 0 {
         let message = format!("nothing to flash: {}", summary::left_out(&planned.left_out));
-        Words::ended(RolloutPhase::Completed, "NothingToFlash", message)
+        Words::ended(RolloutPhase::Completed, rollout_reason::NOTHING_TO_FLASH.name, message)
     } else {
         let (devices, batches) = (planned.count(), planned.batches.len());
         let mut message = format!("planned {devices} devices in {batches} batches");
         if planned.left_out != flashjob_api::LeftOut::default() {
             message.push_str(&format!("; {}", summary::left_out(&planned.left_out)));
         }
-        Words { message, ..Words::planning("Planned", "", String::new(), false) }
+        Words { message, ..Words::planning(rollout_reason::PLANNED.name, "", String::new(), false) }
     };
     summary::add_members(&mut status, planned);
     summary::write(snapshot, spec, status, words, plan)
@@ -190,7 +192,12 @@ fn resolve(
         FirmwareState::NotAsked | FirmwareState::Asking => {
             plan.question = Some(question);
             let message = format!("asking for the firmware {}", spec.firmware);
-            return Err(Words::planning("ResolvingFirmware", REGISTRY, message, false));
+            return Err(Words::planning(
+                rollout_reason::RESOLVING_FIRMWARE.name,
+                REGISTRY,
+                message,
+                false,
+            ));
         }
         FirmwareState::Failed { reason, message, permanent } => {
             plan.question = Some(question);
@@ -211,7 +218,7 @@ fn resolve(
         );
         // What it has may change, as long as the reference is not by digest.
         plan.question = Some(question);
-        return Err(stalled("MissingPlatform", message));
+        return Err(stalled(rollout_reason::MISSING_PLATFORM.name, message));
     }
     firmware_status(spec, resolved).map_err(|(reason, message)| stalled(reason, message))
 }
@@ -224,11 +231,14 @@ fn firmware_status(
 ) -> Result<FirmwareStatus, (&'static str, String)> {
     let firmware = &spec.firmware;
     if spec.pin == FirmwarePin::Digest && resolved.digest.is_none() {
-        return Err(("FirmwareUnavailable", format!("firmware {firmware} has no digest")));
+        return Err((
+            rollout_reason::FIRMWARE_UNAVAILABLE.name,
+            format!("firmware {firmware} has no digest"),
+        ));
     }
     if spec.verify_firmware == FirmwareVerification::Required && resolved.signer.is_none() {
         return Err((
-            "FirmwareUntrusted",
+            rollout_reason::FIRMWARE_UNTRUSTED.name,
             format!("firmware {firmware} has no verified signature"),
         ));
     }
@@ -252,7 +262,10 @@ fn continue_run(mut draft: Draft<'_>) -> Plan {
     }
     if spec.abort {
         let message = "ended by spec.abort".to_owned();
-        return end(draft, Words::ended(RolloutPhase::Aborted, "AbortRequested", message));
+        return end(
+            draft,
+            Words::ended(RolloutPhase::Aborted, rollout_reason::ABORT_REQUESTED.name, message),
+        );
     }
     // The deadline of a completed run does not count for what is tried again later.
     draft.restarted = reopens;
@@ -261,7 +274,10 @@ fn continue_run(mut draft: Draft<'_>) -> Plan {
         let deadline = after(started, seconds);
         if deadline <= draft.now() {
             let message = format!("activeDeadlineSeconds ({seconds} s) passed at {deadline}");
-            return end(draft, Words::ended(RolloutPhase::Failed, "DeadlineExceeded", message));
+            return end(
+                draft,
+                Words::ended(RolloutPhase::Failed, rollout_reason::DEADLINE_EXCEEDED.name, message),
+            );
         }
         draft.wake(deadline);
     }
@@ -326,7 +342,7 @@ fn work(mut draft: Draft<'_>) -> Plan {
     };
     let words = match draft.share(batch, hold.is_some()) {
         Some(taken) => Words::held(&Hold::taken(&taken)),
-        None => words,
+        None => draft.refused_words().unwrap_or(words),
     };
     draft.replace_edited();
     draft.clean();

@@ -22,6 +22,9 @@ pub struct Snapshot<'a> {
     pub children: Vec<Child<'a>>,
     /// Other rollouts that are not finished.
     pub others: Vec<OtherRollout<'a>>,
+    /// The API server's words where it refused the last step on a FlashJob (403, 422): a quota, a
+    /// policy, an invalid template. None once one was accepted.
+    pub refused: Option<&'a str>,
     /// The current time.
     pub now: Timestamp,
 }

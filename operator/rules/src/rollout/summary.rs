@@ -1,8 +1,8 @@
 //! Words the status: counts, progress, conditions and one sentence.
 
 use flashjob_api::{
-    BatchMembers, BatchStatus, EffectiveRollout, FirmwareVerification, FlashRolloutStatus, LeftOut,
-    RolloutCounts, RolloutPhase, condition,
+    BatchMembers, BatchState, BatchStatus, EffectiveRollout, FirmwareVerification,
+    FlashRolloutStatus, LeftOut, RolloutCounts, RolloutPhase, condition, rollout_reason,
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -11,7 +11,7 @@ use super::draft::Draft;
 use super::gates::Hold;
 use super::members::Planned;
 use super::status::{List, Member};
-use super::{Plan, Snapshot};
+use super::{Plan, Snapshot, Step};
 
 /// State of the run, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -153,7 +153,7 @@ impl Draft<'_> {
         let waiting_for = (counts.in_flight == 0).then(|| self.waits_in_child(batch)).flatten();
         Words {
             phase: RolloutPhase::Progressing,
-            reason: Some("Flashing".to_owned()),
+            reason: Some(rollout_reason::FLASHING.name.to_owned()),
             waiting_for,
             message,
             stalled: false,
@@ -169,10 +169,23 @@ impl Draft<'_> {
         })
     }
 
+    /// The API server refuses what this plan asks of it; it is asked again.
+    pub(super) fn refused_words(&self) -> Option<Words> {
+        let refused = self.snapshot.refused?;
+        let asks = |step: &Step| matches!(step, Step::CreateChild(_) | Step::PatchChild { .. });
+        self.plan.steps.iter().any(asks).then(|| Words {
+            phase: RolloutPhase::Waiting,
+            reason: Some(rollout_reason::FLASH_JOB_REFUSED.name.to_owned()),
+            waiting_for: Some("the API server to accept a FlashJob".to_owned()),
+            message: format!("the API server refuses a FlashJob of this rollout: {refused}"),
+            stalled: true,
+        })
+    }
+
     pub(super) fn soaking_words(&self, batch: usize, until: Timestamp) -> Words {
         Words {
             phase: RolloutPhase::Soaking,
-            reason: Some("Soaking".to_owned()),
+            reason: Some(rollout_reason::SOAKING.name.to_owned()),
             waiting_for: Some(format!(
                 "the soak of batch {} (ends at {until})",
                 self.batches[batch].name
@@ -195,7 +208,7 @@ impl Draft<'_> {
         for (count, text) in parts.iter().filter(|(count, _)| *count > 0) {
             message.push_str(&format!(", {count} {text}"));
         }
-        Words::ended(RolloutPhase::Completed, "AllBatchesPassed", message)
+        Words::ended(RolloutPhase::Completed, rollout_reason::ALL_BATCHES_PASSED.name, message)
     }
 
     /// Writes everything down, where it differs from what is stored.
@@ -298,6 +311,7 @@ fn write_with(
     // Counts change with every device; what other decisions wait for is written at once.
     plan.urgent = status.phase != stored.phase
         || status.members != stored.members
+        || !status.batches.iter().map(moments).eq(stored.batches.iter().map(moments))
         || status.run != stored.run
         || status.retry != stored.retry
         || status.completion_time != stored.completion_time
@@ -305,6 +319,11 @@ fn write_with(
     plan.status = (status != *stored).then_some(status);
     plan.urgent &= plan.status.is_some();
     plan
+}
+
+/// What of a batch is lost for good if it is not stored.
+fn moments(batch: &BatchStatus) -> (BatchState, Option<&Time>, Option<&Time>) {
+    (batch.state, batch.started_at.as_ref(), batch.ended_at.as_ref())
 }
 
 fn conditions(
@@ -338,7 +357,7 @@ fn conditions(
         Approval::Given => set(condition::APPROVED, true, "Approved", ""),
         Approval::Missing(wanted) => {
             let message = format!("add {wanted} to spec.approvals");
-            set(condition::APPROVED, false, "ApprovalMissing", &message);
+            set(condition::APPROVED, false, rollout_reason::APPROVAL_MISSING.name, &message);
         }
     }
     let signer = status.firmware.as_ref().and_then(|firmware| firmware.signer.as_deref());
@@ -371,7 +390,7 @@ pub(super) fn invalid(snapshot: &Snapshot<'_>, fault: &str) -> Plan {
     let message = format!("this FlashRollout is invalid: {fault}");
     let mut set = |kind, holds| {
         let (generation, now) = (rollout.generation, snapshot.now);
-        let (kinds, reason) = (&mut status.conditions, "InvalidSpec");
+        let (kinds, reason) = (&mut status.conditions, rollout_reason::INVALID_SPEC.name);
         condition::set(kinds, kind, holds, reason, &message, generation, now);
     };
     for kind in [condition::READY, condition::RECONCILING, condition::PROGRESSING] {
@@ -379,7 +398,7 @@ pub(super) fn invalid(snapshot: &Snapshot<'_>, fault: &str) -> Plan {
     }
     set(condition::STALLED, true);
     status.message = Some(message.chars().take(1024).collect());
-    status.reason = Some("InvalidSpec".to_owned());
+    status.reason = Some(rollout_reason::INVALID_SPEC.name.to_owned());
     status.waiting_for = Some("a valid spec".to_owned());
     status.observed_generation = rollout.generation;
     let changed = status != rollout.status;

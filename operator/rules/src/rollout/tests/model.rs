@@ -34,6 +34,9 @@ pub struct Part {
     pub broken: bool,
 }
 
+/// Answers whether another rollout has a device.
+type Holds<'a> = Box<dyn Fn(&str, &str) -> bool + 'a>;
+
 /// A FlashJob, and the spec that its controller has seen.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -52,6 +55,8 @@ pub struct Cluster {
     pub foreign: BTreeSet<String>,
     pub others: Vec<(String, Timestamp, BTreeSet<String>)>,
     pub deleted: bool,
+    /// The API server's words where it refuses FlashJobs.
+    pub refuses: Option<String>,
     next: u64,
 }
 
@@ -130,6 +135,7 @@ impl Cluster {
             foreign: BTreeSet::new(),
             others: Vec::new(),
             deleted: false,
+            refuses: None,
             next: 0,
         };
         for number in 0..devices {
@@ -220,19 +226,20 @@ impl Cluster {
         let jobs = self.jobs.values().map(|job| &job.object);
         let children =
             jobs.filter_map(|job| Child::of(job, job.status.as_ref().unwrap_or(&none))).collect();
-        let holds: Vec<Box<dyn Fn(&str, &str) -> bool + '_>> = self
+        let holds: Vec<Holds<'_>> = self
             .others
             .iter()
             .map(|(_, _, held)| {
                 let holds = |_: &str, name: &str| held.contains(name);
-                Box::new(holds) as Box<dyn Fn(&str, &str) -> bool>
+                Box::new(holds) as Holds<'_>
             })
             .collect();
         let others = self.others.iter().zip(&holds).map(|((name, created, _), holds)| {
             OtherRollout { namespace: "fleet", name, created: Some(*created), holds }
         });
         let others = others.collect();
-        decide(&Snapshot { rollout: &rollout, world: self, children, others, now: self.now })
+        let (refused, now) = (self.refuses.as_deref(), self.now);
+        decide(&Snapshot { rollout: &rollout, world: self, children, others, refused, now })
     }
 
     /// Stores a plan's status, and carries out its steps.
@@ -256,6 +263,7 @@ impl Cluster {
 
     pub fn carry_out(&mut self, step: &Step) {
         match step {
+            Step::CreateChild(_) if self.refuses.is_some() => {}
             Step::CreateChild(job) => {
                 let name = job.metadata.name.clone().expect("a name");
                 if !self.jobs.contains_key(&name) {
