@@ -4,8 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use espflash::flasher::FlashSize;
 
 use super::{Pull, duration};
+
+/// Size of what is erased at once, in bytes.
+const SECTOR: u32 = 0x1000;
 
 /// Options of `serial`.
 #[derive(Clone, Debug, Args)]
@@ -100,8 +104,9 @@ fn offset(text: &str) -> Result<u32, String> {
         None => text.parse(),
     };
     let number = number.map_err(|_| expected())?;
-    // Flash memory is erased by sectors of this size.
-    if number.is_multiple_of(0x1000) { Ok(number) } else { Err(expected()) }
+    // Flash memory is erased by sectors of this size, and no chip has more of it.
+    let is_one = number.is_multiple_of(SECTOR) && number < FlashSize::_256Mb.size();
+    if is_one { Ok(number) } else { Err(expected()) }
 }
 
 #[cfg(test)]
@@ -112,7 +117,7 @@ mod tests {
     fn an_address_is_one_of_a_sector() {
         assert_eq!(offset("0x10000"), Ok(0x10000));
         assert_eq!(offset("4096"), Ok(0x1000));
-        for text in ["", "0x", "0x10", "-4096", "0x100000000", "+0x1000"] {
+        for text in ["", "0x", "0x10", "-4096", "0x100000000", "0x10000000", "+0x1000"] {
             assert!(offset(text).is_err(), "{text}");
         }
     }

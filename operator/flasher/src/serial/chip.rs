@@ -80,8 +80,8 @@ fn check_room(flasher: &mut Flasher, image: &Image, options: &Serial) -> Result<
         return Ok(());
     }
     let message = format!(
-        "firmware {} has {} bytes, and at {offset:#x} there is no room for them in the {flash} flash \
-         memory of the chip on {port}; make it smaller, or take another offset",
+        "firmware {} has {} bytes, and at {offset:#x} there is no room for them in the {flash} \
+         flash memory of the chip on {port}; make it smaller, or take another offset",
         options.pull.firmware, image.size
     );
     Err(Failure::new(Code::BadConfiguration, message))
@@ -93,16 +93,16 @@ pub(super) fn failed(options: &Serial, error: Error) -> Failure {
     match error {
         Error::ChipMismatch(expected, found) => {
             let message = format!(
-                "the chip on {port} is {found}, and the device type {} asks for {expected}; plug in \
-                 the other chip, or name its type",
+                "the chip on {port} is {found}, and the device type {} asks for {expected}; plug \
+                 in the other chip, or name its type",
                 options.pull.device
             );
             Failure::new(Code::WrongChip, message)
         }
         Error::UnsupportedChipRevision { major, minor, found_major, found_minor } => {
             let message = format!(
-                "firmware {} is for revision {major}.{minor} of the chip, and the one on {port} has \
-                 {found_major}.{found_minor}; build the firmware for that",
+                "firmware {} is for revision {major}.{minor} of the chip, and the one on {port} \
+                 has {found_major}.{found_minor}; build the firmware for that",
                 options.pull.firmware
             );
             Failure::new(Code::WrongChip, message)

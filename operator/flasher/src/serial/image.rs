@@ -81,7 +81,7 @@ impl Image {
     }
 }
 
-/// What the header of an image says of the chip that it is for.
+/// Chips that an image is for, as its header names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     /// Number of the chip.

@@ -129,7 +129,7 @@ pub struct Loader {
     report: Report,
 }
 
-/// What is loaded into the chip's memory.
+/// Program that is loaded into the chip's memory.
 #[derive(Default)]
 struct Memory {
     blocks: usize,
