@@ -1,6 +1,8 @@
 //! The command line. Each option is also an environment variable, which is how a device plugin sets
 //! it; the first users' image reads the same names.
 
+mod serial;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +10,8 @@ use std::time::Duration;
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 use reqwest::header::{HeaderName, HeaderValue};
+
+pub use serial::{After, Before, Serial};
 
 /// Fetches firmware from a registry and hands it to one device.
 #[derive(Debug, Parser)]
@@ -358,87 +362,6 @@ pub struct Smp {
     pub dry_run: bool,
 }
 
-/// Options of `serial`.
-#[derive(Clone, Debug, Args)]
-pub struct Serial {
-    /// Source of the firmware. A device type that begins with the name of a chip, such as esp32c3,
-    /// is the chip that must be on the port.
-    #[command(flatten)]
-    pub pull: Pull,
-    /// Serial port of the chip, as /dev/ttyUSB0.
-    #[arg(long, env = "UDEV_DEVNODE", value_name = "FILE")]
-    pub port: PathBuf,
-    /// Speed of the transfer, in bits a second; the ROM loader is asked at 115200 first.
-    #[arg(
-        long,
-        env = "FLASHER_BAUD",
-        value_name = "BAUD",
-        default_value_t = 460_800,
-        value_parser = clap::value_parser!(u32).range(1..)
-    )]
-    pub baud: u32,
-    /// Address in the flash memory that the firmware is written to, a multiple of 0x1000.
-    #[arg(
-        long,
-        env = "FLASHER_OFFSET",
-        value_name = "ADDRESS",
-        default_value = "0x0",
-        value_parser = offset
-    )]
-    pub offset: u32,
-    /// Way in which the chip gets into its ROM loader.
-    #[arg(long, env = "FLASHER_BEFORE", value_enum, default_value = "default-reset")]
-    pub before: Before,
-    /// Way in which the chip leaves it.
-    #[arg(long, env = "FLASHER_AFTER", value_enum, default_value = "hard-reset")]
-    pub after: After,
-    /// Use the ROM loader alone, without the faster program that is loaded into the chip's memory.
-    #[arg(long, env = "FLASHER_NO_STUB")]
-    pub no_stub: bool,
-    /// Longest time until chip and flash memory are detected.
-    #[arg(
-        long,
-        env = "FLASHER_CONNECT_TIMEOUT",
-        value_name = "TIME",
-        default_value = "60s",
-        value_parser = duration
-    )]
-    pub connect_timeout: Duration,
-    /// Longest time in which the chip takes no block: it erases flash memory meanwhile.
-    #[arg(
-        long,
-        env = "FLASHER_STALL_TIMEOUT",
-        value_name = "TIME",
-        default_value = "60s",
-        value_parser = duration
-    )]
-    pub stall_timeout: Duration,
-    /// Do everything up to the first byte that is written, and write nothing.
-    #[arg(long)]
-    pub dry_run: bool,
-}
-
-/// Ways in which a chip gets into its ROM loader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Before {
-    /// By the control lines DTR and RTS, as development boards connect them.
-    DefaultReset,
-    /// By the sequence for the USB peripheral of the chip itself. Taken in place of default-reset
-    /// where the port is one.
-    UsbReset,
-    /// It is there already, as when somebody holds its boot button.
-    NoReset,
-}
-
-/// Ways in which a chip leaves its ROM loader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum After {
-    /// By the control line RTS: it starts its firmware.
-    HardReset,
-    /// It stays, and somebody else restarts it.
-    NoReset,
-}
-
 /// Ways in which a device gets firmware over HTTP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Body {
@@ -470,18 +393,6 @@ fn pointer(text: &str) -> Result<String, String> {
         true => Ok(text.to_owned()),
         false => Err(format!("{text:?} is no JSON pointer; expected one as /{text}")),
     }
-}
-
-/// An address in flash memory, in decimal or after 0x in hexadecimal.
-fn offset(text: &str) -> Result<u32, String> {
-    let expected = || format!("{text:?} is no address; expected a multiple of 0x1000 as 0x10000");
-    let number = match text.strip_prefix("0x") {
-        Some(digits) => u32::from_str_radix(digits, 16),
-        None => text.parse(),
-    };
-    let number = number.map_err(|_| expected())?;
-    // Flash memory is erased by sectors of this size.
-    if number.is_multiple_of(0x1000) { Ok(number) } else { Err(expected()) }
 }
 
 /// A value that must not be empty.

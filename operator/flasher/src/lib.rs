@@ -23,6 +23,8 @@ pub mod outcome;
 pub mod serial;
 pub mod smp;
 
+use tokio::sync::watch;
+
 /// Progress of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
@@ -30,4 +32,45 @@ pub enum Stage {
     Preparing,
     /// The device receives firmware.
     Sending,
+    /// Nothing has changed the device, and nothing may any more.
+    Ended,
+}
+
+impl Stage {
+    /// Begins the transfer, for an attempt in a thread of its own. False if the attempt has ended:
+    /// then nothing may be sent.
+    #[must_use]
+    pub fn begin(stage: &watch::Sender<Self>) -> bool {
+        Self::follow(stage, Self::Sending)
+    }
+
+    /// Ends an attempt whose transfer has not begun. False if it has.
+    #[must_use]
+    pub fn end(stage: &watch::Sender<Self>) -> bool {
+        Self::follow(stage, Self::Ended)
+    }
+
+    /// Goes on from the preparations, at most once.
+    fn follow(stage: &watch::Sender<Self>, next: Self) -> bool {
+        stage.send_if_modified(|stage| {
+            let is_first = *stage == Self::Preparing;
+            if is_first {
+                *stage = next;
+            }
+            is_first
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_attempt_that_has_ended_sends_nothing_and_one_that_sends_is_not_ended() {
+        let stage = watch::channel(Stage::Preparing).0;
+        assert!(Stage::end(&stage) && !Stage::begin(&stage));
+        let stage = watch::channel(Stage::Preparing).0;
+        assert!(Stage::begin(&stage) && !Stage::end(&stage));
+    }
 }

@@ -79,7 +79,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Sent, Failure> {
     };
     let mut terminated = signal(SignalKind::terminate()).map_err(unusable)?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(unusable)?;
-    let (stage, mut seen) = watch::channel(Stage::Preparing);
+    let stage = watch::channel(Stage::Preparing).0;
     let mut flash = std::pin::pin!(async {
         match &arguments.command {
             Command::Ota(options) => ota::flash(options, &stage).await,
@@ -95,7 +95,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Sent, Failure> {
     }
     // A device that receives is not cut off: it may be left with half a firmware. Kubernetes gives
     // the time that it has, and then ends this process.
-    if *seen.borrow_and_update() != Stage::Sending {
+    if Stage::end(&stage) {
         return Err(Failure::new(
             Code::Interrupted,
             "told to end before the transfer began; the device was not changed",

@@ -8,6 +8,7 @@
 //! side watches its steps: none takes longer than its limit, whatever is on the port. A chip that
 //! was taken into its loader is restarted at any end, so that one that was not changed goes on.
 
+mod chip;
 mod image;
 mod port;
 
@@ -32,8 +33,6 @@ use port::Opened;
 const FIRST_BAUD: u32 = 115_200;
 /// Attempts to detect the chip: serial lines lose bytes.
 const CONNECTS: u32 = 3;
-/// End of the boot loader's part of the flash memory, as espflash and esptool protect it.
-const BOOT_LOADER_END: u32 = 0x8000;
 /// Steps in which the progress is said, in percent.
 const STEP: u64 = 10;
 
@@ -60,7 +59,7 @@ pub async fn flash(options: &Serial, stage: &watch::Sender<Stage>) -> Result<Sen
         written: written.clone(),
     };
     let thread = tokio::task::spawn_blocking(move || attempt.run(port));
-    let ended = watched(thread, seen, options).await;
+    let ended = watched(thread, seen, options, stage).await;
     let restarted = restart.now();
     match (ended, restarted) {
         (Err(failure), _) => {
@@ -101,6 +100,7 @@ async fn watched(
     thread: tokio::task::JoinHandle<Result<Sent, Failure>>,
     mut seen: watch::Receiver<Step>,
     options: &Serial,
+    stage: &watch::Sender<Stage>,
 ) -> Result<Sent, Failure> {
     let port = options.port.display();
     loop {
@@ -109,6 +109,10 @@ async fn watched(
             Ok(Ok(())) => {}
             // The thread has ended.
             Ok(Err(_)) => break,
+            // It has just begun to write.
+            Err(_) if step == Step::Connecting && !Stage::end(stage) => {
+                seen.changed().await.ok();
+            }
             Err(_) => {
                 let limit = step.limit(options);
                 return Err(match step {
@@ -151,9 +155,8 @@ impl Attempt {
     fn run(mut self, port: Port) -> Result<Sent, Failure> {
         let mut flasher = self.connect(port)?;
         let (chip, place) = (flasher.chip(), self.options.port.display().to_string());
-        self.image.check_chip(chip, self.options.offset)?;
+        chip::check(&mut flasher, &self.image, &self.options)?;
         let is_locked = flasher.secure_download_mode();
-        self.check_room(&mut flasher, is_locked)?;
         let (name, size, offset) = (self.image.name.clone(), self.image.size, self.options.offset);
         if self.options.dry_run {
             let message = format!(
@@ -162,7 +165,9 @@ impl Attempt {
             );
             return Ok(Sent { bytes: 0, proven: false, message });
         }
-        self.stage.send_replace(Stage::Sending);
+        if !Stage::begin(&self.stage) {
+            return Err(Failure::new(Code::Interrupted, "the attempt has ended already"));
+        }
         self.steps.send_replace(Step::Writing);
         let mut progress = Progress::new(&self);
         let written = flasher.write_bins_to_flash(&self.image.segments(offset), &mut progress);
@@ -201,67 +206,12 @@ impl Attempt {
                 Err(failed) => *failed,
             };
             if attempts == CONNECTS || is_final(&error) {
-                return Err(self.undetected(error));
+                return Err(chip::failed(&self.options, error));
             }
             tracing::info!(%error, "the chip was not detected; trying again");
-            connection.set_baud(first).map_err(|error| self.undetected(error))?;
+            connection.set_baud(first).map_err(|error| chip::failed(&self.options, error))?;
             port = connection.into_serial();
         }
-    }
-
-    fn undetected(&self, error: Error) -> Failure {
-        let port = self.options.port.display();
-        match error {
-            Error::ChipMismatch(expected, found) => {
-                let message = format!(
-                    "the chip on {port} is {found}, and the device type {} asks for {expected}; \
-                     plug in the other chip, or name its type",
-                    self.options.pull.device
-                );
-                Failure::new(Code::WrongChip, message)
-            }
-            error @ Error::ChipDetectError(_) => {
-                let message = format!("the chip on {port} is none that is known here");
-                Failure::new(Code::WrongChip, message).because(error)
-            }
-            error @ Error::FlashConnect => {
-                let message = format!("the chip on {port} does not find its flash memory");
-                Failure::new(Code::DeviceUnreachable, message).because(error)
-            }
-            error => {
-                let message = format!("the chip on {port} does not answer");
-                Failure::new(Code::DeviceUnreachable, message).because(error)
-            }
-        }
-    }
-
-    /// Compares the image with the size of the flash memory, which a chip in Secure Download Mode
-    /// does not say.
-    fn check_room(&self, flasher: &mut Flasher, is_locked: bool) -> Result<(), Failure> {
-        let (offset, port) = (self.options.offset, self.options.port.display());
-        if is_locked {
-            if offset >= BOOT_LOADER_END {
-                return Ok(());
-            }
-            let message = format!(
-                "the chip on {port} is in Secure Download Mode, in which a wrong boot loader is \
-                 beyond repair; write the application alone, at an offset from {BOOT_LOADER_END:#x}"
-            );
-            return Err(Failure::new(Code::DeviceRefused, message));
-        }
-        let detected = flasher.flash_detect().map_err(|error| self.undetected(error))?;
-        let Some(flash) = detected else { return Err(self.undetected(Error::FlashConnect)) };
-        let end = u64::from(offset) + self.image.size;
-        if end <= u64::from(flash.size()) {
-            tracing::info!(chip = %flasher.chip(), flash = %flash, "the chip is here");
-            return Ok(());
-        }
-        let message = format!(
-            "firmware {} has {} bytes, and at {offset:#x} there is no room for them in the {flash} \
-             flash memory of the chip on {port}; make it smaller, or take another offset",
-            self.options.pull.firmware, self.image.size
-        );
-        Err(Failure::new(Code::BadConfiguration, message))
     }
 
     /// A transfer that began and did not end well.

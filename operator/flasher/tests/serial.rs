@@ -133,13 +133,19 @@ async fn another_chip_than_the_device_type_or_the_image_says_is_not_changed() {
     assert!(message.contains("is esp32, and the device type esp32c3"), "{message}");
     // The header of an image for the ESP32-C3, whose number is 5.
     let mut image = noise(1000);
-    image[..14].copy_from_slice(&[0xe9, 3, 2, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0]);
+    image[..24].fill(0);
+    (image[0], image[1], image[12]) = (0xe9, 3, 5);
     let place = Place::new(Settings::default(), "espserial", &image).await;
     let message = place.fails(Code::WrongChip).await;
     assert!(message.contains("is for esp32c3, and the chip is esp32;"), "{message}");
     let c3 = Settings { model: model::ESP32C3, ..Settings::default() };
     let place = Place::new(c3, "espserial", &image).await;
     place.flash().await.expect("it is for this chip");
+    // One for a later revision, 3.1.
+    image[15..17].copy_from_slice(&301_u16.to_le_bytes());
+    let place = Place::new(c3, "espserial", &image).await;
+    let message = place.fails(Code::WrongChip).await;
+    assert!(message.contains("is for revision 3.1 of the chip"), "{message}");
     let unknown = model::Model { magic: (0x4000_1000, 7), ..model::ESP32 };
     let unknown = Settings { model: unknown, ..Settings::default() };
     Place::new(unknown, "espserial", &noise(1000)).await.fails(Code::WrongChip).await;
@@ -209,6 +215,18 @@ async fn a_locked_chip_gets_the_application_alone_and_is_not_called_proven() {
     let sent = place.flash().await.expect("flashed");
     assert!(!sent.proven, "{sent:?}");
     assert!(place.chip.content(0x10000, application.len()) == application);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chip_that_encrypts_its_flash_takes_only_what_is_said_to_be_encrypted() {
+    for (model, device) in [(model::ESP32, "esp32"), (model::ESP32C3, "esp32c3")] {
+        let encrypts = Settings { model, is_encrypted: true, ..Settings::default() };
+        let mut place = Place::new(encrypts, device, &noise(10_000)).await;
+        let message = place.fails(Code::DeviceRefused).await;
+        assert!(message.contains("--encrypted"), "{message}");
+        place.options.encrypted = true;
+        assert!(place.flash().await.is_ok_and(|sent| sent.proven), "{device}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@
 mod world;
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,8 +19,8 @@ use world::plugin::{Asked, noise};
 
 /// Longest time that a test waits for something.
 const LIMIT: Duration = Duration::from_secs(30);
-/// A user without rights.
-const NOBODY: &str = "65532";
+/// A user without rights, who has a group of the same number.
+const NOBODY: u32 = 65532;
 
 struct Place {
     chip: Chip,
@@ -62,6 +62,19 @@ impl Place {
         command
     }
 
+    /// The program as that user, without a capability; where this is root, who may do anything.
+    fn program_of_nobody(&self) -> Command {
+        let folder = self.asked.folder.path();
+        std::fs::set_permissions(folder, PermissionsExt::from_mode(0o777)).expect("set");
+        let nobody = NOBODY.to_string();
+        let words = ["setpriv", "--reuid", &nobody, "--regid", &nobody, "--clear-groups"];
+        let bounds = ["--bounding-set", "-all", "--no-new-privs", "--"];
+        let before = [words.as_slice(), &bounds].concat();
+        let mut command = self.program(if geteuid().is_root() { &before } else { &[] });
+        command.env("PATH", "/usr/bin:/bin");
+        command
+    }
+
     /// The message that the program left for the plugin.
     fn left(&self) -> Value {
         let file = self.asked.folder.path().join("termination-log");
@@ -90,9 +103,14 @@ fn terminate(child: &Child) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flashed_chip_is_told_in_json_and_by_status() {
+async fn a_user_with_the_ports_group_alone_flashes_and_tells_so_in_json_and_by_status() {
     let place = Place::new(None).await;
-    let mut command = place.program(&[]);
+    if geteuid().is_root() {
+        chown(&place.chip.port, None, Some(NOBODY)).expect("given");
+        let group = PermissionsExt::from_mode(0o060);
+        std::fs::set_permissions(&place.chip.port, group).expect("set");
+    }
+    let mut command = place.program_of_nobody();
     command.env("FLASHER_PROGRESS", "json");
     let output = tokio::task::spawn_blocking(move || command.output());
     let output = output.await.expect("joined").expect("started");
@@ -150,12 +168,7 @@ async fn told_to_end_during_the_transfer_it_finishes_it() {
 async fn a_port_for_others_is_named_with_its_group() {
     let place = Place::new(None).await;
     std::fs::set_permissions(&place.chip.port, PermissionsExt::from_mode(0o000)).expect("set");
-    let nobody = ["setpriv", "--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "--"];
-    // Root may open what is for nobody.
-    let mut command = place.program(if geteuid().is_root() { &nobody } else { &[] });
-    let folder = place.asked.folder.path();
-    std::fs::set_permissions(folder, PermissionsExt::from_mode(0o777)).expect("set");
-    command.env("PATH", "/usr/bin:/bin");
+    let mut command = place.program_of_nobody();
     assert_eq!(end(command.spawn().expect("started")).await, Some(2));
     let message = place.left();
     assert_eq!(message["code"], "BadConfiguration", "{message}");

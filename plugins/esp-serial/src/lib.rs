@@ -1,10 +1,11 @@
-//! Device plugin for Espressif chips on a node's USB or serial port, found by Akri's udev handler: a
-//! Pod on that node flashes them, with the device attached. Nothing calls back, so no Service is
+//! Device plugin for Espressif chips on a node's USB or serial port, found by Akri's udev handler:
+//! a Pod on that node flashes them, with the device attached. Nothing calls back, so no Service is
 //! made.
 //!
-//! The Pod runs this project's flash program, which compares the MD5 of the flash memory; or esptool
-//! (version 5), as the entry point of a user's image that carries the firmware. Which one is in the
-//! README beside this crate. In: the request. Out: the Pod's description and the verdict. No I/O.
+//! The Pod runs this project's flash program, which compares the MD5 of the flash memory; or
+//! esptool (version 5), as the entry point of a user's image that carries the firmware. The README
+//! beside this crate tells which. In: the request. Out: the Pod's description and the verdict. No
+//! I/O.
 
 mod settings;
 

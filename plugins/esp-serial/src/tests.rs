@@ -118,7 +118,9 @@ fn a_device_whose_file_is_missing_or_no_path_is_refused() {
 
 #[test]
 fn every_fault_in_the_settings_is_named_with_its_path() {
-    let settings = r#"{"a/b":1,"baud":0,"chip":"ESP 32","image":"","offset":"16","path":"firmware.bin","runAsRoot":"yes","program":"dd","group":0,"args":["a",1],"registryAccess":1}"#;
+    let settings = r#"{"a/b":1,"baud":0,"chip":"ESP 32","image":"","offset":"16",
+        "path":"firmware.bin","runAsRoot":"yes","program":"dd","group":0,"args":["a",1],
+        "registryAccess":1}"#;
     let Err(PluginError::InvalidSettings(faults)) = EspSerial::validate_settings(settings) else {
         panic!("accepted")
     };

@@ -44,8 +44,8 @@ pub fn is_message(outcome: &Outcome) -> bool {
 }
 
 /// Says what an ended container means, of this program and of others. One that ended well is not
-/// believed unless it has read the version or the flash memory back itself: an image may end so when the device was not
-/// trusted or the transfer broke.
+/// believed unless it has read the version or the flash memory back itself: an image may end so
+/// when the device was not trusted or the transfer broke.
 #[must_use]
 pub fn judge(outcome: Outcome) -> Verdict {
     let said: Option<Value> = serde_json::from_str(outcome.termination_message.trim()).ok();

@@ -29,8 +29,8 @@ fn creates(audit_log: &Path, resource: &str) -> anyhow::Result<usize> {
 
 fn serial_job(name: &str, chip: &SerialChip) -> Value {
     let spec = json!({
-        "device": "esp-serial", "firmware": FIRMWARE, "flashjobPodImage": FLASHER, "backoffLimitPerDevice": 0,
-        "settings": {"esp-serial": {"chip": "esp32"}},
+        "device": "esp-serial", "firmware": FIRMWARE, "flashjobPodImage": FLASHER,
+        "backoffLimitPerDevice": 0, "settings": {"esp-serial": {"chip": "esp32"}},
     });
     job(name, std::slice::from_ref(&chip.uid), spec)
 }

@@ -1,7 +1,9 @@
 //! A simulated chip on a node's serial port: a pseudo-terminal behind which an ESP ROM loader
-//! answers, as if somebody held the boot button (a pseudo-terminal has no control lines, so nothing
-//! resets the chip), the Instance that Akri's udev handler makes for it, and the extended resource that
+//! answers, the Instance that Akri's udev handler makes for it, and the extended resource that
 //! Akri's device plugin offers on the node.
+//!
+//! A pseudo-terminal has no control lines, so nothing resets the chip: it answers as if somebody
+//! held its boot button.
 
 pub mod loader;
 pub mod slip;
@@ -51,12 +53,12 @@ pub struct Settings {
     pub alone: bool,
 }
 
-/// What a chip does instead of answering, once it has taken some blocks.
+/// Misbehaviour of a chip that has taken some blocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Trouble {
     /// Blocks that it takes before; with 0 it never answers.
     pub after_blocks: u32,
-    /// What it does then.
+    /// Its kind.
     pub kind: TroubleKind,
 }
 

@@ -7,7 +7,7 @@ use flashjob_rules::rollout::{
 };
 use jiff::Timestamp;
 
-use super::{Known, RolloutKey};
+use super::{Known, Memory, RolloutKey};
 use crate::observed::{Instance, Job, JobKey};
 use crate::world::World;
 
@@ -33,6 +33,7 @@ pub fn decide(world: &World, key: &RolloutKey, now: Timestamp) -> Option<Plan> {
         world: &View { world, key, known },
         children: jobs.filter_map(|job| child(job)).collect(),
         others: others.collect(),
+        refused: world.rollouts.memory.get(key).and_then(Memory::refused),
         now,
     }))
 }

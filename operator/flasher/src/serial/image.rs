@@ -21,8 +21,12 @@ const ELF: [u8; 4] = *b"\x7fELF";
 const MAGIC: u8 = 0xe9;
 /// Most segments that such an image has.
 const MOST_SEGMENTS: u8 = 16;
-/// Place of the chip's number in its header, two bytes.
+/// Size of its header with the extended one, in bytes.
+const HEADER_BYTES: usize = 24;
+/// Place of the chip's number in the header, two bytes.
 const CHIP: usize = 12;
+/// Place of the oldest revision of the chip, two bytes.
+const REVISION: usize = 15;
 /// Number of no chip.
 const ANY_CHIP: u16 = 0xffff;
 
@@ -70,35 +74,56 @@ impl Image {
         addresses.zip(parts).map(|(address, part)| Segment::new(address, part)).collect()
     }
 
-    /// Compares the chip with the one in the image's header. An image without one is for any.
-    ///
-    /// # Errors
-    /// It is for another chip.
-    pub fn check_chip(&self, chip: Chip, offset: u32) -> Result<(), Failure> {
-        let number = number_of_chip(&self.bytes, chip, offset);
-        let Some(number) = number.filter(|number| *number != chip.id()) else { return Ok(()) };
-        let meant = Chip::try_from(number)
-            .map_or_else(|_| format!("chip number {number}"), |chip| chip.to_string());
-        let message = format!(
-            "firmware {} is for {meant}, and the chip is {chip}; plug in the other chip, or build \
-             the firmware for this one",
-            self.reference
-        );
-        Err(Failure::new(Code::WrongChip, message))
+    /// Header of the image, for a chip and a place in its flash memory: of one that begins with
+    /// it, or of the boot loader at its place in a merged one. None in raw data.
+    pub fn header(&self, chip: Chip, offset: u32) -> Option<Header> {
+        Header::find(&self.bytes, chip, offset)
     }
 }
 
-/// Number of the chip in the header of an image: of one that begins with it, or of the boot loader
-/// at its place in a merged one.
-fn number_of_chip(bytes: &[u8], chip: Chip, offset: u32) -> Option<u16> {
-    let boot_loader = chip.boot_address().saturating_sub(offset);
-    let places = [0, usize::try_from(boot_loader).unwrap_or_default()];
-    let header = places.into_iter().find_map(|at| {
-        let header = bytes.get(at..)?.get(..CHIP + 2)?;
-        (header[0] == MAGIC && (1..=MOST_SEGMENTS).contains(&header[1])).then_some(header)
-    })?;
-    let number = u16::from_le_bytes([header[CHIP], header[CHIP + 1]]);
-    (number != ANY_CHIP).then_some(number)
+/// Chips that an image is for, as its header names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// Number of the chip.
+    chip: u16,
+    /// Oldest revision of the chip, as a hundred times its major number and its minor number.
+    revision: u16,
+}
+
+impl Header {
+    fn find(bytes: &[u8], chip: Chip, offset: u32) -> Option<Self> {
+        let boot_loader = chip.boot_address().saturating_sub(offset);
+        let places = [0, usize::try_from(boot_loader).unwrap_or_default()];
+        let header = places.into_iter().find_map(|at| {
+            let header = bytes.get(at..)?.get(..HEADER_BYTES)?;
+            (header[0] == MAGIC && (1..=MOST_SEGMENTS).contains(&header[1])).then_some(header)
+        })?;
+        let number = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+        Some(Self { chip: number(CHIP), revision: number(REVISION) })
+    }
+
+    /// Oldest revision of the chip that the image starts on; 0 for any.
+    pub fn revision(self) -> u16 {
+        self.revision
+    }
+
+    /// Compares the chip with the one that the image is for.
+    ///
+    /// # Errors
+    /// It is for another chip.
+    pub fn check_chip(self, chip: Chip, image: &Image) -> Result<(), Failure> {
+        if [chip.id(), ANY_CHIP].contains(&self.chip) {
+            return Ok(());
+        }
+        let meant = Chip::try_from(self.chip)
+            .map_or_else(|_| format!("chip number {}", self.chip), |chip| chip.to_string());
+        let message = format!(
+            "firmware {} is for {meant}, and the chip is {chip}; plug in the other chip, or build \
+             the firmware for this one",
+            image.reference
+        );
+        Err(Failure::new(Code::WrongChip, message))
+    }
 }
 
 /// Chip that a device type begins with, in any spelling: `ESP32-C3-Mini` is an esp32c3. None for a
@@ -127,13 +152,15 @@ mod tests {
     }
 
     #[test]
-    fn the_chip_of_an_image_is_in_its_header_or_in_that_of_its_boot_loader() {
-        let header = [MAGIC, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0];
-        assert_eq!(number_of_chip(&header, Chip::Esp32, 0x10000), Some(5));
+    fn the_header_of_an_image_is_at_its_beginning_or_that_of_its_boot_loader() {
+        let mut header = [0; HEADER_BYTES];
+        (header[0], header[1], header[CHIP], header[REVISION]) = (MAGIC, 3, 5, 101);
+        let expected = Some(Header { chip: 5, revision: 101 });
+        assert_eq!(Header::find(&header, Chip::Esp32, 0x10000), expected);
         let merged = [vec![ERASED; 0x1000], header.to_vec()].concat();
-        assert_eq!(number_of_chip(&merged, Chip::Esp32, 0), Some(5));
-        assert_eq!(number_of_chip(&merged, Chip::Esp32c3, 0), None);
-        assert_eq!(number_of_chip(b"\xe9\x03", Chip::Esp32, 0), None);
-        assert_eq!(number_of_chip(&[ERASED; 64], Chip::Esp32, 0), None);
+        assert_eq!(Header::find(&merged, Chip::Esp32, 0), expected);
+        assert_eq!(Header::find(&merged, Chip::Esp32c3, 0), None);
+        assert_eq!(Header::find(b"\xe9\x03", Chip::Esp32, 0), None);
+        assert_eq!(Header::find(&[ERASED; 64], Chip::Esp32, 0), None);
     }
 }

@@ -103,11 +103,19 @@ pub struct Settings {
     pub is_worn: bool,
     /// It takes only what does not read its memory.
     pub is_locked: bool,
+    /// It reads what is in its flash as encrypted.
+    pub is_encrypted: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { model: model::ESP32, flash_bytes: 4 << 20, is_worn: false, is_locked: false }
+        Self {
+            model: model::ESP32,
+            flash_bytes: 4 << 20,
+            is_worn: false,
+            is_locked: false,
+            is_encrypted: false,
+        }
     }
 }
 
@@ -121,7 +129,7 @@ pub struct Loader {
     report: Report,
 }
 
-/// What is loaded into the chip's memory.
+/// Program that is loaded into the chip's memory.
 #[derive(Default)]
 struct Memory {
     blocks: usize,
@@ -288,6 +296,10 @@ impl Loader {
         if register == address {
             return value;
         }
+        let encryption = self.settings.model.encryption.filter(|_| self.settings.is_encrypted);
+        if let Some((_, value)) = encryption.filter(|(address, _)| register == *address) {
+            return value;
+        }
         self.registers.get(&register).copied().unwrap_or_default()
     }
 
@@ -310,7 +322,9 @@ impl Loader {
     fn security(&self) -> Result<Vec<u8>, u8> {
         let chip = self.settings.model.number.ok_or(INVALID)?;
         let flags = if self.settings.is_locked { SECURE_DOWNLOAD } else { 0 };
-        Ok([flags.to_le_bytes().as_slice(), &[0; 8], &chip.to_le_bytes(), &[0; 4]].concat())
+        let mut purposes = [0; 8];
+        purposes[0] = u8::from(self.settings.is_encrypted);
+        Ok([flags.to_le_bytes().as_slice(), &purposes, &chip.to_le_bytes(), &[0; 4]].concat())
     }
 
     fn begin(&mut self, format: Format, data: &[u8]) -> Result<(), u8> {

@@ -8,6 +8,8 @@ pub struct Model {
     pub magic: (u32, u32),
     /// Number of the chip, on those that answer GET_SECURITY_INFO.
     pub number: Option<u32>,
+    /// Register that tells whether the flash is encrypted, and its value then, on the others.
+    pub encryption: Option<(u32, u32)>,
     /// Registers of the controller of the flash.
     pub spi: Spi,
 }
@@ -27,6 +29,7 @@ pub struct Spi {
 pub const ESP32: Model = Model {
     magic: (0x4000_1000, 0x00f0_1d83),
     number: None,
+    encryption: Some((0x3ff5_a000, 1 << 20)),
     spi: Spi { command: 0x3ff4_2000, user2: 0x3ff4_2024, data: 0x3ff4_2080 },
 };
 
@@ -34,5 +37,6 @@ pub const ESP32: Model = Model {
 pub const ESP32C3: Model = Model {
     magic: (0x4000_1000, 0x1b31_506f),
     number: Some(5),
+    encryption: None,
     spi: Spi { command: 0x6000_2000, user2: 0x6000_2020, data: 0x6000_2058 },
 };
