@@ -3,14 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use flashjob_api::{BatchState, RolloutPhase};
+use flashjob_api::{BatchState, OnFailure, RolloutPhase, RolloutWindow, rollout_reason};
+use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
 use super::events::{Event, event, gentle_event};
-use super::model::{Cluster, OLD, batch};
-use crate::rollout::{Plan, Step};
+use super::model::{Cluster, OLD, batch, resolved};
+use crate::rollout::{FirmwareState, Plan, Step};
 
 fn device(cluster: &Cluster, number: usize) -> String {
     let names: Vec<&String> = cluster.parts.keys().collect();
@@ -117,6 +118,20 @@ impl Watched {
             }),
             Event::NewRun(number) => cluster.edit(|spec| spec.run_id = Some(number.to_string())),
             Event::Abort => cluster.edit(|spec| spec.abort = Some(true)),
+            Event::Deadline(seconds) => {
+                cluster.edit(|spec| spec.active_deadline_seconds = Some(*seconds));
+            }
+            Event::OnFailure(aborts) => {
+                let effect = if *aborts { OnFailure::Abort } else { OnFailure::Pause };
+                cluster.edit(|spec| spec.on_failure = Some(effect));
+            }
+            Event::Window(limited) => {
+                let (start, duration_seconds) = ("*/10 * * * *".to_owned(), 240);
+                let window = RolloutWindow { start, duration_seconds, time_zone: None };
+                cluster.edit(|spec| spec.windows = limited.then(|| vec![window]));
+            }
+            Event::Firmware(is_there) => self.firmware(*is_there),
+            Event::Older(is_there) => self.older(*is_there),
             Event::DeleteJob(number) => {
                 if let Some(name) = job(cluster, *number) {
                     cluster.jobs.remove(&name);
@@ -138,6 +153,26 @@ impl Watched {
             }
         }
         self.check();
+    }
+
+    fn firmware(&mut self, is_there: bool) {
+        self.cluster.firmware = match is_there {
+            true => resolved(),
+            false => FirmwareState::Failed {
+                reason: rollout_reason::FIRMWARE_UNAVAILABLE.name.to_owned(),
+                message: "not found".to_owned(),
+                permanent: true,
+            },
+        };
+    }
+
+    fn older(&mut self, is_there: bool) {
+        let created = self.cluster.now - SignedDuration::from_hours(1);
+        let held = self.cluster.parts.keys().take(2).cloned().collect();
+        self.cluster.others.clear();
+        if is_there {
+            self.cluster.others.push(("older".to_owned(), created, held));
+        }
     }
 
     fn edit_job(&mut self, number: usize, change: impl FnOnce(&mut flashjob_api::FlashJobSpec)) {
@@ -336,6 +371,8 @@ proptest! {
             watched.cluster.returns(name);
             watched.cluster.part(name).broken = false;
         }
+        watched.firmware(true);
+        watched.older(false);
         let over = |cluster: &Cluster| cluster.status().phase.is_some_and(RolloutPhase::is_final);
         for number in 0..6 {
             watched.cluster.settle(400);
