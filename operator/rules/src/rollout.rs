@@ -8,7 +8,8 @@
 //!   nothing may start now, [`budget`] shares parallelism and failures over the FlashJobs.
 //! - [`planning`] begins a run, [`runs`] supersedes, continues and ends it, [`firmware`] asks for
 //!   what is flashed.
-//! - [`summary`] and [`conditions`] word the status; [`status`] has the letters of the members.
+//! - [`summary`], [`words`] and [`conditions`] word the status; [`status`] has the letters of the
+//!   members.
 //!
 //! The status is all that is remembered. A member has exactly one place, and moves only where a
 //! rule says so: absent devices and those to be tried again go to the end of a list.
@@ -33,6 +34,8 @@ mod status;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod windows;
+mod words;
 
 use flashjob_api::{FlashJob, FlashRolloutStatus};
 use jiff::{SignedDuration, Timestamp};

@@ -8,7 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::Snapshot;
 use super::draft::Draft;
-use super::summary::Words;
+use super::words::Words;
 
 /// The approval of the batch in progress.
 pub(super) enum Approval {

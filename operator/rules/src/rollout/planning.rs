@@ -11,7 +11,8 @@ use super::firmware::{
     FirmwareState, REGISTRY, ResolveFirmware, ResolvedFirmware, missing_platforms, pinned,
 };
 use super::members::{self, Planned};
-use super::summary::{self, Words};
+use super::summary;
+use super::words::Words;
 use super::{Plan, Snapshot, after};
 
 /// Seconds after which a fleet that cannot be planned is looked at again.

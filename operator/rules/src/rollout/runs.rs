@@ -10,7 +10,8 @@ use super::draft::Draft;
 use super::gates::Hold;
 use super::judge::Verdict;
 use super::planning::plan_run;
-use super::summary::{self, Words};
+use super::summary;
+use super::words::Words;
 use super::{Plan, Snapshot, Step, after};
 
 /// Runs that are remembered.

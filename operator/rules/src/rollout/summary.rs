@@ -9,49 +9,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::conditions::{Approval, conditions};
 use super::draft::Draft;
-use super::gates::Hold;
 use super::members::Planned;
 use super::status::{List, Member};
+use super::words::Words;
 use super::{Plan, Snapshot, Step};
-
-/// State of the run, in words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Words {
-    pub phase: RolloutPhase,
-    /// CamelCase name.
-    pub reason: Option<String>,
-    pub waiting_for: Option<String>,
-    pub message: String,
-    /// True if nothing moves until somebody acts on a fault.
-    pub stalled: bool,
-}
-
-impl Words {
-    pub fn ended(phase: RolloutPhase, reason: &str, message: String) -> Self {
-        let reason = Some(reason.to_owned());
-        Self { phase, reason, waiting_for: None, message, stalled: false }
-    }
-
-    pub fn planning(reason: &str, waiting_for: &str, message: String, stalled: bool) -> Self {
-        Self {
-            phase: RolloutPhase::Planning,
-            reason: Some(reason.to_owned()),
-            waiting_for: Some(waiting_for.to_owned()).filter(|text| !text.is_empty()),
-            message,
-            stalled,
-        }
-    }
-
-    pub fn held(hold: &Hold) -> Self {
-        Self {
-            phase: hold.phase,
-            reason: Some(hold.reason.clone()),
-            waiting_for: Some(hold.waiting_for.clone()),
-            message: hold.message.clone(),
-            stalled: hold.stalled,
-        }
-    }
-}
 
 /// Devices that were left out, as part of a sentence.
 pub(super) fn left_out(left_out: &LeftOut) -> String {
