@@ -1,9 +1,10 @@
 //! Supersedes, continues and ends runs.
 
 use flashjob_api::{
-    EffectiveRollout, FlashRolloutStatus, OnFailure, PastRun, RolloutPhase, rollout_reason,
+    EffectiveRollout, FlashRolloutStatus, OnFailure, PastRun, RolloutPhase, condition,
+    rollout_reason,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use sha2::{Digest, Sha256};
 
 use super::draft::Draft;
@@ -57,7 +58,7 @@ fn supersede(snapshot: &Snapshot<'_>, spec: &EffectiveRollout) -> Plan {
             reason: Some(rollout_reason::SUPERSEDED.name.to_owned()),
             waiting_for: Some(format!("devices in flight of run {run}")),
             message: format!(
-                "the spec asks for another run; devices of run {run} that are in flight finish first"
+                "the spec asks for another run; devices in flight of run {run} finish first"
             ),
             stalled: false,
         };
@@ -248,12 +249,22 @@ fn stay_ended(mut draft: Draft<'_>) -> Plan {
             draft.wake(at);
         }
     }
-    let words = Words {
-        phase: stored.phase.unwrap_or(RolloutPhase::Completed),
-        reason: stored.reason.clone(),
-        waiting_for: None,
-        message: stored.message.clone().unwrap_or_default(),
-        stalled: false,
-    };
+    let words = ended_words(stored);
     draft.finish(words)
+}
+
+/// Words of a run that has ended, from the condition that says so: the message may meanwhile have
+/// spoken of an invalid spec.
+fn ended_words(stored: &FlashRolloutStatus) -> Words {
+    let phase = stored.phase.unwrap_or(RolloutPhase::Completed);
+    let kind =
+        if phase == RolloutPhase::Completed { condition::COMPLETE } else { condition::FAILED };
+    let says = |condition: &&Condition| condition.type_ == kind && condition.status == "True";
+    match stored.conditions.iter().find(says) {
+        Some(condition) => Words::ended(phase, &condition.reason, condition.message.clone()),
+        None => Words {
+            reason: stored.reason.clone(),
+            ..Words::ended(phase, "", stored.message.clone().unwrap_or_default())
+        },
+    }
 }

@@ -35,10 +35,15 @@ pub enum Event {
     EditFirmware(usize),
 }
 
+fn decision() -> impl Strategy<Value = Event> {
+    let parts = (any::<u8>(), prop::bool::weighted(0.8));
+    parts.prop_map(|(steps, stored)| Event::Decide(steps, stored))
+}
+
 /// Events without any edit of a FlashJob by hand.
 pub fn gentle_event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        10 => (any::<u8>(), prop::bool::weighted(0.8)).prop_map(|(steps, stored)| Event::Decide(steps, stored)),
+        10 => decision(),
         8 => (0_usize..4).prop_map(Event::Sync),
         8 => (0_usize..4, 0_usize..4).prop_map(|(job, ends)| Event::Work(job, ends)),
         1 => (0_usize..40).prop_map(Event::Leave),
@@ -51,7 +56,7 @@ pub fn gentle_event() -> impl Strategy<Value = Event> {
 /// All events.
 pub fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
-        12 => (any::<u8>(), prop::bool::weighted(0.8)).prop_map(|(steps, stored)| Event::Decide(steps, stored)),
+        12 => decision(),
         8 => (0_usize..4).prop_map(Event::Sync),
         8 => (0_usize..4, 0_usize..4).prop_map(|(job, ends)| Event::Work(job, ends)),
         2 => (-200_i64..400).prop_map(Event::Pass),
@@ -68,7 +73,8 @@ pub fn event() -> impl Strategy<Value = Event> {
         1 => (0_i64..300).prop_map(Event::Soak),
         1 => (0_u8..3).prop_map(Event::NewRun),
         1 => prop_oneof![4 => Just(Event::Approve), 1 => Just(Event::Abort)],
-        1 => prop_oneof![(2000_i64..9000).prop_map(Event::Deadline), any::<bool>().prop_map(Event::OnFailure)],
+        1 => (2000_i64..9000).prop_map(Event::Deadline),
+        1 => any::<bool>().prop_map(Event::OnFailure),
         1 => any::<bool>().prop_map(Event::Window),
         1 => prop::bool::weighted(0.7).prop_map(Event::Firmware),
         1 => prop::bool::weighted(0.3).prop_map(Event::Older),
