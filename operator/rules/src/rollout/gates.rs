@@ -1,9 +1,6 @@
 //! Gates: reasons for which no device may start now. Each names what it waits for.
 
-use flashjob_api::{
-    EffectiveRollout, FirmwareStatus, FirmwareVerification, InvalidRollout, RolloutPhase,
-    RolloutWindow, rollout_reason,
-};
+use flashjob_api::{FirmwareStatus, FirmwareVerification, RolloutPhase, rollout_reason};
 use jiff::Timestamp;
 
 use super::draft::Draft;
@@ -11,7 +8,7 @@ use super::firmware::{FirmwareState, REGISTRY, ResolveFirmware};
 use super::judge::Fault;
 use super::snapshot::OtherRollout;
 use super::status::instance_of;
-use crate::schedule::{LOOK_AHEAD, Schedule, State, WindowSpec};
+use crate::schedule::{LOOK_AHEAD, State};
 
 /// A closed gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -196,19 +193,4 @@ impl Draft<'_> {
             }
         }
     }
-}
-
-/// Reads the windows and blackouts of a spec.
-pub(super) fn schedule(spec: &EffectiveRollout) -> Result<Schedule, InvalidRollout> {
-    let windows: Vec<WindowSpec<'_>> = spec.windows.iter().map(window).collect();
-    let blackouts: Vec<WindowSpec<'_>> = spec.blackouts.iter().map(window).collect();
-    Schedule::read(&windows, &blackouts).map_err(|fault| InvalidRollout {
-        field: format!("spec.{}", fault.field),
-        message: fault.message,
-    })
-}
-
-fn window(written: &RolloutWindow) -> WindowSpec<'_> {
-    let time_zone = written.time_zone.as_deref().filter(|zone| !zone.is_empty());
-    WindowSpec { start: &written.start, duration_seconds: written.duration_seconds, time_zone }
 }

@@ -78,7 +78,7 @@ impl Rollout {
     #[must_use]
     pub fn of(rollout: FlashRollout) -> Self {
         let spec = rollout.spec.effective();
-        let schedule = spec.as_ref().ok().map(super::gates::schedule).transpose();
+        let schedule = spec.as_ref().ok().map(super::windows::schedule).transpose();
         let (spec, schedule) = match (spec, schedule) {
             (Err(fault), _) => (Err(fault.to_string()), None),
             (Ok(_), Err(fault)) => {

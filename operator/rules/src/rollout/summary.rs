@@ -1,56 +1,18 @@
-//! Words the status: counts, progress, conditions and one sentence.
+//! Words the status: counts, progress and one sentence.
 
 use flashjob_api::{
-    BatchMembers, BatchState, BatchStatus, EffectiveRollout, FirmwareVerification,
-    FlashRolloutStatus, LeftOut, RolloutCounts, RolloutPhase, condition, rollout_reason,
+    BatchMembers, BatchState, BatchStatus, EffectiveRollout, FlashRolloutStatus, LeftOut,
+    RolloutCounts, RolloutPhase, condition, rollout_reason,
 };
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::conditions::{Approval, conditions};
 use super::draft::Draft;
-use super::gates::Hold;
 use super::members::Planned;
 use super::status::{List, Member};
+use super::words::Words;
 use super::{Plan, Snapshot, Step};
-
-/// State of the run, in words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Words {
-    pub phase: RolloutPhase,
-    /// CamelCase name.
-    pub reason: Option<String>,
-    pub waiting_for: Option<String>,
-    pub message: String,
-    /// True if nothing moves until somebody acts on a fault.
-    pub stalled: bool,
-}
-
-impl Words {
-    pub fn ended(phase: RolloutPhase, reason: &str, message: String) -> Self {
-        let reason = Some(reason.to_owned());
-        Self { phase, reason, waiting_for: None, message, stalled: false }
-    }
-
-    pub fn planning(reason: &str, waiting_for: &str, message: String, stalled: bool) -> Self {
-        Self {
-            phase: RolloutPhase::Planning,
-            reason: Some(reason.to_owned()),
-            waiting_for: Some(waiting_for.to_owned()).filter(|text| !text.is_empty()),
-            message,
-            stalled,
-        }
-    }
-
-    pub fn held(hold: &Hold) -> Self {
-        Self {
-            phase: hold.phase,
-            reason: Some(hold.reason.clone()),
-            waiting_for: Some(hold.waiting_for.clone()),
-            message: hold.message.clone(),
-            stalled: hold.stalled,
-        }
-    }
-}
 
 /// Devices that were left out, as part of a sentence.
 pub(super) fn left_out(left_out: &LeftOut) -> String {
@@ -219,6 +181,7 @@ impl Draft<'_> {
             self.batches[batch].counts = self.batch_counts(batch);
         }
         let current = self.current();
+        let approval = Approval::of(&self, current);
         let members: Vec<BatchMembers> = (0..self.lists.len())
             .map(|batch| match stored.members.get(batch) {
                 Some(stored) if self.lists[batch].is(stored) => stored.clone(),
@@ -252,30 +215,8 @@ impl Draft<'_> {
             conditions: stored.conditions.clone(),
             ..FlashRolloutStatus::default()
         };
-        let approval = Approval::of(&self, current, &status);
         let plan = std::mem::take(&mut self.plan);
         write_with(self.snapshot, self.spec, status, words, plan, approval)
-    }
-}
-
-/// The approval of the batch in progress.
-enum Approval {
-    NotAskedFor,
-    Given,
-    Missing(String),
-}
-
-impl Approval {
-    fn of(draft: &Draft<'_>, batch: usize, status: &FlashRolloutStatus) -> Self {
-        let Some(name) = status.batches.get(batch).map(|batch| batch.name.as_str()) else {
-            return Self::NotAskedFor;
-        };
-        let policy = draft.spec.batches.iter().find(|policy| policy.name == name);
-        if !policy.is_some_and(|policy| policy.approval) {
-            return Self::NotAskedFor;
-        }
-        let wanted = format!("{name}@{}", draft.run);
-        if draft.spec.approvals.contains(&wanted) { Self::Given } else { Self::Missing(wanted) }
     }
 }
 
@@ -324,62 +265,6 @@ fn write_with(
 /// What of a batch is lost for good if it is not stored.
 fn moments(batch: &BatchStatus) -> (BatchState, Option<&Time>, Option<&Time>) {
     (batch.state, batch.started_at.as_ref(), batch.ended_at.as_ref())
-}
-
-fn conditions(
-    snapshot: &Snapshot<'_>,
-    spec: &EffectiveRollout,
-    status: &FlashRolloutStatus,
-    words: &Words,
-    approval: Approval,
-) -> Vec<Condition> {
-    let mut conditions = status.conditions.clone();
-    let generation = snapshot.rollout.generation;
-    let mut set = |kind: &str, holds: bool, reason: &str, message: &str| {
-        condition::set(&mut conditions, kind, holds, reason, message, generation, snapshot.now);
-    };
-    let reason = words.reason.as_deref().unwrap_or("Unknown");
-    let message = words.message.as_str();
-    let phase = words.phase;
-    let failed = matches!(phase, RolloutPhase::Failed | RolloutPhase::Aborted);
-    let paused = phase == RolloutPhase::Paused;
-    let moves = !phase.is_final() && !paused && !words.stalled;
-    set(condition::READY, phase == RolloutPhase::Completed, reason, message);
-    set(condition::RECONCILING, moves, reason, message);
-    set(condition::PROGRESSING, moves, reason, message);
-    set(condition::COMPLETE, phase == RolloutPhase::Completed, reason, message);
-    set(condition::FAILED, failed, reason, message);
-    set(condition::PAUSED, paused, reason, if paused { message } else { "" });
-    let stalled = words.stalled || failed;
-    set(condition::STALLED, stalled, reason, if stalled { message } else { "" });
-    match approval {
-        Approval::NotAskedFor => set(condition::APPROVED, true, "NotAskedFor", ""),
-        Approval::Given => set(condition::APPROVED, true, "Approved", ""),
-        Approval::Missing(wanted) => {
-            let message = format!("add {wanted} to spec.approvals");
-            set(condition::APPROVED, false, rollout_reason::APPROVAL_MISSING.name, &message);
-        }
-    }
-    let signer = status.firmware.as_ref().and_then(|firmware| firmware.signer.as_deref());
-    match signer {
-        Some(signer) => {
-            let message = format!("signed by {signer}");
-            set(condition::FIRMWARE_VERIFIED, true, "SignatureVerified", &message);
-        }
-        None if status.firmware.is_none() => {
-            set(condition::FIRMWARE_VERIFIED, false, "NotResolved", "");
-        }
-        None if spec.verify_firmware == FirmwareVerification::IfConfigured => {
-            set(
-                condition::FIRMWARE_VERIFIED,
-                false,
-                "NotConfigured",
-                "no entry of firmwareTrust matches",
-            );
-        }
-        None => set(condition::FIRMWARE_VERIFIED, false, "NotVerified", ""),
-    }
-    conditions
 }
 
 /// The status of a FlashRollout that is invalid. What was stored stays, and so does every FlashJob

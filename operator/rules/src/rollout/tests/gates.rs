@@ -2,6 +2,7 @@
 
 use flashjob_api::{FirmwarePin, FirmwarePolicy, RolloutPhase, RolloutWindow, condition};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::model::{Cluster, batch, resolved};
 use crate::rollout::FirmwareState;
@@ -223,4 +224,22 @@ fn flash_jobs_that_the_api_server_refuses_are_named_and_asked_for_again() {
     cluster.refuses = None;
     cluster.settle(50);
     assert_eq!(cluster.phase(), RolloutPhase::Completed);
+}
+
+#[test]
+fn a_finished_rollout_whose_spec_was_invalid_for_a_while_says_again_how_it_ended() {
+    let mut cluster = Cluster::new(2);
+    cluster.settle(50);
+    let ended = cluster.status();
+    cluster.edit(|spec| spec.max_failed = Some(IntOrString::Int(-1)));
+    cluster.settle(10);
+    assert_eq!(cluster.reason(), "InvalidSpec");
+    cluster.edit(|spec| spec.max_failed = None);
+    cluster.settle(10);
+    let again = cluster.status();
+    assert_eq!(
+        (again.phase, again.reason, again.message),
+        (ended.phase, ended.reason, ended.message)
+    );
+    assert!(condition::holds(&again.conditions, condition::READY));
 }
