@@ -46,7 +46,7 @@ fn child(job: &Job) -> Option<Child<'_>> {
         resource_version: &job.resource_version,
         generation: job.generation,
         deleting: job.deleting,
-        spec: part.spec.as_ref()?,
+        spec: &part.spec,
         status: &job.status,
     })
 }

@@ -45,10 +45,9 @@ pub enum PlanFault {
          FlashRollouts"
     )]
     TooManyDevices(usize),
-    /// An explicit batch is empty.
+    /// The selector of an explicit batch matches nobody.
     #[error(
-        "batch {0} of spec.batches selects none of the {1} devices that are left for it; change \
-         or remove it"
+        "batch {0} of spec.batches selects none of the {1} planned devices; change or remove it"
     )]
     EmptyBatch(String, usize),
 }
@@ -68,7 +67,7 @@ impl PlanFault {
 /// Plans a run over these devices, whatever their order.
 ///
 /// # Errors
-/// Nobody is selected, too many are planned, or an explicit batch is empty.
+/// Nobody is selected, too many are planned, or the selector of an explicit batch matches nobody.
 pub fn plan<'a>(
     spec: &EffectiveRollout,
     run: &str,
@@ -205,8 +204,12 @@ fn divide(
         }
         if !taken.is_empty() {
             batches.push((batch.name.clone(), named(&taken)));
-        } else if spec.explicit_batches && !planned.is_empty() {
-            return Err(PlanFault::EmptyBatch(batch.name.clone(), left.len()));
+        } else if spec.explicit_batches
+            && !planned.is_empty()
+            && !planned.iter().any(|device| holds(&batch.selector, device))
+        {
+            // One whose devices are in earlier batches, as in a small fleet, is only left out.
+            return Err(PlanFault::EmptyBatch(batch.name.clone(), planned.len()));
         }
         left = others;
     }
