@@ -14,6 +14,12 @@ pub const SUSPENDED: &str = "Suspended";
 /// Nothing moves until somebody acts; a failed job is one, too. Tools that know kstatus read it as
 /// failed.
 pub const STALLED: &str = "Stalled";
+/// Nothing starts until a person acts: `spec.suspend`, or a batch that did not pass.
+pub const PAUSED: &str = "Paused";
+/// The batch in progress has the approval that it asks for, or asks for none.
+pub const APPROVED: &str = "Approved";
+/// The firmware has a signature that the operator's `firmwareTrust` accepts.
+pub const FIRMWARE_VERIFIED: &str = "FirmwareVerified";
 /// The wanted state is reached: every device completed, or the plugin serves. `kubectl wait` and
 /// GitOps tools ask for.
 pub const READY: &str = "Ready";

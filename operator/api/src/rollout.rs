@@ -194,7 +194,7 @@ pub enum OnFailure {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = ("[has(self.all) && self.all == true, has(self.deviceTypes), has(self.applicationTypes), has(self.versions), has(self.nodes), has(self.instances), has(self.properties)].exists(condition, condition)", "give at least one condition, or all: true for every device")
+    validation = ("(has(self.all) && self.all) || (has(self.deviceTypes) && size(self.deviceTypes) > 0) || (has(self.applicationTypes) && size(self.applicationTypes) > 0) || (has(self.versions) && size(self.versions) > 0) || (has(self.nodes) && size(self.nodes) > 0) || (has(self.instances) && size(self.instances) > 0) || (has(self.properties) && size(self.properties) > 0)", "give at least one condition, or all: true for every device")
 )]
 pub struct RolloutSelector {
     /// Select every device; the other conditions still narrow it. Default false.
@@ -261,8 +261,11 @@ pub struct DeviceConditions {
 }
 
 /// Requirement on one property of a device, as in a label selector's `matchExpressions`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
+#[x_kube(
+    validation = ("(self.operator == 'In' || self.operator == 'NotIn') == (has(self.values) && size(self.values) > 0)", "In and NotIn need values; Exists and DoesNotExist take none")
+)]
 pub struct PropertyRequirement {
     /// Name of the property, as Akri reports it.
     #[schemars(length(min = 1, max = 253))]

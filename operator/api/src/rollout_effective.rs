@@ -391,3 +391,110 @@ fn conditions(
         properties,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(value: Value) -> FlashRolloutSpec {
+        let mut spec =
+            json!({"firmware": "r.io/f:1", "version": "1", "selector": {"deviceTypes": ["esp32"]}});
+        if let (Value::Object(spec), Value::Object(fields)) = (&mut spec, value) {
+            spec.extend(fields);
+        }
+        serde_json::from_value(spec).expect("decodes")
+    }
+
+    fn fault(value: Value) -> String {
+        read(value).effective().expect_err("refused").field
+    }
+
+    #[test]
+    fn a_spec_with_the_required_fields_alone_gets_the_documented_defaults() {
+        let effective = read(json!({})).effective().expect("valid");
+        assert_eq!((effective.pin, effective.on_failure), (FirmwarePin::Digest, OnFailure::Pause));
+        assert_eq!(effective.verify_firmware, FirmwareVerification::IfConfigured);
+        assert_eq!((effective.parallelism, effective.skip_if_current), (10, true));
+        assert!(!effective.allow_downgrade && !effective.explicit_batches);
+        let verify = effective.template.verify.expect("verify");
+        assert_eq!(verify.mode, Some(VerifyMode::Required));
+        let sizes: Vec<_> = effective.batches.iter().map(|batch| batch.size).collect();
+        assert_eq!(sizes, [Some(BatchSize::Devices(1)), Some(BatchSize::Percent(10))]);
+    }
+
+    #[test]
+    fn null_and_empty_mean_absent_and_make_the_same_run() {
+        let nulls = read(json!({
+            "firmwarePolicy": null, "membership": null, "batches": null, "maxFailed": null,
+            "successThreshold": null, "onFailure": null, "parallelism": null, "groupBudget": null,
+            "windows": [], "blackouts": null, "skipIfCurrent": null, "minVersion": "",
+            "template": {"flashjobPodImage": "", "settings": {}, "verify": null}, "suspend": null,
+            "approvals": null, "runID": "", "retry": ""
+        }));
+        assert_eq!(nulls.effective(), read(json!({})).effective());
+    }
+
+    #[test]
+    fn an_empty_selector_is_refused_and_all_is_said_by_name() {
+        for selector in [
+            json!({}),
+            json!({"nodes": []}),
+            json!({"all": false}),
+            json!({"exclude": {"nodes": ["n"]}}),
+        ] {
+            assert_eq!(fault(json!({"selector": selector})), "spec.selector");
+        }
+        assert!(read(json!({"selector": {"all": true}})).effective().is_ok());
+    }
+
+    #[test]
+    fn only_the_fields_of_a_run_change_its_fingerprint() {
+        let print = |value: Value| read(value).effective().expect("valid").fingerprint;
+        let base = print(json!({}));
+        for policy in [
+            json!({"parallelism": 3, "suspend": true, "abort": true, "retry": "1"}),
+            json!({"batches": [{"name": "a"}], "maxFailed": "5%", "approvals": ["a@0a1b2c"]}),
+            json!({"template": {"verify": {"mode": "None"}, "deviceTimeoutSeconds": 1}}),
+            json!({"firmwarePolicy": {"pin": "None"}, "skipIfCurrent": false}),
+            json!({"membership": "Frozen"}),
+        ] {
+            assert_eq!(base, print(policy.clone()), "{policy}");
+        }
+        for run in [
+            json!({"firmware": "r.io/f:2"}),
+            json!({"version": "2"}),
+            json!({"selector": {"all": true}}),
+            json!({"runID": "x"}),
+            json!({"template": {"flashjobPodImage": "r.io/i:1"}}),
+            json!({"template": {"settings": {"esp32": {"x": 1}}}}),
+        ] {
+            assert_ne!(base, print(run.clone()), "{run}");
+        }
+    }
+
+    #[test]
+    fn what_was_stored_before_the_rules_were_is_refused_by_its_field() {
+        let exists = json!([{"key": "a", "operator": "Exists", "values": ["b"]}]);
+        for (value, field) in [
+            (json!({"firmware": "a b"}), "spec.firmware"),
+            (json!({"version": ""}), "spec.version"),
+            (json!({"maxFailed": "101%"}), "spec.maxFailed"),
+            (json!({"successThreshold": "9"}), "spec.successThreshold"),
+            (json!({"batches": [{"name": "a"}, {"name": "a"}]}), "spec.batches[1].name"),
+            (json!({"batches": [{"name": "a", "size": 0}]}), "spec.batches[0].size"),
+            (json!({"batches": [{"name": "a", "maxFailed": -1}]}), "spec.batches[0].maxFailed"),
+            (json!({"selector": {"properties": exists}}), "spec.selector.properties"),
+        ] {
+            assert_eq!(fault(value.clone()), field, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_percentage_of_a_batch_is_rounded_down_and_at_least_one() {
+        assert_eq!(BatchSize::Percent(10).of(109), 10);
+        assert_eq!(BatchSize::Percent(10).of(3), 1);
+        assert_eq!(BatchSize::Devices(7).of(3), 7);
+    }
+}

@@ -31,6 +31,9 @@ pub struct FlashRolloutStatus {
     /// template's image and settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fingerprint: Option<String>,
+    /// Version that the devices of this run report once they are flashed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// Firmware of this run, as it was resolved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub firmware: Option<FirmwareStatus>,

@@ -32,7 +32,7 @@ mod summary;
 mod tests;
 
 use flashjob_api::{FlashJob, FlashRolloutStatus};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 pub use firmware::{FirmwareState, ResolveFirmware, ResolvedFirmware};
 pub use make::child_name;
@@ -106,4 +106,9 @@ impl Step {
 #[must_use]
 pub fn decide(snapshot: &Snapshot<'_>) -> Plan {
     runs::decide(snapshot)
+}
+
+/// The time so many seconds later; the last one there is, where that is beyond.
+fn after(time: Timestamp, seconds: i64) -> Timestamp {
+    time.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
 }

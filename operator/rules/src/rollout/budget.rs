@@ -1,1 +1,139 @@
-//! Not written yet.
+//! Shares parallelism and the failure budget over the FlashJobs that are open.
+//!
+//! A FlashJob learns of a change some time later, so a place is only given to one once it is seen
+//! that no other uses it.
+
+use flashjob_api::ShardStatus;
+
+use super::Step;
+use super::draft::Draft;
+use super::make::Allowance;
+use super::snapshot::Child;
+use super::status::places;
+
+/// One open shard.
+struct Live<'a> {
+    batch: usize,
+    shard: ShardStatus,
+    child: Option<&'a Child<'a>>,
+    open: usize,
+}
+
+/// Devices that a FlashJob may have in flight before it is looked at again.
+fn usage(child: &Child<'_>) -> usize {
+    if child.has_ended() || (child.is_observed() && child.spec.suspend == Some(true)) {
+        return if child.has_ended() { 0 } else { child.begun() };
+    }
+    let granted = usize::try_from(child.spec.parallelism.unwrap_or(10)).unwrap_or(1);
+    granted.max(child.in_flight())
+}
+
+impl<'a> Draft<'a> {
+    /// Devices that may be in flight now.
+    pub(super) fn most_in_flight(&self, batch: usize) -> usize {
+        let own = self.policy(batch).parallelism.unwrap_or(usize::MAX);
+        own.min(self.spec.parallelism)
+    }
+
+    fn live(&self) -> Vec<Live<'a>> {
+        let sound =
+            |child: &&Child<'_>| !self.edited.iter().any(|edited| edited.name == child.name);
+        let shards = self.shards().into_iter();
+        shards
+            .map(|(batch, shard)| {
+                let states = &self.lists[batch].states[places(&shard)];
+                let open = states.iter().filter(|state| state.is_open()).count();
+                Live { batch, shard, child: self.child(batch, &shard), open }
+            })
+            .filter(|live| live.child.is_none_or(|child| sound(&child)))
+            .collect()
+    }
+
+    /// Creates the FlashJobs whose shards are stored, and gives every open one its part; with
+    /// `hold` none gets any. Returns the name of a FlashJob that belongs to somebody else, where
+    /// one is in the way.
+    pub(super) fn share(&mut self, current: usize, hold: bool) -> Option<String> {
+        let live = self.live();
+        let most = if hold { 0 } else { self.most_in_flight(current) };
+        let mut used: usize = self.snapshot.children.iter().map(usage).sum();
+        let mut left = most;
+        let mut taken = None;
+        for (place, open) in live.iter().enumerate() {
+            // The last takes what is left, so that its share does not change with each device.
+            let wanted = if place + 1 == live.len() { left } else { open.open.min(left) };
+            left -= wanted;
+            let granted = self.grant(open, wanted, most, &mut used);
+            let max_failed = self.max_failed(open);
+            match open.child {
+                Some(child) if child.has_ended() || child.deleting => {}
+                Some(child) => {
+                    let suspend = granted == 0;
+                    // Its parallelism stays while it is suspended: less to write, and to explain.
+                    let parallelism = if suspend { stored_parallelism(child) } else { granted };
+                    let allowance = Allowance { parallelism, suspend, max_failed };
+                    self.restore(open.batch, &open.shard, child, allowance);
+                }
+                None if granted == 0 || !self.is_in_store(open.batch, &open.shard) => {}
+                None => {
+                    let name = self.child_name(open.batch, &open.shard);
+                    if self.snapshot.world.is_taken(&name) {
+                        taken = Some(name);
+                        continue;
+                    }
+                    let allowance = Allowance { parallelism: granted, suspend: false, max_failed };
+                    let job = self.new_child(open.batch, &open.shard, allowance);
+                    self.step(Step::CreateChild(Box::new(job)));
+                }
+            }
+        }
+        taken
+    }
+
+    /// The part that a FlashJob gets now of what it should have. Less is given at once, more only
+    /// where nobody else can use it.
+    fn grant(&self, open: &Live<'_>, wanted: usize, most: usize, used: &mut usize) -> usize {
+        let current = match open.child {
+            Some(child) if child.spec.suspend != Some(true) => stored_parallelism(child),
+            _ => 0,
+        };
+        if wanted <= current {
+            return wanted;
+        }
+        let others = self.snapshot.children.iter();
+        let own = open.child.map(|child| child.name);
+        // One that is being deleted starts nothing, and may not be observed any more.
+        let mut unobserved = others
+            .filter(|child| Some(child.name) != own && !child.is_observed() && !child.deleting);
+        if unobserved.next().is_some() {
+            return current.min(wanted);
+        }
+        let own_usage = open.child.map_or(0, usage);
+        let room = most.saturating_sub(used.saturating_sub(own_usage));
+        let granted = wanted.min(room).max(current);
+        *used = used.saturating_sub(own_usage) + own_usage.max(granted);
+        granted
+    }
+
+    /// Failures that a FlashJob may have: those that it has, and what is left of its batch's
+    /// budget.
+    fn max_failed(&self, open: &Live<'_>) -> usize {
+        let left = self.allowed_failures(open.batch).saturating_sub(self.failures(open.batch));
+        open.child.map_or(0, |child| child.status.failed_uuids.len()) + left
+    }
+
+    /// Returns true if the shard is stored: only then a FlashJob may be made of it.
+    fn is_in_store(&self, batch: usize, shard: &ShardStatus) -> bool {
+        let stored = self.stored.members.get(batch);
+        let same = |other: &&ShardStatus| other.number == shard.number;
+        let stored = stored.and_then(|list| list.shards.iter().find(same).map(|at| (list, at)));
+        stored.is_some_and(|(list, at)| {
+            list.instances
+                .get(places(at))
+                .is_some_and(|names| names.iter().eq(self.lists[batch].names[places(shard)].iter()))
+        })
+    }
+}
+
+fn stored_parallelism(child: &Child<'_>) -> usize {
+    usize::try_from(child.spec.parallelism.unwrap_or(10)).unwrap_or(1)
+}

@@ -1,1 +1,228 @@
-//! Not written yet.
+//! Reads the results of FlashJobs into the lists of members, once each.
+
+use std::collections::HashMap;
+
+use flashjob_api::{DeviceStatus, ShardStatus, VerifyMode, reason};
+
+use super::draft::Draft;
+use super::make::child_name;
+use super::snapshot::Child;
+use super::status::{Member, places};
+
+/// Cause of a failure that the FlashJob's status no longer names.
+const UNNAMED: &str = "DeviceFailed";
+
+/// Meaning of one result of a FlashJob.
+enum Outcome {
+    Is(Member, Option<String>),
+    /// Its device was away; decided when the FlashJob has ended.
+    Absent,
+    /// Never started; another FlashJob takes it.
+    Left,
+}
+
+/// Cause of a failure whose record is not among those that status names: certain only where all
+/// failed for one reason.
+fn unnamed<'a>(child: &Child<'a>) -> &'a str {
+    let fails = |name: &&String| {
+        reason::by_name(name).is_none_or(|reason| reason.effect != reason::Effect::Skipped)
+    };
+    let mut causes = child.status.reasons.keys().filter(fails);
+    match (causes.next(), causes.next()) {
+        (Some(only), None) => only,
+        _ => UNNAMED,
+    }
+}
+
+impl<'a> Draft<'a> {
+    /// Name of a shard's FlashJob.
+    pub fn child_name(&self, batch: usize, shard: &ShardStatus) -> String {
+        child_name(&self.snapshot.rollout.name, self.run, batch, shard.number)
+    }
+
+    /// The FlashJob of a shard.
+    pub fn child(&self, batch: usize, shard: &ShardStatus) -> Option<&'a Child<'a>> {
+        self.children.get(self.child_name(batch, shard).as_str()).copied()
+    }
+
+    /// All shards with their batches.
+    pub fn shards(&self) -> Vec<(usize, ShardStatus)> {
+        let lists = self.lists.iter().enumerate();
+        lists
+            .flat_map(|(batch, list)| list.shards.iter().map(move |shard| (batch, *shard)))
+            .collect()
+    }
+
+    /// Reads all results, and closes the shards whose FlashJob has ended or was deleted.
+    pub fn follow(&mut self) {
+        for (batch, shard) in self.shards() {
+            // Places shift when a shard before this one is closed.
+            let now = self.lists[batch].shards.iter().find(|other| other.number == shard.number);
+            let Some(shard) = now.copied() else { continue };
+            match self.child(batch, &shard) {
+                Some(child) => self.follow_child(batch, &shard, child),
+                None if self.was_deleted(batch, &shard) => self.close(batch, &shard, &[]),
+                None => {}
+            }
+        }
+    }
+
+    /// A FlashJob that is missing and has left results was deleted; one without may not be created
+    /// yet, and is created under the same name.
+    fn was_deleted(&self, batch: usize, shard: &ShardStatus) -> bool {
+        let states = &self.lists[batch].states[places(shard)];
+        let untouched = |state: &Member| matches!(state, Member::Open | Member::OpenAgain);
+        !self.goes_on || !states.iter().all(untouched)
+    }
+
+    fn follow_child(&mut self, batch: usize, shard: &ShardStatus, child: &'a Child<'a>) {
+        let sound = self.is_sound(batch, shard, child);
+        let uids = self.uids(batch, shard, child, sound);
+        let mut absent = Vec::new();
+        if self.speaks_of_this_run(child) {
+            self.read(batch, child, &uids, &mut absent);
+        }
+        if !sound && !child.deleting {
+            self.edited.push(child);
+        } else if child.has_ended() && !child.deleting && self.speaks_of_this_run(child) {
+            self.close(batch, shard, &absent);
+        }
+    }
+
+    /// Results of other firmware, which somebody wrote into the FlashJob, are none.
+    fn speaks_of_this_run(&self, child: &Child<'_>) -> bool {
+        let run = child.spec.effective().ok().map(|spec| spec.run);
+        run.is_some() && child.status.run == run && self.is_of_run(child)
+    }
+
+    /// Place in the list by uid: by the order of the FlashJob's uids; where somebody edited them,
+    /// by the uids that the devices have now.
+    fn uids(
+        &self,
+        batch: usize,
+        shard: &ShardStatus,
+        child: &'a Child<'a>,
+        sound: bool,
+    ) -> HashMap<&'a str, usize> {
+        if sound {
+            return child.spec.uuid.iter().map(String::as_str).zip(places(shard)).collect();
+        }
+        let names = &self.lists[batch].names;
+        places(shard).filter_map(|place| Some((self.device(names[place])?.uid, place))).collect()
+    }
+
+    fn read(
+        &mut self,
+        batch: usize,
+        child: &'a Child<'a>,
+        uids: &HashMap<&'a str, usize>,
+        absent: &mut Vec<usize>,
+    ) {
+        let status = child.status;
+        let records: HashMap<&str, &DeviceStatus> =
+            status.devices.iter().map(|device| (device.uid.as_str(), device)).collect();
+        let lists = [
+            (&status.completed_uuids, Member::Completed),
+            (&status.failed_uuids, Member::Failed),
+            (&status.skipped_uuids, Member::Skipped),
+        ];
+        for (list, kind) in lists {
+            for uid in list {
+                let Some(&place) = uids.get(uid.as_str()) else { continue };
+                // What is stored is counted already, and who is to be tried again has failed.
+                let state = self.lists[batch].states[place];
+                if !matches!(state, Member::Open | Member::OpenAgain) {
+                    continue;
+                }
+                let record = records.get(uid.as_str()).copied();
+                let name = self.lists[batch].names[place];
+                let cause = record
+                    .and_then(|record| record.reason.as_deref())
+                    .unwrap_or_else(|| unnamed(child));
+                match self.outcome(kind, name, child, record) {
+                    Outcome::Absent => absent.push(place),
+                    Outcome::Left => {}
+                    Outcome::Is(member, message) => {
+                        self.lists[batch].states[place] = member;
+                        match member {
+                            Member::Failed => self.fail(batch, name, cause, message),
+                            Member::Skipped if record.is_some() => self.count(cause),
+                            Member::Skipped => self.count(reason::ALREADY_CURRENT.name),
+                            _ => {}
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn outcome(
+        &self,
+        kind: Member,
+        member: &str,
+        child: &Child<'_>,
+        record: Option<&DeviceStatus>,
+    ) -> Outcome {
+        let cause = record.and_then(|record| record.reason.as_deref());
+        let message = record.and_then(|record| record.message.clone());
+        let some = |reason: flashjob_api::Reason| child.status.reasons.contains_key(reason.name);
+        let reports = || self.device(member).and_then(|device| device.version);
+        match kind {
+            Member::Completed => {
+                let mode = child.spec.verify.as_ref().and_then(|verify| verify.mode);
+                let proven = mode == Some(VerifyMode::Required) || reports() == Some(self.version);
+                let state = if proven { Member::Completed } else { Member::Unverified };
+                Outcome::Is(state, None)
+            }
+            Member::Failed => {
+                // The FlashJob names up to 100 devices; of others only the count of reasons is
+                // known.
+                let is_absent = match record {
+                    Some(record) => {
+                        cause == Some(reason::UNKNOWN_DEVICE.name) && record.attempt <= 1
+                    }
+                    None => some(reason::UNKNOWN_DEVICE) && self.present(member).is_none(),
+                };
+                if is_absent { Outcome::Absent } else { Outcome::Is(Member::Failed, message) }
+            }
+            _ => {
+                let is_left = match cause {
+                    Some(cause) => cause == reason::JOB_STOPPED.name,
+                    None => some(reason::JOB_STOPPED) && reports() != Some(self.version),
+                };
+                if is_left { Outcome::Left } else { Outcome::Is(Member::Skipped, message) }
+            }
+        }
+    }
+
+    /// Ends a shard: who has no result goes to the end of a list, for another FlashJob.
+    fn close(&mut self, batch: usize, shard: &ShardStatus, absent: &[usize]) {
+        self.lists[batch].shards.retain(|other| other.number != shard.number);
+        if !self.goes_on {
+            for &place in absent {
+                self.lists[batch].states[place] = Member::Absent;
+            }
+            return;
+        }
+        let states = &self.lists[batch].states;
+        let open: Vec<usize> = places(shard).filter(|place| states[*place].is_open()).collect();
+        let is_absent: Vec<bool> = open.iter().map(|place| absent.contains(place)).collect();
+        let taken = self.lists[batch].take(&open);
+        for ((name, state), is_absent) in taken.into_iter().zip(is_absent) {
+            match state {
+                _ if is_absent => self.move_absent(batch, name, state),
+                Member::OpenAgain => self.lists[batch].push(name, Member::OpenAgain),
+                _ => self.lists[batch].push(name, Member::Open),
+            }
+        }
+    }
+
+    /// An absent device gets one more chance, at the end of the last batch.
+    pub fn move_absent(&mut self, batch: usize, name: &'a str, state: Member) {
+        let last = self.last();
+        if batch == last && state == Member::OpenAgain {
+            return self.lists[last].push(name, Member::Absent);
+        }
+        self.lists[last].push(name, Member::OpenAgain);
+    }
+}

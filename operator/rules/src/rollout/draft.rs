@@ -1,1 +1,169 @@
-//! Not written yet.
+//! A plan while it is being made: the stored lists and what becomes of them.
+
+use std::collections::{BTreeMap, HashMap};
+
+use flashjob_api::{
+    BatchState, BatchStatus, EffectiveBatch, EffectiveRollout, FailedDevice, FailureBudget,
+    FlashRolloutStatus, Reason, reason,
+};
+use jiff::Timestamp;
+
+use super::select::Device;
+use super::snapshot::{Child, Snapshot};
+use super::status::{List, Member, instance_of};
+use super::{Plan, Step};
+
+/// Failed devices that status names.
+const SHOWN_FAILED: usize = 100;
+
+/// A plan while it is being made.
+pub(super) struct Draft<'a> {
+    pub snapshot: &'a Snapshot<'a>,
+    pub spec: &'a EffectiveRollout,
+    pub stored: &'a FlashRolloutStatus,
+    /// The stored run.
+    pub run: &'a str,
+    /// Version of the stored run.
+    pub version: &'a str,
+    pub lists: Vec<List<'a>>,
+    pub batches: Vec<BatchStatus>,
+    pub failed: Vec<FailedDevice>,
+    pub reasons: BTreeMap<String, u32>,
+    pub retry: Option<String>,
+    /// False once the run has ended or is superseded: then nobody moves to another place.
+    pub goes_on: bool,
+    /// True if the spec asks for another run than the stored one.
+    pub superseded: bool,
+    /// True if a completed run is taken up again.
+    pub restarted: bool,
+    /// FlashJobs by name.
+    pub children: HashMap<&'a str, &'a Child<'a>>,
+    /// FlashJobs whose devices are no longer those of their shard, or whose firmware is another.
+    pub edited: Vec<&'a Child<'a>>,
+    pub plan: Plan,
+}
+
+impl<'a> Draft<'a> {
+    /// Begins with what is stored.
+    pub fn new(snapshot: &'a Snapshot<'a>, spec: &'a EffectiveRollout) -> Self {
+        let stored = &snapshot.rollout.status;
+        let mut lists: Vec<List<'a>> = stored.members.iter().map(List::of).collect();
+        // A status that somebody cut: a batch without list is empty.
+        lists.resize_with(stored.batches.len(), List::default);
+        Self {
+            snapshot,
+            spec,
+            stored,
+            run: stored.run.as_deref().unwrap_or_default(),
+            version: stored.version.as_deref().unwrap_or(&spec.version),
+            lists,
+            batches: stored.batches.clone(),
+            failed: stored.failed.clone(),
+            reasons: stored.reasons.clone(),
+            retry: stored.retry.clone(),
+            goes_on: true,
+            superseded: false,
+            restarted: false,
+            children: snapshot.children.iter().map(|child| (child.name, child)).collect(),
+            edited: Vec::new(),
+            plan: Plan::default(),
+        }
+    }
+
+    /// The current time.
+    pub fn now(&self) -> Timestamp {
+        self.snapshot.now
+    }
+
+    /// Looks again at that time.
+    pub fn wake(&mut self, at: Timestamp) {
+        let sooner = self.plan.wake_at.is_none_or(|planned| at < planned);
+        if sooner {
+            self.plan.wake_at = Some(at);
+        }
+    }
+
+    pub fn step(&mut self, step: Step) {
+        self.plan.steps.push(step);
+    }
+
+    /// The Instance of a member.
+    pub fn device(&self, member: &str) -> Option<Device<'a>> {
+        let (namespace, name) = instance_of(&self.snapshot.rollout.namespace, member);
+        self.snapshot.world.device(namespace, name)
+    }
+
+    /// The Instance of a member, where a flash could reach it now.
+    pub fn present(&self, member: &str) -> Option<Device<'a>> {
+        self.device(member).filter(|device| device.reachable)
+    }
+
+    /// Settings of a batch as the spec has them now. Edits apply at once; a batch that was taken
+    /// out of the spec keeps its members and has the defaults.
+    pub fn policy(&self, batch: usize) -> EffectiveBatch {
+        let name = self.batches[batch].name.as_str();
+        let written = self.spec.batches.iter().find(|policy| policy.name == name);
+        written.cloned().unwrap_or_else(|| EffectiveBatch {
+            name: name.to_owned(),
+            ..EffectiveBatch::default()
+        })
+    }
+
+    /// Devices of a batch that may fail.
+    pub fn allowed_failures(&self, batch: usize) -> usize {
+        let default =
+            if batch == 0 { FailureBudget::Devices(0) } else { FailureBudget::Percent(10) };
+        let budget = self.policy(batch).max_failed.or(self.spec.max_failed).unwrap_or(default);
+        budget.of(self.lists[batch].names.len())
+    }
+
+    /// Devices of a batch that failed, or went back after they completed.
+    pub fn failures(&self, batch: usize) -> usize {
+        let list = &self.lists[batch];
+        list.count(Member::Failed) + list.count(Member::Regressed)
+    }
+
+    /// The first batch that has not passed; the last where all have.
+    pub fn current(&self) -> usize {
+        let open = self.batches.iter().position(|batch| batch.state != BatchState::Passed);
+        open.unwrap_or(self.batches.len().saturating_sub(1))
+    }
+
+    /// The batch that takes absent devices.
+    pub fn last(&self) -> usize {
+        self.lists.len().saturating_sub(1)
+    }
+
+    /// Remembers the cause of a result for people.
+    pub fn count(&mut self, cause: &str) {
+        *self.reasons.entry(cause.to_owned()).or_default() += 1;
+    }
+
+    /// Remembers a failed device for people.
+    pub fn fail(&mut self, batch: usize, member: &str, cause: &str, message: Option<String>) {
+        self.count(cause);
+        if self.failed.len() < SHOWN_FAILED {
+            self.failed.push(FailedDevice {
+                instance: member.to_owned(),
+                batch: self.batches[batch].name.clone(),
+                reason: cause.to_owned(),
+                message: message.map(|message| message.chars().take(256).collect()),
+            });
+        }
+    }
+
+    /// Forgets the causes of failures: those devices are tried again.
+    pub fn forget_failures(&mut self) {
+        self.failed.clear();
+        let is_skip = |name: &str| {
+            let known: Option<Reason> = reason::by_name(name);
+            known.is_some_and(|reason| reason.effect == reason::Effect::Skipped)
+        };
+        self.reasons.retain(|name, _| is_skip(name));
+    }
+
+    /// Returns true if a list is stored as it is.
+    pub fn is_stored(&self, batch: usize) -> bool {
+        self.stored.members.get(batch).is_some_and(|stored| self.lists[batch].is(stored))
+    }
+}

@@ -1,8 +1,185 @@
-//! Gates: reasons for which no device may start now.
+//! Gates: reasons for which no device may start now. Each names what it waits for.
 
-use flashjob_api::{EffectiveRollout, InvalidRollout, RolloutWindow};
+use flashjob_api::{EffectiveRollout, FirmwareStatus, InvalidRollout, RolloutPhase, RolloutWindow};
+use jiff::Timestamp;
 
-use crate::schedule::{Schedule, WindowSpec};
+use super::draft::Draft;
+use super::firmware::{FirmwareState, ResolveFirmware};
+use super::judge::Fault;
+use super::snapshot::OtherRollout;
+use super::status::instance_of;
+use crate::schedule::{LOOK_AHEAD, Schedule, State, WindowSpec};
+
+/// A closed gate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Hold {
+    /// Phase of the rollout meanwhile.
+    pub phase: RolloutPhase,
+    /// CamelCase name.
+    pub reason: String,
+    /// The one thing that is waited for.
+    pub waiting_for: String,
+    /// One sentence for a person.
+    pub message: String,
+    /// True if nothing moves until somebody acts on a fault.
+    pub stalled: bool,
+}
+
+impl Hold {
+    fn waits(reason: &str, waiting_for: String) -> Self {
+        let message = format!("no device starts: waiting for {waiting_for}");
+        let (phase, reason) = (RolloutPhase::Waiting, reason.to_owned());
+        Self { phase, reason, waiting_for, message, stalled: false }
+    }
+
+    /// Waits for a person, because of a fault.
+    pub fn paused(reason: &str, message: String) -> Self {
+        Self {
+            phase: RolloutPhase::Paused,
+            reason: reason.to_owned(),
+            waiting_for: format!("a person: {reason}"),
+            message,
+            stalled: true,
+        }
+    }
+
+    pub fn of(fault: Fault) -> Self {
+        Self::paused(fault.reason, fault.message)
+    }
+
+    /// Another rollout's FlashJob has the name.
+    pub fn taken(name: &str) -> Self {
+        Self::paused(
+            "NameTaken",
+            format!("FlashJob {name} exists and is not this rollout's; delete it"),
+        )
+    }
+}
+
+impl Draft<'_> {
+    /// `spec.suspend`, which holds in every state.
+    pub(super) fn suspended(&self) -> Option<Hold> {
+        self.spec.suspend.then(|| Hold {
+            phase: RolloutPhase::Paused,
+            reason: "SuspendRequested".to_owned(),
+            waiting_for: "spec.suspend to be false".to_owned(),
+            message: "spec.suspend is true: no device starts".to_owned(),
+            stalled: false,
+        })
+    }
+
+    /// The gate that keeps a batch from starting devices; None: it may.
+    pub(super) fn gate(&mut self, batch: usize) -> Option<Hold> {
+        let hold = self.suspended().or_else(|| self.window()).or_else(|| self.approval(batch));
+        let hold = hold.or_else(|| self.older_rollout(batch));
+        hold.or_else(|| self.firmware_is_gone(batch))
+    }
+
+    fn window(&mut self) -> Option<Hold> {
+        let schedule = self.snapshot.rollout.schedule.as_ref()?;
+        if self.spec.windows.is_empty() && self.spec.blackouts.is_empty() {
+            return None;
+        }
+        let now = self.now();
+        // Where the schedule looked no further, it is asked again before that ends.
+        let later = now.checked_add(LOOK_AHEAD).unwrap_or(Timestamp::MAX);
+        match schedule.state_at(now) {
+            State::Open { until } => {
+                self.wake(until.unwrap_or(later));
+                None
+            }
+            State::Closed { opens } => {
+                self.wake(opens.unwrap_or(later));
+                let opens = opens.map(|at| format!(" (opens at {at})")).unwrap_or_default();
+                Some(Hold::waits("WindowClosed", format!("the next window{opens}")))
+            }
+        }
+    }
+
+    /// The approval that a batch asks for; None: it asks for none.
+    pub(super) fn wanted_approval(&self, batch: usize) -> Option<String> {
+        let policy = self.policy(batch);
+        policy.approval.then(|| format!("{}@{}", policy.name, self.run))
+    }
+
+    fn approval(&self, batch: usize) -> Option<Hold> {
+        let wanted = self.wanted_approval(batch)?;
+        if self.spec.approvals.contains(&wanted) {
+            return None;
+        }
+        let name = &self.batches[batch].name;
+        let mut hold = Hold::waits("ApprovalMissing", format!("approval of batch {name}"));
+        hold.message = format!(
+            "no device starts: batch {name} waits for approval; add {wanted} to spec.approvals"
+        );
+        Some(hold)
+    }
+
+    /// The older of two rollouts goes first where they have devices in common.
+    fn older_rollout(&self, batch: usize) -> Option<Hold> {
+        let own = self.snapshot.rollout;
+        let rank = (own.created, own.namespace.as_str(), own.name.as_str());
+        let is_older =
+            |other: &&OtherRollout<'_>| (other.created, other.namespace, other.name) < rank;
+        let older = self.snapshot.others.iter().filter(is_older);
+        let list = &self.lists[batch];
+        let open = || list.names.iter().zip(&list.states).filter(|(_, state)| state.is_open());
+        for other in older {
+            let shared = open().find(|(name, _)| {
+                let (namespace, name) = instance_of(&own.namespace, name);
+                (other.holds)(namespace, name)
+            });
+            if let Some((device, _)) = shared {
+                let name = if other.namespace == own.namespace {
+                    other.name.to_owned()
+                } else {
+                    format!("{}/{}", other.namespace, other.name)
+                };
+                let mut hold = Hold::waits("OlderRollout", format!("FlashRollout {name}"));
+                hold.message = format!(
+                    "no device starts: FlashRollout {name} is older and still has to flash {device}"
+                );
+                return Some(hold);
+            }
+        }
+        None
+    }
+
+    /// Asks for the firmware again before a batch starts. Without a digest there is nothing that
+    /// could be asked for.
+    fn firmware_is_gone(&mut self, batch: usize) -> Option<Hold> {
+        if self.batches[batch].started_at.is_some() {
+            return None;
+        }
+        let FirmwareStatus { reference, digest: Some(_), .. } = self.stored.firmware.as_ref()?
+        else {
+            return None;
+        };
+        let question = ResolveFirmware {
+            run: self.run.to_owned(),
+            batch: Some(batch),
+            reference: reference.clone(),
+            pin: self.spec.pin,
+            verify: self.spec.verify_firmware,
+            version: self.version.to_owned(),
+            device_types: Vec::new(),
+        };
+        let state = self.snapshot.world.firmware(&question);
+        if !matches!(state, FirmwareState::Resolved(_)) {
+            self.plan.question = Some(question);
+        }
+        match state {
+            FirmwareState::Resolved(_) => None,
+            FirmwareState::NotAsked | FirmwareState::Asking => {
+                Some(Hold::waits("ResolvingFirmware", "the firmware's registry".to_owned()))
+            }
+            FirmwareState::Failed { reason, message, .. } => Some(Hold {
+                waiting_for: "the firmware's registry".to_owned(),
+                ..Hold::paused(&reason, format!("firmware {reference}: {message}"))
+            }),
+        }
+    }
+}
 
 /// Reads the windows and blackouts of a spec.
 pub(super) fn schedule(spec: &EffectiveRollout) -> Result<Schedule, InvalidRollout> {

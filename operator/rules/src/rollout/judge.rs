@@ -1,1 +1,183 @@
-//! Not written yet.
+//! Judges the batches in their order: which is in progress, which passed, and which did not.
+
+use flashjob_api::{BatchState, BatchStatus};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::after;
+use super::draft::Draft;
+use super::status::Member;
+
+/// State of the run, by its batches.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Devices of this batch are to be flashed.
+    Runs(usize),
+    /// This batch has ended, and is observed until then.
+    Soaks(usize, Timestamp),
+    /// This batch did not pass.
+    Stopped(Fault),
+    /// All batches passed.
+    Passed,
+}
+
+/// Reason for which a batch did not pass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fault {
+    pub batch: usize,
+    /// CamelCase name.
+    pub reason: &'static str,
+    /// The same, in words, with what can be done.
+    pub message: String,
+    /// False if the run waits for a person whatever `onFailure` says.
+    pub may_abort: bool,
+}
+
+/// More failed than the budget of the batch allows.
+pub(super) const TOO_MANY_FAILED: &str = "TooManyFailed";
+/// Nobody completed.
+pub(super) const NOTHING_PROVEN: &str = "NothingProven";
+/// Fewer completed than `successThreshold` asks for.
+pub(super) const BELOW_THRESHOLD: &str = "BelowSuccessThreshold";
+
+const GO_ON: &str = "set a new spec.retry to try the failed devices again, raise maxFailed, or \
+                     set spec.abort";
+
+impl Draft<'_> {
+    /// Judges all batches up to the one in progress.
+    pub(super) fn judge(&mut self) -> Verdict {
+        for batch in 0..self.batches.len() {
+            let verdict = self.judge_batch(batch);
+            if let Some(Verdict::Stopped(_)) = &verdict
+                && self.batches[batch].state != BatchState::Passed
+            {
+                self.batches[batch].state = BatchState::Failed;
+            }
+            if let Some(verdict) = verdict {
+                return verdict;
+            }
+        }
+        Verdict::Passed
+    }
+
+    /// None: the batch passed.
+    fn judge_batch(&mut self, batch: usize) -> Option<Verdict> {
+        if let Some(fault) = self.over_budget(batch) {
+            return Some(Verdict::Stopped(fault));
+        }
+        if self.batches[batch].state == BatchState::Passed {
+            return None;
+        }
+        if self.lists[batch].open() > 0 || !self.lists[batch].shards.is_empty() {
+            let started = self.batches[batch].started_at.is_some();
+            self.batches[batch].state =
+                if started { BatchState::Progressing } else { BatchState::Pending };
+            return Some(Verdict::Runs(batch));
+        }
+        let fault = self.unproven(batch).or_else(|| self.below_threshold(batch));
+        if let Some(fault) = fault {
+            return Some(Verdict::Stopped(fault));
+        }
+        self.soak(batch)
+    }
+
+    fn soak(&mut self, batch: usize) -> Option<Verdict> {
+        let now = self.now();
+        let seconds = self.policy(batch).soak_seconds;
+        let status = &mut self.batches[batch];
+        let ended = status.ended_at.get_or_insert(Time(now)).0;
+        let until = after(ended, seconds);
+        if now < until {
+            status.state = BatchState::Soaking;
+            status.soak_until = Some(Time(until));
+            return Some(Verdict::Soaks(batch, until));
+        }
+        status.state = BatchState::Passed;
+        None
+    }
+
+    fn over_budget(&self, batch: usize) -> Option<Fault> {
+        let (failed, allowed) = (self.failures(batch), self.allowed_failures(batch));
+        if failed <= allowed {
+            return None;
+        }
+        let regressed = self.lists[batch].count(Member::Regressed);
+        let name = &self.batches[batch].name;
+        let (reason, message) = if failed - regressed <= allowed {
+            let message = format!(
+                "batch {name}: {regressed} devices went back to another version after they \
+                 completed; maxFailed allows {allowed}; {GO_ON}"
+            );
+            (super::soak::REGRESSED, message)
+        } else {
+            let message = format!(
+                "batch {name}: {failed} devices failed; maxFailed allows {allowed}; {GO_ON}"
+            );
+            (TOO_MANY_FAILED, message)
+        };
+        Some(Fault { batch, reason, message, may_abort: true })
+    }
+
+    /// Completed devices of a batch.
+    fn completed(&self, batch: usize) -> usize {
+        let list = &self.lists[batch];
+        list.count(Member::Completed) + list.count(Member::Unverified)
+    }
+
+    /// Returns true if a batch has ended, nobody completed, and something would follow from that:
+    /// the next batch, or the end of a run in which nobody completed at all.
+    pub(super) fn proved_nothing(&self, batch: usize) -> bool {
+        let list = &self.lists[batch];
+        let ended = list.open() == 0 && list.shards.is_empty();
+        let is_last = batch == self.last();
+        let in_run = || (0..=batch).map(|batch| self.completed(batch)).sum::<usize>();
+        ended && self.completed(batch) == 0 && (!is_last || in_run() == 0)
+    }
+
+    fn unproven(&self, batch: usize) -> Option<Fault> {
+        if !self.proved_nothing(batch) {
+            return None;
+        }
+        let name = &self.batches[batch].name;
+        let message = format!(
+            "batch {name} ended and none of its devices completed, so it proves nothing; set a new \
+             spec.retry to try them again or, where none can be, to go on without this proof; or \
+             set spec.abort"
+        );
+        Some(Fault { batch, reason: NOTHING_PROVEN, message, may_abort: false })
+    }
+
+    /// Devices that were left as they were count on neither side.
+    fn below_threshold(&self, batch: usize) -> Option<Fault> {
+        let least = self.policy(batch).success_threshold.or(self.spec.success_threshold)?;
+        let list = &self.lists[batch];
+        let all = list.names.len() - list.count(Member::Skipped);
+        let completed = self.completed(batch);
+        if completed * 100 >= least * all {
+            return None;
+        }
+        let name = &self.batches[batch].name;
+        let message = format!(
+            "batch {name}: {completed} of {all} devices completed; successThreshold asks for \
+             {least}%; set a new spec.retry to try the others again, lower it, or set spec.abort"
+        );
+        Some(Fault { batch, reason: BELOW_THRESHOLD, message, may_abort: true })
+    }
+
+    /// Lets a batch pass because a person says so.
+    pub(super) fn pass(&mut self, batch: usize) {
+        let now = self.now();
+        let status: &mut BatchStatus = &mut self.batches[batch];
+        status.state = BatchState::Passed;
+        status.ended_at.get_or_insert(Time(now));
+    }
+
+    /// Takes a batch up again, as devices joined it.
+    pub(super) fn reopen(&mut self, batch: usize) {
+        let status = &mut self.batches[batch];
+        status.state =
+            if status.started_at.is_some() { BatchState::Progressing } else { BatchState::Pending };
+        status.ended_at = None;
+        status.soak_until = None;
+    }
+}

@@ -1,1 +1,228 @@
-//! Not written yet.
+//! Plans a run: which of the selected devices, in which batch, at which place.
+
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+
+use flashjob_api::{EffectiveRollout, LeftOut, REST, comparable_type};
+use semver::Version;
+use sha2::{Digest, Sha256};
+
+use super::select::{Device, holds, selects};
+use super::status::member_name;
+
+/// Most devices of one run: their names fit into one object of 1.5 MiB, with room for as many
+/// letters and some that join a second time.
+pub const MOST_DEVICES: usize = 10_000;
+
+/// Devices of a run, in their batches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Planned {
+    /// Batches with their members, in order; none without members.
+    pub batches: Vec<(String, Vec<String>)>,
+    /// Devices that were selected and left out.
+    pub left_out: LeftOut,
+    /// Types of the planned devices, as [`comparable_type`] writes them, sorted.
+    pub device_types: Vec<String>,
+}
+
+impl Planned {
+    /// Number of planned devices.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.batches.iter().map(|(_, members)| members.len()).sum()
+    }
+}
+
+/// A run that cannot be planned.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanFault {
+    /// No device is selected.
+    #[error("the selector matches no device; it is compared again when devices appear")]
+    NoDevices,
+    /// More than [`MOST_DEVICES`].
+    #[error(
+        "the selector leaves {0} devices; a run has at most 10000: split the fleet over several \
+         FlashRollouts"
+    )]
+    TooManyDevices(usize),
+    /// An explicit batch is empty.
+    #[error(
+        "batch {0} of spec.batches selects none of the {1} devices that are left for it; change \
+         or remove it"
+    )]
+    EmptyBatch(String, usize),
+}
+
+impl PlanFault {
+    /// CamelCase name.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::NoDevices => "NoDevices",
+            Self::TooManyDevices(_) => "TooManyDevices",
+            Self::EmptyBatch(..) => "EmptyBatch",
+        }
+    }
+}
+
+/// Plans a run over these devices, whatever their order.
+///
+/// # Errors
+/// Nobody is selected, too many are planned, or an explicit batch is empty.
+pub fn plan<'a>(
+    spec: &EffectiveRollout,
+    run: &str,
+    namespace: &str,
+    devices: impl Iterator<Item = Device<'a>>,
+) -> Result<Planned, PlanFault> {
+    let mut left_out = LeftOut::default();
+    let unique = unique(devices.filter(|device| selects(spec, device)), &mut left_out);
+    if unique.is_empty() {
+        return Err(PlanFault::NoDevices);
+    }
+    let comparison = Comparison::of(spec);
+    let mut planned: Vec<Device<'a>> =
+        unique.into_values().filter(|device| comparison.plans(device, &mut left_out)).collect();
+    if planned.len() > MOST_DEVICES {
+        return Err(PlanFault::TooManyDevices(planned.len()));
+    }
+    planned.sort_by_cached_key(|device| place(run, device));
+    let types: BTreeSet<String> =
+        planned.iter().filter_map(|device| device.device_type).map(comparable_type).collect();
+    let device_types = types.into_iter().collect();
+    let batches = divide(spec, namespace, &planned)?;
+    Ok(Planned { batches, left_out, device_types })
+}
+
+/// One device for each identity: a reachable one first, then the first by namespace and name, so
+/// that the order in which devices come does not matter.
+fn unique<'a>(
+    selected: impl Iterator<Item = Device<'a>>,
+    left_out: &mut LeftOut,
+) -> HashMap<&'a str, Device<'a>> {
+    let mut unique: HashMap<&'a str, Device<'a>> = HashMap::new();
+    let rank = |device: &Device<'a>| (!device.reachable, device.namespace, device.name);
+    for device in selected {
+        match unique.entry(device.identity) {
+            Entry::Vacant(entry) => drop(entry.insert(device)),
+            Entry::Occupied(mut entry) => {
+                left_out.duplicates += 1;
+                if rank(&device) < rank(entry.get()) {
+                    entry.insert(device);
+                }
+            }
+        }
+    }
+    unique
+}
+
+/// Place of a device in the run's order: neither names nor racks decide who goes first, and it is
+/// the same on every computer.
+fn place(run: &str, device: &Device<'_>) -> ([u8; 8], String) {
+    let mut hash = Sha256::new();
+    hash.update(run.as_bytes());
+    hash.update([0]);
+    hash.update(device.identity.as_bytes());
+    let digest = hash.finalize();
+    let mut place = [0; 8];
+    place.copy_from_slice(&digest[..8]);
+    (place, format!("{}/{}", device.namespace, device.name))
+}
+
+/// Versions that devices are compared with.
+struct Comparison<'a> {
+    spec: &'a EffectiveRollout,
+    wanted: Option<Version>,
+    least: Option<Version>,
+}
+
+impl<'a> Comparison<'a> {
+    fn of(spec: &'a EffectiveRollout) -> Self {
+        let least = spec.min_version.as_deref().and_then(semantic);
+        Self { spec, wanted: semantic(&spec.version), least }
+    }
+
+    /// Returns true if the device's version does not keep it out; counts it where it does, and
+    /// where nobody can tell.
+    fn plans(&self, device: &Device<'_>, left_out: &mut LeftOut) -> bool {
+        let spec = self.spec;
+        if spec.skip_if_current && device.version == Some(spec.version.as_str()) {
+            left_out.current += 1;
+            return false;
+        }
+        let reported = device.version.and_then(semantic);
+        let mut unknown = false;
+        if !spec.allow_downgrade {
+            match (&reported, &self.wanted) {
+                (Some(reported), Some(wanted)) if reported.cmp_precedence(wanted).is_gt() => {
+                    left_out.newer += 1;
+                    return false;
+                }
+                (Some(_), Some(_)) => {}
+                _ => unknown = true,
+            }
+        }
+        if spec.min_version.is_some() {
+            match (&reported, &self.least) {
+                (Some(reported), Some(least)) if reported.cmp_precedence(least).is_lt() => {
+                    left_out.too_old += 1;
+                    return false;
+                }
+                (Some(_), Some(_)) => {}
+                _ => unknown = true,
+            }
+        }
+        left_out.unknown_comparison += u32::from(unknown);
+        true
+    }
+}
+
+/// A semantic version, with or without a `v` before it.
+fn semantic(text: &str) -> Option<Version> {
+    Version::parse(text.strip_prefix('v').unwrap_or(text)).ok()
+}
+
+/// Gives every device to the first batch that takes it, and what is left to one more.
+fn divide(
+    spec: &EffectiveRollout,
+    namespace: &str,
+    planned: &[Device<'_>],
+) -> Result<Vec<(String, Vec<String>)>, PlanFault> {
+    let mut left: Vec<&Device<'_>> = planned.iter().collect();
+    let mut batches = Vec::new();
+    let named = |members: &[&Device<'_>]| -> Vec<String> {
+        members.iter().map(|device| member_name(namespace, device.namespace, device.name)).collect()
+    };
+    for batch in &spec.batches {
+        let most = batch.size.map_or(usize::MAX, |size| size.of(planned.len()));
+        let (mut taken, mut others) = (Vec::new(), Vec::with_capacity(left.len()));
+        for device in &left {
+            if taken.len() < most && holds(&batch.selector, device) {
+                taken.push(*device);
+            } else {
+                others.push(*device);
+            }
+        }
+        if !taken.is_empty() {
+            batches.push((batch.name.clone(), named(&taken)));
+        } else if spec.explicit_batches && !planned.is_empty() {
+            return Err(PlanFault::EmptyBatch(batch.name.clone(), left.len()));
+        }
+        left = others;
+    }
+    if !left.is_empty() {
+        batches.push((rest_name(spec), named(&left)));
+    }
+    Ok(batches)
+}
+
+/// `rest`, unless a batch that leaves some over has that name already.
+fn rest_name(spec: &EffectiveRollout) -> String {
+    let mut name = REST.to_owned();
+    let mut number = 2;
+    while spec.batches.iter().any(|batch| batch.name == name) {
+        name = format!("{REST}-{number}");
+        number += 1;
+    }
+    name
+}

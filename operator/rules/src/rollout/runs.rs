@@ -1,8 +1,385 @@
-//! Begins, supersedes and ends runs.
+//! Begins, supersedes, continues and ends runs.
 
-use super::{Plan, Snapshot};
+use flashjob_api::{
+    EffectiveRollout, FirmwarePin, FirmwareStatus, FirmwareVerification, FlashRolloutStatus,
+    OnFailure, PastRun, RolloutPhase,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use sha2::{Digest, Sha256};
+
+use super::draft::Draft;
+use super::firmware::{
+    FirmwareState, ResolveFirmware, ResolvedFirmware, missing_platforms, pinned,
+};
+use super::gates::Hold;
+use super::judge::Verdict;
+use super::members::{self, Planned};
+use super::summary::{self, Words};
+use super::{Plan, Snapshot, Step, after};
+
+/// Runs that are remembered.
+const HISTORY: usize = 5;
+/// Seconds after which a fleet that cannot be planned is looked at again.
+const LOOK_AGAIN_SECONDS: i64 = 60;
+/// The firmware's registry does not answer, or cannot be asked.
+const REGISTRY: &str = "the firmware's registry";
 
 /// Decides what is to be done for one rollout.
-pub(super) fn decide(_snapshot: &Snapshot<'_>) -> Plan {
-    Plan::default()
+pub(super) fn decide(snapshot: &Snapshot<'_>) -> Plan {
+    let rollout = snapshot.rollout;
+    if rollout.deleting {
+        // The FlashJobs go by their owner reference.
+        return Plan::default();
+    }
+    let spec = match &rollout.spec {
+        Ok(spec) => spec,
+        Err(fault) => return summary::invalid(snapshot, fault),
+    };
+    let status = &rollout.status;
+    if status.fingerprint.as_ref() != Some(&spec.fingerprint) {
+        return supersede(snapshot, spec);
+    }
+    let ended = status.phase.is_some_and(RolloutPhase::is_final);
+    if status.batches.is_empty() && !ended {
+        let mut draft = Draft::new(snapshot, spec);
+        draft.clean();
+        return plan_run(snapshot, spec, draft.plan, status.clone());
+    }
+    continue_run(Draft::new(snapshot, spec))
+}
+
+/// Lets the run before end, and begins the one that the spec asks for.
+fn supersede(snapshot: &Snapshot<'_>, spec: &EffectiveRollout) -> Plan {
+    let stored = &snapshot.rollout.status;
+    let mut draft = Draft::new(snapshot, spec);
+    (draft.superseded, draft.goes_on) = (true, false);
+    draft.follow();
+    for child in &snapshot.children {
+        draft.suspend(child);
+    }
+    if !snapshot.children.iter().all(|child| child.is_quiet()) {
+        let run = draft.run;
+        let words = Words {
+            phase: RolloutPhase::Planning,
+            reason: Some("Superseded".to_owned()),
+            waiting_for: Some(format!("devices in flight of run {run}")),
+            message: format!(
+                "the spec asks for another run; devices of run {run} that are in flight finish first"
+            ),
+            stalled: false,
+        };
+        return draft.finish(words);
+    }
+    let mut history = stored.history.clone();
+    if stored.start_time.is_some() {
+        history.insert(0, past_run(&draft));
+        history.truncate(HISTORY);
+    }
+    let fresh = FlashRolloutStatus {
+        run: Some(run_name(&snapshot.rollout.uid, &spec.fingerprint, &history)),
+        fingerprint: Some(spec.fingerprint.clone()),
+        version: Some(spec.version.clone()),
+        history,
+        conditions: stored.conditions.clone(),
+        ..FlashRolloutStatus::default()
+    };
+    // FlashJobs of the run before are cleaned up once it is stored that they are.
+    draft.plan.steps.clear();
+    plan_run(snapshot, spec, draft.plan, fresh)
+}
+
+fn past_run(draft: &Draft<'_>) -> PastRun {
+    let stored = draft.stored;
+    let ended = stored.phase.filter(|phase| phase.is_final());
+    PastRun {
+        run: draft.run.to_owned(),
+        firmware: stored.firmware.as_ref().map(|is| is.reference.clone()).unwrap_or_default(),
+        version: draft.version.to_owned(),
+        phase: ended.map_or_else(|| "Superseded".to_owned(), |phase| format!("{phase:?}")),
+        counts: draft.counts(),
+        start_time: stored.start_time.clone(),
+        end_time: Some(stored.completion_time.clone().unwrap_or(Time(draft.now()))),
+    }
+}
+
+/// Name of a run: the same after a restart, and another where a run of the same fields is
+/// remembered, so that neither approvals nor FlashJobs of that one count.
+fn run_name(uid: &str, fingerprint: &str, history: &[PastRun]) -> String {
+    let name = |number: usize| -> String {
+        let digest = Sha256::digest(format!("{uid}/{fingerprint}/{number}").as_bytes());
+        digest.iter().take(3).map(|byte| format!("{byte:02x}")).collect()
+    };
+    let is_new = |name: &String| !history.iter().any(|past| past.run == *name);
+    (0..=history.len()).map(name).find(is_new).unwrap_or_else(|| name(history.len() + 1))
+}
+
+/// Chooses the devices and resolves the firmware; then both are stored together.
+fn plan_run(
+    snapshot: &Snapshot<'_>,
+    spec: &EffectiveRollout,
+    mut plan: Plan,
+    mut status: FlashRolloutStatus,
+) -> Plan {
+    let run = status.run.clone().unwrap_or_default();
+    if spec.abort {
+        let message = "spec.abort is true: this run ended before it was planned".to_owned();
+        let words = Words::ended(RolloutPhase::Aborted, "AbortRequested", message);
+        return summary::write(snapshot, spec, status, words, plan);
+    }
+    let devices = snapshot.world.devices();
+    let planned = match members::plan(spec, &run, &snapshot.rollout.namespace, devices) {
+        Ok(planned) => planned,
+        Err(fault) => {
+            plan.wake_at = Some(after(snapshot.now, LOOK_AGAIN_SECONDS));
+            let waiting_for = match fault {
+                members::PlanFault::NoDevices => "a device that spec.selector matches",
+                _ => "a change of spec.selector or spec.batches",
+            };
+            let words = Words::planning(fault.reason(), waiting_for, fault.to_string(), true);
+            return summary::write(snapshot, spec, status, words, plan);
+        }
+    };
+    status.left_out = Some(planned.left_out);
+    if planned.count() > 0 {
+        match resolve(snapshot, spec, &run, &planned, &mut plan) {
+            Ok(firmware) => status.firmware = Some(firmware),
+            Err(words) => return summary::write(snapshot, spec, status, words, plan),
+        }
+    }
+    status.start_time = Some(Time(snapshot.now));
+    status.retry = spec.retry.clone();
+    let words = if planned.count() == 0 {
+        let message = format!("nothing to flash: {}", summary::left_out(&planned.left_out));
+        Words::ended(RolloutPhase::Completed, "NothingToFlash", message)
+    } else {
+        let (devices, batches) = (planned.count(), planned.batches.len());
+        let mut message = format!("planned {devices} devices in {batches} batches");
+        if planned.left_out != flashjob_api::LeftOut::default() {
+            message.push_str(&format!("; {}", summary::left_out(&planned.left_out)));
+        }
+        Words { message, ..Words::planning("Planned", "", String::new(), false) }
+    };
+    summary::add_members(&mut status, planned);
+    summary::write(snapshot, spec, status, words, plan)
+}
+
+/// The firmware of a run; else what it waits for.
+fn resolve(
+    snapshot: &Snapshot<'_>,
+    spec: &EffectiveRollout,
+    run: &str,
+    planned: &Planned,
+    plan: &mut Plan,
+) -> Result<FirmwareStatus, Words> {
+    let question = ResolveFirmware {
+        run: run.to_owned(),
+        batch: None,
+        reference: spec.firmware.clone(),
+        pin: spec.pin,
+        verify: spec.verify_firmware,
+        version: spec.version.clone(),
+        device_types: planned.device_types.clone(),
+    };
+    let state = snapshot.world.firmware(&question);
+    let stalled = |reason: &str, message: String| Words {
+        phase: RolloutPhase::Paused,
+        ..Words::planning(reason, &format!("a person: {reason}"), message, true)
+    };
+    let resolved = match state {
+        FirmwareState::Resolved(resolved) => resolved,
+        FirmwareState::NotAsked | FirmwareState::Asking => {
+            plan.question = Some(question);
+            let message = format!("asking for the firmware {}", spec.firmware);
+            return Err(Words::planning("ResolvingFirmware", REGISTRY, message, false));
+        }
+        FirmwareState::Failed { reason, message, permanent } => {
+            plan.question = Some(question);
+            let message = format!("firmware {}: {message}", spec.firmware);
+            return Err(if permanent {
+                stalled(&reason, message)
+            } else {
+                Words::planning(&reason, REGISTRY, message, false)
+            });
+        }
+    };
+    let missing = missing_platforms(&planned.device_types, &resolved);
+    if !missing.is_empty() {
+        let message = format!(
+            "firmware {} has nothing for device type {}; publish it, or exclude these devices",
+            spec.firmware,
+            missing.join(", ")
+        );
+        // What it has may change, as long as the reference is not by digest.
+        plan.question = Some(question);
+        return Err(stalled("MissingPlatform", message));
+    }
+    firmware_status(spec, resolved).map_err(|(reason, message)| stalled(reason, message))
+}
+
+/// What is stored of an answer. An answer that lacks what was asked for is none: absence never
+/// means permission.
+fn firmware_status(
+    spec: &EffectiveRollout,
+    resolved: ResolvedFirmware,
+) -> Result<FirmwareStatus, (&'static str, String)> {
+    let firmware = &spec.firmware;
+    if spec.pin == FirmwarePin::Digest && resolved.digest.is_none() {
+        return Err(("FirmwareUnavailable", format!("firmware {firmware} has no digest")));
+    }
+    if spec.verify_firmware == FirmwareVerification::Required && resolved.signer.is_none() {
+        return Err((
+            "FirmwareUntrusted",
+            format!("firmware {firmware} has no verified signature"),
+        ));
+    }
+    let digest = resolved.digest.filter(|_| spec.pin == FirmwarePin::Digest);
+    Ok(FirmwareStatus {
+        reference: pinned(firmware, digest.as_deref()),
+        digest,
+        signer: resolved.signer,
+        platforms: resolved.platforms,
+    })
+}
+
+/// Goes on with a planned run.
+fn continue_run(mut draft: Draft<'_>) -> Plan {
+    let (spec, stored) = (draft.spec, draft.stored);
+    let retries = spec.retry.is_some() && spec.retry != stored.retry;
+    let completed = stored.phase == Some(RolloutPhase::Completed);
+    let reopens = completed && retries && !draft.batches.is_empty() && !spec.abort;
+    if stored.phase.is_some_and(RolloutPhase::is_final) && !reopens {
+        return stay_ended(draft);
+    }
+    if spec.abort {
+        let message = "ended by spec.abort".to_owned();
+        return end(draft, Words::ended(RolloutPhase::Aborted, "AbortRequested", message));
+    }
+    // The deadline of a completed run does not count for what is tried again later.
+    draft.restarted = reopens;
+    if let Some(seconds) = spec.active_deadline_seconds.filter(|_| !reopens) {
+        let started = stored.start_time.as_ref().map_or(draft.now(), |time| time.0);
+        let deadline = after(started, seconds);
+        if deadline <= draft.now() {
+            let message = format!("activeDeadlineSeconds ({seconds} s) passed at {deadline}");
+            return end(draft, Words::ended(RolloutPhase::Failed, "DeadlineExceeded", message));
+        }
+        draft.wake(deadline);
+    }
+    draft.follow();
+    if retries {
+        draft.try_again();
+        draft.retry.clone_from(&spec.retry);
+    }
+    draft.watch_completed();
+    work(draft)
+}
+
+/// Judges the batches, and starts what may start.
+fn work(mut draft: Draft<'_>) -> Plan {
+    let (batch, hold, words) = loop {
+        match draft.judge() {
+            Verdict::Passed => {
+                let batch = draft.current();
+                let words = draft.completed_words();
+                break (batch, None, words);
+            }
+            Verdict::Stopped(fault)
+                if fault.may_abort && draft.spec.on_failure == OnFailure::Abort =>
+            {
+                let words = Words::ended(RolloutPhase::Failed, fault.reason, fault.message);
+                return end(draft, words);
+            }
+            Verdict::Stopped(fault) => {
+                let batch = fault.batch;
+                let hold = Hold::of(fault);
+                let words = Words::held(&hold);
+                break (batch, Some(hold), words);
+            }
+            Verdict::Soaks(batch, until) => {
+                draft.wake(until);
+                let hold = draft.suspended();
+                let words = match &hold {
+                    Some(hold) => Words::held(hold),
+                    None => draft.soaking_words(batch, until),
+                };
+                break (batch, hold, words);
+            }
+            Verdict::Runs(batch) => {
+                let hold = draft.gate(batch);
+                if hold.is_none() && draft.begin_shard(batch) {
+                    let now = Time(draft.now());
+                    draft.batches[batch].started_at.get_or_insert(now);
+                    draft.reopen(batch);
+                }
+                // All that were left are away, and moved on: the batch is judged again.
+                let list = &draft.lists[batch];
+                if list.open() == 0 && list.shards.is_empty() {
+                    continue;
+                }
+                let words = match &hold {
+                    Some(hold) => Words::held(hold),
+                    None => draft.running_words(batch),
+                };
+                break (batch, hold, words);
+            }
+        }
+    };
+    let words = match draft.share(batch, hold.is_some()) {
+        Some(taken) => Words::held(&Hold::taken(&taken)),
+        None => words,
+    };
+    draft.replace_edited();
+    draft.clean();
+    draft.finish(words)
+}
+
+/// Ends a run before all batches passed: nothing more starts, and what is in flight finishes.
+fn end(mut draft: Draft<'_>, words: Words) -> Plan {
+    draft.goes_on = false;
+    draft.follow();
+    let batch = draft.current();
+    draft.share(batch, true);
+    draft.replace_edited();
+    draft.clean();
+    draft.finish(words)
+}
+
+/// A run that has ended. Results of devices that were in flight are still read; then what is left
+/// of FlashJobs that did not end is deleted, and nothing changes any more.
+fn stay_ended(mut draft: Draft<'_>) -> Plan {
+    let stored = draft.stored;
+    draft.goes_on = false;
+    draft.follow();
+    let batch = draft.current();
+    if !draft.batches.is_empty() {
+        draft.share(batch, true);
+    }
+    draft.replace_edited();
+    draft.clean();
+    let all_stored = (0..draft.lists.len()).all(|batch| draft.is_stored(batch));
+    if stored.completion_time.is_some() && all_stored {
+        for (batch, shard) in draft.shards() {
+            let child = draft.child(batch, &shard);
+            if let Some(child) = child.filter(|child| child.is_quiet() && !child.deleting) {
+                draft.delete(child);
+            }
+        }
+    }
+    let ttl = draft.spec.ttl_seconds_after_finished;
+    if let (Some(seconds), Some(finished)) = (ttl, stored.completion_time.as_ref()) {
+        let at = after(finished.0, seconds);
+        if at <= draft.now() {
+            draft.step(Step::DeleteRollout);
+        } else {
+            draft.wake(at);
+        }
+    }
+    let words = Words {
+        phase: stored.phase.unwrap_or(RolloutPhase::Completed),
+        reason: stored.reason.clone(),
+        waiting_for: None,
+        message: stored.message.clone().unwrap_or_default(),
+        stalled: false,
+    };
+    draft.finish(words)
 }

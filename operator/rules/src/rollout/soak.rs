@@ -1,1 +1,37 @@
-//! Not written yet.
+//! Watches flashed devices while the run goes on: who reports another version has gone back.
+
+use super::draft::Draft;
+use super::status::Member;
+
+/// Cause that is stored for a device that went back.
+pub(super) const REGRESSED: &str = "Regressed";
+
+impl Draft<'_> {
+    /// Compares what completed devices report. A device that is away, or reports no version, is
+    /// not known to have gone back; one without proof may still give it.
+    pub(super) fn watch_completed(&mut self) {
+        for batch in 0..self.lists.len() {
+            for place in 0..self.lists[batch].states.len() {
+                let state = self.lists[batch].states[place];
+                if !matches!(state, Member::Completed | Member::Unverified) {
+                    continue;
+                }
+                let name = self.lists[batch].names[place];
+                let reported = self.device(name).and_then(|device| device.version);
+                let Some(reported) = reported else { continue };
+                match (state, reported == self.version) {
+                    (Member::Unverified, true) => {
+                        self.lists[batch].states[place] = Member::Completed;
+                    }
+                    (Member::Completed, false) => {
+                        self.lists[batch].states[place] = Member::Regressed;
+                        let message =
+                            format!("reported version {} and now reports {reported}", self.version);
+                        self.fail(batch, name, REGRESSED, Some(message));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+}

@@ -126,6 +126,34 @@ impl<'a> List<'a> {
         self.states.iter().filter(|state| state.is_open()).count()
     }
 
+    /// Appends a device.
+    pub(super) fn push(&mut self, name: &'a str, state: Member) {
+        self.names.push(name);
+        self.states.push(state);
+    }
+
+    /// Takes devices out that no open FlashJob works on. `taken` are their places, ascending.
+    pub(super) fn take(&mut self, taken: &[usize]) -> Vec<(&'a str, Member)> {
+        for shard in &mut self.shards {
+            let before = taken.partition_point(|place| *place < shard.first as usize);
+            shard.first -= u32::try_from(before).unwrap_or(shard.first);
+        }
+        let mut wanted = taken.iter().copied().peekable();
+        let (mut names, mut states) = (Vec::with_capacity(self.names.len()), Vec::new());
+        let mut out = Vec::with_capacity(taken.len());
+        for (place, entry) in self.names.iter().zip(&self.states).enumerate() {
+            let (name, state) = (*entry.0, *entry.1);
+            if wanted.next_if_eq(&place).is_some() {
+                out.push((name, state));
+            } else {
+                names.push(name);
+                states.push(state);
+            }
+        }
+        (self.names, self.states) = (names, states);
+        out
+    }
+
     /// True for every place that an open FlashJob works on.
     pub(super) fn in_shards(&self) -> Vec<bool> {
         let mut inside = vec![false; self.names.len()];

@@ -1,1 +1,387 @@
-//! Not written yet.
+//! Words the status: counts, progress, conditions and one sentence.
+
+use flashjob_api::{
+    BatchMembers, BatchStatus, EffectiveRollout, FirmwareVerification, FlashRolloutStatus, LeftOut,
+    RolloutCounts, RolloutPhase, condition,
+};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::draft::Draft;
+use super::gates::Hold;
+use super::members::Planned;
+use super::status::{List, Member};
+use super::{Plan, Snapshot};
+
+/// State of the run, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Words {
+    pub phase: RolloutPhase,
+    /// CamelCase name.
+    pub reason: Option<String>,
+    pub waiting_for: Option<String>,
+    pub message: String,
+    /// True if nothing moves until somebody acts on a fault.
+    pub stalled: bool,
+}
+
+impl Words {
+    pub fn ended(phase: RolloutPhase, reason: &str, message: String) -> Self {
+        let reason = Some(reason.to_owned());
+        Self { phase, reason, waiting_for: None, message, stalled: false }
+    }
+
+    pub fn planning(reason: &str, waiting_for: &str, message: String, stalled: bool) -> Self {
+        Self {
+            phase: RolloutPhase::Planning,
+            reason: Some(reason.to_owned()),
+            waiting_for: Some(waiting_for.to_owned()).filter(|text| !text.is_empty()),
+            message,
+            stalled,
+        }
+    }
+
+    pub fn held(hold: &Hold) -> Self {
+        Self {
+            phase: hold.phase,
+            reason: Some(hold.reason.clone()),
+            waiting_for: Some(hold.waiting_for.clone()),
+            message: hold.message.clone(),
+            stalled: hold.stalled,
+        }
+    }
+}
+
+/// Devices that were left out, as part of a sentence.
+pub(super) fn left_out(left_out: &LeftOut) -> String {
+    let parts = [
+        (left_out.current, "report the version already"),
+        (left_out.newer, "report a higher version"),
+        (left_out.too_old, "report a version below minVersion"),
+        (left_out.duplicates, "are duplicates"),
+        (left_out.unknown_comparison, "were planned without a comparison of versions"),
+    ];
+    let parts = parts.iter().filter(|(count, _)| *count > 0);
+    let parts: Vec<String> = parts.map(|(count, text)| format!("{count} {text}")).collect();
+    parts.join(", ")
+}
+
+/// Writes the members of a new run into its status.
+pub(super) fn add_members(status: &mut FlashRolloutStatus, planned: Planned) {
+    for (name, instances) in planned.batches {
+        let results = Member::Open.letter().to_string().repeat(instances.len());
+        let planned = number(instances.len());
+        let counts = RolloutCounts { planned, ..RolloutCounts::default() };
+        status.batches.push(BatchStatus { name, planned, counts, ..BatchStatus::default() });
+        status.members.push(BatchMembers { instances, results, ..BatchMembers::default() });
+    }
+    let planned = status.batches.iter().map(|batch| batch.planned).sum();
+    status.counts = Some(RolloutCounts { planned, ..RolloutCounts::default() });
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// Number of devices of one batch in each state, without those in flight.
+fn counts_of(list: &List<'_>) -> RolloutCounts {
+    let count = |state| number(list.count(state));
+    let unverified = count(Member::Unverified);
+    RolloutCounts {
+        planned: number(list.names.len()),
+        completed: count(Member::Completed) + unverified,
+        unverified,
+        failed: count(Member::Failed) + count(Member::Retry),
+        skipped: count(Member::Skipped),
+        absent: count(Member::Absent),
+        regressed: count(Member::Regressed),
+        in_flight: 0,
+    }
+}
+
+/// Devices with a result.
+fn done(counts: &RolloutCounts) -> u32 {
+    counts.completed + counts.failed + counts.skipped + counts.absent + counts.regressed
+}
+
+impl Draft<'_> {
+    /// Number of devices of the run in each state.
+    pub(super) fn counts(&self) -> RolloutCounts {
+        let in_flight = self.snapshot.children.iter().map(|child| child.begun()).sum();
+        let none = RolloutCounts { in_flight: number(in_flight), ..RolloutCounts::default() };
+        self.lists.iter().map(counts_of).fold(none, |sum, counts| RolloutCounts {
+            planned: sum.planned + counts.planned,
+            completed: sum.completed + counts.completed,
+            unverified: sum.unverified + counts.unverified,
+            failed: sum.failed + counts.failed,
+            skipped: sum.skipped + counts.skipped,
+            absent: sum.absent + counts.absent,
+            regressed: sum.regressed + counts.regressed,
+            in_flight: sum.in_flight,
+        })
+    }
+
+    fn batch_counts(&self, batch: usize) -> RolloutCounts {
+        let shards = self.lists[batch].shards.iter();
+        let children = shards.filter_map(|shard| self.child(batch, shard));
+        let in_flight = number(children.map(|child| child.begun()).sum());
+        RolloutCounts { in_flight, ..counts_of(&self.lists[batch]) }
+    }
+
+    fn place_of(&self, batch: usize) -> String {
+        format!("{}/{} {}", batch + 1, self.batches.len(), self.batches[batch].name)
+    }
+
+    pub(super) fn running_words(&self, batch: usize) -> Words {
+        let counts = self.batch_counts(batch);
+        let mut message = format!(
+            "batch {}: {} of {} devices completed",
+            self.place_of(batch),
+            counts.completed,
+            counts.planned
+        );
+        let parts = [
+            (counts.in_flight, "in flight"),
+            (counts.failed, "failed"),
+            (counts.regressed, "regressed"),
+            (counts.absent, "absent"),
+            (counts.skipped, "skipped"),
+        ];
+        for (count, text) in parts.iter().filter(|(count, _)| *count > 0) {
+            message.push_str(&format!(", {count} {text}"));
+        }
+        let waiting_for = (counts.in_flight == 0).then(|| self.waits_in_child(batch)).flatten();
+        Words {
+            phase: RolloutPhase::Progressing,
+            reason: Some("Flashing".to_owned()),
+            waiting_for,
+            message,
+            stalled: false,
+        }
+    }
+
+    /// Reason for which the devices of a FlashJob wait, where none is in flight.
+    fn waits_in_child(&self, batch: usize) -> Option<String> {
+        self.lists[batch].shards.iter().find_map(|shard| {
+            let child = self.child(batch, shard)?;
+            let most = child.status.waiting.iter().max_by_key(|(_, count)| **count)?;
+            Some(format!("FlashJob {}: {} devices {}", child.name, most.1, most.0))
+        })
+    }
+
+    pub(super) fn soaking_words(&self, batch: usize, until: Timestamp) -> Words {
+        Words {
+            phase: RolloutPhase::Soaking,
+            reason: Some("Soaking".to_owned()),
+            waiting_for: Some(format!(
+                "the soak of batch {} (ends at {until})",
+                self.batches[batch].name
+            )),
+            message: format!("batch {} ended and is observed until {until}", self.place_of(batch)),
+            stalled: false,
+        }
+    }
+
+    pub(super) fn completed_words(&self) -> Words {
+        let counts = self.counts();
+        let mut message = format!("{} of {} devices completed", counts.completed, counts.planned);
+        let parts = [
+            (counts.unverified, "without proof"),
+            (counts.failed, "failed"),
+            (counts.regressed, "regressed"),
+            (counts.absent, "absent"),
+            (counts.skipped, "skipped"),
+        ];
+        for (count, text) in parts.iter().filter(|(count, _)| *count > 0) {
+            message.push_str(&format!(", {count} {text}"));
+        }
+        Words::ended(RolloutPhase::Completed, "AllBatchesPassed", message)
+    }
+
+    /// Writes everything down, where it differs from what is stored.
+    pub(super) fn finish(mut self, words: Words) -> Plan {
+        let stored = self.stored;
+        let counts = self.counts();
+        for batch in 0..self.batches.len() {
+            self.batches[batch].counts = self.batch_counts(batch);
+        }
+        let current = self.current();
+        let members: Vec<BatchMembers> = (0..self.lists.len())
+            .map(|batch| match stored.members.get(batch) {
+                Some(stored) if self.lists[batch].is(stored) => stored.clone(),
+                _ => self.lists[batch].store(),
+            })
+            .collect();
+        let ended = words.phase.is_final();
+        let over = ended && self.snapshot.children.iter().all(|child| child.is_quiet());
+        let before = stored.completion_time.clone().filter(|_| !self.restarted || ended);
+        let status = FlashRolloutStatus {
+            run: stored.run.clone(),
+            fingerprint: stored.fingerprint.clone(),
+            version: stored.version.clone(),
+            firmware: stored.firmware.clone(),
+            batch: (!self.batches.is_empty()).then(|| self.place_of(current)),
+            progress: Some(format!("{}/{}", done(&counts), counts.planned)),
+            counts: Some(counts),
+            left_out: stored.left_out,
+            reasons: std::mem::take(&mut self.reasons),
+            batches: std::mem::take(&mut self.batches),
+            members,
+            failed: std::mem::take(&mut self.failed),
+            history: stored.history.clone(),
+            retry: self.retry.take(),
+            start_time: if self.restarted && !ended {
+                Some(Time(self.now()))
+            } else {
+                stored.start_time.clone()
+            },
+            completion_time: if over { before.or(Some(Time(self.now()))) } else { None },
+            conditions: stored.conditions.clone(),
+            ..FlashRolloutStatus::default()
+        };
+        let approval = Approval::of(&self, current, &status);
+        let plan = std::mem::take(&mut self.plan);
+        write_with(self.snapshot, self.spec, status, words, plan, approval)
+    }
+}
+
+/// The approval of the batch in progress.
+enum Approval {
+    NotAskedFor,
+    Given,
+    Missing(String),
+}
+
+impl Approval {
+    fn of(draft: &Draft<'_>, batch: usize, status: &FlashRolloutStatus) -> Self {
+        let Some(name) = status.batches.get(batch).map(|batch| batch.name.as_str()) else {
+            return Self::NotAskedFor;
+        };
+        let policy = draft.spec.batches.iter().find(|policy| policy.name == name);
+        if !policy.is_some_and(|policy| policy.approval) {
+            return Self::NotAskedFor;
+        }
+        let wanted = format!("{name}@{}", draft.run);
+        if draft.spec.approvals.contains(&wanted) { Self::Given } else { Self::Missing(wanted) }
+    }
+}
+
+/// Writes a status without members down, where it differs from what is stored.
+pub(super) fn write(
+    snapshot: &Snapshot<'_>,
+    spec: &EffectiveRollout,
+    mut status: FlashRolloutStatus,
+    words: Words,
+    plan: Plan,
+) -> Plan {
+    if words.phase.is_final() {
+        status.completion_time.get_or_insert(Time(snapshot.now));
+    }
+    write_with(snapshot, spec, status, words, plan, Approval::NotAskedFor)
+}
+
+fn write_with(
+    snapshot: &Snapshot<'_>,
+    spec: &EffectiveRollout,
+    mut status: FlashRolloutStatus,
+    words: Words,
+    mut plan: Plan,
+    approval: Approval,
+) -> Plan {
+    let (rollout, stored) = (snapshot.rollout, &snapshot.rollout.status);
+    status.conditions = conditions(snapshot, spec, &status, &words, approval);
+    status.phase = Some(words.phase);
+    status.reason = words.reason;
+    status.waiting_for = words.waiting_for;
+    status.message = Some(words.message.chars().take(1024).collect());
+    status.observed_generation = rollout.generation;
+    // Counts change with every device; what other decisions wait for is written at once.
+    plan.urgent = status.phase != stored.phase
+        || status.members != stored.members
+        || status.run != stored.run
+        || status.retry != stored.retry
+        || status.completion_time != stored.completion_time
+        || status.waiting_for != stored.waiting_for;
+    plan.status = (status != *stored).then_some(status);
+    plan.urgent &= plan.status.is_some();
+    plan
+}
+
+fn conditions(
+    snapshot: &Snapshot<'_>,
+    spec: &EffectiveRollout,
+    status: &FlashRolloutStatus,
+    words: &Words,
+    approval: Approval,
+) -> Vec<Condition> {
+    let mut conditions = status.conditions.clone();
+    let generation = snapshot.rollout.generation;
+    let mut set = |kind: &str, holds: bool, reason: &str, message: &str| {
+        condition::set(&mut conditions, kind, holds, reason, message, generation, snapshot.now);
+    };
+    let reason = words.reason.as_deref().unwrap_or("Unknown");
+    let message = words.message.as_str();
+    let phase = words.phase;
+    let failed = matches!(phase, RolloutPhase::Failed | RolloutPhase::Aborted);
+    let paused = phase == RolloutPhase::Paused;
+    let moves = !phase.is_final() && !paused && !words.stalled;
+    set(condition::READY, phase == RolloutPhase::Completed, reason, message);
+    set(condition::RECONCILING, moves, reason, message);
+    set(condition::PROGRESSING, moves, reason, message);
+    set(condition::COMPLETE, phase == RolloutPhase::Completed, reason, message);
+    set(condition::FAILED, failed, reason, message);
+    set(condition::PAUSED, paused, reason, if paused { message } else { "" });
+    let stalled = words.stalled || failed;
+    set(condition::STALLED, stalled, reason, if stalled { message } else { "" });
+    match approval {
+        Approval::NotAskedFor => set(condition::APPROVED, true, "NotAskedFor", ""),
+        Approval::Given => set(condition::APPROVED, true, "Approved", ""),
+        Approval::Missing(wanted) => {
+            let message = format!("add {wanted} to spec.approvals");
+            set(condition::APPROVED, false, "ApprovalMissing", &message);
+        }
+    }
+    let signer = status.firmware.as_ref().and_then(|firmware| firmware.signer.as_deref());
+    match signer {
+        Some(signer) => {
+            let message = format!("signed by {signer}");
+            set(condition::FIRMWARE_VERIFIED, true, "SignatureVerified", &message);
+        }
+        None if status.firmware.is_none() => {
+            set(condition::FIRMWARE_VERIFIED, false, "NotResolved", "");
+        }
+        None if spec.verify_firmware == FirmwareVerification::IfConfigured => {
+            set(
+                condition::FIRMWARE_VERIFIED,
+                false,
+                "NotConfigured",
+                "no entry of firmwareTrust matches",
+            );
+        }
+        None => set(condition::FIRMWARE_VERIFIED, false, "NotVerified", ""),
+    }
+    conditions
+}
+
+/// The status of a FlashRollout that is invalid. What was stored stays, and so does every FlashJob
+/// as it is.
+pub(super) fn invalid(snapshot: &Snapshot<'_>, fault: &str) -> Plan {
+    let rollout = snapshot.rollout;
+    let mut status = rollout.status.clone();
+    let message = format!("this FlashRollout is invalid: {fault}");
+    let mut set = |kind, holds| {
+        let (generation, now) = (rollout.generation, snapshot.now);
+        let (kinds, reason) = (&mut status.conditions, "InvalidSpec");
+        condition::set(kinds, kind, holds, reason, &message, generation, now);
+    };
+    for kind in [condition::READY, condition::RECONCILING, condition::PROGRESSING] {
+        set(kind, false);
+    }
+    set(condition::STALLED, true);
+    status.message = Some(message.chars().take(1024).collect());
+    status.reason = Some("InvalidSpec".to_owned());
+    status.waiting_for = Some("a valid spec".to_owned());
+    status.observed_generation = rollout.generation;
+    let changed = status != rollout.status;
+    Plan { status: changed.then_some(status), urgent: changed, ..Plan::default() }
+}

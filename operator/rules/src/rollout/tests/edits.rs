@@ -1,0 +1,229 @@
+//! Edits: of the rollout, and of FlashJobs by hand.
+
+use flashjob_api::{RolloutPhase, VerifyMode, VerifySpec};
+
+use super::model::{Cluster, NEW, batch};
+use crate::rollout::Step;
+
+fn one_batch(devices: usize, parallelism: i32) -> Cluster {
+    let mut cluster = Cluster::new(devices);
+    cluster.edit(|spec| {
+        spec.batches = Some(vec![batch("only", None)]);
+        spec.parallelism = Some(parallelism);
+    });
+    cluster
+}
+
+/// Goes on until some devices completed and others did not.
+fn until_some_completed(cluster: &mut Cluster) -> usize {
+    for _ in 0..20 {
+        cluster.round();
+        let done =
+            cluster.status().members.first().map_or(0, |list| list.results.matches('C').count());
+        if done > 0 {
+            return done;
+        }
+    }
+    panic!("nobody completes: {:?}", cluster.status());
+}
+
+fn first_job(cluster: &Cluster) -> String {
+    cluster.jobs.keys().next().expect("a FlashJob").clone()
+}
+
+fn edit_job(cluster: &mut Cluster, change: impl FnOnce(&mut flashjob_api::FlashJobSpec)) {
+    let name = first_job(cluster);
+    let job = cluster.jobs.get_mut(&name).expect("a FlashJob");
+    change(&mut job.object.spec);
+    *job.object.metadata.generation.get_or_insert(0) += 1;
+}
+
+#[test]
+fn policy_fields_apply_at_once_and_reshuffle_nobody() {
+    let mut cluster = one_batch(12, 2);
+    cluster.rounds(3);
+    let before = cluster.status().members[0].instances.clone();
+    cluster.edit(|spec| {
+        spec.parallelism = Some(5);
+        spec.batches = Some(vec![batch("first", Some(2)), batch("only", None)]);
+        let timeout_seconds = Some(77);
+        let verify = Some(VerifySpec { timeout_seconds, ..VerifySpec::default() });
+        spec.template.get_or_insert_default().verify = verify;
+    });
+    cluster.rounds(1);
+    let spec = &cluster.jobs[&first_job(&cluster)].object.spec;
+    assert_eq!(spec.parallelism, Some(5));
+    let verify = spec.verify.clone().expect("verify");
+    assert_eq!((verify.mode, verify.timeout_seconds), (Some(VerifyMode::Required), Some(77)));
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+    assert_eq!(cluster.status().members[0].instances, before);
+}
+
+#[test]
+fn settings_of_a_flash_job_that_somebody_edits_are_restored() {
+    let mut cluster = one_batch(12, 2);
+    cluster.rounds(3);
+    edit_job(&mut cluster, |spec| {
+        spec.parallelism = Some(400);
+        spec.suspend = None;
+        spec.max_failed_devices = None;
+        spec.device = Some(String::new());
+        spec.ttl_seconds_after_finished = Some(1);
+    });
+    let plan = cluster.decide();
+    let [Step::PatchChild { spec, .. }] = plan.steps.as_slice() else { panic!("{plan:?}") };
+    assert_eq!(spec["parallelism"], 2);
+    assert_eq!(spec["suspend"], false);
+    assert_eq!(spec["maxFailedDevices"], 0);
+    assert!(spec["ttlSecondsAfterFinished"].is_null() && spec["device"].is_null());
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+    assert_eq!(cluster.jobs.len(), 1);
+}
+
+#[test]
+fn a_flash_job_whose_firmware_was_edited_is_replaced_and_its_results_do_not_count() {
+    let mut cluster = one_batch(8, 2);
+    until_some_completed(&mut cluster);
+    let before = cluster.members();
+    edit_job(&mut cluster, |spec| {
+        spec.firmware = "r.io/evil:1".to_owned();
+        spec.version = "6.6.6".to_owned();
+    });
+    let edited = first_job(&cluster);
+    // Its controller is quicker than the rollout's.
+    cluster.sync(&edited);
+    cluster.work(&edited, 5);
+    cluster.work(&edited, 5);
+    let plan = cluster.decide();
+    cluster.apply(&plan);
+    for (name, (_, letter)) in cluster.members() {
+        assert!(letter == before[&name].1 || letter == 'R', "{name} {letter}");
+    }
+    cluster.settle(100);
+    // Who was flashed with it is known to run another version.
+    assert_eq!((cluster.phase(), cluster.reason().as_str()), (RolloutPhase::Paused, "Regressed"));
+    assert!(!cluster.jobs.contains_key(&edited));
+    cluster.edit(|spec| spec.retry = Some("1".to_owned()));
+    cluster.settle(100);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+    assert!(cluster.parts.values().all(|part| part.version.as_deref() == Some(NEW)));
+}
+
+#[test]
+fn a_flash_job_whose_devices_were_edited_is_replaced() {
+    for change in [
+        (|uuid: &mut Vec<String>| uuid.reverse()) as fn(&mut Vec<String>),
+        |uuid| drop(uuid.pop()),
+        |uuid| uuid.push("other".to_owned()),
+        |uuid| uuid.truncate(1),
+    ] {
+        let mut cluster = one_batch(8, 2);
+        let done = until_some_completed(&mut cluster);
+        edit_job(&mut cluster, |spec| change(&mut spec.uuid));
+        cluster.settle(100);
+        assert_eq!(cluster.phase(), RolloutPhase::Completed);
+        assert!(done > 0 && cluster.letters(0).chars().all(|letter| letter == 'C'));
+    }
+}
+
+#[test]
+fn a_deleted_flash_job_is_planned_again_for_who_has_no_result() {
+    let mut cluster = one_batch(8, 2);
+    let done = until_some_completed(&mut cluster);
+    let plan = cluster.decide();
+    cluster.apply(&plan);
+    let done = done.max(cluster.letters(0).matches('C').count());
+    let name = first_job(&cluster);
+    cluster.jobs.remove(&name);
+    cluster.settle(100);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+    assert!(!cluster.jobs.contains_key(&name));
+    let job = &cluster.jobs[&format!("{name}-2")];
+    assert_eq!(job.object.spec.uuid.len(), 8 - done);
+    assert_eq!(cluster.status().counts.expect("counts").completed, 8);
+}
+
+#[test]
+fn a_flash_job_that_vanished_before_its_first_result_is_created_under_its_name() {
+    let mut cluster = one_batch(4, 1);
+    while cluster.jobs.is_empty() {
+        let plan = cluster.decide();
+        cluster.apply(&plan);
+    }
+    let name = first_job(&cluster);
+    cluster.jobs.clear();
+    let plan = cluster.decide();
+    cluster.apply(&plan);
+    assert_eq!(first_job(&cluster), name);
+}
+
+#[test]
+fn a_name_that_somebody_else_has_is_named() {
+    let mut cluster = one_batch(4, 1);
+    cluster.rounds(1);
+    let name = format!("all-{}-01", cluster.run());
+    cluster.foreign.insert(name.clone());
+    cluster.settle(20);
+    assert_eq!((cluster.phase(), cluster.reason().as_str()), (RolloutPhase::Paused, "NameTaken"));
+    assert!(cluster.status().message.expect("a message").contains(&name));
+    cluster.foreign.clear();
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+}
+
+#[test]
+fn another_firmware_supersedes_the_run_once_devices_in_flight_have_finished() {
+    let mut cluster = one_batch(8, 2);
+    cluster.rounds(3);
+    let (old, flight) = (cluster.run(), cluster.in_flight());
+    assert!(flight > 0);
+    cluster.edit(|spec| spec.version = "3.0.0".to_owned());
+    let plan = cluster.decide();
+    cluster.apply(&plan);
+    assert_eq!(cluster.run(), old);
+    assert_eq!(cluster.status().waiting_for, Some(format!("devices in flight of run {old}")));
+    cluster.settle(100);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+    let status = cluster.status();
+    assert_ne!(status.run.as_ref(), Some(&old));
+    let past = &status.history[0];
+    assert_eq!(
+        (past.run.as_str(), past.version.as_str(), past.phase.as_str()),
+        (old.as_str(), NEW, "Superseded")
+    );
+    assert!(past.counts.completed >= 2, "{:?}", past.counts);
+    assert!(cluster.jobs.keys().all(|name| !name.contains(&old)), "what did not end is deleted");
+    assert!(cluster.parts.values().all(|part| part.version.as_deref() == Some("3.0.0")));
+}
+
+#[test]
+fn a_run_of_before_comes_back_under_another_name() {
+    let mut cluster = Cluster::new(3);
+    cluster.settle(50);
+    let first = cluster.run();
+    cluster.edit(|spec| spec.run_id = Some("x".to_owned()));
+    cluster.settle(50);
+    cluster.edit(|spec| {
+        spec.run_id = None;
+        spec.skip_if_current = Some(false);
+    });
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+    assert_ne!(cluster.run(), first);
+    assert_eq!(cluster.status().history.len(), 2);
+}
+
+#[test]
+fn only_the_last_five_runs_are_remembered_and_flash_jobs_of_others_go() {
+    let mut cluster = Cluster::new(2);
+    cluster.edit(|spec| spec.skip_if_current = Some(false));
+    for number in 0..8 {
+        cluster.edit(|spec| spec.run_id = Some(number.to_string()));
+        cluster.settle(100);
+        assert_eq!(cluster.phase(), RolloutPhase::Completed, "{:?}", cluster.status().message);
+    }
+    assert_eq!(cluster.status().history.len(), 5);
+    assert_eq!(cluster.jobs.len(), 6 * 2);
+}

@@ -1,0 +1,205 @@
+//! Gates hold back what has not started, and name what they wait for.
+
+use flashjob_api::{FirmwarePin, FirmwarePolicy, RolloutPhase, RolloutWindow, condition};
+use jiff::Timestamp;
+
+use super::model::{Cluster, batch, resolved};
+use crate::rollout::FirmwareState;
+
+fn waiting_for(cluster: &Cluster) -> String {
+    cluster.status().waiting_for.unwrap_or_default()
+}
+
+#[test]
+fn a_batch_waits_for_an_approval_of_this_run() {
+    let mut cluster = Cluster::new(10);
+    cluster.edit(|spec| {
+        let mut others = batch("others", None);
+        others.approval = Some(true);
+        spec.batches = Some(vec![batch("first", Some(1)), others]);
+        spec.approvals = Some(vec!["others@000000".to_owned()]);
+    });
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Waiting);
+    assert_eq!(waiting_for(&cluster), "approval of batch others");
+    assert!(!condition::holds(&cluster.status().conditions, condition::APPROVED));
+    assert_eq!(cluster.letters(0), "C");
+    let approval = format!("others@{}", cluster.run());
+    cluster.edit(|spec| spec.approvals = Some(vec![approval]));
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+}
+
+#[test]
+fn suspend_lets_devices_in_flight_finish_and_goes_on_where_it_was() {
+    let mut cluster = Cluster::new(10);
+    cluster.edit(|spec| {
+        spec.batches = Some(vec![batch("only", None)]);
+        spec.parallelism = Some(2);
+    });
+    cluster.rounds(3);
+    assert!(cluster.in_flight() > 0);
+    cluster.edit(|spec| spec.suspend = Some(true));
+    cluster.settle(50);
+    assert_eq!((cluster.phase(), cluster.in_flight()), (RolloutPhase::Paused, 0));
+    assert!(condition::holds(&cluster.status().conditions, condition::PAUSED));
+    assert!(!condition::holds(&cluster.status().conditions, condition::STALLED));
+    let before = cluster.members();
+    assert!(before.values().any(|(_, letter)| *letter == '.'));
+    cluster.edit(|spec| spec.suspend = None);
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+    assert!(before.keys().eq(cluster.members().keys()));
+    assert_eq!(cluster.jobs.len(), 1, "the FlashJob went on");
+}
+
+#[test]
+fn abort_is_sticky_and_a_new_run_begins_anew() {
+    let mut cluster = Cluster::new(20);
+    cluster.edit(|spec| {
+        spec.batches = Some(vec![batch("only", None)]);
+        spec.parallelism = Some(2);
+    });
+    cluster.rounds(4);
+    cluster.edit(|spec| spec.abort = Some(true));
+    cluster.settle(50);
+    assert_eq!((cluster.phase(), cluster.in_flight()), (RolloutPhase::Aborted, 0));
+    cluster.edit(|spec| {
+        spec.abort = None;
+        spec.retry = Some("1".to_owned());
+    });
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Aborted);
+    let run = cluster.run();
+    cluster.edit(|spec| spec.run_id = Some("again".to_owned()));
+    cluster.settle(100);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+    let status = cluster.status();
+    assert_eq!(
+        (status.history[0].run.as_str(), status.history[0].phase.as_str()),
+        (run.as_str(), "Aborted")
+    );
+    assert!(status.history[0].counts.completed > 0);
+}
+
+#[test]
+fn nothing_starts_outside_the_window_and_the_next_one_is_named() {
+    let mut cluster = Cluster::new(3);
+    cluster.edit(|spec| {
+        let start = "0 22 * * *".to_owned();
+        spec.windows = Some(vec![RolloutWindow { start, duration_seconds: 3600, time_zone: None }]);
+    });
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Waiting);
+    assert!(waiting_for(&cluster).contains("2026-06-01T22:00:00Z"), "{}", waiting_for(&cluster));
+    assert!(cluster.jobs.is_empty());
+    let opens: Timestamp = "2026-06-01T22:00:00Z".parse().expect("a time");
+    assert_eq!(cluster.decide().wake_at, Some(opens));
+    cluster.now = opens;
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+}
+
+#[test]
+fn an_invalid_window_is_a_fault_of_the_spec_and_disturbs_nothing() {
+    let mut cluster = Cluster::new(10);
+    cluster.edit(|spec| spec.parallelism = Some(1));
+    cluster.rounds(3);
+    let (members, jobs) = (cluster.members(), cluster.jobs.len());
+    cluster.edit(|spec| {
+        let start = "at night".to_owned();
+        spec.windows = Some(vec![RolloutWindow { start, duration_seconds: 3600, time_zone: None }]);
+    });
+    let plan = cluster.decide();
+    assert!(plan.steps.is_empty());
+    cluster.apply(&plan);
+    let status = cluster.status();
+    assert!(status.message.as_ref().is_some_and(|text| text.contains("spec.windows[0].start")));
+    assert!(condition::holds(&status.conditions, condition::STALLED));
+    assert_eq!((cluster.members(), cluster.jobs.len()), (members, jobs));
+    assert!(cluster.decide().status.is_none());
+    cluster.edit(|spec| spec.windows = None);
+    cluster.settle(100);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+}
+
+#[test]
+fn of_two_rollouts_with_a_device_in_common_the_older_one_goes_first() {
+    let mut cluster = Cluster::new(4);
+    let name = "device-0002".to_owned();
+    let older = cluster.now - jiff::SignedDuration::from_secs(60);
+    cluster.others.push(("before".to_owned(), older, [name.clone()].into()));
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Waiting);
+    assert_eq!(waiting_for(&cluster), "FlashRollout before");
+    cluster.others[0].1 = cluster.now + jiff::SignedDuration::from_secs(60);
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed, "a younger one waits for this");
+}
+
+#[test]
+fn the_run_is_planned_once_its_firmware_is_known_and_pauses_when_it_is_gone() {
+    let mut cluster = Cluster::new(4);
+    cluster.firmware = FirmwareState::NotAsked;
+    cluster.settle(10);
+    assert_eq!(cluster.phase(), RolloutPhase::Planning);
+    assert_eq!(waiting_for(&cluster), "the firmware's registry");
+    assert!(cluster.status().members.is_empty());
+    assert!(cluster.decide().question.is_some());
+    cluster.firmware = resolved();
+    cluster.rounds(1);
+    assert_eq!(cluster.members().len(), 4);
+    cluster.firmware = FirmwareState::Failed {
+        reason: "FirmwareUnavailable".to_owned(),
+        message: "404".to_owned(),
+        permanent: false,
+    };
+    cluster.settle(10);
+    assert_eq!(
+        (cluster.phase(), cluster.reason().as_str()),
+        (RolloutPhase::Paused, "FirmwareUnavailable")
+    );
+    assert!(cluster.jobs.is_empty());
+    assert!(cluster.questions.contains("Some(0) r.io/f@sha256:0a0b"), "{:?}", cluster.questions);
+    cluster.firmware = resolved();
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+}
+
+#[test]
+fn firmware_that_is_not_pinned_is_passed_on_as_written() {
+    let mut cluster = Cluster::new(2);
+    cluster.edit(|spec| {
+        spec.firmware = "http://files/f.bin".to_owned();
+        spec.firmware_policy = Some(FirmwarePolicy { pin: Some(FirmwarePin::None), verify: None });
+    });
+    cluster.firmware = FirmwareState::Resolved(crate::rollout::ResolvedFirmware::default());
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+    assert!(cluster.jobs.values().all(|job| job.object.spec.firmware == "http://files/f.bin"));
+}
+
+#[test]
+fn a_device_type_without_firmware_and_a_missing_signature_stop_the_run_before_the_first_device() {
+    use flashjob_api::FirmwareVerification;
+    let mut cluster = Cluster::new(2);
+    cluster.firmware = FirmwareState::Resolved(crate::rollout::ResolvedFirmware {
+        digest: Some("sha256:0a".to_owned()),
+        platforms: vec!["esp32s3".to_owned()],
+        signer: None,
+    });
+    cluster.settle(10);
+    assert_eq!(
+        (cluster.phase(), cluster.reason().as_str()),
+        (RolloutPhase::Paused, "MissingPlatform")
+    );
+    assert!(cluster.status().message.expect("a message").contains("esp32"));
+    cluster.firmware = resolved();
+    cluster.edit(|spec| {
+        let verify = Some(FirmwareVerification::Required);
+        spec.firmware_policy = Some(FirmwarePolicy { pin: None, verify });
+    });
+    cluster.settle(10);
+    assert_eq!(cluster.reason(), "FirmwareUntrusted");
+    assert!(cluster.jobs.is_empty());
+}

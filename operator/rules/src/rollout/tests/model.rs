@@ -1,0 +1,494 @@
+//! The model cluster.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use flashjob_api::{
+    BatchSpec, Counts, DeviceState, DeviceStatus, FlashJob, FlashJobSpec, FlashJobStatus,
+    FlashRollout, FlashRolloutSpec, FlashRolloutStatus, Phase, RolloutPhase, RolloutSelector,
+    reason,
+};
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
+
+use crate::rollout::{
+    Child, Device, FirmwareState, OtherRollout, Plan, ResolveFirmware, ResolvedFirmware, Rollout,
+    Snapshot, Step, World, decide,
+};
+
+pub const NEW: &str = "2.0.0";
+pub const OLD: &str = "1.0.0";
+
+/// A device and what a flash does to it.
+#[derive(Clone, Debug)]
+pub struct Part {
+    pub uid: String,
+    pub version: Option<String>,
+    pub kind: String,
+    pub nodes: Vec<String>,
+    pub properties: BTreeMap<String, String>,
+    pub identity: String,
+    pub present: bool,
+    /// True if flashing it fails.
+    pub broken: bool,
+}
+
+/// A FlashJob, and the spec that its controller has seen.
+#[derive(Clone, Debug)]
+pub struct Job {
+    pub object: FlashJob,
+    pub seen: Option<(i64, FlashJobSpec)>,
+}
+
+/// Everything that is stored, and the devices.
+pub struct Cluster {
+    pub now: Timestamp,
+    pub parts: BTreeMap<String, Part>,
+    pub rollout: FlashRollout,
+    pub jobs: BTreeMap<String, Job>,
+    pub firmware: FirmwareState,
+    pub questions: BTreeSet<String>,
+    pub foreign: BTreeSet<String>,
+    pub others: Vec<(String, Timestamp, BTreeSet<String>)>,
+    pub deleted: bool,
+    next: u64,
+}
+
+impl World for Cluster {
+    fn devices<'a>(&'a self) -> Box<dyn Iterator<Item = Device<'a>> + 'a> {
+        Box::new(self.parts.iter().map(|(name, part)| view(name, part)))
+    }
+
+    fn device(&self, namespace: &str, name: &str) -> Option<Device<'_>> {
+        let (name, part) = self.parts.get_key_value(name).filter(|_| namespace == "fleet")?;
+        Some(view(name, part)).filter(|_| part.present)
+    }
+
+    fn device_by_uid(&self, uid: &str) -> Option<Device<'_>> {
+        let (name, part) = self.parts.iter().find(|(_, part)| part.present && part.uid == uid)?;
+        Some(view(name, part))
+    }
+
+    fn firmware(&self, _: &ResolveFirmware) -> FirmwareState {
+        self.firmware.clone()
+    }
+
+    fn is_taken(&self, flash_job: &str) -> bool {
+        self.foreign.contains(flash_job)
+    }
+}
+
+fn view<'a>(name: &'a str, part: &'a Part) -> Device<'a> {
+    Device {
+        uid: &part.uid,
+        namespace: "fleet",
+        name,
+        identity: &part.identity,
+        device_type: Some(&part.kind),
+        application_type: None,
+        version: part.version.as_deref(),
+        nodes: &part.nodes,
+        properties: &part.properties,
+        reachable: part.present,
+    }
+}
+
+pub fn resolved() -> FirmwareState {
+    let digest = Some("sha256:0a0b".to_owned());
+    FirmwareState::Resolved(ResolvedFirmware { digest, ..ResolvedFirmware::default() })
+}
+
+/// A batch by name and size.
+pub fn batch(name: &str, size: Option<i32>) -> BatchSpec {
+    let size = size.map(IntOrString::Int);
+    BatchSpec { name: name.to_owned(), size, ..BatchSpec::default() }
+}
+
+impl Cluster {
+    /// A fleet of so many devices with the old version, and a rollout of the new one to all.
+    pub fn new(devices: usize) -> Self {
+        let spec = FlashRolloutSpec {
+            firmware: "r.io/f:2".to_owned(),
+            version: NEW.to_owned(),
+            selector: RolloutSelector { all: Some(true), ..RolloutSelector::default() },
+            ..FlashRolloutSpec::default()
+        };
+        let now: Timestamp = "2026-06-01T12:00:00Z".parse().expect("a time");
+        let mut rollout = FlashRollout::new("all", spec);
+        rollout.metadata.namespace = Some("fleet".to_owned());
+        rollout.metadata.uid = Some("rollout-uid".to_owned());
+        rollout.metadata.generation = Some(1);
+        rollout.metadata.creation_timestamp = Some(Time(now));
+        let mut cluster = Self {
+            now,
+            parts: BTreeMap::new(),
+            rollout,
+            jobs: BTreeMap::new(),
+            firmware: resolved(),
+            questions: BTreeSet::new(),
+            foreign: BTreeSet::new(),
+            others: Vec::new(),
+            deleted: false,
+            next: 0,
+        };
+        for number in 0..devices {
+            cluster.add(&format!("device-{number:04}"));
+        }
+        cluster
+    }
+
+    fn fresh_uid(&mut self) -> String {
+        self.next += 1;
+        format!("uid-{}", self.next)
+    }
+
+    pub fn add(&mut self, name: &str) {
+        let part = Part {
+            uid: self.fresh_uid(),
+            version: Some(OLD.to_owned()),
+            kind: "esp32".to_owned(),
+            nodes: vec!["node".to_owned()],
+            properties: BTreeMap::new(),
+            identity: format!("endpoint/{name}:80"),
+            present: true,
+            broken: false,
+        };
+        self.parts.insert(name.to_owned(), part);
+    }
+
+    pub fn part(&mut self, name: &str) -> &mut Part {
+        self.parts.get_mut(name).expect("a device")
+    }
+
+    /// The device comes back as another Instance of the same name.
+    pub fn returns(&mut self, name: &str) {
+        let uid = self.fresh_uid();
+        let part = self.part(name);
+        if !part.present {
+            (part.present, part.uid) = (true, uid);
+        }
+    }
+
+    /// Changes the spec, as `kubectl apply` would.
+    pub fn edit(&mut self, change: impl FnOnce(&mut FlashRolloutSpec)) {
+        let before = self.rollout.spec.clone();
+        change(&mut self.rollout.spec);
+        if before != self.rollout.spec {
+            *self.rollout.metadata.generation.get_or_insert(0) += 1;
+        }
+    }
+
+    pub fn status(&self) -> FlashRolloutStatus {
+        self.rollout.status.clone().unwrap_or_default()
+    }
+
+    pub fn phase(&self) -> RolloutPhase {
+        self.status().phase.expect("a phase")
+    }
+
+    pub fn reason(&self) -> String {
+        self.status().reason.unwrap_or_default()
+    }
+
+    pub fn run(&self) -> String {
+        self.status().run.expect("a run")
+    }
+
+    /// Batch and letter of every member.
+    pub fn members(&self) -> BTreeMap<String, (usize, char)> {
+        let status = self.status();
+        let mut members = BTreeMap::new();
+        for (batch, list) in status.members.iter().enumerate() {
+            for (name, letter) in list.instances.iter().zip(list.results.chars()) {
+                let twice = members.insert(name.clone(), (batch, letter));
+                assert_eq!(twice, None, "{name} is a member twice");
+            }
+        }
+        members
+    }
+
+    /// Letters of one batch.
+    pub fn letters(&self, batch: usize) -> String {
+        self.status().members[batch].results.clone()
+    }
+
+    /// Decides from what is stored alone.
+    pub fn decide(&self) -> Plan {
+        let rollout = Rollout::of(self.rollout.clone());
+        let none = FlashJobStatus::default();
+        let jobs = self.jobs.values().map(|job| &job.object);
+        let children =
+            jobs.filter_map(|job| Child::of(job, job.status.as_ref().unwrap_or(&none))).collect();
+        let holds: Vec<Box<dyn Fn(&str, &str) -> bool + '_>> = self
+            .others
+            .iter()
+            .map(|(_, _, held)| {
+                let holds = |_: &str, name: &str| held.contains(name);
+                Box::new(holds) as Box<dyn Fn(&str, &str) -> bool>
+            })
+            .collect();
+        let others = self.others.iter().zip(&holds).map(|((name, created, _), holds)| {
+            OtherRollout { namespace: "fleet", name, created: Some(*created), holds }
+        });
+        let others = others.collect();
+        decide(&Snapshot { rollout: &rollout, world: self, children, others, now: self.now })
+    }
+
+    /// Stores a plan's status, and carries out its steps.
+    pub fn apply(&mut self, plan: &Plan) {
+        for step in &plan.steps {
+            self.carry_out(step);
+        }
+        self.store(plan);
+    }
+
+    pub fn store(&mut self, plan: &Plan) {
+        if let Some(question) = &plan.question {
+            self.questions.insert(format!("{:?} {}", question.batch, question.reference));
+        }
+        if let Some(status) = &plan.status {
+            // Through JSON, as the API server has it.
+            let text = serde_json::to_string(status).expect("writes");
+            self.rollout.status = Some(serde_json::from_str(&text).expect("reads"));
+        }
+    }
+
+    pub fn carry_out(&mut self, step: &Step) {
+        match step {
+            Step::CreateChild(job) => {
+                let name = job.metadata.name.clone().expect("a name");
+                if !self.jobs.contains_key(&name) {
+                    let mut object = (**job).clone();
+                    object.metadata.uid = Some(self.fresh_uid());
+                    object.metadata.generation = Some(1);
+                    self.jobs.insert(name, Job { object, seen: None });
+                }
+            }
+            Step::PatchChild { name, uid, spec, .. } => {
+                let job = self.jobs.get_mut(name);
+                if let Some(job) = job.filter(|job| job.object.metadata.uid.as_ref() == Some(uid)) {
+                    let mut value = serde_json::to_value(&job.object.spec).expect("writes");
+                    merge(&mut value, &Value::Object(spec.clone()));
+                    let next: FlashJobSpec = serde_json::from_value(value).expect("reads");
+                    assert_ne!(next, job.object.spec, "a patch that changes nothing: {spec:?}");
+                    job.object.spec = next;
+                    *job.object.metadata.generation.get_or_insert(0) += 1;
+                }
+            }
+            Step::DeleteChild { name, uid } => {
+                if self
+                    .jobs
+                    .get(name)
+                    .is_some_and(|job| job.object.metadata.uid.as_ref() == Some(uid))
+                {
+                    self.jobs.remove(name);
+                }
+            }
+            Step::DeleteRollout => self.deleted = true,
+        }
+    }
+
+    /// The FlashJob's controller sees its spec.
+    pub fn sync(&mut self, name: &str) {
+        if let Some(job) = self.jobs.get_mut(name) {
+            let generation = job.object.metadata.generation.unwrap_or_default();
+            job.seen = Some((generation, job.object.spec.clone()));
+        }
+    }
+
+    /// The FlashJob's controller ends up to `ends` devices, starts what it may, and reports.
+    pub fn work(&mut self, name: &str, ends: usize) {
+        let Some(job) = self.jobs.get_mut(name) else { return };
+        let Some((generation, spec)) = job.seen.clone() else { return };
+        let run = spec.effective().map(|spec| spec.run).ok();
+        let mut status = job.object.status.clone().unwrap_or_default();
+        if status.run != run {
+            status = FlashJobStatus { run, ..FlashJobStatus::default() };
+        }
+        run_job(&mut status, &spec, &mut self.parts, ends);
+        status.observed_generation = Some(generation);
+        job.object.status = Some(status);
+    }
+
+    /// Devices that are at work.
+    pub fn in_flight(&self) -> usize {
+        let statuses = self.jobs.values().filter_map(|job| job.object.status.as_ref());
+        statuses.map(|status| status.counts.unwrap_or_default().active as usize).sum()
+    }
+
+    /// One round of everybody.
+    pub fn round(&mut self) {
+        let plan = self.decide();
+        self.apply(&plan);
+        let names: Vec<String> = self.jobs.keys().cloned().collect();
+        for name in names {
+            self.sync(&name);
+            self.work(&name, 5);
+        }
+    }
+
+    pub fn rounds(&mut self, count: usize) {
+        for _ in 0..count {
+            self.round();
+        }
+    }
+
+    pub fn pass(&mut self, seconds: i64) {
+        self.now += SignedDuration::from_secs(seconds);
+    }
+
+    /// Goes on until nothing changes any more, in no more than so many rounds.
+    pub fn settle(&mut self, most: usize) {
+        for _ in 0..most {
+            let before = self.fingerprint();
+            self.round();
+            let plan = self.decide();
+            if before == self.fingerprint() && plan.steps.is_empty() && plan.status.is_none() {
+                return;
+            }
+        }
+        let plan = self.decide();
+        panic!("does not come to rest: {:?}\n{:?}\n{plan:#?}", self.status(), self.jobs.keys());
+    }
+
+    fn fingerprint(&self) -> String {
+        let jobs: HashMap<&String, _> = self
+            .jobs
+            .iter()
+            .map(|(name, job)| (name, (&job.object.spec, &job.object.status)))
+            .collect();
+        let jobs: BTreeMap<_, _> = jobs.into_iter().collect();
+        format!("{:?}{jobs:?}", self.rollout.status)
+    }
+}
+
+fn merge(value: &mut Value, patch: &Value) {
+    let (Value::Object(fields), Value::Object(patch)) = (&mut *value, patch) else {
+        *value = patch.clone();
+        return;
+    };
+    for (name, patch) in patch {
+        match patch {
+            Value::Null => drop(fields.remove(name)),
+            patch => merge(fields.entry(name.clone()).or_insert(Value::Null), patch),
+        }
+    }
+}
+
+/// A FlashJob controller in short: results by uid, a budget, parallelism, suspend.
+fn run_job(
+    status: &mut FlashJobStatus,
+    spec: &FlashJobSpec,
+    parts: &mut BTreeMap<String, Part>,
+    ends: usize,
+) {
+    let parallelism = usize::try_from(spec.parallelism.unwrap_or(10)).expect("a number");
+    let budget = match spec.max_failed_devices {
+        Some(IntOrString::Int(count)) => usize::try_from(count).expect("a number"),
+        _ => usize::MAX,
+    };
+    for uid in std::mem::take(&mut status.completed_uuids) {
+        if spec.uuid.contains(&uid) {
+            status.completed_uuids.push(uid);
+        }
+    }
+    status.failed_uuids.retain(|uid| spec.uuid.contains(uid));
+    status.skipped_uuids.retain(|uid| spec.uuid.contains(uid));
+    let mut active: Vec<DeviceStatus> = status
+        .devices
+        .iter()
+        .filter(|device| device.state == DeviceState::Flashing)
+        .cloned()
+        .collect();
+    let mut shown: Vec<DeviceStatus> = status
+        .devices
+        .iter()
+        .filter(|device| device.state != DeviceState::Flashing)
+        .cloned()
+        .collect();
+    let ended: Vec<DeviceStatus> = active.drain(..ends.min(active.len())).collect();
+    let fail =
+        |status: &mut FlashJobStatus, shown: &mut Vec<DeviceStatus>, uid: &str, why: &str| {
+            status.failed_uuids.push(uid.to_owned());
+            *status.reasons.entry(why.to_owned()).or_default() += 1;
+            shown.push(DeviceStatus {
+                uid: uid.to_owned(),
+                attempt: 1,
+                state: DeviceState::Failed,
+                reason: Some(why.to_owned()),
+                ..DeviceStatus::default()
+            });
+        };
+    for device in ended {
+        if !spec.uuid.contains(&device.uid) {
+            continue;
+        }
+        // The FlashJob follows whom it has begun with by name.
+        let part = device.name.as_ref().and_then(|name| parts.get_mut(name));
+        match part {
+            Some(part) if !part.broken => {
+                part.version = Some(spec.version.clone());
+                status.completed_uuids.push(device.uid);
+            }
+            _ => fail(status, &mut shown, &device.uid, reason::POD_FAILED.name),
+        }
+    }
+    let has_result = |status: &FlashJobStatus, uid: &String| {
+        [&status.completed_uuids, &status.failed_uuids, &status.skipped_uuids]
+            .iter()
+            .any(|list| list.contains(uid))
+    };
+    for uid in &spec.uuid {
+        if has_result(status, uid) || active.iter().any(|device| device.uid == *uid) {
+            continue;
+        }
+        if status.failed_uuids.len() > budget {
+            status.skipped_uuids.push(uid.clone());
+            *status.reasons.entry(reason::JOB_STOPPED.name.to_owned()).or_default() += 1;
+            continue;
+        }
+        if spec.suspend == Some(true) || active.len() >= parallelism {
+            continue;
+        }
+        let found = parts.iter().find(|(_, part)| part.present && part.uid == *uid);
+        match found {
+            None => fail(status, &mut shown, uid, reason::UNKNOWN_DEVICE.name),
+            Some((_, part))
+                if spec.skip_if_current == Some(true)
+                    && part.version.as_ref() == Some(&spec.version) =>
+            {
+                status.skipped_uuids.push(uid.clone());
+                *status.reasons.entry(reason::ALREADY_CURRENT.name.to_owned()).or_default() += 1;
+            }
+            Some((name, _)) => active.push(DeviceStatus {
+                uid: uid.clone(),
+                name: Some(name.clone()),
+                attempt: 1,
+                state: DeviceState::Flashing,
+                ..DeviceStatus::default()
+            }),
+        }
+    }
+    let number = |count: usize| u32::try_from(count).expect("few");
+    let counts = Counts {
+        total: number(spec.uuid.len()),
+        active: number(active.len()),
+        completed: number(status.completed_uuids.len()),
+        failed: number(status.failed_uuids.len()),
+        skipped: number(status.skipped_uuids.len()),
+        ..Counts::default()
+    };
+    let done = counts.completed + counts.failed + counts.skipped;
+    let stopped = status.reasons.contains_key(reason::JOB_STOPPED.name);
+    status.phase = Some(match done >= counts.total && active.is_empty() {
+        false => Phase::InProgress,
+        true if counts.failed == 0 && !stopped => Phase::Completed,
+        true => Phase::Failed,
+    });
+    status.counts = Some(counts);
+    // Status names no more than some of the failed, as the operator's does.
+    shown.truncate(3);
+    active.extend(shown);
+    status.devices = active;
+}

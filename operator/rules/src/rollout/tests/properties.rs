@@ -1,0 +1,397 @@
+//! Whatever happens, and whatever is lost on the way: a run ends or waits for something that is
+//! named, and its promises hold at every moment.
+
+use std::collections::BTreeMap;
+
+use flashjob_api::{BatchState, RolloutPhase};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use proptest::prelude::*;
+
+use super::model::{Cluster, OLD, batch};
+use crate::rollout::{Plan, Step};
+
+/// What may happen between two decisions.
+#[derive(Clone, Debug)]
+enum Event {
+    /// A decision of which these steps are carried out and, if true, the status is stored: the rest
+    /// is lost to a kill or a conflict.
+    Decide(u8, bool),
+    Sync(usize),
+    Work(usize, usize),
+    Pass(i64),
+    Leave(usize),
+    Return(usize),
+    GoBack(usize),
+    Break(usize),
+    Mend(usize),
+    Suspend(bool),
+    Approve,
+    Retry(u8),
+    Parallelism(i32),
+    MaxFailed(i32),
+    Soak(i64),
+    NewRun(u8),
+    Abort,
+    DeleteJob(usize),
+    EditSettings(usize),
+    EditDevices(usize),
+    EditFirmware(usize),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        12 => (any::<u8>(), prop::bool::weighted(0.8)).prop_map(|(steps, stored)| Event::Decide(steps, stored)),
+        8 => (0_usize..4).prop_map(Event::Sync),
+        8 => (0_usize..4, 0_usize..4).prop_map(|(job, ends)| Event::Work(job, ends)),
+        2 => (1_i64..400).prop_map(Event::Pass),
+        1 => (0_usize..40).prop_map(Event::Leave),
+        1 => (0_usize..40).prop_map(Event::Return),
+        1 => (0_usize..40).prop_map(Event::GoBack),
+        1 => (0_usize..40).prop_map(Event::Break),
+        1 => (0_usize..40).prop_map(Event::Mend),
+        1 => any::<bool>().prop_map(Event::Suspend),
+        1 => Just(Event::Approve),
+        1 => (0_u8..4).prop_map(Event::Retry),
+        1 => (1_i32..6).prop_map(Event::Parallelism),
+        1 => (0_i32..5).prop_map(Event::MaxFailed),
+        1 => (0_i64..300).prop_map(Event::Soak),
+        1 => (0_u8..3).prop_map(Event::NewRun),
+        1 => prop_oneof![4 => Just(Event::Approve), 1 => Just(Event::Abort)],
+        1 => (0_usize..4).prop_map(Event::DeleteJob),
+        1 => (0_usize..4).prop_map(Event::EditSettings),
+        1 => (0_usize..4).prop_map(Event::EditDevices),
+        1 => (0_usize..4).prop_map(Event::EditFirmware),
+    ]
+}
+
+fn device(cluster: &Cluster, number: usize) -> String {
+    let names: Vec<&String> = cluster.parts.keys().collect();
+    names[number % names.len()].clone()
+}
+
+fn job(cluster: &Cluster, number: usize) -> Option<String> {
+    let names: Vec<&String> = cluster.jobs.keys().collect();
+    (!names.is_empty()).then(|| names[number % names.len()].clone())
+}
+
+/// The cluster, and what was promised so far.
+struct Watched {
+    cluster: Cluster,
+    /// Highest parallelism that was ever asked for.
+    most: usize,
+    /// True once somebody edited a FlashJob by hand: it may then do what it likes for a while.
+    edited: bool,
+    run: Option<String>,
+    batches: BTreeMap<String, (usize, char)>,
+    retry: Option<String>,
+}
+
+impl Watched {
+    fn new(devices: usize, sizes: &[i32], approval: bool) -> Self {
+        let mut cluster = Cluster::new(devices);
+        let mut batches: Vec<_> = sizes
+            .iter()
+            .enumerate()
+            .map(|(place, size)| batch(&format!("batch-{place}"), Some(*size)))
+            .collect();
+        if let Some(last) = batches.last_mut() {
+            last.approval = Some(approval);
+        }
+        cluster.edit(|spec| {
+            spec.batches = (!batches.is_empty()).then_some(batches);
+            spec.parallelism = Some(3);
+        });
+        Self { cluster, most: 3, edited: false, run: None, batches: BTreeMap::new(), retry: None }
+    }
+
+    fn happens(&mut self, event: &Event) {
+        let cluster = &mut self.cluster;
+        match event {
+            Event::Decide(steps, stored) => {
+                let plan = cluster.decide();
+                self.check_plan(&plan);
+                let cluster = &mut self.cluster;
+                for (place, step) in plan.steps.iter().enumerate() {
+                    if steps >> (place % 8) & 1 == 1 {
+                        cluster.carry_out(step);
+                    }
+                }
+                if *stored {
+                    cluster.store(&plan);
+                }
+            }
+            Event::Sync(number) => {
+                if let Some(name) = job(cluster, *number) {
+                    cluster.sync(&name);
+                }
+            }
+            Event::Work(number, ends) => {
+                if let Some(name) = job(cluster, *number) {
+                    cluster.work(&name, *ends);
+                }
+            }
+            Event::Pass(seconds) => cluster.pass(*seconds),
+            Event::Leave(number) => {
+                let name = device(cluster, *number);
+                cluster.part(&name).present = false;
+            }
+            Event::Return(number) => {
+                let name = device(cluster, *number);
+                cluster.returns(&name);
+            }
+            Event::GoBack(number) => {
+                let name = device(cluster, *number);
+                cluster.part(&name).version = Some(OLD.to_owned());
+            }
+            Event::Break(number) => {
+                let name = device(cluster, *number);
+                cluster.part(&name).broken = true;
+            }
+            Event::Mend(number) => {
+                let name = device(cluster, *number);
+                cluster.part(&name).broken = false;
+            }
+            Event::Suspend(suspend) => cluster.edit(|spec| spec.suspend = Some(*suspend)),
+            Event::Approve => self.approve(),
+            Event::Retry(value) => cluster.edit(|spec| spec.retry = Some(value.to_string())),
+            Event::Parallelism(count) => {
+                let count = *count;
+                self.most = self.most.max(usize::try_from(count).unwrap_or(1));
+                cluster.edit(|spec| spec.parallelism = Some(count));
+            }
+            Event::MaxFailed(count) => {
+                cluster.edit(|spec| spec.max_failed = Some(IntOrString::Int(*count)));
+            }
+            Event::Soak(seconds) => cluster.edit(|spec| {
+                for batch in spec.batches.iter_mut().flatten() {
+                    batch.soak_seconds = Some(*seconds);
+                }
+            }),
+            Event::NewRun(number) => cluster.edit(|spec| spec.run_id = Some(number.to_string())),
+            Event::Abort => cluster.edit(|spec| spec.abort = Some(true)),
+            Event::DeleteJob(number) => {
+                if let Some(name) = job(cluster, *number) {
+                    cluster.jobs.remove(&name);
+                    self.edited = true;
+                }
+            }
+            Event::EditSettings(number) => {
+                self.edit_job(*number, |spec| spec.parallelism = Some(9))
+            }
+            Event::EditDevices(number) => {
+                self.edit_job(*number, |spec| {
+                    if spec.uuid.len() > 1 {
+                        spec.uuid.pop();
+                    }
+                });
+            }
+            Event::EditFirmware(number) => {
+                self.edit_job(*number, |spec| spec.firmware = "r.io/other:1".to_owned());
+            }
+        }
+        self.check();
+    }
+
+    fn edit_job(&mut self, number: usize, change: impl FnOnce(&mut flashjob_api::FlashJobSpec)) {
+        let Some(name) = job(&self.cluster, number) else { return };
+        let job = self.cluster.jobs.get_mut(&name).expect("a FlashJob");
+        change(&mut job.object.spec);
+        *job.object.metadata.generation.get_or_insert(0) += 1;
+        self.edited = true;
+    }
+
+    fn approve(&mut self) {
+        let Some(run) = self.cluster.status().run else { return };
+        self.cluster.edit(|spec| {
+            let names = spec.batches.iter().flatten().map(|batch| format!("{}@{run}", batch.name));
+            spec.approvals = Some(names.collect());
+        });
+    }
+
+    /// Nobody starts a batch before those before it passed, nor one that is not stored.
+    fn check_plan(&self, plan: &Plan) {
+        let status = self.cluster.status();
+        for step in &plan.steps {
+            let Step::CreateChild(created) = step else { continue };
+            let name = created.metadata.name.as_deref().unwrap_or_default();
+            let batches = status.members.iter().enumerate();
+            let shard = batches.flat_map(|(batch, list)| {
+                list.shards.iter().map(move |shard| (batch, *shard, list))
+            });
+            let run = status.run.as_deref().unwrap_or_default();
+            let mut of_name = shard.filter(|(batch, shard, _)| {
+                crate::rollout::child_name("all", run, *batch, shard.number) == name
+            });
+            let Some((batch, shard, list)) = of_name.next() else {
+                panic!("{name} is created before its shard is stored");
+            };
+            assert_eq!(created.spec.uuid.len(), shard.count as usize);
+            let passed = |batch: &flashjob_api::BatchStatus| batch.state == BatchState::Passed;
+            assert!(status.batches[..batch].iter().all(passed), "{name} is too early");
+            for earlier in 0..=batch {
+                self.check_budget(earlier, &status);
+            }
+            let names = &list.instances[shard.first as usize..][..shard.count as usize];
+            for (uid, name) in created.spec.uuid.iter().zip(names) {
+                let part = &self.cluster.parts[name];
+                assert!(*uid == part.uid || !part.present, "{name} is named by {uid}");
+            }
+        }
+    }
+
+    /// Nothing starts while a batch up to that of the new FlashJob is beyond its budget.
+    fn check_budget(&self, batch: usize, status: &flashjob_api::FlashRolloutStatus) {
+        let list = &status.members[batch];
+        let failed = list.results.chars().filter(|letter| matches!(letter, 'F' | 'R')).count();
+        let allowed = match self.cluster.rollout.spec.max_failed {
+            Some(IntOrString::Int(count)) => usize::try_from(count).expect("a number"),
+            _ if batch == 0 => 0,
+            _ => list.instances.len() / 10,
+        };
+        let name = &status.batches[batch].name;
+        assert!(failed <= allowed, "{failed} failed in batch {name}, which allows {allowed}");
+    }
+
+    fn check(&mut self) {
+        let status = self.cluster.status();
+        if !self.edited {
+            let in_flight = self.cluster.in_flight();
+            assert!(in_flight <= self.most, "{in_flight} of {} in flight", self.most);
+        }
+        let members = self.cluster.members();
+        for list in &status.members {
+            assert_eq!(list.instances.len(), list.results.chars().count());
+        }
+        if status.run == self.run && !self.batches.is_empty() {
+            assert!(members.keys().eq(self.batches.keys()), "members of a run stay");
+            let last = status.members.len() - 1;
+            for (name, (batch, letter)) in &members {
+                let (was_in, was) = self.batches[name];
+                assert!(*batch == was_in || *batch == last, "{name} moved to batch {batch}");
+                let stays = match was {
+                    'C' => "CR",
+                    'U' => "UCR",
+                    'S' => "S",
+                    _ if status.retry != self.retry => ".:CUFSART",
+                    'F' => "F",
+                    'A' => "A",
+                    'R' => "R",
+                    _ => ".:CUFSART",
+                };
+                // What went back may be tried again too.
+                let stays = if status.retry == self.retry { stays } else { ".:CUFSART" };
+                assert!(stays.contains(*letter), "{name}: {was} became {letter}");
+            }
+        }
+        (self.run, self.batches, self.retry) = (status.run, members, status.retry);
+    }
+
+    /// A second decision from the same state says the same.
+    fn check_repeatable(&self) {
+        let (one, other) = (self.cluster.decide(), self.cluster.decide());
+        assert_eq!(
+            (one.steps, one.status, one.wake_at),
+            (other.steps, other.status, other.wake_at)
+        );
+    }
+
+    /// Everybody works from now on, time passes, and nobody interferes.
+    fn ends_or_waits(&mut self) {
+        for _ in 0..40 {
+            self.cluster.settle(400);
+            self.check();
+            let plan = self.cluster.decide();
+            let status = self.cluster.status();
+            let phase = status.phase.expect("a phase");
+            if phase.is_final() {
+                assert!(status.completion_time.is_some());
+                assert_eq!(self.cluster.in_flight(), 0);
+                assert!(plan.wake_at.is_none());
+                return;
+            }
+            assert!(status.waiting_for.is_some(), "waits for nothing: {status:?}");
+            let Some(at) = plan.wake_at else {
+                let waits = matches!(phase, RolloutPhase::Paused | RolloutPhase::Waiting);
+                assert!(waits, "{phase:?} without end: {status:?}");
+                return;
+            };
+            self.cluster.now = self.cluster.now.max(at);
+        }
+        panic!("does not end: {:?}", self.cluster.status());
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_run_ends_or_waits_for_something_named_and_keeps_its_promises(
+        devices in 4_usize..40,
+        sizes in prop::collection::vec(1_i32..3, 0..3),
+        approval: bool,
+        events in prop::collection::vec(event(), 0..160),
+    ) {
+        let mut watched = Watched::new(devices, &sizes, approval);
+        for event in &events {
+            watched.happens(event);
+        }
+        watched.check_repeatable();
+        watched.ends_or_waits();
+    }
+
+    #[test]
+    fn a_person_who_gives_in_to_everything_brings_every_run_to_its_end(
+        devices in 4_usize..30,
+        sizes in prop::collection::vec(1_i32..3, 0..3),
+        events in prop::collection::vec(event(), 0..120),
+    ) {
+        let mut watched = Watched::new(devices, &sizes, true);
+        for event in &events {
+            watched.happens(event);
+        }
+        let names: Vec<String> = watched.cluster.parts.keys().cloned().collect();
+        for name in &names {
+            watched.cluster.returns(name);
+            watched.cluster.part(name).broken = false;
+        }
+        let over = |cluster: &Cluster| cluster.status().phase.is_some_and(RolloutPhase::is_final);
+        for number in 0..6 {
+            watched.cluster.settle(400);
+            watched.approve();
+            watched.cluster.edit(|spec| {
+                spec.suspend = None;
+                if number > 0 {
+                    spec.retry = Some(format!("try-{number}"));
+                }
+            });
+            watched.ends_or_waits();
+        }
+        prop_assert!(over(&watched.cluster), "{:?}", watched.cluster.status());
+    }
+
+    #[test]
+    fn kills_between_and_within_decisions_change_no_result(
+        devices in 1_usize..30,
+        kills in prop::collection::vec((any::<u8>(), any::<bool>()), 0..60),
+        broken in prop::collection::vec(0_usize..30, 0..3),
+    ) {
+        let mut quiet = Watched::new(devices, &[], false);
+        for number in &broken {
+            quiet.happens(&Event::Break(*number));
+        }
+        quiet.ends_or_waits();
+        let mut disturbed = Watched::new(devices, &[], false);
+        for number in &broken {
+            disturbed.happens(&Event::Break(*number));
+        }
+        for (number, (steps, stored)) in kills.iter().enumerate() {
+            disturbed.happens(&Event::Decide(*steps, *stored));
+            disturbed.happens(&Event::Sync(number));
+            disturbed.happens(&Event::Work(number / 2, number % 3));
+        }
+        disturbed.ends_or_waits();
+        let (quiet, disturbed) = (quiet.cluster, disturbed.cluster);
+        prop_assert_eq!(quiet.phase(), disturbed.phase());
+        if quiet.phase() == RolloutPhase::Completed {
+            prop_assert_eq!(quiet.members(), disturbed.members());
+        }
+    }
+}
