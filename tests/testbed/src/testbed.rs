@@ -337,7 +337,7 @@ async fn asked(health: &str, path: &str) -> Option<(u16, String)> {
 pub async fn install_crds(client: &Client) -> anyhow::Result<()> {
     flashjob_simulators::akri::install(client).await?;
     let crds: Api<CustomResourceDefinition> = Api::all(client.clone());
-    for name in ["flashjobs", "deviceplugins"] {
+    for name in ["flashjobs", "flashrollouts", "deviceplugins"] {
         let name = format!("{name}.application.flashjob.nbfc.io");
         let text = std::fs::read_to_string(repository().join(format!("deploy/crds/{name}.yaml")))?;
         let crd: Value = serde_saphyr::from_str(&text)?;
