@@ -154,7 +154,7 @@ async fn names(words: &[String], command: &[&str]) -> Option<Vec<String>> {
         ["rollout", "approve"] => {
             let api = place.api::<FlashRollout>();
             let rollouts = api.list(&ListParams::default()).await.ok()?.items;
-            Some(rollouts.iter().flat_map(rollout::waiting).collect())
+            Some(rollouts.iter().flat_map(rollout::unapproved).collect())
         }
         ["rollout", ..] => names_of::<FlashRollout>(&place).await,
         _ => names_of::<FlashJob>(&place).await,

@@ -1,7 +1,8 @@
 //! FlashRollouts from the command line, against a control plane without an operator: what is
 //! stored, what each verb changes, and what a status that was written by hand says.
 
-use std::process::Stdio;
+use std::io::Read;
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, ensure};
@@ -24,6 +25,12 @@ use person::{Person, Said};
 const FIRMWARE: &str = "harbor.nbfc.io/nubificus/firmware:0.2.0";
 const CREATE: [&str; 7] =
     ["rollout", "create", "hall", "--firmware", FIRMWARE, "--version", "0.2.0"];
+/// Every option of `create` but those of a file.
+const OPTIONS: &str = "--type|esp32,esp32s2|--property|SITE=athens|--exclude-node|n9|\
+    --batch|canary=1|--batch|ten=10%|--batch|rest=100%|--approve|2|--soak|10m|--max-failed|5%|\
+    --success|90%|--on-failure|abort|--parallelism|4|--window|0 2 * * */4h@Europe/Athens|\
+    --blackout|0 0 24 12 */48h|--group-budget|GATEWAY=4|--pod-image|r.io/flasher:1|\
+    --min-version|0.0.9|--yes";
 /// Run of the statuses that are written here.
 const RUN: &str = "0a1b2c";
 
@@ -102,43 +109,7 @@ async fn options_become_the_object_that_they_say_and_a_dry_run_stores_nothing() 
     let shown: FlashRollout = serde_json::from_value(serde_saphyr::from_str(&said.text)?)?;
     ensure!(shown.spec.selector.all == Some(true) && shown.spec.batches.is_none(), "{shown:?}");
     ensure!(rollouts.get_opt("hall").await?.is_none());
-    let all = [
-        "--type",
-        "esp32,esp32s2",
-        "--property",
-        "SITE=athens",
-        "--exclude-node",
-        "n9",
-        "--batch",
-        "canary=1",
-        "--batch",
-        "ten=10%",
-        "--batch",
-        "rest=100%",
-        "--approve",
-        "2",
-        "--soak",
-        "10m",
-        "--max-failed",
-        "5%",
-        "--success",
-        "90%",
-        "--on-failure",
-        "abort",
-        "--parallelism",
-        "4",
-        "--window",
-        "0 2 * * */4h@Europe/Athens",
-        "--blackout",
-        "0 0 24 12 */48h",
-        "--group-budget",
-        "GATEWAY=4",
-        "--pod-image",
-        "r.io/flasher:1",
-        "--min-version",
-        "0.0.9",
-        "--yes",
-    ];
+    let all: Vec<&str> = OPTIONS.split('|').collect();
     let said = create(&person, &all)?;
     ended(&said, 0, &["flashrollout.application.flashjob.nbfc.io/hall created"])?;
     let stored = rollouts.get("hall").await?;
@@ -311,7 +282,7 @@ async fn each_verb_changes_its_field_and_nothing_else() -> anyhow::Result<()> {
     let mut after = stored().await?;
     ensure!(after["abort"] == true);
     let fields = after.as_object_mut().context("a spec")?;
-    (fields.remove("abort"), fields.remove("retry"));
+    fields.retain(|field, _| field != "abort" && field != "retry");
     ensure!(after == before, "{after:#}");
     set_status(&person, at(RolloutPhase::Aborted)).await?;
     ended(&run(&["abort", "hall", "--yes"])?, 1, &["its run is over already (Aborted)"])?;
@@ -330,6 +301,8 @@ async fn a_status_is_told_with_what_to_do_and_each_end_has_its_exit_code() -> an
     let batches = ["--batch", "canary=1", "--batch", "ten=1", "--approve", "ten"];
     ended(&create(&person, &[&batches[..], &["--all", "--yes"]].concat())?, 0, &[])?;
     ended(&run(&["status", "hall"])?, 0, &["NotSeen", "kubectl flashjob check"])?;
+    let hint = "kubectl flashjob rollout status hall -n default";
+    ended(&person.run(&["status", "hall"])?, 3, &["no FlashJob default/hall", hint])?;
     ended(&run(&["history", "hall"])?, 0, &["has had no run yet"])?;
     // Waits for a person.
     let waiting = FlashRolloutStatus {
@@ -373,7 +346,7 @@ async fn a_status_is_told_with_what_to_do_and_each_end_has_its_exit_code() -> an
     soaking.batches[0].soak_until = Some(Time(jiff::Timestamp::now() + Duration::from_secs(7_150)));
     set_status(&person, soaking).await?;
     ended(&run(&["status", "hall"])?, 0, &["soaks for 1 h 59 min more"])?;
-    interrupted(&person).await?;
+    interrupted(&person)?;
     followed(&person).await?;
     for (phase, code) in
         [(RolloutPhase::Completed, 0), (RolloutPhase::Failed, 10), (RolloutPhase::Aborted, 10)]
@@ -395,30 +368,28 @@ async fn a_status_is_told_with_what_to_do_and_each_end_has_its_exit_code() -> an
     listed(&person).await
 }
 
-async fn interrupted(person: &Person) -> anyhow::Result<()> {
+/// Starts to follow the rollout, and waits until it says where that is.
+fn following(person: &Person) -> anyhow::Result<Child> {
     let mut command = person.command();
     command.args(["rollout", "status", "hall", "-w"]).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
-    // It says where the rollout is once it watches.
-    let mut first = [0; 4];
-    std::io::Read::read_exact(child.stdout.as_mut().context("no output")?, &mut first)?;
-    let ended =
-        std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
-    ensure!(ended.success());
+    child.stdout.as_mut().context("no output")?.read_exact(&mut [0; 4])?;
+    Ok(child)
+}
+
+fn interrupted(person: &Person) -> anyhow::Result<()> {
+    let child = following(person)?;
+    let sent = Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
     let output = child.wait_with_output()?;
     let errors = String::from_utf8(output.stderr)?;
-    ensure!(output.status.code() == Some(130), "{errors}");
+    ensure!(sent.success() && output.status.code() == Some(130), "{errors}");
     ensure!(errors.contains("interrupted; FlashRollout default/hall goes on"), "{errors}");
     Ok(())
 }
 
 /// A watch ends when the run does.
 async fn followed(person: &Person) -> anyhow::Result<()> {
-    let mut command = person.command();
-    command.args(["rollout", "status", "hall", "-w"]).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn()?;
-    let mut first = [0; 4];
-    std::io::Read::read_exact(child.stdout.as_mut().context("no output")?, &mut first)?;
+    let child = following(person)?;
     set_status(person, at(RolloutPhase::Progressing)).await?;
     set_status(person, at(RolloutPhase::Failed)).await?;
     let output = child.wait_with_output()?;
@@ -455,5 +426,7 @@ async fn listed(person: &Person) -> anyhow::Result<()> {
     let said = person.run(&["status"])?;
     ended(&said, 0, &["No FlashJobs in namespace default"])?;
     ensure!(!said.text.contains("ROLLOUT") && said.errors.is_empty(), "{said:?}");
+    let said = person.run(&["status", "-o", "json"])?.json()?;
+    ensure!(said["rollouts"] == json!([]), "{said}");
     Ok(())
 }

@@ -11,7 +11,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::watch::{self, Follow, Shown, Until};
-use super::workload::{Frame, Workload, resource, resuming};
+use super::workload::{Frame, Workload, command_for, resource, resuming};
 use super::{NOT_FOUND, rollout, view};
 use crate::arguments::Output;
 use crate::cluster::{ACCESS_DENIED, NOT_INSTALLED, WideScope, refused};
@@ -49,13 +49,18 @@ pub async fn run(
     interruption: &Interruption,
 ) -> Result<Report, Failure> {
     if command.follows() || !command.names.is_empty() {
-        return command.named::<FlashJob>(output, interruption).await;
+        return match command.named::<FlashJob>(output, interruption).await {
+            Err(failure) if failure.reason == NOT_FOUND => Err(command.hinting(failure).await),
+            ended => ended,
+        };
     }
     let (client, namespace) = command.scope.place().await?;
     let jobs: Vec<FlashJob> = list(&client, namespace.as_deref()).await?;
-    let jobs = listed(&jobs, namespace.as_deref(), view::list);
+    let mut jobs = listed(&jobs, namespace.as_deref(), view::list);
     let rollouts = rollouts(&client, namespace.as_deref()).await?;
     if rollouts.is_empty() {
+        // Who has none need not know that there are two kinds; programs need not ask.
+        jobs.json[FlashRollout::FIELD] = json!([]);
         return Ok(jobs);
     }
     Ok(listed(&rollouts, namespace.as_deref(), rollout::list).above(jobs))
@@ -136,6 +141,23 @@ impl Status {
         match (joined(missing), objects.is_empty()) {
             (Some(missing), true) => Err(missing),
             (failure, _) => Ok(shown.failing(failure)),
+        }
+    }
+
+    /// The failure that there is no FlashJob, with the command for a FlashRollout of that name.
+    async fn hinting(&self, failure: Failure) -> Failure {
+        let ([name], Ok(place)) = (self.names.as_slice(), self.scope.one_place("").await) else {
+            return failure;
+        };
+        match place.read::<FlashRollout>(name).await {
+            Ok(rollout) => {
+                let command = command_for("status", &rollout);
+                let message =
+                    format!("{}; a FlashRollout is called so: {command}", failure.message);
+                Failure { message, ..failure }
+            }
+            // What else may be wrong is not what was asked.
+            Err(_) => failure,
         }
     }
 

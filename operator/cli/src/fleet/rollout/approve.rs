@@ -199,7 +199,7 @@ pub fn asks(rollout: &FlashRollout, batch: &str) -> bool {
 
 /// Names of FlashRollout and batch, as the command takes them, of all batches that still need an
 /// approval.
-pub fn waiting(rollout: &FlashRollout) -> Vec<String> {
+pub fn unapproved(rollout: &FlashRollout) -> Vec<String> {
     let status = status(rollout);
     let Some(run) = status.run.filter(|_| ended(rollout).is_none()) else { return Vec::new() };
     let open = status.batches.iter().filter(|batch| {
@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(verdict(&rollout, "ten"), Approval::Missing);
         assert_eq!(verdict(&rollout, "2"), Approval::Missing);
         assert_eq!(verdict(&rollout, "canary"), Approval::Unneeded);
-        assert_eq!(waiting(&rollout), ["hall/ten"]);
+        assert_eq!(unapproved(&rollout), ["hall/ten"]);
         let unknown = judge(&rollout, "4", None).expect_err("no such batch");
         assert!(unknown.message.contains("1 canary, 2 ten, 3 rest"), "{}", unknown.message);
         assert_eq!(target("a/b/c").map(|one| one.batch), Ok("b/c".to_owned()));

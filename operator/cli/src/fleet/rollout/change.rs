@@ -97,7 +97,8 @@ pub async fn retry(command: &Retry, interruption: &Interruption) -> Result<Repor
     let place = command.which.place().await?;
     let rollouts: Vec<FlashRollout> = command.which.read(&place).await?;
     let asked: Vec<String> = rollouts.iter().map(retried).collect::<Result<_, _>>()?;
-    prompt::confirm(&format!("Try again {}?", asked.join(", ")), command.yes).await?;
+    let question = format!("Try devices again of {}?", asked.join(", "));
+    prompt::confirm(&question, command.yes).await?;
     let mut lines = Vec::new();
     for rollout in &rollouts {
         let value = format!("retry-{}", Timestamp::now());
@@ -115,7 +116,7 @@ pub async fn retry(command: &Retry, interruption: &Interruption) -> Result<Repor
     Ok(changed(&rollouts, &lines, "retried"))
 }
 
-/// The devices of a rollout that a retry tries again, in words.
+/// A rollout with the number of its devices that a retry tries again.
 fn retried(rollout: &FlashRollout) -> Result<String, Failure> {
     let (name, status) = (full_name(rollout), status(rollout));
     // The operator tries nothing again in a run that ended before all batches passed.
@@ -138,7 +139,7 @@ fn retried(rollout: &FlashRollout) -> Result<String, Failure> {
             format!("FlashRollout {name} has no failed, absent or regressed device to try again");
         return Err(Failure::new(Code::Unavailable, "NothingToRetry", message));
     }
-    Ok(format!("the {} devices of FlashRollout {name}", parts.join(" and ")))
+    Ok(format!("FlashRollout {name} ({})", parts.join(", ")))
 }
 
 /// Changes fields of the spec of a FlashRollout that was read, and of no newer one of its name.
@@ -170,7 +171,7 @@ mod tests {
     fn failed_absent_and_regressed_devices_are_retried_while_the_run_can_go_on() {
         let mut rollout = rollout();
         let words = retried(&rollout).expect("one failed");
-        assert_eq!(words, "the 1 failed devices of FlashRollout fleet/hall");
+        assert_eq!(words, "FlashRollout fleet/hall (1 failed)");
         let reason = |rollout: &FlashRollout| retried(rollout).err().map(|failure| failure.reason);
         rollout.status.as_mut().expect("a status").phase = Some(RolloutPhase::Aborted);
         assert_eq!(reason(&rollout), Some("RunOver"));

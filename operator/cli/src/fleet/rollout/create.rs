@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use flashjob_api::{BatchSpec, FlashRollout, GroupBudget, OnFailure, RolloutWindow};
+use flashjob_rules::rollout::Rollout;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::api::Patch;
 use kube::{Resource, ResourceExt};
@@ -31,8 +32,6 @@ pub struct Create {
     /// Name of the FlashRollout. Default: that of the file.
     #[arg(value_name = "NAME", required_unless_present = "file")]
     name: Option<String>,
-    #[command(flatten)]
-    selection: Selection,
     /// The firmware, usually an OCI reference.
     #[arg(long, value_name = "REFERENCE", value_parser = order::word)]
     firmware: Option<String>,
@@ -97,6 +96,9 @@ pub struct Create {
     /// Do not ask.
     #[arg(short, long)]
     yes: bool,
+    // Its heading is that of all options after it.
+    #[command(flatten)]
+    selection: Selection,
     #[command(flatten)]
     scope: Scope,
 }
@@ -127,7 +129,8 @@ pub async fn run(command: &Create, interruption: &Interruption) -> Result<Report
     interruption.says("nothing was stored");
     let mut object = command.base()?;
     let mut place = command.scope.place().await?;
-    place.namespace = namespace(command, &object, place.namespace)?;
+    let of_file = object["metadata"]["namespace"].as_str();
+    place.namespace = super::namespace(&command.scope, of_file, place.namespace)?;
     object["metadata"]["namespace"] = json!(place.namespace);
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     object["spec"] = Value::Object(command.spec(&object)?);
@@ -135,6 +138,10 @@ pub async fn run(command: &Create, interruption: &Interruption) -> Result<Report
     // The API server says what is wrong with it, and what it would be, before anybody is asked.
     let force = command.force_conflicts;
     let would = apply(&place, &name, &object, Change::DryRun, force).await?;
+    // It does not know what is in a window.
+    if let Err(fault) = Rollout::of(would.clone()).spec {
+        return Err(Failure::usage(format!("FlashRollout {}: {fault}", full_name(&would))));
+    }
     if command.dry_run {
         let would = FlashRollout { status: None, metadata: written(would.metadata), ..would };
         return shown(&would, yaml(&would)?);
@@ -152,16 +159,6 @@ pub async fn run(command: &Create, interruption: &Interruption) -> Result<Report
         false => format!("{} -w follows it", command_for("status", &stored)),
     };
     shown(&stored, format!("{} {done}; {next}", resource(&stored)))
-}
-
-/// The namespace of the command line; a file may not name another, as for kubectl.
-fn namespace(command: &Create, object: &Value, asked: String) -> Result<String, Failure> {
-    let Some(written) = object["metadata"]["namespace"].as_str() else { return Ok(asked) };
-    if command.scope.names_namespace() && written != asked {
-        let message = format!("the file says namespace {written}, and -n says {asked}");
-        return Err(Failure::usage(message));
-    }
-    crate::cluster::namespace(written).map_err(Failure::usage)
 }
 
 async fn existing(place: &Place, name: &str) -> Result<Option<FlashRollout>, Failure> {

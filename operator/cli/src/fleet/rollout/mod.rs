@@ -23,11 +23,12 @@ use flashjob_api::FlashRollout;
 use super::change as suspension;
 use super::status::Status;
 use crate::arguments::Output;
+use crate::cluster::Scope;
 use crate::failure::Failure;
 use crate::interruption::Interruption;
 use crate::report::Report;
 
-pub use approve::waiting;
+pub use approve::unapproved;
 pub use view::list;
 
 /// Commands for FlashRollouts.
@@ -75,6 +76,17 @@ pub async fn run(
         RolloutCommand::Retry(command) => change::retry(&command, interruption).await,
         RolloutCommand::History(command) => history::run(&command).await,
     }
+}
+
+/// The namespace of a file, else that of the command line. A file may not name another than `-n`,
+/// as for kubectl.
+fn namespace(scope: &Scope, written: Option<&str>, asked: String) -> Result<String, Failure> {
+    let Some(written) = written else { return Ok(asked) };
+    if scope.names_namespace() && written != asked {
+        let message = format!("the file says namespace {written}, and -n says {asked}");
+        return Err(Failure::usage(message));
+    }
+    crate::cluster::namespace(written).map_err(Failure::usage)
 }
 
 #[cfg(test)]

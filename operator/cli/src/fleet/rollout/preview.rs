@@ -4,7 +4,9 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use flashjob_api::{EffectiveRollout, FlashRollout, LeftOut};
+use flashjob_api::{FlashRollout, LeftOut};
+use flashjob_operator::config::Namespaces;
+use flashjob_rules::rollout::Rollout;
 use flashjob_rules::rollout::members::{self, Planned};
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -12,13 +14,15 @@ use serde_json::{Value, json};
 use super::state::{is_of_this_run, status};
 use super::view::left_out;
 use crate::arguments::Output;
-use crate::cluster::{Place, Scope};
+use crate::cluster::{Place, Scope, refused};
 use crate::failure::{Code, Failure};
 use crate::fleet::inventory::{self, Device};
+use crate::fleet::preview::operator_config::{self, Search};
 use crate::fleet::table::table;
 use crate::fleet::workload::full_name;
 use crate::fleet::{devices_shown, manifest};
 use crate::report::Report;
+use crate::source;
 
 /// Devices of a batch that are shown, unless all are asked for.
 const SHOWN: usize = 10;
@@ -34,6 +38,10 @@ pub struct Preview {
     /// A file with a FlashRollout, which need not be in the cluster; - is standard input.
     #[arg(short, long, value_name = "FILE")]
     file: Option<PathBuf>,
+    /// The operator's configuration, which says devices of which namespaces may be flashed.
+    /// Default: the one in the cluster.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     #[command(flatten)]
     scope: Scope,
 }
@@ -52,23 +60,16 @@ struct Shown {
 pub async fn run(command: &Preview) -> Result<Report, Failure> {
     let mut place = command.scope.place().await?;
     let rollout = command.rollout(&mut place).await?;
-    let devices = inventory::devices(&place.client, None).await;
-    let mut notes = Vec::new();
-    let devices = match devices {
-        Err(kube::Error::Api(status)) if status.code == 403 => {
-            notes.push(format!(
-                "You may not see devices of all namespaces: those of {} are looked at.",
-                place.namespace
-            ));
-            inventory::devices(&place.client, Some(&place.namespace)).await
-        }
-        devices => devices,
+    let (namespaces, notes) = command.namespaces(&place).await?;
+    // The default needs the right to list those of one namespace alone.
+    let only = (namespaces == Namespaces::default()).then_some(place.namespace.as_str());
+    let devices = inventory::devices(&place.client, only).await;
+    let mut devices = devices.map_err(|error| refused("list Akri's Instances", &error))?;
+    devices.retain(|device| namespaces.allow(&place.namespace, &device.namespace));
+    let shown = match planned(&rollout) {
+        Some(planned) => planned,
+        None => plan(&rollout, &place.namespace, &devices, notes)?,
     };
-    let devices =
-        devices.map_err(|error| crate::cluster::refused("list Akri's Instances", &error))?;
-    let mut shown = shown(&rollout, &place.namespace, &devices)?;
-    notes.append(&mut shown.notes);
-    shown.notes = notes;
     Ok(report(&rollout, &place.namespace, &devices, &shown))
 }
 
@@ -79,32 +80,62 @@ impl Preview {
         };
         let mut rollout: FlashRollout =
             manifest::decoded(file, manifest::one(file, "FlashRollout")?)?;
-        if let Some(namespace) = rollout.namespace().filter(|_| !self.scope.names_namespace()) {
-            place.namespace = namespace;
-        }
+        let written = rollout.namespace();
+        place.namespace =
+            super::namespace(&self.scope, written.as_deref(), place.namespace.clone())?;
         rollout.metadata.namespace = Some(place.namespace.clone());
         rollout.status = None;
         Ok(rollout)
     }
+
+    /// Namespaces whose devices the operator lets the rollout flash.
+    async fn namespaces(&self, place: &Place) -> Result<(Namespaces, Vec<String>), Failure> {
+        if let Some(file) = &self.config {
+            return Ok((source::read_config(file)?.instances.namespaces, Vec::new()));
+        }
+        let cause = match operator_config::find(&place.client).await? {
+            Search::Found(found) => {
+                return Ok((source::read_config(&found.file)?.instances.namespaces, Vec::new()));
+            }
+            Search::Denied(cause) | Search::Absent(cause) => cause,
+        };
+        let note = format!(
+            "{cause} Devices of namespace {} are looked at, as by default; with --config those \
+             that the operator's configuration allows.",
+            place.namespace
+        );
+        Ok((Namespaces::default(), vec![note]))
+    }
 }
 
-fn shown(rollout: &FlashRollout, namespace: &str, devices: &[Device]) -> Result<Shown, Failure> {
-    let (name, status) = (full_name(rollout), status(rollout));
-    let spec: EffectiveRollout = rollout
-        .spec
-        .effective()
-        .map_err(|error| Failure::usage(format!("FlashRollout {name}: {error}")))?;
-    if is_of_this_run(rollout) && !status.members.is_empty() {
-        let names = status.batches.iter().map(|batch| batch.name.clone());
-        let members = status.members.iter().map(|members| members.instances.clone());
-        let run = status.run.unwrap_or_default();
-        return Ok(Shown {
-            batches: names.zip(members).collect(),
-            left_out: status.left_out.unwrap_or_default(),
-            notes: vec![format!("Run {run} is planned; its devices do not change any more.")],
-        });
+/// The batches of a run that is planned.
+fn planned(rollout: &FlashRollout) -> Option<Shown> {
+    let status = status(rollout);
+    if !is_of_this_run(rollout) || status.members.is_empty() {
+        return None;
     }
-    let known_run = status.run.filter(|_| status.fingerprint.as_ref() == Some(&spec.fingerprint));
+    let names = status.batches.iter().map(|batch| batch.name.clone());
+    let members = status.members.iter().map(|members| members.instances.clone());
+    let run = status.run.unwrap_or_default();
+    Some(Shown {
+        batches: names.zip(members).collect(),
+        left_out: status.left_out.unwrap_or_default(),
+        notes: vec![format!("Run {run} is planned; its devices do not change any more.")],
+    })
+}
+
+/// The batches that a run would have now.
+fn plan(
+    rollout: &FlashRollout,
+    namespace: &str,
+    devices: &[Device],
+    mut notes: Vec<String>,
+) -> Result<Shown, Failure> {
+    let name = full_name(rollout);
+    // Windows are read too, so that a preview says all that is wrong.
+    let spec = Rollout::of(rollout.clone()).spec;
+    let spec = spec.map_err(|fault| Failure::usage(format!("FlashRollout {name}: {fault}")))?;
+    let known_run = status(rollout).run.filter(|_| is_of_this_run(rollout));
     let run = known_run.as_deref().unwrap_or(NO_RUN);
     let selectable = devices.iter().map(Device::selectable);
     let Planned { batches, left_out, .. } = members::plan(&spec, run, namespace, selectable)
@@ -113,9 +144,11 @@ fn shown(rollout: &FlashRollout, namespace: &str, devices: &[Device]) -> Result<
                 format!("FlashRollout {name}: {fault}; kubectl flashjob devices -o wide shows all");
             Failure::new(Code::Unavailable, fault.reason(), message)
         })?;
-    let note = "The run has no name yet, and that decides which devices go first: batches without \
-                a selector of their own will have as many devices, but others.";
-    let notes = if known_run.is_some() { Vec::new() } else { vec![note.to_owned()] };
+    if known_run.is_none() {
+        let note = "The run has no name yet, and that decides which devices go first: batches \
+                    without a selector of their own will have as many devices, but others.";
+        notes.push(note.to_owned());
+    }
     Ok(Shown { batches, left_out, notes })
 }
 

@@ -124,11 +124,14 @@ pub fn going_on(rollout: &FlashRollout) -> String {
     if rollout.is_suspended() {
         return crate::fleet::workload::resuming(rollout);
     }
-    format!(
-        "remove the cause, then {} tries failed devices again; {} ends the run",
-        command_for("retry", rollout),
-        command_for("abort", rollout)
-    )
+    let abort = command_for("abort", rollout);
+    let counts = status(rollout).counts.unwrap_or_default();
+    // What has no failed device, as where the registry is away, goes on by itself.
+    if counts.failed + counts.absent + counts.regressed == 0 {
+        return format!("remove the cause; {abort} ends the run");
+    }
+    let retry = command_for("retry", rollout);
+    format!("remove the cause, then {retry} tries failed devices again; {abort} ends the run")
 }
 
 /// The command that approves a batch.
