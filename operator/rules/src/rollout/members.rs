@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
-use flashjob_api::{EffectiveRollout, LeftOut, REST, comparable_type};
+use flashjob_api::{EffectiveRollout, LeftOut, REST, comparable_type, rollout_reason};
 use semver::Version;
 use sha2::{Digest, Sha256};
 
@@ -58,9 +58,9 @@ impl PlanFault {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::NoDevices => "NoDevices",
-            Self::TooManyDevices(_) => "TooManyDevices",
-            Self::EmptyBatch(..) => "EmptyBatch",
+            Self::NoDevices => rollout_reason::NO_DEVICES.name,
+            Self::TooManyDevices(_) => rollout_reason::TOO_MANY_DEVICES.name,
+            Self::EmptyBatch(..) => rollout_reason::EMPTY_BATCH.name,
         }
     }
 }
