@@ -7,7 +7,8 @@ use flashjob_api::{DeviceState, FlashJob};
 use kube::ResourceExt;
 use serde_json::json;
 
-use super::{Change, applicable, devices_shown, is_behind, prompt, resource, results_of_run};
+use super::workload::{Workload, resource};
+use super::{Change, applicable, devices_shown, prompt, results_of_run};
 use crate::arguments::Output;
 use crate::cluster::{Place, Scope, refused};
 use crate::failure::{Code, Failure};
@@ -44,7 +45,7 @@ pub struct Retry {
 pub async fn run(command: &Retry, interruption: &Interruption) -> Result<Report, Failure> {
     interruption.says("nothing was created");
     let place = command.scope.place().await?;
-    let old = place.job(&command.name).await?;
+    let old = place.read::<FlashJob>(&command.name).await?;
     let chosen = failed(&old, &command.reason)?;
     let mut job = FlashJob::new("", old.spec.clone());
     job.spec.uuid = chosen.uids;
@@ -92,7 +93,7 @@ struct Chosen {
 
 fn failed(job: &FlashJob, reasons: &[String]) -> Result<Chosen, Failure> {
     let name = job.name_any();
-    let Some(status) = results_of_run(job).filter(|_| !is_behind(job)) else {
+    let Some(status) = results_of_run(job).filter(|_| !job.is_behind()) else {
         let message = format!(
             "FlashJob {name}: the operator has not seen the last change yet, so nothing says which \
              devices failed; see kubectl flashjob status {name}"
@@ -157,7 +158,7 @@ async fn create(
 ) -> Result<FlashJob, Failure> {
     for number in 1..=NAMES {
         job.metadata.name = Some(asked.map_or_else(|| name(old, number), str::to_owned));
-        match place.jobs().create(&change.posting(), &job).await {
+        match place.api::<FlashJob>().create(&change.posting(), &job).await {
             Ok(job) => return Ok(job),
             Err(kube::Error::Api(status)) if status.code == 409 && asked.is_none() => {}
             Err(error) => {

@@ -18,7 +18,8 @@ use crate::cluster::{Place, refused};
 use crate::duration;
 use crate::failure::{Code, Failure};
 use crate::fleet::watch::{self, Follow, Shown, Until};
-use crate::fleet::{Change, devices_shown, is_suspended, resuming, status};
+use crate::fleet::workload::{Workload, resuming};
+use crate::fleet::{Change, devices_shown, status};
 use crate::interruption::Interruption;
 use crate::report::{Report, print};
 
@@ -76,7 +77,7 @@ pub async fn carry_out(
     if let (Some(note), true) = (note, told != Told::Nothing) {
         print(&note)?;
     }
-    if let Some(paused) = existing.as_ref().filter(|existing| is_suspended(existing)) {
+    if let Some(paused) = existing.as_ref().filter(|existing| existing.is_suspended()) {
         eprintln!("Note: FlashJob {}/{} {}", place.namespace, order.name, paused_words(paused));
     }
     let batches: Vec<&[String]> = left.chunks(pacing.batch_size.clamp(1, MOST)).collect();
@@ -261,7 +262,7 @@ impl Left {
                     existing.spec.firmware, existing.spec.version
                 ));
             }
-            if is_suspended(existing) {
+            if existing.is_suspended() {
                 sentences.push_str(&format!(" It {}.", paused_words(existing)));
             }
         }
@@ -278,7 +279,7 @@ fn paused_words(existing: &FlashJob) -> String {
 /// Describes what becomes of the FlashJob, and of the rest of the devices, if the program ends now.
 fn going_on(job: &FlashJob, rest: usize, order: &Order) -> String {
     let (namespace, name) = (&order.namespace, &order.name);
-    let paused = match is_suspended(job) {
+    let paused = match job.is_suspended() {
         true => format!("; it is paused: {}", resuming(job)),
         false => String::new(),
     };
@@ -324,7 +325,7 @@ fn stopped(count: usize, failed: usize, batch: &[String], rest: usize) -> Failur
 /// # Errors
 /// It cannot be read.
 pub async fn read(place: &Place, name: &str) -> Result<Option<FlashJob>, Failure> {
-    let read = place.jobs().get_opt(name).await;
+    let read = place.api::<FlashJob>().get_opt(name).await;
     read.map_err(|error| refused(&format!("read FlashJob {}/{name}", place.namespace), &error))
 }
 
@@ -376,7 +377,7 @@ pub async fn create(
     batch: &[String],
     change: Change,
 ) -> kube::Result<FlashJob> {
-    place.jobs().create(&change.posting(), &order.job(batch)).await
+    place.api::<FlashJob>().create(&change.posting(), &order.job(batch)).await
 }
 
 /// Returns the changes to the spec of a FlashJob that devices are added to; `uids` are all that it
@@ -421,7 +422,7 @@ pub async fn change(
     // With the version that was read, so that a change of somebody else in between is a conflict.
     let metadata = json!({"resourceVersion": existing.resource_version(), "uid": existing.uid()});
     let patch = Patch::Merge(json!({"metadata": metadata, "spec": spec}));
-    place.jobs().patch(&existing.name_any(), &change.patching(), &patch).await
+    place.api::<FlashJob>().patch(&existing.name_any(), &change.patching(), &patch).await
 }
 
 #[cfg(test)]
