@@ -97,8 +97,7 @@ fn at(phase: RolloutPhase) -> FlashRolloutStatus {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn options_become_the_object_that_they_say_and_a_dry_run_stores_nothing() -> anyhow::Result<()>
-{
+async fn options_become_the_object_they_say_and_a_dry_run_stores_nothing() -> anyhow::Result<()> {
     let person = Person::without_operator(&["esp32:thermo:0.1.0=3"]).await?;
     let rollouts = rollouts(&person);
     let said = create(&person, &["--yes"])?;

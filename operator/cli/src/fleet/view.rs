@@ -113,7 +113,7 @@ pub fn reasons<'a>(
 }
 
 /// Meaning of a reason, and what to do.
-pub fn advice(name: &str) -> Vec<String> {
+fn advice(name: &str) -> Vec<String> {
     let lines = |known: Reason| {
         vec![format!("      {}", known.meaning), format!("      To do: {}", known.action)]
     };

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use kube::api::Patch;
 use serde_json::{Value, json};
 
-use super::state::{ended, status};
+use super::state::{ended, lacks_proof, status};
 use crate::cluster::Place;
 use crate::failure::{Code, Failure};
 use crate::fleet::change::{Which, changed, dropped};
@@ -134,6 +134,9 @@ fn retried(rollout: &FlashRollout) -> Result<String, Failure> {
             .filter(|(count, _)| *count > 0)
             .map(|(count, words)| format!("{count} {words}"))
             .collect();
+    if parts.is_empty() && lacks_proof(rollout) {
+        return Ok(format!("FlashRollout {name} (none failed; it goes on without proof)"));
+    }
     if parts.is_empty() {
         let message =
             format!("FlashRollout {name} has no failed, absent or regressed device to try again");
@@ -175,7 +178,10 @@ mod tests {
         let reason = |rollout: &FlashRollout| retried(rollout).err().map(|failure| failure.reason);
         rollout.status.as_mut().expect("a status").phase = Some(RolloutPhase::Aborted);
         assert_eq!(reason(&rollout), Some("RunOver"));
-        rollout.status = None;
+        let status = rollout.status.as_mut().expect("a status");
+        (status.phase, status.counts) = (Some(RolloutPhase::Paused), None);
         assert_eq!(reason(&rollout), Some("NothingToRetry"));
+        rollout.status.as_mut().expect("a status").reason = Some("NothingProven".to_owned());
+        assert_eq!(reason(&rollout), None);
     }
 }

@@ -1,6 +1,8 @@
 //! A FlashRollout as a [`Workload`], and what its status means.
 
-use flashjob_api::{FlashRollout, FlashRolloutStatus, RolloutPhase, condition};
+use flashjob_api::{
+    FlashRollout, FlashRolloutStatus, RolloutPhase, RolloutReason, condition, rollout_reason,
+};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::Value;
@@ -124,14 +126,35 @@ pub fn going_on(rollout: &FlashRollout) -> String {
     if rollout.is_suspended() {
         return crate::fleet::workload::resuming(rollout);
     }
-    let abort = command_for("abort", rollout);
-    let counts = status(rollout).counts.unwrap_or_default();
-    // What has no failed device, as where the registry is away, goes on by itself.
-    if counts.failed + counts.absent + counts.regressed == 0 {
-        return format!("remove the cause; {abort} ends the run");
-    }
+    let abort = format!("{} ends the run", command_for("abort", rollout));
     let retry = command_for("retry", rollout);
-    format!("remove the cause, then {retry} tries failed devices again; {abort} ends the run")
+    match retried(rollout) {
+        // Where the registry is away or a name is taken, the run goes on once it is not.
+        0 if !lacks_proof(rollout) => abort,
+        0 => format!("{retry} goes on without this proof; {abort}"),
+        _ => format!("{retry} tries failed devices again; {abort}"),
+    }
+}
+
+/// Number of devices that a retry tries again.
+pub fn retried(rollout: &FlashRollout) -> u32 {
+    let counts = status(rollout).counts.unwrap_or_default();
+    counts.failed + counts.absent + counts.regressed
+}
+
+/// Returns true where the run is paused as no device of a batch completed.
+pub fn lacks_proof(rollout: &FlashRollout) -> bool {
+    let reason = status(rollout).reason;
+    is_paused(rollout) && reason.as_deref() == Some(rollout_reason::NOTHING_PROVEN.name)
+}
+
+/// The reason of the status that a person is to act on, but for those that a command answers.
+pub fn advice(rollout: &FlashRollout) -> Option<RolloutReason> {
+    const BY_COMMAND: [RolloutReason; 2] =
+        [rollout_reason::APPROVAL_MISSING, rollout_reason::SUSPEND_REQUESTED];
+    let name = status(rollout).reason?;
+    let known = rollout_reason::ALL.iter().copied().find(|reason| reason.name == name)?;
+    (known.action != "Nothing." && !BY_COMMAND.contains(&known)).then_some(known)
 }
 
 /// The command that approves a batch.

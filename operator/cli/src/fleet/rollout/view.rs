@@ -12,11 +12,12 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::state::{
-    approving, awaited_approval, ended, going_on, is_approved, is_of_this_run, is_paused, status,
+    advice, approving, awaited_approval, ended, going_on, is_approved, is_of_this_run, is_paused,
+    status,
 };
 use crate::duration;
 use crate::fleet::table::{plain, table};
-use crate::fleet::view::{advice, bar, coloured, reasons};
+use crate::fleet::view::{bar, coloured, reasons};
 use crate::fleet::workload::{Frame, Workload, full_name};
 
 /// Failed devices that are shown, unless all are asked for.
@@ -182,10 +183,10 @@ fn waiting(rollout: &FlashRollout, status: &FlashRolloutStatus) -> Vec<String> {
     {
         lines.push(format!("Waits for: {}", style(plain(awaited)).bold()));
     }
-    if let Some(reason) = &status.reason {
-        lines.extend(advice(reason));
-    }
-    lines.extend(to_do(rollout).map(|todo| format!("To do: {todo}")));
+    let advice = advice(rollout).filter(|_| !rollout.is_behind());
+    let title = if advice.is_some() { "Commands" } else { "To do" };
+    lines.extend(advice.map(|reason| format!("To do: {}", reason.action)));
+    lines.extend(to_do(rollout).map(|todo| format!("{title}: {todo}")));
     lines
 }
 
@@ -349,7 +350,11 @@ mod tests {
         assert!(details(&rollout, frame(0)).contains(&format!("To do: {command}")));
         rollout.spec.approvals = Some(vec!["ten@0a1b2c".to_owned()]);
         assert!(!rollout.is_blocked() && !line(&rollout).contains(command));
-        rollout.status.as_mut().expect("a status").phase = Some(RolloutPhase::Paused);
+        let status = rollout.status.as_mut().expect("a status");
+        status.phase = Some(RolloutPhase::Paused);
+        status.reason = Some("TooManyFailed".to_owned());
+        let action = "To do: See status.failed; then set a new spec.retry";
+        assert!(details(&rollout, frame(0)).contains(action), "{}", details(&rollout, frame(0)));
         assert!(rollout.is_blocked() && line(&rollout).contains("rollout retry hall -n fleet"));
         rollout.spec.suspend = Some(true);
         assert!(line(&rollout).contains("rollout resume hall -n fleet"), "{}", line(&rollout));
