@@ -51,7 +51,8 @@ fn supersede(snapshot: &Snapshot<'_>, spec: &EffectiveRollout) -> Plan {
     for child in &snapshot.children {
         draft.suspend(child);
     }
-    if !snapshot.children.iter().all(|child| child.is_quiet()) {
+    let over = stored.completion_time.is_some();
+    if !snapshot.children.iter().all(|child| child.stays_quiet(over)) {
         let run = draft.run;
         let words = Words {
             phase: RolloutPhase::Planning,

@@ -12,7 +12,7 @@ use super::draft::Draft;
 use super::members::Planned;
 use super::status::{List, Member};
 use super::words::Words;
-use super::{Plan, Snapshot, Step};
+use super::{Child, Plan, Snapshot, Step};
 
 /// Devices that were left out, as part of a sentence.
 pub(super) fn left_out(left_out: &LeftOut) -> String {
@@ -189,8 +189,9 @@ impl Draft<'_> {
             })
             .collect();
         let ended = words.phase.is_final();
-        let over = ended && self.snapshot.children.iter().all(|child| child.is_quiet());
         let before = stored.completion_time.clone().filter(|_| !self.restarted || ended);
+        let is_quiet = |child: &Child<'_>| child.stays_quiet(before.is_some());
+        let over = ended && self.snapshot.children.iter().all(is_quiet);
         let status = FlashRolloutStatus {
             run: stored.run.clone(),
             fingerprint: stored.fingerprint.clone(),

@@ -4,7 +4,7 @@ use flashjob_api::{FirmwarePin, FirmwarePolicy, RolloutPhase, RolloutWindow, con
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::model::{Cluster, batch, resolved};
+use super::model::{Cluster, Job, batch, resolved};
 use crate::rollout::FirmwareState;
 
 fn waiting_for(cluster: &Cluster) -> String {
@@ -81,6 +81,29 @@ fn abort_is_sticky_and_a_new_run_begins_anew() {
         (run.as_str(), "Aborted")
     );
     assert!(status.history[0].counts.completed > 0);
+}
+
+#[test]
+fn a_run_that_ended_stays_what_it_was_while_its_flash_jobs_are_being_deleted() {
+    let mut cluster = Cluster::new(20);
+    cluster.keeps_deleted = true;
+    cluster.edit(|spec| {
+        spec.batches = Some(vec![batch("only", None)]);
+        spec.parallelism = Some(2);
+    });
+    cluster.rounds(4);
+    cluster.edit(|spec| spec.abort = Some(true));
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Aborted);
+    let is_deleted = |job: &Job| job.object.metadata.deletion_timestamp.is_some();
+    assert!(cluster.jobs.values().any(is_deleted), "its unfinished FlashJob goes");
+    cluster.edit(|spec| (spec.abort, spec.run_id) = (None, Some("again".to_owned())));
+    cluster.rounds(5);
+    assert_eq!(cluster.status().history[0].phase, "Aborted");
+    assert_eq!(cluster.phase(), RolloutPhase::Progressing, "{:?}", cluster.status());
+    cluster.jobs.retain(|_, job| !is_deleted(job));
+    cluster.settle(100);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
 }
 
 #[test]

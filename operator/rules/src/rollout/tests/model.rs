@@ -57,6 +57,8 @@ pub struct Cluster {
     pub deleted: bool,
     /// The API server's words where it refuses FlashJobs.
     pub refuses: Option<String>,
+    /// True if the FlashJobs' controller keeps those that are deleted.
+    pub keeps_deleted: bool,
     next: u64,
 }
 
@@ -136,6 +138,7 @@ impl Cluster {
             others: Vec::new(),
             deleted: false,
             refuses: None,
+            keeps_deleted: false,
             next: 0,
         };
         for number in 0..devices {
@@ -285,12 +288,17 @@ impl Cluster {
                 }
             }
             Step::DeleteChild { name, uid } => {
-                if self
-                    .jobs
-                    .get(name)
-                    .is_some_and(|job| job.object.metadata.uid.as_ref() == Some(uid))
-                {
-                    self.jobs.remove(name);
+                let job = self.jobs.get_mut(name);
+                let job = job.filter(|job| job.object.metadata.uid.as_ref() == Some(uid));
+                match job {
+                    // The API server counts the beginning of a deletion as a change.
+                    Some(job) if self.keeps_deleted => {
+                        job.object.metadata.deletion_timestamp = Some(Time(self.now));
+                        *job.object.metadata.generation.get_or_insert(0) += 1;
+                        job.seen = None;
+                    }
+                    Some(_) => drop(self.jobs.remove(name)),
+                    None => {}
                 }
             }
             Step::DeleteRollout => self.deleted = true,
@@ -331,8 +339,11 @@ impl Cluster {
         self.apply(&plan);
         let names: Vec<String> = self.jobs.keys().cloned().collect();
         for name in names {
-            self.sync(&name);
-            self.work(&name, 5);
+            let job = &self.jobs[&name];
+            if job.object.metadata.deletion_timestamp.is_none() {
+                self.sync(&name);
+                self.work(&name, 5);
+            }
         }
     }
 
