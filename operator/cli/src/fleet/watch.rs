@@ -7,6 +7,7 @@ use console::Term;
 use flashjob_api::{FlashJob, Phase, condition};
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
+use kube::ResourceExt;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watch_object};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -18,6 +19,9 @@ use crate::failure::{Code, Failure};
 
 /// Interval at which a terminal is drawn anew though nothing changed: times go on.
 const REDRAW: Duration = Duration::from_secs(1);
+
+/// Reason of a failure: the FlashJob that was followed was deleted.
+pub const DELETED: &str = "Deleted";
 
 /// What ends a watch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -73,6 +77,10 @@ pub async fn follow(
     loop {
         tokio::select! {
             event = events.next() => match event {
+                // One of the same name that took its place while the watch was broken.
+                Some(Ok(Some(job))) if last.as_ref().is_some_and(|last| last.uid() != job.uid()) => {
+                    return Err(deleted(&place.namespace, name));
+                }
                 Some(Ok(Some(job))) => {
                     on_change(&job);
                     seen.get_or_insert_with(|| Seen::first(&job, Timestamp::now()));
@@ -87,10 +95,7 @@ pub async fn follow(
                     }
                 }
                 Some(Ok(None)) if last.is_none() => return Err(place.no_job(name)),
-                Some(Ok(None)) => {
-                    let message = format!("FlashJob {}/{name} was deleted", place.namespace);
-                    return Err(Failure::new(Code::Unavailable, "Deleted", message));
-                }
+                Some(Ok(None)) => return Err(deleted(&place.namespace, name)),
                 Some(Err(error)) => lasting(&error, place, name, last.is_some())?,
                 None => return Err(place.no_job(name)),
             },
@@ -102,6 +107,12 @@ pub async fn follow(
             () = reached(deadline) => return Err(late(place, name, follow.timeout, last.as_ref())),
         }
     }
+}
+
+/// A FlashJob was deleted by somebody while it was worked with.
+pub fn deleted(namespace: &str, name: &str) -> Failure {
+    let message = format!("FlashJob {namespace}/{name} was deleted");
+    Failure::new(Code::Unavailable, DELETED, message)
 }
 
 async fn reached(deadline: Option<Instant>) {
