@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::pace::{Seen, pace};
 use super::{is_behind, view};
-use crate::cluster::{Place, refused};
+use crate::cluster::{CONNECT_LIMIT, Place, refused, root};
 use crate::failure::{Code, Failure};
 
 /// Interval at which a terminal is drawn anew though nothing changed: times go on.
@@ -86,11 +86,7 @@ pub async fn follow(
                     seen.get_or_insert_with(|| Seen::first(&job, Timestamp::now()));
                     screen.show(&job, seen)?;
                     match end(&job, follow.until) {
-                        Some(Ok(())) => {
-                            screen.clear()?;
-                            return Ok(job);
-                        }
-                        Some(Err(blocked)) => return Err(blocked),
+                        Some(ended) => return screen.clear().and(ended).map(|()| job),
                         None => last = Some(job),
                     }
                 }
@@ -104,7 +100,15 @@ pub async fn follow(
                     screen.show(job, seen)?;
                 }
             }
-            () = reached(deadline) => return Err(late(place, name, follow.timeout, last.as_ref())),
+            () = reached(deadline) => {
+                let job = match last {
+                    Some(job) => job,
+                    None => at_once(place, name, follow.timeout).await?,
+                };
+                let ended = end(&job, follow.until);
+                let ended = ended.unwrap_or_else(|| Err(late(follow.timeout, &view::line(&job))));
+                return screen.clear().and(ended).map(|()| job);
+            }
         }
     }
 }
@@ -159,14 +163,30 @@ fn lasting(
     }
 }
 
-fn late(place: &Place, name: &str, timeout: Option<Duration>, last: Option<&FlashJob>) -> Failure {
+fn late(timeout: Option<Duration>, state: &str) -> Failure {
     let timeout = crate::duration::shown(timeout.unwrap_or_default());
-    let state = last.map_or_else(
-        || format!("FlashJob {}/{name} could not be read", place.namespace),
-        view::line,
-    );
     let message = format!("{state}; that is all after {timeout}, and it is not over");
     Failure::new(Code::TimedOut, "TimedOut", message)
+}
+
+/// Reads a FlashJob of which nothing was seen before the time was over: a time of 0 asks how it
+/// stands now.
+async fn at_once(
+    place: &Place,
+    name: &str,
+    timeout: Option<Duration>,
+) -> Result<FlashJob, Failure> {
+    match tokio::time::timeout(CONNECT_LIMIT, place.job(name)).await {
+        Ok(read) => read,
+        Err(_) => {
+            let message = format!(
+                "no state of FlashJob {}/{name} came within {}: the API server does not answer",
+                place.namespace,
+                crate::duration::shown(timeout.unwrap_or_default() + CONNECT_LIMIT)
+            );
+            Err(Failure::new(Code::TimedOut, "TimedOut", message))
+        }
+    }
 }
 
 /// Waits until a FlashJob that was deleted is gone.
@@ -264,7 +284,7 @@ impl Screen {
 }
 
 fn lost(error: &std::io::Error) -> Failure {
-    Failure::new(Code::Other, "OutputLost", format!("cannot write: {error}"))
+    Failure::new(Code::Other, "OutputLost", format!("cannot write: {}", root(error)))
 }
 
 /// The failure of a FlashJob that is over and not good.

@@ -26,7 +26,7 @@ use super::prompt;
 use crate::arguments::Output;
 use crate::cluster::{Place, Scope, refused};
 use crate::duration;
-use crate::failure::{Code, Failure};
+use crate::failure::Failure;
 use crate::interruption::Interruption;
 use crate::report::Report;
 use batches::Pacing;
@@ -58,7 +58,7 @@ pub struct Flash {
     #[arg(long, value_name = "VERSION", value_parser = order::word)]
     version: Option<String>,
     /// Image of the flash Pods. Default: the one that the device plugin names.
-    #[arg(long, value_name = "IMAGE", value_parser = order::word)]
+    #[arg(long, value_name = "IMAGE", value_parser = order::image)]
     pod_image: Option<String>,
     /// Devices of a batch. Default: all at once; in the dialogue 5.
     #[arg(long, value_name = "N", value_parser = order::batch_size)]
@@ -68,7 +68,7 @@ pub struct Flash {
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     delay: Option<Duration>,
     /// Devices in flight at once.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=500))]
+    #[arg(long, value_name = "N", value_parser = order::parallelism)]
     parallelism: Option<i32>,
     /// Go on with the next batch though devices failed.
     #[arg(long)]
@@ -178,11 +178,7 @@ async fn chosen(command: &Flash, place: &Place) -> Result<Chosen, Failure> {
     let all = devices.len();
     devices.retain(|device| command.takes(device));
     if devices.is_empty() {
-        let message = format!(
-            "none of the {all} devices of namespace {} fits; kubectl flashjob devices shows them",
-            place.namespace
-        );
-        return Err(Failure::new(Code::Unavailable, "NoDevices", message));
+        return Err(super::devices::nothing(all, Some(&place.namespace)));
     }
     Ok(Chosen {
         devices,

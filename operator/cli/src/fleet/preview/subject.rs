@@ -1,6 +1,5 @@
 //! The FlashJob, Akri's Instances, and the FlashJobs that may hold their devices.
 
-use std::io::ErrorKind;
 use std::path::Path;
 
 use flashjob_api::{FINALIZER, FlashJob, akri};
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::Preview;
 use crate::cluster::{Place, refused};
+use crate::decode::decode;
 use crate::failure::Failure;
 use crate::fleet::{devices, inventory};
 
@@ -133,16 +133,11 @@ async fn instances(
 }
 
 fn text(path: &Path) -> Result<String, Failure> {
-    let read = match path == Path::new("-") {
-        true => std::io::read_to_string(std::io::stdin()),
-        false => std::fs::read_to_string(path),
+    let (read, path) = match path == Path::new("-") {
+        true => (std::io::read_to_string(std::io::stdin()), Path::new("standard input")),
+        false => (std::fs::read_to_string(path), path),
     };
-    read.map_err(|error| match error.kind() {
-        ErrorKind::InvalidData => {
-            Failure::usage(format!("{} is no YAML or JSON: it is no text in UTF-8", path.display()))
-        }
-        _ => Failure::unreadable(path, &error),
-    })
+    read.map_err(|error| Failure::unreadable(path, &error))
 }
 
 /// All objects of a file: documents, and the items of lists.
@@ -166,7 +161,7 @@ fn one(path: &Path) -> Result<FlashJob, Failure> {
         let message = format!("{} has {} FlashJobs; expected one", path.display(), jobs.len());
         return Err(Failure::usage(message));
     };
-    serde_json::from_value(job.clone()).map_err(|error| {
+    decode(job.clone()).map_err(|error| {
         Failure::usage(format!("{}: the FlashJob cannot be read: {error}", path.display()))
     })
 }
@@ -174,7 +169,7 @@ fn one(path: &Path) -> Result<FlashJob, Failure> {
 fn instances_of(path: &Path) -> Result<Vec<Instance>, Failure> {
     let found = objects(path)?.into_iter().filter(|object| object["kind"] == json!("Instance"));
     let read = |object: Value| {
-        let mut instance: akri::Instance = serde_json::from_value(object).map_err(|error| {
+        let mut instance: akri::Instance = decode(object).map_err(|error| {
             Failure::usage(format!("{}: an Instance cannot be read: {error}", path.display()))
         })?;
         instance.metadata.namespace.get_or_insert_with(|| "default".to_owned());
