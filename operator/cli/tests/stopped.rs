@@ -86,6 +86,8 @@ async fn a_job_that_is_deleted_between_batches_is_not_made_again() -> anyhow::Re
     running.says("FlashJob default/flashjob-2")?;
     running.says("The next batch follows after 10 min")?;
     deleted(&person, running, "flashjob-2").await?;
-    ensure!(person.flashed().await?.iter().sum::<u32>() == 3, "{:?}", person.flashed().await?);
+    // Each time the first batch alone was begun, and that is the same device.
+    let flashed = person.flashed().await?;
+    ensure!(flashed.iter().filter(|count| **count > 0).count() == 1, "{flashed:?}");
     Ok(())
 }

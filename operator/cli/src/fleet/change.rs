@@ -8,7 +8,7 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, Preconditions};
 use serde_json::json;
 
-use super::{Change, devices_shown, ended, prompt, resource, watch};
+use super::{Change, devices_shown, ended, is_suspended, prompt, resource, watch};
 use crate::arguments::Output;
 use crate::cluster::{Place, Scope, refused};
 use crate::duration;
@@ -65,6 +65,12 @@ async fn suspend(which: &Which, suspend: bool) -> Result<Report, Failure> {
     let done = if suspend { "paused" } else { "resumed" };
     let (mut lines, mut jobs) = (Vec::new(), Vec::new());
     for before in which.jobs(&place).await? {
+        if is_suspended(&before) == suspend {
+            let state = if suspend { "is paused already" } else { "is not paused" };
+            lines.push(format!("{} {state}; nothing changed", resource(&before)));
+            jobs.push(before);
+            continue;
+        }
         let job = set_suspend(&place, &before.name_any(), suspend).await?;
         lines.push(format!("{} {done}{}", resource(&job), consequence(&before, suspend)));
         jobs.push(job);
@@ -159,15 +165,17 @@ pub async fn cancel(command: &Cancel, interruption: &Interruption) -> Result<Rep
 }
 
 fn question(jobs: &[FlashJob]) -> String {
-    let in_flight = |job: &FlashJob| {
-        let counts = job.status.as_ref().and_then(|status| status.counts).unwrap_or_default();
-        counts.active + counts.verifying
-    };
     let named = |job: &FlashJob| {
         let name = format!("{}/{}", job.namespace().unwrap_or_default(), job.name_any());
-        match in_flight(job) {
-            0 => name,
-            devices => format!("{name} with {} in flight", devices_shown(devices as usize)),
+        let counts = job.status.as_ref().and_then(|status| status.counts).unwrap_or_default();
+        let active = devices_shown(counts.active as usize);
+        match (counts.active, counts.verifying) {
+            (0, 0) => name,
+            (0, verifying) => {
+                format!("{name} with {} verifying", devices_shown(verifying as usize))
+            }
+            (_, 0) => format!("{name} with {active} in flight"),
+            (_, verifying) => format!("{name} with {active} in flight and {verifying} verifying"),
         }
     };
     let named: Vec<_> = jobs.iter().map(named).collect();

@@ -56,11 +56,12 @@ pub async fn run(
         };
         let place = command.scope.one_place("a FlashJob").await?;
         let object = format!("FlashJob {}/{name}", place.namespace);
-        interruption.says(format!("{object} goes on"));
+        let cancel = format!("kubectl flashjob cancel {name} -n {} ends it", place.namespace);
+        interruption.says(format!("{object} goes on; {cancel}"));
         let on_change = |job: &FlashJob| {
             interruption.says(match is_suspended(job) && ended(job).is_none() {
-                true => format!("{object} stays paused: {}", resuming(job)),
-                false => format!("{object} goes on"),
+                true => format!("{object} stays paused: {}, {cancel}", resuming(job)),
+                false => format!("{object} goes on; {cancel}"),
             });
         };
         let follow = Follow {
