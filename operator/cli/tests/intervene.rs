@@ -59,7 +59,7 @@ async fn what_is_done_already_is_said_and_not_done_twice() -> anyhow::Result<()>
     interrupted(&person, "flashjob-retry-1")
 }
 
-/// Whoever stops to watch is told how to end what goes on.
+/// Interrupts a watch, and checks that it says how to end what goes on.
 fn interrupted(person: &Person, name: &str) -> anyhow::Result<()> {
     let mut command = person.command();
     command.args(["status", name, "-w"]).stdout(Stdio::piped()).stderr(Stdio::piped());
