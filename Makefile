@@ -48,7 +48,7 @@ test-node: build plugins ## Run all tests on a real node: installations, and how
 nightly: build plugins ## Kill the operator at random moments and look for broken rules, many times: make nightly [FLASHJOB_RANDOM_KILLS=100] [PROPTEST_CASES=2000].
 	tests/control-plane/build.sh >/dev/null
 	FLASHJOB_RANDOM_KILLS=$${FLASHJOB_RANDOM_KILLS:-100} cargo test --workspace --test kills -- --nocapture
-	PROPTEST_CASES=$${PROPTEST_CASES:-2000} PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-$$(date +%s)} cargo test --workspace --lib -- plan::tests::properties
+	PROPTEST_CASES=$${PROPTEST_CASES:-2000} PROPTEST_RNG_SEED=$${PROPTEST_RNG_SEED:-$$(date +%s)} cargo test --workspace --lib -- plan::tests::properties rollout::tests::properties
 
 fuzz: check-tools ## Feed everything that comes from outside with bytes that lead to new code: make fuzz [FUZZ_SECONDS=60] [FUZZ_TARGETS="reference answer"].
 	tests/fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)

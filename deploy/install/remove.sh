@@ -1,12 +1,24 @@
 #!/usr/bin/env bash
-# Removes the CustomResourceDefinitions and with them all FlashJobs, and, with `remove.sh everything`, the operator after them. Refuses
-# while there are FlashJobs, unless FORCE=1.
+# Removes the CustomResourceDefinitions and with them all FlashRollouts and FlashJobs, and, with `remove.sh everything`, the operator after them. Refuses
+# while there are any, unless FORCE=1.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 group=application.flashjob.nbfc.io
 definition=flashjobs.$group
+rollouts=flashrollouts.$group
 
 # A cluster that does not answer, or refuses, is an error; a definition that is not there is not.
+if [[ -n $(kubectl get --ignore-not-found --output name "crd/$rollouts") ]]; then
+    count=$(kubectl get "$rollouts" --all-namespaces --no-headers --output name | grep -c . || true)
+    if ((count > 0)) && [[ ${FORCE:-} != 1 ]]; then
+        echo "refused: there are $count FlashRollouts, which this would delete: see kubectl get flashrollouts --all-namespaces; delete them first, or repeat the command with FORCE=1" >&2
+        exit 1
+    fi
+    # Before the FlashJobs, which they would make again.
+    if ((count > 0)); then
+        kubectl delete "$rollouts" --all --all-namespaces
+    fi
+fi
 definitions=$(kubectl get --ignore-not-found --output name "crd/$definition")
 if [[ -n $definitions ]]; then
     jobs=$(kubectl get "$definition" --all-namespaces --no-headers --output custom-columns=:.metadata.namespace,:.metadata.name)

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::Context;
 use flashjob_api::reason::{self, Effect};
-use flashjob_api::{DevicePlugin, FlashJob, FlashRollout};
+use flashjob_api::{DevicePlugin, FlashJob, FlashRollout, rollout_reason};
 use kube::CustomResourceExt;
 use serde_json::Value;
 
@@ -77,6 +77,13 @@ fn reasons() -> anyhow::Result<String> {
             escaped(reason.meaning),
             escaped(reason.action)
         )?;
+    }
+    text.push_str(
+        "\n## Of a FlashRollout\nWhat `status.reason` and the conditions say.\n\n\
+         | reason | what happened | what to do |\n|---|---|---|\n",
+    );
+    for reason in rollout_reason::ALL {
+        writeln!(text, "| {} | {} | {} |", reason.name, reason.meaning, reason.action)?;
     }
     Ok(text)
 }

@@ -24,6 +24,7 @@ mod flashjob;
 pub mod reason;
 mod rollout;
 mod rollout_effective;
+pub mod rollout_reason;
 mod rollout_status;
 pub mod schema;
 mod status;
@@ -45,6 +46,7 @@ pub use rollout::{
 pub use rollout_effective::{
     BatchSize, Conditions, EffectiveBatch, EffectiveRollout, InvalidRollout, REST, comparable_type,
 };
+pub use rollout_reason::RolloutReason;
 pub use rollout_status::{
     BatchMembers, BatchState, BatchStatus, FailedDevice, FirmwareStatus, FlashRolloutStatus,
     LeftOut, PastRun, RolloutCounts, RolloutPhase, ShardStatus,

@@ -206,8 +206,8 @@ pub struct BatchStatus {
     /// Number of devices in each state.
     #[serde(default)]
     pub counts: RolloutCounts,
-    /// Number of devices when the run was planned; percentages are of this, or of more where
-    /// devices joined.
+    /// Number of devices when the run was planned. Percentages are of `counts.planned`, which
+    /// changes where absent devices move to the last batch.
     #[serde(default)]
     pub planned: u32,
     /// Time at which its first FlashJob was wanted.

@@ -36,8 +36,14 @@ pub enum Command {
     Flash(Box<fleet::flash::Flash>),
     /// Show what the operator would create for a FlashJob, and why it would not.
     Preview(Box<fleet::preview::Preview>),
-    /// Show how FlashJobs get on; with -w until they end.
+    /// Show how FlashJobs get on, with -w until they end; without a name FlashRollouts too.
     Status(fleet::status::Status),
+    /// Flash a fleet batch by batch: create, approve, pause and follow FlashRollouts.
+    Rollout {
+        /// The command.
+        #[command(subcommand)]
+        command: fleet::rollout::RolloutCommand,
+    },
     /// Start no more devices of FlashJobs; those in flight finish.
     Pause(fleet::change::Pause),
     /// Let paused FlashJobs go on.
@@ -81,13 +87,14 @@ pub enum Output {
 }
 
 /// Commands, and the forms of output that each has.
-const FORMS: [(&str, &[Output]); 13] = {
+const FORMS: [(&str, &[Output]); 14] = {
     use Output::{Csv, Json, Junit, Name, Table, Wide, Yaml};
     [
         ("devices", &[Table, Wide, Json, Yaml, Name, Csv]),
         ("flash", &[Table, Json, Yaml, Name]),
         ("preview", &[Table, Json, Yaml]),
         ("status", &[Table, Wide, Json, Yaml, Name]),
+        ("rollout", &[Table, Wide, Json, Yaml, Name]),
         ("pause", &[Table, Json, Yaml, Name]),
         ("resume", &[Table, Json, Yaml, Name]),
         ("cancel", &[Table, Json, Yaml, Name]),

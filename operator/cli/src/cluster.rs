@@ -21,6 +21,11 @@ pub const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 /// The same as the command line has it, for errors that do not say how long it was.
 static LIMIT: OnceLock<Duration> = OnceLock::new();
 
+/// Reason of a failure: the user may not.
+pub const ACCESS_DENIED: &str = "AccessDenied";
+/// Reason of a failure: the definition of the kind is not installed.
+pub const NOT_INSTALLED: &str = "NotInstalled";
+
 /// Which cluster, and who asks.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Cluster")]
@@ -78,6 +83,11 @@ pub struct Place {
 }
 
 impl Scope {
+    /// Returns true if the command line names the namespace.
+    pub fn names_namespace(&self) -> bool {
+        self.namespace.is_some()
+    }
+
     /// The cluster and the namespace.
     ///
     /// # Errors
@@ -287,7 +297,7 @@ pub fn refused(what: &str, error: &kube::Error) -> Failure {
         ),
         403 => Failure::new(
             Code::Unavailable,
-            "AccessDenied",
+            ACCESS_DENIED,
             format!(
                 "cannot {what}: you may not: {words}; ask whoever administers the cluster for \
                  this right, or use another --context, --user or --namespace"
@@ -297,7 +307,7 @@ pub fn refused(what: &str, error: &kube::Error) -> Failure {
         404 if status.details.as_ref().is_none_or(|details| details.name.is_empty()) => {
             Failure::new(
                 Code::Unavailable,
-                "NotInstalled",
+                NOT_INSTALLED,
                 format!(
                     "cannot {what}: this cluster does not know the kind; see kubectl flashjob check"
                 ),

@@ -6,13 +6,16 @@ use std::time::Duration;
 
 use clap::{Args, FromArgMatches, ValueEnum};
 use clap_complete::Shell;
+use flashjob_api::{FlashJob, FlashRollout};
 use kube::ResourceExt;
 use kube::api::ListParams;
 use serde_json::json;
 
 use crate::arguments;
-use crate::cluster::Scope;
+use crate::cluster::{Place, Scope};
 use crate::failure::{Code, Failure};
+use crate::fleet::rollout;
+use crate::fleet::workload::Workload;
 use crate::report::Report;
 
 /// Complete commands and options.
@@ -84,8 +87,11 @@ fn pages(program: clap::Command, folder: &Path) -> Result<Report, Failure> {
 /// The word with which [`KUBECTL`] calls this program.
 pub const COMPLETE: &str = "__complete";
 
-/// Commands whose arguments are names of FlashJobs.
-const NAMING: [&str; 7] = ["status", "pause", "resume", "cancel", "retry", "report", "preview"];
+/// Commands whose arguments are names of FlashJobs; below `rollout`, of FlashRollouts.
+const NAMING: [&str; 10] = [
+    "status", "pause", "resume", "cancel", "retry", "report", "preview", "approve", "abort",
+    "history",
+];
 /// Longest time in which names are looked up: somebody waits at a prompt.
 const LOOK_UP: Duration = Duration::from_secs(2);
 
@@ -98,9 +104,11 @@ pub async fn complete(words: &[String]) -> String {
         Some((last, before)) => (last.as_str(), before),
         None => ("", &[][..]),
     };
+    let mut path = Vec::new();
     for word in before.iter().filter(|word| !word.starts_with('-')) {
         if let Some(found) = command.find_subcommand(word) {
             command = found.clone();
+            path.push(word.as_str());
         }
     }
     let mut lines = Vec::new();
@@ -120,7 +128,7 @@ pub async fn complete(words: &[String]) -> String {
         }
     } else if NAMING.contains(&command.get_name()) {
         // Without an answer nothing is offered; a message would stand amid the command line.
-        let names = tokio::time::timeout(LOOK_UP, names(before)).await;
+        let names = tokio::time::timeout(LOOK_UP, names(before, &path)).await;
         lines.extend(names.ok().flatten().unwrap_or_default());
     } else {
         for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
@@ -133,14 +141,29 @@ pub async fn complete(words: &[String]) -> String {
     lines.join("\n")
 }
 
-/// Names of the FlashJobs of the namespace and the cluster that the words name.
-async fn names(words: &[String]) -> Option<Vec<String>> {
+/// Names for a command of the objects in the namespace and the cluster that the words name.
+async fn names(words: &[String], command: &[&str]) -> Option<Vec<String>> {
     let program = iter::once("kubectl-flashjob").chain(words.iter().map(String::as_str));
     let matches = arguments::command().ignore_errors(true).try_get_matches_from(program).ok()?;
-    let (_, matches) = matches.subcommand()?;
+    let mut matches = &matches;
+    while let Some((_, below)) = matches.subcommand() {
+        matches = below;
+    }
     let place = Scope::from_arg_matches(matches).ok()?.place().await.ok()?;
-    let jobs = place.jobs().list_metadata(&ListParams::default()).await.ok()?;
-    Some(jobs.items.iter().map(ResourceExt::name_any).collect())
+    match command {
+        ["rollout", "approve"] => {
+            let api = place.api::<FlashRollout>();
+            let rollouts = api.list(&ListParams::default()).await.ok()?.items;
+            Some(rollouts.iter().flat_map(rollout::unapproved).collect())
+        }
+        ["rollout", ..] => names_of::<FlashRollout>(&place).await,
+        _ => names_of::<FlashJob>(&place).await,
+    }
+}
+
+async fn names_of<K: Workload>(place: &Place) -> Option<Vec<String>> {
+    let objects = place.api::<K>().list_metadata(&ListParams::default()).await.ok()?;
+    Some(objects.items.iter().map(ResourceExt::name_any).collect())
 }
 
 #[cfg(test)]
@@ -157,6 +180,9 @@ mod tests {
     fn commands_and_options_that_begin_so_are_offered() {
         assert_eq!(of(&["st"]), ["status", ":4"]);
         assert_eq!(of(&["plugin", "ins"]), ["inspect", ":4"]);
+        assert_eq!(of(&["rollout", "ab"]), ["abort", ":4"]);
+        assert_eq!(of(&["rollout", "create", "--win"]), ["--window", ":4"]);
+        assert_eq!(of(&["rollout", "create", "--on-failure", "a"]), ["abort", ":4"]);
         assert_eq!(of(&["status", "--unt"]), ["--until", ":4"]);
         assert_eq!(of(&["status", "--until", "b"]), ["blocked", ":4"]);
         assert_eq!(of(&["devices", "-o", "j"]), ["json", ":4"]);

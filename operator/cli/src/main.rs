@@ -29,6 +29,7 @@ mod written;
 use std::io::{IsTerminal, stderr};
 use std::process::ExitCode;
 
+use flashjob_api::FlashJob;
 use flashjob_plugin_host::{COMPILE_PLUGIN, compile_plugin};
 use tracing_subscriber::EnvFilter;
 
@@ -99,14 +100,15 @@ async fn run(
     output: Output,
     interruption: &Interruption,
 ) -> Result<Report, Failure> {
-    use fleet::{change, devices, flash, preview, results, retry, status};
+    use fleet::{change, devices, flash, preview, results, retry, rollout, status};
     match command {
         Command::Devices(command) => devices::run(&command).await,
         Command::Flash(command) => flash::run(&command, output, interruption).await,
         Command::Preview(command) => preview::run(&command).await,
         Command::Status(command) => status::run(&command, output, interruption).await,
-        Command::Pause(command) => change::pause(&command).await,
-        Command::Resume(command) => change::resume(&command).await,
+        Command::Rollout { command } => rollout::run(command, output, interruption).await,
+        Command::Pause(command) => change::pause::<FlashJob>(&command).await,
+        Command::Resume(command) => change::resume::<FlashJob>(&command).await,
         Command::Cancel(command) => change::cancel(&command, interruption).await,
         Command::Retry(command) => retry::run(&command, interruption).await,
         Command::Report(command) => results::run(&command).await,

@@ -44,6 +44,22 @@ impl Report {
         Self { failure, ..self }
     }
 
+    /// This result above another: texts and names one below the other, and the fields of both in
+    /// one object.
+    pub fn above(mut self, below: Self) -> Self {
+        self.text = format!("{}\n\n{}", self.text, below.text);
+        if let (Value::Object(fields), Value::Object(more)) = (&mut self.json, below.json) {
+            fields.extend(more);
+        }
+        for (form, text) in below.forms.into_iter().filter(|(_, text)| !text.is_empty()) {
+            match self.forms.iter_mut().find(|(own, _)| *own == form) {
+                Some((_, own)) => *own = format!("{own}\n{text}"),
+                None => self.forms.push((form, text)),
+            }
+        }
+        Self { failure: self.failure.or(below.failure), ..self }
+    }
+
     /// Prints it, and says with which code the program ends.
     pub fn show(mut self, output: Output) -> ExitCode {
         if let (Some(failure), Value::Object(fields)) = (&self.failure, &mut self.json) {

@@ -292,6 +292,7 @@ fn lose(operator: &Operator, kind: Kind, object: Trimmed, uid: &str) {
     let mut world = operator.world();
     let keys = match object {
         Trimmed::Job(job) if kind == Kind::Job => {
+            world.note_departure(uid, &job.resource_version);
             if world.jobs.get(&job.key).is_some_and(|known| known.uid == uid) {
                 world.forget_job(&job.key);
             }

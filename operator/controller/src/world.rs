@@ -91,6 +91,10 @@ impl World {
 
     /// Takes a FlashJob's new state. Returns false for one that is older than what is known.
     pub fn see_job(&mut self, job: Job) -> bool {
+        // The answer to a request of ours may come after the watch said that it is gone.
+        if self.departed.has(&job.uid) {
+            return false;
+        }
         let key = job.key.clone();
         if let Some(known) = self.jobs.get(&key) {
             if known.uid == job.uid && !newer(&job.resource_version, &known.resource_version) {

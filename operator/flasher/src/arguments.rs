@@ -1,6 +1,8 @@
 //! The command line. Each option is also an environment variable, which is how a device plugin sets
 //! it; the first users' image reads the same names.
 
+mod serial;
+
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,6 +10,8 @@ use std::time::Duration;
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 use reqwest::header::{HeaderName, HeaderValue};
+
+pub use serial::{After, Before, Serial};
 
 /// Fetches firmware from a registry and hands it to one device.
 #[derive(Debug, Parser)]
@@ -41,6 +45,9 @@ pub enum Command {
     /// Over SMP, to devices with MCUboot: uploads, has the device try it, and confirms it once it
     /// runs.
     Smp(Box<Smp>),
+    /// Over a serial port, to Espressif chips: writes the flash memory through the chip's ROM
+    /// loader, compares its MD5, and restarts the chip.
+    Serial(Box<Serial>),
 }
 
 /// Forms of the progress.

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use flashjob_flasher::arguments::{Arguments, Command, Progress};
 use flashjob_flasher::outcome::{Code, Failure, Sent, conclude};
-use flashjob_flasher::{Stage, http, ota, smp};
+use flashjob_flasher::{Stage, http, ota, serial, smp};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
@@ -79,12 +79,13 @@ async fn carry_out(arguments: &Arguments) -> Result<Sent, Failure> {
     };
     let mut terminated = signal(SignalKind::terminate()).map_err(unusable)?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(unusable)?;
-    let (stage, mut seen) = watch::channel(Stage::Preparing);
+    let stage = watch::channel(Stage::Preparing).0;
     let mut flash = std::pin::pin!(async {
         match &arguments.command {
             Command::Ota(options) => ota::flash(options, &stage).await,
             Command::Http(options) => http::flash(options, &stage).await,
             Command::Smp(options) => smp::flash(options, &stage).await,
+            Command::Serial(options) => serial::flash(options, &stage).await,
         }
     });
     tokio::select! {
@@ -94,7 +95,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Sent, Failure> {
     }
     // A device that receives is not cut off: it may be left with half a firmware. Kubernetes gives
     // the time that it has, and then ends this process.
-    if *seen.borrow_and_update() != Stage::Sending {
+    if Stage::end(&stage) {
         return Err(Failure::new(
             Code::Interrupted,
             "told to end before the transfer began; the device was not changed",

@@ -40,15 +40,18 @@ pub enum Code {
     Interrupted = 12,
     /// The device is busy with something else.
     DeviceBusy = 13,
-    /// The device has the firmware, and does not report the version.
+    /// The device has the firmware, and does not report the version; or its flash memory does not
+    /// hold what was sent.
     VerifyFailed = 14,
     /// The device has tried the firmware, and runs its old one again.
     Reverted = 15,
+    /// Another chip is attached than the one that is asked for, or that the firmware is for.
+    WrongChip = 16,
 }
 
 impl Code {
     /// All codes.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::BadConfiguration,
         Self::FirmwareUnavailable,
         Self::NoPlatform,
@@ -63,6 +66,7 @@ impl Code {
         Self::DeviceBusy,
         Self::VerifyFailed,
         Self::Reverted,
+        Self::WrongChip,
     ];
 }
 
@@ -116,15 +120,15 @@ impl Failure {
 pub struct Sent {
     /// Size of the firmware, in bytes.
     pub bytes: u64,
-    /// True if the device reported the version to this program afterwards.
+    /// True if the device reported the version, or the hash of its flash memory, to this program
+    /// afterwards.
     pub proven: bool,
     /// The same in words.
     pub message: String,
 }
 
-/// The message for the device plugin: `code`, `message`, `bytes`, `seconds` and
-/// `proven`, in JSON. `bytes` is
-/// null where no transfer began.
+/// The message for the device plugin: `code`, `message`, `bytes`, `seconds` and `proven`, in JSON.
+/// `bytes` is null where no transfer began.
 #[must_use]
 pub fn message(ended: &Result<Sent, Failure>, took: Duration) -> Value {
     let (code, words, bytes) = match ended {

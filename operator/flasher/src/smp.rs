@@ -141,7 +141,9 @@ impl Attempt {
 
     /// Brings the image into the other slot, and has the device try it.
     fn swap(&self, device: &MCUmgrClient, slots: &[ImageState]) -> Result<(), Failure> {
-        self.stage.send_replace(Stage::Sending);
+        if !Stage::begin(&self.stage) {
+            return Err(Failure::new(Code::Interrupted, "the attempt has ended already"));
+        }
         if !slots.iter().any(|slot| self.image.is_in(slot)) {
             self.upload(device)?;
         }

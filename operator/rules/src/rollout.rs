@@ -6,20 +6,24 @@
 //!   [`make`] writes them, [`restore`] takes back what somebody edited.
 //! - [`judge`] says when a batch passes, [`soak`] finds devices that went back, [`gates`] say why
 //!   nothing may start now, [`budget`] shares parallelism and failures over the FlashJobs.
-//! - [`runs`] begins, supersedes and ends runs; [`firmware`] asks for what is flashed.
-//! - [`summary`] words the status.
+//! - [`planning`] begins a run, [`runs`] supersedes, continues and ends it, [`firmware`] asks for
+//!   what is flashed.
+//! - [`summary`], [`words`] and [`conditions`] word the status; [`status`] has the letters of the
+//!   members.
 //!
 //! The status is all that is remembered. A member has exactly one place, and moves only where a
 //! rule says so: absent devices and those to be tried again go to the end of a list.
 
 mod budget;
 mod children;
+mod conditions;
 mod draft;
 mod firmware;
 mod gates;
 mod judge;
 mod make;
 pub mod members;
+mod planning;
 mod restore;
 mod runs;
 pub mod select;
@@ -30,6 +34,8 @@ mod status;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod windows;
+mod words;
 
 use flashjob_api::{FlashJob, FlashRolloutStatus};
 use jiff::{SignedDuration, Timestamp};

@@ -1,18 +1,20 @@
 //! Device plugin for Espressif chips on a node's USB or serial port, found by Akri's udev handler:
-//! esptool runs in a Pod on that node, with the device attached. Nothing calls back, so no Service
-//! is made.
+//! a Pod on that node flashes them, with the device attached. Nothing calls back, so no Service is
+//! made.
 //!
-//! The Pod's image has esptool (version 5) as its entry point and carries the firmware; which image
-//! that is, and where in it the firmware lies, is in the README beside this crate. In: the request.
-//! Out: the Pod's description and the verdict. No I/O.
+//! The Pod runs this project's flash program, which compares the MD5 of the flash memory; or
+//! esptool (version 5), as the entry point of a user's image that carries the firmware. The README
+//! beside this crate tells which. In: the request. Out: the Pod's description and the verdict. No
+//! I/O.
 
 mod settings;
 
+use flashjob_flash_program::{REGISTRY, image, is_message};
 use flashjob_plugin_sdk::{
-    Device, FlashPod, Outcome, Plugin, PluginError, PluginInfo, Proof, Request, User, Verdict,
-    literal,
+    Device, EnvValue, FlashPod, Outcome, Plugin, PluginError, PluginInfo, Proof, Request, User,
+    Verdict, literal,
 };
-use settings::Settings;
+use settings::{Program, Settings};
 
 /// Runs the flash container, whose image may name no user: as root it would be refused.
 const USER: u32 = 65532;
@@ -20,8 +22,10 @@ const USER: u32 = 65532;
 const DEVICE_TYPE: &str = "espserial";
 /// The device's file on its node, as `/dev/ttyUSB0`.
 const DEVNODE: &str = "UDEV_DEVNODE";
-/// The group that serial ports belong to: dialout, on Debian and its kin.
-const DIALOUT: u32 = 20;
+/// The program in this project's flash image, with the way to the device.
+const COMMAND: [&str; 2] = ["/usr/local/bin/flashjob-flasher", "serial"];
+/// Setting of a chip that is not known beforehand.
+const ANY_CHIP: &str = "auto";
 /// Exit code of esptool when it fails, and also when it is called wrongly.
 const FAILED: i32 = 2;
 /// Beginning of esptool's last sentence when flashing failed.
@@ -29,7 +33,8 @@ const FATAL: &str = "A fatal error occurred";
 /// As much of a failed container's output as tells why, where esptool did not say it.
 const LAST_WORDS: usize = 300;
 
-struct EspSerial;
+/// The plugin.
+pub struct EspSerial;
 
 impl Plugin for EspSerial {
     fn describe() -> PluginInfo {
@@ -46,20 +51,28 @@ impl Plugin for EspSerial {
     }
 
     fn build(request: Request) -> Result<FlashPod, PluginError> {
-        let device = &request.device;
         let settings = Settings::read(&request.settings)?;
-        let args = command_line(port(device)?, &settings);
-        let image = request.image.or(settings.image).unwrap_or(request.firmware);
+        let port = port(&request.device)?.to_owned();
+        // An image that is the firmware, or that the settings name, has esptool unless they say
+        // otherwise.
+        let is_asked = request.image.is_some();
+        let usual = if is_asked { Program::Flasher } else { Program::Esptool };
+        let flash = match settings.program.unwrap_or(usual) {
+            Program::Flasher => flasher(request, &settings, port)?,
+            Program::Esptool => esptool(request, &settings, &port),
+        };
         Ok(FlashPod {
-            args: args.into_iter().map(literal).collect(),
             attach_device: true,
-            groups: vec![DIALOUT],
+            groups: vec![settings.group],
             user: if settings.run_as_root { User::Root } else { User::Uid(USER) },
-            ..FlashPod::new(image)
+            ..flash
         })
     }
 
     fn judge(_: Request, outcome: Outcome) -> Result<Verdict, PluginError> {
+        if is_message(&outcome) {
+            return Ok(flashjob_flash_program::judge(outcome));
+        }
         Ok(match outcome.exit_code {
             // esptool compares the hash of what the flash holds with what it sent, and fails where
             // they differ.
@@ -72,6 +85,32 @@ impl Plugin for EspSerial {
             _ => Verdict::Retry(last_words(outcome)),
         })
     }
+}
+
+/// The Pod with this project's program.
+fn flasher(request: Request, settings: &Settings, port: String) -> Result<FlashPod, PluginError> {
+    // The program compares the chip with the type of the device.
+    let device = match settings.chip.as_str() {
+        ANY_CHIP => request.device.device_type,
+        chip => chip.to_owned(),
+    };
+    let env = [("FIRMWARE", request.firmware), ("DEVICE", device), (DEVNODE, port)];
+    let options = [format!("--baud={}", settings.baud), format!("--offset={}", settings.offset)];
+    let secrets = if settings.registry_access { vec![REGISTRY] } else { Vec::new() };
+    Ok(FlashPod {
+        command: COMMAND.map(literal).into(),
+        args: options.iter().chain(&settings.args).map(literal).collect(),
+        env: env.map(|(name, value)| (name.to_owned(), EnvValue::Literal(value))).into(),
+        secrets: secrets.into_iter().map(|(slot, at)| (slot.to_owned(), at.to_owned())).collect(),
+        ..FlashPod::new(image(request.image, settings.image.clone())?)
+    })
+}
+
+/// The Pod with an image of the user's that has esptool and the firmware.
+fn esptool(request: Request, settings: &Settings, port: &str) -> FlashPod {
+    let image = request.image.or_else(|| settings.image.clone()).unwrap_or(request.firmware);
+    let args = command_line(port, settings).into_iter().map(literal).collect();
+    FlashPod { args, ..FlashPod::new(image) }
 }
 
 /// The device's file. Anything but a path below /dev could be read as an option.

@@ -6,24 +6,47 @@ use serde_json::Value;
 /// Fastest rate that the USB bridges on development boards are made for.
 const FASTEST: u64 = 5_000_000;
 
-/// Options for calling esptool, and the image that it is called in.
+/// The group that serial ports belong to: dialout, on Debian and its kin.
+const DIALOUT: u32 = 20;
+/// Names of the settings.
+const KNOWN: &str = "unknown setting; known are program, image, path, chip, baud, offset, group, \
+                     registryAccess, args, runAsRoot";
+
+/// Programs that a flash image has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// `flashjob-flasher`, of this project.
+    Flasher,
+    /// esptool, as the entry point of an image that has the firmware too.
+    Esptool,
+}
+
+/// Options for the program that flashes, and the image that it is in.
 pub struct Settings {
+    pub program: Option<Program>,
     pub image: Option<String>,
     pub path: String,
     pub chip: String,
     pub baud: u64,
     pub offset: String,
+    pub group: u32,
+    pub registry_access: bool,
+    pub args: Vec<String>,
     pub run_as_root: bool,
 }
 
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            program: None,
             image: None,
             path: "/firmware/firmware.bin".to_owned(),
             chip: "auto".to_owned(),
             baud: 460_800,
             offset: "0x0".to_owned(),
+            group: DIALOUT,
+            registry_access: false,
+            args: Vec::new(),
             run_as_root: false,
         }
     }
@@ -56,6 +79,13 @@ impl Settings {
         let text =
             |valid: fn(&str) -> bool| value.as_str().filter(|text| valid(text)).map(str::to_owned);
         match name {
+            "program" => {
+                self.program = Some(match value.as_str() {
+                    Some("flashjob-flasher") => Program::Flasher,
+                    Some("esptool") => Program::Esptool,
+                    _ => return Err("expected flashjob-flasher or esptool"),
+                });
+            }
             "image" => {
                 self.image = Some(
                     text(|text| !text.is_empty())
@@ -66,10 +96,7 @@ impl Settings {
                 self.path =
                     text(is_absolute).ok_or("expected the absolute path of a file in the image")?
             }
-            "chip" => {
-                self.chip = text(is_chip)
-                    .ok_or("expected auto or a chip as esptool names it, as esp32c3")?
-            }
+            "chip" => self.chip = text(is_chip).ok_or("expected auto or a chip such as esp32c3")?,
             "offset" => {
                 self.offset = text(is_offset).ok_or(
                     "expected an address in flash as text, as \"0x10000\", at most 0xffffffff",
@@ -79,15 +106,24 @@ impl Settings {
                 let baud = value.as_u64().filter(|baud| (1..=FASTEST).contains(baud));
                 self.baud = baud.ok_or("expected a number from 1 to 5000000")?;
             }
-            "runAsRoot" => self.run_as_root = value.as_bool().ok_or("expected true or false")?,
-            _ => {
-                return Err(
-                    "unknown setting; known are image, path, chip, baud, offset, runAsRoot",
-                );
+            "group" => {
+                let group = value.as_u64().and_then(|group| u32::try_from(group).ok());
+                // The group root is no loss of rights.
+                self.group = group.filter(|group| *group > 0).ok_or("expected a group's number")?;
             }
+            "registryAccess" => {
+                self.registry_access = value.as_bool().ok_or("expected true or false")?;
+            }
+            "args" => self.args = words(value).ok_or("expected a list of words")?,
+            "runAsRoot" => self.run_as_root = value.as_bool().ok_or("expected true or false")?,
+            _ => return Err(KNOWN),
         }
         Ok(())
     }
+}
+
+fn words(value: &Value) -> Option<Vec<String>> {
+    value.as_array()?.iter().map(|word| word.as_str().map(str::to_owned)).collect()
 }
 
 fn is_absolute(text: &str) -> bool {

@@ -57,10 +57,40 @@ fn the_image_is_the_jobs_else_the_settings_else_the_firmware_itself() {
     let settings = r#"{"image":"registry/tool:1"}"#;
     assert_eq!(image(request("{}")), "registry/firmware:2");
     assert_eq!(image(request(settings)), "registry/tool:1");
+    for settings in [r#"{"image":"registry/tool:1"}"#, r#"{"program":"esptool"}"#] {
+        let asked = Request { image: Some("registry/own:1".into()), ..request(settings) };
+        assert_eq!(image(asked), "registry/own:1");
+    }
+}
+
+#[test]
+fn an_image_that_the_job_names_runs_this_projects_program_unless_the_settings_say_esptool() {
+    let asked = |settings| {
+        let request = Request { image: Some("registry/flasher:1".into()), ..request(settings) };
+        EspSerial::build(request).expect("built")
+    };
+    let flash = asked(r#"{"registryAccess":true,"group":18,"args":["--no-stub"]}"#);
+    assert_eq!(flash.command, COMMAND.map(literal));
+    assert_eq!(words(&flash), "--baud=460800 --offset=0x0 --no-stub");
+    let variable = |flash: &FlashPod, name: &str| {
+        flash.env.iter().find(|(given, _)| given == name).map(|(_, value)| value.clone())
+    };
+    let value = |text: &str| Some(EnvValue::Literal(text.to_owned()));
+    assert_eq!(variable(&flash, "FIRMWARE"), value("registry/firmware:2"));
+    assert_eq!(variable(&flash, "DEVICE"), value("espserial"));
+    assert_eq!(variable(&flash, "UDEV_DEVNODE"), value("/dev/ttyUSB0"));
+    assert!(flash.attach_device && flash.groups == [18] && flash.secrets.len() == 1);
+    assert_eq!(variable(&asked(r#"{"chip":"esp32c3"}"#), "DEVICE"), value("esp32c3"));
+    let esptool = asked(r#"{"program":"esptool"}"#);
+    assert!(esptool.command.is_empty() && words(&esptool).starts_with("--chip auto"));
+    let own = r#"{"program":"flashjob-flasher","image":"registry/flasher:1"}"#;
+    let flash = EspSerial::build(request(own)).expect("built");
     assert_eq!(
-        image(Request { image: Some("registry/own:1".into()), ..request(settings) }),
-        "registry/own:1"
+        (flash.image.as_str(), flash.command),
+        ("registry/flasher:1", COMMAND.map(literal).into())
     );
+    let nobody = EspSerial::build(request(r#"{"program":"flashjob-flasher"}"#));
+    assert!(matches!(nobody, Err(PluginError::InvalidRequest(_))));
 }
 
 #[test]
@@ -88,12 +118,27 @@ fn a_device_whose_file_is_missing_or_no_path_is_refused() {
 
 #[test]
 fn every_fault_in_the_settings_is_named_with_its_path() {
-    let settings = r#"{"a/b":1,"baud":0,"chip":"ESP 32","image":"","offset":"16","path":"firmware.bin","runAsRoot":"yes"}"#;
+    let settings = r#"{"a/b":1,"baud":0,"chip":"ESP 32","image":"","offset":"16",
+        "path":"firmware.bin","runAsRoot":"yes","program":"dd","group":0,"args":["a",1],
+        "registryAccess":1}"#;
     let Err(PluginError::InvalidSettings(faults)) = EspSerial::validate_settings(settings) else {
         panic!("accepted")
     };
     let paths: Vec<&str> = faults.iter().map(|fault| fault.path.as_str()).collect();
-    assert_eq!(paths, ["/a~1b", "/baud", "/chip", "/image", "/offset", "/path", "/runAsRoot"]);
+    let expected = [
+        "/a~1b",
+        "/args",
+        "/baud",
+        "/chip",
+        "/group",
+        "/image",
+        "/offset",
+        "/path",
+        "/program",
+        "/registryAccess",
+        "/runAsRoot",
+    ];
+    assert_eq!(paths, expected);
     assert_eq!(EspSerial::validate_settings("{}"), Ok(()));
     assert!(EspSerial::validate_settings("[]").is_err());
 }
@@ -126,4 +171,20 @@ fn success_is_proof_a_wrong_call_ends_it_and_anything_else_is_tried_again() {
         Verdict::Retry(format!("{}end", "é".repeat(298)))
     );
     assert_eq!(judged(None, ""), Verdict::Retry("Error".into()));
+    // This project's program says it in JSON, whatever its status.
+    let message = |code: &str, proven: bool| {
+        format!(r#"{{"code": "{code}", "message": "it is so", "proven": {proven}}}"#)
+    };
+    assert_eq!(judged(Some(0), &message("Sent", true)), Verdict::Flashed(Proof::Pod));
+    let unproven = Verdict::Flashed(Proof::ReportedVersion);
+    assert_eq!(judged(Some(0), &message("Sent", false)), unproven);
+    for code in ["WrongChip", "BadConfiguration", "NoPlatform", "DeviceRefused"] {
+        let given_up = Verdict::GiveUp(format!("{code}: it is so"));
+        assert_eq!(judged(Some(2), &message(code, false)), given_up);
+    }
+    for code in ["VerifyFailed", "TransferBroken", "DeviceUnreachable", "DeviceBusy", "Interrupted"]
+    {
+        let again = Verdict::Retry(format!("{code}: it is so"));
+        assert_eq!(judged(Some(2), &message(code, false)), again);
+    }
 }

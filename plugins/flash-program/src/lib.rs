@@ -25,18 +25,27 @@ pub fn image(asked: Option<String>, set: Option<String>) -> Result<String, Plugi
 }
 
 /// Codes after which the same attempt would end the same.
-const FINAL: [&str; 6] = [
+const FINAL: [&str; 7] = [
     "BadConfiguration",
     "NoPlatform",
     "FirmwareNotTrusted",
     "DeviceRefused",
     "DeviceNotTrusted",
     "Reverted",
+    "WrongChip",
 ];
 
+/// Returns true if the termination message is one of this program, for plugins that also run
+/// others.
+#[must_use]
+pub fn is_message(outcome: &Outcome) -> bool {
+    let said: Option<Value> = serde_json::from_str(outcome.termination_message.trim()).ok();
+    said.is_some_and(|said| ["code", "message"].iter().all(|name| said[name].is_string()))
+}
+
 /// Says what an ended container means, of this program and of others. One that ended well is not
-/// believed unless it has read the version back itself: an image may end so when the device was not
-/// trusted or the transfer broke.
+/// believed unless it has read the version or the flash memory back itself: an image may end so
+/// when the device was not trusted or the transfer broke.
 #[must_use]
 pub fn judge(outcome: Outcome) -> Verdict {
     let said: Option<Value> = serde_json::from_str(outcome.termination_message.trim()).ok();
@@ -82,5 +91,28 @@ mod tests {
         let refused = r#"{"code": "NoPlatform", "message": "it is for custom/esp32"}"#;
         let words = "NoPlatform: it is for custom/esp32";
         assert_eq!(judged(Some(4), refused), Verdict::GiveUp(words.into()));
+        let other = r#"{"code": "WrongChip", "message": "it is esp32"}"#;
+        assert_eq!(judged(Some(16), other), Verdict::GiveUp("WrongChip: it is esp32".into()));
+    }
+
+    #[test]
+    fn only_a_message_with_code_and_words_is_this_programs() {
+        for (text, expected) in [
+            (r#"{"code": "Sent", "message": ""}"#, true),
+            (r#"{"code": 7, "message": ""}"#, false),
+            (r#"{"code": "Sent"}"#, false),
+            ("A fatal error occurred", false),
+            ("[]", false),
+            ("", false),
+        ] {
+            let outcome = Outcome {
+                exit_code: Some(0),
+                reason: "Completed".into(),
+                termination_message: text.into(),
+                attempt: 1,
+                reported_version: None,
+            };
+            assert_eq!(is_message(&outcome), expected, "{text}");
+        }
     }
 }

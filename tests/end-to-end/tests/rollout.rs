@@ -1,9 +1,11 @@
 //! FlashRollouts through the whole operator: batches, gates, failures, and firmware that moves.
 
-use flashjob_api::{FlashRollout, FlashRolloutStatus, RolloutPhase};
+use flashjob_api::{FlashRollout, FlashRolloutStatus, RolloutPhase, condition};
 use flashjob_end_to_end::{LIMIT, jobs};
 use flashjob_simulators::devices::Behaviour;
+use flashjob_testbed::artifacts::{firmware, push_firmware};
 use flashjob_testbed::process::eventually;
+use flashjob_testbed::signatures::Signer;
 use flashjob_testbed::{Options, Testbed};
 use kube::api::{ListParams, Patch, PatchParams};
 use kube::core::DynamicObject;
@@ -58,9 +60,31 @@ async fn status_where(
             let jobs = jobs(testbed).list(&ListParams::default()).await?;
             let jobs: Vec<_> =
                 jobs.items.iter().map(|job| (job.name_any(), &job.spec, &job.status)).collect();
-            Err(error.context(format!("{:?}\n{jobs:#?}", api.get(name).await?.status)))
+            Err(error.context(format!("{:?}\n{jobs:?}", api.get(name).await?.status)))
         }
     }
+}
+
+/// Changes fields of a rollout's spec, as a colleague of whoever applied it.
+async fn change(testbed: &Testbed, name: &str, spec: Value) -> anyhow::Result<()> {
+    let patch = Patch::Merge(json!({"spec": spec}));
+    rollouts(testbed).patch(name, &PatchParams::default(), &patch).await?;
+    Ok(())
+}
+
+async fn ended(testbed: &Testbed, name: &str) -> anyhow::Result<FlashRolloutStatus> {
+    status_where(testbed, name, "it ends", |status| status.completion_time.is_some()).await
+}
+
+async fn flashed(testbed: &Testbed) -> anyhow::Result<Vec<u32>> {
+    Ok(testbed.fleet.reports().await?.iter().map(|report| report.flashed).collect())
+}
+
+async fn behave(testbed: &Testbed, behaviour: &Behaviour) -> anyhow::Result<()> {
+    for report in testbed.fleet.reports().await? {
+        testbed.fleet.behave(&report.id, behaviour).await?;
+    }
+    Ok(())
 }
 
 #[tokio::test]
@@ -90,5 +114,171 @@ async fn a_fleet_is_flashed_batch_by_batch_with_the_digest_that_the_tag_had() ->
     assert_eq!(jobs.len(), 3, "{jobs:?}");
     let pinned = format!("{}/nubificus/firmware@{digest}", testbed.registry.host);
     assert!(jobs.iter().all(|job| job.spec.firmware == pinned), "{jobs:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_batch_waits_for_its_own_approval_while_the_tag_moves_and_the_operator_restarts()
+-> anyhow::Result<()> {
+    let devices = vec!["esp32:thermo:0.1.0=4".to_owned()];
+    let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
+    testbed.start_operator().await?;
+    let batches = json!([{"name": "canary", "size": 1}, {"name": "all", "approval": true}]);
+    apply(&testbed, &rollout(&testbed, "fleet", json!({"batches": batches}))).await?;
+    let waits = |status: &FlashRolloutStatus| {
+        status.phase == Some(RolloutPhase::Waiting)
+            && status.waiting_for.as_deref() == Some("approval of batch all")
+    };
+    let status = status_where(&testbed, "fleet", "it waits for approval", waits).await?;
+    let run = status.run.clone().expect("a run");
+    // The approval of another run opens nothing, and a tag that moves changes nothing.
+    change(&testbed, "fleet", json!({"approvals": ["all@000000"]})).await?;
+    let other = [firmware("esp32", "thermo", "9.9.9")];
+    push_firmware(&testbed.registry, "nubificus/firmware:0.2.0", &other).await?;
+    testbed.kill_operator().await?;
+    testbed.start_operator().await?;
+    let generation = rollouts(&testbed).get("fleet").await?.metadata.generation;
+    status_where(&testbed, "fleet", "the change is seen", |status| {
+        status.observed_generation == generation && waits(status)
+    })
+    .await?;
+    assert_eq!(flashed(&testbed).await?.iter().sum::<u32>(), 1);
+    change(&testbed, "fleet", json!({"approvals": ["all@000000", format!("all@{run}")]})).await?;
+    let status = ended(&testbed, "fleet").await?;
+    assert_eq!(
+        (status.phase, status.run.as_ref()),
+        (Some(RolloutPhase::Completed), Some(&run)),
+        "{status:?}"
+    );
+    for report in testbed.fleet.reports().await? {
+        assert_eq!((report.flashed, report.version.as_str()), (1, "0.2.0"), "{report:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_canary_that_fails_pauses_the_run_before_anybody_else_and_a_retry_goes_on()
+-> anyhow::Result<()> {
+    let devices = vec!["esp32:thermo:0.1.0=5".to_owned()];
+    let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
+    testbed.start_operator().await?;
+    behave(&testbed, &Behaviour { cut_transfer: true, ..Behaviour::default() }).await?;
+    let spec = json!({
+        "batches": [{"name": "canary", "size": 1}],
+        "template": {"backoffLimitPerDevice": 0},
+    });
+    apply(&testbed, &rollout(&testbed, "fleet", spec)).await?;
+    let status = status_where(&testbed, "fleet", "it pauses", |status| {
+        status.phase == Some(RolloutPhase::Paused)
+    })
+    .await?;
+    let counts = status.counts.expect("counts");
+    assert_eq!((counts.failed, counts.completed, counts.in_flight), (1, 0, 0), "{status:?}");
+    assert_eq!(status.failed.len(), 1, "{status:?}");
+    assert!(condition::holds(&status.conditions, "Paused"), "{status:?}");
+    assert_eq!(jobs(&testbed).list(&ListParams::default()).await?.items.len(), 1);
+    behave(&testbed, &Behaviour::default()).await?;
+    change(&testbed, "fleet", json!({"retry": "1"})).await?;
+    let status = ended(&testbed, "fleet").await?;
+    assert_eq!(status.phase, Some(RolloutPhase::Completed), "{status:?}");
+    assert_eq!(status.counts.map(|counts| (counts.completed, counts.failed)), Some((5, 0)));
+    assert_eq!(flashed(&testbed).await?, [1; 5]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_aborted_run_starts_nothing_more_and_a_new_one_flashes_the_rest() -> anyhow::Result<()> {
+    let devices = vec!["esp32:thermo:0.1.0=6".to_owned()];
+    let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
+    testbed.start_operator().await?;
+    behave(&testbed, &Behaviour { transfer_ms: 3000, ..Behaviour::default() }).await?;
+    let spec = json!({"batches": [{"name": "all"}], "parallelism": 2});
+    apply(&testbed, &rollout(&testbed, "fleet", spec)).await?;
+    status_where(&testbed, "fleet", "devices are in flight", |status| {
+        status.counts.is_some_and(|counts| counts.in_flight > 0)
+    })
+    .await?;
+    change(&testbed, "fleet", json!({"abort": true})).await?;
+    let status = ended(&testbed, "fleet").await?;
+    assert_eq!(status.phase, Some(RolloutPhase::Aborted), "{status:?}");
+    let first = status.counts.map_or(0, |counts| counts.completed);
+    assert!((1..6).contains(&first), "{status:?}");
+    assert_eq!(flashed(&testbed).await?.iter().sum::<u32>(), first);
+    // Taking it back does not resume the run; another run does the rest.
+    behave(&testbed, &Behaviour::default()).await?;
+    change(&testbed, "fleet", json!({"abort": null, "runID": "again", "parallelism": 6})).await?;
+    let status = status_where(&testbed, "fleet", "the new run completes", |status| {
+        status.phase == Some(RolloutPhase::Completed)
+    })
+    .await?;
+    assert_eq!(status.history.len(), 1, "{status:?}");
+    assert_eq!(status.history[0].phase, "Aborted", "{status:?}");
+    assert_eq!(flashed(&testbed).await?, [1; 6]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_operator_that_is_killed_all_the_time_flashes_each_device_once_and_ends()
+-> anyhow::Result<()> {
+    let devices = vec!["esp32:thermo:0.1.0=10".to_owned()];
+    let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
+    testbed.start_operator().await?;
+    let batches = json!([{"name": "canary", "size": 1}, {"name": "half", "size": "50%"}]);
+    let spec = json!({"batches": batches, "parallelism": 3});
+    apply(&testbed, &rollout(&testbed, "fleet", spec)).await?;
+    // Each kill comes when something new has been reached.
+    let mut reached = String::new();
+    for _ in 0..12 {
+        let status = status_where(&testbed, "fleet", "it gets on", |status| {
+            let over = status.phase.is_some_and(RolloutPhase::is_final);
+            over || format!("{:?} {:?}", status.phase, status.counts) != reached
+        })
+        .await?;
+        reached = format!("{:?} {:?}", status.phase, status.counts);
+        testbed.kill_operator().await?;
+        testbed.start_operator().await?;
+    }
+    let status = ended(&testbed, "fleet").await?;
+    assert_eq!(status.phase, Some(RolloutPhase::Completed), "{status:?}");
+    assert_eq!(flashed(&testbed).await?, [1; 10]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn firmware_that_nobody_signed_or_that_lacks_a_platform_flashes_nothing_until_it_is_mended()
+-> anyhow::Result<()> {
+    let devices = vec!["esp32:thermo:0.1.0=2".to_owned(), "esp32s3:thermo:0.1.0=1".to_owned()];
+    let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
+    let signer = Signer::new(testbed.folder(), "ours")?;
+    testbed.config["firmwareTrust"] = json!([{
+        "match": format!("{}/nubificus/**", testbed.registry.host),
+        "cosign": {"publicKeyFiles": [signer.public_key]},
+    }]);
+    testbed.start_operator().await?;
+    let one = [firmware("esp32", "thermo", "0.2.0")];
+    let digest = push_firmware(&testbed.registry, "nubificus/one:0.2.0", &one).await?;
+    let reference = format!("{}/nubificus/one:0.2.0", testbed.registry.host);
+    let spec = json!({"firmware": reference, "firmwarePolicy": {"verify": "Required"}});
+    apply(&testbed, &rollout(&testbed, "fleet", spec)).await?;
+    let refused = |reason: &'static str| {
+        move |status: &FlashRolloutStatus| status.reason.as_deref() == Some(reason)
+    };
+    let status =
+        status_where(&testbed, "fleet", "no signature", refused("FirmwareUntrusted")).await?;
+    assert!(
+        status.message.as_ref().is_some_and(|text| text.contains("is not signed")),
+        "{status:?}"
+    );
+    signer.sign_simple(&testbed.registry, "nubificus/one", &digest, &digest).await?;
+    let status = status_where(&testbed, "fleet", "no platform", refused("MissingPlatform")).await?;
+    assert!(status.message.as_ref().is_some_and(|text| text.contains("esp32s3")), "{status:?}");
+    assert_eq!(jobs(&testbed).list(&ListParams::default()).await?.items.len(), 0);
+    change(&testbed, "fleet", json!({"selector": {"all": null, "deviceTypes": ["ESP32"]}})).await?;
+    let status = status_where(&testbed, "fleet", "it completes", |status| {
+        status.phase == Some(RolloutPhase::Completed)
+    })
+    .await?;
+    assert!(condition::holds(&status.conditions, "FirmwareVerified"), "{status:?}");
+    assert_eq!(flashed(&testbed).await?.iter().sum::<u32>(), 2);
     Ok(())
 }

@@ -4,12 +4,16 @@ use std::path::Path;
 
 use flashjob_api::Phase;
 use flashjob_end_to_end::{apply, ended, job, nothing_left, status_where, uids};
-use flashjob_testbed::serial::{IMAGE, SerialChip, digest};
+use flashjob_testbed::artifacts::firmware;
+use flashjob_testbed::serial::{FIRMWARE, SerialChip, digest};
 use flashjob_testbed::{Options, Testbed};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
+
+/// Image with the flash program, for plugins that give the whole command.
+const FLASHER: &str = "registry.example/flasher:1";
 
 /// Counts the requests of the operator to the API server to create one of these.
 fn creates(audit_log: &Path, resource: &str) -> anyhow::Result<usize> {
@@ -24,7 +28,10 @@ fn creates(audit_log: &Path, resource: &str) -> anyhow::Result<usize> {
 }
 
 fn serial_job(name: &str, chip: &SerialChip) -> Value {
-    let spec = json!({"device": "esp-serial", "firmware": IMAGE, "flashjobPodImage": null, "backoffLimitPerDevice": 0});
+    let spec = json!({
+        "device": "esp-serial", "firmware": FIRMWARE, "flashjobPodImage": FLASHER,
+        "backoffLimitPerDevice": 0, "settings": {"esp-serial": {"chip": "esp32"}},
+    });
     job(name, std::slice::from_ref(&chip.uid), spec)
 }
 
@@ -37,12 +44,11 @@ async fn flash_pod(testbed: &Testbed) -> anyhow::Result<Option<Pod>> {
 #[tokio::test]
 async fn a_chip_on_a_serial_port_is_flashed_once_without_any_service_and_only_with_the_grant()
 -> anyhow::Result<()> {
-    let firmware: Vec<u8> =
-        (0..200_000_u32).map(|index| (index.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+    let firmware = firmware("esp32", "thermo", "0.2.0");
     let plugins = vec!["esp-serial".to_owned()];
     let mut testbed = Testbed::start(&Options { plugins, ..Options::default() }).await?;
-    let chip = SerialChip::plug_in(&testbed, &firmware).await?;
-    let grants = json!({"images": ["harbor.nbfc.io/nubificus/**"], "groups": [20]});
+    let chip = SerialChip::plug_in(&testbed, firmware.clone()).await?;
+    let grants = json!({"images": ["registry.example/flasher"], "groups": [20]});
     testbed.config["plugins"][0]["grants"] = grants.clone();
     testbed.start_operator().await?;
 
@@ -90,22 +96,20 @@ async fn a_chip_on_a_serial_port_is_flashed_once_without_any_service_and_only_wi
         (1, 1, 0, 0),
         "{report:?}"
     );
-    assert_eq!(report.sha256, digest(&firmware));
+    assert_eq!(report.sha256, digest(&firmware.encode()?));
     nothing_left(&testbed).await?;
     assert_eq!((creates(&audit_log, "pods")?, creates(&audit_log, "services")?), (1, 0));
 
-    // A failed flash says in the status what esptool said last.
-    let mut absent = serial_job("absent", &chip);
-    absent["spec"]["settings"] = json!({"esp-serial": {"path": "/firmware/absent.bin"}});
-    apply(&testbed, &absent).await?;
+    // A failed flash says in the status what the flash program said, and is not tried again.
+    let mut other = serial_job("other", &chip);
+    other["spec"]["settings"]["esp-serial"]["offset"] = json!("0x800000");
+    apply(&testbed, &other).await?;
     let status =
-        status_where(&testbed, "absent", "it failed", |status| status.phase == Some(Phase::Failed))
+        status_where(&testbed, "other", "it failed", |status| status.phase == Some(Phase::Failed))
             .await?;
     let message = status.devices[0].message.clone().unwrap_or_default();
-    assert!(
-        message.starts_with("A fatal error occurred: cannot read /firmware/absent.bin"),
-        "{message}"
-    );
+    assert!(message.contains("BadConfiguration: firmware harbor.nbfc.io/"), "{message}");
+    assert!(message.contains("no room"), "{message}");
     assert_eq!(chip.report().await?.begun, 1);
     Ok(())
 }

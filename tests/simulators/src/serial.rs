@@ -1,6 +1,9 @@
 //! A simulated chip on a node's serial port: a pseudo-terminal behind which an ESP ROM loader
 //! answers, the Instance that Akri's udev handler makes for it, and the extended resource that
 //! Akri's device plugin offers on the node.
+//!
+//! A pseudo-terminal has no control lines, so nothing resets the chip: it answers as if somebody
+//! held its boot button.
 
 pub mod loader;
 pub mod slip;
@@ -10,7 +13,8 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -49,21 +53,64 @@ pub struct Settings {
     pub alone: bool,
 }
 
+/// Misbehaviour of a chip that has taken some blocks.
+#[derive(Clone, Copy, Debug)]
+pub struct Trouble {
+    /// Blocks that it takes before; with 0 it never answers.
+    pub after_blocks: u32,
+    /// Its kind.
+    pub kind: TroubleKind,
+}
+
+/// Kinds of trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TroubleKind {
+    /// It says nothing more.
+    Silence,
+    /// It says bytes of all values without end, as at a wrong speed.
+    Noise,
+    /// It says the same byte without end, as on a broken line.
+    StuckLine,
+    /// Its answers say a length that they do not have.
+    WrongLength,
+    /// Its cable is pulled.
+    Unplugged,
+    /// It answers once the test says so: see [`Chip::go_on`].
+    Waits,
+}
+
 /// A chip that is switched on.
 pub struct Chip {
     /// Its end of the cable, as `/dev/pts/3`.
     pub port: String,
-    loader: Arc<Mutex<Loader>>,
+    shared: Arc<Shared>,
     /// The cable stays plugged in: a terminal that nobody holds would report an error to the chip.
-    _cable: OwnedFd,
+    cable: OwnedFd,
+}
+
+/// State of a chip that its thread and the tests share.
+struct Shared {
+    loader: Mutex<Loader>,
+    trouble: Option<Trouble>,
+    is_off: AtomicBool,
+    may_go_on: Mutex<bool>,
+    goes_on: Condvar,
 }
 
 impl Chip {
-    /// Opens a pseudo-terminal and answers on it, in a thread of its own.
+    /// Opens a pseudo-terminal and answers on it as an ESP32 in its loader, in a thread of its own.
     ///
     /// # Errors
     /// No terminal is to be had.
     pub fn switch_on() -> anyhow::Result<Self> {
+        Self::with(loader::Settings::default(), None)
+    }
+
+    /// The same with another chip, or one in trouble.
+    ///
+    /// # Errors
+    /// No terminal is to be had.
+    pub fn with(settings: loader::Settings, trouble: Option<Trouble>) -> anyhow::Result<Self> {
         let own = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)
             .context("cannot open a pseudo-terminal")?;
         grantpt(&own)?;
@@ -74,16 +121,34 @@ impl Chip {
         let mut raw = tcgetattr(&cable)?;
         raw.make_raw();
         tcsetattr(&cable, OptionalActions::Now, &raw)?;
-        let loader = Arc::new(Mutex::new(Loader::default()));
-        let answering = loader.clone();
-        std::thread::spawn(move || answer(File::from(own), &answering));
-        Ok(Self { port, loader, _cable: cable })
+        let shared = Arc::new(Shared {
+            loader: Mutex::new(Loader::new(settings)),
+            trouble,
+            is_off: AtomicBool::new(false),
+            may_go_on: Mutex::new(false),
+            goes_on: Condvar::new(),
+        });
+        let answering = shared.clone();
+        std::thread::spawn(move || answering.answer(File::from(own)));
+        Ok(Self { port, shared, cable })
     }
 
     /// Returns the report of the chip about itself.
     #[must_use]
     pub fn report(&self) -> Report {
-        self.loader.lock().unwrap_or_else(PoisonError::into_inner).report()
+        self.shared.loader().report()
+    }
+
+    /// Content of a part of its flash.
+    #[must_use]
+    pub fn content(&self, offset: usize, size: usize) -> Vec<u8> {
+        self.shared.loader().content(offset, size)
+    }
+
+    /// Lets a chip go on that waits.
+    pub fn go_on(&self) {
+        *self.shared.may_go_on.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.shared.goes_on.notify_all();
     }
 
     /// Serves the tests' own interface: `GET /device`.
@@ -100,17 +165,73 @@ impl Chip {
     }
 }
 
-fn answer(mut terminal: File, loader: &Mutex<Loader>) {
-    let mut decoder = slip::Decoder::default();
-    let mut bytes = [0; 4096];
-    while let Ok(count) = terminal.read(&mut bytes) {
-        for frame in decoder.feed(&bytes[..count]) {
-            let answers = loader.lock().unwrap_or_else(PoisonError::into_inner).answer(&frame);
-            for answer in answers {
-                if terminal.write_all(&slip::encode(&answer)).is_err() {
-                    return;
+impl Drop for Chip {
+    fn drop(&mut self) {
+        self.shared.is_off.store(true, Ordering::Relaxed);
+        self.go_on();
+        // A byte from this end, so that the thread looks.
+        let _ = rustix::io::write(&self.cable, &[0]);
+    }
+}
+
+impl Shared {
+    fn loader(&self) -> MutexGuard<'_, Loader> {
+        self.loader.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Answers until the cable is pulled.
+    fn answer(&self, mut terminal: File) {
+        let mut decoder = slip::Decoder::default();
+        let mut bytes = [0; 4096];
+        while let Ok(count) = terminal.read(&mut bytes) {
+            if self.is_off.load(Ordering::Relaxed) {
+                return;
+            }
+            for frame in decoder.feed(&bytes[..count]) {
+                let (answers, blocks) = {
+                    let mut loader = self.loader();
+                    (loader.answer(&frame), loader.report().blocks)
+                };
+                let due = self.trouble.filter(|trouble| blocks >= trouble.after_blocks);
+                match due.map(|trouble| trouble.kind) {
+                    None | Some(TroubleKind::WrongLength) => {}
+                    Some(TroubleKind::Silence) => continue,
+                    Some(TroubleKind::Unplugged) => return,
+                    Some(TroubleKind::Waits) => self.wait(),
+                    Some(TroubleKind::StuckLine) => return self.flood(terminal, &[0x55]),
+                    Some(TroubleKind::Noise) => {
+                        let all: Vec<u8> =
+                            (0..=u8::MAX).map(|byte| byte.wrapping_mul(91)).collect();
+                        return self.flood(terminal, &all);
+                    }
+                }
+                for mut answer in answers {
+                    if due.is_some_and(|trouble| trouble.kind == TroubleKind::WrongLength)
+                        && let Some(length) = answer.get_mut(2..4)
+                    {
+                        length.fill(0xff);
+                    }
+                    if terminal.write_all(&slip::encode(&answer)).is_err() {
+                        return;
+                    }
                 }
             }
+        }
+    }
+
+    /// Says these bytes again and again, until nobody listens.
+    fn flood(&self, mut terminal: File, bytes: &[u8]) {
+        while !self.is_off.load(Ordering::Relaxed) {
+            if terminal.write_all(bytes).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn wait(&self) {
+        let mut may = self.may_go_on.lock().unwrap_or_else(PoisonError::into_inner);
+        while !*may {
+            may = self.goes_on.wait(may).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

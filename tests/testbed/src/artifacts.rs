@@ -30,7 +30,8 @@ pub async fn push_plugin(registry: &Registry, file: &Path, name: &str) -> anyhow
     Ok(format!("{}/{}@{digest}", registry.host, reference.repository()))
 }
 
-/// Pushes firmware as an image for several device types, platform `custom/<device>` each.
+/// Pushes firmware as an image for several device types, platform `custom/<device>` each, and
+/// returns the digest of its index.
 ///
 /// # Errors
 /// The registry refuses.
@@ -38,7 +39,7 @@ pub async fn push_firmware(
     registry: &Registry,
     name: &str,
     firmwares: &[Firmware],
-) -> anyhow::Result<()> {
+) -> anyhow::Result<String> {
     let client = registry.client()?;
     let reference: Reference = format!("{}/{name}", registry.host).parse()?;
     let mut entries = Vec::new();
@@ -74,7 +75,7 @@ pub async fn push_firmware(
     let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries});
     let index: OciManifest = serde_json::from_value(index)?;
     client.push_manifest(&reference, &index).await?;
-    Ok(())
+    Ok(client.fetch_manifest_digest(&reference, &registry.auth()).await?)
 }
 
 fn layer(firmware: &Firmware) -> anyhow::Result<Vec<u8>> {

@@ -1,20 +1,21 @@
-//! A simulated chip on the serial port of the testbed's node, and the image that would flash it.
+//! A simulated chip on the serial port of the testbed's node, and its firmware in the registry.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
 use flashjob_api::akri::Instance;
+use flashjob_simulators::firmware::Firmware;
 use flashjob_simulators::serial::loader::{Report, hexadecimal};
 use kube::{Api, ResourceExt};
 use sha2::{Digest, Sha256};
 use tokio::process::Command;
 
 use crate::Testbed;
+use crate::artifacts::push_firmware;
 use crate::process::{Process, eventually, sibling};
 
-/// The firmware image: esptool is its entry point, and it carries the firmware.
-pub const IMAGE: &str = "harbor.nbfc.io/nubificus/esp-serial-firmware:0.2.0";
+/// Firmware of the chip.
+pub const FIRMWARE: &str = "harbor.nbfc.io/nubificus/serial-firmware:0.2.0";
 
 /// A chip. It is unplugged when this goes.
 pub struct SerialChip {
@@ -29,20 +30,15 @@ pub struct SerialChip {
     _process: Process,
 }
 
-/// The folder that stands for the root of [`IMAGE`].
-pub(crate) fn image_root(folder: &Path) -> PathBuf {
-    folder.join("serial-image")
-}
-
 impl SerialChip {
-    /// Plugs a chip into the testbed's node, and puts this firmware into [`IMAGE`].
+    /// Plugs a chip into the testbed's node, and pushes this firmware as [`FIRMWARE`].
     ///
     /// # Errors
-    /// The simulator does not start, or the cluster refuses its Instance.
-    pub async fn plug_in(testbed: &Testbed, firmware: &[u8]) -> anyhow::Result<Self> {
-        let folder = image_root(testbed.folder()).join("firmware");
-        std::fs::create_dir_all(&folder)?;
-        std::fs::write(folder.join("firmware.bin"), firmware)?;
+    /// The simulator does not start, or the registry refuses the firmware, or the cluster the
+    /// Instance.
+    pub async fn plug_in(testbed: &Testbed, firmware: Firmware) -> anyhow::Result<Self> {
+        let name = FIRMWARE.split_once('/').map_or(FIRMWARE, |(_, name)| name);
+        push_firmware(&testbed.registry, name, &[firmware]).await?;
         let mut command = Command::new(sibling("simulate")?);
         command
             .args(["--exit-with-stdin", "serial"])
@@ -81,8 +77,11 @@ impl SerialChip {
     }
 }
 
-/// SHA-256 of some firmware, as a chip reports it.
+/// SHA-256 of some firmware, as a chip reports it: filled up to the four bytes that are written at
+/// once.
 #[must_use]
 pub fn digest(firmware: &[u8]) -> String {
-    hexadecimal(&Sha256::digest(firmware))
+    let mut written = firmware.to_vec();
+    written.resize(firmware.len().next_multiple_of(4), 0xff);
+    hexadecimal(&Sha256::digest(&written))
 }

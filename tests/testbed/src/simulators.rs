@@ -11,7 +11,6 @@ use crate::certificates::Authority;
 use crate::fleet::Fleet;
 use crate::process::{Process, free_port, sibling};
 use crate::registry::Registry;
-use crate::serial;
 use crate::testbed::Options;
 
 /// The folder and the cluster of the simulators.
@@ -79,7 +78,6 @@ impl Simulators<'_> {
                 format!("{CONTAINED} {}", sibling("flashjob-flasher")?.display()),
             ),
             ("registry.example/toaster:1", format!("{CONTAINED} sh {}", toaster.display())),
-            (serial::IMAGE, format!("{} --exit-with-stdin", sibling("serial-flasher")?.display())),
         ];
         for (pattern, program) in images {
             kubelet.args(["--image", &format!("{pattern}={program}")]);
@@ -87,7 +85,9 @@ impl Simulators<'_> {
         let access = self.folder.join("firmware-access");
         write_access(&access, registry, &authority.certificate)?;
         let variables = [
-            ("SIMULATED_IMAGE", serial::image_root(self.folder).display().to_string()),
+            // A simulated chip is in its loader already, and its port has no control lines.
+            ("FLASHER_BEFORE", "no-reset".to_owned()),
+            ("FLASHER_AFTER", "no-reset".to_owned()),
             ("FLASHER_REGISTRY_DIRECTORY", access.display().to_string()),
             ("FLASHER_TERMINATION_LOG", "$(SIMULATED_ROOT)/dev/termination-log".to_owned()),
             ("FLASHER_WAIT", format!("{}ms", options.flasher_wait_ms)),

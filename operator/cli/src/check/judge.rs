@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 
 use flashjob_api::schema::missing_fields;
-use flashjob_api::{DevicePlugin, FlashJob};
+use flashjob_api::{DevicePlugin, FlashJob, FlashRollout};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -23,6 +23,7 @@ const NOTHING_TO_LOAD: [&str; 2] = ["ConfigurationMissing", "PluginsMissing"];
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![
         definition(&FlashJob::crd(), facts),
+        definition(&FlashRollout::crd(), facts),
         definition(&DevicePlugin::crd(), facts),
         devices(&facts.instances),
     ];

@@ -1,4 +1,5 @@
-//! `pause`, `resume`, `cancel`: commands that change FlashJobs.
+//! `pause`, `resume`, `cancel`: commands that change FlashJobs. Pausing and resuming FlashRollouts
+//! is the same.
 
 use std::time::Duration;
 
@@ -8,9 +9,10 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, Preconditions};
 use serde_json::json;
 
-use super::{Change, devices_shown, ended, is_suspended, prompt, resource, watch};
+use super::workload::{Workload, full_name, resource};
+use super::{Change, devices_shown, prompt, watch};
 use crate::arguments::Output;
-use crate::cluster::{Place, Scope, refused};
+use crate::cluster::{Place, Scope};
 use crate::duration;
 use crate::failure::{Code, Failure};
 use crate::interruption::Interruption;
@@ -20,14 +22,14 @@ use crate::report::Report;
 #[derive(Debug, Args)]
 pub struct Pause {
     #[command(flatten)]
-    which: Which,
+    pub which: Which,
 }
 
 /// Go on.
 #[derive(Debug, Args)]
 pub struct Resume {
     #[command(flatten)]
-    which: Which,
+    pub which: Which,
 }
 
 /// Delete FlashJobs.
@@ -43,102 +45,110 @@ pub struct Cancel {
     timeout: Option<Duration>,
 }
 
+/// Objects of one kind.
 #[derive(Debug, Args)]
-struct Which {
-    /// Names of FlashJobs.
+pub struct Which {
+    /// Names of the objects.
     #[arg(value_name = "NAME", required = true)]
     names: Vec<String>,
     #[command(flatten)]
     scope: Scope,
 }
 
-pub async fn pause(command: &Pause) -> Result<Report, Failure> {
-    suspend(&command.which, true).await
+pub async fn pause<K: Workload>(command: &Pause) -> Result<Report, Failure> {
+    suspend::<K>(&command.which, true).await
 }
 
-pub async fn resume(command: &Resume) -> Result<Report, Failure> {
-    suspend(&command.which, false).await
+pub async fn resume<K: Workload>(command: &Resume) -> Result<Report, Failure> {
+    suspend::<K>(&command.which, false).await
 }
 
-async fn suspend(which: &Which, suspend: bool) -> Result<Report, Failure> {
+async fn suspend<K: Workload>(which: &Which, suspend: bool) -> Result<Report, Failure> {
     let place = which.scope.place().await?;
     let done = if suspend { "paused" } else { "resumed" };
-    let (mut lines, mut jobs) = (Vec::new(), Vec::new());
-    for before in which.jobs(&place).await? {
-        if is_suspended(&before) == suspend {
-            let state = if suspend { "is paused already" } else { "is not paused" };
-            lines.push(format!("{} {state}; nothing changed", resource(&before)));
-            jobs.push(before);
+    let (mut lines, mut objects) = (Vec::new(), Vec::new());
+    for before in which.read::<K>(&place).await? {
+        if before.is_suspended() == suspend {
+            lines.push(format!("{} {}", resource(&before), before.unchanged()));
+            objects.push(before);
             continue;
         }
-        let job = set_suspend(&place, &before.name_any(), suspend).await?;
-        lines.push(format!("{} {done}{}", resource(&job), consequence(&before, suspend)));
-        jobs.push(job);
+        let object: K = set_suspend(&place, &before.name_any(), suspend).await?;
+        lines.push(format!("{} {done}{}", resource(&object), consequence(&before, suspend)));
+        objects.push(object);
     }
-    Ok(changed(&jobs, &lines, done))
+    Ok(changed(&objects, &lines, done))
 }
 
 impl Which {
+    /// The cluster and the namespace.
+    ///
+    /// # Errors
+    /// There is no kubeconfig, or it cannot be used.
+    pub async fn place(&self) -> Result<Place, Failure> {
+        self.scope.place().await
+    }
+
     /// Reads all of them, so that nothing is changed where one is missing.
-    async fn jobs(&self, place: &Place) -> Result<Vec<FlashJob>, Failure> {
-        let mut jobs = Vec::new();
+    ///
+    /// # Errors
+    /// One is missing or cannot be read.
+    pub async fn read<K: Workload>(&self, place: &Place) -> Result<Vec<K>, Failure> {
+        let mut objects = Vec::new();
         for name in &self.names {
-            jobs.push(place.job(name).await?);
+            objects.push(place.read(name).await?);
         }
-        Ok(jobs)
+        Ok(objects)
     }
 }
 
-/// Returns the effect of the change where the FlashJob is not at work, as the end of the sentence.
-/// The change itself is one that the operator has yet to see, so the FlashJob as it was before
-/// tells.
-fn consequence(before: &FlashJob, suspend: bool) -> &'static str {
-    match before.metadata.deletion_timestamp {
-        Some(_) => "; it is being deleted all the same",
-        None if suspend && ended(before).is_some() => {
-            "; its devices have their results, and any that are added wait"
-        }
-        None => "",
+/// Returns the effect of the change where the object is not at work, as the end of the sentence.
+/// The change itself is one that the operator has yet to see, so the object as it was before tells.
+fn consequence<K: Workload>(before: &K, suspend: bool) -> String {
+    match before.meta().deletion_timestamp {
+        Some(_) => "; it is being deleted all the same".to_owned(),
+        None => before.consequence(suspend),
     }
 }
 
-async fn set_suspend(place: &Place, name: &str, suspend: bool) -> Result<FlashJob, Failure> {
-    // null takes the field away, as whoever wrote the FlashJob without it had it.
+async fn set_suspend<K: Workload>(place: &Place, name: &str, suspend: bool) -> Result<K, Failure> {
+    // null takes the field away, as whoever wrote the object without it had it.
     let value = if suspend { json!(true) } else { json!(null) };
     let patch = Patch::Merge(json!({"spec": {"suspend": value}}));
     let what = if suspend { "pause" } else { "resume" };
-    let job = match place.jobs().patch(name, &Change::Stored.patching(), &patch).await {
-        Ok(job) => job,
-        Err(kube::Error::Api(status)) if status.code == 404 => return Err(place.no_job(name)),
-        Err(error) => {
-            return Err(refused(&format!("{what} FlashJob {}/{name}", place.namespace), &error));
-        }
-    };
-    // An API server drops a field that its definition does not have, and says nothing.
-    if job.spec.suspend.unwrap_or(false) != suspend {
-        let message = format!(
-            "cannot {what} FlashJob {}/{name}: the definition that is installed has no field \
-             spec.suspend; install the definitions of this version (kubectl flashjob check)",
-            place.namespace
-        );
-        return Err(Failure::new(Code::Unavailable, "DefinitionOutdated", message));
+    let patched = place.api::<K>().patch(name, &Change::Stored.patching(), &patch).await;
+    let object = patched.map_err(|error| place.refused::<K>(what, name, &error))?;
+    if object.is_suspended() != suspend {
+        return Err(dropped::<K>(place, what, name, "spec.suspend"));
     }
-    Ok(job)
+    Ok(object)
 }
 
-fn changed(jobs: &[FlashJob], lines: &[String], done: &str) -> Report {
-    let names: Vec<_> = jobs.iter().map(resource).collect();
-    let objects: Vec<_> = jobs
+/// The change of a field was lost: an API server drops a field that its definition does not have,
+/// and says nothing.
+pub fn dropped<K: Workload>(place: &Place, what: &str, name: &str, field: &str) -> Failure {
+    let message = format!(
+        "cannot {what} {}: the definition that is installed has no field {field}; install the \
+         definitions of this version (kubectl flashjob check)",
+        place.named::<K>(name)
+    );
+    Failure::new(Code::Unavailable, "DefinitionOutdated", message)
+}
+
+/// Names of the objects, and what was done to them.
+pub fn changed<K: Workload>(objects: &[K], lines: &[String], done: &str) -> Report {
+    let names: Vec<_> = objects.iter().map(resource).collect();
+    let rows: Vec<_> = objects
         .iter()
-        .map(|job| json!({"namespace": job.namespace(), "name": job.name_any(), "done": done}))
+        .map(|one| json!({"namespace": one.namespace(), "name": one.name_any(), "done": done}))
         .collect();
-    Report::new(lines.join("\n"), json!({"jobs": objects})).with(Output::Name, names.join("\n"))
+    Report::new(lines.join("\n"), json!({K::FIELD: rows})).with(Output::Name, names.join("\n"))
 }
 
 pub async fn cancel(command: &Cancel, interruption: &Interruption) -> Result<Report, Failure> {
     let place = command.which.scope.place().await?;
     interruption.says("nothing was changed");
-    let jobs = command.which.jobs(&place).await?;
+    let jobs = command.which.read::<FlashJob>(&place).await?;
     prompt::confirm(&question(&jobs), command.yes).await?;
     let namespace = &place.namespace;
     interruption.says(format!(
@@ -166,7 +176,7 @@ pub async fn cancel(command: &Cancel, interruption: &Interruption) -> Result<Rep
 
 fn question(jobs: &[FlashJob]) -> String {
     let named = |job: &FlashJob| {
-        let name = format!("{}/{}", job.namespace().unwrap_or_default(), job.name_any());
+        let name = full_name(job);
         let counts = job.status.as_ref().and_then(|status| status.counts).unwrap_or_default();
         let active = devices_shown(counts.active as usize);
         match (counts.active, counts.verifying) {
@@ -179,7 +189,7 @@ fn question(jobs: &[FlashJob]) -> String {
         }
     };
     let named: Vec<_> = jobs.iter().map(named).collect();
-    let loss = match jobs.iter().all(|job| ended(job).is_some()) {
+    let loss = match jobs.iter().all(Workload::is_over) {
         true => "",
         false => {
             " Pods that are at work are ended, and a device in transfer may be left half written."
@@ -193,10 +203,10 @@ async fn delete(place: &Place, job: &FlashJob) -> Result<(), Failure> {
     // The one that was asked about, and no newer one of its name.
     let preconditions = Preconditions { uid: job.uid(), resource_version: None };
     let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
-    match place.jobs().delete(&name, &parameters).await {
+    match place.api::<FlashJob>().delete(&name, &parameters).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
-        Err(error) => Err(refused(&format!("delete FlashJob {}/{name}", place.namespace), &error)),
+        Err(error) => Err(place.refused::<FlashJob>("delete", &name, &error)),
     }
 }
 

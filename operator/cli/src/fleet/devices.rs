@@ -45,14 +45,15 @@ pub struct Filter {
 
 /// Reads the value of a filter. An empty one would be no filter, and is most likely a variable that
 /// is not set.
-fn word(text: &str) -> Result<String, String> {
+pub fn word(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err("a filter must not be empty".to_owned()),
         word => Ok(word.to_owned()),
     }
 }
 
-fn property(text: &str) -> Result<(String, String), String> {
+/// Reads a property of Akri's with its value.
+pub fn property(text: &str) -> Result<(String, String), String> {
     let parts = text.split_once('=').filter(|(name, _)| !name.is_empty());
     let owned = parts.map(|(name, value)| (name.to_owned(), value.to_owned()));
     owned.ok_or_else(|| format!("{text:?} is not NAME=VALUE, as LOCATION=hall-3"))

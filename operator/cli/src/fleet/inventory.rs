@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use flashjob_api::FlashJob;
 use flashjob_api::akri;
 use flashjob_operator::observed::Instance;
+use flashjob_rules::rollout::Device as Selectable;
 use kube::api::ListParams;
 use kube::core::error_boundary::DeserializeGuard;
 use kube::{Api, Client, ResourceExt};
@@ -52,6 +53,24 @@ pub struct Device {
     pub duplicate_of: Option<String>,
     #[serde(skip)]
     identity: String,
+}
+
+impl Device {
+    /// The device, as the rules of a rollout look at it.
+    pub fn selectable(&self) -> Selectable<'_> {
+        Selectable {
+            uid: &self.uid,
+            namespace: &self.namespace,
+            name: &self.name,
+            identity: &self.identity,
+            device_type: self.kind.as_deref(),
+            application_type: self.application.as_deref(),
+            version: self.version.as_deref(),
+            nodes: &self.nodes,
+            properties: &self.properties,
+            reachable: self.reachable,
+        }
+    }
 }
 
 /// The FlashJob that is flashing a device.

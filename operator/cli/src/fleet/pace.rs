@@ -35,9 +35,8 @@ pub fn results(counts: &Counts) -> u32 {
 
 impl Seen {
     /// The state at the beginning of a watch.
-    pub fn first(job: &FlashJob, now: Timestamp) -> Self {
-        let counts = job.status.as_ref().and_then(|status| status.counts).unwrap_or_default();
-        Self { results: results(&counts), at: now }
+    pub fn first(results: u32, now: Timestamp) -> Self {
+        Self { results, at: now }
     }
 }
 
@@ -99,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_a_watch_saw_itself_counts_once_it_is_enough() {
-        let seen = Seen::first(&job(20, 90), at(50));
+        let seen = Seen::first(20, at(50));
         let pace_of = |completed| pace(&job(completed, 90), Some(seen), at(60));
         assert_eq!(pace_of(30).devices_per_minute, Some(60.0));
         assert_eq!(pace_of(21).devices_per_minute, Some(21.0));

@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::table::{plain, table};
-use super::{inventory, is_behind, results_of_run};
+use super::workload::Workload;
+use super::{inventory, results_of_run};
 use crate::arguments::Output;
 use crate::cluster::Scope;
 use crate::failure::{Code, Failure};
@@ -48,7 +49,7 @@ struct Row {
 
 pub async fn run(command: &Results) -> Result<Report, Failure> {
     let place = command.scope.place().await?;
-    let job = place.job(&command.name).await?;
+    let job = place.read::<FlashJob>(&command.name).await?;
     // Names are for people alone; without the right to read Instances they stay away.
     let instances = inventory::devices(&place.client, None).await;
     let instances = match instances {
@@ -78,7 +79,7 @@ pub async fn run(command: &Results) -> Result<Report, Failure> {
             super::devices_shown(others)
         ),
     };
-    if is_behind(&job) {
+    if job.is_behind() {
         text.push_str("\nNote: the operator has not seen the last change yet.");
     }
     let headings = [

@@ -9,9 +9,8 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 use serde_json::json;
 
-use super::{
-    Change, applicable, devices_shown, ended, is_behind, prompt, resource, results_of_run,
-};
+use super::workload::{Workload, resource};
+use super::{Change, applicable, devices_shown, ended, prompt, results_of_run};
 use crate::arguments::Output;
 use crate::cluster::{Place, Scope, refused};
 use crate::failure::{Code, Failure};
@@ -51,7 +50,7 @@ pub struct Retry {
 pub async fn run(command: &Retry, interruption: &Interruption) -> Result<Report, Failure> {
     interruption.says("nothing was created");
     let place = command.scope.place().await?;
-    let old = place.job(&command.name).await?;
+    let old = place.read::<FlashJob>(&command.name).await?;
     let mut chosen = failed(&old, &command.reason)?;
     if !command.again {
         chosen.leave_out(&covered(&old, &newer(&place, &old).await?), &old)?;
@@ -145,7 +144,7 @@ impl Chosen {
 
 /// FlashJobs of the namespace that were made since the run of the old one began.
 async fn newer(place: &Place, old: &FlashJob) -> Result<Vec<FlashJob>, Failure> {
-    match place.jobs().list(&ListParams::default()).await {
+    match place.api::<FlashJob>().list(&ListParams::default()).await {
         Ok(jobs) => Ok(jobs.items.into_iter().filter(|job| is_newer(job, old)).collect()),
         Err(kube::Error::Api(status)) if status.code == 403 => {
             eprintln!(
@@ -190,7 +189,7 @@ fn covered_by(job: &FlashJob) -> HashSet<&String> {
 
 fn failed(job: &FlashJob, reasons: &[String]) -> Result<Chosen, Failure> {
     let name = job.name_any();
-    let Some(status) = results_of_run(job).filter(|_| !is_behind(job)) else {
+    let Some(status) = results_of_run(job).filter(|_| !job.is_behind()) else {
         let message = format!(
             "FlashJob {name}: the operator has not seen the last change yet, so nothing says which \
              devices failed; see kubectl flashjob status {name} -n {}",
@@ -256,7 +255,7 @@ async fn create(
 ) -> Result<FlashJob, Failure> {
     for number in 1..=NAMES {
         job.metadata.name = Some(asked.map_or_else(|| name(old, number), str::to_owned));
-        match place.jobs().create(&change.posting(), &job).await {
+        match place.api::<FlashJob>().create(&change.posting(), &job).await {
             Ok(job) => return Ok(job),
             Err(kube::Error::Api(status)) if status.code == 409 && asked.is_none() => {}
             Err(error) => {

@@ -1,20 +1,20 @@
-//! `status`: how FlashJobs get on.
+//! `status`: how FlashJobs get on, and by the same code FlashRollouts.
 
 use std::time::Duration;
 
 use clap::Args;
 use console::Term;
-use flashjob_api::FlashJob;
+use flashjob_api::{FlashJob, FlashRollout};
 use jiff::Timestamp;
-use kube::Api;
 use kube::api::ListParams;
-use serde_json::json;
+use kube::{Api, Client};
+use serde_json::{Value, json};
 
-use super::pace::{Pace, pace};
 use super::watch::{self, Follow, Shown, Until};
-use super::{NOT_FOUND, ended, is_suspended, resource, resuming, view};
+use super::workload::{Frame, Workload, command_for, resource, resuming};
+use super::{NOT_FOUND, rollout, view};
 use crate::arguments::Output;
-use crate::cluster::{WideScope, refused};
+use crate::cluster::{ACCESS_DENIED, NOT_INSTALLED, WideScope, refused};
 use crate::duration;
 use crate::failure::{Code, Failure};
 use crate::interruption::Interruption;
@@ -23,10 +23,10 @@ use crate::report::Report;
 /// Show how FlashJobs get on.
 #[derive(Debug, Args)]
 pub struct Status {
-    /// Names of FlashJobs. Default: all of the namespace.
+    /// Names of the objects. Default: all of the namespace.
     #[arg(value_name = "NAME")]
     names: Vec<String>,
-    /// Follow one FlashJob until it ends.
+    /// Follow one until it ends.
     #[arg(short, long)]
     watch: bool,
     /// Follow it no longer than this: 90s, 10m, 2h.
@@ -39,78 +39,166 @@ pub struct Status {
     scope: WideScope,
 }
 
-impl Status {
-    fn follows(&self) -> bool {
-        self.watch || self.timeout.is_some() || self.until.is_some()
-    }
-}
-
+/// `status`: of FlashJobs; without a name of FlashRollouts too.
+///
+/// # Errors
+/// One is missing or has failed, or the watch ended before it was over.
 pub async fn run(
     command: &Status,
     output: Output,
     interruption: &Interruption,
 ) -> Result<Report, Failure> {
-    if command.follows() {
-        let [name] = command.names.as_slice() else {
-            return Err(Failure::usage("-w, --timeout and --until follow one FlashJob; name it"));
+    if command.follows() || !command.names.is_empty() {
+        return match command.named::<FlashJob>(output, interruption).await {
+            Err(failure) if failure.reason == NOT_FOUND => Err(command.hinting(failure).await),
+            ended => ended,
         };
-        let place = command.scope.one_place("a FlashJob").await?;
-        let object = format!("FlashJob {}/{name}", place.namespace);
-        let cancel = format!("kubectl flashjob cancel {name} -n {} ends it", place.namespace);
-        interruption.says(format!("{object} goes on; {cancel}"));
-        let on_change = |job: &FlashJob| {
-            interruption.says(match is_suspended(job) && ended(job).is_none() {
-                true => format!("{object} stays paused: {}, {cancel}", resuming(job)),
-                false => format!("{object} goes on; {cancel}"),
+    }
+    let (client, namespace) = command.scope.place().await?;
+    let jobs: Vec<FlashJob> = list(&client, namespace.as_deref()).await?;
+    let mut jobs = listed(&jobs, namespace.as_deref(), view::list);
+    let rollouts = rollouts(&client, namespace.as_deref()).await?;
+    if rollouts.is_empty() {
+        // Who has none need not know that there are two kinds; programs need not ask.
+        jobs.json[FlashRollout::FIELD] = json!([]);
+        return Ok(jobs);
+    }
+    Ok(listed(&rollouts, namespace.as_deref(), rollout::list).above(jobs))
+}
+
+/// All FlashRollouts; none where the kind is not installed, or the user may not see them.
+async fn rollouts(client: &Client, namespace: Option<&str>) -> Result<Vec<FlashRollout>, Failure> {
+    match list(client, namespace).await {
+        Err(failure) if failure.reason == NOT_INSTALLED => Ok(Vec::new()),
+        Err(failure) if failure.reason == ACCESS_DENIED => {
+            eprintln!("Note: {}", failure.message);
+            Ok(Vec::new())
+        }
+        listed => listed,
+    }
+}
+
+/// All objects of a kind, in one namespace or in all.
+///
+/// # Errors
+/// They cannot be read.
+pub async fn list<K: Workload>(
+    client: &Client,
+    namespace: Option<&str>,
+) -> Result<Vec<K>, Failure> {
+    let api: Api<K> = match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
+    let listed = api.list(&ListParams::default()).await;
+    Ok(listed.map_err(|error| refused(&format!("list {}s", K::kind(&())), &error))?.items)
+}
+
+impl Status {
+    /// Returns true where one object is to be followed.
+    pub fn follows(&self) -> bool {
+        self.watch || self.timeout.is_some() || self.until.is_some()
+    }
+
+    /// Status of the objects of a kind: those that are named, else all, as `rows` words them.
+    ///
+    /// # Errors
+    /// As [`run`].
+    pub async fn of<K: Workload>(
+        &self,
+        output: Output,
+        interruption: &Interruption,
+        rows: fn(&[K], bool) -> String,
+    ) -> Result<Report, Failure> {
+        if self.follows() || !self.names.is_empty() {
+            return self.named::<K>(output, interruption).await;
+        }
+        let (client, namespace) = self.scope.place().await?;
+        let objects = list(&client, namespace.as_deref()).await?;
+        Ok(listed(&objects, namespace.as_deref(), rows))
+    }
+
+    async fn named<K: Workload>(
+        &self,
+        output: Output,
+        interruption: &Interruption,
+    ) -> Result<Report, Failure> {
+        if self.follows() {
+            return self.followed::<K>(output, interruption).await;
+        }
+        let place = self.scope.one_place(&format!("a {}", K::kind(&()))).await?;
+        let (mut objects, mut missing) = (Vec::<K>::new(), Vec::new());
+        for name in &self.names {
+            match place.read(name).await {
+                Ok(object) => objects.push(object),
+                Err(failure) if failure.reason == NOT_FOUND => missing.push(failure),
+                Err(failure) => return Err(failure),
+            }
+        }
+        // Those that are there are shown; that others are not weighs more than how these ended.
+        let mut shown = report(&objects);
+        missing.extend(shown.failure.take());
+        match (joined(missing), objects.is_empty()) {
+            (Some(missing), true) => Err(missing),
+            (failure, _) => Ok(shown.failing(failure)),
+        }
+    }
+
+    /// The failure that there is no FlashJob, with the command for a FlashRollout of that name.
+    async fn hinting(&self, failure: Failure) -> Failure {
+        let ([name], Ok(place)) = (self.names.as_slice(), self.scope.one_place("").await) else {
+            return failure;
+        };
+        match place.read::<FlashRollout>(name).await {
+            Ok(rollout) => {
+                let command = command_for("status", &rollout);
+                let message =
+                    format!("{}; a FlashRollout is called so: {command}", failure.message);
+                Failure { message, ..failure }
+            }
+            // What else may be wrong is not what was asked.
+            Err(_) => failure,
+        }
+    }
+
+    async fn followed<K: Workload>(
+        &self,
+        output: Output,
+        interruption: &Interruption,
+    ) -> Result<Report, Failure> {
+        let kind = K::kind(&());
+        let [name] = self.names.as_slice() else {
+            let message = format!("-w, --timeout and --until follow one {kind}; name it");
+            return Err(Failure::usage(message));
+        };
+        let place = self.scope.one_place(&format!("a {kind}")).await?;
+        let named = place.named::<K>(name);
+        let ending = K::ending(&place.namespace, name);
+        interruption.says(format!("{named} goes on; {ending}"));
+        let on_change = |object: &K| {
+            interruption.says(match object.is_suspended() && !object.is_over() {
+                true => format!("{named} stays paused: {}, {ending}", resuming(object)),
+                false => format!("{named} goes on; {ending}"),
             });
         };
+        let is_for_people = output == Output::Table || output == Output::Wide;
         let follow = Follow {
-            until: command.until.unwrap_or_default(),
-            timeout: command.timeout,
-            shown: if output == Output::Table || output == Output::Wide {
-                Shown::Details
-            } else {
-                Shown::Lines
-            },
+            until: self.until.unwrap_or_default(),
+            timeout: self.timeout,
+            shown: if is_for_people { Shown::Details } else { Shown::Lines },
             all: output == Output::Wide,
         };
-        return match watch::follow(&place, name, follow, on_change).await {
-            Ok(job) => Ok(report(&[job])),
+        match watch::follow(&place, name, follow, on_change).await {
+            Ok(object) => Ok(report::<K>(&[object])),
             // Whoever asks wants to see how far it came.
             Err(failure) if matches!(failure.code, Code::TimedOut | Code::Blocked) => {
-                match place.job(name).await {
-                    Ok(job) => Ok(report(&[job]).failing(Some(failure))),
+                match place.read::<K>(name).await {
+                    Ok(object) => Ok(report(&[object]).failing(Some(failure))),
                     Err(_) => Err(failure),
                 }
             }
             Err(failure) => Err(failure),
-        };
-    }
-    if command.names.is_empty() {
-        let (client, namespace) = command.scope.place().await?;
-        let api: Api<FlashJob> = match &namespace {
-            Some(namespace) => Api::namespaced(client, namespace),
-            None => Api::all(client),
-        };
-        let jobs = api.list(&ListParams::default()).await;
-        let jobs = jobs.map_err(|error| refused("list FlashJobs", &error))?.items;
-        return Ok(listed(&jobs, namespace.as_deref()));
-    }
-    let place = command.scope.one_place("a FlashJob").await?;
-    let (mut jobs, mut missing) = (Vec::new(), Vec::new());
-    for name in &command.names {
-        match place.job(name).await {
-            Ok(job) => jobs.push(job),
-            Err(failure) if failure.reason == NOT_FOUND => missing.push(failure),
-            Err(failure) => return Err(failure),
         }
-    }
-    // Those that are there are shown; that others are not weighs more than how these ended.
-    let mut shown = report(&jobs);
-    missing.extend(shown.failure.take());
-    match (joined(missing), jobs.is_empty()) {
-        (Some(missing), true) => Err(missing),
-        (failure, _) => Ok(shown.failing(failure)),
     }
 }
 
@@ -122,41 +210,41 @@ fn joined(failures: Vec<Failure>) -> Option<Failure> {
     })
 }
 
-fn names(jobs: &[FlashJob]) -> String {
-    jobs.iter().map(resource).collect::<Vec<_>>().join("\n")
+fn names<K: Workload>(objects: &[K]) -> String {
+    objects.iter().map(resource).collect::<Vec<_>>().join("\n")
 }
 
-fn paces(jobs: &[FlashJob], now: Timestamp) -> Vec<Pace> {
-    jobs.iter().map(|job| pace(job, None, now)).collect()
+fn json_of<K: Workload>(objects: &[K], now: Timestamp) -> Value {
+    let objects: Vec<_> = objects.iter().map(|object| object.json(now)).collect();
+    json!({K::FIELD: objects})
 }
 
-/// All FlashJobs, one a row.
-fn listed(jobs: &[FlashJob], namespace: Option<&str>) -> Report {
-    let text = match (jobs, namespace) {
-        ([], Some(namespace)) => format!("No FlashJobs in namespace {namespace}; -A shows all."),
-        ([], None) => "No FlashJobs.".to_owned(),
-        _ => view::list(jobs, namespace.is_none()),
+/// All objects, one a row, as `rows` words them: with the namespace where there are several.
+pub fn listed<K: Workload>(
+    objects: &[K],
+    namespace: Option<&str>,
+    rows: fn(&[K], bool) -> String,
+) -> Report {
+    let kind = K::kind(&());
+    let text = match (objects, namespace) {
+        ([], Some(namespace)) => format!("No {kind}s in namespace {namespace}; -A shows all."),
+        ([], None) => format!("No {kind}s."),
+        _ => rows(objects, namespace.is_none()),
     };
-    let paces = paces(jobs, Timestamp::now());
-    let objects: Vec<_> = jobs.iter().zip(paces).map(|(job, pace)| view::json(job, pace)).collect();
-    Report::new(text, json!({"jobs": objects})).with(Output::Name, names(jobs))
+    Report::new(text, json_of(objects, Timestamp::now())).with(Output::Name, names(objects))
 }
 
-/// Named FlashJobs, with all that there is to say; failing where one has failed.
-pub fn report(jobs: &[FlashJob]) -> Report {
+/// Named objects, with all that there is to say; failing where one has failed.
+pub fn report<K: Workload>(objects: &[K]) -> Report {
     let now = Timestamp::now();
-    let paces = paces(jobs, now);
     let width = view::width(&Term::stdout());
     let text = |all: bool| {
-        let texts =
-            jobs.iter().zip(&paces).map(|(job, pace)| view::details(job, *pace, now, all, width));
+        let texts = objects.iter().map(|object| object.details(None, Frame { now, all, width }));
         texts.collect::<Vec<_>>().join("\n\n")
     };
-    let objects: Vec<_> =
-        jobs.iter().zip(&paces).map(|(job, pace)| view::json(job, *pace)).collect();
-    let failure = joined(jobs.iter().filter_map(watch::failure).collect());
-    Report::new(text(false), json!({"jobs": objects}))
+    let failure = joined(objects.iter().filter_map(Workload::failure).collect());
+    Report::new(text(false), json_of(objects, now))
         .with(Output::Wide, text(true))
-        .with(Output::Name, names(jobs))
+        .with(Output::Name, names(objects))
         .failing(failure)
 }

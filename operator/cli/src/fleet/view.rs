@@ -4,14 +4,16 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use console::{Term, style};
-use flashjob_api::{Counts, DeviceStatus, FlashJob, FlashJobStatus, Phase, condition, reason};
-use jiff::Timestamp;
+use flashjob_api::{
+    Counts, DeviceStatus, FlashJob, FlashJobStatus, Phase, Reason, condition, reason,
+};
 use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::pace::{Pace, results};
+use super::results_of_run;
 use super::table::{plain, table};
-use super::{is_behind, is_suspended, results_of_run, resuming};
+use super::workload::{Frame, Workload, full_name, resuming};
 use crate::duration;
 
 /// Cells of a progress bar.
@@ -74,7 +76,7 @@ fn current(job: &FlashJob) -> FlashJobStatus {
 }
 
 /// A bar of this share.
-fn bar(done: u32, total: u32) -> String {
+pub fn bar(done: u32, total: u32) -> String {
     let share = f64::from(done) / f64::from(total.max(1));
     // At most BAR, and never negative.
     #[expect(
@@ -86,7 +88,12 @@ fn bar(done: u32, total: u32) -> String {
     format!("[{}{}]", "#".repeat(full), ".".repeat(BAR - full))
 }
 
-fn reasons(title: &str, reasons: &BTreeMap<String, u32>, devices: &[DeviceStatus]) -> Vec<String> {
+/// Reasons, the most frequent first, each with what to do and the device and words of an example.
+pub fn reasons<'a>(
+    title: &str,
+    reasons: &BTreeMap<String, u32>,
+    example: impl Fn(&str) -> Option<(&'a str, &'a str)>,
+) -> Vec<String> {
     let mut lines = Vec::new();
     if reasons.is_empty() {
         return lines;
@@ -97,20 +104,20 @@ fn reasons(title: &str, reasons: &BTreeMap<String, u32>, devices: &[DeviceStatus
     sorted.sort_by_key(|(name, count)| (std::cmp::Reverse(**count), name.as_str()));
     for (name, count) in sorted {
         lines.push(format!("  {count} x {}", style(name).bold()));
-        if let Some(known) = reason::by_name(name) {
-            lines.push(format!("      {}", known.meaning));
-            lines.push(format!("      To do: {}", known.action));
-        }
-        // What one of them says is more than the reason in general.
-        let example = devices
-            .iter()
-            .filter(|device| device.reason.as_ref() == Some(name))
-            .find_map(|device| Some((&device.uid, device.message.as_deref()?)));
-        if let Some((uid, message)) = example {
-            lines.push(format!("      For example {uid}: {}", plain(message)));
+        lines.extend(advice(name));
+        if let Some((device, message)) = example(name) {
+            lines.push(format!("      For example {device}: {}", plain(message)));
         }
     }
     lines
+}
+
+/// Meaning of a reason, and what to do.
+fn advice(name: &str) -> Vec<String> {
+    let lines = |known: Reason| {
+        vec![format!("      {}", known.meaning), format!("      To do: {}", known.action)]
+    };
+    reason::by_name(name).map(lines).unwrap_or_default()
 }
 
 /// The pace in words.
@@ -127,12 +134,11 @@ fn pace_shown(pace: Pace) -> String {
     format!("rate {rate}, time left {left}")
 }
 
-/// All that there is to say of one FlashJob; `all` shows every device in flight.
-pub fn details(job: &FlashJob, pace: Pace, now: Timestamp, all: bool, width: usize) -> String {
-    let name = format!("{}/{}", job.namespace().unwrap_or_default(), job.name_any());
+/// All that there is to say of one FlashJob.
+pub fn details(job: &FlashJob, pace: Pace, frame: Frame) -> String {
     let mut lines = vec![format!(
         "FlashJob {}   {}   firmware {} version {}",
-        style(name).bold(),
+        style(full_name(job)).bold(),
         coloured(&state(job)),
         plain(&job.spec.firmware),
         plain(&job.spec.version)
@@ -169,22 +175,28 @@ pub fn details(job: &FlashJob, pace: Pace, now: Timestamp, all: bool, width: usi
         let took = Duration::try_from(took).unwrap_or_default();
         lines.push(format!("took {}", duration::shown(took)));
     }
-    if is_behind(job) {
+    if job.is_behind() {
         lines.push("The operator has not seen the last change yet.".to_owned());
     }
     if let Some(message) = &status.message {
         lines.push(plain(message));
     }
-    if is_suspended(job) && super::ended(job).is_some() {
+    if job.is_suspended() && job.is_over() {
         lines.push(format!("It is paused, so what is added waits: {}", resuming(job)));
     }
-    lines.extend(reasons("FAILED OR SKIPPED", &status.reasons, &status.devices));
-    lines.extend(reasons("WAITING", &status.waiting, &status.devices));
-    lines.extend(in_flight(&status.devices, now, all, width));
+    // What one of them says is more than the reason in general.
+    let example = |name: &str| {
+        let of_reason = |device: &&DeviceStatus| device.reason.as_deref() == Some(name);
+        let mut devices = status.devices.iter().filter(of_reason);
+        devices.find_map(|device| Some((device.uid.as_str(), device.message.as_deref()?)))
+    };
+    lines.extend(reasons("FAILED OR SKIPPED", &status.reasons, example));
+    lines.extend(reasons("WAITING", &status.waiting, example));
+    lines.extend(in_flight(&status.devices, frame));
     lines.join("\n")
 }
 
-fn in_flight(devices: &[DeviceStatus], now: Timestamp, all: bool, width: usize) -> Vec<String> {
+fn in_flight(devices: &[DeviceStatus], Frame { now, all, width }: Frame) -> Vec<String> {
     let devices: Vec<_> = devices.iter().filter(|device| device.in_flight()).collect();
     if devices.is_empty() {
         return Vec::new();
@@ -222,11 +234,12 @@ fn in_flight(devices: &[DeviceStatus], now: Timestamp, all: bool, width: usize) 
     lines
 }
 
-fn coloured(state: &str) -> String {
+/// The word for a state, in its colour.
+pub fn coloured(state: &str) -> String {
     let styled = style(state).bold();
     match state {
         "Completed" => styled.green(),
-        "Failed" | "Stalled" => styled.red(),
+        "Failed" | "Stalled" | "Aborted" => styled.red(),
         "Paused" => styled.yellow(),
         _ => styled,
     }
@@ -237,14 +250,14 @@ fn coloured(state: &str) -> String {
 pub fn list(jobs: &[FlashJob], with_namespace: bool) -> String {
     let row = |job: &FlashJob| {
         let name = match with_namespace {
-            true => format!("{}/{}", job.namespace().unwrap_or_default(), job.name_any()),
+            true => full_name(job),
             false => job.name_any(),
         };
         let status = current(job);
         let counts = status.counts.unwrap_or_default();
         let reasons = status.reasons.iter().chain(&status.waiting);
         let reasons = reasons.map(|(name, count)| format!("{count} x {name}"));
-        let unseen = job.status.is_some() && is_behind(job);
+        let unseen = job.status.is_some() && job.is_behind();
         let unseen = unseen.then(|| "last change not seen by the operator yet".to_owned());
         let reasons: Vec<_> = unseen.into_iter().chain(reasons).collect();
         [
@@ -265,7 +278,7 @@ pub fn list(jobs: &[FlashJob], with_namespace: bool) -> String {
 
 /// One line, for whoever reads a log.
 pub fn line(job: &FlashJob) -> String {
-    let resume = match is_suspended(job) && super::ended(job).is_none() {
+    let resume = match job.is_suspended() && !job.is_over() {
         true => format!("; it is paused: {}", resuming(job)),
         false => String::new(),
     };
@@ -326,7 +339,8 @@ mod tests {
         };
         assert_eq!(cell("IN FLIGHT"), Some("1"), "{listed}");
         assert_eq!(cell("VERIFYING"), Some("4"), "{listed}");
-        let shown = details(&job, Pace::default(), Timestamp::UNIX_EPOCH, false, WIDE);
+        let frame = Frame { now: jiff::Timestamp::UNIX_EPOCH, all: false, width: WIDE };
+        let shown = details(&job, Pace::default(), frame);
         assert!(shown.contains("in flight 1, verifying 4"), "{shown}");
         assert!(line(&job).contains("1 in flight, 4 verifying"), "{}", line(&job));
     }

@@ -1,10 +1,10 @@
-//! Follows one FlashJob until it is over, with one watch, and shows how it gets on.
+//! Follows one FlashJob or FlashRollout until it is over, with one watch, and shows how it gets on.
 
 use std::pin::pin;
 use std::time::Duration;
 
 use console::Term;
-use flashjob_api::{FlashJob, Phase, condition};
+use flashjob_api::FlashJob;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -12,15 +12,16 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watch_object};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::pace::{Seen, pace};
-use super::{is_behind, view};
+use super::pace::Seen;
+use super::view;
+use super::workload::{Frame, Workload};
 use crate::cluster::{CONNECT_LIMIT, Place, refused, root};
 use crate::failure::{Code, Failure};
 
 /// Interval at which a terminal is drawn anew though nothing changed: times go on.
 const REDRAW: Duration = Duration::from_secs(1);
 
-/// Reason of a failure: the FlashJob that was followed was deleted.
+/// Reason of a failure: the object that was followed was deleted.
 pub const DELETED: &str = "Deleted";
 
 /// What ends a watch.
@@ -29,11 +30,12 @@ pub enum Until {
     /// Every device has its result.
     #[default]
     Done,
-    /// The same, or nothing goes on until somebody acts: the FlashJob is paused or stalled.
+    /// The same, or nothing goes on until somebody acts: it is paused or stalled, or waits for an
+    /// approval.
     Blocked,
 }
 
-/// Output while a FlashJob is followed.
+/// Output while it is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
     /// A view that is drawn over itself on a terminal; one line for each change elsewhere.
@@ -42,7 +44,7 @@ pub enum Shown {
     Lines,
 }
 
-/// Settings for following a FlashJob: the end, the longest time, the output.
+/// Settings for following one: the end, the longest time, the output.
 #[derive(Clone, Copy, Debug)]
 pub struct Follow {
     /// Condition that ends it.
@@ -55,67 +57,70 @@ pub struct Follow {
     pub all: bool,
 }
 
-/// Follows a FlashJob until its end; returns its last state. Each state goes to `on_change` first.
+/// Follows an object until its end; returns its last state. Each state goes to `on_change` first.
 ///
 /// # Errors
 /// It is not there or goes away, the time is over, or it is blocked and that ends the watch.
-pub async fn follow(
+pub async fn follow<K: Workload>(
     place: &Place,
     name: &str,
     follow: Follow,
-    mut on_change: impl FnMut(&FlashJob),
-) -> Result<FlashJob, Failure> {
-    let events = watch_object(place.jobs(), name);
+    mut on_change: impl FnMut(&K),
+) -> Result<K, Failure> {
+    let events = watch_object(place.api::<K>(), name);
     let events = events.backoff(watcher::DefaultBackoff::default());
     let mut events = pin!(events);
     let deadline = follow.timeout.map(|timeout| Instant::now() + timeout);
     let mut screen = Screen::new(follow);
     let mut redraw = interval(REDRAW);
     redraw.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut last: Option<FlashJob> = None;
+    let mut last: Option<K> = None;
     let mut seen = None;
     loop {
         tokio::select! {
             event = events.next() => match event {
                 // One of the same name that took its place while the watch was broken.
-                Some(Ok(Some(job))) if last.as_ref().is_some_and(|last| last.uid() != job.uid()) => {
-                    return Err(deleted(&place.namespace, name));
+                Some(Ok(Some(object)))
+                    if last.as_ref().is_some_and(|last| last.uid() != object.uid()) =>
+                {
+                    return Err(deleted::<K>(&place.namespace, name));
                 }
-                Some(Ok(Some(job))) => {
-                    on_change(&job);
-                    seen.get_or_insert_with(|| Seen::first(&job, Timestamp::now()));
-                    screen.show(&job, seen)?;
-                    match end(&job, follow.until) {
-                        Some(ended) => return screen.clear().and(ended).map(|()| job),
-                        None => last = Some(job),
+                Some(Ok(Some(object))) => {
+                    on_change(&object);
+                    let first = Seen::first(object.results(), Timestamp::now());
+                    let seen = *seen.get_or_insert(first);
+                    screen.show(&object, seen)?;
+                    match end(&object, follow.until) {
+                        Some(ended) => return screen.clear().and(ended).map(|()| object),
+                        None => last = Some(object),
                     }
                 }
-                Some(Ok(None)) if last.is_none() => return Err(place.no_job(name)),
-                Some(Ok(None)) => return Err(deleted(&place.namespace, name)),
-                Some(Err(error)) => lasting(&error, place, name, last.is_some())?,
-                None => return Err(place.no_job(name)),
+                Some(Ok(None)) if last.is_none() => return Err(place.missing::<K>(name)),
+                Some(Ok(None)) => return Err(deleted::<K>(&place.namespace, name)),
+                Some(Err(error)) => lasting::<K>(&error, place, name, last.is_some())?,
+                None => return Err(place.missing::<K>(name)),
             },
             _ = redraw.tick(), if screen.is_drawn() => {
-                if let Some(job) = &last {
-                    screen.show(job, seen)?;
+                if let (Some(object), Some(seen)) = (&last, seen) {
+                    screen.show(object, seen)?;
                 }
             }
             () = reached(deadline) => {
-                let job = match last {
-                    Some(job) => job,
+                let object = match last {
+                    Some(object) => object,
                     None => at_once(place, name, follow.timeout).await?,
                 };
-                let ended = end(&job, follow.until);
-                let ended = ended.unwrap_or_else(|| Err(late(follow.timeout, &view::line(&job))));
-                return screen.clear().and(ended).map(|()| job);
+                let ended = end(&object, follow.until);
+                let ended = ended.unwrap_or_else(|| Err(late(follow.timeout, &object.line())));
+                return screen.clear().and(ended).map(|()| object);
             }
         }
     }
 }
 
-/// A FlashJob was deleted by somebody while it was worked with.
-pub fn deleted(namespace: &str, name: &str) -> Failure {
-    let message = format!("FlashJob {namespace}/{name} was deleted");
+/// An object was deleted by somebody while it was worked with.
+pub fn deleted<K: Workload>(namespace: &str, name: &str) -> Failure {
+    let message = format!("{} {namespace}/{name} was deleted", K::kind(&()));
     Failure::new(Code::Unavailable, DELETED, message)
 }
 
@@ -126,29 +131,25 @@ async fn reached(deadline: Option<Instant>) {
     }
 }
 
-/// Returns how a FlashJob in this state ends the watch; none where it does not.
-fn end(job: &FlashJob, until: Until) -> Option<Result<(), Failure>> {
-    if super::ended(job).is_some() {
+/// Returns how an object in this state ends the watch; none where it does not.
+fn end<K: Workload>(object: &K, until: Until) -> Option<Result<(), Failure>> {
+    if object.is_over() {
         return Some(Ok(()));
     }
-    let conditions = &job.status.as_ref()?.conditions;
-    let blocked = [condition::SUSPENDED, condition::STALLED]
-        .into_iter()
-        .any(|kind| condition::holds(conditions, kind));
-    (until == Until::Blocked && blocked).then(|| {
-        let message = format!("{}; it waits for somebody to act", view::line(job));
+    (until == Until::Blocked && object.is_blocked()).then(|| {
+        let message = format!("{}; it waits for somebody to act", object.line());
         Err(Failure::new(Code::Blocked, "Blocked", message))
     })
 }
 
 /// A watch that breaks is taken up again; one that is refused, or that never began, is not.
-fn lasting(
+fn lasting<K: Workload>(
     error: &watcher::Error,
     place: &Place,
     name: &str,
     has_begun: bool,
 ) -> Result<(), Failure> {
-    let what = format!("watch FlashJob {}/{name}", place.namespace);
+    let what = format!("watch {}", place.named::<K>(name));
     let (watcher::Error::InitialListFailed(error) | watcher::Error::WatchStartFailed(error)) =
         error
     else {
@@ -169,19 +170,19 @@ fn late(timeout: Option<Duration>, state: &str) -> Failure {
     Failure::new(Code::TimedOut, "TimedOut", message)
 }
 
-/// Reads a FlashJob of which nothing was seen before the time was over: a time of 0 asks how it
+/// Reads an object of which nothing was seen before the time was over: a time of 0 asks how it
 /// stands now.
-async fn at_once(
+async fn at_once<K: Workload>(
     place: &Place,
     name: &str,
     timeout: Option<Duration>,
-) -> Result<FlashJob, Failure> {
-    match tokio::time::timeout(CONNECT_LIMIT, place.job(name)).await {
+) -> Result<K, Failure> {
+    match tokio::time::timeout(CONNECT_LIMIT, place.read(name)).await {
         Ok(read) => read,
         Err(_) => {
             let message = format!(
-                "no state of FlashJob {}/{name} came within {}: the API server does not answer",
-                place.namespace,
+                "no state of {} came within {}: the API server does not answer",
+                place.named::<K>(name),
                 crate::duration::shown(timeout.unwrap_or_default() + CONNECT_LIMIT)
             );
             Err(Failure::new(Code::TimedOut, "TimedOut", message))
@@ -194,7 +195,7 @@ async fn at_once(
 /// # Errors
 /// The time is over, or the API server refuses.
 pub async fn gone(place: &Place, name: &str, timeout: Option<Duration>) -> Result<(), Failure> {
-    let events = watch_object(place.jobs(), name);
+    let events = watch_object(place.api::<FlashJob>(), name);
     let events = events.backoff(watcher::DefaultBackoff::default());
     let mut events = pin!(events);
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
@@ -203,7 +204,7 @@ pub async fn gone(place: &Place, name: &str, timeout: Option<Duration>) -> Resul
             event = events.try_next() => match event {
                 Ok(Some(Some(_))) => {}
                 Ok(Some(None) | None) => return Ok(()),
-                Err(error) => lasting(&error, place, name, true)?,
+                Err(error) => lasting::<FlashJob>(&error, place, name, true)?,
             },
             () = reached(deadline) => {
                 let message = format!(
@@ -242,23 +243,22 @@ impl Screen {
         self.follow.shown == Shown::Details && self.terminal.is_term() && !is_dumb
     }
 
-    fn show(&mut self, job: &FlashJob, seen: Option<Seen>) -> Result<(), Failure> {
+    fn show<K: Workload>(&mut self, object: &K, seen: Seen) -> Result<(), Failure> {
         if !self.is_drawn() {
             // The state from before the last change would only mislead.
-            if job.status.is_some() && is_behind(job) {
+            if object.has_status() && object.is_behind() {
                 return Ok(());
             }
-            let line = view::line(job);
+            let line = object.line();
             if line != self.line {
                 self.write(&format!("{line}\n"))?;
                 self.line = line;
             }
             return Ok(());
         }
-        let now = Timestamp::now();
         let (height, width) = (usize::from(self.terminal.size().0), view::width(&self.terminal));
-        let all = self.follow.all;
-        let text = view::details(job, pace(job, seen, now), now, all, width);
+        let frame = Frame { now: Timestamp::now(), all: self.follow.all, width };
+        let text = object.details(Some(seen), frame);
         // A view that is longer than the window could not be drawn over.
         let lines = text.lines().flat_map(|line| textwrap::wrap(line, width));
         let lines: Vec<_> = lines.take(height.saturating_sub(1).max(1)).collect();
@@ -285,10 +285,4 @@ impl Screen {
 
 fn lost(error: &std::io::Error) -> Failure {
     Failure::new(Code::Other, "OutputLost", format!("cannot write: {}", root(error)))
-}
-
-/// The failure of a FlashJob that is over and not good.
-pub fn failure(job: &FlashJob) -> Option<Failure> {
-    (super::ended(job) == Some(Phase::Failed))
-        .then(|| Failure::new(Code::Failing, "EndedWithFailures", view::line(job)))
 }

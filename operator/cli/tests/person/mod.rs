@@ -32,9 +32,14 @@ impl Said {
 
 impl Person {
     pub async fn new(devices: &[&str]) -> anyhow::Result<Self> {
+        let mut person = Self::without_operator(devices).await?;
+        person.testbed.start_operator().await?;
+        Ok(person)
+    }
+
+    pub async fn without_operator(devices: &[&str]) -> anyhow::Result<Self> {
         let devices = devices.iter().map(|group| (*group).to_owned()).collect();
-        let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
-        testbed.start_operator().await?;
+        let testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
         Ok(Self { testbed, folder: tempfile::tempdir()? })
     }
 

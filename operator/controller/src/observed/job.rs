@@ -68,12 +68,12 @@ pub struct Part {
     pub rollout: RolloutKey,
     /// Uid of the rollout.
     pub owner: String,
-    /// Spec of the FlashJob as it is stored; None where it cannot be decoded.
-    pub spec: Option<FlashJobSpec>,
+    /// Spec of the FlashJob as it is stored; the default where it cannot be decoded.
+    pub spec: FlashJobSpec,
 }
 
 impl Part {
-    fn of(metadata: &ObjectMeta, spec: Option<&FlashJobSpec>) -> Option<Self> {
+    fn of(metadata: &ObjectMeta, spec: FlashJobSpec) -> Option<Self> {
         let kind = FlashRollout::kind(&());
         let owners = metadata.owner_references.iter().flatten();
         let owner = owners.filter(|owner| owner.controller == Some(true) && owner.kind == kind);
@@ -82,7 +82,7 @@ impl Part {
         Some(Self {
             rollout: RolloutKey { namespace, name: owner.name.clone() },
             owner: owner.uid.clone(),
-            spec: spec.cloned(),
+            spec,
         })
     }
 }
@@ -114,14 +114,14 @@ impl Job {
     #[must_use]
     pub fn of(job: FlashJob) -> Self {
         let spec = job.spec.effective().map_err(|error| error.to_string());
-        let part = Part::of(&job.metadata, Some(&job.spec));
+        let part = Part::of(&job.metadata, job.spec);
         Self::assemble(job.metadata, spec, part, job.status.unwrap_or_default())
     }
 
     /// Keeps a FlashJob that cannot be decoded, so that this can be said in its status.
     #[must_use]
     pub fn unreadable(metadata: ObjectMeta, error: String) -> Self {
-        let part = Part::of(&metadata, None);
+        let part = Part::of(&metadata, FlashJobSpec::default());
         Self::assemble(metadata, Err(error), part, FlashJobStatus::default())
     }
 

@@ -7,7 +7,7 @@ use flashjob_rules::rollout::{
 };
 use jiff::Timestamp;
 
-use super::{Known, RolloutKey};
+use super::{Known, Memory, RolloutKey};
 use crate::observed::{Instance, Job, JobKey};
 use crate::world::World;
 
@@ -33,6 +33,7 @@ pub fn decide(world: &World, key: &RolloutKey, now: Timestamp) -> Option<Plan> {
         world: &View { world, key, known },
         children: jobs.filter_map(|job| child(job)).collect(),
         others: others.collect(),
+        refused: world.rollouts.memory.get(key).and_then(Memory::refused),
         now,
     }))
 }
@@ -45,7 +46,7 @@ fn child(job: &Job) -> Option<Child<'_>> {
         resource_version: &job.resource_version,
         generation: job.generation,
         deleting: job.deleting,
-        spec: part.spec.as_ref()?,
+        spec: &part.spec,
         status: &job.status,
     })
 }

@@ -132,11 +132,11 @@ impl Memory {
         *failures
     }
 
-    /// The error of a step that keeps failing, for people.
+    /// The API server's words where it keeps refusing a step, for people.
     #[must_use]
-    pub fn failing(&self) -> Option<(&str, &str)> {
+    pub fn refused(&self) -> Option<&str> {
         let told = self.failures.iter().filter(|(_, (failures, _))| *failures >= TOLD_FAILURES);
-        told.map(|(step, (_, error))| (step.as_str(), error.as_str())).min()
+        told.map(|(step, (_, error))| (step, error.as_str())).min().map(|(_, error)| error)
     }
 
     /// A step may be taken up again.

@@ -28,6 +28,11 @@ impl Departed {
         }
     }
 
+    /// Returns true if this object went. One that is watched by no label never comes back.
+    pub fn has(&self, uid: &str) -> bool {
+        self.versions.contains_key(&key(uid))
+    }
+
     /// Returns true if this state of an object is from before it went.
     pub fn is_older(&self, uid: &str, version: &str) -> bool {
         self.versions.get(&key(uid)).is_some_and(|departed| super::newer(departed, version))
@@ -53,5 +58,6 @@ mod tests {
         // or a later one.
         assert!(!departed.is_older("a", "120") && !departed.is_older("a", "130"));
         assert!(!departed.is_older("b", "100"));
+        assert!(departed.has("a") && !departed.has("b"));
     }
 }

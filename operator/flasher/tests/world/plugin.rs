@@ -10,6 +10,18 @@ use serde_json::{Value, json};
 
 use super::{image, index};
 
+/// Bytes that do not compress (Marsaglia's xorshift).
+pub fn noise(size: usize) -> Vec<u8> {
+    let mut state = 0x9e37_79b9_u32;
+    let next = || {
+        state ^= state << 13;
+        state ^= state >> 17;
+        state ^= state << 5;
+        state as u8
+    };
+    std::iter::repeat_with(next).take(size).collect()
+}
+
 /// What a plugin is asked about a device, with the folder that its flash program reads.
 pub struct Asked {
     pub request: Request,
@@ -73,6 +85,7 @@ impl Asked {
                 "EXTERNAL_IP" => "--external-ip",
                 "DEVICE" => "--device",
                 "VERSION" => "--device-version",
+                "UDEV_DEVNODE" => "--port",
                 "UUID" => continue,
                 name => panic!("{name} is no variable of the flash program"),
             };

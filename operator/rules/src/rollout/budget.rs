@@ -117,8 +117,8 @@ impl<'a> Draft<'a> {
     /// Failures that a FlashJob may have: those that it has, and what is left of its batch's
     /// budget.
     fn max_failed(&self, open: &Live<'_>) -> usize {
-        let left = self.allowed_failures(open.batch).saturating_sub(self.failures(open.batch));
-        open.child.map_or(0, |child| child.status.failed_uuids.len()) + left
+        let own = open.child.map_or(0, |child| child.status.failed_uuids.len());
+        (own + self.allowed_failures(open.batch)).saturating_sub(self.failures(open.batch))
     }
 
     /// Returns true if the shard is stored: only then a FlashJob may be made of it.

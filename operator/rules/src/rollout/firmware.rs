@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 
 use flashjob_api::{FirmwarePin, FirmwareVerification, comparable_type};
 
+/// Waited for while the firmware's registry is asked.
+pub(super) const REGISTRY: &str = "the firmware's registry";
+
 /// Question about the firmware. Equal questions have one answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ResolveFirmware {
@@ -37,11 +40,13 @@ pub enum FirmwareState {
     Resolved(ResolvedFirmware),
     /// It is not.
     Failed {
-        /// CamelCase: FirmwareUnavailable, FirmwareUntrusted, FirmwareMismatch, InvalidReference.
+        /// Name of one of [`flashjob_api::rollout_reason`]: FirmwareUnavailable, FirmwareUntrusted,
+        /// FirmwareMismatch, InvalidReference.
         reason: String,
         /// The same, in words.
         message: String,
-        /// True if asking again changes nothing by itself: the run then waits for a person.
+        /// True if asking again changes nothing by itself, as where the firmware is gone or not
+        /// trusted: the run is paused for a person. False: the run waits for the registry.
         permanent: bool,
     },
 }

@@ -1,14 +1,14 @@
 //! Gates: reasons for which no device may start now. Each names what it waits for.
 
-use flashjob_api::{EffectiveRollout, FirmwareStatus, InvalidRollout, RolloutPhase, RolloutWindow};
+use flashjob_api::{FirmwareStatus, FirmwareVerification, RolloutPhase, rollout_reason};
 use jiff::Timestamp;
 
 use super::draft::Draft;
-use super::firmware::{FirmwareState, ResolveFirmware};
+use super::firmware::{FirmwareState, REGISTRY, ResolveFirmware};
 use super::judge::Fault;
 use super::snapshot::OtherRollout;
 use super::status::instance_of;
-use crate::schedule::{LOOK_AHEAD, Schedule, State, WindowSpec};
+use crate::schedule::{LOOK_AHEAD, State};
 
 /// A closed gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Hold {
     /// Another rollout's FlashJob has the name.
     pub fn taken(name: &str) -> Self {
         Self::paused(
-            "NameTaken",
+            rollout_reason::NAME_TAKEN.name,
             format!("FlashJob {name} exists and is not this rollout's; delete it"),
         )
     }
@@ -61,7 +61,7 @@ impl Draft<'_> {
     pub(super) fn suspended(&self) -> Option<Hold> {
         self.spec.suspend.then(|| Hold {
             phase: RolloutPhase::Paused,
-            reason: "SuspendRequested".to_owned(),
+            reason: rollout_reason::SUSPEND_REQUESTED.name.to_owned(),
             waiting_for: "spec.suspend to be false".to_owned(),
             message: "spec.suspend is true: no device starts".to_owned(),
             stalled: false,
@@ -91,7 +91,10 @@ impl Draft<'_> {
             State::Closed { opens } => {
                 self.wake(opens.unwrap_or(later));
                 let opens = opens.map(|at| format!(" (opens at {at})")).unwrap_or_default();
-                Some(Hold::waits("WindowClosed", format!("the next window{opens}")))
+                Some(Hold::waits(
+                    rollout_reason::WINDOW_CLOSED.name,
+                    format!("the next window{opens}"),
+                ))
             }
         }
     }
@@ -108,7 +111,8 @@ impl Draft<'_> {
             return None;
         }
         let name = &self.batches[batch].name;
-        let mut hold = Hold::waits("ApprovalMissing", format!("approval of batch {name}"));
+        let mut hold =
+            Hold::waits(rollout_reason::APPROVAL_MISSING.name, format!("approval of batch {name}"));
         hold.message = format!(
             "no device starts: batch {name} waits for approval; add {wanted} to spec.approvals"
         );
@@ -135,7 +139,8 @@ impl Draft<'_> {
                 } else {
                     format!("{}/{}", other.namespace, other.name)
                 };
-                let mut hold = Hold::waits("OlderRollout", format!("FlashRollout {name}"));
+                let mut hold =
+                    Hold::waits(rollout_reason::OLDER_ROLLOUT.name, format!("FlashRollout {name}"));
                 hold.message = format!(
                     "no device starts: FlashRollout {name} is older and still has to flash {device}"
                 );
@@ -168,30 +173,24 @@ impl Draft<'_> {
         if !matches!(state, FirmwareState::Resolved(_)) {
             self.plan.question = Some(question);
         }
+        let paused = |reason: &str, message: &str| {
+            Some(Hold::paused(reason, format!("firmware {reference}: {message}")))
+        };
+        let asks_for_signer = self.spec.verify_firmware == FirmwareVerification::Required;
         match state {
+            FirmwareState::Resolved(firmware) if asks_for_signer && firmware.signer.is_none() => {
+                paused(rollout_reason::FIRMWARE_UNTRUSTED.name, "it has no verified signature")
+            }
             FirmwareState::Resolved(_) => None,
             FirmwareState::NotAsked | FirmwareState::Asking => {
-                Some(Hold::waits("ResolvingFirmware", "the firmware's registry".to_owned()))
+                Some(Hold::waits(rollout_reason::RESOLVING_FIRMWARE.name, REGISTRY.to_owned()))
             }
-            FirmwareState::Failed { reason, message, .. } => Some(Hold {
-                waiting_for: "the firmware's registry".to_owned(),
-                ..Hold::paused(&reason, format!("firmware {reference}: {message}"))
-            }),
+            FirmwareState::Failed { reason, message, permanent: true } => paused(&reason, &message),
+            FirmwareState::Failed { reason, message, permanent: false } => {
+                let mut hold = Hold::waits(&reason, REGISTRY.to_owned());
+                hold.message = format!("no device starts: firmware {reference}: {message}");
+                Some(hold)
+            }
         }
     }
-}
-
-/// Reads the windows and blackouts of a spec.
-pub(super) fn schedule(spec: &EffectiveRollout) -> Result<Schedule, InvalidRollout> {
-    let windows: Vec<WindowSpec<'_>> = spec.windows.iter().map(window).collect();
-    let blackouts: Vec<WindowSpec<'_>> = spec.blackouts.iter().map(window).collect();
-    Schedule::read(&windows, &blackouts).map_err(|fault| InvalidRollout {
-        field: format!("spec.{}", fault.field),
-        message: fault.message,
-    })
-}
-
-fn window(written: &RolloutWindow) -> WindowSpec<'_> {
-    let time_zone = written.time_zone.as_deref().filter(|zone| !zone.is_empty());
-    WindowSpec { start: &written.start, duration_seconds: written.duration_seconds, time_zone }
 }

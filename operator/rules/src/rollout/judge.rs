@@ -1,6 +1,6 @@
 //! Judges the batches in their order: which is in progress, which passed, and which did not.
 
-use flashjob_api::{BatchState, BatchStatus};
+use flashjob_api::{BatchState, BatchStatus, rollout_reason};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
@@ -32,13 +32,6 @@ pub(super) struct Fault {
     /// False if the run waits for a person whatever `onFailure` says.
     pub may_abort: bool,
 }
-
-/// More failed than the budget of the batch allows.
-pub(super) const TOO_MANY_FAILED: &str = "TooManyFailed";
-/// Nobody completed.
-pub(super) const NOTHING_PROVEN: &str = "NothingProven";
-/// Fewer completed than `successThreshold` asks for.
-pub(super) const BELOW_THRESHOLD: &str = "BelowSuccessThreshold";
 
 const GO_ON: &str = "set a new spec.retry to try the failed devices again, raise maxFailed, or \
                      set spec.abort";
@@ -108,12 +101,12 @@ impl Draft<'_> {
                 "batch {name}: {regressed} devices went back to another version after they \
                  completed; maxFailed allows {allowed}; {GO_ON}"
             );
-            (super::soak::REGRESSED, message)
+            (rollout_reason::REGRESSED.name, message)
         } else {
             let message = format!(
                 "batch {name}: {failed} devices failed; maxFailed allows {allowed}; {GO_ON}"
             );
-            (TOO_MANY_FAILED, message)
+            (rollout_reason::TOO_MANY_FAILED.name, message)
         };
         Some(Fault { batch, reason, message, may_abort: true })
     }
@@ -144,7 +137,12 @@ impl Draft<'_> {
              spec.retry to try them again or, where none can be, to go on without this proof; or \
              set spec.abort"
         );
-        Some(Fault { batch, reason: NOTHING_PROVEN, message, may_abort: false })
+        Some(Fault {
+            batch,
+            reason: rollout_reason::NOTHING_PROVEN.name,
+            message,
+            may_abort: false,
+        })
     }
 
     /// Devices that were left as they were count on neither side.
@@ -161,7 +159,12 @@ impl Draft<'_> {
             "batch {name}: {completed} of {all} devices completed; successThreshold asks for \
              {least}%; set a new spec.retry to try the others again, lower it, or set spec.abort"
         );
-        Some(Fault { batch, reason: BELOW_THRESHOLD, message, may_abort: true })
+        Some(Fault {
+            batch,
+            reason: rollout_reason::BELOW_SUCCESS_THRESHOLD.name,
+            message,
+            may_abort: true,
+        })
     }
 
     /// Lets a batch pass because a person says so.

@@ -114,7 +114,7 @@ impl Draft<'_> {
                 name: rollout.name.clone(),
                 uid: rollout.uid.clone(),
                 controller: Some(true),
-                block_owner_deletion: Some(true),
+                block_owner_deletion: None,
             }]),
             ..ObjectMeta::default()
         }

@@ -3,7 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
-use flashjob_api::{EffectiveRollout, LeftOut, REST, comparable_type};
+use flashjob_api::{EffectiveRollout, LeftOut, REST, comparable_type, rollout_reason};
 use semver::Version;
 use sha2::{Digest, Sha256};
 
@@ -45,10 +45,9 @@ pub enum PlanFault {
          FlashRollouts"
     )]
     TooManyDevices(usize),
-    /// An explicit batch is empty.
+    /// The selector of an explicit batch matches nobody.
     #[error(
-        "batch {0} of spec.batches selects none of the {1} devices that are left for it; change \
-         or remove it"
+        "batch {0} of spec.batches selects none of the {1} planned devices; change or remove it"
     )]
     EmptyBatch(String, usize),
 }
@@ -58,9 +57,9 @@ impl PlanFault {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::NoDevices => "NoDevices",
-            Self::TooManyDevices(_) => "TooManyDevices",
-            Self::EmptyBatch(..) => "EmptyBatch",
+            Self::NoDevices => rollout_reason::NO_DEVICES.name,
+            Self::TooManyDevices(_) => rollout_reason::TOO_MANY_DEVICES.name,
+            Self::EmptyBatch(..) => rollout_reason::EMPTY_BATCH.name,
         }
     }
 }
@@ -68,7 +67,7 @@ impl PlanFault {
 /// Plans a run over these devices, whatever their order.
 ///
 /// # Errors
-/// Nobody is selected, too many are planned, or an explicit batch is empty.
+/// Nobody is selected, too many are planned, or the selector of an explicit batch matches nobody.
 pub fn plan<'a>(
     spec: &EffectiveRollout,
     run: &str,
@@ -205,8 +204,12 @@ fn divide(
         }
         if !taken.is_empty() {
             batches.push((batch.name.clone(), named(&taken)));
-        } else if spec.explicit_batches && !planned.is_empty() {
-            return Err(PlanFault::EmptyBatch(batch.name.clone(), left.len()));
+        } else if spec.explicit_batches
+            && !planned.is_empty()
+            && !planned.iter().any(|device| holds(&batch.selector, device))
+        {
+            // One whose devices are in earlier batches, as in a small fleet, is only left out.
+            return Err(PlanFault::EmptyBatch(batch.name.clone(), planned.len()));
         }
         left = others;
     }

@@ -1,5 +1,5 @@
 //! Takes back what somebody edited in a FlashJob. Settings are patched; a FlashJob whose devices or
-//! firmware were edited is emptied, deleted and replaced, as its results would be of something else.
+//! firmware were edited is emptied, deleted and replaced: its results would be of something else.
 
 use std::collections::HashSet;
 

@@ -1,28 +1,22 @@
-//! Begins, supersedes, continues and ends runs.
+//! Supersedes, continues and ends runs.
 
 use flashjob_api::{
-    EffectiveRollout, FirmwarePin, FirmwareStatus, FirmwareVerification, FlashRolloutStatus,
-    OnFailure, PastRun, RolloutPhase,
+    EffectiveRollout, FlashRolloutStatus, OnFailure, PastRun, RolloutPhase, condition,
+    rollout_reason,
 };
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use sha2::{Digest, Sha256};
 
 use super::draft::Draft;
-use super::firmware::{
-    FirmwareState, ResolveFirmware, ResolvedFirmware, missing_platforms, pinned,
-};
 use super::gates::Hold;
 use super::judge::Verdict;
-use super::members::{self, Planned};
-use super::summary::{self, Words};
+use super::planning::plan_run;
+use super::summary;
+use super::words::Words;
 use super::{Plan, Snapshot, Step, after};
 
 /// Runs that are remembered.
 const HISTORY: usize = 5;
-/// Seconds after which a fleet that cannot be planned is looked at again.
-const LOOK_AGAIN_SECONDS: i64 = 60;
-/// The firmware's registry does not answer, or cannot be asked.
-const REGISTRY: &str = "the firmware's registry";
 
 /// Decides what is to be done for one rollout.
 pub(super) fn decide(snapshot: &Snapshot<'_>) -> Plan {
@@ -61,10 +55,10 @@ fn supersede(snapshot: &Snapshot<'_>, spec: &EffectiveRollout) -> Plan {
         let run = draft.run;
         let words = Words {
             phase: RolloutPhase::Planning,
-            reason: Some("Superseded".to_owned()),
+            reason: Some(rollout_reason::SUPERSEDED.name.to_owned()),
             waiting_for: Some(format!("devices in flight of run {run}")),
             message: format!(
-                "the spec asks for another run; devices of run {run} that are in flight finish first"
+                "the spec asks for another run; devices in flight of run {run} finish first"
             ),
             stalled: false,
         };
@@ -95,7 +89,10 @@ fn past_run(draft: &Draft<'_>) -> PastRun {
         run: draft.run.to_owned(),
         firmware: stored.firmware.as_ref().map(|is| is.reference.clone()).unwrap_or_default(),
         version: draft.version.to_owned(),
-        phase: ended.map_or_else(|| "Superseded".to_owned(), |phase| format!("{phase:?}")),
+        phase: ended.map_or_else(
+            || rollout_reason::SUPERSEDED.name.to_owned(),
+            |phase| format!("{phase:?}"),
+        ),
         counts: draft.counts(),
         start_time: stored.start_time.clone(),
         end_time: Some(stored.completion_time.clone().unwrap_or(Time(draft.now()))),
@@ -113,134 +110,6 @@ fn run_name(uid: &str, fingerprint: &str, history: &[PastRun]) -> String {
     (0..=history.len()).map(name).find(is_new).unwrap_or_else(|| name(history.len() + 1))
 }
 
-/// Chooses the devices and resolves the firmware; then both are stored together.
-fn plan_run(
-    snapshot: &Snapshot<'_>,
-    spec: &EffectiveRollout,
-    mut plan: Plan,
-    mut status: FlashRolloutStatus,
-) -> Plan {
-    let run = status.run.clone().unwrap_or_default();
-    if spec.abort {
-        let message = "spec.abort is true: this run ended before it was planned".to_owned();
-        let words = Words::ended(RolloutPhase::Aborted, "AbortRequested", message);
-        return summary::write(snapshot, spec, status, words, plan);
-    }
-    let devices = snapshot.world.devices();
-    let planned = match members::plan(spec, &run, &snapshot.rollout.namespace, devices) {
-        Ok(planned) => planned,
-        Err(fault) => {
-            plan.wake_at = Some(after(snapshot.now, LOOK_AGAIN_SECONDS));
-            let waiting_for = match fault {
-                members::PlanFault::NoDevices => "a device that spec.selector matches",
-                _ => "a change of spec.selector or spec.batches",
-            };
-            let words = Words::planning(fault.reason(), waiting_for, fault.to_string(), true);
-            return summary::write(snapshot, spec, status, words, plan);
-        }
-    };
-    status.left_out = Some(planned.left_out);
-    if planned.count() > 0 {
-        match resolve(snapshot, spec, &run, &planned, &mut plan) {
-            Ok(firmware) => status.firmware = Some(firmware),
-            Err(words) => return summary::write(snapshot, spec, status, words, plan),
-        }
-    }
-    status.start_time = Some(Time(snapshot.now));
-    status.retry = spec.retry.clone();
-    let words = if planned.count() == 0 {
-        let message = format!("nothing to flash: {}", summary::left_out(&planned.left_out));
-        Words::ended(RolloutPhase::Completed, "NothingToFlash", message)
-    } else {
-        let (devices, batches) = (planned.count(), planned.batches.len());
-        let mut message = format!("planned {devices} devices in {batches} batches");
-        if planned.left_out != flashjob_api::LeftOut::default() {
-            message.push_str(&format!("; {}", summary::left_out(&planned.left_out)));
-        }
-        Words { message, ..Words::planning("Planned", "", String::new(), false) }
-    };
-    summary::add_members(&mut status, planned);
-    summary::write(snapshot, spec, status, words, plan)
-}
-
-/// The firmware of a run; else what it waits for.
-fn resolve(
-    snapshot: &Snapshot<'_>,
-    spec: &EffectiveRollout,
-    run: &str,
-    planned: &Planned,
-    plan: &mut Plan,
-) -> Result<FirmwareStatus, Words> {
-    let question = ResolveFirmware {
-        run: run.to_owned(),
-        batch: None,
-        reference: spec.firmware.clone(),
-        pin: spec.pin,
-        verify: spec.verify_firmware,
-        version: spec.version.clone(),
-        device_types: planned.device_types.clone(),
-    };
-    let state = snapshot.world.firmware(&question);
-    let stalled = |reason: &str, message: String| Words {
-        phase: RolloutPhase::Paused,
-        ..Words::planning(reason, &format!("a person: {reason}"), message, true)
-    };
-    let resolved = match state {
-        FirmwareState::Resolved(resolved) => resolved,
-        FirmwareState::NotAsked | FirmwareState::Asking => {
-            plan.question = Some(question);
-            let message = format!("asking for the firmware {}", spec.firmware);
-            return Err(Words::planning("ResolvingFirmware", REGISTRY, message, false));
-        }
-        FirmwareState::Failed { reason, message, permanent } => {
-            plan.question = Some(question);
-            let message = format!("firmware {}: {message}", spec.firmware);
-            return Err(if permanent {
-                stalled(&reason, message)
-            } else {
-                Words::planning(&reason, REGISTRY, message, false)
-            });
-        }
-    };
-    let missing = missing_platforms(&planned.device_types, &resolved);
-    if !missing.is_empty() {
-        let message = format!(
-            "firmware {} has nothing for device type {}; publish it, or exclude these devices",
-            spec.firmware,
-            missing.join(", ")
-        );
-        // What it has may change, as long as the reference is not by digest.
-        plan.question = Some(question);
-        return Err(stalled("MissingPlatform", message));
-    }
-    firmware_status(spec, resolved).map_err(|(reason, message)| stalled(reason, message))
-}
-
-/// What is stored of an answer. An answer that lacks what was asked for is none: absence never
-/// means permission.
-fn firmware_status(
-    spec: &EffectiveRollout,
-    resolved: ResolvedFirmware,
-) -> Result<FirmwareStatus, (&'static str, String)> {
-    let firmware = &spec.firmware;
-    if spec.pin == FirmwarePin::Digest && resolved.digest.is_none() {
-        return Err(("FirmwareUnavailable", format!("firmware {firmware} has no digest")));
-    }
-    if spec.verify_firmware == FirmwareVerification::Required && resolved.signer.is_none() {
-        return Err((
-            "FirmwareUntrusted",
-            format!("firmware {firmware} has no verified signature"),
-        ));
-    }
-    let digest = resolved.digest.filter(|_| spec.pin == FirmwarePin::Digest);
-    Ok(FirmwareStatus {
-        reference: pinned(firmware, digest.as_deref()),
-        digest,
-        signer: resolved.signer,
-        platforms: resolved.platforms,
-    })
-}
-
 /// Goes on with a planned run.
 fn continue_run(mut draft: Draft<'_>) -> Plan {
     let (spec, stored) = (draft.spec, draft.stored);
@@ -252,7 +121,10 @@ fn continue_run(mut draft: Draft<'_>) -> Plan {
     }
     if spec.abort {
         let message = "ended by spec.abort".to_owned();
-        return end(draft, Words::ended(RolloutPhase::Aborted, "AbortRequested", message));
+        return end(
+            draft,
+            Words::ended(RolloutPhase::Aborted, rollout_reason::ABORT_REQUESTED.name, message),
+        );
     }
     // The deadline of a completed run does not count for what is tried again later.
     draft.restarted = reopens;
@@ -261,7 +133,10 @@ fn continue_run(mut draft: Draft<'_>) -> Plan {
         let deadline = after(started, seconds);
         if deadline <= draft.now() {
             let message = format!("activeDeadlineSeconds ({seconds} s) passed at {deadline}");
-            return end(draft, Words::ended(RolloutPhase::Failed, "DeadlineExceeded", message));
+            return end(
+                draft,
+                Words::ended(RolloutPhase::Failed, rollout_reason::DEADLINE_EXCEEDED.name, message),
+            );
         }
         draft.wake(deadline);
     }
@@ -326,7 +201,7 @@ fn work(mut draft: Draft<'_>) -> Plan {
     };
     let words = match draft.share(batch, hold.is_some()) {
         Some(taken) => Words::held(&Hold::taken(&taken)),
-        None => words,
+        None => draft.refused_words().unwrap_or(words),
     };
     draft.replace_edited();
     draft.clean();
@@ -374,12 +249,22 @@ fn stay_ended(mut draft: Draft<'_>) -> Plan {
             draft.wake(at);
         }
     }
-    let words = Words {
-        phase: stored.phase.unwrap_or(RolloutPhase::Completed),
-        reason: stored.reason.clone(),
-        waiting_for: None,
-        message: stored.message.clone().unwrap_or_default(),
-        stalled: false,
-    };
+    let words = ended_words(stored);
     draft.finish(words)
+}
+
+/// Words of a run that has ended, from the condition that says so: the message may meanwhile have
+/// spoken of an invalid spec.
+fn ended_words(stored: &FlashRolloutStatus) -> Words {
+    let phase = stored.phase.unwrap_or(RolloutPhase::Completed);
+    let kind =
+        if phase == RolloutPhase::Completed { condition::COMPLETE } else { condition::FAILED };
+    let says = |condition: &&Condition| condition.type_ == kind && condition.status == "True";
+    match stored.conditions.iter().find(says) {
+        Some(condition) => Words::ended(phase, &condition.reason, condition.message.clone()),
+        None => Words {
+            reason: stored.reason.clone(),
+            ..Words::ended(phase, "", stored.message.clone().unwrap_or_default())
+        },
+    }
 }

@@ -6,8 +6,9 @@ use flashjob_api::ShardStatus;
 use super::draft::Draft;
 use super::status::{Member, places};
 
-/// Most devices of one FlashJob: its status holds a uid for each.
-pub(super) const MOST_OF_SHARD: usize = 1000;
+/// Most devices of one FlashJob: its status holds a uid for each. In tests so few that random
+/// fleets have several FlashJobs a batch.
+pub(super) const MOST_OF_SHARD: usize = if cfg!(test) { 10 } else { 1000 };
 
 impl<'a> Draft<'a> {
     /// Begins another shard, where devices wait for one. Returns true if it did.
@@ -72,27 +73,12 @@ impl<'a> Draft<'a> {
     pub(super) fn try_again(&mut self) {
         let current = self.current();
         let mut again = Vec::new();
-        let mut in_progress = 0;
+        let mut in_progress = false;
         for batch in 0..self.lists.len() {
-            let is_again = |state: Member| {
-                matches!(state, Member::Failed | Member::Absent | Member::Regressed)
-            };
-            let inside = self.lists[batch].in_shards();
-            let mut outside = Vec::new();
-            for place in 0..self.lists[batch].states.len() {
-                if !is_again(self.lists[batch].states[place]) {
-                    continue;
-                }
-                in_progress += usize::from(batch == current);
-                if inside[place] {
-                    self.lists[batch].states[place] = Member::Retry;
-                } else {
-                    outside.push(place);
-                }
-            }
             let target = if batch == current { current } else { self.last() };
-            let taken = self.lists[batch].take(&outside);
-            again.extend(taken.into_iter().map(|(name, _)| (target, name)));
+            let (waits, taken) = self.take_unsuccessful(batch);
+            in_progress |= batch == current && (waits || !taken.is_empty());
+            again.extend(taken.into_iter().map(|name| (target, name)));
         }
         self.forget_failures();
         for (target, name) in again {
@@ -101,8 +87,30 @@ impl<'a> Draft<'a> {
         }
         // Nobody of a batch that proved nothing can be tried again: then the person goes on
         // without that proof.
-        if in_progress == 0 && self.proved_nothing(current) {
+        if !in_progress && self.proved_nothing(current) {
             self.pass(current);
         }
+    }
+
+    /// Takes those out of a list that failed, were absent or went back. Whose FlashJob is still
+    /// open is marked instead, as that counts on their places; returns true if any is.
+    fn take_unsuccessful(&mut self, batch: usize) -> (bool, Vec<&'a str>) {
+        let list = &mut self.lists[batch];
+        let inside = list.in_shards();
+        let mut outside = Vec::new();
+        let mut marked = false;
+        for (place, (state, inside)) in list.states.iter_mut().zip(inside).enumerate() {
+            if !matches!(state, Member::Failed | Member::Absent | Member::Regressed) {
+                continue;
+            }
+            if inside {
+                *state = Member::Retry;
+                marked = true;
+            } else {
+                outside.push(place);
+            }
+        }
+        let taken = list.take(&outside);
+        (marked, taken.into_iter().map(|(name, _)| name).collect())
     }
 }

@@ -22,6 +22,9 @@ pub struct Snapshot<'a> {
     pub children: Vec<Child<'a>>,
     /// Other rollouts that are not finished.
     pub others: Vec<OtherRollout<'a>>,
+    /// The API server's words where it refused the last step on a FlashJob (403, 422): a quota, a
+    /// policy, an invalid template. None once one was accepted.
+    pub refused: Option<&'a str>,
     /// The current time.
     pub now: Timestamp,
 }
@@ -75,7 +78,7 @@ impl Rollout {
     #[must_use]
     pub fn of(rollout: FlashRollout) -> Self {
         let spec = rollout.spec.effective();
-        let schedule = spec.as_ref().ok().map(super::gates::schedule).transpose();
+        let schedule = spec.as_ref().ok().map(super::windows::schedule).transpose();
         let (spec, schedule) = match (spec, schedule) {
             (Err(fault), _) => (Err(fault.to_string()), None),
             (Ok(_), Err(fault)) => {

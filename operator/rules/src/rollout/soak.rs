@@ -2,9 +2,7 @@
 
 use super::draft::Draft;
 use super::status::Member;
-
-/// Cause that is stored for a device that went back.
-pub(super) const REGRESSED: &str = "Regressed";
+use flashjob_api::rollout_reason;
 
 impl Draft<'_> {
     /// Compares what completed devices report. A device that is away, or reports no version, is
@@ -27,7 +25,7 @@ impl Draft<'_> {
                         self.lists[batch].states[place] = Member::Regressed;
                         let message =
                             format!("reported version {} and now reports {reported}", self.version);
-                        self.fail(batch, name, REGRESSED, Some(message));
+                        self.fail(batch, name, rollout_reason::REGRESSED.name, Some(message));
                     }
                     _ => {}
                 }

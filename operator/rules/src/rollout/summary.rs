@@ -1,56 +1,18 @@
-//! Words the status: counts, progress, conditions and one sentence.
+//! Words the status: counts, progress and one sentence.
 
 use flashjob_api::{
-    BatchMembers, BatchStatus, EffectiveRollout, FirmwareVerification, FlashRolloutStatus, LeftOut,
-    RolloutCounts, RolloutPhase, condition,
+    BatchMembers, BatchState, BatchStatus, EffectiveRollout, FlashRolloutStatus, LeftOut,
+    RolloutCounts, RolloutPhase, condition, rollout_reason,
 };
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::conditions::{Approval, conditions};
 use super::draft::Draft;
-use super::gates::Hold;
 use super::members::Planned;
 use super::status::{List, Member};
-use super::{Plan, Snapshot};
-
-/// State of the run, in words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Words {
-    pub phase: RolloutPhase,
-    /// CamelCase name.
-    pub reason: Option<String>,
-    pub waiting_for: Option<String>,
-    pub message: String,
-    /// True if nothing moves until somebody acts on a fault.
-    pub stalled: bool,
-}
-
-impl Words {
-    pub fn ended(phase: RolloutPhase, reason: &str, message: String) -> Self {
-        let reason = Some(reason.to_owned());
-        Self { phase, reason, waiting_for: None, message, stalled: false }
-    }
-
-    pub fn planning(reason: &str, waiting_for: &str, message: String, stalled: bool) -> Self {
-        Self {
-            phase: RolloutPhase::Planning,
-            reason: Some(reason.to_owned()),
-            waiting_for: Some(waiting_for.to_owned()).filter(|text| !text.is_empty()),
-            message,
-            stalled,
-        }
-    }
-
-    pub fn held(hold: &Hold) -> Self {
-        Self {
-            phase: hold.phase,
-            reason: Some(hold.reason.clone()),
-            waiting_for: Some(hold.waiting_for.clone()),
-            message: hold.message.clone(),
-            stalled: hold.stalled,
-        }
-    }
-}
+use super::words::Words;
+use super::{Plan, Snapshot, Step};
 
 /// Devices that were left out, as part of a sentence.
 pub(super) fn left_out(left_out: &LeftOut) -> String {
@@ -153,7 +115,7 @@ impl Draft<'_> {
         let waiting_for = (counts.in_flight == 0).then(|| self.waits_in_child(batch)).flatten();
         Words {
             phase: RolloutPhase::Progressing,
-            reason: Some("Flashing".to_owned()),
+            reason: Some(rollout_reason::FLASHING.name.to_owned()),
             waiting_for,
             message,
             stalled: false,
@@ -169,10 +131,23 @@ impl Draft<'_> {
         })
     }
 
+    /// The API server refuses what this plan asks of it; it is asked again.
+    pub(super) fn refused_words(&self) -> Option<Words> {
+        let refused = self.snapshot.refused?;
+        let asks = |step: &Step| matches!(step, Step::CreateChild(_) | Step::PatchChild { .. });
+        self.plan.steps.iter().any(asks).then(|| Words {
+            phase: RolloutPhase::Waiting,
+            reason: Some(rollout_reason::FLASH_JOB_REFUSED.name.to_owned()),
+            waiting_for: Some("the API server to accept a FlashJob".to_owned()),
+            message: format!("the API server refuses a FlashJob of this rollout: {refused}"),
+            stalled: true,
+        })
+    }
+
     pub(super) fn soaking_words(&self, batch: usize, until: Timestamp) -> Words {
         Words {
             phase: RolloutPhase::Soaking,
-            reason: Some("Soaking".to_owned()),
+            reason: Some(rollout_reason::SOAKING.name.to_owned()),
             waiting_for: Some(format!(
                 "the soak of batch {} (ends at {until})",
                 self.batches[batch].name
@@ -195,7 +170,7 @@ impl Draft<'_> {
         for (count, text) in parts.iter().filter(|(count, _)| *count > 0) {
             message.push_str(&format!(", {count} {text}"));
         }
-        Words::ended(RolloutPhase::Completed, "AllBatchesPassed", message)
+        Words::ended(RolloutPhase::Completed, rollout_reason::ALL_BATCHES_PASSED.name, message)
     }
 
     /// Writes everything down, where it differs from what is stored.
@@ -206,6 +181,7 @@ impl Draft<'_> {
             self.batches[batch].counts = self.batch_counts(batch);
         }
         let current = self.current();
+        let approval = Approval::of(&self, current);
         let members: Vec<BatchMembers> = (0..self.lists.len())
             .map(|batch| match stored.members.get(batch) {
                 Some(stored) if self.lists[batch].is(stored) => stored.clone(),
@@ -239,30 +215,8 @@ impl Draft<'_> {
             conditions: stored.conditions.clone(),
             ..FlashRolloutStatus::default()
         };
-        let approval = Approval::of(&self, current, &status);
         let plan = std::mem::take(&mut self.plan);
         write_with(self.snapshot, self.spec, status, words, plan, approval)
-    }
-}
-
-/// The approval of the batch in progress.
-enum Approval {
-    NotAskedFor,
-    Given,
-    Missing(String),
-}
-
-impl Approval {
-    fn of(draft: &Draft<'_>, batch: usize, status: &FlashRolloutStatus) -> Self {
-        let Some(name) = status.batches.get(batch).map(|batch| batch.name.as_str()) else {
-            return Self::NotAskedFor;
-        };
-        let policy = draft.spec.batches.iter().find(|policy| policy.name == name);
-        if !policy.is_some_and(|policy| policy.approval) {
-            return Self::NotAskedFor;
-        }
-        let wanted = format!("{name}@{}", draft.run);
-        if draft.spec.approvals.contains(&wanted) { Self::Given } else { Self::Missing(wanted) }
     }
 }
 
@@ -298,6 +252,7 @@ fn write_with(
     // Counts change with every device; what other decisions wait for is written at once.
     plan.urgent = status.phase != stored.phase
         || status.members != stored.members
+        || !status.batches.iter().map(moments).eq(stored.batches.iter().map(moments))
         || status.run != stored.run
         || status.retry != stored.retry
         || status.completion_time != stored.completion_time
@@ -307,60 +262,9 @@ fn write_with(
     plan
 }
 
-fn conditions(
-    snapshot: &Snapshot<'_>,
-    spec: &EffectiveRollout,
-    status: &FlashRolloutStatus,
-    words: &Words,
-    approval: Approval,
-) -> Vec<Condition> {
-    let mut conditions = status.conditions.clone();
-    let generation = snapshot.rollout.generation;
-    let mut set = |kind: &str, holds: bool, reason: &str, message: &str| {
-        condition::set(&mut conditions, kind, holds, reason, message, generation, snapshot.now);
-    };
-    let reason = words.reason.as_deref().unwrap_or("Unknown");
-    let message = words.message.as_str();
-    let phase = words.phase;
-    let failed = matches!(phase, RolloutPhase::Failed | RolloutPhase::Aborted);
-    let paused = phase == RolloutPhase::Paused;
-    let moves = !phase.is_final() && !paused && !words.stalled;
-    set(condition::READY, phase == RolloutPhase::Completed, reason, message);
-    set(condition::RECONCILING, moves, reason, message);
-    set(condition::PROGRESSING, moves, reason, message);
-    set(condition::COMPLETE, phase == RolloutPhase::Completed, reason, message);
-    set(condition::FAILED, failed, reason, message);
-    set(condition::PAUSED, paused, reason, if paused { message } else { "" });
-    let stalled = words.stalled || failed;
-    set(condition::STALLED, stalled, reason, if stalled { message } else { "" });
-    match approval {
-        Approval::NotAskedFor => set(condition::APPROVED, true, "NotAskedFor", ""),
-        Approval::Given => set(condition::APPROVED, true, "Approved", ""),
-        Approval::Missing(wanted) => {
-            let message = format!("add {wanted} to spec.approvals");
-            set(condition::APPROVED, false, "ApprovalMissing", &message);
-        }
-    }
-    let signer = status.firmware.as_ref().and_then(|firmware| firmware.signer.as_deref());
-    match signer {
-        Some(signer) => {
-            let message = format!("signed by {signer}");
-            set(condition::FIRMWARE_VERIFIED, true, "SignatureVerified", &message);
-        }
-        None if status.firmware.is_none() => {
-            set(condition::FIRMWARE_VERIFIED, false, "NotResolved", "");
-        }
-        None if spec.verify_firmware == FirmwareVerification::IfConfigured => {
-            set(
-                condition::FIRMWARE_VERIFIED,
-                false,
-                "NotConfigured",
-                "no entry of firmwareTrust matches",
-            );
-        }
-        None => set(condition::FIRMWARE_VERIFIED, false, "NotVerified", ""),
-    }
-    conditions
+/// What of a batch is lost for good if it is not stored.
+fn moments(batch: &BatchStatus) -> (BatchState, Option<&Time>, Option<&Time>) {
+    (batch.state, batch.started_at.as_ref(), batch.ended_at.as_ref())
 }
 
 /// The status of a FlashRollout that is invalid. What was stored stays, and so does every FlashJob
@@ -371,7 +275,7 @@ pub(super) fn invalid(snapshot: &Snapshot<'_>, fault: &str) -> Plan {
     let message = format!("this FlashRollout is invalid: {fault}");
     let mut set = |kind, holds| {
         let (generation, now) = (rollout.generation, snapshot.now);
-        let (kinds, reason) = (&mut status.conditions, "InvalidSpec");
+        let (kinds, reason) = (&mut status.conditions, rollout_reason::INVALID_SPEC.name);
         condition::set(kinds, kind, holds, reason, &message, generation, now);
     };
     for kind in [condition::READY, condition::RECONCILING, condition::PROGRESSING] {
@@ -379,7 +283,7 @@ pub(super) fn invalid(snapshot: &Snapshot<'_>, fault: &str) -> Plan {
     }
     set(condition::STALLED, true);
     status.message = Some(message.chars().take(1024).collect());
-    status.reason = Some("InvalidSpec".to_owned());
+    status.reason = Some(rollout_reason::INVALID_SPEC.name.to_owned());
     status.waiting_for = Some("a valid spec".to_owned());
     status.observed_generation = rollout.generation;
     let changed = status != rollout.status;

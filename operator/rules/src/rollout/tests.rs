@@ -2,6 +2,8 @@
 //! late. Everything else is thrown away between two decisions, as a kill would.
 
 mod edits;
+mod events;
+mod flash_job;
 mod gates;
 mod life;
 mod model;

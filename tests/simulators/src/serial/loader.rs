@@ -1,23 +1,27 @@
-//! The ESP ROM loader of an ESP32, as far as flashing without a stub needs it: frames in, frames
-//! out, and a flash of 4 MiB. No I/O.
+//! The ROM loader of an ESP chip and the stub that is loaded over it, as Espressif documents their
+//! protocol (esptool's documentation, "Serial Protocol"): frames in, frames out, and a flash.
+//! Whatever is loaded into memory and started counts as the stub; it is not run. No I/O.
 
-use std::time::{Duration, Instant};
+mod flash;
+pub mod model;
 
-use md5::Md5;
+use std::collections::HashMap;
+
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-/// Size of the flash, in bytes.
-const FLASH_BYTES: usize = 4 << 20;
-/// Register that tells which chip this is, and what an ESP32 has there.
-const CHIP: (u32, u32) = (0x4000_1000, 0x00f0_1d83);
-/// Register in which the answer to a flash command stands; here always the flash's own identity: 4
-/// MiB.
-const FLASH_IDENTITY: (u32, u32) = (0x3ff4_2080, 0x0016_40ef);
+use flash::{Flash, Format};
+use model::Model;
+
 /// Any other value than 0 says that the ROM answers, and no stub.
 const SYNC_VALUE: u32 = 0x2012_0707;
-/// Silence after which a flasher counts as gone, killed half-way.
-const SILENCE: Duration = Duration::from_secs(1);
+/// First frame of a stub that runs.
+const STUB_RUNS: &[u8] = b"OHAI";
+/// Bit of the flags of a chip in Secure Download Mode.
+const SECURE_DOWNLOAD: u32 = 1 << 2;
+/// Starts a command of the flash, in the SPI controller's command register.
+const SPI_START: u32 = 1 << 18;
+/// Command of the flash: reads its identity.
+const READ_IDENTITY: u32 = 0x9f;
 /// Error of a command: what it says is wrong.
 const INVALID: u8 = 0x05;
 /// Error of a command: its checksum is wrong.
@@ -31,9 +35,15 @@ pub mod command {
     pub const FLASH_DATA: u8 = 0x03;
     /// No more blocks; 0 asks for a reboot.
     pub const FLASH_END: u8 = 0x04;
+    /// Starts to load into memory: size, blocks, bytes a block, address.
+    pub const MEM_BEGIN: u8 = 0x05;
+    /// Starts what was loaded: 0, its address.
+    pub const MEM_END: u8 = 0x06;
+    /// One block, as of the flash.
+    pub const MEM_DATA: u8 = 0x07;
     /// Is anybody there?
     pub const SYNC: u8 = 0x08;
-    /// Writes a register.
+    /// Writes a register: address, value, mask, delay.
     pub const WRITE_REG: u8 = 0x09;
     /// Reads a register.
     pub const READ_REG: u8 = 0x0a;
@@ -43,16 +53,29 @@ pub mod command {
     pub const SPI_ATTACH: u8 = 0x0d;
     /// Changes the rate of the port.
     pub const CHANGE_BAUDRATE: u8 = 0x0f;
+    /// Starts to write what is compressed with zlib: size of what comes out, blocks, bytes a
+    /// block, offset.
+    pub const FLASH_DEFL_BEGIN: u8 = 0x10;
+    /// One compressed block.
+    pub const FLASH_DEFL_DATA: u8 = 0x11;
+    /// No more compressed blocks; 0 asks for a reboot.
+    pub const FLASH_DEFL_END: u8 = 0x12;
     /// The MD5 of a part of the flash: offset, size, two zeros.
     pub const SPI_FLASH_MD5: u8 = 0x13;
+    /// Flags, key purposes, and the chip's number; older chips do not have it.
+    pub const GET_SECURITY_INFO: u8 = 0x14;
 }
 
 /// Report of a chip about itself, for tests.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
+    /// Requests that came.
+    pub requests: u32,
     /// Writes that began.
     pub begun: u32,
+    /// Blocks that were taken.
+    pub blocks: u32,
     /// Writes that came to their end and whose hash the flasher asked for.
     pub flashed: u32,
     /// Writes that began while another was under way: two flashers at once.
@@ -63,27 +86,59 @@ pub struct Report {
     pub offset: u32,
     /// SHA-256 of what the flash holds there, in hexadecimal, once it was flashed.
     pub sha256: String,
+    /// Stubs that were started.
+    pub stubs: u32,
+    /// Restarts that a flasher asked the loader for.
+    pub reboots: u32,
+}
+
+/// Kind and state of a chip.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Kind of the chip.
+    pub model: Model,
+    /// Size of its flash, in bytes: a power of two.
+    pub flash_bytes: usize,
+    /// Its flash does not keep what is written.
+    pub is_worn: bool,
+    /// It takes only what does not read its memory.
+    pub is_locked: bool,
+    /// It reads what is in its flash as encrypted.
+    pub is_encrypted: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            model: model::ESP32,
+            flash_bytes: 4 << 20,
+            is_worn: false,
+            is_locked: false,
+            is_encrypted: false,
+        }
+    }
 }
 
 /// A loader with its flash.
 pub struct Loader {
-    flash: Vec<u8>,
-    write: Option<Write>,
+    settings: Settings,
+    flash: Flash,
+    registers: HashMap<u32, u32>,
+    memory: Memory,
+    has_stub: bool,
     report: Report,
 }
 
-struct Write {
-    offset: usize,
-    size: usize,
+/// Program that is loaded into the chip's memory.
+#[derive(Default)]
+struct Memory {
     blocks: usize,
-    block_bytes: usize,
     next: usize,
-    last_seen: Instant,
 }
 
 impl Default for Loader {
     fn default() -> Self {
-        Self { flash: vec![0xff; FLASH_BYTES], write: None, report: Report::default() }
+        Self::new(Settings::default())
     }
 }
 
@@ -107,15 +162,44 @@ pub fn word(data: &[u8], index: usize) -> Option<u32> {
     Some(u32::from_le_bytes(bytes.try_into().ok()?))
 }
 
-fn size(data: &[u8], index: usize) -> Option<usize> {
-    usize::try_from(word(data, index)?).ok()
+fn size(data: &[u8], index: usize) -> Result<usize, u8> {
+    word(data, index).and_then(|word| usize::try_from(word).ok()).ok_or(INVALID)
+}
+
+/// Bytes of a block whose length and checksum are right, and its number.
+fn block(data: &[u8], sum: u8) -> Result<(usize, &[u8]), u8> {
+    let (length, number) = (size(data, 0)?, size(data, 1)?);
+    let block = data.get(16..).filter(|block| block.len() == length).ok_or(INVALID)?;
+    if checksum(block) != sum {
+        return Err(BAD_CHECKSUM);
+    }
+    Ok((number, block))
 }
 
 impl Loader {
+    /// A chip that is switched on, with its flash erased.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            flash: Flash::new(settings.flash_bytes, settings.is_worn),
+            settings,
+            registers: HashMap::new(),
+            memory: Memory::default(),
+            has_stub: false,
+            report: Report::default(),
+        }
+    }
+
     /// Returns the report of the chip about itself.
     #[must_use]
     pub fn report(&self) -> Report {
         self.report.clone()
+    }
+
+    /// Content of a part of the flash, as far as there is flash.
+    #[must_use]
+    pub fn content(&self, offset: usize, size: usize) -> Vec<u8> {
+        self.flash.content(offset, size).unwrap_or_default().to_vec()
     }
 
     /// Answers one frame; noise gets no answer.
@@ -125,99 +209,143 @@ impl Loader {
         else {
             return Vec::new();
         };
-        let done = self.obey(*command, data, *sum);
-        let (value, mut payload, status) = match done {
-            Ok((value, payload)) => (value, payload, [0, 0, 0, 0]),
-            Err(code) => (0, Vec::new(), [1, code, 0, 0]),
+        self.report.requests += 1;
+        // The stub's answer has two bytes of status, the ROM's has four.
+        let status = if self.has_stub { 2 } else { 4 };
+        let stubs = self.report.stubs;
+        let (value, mut payload, code) = match self.obey(*command, data, *sum) {
+            Ok((value, payload)) => (value, payload, None),
+            Err(code) => (0, Vec::new(), Some(code)),
         };
-        payload.extend(status);
+        payload.extend(&[u8::from(code.is_some()), code.unwrap_or_default(), 0, 0][..status]);
         let length = u16::try_from(payload.len()).unwrap_or(u16::MAX).to_le_bytes();
         let answer = [&[1, *command], length.as_slice(), &value.to_le_bytes(), &payload].concat();
         // The ROM answers a sync eight times.
-        vec![answer; if *command == command::SYNC { 8 } else { 1 }]
+        let mut answers = vec![answer; if *command == command::SYNC { 8 } else { 1 }];
+        if self.report.stubs > stubs {
+            answers.push(STUB_RUNS.to_vec());
+        }
+        answers
     }
 
     fn obey(&mut self, command: u8, data: &[u8], sum: u8) -> Result<(u32, Vec<u8>), u8> {
+        let reads_memory = matches!(
+            command,
+            command::MEM_BEGIN
+                | command::MEM_DATA
+                | command::MEM_END
+                | command::READ_REG
+                | command::WRITE_REG
+                | command::SPI_FLASH_MD5
+        );
+        if self.settings.is_locked && reads_memory {
+            return Err(INVALID);
+        }
         match command {
             command::SYNC => return Ok((SYNC_VALUE, Vec::new())),
             command::READ_REG => {
                 let register = word(data, 0).ok_or(INVALID)?;
-                let known =
-                    [CHIP, FLASH_IDENTITY].into_iter().find(|(address, _)| *address == register);
-                return Ok((known.map_or(0, |(_, value)| value), Vec::new()));
+                return Ok((self.read(register), Vec::new()));
             }
-            command::FLASH_BEGIN => self.begin(data)?,
-            command::FLASH_DATA => {
-                let stored = self.store(data, sum);
+            command::WRITE_REG => self.write(data)?,
+            command::GET_SECURITY_INFO => return Ok((0, self.security()?)),
+            command::MEM_BEGIN => self.memory = Memory { blocks: size(data, 1)?, next: 0 },
+            command::MEM_DATA => {
+                let (number, _) = block(data, sum)?;
+                if number != self.memory.next || number >= self.memory.blocks {
+                    return Err(INVALID);
+                }
+                self.memory.next += 1;
+            }
+            command::MEM_END => {
+                if self.memory.blocks == 0 || self.memory.next != self.memory.blocks {
+                    return Err(INVALID);
+                }
+                self.has_stub = true;
+                self.report.stubs += 1;
+            }
+            command::FLASH_BEGIN => self.begin(Format::Raw, data)?,
+            command::FLASH_DEFL_BEGIN => self.begin(Format::Compressed, data)?,
+            command::FLASH_DATA | command::FLASH_DEFL_DATA => {
+                let format = match command {
+                    command::FLASH_DATA => Format::Raw,
+                    _ => Format::Compressed,
+                };
+                let stored = block(data, sum)
+                    .and_then(|(number, block)| self.flash.store(format, number, block));
                 self.report.refused += u32::from(stored.is_err());
+                self.report.blocks += u32::from(stored.is_ok());
                 stored?;
             }
             command::SPI_FLASH_MD5 => return Ok((0, self.hash(data)?)),
-            command::FLASH_END => self.write = None,
-            command::WRITE_REG
-            | command::SPI_SET_PARAMS
-            | command::SPI_ATTACH
-            | command::CHANGE_BAUDRATE => {}
+            command::FLASH_END | command::FLASH_DEFL_END => {
+                self.flash.end();
+                if size(data, 0)? == 0 {
+                    self.has_stub = false;
+                    self.report.reboots += 1;
+                }
+            }
+            command::SPI_SET_PARAMS | command::SPI_ATTACH | command::CHANGE_BAUDRATE => {}
             _ => return Err(INVALID),
         }
         Ok((0, Vec::new()))
     }
 
-    fn begin(&mut self, data: &[u8]) -> Result<(), u8> {
-        let number = |index| size(data, index).ok_or(INVALID);
-        let (size, blocks, block_bytes, offset) = (number(0)?, number(1)?, number(2)?, number(3)?);
-        if offset.checked_add(size).is_none_or(|end| end > FLASH_BYTES)
-            || blocks.checked_mul(block_bytes).is_none_or(|room| room < size)
-        {
-            return Err(INVALID);
+    fn read(&self, register: u32) -> u32 {
+        let (address, value) = self.settings.model.magic;
+        if register == address {
+            return value;
         }
-        let under_way =
-            self.write.as_ref().is_some_and(|write| write.last_seen.elapsed() < SILENCE);
-        self.report.conflicts += u32::from(under_way);
-        self.report.begun += 1;
-        self.report.offset = u32::try_from(offset).unwrap_or(u32::MAX);
-        self.flash[offset..offset + size].fill(0xff);
-        self.write =
-            Some(Write { offset, size, blocks, block_bytes, next: 0, last_seen: Instant::now() });
+        let encryption = self.settings.model.encryption.filter(|_| self.settings.is_encrypted);
+        if let Some((_, value)) = encryption.filter(|(address, _)| register == *address) {
+            return value;
+        }
+        self.registers.get(&register).copied().unwrap_or_default()
+    }
+
+    /// Writes a register. The flash obeys a command in the SPI controller's at once.
+    fn write(&mut self, data: &[u8]) -> Result<(), u8> {
+        let number = |index| word(data, index).ok_or(INVALID);
+        let (register, value, mask) = (number(0)?, number(1)?, number(2)?);
+        let spi = self.settings.model.spi;
+        if register == spi.command && value & SPI_START != 0 {
+            if self.read(spi.user2) & 0xff == READ_IDENTITY {
+                self.registers.insert(spi.data, self.flash.identity());
+            }
+            return Ok(());
+        }
+        let kept = self.read(register) & !mask;
+        self.registers.insert(register, kept | value & mask);
         Ok(())
     }
 
-    fn store(&mut self, data: &[u8], sum: u8) -> Result<(), u8> {
-        let (length, number) = (size(data, 0).ok_or(INVALID)?, size(data, 1).ok_or(INVALID)?);
-        let block = data.get(16..).filter(|block| block.len() == length).ok_or(INVALID)?;
-        let write = self.write.as_mut().filter(|write| {
-            write.next == number && number < write.blocks && length <= write.block_bytes
-        });
-        let write = write.ok_or(INVALID)?;
-        if checksum(block) != sum {
-            return Err(BAD_CHECKSUM);
-        }
-        let start = write.offset + number * write.block_bytes;
-        // The last block is filled up beyond the size that was announced.
-        let end = (start + length).min(FLASH_BYTES);
-        if let Some(room) = self.flash.get_mut(start..end) {
-            room.copy_from_slice(&block[..room.len()]);
-        }
-        write.next += 1;
-        write.last_seen = Instant::now();
+    fn security(&self) -> Result<Vec<u8>, u8> {
+        let chip = self.settings.model.number.ok_or(INVALID)?;
+        let flags = if self.settings.is_locked { SECURE_DOWNLOAD } else { 0 };
+        let mut purposes = [0; 8];
+        purposes[0] = u8::from(self.settings.is_encrypted);
+        Ok([flags.to_le_bytes().as_slice(), &purposes, &chip.to_le_bytes(), &[0; 4]].concat())
+    }
+
+    fn begin(&mut self, format: Format, data: &[u8]) -> Result<(), u8> {
+        let (bytes, blocks, block_bytes, offset) =
+            (size(data, 0)?, size(data, 1)?, size(data, 2)?, size(data, 3)?);
+        let was_under_way = self.flash.begin(format, offset, bytes, blocks, block_bytes)?;
+        self.report.conflicts += u32::from(was_under_way);
+        self.report.begun += 1;
+        self.report.offset = u32::try_from(offset).unwrap_or(u32::MAX);
         Ok(())
     }
 
     fn hash(&mut self, data: &[u8]) -> Result<Vec<u8>, u8> {
-        let (offset, size) = (size(data, 0).ok_or(INVALID)?, size(data, 1).ok_or(INVALID)?);
-        let end = offset.checked_add(size).ok_or(INVALID)?;
-        let part = self.flash.get(offset..end).ok_or(INVALID)?;
-        let whole = |write: &Write| {
-            write.next == write.blocks
-                && write.offset == offset
-                && size <= write.size.next_multiple_of(4)
-        };
-        if self.write.take_if(|write| whole(write)).is_some() {
+        let (offset, bytes) = (size(data, 0)?, size(data, 1)?);
+        let md5 = self.flash.md5(offset, bytes)?;
+        if let Some(sha256) = self.flash.completed(offset, bytes) {
             self.report.flashed += 1;
-            self.report.sha256 = hexadecimal(&Sha256::digest(part));
+            self.report.sha256 = hexadecimal(&sha256);
         }
-        // The ROM writes it in hexadecimal, a stub would not.
-        Ok(hexadecimal(&Md5::digest(part)).into_bytes())
+        // The ROM writes it in hexadecimal, the stub does not.
+        Ok(if self.has_stub { md5 } else { hexadecimal(&md5).into_bytes() })
     }
 }
 
@@ -228,48 +356,4 @@ pub fn hexadecimal(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn say(loader: &mut Loader, command: u8, words: &[u32], block: &[u8]) -> Vec<u8> {
-        let data: Vec<u8> =
-            words.iter().flat_map(|word| word.to_le_bytes()).chain(block.iter().copied()).collect();
-        loader.answer(&request(command, &data, checksum(block))).remove(0)
-    }
-
-    fn succeeded(answer: &[u8]) -> bool {
-        answer[answer.len() - 4] == 0
-    }
-
-    #[test]
-    fn what_is_written_whole_and_hashed_counts_as_flashed() {
-        let mut loader = Loader::default();
-        assert!(succeeded(&say(&mut loader, command::FLASH_BEGIN, &[6, 2, 4, 0x1000], &[])));
-        assert!(succeeded(&say(&mut loader, command::FLASH_DATA, &[4, 0, 0, 0], b"firm")));
-        assert!(succeeded(&say(&mut loader, command::SPI_FLASH_MD5, &[0x1000, 6, 0, 0], &[])));
-        assert_eq!(loader.report().flashed, 0);
-        assert!(succeeded(&say(&mut loader, command::FLASH_DATA, &[4, 1, 0, 0], b"wa\xff\xff")));
-        let answer = say(&mut loader, command::SPI_FLASH_MD5, &[0x1000, 6, 0, 0], &[]);
-        assert_eq!(&answer[8..40], hexadecimal(&Md5::digest(b"firmwa")).as_bytes());
-        let report = loader.report();
-        assert_eq!((report.flashed, report.begun, report.conflicts), (1, 1, 0));
-        assert_eq!(report.sha256, hexadecimal(&Sha256::digest(b"firmwa")));
-    }
-
-    #[test]
-    fn a_second_flasher_and_a_broken_block_are_noticed() {
-        let mut loader = Loader::default();
-        for _ in 0..2 {
-            assert!(succeeded(&say(&mut loader, command::FLASH_BEGIN, &[4, 1, 4, 0], &[])));
-        }
-        let broken = [4u32, 0, 0, 0]
-            .iter()
-            .flat_map(|word| word.to_le_bytes())
-            .chain(*b"firm")
-            .collect::<Vec<u8>>();
-        let answer = loader.answer(&request(command::FLASH_DATA, &broken, 1)).remove(0);
-        assert_eq!(&answer[8..], [1, BAD_CHECKSUM, 0, 0]);
-        assert!(!succeeded(&say(&mut loader, command::FLASH_BEGIN, &[u32::MAX, 1, 4, 0], &[])));
-        assert_eq!((loader.report().conflicts, loader.report().refused), (1, 1));
-    }
-}
+mod tests;

@@ -23,7 +23,7 @@ pub const CHANGED: &str = "Changed";
 /// # Errors
 /// It cannot be read.
 pub async fn read(place: &Place, name: &str) -> Result<Option<FlashJob>, Failure> {
-    let read = place.jobs().get_opt(name).await;
+    let read = place.api::<FlashJob>().get_opt(name).await;
     read.map_err(|error| refused(&format!("read FlashJob {}/{name}", place.namespace), &error))
 }
 
@@ -93,7 +93,7 @@ pub fn still_ours(existing: Option<&FlashJob>, order: &Order, uid: &str) -> Resu
 /// It is not.
 pub fn ours(existing: Option<&FlashJob>, order: &Order, uid: &str) -> Result<(), Failure> {
     let Some(existing) = existing.filter(|existing| existing.uid().as_deref() == Some(uid)) else {
-        return Err(deleted(&order.namespace, &order.name));
+        return Err(deleted::<FlashJob>(&order.namespace, &order.name));
     };
     if is_same_run(existing, order) {
         return Ok(());
@@ -121,7 +121,7 @@ pub async fn create(
     batch: &[String],
     change: Change,
 ) -> kube::Result<FlashJob> {
-    place.jobs().create(&change.posting(), &order.job(batch)).await
+    place.api::<FlashJob>().create(&change.posting(), &order.job(batch)).await
 }
 
 /// Returns the changes to the spec of a FlashJob that devices are added to; `uids` are all that it
@@ -166,5 +166,5 @@ pub async fn change(
     // With the version that was read, so that a change of somebody else in between is a conflict.
     let metadata = json!({"resourceVersion": existing.resource_version(), "uid": existing.uid()});
     let patch = Patch::Merge(json!({"metadata": metadata, "spec": spec}));
-    place.jobs().patch(&existing.name_any(), &change.patching(), &patch).await
+    place.api::<FlashJob>().patch(&existing.name_any(), &change.patching(), &patch).await
 }

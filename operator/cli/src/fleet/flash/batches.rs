@@ -17,7 +17,8 @@ use crate::cluster::Place;
 use crate::duration;
 use crate::failure::{Code, Failure};
 use crate::fleet::watch::{self, DELETED, Follow, Shown, Until};
-use crate::fleet::{NOT_FOUND, devices_shown, is_suspended, resuming, status};
+use crate::fleet::workload::{Workload, resuming};
+use crate::fleet::{NOT_FOUND, devices_shown, status};
 use crate::interruption::Interruption;
 use crate::report::{Report, print};
 
@@ -73,7 +74,7 @@ pub async fn carry_out(
     if let (Some(note), true) = (note, told != Told::Nothing) {
         print(&note)?;
     }
-    if let Some(paused) = existing.as_ref().filter(|existing| is_suspended(existing)) {
+    if let Some(paused) = existing.as_ref().filter(|existing| existing.is_suspended()) {
         eprintln!("Note: FlashJob {}/{} {}", place.namespace, order.name, paused_words(paused));
     }
     let batches: Vec<&[String]> = left.chunks(pacing.batch_size.clamp(1, MOST)).collect();
@@ -139,7 +140,7 @@ pub async fn carry_out(
         let job = followed.map_err(|failure| {
             let failure = match failure.reason {
                 // It was there a moment ago.
-                NOT_FOUND => watch::deleted(&order.namespace, &order.name),
+                NOT_FOUND => watch::deleted::<FlashJob>(&order.namespace, &order.name),
                 _ => late(failure, &pacing, &goes_on),
             };
             ended(failure, &order, after, left.len())
@@ -163,7 +164,7 @@ pub async fn carry_out(
             () = tokio::time::sleep_until(next) => {}
             gone = watch::gone(place, &order.name, None) => {
                 let failure = gone.err().unwrap_or_else(|| {
-                    watch::deleted(&order.namespace, &order.name)
+                    watch::deleted::<FlashJob>(&order.namespace, &order.name)
                 });
                 return Err(ended(failure, &order, after, left.len()));
             }
@@ -324,7 +325,7 @@ impl Left {
                     existing.spec.firmware, existing.spec.version
                 ));
             }
-            if is_suspended(existing) {
+            if existing.is_suspended() {
                 sentences.push_str(&format!(" It {}.", paused_words(existing)));
             }
         }
@@ -341,7 +342,7 @@ fn paused_words(existing: &FlashJob) -> String {
 /// Describes what becomes of the FlashJob, and of the rest of the devices, if the program ends now.
 fn going_on(job: &FlashJob, rest: usize, order: &Order) -> String {
     let (namespace, name) = (&order.namespace, &order.name);
-    let paused = match is_suspended(job) {
+    let paused = match job.is_suspended() {
         true => format!("; it is paused: {}", resuming(job)),
         false => String::new(),
     };

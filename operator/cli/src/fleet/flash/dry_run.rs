@@ -14,7 +14,8 @@ use super::order::{MOST, Order};
 use crate::arguments::Output;
 use crate::cluster::{Place, refused};
 use crate::failure::Failure;
-use crate::fleet::{Change, applicable, resource};
+use crate::fleet::workload::resource;
+use crate::fleet::{Change, applicable};
 use crate::report::{Report, yaml};
 
 /// A FlashJob before and after all batches.

@@ -12,7 +12,7 @@ mod dialogue;
 mod dry_run;
 mod file;
 mod merge;
-mod order;
+pub mod order;
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -5,7 +5,7 @@
 //!   files; [`operator_config`] reads the operator's configuration.
 //! - [`rehearsal`] runs the rules until they want nothing new; the load balancer is played.
 
-mod operator_config;
+pub mod operator_config;
 mod rehearsal;
 mod subject;
 

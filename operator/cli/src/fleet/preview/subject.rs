@@ -6,13 +6,13 @@ use flashjob_api::{FINALIZER, FlashJob, akri};
 use flashjob_operator::observed::Instance;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Preview;
 use crate::cluster::{Place, refused};
 use crate::decode::decode;
 use crate::failure::Failure;
-use crate::fleet::{devices, inventory};
+use crate::fleet::{devices, inventory, manifest};
 
 /// Stands for the uid that the API server gives a FlashJob.
 const JOB_UID: &str = "00000000-0000-4000-8000-000000000000";
@@ -37,7 +37,7 @@ pub async fn read(command: &Preview, place: Option<&Place>) -> Result<Subject, F
     let mut notes = Vec::new();
     let mut job = match (&command.file, place) {
         (Some(file), place) => {
-            let mut job: FlashJob = one(file)?;
+            let mut job: FlashJob = manifest::decoded(file, manifest::one(file, "FlashJob")?)?;
             if job.metadata.uid.is_none() {
                 job.metadata.uid = Some(JOB_UID.to_owned());
                 notes.push(
@@ -52,7 +52,7 @@ pub async fn read(command: &Preview, place: Option<&Place>) -> Result<Subject, F
         }
         (None, Some(place)) => {
             let name = command.name.as_deref().unwrap_or_default();
-            place.job(name).await?
+            place.read(name).await?
         }
         (None, None) => return Err(Failure::usage("name a FlashJob, or a file with --file")),
     };
@@ -132,42 +132,8 @@ async fn instances(
     listed.map_err(|error| refused("list Akri's Instances", &error))
 }
 
-fn text(path: &Path) -> Result<String, Failure> {
-    let (read, path) = match path == Path::new("-") {
-        true => (std::io::read_to_string(std::io::stdin()), Path::new("standard input")),
-        false => (std::fs::read_to_string(path), path),
-    };
-    read.map_err(|error| Failure::unreadable(path, &error))
-}
-
-/// All objects of a file: documents, and the items of lists.
-fn objects(path: &Path) -> Result<Vec<Value>, Failure> {
-    let documents: Vec<Value> = serde_saphyr::from_multiple(&text(path)?).map_err(|error| {
-        Failure::usage(format!("{} is no YAML or JSON: {error}", path.display()))
-    })?;
-    let items = documents.into_iter().filter(|document| !document.is_null());
-    Ok(items
-        .flat_map(|document| match document.get("items").and_then(Value::as_array) {
-            Some(items) => items.clone(),
-            None => vec![document],
-        })
-        .collect())
-}
-
-fn one(path: &Path) -> Result<FlashJob, Failure> {
-    let jobs: Vec<Value> =
-        objects(path)?.into_iter().filter(|object| object["kind"] == json!("FlashJob")).collect();
-    let [job] = jobs.as_slice() else {
-        let message = format!("{} has {} FlashJobs; expected one", path.display(), jobs.len());
-        return Err(Failure::usage(message));
-    };
-    decode(job.clone()).map_err(|error| {
-        Failure::usage(format!("{}: the FlashJob cannot be read: {error}", path.display()))
-    })
-}
-
 fn instances_of(path: &Path) -> Result<Vec<Instance>, Failure> {
-    let found = objects(path)?.into_iter().filter(|object| object["kind"] == json!("Instance"));
+    let found = manifest::of_kind(path, "Instance")?.into_iter();
     let read = |object: Value| {
         let mut instance: akri::Instance = decode(object).map_err(|error| {
             Failure::usage(format!("{}: an Instance cannot be read: {error}", path.display()))

@@ -40,7 +40,7 @@ fn edit_job(cluster: &mut Cluster, change: impl FnOnce(&mut flashjob_api::FlashJ
 
 #[test]
 fn policy_fields_apply_at_once_and_reshuffle_nobody() {
-    let mut cluster = one_batch(12, 2);
+    let mut cluster = one_batch(10, 2);
     cluster.rounds(3);
     let before = cluster.status().members[0].instances.clone();
     cluster.edit(|spec| {
@@ -62,7 +62,7 @@ fn policy_fields_apply_at_once_and_reshuffle_nobody() {
 
 #[test]
 fn settings_of_a_flash_job_that_somebody_edits_are_restored() {
-    let mut cluster = one_batch(12, 2);
+    let mut cluster = one_batch(10, 2);
     cluster.rounds(3);
     edit_job(&mut cluster, |spec| {
         spec.parallelism = Some(400);
@@ -226,4 +226,79 @@ fn only_the_last_five_runs_are_remembered_and_flash_jobs_of_others_go() {
     }
     assert_eq!(cluster.status().history.len(), 5);
     assert_eq!(cluster.jobs.len(), 6 * 2);
+}
+
+#[test]
+fn a_new_run_waits_until_the_flash_jobs_of_the_one_before_have_seen_that_they_are_suspended() {
+    let mut cluster = one_batch(4, 2);
+    while cluster.jobs.is_empty() {
+        let plan = cluster.decide();
+        cluster.apply(&plan);
+    }
+    let (name, old) = (first_job(&cluster), cluster.run());
+    cluster.sync(&name);
+    cluster.edit(|spec| spec.version = "3.0.0".to_owned());
+    for _ in 0..3 {
+        let plan = cluster.decide();
+        cluster.apply(&plan);
+    }
+    // It may still start devices, by what it saw before.
+    assert_eq!((cluster.run(), cluster.jobs.len()), (old.clone(), 1));
+    cluster.work(&name, 0);
+    assert_eq!(cluster.in_flight(), 2);
+    cluster.settle(50);
+    assert_ne!(cluster.run(), old);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+}
+
+#[test]
+fn an_edited_flash_job_is_deleted_only_once_its_results_are_stored() {
+    let mut cluster = one_batch(4, 2);
+    until_some_completed(&mut cluster);
+    let name = first_job(&cluster);
+    cluster.work(&name, 1);
+    edit_job(&mut cluster, |spec| {
+        spec.uuid.push("other".to_owned());
+        spec.suspend = Some(true);
+    });
+    let deletes = |cluster: &Cluster| {
+        cluster.decide().steps.iter().any(|step| matches!(step, Step::DeleteChild { .. }))
+    };
+    for _ in 0..4 {
+        cluster.sync(&name);
+        cluster.work(&name, 1);
+    }
+    assert_eq!(cluster.in_flight(), 0);
+    assert!(cluster.decide().status.is_some() && !deletes(&cluster), "results come first");
+    let plan = cluster.decide();
+    cluster.store(&plan);
+    assert!(deletes(&cluster));
+    cluster.settle(50);
+    assert_eq!(cluster.letters(0), "CCCC");
+}
+
+#[test]
+fn devices_in_flight_of_an_edited_flash_job_still_count_toward_parallelism() {
+    let mut cluster = one_batch(20, 4);
+    cluster.rounds(3);
+    let name = first_job(&cluster);
+    while cluster.letters(0).matches('C').count() < 7 {
+        cluster.work(&name, 1);
+        let plan = cluster.decide();
+        cluster.store(&plan);
+    }
+    assert_eq!(cluster.in_flight(), 3);
+    edit_job(&mut cluster, |spec| spec.uuid.push("other".to_owned()));
+    for _ in 0..3 {
+        let plan = cluster.decide();
+        cluster.apply(&plan);
+        cluster.sync(&name);
+        cluster.work(&name, 0);
+    }
+    let created = cluster.jobs.values().map(|job| job.object.spec.parallelism);
+    assert_eq!(created.collect::<Vec<_>>(), [Some(4), Some(1)]);
+    cluster.settle(100);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+    let counts = cluster.status().counts.expect("counts");
+    assert_eq!((counts.completed, counts.planned), (20, 20));
 }

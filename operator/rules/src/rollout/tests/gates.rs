@@ -2,6 +2,7 @@
 
 use flashjob_api::{FirmwarePin, FirmwarePolicy, RolloutPhase, RolloutWindow, condition};
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::model::{Cluster, batch, resolved};
 use crate::rollout::FirmwareState;
@@ -151,8 +152,15 @@ fn the_run_is_planned_once_its_firmware_is_known_and_pauses_when_it_is_gone() {
     assert_eq!(cluster.members().len(), 4);
     cluster.firmware = FirmwareState::Failed {
         reason: "FirmwareUnavailable".to_owned(),
-        message: "404".to_owned(),
+        message: "503".to_owned(),
         permanent: false,
+    };
+    cluster.settle(10);
+    assert_eq!(cluster.phase(), RolloutPhase::Waiting);
+    cluster.firmware = FirmwareState::Failed {
+        reason: "FirmwareUnavailable".to_owned(),
+        message: "404".to_owned(),
+        permanent: true,
     };
     cluster.settle(10);
     assert_eq!(
@@ -202,4 +210,36 @@ fn a_device_type_without_firmware_and_a_missing_signature_stop_the_run_before_th
     cluster.settle(10);
     assert_eq!(cluster.reason(), "FirmwareUntrusted");
     assert!(cluster.jobs.is_empty());
+}
+
+#[test]
+fn flash_jobs_that_the_api_server_refuses_are_named_and_asked_for_again() {
+    let mut cluster = Cluster::new(2);
+    cluster.refuses = Some("exceeded quota".to_owned());
+    cluster.rounds(5);
+    assert_eq!(cluster.reason(), "FlashJobRefused");
+    assert!(cluster.status().message.expect("a message").contains("exceeded quota"));
+    assert!(condition::holds(&cluster.status().conditions, condition::STALLED));
+    assert!(!cluster.decide().steps.is_empty());
+    cluster.refuses = None;
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+}
+
+#[test]
+fn a_finished_rollout_whose_spec_was_invalid_for_a_while_says_again_how_it_ended() {
+    let mut cluster = Cluster::new(2);
+    cluster.settle(50);
+    let ended = cluster.status();
+    cluster.edit(|spec| spec.max_failed = Some(IntOrString::Int(-1)));
+    cluster.settle(10);
+    assert_eq!(cluster.reason(), "InvalidSpec");
+    cluster.edit(|spec| spec.max_failed = None);
+    cluster.settle(10);
+    let again = cluster.status();
+    assert_eq!(
+        (again.phase, again.reason, again.message),
+        (ended.phase, ended.reason, ended.message)
+    );
+    assert!(condition::holds(&again.conditions, condition::READY));
 }

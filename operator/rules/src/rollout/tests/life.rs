@@ -223,28 +223,60 @@ fn a_batch_below_its_threshold_does_not_pass() {
 }
 
 #[test]
-fn a_large_batch_is_handed_to_several_flash_jobs_of_at_most_a_thousand_devices() {
-    let mut cluster = Cluster::new(2100);
+fn a_large_batch_is_handed_to_several_flash_jobs_and_the_next_begins_before_one_ends() {
+    let mut cluster = Cluster::new(25);
     cluster.edit(|spec| {
         spec.batches = Some(vec![batch("only", None)]);
-        spec.parallelism = Some(200);
+        spec.parallelism = Some(4);
     });
-    for _ in 0..200 {
+    let mut open_at_once = 0;
+    for _ in 0..100 {
         let plan = cluster.decide();
         cluster.apply(&plan);
         let names: Vec<String> = cluster.jobs.keys().cloned().collect();
         for name in names {
             cluster.sync(&name);
-            cluster.work(&name, 150);
+            cluster.work(&name, 1);
         }
-        assert!(cluster.in_flight() <= 200, "{}", cluster.in_flight());
-        if plan.status.is_none() && plan.steps.is_empty() {
-            break;
-        }
+        assert!(cluster.in_flight() <= 4, "{}", cluster.in_flight());
+        open_at_once = open_at_once.max(cluster.status().members[0].shards.len());
     }
     assert_eq!(cluster.phase(), RolloutPhase::Completed);
     let sizes: Vec<usize> = cluster.jobs.values().map(|job| job.object.spec.uuid.len()).collect();
-    assert_eq!(sizes, [1000, 1000, 100]);
+    assert_eq!((sizes, open_at_once), (vec![10, 10, 5], 2));
+}
+
+#[test]
+fn a_place_goes_to_the_next_flash_job_only_once_the_one_before_is_seen_to_have_given_it_up() {
+    let mut cluster = Cluster::new(20);
+    cluster.edit(|spec| {
+        spec.batches = Some(vec![batch("only", None)]);
+        spec.parallelism = Some(4);
+    });
+    let decide = |cluster: &mut Cluster| {
+        let plan = cluster.decide();
+        cluster.apply(&plan);
+        plan.steps
+    };
+    for _ in 0..3 {
+        decide(&mut cluster);
+    }
+    let first = cluster.jobs.keys().next().expect("a FlashJob").clone();
+    cluster.sync(&first);
+    // 7 of 10 have ended, and 3 are in flight.
+    while cluster.letters(0).matches('C').count() < 7 {
+        cluster.work(&first, 1);
+        decide(&mut cluster);
+    }
+    let steps = decide(&mut cluster);
+    assert_eq!(cluster.jobs.len(), 1, "its parallelism of 4 is taken back first: {steps:?}");
+    assert_eq!(cluster.jobs[&first].object.spec.parallelism, Some(3));
+    assert!(decide(&mut cluster).is_empty(), "until its controller has seen that");
+    cluster.sync(&first);
+    cluster.work(&first, 0);
+    let steps = decide(&mut cluster);
+    let [Step::CreateChild(next)] = steps.as_slice() else { panic!("{steps:?}") };
+    assert_eq!(next.spec.parallelism, Some(1));
 }
 
 #[test]

@@ -3,15 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use flashjob_api::{
-    BatchSpec, Counts, DeviceState, DeviceStatus, FlashJob, FlashJobSpec, FlashJobStatus,
-    FlashRollout, FlashRolloutSpec, FlashRolloutStatus, Phase, RolloutPhase, RolloutSelector,
-    reason,
+    BatchSpec, FlashJob, FlashJobSpec, FlashJobStatus, FlashRollout, FlashRolloutSpec,
+    FlashRolloutStatus, RolloutPhase, RolloutSelector,
 };
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
+use super::flash_job::run_job;
 use crate::rollout::{
     Child, Device, FirmwareState, OtherRollout, Plan, ResolveFirmware, ResolvedFirmware, Rollout,
     Snapshot, Step, World, decide,
@@ -34,6 +34,9 @@ pub struct Part {
     pub broken: bool,
 }
 
+/// Answers whether another rollout has a device.
+type Holds<'a> = Box<dyn Fn(&str, &str) -> bool + 'a>;
+
 /// A FlashJob, and the spec that its controller has seen.
 #[derive(Clone, Debug)]
 pub struct Job {
@@ -52,6 +55,8 @@ pub struct Cluster {
     pub foreign: BTreeSet<String>,
     pub others: Vec<(String, Timestamp, BTreeSet<String>)>,
     pub deleted: bool,
+    /// The API server's words where it refuses FlashJobs.
+    pub refuses: Option<String>,
     next: u64,
 }
 
@@ -130,6 +135,7 @@ impl Cluster {
             foreign: BTreeSet::new(),
             others: Vec::new(),
             deleted: false,
+            refuses: None,
             next: 0,
         };
         for number in 0..devices {
@@ -220,19 +226,20 @@ impl Cluster {
         let jobs = self.jobs.values().map(|job| &job.object);
         let children =
             jobs.filter_map(|job| Child::of(job, job.status.as_ref().unwrap_or(&none))).collect();
-        let holds: Vec<Box<dyn Fn(&str, &str) -> bool + '_>> = self
+        let holds: Vec<Holds<'_>> = self
             .others
             .iter()
             .map(|(_, _, held)| {
                 let holds = |_: &str, name: &str| held.contains(name);
-                Box::new(holds) as Box<dyn Fn(&str, &str) -> bool>
+                Box::new(holds) as Holds<'_>
             })
             .collect();
         let others = self.others.iter().zip(&holds).map(|((name, created, _), holds)| {
             OtherRollout { namespace: "fleet", name, created: Some(*created), holds }
         });
         let others = others.collect();
-        decide(&Snapshot { rollout: &rollout, world: self, children, others, now: self.now })
+        let (refused, now) = (self.refuses.as_deref(), self.now);
+        decide(&Snapshot { rollout: &rollout, world: self, children, others, refused, now })
     }
 
     /// Stores a plan's status, and carries out its steps.
@@ -256,6 +263,7 @@ impl Cluster {
 
     pub fn carry_out(&mut self, step: &Step) {
         match step {
+            Step::CreateChild(_) if self.refuses.is_some() => {}
             Step::CreateChild(job) => {
                 let name = job.metadata.name.clone().expect("a name");
                 if !self.jobs.contains_key(&name) {
@@ -374,121 +382,4 @@ fn merge(value: &mut Value, patch: &Value) {
             patch => merge(fields.entry(name.clone()).or_insert(Value::Null), patch),
         }
     }
-}
-
-/// A FlashJob controller in short: results by uid, a budget, parallelism, suspend.
-fn run_job(
-    status: &mut FlashJobStatus,
-    spec: &FlashJobSpec,
-    parts: &mut BTreeMap<String, Part>,
-    ends: usize,
-) {
-    let parallelism = usize::try_from(spec.parallelism.unwrap_or(10)).expect("a number");
-    let budget = match spec.max_failed_devices {
-        Some(IntOrString::Int(count)) => usize::try_from(count).expect("a number"),
-        _ => usize::MAX,
-    };
-    for uid in std::mem::take(&mut status.completed_uuids) {
-        if spec.uuid.contains(&uid) {
-            status.completed_uuids.push(uid);
-        }
-    }
-    status.failed_uuids.retain(|uid| spec.uuid.contains(uid));
-    status.skipped_uuids.retain(|uid| spec.uuid.contains(uid));
-    let mut active: Vec<DeviceStatus> = status
-        .devices
-        .iter()
-        .filter(|device| device.state == DeviceState::Flashing)
-        .cloned()
-        .collect();
-    let mut shown: Vec<DeviceStatus> = status
-        .devices
-        .iter()
-        .filter(|device| device.state != DeviceState::Flashing)
-        .cloned()
-        .collect();
-    let ended: Vec<DeviceStatus> = active.drain(..ends.min(active.len())).collect();
-    let fail =
-        |status: &mut FlashJobStatus, shown: &mut Vec<DeviceStatus>, uid: &str, why: &str| {
-            status.failed_uuids.push(uid.to_owned());
-            *status.reasons.entry(why.to_owned()).or_default() += 1;
-            shown.push(DeviceStatus {
-                uid: uid.to_owned(),
-                attempt: 1,
-                state: DeviceState::Failed,
-                reason: Some(why.to_owned()),
-                ..DeviceStatus::default()
-            });
-        };
-    for device in ended {
-        if !spec.uuid.contains(&device.uid) {
-            continue;
-        }
-        // The FlashJob follows whom it has begun with by name.
-        let part = device.name.as_ref().and_then(|name| parts.get_mut(name));
-        match part {
-            Some(part) if !part.broken => {
-                part.version = Some(spec.version.clone());
-                status.completed_uuids.push(device.uid);
-            }
-            _ => fail(status, &mut shown, &device.uid, reason::POD_FAILED.name),
-        }
-    }
-    let has_result = |status: &FlashJobStatus, uid: &String| {
-        [&status.completed_uuids, &status.failed_uuids, &status.skipped_uuids]
-            .iter()
-            .any(|list| list.contains(uid))
-    };
-    for uid in &spec.uuid {
-        if has_result(status, uid) || active.iter().any(|device| device.uid == *uid) {
-            continue;
-        }
-        if status.failed_uuids.len() > budget {
-            status.skipped_uuids.push(uid.clone());
-            *status.reasons.entry(reason::JOB_STOPPED.name.to_owned()).or_default() += 1;
-            continue;
-        }
-        if spec.suspend == Some(true) || active.len() >= parallelism {
-            continue;
-        }
-        let found = parts.iter().find(|(_, part)| part.present && part.uid == *uid);
-        match found {
-            None => fail(status, &mut shown, uid, reason::UNKNOWN_DEVICE.name),
-            Some((_, part))
-                if spec.skip_if_current == Some(true)
-                    && part.version.as_ref() == Some(&spec.version) =>
-            {
-                status.skipped_uuids.push(uid.clone());
-                *status.reasons.entry(reason::ALREADY_CURRENT.name.to_owned()).or_default() += 1;
-            }
-            Some((name, _)) => active.push(DeviceStatus {
-                uid: uid.clone(),
-                name: Some(name.clone()),
-                attempt: 1,
-                state: DeviceState::Flashing,
-                ..DeviceStatus::default()
-            }),
-        }
-    }
-    let number = |count: usize| u32::try_from(count).expect("few");
-    let counts = Counts {
-        total: number(spec.uuid.len()),
-        active: number(active.len()),
-        completed: number(status.completed_uuids.len()),
-        failed: number(status.failed_uuids.len()),
-        skipped: number(status.skipped_uuids.len()),
-        ..Counts::default()
-    };
-    let done = counts.completed + counts.failed + counts.skipped;
-    let stopped = status.reasons.contains_key(reason::JOB_STOPPED.name);
-    status.phase = Some(match done >= counts.total && active.is_empty() {
-        false => Phase::InProgress,
-        true if counts.failed == 0 && !stopped => Phase::Completed,
-        true => Phase::Failed,
-    });
-    status.counts = Some(counts);
-    // Status names no more than some of the failed, as the operator's does.
-    shown.truncate(3);
-    active.extend(shown);
-    status.devices = active;
 }

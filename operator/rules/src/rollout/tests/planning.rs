@@ -141,19 +141,26 @@ fn the_first_batch_that_takes_a_device_has_it_and_the_last_takes_who_is_left() {
 }
 
 #[test]
-fn an_explicit_batch_that_selects_nobody_is_named() {
-    let result = Fleet::sized(2).plan(|spec| {
+fn a_batch_whose_selector_matches_nobody_is_named_and_one_that_only_comes_too_late_is_left_out() {
+    let second = || {
+        let mut second = batch("second", None);
+        let instances = Some(vec!["nobody".to_owned()]);
+        second.selector = Some(DeviceConditions { instances, ..DeviceConditions::default() });
+        vec![batch("first", None), second]
+    };
+    let result = Fleet::sized(2).plan(|spec| spec.batches = Some(second()));
+    assert_eq!(result, Err(PlanFault::EmptyBatch("second".to_owned(), 2)));
+    let late = Fleet::sized(2).plan(|spec| {
         spec.batches = Some(vec![batch("first", None), batch("second", None)]);
     });
-    assert_eq!(result, Err(PlanFault::EmptyBatch("second".to_owned(), 0)));
+    assert_eq!(sizes(&late.expect("planned")), [("first", 2)]);
     let mut cluster = Cluster::new(2);
-    cluster.edit(|spec| spec.batches = Some(vec![batch("first", None), batch("second", None)]));
+    cluster.edit(|spec| spec.batches = Some(second()));
     cluster.settle(10);
     assert_eq!(
         (cluster.phase(), cluster.reason().as_str()),
         (RolloutPhase::Planning, "EmptyBatch")
     );
-    cluster.add("device-9999");
     cluster.edit(|spec| spec.batches = Some(vec![batch("first", Some(1)), batch("second", None)]));
     cluster.settle(100);
     assert_eq!(cluster.phase(), RolloutPhase::Completed);

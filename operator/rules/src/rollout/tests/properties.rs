@@ -3,67 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use flashjob_api::{BatchState, RolloutPhase};
+use flashjob_api::{BatchState, OnFailure, RolloutPhase, RolloutWindow, rollout_reason};
+use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
-use super::model::{Cluster, OLD, batch};
-use crate::rollout::{Plan, Step};
-
-/// What may happen between two decisions.
-#[derive(Clone, Debug)]
-enum Event {
-    /// A decision of which these steps are carried out and, if true, the status is stored: the rest
-    /// is lost to a kill or a conflict.
-    Decide(u8, bool),
-    Sync(usize),
-    Work(usize, usize),
-    Pass(i64),
-    Leave(usize),
-    Return(usize),
-    GoBack(usize),
-    Break(usize),
-    Mend(usize),
-    Suspend(bool),
-    Approve,
-    Retry(u8),
-    Parallelism(i32),
-    MaxFailed(i32),
-    Soak(i64),
-    NewRun(u8),
-    Abort,
-    DeleteJob(usize),
-    EditSettings(usize),
-    EditDevices(usize),
-    EditFirmware(usize),
-}
-
-fn event() -> impl Strategy<Value = Event> {
-    prop_oneof![
-        12 => (any::<u8>(), prop::bool::weighted(0.8)).prop_map(|(steps, stored)| Event::Decide(steps, stored)),
-        8 => (0_usize..4).prop_map(Event::Sync),
-        8 => (0_usize..4, 0_usize..4).prop_map(|(job, ends)| Event::Work(job, ends)),
-        2 => (1_i64..400).prop_map(Event::Pass),
-        1 => (0_usize..40).prop_map(Event::Leave),
-        1 => (0_usize..40).prop_map(Event::Return),
-        1 => (0_usize..40).prop_map(Event::GoBack),
-        1 => (0_usize..40).prop_map(Event::Break),
-        1 => (0_usize..40).prop_map(Event::Mend),
-        1 => any::<bool>().prop_map(Event::Suspend),
-        1 => Just(Event::Approve),
-        1 => (0_u8..4).prop_map(Event::Retry),
-        1 => (1_i32..6).prop_map(Event::Parallelism),
-        1 => (0_i32..5).prop_map(Event::MaxFailed),
-        1 => (0_i64..300).prop_map(Event::Soak),
-        1 => (0_u8..3).prop_map(Event::NewRun),
-        1 => prop_oneof![4 => Just(Event::Approve), 1 => Just(Event::Abort)],
-        1 => (0_usize..4).prop_map(Event::DeleteJob),
-        1 => (0_usize..4).prop_map(Event::EditSettings),
-        1 => (0_usize..4).prop_map(Event::EditDevices),
-        1 => (0_usize..4).prop_map(Event::EditFirmware),
-    ]
-}
+use super::events::{Event, event, gentle_event};
+use super::model::{Cluster, OLD, batch, resolved};
+use crate::rollout::{FirmwareState, Plan, Step};
 
 fn device(cluster: &Cluster, number: usize) -> String {
     let names: Vec<&String> = cluster.parts.keys().collect();
@@ -170,6 +118,20 @@ impl Watched {
             }),
             Event::NewRun(number) => cluster.edit(|spec| spec.run_id = Some(number.to_string())),
             Event::Abort => cluster.edit(|spec| spec.abort = Some(true)),
+            Event::Deadline(seconds) => {
+                cluster.edit(|spec| spec.active_deadline_seconds = Some(*seconds));
+            }
+            Event::OnFailure(aborts) => {
+                let effect = if *aborts { OnFailure::Abort } else { OnFailure::Pause };
+                cluster.edit(|spec| spec.on_failure = Some(effect));
+            }
+            Event::Window(limited) => {
+                let (start, duration_seconds) = ("*/10 * * * *".to_owned(), 240);
+                let window = RolloutWindow { start, duration_seconds, time_zone: None };
+                cluster.edit(|spec| spec.windows = limited.then(|| vec![window]));
+            }
+            Event::Firmware(is_there) => self.firmware(*is_there),
+            Event::Older(is_there) => self.older(*is_there),
             Event::DeleteJob(number) => {
                 if let Some(name) = job(cluster, *number) {
                     cluster.jobs.remove(&name);
@@ -191,6 +153,26 @@ impl Watched {
             }
         }
         self.check();
+    }
+
+    fn firmware(&mut self, is_there: bool) {
+        self.cluster.firmware = match is_there {
+            true => resolved(),
+            false => FirmwareState::Failed {
+                reason: rollout_reason::FIRMWARE_UNAVAILABLE.name.to_owned(),
+                message: "not found".to_owned(),
+                permanent: true,
+            },
+        };
+    }
+
+    fn older(&mut self, is_there: bool) {
+        let created = self.cluster.now - SignedDuration::from_hours(1);
+        let held = self.cluster.parts.keys().take(2).cloned().collect();
+        self.cluster.others.clear();
+        if is_there {
+            self.cluster.others.push(("older".to_owned(), created, held));
+        }
     }
 
     fn edit_job(&mut self, number: usize, change: impl FnOnce(&mut flashjob_api::FlashJobSpec)) {
@@ -229,8 +211,12 @@ impl Watched {
             assert_eq!(created.spec.uuid.len(), shard.count as usize);
             let passed = |batch: &flashjob_api::BatchStatus| batch.state == BatchState::Passed;
             assert!(status.batches[..batch].iter().all(passed), "{name} is too early");
-            for earlier in 0..=batch {
-                self.check_budget(earlier, &status);
+            // A new retry forgives what is stored of failures, and is acted on at once.
+            let retry = &self.cluster.rollout.spec.retry;
+            if retry.is_none() || *retry == status.retry {
+                for earlier in 0..=batch {
+                    self.check_budget(earlier, &status);
+                }
             }
             let names = &list.instances[shard.first as usize..][..shard.count as usize];
             for (uid, name) in created.spec.uuid.iter().zip(names) {
@@ -298,7 +284,8 @@ impl Watched {
 
     /// Everybody works from now on, time passes, and nobody interferes.
     fn ends_or_waits(&mut self) {
-        for _ in 0..40 {
+        let mut before = BTreeMap::new();
+        for round in 0..60 {
             self.cluster.settle(400);
             self.check();
             let plan = self.cluster.decide();
@@ -320,6 +307,14 @@ impl Watched {
                 assert!(waits, "{phase:?} without end: {status:?}");
                 return;
             };
+            // Windows open and close while a person is waited for.
+            if round % 10 == 9 {
+                let members = self.cluster.members();
+                if members == before {
+                    return;
+                }
+                before = members;
+            }
             self.cluster.now = self.cluster.now.max(at);
         }
         panic!("does not end: {:?}", self.cluster.status());
@@ -358,6 +353,19 @@ proptest! {
     }
 
     #[test]
+    fn never_more_devices_are_in_flight_than_parallelism_over_all_flash_jobs(
+        devices in 11_usize..60,
+        events in prop::collection::vec(gentle_event(), 50..300),
+    ) {
+        let mut watched = Watched::new(devices, &[], false);
+        watched.cluster.edit(|spec| spec.batches = Some(vec![batch("only", None)]));
+        for event in &events {
+            watched.happens(event);
+        }
+        watched.ends_or_waits();
+    }
+
+    #[test]
     fn a_person_who_gives_in_to_everything_brings_every_run_to_its_end(
         devices in 4_usize..30,
         sizes in prop::collection::vec(1_i32..3, 0..3),
@@ -372,6 +380,8 @@ proptest! {
             watched.cluster.returns(name);
             watched.cluster.part(name).broken = false;
         }
+        watched.firmware(true);
+        watched.older(false);
         let over = |cluster: &Cluster| cluster.status().phase.is_some_and(RolloutPhase::is_final);
         for number in 0..6 {
             watched.cluster.settle(400);

@@ -1,0 +1,71 @@
+//! A FlashJob as a [`Workload`].
+
+use flashjob_api::{FlashJob, Phase, condition};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::pace::{self, Seen, pace};
+use super::workload::{Frame, Workload};
+use super::{ended, view};
+use crate::failure::{Code, Failure};
+
+impl Workload for FlashJob {
+    const COMMAND: &'static str = "kubectl flashjob";
+    const ENDING: &'static str = "cancel";
+    const FIELD: &'static str = "jobs";
+
+    fn is_suspended(&self) -> bool {
+        self.spec.suspend == Some(true)
+    }
+
+    fn has_status(&self) -> bool {
+        self.status.is_some()
+    }
+
+    fn is_behind(&self) -> bool {
+        let status = self.status.as_ref();
+        status.is_none_or(|status| status.observed_generation < self.metadata.generation)
+    }
+
+    fn is_over(&self) -> bool {
+        ended(self).is_some()
+    }
+
+    fn is_blocked(&self) -> bool {
+        let holds = |kind| {
+            self.status.as_ref().is_some_and(|status| condition::holds(&status.conditions, kind))
+        };
+        holds(condition::SUSPENDED) || holds(condition::STALLED)
+    }
+
+    fn failure(&self) -> Option<Failure> {
+        (ended(self) == Some(Phase::Failed))
+            .then(|| Failure::new(Code::Failing, "EndedWithFailures", self.line()))
+    }
+
+    fn results(&self) -> u32 {
+        let counts = self.status.as_ref().and_then(|status| status.counts);
+        pace::results(&counts.unwrap_or_default())
+    }
+
+    fn consequence(&self, suspend: bool) -> String {
+        let words = if suspend && ended(self).is_some() {
+            "; its devices have their results, and any that are added wait"
+        } else {
+            ""
+        };
+        words.to_owned()
+    }
+
+    fn line(&self) -> String {
+        view::line(self)
+    }
+
+    fn details(&self, seen: Option<Seen>, frame: Frame) -> String {
+        view::details(self, pace(self, seen, frame.now), frame)
+    }
+
+    fn json(&self, now: Timestamp) -> Value {
+        view::json(self, pace(self, None, now))
+    }
+}

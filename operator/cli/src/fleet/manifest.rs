@@ -1,0 +1,67 @@
+//! Objects of the cluster in files: YAML or JSON, documents and lists.
+
+use std::path::Path;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::decode::decode;
+use crate::failure::Failure;
+
+/// Objects of a kind in a file; `-` is standard input.
+///
+/// # Errors
+/// The file cannot be read, or is neither YAML nor JSON.
+pub fn of_kind(path: &Path, kind: &str) -> Result<Vec<Value>, Failure> {
+    let mut objects = objects(path)?;
+    objects.retain(|object| object["kind"] == kind);
+    Ok(objects)
+}
+
+/// The one object of a kind in a file.
+///
+/// # Errors
+/// As [`of_kind`], and there is none or several.
+pub fn one(path: &Path, kind: &str) -> Result<Value, Failure> {
+    let mut objects = of_kind(path, kind)?;
+    match (objects.len(), objects.pop()) {
+        (1, Some(object)) => Ok(object),
+        (count, _) => {
+            let message = format!("{} has {count} {kind}s; expected one", path.display());
+            Err(Failure::usage(message))
+        }
+    }
+}
+
+/// Reads an object of a file as its kind.
+///
+/// # Errors
+/// A field is missing or is of another type.
+pub fn decoded<K: DeserializeOwned>(path: &Path, object: Value) -> Result<K, Failure> {
+    let kind = object["kind"].as_str().unwrap_or("object").to_owned();
+    decode(object).map_err(|error| {
+        Failure::usage(format!("{}: the {kind} cannot be read: {error}", path.display()))
+    })
+}
+
+/// All objects of a file: documents, and the items of lists.
+fn objects(path: &Path) -> Result<Vec<Value>, Failure> {
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&text(path)?).map_err(|error| {
+        Failure::usage(format!("{} is no YAML or JSON: {error}", path.display()))
+    })?;
+    let items = documents.into_iter().filter(|document| !document.is_null());
+    Ok(items
+        .flat_map(|document| match document.get("items").and_then(Value::as_array) {
+            Some(items) => items.clone(),
+            None => vec![document],
+        })
+        .collect())
+}
+
+fn text(path: &Path) -> Result<String, Failure> {
+    let (read, path) = match path == Path::new("-") {
+        true => (std::io::read_to_string(std::io::stdin()), Path::new("standard input")),
+        false => (std::fs::read_to_string(path), path),
+    };
+    read.map_err(|error| Failure::unreadable(path, &error))
+}

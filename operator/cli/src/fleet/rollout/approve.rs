@@ -1,0 +1,277 @@
+//! `rollout approve`: lets a batch start that waits for it.
+
+use clap::Args;
+use flashjob_api::{BatchState, BatchStatus, FlashRollout, FlashRolloutStatus};
+use kube::ResourceExt;
+use kube::api::Patch;
+use serde_json::json;
+
+use super::batches;
+use super::state::{ended, is_approved, is_of_this_run, status};
+use crate::arguments::Output;
+use crate::cluster::{Place, Scope};
+use crate::failure::{Code, Failure};
+use crate::fleet::Change;
+use crate::fleet::change::dropped;
+use crate::fleet::workload::{command_for, full_name, resource};
+use crate::report::Report;
+
+/// Most times that an approval is written anew because somebody else changed the object.
+const TRIES: usize = 20;
+/// Most approvals that the definition takes.
+const MOST: usize = 100;
+
+/// Approve batches.
+#[derive(Debug, Args)]
+pub struct Approve {
+    /// FlashRollout and batch; the batch by its name, or by its number from 1.
+    #[arg(value_name = "NAME/BATCH", required = true, value_parser = target)]
+    batches: Vec<Target>,
+    /// Only if this is the run now, 6 hexadecimal digits, as status shows it.
+    #[arg(long, value_name = "RUN")]
+    run: Option<String>,
+    #[command(flatten)]
+    scope: Scope,
+}
+
+/// A batch of a FlashRollout.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Target {
+    name: String,
+    batch: String,
+}
+
+fn target(text: &str) -> Result<Target, String> {
+    let parts = text.split_once('/').filter(|(name, batch)| !name.is_empty() && !batch.is_empty());
+    let owned =
+        parts.map(|(name, batch)| Target { name: name.to_owned(), batch: batch.to_owned() });
+    owned.ok_or_else(|| format!("{text:?} is not NAME/BATCH, such as hall-3/canary or hall-3/1"))
+}
+
+/// Approves each of the batches.
+///
+/// # Errors
+/// There is no such batch or no run, the run is another, or the API server refuses.
+pub async fn run(command: &Approve) -> Result<Report, Failure> {
+    let place = command.scope.place().await?;
+    let (mut lines, mut rows, mut names) = (Vec::new(), Vec::new(), Vec::new());
+    for target in &command.batches {
+        let (rollout, verdict) = approve(&place, target, command.run.as_deref()).await?;
+        names.push(resource(&rollout));
+        lines.push(verdict.shown(&rollout));
+        rows.push(json!({
+            "namespace": rollout.namespace(), "name": rollout.name_any(),
+            "batch": verdict.batch, "run": verdict.run, "done": verdict.done(),
+        }));
+    }
+    names.dedup();
+    Ok(Report::new(lines.join("\n"), json!({"rollouts": rows}))
+        .with(Output::Name, names.join("\n")))
+}
+
+async fn approve(
+    place: &Place,
+    target: &Target,
+    run: Option<&str>,
+) -> Result<(FlashRollout, Verdict), Failure> {
+    for _ in 0..TRIES {
+        let rollout: FlashRollout = place.read(&target.name).await?;
+        let verdict = judge(&rollout, &target.batch, run)?;
+        if verdict.state != Approval::Missing {
+            return Ok((rollout, verdict));
+        }
+        // With the version that was read: an approval of somebody else in between is a conflict
+        // and not overwritten.
+        let patch = json!({
+            "metadata": {"resourceVersion": rollout.resource_version(), "uid": rollout.uid()},
+            "spec": {"approvals": with(&rollout, &verdict)},
+        });
+        let parameters = Change::Stored.patching();
+        let api = place.api::<FlashRollout>();
+        match api.patch(&target.name, &parameters, &Patch::Merge(patch)).await {
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            Err(error) => {
+                return Err(place.refused::<FlashRollout>("approve", &target.name, &error));
+            }
+            Ok(stored) if is_approved(&stored, &verdict.batch, &verdict.run) => {
+                return Ok((stored, verdict));
+            }
+            Ok(_) => {
+                let field = "spec.approvals";
+                return Err(dropped::<FlashRollout>(place, "approve", &target.name, field));
+            }
+        }
+    }
+    let message = format!(
+        "cannot approve {}: others change it all the time; try again",
+        place.named::<FlashRollout>(&target.name)
+    );
+    Err(Failure::new(Code::Other, "Conflict", message))
+}
+
+/// A batch, and what its approval needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Verdict {
+    batch: String,
+    run: String,
+    state: Approval,
+}
+
+/// Need of an approval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Approval {
+    /// It is to be written.
+    Missing,
+    /// It is there.
+    Present,
+    /// The batch asks for none.
+    Unneeded,
+}
+
+impl Verdict {
+    fn shown(&self, rollout: &FlashRollout) -> String {
+        let (resource, batch, run) = (resource(rollout), &self.batch, &self.run);
+        match self.state {
+            Approval::Missing => format!("{resource} batch {batch} approved for run {run}"),
+            Approval::Present => {
+                format!("{resource} batch {batch} was approved for run {run} already")
+            }
+            Approval::Unneeded => {
+                format!("{resource} batch {batch} asks for no approval; nothing was changed")
+            }
+        }
+    }
+
+    fn done(&self) -> &'static str {
+        match self.state {
+            Approval::Missing | Approval::Present => "approved",
+            Approval::Unneeded => "unneeded",
+        }
+    }
+}
+
+fn judge(rollout: &FlashRollout, asked: &str, run: Option<&str>) -> Result<Verdict, Failure> {
+    let (name, status) = (full_name(rollout), status(rollout));
+    let refused = |reason, message: String| Err(Failure::new(Code::Other, reason, message));
+    let Some(now) = status.run.clone().filter(|_| is_of_this_run(rollout)) else {
+        let message = format!(
+            "FlashRollout {name}: the operator has not begun the run that the spec asks for, so \
+             there is nothing to approve yet; {} shows it",
+            command_for("status", rollout)
+        );
+        return refused("NotSeen", message);
+    };
+    if let Some(run) = run.filter(|run| *run != now) {
+        let message =
+            format!("FlashRollout {name}: the run is {now}, not {run}; nothing was changed");
+        return refused("OtherRun", message);
+    }
+    if let Some(phase) = ended(rollout) {
+        let message = format!("FlashRollout {name}: run {now} is over ({phase:?})");
+        return refused("RunOver", message);
+    }
+    let names: Vec<&str> = status.batches.iter().map(|batch| batch.name.as_str()).collect();
+    if names.is_empty() {
+        let message = format!("FlashRollout {name}: the batches of run {now} are not planned yet");
+        return refused("NotSeen", message);
+    }
+    let Some(place) = batches::position(asked, &names) else {
+        let message = format!(
+            "FlashRollout {name} has no batch {asked}; its batches are {}",
+            batches::list(&names)
+        );
+        return Err(Failure::new(Code::Unavailable, "NoBatch", message));
+    };
+    let batch = names[place].to_owned();
+    let state = match (asks(rollout, &batch), is_approved(rollout, &batch, &now)) {
+        (_, true) => Approval::Present,
+        (true, false) => Approval::Missing,
+        (false, false) => Approval::Unneeded,
+    };
+    Ok(Verdict { batch, run: now, state })
+}
+
+/// Returns true if the batch of that name starts only once it is approved.
+pub fn asks(rollout: &FlashRollout, batch: &str) -> bool {
+    let mut batches = rollout.spec.batches.iter().flatten();
+    batches.any(|written| written.name == batch && written.approval == Some(true))
+}
+
+/// Names of FlashRollout and batch, as the command takes them, of all batches that still need an
+/// approval.
+pub fn unapproved(rollout: &FlashRollout) -> Vec<String> {
+    let status = status(rollout);
+    let Some(run) = status.run.filter(|_| ended(rollout).is_none()) else { return Vec::new() };
+    let open = status.batches.iter().filter(|batch| {
+        batch.state == BatchState::Pending
+            && asks(rollout, &batch.name)
+            && !is_approved(rollout, &batch.name, &run)
+    });
+    open.map(|batch| format!("{}/{}", rollout.name_any(), batch.name)).collect()
+}
+
+/// The first batch that has not passed.
+pub fn current(status: &FlashRolloutStatus) -> Option<&BatchStatus> {
+    status.batches.iter().find(|batch| batch.state != BatchState::Passed)
+}
+
+/// All approvals and this one. Those of other runs go where there is no room: they count no more.
+fn with(rollout: &FlashRollout, verdict: &Verdict) -> Vec<String> {
+    let mut approvals = rollout.spec.approvals.clone().unwrap_or_default();
+    if approvals.len() >= MOST {
+        approvals.retain(|approval| approval.ends_with(&format!("@{}", verdict.run)));
+    }
+    approvals.push(format!("{}@{}", verdict.batch, verdict.run));
+    approvals
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::rollout;
+    use super::*;
+
+    fn verdict(rollout: &FlashRollout, batch: &str) -> Approval {
+        judge(rollout, batch, None).expect(batch).state
+    }
+
+    #[test]
+    fn a_batch_is_approved_by_name_or_number_where_it_asks_for_that() {
+        let rollout = rollout();
+        assert_eq!(verdict(&rollout, "ten"), Approval::Missing);
+        assert_eq!(verdict(&rollout, "2"), Approval::Missing);
+        assert_eq!(verdict(&rollout, "canary"), Approval::Unneeded);
+        assert_eq!(unapproved(&rollout), ["hall/ten"]);
+        let unknown = judge(&rollout, "4", None).expect_err("no such batch");
+        assert!(unknown.message.contains("1 canary, 2 ten, 3 rest"), "{}", unknown.message);
+        assert_eq!(target("a/b/c").map(|one| one.batch), Ok("b/c".to_owned()));
+        assert!(["a", "a/", "/b"].into_iter().all(|text| target(text).is_err()));
+    }
+
+    #[test]
+    fn another_approval_stays_and_an_approval_of_this_run_counts() {
+        let mut rollout = rollout();
+        rollout.spec.approvals = Some(vec!["rest@0a1b2c".to_owned()]);
+        let judged = judge(&rollout, "ten", None).expect("a batch");
+        assert_eq!(with(&rollout, &judged), ["rest@0a1b2c", "ten@0a1b2c"]);
+        rollout.spec.approvals = Some(with(&rollout, &judged));
+        assert_eq!(verdict(&rollout, "ten"), Approval::Present);
+        let old = (0..MOST).map(|number| format!("b{number}@ffffff")).collect();
+        rollout.spec.approvals = Some(old);
+        assert_eq!(with(&rollout, &judged), ["ten@0a1b2c"]);
+    }
+
+    #[test]
+    fn a_run_that_is_another_or_over_or_not_begun_is_not_approved() {
+        let reason = |rollout: &FlashRollout, run| {
+            judge(rollout, "ten", run).err().map(|failure| failure.reason)
+        };
+        let mut changed = rollout();
+        assert_eq!(reason(&changed, Some("0a1b2c")), None);
+        assert_eq!(reason(&changed, Some("ffffff")), Some("OtherRun"));
+        changed.spec.version = "3".to_owned();
+        assert_eq!(reason(&changed, None), Some("NotSeen"));
+        let mut over = rollout();
+        over.status.as_mut().expect("a status").phase = Some(flashjob_api::RolloutPhase::Aborted);
+        assert_eq!(reason(&over, None), Some("RunOver"));
+    }
+}

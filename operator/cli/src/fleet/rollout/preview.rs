@@ -1,0 +1,215 @@
+//! `rollout preview`: which devices would be flashed, in which batch. The operator's own rules plan
+//! them; a run that is planned already is shown as it is.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use flashjob_api::{FlashRollout, LeftOut};
+use flashjob_operator::config::Namespaces;
+use flashjob_rules::rollout::Rollout;
+use flashjob_rules::rollout::members::{self, Planned};
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use super::state::{is_of_this_run, status};
+use super::view::left_out;
+use crate::arguments::Output;
+use crate::cluster::{Place, Scope, refused};
+use crate::failure::{Code, Failure};
+use crate::fleet::inventory::{self, Device};
+use crate::fleet::preview::operator_config::{self, Search};
+use crate::fleet::table::table;
+use crate::fleet::workload::full_name;
+use crate::fleet::{devices_shown, manifest};
+use crate::report::Report;
+use crate::source;
+
+/// Devices of a batch that are shown, unless all are asked for.
+const SHOWN: usize = 10;
+/// Stands for a run that has no name yet.
+const NO_RUN: &str = "000000";
+
+/// Show devices and batches.
+#[derive(Debug, Args)]
+pub struct Preview {
+    /// Name of a FlashRollout.
+    #[arg(value_name = "NAME", required_unless_present = "file", conflicts_with = "file")]
+    name: Option<String>,
+    /// A file with a FlashRollout, which need not be in the cluster; - is standard input.
+    #[arg(short, long, value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The operator's configuration, which says devices of which namespaces may be flashed.
+    /// Default: the one in the cluster.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    scope: Scope,
+}
+
+/// Batches with their devices.
+struct Shown {
+    batches: Vec<(String, Vec<String>)>,
+    left_out: LeftOut,
+    notes: Vec<String>,
+}
+
+/// Plans the run, or shows the one that is planned.
+///
+/// # Errors
+/// The FlashRollout or the devices cannot be read, or the run cannot be planned.
+pub async fn run(command: &Preview) -> Result<Report, Failure> {
+    let mut place = command.scope.place().await?;
+    let rollout = command.rollout(&mut place).await?;
+    let (namespaces, notes) = command.namespaces(&place).await?;
+    // The default needs the right to list those of one namespace alone.
+    let only = (namespaces == Namespaces::default()).then_some(place.namespace.as_str());
+    let devices = inventory::devices(&place.client, only).await;
+    let mut devices = devices.map_err(|error| refused("list Akri's Instances", &error))?;
+    devices.retain(|device| namespaces.allow(&place.namespace, &device.namespace));
+    let shown = match planned(&rollout) {
+        Some(planned) => planned,
+        None => plan(&rollout, &place.namespace, &devices, notes)?,
+    };
+    Ok(report(&rollout, &place.namespace, &devices, &shown))
+}
+
+impl Preview {
+    async fn rollout(&self, place: &mut Place) -> Result<FlashRollout, Failure> {
+        let Some(file) = &self.file else {
+            return place.read(self.name.as_deref().unwrap_or_default()).await;
+        };
+        let mut rollout: FlashRollout =
+            manifest::decoded(file, manifest::one(file, "FlashRollout")?)?;
+        let written = rollout.namespace();
+        place.namespace =
+            super::namespace(&self.scope, written.as_deref(), place.namespace.clone())?;
+        rollout.metadata.namespace = Some(place.namespace.clone());
+        rollout.status = None;
+        Ok(rollout)
+    }
+
+    /// Namespaces whose devices the operator lets the rollout flash.
+    async fn namespaces(&self, place: &Place) -> Result<(Namespaces, Vec<String>), Failure> {
+        if let Some(file) = &self.config {
+            return Ok((source::read_config(file)?.instances.namespaces, Vec::new()));
+        }
+        let cause = match operator_config::find(&place.client).await? {
+            Search::Found(found) => {
+                return Ok((source::read_config(&found.file)?.instances.namespaces, Vec::new()));
+            }
+            Search::Denied(cause) | Search::Absent(cause) => cause,
+        };
+        let note = format!(
+            "{cause} Devices of namespace {} are looked at, as by default; with --config those \
+             that the operator's configuration allows.",
+            place.namespace
+        );
+        Ok((Namespaces::default(), vec![note]))
+    }
+}
+
+/// The batches of a run that is planned.
+fn planned(rollout: &FlashRollout) -> Option<Shown> {
+    let status = status(rollout);
+    if !is_of_this_run(rollout) || status.members.is_empty() {
+        return None;
+    }
+    let names = status.batches.iter().map(|batch| batch.name.clone());
+    let members = status.members.iter().map(|members| members.instances.clone());
+    let run = status.run.unwrap_or_default();
+    Some(Shown {
+        batches: names.zip(members).collect(),
+        left_out: status.left_out.unwrap_or_default(),
+        notes: vec![format!("Run {run} is planned; its devices do not change any more.")],
+    })
+}
+
+/// The batches that a run would have now.
+fn plan(
+    rollout: &FlashRollout,
+    namespace: &str,
+    devices: &[Device],
+    mut notes: Vec<String>,
+) -> Result<Shown, Failure> {
+    let name = full_name(rollout);
+    // Windows are read too, so that a preview says all that is wrong.
+    let spec = Rollout::of(rollout.clone()).spec;
+    let spec = spec.map_err(|fault| Failure::usage(format!("FlashRollout {name}: {fault}")))?;
+    let known_run = status(rollout).run.filter(|_| is_of_this_run(rollout));
+    let run = known_run.as_deref().unwrap_or(NO_RUN);
+    let selectable = devices.iter().map(Device::selectable);
+    let Planned { batches, left_out, .. } = members::plan(&spec, run, namespace, selectable)
+        .map_err(|fault| {
+            let message =
+                format!("FlashRollout {name}: {fault}; kubectl flashjob devices -o wide shows all");
+            Failure::new(Code::Unavailable, fault.reason(), message)
+        })?;
+    if known_run.is_none() {
+        let note = "The run has no name yet, and that decides which devices go first: batches \
+                    without a selector of their own will have as many devices, but others.";
+        notes.push(note.to_owned());
+    }
+    Ok(Shown { batches, left_out, notes })
+}
+
+fn report(rollout: &FlashRollout, namespace: &str, devices: &[Device], shown: &Shown) -> Report {
+    let text = |most: usize| {
+        let planned = shown.batches.iter().map(|(_, members)| members.len()).sum();
+        let mut lines = vec![format!(
+            "FlashRollout {}: {} in {} batches",
+            full_name(rollout),
+            devices_shown(planned),
+            shown.batches.len()
+        )];
+        lines.extend(left_out(&shown.left_out));
+        lines.extend(shown.notes.iter().map(|note| format!("Note: {note}")));
+        for (place, (batch, members)) in shown.batches.iter().enumerate() {
+            let number = place + 1;
+            lines.push(format!("\nBATCH {number} {batch}: {}", devices_shown(members.len())));
+            let rows = members.iter().take(most);
+            lines.push(rows_of(rows, namespace, devices));
+            if members.len() > most {
+                lines.push(format!("  … and {} more; -o wide shows all", members.len() - most));
+            }
+        }
+        lines.join("\n")
+    };
+    let batches: Vec<Value> = shown
+        .batches
+        .iter()
+        .map(|(batch, members)| json!({"name": batch, "instances": members}))
+        .collect();
+    let names = shown.batches.iter().flat_map(|(_, members)| members);
+    let names: Vec<String> = names.map(|member| format!("instance.akri.sh/{member}")).collect();
+    let json = json!({
+        "namespace": rollout.namespace(), "name": rollout.name_any(), "batches": batches,
+        "leftOut": shown.left_out, "notes": shown.notes,
+    });
+    Report::new(text(SHOWN), json)
+        .with(Output::Wide, text(usize::MAX))
+        .with(Output::Name, names.join("\n"))
+}
+
+/// Members as a table; a device that is away has its name alone.
+fn rows_of<'a>(
+    members: impl Iterator<Item = &'a String>,
+    namespace: &str,
+    devices: &[Device],
+) -> String {
+    let row = |member: &String| {
+        let (namespace, name) = member.split_once('/').unwrap_or((namespace, member));
+        let device =
+            devices.iter().find(|device| device.namespace == namespace && device.name == name);
+        let text = |of: fn(&Device) -> &Option<String>| {
+            device.and_then(|device| of(device).clone()).unwrap_or_default()
+        };
+        [
+            format!("  {member}"),
+            text(|device| &device.kind),
+            text(|device| &device.application),
+            text(|device| &device.version),
+            device.map(|device| device.nodes.join(",")).unwrap_or_default(),
+        ]
+    };
+    table(["  INSTANCE", "TYPE", "APPLICATION", "VERSION", "NODES"], members.map(row))
+}

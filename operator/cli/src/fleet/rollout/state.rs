@@ -1,0 +1,175 @@
+//! A FlashRollout as a [`Workload`], and what its status means.
+
+use flashjob_api::{
+    FlashRollout, FlashRolloutStatus, RolloutPhase, RolloutReason, condition, rollout_reason,
+};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use serde_json::Value;
+
+use super::view;
+use crate::failure::{Code, Failure};
+use crate::fleet::pace::Seen;
+use crate::fleet::workload::{Frame, Workload, command_for};
+
+impl Workload for FlashRollout {
+    const COMMAND: &'static str = "kubectl flashjob rollout";
+    const ENDING: &'static str = "abort";
+    const FIELD: &'static str = "rollouts";
+
+    fn is_suspended(&self) -> bool {
+        self.spec.suspend == Some(true)
+    }
+
+    fn has_status(&self) -> bool {
+        self.status.is_some()
+    }
+
+    fn is_behind(&self) -> bool {
+        let status = self.status.as_ref();
+        status.is_none_or(|status| status.observed_generation < self.metadata.generation)
+    }
+
+    fn is_over(&self) -> bool {
+        ended(self).is_some()
+    }
+
+    fn is_blocked(&self) -> bool {
+        let Some(status) = self.status.as_ref().filter(|_| !self.is_behind()) else {
+            return false;
+        };
+        status.phase == Some(RolloutPhase::Paused)
+            || condition::holds(&status.conditions, condition::STALLED)
+            || awaited_approval(self).is_some()
+    }
+
+    fn failure(&self) -> Option<Failure> {
+        let reason = match ended(self)? {
+            RolloutPhase::Failed => "EndedWithFailures",
+            RolloutPhase::Aborted => "Aborted",
+            _ => return None,
+        };
+        Some(Failure::new(Code::Failing, reason, self.line()))
+    }
+
+    fn results(&self) -> u32 {
+        view::results(&status(self).counts.unwrap_or_default())
+    }
+
+    fn consequence(&self, suspend: bool) -> String {
+        match suspend && self.is_over() {
+            true => "; its run is over, so only a new run is held back".to_owned(),
+            false => String::new(),
+        }
+    }
+
+    fn unchanged(&self) -> String {
+        match (self.is_suspended(), is_paused(self) && !self.is_over()) {
+            (true, _) => "is paused already; nothing changed".to_owned(),
+            (false, false) => "is not paused; nothing changed".to_owned(),
+            (false, true) => format!(
+                "stays as it is; nobody had paused it: {}; {}",
+                status(self).reason.unwrap_or_else(|| "a batch did not pass".to_owned()),
+                going_on(self)
+            ),
+        }
+    }
+
+    fn line(&self) -> String {
+        view::line(self)
+    }
+
+    fn details(&self, _seen: Option<Seen>, frame: Frame) -> String {
+        view::details(self, frame)
+    }
+
+    fn json(&self, _now: Timestamp) -> Value {
+        view::json(self)
+    }
+}
+
+/// The phase in which the run is over; none while the operator works on it, or has not seen the
+/// last change.
+pub fn ended(rollout: &FlashRollout) -> Option<RolloutPhase> {
+    let status = rollout.status.as_ref().filter(|_| !rollout.is_behind())?;
+    status.phase.filter(|phase| phase.is_final())
+}
+
+/// The status; an empty one where the operator has not written any.
+pub fn status(rollout: &FlashRollout) -> FlashRolloutStatus {
+    rollout.status.clone().unwrap_or_default()
+}
+
+/// Returns true if the status speaks of the run that the spec asks for.
+pub fn is_of_this_run(rollout: &FlashRollout) -> bool {
+    let asked = rollout.spec.effective().ok().map(|spec| spec.fingerprint);
+    asked.is_some() && status(rollout).fingerprint == asked
+}
+
+/// Returns true where the run waits for a person, whatever the cause.
+pub fn is_paused(rollout: &FlashRollout) -> bool {
+    status(rollout).phase == Some(RolloutPhase::Paused)
+}
+
+/// Name of the batch that waits for its approval; none where none does.
+pub fn awaited_approval(rollout: &FlashRollout) -> Option<String> {
+    let status = rollout.status.as_ref()?;
+    if status.phase != Some(RolloutPhase::Waiting) || !is_of_this_run(rollout) {
+        return None;
+    }
+    let batch = super::approve::current(status)?;
+    let run = status.run.as_deref()?;
+    (super::approve::asks(rollout, &batch.name) && !is_approved(rollout, &batch.name, run))
+        .then(|| batch.name.clone())
+}
+
+/// Returns true if the batch has its approval for this run.
+pub fn is_approved(rollout: &FlashRollout, batch: &str, run: &str) -> bool {
+    let wanted = format!("{batch}@{run}");
+    rollout.spec.approvals.iter().flatten().any(|approval| *approval == wanted)
+}
+
+/// The commands that let a paused run go on or end it, as the end of a sentence.
+pub fn going_on(rollout: &FlashRollout) -> String {
+    if rollout.is_suspended() {
+        return crate::fleet::workload::resuming(rollout);
+    }
+    let abort = format!("{} ends the run", command_for("abort", rollout));
+    let retry = command_for("retry", rollout);
+    match retried(rollout) {
+        // Where the registry is away or a name is taken, the run goes on once it is not.
+        0 if !lacks_proof(rollout) => abort,
+        0 => format!("{retry} goes on without this proof; {abort}"),
+        _ => format!("{retry} tries failed devices again; {abort}"),
+    }
+}
+
+/// Number of devices that a retry tries again.
+pub fn retried(rollout: &FlashRollout) -> u32 {
+    let counts = status(rollout).counts.unwrap_or_default();
+    counts.failed + counts.absent + counts.regressed
+}
+
+/// Returns true where the run is paused as no device of a batch completed.
+pub fn lacks_proof(rollout: &FlashRollout) -> bool {
+    let reason = status(rollout).reason;
+    is_paused(rollout) && reason.as_deref() == Some(rollout_reason::NOTHING_PROVEN.name)
+}
+
+/// The reason of the status that a person is to act on, but for those that a command answers.
+pub fn advice(rollout: &FlashRollout) -> Option<RolloutReason> {
+    const BY_COMMAND: [RolloutReason; 2] =
+        [rollout_reason::APPROVAL_MISSING, rollout_reason::SUSPEND_REQUESTED];
+    let name = status(rollout).reason?;
+    let known = rollout_reason::ALL.iter().copied().find(|reason| reason.name == name)?;
+    (known.action != "Nothing." && !BY_COMMAND.contains(&known)).then_some(known)
+}
+
+/// The command that approves a batch.
+pub fn approving(rollout: &FlashRollout, batch: &str) -> String {
+    format!(
+        "kubectl flashjob rollout approve {}/{batch} -n {}",
+        rollout.name_any(),
+        rollout.namespace().unwrap_or_default()
+    )
+}

@@ -1,0 +1,386 @@
+//! A FlashRollout for people: batches with their counts, the soak that is left, the one thing that
+//! it waits for and what to do about it, reasons, failed devices.
+
+use std::time::Duration;
+
+use console::style;
+use flashjob_api::{
+    BatchState, BatchStatus, FailedDevice, FlashRollout, FlashRolloutStatus, LeftOut, RolloutCounts,
+};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use serde_json::{Value, json};
+
+use super::state::{
+    advice, approving, awaited_approval, ended, going_on, is_approved, is_of_this_run, is_paused,
+    status,
+};
+use crate::duration;
+use crate::fleet::table::{plain, table};
+use crate::fleet::view::{bar, coloured, reasons};
+use crate::fleet::workload::{Frame, Workload, full_name};
+
+/// Failed devices that are shown, unless all are asked for.
+const SHOWN: usize = 10;
+
+/// Devices that have their result.
+pub fn results(counts: &RolloutCounts) -> u32 {
+    counts.completed + counts.failed + counts.skipped + counts.absent + counts.regressed
+}
+
+/// The word for where a FlashRollout stands.
+pub fn state(rollout: &FlashRollout) -> String {
+    if rollout.metadata.deletion_timestamp.is_some() && rollout.has_status() {
+        return "Deleting".to_owned();
+    }
+    let phase = status(rollout).phase;
+    phase.map_or_else(|| "NotSeen".to_owned(), |phase| format!("{phase:?}"))
+}
+
+/// One row for each FlashRollout.
+pub fn list(rollouts: &[FlashRollout], with_namespace: bool) -> String {
+    let row = |rollout: &FlashRollout| {
+        let status = status(rollout);
+        let name = if with_namespace { full_name(rollout) } else { rollout.name_any() };
+        let unseen = rollout.has_status() && rollout.is_behind();
+        let unseen = unseen.then(|| "last change not seen by the operator yet".to_owned());
+        [
+            name,
+            state(rollout),
+            status.batch.unwrap_or_default(),
+            status.progress.unwrap_or_default(),
+            status.counts.unwrap_or_default().failed.to_string(),
+            rollout.spec.version.clone(),
+            unseen.or(status.waiting_for).unwrap_or_default(),
+        ]
+    };
+    let headings = ["ROLLOUT", "STATE", "BATCH", "PROGRESS", "FAILED", "VERSION", "WAITS FOR"];
+    table(headings, rollouts.iter().map(row))
+}
+
+/// One line, for whoever reads a log.
+pub fn line(rollout: &FlashRollout) -> String {
+    let (name, status) = (rollout.name_any(), status(rollout));
+    if status.phase.is_none() {
+        return format!("{name}: no operator has worked on it yet");
+    }
+    let batch = status.batch.as_ref().map(|batch| format!(" batch {batch},"));
+    let counts = status.counts.unwrap_or_default();
+    let mut line = format!(
+        "{name} {}:{} {} of {} devices have a result, {} failed, {} in flight",
+        state(rollout),
+        batch.unwrap_or_default(),
+        results(&counts),
+        counts.planned,
+        counts.failed + counts.regressed,
+        counts.in_flight
+    );
+    if let Some(reason) = status.reason.as_ref().filter(|_| is_paused(rollout)) {
+        line.push_str(&format!("; {}", plain(reason)));
+    }
+    if let Some(awaited) = status.waiting_for.as_ref().filter(|_| ended(rollout).is_none()) {
+        line.push_str(&format!("; waits for {}", plain(awaited)));
+    }
+    if let Some(todo) = to_do(rollout) {
+        line.push_str(&format!(": {todo}"));
+    }
+    line
+}
+
+/// The command that lets it go on; none where nobody has to act.
+fn to_do(rollout: &FlashRollout) -> Option<String> {
+    if ended(rollout).is_some() || rollout.is_behind() {
+        return None;
+    }
+    if is_paused(rollout) {
+        return Some(going_on(rollout));
+    }
+    let batch = awaited_approval(rollout)?;
+    Some(format!("{} lets it start", approving(rollout, &batch)))
+}
+
+/// All that there is to say of one FlashRollout.
+pub fn details(rollout: &FlashRollout, frame: Frame) -> String {
+    let status = status(rollout);
+    let run = status.run.as_ref().map(|run| format!("   run {run}")).unwrap_or_default();
+    let mut lines = vec![format!(
+        "FlashRollout {}   {}   firmware {} version {}{run}",
+        style(full_name(rollout)).bold(),
+        coloured(&state(rollout)),
+        plain(&rollout.spec.firmware),
+        plain(&rollout.spec.version)
+    )];
+    if status.phase.is_none() {
+        let words =
+            "No operator has looked at it yet; kubectl flashjob check says what is missing.";
+        lines.push(words.to_owned());
+        return lines.join("\n");
+    }
+    lines.push(progress(&status));
+    lines.extend(times(&status, frame.now));
+    if !rollout.is_behind() && !is_of_this_run(rollout) {
+        lines.push("The spec asks for another run, which has not begun yet.".to_owned());
+    }
+    if rollout.is_behind() {
+        lines.push("The operator has not seen the last change yet.".to_owned());
+    }
+    lines.extend(status.message.as_deref().map(plain));
+    lines.extend(waiting(rollout, &status));
+    if frame.all {
+        lines.extend(firmware(&status));
+    }
+    lines.extend(left_out(&status.left_out.unwrap_or_default()));
+    lines.extend(batches(rollout, &status, frame.now));
+    // What one of them says is more than the reason in general.
+    let example = |name: &str| {
+        let mut failed = status.failed.iter().filter(|device| device.reason == name);
+        failed.find_map(|device| Some((device.instance.as_str(), device.message.as_deref()?)))
+    };
+    lines.extend(reasons("FAILED OR SKIPPED", &status.reasons, example));
+    lines.extend(failed(&status.failed, frame.all));
+    lines.join("\n")
+}
+
+fn progress(status: &FlashRolloutStatus) -> String {
+    let counts = status.counts.unwrap_or_default();
+    let done = results(&counts);
+    let unverified = match counts.unverified {
+        0 => String::new(),
+        count => format!(" ({count} unverified)"),
+    };
+    format!(
+        "{} {done}/{}   completed {}{unverified}, failed {}, skipped {}, absent {}, regressed {}, \
+         in flight {}",
+        bar(done, counts.planned),
+        counts.planned,
+        counts.completed,
+        counts.failed,
+        counts.skipped,
+        counts.absent,
+        counts.regressed,
+        counts.in_flight
+    )
+}
+
+/// The time between two instants in words.
+pub fn between(from: Timestamp, to: Timestamp) -> String {
+    duration::shown(Duration::try_from(to.duration_since(from)).unwrap_or_default())
+}
+
+fn times(status: &FlashRolloutStatus, now: Timestamp) -> Option<String> {
+    let start = status.start_time.as_ref()?.0;
+    Some(match &status.completion_time {
+        Some(end) => format!("took {}", between(start, end.0)),
+        None => format!("began {} ago", between(start, now)),
+    })
+}
+
+/// The one thing that it waits for, and what to do.
+fn waiting(rollout: &FlashRollout, status: &FlashRolloutStatus) -> Vec<String> {
+    let mut lines = Vec::new();
+    if ended(rollout).is_none()
+        && let Some(awaited) = &status.waiting_for
+    {
+        lines.push(format!("Waits for: {}", style(plain(awaited)).bold()));
+    }
+    let advice = advice(rollout).filter(|_| !rollout.is_behind());
+    let title = if advice.is_some() { "Commands" } else { "To do" };
+    lines.extend(advice.map(|reason| format!("To do: {}", reason.action)));
+    lines.extend(to_do(rollout).map(|todo| format!("{title}: {todo}")));
+    lines
+}
+
+fn firmware(status: &FlashRolloutStatus) -> Vec<String> {
+    let Some(firmware) = &status.firmware else { return Vec::new() };
+    let mut lines = vec![format!("Firmware: {}", plain(&firmware.reference))];
+    lines.extend(firmware.signer.as_ref().map(|signer| format!("Signed by: {}", plain(signer))));
+    if !firmware.platforms.is_empty() {
+        lines.push(format!("For device types: {}", plain(&firmware.platforms.join(", "))));
+    }
+    lines
+}
+
+/// Devices that the selector chose and that are not flashed.
+pub fn left_out(left_out: &LeftOut) -> Option<String> {
+    let parts: Vec<String> = [
+        (left_out.current, "report the version already"),
+        (left_out.newer, "report a higher version"),
+        (left_out.too_old, "report a version below minVersion"),
+        (left_out.duplicates, "are a second Instance of a device"),
+    ]
+    .into_iter()
+    .filter(|(count, _)| *count > 0)
+    .map(|(count, words)| format!("{count} {words}"))
+    .collect();
+    let unknown = match left_out.unknown_comparison {
+        0 => String::new(),
+        count => format!("Flashed although their version cannot be compared: {count}."),
+    };
+    match (parts.is_empty(), unknown.is_empty()) {
+        (true, true) => None,
+        (true, false) => Some(unknown),
+        (false, _) => {
+            Some(format!("Left out: {}. {unknown}", parts.join(", ")).trim_end().to_owned())
+        }
+    }
+}
+
+fn batches(rollout: &FlashRollout, status: &FlashRolloutStatus, now: Timestamp) -> Vec<String> {
+    if status.batches.is_empty() {
+        return Vec::new();
+    }
+    let run = status.run.as_deref().unwrap_or_default();
+    let row = |(place, batch): (usize, &BatchStatus)| {
+        let counts = &batch.counts;
+        [
+            format!("  {}", place + 1),
+            batch.name.clone(),
+            format!("{:?}", batch.state),
+            format!("{}/{}", results(counts), counts.planned.max(batch.planned)),
+            counts.completed.to_string(),
+            (counts.failed + counts.regressed).to_string(),
+            (counts.skipped + counts.absent).to_string(),
+            counts.in_flight.to_string(),
+            note(rollout, batch, run, now),
+        ]
+    };
+    let headings =
+        ["  #", "BATCH", "STATE", "DONE", "COMPLETED", "FAILED", "NOT TRIED", "IN FLIGHT", "NOTE"];
+    vec![
+        String::new(),
+        style("BATCHES").bold().to_string(),
+        table(headings, status.batches.iter().enumerate().map(row)),
+    ]
+}
+
+/// Soak and approval of a batch.
+fn note(rollout: &FlashRollout, batch: &BatchStatus, run: &str, now: Timestamp) -> String {
+    match (batch.state, &batch.soak_until) {
+        (BatchState::Soaking, Some(until)) if until.0 > now => {
+            format!("soaks for {} more", between(now, until.0))
+        }
+        (BatchState::Soaking, _) => "soaks".to_owned(),
+        (BatchState::Pending, _) if super::approve::asks(rollout, &batch.name) => {
+            let is_approved = is_approved(rollout, &batch.name, run);
+            if is_approved { "approved" } else { "needs approval" }.to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
+fn failed(devices: &[FailedDevice], all: bool) -> Vec<String> {
+    if devices.is_empty() {
+        return Vec::new();
+    }
+    let shown = if all { devices.len() } else { SHOWN.min(devices.len()) };
+    let row = |device: &FailedDevice| {
+        [
+            format!("  {}", device.instance),
+            device.batch.clone(),
+            device.reason.clone(),
+            device.message.clone().unwrap_or_default(),
+        ]
+    };
+    let headings = ["  INSTANCE", "BATCH", "REASON", "MESSAGE"];
+    let mut lines = vec![
+        String::new(),
+        style("FAILED DEVICES").bold().to_string(),
+        table(headings, devices[..shown].iter().map(row)),
+    ];
+    if shown < devices.len() {
+        lines.push(format!("  … and {} more; -o wide shows all", devices.len() - shown));
+    }
+    lines
+}
+
+/// A FlashRollout for programs.
+pub fn json(rollout: &FlashRollout) -> Value {
+    let status = status(rollout);
+    json!({
+        "namespace": rollout.namespace(), "name": rollout.name_any(), "state": state(rollout),
+        "firmware": rollout.spec.firmware, "version": rollout.spec.version, "run": status.run,
+        "batch": status.batch, "progress": status.progress, "counts": status.counts,
+        "message": status.message, "reason": status.reason, "waitingFor": status.waiting_for,
+        "approvalOf": awaited_approval(rollout), "reasons": status.reasons,
+        "batches": status.batches, "leftOut": status.left_out, "failed": status.failed,
+        "startTime": status.start_time, "completionTime": status.completion_time,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use flashjob_api::RolloutPhase;
+
+    use super::super::tests::rollout;
+    use super::*;
+
+    fn frame(now: i64) -> Frame {
+        Frame { now: Timestamp::from_second(now).expect("a time"), all: false, width: 140 }
+    }
+
+    #[test]
+    fn batches_are_shown_with_the_soak_that_is_left_and_approvals_that_are_missing() {
+        let text = details(&rollout(), frame(1_000));
+        for expected in [
+            "FlashRollout fleet/hall   Soaking   firmware r.io/f:2 version 2   run 0a1b2c",
+            "3/20   completed 2, failed 1, skipped 0, absent 0, regressed 0, in flight 2",
+            "1   canary   Soaking   1/1",
+            "soaks for 10 min more",
+            "needs approval",
+            "1 x FlashTimeout",
+            "To do: Check that the device reaches the external address",
+            "For example akri-7: too slow",
+            "akri-7     canary   FlashTimeout   too slow",
+        ] {
+            assert!(text.contains(expected), "{expected}:\n{text}");
+        }
+        assert!(!text.contains("another run"), "{text}");
+    }
+
+    #[test]
+    fn what_it_waits_for_is_named_with_the_command_that_lets_it_go_on() {
+        let mut rollout = rollout();
+        let status = rollout.status.as_mut().expect("a status");
+        status.phase = Some(RolloutPhase::Waiting);
+        status.waiting_for = Some("approval of batch ten".to_owned());
+        status.batches[0].state = BatchState::Passed;
+        let command = "kubectl flashjob rollout approve hall/ten -n fleet";
+        assert!(line(&rollout).contains("waits for approval of batch ten"), "{}", line(&rollout));
+        assert!(line(&rollout).contains(command) && rollout.is_blocked());
+        assert!(details(&rollout, frame(0)).contains(&format!("To do: {command}")));
+        rollout.spec.approvals = Some(vec!["ten@0a1b2c".to_owned()]);
+        assert!(!rollout.is_blocked() && !line(&rollout).contains(command));
+        let status = rollout.status.as_mut().expect("a status");
+        status.phase = Some(RolloutPhase::Paused);
+        status.reason = Some("TooManyFailed".to_owned());
+        let action = "To do: See status.failed; then set a new spec.retry";
+        assert!(details(&rollout, frame(0)).contains(action), "{}", details(&rollout, frame(0)));
+        assert!(rollout.is_blocked() && line(&rollout).contains("rollout retry hall -n fleet"));
+        rollout.spec.suspend = Some(true);
+        assert!(line(&rollout).contains("rollout resume hall -n fleet"), "{}", line(&rollout));
+    }
+
+    #[test]
+    fn a_run_that_is_over_fails_the_command_unless_it_completed() {
+        let mut rollout = rollout();
+        let mut code = |phase| {
+            rollout.status.as_mut().expect("a status").phase = Some(phase);
+            rollout.failure().map(|failure| failure.reason)
+        };
+        assert_eq!(code(RolloutPhase::Completed), None);
+        assert_eq!(code(RolloutPhase::Failed), Some("EndedWithFailures"));
+        assert_eq!(code(RolloutPhase::Aborted), Some("Aborted"));
+        assert_eq!(code(RolloutPhase::Soaking), None);
+        let old = FlashRollout { status: None, ..rollout };
+        assert!(details(&old, frame(0)).contains("No operator has looked at it"));
+        assert_eq!(state(&old), "NotSeen");
+    }
+
+    #[test]
+    fn devices_that_are_left_out_are_counted_by_cause() {
+        let counts = LeftOut { current: 3, duplicates: 1, ..LeftOut::default() };
+        let words = "Left out: 3 report the version already, 1 are a second Instance of a device.";
+        assert_eq!(left_out(&counts).as_deref(), Some(words));
+        assert_eq!(left_out(&LeftOut::default()), None);
+    }
+}

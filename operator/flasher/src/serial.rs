@@ -1,0 +1,292 @@
+//! Flashing of Espressif chips on a serial port, through the loader in their ROM.
+//!
+//! ```text
+//! fetch firmware --> open port --> detect chip and flash --> write --> compare MD5 --> restart
+//! ```
+//!
+//! The library espflash speaks to the chip and waits for each answer, so it runs in a thread. This
+//! side watches its steps: none takes longer than its limit, whatever is on the port. A chip that
+//! was taken into its loader is restarted at any end, so that one that was not changed goes on.
+
+mod chip;
+mod image;
+mod port;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use espflash::Error;
+use espflash::connection::{Connection, Port, ResetAfterOperation, ResetBeforeOperation};
+use espflash::flasher::Flasher;
+use espflash::target::{Chip, ProgressCallbacks};
+use tokio::sync::watch;
+
+use crate::Stage;
+use crate::arguments::{Before, Serial};
+use crate::firmware::{self, Firmware};
+use crate::outcome::{Code, Failure, Sent};
+use image::Image;
+use port::Opened;
+
+/// Speed at which every ROM loader answers, in bits a second.
+const FIRST_BAUD: u32 = 115_200;
+/// Attempts to detect the chip: serial lines lose bytes.
+const CONNECTS: u32 = 3;
+/// Steps in which the progress is said, in percent.
+const STEP: u64 = 10;
+
+/// Makes one attempt.
+///
+/// # Errors
+/// Says what failed, and what is known of the device.
+pub async fn flash(options: &Serial, stage: &watch::Sender<Stage>) -> Result<Sent, Failure> {
+    let firmware = firmware::fetch(&options.pull).await?;
+    let Firmware { digest, name, size, signed, .. } = &firmware;
+    tracing::info!(%digest, file = name, bytes = size, signed, "the firmware is here");
+    let image = Image::read(&firmware, options)?;
+    drop(firmware);
+    let Opened { port, usb, mut restart } = port::open(options)?;
+    let written = Arc::new(AtomicU64::new(0));
+    let (steps, seen) = watch::channel(Step::Connecting);
+    let attempt = Attempt {
+        options: options.clone(),
+        expected: image::chip_of(&options.pull.device),
+        image,
+        usb,
+        stage: stage.clone(),
+        steps,
+        written: written.clone(),
+    };
+    let thread = tokio::task::spawn_blocking(move || attempt.run(port));
+    let ended = watched(thread, seen, options, stage).await;
+    let restarted = restart.now();
+    match (ended, restarted) {
+        (Err(failure), _) => {
+            let bytes =
+                (*stage.borrow() == Stage::Sending).then(|| written.load(Ordering::Relaxed));
+            Err(Failure { bytes, ..failure })
+        }
+        (Ok(sent), Ok(())) => Ok(sent),
+        (Ok(sent), Err(error)) => {
+            let message = format!("{}, and the chip cannot be restarted", sent.message);
+            let failure = Failure::new(Code::VerifyFailed, message).because(error);
+            Err(Failure { bytes: Some(sent.bytes), ..failure })
+        }
+    }
+}
+
+/// Part of an attempt, each of which has its limit. Sent again whenever the chip has answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    /// Chip and flash memory are detected.
+    Connecting,
+    /// Blocks are written, or compared.
+    Writing,
+}
+
+impl Step {
+    fn limit(self, options: &Serial) -> Duration {
+        match self {
+            Self::Connecting => options.connect_timeout,
+            Self::Writing => options.stall_timeout,
+        }
+    }
+}
+
+/// Waits for the thread as long as each of its steps ends within its limit. A thread that does not
+/// is left to itself; this process ends soon.
+async fn watched(
+    thread: tokio::task::JoinHandle<Result<Sent, Failure>>,
+    mut seen: watch::Receiver<Step>,
+    options: &Serial,
+    stage: &watch::Sender<Stage>,
+) -> Result<Sent, Failure> {
+    let port = options.port.display();
+    loop {
+        let step = *seen.borrow_and_update();
+        match tokio::time::timeout(step.limit(options), seen.changed()).await {
+            Ok(Ok(())) => {}
+            // The thread has ended.
+            Ok(Err(_)) => break,
+            // It has just begun to write.
+            Err(_) if step == Step::Connecting && !Stage::end(stage) => {
+                seen.changed().await.ok();
+            }
+            Err(_) => {
+                let limit = step.limit(options);
+                return Err(match step {
+                    Step::Connecting => Failure::new(
+                        Code::DeviceUnreachable,
+                        format!("no chip was detected on {port} within {limit:?}"),
+                    ),
+                    Step::Writing => Failure::new(
+                        Code::TransferBroken,
+                        format!("the chip on {port} has taken no block for {limit:?}"),
+                    ),
+                });
+            }
+        }
+    }
+    thread.await.unwrap_or_else(|error| {
+        // The library ends so where an answer has not the length that it says.
+        let code = match *seen.borrow() {
+            Step::Connecting => Code::DeviceUnreachable,
+            Step::Writing => Code::TransferBroken,
+        };
+        Err(Failure::new(code, format!("what {port} answers cannot be read")).because(error))
+    })
+}
+
+/// One attempt, in a thread of its own.
+struct Attempt {
+    options: Serial,
+    /// Chip that must be on the port; none where the device type names none.
+    expected: Option<Chip>,
+    image: Image,
+    usb: serialport::UsbPortInfo,
+    stage: watch::Sender<Stage>,
+    steps: watch::Sender<Step>,
+    /// Bytes of the image that the chip has taken.
+    written: Arc<AtomicU64>,
+}
+
+impl Attempt {
+    fn run(mut self, port: Port) -> Result<Sent, Failure> {
+        let mut flasher = self.connect(port)?;
+        let (chip, place) = (flasher.chip(), self.options.port.display().to_string());
+        chip::check(&mut flasher, &self.image, &self.options)?;
+        let is_locked = flasher.secure_download_mode();
+        let (name, size, offset) = (self.image.name.clone(), self.image.size, self.options.offset);
+        if self.options.dry_run {
+            let message = format!(
+                "dry run: {name} would be written to {chip} on {place} at {offset:#x}; nothing \
+                 was written"
+            );
+            return Ok(Sent { bytes: 0, proven: false, message });
+        }
+        if !Stage::begin(&self.stage) {
+            return Err(Failure::new(Code::Interrupted, "the attempt has ended already"));
+        }
+        self.steps.send_replace(Step::Writing);
+        let mut progress = Progress::new(&self);
+        let written = flasher.write_bins_to_flash(&self.image.segments(offset), &mut progress);
+        let is_unchanged = progress.written == 0;
+        written.map_err(|error| self.broken(error))?;
+        let message = match (is_locked, is_unchanged) {
+            (true, _) => format!(
+                "{chip} on {place} has {name}; in Secure Download Mode its flash memory cannot be \
+                 compared"
+            ),
+            (false, true) => format!("{chip} on {place} had {name} already; its MD5 is right"),
+            (false, false) => format!("{chip} on {place} has {name}; its MD5 is right"),
+        };
+        Ok(Sent { bytes: size, proven: !is_locked, message })
+    }
+
+    /// Detects chip and flash memory.
+    fn connect(&mut self, mut port: Port) -> Result<Flasher, Failure> {
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let Serial { before, baud, no_stub, .. } = &self.options;
+            let before = match before {
+                Before::DefaultReset => ResetBeforeOperation::DefaultReset,
+                Before::UsbReset => ResetBeforeOperation::UsbReset,
+                Before::NoReset => ResetBeforeOperation::NoReset,
+            };
+            // The restart at the end is this module's, as it is due at any end.
+            let after = ResetAfterOperation::NoResetNoStub;
+            let first = FIRST_BAUD.min(*baud);
+            let connection = Connection::new(port, self.usb.clone(), after, before, first);
+            let connected =
+                Flasher::try_connect(connection, !no_stub, true, true, self.expected, Some(*baud));
+            let (error, mut connection) = match connected {
+                Ok(flasher) => return Ok(flasher),
+                Err(failed) => *failed,
+            };
+            if attempts == CONNECTS || is_final(&error) {
+                return Err(chip::failed(&self.options, error));
+            }
+            tracing::info!(%error, "the chip was not detected; trying again");
+            connection.set_baud(first).map_err(|error| chip::failed(&self.options, error))?;
+            port = connection.into_serial();
+        }
+    }
+
+    /// A transfer that began and did not end well.
+    fn broken(&self, error: Error) -> Failure {
+        let port = self.options.port.display();
+        match error {
+            error @ Error::VerifyFailed => {
+                let message = format!(
+                    "the flash memory of the chip on {port} does not hold what was written; it may \
+                     be worn out or badly powered"
+                );
+                Failure::new(Code::VerifyFailed, message).because(error)
+            }
+            error => {
+                let message = format!("the transfer to the chip on {port} broke");
+                Failure::new(Code::TransferBroken, message).because(error)
+            }
+        }
+    }
+}
+
+/// Returns true for an error that another attempt does not change.
+fn is_final(error: &Error) -> bool {
+    matches!(error, Error::ChipMismatch(..) | Error::ChipDetectError(_))
+}
+
+/// Progress of a transfer, over all segments.
+struct Progress<'a> {
+    attempt: &'a Attempt,
+    /// Of the segment that is written: where it begins in the image, and its number of blocks.
+    begin: u64,
+    blocks: u64,
+    /// Segments that were not in the flash memory already.
+    written: u32,
+    said: u64,
+}
+
+impl<'a> Progress<'a> {
+    fn new(attempt: &'a Attempt) -> Self {
+        Self { attempt, begin: 0, blocks: 1, written: 0, said: 0 }
+    }
+
+    /// The image is in the flash memory up to here.
+    fn reach(&mut self, bytes: u64) {
+        let total = self.attempt.image.size;
+        let bytes = bytes.min(total);
+        self.attempt.written.store(bytes, Ordering::Relaxed);
+        self.attempt.steps.send_replace(Step::Writing);
+        let percent = bytes * 100 / total.max(1);
+        if percent / STEP > self.said {
+            self.said = percent / STEP;
+            tracing::info!(bytes, total, percent, "sending");
+        }
+    }
+}
+
+impl ProgressCallbacks for Progress<'_> {
+    fn init(&mut self, address: u32, blocks: usize) {
+        self.begin = u64::from(address - self.attempt.options.offset);
+        self.blocks = blocks.max(1) as u64;
+        self.written += 1;
+        self.reach(self.begin);
+    }
+
+    fn update(&mut self, block: usize) {
+        let segment = (self.attempt.image.size - self.begin).min(image::SEGMENT_BYTES as u64);
+        self.reach(self.begin + segment * block as u64 / self.blocks);
+    }
+
+    fn verifying(&mut self) {
+        self.attempt.steps.send_replace(Step::Writing);
+    }
+
+    fn finish(&mut self, _was_there: bool) {
+        self.begin += image::SEGMENT_BYTES as u64;
+        self.reach(self.begin);
+    }
+}

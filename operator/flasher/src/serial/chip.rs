@@ -1,0 +1,123 @@
+//! Checks of a detected chip, before anything of it is changed: what is written to the wrong one,
+//! or in the wrong form, may leave it beyond repair.
+
+use espflash::Error;
+use espflash::flasher::Flasher;
+use espflash::target::{Chip, efuse};
+
+use super::image::Image;
+use crate::arguments::Serial;
+use crate::outcome::{Code, Failure};
+
+/// End of the boot loader's part of the flash memory, as espflash and esptool protect it.
+const BOOT_LOADER_END: u32 = 0x8000;
+
+/// Compares a chip with the image and the options.
+///
+/// # Errors
+/// The image is not for this chip, or the chip stopped answering.
+pub(super) fn check(flasher: &mut Flasher, image: &Image, options: &Serial) -> Result<(), Failure> {
+    let header = image.header(flasher.chip(), options.offset);
+    if let Some(header) = header {
+        header.check_chip(flasher.chip(), image)?;
+    }
+    check_encryption(flasher, options)?;
+    // Such a chip says neither its revision nor the size of its flash memory.
+    if flasher.secure_download_mode() {
+        return check_locked(options);
+    }
+    let revision = header.map_or(0, |header| header.revision());
+    if revision > 0 {
+        flasher.verify_minimum_revision(revision).map_err(|error| failed(options, error))?;
+    }
+    check_room(flasher, image, options)
+}
+
+/// A chip that encrypts its flash memory reads what is not encrypted as noise, and does not start.
+fn check_encryption(flasher: &mut Flasher, options: &Serial) -> Result<(), Failure> {
+    let count = match flasher.security_info() {
+        Ok(information) => u32::from(information.flash_crypt_cnt),
+        // This one does not know the command.
+        Err(_) if flasher.chip() == Chip::Esp32 && !flasher.secure_download_mode() => {
+            let field = efuse::esp32::FLASH_CRYPT_CNT;
+            Chip::Esp32
+                .read_efuse_le::<u32>(flasher.connection(), field)
+                .map_err(|error| failed(options, error))?
+        }
+        Err(_) => 0,
+    };
+    // It is on while an odd number of bits is set (ESP-IDF's documentation, "Flash Encryption").
+    if count.count_ones().is_multiple_of(2) || options.encrypted {
+        return Ok(());
+    }
+    let message = format!(
+        "the chip on {} encrypts its flash memory, and would not start with an image that is not \
+         encrypted for it; set --encrypted where it is",
+        options.port.display()
+    );
+    Err(Failure::new(Code::DeviceRefused, message))
+}
+
+fn check_locked(options: &Serial) -> Result<(), Failure> {
+    if options.offset >= BOOT_LOADER_END {
+        return Ok(());
+    }
+    let message = format!(
+        "the chip on {} is in Secure Download Mode, in which a wrong boot loader is beyond repair; \
+         write the application alone, at an offset from {BOOT_LOADER_END:#x}",
+        options.port.display()
+    );
+    Err(Failure::new(Code::DeviceRefused, message))
+}
+
+fn check_room(flasher: &mut Flasher, image: &Image, options: &Serial) -> Result<(), Failure> {
+    let (offset, port) = (options.offset, options.port.display());
+    let detected = flasher.flash_detect().map_err(|error| failed(options, error))?;
+    let Some(flash) = detected else { return Err(failed(options, Error::FlashConnect)) };
+    let end = u64::from(offset) + image.size;
+    if end <= u64::from(flash.size()) {
+        tracing::info!(chip = %flasher.chip(), flash = %flash, "the chip is here");
+        return Ok(());
+    }
+    let message = format!(
+        "firmware {} has {} bytes, and at {offset:#x} there is no room for them in the {flash} \
+         flash memory of the chip on {port}; make it smaller, or take another offset",
+        options.pull.firmware, image.size
+    );
+    Err(Failure::new(Code::BadConfiguration, message))
+}
+
+/// A chip that is not the right one, or is not detected.
+pub(super) fn failed(options: &Serial, error: Error) -> Failure {
+    let port = options.port.display();
+    match error {
+        Error::ChipMismatch(expected, found) => {
+            let message = format!(
+                "the chip on {port} is {found}, and the device type {} asks for {expected}; plug \
+                 in the other chip, or name its type",
+                options.pull.device
+            );
+            Failure::new(Code::WrongChip, message)
+        }
+        Error::UnsupportedChipRevision { major, minor, found_major, found_minor } => {
+            let message = format!(
+                "firmware {} is for revision {major}.{minor} of the chip, and the one on {port} \
+                 has {found_major}.{found_minor}; build the firmware for that",
+                options.pull.firmware
+            );
+            Failure::new(Code::WrongChip, message)
+        }
+        error @ Error::ChipDetectError(_) => {
+            let message = format!("the chip on {port} is none that is known here");
+            Failure::new(Code::WrongChip, message).because(error)
+        }
+        error @ Error::FlashConnect => {
+            let message = format!("the chip on {port} does not find its flash memory");
+            Failure::new(Code::DeviceUnreachable, message).because(error)
+        }
+        error => {
+            let message = format!("the chip on {port} does not answer");
+            Failure::new(Code::DeviceUnreachable, message).because(error)
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The image that is written to a chip's flash memory: raw bytes, in segments. No I/O.
+
+use std::io::Read;
+
+use espflash::image_format::Segment;
+use espflash::target::Chip;
+
+use crate::arguments::Serial;
+use crate::firmware::Firmware;
+use crate::outcome::{Code, Failure};
+
+/// Size of a segment, in bytes. Each is compressed, erased, written and compared for itself: that
+/// bounds memory and the time of each step, and one that is there already is not written again.
+pub(super) const SEGMENT_BYTES: usize = 1 << 20;
+/// Value of flash memory that is erased.
+const ERASED: u8 = 0xff;
+/// First bytes of an ELF file.
+const ELF: [u8; 4] = *b"\x7fELF";
+/// First byte of an image for a chip's boot loader (esptool's documentation, "Firmware Image
+/// Format").
+const MAGIC: u8 = 0xe9;
+/// Most segments that such an image has.
+const MOST_SEGMENTS: u8 = 16;
+/// Size of its header with the extended one, in bytes.
+const HEADER_BYTES: usize = 24;
+/// Place of the chip's number in the header, two bytes.
+const CHIP: usize = 12;
+/// Place of the oldest revision of the chip, two bytes.
+const REVISION: usize = 15;
+/// Number of no chip.
+const ANY_CHIP: u16 = 0xffff;
+
+/// Bytes for a chip's flash memory.
+pub(super) struct Image {
+    /// Name of the file in the firmware.
+    pub name: String,
+    /// Its size, in bytes.
+    pub size: u64,
+    reference: String,
+    /// The file, filled up to the four bytes that loaders write at once.
+    bytes: Vec<u8>,
+}
+
+impl Image {
+    /// Unpacks the firmware.
+    ///
+    /// # Errors
+    /// It cannot be unpacked, or is no raw image.
+    pub fn read(firmware: &Firmware, options: &Serial) -> Result<Self, Failure> {
+        let reference = options.pull.firmware.clone();
+        let broken = |words: &str| {
+            Failure::new(Code::FirmwareUnavailable, format!("firmware {reference}: {words}"))
+        };
+        let mut bytes = Vec::with_capacity(usize::try_from(firmware.size).unwrap_or_default());
+        firmware
+            .open()
+            .and_then(|mut file| file.read_to_end(&mut bytes))
+            .map_err(|error| broken("it cannot be unpacked").because(error))?;
+        if bytes.starts_with(&ELF) {
+            return Err(broken(
+                "its file is an ELF file, which has no place in flash memory; make an image of it \
+                 with boot loader and partition table: idf.py merge-bin, or espflash save-image \
+                 --merge",
+            ));
+        }
+        bytes.resize(bytes.len().next_multiple_of(4), ERASED);
+        Ok(Self { name: firmware.name.clone(), size: firmware.size, reference, bytes })
+    }
+
+    /// The image in parts, each at its address.
+    pub fn segments(&self, offset: u32) -> Vec<Segment<'_>> {
+        let parts = self.bytes.chunks(SEGMENT_BYTES);
+        let addresses = (offset..).step_by(SEGMENT_BYTES);
+        addresses.zip(parts).map(|(address, part)| Segment::new(address, part)).collect()
+    }
+
+    /// Header of the image, for a chip and a place in its flash memory: of one that begins with
+    /// it, or of the boot loader at its place in a merged one. None in raw data.
+    pub fn header(&self, chip: Chip, offset: u32) -> Option<Header> {
+        Header::find(&self.bytes, chip, offset)
+    }
+}
+
+/// Chips that an image is for, as its header names them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Header {
+    /// Number of the chip.
+    chip: u16,
+    /// Oldest revision of the chip, as a hundred times its major number and its minor number.
+    revision: u16,
+}
+
+impl Header {
+    fn find(bytes: &[u8], chip: Chip, offset: u32) -> Option<Self> {
+        let boot_loader = chip.boot_address().saturating_sub(offset);
+        let places = [0, usize::try_from(boot_loader).unwrap_or_default()];
+        let header = places.into_iter().find_map(|at| {
+            let header = bytes.get(at..)?.get(..HEADER_BYTES)?;
+            (header[0] == MAGIC && (1..=MOST_SEGMENTS).contains(&header[1])).then_some(header)
+        })?;
+        let number = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+        Some(Self { chip: number(CHIP), revision: number(REVISION) })
+    }
+
+    /// Oldest revision of the chip that the image starts on; 0 for any.
+    pub fn revision(self) -> u16 {
+        self.revision
+    }
+
+    /// Compares the chip with the one that the image is for.
+    ///
+    /// # Errors
+    /// It is for another chip.
+    pub fn check_chip(self, chip: Chip, image: &Image) -> Result<(), Failure> {
+        if [chip.id(), ANY_CHIP].contains(&self.chip) {
+            return Ok(());
+        }
+        let meant = Chip::try_from(self.chip)
+            .map_or_else(|_| format!("chip number {}", self.chip), |chip| chip.to_string());
+        let message = format!(
+            "firmware {} is for {meant}, and the chip is {chip}; plug in the other chip, or build \
+             the firmware for this one",
+            image.reference
+        );
+        Err(Failure::new(Code::WrongChip, message))
+    }
+}
+
+/// Chip that a device type begins with, in any spelling: `ESP32-C3-Mini` is an esp32c3. None for a
+/// type that names no chip.
+pub(super) fn chip_of(device: &str) -> Option<Chip> {
+    let plain = device.to_ascii_lowercase().replace(['-', '_'], "");
+    (0..=plain.len()).rev().find_map(|end| plain.get(..end)?.parse().ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_type_names_the_longest_chip_that_it_begins_with() {
+        for (device, expected) in [
+            ("esp32", Some(Chip::Esp32)),
+            ("ESP32-S3", Some(Chip::Esp32s3)),
+            ("esp32c3mini", Some(Chip::Esp32c3)),
+            ("esp32c61", Some(Chip::Esp32c61)),
+            ("espserial", None),
+            ("", None),
+        ] {
+            assert_eq!(chip_of(device), expected, "{device}");
+        }
+    }
+
+    #[test]
+    fn the_header_of_an_image_is_at_its_beginning_or_that_of_its_boot_loader() {
+        let mut header = [0; HEADER_BYTES];
+        (header[0], header[1], header[CHIP], header[REVISION]) = (MAGIC, 3, 5, 101);
+        let expected = Some(Header { chip: 5, revision: 101 });
+        assert_eq!(Header::find(&header, Chip::Esp32, 0x10000), expected);
+        let merged = [vec![ERASED; 0x1000], header.to_vec()].concat();
+        assert_eq!(Header::find(&merged, Chip::Esp32, 0), expected);
+        assert_eq!(Header::find(&merged, Chip::Esp32c3, 0), None);
+        assert_eq!(Header::find(b"\xe9\x03", Chip::Esp32, 0), None);
+        assert_eq!(Header::find(&[ERASED; 64], Chip::Esp32, 0), None);
+    }
+}

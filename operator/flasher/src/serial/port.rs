@@ -1,0 +1,127 @@
+//! The serial port: opening it for this process alone, and restarting the chip behind it.
+
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::time::Duration;
+
+use espflash::Error;
+use espflash::connection::{Connection, Port, ResetAfterOperation, ResetBeforeOperation};
+use serialport::{ErrorKind, SerialPort, SerialPortType, UsbPortInfo};
+
+use super::FIRST_BAUD;
+use crate::arguments::{After, Before, Serial};
+use crate::outcome::{Code, Failure};
+
+/// Longest time for one read; the library sets its own for each command.
+const READ: Duration = Duration::from_secs(3);
+/// Ports of this machine, as the kernel lists them.
+const PORTS: &str = "/sys/class/tty";
+
+/// A port, and the way to restart the chip behind it.
+pub(super) struct Opened {
+    pub port: Port,
+    pub usb: UsbPortInfo,
+    pub restart: Restart,
+}
+
+/// Opens the port.
+///
+/// # Errors
+/// It does not exist, is not for this process, is in use, or is no serial port.
+pub(super) fn open(options: &Serial) -> Result<Opened, Failure> {
+    let path = &options.port;
+    let baud = FIRST_BAUD.min(options.baud);
+    let port = serialport::new(path.to_string_lossy(), baud).timeout(READ).open_native();
+    let mut port = port.map_err(|error| unusable(path, error))?;
+    let usb = usb(path);
+    let needs_lines = options.before != Before::NoReset || options.after != After::NoReset;
+    if needs_lines && let Err(error) = port.read_clear_to_send() {
+        let message = format!(
+            "the serial port {} has no control lines, with which a chip is restarted; set --before \
+             no-reset and --after no-reset, and restart the chip by hand",
+            path.display()
+        );
+        return Err(Failure::new(Code::BadConfiguration, message).because(error));
+    }
+    let second = match options.after {
+        After::HardReset => Some(port.try_clone_native().map_err(|error| unusable(path, error))?),
+        After::NoReset => None,
+    };
+    let restart = Restart { port: second, usb: usb.clone() };
+    Ok(Opened { port, usb, restart })
+}
+
+/// A port that cannot be opened.
+fn unusable(path: &Path, error: serialport::Error) -> Failure {
+    let name = path.display();
+    let (code, words) = match error.kind() {
+        ErrorKind::Io(std::io::ErrorKind::NotFound) => {
+            (Code::DeviceUnreachable, "does not exist; is the device plugged in?".to_owned())
+        }
+        ErrorKind::Io(std::io::ErrorKind::PermissionDenied) => {
+            let group = std::fs::metadata(path).map_or_else(
+                |_| "its group".to_owned(),
+                |about| format!("group {} (mode {:o})", about.gid(), about.mode() & 0o777),
+            );
+            let words = format!("is not for this process; give the Pod {group}");
+            (Code::BadConfiguration, words)
+        }
+        // What the library says for a port that another process has opened or locked.
+        ErrorKind::NoDevice => (Code::DeviceBusy, "is in use by another process".to_owned()),
+        _ => (Code::DeviceUnreachable, "cannot be opened as a serial port".to_owned()),
+    };
+    Failure::new(code, format!("the serial port {name} {words}")).because(error)
+}
+
+/// USB device that the port belongs to: its product number decides on the way to reset a chip. All
+/// zero for a port that is none, or that the kernel does not list here.
+fn usb(path: &Path) -> UsbPortInfo {
+    let none = UsbPortInfo {
+        vid: 0,
+        pid: 0,
+        serial_number: None,
+        manufacturer: None,
+        product: None,
+        interface: None,
+    };
+    // The library takes it for granted.
+    if !Path::new(PORTS).is_dir() {
+        return none;
+    }
+    let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let ports = serialport::available_ports().unwrap_or_default();
+    let own = ports.into_iter().find(|port| Path::new(&port.port_name) == path);
+    match own.map(|port| port.port_type) {
+        Some(SerialPortType::UsbPort(usb)) => usb,
+        _ => none,
+    }
+}
+
+/// Restarts the chip once, at the latest when it goes: a chip that was taken into its loader does
+/// not stay there when the attempt ends early.
+pub(super) struct Restart {
+    /// The same port once more, as the other one may still be in use; none where nothing is to be
+    /// restarted.
+    port: Option<Port>,
+    usb: UsbPortInfo,
+}
+
+impl Restart {
+    /// Restarts the chip, within 200 ms.
+    ///
+    /// # Errors
+    /// The port has gone.
+    pub fn now(&mut self) -> Result<(), Error> {
+        let Some(port) = self.port.take() else { return Ok(()) };
+        let (before, after) = (ResetBeforeOperation::NoReset, ResetAfterOperation::HardReset);
+        Connection::new(port, self.usb.clone(), after, before, FIRST_BAUD).reset()
+    }
+}
+
+impl Drop for Restart {
+    fn drop(&mut self) {
+        if let Err(error) = self.now() {
+            tracing::warn!(%error, "the chip cannot be restarted");
+        }
+    }
+}

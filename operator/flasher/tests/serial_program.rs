@@ -1,0 +1,177 @@
+//! The program with the variables of the plugin esp-serial: exit status, messages and signals while
+//! a chip is flashed.
+#![allow(clippy::expect_used)]
+#[allow(dead_code, reason = "the device's part is for the other tests")]
+mod world;
+
+use std::io::{BufRead, BufReader};
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use flashjob_plugin_esp_serial::EspSerial;
+use flashjob_plugin_sdk::{Arg, EnvValue, Plugin};
+use flashjob_simulators::serial::loader::{Report, Settings};
+use flashjob_simulators::serial::{Chip, Trouble, TroubleKind};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use serde_json::{Value, json};
+use world::plugin::{Asked, noise};
+
+/// Longest time that a test waits for something.
+const LIMIT: Duration = Duration::from_secs(30);
+/// A user without rights, who has a group of the same number.
+const NOBODY: u32 = 65532;
+
+struct Place {
+    chip: Chip,
+    asked: Asked,
+    firmware: Vec<u8>,
+}
+
+impl Place {
+    async fn new(trouble: Option<Trouble>) -> Self {
+        let firmware = noise(200_000);
+        let chip = Chip::with(Settings::default(), trouble).expect("a terminal");
+        let mut asked = Asked::new("esp32", String::new(), &json!({}), &firmware).await;
+        asked.request.device.properties = vec![("UDEV_DEVNODE".to_owned(), chip.port.clone())];
+        Self { chip, asked, firmware }
+    }
+
+    /// The program as the container has it, after these words.
+    fn program(&self, before: &[&str]) -> Command {
+        let pod = EspSerial::build(self.asked.request.clone()).expect("built");
+        let literal = |arg: Arg| match arg {
+            Arg::Literal(text) => text,
+            Arg::ExternalAddress => panic!("there is no address"),
+        };
+        let mut words: Vec<String> = before.iter().map(|word| (*word).to_owned()).collect();
+        words.push(env!("CARGO_BIN_EXE_flashjob-flasher").to_owned());
+        words.extend(pod.command.into_iter().skip(1).chain(pod.args).map(literal));
+        let mut command = Command::new(words.remove(0));
+        command.args(words).env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
+        for (name, value) in pod.env {
+            let EnvValue::Literal(value) = value else { panic!("{name} is no text") };
+            command.env(name, value);
+        }
+        let folder = self.asked.folder.path();
+        command
+            .env("FLASHER_BEFORE", "no-reset")
+            .env("FLASHER_AFTER", "no-reset")
+            .env("FLASHER_REGISTRY_DIRECTORY", folder)
+            .env("FLASHER_TERMINATION_LOG", folder.join("termination-log"));
+        command
+    }
+
+    /// The program as that user, without a capability; where this is root, who may do anything.
+    fn program_of_nobody(&self) -> Command {
+        let folder = self.asked.folder.path();
+        std::fs::set_permissions(folder, PermissionsExt::from_mode(0o777)).expect("set");
+        let nobody = NOBODY.to_string();
+        let words = ["setpriv", "--reuid", &nobody, "--regid", &nobody, "--clear-groups"];
+        let bounds = ["--bounding-set", "-all", "--no-new-privs", "--"];
+        let before = [words.as_slice(), &bounds].concat();
+        let mut command = self.program(if geteuid().is_root() { &before } else { &[] });
+        command.env("PATH", "/usr/bin:/bin");
+        command
+    }
+
+    /// The message that the program left for the plugin.
+    fn left(&self) -> Value {
+        let file = self.asked.folder.path().join("termination-log");
+        serde_json::from_slice(&std::fs::read(file).expect("a message")).expect("JSON")
+    }
+
+    /// Waits until something is true of the chip.
+    async fn becomes(&self, what: &str, holds: impl Fn(&Report) -> bool) {
+        let end = Instant::now() + LIMIT;
+        while !holds(&self.chip.report()) {
+            assert!(Instant::now() < end, "never: {what}: {:?}", self.chip.report());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+/// Waits for its end, while the registry goes on.
+async fn end(mut child: Child) -> Option<i32> {
+    let ended = tokio::task::spawn_blocking(move || child.wait());
+    ended.await.expect("joined").expect("ended").code()
+}
+
+fn terminate(child: &Child) {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).expect("a process");
+    kill_process(pid, Signal::TERM).expect("told");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_with_the_ports_group_alone_flashes_and_tells_so_in_json_and_by_status() {
+    let place = Place::new(None).await;
+    if geteuid().is_root() {
+        chown(&place.chip.port, None, Some(NOBODY)).expect("given");
+        let group = PermissionsExt::from_mode(0o060);
+        std::fs::set_permissions(&place.chip.port, group).expect("set");
+    }
+    let mut command = place.program_of_nobody();
+    command.env("FLASHER_PROGRESS", "json");
+    let output = tokio::task::spawn_blocking(move || command.output());
+    let output = output.await.expect("joined").expect("started");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let message = place.left();
+    assert_eq!((output.status.code(), &message["code"]), (Some(0), &json!("Sent")), "{said}");
+    assert_eq!((&message["bytes"], &message["proven"]), (&json!(200_000), &json!(true)));
+    let lines: Vec<Value> = said
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    assert!(lines.iter().any(|line| line["percent"] == 100), "{said}");
+    assert!(place.chip.content(0, place.firmware.len()) == place.firmware);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn told_to_end_before_the_transfer_it_ends_at_once() {
+    let trouble = Trouble { kind: TroubleKind::Silence, after_blocks: 0 };
+    let place = Place::new(Some(trouble)).await;
+    let child = place.program(&[]).spawn().expect("started");
+    place.becomes("asked", |report| report.requests > 0).await;
+    let begun = Instant::now();
+    terminate(&child);
+    assert_eq!(end(child).await, Some(12));
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
+    assert_eq!(place.left()["code"], "Interrupted");
+    assert_eq!(place.chip.report().begun, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn told_to_end_during_the_transfer_it_finishes_it() {
+    let trouble = Trouble { kind: TroubleKind::Waits, after_blocks: 2 };
+    let place = Place::new(Some(trouble)).await;
+    let mut child = place.program(&[]).spawn().expect("started");
+    place.becomes("half-way", |report| report.blocks == 2).await;
+    terminate(&child);
+    let output = BufReader::new(child.stdout.take().expect("its output"));
+    let noticed = tokio::task::spawn_blocking(move || {
+        let mut lines = output.lines().map_while(Result::ok);
+        let found = lines.any(|line| line.contains("the transfer is finished first"));
+        // Whoever stops to read would end it.
+        (found, lines)
+    });
+    let (is_noticed, lines) = noticed.await.expect("joined");
+    assert!(is_noticed);
+    place.chip.go_on();
+    let rest = tokio::task::spawn_blocking(move || lines.count());
+    assert_eq!(end(child).await, Some(0));
+    assert!(rest.await.expect("joined") > 0);
+    assert_eq!((place.left()["code"].as_str(), place.chip.report().flashed), (Some("Sent"), 1));
+    assert!(place.chip.content(0, place.firmware.len()) == place.firmware);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_for_others_is_named_with_its_group() {
+    let place = Place::new(None).await;
+    std::fs::set_permissions(&place.chip.port, PermissionsExt::from_mode(0o000)).expect("set");
+    let mut command = place.program_of_nobody();
+    assert_eq!(end(command.spawn().expect("started")).await, Some(2));
+    let message = place.left();
+    assert_eq!(message["code"], "BadConfiguration", "{message}");
+    let words = message["message"].as_str().expect("words");
+    assert!(words.contains("give the Pod group") && words.contains(&place.chip.port), "{words}");
+}

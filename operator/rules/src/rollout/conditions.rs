@@ -1,0 +1,88 @@
+//! Conditions of a rollout: those that kstatus knows, and those of its own.
+
+use flashjob_api::{
+    EffectiveRollout, FirmwareVerification, FlashRolloutStatus, RolloutPhase, condition,
+    rollout_reason,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::Snapshot;
+use super::draft::Draft;
+use super::words::Words;
+
+/// The approval of the batch in progress.
+pub(super) enum Approval {
+    NotAskedFor,
+    Given,
+    Missing(String),
+}
+
+impl Approval {
+    pub fn of(draft: &Draft<'_>, batch: usize) -> Self {
+        if batch >= draft.batches.len() {
+            return Self::NotAskedFor;
+        }
+        match draft.wanted_approval(batch) {
+            None => Self::NotAskedFor,
+            Some(wanted) if draft.spec.approvals.contains(&wanted) => Self::Given,
+            Some(wanted) => Self::Missing(wanted),
+        }
+    }
+}
+
+/// All conditions, as they follow from the state of the run.
+pub(super) fn conditions(
+    snapshot: &Snapshot<'_>,
+    spec: &EffectiveRollout,
+    status: &FlashRolloutStatus,
+    words: &Words,
+    approval: Approval,
+) -> Vec<Condition> {
+    let mut conditions = status.conditions.clone();
+    let generation = snapshot.rollout.generation;
+    let mut set = |kind: &str, holds: bool, reason: &str, message: &str| {
+        condition::set(&mut conditions, kind, holds, reason, message, generation, snapshot.now);
+    };
+    let reason = words.reason.as_deref().unwrap_or("Unknown");
+    let message = words.message.as_str();
+    let phase = words.phase;
+    let failed = matches!(phase, RolloutPhase::Failed | RolloutPhase::Aborted);
+    let paused = phase == RolloutPhase::Paused;
+    let moves = !phase.is_final() && !paused && !words.stalled;
+    set(condition::READY, phase == RolloutPhase::Completed, reason, message);
+    set(condition::RECONCILING, moves, reason, message);
+    set(condition::PROGRESSING, moves, reason, message);
+    set(condition::COMPLETE, phase == RolloutPhase::Completed, reason, message);
+    set(condition::FAILED, failed, reason, message);
+    set(condition::PAUSED, paused, reason, if paused { message } else { "" });
+    let stalled = words.stalled || failed;
+    set(condition::STALLED, stalled, reason, if stalled { message } else { "" });
+    match approval {
+        Approval::NotAskedFor => set(condition::APPROVED, true, "NotAskedFor", ""),
+        Approval::Given => set(condition::APPROVED, true, "Approved", ""),
+        Approval::Missing(wanted) => {
+            let message = format!("add {wanted} to spec.approvals");
+            set(condition::APPROVED, false, rollout_reason::APPROVAL_MISSING.name, &message);
+        }
+    }
+    let signer = status.firmware.as_ref().and_then(|firmware| firmware.signer.as_deref());
+    match signer {
+        Some(signer) => {
+            let message = format!("signed by {signer}");
+            set(condition::FIRMWARE_VERIFIED, true, "SignatureVerified", &message);
+        }
+        None if status.firmware.is_none() => {
+            set(condition::FIRMWARE_VERIFIED, false, "NotResolved", "");
+        }
+        None if spec.verify_firmware == FirmwareVerification::IfConfigured => {
+            set(
+                condition::FIRMWARE_VERIFIED,
+                false,
+                "NotConfigured",
+                "no entry of firmwareTrust matches",
+            );
+        }
+        None => set(condition::FIRMWARE_VERIFIED, false, "NotVerified", ""),
+    }
+    conditions
+}

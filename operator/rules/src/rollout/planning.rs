@@ -1,0 +1,156 @@
+//! Plans a run: chooses its devices, resolves its firmware, and stores both together. What keeps it
+//! from that is named.
+
+use flashjob_api::{
+    EffectiveRollout, FirmwarePin, FirmwareStatus, FirmwareVerification, FlashRolloutStatus,
+    LeftOut, RolloutPhase, rollout_reason,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::firmware::{
+    FirmwareState, REGISTRY, ResolveFirmware, ResolvedFirmware, missing_platforms, pinned,
+};
+use super::members::{self, Planned};
+use super::summary;
+use super::words::Words;
+use super::{Plan, Snapshot, after};
+
+/// Seconds after which a fleet that cannot be planned is looked at again.
+const LOOK_AGAIN_SECONDS: i64 = 60;
+
+/// Chooses the devices and resolves the firmware; then both are stored together.
+pub(super) fn plan_run(
+    snapshot: &Snapshot<'_>,
+    spec: &EffectiveRollout,
+    mut plan: Plan,
+    mut status: FlashRolloutStatus,
+) -> Plan {
+    let run = status.run.clone().unwrap_or_default();
+    if spec.abort {
+        let message = "spec.abort is true: this run ended before it was planned".to_owned();
+        let words =
+            Words::ended(RolloutPhase::Aborted, rollout_reason::ABORT_REQUESTED.name, message);
+        return summary::write(snapshot, spec, status, words, plan);
+    }
+    let devices = snapshot.world.devices();
+    let planned = match members::plan(spec, &run, &snapshot.rollout.namespace, devices) {
+        Ok(planned) => planned,
+        Err(fault) => {
+            plan.wake_at = Some(after(snapshot.now, LOOK_AGAIN_SECONDS));
+            let waiting_for = match fault {
+                members::PlanFault::NoDevices => "a device that spec.selector matches",
+                _ => "a change of spec.selector or spec.batches",
+            };
+            let words = Words::planning(fault.reason(), waiting_for, fault.to_string(), true);
+            return summary::write(snapshot, spec, status, words, plan);
+        }
+    };
+    status.left_out = Some(planned.left_out);
+    if planned.count() > 0 {
+        match resolve(snapshot, spec, &run, &planned, &mut plan) {
+            Ok(firmware) => status.firmware = Some(firmware),
+            Err(words) => return summary::write(snapshot, spec, status, words, plan),
+        }
+    }
+    status.start_time = Some(Time(snapshot.now));
+    status.retry = spec.retry.clone();
+    let words = if planned.count() == 0 {
+        let message = format!("nothing to flash: {}", summary::left_out(&planned.left_out));
+        Words::ended(RolloutPhase::Completed, rollout_reason::NOTHING_TO_FLASH.name, message)
+    } else {
+        let (devices, batches) = (planned.count(), planned.batches.len());
+        let mut message = format!("planned {devices} devices in {batches} batches");
+        if planned.left_out != LeftOut::default() {
+            message.push_str(&format!("; {}", summary::left_out(&planned.left_out)));
+        }
+        Words { message, ..Words::planning(rollout_reason::PLANNED.name, "", String::new(), false) }
+    };
+    summary::add_members(&mut status, planned);
+    summary::write(snapshot, spec, status, words, plan)
+}
+
+/// The firmware of a run; else what it waits for.
+fn resolve(
+    snapshot: &Snapshot<'_>,
+    spec: &EffectiveRollout,
+    run: &str,
+    planned: &Planned,
+    plan: &mut Plan,
+) -> Result<FirmwareStatus, Words> {
+    let question = ResolveFirmware {
+        run: run.to_owned(),
+        batch: None,
+        reference: spec.firmware.clone(),
+        pin: spec.pin,
+        verify: spec.verify_firmware,
+        version: spec.version.clone(),
+        device_types: planned.device_types.clone(),
+    };
+    let state = snapshot.world.firmware(&question);
+    let stalled = |reason: &str, message: String| Words {
+        phase: RolloutPhase::Paused,
+        ..Words::planning(reason, &format!("a person: {reason}"), message, true)
+    };
+    let resolved = match state {
+        FirmwareState::Resolved(resolved) => resolved,
+        FirmwareState::NotAsked | FirmwareState::Asking => {
+            plan.question = Some(question);
+            let message = format!("asking for the firmware {}", spec.firmware);
+            return Err(Words::planning(
+                rollout_reason::RESOLVING_FIRMWARE.name,
+                REGISTRY,
+                message,
+                false,
+            ));
+        }
+        FirmwareState::Failed { reason, message, permanent } => {
+            plan.question = Some(question);
+            let message = format!("firmware {}: {message}", spec.firmware);
+            return Err(if permanent {
+                stalled(&reason, message)
+            } else {
+                Words::planning(&reason, REGISTRY, message, false)
+            });
+        }
+    };
+    let missing = missing_platforms(&planned.device_types, &resolved);
+    if !missing.is_empty() {
+        let message = format!(
+            "firmware {} has nothing for device type {}; publish it, or exclude these devices",
+            spec.firmware,
+            missing.join(", ")
+        );
+        // What it has may change, as long as the reference is not by digest.
+        plan.question = Some(question);
+        return Err(stalled(rollout_reason::MISSING_PLATFORM.name, message));
+    }
+    firmware_status(spec, resolved).map_err(|(reason, message)| stalled(reason, message))
+}
+
+/// What is stored of an answer. An answer that lacks what was asked for is none: absence never
+/// means permission.
+fn firmware_status(
+    spec: &EffectiveRollout,
+    resolved: ResolvedFirmware,
+) -> Result<FirmwareStatus, (&'static str, String)> {
+    let firmware = &spec.firmware;
+    if spec.pin == FirmwarePin::Digest && resolved.digest.is_none() {
+        return Err((
+            rollout_reason::FIRMWARE_UNAVAILABLE.name,
+            format!("firmware {firmware} has no digest"),
+        ));
+    }
+    if spec.verify_firmware == FirmwareVerification::Required && resolved.signer.is_none() {
+        return Err((
+            rollout_reason::FIRMWARE_UNTRUSTED.name,
+            format!("firmware {firmware} has no verified signature"),
+        ));
+    }
+    let digest = resolved.digest.filter(|_| spec.pin == FirmwarePin::Digest);
+    Ok(FirmwareStatus {
+        reference: pinned(firmware, digest.as_deref()),
+        digest,
+        signer: resolved.signer,
+        platforms: resolved.platforms,
+    })
+}

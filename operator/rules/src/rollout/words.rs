@@ -1,0 +1,44 @@
+//! State of a run in words.
+
+use flashjob_api::RolloutPhase;
+
+use super::gates::Hold;
+
+/// State of the run, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Words {
+    pub phase: RolloutPhase,
+    /// CamelCase name.
+    pub reason: Option<String>,
+    pub waiting_for: Option<String>,
+    pub message: String,
+    /// True if nothing moves until somebody acts on a fault.
+    pub stalled: bool,
+}
+
+impl Words {
+    pub fn ended(phase: RolloutPhase, reason: &str, message: String) -> Self {
+        let reason = Some(reason.to_owned());
+        Self { phase, reason, waiting_for: None, message, stalled: false }
+    }
+
+    pub fn planning(reason: &str, waiting_for: &str, message: String, stalled: bool) -> Self {
+        Self {
+            phase: RolloutPhase::Planning,
+            reason: Some(reason.to_owned()),
+            waiting_for: Some(waiting_for.to_owned()).filter(|text| !text.is_empty()),
+            message,
+            stalled,
+        }
+    }
+
+    pub fn held(hold: &Hold) -> Self {
+        Self {
+            phase: hold.phase,
+            reason: Some(hold.reason.clone()),
+            waiting_for: Some(hold.waiting_for.clone()),
+            message: hold.message.clone(),
+            stalled: hold.stalled,
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The flash memory of a chip, and the one write that may be under way. No I/O.
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use flate2::write::ZlibDecoder;
+use md5::Md5;
+use sha2::{Digest, Sha256};
+
+use super::INVALID;
+
+/// Silence after which a flasher counts as gone, killed half-way.
+const SILENCE: Duration = Duration::from_secs(1);
+/// Smallest part that is erased, in bytes.
+const SECTOR_BYTES: usize = 0x1000;
+/// Value of a byte that is erased.
+const ERASED: u8 = 0xff;
+/// Identity of a flash of Winbond's, without its size.
+const WINBOND: u32 = 0x40ef;
+/// Error of a command: what is compressed cannot be unpacked.
+const BAD_COMPRESSION: u8 = 0x0b;
+
+/// Formats of blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Format {
+    /// As they are in the flash.
+    Raw,
+    /// Compressed with zlib, as one stream.
+    Compressed,
+}
+
+/// A flash with its content.
+pub(super) struct Flash {
+    bytes: Vec<u8>,
+    is_worn: bool,
+    write: Option<Write>,
+}
+
+struct Write {
+    offset: usize,
+    size: usize,
+    blocks: usize,
+    block_bytes: usize,
+    next: usize,
+    /// Bytes that were written.
+    written: usize,
+    unpacked: Option<ZlibDecoder<Vec<u8>>>,
+    last_seen: Instant,
+}
+
+impl Flash {
+    pub fn new(size: usize, is_worn: bool) -> Self {
+        Self { bytes: vec![ERASED; size], is_worn, write: None }
+    }
+
+    /// Answer to the command 0x9f: maker, type, and the size as a power of two.
+    pub fn identity(&self) -> u32 {
+        self.bytes.len().trailing_zeros() << 16 | WINBOND
+    }
+
+    pub fn content(&self, offset: usize, size: usize) -> Option<&[u8]> {
+        self.bytes.get(offset..offset.checked_add(size)?)
+    }
+
+    /// Erases, and returns true if another write was under way.
+    pub fn begin(
+        &mut self,
+        format: Format,
+        offset: usize,
+        size: usize,
+        blocks: usize,
+        block_bytes: usize,
+    ) -> Result<bool, u8> {
+        let end = offset.checked_add(size.next_multiple_of(SECTOR_BYTES)).ok_or(INVALID)?;
+        let room = blocks.checked_mul(block_bytes).ok_or(INVALID)?;
+        // FLASH_BEGIN says the size that is erased; the last block may end before it.
+        let is_short = format == Format::Raw && room.next_multiple_of(SECTOR_BYTES) < size;
+        if !offset.is_multiple_of(SECTOR_BYTES) || is_short {
+            return Err(INVALID);
+        }
+        self.bytes.get_mut(offset..end).ok_or(INVALID)?.fill(ERASED);
+        let was_under_way = self
+            .write
+            .as_ref()
+            .is_some_and(|write| write.next < write.blocks && write.last_seen.elapsed() < SILENCE);
+        let unpacked = (format == Format::Compressed).then(|| ZlibDecoder::new(Vec::new()));
+        self.write = Some(Write {
+            offset,
+            size,
+            blocks,
+            block_bytes,
+            next: 0,
+            written: 0,
+            unpacked,
+            last_seen: Instant::now(),
+        });
+        Ok(was_under_way)
+    }
+
+    /// Takes the next block. The last one is filled up beyond the size that was announced.
+    pub fn store(&mut self, format: Format, number: usize, block: &[u8]) -> Result<(), u8> {
+        let write = self.write.as_mut().filter(|write| {
+            let is_compressed = write.unpacked.is_some();
+            write.next == number
+                && number < write.blocks
+                && block.len() <= write.block_bytes
+                && is_compressed == (format == Format::Compressed)
+        });
+        let write = write.ok_or(INVALID)?;
+        let unpacked = match &mut write.unpacked {
+            None => block.to_vec(),
+            Some(decoder) => {
+                let fed = decoder.write_all(block).and_then(|()| decoder.flush());
+                fed.map_err(|_| BAD_COMPRESSION)?;
+                std::mem::take(decoder.get_mut())
+            }
+        };
+        let start = write.offset + write.written;
+        let end = (start + unpacked.len()).min(write.offset + write.size);
+        if let Some(room) = self.bytes.get_mut(start..end) {
+            room.copy_from_slice(&unpacked[..room.len()]);
+            if self.is_worn && !room.is_empty() {
+                room[0] ^= 1;
+            }
+        }
+        write.written += unpacked.len();
+        write.next += 1;
+        write.last_seen = Instant::now();
+        Ok(())
+    }
+
+    /// Ends the write, if there is one.
+    pub fn end(&mut self) {
+        self.write = None;
+    }
+
+    pub fn md5(&self, offset: usize, size: usize) -> Result<Vec<u8>, u8> {
+        let part = self.content(offset, size).ok_or(INVALID)?;
+        Ok(Md5::digest(part).to_vec())
+    }
+
+    /// Ends a write of just this part that has all its blocks, and returns the part's SHA-256.
+    pub fn completed(&mut self, offset: usize, size: usize) -> Option<Vec<u8>> {
+        let is_whole = |write: &mut Write| {
+            write.next == write.blocks
+                && write.offset == offset
+                && size <= write.size.next_multiple_of(4)
+        };
+        self.write.take_if(is_whole)?;
+        Some(Sha256::digest(self.content(offset, size)?).to_vec())
+    }
+}
