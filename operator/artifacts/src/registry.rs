@@ -429,15 +429,12 @@ impl<'a> Repository<'a> {
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> RegistryError {
-        let mut message = error.to_string();
-        let mut source = std::error::Error::source(error);
-        while let Some(cause) = source {
-            message = format!("{message}: {cause}");
-            if let Some(advice) = advice_on_certificate(cause) {
-                message = format!("{message}: {advice}");
-            }
-            source = cause.source();
-        }
+        let first: &(dyn std::error::Error + 'static) = error;
+        let causes = || std::iter::successors(Some(first), |error| error.source());
+        let message = match causes().find_map(advice_on_certificate) {
+            Some(advice) => advice.to_owned(),
+            None => causes().map(ToString::to_string).collect::<Vec<_>>().join(": "),
+        };
         RegistryError::Reach { host: self.host.clone(), message }
     }
 
@@ -483,6 +480,14 @@ fn advice_on_certificate(cause: &(dyn std::error::Error + 'static)) -> Option<&'
         _ => return None,
     };
     let advices = [
+        (
+            "UnknownIssuer",
+            "the server's certificate is signed by an authority that is not known; set the authority's certificate as caFile of this registry",
+        ),
+        (
+            "NotValidForName",
+            "the server's certificate is for another host name; use a name that it has, or give the server another certificate",
+        ),
         (
             "CaUsedAsEndEntity",
             "the server presents the certificate of an authority (CA:TRUE) as its own; give it one with basicConstraints=CA:FALSE, as with openssl req -x509 -addext basicConstraints=CA:FALSE, and that one as caFile, or sign one with the authority",

@@ -1,5 +1,9 @@
 //! The command line.
 
+use std::fmt::Display;
+use std::ops::RangeInclusive;
+use std::str::FromStr;
+
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
@@ -106,7 +110,7 @@ const FORMS: [(&str, &[Output]); 14] = {
 /// The definition of the command line, each command with the forms of output that it has.
 #[must_use]
 pub fn command() -> clap::Command {
-    let mut command = Arguments::command();
+    let mut command = taking_dashes(Arguments::command());
     for (name, forms) in FORMS {
         if command.find_subcommand(name).is_some() {
             command = command.mut_subcommand(name, |command| command.arg(output(forms)));
@@ -115,10 +119,27 @@ pub fn command() -> clap::Command {
     command
 }
 
+/// Lets times and numbers begin with a dash: what is wrong with `-1` is better said by whoever
+/// reads the value than by clap, which takes it for an option.
+fn taking_dashes(command: clap::Command) -> clap::Command {
+    let is_measure = |argument: &Arg| {
+        let names = argument.get_value_names().into_iter().flatten();
+        argument.get_long().is_some()
+            && names.into_iter().any(|name| *name == "TIME" || *name == "N")
+    };
+    command
+        .mut_args(|argument| match is_measure(&argument) {
+            true => argument.allow_hyphen_values(true),
+            false => argument,
+        })
+        .mut_subcommands(taking_dashes)
+}
+
 /// The option `-o` of a command with these forms.
 fn output(forms: &[Output]) -> Arg {
     let values = forms.iter().filter_map(Output::to_possible_value);
-    let parser = PossibleValuesParser::new(values).try_map(|text| Output::from_str(&text, true));
+    let parser = PossibleValuesParser::new(values)
+        .try_map(|text| <Output as ValueEnum>::from_str(&text, true));
     Arg::new(OUTPUT)
         .short('o')
         .long(OUTPUT)
@@ -137,6 +158,20 @@ pub fn read() -> Result<Arguments, clap::Error> {
     Arguments::from_arg_matches(&command().try_get_matches()?)
 }
 
+/// Reads a whole number within bounds.
+///
+/// # Errors
+/// It is none, or is beyond them.
+pub fn number<N>(text: &str, bounds: RangeInclusive<N>) -> Result<N, String>
+where
+    N: Copy + Display + FromStr + PartialOrd,
+{
+    let number = text.trim().parse().ok().filter(|number| bounds.contains(number));
+    number.ok_or_else(|| {
+        format!("{text:?} is not a number from {} to {}", bounds.start(), bounds.end())
+    })
+}
+
 /// The form of output that the words of a command line ask for, whatever else is wrong with them:
 /// clap reads no further than the first mistake.
 #[must_use]
@@ -148,7 +183,7 @@ pub fn asked_output(words: &[String]) -> Output {
             Some(value.strip_prefix('=').unwrap_or(value))
         }),
     });
-    asked.find_map(|word| Output::from_str(word, true).ok()).unwrap_or(Output::Table)
+    asked.find_map(|word| <Output as ValueEnum>::from_str(word, true).ok()).unwrap_or(Output::Table)
 }
 
 #[cfg(test)]
@@ -166,6 +201,22 @@ mod tests {
         assert_eq!(asked, Some(Output::Junit));
         assert!(parse(&["kubectl-flashjob", "status", "a", "-o", "junit"]).is_err());
         assert!(parse(&["kubectl-flashjob", "plugin", "inspect", "a", "-o", "name"]).is_err());
+    }
+
+    #[test]
+    fn a_time_or_number_with_a_dash_is_told_what_is_expected() {
+        for (words, expected) in [
+            (["status", "a", "--timeout", "-1"], "expected 90s, 5m"),
+            (["status", "a", "--timeout", "-5s"], "expected 90s, 5m"),
+            (["flash", "--all", "--request-timeout", "-1"], "expected 90s, 5m"),
+            (["flash", "--all", "--parallelism", "-1"], "from 1 to 500"),
+            (["flash", "--all", "--batch-size", "-1"], "from 1 to 4096"),
+            (["flash", "--all", "--parallelism", "0"], "\"0\" is not a number from 1 to 500"),
+        ] {
+            let line = [&["kubectl-flashjob"], &words[..]].concat();
+            let refusal = command().try_get_matches_from(line).err().map(|error| error.to_string());
+            assert!(refusal.is_some_and(|refusal| refusal.contains(expected)), "{words:?}");
+        }
     }
 
     #[test]

@@ -1,19 +1,25 @@
 //! The way to the cluster, by kubectl's own options. Reads the kubeconfig.
 
 use std::error::Error;
+use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::Args;
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use kube::config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
+use tokio::time::error::Elapsed;
 
 use crate::duration;
 use crate::failure::{Code, Failure};
 
 /// Longest time for a connection to the API server to come about, unless `--request-timeout` says
 /// otherwise.
-const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+pub const CONNECT_LIMIT: Duration = Duration::from_secs(2);
+
+/// The same as the command line has it, for errors that do not say how long it was.
+static LIMIT: OnceLock<Duration> = OnceLock::new();
 
 /// Reason of a failure: the user may not.
 pub const ACCESS_DENIED: &str = "AccessDenied";
@@ -137,24 +143,24 @@ impl ClusterOptions {
             config.auth_info.impersonate_groups =
                 (!self.act_as_groups.is_empty()).then(|| self.act_as_groups.clone());
         }
+        if let Some(limit) = config.connect_timeout {
+            // Each process has one command line, so the first is the only one.
+            let _ = LIMIT.set(limit);
+        }
         Ok(config)
     }
 
     async fn read(&self) -> Result<Config, Failure> {
         let chosen = [&self.context, &self.cluster, &self.user].into_iter().any(Option::is_some);
         if self.kubeconfig.is_none() && !chosen {
-            return Config::infer().await.map_err(|error| {
-                match error.source().and_then(|source| source.downcast_ref()) {
-                    Some(kubeconfig) => unusable(kubeconfig),
-                    None => unreachable(&root(&error)),
-                }
-            });
+            return Config::infer().await.map_err(|error| unreachable(&not_inferred(&error)));
         }
         let kubeconfig = match &self.kubeconfig {
             Some(file) => Kubeconfig::read_from(file),
             None => Kubeconfig::read(),
         };
-        let kubeconfig = kubeconfig.map_err(|error| unusable(&error))?;
+        let kubeconfig =
+            kubeconfig.map_err(|error| unreachable(&unusable(&error, &self.files())))?;
         if let Some(user) = &self.user
             && !kubeconfig.auth_infos.iter().any(|known| known.name == *user)
         {
@@ -166,7 +172,31 @@ impl ClusterOptions {
             user: self.user.clone(),
         };
         let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-        config.map_err(|error| unusable(&error))
+        config.map_err(|error| unreachable(&unusable(&error, &self.files())))
+    }
+
+    /// Returns the files that the kubeconfig is read from.
+    fn files(&self) -> Vec<PathBuf> {
+        self.kubeconfig.as_ref().map_or_else(default_files, |file| vec![file.clone()])
+    }
+}
+
+/// Returns the files of a kubeconfig that the command line does not name.
+fn default_files() -> Vec<PathBuf> {
+    let named = std::env::var_os("KUBECONFIG").unwrap_or_default();
+    let named: Vec<_> =
+        std::env::split_paths(&named).filter(|path| !path.as_os_str().is_empty()).collect();
+    match named.is_empty() {
+        true => std::env::home_dir().map(|home| home.join(".kube/config")).into_iter().collect(),
+        false => named,
+    }
+}
+
+/// Returns the cause for which no configuration is found, neither a kubeconfig nor that of a Pod.
+pub fn not_inferred(error: &InferConfigError) -> String {
+    match error.source().and_then(|source| source.downcast_ref()) {
+        Some(kubeconfig) => unusable(kubeconfig, &default_files()),
+        None => root(error),
     }
 }
 
@@ -195,21 +225,35 @@ fn client(config: Config) -> Result<Client, Failure> {
     Client::try_from(config).map_err(|error| unreachable(&root(&error)))
 }
 
-/// There is no kubeconfig that can be used.
-fn unusable(error: &KubeconfigError) -> Failure {
-    let cause = root(error);
-    unreachable(&match error {
-        KubeconfigError::ReadConfig(_, path) => {
-            format!("the kubeconfig {} cannot be read: {cause}", path.display())
-        }
+/// Returns why a kubeconfig cannot be used; `files` are those that it is read from.
+fn unusable(error: &KubeconfigError, files: &[PathBuf]) -> String {
+    match error {
+        KubeconfigError::ReadConfig(error, path) => match error.kind() {
+            ErrorKind::InvalidData => {
+                format!("the kubeconfig {} is no text in UTF-8", path.display())
+            }
+            _ => format!("the kubeconfig {} cannot be read: {}", path.display(), root(error)),
+        },
         KubeconfigError::FindPath => "there is no kubeconfig".to_owned(),
         KubeconfigError::CurrentContextNotSet => "the kubeconfig has no current context".to_owned(),
         KubeconfigError::LoadContext(name) => format!("the kubeconfig has no context {name}"),
         KubeconfigError::LoadClusterOfContext(name) => {
             format!("the kubeconfig has no cluster {name}")
         }
-        _ => format!("the kubeconfig cannot be used: {cause}"),
-    })
+        KubeconfigError::Parse(error) => {
+            // The error does not say which of several files it is about.
+            let is_unread = |file: &&PathBuf| {
+                matches!(Kubeconfig::read_from(file), Err(KubeconfigError::Parse(_)))
+            };
+            let file = files.iter().find(is_unread);
+            let file = file.map_or_else(String::new, |file| format!(" {}", file.display()));
+            let line =
+                error.location().map_or_else(String::new, |at| format!(", line {}", at.line()));
+            format!("the kubeconfig{file} is not the YAML of a kubeconfig{line}")
+        }
+        // It names its file, which its last cause does not.
+        _ => format!("the kubeconfig cannot be used: {}", without_number(&error.to_string())),
+    }
 }
 
 /// The cluster does not answer, or nobody says where it is.
@@ -285,11 +329,24 @@ pub fn root(error: &(dyn Error + 'static)) -> String {
     {
         last = inner;
     }
+    if last.is::<Elapsed>() {
+        return match LIMIT.get() {
+            Some(limit) if limit.as_secs() > 0 => {
+                format!("no answer within {}", duration::shown(*limit))
+            }
+            Some(limit) => format!("no answer within {} ms", limit.as_millis()),
+            None => "no answer in time".to_owned(),
+        };
+    }
     match last.downcast_ref() {
         Some(rustls::Error::InvalidCertificate(problem)) => certificate(problem),
-        // Without the kernel's number.
-        _ => last.to_string().split(" (os error").next().unwrap_or_default().to_owned(),
+        _ => without_number(&last.to_string()),
     }
+}
+
+/// Returns the words of an error of the operating system without its number.
+fn without_number(words: &str) -> String {
+    words.split(" (os error").next().unwrap_or_default().to_owned()
 }
 
 fn certificate(problem: &rustls::CertificateError) -> String {
@@ -308,7 +365,35 @@ fn certificate(problem: &rustls::CertificateError) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::namespace;
+    use super::*;
+
+    #[test]
+    fn a_time_limit_and_an_error_of_the_system_are_told_in_plain_words() {
+        let elapsed = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime")
+            .block_on(async {
+                tokio::time::timeout(Duration::ZERO, std::future::pending::<()>()).await
+            })
+            .expect_err("no time");
+        let words = root(&std::io::Error::new(ErrorKind::TimedOut, elapsed));
+        assert!(words.starts_with("no answer "), "{words}");
+        assert_eq!(root(&std::io::Error::from_raw_os_error(111)), "Connection refused");
+    }
+
+    #[test]
+    fn a_kubeconfig_that_is_none_is_named_in_one_line() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("config");
+        for text in ["a: [", "just words", "clusters: 5\n"] {
+            std::fs::write(&file, text).expect("a file");
+            let error = Kubeconfig::read_from(&file).expect_err("no kubeconfig");
+            let message = unusable(&error, &[folder.path().join("other"), file.clone()]);
+            assert!(message.contains(&format!("the kubeconfig {}", file.display())), "{message}");
+            assert_eq!(message.lines().count(), 1, "{message}");
+        }
+    }
 
     #[test]
     fn a_namespace_is_a_label_and_no_path() {

@@ -12,6 +12,7 @@ use serde_json::{Map, Value};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
+use crate::cluster::root;
 use crate::failure::{Code, Failure};
 
 /// Credential helpers may ask the user something.
@@ -46,7 +47,7 @@ pub async fn credentials(registry: &str, repository: &str) -> Result<Option<Cred
     let text = match std::fs::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(broken(&path, &error.to_string())),
+        Err(error) => return Err(broken(&path, &root(&error))),
     };
     // The parser's own words could quote a password.
     let config: Config = serde_json::from_slice(&text).map_err(|error| {
@@ -104,15 +105,14 @@ async fn ask(path: &Path, helper: &str, registry: &str) -> Result<Option<Credent
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::inherit());
-    let mut child = command.spawn().map_err(|error| failed(&error.to_string()))?;
+    let mut child = command.spawn().map_err(|error| failed(&root(&error)))?;
     if let Some(mut input) = child.stdin.take() {
         // One that does not read says by its end what is wrong.
         let _ = input.write_all(registry.as_bytes()).await;
     }
     let output = tokio::time::timeout(HELPER_LIMIT, child.wait_with_output()).await;
-    let output = output
-        .map_err(|_| failed("it does not answer"))?
-        .map_err(|error| failed(&error.to_string()))?;
+    let output =
+        output.map_err(|_| failed("it does not answer"))?.map_err(|error| failed(&root(&error)))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stdout);
         return if said.contains(NOTHING_KNOWN) {

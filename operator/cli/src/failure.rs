@@ -1,5 +1,7 @@
 //! Failure of a command: its cause, and the exit code that tells programs.
 
+use std::io::{self, ErrorKind};
+use std::path::Path;
 use std::process::ExitCode;
 
 use flashjob_operator::config::ConfigError;
@@ -7,6 +9,7 @@ use flashjob_plugin_host::{CallError, EngineError, LoadError, RegistryError, Sta
 use serde_json::{Value, json};
 
 use crate::arguments::Output;
+use crate::cluster::root;
 use crate::report::{print, yaml};
 
 /// Exit codes. They are documented in `docs/kubectl-flashjob.md` and do not change their meaning.
@@ -64,21 +67,50 @@ impl Failure {
     }
 
     /// A file that cannot be read.
-    pub fn unreadable(path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::new(
-            Code::Unavailable,
-            "FileUnreadable",
-            format!("cannot read {}: {error}", path.display()),
-        )
+    pub fn unreadable(path: &Path, error: &io::Error) -> Self {
+        let (file, unavailable) =
+            (path.display(), |cause: String| Self::new(Code::Unavailable, "FileUnreadable", cause));
+        match error.kind() {
+            ErrorKind::InvalidData => {
+                Self::usage(format!("{file} is no text in UTF-8; name another file"))
+            }
+            ErrorKind::NotFound => unavailable(format!(
+                "cannot read {file}: there is no such file; see that its name and folder are right"
+            )),
+            ErrorKind::PermissionDenied => unavailable(format!(
+                "cannot read {file}: you may not; change its permissions, or name another file"
+            )),
+            ErrorKind::IsADirectory => {
+                unavailable(format!("cannot read {file}: it is a folder; name a file in it"))
+            }
+            _ => unavailable(format!("cannot read {file}: {}; name another file", root(error))),
+        }
     }
 
-    /// A file that cannot be written.
-    pub fn unwritable(path: &std::path::Path, error: &std::io::Error) -> Self {
-        Self::new(
-            Code::Other,
-            "FileUnwritable",
-            format!("cannot write {}: {error}", path.display()),
-        )
+    /// A file or folder that cannot be written: names what is in its way.
+    pub fn unwritable(path: &Path, error: &io::Error) -> Self {
+        // What is missing of the path is made, so what is there decides.
+        let there = path.ancestors().find(|there| there.exists()).unwrap_or(Path::new("."));
+        let folder = if there.is_dir() { Some(there) } else { there.parent() };
+        let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or(Path::new(".")).display();
+        let is_path = there == path;
+        let cause = match error.kind() {
+            _ if !there.is_dir() && !is_path => {
+                format!("{} is a file, and would have to be a folder", there.display())
+            }
+            ErrorKind::AlreadyExists | ErrorKind::NotADirectory if is_path && !there.is_dir() => {
+                "it is a file, and would have to be a folder".to_owned()
+            }
+            ErrorKind::IsADirectory => "it is a folder".to_owned(),
+            ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+                format!("you may not write in the folder {folder}")
+            }
+            ErrorKind::NotFound => format!("nothing can be made in the folder {folder}"),
+            _ => root(error),
+        };
+        let message = format!("cannot write {}: {cause}; name another path", path.display());
+        Self::new(Code::Other, "FileUnwritable", message)
     }
 
     /// The form for programs.
@@ -110,6 +142,7 @@ impl From<LoadError> for Failure {
         let (reason, message, stage) = (error.reason(), error.to_string(), error.stage());
         match error {
             LoadError::Fetch(error) => error.into(),
+            LoadError::ReadFile { path, source } => Self::unreadable(&path, &source),
             LoadError::FileChanged { .. } => Self::new(Code::Untrusted, reason, message),
             LoadError::FileTooLarge { .. } => Self::new(Code::Contract, reason, message),
             LoadError::Signatures { ref error, .. } => {
@@ -181,11 +214,10 @@ impl From<EngineError> for Failure {
 
 impl From<ConfigError> for Failure {
     fn from(error: ConfigError) -> Self {
-        let (code, reason) = match error {
-            ConfigError::Read { .. } => (Code::Unavailable, "FileUnreadable"),
-            _ => (Code::Usage, "ConfigurationRefused"),
-        };
-        Self::new(code, reason, error.to_string())
+        match error {
+            ConfigError::Read { path, source } => Self::unreadable(&path, &source),
+            _ => Self::new(Code::Usage, "ConfigurationRefused", error.to_string()),
+        }
     }
 }
 
@@ -194,6 +226,38 @@ mod tests {
     use flashjob_plugin_host::Digest;
 
     use super::*;
+
+    #[test]
+    fn a_file_that_cannot_be_read_or_written_is_told_with_what_is_in_the_way() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let file = folder.path().join("file");
+        std::fs::write(&file, b"\xff").expect("a file");
+        let read = |path: &Path| {
+            let error =
+                std::fs::read_to_string(path).err().map(|error| Failure::unreadable(path, &error));
+            error.map(|failure| failure.message).unwrap_or_default()
+        };
+        assert!(read(&file).contains("is no text in UTF-8"), "{}", read(&file));
+        assert!(read(folder.path()).contains("it is a folder"), "{}", read(folder.path()));
+        assert!(read(&folder.path().join("a")).contains("there is no such file"));
+        let made = |path: &Path| {
+            let error =
+                std::fs::create_dir_all(path).err().map(|error| Failure::unwritable(path, &error));
+            error.map(|failure| failure.message).unwrap_or_default()
+        };
+        let in_the_way = format!("{} is a file, and would have to be a folder", file.display());
+        let below = made(&file.join("a/b"));
+        assert!(below.contains(&in_the_way) && below.contains("name another path"), "{below}");
+        assert!(made(&file).contains("it is a file, and would have to be a folder"));
+        let nowhere = made(Path::new("/proc/nobody/may/write"));
+        assert!(nowhere.contains("/proc") && !nowhere.contains("os error"), "{nowhere}");
+        for error in [ErrorKind::PermissionDenied, ErrorKind::StorageFull] {
+            let message = Failure::unwritable(&folder.path().join("a/b"), &error.into()).message;
+            assert!(!message.contains("os error"), "{message}");
+        }
+        let denied = Failure::unwritable(&file, &ErrorKind::PermissionDenied.into()).message;
+        assert!(denied.contains(&format!("in the folder {}", folder.path().display())), "{denied}");
+    }
 
     #[test]
     fn a_signature_that_was_changed_is_not_trusted_and_one_that_cannot_be_had_is_unavailable() {

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::cluster::root;
 use crate::failure::{Code, Failure};
 
 /// Message to print when a signal ends the program; commands keep it up to date.
@@ -43,6 +44,6 @@ impl Interruption {
 
 fn listen(kind: SignalKind) -> Result<Signal, Failure> {
     signal(kind).map_err(|error| {
-        Failure::new(Code::Other, "Signals", format!("cannot listen to signals: {error}"))
+        Failure::new(Code::Other, "Signals", format!("cannot listen to signals: {}", root(&error)))
     })
 }

@@ -5,7 +5,7 @@
 //!   [`plugin`] those for plugin authors, [`check`] looks at an installation, [`completion`] is for
 //!   shells.
 //! - [`cluster`] is the way to the cluster that the kubeconfig names; [`duration`] reads and shows
-//!   times.
+//!   times, and [`decode`] reads objects.
 //! - [`source`] gets a component from a file or a registry, with [`docker_config`]'s credentials
 //!   and the trust that is asked for.
 //! - A command returns a [`report::Report`] to show, or a [`failure::Failure`] with its exit code;
@@ -15,6 +15,7 @@ mod arguments;
 mod check;
 mod cluster;
 mod completion;
+mod decode;
 mod docker_config;
 mod duration;
 mod failure;

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde_json::Value;
 
 use crate::arguments::Output;
+use crate::cluster::root;
 use crate::failure::{Code, Failure};
 
 /// Result of a command.
@@ -100,7 +101,7 @@ pub fn write(text: &str) -> Result<(), Failure> {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::new(
             Code::Other,
             "OutputLost",
-            format!("cannot write to standard output: {error}"),
+            format!("cannot write to standard output: {}", root(&error)),
         )),
         _ => Ok(()),
     }

@@ -16,6 +16,7 @@ use flashjob_plugin_host::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::cluster::root;
 use crate::docker_config;
 use crate::failure::{Code, Failure};
 
@@ -137,7 +138,7 @@ impl Source {
             Failure::new(
                 Code::Other,
                 "FileUnwritable",
-                format!("no folder for temporary files: {error}"),
+                format!("no folder for temporary files: {}; set TMPDIR", root(&error)),
             )
         };
         let cache = tempfile::Builder::new().prefix("flashjob-").tempdir().map_err(other)?;
@@ -184,7 +185,17 @@ impl Source {
     /// # Errors
     /// It does not fit the contract, or breaks.
     pub async fn start(&self, verified: &Verified) -> Result<Plugin, Failure> {
-        Ok(self.host.start(verified, &self.plugin).await?)
+        let started = self.host.start(verified, &self.plugin).await;
+        started.map_err(|error| {
+            let failure = Failure::from(error);
+            // The engine knows its digest alone; whoever named it knows it by that name.
+            let name = match self.reference() {
+                Reference::File { path, .. } => path.display().to_string(),
+                reference => reference.to_string(),
+            };
+            let message = failure.message.replace(&verified.digest().to_string(), &name);
+            Failure { message, ..failure }
+        })
     }
 
     /// Manifest and signatures.

@@ -323,6 +323,12 @@ async fn what_does_not_fit_the_contract_is_pushed_only_by_force_and_then_refused
     );
     author.plugin(&["inspect", &reference])?.failed(3, "NotFound", "plugins/broken:1");
     author.plugin(&["push", &file, &reference, "--force"])?.good()?;
+    // Without the registry's authority.
+    said(plugin(&["inspect", &reference], author.folder.path()).output()?)?.failed(
+        3,
+        "RegistryUnreachable",
+        "signed by an authority that is not known; set",
+    );
     author.plugin(&["inspect", &reference])?.failed(
         5,
         "CompileFailed",

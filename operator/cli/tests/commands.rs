@@ -22,7 +22,8 @@ fn each_way_to_fail_has_its_exit_code_and_names_the_thing() -> anyhow::Result<()
     let ask = |words: &[&str]| ask(folder, words);
     ask(&["inspect", "nowhere.wasm"])?.failed(3, "FileUnreadable", "nowhere.wasm");
     ask(&["inspect", "no reference"])?.failed(2, "Usage", "is not a reference");
-    ask(&["inspect", "text.wasm"])?.failed(5, "CompileFailed", "is not a WebAssembly component");
+    let text = "text.wasm is not a WebAssembly component: its first bytes";
+    ask(&["inspect", "text.wasm"])?.failed(5, "CompileFailed", text);
     ask(&["verify", &esp32, "--key", "a.pub"])?.failed(2, "Usage", "name a reference");
     ask(&["verify", "registry.example/a:1"])?.failed(2, "Usage", "--key");
     ask(&["verify", "127.0.0.1:1/a:1", "--config", "none.yaml"])?.failed(

@@ -162,6 +162,11 @@ fn offline(person: &Person) -> anyhow::Result<()> {
     std::fs::write(folder.join("no-text.yaml"), [0xff, 0xfe, 0])?;
     let said = person.run(&["preview", "-f", "no-text.yaml"])?;
     ensure!(said.code == Some(2) && said.errors.contains("UTF-8"), "{said:?}");
+    let job = std::fs::read_to_string(folder.join("job.yaml"))?;
+    std::fs::write(folder.join("wrong.yaml"), job.replace(FIRMWARE, "5"))?;
+    let said = person.run(&["preview", "-f", "wrong.yaml"])?;
+    ensure!(said.code == Some(2), "{said:?}");
+    ensure!(said.errors.contains("spec.firmware: it is the number 5; expected"), "{said:?}");
     let plugin = flashjob_testbed::process::repository().join("target/plugins/esp32.wasm");
     let plugin = plugin.display().to_string();
     let words = ["preview", "-f", "job.yaml", "--instances", "instances.yaml", "--plugin", &plugin];

@@ -70,6 +70,8 @@ impl Page {
         for (pattern, example) in [
             (r"127\.0\.0\.1:[0-9]{5}", "192.0.2.77:8080"),
             (r"127\.0\.0\.1:[0-9]{4}", "192.0.2.7:8080"),
+            // The seconds of a device, which are the last of its row.
+            (r"(?m)^([0-9a-f-]{36} .* [0-9]+ +)[0-9]+$", "${1}3"),
             (r"\btook [0-9]+ (s|min [0-9]+ s|min)", "took 3 s"),
             (r"sha256:[0-9a-f]{64}", "sha256:…"),
             (r"sha256:[0-9a-f]{12}", "sha256:0123456789ab"),

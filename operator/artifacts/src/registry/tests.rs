@@ -430,6 +430,11 @@ fn what_the_tls_library_has_against_a_certificate_is_said_in_words() {
         advice_on_certificate(&refused("CaUsedAsEndEntity"))
             .is_some_and(|text| text.contains("CA:FALSE"))
     );
+    let unknown = rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer);
+    assert!(
+        advice_on_certificate(&std::io::Error::other(unknown))
+            .is_some_and(|text| text.contains("an authority that is not known; set"))
+    );
     assert_eq!(advice_on_certificate(&refused("BadDer")), None);
     assert_eq!(advice_on_certificate(&std::io::Error::other("refused")), None);
 }

@@ -68,6 +68,11 @@ async fn suspend<K: Workload>(which: &Which, suspend: bool) -> Result<Report, Fa
     let done = if suspend { "paused" } else { "resumed" };
     let (mut lines, mut objects) = (Vec::new(), Vec::new());
     for before in which.read::<K>(&place).await? {
+        if before.is_suspended() == suspend {
+            lines.push(format!("{} {}", resource(&before), before.unchanged()));
+            objects.push(before);
+            continue;
+        }
         let object: K = set_suspend(&place, &before.name_any(), suspend).await?;
         lines.push(format!("{} {done}{}", resource(&object), consequence(&before, suspend)));
         objects.push(object);
@@ -170,15 +175,17 @@ pub async fn cancel(command: &Cancel, interruption: &Interruption) -> Result<Rep
 }
 
 fn question(jobs: &[FlashJob]) -> String {
-    let in_flight = |job: &FlashJob| {
-        let counts = job.status.as_ref().and_then(|status| status.counts).unwrap_or_default();
-        counts.active + counts.verifying
-    };
     let named = |job: &FlashJob| {
         let name = full_name(job);
-        match in_flight(job) {
-            0 => name,
-            devices => format!("{name} with {} in flight", devices_shown(devices as usize)),
+        let counts = job.status.as_ref().and_then(|status| status.counts).unwrap_or_default();
+        let active = devices_shown(counts.active as usize);
+        match (counts.active, counts.verifying) {
+            (0, 0) => name,
+            (0, verifying) => {
+                format!("{name} with {} verifying", devices_shown(verifying as usize))
+            }
+            (_, 0) => format!("{name} with {active} in flight"),
+            (_, verifying) => format!("{name} with {active} in flight and {verifying} verifying"),
         }
     };
     let named: Vec<_> = jobs.iter().map(named).collect();

@@ -136,15 +136,16 @@ pub async fn run(command: &Devices) -> Result<Report, Failure> {
 }
 
 /// No device is found, and that is likely not what was meant.
-fn nothing(all: usize, namespace: Option<&str>) -> Failure {
+pub fn nothing(all: usize, namespace: Option<&str>) -> Failure {
     let place =
         namespace.map_or_else(String::new, |namespace| format!(" in namespace {namespace}"));
     let message = match (all, namespace) {
         (0, Some(_)) => format!(
-            "Akri has found no device{place}; look at all namespaces with -A, or see kubectl \
-             flashjob check"
+            "Akri has found no device{place}; kubectl flashjob devices -A looks at all namespaces, \
+             kubectl flashjob check at the installation"
         ),
         (0, None) => "Akri has found no device; see kubectl flashjob check".to_owned(),
+        (1, _) => format!("the only device{place} does not fit all filters"),
         (all, _) => format!("none of the {all} devices{place} fits all filters"),
     };
     Failure::new(Code::Unavailable, "NoDevices", message)

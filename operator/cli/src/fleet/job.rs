@@ -11,6 +11,7 @@ use crate::failure::{Code, Failure};
 
 impl Workload for FlashJob {
     const COMMAND: &'static str = "kubectl flashjob";
+    const ENDING: &'static str = "cancel";
     const FIELD: &'static str = "jobs";
 
     fn is_suspended(&self) -> bool {

@@ -1,11 +1,11 @@
 //! Objects of the cluster in files: YAML or JSON, documents and lists.
 
-use std::io::ErrorKind;
 use std::path::Path;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::decode::decode;
 use crate::failure::Failure;
 
 /// Objects of a kind in a file; `-` is standard input.
@@ -39,7 +39,7 @@ pub fn one(path: &Path, kind: &str) -> Result<Value, Failure> {
 /// A field is missing or is of another type.
 pub fn decoded<K: DeserializeOwned>(path: &Path, object: Value) -> Result<K, Failure> {
     let kind = object["kind"].as_str().unwrap_or("object").to_owned();
-    serde_json::from_value(object).map_err(|error| {
+    decode(object).map_err(|error| {
         Failure::usage(format!("{}: the {kind} cannot be read: {error}", path.display()))
     })
 }
@@ -59,14 +59,9 @@ fn objects(path: &Path) -> Result<Vec<Value>, Failure> {
 }
 
 fn text(path: &Path) -> Result<String, Failure> {
-    let read = match path == Path::new("-") {
-        true => std::io::read_to_string(std::io::stdin()),
-        false => std::fs::read_to_string(path),
+    let (read, path) = match path == Path::new("-") {
+        true => (std::io::read_to_string(std::io::stdin()), Path::new("standard input")),
+        false => (std::fs::read_to_string(path), path),
     };
-    read.map_err(|error| match error.kind() {
-        ErrorKind::InvalidData => {
-            Failure::usage(format!("{} is no YAML or JSON: it is no text in UTF-8", path.display()))
-        }
-        _ => Failure::unreadable(path, &error),
-    })
+    read.map_err(|error| Failure::unreadable(path, &error))
 }

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 
 use tokio::sync::mpsc::{Receiver, channel};
 
+use crate::cluster::root;
 use crate::failure::{Code, Failure};
 use crate::report::write;
 
@@ -42,11 +43,14 @@ impl Prompt {
         write(question)?;
         match self.lines.recv().await {
             Some(Ok(line)) => Ok(line.trim().to_owned()),
-            Some(Err(error)) => Err(Failure::new(
-                Code::Other,
-                "InputLost",
-                format!("cannot read the answer: {error}; {}", self.unfinished),
-            )),
+            Some(Err(error)) => {
+                let cause = match error.kind() {
+                    io::ErrorKind::InvalidData => "it is no text in UTF-8".to_owned(),
+                    _ => root(&error),
+                };
+                let message = format!("cannot read the answer: {cause}; {}", self.unfinished);
+                Err(Failure::new(Code::Other, "InputLost", message))
+            }
             None => {
                 write("\n")?;
                 let question = question.trim().trim_end_matches(':');

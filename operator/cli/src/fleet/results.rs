@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use clap::Args;
-use flashjob_api::{DeviceState, DeviceStatus, FlashJob};
+use flashjob_api::{DeviceState, DeviceStatus, FlashJob, FlashJobStatus};
 use kube::ResourceExt;
 use quick_junit::{NonSuccessKind, Report as JunitReport, TestCase, TestCaseStatus, TestSuite};
 use serde::Serialize;
@@ -137,14 +137,15 @@ fn rows(job: &FlashJob, names: &HashMap<&str, &str>) -> Vec<Row> {
         .into_iter()
         .flat_map(|(result, uids)| uids.iter().map(move |uid| (uid.as_str(), result)))
         .collect();
+    let unfinished_uids = job.spec.uuid.iter().filter(|uid| !results.contains_key(uid.as_str()));
+    let waiting = shared_reason(&status, unfinished_uids.count());
     let row = |uid: &String| {
         let record = records.get(uid.as_str()).copied();
         let details = status.results.get(uid);
-        let result = results.get(uid.as_str()).copied().unwrap_or_else(|| unfinished(record));
-        // One that is next in line is recorded before its first attempt begins.
-        let attempt = record
-            .map(|record| record.attempt)
-            .filter(|attempt| result != "pending" || *attempt > 1);
+        let result = results.get(uid.as_str()).copied();
+        let waiting = waiting.filter(|_| result.is_none());
+        let result = result.unwrap_or_else(|| unfinished(record));
+        let attempt = record.filter(|record| has_begun(record)).map(|record| record.attempt);
         Row {
             uid: uid.clone(),
             instance: record
@@ -155,7 +156,7 @@ fn rows(job: &FlashJob, names: &HashMap<&str, &str>) -> Vec<Row> {
                 .or_else(|| record.and_then(|record| record.baseline_version.clone())),
             to: job.spec.version.clone(),
             result,
-            reason: record.and_then(|record| record.reason.clone()),
+            reason: record.and_then(|record| record.reason.clone()).or(waiting.cloned()),
             message: record.and_then(|record| record.message.clone()),
             attempts: details.map(|details| details.attempts).or(attempt),
             seconds: details.map(|details| details.seconds),
@@ -163,6 +164,20 @@ fn rows(job: &FlashJob, names: &HashMap<&str, &str>) -> Vec<Row> {
         }
     };
     job.spec.uuid.iter().map(row).collect()
+}
+
+/// Reason of every device without a result, of which there are `unfinished`. Those without a record
+/// are counted only, so with several reasons nothing says which is whose.
+fn shared_reason(status: &FlashJobStatus, unfinished: usize) -> Option<&String> {
+    let mut waiting = status.waiting.iter();
+    let (reason, count) = waiting.next()?;
+    (waiting.next().is_none() && *count as usize == unfinished).then_some(reason)
+}
+
+/// Returns true if an attempt of the device began. One that is next in line, or that is refused
+/// before any Pod is made, has a record too; an operator of before `startTime` noted the Pod alone.
+fn has_begun(record: &DeviceStatus) -> bool {
+    record.start_time.is_some() || record.pod.is_some() || record.attempt > 1 || record.in_flight()
 }
 
 fn unfinished(record: Option<&DeviceStatus>) -> &'static str {
@@ -239,7 +254,8 @@ fn junit(job: &FlashJob, rows: &[Row]) -> Result<String, Failure> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use flashjob_api::{FlashJobSpec, FlashJobStatus, ResultDetails};
+    use flashjob_api::{FlashJobSpec, ResultDetails};
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
     use super::*;
 
@@ -286,6 +302,44 @@ mod tests {
                 "c,,,0.2.0,pending,,,,,false",
             ]
         );
+    }
+
+    #[test]
+    fn a_device_that_no_attempt_began_for_has_no_attempts() {
+        let attempts = |change: fn(&mut DeviceStatus)| {
+            let mut job = job();
+            let status = job.status.as_mut().expect("a status");
+            status.results.clear();
+            status.devices[0].attempt = 1;
+            change(&mut status.devices[0]);
+            rows(&job, &HashMap::new())[1].attempts
+        };
+        assert_eq!(attempts(|_| {}), None);
+        let begun = |record: &mut DeviceStatus| {
+            record.start_time = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        };
+        assert_eq!(attempts(begun), Some(1));
+        assert_eq!(attempts(|record| record.pod = Some("fj-a".to_owned())), Some(1));
+    }
+
+    #[test]
+    fn the_reason_of_a_device_that_waits_is_shown_where_the_status_says_it() {
+        let mut job = job();
+        let reason = |job: &FlashJob| rows(job, &HashMap::new())[2].reason.clone();
+        let status = job.status.as_mut().expect("a status");
+        status.waiting.insert("UnknownDevice".to_owned(), 1);
+        assert_eq!(reason(&job), Some("UnknownDevice".to_owned()));
+        // Of several, nothing says which is this one's.
+        let status = job.status.as_mut().expect("a status");
+        status.waiting.insert("DeviceBusy".to_owned(), 1);
+        assert_eq!(reason(&job), None);
+        let record = DeviceStatus {
+            uid: "c".to_owned(),
+            reason: Some("DeviceBusy".to_owned()),
+            ..DeviceStatus::default()
+        };
+        job.status.as_mut().expect("a status").devices.push(record);
+        assert_eq!(reason(&job), Some("DeviceBusy".to_owned()));
     }
 
     #[test]

@@ -1,14 +1,16 @@
 //! `retry`: the failed devices of a FlashJob, as a new one.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use clap::Args;
 use flashjob_api::{DeviceState, FlashJob};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
+use kube::api::ListParams;
 use serde_json::json;
 
 use super::workload::{Workload, resource};
-use super::{Change, applicable, devices_shown, prompt, results_of_run};
+use super::{Change, applicable, devices_shown, ended, prompt, results_of_run};
 use crate::arguments::Output;
 use crate::cluster::{Place, Scope, refused};
 use crate::failure::{Code, Failure};
@@ -32,6 +34,9 @@ pub struct Retry {
     /// Name of the new FlashJob. Default: the old one's with -retry-1, -retry-2 and so on.
     #[arg(long, value_name = "NAME")]
     new_name: Option<String>,
+    /// Take also devices that a newer FlashJob flashes, or has flashed, with the same firmware.
+    #[arg(long)]
+    again: bool,
     /// Show the new FlashJob, have the API server check it, and create nothing.
     #[arg(long)]
     dry_run: bool,
@@ -46,24 +51,25 @@ pub async fn run(command: &Retry, interruption: &Interruption) -> Result<Report,
     interruption.says("nothing was created");
     let place = command.scope.place().await?;
     let old = place.read::<FlashJob>(&command.name).await?;
-    let chosen = failed(&old, &command.reason)?;
+    let mut chosen = failed(&old, &command.reason)?;
+    if !command.again {
+        chosen.leave_out(&covered(&old, &newer(&place, &old).await?), &old)?;
+    }
     let mut job = FlashJob::new("", old.spec.clone());
-    job.spec.uuid = chosen.uids;
+    job.spec.uuid.clone_from(&chosen.uids);
     // A new FlashJob is a new run, and whoever asks for it wants it to run.
     (job.spec.run_id, job.spec.suspend) = (None, None);
     job.metadata.namespace = Some(place.namespace.clone());
     if command.dry_run {
         // Standard output has the FlashJob alone, so that it can be applied.
-        if let Some(note) = &chosen.note {
-            eprintln!("Note: {note}");
-        }
+        chosen.tell();
         let job = create(&place, &old, job, command.new_name.as_deref(), Change::DryRun).await?;
         let job = applicable(job);
         return Ok(Report::new(yaml(&job)?, json!(job)).with(Output::Name, resource(&job)));
     }
-    let note = chosen.note.map(|note| format!("{note}\n")).unwrap_or_default();
+    chosen.tell();
     let question = format!(
-        "{note}Flash {} again with {} version {}?",
+        "Flash {} again with {} version {}?",
         devices_shown(job.spec.uuid.len()),
         job.spec.firmware,
         job.spec.version
@@ -87,8 +93,98 @@ pub async fn run(command: &Retry, interruption: &Interruption) -> Result<Report,
 /// Devices to flash again.
 struct Chosen {
     uids: Vec<String>,
-    /// Set where some may be missing.
-    note: Option<String>,
+    /// Causes for which some are missing, each as a sentence.
+    notes: Vec<String>,
+}
+
+impl Chosen {
+    fn tell(&self) {
+        for note in &self.notes {
+            eprintln!("Note: {note}");
+        }
+    }
+
+    /// Leaves out the devices that other FlashJobs cover.
+    ///
+    /// # Errors
+    /// Then none is left.
+    fn leave_out(
+        &mut self,
+        covered: &[(String, HashSet<&String>)],
+        old: &FlashJob,
+    ) -> Result<(), Failure> {
+        let all = self.uids.len();
+        let covers = |uid: &String| covered.iter().find(|(_, uids)| uids.contains(uid));
+        let by: BTreeSet<&str> =
+            self.uids.iter().filter_map(covers).map(|(name, _)| name.as_str()).collect();
+        let by = by.into_iter().collect::<Vec<_>>().join(" ");
+        self.uids.retain(|uid| covers(uid).is_none());
+        let namespace = old.namespace().unwrap_or_default();
+        let see = format!("kubectl flashjob status {by} -n {namespace} shows how");
+        if self.uids.is_empty() {
+            let message = format!(
+                "FlashJob {namespace}/{}: {} failed, and a newer FlashJob flashes all of them \
+                 again with the same firmware, or has done so: {see}. --again flashes them once \
+                 more",
+                old.name_any(),
+                devices_shown(all)
+            );
+            return Err(Failure::new(Code::Unavailable, "NothingToRetry", message));
+        }
+        if self.uids.len() < all {
+            self.notes.push(format!(
+                "Left out: {} that a newer FlashJob flashes again with the same firmware, or has \
+                 flashed: {see}. --again takes all.",
+                devices_shown(all - self.uids.len())
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// FlashJobs of the namespace that were made since the run of the old one began.
+async fn newer(place: &Place, old: &FlashJob) -> Result<Vec<FlashJob>, Failure> {
+    match place.api::<FlashJob>().list(&ListParams::default()).await {
+        Ok(jobs) => Ok(jobs.items.into_iter().filter(|job| is_newer(job, old)).collect()),
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            eprintln!(
+                "Note: you may not list FlashJobs, so nothing says whether another one flashes \
+                 these devices again already."
+            );
+            Ok(Vec::new())
+        }
+        Err(error) => Err(refused("list FlashJobs", &error)),
+    }
+}
+
+fn is_newer(job: &FlashJob, old: &FlashJob) -> bool {
+    let begun = old.status.as_ref().and_then(|status| status.start_time.as_ref());
+    let begun = begun.or(old.metadata.creation_timestamp.as_ref());
+    let made = job.metadata.creation_timestamp.as_ref();
+    let second = |time: &Time| time.0.as_second();
+    // The API server keeps whole seconds of one of them.
+    job.uid() != old.uid() && made.map(second) >= begun.map(second)
+}
+
+/// Returns the devices that each of these FlashJobs flashes with the firmware of the old one, or
+/// has flashed, by its name. One that failed there, or was skipped, is not among them.
+fn covered<'a>(old: &FlashJob, others: &'a [FlashJob]) -> Vec<(String, HashSet<&'a String>)> {
+    let firmware = |job: &FlashJob| (job.spec.firmware.clone(), job.spec.version.clone());
+    let same = others.iter().filter(|other| firmware(other) == firmware(old));
+    same.map(|other| (other.name_any(), covered_by(other))).collect()
+}
+
+fn covered_by(job: &FlashJob) -> HashSet<&String> {
+    let status = results_of_run(job);
+    let completed = status.into_iter().flat_map(|status| &status.completed_uuids);
+    // What is over, or is being deleted, gives no more results.
+    if ended(job).is_some() || job.metadata.deletion_timestamp.is_some() {
+        return completed.collect();
+    }
+    let without =
+        status.into_iter().flat_map(|status| [&status.failed_uuids, &status.skipped_uuids]);
+    let without: HashSet<&String> = without.flatten().collect();
+    job.spec.uuid.iter().filter(|uid| !without.contains(uid)).collect()
 }
 
 fn failed(job: &FlashJob, reasons: &[String]) -> Result<Chosen, Failure> {
@@ -96,7 +192,8 @@ fn failed(job: &FlashJob, reasons: &[String]) -> Result<Chosen, Failure> {
     let Some(status) = results_of_run(job).filter(|_| !job.is_behind()) else {
         let message = format!(
             "FlashJob {name}: the operator has not seen the last change yet, so nothing says which \
-             devices failed; see kubectl flashjob status {name}"
+             devices failed; see kubectl flashjob status {name} -n {}",
+            job.namespace().unwrap_or_default()
         );
         return Err(Failure::new(Code::Unavailable, "NotSeen", message));
     };
@@ -108,7 +205,7 @@ fn failed(job: &FlashJob, reasons: &[String]) -> Result<Chosen, Failure> {
         return Err(Failure::new(Code::Unavailable, "NothingToRetry", message));
     }
     if reasons.is_empty() {
-        return Ok(Chosen { uids: failed, note: None });
+        return Ok(Chosen { uids: failed, notes: Vec::new() });
     }
     let named: Vec<_> =
         status.devices.iter().filter(|device| device.state == DeviceState::Failed).collect();
@@ -126,14 +223,14 @@ fn failed(job: &FlashJob, reasons: &[String]) -> Result<Chosen, Failure> {
         return Err(Failure::new(Code::Unavailable, "NothingToRetry", message));
     }
     let unnamed = failed.len().saturating_sub(named.len());
-    let note = (unnamed > 0).then(|| {
+    let notes = (unnamed > 0).then(|| {
         format!(
             "The status names the reasons of the first {}; {unnamed} more failed and are left out. \
              Without --reason all are flashed again.",
             devices_shown(named.len())
         )
     });
-    Ok(Chosen { uids, note })
+    Ok(Chosen { uids, notes: notes.into_iter().collect() })
 }
 
 /// A name for the new FlashJob, which fits.
@@ -172,7 +269,8 @@ async fn create(
 
 #[cfg(test)]
 mod tests {
-    use flashjob_api::{DeviceStatus, FlashJobSpec, FlashJobStatus};
+    use flashjob_api::{DeviceStatus, FlashJobSpec, FlashJobStatus, Phase};
+    use jiff::Timestamp;
 
     use super::*;
 
@@ -196,10 +294,12 @@ mod tests {
     #[test]
     fn failed_devices_that_the_job_still_names_are_chosen_by_their_reason() {
         let all = failed(&job(), &[]).expect("some failed");
-        assert_eq!((all.uids, all.note), (["a", "b", "d"].map(str::to_owned).to_vec(), None));
+        assert_eq!(all.uids, ["a", "b", "d"]);
+        assert!(all.notes.is_empty(), "{:?}", all.notes);
         let some = failed(&job(), &["flashtimeout".to_owned()]).expect("some failed");
         assert_eq!(some.uids, ["a"]);
-        assert!(some.note.is_some_and(|note| note.contains("1 more failed and are left out")));
+        let noted = |note: &String| note.contains("1 more failed and are left out");
+        assert!(some.notes.iter().any(noted), "{:?}", some.notes);
         assert!(failed(&job(), &["GaveUp".to_owned()]).is_err());
     }
 
@@ -213,6 +313,56 @@ mod tests {
         for job in [behind, of_another_run] {
             assert_eq!(reason(&job), Some("NotSeen"));
         }
+    }
+
+    #[test]
+    fn devices_that_a_newer_job_flashes_or_has_flashed_are_not_retried_twice() {
+        let old = job();
+        let retried = |phase: Phase| {
+            let mut retried = job();
+            retried.metadata.name = Some("hall-3-retry-1".to_owned());
+            retried.status = Some(FlashJobStatus {
+                phase: Some(phase),
+                completed_uuids: vec!["a".to_owned()],
+                failed_uuids: vec!["b".to_owned()],
+                ..FlashJobStatus::default()
+            });
+            retried
+        };
+        let left = |others: &[FlashJob]| {
+            let mut chosen = failed(&old, &[]).expect("some failed");
+            chosen.leave_out(&covered(&old, others), &old).map(|()| chosen)
+        };
+        // While it is at work its other devices have yet to get a result, afterwards they get none.
+        let chosen = left(&[retried(Phase::InProgress)]).expect("one is left");
+        assert_eq!(chosen.uids, ["b"]);
+        assert!(chosen.notes.iter().any(|note| note.contains("hall-3-retry-1")));
+        assert_eq!(left(&[retried(Phase::Failed)]).expect("two are left").uids, ["b", "d"]);
+        let mut other = retried(Phase::InProgress);
+        other.spec.version = "another".to_owned();
+        assert_eq!(left(&[other]).expect("all are left").uids, ["a", "b", "d"]);
+        let mut unseen = retried(Phase::InProgress);
+        unseen.status = None;
+        let refusal = left(&[unseen]).err().expect("none is left");
+        assert_eq!((refusal.code, refusal.reason), (Code::Unavailable, "NothingToRetry"));
+        assert!(refusal.message.contains("--again"), "{}", refusal.message);
+    }
+
+    #[test]
+    fn what_was_made_before_the_run_began_does_not_count() {
+        let at = |second| Some(Time(Timestamp::from_second(second).expect("a time")));
+        let made = |second| {
+            let mut made = job();
+            made.metadata.uid = Some("another".to_owned());
+            made.metadata.creation_timestamp = at(second);
+            made
+        };
+        let mut old = job();
+        old.metadata.creation_timestamp = at(1);
+        assert!(is_newer(&made(2), &old) && !is_newer(&old, &old));
+        // It flashed all again at 5.
+        old.status.as_mut().expect("a status").start_time = at(5);
+        assert!(!is_newer(&made(2), &old) && is_newer(&made(5), &old));
     }
 
     #[test]

@@ -173,11 +173,12 @@ impl Status {
         };
         let place = self.scope.one_place(&format!("a {kind}")).await?;
         let named = place.named::<K>(name);
-        interruption.says(format!("{named} goes on"));
+        let ending = K::ending(&place.namespace, name);
+        interruption.says(format!("{named} goes on; {ending}"));
         let on_change = |object: &K| {
             interruption.says(match object.is_suspended() && !object.is_over() {
-                true => format!("{named} stays paused: {}", resuming(object)),
-                false => format!("{named} goes on"),
+                true => format!("{named} stays paused: {}, {ending}", resuming(object)),
+                false => format!("{named} goes on; {ending}"),
             });
         };
         let is_for_people = output == Output::Table || output == Output::Wide;

@@ -202,7 +202,7 @@ fn in_flight(devices: &[DeviceStatus], Frame { now, all, width }: Frame) -> Vec<
         return Vec::new();
     }
     let shown = if all { devices.len() } else { SHOWN.min(devices.len()) };
-    let mut lines = vec![String::new(), style("IN FLIGHT").bold().to_string()];
+    let mut lines = vec![String::new(), style("IN FLIGHT OR VERIFYING").bold().to_string()];
     let row = |device: &&DeviceStatus| {
         let since = device.holds_since().map(|since| now.duration_since(since));
         let since = since.map(|since| Duration::try_from(since).unwrap_or_default());
@@ -264,13 +264,15 @@ pub fn list(jobs: &[FlashJob], with_namespace: bool) -> String {
             name,
             state(job),
             status.progress.unwrap_or_default(),
-            (counts.active + counts.verifying).to_string(),
+            counts.active.to_string(),
+            counts.verifying.to_string(),
             counts.failed.to_string(),
             job.spec.version.clone(),
             reasons.join(", "),
         ]
     };
-    let headings = ["NAME", "STATE", "PROGRESS", "IN FLIGHT", "FAILED", "VERSION", "REASONS"];
+    let headings =
+        ["NAME", "STATE", "PROGRESS", "IN FLIGHT", "VERIFYING", "FAILED", "VERSION", "REASONS"];
     table(headings, jobs.iter().map(row))
 }
 
@@ -313,6 +315,35 @@ mod tests {
     use flashjob_api::FlashJobSpec;
 
     use super::*;
+
+    #[test]
+    fn devices_in_flight_and_verifying_are_counted_apart_wherever_they_are_shown() {
+        let mut job = FlashJob::new("job", FlashJobSpec::default());
+        let counts = Counts { total: 7, active: 1, verifying: 4, pending: 2, ..Counts::default() };
+        job.status = Some(FlashJobStatus {
+            counts: Some(counts),
+            run: job.spec.effective().ok().map(|spec| spec.run),
+            ..FlashJobStatus::default()
+        });
+        let listed = list(&[job.clone()], false);
+        let cells = |line: usize| {
+            let line = listed.lines().nth(line).unwrap_or_default();
+            line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect::<Vec<_>>()
+        };
+        let cell = |heading: &str| {
+            cells(0)
+                .into_iter()
+                .zip(cells(1))
+                .find(|(one, _)| *one == heading)
+                .map(|(_, cell)| cell)
+        };
+        assert_eq!(cell("IN FLIGHT"), Some("1"), "{listed}");
+        assert_eq!(cell("VERIFYING"), Some("4"), "{listed}");
+        let frame = Frame { now: jiff::Timestamp::UNIX_EPOCH, all: false, width: WIDE };
+        let shown = details(&job, Pace::default(), frame);
+        assert!(shown.contains("in flight 1, verifying 4"), "{shown}");
+        assert!(line(&job).contains("1 in flight, 4 verifying"), "{}", line(&job));
+    }
 
     #[test]
     fn results_of_another_firmware_are_not_shown_as_those_of_this_one() {

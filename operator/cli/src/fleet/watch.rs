@@ -7,6 +7,7 @@ use console::Term;
 use flashjob_api::FlashJob;
 use futures::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
+use kube::ResourceExt;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watch_object};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
@@ -14,11 +15,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::pace::Seen;
 use super::view;
 use super::workload::{Frame, Workload};
-use crate::cluster::{Place, refused};
+use crate::cluster::{CONNECT_LIMIT, Place, refused, root};
 use crate::failure::{Code, Failure};
 
 /// Interval at which a terminal is drawn anew though nothing changed: times go on.
 const REDRAW: Duration = Duration::from_secs(1);
+
+/// Reason of a failure: the object that was followed was deleted.
+pub const DELETED: &str = "Deleted";
 
 /// What ends a watch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -75,25 +79,24 @@ pub async fn follow<K: Workload>(
     loop {
         tokio::select! {
             event = events.next() => match event {
+                // One of the same name that took its place while the watch was broken.
+                Some(Ok(Some(object)))
+                    if last.as_ref().is_some_and(|last| last.uid() != object.uid()) =>
+                {
+                    return Err(deleted::<K>(&place.namespace, name));
+                }
                 Some(Ok(Some(object))) => {
                     on_change(&object);
                     let first = Seen::first(object.results(), Timestamp::now());
                     let seen = *seen.get_or_insert(first);
                     screen.show(&object, seen)?;
                     match end(&object, follow.until) {
-                        Some(Ok(())) => {
-                            screen.clear()?;
-                            return Ok(object);
-                        }
-                        Some(Err(blocked)) => return Err(blocked),
+                        Some(ended) => return screen.clear().and(ended).map(|()| object),
                         None => last = Some(object),
                     }
                 }
                 Some(Ok(None)) if last.is_none() => return Err(place.missing::<K>(name)),
-                Some(Ok(None)) => {
-                    let message = format!("{} was deleted", place.named::<K>(name));
-                    return Err(Failure::new(Code::Unavailable, "Deleted", message));
-                }
+                Some(Ok(None)) => return Err(deleted::<K>(&place.namespace, name)),
                 Some(Err(error)) => lasting::<K>(&error, place, name, last.is_some())?,
                 None => return Err(place.missing::<K>(name)),
             },
@@ -102,9 +105,23 @@ pub async fn follow<K: Workload>(
                     screen.show(object, seen)?;
                 }
             }
-            () = reached(deadline) => return Err(late(place, name, follow.timeout, last.as_ref())),
+            () = reached(deadline) => {
+                let object = match last {
+                    Some(object) => object,
+                    None => at_once(place, name, follow.timeout).await?,
+                };
+                let ended = end(&object, follow.until);
+                let ended = ended.unwrap_or_else(|| Err(late(follow.timeout, &object.line())));
+                return screen.clear().and(ended).map(|()| object);
+            }
         }
     }
+}
+
+/// An object was deleted by somebody while it was worked with.
+pub fn deleted<K: Workload>(namespace: &str, name: &str) -> Failure {
+    let message = format!("{} {namespace}/{name} was deleted", K::kind(&()));
+    Failure::new(Code::Unavailable, DELETED, message)
 }
 
 async fn reached(deadline: Option<Instant>) {
@@ -147,17 +164,30 @@ fn lasting<K: Workload>(
     }
 }
 
-fn late<K: Workload>(
+fn late(timeout: Option<Duration>, state: &str) -> Failure {
+    let timeout = crate::duration::shown(timeout.unwrap_or_default());
+    let message = format!("{state}; that is all after {timeout}, and it is not over");
+    Failure::new(Code::TimedOut, "TimedOut", message)
+}
+
+/// Reads an object of which nothing was seen before the time was over: a time of 0 asks how it
+/// stands now.
+async fn at_once<K: Workload>(
     place: &Place,
     name: &str,
     timeout: Option<Duration>,
-    last: Option<&K>,
-) -> Failure {
-    let timeout = crate::duration::shown(timeout.unwrap_or_default());
-    let state = last
-        .map_or_else(|| format!("{} could not be read", place.named::<K>(name)), Workload::line);
-    let message = format!("{state}; that is all after {timeout}, and it is not over");
-    Failure::new(Code::TimedOut, "TimedOut", message)
+) -> Result<K, Failure> {
+    match tokio::time::timeout(CONNECT_LIMIT, place.read(name)).await {
+        Ok(read) => read,
+        Err(_) => {
+            let message = format!(
+                "no state of {} came within {}: the API server does not answer",
+                place.named::<K>(name),
+                crate::duration::shown(timeout.unwrap_or_default() + CONNECT_LIMIT)
+            );
+            Err(Failure::new(Code::TimedOut, "TimedOut", message))
+        }
+    }
 }
 
 /// Waits until a FlashJob that was deleted is gone.
@@ -254,5 +284,5 @@ impl Screen {
 }
 
 fn lost(error: &std::io::Error) -> Failure {
-    Failure::new(Code::Other, "OutputLost", format!("cannot write: {error}"))
+    Failure::new(Code::Other, "OutputLost", format!("cannot write: {}", root(error)))
 }

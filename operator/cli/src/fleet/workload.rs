@@ -26,6 +26,8 @@ pub trait Workload:
 {
     /// Beginning of the commands for this kind.
     const COMMAND: &'static str;
+    /// Verb of the command that ends the work of one.
+    const ENDING: &'static str;
     /// Field of the output for programs that has the objects.
     const FIELD: &'static str;
 
@@ -54,6 +56,17 @@ pub trait Workload:
     /// Effect of a pause or of its end where the object is not at work, as the end of a sentence
     /// about it as it was before.
     fn consequence(&self, suspend: bool) -> String;
+
+    /// Says that a pause, or its end, that is so already changes nothing; follows its name.
+    fn unchanged(&self) -> String {
+        let state = if self.is_suspended() { "is paused already" } else { "is not paused" };
+        format!("{state}; nothing changed")
+    }
+
+    /// The command that ends the work of one, as part of a sentence.
+    fn ending(namespace: &str, name: &str) -> String {
+        format!("{} {} {name} -n {namespace} ends it", Self::COMMAND, Self::ENDING)
+    }
 
     /// One line, for whoever reads a log.
     fn line(&self) -> String;

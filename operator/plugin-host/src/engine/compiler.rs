@@ -19,6 +19,8 @@ use crate::config::Limits;
 
 /// The word by which a program knows that it is to compile.
 pub const COMPILE_PLUGIN: &str = "compile-plugin";
+/// First bytes of every WebAssembly file.
+const MAGIC: &[u8] = b"\0asm";
 /// Most bytes that are read of the child's complaints.
 const COMPLAINT_BYTES: u64 = 4096;
 
@@ -58,6 +60,9 @@ fn compile(arguments: impl IntoIterator<Item = OsString>) -> Result<(), String> 
     }
     let mut component = Vec::new();
     std::io::stdin().lock().read_to_end(&mut component).map_err(|error| error.to_string())?;
+    if !component.starts_with(MAGIC) {
+        return Err("its first bytes are not those of WebAssembly".to_owned());
+    }
     let engine = wasmtime::Engine::new(&super::settings()).map_err(|error| error.to_string())?;
     let code = engine.precompile_component(&component).map_err(|error| format!("{error:#}"))?;
     std::io::stdout().lock().write_all(&code).map_err(|error| error.to_string())

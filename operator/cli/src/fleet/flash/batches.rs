@@ -7,24 +7,20 @@ use std::time::Duration;
 
 use flashjob_api::FlashJob;
 use kube::ResourceExt;
-use kube::api::Patch;
-use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use super::apply::{CHANGED, apply, busy, ours, read};
 use super::merge::{Merged, is_same_run, merge, without_result};
 use super::order::{MOST, Order};
 use super::{FILE, file};
-use crate::cluster::{Place, refused};
+use crate::cluster::Place;
 use crate::duration;
 use crate::failure::{Code, Failure};
-use crate::fleet::watch::{self, Follow, Shown, Until};
+use crate::fleet::watch::{self, DELETED, Follow, Shown, Until};
 use crate::fleet::workload::{Workload, resuming};
-use crate::fleet::{Change, devices_shown, status};
+use crate::fleet::{NOT_FOUND, devices_shown, status};
 use crate::interruption::Interruption;
 use crate::report::{Report, print};
-
-/// Number of times that a change is tried when somebody else changes the FlashJob meanwhile.
-const TRIES: usize = 20;
 
 /// Rules by which batches follow each other.
 #[derive(Clone, Copy, Debug)]
@@ -59,7 +55,8 @@ impl Told {
 /// Carries an order out.
 ///
 /// # Errors
-/// The FlashJob cannot be changed, the time is over, or devices failed.
+/// The FlashJob cannot be changed, or is deleted or changed by somebody else between batches; the
+/// time is over, or devices failed.
 pub async fn carry_out(
     place: &Place,
     mut order: Order,
@@ -84,24 +81,29 @@ pub async fn carry_out(
     let (stem, mut number) = (order.name.clone(), 1);
     let mut jobs: Vec<FlashJob> = Vec::new();
     let mut after = 0;
+    // Uid of the FlashJob that has the batches so far. One that somebody deletes is not made again.
+    let mut known: Option<String> = None;
     for (index, batch) in batches.iter().enumerate() {
         let (count, is_last) = (index + 1, index + 1 == batches.len());
         told.say(Told::Dialogue, || {
             format!("\nApplying batch {count} with UUIDs: ['{}']", batch.join("', '"))
         })?;
         // One that cannot be written is said before anything is applied.
-        if let Some(path) = path {
+        if let Some(path) = path.filter(|_| index == 0) {
             file::write(path, &order.job(batch))?;
         }
         let job = loop {
-            match apply(place, &order, batch).await? {
+            let applied = apply(place, &order, batch, known.as_deref()).await;
+            match applied.map_err(|failure| ended(failure, &order, after, left.len()))? {
                 Some(job) => break job,
                 None => {
                     number += 1;
                     order.name = format!("{stem}-{number}");
+                    known = None;
                 }
             }
         };
+        let uid = known.insert(job.uid().unwrap_or_default());
         after += batch.len();
         let rest = left.len() - after;
         let mut goes_on = going_on(&job, rest, &order);
@@ -134,9 +136,17 @@ pub async fn carry_out(
             interruption.says(&goes_on);
         };
         let followed = watch::follow(place, &order.name, follow, on_change).await;
-        let job = followed.map_err(|failure| late(failure, &pacing, &goes_on))?;
+        let followed = followed.and_then(|job| ours(Some(&job), &order, uid).map(|()| job));
+        let job = followed.map_err(|failure| {
+            let failure = match failure.reason {
+                // It was there a moment ago.
+                NOT_FOUND => watch::deleted::<FlashJob>(&order.namespace, &order.name),
+                _ => late(failure, &pacing, &goes_on),
+            };
+            ended(failure, &order, after, left.len())
+        })?;
         let failed = failed(&job, batch);
-        jobs.retain(|known| known.name_any() != job.name_any());
+        jobs.retain(|other| other.name_any() != job.name_any());
         jobs.push(job);
         if failed > 0 && !is_last && !pacing.keep_going {
             return Ok(status::report(&jobs).failing(Some(stopped(count, failed, batch, rest))));
@@ -149,7 +159,16 @@ pub async fn carry_out(
             delay => format!("The next batch follows after {}", duration::shown(delay)),
         })?;
         let next = Instant::now() + pacing.delay;
-        tokio::time::sleep_until(deadline.map_or(next, |deadline| deadline.min(next))).await;
+        let next = deadline.map_or(next, |deadline| deadline.min(next));
+        tokio::select! {
+            () = tokio::time::sleep_until(next) => {}
+            gone = watch::gone(place, &order.name, None) => {
+                let failure = gone.err().unwrap_or_else(|| {
+                    watch::deleted::<FlashJob>(&order.namespace, &order.name)
+                });
+                return Err(ended(failure, &order, after, left.len()));
+            }
+        }
         if deadline.is_some_and(|deadline| deadline <= Instant::now()) {
             let failure = Failure::new(Code::TimedOut, "TimedOut", "");
             return Ok(status::report(&jobs).failing(Some(late(failure, &pacing, &goes_on))));
@@ -221,6 +240,50 @@ fn late(failure: Failure, pacing: &Pacing, goes_on: &str) -> Failure {
     Failure { message: format!("not over after {timeout}; {goes_on}"), ..failure }
 }
 
+/// A failure that ends the command before its last batch, with what becomes of the devices: `after`
+/// of them `all` were started.
+fn ended(failure: Failure, order: &Order, after: usize, all: usize) -> Failure {
+    let (namespace, name) = (&order.namespace, &order.name);
+    let rest = all - after;
+    let message = match failure.reason {
+        // Nothing was begun, so the failure says it all.
+        _ if after == 0 => return failure,
+        // It says so itself.
+        "TimedOut" => return failure,
+        DELETED => format!(
+            "{}, and is not made again{}. Its results are gone with it: the same command flashes \
+             all {} in a new FlashJob, --uid chooses some of them",
+            failure.message,
+            not_started(rest),
+            devices_shown(all)
+        ),
+        CHANGED => format!(
+            "{}; nothing more is added to it{}. kubectl flashjob status {name} -n {namespace} -w \
+             follows it; for the devices that are left give another --name, or wait until it is \
+             over",
+            failure.message,
+            not_started(rest)
+        ),
+        _ if rest == 0 => return failure,
+        _ => format!(
+            "{}{}; the same command goes on with {}. kubectl flashjob status {name} -n {namespace} \
+             -w follows those that were",
+            failure.message,
+            not_started(rest),
+            them(rest)
+        ),
+    };
+    Failure { message, ..failure }
+}
+
+/// Number of devices that were not started, as a part of a sentence.
+fn not_started(rest: usize) -> String {
+    match rest {
+        0 => String::new(),
+        rest => format!(". Not started: {} of later batches", devices_shown(rest)),
+    }
+}
+
 impl Left {
     /// The question before devices are flashed: what becomes of a FlashJob of that name is part of
     /// it.
@@ -286,11 +349,9 @@ fn going_on(job: &FlashJob, rest: usize, order: &Order) -> String {
     let without = if order.run.is_some() { " without --again" } else { "" };
     let rest = match rest {
         0 => String::new(),
-        rest => format!(
-            ". Not started: {} of later batches; the same command{without} goes on with {}",
-            devices_shown(rest),
-            them(rest)
-        ),
+        rest => {
+            format!("{}; the same command{without} goes on with {}", not_started(rest), them(rest))
+        }
     };
     format!(
         "FlashJob {namespace}/{name} stays: kubectl flashjob status {name} -n {namespace} -w \
@@ -320,113 +381,12 @@ fn stopped(count: usize, failed: usize, batch: &[String], rest: usize) -> Failur
     Failure::new(Code::Failing, "BatchFailed", message)
 }
 
-/// Reads the FlashJob of that name; none where there is none.
-///
-/// # Errors
-/// It cannot be read.
-pub async fn read(place: &Place, name: &str) -> Result<Option<FlashJob>, Failure> {
-    let read = place.api::<FlashJob>().get_opt(name).await;
-    read.map_err(|error| refused(&format!("read FlashJob {}/{name}", place.namespace), &error))
-}
-
-/// Brings a batch into the FlashJob; none where that is full. What somebody else changes meanwhile
-/// is not overwritten: the change is made anew on top of it.
-async fn apply(
-    place: &Place,
-    order: &Order,
-    batch: &[String],
-) -> Result<Option<FlashJob>, Failure> {
-    let what = format!("apply FlashJob {}/{}", place.namespace, order.name);
-    for _ in 0..TRIES {
-        let applied = match read(place, &order.name).await? {
-            None => create(place, order, batch, Change::Stored).await,
-            Some(existing) => match merge(&existing, order, batch) {
-                Merged::Full => return Ok(None),
-                Merged::Refused(cause) => return Err(busy(order, &cause)),
-                Merged::Added(uids) => {
-                    change(place, &existing, addition(order, &uids), Change::Stored).await
-                }
-                Merged::Replaced => {
-                    change(place, &existing, replacement(order, batch), Change::Stored).await
-                }
-            },
-        };
-        match applied {
-            Ok(job) => return Ok(Some(job)),
-            Err(kube::Error::Api(status)) if status.code == 409 => {}
-            Err(error) => return Err(refused(&what, &error)),
-        }
-    }
-    let message = format!("cannot {what}: somebody else changes it all the time; try again");
-    Err(Failure::new(Code::Other, "Busy", message))
-}
-
-/// A FlashJob that may not be changed now.
-pub fn busy(order: &Order, cause: &str) -> Failure {
-    let message = format!("FlashJob {}/{} {cause}", order.namespace, order.name);
-    Failure::new(Code::Other, "Busy", message)
-}
-
-/// Creates the FlashJob of an order.
-///
-/// # Errors
-/// The API server refuses it.
-pub async fn create(
-    place: &Place,
-    order: &Order,
-    batch: &[String],
-    change: Change,
-) -> kube::Result<FlashJob> {
-    place.api::<FlashJob>().create(&change.posting(), &order.job(batch)).await
-}
-
-/// Returns the changes to the spec of a FlashJob that devices are added to; `uids` are all that it
-/// then has.
-pub fn addition(order: &Order, uids: &[String]) -> Value {
-    with_parallelism(order, json!({"uuid": uids}))
-}
-
-/// Adds the parallelism of an order to a spec; one that is not asked for stays as it is.
-fn with_parallelism(order: &Order, mut spec: Value) -> Value {
-    if let Some(parallelism) = order.parallelism {
-        spec["parallelism"] = json!(parallelism);
-    }
-    spec
-}
-
-/// The spec of a FlashJob that is over and begins anew: nulls take away what only the one before
-/// had. A pause is somebody's will, and stays.
-pub fn replacement(order: &Order, batch: &[String]) -> Value {
-    let spec = json!({
-        "uuid": batch, "firmware": order.firmware.reference, "version": order.firmware.version,
-        "flashjobPodImage": order.firmware.pod_image, "device": order.device,
-        "applicationType": order.application, "hostEndpoint": null, "externalIP": null,
-    });
-    let mut spec = with_parallelism(order, spec);
-    if let Some(run) = &order.run {
-        spec["runID"] = json!(run);
-    }
-    spec
-}
-
-/// Changes the spec of a FlashJob that was read.
-///
-/// # Errors
-/// The API server refuses it, also where somebody else changed the FlashJob meanwhile.
-pub async fn change(
-    place: &Place,
-    existing: &FlashJob,
-    spec: Value,
-    change: Change,
-) -> kube::Result<FlashJob> {
-    // With the version that was read, so that a change of somebody else in between is a conflict.
-    let metadata = json!({"resourceVersion": existing.resource_version(), "uid": existing.uid()});
-    let patch = Patch::Merge(json!({"metadata": metadata, "spec": spec}));
-    place.api::<FlashJob>().patch(&existing.name_any(), &change.patching(), &patch).await
-}
-
 #[cfg(test)]
 mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+    use serde_json::json;
+
+    use super::super::apply::{addition, replacement, still_ours};
     use super::super::order::{Firmware, Target};
     use super::*;
 
@@ -484,6 +444,33 @@ mod tests {
         assert!(order().anew(paused("1").spec, &all).suspend.is_some());
         assert!(going_on(&paused("1"), 1, &order()).contains("resume hall-3 -n fleet"));
         assert!(!going_on(&order().job(&all), 0, &order()).contains("paused"));
+    }
+
+    #[test]
+    fn a_job_that_is_gone_another_one_or_changed_gets_no_later_batch() {
+        let (order, all) = (order(), ["a", "b", "c"].map(str::to_owned));
+        let job = |uid: &str| {
+            let mut job = order.job(&all);
+            job.metadata.uid = Some(uid.to_owned());
+            job
+        };
+        let end = |existing: Option<FlashJob>| {
+            let failure = still_ours(existing.as_ref(), &order, "ours").err()?;
+            let failure = ended(failure, &order, 1, 3);
+            assert!(failure.message.contains("fleet/hall-3"), "{}", failure.message);
+            assert!(failure.message.contains("Not started: 2 devices"), "{}", failure.message);
+            Some((failure.code, failure.reason))
+        };
+        assert_eq!(end(Some(job("ours"))), None);
+        for gone in [None, Some(job("of somebody else"))] {
+            assert_eq!(end(gone), Some((Code::Unavailable, DELETED)));
+        }
+        let mut going = job("ours");
+        going.metadata.deletion_timestamp = Some(Time(jiff::Timestamp::UNIX_EPOCH));
+        assert_eq!(end(Some(going)), Some((Code::Unavailable, DELETED)));
+        let mut other = job("ours");
+        other.spec.version = "2".to_owned();
+        assert_eq!(end(Some(other)), Some((Code::Other, CHANGED)));
     }
 
     #[test]

@@ -180,7 +180,7 @@ async fn firmware(
         number if is_number(number) => {
             order::batch_size(number).map(|size| (default.clone(), Some(size)))
         }
-        image => order::word(image).map(|image| (Some(image), None)),
+        image => order::image(image).map(|image| (Some(image), None)),
     };
     let (pod_image, size) = prompt.ask_until(&question, read).await?;
     let mut version = command.version.clone().unwrap_or_else(|| VERSION.to_owned());

@@ -6,7 +6,8 @@ use std::path::Path;
 use flashjob_api::FlashJob;
 use serde_json::{Value, json};
 
-use super::batches::{self, Left, Pacing, addition, busy, change, create, replacement};
+use super::apply::{addition, busy, change, create, read, replacement};
+use super::batches::{self, Left, Pacing};
 use super::file;
 use super::merge::{Merged, is_same_run, merge};
 use super::order::{MOST, Order};
@@ -89,7 +90,7 @@ async fn plan(
                 Merged::Full => {
                     done.push(Planned { order: order.clone(), before, after });
                     order.name = format!("{stem}-{}", done.len() + 1);
-                    before = batches::read(place, &order.name).await?;
+                    before = read(place, &order.name).await?;
                     after = before.clone();
                     continue;
                 }

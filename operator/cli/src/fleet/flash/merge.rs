@@ -62,11 +62,14 @@ pub fn merge(existing: &FlashJob, order: &Order, batch: &[String]) -> Merged {
     }
     match ended(existing).is_some() || existing.uid().is_none() {
         true => Merged::Replaced,
-        false => Merged::Refused(
-            "is not over and flashes something else; wait for it (kubectl flashjob status -w), end \
-             it (kubectl flashjob cancel), or give another --name"
-                .to_owned(),
-        ),
+        false => {
+            let (namespace, name) = (&order.namespace, &order.name);
+            Merged::Refused(format!(
+                "is not over and flashes something else; wait for it (kubectl flashjob status \
+                 {name} -n {namespace} -w), end it (kubectl flashjob cancel {name} -n \
+                 {namespace}), or give another --name"
+            ))
+        }
     }
 }
 

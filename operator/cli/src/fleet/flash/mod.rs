@@ -2,10 +2,11 @@
 //! to the same FlashJob when the one before has its results; nothing in flight is replaced.
 //!
 //! - [`dialogue`] asks for everything; [`order`] is what was asked for.
-//! - [`batches`] carries it out; [`merge`] decides what becomes of a FlashJob that is there
-//!   already: results are kept, and nothing is flashed twice unless that is asked for; [`file`] is
-//!   the file that is written. [`dry_run`] shows it all and applies nothing.
+//! - [`batches`] carries it out, and [`apply`] changes the FlashJob; [`merge`] decides what becomes
+//!   of one that is there already: results are kept, and nothing is flashed twice unless that is
+//!   asked for; [`file`] is the file that is written. [`dry_run`] shows it all and applies nothing.
 
+mod apply;
 mod batches;
 mod dialogue;
 mod dry_run;
@@ -25,7 +26,7 @@ use super::prompt;
 use crate::arguments::Output;
 use crate::cluster::{Place, Scope, refused};
 use crate::duration;
-use crate::failure::{Code, Failure};
+use crate::failure::Failure;
 use crate::interruption::Interruption;
 use crate::report::Report;
 use batches::Pacing;
@@ -57,7 +58,7 @@ pub struct Flash {
     #[arg(long, value_name = "VERSION", value_parser = order::word)]
     version: Option<String>,
     /// Image of the flash Pods. Default: the one that the device plugin names.
-    #[arg(long, value_name = "IMAGE", value_parser = order::word)]
+    #[arg(long, value_name = "IMAGE", value_parser = order::image)]
     pod_image: Option<String>,
     /// Devices of a batch. Default: all at once; in the dialogue 5.
     #[arg(long, value_name = "N", value_parser = order::batch_size)]
@@ -67,7 +68,7 @@ pub struct Flash {
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     delay: Option<Duration>,
     /// Devices in flight at once.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=500))]
+    #[arg(long, value_name = "N", value_parser = order::parallelism)]
     parallelism: Option<i32>,
     /// Go on with the next batch though devices failed.
     #[arg(long)]
@@ -177,11 +178,7 @@ async fn chosen(command: &Flash, place: &Place) -> Result<Chosen, Failure> {
     let all = devices.len();
     devices.retain(|device| command.takes(device));
     if devices.is_empty() {
-        let message = format!(
-            "none of the {all} devices of namespace {} fits; kubectl flashjob devices shows them",
-            place.namespace
-        );
-        return Err(Failure::new(Code::Unavailable, "NoDevices", message));
+        return Err(super::devices::nothing(all, Some(&place.namespace)));
     }
     Ok(Chosen {
         devices,

@@ -3,11 +3,16 @@
 use std::collections::HashSet;
 
 use flashjob_api::{FlashJob, FlashJobSpec};
+use flashjob_operator::make::is_image;
 
+use crate::arguments::number;
 use crate::fleet::inventory::Device;
 
 /// Most uids of one FlashJob.
 pub const MOST: usize = 4096;
+
+/// Most devices of one FlashJob in flight at once.
+const MOST_AT_ONCE: i32 = 500;
 
 /// Firmware that devices are flashed with.
 #[derive(Clone, Debug)]
@@ -158,15 +163,44 @@ pub fn word(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
+/// Reads an image reference.
+pub fn image(text: &str) -> Result<String, String> {
+    let image = word(text)?;
+    match is_image(&image) {
+        true => Ok(image),
+        false => Err(format!(
+            "{image:?} cannot be an image; expected a reference such as {:?}.",
+            "registry.example.com/flasher:1.2"
+        )),
+    }
+}
+
 /// Reads the number of devices of a batch.
 pub fn batch_size(text: &str) -> Result<usize, String> {
-    let number = text.trim().parse().ok().filter(|number| (1..=MOST).contains(number));
-    number.ok_or_else(|| format!("{text:?} is not a number from 1 to {MOST}"))
+    number(text, 1..=MOST)
+}
+
+/// Reads the number of devices in flight at once.
+pub fn parallelism(text: &str) -> Result<i32, String> {
+    number(text, 1..=MOST_AT_ONCE)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::shared;
+    use super::{batch_size, image, parallelism, shared};
+
+    #[test]
+    fn an_image_is_a_reference_and_a_number_is_within_its_bounds() {
+        assert_eq!(image(" registry.example/a:1 "), Ok("registry.example/a:1".to_owned()));
+        for bad in ["!!", "", "a b", "docker.io/UPPER", "a@sha256:1"] {
+            assert!(image(bad).is_err(), "{bad}");
+        }
+        assert_eq!((parallelism("500"), batch_size("4096")), (Ok(500), Ok(4096)));
+        for bad in ["0", "501", "-1", "two", ""] {
+            let expected = Err(format!("{bad:?} is not a number from 1 to 500"));
+            assert_eq!(parallelism(bad), expected);
+        }
+    }
 
     #[test]
     fn only_what_all_devices_have_is_a_guard() {

@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::Preview;
 use crate::cluster::{Place, refused};
+use crate::decode::decode;
 use crate::failure::Failure;
 use crate::fleet::{devices, inventory, manifest};
 
@@ -134,7 +135,7 @@ async fn instances(
 fn instances_of(path: &Path) -> Result<Vec<Instance>, Failure> {
     let found = manifest::of_kind(path, "Instance")?.into_iter();
     let read = |object: Value| {
-        let mut instance: akri::Instance = serde_json::from_value(object).map_err(|error| {
+        let mut instance: akri::Instance = decode(object).map_err(|error| {
             Failure::usage(format!("{}: an Instance cannot be read: {error}", path.display()))
         })?;
         instance.metadata.namespace.get_or_insert_with(|| "default".to_owned());

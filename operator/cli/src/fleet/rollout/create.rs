@@ -18,6 +18,7 @@ use super::selection::{self, Selection};
 use super::{batches, window};
 use crate::arguments::Output;
 use crate::cluster::{Place, Scope};
+use crate::decode::decode;
 use crate::duration;
 use crate::failure::{Code, Failure};
 use crate::fleet::flash::order;
@@ -283,7 +284,7 @@ impl Create {
     /// The batches of the options, else those of the file.
     fn batches(&self, spec: &Map<String, Value>) -> Result<Vec<BatchSpec>, Failure> {
         match spec.get("batches").filter(|batches| self.batch.is_empty() && !batches.is_null()) {
-            Some(written) => serde_json::from_value(written.clone())
+            Some(written) => decode(written.clone())
                 .map_err(|error| Failure::usage(format!("spec.batches of the file: {error}"))),
             None => Ok(self.batch.clone()),
         }

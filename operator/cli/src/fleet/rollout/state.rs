@@ -14,6 +14,7 @@ use crate::fleet::workload::{Frame, Workload, command_for};
 
 impl Workload for FlashRollout {
     const COMMAND: &'static str = "kubectl flashjob rollout";
+    const ENDING: &'static str = "abort";
     const FIELD: &'static str = "rollouts";
 
     fn is_suspended(&self) -> bool {
@@ -56,14 +57,21 @@ impl Workload for FlashRollout {
     }
 
     fn consequence(&self, suspend: bool) -> String {
-        match (suspend, ended(self)) {
-            (true, Some(_)) => "; its run is over, so only a new run is held back".to_owned(),
-            (false, None) if !self.is_suspended() && is_paused(self) => format!(
-                "; nobody had paused it: {}; {}",
+        match suspend && self.is_over() {
+            true => "; its run is over, so only a new run is held back".to_owned(),
+            false => String::new(),
+        }
+    }
+
+    fn unchanged(&self) -> String {
+        match (self.is_suspended(), is_paused(self) && !self.is_over()) {
+            (true, _) => "is paused already; nothing changed".to_owned(),
+            (false, false) => "is not paused; nothing changed".to_owned(),
+            (false, true) => format!(
+                "stays as it is; nobody had paused it: {}; {}",
                 status(self).reason.unwrap_or_else(|| "a batch did not pass".to_owned()),
                 going_on(self)
             ),
-            _ => String::new(),
         }
     }
 

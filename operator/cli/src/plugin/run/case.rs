@@ -15,6 +15,8 @@ use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
 use super::{cluster, question};
+use crate::arguments::number;
+use crate::decode::decode;
 use crate::failure::Failure;
 
 /// Stands for the uid that the API server gives a FlashJob.
@@ -59,7 +61,7 @@ pub struct CaseOptions {
     #[arg(long, value_name = "JSON")]
     settings: Option<String>,
     /// The number of the attempt.
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "N", value_parser = |text: &str| number(text, 1..=u32::MAX))]
     attempt: Option<u32>,
 }
 
@@ -224,7 +226,7 @@ fn job(mut job: Value) -> Result<FlashJob, Failure> {
         &mut job,
         &json!({"apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob"}),
     );
-    let mut job: FlashJob = serde_json::from_value(job)
+    let mut job: FlashJob = decode(job)
         .map_err(|error| Failure::usage(format!("the FlashJob cannot be read: {error}")))?;
     job.metadata.uid.get_or_insert_with(|| JOB_UID.to_owned());
     job.metadata.name.get_or_insert_with(|| "example".to_owned());

@@ -3,6 +3,7 @@
 use flashjob_api::akri;
 use kube::{Api, Client, Config};
 
+use crate::cluster::{not_inferred, root};
 use crate::failure::{Code, Failure};
 
 /// The Akri Instance of that name, in that namespace or the kubeconfig's.
@@ -14,9 +15,9 @@ pub async fn instance(name: &str, namespace: Option<&str>) -> Result<akri::Insta
             format!("no cluster: {error}; set KUBECONFIG"),
         )
     };
-    let config = Config::infer().await.map_err(|error| unreachable(error.to_string()))?;
+    let config = Config::infer().await.map_err(|error| unreachable(not_inferred(&error)))?;
     let namespace = namespace.map_or_else(|| config.default_namespace.clone(), str::to_owned);
-    let client = Client::try_from(config).map_err(|error| unreachable(error.to_string()))?;
+    let client = Client::try_from(config).map_err(|error| unreachable(root(&error)))?;
     let instances: Api<akri::Instance> = Api::namespaced(client, &namespace);
     match instances.get_opt(name).await {
         Ok(Some(instance)) => Ok(instance),
@@ -32,7 +33,11 @@ pub async fn instance(name: &str, namespace: Option<&str>) -> Result<akri::Insta
 
 /// A cluster that does not let in is another thing than one that does not answer.
 fn unread(namespace: &str, name: &str, error: &kube::Error) -> Failure {
-    let message = format!("cannot read Akri Instance {namespace}/{name}: {error}");
+    let cause = match error {
+        kube::Error::Api(status) => status.message.clone(),
+        _ => root(error),
+    };
+    let message = format!("cannot read Akri Instance {namespace}/{name}: {cause}");
     match error {
         kube::Error::Api(status) if [401, 403].contains(&status.code) => {
             let message = format!(

@@ -9,6 +9,7 @@ use flashjob_plugin_host::types::{Device, Outcome, Request};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use crate::arguments::number;
 use crate::failure::Failure;
 
 /// How the flash Pod ended: asks `judge` too.
@@ -16,7 +17,7 @@ use crate::failure::Failure;
 #[command(next_help_heading = "Outcome")]
 pub struct OutcomeOptions {
     /// The container's exit code.
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, value_name = "N", value_parser = |text: &str| number(text, i32::MIN..=i32::MAX))]
     exit_code: Option<i32>,
     /// The container's last words.
     #[arg(long, value_name = "TEXT", requires = "exit_code")]

@@ -1,0 +1,170 @@
+//! Changes to the FlashJob of an order: it is created, devices are added to it, or it begins anew.
+
+use flashjob_api::FlashJob;
+use kube::ResourceExt;
+use kube::api::Patch;
+use serde_json::{Value, json};
+
+use super::merge::{Merged, is_same_run, merge};
+use super::order::Order;
+use crate::cluster::{Place, refused};
+use crate::failure::{Code, Failure};
+use crate::fleet::Change;
+use crate::fleet::watch::{DELETED, deleted};
+
+/// Number of times that a change is tried when somebody else changes the FlashJob meanwhile.
+const TRIES: usize = 20;
+
+/// Reason of a failure: the FlashJob flashes something else since somebody changed it.
+pub const CHANGED: &str = "Changed";
+
+/// Reads the FlashJob of that name; none where there is none.
+///
+/// # Errors
+/// It cannot be read.
+pub async fn read(place: &Place, name: &str) -> Result<Option<FlashJob>, Failure> {
+    let read = place.api::<FlashJob>().get_opt(name).await;
+    read.map_err(|error| refused(&format!("read FlashJob {}/{name}", place.namespace), &error))
+}
+
+/// Brings a batch into the FlashJob; none where that is full. What somebody else changes meanwhile
+/// is not overwritten: the change is made anew on top of it. `ours` is the uid of the FlashJob that
+/// has the batches before this one: it may have been deleted since, and is not made again.
+///
+/// # Errors
+/// The FlashJob may not be changed, or is no longer the one that has the batches before.
+pub async fn apply(
+    place: &Place,
+    order: &Order,
+    batch: &[String],
+    ours: Option<&str>,
+) -> Result<Option<FlashJob>, Failure> {
+    let what = format!("apply FlashJob {}/{}", place.namespace, order.name);
+    for _ in 0..TRIES {
+        let existing = read(place, &order.name).await?;
+        if let Some(ours) = ours {
+            still_ours(existing.as_ref(), order, ours)?;
+        }
+        let was_there = existing.is_some();
+        let applied = match existing {
+            None => create(place, order, batch, Change::Stored).await,
+            Some(existing) => match merge(&existing, order, batch) {
+                Merged::Full => return Ok(None),
+                Merged::Refused(cause) => return Err(busy(order, &cause)),
+                Merged::Added(uids) => {
+                    change(place, &existing, addition(order, &uids), Change::Stored).await
+                }
+                Merged::Replaced => {
+                    change(place, &existing, replacement(order, batch), Change::Stored).await
+                }
+            },
+        };
+        match applied {
+            Ok(job) => return Ok(Some(job)),
+            Err(kube::Error::Api(status)) if status.code == 409 => {}
+            // Deleted after it was read: what becomes of that is decided anew.
+            Err(kube::Error::Api(status)) if status.code == 404 && was_there => {}
+            Err(error) => return Err(refused(&what, &error)),
+        }
+    }
+    let message = format!("cannot {what}: somebody else changes it all the time; try again");
+    Err(Failure::new(Code::Other, "Busy", message))
+}
+
+/// Checks that a FlashJob can take more of an order: it is [`ours`], and is to stay.
+///
+/// # Errors
+/// It cannot.
+pub fn still_ours(existing: Option<&FlashJob>, order: &Order, uid: &str) -> Result<(), Failure> {
+    ours(existing, order, uid)?;
+    match existing.and_then(|existing| existing.metadata.deletion_timestamp.as_ref()) {
+        None => Ok(()),
+        Some(_) => {
+            let message = format!("FlashJob {}/{} is being deleted", order.namespace, order.name);
+            Err(Failure::new(Code::Unavailable, DELETED, message))
+        }
+    }
+}
+
+/// Checks that a FlashJob is the one with this uid and flashes what the order asks for: somebody
+/// may have deleted, replaced or changed it since.
+///
+/// # Errors
+/// It is not.
+pub fn ours(existing: Option<&FlashJob>, order: &Order, uid: &str) -> Result<(), Failure> {
+    let Some(existing) = existing.filter(|existing| existing.uid().as_deref() == Some(uid)) else {
+        return Err(deleted::<FlashJob>(&order.namespace, &order.name));
+    };
+    if is_same_run(existing, order) {
+        return Ok(());
+    }
+    let message = format!(
+        "FlashJob {}/{} was changed meanwhile: it flashes {} version {} now, in a run of its own",
+        order.namespace, order.name, existing.spec.firmware, existing.spec.version
+    );
+    Err(Failure::new(Code::Other, CHANGED, message))
+}
+
+/// A FlashJob that may not be changed now.
+pub fn busy(order: &Order, cause: &str) -> Failure {
+    let message = format!("FlashJob {}/{} {cause}", order.namespace, order.name);
+    Failure::new(Code::Other, "Busy", message)
+}
+
+/// Creates the FlashJob of an order.
+///
+/// # Errors
+/// The API server refuses it.
+pub async fn create(
+    place: &Place,
+    order: &Order,
+    batch: &[String],
+    change: Change,
+) -> kube::Result<FlashJob> {
+    place.api::<FlashJob>().create(&change.posting(), &order.job(batch)).await
+}
+
+/// Returns the changes to the spec of a FlashJob that devices are added to; `uids` are all that it
+/// then has.
+pub fn addition(order: &Order, uids: &[String]) -> Value {
+    with_parallelism(order, json!({"uuid": uids}))
+}
+
+/// Adds the parallelism of an order to a spec; one that is not asked for stays as it is.
+fn with_parallelism(order: &Order, mut spec: Value) -> Value {
+    if let Some(parallelism) = order.parallelism {
+        spec["parallelism"] = json!(parallelism);
+    }
+    spec
+}
+
+/// The spec of a FlashJob that is over and begins anew: nulls take away what only the one before
+/// had. A pause is somebody's will, and stays.
+pub fn replacement(order: &Order, batch: &[String]) -> Value {
+    let spec = json!({
+        "uuid": batch, "firmware": order.firmware.reference, "version": order.firmware.version,
+        "flashjobPodImage": order.firmware.pod_image, "device": order.device,
+        "applicationType": order.application, "hostEndpoint": null, "externalIP": null,
+    });
+    let mut spec = with_parallelism(order, spec);
+    if let Some(run) = &order.run {
+        spec["runID"] = json!(run);
+    }
+    spec
+}
+
+/// Changes the spec of a FlashJob that was read.
+///
+/// # Errors
+/// The API server refuses it, also where somebody else changed the FlashJob meanwhile.
+pub async fn change(
+    place: &Place,
+    existing: &FlashJob,
+    spec: Value,
+    change: Change,
+) -> kube::Result<FlashJob> {
+    // With the version that was read, so that a change of somebody else in between is a conflict.
+    let metadata = json!({"resourceVersion": existing.resource_version(), "uid": existing.uid()});
+    let patch = Patch::Merge(json!({"metadata": metadata, "spec": spec}));
+    place.api::<FlashJob>().patch(&existing.name_any(), &change.patching(), &patch).await
+}
