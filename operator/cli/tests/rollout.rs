@@ -228,7 +228,9 @@ async fn each_verb_changes_its_field_and_nothing_else() -> anyhow::Result<()> {
     let stored = || async { anyhow::Ok(json!(rollouts(&person).get("hall").await?.spec)) };
     let run = |words: &[&str]| person.run(&[&["rollout"], words].concat());
     // Pause and resume.
+    ended(&run(&["resume", "hall"])?, 0, &["hall is not paused; nothing changed"])?;
     ended(&run(&["pause", "hall"])?, 0, &["hall paused"])?;
+    ended(&run(&["pause", "hall"])?, 0, &["hall is paused already; nothing changed"])?;
     ensure!(stored().await? == spec_with(&json!({"suspend": true})));
     ended(&run(&["resume", "hall"])?, 0, &["hall resumed"])?;
     ensure!(stored().await? == before, "null takes it away");
@@ -383,6 +385,8 @@ fn interrupted(person: &Person) -> anyhow::Result<()> {
     let errors = String::from_utf8(output.stderr)?;
     ensure!(sent.success() && output.status.code() == Some(130), "{errors}");
     ensure!(errors.contains("interrupted; FlashRollout default/hall goes on"), "{errors}");
+    let abort = "kubectl flashjob rollout abort hall -n default ends it";
+    ensure!(errors.contains(abort), "{errors}");
     Ok(())
 }
 
