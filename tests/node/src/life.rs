@@ -3,9 +3,11 @@
 //! goes through it in every namespace that the installation serves.
 
 use anyhow::{Context, ensure};
-use flashjob_api::{DevicePlugin, FlashJob, Phase};
+use flashjob_api::{DevicePlugin, FlashJob, FlashRollout, Phase, RolloutPhase};
+use flashjob_simulators::devices::Report;
 use flashjob_testbed::artifacts::push_plugin;
 use flashjob_testbed::process::{eventually, repository};
+use flashjob_testbed::testbed::FLASHER_IMAGE;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
@@ -41,19 +43,56 @@ pub async fn live(node: &Node, installation: &Installation, namespace: &str) -> 
     }
 }
 
-/// Each device runs the new firmware, flashed once; then the job goes by itself.
+/// Each device runs the new firmware, flashed once: the first by a FlashJob, the others by a
+/// FlashRollout; then both go by themselves.
 async fn flash(node: &Node, namespace: &str, devices: &Devices) -> anyhow::Result<()> {
     let all = uids(node, namespace, 2).await?;
-    node.apply(&job(namespace, "first", &all, json!({"ttlSecondsAfterFinished": 8}))).await?;
+    node.apply(&job(namespace, "first", &all[..1], json!({"ttlSecondsAfterFinished": 8}))).await?;
     let status = ended(node, namespace, "first").await?;
     ensure!(status.phase == Some(Phase::Completed), "{status:?}");
+    let flashed = async || -> anyhow::Result<usize> {
+        let reports = devices.fleet.reports().await?;
+        let is_new = |report: &&Report| report.version == "0.2.0" && report.flashed == 1;
+        Ok(reports.iter().filter(is_new).count())
+    };
+    ensure!(flashed().await? == 1, "{:?}", devices.fleet.reports().await?);
+    roll_out(node, namespace).await?;
+    ensure!(flashed().await? == 2, "{:?}", devices.fleet.reports().await?);
     let jobs: Api<FlashJob> = Api::namespaced(node.client.clone(), namespace);
-    let gone = || async { Ok(jobs.get_opt("first").await?.is_none().then_some(())) };
-    eventually("FlashJob first is gone", LIMIT, gone).await?;
-    let reports = devices.fleet.reports().await?;
-    let flashed = reports.iter().filter(|report| report.version == "0.2.0" && report.flashed == 1);
-    ensure!(flashed.count() == 2, "not every device was flashed once: {reports:?}");
+    let gone =
+        || async { Ok(jobs.list(&ListParams::default()).await?.items.is_empty().then_some(())) };
+    eventually("all FlashJobs are gone", LIMIT, gone).await?;
     Ok(())
+}
+
+/// A FlashRollout flashes whoever does not report the version yet, and goes by itself.
+async fn roll_out(node: &Node, namespace: &str) -> anyhow::Result<()> {
+    let rollout = json!({
+        "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashRollout",
+        "metadata": {"name": "fleet", "namespace": namespace},
+        "spec": {
+            "firmware": format!("{}/nubificus/firmware:0.2.0", node.registry.host),
+            "version": "0.2.0", "selector": {"deviceTypes": ["esp32"]},
+            "template": {"flashjobPodImage": FLASHER_IMAGE}, "ttlSecondsAfterFinished": 8,
+        },
+    });
+    node.apply(&rollout).await?;
+    let rollouts: Api<FlashRollout> = Api::namespaced(node.client.clone(), namespace);
+    let done = || async {
+        let status = rollouts.get("fleet").await?.status.unwrap_or_default();
+        let is_over = status.completion_time.is_some();
+        Ok(is_over.then_some(status))
+    };
+    let status = eventually("the FlashRollout is over", LIMIT, done).await;
+    let status = match status {
+        Ok(status) => status,
+        Err(error) => {
+            return Err(error.context(format!("{:?}", rollouts.get("fleet").await?.status)));
+        }
+    };
+    ensure!(status.phase == Some(RolloutPhase::Completed), "{status:?}");
+    let gone = || async { Ok(rollouts.get_opt("fleet").await?.is_none().then_some(())) };
+    eventually("the FlashRollout is gone", LIMIT, gone).await
 }
 
 /// Devices that cannot be flashed are reported, again and again.
