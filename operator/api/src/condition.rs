@@ -56,7 +56,7 @@ pub fn set(
     }
 }
 
-/// Whether a condition is there and True.
+/// Returns true if a condition is there and True.
 #[must_use]
 pub fn holds(conditions: &[Condition], kind: &str) -> bool {
     conditions.iter().any(|condition| condition.type_ == kind && condition.status == "True")

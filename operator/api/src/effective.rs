@@ -52,7 +52,7 @@ pub struct EffectiveSpec {
     pub skip_if_current: bool,
     /// Services for each device, or pooled.
     pub exposure: Exposure,
-    /// Whether a drain of a node waits.
+    /// Effect of a drain of a node.
     pub disruption: Disruption,
     /// Seconds from the end to the deletion of the FlashJob.
     pub ttl_seconds_after_finished: Option<i64>,

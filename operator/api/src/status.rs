@@ -247,7 +247,8 @@ pub struct PluginStatus {
 }
 
 impl DeviceStatus {
-    /// Whether an attempt has begun that has no outcome yet: the device is locked for this job.
+    /// Returns true if an attempt has begun that has no outcome yet: the device is locked for this
+    /// job.
     #[must_use]
     pub fn in_flight(&self) -> bool {
         matches!(

@@ -145,7 +145,7 @@ fn unresolved(question: &ResolveFirmware) -> Result<ResolvedFirmware, Failure> {
     }
 }
 
-/// Who signed the firmware, where that is asked for.
+/// Returns the signers of the firmware, where a signature is asked for.
 async fn signer(
     source: &mut Source<'_>,
     reference: &Reference,

@@ -22,7 +22,7 @@ pub fn noise(size: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(size).collect()
 }
 
-/// What a plugin is asked about a device, with the folder that its flash program reads.
+/// Request to a plugin about a device, with the folder that its flash program reads.
 pub struct Asked {
     pub request: Request,
     pub folder: tempfile::TempDir,

@@ -28,7 +28,7 @@ pub struct ResolveFirmware {
     pub device_types: Vec<String>,
 }
 
-/// What is known as the answer.
+/// State of the answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum FirmwareState {
     /// Nobody asked.

@@ -38,7 +38,7 @@ fn beginning(rollout: &str) -> &str {
     rollout[..end].trim_end_matches(['-', '.'])
 }
 
-/// What changes in a FlashJob while its devices stay.
+/// Fields that change in a FlashJob while its devices stay.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Allowance {
     pub parallelism: usize,

@@ -127,8 +127,8 @@ fn resolve(
     firmware_status(spec, resolved).map_err(|(reason, message)| stalled(reason, message))
 }
 
-/// What is stored of an answer. An answer that lacks what was asked for is none: absence never
-/// means permission.
+/// Returns the part of an answer that is stored. An answer that lacks what was asked for is none:
+/// absence never means permission.
 fn firmware_status(
     spec: &EffectiveRollout,
     resolved: ResolvedFirmware,

@@ -29,7 +29,7 @@ pub struct Snapshot<'a> {
     pub now: Timestamp,
 }
 
-/// What a rollout can be told about the cluster. Nothing is copied: there may be 100,000 devices.
+/// Cluster around a rollout. Nothing is copied: there may be 100,000 devices.
 pub trait World {
     /// Devices that a FlashRollout of this namespace may use, reachable or not. Only asked when a
     /// run is planned.
@@ -41,7 +41,7 @@ pub trait World {
     /// The Instance with that uid.
     fn device_by_uid(&self, uid: &str) -> Option<Device<'_>>;
 
-    /// What is known as the answer to a question. An answer stays the same for the same question,
+    /// The answer to a question, as far as it is known. It stays the same for the same question,
     /// but for [`FirmwareState::Failed`], which may become another.
     fn firmware(&self, question: &ResolveFirmware) -> FirmwareState;
 

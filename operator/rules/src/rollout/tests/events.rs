@@ -1,4 +1,4 @@
-//! What may happen between two decisions.
+//! Events that may happen between two decisions.
 
 use proptest::prelude::*;
 

@@ -1,4 +1,4 @@
-//! Who is planned, and in which batch.
+//! Tests of the devices that are planned, and of their batches.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
