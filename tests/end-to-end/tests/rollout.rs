@@ -284,6 +284,67 @@ async fn firmware_that_nobody_signed_or_that_lacks_a_platform_flashes_nothing_un
     Ok(())
 }
 
+#[tokio::test]
+async fn of_two_rollouts_over_one_fleet_the_older_goes_first_and_the_other_names_it()
+-> anyhow::Result<()> {
+    let devices = vec!["esp32:thermo:0.1.0=3".to_owned()];
+    let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
+    testbed.start_operator().await?;
+    let batches = json!([{"name": "canary", "size": 1, "approval": true}, {"name": "others"}]);
+    apply(&testbed, &rollout(&testbed, "older", json!({"batches": batches}))).await?;
+    let waits = |status: &FlashRolloutStatus| status.phase == Some(RolloutPhase::Waiting);
+    let status = status_where(&testbed, "older", "it waits for approval", waits).await?;
+    let run = status.run.expect("a run");
+    let firmware = format!("{}/nubificus/firmware:0.3.0", testbed.registry.host);
+    let spec = json!({"firmware": firmware, "version": "0.3.0", "batches": [{"name": "all"}]});
+    apply(&testbed, &rollout(&testbed, "younger", spec)).await?;
+    status_where(&testbed, "younger", "it waits for the older one", |status| {
+        waits(status) && status.waiting_for.as_deref() == Some("FlashRollout older")
+    })
+    .await?;
+    assert_eq!(flashed(&testbed).await?, [0; 3]);
+    change(&testbed, "older", json!({"approvals": [format!("canary@{run}")]})).await?;
+    for name in ["older", "younger"] {
+        let status = ended(&testbed, name).await?;
+        assert_eq!(status.phase, Some(RolloutPhase::Completed), "{name}: {status:?}");
+    }
+    for report in testbed.fleet.reports().await? {
+        assert_eq!((report.flashed, report.version.as_str()), (2, "0.3.0"), "{report:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn outside_its_windows_a_rollout_starts_nothing_and_says_when_the_next_one_opens()
+-> anyhow::Result<()> {
+    let devices = vec!["esp32:thermo:0.1.0=2".to_owned()];
+    let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
+    testbed.start_operator().await?;
+    // Open around the clock, and closed by a blackout that is too.
+    let always = json!([{"start": "0 * * * *", "durationSeconds": 3600}]);
+    let spec = json!({"windows": always, "blackouts": always});
+    apply(&testbed, &rollout(&testbed, "fleet", spec)).await?;
+    let closed = |status: &FlashRolloutStatus| status.reason.as_deref() == Some("WindowClosed");
+    let status = status_where(&testbed, "fleet", "the window is closed", closed).await?;
+    assert!(status.waiting_for.is_some_and(|text| text.contains("the next window")));
+    // A window that cannot be read is said, and starts nothing either.
+    let unknown =
+        json!([{"start": "0 2 * * *", "durationSeconds": 60, "timeZone": "Europe/Nowhere"}]);
+    change(&testbed, "fleet", json!({"windows": unknown})).await?;
+    let status = status_where(&testbed, "fleet", "it is invalid", |status| {
+        condition::holds(&status.conditions, condition::STALLED)
+    })
+    .await?;
+    let message = status.message.unwrap_or_default();
+    assert!(message.contains("windows[0].timeZone"), "{message}");
+    assert_eq!(flashed(&testbed).await?, [0; 2]);
+    change(&testbed, "fleet", json!({"windows": always, "blackouts": null})).await?;
+    let status = ended(&testbed, "fleet").await?;
+    assert_eq!(status.phase, Some(RolloutPhase::Completed), "{status:?}");
+    assert_eq!(flashed(&testbed).await?, [1; 2]);
+    Ok(())
+}
+
 /// FlashRollouts in the blocks of YAML of a page, or in a file.
 fn examples(text: &str) -> anyhow::Result<Vec<Value>> {
     let blocks: Vec<&str> = match text.contains("```yaml") {
