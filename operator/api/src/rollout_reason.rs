@@ -26,7 +26,7 @@ reasons! {
     SUPERSEDED = "Superseded", "The spec asks for another run; devices of the run before that are in flight finish first.", "Nothing.";
     NO_DEVICES = "NoDevices", "The selector matches no device.", "Nothing, if devices are still to appear; else correct spec.selector.";
     TOO_MANY_DEVICES = "TooManyDevices", "More than 10,000 devices would be planned.", "Split the fleet over several FlashRollouts.";
-    EMPTY_BATCH = "EmptyBatch", "A batch of spec.batches gets no device.", "Change or remove the batch that the message names.";
+    EMPTY_BATCH = "EmptyBatch", "The selector of a batch of spec.batches matches no planned device.", "Change or remove the batch that the message names.";
     NOTHING_TO_FLASH = "NothingToFlash", "Every selected device is left out, mostly because it reports the version already.", "Nothing; status.leftOut says how many for which cause.";
     RESOLVING_FIRMWARE = "ResolvingFirmware", "The firmware's registry is being asked.", "Nothing.";
     FIRMWARE_UNAVAILABLE = "FirmwareUnavailable", "The registry does not have the firmware, or does not let the operator read it.", "Publish it again, or check the registry's credentials in the operator's configuration.";

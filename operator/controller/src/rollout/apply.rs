@@ -23,7 +23,7 @@ pub async fn apply(operator: Arc<Operator>, known: Arc<Known>, step: Step) {
     let failures = {
         let mut world = operator.world();
         let memory = world.rollouts.memory.get_mut(&rollout);
-        memory.map_or(0, |memory| memory.note(&key, error.clone()))
+        memory.map_or(0, |memory| memory.note(&key, &outcome))
     };
     if let Some(error) = error {
         tracing::warn!(%rollout, step = key, error, "request failed; retrying");

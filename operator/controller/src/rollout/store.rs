@@ -1,6 +1,6 @@
 //! The FlashRollouts of the cluster, their FlashJobs, and what this process remembers of each.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,15 +10,13 @@ use flashjob_rules::rollout::{FirmwareState, ResolveFirmware, Rollout, Step, ope
 
 use kube::api::ObjectMeta;
 
+use crate::answer::in_one_line;
 use crate::observed::{Job, JobKey};
 use crate::pace::Pace;
 use crate::world::newer;
 
 /// Pause before a change of a device is looked at: many change together.
 const DEVICES_PAUSE: Duration = Duration::from_secs(1);
-
-/// After so many failures in a row it is more than a passing fault: about a second.
-const TOLD_FAILURES: u32 = 3;
 
 /// Namespace and name of a FlashRollout.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -96,8 +94,10 @@ pub struct Memory {
     pub answer: FirmwareState,
     /// Steps under way, or paused after a failure.
     busy: HashSet<String>,
-    /// Steps that failed last: how often in a row, and the last error.
-    failures: HashMap<String, (u32, String)>,
+    /// Number of failures in a row of steps that failed last.
+    failures: HashMap<String, u32>,
+    /// The API server's words where it refused a step.
+    refusals: BTreeMap<String, String>,
     /// Pace of the status writes.
     pub pace: Pace,
     /// Before this the rollout is not planned again.
@@ -121,22 +121,27 @@ impl Memory {
     }
 
     /// Notes the outcome of a step; returns the number of its failures in a row.
-    pub fn note(&mut self, step: &str, error: Option<String>) -> u32 {
-        let Some(error) = error else {
+    pub fn note(&mut self, step: &str, outcome: &kube::Result<()>) -> u32 {
+        self.refusals.remove(step);
+        let Err(error) = outcome else {
             self.failures.remove(step);
             return 0;
         };
-        let (failures, last) = self.failures.entry(step.to_owned()).or_default();
+        // Anything else may pass by itself, and says nothing about the FlashJob.
+        if let kube::Error::Api(status) = error
+            && matches!(status.code, 403 | 422)
+        {
+            self.refusals.insert(step.to_owned(), in_one_line(error));
+        }
+        let failures = self.failures.entry(step.to_owned()).or_default();
         *failures += 1;
-        *last = error;
         *failures
     }
 
-    /// The API server's words where it keeps refusing a step, for people.
+    /// The API server's words where it refuses a step, for people.
     #[must_use]
     pub fn refused(&self) -> Option<&str> {
-        let told = self.failures.iter().filter(|(_, (failures, _))| *failures >= TOLD_FAILURES);
-        told.map(|(step, (_, error))| (step, error.as_str())).min().map(|(_, error)| error)
+        self.refusals.values().next().map(String::as_str)
     }
 
     /// A step may be taken up again.
@@ -240,5 +245,25 @@ impl Rollouts {
     /// Rollouts to look at because of what came since this was asked last, each with a pause.
     pub fn take_due(&mut self) -> HashMap<RolloutKey, Duration> {
         std::mem::take(&mut self.due)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn only_what_the_api_server_refuses_is_told_and_until_it_accepts_the_step() {
+        let failed = |code| {
+            let status = Status::failure("denied by policy", "Forbidden").with_code(code);
+            Err(kube::Error::Api(Box::new(status)))
+        };
+        let mut memory = Memory::default();
+        assert_eq!((memory.note("a", &failed(500)), memory.refused()), (1, None));
+        assert_eq!(memory.note("a", &failed(403)), 2);
+        assert_eq!(memory.refused(), Some("denied by policy"));
+        assert_eq!((memory.note("a", &Ok(())), memory.refused()), (0, None));
     }
 }

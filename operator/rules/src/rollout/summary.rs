@@ -45,6 +45,13 @@ fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
+/// Adds to a sentence what there is of each kind.
+fn add_counts(sentence: &mut String, parts: &[(u32, &str)]) {
+    for (count, text) in parts.iter().filter(|(count, _)| *count > 0) {
+        sentence.push_str(&format!(", {count} {text}"));
+    }
+}
+
 /// Number of devices of one batch in each state, without those in flight.
 fn counts_of(list: &List<'_>) -> RolloutCounts {
     let count = |state| number(list.count(state));
@@ -109,9 +116,7 @@ impl Draft<'_> {
             (counts.absent, "absent"),
             (counts.skipped, "skipped"),
         ];
-        for (count, text) in parts.iter().filter(|(count, _)| *count > 0) {
-            message.push_str(&format!(", {count} {text}"));
-        }
+        add_counts(&mut message, &parts);
         let waiting_for = (counts.in_flight == 0).then(|| self.waits_in_child(batch)).flatten();
         Words {
             phase: RolloutPhase::Progressing,
@@ -167,9 +172,7 @@ impl Draft<'_> {
             (counts.absent, "absent"),
             (counts.skipped, "skipped"),
         ];
-        for (count, text) in parts.iter().filter(|(count, _)| *count > 0) {
-            message.push_str(&format!(", {count} {text}"));
-        }
+        add_counts(&mut message, &parts);
         Words::ended(RolloutPhase::Completed, rollout_reason::ALL_BATCHES_PASSED.name, message)
     }
 
