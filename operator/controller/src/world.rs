@@ -312,7 +312,7 @@ impl World {
             .get(key)
             .map(|pods| pods.values().filter(|pod| pod.job_uid == job.uid).cloned().collect())
             .unwrap_or_default();
-        let services: Vec<Arc<Service>> = self
+        let mut services: Vec<Arc<Service>> = self
             .services
             .get(key)
             .map(|services| {
@@ -321,6 +321,7 @@ impl World {
             .unwrap_or_default();
         let in_flight_of_others = self.in_flight_of_others(&job);
         let memory = self.memory.entry(key.clone()).or_default();
+        memory.mark_leaving(&mut services);
         let mut devices = vec![None; job.uids().len()];
         let mut holders = HashMap::new();
         let mut twins = false;

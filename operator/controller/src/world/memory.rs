@@ -51,6 +51,9 @@ pub struct Memory {
     pub asked: HashSet<String>,
     /// Steps under way, or paused after a failure.
     pub busy: HashSet<String>,
+    /// Uids of Services whose deletion was begun here: the watch may not have told it yet, and a Pod
+    /// must not be given their address.
+    leaving_services: HashSet<String>,
     /// Pace of the status writes.
     pub pace: Pace,
     /// Status writes that may still be stored.
@@ -249,8 +252,23 @@ impl Memory {
         if let Step::CreatePod(pod) = step {
             self.in_making.insert(key.clone(), InMaking::of(pod));
         }
+        if let Step::DeleteService { uid, .. } = step {
+            self.leaving_services.insert(uid.clone());
+        }
         self.busy.insert(key);
         true
+    }
+
+    /// Marks the Services whose deletion was begun here, and forgets those that are gone.
+    pub fn mark_leaving(&mut self, services: &mut [Arc<Service>]) {
+        if self.leaving_services.is_empty() {
+            return;
+        }
+        let leaving = std::mem::take(&mut self.leaving_services);
+        for service in services.iter_mut().filter(|service| leaving.contains(&service.uid)) {
+            self.leaving_services.insert(service.uid.clone());
+            Arc::make_mut(service).deleting = true;
+        }
     }
 
     /// Counts the failures of a step in a row, and returns their number. One that keeps failing to
@@ -265,6 +283,9 @@ impl Memory {
             }
             return 0;
         };
+        if let Step::DeleteService { uid, .. } = step {
+            self.leaving_services.remove(uid);
+        }
         let failures = self.failures.entry(key).or_default();
         *failures += 1;
         if let Some(name) = step.created_name().filter(|_| *failures >= TOLD_FAILURES) {

@@ -57,6 +57,8 @@ pub struct Simulation {
     /// Results that were stored, by job, run and uid; a uid that left the list is new when it comes
     /// back.
     stored: HashSet<(String, String, String)>,
+    /// Names of Services whose deletion was answered, and that were not made again.
+    deleted_services: HashSet<String>,
     pub steps: usize,
 }
 
@@ -73,6 +75,7 @@ impl Simulation {
             wake: HashMap::new(),
             most: HashMap::new(),
             stored: HashSet::new(),
+            deleted_services: HashSet::new(),
             steps: 0,
         };
         simulation.restart();
@@ -340,6 +343,7 @@ impl Simulation {
                     // Of unknown outcome: sent again until it is clear.
                     self.requests.push(Request::Step(job, step));
                 } else if let Some(memory) = self.world.memory.get_mut(&job.key) {
+                    memory.count(&step, fails.then(|| "the answer was lost".to_owned()));
                     memory.end(&step.key());
                 }
             }
@@ -389,6 +393,7 @@ impl Simulation {
             }
             Step::DeleteJob => self.delete_job(name),
             Step::CreateService(service) => {
+                self.deleted_services.remove(&service.name_any());
                 let created = self.cluster.create_service(*service.clone());
                 let seen =
                     created.or_else(|| self.cluster.services.get(&service.name_any()).cloned());
@@ -421,7 +426,12 @@ impl Simulation {
                     seen.as_ref().and_then(Pod::of).map(|pod| self.world.see_pod(pod));
                 }
             }
-            Step::DeleteService { name, .. } => self.cluster.remove_service(name),
+            Step::DeleteService { name, .. } => {
+                self.cluster.remove_service(name);
+                if answered {
+                    self.deleted_services.insert(name.clone());
+                }
+            }
             Step::DeletePod { name, uid } => {
                 let deleted = self
                     .cluster
@@ -637,6 +647,10 @@ impl Simulation {
         assert!(
             !known || self.cluster.pods.contains_key(&pod.name_any()),
             "device {uid} has a stored result and starts again"
+        );
+        assert!(
+            !self.deleted_services.contains(&pod.name_any()),
+            "device {uid} starts at the address of a Service that was deleted"
         );
         let (device, now) = (self.cluster.device_of(&uid), self.cluster.now);
         let address = address(pod);
