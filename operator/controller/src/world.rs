@@ -529,6 +529,7 @@ fn unseen_pod(job: &Job, name: &str, device: &str) -> Pod {
         attempt: record.map(|record| record.attempt),
         slot: Some(crate::make::slot(name).to_owned()),
         plugin: None,
+        firmware_of_go_operator: None,
         identities: record.map(|record| job.identities(record, None)).unwrap_or_default(),
         deleting: false,
         scheduled: true,

@@ -40,6 +40,8 @@ pub struct Pod {
     pub slot: Option<String>,
     /// Plugin and digest that the attempt began with.
     pub plugin: Option<(String, Digest)>,
+    /// Firmware and version that a Pod of the Go operator flashes; `None` for one of ours.
+    pub firmware_of_go_operator: Option<(String, String)>,
     /// Identities that it locks.
     pub identities: Vec<Identity>,
     /// True if it is being deleted.
@@ -103,6 +105,7 @@ impl Pod {
             attempt: labels.get(label::ATTEMPT).and_then(|attempt| attempt.parse().ok()),
             slot: labels.get(label::SLOT).cloned(),
             plugin: annotations.get(annotation::PLUGIN).cloned().zip(digest),
+            firmware_of_go_operator: firmware_of_go_operator(pod),
             identities: identities(pod),
             deleting: pod.metadata.deletion_timestamp.is_some(),
             scheduled: spec.is_some_and(|spec| spec.node_name.is_some()),
@@ -162,16 +165,28 @@ pub(super) fn owner(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     })
 }
 
+/// The first value of this variable in the Pod's containers.
+fn variable<'a>(pod: &'a core::Pod, name: &str) -> Option<&'a str> {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let variables = containers.flat_map(|container| container.env.iter().flatten());
+    variables
+        .filter(|variable| variable.name == name)
+        .find_map(|variable| variable.value.as_deref())
+}
+
+fn firmware_of_go_operator(pod: &core::Pod) -> Option<(String, String)> {
+    if pod.labels().contains_key(label::RUN) {
+        return None;
+    }
+    Some((variable(pod, "FIRMWARE")?.to_owned(), variable(pod, "VERSION")?.to_owned()))
+}
+
 /// Ours say what they lock in an annotation; the Go operator's have the endpoint in the
 /// environment.
 fn identities(pod: &core::Pod) -> Vec<Identity> {
     if let Some(text) = pod.annotations().get(annotation::IDENTITY) {
         return text.split_whitespace().filter_map(Identity::parse).collect();
     }
-    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
-    let variables = containers.flat_map(|container| container.env.iter().flatten());
-    let endpoint = variables
-        .filter(|variable| variable.name == "HOST_ENDPOINT")
-        .find_map(|variable| variable.value.as_deref());
+    let endpoint = variable(pod, "HOST_ENDPOINT");
     endpoint.filter(|endpoint| !endpoint.is_empty()).map(Identity::endpoint).into_iter().collect()
 }

@@ -83,10 +83,9 @@ impl<'a> Draft<'a> {
 
     fn is_over(&mut self, pod: &Pod, pooled: &HashSet<&str>) -> bool {
         if pod.run.as_deref() != Some(self.spec.run.as_str()) {
-            // Another run's, or the Go operator's: it locks its device until it ended, and has no
-            // result here.
+            // Another run's, or the Go operator's: it locks its device until it ended.
             let time_is_up = self.foreign_ends_at(pod).is_some_and(|at| self.over(at, 0));
-            return pod.ended.is_some() || time_is_up;
+            return (pod.ended.is_some() || time_is_up) && !self.is_only_witness(pod);
         }
         if self.outcome_is_stored(&pod.device, pod.run.as_deref(), pod.attempt) {
             return !self.keeps_its_slot(pod, pooled);

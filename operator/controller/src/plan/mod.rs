@@ -5,7 +5,8 @@
 //! attempt, [`guards`] compare it with the job, [`queue`] chooses which is next, [`quota`] lets
 //! them wait for their turn, [`expose`] and [`pool`] bring it to its Pod, [`proof`] says when it is
 //! proven, [`protect`] keeps drains from it, [`clean`] removes what is no longer wanted, [`ending`]
-//! deletes a job, [`summary`] words the status, [`request`] tells a plugin of an attempt.
+//! deletes a job, [`takeover`] gives devices the results of the Go operator's Pods, [`summary`]
+//! words the status, [`request`] tells a plugin of an attempt.
 
 mod attempt;
 mod clean;
@@ -21,6 +22,7 @@ mod queue;
 mod quota;
 pub mod request;
 mod summary;
+mod takeover;
 #[cfg(test)]
 mod tests;
 
@@ -172,6 +174,7 @@ pub fn plan(observed: &Observed) -> Plan {
     }
     let mut draft = Draft::new(observed, spec);
     draft.follow_attempts();
+    draft.take_over();
     draft.work_off_the_queue();
     draft.clean();
     draft.protect();

@@ -14,6 +14,7 @@ mod purity;
 mod refusals;
 mod simulation;
 mod stops;
+mod takeover;
 
 use flashjob_api::reason;
 
