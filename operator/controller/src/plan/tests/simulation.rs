@@ -701,8 +701,13 @@ impl Simulation {
 fn consult(memory: &mut crate::world::Memory, question: Question) {
     match question {
         Question::Build { attempt, plugin, digest, request } => {
-            let built =
-                Built { attempt, plugin, digest, pod: Ok(fixture::flash_pod(&request.version)) };
+            let built = Built {
+                attempt,
+                plugin,
+                digest,
+                firmware: request.firmware.clone(),
+                pod: Ok(fixture::flash_pod(&request.version)),
+            };
             memory.answers_mut().built.insert(request.device.uid, Arc::new(built));
         }
         Question::Judge { pod_uid, outcome, .. } => {
