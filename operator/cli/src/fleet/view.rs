@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use console::{Term, style};
 use flashjob_api::{
-    Counts, DeviceStatus, FlashJob, FlashJobStatus, Phase, Reason, condition, reason,
+    Counts, DeviceStatus, FirmwareStatus, FlashJob, FlashJobStatus, Phase, Reason, condition,
+    reason,
 };
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -181,6 +182,7 @@ pub fn details(job: &FlashJob, pace: Pace, frame: Frame) -> String {
     if let Some(message) = &status.message {
         lines.push(plain(message));
     }
+    lines.extend(firmware(status.firmware.as_ref()));
     if job.is_suspended() && job.is_over() {
         lines.push(format!("It is paused, so what is added waits: {}", resuming(job)));
     }
@@ -194,6 +196,17 @@ pub fn details(job: &FlashJob, pace: Pace, frame: Frame) -> String {
     lines.extend(reasons("WAITING", &status.waiting, example));
     lines.extend(in_flight(&status.devices, frame));
     lines.join("\n")
+}
+
+/// Firmware of a run, as it was resolved.
+pub fn firmware(firmware: Option<&FirmwareStatus>) -> Vec<String> {
+    let Some(firmware) = firmware else { return Vec::new() };
+    let mut lines = vec![format!("Firmware: {}", plain(&firmware.reference))];
+    lines.extend(firmware.signer.as_ref().map(|signer| format!("Signed by: {}", plain(signer))));
+    if !firmware.platforms.is_empty() {
+        lines.push(format!("For device types: {}", plain(&firmware.platforms.join(", "))));
+    }
+    lines
 }
 
 fn in_flight(devices: &[DeviceStatus], Frame { now, all, width }: Frame) -> Vec<String> {
