@@ -5,8 +5,11 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use flashjob_api::{DeviceState, FINALIZER, FlashJob, FlashJobStatus, Phase, VerifyMode};
+use flashjob_api::{
+    DeviceState, FINALIZER, FirmwarePolicy, FlashJob, FlashJobStatus, Phase, VerifyMode,
+};
 use flashjob_plugin_host::types::{Proof, Verdict};
+use flashjob_rules::firmware::{FirmwareState, ResolvedFirmware};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
@@ -237,6 +240,7 @@ impl Simulation {
         assert_eq!(made.status, again.status, "two plans of one snapshot differ");
         assert_eq!(keys(&made), keys(&again), "two plans of one snapshot differ");
         self.check_status(&name, &observed.job, &made);
+        check_firmware(&observed.job, &made);
         if self.world.set_holds(&key, made.holds.clone()) {
             self.due.extend(self.world.waiting_jobs().into_iter().map(|job| job.name));
         }
@@ -270,6 +274,12 @@ impl Simulation {
             if memory.begin(&step) {
                 self.requests.push(Request::Step(observed.job.clone(), step));
             }
+        }
+        if let Some(question) = memory.firmware.follow(made.firmware) {
+            let digest = Some("sha256:0a".to_owned());
+            let resolved = ResolvedFirmware { digest, ..ResolvedFirmware::default() };
+            memory.firmware.take(&question, FirmwareState::Resolved(resolved));
+            self.due.insert(name.clone());
         }
         for question in made.questions {
             consult(memory, question);
@@ -556,7 +566,7 @@ impl Simulation {
         let names: Vec<String> = self.cluster.jobs.keys().cloned().collect();
         let Some(name) = names.get(self.cluster.dice.below(names.len())) else { return };
         let mut job = self.cluster.jobs[name].clone();
-        match self.cluster.dice.below(6) {
+        match self.cluster.dice.below(7) {
             0 => job.spec.parallelism = Some(1 + self.cluster.dice.below(4) as i32),
             1 => job.spec.suspend = Some(!job.spec.suspend.unwrap_or(false)),
             2 => job.spec.run_id = Some(format!("run-{}", self.cluster.version)),
@@ -567,6 +577,10 @@ impl Simulation {
                 self.cluster.forget_created();
             }
             4 => return self.delete_job(name),
+            5 => {
+                let policy = job.spec.firmware_policy.take();
+                job.spec.firmware_policy = policy.is_none().then(FirmwarePolicy::default);
+            }
             _ => {
                 let all: Vec<String> =
                     self.cluster.devices.iter().flat_map(|device| device.uids.clone()).collect();
@@ -696,6 +710,15 @@ impl Simulation {
             assert_eq!(new.count(), 0, "a device starts though the failure budget is exceeded");
         }
     }
+}
+
+fn check_firmware(job: &Job, made: &Plan) {
+    let is_policed = job.spec.as_ref().is_ok_and(|spec| spec.firmware_policy.is_some());
+    let mut creates = made.steps.iter().filter(|step| matches!(step, Step::CreatePod(_)));
+    assert!(
+        !is_policed || job.status.firmware.is_some() || creates.next().is_none(),
+        "a device is flashed with firmware that is not proven"
+    );
 }
 
 fn consult(memory: &mut crate::world::Memory, question: Question) {
