@@ -1,6 +1,6 @@
 //! `firmwarePolicy`: nothing is flashed before the firmware is proven, with what it was proven for.
 
-use flashjob_api::{DeviceState, Phase, condition, reason};
+use flashjob_api::{DeviceState, FirmwarePin, Phase, condition, reason};
 use flashjob_rules::firmware::{FirmwareState, ResolveFirmware, ResolvedFirmware};
 use serde_json::{Value, json};
 
@@ -211,4 +211,20 @@ fn a_reference_that_is_not_pinned_is_proven_and_passed_on_as_written() {
     assert_eq!(told(&mut case), [WRITTEN]);
     let firmware = case.status().firmware.expect("stored");
     assert_eq!((firmware.digest, firmware.signer.as_deref()), (None, Some("ours.pub")));
+}
+
+#[test]
+fn a_signature_that_is_asked_for_later_is_looked_for_at_the_digest_of_the_run() {
+    let mut case = case(&["a"], json!({"pin": "Digest"}));
+    case.settle();
+    store(&mut case, resolved(&[], None));
+    case.spec(&json!({"firmwarePolicy": {"pin": "None", "verify": "Required"}}));
+    assert_eq!(told(&mut case), [""; 0]);
+    let question = asked(&mut case);
+    assert_eq!((question.reference.as_str(), question.pin), (PINNED, FirmwarePin::Digest));
+    store(&mut case, resolved(&[], Some("ours.pub")));
+    assert_eq!(told(&mut case), [PINNED]);
+    // What was resolved for the run stays, though nobody asks for it any more.
+    case.spec(&json!({"firmwarePolicy": null}));
+    assert_eq!(told(&mut case), [PINNED]);
 }
