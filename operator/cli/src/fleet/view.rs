@@ -330,6 +330,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn resolved_firmware_is_shown_with_its_signer_and_what_it_is_for() {
+        let resolved = FirmwareStatus {
+            reference: "r.io/f@sha256:0a".to_owned(),
+            signer: Some("ours.pub".to_owned()),
+            platforms: vec!["esp32".to_owned()],
+            ..FirmwareStatus::default()
+        };
+        assert_eq!(
+            firmware(Some(&resolved)),
+            ["Firmware: r.io/f@sha256:0a", "Signed by: ours.pub", "For device types: esp32"]
+        );
+        assert_eq!(firmware(None), [""; 0]);
+    }
+
+    #[test]
     fn devices_in_flight_and_verifying_are_counted_apart_wherever_they_are_shown() {
         let mut job = FlashJob::new("job", FlashJobSpec::default());
         let counts = Counts { total: 7, active: 1, verifying: 4, pending: 2, ..Counts::default() };
