@@ -7,7 +7,9 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-use crate::{Disruption, Exposure, FlashJobSpec, GroupBudget, PodOverrides, VerifyMode};
+use crate::{
+    Disruption, Exposure, FirmwarePolicy, FlashJobSpec, GroupBudget, PodOverrides, VerifyMode,
+};
 
 /// A FlashJob's spec with its defaults.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +20,8 @@ pub struct EffectiveSpec {
     pub firmware: String,
     /// The version that a flashed device reports.
     pub version: String,
+    /// Resolution and signature of the firmware; None: neither is asked for.
+    pub firmware_policy: Option<FirmwarePolicy>,
     /// Guard on the device type.
     pub device: Option<String>,
     /// Guard on the application type.
@@ -135,6 +139,7 @@ impl FlashJobSpec {
             uuid: self.uuid.clone(),
             firmware: self.firmware.clone(),
             version: self.version.clone(),
+            firmware_policy: self.firmware_policy.clone(),
             device: non_empty(self.device.as_deref()),
             application_type: non_empty(self.application_type.as_deref()),
             external_ip: non_empty(self.external_ip.as_deref()),
@@ -304,6 +309,8 @@ mod tests {
         let base = run(spec());
         assert_eq!(base, run(FlashJobSpec { parallelism: Some(3), suspend: Some(true), ..spec() }));
         assert_eq!(base, run(FlashJobSpec { uuid: vec!["z".into()], ..spec() }));
+        let firmware_policy = Some(FirmwarePolicy::default());
+        assert_eq!(base, run(FlashJobSpec { firmware_policy, ..spec() }));
         for changed in [
             FlashJobSpec { firmware: "other".into(), ..spec() },
             FlashJobSpec { version: "2".into(), ..spec() },

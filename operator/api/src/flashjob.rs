@@ -7,7 +7,7 @@ use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::FlashJobStatus;
+use crate::{FirmwarePolicy, FlashJobStatus};
 
 /// Flashes firmware onto the devices that Akri found under the given uids.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -51,6 +51,11 @@ pub struct FlashJobSpec {
     /// characters.
     #[schemars(length(min = 1, max = 256), regex(pattern = r"^[^\s\p{Cc}]+$"))]
     pub version: String,
+    /// Resolution and signature of the firmware, before the first device is flashed: firmware that
+    /// is not proven flashes nothing. Default: the reference is passed on as written, and nothing
+    /// is checked. A FlashRollout has its own; its FlashJobs need none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware_policy: Option<FirmwarePolicy>,
     /// Guard: a device of another type is refused. Case and dashes do not matter. Stands in where
     /// Akri reports none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -140,7 +140,7 @@ pub struct FlashRolloutSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FirmwarePolicy {
-    /// `Digest`: the reference is resolved once a run, and every FlashJob gets its digest. `None`:
+    /// `Digest`: the reference is resolved once a run, and every flash Pod gets its digest. `None`:
     /// the reference is passed on as written. Default Digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "pin_schema")]
@@ -152,10 +152,10 @@ pub struct FirmwarePolicy {
     pub verify: Option<FirmwareVerification>,
 }
 
-/// Form in which FlashJobs get the firmware's reference.
+/// Form in which flash Pods get the firmware's reference.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum FirmwarePin {
-    /// By the digest that the reference had when the run was planned.
+    /// By the digest that the reference had when the run began.
     #[default]
     Digest,
     /// As written.

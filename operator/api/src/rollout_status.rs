@@ -125,7 +125,7 @@ impl RolloutPhase {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FirmwareStatus {
-    /// Reference that the FlashJobs get.
+    /// Reference that the flash Pods get.
     pub reference: String,
     /// Digest, `sha256:…`; none where the reference is passed on as written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -137,6 +137,10 @@ pub struct FirmwareStatus {
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<String>>", extend("x-kubernetes-list-type" = "atomic"))]
     pub platforms: Vec<String>,
+    /// Device types for which the firmware was checked.
+    #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Option<Vec<String>>", extend("x-kubernetes-list-type" = "atomic"))]
+    pub device_types: Vec<String>,
 }
 
 /// Number of devices in each state.

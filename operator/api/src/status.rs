@@ -7,6 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::FirmwareStatus;
+
 /// The operator's knowledge of a FlashJob.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -88,6 +90,9 @@ pub struct FlashJobStatus {
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<PluginStatus>>", extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub plugins: Vec<PluginStatus>,
+    /// Firmware of this run, as it was resolved for `spec.firmwarePolicy`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub firmware: Option<FirmwareStatus>,
     /// Hash of the fields that make a run: firmware, version, flashjobPodImage, device,
     /// applicationType, hostEndpoint, settings, runID.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,7 +106,8 @@ pub struct FlashJobStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Reconciling, Stalled, Progressing, Complete, Failed, Suspended.
+    /// Ready, Reconciling, Stalled, Progressing, Complete, Failed, Suspended; FirmwareVerified where
+    /// the firmware was asked for.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<Condition>>", extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

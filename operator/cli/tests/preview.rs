@@ -169,10 +169,21 @@ fn offline(person: &Person) -> anyhow::Result<()> {
     ensure!(said.errors.contains("spec.firmware: it is the number 5; expected"), "{said:?}");
     let plugin = flashjob_testbed::process::repository().join("target/plugins/esp32.wasm");
     let plugin = plugin.display().to_string();
-    let words = ["preview", "-f", "job.yaml", "--instances", "instances.yaml", "--plugin", &plugin];
-    let said = answer(person.command().args(words).env_remove("KUBECONFIG"), "")?;
+    let preview = |file: &str| {
+        let words = ["preview", "-f", file, "--instances", "instances.yaml", "--plugin", &plugin];
+        answer(person.command().args(words).env_remove("KUBECONFIG"), "")
+    };
+    let said = preview("job.yaml")?;
     ensure!(said.code == Some(0), "{said:?}");
     for part in ["flash", "kind: Service", "kind: Pod", "Note: "] {
+        ensure!(said.text.contains(part), "{said:?}");
+    }
+    // No registry is asked for the firmware.
+    let policed = job.replace("\nspec:\n", "\nspec:\n  firmwarePolicy: {}\n");
+    std::fs::write(folder.join("policed.yaml"), policed)?;
+    let said = preview("policed.yaml")?;
+    ensure!(said.code == Some(0), "{said:?}");
+    for part in ["kind: Pod", "Note: spec.firmwarePolicy"] {
         ensure!(said.text.contains(part), "{said:?}");
     }
     Ok(())

@@ -23,7 +23,7 @@ pub async fn consult(operator: Arc<Operator>, job: JobKey, question: Question) {
                 Some(loaded) => build(&operator, &job, &plugin, &loaded, &request).await,
                 None => Err(CallError::Unavailable { left: Duration::from_secs(1) }),
             };
-            remember_built(&operator, &job, &request.device.uid, attempt, plugin, digest, answer)
+            remember_built(&operator, &job, *request, attempt, plugin, digest, answer)
         }
         Question::Judge { pod_uid, plugin, digest, request, outcome } => {
             let judged = match recall(&operator, &plugin, &digest).await {
@@ -110,7 +110,7 @@ async fn ask<T>(
 fn remember_built(
     operator: &Operator,
     job: &JobKey,
-    device: &str,
+    request: Request,
     attempt: String,
     plugin: String,
     digest: Digest,
@@ -121,8 +121,9 @@ fn remember_built(
     }
     let mut world = operator.world();
     let memory = world.memory.entry(job.clone()).or_default();
-    let built = Built { attempt, plugin, digest, pod: answer };
-    memory.answers_mut().built.insert(device.to_owned(), Arc::new(built));
+    let Request { device, firmware, .. } = request;
+    let built = Built { attempt, plugin, digest, firmware, pod: answer };
+    memory.answers_mut().built.insert(device.uid, Arc::new(built));
     Duration::ZERO
 }
 

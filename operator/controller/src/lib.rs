@@ -9,7 +9,7 @@
 //! - [`watch`] fills the caches in [`world`], and names the jobs to look at.
 //! - [`observed`] is the snapshot of one job that [`world::World::observe`] takes.
 //! - [`plan`] decides; pure. [`make`] turns a plugin's answer into a Pod and a Service; pure.
-//! - [`consult`] asks plugins, [`apply`] asks the API server, [`report`] writes the status; each
+//! - [`consult`] asks plugins, [`firmware`] asks registries for firmware, [`apply`] asks the API server, [`report`] writes the status; each
 //!   has the job looked at again.
 //! - [`rollout`] does the same for FlashRollouts, which make FlashJobs; its rules are in the crate
 //!   `flashjob_rules`.
@@ -30,6 +30,7 @@ pub mod config;
 pub mod consult;
 pub mod definitions;
 pub mod events;
+pub mod firmware;
 pub mod health;
 pub mod installation;
 pub mod leadership;

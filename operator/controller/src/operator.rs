@@ -2,6 +2,7 @@
 //! questions, steps and the status go their ways.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -22,7 +23,7 @@ use crate::plugins::Plugins;
 use crate::rollout::{self, RolloutKey};
 use crate::watch::{Kind, Watches};
 use crate::world::World;
-use crate::{apply, consult, report};
+use crate::{apply, consult, firmware, report};
 
 /// After a plan its job is left alone for this many times as long as the plan took, so that
 /// planning a job takes no more than a fiftieth of a core: what happens meanwhile is looked at
@@ -91,6 +92,15 @@ pub enum Subject {
     Job(JobKey),
     /// A FlashRollout.
     Rollout(RolloutKey),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Job(key) => write!(formatter, "FlashJob {key}"),
+            Self::Rollout(key) => write!(formatter, "FlashRollout {key}"),
+        }
+    }
 }
 
 impl From<JobKey> for Subject {
@@ -258,7 +268,7 @@ impl Operator {
         let Some(plan) = rollout::decide(&world, key, now) else { return };
         let memory = world.rollouts.memory.entry(key.clone()).or_default();
         memory.next_plan = Some(started + pause_after_plan(started.elapsed()));
-        let question = plan.question.filter(|question| memory.ask(question));
+        let question = memory.firmware.follow(plan.question);
         let steps: Vec<_> = plan.steps.into_iter().filter(|step| memory.begin(step)).collect();
         let due = memory.pace.until_write(plan.urgent);
         let write_now = plan.status.is_some() && !memory.pace.writing && due.is_zero();
@@ -274,7 +284,7 @@ impl Operator {
             self.look_at_in(key.clone(), pause.try_into().unwrap_or(LOOK_INTERVAL));
         }
         if let Some(question) = question {
-            tokio::spawn(rollout::firmware::resolve(self.clone(), key.clone(), question));
+            tokio::spawn(firmware::resolve(self.clone(), key.clone().into(), question));
         }
         for step in steps {
             tokio::spawn(rollout::apply::apply(self.clone(), known.clone(), step));
@@ -309,13 +319,14 @@ impl Operator {
         self.metrics.planned(started.elapsed());
         let released = world.set_holds(key, plan.holds.clone());
         let waiting = if released { world.waiting_jobs() } else { Vec::new() };
-        let Plan { questions, steps, status, results, urgent, wake_at, .. } = plan;
+        let Plan { questions, firmware, steps, status, results, urgent, wake_at, .. } = plan;
         let memory = world.memory.entry(key.clone()).or_default();
         memory.next_plan = Some(started + pause_after_plan(started.elapsed()));
         let questions: Vec<_> = questions
             .into_iter()
             .filter(|question| memory.asked.insert(question.key().to_owned()))
             .collect();
+        let firmware = memory.firmware.follow(firmware);
         let steps: Vec<_> = steps.into_iter().filter(|step| memory.begin(step)).collect();
         let write = status.filter(|status| *status != observed.job.status);
         let due = memory.pace.until_write(urgent);
@@ -333,6 +344,9 @@ impl Operator {
         if let Some(at) = wake_at {
             let pause = at.duration_since(Timestamp::now());
             self.look_at_in(key.clone(), pause.try_into().unwrap_or(LOOK_INTERVAL));
+        }
+        if let Some(question) = firmware {
+            tokio::spawn(firmware::resolve(self.clone(), key.clone().into(), question));
         }
         self.send_off(key, &observed, questions, steps);
     }

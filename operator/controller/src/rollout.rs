@@ -2,17 +2,15 @@
 //!
 //! - [`store`] keeps the rollouts, and what this process remembers of each.
 //! - [`decide`] takes the snapshot of one rollout and asks the rules.
-//! - [`firmware`] resolves firmware at its registry, [`apply`] carries steps out, [`report`] writes
-//!   the status; each has the rollout looked at again.
+//! - [`apply`] carries steps out, [`report`] writes the status; each has the rollout looked at
+//!   again.
 //!
 //! The same loop works on FlashJobs and on rollouts; see [`crate::operator`].
 
 pub(crate) mod apply;
 mod decide;
-pub(crate) mod firmware;
 pub(crate) mod report;
 mod store;
 
 pub use decide::decide;
-pub use firmware::Access;
 pub use store::{Known, Memory, RolloutKey, Rollouts};

@@ -17,11 +17,12 @@ use flashjob_api::DeviceState;
 use jiff::Timestamp;
 
 use crate::config::{Namespaces, OperatorConfig, Periods, Policy};
+use crate::firmware::Access;
 use crate::observed::{
     Address, Finish, Gone, Holder, Identity, Job, JobKey, Observed, PluginView, Pod, Refused,
     Service, Sighting, after,
 };
-use crate::rollout::{Access, Rollouts};
+use crate::rollout::Rollouts;
 use departed::Departed;
 pub use devices::Devices;
 pub use locks::Locks;
@@ -404,6 +405,7 @@ impl World {
             addresses_in_use,
             plugins: self.plugins.clone(),
             answers: memory.answers.clone(),
+            firmware: memory.firmware.clone(),
             making: memory
                 .in_making
                 .values()

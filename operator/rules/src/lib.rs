@@ -2,5 +2,6 @@
 //! and everything that was observed come in as arguments.
 #![deny(missing_docs)]
 
+pub mod firmware;
 pub mod rollout;
 pub mod schedule;

@@ -6,8 +6,8 @@
 //!   [`make`] writes them, [`restore`] takes back what somebody edited.
 //! - [`judge`] says when a batch passes, [`soak`] finds devices that went back, [`gates`] say why
 //!   nothing may start now, [`budget`] shares parallelism and failures over the FlashJobs.
-//! - [`planning`] begins a run, [`runs`] supersedes, continues and ends it, [`firmware`] asks for
-//!   what is flashed.
+//! - [`planning`] begins a run, [`runs`] supersedes, continues and ends it; what is flashed is
+//!   asked for by [`crate::firmware`].
 //! - [`summary`], [`words`] and [`conditions`] word the status; [`status`] has the letters of the
 //!   members.
 //!
@@ -18,7 +18,6 @@ mod budget;
 mod children;
 mod conditions;
 mod draft;
-mod firmware;
 mod gates;
 mod judge;
 mod make;
@@ -40,7 +39,8 @@ mod words;
 use flashjob_api::{FlashJob, FlashRolloutStatus};
 use jiff::{SignedDuration, Timestamp};
 
-pub use firmware::{FirmwareState, ResolveFirmware, ResolvedFirmware};
+use crate::firmware::ResolveFirmware;
+
 pub use make::child_name;
 pub use select::{Device, Properties};
 pub use snapshot::{Child, OtherRollout, Rollout, Snapshot, World};

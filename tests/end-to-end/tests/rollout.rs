@@ -285,6 +285,27 @@ async fn firmware_that_nobody_signed_or_that_lacks_a_platform_flashes_nothing_un
 }
 
 #[tokio::test]
+async fn a_platform_that_is_published_later_is_found_without_a_change_of_the_rollout()
+-> anyhow::Result<()> {
+    let devices = vec!["esp32:thermo:0.1.0=1".to_owned(), "esp32s2:thermo:0.1.0=1".to_owned()];
+    let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
+    testbed.start_operator().await?;
+    let all = [firmware("esp32", "thermo", "0.2.0"), firmware("esp32s2", "thermo", "0.2.0")];
+    push_firmware(&testbed.registry, "nubificus/one:0.2.0", &all[..1]).await?;
+    let reference = format!("{}/nubificus/one:0.2.0", testbed.registry.host);
+    apply(&testbed, &rollout(&testbed, "fleet", json!({"firmware": reference}))).await?;
+    status_where(&testbed, "fleet", "no platform", |status| {
+        status.reason.as_deref() == Some("MissingPlatform")
+    })
+    .await?;
+    push_firmware(&testbed.registry, "nubificus/one:0.2.0", &all).await?;
+    let status = ended(&testbed, "fleet").await?;
+    assert_eq!(status.phase, Some(RolloutPhase::Completed), "{status:?}");
+    assert_eq!(flashed(&testbed).await?, [1; 2]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn of_two_rollouts_over_one_fleet_the_older_goes_first_and_the_other_names_it()
 -> anyhow::Result<()> {
     let devices = vec!["esp32:thermo:0.1.0=3".to_owned()];

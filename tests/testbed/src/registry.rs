@@ -1,6 +1,6 @@
 //! A real OCI registry with TLS and a password.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context;
@@ -26,11 +26,16 @@ pub fn htpasswd() -> anyhow::Result<String> {
     Ok(format!("{USER}:{}\n", bcrypt::hash(PASSWORD, 4)?))
 }
 
+/// Its configuration, in its folder.
+const CONFIG: &str = "registry.json";
+
 /// A running registry.
 pub struct Registry {
     /// `host:port`.
     pub host: String,
     certificate: Vec<u8>,
+    program: PathBuf,
+    folder: PathBuf,
     process: Process,
 }
 
@@ -55,17 +60,23 @@ impl Registry {
             "http": {"addr": host, "tls": {"certificate": certificate, "key": key}},
             "auth": {"htpasswd": {"realm": "testbed", "path": passwords}},
         });
-        let file = folder.join("registry.json");
+        let file = folder.join(CONFIG);
         std::fs::write(&file, serde_json::to_vec_pretty(&config)?)?;
-        let mut command = Command::new(programs.join("registry"));
-        command.arg("serve").arg(&file);
-        let mut process = Process::start("registry", command, folder)?;
         let certificate = std::fs::read(&authority.certificate)?;
+        let (program, folder) = (programs.join("registry"), folder.to_owned());
+        let process = serve(&program, &folder)?;
+        let mut registry = Self { host, certificate, program, folder, process };
+        registry.ready().await?;
+        Ok(registry)
+    }
+
+    async fn ready(&mut self) -> anyhow::Result<()> {
         let http = reqwest::Client::builder()
-            .tls_certs_only([reqwest::Certificate::from_pem(&certificate)?])
+            .tls_certs_only([reqwest::Certificate::from_pem(&self.certificate)?])
             .no_proxy()
             .build()?;
-        let url = format!("https://{host}/v2/");
+        let url = format!("https://{}/v2/", self.host);
+        let process = &mut self.process;
         let ready = eventually("the registry is ready", Duration::from_secs(30), || {
             let (ended, request) =
                 (process.check(), http.get(&url).basic_auth(USER, Some(PASSWORD)).send());
@@ -74,8 +85,7 @@ impl Registry {
                 Ok(request.await.ok().filter(|answer| answer.status().is_success()))
             }
         });
-        ready.await.context("registry")?;
-        Ok(Self { host, certificate, process })
+        ready.await.context("registry").map(drop)
     }
 
     /// Ends it, as an outage would.
@@ -84,6 +94,15 @@ impl Registry {
     /// It could not be killed.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         self.process.kill().await
+    }
+
+    /// Starts it again at the same address, with what it had.
+    ///
+    /// # Errors
+    /// It does not start.
+    pub async fn start_again(&mut self) -> anyhow::Result<()> {
+        self.process = serve(&self.program, &self.folder)?;
+        self.ready().await
     }
 
     /// A client that trusts it.
@@ -109,4 +128,10 @@ impl Registry {
     pub fn docker_config(&self) -> String {
         json!({"auths": {&self.host: {"username": USER, "password": PASSWORD}}}).to_string()
     }
+}
+
+fn serve(program: &Path, folder: &Path) -> anyhow::Result<Process> {
+    let mut command = Command::new(program);
+    command.arg("serve").arg(folder.join(CONFIG));
+    Process::start("registry", command, folder)
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use console::{Term, style};
 use flashjob_api::{
-    Counts, DeviceStatus, FlashJob, FlashJobStatus, Phase, Reason, condition, reason,
+    Counts, DeviceStatus, FirmwareStatus, FlashJob, FlashJobStatus, Phase, Reason, condition,
+    reason,
 };
 use kube::ResourceExt;
 use serde_json::{Value, json};
@@ -181,6 +182,7 @@ pub fn details(job: &FlashJob, pace: Pace, frame: Frame) -> String {
     if let Some(message) = &status.message {
         lines.push(plain(message));
     }
+    lines.extend(firmware(status.firmware.as_ref()));
     if job.is_suspended() && job.is_over() {
         lines.push(format!("It is paused, so what is added waits: {}", resuming(job)));
     }
@@ -194,6 +196,17 @@ pub fn details(job: &FlashJob, pace: Pace, frame: Frame) -> String {
     lines.extend(reasons("WAITING", &status.waiting, example));
     lines.extend(in_flight(&status.devices, frame));
     lines.join("\n")
+}
+
+/// Firmware of a run, as it was resolved.
+pub fn firmware(firmware: Option<&FirmwareStatus>) -> Vec<String> {
+    let Some(firmware) = firmware else { return Vec::new() };
+    let mut lines = vec![format!("Firmware: {}", plain(&firmware.reference))];
+    lines.extend(firmware.signer.as_ref().map(|signer| format!("Signed by: {}", plain(signer))));
+    if !firmware.platforms.is_empty() {
+        lines.push(format!("For device types: {}", plain(&firmware.platforms.join(", "))));
+    }
+    lines
 }
 
 fn in_flight(devices: &[DeviceStatus], Frame { now, all, width }: Frame) -> Vec<String> {
@@ -315,6 +328,21 @@ mod tests {
     use flashjob_api::FlashJobSpec;
 
     use super::*;
+
+    #[test]
+    fn resolved_firmware_is_shown_with_its_signer_and_what_it_is_for() {
+        let resolved = FirmwareStatus {
+            reference: "r.io/f@sha256:0a".to_owned(),
+            signer: Some("ours.pub".to_owned()),
+            platforms: vec!["esp32".to_owned()],
+            ..FirmwareStatus::default()
+        };
+        assert_eq!(
+            firmware(Some(&resolved)),
+            ["Firmware: r.io/f@sha256:0a", "Signed by: ours.pub", "For device types: esp32"]
+        );
+        assert_eq!(firmware(None), [""; 0]);
+    }
 
     #[test]
     fn devices_in_flight_and_verifying_are_counted_apart_wherever_they_are_shown() {

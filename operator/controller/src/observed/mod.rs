@@ -2,6 +2,7 @@
 //! data, no I/O.
 
 mod endpoint;
+mod firmware;
 mod identity;
 mod instance;
 mod job;
@@ -18,6 +19,7 @@ use flashjob_plugin_host::{CallError, Digest, ServedTypes};
 use jiff::{SignedDuration, Timestamp};
 
 pub use endpoint::Endpoint;
+pub use firmware::Inquiry;
 pub use identity::Identity;
 pub use instance::{Instance, Traits};
 pub use job::{Finish, Job, JobKey, Part};
@@ -61,6 +63,8 @@ pub struct Observed {
     pub plugins: Arc<Vec<PluginView>>,
     /// Answers of plugins to this job's earlier questions.
     pub answers: Arc<Answers>,
+    /// Question about the firmware to its registry, and the answer.
+    pub firmware: Inquiry,
     /// Pods that are being created and may be there already: the slot of each, by name.
     pub making: HashMap<String, Option<String>>,
     /// Pods of attempts that a status on its way takes back: until it is clear whether that is
@@ -162,6 +166,8 @@ pub struct Built {
     pub plugin: String,
     /// The digest that answered.
     pub digest: Digest,
+    /// Reference of the firmware in the request.
+    pub firmware: String,
     /// The answer.
     pub pod: Result<FlashPod, CallError>,
 }

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sha2::{Digest, Sha256};
 
+use super::firmware::Proven;
 use super::guards::Guarded;
 use super::pool::Pools;
 use super::request::Known;
@@ -50,6 +51,7 @@ pub(super) struct Draft<'a> {
     /// Findings of the guards on devices that have not begun, by what they compare.
     pub(super) guarded: HashMap<Traits<'a>, Guarded<'a>>,
     pub(super) pools: Pools<'a>,
+    pub(super) proven: Proven<'a>,
     /// True if a device of this plan tries at a quota that was used up.
     pub(super) tried_quota: bool,
     pods: HashMap<&'a str, &'a Arc<Pod>>,
@@ -88,6 +90,7 @@ impl<'a> Draft<'a> {
             plan: Plan::default(),
             guarded: HashMap::new(),
             pools: Pools::default(),
+            proven: Proven::of(status, same_run),
             tried_quota: false,
             pods_of,
             pods: observed.pods.iter().map(|pod| (pod.name.as_str(), pod)).collect(),
@@ -385,6 +388,7 @@ impl<'a> Draft<'a> {
         let known = Known {
             job: &self.observed.job.key,
             spec,
+            firmware: self.firmware(),
             uid,
             instance,
             record: self.records.get(uid),

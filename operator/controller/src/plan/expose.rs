@@ -8,6 +8,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::Step;
 use super::draft::Draft;
+use super::firmware::Proof;
 use crate::make::{self, Attempt};
 use crate::observed::{
     Address, AddressWish, Built, Endpoint, PluginView, Question, Refused, Service,
@@ -45,6 +46,10 @@ impl Draft<'_> {
                 reason::DEADLINE_EXCEEDED,
                 "activeDeadlineSeconds of the job has passed",
             );
+        }
+        // The policy came after its attempt had begun.
+        if self.proof(uid) != Proof::Proven {
+            return self.back_to_queue(uid, None);
         }
         self.set(uid, DeviceState::Exposing, |record| record.pod = Some(name.clone()));
         let Some(plugin) = self.plugin_for(uid) else { return self.back_to_queue(uid, None) };
@@ -98,7 +103,9 @@ impl Draft<'_> {
     /// Asks the plugin, once for an attempt.
     pub fn built(&mut self, uid: &str, attempt: u32, plugin: &PluginView) -> Asked {
         let name = self.attempt_name(uid, attempt);
-        let answered = self.observed.answers.built.get(uid).filter(|built| built.attempt == name);
+        let answered = self.observed.answers.built.get(uid);
+        let answered =
+            answered.filter(|built| built.attempt == name && built.firmware == self.firmware());
         let Some(built) = answered else {
             let Ok(ready) = &plugin.ready else { return Asked::Wait };
             let request = Box::new(self.request(uid, attempt, Some(plugin)));

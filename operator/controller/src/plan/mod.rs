@@ -2,7 +2,7 @@
 //! next instant to look again out.
 //!
 //! Every rule of a FlashJob's behaviour is in this folder: [`attempt`] follows a device through an
-//! attempt, [`guards`] compare it with the job, [`queue`] chooses which is next, [`quota`] lets
+//! attempt, [`guards`] compare it with the job, [`firmware`] proves what it gets, [`queue`] chooses which is next, [`quota`] lets
 //! them wait for their turn, [`expose`] and [`pool`] bring it to its Pod, [`proof`] says when it is
 //! proven, [`protect`] keeps drains from it, [`clean`] removes what is no longer wanted, [`ending`]
 //! deletes a job, [`takeover`] gives devices the results of the Go operator's Pods, [`summary`]
@@ -13,6 +13,7 @@ mod clean;
 mod draft;
 mod ending;
 mod expose;
+mod firmware;
 mod groups;
 mod guards;
 mod pool;
@@ -27,6 +28,7 @@ mod takeover;
 mod tests;
 
 use flashjob_api::{FlashJobStatus, Reason};
+use flashjob_rules::firmware::ResolveFirmware;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -39,6 +41,8 @@ use draft::Draft;
 pub struct Plan {
     /// Questions that plugins must be asked before more can be decided.
     pub questions: Vec<Question>,
+    /// Question about the firmware to its registry; the same in each plan until it is answered.
+    pub firmware: Option<ResolveFirmware>,
     /// Requests to the API server, each idempotent.
     pub steps: Vec<Step>,
     /// The status that should be stored; None: leave it, or it could not be stored now.

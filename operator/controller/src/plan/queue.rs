@@ -32,6 +32,7 @@ impl<'a> Draft<'a> {
         let mut ahead = Ahead { each: places + AHEAD, plugins: HashMap::new(), busy: SHOWN_BUSY };
         let ready: Vec<usize> =
             queue.iter().copied().filter(|place| self.is_ready(*place, &mut ahead)).collect();
+        self.prove_firmware();
         // Some may just have failed: one too many, and nothing starts.
         if self.stop(&queue) {
             return;
@@ -87,6 +88,9 @@ impl<'a> Draft<'a> {
         // The device reported what came of an attempt that was given up: it needs no other.
         if self.records.get(uid).is_some_and(|record| record.attempt > 1) && self.is_proven(uid) {
             self.flashed(uid, Proof::ReportedVersion);
+            return false;
+        }
+        if !self.has_firmware(uid) {
             return false;
         }
         if let Err(why) = self.can_be_asked(plugin) {

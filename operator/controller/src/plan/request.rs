@@ -13,6 +13,8 @@ pub struct Known<'a> {
     pub job: &'a JobKey,
     /// The job's spec.
     pub spec: &'a EffectiveSpec,
+    /// Reference of the firmware.
+    pub firmware: &'a str,
     /// The device's uid in the spec.
     pub uid: &'a str,
     /// The device as Akri shows it.
@@ -25,7 +27,7 @@ pub struct Known<'a> {
 /// Pod where the FlashJob names none.
 #[must_use]
 pub fn request(known: Known<'_>, attempt: u32, settings: String, image: Option<&str>) -> Request {
-    let Known { job, spec, uid, instance, record } = known;
+    let Known { job, spec, firmware, uid, instance, record } = known;
     let overriding = spec.host_endpoint.as_deref().map(canonical);
     let endpoint =
         overriding.or_else(|| instance.and_then(|instance| instance.endpoint().map(str::to_owned)));
@@ -52,7 +54,7 @@ pub fn request(known: Known<'_>, attempt: u32, settings: String, image: Option<&
                 .map(|(name, value)| (name.to_string(), value.to_string()))
                 .collect(),
         },
-        firmware: spec.firmware.clone(),
+        firmware: firmware.to_owned(),
         version: spec.version.clone(),
         image: spec.flashjob_pod_image.clone().or_else(|| image.map(str::to_owned)),
         settings,

@@ -6,6 +6,7 @@ use flashjob_api::{
     Counts, DeviceState, DeviceStatus, FlashJobStatus, Phase, PluginStatus, ResultDetails,
     condition, reason,
 };
+use flashjob_rules::firmware::verified;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::draft::Draft;
@@ -71,6 +72,7 @@ fn words(draft: &Draft<'_>, counts: Counts, over: bool) -> FlashJobStatus {
         devices: devices(draft),
         results: details(draft),
         plugins: plugins(draft),
+        firmware: draft.proven.status().cloned(),
         run: Some(draft.spec.run.clone()),
         start_time: Some(start_time),
         completion_time,
@@ -291,12 +293,14 @@ fn conditions(draft: &Draft<'_>, counts: &Counts, phase: Phase, message: &str) -
         condition::set(&mut conditions, kind, holds, reason, text, job.generation, draft.now());
     };
     let busy = counts.active + counts.verifying > 0;
-    // Nothing else is left than devices whose plugin cannot be asked. Every other wait ends by
-    // itself.
-    let stalled = draft.waiting.get_key_value(reason::PLUGIN_NOT_READY.name);
-    let stalled = stalled.filter(|(_, (count, _))| {
-        phase == Phase::InProgress && !busy && number(*count) >= counts.pending
-    });
+    // Nothing else is left than devices whose plugin cannot be asked, or whose firmware somebody
+    // has to mend. Every other wait ends by itself.
+    let stuck = [Some(reason::PLUGIN_NOT_READY), draft.proven.stuck];
+    let stuck = stuck.into_iter().flatten();
+    let stuck: Vec<_> = stuck.filter_map(|why| draft.waiting.get_key_value(why.name)).collect();
+    let waiting = stuck.iter().map(|(_, (count, _))| number(*count)).sum::<u32>();
+    let is_stalled = phase == Phase::InProgress && !busy && waiting >= counts.pending;
+    let stalled = stuck.first().filter(|_| is_stalled);
     let held_back = draft.spec.suspend && !busy;
     let reason = match phase {
         Phase::InProgress if stalled.is_some() => "Stalled",
@@ -323,6 +327,14 @@ fn conditions(draft: &Draft<'_>, counts: &Counts, phase: Phase, message: &str) -
         Some((why, (_, text))) => set(condition::STALLED, true, why, text),
         None if phase == Phase::Failed => set(condition::STALLED, true, reason, message),
         None => set(condition::STALLED, false, "Moving", ""),
+    }
+    let firmware = draft.proven.status();
+    let verify = draft.firmware_verification();
+    if firmware.is_some() || verify.is_some() {
+        let (verified, reason, message) = verified(firmware, verify.unwrap_or_default());
+        set(condition::FIRMWARE_VERIFIED, verified, reason, &message);
+    } else {
+        conditions.retain(|condition| condition.type_ != condition::FIRMWARE_VERIFIED);
     }
     conditions
 }

@@ -2,9 +2,8 @@
 
 use std::borrow::Borrow;
 
-use flashjob_rules::rollout::{
-    self as rules, Child, Device, FirmwareState, OtherRollout, Plan, ResolveFirmware, Snapshot,
-};
+use flashjob_rules::firmware::{FirmwareState, ResolveFirmware};
+use flashjob_rules::rollout::{self as rules, Child, Device, OtherRollout, Plan, Snapshot};
 use jiff::Timestamp;
 
 use super::{Known, Memory, RolloutKey};
@@ -84,8 +83,7 @@ impl rules::World for View<'_> {
 
     fn firmware(&self, question: &ResolveFirmware) -> FirmwareState {
         let memory = self.world.rollouts.memory.get(self.key);
-        let memory = memory.filter(|memory| memory.question.as_ref() == Some(question));
-        memory.map(|memory| memory.answer.clone()).unwrap_or_default()
+        memory.map(|memory| memory.firmware.answer(question)).unwrap_or_default()
     }
 
     fn is_taken(&self, flash_job: &str) -> bool {

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flashjob_api::FlashRollout;
-use flashjob_rules::rollout::{FirmwareState, ResolveFirmware, Rollout, Step, open_members};
+use flashjob_rules::rollout::{Rollout, Step, open_members};
 
 use kube::api::ObjectMeta;
 
 use crate::answer::in_one_line;
-use crate::observed::{Job, JobKey};
+use crate::observed::{Inquiry, Job, JobKey};
 use crate::pace::Pace;
 use crate::world::newer;
 
@@ -88,10 +88,8 @@ impl Known {
 /// Memory of one rollout. It is found out again after a restart.
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// Question about the firmware that was asked last.
-    pub question: Option<ResolveFirmware>,
-    /// Answer to it.
-    pub answer: FirmwareState,
+    /// Question about the firmware to its registry.
+    pub firmware: Inquiry,
     /// Steps under way, or paused after a failure.
     busy: HashSet<String>,
     /// Number of failures in a row of steps that failed last.
@@ -105,16 +103,6 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Takes a question up, unless it was asked last.
-    pub fn ask(&mut self, question: &ResolveFirmware) -> bool {
-        if self.question.as_ref() == Some(question) {
-            return false;
-        }
-        self.question = Some(question.clone());
-        self.answer = FirmwareState::Asking;
-        true
-    }
-
     /// Takes a step up, unless it is under way or paused.
     pub fn begin(&mut self, step: &Step) -> bool {
         self.busy.insert(step.key())

@@ -11,8 +11,8 @@ use kube::ResourceExt;
 
 use crate::make::{annotation, label};
 use crate::observed::{
-    Answers, Identity, Job, Meaning, Pod, Refusal, Refused, Service, Sighting, SlotUse, Stage,
-    after,
+    Answers, Identity, Inquiry, Job, Meaning, Pod, Refusal, Refused, Service, Sighting, SlotUse,
+    Stage, after,
 };
 use crate::pace::Pace;
 use crate::plan::Step;
@@ -49,6 +49,8 @@ pub struct Memory {
     pub in_making: HashMap<String, InMaking>,
     /// Questions that are with a plugin.
     pub asked: HashSet<String>,
+    /// Question about the firmware to its registry.
+    pub firmware: Inquiry,
     /// Steps under way, or paused after a failure.
     pub busy: HashSet<String>,
     /// Uids of Services whose deletion was begun here: the watch may not have told it yet, and a Pod

@@ -1,14 +1,12 @@
 //! Conditions of a rollout: those that kstatus knows, and those of its own.
 
-use flashjob_api::{
-    EffectiveRollout, FirmwareVerification, FlashRolloutStatus, RolloutPhase, condition,
-    rollout_reason,
-};
+use flashjob_api::{EffectiveRollout, FlashRolloutStatus, RolloutPhase, condition, rollout_reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::Snapshot;
 use super::draft::Draft;
 use super::words::Words;
+use crate::firmware;
 
 /// The approval of the batch in progress.
 pub(super) enum Approval {
@@ -65,24 +63,8 @@ pub(super) fn conditions(
             set(condition::APPROVED, false, rollout_reason::APPROVAL_MISSING.name, &message);
         }
     }
-    let signer = status.firmware.as_ref().and_then(|firmware| firmware.signer.as_deref());
-    match signer {
-        Some(signer) => {
-            let message = format!("signed by {signer}");
-            set(condition::FIRMWARE_VERIFIED, true, "SignatureVerified", &message);
-        }
-        None if status.firmware.is_none() => {
-            set(condition::FIRMWARE_VERIFIED, false, "NotResolved", "");
-        }
-        None if spec.verify_firmware == FirmwareVerification::IfConfigured => {
-            set(
-                condition::FIRMWARE_VERIFIED,
-                false,
-                "NotConfigured",
-                "no entry of firmwareTrust matches",
-            );
-        }
-        None => set(condition::FIRMWARE_VERIFIED, false, "NotVerified", ""),
-    }
+    let (verified, reason, message) =
+        firmware::verified(status.firmware.as_ref(), spec.verify_firmware);
+    set(condition::FIRMWARE_VERIFIED, verified, reason, &message);
     conditions
 }

@@ -4,10 +4,10 @@ use flashjob_api::{FirmwareStatus, FirmwareVerification, RolloutPhase, rollout_r
 use jiff::Timestamp;
 
 use super::draft::Draft;
-use super::firmware::{FirmwareState, REGISTRY, ResolveFirmware};
 use super::judge::Fault;
 use super::snapshot::OtherRollout;
 use super::status::instance_of;
+use crate::firmware::{FirmwareState, REGISTRY, ResolveFirmware};
 use crate::schedule::{LOOK_AHEAD, State};
 
 /// A closed gate.

@@ -2,18 +2,15 @@
 //! from that is named.
 
 use flashjob_api::{
-    EffectiveRollout, FirmwarePin, FirmwareStatus, FirmwareVerification, FlashRolloutStatus,
-    LeftOut, RolloutPhase, rollout_reason,
+    EffectiveRollout, FirmwareStatus, FlashRolloutStatus, LeftOut, RolloutPhase, rollout_reason,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::firmware::{
-    FirmwareState, REGISTRY, ResolveFirmware, ResolvedFirmware, missing_platforms, pinned,
-};
 use super::members::{self, Planned};
 use super::summary;
 use super::words::Words;
 use super::{Plan, Snapshot, after};
+use crate::firmware::{FirmwareState, REGISTRY, ResolveFirmware, missing_platforms, settled};
 
 /// Seconds after which a fleet that cannot be planned is looked at again.
 const LOOK_AGAIN_SECONDS: i64 = 60;
@@ -113,7 +110,7 @@ fn resolve(
             });
         }
     };
-    let missing = missing_platforms(&planned.device_types, &resolved);
+    let missing = missing_platforms(&planned.device_types, &resolved.platforms);
     if !missing.is_empty() {
         let message = format!(
             "firmware {} has nothing for device type {}; publish it, or exclude these devices",
@@ -124,33 +121,5 @@ fn resolve(
         plan.question = Some(question);
         return Err(stalled(rollout_reason::MISSING_PLATFORM.name, message));
     }
-    firmware_status(spec, resolved).map_err(|(reason, message)| stalled(reason, message))
-}
-
-/// Returns the part of an answer that is stored. An answer that lacks what was asked for is none:
-/// absence never means permission.
-fn firmware_status(
-    spec: &EffectiveRollout,
-    resolved: ResolvedFirmware,
-) -> Result<FirmwareStatus, (&'static str, String)> {
-    let firmware = &spec.firmware;
-    if spec.pin == FirmwarePin::Digest && resolved.digest.is_none() {
-        return Err((
-            rollout_reason::FIRMWARE_UNAVAILABLE.name,
-            format!("firmware {firmware} has no digest"),
-        ));
-    }
-    if spec.verify_firmware == FirmwareVerification::Required && resolved.signer.is_none() {
-        return Err((
-            rollout_reason::FIRMWARE_UNTRUSTED.name,
-            format!("firmware {firmware} has no verified signature"),
-        ));
-    }
-    let digest = resolved.digest.filter(|_| spec.pin == FirmwarePin::Digest);
-    Ok(FirmwareStatus {
-        reference: pinned(firmware, digest.as_deref()),
-        digest,
-        signer: resolved.signer,
-        platforms: resolved.platforms,
-    })
+    settled(&question, resolved).map_err(|(reason, message)| stalled(reason, message))
 }

@@ -7,8 +7,8 @@ use flashjob_api::{
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::firmware::{FirmwareState, ResolveFirmware};
 use super::select::Device;
+use crate::firmware::{FirmwareState, ResolveFirmware};
 use crate::schedule::Schedule;
 
 /// One rollout and what surrounds it, at one instant.
@@ -41,8 +41,8 @@ pub trait World {
     /// The Instance with that uid.
     fn device_by_uid(&self, uid: &str) -> Option<Device<'_>>;
 
-    /// The answer to a question, as far as it is known. It stays the same for the same question,
-    /// but for [`FirmwareState::Failed`], which may become another.
+    /// The answer to a question, as far as it is known. As long as the plan still asks it, it may
+    /// become another.
     fn firmware(&self, question: &ResolveFirmware) -> FirmwareState;
 
     /// Returns true if a FlashJob of that name exists in the rollout's namespace and belongs to

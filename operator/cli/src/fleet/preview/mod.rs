@@ -66,8 +66,15 @@ pub async fn run(command: &Preview) -> Result<Report, Failure> {
     }
     let offline = command.instances.is_some() && command.file.is_some();
     let place = if offline { None } else { Some(command.scope.place().await?) };
-    let subject = subject::read(command, place.as_ref()).await?;
+    let mut subject = subject::read(command, place.as_ref()).await?;
     let mut notes = subject.notes.clone();
+    if subject.job.spec.firmware_policy.take().is_some() {
+        notes.push(
+            "spec.firmwarePolicy: the firmware's registry is not asked here; the operator begins \
+             once the firmware is proven, and passes on its digest unless pin is None"
+                .to_owned(),
+        );
+    }
     // What the operator reads from its folder is there for as long as this lives.
     let search = match (&command.registry.config, &place) {
         (None, Some(place)) if command.plugin.is_empty() => {

@@ -166,7 +166,8 @@ impl<'a> Rehearsal<'a> {
         let pod = ask(loaded, &request).await;
         let uid = request.device.uid.clone();
         self.answered.insert(uid.clone(), format!("{plugin}@{digest}"));
-        let built = Arc::new(Built { attempt, plugin, digest, pod });
+        let firmware = request.firmware;
+        let built = Arc::new(Built { attempt, plugin, digest, firmware, pod });
         let memory = self.world.memory.entry(key.clone()).or_default();
         memory.answers_mut().built.insert(uid, built);
         true

@@ -17,7 +17,7 @@ use super::state::{
 };
 use crate::duration;
 use crate::fleet::table::{plain, table};
-use crate::fleet::view::{bar, coloured, reasons};
+use crate::fleet::view::{bar, coloured, firmware, reasons};
 use crate::fleet::workload::{Frame, Workload, full_name};
 
 /// Failed devices that are shown, unless all are asked for.
@@ -127,7 +127,7 @@ pub fn details(rollout: &FlashRollout, frame: Frame) -> String {
     lines.extend(status.message.as_deref().map(plain));
     lines.extend(waiting(rollout, &status));
     if frame.all {
-        lines.extend(firmware(&status));
+        lines.extend(firmware(status.firmware.as_ref()));
     }
     lines.extend(left_out(&status.left_out.unwrap_or_default()));
     lines.extend(batches(rollout, &status, frame.now));
@@ -187,16 +187,6 @@ fn waiting(rollout: &FlashRollout, status: &FlashRolloutStatus) -> Vec<String> {
     let title = if advice.is_some() { "Commands" } else { "To do" };
     lines.extend(advice.map(|reason| format!("To do: {}", reason.action)));
     lines.extend(to_do(rollout).map(|todo| format!("{title}: {todo}")));
-    lines
-}
-
-fn firmware(status: &FlashRolloutStatus) -> Vec<String> {
-    let Some(firmware) = &status.firmware else { return Vec::new() };
-    let mut lines = vec![format!("Firmware: {}", plain(&firmware.reference))];
-    lines.extend(firmware.signer.as_ref().map(|signer| format!("Signed by: {}", plain(signer))));
-    if !firmware.platforms.is_empty() {
-        lines.push(format!("For device types: {}", plain(&firmware.platforms.join(", "))));
-    }
     lines
 }
 

@@ -134,6 +134,7 @@ impl Case {
         let known = Known {
             job: &job.key,
             spec: &spec,
+            firmware: &spec.firmware,
             uid: &instance.uid,
             instance: Some(&instance),
             record: None,

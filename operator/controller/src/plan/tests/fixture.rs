@@ -170,6 +170,7 @@ impl Case {
                             attempt: attempt.clone(),
                             plugin: plugin.clone(),
                             digest: digest.clone(),
+                            firmware: request.firmware.clone(),
                             pod: answer(),
                         };
                         memory

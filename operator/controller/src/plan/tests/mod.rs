@@ -2,6 +2,7 @@
 //! whatever happens.
 
 mod attempts;
+mod firmware;
 mod fixture;
 mod groups;
 mod guards;
@@ -22,6 +23,7 @@ use flashjob_api::reason;
 fn every_reason_is_given_by_a_rule() {
     let rules = [
         include_str!("attempts.rs"),
+        include_str!("firmware.rs"),
         include_str!("groups.rs"),
         include_str!("guards.rs"),
         include_str!("pools.rs"),

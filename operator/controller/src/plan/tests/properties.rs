@@ -26,6 +26,8 @@ struct Scenario {
     skip: bool,
     external: bool,
     deadline: bool,
+    /// True if the firmware has to be resolved first.
+    policed: bool,
     /// True if a Pod of the Go operator is at work on the first device.
     moved: bool,
     faults: Faults,
@@ -47,6 +49,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
         proptest::bool::weighted(0.15),
         proptest::bool::weighted(0.15),
         proptest::bool::weighted(0.2),
+        proptest::bool::weighted(0.3),
     );
     let faults = (
         0..3usize,
@@ -70,6 +73,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
         external: spec.4,
         deadline: spec.5,
         moved: spec.6,
+        policed: spec.7,
         faults: Faults {
             crashes: faults.0,
             pods: faults.1,
@@ -90,6 +94,7 @@ impl Scenario {
             "maxFailedDevices": self.budget,
             "skipIfCurrent": self.skip,
             "externalIP": self.external.then_some("192.0.2.0"),
+            "firmwarePolicy": self.policed.then(|| json!({})),
             "activeDeadlineSeconds": self.deadline.then_some(400),
             "backoffLimitPerDevice": 1,
             "deviceTimeoutSeconds": 90,

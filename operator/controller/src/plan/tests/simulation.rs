@@ -5,8 +5,11 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
-use flashjob_api::{DeviceState, FINALIZER, FlashJob, FlashJobStatus, Phase, VerifyMode};
+use flashjob_api::{
+    DeviceState, FINALIZER, FirmwarePolicy, FlashJob, FlashJobStatus, Phase, VerifyMode,
+};
 use flashjob_plugin_host::types::{Proof, Verdict};
+use flashjob_rules::firmware::{FirmwareState, ResolvedFirmware};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
@@ -240,6 +243,7 @@ impl Simulation {
         assert_eq!(made.status, again.status, "two plans of one snapshot differ");
         assert_eq!(keys(&made), keys(&again), "two plans of one snapshot differ");
         self.check_status(&name, &observed.job, &made);
+        check_firmware(&observed.job, &made);
         if self.world.set_holds(&key, made.holds.clone()) {
             self.due.extend(self.world.waiting_jobs().into_iter().map(|job| job.name));
         }
@@ -273,6 +277,12 @@ impl Simulation {
             if memory.begin(&step) {
                 self.requests.push(Request::Step(observed.job.clone(), step));
             }
+        }
+        if let Some(question) = memory.firmware.follow(made.firmware) {
+            let digest = Some("sha256:0a".to_owned());
+            let resolved = ResolvedFirmware { digest, ..ResolvedFirmware::default() };
+            memory.firmware.take(&question, FirmwareState::Resolved(resolved));
+            self.due.insert(name.clone());
         }
         for question in made.questions {
             consult(memory, question);
@@ -566,7 +576,7 @@ impl Simulation {
         let names: Vec<String> = self.cluster.jobs.keys().cloned().collect();
         let Some(name) = names.get(self.cluster.dice.below(names.len())) else { return };
         let mut job = self.cluster.jobs[name].clone();
-        match self.cluster.dice.below(6) {
+        match self.cluster.dice.below(7) {
             0 => job.spec.parallelism = Some(1 + self.cluster.dice.below(4) as i32),
             1 => job.spec.suspend = Some(!job.spec.suspend.unwrap_or(false)),
             2 => job.spec.run_id = Some(format!("run-{}", self.cluster.version)),
@@ -577,6 +587,10 @@ impl Simulation {
                 self.cluster.forget_created();
             }
             4 => return self.delete_job(name),
+            5 => {
+                let policy = job.spec.firmware_policy.take();
+                job.spec.firmware_policy = policy.is_none().then(FirmwarePolicy::default);
+            }
             _ => {
                 let all: Vec<String> =
                     self.cluster.devices.iter().flat_map(|device| device.uids.clone()).collect();
@@ -712,11 +726,25 @@ impl Simulation {
     }
 }
 
+fn check_firmware(job: &Job, made: &Plan) {
+    let is_policed = job.spec.as_ref().is_ok_and(|spec| spec.firmware_policy.is_some());
+    let mut creates = made.steps.iter().filter(|step| matches!(step, Step::CreatePod(_)));
+    assert!(
+        !is_policed || job.status.firmware.is_some() || creates.next().is_none(),
+        "a device is flashed with firmware that is not proven"
+    );
+}
+
 fn consult(memory: &mut crate::world::Memory, question: Question) {
     match question {
         Question::Build { attempt, plugin, digest, request } => {
-            let built =
-                Built { attempt, plugin, digest, pod: Ok(fixture::flash_pod(&request.version)) };
+            let built = Built {
+                attempt,
+                plugin,
+                digest,
+                firmware: request.firmware.clone(),
+                pod: Ok(fixture::flash_pod(&request.version)),
+            };
             memory.answers_mut().built.insert(request.device.uid, Arc::new(built));
         }
         Question::Judge { pod_uid, outcome, .. } => {

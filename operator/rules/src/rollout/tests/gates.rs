@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::model::{Cluster, Job, batch, resolved};
-use crate::rollout::FirmwareState;
+use crate::firmware::{FirmwareState, ResolvedFirmware};
 
 fn waiting_for(cluster: &Cluster) -> String {
     cluster.status().waiting_for.unwrap_or_default()
@@ -204,7 +204,7 @@ fn firmware_that_is_not_pinned_is_passed_on_as_written() {
         spec.firmware = "http://files/f.bin".to_owned();
         spec.firmware_policy = Some(FirmwarePolicy { pin: Some(FirmwarePin::None), verify: None });
     });
-    cluster.firmware = FirmwareState::Resolved(crate::rollout::ResolvedFirmware::default());
+    cluster.firmware = FirmwareState::Resolved(ResolvedFirmware::default());
     cluster.settle(50);
     assert_eq!(cluster.phase(), RolloutPhase::Completed);
     assert!(cluster.jobs.values().all(|job| job.object.spec.firmware == "http://files/f.bin"));
@@ -214,7 +214,7 @@ fn firmware_that_is_not_pinned_is_passed_on_as_written() {
 fn a_device_type_without_firmware_and_a_missing_signature_stop_the_run_before_the_first_device() {
     use flashjob_api::FirmwareVerification;
     let mut cluster = Cluster::new(2);
-    cluster.firmware = FirmwareState::Resolved(crate::rollout::ResolvedFirmware {
+    cluster.firmware = FirmwareState::Resolved(ResolvedFirmware {
         digest: Some("sha256:0a".to_owned()),
         platforms: vec!["esp32s3".to_owned()],
         signer: None,

@@ -12,10 +12,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
 use super::flash_job::run_job;
-use crate::rollout::{
-    Child, Device, FirmwareState, OtherRollout, Plan, ResolveFirmware, ResolvedFirmware, Rollout,
-    Snapshot, Step, World, decide,
-};
+use crate::firmware::{FirmwareState, ResolveFirmware, ResolvedFirmware};
+use crate::rollout::{Child, Device, OtherRollout, Plan, Rollout, Snapshot, Step, World, decide};
 
 pub const NEW: &str = "2.0.0";
 pub const OLD: &str = "1.0.0";

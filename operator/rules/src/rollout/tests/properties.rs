@@ -11,7 +11,8 @@ use proptest::test_runner::RngSeed;
 
 use super::events::{Event, event, gentle_event};
 use super::model::{Cluster, OLD, batch, resolved};
-use crate::rollout::{FirmwareState, Plan, Step};
+use crate::firmware::FirmwareState;
+use crate::rollout::{Plan, Step};
 
 fn device(cluster: &Cluster, number: usize) -> String {
     let names: Vec<&String> = cluster.parts.keys().collect();

@@ -1,5 +1,6 @@
-//! Resolves the firmware of a rollout at its registry: its digest, the device types that it is for,
-//! and its signatures. Nothing of the firmware itself is fetched.
+//! Resolves firmware at its registry, for a FlashJob with a `firmwarePolicy` and for a FlashRollout:
+//! its digest, the device types that it is for, and its signatures. Nothing of the firmware itself
+//! is fetched.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,10 +10,10 @@ use flashjob_artifacts::config::{CosignTrust, RegistryConfig, TrustEntry};
 use flashjob_artifacts::firmware::{Firmware, UnverifiedFirmware, look_up, verify};
 use flashjob_artifacts::trust::entry;
 use flashjob_artifacts::{Reference, RegistryError, Source};
-use flashjob_rules::rollout::{FirmwareState, ResolveFirmware, ResolvedFirmware};
+use flashjob_rules::firmware::{FirmwareState, ResolveFirmware, ResolvedFirmware};
 
-use super::RolloutKey;
-use crate::operator::Operator;
+use crate::observed::Inquiry;
+use crate::operator::{Operator, Subject};
 use crate::passwords::Passwords;
 
 /// Longest time for one look at a registry.
@@ -31,11 +32,11 @@ pub struct Access {
     pub trust: Vec<TrustEntry>,
 }
 
-/// Answers a question, and asks again after a failure for as long as the rollout wants to know.
-pub async fn resolve(operator: Arc<Operator>, key: RolloutKey, question: ResolveFirmware) {
+/// Answers a question, and asks again for as long as the subject waits for another answer.
+pub async fn resolve(operator: Arc<Operator>, subject: Subject, question: Arc<ResolveFirmware>) {
     let mut pause = FIRST_PAUSE;
-    loop {
-        let state = match tokio::time::timeout(LIMIT, ask(&operator, &key, &question)).await {
+    while inquiry(&operator, &subject, |inquiry| inquiry.awaits(&question)) {
+        let state = match tokio::time::timeout(LIMIT, ask(&operator, &subject, &question)).await {
             Ok(Ok(firmware)) => FirmwareState::Resolved(firmware),
             Ok(Err(failure)) => failure.into_state(),
             Err(_) => {
@@ -43,28 +44,33 @@ pub async fn resolve(operator: Arc<Operator>, key: RolloutKey, question: Resolve
                 Failure::unavailable(message, false).into_state()
             }
         };
-        let failed = match &state {
-            FirmwareState::Failed { message, .. } => {
-                tracing::warn!(rollout = %key, "firmware: {message}");
-                true
-            }
-            _ => false,
-        };
-        {
-            let mut world = operator.world();
-            let Some(memory) = world.rollouts.memory.get_mut(&key) else { return };
-            if memory.question.as_ref() != Some(&question) {
-                return;
-            }
-            memory.answer = state;
+        if let FirmwareState::Failed { message, .. } = &state {
+            tracing::warn!("{subject}: firmware: {message}");
         }
-        operator.look_at([key.clone()]);
-        if !failed {
+        if !inquiry(&operator, &subject, |inquiry| inquiry.take(&question, state)) {
             return;
         }
+        operator.look_at([subject.clone()]);
+        // The next plan says whether this answer does: firmware may lack a platform.
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+}
+
+/// Looks at the inquiry of a subject; false where the subject is gone.
+fn inquiry(
+    operator: &Operator,
+    subject: &Subject,
+    look: impl FnOnce(&mut Inquiry) -> bool,
+) -> bool {
+    let mut world = operator.world();
+    let inquiry = match subject {
+        Subject::Job(key) => world.memory.get_mut(key).map(|memory| &mut memory.firmware),
+        Subject::Rollout(key) => {
+            world.rollouts.memory.get_mut(key).map(|memory| &mut memory.firmware)
+        }
+    };
+    inquiry.is_some_and(look)
 }
 
 /// Reason for which firmware is not resolved.
@@ -97,7 +103,7 @@ impl From<RegistryError> for Failure {
 
 async fn ask(
     operator: &Operator,
-    key: &RolloutKey,
+    subject: &Subject,
     question: &ResolveFirmware,
 ) -> Result<ResolvedFirmware, Failure> {
     let written = &question.reference;
@@ -118,7 +124,7 @@ async fn ask(
     };
     let access = operator.world().rules.firmware.clone();
     let passwords = Passwords::of(operator, &reference, &access.registries);
-    let logins = passwords.read(&format!("FlashRollout {key}")).await;
+    let logins = passwords.read(&subject.to_string()).await;
     let logins = logins.map_err(|error| Failure::unavailable(error.to_string(), true))?;
     let Some(mut source) = Source::of(&reference, &access.registries, &logins)? else {
         return unresolved(question);
