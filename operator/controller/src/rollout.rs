@@ -2,7 +2,7 @@
 //!
 //! - [`store`] keeps the rollouts, and what this process remembers of each.
 //! - [`decide`] takes the snapshot of one rollout and asks the rules.
-//! - [`firmware`] resolves firmware at its registry, [`apply`] carries steps out, [`report`] writes
+//! - [`firmware`] resolves firmware at its registry, [`inspect`] has plugins inspect it, [`apply`] carries steps out, [`report`] writes
 //!   the status; each has the rollout looked at again.
 //!
 //! The same loop works on FlashJobs and on rollouts; see [`crate::operator`].
@@ -10,6 +10,7 @@
 pub(crate) mod apply;
 mod decide;
 pub(crate) mod firmware;
+mod inspect;
 pub(crate) mod report;
 mod store;
 

@@ -2,9 +2,10 @@
 //! asks the device to call back on TCP 4433, the device proves who it is, and receives the firmware
 //! over TLS.
 
+use flashjob_esp_image::Image;
 use flashjob_flash_program::REGISTRY;
 use flashjob_plugin_sdk::{
-    EnvValue, FieldError, FlashPod, Outcome, PluginError, PluginInfo, Port, Protocol, Request,
+    EnvValue, FieldError, FirmwareFile, FlashPod, Inspection, Outcome, PluginError, PluginInfo, Port, Protocol, Request,
     User, Verdict, literal,
 };
 use serde_json::Value;
@@ -12,6 +13,9 @@ use serde_json::Value;
 /// Bytes of a version that the program's descriptor on the device holds (`esp_app_desc_t.version`
 /// of ESP-IDF, 32 with its NUL).
 const VERSION_BYTES: usize = 31;
+/// First four bytes of firmware that is encrypted for the device (Espressif's component
+/// `esp_encrypted_img`).
+const ENCRYPTED: [u8; 4] = 0x0788_b6cf_u32.to_le_bytes();
 /// Port at which the device calls back.
 const PORT: u16 = 4433;
 /// Folder in which the flash container looks for its TLS certificate and key.
@@ -110,6 +114,27 @@ impl SecureOta {
     /// None.
     pub fn judge(&self, outcome: Outcome) -> Result<Verdict, PluginError> {
         Ok(flashjob_flash_program::judge(outcome))
+    }
+
+    /// Reads the header of the image, which every such device wants; one that is encrypted for the
+    /// device cannot be read.
+    #[must_use]
+    pub fn inspect_firmware(&self, file: &FirmwareFile) -> Option<Inspection> {
+        if file.beginning.starts_with(&ENCRYPTED) {
+            return None;
+        }
+        let inspection = match Image::read(&file.beginning) {
+            Some(image) => image.inspect(file, &file.device_type),
+            None => Inspection {
+                refusal: Some(format!(
+                    "{} is no image for an ESP32, which begins with 0xe9, so device type {} takes \
+                     nothing of it; publish the .bin of the application, as idf.py build makes it",
+                    file.name, file.device_type
+                )),
+                ..Inspection::new()
+            },
+        };
+        Some(inspection)
     }
 }
 
@@ -271,6 +296,28 @@ mod tests {
             })
             .expect("built");
         assert_eq!(flash.image, "registry/b:1");
+    }
+
+    #[test]
+    fn firmware_that_is_no_image_is_refused_and_an_encrypted_one_cannot_be_read() {
+        let inspected = |beginning: &[u8]| {
+            ESP32.inspect_firmware(&FirmwareFile {
+                device_type: "esp32".into(),
+                firmware: "registry/firmware:2".into(),
+                version: "2".into(),
+                settings: "{}".into(),
+                name: "firmware/thermo.bin".into(),
+                size: 4096,
+                beginning: beginning.to_vec(),
+            })
+        };
+        let refusal = inspected(b"\x7fELF").and_then(|inspection| inspection.refusal);
+        assert!(refusal.is_some_and(|text| text.contains("device type esp32 takes nothing")));
+        assert_eq!(inspected(&[0xcf, 0xb6, 0x88, 0x07, 0]), None);
+        let mut image = [0; 64];
+        image[..2].copy_from_slice(&[0xe9, 1]);
+        let chip = inspected(&image).and_then(|inspection| inspection.chip);
+        assert_eq!(chip.as_deref(), Some("ESP32"));
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod protect;
 mod queue;
 mod quota;
 pub mod request;
+pub(crate) mod serving;
 mod summary;
 #[cfg(test)]
 mod tests;

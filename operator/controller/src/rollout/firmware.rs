@@ -1,5 +1,6 @@
 //! Resolves the firmware of a rollout at its registry: its digest, the device types that it is for,
-//! and its signatures. Nothing of the firmware itself is fetched.
+//! and its signatures. Of the firmware itself only its beginning is fetched, for plugins that
+//! inspect it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use flashjob_artifacts::trust::entry;
 use flashjob_artifacts::{Reference, RegistryError, Source};
 use flashjob_rules::rollout::{FirmwareState, ResolveFirmware, ResolvedFirmware};
 
-use super::RolloutKey;
+use super::{RolloutKey, inspect};
 use crate::operator::Operator;
 use crate::passwords::Passwords;
 
@@ -68,10 +69,10 @@ pub async fn resolve(operator: Arc<Operator>, key: RolloutKey, question: Resolve
 }
 
 /// Reason for which firmware is not resolved.
-struct Failure {
-    reason: &'static str,
-    message: String,
-    permanent: bool,
+pub(super) struct Failure {
+    pub reason: &'static str,
+    pub message: String,
+    pub permanent: bool,
 }
 
 impl Failure {
@@ -96,7 +97,7 @@ impl From<RegistryError> for Failure {
 }
 
 async fn ask(
-    operator: &Operator,
+    operator: &Arc<Operator>,
     key: &RolloutKey,
     question: &ResolveFirmware,
 ) -> Result<ResolvedFirmware, Failure> {
@@ -125,6 +126,7 @@ async fn ask(
     };
     let firmware = look_up(&mut source, &reference).await?;
     let signer = signer(&mut source, &reference, &firmware, question, &access.trust).await?;
+    inspect::inspect(operator, key, question, &mut source, &firmware).await?;
     let types = firmware.platforms.iter().filter_map(|(platform, _)| platform.device_type());
     Ok(ResolvedFirmware {
         digest: Some(firmware.digest.to_string()),

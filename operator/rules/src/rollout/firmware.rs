@@ -2,10 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use flashjob_api::{FirmwarePin, FirmwareVerification, comparable_type};
+use flashjob_api::{FirmwarePin, FirmwareVerification, comparable_type, rollout_reason};
 
 /// Waited for while the firmware's registry is asked.
 pub(super) const REGISTRY: &str = "the firmware's registry";
+
+/// Waited for while a question about the firmware has this answer for the time being.
+pub(super) fn waited_for(reason: &str) -> &'static str {
+    match reason == rollout_reason::PLUGIN_NOT_READY.name {
+        true => "a plugin that inspects the firmware",
+        false => REGISTRY,
+    }
+}
 
 /// Question about the firmware. Equal questions have one answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,12 +49,13 @@ pub enum FirmwareState {
     /// It is not.
     Failed {
         /// Name of one of [`flashjob_api::rollout_reason`]: FirmwareUnavailable, FirmwareUntrusted,
-        /// FirmwareMismatch, InvalidReference.
+        /// FirmwareMismatch, PluginNotReady, InspectionFailed, InvalidReference.
         reason: String,
         /// The same, in words.
         message: String,
         /// True if asking again changes nothing by itself, as where the firmware is gone or not
-        /// trusted: the run is paused for a person. False: the run waits for the registry.
+        /// trusted: the run is paused for a person. False: the run waits for the registry, or for
+        /// a plugin.
         permanent: bool,
     },
 }

@@ -9,6 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::firmware::{
     FirmwareState, REGISTRY, ResolveFirmware, ResolvedFirmware, missing_platforms, pinned,
+    waited_for,
 };
 use super::members::{self, Planned};
 use super::summary;
@@ -109,7 +110,7 @@ fn resolve(
             return Err(if permanent {
                 stalled(&reason, message)
             } else {
-                Words::planning(&reason, REGISTRY, message, false)
+                Words::planning(&reason, waited_for(&reason), message, false)
             });
         }
     };
