@@ -9,9 +9,7 @@ use std::time::Instant;
 use crate::Verified;
 use crate::engine::{Answer, Call, CallError, Compiled, Engine, Interface};
 use crate::host::PluginSource;
-use crate::types::{
-    FirmwareFile, FlashPod, Inspection, Outcome, PluginInfo, Request, Verdict,
-};
+use crate::types::{FirmwareFile, FlashPod, Inspection, Outcome, PluginInfo, Request, Verdict};
 use crate::{Digest, Reference};
 use health::Health;
 pub use measure::Measured;

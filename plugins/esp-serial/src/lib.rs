@@ -12,8 +12,8 @@ mod settings;
 use flashjob_esp_image::Image;
 use flashjob_flash_program::{REGISTRY, image, is_message};
 use flashjob_plugin_sdk::{
-    Device, EnvValue, FirmwareFile, FlashPod, Inspection, Outcome, Plugin, PluginError, PluginInfo, Proof, Request, User,
-    Verdict, literal,
+    Device, EnvValue, FirmwareFile, FlashPod, Inspection, Outcome, Plugin, PluginError, PluginInfo,
+    Proof, Request, User, Verdict, literal,
 };
 use settings::{Program, Settings};
 

@@ -5,8 +5,8 @@
 use flashjob_esp_image::Image;
 use flashjob_flash_program::REGISTRY;
 use flashjob_plugin_sdk::{
-    EnvValue, FieldError, FirmwareFile, FlashPod, Inspection, Outcome, PluginError, PluginInfo, Port, Protocol, Request,
-    User, Verdict, literal,
+    EnvValue, FieldError, FirmwareFile, FlashPod, Inspection, Outcome, PluginError, PluginInfo,
+    Port, Protocol, Request, User, Verdict, literal,
 };
 use serde_json::Value;
 

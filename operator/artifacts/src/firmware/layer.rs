@@ -32,9 +32,7 @@ pub struct Found {
 #[derive(Debug, thiserror::Error)]
 pub enum UnreadableLayer {
     /// It is compressed in a way that is not known here.
-    #[error(
-        "its layers are compressed with Zstandard, which is not read here; build it with gzip"
-    )]
+    #[error("its layers are compressed with Zstandard, which is not read here; build it with gzip")]
     Zstandard,
     /// It is no archive, or ends early.
     #[error("a layer of it cannot be unpacked")]

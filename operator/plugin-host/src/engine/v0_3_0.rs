@@ -20,10 +20,10 @@ mod inspection;
 #[cfg(feature = "fuzzing")]
 pub(super) use conversions::fuzzing;
 pub(super) use conversions::{add_to_linker, ask};
-pub(super) use inspection::inspect;
 pub(super) use generated::PluginPre;
-pub(super) use inspecting::InspectorPre;
 use generated::flashjob::plugin::types;
+pub(super) use inspecting::InspectorPre;
+pub(super) use inspection::inspect;
 
 /// Version of the WIT package.
 pub(super) const VERSION: &str = "0.3.0";
