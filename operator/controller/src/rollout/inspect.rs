@@ -1,7 +1,7 @@
-//! Has plugins inspect the firmware of a rollout: each for the types of devices that it serves. They
-//! are handed how the file begins and its size, and nothing else of it is fetched; only firmware that
-//! a plugin refuses is fetched whole, and asked about again, where its beginning may be another
-//! file's.
+//! Has plugins inspect the firmware of a rollout: each for the types of devices that it serves.
+//! They are handed how the file begins and its size. Little else of it is fetched, but where a
+//! plugin refuses it: then its whole layer is, and the plugin is asked again, as only that can be
+//! hashed.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -60,7 +60,7 @@ pub(super) async fn inspect(
     Ok(())
 }
 
-/// Manifest with the firmware for a type of device; where the firmware names no types, the only one.
+/// Manifest with the firmware for a type of device; the only one where it names no types.
 fn manifest<'a>(firmware: &'a Firmware, kind: &DeviceType) -> Option<&'a Digest> {
     if firmware.platforms.is_empty() {
         return Some(&firmware.digest);
@@ -69,8 +69,8 @@ fn manifest<'a>(firmware: &'a Firmware, kind: &DeviceType) -> Option<&'a Digest>
     platforms.find(|(platform, _)| platform.is_for(kind.as_ref())).map(|(_, digest)| digest)
 }
 
-/// The plugin that serves a type of device; None where that inspects no firmware, or where no plugin
-/// serves it, which each device's FlashJob says.
+/// The plugin that serves a type of device; None where that inspects no firmware, or where no
+/// plugin serves it, which each device's FlashJob says.
 async fn inspector(
     operator: &Operator,
     key: &RolloutKey,
