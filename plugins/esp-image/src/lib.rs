@@ -106,15 +106,17 @@ impl Image {
 
     /// Says what the image says of itself, and refuses it for another chip, or where its size
     /// contradicts its header. `chip` is that of the devices, in any spelling; a type of device
-    /// that begins with no chip's name is not compared.
+    /// that begins with no chip's name is not compared. Without `is_reported` the version is not
+    /// said, as devices report another one than that of the descriptor.
     #[must_use]
-    pub fn inspect(&self, file: &FirmwareFile, chip: &str) -> Inspection {
+    pub fn inspect(&self, file: &FirmwareFile, chip: &str, is_reported: bool) -> Inspection {
         let (oldest, newest) = self.revisions;
         let revision = |number: u16| format!("{}.{}", number / 100, number % 100);
         let application = self.application.as_ref();
+        let reported = application.filter(|_| is_reported);
         let text = |of: &str| Some(of.to_owned()).filter(|text| !text.is_empty());
         Inspection {
-            version: application.and_then(|application| text(&application.version)),
+            version: reported.and_then(|application| text(&application.version)),
             project: application.and_then(|application| text(&application.project)),
             secure_version: application.map(|application| application.secure_version),
             chip: self.chip(),

@@ -43,7 +43,9 @@ fn an_image_says_its_version_project_chip_and_revisions() {
         max_chip_revision: Some("3.99".into()),
         refusal: None,
     };
-    assert_eq!(read.inspect(&file("esp32s3", 4096), "esp32s3"), expected);
+    assert_eq!(read.inspect(&file("esp32s3", 4096), "esp32s3", true), expected);
+    let expected = Inspection { version: None, ..expected };
+    assert_eq!(read.inspect(&file("esp32s3", 4096), "esp32s3", false), expected);
 }
 
 #[test]
@@ -59,7 +61,7 @@ fn an_image_is_refused_for_another_chip_in_words_that_name_both_and_the_device_t
         (ANY_CHIP, "esp32", None),
     ] {
         let read = Image::read(&image(number)).expect("an image");
-        let refusal = read.inspect(&file(device, 4096), device).refusal;
+        let refusal = read.inspect(&file(device, 4096), device, true).refusal;
         let expected = names.map(|[own, wanted]| {
             format!(
                 "firmware/thermo.bin is an image for {own}, and device type {device} is {wanted};"
@@ -80,7 +82,7 @@ fn an_image_whose_size_contradicts_its_header_is_refused() {
         (4 << 20, None),
         ((4 << 20) + 1, Some("a flash memory of 4194304 bytes")),
     ] {
-        let refusal = read.inspect(&file("esp32", size), "esp32").refusal;
+        let refusal = read.inspect(&file("esp32", size), "esp32", true).refusal;
         match words {
             Some(words) => assert!(refusal.is_some_and(|text| text.contains(words)), "{size}"),
             None => assert_eq!(refusal, None, "{size}"),
@@ -92,7 +94,7 @@ fn an_image_whose_size_contradicts_its_header_is_refused() {
 fn what_is_no_image_is_not_read_and_one_without_a_descriptor_says_no_version() {
     let mut without = image(0);
     without[32] = 0x50;
-    let inspected = Image::read(&without).expect("an image").inspect(&file("x", 4096), "x");
+    let inspected = Image::read(&without).expect("an image").inspect(&file("x", 4096), "x", true);
     assert_eq!((inspected.version, inspected.secure_version), (None, None));
     for length in [24, 31, 40] {
         let short = Image::read(&image(0)[..length]).expect("an image");

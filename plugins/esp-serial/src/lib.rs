@@ -106,7 +106,8 @@ impl Plugin for EspSerial {
             return Ok(Some(Inspection { refusal: Some(refusal), ..Inspection::new() }));
         }
         let chip = if settings.chip == ANY_CHIP { &file.device_type } else { &settings.chip };
-        Ok(Image::read(&file.beginning).map(|image| image.inspect(&file, chip)))
+        let image = Image::read(&file.beginning);
+        Ok(image.map(|image| image.inspect(&file, chip, settings.compare_version)))
     }
 }
 

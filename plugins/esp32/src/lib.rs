@@ -28,7 +28,7 @@ impl Plugin for Esp32 {
     }
 
     fn inspect_firmware(file: FirmwareFile) -> Result<Option<Inspection>, PluginError> {
-        Ok(DEVICE.inspect_firmware(&file))
+        DEVICE.inspect_firmware(&file)
     }
 }
 

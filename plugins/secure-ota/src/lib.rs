@@ -118,13 +118,16 @@ impl SecureOta {
 
     /// Reads the header of the image, which every such device wants; one that is encrypted for the
     /// device cannot be read.
-    #[must_use]
-    pub fn inspect_firmware(&self, file: &FirmwareFile) -> Option<Inspection> {
+    ///
+    /// # Errors
+    /// The settings are not valid.
+    pub fn inspect_firmware(&self, file: &FirmwareFile) -> Result<Option<Inspection>, PluginError> {
+        let settings = Settings::read(&file.settings)?;
         if file.beginning.starts_with(&ENCRYPTED) {
-            return None;
+            return Ok(None);
         }
         let inspection = match Image::read(&file.beginning) {
-            Some(image) => image.inspect(file, &file.device_type),
+            Some(image) => image.inspect(file, &file.device_type, settings.compare_version),
             None => Inspection {
                 refusal: Some(format!(
                     "{} is no image for an ESP32, which begins with 0xe9, so device type {} takes \
@@ -134,17 +137,30 @@ impl SecureOta {
                 ..Inspection::new()
             },
         };
-        Some(inspection)
+        Ok(Some(inspection))
     }
 }
 
-#[derive(Default)]
 struct Settings {
     run_as_root: bool,
     certificates: bool,
     registry: bool,
     image: Option<String>,
     args: Vec<String>,
+    compare_version: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            run_as_root: false,
+            certificates: false,
+            registry: false,
+            image: None,
+            args: Vec::new(),
+            compare_version: true,
+        }
+    }
 }
 
 impl Settings {
@@ -164,7 +180,8 @@ impl Settings {
                 ("runAsRoot", Value::Bool(value)) => settings.run_as_root = value,
                 ("certificates", Value::Bool(value)) => settings.certificates = value,
                 ("registryAccess", Value::Bool(value)) => settings.registry = value,
-                ("runAsRoot" | "certificates" | "registryAccess", _) => {
+                ("compareVersion", Value::Bool(value)) => settings.compare_version = value,
+                ("runAsRoot" | "certificates" | "registryAccess" | "compareVersion", _) => {
                     faults.push(fault(path, "expected true or false"))
                 }
                 ("image", Value::String(value)) if !value.is_empty() => {
@@ -180,7 +197,7 @@ impl Settings {
                 ("args", _) => faults.push(fault(path, "expected a list of strings")),
                 _ => faults.push(fault(
                     path,
-                    "unknown setting; known are runAsRoot, certificates, registryAccess, image, args",
+                    "unknown setting; known are runAsRoot, certificates, registryAccess, image, args, compareVersion",
                 )),
             }
         }
@@ -301,7 +318,7 @@ mod tests {
     #[test]
     fn firmware_that_is_no_image_is_refused_and_an_encrypted_one_cannot_be_read() {
         let inspected = |beginning: &[u8]| {
-            ESP32.inspect_firmware(&FirmwareFile {
+            let inspected = ESP32.inspect_firmware(&FirmwareFile {
                 device_type: "esp32".into(),
                 firmware: "registry/firmware:2".into(),
                 version: "2".into(),
@@ -309,7 +326,8 @@ mod tests {
                 name: "firmware/thermo.bin".into(),
                 size: 4096,
                 beginning: beginning.to_vec(),
-            })
+            });
+            inspected.expect("valid settings")
         };
         let refusal = inspected(b"\x7fELF").and_then(|inspection| inspection.refusal);
         assert!(refusal.is_some_and(|text| text.contains("device type esp32 takes nothing")));
