@@ -31,14 +31,14 @@
 
 pub mod log;
 
-/// Generated from `wit/0.1.0`; the canonical ABI is made of raw pointers, so this module alone may
+/// Generated from `wit/0.3.0`; the canonical ABI is made of raw pointers, so this module alone may
 /// be unsafe.
 #[doc(hidden)]
 #[allow(unsafe_code, missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used)]
 pub mod bindings {
     wit_bindgen::generate!({
-        path: "../wit/0.1.0",
-        world: "plugin",
+        path: "../wit/0.3.0",
+        world: "inspecting-plugin",
         pub_export_macro: true,
         export_macro_name: "export_component",
         default_bindings_module: "flashjob_plugin_sdk::bindings",
@@ -47,8 +47,8 @@ pub mod bindings {
 }
 
 pub use bindings::flashjob::plugin::types::{
-    Arg, Device, EnvValue, FieldError, FlashPod, Outcome, PluginError, PluginInfo, Port, Proof,
-    Protocol, Request, User, Verdict,
+    Arg, Device, EnvValue, FieldError, FirmwareFile, FlashPod, Inspection, Outcome, PluginError,
+    PluginInfo, Port, Proof, Protocol, Request, User, Verdict,
 };
 
 /// Functions that a device plugin provides. Each is pure: the same request, the same answer.
@@ -85,6 +85,39 @@ pub trait Plugin {
             _ => Verdict::Retry(outcome.explanation()),
         })
     }
+
+    /// Reads how firmware begins, before any device is flashed with it. The default reads none, and
+    /// a rollout goes on uninspected.
+    ///
+    /// # Errors
+    /// The firmware cannot be judged. Firmware that must not be flashed is no error but a
+    /// [`Inspection::refusal`].
+    fn inspect_firmware(_file: FirmwareFile) -> Result<Option<Inspection>, PluginError> {
+        Ok(None)
+    }
+}
+
+impl Inspection {
+    /// Firmware that says nothing of itself, and that nothing is said against.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            version: None,
+            project: None,
+            chip: None,
+            device_types: Vec::new(),
+            secure_version: None,
+            min_chip_revision: None,
+            max_chip_revision: None,
+            refusal: None,
+        }
+    }
+}
+
+impl Default for Inspection {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 impl FlashPod {
@@ -106,6 +139,7 @@ impl FlashPod {
             secrets: Vec::new(),
             scratch: Vec::new(),
             deadline_seconds: None,
+            working_directory: None,
         }
     }
 }
@@ -162,6 +196,16 @@ macro_rules! export {
                 }
             }
 
+            impl $crate::bindings::exports::flashjob::plugin::firmware_inspector::Guest
+                for Component
+            {
+                fn inspect_firmware(
+                    file: $crate::FirmwareFile,
+                ) -> Result<Option<$crate::Inspection>, $crate::PluginError> {
+                    <$plugin as $crate::Plugin>::inspect_firmware(file)
+                }
+            }
+
     $crate::bindings::export_component!(Component with_types_in $crate::bindings);
         };
     };
@@ -195,6 +239,20 @@ mod tests {
             Smallest::validate_settings(r#"{"a":1}"#),
             Err(PluginError::InvalidSettings(_))
         ));
+    }
+
+    #[test]
+    fn a_plugin_that_says_nothing_of_firmware_leaves_it_uninspected() {
+        let file = FirmwareFile {
+            device_type: "x".into(),
+            firmware: "registry.example/firmware:1".into(),
+            version: "1".into(),
+            settings: "{}".into(),
+            name: "firmware/x.bin".into(),
+            size: 1,
+            beginning: vec![0],
+        };
+        assert_eq!(Smallest::inspect_firmware(file), Ok(None));
     }
 
     #[test]

@@ -31,7 +31,9 @@ reasons! {
     RESOLVING_FIRMWARE = "ResolvingFirmware", "The firmware's registry is being asked.", "Nothing.";
     FIRMWARE_UNAVAILABLE = "FirmwareUnavailable", "The registry does not have the firmware, or does not let the operator read it.", "Publish it again, or check the registry's credentials in the operator's configuration.";
     FIRMWARE_UNTRUSTED = "FirmwareUntrusted", "The firmware lacks a signature that firmwareTrust accepts.", "Sign it, or correct firmwareTrust in the operator's configuration.";
-    FIRMWARE_MISMATCH = "FirmwareMismatch", "The firmware itself says another version or chip than the spec.", "Correct spec.version or spec.firmware.";
+    FIRMWARE_MISMATCH = "FirmwareMismatch", "The firmware itself says another version or chip than the spec.", "Correct spec.version or spec.firmware, or publish firmware for the device type that the message names.";
+    PLUGIN_NOT_READY = "PluginNotReady", "A plugin that may inspect the firmware is not loaded, or broke several times in a row.", "See kubectl describe deviceplugin for the plugin that the message names.";
+    INSPECTION_FAILED = "InspectionFailed", "A plugin could not inspect the firmware.", "The message is the plugin's own; correct spec.template.settings, or mend the plugin.";
     INVALID_REFERENCE = "InvalidReference", "The firmware is no reference that can be resolved to a digest.", "Give an OCI reference, or set firmwarePolicy.pin to None.";
     MISSING_PLATFORM = "MissingPlatform", "The firmware has nothing for the type of some devices.", "Publish firmware for the types that the message names, or exclude these devices.";
     PLANNED = "Planned", "Devices and batches are stored.", "Nothing.";

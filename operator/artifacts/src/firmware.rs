@@ -1,15 +1,22 @@
 //! Firmware in a registry: the device types that it is for, and its signatures. A microcontroller's
 //! platform has the operating system `custom` and its type as the architecture.
 
+mod beginning;
+mod layer;
+
 use oci_client::manifest::{ImageIndexEntry, OciImageIndex, OciImageManifest, OciManifest};
 use serde::Deserialize;
 
 use crate::config::TrustEntry;
 use crate::trust::{self, entry};
 use crate::{Digest, MANIFEST_BYTES, Reference, RegistryError, Source, TrustError, layer_of};
+pub use beginning::{Beginning, Part, beginning};
+pub use layer::{Found, UnreadableLayer, find, unpacked};
 
 /// Operating system of a microcontroller's platform.
 const SYSTEM: &str = "custom";
+/// Largest layer that firmware is fetched in, in bytes.
+pub const LAYER_BYTES: usize = 64 << 20;
 /// Largest configuration of an image that is read, in bytes.
 const CONFIG_BYTES: usize = 1 << 20;
 

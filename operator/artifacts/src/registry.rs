@@ -69,15 +69,16 @@ struct Outgoing<'a> {
     accept: Option<&'a str>,
     /// Media type and bytes of what is sent along.
     content: Option<(&'a str, &'a [u8])>,
-    /// Number of the first byte that is wanted (RFC 9110, "Range Requests"); 0: all of them.
-    from: usize,
+    /// Number of the first byte that is wanted (RFC 9110, "Range Requests"), and of the last one;
+    /// without that: to the end.
+    range: (usize, Option<usize>),
     /// Time for request and answer; None: as for all small requests.
     time: Option<Duration>,
 }
 
 impl Outgoing<'_> {
     fn new(method: Method, url: Url) -> Self {
-        Self { method, url, accept: None, content: None, from: 0, time: None }
+        Self { method, url, accept: None, content: None, range: (0, None), time: None }
     }
 
     /// Returns the actions that a token for it must allow, where the registry does not say so
@@ -416,8 +417,10 @@ impl<'a> Repository<'a> {
         if let Some(authorization) = authorization {
             request = request.header(AUTHORIZATION, authorization);
         }
-        if outgoing.from > 0 {
-            request = request.header(RANGE, format!("bytes={}-", outgoing.from));
+        match outgoing.range {
+            (0, None) => {}
+            (first, None) => request = request.header(RANGE, format!("bytes={first}-")),
+            (first, Some(last)) => request = request.header(RANGE, format!("bytes={first}-{last}")),
         }
         if let Some(time) = outgoing.time {
             request = request.timeout(time);

@@ -80,6 +80,25 @@ impl<'a> Source<'a> {
         }
     }
 
+    /// Fetches the first bytes of a blob, at most so many. Their digest is not checked.
+    ///
+    /// # Errors
+    /// It is not there.
+    pub async fn blob_start(
+        &mut self,
+        layer: &Layer,
+        most: usize,
+    ) -> Result<Vec<u8>, RegistryError> {
+        match &mut self.0 {
+            Place::Registry(mirrored) => mirrored.blob_start(layer, most).await,
+            Place::Layout(layout) => {
+                let mut blob = layout.blob(&layer.digest, layer.size).await?;
+                blob.truncate(most);
+                Ok(blob)
+            }
+        }
+    }
+
     /// Lists what may be a bundle that refers to a manifest.
     async fn referrers(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
         match &mut self.0 {

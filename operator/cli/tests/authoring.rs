@@ -85,7 +85,9 @@ async fn a_new_plugin_tests_itself_and_is_built_pushed_inspected_signed_verified
         (&inspected["name"], &inspected["deviceTypes"]),
         (&json!("thermo"), &json!(["thermo1"]))
     );
-    assert_eq!(inspected["exports"], json!(["flashjob:plugin/device-plugin@0.1.0"]));
+    let exports =
+        ["device-plugin", "firmware-inspector"].map(|name| format!("flashjob:plugin/{name}@0.3.0"));
+    assert_eq!(inspected["exports"], json!(exports));
     assert_eq!(inspected["settingsSchema"]["properties"]["timeoutSeconds"]["type"], "integer");
     assert_eq!(inspected["manifest"]["config"]["mediaType"], "application/vnd.wasm.config.v0+json");
     assert_eq!(inspected["manifest"]["annotations"]["org.opencontainers.image.version"], "0.1.0");

@@ -1,6 +1,6 @@
 //! Resolves firmware at its registry, for a FlashJob with a `firmwarePolicy` and for a FlashRollout:
-//! its digest, the device types that it is for, and its signatures. Nothing of the firmware itself
-//! is fetched.
+//! its digest, the device types that it is for, and its signatures. Of the firmware of a rollout its
+//! beginning is fetched too, for plugins that inspect it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +15,7 @@ use flashjob_rules::firmware::{FirmwareState, ResolveFirmware, ResolvedFirmware}
 use crate::observed::Inquiry;
 use crate::operator::{Operator, Subject};
 use crate::passwords::Passwords;
+use crate::rollout::inspect::inspect;
 
 /// Longest time for one look at a registry.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -74,10 +75,10 @@ fn inquiry(
 }
 
 /// Reason for which firmware is not resolved.
-struct Failure {
-    reason: &'static str,
-    message: String,
-    permanent: bool,
+pub(crate) struct Failure {
+    pub reason: &'static str,
+    pub message: String,
+    pub permanent: bool,
 }
 
 impl Failure {
@@ -102,7 +103,7 @@ impl From<RegistryError> for Failure {
 }
 
 async fn ask(
-    operator: &Operator,
+    operator: &Arc<Operator>,
     subject: &Subject,
     question: &ResolveFirmware,
 ) -> Result<ResolvedFirmware, Failure> {
@@ -131,6 +132,9 @@ async fn ask(
     };
     let firmware = look_up(&mut source, &reference).await?;
     let signer = signer(&mut source, &reference, &firmware, question, &access.trust).await?;
+    if let Subject::Rollout(key) = subject {
+        inspect(operator, key, question, &mut source, &firmware).await?;
+    }
     let types = firmware.platforms.iter().filter_map(|(platform, _)| platform.device_type());
     Ok(ResolvedFirmware {
         digest: Some(firmware.digest.to_string()),

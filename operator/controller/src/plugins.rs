@@ -188,7 +188,7 @@ impl Plugins {
     }
 
     /// Tells when any plugin begins or ceases to serve.
-    fn changes(&self) -> watch::Receiver<()> {
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
     }
 

@@ -8,29 +8,17 @@
 mod access;
 
 use std::io::{self, Read};
-use std::path::Path;
 
 use flashjob_artifacts::firmware::{
-    self, Platform, UnverifiedFirmware, platform_of_image, platforms,
+    self, Found, LAYER_BYTES, Platform, UnreadableLayer, UnverifiedFirmware, platform_of_image,
+    platforms, unpacked,
 };
 use flashjob_artifacts::{Digest, MANIFEST_BYTES, Reference, Source, image_manifest, layer_of};
-use flate2::read::GzDecoder;
 use oci_client::manifest::{OciImageIndex, OciImageManifest, OciManifest};
 
 use crate::arguments::Pull;
 use crate::outcome::{Code, Failure};
 use access::Access;
-
-/// Largest layer that is fetched, in bytes.
-const LAYER_BYTES: usize = 64 << 20;
-/// Most bytes of an unpacked layer that are looked through: a small one can unpack without end.
-const UNPACKED_BYTES: u64 = 1 << 30;
-/// Folder in the image that has the firmware.
-const FOLDER: &str = "firmware";
-/// First bytes of gzip (RFC 1952, section 2.3.1).
-const GZIP: [u8; 2] = [0x1f, 0x8b];
-/// First bytes of Zstandard (RFC 8878, section 3.1.1).
-const ZSTANDARD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
 /// Firmware that was fetched and verified.
 #[derive(Debug)]
@@ -116,7 +104,7 @@ async fn fetch_untimed(pull: &Pull) -> Result<Firmware, Failure> {
         let layer = layer_of(layer, &reference.to_string(), LAYER_BYTES).map_err(unavailable)?;
         let layer = source.blob(&layer).await.map_err(unavailable)?;
         if let Some(file) = find(&layer, &reference)? {
-            let Found { name, at, size } = file;
+            let Found { name, at, size, .. } = file;
             if size == 0 {
                 return Err(broken(&reference, &format!("its file {name} is empty")));
             }
@@ -189,54 +177,14 @@ async fn verify(
     })
 }
 
-/// A file in an unpacked layer.
-#[derive(Debug, PartialEq, Eq)]
-struct Found {
-    name: String,
-    at: u64,
-    size: u64,
-}
-
-/// The firmware in a layer: of several files the first by name.
+/// The firmware in a layer.
 fn find(layer: &[u8], reference: &Reference) -> Result<Option<Found>, Failure> {
-    if layer.starts_with(&ZSTANDARD) {
-        return Err(broken(
-            reference,
-            "its layers are compressed with Zstandard, which is not read here; build it with gzip",
-        ));
-    }
-    let unreadable = |error| broken(reference, "a layer of it cannot be unpacked").because(error);
-    let mut archive = tar::Archive::new(unpacked(layer));
-    let mut found: Option<Found> = None;
-    for file in archive.entries().map_err(unreadable)? {
-        let file = file.map_err(unreadable)?;
-        let path = file.path().map_err(unreadable)?.into_owned();
-        let (at, size) = (file.raw_file_position(), file.size());
-        if !(is_firmware(&path) && file.header().entry_type().is_file()) {
-            continue;
+    firmware::find(layer).map_err(|error| match error {
+        UnreadableLayer::Zstandard => broken(reference, &error.to_string()),
+        UnreadableLayer::Archive(error) => {
+            broken(reference, "a layer of it cannot be unpacked").because(error)
         }
-        let name = path.display().to_string();
-        if found.as_ref().is_none_or(|found| name < found.name) {
-            found = Some(Found { name, at, size });
-        }
-    }
-    Ok(found)
-}
-
-/// Returns true for a path of a layer below `/firmware`; a marker of a removed file is no file (OCI
-/// image specification, "Whiteouts").
-fn is_firmware(path: &Path) -> bool {
-    let path = path.strip_prefix("/").unwrap_or(path);
-    let path = path.strip_prefix(".").unwrap_or(path);
-    let is_marker = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".wh."));
-    path.starts_with(FOLDER) && !is_marker
-}
-
-fn unpacked(layer: &[u8]) -> Box<dyn Read + '_> {
-    match layer.starts_with(&GZIP) {
-        true => Box::new(GzDecoder::new(layer).take(UNPACKED_BYTES)),
-        false => Box::new(layer),
-    }
+    })
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod limits;
 mod log;
 mod v0_1_0;
 mod v0_2_0;
+mod v0_3_0;
 mod wasi;
 
 use std::path::PathBuf;
@@ -22,7 +23,9 @@ use wasmtime::{Config, Store};
 use crate::Verified;
 use crate::cache::{Cache, engine_key};
 use crate::config::Limits;
-use crate::types::{FlashPod, Outcome, PluginError, PluginInfo, Request, Verdict};
+use crate::types::{
+    FirmwareFile, FlashPod, Inspection, Outcome, PluginError, PluginInfo, Request, Verdict,
+};
 pub use compiler::{COMPILE_PLUGIN, compile_plugin};
 use contract::Contract;
 pub use interface::Interface;
@@ -141,6 +144,7 @@ pub(crate) enum Call<'a> {
     ValidateSettings(&'a str),
     Build(&'a Request),
     Judge(&'a Request, &'a Outcome),
+    Inspect(&'a FirmwareFile),
 }
 
 /// Its answer, of the kind of the question.
@@ -150,6 +154,8 @@ pub(crate) enum Answer {
     Unit,
     FlashPod(Box<FlashPod>),
     Verdict(Verdict),
+    /// None: it reads no firmware of this kind.
+    Inspection(Option<Box<Inspection>>),
 }
 
 fn other_kind<T>() -> Result<T, CallError> {
@@ -171,6 +177,13 @@ impl Answer {
 
     pub fn into_verdict(self) -> Result<Verdict, CallError> {
         if let Self::Verdict(verdict) = self { Ok(verdict) } else { other_kind() }
+    }
+
+    pub fn into_inspection(self) -> Result<Option<Inspection>, CallError> {
+        match self {
+            Self::Inspection(inspection) => Ok(inspection.map(|inspection| *inspection)),
+            _ => other_kind(),
+        }
     }
 }
 
@@ -201,6 +214,11 @@ impl Compiled {
     /// Version of the WIT package by which it is asked.
     pub fn wit_version(&self) -> &'static str {
         self.contract.version()
+    }
+
+    /// Returns true if it can inspect firmware.
+    pub fn inspects(&self) -> bool {
+        self.contract.inspects()
     }
 
     /// Returns its imports and exports.
@@ -292,11 +310,8 @@ impl Engine {
         let world =
             |error: wasmtime::Error| EngineError::World(name.to_owned(), format!("{error:#}"));
         let instance = self.linker.instantiate_pre(&component).map_err(world)?;
-        Ok(Compiled {
-            name: name.into(),
-            interface,
-            contract: (version.fit)(instance).map_err(world)?,
-        })
+        let contract = (version.fit)(instance, &interface).map_err(world)?;
+        Ok(Compiled { name: name.into(), interface, contract })
     }
 
     /// Asks a fresh instance.
@@ -382,6 +397,7 @@ impl Engine {
 pub(crate) fn answer(bytes: &[u8]) {
     v0_1_0::fuzzing::answer(bytes);
     v0_2_0::fuzzing::answer(bytes);
+    v0_3_0::fuzzing::answer(bytes);
 }
 
 /// Advances the engine's clock for as long as the engine lives.

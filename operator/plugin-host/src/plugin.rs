@@ -9,7 +9,7 @@ use std::time::Instant;
 use crate::Verified;
 use crate::engine::{Answer, Call, CallError, Compiled, Engine, Interface};
 use crate::host::PluginSource;
-use crate::types::{FlashPod, Outcome, PluginInfo, Request, Verdict};
+use crate::types::{FirmwareFile, FlashPod, Inspection, Outcome, PluginInfo, Request, Verdict};
 use crate::{Digest, Reference};
 use health::Health;
 pub use measure::Measured;
@@ -106,6 +106,24 @@ impl Plugin {
     /// The plugin cannot judge it, or failed.
     pub async fn judge(&self, request: &Request, outcome: &Outcome) -> Result<Verdict, CallError> {
         self.ask(Call::Judge(request, outcome)).await?.into_verdict()
+    }
+
+    /// Returns true if it can inspect firmware: an export that a plugin may leave out, and that
+    /// earlier versions of the contract do not have.
+    #[must_use]
+    pub fn inspects(&self) -> bool {
+        self.0.compiled.inspects()
+    }
+
+    /// Reads how firmware begins; None where it reads no firmware of this kind, or none at all.
+    ///
+    /// # Errors
+    /// The plugin cannot judge it, or failed.
+    pub async fn inspect(&self, file: &FirmwareFile) -> Result<Option<Inspection>, CallError> {
+        match self.inspects() {
+            true => self.ask(Call::Inspect(file)).await?.into_inspection(),
+            false => Ok(None),
+        }
     }
 
     /// A refusal is final; anything else is tried once more, unless that takes the plugin out of

@@ -1,5 +1,5 @@
 //! The host's own types of the plugin contract, apart from those generated for each version of the
-//! WIT package. What each field means is documented in `wit/0.2.0/plugin.wit`, the latest version.
+//! WIT package. What each field means is documented in `wit/0.3.0/plugin.wit`, the latest version.
 #![allow(missing_docs, reason = "each item is documented once, in the WIT package")]
 
 use std::fmt;
@@ -98,7 +98,31 @@ plain! {
         pub device_types: Vec<ServedTypes>,
         pub settings_schema: String,
     }
+
+    pub struct FirmwareFile {
+        pub device_type: String,
+        pub firmware: String,
+        pub version: String,
+        pub settings: String,
+        pub name: String,
+        pub size: u64,
+        pub beginning: Vec<u8>,
+    }
+
+    pub struct Inspection {
+        pub version: Option<String>,
+        pub project: Option<String>,
+        pub chip: Option<String>,
+        pub device_types: Vec<ServedTypes>,
+        pub secure_version: Option<u32>,
+        pub min_chip_revision: Option<String>,
+        pub max_chip_revision: Option<String>,
+        pub refusal: Option<String>,
+    }
 }
+
+/// Bytes of a firmware file that a plugin is handed at most.
+pub const BEGINNING_BYTES: usize = 4096;
 
 impl fmt::Display for PluginError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {

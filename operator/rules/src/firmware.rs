@@ -10,6 +10,14 @@ use flashjob_api::{
 /// Waited for while the firmware's registry is asked.
 pub const REGISTRY: &str = "the firmware's registry";
 
+/// Waited for while a question about the firmware has this answer for the time being.
+pub(crate) fn waited_for(reason: &str) -> &'static str {
+    match reason == rollout_reason::PLUGIN_NOT_READY.name {
+        true => "a plugin that inspects the firmware",
+        false => REGISTRY,
+    }
+}
+
 /// Question about the firmware. Equal questions have one answer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct ResolveFirmware {
@@ -44,12 +52,12 @@ pub enum FirmwareState {
     /// It is not.
     Failed {
         /// Name of one of [`flashjob_api::rollout_reason`]: FirmwareUnavailable, FirmwareUntrusted,
-        /// FirmwareMismatch, InvalidReference.
+        /// FirmwareMismatch, PluginNotReady, InspectionFailed, InvalidReference.
         reason: String,
         /// The same, in words.
         message: String,
         /// True if asking again changes nothing by itself, as where the firmware is gone or not
-        /// trusted: a person has to act. False: the run waits for the registry.
+        /// trusted: a person has to act. False: the run waits for the registry, or for a plugin.
         permanent: bool,
     },
 }

@@ -9,10 +9,11 @@
 
 mod settings;
 
+use flashjob_esp_image::Image;
 use flashjob_flash_program::{REGISTRY, image, is_message};
 use flashjob_plugin_sdk::{
-    Device, EnvValue, FlashPod, Outcome, Plugin, PluginError, PluginInfo, Proof, Request, User,
-    Verdict, literal,
+    Device, EnvValue, FirmwareFile, FlashPod, Inspection, Outcome, Plugin, PluginError, PluginInfo,
+    Proof, Request, User, Verdict, literal,
 };
 use settings::{Program, Settings};
 
@@ -26,6 +27,8 @@ const DEVNODE: &str = "UDEV_DEVNODE";
 const COMMAND: [&str; 2] = ["/usr/local/bin/flashjob-flasher", "serial"];
 /// Setting of a chip that is not known beforehand.
 const ANY_CHIP: &str = "auto";
+/// First bytes of an ELF file, which has no place in flash memory.
+const ELF: [u8; 4] = *b"\x7fELF";
 /// Exit code of esptool when it fails, and also when it is called wrongly.
 const FAILED: i32 = 2;
 /// Beginning of esptool's last sentence when flashing failed.
@@ -84,6 +87,27 @@ impl Plugin for EspSerial {
             }
             _ => Verdict::Retry(last_words(outcome)),
         })
+    }
+
+    /// Any bytes may have a place in flash memory: what does not begin as an image is not judged,
+    /// such as a merged one that begins with empty memory.
+    fn inspect_firmware(file: FirmwareFile) -> Result<Option<Inspection>, PluginError> {
+        let settings = Settings::read(&file.settings)?;
+        let is_other = settings.path.trim_start_matches('/') != file.name;
+        if settings.program == Some(Program::Esptool) && is_other {
+            return Ok(None);
+        }
+        if file.beginning.starts_with(&ELF) {
+            let refusal = format!(
+                "{} is an ELF file, which has no place in flash memory; make an image of it with \
+                 boot loader and partition table: idf.py merge-bin, or espflash save-image --merge",
+                file.name
+            );
+            return Ok(Some(Inspection { refusal: Some(refusal), ..Inspection::new() }));
+        }
+        let chip = if settings.chip == ANY_CHIP { &file.device_type } else { &settings.chip };
+        let image = Image::read(&file.beginning);
+        Ok(image.map(|image| image.inspect(&file, chip, settings.compare_version)))
     }
 }
 

@@ -10,7 +10,7 @@ const FASTEST: u64 = 5_000_000;
 const DIALOUT: u32 = 20;
 /// Names of the settings.
 const KNOWN: &str = "unknown setting; known are program, image, path, chip, baud, offset, group, \
-                     registryAccess, args, runAsRoot";
+                     registryAccess, args, runAsRoot, compareVersion";
 
 /// Programs that a flash image has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +33,7 @@ pub struct Settings {
     pub registry_access: bool,
     pub args: Vec<String>,
     pub run_as_root: bool,
+    pub compare_version: bool,
 }
 
 impl Default for Settings {
@@ -48,6 +49,7 @@ impl Default for Settings {
             registry_access: false,
             args: Vec::new(),
             run_as_root: false,
+            compare_version: true,
         }
     }
 }
@@ -116,6 +118,9 @@ impl Settings {
             }
             "args" => self.args = words(value).ok_or("expected a list of words")?,
             "runAsRoot" => self.run_as_root = value.as_bool().ok_or("expected true or false")?,
+            "compareVersion" => {
+                self.compare_version = value.as_bool().ok_or("expected true or false")?;
+            }
             _ => return Err(KNOWN),
         }
         Ok(())

@@ -188,3 +188,33 @@ fn success_is_proof_a_wrong_call_ends_it_and_anything_else_is_tried_again() {
         assert_eq!(judged(Some(2), &message(code, false)), again);
     }
 }
+
+fn file(settings: &str, beginning: &[u8]) -> FirmwareFile {
+    FirmwareFile {
+        device_type: DEVICE_TYPE.into(),
+        firmware: "registry/firmware:2".into(),
+        version: "2".into(),
+        settings: settings.into(),
+        name: "firmware/firmware.bin".into(),
+        size: 4096,
+        beginning: beginning.to_vec(),
+    }
+}
+
+#[test]
+fn an_image_is_compared_with_the_chip_of_the_settings_and_raw_bytes_are_not_judged() {
+    // An image for an ESP32-C3.
+    let mut image = [0; 64];
+    (image[0], image[1], image[12]) = (0xe9, 1, 5);
+    let inspected = |settings, beginning: &[u8]| {
+        EspSerial::inspect_firmware(file(settings, beginning)).expect("inspected")
+    };
+    let refusal = |settings| inspected(settings, &image).expect("an image").refusal;
+    assert_eq!((refusal("{}"), refusal(r#"{"chip":"esp32c3"}"#)), (None, None));
+    assert!(refusal(r#"{"chip":"esp32s3"}"#).is_some_and(|text| text.contains("ESP32-C3")));
+    assert_eq!(inspected("{}", &[0xff; 4096]), None);
+    let elf = inspected("{}", b"\x7fELF").and_then(|inspection| inspection.refusal);
+    assert!(elf.is_some_and(|text| text.contains("ELF file")));
+    let elsewhere = r#"{"program":"esptool","path":"/opt/firmware.bin","chip":"esp32s3"}"#;
+    assert_eq!(inspected(elsewhere, &image), None);
+}

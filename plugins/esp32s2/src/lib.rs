@@ -1,6 +1,8 @@
 //! Device plugin for ESP32-S2: secure over-the-air update over the network.
 
-use flashjob_plugin_sdk::{FlashPod, Outcome, Plugin, PluginError, PluginInfo, Request, Verdict};
+use flashjob_plugin_sdk::{
+    FirmwareFile, FlashPod, Inspection, Outcome, Plugin, PluginError, PluginInfo, Request, Verdict,
+};
 use flashjob_secure_ota::SecureOta;
 
 const DEVICE: SecureOta =
@@ -23,6 +25,10 @@ impl Plugin for Esp32 {
 
     fn judge(_: Request, outcome: Outcome) -> Result<Verdict, PluginError> {
         DEVICE.judge(outcome)
+    }
+
+    fn inspect_firmware(file: FirmwareFile) -> Result<Option<Inspection>, PluginError> {
+        DEVICE.inspect_firmware(&file)
     }
 }
 

@@ -5,7 +5,9 @@
 //! C6, H2 and so on) have none: that image would find no firmware for them. They can be flashed
 //! over their serial port; see the plugin esp-serial.
 
-use flashjob_plugin_sdk::{FlashPod, Outcome, Plugin, PluginError, PluginInfo, Request, Verdict};
+use flashjob_plugin_sdk::{
+    FirmwareFile, FlashPod, Inspection, Outcome, Plugin, PluginError, PluginInfo, Request, Verdict,
+};
 use flashjob_secure_ota::SecureOta;
 
 const DEVICE: SecureOta =
@@ -28,6 +30,10 @@ impl Plugin for Esp32 {
 
     fn judge(_: Request, outcome: Outcome) -> Result<Verdict, PluginError> {
         DEVICE.judge(outcome)
+    }
+
+    fn inspect_firmware(file: FirmwareFile) -> Result<Option<Inspection>, PluginError> {
+        DEVICE.inspect_firmware(&file)
     }
 }
 

@@ -2,11 +2,13 @@
 //! SMP: on UDP, or on a serial port that Akri's udev handler found. The flash program confirms the
 //! new image once the device runs it, so its hash is the proof.
 
+mod image_header;
 mod settings;
 
 use flashjob_flash_program::{REGISTRY, image};
 use flashjob_plugin_sdk::{
-    EnvValue, FlashPod, Outcome, Plugin, PluginError, PluginInfo, Request, User, Verdict, literal,
+    EnvValue, FirmwareFile, FlashPod, Inspection, Outcome, Plugin, PluginError, PluginInfo,
+    Request, User, Verdict, literal,
 };
 use settings::Settings;
 
@@ -81,6 +83,10 @@ impl Plugin for Mcumgr {
 
     fn judge(_: Request, outcome: Outcome) -> Result<Verdict, PluginError> {
         Ok(flashjob_flash_program::judge(outcome))
+    }
+
+    fn inspect_firmware(file: FirmwareFile) -> Result<Option<Inspection>, PluginError> {
+        Ok(Some(image_header::inspect(&file)))
     }
 }
 

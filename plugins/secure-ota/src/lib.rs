@@ -2,16 +2,20 @@
 //! asks the device to call back on TCP 4433, the device proves who it is, and receives the firmware
 //! over TLS.
 
+use flashjob_esp_image::Image;
 use flashjob_flash_program::REGISTRY;
 use flashjob_plugin_sdk::{
-    EnvValue, FieldError, FlashPod, Outcome, PluginError, PluginInfo, Port, Protocol, Request,
-    User, Verdict, literal,
+    EnvValue, FieldError, FirmwareFile, FlashPod, Inspection, Outcome, PluginError, PluginInfo,
+    Port, Protocol, Request, User, Verdict, literal,
 };
 use serde_json::Value;
 
 /// Bytes of a version that the program's descriptor on the device holds (`esp_app_desc_t.version`
 /// of ESP-IDF, 32 with its NUL).
 const VERSION_BYTES: usize = 31;
+/// First four bytes of firmware that is encrypted for the device (Espressif's component
+/// `esp_encrypted_img`).
+const ENCRYPTED: [u8; 4] = 0x0788_b6cf_u32.to_le_bytes();
 /// Port at which the device calls back.
 const PORT: u16 = 4433;
 /// Folder in which the flash container looks for its TLS certificate and key.
@@ -111,15 +115,52 @@ impl SecureOta {
     pub fn judge(&self, outcome: Outcome) -> Result<Verdict, PluginError> {
         Ok(flashjob_flash_program::judge(outcome))
     }
+
+    /// Reads the header of the image, which every such device wants; one that is encrypted for the
+    /// device cannot be read.
+    ///
+    /// # Errors
+    /// The settings are not valid.
+    pub fn inspect_firmware(&self, file: &FirmwareFile) -> Result<Option<Inspection>, PluginError> {
+        let settings = Settings::read(&file.settings)?;
+        if file.beginning.starts_with(&ENCRYPTED) {
+            return Ok(None);
+        }
+        let inspection = match Image::read(&file.beginning) {
+            Some(image) => image.inspect(file, &file.device_type, settings.compare_version),
+            None => Inspection {
+                refusal: Some(format!(
+                    "{} is no image for an ESP32, which begins with 0xe9, so device type {} takes \
+                     nothing of it; publish the .bin of the application, as idf.py build makes it",
+                    file.name, file.device_type
+                )),
+                ..Inspection::new()
+            },
+        };
+        Ok(Some(inspection))
+    }
 }
 
-#[derive(Default)]
 struct Settings {
     run_as_root: bool,
     certificates: bool,
     registry: bool,
     image: Option<String>,
     args: Vec<String>,
+    compare_version: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            run_as_root: false,
+            certificates: false,
+            registry: false,
+            image: None,
+            args: Vec::new(),
+            compare_version: true,
+        }
+    }
 }
 
 impl Settings {
@@ -139,7 +180,8 @@ impl Settings {
                 ("runAsRoot", Value::Bool(value)) => settings.run_as_root = value,
                 ("certificates", Value::Bool(value)) => settings.certificates = value,
                 ("registryAccess", Value::Bool(value)) => settings.registry = value,
-                ("runAsRoot" | "certificates" | "registryAccess", _) => {
+                ("compareVersion", Value::Bool(value)) => settings.compare_version = value,
+                ("runAsRoot" | "certificates" | "registryAccess" | "compareVersion", _) => {
                     faults.push(fault(path, "expected true or false"))
                 }
                 ("image", Value::String(value)) if !value.is_empty() => {
@@ -155,7 +197,7 @@ impl Settings {
                 ("args", _) => faults.push(fault(path, "expected a list of strings")),
                 _ => faults.push(fault(
                     path,
-                    "unknown setting; known are runAsRoot, certificates, registryAccess, image, args",
+                    "unknown setting; known are runAsRoot, certificates, registryAccess, image, args, compareVersion",
                 )),
             }
         }
@@ -271,6 +313,29 @@ mod tests {
             })
             .expect("built");
         assert_eq!(flash.image, "registry/b:1");
+    }
+
+    #[test]
+    fn firmware_that_is_no_image_is_refused_and_an_encrypted_one_cannot_be_read() {
+        let inspected = |beginning: &[u8]| {
+            let inspected = ESP32.inspect_firmware(&FirmwareFile {
+                device_type: "esp32".into(),
+                firmware: "registry/firmware:2".into(),
+                version: "2".into(),
+                settings: "{}".into(),
+                name: "firmware/thermo.bin".into(),
+                size: 4096,
+                beginning: beginning.to_vec(),
+            });
+            inspected.expect("valid settings")
+        };
+        let refusal = inspected(b"\x7fELF").and_then(|inspection| inspection.refusal);
+        assert!(refusal.is_some_and(|text| text.contains("device type esp32 takes nothing")));
+        assert_eq!(inspected(&[0xcf, 0xb6, 0x88, 0x07, 0]), None);
+        let mut image = [0; 64];
+        image[..2].copy_from_slice(&[0xe9, 1]);
+        let chip = inspected(&image).and_then(|inspection| inspection.chip);
+        assert_eq!(chip.as_deref(), Some("ESP32"));
     }
 
     #[test]

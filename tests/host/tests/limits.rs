@@ -13,7 +13,7 @@ use flashjob_host_tests::components::{
 };
 use flashjob_host_tests::hosts::{component, host, source};
 use flashjob_plugin_host::config::{Limits, PullPolicy};
-use flashjob_plugin_host::types::{Device, Outcome, Request};
+use flashjob_plugin_host::types::{Device, FirmwareFile, Outcome, Request};
 use flashjob_plugin_host::{CallError, Host, LoadError, Logins, Plugin};
 use serde_json::json;
 
@@ -57,6 +57,18 @@ fn request(firmware: &str) -> Request {
         image: None,
         settings: "{}".into(),
         attempt: 1,
+    }
+}
+
+fn file(name: &str) -> FirmwareFile {
+    FirmwareFile {
+        device_type: "esp32".into(),
+        firmware: "registry.example/firmware:1".into(),
+        version: "1".into(),
+        settings: "{}".into(),
+        name: name.into(),
+        size: 4096,
+        beginning: vec![0; 4096],
     }
 }
 
@@ -149,6 +161,7 @@ enum Entry {
     ValidateSettings,
     Build,
     Judge,
+    Inspect,
 }
 
 async fn ask(
@@ -173,6 +186,7 @@ async fn ask(
         Entry::ValidateSettings => plugin.validate_settings(mode).await,
         Entry::Build => plugin.build(&request(mode)).await.map(|_| ()),
         Entry::Judge => plugin.judge(&request(mode), &outcome(mode)).await.map(|_| ()),
+        Entry::Inspect => plugin.inspect(&file(mode)).await.map(|_| ()),
     }
 }
 
@@ -198,7 +212,7 @@ async fn each_broken_limit_has_its_own_error_in_every_entry_point_and_nobody_els
     // Compiled beforehand, so that the answers are counted while limits are broken and not while a
     // compiler runs.
     load(&host, folder.path(), "breaks-limits", &bytes).await?;
-    for entry in [Entry::Describe, Entry::Build, Entry::Judge] {
+    for entry in [Entry::Describe, Entry::Build, Entry::Judge, Entry::Inspect] {
         ask(&host, folder.path(), &bytes, entry, "nothing").await?;
     }
     let idle = Watch::start(other.clone())?;
@@ -206,7 +220,9 @@ async fn each_broken_limit_has_its_own_error_in_every_entry_point_and_nobody_els
     idle.end("idle").await?;
     let watch = Watch::start(other)?;
     for mode in ["loop", "deep", "memory", "string", "list", "log", "trap"] {
-        for entry in [Entry::Describe, Entry::ValidateSettings, Entry::Build, Entry::Judge] {
+        for entry in
+            [Entry::Describe, Entry::ValidateSettings, Entry::Build, Entry::Judge, Entry::Inspect]
+        {
             // A list is what only some of the answers have.
             if mode == "list" && matches!(entry, Entry::ValidateSettings | Entry::Judge) {
                 continue;

@@ -1,11 +1,12 @@
-//! Breaks the limit that it is told to break, in the entry point that is asked: settings, firmware
-//! and reason name it. For `describe`, which is told nothing, a test writes the name over
+//! Breaks the limit that it is told to break, in the entry point that is asked: settings, firmware,
+//! reason and the name of a file name it. For `describe`, which is told nothing, a test writes the name over
 //! [`DESCRIBE`] in the component.
 
 use std::hint::black_box;
 
 use flashjob_plugin_sdk::{
-    FlashPod, Outcome, Plugin, PluginError, PluginInfo, Proof, Request, Verdict, literal, log,
+    FirmwareFile, FlashPod, Inspection, Outcome, Plugin, PluginError, PluginInfo, Proof, Request,
+    Verdict, literal, log,
 };
 
 /// Sixteen letters that stand nowhere else in the component.
@@ -43,6 +44,21 @@ impl Plugin for Hostile {
             text if text.is_empty() => Ok(Verdict::Flashed(Proof::Pod)),
             text => Ok(Verdict::Retry(text)),
         }
+    }
+
+    fn inspect_firmware(file: FirmwareFile) -> Result<Option<Inspection>, PluginError> {
+        let device_types = match file.name.as_str() {
+            "list" => vec!["x".to_owned(); LONG],
+            "many" => vec!["x".to_owned(); 257],
+            _ => Vec::new(),
+        };
+        let refusal = match file.name.as_str() {
+            "long" => "x".repeat(1025),
+            name if name.starts_with("say") => name.to_owned(),
+            name => broken(name),
+        };
+        let refusal = Some(refusal).filter(|text| !text.is_empty());
+        Ok(Some(Inspection { device_types, refusal, ..Inspection::new() }))
     }
 }
 

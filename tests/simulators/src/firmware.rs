@@ -1,11 +1,21 @@
 //! The simulated devices' firmware: a line that says what this is, a line of JSON that describes
-//! it, the payload.
+//! it, the payload. Before it, for Espressif chips, the beginning of an image as ESP-IDF writes it:
+//! a header, that of the first segment, and the descriptor of the application.
 
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 const MAGIC: &[u8] = b"SIMULATED-FIRMWARE-1\n";
+
+/// Chips by their numbers in the header (ESP-IDF's documentation, "App Image Format").
+const CHIPS: [(&str, u16); 3] = [("esp32", 0), ("esp32s2", 2), ("esp32s3", 9)];
+/// First byte of an image.
+const IMAGE: u8 = 0xe9;
+/// Size of the header and that of the first segment, in bytes.
+const HEADERS: usize = 24 + 8;
+/// Size of the descriptor of the application, in bytes.
+const DESCRIPTOR: usize = 256;
 
 /// A firmware image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,7 +56,8 @@ impl Firmware {
             length: self.payload.len(),
             sha256: hash(&self.payload),
         };
-        let mut bytes = MAGIC.to_vec();
+        let mut bytes = self.beginning();
+        bytes.extend(MAGIC);
         bytes.extend(serde_json::to_vec(&header)?);
         bytes.push(b'\n');
         bytes.extend(&self.payload);
@@ -58,7 +69,11 @@ impl Firmware {
     /// # Errors
     /// The image is cut, changed, or none at all.
     pub fn decode(bytes: &[u8]) -> anyhow::Result<Self> {
-        let Some(rest) = bytes.strip_prefix(MAGIC) else { bail!("this is no firmware") };
+        let own = match bytes.first() {
+            Some(&IMAGE) => bytes.get(HEADERS + DESCRIPTOR..).unwrap_or_default(),
+            _ => bytes,
+        };
+        let Some(rest) = own.strip_prefix(MAGIC) else { bail!("this is no firmware") };
         let end = rest
             .iter()
             .position(|byte| *byte == b'\n')
@@ -78,6 +93,26 @@ impl Firmware {
             version: header.version,
             payload: payload.to_vec(),
         })
+    }
+
+    /// Beginning of an image for a chip of Espressif's; nothing for other types of devices.
+    fn beginning(&self) -> Vec<u8> {
+        let Some((_, chip)) = CHIPS.iter().find(|(device, _)| self.device == *device) else {
+            return Vec::new();
+        };
+        let mut bytes = vec![0; HEADERS + DESCRIPTOR];
+        // One segment, for 16 MiB of flash memory, for every revision of the chip.
+        bytes[..4].copy_from_slice(&[IMAGE, 1, 2, 0x4f]);
+        bytes[12..14].copy_from_slice(&chip.to_le_bytes());
+        bytes[17..19].copy_from_slice(&u16::MAX.to_le_bytes());
+        bytes[28..30].copy_from_slice(&256_u16.to_le_bytes());
+        bytes[32..36].copy_from_slice(&0xabcd_5432_u32.to_le_bytes());
+        for (at, text) in [(48, &self.version), (80, &self.application)] {
+            // A text ends with a zero.
+            let text = &text.as_bytes()[..text.len().min(31)];
+            bytes[at..at + text.len()].copy_from_slice(text);
+        }
+        bytes
     }
 }
 

@@ -62,9 +62,54 @@ impl Repository<'_> {
         end: Instant,
         bytes: &mut Vec<u8>,
     ) -> Result<(), RegistryError> {
+        let from = bytes.len();
+        let time = end.saturating_duration_since(Instant::now());
+        let response = self.part(layer, what, (from, None), time).await?;
+        if !continues(&response, from) {
+            bytes.clear();
+        }
+        self.read(response, what, layer.size, bytes).await
+    }
+
+    /// Fetches the first bytes of a blob, at most so many. They are not compared with its digest,
+    /// which is that of the whole. Of a server that supports no ranges no more is read.
+    ///
+    /// # Errors
+    /// The registry does not give it.
+    pub async fn blob_start(
+        &mut self,
+        layer: &Layer,
+        most: usize,
+    ) -> Result<Vec<u8>, RegistryError> {
+        let what = self.what(&layer.digest.to_string());
+        let most = most.min(layer.size);
+        let Some(last) = most.checked_sub(1) else { return Ok(Vec::new()) };
+        let mut response = self.part(layer, &what, (0, Some(last)), TIME).await?;
+        if response.status() == StatusCode::PARTIAL_CONTENT && !continues(&response, 0) {
+            let message = "another part of it came than the one that was asked for".to_owned();
+            return Err(RegistryError::Form { what, message });
+        }
+        let mut bytes = Vec::new();
+        while bytes.len() < most
+            && let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))?
+        {
+            let wanted = chunk.len().min(most - bytes.len());
+            bytes.extend_from_slice(&chunk[..wanted]);
+        }
+        Ok(bytes)
+    }
+
+    /// Asks for a part of a blob, wherever the registry keeps it.
+    async fn part(
+        &mut self,
+        layer: &Layer,
+        what: &str,
+        range: (usize, Option<usize>),
+        time: Duration,
+    ) -> Result<Response, RegistryError> {
         let path = format!("blobs/{}", layer.digest);
-        let (from, time) = (bytes.len(), Some(end.saturating_duration_since(Instant::now())));
-        let get = |url| Outgoing { from, time, ..Outgoing::new(Method::GET, url) };
+        let time = Some(time);
+        let get = |url| Outgoing { range, time, ..Outgoing::new(Method::GET, url) };
         let mut response = self.ask(get(self.url(&path)?), what).await?;
         for _ in 0..REDIRECTS {
             if !response.status().is_redirection() {
@@ -81,10 +126,7 @@ impl Repository<'_> {
         if is_page(&response) {
             return Err(page_in_its_place(what));
         }
-        if !continues(&response, from) {
-            bytes.clear();
-        }
-        self.read(response, what, layer.size, bytes).await
+        Ok(response)
     }
 }
 

@@ -91,6 +91,21 @@ impl<'a> Mirrored<'a> {
         }
     }
 
+    /// The start of the blob of the first place that has it.
+    pub async fn blob_start(
+        &mut self,
+        layer: &Layer,
+        most: usize,
+    ) -> Result<Vec<u8>, RegistryError> {
+        let mut turn = Turn::default();
+        loop {
+            match self.places[turn.at].blob_start(layer, most).await {
+                Ok(start) => return Ok(start),
+                Err(error) => self.pass_over(&mut turn, error)?,
+            }
+        }
+    }
+
     /// Lists what refers to a manifest, in the first place where something does: a mirror may have
     /// the manifest alone.
     pub async fn referrers(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {

@@ -16,7 +16,7 @@ static RUST: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/scaffold/rust");
 /// Sources of the SDK, on which the plugin depends.
 static SDK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../plugin-sdk/src");
 /// The version of the contract that the SDK is built against.
-static CONTRACT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../wit/0.1.0");
+static CONTRACT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../wit/0.3.0");
 
 /// Start a plugin.
 #[derive(Debug, Args)]
@@ -54,7 +54,7 @@ pub(super) fn run(command: &New) -> Result<Report, Failure> {
     };
     let parts = match command.language {
         Language::Rust => {
-            [(&RUST, ""), (&SDK, "flashjob/plugin-sdk/src"), (&CONTRACT, "flashjob/wit/0.1.0")]
+            [(&RUST, ""), (&SDK, "flashjob/plugin-sdk/src"), (&CONTRACT, "flashjob/wit/0.3.0")]
         }
     };
     let files: Vec<(PathBuf, Vec<u8>)> =

@@ -394,7 +394,12 @@ impl<'a> Draft<'a> {
             record: self.records.get(uid),
         };
         let settings = |plugin: &PluginView| {
-            request::settings(&plugin.name, &plugin.settings, spec, &plugin.locked_settings)
+            request::settings(
+                &plugin.name,
+                &plugin.settings,
+                &spec.settings,
+                &plugin.locked_settings,
+            )
         };
         let image = plugin.and_then(|plugin| plugin.flash_image.as_deref());
         let settings = plugin.map_or_else(|| "{}".to_owned(), settings);

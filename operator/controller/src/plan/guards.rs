@@ -6,6 +6,7 @@ use flashjob_plugin_host::DeviceType;
 use jiff::Timestamp;
 
 use super::draft::Draft;
+use super::serving::serving;
 use crate::observed::{Endpoint, Finish, Instance, PluginView, Sighting, Traits};
 
 /// Finding of the guards: the device's plugin, or the result that it has.
@@ -123,7 +124,7 @@ impl<'a> Draft<'a> {
             ));
         }
         let kind = self.device_type_of(traits);
-        kind.as_ref().and_then(|kind| self.plugin_of(kind)).ok_or_else(|| {
+        kind.as_ref().and_then(|kind| serving(&self.observed.plugins, kind)).ok_or_else(|| {
             let message = self.no_plugin(traits, kind.as_ref());
             (Finish::Failed, reason::NO_PLUGIN_FOR_DEVICE, message)
         })
@@ -179,38 +180,7 @@ impl<'a> Draft<'a> {
 
     /// The plugin that serves the device.
     pub(super) fn plugin_for(&self, uid: &str) -> Option<&'a PluginView> {
-        self.plugin_of(&self.device_type(uid)?)
-    }
-
-    /// The plugin that serves a type: the one that names it, else the one that names its beginning,
-    /// the longest first, else the first that takes any.
-    fn plugin_of(&self, kind: &DeviceType) -> Option<&'a PluginView> {
-        let plugins: &'a [PluginView] = &self.observed.plugins;
-        let exactness = |plugin: &PluginView, one: bool| {
-            let types = plugin.device_types.iter().filter(move |types| types.is_one() == one);
-            types.filter_map(|types| types.names(kind)).max()
-        };
-        let named = plugins.iter().find(|plugin| exactness(plugin, true).is_some());
-        // A plugin that never loaded may turn out to serve the type; until that is known the device
-        // waits for it. One that cannot be loaded takes no devices from a plugin that names the
-        // beginning of their type.
-        let unknown = |loading: bool| {
-            plugins.iter().find(|plugin| {
-                plugin.ready.is_err()
-                    && plugin.device_types.is_empty()
-                    && !plugin.any_type
-                    && (plugin.is_loading || !loading)
-            })
-        };
-        // The first of equals, where max_by_key would take the last.
-        let begun = || {
-            let exact = plugins.iter().rev().map(|plugin| (exactness(plugin, false), plugin));
-            let best = exact.max_by_key(|(exactness, _)| *exactness)?;
-            best.0.map(|_| best.1)
-        };
-        let any = || plugins.iter().find(|plugin| plugin.any_type);
-        let loading = || unknown(true);
-        named.or_else(loading).or_else(begun).or_else(|| unknown(false)).or_else(any)
+        serving(&self.observed.plugins, &self.device_type(uid)?)
     }
 
     /// Checks that the plugin is loaded, and not out of service.

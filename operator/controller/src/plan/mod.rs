@@ -22,6 +22,7 @@ mod protect;
 mod queue;
 mod quota;
 pub mod request;
+pub(crate) mod serving;
 mod summary;
 mod takeover;
 #[cfg(test)]

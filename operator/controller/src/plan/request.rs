@@ -1,5 +1,7 @@
 //! Request that tells a plugin of an attempt.
 
+use std::collections::BTreeMap;
+
 use flashjob_api::{DeviceStatus, EffectiveSpec};
 use flashjob_plugin_host::types::{Device, Request};
 use serde_json::{Map, Value};
@@ -62,18 +64,18 @@ pub fn request(known: Known<'_>, attempt: u32, settings: String, image: Option<&
     }
 }
 
-/// Effective settings: the plugin's in the configuration, then the FlashJob's, then the
-/// configuration's locked ones (RFC 7396).
+/// Effective settings: the plugin's in the configuration, then those of a FlashJob or of the
+/// template of a FlashRollout, then the configuration's locked ones (RFC 7396).
 #[must_use]
 pub fn settings(
     plugin: &str,
     configured: &Map<String, Value>,
-    spec: &EffectiveSpec,
+    written: &BTreeMap<String, Map<String, Value>>,
     locked: &Map<String, Value>,
 ) -> String {
     let mut settings = Value::Object(configured.clone());
-    if let Some(of_job) = spec.settings.get(plugin) {
-        json_patch::merge(&mut settings, &Value::Object(of_job.clone()));
+    if let Some(written) = written.get(plugin) {
+        json_patch::merge(&mut settings, &Value::Object(written.clone()));
     }
     json_patch::merge(&mut settings, &Value::Object(locked.clone()));
     settings.to_string()

@@ -33,7 +33,7 @@ fn the_file_below_firmware_is_read_from_a_layer_with_and_without_compression() {
     let long = format!("./firmware/{}.bin", "x".repeat(150));
     let plain = layer(&[("etc/other", b"other"), (&long, b"new"), ("firmware.txt", b"no")]);
     for layer in [compressed(&plain), plain] {
-        let Found { name, at, size } = found(&layer).expect("read").expect("found");
+        let Found { name, at, size, .. } = found(&layer).expect("read").expect("found");
         assert!(name.ends_with("x.bin"), "{name}");
         let digest = Digest::of(b"");
         let firmware = Firmware { digest, name, size, signed: false, layer, at };
@@ -56,7 +56,8 @@ fn of_several_files_the_first_by_name_counts_and_markers_of_removed_ones_do_not(
 fn what_cannot_be_unpacked_is_refused_in_words() {
     let mut cut = compressed(&layer(&[("firmware/a.bin", &[7; 5000])]));
     cut.truncate(cut.len() / 2);
-    for (layer, words) in [(cut, "cannot be unpacked"), (ZSTANDARD.to_vec(), "Zstandard")] {
+    for (layer, words) in [(cut, "cannot be unpacked"), (b"\x28\xb5\x2f\xfd".to_vec(), "Zstandard")]
+    {
         let failure = found(&layer).expect_err(words);
         assert_eq!(failure.code, Code::FirmwareUnavailable);
         assert!(failure.to_string().contains(words), "{failure}");

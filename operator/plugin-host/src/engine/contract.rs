@@ -5,7 +5,7 @@ use wasmtime::Store;
 use wasmtime::component::{InstancePre, Linker};
 
 use super::limits::State;
-use super::{Answer, Call, CallError, EngineError, Interface, v0_1_0, v0_2_0};
+use super::{Answer, Call, CallError, EngineError, Interface, v0_1_0, v0_2_0, v0_3_0};
 
 /// Interface that a plugin exports; its version follows.
 const EXPORT: &str = "flashjob:plugin/device-plugin@";
@@ -17,19 +17,27 @@ const QUOTED: usize = 100;
 /// A version that is served.
 pub(super) struct Version {
     number: &'static str,
-    /// Checks the types of all that a component of this version exports.
-    pub fit: fn(InstancePre<State>) -> wasmtime::Result<Contract>,
+    /// Checks that a component exports what this version asks for.
+    pub fit: fn(InstancePre<State>, &Interface) -> wasmtime::Result<Contract>,
 }
 
 /// All of them, in the order in which they came.
-const SERVED: [Version; 2] = [
+const SERVED: [Version; 3] = [
     Version {
         number: v0_1_0::VERSION,
-        fit: |instance| v0_1_0::PluginPre::new(instance).map(Contract::V0_1_0),
+        fit: |instance, _| v0_1_0::PluginPre::new(instance).map(Contract::V0_1_0),
     },
     Version {
         number: v0_2_0::VERSION,
-        fit: |instance| v0_2_0::PluginPre::new(instance).map(Contract::V0_2_0),
+        fit: |instance, _| v0_2_0::PluginPre::new(instance).map(Contract::V0_2_0),
+    },
+    Version {
+        number: v0_3_0::VERSION,
+        fit: |instance, interface| {
+            let inspects = interface.exports.iter().any(|export| export == v0_3_0::INSPECTOR);
+            let inspector = inspects.then(|| v0_3_0::InspectorPre::new(instance.clone()));
+            Ok(Contract::V0_3_0(v0_3_0::PluginPre::new(instance)?, inspector.transpose()?))
+        },
     },
 ];
 
@@ -38,6 +46,8 @@ const SERVED: [Version; 2] = [
 pub(super) enum Contract {
     V0_1_0(v0_1_0::PluginPre<State>),
     V0_2_0(v0_2_0::PluginPre<State>),
+    /// The second part only where the component exports it.
+    V0_3_0(v0_3_0::PluginPre<State>, Option<v0_3_0::InspectorPre<State>>),
 }
 
 impl Contract {
@@ -46,7 +56,13 @@ impl Contract {
         match self {
             Self::V0_1_0(_) => v0_1_0::VERSION,
             Self::V0_2_0(_) => v0_2_0::VERSION,
+            Self::V0_3_0(..) => v0_3_0::VERSION,
         }
+    }
+
+    /// Returns true if the component can inspect firmware.
+    pub fn inspects(&self) -> bool {
+        matches!(self, Self::V0_3_0(_, Some(_)))
     }
 
     /// Instantiates and asks. The outer error is the engine's, the inner one the plugin's.
@@ -59,6 +75,12 @@ impl Contract {
         match self {
             Self::V0_1_0(plugin) => v0_1_0::ask(store, plugin, call, answer_limit).await,
             Self::V0_2_0(plugin) => v0_2_0::ask(store, plugin, call, answer_limit).await,
+            Self::V0_3_0(plugin, inspector) => match (call, inspector) {
+                (Call::Inspect(of), Some(inspector)) => {
+                    v0_3_0::inspect(store, inspector, of, answer_limit).await
+                }
+                _ => v0_3_0::ask(store, plugin, call, answer_limit).await,
+            },
         }
     }
 }
@@ -66,7 +88,8 @@ impl Contract {
 /// Links what a plugin of each version may import.
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     v0_1_0::add_to_linker(linker)?;
-    v0_2_0::add_to_linker(linker)
+    v0_2_0::add_to_linker(linker)?;
+    v0_3_0::add_to_linker(linker)
 }
 
 /// Returns true if a name is one of the contract's own imports, of any version.
@@ -108,5 +131,7 @@ pub(super) fn version_of(
 
 /// The versions that are served, for people.
 fn served() -> String {
-    SERVED.map(|version| version.number).join(" and ")
+    let numbers = SERVED.map(|version| version.number);
+    let (last, others) = numbers.split_last().unwrap_or((&"", &[]));
+    format!("{} and {last}", others.join(", "))
 }

@@ -69,10 +69,13 @@ pub(in crate::engine) async fn ask(
             let judged = guest.call_judge(store, &request(of), &outcome(how)).await?;
             answer(judged, &mut bounds, |of, bounds| verdict(of, bounds).map(Answer::Verdict))
         }
+        // What inspects is asked by an interface of its own.
+        Call::Inspect(_) => Ok(Answer::Inspection(None)),
     })
 }
 
-fn answer<T>(
+/// Converts an answer, or the error in its place.
+pub(in crate::engine) fn answer<T>(
     answer: Result<T, exported::PluginError>,
     bounds: &mut Bounds,
     convert: impl FnOnce(T, &mut Bounds) -> Result<Answer, CallError>,

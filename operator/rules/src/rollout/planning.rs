@@ -10,7 +10,9 @@ use super::members::{self, Planned};
 use super::summary;
 use super::words::Words;
 use super::{Plan, Snapshot, after};
-use crate::firmware::{FirmwareState, REGISTRY, ResolveFirmware, missing_platforms, settled};
+use crate::firmware::{
+    FirmwareState, REGISTRY, ResolveFirmware, missing_platforms, settled, waited_for,
+};
 
 /// Seconds after which a fleet that cannot be planned is looked at again.
 const LOOK_AGAIN_SECONDS: i64 = 60;
@@ -106,7 +108,7 @@ fn resolve(
             return Err(if permanent {
                 stalled(&reason, message)
             } else {
-                Words::planning(&reason, REGISTRY, message, false)
+                Words::planning(&reason, waited_for(&reason), message, false)
             });
         }
     };

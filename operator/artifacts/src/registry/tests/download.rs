@@ -52,13 +52,42 @@ fn whole(to: usize) -> Vec<u8> {
     [head.as_bytes(), &BLOB[..to]].concat()
 }
 
-async fn fetch(host: &str, digest: Digest) -> Result<Vec<u8>, RegistryError> {
+fn registries(host: &str) -> Vec<RegistryConfig> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let config = serde_json::json!([{"host": host, "plainHttp": true}]);
-    let registries: Vec<RegistryConfig> = serde_json::from_value(config).expect("a configuration");
-    let logins = Logins::none();
+    serde_json::from_value(config).expect("a configuration")
+}
+
+async fn fetch(host: &str, digest: Digest) -> Result<Vec<u8>, RegistryError> {
+    let (registries, logins) = (registries(host), Logins::none());
     let mut repository = Repository::new(host, "a/b", &registries, &logins).expect("a client");
     repository.blob(&Layer { digest, size: BLOB.len() }).await
+}
+
+/// Fetches the first bytes.
+async fn start(host: &str, most: usize) -> Result<Vec<u8>, RegistryError> {
+    let (registries, logins) = (registries(host), Logins::none());
+    let mut repository = Repository::new(host, "a/b", &registries, &logins).expect("a client");
+    let layer = Layer { digest: Digest::of(BLOB), size: BLOB.len() };
+    repository.blob_start(&layer, most).await
+}
+
+#[tokio::test]
+async fn of_the_start_of_a_blob_no_more_is_asked_for_and_no_more_is_read() {
+    // The second server knows no ranges, and both break off behind what is wanted.
+    for answer in [part(0, 12), whole(12), whole(BLOB.len())] {
+        let (host, asked) = serve(vec![answer]).await;
+        assert_eq!(start(&host, 10).await.expect("fetched"), BLOB[..10]);
+        let asked = asked.lock().expect("not poisoned");
+        assert_eq!(*asked, [Some("bytes=0-9".to_owned())]);
+    }
+    let (host, asked) = serve(vec![whole(BLOB.len())]).await;
+    assert_eq!(start(&host, 1 << 20).await.expect("fetched"), BLOB);
+    assert_eq!(start(&host, 0).await.expect("nothing"), b"");
+    assert_eq!(asked.lock().expect("not poisoned").len(), 1);
+    let (host, _) = serve(vec![part(5, 12)]).await;
+    let error = start(&host, 10).await.expect_err("another part");
+    assert!(matches!(error, RegistryError::Form { .. }), "{error}");
 }
 
 #[tokio::test]

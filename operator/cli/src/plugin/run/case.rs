@@ -130,7 +130,7 @@ impl Case {
         let (beneath, above) = configured
             .map(|configured| (configured.settings.clone(), configured.locked_settings.clone()))
             .unwrap_or_default();
-        let settings = request::settings(name, &beneath, &spec, &above);
+        let settings = request::settings(name, &beneath, &spec.settings, &above);
         let known = Known {
             job: &job.key,
             spec: &spec,

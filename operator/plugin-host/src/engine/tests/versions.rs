@@ -1,6 +1,7 @@
 //! Components of different versions of the contract under one engine.
 
 use super::*;
+use crate::types::FirmwareFile;
 
 /// A component with one text in place of another of the same length: names are all that is changed
 /// by it.
@@ -108,11 +109,12 @@ async fn a_working_directory_is_an_absolute_path_within_the_container() {
 
 #[test]
 fn a_component_of_a_version_that_is_not_served_is_told_which_it_is_for_and_which_are() {
-    for unserved in ["0.3.0", "0.2.1", "1.0.0"] {
+    for unserved in ["0.4.0", "0.2.1", "1.0.0"] {
         let error = refused(&renamed("kiln", "@0.2.0", &format!("@{unserved}")));
         assert!(matches!(error, EngineError::NotServed { .. }), "{error:?}");
         let expected = format!(
-            "the component is built for flashjob:plugin@{unserved}; 0.1.0 and 0.2.0 are served here"
+            "the component is built for flashjob:plugin@{unserved}; 0.1.0, 0.2.0 and 0.3.0 are \
+             served here"
         );
         assert!(error.to_string().starts_with(&expected), "{error}");
     }
@@ -128,7 +130,7 @@ fn a_component_of_no_version_does_not_fit_the_contract() {
 #[tokio::test]
 async fn a_component_of_two_versions_is_asked_by_the_later_that_is_served() {
     let engine = engine();
-    let later_unserved = renamed("two-versions", "@0.2.0", "@0.3.0");
+    let later_unserved = renamed("two-versions", "@0.2.0", "@0.4.0");
     for (bytes, version) in [(component("two-versions"), "0.2.0"), (later_unserved, "0.1.0")] {
         let plugin = admitted(&engine, "two-versions", &bytes).expect("a plugin");
         assert_eq!(plugin.wit_version(), version);
@@ -167,5 +169,70 @@ async fn a_component_that_only_claims_another_version_never_answers() {
             matches!(&described, Err(CallError::Trapped(text)) if text.contains("record")),
             "{name}: {described:?}"
         );
+    }
+}
+
+fn firmware(name: &str, beginning: &[u8]) -> FirmwareFile {
+    FirmwareFile {
+        device_type: "esp32".into(),
+        firmware: "firmware:1".into(),
+        version: "1".into(),
+        settings: "{}".into(),
+        name: name.into(),
+        size: 1 << 20,
+        beginning: beginning.to_vec(),
+    }
+}
+
+/// The third one has the types of 0.2.0, to which 0.3.0 adds nothing but what may be left out.
+#[tokio::test]
+async fn components_without_the_inspector_answer_as_before_and_inspect_nothing() {
+    let engine = engine();
+    for (bytes, version) in [
+        (component("toaster"), "0.1.0"),
+        (component("kiln"), "0.2.0"),
+        (renamed("kiln", "@0.2.0", "@0.3.0"), "0.3.0"),
+    ] {
+        let plugin = admitted(&engine, "old", &bytes).expect("a plugin");
+        assert_eq!((plugin.wit_version(), plugin.inspects()), (version, false));
+        let file = firmware("firmware/a.bin", &[0xe9; 64]);
+        let inspected = engine.call(&plugin, Call::Inspect(&file)).await;
+        assert_eq!(inspected.and_then(Answer::into_inspection), Ok(None), "{version}");
+        let request = request();
+        let built = engine.call(&plugin, Call::Build(&request)).await;
+        assert!(built.and_then(Answer::into_flash_pod).is_ok(), "{version}");
+    }
+}
+
+#[tokio::test]
+async fn a_component_with_the_inspector_says_what_it_reads_in_firmware() {
+    let (engine, plugin) = plugin("esp32").await;
+    assert_eq!((plugin.wit_version(), plugin.inspects()), ("0.3.0", true));
+    let mut image = [0; crate::types::BEGINNING_BYTES];
+    // An image for an ESP32-S3, with one segment.
+    (image[0], image[1], image[12]) = (0xe9, 1, 9);
+    let file = firmware("firmware/a.bin", &image);
+    let inspected = engine.call(&plugin, Call::Inspect(&file)).await;
+    let inspected = inspected.and_then(Answer::into_inspection).expect("an answer");
+    let inspection = inspected.expect("it was read");
+    assert_eq!(inspection.chip.as_deref(), Some("ESP32-S3"));
+    assert_eq!(inspection.device_types, ["esp32s3*".parse().expect("types")]);
+    let refusal = inspection.refusal.expect("a refusal");
+    assert!(refusal.contains("device type esp32 is ESP32;"), "{refusal}");
+}
+
+#[tokio::test]
+async fn an_inspection_is_bounded_and_without_control_characters() {
+    let (engine, plugin) = plugin("breaks-limits").await;
+    let inspect = async |name: &str| {
+        let file = firmware(name, &[]);
+        let answer = engine.call(&plugin, Call::Inspect(&file)).await;
+        answer.and_then(Answer::into_inspection)
+    };
+    let said = inspect("say \u{1b}[31m").await.expect("an answer").expect("an inspection");
+    assert_eq!(said.refusal.as_deref(), Some("say  [31m"));
+    for name in ["list", "string", "many", "long"] {
+        let rejected = inspect(name).await;
+        assert!(matches!(rejected, Err(CallError::AnswerRejected(_))), "{name}: {rejected:?}");
     }
 }

@@ -162,6 +162,28 @@ fn of_two_rollouts_with_a_device_in_common_the_older_one_goes_first() {
 }
 
 #[test]
+fn firmware_that_a_plugin_cannot_inspect_yet_is_waited_for_and_what_it_refuses_plans_nothing() {
+    let mut cluster = Cluster::new(4);
+    for (reason, permanent, phase, waits) in [
+        ("PluginNotReady", false, RolloutPhase::Planning, "a plugin that inspects the firmware"),
+        ("FirmwareMismatch", true, RolloutPhase::Paused, "a person: FirmwareMismatch"),
+        ("InspectionFailed", true, RolloutPhase::Paused, "a person: InspectionFailed"),
+    ] {
+        let (reason, message) = (reason.to_owned(), "it says why".to_owned());
+        cluster.firmware =
+            FirmwareState::Failed { reason: reason.clone(), message: message.clone(), permanent };
+        cluster.settle(10);
+        assert_eq!((cluster.phase(), cluster.reason()), (phase, reason));
+        assert_eq!(waiting_for(&cluster), waits);
+        assert!(cluster.status().message.is_some_and(|text| text.contains(&message)));
+        assert!(cluster.status().members.is_empty() && cluster.jobs.is_empty());
+    }
+    cluster.firmware = resolved();
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+}
+
+#[test]
 fn the_run_is_planned_once_its_firmware_is_known_and_pauses_when_it_is_gone() {
     let mut cluster = Cluster::new(4);
     cluster.firmware = FirmwareState::NotAsked;

@@ -1,0 +1,235 @@
+//! Has plugins inspect the firmware of a rollout: each for the types of devices that it serves.
+//! They are handed how the file begins and its size. Little else of it is fetched, but where a
+//! plugin refuses it: then its whole layer is, and the plugin is asked again, as only that can be
+//! hashed.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flashjob_api::rollout_reason;
+use flashjob_artifacts::firmware::{Beginning, Firmware, Part, beginning};
+use flashjob_artifacts::{Digest, Source};
+use flashjob_plugin_host::types::{BEGINNING_BYTES, FirmwareFile, Inspection};
+use flashjob_plugin_host::{CallError, DeviceType, Plugin};
+use flashjob_rules::firmware::ResolveFirmware;
+
+use super::RolloutKey;
+use crate::firmware::Failure;
+use crate::operator::Operator;
+use crate::plan::request::settings;
+use crate::plan::serving::serving;
+
+/// Longest time that a plugin which is being loaded is waited for before the rollout says so.
+const LOADING: Duration = Duration::from_secs(20);
+
+/// A plugin that inspects firmware, for one type of device.
+struct Inspector {
+    plugin: Plugin,
+    kind: DeviceType,
+    /// The effective settings.
+    settings: String,
+}
+
+/// Asks every plugin that serves a type of the planned devices and can inspect firmware.
+///
+/// # Errors
+/// One refuses the firmware, reads another version in it than the devices are to report, or cannot
+/// be asked.
+pub(crate) async fn inspect(
+    operator: &Arc<Operator>,
+    key: &RolloutKey,
+    question: &ResolveFirmware,
+    source: &mut Source<'_>,
+    firmware: &Firmware,
+) -> Result<(), Failure> {
+    for kind in &question.device_types {
+        let Ok(kind) = kind.parse() else { continue };
+        let Some(digest) = manifest(firmware, &kind) else { continue };
+        let Some(inspector) = inspector(operator, key, kind).await? else { continue };
+        for part in [Part::Start, Part::Whole] {
+            let file = beginning(source, digest, part, BEGINNING_BYTES).await?;
+            let Some(file) = file else { break };
+            let is_certain = file.is_certain;
+            match inspector.judge(operator, question, file).await {
+                Ok(()) => break,
+                Err(fault) if is_certain => return Err(fault),
+                Err(_) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Manifest with the firmware for a type of device; the only one where it names no types.
+fn manifest<'a>(firmware: &'a Firmware, kind: &DeviceType) -> Option<&'a Digest> {
+    if firmware.platforms.is_empty() {
+        return Some(&firmware.digest);
+    }
+    let mut platforms = firmware.platforms.iter();
+    platforms.find(|(platform, _)| platform.is_for(kind.as_ref())).map(|(_, digest)| digest)
+}
+
+/// The plugin that serves a type of device; None where that inspects no firmware, or where no
+/// plugin serves it, which each device's FlashJob says.
+async fn inspector(
+    operator: &Operator,
+    key: &RolloutKey,
+    kind: DeviceType,
+) -> Result<Option<Inspector>, Failure> {
+    let mut changes = operator.plugins.changes();
+    let until = tokio::time::Instant::now() + LOADING;
+    loop {
+        changes.borrow_and_update();
+        let views = operator.plugins.views();
+        let Some(view) = serving(&views, &kind) else { return Ok(None) };
+        let fault = match &view.ready {
+            Ok(ready) => match operator.plugins.get(&view.name, &ready.digest) {
+                Some(plugin) if !plugin.inspects() => return Ok(None),
+                Some(plugin) => {
+                    let known = operator.world().rollouts.get(key).cloned();
+                    let spec = known.as_ref().and_then(|known| known.rollout.spec.as_ref().ok());
+                    let written = spec.and_then(|spec| spec.template.settings.clone());
+                    let settings = settings(
+                        &view.name,
+                        &view.settings,
+                        &written.unwrap_or_default(),
+                        &view.locked_settings,
+                    );
+                    return Ok(Some(Inspector { plugin, kind, settings }));
+                }
+                None => "it is being exchanged",
+            },
+            Err(fault) => fault,
+        };
+        let message = format!("plugin {}, which serves {kind}, is not ready: {fault}", view.name);
+        let is_over = tokio::time::timeout_at(until, changes.changed()).await.is_err();
+        if is_over || !(view.is_loading || view.ready.is_ok()) {
+            return Err(not_ready(message));
+        }
+    }
+}
+
+impl Inspector {
+    /// Asks the plugin about a file, and compares the version.
+    async fn judge(
+        &self,
+        operator: &Arc<Operator>,
+        question: &ResolveFirmware,
+        file: Beginning,
+    ) -> Result<(), Failure> {
+        let Beginning { name, size, bytes, .. } = file;
+        let (plugin, kind) = (&self.plugin.info().name, &self.kind);
+        let file = FirmwareFile {
+            device_type: kind.to_string(),
+            firmware: question.reference.clone(),
+            version: question.version.clone(),
+            settings: self.settings.clone(),
+            name,
+            size,
+            beginning: bytes,
+        };
+        let inspection = match self.ask(operator, &file).await {
+            Ok(Some(inspection)) => inspection,
+            Ok(None) => return Ok(()),
+            Err(error @ CallError::Unavailable { .. }) => {
+                return Err(not_ready(format!("plugin {plugin}: {error}")));
+            }
+            Err(error) => {
+                let message = format!("plugin {plugin} cannot inspect it for {kind}: {error}");
+                let reason = rollout_reason::INSPECTION_FAILED.name;
+                return Err(Failure { reason, message, permanent: true });
+            }
+        };
+        tracing::debug!(plugin, %kind, ?inspection, "firmware was inspected");
+        fault(&file, &inspection).map_or(Ok(()), |message| {
+            let message = format!("plugin {plugin} refuses it: {message}");
+            let reason = rollout_reason::FIRMWARE_MISMATCH.name;
+            Err(Failure { reason, message, permanent: true })
+        })
+    }
+
+    /// Asks on the threads of the plugins, and counts the answer.
+    async fn ask(
+        &self,
+        operator: &Arc<Operator>,
+        file: &FirmwareFile,
+    ) -> Result<Option<Inspection>, CallError> {
+        let (plugin, file, asking) = (self.plugin.clone(), file.clone(), operator.clone());
+        let (answered, answer) = tokio::sync::oneshot::channel();
+        operator.plugins.spawn(async move {
+            let since = Instant::now();
+            let answer = plugin.inspect(&file).await;
+            let name = &plugin.info().name;
+            asking.metrics.plugin_asked(name, "inspect-firmware", since.elapsed(), &answer);
+            // Who asked may have stopped waiting.
+            let _ = answered.send(answer);
+        });
+        answer.await.unwrap_or_else(|error| Err(CallError::Trapped(error.to_string())))
+    }
+}
+
+fn not_ready(message: String) -> Failure {
+    Failure { reason: rollout_reason::PLUGIN_NOT_READY.name, message, permanent: false }
+}
+
+/// Reason for which no device may be flashed with a file.
+fn fault(file: &FirmwareFile, inspection: &Inspection) -> Option<String> {
+    let FirmwareFile { name, device_type, version, .. } = file;
+    let other = inspection.version.as_ref().filter(|own| *own != version);
+    inspection.refusal.clone().or_else(|| {
+        let own = other?;
+        Some(format!(
+            "{name} for device type {device_type} says that it is version {own}, and spec.version \
+             is {version}, which no device would report; correct spec.version, or publish version \
+             {version}"
+        ))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use flashjob_artifacts::firmware::Platform;
+
+    use super::*;
+
+    #[test]
+    fn each_type_has_its_manifest_and_firmware_without_types_one_for_all() {
+        let (index, one) = (Digest::of(b"index"), Digest::of(b"one"));
+        let kind: DeviceType = "esp32s3".parse().expect("a type");
+        let mut firmware = Firmware { digest: index.clone(), platforms: Vec::new() };
+        assert_eq!(manifest(&firmware, &kind), Some(&index));
+        firmware.platforms = vec![(Platform::of_device("esp32"), index)];
+        assert_eq!(manifest(&firmware, &kind), None);
+        firmware.platforms.push((Platform::of_device("esp32-s3"), one.clone()));
+        assert_eq!(manifest(&firmware, &kind), Some(&one));
+    }
+
+    #[test]
+    fn a_refusal_comes_first_and_another_version_is_one_too() {
+        let file = FirmwareFile {
+            device_type: "esp32".into(),
+            firmware: "registry.example/firmware:2".into(),
+            version: "2".into(),
+            settings: "{}".into(),
+            name: "firmware/thermo.bin".into(),
+            size: 1,
+            beginning: vec![0],
+        };
+        let said = |version: Option<&str>, refusal: Option<&str>| Inspection {
+            version: version.map(str::to_owned),
+            project: None,
+            chip: None,
+            device_types: Vec::new(),
+            secure_version: None,
+            min_chip_revision: None,
+            max_chip_revision: None,
+            refusal: refusal.map(str::to_owned),
+        };
+        assert_eq!(fault(&file, &said(None, None)), None);
+        assert_eq!(fault(&file, &said(Some("2"), None)), None);
+        let other = fault(&file, &said(Some("3"), None)).expect("a fault");
+        assert!(other.contains("version 3, and spec.version is 2"), "{other}");
+        let refused = fault(&file, &said(Some("3"), Some("it is cut off")));
+        assert_eq!(refused.as_deref(), Some("it is cut off"));
+    }
+}

@@ -1,0 +1,196 @@
+//! Header of images for Espressif chips (ESP-IDF's documentation, "App Image Format"): the chip
+//! that an image is for, and the descriptor of the application in it. No I/O.
+//!
+//! ```text
+//! header, 24 bytes | header of the first segment, 8 bytes | application descriptor, 256 bytes
+//! ```
+
+use flashjob_plugin_sdk::{FirmwareFile, Inspection};
+
+/// First byte of an image.
+const MAGIC: u8 = 0xe9;
+/// Most segments that an image has.
+const MOST_SEGMENTS: u8 = 16;
+/// Size of the header, in bytes.
+const HEADER_BYTES: usize = 24;
+/// Size of the header of each segment, in bytes.
+const SEGMENT_HEADER_BYTES: usize = 8;
+/// Number of no chip.
+const ANY_CHIP: u16 = 0xffff;
+/// Place of the chip's number in the header.
+const CHIP: usize = 12;
+/// Place of the oldest revision of the chip in the header.
+const MIN_REVISION: usize = 15;
+/// Place of the newest revision of the chip in the header.
+const MAX_REVISION: usize = 17;
+/// Place of the size of the flash memory in the header, in its upper four bits.
+const FLASH_SIZE: usize = 3;
+/// Largest number of a size of flash memory, 128 MiB.
+const LARGEST_FLASH: u8 = 7;
+/// First four bytes of an application descriptor.
+const DESCRIPTOR_MAGIC: u32 = 0xabcd_5432;
+/// Size of an application descriptor, in bytes.
+const DESCRIPTOR_BYTES: usize = 256;
+/// Size of each text in it, in bytes.
+const TEXT_BYTES: usize = 32;
+
+/// Chips by their numbers in the header (`esp_chip_id_t` of ESP-IDF).
+const CHIPS: [(u16, &str); 13] = [
+    (0x0000, "ESP32"),
+    (0x0002, "ESP32-S2"),
+    (0x0005, "ESP32-C3"),
+    (0x0009, "ESP32-S3"),
+    (0x000c, "ESP32-C2"),
+    (0x000d, "ESP32-C6"),
+    (0x0010, "ESP32-H2"),
+    (0x0012, "ESP32-P4"),
+    (0x0014, "ESP32-C61"),
+    (0x0017, "ESP32-C5"),
+    (0x0019, "ESP32-H21"),
+    (0x001c, "ESP32-H4"),
+    (0x0020, "ESP32-S31"),
+];
+
+/// Header of an image, and the descriptor of its application where it has one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Image {
+    /// Number of the chip.
+    chip: u16,
+    /// Oldest and newest revision of the chip, each a hundred times its major number and its minor
+    /// number.
+    revisions: (u16, u16),
+    /// Size of the flash memory that it is built for, in bytes.
+    flash_size: Option<u64>,
+    /// End of its first segment in the file.
+    first_segment_end: u64,
+    application: Option<Application>,
+}
+
+/// Descriptor of an application (`esp_app_desc_t` of ESP-IDF).
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Application {
+    secure_version: u32,
+    version: String,
+    project: String,
+}
+
+impl Image {
+    /// Reads the header at the beginning of a file. None: it is no image.
+    #[must_use]
+    pub fn read(beginning: &[u8]) -> Option<Self> {
+        let header = beginning.get(..HEADER_BYTES)?;
+        if header[0] != MAGIC || !(1..=MOST_SEGMENTS).contains(&header[1]) {
+            return None;
+        }
+        let number = |at: usize| u16::from_le_bytes([header[at], header[at + 1]]);
+        let flash = header[FLASH_SIZE] >> 4;
+        let begin = HEADER_BYTES + SEGMENT_HEADER_BYTES;
+        let length = u64::from(word(beginning, HEADER_BYTES + 4).unwrap_or_default());
+        Some(Self {
+            chip: number(CHIP),
+            revisions: (number(MIN_REVISION), number(MAX_REVISION)),
+            flash_size: (flash <= LARGEST_FLASH).then(|| 1 << (20 + flash)),
+            first_segment_end: begin as u64 + length,
+            application: beginning.get(begin..).and_then(Application::read),
+        })
+    }
+
+    /// Name of the chip, as Espressif writes it.
+    #[must_use]
+    pub fn chip(&self) -> Option<String> {
+        if self.chip == ANY_CHIP {
+            return None;
+        }
+        Some(name(self.chip).map_or_else(|| format!("chip {:#06x}", self.chip), str::to_owned))
+    }
+
+    /// Says what the image says of itself, and refuses it for another chip, or where its size
+    /// contradicts its header. `chip` is that of the devices, in any spelling; a type of device
+    /// that begins with no chip's name is not compared. Without `is_reported` the version is not
+    /// said, as devices report another one than that of the descriptor.
+    #[must_use]
+    pub fn inspect(&self, file: &FirmwareFile, chip: &str, is_reported: bool) -> Inspection {
+        let (oldest, newest) = self.revisions;
+        let revision = |number: u16| format!("{}.{}", number / 100, number % 100);
+        let application = self.application.as_ref();
+        let reported = application.filter(|_| is_reported);
+        let text = |of: &str| Some(of.to_owned()).filter(|text| !text.is_empty());
+        Inspection {
+            version: reported.and_then(|application| text(&application.version)),
+            project: application.and_then(|application| text(&application.project)),
+            secure_version: application.map(|application| application.secure_version),
+            chip: self.chip(),
+            device_types: name(self.chip)
+                .map(|name| format!("{}*", plain(name)))
+                .into_iter()
+                .collect(),
+            min_chip_revision: Some(revision(oldest)),
+            max_chip_revision: (newest != 0 && newest != u16::MAX).then(|| revision(newest)),
+            refusal: self.wrong_chip(file, chip).or_else(|| self.wrong_size(file)),
+        }
+    }
+
+    fn wrong_chip(&self, file: &FirmwareFile, chip: &str) -> Option<String> {
+        let (number, wanted) = chip_of(chip)?;
+        let own = self.chip().filter(|_| self.chip != number)?;
+        Some(format!(
+            "{} is an image for {own}, and device type {} is {wanted}; publish firmware that is \
+             built for {wanted}, or select other devices",
+            file.name, file.device_type
+        ))
+    }
+
+    fn wrong_size(&self, file: &FirmwareFile) -> Option<String> {
+        let FirmwareFile { name, size, .. } = file;
+        if *size < self.first_segment_end {
+            return Some(format!(
+                "{name} has {size} bytes, and its header says that it has at least {}: it is cut \
+                 off; publish all of it",
+                self.first_segment_end
+            ));
+        }
+        let flash = self.flash_size.filter(|flash| size > flash)?;
+        Some(format!(
+            "{name} has {size} bytes, and its header says that it is built for a flash memory of \
+             {flash} bytes; publish the image alone, or build it for a larger flash memory"
+        ))
+    }
+}
+
+impl Application {
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let bytes = bytes.get(..DESCRIPTOR_BYTES)?;
+        (word(bytes, 0)? == DESCRIPTOR_MAGIC).then_some(())?;
+        let text = |at: usize| {
+            let field = &bytes[at..at + TEXT_BYTES];
+            let end = field.iter().position(|byte| *byte == 0).unwrap_or(TEXT_BYTES);
+            String::from_utf8_lossy(&field[..end]).into_owned()
+        };
+        let (version, project) = (text(16), text(16 + TEXT_BYTES));
+        Some(Self { secure_version: word(bytes, 4)?, version, project })
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u32> {
+    let word = bytes.get(at..at + 4)?;
+    Some(u32::from_le_bytes(word.try_into().ok()?))
+}
+
+fn name(number: u16) -> Option<&'static str> {
+    CHIPS.iter().find(|(known, _)| *known == number).map(|(_, name)| *name)
+}
+
+fn plain(text: &str) -> String {
+    text.to_ascii_lowercase().replace(['-', '_'], "")
+}
+
+/// The chip with the longest name that a device type begins with, in any spelling: `ESP32-C3-Mini`
+/// is an ESP32-C3.
+fn chip_of(device_type: &str) -> Option<(u16, &'static str)> {
+    let wanted = plain(device_type);
+    let named = CHIPS.into_iter().filter(|(_, name)| wanted.starts_with(&plain(name)));
+    named.max_by_key(|(_, name)| name.len())
+}
+
+#[cfg(test)]
+mod tests;
