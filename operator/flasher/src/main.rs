@@ -101,6 +101,17 @@ async fn carry_out(arguments: &Arguments) -> Result<Sent, Failure> {
             "told to end before the transfer began; the device was not changed",
         ));
     }
-    tracing::info!("told to end; the transfer is finished first");
-    flash.await
+    if *stage.borrow() == Stage::Sending {
+        tracing::info!("told to end; the transfer is finished first");
+    }
+    tokio::select! {
+        biased;
+        ended = &mut flash => ended,
+        // The device goes on by itself, and the next attempt finds what it runs.
+        bytes = Stage::delivered(&stage) => {
+            let message = "told to end before the device had proven that it runs the firmware; it \
+                           has all of it";
+            Err(Failure { bytes: Some(bytes), ..Failure::new(Code::Interrupted, message) })
+        }
+    }
 }
