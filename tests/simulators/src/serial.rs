@@ -133,6 +133,11 @@ impl Chip {
         self.shared.loader().content(offset, size)
     }
 
+    /// Restarts the chip into its ROM loader, as somebody does by hand.
+    pub fn reset(&self) {
+        self.shared.loader().reset();
+    }
+
     /// Lets a chip go on that waits.
     pub fn go_on(&self) {
         *self.shared.may_go_on.lock().unwrap_or_else(PoisonError::into_inner) = true;

@@ -1,9 +1,11 @@
 //! One simulated device, and a registry that has firmware for it.
 
 pub mod plugin;
+pub mod run;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::process::{Command as Program, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -136,6 +138,29 @@ impl World {
 
     pub fn at(&self) -> SocketAddr {
         (self.options.listen.expect("an address"), self.options.port).into()
+    }
+
+    /// The program with a plugin's variables, for this world.
+    pub fn program(&self) -> Program {
+        let options = &self.options;
+        let mut command = Program::new(env!("CARGO_BIN_EXE_flashjob-flasher"));
+        command.arg("ota").env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
+        let folder = self.folder.path();
+        command
+            .env("FIRMWARE", &options.pull.firmware)
+            .env("UUID", "d95c")
+            .env("HOST_ENDPOINT", &options.host_endpoint)
+            .env("DEVICE", &options.pull.device)
+            .env("APPLICATION_TYPE", "thermo")
+            .env("VERSION", "2")
+            .env("EXTERNAL_IP", options.external_ip.to_string())
+            .env("FLASHER_LISTEN", options.external_ip.to_string())
+            .env("FLASHER_PORT", options.port.to_string())
+            .env("FLASHER_WAIT", "0s")
+            .env("FLASHER_REGISTRY_DIRECTORY", folder)
+            .env("FLASHER_CERTIFICATES", folder)
+            .env("FLASHER_TERMINATION_LOG", folder.join("termination-log"));
+        command
     }
 
     /// One attempt.
