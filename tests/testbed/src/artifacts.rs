@@ -40,23 +40,35 @@ pub async fn push_firmware(
     name: &str,
     firmwares: &[Firmware],
 ) -> anyhow::Result<String> {
+    let files = firmwares.iter().map(|firmware| Ok((firmware.device.as_str(), firmware.encode()?)));
+    push_files(registry, name, &files.collect::<anyhow::Result<Vec<_>>>()?).await
+}
+
+/// The same with any file for each device type.
+///
+/// # Errors
+/// The registry refuses.
+pub async fn push_files(
+    registry: &Registry,
+    name: &str,
+    files: &[(&str, Vec<u8>)],
+) -> anyhow::Result<String> {
     let client = registry.client()?;
     let reference: Reference = format!("{}/{name}", registry.host).parse()?;
     let mut entries = Vec::new();
-    for firmware in firmwares {
-        let layer = ImageLayer::oci_v1_gzip(layer(firmware)?, None);
-        let config = json!({"os": "custom", "architecture": firmware.device, "rootfs": {"type": "layers", "diff_ids": []}, "config": {}});
+    for (device, file) in files {
+        let layer = ImageLayer::oci_v1_gzip(layer(file)?, None);
+        let config = json!({"os": "custom", "architecture": device, "rootfs": {"type": "layers", "diff_ids": []}, "config": {}});
         let config = Config::new(
             config.to_string().into_bytes(),
             "application/vnd.oci.image.config.v1+json".to_owned(),
             None,
         );
         let one: Reference = format!(
-            "{}/{}:{}-{}",
+            "{}/{}:{}-{device}",
             registry.host,
             reference.repository(),
             reference.tag().unwrap_or("latest"),
-            firmware.device
         )
         .parse()?;
         client.push(&one, &[layer], config, &registry.auth(), None).await?;
@@ -69,7 +81,7 @@ pub async fn push_firmware(
             .await?;
         entries.push(json!({
             "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": manifest.len(),
-            "platform": {"os": "custom", "architecture": firmware.device},
+            "platform": {"os": "custom", "architecture": device},
         }));
     }
     let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries});
@@ -78,14 +90,13 @@ pub async fn push_firmware(
     Ok(client.fetch_manifest_digest(&reference, &registry.auth()).await?)
 }
 
-fn layer(firmware: &Firmware) -> anyhow::Result<Vec<u8>> {
-    let bytes = firmware.encode()?;
+fn layer(file: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     let mut header = tar::Header::new_gnu();
-    header.set_size(bytes.len() as u64);
+    header.set_size(file.len() as u64);
     header.set_mode(0o644);
     header.set_cksum();
-    archive.append_data(&mut header, "firmware/firmware.bin", bytes.as_slice())?;
+    archive.append_data(&mut header, "firmware/firmware.bin", file)?;
     let mut encoder = archive.into_inner()?;
     encoder.flush()?;
     Ok(encoder.finish()?)
