@@ -6,7 +6,7 @@ pub mod run;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Command as Program, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::Parser;
@@ -82,6 +82,7 @@ pub fn index(images: Vec<(serde_json::Value, Content)>) -> Content {
 pub struct World {
     pub fleet: Fleet,
     pub registry: Fake,
+    content: Arc<Mutex<Content>>,
     pub folder: tempfile::TempDir,
     pub options: Ota,
 }
@@ -101,8 +102,10 @@ impl World {
         content: Content,
     ) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let content = Arc::new(content);
-        let registry = Fake::start(move |_, path, _| serve(&content, path)).await;
+        let content = Arc::new(Mutex::new(content));
+        let served = content.clone();
+        let registry =
+            Fake::start(move |_, path, _| serve(&served.lock().expect("not poisoned"), path)).await;
         let port = free_port(host);
         let fleet = Fleet::new(Settings {
             address: Ipv4Addr::LOCALHOST.into(),
@@ -118,10 +121,16 @@ impl World {
             options: options(host, port, &report.endpoint, &registry.host, folder.path().into()),
             fleet,
             registry,
+            content,
             folder,
         };
         world.policy(&json!({}));
         world
+    }
+
+    /// Publishes this too; a tag that was there already moves.
+    pub fn publish(&self, content: Content) {
+        self.content.lock().expect("not poisoned").splice(..0, content);
     }
 
     /// Writes the policy, with how the registry is reached.
