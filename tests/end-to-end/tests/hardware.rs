@@ -37,7 +37,7 @@ async fn devices_that_are_uploaded_to_complete_with_the_configured_flash_image_a
 }
 
 #[tokio::test]
-async fn a_device_with_mcuboot_completes_by_the_hash_that_it_runs_and_one_that_goes_back_is_given_up()
+async fn a_device_with_mcuboot_completes_by_its_hash_and_one_that_goes_back_is_given_up()
 -> anyhow::Result<()> {
     let plugins = vec!["mcumgr".to_owned()];
     let mut testbed = Testbed::start(&Options { plugins, ..Options::default() }).await?;
@@ -57,7 +57,7 @@ async fn a_device_with_mcuboot_completes_by_the_hash_that_it_runs_and_one_that_g
     // Akri reports no version: the device's own word, read by the flash program, is the proof.
     let status = ended(&testbed, "keeps").await?;
     assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
-    assert_eq!(status.completed_uuids, [well.uid.clone()]);
+    assert_eq!(status.completed_uuids, std::slice::from_ref(&well.uid));
     let device = &well.device;
     let found = (device.runs(), device.is_confirmed(), device.resets());
     assert_eq!(found, ("2.0.0".to_owned(), true, 1));

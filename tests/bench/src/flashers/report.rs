@@ -90,7 +90,8 @@ impl Report {
     /// The table in Markdown.
     pub fn markdown(&self) -> String {
         let mut text = String::from(
-            "| flash programs at once | MiB each | only sending MiB/s | flash program MiB/s | ratio, least, most | aim | peak MiB with 16 MiB | aim |\n\
+            "| flash programs at once | MiB each | only sending MiB/s | flash program MiB/s | \
+             ratio, least, most | aim | peak MiB with 16 MiB | aim |\n\
              |--:|--:|--:|--:|--:|--:|--:|--:|\n",
         );
         // Writing to a String does not fail.
