@@ -53,10 +53,11 @@ nightly: build plugins ## Kill the operator at random moments and look for broke
 fuzz: check-tools ## Feed everything that comes from outside with bytes that lead to new code: make fuzz [FUZZ_SECONDS=60] [FUZZ_TARGETS="reference answer"].
 	tests/fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
-bench: plugins ## Measure plugins, and the operator beside a client of only the four requests (docs/performance.md): make bench BENCH=full.
+bench: plugins ## Measure plugins, flash programs, and the operator beside a client of only the four requests (docs/performance.md): make bench BENCH=full.
 	tests/control-plane/build.sh >/dev/null
 	cargo build --profile benchmark --workspace --bins
 	target/benchmark/bench plugins
+	target/benchmark/bench flashers
 	target/benchmark/bench run $(BENCH)
 
 lint: check-tools ## Check format and lints.

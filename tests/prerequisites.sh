@@ -12,6 +12,7 @@ need cargo "install Rust 1.95 or newer with rustup (https://rustup.rs)"
 need go "install Go 1.26 or newer (https://go.dev/doc/install)"
 need cc "install a C compiler (apt-get install build-essential)"
 need flock "install util-linux (apt-get install util-linux)"
+need setpriv "install util-linux (apt-get install util-linux)"
 need node "install Node.js 18 or newer (https://nodejs.org, or apt-get install nodejs)"
 need npm "it comes with Node.js (or apt-get install npm)"
 exit $missing

@@ -443,4 +443,17 @@ mod tests {
                 .all(|plugin| plugin.grants.attach_device && plugin.grants.groups == [20])
         );
     }
+
+    #[test]
+    fn the_parts_of_a_configuration_on_the_pages_about_hardware_are_valid() {
+        let pages =
+            [include_str!("../../../docs/hardware.md"), include_str!("../../../docs/flasher.md")];
+        let blocks = pages.iter().flat_map(|page| page.split("```yaml\n").skip(1));
+        let blocks = blocks.filter_map(|rest| rest.split("```").next());
+        let parts: Vec<&str> = blocks.filter(|block| !block.contains("kind: FlashJob")).collect();
+        assert_eq!(parts.len(), 5);
+        for part in parts {
+            parse(&format!("{HEAD}{part}")).unwrap_or_else(|error| panic!("{error}\n{part}"));
+        }
+    }
 }

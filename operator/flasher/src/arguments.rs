@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 use reqwest::header::{HeaderName, HeaderValue};
@@ -70,6 +71,35 @@ impl Arguments {
         let command = command.mut_args(filled).mut_subcommands(|way| way.mut_args(filled));
         Self::from_arg_matches(&command.try_get_matches()?)
     }
+}
+
+/// Options that an error is about, each with its variable: a plugin sets these. `words` are those
+/// of the command line.
+pub fn variables<'a>(
+    error: &clap::Error,
+    mut words: impl Iterator<Item = &'a str>,
+) -> Vec<(String, String)> {
+    let mut command = Arguments::command();
+    command.build();
+    let Some(way) = words.find_map(|word| command.find_subcommand(word)) else {
+        return Vec::new();
+    };
+    let named = [ContextKind::InvalidArg, ContextKind::PriorArg].into_iter().flat_map(|kind| {
+        match error.get(kind) {
+            Some(ContextValue::String(one)) => vec![one.clone()],
+            Some(ContextValue::Strings(all)) => all.clone(),
+            _ => Vec::new(),
+        }
+    });
+    let found = named.filter_map(|named| {
+        // As `--port <PORT>`.
+        let option = named.split(' ').next()?.to_owned();
+        let mut arguments = way.get_arguments();
+        let own = |argument: &&Arg| argument.get_long() == option.strip_prefix("--");
+        let variable = arguments.find(own)?.get_env()?.to_string_lossy().into_owned();
+        Some((option, variable))
+    });
+    found.collect()
 }
 
 /// The argument, without its variable where that is empty.
@@ -434,5 +464,23 @@ mod tests {
         assert_eq!((ota.port, ota.wait), (4433, Duration::from_millis(100)));
         let error = parse(" ").expect_err("empty").to_string();
         assert!(error.contains("--firmware"), "{error}");
+    }
+
+    #[test]
+    fn an_error_has_the_variable_of_each_option_that_it_is_about_on_its_way() {
+        for (line, expected) in [
+            ("x ota --firmware=a --device=b --external-ip=c", "--external-ip EXTERNAL_IP"),
+            ("x serial --firmware=a --device=b", "--port UDEV_DEVNODE"),
+            ("x smp --device=b --port=/dev/a --host-endpoint=c", "--host-endpoint HOST_ENDPOINT"),
+            ("x smp --device=b --port=/dev/a --host-endpoint=c", "--port UDEV_DEVNODE"),
+            ("x http --port=0", "--port FLASHER_HTTP_PORT"),
+        ] {
+            let words: Vec<&str> = line.split(' ').collect();
+            let error = Arguments::try_parse_from(&words).expect_err("an error");
+            let found = variables(&error, words.into_iter());
+            let found: Vec<String> =
+                found.iter().map(|(option, variable)| format!("{option} {variable}")).collect();
+            assert!(found.iter().any(|found| found == expected), "{line}: {found:?} {error}");
+        }
     }
 }

@@ -72,6 +72,7 @@ pub async fn flash(options: &Http, stage: &watch::Sender<Stage>) -> Result<Sent,
     }
     let proven = match version.filter(|_| is_new) {
         Some(version) => {
+            stage.send_replace(Stage::Delivered(*size));
             version.wait(wanted, options.restart_timeout, *size).await.map(|()| true)?
         }
         None => false,

@@ -32,6 +32,8 @@ pub enum Stage {
     Preparing,
     /// The device receives firmware.
     Sending,
+    /// The device has so many bytes, which is all; the proof that it runs them is waited for.
+    Delivered(u64),
     /// Nothing has changed the device, and nothing may any more.
     Ended,
 }
@@ -48,6 +50,17 @@ impl Stage {
     #[must_use]
     pub fn end(stage: &watch::Sender<Self>) -> bool {
         Self::follow(stage, Self::Ended)
+    }
+
+    /// Waits until the device has all of it, and returns the number of bytes. Never returns if it
+    /// does not come so far.
+    pub async fn delivered(stage: &watch::Sender<Self>) -> u64 {
+        let mut seen = stage.subscribe();
+        let reached = seen.wait_for(|stage| matches!(stage, Self::Delivered(_))).await;
+        match reached.as_deref() {
+            Ok(Self::Delivered(bytes)) => *bytes,
+            _ => std::future::pending().await,
+        }
     }
 
     /// Goes on from the preparations, at most once.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use flashjob_flasher::arguments::{Arguments, Command, Progress};
+use flashjob_flasher::arguments::{Arguments, Command, Progress, variables};
 use flashjob_flasher::outcome::{Code, Failure, Sent, conclude};
 use flashjob_flasher::{Stage, http, ota, serial, smp};
 use tokio::signal::unix::{SignalKind, signal};
@@ -47,7 +47,12 @@ fn unread(error: &clap::Error) -> ExitCode {
         error.exit();
     }
     let log = termination_log();
-    let words = error.render().to_string();
+    let mut words = error.render().to_string();
+    let line: Vec<String> =
+        std::env::args_os().map(|word| word.to_string_lossy().into_owned()).collect();
+    for (option, variable) in variables(error, line.iter().map(String::as_str)) {
+        words += &format!("\n{option} is also the variable {variable}");
+    }
     let failure = Failure::new(Code::BadConfiguration, words.trim_start_matches("error: ").trim());
     eprintln!("{words}");
     let ended = Err(failure);
@@ -101,6 +106,17 @@ async fn carry_out(arguments: &Arguments) -> Result<Sent, Failure> {
             "told to end before the transfer began; the device was not changed",
         ));
     }
-    tracing::info!("told to end; the transfer is finished first");
-    flash.await
+    if *stage.borrow() == Stage::Sending {
+        tracing::info!("told to end; the transfer is finished first");
+    }
+    tokio::select! {
+        biased;
+        ended = &mut flash => ended,
+        // The device goes on by itself, and the next attempt finds what it runs.
+        bytes = Stage::delivered(&stage) => {
+            let message = "told to end before the device had proven that it runs the firmware; it \
+                           has all of it";
+            Err(Failure { bytes: Some(bytes), ..Failure::new(Code::Interrupted, message) })
+        }
+    }
 }

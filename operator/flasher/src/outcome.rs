@@ -36,7 +36,8 @@ pub enum Code {
     DeviceNotTrusted = 10,
     /// The transfer began and did not end well. What the device runs is unknown.
     TransferBroken = 11,
-    /// The container was told to end before the transfer began.
+    /// The container was told to end, before the transfer began, or once the device had all and
+    /// nothing was proven yet: then `bytes` is set.
     Interrupted = 12,
     /// The device is busy with something else.
     DeviceBusy = 13,

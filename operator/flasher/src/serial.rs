@@ -10,7 +10,7 @@
 
 mod chip;
 mod image;
-mod port;
+pub(crate) mod port;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -157,7 +157,8 @@ impl Attempt {
         let (chip, place) = (flasher.chip(), self.options.port.display().to_string());
         chip::check(&mut flasher, &self.image, &self.options)?;
         let is_locked = flasher.secure_download_mode();
-        let (name, size, offset) = (self.image.name.clone(), self.image.size, self.options.offset);
+        let (size, offset) = (self.image.size, self.options.offset);
+        let name = format!("{} of {}", self.image.name, self.image.digest);
         if self.options.dry_run {
             let message = format!(
                 "dry run: {name} would be written to {chip} on {place} at {offset:#x}; nothing \

@@ -12,6 +12,7 @@ use std::io::{Cursor, Read};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use flashjob_artifacts::Digest;
 use mcumgr_toolkit::MCUmgrClient;
 use mcumgr_toolkit::client::MCUmgrClientError;
 use mcumgr_toolkit::commands::image::ImageState;
@@ -24,6 +25,7 @@ use crate::arguments::Smp;
 use crate::endpoint::host_and_port;
 use crate::firmware::{self, Firmware};
 use crate::outcome::{Code, Failure, Sent};
+use crate::serial::port::unusable;
 
 /// UDP port of SMP, where the endpoint names none.
 const PORT: u16 = 1337;
@@ -61,6 +63,8 @@ struct Image {
     bytes: Vec<u8>,
     info: ImageInfo,
     name: String,
+    /// Of the manifest that it came with.
+    digest: Digest,
 }
 
 impl Image {
@@ -90,7 +94,8 @@ impl Image {
             );
             return Err(Failure::new(Code::BadConfiguration, message));
         }
-        Ok(Self { bytes, info, name: firmware.name.clone() })
+        let Firmware { name, digest, .. } = firmware;
+        Ok(Self { bytes, info, name: name.clone(), digest: digest.clone() })
     }
 
     fn is_in(&self, slot: &ImageState) -> bool {
@@ -115,13 +120,15 @@ impl Attempt {
         if self.options.dry_run {
             let runs = active.map_or("an unknown image", |slot| slot.version.as_str());
             let message = format!(
-                "dry run: {} would be sent to {}, which runs {runs}; nothing was sent",
-                self.image.name, self.place
+                "dry run: {} of {} would be sent to {}, which runs {runs}; nothing was sent",
+                self.image.name, self.image.digest, self.place
             );
             return Ok(Sent { bytes: 0, proven: false, message });
         }
         if active.is_some_and(|slot| self.image.is_in(slot)) {
             tracing::info!("the device runs this image already");
+            self.begin()?;
+            drop(device);
         } else {
             if active.is_some_and(|slot| !slot.confirmed) {
                 let message = format!(
@@ -131,30 +138,47 @@ impl Attempt {
                 );
                 return Err(Failure::new(Code::DeviceBusy, message));
             }
-            self.swap(&device, &slots)?;
+            self.swap(device, &slots)?;
         }
         self.confirm()?;
-        let Image { bytes, info, name } = &self.image;
-        let message = format!("{} runs {name}, version {}, confirmed", self.place, info.version);
+        let Image { bytes, info, name, digest } = &self.image;
+        let message =
+            format!("{} runs {name} of {digest}, version {}, confirmed", self.place, info.version);
         Ok(Sent { bytes: bytes.len() as u64, proven: true, message })
     }
 
-    /// Brings the image into the other slot, and has the device try it.
-    fn swap(&self, device: &MCUmgrClient, slots: &[ImageState]) -> Result<(), Failure> {
-        if !Stage::begin(&self.stage) {
-            return Err(Failure::new(Code::Interrupted, "the attempt has ended already"));
+    /// From here on the device may be changed.
+    fn begin(&self) -> Result<(), Failure> {
+        match Stage::begin(&self.stage) {
+            true => Ok(()),
+            false => Err(Failure::new(Code::Interrupted, "the attempt has ended already")),
         }
+    }
+
+    /// Brings the image into the other slot, and has the device try it. The connection ends with
+    /// that: a serial port is opened once at a time, and goes with a device on USB that restarts.
+    fn swap(&self, device: MCUmgrClient, slots: &[ImageState]) -> Result<(), Failure> {
+        self.begin()?;
         if !slots.iter().any(|slot| self.image.is_in(slot)) {
-            self.upload(device)?;
+            self.upload(&device)?;
         }
         let test = device.image_set_state(Some(self.image.info.hash.as_ref()), false);
         test.map_err(|error| self.refused("to try the new image", error))?;
-        match device.os_system_reset(false, None) {
-            // Some restart before they have answered.
-            Ok(()) | Err(MCUmgrClientError::ExecuteError(ExecuteError::ReceiveFailed(_))) => {}
-            Err(error) => return Err(self.refused("to restart", error)),
-        }
+        self.restart(&device)?;
+        drop(device);
+        self.stage.send_replace(Stage::Delivered(self.image.bytes.len() as u64));
         self.wait()
+    }
+
+    /// Asks the device once to restart. A second request could reach one that runs the new image,
+    /// and a boot loader gives an image up that restarts before it is confirmed.
+    fn restart(&self, device: &MCUmgrClient) -> Result<(), Failure> {
+        device.set_retries(0);
+        match device.os_system_reset(false, None) {
+            // Some restart before they have answered, and a request may be lost.
+            Ok(()) | Err(MCUmgrClientError::ExecuteError(ExecuteError::ReceiveFailed(_))) => Ok(()),
+            Err(error) => Err(self.refused("to restart", error)),
+        }
     }
 
     fn upload(&self, device: &MCUmgrClient) -> Result<(), Failure> {
@@ -187,11 +211,12 @@ impl Attempt {
     /// Waits until the device is back and runs the image.
     fn wait(&self) -> Result<(), Failure> {
         let end = Instant::now() + self.options.restart_timeout;
+        let mut asked = Instant::now();
         loop {
             std::thread::sleep(LOOK);
-            let found = self.connect().and_then(|device| self.slots(&device));
+            let found = self.connect().and_then(|device| Ok((self.slots(&device)?, device)));
             let words = match found {
-                Ok(slots) => {
+                Ok((slots, device)) => {
                     let active = slots.iter().find(|slot| slot.active);
                     if active.is_some_and(|slot| self.image.is_in(slot)) {
                         return Ok(());
@@ -199,11 +224,11 @@ impl Attempt {
                     // While the new image is pending the restart is still to come.
                     if !slots.iter().any(|slot| slot.pending) {
                         let runs = active.map_or("another image", |slot| slot.version.as_str());
-                        let message = format!(
-                            "the boot loader of {} did not take version {}: it runs {runs} again",
-                            self.place, self.image.info.version
-                        );
-                        return Err(self.after(Code::Reverted, message));
+                        return Err(self.reverted(runs));
+                    }
+                    if asked.elapsed() >= self.options.answer_timeout {
+                        self.restart(&device)?;
+                        asked = Instant::now();
                     }
                     "it has not restarted".to_owned()
                 }
@@ -249,11 +274,7 @@ impl Attempt {
             Some(port) => {
                 let opened =
                     serialport::new(port.to_string_lossy(), *baud).timeout(*answer_timeout).open();
-                let opened = opened.map_err(|error| {
-                    let message = format!("the serial port {} cannot be used", port.display());
-                    Failure::new(Code::DeviceUnreachable, message).because(error)
-                })?;
-                MCUmgrClient::new_from_serial(opened)
+                MCUmgrClient::new_from_serial(opened.map_err(|error| unusable(port, error))?)
             }
             None => {
                 let place = &self.place;
@@ -272,6 +293,14 @@ impl Attempt {
     fn unreachable(&self, error: MCUmgrClientError) -> Failure {
         let message = format!("device {} does not answer", self.place);
         Failure::new(Code::DeviceUnreachable, message).because(error)
+    }
+
+    fn reverted(&self, runs: &str) -> Failure {
+        let message = format!(
+            "the boot loader of {} did not take version {}: it runs {runs} again",
+            self.place, self.image.info.version
+        );
+        self.after(Code::Reverted, message)
     }
 
     /// A request that the device refused, or did not answer.

@@ -172,3 +172,25 @@ fn sign(content: &mut Content, signature: &Signature, digest: &Digest) {
     content.push((Digest::of(&payload).to_string(), payload));
     content.push((format!("manifests/sha256-{}.sig", digest.hex()), manifest.to_string().into()));
 }
+
+#[tokio::test]
+async fn a_tag_is_what_it_is_when_it_is_flashed_and_the_message_has_the_digest() {
+    let published = |version: &str| {
+        let (descriptor, content) = image("esp32", "firmware/a.bin", &firmware(version, 100));
+        let digest = descriptor["digest"].as_str().expect("a digest").to_owned();
+        (digest, index(vec![(descriptor, content)]))
+    };
+    let ((old, first), (new, second)) = (published("2"), published("3"));
+    let mut world = World::with("127.78.4.1", None, Behaviour::default(), first).await;
+    // The tag moves between the time at which somebody looked and the flash.
+    world.publish(second);
+    let sent = world.flash().await.expect("flashed");
+    assert!(sent.message.contains(&new), "{sent:?}");
+    world.becomes("flashed", |report| report.version == "3").await;
+    // A digest stays what it was.
+    let repository = format!("{}/firmware/thermo", world.registry.host);
+    world.options.pull.firmware = format!("{repository}@{old}");
+    let sent = world.flash().await.expect("flashed");
+    assert!(sent.message.contains(&old), "{sent:?}");
+    world.becomes("flashed", |report| report.version == "2").await;
+}

@@ -6,11 +6,10 @@ mod world;
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{PermissionsExt, chown};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 use flashjob_plugin_esp_serial::EspSerial;
-use flashjob_plugin_sdk::{Arg, EnvValue, Plugin};
 use flashjob_simulators::serial::loader::{Report, Settings};
 use flashjob_simulators::serial::{Chip, Trouble, TroubleKind};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
@@ -39,26 +38,8 @@ impl Place {
 
     /// The program as the container has it, after these words.
     fn program(&self, before: &[&str]) -> Command {
-        let pod = EspSerial::build(self.asked.request.clone()).expect("built");
-        let literal = |arg: Arg| match arg {
-            Arg::Literal(text) => text,
-            Arg::ExternalAddress => panic!("there is no address"),
-        };
-        let mut words: Vec<String> = before.iter().map(|word| (*word).to_owned()).collect();
-        words.push(env!("CARGO_BIN_EXE_flashjob-flasher").to_owned());
-        words.extend(pod.command.into_iter().skip(1).chain(pod.args).map(literal));
-        let mut command = Command::new(words.remove(0));
-        command.args(words).env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
-        for (name, value) in pod.env {
-            let EnvValue::Literal(value) = value else { panic!("{name} is no text") };
-            command.env(name, value);
-        }
-        let folder = self.asked.folder.path();
-        command
-            .env("FLASHER_BEFORE", "no-reset")
-            .env("FLASHER_AFTER", "no-reset")
-            .env("FLASHER_REGISTRY_DIRECTORY", folder)
-            .env("FLASHER_TERMINATION_LOG", folder.join("termination-log"));
+        let mut command = self.asked.program::<EspSerial>("", before);
+        command.env("FLASHER_BEFORE", "no-reset").env("FLASHER_AFTER", "no-reset");
         command
     }
 

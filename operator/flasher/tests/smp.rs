@@ -2,7 +2,6 @@
 //! that behaves as MCUboot does: it checks the image, swaps on a restart, and goes back to its old
 //! image unless the new one is confirmed.
 #![allow(clippy::expect_used)]
-mod smp_device;
 #[allow(dead_code, reason = "the device's part is for the other tests")]
 mod world;
 
@@ -13,13 +12,14 @@ use flashjob_flasher::arguments::{Command, Smp};
 use flashjob_flasher::outcome::{Code, Failure, Sent};
 use flashjob_flasher::smp::flash;
 use flashjob_plugin_mcumgr::Mcumgr;
+use flashjob_plugin_sdk::Request;
+use flashjob_simulators::smp::{Behaviour, SmpDevice, mcuboot_image};
 use serde_json::json;
-use smp_device::{Behaviour, SmpDevice, mcuboot_image};
 use tokio::sync::watch;
 use world::plugin::Asked;
 
 /// Size of the images, in bytes: several hundred requests.
-const SIZE: usize = 100_000;
+const SIZE: u32 = 100_000;
 
 /// A device, and the options of the plugin for it.
 struct Place {
@@ -30,9 +30,30 @@ struct Place {
 
 impl Place {
     async fn new(behaviour: Behaviour, firmware: &[u8]) -> Self {
-        let device = SmpDevice::start(mcuboot_image([1, 0, 0], SIZE), behaviour);
-        let endpoint = device.address.to_string();
-        let asked = Asked::new("nrf52840", endpoint, &json!({}), firmware).await;
+        let device = SmpDevice::on_udp(mcuboot_image([1, 0, 0], SIZE), behaviour);
+        Self::of(device.expect("a port"), firmware, |request, place| {
+            request.device.endpoint = Some(place);
+        })
+        .await
+    }
+
+    async fn on_serial_port(behaviour: Behaviour, firmware: &[u8]) -> Self {
+        let device = SmpDevice::on_serial_port(mcuboot_image([1, 0, 0], SIZE), behaviour);
+        Self::of(device.expect("a terminal"), firmware, |request, place| {
+            request.device.endpoint = None;
+            request.device.properties = vec![("UDEV_DEVNODE".to_owned(), place)];
+        })
+        .await
+    }
+
+    /// The device, at the place that Akri says in the request.
+    async fn of(
+        device: SmpDevice,
+        firmware: &[u8],
+        announce: impl FnOnce(&mut Request, String),
+    ) -> Self {
+        let mut asked = Asked::new("nrf52840", String::new(), &json!({}), firmware).await;
+        announce(&mut asked.request, device.place.clone());
         let command = asked.command::<Mcumgr>("", &[]);
         let Command::Smp(mut options) = command else { panic!("smp") };
         options.answer_timeout = Duration::from_millis(300);
@@ -47,10 +68,20 @@ impl Place {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_runs_the_new_image_and_keeps_it_and_a_second_attempt_changes_nothing() {
-    for behaviour in [Behaviour::default(), Behaviour { lossy: true, ..Behaviour::default() }] {
-        let place = Place::new(behaviour, &mcuboot_image([2, 0, 0], SIZE)).await;
+    let (well, image) = (Behaviour::default(), mcuboot_image([2, 0, 0], SIZE));
+    let mut places = vec![Place::on_serial_port(well, &image).await];
+    for behaviour in [
+        well,
+        Behaviour { lossy: true, ..well },
+        // A request to restart that is sent twice would take the new image away again.
+        Behaviour { mute_reset: true, ..well },
+    ] {
+        places.push(Place::new(behaviour, &image).await);
+    }
+    for place in places {
         let sent = place.flash().await.expect("flashed");
         assert!(sent.proven && sent.message.contains("version 2.0.0, confirmed"), "{sent:?}");
+        assert!(sent.message.contains(" of sha256:"), "{sent:?}");
         let resets = place.device.resets();
         assert_eq!((place.device.runs(), place.device.is_confirmed()), ("2.0.0".into(), true));
         // As after a flash program that was killed at its end.
@@ -66,11 +97,13 @@ async fn a_device_runs_the_new_image_and_keeps_it_and_a_second_attempt_changes_n
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_whose_new_image_does_not_start_goes_back_and_that_is_said() {
     let reverts = Behaviour { reverts: true, ..Behaviour::default() };
-    let place = Place::new(reverts, &mcuboot_image([2, 0, 0], SIZE)).await;
-    let failure = place.flash().await.expect_err("it went back");
-    assert_eq!(failure.code, Code::Reverted, "{failure}");
-    assert!(failure.to_string().contains("it runs 1.0.0 again"), "{failure}");
-    assert_eq!((place.device.runs(), place.device.is_confirmed()), ("1.0.0".into(), true));
+    let image = mcuboot_image([2, 0, 0], SIZE);
+    for place in [Place::new(reverts, &image).await, Place::on_serial_port(reverts, &image).await] {
+        let failure = place.flash().await.expect_err("it went back");
+        assert_eq!(failure.code, Code::Reverted, "{failure}");
+        assert!(failure.to_string().contains("it runs 1.0.0 again"), "{failure}");
+        assert_eq!((place.device.runs(), place.device.is_confirmed()), ("1.0.0".into(), true));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,7 +122,7 @@ async fn an_image_is_not_confirmed_before_the_device_is_back() {
 async fn what_is_no_image_of_that_version_or_is_refused_changes_nothing() {
     let good = mcuboot_image([2, 0, 0], SIZE);
     let mut cut = good.clone();
-    cut.truncate(SIZE / 2);
+    cut.truncate(cut.len() / 2);
     let refuses = Behaviour { refuses: true, ..Behaviour::default() };
     for (behaviour, firmware, code) in [
         (Behaviour::default(), b"no image".to_vec(), Code::FirmwareUnavailable),
@@ -110,4 +143,17 @@ async fn what_is_no_image_of_that_version_or_is_refused_changes_nothing() {
     place.options.answer_timeout = Duration::from_millis(20);
     let failure = place.flash().await.expect_err("nobody answers");
     assert_eq!(failure.code, Code::DeviceUnreachable, "{failure}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_serial_port_that_another_process_has_is_named_and_the_device_is_not_changed() {
+    let good = mcuboot_image([2, 0, 0], SIZE);
+    let place = Place::on_serial_port(Behaviour::default(), &good).await;
+    let other = serialport::new(&place.device.place, 115_200).open_native().expect("opened");
+    let failure = place.flash().await.expect_err("it is in use");
+    assert_eq!(failure.code, Code::DeviceBusy, "{failure}");
+    assert!(failure.to_string().contains(&place.device.place), "{failure}");
+    assert_eq!((place.device.uploaded(), place.device.resets()), (0, 0));
+    drop(other);
+    place.flash().await.expect("it is free again");
 }

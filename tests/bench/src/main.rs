@@ -5,6 +5,7 @@
 
 mod audit;
 mod case;
+mod flashers;
 mod job;
 mod least;
 mod plugins;
@@ -60,6 +61,11 @@ enum Command {
     /// Measures plugins: a call, a start from a warm cache, the way from the registry, memory.
     /// Takes some minutes.
     Plugins(plugins::Settings),
+    /// Measures flash programs: many at once, beside one that only sends; and the memory of one.
+    Flashers(flashers::Settings),
+    /// A program that sends a file to a device and does nothing else, as a process of its own.
+    #[command(hide = true)]
+    Send(flashers::send::Settings),
     /// Loads plugins from a warm cache, as a process of its own; says what that took.
     #[command(hide = true)]
     LoadPlugins,
@@ -74,6 +80,8 @@ async fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Least(settings) => least::run(settings).await,
         Command::Plugins(settings) => plugins::run(settings).await,
+        Command::Flashers(settings) => flashers::run(settings).await,
+        Command::Send(settings) => flashers::send::run(&settings),
         Command::LoadPlugins => plugins::start::load().await,
         Command::Run {
             matrix,

@@ -12,7 +12,7 @@ use flashjob_testbed::process::eventually;
 use flashjob_testbed::testbed::FLASHER_IMAGE;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::Api;
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, ValidationDirective};
 use kube::core::DynamicObject;
 use kube::discovery::ApiResource;
 use serde_json::{Value, json};
@@ -230,4 +230,35 @@ pub async fn events(testbed: &Testbed, name: &str) -> anyhow::Result<Vec<String>
 pub fn condition(status: &FlashJobStatus, kind: &str) -> Option<(String, String)> {
     let condition = status.conditions.iter().find(|condition| condition.type_ == kind)?;
     Some((condition.status.clone(), condition.reason.clone()))
+}
+
+/// Objects of this kind in the blocks of YAML of a page, or in a file.
+///
+/// # Errors
+/// A block is no YAML.
+pub fn examples(text: &str, kind: &str) -> anyhow::Result<Vec<Value>> {
+    let blocks: Vec<&str> = match text.contains("```yaml") {
+        true => {
+            text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect()
+        }
+        false => vec![text],
+    };
+    let mut found = Vec::new();
+    for block in blocks {
+        let value: Value = serde_saphyr::from_str(block)?;
+        if value["kind"] == kind {
+            found.push(value);
+        }
+    }
+    Ok(found)
+}
+
+/// Parameters of an apply that changes nothing, and that unknown fields are an error of.
+#[must_use]
+pub fn strict_dry_run() -> PatchParams {
+    PatchParams {
+        dry_run: true,
+        field_validation: Some(ValidationDirective::Strict),
+        ..PatchParams::apply("test")
+    }
 }

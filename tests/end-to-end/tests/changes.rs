@@ -3,11 +3,13 @@
 
 use std::time::Duration;
 
+use flashjob_api::condition::SUSPENDED;
 use flashjob_api::{FINALIZER, FlashJob, Phase};
 use flashjob_end_to_end::{
-    apply, create, ended, job, jobs, nothing_left, pod_where, runs, status_where,
+    apply, condition, create, ended, job, jobs, nothing_left, pod_where, runs, status_where, uids,
 };
 use flashjob_simulators::devices::Behaviour;
+use flashjob_testbed::artifacts::{firmware, push_firmware};
 use flashjob_testbed::process::eventually;
 use flashjob_testbed::testbed::FLASHER_IMAGE;
 use flashjob_testbed::{Options, Testbed};
@@ -160,4 +162,54 @@ async fn leave_behind(
     pods.create(&PostParams::default(), &pod).await?;
     pod_where(testbed, "left", "the old Pod runs", runs).await?;
     Ok(name)
+}
+
+#[tokio::test]
+async fn a_tag_that_moves_before_the_flash_is_flashed_as_it_is_then_and_a_digest_as_it_was()
+-> anyhow::Result<()> {
+    let devices = vec!["esp32:thermo:0.1.0=2".to_owned()];
+    let plugins = vec!["esp32".to_owned()];
+    let mut testbed = Testbed::start(&Options { devices, plugins, ..Options::default() }).await?;
+    testbed.start_operator().await?;
+    let all = uids(&testbed, "esp32", 2).await?;
+    let publish = async |version: &str| {
+        let firmware = firmware("esp32", "thermo", version);
+        push_firmware(&testbed.registry, "nubificus/moving:1", &[firmware]).await
+    };
+    let digest = publish("0.2.0").await?;
+    let cases = [
+        ("tag", "harbor.nbfc.io/nubificus/moving:1".to_owned()),
+        ("digest", format!("harbor.nbfc.io/nubificus/moving@{digest}")),
+    ];
+    for ((name, firmware), uid) in cases.iter().zip(&all) {
+        let spec = json!({
+            "firmware": firmware, "suspend": true, "backoffLimitPerDevice": 0,
+            "verify": {"timeoutSeconds": 2},
+        });
+        apply(&testbed, &job(name, std::slice::from_ref(uid), spec)).await?;
+        status_where(&testbed, name, "it is suspended", |status| {
+            condition(status, SUSPENDED).is_some_and(|(status, _)| status == "True")
+        })
+        .await?;
+    }
+    publish("0.3.0").await?;
+    for (name, _) in &cases {
+        let goes_on = Patch::Merge(json!({"spec": {"suspend": false}}));
+        jobs(&testbed).patch(name, &PatchParams::default(), &goes_on).await?;
+    }
+
+    // Another version than the one that was asked for is no proof.
+    for (name, unverified) in [("digest", 0), ("tag", 1)] {
+        let status = ended(&testbed, name).await?;
+        assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
+        let counts = status.counts.map(|counts| (counts.completed, counts.unverified));
+        assert_eq!(counts, Some((1, unverified)), "{name}");
+    }
+    let found = testbed.devices().await?;
+    let runs = |uid: &String| {
+        let device = found.iter().find(|(found, _)| found == uid);
+        device.map(|(_, report)| report.version.clone()).unwrap_or_default()
+    };
+    assert_eq!((runs(&all[0]), runs(&all[1])), ("0.3.0".to_owned(), "0.2.0".to_owned()));
+    Ok(())
 }

@@ -1,17 +1,17 @@
 //! FlashRollouts through the whole operator: batches, gates, failures, and firmware that moves.
 
 use flashjob_api::{FlashRolloutStatus, RolloutPhase, condition};
-use flashjob_end_to_end::jobs;
 use flashjob_end_to_end::rollouts::{
     apply, behave, change, ended, flashed, rollout, rollouts, status_where,
 };
+use flashjob_end_to_end::{examples, jobs, strict_dry_run};
 use flashjob_rules::rollout::Rollout;
 use flashjob_simulators::devices::Behaviour;
 use flashjob_testbed::artifacts::{firmware, push_firmware};
 use flashjob_testbed::process::repository;
 use flashjob_testbed::signatures::Signer;
 use flashjob_testbed::{Options, Testbed};
-use kube::api::{ListParams, Patch, PatchParams, ValidationDirective};
+use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -292,38 +292,17 @@ async fn outside_its_windows_a_rollout_starts_nothing_and_says_when_the_next_one
     Ok(())
 }
 
-/// FlashRollouts in the blocks of YAML of a page, or in a file.
-fn examples(text: &str) -> anyhow::Result<Vec<Value>> {
-    let blocks: Vec<&str> = match text.contains("```yaml") {
-        true => {
-            text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect()
-        }
-        false => vec![text],
-    };
-    let mut found = Vec::new();
-    for block in blocks {
-        let value: Value = serde_saphyr::from_str(block)?;
-        if value["kind"] == "FlashRollout" {
-            found.push(value);
-        }
-    }
-    Ok(found)
-}
-
 #[tokio::test]
 async fn every_documented_rollout_is_taken_by_the_api_server_and_by_the_rules() -> anyhow::Result<()>
 {
     let testbed = Testbed::start(&Options { plugins: Vec::new(), ..Options::default() }).await?;
     let mut found = 0;
     for file in ["docs/rollouts.md", "deploy/samples/flashrollout.yaml"] {
-        for example in examples(&std::fs::read_to_string(repository().join(file))?)? {
-            let strict = PatchParams {
-                dry_run: true,
-                field_validation: Some(ValidationDirective::Strict),
-                ..PatchParams::apply("test")
-            };
+        for example in examples(&std::fs::read_to_string(repository().join(file))?, "FlashRollout")?
+        {
             let name = example["metadata"]["name"].as_str().unwrap_or_default();
-            let taken = rollouts(&testbed).patch(name, &strict, &Patch::Apply(&example)).await?;
+            let taken =
+                rollouts(&testbed).patch(name, &strict_dry_run(), &Patch::Apply(&example)).await?;
             let read = Rollout::of(taken);
             assert!(read.spec.is_ok(), "{file}: {:?}", read.spec);
             found += 1;

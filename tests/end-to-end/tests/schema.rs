@@ -1,7 +1,8 @@
 //! Objects that the real API server takes, and objects that it refuses. One control plane serves
 //! all cases; no operator is needed.
 
-use flashjob_end_to_end::{apply, create, jobs, raw_jobs};
+use anyhow::Context;
+use flashjob_end_to_end::{apply, create, examples, jobs, raw_jobs, strict_dry_run};
 use flashjob_testbed::process::repository;
 use flashjob_testbed::{Options, Testbed};
 use kube::api::{DeleteParams, Patch, PatchParams};
@@ -21,6 +22,7 @@ fn with(changes: Value) -> Value {
 async fn samples_are_taken_and_each_broken_rule_is_refused_by_its_field() -> anyhow::Result<()> {
     let testbed = Testbed::start(&Options { plugins: Vec::new(), ..Options::default() }).await?;
     the_samples_apply_unchanged_in_every_way(&testbed).await?;
+    the_documented_jobs_are_taken_as_they_are(&testbed).await?;
     every_broken_rule_names_its_field(&testbed).await?;
     every_optional_field_may_be_null(&testbed).await?;
     the_largest_job_is_taken(&testbed).await
@@ -39,6 +41,20 @@ async fn the_samples_apply_unchanged_in_every_way(testbed: &Testbed) -> anyhow::
         apply(testbed, &sample).await?;
         jobs(testbed).delete(&name, &DeleteParams::default()).await?;
     }
+    Ok(())
+}
+
+async fn the_documented_jobs_are_taken_as_they_are(testbed: &Testbed) -> anyhow::Result<()> {
+    let mut found = 0;
+    for page in ["docs/hardware.md", "docs/flasher.md"] {
+        for job in examples(&std::fs::read_to_string(repository().join(page))?, "FlashJob")? {
+            let name = job["metadata"]["name"].as_str().unwrap_or_default();
+            let taken = raw_jobs(testbed).patch(name, &strict_dry_run(), &Patch::Apply(&job)).await;
+            taken.with_context(|| format!("{page}: FlashJob {name}"))?;
+            found += 1;
+        }
+    }
+    assert_eq!(found, 3, "one of each family of devices in docs/hardware.md that is not ESP32");
     Ok(())
 }
 

@@ -97,6 +97,26 @@ pub fn instance_name(report: &Report) -> String {
     format!("akri-{}-{:02x}{:02x}{:02x}", report.device, hash[0], hash[1], hash[2])
 }
 
+/// Instance of a device on the network that this node sees.
+#[must_use]
+pub fn instance<const COUNT: usize>(
+    name: &str,
+    device: &str,
+    node: &str,
+    properties: [(&str, String); COUNT],
+) -> Instance {
+    let spec = InstanceSpec {
+        configuration_name: format!("akri-{device}"),
+        capacity: 1,
+        cdi_name: format!("akri.sh/akri-{device}={name}"),
+        broker_properties: properties.map(|(key, value)| (key.to_owned(), value)).into(),
+        device_usage: BTreeMap::new(),
+        nodes: vec![node.to_owned()],
+        shared: true,
+    };
+    Instance::new(name, spec)
+}
+
 impl Akri {
     /// Connects to the cluster.
     ///
@@ -209,19 +229,8 @@ impl Akri {
             ("VERSION", text("version")),
             ("AKRI_HTTP", "http".to_owned()),
         ];
-        let spec = InstanceSpec {
-            configuration_name: format!("akri-{}", report.device),
-            capacity: 1,
-            cdi_name: format!("akri.sh/akri-{}={name}", report.device),
-            broker_properties: properties
-                .into_iter()
-                .map(|(key, value)| (key.to_owned(), value))
-                .collect(),
-            device_usage: BTreeMap::new(),
-            nodes: vec![self.settings.node.clone()],
-            shared: true,
-        };
-        match self.instances.create(&PostParams::default(), &Instance::new(name, spec)).await {
+        let instance = instance(name, &report.device, &self.settings.node, properties);
+        match self.instances.create(&PostParams::default(), &instance).await {
             Err(kube::Error::Api(status)) if status.code == 409 => Ok(()),
             created => Ok(created.map(|_| ())?),
         }

@@ -17,6 +17,7 @@ use jiff::Timestamp;
 use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 use crate::firmware::Firmware;
 
@@ -102,6 +103,7 @@ pub struct Report {
 struct Device {
     report: Mutex<Inner>,
     settings: Settings,
+    held: watch::Receiver<bool>,
     certificate: CertificateDer<'static>,
 }
 
@@ -160,6 +162,7 @@ impl std::str::FromStr for Group {
 pub struct Fleet {
     devices: Arc<Mutex<Vec<Arc<Device>>>>,
     settings: Settings,
+    held: watch::Sender<bool>,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -170,7 +173,7 @@ impl Fleet {
     /// Returns a fleet without devices.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { devices: Arc::default(), settings }
+        Self { devices: Arc::default(), settings, held: watch::Sender::new(false) }
     }
 
     /// Switches devices on.
@@ -194,6 +197,7 @@ impl Fleet {
             let device = Arc::new(Device {
                 report: Mutex::new(inner),
                 settings: self.settings,
+                held: self.held.subscribe(),
                 certificate: certificate(&id)?,
             });
             devices.push(device.clone());
@@ -215,6 +219,11 @@ impl Fleet {
     #[must_use]
     pub fn reports(&self) -> Vec<Report> {
         lock(&self.devices).iter().map(|device| lock(&device.report).report.clone()).collect()
+    }
+
+    /// Holds the calls back of all devices, or lets them go: so that all begin at the same time.
+    pub fn hold(&self, held: bool) {
+        self.held.send_replace(held);
     }
 
     /// Makes a device misbehave, or behave. False: there is no such device.

@@ -6,6 +6,7 @@
 //! - [`kubelet`]: a node that runs each Pod's container as a local process.
 //! - [`load_balancer`]: a pool of loopback addresses.
 //! - [`serial`]: a chip on a node's serial port, its loader's protocol and its Instance.
+//! - [`smp`]: a device with MCUboot, its SMP server on UDP or a serial port and its Instance.
 
 pub mod akri;
 pub mod devices;
@@ -14,3 +15,5 @@ pub mod kubelet;
 pub mod load_balancer;
 pub mod process;
 pub mod serial;
+pub mod smp;
+pub mod terminal;

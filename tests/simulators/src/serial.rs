@@ -17,20 +17,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::Context;
 use axum::routing::get;
 use axum::{Json, Router};
 use flashjob_api::akri::{Instance, InstanceSpec};
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, Client};
-use rustix::fs::{Mode, OFlags};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 
+use crate::terminal::Terminal;
 use loader::{Loader, Report};
 
 /// How the device and its Akri are set up.
@@ -111,16 +108,7 @@ impl Chip {
     /// # Errors
     /// No terminal is to be had.
     pub fn with(settings: loader::Settings, trouble: Option<Trouble>) -> anyhow::Result<Self> {
-        let own = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)
-            .context("cannot open a pseudo-terminal")?;
-        grantpt(&own)?;
-        unlockpt(&own)?;
-        let port =
-            ptsname(&own, Vec::new())?.into_string().context("the name of a pseudo-terminal")?;
-        let cable = rustix::fs::open(port.as_str(), OFlags::RDWR | OFlags::NOCTTY, Mode::empty())?;
-        let mut raw = tcgetattr(&cable)?;
-        raw.make_raw();
-        tcsetattr(&cable, OptionalActions::Now, &raw)?;
+        let Terminal { port, device, cable } = Terminal::open()?;
         let shared = Arc::new(Shared {
             loader: Mutex::new(Loader::new(settings)),
             trouble,
@@ -129,7 +117,7 @@ impl Chip {
             goes_on: Condvar::new(),
         });
         let answering = shared.clone();
-        std::thread::spawn(move || answering.answer(File::from(own)));
+        std::thread::spawn(move || answering.answer(device));
         Ok(Self { port, shared, cable })
     }
 
@@ -143,6 +131,11 @@ impl Chip {
     #[must_use]
     pub fn content(&self, offset: usize, size: usize) -> Vec<u8> {
         self.shared.loader().content(offset, size)
+    }
+
+    /// Restarts the chip into its ROM loader, as somebody does by hand.
+    pub fn reset(&self) {
+        self.shared.loader().reset();
     }
 
     /// Lets a chip go on that waits.

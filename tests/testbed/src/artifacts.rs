@@ -66,11 +66,10 @@ pub async fn push_files(
             None,
         );
         let one: Reference = format!(
-            "{}/{}:{}-{}",
+            "{}/{}:{}-{device}",
             registry.host,
             reference.repository(),
             reference.tag().unwrap_or("latest"),
-            device
         )
         .parse()?;
         client.push(&one, &[layer], config, &registry.auth(), None).await?;

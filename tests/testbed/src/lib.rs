@@ -15,6 +15,7 @@ pub mod serial;
 pub mod show;
 pub mod signatures;
 pub mod simulators;
+pub mod smp;
 pub mod testbed;
 
 pub use fleet::Fleet;

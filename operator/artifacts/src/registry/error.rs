@@ -202,7 +202,7 @@ impl RegistryError {
             Self::Mirrored { error, .. } => error.reason(),
             Self::Layout { .. } => "LayoutUnreadable",
             Self::Status { .. } => "RegistryError",
-            Self::Form { .. } => "NotAPlugin",
+            Self::Form { .. } => "UnexpectedContent",
             Self::Tampered { .. } => "DigestMismatch",
             Self::TooLarge { .. } => "TooLarge",
         }

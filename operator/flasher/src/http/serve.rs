@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::HeaderName;
+use axum::http::{HeaderName, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use reqwest::Url;
@@ -37,6 +37,8 @@ const LEAVE: Duration = Duration::from_secs(1);
 struct Served {
     firmware: Arc<Firmware>,
     fetches: Arc<Mutex<Vec<Progress>>>,
+    /// The transfer begins with the first fetch.
+    stage: watch::Sender<Stage>,
 }
 
 impl Served {
@@ -70,7 +72,8 @@ pub(super) async fn fetched(
     let secret: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
     let path = format!("/{secret}/firmware.bin");
     let listener = listen(options.listen, options.port).await?;
-    let served = Served { firmware: firmware.clone(), fetches: Arc::default() };
+    let served =
+        Served { firmware: firmware.clone(), fetches: Arc::default(), stage: stage.clone() };
     let routes = Router::new().route(&path, get(serve)).with_state(served.clone());
     let server = tokio::spawn(async move { axum::serve(listener, routes).await });
     let url = Url::parse(&format!("http://{address}:{}{path}", options.port))
@@ -78,7 +81,6 @@ pub(super) async fn fetched(
         .map_err(|error| bad("the firmware has no address").because(error))?;
     let encoded: String = url::form_urlencoded::byte_serialize(url.as_str().as_bytes()).collect();
     let told = request(options, endpoint, &options.path.replace(URL, &encoded), login)?;
-    stage.send_replace(Stage::Sending);
     let answer = told.send().await.map_err(|error| {
         let message = format!("device {endpoint} does not answer");
         Failure::new(Code::DeviceUnreachable, message).because(error)
@@ -113,11 +115,14 @@ pub(super) fn address(options: &Http) -> Result<IpAddr, Failure> {
     })
 }
 
-async fn serve(State(served): State<Served>) -> impl IntoResponse {
+async fn serve(State(served): State<Served>) -> Result<impl IntoResponse, StatusCode> {
+    if !Stage::begin(&served.stage) && *served.stage.borrow() == Stage::Ended {
+        return Err(StatusCode::SERVICE_UNAVAILABLE);
+    }
     let progress = served.begin();
     let firmware = served.firmware;
     let length = (HeaderName::from_static(CONTENT_LENGTH.as_str()), firmware.size.to_string());
-    ([length], axum::body::Body::from_stream(body::stream(firmware, progress)))
+    Ok(([length], axum::body::Body::from_stream(body::stream(firmware, progress))))
 }
 
 async fn wait(options: &Http, endpoint: &Endpoint, served: &Served) -> Result<(), Failure> {

@@ -4,6 +4,7 @@ use std::io::Read;
 
 use espflash::image_format::Segment;
 use espflash::target::Chip;
+use flashjob_artifacts::Digest;
 
 use crate::arguments::Serial;
 use crate::firmware::Firmware;
@@ -34,6 +35,8 @@ const ANY_CHIP: u16 = 0xffff;
 pub(super) struct Image {
     /// Name of the file in the firmware.
     pub name: String,
+    /// Digest of the manifest that it came with.
+    pub digest: Digest,
     /// Its size, in bytes.
     pub size: u64,
     reference: String,
@@ -64,7 +67,9 @@ impl Image {
             ));
         }
         bytes.resize(bytes.len().next_multiple_of(4), ERASED);
-        Ok(Self { name: firmware.name.clone(), size: firmware.size, reference, bytes })
+        let Firmware { name, digest, size, .. } = firmware;
+        let (name, digest) = (name.clone(), digest.clone());
+        Ok(Self { name, digest, size: *size, reference, bytes })
     }
 
     /// The image in parts, each at its address.

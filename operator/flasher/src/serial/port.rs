@@ -52,7 +52,7 @@ pub(super) fn open(options: &Serial) -> Result<Opened, Failure> {
 }
 
 /// A port that cannot be opened.
-fn unusable(path: &Path, error: serialport::Error) -> Failure {
+pub(crate) fn unusable(path: &Path, error: serialport::Error) -> Failure {
     let name = path.display();
     let (code, words) = match error.kind() {
         ErrorKind::Io(std::io::ErrorKind::NotFound) => {

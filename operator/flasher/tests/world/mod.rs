@@ -1,10 +1,12 @@
 //! One simulated device, and a registry that has firmware for it.
 
 pub mod plugin;
+pub mod run;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::process::{Command as Program, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use clap::Parser;
@@ -80,6 +82,7 @@ pub fn index(images: Vec<(serde_json::Value, Content)>) -> Content {
 pub struct World {
     pub fleet: Fleet,
     pub registry: Fake,
+    content: Arc<Mutex<Content>>,
     pub folder: tempfile::TempDir,
     pub options: Ota,
 }
@@ -99,8 +102,10 @@ impl World {
         content: Content,
     ) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let content = Arc::new(content);
-        let registry = Fake::start(move |_, path, _| serve(&content, path)).await;
+        let content = Arc::new(Mutex::new(content));
+        let served = content.clone();
+        let registry =
+            Fake::start(move |_, path, _| serve(&served.lock().expect("not poisoned"), path)).await;
         let port = free_port(host);
         let fleet = Fleet::new(Settings {
             address: Ipv4Addr::LOCALHOST.into(),
@@ -116,10 +121,16 @@ impl World {
             options: options(host, port, &report.endpoint, &registry.host, folder.path().into()),
             fleet,
             registry,
+            content,
             folder,
         };
         world.policy(&json!({}));
         world
+    }
+
+    /// Publishes this too; a tag that was there already moves.
+    pub fn publish(&self, content: Content) {
+        self.content.lock().expect("not poisoned").splice(..0, content);
     }
 
     /// Writes the policy, with how the registry is reached.
@@ -136,6 +147,29 @@ impl World {
 
     pub fn at(&self) -> SocketAddr {
         (self.options.listen.expect("an address"), self.options.port).into()
+    }
+
+    /// The program with a plugin's variables, for this world.
+    pub fn program(&self) -> Program {
+        let options = &self.options;
+        let mut command = Program::new(env!("CARGO_BIN_EXE_flashjob-flasher"));
+        command.arg("ota").env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
+        let folder = self.folder.path();
+        command
+            .env("FIRMWARE", &options.pull.firmware)
+            .env("UUID", "d95c")
+            .env("HOST_ENDPOINT", &options.host_endpoint)
+            .env("DEVICE", &options.pull.device)
+            .env("APPLICATION_TYPE", "thermo")
+            .env("VERSION", "2")
+            .env("EXTERNAL_IP", options.external_ip.to_string())
+            .env("FLASHER_LISTEN", options.external_ip.to_string())
+            .env("FLASHER_PORT", options.port.to_string())
+            .env("FLASHER_WAIT", "0s")
+            .env("FLASHER_REGISTRY_DIRECTORY", folder)
+            .env("FLASHER_CERTIFICATES", folder)
+            .env("FLASHER_TERMINATION_LOG", folder.join("termination-log"));
+        command
     }
 
     /// One attempt.

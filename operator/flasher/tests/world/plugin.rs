@@ -1,5 +1,6 @@
 //! The way from a plugin's answer to the options of the flash program, with a registry.
 
+use std::process::{Command as Program, Stdio};
 use std::sync::Arc;
 
 use clap::Parser;
@@ -63,22 +64,29 @@ impl Asked {
         Self { request, folder }
     }
 
-    /// The command that the plugin makes, with these words after it. Variables are options here, as
-    /// tests share one process.
-    pub fn command<P: Plugin>(&self, address: &str, more: &[String]) -> Command {
+    /// Words and variables of the container that the plugin makes.
+    fn container<P: Plugin>(&self, address: &str) -> (Vec<String>, Vec<(String, String)>) {
         let flash = P::build(self.request.clone()).expect("built");
         let literal = |arg: Arg| match arg {
             Arg::Literal(text) => text,
             Arg::ExternalAddress => address.to_owned(),
         };
+        let words = flash.command.into_iter().skip(1).chain(flash.args).map(literal).collect();
+        let variables = flash.env.into_iter().map(|(name, value)| match value {
+            EnvValue::Literal(value) => (name, value),
+            EnvValue::ExternalAddress => (name, address.to_owned()),
+            EnvValue::SecretKey(..) => panic!("{name} is a Secret's"),
+        });
+        (words, variables.collect())
+    }
+
+    /// The command that the plugin makes, with these words after it. Variables are options here, as
+    /// tests share one process.
+    pub fn command<P: Plugin>(&self, address: &str, more: &[String]) -> Command {
+        let (own, variables) = self.container::<P>(address);
         let mut words = vec!["flashjob-flasher".to_owned()];
-        words.extend(flash.command.into_iter().skip(1).chain(flash.args).map(literal));
-        for (name, value) in flash.env {
-            let value = match value {
-                EnvValue::Literal(value) => value,
-                EnvValue::ExternalAddress => address.to_owned(),
-                EnvValue::SecretKey(..) => panic!("{name} is a Secret's"),
-            };
+        words.extend(own);
+        for (name, value) in variables {
             let option = match name.as_str() {
                 "FIRMWARE" => "--firmware",
                 "HOST_ENDPOINT" => "--host-endpoint",
@@ -94,5 +102,22 @@ impl Asked {
         words.push(format!("--registry-directory={}", self.folder.path().display()));
         words.extend_from_slice(more);
         Arguments::try_parse_from(words).expect("options").command
+    }
+
+    /// The program as the container has it, after these words.
+    pub fn program<P: Plugin>(&self, address: &str, before: &[&str]) -> Program {
+        let (own, variables) = self.container::<P>(address);
+        let mut words: Vec<String> = before.iter().map(|word| (*word).to_owned()).collect();
+        words.push(env!("CARGO_BIN_EXE_flashjob-flasher").to_owned());
+        words.extend(own);
+        let mut program = Program::new(words.remove(0));
+        program.args(words).env_clear().envs(variables);
+        program.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let folder = self.folder.path();
+        program
+            .env("FLASHER_REGISTRY_DIRECTORY", folder)
+            .env("FLASHER_LOGIN_DIRECTORY", folder)
+            .env("FLASHER_TERMINATION_LOG", folder.join("termination-log"));
+        program
     }
 }

@@ -105,7 +105,10 @@ impl LoadError {
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::Fetch(error) => error.reason(),
+            Self::Fetch(error) => match error.last() {
+                RegistryError::Form { .. } => "NotAPlugin",
+                _ => error.reason(),
+            },
             Self::ReadFile { .. } => "FileUnreadable",
             Self::FileTooLarge { .. } => "TooLarge",
             Self::FileChanged { .. } => "DigestMismatch",

@@ -86,6 +86,7 @@ impl Device {
         if behaviour.no_callback {
             return Ok(());
         }
+        self.held.clone().wait_for(|held| !held).await.context("the fleet has gone")?;
         tokio::time::sleep(Duration::from_millis(behaviour.callback_delay_ms)).await;
         let mut stream = self.connect(address, behaviour).await?;
         if behaviour.cut_transfer {

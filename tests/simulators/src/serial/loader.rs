@@ -196,6 +196,14 @@ impl Loader {
         self.report.clone()
     }
 
+    /// Restarts the chip into its ROM loader, as its reset button does while the boot button is
+    /// held.
+    pub fn reset(&mut self) {
+        (self.has_stub, self.memory) = (false, Memory::default());
+        self.flash.end();
+        self.report.reboots += 1;
+    }
+
     /// Content of a part of the flash, as far as there is flash.
     #[must_use]
     pub fn content(&self, offset: usize, size: usize) -> Vec<u8> {

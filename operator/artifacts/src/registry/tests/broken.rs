@@ -55,7 +55,7 @@ async fn an_answer_that_is_no_manifest_is_refused_by_the_name_of_what_was_asked_
         let (own, what) = (body.clone(), body.chars().take(80).collect::<String>());
         let fake = Fake::start(move |_, _, _| answer(200, own.clone())).await;
         let (reason, message, transient) = failure(&fake).await;
-        assert_eq!((reason, transient), ("NotAPlugin", false), "{what}: {message}");
+        assert_eq!((reason, transient), ("UnexpectedContent", false), "{what}: {message}");
         assert!(message.starts_with(&format!("{}/a/b:1 ", fake.host)), "{what}: {message}");
         assert!(message.len() < 1000 && !message.contains("please log in"), "{what}: {message}");
     }

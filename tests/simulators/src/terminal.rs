@@ -1,0 +1,39 @@
+//! A pseudo-terminal that stands for a serial port and its cable.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+
+use anyhow::Context;
+use rustix::fs::{Mode, OFlags};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
+
+/// A serial port, and the device's end of its cable.
+pub struct Terminal {
+    /// The node's end, as `/dev/pts/3`.
+    pub port: String,
+    /// The device's end.
+    pub device: File,
+    /// The node's end, opened: a terminal that nobody holds would report an error to the device.
+    pub cable: OwnedFd,
+}
+
+impl Terminal {
+    /// Opens a pseudo-terminal that changes no byte.
+    ///
+    /// # Errors
+    /// No terminal is to be had.
+    pub fn open() -> anyhow::Result<Self> {
+        let own = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)
+            .context("cannot open a pseudo-terminal")?;
+        grantpt(&own)?;
+        unlockpt(&own)?;
+        let port =
+            ptsname(&own, Vec::new())?.into_string().context("the name of a pseudo-terminal")?;
+        let cable = rustix::fs::open(port.as_str(), OFlags::RDWR | OFlags::NOCTTY, Mode::empty())?;
+        let mut raw = tcgetattr(&cable)?;
+        raw.make_raw();
+        tcsetattr(&cable, OptionalActions::Now, &raw)?;
+        Ok(Self { port, device: File::from(own), cable })
+    }
+}
