@@ -8,6 +8,7 @@ mod case;
 mod job;
 mod least;
 mod plugins;
+mod rollout;
 mod stage;
 mod table;
 mod usage;
@@ -60,6 +61,9 @@ enum Command {
     /// Measures plugins: a call, a start from a warm cache, the way from the registry, memory.
     /// Takes some minutes.
     Plugins(plugins::Settings),
+    /// Measures a FlashRollout beside FlashJobs of the same devices, and what selecting, planning
+    /// and waiting cost.
+    Rollout(rollout::Settings),
     /// Loads plugins from a warm cache, as a process of its own; says what that took.
     #[command(hide = true)]
     LoadPlugins,
@@ -74,6 +78,7 @@ async fn main() -> anyhow::Result<()> {
     match Arguments::parse().command {
         Command::Least(settings) => least::run(settings).await,
         Command::Plugins(settings) => plugins::run(settings).await,
+        Command::Rollout(settings) => rollout::run(settings).await,
         Command::LoadPlugins => plugins::start::load().await,
         Command::Run {
             matrix,

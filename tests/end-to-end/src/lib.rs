@@ -2,6 +2,7 @@
 //! until something holds.
 
 pub mod counted;
+pub mod rollouts;
 
 use std::time::Duration;
 

@@ -1,92 +1,18 @@
 //! FlashRollouts through the whole operator: batches, gates, failures, and firmware that moves.
 
-use flashjob_api::{FlashRollout, FlashRolloutStatus, RolloutPhase, condition};
-use flashjob_end_to_end::{LIMIT, jobs};
+use flashjob_api::{FlashRolloutStatus, RolloutPhase, condition};
+use flashjob_end_to_end::jobs;
+use flashjob_end_to_end::rollouts::{
+    apply, behave, change, ended, flashed, rollout, rollouts, status_where,
+};
 use flashjob_rules::rollout::Rollout;
 use flashjob_simulators::devices::Behaviour;
 use flashjob_testbed::artifacts::{firmware, push_firmware};
-use flashjob_testbed::process::{eventually, repository};
+use flashjob_testbed::process::repository;
 use flashjob_testbed::signatures::Signer;
 use flashjob_testbed::{Options, Testbed};
 use kube::api::{ListParams, Patch, PatchParams, ValidationDirective};
-use kube::core::DynamicObject;
-use kube::discovery::ApiResource;
-use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
-
-fn rollouts(testbed: &Testbed) -> Api<FlashRollout> {
-    Api::namespaced(testbed.client.clone(), "default")
-}
-
-/// A FlashRollout with what every one here needs, and what `spec` adds or changes.
-fn rollout(testbed: &Testbed, name: &str, spec: Value) -> Value {
-    let mut rollout = json!({
-        "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashRollout", "metadata": {"name": name, "namespace": "default"},
-        "spec": {
-            "firmware": format!("{}/nubificus/firmware:0.2.0", testbed.registry.host),
-            "version": "0.2.0", "selector": {"all": true},
-        },
-    });
-    if let (Some(spec), Value::Object(changes)) = (rollout["spec"].as_object_mut(), spec) {
-        spec.extend(changes);
-    }
-    rollout
-}
-
-async fn apply(testbed: &Testbed, rollout: &Value) -> anyhow::Result<()> {
-    let name = rollout["metadata"]["name"].as_str().unwrap_or_default();
-    let api: Api<DynamicObject> = Api::namespaced_with(
-        testbed.client.clone(),
-        "default",
-        &ApiResource::erase::<FlashRollout>(&()),
-    );
-    api.patch(name, &PatchParams::apply("test").force(), &Patch::Apply(rollout)).await?;
-    Ok(())
-}
-
-async fn status_where(
-    testbed: &Testbed,
-    name: &str,
-    what: &str,
-    holds: impl Fn(&FlashRolloutStatus) -> bool,
-) -> anyhow::Result<FlashRolloutStatus> {
-    let api = rollouts(testbed);
-    let found = eventually(&format!("FlashRollout {name}: {what}"), LIMIT, || async {
-        Ok(api.get(name).await?.status.filter(|status| holds(status)))
-    })
-    .await;
-    match found {
-        Ok(status) => Ok(status),
-        Err(error) => {
-            let jobs = jobs(testbed).list(&ListParams::default()).await?;
-            let jobs: Vec<_> =
-                jobs.items.iter().map(|job| (job.name_any(), &job.spec, &job.status)).collect();
-            Err(error.context(format!("{:?}\n{jobs:?}", api.get(name).await?.status)))
-        }
-    }
-}
-
-/// Changes fields of a rollout's spec, as a colleague of whoever applied it.
-async fn change(testbed: &Testbed, name: &str, spec: Value) -> anyhow::Result<()> {
-    let patch = Patch::Merge(json!({"spec": spec}));
-    rollouts(testbed).patch(name, &PatchParams::default(), &patch).await?;
-    Ok(())
-}
-
-async fn ended(testbed: &Testbed, name: &str) -> anyhow::Result<FlashRolloutStatus> {
-    status_where(testbed, name, "it ends", |status| status.completion_time.is_some()).await
-}
-
-async fn flashed(testbed: &Testbed) -> anyhow::Result<Vec<u32>> {
-    Ok(testbed.fleet.reports().await?.iter().map(|report| report.flashed).collect())
-}
-
-async fn behave(testbed: &Testbed, behaviour: &Behaviour) -> anyhow::Result<()> {
-    for report in testbed.fleet.reports().await? {
-        testbed.fleet.behave(&report.id, behaviour).await?;
-    }
-    Ok(())
-}
 
 #[tokio::test]
 async fn a_fleet_is_flashed_batch_by_batch_with_the_digest_that_the_tag_had() -> anyhow::Result<()>
@@ -215,33 +141,6 @@ async fn an_aborted_run_starts_nothing_more_and_a_new_one_flashes_the_rest() -> 
     assert_eq!(status.history.len(), 1, "{status:?}");
     assert_eq!(status.history[0].phase, "Aborted", "{status:?}");
     assert_eq!(flashed(&testbed).await?, [1; 6]);
-    Ok(())
-}
-
-#[tokio::test]
-async fn an_operator_that_is_killed_all_the_time_flashes_each_device_once_and_ends()
--> anyhow::Result<()> {
-    let devices = vec!["esp32:thermo:0.1.0=10".to_owned()];
-    let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
-    testbed.start_operator().await?;
-    let batches = json!([{"name": "canary", "size": 1}, {"name": "half", "size": "50%"}]);
-    let spec = json!({"batches": batches, "parallelism": 3});
-    apply(&testbed, &rollout(&testbed, "fleet", spec)).await?;
-    // Each kill comes when something new has been reached.
-    let mut reached = String::new();
-    for _ in 0..12 {
-        let status = status_where(&testbed, "fleet", "it gets on", |status| {
-            let over = status.phase.is_some_and(RolloutPhase::is_final);
-            over || format!("{:?} {:?}", status.phase, status.counts) != reached
-        })
-        .await?;
-        reached = format!("{:?} {:?}", status.phase, status.counts);
-        testbed.kill_operator().await?;
-        testbed.start_operator().await?;
-    }
-    let status = ended(&testbed, "fleet").await?;
-    assert_eq!(status.phase, Some(RolloutPhase::Completed), "{status:?}");
-    assert_eq!(flashed(&testbed).await?, [1; 10]);
     Ok(())
 }
 
