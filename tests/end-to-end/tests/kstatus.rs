@@ -195,7 +195,7 @@ async fn kstatus_and_kubectl_wait_know_every_state_of_a_rollout() -> anyhow::Res
     ensure!(asked.waits_for("flashrollout/good", 60).await?, "kubectl wait sees that it is ready");
 
     // What needs a person.
-    let broken = json!({"windows": [{"start": "* * *", "durationSeconds": 60}]});
+    let broken = json!({"windows": [{"start": "0 2 * * *", "durationSeconds": 60, "timeZone": "Europe/Nowhere"}]});
     change(&testbed, "good", broken).await?;
     asked.rollout_is("good", Completed, "InvalidSpec", "Failed").await?;
     change(&testbed, "good", json!({"windows": null, "selector": of("nobody")})).await?;
