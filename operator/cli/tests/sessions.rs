@@ -152,7 +152,7 @@ async fn rollout_sessions(person: &Person) -> anyhow::Result<String> {
     runs.push(stops(person, RolloutPhase::Paused).await?);
     page.session(person, &["rollout", "status", ROLLOUT], "", 0)?;
     person.behave(&Behaviour::default()).await?;
-    page.session(person, &["rollout", "retry", ROLLOUT], "", 0)?;
+    page.session(person, &["rollout", "retry", ROLLOUT, "--yes"], "", 0)?;
     stops(person, RolloutPhase::Waiting).await?;
     page.title("rollout abort")?;
     page.session(person, &["rollout", "abort", ROLLOUT, "--yes"], "", 0)?;

@@ -13,7 +13,7 @@ use crate::audit::Mark;
 use crate::job::{STUCK, apply_job, delete_job, jobs, nothing_left};
 use crate::stage::{APPLICATION, Stage, finish};
 use crate::usage::Usage;
-use flashjob_testbed::process::eventually;
+use flashjob_testbed::process::{Process, eventually};
 
 /// A device that takes longer than this on average is stuck.
 const LONGEST_OF_DEVICE: Duration = Duration::from_secs(2);
@@ -86,10 +86,11 @@ pub async fn jobs_in_turn(stage: &mut Stage, bench: &Bench) -> anyhow::Result<Fl
         }
         Ok(())
     });
-    let flashed = flashed.await?;
+    let (flashed, operator) = flashed.await?;
     for name in names {
         delete_job(stage, &name).await?;
     }
+    finish(operator).await?;
     Ok(flashed)
 }
 
@@ -130,19 +131,19 @@ pub async fn rolled_out(stage: &mut Stage, bench: &Bench) -> anyhow::Result<Flas
         ensure!(batches == bench.batches, "batches of {batches:?}");
         Ok(())
     });
-    let flashed = flashed.await?;
-    let operator = stage.start_operator().await?;
+    let (flashed, operator) = flashed.await?;
     delete_rollout(stage).await?;
     finish(operator).await?;
     Ok(flashed)
 }
 
-/// Runs a fresh operator while `work` is done, and measures both.
+/// Starts a fresh operator, and measures it and the work that is done meanwhile. The operator goes
+/// on, as nobody else takes finalizers off.
 async fn flash(
     stage: &mut Stage,
     bench: &Bench,
     work: impl AsyncFnOnce(&mut Stage) -> anyhow::Result<()>,
-) -> anyhow::Result<Flashed> {
+) -> anyhow::Result<(Flashed, Process)> {
     stage.set_pod_time(0).await?;
     let operator = stage.start_operator().await?;
     let mark = Mark::at_end(&stage.control_plane.audit_log)?;
@@ -154,9 +155,8 @@ async fn flash(
     nothing_left(stage).await?;
     let requests = mark.read()?.counts(USER);
     let usage = Usage { cpu_seconds: after.cpu_seconds - before.cpu_seconds, ..after };
-    finish(operator).await?;
     let devices_per_second = bench.devices as f64 / seconds;
-    Ok(Flashed { seconds, devices_per_second, requests, usage })
+    Ok((Flashed { seconds, devices_per_second, requests, usage }, operator))
 }
 
 async fn delete_rollout(stage: &Stage) -> anyhow::Result<()> {
