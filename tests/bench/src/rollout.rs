@@ -6,6 +6,8 @@ mod report;
 
 use std::path::PathBuf;
 
+use clap::value_parser;
+
 use crate::job::{memory_of_instances, warm_up};
 use crate::stage::Stage;
 use fleet::{Bench, idle, jobs_in_turn, planned, rolled_out};
@@ -15,7 +17,7 @@ use report::Report;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
     /// Devices that are flashed, in 12 batches; at most 10,000.
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u64).range(20..=10_000))]
+    #[arg(long, default_value_t = 10_000, value_parser = value_parser!(u64).range(20..=10_000))]
     devices: u64,
     /// Devices in flight at once.
     #[arg(long, default_value_t = 50)]

@@ -140,9 +140,7 @@ impl Table {
     fn requests(&self) -> String {
         let mut text = String::from("\nRequests:\n\n");
         for (case, measured) in &self.cases {
-            let counts: Vec<String> =
-                measured.requests.iter().map(|(what, count)| format!("{what} {count}")).collect();
-            let _ = writeln!(text, "- {case}: {}", counts.join(", "));
+            let _ = writeln!(text, "- {case}: {}", listed(&measured.requests));
         }
         text
     }
@@ -158,6 +156,13 @@ impl Table {
         }
         text + &memory_of_instances(&self.instances)
     }
+}
+
+/// Requests by verb and resource, in one line.
+pub fn listed(requests: &BTreeMap<String, usize>) -> String {
+    let counts: Vec<String> =
+        requests.iter().map(|(what, count)| format!("{what} {count}")).collect();
+    counts.join(", ")
 }
 
 /// Memory of idle operators, and what an Instance takes of it.

@@ -7,7 +7,7 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::fleet::Bench;
-use crate::table::{Resident, memory_of_instances};
+use crate::table::{Resident, listed, memory_of_instances};
 use crate::usage::Usage;
 
 /// A fleet that was flashed.
@@ -92,7 +92,7 @@ impl Report {
         text.push_str("\nRequests:\n\n");
         for (plain, rollout) in &self.rounds {
             for (who, flashed) in [("FlashJobs", plain), ("FlashRollout", rollout)] {
-                let _ = writeln!(text, "- {who}: {}", counts(&flashed.requests));
+                let _ = writeln!(text, "- {who}: {}", listed(&flashed.requests));
             }
         }
         text += &memory_of_instances(&self.memory);
@@ -115,7 +115,7 @@ impl Report {
                 text,
                 "\nWrites while it waited for {seconds} s: {count} {}, with {cpu_seconds:.2} s of \
                  CPU time.",
-                counts(writes)
+                listed(writes)
             );
         }
         text
@@ -134,10 +134,4 @@ impl Report {
             flashed.usage.peak_kib as f64 / 1024.0,
         );
     }
-}
-
-fn counts(requests: &BTreeMap<String, usize>) -> String {
-    let counts: Vec<String> =
-        requests.iter().map(|(what, count)| format!("{what} {count}")).collect();
-    counts.join(", ")
 }
