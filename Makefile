@@ -6,6 +6,7 @@ CONFIG ?= deploy/samples/operator-config.yaml
 NAMESPACE ?= flashjob-system
 CACHE ?= $(CURDIR)/target/plugin-cache
 BENCH ?= quick
+BENCH_OPTIONS ?=
 FUZZ_SECONDS ?= 60
 FORCE ?=
 NODE ?= played
@@ -53,12 +54,16 @@ nightly: build plugins ## Kill the operator at random moments and look for broke
 fuzz: check-tools ## Feed everything that comes from outside with bytes that lead to new code: make fuzz [FUZZ_SECONDS=60] [FUZZ_TARGETS="reference answer"].
 	tests/fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 
-bench: plugins ## Measure plugins, flash programs, and the operator beside a client of only the four requests (docs/performance.md): make bench BENCH=full.
+bench: plugins ## Measure plugins, flash programs, and the operator beside a client of only the four requests (docs/performance.md): make bench [BENCH=quick|full|rollout] [BENCH_OPTIONS="--devices 1000"].
 	tests/control-plane/build.sh >/dev/null
 	cargo build --profile benchmark --workspace --bins
+ifeq ($(BENCH),rollout)
+	target/benchmark/bench rollout $(BENCH_OPTIONS)
+else
 	target/benchmark/bench plugins
 	target/benchmark/bench flashers
-	target/benchmark/bench run $(BENCH)
+	target/benchmark/bench run $(BENCH) $(BENCH_OPTIONS)
+endif
 
 lint: check-tools ## Check format and lints.
 	cargo fmt --all --check
@@ -96,7 +101,7 @@ docker-buildx: ## Build the image for several platforms and push it: make docker
 install: ## Install the CustomResourceDefinitions into the current cluster.
 	kubectl apply --server-side -f deploy/crds
 
-uninstall: ## Remove the CustomResourceDefinitions from the current cluster. Refuses while there are FlashJobs, unless FORCE=1.
+uninstall: ## Remove the CustomResourceDefinitions from the current cluster. Refuses while there are FlashRollouts or FlashJobs, unless FORCE=1.
 	@FORCE='$(FORCE)' deploy/install/remove.sh
 
 deploy: ## Install everything into the current cluster: make deploy IMG=registry/name:tag.
@@ -107,7 +112,7 @@ deploy: ## Install everything into the current cluster: make deploy IMG=registry
 	@echo '  kubectl -n $(NAMESPACE) create configmap flashjob-operator-config --from-file=config.yaml=my-config.yaml --dry-run=client -o yaml | kubectl apply -f -'
 	@echo '  kubectl get deviceplugins'
 
-undeploy: ## Remove everything from the current cluster. Refuses while there are FlashJobs, unless FORCE=1.
+undeploy: ## Remove everything from the current cluster. Refuses while there are FlashRollouts or FlashJobs, unless FORCE=1.
 	@FORCE='$(FORCE)' deploy/install/remove.sh everything
 
 build-installer: ## Write dist/install.yaml, for kubectl apply --server-side -f: make build-installer IMG=registry/name:tag.

@@ -3,10 +3,13 @@
 
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, ensure};
+use flashjob_api::{FlashRollout, FlashRolloutStatus, RolloutPhase};
 use flashjob_simulators::devices::Behaviour;
-use flashjob_testbed::process::repository;
+use flashjob_testbed::process::{eventually, repository};
+use kube::Api;
 use regex::Regex;
 use serde_json::Value;
 
@@ -16,6 +19,11 @@ mod person;
 use person::{Person, answer};
 
 const FIRMWARE: &str = "harbor.nbfc.io/nubificus/firmware:0.2.0";
+/// Stands in for the registry of the testbed.
+const REGISTRY: &str = "harbor.nbfc.io";
+const ROLLOUT: &str = "hall-4";
+/// Longer than anything here takes on a slow machine.
+const LIMIT: Duration = Duration::from_secs(120);
 const BEGIN: &str = "# Sessions of kubectl flashjob
 Recorded with `make sessions` from a control plane with simulated devices, and compared with the program in \
 every test run. Uids, ports, hashes and times are replaced by examples. \
@@ -90,6 +98,87 @@ impl Page {
     }
 }
 
+/// Waits until the run of the rollout stops at something.
+async fn stops(person: &Person, phase: RolloutPhase) -> anyhow::Result<FlashRolloutStatus> {
+    let rollouts: Api<FlashRollout> = Api::namespaced(person.testbed.client.clone(), "default");
+    eventually(&format!("the rollout is {phase:?}"), LIMIT, || async {
+        let rollout = rollouts.get(ROLLOUT).await?;
+        let is_seen = |status: &FlashRolloutStatus| {
+            status.observed_generation == rollout.metadata.generation
+                && status.version.as_ref() == Some(&rollout.spec.version)
+                && status.phase == Some(phase)
+                && status.counts.is_none_or(|counts| counts.in_flight == 0)
+        };
+        Ok(rollout.status.clone().filter(is_seen))
+    })
+    .await
+}
+
+/// Sessions of `kubectl flashjob rollout`: a run that is approved and completes, and one that
+/// fails, is tried again and aborted.
+async fn rollout_sessions(person: &Person) -> anyhow::Result<String> {
+    let mut page = Page { text: String::new(), devices: Vec::new() };
+    let repository = format!("{}/nubificus/firmware", person.testbed.registry.host);
+    let firmware = |version: &str| format!("{repository}:{version}");
+    let create = ["rollout", "create", ROLLOUT, "--type", "esp32"];
+    let batches = ["--batch", "canary=1", "--batch", "rest", "--approve", "rest", "--yes"];
+    let first = firmware("0.3.0");
+    let version = ["--firmware", &first, "--version", "0.3.0"];
+    page.title("rollout create")?;
+    page.session(person, &[&create[..], &version, &batches].concat(), "", 0)?;
+    let mut runs = vec![stops(person, RolloutPhase::Waiting).await?];
+    // Which of equal devices goes first is the run's choice: they are numbered in its order.
+    let members = runs[0].members.iter().flat_map(|batch| batch.instances.clone());
+    let uids = person.testbed.devices().await?.into_iter().map(|(uid, _)| uid);
+    page.devices = uids.zip(members).collect();
+    page.title("rollout preview")?;
+    page.session(person, &["rollout", "preview", ROLLOUT], "", 0)?;
+    page.title("rollout status")?;
+    page.session(person, &["rollout", "status"], "", 0)?;
+    page.session(person, &["rollout", "status", ROLLOUT], "", 0)?;
+    page.title("rollout pause, resume")?;
+    page.session(person, &["rollout", "pause", ROLLOUT], "", 0)?;
+    page.session(person, &["rollout", "resume", ROLLOUT], "", 0)?;
+    page.title("rollout approve")?;
+    page.session(person, &["rollout", "approve", &format!("{ROLLOUT}/rest")], "", 0)?;
+    stops(person, RolloutPhase::Completed).await?;
+    page.session(person, &["rollout", "status", ROLLOUT], "", 0)?;
+    page.title("rollout retry")?;
+    let broken = Behaviour { cut_transfer: true, ..Behaviour::default() };
+    person.behave(&broken).await?;
+    let second = firmware("0.2.0");
+    let version = ["--firmware", &second, "--version", "0.2.0", "--allow-downgrade"];
+    page.session(person, &[&create[..], &version, &batches].concat(), "", 0)?;
+    runs.push(stops(person, RolloutPhase::Paused).await?);
+    page.session(person, &["rollout", "status", ROLLOUT], "", 0)?;
+    person.behave(&Behaviour::default()).await?;
+    page.session(person, &["rollout", "retry", ROLLOUT, "--yes"], "", 0)?;
+    stops(person, RolloutPhase::Waiting).await?;
+    page.title("rollout abort")?;
+    page.session(person, &["rollout", "abort", ROLLOUT, "--yes"], "", 0)?;
+    stops(person, RolloutPhase::Aborted).await?;
+    page.title("rollout history")?;
+    page.session(person, &["rollout", "history", ROLLOUT], "", 0)?;
+    for (number, status) in runs.iter().enumerate() {
+        let run = status.run.as_ref().context("no run")?;
+        page.text = page.text.replace(run, &format!("{number:02x}1b2c"));
+    }
+    page.text = page.text.replace(&person.testbed.registry.host, REGISTRY);
+    let mut text = page.with_examples()?;
+    for (pattern, example) in [
+        // Which of the devices goes first differs, and so does what it has from earlier sessions.
+        (r"(akri-esp32-[0-9]{6} +esp32 +thermo +)0\.[12]\.0", "${1}0.2.0"),
+        (r"For example akri-esp32-[0-9]{6}", "For example akri-esp32-000000"),
+        (r"(?m)^  akri-esp32-[0-9]{6}( +canary )", "  akri-esp32-000000$1"),
+        (r"(the transfer broke: ).+( \(Error, exit code)", "${1}Connection reset$2"),
+        (r"\bbegan [0-9]+ s ago", "began 3 s ago"),
+        (r"[0-9-]{10} [0-9:]{8}Z +[0-9]+ s +", "2026-01-02 03:04:05Z   3 s    "),
+    ] {
+        text = Regex::new(pattern)?.replace_all(&text, example).into_owned();
+    }
+    Ok(text)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_documented_sessions_are_what_the_program_says() -> anyhow::Result<()> {
     let person = Person::new(&["esp32:thermo:0.1.0=3", "esp32s2:thermo:0.1.0=1"]).await?;
@@ -146,7 +235,7 @@ async fn the_documented_sessions_are_what_the_program_says() -> anyhow::Result<(
     page.title("cancel")?;
     page.session(&person, &["cancel", "hall-3", "hall-3-retry-1", "--yes"], "", 0)?;
     ensure!(page.text.contains(&first));
-    let text = page.with_examples()?;
+    let text = page.with_examples()? + &rollout_sessions(&person).await?;
     let path: PathBuf = repository().join("docs/kubectl-flashjob-sessions.md");
     if std::env::var_os("FLASHJOB_RECORD").is_some() {
         return Ok(std::fs::write(path, text)?);

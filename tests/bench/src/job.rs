@@ -18,11 +18,12 @@ use crate::table::{Measured, Resident};
 use crate::usage::Usage;
 
 /// A job in which nothing ends for so long is stuck.
-const STUCK: Duration = Duration::from_secs(120);
+pub const STUCK: Duration = Duration::from_secs(120);
 /// Between two looks at a job; the exact times come from the audit log.
 const LOOK: Duration = Duration::from_secs(1);
 
-fn jobs(stage: &Stage) -> Api<FlashJob> {
+/// The FlashJobs of the bench.
+pub fn jobs(stage: &Stage) -> Api<FlashJob> {
     Api::namespaced(stage.client.clone(), "default")
 }
 
@@ -57,7 +58,8 @@ pub async fn delete_job(stage: &Stage, name: &str) -> anyhow::Result<()> {
     .await
 }
 
-async fn nothing_left(stage: &Stage) -> anyhow::Result<()> {
+/// Waits until all flash Pods and Services are gone.
+pub async fn nothing_left(stage: &Stage) -> anyhow::Result<()> {
     let pods: Api<Pod> = Api::all(stage.client.clone());
     let services: Api<Service> = Api::all(stage.client.clone());
     let flash = ListParams::default().labels("app,uuid");
@@ -156,7 +158,7 @@ pub async fn warm_up(stage: &mut Stage) -> anyhow::Result<u64> {
 pub async fn memory_of_instances(stage: &mut Stage, more: usize) -> anyhow::Result<Vec<Resident>> {
     let mut resident = Vec::new();
     for instances in [stage.instance_count(), stage.instance_count() + more] {
-        stage.instances(instances).await?;
+        stage.other_instances(instances).await?;
         let operator = stage.start_operator().await?;
         let usage = Usage::of(operator.id())?;
         finish(operator).await?;

@@ -9,6 +9,7 @@ mod flashers;
 mod job;
 mod least;
 mod plugins;
+mod rollout;
 mod stage;
 mod table;
 mod usage;
@@ -66,6 +67,9 @@ enum Command {
     /// A program that sends a file to a device and does nothing else, as a process of its own.
     #[command(hide = true)]
     Send(flashers::send::Settings),
+    /// Measures a FlashRollout beside FlashJobs of the same devices, and what selecting, planning
+    /// and waiting cost.
+    Rollout(rollout::Settings),
     /// Loads plugins from a warm cache, as a process of its own; says what that took.
     #[command(hide = true)]
     LoadPlugins,
@@ -82,6 +86,7 @@ async fn main() -> anyhow::Result<()> {
         Command::Plugins(settings) => plugins::run(settings).await,
         Command::Flashers(settings) => flashers::run(settings).await,
         Command::Send(settings) => flashers::send::run(&settings),
+        Command::Rollout(settings) => rollout::run(settings).await,
         Command::LoadPlugins => plugins::start::load().await,
         Command::Run {
             matrix,

@@ -24,6 +24,10 @@ use tokio::process::Command;
 
 /// Far more addresses than Services at any one time, so that nobody waits for one.
 const ADDRESSES: u32 = 2000;
+/// Application type of the devices that are flashed.
+pub const APPLICATION: &str = "thermo";
+/// Application type of devices that are only there.
+const OTHER_APPLICATION: &str = "hygro";
 /// Instances that are created at once.
 const CREATES_AT_ONCE: usize = 32;
 
@@ -37,7 +41,7 @@ pub struct Stage {
     names: usize,
     kubelet: Option<(u64, Process)>,
     _balancer: Process,
-    _registry: Registry,
+    registry: Registry,
     folder: TempDir,
 }
 
@@ -78,7 +82,7 @@ impl Stage {
             names: 0,
             kubelet: None,
             _balancer: balancer,
-            _registry: registry,
+            registry,
             folder,
         };
         stage.set_pod_time(0).await?;
@@ -132,14 +136,29 @@ impl Stage {
     /// Uids of that many Instances; creates those that are missing. Never removes one: cases come
     /// with growing numbers.
     pub async fn instances(&mut self, count: usize) -> anyhow::Result<Vec<String>> {
+        self.fill(count, APPLICATION).await?;
+        Ok(self.instances[..count].to_vec())
+    }
+
+    /// Adds Instances of another application type until there are that many in all.
+    pub async fn other_instances(&mut self, count: usize) -> anyhow::Result<()> {
+        self.fill(count, OTHER_APPLICATION).await
+    }
+
+    async fn fill(&mut self, count: usize, application: &str) -> anyhow::Result<()> {
         let api: Api<Instance> = Api::namespaced(self.client.clone(), "default");
         let missing = self.instances.len()..count.max(self.instances.len());
         let created = futures::stream::iter(missing)
-            .map(|number| create_instance(&api, number))
+            .map(|number| create_instance(&api, number, application))
             .buffered(CREATES_AT_ONCE);
         let created: Vec<String> = created.try_collect().await?;
         self.instances.extend(created);
-        Ok(self.instances[..count].to_vec())
+        Ok(())
+    }
+
+    /// Reference of firmware 0.2.0, which is in the registry.
+    pub fn firmware(&self) -> String {
+        format!("{}/nubificus/firmware:0.2.0", self.registry.host)
     }
 
     /// Returns the number of Instances.
@@ -193,13 +212,17 @@ pub async fn finish(mut operator: Process) -> anyhow::Result<()> {
     .await
 }
 
-async fn create_instance(api: &Api<Instance>, number: usize) -> anyhow::Result<String> {
+async fn create_instance(
+    api: &Api<Instance>,
+    number: usize,
+    application: &str,
+) -> anyhow::Result<String> {
     let name = format!("akri-esp32-{number:06x}");
     let endpoint = format!("10.{}.{}.{}:80", number >> 16 & 255, number >> 8 & 255, number & 255);
     let properties = [
         ("HOST_ENDPOINT", endpoint.as_str()),
         ("DEVICE", "esp32"),
-        ("APPLICATION_TYPE", "thermo"),
+        ("APPLICATION_TYPE", application),
         ("VERSION", "0.1.0"),
         ("AKRI_HTTP", "http"),
     ];

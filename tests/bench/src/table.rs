@@ -140,9 +140,7 @@ impl Table {
     fn requests(&self) -> String {
         let mut text = String::from("\nRequests:\n\n");
         for (case, measured) in &self.cases {
-            let counts: Vec<String> =
-                measured.requests.iter().map(|(what, count)| format!("{what} {count}")).collect();
-            let _ = writeln!(text, "- {case}: {}", counts.join(", "));
+            let _ = writeln!(text, "- {case}: {}", listed(&measured.requests));
         }
         text
     }
@@ -156,26 +154,38 @@ impl Table {
                 peak as f64 / 1024.0
             );
         }
-        for Resident { instances, resident_kib, peak_kib } in &self.instances {
-            let _ = writeln!(
-                text,
-                "\nIdle operator with {instances} Instances: {:.1} MiB resident, peak {:.1} MiB.",
-                *resident_kib as f64 / 1024.0,
-                *peak_kib as f64 / 1024.0
-            );
-        }
-        if let [few, many] = self.instances.as_slice() {
-            let bytes = |of: fn(&Resident) -> u64| {
-                (of(many) as f64 - of(few) as f64) * 1024.0
-                    / (many.instances - few.instances) as f64
-            };
-            let _ = writeln!(
-                text,
-                "\nPer Instance: {:.0} bytes resident, {:.0} at the peak.",
-                bytes(|it| it.resident_kib),
-                bytes(|it| it.peak_kib)
-            );
-        }
-        text
+        text + &memory_of_instances(&self.instances)
     }
+}
+
+/// Requests by verb and resource, in one line.
+pub fn listed(requests: &BTreeMap<String, usize>) -> String {
+    let counts: Vec<String> =
+        requests.iter().map(|(what, count)| format!("{what} {count}")).collect();
+    counts.join(", ")
+}
+
+/// Memory of idle operators, and what an Instance takes of it.
+pub fn memory_of_instances(measured: &[Resident]) -> String {
+    let mut text = String::new();
+    for Resident { instances, resident_kib, peak_kib } in measured {
+        let _ = writeln!(
+            text,
+            "\nIdle operator with {instances} Instances: {:.1} MiB resident, peak {:.1} MiB.",
+            *resident_kib as f64 / 1024.0,
+            *peak_kib as f64 / 1024.0
+        );
+    }
+    if let [few, many] = measured {
+        let bytes = |of: fn(&Resident) -> u64| {
+            (of(many) as f64 - of(few) as f64) * 1024.0 / (many.instances - few.instances) as f64
+        };
+        let _ = writeln!(
+            text,
+            "\nPer Instance: {:.0} bytes resident, {:.0} at the peak.",
+            bytes(|it| it.resident_kib),
+            bytes(|it| it.peak_kib)
+        );
+    }
+    text
 }

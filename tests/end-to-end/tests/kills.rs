@@ -3,8 +3,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use flashjob_api::FINALIZER;
+use flashjob_api::{FINALIZER, FlashRolloutStatus, RolloutPhase};
 use flashjob_end_to_end::counted::{Counted, restart};
+use flashjob_end_to_end::rollouts::{apply, change, rollout, rollouts, status_where};
 use flashjob_end_to_end::{LIMIT, ended, gone, jobs, nothing_left};
 use flashjob_testbed::proxy::{Action, Call};
 use flashjob_testbed::{Options, Proxy, Testbed};
@@ -131,14 +132,20 @@ impl Random {
     }
 }
 
+/// Reads how many kills there are (FLASHJOB_RANDOM_KILLS) and the seed, and says them.
+fn kills(default: u64) -> anyhow::Result<(u64, u64)> {
+    let kills = number("FLASHJOB_RANDOM_KILLS").unwrap_or(default);
+    let clock = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let seed = number("FLASHJOB_SEED").unwrap_or(clock);
+    println!("FLASHJOB_SEED={seed} FLASHJOB_RANDOM_KILLS={kills}");
+    Ok((kills, seed))
+}
+
 /// FLASHJOB_RANDOM_KILLS says how many kills, FLASHJOB_SEED repeats a run.
 #[tokio::test]
 async fn an_operator_killed_at_random_moments_flashes_every_device_as_often_as_its_attempts_say()
 -> anyhow::Result<()> {
-    let kills = number("FLASHJOB_RANDOM_KILLS").unwrap_or(10);
-    let clock = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
-    let seed = number("FLASHJOB_SEED").unwrap_or(clock);
-    println!("FLASHJOB_SEED={seed} FLASHJOB_RANDOM_KILLS={kills}");
+    let (kills, seed) = kills(10)?;
     let mut random = Random(seed);
     let (mut testbed, _proxy) = testbed(6, 3).await?;
     let mut counted = Counted::begin(&testbed, spec(&mut random)).await?;
@@ -163,4 +170,81 @@ async fn an_operator_killed_at_random_moments_flashes_every_device_as_often_as_i
 
 fn spec(random: &mut Random) -> Value {
     json!({"parallelism": 1 + random.below(6), "exposure": if random.below(2) == 0 { "PerDevice" } else { "Pooled" }})
+}
+
+/// Version of a run: each gives another, as only a change is proof.
+fn version(run: u32) -> &'static str {
+    if run.is_multiple_of(2) { "0.3.0" } else { "0.2.0" }
+}
+
+/// Fields of a rollout's spec that make a run of it.
+fn run_of(testbed: &Testbed, run: u32) -> Value {
+    let firmware = format!("{}/nubificus/firmware:{}", testbed.registry.host, version(run));
+    json!({"firmware": firmware, "version": version(run)})
+}
+
+/// Fails unless every device was flashed once by each run so far, at the first attempt.
+async fn flashed_once_a_run(testbed: &Testbed, run: u32) -> anyhow::Result<()> {
+    for report in testbed.fleet.reports().await? {
+        let done = (report.updates, report.flashed, report.conflicts, report.version.as_str());
+        anyhow::ensure!(done == (run, run, 0, version(run)), "run {run}: {report:?}");
+    }
+    Ok(())
+}
+
+fn has_ended(status: &FlashRolloutStatus, run: u32) -> bool {
+    status.version.as_deref() == Some(version(run)) && status.completion_time.is_some()
+}
+
+/// Waits until a run of the rollout has ended, and checks what came of it.
+async fn end_run(testbed: &Testbed, run: u32) -> anyhow::Result<()> {
+    let status = status_where(testbed, "fleet", "it ends", |status| has_ended(status, run)).await?;
+    anyhow::ensure!(status.phase == Some(RolloutPhase::Completed), "run {run}: {status:?}");
+    let counts = status.counts.unwrap_or_default();
+    anyhow::ensure!((counts.planned, counts.completed) == (10, 10), "run {run}: {status:?}");
+    flashed_once_a_run(testbed, run).await
+}
+
+/// FLASHJOB_RANDOM_KILLS says how many kills, FLASHJOB_SEED repeats a run.
+#[tokio::test]
+async fn a_rollout_whose_operator_is_killed_all_the_time_flashes_each_device_once_a_run()
+-> anyhow::Result<()> {
+    let (kills, seed) = kills(12)?;
+    let mut random = Random(seed);
+    let (mut testbed, _proxy) = testbed(10, 5).await?;
+    let mut run = 1;
+    let batches = json!([{"name": "canary", "size": 1}, {"name": "half", "size": "50%"}]);
+    let mut spec = json!({"batches": batches, "parallelism": 3, "allowDowngrade": true});
+    merge(&mut spec, run_of(&testbed, run));
+    apply(&testbed, &rollout(&testbed, "fleet", spec)).await?;
+    let mut reached = String::new();
+    for kill in 0..kills {
+        if random.below(2) == 0 {
+            // The moment is what is random here; nothing is waited for.
+            tokio::time::sleep(Duration::from_millis(random.below(1500))).await;
+        } else {
+            let state = |status: &FlashRolloutStatus| {
+                format!("{:?} {:?} {:?}", status.run, status.phase, status.counts)
+            };
+            let gets_on = |status: &FlashRolloutStatus| state(status) != reached;
+            reached = state(&status_where(&testbed, "fleet", "it gets on", gets_on).await?);
+        }
+        restart(&mut testbed).await?;
+        let status = rollouts(&testbed).get("fleet").await?.status.unwrap_or_default();
+        if has_ended(&status, run) {
+            let checked = end_run(&testbed, run).await;
+            checked.map_err(|error| error.context(format!("kill {kill}, FLASHJOB_SEED={seed}")))?;
+            run += 1;
+            change(&testbed, "fleet", run_of(&testbed, run)).await?;
+        }
+    }
+    let checked = end_run(&testbed, run).await;
+    checked.map_err(|error| error.context(format!("FLASHJOB_SEED={seed}")))?;
+    nothing_left(&testbed).await
+}
+
+fn merge(spec: &mut Value, changes: Value) {
+    if let (Some(spec), Value::Object(changes)) = (spec.as_object_mut(), changes) {
+        spec.extend(changes);
+    }
 }

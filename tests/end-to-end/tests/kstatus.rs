@@ -1,9 +1,11 @@
 //! State that GitOps tools see in our objects: kstatus itself is asked, and `kubectl wait`.
 
+use std::fmt::Debug;
 use std::process::Stdio;
 
 use anyhow::{Context, ensure};
-use flashjob_api::FlashJobStatus;
+use flashjob_api::{FlashJobStatus, FlashRolloutStatus, RolloutPhase};
+use flashjob_end_to_end::rollouts::{self, apply, behave, change, rollout};
 use flashjob_end_to_end::{
     LIMIT, create, ended, job, plugin_where, raw_jobs, reason_of, status_where, uids,
 };
@@ -12,6 +14,8 @@ use flashjob_testbed::process::{eventually, script};
 use flashjob_testbed::{Options, Testbed};
 use kube::Api;
 use kube::api::{DeleteParams, Patch, PatchParams};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
@@ -39,17 +43,37 @@ struct Asked<'a> {
 
 impl Asked<'_> {
     async fn is(&self, name: &str, expected: &str) -> anyhow::Result<()> {
-        eventually(&format!("kstatus calls {name} {expected}"), LIMIT, || async {
-            let object = serde_json::to_value(raw_jobs(self.testbed).get(name).await?)?;
-            Ok((of(&self.program, &object).await? == expected).then_some(()))
-        })
-        .await
+        self.calls(&raw_jobs(self.testbed), name, expected).await
     }
 
     async fn plugin_is(&self, name: &str, expected: &str) -> anyhow::Result<()> {
         let plugins: Api<flashjob_api::DevicePlugin> = Api::all(self.testbed.client.clone());
-        eventually(&format!("kstatus calls plugin {name} {expected}"), LIMIT, || async {
-            let object = serde_json::to_value(plugins.get(name).await?)?;
+        self.calls(&plugins, name, expected).await
+    }
+
+    /// In this phase kstatus calls the rollout so.
+    async fn rollout_is(
+        &self,
+        name: &str,
+        phase: RolloutPhase,
+        reason: &str,
+        expected: &str,
+    ) -> anyhow::Result<FlashRolloutStatus> {
+        let what = format!("it is {phase:?}, {reason}");
+        let status = rollouts::status_where(self.testbed, name, &what, |status| {
+            status.phase == Some(phase) && status.reason.as_deref() == Some(reason)
+        })
+        .await?;
+        self.calls(&rollouts::rollouts(self.testbed), name, expected).await?;
+        Ok(status)
+    }
+
+    async fn calls<K>(&self, api: &Api<K>, name: &str, expected: &str) -> anyhow::Result<()>
+    where
+        K: Clone + DeserializeOwned + Serialize + Debug,
+    {
+        eventually(&format!("kstatus calls {name} {expected}"), LIMIT, || async {
+            let object = serde_json::to_value(api.get(name).await?)?;
             Ok((of(&self.program, &object).await? == expected).then_some(()))
         })
         .await
@@ -57,10 +81,14 @@ impl Asked<'_> {
 
     /// `kubectl wait`; whether it came.
     async fn waits(&self, name: &str, seconds: u32) -> anyhow::Result<bool> {
+        self.waits_for(&format!("flashjob/{name}"), seconds).await
+    }
+
+    async fn waits_for(&self, object: &str, seconds: u32) -> anyhow::Result<bool> {
         let kubectl = self.testbed.control_plane.programs.join("kubectl");
         let mut command = Command::new(kubectl);
         command.env("KUBECONFIG", &self.testbed.control_plane.kubeconfig);
-        command.args(["wait", "--for=condition=Ready", &format!("flashjob/{name}")]);
+        command.args(["wait", "--for=condition=Ready", object]);
         let output = command.arg(format!("--timeout={seconds}s")).output().await?;
         Ok(output.status.success())
     }
@@ -135,5 +163,54 @@ async fn kstatus_and_kubectl_wait_know_every_state() -> anyhow::Result<()> {
     asked.is("stuck", "Terminating").await?;
     let none = json!({"metadata": {"finalizers": null}});
     raw_jobs(&testbed).patch("stuck", &PatchParams::default(), &Patch::Merge(none)).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn kstatus_and_kubectl_wait_know_every_state_of_a_rollout() -> anyhow::Result<()> {
+    let devices = vec!["esp32:thermo:0.1.0=2".to_owned(), "esp32:hygro:0.1.0=2".to_owned()];
+    let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
+    testbed.start_operator().await?;
+    let slow = Behaviour { transfer_ms: 3000, ..Behaviour::default() };
+    behave(&testbed, &slow).await?;
+    let asked = Asked { testbed: &testbed, program: script("tests/kstatus/build.sh")? };
+    use RolloutPhase::{Aborted, Completed, Failed, Paused, Planning, Progressing, Waiting};
+    let of = |application| json!({"applicationTypes": [application]});
+
+    // Gates, and the end that was wanted.
+    let always = json!([{"start": "0 * * * *", "durationSeconds": 3600}]);
+    let batches = json!([{"name": "canary", "size": 1}, {"name": "all", "approval": true}]);
+    let spec = json!({"batches": batches, "selector": of("thermo"), "blackouts": always});
+    apply(&testbed, &rollout(&testbed, "good", spec)).await?;
+    asked.rollout_is("good", Waiting, "WindowClosed", "InProgress").await?;
+    change(&testbed, "good", json!({"blackouts": null, "suspend": true})).await?;
+    asked.rollout_is("good", Paused, "SuspendRequested", "InProgress").await?;
+    change(&testbed, "good", json!({"suspend": null})).await?;
+    asked.rollout_is("good", Progressing, "Flashing", "InProgress").await?;
+    let status = asked.rollout_is("good", Waiting, "ApprovalMissing", "InProgress").await?;
+    ensure!(!asked.waits_for("flashrollout/good", 1).await?, "what waits is not ready");
+    let approval = format!("all@{}", status.run.context("a run")?);
+    change(&testbed, "good", json!({"approvals": [approval]})).await?;
+    asked.rollout_is("good", Completed, "AllBatchesPassed", "Current").await?;
+    ensure!(asked.waits_for("flashrollout/good", 60).await?, "kubectl wait sees that it is ready");
+
+    // What needs a person.
+    let broken = json!({"windows": [{"start": "0 2 * * *", "durationSeconds": 60, "timeZone": "Europe/Nowhere"}]});
+    change(&testbed, "good", broken).await?;
+    asked.rollout_is("good", Completed, "InvalidSpec", "Failed").await?;
+    change(&testbed, "good", json!({"windows": null, "selector": of("nobody")})).await?;
+    asked.rollout_is("good", Planning, "NoDevices", "Failed").await?;
+    let cut = Behaviour { cut_transfer: true, ..Behaviour::default() };
+    behave(&testbed, &cut).await?;
+    let template = json!({"backoffLimitPerDevice": 0});
+    let spec = json!({"selector": of("hygro"), "template": template});
+    apply(&testbed, &rollout(&testbed, "bad", spec)).await?;
+    asked.rollout_is("bad", Paused, "TooManyFailed", "Failed").await?;
+    change(&testbed, "bad", json!({"abort": true})).await?;
+    asked.rollout_is("bad", Aborted, "AbortRequested", "Failed").await?;
+    let again = json!({"abort": null, "runID": "again", "onFailure": "Abort"});
+    change(&testbed, "bad", again).await?;
+    asked.rollout_is("bad", Failed, "TooManyFailed", "Failed").await?;
+    ensure!(!asked.waits_for("flashrollout/bad", 1).await?, "a failed rollout is not ready");
     Ok(())
 }

@@ -11,8 +11,8 @@ use flashjob_testbed::artifacts::{firmware, push_firmware};
 use flashjob_testbed::process::repository;
 use flashjob_testbed::signatures::Signer;
 use flashjob_testbed::{Options, Testbed};
-use kube::api::{ListParams, Patch, PatchParams};
-use serde_json::{Value, json};
+use kube::api::{ListParams, Patch};
+use serde_json::json;
 
 #[tokio::test]
 async fn a_fleet_is_flashed_batch_by_batch_with_the_digest_that_the_tag_had() -> anyhow::Result<()>
@@ -141,33 +141,6 @@ async fn an_aborted_run_starts_nothing_more_and_a_new_one_flashes_the_rest() -> 
     assert_eq!(status.history.len(), 1, "{status:?}");
     assert_eq!(status.history[0].phase, "Aborted", "{status:?}");
     assert_eq!(flashed(&testbed).await?, [1; 6]);
-    Ok(())
-}
-
-#[tokio::test]
-async fn an_operator_that_is_killed_all_the_time_flashes_each_device_once_and_ends()
--> anyhow::Result<()> {
-    let devices = vec!["esp32:thermo:0.1.0=10".to_owned()];
-    let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
-    testbed.start_operator().await?;
-    let batches = json!([{"name": "canary", "size": 1}, {"name": "half", "size": "50%"}]);
-    let spec = json!({"batches": batches, "parallelism": 3});
-    apply(&testbed, &rollout(&testbed, "fleet", spec)).await?;
-    // Each kill comes when something new has been reached.
-    let mut reached = String::new();
-    for _ in 0..12 {
-        let status = status_where(&testbed, "fleet", "it gets on", |status| {
-            let over = status.phase.is_some_and(RolloutPhase::is_final);
-            over || format!("{:?} {:?}", status.phase, status.counts) != reached
-        })
-        .await?;
-        reached = format!("{:?} {:?}", status.phase, status.counts);
-        testbed.kill_operator().await?;
-        testbed.start_operator().await?;
-    }
-    let status = ended(&testbed, "fleet").await?;
-    assert_eq!(status.phase, Some(RolloutPhase::Completed), "{status:?}");
-    assert_eq!(flashed(&testbed).await?, [1; 10]);
     Ok(())
 }
 

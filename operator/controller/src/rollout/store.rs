@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use flashjob_api::FlashRollout;
@@ -40,8 +40,9 @@ pub struct Known {
     pub rollout: Rollout,
     /// The version of this state in the API server.
     pub resource_version: String,
-    /// Namespaces and names of the Instances that it still has to flash.
-    open: HashSet<(String, String)>,
+    /// Namespaces and names of the Instances that it still has to flash. Made when another rollout
+    /// asks: each status write brings a new state, and most fleets have one rollout at a time.
+    open: OnceLock<HashSet<(String, String)>>,
 }
 
 impl Known {
@@ -60,9 +61,7 @@ impl Known {
     }
 
     fn new(rollout: Rollout, resource_version: String) -> Self {
-        let open = open_members(&rollout.namespace, &rollout.status);
-        let open = open.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())).collect();
-        Self { rollout, resource_version, open }
+        Self { rollout, resource_version, open: OnceLock::new() }
     }
 
     /// Namespace and name.
@@ -81,7 +80,11 @@ impl Known {
     /// Returns true if the rollout still has to flash the Instance.
     #[must_use]
     pub fn holds(&self, namespace: &str, name: &str) -> bool {
-        self.open.contains(&(namespace.to_owned(), name.to_owned()))
+        let open = self.open.get_or_init(|| {
+            let open = open_members(&self.rollout.namespace, &self.rollout.status);
+            open.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())).collect()
+        });
+        open.contains(&(namespace.to_owned(), name.to_owned()))
     }
 }
 

@@ -71,7 +71,7 @@ fn supersede(snapshot: &Snapshot<'_>, spec: &EffectiveRollout) -> Plan {
         history.truncate(HISTORY);
     }
     let fresh = FlashRolloutStatus {
-        run: Some(run_name(&snapshot.rollout.uid, &spec.fingerprint, &history)),
+        run: Some(run_name(&snapshot.rollout.uid, &spec.fingerprint, draft.run, &history)),
         fingerprint: Some(spec.fingerprint.clone()),
         version: Some(spec.version.clone()),
         history,
@@ -100,15 +100,16 @@ fn past_run(draft: &Draft<'_>) -> PastRun {
     }
 }
 
-/// Name of a run: the same after a restart, and another where a run of the same fields is
-/// remembered, so that neither approvals nor FlashJobs of that one count.
-fn run_name(uid: &str, fingerprint: &str, history: &[PastRun]) -> String {
+/// Name of a run: the same after a restart. It follows from the run before, so that it is another
+/// one where the same fields are asked for again: neither approvals nor FlashJobs of a run that is
+/// forgotten count for this one.
+fn run_name(uid: &str, fingerprint: &str, before: &str, history: &[PastRun]) -> String {
     let name = |number: usize| -> String {
-        let digest = Sha256::digest(format!("{uid}/{fingerprint}/{number}").as_bytes());
+        let digest = Sha256::digest(format!("{uid}/{fingerprint}/{before}/{number}").as_bytes());
         digest.iter().take(3).map(|byte| format!("{byte:02x}")).collect()
     };
-    let is_new = |name: &String| !history.iter().any(|past| past.run == *name);
-    (0..=history.len()).map(name).find(is_new).unwrap_or_else(|| name(history.len() + 1))
+    let is_new = |name: &String| *name != before && !history.iter().any(|past| past.run == *name);
+    (0..=history.len() + 1).map(name).find(is_new).unwrap_or_else(|| name(history.len() + 2))
 }
 
 /// Goes on with a planned run.

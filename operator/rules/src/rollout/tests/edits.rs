@@ -1,5 +1,7 @@
 //! Edits: of the rollout, and of FlashJobs by hand.
 
+use std::collections::BTreeSet;
+
 use flashjob_api::{RolloutPhase, VerifyMode, VerifySpec};
 
 use super::model::{Cluster, NEW, batch};
@@ -226,6 +228,21 @@ fn only_the_last_five_runs_are_remembered_and_flash_jobs_of_others_go() {
     }
     assert_eq!(cluster.status().history.len(), 5);
     assert_eq!(cluster.jobs.len(), 6 * 2);
+}
+
+#[test]
+fn a_run_whose_fields_were_those_of_a_forgotten_one_has_a_name_and_flash_jobs_of_its_own() {
+    let mut cluster = one_batch(2, 2);
+    cluster.edit(|spec| spec.allow_downgrade = Some(true));
+    let mut names = BTreeSet::new();
+    for run in 0..9 {
+        let version = if run % 2 == 0 { "2.0.0" } else { "3.0.0" };
+        cluster.edit(|spec| spec.version = version.to_owned());
+        cluster.settle(100);
+        assert_eq!(cluster.phase(), RolloutPhase::Completed, "{:?}", cluster.status().message);
+        assert!(names.insert(cluster.run()), "run {run} has the name of one before");
+        assert!(cluster.parts.values().all(|part| part.version.as_deref() == Some(version)));
+    }
 }
 
 #[test]
