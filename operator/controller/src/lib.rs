@@ -9,8 +9,8 @@
 //! - [`watch`] fills the caches in [`world`], and names the jobs to look at.
 //! - [`observed`] is the snapshot of one job that [`world::World::observe`] takes.
 //! - [`plan`] decides; pure. [`make`] turns a plugin's answer into a Pod and a Service; pure.
-//! - [`consult`] asks plugins, [`firmware`] asks registries for firmware, [`apply`] asks the API server, [`report`] writes the status; each
-//!   has the job looked at again.
+//! - [`consult`] asks plugins, [`firmware`] asks registries for firmware, [`apply`] asks the API
+//!   server, [`report`] writes the status; each has the job looked at again.
 //! - [`rollout`] does the same for FlashRollouts, which make FlashJobs; its rules are in the crate
 //!   `flashjob_rules`.
 //! - [`leadership`] sees to it that one process of several does all this.

@@ -26,7 +26,7 @@ use world::{World, firmware, image, index};
 
 /// The ways in which a container is ended.
 const SIGNALS: [Signal; 2] = [Signal::TERM, Signal::KILL];
-/// What the program says that finishes a transfer first.
+/// Log line of a program that finishes a transfer first.
 const FINISHES: &str = "the transfer is finished first";
 /// Size of firmware that no buffer of a connection holds, in bytes.
 const LARGE: usize = 16 << 20;

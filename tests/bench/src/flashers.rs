@@ -19,7 +19,7 @@ const LARGE: usize = 16 << 20;
 /// Milliseconds that its device takes before it reads, so that the program is seen at its most.
 const READS_AFTER_MS: u64 = 1000;
 
-/// What is measured, and where it is written.
+/// Choice of measurements, and folder of the tables.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
     /// Flash programs at once.
@@ -31,7 +31,7 @@ pub struct Settings {
     /// Rounds of each program, in turns.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Where the table is written, as `flashers.md` and `flashers.json`.
+    /// Folder of the table, which is written as `flashers.md` and `flashers.json`.
     #[arg(long, default_value = "target/bench")]
     output: PathBuf,
 }

@@ -52,7 +52,7 @@ enum Command {
         /// Default: 0; full: 20,000.
         #[arg(long)]
         more_instances: Option<usize>,
-        /// Where the table is written, as `<matrix>.md` and `<matrix>.json`.
+        /// Folder of the table, which is written as `<matrix>.md` and `<matrix>.json`.
         #[arg(long, default_value = "target/bench")]
         output: PathBuf,
         /// Leave the folder with the logs of all parts.

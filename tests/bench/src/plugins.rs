@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use report::{Report, Row};
 use shelf::{Kind, Shelf};
 
-/// What is measured, and where it is written.
+/// Choice of measurements, and folder of the tables.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
     /// Calls of `build` of each plugin that are counted.
@@ -21,7 +21,7 @@ pub struct Settings {
     /// Fresh processes for each language that load ten plugins from a warm cache.
     #[arg(long, default_value_t = 15)]
     starts: usize,
-    /// Where the table is written, as `plugins.md` and `plugins.json`.
+    /// Folder of the table, which is written as `plugins.md` and `plugins.json`.
     #[arg(long, default_value = "target/bench")]
     output: PathBuf,
 }

@@ -31,7 +31,7 @@ pub struct Settings {
     /// FlashJobs and the rollout are run that many times, in turns.
     #[arg(long, default_value_t = 1)]
     rounds: usize,
-    /// Where the table is written, as `rollout.md` and `rollout.json`.
+    /// Folder of the table, which is written as `rollout.md` and `rollout.json`.
     #[arg(long, default_value = "target/bench")]
     output: PathBuf,
     /// Leave the folder with the logs of all parts.

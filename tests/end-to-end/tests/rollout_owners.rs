@@ -12,7 +12,7 @@ async fn apply_as(testbed: &Testbed, manager: &str, object: &Value) -> kube::Res
     rollouts(testbed).patch("fleet", &PatchParams::apply(manager), &Patch::Apply(object)).await
 }
 
-/// What a person applies: one approval and nothing else.
+/// Manifest that a person applies: one approval and nothing else.
 fn approval(of: &str) -> Value {
     json!({
         "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashRollout",

@@ -1,4 +1,4 @@
-//! How the firmware of an image begins, without the rest of it. Talks to registries.
+//! Fetches the beginning of an image's firmware without the rest of it. Talks to registries.
 
 use oci_client::manifest::OciImageManifest;
 
@@ -19,7 +19,7 @@ pub enum Part {
     Whole,
 }
 
-/// How the file begins that is the firmware.
+/// Beginning of the file that is the firmware.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beginning {
     /// Its path in the image.

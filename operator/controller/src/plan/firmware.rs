@@ -45,7 +45,7 @@ impl<'a> Proven<'a> {
         Self { stored, lacking, ..Self::default() }
     }
 
-    /// What is to be stored.
+    /// Firmware to be stored.
     pub fn status(&self) -> Option<&FirmwareStatus> {
         self.settled.as_ref().or(self.stored)
     }

@@ -2,11 +2,11 @@
 //! next instant to look again out.
 //!
 //! Every rule of a FlashJob's behaviour is in this folder: [`attempt`] follows a device through an
-//! attempt, [`guards`] compare it with the job, [`firmware`] proves what it gets, [`queue`] chooses which is next, [`quota`] lets
-//! them wait for their turn, [`expose`] and [`pool`] bring it to its Pod, [`proof`] says when it is
-//! proven, [`protect`] keeps drains from it, [`clean`] removes what is no longer wanted, [`ending`]
-//! deletes a job, [`takeover`] gives devices the results of the Go operator's Pods, [`summary`]
-//! words the status, [`request`] tells a plugin of an attempt.
+//! attempt, [`guards`] compare it with the job, [`firmware`] proves what it gets, [`queue`] chooses
+//! which is next, [`quota`] lets them wait for their turn, [`expose`] and [`pool`] bring it to its
+//! Pod, [`proof`] says when it is proven, [`protect`] keeps drains from it, [`clean`] removes what
+//! is no longer wanted, [`ending`] deletes a job, [`takeover`] gives devices the results of the Go
+//! operator's Pods, [`summary`] words the status, [`request`] tells a plugin of an attempt.
 
 mod attempt;
 mod clean;

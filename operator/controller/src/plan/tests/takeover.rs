@@ -1,4 +1,4 @@
-//! What Pods of the Go operator did counts.
+//! Results of the Go operator's Pods are taken over.
 
 use flashjob_api::{DeviceState, reason};
 use k8s_openapi::api::core::v1::{EnvVar, Pod};
