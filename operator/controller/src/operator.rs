@@ -267,9 +267,13 @@ impl Operator {
         let now = whole_seconds(Timestamp::now());
         let Some(plan) = rollout::decide(&world, key, now) else { return };
         let memory = world.rollouts.memory.entry(key.clone()).or_default();
-        memory.next_plan = Some(started + pause_after_plan(started.elapsed()));
         let question = memory.firmware.follow(plan.question);
         let steps: Vec<_> = plan.steps.into_iter().filter(|step| memory.begin(step)).collect();
+        // From the end of a batch to the start of the next one several plans follow upon each other:
+        // the devices wait for them.
+        let goes_on = plan.urgent || question.is_some() || !steps.is_empty();
+        let pause = if goes_on { SHORTEST_PAUSE } else { pause_after_plan(started.elapsed()) };
+        memory.next_plan = Some(started + pause);
         let due = memory.pace.until_write(plan.urgent);
         let write_now = plan.status.is_some() && !memory.pace.writing && due.is_zero();
         memory.pace.writing |= write_now;
