@@ -98,6 +98,10 @@ impl Page {
     }
 }
 
+fn waits_for_approval(status: &FlashRolloutStatus) -> bool {
+    status.waiting_for.as_ref().is_some_and(|awaited| awaited.starts_with("approval"))
+}
+
 /// Waits until the run of the rollout stops at something.
 async fn stops(person: &Person, phase: RolloutPhase) -> anyhow::Result<FlashRolloutStatus> {
     let rollouts: Api<FlashRollout> = Api::namespaced(person.testbed.client.clone(), "default");
@@ -107,6 +111,8 @@ async fn stops(person: &Person, phase: RolloutPhase) -> anyhow::Result<FlashRoll
             status.observed_generation == rollout.metadata.generation
                 && status.version.as_ref() == Some(&rollout.spec.version)
                 && status.phase == Some(phase)
+                // It waits for the firmware's registry, too.
+                && (phase != RolloutPhase::Waiting || waits_for_approval(status))
                 && status.counts.is_none_or(|counts| counts.in_flight == 0)
         };
         Ok(rollout.status.clone().filter(is_seen))
