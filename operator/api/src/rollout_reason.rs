@@ -29,7 +29,7 @@ reasons! {
     EMPTY_BATCH = "EmptyBatch", "The selector of a batch of spec.batches matches no planned device.", "Change or remove the batch that the message names.";
     NOTHING_TO_FLASH = "NothingToFlash", "Every selected device is left out, mostly because it reports the version already.", "Nothing; status.leftOut says how many for which cause.";
     RESOLVING_FIRMWARE = "ResolvingFirmware", "The firmware's registry is being asked.", "Nothing.";
-    FIRMWARE_UNAVAILABLE = "FirmwareUnavailable", "The registry does not have the firmware, or does not let the operator read it.", "Publish it again, or check the registry's credentials in the operator's configuration.";
+    FIRMWARE_UNAVAILABLE = "FirmwareUnavailable", "The registry does not answer, does not have the firmware, or does not let the operator read it.", "Nothing while the registry is away; else publish the firmware, or check the registry's credentials in the operator's configuration.";
     FIRMWARE_UNTRUSTED = "FirmwareUntrusted", "The firmware lacks a signature that firmwareTrust accepts.", "Sign it, or correct firmwareTrust in the operator's configuration.";
     FIRMWARE_MISMATCH = "FirmwareMismatch", "The firmware itself says another version or chip than the spec.", "Correct spec.version or spec.firmware, or publish firmware for the device type that the message names.";
     PLUGIN_NOT_READY = "PluginNotReady", "A plugin that may inspect the firmware is not loaded, or broke several times in a row.", "See kubectl describe deviceplugin for the plugin that the message names.";
@@ -37,7 +37,7 @@ reasons! {
     INVALID_REFERENCE = "InvalidReference", "The firmware is no reference that can be resolved to a digest.", "Give an OCI reference, or set firmwarePolicy.pin to None.";
     MISSING_PLATFORM = "MissingPlatform", "The firmware has nothing for the type of some devices.", "Publish firmware for the types that the message names, or exclude these devices.";
     PLANNED = "Planned", "Devices and batches are stored.", "Nothing.";
-    WINDOW_CLOSED = "WindowClosed", "Outside of all windows, or in a blackout.", "Nothing; status.waitingFor says when the next window opens.";
+    WINDOW_CLOSED = "WindowClosed", "Outside of all windows, or in a blackout.", "Nothing; status.waitingFor says when the next window opens. Where none is found, correct spec.windows or spec.blackouts.";
     APPROVAL_MISSING = "ApprovalMissing", "The batch asks for an approval.", "Add what the message names to spec.approvals.";
     OLDER_ROLLOUT = "OlderRollout", "An older FlashRollout still has to flash some of the same devices.", "Nothing; or end that one with spec.abort.";
     SUSPEND_REQUESTED = "SuspendRequested", "spec.suspend is true.", "Set it to false to go on.";

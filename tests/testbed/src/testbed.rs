@@ -462,7 +462,11 @@ pub async fn publish(
     Ok(json!({
         "apiVersion": "config.flashjob.nbfc.io/v1alpha1", "kind": "OperatorConfig",
         "plugins": plugins,
-        "registries": [{"host": registry.host, "credentials": {"secretName": "registry-robot"}, "caFile": authority.certificate}],
+        "registries": [
+            {"host": registry.host, "credentials": {"secretName": "registry-robot"}, "caFile": authority.certificate},
+            // The node has the firmware from there too.
+            {"host": "harbor.nbfc.io", "mirrors": [registry.host]},
+        ],
         "trust": [{"match": format!("{}/flashjob/**", registry.host), "allowUnsigned": true}],
         "periods": options.periods,
     }))

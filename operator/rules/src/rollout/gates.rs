@@ -90,7 +90,10 @@ impl Draft<'_> {
             }
             State::Closed { opens } => {
                 self.wake(opens.unwrap_or(later));
-                let opens = opens.map(|at| format!(" (opens at {at})")).unwrap_or_default();
+                let opens = opens.map_or_else(
+                    || ", and none is found ahead".to_owned(),
+                    |at| format!(" (opens at {at})"),
+                );
                 Some(Hold::waits(
                     rollout_reason::WINDOW_CLOSED.name,
                     format!("the next window{opens}"),
