@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Removes the CustomResourceDefinitions and with them all FlashRollouts and FlashJobs, and, with `remove.sh everything`, the operator after them. Refuses
-# while there are any, unless FORCE=1.
+# Removes the CustomResourceDefinitions and with them all FlashRollouts and FlashJobs, and, with
+# `remove.sh everything`, the operator after them. Refuses while there are any, unless FORCE=1.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 group=application.flashjob.nbfc.io
@@ -10,8 +10,8 @@ objects() {
     kubectl get "$1" --all-namespaces --no-headers --output custom-columns=:.metadata.namespace,:.metadata.name
 }
 
-# FlashRollouts before the FlashJobs, which they would make again. A cluster that does not answer, or refuses, is an error; a definition that is not there
-# is not.
+# FlashRollouts before the FlashJobs, which they would make again. A cluster that does not answer, or
+# refuses, is an error; a definition that is not there is not.
 present=()
 for kind in FlashRollout FlashJob; do
     definition=${kind,,}s.$group
@@ -26,11 +26,13 @@ for kind in FlashRollout FlashJob; do
     fi
     present+=("$kind")
 done
-# A FlashRollout may wait for its FlashJobs (a foreground deletion): all are deleted before any is waited for.
+# A FlashRollout may wait for its FlashJobs (a foreground deletion): all are deleted before any is
+# waited for.
 for kind in "${present[@]}"; do
     kubectl delete "${kind,,}s.$group" --all --all-namespaces --wait=false
 done
-# The operator ends what is in flight, and takes its finalizer off; where there is none any more, nobody else does.
+# The operator ends what is in flight, and takes its finalizer off; where there is none any more,
+# nobody else does.
 for kind in "${present[@]}"; do
     definition=${kind,,}s.$group
     if kubectl wait --for=delete "$definition" --all --all-namespaces --timeout="${WAIT:-60s}" >/dev/null 2>&1; then

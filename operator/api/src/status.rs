@@ -106,8 +106,8 @@ pub struct FlashJobStatus {
     /// The generation of the spec that this status speaks of.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// Ready, Reconciling, Stalled, Progressing, Complete, Failed, Suspended; FirmwareVerified where
-    /// the firmware was asked for.
+    /// Ready, Reconciling, Stalled, Progressing, Complete, Failed, Suspended; FirmwareVerified
+    /// where the firmware was asked for.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<Condition>>", extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,

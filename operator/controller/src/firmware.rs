@@ -1,6 +1,6 @@
-//! Resolves firmware at its registry, for a FlashJob with a `firmwarePolicy` and for a FlashRollout:
-//! its digest, the device types that it is for, and its signatures. Of the firmware of a rollout its
-//! beginning is fetched too, for plugins that inspect it.
+//! Resolves firmware at its registry, for a FlashJob with a `firmwarePolicy` and for a
+//! FlashRollout: its digest, the device types that it is for, and its signatures. Of the firmware
+//! of a rollout the beginning is fetched too, for plugins that inspect it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -269,8 +269,8 @@ impl Operator {
         let memory = world.rollouts.memory.entry(key.clone()).or_default();
         let question = memory.firmware.follow(plan.question);
         let steps: Vec<_> = plan.steps.into_iter().filter(|step| memory.begin(step)).collect();
-        // From the end of a batch to the start of the next one several plans follow upon each other:
-        // the devices wait for them.
+        // From the end of a batch to the start of the next one several plans follow upon each
+        // other: the devices wait for them.
         let goes_on = plan.urgent || question.is_some() || !steps.is_empty();
         let pause = if goes_on { SHORTEST_PAUSE } else { pause_after_plan(started.elapsed()) };
         memory.next_plan = Some(started + pause);

@@ -23,8 +23,8 @@ pub(crate) fn waited_for(reason: &str) -> &'static str {
 pub struct ResolveFirmware {
     /// The run that asks.
     pub run: String,
-    /// The batch of a rollout that is about to start, from 0: is the firmware still there? None: the
-    /// run begins.
+    /// The batch of a rollout that is about to start, from 0: is the firmware still there? None:
+    /// the run begins.
     pub batch: Option<usize>,
     /// Reference: as written when the run begins, by digest later.
     pub reference: String,

@@ -197,7 +197,8 @@ impl Settings {
                 ("args", _) => faults.push(fault(path, "expected a list of strings")),
                 _ => faults.push(fault(
                     path,
-                    "unknown setting; known are runAsRoot, certificates, registryAccess, image, args, compareVersion",
+                    "unknown setting; known are runAsRoot, certificates, registryAccess, image, args, \
+                     compareVersion",
                 )),
             }
         }

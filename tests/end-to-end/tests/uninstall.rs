@@ -1,4 +1,4 @@
-//! What `make uninstall` does with the FlashRollouts and FlashJobs that are there.
+//! `make uninstall` where there are FlashRollouts and FlashJobs: it refuses, or leaves nothing.
 
 use std::process::Output;
 

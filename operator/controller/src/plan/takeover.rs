@@ -24,22 +24,21 @@ impl Draft<'_> {
         let is_same = flashed.is_some_and(|(firmware, version)| {
             *firmware == self.spec.firmware && *version == self.spec.version
         });
-        let succeeded = |pod: &Pod| {
-            let ended = pod.ended.as_ref();
-            ended.is_some_and(|ended| ended.by == EndedBy::Attempt && ended.exit_code == Some(0))
-        };
-        let is_ours = self
-            .records
-            .get(&pod.device)
-            .is_some_and(|record| record.state != DeviceState::Pending);
+        let succeeded = pod
+            .ended
+            .as_ref()
+            .is_some_and(|ended| ended.by == EndedBy::Attempt && ended.exit_code == Some(0));
+        let record = self.records.get(&pod.device);
+        let is_begun = record.is_some_and(|record| record.state != DeviceState::Pending);
+        // Nobody noted what it reported before, so that a report of the version is all there is.
         let is_refuted = self.spec.verify.mode == Some(VerifyMode::Required)
             && self.reported(&pod.device) != Some(self.spec.version.as_str());
         is_same
-            && succeeded(pod)
+            && succeeded
             && !is_refuted
+            && !is_begun
             && self.wanted(&pod.device)
             && self.result(&pod.device).is_none()
-            && !is_ours
     }
 
     /// Returns true if the device's result is of this Pod and not stored yet: until then the Pod is

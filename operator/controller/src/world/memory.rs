@@ -53,8 +53,8 @@ pub struct Memory {
     pub firmware: Inquiry,
     /// Steps under way, or paused after a failure.
     pub busy: HashSet<String>,
-    /// Uids of Services whose deletion was begun here: the watch may not have told it yet, and a Pod
-    /// must not be given their address.
+    /// Uids of Services whose deletion was begun here: the watch may not have told it yet, and a
+    /// Pod must not be given their address.
     leaving_services: HashSet<String>,
     /// Pace of the status writes.
     pub pace: Pace,
