@@ -1,6 +1,6 @@
 //! The API server's audit log: who asked for what, and when. Reads the log's file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
@@ -110,6 +110,19 @@ impl Log {
             *counts.entry(request.what()).or_default() += 1;
         }
         counts
+    }
+
+    /// Returns true if a delete of each object that a user created was answered. A create that timed
+    /// out, as on a machine that is too busy, may have made nothing.
+    pub fn deletes_are_answered(&self, user: &str, resource: &str) -> bool {
+        let named = |verb: &str| {
+            let what = format!("{verb} {resource}");
+            self.of(user).filter(move |request| request.what() == what)
+        };
+        let deleted: HashSet<&str> =
+            named("delete").map(|request| request.object_ref.name.as_str()).collect();
+        let mut created = named("create").filter(|request| request.is_ok());
+        created.all(|request| deleted.contains(request.object_ref.name.as_str()))
     }
 
     /// Returns the time at which the object of that name was asked to be created.

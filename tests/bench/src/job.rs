@@ -89,9 +89,7 @@ pub async fn measure(
     // An object is gone some time before the API server has answered, and logged, the request.
     let log = eventually("all deletes are answered", STUCK, || async {
         let log = mark.read()?;
-        let counts = log.counts("operator");
-        let answered = counts.get("delete services") >= counts.get("create services");
-        Ok(answered.then_some(log))
+        Ok(log.deletes_are_answered("operator", "services").then_some(log))
     });
     let log = log.await?;
     let after = Usage::of(operator.id())?;
