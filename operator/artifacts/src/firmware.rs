@@ -11,7 +11,7 @@ use crate::config::TrustEntry;
 use crate::trust::{self, entry};
 use crate::{Digest, MANIFEST_BYTES, Reference, RegistryError, Source, TrustError, layer_of};
 pub use beginning::{Beginning, Part, beginning};
-pub use layer::{Found, UnreadableLayer, find, unpacked};
+pub use layer::{File, UnreadableLayer, extract};
 
 /// Operating system of a microcontroller's platform.
 const SYSTEM: &str = "custom";

@@ -2,16 +2,15 @@
 //! `/firmware`. Everything is fetched by digest, hashed, and where a policy demands it verified,
 //! before a device is asked anything.
 //!
-//! The layer is kept as it came, compressed or not; the file in it is unpacked while it is sent, so
-//! that it is never in memory as a whole beside its layer.
+//! The file is unpacked before a device is asked, so that nothing keeps a device waiting that
+//! receives it; its layer goes meanwhile, so that the two are never in memory as a whole at once.
 
 mod access;
 
-use std::io::{self, Read};
-
+use bytes::Bytes;
 use flashjob_artifacts::firmware::{
-    self, Found, LAYER_BYTES, Platform, UnreadableLayer, UnverifiedFirmware, platform_of_image,
-    platforms, unpacked,
+    self, File, LAYER_BYTES, Platform, UnreadableLayer, UnverifiedFirmware, platform_of_image,
+    platforms,
 };
 use flashjob_artifacts::{Digest, MANIFEST_BYTES, Reference, Source, image_manifest, layer_of};
 use oci_client::manifest::{OciImageIndex, OciImageManifest, OciManifest};
@@ -27,24 +26,17 @@ pub struct Firmware {
     pub digest: Digest,
     /// Name of the file in the image.
     pub name: String,
-    /// Its size, in bytes.
-    pub size: u64,
+    /// All of it; not empty.
+    pub bytes: Bytes,
     /// True if a signature was demanded and found.
     pub signed: bool,
-    layer: Vec<u8>,
-    /// Of the file's first byte in the unpacked layer.
-    at: u64,
 }
 
 impl Firmware {
-    /// The file's bytes, unpacked while they are read.
-    ///
-    /// # Errors
-    /// The layer cannot be unpacked.
-    pub fn open(&self) -> io::Result<impl Read + '_> {
-        let mut unpacked = unpacked(&self.layer);
-        io::copy(&mut unpacked.by_ref().take(self.at), &mut io::sink())?;
-        Ok(unpacked.take(self.size))
+    /// Its size, in bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.bytes.len() as u64
     }
 }
 
@@ -103,12 +95,11 @@ async fn fetch_untimed(pull: &Pull) -> Result<Firmware, Failure> {
     for layer in manifest.layers.iter().rev() {
         let layer = layer_of(layer, &reference.to_string(), LAYER_BYTES).map_err(unavailable)?;
         let layer = source.blob(&layer).await.map_err(unavailable)?;
-        if let Some(file) = find(&layer, &reference)? {
-            let Found { name, at, size, .. } = file;
-            if size == 0 {
+        if let Some(File { name, bytes }) = extract(layer, &reference)? {
+            if bytes.is_empty() {
                 return Err(broken(&reference, &format!("its file {name} is empty")));
             }
-            return Ok(Firmware { digest, name, size, signed, layer, at });
+            return Ok(Firmware { digest, name, bytes: bytes.into(), signed });
         }
     }
     Err(broken(&reference, "it has no file under /firmware"))
@@ -178,9 +169,11 @@ async fn verify(
 }
 
 /// The firmware in a layer.
-fn find(layer: &[u8], reference: &Reference) -> Result<Option<Found>, Failure> {
-    firmware::find(layer).map_err(|error| match error {
-        UnreadableLayer::Zstandard => broken(reference, &error.to_string()),
+fn extract(layer: Vec<u8>, reference: &Reference) -> Result<Option<File>, Failure> {
+    firmware::extract(layer).map_err(|error| match error {
+        UnreadableLayer::Zstandard | UnreadableLayer::TooLarge { .. } => {
+            broken(reference, &error.to_string())
+        }
         UnreadableLayer::Archive(error) => {
             broken(reference, "a layer of it cannot be unpacked").because(error)
         }

@@ -46,7 +46,7 @@ pub async fn flash(options: &Http, stage: &watch::Sender<Stage>) -> Result<Sent,
     }
     endpoint.at(&options.path)?;
     let firmware = Arc::new(firmware::fetch(&options.pull).await?);
-    let Firmware { digest, name, size, signed, .. } = &*firmware;
+    let (Firmware { digest, name, signed, .. }, size) = (&*firmware, firmware.size());
     tracing::info!(%digest, file = name, bytes = size, signed, "the firmware is here");
     let before = match &version {
         Some(version) => Some(version.read().await?),
@@ -72,8 +72,8 @@ pub async fn flash(options: &Http, stage: &watch::Sender<Stage>) -> Result<Sent,
     }
     let proven = match version.filter(|_| is_new) {
         Some(version) => {
-            stage.send_replace(Stage::Delivered(*size));
-            version.wait(wanted, options.restart_timeout, *size).await.map(|()| true)?
+            stage.send_replace(Stage::Delivered(size));
+            version.wait(wanted, options.restart_timeout, size).await.map(|()| true)?
         }
         None => false,
     };
@@ -81,7 +81,7 @@ pub async fn flash(options: &Http, stage: &watch::Sender<Stage>) -> Result<Sent,
         true => format!("{host_endpoint} has {name} of {digest}, and reports version {wanted}"),
         false => format!("{host_endpoint} has {name} of {digest}"),
     };
-    Ok(Sent { bytes: *size, proven, message })
+    Ok(Sent { bytes: size, proven, message })
 }
 
 /// User name and password of the device.
@@ -146,21 +146,21 @@ async fn upload(
     progress: &Progress,
 ) -> Result<(), Failure> {
     let request = request(options, endpoint, &options.path, login)?;
-    let body = reqwest::Body::wrap_stream(body::stream(firmware.clone(), progress.clone()));
+    let body = reqwest::Body::wrap_stream(body::stream(firmware, progress.clone()));
     let request = match options.body {
         Body::Multipart => {
             let name = firmware.name.rsplit('/').next().unwrap_or("firmware.bin").to_owned();
-            let part = Part::stream_with_length(body, firmware.size).file_name(name);
+            let part = Part::stream_with_length(body, firmware.size()).file_name(name);
             request.multipart(Form::new().part(options.field.clone(), part))
         }
         // Small servers take no body whose length they are not told.
-        _ => request.header(CONTENT_LENGTH, firmware.size).body(body),
+        _ => request.header(CONTENT_LENGTH, firmware.size()).body(body),
     };
     stage.send_replace(Stage::Sending);
     match request.send().await {
         Ok(answer) => accepted(options, endpoint, answer.status(), progress.bytes()),
         // Some restart before they have answered: the version tells.
-        Err(error) if progress.bytes() >= firmware.size && !error.is_timeout() => {
+        Err(error) if progress.bytes() >= firmware.size() && !error.is_timeout() => {
             tracing::info!(%error, "all was sent, and the device did not answer");
             Ok(())
         }

@@ -40,7 +40,7 @@ pub async fn flash(options: &Ota, stage: &watch::Sender<Stage>) -> Result<Sent, 
     let attestation = Attestation::of(options)?;
     let acceptor = identity::acceptor(&options.certificates)?;
     let firmware = firmware::fetch(&options.pull).await?;
-    let Firmware { digest, name, size, signed, .. } = &firmware;
+    let (Firmware { digest, name, signed, .. }, size) = (&firmware, firmware.size());
     tracing::info!(%digest, file = name, bytes = size, signed, "the firmware is here");
     let callback = Callback {
         endpoint,
@@ -65,7 +65,7 @@ pub async fn flash(options: &Ota, stage: &watch::Sender<Stage>) -> Result<Sent, 
     let from = caller.from;
     transfer::send(caller, &firmware, options.stall_timeout).await?;
     Ok(Sent {
-        bytes: *size,
+        bytes: size,
         proven: false,
         message: format!(
             "{name} of {digest} was sent to {host_endpoint}, which called from {from}"

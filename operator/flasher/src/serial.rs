@@ -42,10 +42,9 @@ const STEP: u64 = 10;
 /// Says what failed, and what is known of the device.
 pub async fn flash(options: &Serial, stage: &watch::Sender<Stage>) -> Result<Sent, Failure> {
     let firmware = firmware::fetch(&options.pull).await?;
-    let Firmware { digest, name, size, signed, .. } = &firmware;
+    let (Firmware { digest, name, signed, .. }, size) = (&firmware, firmware.size());
     tracing::info!(%digest, file = name, bytes = size, signed, "the firmware is here");
-    let image = Image::read(&firmware, options)?;
-    drop(firmware);
+    let image = Image::read(firmware, options)?;
     let Opened { port, usb, mut restart } = port::open(options)?;
     let written = Arc::new(AtomicU64::new(0));
     let (steps, seen) = watch::channel(Step::Connecting);

@@ -8,10 +8,10 @@
 //! The new image is confirmed only after the device came back and reports its hash: an image that
 //! does not start is given up by the boot loader, and the device goes back to its old one.
 
-use std::io::{Cursor, Read};
-use std::sync::Arc;
+use std::io::Cursor;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use flashjob_artifacts::Digest;
 use mcumgr_toolkit::MCUmgrClient;
 use mcumgr_toolkit::client::MCUmgrClientError;
@@ -45,10 +45,10 @@ pub async fn flash(options: &Smp, stage: &watch::Sender<Stage>) -> Result<Sent, 
         (Some(port), _) => port.display().to_string(),
         (None, endpoint) => host_and_port(endpoint.as_deref().unwrap_or_default(), PORT)?,
     };
-    let firmware = Arc::new(firmware::fetch(&options.pull).await?);
-    let Firmware { digest, name, size, signed, .. } = &*firmware;
+    let firmware = firmware::fetch(&options.pull).await?;
+    let (Firmware { digest, name, signed, .. }, size) = (&firmware, firmware.size());
     tracing::info!(%digest, file = name, bytes = size, signed, "the firmware is here");
-    let image = Image::read(&firmware, options)?;
+    let image = Image::read(firmware, options)?;
     let (options, stage) = (options.clone(), stage.clone());
     // The client waits for each answer; a device takes minutes.
     let attempt =
@@ -60,7 +60,7 @@ pub async fn flash(options: &Smp, stage: &watch::Sender<Stage>) -> Result<Sent, 
 
 /// An image for MCUboot.
 struct Image {
-    bytes: Vec<u8>,
+    bytes: Bytes,
     info: ImageInfo,
     name: String,
     /// Of the manifest that it came with.
@@ -68,20 +68,16 @@ struct Image {
 }
 
 impl Image {
-    /// Unpacks it, and reads its header and hash.
+    /// Reads its header and hash.
     ///
     /// # Errors
     /// It is no such image, or not of the version that is asked for.
-    fn read(firmware: &Firmware, options: &Smp) -> Result<Self, Failure> {
+    fn read(firmware: Firmware, options: &Smp) -> Result<Self, Failure> {
         let broken = |words: &str| {
             let message = format!("firmware {}: {words}", options.pull.firmware);
             Failure::new(Code::FirmwareUnavailable, message)
         };
-        let mut bytes = Vec::new();
-        firmware
-            .open()
-            .and_then(|mut file| file.read_to_end(&mut bytes))
-            .map_err(|error| broken("it cannot be unpacked").because(error))?;
+        let Firmware { name, digest, bytes, .. } = firmware;
         let info = get_image_info(Cursor::new(&bytes)).map_err(|error| {
             broken("it is no image for MCUboot, as imgtool signs one").because(error)
         })?;
@@ -94,8 +90,7 @@ impl Image {
             );
             return Err(Failure::new(Code::BadConfiguration, message));
         }
-        let Firmware { name, digest, .. } = firmware;
-        Ok(Self { bytes, info, name: name.clone(), digest: digest.clone() })
+        Ok(Self { bytes, info, name, digest })
     }
 
     fn is_in(&self, slot: &ImageState) -> bool {

@@ -1,10 +1,13 @@
 //! The firmware in a layer of its image: a tar archive, compressed with gzip or not, and in it the
 //! file below `/firmware`. No I/O but on bytes that are here.
 
-use std::io::{self, Read};
+use std::collections::VecDeque;
+use std::io::{self, BufRead, Read};
 use std::path::Path;
 
-use flate2::read::GzDecoder;
+use flate2::bufread::MultiGzDecoder;
+
+use super::LAYER_BYTES;
 
 /// Most bytes of an unpacked layer that are looked through: a small one can unpack without end.
 const UNPACKED_BYTES: u64 = 1 << 30;
@@ -15,13 +18,23 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// First bytes of Zstandard (RFC 8878, section 3.1.1).
 const ZSTANDARD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 
-/// A file in an unpacked layer.
+/// Bytes of a layer that are let go of at once while it is unpacked.
+const PART_BYTES: usize = 1 << 20;
+
+/// The file that is the firmware.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Found {
+pub struct File {
     /// Its path in the image.
     pub name: String,
-    /// Place of its first byte in the unpacked layer.
-    pub at: u64,
+    /// All of it.
+    pub bytes: Vec<u8>,
+}
+
+/// The same file, by its beginning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    /// Its path in the image.
+    pub name: String,
     /// Its size, in bytes.
     pub size: u64,
     /// Its first bytes, as many as were asked for.
@@ -34,47 +47,80 @@ pub enum UnreadableLayer {
     /// It is compressed in a way that is not known here.
     #[error("its layers are compressed with Zstandard, which is not read here; build it with gzip")]
     Zstandard,
+    /// The file is larger than any device takes.
+    #[error("its file {name} has {size} bytes; the limit is {LAYER_BYTES}")]
+    TooLarge {
+        /// Path of the file.
+        name: String,
+        /// Its size, in bytes.
+        size: u64,
+    },
     /// It is no archive, or ends early.
     #[error("a layer of it cannot be unpacked")]
     Archive(#[source] io::Error),
 }
 
-/// The firmware in a layer: of several files the first by name.
+/// Unpacks the firmware in a layer: of several files the first by name. The layer is let go of
+/// meanwhile, so that the two are never in memory as a whole at once.
 ///
 /// # Errors
-/// The layer cannot be read to its end.
-pub fn find(layer: &[u8]) -> Result<Option<Found>, UnreadableLayer> {
-    let (found, end) = look(layer, 0);
-    end.map(|()| found)
+/// The layer cannot be read to its end, or the file is too large.
+pub fn extract(layer: Vec<u8>) -> Result<Option<File>, UnreadableLayer> {
+    let (mut found, mut too_large) = (None, None);
+    let layer = unpacked(Draining::new(layer))?;
+    let walked = walk(layer, |name, file| {
+        // The one before is not the first by name, and goes before there are two of them.
+        found = None;
+        let size = file.size();
+        if size > LAYER_BYTES as u64 {
+            too_large = Some(UnreadableLayer::TooLarge { name: name.clone(), size });
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
+        file.read_to_end(&mut bytes)?;
+        found = Some(File { name, bytes });
+        Ok(())
+    });
+    match (walked, too_large) {
+        (_, Some(error)) => Err(error),
+        (Err(error), None) => Err(UnreadableLayer::Archive(error)),
+        (Ok(()), None) => Ok(found),
+    }
 }
 
-/// The same of a layer of which the end may be missing, with the first bytes of the file; and how
-/// the layer ended.
+/// The same file of a layer of which the end may be missing, by its first bytes; and how the layer
+/// ended.
 pub(super) fn look(layer: &[u8], most: usize) -> (Option<Found>, Result<(), UnreadableLayer>) {
-    if layer.starts_with(&ZSTANDARD) {
-        return (None, Err(UnreadableLayer::Zstandard));
-    }
     let mut found = None;
-    let end = walk(layer, most, &mut found).map_err(UnreadableLayer::Archive);
+    let end = unpacked(layer).and_then(|layer| {
+        let walked = walk(layer, |name, file| {
+            let size = file.size();
+            let mut beginning = vec![0; most.min(usize::try_from(size).unwrap_or(usize::MAX))];
+            file.read_exact(&mut beginning)?;
+            found = Some(Found { name, size, beginning });
+            Ok(())
+        });
+        walked.map_err(UnreadableLayer::Archive)
+    });
     (found, end)
 }
 
-fn walk(layer: &[u8], most: usize, found: &mut Option<Found>) -> io::Result<()> {
-    let mut archive = tar::Archive::new(unpacked(layer));
-    for file in archive.entries()? {
+/// Hands over each file that comes before all others so far by its name, with that name: the last
+/// one is the firmware.
+fn walk<R: Read>(
+    layer: R,
+    mut take: impl FnMut(String, &mut tar::Entry<'_, R>) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut first: Option<String> = None;
+    for file in tar::Archive::new(layer).entries()? {
         let mut file = file?;
-        let path = file.path()?.into_owned();
-        let (at, size) = (file.raw_file_position(), file.size());
-        if !(is_firmware(&path) && file.header().entry_type().is_file()) {
-            continue;
-        }
+        let path = file.path()?;
         let name = path.display().to_string();
-        if found.as_ref().is_some_and(|found| name >= found.name) {
-            continue;
+        let is_candidate = is_firmware(&path) && file.header().entry_type().is_file();
+        if is_candidate && first.as_ref().is_none_or(|first| name < *first) {
+            take(name.clone(), &mut file)?;
+            first = Some(name);
         }
-        let mut beginning = vec![0; most.min(usize::try_from(size).unwrap_or(usize::MAX))];
-        file.read_exact(&mut beginning)?;
-        *found = Some(Found { name, at, size, beginning });
     }
     Ok(())
 }
@@ -88,10 +134,56 @@ fn is_firmware(path: &Path) -> bool {
     path.starts_with(FOLDER) && !is_marker
 }
 
-/// The bytes of a layer, unpacked while they are read.
-pub fn unpacked(layer: &[u8]) -> Box<dyn Read + '_> {
-    match layer.starts_with(&GZIP) {
-        true => Box::new(GzDecoder::new(layer).take(UNPACKED_BYTES)),
+/// The bytes of a layer, unpacked while they are read. Builders that let parts of a layer be fetched
+/// write several members of gzip, one after the other (RFC 1952, section 2.2).
+fn unpacked<'a>(mut layer: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>, UnreadableLayer> {
+    let first = layer.fill_buf().map_err(UnreadableLayer::Archive)?;
+    if first.starts_with(&ZSTANDARD) {
+        return Err(UnreadableLayer::Zstandard);
+    }
+    Ok(match first.starts_with(&GZIP) {
+        true => Box::new(MultiGzDecoder::new(layer).take(UNPACKED_BYTES)),
         false => Box::new(layer),
+    })
+}
+
+/// Bytes whose memory is given back while they are read.
+struct Draining {
+    parts: VecDeque<Vec<u8>>,
+    /// Bytes of the first part that were read.
+    read: usize,
+}
+
+impl Draining {
+    fn new(mut bytes: Vec<u8>) -> Self {
+        let mut parts = VecDeque::new();
+        while bytes.len() > PART_BYTES {
+            parts.push_front(bytes.split_off((bytes.len() - 1) / PART_BYTES * PART_BYTES));
+            bytes.shrink_to_fit();
+        }
+        parts.push_front(bytes);
+        Self { parts, read: 0 }
+    }
+}
+
+impl BufRead for Draining {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        Ok(self.parts.front().map_or(&[], |part| &part[self.read..]))
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.read += count;
+        if self.parts.front().is_some_and(|part| self.read >= part.len()) {
+            self.parts.pop_front();
+            self.read = 0;
+        }
+    }
+}
+
+impl Read for Draining {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
+        Ok(count)
     }
 }

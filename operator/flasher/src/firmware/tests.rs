@@ -24,22 +24,22 @@ fn compressed(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("written")
 }
 
-fn found(layer: &[u8]) -> Result<Option<Found>, Failure> {
-    find(layer, &"a.b/c:1".parse().expect("a reference"))
+fn found(layer: Vec<u8>) -> Result<Option<File>, Failure> {
+    extract(layer, &"a.b/c:1".parse().expect("a reference"))
 }
 
 #[test]
 fn the_file_below_firmware_is_read_from_a_layer_with_and_without_compression() {
     let long = format!("./firmware/{}.bin", "x".repeat(150));
-    let plain = layer(&[("etc/other", b"other"), (&long, b"new"), ("firmware.txt", b"no")]);
-    for layer in [compressed(&plain), plain] {
-        let Found { name, at, size, .. } = found(&layer).expect("read").expect("found");
+    // Larger than what is let go of at once.
+    let content: Vec<u8> = (0_u32..700_000).flat_map(u32::to_le_bytes).collect();
+    let plain = layer(&[("etc/other", b"other"), (&long, &content), ("firmware.txt", b"no")]);
+    let (first, rest) = plain.split_at(1_000_000);
+    let members = [compressed(first), compressed(rest)].concat();
+    for layer in [compressed(&plain), members, plain] {
+        let File { name, bytes } = found(layer).expect("read").expect("found");
         assert!(name.ends_with("x.bin"), "{name}");
-        let digest = Digest::of(b"");
-        let firmware = Firmware { digest, name, size, signed: false, layer, at };
-        let mut bytes = Vec::new();
-        firmware.open().expect("opened").read_to_end(&mut bytes).expect("read");
-        assert_eq!(bytes, b"new");
+        assert!(bytes == content, "{} bytes", bytes.len());
     }
 }
 
@@ -47,18 +47,23 @@ fn the_file_below_firmware_is_read_from_a_layer_with_and_without_compression() {
 fn of_several_files_the_first_by_name_counts_and_markers_of_removed_ones_do_not() {
     let files: [(&str, &[u8]); 3] =
         [("firmware/b.bin", b"b"), ("firmware/a.bin", b"aa"), ("firmware/.wh.0.bin", b"")];
-    let file = found(&layer(&files)).expect("read").expect("found");
-    assert_eq!((file.name.as_str(), file.size), ("firmware/a.bin", 2));
-    assert_eq!(found(&layer(&[("bin/sh", b"x")])).expect("read"), None);
+    let file = found(layer(&files)).expect("read").expect("found");
+    assert_eq!(file, File { name: "firmware/a.bin".to_owned(), bytes: b"aa".to_vec() });
+    assert_eq!(found(layer(&[("bin/sh", b"x")])).expect("read"), None);
 }
 
 #[test]
 fn what_cannot_be_unpacked_is_refused_in_words() {
     let mut cut = compressed(&layer(&[("firmware/a.bin", &[7; 5000])]));
     cut.truncate(cut.len() / 2);
-    for (layer, words) in [(cut, "cannot be unpacked"), (b"\x28\xb5\x2f\xfd".to_vec(), "Zstandard")]
-    {
-        let failure = found(&layer).expect_err(words);
+    let zeros = vec![0; LAYER_BYTES + 1];
+    let large = compressed(&layer(&[("firmware/a.bin", &zeros)]));
+    for (layer, words) in [
+        (cut, "cannot be unpacked"),
+        (b"\x28\xb5\x2f\xfd".to_vec(), "Zstandard"),
+        (large, "firmware/a.bin has 67108865 bytes; the limit is 67108864"),
+    ] {
+        let failure = found(layer).expect_err(words);
         assert_eq!(failure.code, Code::FirmwareUnavailable);
         assert!(failure.to_string().contains(words), "{failure}");
     }

@@ -1,18 +1,16 @@
-//! Firmware as the body of a request or an answer: unpacked while it is sent.
+//! Firmware as the body of a request or an answer, whose progress can be seen.
 
-use std::io::Read;
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use futures::Stream;
-use tokio::sync::mpsc;
 
 use crate::firmware::Firmware;
 
 /// Bytes handed over at once.
 const CHUNK: usize = 16 << 10;
-/// Chunks that wait for the network.
-const WAITING: usize = 2;
 
 /// Bytes that were handed to the network.
 #[derive(Clone, Debug, Default)]
@@ -26,33 +24,14 @@ impl Progress {
 
 /// The bytes of a firmware, as they are taken.
 pub(super) fn stream(
-    firmware: Arc<Firmware>,
+    firmware: &Firmware,
     progress: Progress,
-) -> impl Stream<Item = std::io::Result<Vec<u8>>> {
-    let (sender, receiver) = mpsc::channel(WAITING);
-    // Unpacking is work for the processor, and has a thread of its own.
-    tokio::task::spawn_blocking(move || {
-        let read = || -> std::io::Result<()> {
-            let mut bytes = firmware.open()?;
-            loop {
-                let mut chunk = vec![0; CHUNK];
-                let count = bytes.read(&mut chunk)?;
-                chunk.truncate(count);
-                // Who takes no more has closed the connection.
-                if count == 0 || sender.blocking_send(Ok(chunk)).is_err() {
-                    return Ok(());
-                }
-            }
-        };
-        if let Err(error) = read() {
-            let _ = sender.blocking_send(Err(error));
-        }
+) -> impl Stream<Item = Result<Bytes, Infallible>> + use<> {
+    let bytes = firmware.bytes.clone();
+    let chunks = (0..bytes.len()).step_by(CHUNK).map(move |at| {
+        let chunk = bytes.slice(at..bytes.len().min(at + CHUNK));
+        progress.0.fetch_add(chunk.len() as u64, Ordering::Relaxed);
+        Ok(chunk)
     });
-    futures::stream::unfold((receiver, progress), |(mut receiver, progress)| async move {
-        let chunk = receiver.recv().await?;
-        if let Ok(chunk) = &chunk {
-            progress.0.fetch_add(chunk.len() as u64, Ordering::Relaxed);
-        }
-        Some((chunk, (receiver, progress)))
-    })
+    futures::stream::iter(chunks)
 }

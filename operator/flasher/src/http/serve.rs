@@ -121,15 +121,15 @@ async fn serve(State(served): State<Served>) -> Result<impl IntoResponse, Status
     }
     let progress = served.begin();
     let firmware = served.firmware;
-    let length = (HeaderName::from_static(CONTENT_LENGTH.as_str()), firmware.size.to_string());
-    Ok(([length], axum::body::Body::from_stream(body::stream(firmware, progress))))
+    let length = (HeaderName::from_static(CONTENT_LENGTH.as_str()), firmware.size().to_string());
+    Ok(([length], axum::body::Body::from_stream(body::stream(&firmware, progress))))
 }
 
 async fn wait(options: &Http, endpoint: &Endpoint, served: &Served) -> Result<(), Failure> {
     let begun = Instant::now();
     loop {
         let bytes = served.bytes();
-        if bytes >= served.firmware.size {
+        if bytes >= served.firmware.size() {
             sleep(LEAVE).await;
             return Ok(());
         }

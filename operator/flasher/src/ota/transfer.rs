@@ -1,6 +1,6 @@
 //! The firmware on its way to a device that is trusted.
 
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use rustix::net::sockopt::set_tcp_user_timeout;
@@ -26,33 +26,22 @@ pub(super) async fn send(
     firmware: &Firmware,
     stall: Duration,
 ) -> Result<(), Failure> {
-    let total = firmware.size;
-    let unreadable = |error| {
-        Failure::new(Code::FirmwareUnavailable, "the firmware cannot be unpacked").because(error)
-    };
-    let mut bytes = firmware.open().map_err(unreadable)?;
-    let (mut chunk, mut sent, mut said) = (vec![0; CHUNK], 0_u64, 0);
+    let total = firmware.size();
+    let (mut sent, mut said) = (0_u64, 0);
     let stream = &mut caller.stream;
     let patience = u32::try_from(stall.as_millis()).unwrap_or(u32::MAX);
     if let Err(error) = set_tcp_user_timeout(stream.get_ref().0, patience) {
         tracing::warn!(%error, "a device that vanishes is noticed late");
     }
-    loop {
-        let count = bytes.read(&mut chunk).map_err(unreadable)?;
-        if count == 0 {
-            break;
-        }
-        let written = tokio::time::timeout(stall, stream.write_all(&chunk[..count])).await;
+    for chunk in firmware.bytes.chunks(CHUNK) {
+        let written = tokio::time::timeout(stall, stream.write_all(chunk)).await;
         moved(written, sent, stall)?;
-        sent += count as u64;
+        sent += chunk.len() as u64;
         let percent = sent * 100 / total.max(1);
         if percent / STEP > said {
             said = percent / STEP;
             tracing::info!(bytes = sent, total, percent, "sending");
         }
-    }
-    if sent != total {
-        return Err(unreadable(std::io::ErrorKind::UnexpectedEof.into()));
     }
     moved(tokio::time::timeout(stall, stream.shutdown()).await, sent, stall)?;
     // The device closes when it has all. One that takes nothing any more has its connection ended by

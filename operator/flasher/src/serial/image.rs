@@ -1,7 +1,5 @@
 //! The image that is written to a chip's flash memory: raw bytes, in segments. No I/O.
 
-use std::io::Read;
-
 use espflash::image_format::Segment;
 use espflash::target::Chip;
 use flashjob_artifacts::Digest;
@@ -45,20 +43,18 @@ pub(super) struct Image {
 }
 
 impl Image {
-    /// Unpacks the firmware.
+    /// Takes the firmware.
     ///
     /// # Errors
-    /// It cannot be unpacked, or is no raw image.
-    pub fn read(firmware: &Firmware, options: &Serial) -> Result<Self, Failure> {
+    /// It is no raw image.
+    pub fn read(firmware: Firmware, options: &Serial) -> Result<Self, Failure> {
         let reference = options.pull.firmware.clone();
         let broken = |words: &str| {
             Failure::new(Code::FirmwareUnavailable, format!("firmware {reference}: {words}"))
         };
-        let mut bytes = Vec::with_capacity(usize::try_from(firmware.size).unwrap_or_default());
-        firmware
-            .open()
-            .and_then(|mut file| file.read_to_end(&mut bytes))
-            .map_err(|error| broken("it cannot be unpacked").because(error))?;
+        let size = firmware.size();
+        let Firmware { name, digest, bytes, .. } = firmware;
+        let mut bytes = Vec::from(bytes);
         if bytes.starts_with(&ELF) {
             return Err(broken(
                 "its file is an ELF file, which has no place in flash memory; make an image of it \
@@ -67,9 +63,7 @@ impl Image {
             ));
         }
         bytes.resize(bytes.len().next_multiple_of(4), ERASED);
-        let Firmware { name, digest, size, .. } = firmware;
-        let (name, digest) = (name.clone(), digest.clone());
-        Ok(Self { name, digest, size: *size, reference, bytes })
+        Ok(Self { name, digest, size, reference, bytes })
     }
 
     /// The image in parts, each at its address.
