@@ -233,9 +233,9 @@ pub struct BatchMembers {
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<String>>", extend("x-kubernetes-list-type" = "atomic"))]
     pub instances: Vec<String>,
-    /// One letter for each Instance: `.` open, `:` open after it was absent, `C` completed, `U`
-    /// completed without proof, `F` failed, `S` skipped, `A` absent, `R` regressed, `T` failed and
-    /// to be tried again.
+    /// One letter for each Instance: `.` open, `:` open after it was absent, `,` and `;` the same
+    /// once this run has begun to flash it, `C` completed, `U` completed without proof, `F` failed,
+    /// `S` skipped, `A` absent, `R` regressed, `T` failed and to be tried again.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub results: String,
     /// Parts of the list that a FlashJob works on now.

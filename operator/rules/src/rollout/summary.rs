@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::conditions::{Approval, conditions};
 use super::draft::Draft;
 use super::members::Planned;
-use super::status::{List, Member};
+use super::status::{List, Member, differ};
 use super::words::Words;
 use super::{Child, Plan, Snapshot, Step};
 
@@ -255,7 +255,7 @@ fn write_with(
     status.observed_generation = rollout.generation;
     // Counts change with every device; what other decisions wait for is written at once.
     plan.urgent = status.phase != stored.phase
-        || status.members != stored.members
+        || differ(&status.members, &stored.members)
         || !status.batches.iter().map(moments).eq(stored.batches.iter().map(moments))
         || status.run != stored.run
         || status.retry != stored.retry
