@@ -40,6 +40,7 @@ reasons! {
     WINDOW_CLOSED = "WindowClosed", "Outside of all windows, or in a blackout.", "Nothing; status.waitingFor says when the next window opens. Where none is found, correct spec.windows or spec.blackouts.";
     APPROVAL_MISSING = "ApprovalMissing", "The batch asks for an approval.", "Add what the message names to spec.approvals.";
     OLDER_ROLLOUT = "OlderRollout", "An older FlashRollout still has to flash some of the same devices.", "Nothing; or end that one with spec.abort.";
+    OLDER_ROLLOUT_BLOCKED = "OlderRolloutBlocked", "An older FlashRollout still has to flash some of the same devices, and itself waits for a person.", "Let the FlashRollout that status.waitingFor names go on, by what its own status says; or end it with spec.abort.";
     SUSPEND_REQUESTED = "SuspendRequested", "spec.suspend is true.", "Set it to false to go on.";
     NAME_TAKEN = "NameTaken", "A FlashJob of somebody else has the name of one of this rollout's.", "Delete or rename the FlashJob that the message names.";
     FLASH_JOB_REFUSED = "FlashJobRefused", "The API server refuses a FlashJob of this rollout: a quota or a policy, or spec.template is invalid.", "The message is the API server's own; adapt the quota, the policy or spec.template.";

@@ -6,6 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::{condition, rollout_reason};
+
 /// Observed state of a FlashRollout.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -90,6 +92,23 @@ pub struct FlashRolloutStatus {
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<Condition>>", extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
+}
+
+impl FlashRolloutStatus {
+    /// Returns true if nothing goes on until a person acts: a pause, a fault, an approval, or
+    /// another rollout of which this is true.
+    #[must_use]
+    pub fn waits_for_person(&self) -> bool {
+        let asks = [rollout_reason::APPROVAL_MISSING, rollout_reason::OLDER_ROLLOUT_BLOCKED];
+        match self.phase {
+            Some(phase) if phase.is_final() => false,
+            Some(RolloutPhase::Paused) => true,
+            _ => {
+                condition::holds(&self.conditions, condition::STALLED)
+                    || asks.iter().any(|asks| self.reason.as_deref() == Some(asks.name))
+            }
+        }
+    }
 }
 
 /// State of a rollout. Nothing else is ever written.

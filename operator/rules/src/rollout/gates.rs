@@ -56,6 +56,23 @@ impl Hold {
     }
 }
 
+/// Waits for an older rollout, and with it for what that waits for.
+fn behind(older: &str, device: &str, awaits_person: Option<&str>) -> Hold {
+    let (reason, waiting_for, action) = match awaits_person {
+        None => (rollout_reason::OLDER_ROLLOUT, format!("FlashRollout {older}"), String::new()),
+        Some(awaited) => (
+            rollout_reason::OLDER_ROLLOUT_BLOCKED,
+            format!("FlashRollout {older}, which waits for {awaited}"),
+            format!("; it waits for {awaited}: let it go on, or end it with its spec.abort"),
+        ),
+    };
+    let mut hold = Hold::waits(reason.name, waiting_for);
+    hold.message = format!(
+        "no device starts: FlashRollout {older} is older and still has to flash {device}{action}"
+    );
+    hold
+}
+
 impl Draft<'_> {
     /// `spec.suspend`, which holds in every state.
     pub(super) fn suspended(&self) -> Option<Hold> {
@@ -128,7 +145,8 @@ impl Draft<'_> {
         let rank = (own.created, own.namespace.as_str(), own.name.as_str());
         let is_older =
             |other: &&OtherRollout<'_>| (other.created, other.namespace, other.name) < rank;
-        let older = self.snapshot.others.iter().filter(is_older);
+        let mut older: Vec<_> = self.snapshot.others.iter().filter(is_older).collect();
+        older.sort_by_key(|other| (other.created, other.namespace, other.name));
         let list = &self.lists[batch];
         let open = || list.names.iter().zip(&list.states).filter(|(_, state)| state.is_open());
         for other in older {
@@ -142,12 +160,7 @@ impl Draft<'_> {
                 } else {
                     format!("{}/{}", other.namespace, other.name)
                 };
-                let mut hold =
-                    Hold::waits(rollout_reason::OLDER_ROLLOUT.name, format!("FlashRollout {name}"));
-                hold.message = format!(
-                    "no device starts: FlashRollout {name} is older and still has to flash {device}"
-                );
-                return Some(hold);
+                return Some(behind(&name, device, other.awaits_person));
             }
         }
         None

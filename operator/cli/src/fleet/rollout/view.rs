@@ -351,6 +351,24 @@ mod tests {
     }
 
     #[test]
+    fn a_rollout_behind_one_that_waits_for_a_person_is_blocked_and_says_for_which_and_what_to_do() {
+        let mut rollout = rollout();
+        rollout.spec.approvals = Some(vec!["ten@0a1b2c".to_owned()]);
+        let status = rollout.status.as_mut().expect("a status");
+        (status.phase, status.reason) =
+            (Some(RolloutPhase::Waiting), Some("OlderRollout".to_owned()));
+        assert!(!rollout.is_blocked());
+        let status = rollout.status.as_mut().expect("a status");
+        status.reason = Some("OlderRolloutBlocked".to_owned());
+        let awaited = "FlashRollout before, which waits for spec.suspend to be false";
+        status.waiting_for = Some(awaited.to_owned());
+        assert!(rollout.is_blocked() && line(&rollout).contains(awaited), "{}", line(&rollout));
+        let text = details(&rollout, frame(0));
+        assert!(text.contains("To do: Let the FlashRollout that"), "{text}");
+        assert!(!text.contains("To do: Nothing"), "{text}");
+    }
+
+    #[test]
     fn a_run_that_is_over_fails_the_command_unless_it_completed() {
         let mut rollout = rollout();
         let mut code = |phase| {

@@ -156,6 +156,20 @@ fn of_two_rollouts_with_a_device_in_common_the_older_one_goes_first() {
     cluster.settle(50);
     assert_eq!(cluster.phase(), RolloutPhase::Waiting);
     assert_eq!(waiting_for(&cluster), "FlashRollout before");
+    assert!(!cluster.status().waits_for_person());
+    cluster.others_await = Some("a person: TooManyFailed".to_owned());
+    cluster.settle(50);
+    assert_eq!(
+        (cluster.phase(), cluster.reason().as_str()),
+        (RolloutPhase::Waiting, "OlderRolloutBlocked")
+    );
+    assert_eq!(
+        waiting_for(&cluster),
+        "FlashRollout before, which waits for a person: TooManyFailed"
+    );
+    assert!(cluster.status().waits_for_person(), "who waits for this one waits for a person too");
+    let message = cluster.status().message.expect("a message");
+    assert!(message.contains("end it with its spec.abort"), "{message}");
     cluster.others[0].1 = cluster.now + jiff::SignedDuration::from_secs(60);
     cluster.settle(50);
     assert_eq!(cluster.phase(), RolloutPhase::Completed, "a younger one waits for this");
