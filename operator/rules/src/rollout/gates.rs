@@ -56,6 +56,15 @@ impl Hold {
     }
 }
 
+/// No window is found that opens: somebody has to correct them.
+fn no_window() -> Hold {
+    let waiting_for = "a change of spec.windows or spec.blackouts".to_owned();
+    let message = "no device starts: no window opens any more; correct spec.windows or \
+                   spec.blackouts";
+    let hold = Hold::waits(rollout_reason::NO_WINDOW.name, waiting_for);
+    Hold { message: message.to_owned(), stalled: true, ..hold }
+}
+
 /// Waits for an older rollout, and with it for what that waits for.
 fn behind(older: &str, device: &str, awaits_person: Option<&str>) -> Hold {
     let (reason, waiting_for, action) = match awaits_person {
@@ -107,14 +116,9 @@ impl Draft<'_> {
             }
             State::Closed { opens } => {
                 self.wake(opens.unwrap_or(later));
-                let opens = opens.map_or_else(
-                    || ", and none is found ahead".to_owned(),
-                    |at| format!(" (opens at {at})"),
-                );
-                Some(Hold::waits(
-                    rollout_reason::WINDOW_CLOSED.name,
-                    format!("the next window{opens}"),
-                ))
+                let Some(at) = opens else { return Some(no_window()) };
+                let waiting_for = format!("the next window (opens at {at})");
+                Some(Hold::waits(rollout_reason::WINDOW_CLOSED.name, waiting_for))
             }
         }
     }
