@@ -180,8 +180,10 @@ pub struct RolloutCounts {
     pub absent: u32,
     /// Completed, and later reported another version; not part of `completed`.
     pub regressed: u32,
-    /// At work now.
+    /// In flight: from the beginning of an attempt until its Pod has ended.
     pub in_flight: u32,
+    /// Their Pod has ended; they are judged, or watched for their new version.
+    pub verifying: u32,
 }
 
 /// Devices that the selector chose and the plan left out.

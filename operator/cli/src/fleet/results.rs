@@ -177,13 +177,13 @@ fn shared_reason(status: &FlashJobStatus, unfinished: usize) -> Option<&String> 
 /// Returns true if an attempt of the device began. One that is next in line, or that is refused
 /// before any Pod is made, has a record too; an operator of before `startTime` noted the Pod alone.
 fn has_begun(record: &DeviceStatus) -> bool {
-    record.start_time.is_some() || record.pod.is_some() || record.attempt > 1 || record.in_flight()
+    record.start_time.is_some() || record.pod.is_some() || record.attempt > 1 || record.is_locked()
 }
 
 fn unfinished(record: Option<&DeviceStatus>) -> &'static str {
     match record.map(|record| record.state) {
         Some(DeviceState::Verifying) => "verifying",
-        Some(DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost) => "active",
+        Some(state) if state.is_in_flight() => "active",
         _ => "pending",
     }
 }

@@ -91,7 +91,7 @@ impl<'a> Draft<'a> {
 
     /// Remembers which devices this run has begun to flash, in case that the FlashJob is lost.
     fn note_begun(&mut self, batch: usize, child: &Child<'_>, uids: &HashMap<&str, usize>) {
-        let begun = |record: &&DeviceStatus| record.in_flight() || record.attempt > 1;
+        let begun = |record: &&DeviceStatus| record.is_locked() || record.attempt > 1;
         for record in child.status.devices.iter().filter(begun) {
             if let Some(&place) = uids.get(record.uid.as_str()) {
                 let state = &mut self.lists[batch].states[place];
