@@ -243,6 +243,9 @@ pub struct ResultDetails {
     /// Completed without proof of the new version.
     #[serde(default, skip_serializing_if = "is_false")]
     pub unverified: bool,
+    /// Where it completed without proof: the version that the device reported then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported: Option<String>,
 }
 
 /// A plugin that serves a job.

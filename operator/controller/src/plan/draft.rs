@@ -315,6 +315,7 @@ impl<'a> Draft<'a> {
             attempts: record.attempt.max(1),
             seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
             unverified,
+            reported: self.reported(uid).filter(|_| unverified).map(str::to_owned),
         };
         self.details.insert(uid.to_owned(), details);
     }
