@@ -4,6 +4,7 @@
 //! One lock guards all of it, so that a plan and its reservations are one act. Nothing here does
 //! I/O.
 
+mod addresses;
 mod departed;
 mod devices;
 mod locks;
@@ -321,6 +322,7 @@ impl World {
             })
             .unwrap_or_default();
         let in_flight_of_others = self.in_flight_of_others(&job);
+        let kept_addresses = self.kept_addresses(&job, now);
         let memory = self.memory.entry(key.clone()).or_default();
         memory.mark_leaving(&mut services);
         let mut devices = vec![None; job.uids().len()];
@@ -403,6 +405,7 @@ impl World {
             unreachable: memory.unreachable.clone(),
             holders,
             addresses_in_use,
+            kept_addresses,
             plugins: self.plugins.clone(),
             answers: memory.answers.clone(),
             firmware: memory.firmware.clone(),
