@@ -37,9 +37,11 @@ reasons! {
     INVALID_REFERENCE = "InvalidReference", "The firmware is no reference that can be resolved to a digest.", "Give an OCI reference, or set firmwarePolicy.pin to None.";
     MISSING_PLATFORM = "MissingPlatform", "The firmware has nothing for the type of some devices.", "Publish firmware for the types that the message names, or exclude these devices.";
     PLANNED = "Planned", "Devices and batches are stored.", "Nothing.";
-    WINDOW_CLOSED = "WindowClosed", "Outside of all windows, or in a blackout.", "Nothing; status.waitingFor says when the next window opens. Where none is found, correct spec.windows or spec.blackouts.";
+    WINDOW_CLOSED = "WindowClosed", "Outside of all windows, or in a blackout.", "Nothing; status.waitingFor says when the next window opens.";
+    NO_WINDOW = "NoWindow", "No window opens any more: no date matches spec.windows, or spec.blackouts cover what opens as far ahead as is searched (1,500 openings and blackouts).", "Correct spec.windows or spec.blackouts; the run then goes on by itself.";
     APPROVAL_MISSING = "ApprovalMissing", "The batch asks for an approval.", "Add what the message names to spec.approvals.";
     OLDER_ROLLOUT = "OlderRollout", "An older FlashRollout still has to flash some of the same devices.", "Nothing; or end that one with spec.abort.";
+    OLDER_ROLLOUT_BLOCKED = "OlderRolloutBlocked", "An older FlashRollout still has to flash some of the same devices, and itself waits for a person.", "Let the FlashRollout that status.waitingFor names go on, by what its own status says; or end it with spec.abort.";
     SUSPEND_REQUESTED = "SuspendRequested", "spec.suspend is true.", "Set it to false to go on.";
     NAME_TAKEN = "NameTaken", "A FlashJob of somebody else has the name of one of this rollout's.", "Delete or rename the FlashJob that the message names.";
     FLASH_JOB_REFUSED = "FlashJobRefused", "The API server refuses a FlashJob of this rollout: a quota or a policy, or spec.template is invalid.", "The message is the API server's own; adapt the quota, the policy or spec.template.";

@@ -6,6 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::{condition, rollout_reason};
+
 /// Observed state of a FlashRollout.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -92,6 +94,23 @@ pub struct FlashRolloutStatus {
     pub conditions: Vec<Condition>,
 }
 
+impl FlashRolloutStatus {
+    /// Returns true if nothing goes on until a person acts: a pause, a fault, an approval, or
+    /// another rollout of which this is true.
+    #[must_use]
+    pub fn waits_for_person(&self) -> bool {
+        let asks = [rollout_reason::APPROVAL_MISSING, rollout_reason::OLDER_ROLLOUT_BLOCKED];
+        match self.phase {
+            Some(phase) if phase.is_final() => false,
+            Some(RolloutPhase::Paused) => true,
+            _ => {
+                condition::holds(&self.conditions, condition::STALLED)
+                    || asks.iter().any(|asks| self.reason.as_deref() == Some(asks.name))
+            }
+        }
+    }
+}
+
 /// State of a rollout. Nothing else is ever written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RolloutPhase {
@@ -161,8 +180,10 @@ pub struct RolloutCounts {
     pub absent: u32,
     /// Completed, and later reported another version; not part of `completed`.
     pub regressed: u32,
-    /// At work now.
+    /// In flight: from the beginning of an attempt until its Pod has ended.
     pub in_flight: u32,
+    /// Their Pod has ended; they are judged, or watched for their new version.
+    pub verifying: u32,
 }
 
 /// Devices that the selector chose and the plan left out.
@@ -233,9 +254,9 @@ pub struct BatchMembers {
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<String>>", extend("x-kubernetes-list-type" = "atomic"))]
     pub instances: Vec<String>,
-    /// One letter for each Instance: `.` open, `:` open after it was absent, `C` completed, `U`
-    /// completed without proof, `F` failed, `S` skipped, `A` absent, `R` regressed, `T` failed and
-    /// to be tried again.
+    /// One letter for each Instance: `.` open, `:` open after it was absent, `,` and `;` the same
+    /// once this run has begun to flash it, `C` completed, `U` completed without proof, `F` failed,
+    /// `S` skipped, `A` absent, `R` regressed, `T` failed and to be tried again.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub results: String,
     /// Parts of the list that a FlashJob works on now.

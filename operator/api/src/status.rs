@@ -132,9 +132,10 @@ pub struct Counts {
     pub total: u32,
     /// Not started, or waiting for the next attempt.
     pub pending: u32,
-    /// With a Service or a Pod at work.
+    /// In flight: from the beginning of an attempt until its Pod has ended. groupBudget limits
+    /// these.
     pub active: u32,
-    /// Flashed, and watched for their new version.
+    /// Their Pod has ended; they are judged, or watched for their new version.
     pub verifying: u32,
     /// Completed, verified or not.
     pub completed: u32,
@@ -164,6 +165,15 @@ pub enum DeviceState {
     Failed,
     /// Left as it was.
     Skipped,
+}
+
+impl DeviceState {
+    /// Returns true for a device with a Service that waits, or a Pod that may be at work. Between
+    /// the end of its Pod and the judgement it is in flight no more, though its state stays.
+    #[must_use]
+    pub fn is_in_flight(self) -> bool {
+        matches!(self, Self::Exposing | Self::Flashing | Self::Lost)
+    }
 }
 
 /// One device of a job.
@@ -233,6 +243,9 @@ pub struct ResultDetails {
     /// Completed without proof of the new version.
     #[serde(default, skip_serializing_if = "is_false")]
     pub unverified: bool,
+    /// Where it completed without proof: the version that the device reported then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reported: Option<String>,
 }
 
 /// A plugin that serves a job.
@@ -253,17 +266,11 @@ pub struct PluginStatus {
 }
 
 impl DeviceStatus {
-    /// Returns true if an attempt has begun that has no outcome yet: the device is locked for this
-    /// job.
+    /// Returns true if an attempt has begun that has no outcome yet: the device is in flight or
+    /// verifying, and locked for this job.
     #[must_use]
-    pub fn in_flight(&self) -> bool {
-        matches!(
-            self.state,
-            DeviceState::Exposing
-                | DeviceState::Flashing
-                | DeviceState::Lost
-                | DeviceState::Verifying
-        )
+    pub fn is_locked(&self) -> bool {
+        self.state.is_in_flight() || self.state == DeviceState::Verifying
     }
 
     /// `notBefore` as an instant.

@@ -58,9 +58,9 @@ impl<'a> Transitions<'a> {
             .collect();
         let was = |device: &DeviceStatus| stood.get(device.uid.as_str()).copied();
         let begins = |device: &&DeviceStatus| {
-            device.in_flight()
+            device.is_locked()
                 && was(device)
-                    .is_none_or(|known| !known.in_flight() || known.attempt != device.attempt)
+                    .is_none_or(|known| !known.is_locked() || known.attempt != device.attempt)
         };
         let again = |device: &&DeviceStatus| {
             was(device).is_some_and(|known| known.attempt < device.attempt)

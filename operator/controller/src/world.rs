@@ -4,6 +4,7 @@
 //! One lock guards all of it, so that a plan and its reservations are one act. Nothing here does
 //! I/O.
 
+mod addresses;
 mod departed;
 mod devices;
 mod locks;
@@ -282,7 +283,7 @@ impl World {
         let keys: Vec<JobKey> = self.jobs.keys().cloned().collect();
         for key in keys {
             let job = self.jobs[&key].clone();
-            let in_flight = job.status.devices.iter().filter(|device| device.in_flight());
+            let in_flight = job.status.devices.iter().filter(|device| device.is_locked());
             let holds = in_flight.flat_map(|device| {
                 let seen = self.devices.follow(&job, &device.uid);
                 let identities = job.identities(device, seen.map(AsRef::as_ref));
@@ -321,6 +322,7 @@ impl World {
             })
             .unwrap_or_default();
         let in_flight_of_others = self.in_flight_of_others(&job);
+        let kept_addresses = self.kept_addresses(&job, now);
         let memory = self.memory.entry(key.clone()).or_default();
         memory.mark_leaving(&mut services);
         let mut devices = vec![None; job.uids().len()];
@@ -403,6 +405,7 @@ impl World {
             unreachable: memory.unreachable.clone(),
             holders,
             addresses_in_use,
+            kept_addresses,
             plugins: self.plugins.clone(),
             answers: memory.answers.clone(),
             firmware: memory.firmware.clone(),
@@ -426,8 +429,8 @@ impl World {
         })
     }
 
-    /// Devices that other jobs have in flight, by group of this job's groupBudget. One that is only
-    /// watched for its new version loads no gateway.
+    /// Devices that other jobs have in flight, by group of this job's groupBudget, as far as those
+    /// have stored it: one whose Pod has just ended still counts.
     fn in_flight_of_others(&self, job: &Job) -> HashMap<String, usize> {
         let mut counts = HashMap::new();
         let Some(limit) = job.spec.as_ref().ok().and_then(|spec| spec.group_limit.as_ref()) else {
@@ -437,6 +440,7 @@ impl World {
             let Some(other) = self.jobs.get(key) else { continue };
             let state = other.record(uid).map(|record| record.state);
             let Some(instance) = self.devices.follow(other, uid) else { continue };
+            // One that is held and has no such state yet is about to begin.
             if state != Some(DeviceState::Verifying) {
                 for group in instance.groups(&limit.key) {
                     *counts.entry(group.to_owned()).or_default() += 1;

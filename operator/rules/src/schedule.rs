@@ -24,13 +24,17 @@ pub const DURATION_SECONDS: std::ops::RangeInclusive<i64> = 1..=31 * 24 * 60 * 6
 /// Least time for which a [`State`] that names no instant is valid: evaluate it again by then.
 pub const LOOK_AHEAD: SignedDuration = SignedDuration::from_hours(1);
 
-/// Limit on the periods that are followed to find the next change.
+/// Limit on the periods that are followed to find the next end.
 ///
 /// A period that extends the search begins at least a minute after the last but one, so that 128
 /// reach beyond [`LOOK_AHEAD`] for any patterns; for periods of a day they reach beyond 60 days.
 /// Without a limit, `* * * * *` for 60 seconds would be followed minute by minute for months, up
 /// to the repeated hour in autumn.
 const MAX_PERIODS: usize = 128;
+
+/// The same for the next opening: where none is found a person is asked to act, so the search goes
+/// further. It reaches beyond a day for `* * * * *`, and beyond 60 days for hours.
+const MAX_PERIODS_CLOSED: usize = 1500;
 
 /// A window or a blackout as specified in a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -151,7 +155,7 @@ impl Search<'_> {
 
     fn opens_after(&mut self, closed: Timestamp) -> Option<Timestamp> {
         let mut at = closed;
-        for _ in 0..MAX_PERIODS {
+        for _ in 0..MAX_PERIODS_CLOSED {
             if let Some((end, _)) = longest(&mut self.blackouts, at) {
                 at = end;
             } else if self.is_in_window(at) {

@@ -182,8 +182,11 @@ async fn kstatus_and_kubectl_wait_know_every_state_of_a_rollout() -> anyhow::Res
     let batches = json!([{"name": "canary", "size": 1}, {"name": "all", "approval": true}]);
     let spec = json!({"batches": batches, "selector": of("thermo"), "blackouts": always});
     apply(&testbed, &rollout(&testbed, "good", spec)).await?;
+    asked.rollout_is("good", Waiting, "NoWindow", "Failed").await?;
+    let next_leap_day = json!([{"start": "0 0 29 2 *", "durationSeconds": 60}]);
+    change(&testbed, "good", json!({"blackouts": null, "windows": next_leap_day})).await?;
     asked.rollout_is("good", Waiting, "WindowClosed", "InProgress").await?;
-    change(&testbed, "good", json!({"blackouts": null, "suspend": true})).await?;
+    change(&testbed, "good", json!({"windows": null, "suspend": true})).await?;
     asked.rollout_is("good", Paused, "SuspendRequested", "InProgress").await?;
     change(&testbed, "good", json!({"suspend": null})).await?;
     asked.rollout_is("good", Progressing, "Flashing", "InProgress").await?;

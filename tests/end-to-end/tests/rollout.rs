@@ -244,6 +244,13 @@ async fn outside_its_windows_a_rollout_starts_nothing_and_says_when_the_next_one
     let always = json!([{"start": "0 * * * *", "durationSeconds": 3600}]);
     let spec = json!({"windows": always, "blackouts": always});
     apply(&testbed, &rollout(&testbed, "fleet", spec)).await?;
+    let status = status_where(&testbed, "fleet", "no window opens", |status| {
+        status.reason.as_deref() == Some("NoWindow")
+    })
+    .await?;
+    assert!(status.waits_for_person(), "{status:?}");
+    let next_leap_day = json!([{"start": "0 0 29 2 *", "durationSeconds": 60}]);
+    change(&testbed, "fleet", json!({"windows": next_leap_day, "blackouts": null})).await?;
     let closed = |status: &FlashRolloutStatus| status.reason.as_deref() == Some("WindowClosed");
     let status = status_where(&testbed, "fleet", "the window is closed", closed).await?;
     assert!(status.waiting_for.is_some_and(|text| text.contains("the next window")));
@@ -258,7 +265,7 @@ async fn outside_its_windows_a_rollout_starts_nothing_and_says_when_the_next_one
     let message = status.message.unwrap_or_default();
     assert!(message.contains("windows[0].timeZone"), "{message}");
     assert_eq!(flashed(&testbed).await?, [0; 2]);
-    change(&testbed, "fleet", json!({"windows": always, "blackouts": null})).await?;
+    change(&testbed, "fleet", json!({"windows": always})).await?;
     let status = ended(&testbed, "fleet").await?;
     assert_eq!(status.phase, Some(RolloutPhase::Completed), "{status:?}");
     assert_eq!(flashed(&testbed).await?, [1; 2]);

@@ -207,7 +207,7 @@ fn note(jobs: &[FlashJob], devices: &mut [Device]) {
     let mut held: HashMap<&str, Holder> = HashMap::new();
     for job in jobs {
         let records = job.status.iter().flat_map(|status| &status.devices);
-        for record in records.filter(|record| record.in_flight()) {
+        for record in records.filter(|record| record.is_locked()) {
             let namespace = job.namespace().unwrap_or_default();
             let holder = Holder { namespace, job: job.name_any(), attempt: record.attempt };
             held.insert(&record.uid, holder);

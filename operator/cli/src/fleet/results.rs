@@ -45,6 +45,8 @@ struct Row {
     seconds: Option<u32>,
     /// A completed device did not prove the new version.
     unverified: bool,
+    /// The version that such a device reported; none where it reported none.
+    reported: Option<String>,
 }
 
 pub async fn run(command: &Results) -> Result<Report, Failure> {
@@ -63,9 +65,8 @@ pub async fn run(command: &Results) -> Result<Report, Failure> {
     let text = table(
         ["UID", "INSTANCE", "FROM", "TO", "RESULT", "REASON", "ATTEMPTS", "SECONDS"],
         rows.iter().map(|row| {
-            let [uid, instance, from, to, result, reason, attempts, seconds, ..] = row.cells();
-            let result = if row.unverified { format!("{result}, unverified") } else { result };
-            [uid, instance, from, to, result, reason, attempts, seconds]
+            let [uid, instance, from, to, _, reason, attempts, seconds, ..] = row.cells();
+            [uid, instance, from, to, row.shown_result(), reason, attempts, seconds]
         }),
     );
     let counts = results_of_run(&job).and_then(|status| status.counts).unwrap_or_default();
@@ -93,6 +94,7 @@ pub async fn run(command: &Results) -> Result<Report, Failure> {
         "seconds",
         "message",
         "unverified",
+        "reported",
     ];
     let csv = csv(&headings, rows.iter().map(|row| row.cells().to_vec()))?;
     let junit = junit(&job, &rows)?;
@@ -105,7 +107,16 @@ pub async fn run(command: &Results) -> Result<Report, Failure> {
 }
 
 impl Row {
-    fn cells(&self) -> [String; 10] {
+    /// The result for people.
+    fn shown_result(&self) -> String {
+        match &self.reported {
+            Some(version) => format!("{}, unverified: reports {}", self.result, plain(version)),
+            None if self.unverified => format!("{}, unverified", self.result),
+            None => self.result.to_owned(),
+        }
+    }
+
+    fn cells(&self) -> [String; 11] {
         let text = |text: &Option<String>| text.as_deref().map(plain).unwrap_or_default();
         let number =
             |number: Option<u32>| number.map(|number| number.to_string()).unwrap_or_default();
@@ -120,6 +131,7 @@ impl Row {
             number(self.seconds),
             text(&self.message),
             self.unverified.to_string(),
+            text(&self.reported),
         ]
     }
 }
@@ -161,6 +173,7 @@ fn rows(job: &FlashJob, names: &HashMap<&str, &str>) -> Vec<Row> {
             attempts: details.map(|details| details.attempts).or(attempt),
             seconds: details.map(|details| details.seconds),
             unverified: details.is_some_and(|details| details.unverified),
+            reported: details.and_then(|details| details.reported.clone()),
         }
     };
     job.spec.uuid.iter().map(row).collect()
@@ -177,13 +190,13 @@ fn shared_reason(status: &FlashJobStatus, unfinished: usize) -> Option<&String> 
 /// Returns true if an attempt of the device began. One that is next in line, or that is refused
 /// before any Pod is made, has a record too; an operator of before `startTime` noted the Pod alone.
 fn has_begun(record: &DeviceStatus) -> bool {
-    record.start_time.is_some() || record.pod.is_some() || record.attempt > 1 || record.in_flight()
+    record.start_time.is_some() || record.pod.is_some() || record.attempt > 1 || record.is_locked()
 }
 
 fn unfinished(record: Option<&DeviceStatus>) -> &'static str {
     match record.map(|record| record.state) {
         Some(DeviceState::Verifying) => "verifying",
-        Some(DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost) => "active",
+        Some(state) if state.is_in_flight() => "active",
         _ => "pending",
     }
 }
@@ -265,6 +278,7 @@ mod tests {
             attempts,
             seconds,
             unverified,
+            reported: unverified.then(|| "0.1.0".to_owned()),
         };
         let uuid = ["a", "b", "c"].map(str::to_owned).to_vec();
         let spec = FlashJobSpec { uuid, version: "0.2.0".to_owned(), ..FlashJobSpec::default() };
@@ -297,11 +311,22 @@ mod tests {
         assert_eq!(
             cells,
             [
-                "a,akri-a,0.1.0,0.2.0,completed,,1,41,,true",
-                "b,,0.1.0,0.2.0,failed,PodFailed,3,42,=HYPERLINK(\"<x>\"),false",
-                "c,,,0.2.0,pending,,,,,false",
+                "a,akri-a,0.1.0,0.2.0,completed,,1,41,,true,0.1.0",
+                "b,,0.1.0,0.2.0,failed,PodFailed,3,42,=HYPERLINK(\"<x>\"),false,",
+                "c,,,0.2.0,pending,,,,,false,",
             ]
         );
+    }
+
+    #[test]
+    fn a_device_that_completed_without_proof_is_shown_with_the_version_that_it_reports() {
+        let mut job = job();
+        let shown = |job: &FlashJob| rows(job, &HashMap::new())[0].shown_result();
+        assert_eq!(shown(&job), "completed, unverified: reports 0.1.0");
+        let status = job.status.as_mut().expect("a status");
+        status.results.get_mut("a").expect("details of a").reported = None;
+        assert_eq!(shown(&job), "completed, unverified");
+        assert_eq!(rows(&job, &HashMap::new())[2].shown_result(), "pending");
     }
 
     #[test]
@@ -362,7 +387,7 @@ mod tests {
     fn what_a_device_says_is_no_formula_and_no_markup() {
         let rows = rows(&job(), &HashMap::new());
         let cells = rows.iter().map(|row| row.cells().to_vec());
-        let text = csv(&["a"; 10], cells).expect("CSV");
+        let text = csv(&["a"; 11], cells).expect("CSV");
         assert!(text.contains("\"'=HYPERLINK(\"\"<x>\"\")\""), "{text}");
         let text = junit(&job(), &rows).expect("XML");
         assert!(text.contains("&lt;x&gt;") && text.contains("failures=\"1\""), "{text}");

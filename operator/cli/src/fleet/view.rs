@@ -62,7 +62,7 @@ fn current(job: &FlashJob) -> FlashJobStatus {
         return status;
     }
     let total = u32::try_from(job.spec.uuid.len()).unwrap_or(u32::MAX);
-    let devices: Vec<_> = status.devices.into_iter().filter(DeviceStatus::in_flight).collect();
+    let devices: Vec<_> = status.devices.into_iter().filter(DeviceStatus::is_locked).collect();
     let active = u32::try_from(devices.len()).unwrap_or(u32::MAX).min(total);
     FlashJobStatus {
         phase: status.phase,
@@ -210,7 +210,7 @@ pub fn firmware(firmware: Option<&FirmwareStatus>) -> Vec<String> {
 }
 
 fn in_flight(devices: &[DeviceStatus], Frame { now, all, width }: Frame) -> Vec<String> {
-    let devices: Vec<_> = devices.iter().filter(|device| device.in_flight()).collect();
+    let devices: Vec<_> = devices.iter().filter(|device| device.is_locked()).collect();
     if devices.is_empty() {
         return Vec::new();
     }

@@ -10,13 +10,13 @@ use crate::observed::Job;
 pub struct Fleet {
     /// Devices without a begun attempt.
     pub pending: u32,
-    /// Devices with a begun attempt and no outcome yet.
+    /// Devices in flight, by their stored state.
     pub in_flight: u32,
     /// Of these: whose Service has no address yet.
     pub waiting_for_address: u32,
-    /// Of these: flashed, and watched for their new version.
+    /// Flashed, and watched for their new version.
     pub verifying: u32,
-    /// Of these: whose Pod vanished before its end was seen.
+    /// Of those in flight: whose Pod vanished before its end was seen.
     pub lost: u32,
     /// Jobs that have no phase yet, or whose spec is refused.
     pub new: u32,
@@ -42,7 +42,7 @@ impl Fleet {
     fn add(&mut self, job: &Job) {
         self.pending += job.status.counts.map_or(0, |counts| counts.pending);
         for device in &job.status.devices {
-            self.in_flight += u32::from(device.in_flight());
+            self.in_flight += u32::from(device.state.is_in_flight());
             self.waiting_for_address += u32::from(device.state == DeviceState::Exposing);
             self.verifying += u32::from(device.state == DeviceState::Verifying);
             self.lost += u32::from(device.state == DeviceState::Lost);

@@ -59,6 +59,9 @@ pub struct Observed {
     /// True if a flash Service in the installation holds an address; where the job asks for one,
     /// that address.
     pub addresses_in_use: bool,
+    /// Addresses that failed attempts of any job keep for a while; none where no device is known to
+    /// wait for one.
+    pub kept_addresses: Vec<String>,
     /// The plugins of this installation.
     pub plugins: Arc<Vec<PluginView>>,
     /// Answers of plugins to this job's earlier questions.

@@ -132,9 +132,7 @@ impl<'a> Draft<'a> {
             let record =
                 self.records.get(&device).filter(|record| Some(record.attempt) == service.attempt);
             match record.map(|record| record.state) {
-                Some(DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost) => {
-                    return true;
-                }
+                Some(state) if state.is_in_flight() => return true,
                 // It never had a Pod.
                 Some(DeviceState::Pending) => return false,
                 _ if self.never_started(&device, service.attempt) => return false,

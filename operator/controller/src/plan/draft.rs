@@ -41,7 +41,7 @@ pub(super) struct Draft<'a> {
     pub details: BTreeMap<String, ResultDetails>,
     /// Completed without proof.
     pub unverified: u32,
-    /// Devices whose Pod has ended: they keep no place in `parallelism`.
+    /// Devices whose Pod has ended, and which are not judged yet: they are in flight no more.
     pub released: HashSet<String>,
     /// Reasons of devices that wait and have no attempt begun: how many for each, with one message.
     pub waiting: BTreeMap<&'static str, (usize, String)>,
@@ -123,6 +123,12 @@ impl<'a> Draft<'a> {
     /// Number of devices that may be at work at once: one, where all ask for one address.
     pub fn most_in_flight(&self) -> usize {
         if self.spec.external_ip.is_some() { 1 } else { self.spec.parallelism }
+    }
+
+    /// Returns true if the device is in flight: from the beginning of an attempt until its Pod has
+    /// ended.
+    pub fn is_in_flight(&self, record: &DeviceStatus) -> bool {
+        record.state.is_in_flight() && !self.released.contains(&record.uid)
     }
 
     /// A Pod of another attempt that may be at work on the device: another run's, the Go
@@ -246,7 +252,7 @@ impl<'a> Draft<'a> {
         }
         record.state = state;
         change(record);
-        if record.in_flight() {
+        if record.is_locked() {
             record.start_time.get_or_insert(Time(now));
         }
         if record.host_endpoint.is_some() && state != DeviceState::Pending {
@@ -309,6 +315,7 @@ impl<'a> Draft<'a> {
             attempts: record.attempt.max(1),
             seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
             unverified,
+            reported: self.reported(uid).filter(|_| unverified).map(str::to_owned),
         };
         self.details.insert(uid.to_owned(), details);
     }
@@ -410,7 +417,7 @@ impl<'a> Draft<'a> {
     pub fn identities(&self, uid: &str) -> Vec<Identity> {
         let instance = self.instance(uid).map(AsRef::as_ref);
         match (self.records.get(uid), instance) {
-            (Some(record), _) if record.in_flight() => {
+            (Some(record), _) if record.is_locked() => {
                 self.observed.job.identities(record, instance)
             }
             (_, Some(instance)) => instance.identities(self.spec.host_endpoint.as_deref()),
@@ -424,7 +431,7 @@ impl<'a> Draft<'a> {
         let in_flight: Vec<String> = self
             .records
             .values()
-            .filter(|record| record.in_flight())
+            .filter(|record| record.is_locked())
             .map(|record| record.uid.clone())
             .collect();
         for uid in in_flight {

@@ -68,7 +68,7 @@ pub(super) fn drain(observed: &Observed) -> Plan {
 /// Devices that stay locked while nothing new is decided: those stored as in flight, and those that
 /// Pods may be at work on.
 pub(super) fn holds(observed: &Observed) -> Vec<(Identity, String)> {
-    let in_flight = observed.job.status.devices.iter().filter(|device| device.in_flight());
+    let in_flight = observed.job.status.devices.iter().filter(|device| device.is_locked());
     let stored = in_flight.flat_map(|device| {
         let instance = match observed.sighting(&device.uid) {
             Some(Sighting::Seen(instance)) => Some(instance.as_ref()),

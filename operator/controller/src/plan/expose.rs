@@ -16,6 +16,8 @@ use crate::observed::{
 
 /// Longest message about a request that fails, in characters.
 const MESSAGE_LENGTH: usize = 512;
+/// Kept addresses that a message names.
+const SHOWN_KEPT: usize = 5;
 
 /// Consequence of a plugin's answer.
 pub(super) enum Asked {
@@ -298,13 +300,13 @@ impl Draft<'_> {
         let other = wish.asked.zip(given.first()).map(|(asked, given)| {
             format!("the load balancer gives {}, not {asked} as externalIP asks", given.text)
         });
+        let kept = self.kept_addresses();
+        let message = other
+            .clone()
+            .unwrap_or_else(|| format!("the Service has no external address yet{kept}"));
         self.set(uid, DeviceState::Exposing, |record| {
             record.reason = Some(reason::WAITING_FOR_ADDRESS.name.to_owned());
-            record.message = Some(
-                other
-                    .clone()
-                    .unwrap_or_else(|| "the Service has no external address yet".to_owned()),
-            );
+            record.message = Some(message);
         });
         let seconds = self.spec.address_timeout_seconds;
         if !self.over(since, seconds) {
@@ -327,9 +329,25 @@ impl Draft<'_> {
             return self.fail_attempt(uid, reason::ADDRESS_TIMEOUT, &message);
         }
         if self.observed.addresses_in_use {
+            let message = format!("{message}{kept}");
             return self.back_to_queue(uid, Some((reason::WAITING_FOR_ADDRESS, &message)));
         }
         self.fail_attempt(uid, reason::ADDRESS_TIMEOUT, &message);
+    }
+
+    /// Names the addresses that failed attempts keep, as the end of a sentence.
+    fn kept_addresses(&self) -> String {
+        let kept = &self.observed.kept_addresses;
+        let shown = kept.iter().take(SHOWN_KEPT).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = match kept.len().saturating_sub(SHOWN_KEPT) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        if kept.is_empty() {
+            return String::new();
+        }
+        let seconds = self.observed.periods.late_callback_seconds;
+        format!("; kept for {seconds} s after an attempt that failed: {shown}{more}")
     }
 
     /// The same attempt waits in the queue again, at its end.

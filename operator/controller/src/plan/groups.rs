@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use flashjob_api::{DeviceState, GroupLimit};
+use flashjob_api::GroupLimit;
 
 use super::draft::Draft;
 use crate::observed::after;
@@ -23,16 +23,8 @@ impl<'a> Draft<'a> {
     pub(super) fn groups(&self) -> Option<Groups<'a>> {
         let limit = self.spec.group_limit.as_ref()?;
         let mut groups = Groups { limit, in_flight: self.observed.in_flight_of_others.clone() };
-        for (uid, record) in &self.records {
-            let loads_its_group = match record.state {
-                DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost => {
-                    !self.released.contains(uid)
-                }
-                _ => false,
-            };
-            if loads_its_group {
-                groups.count(self.groups_of(uid, limit));
-            }
+        for record in self.records.values().filter(|record| self.is_in_flight(record)) {
+            groups.count(self.groups_of(&record.uid, limit));
         }
         Some(groups)
     }

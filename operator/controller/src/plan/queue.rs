@@ -187,7 +187,7 @@ impl<'a> Draft<'a> {
                     None => self
                         .records
                         .get(self.uid(*place))
-                        .is_some_and(|record| record.in_flight() || record.attempt > 1),
+                        .is_some_and(|record| record.is_locked() || record.attempt > 1),
                 }
             });
         let mut first: HashMap<Identity, &'a str> = HashMap::new();
@@ -246,12 +246,10 @@ impl<'a> Draft<'a> {
     fn places(&self) -> usize {
         let required = self.spec.verify.mode == Some(VerifyMode::Required);
         let judged = required || self.spec.max_failed_devices.is_some();
-        let active = self.records.values().filter(|record| match record.state {
-            DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost => {
-                judged || !self.released.contains(&record.uid)
-            }
-            _ => false,
-        });
+        let active = self
+            .records
+            .values()
+            .filter(|record| self.is_in_flight(record) || (judged && record.state.is_in_flight()));
         let active = active.count();
         let verifying =
             self.records.values().filter(|record| record.state == DeviceState::Verifying).count();

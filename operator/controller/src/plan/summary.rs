@@ -164,13 +164,11 @@ fn counts(draft: &Draft<'_>) -> Counts {
         .values()
         .filter(|record| draft.wanted(&record.uid) && draft.result(&record.uid).is_none())
     {
-        let kind = match record.state {
-            DeviceState::Exposing | DeviceState::Flashing | DeviceState::Lost => &mut counts.active,
-            DeviceState::Verifying => &mut counts.verifying,
-            _ => continue,
-        };
-        *kind += 1;
-        counts.pending -= 1;
+        if record.is_locked() {
+            let in_flight = draft.is_in_flight(record);
+            *if in_flight { &mut counts.active } else { &mut counts.verifying } += 1;
+            counts.pending -= 1;
+        }
     }
     counts.unverified = draft.unverified.min(counts.completed);
     counts

@@ -25,6 +25,7 @@ pub fn decide(world: &World, key: &RolloutKey, now: Timestamp) -> Option<Plan> {
         namespace: &other.rollout.namespace,
         name: &other.rollout.name,
         created: other.rollout.created,
+        awaits_person: other.awaits_person(),
         holds,
     });
     Some(rules::decide(&Snapshot {

@@ -77,6 +77,13 @@ impl Known {
         self.rollout.status.phase.is_some_and(flashjob_api::RolloutPhase::is_final)
     }
 
+    /// What the rollout waits for, where that is a person.
+    #[must_use]
+    pub fn awaits_person(&self) -> Option<&str> {
+        let status = &self.rollout.status;
+        status.waits_for_person().then(|| status.waiting_for.as_deref().unwrap_or("a person"))
+    }
+
     /// Returns true if the rollout still has to flash the Instance.
     #[must_use]
     pub fn holds(&self, namespace: &str, name: &str) -> bool {
@@ -165,10 +172,11 @@ impl Rollouts {
                 self.forget(&key);
             }
         }
-        let ends = known.is_final() || known.rollout.deleting;
+        let before = self.known.get(&key).and_then(|before| before.awaits_person());
+        let moves = known.is_final() || known.rollout.deleting || before != known.awaits_person();
         self.known.insert(key.clone(), Arc::new(known));
         self.due.insert(key, Duration::ZERO);
-        if ends {
+        if moves {
             self.wake_open();
         }
     }
@@ -227,6 +235,7 @@ impl Rollouts {
         self.due.extend(self.known.keys().map(|key| (key.clone(), Duration::ZERO)));
     }
 
+    /// Others may wait for what has ended, or say what it waits for.
     fn wake_open(&mut self) {
         for known in self.known.values().filter(|known| !known.is_final()) {
             self.due.insert(known.key(), Duration::ZERO);

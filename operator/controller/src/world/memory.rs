@@ -348,7 +348,7 @@ fn pods_in_flight(status: &FlashJobStatus) -> impl Iterator<Item = &str> {
     status
         .devices
         .iter()
-        .filter(|device| device.in_flight())
+        .filter(|device| device.is_locked())
         .filter_map(|device| device.pod.as_deref())
 }
 

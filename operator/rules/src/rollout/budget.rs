@@ -19,17 +19,17 @@ struct Live<'a> {
     open: usize,
 }
 
-/// Devices that a FlashJob may have in flight before it is looked at again.
+/// Devices that a FlashJob may have begun before it is looked at again.
 fn usage(child: &Child<'_>) -> usize {
     if child.has_ended() || (child.is_observed() && child.spec.suspend == Some(true)) {
         return if child.has_ended() { 0 } else { child.begun() };
     }
     let granted = usize::try_from(child.spec.parallelism.unwrap_or(10)).unwrap_or(1);
-    granted.max(child.in_flight())
+    granted.max(child.places())
 }
 
 impl<'a> Draft<'a> {
-    /// Devices that may be in flight now.
+    /// Devices that may be at work now, in flight or verifying.
     pub(super) fn most_in_flight(&self, batch: usize) -> usize {
         let own = self.policy(batch).parallelism.unwrap_or(usize::MAX);
         own.min(self.spec.parallelism)

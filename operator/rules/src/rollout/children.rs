@@ -71,8 +71,7 @@ impl<'a> Draft<'a> {
     /// yet, and is created under the same name.
     fn was_deleted(&self, batch: usize, shard: &ShardStatus) -> bool {
         let states = &self.lists[batch].states[places(shard)];
-        let untouched = |state: &Member| matches!(state, Member::Open | Member::OpenAgain);
-        !self.goes_on || !states.iter().all(untouched)
+        !self.goes_on || !states.iter().all(|state| state.awaits_result())
     }
 
     fn follow_child(&mut self, batch: usize, shard: &ShardStatus, child: &'a Child<'a>) {
@@ -80,6 +79,7 @@ impl<'a> Draft<'a> {
         let uids = self.uids(batch, shard, child, sound);
         let mut absent = Vec::new();
         if self.speaks_of_this_run(child) {
+            self.note_begun(batch, child, &uids);
             self.read(batch, child, &uids, &mut absent);
         }
         if !sound && !child.deleting {
@@ -89,10 +89,15 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Results of other firmware, which somebody wrote into the FlashJob, are none.
-    fn speaks_of_this_run(&self, child: &Child<'_>) -> bool {
-        let run = child.spec.effective().ok().map(|spec| spec.run);
-        run.is_some() && child.status.run == run && self.is_of_run(child)
+    /// Remembers which devices this run has begun to flash, in case that the FlashJob is lost.
+    fn note_begun(&mut self, batch: usize, child: &Child<'_>, uids: &HashMap<&str, usize>) {
+        let begun = |record: &&DeviceStatus| record.is_locked() || record.attempt > 1;
+        for record in child.status.devices.iter().filter(begun) {
+            if let Some(&place) = uids.get(record.uid.as_str()) {
+                let state = &mut self.lists[batch].states[place];
+                *state = state.tried();
+            }
+        }
     }
 
     /// Place in the list by uid: by the order of the FlashJob's uids; where somebody edited them,
@@ -131,7 +136,7 @@ impl<'a> Draft<'a> {
                 let Some(&place) = uids.get(uid.as_str()) else { continue };
                 // What is stored is counted already, and who is to be tried again has failed.
                 let state = self.lists[batch].states[place];
-                if !matches!(state, Member::Open | Member::OpenAgain) {
+                if !state.awaits_result() {
                     continue;
                 }
                 let record = records.get(uid.as_str()).copied();
@@ -139,7 +144,7 @@ impl<'a> Draft<'a> {
                 let cause = record
                     .and_then(|record| record.reason.as_deref())
                     .unwrap_or_else(|| unnamed(child));
-                match self.outcome(kind, name, child, record) {
+                match self.outcome(kind, state, name, child, record) {
                     Outcome::Absent => absent.push(place),
                     Outcome::Left => {}
                     Outcome::Is(member, message) => {
@@ -159,6 +164,7 @@ impl<'a> Draft<'a> {
     fn outcome(
         &self,
         kind: Member,
+        state: Member,
         member: &str,
         child: &Child<'_>,
         record: Option<&DeviceStatus>,
@@ -190,7 +196,17 @@ impl<'a> Draft<'a> {
                     Some(cause) => cause == reason::JOB_STOPPED.name,
                     None => some(reason::JOB_STOPPED) && reports() != Some(self.version),
                 };
-                if is_left { Outcome::Left } else { Outcome::Is(Member::Skipped, message) }
+                // That version is this run's work: a FlashJob of it had begun, and was edited or
+                // deleted before it had the result.
+                let is_current = match cause {
+                    Some(cause) => cause == reason::ALREADY_CURRENT.name,
+                    None => some(reason::ALREADY_CURRENT) && reports() == Some(self.version),
+                };
+                match (is_left, state.is_tried() && is_current) {
+                    (true, _) => Outcome::Left,
+                    (_, true) => Outcome::Is(Member::Completed, None),
+                    _ => Outcome::Is(Member::Skipped, message),
+                }
             }
         }
     }
@@ -211,8 +227,8 @@ impl<'a> Draft<'a> {
         for ((name, state), is_absent) in taken.into_iter().zip(is_absent) {
             match state {
                 _ if is_absent => self.move_absent(batch, name, state),
-                Member::OpenAgain => self.lists[batch].push(name, Member::OpenAgain),
-                _ => self.lists[batch].push(name, Member::Open),
+                Member::Retry => self.lists[batch].push(name, Member::Tried),
+                state => self.lists[batch].push(name, state),
             }
         }
     }
@@ -220,9 +236,11 @@ impl<'a> Draft<'a> {
     /// An absent device gets one more chance, at the end of the last batch.
     pub fn move_absent(&mut self, batch: usize, name: &'a str, state: Member) {
         let last = self.last();
-        if batch == last && state == Member::OpenAgain {
-            return self.lists[last].push(name, Member::Absent);
-        }
-        self.lists[last].push(name, Member::OpenAgain);
+        let state = match state.after_absence() {
+            Some(again) => again,
+            None if batch == last => Member::Absent,
+            None => state,
+        };
+        self.lists[last].push(name, state);
     }
 }

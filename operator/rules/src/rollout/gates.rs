@@ -56,6 +56,32 @@ impl Hold {
     }
 }
 
+/// No window is found that opens: somebody has to correct them.
+fn no_window() -> Hold {
+    let waiting_for = "a change of spec.windows or spec.blackouts".to_owned();
+    let message = "no device starts: no window opens any more; correct spec.windows or \
+                   spec.blackouts";
+    let hold = Hold::waits(rollout_reason::NO_WINDOW.name, waiting_for);
+    Hold { message: message.to_owned(), stalled: true, ..hold }
+}
+
+/// Waits for an older rollout, and with it for what that waits for.
+fn behind(older: &str, device: &str, awaits_person: Option<&str>) -> Hold {
+    let (reason, waiting_for, action) = match awaits_person {
+        None => (rollout_reason::OLDER_ROLLOUT, format!("FlashRollout {older}"), String::new()),
+        Some(awaited) => (
+            rollout_reason::OLDER_ROLLOUT_BLOCKED,
+            format!("FlashRollout {older}, which waits for {awaited}"),
+            format!("; it waits for {awaited}: let it go on, or end it with its spec.abort"),
+        ),
+    };
+    let mut hold = Hold::waits(reason.name, waiting_for);
+    hold.message = format!(
+        "no device starts: FlashRollout {older} is older and still has to flash {device}{action}"
+    );
+    hold
+}
+
 impl Draft<'_> {
     /// `spec.suspend`, which holds in every state.
     pub(super) fn suspended(&self) -> Option<Hold> {
@@ -90,14 +116,9 @@ impl Draft<'_> {
             }
             State::Closed { opens } => {
                 self.wake(opens.unwrap_or(later));
-                let opens = opens.map_or_else(
-                    || ", and none is found ahead".to_owned(),
-                    |at| format!(" (opens at {at})"),
-                );
-                Some(Hold::waits(
-                    rollout_reason::WINDOW_CLOSED.name,
-                    format!("the next window{opens}"),
-                ))
+                let Some(at) = opens else { return Some(no_window()) };
+                let waiting_for = format!("the next window (opens at {at})");
+                Some(Hold::waits(rollout_reason::WINDOW_CLOSED.name, waiting_for))
             }
         }
     }
@@ -128,7 +149,8 @@ impl Draft<'_> {
         let rank = (own.created, own.namespace.as_str(), own.name.as_str());
         let is_older =
             |other: &&OtherRollout<'_>| (other.created, other.namespace, other.name) < rank;
-        let older = self.snapshot.others.iter().filter(is_older);
+        let mut older: Vec<_> = self.snapshot.others.iter().filter(is_older).collect();
+        older.sort_by_key(|other| (other.created, other.namespace, other.name));
         let list = &self.lists[batch];
         let open = || list.names.iter().zip(&list.states).filter(|(_, state)| state.is_open());
         for other in older {
@@ -142,12 +164,7 @@ impl Draft<'_> {
                 } else {
                     format!("{}/{}", other.namespace, other.name)
                 };
-                let mut hold =
-                    Hold::waits(rollout_reason::OLDER_ROLLOUT.name, format!("FlashRollout {name}"));
-                hold.message = format!(
-                    "no device starts: FlashRollout {name} is older and still has to flash {device}"
-                );
-                return Some(hold);
+                return Some(behind(&name, device, other.awaits_person));
             }
         }
         None

@@ -10,20 +10,28 @@ use super::Step;
 use super::draft::Draft;
 use super::make::{Allowance, run_of};
 use super::snapshot::Child;
-use super::status::{Member, places};
+use super::status::places;
 
 impl<'a> Draft<'a> {
     /// Returns true if a FlashJob flashes the firmware of this run, as this run asks for it. One of
     /// a superseded run cannot be compared any more: it was watched until now.
     pub(super) fn is_of_run(&self, child: &Child<'_>) -> bool {
-        if self.superseded {
-            return true;
-        }
+        let run = hash_of(child.spec);
+        self.superseded || (run.is_some() && run == self.hash_of_run())
+    }
+
+    /// Returns true if the status of a FlashJob speaks of the firmware of this run: results of
+    /// other firmware, which somebody wrote into its spec, are none.
+    pub(super) fn speaks_of_this_run(&self, child: &Child<'_>) -> bool {
+        let run = if self.superseded { hash_of(child.spec) } else { self.hash_of_run() };
+        run.is_some() && child.status.run == run
+    }
+
+    /// The hash that FlashJobs of this run have in their status.
+    fn hash_of_run(&self) -> Option<String> {
         let allowance = Allowance { parallelism: 1, suspend: true, max_failed: 0 };
-        // The uids are no part of a FlashJob's run; one is enough.
-        let wanted = self.child_spec(vec!["uid".to_owned()], allowance);
-        let run = |spec: &FlashJobSpec| spec.effective().ok().map(|spec| spec.run);
-        run(child.spec).is_some_and(|run_of_child| run(&wanted) == Some(run_of_child))
+        // The uids are no part of it; one is enough.
+        hash_of(&self.child_spec(vec!["uid".to_owned()], allowance))
     }
 
     /// Returns true if a FlashJob flashes the devices of its shard, with the firmware of this run.
@@ -49,8 +57,7 @@ impl<'a> Draft<'a> {
         begun.extend(status.devices.iter().map(|device| device.uid.as_str()));
         let list = &self.lists[batch];
         let exchanged = |(uid, place): (&String, usize)| {
-            let waits = matches!(list.states[place], Member::Open | Member::OpenAgain);
-            if !waits || begun.contains(uid.as_str()) {
+            if !list.states[place].awaits_result() || begun.contains(uid.as_str()) {
                 return uid.clone();
             }
             self.present(list.names[place]).map_or_else(|| uid.clone(), |now| now.uid.to_owned())
@@ -133,6 +140,11 @@ impl<'a> Draft<'a> {
         let (name, uid) = (child.name.to_owned(), child.uid.to_owned());
         self.step(Step::DeleteChild { name, uid });
     }
+}
+
+/// Hash of a FlashJob's run, as it has it in its status; None: its spec is invalid.
+fn hash_of(spec: &FlashJobSpec) -> Option<String> {
+    spec.effective().ok().map(|spec| spec.run)
 }
 
 /// JSON merge patch from one spec to another; empty where they mean the same.

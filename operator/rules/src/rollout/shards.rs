@@ -78,11 +78,13 @@ impl<'a> Draft<'a> {
             let target = if batch == current { current } else { self.last() };
             let (waits, taken) = self.take_unsuccessful(batch);
             in_progress |= batch == current && (waits || !taken.is_empty());
-            again.extend(taken.into_iter().map(|name| (target, name)));
+            again.extend(taken.into_iter().map(|(name, state)| (target, name, state)));
         }
         self.forget_failures();
-        for (target, name) in again {
-            self.lists[target].push(name, Member::Open);
+        for (target, name, state) in again {
+            // Who failed may report the version late, and who went back may return to it.
+            let state = if state == Member::Absent { Member::Open } else { Member::Tried };
+            self.lists[target].push(name, state);
             self.reopen(target);
         }
         // Nobody of a batch that proved nothing can be tried again: then the person goes on
@@ -94,7 +96,7 @@ impl<'a> Draft<'a> {
 
     /// Takes those out of a list that failed, were absent or went back. Whose FlashJob is still
     /// open is marked instead, as that counts on their places; returns true if any is.
-    fn take_unsuccessful(&mut self, batch: usize) -> (bool, Vec<&'a str>) {
+    fn take_unsuccessful(&mut self, batch: usize) -> (bool, Vec<(&'a str, Member)>) {
         let list = &mut self.lists[batch];
         let inside = list.in_shards();
         let mut outside = Vec::new();
@@ -110,7 +112,6 @@ impl<'a> Draft<'a> {
                 outside.push(place);
             }
         }
-        let taken = list.take(&outside);
-        (marked, taken.into_iter().map(|(name, _)| name).collect())
+        (marked, list.take(&outside))
     }
 }

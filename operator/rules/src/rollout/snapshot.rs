@@ -166,20 +166,22 @@ impl<'a> Child<'a> {
         self.is_observed() && matches!(self.status.phase, Some(Phase::Completed | Phase::Failed))
     }
 
-    fn counts(&self) -> Counts {
+    /// Its counts.
+    pub(super) fn counts(&self) -> Counts {
         self.status.counts.unwrap_or_default()
     }
 
-    /// Devices that occupy a place of `parallelism`.
+    /// Devices that occupy a place of `parallelism`: those in flight and, where it is judged by
+    /// them how it goes on, those that verify.
     #[must_use]
-    pub fn in_flight(&self) -> usize {
+    pub fn places(&self) -> usize {
         let counts = self.counts();
         let mode = self.spec.verify.as_ref().and_then(|verify| verify.mode);
         let judged = mode == Some(VerifyMode::Required) || self.spec.max_failed_devices.is_some();
         (counts.active + if judged { counts.verifying } else { 0 }) as usize
     }
 
-    /// Devices with a begun attempt, at work or watched.
+    /// Devices with a begun attempt, in flight or verifying.
     #[must_use]
     pub fn begun(&self) -> usize {
         let counts = self.counts();
@@ -210,6 +212,8 @@ pub struct OtherRollout<'a> {
     pub name: &'a str,
     /// Time of its creation.
     pub created: Option<Timestamp>,
+    /// What it waits for, where that is a person; None: it goes on by itself.
+    pub awaits_person: Option<&'a str>,
     /// Returns true if the rollout still has to flash the Instance of that namespace and name; see
     /// [`super::open_members`].
     pub holds: &'a dyn Fn(&str, &str) -> bool,

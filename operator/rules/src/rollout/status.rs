@@ -9,6 +9,11 @@ pub enum Member {
     Open,
     /// Open, after it was absent once: the next time its absence is its result.
     OpenAgain,
+    /// Open, and this run has begun to flash it: where its FlashJob is lost with the result, the
+    /// version that it reports is this run's work.
+    Tried,
+    /// The same, after it was absent once.
+    TriedAgain,
     /// Reported the version.
     Completed,
     /// Completed without proof.
@@ -32,6 +37,8 @@ impl Member {
         match self {
             Self::Open => '.',
             Self::OpenAgain => ':',
+            Self::Tried => ',',
+            Self::TriedAgain => ';',
             Self::Completed => 'C',
             Self::Unverified => 'U',
             Self::Failed => 'F',
@@ -47,6 +54,8 @@ impl Member {
     pub fn of(letter: char) -> Self {
         match letter {
             ':' => Self::OpenAgain,
+            ',' => Self::Tried,
+            ';' => Self::TriedAgain,
             'C' => Self::Completed,
             'U' => Self::Unverified,
             'F' => Self::Failed,
@@ -61,7 +70,50 @@ impl Member {
     /// Returns true if the device is still to be flashed.
     #[must_use]
     pub fn is_open(self) -> bool {
-        matches!(self, Self::Open | Self::OpenAgain | Self::Retry)
+        self.awaits_result() || self == Self::Retry
+    }
+
+    /// Returns true if the next result of the device is its own; one that is to be tried again has
+    /// failed.
+    #[must_use]
+    pub fn awaits_result(self) -> bool {
+        matches!(self, Self::Open | Self::OpenAgain | Self::Tried | Self::TriedAgain)
+    }
+
+    /// Returns true if the device is open, and this run has begun to flash it.
+    #[must_use]
+    pub fn is_tried(self) -> bool {
+        matches!(self, Self::Tried | Self::TriedAgain)
+    }
+
+    /// The state once this run has begun to flash the device.
+    #[must_use]
+    pub fn tried(self) -> Self {
+        match self {
+            Self::Open => Self::Tried,
+            Self::OpenAgain => Self::TriedAgain,
+            other => other,
+        }
+    }
+
+    /// The state of an open device that is to be tried once more after it was absent; None: it was
+    /// absent before.
+    #[must_use]
+    pub fn after_absence(self) -> Option<Self> {
+        match self {
+            Self::OpenAgain | Self::TriedAgain => None,
+            Self::Tried | Self::Retry => Some(Self::TriedAgain),
+            _ => Some(Self::OpenAgain),
+        }
+    }
+
+    /// The state without the note that this run has begun to flash the device.
+    fn untried(self) -> Self {
+        match self {
+            Self::Tried => Self::Open,
+            Self::TriedAgain => Self::OpenAgain,
+            other => other,
+        }
     }
 }
 
@@ -164,6 +216,20 @@ impl<'a> List<'a> {
     }
 }
 
+/// Returns true if two lists differ in more than in who is at work.
+pub(super) fn differ(one: &[BatchMembers], other: &[BatchMembers]) -> bool {
+    let results = |list: &BatchMembers| -> String {
+        list.results.chars().map(|letter| Member::of(letter).untried().letter()).collect()
+    };
+    let same = |(one, other): (&BatchMembers, &BatchMembers)| {
+        one.instances == other.instances
+            && one.shards == other.shards
+            && one.shards_made == other.shards_made
+            && (one.results == other.results || results(one) == results(other))
+    };
+    one.len() != other.len() || !one.iter().zip(other).all(same)
+}
+
 /// Places of a shard in its batch's list.
 pub(super) fn places(shard: &ShardStatus) -> std::ops::Range<usize> {
     let first = shard.first as usize;
@@ -202,7 +268,7 @@ mod tests {
 
     #[test]
     fn every_state_comes_back_from_its_letter() {
-        for letter in ".:CUFSART".chars() {
+        for letter in ".:,;CUFSART".chars() {
             assert_eq!(Member::of(letter).letter(), letter);
         }
         assert_eq!(Member::of('?'), Member::Open);

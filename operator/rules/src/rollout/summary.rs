@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::conditions::{Approval, conditions};
 use super::draft::Draft;
 use super::members::Planned;
-use super::status::{List, Member};
+use super::status::{List, Member, differ};
 use super::words::Words;
 use super::{Child, Plan, Snapshot, Step};
 
@@ -52,7 +52,7 @@ fn add_counts(sentence: &mut String, parts: &[(u32, &str)]) {
     }
 }
 
-/// Number of devices of one batch in each state, without those in flight.
+/// Number of devices of one batch in each state, without those that are begun.
 fn counts_of(list: &List<'_>) -> RolloutCounts {
     let count = |state| number(list.count(state));
     let unverified = count(Member::Unverified);
@@ -64,8 +64,20 @@ fn counts_of(list: &List<'_>) -> RolloutCounts {
         skipped: count(Member::Skipped),
         absent: count(Member::Absent),
         regressed: count(Member::Regressed),
-        in_flight: 0,
+        ..RolloutCounts::default()
     }
+}
+
+/// The same counts, with the devices that these FlashJobs have begun.
+fn with_begun<'a>(
+    counts: RolloutCounts,
+    children: impl Iterator<Item = &'a Child<'a>>,
+) -> RolloutCounts {
+    children.fold(counts, |counts, child| RolloutCounts {
+        in_flight: counts.in_flight + child.counts().active,
+        verifying: counts.verifying + child.counts().verifying,
+        ..counts
+    })
 }
 
 /// Devices with a result.
@@ -76,9 +88,8 @@ fn done(counts: &RolloutCounts) -> u32 {
 impl Draft<'_> {
     /// Number of devices of the run in each state.
     pub(super) fn counts(&self) -> RolloutCounts {
-        let in_flight = self.snapshot.children.iter().map(|child| child.begun()).sum();
-        let none = RolloutCounts { in_flight: number(in_flight), ..RolloutCounts::default() };
-        self.lists.iter().map(counts_of).fold(none, |sum, counts| RolloutCounts {
+        let begun = with_begun(RolloutCounts::default(), self.snapshot.children.iter());
+        self.lists.iter().map(counts_of).fold(begun, |sum, counts| RolloutCounts {
             planned: sum.planned + counts.planned,
             completed: sum.completed + counts.completed,
             unverified: sum.unverified + counts.unverified,
@@ -86,15 +97,14 @@ impl Draft<'_> {
             skipped: sum.skipped + counts.skipped,
             absent: sum.absent + counts.absent,
             regressed: sum.regressed + counts.regressed,
-            in_flight: sum.in_flight,
+            ..sum
         })
     }
 
     fn batch_counts(&self, batch: usize) -> RolloutCounts {
         let shards = self.lists[batch].shards.iter();
         let children = shards.filter_map(|shard| self.child(batch, shard));
-        let in_flight = number(children.map(|child| child.begun()).sum());
-        RolloutCounts { in_flight, ..counts_of(&self.lists[batch]) }
+        with_begun(counts_of(&self.lists[batch]), children)
     }
 
     fn place_of(&self, batch: usize) -> String {
@@ -111,13 +121,16 @@ impl Draft<'_> {
         );
         let parts = [
             (counts.in_flight, "in flight"),
+            (counts.verifying, "verifying"),
             (counts.failed, "failed"),
             (counts.regressed, "regressed"),
             (counts.absent, "absent"),
             (counts.skipped, "skipped"),
         ];
         add_counts(&mut message, &parts);
-        let waiting_for = (counts.in_flight == 0).then(|| self.waits_in_child(batch)).flatten();
+        let waiting_for = (counts.in_flight + counts.verifying == 0)
+            .then(|| self.waits_in_child(batch))
+            .flatten();
         Words {
             phase: RolloutPhase::Progressing,
             reason: Some(rollout_reason::FLASHING.name.to_owned()),
@@ -127,7 +140,7 @@ impl Draft<'_> {
         }
     }
 
-    /// Reason for which the devices of a FlashJob wait, where none is in flight.
+    /// Reason for which the devices of a FlashJob wait, where none is begun.
     fn waits_in_child(&self, batch: usize) -> Option<String> {
         self.lists[batch].shards.iter().find_map(|shard| {
             let child = self.child(batch, shard)?;
@@ -255,7 +268,7 @@ fn write_with(
     status.observed_generation = rollout.generation;
     // Counts change with every device; what other decisions wait for is written at once.
     plan.urgent = status.phase != stored.phase
-        || status.members != stored.members
+        || differ(&status.members, &stored.members)
         || !status.batches.iter().map(moments).eq(stored.batches.iter().map(moments))
         || status.run != stored.run
         || status.retry != stored.retry

@@ -78,12 +78,13 @@ pub async fn abort(command: &Abort, interruption: &Interruption) -> Result<Repor
 /// A rollout with its devices that are at work or have not started.
 fn loss(rollout: &FlashRollout) -> String {
     let counts = status(rollout).counts.unwrap_or_default();
-    let left = counts.planned.saturating_sub(super::view::results(&counts) + counts.in_flight);
-    let parts: Vec<String> = [(counts.in_flight, "in flight"), (left, "not started")]
-        .into_iter()
-        .filter(|(count, _)| *count > 0)
-        .map(|(count, words)| format!("{} {words}", devices_shown(count as usize)))
-        .collect();
+    let begun = counts.in_flight + counts.verifying;
+    let left = counts.planned.saturating_sub(super::view::results(&counts) + begun);
+    let parts =
+        [(counts.in_flight, "in flight"), (counts.verifying, "verifying"), (left, "not started")];
+    let parts = parts.into_iter().filter(|(count, _)| *count > 0);
+    let parts: Vec<String> =
+        parts.map(|(count, words)| format!("{} {words}", devices_shown(count as usize))).collect();
     let name = format!("FlashRollout {}", full_name(rollout));
     if parts.is_empty() { name } else { format!("{name} ({})", parts.join(", ")) }
 }

@@ -1,8 +1,6 @@
 //! A FlashRollout as a [`Workload`], and what its status means.
 
-use flashjob_api::{
-    FlashRollout, FlashRolloutStatus, RolloutPhase, RolloutReason, condition, rollout_reason,
-};
+use flashjob_api::{FlashRollout, FlashRolloutStatus, RolloutPhase, RolloutReason, rollout_reason};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::Value;
@@ -38,9 +36,7 @@ impl Workload for FlashRollout {
         let Some(status) = self.status.as_ref().filter(|_| !self.is_behind()) else {
             return false;
         };
-        status.phase == Some(RolloutPhase::Paused)
-            || condition::holds(&status.conditions, condition::STALLED)
-            || awaited_approval(self).is_some()
+        status.waits_for_person() || awaited_approval(self).is_some()
     }
 
     fn failure(&self) -> Option<Failure> {

@@ -67,13 +67,14 @@ pub fn line(rollout: &FlashRollout) -> String {
     let batch = status.batch.as_ref().map(|batch| format!(" batch {batch},"));
     let counts = status.counts.unwrap_or_default();
     let mut line = format!(
-        "{name} {}:{} {} of {} devices have a result, {} failed, {} in flight",
+        "{name} {}:{} {} of {} devices have a result, {} failed, {} in flight, {} verifying",
         state(rollout),
         batch.unwrap_or_default(),
         results(&counts),
         counts.planned,
         counts.failed + counts.regressed,
-        counts.in_flight
+        counts.in_flight,
+        counts.verifying
     );
     if let Some(reason) = status.reason.as_ref().filter(|_| is_paused(rollout)) {
         line.push_str(&format!("; {}", plain(reason)));
@@ -150,7 +151,7 @@ fn progress(status: &FlashRolloutStatus) -> String {
     };
     format!(
         "{} {done}/{}   completed {}{unverified}, failed {}, skipped {}, absent {}, regressed {}, \
-         in flight {}",
+         in flight {}, verifying {}",
         bar(done, counts.planned),
         counts.planned,
         counts.completed,
@@ -158,7 +159,8 @@ fn progress(status: &FlashRolloutStatus) -> String {
         counts.skipped,
         counts.absent,
         counts.regressed,
-        counts.in_flight
+        counts.in_flight,
+        counts.verifying
     )
 }
 
@@ -231,11 +233,22 @@ fn batches(rollout: &FlashRollout, status: &FlashRolloutStatus, now: Timestamp) 
             (counts.failed + counts.regressed).to_string(),
             (counts.skipped + counts.absent).to_string(),
             counts.in_flight.to_string(),
+            counts.verifying.to_string(),
             note(rollout, batch, run, now),
         ]
     };
-    let headings =
-        ["  #", "BATCH", "STATE", "DONE", "COMPLETED", "FAILED", "NOT TRIED", "IN FLIGHT", "NOTE"];
+    let headings = [
+        "  #",
+        "BATCH",
+        "STATE",
+        "DONE",
+        "COMPLETED",
+        "FAILED",
+        "NOT TRIED",
+        "IN FLIGHT",
+        "VERIFYING",
+        "NOTE",
+    ];
     vec![
         String::new(),
         style("BATCHES").bold().to_string(),
@@ -313,7 +326,7 @@ mod tests {
         let text = details(&rollout(), frame(1_000));
         for expected in [
             "FlashRollout fleet/hall   Soaking   firmware r.io/f:2 version 2   run 0a1b2c",
-            "3/20   completed 2, failed 1, skipped 0, absent 0, regressed 0, in flight 2",
+            "completed 2, failed 1, skipped 0, absent 0, regressed 0, in flight 2, verifying 0",
             "1   canary   Soaking   1/1",
             "soaks for 10 min more",
             "needs approval",
@@ -348,6 +361,24 @@ mod tests {
         assert!(rollout.is_blocked() && line(&rollout).contains("rollout retry hall -n fleet"));
         rollout.spec.suspend = Some(true);
         assert!(line(&rollout).contains("rollout resume hall -n fleet"), "{}", line(&rollout));
+    }
+
+    #[test]
+    fn a_rollout_behind_one_that_waits_for_a_person_is_blocked_and_says_for_which_and_what_to_do() {
+        let mut rollout = rollout();
+        rollout.spec.approvals = Some(vec!["ten@0a1b2c".to_owned()]);
+        let status = rollout.status.as_mut().expect("a status");
+        (status.phase, status.reason) =
+            (Some(RolloutPhase::Waiting), Some("OlderRollout".to_owned()));
+        assert!(!rollout.is_blocked());
+        let status = rollout.status.as_mut().expect("a status");
+        status.reason = Some("OlderRolloutBlocked".to_owned());
+        let awaited = "FlashRollout before, which waits for spec.suspend to be false";
+        status.waiting_for = Some(awaited.to_owned());
+        assert!(rollout.is_blocked() && line(&rollout).contains(awaited), "{}", line(&rollout));
+        let text = details(&rollout, frame(0));
+        assert!(text.contains("To do: Let the FlashRollout that"), "{text}");
+        assert!(!text.contains("To do: Nothing"), "{text}");
     }
 
     #[test]

@@ -25,7 +25,7 @@ fn case(gateways: &[(&str, &str)], most: usize) -> Case {
 
 fn begun(case: &Case) -> Vec<String> {
     let status = case.status();
-    let begun = status.devices.iter().filter(|device| device.in_flight());
+    let begun = status.devices.iter().filter(|device| device.state.is_in_flight());
     begun.map(|device| device.uid.clone()).collect()
 }
 
@@ -68,4 +68,15 @@ fn devices_of_other_jobs_count_but_for_those_that_are_only_watched() {
     case.world.see_job(Job::of(other));
     case.pass(2);
     assert_eq!(case.stands("a").0, DeviceState::Exposing);
+}
+
+#[test]
+fn a_device_whose_pod_has_ended_is_in_flight_no_more_though_it_is_not_judged_yet() {
+    let mut case = case(&[("a", "1"), ("b", "1"), ("c", "1")], 2);
+    let pods = case.start();
+    case.end(&pods[0], 0);
+    let made = case.plan();
+    assert!(!made.questions.is_empty(), "its plugin is still to judge it");
+    let counts = made.status.and_then(|status| status.counts).expect("counts");
+    assert_eq!((counts.active, counts.verifying, counts.pending), (2, 1, 0), "{counts:?}");
 }

@@ -85,3 +85,37 @@ fn a_suspended_job_keeps_no_idle_pool() {
     let plan = case.settle();
     assert_eq!(deletes(&plan, "service"), 1);
 }
+
+#[test]
+fn a_device_that_waits_names_the_addresses_that_failed_attempts_keep_and_for_how_long() {
+    for exposure in ["PerDevice", "Pooled"] {
+        let spec = json!({"parallelism": 1, "exposure": exposure, "backoffLimitPerDevice": 0});
+        let mut case = Case::new(&["a", "b"], &spec);
+        let pods = case.start();
+        case.balanced = false;
+        case.end(&pods[0], 1);
+        let made = case.settle();
+        case.carry_out(&made);
+        let ended = made.steps.iter().find_map(|step| match step {
+            Step::DeletePod { name, uid } => Some((name, uid)),
+            _ => None,
+        });
+        // A pool keeps the ended Pod, so that nobody gets its slot.
+        if let Some((name, uid)) = ended {
+            case.world.lose_pod(&key("job"), name, uid, case.now);
+            case.world.confirm_gone(&key("job"), name, "a", case.now);
+        }
+        case.settle();
+        let message = |case: &Case| {
+            let status = case.status();
+            let device = status.devices.iter().find(|device| device.uid == "b").cloned();
+            device.and_then(|device| device.message).unwrap_or_default()
+        };
+        let expected = "no external address yet; kept for 60 s after an attempt that failed: 192.0";
+        assert!(message(&case).contains(expected), "{exposure}: {}", message(&case));
+        if exposure == "PerDevice" {
+            case.pass(60);
+            assert!(message(&case).ends_with("no external address yet"), "{}", message(&case));
+        }
+    }
+}

@@ -22,6 +22,9 @@ fn a_changed_version_verifies_and_a_third_value_ends_the_wait() {
         case.device("a", &[ESP32, ("HOST_ENDPOINT", "10.0.0.0"), ("VERSION", reported)]);
         case.settle();
         let counts = case.status().counts.expect("counts");
+        let details = case.status().results.get("a").cloned().unwrap_or_default();
+        let wrong = (reported == "3" && !required).then(|| reported.to_owned());
+        assert_eq!(details.reported, wrong, "what is unverified says what it reports");
         match (reported, required) {
             ("2", _) => assert_eq!((counts.completed, counts.unverified), (1, 0)),
             (_, true) => {

@@ -319,3 +319,115 @@ fn devices_in_flight_of_an_edited_flash_job_still_count_toward_parallelism() {
     let counts = cluster.status().counts.expect("counts");
     assert_eq!((counts.completed, counts.planned), (20, 20));
 }
+
+/// One device, whose only FlashJob is flashing it, and the next batch.
+fn canary_in_flight() -> (Cluster, String, String) {
+    let mut cluster = Cluster::new(4);
+    cluster.edit(|spec| spec.batches = Some(vec![batch("canary", Some(1)), batch("rest", None)]));
+    while cluster.in_flight() == 0 {
+        cluster.round();
+    }
+    let plan = cluster.decide();
+    cluster.apply(&plan);
+    assert_eq!(cluster.letters(0), ",");
+    let device = cluster.status().members[0].instances[0].clone();
+    let name = first_job(&cluster);
+    (cluster, device, name)
+}
+
+#[test]
+fn a_device_that_this_run_flashed_completed_though_its_flash_job_was_lost_with_the_result() {
+    let losses: [fn(&mut Cluster, &str); 4] = [
+        |cluster, name| drop(cluster.jobs.remove(name)),
+        |cluster, _| edit_job(cluster, |spec| spec.uuid = vec!["other".to_owned()]),
+        |cluster, _| edit_job(cluster, |spec| spec.firmware = "r.io/other:1".to_owned()),
+        |cluster, _| edit_job(cluster, |spec| spec.version = "6.6.6".to_owned()),
+    ];
+    for lose in losses {
+        let (mut cluster, device, name) = canary_in_flight();
+        lose(&mut cluster, &name);
+        cluster.part(&device).version = Some(NEW.to_owned());
+        if let Some(job) = cluster.jobs.get_mut(&name) {
+            // What was in flight has ended, and the FlashJob begins anew with what was written.
+            job.object.status = None;
+        }
+        cluster.settle(100);
+        assert_eq!(cluster.phase(), RolloutPhase::Completed, "{:?}", cluster.status().message);
+        assert_eq!(cluster.members()[&device], (0, 'C'));
+        assert!(cluster.jobs.values().all(|job| job.object.spec.version == NEW), "it is replaced");
+    }
+}
+
+#[test]
+fn a_device_that_was_lost_in_flight_and_stays_away_is_absent_in_the_end() {
+    let (mut cluster, device, name) = canary_in_flight();
+    cluster.jobs.remove(&name);
+    cluster.part(&device).present = false;
+    cluster.settle(100);
+    assert_eq!((cluster.phase(), cluster.reason()), (RolloutPhase::Paused, "NothingProven".into()));
+    assert_eq!(cluster.members()[&device], (1, ';'));
+    cluster.edit(|spec| spec.retry = Some("1".to_owned()));
+    cluster.settle(100);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+    assert_eq!(cluster.members()[&device], (1, 'A'));
+}
+
+#[test]
+fn a_device_that_failed_and_reports_the_version_when_it_is_retried_has_completed() {
+    let (mut cluster, device, _) = canary_in_flight();
+    cluster.part(&device).broken = true;
+    cluster.settle(100);
+    assert_eq!(cluster.members()[&device], (0, 'F'));
+    cluster.part(&device).version = Some(NEW.to_owned());
+    cluster.edit(|spec| spec.retry = Some("1".to_owned()));
+    cluster.settle(100);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+    assert_eq!(cluster.members()[&device], (0, 'C'));
+}
+
+#[test]
+fn a_device_that_somebody_else_flashed_is_skipped() {
+    let mut cluster = one_batch(4, 1);
+    cluster.rounds(3);
+    let members = cluster.members();
+    let waits = members.iter().find(|(_, (_, letter))| *letter == '.').expect("one that waits");
+    cluster.part(waits.0).version = Some(NEW.to_owned());
+    cluster.settle(100);
+    assert_eq!(cluster.members()[waits.0], (0, 'S'));
+}
+
+#[test]
+fn a_flash_job_that_has_ended_is_not_made_again_when_it_is_edited_or_deleted() {
+    let changes: [fn(&mut Cluster, &str); 3] = [
+        |cluster, name| drop(cluster.jobs.remove(name)),
+        |cluster, _| edit_job(cluster, |spec| spec.uuid.push("other".to_owned())),
+        |cluster, _| edit_job(cluster, |spec| spec.firmware = "r.io/other:1".to_owned()),
+    ];
+    for change in changes {
+        let mut cluster = one_batch(3, 3);
+        cluster.settle(50);
+        let (members, name) = (cluster.members(), first_job(&cluster));
+        change(&mut cluster, &name);
+        for _ in 0..5 {
+            let plan = cluster.decide();
+            cluster.apply(&plan);
+            cluster.sync(&name);
+            cluster.work(&name, 0);
+        }
+        assert!(cluster.jobs.is_empty(), "{:?}", cluster.jobs.keys());
+        assert_eq!((cluster.phase(), cluster.members()), (RolloutPhase::Completed, members));
+    }
+}
+
+#[test]
+fn who_is_at_work_is_no_reason_to_store_the_status_at_once() {
+    let mut cluster = one_batch(4, 2);
+    cluster.rounds(2);
+    while cluster.in_flight() == 0 {
+        cluster.round();
+    }
+    let plan = cluster.decide();
+    let status = plan.status.expect("a status");
+    assert_eq!(status.members[0].results.matches(',').count(), 2);
+    assert!(!plan.urgent || status.waiting_for != cluster.status().waiting_for);
+}

@@ -125,6 +125,50 @@ fn nothing_starts_outside_the_window_and_the_next_one_is_named() {
 }
 
 #[test]
+fn a_window_that_never_opens_is_a_fault_until_it_is_corrected() {
+    let window = |start: &str, duration_seconds| RolloutWindow {
+        start: start.to_owned(),
+        duration_seconds,
+        time_zone: None,
+    };
+    // A date that does not exist; blackouts of every day, hour and minute.
+    let never = [
+        (Some(window("0 2 30 2 *", 3600)), None),
+        (Some(window("0 2 * * *", 3600)), Some(window("0 0 * * *", 86_400))),
+        (None, Some(window("0 * * * *", 3600))),
+        (None, Some(window("* * * * *", 60))),
+    ];
+    for (opens, closes) in never {
+        let mut cluster = Cluster::new(3);
+        cluster.edit(|spec| {
+            spec.windows = opens.map(|window| vec![window]);
+            spec.blackouts = closes.map(|window| vec![window]);
+        });
+        cluster.settle(50);
+        let state = (cluster.phase(), cluster.reason());
+        assert_eq!(state, (RolloutPhase::Waiting, "NoWindow".to_owned()));
+        let status = cluster.status();
+        assert!(condition::holds(&status.conditions, condition::STALLED));
+        assert!(!condition::holds(&status.conditions, condition::RECONCILING));
+        assert!(status.waits_for_person() && cluster.jobs.is_empty());
+        // A day that is far away is waited for.
+        cluster.edit(|spec| {
+            (spec.windows, spec.blackouts) = (Some(vec![window("0 2 29 2 *", 3600)]), None);
+        });
+        cluster.settle(50);
+        assert!(
+            waiting_for(&cluster).contains("2028-02-29T02:00:00Z"),
+            "{}",
+            waiting_for(&cluster)
+        );
+        assert!(!condition::holds(&cluster.status().conditions, condition::STALLED));
+        cluster.edit(|spec| spec.windows = None);
+        cluster.settle(50);
+        assert_eq!(cluster.phase(), RolloutPhase::Completed);
+    }
+}
+
+#[test]
 fn an_invalid_window_is_a_fault_of_the_spec_and_disturbs_nothing() {
     let mut cluster = Cluster::new(10);
     cluster.edit(|spec| spec.parallelism = Some(1));
@@ -156,6 +200,20 @@ fn of_two_rollouts_with_a_device_in_common_the_older_one_goes_first() {
     cluster.settle(50);
     assert_eq!(cluster.phase(), RolloutPhase::Waiting);
     assert_eq!(waiting_for(&cluster), "FlashRollout before");
+    assert!(!cluster.status().waits_for_person());
+    cluster.others_await = Some("a person: TooManyFailed".to_owned());
+    cluster.settle(50);
+    assert_eq!(
+        (cluster.phase(), cluster.reason().as_str()),
+        (RolloutPhase::Waiting, "OlderRolloutBlocked")
+    );
+    assert_eq!(
+        waiting_for(&cluster),
+        "FlashRollout before, which waits for a person: TooManyFailed"
+    );
+    assert!(cluster.status().waits_for_person(), "who waits for this one waits for a person too");
+    let message = cluster.status().message.expect("a message");
+    assert!(message.contains("end it with its spec.abort"), "{message}");
     cluster.others[0].1 = cluster.now + jiff::SignedDuration::from_secs(60);
     cluster.settle(50);
     assert_eq!(cluster.phase(), RolloutPhase::Completed, "a younger one waits for this");

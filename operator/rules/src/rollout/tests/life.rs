@@ -1,6 +1,6 @@
 //! A run from its plan to its end.
 
-use flashjob_api::{BatchState, OnFailure, RolloutPhase, condition};
+use flashjob_api::{BatchSpec, BatchState, OnFailure, RolloutPhase, condition};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::model::{Cluster, NEW, OLD, batch};
@@ -325,4 +325,43 @@ fn a_completed_rollout_with_failures_within_budget_is_taken_up_by_a_retry() {
     cluster.settle(200);
     assert_eq!(cluster.phase(), RolloutPhase::Completed);
     assert_eq!(cluster.members()[&bad], (2, 'C'));
+}
+
+#[test]
+fn a_retry_soaks_the_batch_in_progress_anew_and_opens_no_batch_that_passed() {
+    let mut cluster = Cluster::new(12);
+    let batches = [("first", Some(4)), ("second", Some(4)), ("third", None)];
+    cluster.edit(|spec| {
+        let soaks = |(name, size)| {
+            let (soak_seconds, max_failed) = (Some(100), Some(IntOrString::Int(1)));
+            BatchSpec { soak_seconds, max_failed, ..batch(name, size) }
+        };
+        spec.batches = Some(batches.map(soaks).into());
+    });
+    cluster.rounds(1);
+    let bad = [0, 1].map(|batch| cluster.status().members[batch].instances[2].clone());
+    bad.iter().for_each(|name| cluster.part(name).broken = true);
+    cluster.settle(50);
+    cluster.pass(100);
+    cluster.settle(50);
+    cluster.pass(60);
+    assert_eq!(cluster.status().batches[1].state, BatchState::Soaking);
+    bad.iter().for_each(|name| cluster.part(name).broken = false);
+    cluster.edit(|spec| spec.retry = Some("1".to_owned()));
+    cluster.settle(50);
+    // One of the batch in progress, one of a batch that has passed.
+    assert_eq!(cluster.members()[&bad[1]], (1, 'C'));
+    assert_eq!(cluster.members()[&bad[0]], (2, ','));
+    let states: Vec<_> = cluster.status().batches.iter().map(|batch| batch.state).collect();
+    assert_eq!(states, [BatchState::Passed, BatchState::Soaking, BatchState::Pending]);
+    cluster.pass(60);
+    cluster.settle(50);
+    assert_eq!(cluster.status().batches[1].state, BatchState::Soaking, "its soak began anew");
+    cluster.pass(40);
+    cluster.settle(50);
+    assert_eq!(cluster.members()[&bad[0]], (2, 'C'));
+    assert_eq!(cluster.phase(), RolloutPhase::Soaking, "it soaks with the last batch");
+    cluster.pass(100);
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
 }

@@ -52,6 +52,8 @@ pub struct Cluster {
     pub questions: BTreeSet<String>,
     pub foreign: BTreeSet<String>,
     pub others: Vec<(String, Timestamp, BTreeSet<String>)>,
+    /// What the others wait for, where that is a person.
+    pub others_await: Option<String>,
     pub deleted: bool,
     /// The API server's words where it refuses FlashJobs.
     pub refuses: Option<String>,
@@ -134,6 +136,7 @@ impl Cluster {
             questions: BTreeSet::new(),
             foreign: BTreeSet::new(),
             others: Vec::new(),
+            others_await: None,
             deleted: false,
             refuses: None,
             keeps_deleted: false,
@@ -236,7 +239,8 @@ impl Cluster {
             })
             .collect();
         let others = self.others.iter().zip(&holds).map(|((name, created, _), holds)| {
-            OtherRollout { namespace: "fleet", name, created: Some(*created), holds }
+            let (created, awaits_person) = (Some(*created), self.others_await.as_deref());
+            OtherRollout { namespace: "fleet", name, created, awaits_person, holds }
         });
         let others = others.collect();
         let (refused, now) = (self.refuses.as_deref(), self.now);

@@ -260,14 +260,15 @@ impl Watched {
                     'C' => "CR",
                     'U' => "UCR",
                     'S' => "S",
-                    _ if status.retry != self.retry => ".:CUFSART",
+                    _ if status.retry != self.retry => ".:,;CUFSART",
                     'F' => "F",
                     'A' => "A",
                     'R' => "R",
-                    _ => ".:CUFSART",
+                    ',' | ';' => ",;CUFSART",
+                    _ => ".:,;CUFSART",
                 };
                 // What went back may be tried again too.
-                let stays = if status.retry == self.retry { stays } else { ".:CUFSART" };
+                let stays = if status.retry == self.retry { stays } else { ".:,;CUFSART" };
                 assert!(stays.contains(*letter), "{name}: {was} became {letter}");
             }
         }
