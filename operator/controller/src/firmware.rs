@@ -2,17 +2,19 @@
 //! FlashRollout: its digest, the device types that it is for, and its signatures. Of the firmware
 //! of a rollout the beginning is fetched too, for plugins that inspect it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flashjob_api::{FirmwarePin, FirmwareVerification};
 use flashjob_artifacts::config::{CosignTrust, RegistryConfig, TrustEntry};
 use flashjob_artifacts::firmware::{Firmware, UnverifiedFirmware, look_up, verify};
-use flashjob_artifacts::trust::entry;
-use flashjob_artifacts::{Reference, RegistryError, Source};
+use flashjob_artifacts::trust::{entry, fingerprint};
+use flashjob_artifacts::{Digest, Reference, RegistryError, Source};
 use flashjob_rules::firmware::{FirmwareState, ResolveFirmware, ResolvedFirmware};
 
-use crate::observed::Inquiry;
+use crate::config::OperatorConfig;
+use crate::observed::{Inquiry, Job};
 use crate::operator::{Operator, Subject};
 use crate::passwords::Passwords;
 use crate::rollout::inspect::inspect;
@@ -31,6 +33,35 @@ pub struct Access {
     pub registries: Vec<RegistryConfig>,
     /// Signers of firmware.
     pub trust: Vec<TrustEntry>,
+    /// Digest of each entry of `trust`, with its keys, by its pattern.
+    fingerprints: HashMap<String, Digest>,
+}
+
+impl Access {
+    /// The part of a configuration. Reads the keys that it names.
+    #[must_use]
+    pub fn of(config: &OperatorConfig) -> Self {
+        let trust = config.firmware_trust.clone();
+        let of = |entry: &TrustEntry| (entry.pattern.clone(), fingerprint(entry));
+        let fingerprints = trust.iter().map(of).collect();
+        Self { registries: config.registries.clone(), trust, fingerprints }
+    }
+
+    /// Digest of the entry that decides on a firmware, with the keys that it had when this
+    /// configuration was taken; None: no entry does. What was verified by an earlier one may not be
+    /// trusted any more.
+    #[must_use]
+    pub fn trust_in(&self, firmware: &str) -> Option<String> {
+        let entry = entry(&firmware.parse().ok()?, &self.trust)?;
+        self.fingerprints.get(&entry.pattern).map(Digest::to_string)
+    }
+
+    /// The same for the firmware of a job with a `firmwarePolicy`.
+    #[must_use]
+    pub fn trust_of(&self, job: &Job) -> Option<String> {
+        let spec = job.spec.as_ref().ok().filter(|spec| spec.firmware_policy.is_some())?;
+        self.trust_in(&spec.firmware)
+    }
 }
 
 /// Answers a question, and asks again for as long as the subject waits for another answer.

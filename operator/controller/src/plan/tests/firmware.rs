@@ -1,10 +1,15 @@
 //! `firmwarePolicy`: nothing is flashed before the firmware is proven, with what it was proven for.
 
+use std::sync::Arc;
+
 use flashjob_api::{DeviceState, FirmwarePin, Phase, condition, reason};
+use flashjob_artifacts::config::TrustEntry;
 use flashjob_rules::firmware::{FirmwareState, ResolveFirmware, ResolvedFirmware};
 use serde_json::{Value, json};
 
 use super::fixture::{Case, creates_pod, key};
+use crate::config::OperatorConfig;
+use crate::firmware::Access;
 use crate::observed::{Inquiry, Question};
 use crate::plan::Plan;
 
@@ -227,4 +232,71 @@ fn a_signature_that_is_asked_for_later_is_looked_for_at_the_digest_of_the_run() 
     // What was resolved for the run stays, though nobody asks for it any more.
     case.spec(&json!({"firmwarePolicy": null}));
     assert_eq!(told(&mut case), [PINNED]);
+}
+
+/// Has an entry of `firmwareTrust` decide on the firmware.
+fn trust(case: &mut Case, allow_unsigned: bool) {
+    let entry = TrustEntry {
+        pattern: "registry.example/**".to_owned(),
+        allow_unsigned,
+        ..TrustEntry::default()
+    };
+    let config = OperatorConfig { firmware_trust: vec![entry], ..OperatorConfig::default() };
+    case.world.rules.firmware = Arc::new(Access::of(&config));
+}
+
+#[test]
+fn a_changed_trust_holds_back_whoever_has_no_pod_until_the_digest_is_proven_again() {
+    let mut case =
+        Case::new(&["a", "b", "c"], &json!({"parallelism": 2, "firmwarePolicy": {}}));
+    trust(&mut case, true);
+    case.settle();
+    answer(&mut case, resolved(&[], Some("ours.pub")));
+    let first = case.status().firmware.expect("stored");
+    case.balanced = false;
+    let services = case.settle();
+    case.carry_out(&services);
+    case.settle();
+    assert_eq!(case.stands("a").0, DeviceState::Exposing);
+    let holds = |case: &Case| {
+        condition::holds(&case.status().conditions, condition::FIRMWARE_VERIFIED)
+    };
+    assert!(holds(&case));
+    // Another process with the same configuration asks nobody: the registry may be away.
+    case.world.memory.clear();
+    assert_eq!(case.plan().firmware, None);
+    trust(&mut case, false);
+    case.pass(2);
+    assert_eq!(case.stands("a").0, DeviceState::Pending);
+    assert_eq!(case.status().waiting.get(reason::RESOLVING_FIRMWARE.name), Some(&3));
+    assert!(!holds(&case));
+    let question = asked(&mut case);
+    assert_eq!((question.reference.as_str(), &question.device_types), (PINNED, &first.device_types));
+    let plan = answer(&mut case, failed(reason::FIRMWARE_UNTRUSTED.name, true));
+    assert_eq!((plan.questions.len(), creates_pod(&plan)), (0, 0));
+    assert_eq!(waits_for(&case), [reason::FIRMWARE_UNTRUSTED.name]);
+    assert!(condition::holds(&case.status().conditions, condition::STALLED));
+    // It is trusted again, by what decides now.
+    case.world.memory.clear();
+    answer(&mut case, resolved(&[], Some("theirs.pub")));
+    let second = case.status().firmware.expect("stored");
+    assert_eq!((&second.reference, second.signer.as_deref()), (&first.reference, Some("theirs.pub")));
+    assert!(first.trust.is_some() && second.trust.is_some() && first.trust != second.trust);
+    assert!(holds(&case));
+    assert_eq!(told(&mut case).len() + case.settle().questions.len(), 2, "two at a time");
+}
+
+#[test]
+fn a_changed_trust_changes_nothing_for_a_job_that_is_over() {
+    let mut case = Case::new(&["a"], &json!({"firmwarePolicy": {}, "skipIfCurrent": true}));
+    case.settle();
+    case.device("a", &[("DEVICE", "esp32"), ("HOST_ENDPOINT", "10.0.0.0"), ("VERSION", "1")]);
+    answer(&mut case, resolved(&[], Some("ours.pub")));
+    case.device("a", &[("DEVICE", "esp32"), ("HOST_ENDPOINT", "10.0.0.0"), ("VERSION", "2")]);
+    case.pass(2);
+    let status = case.status();
+    assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
+    trust(&mut case, false);
+    case.pass(2);
+    assert_eq!((case.plan().firmware, case.status()), (None, status));
 }
