@@ -1,6 +1,8 @@
 //! Resolves firmware at its registry, for a FlashJob with a `firmwarePolicy` and for a
-//! FlashRollout: its digest, the device types that it is for, and its signatures. Of the firmware
-//! of a rollout the beginning is fetched too, for plugins that inspect it.
+//! FlashRollout: its digest, the device types that it is for, and its signatures; and has plugins
+//! inspect it.
+
+mod inspect;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -17,7 +19,7 @@ use crate::config::OperatorConfig;
 use crate::observed::{Inquiry, Job};
 use crate::operator::{Operator, Subject};
 use crate::passwords::Passwords;
-use crate::rollout::inspect::inspect;
+use inspect::inspect;
 
 /// Longest time for one look at a registry.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -106,10 +108,10 @@ fn inquiry(
 }
 
 /// Reason for which firmware is not resolved.
-pub(crate) struct Failure {
-    pub reason: &'static str,
-    pub message: String,
-    pub permanent: bool,
+struct Failure {
+    reason: &'static str,
+    message: String,
+    permanent: bool,
 }
 
 impl Failure {
@@ -163,9 +165,7 @@ async fn ask(
     };
     let firmware = look_up(&mut source, &reference).await?;
     let signer = signer(&mut source, &reference, &firmware, question, &access.trust).await?;
-    if let Subject::Rollout(key) = subject {
-        inspect(operator, key, question, &mut source, &firmware).await?;
-    }
+    inspect(operator, subject, question, &mut source, &firmware).await?;
     let types = firmware.platforms.iter().filter_map(|(platform, _)| platform.device_type());
     Ok(ResolvedFirmware {
         digest: Some(firmware.digest.to_string()),

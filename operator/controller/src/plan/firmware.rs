@@ -111,7 +111,9 @@ impl<'a> Draft<'a> {
             return;
         }
         let (reason, message) = self.resolve();
-        self.waiting.insert(reason.name, (waiting, message));
+        // Others may wait for their plugin already.
+        let entry = self.waiting.entry(reason.name).or_insert((0, message));
+        entry.0 += waiting;
     }
 
     fn resolve(&mut self) -> (Reason, String) {

@@ -130,6 +130,8 @@ fn a_registry_that_is_away_is_waited_for_and_firmware_that_is_not_trusted_stalls
         (reason::FIRMWARE_UNAVAILABLE, true),
         (reason::FIRMWARE_UNTRUSTED, true),
         (reason::INVALID_REFERENCE, true),
+        (reason::FIRMWARE_MISMATCH, true),
+        (reason::INSPECTION_FAILED, true),
     ] {
         let mut case = case(&["a", "b"], json!({"verify": "Required"}));
         case.settle();
@@ -153,6 +155,16 @@ fn a_registry_that_is_away_is_waited_for_and_firmware_that_is_not_trusted_stalls
         assert!(condition::holds(&status.conditions, condition::FIRMWARE_VERIFIED));
         assert!(!condition::holds(&status.conditions, condition::STALLED));
     }
+}
+
+#[test]
+fn a_plugin_that_must_inspect_the_firmware_first_is_waited_for() {
+    let mut case = case(&["a", "b"], json!({}));
+    case.settle();
+    let plan = answer(&mut case, failed(reason::PLUGIN_NOT_READY.name, false));
+    assert_eq!((plan.questions.len(), creates_pod(&plan)), (0, 0));
+    assert!(plan.firmware.is_some(), "it is asked again");
+    assert_eq!(case.status().waiting.get(reason::PLUGIN_NOT_READY.name), Some(&2));
 }
 
 #[test]
