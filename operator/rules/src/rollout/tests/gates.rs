@@ -220,6 +220,33 @@ fn the_run_is_planned_once_its_firmware_is_known_and_pauses_when_it_is_gone() {
 }
 
 #[test]
+fn each_batch_asks_for_the_types_of_all_devices_and_waits_for_the_plugins_that_inspect_it() {
+    let mut cluster = Cluster::new(4);
+    cluster.edit(|spec| spec.batches = Some(vec![batch("first", Some(1)), batch("rest", None)]));
+    for place in [0, 1] {
+        cluster.firmware = resolved();
+        while cluster.status().batches.get(place).is_none_or(|batch| batch.started_at.is_some()) {
+            cluster.rounds(1);
+        }
+        cluster.firmware = FirmwareState::Failed {
+            reason: "PluginNotReady".to_owned(),
+            message: "it is being exchanged".to_owned(),
+            permanent: false,
+        };
+        cluster.settle(50);
+        let question = cluster.decide().question.expect("a question");
+        assert_eq!((question.batch, question.device_types), (Some(place), vec!["esp32".to_owned()]));
+        assert_eq!(cluster.phase(), RolloutPhase::Waiting);
+        assert_eq!(waiting_for(&cluster), "a plugin that inspects the firmware");
+        assert!(!cluster.letters(place).contains('C'), "{}", cluster.letters(place));
+        cluster.firmware = resolved();
+        cluster.rounds(2);
+    }
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+}
+
+#[test]
 fn a_changed_trust_holds_a_batch_in_progress_until_the_firmware_is_proven_again() {
     let mut cluster = Cluster::new(6);
     cluster.trust = Some("sha256:01".to_owned());
