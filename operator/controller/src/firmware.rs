@@ -10,9 +10,12 @@ use std::time::Duration;
 
 use flashjob_api::{FirmwarePin, FirmwareVerification};
 use flashjob_artifacts::config::{CosignTrust, RegistryConfig, TrustEntry};
-use flashjob_artifacts::firmware::{Firmware, UnverifiedFirmware, look_up, verify};
+use flashjob_artifacts::firmware::{
+    Beginnings, Firmware, UnverifiedFirmware, look_up, verify,
+};
 use flashjob_artifacts::trust::{entry, fingerprint};
 use flashjob_artifacts::{Digest, Reference, RegistryError, Source};
+use flashjob_plugin_host::types::BEGINNING_BYTES;
 use flashjob_rules::firmware::{FirmwareState, ResolveFirmware, ResolvedFirmware};
 
 use crate::config::OperatorConfig;
@@ -68,9 +71,10 @@ impl Access {
 
 /// Answers a question, and asks again for as long as the subject waits for another answer.
 pub async fn resolve(operator: Arc<Operator>, subject: Subject, question: Arc<ResolveFirmware>) {
-    let mut pause = FIRST_PAUSE;
+    let (mut pause, mut beginnings) = (FIRST_PAUSE, Beginnings::new(BEGINNING_BYTES));
     while inquiry(&operator, &subject, |inquiry| inquiry.awaits(&question)) {
-        let state = match tokio::time::timeout(LIMIT, ask(&operator, &subject, &question)).await {
+        let asked = ask(&operator, &subject, &question, &mut beginnings);
+        let state = match tokio::time::timeout(LIMIT, asked).await {
             Ok(Ok(firmware)) => FirmwareState::Resolved(firmware),
             Ok(Err(failure)) => failure.into_state(),
             Err(_) => {
@@ -139,6 +143,7 @@ async fn ask(
     operator: &Arc<Operator>,
     subject: &Subject,
     question: &ResolveFirmware,
+    beginnings: &mut Beginnings,
 ) -> Result<ResolvedFirmware, Failure> {
     let written = &question.reference;
     let reference = match written.parse() {
@@ -165,7 +170,7 @@ async fn ask(
     };
     let firmware = look_up(&mut source, &reference).await?;
     let signer = signer(&mut source, &reference, &firmware, question, &access.trust).await?;
-    inspect(operator, subject, question, &mut source, &firmware).await?;
+    inspect(operator, subject, question, &mut source, &firmware, beginnings).await?;
     let types = firmware.platforms.iter().filter_map(|(platform, _)| platform.device_type());
     Ok(ResolvedFirmware {
         digest: Some(firmware.digest.to_string()),

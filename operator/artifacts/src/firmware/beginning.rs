@@ -1,9 +1,11 @@
 //! Fetches the beginning of an image's firmware without the rest of it. Talks to registries.
 
+use std::collections::HashMap;
+
 use oci_client::manifest::OciImageManifest;
 
 use super::layer::{Found, look};
-use super::{LAYER_BYTES, MANIFEST_BYTES};
+use super::{Firmware, LAYER_BYTES, MANIFEST_BYTES};
 use crate::{Digest, RegistryError, Source, image_manifest, layer_of};
 
 /// Bytes of a layer that are fetched first: headers of the archive, and the beginning of a file.
@@ -32,13 +34,53 @@ pub struct Beginning {
     pub is_certain: bool,
 }
 
-/// Reads the first bytes, at most so many, of the firmware of a manifest; of several layers with
-/// firmware the last one counts, as in any image. None where there is no such file, or none that is
-/// found this way.
-///
-/// # Errors
-/// The registry does not have the manifest or the layer, or does not answer.
-pub async fn beginning(
+/// Reads beginnings of firmware, and keeps those whose layers were hashed: what is refused is asked
+/// about again and again, and fetched once.
+#[derive(Debug)]
+pub struct Beginnings {
+    /// Most bytes of a file.
+    most: usize,
+    /// What a layer has, by the digest of its manifest; None: no firmware.
+    hashed: HashMap<Digest, Option<Beginning>>,
+}
+
+impl Beginnings {
+    /// None yet; of each file at most so many bytes.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self { most, hashed: HashMap::new() }
+    }
+
+    /// Forgets what other firmware had, as under the same tag.
+    pub fn keep_those_of(&mut self, firmware: &Firmware) {
+        let is_platform = |digest: &Digest| firmware.platforms.iter().any(|(_, of)| of == digest);
+        self.hashed.retain(|digest, _| firmware.digest == *digest || is_platform(digest));
+    }
+
+    /// Reads the first bytes of the firmware of a manifest; of several layers with firmware the
+    /// last one counts, as in any image. None where there is no such file, or none that is found
+    /// this way.
+    ///
+    /// # Errors
+    /// The registry does not have the manifest or the layer, or does not answer.
+    pub async fn read(
+        &mut self,
+        source: &mut Source<'_>,
+        digest: &Digest,
+        part: Part,
+    ) -> Result<Option<Beginning>, RegistryError> {
+        if let Some(hashed) = self.hashed.get(digest) {
+            return Ok(hashed.clone());
+        }
+        let file = beginning(source, digest, part, self.most).await?;
+        if part == Part::Whole || file.as_ref().is_some_and(|file| file.is_certain) {
+            self.hashed.insert(digest.clone(), file.clone());
+        }
+        Ok(file)
+    }
+}
+
+async fn beginning(
     source: &mut Source<'_>,
     digest: &Digest,
     part: Part,
@@ -112,8 +154,8 @@ mod tests {
         std::iter::once(first).chain((1..length).map(next)).collect()
     }
 
-    /// Reads the first four bytes of the firmware in an image with these layers.
-    async fn read(layers: &[Vec<u8>], part: Part) -> Result<Option<Beginning>, RegistryError> {
+    /// A registry that has an image with these layers, and the digest of its manifest.
+    async fn serve(layers: &[Vec<u8>]) -> (Fake, Digest) {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let descriptors: Vec<_> = layers
             .iter()
@@ -138,10 +180,47 @@ mod tests {
             file.map_or_else(|| answer(404, ""), |file| answer(200, file.clone()))
         })
         .await;
+        (fake, digest)
+    }
+
+    /// Reads the first four bytes of the firmware there.
+    async fn read_from(
+        fake: &Fake,
+        digest: &Digest,
+        part: Part,
+        beginnings: &mut Beginnings,
+    ) -> Result<Option<Beginning>, RegistryError> {
         let reference: Reference = format!("{}/a/b:1", fake.host).parse().expect("a reference");
         let (registries, logins) = ([fake.config()], Logins::none());
         let source = Source::of(&reference, &registries, &logins).expect("a client");
-        beginning(&mut source.expect("a registry"), &digest, part, 4).await
+        beginnings.read(&mut source.expect("a registry"), digest, part).await
+    }
+
+    /// The same of an image with these layers.
+    async fn read(layers: &[Vec<u8>], part: Part) -> Result<Option<Beginning>, RegistryError> {
+        let (fake, digest) = serve(layers).await;
+        read_from(&fake, &digest, part, &mut Beginnings::new(4)).await
+    }
+
+    #[tokio::test]
+    async fn a_layer_that_was_hashed_is_fetched_again_only_after_other_firmware() {
+        let layer = archive(&[("firmware/a.bin", &noise(7, 200 << 10))]);
+        let (fake, digest) = serve(&[layer]).await;
+        let fetched = || fake.asked().iter().filter(|(path, _)| path.contains("/blobs/")).count();
+        let mut beginnings = Beginnings::new(4);
+        for (part, expected) in
+            [(Part::Start, 1), (Part::Whole, 2), (Part::Start, 2), (Part::Whole, 2)]
+        {
+            let file = read_from(&fake, &digest, part, &mut beginnings).await.expect("read");
+            assert_eq!(file.map(|file| file.name).as_deref(), Some("firmware/a.bin"));
+            assert_eq!(fetched(), expected, "{part:?}");
+        }
+        let firmware = |digest: &Digest| Firmware { digest: digest.clone(), platforms: Vec::new() };
+        for (now, expected) in [(&digest, 2), (&Digest::of(b"what the tag has now"), 3)] {
+            beginnings.keep_those_of(&firmware(now));
+            read_from(&fake, &digest, Part::Whole, &mut beginnings).await.expect("read");
+            assert_eq!(fetched(), expected, "{now}");
+        }
     }
 
     #[tokio::test]

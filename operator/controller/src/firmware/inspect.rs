@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flashjob_api::reason;
-use flashjob_artifacts::firmware::{Beginning, Firmware, Part, beginning};
+use flashjob_artifacts::firmware::{Beginning, Beginnings, Firmware, Part};
 use flashjob_artifacts::{Digest, Source};
-use flashjob_plugin_host::types::{BEGINNING_BYTES, FirmwareFile, Inspection};
+use flashjob_plugin_host::types::{FirmwareFile, Inspection};
 use flashjob_plugin_host::{CallError, DeviceType, Plugin};
 use flashjob_rules::firmware::ResolveFirmware;
 use serde_json::{Map, Value};
@@ -42,13 +42,15 @@ pub(super) async fn inspect(
     question: &ResolveFirmware,
     source: &mut Source<'_>,
     firmware: &Firmware,
+    beginnings: &mut Beginnings,
 ) -> Result<(), Failure> {
+    beginnings.keep_those_of(firmware);
     for kind in &question.device_types {
         let Ok(kind) = kind.parse() else { continue };
         let Some(digest) = manifest(firmware, &kind) else { continue };
         let Some(inspector) = inspector(operator, subject, kind).await? else { continue };
         for part in [Part::Start, Part::Whole] {
-            let file = beginning(source, digest, part, BEGINNING_BYTES).await?;
+            let file = beginnings.read(source, digest, part).await?;
             let Some(file) = file else { break };
             let is_certain = file.is_certain;
             match inspector.judge(operator, question, file).await {
