@@ -20,7 +20,7 @@ fn case(uids: &[&str], policy: Value) -> Case {
     Case::new(uids, &json!({"firmwarePolicy": policy}))
 }
 
-fn resolved(platforms: &[&str], signer: Option<&str>) -> FirmwareState {
+pub fn resolved(platforms: &[&str], signer: Option<&str>) -> FirmwareState {
     FirmwareState::Resolved(ResolvedFirmware {
         digest: Some("sha256:0a".to_owned()),
         platforms: platforms.iter().map(|name| (*name).to_owned()).collect(),
@@ -49,7 +49,7 @@ fn store(case: &mut Case, state: FirmwareState) {
 }
 
 /// Answers the question of the next plan, and settles.
-fn answer(case: &mut Case, state: FirmwareState) -> Plan {
+pub fn answer(case: &mut Case, state: FirmwareState) -> Plan {
     give(case, state);
     case.pass(2)
 }
