@@ -10,9 +10,7 @@ use std::time::Duration;
 
 use flashjob_api::{FirmwarePin, FirmwareVerification};
 use flashjob_artifacts::config::{CosignTrust, RegistryConfig, TrustEntry};
-use flashjob_artifacts::firmware::{
-    Beginnings, Firmware, UnverifiedFirmware, look_up, verify,
-};
+use flashjob_artifacts::firmware::{Beginnings, Firmware, UnverifiedFirmware, look_up, verify};
 use flashjob_artifacts::trust::{entry, fingerprint};
 use flashjob_artifacts::{Digest, Reference, RegistryError, Source};
 use flashjob_plugin_host::types::BEGINNING_BYTES;
@@ -26,6 +24,8 @@ use inspect::inspect;
 
 /// Longest time for one look at a registry.
 const LIMIT: Duration = Duration::from_secs(60);
+/// Longest time for an inspection: a whole layer may have to be fetched.
+const INSPECTION_LIMIT: Duration = Duration::from_secs(600);
 /// Pause before a registry that does not answer is asked again; doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 /// Longest pause, also where somebody has to act first.
@@ -73,14 +73,9 @@ impl Access {
 pub async fn resolve(operator: Arc<Operator>, subject: Subject, question: Arc<ResolveFirmware>) {
     let (mut pause, mut beginnings) = (FIRST_PAUSE, Beginnings::new(BEGINNING_BYTES));
     while inquiry(&operator, &subject, |inquiry| inquiry.awaits(&question)) {
-        let asked = ask(&operator, &subject, &question, &mut beginnings);
-        let state = match tokio::time::timeout(LIMIT, asked).await {
-            Ok(Ok(firmware)) => FirmwareState::Resolved(firmware),
-            Ok(Err(failure)) => failure.into_state(),
-            Err(_) => {
-                let message = format!("the registry of {} did not answer", question.reference);
-                Failure::unavailable(message, false).into_state()
-            }
+        let state = match ask(&operator, &subject, &question, &mut beginnings).await {
+            Ok(firmware) => FirmwareState::Resolved(firmware),
+            Err(failure) => failure.into_state(),
         };
         if let FirmwareState::Failed { message, .. } = &state {
             tracing::warn!("{subject}: firmware: {message}");
@@ -163,19 +158,41 @@ async fn ask(
     };
     let access = operator.world().rules.firmware.clone();
     let passwords = Passwords::of(operator, &reference, &access.registries);
-    let logins = passwords.read(&subject.to_string()).await;
-    let logins = logins.map_err(|error| Failure::unavailable(error.to_string(), true))?;
+    let user = subject.to_string();
+    let read = async {
+        let logins = passwords.read(&user).await;
+        logins.map_err(|error| Failure::unavailable(error.to_string(), true))
+    };
+    let logins = within(LIMIT, question, read).await?;
     let Some(mut source) = Source::of(&reference, &access.registries, &logins)? else {
         return unresolved(question);
     };
-    let firmware = look_up(&mut source, &reference).await?;
-    let signer = signer(&mut source, &reference, &firmware, question, &access.trust).await?;
-    inspect(operator, subject, question, &mut source, &firmware, beginnings).await?;
+    let proven = async {
+        let firmware = look_up(&mut source, &reference).await?;
+        let signer = signer(&mut source, &reference, &firmware, question, &access.trust).await?;
+        Ok((firmware, signer))
+    };
+    let (firmware, signer) = within(LIMIT, question, proven).await?;
+    let inspected = inspect(operator, subject, question, &mut source, &firmware, beginnings);
+    within(INSPECTION_LIMIT, question, inspected).await?;
     let types = firmware.platforms.iter().filter_map(|(platform, _)| platform.device_type());
     Ok(ResolvedFirmware {
         digest: Some(firmware.digest.to_string()),
         platforms: types.map(str::to_owned).collect(),
         signer,
+    })
+}
+
+/// Gives up what takes too long.
+async fn within<T>(
+    limit: Duration,
+    question: &ResolveFirmware,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+        let (reference, seconds) = (&question.reference, limit.as_secs());
+        let message = format!("the registry of {reference} did not answer within {seconds} s");
+        Err(Failure::unavailable(message, false))
     })
 }
 

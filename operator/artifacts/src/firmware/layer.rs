@@ -14,6 +14,8 @@ const FOLDER: &str = "firmware";
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// First bytes of Zstandard (RFC 8878, section 3.1.1).
 const ZSTANDARD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// Bytes by which either is recognized.
+const MAGIC_BYTES: u64 = 4;
 
 /// A file in an unpacked layer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,17 +52,24 @@ pub fn find(layer: &[u8]) -> Result<Option<Found>, UnreadableLayer> {
 
 /// The same of a layer of which the end may be missing, with the first bytes of the file; and how
 /// the layer ended.
-pub(super) fn look(layer: &[u8], most: usize) -> (Option<Found>, Result<(), UnreadableLayer>) {
-    if layer.starts_with(&ZSTANDARD) {
+pub(super) fn look(
+    mut layer: impl Read,
+    most: usize,
+) -> (Option<Found>, Result<(), UnreadableLayer>) {
+    let (mut magic, mut found) = (Vec::new(), None);
+    if let Err(error) = layer.by_ref().take(MAGIC_BYTES).read_to_end(&mut magic) {
+        return (None, Err(UnreadableLayer::Archive(error)));
+    }
+    if magic == ZSTANDARD {
         return (None, Err(UnreadableLayer::Zstandard));
     }
-    let mut found = None;
-    let end = walk(layer, most, &mut found).map_err(UnreadableLayer::Archive);
+    let unpacked = unpacked_by(&magic, magic.as_slice().chain(layer));
+    let end = walk(unpacked, most, &mut found).map_err(UnreadableLayer::Archive);
     (found, end)
 }
 
-fn walk(layer: &[u8], most: usize, found: &mut Option<Found>) -> io::Result<()> {
-    let mut archive = tar::Archive::new(unpacked(layer));
+fn walk(unpacked: impl Read, most: usize, found: &mut Option<Found>) -> io::Result<()> {
+    let mut archive = tar::Archive::new(unpacked);
     for file in archive.entries()? {
         let mut file = file?;
         let path = file.path()?.into_owned();
@@ -90,7 +99,12 @@ fn is_firmware(path: &Path) -> bool {
 
 /// The bytes of a layer, unpacked while they are read.
 pub fn unpacked(layer: &[u8]) -> Box<dyn Read + '_> {
-    match layer.starts_with(&GZIP) {
+    unpacked_by(layer, layer)
+}
+
+/// The same of a layer that begins with these bytes.
+fn unpacked_by<'a>(magic: &[u8], layer: impl Read + 'a) -> Box<dyn Read + 'a> {
+    match magic.starts_with(&GZIP) {
         true => Box::new(GzDecoder::new(layer).take(UNPACKED_BYTES)),
         false => Box::new(layer),
     }

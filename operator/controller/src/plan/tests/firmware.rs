@@ -259,8 +259,7 @@ fn trust(case: &mut Case, allow_unsigned: bool) {
 
 #[test]
 fn a_changed_trust_holds_back_whoever_has_no_pod_until_the_digest_is_proven_again() {
-    let mut case =
-        Case::new(&["a", "b", "c"], &json!({"parallelism": 2, "firmwarePolicy": {}}));
+    let mut case = Case::new(&["a", "b", "c"], &json!({"parallelism": 2, "firmwarePolicy": {}}));
     trust(&mut case, true);
     case.settle();
     answer(&mut case, resolved(&[], Some("ours.pub")));
@@ -270,9 +269,8 @@ fn a_changed_trust_holds_back_whoever_has_no_pod_until_the_digest_is_proven_agai
     case.carry_out(&services);
     case.settle();
     assert_eq!(case.stands("a").0, DeviceState::Exposing);
-    let holds = |case: &Case| {
-        condition::holds(&case.status().conditions, condition::FIRMWARE_VERIFIED)
-    };
+    let holds =
+        |case: &Case| condition::holds(&case.status().conditions, condition::FIRMWARE_VERIFIED);
     assert!(holds(&case));
     // Another process with the same configuration asks nobody: the registry may be away.
     case.world.memory.clear();
@@ -283,7 +281,10 @@ fn a_changed_trust_holds_back_whoever_has_no_pod_until_the_digest_is_proven_agai
     assert_eq!(case.status().waiting.get(reason::RESOLVING_FIRMWARE.name), Some(&3));
     assert!(!holds(&case));
     let question = asked(&mut case);
-    assert_eq!((question.reference.as_str(), &question.device_types), (PINNED, &first.device_types));
+    assert_eq!(
+        (question.reference.as_str(), &question.device_types),
+        (PINNED, &first.device_types)
+    );
     let plan = answer(&mut case, failed(reason::FIRMWARE_UNTRUSTED.name, true));
     assert_eq!((plan.questions.len(), creates_pod(&plan)), (0, 0));
     assert_eq!(waits_for(&case), [reason::FIRMWARE_UNTRUSTED.name]);
@@ -292,7 +293,10 @@ fn a_changed_trust_holds_back_whoever_has_no_pod_until_the_digest_is_proven_agai
     case.world.memory.clear();
     answer(&mut case, resolved(&[], Some("theirs.pub")));
     let second = case.status().firmware.expect("stored");
-    assert_eq!((&second.reference, second.signer.as_deref()), (&first.reference, Some("theirs.pub")));
+    assert_eq!(
+        (&second.reference, second.signer.as_deref()),
+        (&first.reference, Some("theirs.pub"))
+    );
     assert!(first.trust.is_some() && second.trust.is_some() && first.trust != second.trust);
     assert!(holds(&case));
     assert_eq!(told(&mut case).len() + case.settle().questions.len(), 2, "two at a time");

@@ -235,7 +235,10 @@ fn each_batch_asks_for_the_types_of_all_devices_and_waits_for_the_plugins_that_i
         };
         cluster.settle(50);
         let question = cluster.decide().question.expect("a question");
-        assert_eq!((question.batch, question.device_types), (Some(place), vec!["esp32".to_owned()]));
+        assert_eq!(
+            (question.batch, question.device_types),
+            (Some(place), vec!["esp32".to_owned()])
+        );
         assert_eq!(cluster.phase(), RolloutPhase::Waiting);
         assert_eq!(waiting_for(&cluster), "a plugin that inspects the firmware");
         assert!(!cluster.letters(place).contains('C'), "{}", cluster.letters(place));
