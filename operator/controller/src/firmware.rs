@@ -159,20 +159,20 @@ async fn ask(
     let access = operator.world().rules.firmware.clone();
     let passwords = Passwords::of(operator, &reference, &access.registries);
     let user = subject.to_string();
-    let read = async {
+    let logins = within(LIMIT, question, async {
         let logins = passwords.read(&user).await;
         logins.map_err(|error| Failure::unavailable(error.to_string(), true))
-    };
-    let logins = within(LIMIT, question, read).await?;
+    })
+    .await?;
     let Some(mut source) = Source::of(&reference, &access.registries, &logins)? else {
         return unresolved(question);
     };
-    let proven = async {
+    let (firmware, signer) = within(LIMIT, question, async {
         let firmware = look_up(&mut source, &reference).await?;
         let signer = signer(&mut source, &reference, &firmware, question, &access.trust).await?;
         Ok((firmware, signer))
-    };
-    let (firmware, signer) = within(LIMIT, question, proven).await?;
+    })
+    .await?;
     let inspected = inspect(operator, subject, question, &mut source, &firmware, beginnings);
     within(INSPECTION_LIMIT, question, inspected).await?;
     let types = firmware.platforms.iter().filter_map(|(platform, _)| platform.device_type());
