@@ -152,6 +152,11 @@ pub struct FirmwareStatus {
     /// Identity or key that signed it; none where no signature was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signer: Option<String>,
+    /// Digest of the entry of `firmwareTrust` that it was checked by, with its keys; none where no
+    /// entry matched. Where the entry is another one by now, it is checked again before more
+    /// devices start.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trust: Option<String>,
     /// Device types for which there is firmware; none where the firmware does not say.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<Vec<String>>", extend("x-kubernetes-list-type" = "atomic"))]

@@ -54,7 +54,7 @@ pub struct CredentialsReference {
 
 /// Trust policy for components: the signers whose components are run. The longest literal prefix of
 /// `match` wins; nothing matching means refused.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TrustEntry {
     /// `host/path`, `host/path/*` or `host/path/**`; for an image layout the host is `oci-layout`.
@@ -69,7 +69,7 @@ pub struct TrustEntry {
 }
 
 /// By whom a component must be signed, and how: with keys, or by identities.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct CosignTrust {
     /// Files with one public key each, in PEM: ECDSA on P-256, Ed25519, or RSA from 2048 bits on.
@@ -88,9 +88,17 @@ pub struct CosignTrust {
     pub keyless: Option<KeylessTrust>,
 }
 
+impl CosignTrust {
+    /// Files with the keys, or with the trusted root.
+    pub fn files(&self) -> impl Iterator<Item = &PathBuf> {
+        let root = self.keyless.as_ref().map(|keyless| &keyless.trusted_root_file);
+        self.public_key_files.iter().chain(root)
+    }
+}
+
 /// Signers that must have signed where nobody keeps a key: cosign makes one for each signature,
 /// with a certificate that says whose it is.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KeylessTrust {
     /// File with the authorities and logs that are trusted, in the JSON of a Sigstore trusted root:
@@ -102,7 +110,7 @@ pub struct KeylessTrust {
 }
 
 /// Issuer and subject that a certificate must name, each as it is or as a pattern from `^` to `$`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SignerIdentity {
     /// URL of the OpenID Connect issuer that vouches for the subject.
@@ -136,7 +144,7 @@ pub fn every_form() -> Vec<SignatureForm> {
 }
 
 /// Number of the keys or identities that must have signed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum RequiredKeys {
     /// One of them.

@@ -20,7 +20,12 @@ impl Digest {
     /// The digest of these bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        let hex: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        Self::of_hashed(Sha256::new_with_prefix(bytes))
+    }
+
+    /// The digest of what was hashed piece by piece.
+    pub(crate) fn of_hashed(hash: Sha256) -> Self {
+        let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         Self(format!("sha256:{hex}"))
     }
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::config::TrustEntry;
 use crate::trust::{self, entry};
 use crate::{Digest, MANIFEST_BYTES, Reference, RegistryError, Source, TrustError, layer_of};
-pub use beginning::{Beginning, Part, beginning};
+pub use beginning::{Beginning, Beginnings, Part};
 pub use layer::{File, UnreadableLayer, extract};
 
 /// Operating system of a microcontroller's platform.

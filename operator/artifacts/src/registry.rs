@@ -26,6 +26,7 @@ use crate::config::RegistryConfig;
 use crate::credentials::{asked_at, canonical_host};
 use crate::{Credentials, Digest, Logins};
 use challenge::Challenge;
+pub(crate) use download::{HandOn, Receive};
 pub use error::RegistryError;
 pub(crate) use referrers::{Index, Referrer};
 
@@ -448,23 +449,23 @@ impl<'a> Repository<'a> {
         limit: usize,
     ) -> Result<Vec<u8>, RegistryError> {
         let mut bytes = Vec::new();
-        self.read(response, what, limit, &mut bytes).await?;
+        self.receive(response, what, limit, &mut bytes).await?;
         Ok(bytes)
     }
 
-    /// Appends what comes, to no more than the limit, whatever the length that was announced.
-    async fn read(
+    /// Takes what comes, to no more than the limit, whatever the length that was announced.
+    async fn receive(
         &self,
         mut response: Response,
         what: &str,
         limit: usize,
-        bytes: &mut Vec<u8>,
+        into: &mut impl Receive,
     ) -> Result<(), RegistryError> {
         while let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))? {
-            if bytes.len() + chunk.len() > limit {
+            if into.at() + chunk.len() > limit {
                 return Err(RegistryError::TooLarge { what: what.to_owned(), limit });
             }
-            bytes.extend_from_slice(&chunk);
+            into.take(&chunk).await;
         }
         Ok(())
     }

@@ -10,9 +10,10 @@ mod mirrors;
 mod signatures;
 
 use serde::Deserialize;
+use tokio::sync::mpsc;
 
 use crate::config::RegistryConfig;
-use crate::registry::{Layer, Referrer};
+use crate::registry::{HandOn, Layer, Receive, Referrer};
 use crate::{Digest, Logins, Reference, RegistryError};
 use layout::Layout;
 use mirrors::Mirrored;
@@ -75,8 +76,29 @@ impl<'a> Source<'a> {
     /// It is not there, or is another.
     pub async fn blob(&mut self, layer: &Layer) -> Result<Vec<u8>, RegistryError> {
         match &mut self.0 {
-            Place::Registry(mirrored) => mirrored.blob(layer).await,
+            Place::Registry(mirrored) => {
+                let mut bytes = Vec::new();
+                mirrored.blob_into(layer, &mut bytes).await?;
+                Ok(bytes)
+            }
             Place::Layout(layout) => layout.blob(&layer.digest, layer.size).await,
+        }
+    }
+
+    /// Fetches a blob, and hands its bytes on while they come: they are the right ones only if this
+    /// succeeds.
+    pub(crate) async fn hand_on(
+        &mut self,
+        layer: &Layer,
+        to: mpsc::Sender<Vec<u8>>,
+    ) -> Result<(), RegistryError> {
+        let mut into = HandOn::new(to);
+        match &mut self.0 {
+            Place::Registry(mirrored) => mirrored.blob_into(layer, &mut into).await,
+            Place::Layout(layout) => {
+                into.take(&layout.blob(&layer.digest, layer.size).await?).await;
+                Ok(())
+            }
         }
     }
 

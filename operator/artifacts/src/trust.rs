@@ -341,6 +341,20 @@ pub fn entry<'a>(reference: &Reference, trust: &'a [TrustEntry]) -> Option<&'a T
     matching.max_by_key(|entry| literal_prefix(&entry.pattern).len())
 }
 
+/// Digest of everything that an entry decides by: what is written in it, and its keys or trusted
+/// root as the files have them now. Two equal ones accept the same signatures.
+#[must_use]
+pub fn fingerprint(entry: &TrustEntry) -> Digest {
+    // Paths were read from a text, so that they can be written as one.
+    let mut decisive = serde_json::to_vec(entry).unwrap_or_default();
+    for file in entry.cosign.iter().flat_map(CosignTrust::files) {
+        let content = std::fs::read(file).map(|bytes| Digest::of(&bytes));
+        // A file that cannot be read accepts nothing, and counts as another one.
+        decisive.extend(content.map_or_else(|_| "none".to_owned(), |of| of.to_string()).bytes());
+    }
+    Digest::of(&decisive)
+}
+
 /// The part of a pattern before its first wildcard.
 pub(crate) fn literal_prefix(pattern: &str) -> &str {
     pattern.split('*').next().unwrap_or_default()

@@ -1,24 +1,31 @@
 //! Resolves firmware at its registry, for a FlashJob with a `firmwarePolicy` and for a
-//! FlashRollout: its digest, the device types that it is for, and its signatures. Of the firmware
-//! of a rollout the beginning is fetched too, for plugins that inspect it.
+//! FlashRollout: its digest, the device types that it is for, and its signatures; and has plugins
+//! inspect it.
 
+mod inspect;
+
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flashjob_api::{FirmwarePin, FirmwareVerification};
 use flashjob_artifacts::config::{CosignTrust, RegistryConfig, TrustEntry};
-use flashjob_artifacts::firmware::{Firmware, UnverifiedFirmware, look_up, verify};
-use flashjob_artifacts::trust::entry;
-use flashjob_artifacts::{Reference, RegistryError, Source};
+use flashjob_artifacts::firmware::{Beginnings, Firmware, UnverifiedFirmware, look_up, verify};
+use flashjob_artifacts::trust::{entry, fingerprint};
+use flashjob_artifacts::{Digest, Reference, RegistryError, Source};
+use flashjob_plugin_host::types::BEGINNING_BYTES;
 use flashjob_rules::firmware::{FirmwareState, ResolveFirmware, ResolvedFirmware};
 
-use crate::observed::Inquiry;
+use crate::config::OperatorConfig;
+use crate::observed::{Inquiry, Job};
 use crate::operator::{Operator, Subject};
 use crate::passwords::Passwords;
-use crate::rollout::inspect::inspect;
+use inspect::inspect;
 
 /// Longest time for one look at a registry.
 const LIMIT: Duration = Duration::from_secs(60);
+/// Longest time for an inspection: a whole layer may have to be fetched.
+const INSPECTION_LIMIT: Duration = Duration::from_secs(600);
 /// Pause before a registry that does not answer is asked again; doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 /// Longest pause, also where somebody has to act first.
@@ -31,19 +38,44 @@ pub struct Access {
     pub registries: Vec<RegistryConfig>,
     /// Signers of firmware.
     pub trust: Vec<TrustEntry>,
+    /// Digest of each entry of `trust`, with its keys, by its pattern.
+    fingerprints: HashMap<String, Digest>,
+}
+
+impl Access {
+    /// The part of a configuration. Reads the keys that it names.
+    #[must_use]
+    pub fn of(config: &OperatorConfig) -> Self {
+        let trust = config.firmware_trust.clone();
+        let of = |entry: &TrustEntry| (entry.pattern.clone(), fingerprint(entry));
+        let fingerprints = trust.iter().map(of).collect();
+        Self { registries: config.registries.clone(), trust, fingerprints }
+    }
+
+    /// Digest of the entry that decides on a firmware, with the keys that it had when this
+    /// configuration was taken; None: no entry does. What was verified by an earlier one may not be
+    /// trusted any more.
+    #[must_use]
+    pub fn trust_in(&self, firmware: &str) -> Option<String> {
+        let entry = entry(&firmware.parse().ok()?, &self.trust)?;
+        self.fingerprints.get(&entry.pattern).map(Digest::to_string)
+    }
+
+    /// The same for the firmware of a job with a `firmwarePolicy`.
+    #[must_use]
+    pub fn trust_of(&self, job: &Job) -> Option<String> {
+        let spec = job.spec.as_ref().ok().filter(|spec| spec.firmware_policy.is_some())?;
+        self.trust_in(&spec.firmware)
+    }
 }
 
 /// Answers a question, and asks again for as long as the subject waits for another answer.
 pub async fn resolve(operator: Arc<Operator>, subject: Subject, question: Arc<ResolveFirmware>) {
-    let mut pause = FIRST_PAUSE;
+    let (mut pause, mut beginnings) = (FIRST_PAUSE, Beginnings::new(BEGINNING_BYTES));
     while inquiry(&operator, &subject, |inquiry| inquiry.awaits(&question)) {
-        let state = match tokio::time::timeout(LIMIT, ask(&operator, &subject, &question)).await {
-            Ok(Ok(firmware)) => FirmwareState::Resolved(firmware),
-            Ok(Err(failure)) => failure.into_state(),
-            Err(_) => {
-                let message = format!("the registry of {} did not answer", question.reference);
-                Failure::unavailable(message, false).into_state()
-            }
+        let state = match ask(&operator, &subject, &question, &mut beginnings).await {
+            Ok(firmware) => FirmwareState::Resolved(firmware),
+            Err(failure) => failure.into_state(),
         };
         if let FirmwareState::Failed { message, .. } = &state {
             tracing::warn!("{subject}: firmware: {message}");
@@ -75,10 +107,10 @@ fn inquiry(
 }
 
 /// Reason for which firmware is not resolved.
-pub(crate) struct Failure {
-    pub reason: &'static str,
-    pub message: String,
-    pub permanent: bool,
+struct Failure {
+    reason: &'static str,
+    message: String,
+    permanent: bool,
 }
 
 impl Failure {
@@ -106,6 +138,7 @@ async fn ask(
     operator: &Arc<Operator>,
     subject: &Subject,
     question: &ResolveFirmware,
+    beginnings: &mut Beginnings,
 ) -> Result<ResolvedFirmware, Failure> {
     let written = &question.reference;
     let reference = match written.parse() {
@@ -125,21 +158,41 @@ async fn ask(
     };
     let access = operator.world().rules.firmware.clone();
     let passwords = Passwords::of(operator, &reference, &access.registries);
-    let logins = passwords.read(&subject.to_string()).await;
-    let logins = logins.map_err(|error| Failure::unavailable(error.to_string(), true))?;
+    let user = subject.to_string();
+    let logins = within(LIMIT, question, async {
+        let logins = passwords.read(&user).await;
+        logins.map_err(|error| Failure::unavailable(error.to_string(), true))
+    })
+    .await?;
     let Some(mut source) = Source::of(&reference, &access.registries, &logins)? else {
         return unresolved(question);
     };
-    let firmware = look_up(&mut source, &reference).await?;
-    let signer = signer(&mut source, &reference, &firmware, question, &access.trust).await?;
-    if let Subject::Rollout(key) = subject {
-        inspect(operator, key, question, &mut source, &firmware).await?;
-    }
+    let (firmware, signer) = within(LIMIT, question, async {
+        let firmware = look_up(&mut source, &reference).await?;
+        let signer = signer(&mut source, &reference, &firmware, question, &access.trust).await?;
+        Ok((firmware, signer))
+    })
+    .await?;
+    let inspected = inspect(operator, subject, question, &mut source, &firmware, beginnings);
+    within(INSPECTION_LIMIT, question, inspected).await?;
     let types = firmware.platforms.iter().filter_map(|(platform, _)| platform.device_type());
     Ok(ResolvedFirmware {
         digest: Some(firmware.digest.to_string()),
         platforms: types.map(str::to_owned).collect(),
         signer,
+    })
+}
+
+/// Gives up what takes too long.
+async fn within<T>(
+    limit: Duration,
+    question: &ResolveFirmware,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
+        let (reference, seconds) = (&question.reference, limit.as_secs());
+        let message = format!("the registry of {reference} did not answer within {seconds} s");
+        Err(Failure::unavailable(message, false))
     })
 }
 

@@ -2,14 +2,13 @@
 //!
 //! - [`store`] keeps the rollouts, and what this process remembers of each.
 //! - [`decide`] takes the snapshot of one rollout and asks the rules.
-//! - [`inspect`] has plugins inspect the firmware, [`apply`] carries steps out, [`report`] writes
-//!   the status; each has the rollout looked at again.
+//! - [`apply`] carries steps out, [`report`] writes the status; each has the rollout looked at
+//!   again.
 //!
 //! The same loop works on FlashJobs and on rollouts; see [`crate::operator`].
 
 pub(crate) mod apply;
 mod decide;
-pub(crate) mod inspect;
 pub(crate) mod report;
 mod store;
 

@@ -15,6 +15,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tower_http::timeout::ResponseBodyTimeoutLayer;
 
 use crate::arguments::Arguments;
+use crate::firmware::Access;
 use crate::health::advice;
 use crate::health::keeper::{Keeper, Reports};
 use crate::health::opened::ReportOpened;
@@ -121,7 +122,7 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
     let config = config.unwrap_or_default();
     let (operator, queue) = Operator::new(Parts {
         client: client.clone(),
-        world: World::new(Vec::new(), Rules::of(&config)),
+        world: World::new(Vec::new(), Rules::of(&config, Access::of(&config))),
         plugins: Plugins::new(plugin_threads.clone()),
         leadership: leadership.clone(),
         recorder: recorder(&client),

@@ -43,17 +43,14 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The rules in a configuration.
+    /// The rules in a configuration; `firmware` is its part about that.
     #[must_use]
-    pub fn of(config: &OperatorConfig) -> Self {
+    pub fn of(config: &OperatorConfig, firmware: Access) -> Self {
         Self {
             namespaces: config.instances.namespaces.clone(),
             periods: config.periods,
             policy: Arc::new(config.policy()),
-            firmware: Arc::new(Access {
-                registries: config.registries.clone(),
-                trust: config.firmware_trust.clone(),
-            }),
+            firmware: Arc::new(firmware),
         }
     }
 }
@@ -409,6 +406,7 @@ impl World {
             plugins: self.plugins.clone(),
             answers: memory.answers.clone(),
             firmware: memory.firmware.clone(),
+            firmware_trust: self.rules.firmware.trust_of(&job),
             making: memory
                 .in_making
                 .values()

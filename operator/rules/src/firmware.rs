@@ -33,6 +33,9 @@ pub struct ResolveFirmware {
     pub pin: FirmwarePin,
     /// Signatures that are asked of it.
     pub verify: FirmwareVerification,
+    /// Digest of the entry of `firmwareTrust` that decides on it, with its keys: an answer under
+    /// another one is none. None: no entry does.
+    pub trust: Option<String>,
     /// Version that the devices are to report.
     pub version: String,
     /// Types of the devices, as [`comparable_type`] writes them, sorted.
@@ -125,6 +128,7 @@ pub fn settled(
         reference: pinned(firmware, digest.as_deref()),
         digest,
         signer: resolved.signer,
+        trust: question.trust.clone(),
         platforms: resolved.platforms,
         device_types: question.device_types.clone(),
     })

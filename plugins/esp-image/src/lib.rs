@@ -5,7 +5,7 @@
 //! header, 24 bytes | header of the first segment, 8 bytes | application descriptor, 256 bytes
 //! ```
 
-use flashjob_plugin_sdk::{FirmwareFile, Inspection};
+use flashjob_plugin_sdk::{FirmwareFile, Inspection, log};
 
 /// First byte of an image.
 const MAGIC: u8 = 0xe9;
@@ -33,6 +33,9 @@ const DESCRIPTOR_MAGIC: u32 = 0xabcd_5432;
 const DESCRIPTOR_BYTES: usize = 256;
 /// Size of each text in it, in bytes.
 const TEXT_BYTES: usize = 32;
+
+/// Name of the first chip, with which the names of all others begin.
+const FIRST_CHIP: &str = "ESP32";
 
 /// Chips by their numbers in the header (`esp_chip_id_t` of ESP-IDF).
 const CHIPS: [(u16, &str); 13] = [
@@ -106,7 +109,7 @@ impl Image {
 
     /// Says what the image says of itself, and refuses it for another chip, or where its size
     /// contradicts its header. `chip` is that of the devices, in any spelling; a type of device
-    /// that begins with no chip's name is not compared. Without `is_reported` the version is not
+    /// that begins with no chip's name, or with one that is not known here, is not compared. Without `is_reported` the version is not
     /// said, as devices report another one than that of the descriptor.
     #[must_use]
     pub fn inspect(&self, file: &FirmwareFile, chip: &str, is_reported: bool) -> Inspection {
@@ -131,7 +134,18 @@ impl Image {
     }
 
     fn wrong_chip(&self, file: &FirmwareFile, chip: &str) -> Option<String> {
-        let (number, wanted) = chip_of(chip)?;
+        let (number, wanted) = match chip_of(chip) {
+            Some(Chip::Known(number, wanted)) => (number, wanted),
+            Some(Chip::Unknown(wanted)) => {
+                log::warn(&format!(
+                    "{}: device type {} is {wanted}, whose number in images is not known here; \
+                     the chip is not compared",
+                    file.name, file.device_type
+                ));
+                return None;
+            }
+            None => return None,
+        };
         let own = self.chip().filter(|_| self.chip != number)?;
         Some(format!(
             "{} is an image for {own}, and device type {} is {wanted}; publish firmware that is \
@@ -184,12 +198,31 @@ fn plain(text: &str) -> String {
     text.to_ascii_lowercase().replace(['-', '_'], "")
 }
 
-/// The chip with the longest name that a device type begins with, in any spelling: `ESP32-C3-Mini`
-/// is an ESP32-C3.
-fn chip_of(device_type: &str) -> Option<(u16, &'static str)> {
+/// Chip that a device type names.
+#[derive(Debug, PartialEq, Eq)]
+enum Chip {
+    /// Its number in the header, and its name.
+    Known(u16, &'static str),
+    /// Its name, as of a chip that came later than this table.
+    Unknown(String),
+}
+
+/// The chip whose name a device type begins with, in any spelling: `ESP32-C3-Mini` is an ESP32-C3.
+/// Chips of one family differ by a letter and a number alone, so that all of both must be those of a
+/// known chip: `esp32c7` is neither an ESP32 nor another ESP32-C. An `esp32cam` is an ESP32.
+fn chip_of(device_type: &str) -> Option<Chip> {
     let wanted = plain(device_type);
-    let named = CHIPS.into_iter().filter(|(_, name)| wanted.starts_with(&plain(name)));
-    named.max_by_key(|(_, name)| name.len())
+    let rest = wanted.strip_prefix(&plain(FIRST_CHIP))?;
+    let letter = rest.chars().next().filter(char::is_ascii_alphabetic);
+    let number: String = rest.chars().skip(1).take_while(char::is_ascii_digit).collect();
+    let name = match letter {
+        Some(letter) if !number.is_empty() => {
+            format!("{FIRST_CHIP}-{}{number}", letter.to_ascii_uppercase())
+        }
+        _ => FIRST_CHIP.to_owned(),
+    };
+    let known = CHIPS.into_iter().find(|(_, known)| *known == name);
+    Some(known.map_or(Chip::Unknown(name), |(number, name)| Chip::Known(number, name)))
 }
 
 #[cfg(test)]

@@ -58,6 +58,11 @@ fn an_image_is_refused_for_another_chip_in_words_that_name_both_and_the_device_t
         (5, "esp32-c3-mini", None),
         (0x14, "esp32c61", None),
         (5, "espserial", None),
+        (9, "esp32s31", Some(["ESP32-S3", "ESP32-S31"])),
+        (0, "esp32c7", None),
+        (5, "esp32c7", None),
+        (0x14, "esp32-c6", Some(["ESP32-C61", "ESP32-C6"])),
+        (5, "esp32c62", None),
         (ANY_CHIP, "esp32", None),
     ] {
         let read = Image::read(&image(number)).expect("an image");
@@ -70,6 +75,27 @@ fn an_image_is_refused_for_another_chip_in_words_that_name_both_and_the_device_t
         assert_eq!(refusal.is_some(), expected.is_some(), "{device}: {refusal:?}");
         let begins = refusal.unwrap_or_default().starts_with(&expected.unwrap_or_default());
         assert!(begins, "{device}");
+    }
+}
+
+#[test]
+fn a_chip_that_came_later_is_no_other_one_and_a_board_is_its_chip() {
+    let unknown = |name: &str| Some(Chip::Unknown(name.to_owned()));
+    for (device, expected) in [
+        ("esp32", Some(Chip::Known(0, "ESP32"))),
+        ("ESP32-CAM", Some(Chip::Known(0, "ESP32"))),
+        ("esp32_wroom32", Some(Chip::Known(0, "ESP32"))),
+        ("esp32-4mb", Some(Chip::Known(0, "ESP32"))),
+        ("ESP32-C3-Mini", Some(Chip::Known(5, "ESP32-C3"))),
+        ("esp32c61", Some(Chip::Known(0x14, "ESP32-C61"))),
+        ("esp32c7", unknown("ESP32-C7")),
+        ("esp32-c62-mini", unknown("ESP32-C62")),
+        ("esp32e22", unknown("ESP32-E22")),
+        ("esp8266", None),
+        ("esp3", None),
+        ("", None),
+    ] {
+        assert_eq!(chip_of(device), expected, "{device}");
     }
 }
 

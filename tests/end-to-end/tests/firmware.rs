@@ -182,3 +182,40 @@ async fn a_registry_that_is_away_holds_a_job_back_until_it_answers() -> anyhow::
     assert!(!condition::holds(&status.conditions, condition::FIRMWARE_VERIFIED), "{status:?}");
     Ok(())
 }
+
+#[tokio::test]
+async fn firmware_that_a_changed_trust_does_not_allow_goes_to_no_further_device()
+-> anyhow::Result<()> {
+    let devices = vec!["esp32:thermo:0.1.0=2".to_owned()];
+    let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
+    let ours = Signer::new(testbed.folder(), "ours")?;
+    let theirs = Signer::new(testbed.folder(), "theirs")?;
+    trust(&mut testbed, json!({"publicKeyFiles": [ours.public_key]}));
+    let (tag, repository) = ("nubificus/one:0.2.0", "nubificus/one");
+    let digest =
+        push_firmware(&testbed.registry, tag, &[firmware("esp32", "thermo", "0.2.0")]).await?;
+    ours.sign_bundle(&testbed.registry, repository, &digest, &digest).await?;
+    testbed.start_operator().await?;
+    let all = uids(&testbed, "esp32", 2).await?;
+    apply(&testbed, &policed(&testbed, "job", &all[..1], tag, "0.2.0")).await?;
+    let first = ended(&testbed, "job").await?;
+    assert_eq!(first.phase, Some(Phase::Completed), "{first:?}");
+    testbed.kill_operator().await?;
+    trust(&mut testbed, json!({"publicKeyFiles": [theirs.public_key]}));
+    testbed.start_operator().await?;
+    // The run goes on, by the digest that it has.
+    apply(&testbed, &policed(&testbed, "job", &all, tag, "0.2.0")).await?;
+    let refused = waits_for("FirmwareUntrusted");
+    let status = status_where(&testbed, "job", "it is refused", refused).await?;
+    assert!(condition::holds(&status.conditions, condition::STALLED), "{status:?}");
+    assert!(!condition::holds(&status.conditions, condition::FIRMWARE_VERIFIED), "{status:?}");
+    assert_eq!(flashed(&testbed).await?.iter().sum::<u32>(), 1);
+    theirs.sign_bundle(&testbed.registry, repository, &digest, &digest).await?;
+    let status = ended(&testbed, "job").await?;
+    assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
+    let (first, second) = (first.firmware.expect("stored"), status.firmware.expect("stored"));
+    assert_eq!(first.reference, second.reference);
+    assert_ne!(first.signer, second.signer);
+    assert_eq!(flashed(&testbed).await?, [1; 2]);
+    nothing_left(&testbed).await
+}

@@ -1,8 +1,9 @@
-//! Firmware that plugins inspect before a rollout flashes the first device.
+//! Firmware that plugins inspect before a rollout, or a FlashJob with a `firmwarePolicy`, flashes
+//! the first device.
 
-use flashjob_api::{FlashRolloutStatus, RolloutPhase, condition};
+use flashjob_api::{FlashJobStatus, FlashRolloutStatus, Phase, RolloutPhase, condition};
 use flashjob_end_to_end::rollouts::{apply, ended, flashed, rollout, status_where};
-use flashjob_end_to_end::{jobs, plugin_where};
+use flashjob_end_to_end::{self as flash_jobs, job, jobs, plugin_where, uids};
 use flashjob_simulators::firmware::Firmware;
 use flashjob_testbed::artifacts::{firmware, push_files, push_firmware};
 use flashjob_testbed::{Options, Testbed};
@@ -53,6 +54,34 @@ async fn firmware_for_another_chip_of_another_version_or_that_is_none_flashes_no
     let status = ended(&testbed, "chip").await?;
     assert_eq!(status.phase, Some(RolloutPhase::Completed), "{status:?}");
     assert_eq!(flashed(&testbed).await?, [1; 2]);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_flash_job_with_a_policy_flashes_nothing_that_its_plugin_refuses() -> anyhow::Result<()> {
+    let devices = vec!["esp32:thermo:0.1.0=1".to_owned()];
+    let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
+    testbed.start_operator().await?;
+    let uids = uids(&testbed, "esp32", 1).await?;
+    let image = "nubificus/one:0.2.0";
+    let wrong = [("esp32".to_owned(), large("esp32s3", "0.2.0")?)];
+    push_files(&testbed.registry, image, &wrong).await?;
+    let reference = format!("{}/{image}", testbed.registry.host);
+    let spec = json!({"firmware": reference, "version": "0.2.0", "firmwarePolicy": {}});
+    flash_jobs::apply(&testbed, &job("one", &uids, spec)).await?;
+    let refused = |status: &FlashJobStatus| status.waiting.keys().eq(["FirmwareMismatch"]);
+    let status = flash_jobs::status_where(&testbed, "one", "it is refused", refused).await?;
+    assert!(condition::holds(&status.conditions, condition::STALLED), "{status:?}");
+    let message = status.message.unwrap_or_default();
+    let words = "is an image for ESP32-S3, and device type esp32 is";
+    assert!(message.contains(words) && message.contains("plugin esp32"), "{message}");
+    assert_eq!((status.firmware, flashed(&testbed).await?), (None, vec![0]));
+    // The tag has the right image, and the job goes on by itself.
+    let right = [("esp32".to_owned(), large("esp32", "0.2.0")?)];
+    push_files(&testbed.registry, image, &right).await?;
+    let status = flash_jobs::ended(&testbed, "one").await?;
+    assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
+    assert_eq!(flashed(&testbed).await?, [1]);
     Ok(())
 }
 

@@ -184,6 +184,32 @@ async fn firmware_that_nobody_signed_or_that_lacks_a_platform_flashes_nothing_un
 }
 
 #[tokio::test]
+async fn a_signature_of_one_platform_carries_its_devices_through_every_batch() -> anyhow::Result<()>
+{
+    let devices = vec!["esp32:thermo:0.1.0=2".to_owned()];
+    let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
+    let signer = Signer::new(testbed.folder(), "ours")?;
+    testbed.config["firmwareTrust"] = json!([{
+        "match": format!("{}/nubificus/**", testbed.registry.host),
+        "cosign": {"publicKeyFiles": [signer.public_key]},
+    }]);
+    let registry = &testbed.registry;
+    let both = [firmware("esp32", "thermo", "0.2.0"), firmware("esp32s2", "thermo", "0.2.0")];
+    push_firmware(registry, "nubificus/both:0.2.0", &both).await?;
+    let tag = format!("{}/nubificus/both:0.2.0-esp32", registry.host).parse()?;
+    let manifest = registry.client()?.fetch_manifest_digest(&tag, &registry.auth()).await?;
+    signer.sign_simple(registry, "nubificus/both", &manifest, &manifest).await?;
+    testbed.start_operator().await?;
+    let reference = format!("{}/nubificus/both:0.2.0", testbed.registry.host);
+    let spec = json!({"firmware": reference, "firmwarePolicy": {"verify": "Required"}});
+    apply(&testbed, &rollout(&testbed, "fleet", spec)).await?;
+    let status = ended(&testbed, "fleet").await?;
+    assert_eq!(status.phase, Some(RolloutPhase::Completed), "{status:?}");
+    assert_eq!(flashed(&testbed).await?, [1; 2]);
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_platform_that_is_published_later_is_found_without_a_change_of_the_rollout()
 -> anyhow::Result<()> {
     let devices = vec!["esp32:thermo:0.1.0=1".to_owned(), "esp32s2:thermo:0.1.0=1".to_owned()];

@@ -1,19 +1,25 @@
 //! Fetches the beginning of an image's firmware without the rest of it. Talks to registries.
 
+use std::collections::HashMap;
+use std::io::{self, BufReader, Cursor, Read};
+
 use oci_client::manifest::OciImageManifest;
+use tokio::sync::mpsc;
 
 use super::layer::{Found, look};
-use super::{LAYER_BYTES, MANIFEST_BYTES};
-use crate::{Digest, RegistryError, Source, image_manifest, layer_of};
+use super::{Firmware, LAYER_BYTES, MANIFEST_BYTES};
+use crate::{Digest, Layer, RegistryError, Source, image_manifest, layer_of};
 
 /// Bytes of a layer that are fetched first: headers of the archive, and the beginning of a file.
 const START_BYTES: usize = 64 << 10;
+/// Pieces of a layer that wait to be looked at.
+const PIECES: usize = 4;
 
 /// Part of each layer that is looked through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// The start of it, whose digest nobody can check. A file that comes later in its layer than
-    /// another one is not seen.
+    /// The start of it, whose digest nobody can check, and the rest only where no firmware begins
+    /// there. A file that comes later in its layer than another one is not seen.
     Start,
     /// All of it, hashed.
     Whole,
@@ -32,46 +38,154 @@ pub struct Beginning {
     pub is_certain: bool,
 }
 
-/// Reads the first bytes, at most so many, of the firmware of a manifest; of several layers with
-/// firmware the last one counts, as in any image. None where there is no such file, or none that is
-/// found this way.
-///
-/// # Errors
-/// The registry does not have the manifest or the layer, or does not answer.
-pub async fn beginning(
+/// Reads beginnings of firmware, and keeps those whose layers were hashed: what is refused is asked
+/// about again and again, and fetched once.
+#[derive(Debug)]
+pub struct Beginnings {
+    /// Most bytes of a file.
+    most: usize,
+    /// What a layer has, by the digest of its manifest; None: no firmware.
+    hashed: HashMap<Digest, Option<Beginning>>,
+}
+
+impl Beginnings {
+    /// None yet; of each file at most so many bytes.
+    #[must_use]
+    pub fn new(most: usize) -> Self {
+        Self { most, hashed: HashMap::new() }
+    }
+
+    /// Forgets what other firmware had, as under the same tag.
+    pub fn keep_those_of(&mut self, firmware: &Firmware) {
+        let is_platform = |digest: &Digest| firmware.platforms.iter().any(|(_, of)| of == digest);
+        self.hashed.retain(|digest, _| firmware.digest == *digest || is_platform(digest));
+    }
+
+    /// Reads the first bytes of the firmware of a manifest; of several layers with firmware the
+    /// last one counts, as in any image. None where there is no such file that could be flashed.
+    ///
+    /// # Errors
+    /// The registry does not have the manifest or the layer, or does not answer.
+    pub async fn read(
+        &mut self,
+        source: &mut Source<'_>,
+        digest: &Digest,
+        part: Part,
+    ) -> Result<Option<Beginning>, RegistryError> {
+        if let Some(hashed) = self.hashed.get(digest) {
+            return Ok(hashed.clone());
+        }
+        let (file, is_certain) = beginning(source, digest, part, self.most).await?;
+        if is_certain {
+            self.hashed.insert(digest.clone(), file.clone());
+        }
+        Ok(file)
+    }
+}
+
+/// The file, and true if it took whole layers alone to find it, or to find none.
+async fn beginning(
     source: &mut Source<'_>,
     digest: &Digest,
     part: Part,
     most: usize,
-) -> Result<Option<Beginning>, RegistryError> {
+) -> Result<(Option<Beginning>, bool), RegistryError> {
     let what = source.what(&digest.to_string());
     let (_, bytes) =
         source.manifest_bytes(&digest.to_string(), Some(digest), MANIFEST_BYTES).await?;
     let OciImageManifest { layers, .. } = image_manifest(&bytes, &what)?;
+    let mut is_certain = true;
     for layer in layers.iter().rev() {
         let layer = match layer_of(layer, &what, LAYER_BYTES) {
             // Nobody flashes that.
-            Err(RegistryError::TooLarge { .. }) => return Ok(None),
+            Err(RegistryError::TooLarge { .. }) => return Ok((None, is_certain)),
             layer => layer?,
         };
-        let is_certain = part == Part::Whole || layer.size <= START_BYTES;
-        let bytes = match is_certain {
-            true => source.blob(&layer).await?,
-            false => source.blob_start(&layer, START_BYTES).await?,
+        let mut looked = match part == Part::Start && layer.size > START_BYTES {
+            true => look_at_start(source, &layer, most).await?,
+            false => Looked::CutOff,
         };
-        let (found, end) = look(&bytes, most);
-        if is_certain && end.is_err() {
-            return Ok(None);
+        let is_whole = matches!(looked, Looked::CutOff);
+        if is_whole {
+            looked = look_through(source, &layer, most).await?;
         }
-        match found {
-            Some(Found { name, size, beginning: bytes, .. }) => {
-                return Ok(Some(Beginning { name, size, bytes, is_certain }));
+        is_certain &= is_whole;
+        match looked {
+            Looked::Found(Found { name, size, beginning: bytes, .. }) => {
+                return Ok((Some(Beginning { name, size, bytes, is_certain }), is_certain));
             }
-            None if !is_certain => return Ok(None),
-            None => {}
+            Looked::Nothing => {}
+            Looked::CutOff | Looked::Unreadable => return Ok((None, is_certain)),
         }
     }
-    Ok(None)
+    Ok((None, is_certain))
+}
+
+/// Outcome of looking for firmware in a layer.
+enum Looked {
+    /// It is there.
+    Found(Found),
+    /// The layer has none.
+    Nothing,
+    /// It may come later than what was looked at.
+    CutOff,
+    /// Nobody could unpack the layer.
+    Unreadable,
+}
+
+async fn look_at_start(
+    source: &mut Source<'_>,
+    layer: &Layer,
+    most: usize,
+) -> Result<Looked, RegistryError> {
+    let start = source.blob_start(layer, START_BYTES).await?;
+    let mut rest = start.as_slice();
+    let (found, end) = look(&mut rest, most);
+    Ok(match (found, end) {
+        (Some(found), _) => Looked::Found(found),
+        // What is no archive shows that before its start is used up.
+        (None, _) if rest.is_empty() => Looked::CutOff,
+        (None, Ok(())) => Looked::Nothing,
+        (None, Err(_)) => Looked::Unreadable,
+    })
+}
+
+/// Looks through a layer while it comes, and keeps none of it.
+async fn look_through(
+    source: &mut Source<'_>,
+    layer: &Layer,
+    most: usize,
+) -> Result<Looked, RegistryError> {
+    let (to, pieces) = mpsc::channel(PIECES);
+    let pieces = Pieces { pieces, piece: Cursor::default() };
+    let looking = tokio::task::spawn_blocking(move || look(BufReader::new(pieces), most));
+    source.hand_on(layer, to).await?;
+    Ok(match looking.await {
+        Ok((Some(found), Ok(()))) => Looked::Found(found),
+        Ok((None, Ok(()))) => Looked::Nothing,
+        Ok((_, Err(_))) | Err(_) => Looked::Unreadable,
+    })
+}
+
+/// Bytes of a layer while they come, for a thread that may wait for them.
+struct Pieces {
+    pieces: mpsc::Receiver<Vec<u8>>,
+    piece: Cursor<Vec<u8>>,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = self.piece.read(buffer)?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            match self.pieces.blocking_recv() {
+                Some(piece) => self.piece = Cursor::new(piece),
+                None => return Ok(0),
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -112,8 +226,13 @@ mod tests {
         std::iter::once(first).chain((1..length).map(next)).collect()
     }
 
-    /// Reads the first four bytes of the firmware in an image with these layers.
-    async fn read(layers: &[Vec<u8>], part: Part) -> Result<Option<Beginning>, RegistryError> {
+    /// A registry that has an image with these layers, and the digest of its manifest.
+    async fn serve(layers: &[Vec<u8>]) -> (Fake, Digest) {
+        serve_instead(layers, layers).await
+    }
+
+    /// The same, with other layers in the place of those that the manifest names.
+    async fn serve_instead(layers: &[Vec<u8>], served: &[Vec<u8>]) -> (Fake, Digest) {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let descriptors: Vec<_> = layers
             .iter()
@@ -130,18 +249,55 @@ mod tests {
         .to_string();
         let digest = Digest::of(manifest.as_bytes());
         let mut files = HashMap::from([(format!("manifests/{digest}"), manifest.into_bytes())]);
-        for layer in layers {
-            files.insert(format!("blobs/{}", Digest::of(layer)), layer.clone());
+        for (layer, served) in layers.iter().zip(served) {
+            files.insert(format!("blobs/{}", Digest::of(layer)), served.clone());
         }
         let fake = Fake::start(move |_, path, _| {
             let file = path.strip_prefix("/v2/a/b/").and_then(|path| files.get(path));
             file.map_or_else(|| answer(404, ""), |file| answer(200, file.clone()))
         })
         .await;
+        (fake, digest)
+    }
+
+    /// Reads the first four bytes of the firmware there.
+    async fn read_from(
+        fake: &Fake,
+        digest: &Digest,
+        part: Part,
+        beginnings: &mut Beginnings,
+    ) -> Result<Option<Beginning>, RegistryError> {
         let reference: Reference = format!("{}/a/b:1", fake.host).parse().expect("a reference");
         let (registries, logins) = ([fake.config()], Logins::none());
         let source = Source::of(&reference, &registries, &logins).expect("a client");
-        beginning(&mut source.expect("a registry"), &digest, part, 4).await
+        beginnings.read(&mut source.expect("a registry"), digest, part).await
+    }
+
+    /// The same of an image with these layers.
+    async fn read(layers: &[Vec<u8>], part: Part) -> Result<Option<Beginning>, RegistryError> {
+        let (fake, digest) = serve(layers).await;
+        read_from(&fake, &digest, part, &mut Beginnings::new(4)).await
+    }
+
+    #[tokio::test]
+    async fn a_layer_that_was_hashed_is_fetched_again_only_after_other_firmware() {
+        let layer = archive(&[("firmware/a.bin", &noise(7, 200 << 10))]);
+        let (fake, digest) = serve(&[layer]).await;
+        let fetched = || fake.asked().iter().filter(|(path, _)| path.contains("/blobs/")).count();
+        let mut beginnings = Beginnings::new(4);
+        for (part, expected) in
+            [(Part::Start, 1), (Part::Whole, 2), (Part::Start, 2), (Part::Whole, 2)]
+        {
+            let file = read_from(&fake, &digest, part, &mut beginnings).await.expect("read");
+            assert_eq!(file.map(|file| file.name).as_deref(), Some("firmware/a.bin"));
+            assert_eq!(fetched(), expected, "{part:?}");
+        }
+        let firmware = |digest: &Digest| Firmware { digest: digest.clone(), platforms: Vec::new() };
+        for (now, expected) in [(&digest, 2), (&Digest::of(b"what the tag has now"), 3)] {
+            beginnings.keep_those_of(&firmware(now));
+            read_from(&fake, &digest, Part::Whole, &mut beginnings).await.expect("read");
+            assert_eq!(fetched(), expected, "{now}");
+        }
     }
 
     #[tokio::test]
@@ -178,9 +334,41 @@ mod tests {
             assert_eq!((whole.name.as_str(), whole.is_certain), ("firmware/a.bin", true));
             assert_eq!(whole.bytes, later[..4]);
         }
+    }
+
+    #[tokio::test]
+    async fn a_file_that_begins_after_the_start_is_found_in_the_whole_layer_and_in_one_before() {
+        let (first, later) = (noise(7, 300 << 10), noise(9, 200 << 10));
         let hidden = archive(&[("etc/large", &first), ("firmware/a.bin", &later)]);
-        let layers = [compressed(&hidden)];
-        assert_eq!(read(&layers, Part::Start).await.expect("read"), None);
+        let above = archive(&[("etc/large", &first)]);
+        for layers in [
+            vec![hidden.clone()],
+            vec![compressed(&hidden)],
+            vec![hidden.clone(), compressed(&above)],
+            vec![compressed(&hidden), above.clone()],
+        ] {
+            let found = read(&layers, Part::Start).await.expect("read").expect("found");
+            assert_eq!((found.name.as_str(), found.size), ("firmware/a.bin", 200 << 10));
+            assert_eq!((found.bytes.as_slice(), found.is_certain), (&later[..4], true));
+        }
+        assert_eq!(read(&[above], Part::Start).await.expect("read"), None);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_archive_is_not_fetched_to_its_end_and_a_forged_layer_shows_nothing() {
+        let (fake, digest) = serve(&[noise(7, 300 << 10)]).await;
+        let blobs =
+            |fake: &Fake| fake.asked().iter().filter(|(path, _)| path.contains("/blobs/")).count();
+        let mut beginnings = Beginnings::new(4);
+        let none = read_from(&fake, &digest, Part::Start, &mut beginnings).await.expect("read");
+        assert_eq!((none, blobs(&fake)), (None, 1));
+        let hidden = archive(&[("etc/large", &noise(7, 200 << 10)), ("firmware/a.bin", b"new")]);
+        let mut forged = hidden.clone();
+        let last = hidden.windows(3).rposition(|bytes| bytes == b"new").expect("there");
+        forged[last] = b'N';
+        let (fake, digest) = serve_instead(&[hidden], &[forged]).await;
+        let error = read_from(&fake, &digest, Part::Start, &mut beginnings).await;
+        assert!(matches!(error, Err(RegistryError::Tampered { .. })), "{error:?}");
     }
 
     #[tokio::test]

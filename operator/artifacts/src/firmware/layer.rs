@@ -2,7 +2,7 @@
 //! file below `/firmware`. No I/O but on bytes that are here.
 
 use std::collections::VecDeque;
-use std::io::{self, BufRead, Read};
+use std::io::{self, BufRead, Cursor, Read};
 use std::path::Path;
 
 use flate2::bufread::MultiGzDecoder;
@@ -17,6 +17,8 @@ const FOLDER: &str = "firmware";
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// First bytes of Zstandard (RFC 8878, section 3.1.1).
 const ZSTANDARD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+/// Bytes by which either is recognized.
+const MAGIC_BYTES: u64 = 4;
 
 /// Bytes of a layer that are let go of at once while it is unpacked.
 const PART_BYTES: usize = 1 << 20;
@@ -90,7 +92,10 @@ pub fn extract(layer: Vec<u8>) -> Result<Option<File>, UnreadableLayer> {
 
 /// The same file of a layer of which the end may be missing, by its first bytes; and how the layer
 /// ended.
-pub(super) fn look(layer: &[u8], most: usize) -> (Option<Found>, Result<(), UnreadableLayer>) {
+pub(super) fn look(
+    layer: impl BufRead,
+    most: usize,
+) -> (Option<Found>, Result<(), UnreadableLayer>) {
     let mut found = None;
     let end = unpacked(layer).and_then(|layer| {
         let walked = walk(layer, |name, file| {
@@ -137,11 +142,15 @@ fn is_firmware(path: &Path) -> bool {
 /// The bytes of a layer, unpacked while they are read. Builders that let parts of a layer be fetched
 /// write several members of gzip, one after the other (RFC 1952, section 2.2).
 fn unpacked<'a>(mut layer: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>, UnreadableLayer> {
-    let first = layer.fill_buf().map_err(UnreadableLayer::Archive)?;
-    if first.starts_with(&ZSTANDARD) {
+    let mut magic = Vec::new();
+    let read = layer.by_ref().take(MAGIC_BYTES).read_to_end(&mut magic);
+    read.map_err(UnreadableLayer::Archive)?;
+    if magic == ZSTANDARD {
         return Err(UnreadableLayer::Zstandard);
     }
-    Ok(match first.starts_with(&GZIP) {
+    let is_compressed = magic.starts_with(&GZIP);
+    let layer = Cursor::new(magic).chain(layer);
+    Ok(match is_compressed {
         true => Box::new(MultiGzDecoder::new(layer).take(UNPACKED_BYTES)),
         false => Box::new(layer),
     })

@@ -1,10 +1,12 @@
 //! Fetches a blob: follows redirects to the storage behind a registry, and goes on where a
-//! download was cut off.
+//! download was cut off. The bytes are kept, or handed on while they come.
 
 use std::time::Duration;
 
 use reqwest::header::CONTENT_RANGE;
 use reqwest::{Method, Response, StatusCode};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::{Layer, Outgoing, REDIRECTS, RegistryError, Repository, is_page, page_in_its_place};
@@ -18,25 +20,115 @@ const FRUITLESS_REQUESTS: u32 = 3;
 /// Between a download that was cut off and the request for the rest.
 const PAUSE: Duration = Duration::from_secs(1);
 
+/// Place to which the bytes of a blob go while they come.
+pub(crate) trait Receive: Send {
+    /// Number of the byte that comes next.
+    fn at(&self) -> usize;
+
+    /// All of it comes again, from its first byte.
+    fn restart(&mut self);
+
+    /// Takes the next bytes.
+    fn take(&mut self, bytes: &[u8]) -> impl Future<Output = ()> + Send;
+
+    /// Digest of all that came.
+    fn digest(&self) -> Digest;
+}
+
+/// Keeps them.
+impl Receive for Vec<u8> {
+    fn at(&self) -> usize {
+        self.len()
+    }
+
+    fn restart(&mut self) {
+        self.clear();
+    }
+
+    async fn take(&mut self, bytes: &[u8]) {
+        self.extend_from_slice(bytes);
+    }
+
+    fn digest(&self) -> Digest {
+        Digest::of(self)
+    }
+}
+
+/// Hashes the bytes of a blob and hands them on, each once however often it comes. Whoever has them
+/// knows only by the answer to the whole that they are the right ones.
+pub(crate) struct HandOn {
+    at: usize,
+    handed_on: usize,
+    hash: Sha256,
+    to: mpsc::Sender<Vec<u8>>,
+}
+
+impl HandOn {
+    pub fn new(to: mpsc::Sender<Vec<u8>>) -> Self {
+        Self { at: 0, handed_on: 0, hash: Sha256::new(), to }
+    }
+}
+
+impl Receive for HandOn {
+    fn at(&self) -> usize {
+        self.at
+    }
+
+    fn restart(&mut self) {
+        self.at = 0;
+    }
+
+    async fn take(&mut self, bytes: &[u8]) {
+        let again = self.handed_on.saturating_sub(self.at).min(bytes.len());
+        self.at += bytes.len();
+        let new = &bytes[again..];
+        self.hash.update(new);
+        self.handed_on += new.len();
+        // Whoever has seen enough takes no more, and the rest is hashed all the same.
+        if !new.is_empty() {
+            let _ = self.to.send(new.to_vec()).await;
+        }
+    }
+
+    fn digest(&self) -> Digest {
+        Digest::of_hashed(self.hash.clone())
+    }
+}
+
 impl Repository<'_> {
     /// Fetches a blob, and checks that it is the one.
+    ///
+    /// # Errors
+    /// The registry does not give it, or gives another.
+    pub async fn blob(&mut self, layer: &Layer) -> Result<Vec<u8>, RegistryError> {
+        let mut bytes = Vec::new();
+        self.blob_into(layer, &mut bytes).await?;
+        Ok(bytes)
+    }
+
+    /// Fetches a blob, and checks that it is the one once all of it came.
     ///
     /// A download that is cut off is resumed where it stopped. It is given up when several requests
     /// in a row bring nothing new. A server that supports no ranges sends all of it again.
     ///
     /// # Errors
     /// The registry does not give it, or gives another.
-    pub async fn blob(&mut self, layer: &Layer) -> Result<Vec<u8>, RegistryError> {
+    pub(crate) async fn blob_into(
+        &mut self,
+        layer: &Layer,
+        into: &mut impl Receive,
+    ) -> Result<(), RegistryError> {
         let Layer { digest, size } = layer;
         let what = self.what(&digest.to_string());
         let end = Instant::now() + TIME;
-        let (mut bytes, mut most, mut fruitless) = (Vec::new(), 0, 0);
-        while let Err(error) = self.rest(layer, &what, end, &mut bytes).await {
-            if bytes.len() == *size {
+        let (mut most, mut fruitless) = (0, 0);
+        into.restart();
+        while let Err(error) = self.rest(layer, &what, end, into).await {
+            if into.at() == *size {
                 break;
             }
-            fruitless = if bytes.len() > most { 0 } else { fruitless + 1 };
-            most = most.max(bytes.len());
+            fruitless = if into.at() > most { 0 } else { fruitless + 1 };
+            most = most.max(into.at());
             let pause = error.retry_after().unwrap_or_default().max(PAUSE);
             // Where nothing came yet, a mirror may have it, or whoever asks tries again later.
             let is_over = most == 0
@@ -46,29 +138,30 @@ impl Repository<'_> {
             if is_over {
                 return Err(error);
             }
-            let received = bytes.len();
+            let received = into.at();
             tracing::debug!(%what, %error, received, "a download was cut off and goes on");
             sleep(pause).await;
         }
-        let actual = Digest::of(&bytes);
-        if actual == *digest { Ok(bytes) } else { Err(RegistryError::Tampered { what, actual }) }
+        let actual = into.digest();
+        if actual == *digest { Ok(()) } else { Err(RegistryError::Tampered { what, actual }) }
     }
 
-    /// Appends what `bytes` lacks of the blob; from its beginning where the server sends all of it.
+    /// Fetches what is still to come of the blob; from its beginning where the server sends all of
+    /// it.
     async fn rest(
         &mut self,
         layer: &Layer,
         what: &str,
         end: Instant,
-        bytes: &mut Vec<u8>,
+        into: &mut impl Receive,
     ) -> Result<(), RegistryError> {
-        let from = bytes.len();
+        let from = into.at();
         let time = end.saturating_duration_since(Instant::now());
         let response = self.part(layer, what, (from, None), time).await?;
         if !continues(&response, from) {
-            bytes.clear();
+            into.restart();
         }
-        self.read(response, what, layer.size, bytes).await
+        self.receive(response, what, layer.size, into).await
     }
 
     /// Fetches the first bytes of a blob, at most so many. They are not compared with its digest,

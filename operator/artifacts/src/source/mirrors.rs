@@ -4,7 +4,7 @@
 
 use super::found;
 use crate::config::RegistryConfig;
-use crate::registry::{Layer, Referrer, Repository};
+use crate::registry::{Layer, Receive, Referrer, Repository};
 use crate::{Digest, Logins, Reference, RegistryError};
 
 /// The registry's own repository, and the same in its mirrors.
@@ -80,12 +80,16 @@ impl<'a> Mirrored<'a> {
         }
     }
 
-    /// The blob of the first place that has it.
-    pub async fn blob(&mut self, layer: &Layer) -> Result<Vec<u8>, RegistryError> {
+    /// Fetches the blob of the first place that has it.
+    pub async fn blob_into(
+        &mut self,
+        layer: &Layer,
+        into: &mut impl Receive,
+    ) -> Result<(), RegistryError> {
         let mut turn = Turn::default();
         loop {
-            match self.places[turn.at].blob(layer).await {
-                Ok(blob) => return Ok(blob),
+            match self.places[turn.at].blob_into(layer, into).await {
+                Ok(()) => return Ok(()),
                 Err(error) => self.pass_over(&mut turn, error)?,
             }
         }

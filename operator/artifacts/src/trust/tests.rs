@@ -158,3 +158,25 @@ fn a_key_that_cannot_be_used_refuses_everything() {
         assert!(matches!(verdict(&trust, &[keys.simple(0, &digest)]), Err(TrustError::Key { .. })));
     }
 }
+
+#[test]
+fn the_fingerprint_of_an_entry_is_another_one_once_its_text_or_the_content_of_a_key_is() {
+    let keys = Keys::new();
+    let of = |trust: &[TrustEntry]| fingerprint(&trust[0]);
+    let first = keys.trust(&BOTH, RequiredKeys::Any, &[0]);
+    assert_eq!(of(&first), of(&keys.trust(&BOTH, RequiredKeys::Any, &[0])));
+    for other in [
+        keys.trust(&BOTH, RequiredKeys::Any, &[1]),
+        keys.trust(&BOTH, RequiredKeys::All, &[0]),
+        keys.trust(&BOTH[..1], RequiredKeys::Any, &[0]),
+        vec![entry("harbor.example/flashjob/**")],
+    ] {
+        assert_ne!(of(&first), of(&other), "{other:?}");
+    }
+    let before = of(&first);
+    let file = keys.folder.path().join("0.pub");
+    std::fs::copy(keys.folder.path().join("1.pub"), &file).expect("copied");
+    let exchanged = of(&first);
+    std::fs::remove_file(&file).expect("removed");
+    assert!(before != exchanged && before != of(&first) && exchanged != of(&first));
+}

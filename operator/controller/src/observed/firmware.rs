@@ -76,6 +76,7 @@ mod tests {
             reference: "r.io/f:1".to_owned(),
             pin: FirmwarePin::Digest,
             verify: FirmwareVerification::IfConfigured,
+            trust: None,
             version: "1".to_owned(),
             device_types: vec!["esp32".to_owned()],
         }

@@ -68,6 +68,9 @@ pub struct Observed {
     pub answers: Arc<Answers>,
     /// Question about the firmware to its registry, and the answer.
     pub firmware: Inquiry,
+    /// Digest of the entry of `firmwareTrust` that decides on the firmware now, where the job has a
+    /// `firmwarePolicy` and an entry matches.
+    pub firmware_trust: Option<String>,
     /// Pods that are being created and may be there already: the slot of each, by name.
     pub making: HashMap<String, Option<String>>,
     /// Pods of attempts that a status on its way takes back: until it is clear whether that is

@@ -90,7 +90,7 @@ impl<'a> Draft<'a> {
             plan: Plan::default(),
             guarded: HashMap::new(),
             pools: Pools::default(),
-            proven: Proven::of(status, same_run),
+            proven: Proven::of(observed, same_run),
             tried_quota: false,
             pods_of,
             pods: observed.pods.iter().map(|pod| (pod.name.as_str(), pod)).collect(),

@@ -3,18 +3,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use flashjob_api::{
-    FirmwarePin, FirmwareStatus, FirmwareVerification, FlashJobStatus, Reason, reason,
-};
+use flashjob_api::{FirmwarePin, FirmwareStatus, FirmwareVerification, Reason, reason};
 use flashjob_rules::firmware::{FirmwareState, ResolveFirmware, missing_platforms, settled};
 
 use super::draft::Draft;
+use crate::observed::Observed;
 
 /// The firmware of a run, as far as it is proven.
 #[derive(Default)]
 pub(super) struct Proven<'a> {
     /// The stored proof.
     stored: Option<&'a FirmwareStatus>,
+    /// True if the proof is of another `firmwareTrust` than the operator has now.
+    is_outdated: bool,
     /// Types of devices for which it has nothing.
     lacking: Vec<String>,
     /// Types of devices for which it is not proven: number of devices that wait.
@@ -37,17 +38,25 @@ pub(super) enum Proof {
 }
 
 impl<'a> Proven<'a> {
-    pub fn of(status: &'a FlashJobStatus, same_run: bool) -> Self {
-        let stored = status.firmware.as_ref().filter(|_| same_run);
+    pub fn of(observed: &'a Observed, same_run: bool) -> Self {
+        let stored = observed.job.status.firmware.as_ref().filter(|_| same_run);
+        let is_outdated = stored.is_some_and(|stored| stored.trust != observed.firmware_trust);
         let lacking = stored
             .map(|firmware| missing_platforms(&firmware.device_types, &firmware.platforms))
             .unwrap_or_default();
-        Self { stored, lacking, ..Self::default() }
+        Self { stored, is_outdated, lacking, ..Self::default() }
     }
 
     /// Firmware to be stored.
     pub fn status(&self) -> Option<&FirmwareStatus> {
         self.settled.as_ref().or(self.stored)
+    }
+
+    /// The same, as far as it lets devices begin: none while devices wait for another proof in its
+    /// place.
+    pub fn valid(&self) -> Option<&FirmwareStatus> {
+        let is_valid = !self.is_outdated || self.waiting.is_empty();
+        self.settled.as_ref().or(self.stored.filter(|_| is_valid))
     }
 }
 
@@ -69,6 +78,7 @@ impl<'a> Draft<'a> {
         let is_kind = |other: &String| other == kind.as_ref();
         let needs_signer = verify == FirmwareVerification::Required;
         match self.proven.stored {
+            Some(_) if self.proven.is_outdated => Proof::Open,
             Some(firmware) if needs_signer && firmware.signer.is_none() => Proof::Open,
             Some(_) if self.proven.lacking.iter().any(is_kind) => Proof::Lacking,
             Some(firmware) if firmware.device_types.iter().any(is_kind) => Proof::Proven,
@@ -101,7 +111,9 @@ impl<'a> Draft<'a> {
             return;
         }
         let (reason, message) = self.resolve();
-        self.waiting.insert(reason.name, (waiting, message));
+        // Others may wait for their plugin already.
+        let entry = self.waiting.entry(reason.name).or_insert((0, message));
+        entry.0 += waiting;
     }
 
     fn resolve(&mut self) -> (Reason, String) {
@@ -152,6 +164,7 @@ impl<'a> Draft<'a> {
             reference: self.firmware().to_owned(),
             pin,
             verify: policy.verify.unwrap_or_default(),
+            trust: self.observed.firmware_trust.clone(),
             version: self.spec.version.clone(),
             device_types: types.into_iter().cloned().collect(),
         }

@@ -326,7 +326,7 @@ fn conditions(draft: &Draft<'_>, counts: &Counts, phase: Phase, message: &str) -
         None if phase == Phase::Failed => set(condition::STALLED, true, reason, message),
         None => set(condition::STALLED, false, "Moving", ""),
     }
-    let firmware = draft.proven.status();
+    let firmware = draft.proven.valid();
     let verify = draft.firmware_verification();
     if firmware.is_some() || verify.is_some() {
         let (verified, reason, message) = verified(firmware, verify.unwrap_or_default());

@@ -33,8 +33,11 @@ impl Draft<'_> {
         // Nobody noted what it reported before, so that a report of the version is all there is.
         let is_refuted = self.spec.verify.mode == Some(VerifyMode::Required)
             && self.reported(&pod.device) != Some(self.spec.version.as_str());
+        // Nobody proved what the tag had when the Pod fetched it.
+        let is_policed = self.firmware_verification().is_some();
         is_same
             && succeeded
+            && !is_policed
             && !is_refuted
             && !is_begun
             && self.wanted(&pod.device)

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use flashjob_artifacts::config::CosignTrust;
 use flashjob_plugin_host::{EngineError, Host, HostSettings};
 use tokio::task::JoinHandle;
 
@@ -13,6 +14,7 @@ use super::recorded::Records;
 use super::{keep, show};
 use crate::arguments::Arguments;
 use crate::config::OperatorConfig;
+use crate::firmware::Access;
 use crate::health::record::Report;
 use crate::operator::Operator;
 use crate::world::Rules;
@@ -90,20 +92,23 @@ impl Loader {
     /// Keys, trusted roots and authorities that the configuration names.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
-        let entries = || self.config.trust.iter().chain(&self.config.firmware_trust);
-        let cosign = || entries().filter_map(|entry| entry.cosign.as_ref());
-        let keys = cosign().flat_map(|cosign| &cosign.public_key_files);
-        let roots = cosign()
-            .filter_map(|cosign| cosign.keyless.as_ref())
-            .map(|keyless| &keyless.trusted_root_file);
+        let entries = self.config.trust.iter().chain(&self.config.firmware_trust);
+        let cosign = entries.filter_map(|entry| entry.cosign.as_ref());
+        let signers = cosign.flat_map(CosignTrust::files);
         let authorities =
             self.config.registries.iter().filter_map(|registry| registry.ca_file.as_ref());
-        keys.chain(roots).chain(authorities).cloned().collect()
+        signers.chain(authorities).cloned().collect()
     }
 
     fn take(&mut self, config: OperatorConfig, all: bool) {
         self.operator.plugins.configure(&config.plugins, all);
-        self.operator.world().rules = Rules::of(&config);
+        let rules = Rules::of(&config, Access::of(&config));
+        {
+            let mut world = self.operator.world();
+            world.rules = rules;
+            // Other firmware may be trusted now, or less of it.
+            world.rollouts.all_due();
+        }
         let before = std::mem::replace(&mut self.config, config);
         self.tasks.retain(|name, task| {
             let stays = self.config.plugins.iter().find(|plugin| plugin.name == *name);

@@ -87,6 +87,10 @@ impl rules::World for View<'_> {
         memory.map(|memory| memory.firmware.answer(question)).unwrap_or_default()
     }
 
+    fn firmware_trust(&self, firmware: &str) -> Option<String> {
+        self.world.rules.firmware.trust_in(firmware)
+    }
+
     fn is_taken(&self, flash_job: &str) -> bool {
         let key = JobKey { namespace: self.key.namespace.clone(), name: flash_job.to_owned() };
         let owner = |job: &Job| job.part.as_ref().map(|part| part.owner.clone());

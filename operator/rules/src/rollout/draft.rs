@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use flashjob_api::{
     BatchState, BatchStatus, EffectiveBatch, EffectiveRollout, FailedDevice, FailureBudget,
-    FlashRolloutStatus, Reason, reason,
+    FirmwareStatus, FlashRolloutStatus, Reason, reason,
 };
 use jiff::Timestamp;
 
@@ -27,6 +27,8 @@ pub(super) struct Draft<'a> {
     pub version: &'a str,
     pub lists: Vec<List<'a>>,
     pub batches: Vec<BatchStatus>,
+    /// Firmware of the run, by its last proof.
+    pub firmware: Option<FirmwareStatus>,
     pub failed: Vec<FailedDevice>,
     pub reasons: BTreeMap<String, u32>,
     pub retry: Option<String>,
@@ -58,6 +60,7 @@ impl<'a> Draft<'a> {
             version: stored.version.as_deref().unwrap_or(&spec.version),
             lists,
             batches: stored.batches.clone(),
+            firmware: stored.firmware.clone(),
             failed: stored.failed.clone(),
             reasons: stored.reasons.clone(),
             retry: stored.retry.clone(),

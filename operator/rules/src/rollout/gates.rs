@@ -1,13 +1,13 @@
 //! Gates: reasons for which no device may start now. Each names what it waits for.
 
-use flashjob_api::{FirmwareStatus, FirmwareVerification, RolloutPhase, rollout_reason};
+use flashjob_api::{FirmwarePin, RolloutPhase, rollout_reason};
 use jiff::Timestamp;
 
 use super::draft::Draft;
 use super::judge::Fault;
 use super::snapshot::OtherRollout;
 use super::status::instance_of;
-use crate::firmware::{FirmwareState, REGISTRY, ResolveFirmware};
+use crate::firmware::{FirmwareState, REGISTRY, ResolveFirmware, settled, waited_for};
 use crate::schedule::{LOOK_AHEAD, State};
 
 /// A closed gate.
@@ -98,7 +98,7 @@ impl Draft<'_> {
     pub(super) fn gate(&mut self, batch: usize) -> Option<Hold> {
         let hold = self.suspended().or_else(|| self.window()).or_else(|| self.approval(batch));
         let hold = hold.or_else(|| self.older_rollout(batch));
-        hold.or_else(|| self.firmware_is_gone(batch))
+        hold.or_else(|| self.firmware_is_unproven(batch))
     }
 
     fn window(&mut self) -> Option<Hold> {
@@ -170,47 +170,50 @@ impl Draft<'_> {
         None
     }
 
-    /// Asks for the firmware again before a batch starts. Without a digest there is nothing that
-    /// could be asked for.
-    fn firmware_is_gone(&mut self, batch: usize) -> Option<Hold> {
-        if self.batches[batch].started_at.is_some() {
+    /// Asks for the firmware again before a batch starts, and in the middle of one where another
+    /// entry of `firmwareTrust` decides by now. Without a digest there is nothing that could be
+    /// gone.
+    fn firmware_is_unproven(&mut self, batch: usize) -> Option<Hold> {
+        let stored = self.firmware.as_ref()?;
+        let trust = self.snapshot.world.firmware_trust(&stored.reference);
+        let is_outdated = stored.trust != trust;
+        let starts = self.batches[batch].started_at.is_none() && stored.digest.is_some();
+        if !starts && !is_outdated {
             return None;
         }
-        let FirmwareStatus { reference, digest: Some(_), .. } = self.stored.firmware.as_ref()?
-        else {
-            return None;
-        };
+        let reference = stored.reference.clone();
         let question = ResolveFirmware {
             run: self.run.to_owned(),
             batch: Some(batch),
             reference: reference.clone(),
-            pin: self.spec.pin,
+            pin: stored.digest.as_ref().map_or(FirmwarePin::None, |_| FirmwarePin::Digest),
             verify: self.spec.verify_firmware,
+            trust,
             version: self.version.to_owned(),
-            device_types: Vec::new(),
+            device_types: stored.device_types.clone(),
         };
-        let state = self.snapshot.world.firmware(&question);
-        if !matches!(state, FirmwareState::Resolved(_)) {
-            self.plan.question = Some(question);
-        }
         let paused = |reason: &str, message: &str| {
             Some(Hold::paused(reason, format!("firmware {reference}: {message}")))
         };
-        let asks_for_signer = self.spec.verify_firmware == FirmwareVerification::Required;
-        match state {
-            FirmwareState::Resolved(firmware) if asks_for_signer && firmware.signer.is_none() => {
-                paused(rollout_reason::FIRMWARE_UNTRUSTED.name, "it has no verified signature")
-            }
-            FirmwareState::Resolved(_) => None,
+        let hold = match self.snapshot.world.firmware(&question) {
+            FirmwareState::Resolved(resolved) => match settled(&question, resolved) {
+                Ok(firmware) => {
+                    self.firmware = Some(firmware);
+                    return None;
+                }
+                Err((reason, message)) => Some(Hold::paused(reason, message)),
+            },
             FirmwareState::NotAsked | FirmwareState::Asking => {
                 Some(Hold::waits(rollout_reason::RESOLVING_FIRMWARE.name, REGISTRY.to_owned()))
             }
             FirmwareState::Failed { reason, message, permanent: true } => paused(&reason, &message),
             FirmwareState::Failed { reason, message, permanent: false } => {
-                let mut hold = Hold::waits(&reason, REGISTRY.to_owned());
+                let mut hold = Hold::waits(&reason, waited_for(&reason).to_owned());
                 hold.message = format!("no device starts: firmware {reference}: {message}");
                 Some(hold)
             }
-        }
+        };
+        self.plan.question = Some(question);
+        hold
     }
 }

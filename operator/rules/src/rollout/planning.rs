@@ -82,6 +82,7 @@ fn resolve(
         reference: spec.firmware.clone(),
         pin: spec.pin,
         verify: spec.verify_firmware,
+        trust: snapshot.world.firmware_trust(&spec.firmware),
         version: spec.version.clone(),
         device_types: planned.device_types.clone(),
     };

@@ -45,6 +45,10 @@ pub trait World {
     /// become another.
     fn firmware(&self, question: &ResolveFirmware) -> FirmwareState;
 
+    /// Digest of the entry of `firmwareTrust` that decides on a firmware now, with its keys; None:
+    /// no entry does.
+    fn firmware_trust(&self, firmware: &str) -> Option<String>;
+
     /// Returns true if a FlashJob of that name exists in the rollout's namespace and belongs to
     /// somebody else.
     fn is_taken(&self, flash_job: &str) -> bool;

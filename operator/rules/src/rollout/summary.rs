@@ -212,7 +212,7 @@ impl Draft<'_> {
             run: stored.run.clone(),
             fingerprint: stored.fingerprint.clone(),
             version: stored.version.clone(),
-            firmware: stored.firmware.clone(),
+            firmware: self.firmware.take(),
             batch: (!self.batches.is_empty()).then(|| self.place_of(current)),
             progress: Some(format!("{}/{}", done(&counts), counts.planned)),
             counts: Some(counts),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use flashjob_api::{DeviceState, FlashJob, FlashJobStatus, reason};
 use flashjob_operator::config::OperatorConfig;
+use flashjob_operator::firmware::Access;
 use flashjob_operator::observed::{Built, Job, PluginView, Question, Service, whole_seconds};
 use flashjob_operator::plan::{Step, plan};
 use flashjob_operator::plugins::Plugins;
@@ -87,7 +88,7 @@ impl<'a> Rehearsal<'a> {
             let message = format!("FlashJob {}: {error}", subject.job.name_any());
             return Err(Failure::new(Code::Failing, "InvalidSpec", message));
         }
-        let mut world = World::new(views(plugins), Rules::of(config));
+        let mut world = World::new(views(plugins), Rules::of(config, Access::of(config)));
         for instance in &subject.instances {
             world.devices.see(instance.clone());
         }

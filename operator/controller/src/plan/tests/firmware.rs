@@ -1,10 +1,15 @@
 //! `firmwarePolicy`: nothing is flashed before the firmware is proven, with what it was proven for.
 
+use std::sync::Arc;
+
 use flashjob_api::{DeviceState, FirmwarePin, Phase, condition, reason};
+use flashjob_artifacts::config::TrustEntry;
 use flashjob_rules::firmware::{FirmwareState, ResolveFirmware, ResolvedFirmware};
 use serde_json::{Value, json};
 
 use super::fixture::{Case, creates_pod, key};
+use crate::config::OperatorConfig;
+use crate::firmware::Access;
 use crate::observed::{Inquiry, Question};
 use crate::plan::Plan;
 
@@ -15,7 +20,7 @@ fn case(uids: &[&str], policy: Value) -> Case {
     Case::new(uids, &json!({"firmwarePolicy": policy}))
 }
 
-fn resolved(platforms: &[&str], signer: Option<&str>) -> FirmwareState {
+pub fn resolved(platforms: &[&str], signer: Option<&str>) -> FirmwareState {
     FirmwareState::Resolved(ResolvedFirmware {
         digest: Some("sha256:0a".to_owned()),
         platforms: platforms.iter().map(|name| (*name).to_owned()).collect(),
@@ -44,7 +49,7 @@ fn store(case: &mut Case, state: FirmwareState) {
 }
 
 /// Answers the question of the next plan, and settles.
-fn answer(case: &mut Case, state: FirmwareState) -> Plan {
+pub fn answer(case: &mut Case, state: FirmwareState) -> Plan {
     give(case, state);
     case.pass(2)
 }
@@ -125,6 +130,8 @@ fn a_registry_that_is_away_is_waited_for_and_firmware_that_is_not_trusted_stalls
         (reason::FIRMWARE_UNAVAILABLE, true),
         (reason::FIRMWARE_UNTRUSTED, true),
         (reason::INVALID_REFERENCE, true),
+        (reason::FIRMWARE_MISMATCH, true),
+        (reason::INSPECTION_FAILED, true),
     ] {
         let mut case = case(&["a", "b"], json!({"verify": "Required"}));
         case.settle();
@@ -148,6 +155,16 @@ fn a_registry_that_is_away_is_waited_for_and_firmware_that_is_not_trusted_stalls
         assert!(condition::holds(&status.conditions, condition::FIRMWARE_VERIFIED));
         assert!(!condition::holds(&status.conditions, condition::STALLED));
     }
+}
+
+#[test]
+fn a_plugin_that_must_inspect_the_firmware_first_is_waited_for() {
+    let mut case = case(&["a", "b"], json!({}));
+    case.settle();
+    let plan = answer(&mut case, failed(reason::PLUGIN_NOT_READY.name, false));
+    assert_eq!((plan.questions.len(), creates_pod(&plan)), (0, 0));
+    assert!(plan.firmware.is_some(), "it is asked again");
+    assert_eq!(case.status().waiting.get(reason::PLUGIN_NOT_READY.name), Some(&2));
 }
 
 #[test]
@@ -227,4 +244,72 @@ fn a_signature_that_is_asked_for_later_is_looked_for_at_the_digest_of_the_run() 
     // What was resolved for the run stays, though nobody asks for it any more.
     case.spec(&json!({"firmwarePolicy": null}));
     assert_eq!(told(&mut case), [PINNED]);
+}
+
+/// Has an entry of `firmwareTrust` decide on the firmware.
+fn trust(case: &mut Case, allow_unsigned: bool) {
+    let entry = TrustEntry {
+        pattern: "registry.example/**".to_owned(),
+        allow_unsigned,
+        ..TrustEntry::default()
+    };
+    let config = OperatorConfig { firmware_trust: vec![entry], ..OperatorConfig::default() };
+    case.world.rules.firmware = Arc::new(Access::of(&config));
+}
+
+#[test]
+fn a_changed_trust_holds_back_whoever_has_no_pod_until_the_digest_is_proven_again() {
+    let mut case = Case::new(&["a", "b", "c"], &json!({"parallelism": 2, "firmwarePolicy": {}}));
+    trust(&mut case, true);
+    case.settle();
+    answer(&mut case, resolved(&[], Some("ours.pub")));
+    let first = case.status().firmware.expect("stored");
+    case.balanced = false;
+    let services = case.settle();
+    case.carry_out(&services);
+    case.settle();
+    assert_eq!(case.stands("a").0, DeviceState::Exposing);
+    let holds =
+        |case: &Case| condition::holds(&case.status().conditions, condition::FIRMWARE_VERIFIED);
+    assert!(holds(&case));
+    // Another process with the same configuration asks nobody: the registry may be away.
+    case.world.memory.clear();
+    assert_eq!(case.plan().firmware, None);
+    trust(&mut case, false);
+    case.pass(2);
+    assert_eq!(case.stands("a").0, DeviceState::Pending);
+    assert_eq!(case.status().waiting.get(reason::RESOLVING_FIRMWARE.name), Some(&3));
+    assert!(!holds(&case));
+    let question = asked(&mut case);
+    assert_eq!(
+        (question.reference.as_str(), &question.device_types),
+        (PINNED, &first.device_types)
+    );
+    let plan = answer(&mut case, failed(reason::FIRMWARE_UNTRUSTED.name, true));
+    assert_eq!((plan.questions.len(), creates_pod(&plan)), (0, 0));
+    assert_eq!(waits_for(&case), [reason::FIRMWARE_UNTRUSTED.name]);
+    assert!(condition::holds(&case.status().conditions, condition::STALLED));
+    // It is trusted again, by what decides now.
+    case.world.memory.clear();
+    answer(&mut case, resolved(&[], Some("theirs.pub")));
+    let second = case.status().firmware.expect("stored");
+    assert_eq!(
+        (&second.reference, second.signer.as_deref()),
+        (&first.reference, Some("theirs.pub"))
+    );
+    assert!(first.trust.is_some() && second.trust.is_some() && first.trust != second.trust);
+    assert!(holds(&case));
+    assert_eq!(case.stands("a").0, DeviceState::Exposing);
+}
+
+#[test]
+fn a_changed_trust_changes_nothing_for_a_job_that_is_over() {
+    let mut case = case(&["a"], json!({}));
+    case.settle();
+    answer(&mut case, resolved(&["usb"], Some("ours.pub")));
+    let status = case.status();
+    assert_eq!(status.phase, Some(Phase::Failed), "{status:?}");
+    trust(&mut case, false);
+    case.pass(2);
+    assert_eq!((case.plan().firmware, case.status()), (None, status));
 }

@@ -49,9 +49,19 @@ fn a_device_that_a_pod_of_the_go_operator_did_not_flash_or_with_something_else_i
         case.spec(&json!({"verify": {"mode": "Required"}}));
         case.end(pod, 0);
     };
-    for (name, end) in
-        [("failed", failed as fn(&mut Case, &_)), ("edited", edited), ("unproven", unproven)]
-    {
+    let policed = |case: &mut Case, pod: &_| {
+        case.spec(&json!({"firmwarePolicy": {}}));
+        case.end(pod, 0);
+        case.settle();
+        assert_eq!(case.status().completed_uuids, [""; 0], "nothing is resolved yet");
+        super::firmware::answer(case, super::firmware::resolved(&[], None));
+    };
+    for (name, end) in [
+        ("failed", failed as fn(&mut Case, &_)),
+        ("edited", edited),
+        ("unproven", unproven),
+        ("policed", policed),
+    ] {
         let mut case = Case::new(&["a"], &json!({}));
         let pod = pod_for_the_same_firmware(&case);
         case.see_pod(pod.clone());

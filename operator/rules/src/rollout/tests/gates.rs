@@ -278,6 +278,72 @@ fn the_run_is_planned_once_its_firmware_is_known_and_pauses_when_it_is_gone() {
 }
 
 #[test]
+fn each_batch_asks_for_the_types_of_all_devices_and_waits_for_the_plugins_that_inspect_it() {
+    let mut cluster = Cluster::new(4);
+    cluster.edit(|spec| spec.batches = Some(vec![batch("first", Some(1)), batch("rest", None)]));
+    for place in [0, 1] {
+        cluster.firmware = resolved();
+        while cluster.status().batches.get(place).is_none_or(|batch| batch.started_at.is_some()) {
+            cluster.rounds(1);
+        }
+        cluster.firmware = FirmwareState::Failed {
+            reason: "PluginNotReady".to_owned(),
+            message: "it is being exchanged".to_owned(),
+            permanent: false,
+        };
+        cluster.settle(50);
+        let question = cluster.decide().question.expect("a question");
+        assert_eq!(
+            (question.batch, question.device_types),
+            (Some(place), vec!["esp32".to_owned()])
+        );
+        assert_eq!(cluster.phase(), RolloutPhase::Waiting);
+        assert_eq!(waiting_for(&cluster), "a plugin that inspects the firmware");
+        assert!(!cluster.letters(place).contains('C'), "{}", cluster.letters(place));
+        cluster.firmware = resolved();
+        cluster.rounds(2);
+    }
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+}
+
+#[test]
+fn a_changed_trust_holds_a_batch_in_progress_until_the_firmware_is_proven_again() {
+    let mut cluster = Cluster::new(6);
+    cluster.trust = Some("sha256:01".to_owned());
+    cluster.edit(|spec| {
+        spec.batches = Some(vec![batch("only", None)]);
+        spec.parallelism = Some(2);
+    });
+    cluster.rounds(4);
+    assert!(cluster.in_flight() > 0);
+    let stored = |cluster: &Cluster| cluster.status().firmware.expect("stored");
+    let first = stored(&cluster);
+    assert_eq!(first.trust, cluster.trust);
+    // The registry is away, and no device needs it.
+    cluster.firmware = FirmwareState::NotAsked;
+    assert!(cluster.decide().question.is_none());
+    cluster.trust = Some("sha256:02".to_owned());
+    let question = cluster.decide().question.expect("a question");
+    assert_eq!((&question.reference, question.batch), (&first.reference, Some(0)));
+    assert_eq!((&question.trust, &question.device_types), (&cluster.trust, &first.device_types));
+    cluster.firmware = FirmwareState::Failed {
+        reason: "FirmwareUntrusted".to_owned(),
+        message: "not signed".to_owned(),
+        permanent: true,
+    };
+    cluster.settle(50);
+    assert_eq!((cluster.phase(), cluster.in_flight()), (RolloutPhase::Paused, 0));
+    assert_eq!(cluster.reason(), "FirmwareUntrusted");
+    assert!(cluster.letters(0).contains('.'), "{}", cluster.letters(0));
+    cluster.firmware = resolved();
+    cluster.settle(50);
+    assert_eq!(cluster.phase(), RolloutPhase::Completed);
+    let second = stored(&cluster);
+    assert_eq!((&second.trust, second.reference), (&cluster.trust, first.reference));
+}
+
+#[test]
 fn firmware_that_is_not_pinned_is_passed_on_as_written() {
     let mut cluster = Cluster::new(2);
     cluster.edit(|spec| {

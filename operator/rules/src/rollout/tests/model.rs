@@ -49,6 +49,7 @@ pub struct Cluster {
     pub rollout: FlashRollout,
     pub jobs: BTreeMap<String, Job>,
     pub firmware: FirmwareState,
+    pub trust: Option<String>,
     pub questions: BTreeSet<String>,
     pub foreign: BTreeSet<String>,
     pub others: Vec<(String, Timestamp, BTreeSet<String>)>,
@@ -79,6 +80,10 @@ impl World for Cluster {
 
     fn firmware(&self, _: &ResolveFirmware) -> FirmwareState {
         self.firmware.clone()
+    }
+
+    fn firmware_trust(&self, _: &str) -> Option<String> {
+        self.trust.clone()
     }
 
     fn is_taken(&self, flash_job: &str) -> bool {
@@ -133,6 +138,7 @@ impl Cluster {
             rollout,
             jobs: BTreeMap::new(),
             firmware: resolved(),
+            trust: None,
             questions: BTreeSet::new(),
             foreign: BTreeSet::new(),
             others: Vec::new(),

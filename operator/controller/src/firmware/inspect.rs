@@ -1,25 +1,26 @@
-//! Has plugins inspect the firmware of a rollout: each for the types of devices that it serves.
-//! They are handed how the file begins and its size. Little else of it is fetched, but where a
-//! plugin refuses it: then its whole layer is, and the plugin is asked again, as only that can be
-//! hashed.
+//! Has plugins inspect firmware: each for the types of devices that it serves. They are handed how
+//! the file begins and its size. Little else of it is fetched, but where it begins late in its
+//! layer, or where a plugin refuses it: then all of the layer is, and the plugin is asked again, as
+//! only that can be hashed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flashjob_api::rollout_reason;
-use flashjob_artifacts::firmware::{Beginning, Firmware, Part, beginning};
+use flashjob_api::reason;
+use flashjob_artifacts::firmware::{Beginning, Beginnings, Firmware, Part};
 use flashjob_artifacts::{Digest, Source};
-use flashjob_plugin_host::types::{BEGINNING_BYTES, FirmwareFile, Inspection};
+use flashjob_plugin_host::types::{FirmwareFile, Inspection};
 use flashjob_plugin_host::{CallError, DeviceType, Plugin};
 use flashjob_rules::firmware::ResolveFirmware;
+use serde_json::{Map, Value};
 
-use super::RolloutKey;
-use crate::firmware::Failure;
-use crate::operator::Operator;
+use super::Failure;
+use crate::operator::{Operator, Subject};
 use crate::plan::request::settings;
 use crate::plan::serving::serving;
 
-/// Longest time that a plugin which is being loaded is waited for before the rollout says so.
+/// Longest time that a plugin which is being loaded is waited for before the subject says so.
 const LOADING: Duration = Duration::from_secs(20);
 
 /// A plugin that inspects firmware, for one type of device.
@@ -30,24 +31,26 @@ struct Inspector {
     settings: String,
 }
 
-/// Asks every plugin that serves a type of the planned devices and can inspect firmware.
+/// Asks every plugin that serves a type of the devices and can inspect firmware.
 ///
 /// # Errors
 /// One refuses the firmware, reads another version in it than the devices are to report, or cannot
 /// be asked.
-pub(crate) async fn inspect(
+pub(super) async fn inspect(
     operator: &Arc<Operator>,
-    key: &RolloutKey,
+    subject: &Subject,
     question: &ResolveFirmware,
     source: &mut Source<'_>,
     firmware: &Firmware,
+    beginnings: &mut Beginnings,
 ) -> Result<(), Failure> {
+    beginnings.keep_those_of(firmware);
     for kind in &question.device_types {
         let Ok(kind) = kind.parse() else { continue };
         let Some(digest) = manifest(firmware, &kind) else { continue };
-        let Some(inspector) = inspector(operator, key, kind).await? else { continue };
+        let Some(inspector) = inspector(operator, subject, kind).await? else { continue };
         for part in [Part::Start, Part::Whole] {
-            let file = beginning(source, digest, part, BEGINNING_BYTES).await?;
+            let file = beginnings.read(source, digest, part).await?;
             let Some(file) = file else { break };
             let is_certain = file.is_certain;
             match inspector.judge(operator, question, file).await {
@@ -73,7 +76,7 @@ fn manifest<'a>(firmware: &'a Firmware, kind: &DeviceType) -> Option<&'a Digest>
 /// plugin serves it, which each device's FlashJob says.
 async fn inspector(
     operator: &Operator,
-    key: &RolloutKey,
+    subject: &Subject,
     kind: DeviceType,
 ) -> Result<Option<Inspector>, Failure> {
     let mut changes = operator.plugins.changes();
@@ -86,15 +89,9 @@ async fn inspector(
             Ok(ready) => match operator.plugins.get(&view.name, &ready.digest) {
                 Some(plugin) if !plugin.inspects() => return Ok(None),
                 Some(plugin) => {
-                    let known = operator.world().rollouts.get(key).cloned();
-                    let spec = known.as_ref().and_then(|known| known.rollout.spec.as_ref().ok());
-                    let written = spec.and_then(|spec| spec.template.settings.clone());
-                    let settings = settings(
-                        &view.name,
-                        &view.settings,
-                        &written.unwrap_or_default(),
-                        &view.locked_settings,
-                    );
+                    let written = written_settings(operator, subject);
+                    let settings =
+                        settings(&view.name, &view.settings, &written, &view.locked_settings);
                     return Ok(Some(Inspector { plugin, kind, settings }));
                 }
                 None => "it is being exchanged",
@@ -107,6 +104,25 @@ async fn inspector(
             return Err(not_ready(message));
         }
     }
+}
+
+/// Settings that a FlashJob has, or the template of a FlashRollout, by plugin.
+fn written_settings(
+    operator: &Operator,
+    subject: &Subject,
+) -> BTreeMap<String, Map<String, Value>> {
+    let world = operator.world();
+    let settings = match subject {
+        Subject::Job(key) => {
+            let spec = world.jobs.get(key).and_then(|job| job.spec.as_ref().ok());
+            spec.map(|spec| spec.settings.clone())
+        }
+        Subject::Rollout(key) => {
+            let spec = world.rollouts.get(key).and_then(|known| known.rollout.spec.as_ref().ok());
+            spec.and_then(|spec| spec.template.settings.clone())
+        }
+    };
+    settings.unwrap_or_default()
 }
 
 impl Inspector {
@@ -136,14 +152,14 @@ impl Inspector {
             }
             Err(error) => {
                 let message = format!("plugin {plugin} cannot inspect it for {kind}: {error}");
-                let reason = rollout_reason::INSPECTION_FAILED.name;
+                let reason = reason::INSPECTION_FAILED.name;
                 return Err(Failure { reason, message, permanent: true });
             }
         };
         tracing::debug!(plugin, %kind, ?inspection, "firmware was inspected");
         fault(&file, &inspection).map_or(Ok(()), |message| {
             let message = format!("plugin {plugin} refuses it: {message}");
-            let reason = rollout_reason::FIRMWARE_MISMATCH.name;
+            let reason = reason::FIRMWARE_MISMATCH.name;
             Err(Failure { reason, message, permanent: true })
         })
     }
@@ -169,7 +185,7 @@ impl Inspector {
 }
 
 fn not_ready(message: String) -> Failure {
-    Failure { reason: rollout_reason::PLUGIN_NOT_READY.name, message, permanent: false }
+    Failure { reason: reason::PLUGIN_NOT_READY.name, message, permanent: false }
 }
 
 /// Reason for which no device may be flashed with a file.
