@@ -614,9 +614,7 @@ pub fn layer_of(layer: &OciDescriptor, what: &str, limit: usize) -> Result<Layer
     if size > limit {
         return Err(RegistryError::TooLarge { what: what.to_owned(), limit });
     }
-    let digest = layer
-        .digest
-        .parse()
-        .map_err(|error: crate::digest::InvalidDigest| form(error.to_string()))?;
+    let digest =
+        layer.digest.parse().map_err(|error: crate::InvalidDigest| form(error.to_string()))?;
     Ok(Layer { digest, size })
 }

@@ -11,8 +11,9 @@ use flashjob_artifacts::firmware::{Firmware, UnverifiedFirmware, look_up, verify
 use flashjob_artifacts::trust::entry;
 use flashjob_artifacts::{Reference, RegistryError, Source};
 use flashjob_rules::firmware::{FirmwareState, ResolveFirmware, ResolvedFirmware};
+use flashjob_rules::flashjob::observed::Inquiry;
 
-use crate::observed::Inquiry;
+use crate::config::OperatorConfig;
 use crate::operator::{Operator, Subject};
 use crate::passwords::Passwords;
 use crate::rollout::inspect::inspect;
@@ -31,6 +32,14 @@ pub struct Access {
     pub registries: Vec<RegistryConfig>,
     /// Signers of firmware.
     pub trust: Vec<TrustEntry>,
+}
+
+impl Access {
+    /// The part of a configuration.
+    #[must_use]
+    pub fn of(config: &OperatorConfig) -> Self {
+        Self { registries: config.registries.clone(), trust: config.firmware_trust.clone() }
+    }
 }
 
 /// Answers a question, and asks again for as long as the subject waits for another answer.
@@ -123,7 +132,7 @@ async fn ask(
             return Err(Failure { reason: "InvalidReference", message, permanent: true });
         }
     };
-    let access = operator.world().rules.firmware.clone();
+    let access = operator.firmware_access();
     let passwords = Passwords::of(operator, &reference, &access.registries);
     let logins = passwords.read(&subject.to_string()).await;
     let logins = logins.map_err(|error| Failure::unavailable(error.to_string(), true))?;

@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use flashjob_rules::world::World;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::client::ClientBuilder;
 use kube::runtime::events::{Recorder, Reporter};
@@ -15,6 +16,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tower_http::timeout::ResponseBodyTimeoutLayer;
 
 use crate::arguments::Arguments;
+use crate::firmware::Access;
 use crate::health::advice;
 use crate::health::keeper::{Keeper, Reports};
 use crate::health::opened::ReportOpened;
@@ -27,7 +29,6 @@ use crate::metrics::Metrics;
 use crate::operator::{Operator, Parts};
 use crate::plugins::{Loader, Plugins};
 use crate::watch::Watches;
-use crate::world::{Rules, World};
 use crate::{config, definitions, health, logs, proxy, reload};
 
 /// Within this time everything is at rest and the Lease given back; Kubernetes kills after 30 s.
@@ -121,7 +122,8 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
     let config = config.unwrap_or_default();
     let (operator, queue) = Operator::new(Parts {
         client: client.clone(),
-        world: World::new(Vec::new(), Rules::of(&config)),
+        world: World::new(Vec::new(), config.rules()),
+        access: Access::of(&config),
         plugins: Plugins::new(plugin_threads.clone()),
         leadership: leadership.clone(),
         recorder: recorder(&client),

@@ -15,7 +15,6 @@ use crate::arguments::Arguments;
 use crate::config::OperatorConfig;
 use crate::health::record::Report;
 use crate::operator::Operator;
-use crate::world::Rules;
 
 /// Keeps the configured plugins loaded, through every change of the configuration.
 pub struct Loader {
@@ -103,7 +102,7 @@ impl Loader {
 
     fn take(&mut self, config: OperatorConfig, all: bool) {
         self.operator.plugins.configure(&config.plugins, all);
-        self.operator.world().rules = Rules::of(&config);
+        self.operator.configure(&config);
         let before = std::mem::replace(&mut self.config, config);
         self.tasks.retain(|name, task| {
             let stays = self.config.plugins.iter().find(|plugin| plugin.name == *name);
