@@ -275,7 +275,8 @@ fn check_grants(grants: &Grants, index: usize) -> Result<(), ConfigError> {
         // image can have.
         let example = format!("{host}/{}", path.replace("**", "a").replace('*', "a"));
         if !is_image(&example) {
-            let message = "no image is like this, so it matches none; expected host/path in lower case, with * for a segment and ** for any number";
+            let message = "no image is like this, so it matches none; expected host/path in \
+                           lower case, with * for a segment and ** for any number";
             return invalid(field(), message);
         }
     }
@@ -344,7 +345,8 @@ mod tests {
             ),
             (
                 "plugins: [{name: a, image: \"registry.example/a:1\", grants: {images: [\"registry.example/b/c:1\"]}}]\n",
-                "plugins[0].grants.images[0]: tags and digests are not matched, so this matches no image; name the repository alone: registry.example/b/c",
+                "plugins[0].grants.images[0]: tags and digests are not matched, so this matches \
+                 no image; name the repository alone: registry.example/b/c",
             ),
             (
                 "plugins: [{name: a, image: \"registry.example/a:1\", grants: {images: [\"registry.example/B/*\"]}}]\n",

@@ -51,7 +51,8 @@ pub enum EngineError {
     CompileTimedOut(String, Duration),
     /// Compilation needed more than it may have.
     #[error(
-        "{name} could not be compiled: the compiler ended with {status} ({complaint}); it may use {memory} bytes of memory, {raise}"
+        "{name} could not be compiled: the compiler ended with {status} ({complaint}); it may \
+         use {memory} bytes of memory, {raise}"
     )]
     CompileStopped {
         /// The component.
@@ -73,7 +74,8 @@ pub enum EngineError {
     LimitReached(String, String),
     /// It asks for something that a plugin may not have.
     #[error(
-        "{0} imports {1}, which no plugin may have; a plugin imports flashjob:plugin/log and WASI's cli, io, clocks, filesystem and random"
+        "{0} imports {1}, which no plugin may have; a plugin imports flashjob:plugin/log and \
+         WASI's cli, io, clocks, filesystem and random"
     )]
     Import(String, String),
     /// It is not built for the contract, or not as it says.
@@ -81,7 +83,8 @@ pub enum EngineError {
     World(String, String),
     /// It is built for versions of the contract of which none is served.
     #[error(
-        "{name} is built for flashjob:plugin@{built_for}; {served} are served here: build it for one of these, or upgrade"
+        "{name} is built for flashjob:plugin@{built_for}; {served} are served here: build it for \
+         one of these, or upgrade"
     )]
     NotServed {
         /// The component.
