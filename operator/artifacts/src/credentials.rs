@@ -94,7 +94,8 @@ pub enum CredentialsError {
     Missing(String),
     /// The entry has neither user name and password nor `auth` nor an identity token.
     #[error(
-        "the entry for registry {0} has no user name or no password; expected username and password, auth, or identitytoken"
+        "the entry for registry {0} has no user name or no password; expected username and \
+         password, auth, or identitytoken"
     )]
     Incomplete(String),
 }

@@ -15,7 +15,6 @@
 
 pub mod config;
 mod credentials;
-mod digest;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod fake_registry;
@@ -28,7 +27,7 @@ pub mod trust;
 pub use credentials::{
     Credentials, CredentialsError, IDENTITY_TOKEN, Logins, parse_docker_config_json,
 };
-pub use digest::{Digest, InvalidDigest};
+pub use flashjob_types::{Digest, InvalidDigest};
 pub use reference::Reference;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]

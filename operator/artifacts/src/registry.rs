@@ -6,26 +6,27 @@
 //! manifest types are used.
 
 mod challenge;
+mod client;
 mod download;
 mod error;
 mod push;
+mod redirects;
 mod referrers;
 mod retry_after;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
-use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, SystemTime};
 
 use oci_client::manifest::{OciDescriptor, OciImageManifest, OciManifest};
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, LOCATION, RANGE, WWW_AUTHENTICATE};
-use reqwest::{Certificate, Client, Method, Response, StatusCode, Url, redirect};
-use serde::Deserialize;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RANGE};
+use reqwest::{Client, Method, Response, StatusCode, Url};
 
 use crate::config::RegistryConfig;
-use crate::credentials::{asked_at, canonical_host};
+use crate::credentials::asked_at;
 use crate::{Credentials, Digest, Logins};
-use challenge::Challenge;
+use client::{advice_on_certificate, client};
 pub(crate) use download::{HandOn, Receive};
 pub use error::RegistryError;
 pub(crate) use referrers::{Index, Referrer};
@@ -33,12 +34,8 @@ pub(crate) use referrers::{Index, Referrer};
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json";
 /// Largest manifest or index that is read, in bytes.
 pub const MANIFEST_BYTES: usize = 4 << 20;
-const TOKEN_BYTES: usize = 64 << 10;
 /// By what name registries and their token services know this client.
 const CLIENT: &str = "flashjob-operator";
-const FORM: &str = "application/x-www-form-urlencoded";
-/// Host at which Docker Hub gives tokens.
-const DOCKER_HUB_TOKENS: &str = "auth.docker.io";
 /// Redirects that a blob may take, as to the storage behind a registry.
 const REDIRECTS: usize = 5;
 
@@ -160,37 +157,6 @@ impl<'a> Repository<'a> {
         format!("{}/{}{separator}{reference}", self.host, self.name)
     }
 
-    /// A manifest that has moved within its registry is asked for there as before; elsewhere only
-    /// where it cannot be another one, or where the configuration has that registry, and without
-    /// the password.
-    async fn follow_manifest(
-        &self,
-        mut response: Response,
-        expected: Option<&Digest>,
-        what: &str,
-    ) -> Result<Response, RegistryError> {
-        for _ in 0..REDIRECTS {
-            if !response.status().is_redirection() {
-                break;
-            }
-            let target = self.redirect(&response, what)?;
-            let host = authority(&target);
-            let is_own = host == authority(&self.url("")?);
-            if !(is_own || expected.is_some() || self.is_configured(&host)) {
-                return Err(self.redirect_refused(&response, what));
-            }
-            let authorization = self.authorization.as_deref().filter(|_| is_own);
-            let outgoing =
-                Outgoing { accept: Some(MANIFEST_TYPES), ..Outgoing::new(Method::GET, target) };
-            response = self.send(&outgoing, authorization).await?;
-        }
-        if response.status().is_redirection() {
-            return Err(self.redirect_refused(&response, what));
-        }
-        self.check(&response, what)?;
-        Ok(response)
-    }
-
     fn url(&self, path: &str) -> Result<Url, RegistryError> {
         let scheme = if self.plain(&self.host) { "http" } else { "https" };
         let url = format!("{scheme}://{}/v2/{}/{path}", self.host, self.name);
@@ -239,53 +205,6 @@ impl<'a> Repository<'a> {
         }
     }
 
-    /// Says who asks before anything is asked for ("Determining Support"): a public repository
-    /// would be given to a wrong password as to nobody, and the mistake would go unseen.
-    async fn introduce(
-        &mut self,
-        outgoing: &Outgoing<'_>,
-        what: &str,
-    ) -> Result<(), RegistryError> {
-        if self.introduced || self.credentials.is_none() {
-            return Ok(());
-        }
-        let mut url = self.url("")?;
-        url.set_path("/v2/");
-        let response = self.send(&Outgoing::new(Method::GET, url), None).await?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            self.authorize(&response, outgoing, what).await?;
-        }
-        self.introduced = true;
-        Ok(())
-    }
-
-    /// Gets what the first challenge that is known asks for.
-    async fn authorize(
-        &mut self,
-        response: &Response,
-        outgoing: &Outgoing<'_>,
-        what: &str,
-    ) -> Result<(), RegistryError> {
-        let headers = response.headers().get_all(WWW_AUTHENTICATE).iter();
-        let mut challenges =
-            headers.filter_map(|value| value.to_str().ok()).flat_map(Challenge::parse);
-        let authorization = match challenges.next() {
-            Some(Challenge::Basic) => {
-                let password = self.credentials.filter(|own| own.identity_token().is_none());
-                password.map(challenge::basic)
-            }
-            Some(Challenge::Bearer { realm, service, scope }) => {
-                let scope = scope
-                    .unwrap_or_else(|| format!("repository:{}:{}", self.name, outgoing.actions()));
-                Some(self.token(&realm, service, &scope, what).await?)
-            }
-            None => None,
-        };
-        self.authorization =
-            Some(authorization.ok_or_else(|| self.access(what, StatusCode::UNAUTHORIZED))?);
-        Ok(())
-    }
-
     fn accepted(
         &self,
         response: Response,
@@ -323,87 +242,6 @@ impl<'a> Repository<'a> {
 
     fn access(&self, what: &str, status: StatusCode) -> RegistryError {
         RegistryError::Access { host: self.host.clone(), what: what.to_owned(), status }
-    }
-
-    fn redirect(&self, response: &Response, what: &str) -> Result<Url, RegistryError> {
-        let target = location(response)
-            .filter(|location| !location.is_empty())
-            .and_then(|location| response.url().join(&location).ok());
-        let taken = |target: &Url| {
-            let host = authority(target);
-            let is_own = host == authority(response.url());
-            // What a registry names must not lead this process to itself, its node, or a cloud's
-            // metadata.
-            let is_outside = is_own || self.is_configured(&host) || !is_internal(target);
-            let scheme =
-                target.scheme() == "https" || target.scheme() == "http" && self.plain(&host);
-            scheme && is_outside
-        };
-        target.filter(taken).ok_or_else(|| self.redirect_refused(response, what))
-    }
-
-    fn redirect_refused(&self, response: &Response, what: &str) -> RegistryError {
-        let location = location(response).unwrap_or_default();
-        RegistryError::Redirect { host: self.host.clone(), what: what.to_owned(), location }
-    }
-
-    /// Exchanges the credentials, if there are any, for a token (distribution's token
-    /// authentication specification).
-    async fn token(
-        &self,
-        realm: &str,
-        service: Option<String>,
-        scope: &str,
-        what: &str,
-    ) -> Result<String, RegistryError> {
-        let foreign =
-            || RegistryError::ForeignRealm { host: self.host.clone(), realm: realm.to_owned() };
-        let mut url = Url::parse(realm).map_err(|_| foreign())?;
-        let host = authority(&url);
-        // The same host on another port is another service: it is named under tokenHosts, or gets
-        // nothing.
-        let own = authority(&self.url("")?) == host
-            || canonical_host(&self.host) == "docker.io" && host == DOCKER_HUB_TOKENS;
-        let listed = self.config.is_some_and(|config| {
-            config.token_hosts.iter().any(|name| name.eq_ignore_ascii_case(&host))
-        });
-        if !(own || listed) {
-            return Err(foreign());
-        }
-        if url.scheme() != "https" && !(url.scheme() == "http" && self.plain(&host)) {
-            return Err(RegistryError::InsecureRealm {
-                host: self.host.clone(),
-                realm: realm.to_owned(),
-            });
-        }
-        let service = service.map(|service| ("service", service));
-        let response = match self.credentials.and_then(Credentials::identity_token) {
-            Some(token) => {
-                let form = refresh_form(token, service, scope);
-                let content = Some((FORM, form.as_bytes()));
-                self.send(&Outgoing { content, ..Outgoing::new(Method::POST, url) }, None).await?
-            }
-            None => {
-                url.query_pairs_mut().extend_pairs(service).append_pair("scope", scope);
-                let basic = self.credentials.map(challenge::basic);
-                self.send(&Outgoing::new(Method::GET, url), basic.as_deref()).await?
-            }
-        };
-        self.check(&response, &format!("a token for {what}"))?;
-        let bytes = self.body(response, "the token", TOKEN_BYTES).await?;
-        #[derive(Deserialize)]
-        struct Token {
-            token: Option<String>,
-            access_token: Option<String>,
-        }
-        let token: Token = serde_json::from_slice(&bytes)
-            .map_err(|_| self.access(what, StatusCode::UNAUTHORIZED))?;
-        let usable =
-            |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
-        let token = [token.token, token.access_token].into_iter().flatten().find(usable);
-        token
-            .map(|token| format!("Bearer {token}"))
-            .ok_or_else(|| self.access(what, StatusCode::UNAUTHORIZED))
     }
 
     async fn send(
@@ -471,74 +309,10 @@ impl<'a> Repository<'a> {
     }
 }
 
-/// In words what the TLS library has against a server's certificate and says in one name of its
-/// own.
-fn advice_on_certificate(cause: &(dyn std::error::Error + 'static)) -> Option<&'static str> {
-    let mut inner = cause;
-    // One error of input and output may be in another.
-    while let Some(within) = inner.downcast_ref::<std::io::Error>().and_then(|of| of.get_ref()) {
-        inner = within;
-    }
-    let refused = match inner.downcast_ref::<rustls::Error>() {
-        Some(rustls::Error::InvalidCertificate(refused)) => format!("{refused:?}"),
-        _ => return None,
-    };
-    let advices = [
-        (
-            "UnknownIssuer",
-            "the server's certificate is signed by an authority that is not known; set the authority's certificate as caFile of this registry",
-        ),
-        (
-            "NotValidForName",
-            "the server's certificate is for another host name; use a name that it has, or give the server another certificate",
-        ),
-        (
-            "CaUsedAsEndEntity",
-            "the server presents the certificate of an authority (CA:TRUE) as its own; give it one with basicConstraints=CA:FALSE, as with openssl req -x509 -addext basicConstraints=CA:FALSE, and that one as caFile, or sign one with the authority",
-        ),
-        (
-            "UnsupportedCertVersion",
-            "the server's certificate is of version 1, which has no names; make one of version 3 with subjectAltName",
-        ),
-    ];
-    advices.into_iter().find(|(name, _)| refused.contains(name)).map(|(_, advice)| advice)
-}
-
-/// Returns the form that exchanges an identity token (distribution's token specification, "Refresh
-/// token").
-fn refresh_form(token: &str, service: Option<(&str, String)>, scope: &str) -> String {
-    let mut form = url::form_urlencoded::Serializer::new(String::new());
-    form.append_pair("grant_type", "refresh_token").extend_pairs(service);
-    form.append_pair("client_id", CLIENT).append_pair("scope", scope);
-    form.append_pair("refresh_token", token).finish()
-}
-
-fn client(config: Option<&RegistryConfig>) -> Result<Client, String> {
-    let mut builder = Client::builder()
-        .redirect(redirect::Policy::none())
-        .connect_timeout(Duration::from_secs(10))
-        .read_timeout(Duration::from_secs(30))
-        .timeout(Duration::from_secs(300))
-        .user_agent(CLIENT);
-    if let Some(file) = config.and_then(|config| config.ca_file.as_ref()) {
-        let pem =
-            std::fs::read(file).map_err(|error| format!("caFile {}: {error}", file.display()))?;
-        // Editors leave a byte order mark, before which nothing is read.
-        let pem = pem.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&pem);
-        let certificates = Certificate::from_pem_bundle(pem)
-            .map_err(|error| format!("caFile {}: {error}", file.display()))?;
-        if certificates.is_empty() {
-            return Err(format!("caFile {} holds no certificate", file.display()));
-        }
-        builder = builder.tls_certs_only(certificates);
-    }
-    builder.build().map_err(|error| error.to_string())
-}
-
 #[cfg(feature = "fuzzing")]
 /// Reads a challenge, and returns whether anything of it can be met.
 pub fn challenge_is_read(header: &str) -> bool {
-    !Challenge::parse(header).is_empty()
+    !challenge::Challenge::parse(header).is_empty()
 }
 
 fn page_in_its_place(what: &str) -> RegistryError {
@@ -551,37 +325,6 @@ fn page_in_its_place(what: &str) -> RegistryError {
 fn is_page(response: &Response) -> bool {
     let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"))
-}
-
-/// AWS serves its metadata at a unique local address, too.
-const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
-
-/// Returns true if an address is this machine's own, its link's, or one by which clouds serve their
-/// metadata.
-fn is_internal(url: &Url) -> bool {
-    let of = |address: IpAddr| match address.to_canonical() {
-        IpAddr::V4(address) => {
-            address.is_loopback() || address.is_link_local() || address.is_unspecified()
-        }
-        IpAddr::V6(address) => {
-            address.is_loopback() || address.is_unicast_link_local() || address.is_unspecified()
-        }
-    };
-    match url.host() {
-        Some(url::Host::Ipv4(address)) => of(address.into()),
-        Some(url::Host::Ipv6(address)) => of(address.into()) || address == METADATA_V6,
-        Some(url::Host::Domain(name)) => {
-            let name = name.trim_end_matches('.');
-            name == "localhost"
-                || name.ends_with(".localhost")
-                || name == "metadata.google.internal"
-        }
-        None => true,
-    }
-}
-
-fn location(response: &Response) -> Option<String> {
-    response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned)
 }
 
 fn authority(url: &Url) -> String {
@@ -615,9 +358,7 @@ pub fn layer_of(layer: &OciDescriptor, what: &str, limit: usize) -> Result<Layer
     if size > limit {
         return Err(RegistryError::TooLarge { what: what.to_owned(), limit });
     }
-    let digest = layer
-        .digest
-        .parse()
-        .map_err(|error: crate::digest::InvalidDigest| form(error.to_string()))?;
+    let digest =
+        layer.digest.parse().map_err(|error: crate::InvalidDigest| form(error.to_string()))?;
     Ok(Layer { digest, size })
 }

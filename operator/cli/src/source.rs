@@ -315,7 +315,8 @@ async fn logins(reference: &Reference, registries: &[RegistryConfig]) -> Result<
         match (found, registry.and_then(|registry| registry.credentials.as_ref())) {
             (None, Some(of_operator)) => {
                 let message = format!(
-                    "the operator asks {host} with the password in Secret {}, and there is none for it here; log in with docker login {host} or oras login {host}",
+                    "the operator asks {host} with the password in Secret {}, and there is none \
+                     for it here; log in with docker login {host} or oras login {host}",
                     of_operator.secret_name
                 );
                 return Err(Failure::new(Code::Unavailable, "CredentialsMissing", message));

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flashjob_api::{FINALIZER, FlashJob};
+use flashjob_rules::flashjob::observed::{Job, Pod, Refusal, Refused, Service, whole_seconds};
+use flashjob_rules::flashjob::plan::Step;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -17,9 +19,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::answer::{by_name, in_one_line};
-use crate::observed::{Job, Pod, Refusal, Refused, Service, whole_seconds};
 use crate::operator::Operator;
-use crate::plan::Step;
 use crate::read::Guarded;
 
 /// A Pod that is there but no longer in the watch (somebody took its labels) is asked after this
@@ -301,7 +301,7 @@ async fn confirm_pod(
     };
     // It lost its labels; it is followed all the same.
     let labels = pod.metadata.labels.get_or_insert_default();
-    labels.insert(crate::make::label::UUID.to_owned(), device.to_owned());
+    labels.insert(flashjob_rules::flashjob::labels::label::UUID.to_owned(), device.to_owned());
     let Some(seen) = Pod::of(&pod) else { return Ok(ASK_AGAIN) };
     let (uid, ended) = (seen.uid.clone(), seen.ended.is_some());
     let mut world = operator.world();

@@ -1,19 +1,21 @@
 //! The operator's configuration file. Read whole and checked whole: a bad file is refused, and says
 //! which field is wrong.
 
-mod policy;
-
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use flashjob_artifacts::config::{InvalidField, check_trust};
 use flashjob_plugin_host::config::{Limits, PullPolicy, RegistryConfig, TrustEntry};
 use flashjob_plugin_host::{Reference, ServedTypes};
+use flashjob_rules::firmware::FirmwareTrust;
+use flashjob_rules::flashjob::grants::{Grants, is_image};
+use flashjob_rules::flashjob::policy::{
+    self, Namespaces, Periods, PodDefaults, PodPolicy, Policy, ServicePolicy, is_dns_label,
+};
+use flashjob_rules::world::Rules;
 use serde::Deserialize;
 use serde_json::{Map, Value};
-
-use crate::make::Grants;
-pub use policy::{CONTROL_PLANE, PodDefaults, PodPolicy, Policy, ServicePolicy};
 
 /// `apiVersion` of the file.
 const API_VERSION: &str = "config.flashjob.nbfc.io/v1alpha1";
@@ -109,73 +111,6 @@ pub struct InstanceScope {
     pub host_names: Vec<String>,
 }
 
-/// Namespaces of Instances.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(untagged)]
-pub enum Namespaces {
-    /// The FlashJob's own.
-    #[default]
-    #[serde(skip)]
-    Same,
-    /// `Same` or `All`.
-    Word(Word),
-    /// The FlashJob's own and these.
-    Named(Vec<String>),
-}
-
-/// A word in place of a list of namespaces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-pub enum Word {
-    /// The FlashJob's own.
-    Same,
-    /// All.
-    All,
-}
-
-impl Namespaces {
-    /// Returns true if a FlashJob in `job` may flash devices of `instance`.
-    #[must_use]
-    pub fn allow(&self, job: &str, instance: &str) -> bool {
-        match self {
-            Self::Same | Self::Word(Word::Same) => job == instance,
-            Self::Word(Word::All) => true,
-            Self::Named(names) => job == instance || names.iter().any(|name| name == instance),
-        }
-    }
-}
-
-/// Waiting periods, in seconds.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Periods {
-    /// For a uid that Akri does not know. Default 120.
-    pub unknown_device_seconds: i64,
-    /// For an image that cannot be pulled. Default 120.
-    pub image_pull_seconds: i64,
-    /// For a node. Default 120.
-    pub unschedulable_seconds: i64,
-    /// For which the Service of a failed attempt stays without a Pod, so that a late device gets
-    /// nothing. Default 60.
-    pub late_callback_seconds: i64,
-    /// Pause before the first retry; doubles with each. Default 10.
-    pub retry_seconds: i64,
-    /// Longest pause before a retry. Default 300.
-    pub longest_retry_seconds: i64,
-}
-
-impl Default for Periods {
-    fn default() -> Self {
-        Self {
-            unknown_device_seconds: 120,
-            image_pull_seconds: 120,
-            unschedulable_seconds: 120,
-            late_callback_seconds: 60,
-            retry_seconds: 10,
-            longest_retry_seconds: 300,
-        }
-    }
-}
-
 /// Reason for the refusal of a configuration file.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -243,6 +178,17 @@ impl OperatorConfig {
         }
     }
 
+    /// Part of the configuration that decisions depend on.
+    #[must_use]
+    pub fn rules(&self, firmware_trust: FirmwareTrust) -> Rules {
+        Rules {
+            namespaces: self.instances.namespaces.clone(),
+            periods: self.periods,
+            policy: Arc::new(self.policy()),
+            firmware_trust,
+        }
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         if self.api_version != API_VERSION {
             return invalid("apiVersion".to_owned(), &format!("expected {API_VERSION}"));
@@ -283,7 +229,7 @@ impl OperatorConfig {
                     "this is for file:// references; for a registry or an image layout say it under trust",
                 );
             }
-            if plugin.flash_image.as_deref().is_some_and(|image| !crate::make::is_image(image)) {
+            if plugin.flash_image.as_deref().is_some_and(|image| !is_image(image)) {
                 return invalid(
                     format!("plugins[{index}].flashImage"),
                     "expected the reference of an image: host/path:tag or host/path@sha256:…",
@@ -291,7 +237,10 @@ impl OperatorConfig {
             }
             check_grants(&plugin.grants, index)?;
         }
-        self.policy().check()?;
+        self.policy().check().map_err(|error| {
+            let policy::InvalidField { field, message } = error;
+            ConfigError::Invalid { field, message }
+        })?;
         let host = flashjob_plugin_host::config::check(&self.registries, &self.trust, &self.limits);
         let firmware = || check_trust("firmwareTrust", &self.firmware_trust);
         host.and_then(|()| firmware()).map_err(|error| {
@@ -327,18 +276,13 @@ fn check_grants(grants: &Grants, index: usize) -> Result<(), ConfigError> {
         // What stands for a segment is put in the place of the wildcards: the rest must be what an
         // image can have.
         let example = format!("{host}/{}", path.replace("**", "a").replace('*', "a"));
-        if !crate::make::is_image(&example) {
-            let message = "no image is like this, so it matches none; expected host/path in lower case, with * for a segment and ** for any number";
+        if !is_image(&example) {
+            let message = "no image is like this, so it matches none; expected host/path in \
+                           lower case, with * for a segment and ** for any number";
             return invalid(field(), message);
         }
     }
     Ok(())
-}
-
-fn is_dns_label(text: &str) -> bool {
-    let inner =
-        text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
-    !text.is_empty() && text.len() <= 63 && inner && !text.starts_with('-') && !text.ends_with('-')
 }
 
 #[cfg(test)]
@@ -403,7 +347,8 @@ mod tests {
             ),
             (
                 "plugins: [{name: a, image: \"registry.example/a:1\", grants: {images: [\"registry.example/b/c:1\"]}}]\n",
-                "plugins[0].grants.images[0]: tags and digests are not matched, so this matches no image; name the repository alone: registry.example/b/c",
+                "plugins[0].grants.images[0]: tags and digests are not matched, so this matches \
+                 no image; name the repository alone: registry.example/b/c",
             ),
             (
                 "plugins: [{name: a, image: \"registry.example/a:1\", grants: {images: [\"registry.example/B/*\"]}}]\n",

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use flashjob_plugin_host::types::{FlashPod, Request};
 use flashjob_plugin_host::{CallError, Digest, Plugin};
+use flashjob_rules::flashjob::observed::{Built, JobKey, Judged, Question, whole_seconds};
 use jiff::Timestamp;
 
-use crate::observed::{Built, JobKey, Judged, Question, whole_seconds};
 use crate::operator::Operator;
 use crate::plugins::Failure;
 

@@ -4,12 +4,12 @@
 use std::collections::BTreeMap;
 
 use flashjob_api::{DeviceStatus, FlashJob, FlashJobSpec, Reason, reason};
+use flashjob_rules::flashjob::observed::{Finish, Job};
+use flashjob_rules::flashjob::plan::DeviceResult;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use kube::runtime::events::{Event, EventType};
 
-use crate::observed::{Finish, Job};
-use crate::plan::DeviceResult;
 use crate::transitions::{JobTransition, Transitions};
 
 /// Failed devices of a run that have events of their own; one more event says where the others are

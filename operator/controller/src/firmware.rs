@@ -14,10 +14,10 @@ use flashjob_artifacts::firmware::{Beginnings, Firmware, UnverifiedFirmware, loo
 use flashjob_artifacts::trust::{entry, fingerprint};
 use flashjob_artifacts::{Digest, Reference, RegistryError, Source};
 use flashjob_plugin_host::types::BEGINNING_BYTES;
-use flashjob_rules::firmware::{FirmwareState, ResolveFirmware, ResolvedFirmware};
+use flashjob_rules::firmware::{FirmwareState, FirmwareTrust, ResolveFirmware, ResolvedFirmware};
+use flashjob_rules::flashjob::observed::Inquiry;
 
 use crate::config::OperatorConfig;
-use crate::observed::{Inquiry, Job};
 use crate::operator::{Operator, Subject};
 use crate::passwords::Passwords;
 use inspect::inspect;
@@ -45,27 +45,26 @@ pub struct Access {
 impl Access {
     /// The part of a configuration. Reads the keys that it names.
     #[must_use]
-    pub fn of(config: &OperatorConfig) -> Self {
+    pub fn of(config: &OperatorConfig) -> Arc<Self> {
         let trust = config.firmware_trust.clone();
         let of = |entry: &TrustEntry| (entry.pattern.clone(), fingerprint(entry));
         let fingerprints = trust.iter().map(of).collect();
-        Self { registries: config.registries.clone(), trust, fingerprints }
+        Arc::new(Self { registries: config.registries.clone(), trust, fingerprints })
     }
 
     /// Digest of the entry that decides on a firmware, with the keys that it had when this
     /// configuration was taken; None: no entry does. What was verified by an earlier one may not be
     /// trusted any more.
-    #[must_use]
-    pub fn trust_in(&self, firmware: &str) -> Option<String> {
+    fn trust_in(&self, firmware: &str) -> Option<String> {
         let entry = entry(&firmware.parse().ok()?, &self.trust)?;
         self.fingerprints.get(&entry.pattern).map(Digest::to_string)
     }
 
-    /// The same for the firmware of a job with a `firmwarePolicy`.
+    /// The same for the rules, which know nothing of references and keys.
     #[must_use]
-    pub fn trust_of(&self, job: &Job) -> Option<String> {
-        let spec = job.spec.as_ref().ok().filter(|spec| spec.firmware_policy.is_some())?;
-        self.trust_in(&spec.firmware)
+    pub fn trust(self: &Arc<Self>) -> FirmwareTrust {
+        let access = Arc::clone(self);
+        FirmwareTrust::new(move |firmware| access.trust_in(firmware))
     }
 }
 
@@ -156,7 +155,7 @@ async fn ask(
             return Err(Failure { reason: "InvalidReference", message, permanent: true });
         }
     };
-    let access = operator.world().rules.firmware.clone();
+    let access = operator.firmware_access();
     let passwords = Passwords::of(operator, &reference, &access.registries);
     let user = subject.to_string();
     let logins = within(LIMIT, question, async {

@@ -6,13 +6,15 @@
 //! Kubernetes --watch--> world --> observe --> plan <--> consult --> make --> apply --> report --> Kubernetes
 //! ```
 //!
-//! - [`watch`] fills the caches in [`world`], and names the jobs to look at.
-//! - [`observed`] is the snapshot of one job that [`world::World::observe`] takes.
-//! - [`plan`] decides; pure. [`make`] turns a plugin's answer into a Pod and a Service; pure.
+//! - [`watch`] fills the caches in [`flashjob_rules::world`], and names the jobs to look at.
+//! - [`flashjob_rules::flashjob::observed`] is the snapshot of one job that
+//!   [`flashjob_rules::world::World::observe`] takes.
+//! - [`flashjob_rules::flashjob::plan`] decides, [`flashjob_rules::flashjob::make`] turns a plugin's
+//!   answer into a Pod and a Service.
 //! - [`consult`] asks plugins, [`firmware`] asks registries for firmware, [`apply`] asks the API
 //!   server, [`report`] writes the status; each has the job looked at again.
-//! - [`rollout`] does the same for FlashRollouts, which make FlashJobs; its rules are in the crate
-//!   `flashjob_rules`.
+//! - [`rollout`] does the same for FlashRollouts, which make FlashJobs; its rules are in
+//!   [`flashjob_rules::rollout`].
 //! - [`leadership`] sees to it that one process of several does all this.
 //! - [`operator`] is the loop that ties them, [`plugins`] loads what [`config`] names, [`reload`]
 //!   follows its changes.
@@ -35,13 +37,9 @@ pub mod health;
 pub mod installation;
 pub mod leadership;
 pub mod logs;
-pub mod make;
 pub mod metrics;
-pub mod observed;
 pub mod operator;
-mod pace;
 mod passwords;
-pub mod plan;
 pub mod plugins;
 pub mod proxy;
 pub mod read;
@@ -52,4 +50,3 @@ pub mod run;
 pub mod traces;
 pub mod transitions;
 pub mod watch;
-pub mod world;

@@ -7,22 +7,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use flashjob_rules::flashjob::observed::{JobKey, Observed, whole_seconds};
+use flashjob_rules::flashjob::plan::{Plan, Step, plan};
+use flashjob_rules::rollout::RolloutKey;
+use flashjob_rules::world::{World, decide_rollout};
 use futures::StreamExt;
 use futures::channel::mpsc;
 use jiff::Timestamp;
 use kube::Client;
 use kube::runtime::scheduler::{ScheduleRequest, scheduler};
 
+use crate::config::OperatorConfig;
+use crate::firmware::Access;
 use crate::health::keeper::Reports;
 use crate::installation::Installation;
 use crate::leadership::Leadership;
 use crate::metrics::{Fleet, Metrics};
-use crate::observed::{JobKey, Observed, whole_seconds};
-use crate::plan::{Plan, Step, plan};
 use crate::plugins::Plugins;
-use crate::rollout::{self, RolloutKey};
+use crate::rollout;
 use crate::watch::{Kind, Watches};
-use crate::world::World;
 use crate::{apply, consult, firmware, report};
 
 /// After a plan its job is left alone for this many times as long as the plan took, so that
@@ -55,6 +58,7 @@ pub struct Operator {
     /// Installation that this operator is part of.
     pub installation: Installation,
     world: Mutex<World>,
+    access: Mutex<Arc<Access>>,
     queue: mpsc::UnboundedSender<ScheduleRequest<Subject>>,
     synced: Mutex<HashSet<Kind>>,
     /// Those that wait to be planned; only counted.
@@ -68,6 +72,8 @@ pub struct Parts {
     pub client: Client,
     /// Empty caches.
     pub world: World,
+    /// Part of the configuration that firmware is looked up with.
+    pub access: Arc<Access>,
     /// The plugins.
     pub plugins: Plugins,
     /// Leadership of this process: whether it is the one that acts.
@@ -119,8 +125,17 @@ impl Operator {
     /// Puts the operator together.
     #[must_use]
     pub fn new(parts: Parts) -> (Arc<Self>, Queue) {
-        let Parts { client, world, plugins, leadership, recorder, metrics, reports, installation } =
-            parts;
+        let Parts {
+            client,
+            world,
+            access,
+            plugins,
+            leadership,
+            recorder,
+            metrics,
+            reports,
+            installation,
+        } = parts;
         let (queue, requests) = mpsc::unbounded();
         let operator = Self {
             client,
@@ -131,6 +146,7 @@ impl Operator {
             reports,
             installation,
             world: Mutex::new(world),
+            access: Mutex::new(access),
             queue,
             synced: Mutex::default(),
             waiting: Mutex::default(),
@@ -142,6 +158,23 @@ impl Operator {
     /// The caches. Held for as long as one plan takes, never across a wait.
     pub fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Part of the configuration that firmware is looked up with.
+    pub(crate) fn firmware_access(&self) -> Arc<Access> {
+        self.access.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes the parts of a changed configuration that the loop and the stages work by.
+    pub(crate) fn configure(&self, config: &OperatorConfig) {
+        let access = Access::of(config);
+        {
+            let mut world = self.world();
+            world.rules = config.rules(access.trust());
+            // Other firmware may be trusted now, or less of it.
+            world.rollouts.all_due();
+        }
+        *self.access.lock().unwrap_or_else(PoisonError::into_inner) = access;
     }
 
     /// Looks at these soon, and at the rollouts that what came before concerns. A standby does not:
@@ -265,7 +298,7 @@ impl Operator {
             return self.look_at_in(key.clone(), wait);
         }
         let now = whole_seconds(Timestamp::now());
-        let Some(plan) = rollout::decide(&world, key, now) else { return };
+        let Some(plan) = decide_rollout(&world, key, now) else { return };
         let memory = world.rollouts.memory.entry(key.clone()).or_default();
         let question = memory.firmware.follow(plan.question);
         let steps: Vec<_> = plan.steps.into_iter().filter(|step| memory.begin(step)).collect();
@@ -274,7 +307,7 @@ impl Operator {
         let goes_on = plan.urgent || question.is_some() || !steps.is_empty();
         let pause = if goes_on { SHORTEST_PAUSE } else { pause_after_plan(started.elapsed()) };
         memory.next_plan = Some(started + pause);
-        let due = memory.pace.until_write(plan.urgent);
+        let due = memory.pace.until_write(Instant::now(), plan.urgent);
         let write_now = plan.status.is_some() && !memory.pace.writing && due.is_zero();
         memory.pace.writing |= write_now;
         drop(world);
@@ -315,10 +348,9 @@ impl Operator {
             return self.look_at_in(key.clone(), wait);
         }
         let Some(mut observed) = world.observe(key, now) else { return };
-        observed.report = world
-            .memory
-            .get(key)
-            .is_none_or(|memory| !memory.pace.writing && memory.pace.until_write(false).is_zero());
+        observed.report = world.memory.get(key).is_none_or(|memory| {
+            !memory.pace.writing && memory.pace.until_write(started, false).is_zero()
+        });
         let plan = plan(&observed);
         self.metrics.planned(started.elapsed());
         let released = world.set_holds(key, plan.holds.clone());
@@ -333,7 +365,7 @@ impl Operator {
         let firmware = memory.firmware.follow(firmware);
         let steps: Vec<_> = steps.into_iter().filter(|step| memory.begin(step)).collect();
         let write = status.filter(|status| *status != observed.job.status);
-        let due = memory.pace.until_write(urgent);
+        let due = memory.pace.until_write(Instant::now(), urgent);
         let write_now = write.is_some() && !memory.pace.writing && due.is_zero();
         if let Some(status) = write.as_ref().filter(|_| write_now) {
             memory.write_begins(&observed.job, status);
@@ -359,7 +391,7 @@ impl Operator {
         self: &Arc<Self>,
         key: &JobKey,
         observed: &Observed,
-        questions: Vec<crate::observed::Question>,
+        questions: Vec<flashjob_rules::flashjob::observed::Question>,
         steps: Vec<Step>,
     ) {
         for question in questions {

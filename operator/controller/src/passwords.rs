@@ -118,7 +118,8 @@ pub(crate) enum PasswordError {
     )]
     Read { object: String, registry: String, error: kube::Error },
     #[error(
-        "Secret {object} has no key .dockerconfigjson; make it with kubectl create secret docker-registry"
+        "Secret {object} has no key .dockerconfigjson; make it with kubectl create secret \
+         docker-registry"
     )]
     NoKey { object: String },
     #[error("Secret {object}: {message}")]

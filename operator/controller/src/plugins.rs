@@ -13,12 +13,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use flashjob_plugin_host::{Digest, Plugin, ServedTypes, Stage};
+use flashjob_rules::flashjob::observed::{PluginView, ReadyPlugin};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::PluginConfig;
-use crate::observed::{PluginView, ReadyPlugin};
 pub(crate) use load::Failure;
 use load::Loads;
 pub use loader::Loader;

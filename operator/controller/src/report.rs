@@ -5,6 +5,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flashjob_api::{FlashJob, FlashJobStatus};
+use flashjob_rules::flashjob::observed::{Finish, Job};
+use flashjob_rules::flashjob::plan::DeviceResult;
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde::Serialize;
@@ -15,9 +17,7 @@ use crate::apply::refresh;
 use crate::events;
 use crate::leadership::fence::REQUEST_TIMEOUT;
 use crate::metrics::Write;
-use crate::observed::{Finish, Job};
 use crate::operator::Operator;
-use crate::plan::DeviceResult;
 use crate::transitions::{JobTransition, Transitions};
 
 /// Between a write that failed and the next.
@@ -45,7 +45,7 @@ pub async fn write(
         tokio::time::sleep(FAILURE_PAUSE).await;
     }
     if let Some(memory) = operator.world().memory.get_mut(&job.key) {
-        memory.pace.wrote(took);
+        memory.pace.wrote(Instant::now(), took);
     }
     operator.look_at([job.key.clone()]);
     if written.is_ok_and(|stored| stored) {

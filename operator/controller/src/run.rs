@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use flashjob_rules::world::World;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::client::ClientBuilder;
 use kube::runtime::events::{Recorder, Reporter};
@@ -28,7 +29,6 @@ use crate::metrics::Metrics;
 use crate::operator::{Operator, Parts};
 use crate::plugins::{Loader, Plugins};
 use crate::watch::Watches;
-use crate::world::{Rules, World};
 use crate::{config, definitions, health, logs, proxy, reload};
 
 /// Within this time everything is at rest and the Lease given back; Kubernetes kills after 30 s.
@@ -120,9 +120,11 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
     };
     reports.state(Source::Configuration, advice);
     let config = config.unwrap_or_default();
+    let access = Access::of(&config);
     let (operator, queue) = Operator::new(Parts {
         client: client.clone(),
-        world: World::new(Vec::new(), Rules::of(&config, Access::of(&config))),
+        world: World::new(Vec::new(), config.rules(access.trust())),
+        access,
         plugins: Plugins::new(plugin_threads.clone()),
         leadership: leadership.clone(),
         recorder: recorder(&client),

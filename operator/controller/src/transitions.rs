@@ -4,9 +4,8 @@
 use std::collections::HashMap;
 
 use flashjob_api::{DeviceStatus, FlashJobStatus, Phase, condition};
+use flashjob_rules::flashjob::plan::DeviceResult;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-
-use crate::plan::DeviceResult;
 
 /// Changes that one status write made.
 #[derive(Debug)]

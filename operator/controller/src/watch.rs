@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use flashjob_api::akri;
 use flashjob_api::{FlashJob, FlashRollout};
+use flashjob_rules::flashjob::observed::{Instance, Job, JobKey, Pod, Service, whole_seconds};
+use flashjob_rules::world::rollouts::Known;
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
@@ -21,10 +23,8 @@ use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
 use crate::health::problem::{self, Source, of_watch};
-use crate::observed::{Instance, Job, JobKey, Pod, Service, whole_seconds};
 use crate::operator::Operator;
 use crate::read::Guarded;
-use crate::rollout::Known;
 
 /// Objects of a flash Pod carry both labels, ours and the Go operator's alike.
 const FLASH_LABELS: &str = "app,uuid";

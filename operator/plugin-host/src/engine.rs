@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use flashjob_types::CallError;
 use tokio::sync::Semaphore;
 use wasmtime::component::{Component, Linker};
 use wasmtime::{Config, Store};
@@ -23,9 +24,7 @@ use wasmtime::{Config, Store};
 use crate::Verified;
 use crate::cache::{Cache, engine_key};
 use crate::config::Limits;
-use crate::types::{
-    FirmwareFile, FlashPod, Inspection, Outcome, PluginError, PluginInfo, Request, Verdict,
-};
+use crate::types::{FirmwareFile, FlashPod, Inspection, Outcome, PluginInfo, Request, Verdict};
 pub use compiler::{COMPILE_PLUGIN, compile_plugin};
 use contract::Contract;
 pub use interface::Interface;
@@ -52,7 +51,8 @@ pub enum EngineError {
     CompileTimedOut(String, Duration),
     /// Compilation needed more than it may have.
     #[error(
-        "{name} could not be compiled: the compiler ended with {status} ({complaint}); it may use {memory} bytes of memory, {raise}"
+        "{name} could not be compiled: the compiler ended with {status} ({complaint}); it may \
+         use {memory} bytes of memory, {raise}"
     )]
     CompileStopped {
         /// The component.
@@ -74,7 +74,8 @@ pub enum EngineError {
     LimitReached(String, String),
     /// It asks for something that a plugin may not have.
     #[error(
-        "{0} imports {1}, which no plugin may have; a plugin imports flashjob:plugin/log and WASI's cli, io, clocks, filesystem and random"
+        "{0} imports {1}, which no plugin may have; a plugin imports flashjob:plugin/log and \
+         WASI's cli, io, clocks, filesystem and random"
     )]
     Import(String, String),
     /// It is not built for the contract, or not as it says.
@@ -82,7 +83,8 @@ pub enum EngineError {
     World(String, String),
     /// It is built for versions of the contract of which none is served.
     #[error(
-        "{name} is built for flashjob:plugin@{built_for}; {served} are served here: build it for one of these, or upgrade"
+        "{name} is built for flashjob:plugin@{built_for}; {served} are served here: build it for \
+         one of these, or upgrade"
     )]
     NotServed {
         /// The component.
@@ -92,49 +94,6 @@ pub enum EngineError {
         /// The versions that are served.
         served: String,
     },
-}
-
-/// Reason why a call gave no answer.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CallError {
-    /// The plugin answered with an error of its own: asking again changes nothing.
-    #[error("{0}")]
-    Refused(PluginError),
-    /// The plugin crashed.
-    #[error("the plugin crashed: {0}")]
-    Trapped(String),
-    /// The plugin did not answer in time.
-    #[error("the plugin did not answer within {after:?}")]
-    TimedOut {
-        /// The limit.
-        after: Duration,
-    },
-    /// The plugin asked for more memory than it may have.
-    #[error("the plugin asked for more than {limit} bytes of memory")]
-    OutOfMemory {
-        /// The limit.
-        limit: usize,
-    },
-    /// The plugin used more of something than it may.
-    #[error("the plugin reached a limit: {0}")]
-    LimitReached(String),
-    /// The plugin's answer is too large, or has what no answer may have.
-    #[error("the plugin's answer is rejected: {0}")]
-    AnswerRejected(String),
-    /// The plugin broke several times in a row and is not asked for a while.
-    #[error("the plugin broke several times in a row and is not asked for another {} s", left.as_secs())]
-    Unavailable {
-        /// The rest of the pause.
-        left: Duration,
-    },
-}
-
-impl CallError {
-    /// Returns true if the plugin said no, instead of failing to say anything.
-    #[must_use]
-    pub fn is_refusal(&self) -> bool {
-        matches!(self, Self::Refused(_))
-    }
 }
 
 /// A question to a component.

@@ -15,22 +15,20 @@
 mod cache;
 mod component;
 pub mod config;
-mod device_type;
 mod engine;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
 mod host;
 mod plugin;
-pub mod types;
 
 pub use component::Artifact;
-pub use device_type::{DeviceType, ServedTypes};
-pub use engine::{COMPILE_PLUGIN, CallError, Cost, EngineError, Interface, compile_plugin};
+pub use engine::{COMPILE_PLUGIN, Cost, EngineError, Interface, compile_plugin};
 pub use flashjob_artifacts::trust::entry as trust_entry;
 pub use flashjob_artifacts::{
     Attached, Credentials, CredentialsError, Digest, IDENTITY_TOKEN, Logins, Reference,
     RegistryError, Signature, TrustError, Unverified, Verified, parse_docker_config_json, places,
 };
+pub use flashjob_types::{CallError, DeviceType, ServedTypes, plugin as types};
 pub use host::{Host, HostSettings, LoadError, PluginSource, Published, Stage};
 pub use plugin::{Measured, Plugin};

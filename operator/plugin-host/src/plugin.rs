@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use crate::Verified;
-use crate::engine::{Answer, Call, CallError, Compiled, Engine, Interface};
+use crate::engine::{Answer, Call, Compiled, Engine, Interface};
 use crate::host::PluginSource;
 use crate::types::{FirmwareFile, FlashPod, Inspection, Outcome, PluginInfo, Request, Verdict};
 use crate::{Digest, Reference};
+use flashjob_types::CallError;
 use health::Health;
 pub use measure::Measured;
 

@@ -2,6 +2,8 @@
 //! to the registry, and what follows from its answer.
 
 use std::collections::BTreeSet;
+use std::fmt;
+use std::sync::Arc;
 
 use flashjob_api::{
     FirmwarePin, FirmwareStatus, FirmwareVerification, comparable_type, rollout_reason,
@@ -15,6 +17,36 @@ pub(crate) fn waited_for(reason: &str) -> &'static str {
     match reason == rollout_reason::PLUGIN_NOT_READY.name {
         true => "a plugin that inspects the firmware",
         false => REGISTRY,
+    }
+}
+
+/// Digest of who is trusted to sign a firmware, by its reference; none for firmware that no entry of
+/// `firmwareTrust` is about. Who reads references and keys is outside of the rules.
+#[derive(Clone)]
+pub struct FirmwareTrust(Arc<dyn Fn(&str) -> Option<String> + Send + Sync>);
+
+impl FirmwareTrust {
+    /// The trust that a function knows.
+    pub fn new(of: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
+        Self(Arc::new(of))
+    }
+
+    /// Digest of who is trusted to sign the firmware of that reference.
+    #[must_use]
+    pub fn of(&self, firmware: &str) -> Option<String> {
+        self.0(firmware)
+    }
+}
+
+impl Default for FirmwareTrust {
+    fn default() -> Self {
+        Self::new(|_| None)
+    }
+}
+
+impl fmt::Debug for FirmwareTrust {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("FirmwareTrust")
     }
 }
 

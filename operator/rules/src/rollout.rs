@@ -20,6 +20,7 @@ mod conditions;
 mod draft;
 mod gates;
 mod judge;
+mod key;
 mod make;
 pub mod members;
 mod planning;
@@ -41,6 +42,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::firmware::ResolveFirmware;
 
+pub use key::RolloutKey;
 pub use make::child_name;
 pub use select::{Device, Properties};
 pub use snapshot::{Child, OtherRollout, Rollout, Snapshot, World};

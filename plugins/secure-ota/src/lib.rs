@@ -69,7 +69,8 @@ impl SecureOta {
         let settings = Settings::read(&request.settings)?;
         if request.version.len() > VERSION_BYTES {
             return Err(PluginError::InvalidRequest(format!(
-                "version {:?} has {} bytes, and an ESP32 reports no more than the first {VERSION_BYTES}: it could never be proven; give one that fits",
+                "version {:?} has {} bytes, and an ESP32 reports no more than the first \
+                 {VERSION_BYTES}: it could never be proven; give one that fits",
                 request.version,
                 request.version.len()
             )));

@@ -1,21 +1,22 @@
 //! Every field of a FlashJob does what its row in the documentation says, on a real API server.
 
+#[path = "fields/case.rs"]
+mod case;
+
 use flashjob_api::condition::{STALLED, SUSPENDED};
 use flashjob_api::{DeviceState, FlashJobStatus, Phase};
 use flashjob_end_to_end::{
-    LIMIT, apply, condition, create, ended, gone, job, jobs, nothing_left, pod_where, reason_of,
+    LIMIT, apply, condition, create, ended, gone, job, nothing_left, pod_where, reason_of,
     status_where,
 };
-use flashjob_simulators::devices::{Behaviour, Report};
+use flashjob_simulators::devices::Behaviour;
 use flashjob_testbed::process::eventually;
 use flashjob_testbed::{Options, Testbed};
 use futures::future::{BoxFuture, FutureExt, try_join_all};
-use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::api::ListParams;
-use kube::{Api, ResourceExt};
-use serde_json::{Value, json};
+use kube::ResourceExt;
+use serde_json::json;
 
-type Devices = Vec<(String, Report)>;
+use case::{Case, broken};
 
 /// One control plane for all, devices of its own for each.
 #[tokio::test]
@@ -63,133 +64,6 @@ async fn every_field_does_what_its_row_says() -> anyhow::Result<()> {
     nothing_left(&testbed).await?;
     assert!(testbed.fleet.reports().await?.iter().all(|report| report.conflicts == 0));
     Ok(())
-}
-
-struct Case<'a> {
-    testbed: &'a Testbed,
-    name: &'static str,
-    devices: Devices,
-}
-
-impl Case<'_> {
-    fn uids(&self) -> Vec<String> {
-        self.devices.iter().map(|(uid, _)| uid.clone()).collect()
-    }
-
-    async fn start(&self, spec: Value) -> anyhow::Result<()> {
-        create(self.testbed, &job(self.name, &self.uids(), spec)).await
-    }
-
-    async fn change(&self, spec: Value) -> anyhow::Result<()> {
-        apply(self.testbed, &job(self.name, &self.uids(), spec)).await
-    }
-
-    async fn run(&self, spec: Value) -> anyhow::Result<FlashJobStatus> {
-        self.start(spec).await?;
-        ended(self.testbed, self.name).await
-    }
-
-    async fn all_behave(&self, behaviour: Behaviour) -> anyhow::Result<()> {
-        for (_, report) in &self.devices {
-            self.testbed.fleet.behave(&report.id, &behaviour).await?;
-        }
-        Ok(())
-    }
-
-    async fn updates(&self) -> anyhow::Result<Vec<u32>> {
-        let reports = self.testbed.fleet.reports().await?;
-        let of = |id: &str| {
-            reports.iter().find(|report| report.id == id).map_or(0, |report| report.updates)
-        };
-        Ok(self.devices.iter().map(|(_, report)| of(&report.id)).collect())
-    }
-
-    /// The first device failed for this reason after so many updates.
-    async fn expect(
-        &self,
-        status: &FlashJobStatus,
-        reason: &str,
-        updates: &[u32],
-    ) -> anyhow::Result<()> {
-        assert_eq!(
-            reason_of(status, &self.devices[0].0).as_deref(),
-            Some(reason),
-            "{}: {status:?}",
-            self.name
-        );
-        assert_eq!(self.updates().await?, updates, "{}: {status:?}", self.name);
-        Ok(())
-    }
-
-    fn completed(&self, status: &FlashJobStatus) {
-        assert_eq!(status.phase, Some(Phase::Completed), "{}: {status:?}", self.name);
-    }
-
-    /// Every device fails; after so many failures the job is stopped. The place of a failed device
-    /// is free a moment before its failure counts, so that one more may have begun.
-    async fn is_stopped(&self, mut spec: Value, failures: usize) -> anyhow::Result<()> {
-        self.all_behave(broken()).await?;
-        spec["backoffLimitPerDevice"] = json!(0);
-        spec["parallelism"] = json!(1);
-        let status = self.run(spec).await?;
-        let failed = status.failed_uuids.len();
-        assert_eq!(failed, failures, "{}: {status:?}", self.name);
-        assert_eq!(
-            usize::try_from(self.updates().await?.iter().sum::<u32>())?,
-            failed,
-            "{}: {status:?}",
-            self.name
-        );
-        let stopped = status
-            .skipped_uuids
-            .iter()
-            .all(|uid| reason_of(&status, uid).as_deref() == Some("JobStopped"));
-        assert!(
-            stopped && status.skipped_uuids.len() == self.devices.len() - failed,
-            "{}: {status:?}",
-            self.name
-        );
-        Ok(())
-    }
-
-    /// Looks at the job's Pods and Services, again and again, until the job is over.
-    async fn watch<T>(
-        &self,
-        look: impl Fn(Vec<Pod>, Vec<Service>) -> T,
-    ) -> anyhow::Result<(Vec<T>, FlashJobStatus)> {
-        let pods: Api<Pod> = Api::namespaced(self.testbed.client.clone(), "default");
-        let services: Api<Service> = Api::namespaced(self.testbed.client.clone(), "default");
-        let of_job = ListParams::default().labels(&format!("app={}", self.name));
-        let mut looks = Vec::new();
-        let jobs = jobs(self.testbed);
-        let status = eventually("the job is over", LIMIT, || {
-            let all = async {
-                anyhow::Ok((
-                    pods.list(&of_job).await?.items,
-                    services.list(&of_job).await?.items,
-                    jobs.get(self.name).await?,
-                ))
-            };
-            async { Ok(Some(all.await?)) }
-        });
-        let mut seen = status.await?;
-        loop {
-            looks.push(look(seen.0, seen.1));
-            if let Some(status) = seen.2.status.filter(|status| status.completion_time.is_some()) {
-                return Ok((looks, status));
-            }
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-            seen = (
-                pods.list(&of_job).await?.items,
-                services.list(&of_job).await?.items,
-                jobs.get(self.name).await?,
-            );
-        }
-    }
-}
-
-fn broken() -> Behaviour {
-    Behaviour { cut_transfer: true, ..Behaviour::default() }
 }
 
 async fn device_guards_the_type(case: Case<'_>) -> anyhow::Result<()> {

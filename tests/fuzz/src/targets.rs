@@ -4,9 +4,9 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use flashjob_operator::config;
-use flashjob_operator::make::Grants;
-use flashjob_operator::observed::{Endpoint, Identity};
 use flashjob_plugin_host::{DeviceType, Digest, Reference, fuzzing, parse_docker_config_json};
+use flashjob_rules::flashjob::grants::Grants;
+use flashjob_rules::flashjob::observed::{Endpoint, Identity};
 
 /// Something that takes bytes from outside.
 pub struct Target {

@@ -3,119 +3,26 @@
 //! goes where it does not belong.
 #![allow(clippy::expect_used, reason = "this is a test, its helpers too")]
 
+#[path = "registries/auth.rs"]
+mod auth;
+
 use std::path::Path;
 use std::sync::Arc;
 
-use flashjob_host_tests::front::{Answer, Asked, Behaviour, Certificate, Front};
+use flashjob_host_tests::front::{Asked, Behaviour, Certificate, Front};
 use flashjob_host_tests::hosts::{component, host, programs, share_compiled, source};
 use flashjob_host_tests::push::{COMPONENT, INDEX, Pusher};
 use flashjob_host_tests::registry::Registry;
-use flashjob_host_tests::tokens::{PATH, TokenService, asked_repository};
+use flashjob_host_tests::tokens::{PATH, TokenService};
 use flashjob_plugin_host::config::{Limits, PullPolicy};
-use flashjob_plugin_host::{Credentials, Digest, LoadError, Logins, Plugin};
+use flashjob_plugin_host::{Digest, LoadError, Logins, Plugin};
 use flashjob_testbed::certificates::Authority;
-use flashjob_testbed::registry::{PASSWORD, USER};
+use flashjob_testbed::registry::PASSWORD;
 use rustls::crypto::ring::default_provider;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// `robot:secret-of-the-robot`.
-const RIGHT: &str = "Basic cm9ib3Q6c2VjcmV0LW9mLXRoZS1yb2JvdA==";
-
-/// Authentication that a registry demands, and what it is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Auth {
-    /// It asks nobody, and there are no credentials.
-    Open,
-    /// It asks nobody, and there are credentials.
-    OpenWithCredentials,
-    /// Its repositories are public, it asks who comes all the same, and the password is wrong.
-    PublicWrong,
-    Password,
-    PasswordWrong,
-    PasswordMissing,
-    Token,
-    /// The answer has `access_token` in the place of `token`.
-    TokenByOldName,
-    /// The challenge has no scope, as Harbor's.
-    TokenWithoutScope,
-    TokenWrong,
-    TokenMissing,
-    TokenExpired,
-    /// The token is for another repository.
-    TokenRefused,
-    /// Tokens are given out on another host, which is not listed.
-    TokenForeign,
-    TokenForeignListed,
-}
-
-const AUTHS: [Auth; 15] = [
-    Auth::Open,
-    Auth::OpenWithCredentials,
-    Auth::PublicWrong,
-    Auth::Password,
-    Auth::PasswordWrong,
-    Auth::PasswordMissing,
-    Auth::Token,
-    Auth::TokenByOldName,
-    Auth::TokenWithoutScope,
-    Auth::TokenWrong,
-    Auth::TokenMissing,
-    Auth::TokenExpired,
-    Auth::TokenRefused,
-    Auth::TokenForeign,
-    Auth::TokenForeignListed,
-];
-
-impl Auth {
-    fn credentials(self) -> Option<Credentials> {
-        let password = match self {
-            Self::Open | Self::PasswordMissing | Self::TokenMissing => return None,
-            Self::PublicWrong | Self::PasswordWrong | Self::TokenWrong => "wrong",
-            _ => PASSWORD,
-        };
-        Some(Credentials { username: USER.to_owned(), password: password.to_owned() })
-    }
-
-    fn error(self) -> Option<&'static str> {
-        match self {
-            Self::PublicWrong | Self::PasswordWrong | Self::PasswordMissing => Some("AccessDenied"),
-            Self::TokenWrong | Self::TokenMissing | Self::TokenExpired | Self::TokenRefused => {
-                Some("AccessDenied")
-            }
-            Self::TokenForeign => Some("TokenServiceRefused"),
-            _ => None,
-        }
-    }
-
-    /// Returns the answer that a front gives itself: tokens, and the challenge of a registry with
-    /// public repositories.
-    fn answer(
-        self,
-        tokens: &TokenService,
-        own: &str,
-        path: &str,
-        authorization: Option<&str>,
-    ) -> Option<Answer> {
-        if self == Self::PublicWrong && path == "/v2/" {
-            return Some(
-                Answer::new(401, "")
-                    .with("www-authenticate", format!("Bearer realm=\"{own}{PATH}\"")),
-            );
-        }
-        if !path.starts_with(PATH) {
-            return None;
-        }
-        if authorization != Some(RIGHT) {
-            return Some(Answer::new(401, ""));
-        }
-        let Some(repository) = asked_repository(path) else { return Some(Answer::new(400, "")) };
-        let repository = if self == Self::TokenRefused { "flashjob/other" } else { &repository };
-        let token = tokens.token(repository, self == Self::TokenExpired).expect("signed");
-        let name = if self == Self::TokenByOldName { "access_token" } else { "token" };
-        Some(Answer::new(200, json!({name: token}).to_string()))
-    }
-}
+use auth::{AUTHS, Auth, RIGHT};
 
 /// Protocol that a registry speaks, and what the configuration says of that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -52,7 +52,8 @@ impl Stage {
         let base = expand(&stage.from.image.value, &globals)?;
         ensure!(
             base == "scratch",
-            "{shown}:{}: FROM {base}: only scratch can be built on without a container engine; build with docker, podman or buildah",
+            "{shown}:{}: FROM {base}: only scratch can be built on without a container engine; \
+             build with docker, podman or buildah",
             line(&text, stage.from.from.span.start)
         );
         let mut reader = Reader::new(self, globals);

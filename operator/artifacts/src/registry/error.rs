@@ -29,7 +29,8 @@ pub enum RegistryError {
     },
     /// The registry refuses the credentials, or wants some.
     #[error(
-        "registry {host} refuses access to {what} ({status}): check the credentials that are configured for this registry"
+        "registry {host} refuses access to {what} ({status}): check the credentials that are \
+         configured for this registry"
     )]
     Access {
         /// The registry.
@@ -41,7 +42,8 @@ pub enum RegistryError {
     },
     /// The registry wants the password sent elsewhere.
     #[error(
-        "registry {host} asks for credentials on behalf of {realm}, which is not its own host; add it to tokenHosts of this registry if that is right"
+        "registry {host} asks for credentials on behalf of {realm}, which is not its own host; \
+         add it to tokenHosts of this registry if that is right"
     )]
     ForeignRealm {
         /// The registry.
@@ -51,7 +53,8 @@ pub enum RegistryError {
     },
     /// The registry wants the password sent in the clear.
     #[error(
-        "registry {host} asks for credentials at {realm}, which is not https, and the configuration has no plainHttp for that host"
+        "registry {host} asks for credentials at {realm}, which is not https, and the \
+         configuration has no plainHttp for that host"
     )]
     InsecureRealm {
         /// The registry.

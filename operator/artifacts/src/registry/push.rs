@@ -3,7 +3,8 @@
 use oci_client::manifest::OCI_IMAGE_MEDIA_TYPE;
 use reqwest::{Method, StatusCode, Url};
 
-use super::{Outgoing, RegistryError, Repository, authority, location};
+use super::redirects::location;
+use super::{Outgoing, RegistryError, Repository, authority};
 use crate::Digest;
 
 impl Repository<'_> {

@@ -184,7 +184,7 @@ impl Layout {
             [digest] => digest
                 .parse()
                 .map(Some)
-                .map_err(|error: crate::digest::InvalidDigest| form(error.to_string())),
+                .map_err(|error: crate::InvalidDigest| form(error.to_string())),
             digests => Err(form(format!("{} manifests in its index {several}", digests.len()))),
         }
     }

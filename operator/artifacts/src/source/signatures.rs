@@ -112,13 +112,12 @@ impl Source<'_> {
     ) -> Result<Vec<(OciImageManifest, String)>, RegistryError> {
         let mut manifests = Vec::new();
         for referrer in self.referrers(digest).await?.iter().take(SIGNATURES) {
-            let of: Digest =
-                referrer.digest.parse().map_err(|error: crate::digest::InvalidDigest| {
-                    RegistryError::Form {
-                        what: format!("the list of referrers of {digest}"),
-                        message: error.to_string(),
-                    }
-                })?;
+            let of: Digest = referrer.digest.parse().map_err(|error: crate::InvalidDigest| {
+                RegistryError::Form {
+                    what: format!("the list of referrers of {digest}"),
+                    message: error.to_string(),
+                }
+            })?;
             let name = of.to_string();
             let (_, bytes) = self.manifest_bytes(&name, Some(&of), SIGNATURE_BYTES).await?;
             let what = self.what(&name);

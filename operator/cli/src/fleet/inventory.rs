@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use flashjob_api::FlashJob;
 use flashjob_api::akri;
-use flashjob_operator::observed::Instance;
+use flashjob_rules::flashjob::observed::Instance;
 use flashjob_rules::rollout::Device as Selectable;
 use kube::api::ListParams;
 use kube::core::error_boundary::DeserializeGuard;

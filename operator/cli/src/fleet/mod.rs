@@ -29,7 +29,7 @@ mod watch;
 pub mod workload;
 
 use flashjob_api::{FlashJob, FlashJobStatus, Phase};
-use flashjob_operator::observed::Job;
+use flashjob_rules::flashjob::observed::Job;
 use kube::api::{ObjectMeta, PatchParams, PostParams, ValidationDirective};
 
 use workload::Workload;

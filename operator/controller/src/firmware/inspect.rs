@@ -13,12 +13,12 @@ use flashjob_artifacts::{Digest, Source};
 use flashjob_plugin_host::types::{FirmwareFile, Inspection};
 use flashjob_plugin_host::{CallError, DeviceType, Plugin};
 use flashjob_rules::firmware::ResolveFirmware;
+use flashjob_rules::flashjob::plan::request::settings;
+use flashjob_rules::flashjob::plan::serving::serving;
 use serde_json::{Map, Value};
 
 use super::Failure;
 use crate::operator::{Operator, Subject};
-use crate::plan::request::settings;
-use crate::plan::serving::serving;
 
 /// Longest time that a plugin which is being loaded is waited for before the subject says so.
 const LOADING: Duration = Duration::from_secs(20);

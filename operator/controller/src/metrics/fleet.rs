@@ -2,8 +2,7 @@
 //! gone counts no more. Pure.
 
 use flashjob_api::{DeviceState, Phase};
-
-use crate::observed::Job;
+use flashjob_rules::flashjob::observed::Job;
 
 /// Numbers of jobs and devices by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -12,6 +12,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use flashjob_api::reason::{self, Effect};
 use flashjob_plugin_host::{CallError, LoadError, Stage};
+use flashjob_rules::flashjob::observed::{Finish, PluginView};
+use flashjob_rules::flashjob::plan::DeviceResult;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -21,8 +23,6 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use crate::health::problem::Cause;
-use crate::observed::{Finish, PluginView};
-use crate::plan::DeviceResult;
 use crate::transitions::Transitions;
 pub use fleet::Fleet;
 pub use requests::{Counted, Requests};

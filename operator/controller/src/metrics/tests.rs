@@ -3,9 +3,9 @@
 use flashjob_api::{
     DeviceState, DeviceStatus, FlashJob, FlashJobSpec, FlashJobStatus, Phase, Reason,
 };
+use flashjob_rules::flashjob::observed::Job;
 
 use super::*;
-use crate::observed::Job;
 
 fn scrape(metrics: &Metrics) -> String {
     metrics.text(Fleet::default(), &[], 0).unwrap()

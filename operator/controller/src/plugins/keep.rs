@@ -244,7 +244,8 @@ impl Keeper {
         match lowest(served, record.last_good_version.as_ref()) {
             Some(lowest) if loaded.info().version < *lowest => {
                 let message = format!(
-                    "version {} is lower than {lowest}, which served well last; set allowDowngrade: true if that is meant",
+                    "version {} is lower than {lowest}, which served well last; set \
+                     allowDowngrade: true if that is meant",
                     loaded.info().version
                 );
                 let refused = Failure::new(Stage::Start, "DowngradeRefused", message);

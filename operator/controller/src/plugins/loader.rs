@@ -14,10 +14,8 @@ use super::recorded::Records;
 use super::{keep, show};
 use crate::arguments::Arguments;
 use crate::config::OperatorConfig;
-use crate::firmware::Access;
 use crate::health::record::Report;
 use crate::operator::Operator;
-use crate::world::Rules;
 
 /// Keeps the configured plugins loaded, through every change of the configuration.
 pub struct Loader {
@@ -102,13 +100,7 @@ impl Loader {
 
     fn take(&mut self, config: OperatorConfig, all: bool) {
         self.operator.plugins.configure(&config.plugins, all);
-        let rules = Rules::of(&config, Access::of(&config));
-        {
-            let mut world = self.operator.world();
-            world.rules = rules;
-            // Other firmware may be trusted now, or less of it.
-            world.rollouts.all_due();
-        }
+        self.operator.configure(&config);
         let before = std::mem::replace(&mut self.config, config);
         self.tasks.retain(|name, task| {
             let stays = self.config.plugins.iter().find(|plugin| plugin.name == *name);

@@ -3,6 +3,7 @@
 
 use flashjob_api::{DevicePlugin, DevicePluginSpec, DevicePluginStatus, condition};
 use flashjob_plugin_host::{Plugin, Stage};
+use flashjob_rules::flashjob::observed::whole_seconds;
 use jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt};
@@ -15,7 +16,6 @@ use crate::answer::{by_name, in_one_line};
 use crate::config::PluginConfig;
 use crate::health::problem::{Cause, Problem};
 use crate::installation::Owner;
-use crate::observed::whole_seconds;
 use crate::operator::Operator;
 
 /// State of a plugin that is to be shown.

@@ -4,15 +4,15 @@
 use std::sync::Arc;
 
 use flashjob_api::{FlashJob, FlashRollout};
-use flashjob_rules::rollout::Step;
+use flashjob_rules::flashjob::observed::Job;
+use flashjob_rules::rollout::{RolloutKey, Step};
+use flashjob_rules::world::rollouts::{Known, StepOutcome};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Map, Value, json};
 
-use super::{Known, RolloutKey};
 use crate::answer::{by_name, in_one_line};
 use crate::apply::{Deleted, create, delete, pause_after};
-use crate::observed::Job;
 use crate::operator::Operator;
 
 /// Carries out one step, and has the rollout looked at again.
@@ -23,7 +23,7 @@ pub async fn apply(operator: Arc<Operator>, known: Arc<Known>, step: Step) {
     let failures = {
         let mut world = operator.world();
         let memory = world.rollouts.memory.get_mut(&rollout);
-        memory.map_or(0, |memory| memory.note(&key, &outcome))
+        memory.map_or(0, |memory| memory.note(&key, outcome_of(&outcome)))
     };
     if let Some(error) = error {
         tracing::warn!(%rollout, step = key, error, "request failed; retrying");
@@ -34,6 +34,17 @@ pub async fn apply(operator: Arc<Operator>, known: Arc<Known>, step: Step) {
         memory.release(&key);
     }
     operator.look_at([rollout]);
+}
+
+/// Meaning of the API server's answer for the rollout.
+fn outcome_of(answer: &kube::Result<()>) -> StepOutcome {
+    match answer {
+        Ok(()) => StepOutcome::Done,
+        Err(error @ kube::Error::Api(status)) if matches!(status.code, 403 | 422) => {
+            StepOutcome::Refused(in_one_line(error))
+        }
+        Err(_) => StepOutcome::Failed,
+    }
 }
 
 #[tracing::instrument(name = "rollout step", level = "debug", skip_all, err(level = "debug"), fields(rollout = %key, step = step.key()))]
@@ -114,4 +125,25 @@ async fn refresh(operator: &Operator, namespace: &str, name: &str) -> kube::Resu
         see(operator, job);
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use flashjob_rules::world::rollouts::Memory;
+    use kube::core::Status;
+
+    use super::*;
+
+    #[test]
+    fn only_what_the_api_server_refuses_is_told_and_until_it_accepts_the_step() {
+        let failed = |code| {
+            let status = Status::failure("denied by policy", "Forbidden").with_code(code);
+            outcome_of(&Err(kube::Error::Api(Box::new(status))))
+        };
+        let mut memory = Memory::default();
+        assert_eq!((memory.note("a", failed(500)), memory.refused()), (1, None));
+        assert_eq!(memory.note("a", failed(403)), 2);
+        assert_eq!(memory.refused(), Some("denied by policy"));
+        assert_eq!((memory.note("a", outcome_of(&Ok(()))), memory.refused()), (0, None));
+    }
 }

@@ -4,14 +4,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flashjob_api::{FlashRollout, FlashRolloutSpec, FlashRolloutStatus, RolloutPhase};
-use flashjob_rules::rollout::Rollout;
+use flashjob_rules::rollout::{Rollout, RolloutKey};
+use flashjob_rules::world::rollouts::Known;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource};
 use serde_json::json;
 
-use super::{Known, RolloutKey};
 use crate::answer::{by_name, in_one_line};
 use crate::metrics::Write;
 use crate::operator::Operator;
@@ -41,7 +41,7 @@ pub async fn write(operator: Arc<Operator>, known: Arc<Known>, status: FlashRoll
         let _ = refresh(&operator, &key).await;
     }
     if let Some(memory) = operator.world().rollouts.memory.get_mut(&key) {
-        memory.pace.wrote(took);
+        memory.pace.wrote(Instant::now(), took);
     }
     operator.look_at([key.clone()]);
     if written.is_ok_and(|stored| stored) {

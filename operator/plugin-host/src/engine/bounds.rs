@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use crate::engine::CallError;
+use flashjob_types::CallError;
 
 /// Longest list of words or variables.
 const LIST: usize = 1024;

@@ -43,7 +43,8 @@ fn compile(arguments: impl IntoIterator<Item = OsString>) -> Result<(), String> 
         arguments.into_iter().map(|word| word.to_str()?.parse().ok()).collect();
     let Some([space, memory, seconds]) = numbers.as_deref() else {
         return Err(format!(
-            "{COMPILE_PLUGIN} expects bytes of address space, bytes of memory and seconds of processor time"
+            "{COMPILE_PLUGIN} expects bytes of address space, bytes of memory and seconds of \
+             processor time"
         ));
     };
     // Where memory is short all the same, this process is the one to go. That may be forbidden; the

@@ -10,6 +10,7 @@
 #[path = "fuzzing.rs"]
 pub(in crate::engine) mod fuzzing;
 
+use flashjob_types::CallError;
 use wasmtime::Store;
 use wasmtime::component::{HasSelf, Linker};
 
@@ -18,7 +19,7 @@ use super::generated::flashjob::plugin::{log, types};
 use super::generated::{Plugin, PluginPre};
 use crate::engine::bounds::{self, Bounds};
 use crate::engine::limits::State;
-use crate::engine::{Answer, Call, CallError};
+use crate::engine::{Answer, Call};
 use crate::types::{
     Arg, Device, EnvValue, FieldError, FlashPod, Outcome, PluginError, PluginInfo, Port, Proof,
     Protocol, Request, Scratch, SecretMount, User, Verdict,

@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::engine::{CallError, EngineError};
+use flashjob_types::CallError;
+
+use crate::engine::EngineError;
 use crate::{Digest, Reference, RegistryError, TrustError};
 
 /// Reason why a plugin is not loaded.

@@ -1,8 +1,10 @@
 //! Asks a plugin once and says what that cost: for its author, who wants to know, and not for the
 //! operator, who tries again.
 
+use flashjob_types::CallError;
+
 use super::Plugin;
-use crate::engine::{Answer, Call, CallError, Cost};
+use crate::engine::{Answer, Call, Cost};
 use crate::types::{FlashPod, Outcome, PluginInfo, Request, Verdict};
 
 /// An answer, and what it cost.

@@ -92,7 +92,8 @@ async fn start(size: &Size) -> anyhow::Result<Testbed> {
     script("tests/wasm/build.sh")?;
     let begin = Instant::now();
     println!(
-        "starting etcd, kube-apiserver, kube-controller-manager, kube-scheduler, a registry and {} simulated devices",
+        "starting etcd, kube-apiserver, kube-controller-manager, kube-scheduler, a registry and \
+         {} simulated devices",
         size.devices
     );
     let mut testbed = Testbed::start(&options(size)).await?;

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use flashjob_api::{FlashJob, FlashJobSpec};
-use flashjob_operator::make::is_image;
+use flashjob_rules::flashjob::grants::is_image;
 
 use crate::arguments::number;
 use crate::fleet::inventory::Device;

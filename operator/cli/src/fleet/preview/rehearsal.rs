@@ -9,11 +9,13 @@ use std::sync::Arc;
 use flashjob_api::{DeviceState, FlashJob, FlashJobStatus, reason};
 use flashjob_operator::config::OperatorConfig;
 use flashjob_operator::firmware::Access;
-use flashjob_operator::observed::{Built, Job, PluginView, Question, Service, whole_seconds};
-use flashjob_operator::plan::{Step, plan};
 use flashjob_operator::plugins::Plugins;
-use flashjob_operator::world::{Rules, World};
 use flashjob_plugin_host::{CallError, Plugin};
+use flashjob_rules::flashjob::observed::{
+    Built, Job, PluginView, Question, Service, whole_seconds,
+};
+use flashjob_rules::flashjob::plan::{Step, plan};
+use flashjob_rules::world::World;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use kube::ResourceExt;
@@ -88,7 +90,8 @@ impl<'a> Rehearsal<'a> {
             let message = format!("FlashJob {}: {error}", subject.job.name_any());
             return Err(Failure::new(Code::Failing, "InvalidSpec", message));
         }
-        let mut world = World::new(views(plugins), Rules::of(config, Access::of(config)));
+        let access = Access::of(config);
+        let mut world = World::new(views(plugins), config.rules(access.trust()));
         for instance in &subject.instances {
             world.devices.see(instance.clone());
         }
@@ -156,7 +159,7 @@ impl<'a> Rehearsal<'a> {
 
     async fn answer(
         &mut self,
-        key: &flashjob_operator::observed::JobKey,
+        key: &flashjob_rules::flashjob::observed::JobKey,
         question: Question,
     ) -> bool {
         let Question::Build { attempt, plugin, digest, request } = question else { return false };

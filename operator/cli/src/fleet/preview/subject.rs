@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use flashjob_api::{FINALIZER, FlashJob, akri};
-use flashjob_operator::observed::Instance;
+use flashjob_rules::flashjob::observed::Instance;
 use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde_json::Value;

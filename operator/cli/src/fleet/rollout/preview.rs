@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use flashjob_api::{FlashRollout, LeftOut};
-use flashjob_operator::config::Namespaces;
+use flashjob_rules::flashjob::policy::Namespaces;
 use flashjob_rules::rollout::Rollout;
 use flashjob_rules::rollout::members::{self, Planned};
 use kube::ResourceExt;

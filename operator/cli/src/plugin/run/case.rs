@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use clap::Args;
 use flashjob_api::{EffectiveSpec, FlashJob};
 use flashjob_operator::config::PluginConfig;
-use flashjob_operator::observed::{Instance, Job};
-use flashjob_operator::plan::request::{self, Known};
 use flashjob_plugin_host::Plugin;
 use flashjob_plugin_host::types::Request;
+use flashjob_rules::flashjob::observed::{Instance, Job};
+use flashjob_rules::flashjob::plan::request::{self, Known};
 use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 

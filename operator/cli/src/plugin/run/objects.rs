@@ -1,9 +1,10 @@
 //! Pod and Service, made and checked by the operator's own code.
 
 use flashjob_operator::config::{OperatorConfig, PluginConfig};
-use flashjob_operator::make::{self, Attempt, Denied, Grants};
 use flashjob_plugin_host::Plugin;
 use flashjob_plugin_host::types::FlashPod;
+use flashjob_rules::flashjob::grants::{Denied, Grants};
+use flashjob_rules::flashjob::make::{self, Attempt};
 use k8s_openapi::api::core::v1::{Pod, Service};
 
 use super::case::Case;

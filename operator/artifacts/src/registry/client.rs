@@ -1,0 +1,65 @@
+//! The HTTP client for one registry, and advice on what it has against the registry's certificate.
+
+use std::time::Duration;
+
+use reqwest::{Certificate, Client, redirect};
+
+use super::CLIENT;
+use crate::config::RegistryConfig;
+
+pub(super) fn client(config: Option<&RegistryConfig>) -> Result<Client, String> {
+    let mut builder = Client::builder()
+        .redirect(redirect::Policy::none())
+        .connect_timeout(Duration::from_secs(10))
+        .read_timeout(Duration::from_secs(30))
+        .timeout(Duration::from_secs(300))
+        .user_agent(CLIENT);
+    if let Some(file) = config.and_then(|config| config.ca_file.as_ref()) {
+        let pem =
+            std::fs::read(file).map_err(|error| format!("caFile {}: {error}", file.display()))?;
+        // Editors leave a byte order mark, before which nothing is read.
+        let pem = pem.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&pem);
+        let certificates = Certificate::from_pem_bundle(pem)
+            .map_err(|error| format!("caFile {}: {error}", file.display()))?;
+        if certificates.is_empty() {
+            return Err(format!("caFile {} holds no certificate", file.display()));
+        }
+        builder = builder.tls_certs_only(certificates);
+    }
+    builder.build().map_err(|error| error.to_string())
+}
+
+/// In words what the TLS library has against a server's certificate and says in one name of its
+/// own.
+pub(super) fn advice_on_certificate(
+    cause: &(dyn std::error::Error + 'static),
+) -> Option<&'static str> {
+    let mut inner = cause;
+    // One error of input and output may be in another.
+    while let Some(within) = inner.downcast_ref::<std::io::Error>().and_then(|of| of.get_ref()) {
+        inner = within;
+    }
+    let refused = match inner.downcast_ref::<rustls::Error>() {
+        Some(rustls::Error::InvalidCertificate(refused)) => format!("{refused:?}"),
+        _ => return None,
+    };
+    let advices = [
+        (
+            "UnknownIssuer",
+            "the server's certificate is signed by an authority that is not known; set the authority's certificate as caFile of this registry",
+        ),
+        (
+            "NotValidForName",
+            "the server's certificate is for another host name; use a name that it has, or give the server another certificate",
+        ),
+        (
+            "CaUsedAsEndEntity",
+            "the server presents the certificate of an authority (CA:TRUE) as its own; give it one with basicConstraints=CA:FALSE, as with openssl req -x509 -addext basicConstraints=CA:FALSE, and that one as caFile, or sign one with the authority",
+        ),
+        (
+            "UnsupportedCertVersion",
+            "the server's certificate is of version 1, which has no names; make one of version 3 with subjectAltName",
+        ),
+    ];
+    advices.into_iter().find(|(name, _)| refused.contains(name)).map(|(_, advice)| advice)
+}

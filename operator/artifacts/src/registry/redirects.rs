@@ -1,0 +1,95 @@
+//! Follows a registry to where it sends whoever asks, and no further than that is safe.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use reqwest::header::LOCATION;
+use reqwest::{Method, Response, Url};
+
+use super::{MANIFEST_TYPES, Outgoing, REDIRECTS, RegistryError, Repository, authority};
+use crate::Digest;
+
+/// AWS serves its metadata at a unique local address, too.
+const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
+
+impl Repository<'_> {
+    /// A manifest that has moved within its registry is asked for there as before; elsewhere only
+    /// where it cannot be another one, or where the configuration has that registry, and without
+    /// the password.
+    pub(super) async fn follow_manifest(
+        &self,
+        mut response: Response,
+        expected: Option<&Digest>,
+        what: &str,
+    ) -> Result<Response, RegistryError> {
+        for _ in 0..REDIRECTS {
+            if !response.status().is_redirection() {
+                break;
+            }
+            let target = self.redirect(&response, what)?;
+            let host = authority(&target);
+            let is_own = host == authority(&self.url("")?);
+            if !(is_own || expected.is_some() || self.is_configured(&host)) {
+                return Err(self.redirect_refused(&response, what));
+            }
+            let authorization = self.authorization.as_deref().filter(|_| is_own);
+            let outgoing =
+                Outgoing { accept: Some(MANIFEST_TYPES), ..Outgoing::new(Method::GET, target) };
+            response = self.send(&outgoing, authorization).await?;
+        }
+        if response.status().is_redirection() {
+            return Err(self.redirect_refused(&response, what));
+        }
+        self.check(&response, what)?;
+        Ok(response)
+    }
+
+    pub(super) fn redirect(&self, response: &Response, what: &str) -> Result<Url, RegistryError> {
+        let target = location(response)
+            .filter(|location| !location.is_empty())
+            .and_then(|location| response.url().join(&location).ok());
+        let taken = |target: &Url| {
+            let host = authority(target);
+            let is_own = host == authority(response.url());
+            // What a registry names must not lead this process to itself, its node, or a cloud's
+            // metadata.
+            let is_outside = is_own || self.is_configured(&host) || !is_internal(target);
+            let scheme =
+                target.scheme() == "https" || target.scheme() == "http" && self.plain(&host);
+            scheme && is_outside
+        };
+        target.filter(taken).ok_or_else(|| self.redirect_refused(response, what))
+    }
+
+    pub(super) fn redirect_refused(&self, response: &Response, what: &str) -> RegistryError {
+        let location = location(response).unwrap_or_default();
+        RegistryError::Redirect { host: self.host.clone(), what: what.to_owned(), location }
+    }
+}
+
+/// Returns true if an address is this machine's own, its link's, or one by which clouds serve their
+/// metadata.
+fn is_internal(url: &Url) -> bool {
+    let of = |address: IpAddr| match address.to_canonical() {
+        IpAddr::V4(address) => {
+            address.is_loopback() || address.is_link_local() || address.is_unspecified()
+        }
+        IpAddr::V6(address) => {
+            address.is_loopback() || address.is_unicast_link_local() || address.is_unspecified()
+        }
+    };
+    match url.host() {
+        Some(url::Host::Ipv4(address)) => of(address.into()),
+        Some(url::Host::Ipv6(address)) => of(address.into()) || address == METADATA_V6,
+        Some(url::Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost"
+                || name.ends_with(".localhost")
+                || name == "metadata.google.internal"
+        }
+        None => true,
+    }
+}
+
+pub(super) fn location(response: &Response) -> Option<String> {
+    response.headers().get(LOCATION).and_then(|value| value.to_str().ok()).map(str::to_owned)
+}

@@ -1,0 +1,133 @@
+//! Tells a registry who asks: answers its challenges with the password, or with a token that is got
+//! for it.
+
+use reqwest::header::WWW_AUTHENTICATE;
+use reqwest::{Method, Response, StatusCode, Url};
+use serde::Deserialize;
+
+use super::challenge::{self, Challenge};
+use super::{CLIENT, Outgoing, RegistryError, Repository, authority};
+use crate::Credentials;
+use crate::credentials::canonical_host;
+
+const TOKEN_BYTES: usize = 64 << 10;
+const FORM: &str = "application/x-www-form-urlencoded";
+/// Host at which Docker Hub gives tokens.
+const DOCKER_HUB_TOKENS: &str = "auth.docker.io";
+
+impl Repository<'_> {
+    /// Says who asks before anything is asked for ("Determining Support"): a public repository
+    /// would be given to a wrong password as to nobody, and the mistake would go unseen.
+    pub(super) async fn introduce(
+        &mut self,
+        outgoing: &Outgoing<'_>,
+        what: &str,
+    ) -> Result<(), RegistryError> {
+        if self.introduced || self.credentials.is_none() {
+            return Ok(());
+        }
+        let mut url = self.url("")?;
+        url.set_path("/v2/");
+        let response = self.send(&Outgoing::new(Method::GET, url), None).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.authorize(&response, outgoing, what).await?;
+        }
+        self.introduced = true;
+        Ok(())
+    }
+
+    /// Gets what the first challenge that is known asks for.
+    pub(super) async fn authorize(
+        &mut self,
+        response: &Response,
+        outgoing: &Outgoing<'_>,
+        what: &str,
+    ) -> Result<(), RegistryError> {
+        let headers = response.headers().get_all(WWW_AUTHENTICATE).iter();
+        let mut challenges =
+            headers.filter_map(|value| value.to_str().ok()).flat_map(Challenge::parse);
+        let authorization = match challenges.next() {
+            Some(Challenge::Basic) => {
+                let password = self.credentials.filter(|own| own.identity_token().is_none());
+                password.map(challenge::basic)
+            }
+            Some(Challenge::Bearer { realm, service, scope }) => {
+                let scope = scope
+                    .unwrap_or_else(|| format!("repository:{}:{}", self.name, outgoing.actions()));
+                Some(self.token(&realm, service, &scope, what).await?)
+            }
+            None => None,
+        };
+        self.authorization =
+            Some(authorization.ok_or_else(|| self.access(what, StatusCode::UNAUTHORIZED))?);
+        Ok(())
+    }
+
+    /// Exchanges the credentials, if there are any, for a token (distribution's token
+    /// authentication specification).
+    async fn token(
+        &self,
+        realm: &str,
+        service: Option<String>,
+        scope: &str,
+        what: &str,
+    ) -> Result<String, RegistryError> {
+        let foreign =
+            || RegistryError::ForeignRealm { host: self.host.clone(), realm: realm.to_owned() };
+        let mut url = Url::parse(realm).map_err(|_| foreign())?;
+        let host = authority(&url);
+        // The same host on another port is another service: it is named under tokenHosts, or gets
+        // nothing.
+        let own = authority(&self.url("")?) == host
+            || canonical_host(&self.host) == "docker.io" && host == DOCKER_HUB_TOKENS;
+        let listed = self.config.is_some_and(|config| {
+            config.token_hosts.iter().any(|name| name.eq_ignore_ascii_case(&host))
+        });
+        if !(own || listed) {
+            return Err(foreign());
+        }
+        if url.scheme() != "https" && !(url.scheme() == "http" && self.plain(&host)) {
+            return Err(RegistryError::InsecureRealm {
+                host: self.host.clone(),
+                realm: realm.to_owned(),
+            });
+        }
+        let service = service.map(|service| ("service", service));
+        let response = match self.credentials.and_then(Credentials::identity_token) {
+            Some(token) => {
+                let form = refresh_form(token, service, scope);
+                let content = Some((FORM, form.as_bytes()));
+                self.send(&Outgoing { content, ..Outgoing::new(Method::POST, url) }, None).await?
+            }
+            None => {
+                url.query_pairs_mut().extend_pairs(service).append_pair("scope", scope);
+                let basic = self.credentials.map(challenge::basic);
+                self.send(&Outgoing::new(Method::GET, url), basic.as_deref()).await?
+            }
+        };
+        self.check(&response, &format!("a token for {what}"))?;
+        let bytes = self.body(response, "the token", TOKEN_BYTES).await?;
+        #[derive(Deserialize)]
+        struct Token {
+            token: Option<String>,
+            access_token: Option<String>,
+        }
+        let token: Token = serde_json::from_slice(&bytes)
+            .map_err(|_| self.access(what, StatusCode::UNAUTHORIZED))?;
+        let usable =
+            |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        let token = [token.token, token.access_token].into_iter().flatten().find(usable);
+        token
+            .map(|token| format!("Bearer {token}"))
+            .ok_or_else(|| self.access(what, StatusCode::UNAUTHORIZED))
+    }
+}
+
+/// Returns the form that exchanges an identity token (distribution's token specification, "Refresh
+/// token").
+fn refresh_form(token: &str, service: Option<(&str, String)>, scope: &str) -> String {
+    let mut form = url::form_urlencoded::Serializer::new(String::new());
+    form.append_pair("grant_type", "refresh_token").extend_pairs(service);
+    form.append_pair("client_id", CLIENT).append_pair("scope", scope);
+    form.append_pair("refresh_token", token).finish()
+}

@@ -1,0 +1,269 @@
+//! Grants of the operator's configuration: what a plugin may give its Pods, and for which images.
+//! Absence never means permission.
+
+use flashjob_types::plugin::{Arg, EnvValue, FlashPod, User};
+use oci_spec::distribution::Reference;
+use serde::{Deserialize, Serialize};
+
+/// Grants of one plugin. They hold only for images that `images` names.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Grants {
+    /// Patterns of image repositories: host literal, `*` one segment, `**` any number of segments
+    /// at the end.
+    pub images: Vec<String>,
+    /// The container may run as root.
+    pub run_as_root: bool,
+    /// The container may be given the device on its node.
+    pub attach_device: bool,
+    /// Supplementary groups it may have.
+    pub groups: Vec<u32>,
+    /// Linux capabilities it may add, without `CAP_`.
+    pub capabilities: Vec<String>,
+    /// Secrets behind the plugin's slots.
+    pub secrets: Vec<SecretGrant>,
+}
+
+/// The Secret behind a slot, in the Pod's namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretGrant {
+    /// The plugin's name for it.
+    pub slot: String,
+    /// The Secret.
+    pub secret_name: String,
+    /// The keys that the container may see.
+    pub keys: Vec<String>,
+}
+
+/// Request for something that was not granted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Denied(pub String);
+
+impl Grants {
+    /// Returns true if the grants hold for this image.
+    #[must_use]
+    pub fn cover(&self, image: &str) -> bool {
+        let Some(repository) = repository(image) else { return false };
+        self.images.iter().any(|pattern| matches(pattern, &repository))
+    }
+
+    /// The Secret behind a slot.
+    #[must_use]
+    pub fn secret(&self, slot: &str) -> Option<&SecretGrant> {
+        self.secrets.iter().find(|secret| secret.slot == slot)
+    }
+
+    /// Checks an answer against the grants.
+    ///
+    /// # Errors
+    /// Says what was asked for, for which image, and where it would be granted.
+    pub fn check(&self, plugin: &str, flash: &FlashPod) -> Result<(), Denied> {
+        let wishes = self.wishes(flash);
+        let Some((first, _)) = wishes.first() else { return Ok(()) };
+        if !self.cover(&flash.image) {
+            let pattern = repository(&flash.image).unwrap_or_default();
+            return Err(Denied(format!(
+                "plugin {plugin} asks for {first}, but its grants do not name image {}; \"{pattern}\" under grants.images of the plugin in the operator's configuration would",
+                flash.image
+            )));
+        }
+        match wishes.iter().find(|(_, granted)| !granted) {
+            Some((wish, _)) => Err(Denied(format!(
+                "plugin {plugin} asks for {wish}, which the operator's configuration does not grant it"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// All that goes beyond a restricted Pod, and whether it is granted.
+    fn wishes(&self, flash: &FlashPod) -> Vec<(String, bool)> {
+        let mut wishes = Vec::new();
+        if flash.user == User::Root {
+            wishes.push(("runAsRoot".to_owned(), self.run_as_root));
+        }
+        if flash.attach_device {
+            wishes.push(("attachDevice".to_owned(), self.attach_device));
+        }
+        wishes.extend(
+            flash
+                .groups
+                .iter()
+                .map(|group| (format!("group {group}"), self.groups.contains(group))),
+        );
+        wishes.extend(
+            flash
+                .capabilities
+                .iter()
+                .map(|name| (format!("capability {name}"), self.capabilities.contains(name))),
+        );
+        wishes.extend(flash.secrets.iter().map(|mount| {
+            (format!("secret slot {}", mount.slot), self.secret(&mount.slot).is_some())
+        }));
+        let keys = flash.env.iter().filter_map(|(_, value)| match value {
+            EnvValue::SecretKey { slot, key } => Some((slot, key)),
+            EnvValue::Literal(_) | EnvValue::ExternalAddress => None,
+        });
+        wishes.extend(keys.map(|(slot, key)| {
+            let granted = self.secret(slot).is_some_and(|secret| secret.keys.contains(key));
+            (format!("key {key} of secret slot {slot}"), granted)
+        }));
+        wishes
+    }
+}
+
+/// Returns true if the answer uses the Service's address anywhere: it then must have ports, or it
+/// would wait for ever.
+#[must_use]
+pub fn uses_address(flash: &FlashPod) -> bool {
+    let words = flash.command.iter().chain(&flash.args);
+    words.into_iter().any(|word| matches!(word, Arg::ExternalAddress))
+        || flash.env.iter().any(|(_, value)| matches!(value, EnvValue::ExternalAddress))
+}
+
+/// Returns true if a text is a reference of an image, by the grammar that container runtimes use:
+/// nothing in it is a path to somewhere else.
+#[must_use]
+pub fn is_image(text: &str) -> bool {
+    text.parse::<Reference>().is_ok()
+}
+
+/// `host/path` of an image reference: default host and folder supplied, tag and digest taken off.
+/// None: it is no reference.
+fn repository(image: &str) -> Option<String> {
+    let reference: Reference = image.parse().ok()?;
+    Some(format!("{}/{}", reference.registry().to_ascii_lowercase(), reference.repository()))
+}
+
+fn matches(pattern: &str, repository: &str) -> bool {
+    let pattern: Vec<&str> = pattern.split('/').collect();
+    let segments: Vec<&str> = repository.split('/').collect();
+    // The host is literal: a wildcard there would grant to whoever can name a registry.
+    match (pattern.split_first(), segments.split_first()) {
+        (Some((host, pattern)), Some((own, segments))) => {
+            *host == *own && segments_match(pattern, segments)
+        }
+        _ => false,
+    }
+}
+
+fn segments_match(pattern: &[&str], segments: &[&str]) -> bool {
+    match (pattern.split_first(), segments.split_first()) {
+        (None, None) => true,
+        (Some((&"**", rest)), _) => {
+            (0..=segments.len()).any(|skip| segments_match(rest, &segments[skip..]))
+        }
+        (Some((&"*", pattern)), Some((_, segments))) => segments_match(pattern, segments),
+        (Some((wanted, pattern)), Some((segment, segments))) => {
+            wanted == segment && segments_match(pattern, segments)
+        }
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    /// A description without any wish.
+    pub(in crate::flashjob) fn flash_pod(image: &str) -> FlashPod {
+        FlashPod {
+            image: image.to_owned(),
+            command: Vec::new(),
+            args: Vec::new(),
+            env: Vec::new(),
+            ports: Vec::new(),
+            needs_ip: false,
+            attach_device: false,
+            groups: Vec::new(),
+            capabilities: Vec::new(),
+            user: User::ImageDefault,
+            secrets: Vec::new(),
+            scratch: Vec::new(),
+            deadline_seconds: None,
+            working_directory: None,
+        }
+    }
+
+    fn grants(images: &[&str]) -> Grants {
+        Grants {
+            images: images.iter().map(|image| (*image).to_owned()).collect(),
+            run_as_root: true,
+            ..Grants::default()
+        }
+    }
+
+    fn asking_for_root(image: &str) -> FlashPod {
+        FlashPod { user: User::Root, ..flash_pod(image) }
+    }
+
+    #[test]
+    fn a_grant_holds_for_the_images_it_names_and_no_others() {
+        let grants = grants(&[
+            "harbor.nbfc.io/nubificus/**",
+            "docker.io/library/one",
+            "localhost:5000/*/flasher",
+        ]);
+        for image in [
+            "harbor.nbfc.io/nubificus/a:1",
+            "harbor.nbfc.io/nubificus/a/b@sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+            "HARBOR.nbfc.io/nubificus/a",
+            "one:2",
+            "localhost:5000/x/flasher:tag",
+        ] {
+            assert!(grants.cover(image), "{image}");
+        }
+        for image in [
+            "harbor.nbfc.io/other/a",
+            "evil.io/harbor.nbfc.io/nubificus/a",
+            "harbor.nbfc.io.evil.io/nubificus/a",
+            "two",
+            "localhost:5000/x/y/flasher",
+            "harbor.nbfc.io",
+        ] {
+            assert!(!grants.cover(image), "{image}");
+        }
+    }
+
+    #[test]
+    fn what_leads_elsewhere_than_it_reads_is_no_image() {
+        let grants = grants(&["harbor.nbfc.io/nubificus/**"]);
+        for image in [
+            "harbor.nbfc.io/nubificus/../other/a:1",
+            "harbor.nbfc.io/nubificus/./a:1",
+            "harbor.nbfc.io/nubificus//a:1",
+            "harbor.nbfc.io/nubificus/%2e%2e/a:1",
+            "harbor.nbfc.io/nubificus/a@evil.example/b:1",
+            "harbor.nbfc.io/nubificus/a@sha256:00",
+            "harbor.nbfc.io/nubificus/a:1?b",
+            "harbor.nbfc.io/nubificus/a:1#b",
+            "https://harbor.nbfc.io/nubificus/a:1",
+            "user@harbor.nbfc.io/nubificus/a:1",
+            "harbor.nbfc.io\\nubificus/a:1",
+            "harbor.nbfc.io/nubificus/a: 1",
+            "",
+        ] {
+            assert!(!is_image(image) && !grants.cover(image), "{image}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_as_host_grants_nothing() {
+        assert!(!grants(&["**"]).cover("harbor.nbfc.io/a"));
+        assert!(!grants(&["*/a"]).cover("harbor.nbfc.io/a"));
+    }
+
+    #[test]
+    fn absence_of_a_grant_denies_by_name() {
+        let image = "harbor.nbfc.io/nubificus/a:1";
+        assert_eq!(
+            grants(&["harbor.nbfc.io/nubificus/*"]).check("esp32", &asking_for_root(image)),
+            Ok(())
+        );
+        let denied = Grants::default().check("esp32", &asking_for_root(image)).expect_err("denied");
+        assert!(denied.0.contains("runAsRoot") && denied.0.contains(image), "{denied}");
+        let without = Grants { run_as_root: false, ..grants(&["harbor.nbfc.io/nubificus/*"]) };
+        assert!(without.check("esp32", &asking_for_root(image)).is_err());
+    }
+}

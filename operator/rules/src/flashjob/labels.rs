@@ -1,0 +1,32 @@
+//! Names by which the operator finds its objects again, and what it notes on them.
+
+/// Name of the container that flashes; a Pod may have others, which are not ours.
+pub const CONTAINER: &str = "flash";
+
+/// Labels on our Pods and Services.
+pub mod label {
+    /// Name of the FlashJob.
+    pub const APP: &str = "app";
+    /// Uid of the device.
+    pub const UUID: &str = "uuid";
+    /// Hash of the run.
+    pub const RUN: &str = "application.flashjob.nbfc.io/run";
+    /// Number of the attempt.
+    pub const ATTEMPT: &str = "application.flashjob.nbfc.io/attempt";
+    /// Joins a Pod to its Service.
+    pub const SLOT: &str = "application.flashjob.nbfc.io/slot";
+}
+
+/// Annotations on our Pods and Services.
+pub mod annotation {
+    /// The plugin that described the Pod.
+    pub const PLUGIN: &str = "application.flashjob.nbfc.io/plugin";
+    /// The digest of that plugin.
+    pub const DIGEST: &str = "application.flashjob.nbfc.io/plugin-digest";
+    /// Identities that the Pod locks, separated by spaces.
+    pub const IDENTITY: &str = "application.flashjob.nbfc.io/device-identity";
+    /// Name of the Akri Instance.
+    pub const INSTANCE: &str = "application.flashjob.nbfc.io/instance";
+    /// Plugin and device type that share a pooled Service.
+    pub const POOL: &str = "application.flashjob.nbfc.io/pool";
+}

@@ -1,0 +1,53 @@
+//! The PodDisruptionBudget of a job, and whether it has one.
+
+use flashjob_api::{Disruption, EffectiveSpec};
+use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube_core::ObjectMeta;
+
+use super::name::budget_name;
+use super::pod::owner;
+use crate::flashjob::labels::label;
+use crate::flashjob::observed::Job;
+use crate::flashjob::policy::Policy;
+
+/// More Pods than a job ever has: as long as one runs, none may be evicted. A number, as a share
+/// needs a controller that can be scaled.
+const NEVER: i32 = 1_000_000;
+
+/// Returns true if drains and autoscalers are kept from ending the job's Pods: the job and the
+/// configuration can each allow it.
+#[must_use]
+pub fn is_protected(spec: &EffectiveSpec, policy: &Policy) -> bool {
+    ![spec.disruption, policy.pods.disruption].contains(&Disruption::Allow)
+}
+
+/// Makes a budget that no eviction of the job's Pods fits into. It goes with the job.
+#[must_use]
+pub fn budget(job: &Job) -> PodDisruptionBudget {
+    let is_flash = LabelSelectorRequirement {
+        key: label::UUID.to_owned(),
+        operator: "Exists".to_owned(),
+        values: None,
+    };
+    let labels = [(label::APP.to_owned(), job.key.name.clone())];
+    PodDisruptionBudget {
+        metadata: ObjectMeta {
+            name: Some(budget_name(&job.key.name, &job.uid)),
+            namespace: Some(job.key.namespace.clone()),
+            labels: Some(labels.clone().into()),
+            owner_references: Some(vec![owner(job)]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(PodDisruptionBudgetSpec {
+            min_available: Some(IntOrString::Int(NEVER)),
+            selector: Some(LabelSelector {
+                match_labels: Some(labels.into()),
+                match_expressions: Some(vec![is_flash]),
+            }),
+            ..PodDisruptionBudgetSpec::default()
+        }),
+        status: None,
+    }
+}

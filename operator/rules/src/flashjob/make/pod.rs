@@ -1,0 +1,317 @@
+//! The flash Pod: within the restricted Pod Security Standard but for what the plugin was granted.
+
+use std::collections::BTreeMap;
+
+use flashjob_api::{FlashJob, GROUP};
+use flashjob_types::plugin::{Arg, EnvValue, FlashPod, Protocol, User};
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube_core::ObjectMeta;
+use kube_core::Resource;
+
+use super::Attempt;
+use super::budget::is_protected;
+use super::overrides::{affinity, check_overrides, resources, tolerations, with};
+use crate::flashjob::grants::{Denied, Grants, is_image, uses_address};
+use crate::flashjob::labels::{CONTAINER, annotation, label};
+use crate::flashjob::observed::Job;
+use crate::flashjob::policy::Policy;
+
+/// Seconds between the request to end and the kill. Also how long a device stays locked beyond its
+/// Pod's deadline.
+pub const GRACE_SECONDS: i64 = 10;
+
+/// Makes the Pod of an attempt. `address` is the Service's; None where the plugin wants no Service.
+///
+/// # Errors
+/// The plugin or the job asks for what the configuration does not grant.
+pub fn pod(
+    attempt: &Attempt<'_>,
+    name: &str,
+    address: Option<&str>,
+    policy: &Policy,
+) -> Result<core::Pod, Denied> {
+    check(attempt, policy)?;
+    let (defaults, tolerations) = (&policy.pods, tolerations(&attempt.spec.pod_overrides));
+    let overrides = &attempt.spec.pod_overrides;
+    let flash = attempt.flash;
+    let deadline =
+        attempt.spec.device_timeout_seconds.min(flash.deadline_seconds.map_or(i64::MAX, i64::from));
+    let (volumes, mounts) = volumes(flash, attempt.grants);
+    Ok(core::Pod {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(attempt.job.key.namespace.clone()),
+            labels: Some(with(
+                labels(attempt),
+                [&overrides.labels, &Some(defaults.labels.clone())],
+            )),
+            annotations: Some(with(
+                annotations(attempt, policy),
+                [&overrides.annotations, &Some(defaults.annotations.clone())],
+            )),
+            owner_references: Some(vec![owner(attempt.job)]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(core::PodSpec {
+            restart_policy: Some("Never".to_owned()),
+            active_deadline_seconds: Some(deadline.max(1)),
+            termination_grace_period_seconds: Some(GRACE_SECONDS),
+            automount_service_account_token: Some(false),
+            service_account_name: non_empty(overrides.service_account_name.as_ref()),
+            priority_class_name: non_empty(overrides.priority_class_name.as_ref()),
+            node_selector: overrides.node_selector.clone(),
+            runtime_class_name: defaults.runtime_class_name.clone(),
+            enable_service_links: Some(defaults.enable_service_links),
+            image_pull_secrets: overrides.image_pull_secrets.as_ref().map(|list| {
+                list.iter()
+                    .map(|secret| core::LocalObjectReference { name: secret.name.clone() })
+                    .collect()
+            }),
+            affinity: affinity(attempt, &policy.overrides),
+            tolerations,
+            security_context: Some(pod_security(flash)),
+            volumes: (!volumes.is_empty()).then_some(volumes),
+            containers: vec![container(attempt, address, mounts, policy)],
+            ..core::PodSpec::default()
+        }),
+        status: None,
+    })
+}
+
+/// Checks all that needs a permission.
+///
+/// # Errors
+/// Names what was asked for, and who may grant it.
+pub fn check(attempt: &Attempt<'_>, policy: &Policy) -> Result<(), Denied> {
+    let image = &attempt.flash.image;
+    if !is_image(image) {
+        return Err(Denied(format!(
+            "the flash container's image {image:?} is no reference of an image; expected host/path:tag or host/path@sha256:…"
+        )));
+    }
+    attempt.grants.check(attempt.plugin, attempt.flash)?;
+    if attempt.flash.ports.is_empty() && uses_address(attempt.flash) {
+        return Err(Denied(format!(
+            "plugin {} wants the external address but names no port",
+            attempt.plugin
+        )));
+    }
+    check_overrides(&attempt.spec.pod_overrides, &policy.overrides)
+}
+
+/// Labels of an attempt's Pod and Service.
+pub(super) fn labels(attempt: &Attempt<'_>) -> BTreeMap<String, String> {
+    let number = attempt.number.to_string();
+    let labels = [
+        (label::APP, attempt.job.key.name.as_str()),
+        (label::UUID, attempt.uid),
+        (label::RUN, attempt.spec.run.as_str()),
+        (label::ATTEMPT, number.as_str()),
+        (label::SLOT, attempt.slot),
+    ];
+    labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+}
+
+/// The FlashJob as the owner.
+pub(super) fn owner(job: &Job) -> OwnerReference {
+    OwnerReference {
+        api_version: format!("{GROUP}/{}", FlashJob::version(&())),
+        kind: FlashJob::kind(&()).into_owned(),
+        name: job.key.name.clone(),
+        uid: job.uid.clone(),
+        controller: Some(true),
+        block_owner_deletion: None,
+    }
+}
+
+fn annotations(attempt: &Attempt<'_>, policy: &Policy) -> BTreeMap<String, String> {
+    let identities = attempt.instance.identities(attempt.spec.host_endpoint.as_deref());
+    let identities: Vec<String> = identities.iter().map(ToString::to_string).collect();
+    let mut annotations = BTreeMap::from([
+        (annotation::PLUGIN.to_owned(), attempt.plugin.to_owned()),
+        (annotation::DIGEST.to_owned(), attempt.digest.to_string()),
+        (annotation::IDENTITY.to_owned(), identities.join(" ")),
+        (annotation::INSTANCE.to_owned(), attempt.instance.name.clone()),
+    ]);
+    if is_protected(attempt.spec, policy) {
+        // A node is not taken away from under a device for the sake of a tidier cluster.
+        let leave_alone = [
+            ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
+            ("karpenter.sh/do-not-disrupt", "true"),
+        ];
+        annotations.extend(leave_alone.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    }
+    annotations
+}
+
+fn container(
+    attempt: &Attempt<'_>,
+    address: Option<&str>,
+    mounts: Vec<core::VolumeMount>,
+    policy: &Policy,
+) -> core::Container {
+    let flash = attempt.flash;
+    let words = |words: &[Arg]| {
+        let words = words.iter().map(|word| match word {
+            Arg::Literal(text) => literal(text),
+            Arg::ExternalAddress => literal(address.unwrap_or_default()),
+        });
+        Some(words.collect::<Vec<_>>()).filter(|words| !words.is_empty())
+    };
+    core::Container {
+        name: CONTAINER.to_owned(),
+        image: Some(flash.image.clone()),
+        command: words(&flash.command),
+        args: words(&flash.args),
+        working_dir: flash.working_directory.clone(),
+        env: Some(
+            flash.env.iter().map(|(name, value)| variable(name, value, address, attempt)).collect(),
+        ),
+        ports: Some(flash.ports.iter().map(container_port).collect::<Vec<_>>())
+            .filter(|ports| !ports.is_empty()),
+        resources: resources(attempt, &policy.pods.resources),
+        security_context: Some(core::SecurityContext {
+            read_only_root_filesystem: policy.pods.read_only_root_filesystem.then_some(true),
+            ..container_security(flash)
+        }),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        volume_mounts: (!mounts.is_empty()).then_some(mounts),
+        ..core::Container::default()
+    }
+}
+
+/// Kubernetes expands `$(NAME)`; a doubled dollar is a dollar.
+fn literal(text: &str) -> String {
+    text.replace('$', "$$")
+}
+
+fn variable(
+    name: &str,
+    value: &EnvValue,
+    address: Option<&str>,
+    attempt: &Attempt<'_>,
+) -> core::EnvVar {
+    let text = |text: &str| core::EnvVar {
+        name: name.to_owned(),
+        value: Some(literal(text)),
+        value_from: None,
+    };
+    match value {
+        EnvValue::Literal(value) => text(value),
+        EnvValue::ExternalAddress => text(address.unwrap_or_default()),
+        EnvValue::SecretKey { slot, key } => core::EnvVar {
+            name: name.to_owned(),
+            value: None,
+            value_from: Some(core::EnvVarSource {
+                secret_key_ref: Some(core::SecretKeySelector {
+                    name: secret_name(attempt, slot),
+                    key: key.clone(),
+                    optional: None,
+                }),
+                ..core::EnvVarSource::default()
+            }),
+        },
+    }
+}
+
+fn secret_name(attempt: &Attempt<'_>, slot: &str) -> String {
+    let granted = attempt.grants.secret(slot);
+    granted.map_or_else(String::new, |secret| secret.secret_name.clone())
+}
+
+fn container_port(port: &flashjob_types::plugin::Port) -> core::ContainerPort {
+    let protocol = match port.protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+    };
+    core::ContainerPort {
+        name: Some(port.name.clone()),
+        container_port: i32::from(port.number),
+        protocol: Some(protocol.to_owned()),
+        ..core::ContainerPort::default()
+    }
+}
+
+fn pod_security(flash: &FlashPod) -> core::PodSecurityContext {
+    let groups = flash.groups.iter().map(|group| i64::from(*group)).collect::<Vec<_>>();
+    core::PodSecurityContext {
+        supplemental_groups: (!groups.is_empty()).then_some(groups),
+        seccomp_profile: Some(core::SeccompProfile {
+            type_: "RuntimeDefault".to_owned(),
+            localhost_profile: None,
+        }),
+        ..core::PodSecurityContext::default()
+    }
+}
+
+fn container_security(flash: &FlashPod) -> core::SecurityContext {
+    let add = (!flash.capabilities.is_empty()).then(|| flash.capabilities.clone());
+    core::SecurityContext {
+        allow_privilege_escalation: Some(false),
+        capabilities: Some(core::Capabilities { add, drop: Some(vec!["ALL".to_owned()]) }),
+        privileged: Some(false),
+        run_as_non_root: Some(flash.user != User::Root),
+        run_as_user: match flash.user {
+            User::ImageDefault => None,
+            User::Uid(uid) => Some(i64::from(uid)),
+            User::Root => Some(0),
+        },
+        ..core::SecurityContext::default()
+    }
+}
+
+fn volumes(flash: &FlashPod, grants: &Grants) -> (Vec<core::Volume>, Vec<core::VolumeMount>) {
+    let mut volumes = Vec::new();
+    let mut mounts = Vec::new();
+    let mut mount = |name: String, path: &str, read_only: bool| {
+        mounts.push(core::VolumeMount {
+            name,
+            mount_path: path.to_owned(),
+            read_only: read_only.then_some(true),
+            ..core::VolumeMount::default()
+        });
+    };
+    for (index, secret) in flash.secrets.iter().enumerate() {
+        let Some(granted) = grants.secret(&secret.slot) else { continue };
+        let name = format!("secret-{index}");
+        let items = granted.keys.iter().map(|key| core::KeyToPath {
+            key: key.clone(),
+            path: key.clone(),
+            mode: None,
+        });
+        let source = core::SecretVolumeSource {
+            secret_name: Some(granted.secret_name.clone()),
+            items: Some(items.collect()),
+            ..core::SecretVolumeSource::default()
+        };
+        volumes.push(core::Volume {
+            name: name.clone(),
+            secret: Some(source),
+            ..core::Volume::default()
+        });
+        mount(name, &secret.path, true);
+    }
+    for (index, scratch) in flash.scratch.iter().enumerate() {
+        let name = format!("scratch-{index}");
+        let source = core::EmptyDirVolumeSource {
+            medium: None,
+            size_limit: Some(Quantity(format!("{}Mi", scratch.mebibytes))),
+        };
+        volumes.push(core::Volume {
+            name: name.clone(),
+            empty_dir: Some(source),
+            ..core::Volume::default()
+        });
+        mount(name, &scratch.path, false);
+    }
+    (volumes, mounts)
+}
+
+pub(super) fn non_empty(text: Option<&String>) -> Option<String> {
+    text.filter(|text| !text.is_empty()).cloned()
+}
+
+#[cfg(test)]
+mod tests;

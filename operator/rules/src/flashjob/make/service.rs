@@ -1,0 +1,80 @@
+//! The Service through which a device calls back.
+
+use std::collections::BTreeMap;
+
+use flashjob_types::plugin::Protocol;
+use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
+use kube_core::ObjectMeta;
+
+use super::Attempt;
+use super::pod::{labels, owner};
+use crate::flashjob::labels::{annotation, label};
+use crate::flashjob::policy::Policy;
+
+/// Makes the Service of that name. With `pool` it is handed on from device to device.
+#[must_use]
+pub fn service(attempt: &Attempt<'_>, name: &str, pool: Option<&str>, policy: &Policy) -> Service {
+    let policy = &policy.services;
+    let mut labels = labels(attempt);
+    if pool.is_some() {
+        // A pooled Service belongs to no one device; the label stays, as our watch asks for its
+        // existence.
+        labels.insert(label::UUID.to_owned(), String::new());
+        labels.remove(label::ATTEMPT);
+    }
+    let selector = [(label::APP, attempt.job.key.name.as_str()), (label::SLOT, attempt.slot)];
+    let mut annotations = BTreeMap::from([
+        (annotation::PLUGIN.to_owned(), attempt.plugin.to_owned()),
+        (annotation::DIGEST.to_owned(), attempt.digest.to_string()),
+    ]);
+    annotations.extend(pool.map(|pool| (annotation::POOL.to_owned(), pool.to_owned())));
+    let asked = attempt.spec.external_ip.clone();
+    for (own, given) in [(&mut labels, &policy.labels), (&mut annotations, &policy.annotations)] {
+        for (key, value) in given {
+            own.entry(key.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    if let Some((annotation, address)) = policy.external_ip_annotation.clone().zip(asked.clone()) {
+        annotations.insert(annotation, address);
+    }
+    let ports = attempt.flash.ports.iter().map(|port| ServicePort {
+        name: Some(port.name.clone()),
+        port: i32::from(port.number),
+        protocol: Some(match port.protocol {
+            Protocol::Tcp => "TCP".to_owned(),
+            Protocol::Udp => "UDP".to_owned(),
+        }),
+        ..ServicePort::default()
+    });
+    Service {
+        metadata: ObjectMeta {
+            name: Some(name.to_owned()),
+            namespace: Some(attempt.job.key.namespace.clone()),
+            labels: Some(labels),
+            annotations: Some(annotations),
+            owner_references: Some(vec![owner(attempt.job)]),
+            ..ObjectMeta::default()
+        },
+        spec: Some(ServiceSpec {
+            type_: Some("LoadBalancer".to_owned()),
+            selector: Some(selector.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+            ports: Some(ports.collect()),
+            load_balancer_ip: asked.filter(|_| policy.external_ip_annotation.is_none()),
+            // The device is asked as soon as the container runs; the rule that leads it there must
+            // not wait until the kubelet has reported the Pod as ready, nor for the readiness of a
+            // sidecar.
+            publish_not_ready_addresses: Some(true),
+            load_balancer_class: policy.load_balancer_class.clone(),
+            allocate_load_balancer_node_ports: policy.allocate_load_balancer_node_ports,
+            external_traffic_policy: policy.external_traffic_policy.map(|word| format!("{word:?}")),
+            ip_family_policy: policy.ip_family_policy.map(|word| format!("{word:?}")),
+            ip_families: policy
+                .ip_families
+                .as_ref()
+                .map(|families| families.iter().map(|word| format!("{word:?}")).collect()),
+            session_affinity: policy.session_affinity.map(|word| word.name().to_owned()),
+            ..ServiceSpec::default()
+        }),
+        status: None,
+    }
+}

@@ -1,0 +1,132 @@
+//! The firmware that a FlashJob or a FlashRollout waits for: the question to its registry, and the
+//! answer so far.
+
+use std::sync::Arc;
+
+use crate::firmware::{FirmwareState, ResolveFirmware};
+
+/// Question about firmware, and the answer.
+#[derive(Clone, Debug, Default)]
+pub struct Inquiry(Option<Asked>);
+
+#[derive(Clone, Debug)]
+struct Asked {
+    question: Arc<ResolveFirmware>,
+    answer: FirmwareState,
+    /// True if the last plan asked for it: there is no answer yet, or not the one that is needed.
+    is_open: bool,
+}
+
+impl Inquiry {
+    /// Follows the question of a plan. Returns it where the registry must be asked: until
+    /// [`Self::awaits`] says that nobody waits any more.
+    pub fn follow(&mut self, question: Option<ResolveFirmware>) -> Option<Arc<ResolveFirmware>> {
+        let Some(question) = question else {
+            // What was found out may not be stored yet.
+            self.0.take_if(|asked| !matches!(asked.answer, FirmwareState::Resolved(_)));
+            self.0.iter_mut().for_each(|asked| asked.is_open = false);
+            return None;
+        };
+        let same = self.0.take().filter(|asked| *asked.question == question);
+        if same.as_ref().is_some_and(|asked| asked.is_open) {
+            self.0 = same;
+            return None;
+        }
+        let question = Arc::new(question);
+        let answer = same.map_or(FirmwareState::Asking, |asked| asked.answer);
+        self.0 = Some(Asked { question: question.clone(), answer, is_open: true });
+        Some(question)
+    }
+
+    /// Returns true if somebody still waits for the answer to this question: to the one that
+    /// [`Self::follow`] returned, and to no equal one that was asked later.
+    #[must_use]
+    pub fn awaits(&self, question: &Arc<ResolveFirmware>) -> bool {
+        self.0.as_ref().is_some_and(|asked| asked.is_open && Arc::ptr_eq(&asked.question, question))
+    }
+
+    /// Takes the answer. Returns false if nobody waits for it any more.
+    pub fn take(&mut self, question: &Arc<ResolveFirmware>, answer: FirmwareState) -> bool {
+        let is_awaited = self.awaits(question);
+        if is_awaited && let Some(asked) = &mut self.0 {
+            asked.answer = answer;
+        }
+        is_awaited
+    }
+
+    /// The answer to a question, as far as it is known.
+    #[must_use]
+    pub fn answer(&self, question: &ResolveFirmware) -> FirmwareState {
+        let asked = self.0.as_ref().filter(|asked| *asked.question == *question);
+        asked.map(|asked| asked.answer.clone()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flashjob_api::{FirmwarePin, FirmwareVerification};
+
+    use super::*;
+    use crate::firmware::ResolvedFirmware;
+
+    fn question(run: &str) -> ResolveFirmware {
+        ResolveFirmware {
+            run: run.to_owned(),
+            batch: None,
+            reference: "r.io/f:1".to_owned(),
+            pin: FirmwarePin::Digest,
+            verify: FirmwareVerification::IfConfigured,
+            trust: None,
+            version: "1".to_owned(),
+            device_types: vec!["esp32".to_owned()],
+        }
+    }
+
+    fn failed() -> FirmwareState {
+        let (reason, message) = ("FirmwareUnavailable".to_owned(), "away".to_owned());
+        FirmwareState::Failed { reason, message, permanent: false }
+    }
+
+    #[test]
+    fn one_question_is_asked_once_and_another_takes_its_place() {
+        let mut inquiry = Inquiry::default();
+        let first = inquiry.follow(Some(question("a"))).expect("it is new");
+        assert_eq!(inquiry.follow(Some(question("a"))), None);
+        assert_eq!(inquiry.answer(&question("a")), FirmwareState::Asking);
+        assert!(inquiry.take(&first, failed()));
+        assert_eq!(inquiry.answer(&question("a")), failed());
+        assert!(inquiry.follow(Some(question("b"))).is_some());
+        assert!(!inquiry.take(&first, failed()));
+        assert_eq!(inquiry.answer(&question("a")), FirmwareState::NotAsked);
+    }
+
+    #[test]
+    fn a_failure_that_nobody_waits_for_is_asked_no_more_and_what_was_found_out_stays() {
+        let mut inquiry = Inquiry::default();
+        let first = inquiry.follow(Some(question("a"))).expect("it is new");
+        assert!(inquiry.take(&first, failed()));
+        assert_eq!(inquiry.follow(None), None);
+        assert!(!inquiry.awaits(&first));
+        let again = inquiry.follow(Some(question("a"))).expect("it is new again");
+        assert!(!inquiry.awaits(&first) && inquiry.awaits(&again));
+        let resolved = FirmwareState::Resolved(ResolvedFirmware::default());
+        assert!(inquiry.take(&again, resolved.clone()));
+        assert_eq!(inquiry.follow(None), None);
+        assert_eq!(inquiry.answer(&question("a")), resolved);
+        assert!(!inquiry.awaits(&again));
+    }
+
+    #[test]
+    fn an_answer_that_does_not_do_is_asked_for_again_and_stands_meanwhile() {
+        let mut inquiry = Inquiry::default();
+        let first = inquiry.follow(Some(question("a"))).expect("it is new");
+        let resolved = FirmwareState::Resolved(ResolvedFirmware::default());
+        assert!(inquiry.take(&first, resolved.clone()));
+        assert_eq!(inquiry.follow(Some(question("a"))), None);
+        assert!(inquiry.awaits(&first));
+        assert_eq!(inquiry.follow(None), None);
+        let again = inquiry.follow(Some(question("a"))).expect("nobody asks any more");
+        assert!(!inquiry.awaits(&first) && inquiry.awaits(&again));
+        assert_eq!(inquiry.answer(&question("a")), resolved);
+    }
+}

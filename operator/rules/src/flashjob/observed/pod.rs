@@ -1,0 +1,192 @@
+//! A flash Pod, trimmed to what decisions need.
+
+mod state;
+
+use flashjob_api::GROUP;
+use flashjob_types::Digest;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1 as core;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use kube_core::ResourceExt;
+
+pub use state::{Cause, Ended, EndedBy, Waiting};
+
+use super::{Identity, JobKey};
+use crate::flashjob::labels::{annotation, label};
+
+/// A Pod's end is awaited this long beyond its deadline and grace: kubelets report late.
+const OVERDUE_SECONDS: i64 = 60;
+
+/// A flash Pod, ours or the Go operator's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    /// The job that owns it.
+    pub job: JobKey,
+    /// Uid of the job that owns it.
+    pub job_uid: String,
+    /// Name.
+    pub name: String,
+    /// Uid.
+    pub uid: String,
+    /// Version in the API server.
+    pub resource_version: String,
+    /// The device, as a uid of the job's spec.
+    pub device: String,
+    /// The run; None: made by the Go operator.
+    pub run: Option<String>,
+    /// The attempt, from 1.
+    pub attempt: Option<u32>,
+    /// Slot, by which its Service selects it.
+    pub slot: Option<String>,
+    /// Plugin and digest that the attempt began with.
+    pub plugin: Option<(String, Digest)>,
+    /// Firmware and version that a Pod of the Go operator flashes; `None` for one of ours.
+    pub firmware_of_go_operator: Option<(String, String)>,
+    /// Identities that it locks.
+    pub identities: Vec<Identity>,
+    /// True if it is being deleted.
+    pub deleting: bool,
+    /// True if a node was found for it.
+    pub scheduled: bool,
+    /// Reason for which it cannot get on.
+    pub waiting: Option<Waiting>,
+    /// End of the Pod, once it was seen.
+    pub ended: Option<Ended>,
+    /// True if a kubelet has taken it.
+    pub taken: bool,
+    /// Seconds for which its container may still run after it was last seen.
+    pub may_run_seconds: i64,
+    /// Set when it left the API server before its end was seen.
+    pub gone: Option<Gone>,
+}
+
+/// Part of a Pod's life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// A node was found for it.
+    Scheduled,
+    /// A kubelet has taken it: its deadline counts from here.
+    Taken,
+    /// Its end was seen.
+    Ended,
+}
+
+/// A Pod that is no longer where it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// Time at which it was seen last.
+    pub last_seen: Timestamp,
+    /// True if the API server was asked, and has it no more.
+    pub confirmed: bool,
+}
+
+impl Pod {
+    /// Reads a Pod; None: no FlashJob owns it.
+    #[must_use]
+    pub fn of(pod: &core::Pod) -> Option<Self> {
+        let owner = owner(&pod.metadata)?;
+        let labels = pod.labels();
+        let annotations = pod.annotations();
+        let spec = pod.spec.as_ref();
+        let deadline = spec.and_then(|spec| spec.active_deadline_seconds).unwrap_or(900);
+        let grace = spec.and_then(|spec| spec.termination_grace_period_seconds).unwrap_or(30);
+        let digest = annotations.get(annotation::DIGEST).and_then(|digest| digest.parse().ok());
+        Some(Self {
+            job: JobKey {
+                namespace: pod.namespace().unwrap_or_default(),
+                name: owner.name.clone(),
+            },
+            job_uid: owner.uid.clone(),
+            name: pod.name_any(),
+            uid: pod.uid().unwrap_or_default(),
+            resource_version: pod.resource_version().unwrap_or_default(),
+            device: labels.get(label::UUID).cloned().unwrap_or_default(),
+            run: labels.get(label::RUN).cloned(),
+            attempt: labels.get(label::ATTEMPT).and_then(|attempt| attempt.parse().ok()),
+            slot: labels.get(label::SLOT).cloned(),
+            plugin: annotations.get(annotation::PLUGIN).cloned().zip(digest),
+            firmware_of_go_operator: firmware_of_go_operator(pod),
+            identities: identities(pod),
+            deleting: pod.metadata.deletion_timestamp.is_some(),
+            scheduled: spec.is_some_and(|spec| spec.node_name.is_some()),
+            waiting: state::waiting(pod),
+            ended: state::ended(pod),
+            taken: pod.status.as_ref().is_some_and(|status| status.start_time.is_some()),
+            may_run_seconds: deadline.saturating_add(grace),
+            gone: None,
+        })
+    }
+
+    /// Returns true if its container may be at work: what keeps the device locked.
+    #[must_use]
+    pub fn may_run(&self) -> bool {
+        let gone = self.gone.as_ref().is_some_and(|gone| gone.confirmed);
+        self.ended.is_none() && (self.scheduled || !gone)
+    }
+
+    /// The part of its life that it is in; `None` before a node was found for it, and once it is
+    /// gone.
+    #[must_use]
+    pub fn stage(&self) -> Option<Stage> {
+        match () {
+            () if self.gone.is_some() => None,
+            () if self.ended.is_some() => Some(Stage::Ended),
+            () if self.taken => Some(Stage::Taken),
+            () => self.scheduled.then_some(Stage::Scheduled),
+        }
+    }
+
+    /// Returns true if it waits for something that time may not bring.
+    #[must_use]
+    pub fn is_stuck(&self) -> bool {
+        let starts = |waiting: &Waiting| waiting.cause == Cause::Start;
+        self.gone.is_none() && self.waiting.as_ref().is_some_and(|waiting| !starts(waiting))
+    }
+
+    /// Seconds after it was first seen with its node, after which even a kubelet that nobody hears
+    /// of has ended its container.
+    #[must_use]
+    pub fn overdue_seconds(&self) -> i64 {
+        self.may_run_seconds.saturating_add(OVERDUE_SECONDS)
+    }
+
+    /// Returns true if it was made by this operator.
+    #[must_use]
+    pub fn is_ours(&self) -> bool {
+        self.run.is_some()
+    }
+}
+
+/// The FlashJob that owns an object.
+pub(super) fn owner(metadata: &ObjectMeta) -> Option<&OwnerReference> {
+    let owners = metadata.owner_references.as_ref()?;
+    owners.iter().find(|owner| {
+        owner.kind == "FlashJob" && owner.api_version.split('/').next() == Some(GROUP)
+    })
+}
+
+/// The first value of this variable in the Pod's containers.
+fn variable<'a>(pod: &'a core::Pod, name: &str) -> Option<&'a str> {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let variables = containers.flat_map(|container| container.env.iter().flatten());
+    variables
+        .filter(|variable| variable.name == name)
+        .find_map(|variable| variable.value.as_deref())
+}
+
+fn firmware_of_go_operator(pod: &core::Pod) -> Option<(String, String)> {
+    if pod.labels().contains_key(label::RUN) {
+        return None;
+    }
+    Some((variable(pod, "FIRMWARE")?.to_owned(), variable(pod, "VERSION")?.to_owned()))
+}
+
+/// Ours say what they lock in an annotation; the Go operator's have the endpoint in the
+/// environment.
+fn identities(pod: &core::Pod) -> Vec<Identity> {
+    if let Some(text) = pod.annotations().get(annotation::IDENTITY) {
+        return text.split_whitespace().filter_map(Identity::parse).collect();
+    }
+    let endpoint = variable(pod, "HOST_ENDPOINT");
+    endpoint.filter(|endpoint| !endpoint.is_empty()).map(Identity::endpoint).into_iter().collect()
+}

@@ -1,0 +1,289 @@
+//! State of a flash Pod: why it waits, and how it ended. The container `flash` alone is the
+//! attempt, whatever else runs in the Pod: service meshes add containers at any place of the list.
+//! No time that a node wrote is looked at: a node's clock may be wrong.
+
+use k8s_openapi::api::core::v1 as core;
+
+use crate::flashjob::labels::CONTAINER;
+
+/// Container of the flash program in Pods of the Go operator.
+const CONTAINER_OF_THE_GO_OPERATOR: &str = "flash-container";
+/// Reasons for which a container waits for an image, by the kubelet.
+const IMAGE: [&str; 7] = [
+    "ErrImagePull",
+    "ImagePullBackOff",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+    "ImageInspectError",
+    "RegistryUnavailable",
+    "SignatureValidationFailed",
+];
+/// Reasons for which a container cannot be made or started, by the kubelet.
+const CONTAINER_ERRORS: [&str; 7] = [
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "PreCreateHookError",
+    "PreStartHookError",
+    "PostStartHookError",
+    "RunContainerError",
+    "CrashLoopBackOff",
+];
+
+/// Reason for which a Pod cannot get on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Kind of what is waited for.
+    pub cause: Cause,
+    /// The kubelet's or the scheduler's own words.
+    pub message: String,
+    /// True if waiting cannot change it.
+    pub is_final: bool,
+}
+
+/// Kind of thing that a Pod waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// The scheduler has not looked at it yet.
+    Scheduler,
+    /// No node takes it.
+    Node,
+    /// A volume, or the Pod's network: containers are made after both.
+    Volume,
+    /// The image of a container.
+    Image,
+    /// A container that cannot be made or started.
+    Container,
+    /// The kubelet is about to start the container; it may be pulling a large image.
+    Start,
+}
+
+/// End of a Pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ended {
+    /// Cause of the end.
+    pub by: EndedBy,
+    /// Exit code of the flash container.
+    pub exit_code: Option<i32>,
+    /// `Completed`, `Error`, `DeadlineExceeded`, `Evicted`, …
+    pub reason: String,
+    /// The termination message, or what the kubelet says; without lines that only repeat the
+    /// container's environment.
+    pub message: String,
+}
+
+/// Cause of a Pod's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndedBy {
+    /// The flash container, or its deadline, or a limit of its own.
+    Attempt,
+    /// The cluster, through no fault of device or firmware: eviction, preemption, shutdown or
+    /// rejection by the node.
+    Disruption,
+    /// An init container failed, so that the flash container never started.
+    InitContainer,
+    /// The deadline, before the flash container was started.
+    NeverStarted,
+}
+
+/// Status of the flash container; for a Pod of unknown make with one container, that one.
+fn flash(pod: &core::Pod) -> Option<&core::ContainerStatus> {
+    let statuses = pod.status.as_ref()?.container_statuses.as_deref()?;
+    let named = |name: &str| statuses.iter().find(|status| status.name == name);
+    let only = || statuses.first().filter(|_| statuses.len() == 1);
+    named(CONTAINER).or_else(|| named(CONTAINER_OF_THE_GO_OPERATOR)).or_else(only)
+}
+
+/// Statuses of init containers, native sidecars among them.
+fn init(pod: &core::Pod) -> impl Iterator<Item = &core::ContainerStatus> {
+    pod.status.iter().flat_map(|status| status.init_container_statuses.iter().flatten())
+}
+
+fn condition<'a>(pod: &'a core::Pod, name: &str, status: &str) -> Option<&'a core::PodCondition> {
+    let conditions = pod.status.as_ref()?.conditions.as_deref()?;
+    conditions.iter().find(|condition| condition.type_ == name && condition.status == status)
+}
+
+fn terminated(status: &core::ContainerStatus) -> Option<&core::ContainerStateTerminated> {
+    status.state.as_ref()?.terminated.as_ref()
+}
+
+fn was_started(status: &core::ContainerStatus) -> bool {
+    let has_run = |state: &core::ContainerState| {
+        state.running.is_some()
+            || state.terminated.as_ref().is_some_and(|end| end.started_at.is_some())
+    };
+    [&status.state, &status.last_state].into_iter().flatten().any(has_run)
+}
+
+/// Returns the reason for which the Pod cannot get on; `None` while it does, and once it ended.
+pub(super) fn waiting(pod: &core::Pod) -> Option<Waiting> {
+    let waits = |cause, message: String| Some(Waiting { cause, message, is_final: false });
+    let status = pod.status.as_ref()?;
+    if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+        return None;
+    }
+    let unscheduled = condition(pod, "PodScheduled", "False");
+    if let Some(condition) =
+        unscheduled.filter(|condition| condition.reason.as_deref() == Some("Unschedulable"))
+    {
+        return waits(Cause::Node, condition.message.clone().unwrap_or_default());
+    }
+    if pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none()) {
+        return waits(Cause::Scheduler, "no scheduler has placed it".to_owned());
+    }
+    // An init container that waits is what the flash container waits for.
+    let stuck = flash(pod).filter(|status| waits_for(status).is_some_and(is_stuck));
+    let stuck = stuck.or_else(|| init(pod).find(|status| waits_for(status).is_some_and(is_stuck)));
+    if let Some(stuck) = stuck {
+        return waits_for(stuck).map(|state| container_waits(&stuck.name, state));
+    }
+    let starting = waits_for(flash(pod)?)?;
+    if condition(pod, "PodReadyToStartContainers", "False").is_some() {
+        return waits(
+            Cause::Volume,
+            format!(
+                "{}: {} is not ready; the events of the Pod say which",
+                starting.reason.as_deref().unwrap_or("ContainerCreating"),
+                prepared(pod).join(" or ")
+            ),
+        );
+    }
+    waits(Cause::Start, words(starting))
+}
+
+/// All that a node prepares before it makes the containers. It says only in events which of them
+/// is missing.
+fn prepared(pod: &core::Pod) -> Vec<String> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    let named = volumes.filter_map(|volume| {
+        let secret = volume.secret.as_ref().and_then(|secret| secret.secret_name.as_ref());
+        let map = volume.config_map.as_ref().map(|map| &map.name);
+        let claim = volume.persistent_volume_claim.as_ref().map(|claim| &claim.claim_name);
+        let named = |kind: &str, name: &String| format!("{kind} {name}");
+        secret
+            .map(|name| named("Secret", name))
+            .or_else(|| map.map(|name| named("ConfigMap", name)))
+            .or_else(|| claim.map(|name| named("PersistentVolumeClaim", name)))
+    });
+    named.chain(["the network of the Pod".to_owned()]).collect()
+}
+
+fn waits_for(status: &core::ContainerStatus) -> Option<&core::ContainerStateWaiting> {
+    status.state.as_ref()?.waiting.as_ref()
+}
+
+fn is_stuck(state: &core::ContainerStateWaiting) -> bool {
+    let reason = state.reason.as_deref().unwrap_or_default();
+    IMAGE.contains(&reason) || CONTAINER_ERRORS.contains(&reason)
+}
+
+fn container_waits(name: &str, state: &core::ContainerStateWaiting) -> Waiting {
+    let reason = state.reason.as_deref().unwrap_or_default();
+    let cause = if IMAGE.contains(&reason) { Cause::Image } else { Cause::Container };
+    let message = match name {
+        CONTAINER | CONTAINER_OF_THE_GO_OPERATOR => words(state),
+        other => format!("container {other}: {}", words(state)),
+    };
+    Waiting { cause, message, is_final: is_final(reason, state.message.as_deref()) }
+}
+
+/// Returns true if the same Pod can never start. The kubelet gives its refusal of root only in
+/// words; they are read here alone.
+fn is_final(reason: &str, message: Option<&str>) -> bool {
+    let refuses_root = || message.is_some_and(|message| message.contains("runAsNonRoot"));
+    matches!(reason, "InvalidImageName" | "ErrImageNeverPull")
+        || reason == "CreateContainerConfigError" && refuses_root()
+}
+
+fn words(state: &core::ContainerStateWaiting) -> String {
+    let reason = state.reason.as_deref().unwrap_or("waiting");
+    match state.message.as_deref().filter(|message| !message.is_empty()) {
+        Some(message) => format!("{reason}: {message}"),
+        None => reason.to_owned(),
+    }
+}
+
+/// The end of the attempt; `None` while it was not seen. The flash container's own end counts while
+/// other containers still run. A Pod that garbage collection marked Failed on a vanished node did
+/// not end: its container may run on.
+pub(super) fn ended(pod: &core::Pod) -> Option<Ended> {
+    let status = pod.status.as_ref()?;
+    let failed = match status.phase.as_deref() {
+        Some("Succeeded") => Some(false),
+        Some("Failed") => Some(true),
+        _ => None,
+    };
+    let container = flash(pod);
+    let end = container.and_then(terminated);
+    let disruption = condition(pod, "DisruptionTarget", "True");
+    let is_collected =
+        disruption.is_some_and(|condition| condition.reason.as_deref() == Some("DeletionByPodGC"));
+    if end.is_none() && (failed.is_none() || failed == Some(true) && is_collected) {
+        return None;
+    }
+    let exit_code = end.map(|end| end.exit_code).or_else(|| (failed == Some(false)).then_some(0));
+    if let Some(end) = end.filter(|end| end.exit_code == 0) {
+        let reason = end.reason.clone().unwrap_or_else(|| "Completed".to_owned());
+        return Some(with(pod, EndedBy::Attempt, exit_code, reason, end.message.clone()));
+    }
+    // What the kubelet or a controller says of the Pod as a whole.
+    let of_pod = status.reason.clone().filter(|reason| !reason.is_empty());
+    let is_disrupted = disruption.is_some()
+        || of_pod
+            .as_deref()
+            .is_some_and(|reason| !matches!(reason, "DeadlineExceeded" | "Evicted"));
+    if is_disrupted && exit_code != Some(0) {
+        let reason = of_pod.or_else(|| disruption?.reason.clone()).unwrap_or_default();
+        let message = disruption.and_then(|condition| condition.message.clone());
+        let message = message.filter(|text| !text.is_empty()).or_else(|| status.message.clone());
+        return Some(with(pod, EndedBy::Disruption, exit_code, reason, message));
+    }
+    if end.is_none()
+        && let Some((name, failure)) = init(pod)
+            .filter_map(|status| Some((&status.name, terminated(status)?)))
+            .find(|(_, failure)| failure.exit_code != 0)
+    {
+        let said = failure.message.as_deref().unwrap_or_default().trim();
+        let message = format!("init container {name}, exit code {}: {said}", failure.exit_code);
+        let reason = failure.reason.clone().unwrap_or_else(|| "Error".to_owned());
+        return Some(with(pod, EndedBy::InitContainer, None, reason, Some(message)));
+    }
+    let waited = container.filter(|container| end.is_none() && !was_started(container));
+    if let Some(state) = waited.and_then(waits_for)
+        && of_pod.as_deref() == Some("DeadlineExceeded")
+    {
+        let reason = "DeadlineExceeded".to_owned();
+        return Some(with(pod, EndedBy::NeverStarted, None, reason, Some(words(state))));
+    }
+    let text = end.and_then(|end| end.message.clone()).filter(|message| !message.is_empty());
+    let reason = of_pod.or_else(|| end?.reason.clone()).unwrap_or_else(|| match exit_code {
+        Some(0) => "Completed".to_owned(),
+        _ => "Error".to_owned(),
+    });
+    Some(with(pod, EndedBy::Attempt, exit_code, reason, text.or_else(|| status.message.clone())))
+}
+
+fn with(
+    pod: &core::Pod,
+    by: EndedBy,
+    exit_code: Option<i32>,
+    reason: String,
+    message: Option<String>,
+) -> Ended {
+    let message = without_environment(pod, &message.unwrap_or_default());
+    Ended { by, exit_code, reason, message }
+}
+
+/// Flash programs print their environment before they begin; it is known, and no part of how they
+/// ended.
+fn without_environment(pod: &core::Pod, message: &str) -> String {
+    let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
+    let variables = containers.flat_map(|container| container.env.iter().flatten());
+    let names: Vec<&str> = variables.map(|variable| variable.name.as_str()).collect();
+    let repeats = |line: &str| {
+        let name = line.split(['=', ':']).next().unwrap_or_default();
+        name.len() < line.len() && names.contains(&name.trim().trim_matches('"'))
+    };
+    let kept: Vec<&str> = message.lines().filter(|line| !repeats(line)).collect();
+    kept.join("\n")
+}

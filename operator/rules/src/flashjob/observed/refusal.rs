@@ -1,0 +1,148 @@
+//! Meaning of the API server's refusal of an object for the device that the object is for.
+
+use jiff::Timestamp;
+use kube_core::Status;
+
+/// The API server's refusal of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Kind of the object that was refused.
+    pub object: Refused,
+    /// Consequence for the device.
+    pub meaning: Meaning,
+    /// The API server's words.
+    pub message: String,
+    /// Time at which the object was refused last.
+    pub at: Timestamp,
+}
+
+/// A kind of object that can be refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// A flash Service.
+    Service,
+    /// A flash Pod.
+    Pod,
+}
+
+/// Meaning of a refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meaning {
+    /// The same object will be refused again: it is invalid, or a policy forbids it.
+    Final,
+    /// It may be taken later, when something appears that others make.
+    MayPass,
+    /// A quota is used up: a turn to wait for, as long as objects of ours in the namespace use it.
+    Quota {
+        /// Since when none of ours uses it; None: one does.
+        unused_since: Option<Timestamp>,
+    },
+}
+
+impl Refusal {
+    /// Reads the answer to a create; None: it is no refusal of this object, and the same request
+    /// may work next time.
+    #[must_use]
+    pub fn of(object: Refused, status: &Status, at: Timestamp) -> Option<Self> {
+        let meaning = match status.code {
+            400 | 422 => Meaning::Final,
+            403 => forbidden(status)?,
+            _ => return None,
+        };
+        Some(Self { object, meaning, message: status.message.clone(), at })
+    }
+}
+
+/// The API server says only in words why it forbids something, but for a namespace that ends. The
+/// words are those of Kubernetes' own admission plugins (ResourceQuota, ServiceAccount, Priority);
+/// whatever else forbids, such as LimitRange, Pod Security, a policy or a webhook, forbids the same
+/// object again.
+fn forbidden(status: &Status) -> Option<Meaning> {
+    let says = |words: &str| status.message.contains(words);
+    let causes = status.details.iter().flat_map(|details| &details.causes);
+    if causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating") {
+        return Some(Meaning::MayPass);
+    }
+    // Rights that the operator lacks, as for a moment after an API server has started, are no fault
+    // of the job.
+    if says(" cannot create resource ") {
+        return None;
+    }
+    if says("exceeded quota: ") || says("status unknown for quota: ") {
+        return Some(Meaning::Quota { unused_since: None });
+    }
+    let missing = says("error looking up service account ") || says("no PriorityClass with name ");
+    Some(if missing { Meaning::MayPass } else { Meaning::Final })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(code: u16, message: &str) -> Option<Meaning> {
+        let status = Status { code, message: message.to_owned(), ..Status::default() };
+        Refusal::of(Refused::Pod, &status, Timestamp::UNIX_EPOCH).map(|refusal| refusal.meaning)
+    }
+
+    #[test]
+    fn a_quota_is_a_turn_to_wait_for() {
+        for message in [
+            "pods \"a\" is forbidden: exceeded quota: compute, requested: requests.memory=64Mi, used: requests.memory=1Gi, limited: requests.memory=1Gi",
+            "services \"a\" is forbidden: exceeded quota: lb, requested: services.loadbalancers=1, used: services.loadbalancers=2, limited: services.loadbalancers=2",
+            "pods \"a\" is forbidden: status unknown for quota: compute, resources: pods",
+        ] {
+            assert_eq!(refused(403, message), Some(Meaning::Quota { unused_since: None }));
+        }
+    }
+
+    #[test]
+    fn what_the_same_object_meets_again_is_final() {
+        for (code, message) in [
+            (422, "Service \"a\" is invalid: spec.ports[0].port: Invalid value: 0"),
+            (400, "strict decoding error"),
+            (
+                403,
+                "pods \"a\" is forbidden: failed quota: compute: must specify limits.memory for: flash",
+            ),
+            (
+                403,
+                "pods \"a\" is forbidden: maximum memory usage per Container is 32Mi, but limit is 64Mi",
+            ),
+            (
+                403,
+                "pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\": runAsNonRoot != true",
+            ),
+            (
+                403,
+                "admission webhook \"validate.kyverno.svc-fail\" denied the request: label team is missing",
+            ),
+        ] {
+            assert_eq!(refused(code, message), Some(Meaning::Final), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_others_still_make_may_pass() {
+        for message in [
+            "pods \"a\" is forbidden: error looking up service account fleet/flasher: serviceaccount \"flasher\" not found",
+            "pods \"a\" is forbidden: no PriorityClass with name low was found",
+        ] {
+            assert_eq!(refused(403, message), Some(Meaning::MayPass), "{message}");
+        }
+        let ending = serde_json::json!({
+            "code": 403, "message": "unable to create new content in namespace fleet because it is being terminated",
+            "details": {"causes": [{"reason": "NamespaceTerminating", "message": "namespace fleet is being terminated"}]},
+        });
+        let status: Status = serde_json::from_value(ending).expect("a Status");
+        let refusal = Refusal::of(Refused::Pod, &status, Timestamp::UNIX_EPOCH).expect("a refusal");
+        assert_eq!(refusal.meaning, Meaning::MayPass);
+    }
+
+    #[test]
+    fn missing_rights_and_broken_servers_refuse_no_object() {
+        let lacking = "pods is forbidden: User \"system:serviceaccount:flashjob-system:flashjob-operator\" cannot create resource \"pods\" in API group \"\"";
+        assert_eq!(refused(403, lacking), None);
+        assert_eq!(refused(500, "failed calling webhook"), None);
+        assert_eq!(refused(429, "too many requests"), None);
+    }
+}

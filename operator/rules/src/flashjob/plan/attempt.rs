@@ -1,0 +1,486 @@
+//! Follows each device whose attempt has begun: from its Service's address to its Pod's end and the
+//! verdict on it.
+
+use flashjob_api::{DeviceState, DeviceStatus, Reason, reason};
+use flashjob_types::plugin::{Outcome, Proof, Verdict};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::Step;
+use super::draft::Draft;
+use crate::flashjob::observed::{
+    Cause, Ended, EndedBy, Gone, Judged, PluginView, Pod, Question, Waiting, after,
+};
+
+/// Longest termination message that is handed to a plugin, in bytes.
+const MESSAGE_BYTES: usize = 4096;
+/// Longest termination message in status, in bytes.
+const SUMMARY_BYTES: usize = 512;
+/// Seconds after which it is said that a volume or a container is not there yet: both take their
+/// time.
+const START_SECONDS: i64 = 10;
+/// Ends by the cluster that do not count, for each device and run.
+const UNCOUNTED_DISRUPTIONS: u32 = 10;
+/// Reasons for which we stop a Pod. Stored before it is deleted, as how it ends then says nothing
+/// of why.
+const STOPPED: [Reason; 5] = [
+    reason::IMAGE_UNAVAILABLE,
+    reason::CONTAINER_NOT_STARTED,
+    reason::VOLUME_UNAVAILABLE,
+    reason::UNSCHEDULABLE,
+    reason::DEADLINE_EXCEEDED,
+];
+/// Reason that the kubelet gives for a Pod whose device's last use is not released yet. It never
+/// ran.
+const ATTACH_REFUSED: &str = "UnexpectedAdmissionError";
+
+impl Draft<'_> {
+    /// Looks at every device with a record: first at those that may give a pooled Service free,
+    /// then at those that wait for one. A Pod may have ended before its begin is stored.
+    pub fn follow_attempts(&mut self) {
+        let has_pod = |uid: &str, record: &DeviceStatus| {
+            self.pod(&self.attempt_name(uid, record.attempt.max(1))).is_some()
+        };
+        let waits = |(uid, record): &(&String, &DeviceStatus)| {
+            record.state == DeviceState::Exposing && !has_pod(uid, record)
+        };
+        let (waiting, others): (Vec<_>, Vec<_>) = self.records.iter().partition(waits);
+        let uids = |records: Vec<(&String, &DeviceStatus)>| {
+            records.into_iter().map(|(uid, _)| uid.clone()).collect::<Vec<_>>()
+        };
+        let (waiting, others) = (uids(waiting), uids(others));
+        others.iter().for_each(|uid| self.follow(uid));
+        self.sort_pools();
+        waiting.iter().for_each(|uid| self.follow(uid));
+    }
+
+    fn follow(&mut self, uid: &str) {
+        let Some(record) = self.records.get(uid) else { return };
+        let (state, attempt) = (record.state, record.attempt.max(1));
+        if state == DeviceState::Verifying {
+            return self.verify(uid);
+        }
+        let name = self.attempt_name(uid, attempt);
+        let pod = self.pod(&name);
+        if state == DeviceState::Lost && pod.is_none_or(|pod| self.is_given_up(pod)) {
+            return self.wait_out_the_lost(uid);
+        }
+        if let Some(pod) = pod {
+            return self.follow_pod(uid, pod);
+        }
+        if self.observed.making.contains_key(&name) {
+            // It may be there already: nothing else can be decided until that is clear.
+            self.set(uid, DeviceState::Exposing, |_| ());
+            return self.note_failing(uid, &name);
+        }
+        if state == DeviceState::Flashing {
+            // Stored as flashing, but no such Pod is known: it went while nobody looked.
+            return self.step(Step::ConfirmPod { name, device: uid.to_owned() });
+        }
+        if state == DeviceState::Exposing {
+            return self.expose(uid);
+        }
+        if !self.wanted(uid) {
+            self.records.remove(uid);
+        }
+    }
+
+    /// Returns true if a lost Pod is still without an end, though it is gone or should have ended
+    /// long ago.
+    fn is_given_up(&self, pod: &Pod) -> bool {
+        let gone = pod.gone.as_ref().is_some_and(|gone| gone.confirmed);
+        pod.ended.is_none() && (gone || self.is_overdue(pod))
+    }
+
+    fn follow_pod(&mut self, uid: &str, pod: &Pod) {
+        let begins =
+            self.records.get(uid).is_some_and(|record| record.state != DeviceState::Flashing);
+        self.set(uid, DeviceState::Flashing, |record| {
+            record.pod = Some(pod.name.clone());
+            if begins {
+                record.not_before = None;
+                record.reason = None;
+                record.message = None;
+            }
+        });
+        if let Some(ended) = &pod.ended {
+            self.released.insert(uid.to_owned());
+            return self.judge(uid, pod, ended);
+        }
+        match &pod.gone {
+            Some(gone) => self.follow_gone(uid, pod, gone),
+            None => self.follow_running(uid, pod),
+        }
+    }
+
+    fn follow_running(&mut self, uid: &str, pod: &Pod) {
+        if let Some(at) = self.overdue_at(pod)
+            && self.over(at, 0)
+        {
+            return self.give_pod_up(uid, pod);
+        }
+        if self.job_deadline_passed() {
+            return self.stop_pod(
+                uid,
+                pod,
+                reason::DEADLINE_EXCEEDED,
+                "activeDeadlineSeconds of the job has passed",
+            );
+        }
+        match &pod.waiting {
+            // What it waits for while it ends says nothing of why it was stopped.
+            Some(_) if pod.deleting => {}
+            Some(waiting) => self.follow_waiting(uid, pod, waiting),
+            None if self.noted(uid).is_some() && !pod.deleting => {
+                // It got on after all.
+                self.set(uid, DeviceState::Flashing, |record| {
+                    record.reason = None;
+                    record.message = None;
+                });
+            }
+            None => {}
+        }
+    }
+
+    /// Says at once what a Pod waits for; stops it when it has waited long enough.
+    fn follow_waiting(&mut self, uid: &str, pod: &Pod, waiting: &Waiting) {
+        let periods = &self.observed.periods;
+        let (reason, seconds) = match waiting.cause {
+            Cause::Scheduler | Cause::Node => {
+                (reason::UNSCHEDULABLE, periods.unschedulable_seconds)
+            }
+            Cause::Volume => (reason::VOLUME_UNAVAILABLE, periods.image_pull_seconds),
+            Cause::Image => (reason::IMAGE_UNAVAILABLE, periods.image_pull_seconds),
+            Cause::Container => (reason::CONTAINER_NOT_STARTED, periods.image_pull_seconds),
+            Cause::Start => return self.note_slow_start(uid, pod, waiting),
+        };
+        if waiting.is_final {
+            // Its container never starts; the Pod goes with the stored result, and holds the device
+            // until it is gone.
+            return self.fail(uid, reason, &waiting.message);
+        }
+        let since = self.observed.stuck_pods.get(&pod.name).copied().unwrap_or_else(|| self.now());
+        // Every Pod waits for a scheduler and for its volumes.
+        let is_usual = match waiting.cause {
+            Cause::Scheduler => true,
+            Cause::Volume => !self.over(since, START_SECONDS),
+            _ => false,
+        };
+        if self.over(since, seconds) {
+            self.stop_pod(uid, pod, reason, &waiting.message);
+        } else if !is_usual {
+            self.note_waiting(uid, reason, &waiting.message);
+        }
+    }
+
+    /// A container that is about to start may be pulling a large image: that is said, and ends with
+    /// the deadline alone.
+    fn note_slow_start(&mut self, uid: &str, pod: &Pod, waiting: &Waiting) {
+        let since = self.observed.stages.get(&pod.name).map(|(_, since)| *since);
+        if since.is_some_and(|since| self.over(since, START_SECONDS)) {
+            self.note_waiting(uid, reason::CONTAINER_NOT_STARTED, &waiting.message);
+        }
+    }
+
+    fn note_waiting(&mut self, uid: &str, reason: Reason, message: &str) {
+        self.set(uid, DeviceState::Flashing, |record| {
+            record.reason = Some(reason.name.to_owned());
+            record.message = Some(message.to_owned());
+        });
+    }
+
+    /// Nobody hears of the Pod's node any more: its kubelet ended the container, or the node is
+    /// off.
+    fn give_pod_up(&mut self, uid: &str, pod: &Pod) {
+        if !pod.deleting {
+            self.step(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
+        }
+        let message =
+            format!("Pod {} should have ended long ago, and nothing is heard of it", pod.name);
+        self.lose(uid, self.now(), &message);
+    }
+
+    /// Deletes a Pod once the reason is stored: how it ends says nothing of why.
+    fn stop_pod(&mut self, uid: &str, pod: &Pod, reason: Reason, message: &str) {
+        let stored = self.observed.stored(uid).and_then(|stored| stored.reason.as_deref())
+            == Some(reason.name);
+        self.set(uid, DeviceState::Flashing, |record| {
+            record.reason = Some(reason.name.to_owned());
+            record.message = Some(message.to_owned());
+        });
+        if !stored {
+            self.plan.urgent = true;
+        } else if !pod.deleting {
+            self.step(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
+        }
+    }
+
+    /// Stored reason why this attempt's Pod waits, or was stopped.
+    fn noted(&self, uid: &str) -> Option<Reason> {
+        let stored = self.observed.stored(uid)?;
+        let name = stored.reason.as_deref()?;
+        let flashing = stored.state == DeviceState::Flashing;
+        STOPPED.into_iter().find(|reason| flashing && reason.name == name)
+    }
+
+    fn follow_gone(&mut self, uid: &str, pod: &Pod, gone: &Gone) {
+        if !gone.confirmed {
+            return self.step(Step::ConfirmPod { name: pod.name.clone(), device: uid.to_owned() });
+        }
+        if !pod.scheduled {
+            let reason = self.noted(uid).unwrap_or(reason::POD_LOST);
+            return self.give_up_attempt(
+                uid,
+                reason,
+                &format!("Pod {} was deleted before it ran", pod.name),
+            );
+        }
+        let until = after(gone.last_seen, pod.may_run_seconds);
+        let message = format!(
+            "Pod {} vanished before its end was seen; the device stays locked until its deadline has passed",
+            pod.name
+        );
+        self.lose(uid, until, &message);
+    }
+
+    /// Locks the device until nothing of the attempt can run any more.
+    fn lose(&mut self, uid: &str, until: Timestamp, message: &str) {
+        self.wake(until);
+        self.set(uid, DeviceState::Lost, |record| {
+            record.not_before = Some(Time(until));
+            record.reason = Some(reason::POD_LOST.name.to_owned());
+            record.message = Some(message.to_owned());
+        });
+    }
+
+    /// The reported version tells what came of the attempt, also while its container may still run:
+    /// a node that is drained takes a Pod away that has done its work. The vanished Pod itself goes
+    /// on locking its device against others until its deadline.
+    fn wait_out_the_lost(&mut self, uid: &str) {
+        let Some(record) = self.records.get(uid) else { return };
+        let until = record.waits_until().unwrap_or_else(|| self.now());
+        let provable = record.baseline_version.as_deref() != Some(&self.spec.version);
+        if provable && self.reported(uid) == Some(&self.spec.version) {
+            return self.complete(uid, true);
+        }
+        if !self.over(until, 0) {
+            return;
+        }
+        if !provable || !self.wanted(uid) || self.over(until, self.spec.verify.timeout_seconds) {
+            let message = "the Pod vanished before its end was seen, and the device did not report the new version";
+            self.give_up_attempt(uid, reason::POD_LOST, message);
+        }
+    }
+
+    fn judge(&mut self, uid: &str, pod: &Pod, ended: &Ended) {
+        if ended.reason == ATTACH_REFUSED {
+            let message =
+                format!("the node could not attach the device: {}", plain(&ended.message));
+            return match self.wanted(uid) {
+                true => self.retry_uncounted(uid, reason::DEVICE_NOT_ATTACHED, &message),
+                false => self.give_up_attempt(uid, reason::POD_FAILED, &message),
+            };
+        }
+        if ended.by == EndedBy::Disruption {
+            return self.judge_disruption(uid, ended);
+        }
+        // A container that ran and ended by itself is judged by that.
+        let stopped = pod.deleting || ended.exit_code.is_none();
+        if let Some(reason) = self.noted(uid).filter(|_| stopped) {
+            let message =
+                self.records.get(uid).and_then(|record| record.message.clone()).unwrap_or_default();
+            return match ended.exit_code {
+                Some(0) => self.flashed(uid, Proof::ReportedVersion),
+                _ => self.give_up_unless_proven(uid, reason, &message),
+            };
+        }
+        match ended.by {
+            EndedBy::InitContainer => {
+                let message = last_lines(&ended.message, SUMMARY_BYTES);
+                return self.give_up_attempt(uid, reason::INIT_CONTAINER_FAILED, &message);
+            }
+            EndedBy::NeverStarted => {
+                let message = format!("not started within its deadline: {}", plain(&ended.message));
+                return self.give_up_attempt(uid, reason::CONTAINER_NOT_STARTED, &message);
+            }
+            EndedBy::Attempt | EndedBy::Disruption => {}
+        }
+        if let Some(answer) = self.observed.answers.judged.get(&pod.uid) {
+            let answer = answer.clone();
+            return match answer.as_ref() {
+                Judged::Asked(Ok(Verdict::Flashed(proof))) => self.flashed(uid, *proof),
+                Judged::Asked(Ok(Verdict::Retry(text))) => {
+                    self.give_up_unless_proven(uid, reason_of(ended), &sentence(text, ended))
+                }
+                Judged::Asked(Ok(Verdict::GiveUp(_))) if self.is_proven(uid) => {
+                    self.flashed(uid, Proof::ReportedVersion)
+                }
+                Judged::Asked(Ok(Verdict::GiveUp(text))) => {
+                    self.fail(uid, reason::GAVE_UP, &sentence(text, ended))
+                }
+                Judged::Gone(_) => self.judge_without_plugin(uid, ended, ""),
+                Judged::Asked(Err(error)) => self.judge_without_plugin(
+                    uid,
+                    ended,
+                    &format!("the plugin failed to judge the Pod: {error}"),
+                ),
+            };
+        }
+        let plugins = self.observed.plugins.clone();
+        let began_with = pod.plugin.as_ref();
+        let found = began_with.and_then(|(name, digest)| {
+            Some((plugins.iter().find(|view| view.name == *name)?, digest))
+        });
+        let Some((view, digest)) = found else {
+            return self.judge_without_plugin(uid, ended, "");
+        };
+        // After a restart it is loaded when it is asked, in a moment or once its registry answers.
+        if !view.digests.contains(digest) && view.ready.is_err() {
+            self.note_plugin_awaited(uid, view);
+        }
+        let (name, digest) = (view.name.clone(), digest.clone());
+        let attempt = pod.attempt.unwrap_or(1);
+        let request = Box::new(self.request(uid, attempt, Some(view)));
+        let outcome = Box::new(Outcome {
+            exit_code: ended.exit_code,
+            reason: ended.reason.clone(),
+            termination_message: handed_on(ended),
+            attempt,
+            reported_version: self.reported(uid).map(str::to_owned),
+        });
+        self.ask(Question::Judge {
+            pod_uid: pod.uid.clone(),
+            plugin: name,
+            digest,
+            request,
+            outcome,
+        });
+    }
+
+    /// The device is tried again, and it does not count; up to a limit, so that it does not go on
+    /// for ever.
+    fn judge_disruption(&mut self, uid: &str, ended: &Ended) {
+        let text = last_lines(&ended.message, SUMMARY_BYTES);
+        let message = if text.is_empty() {
+            ended.reason.clone()
+        } else {
+            format!("{text} ({})", ended.reason)
+        };
+        let uncounted = self.records.get(uid).map_or(0, |record| record.uncounted);
+        if self.wanted(uid) && uncounted < UNCOUNTED_DISRUPTIONS {
+            return self.retry_uncounted(uid, reason::DISRUPTED, &message);
+        }
+        self.give_up_attempt(uid, reason::DISRUPTED_TOO_OFTEN, &message);
+    }
+
+    fn note_plugin_awaited(&mut self, uid: &str, view: &PluginView) {
+        let why = view.ready.as_ref().err().map(String::as_str).unwrap_or_default();
+        let message = format!(
+            "the Pod has ended; plugin {}, which is to judge it, is not ready: {why}",
+            view.name
+        );
+        self.set(uid, DeviceState::Flashing, |record| {
+            record.reason = Some(reason::PLUGIN_NOT_READY.name.to_owned());
+            record.message = Some(message);
+        });
+    }
+
+    /// The digest that the attempt began with cannot be asked: exit code 0 and the reported version
+    /// decide.
+    fn judge_without_plugin(&mut self, uid: &str, ended: &Ended, error: &str) {
+        if ended.exit_code == Some(0) {
+            return self.flashed(uid, Proof::ReportedVersion);
+        }
+        let reason = if error.is_empty() { reason_of(ended) } else { reason::PLUGIN_FAILED };
+        self.give_up_unless_proven(uid, reason, &sentence(error, ended));
+    }
+
+    /// Gives up the attempt of an ended Pod, unless the device proves that it was flashed all the
+    /// same.
+    fn give_up_unless_proven(&mut self, uid: &str, reason: Reason, message: &str) {
+        if self.wanted(uid) && self.is_proven(uid) {
+            return self.flashed(uid, Proof::ReportedVersion);
+        }
+        self.give_up_attempt(uid, reason, message);
+    }
+
+    /// A failed attempt of a device that the job no longer names ends it.
+    pub fn give_up_attempt(&mut self, uid: &str, reason: Reason, message: &str) {
+        if !self.wanted(uid) {
+            self.records.remove(uid);
+        } else if reason == reason::DEADLINE_EXCEEDED {
+            self.fail(uid, reason, message);
+        } else {
+            self.fail_attempt(uid, reason, message);
+        }
+    }
+
+    /// Returns true if the job has run longer than it may.
+    pub fn job_deadline_passed(&mut self) -> bool {
+        let start = self
+            .observed
+            .job
+            .status
+            .start_time
+            .as_ref()
+            .filter(|_| self.same_run)
+            .map(|time| time.0);
+        match (self.spec.active_deadline_seconds, start) {
+            (Some(seconds), Some(start)) => self.over(start, seconds),
+            _ => false,
+        }
+    }
+}
+
+fn reason_of(ended: &Ended) -> Reason {
+    if ended.reason == "DeadlineExceeded" { reason::FLASH_TIMEOUT } else { reason::POD_FAILED }
+}
+
+/// The plugin's words, and how the container ended.
+fn sentence(text: &str, ended: &Ended) -> String {
+    let code = ended.exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
+    let end = format!("{}{code}", ended.reason);
+    // A plugin that repeats the container's message adds nothing; the message itself still has its
+    // lines.
+    let repeats = text.is_empty() || text == handed_on(ended);
+    let text = if repeats { &ended.message } else { text };
+    let text = last_lines(text, SUMMARY_BYTES);
+    if text.is_empty() { end } else { format!("{text} ({end})") }
+}
+
+/// The container's message as a plugin is given it.
+fn handed_on(ended: &Ended) -> String {
+    last_lines(&ended.message, MESSAGE_BYTES)
+}
+
+/// The end of a text, in one line: as many whole lines as fit, as programs say last why they
+/// failed. A longer last line loses its beginning.
+fn last_lines(text: &str, bytes: usize) -> String {
+    let lines = text.lines().map(plain).filter(|line| !line.is_empty()).collect::<Vec<_>>();
+    let mut kept = 0;
+    let mut length = 0;
+    for line in lines.iter().rev() {
+        length += line.len() + 1;
+        if length > bytes + 1 {
+            break;
+        }
+        kept += 1;
+    }
+    match (kept, lines.last()) {
+        (0, Some(last)) => {
+            let from = last.len().saturating_sub(bytes);
+            let from = (from..last.len()).find(|from| last.is_char_boundary(*from));
+            format!("…{}", &last[from.unwrap_or(last.len())..])
+        }
+        _ => lines[lines.len() - kept..].join(" "),
+    }
+}
+
+/// Text from a container without control characters, as its end that fits into what is read.
+fn plain(text: &str) -> String {
+    let from = text.len().saturating_sub(MESSAGE_BYTES);
+    let from = (from..text.len()).find(|from| text.is_char_boundary(*from)).unwrap_or(text.len());
+    let letters = text[from..].chars();
+    let printable = letters.map(|letter| if letter.is_control() { ' ' } else { letter });
+    printable.collect::<String>().trim().to_owned()
+}

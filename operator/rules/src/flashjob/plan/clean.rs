@@ -1,0 +1,147 @@
+//! Removes Pods and Services that no attempt needs any more. A result is stored before its Pod and
+//! Service go.
+
+use std::collections::HashSet;
+
+use flashjob_api::{DeviceState, DeviceStatus, Reason, reason};
+
+use super::Step;
+use super::draft::Draft;
+use crate::flashjob::observed::{Finish, Observed, Pod, Service, Stage, after};
+
+/// Ends of attempts whose flash container was never started.
+const NEVER_STARTED: [Reason; 5] = [
+    reason::IMAGE_UNAVAILABLE,
+    reason::CONTAINER_NOT_STARTED,
+    reason::VOLUME_UNAVAILABLE,
+    reason::INIT_CONTAINER_FAILED,
+    reason::UNSCHEDULABLE,
+];
+
+impl<'a> Draft<'a> {
+    /// Looks at every Pod and Service of the job.
+    pub fn clean(&mut self) {
+        let observed: &'a Observed = self.observed;
+        let pooled = self.pooled_slots();
+        for pod in &observed.pods {
+            match &pod.gone {
+                Some(gone) if !gone.confirmed => self
+                    .step(Step::ConfirmPod { name: pod.name.clone(), device: pod.device.clone() }),
+                // Until then it locks its device.
+                Some(gone) if pod.may_run() => {
+                    self.wake(after(gone.last_seen, pod.may_run_seconds))
+                }
+                None if !pod.deleting && self.is_over(pod, &pooled) => {
+                    self.step(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
+                }
+                _ => {}
+            }
+        }
+        let there = observed.pods.iter().filter(|pod| pod.gone.is_none());
+        let unfinished = there
+            .clone()
+            .filter(|pod| !self.outcome_is_stored(&pod.device, pod.run.as_deref(), pod.attempt));
+        let slots: HashSet<&str> = unfinished.filter_map(|pod| pod.slot.as_deref()).collect();
+        let foreign = there.filter(|pod| !pod.is_ours() && pod.ended.is_none());
+        let foreign: HashSet<&str> = foreign.map(|pod| pod.device.as_str()).collect();
+        for service in
+            observed.services.iter().filter(|service| !service.deleting && service.pool.is_none())
+        {
+            // The Go operator's Services are told by their device.
+            let has_pod = match (&service.slot, &service.device) {
+                (Some(slot), _) => slots.contains(slot.as_str()),
+                (None, Some(device)) => foreign.contains(device.as_str()),
+                (None, None) => false,
+            };
+            if !has_pod && !self.is_needed(service) {
+                self.step(Step::DeleteService {
+                    name: service.name.clone(),
+                    uid: service.uid.clone(),
+                });
+            }
+        }
+        self.clean_pools(&slots);
+    }
+
+    /// Returns true if the stored status shows that this attempt has its outcome.
+    fn outcome_is_stored(&self, device: &str, run: Option<&str>, attempt: Option<u32>) -> bool {
+        let job = &self.observed.job;
+        if run != Some(self.spec.run.as_str()) || !self.same_run || job.status.run.is_none() {
+            return false;
+        }
+        if job.result(device).is_some() {
+            return true;
+        }
+        match (self.observed.stored(device), attempt) {
+            (Some(stored), Some(attempt)) => {
+                stored.attempt > attempt
+                    || stored.state == DeviceState::Verifying && stored.attempt == attempt
+            }
+            _ => false,
+        }
+    }
+
+    fn is_over(&mut self, pod: &Pod, pooled: &HashSet<&str>) -> bool {
+        if pod.run.as_deref() != Some(self.spec.run.as_str()) {
+            // Another run's, or the Go operator's: it locks its device until it ended.
+            let time_is_up = self.foreign_ends_at(pod).is_some_and(|at| self.over(at, 0));
+            return (pod.ended.is_some() || time_is_up) && !self.is_only_witness(pod);
+        }
+        if self.outcome_is_stored(&pod.device, pod.run.as_deref(), pod.attempt) {
+            return !self.keeps_its_slot(pod, pooled);
+        }
+        let nobodys = self.observed.stored(&pod.device).is_none()
+            || !self.wanted(&pod.device) && !self.records.contains_key(&pod.device);
+        nobodys && pod.ended.is_some()
+    }
+
+    /// A pooled Service is not handed on right after an attempt that was not judged flashed: its
+    /// ended Pod keeps the slot.
+    fn keeps_its_slot(&mut self, pod: &Pod, pooled: &HashSet<&str>) -> bool {
+        let pooled = pod.slot.as_deref().is_some_and(|slot| pooled.contains(slot));
+        let ended = self.observed.stages.get(&pod.name).filter(|(stage, _)| *stage == Stage::Ended);
+        let ended = ended.map(|(_, since)| *since);
+        let seconds = self.observed.periods.late_callback_seconds;
+        pooled
+            && !self.was_flashed(&pod.device, pod.attempt)
+            && ended.is_some_and(|ended| !self.over(ended, seconds))
+    }
+
+    pub(super) fn was_flashed(&self, device: &str, attempt: Option<u32>) -> bool {
+        let verifying = self.records.get(device).is_some_and(|record| {
+            record.state == DeviceState::Verifying && Some(record.attempt) == attempt
+        });
+        verifying || self.result(device) == Some(Finish::Completed)
+    }
+
+    /// Returns true if the attempt's container was not started, so that no device was told to call:
+    /// the address is free at once.
+    fn never_started(&self, device: &str, attempt: Option<u32>) -> bool {
+        let is_next = |record: &&DeviceStatus| Some(record.attempt) == attempt.map(|of| of + 1);
+        let next = self.records.get(device).filter(is_next);
+        let reason = next.and_then(|record| record.reason.as_deref());
+        reason.is_some_and(|name| NEVER_STARTED.iter().any(|reason| reason.name == name))
+    }
+
+    /// Returns true if a Service for one device, without a Pod at work, is still of use.
+    fn is_needed(&mut self, service: &Service) -> bool {
+        let Some(device) = service.device.clone().filter(|_| service.slot.is_some()) else {
+            return false;
+        };
+        if service.run.as_deref() == Some(self.spec.run.as_str()) {
+            let record =
+                self.records.get(&device).filter(|record| Some(record.attempt) == service.attempt);
+            match record.map(|record| record.state) {
+                Some(state) if state.is_in_flight() => return true,
+                // It never had a Pod.
+                Some(DeviceState::Pending) => return false,
+                _ if self.never_started(&device, service.attempt) => return false,
+                _ if self.was_flashed(&device, service.attempt) => return false,
+                _ => {}
+            }
+        }
+        let now = self.now();
+        let since = self.observed.idle_services.get(&service.name).copied().unwrap_or(now);
+        !self.over(since, self.observed.periods.late_callback_seconds)
+    }
+}

@@ -1,0 +1,473 @@
+//! The plan while it is made: the stored state of the job's devices, and what has been decided on
+//! top of it.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use flashjob_api::{DeviceState, DeviceStatus, EffectiveSpec, Reason, ResultDetails};
+use flashjob_types::plugin::Request;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use sha2::{Digest, Sha256};
+
+use super::firmware::Proven;
+use super::guards::Guarded;
+use super::pool::Pools;
+use super::request::Known;
+use super::{DeviceResult, Plan, Step, request, summary};
+use crate::flashjob::make::attempt_name;
+use crate::flashjob::observed::{
+    Finish, Identity, Instance, Observed, PluginView, Pod, Question, Service, Sighting, Stage,
+    Traits, after,
+};
+
+/// Failed and skipped devices shown in status.
+const SHOWN_RESULTS: usize = 100;
+
+pub(super) struct Draft<'a> {
+    pub observed: &'a Observed,
+    pub spec: &'a EffectiveSpec,
+    /// True if the stored status speaks of this run.
+    pub same_run: bool,
+    /// Devices without a result that have a record, by uid.
+    pub records: BTreeMap<String, DeviceStatus>,
+    /// Devices whose result was decided just now; see [`Draft::result`].
+    pub results: HashMap<String, Finish>,
+    /// Records of failed and skipped devices, oldest first.
+    pub shown: Vec<DeviceStatus>,
+    /// Numbers of devices that failed or were skipped, by reason; more than those shown.
+    pub reasons: BTreeMap<String, u32>,
+    /// Details of the devices whose result was decided just now, by uid.
+    pub details: BTreeMap<String, ResultDetails>,
+    /// Completed without proof.
+    pub unverified: u32,
+    /// Devices whose Pod has ended, and which are not judged yet: they are in flight no more.
+    pub released: HashSet<String>,
+    /// Reasons of devices that wait and have no attempt begun: how many for each, with one message.
+    pub waiting: BTreeMap<&'static str, (usize, String)>,
+    /// The endpoint worked on last.
+    pub last_endpoint: Option<String>,
+    pub plan: Plan,
+    /// Findings of the guards on devices that have not begun, by what they compare.
+    pub(super) guarded: HashMap<Traits<'a>, Guarded<'a>>,
+    pub(super) pools: Pools<'a>,
+    pub(super) proven: Proven<'a>,
+    /// True if a device of this plan tries at a quota that was used up.
+    pub(super) tried_quota: bool,
+    pods: HashMap<&'a str, &'a Arc<Pod>>,
+    pods_of: HashMap<&'a str, Vec<&'a Arc<Pod>>>,
+    services: HashMap<&'a str, &'a Arc<Service>>,
+}
+
+impl<'a> Draft<'a> {
+    pub fn new(observed: &'a Observed, spec: &'a EffectiveSpec) -> Self {
+        let status = &observed.job.status;
+        let same_run = observed.job.same_run();
+        let stored = status.devices.iter().filter(|_| same_run);
+        let (records, shown): (Vec<_>, Vec<_>) = stored.cloned().partition(|device| {
+            !matches!(device.state, DeviceState::Failed | DeviceState::Skipped)
+        });
+        let mut pods_of: HashMap<&str, Vec<&Arc<Pod>>> = HashMap::new();
+        for pod in &observed.pods {
+            pods_of.entry(pod.device.as_str()).or_default().push(pod);
+        }
+        Self {
+            observed,
+            spec,
+            same_run,
+            records: records.into_iter().map(|device| (device.uid.clone(), device)).collect(),
+            results: HashMap::new(),
+            shown: shown
+                .into_iter()
+                .filter(|device| observed.job.place(&device.uid).is_some())
+                .collect(),
+            reasons: if same_run { result_reasons(observed) } else { BTreeMap::new() },
+            details: BTreeMap::new(),
+            unverified: status.counts.filter(|_| same_run).map_or(0, |counts| counts.unverified),
+            released: HashSet::new(),
+            waiting: BTreeMap::new(),
+            last_endpoint: status.host_endpoint.clone().filter(|_| same_run),
+            plan: Plan::default(),
+            guarded: HashMap::new(),
+            pools: Pools::default(),
+            proven: Proven::of(observed, same_run),
+            tried_quota: false,
+            pods_of,
+            pods: observed.pods.iter().map(|pod| (pod.name.as_str(), pod)).collect(),
+            services: observed
+                .services
+                .iter()
+                .map(|service| (service.name.as_str(), service))
+                .collect(),
+        }
+    }
+
+    /// A device's result, stored or decided just now.
+    pub fn result(&self, uid: &str) -> Option<Finish> {
+        let stored = || self.observed.job.result(uid).filter(|_| self.same_run);
+        self.results.get(uid).copied().or_else(stored)
+    }
+
+    /// The same, by the device's place in the spec.
+    pub fn result_at(&self, place: usize) -> Option<Finish> {
+        let stored = self.observed.job.finishes()[place].filter(|_| self.same_run);
+        stored.or_else(|| {
+            if self.results.is_empty() {
+                None
+            } else {
+                self.results.get(&self.spec.uuid[place]).copied()
+            }
+        })
+    }
+
+    /// Number of devices that may be at work at once: one, where all ask for one address.
+    pub fn most_in_flight(&self) -> usize {
+        if self.spec.external_ip.is_some() { 1 } else { self.spec.parallelism }
+    }
+
+    /// Returns true if the device is in flight: from the beginning of an attempt until its Pod has
+    /// ended.
+    pub fn is_in_flight(&self, record: &DeviceStatus) -> bool {
+        record.state.is_in_flight() && !self.released.contains(&record.uid)
+    }
+
+    /// A Pod of another attempt that may be at work on the device: another run's, the Go
+    /// operator's, or one that nobody expected.
+    pub fn pod_in_the_way(&self, uid: &str) -> Option<&'a Arc<Pod>> {
+        let pods = self.pods_of.get(uid)?;
+        let attempt = self.records.get(uid).map_or(1, |record| record.attempt);
+        // Its time is over, and its attempt has been given up.
+        let over = |pod: &Pod| pod.gone.is_some() || self.is_overdue(pod);
+        let known = |pod: &Pod| {
+            over(pod)
+                && pod.run.as_deref() == Some(&self.spec.run)
+                && pod.attempt.is_some_and(|of| of < attempt)
+        };
+        let unexpected = |pod: &Pod| {
+            pod.gone.is_none()
+                && pod.run.as_deref() == Some(&self.spec.run)
+                && self.observed.stored(uid).is_none()
+        };
+        // Of another run, and ended by its kubelet though nobody heard of that.
+        let outlived = |pod: &Pod| pod.is_ours() && self.is_overdue(pod);
+        let may_run = |pod: &Pod| pod.may_run() && !known(pod) && !outlived(pod);
+        pods.iter().find(|pod| may_run(pod) || unexpected(pod)).copied()
+    }
+
+    /// Time by which even a kubelet that nobody hears of has ended the Pod's container, by this
+    /// process's own observation.
+    pub fn overdue_at(&self, pod: &Pod) -> Option<Timestamp> {
+        let (stage, since) = self.observed.stages.get(&pod.name)?;
+        (*stage != Stage::Ended).then(|| after(*since, pod.overdue_seconds()))
+    }
+
+    /// Time at which a Pod of the Go operator is ended: those have no deadline of their own, and
+    /// one that never ends would lock its device for ever.
+    pub fn foreign_ends_at(&self, pod: &Pod) -> Option<Timestamp> {
+        if pod.is_ours() || pod.gone.is_some() {
+            return None;
+        }
+        let stuck = self.observed.stuck_pods.get(&pod.name);
+        let unscheduled = || stuck.map(|since| after(*since, pod.overdue_seconds()));
+        self.overdue_at(pod).or_else(unscheduled)
+    }
+
+    pub fn is_overdue(&self, pod: &Pod) -> bool {
+        self.overdue_at(pod).is_some_and(|at| at <= self.now())
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.observed.now
+    }
+
+    pub fn wanted(&self, uid: &str) -> bool {
+        self.observed.job.place(uid).is_some()
+    }
+
+    pub fn pod(&self, name: &str) -> Option<&'a Arc<Pod>> {
+        self.pods.get(name).copied()
+    }
+
+    pub fn service(&self, name: &str) -> Option<&'a Arc<Service>> {
+        self.services.get(name).copied()
+    }
+
+    /// The device's Instance, if Akri knows it and the job may flash it.
+    pub fn instance(&self, uid: &str) -> Option<&'a Arc<Instance>> {
+        match self.observed.sighting(uid) {
+            Some(Sighting::Seen(instance)) => Some(instance),
+            _ => None,
+        }
+    }
+
+    /// The version that the device reports now.
+    pub fn reported(&self, uid: &str) -> Option<&'a str> {
+        self.instance(uid).and_then(|instance| instance.version())
+    }
+
+    pub fn attempt_name(&self, uid: &str, attempt: u32) -> String {
+        let job = &self.observed.job;
+        attempt_name(&job.key.name, &job.uid, &self.spec.run, uid, attempt)
+    }
+
+    pub fn step(&mut self, step: Step) {
+        self.plan.steps.push(step);
+    }
+
+    pub fn ask(&mut self, question: Question) {
+        self.plan.questions.push(question);
+    }
+
+    /// Looks again at that instant at the latest.
+    pub fn wake(&mut self, at: Timestamp) {
+        self.plan.wake_at = Some(self.plan.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// Returns true if `seconds` have passed since `since`; if not, looks again when they have.
+    pub fn over(&mut self, since: Timestamp, seconds: i64) -> bool {
+        let end = after(since, seconds);
+        if end > self.now() {
+            self.wake(end);
+            return false;
+        }
+        true
+    }
+
+    /// Notes why a device without a begun attempt waits.
+    pub fn waits(&mut self, reason: Reason, message: &str) {
+        let entry = self.waiting.entry(reason.name).or_insert_with(|| (0, message.to_owned()));
+        entry.0 += 1;
+    }
+
+    /// Changes a device's record.
+    pub fn set(&mut self, uid: &str, state: DeviceState, change: impl FnOnce(&mut DeviceStatus)) {
+        let now = self.now();
+        let record = self.records.entry(uid.to_owned()).or_default();
+        if record.uid.is_empty() {
+            record.uid = uid.to_owned();
+            record.attempt = 1;
+        }
+        if record.state != state || record.since.is_none() {
+            record.since = Some(Time(now));
+        }
+        record.state = state;
+        change(record);
+        if record.is_locked() {
+            record.start_time.get_or_insert(Time(now));
+        }
+        if record.host_endpoint.is_some() && state != DeviceState::Pending {
+            self.last_endpoint.clone_from(&record.host_endpoint);
+        }
+    }
+
+    pub fn complete(&mut self, uid: &str, verified: bool) {
+        let record = self.records.remove(uid).unwrap_or_default();
+        if !self.wanted(uid) {
+            return;
+        }
+        self.keep_details(uid, &record, !verified);
+        self.tell(uid, &record, Finish::Completed, verified, None);
+        self.results.insert(uid.to_owned(), Finish::Completed);
+        self.unverified += u32::from(!verified);
+    }
+
+    pub fn fail(&mut self, uid: &str, reason: Reason, message: &str) {
+        self.end(uid, Finish::Failed, reason, message);
+    }
+
+    pub fn skip(&mut self, uid: &str, reason: Reason, message: &str) {
+        self.end(uid, Finish::Skipped, reason, message);
+    }
+
+    fn end(&mut self, uid: &str, finish: Finish, reason: Reason, message: &str) {
+        let now = self.now();
+        let mut record = self.records.remove(uid).unwrap_or_default();
+        if !self.wanted(uid) {
+            return;
+        }
+        uid.clone_into(&mut record.uid);
+        record.state =
+            if finish == Finish::Failed { DeviceState::Failed } else { DeviceState::Skipped };
+        record.reason = Some(reason.name.to_owned());
+        record.message = Some(message.to_owned());
+        record.not_before = None;
+        record.since = Some(Time(now));
+        *self.reasons.entry(reason.name.to_owned()).or_default() += 1;
+        if finish == Finish::Failed {
+            self.keep_details(uid, &record, false);
+        }
+        self.tell(uid, &record, finish, false, Some(reason));
+        self.results.insert(uid.to_owned(), finish);
+        // Failures are shown before skips, and neither beyond what a person reads.
+        let shown = self.shown.iter().filter(|device| device.state == record.state).count();
+        if shown < SHOWN_RESULTS {
+            self.shown.push(record);
+        }
+    }
+
+    /// Keeps what is known of a device after its record is gone. A device whose first attempt never
+    /// began has nothing to be kept.
+    fn keep_details(&mut self, uid: &str, record: &DeviceStatus, unverified: bool) {
+        let Some(Time(start)) = record.start_time else { return };
+        let seconds = self.now().duration_since(start).as_secs().max(0);
+        let details = ResultDetails {
+            from: record.baseline_version.clone(),
+            attempts: record.attempt.max(1),
+            seconds: u32::try_from(seconds).unwrap_or(u32::MAX),
+            unverified,
+            reported: self.reported(uid).filter(|_| unverified).map(str::to_owned),
+        };
+        self.details.insert(uid.to_owned(), details);
+    }
+
+    /// Notes a result for the log, the events and the metrics.
+    fn tell(
+        &mut self,
+        uid: &str,
+        record: &DeviceStatus,
+        finish: Finish,
+        verified: bool,
+        reason: Option<Reason>,
+    ) {
+        let message = reason.and(record.message.clone()).unwrap_or_default();
+        let (uid, name, attempt) = (uid.to_owned(), record.name.clone(), record.attempt.max(1));
+        self.plan.results.push(DeviceResult {
+            uid,
+            name,
+            attempt,
+            finish,
+            verified,
+            reason,
+            message,
+        });
+    }
+
+    /// The attempt failed: the device is tried again, or has failed for good.
+    pub fn fail_attempt(&mut self, uid: &str, reason: Reason, message: &str) {
+        let (attempt, uncounted) = self
+            .records
+            .get(uid)
+            .map_or((1, 0), |record| (record.attempt.max(1), record.uncounted));
+        if attempt.saturating_sub(uncounted) > self.spec.backoff_limit_per_device {
+            return self.fail(uid, reason, message);
+        }
+        self.try_again(uid, attempt, reason, message);
+    }
+
+    /// The attempt came to nothing through no fault of device or firmware: the device is tried
+    /// again, and it does not count.
+    pub fn retry_uncounted(&mut self, uid: &str, reason: Reason, message: &str) {
+        let attempt = self.records.get(uid).map_or(1, |record| record.attempt.max(1));
+        self.try_again(uid, attempt, reason, message);
+        self.set(uid, DeviceState::Pending, |record| record.uncounted += 1);
+    }
+
+    fn try_again(&mut self, uid: &str, attempt: u32, reason: Reason, message: &str) {
+        let pause = self.pause(uid, attempt);
+        let until = after(self.now(), pause);
+        self.wake(until);
+        self.set(uid, DeviceState::Pending, |record| {
+            record.attempt = attempt + 1;
+            record.not_before = Some(Time(until));
+            record.reason = Some(reason.name.to_owned());
+            record.message = Some(message.to_owned());
+            record.pod = None;
+            record.external_ip = None;
+        });
+    }
+
+    /// Doubles with each attempt; up to a fifth more or less, always the same for the same attempt,
+    /// so that devices that failed together do not come back together and two plans of one snapshot
+    /// agree.
+    fn pause(&self, uid: &str, attempt: u32) -> i64 {
+        let periods = &self.observed.periods;
+        let doubled = periods.retry_seconds.saturating_mul(1 << attempt.saturating_sub(1).min(20));
+        let pause = doubled.min(periods.longest_retry_seconds).max(0);
+        let spread = Sha256::digest(format!("{uid}/{attempt}").as_bytes());
+        let share = i64::from(u16::from_be_bytes([spread[0], spread[1]])) % 41 - 20;
+        pause + pause * share / 100
+    }
+
+    /// Request that tells a plugin of an attempt.
+    pub fn request(&self, uid: &str, attempt: u32, plugin: Option<&PluginView>) -> Request {
+        let spec = self.spec;
+        let instance = self.instance(uid).map(AsRef::as_ref);
+        let known = Known {
+            job: &self.observed.job.key,
+            spec,
+            firmware: self.firmware(),
+            uid,
+            instance,
+            record: self.records.get(uid),
+        };
+        let settings = |plugin: &PluginView| {
+            request::settings(
+                &plugin.name,
+                &plugin.settings,
+                &spec.settings,
+                &plugin.locked_settings,
+            )
+        };
+        let image = plugin.and_then(|plugin| plugin.flash_image.as_deref());
+        let settings = plugin.map_or_else(|| "{}".to_owned(), settings);
+        request::request(known, attempt, settings, image)
+    }
+
+    /// All that must be locked while the device is flashed.
+    pub fn identities(&self, uid: &str) -> Vec<Identity> {
+        let instance = self.instance(uid).map(AsRef::as_ref);
+        match (self.records.get(uid), instance) {
+            (Some(record), _) if record.is_locked() => {
+                self.observed.job.identities(record, instance)
+            }
+            (_, Some(instance)) => instance.identities(self.spec.host_endpoint.as_deref()),
+            (Some(record), None) => self.observed.job.identities(record, None),
+            (None, None) => Vec::new(),
+        }
+    }
+
+    /// Words the status and hands the plan over.
+    pub fn finish(mut self) -> Plan {
+        let in_flight: Vec<String> = self
+            .records
+            .values()
+            .filter(|record| record.is_locked())
+            .map(|record| record.uid.clone())
+            .collect();
+        for uid in in_flight {
+            let identities = self.identities(&uid);
+            self.plan.holds.extend(identities.into_iter().map(|identity| (identity, uid.clone())));
+        }
+        // What was decided only now is not stored: killed before that, the next process would find
+        // the attempt in flight.
+        self.plan.holds.extend(super::ending::holds(self.observed));
+        summary::write(&mut self);
+        self.plan
+    }
+}
+
+/// Reasons of results as they are stored, without devices that the spec names no more. A status of
+/// before they were counted has those shown.
+fn result_reasons(observed: &Observed) -> BTreeMap<String, u32> {
+    let status = &observed.job.status;
+    let shown = status
+        .devices
+        .iter()
+        .filter(|device| matches!(device.state, DeviceState::Failed | DeviceState::Skipped));
+    let mut reasons = status.reasons.clone();
+    let is_counted = !reasons.is_empty();
+    for device in shown {
+        let Some(reason) = &device.reason else { continue };
+        match (is_counted, observed.job.place(&device.uid)) {
+            (false, Some(_)) => *reasons.entry(reason.clone()).or_default() += 1,
+            (true, None) => {
+                if let Some(count) = reasons.get_mut(reason) {
+                    *count = count.saturating_sub(1);
+                }
+            }
+            _ => {}
+        }
+    }
+    reasons.retain(|_, count| *count > 0);
+    reasons
+}

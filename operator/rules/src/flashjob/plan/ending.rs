@@ -1,0 +1,125 @@
+//! The end of a job, and of a run: Pods and Services go, and nothing is let go while a container
+//! may still be at work.
+
+use flashjob_api::DeviceState;
+
+use super::{Plan, Step, summary};
+use crate::flashjob::make::attempt_name;
+use crate::flashjob::observed::{Identity, Observed, Sighting, after};
+
+/// Plans for a FlashJob that somebody deleted. It needs no plugin and no registry.
+pub(super) fn plan(observed: &Observed) -> Plan {
+    if !observed.job.has_finalizer {
+        return Plan::default();
+    }
+    let mut plan = Plan { holds: holds(observed), ..Plan::default() };
+    let mut waiting = wait_for_containers(observed, &mut plan);
+    for pod in observed.pods.iter().filter(|pod| pod.gone.is_none()) {
+        waiting = true;
+        if !pod.deleting {
+            plan.steps.push(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
+        }
+    }
+    for service in observed.services.iter().filter(|service| !service.deleting) {
+        waiting = true;
+        plan.steps
+            .push(Step::DeleteService { name: service.name.clone(), uid: service.uid.clone() });
+    }
+    if !waiting && observed.making.is_empty() {
+        plan.steps.push(Step::RemoveFinalizer);
+    }
+    plan
+}
+
+/// Returns true if no container of the run before can be at work any more.
+pub(super) fn previous_run_is_over(observed: &Observed) -> bool {
+    let at_work = observed.pods.iter().any(|pod| pod.gone.is_none() && pod.ended.is_none());
+    !at_work && observed.making.is_empty() && !wait_for_containers(observed, &mut Plan::default())
+}
+
+/// Plans for a job whose run has changed while devices are in flight: they finish, nothing starts.
+pub(super) fn drain(observed: &Observed) -> Plan {
+    let mut plan = Plan { holds: holds(observed), ..Plan::default() };
+    let lost = wait_for_containers(observed, &mut plan);
+    let running =
+        observed.pods.iter().filter(|pod| pod.gone.is_none() && pod.ended.is_none()).count();
+    for pod in observed.pods.iter().filter(|pod| pod.is_stuck() && !pod.deleting) {
+        // It would hold up the next run for as long as it waits for its image or for a node.
+        let since = observed.stuck_pods.get(&pod.name).copied().unwrap_or(observed.now);
+        let until = after(
+            since,
+            observed.periods.unschedulable_seconds.max(observed.periods.image_pull_seconds),
+        );
+        match until <= observed.now {
+            true => {
+                plan.steps.push(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() })
+            }
+            false => plan.wake_at = Some(plan.wake_at.map_or(until, |earlier| earlier.min(until))),
+        }
+    }
+    let message = format!(
+        "the spec has changed; {} devices of the run before are still in flight",
+        running + usize::from(lost)
+    );
+    plan.status = Some(summary::draining(observed, &message));
+    plan
+}
+
+/// Devices that stay locked while nothing new is decided: those stored as in flight, and those that
+/// Pods may be at work on.
+pub(super) fn holds(observed: &Observed) -> Vec<(Identity, String)> {
+    let in_flight = observed.job.status.devices.iter().filter(|device| device.is_locked());
+    let stored = in_flight.flat_map(|device| {
+        let instance = match observed.sighting(&device.uid) {
+            Some(Sighting::Seen(instance)) => Some(instance.as_ref()),
+            _ => None,
+        };
+        let identities = observed.job.identities(device, instance);
+        identities.into_iter().map(|identity| (identity, device.uid.clone()))
+    });
+    let pods = observed.pods.iter().filter(|pod| pod.may_run());
+    let of_pods = pods.flat_map(|pod| {
+        pod.identities.iter().map(|identity| (identity.clone(), pod.device.clone()))
+    });
+    stored.chain(of_pods).collect()
+}
+
+/// Asks after Pods that went unseen, and waits until nothing of them can run. True: there is
+/// something to wait for.
+fn wait_for_containers(observed: &Observed, plan: &mut Plan) -> bool {
+    let mut waiting = false;
+    let mut wait = |plan: &mut Plan, until| {
+        if until > observed.now {
+            waiting = true;
+            plan.wake_at =
+                Some(plan.wake_at.map_or(until, |earlier: jiff::Timestamp| earlier.min(until)));
+        }
+    };
+    let mut unconfirmed = Vec::new();
+    for pod in observed.pods.iter() {
+        match &pod.gone {
+            Some(gone) if !gone.confirmed => {
+                unconfirmed.push((pod.name.clone(), pod.device.clone()))
+            }
+            Some(gone) if pod.may_run() => wait(plan, after(gone.last_seen, pod.may_run_seconds)),
+            _ => {}
+        }
+    }
+    let job = &observed.job;
+    let run = job.status.run.as_deref().unwrap_or_default();
+    for device in &job.status.devices {
+        let until = device.waits_until().unwrap_or(observed.now);
+        let name = || attempt_name(&job.key.name, &job.uid, run, &device.uid, device.attempt);
+        match device.state {
+            DeviceState::Lost if until > observed.now => wait(plan, until),
+            DeviceState::Flashing if observed.pod(&name()).is_none() => {
+                unconfirmed.push((name(), device.uid.clone()))
+            }
+            _ => {}
+        }
+    }
+    let unsure = !unconfirmed.is_empty();
+    plan.steps
+        .extend(unconfirmed.into_iter().map(|(name, device)| Step::ConfirmPod { name, device }));
+    waiting || unsure
+}

@@ -1,0 +1,172 @@
+//! The firmware of a job with a `firmwarePolicy`: no device begins before it is proven for the
+//! device's type, and before that is stored.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use flashjob_api::{FirmwarePin, FirmwareStatus, FirmwareVerification, Reason, reason};
+
+use super::draft::Draft;
+use crate::firmware::{FirmwareState, ResolveFirmware, missing_platforms, settled};
+use crate::flashjob::observed::Observed;
+
+/// The firmware of a run, as far as it is proven.
+#[derive(Default)]
+pub(super) struct Proven<'a> {
+    /// The stored proof.
+    stored: Option<&'a FirmwareStatus>,
+    /// True if the proof is of another `firmwareTrust` than the operator has now.
+    is_outdated: bool,
+    /// Types of devices for which it has nothing.
+    lacking: Vec<String>,
+    /// Types of devices for which it is not proven: number of devices that wait.
+    waiting: BTreeMap<String, usize>,
+    /// Proof that is to be stored.
+    settled: Option<FirmwareStatus>,
+    /// Reason for which it is not proven, where somebody has to act.
+    pub stuck: Option<Reason>,
+}
+
+/// State of the proof for one device.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Proof {
+    /// The device may be flashed.
+    Proven,
+    /// The firmware has nothing for its type.
+    Lacking,
+    /// The registry must be asked.
+    Open,
+}
+
+impl<'a> Proven<'a> {
+    pub fn of(observed: &'a Observed, same_run: bool) -> Self {
+        let stored = observed.job.status.firmware.as_ref().filter(|_| same_run);
+        let is_outdated = stored.is_some_and(|stored| stored.trust != observed.firmware_trust);
+        let lacking = stored
+            .map(|firmware| missing_platforms(&firmware.device_types, &firmware.platforms))
+            .unwrap_or_default();
+        Self { stored, is_outdated, lacking, ..Self::default() }
+    }
+
+    /// Firmware to be stored.
+    pub fn status(&self) -> Option<&FirmwareStatus> {
+        self.settled.as_ref().or(self.stored)
+    }
+
+    /// The same, as far as it lets devices begin: none while devices wait for another proof in its
+    /// place.
+    pub fn valid(&self) -> Option<&FirmwareStatus> {
+        let is_valid = !self.is_outdated || self.waiting.is_empty();
+        self.settled.as_ref().or(self.stored.filter(|_| is_valid))
+    }
+}
+
+impl<'a> Draft<'a> {
+    /// Reference that plugins are told: the same for the whole run, once it is resolved.
+    pub(super) fn firmware(&self) -> &'a str {
+        self.proven.stored.map_or(&self.spec.firmware, |firmware| &firmware.reference)
+    }
+
+    /// Signatures that are asked of the firmware; None: there is no policy.
+    pub(super) fn firmware_verification(&self) -> Option<FirmwareVerification> {
+        let policy = self.spec.firmware_policy.as_ref()?;
+        Some(policy.verify.unwrap_or_default())
+    }
+
+    pub(super) fn proof(&self, uid: &str) -> Proof {
+        let Some(verify) = self.firmware_verification() else { return Proof::Proven };
+        let Some(kind) = self.device_type(uid) else { return Proof::Open };
+        let is_kind = |other: &String| other == kind.as_ref();
+        let needs_signer = verify == FirmwareVerification::Required;
+        match self.proven.stored {
+            Some(_) if self.proven.is_outdated => Proof::Open,
+            Some(firmware) if needs_signer && firmware.signer.is_none() => Proof::Open,
+            Some(_) if self.proven.lacking.iter().any(is_kind) => Proof::Lacking,
+            Some(firmware) if firmware.device_types.iter().any(is_kind) => Proof::Proven,
+            _ => Proof::Open,
+        }
+    }
+
+    /// Returns true if the firmware is proven for the device. If not, the device has failed, or is
+    /// counted among those for which [`Self::prove_firmware`] asks.
+    pub(super) fn has_firmware(&mut self, uid: &str) -> bool {
+        let proof = self.proof(uid);
+        if proof == Proof::Proven {
+            return true;
+        }
+        let Some(kind) = self.device_type(uid) else { return false };
+        if proof == Proof::Lacking {
+            let message =
+                format!("firmware {} has nothing for device type {kind}", self.firmware());
+            self.fail(uid, reason::MISSING_PLATFORM, &message);
+        } else {
+            *self.proven.waiting.entry(kind.to_string()).or_default() += 1;
+        }
+        false
+    }
+
+    /// Asks for the firmware on behalf of the devices that wait for it, and says why they do.
+    pub(super) fn prove_firmware(&mut self) {
+        let waiting: usize = self.proven.waiting.values().sum();
+        if waiting == 0 {
+            return;
+        }
+        let (reason, message) = self.resolve();
+        // Others may wait for their plugin already.
+        let entry = self.waiting.entry(reason.name).or_insert((0, message));
+        entry.0 += waiting;
+    }
+
+    fn resolve(&mut self) -> (Reason, String) {
+        let question = self.question();
+        let resolving = format!("asking for the firmware {}", question.reference);
+        match self.observed.firmware.answer(&question) {
+            FirmwareState::NotAsked | FirmwareState::Asking => {
+                self.plan.firmware = Some(question);
+                (reason::RESOLVING_FIRMWARE, resolving)
+            }
+            FirmwareState::Failed { reason, message, permanent } => {
+                let message = format!("firmware {}: {message}", question.reference);
+                self.plan.firmware = Some(question);
+                self.unproven(&reason, message, permanent)
+            }
+            FirmwareState::Resolved(resolved) => match settled(&question, resolved) {
+                Ok(firmware) => {
+                    self.proven.settled = Some(firmware);
+                    self.plan.urgent = true;
+                    (reason::RESOLVING_FIRMWARE, resolving)
+                }
+                Err((reason, message)) => self.unproven(reason, message, true),
+            },
+        }
+    }
+
+    fn unproven(&mut self, name: &str, message: String, stuck: bool) -> (Reason, String) {
+        let reason = reason::by_name(name).unwrap_or(reason::FIRMWARE_UNAVAILABLE);
+        self.proven.stuck = Some(reason).filter(|_| stuck);
+        (reason, message)
+    }
+
+    /// Types for which it was proven before are proven again: one proof is stored. The form of the
+    /// reference stays for the run.
+    fn question(&self) -> ResolveFirmware {
+        let policy = self.spec.firmware_policy.clone().unwrap_or_default();
+        let stored = self.proven.stored;
+        let pin = match stored.map(|firmware| firmware.digest.is_some()) {
+            Some(false) => FirmwarePin::None,
+            Some(true) => FirmwarePin::Digest,
+            None => policy.pin.unwrap_or_default(),
+        };
+        let before = stored.into_iter().flat_map(|firmware| &firmware.device_types);
+        let types: BTreeSet<&String> = before.chain(self.proven.waiting.keys()).collect();
+        ResolveFirmware {
+            run: self.spec.run.clone(),
+            batch: None,
+            reference: self.firmware().to_owned(),
+            pin,
+            verify: policy.verify.unwrap_or_default(),
+            trust: self.observed.firmware_trust.clone(),
+            version: self.spec.version.clone(),
+            device_types: types.into_iter().cloned().collect(),
+        }
+    }
+}

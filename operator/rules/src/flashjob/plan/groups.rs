@@ -1,0 +1,59 @@
+//! A budget of groups: no more than so many devices in flight behind one node or gateway, of this
+//! job and all others.
+
+use std::collections::HashMap;
+
+use flashjob_api::GroupLimit;
+
+use super::draft::Draft;
+use crate::flashjob::observed::after;
+
+/// Seconds after which a job whose groups are full looks again: another job's device may have come
+/// to its verification, and nothing tells of that.
+const LOOK_AGAIN_SECONDS: i64 = 2;
+
+/// Groups with the number of their devices in flight.
+pub(super) struct Groups<'a> {
+    limit: &'a GroupLimit,
+    in_flight: HashMap<String, usize>,
+}
+
+impl<'a> Draft<'a> {
+    /// The groups of this job; none without a budget.
+    pub(super) fn groups(&self) -> Option<Groups<'a>> {
+        let limit = self.spec.group_limit.as_ref()?;
+        let mut groups = Groups { limit, in_flight: self.observed.in_flight_of_others.clone() };
+        for record in self.records.values().filter(|record| self.is_in_flight(record)) {
+            groups.count(self.groups_of(&record.uid, limit));
+        }
+        Some(groups)
+    }
+
+    fn groups_of(&self, uid: &str, limit: &GroupLimit) -> Vec<&'a str> {
+        self.instance(uid).map(|instance| instance.groups(&limit.key)).unwrap_or_default()
+    }
+
+    /// Counts a device as in flight in its groups. If one is full it does not, and returns why.
+    pub(super) fn join(&mut self, uid: &str, groups: &mut Groups<'a>) -> Result<(), String> {
+        let own = self.groups_of(uid, groups.limit);
+        let most = groups.limit.most;
+        let is_full =
+            |group: &&&str| groups.in_flight.get(**group).is_some_and(|count| *count >= most);
+        if let Some(full) = own.iter().find(is_full) {
+            self.wake(after(self.now(), LOOK_AGAIN_SECONDS));
+            return Err(format!(
+                "{most} devices of group {full} are in flight, over all FlashJobs"
+            ));
+        }
+        groups.count(own);
+        Ok(())
+    }
+}
+
+impl Groups<'_> {
+    fn count(&mut self, groups: Vec<&str>) {
+        for group in groups {
+            *self.in_flight.entry(group.to_owned()).or_default() += 1;
+        }
+    }
+}

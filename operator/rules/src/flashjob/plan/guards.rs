@@ -1,0 +1,204 @@
+//! The guards: whether a device is there, may be flashed by this job and is what the job is for,
+//! and which plugin serves it.
+
+use flashjob_api::{Reason, VerifyMode, reason};
+use flashjob_types::DeviceType;
+use jiff::Timestamp;
+
+use super::draft::Draft;
+use super::serving::serving;
+use crate::flashjob::observed::{Endpoint, Finish, Instance, PluginView, Sighting, Traits};
+
+/// Finding of the guards: the device's plugin, or the result that it has.
+pub(super) type Guarded<'a> = Result<&'a PluginView, (Finish, Reason, String)>;
+
+impl<'a> Draft<'a> {
+    /// Resolves the device and compares it with what the job guards for: its plugin. None: it has
+    /// its result, or waits.
+    pub(super) fn passes_guards(&mut self, uid: &str, place: usize) -> Option<&'a PluginView> {
+        let observed = self.observed;
+        let instance = match observed.devices[place].as_ref()? {
+            Sighting::Seen(instance) => instance,
+            Sighting::Forbidden(instance) => {
+                let message = format!(
+                    "Instance {} is in namespace {}, which this FlashJob may not flash",
+                    instance.name, instance.namespace
+                );
+                self.fail(uid, reason::DEVICE_NOT_ALLOWED, &message);
+                return None;
+            }
+            Sighting::Missing(since) => {
+                self.await_device(
+                    uid,
+                    *since,
+                    reason::UNKNOWN_DEVICE,
+                    "Akri knows no Instance with this uid",
+                );
+                return None;
+            }
+        };
+        if let Some(endpoint) = &self.spec.host_endpoint {
+            let names = &observed.policy.host_names;
+            if let Err(why) = Endpoint::overriding(endpoint, instance.endpoint(), names) {
+                let message = format!("spec.hostEndpoint {endpoint:?}: {why}");
+                self.fail(uid, reason::DEVICE_NOT_ALLOWED, &message);
+                return None;
+            }
+        }
+        if !instance.reachable(self.spec.host_endpoint.as_deref()) {
+            let since = self.observed.unreachable.get(uid).copied().unwrap_or_else(|| self.now());
+            let fault = instance
+                .fault
+                .as_deref()
+                .unwrap_or("names no node, or neither endpoint nor bus path");
+            let message = format!("Instance {} {fault}", instance.name);
+            self.await_device(uid, since, reason::DEVICE_UNREACHABLE, &message);
+            return None;
+        }
+        match self.guard(uid, instance) {
+            Ok(plugin) => Some(plugin),
+            Err((Finish::Skipped, reason, message)) => {
+                self.skip(uid, reason, &message);
+                None
+            }
+            Err((_, reason, message)) => {
+                self.fail(uid, reason, &message);
+                None
+            }
+        }
+    }
+
+    /// Compares a device with the guards. Fleets are alike: what holds for one device holds for all
+    /// with its traits.
+    fn guard(&mut self, uid: &str, instance: &'a Instance) -> Guarded<'a> {
+        let traits = instance.traits();
+        if self.records.get(uid).is_some_and(|record| record.attempt > 1) {
+            return self.guard_traits(&traits, true);
+        }
+        if let Some(known) = self.guarded.get(&traits) {
+            return known.clone();
+        }
+        let guarded = self.guard_traits(&traits, false);
+        self.guarded.insert(traits, guarded.clone());
+        guarded
+    }
+
+    fn guard_traits(&self, traits: &Traits<'_>, begun: bool) -> Guarded<'a> {
+        let spec = self.spec;
+        let mismatch = |what: &str, is: &str, wanted: &str| {
+            Err((
+                Finish::Failed,
+                reason::DEVICE_TYPE_MISMATCH,
+                format!("the device's {what} is {is}, the job asks for {wanted}"),
+            ))
+        };
+        if let (Some(wanted), Some(is)) = (
+            spec.device.as_deref(),
+            traits.device_type.and_then(|text| text.parse::<DeviceType>().ok()),
+        ) && wanted.parse().ok() != Some(is.clone())
+        {
+            return mismatch("type", is.as_ref(), wanted);
+        }
+        if let (Some(wanted), Some(is)) =
+            (spec.application_type.as_deref(), traits.application_type)
+            && plain(wanted) != plain(is)
+        {
+            return mismatch("application type", is, wanted);
+        }
+        let current = traits.version == Some(spec.version.as_str());
+        if spec.skip_if_current && current && !begun {
+            return Err((
+                Finish::Skipped,
+                reason::ALREADY_CURRENT,
+                format!("the device already reports version {}", spec.version),
+            ));
+        }
+        if spec.verify.mode == Some(VerifyMode::Required) && current && !begun {
+            return Err((
+                Finish::Failed,
+                reason::VERSION_UNPROVABLE,
+                format!(
+                    "the device already reports version {}, so verify.mode Required cannot be met",
+                    spec.version
+                ),
+            ));
+        }
+        let kind = self.device_type_of(traits);
+        kind.as_ref().and_then(|kind| serving(&self.observed.plugins, kind)).ok_or_else(|| {
+            let message = self.no_plugin(traits, kind.as_ref());
+            (Finish::Failed, reason::NO_PLUGIN_FOR_DEVICE, message)
+        })
+    }
+
+    /// Says of what type a device is that no plugin serves, and what is served by whom.
+    fn no_plugin(&self, traits: &Traits<'_>, kind: Option<&DeviceType>) -> String {
+        let kind = match (kind, traits.device_type) {
+            (Some(kind), Some(reported)) if kind.as_ref() != reported => {
+                format!("device type {kind} (DEVICE {reported:?})")
+            }
+            (Some(kind), _) => format!("device type {kind}"),
+            (None, Some(reported)) => format!("DEVICE {reported:?}, which is no device type"),
+            (None, None) => {
+                "a device of unknown type: its Instance has no DEVICE, and the job names none"
+                    .to_owned()
+            }
+        };
+        let served: Vec<String> = self
+            .observed
+            .plugins
+            .iter()
+            .filter(|plugin| !plugin.device_types.is_empty())
+            .map(|plugin| {
+                let types: Vec<String> =
+                    plugin.device_types.iter().map(ToString::to_string).collect();
+                format!("plugin {} serves {}", plugin.name, types.join(", "))
+            })
+            .collect();
+        let served =
+            if served.is_empty() { "none serves any".to_owned() } else { served.join("; ") };
+        format!("no configured plugin serves {kind}; {served}")
+    }
+
+    fn await_device(&mut self, uid: &str, since: Timestamp, reason: Reason, message: &str) {
+        let seconds = self.observed.periods.unknown_device_seconds;
+        if self.over(since, seconds) {
+            return self.fail(uid, reason::UNKNOWN_DEVICE, &format!("{message} for {seconds} s"));
+        }
+        self.waits(reason, message);
+    }
+
+    pub(super) fn device_type(&self, uid: &str) -> Option<DeviceType> {
+        self.device_type_of(
+            &self.instance(uid).map(|instance| instance.traits()).unwrap_or_default(),
+        )
+    }
+
+    fn device_type_of(&self, traits: &Traits<'_>) -> Option<DeviceType> {
+        let reported = traits.device_type.and_then(|text| text.parse().ok());
+        reported.or_else(|| self.spec.device.as_deref().and_then(|text| text.parse().ok()))
+    }
+
+    /// The plugin that serves the device.
+    pub(super) fn plugin_for(&self, uid: &str) -> Option<&'a PluginView> {
+        serving(&self.observed.plugins, &self.device_type(uid)?)
+    }
+
+    /// Checks that the plugin is loaded, and not out of service.
+    pub(super) fn can_be_asked(&mut self, plugin: &PluginView) -> Result<(), String> {
+        if let Err(why) = &plugin.ready {
+            return Err(why.clone());
+        }
+        match self.observed.answers.out_of_service.get(&plugin.name) {
+            Some(until) if *until > self.now() => {
+                self.wake(*until);
+                Err("it broke several times in a row and is not asked for a while".to_owned())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Without case and dashes.
+fn plain(text: &str) -> String {
+    text.chars().filter(|letter| *letter != '-').map(|letter| letter.to_ascii_lowercase()).collect()
+}

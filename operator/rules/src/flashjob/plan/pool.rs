@@ -1,0 +1,224 @@
+//! Pooled exposure: at most `parallelism` Services, each handed with its address from device to
+//! device.
+//!
+//! A Service stays while a Pod has its slot, for a while after an attempt that was not judged
+//! flashed, and as long as a device of its pool can use it next. A pool that waits takes over the
+//! place of a Service that another pool does not use.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use flashjob_api::{DeviceState, reason};
+use flashjob_types::Digest;
+use flashjob_types::plugin::FlashPod;
+
+use super::Step;
+use super::draft::Draft;
+use crate::flashjob::make::pool_name;
+use crate::flashjob::observed::{Address, AddressWish, Observed, PluginView, Service, after};
+
+/// The pooled Services of a job, and what this plan does with them.
+#[derive(Default)]
+pub(super) struct Pools<'a> {
+    /// Services that no attempt uses, by pool.
+    free: BTreeMap<&'a str, Vec<&'a Service>>,
+    /// Services that this plan asks for, by name.
+    asked: HashMap<String, String>,
+    /// Devices that wait for a Service in vain, by pool.
+    waiting: HashMap<String, usize>,
+    /// Devices that could use a Service next, by pool.
+    queued: HashMap<String, usize>,
+    /// All pooled Services, also those that are being deleted.
+    total: usize,
+    deleting: usize,
+    /// Places that a pool lacks.
+    short: usize,
+    /// Slots that a Pod has, may have, or had a moment ago.
+    taken: HashSet<String>,
+}
+
+impl<'a> Draft<'a> {
+    /// Looks at the pooled Services before any is handed out.
+    pub(super) fn sort_pools(&mut self) {
+        let observed: &'a Observed = self.observed;
+        let mut pooled =
+            observed.services.iter().filter(|service| service.pool.is_some()).peekable();
+        if pooled.peek().is_none() {
+            return;
+        }
+        self.pools.taken = self.taken_slots();
+        for service in pooled {
+            self.pools.total += 1;
+            if service.deleting {
+                self.pools.deleting += 1;
+                continue;
+            }
+            let taken = service.slot.as_ref().is_none_or(|slot| self.pools.taken.contains(slot));
+            if !taken && service.run.as_deref() == Some(&self.spec.run) {
+                self.pools
+                    .free
+                    .entry(service.pool.as_deref().unwrap_or_default())
+                    .or_default()
+                    .push(service);
+            }
+        }
+    }
+
+    /// A slot is taken while a Pod with its label may be at work or on its way, and after an
+    /// attempt that was not judged flashed, as its device may still call. An ended Pod is no
+    /// endpoint of its Service: what it flashed keeps nothing.
+    fn taken_slots(&mut self) -> HashSet<String> {
+        let observed = self.observed;
+        let run = self.spec.run.as_str();
+        let pods = observed.pods.iter().filter(|pod| pod.gone.is_none() || pod.may_run());
+        let at_work = pods.filter(|pod| {
+            pod.ended.is_none()
+                || pod.run.as_deref() != Some(run)
+                || !self.was_flashed(&pod.device, pod.attempt)
+        });
+        let mut taken: HashSet<String> = at_work.filter_map(|pod| pod.slot.clone()).collect();
+        taken.extend(observed.making.values().flatten().cloned());
+        for (slot, last) in observed.slot_uses.iter() {
+            let quiet = after(last.last_seen, self.observed.periods.late_callback_seconds);
+            if quiet > self.now() && !self.was_flashed(&last.device, last.attempt) {
+                self.wake(quiet);
+                taken.insert(slot.clone());
+            }
+        }
+        taken
+    }
+
+    /// The pool whose Services a device uses.
+    fn pool_of(&self, uid: &str, plugin: &PluginView) -> String {
+        let kind = self.device_type(uid).map(|kind| kind.to_string()).unwrap_or_default();
+        format!("{}/{kind}", plugin.name)
+    }
+
+    /// Takes a free Service of the device's pool, or sees to it that there is one.
+    pub(super) fn expose_pooled(
+        &mut self,
+        uid: &str,
+        number: u32,
+        plugin: &PluginView,
+        digest: &Digest,
+        flash: &FlashPod,
+    ) {
+        let pool = self.pool_of(uid, plugin);
+        let wish = self.address_wish(uid, flash.needs_ip);
+        if let Some((slot, address)) = self.pools.take(&pool, &wish) {
+            return self.make_pod(uid, number, plugin, digest, flash, Some(&address), &slot);
+        }
+        let waiting = self.pools.waiting.entry(pool.clone()).or_default();
+        *waiting += 1;
+        let mut asked = None;
+        let coming = self.pools.free.get(pool.as_str()).map_or(0, Vec::len)
+            + self.pools.asked.values().filter(|of| **of == pool).count();
+        if coming < *waiting {
+            match self.next_name(&pool) {
+                Some(name) => {
+                    self.make_service(uid, number, plugin, digest, flash, &name, Some(&pool));
+                    asked = Some(name);
+                }
+                None => self.pools.short += 1,
+            }
+        }
+        // The Service may have been refused, and the attempt with it.
+        if self.records.get(uid).is_some_and(|record| record.state == DeviceState::Exposing) {
+            let given: Vec<Address> = self.pools.given(&pool);
+            // A Service of its own would need what the quota does not leave; one of the pool's may
+            // become free before.
+            let why = self.records.get(uid).and_then(|record| record.reason.clone());
+            if why.as_deref() != Some(reason::WAITING_FOR_QUOTA.name) || asked.is_none() {
+                self.await_address(uid, &wish, &given);
+            }
+            if let Some(name) = asked {
+                self.note_failing(uid, &name);
+            }
+        }
+    }
+
+    /// A device that could start is waiting for its turn: a free Service of its pool will be used.
+    pub(super) fn note_queued(&mut self, uid: &str) {
+        if self.pools.total > 0
+            && let Some(plugin) = self.plugin_for(uid)
+        {
+            *self.pools.queued.entry(self.pool_of(uid, plugin)).or_default() += 1;
+        }
+    }
+
+    /// The name of a Service to make, if there may be one more.
+    fn next_name(&self, pool: &str) -> Option<String> {
+        let most = self.most_in_flight();
+        if self.pools.total + self.pools.asked.len() >= most {
+            return None;
+        }
+        let job = &self.observed.job;
+        // One more than there can be: a free name is found within.
+        let mut names = (0..=self.pools.total + self.pools.asked.len())
+            .map(|index| pool_name(&job.key.name, &job.uid, pool, index));
+        names.find(|name| self.service(name).is_none() && !self.pools.asked.contains_key(name))
+    }
+
+    /// Remembers a Service that this plan asks for.
+    pub(super) fn note_service(&mut self, name: &str, pool: &str) {
+        self.pools.asked.insert(name.to_owned(), pool.to_owned());
+    }
+
+    /// Removes the pooled Services that nobody can use.
+    pub(super) fn clean_pools(&mut self, with_pod: &HashSet<&str>) {
+        let run = self.spec.run.clone();
+        let observed = self.observed;
+        let pooled =
+            observed.services.iter().filter(|service| service.pool.is_some() && !service.deleting);
+        let stale =
+            pooled.filter(|service| service.run.as_deref() != Some(&run) || service.slot.is_none());
+        let stale = stale
+            .filter(|service| service.slot.as_deref().is_none_or(|slot| !with_pod.contains(slot)));
+        let mut useless: Vec<&Service> = stale.map(AsRef::as_ref).collect();
+        let over = (self.pools.total - self.pools.deleting).saturating_sub(self.most_in_flight());
+        let lacking = self.pools.short.saturating_sub(self.pools.deleting);
+        let mut surplus = over.max(lacking);
+        let pools = &mut self.pools;
+        for (pool, free) in &mut pools.free {
+            let waiting = pools.waiting.get(*pool).copied().unwrap_or(0);
+            let queued = pools.queued.get(*pool).copied().unwrap_or(0);
+            while free.len() > waiting + queued {
+                useless.extend(free.pop());
+                surplus = surplus.saturating_sub(1);
+            }
+            while surplus > 0 && (free.len() > waiting || over > 0 && !free.is_empty()) {
+                useless.extend(free.pop());
+                surplus -= 1;
+            }
+        }
+        for service in useless {
+            self.step(Step::DeleteService { name: service.name.clone(), uid: service.uid.clone() });
+        }
+    }
+
+    /// Slots of the pooled Services.
+    pub(super) fn pooled_slots(&self) -> HashSet<&'a str> {
+        let observed: &'a Observed = self.observed;
+        observed
+            .services
+            .iter()
+            .filter(|service| service.pool.is_some())
+            .filter_map(|service| service.slot.as_deref())
+            .collect()
+    }
+}
+
+impl Pools<'_> {
+    /// Addresses of the pool's free Services.
+    fn given(&self, pool: &str) -> Vec<Address> {
+        let free = self.free.get(pool).into_iter().flatten();
+        free.flat_map(|service| service.addresses.iter().cloned()).collect()
+    }
+
+    /// A free Service with an address that will do: its slot and its address.
+    fn take(&mut self, pool: &str, wish: &AddressWish) -> Option<(String, String)> {
+        let free = self.free.get_mut(pool)?;
+        let at = free.iter().position(|service| wish.choose(&service.addresses).is_some())?;
+        let service = free.remove(at);
+        Some((service.slot.clone()?, wish.choose(&service.addresses)?.text.clone()))
+    }
+}

@@ -1,0 +1,113 @@
+//! Proof that a device was flashed: only a change of the reported version to the wanted one, byte
+//! for byte, is proof; and it counts whatever the flash container said.
+
+use flashjob_api::{DeviceState, VerifyMode, reason};
+use flashjob_types::plugin::Proof;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::draft::Draft;
+
+impl Draft<'_> {
+    /// The plugin says that the device was flashed.
+    pub fn flashed(&mut self, uid: &str, proof: Proof) {
+        if !self.wanted(uid) {
+            self.records.remove(uid);
+            return;
+        }
+        let of_plugin = match proof {
+            Proof::Pod => VerifyMode::None,
+            Proof::ReportedVersion => VerifyMode::BestEffort,
+        };
+        let mode = self.spec.verify.mode.unwrap_or(of_plugin);
+        let baseline = self.records.get(uid).and_then(|record| record.baseline_version.clone());
+        let unprovable = baseline.as_deref() == Some(&self.spec.version);
+        match mode {
+            VerifyMode::None => self.complete(uid, true),
+            VerifyMode::BestEffort if unprovable || baseline.is_none() => self.complete(uid, false),
+            VerifyMode::Required if unprovable => self.fail_unprovable(uid),
+            VerifyMode::BestEffort | VerifyMode::Required => {
+                self.set(uid, DeviceState::Verifying, |record| {
+                    record.not_before = None;
+                    record.version_since = None;
+                    record.reason = None;
+                    record.message = None;
+                });
+                self.verify(uid);
+            }
+        }
+    }
+
+    /// Returns true if the device has come to report the new version since its first attempt began,
+    /// and that is looked at.
+    pub fn is_proven(&self, uid: &str) -> bool {
+        let baseline = self.records.get(uid).and_then(|record| record.baseline_version.as_deref());
+        let version = self.spec.version.as_str();
+        self.spec.verify.mode != Some(VerifyMode::None)
+            && baseline.is_some_and(|baseline| baseline != version)
+            && self.reported(uid) == Some(version)
+    }
+
+    /// The device already reports what it is to report: nothing could be proven.
+    pub fn fail_unprovable(&mut self, uid: &str) {
+        let message = format!(
+            "the device reported version {} already before it was flashed",
+            self.spec.version
+        );
+        self.fail(uid, reason::VERSION_UNPROVABLE, &message);
+    }
+
+    /// Watches a flashed device for its new version.
+    pub fn verify(&mut self, uid: &str) {
+        let Some(record) = self.records.get(uid) else { return };
+        let since = record.holds_since().unwrap_or_else(|| self.now());
+        let baseline = record.baseline_version.clone();
+        let reported = self.reported(uid).map(str::to_owned);
+        let version = self.spec.version.as_str();
+        if !self.wanted(uid) {
+            self.records.remove(uid);
+            return;
+        }
+        let seen_since = record.version_since.as_ref().map(|time| time.0);
+        let attempts = record.attempt.saturating_sub(record.uncounted);
+        if reported.as_deref() == Some(version) && baseline.as_deref() != Some(version) {
+            let since = seen_since.unwrap_or_else(|| self.now());
+            if self.over(since, self.spec.verify.stable_seconds) {
+                return self.complete(uid, true);
+            }
+            self.set(uid, DeviceState::Verifying, |record| {
+                record.version_since = Some(Time(since))
+            });
+            return;
+        }
+        // A device that starts anew reports nothing for a while; one that reports another version
+        // went back.
+        if let (Some(_), Some(reported)) = (seen_since, &reported) {
+            let message = format!("rolled back to {reported}, after it had reported {version}");
+            return self.give_up_attempt(uid, reason::VERSION_NOT_REPORTED, &message);
+        }
+        // What an earlier attempt left is no news.
+        let first = attempts <= 1;
+        let third = first
+            && reported.is_some()
+            && reported != baseline
+            && reported.as_deref() != Some(version);
+        if self.spec.verify.mode == Some(VerifyMode::None) {
+            return self.complete(uid, true);
+        }
+        let expired = self.over(since, self.spec.verify.timeout_seconds);
+        if !third && !expired && !self.job_deadline_passed() {
+            return;
+        }
+        if self.spec.verify.mode == Some(VerifyMode::Required) {
+            let reported = reported.unwrap_or_else(|| "none".to_owned());
+            let message = format!("the device reports version {reported}, expected {version}");
+            let reason = if self.job_deadline_passed() {
+                reason::DEADLINE_EXCEEDED
+            } else {
+                reason::VERSION_NOT_REPORTED
+            };
+            return self.give_up_attempt(uid, reason, &message);
+        }
+        self.complete(uid, false);
+    }
+}

@@ -1,0 +1,41 @@
+//! Keeps drains of nodes, and autoscalers, from ending a flash. One budget stands for all Pods of a
+//! job, from the first to the last, so that it costs two requests a job and none a device.
+
+use super::Step;
+use super::draft::Draft;
+use crate::flashjob::make;
+
+impl Draft<'_> {
+    /// Sees to the budget of the job.
+    pub fn protect(&mut self) {
+        let observed = self.observed;
+        let is_protected = observed.is_protected;
+        if !make::is_protected(self.spec, &observed.policy) {
+            if is_protected {
+                self.unprotect();
+            }
+            return;
+        }
+        let at_work = || observed.pods.iter().any(|pod| pod.gone.is_none() && pod.ended.is_none());
+        let begins = || self.plan.steps.iter().any(|step| matches!(step, Step::CreatePod(_)));
+        match is_protected {
+            false if begins() || at_work() => {
+                let budget = make::budget(&self.observed.job);
+                self.step(Step::Protect(Box::new(budget)));
+            }
+            true if !at_work() && self.has_all_results() => self.unprotect(),
+            _ => {}
+        }
+    }
+
+    fn unprotect(&mut self) {
+        let job = &self.observed.job;
+        let name = make::budget_name(&job.key.name, &job.uid);
+        self.step(Step::Unprotect { name });
+    }
+
+    /// Returns true if every device has its result.
+    fn has_all_results(&self) -> bool {
+        (0..self.spec.uuid.len()).all(|place| self.result_at(place).is_some())
+    }
+}

@@ -1,0 +1,330 @@
+//! Chooses who is next: the guards first, then the plugin's word, the lock, and a free place.
+
+use std::collections::HashMap;
+
+use flashjob_api::{DeviceState, DeviceStatus, Reason, VerifyMode, reason};
+use flashjob_types::plugin::Proof;
+
+use super::draft::Draft;
+use super::expose::Asked;
+use super::request;
+use crate::flashjob::observed::{Finish, Holder, Identity, PluginView};
+
+/// Devices recorded and asked about ahead of their turn, beyond `parallelism`: a device whose name,
+/// endpoint and baseline are stored already can start at once when a place frees, without waiting
+/// for the next status write.
+const AHEAD: usize = 128;
+/// Waiting devices of which status says for whom they wait.
+const SHOWN_BUSY: usize = 64;
+
+impl<'a> Draft<'a> {
+    /// Gives every device without a begun attempt its result, its turn or its reason to wait.
+    pub fn work_off_the_queue(&mut self) {
+        let mut queue = self.queue();
+        if queue.is_empty() {
+            return;
+        }
+        self.judge_duplicates(&mut queue);
+        if self.stop(&queue) {
+            return;
+        }
+        let mut places = self.places();
+        let mut ahead = Ahead { each: places + AHEAD, plugins: HashMap::new(), busy: SHOWN_BUSY };
+        let ready: Vec<usize> =
+            queue.iter().copied().filter(|place| self.is_ready(*place, &mut ahead)).collect();
+        self.prove_firmware();
+        // Some may just have failed: one too many, and nothing starts.
+        if self.stop(&queue) {
+            return;
+        }
+        let quota = if ready.is_empty() { None } else { self.used_up_quota() };
+        let mut groups = self.groups();
+        for place in ready {
+            let uid = self.uid(place);
+            if let Some(message) = &quota {
+                self.waits(reason::WAITING_FOR_QUOTA, message);
+                continue;
+            }
+            if places == 0 || self.spec.suspend {
+                if !self.spec.suspend {
+                    self.note_queued(uid);
+                }
+                continue;
+            }
+            if let Some(groups) = &mut groups
+                && let Err(message) = self.join(uid, groups)
+            {
+                self.waits(reason::WAITING_FOR_GROUP, &message);
+                continue;
+            }
+            places -= 1;
+            self.start(uid);
+        }
+    }
+
+    /// Returns true if the job starts nothing more, ever; then every waiting device gets its
+    /// result.
+    fn stop(&mut self, queue: &[usize]) -> bool {
+        let Some((reason, message)) = self.stopped() else { return false };
+        for &place in queue {
+            if self.result_at(place).is_some() {
+                continue;
+            }
+            let uid = self.uid(place);
+            match reason {
+                reason::JOB_STOPPED => self.skip(uid, reason, &message),
+                reason => self.fail(uid, reason, &message),
+            }
+        }
+        true
+    }
+
+    /// Passes the guards, has its plugin's word, its pause is over and nobody else flashes it. What
+    /// is tested first costs least; a device that waits for its plugin or for another job takes no
+    /// other device's turn.
+    fn is_ready(&mut self, place: usize, ahead: &mut Ahead<'a>) -> bool {
+        let uid = self.uid(place);
+        let Some(plugin) = self.passes_guards(uid, place) else { return false };
+        // The device reported what came of an attempt that was given up: it needs no other.
+        if self.records.get(uid).is_some_and(|record| record.attempt > 1) && self.is_proven(uid) {
+            self.flashed(uid, Proof::ReportedVersion);
+            return false;
+        }
+        if !self.has_firmware(uid) {
+            return false;
+        }
+        if let Err(why) = self.can_be_asked(plugin) {
+            self.waits(
+                reason::PLUGIN_NOT_READY,
+                &format!("plugin {} is not ready: {why}", plugin.name),
+            );
+            return false;
+        }
+        if let Some(message) = self.is_busy(uid) {
+            self.waits(reason::DEVICE_BUSY, &message);
+            if ahead.busy > 0 || self.records.contains_key(uid) {
+                ahead.busy = ahead.busy.saturating_sub(1);
+                self.set(uid, DeviceState::Pending, |record| {
+                    record.reason = Some(reason::DEVICE_BUSY.name.to_owned());
+                    record.message = Some(message);
+                });
+            }
+            return false;
+        }
+        let until = self.records.get(uid).and_then(|record| record.waits_until());
+        if let Some(until) = until.filter(|until| *until > self.now()) {
+            self.wake(until);
+            self.note_queued(uid);
+            return false;
+        }
+        let of_plugin = ahead.plugins.entry(plugin.name.as_str()).or_insert(ahead.each);
+        if *of_plugin == 0 {
+            self.note_queued(uid);
+            return false;
+        }
+        *of_plugin -= 1;
+        self.record_ahead(uid, plugin)
+    }
+
+    /// The uid at a place in the spec.
+    fn uid(&self, place: usize) -> &'a str {
+        &self.spec.uuid[place]
+    }
+
+    /// Places of the devices without a result and without a begun attempt. First those whose
+    /// Service is there already, last those that had their turn.
+    fn queue(&self) -> Vec<usize> {
+        let (mut begun, mut waiting, mut had_their_turn) = (Vec::new(), Vec::new(), Vec::new());
+        let recorded = self.recorded();
+        for place in (0..self.spec.uuid.len()).filter(|place| self.result_at(*place).is_none()) {
+            let record = if recorded[place] { self.records.get(self.uid(place)) } else { None };
+            match record {
+                None => waiting.push(place),
+                Some(record) if record.state != DeviceState::Pending => {}
+                Some(record) => match record.waits_until() {
+                    Some(turn) => had_their_turn.push((turn, place)),
+                    None if self.has_service(record) => begun.push(place),
+                    None => waiting.push(place),
+                },
+            }
+        }
+        had_their_turn.sort();
+        begun.extend(waiting);
+        begun.extend(had_their_turn.into_iter().map(|(_, place)| place));
+        begun
+    }
+
+    /// For each place, true if it has a record.
+    fn recorded(&self) -> Vec<bool> {
+        let mut recorded = vec![false; self.spec.uuid.len()];
+        for place in self.records.keys().filter_map(|uid| self.observed.job.place(uid)) {
+            recorded[place] = true;
+        }
+        recorded
+    }
+
+    fn has_service(&self, record: &DeviceStatus) -> bool {
+        let service = || self.service(&self.attempt_name(&record.uid, record.attempt));
+        !self.observed.services.is_empty() && service().is_some_and(|service| !service.deleting)
+    }
+
+    /// One device under two uids is flashed once, under the uid that began or stands first.
+    fn judge_duplicates(&mut self, queue: &mut Vec<usize>) {
+        let twins = self.observed.twins;
+        let unknown = |uid: &str| {
+            self.shown.iter().any(|device| {
+                device.uid == *uid && device.reason.as_deref() == Some(reason::UNKNOWN_DEVICE.name)
+            })
+        };
+        let recorded = self.recorded();
+        // A result counts against an Instance of the same device alone.
+        let begun =
+            (0..self.spec.uuid.len()).filter(|place| twins || recorded[*place]).filter(|place| {
+                match self.result_at(*place) {
+                    Some(Finish::Completed) => true,
+                    Some(Finish::Failed) => !unknown(self.uid(*place)),
+                    Some(Finish::Skipped) => false,
+                    None => self
+                        .records
+                        .get(self.uid(*place))
+                        .is_some_and(|record| record.is_locked() || record.attempt > 1),
+                }
+            });
+        let mut first: HashMap<Identity, &'a str> = HashMap::new();
+        for uid in begun.map(|place| self.uid(place)) {
+            for identity in self.identities(uid) {
+                first.entry(identity).or_insert(uid);
+            }
+        }
+        if first.is_empty() && !twins {
+            return;
+        }
+        let mut waiting = queue.clone();
+        waiting.sort_unstable();
+        for place in waiting {
+            let uid = self.uid(place);
+            let Some(instance) = self.instance(uid) else { continue };
+            // One Instance has one uid: only what else makes it one device can be another's too.
+            if let Some(other) = first.get(&instance.identity).filter(|other| **other != uid) {
+                let message = format!(
+                    "Instance {} is the same device as uid {other} of this job",
+                    instance.name
+                );
+                self.skip(uid, reason::DUPLICATE_DEVICE, &message);
+            } else if twins {
+                first.insert(instance.identity.clone(), uid);
+            }
+        }
+        if !self.results.is_empty() {
+            queue.retain(|place| self.result_at(*place).is_none());
+        }
+    }
+
+    /// Reason for which nothing more is started, ever.
+    fn stopped(&mut self) -> Option<(Reason, String)> {
+        if self.job_deadline_passed() {
+            return Some((
+                reason::DEADLINE_EXCEEDED,
+                "activeDeadlineSeconds of the job has passed".to_owned(),
+            ));
+        }
+        let budget = self.spec.max_failed_devices?.of(self.spec.uuid.len());
+        let failed = (0..self.spec.uuid.len())
+            .filter(|place| self.result_at(*place) == Some(Finish::Failed))
+            .count();
+        (failed > budget).then(|| {
+            (
+                reason::JOB_STOPPED,
+                format!("{failed} devices failed, maxFailedDevices allows {budget}"),
+            )
+        })
+    }
+
+    /// Number of devices that may start. Those whose Pod ended keep no place, those that must still
+    /// prove themselves do; and where failures are budgeted a device keeps its place until it is
+    /// judged, or one more would start before the failure counts.
+    fn places(&self) -> usize {
+        let required = self.spec.verify.mode == Some(VerifyMode::Required);
+        let judged = required || self.spec.max_failed_devices.is_some();
+        let active = self
+            .records
+            .values()
+            .filter(|record| self.is_in_flight(record) || (judged && record.state.is_in_flight()));
+        let active = active.count();
+        let verifying =
+            self.records.values().filter(|record| record.state == DeviceState::Verifying).count();
+        let kept =
+            if required { verifying } else { verifying.saturating_sub(self.spec.parallelism) };
+        self.spec
+            .parallelism
+            .saturating_sub(active + kept)
+            .min(self.most_in_flight().saturating_sub(active))
+    }
+
+    /// Holder, other than this job, that has reserved the device.
+    pub(super) fn held_by_another(&self, uid: &str) -> Option<&'a Holder> {
+        let holders = &self.observed.holders;
+        if holders.is_empty() {
+            return None;
+        }
+        self.identities(uid).iter().find_map(|identity| holders.get(identity))
+    }
+
+    /// For whom the device waits.
+    fn is_busy(&self, uid: &str) -> Option<String> {
+        if let Some(pod) = self.pod_in_the_way(uid) {
+            let ends = self.foreign_ends_at(pod);
+            let ends =
+                ends.map(|at| format!("; it has no deadline of its own and is ended at {at}"));
+            let ends = ends.unwrap_or_default();
+            return Some(format!("Pod {} may still be at work on this device{ends}", pod.name));
+        }
+        let holder = self.held_by_another(uid)?;
+        Some(format!("FlashJob {} is flashing this device (uid {})", holder.job, holder.uid))
+    }
+
+    /// Records a device that comes soon, and asks its plugin. False: the answer is not there, or it
+    /// has its result.
+    fn record_ahead(&mut self, uid: &str, plugin: &'a PluginView) -> bool {
+        let Some(instance) = self.instance(uid) else { return false };
+        let overriding = self.spec.host_endpoint.as_deref().map(request::canonical);
+        let endpoint = overriding.or_else(|| instance.endpoint().map(str::to_owned));
+        let (name, version) = (instance.name.clone(), instance.version().map(str::to_owned));
+        self.set(uid, DeviceState::Pending, |record| {
+            record.attempt = record.attempt.max(1);
+            if record.attempt == 1 {
+                record.baseline_version = version;
+            }
+            record.name = Some(name);
+            record.host_endpoint = endpoint;
+            if record.reason.as_deref() == Some(reason::DEVICE_BUSY.name) {
+                record.reason = None;
+                record.message = None;
+            }
+        });
+        let attempt = self.records.get(uid).map_or(1, |record| record.attempt);
+        match self.built(uid, attempt, plugin) {
+            Asked::Built(built) => self.granted(uid, attempt, plugin, &built),
+            Asked::Wait | Asked::Over => false,
+        }
+    }
+
+    fn start(&mut self, uid: &str) {
+        self.set(uid, DeviceState::Exposing, |record| {
+            record.not_before = None;
+            record.reason = None;
+            record.message = None;
+        });
+        self.expose(uid);
+    }
+}
+
+/// Limits on the part of the queue that is looked at closely.
+struct Ahead<'a> {
+    /// Devices for each plugin.
+    each: usize,
+    /// Number of devices left, by plugin.
+    plugins: HashMap<&'a str, usize>,
+    /// Busy devices that are still shown.
+    busy: usize,
+}

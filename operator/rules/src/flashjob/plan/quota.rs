@@ -1,0 +1,88 @@
+//! A quota that is used up is a turn to wait for, as long as objects of ours use it. Every other
+//! refusal ends the attempt, or the device.
+
+use flashjob_api::{DeviceState, reason};
+
+use super::draft::Draft;
+use crate::flashjob::observed::{Meaning, Refusal, Refused};
+
+/// Seconds between two tries of a job at a quota that was used up. Its controller counts what is
+/// gone within about one.
+const TRY_AGAIN_SECONDS: i64 = 2;
+/// Seconds for which a quota is waited for that nothing of ours uses: what did may be gone, and not
+/// yet counted so.
+const UNUSED_SECONDS: i64 = 20;
+/// Seconds after a refusal during which no more devices begin: they would take places, and
+/// addresses, and wait.
+const CLOSED_SECONDS: i64 = 5;
+
+impl Draft<'_> {
+    /// Returns true if the API server is to be asked for this object of a device now. If not, the
+    /// device waits for its turn or, after a refusal, has its result or its next attempt.
+    pub(super) fn may_ask_for(&mut self, uid: &str, object: Refused, name: &str) -> bool {
+        let refused = match object {
+            Refused::Service => reason::SERVICE_REFUSED,
+            Refused::Pod => reason::POD_REFUSED,
+        };
+        let Some(refusal) = self.observed.refusals.get(name).cloned() else {
+            return self.has_a_turn(uid, object);
+        };
+        let message = format!("the API server refuses {object:?} {name}: {}", refusal.message);
+        match refusal.meaning {
+            Meaning::Final => self.fail(uid, refused, &message),
+            Meaning::MayPass => self.fail_attempt(uid, refused, &message),
+            Meaning::Quota { unused_since: Some(since) } if self.over(since, UNUSED_SECONDS) => {
+                self.fail_attempt(uid, refused, &message);
+            }
+            Meaning::Quota { .. } => return self.has_a_turn(uid, object),
+        }
+        false
+    }
+
+    /// Message about a quota of which the API server said a moment ago that it is used up: nobody
+    /// else begins now.
+    pub(super) fn used_up_quota(&mut self) -> Option<String> {
+        let observed = self.observed;
+        let waits = |refusal: &&Refusal| matches!(refusal.meaning, Meaning::Quota { .. });
+        let last = observed.refusals.values().filter(waits).max_by_key(|refusal| refusal.at)?;
+        (!self.over(last.at, CLOSED_SECONDS)).then(|| waiting_message(&last.message))
+    }
+
+    /// While a quota is used up one device of the job tries at a time: the first that is taken
+    /// makes way for the next.
+    fn has_a_turn(&mut self, uid: &str, object: Refused) -> bool {
+        let observed = self.observed;
+        let waits = |refusal: &&Refusal| {
+            refusal.object == object && matches!(refusal.meaning, Meaning::Quota { .. })
+        };
+        let Some(last) = observed.refusals.values().filter(waits).max_by_key(|refusal| refusal.at)
+        else {
+            return true;
+        };
+        let tries = self.over(last.at, TRY_AGAIN_SECONDS) && !self.tried_quota;
+        self.tried_quota |= tries;
+        self.await_quota(uid, &last.message, tries);
+        tries
+    }
+
+    /// Says for what the device waits. After as long as it would wait for an address it gives up
+    /// its place, and its address.
+    fn await_quota(&mut self, uid: &str, message: &str, tries: bool) {
+        let Some(record) = self.records.get(uid) else { return };
+        let since = record.holds_since().unwrap_or_else(|| self.now());
+        let message = waiting_message(message);
+        let reason = reason::WAITING_FOR_QUOTA;
+        self.waits(reason, &message);
+        self.set(uid, DeviceState::Exposing, |record| {
+            record.reason = Some(reason.name.to_owned());
+            record.message = Some(message.clone());
+        });
+        if !tries && self.over(since, self.spec.address_timeout_seconds) {
+            self.back_to_queue(uid, Some((reason, &message)));
+        }
+    }
+}
+
+fn waiting_message(refusal: &str) -> String {
+    format!("waits until less of the quota is used: {refusal}")
+}

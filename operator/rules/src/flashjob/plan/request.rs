@@ -1,0 +1,87 @@
+//! Request that tells a plugin of an attempt.
+
+use std::collections::BTreeMap;
+
+use flashjob_api::{DeviceStatus, EffectiveSpec};
+use flashjob_types::plugin::{Device, Request};
+use serde_json::{Map, Value};
+
+use crate::flashjob::observed::{Endpoint, Instance, JobKey};
+
+/// Known facts of one device of a job.
+#[derive(Clone, Copy, Debug)]
+pub struct Known<'a> {
+    /// The job.
+    pub job: &'a JobKey,
+    /// The job's spec.
+    pub spec: &'a EffectiveSpec,
+    /// Reference of the firmware.
+    pub firmware: &'a str,
+    /// The device's uid in the spec.
+    pub uid: &'a str,
+    /// The device as Akri shows it.
+    pub instance: Option<&'a Instance>,
+    /// Stored record of the device, which stands in where Akri does not show it any more.
+    pub record: Option<&'a DeviceStatus>,
+}
+
+/// The request for one attempt. `settings` are the effective ones; `image` is the one of the flash
+/// Pod where the FlashJob names none.
+#[must_use]
+pub fn request(known: Known<'_>, attempt: u32, settings: String, image: Option<&str>) -> Request {
+    let Known { job, spec, firmware, uid, instance, record } = known;
+    let overriding = spec.host_endpoint.as_deref().map(canonical);
+    let endpoint =
+        overriding.or_else(|| instance.and_then(|instance| instance.endpoint().map(str::to_owned)));
+    let device_type = instance.and_then(|instance| instance.device_type());
+    let device_type =
+        device_type.or_else(|| spec.device.as_deref().and_then(|text| text.parse().ok()));
+    let application = instance.and_then(|instance| instance.application_type().map(str::to_owned));
+    let properties = instance.iter().flat_map(|instance| instance.properties.iter());
+    let name = instance
+        .map(|instance| instance.name.clone())
+        .or_else(|| record.and_then(|record| record.name.clone()));
+    Request {
+        namespace: job.namespace.clone(),
+        job: job.name.clone(),
+        device: Device {
+            uid: uid.to_owned(),
+            name: name.unwrap_or_default(),
+            endpoint: endpoint.or_else(|| record.and_then(|record| record.host_endpoint.clone())),
+            device_type: device_type.map(|kind| kind.to_string()).unwrap_or_default(),
+            application_type: application.or_else(|| spec.application_type.clone()),
+            reported_version: instance.and_then(|instance| instance.version().map(str::to_owned)),
+            nodes: instance.map(|instance| instance.nodes.clone()).unwrap_or_default(),
+            properties: properties
+                .map(|(name, value)| (name.to_string(), value.to_string()))
+                .collect(),
+        },
+        firmware: firmware.to_owned(),
+        version: spec.version.clone(),
+        image: spec.flashjob_pod_image.clone().or_else(|| image.map(str::to_owned)),
+        settings,
+        attempt,
+    }
+}
+
+/// Effective settings: the plugin's in the configuration, then those of a FlashJob or of the
+/// template of a FlashRollout, then the configuration's locked ones (RFC 7396).
+#[must_use]
+pub fn settings(
+    plugin: &str,
+    configured: &Map<String, Value>,
+    written: &BTreeMap<String, Map<String, Value>>,
+    locked: &Map<String, Value>,
+) -> String {
+    let mut settings = Value::Object(configured.clone());
+    if let Some(written) = written.get(plugin) {
+        json_patch::merge(&mut settings, &Value::Object(written.clone()));
+    }
+    json_patch::merge(&mut settings, &Value::Object(locked.clone()));
+    settings.to_string()
+}
+
+/// Endpoint that a FlashJob writes, as plugins and devices' programs are told it: `host:port`.
+pub(super) fn canonical(endpoint: &str) -> String {
+    Endpoint::read(endpoint).map_or_else(|| endpoint.to_owned(), |endpoint| endpoint.to_string())
+}

@@ -1,0 +1,338 @@
+//! Words the status: counts, phase, conditions and one sentence.
+
+use std::collections::{BTreeMap, HashSet};
+
+use flashjob_api::{
+    Counts, DeviceState, DeviceStatus, FlashJobStatus, Phase, PluginStatus, ResultDetails,
+    condition, reason,
+};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+use super::draft::Draft;
+use super::{Plan, Step};
+use crate::firmware::verified;
+use crate::flashjob::observed::{Finish, Observed, after};
+
+/// Writes the status of a job that can be worked on, where it could be stored.
+pub(super) fn write(draft: &mut Draft<'_>) {
+    let stored = &draft.observed.job.status;
+    let counts = counts(draft);
+    let over = counts.completed + counts.failed + counts.skipped >= counts.total;
+    draft.plan.urgent |= over || stored.run.as_ref() != Some(&draft.spec.run);
+    if draft.observed.report || draft.plan.urgent {
+        draft.plan.status = Some(words(draft, counts, over));
+    }
+    let finished =
+        stored.completion_time.as_ref().filter(|_| over && draft.same_run).map(|time| time.0);
+    if let (Some(seconds), Some(finished)) = (draft.spec.ttl_seconds_after_finished, finished) {
+        let at = after(finished, seconds);
+        if at <= draft.now() {
+            draft.step(Step::DeleteJob);
+        } else {
+            draft.wake(at);
+        }
+    }
+}
+
+fn words(draft: &Draft<'_>, counts: Counts, over: bool) -> FlashJobStatus {
+    let stored = &draft.observed.job.status;
+    let stopped =
+        draft.shown.iter().any(|device| device.reason.as_deref() == Some(reason::JOB_STOPPED.name));
+    let phase = match over {
+        false => Phase::InProgress,
+        true if counts.failed == 0 && !stopped => Phase::Completed,
+        true => Phase::Failed,
+    };
+    let before =
+        stored.completion_time.clone().filter(|_| draft.same_run && stored.phase == Some(phase));
+    let completion_time = over.then(|| before.unwrap_or(Time(draft.now())));
+    let start_time =
+        stored.start_time.clone().filter(|_| draft.same_run).unwrap_or(Time(draft.now()));
+    let message = message(draft, &counts, over);
+    let conditions = conditions(draft, &counts, phase, &message);
+    let list = |finish: Finish| -> Vec<String> {
+        let with = |(place, _): &(usize, &String)| draft.result_at(*place) == Some(finish);
+        draft.spec.uuid.iter().enumerate().filter(with).map(|(_, uid)| uid.clone()).collect()
+    };
+    FlashJobStatus {
+        phase: Some(phase),
+        message: Some(message),
+        progress: Some(format!(
+            "{}/{}",
+            counts.completed + counts.failed + counts.skipped,
+            counts.total
+        )),
+        host_endpoint: draft.last_endpoint.clone(),
+        completed_uuids: list(Finish::Completed),
+        failed_uuids: list(Finish::Failed),
+        skipped_uuids: list(Finish::Skipped),
+        counts: Some(counts),
+        reasons: draft.reasons.clone(),
+        waiting: waiting(draft),
+        devices: devices(draft),
+        results: details(draft),
+        plugins: plugins(draft),
+        firmware: draft.proven.status().cloned(),
+        run: Some(draft.spec.run.clone()),
+        start_time: Some(start_time),
+        completion_time,
+        observed_generation: draft.observed.job.generation,
+        conditions,
+    }
+}
+
+/// The status of a FlashJob that cannot be worked on.
+pub(super) fn invalid(observed: &Observed, error: &str) -> Plan {
+    let mut status = observed.job.status.clone();
+    let message = format!("this FlashJob is invalid: {error}");
+    let generation = observed.job.generation;
+    let mut set = |kind, holds, reason| {
+        condition::set(
+            &mut status.conditions,
+            kind,
+            holds,
+            reason,
+            &message,
+            generation,
+            observed.now,
+        )
+    };
+    for kind in [
+        condition::PROGRESSING,
+        condition::COMPLETE,
+        condition::FAILED,
+        condition::SUSPENDED,
+        condition::READY,
+        condition::RECONCILING,
+    ] {
+        set(kind, false, "InvalidSpec");
+    }
+    set(condition::STALLED, true, "InvalidSpec");
+    status.phase = Some(Phase::InProgress);
+    status.completion_time = None;
+    status.message = Some(message.clone());
+    status.observed_generation = generation;
+    Plan { status: Some(status), holds: super::ending::holds(observed), ..Plan::default() }
+}
+
+/// The status while devices of the run before are in flight: nothing changes but the sentence.
+pub(super) fn draining(observed: &Observed, message: &str) -> FlashJobStatus {
+    let mut status = FlashJobStatus {
+        message: Some(message.to_owned()),
+        phase: Some(Phase::InProgress),
+        ..observed.job.status.clone()
+    };
+    status.completion_time = None;
+    let generation = observed.job.status.observed_generation;
+    let mut set = |kind, holds| {
+        condition::set(
+            &mut status.conditions,
+            kind,
+            holds,
+            "SpecChanged",
+            message,
+            generation,
+            observed.now,
+        )
+    };
+    set(condition::PROGRESSING, true);
+    set(condition::RECONCILING, true);
+    for kind in [
+        condition::COMPLETE,
+        condition::FAILED,
+        condition::SUSPENDED,
+        condition::STALLED,
+        condition::READY,
+    ] {
+        set(kind, false);
+    }
+    status
+}
+
+fn counts(draft: &Draft<'_>) -> Counts {
+    let mut counts = Counts { total: number(draft.spec.uuid.len()), ..Counts::default() };
+    for place in 0..draft.spec.uuid.len() {
+        match draft.result_at(place) {
+            Some(Finish::Completed) => counts.completed += 1,
+            Some(Finish::Failed) => counts.failed += 1,
+            Some(Finish::Skipped) => counts.skipped += 1,
+            None => counts.pending += 1,
+        }
+    }
+    for record in draft
+        .records
+        .values()
+        .filter(|record| draft.wanted(&record.uid) && draft.result(&record.uid).is_none())
+    {
+        if record.is_locked() {
+            let in_flight = draft.is_in_flight(record);
+            *if in_flight { &mut counts.active } else { &mut counts.verifying } += 1;
+            counts.pending -= 1;
+        }
+    }
+    counts.unverified = draft.unverified.min(counts.completed);
+    counts
+}
+
+fn number(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// Numbers of devices that have no result yet and say why, by reason.
+fn waiting(draft: &Draft<'_>) -> BTreeMap<String, u32> {
+    let mut waiting = BTreeMap::new();
+    for reason in draft.records.values().filter_map(|record| record.reason.as_deref()) {
+        *waiting.entry(reason.to_owned()).or_default() += 1;
+    }
+    // Some of those that were told to wait have a record that says so.
+    for (reason, (count, _)) in &draft.waiting {
+        let recorded: &mut u32 = waiting.entry((*reason).to_owned()).or_default();
+        *recorded = (*recorded).max(number(*count));
+    }
+    waiting
+}
+
+/// Devices at work first, in the order of the spec; then failures, then skips.
+fn devices(draft: &Draft<'_>) -> Vec<DeviceStatus> {
+    // Those that the spec does not name any more come last.
+    let mut records: Vec<&DeviceStatus> = draft.records.values().collect();
+    records.sort_by_key(|record| draft.observed.job.place(&record.uid).unwrap_or(usize::MAX));
+    let failed = draft.shown.iter().filter(|device| device.state == DeviceState::Failed);
+    let skipped = draft.shown.iter().filter(|device| device.state == DeviceState::Skipped);
+    let room = 100usize.saturating_sub(failed.clone().count());
+    records.into_iter().chain(failed).chain(skipped.take(room)).cloned().collect()
+}
+
+/// Details of the results, stored or decided just now, of devices that the spec still names.
+fn details(draft: &Draft<'_>) -> BTreeMap<String, ResultDetails> {
+    let stored = draft.observed.job.status.results.iter().filter(|_| draft.same_run);
+    let all = stored.chain(&draft.details);
+    let kept = all.filter(|(uid, _)| draft.wanted(uid) && draft.result(uid).is_some());
+    kept.map(|(uid, details)| (uid.clone(), details.clone())).collect()
+}
+
+fn plugins(draft: &Draft<'_>) -> Vec<PluginStatus> {
+    let mut seen = HashSet::new();
+    let mut plugins: Vec<PluginStatus> = Vec::new();
+    for uid in draft.records.keys() {
+        let Some(plugin) = draft.plugin_for(uid) else { continue };
+        if !seen.insert(plugin.name.clone()) {
+            continue;
+        }
+        let ready = plugin.ready.as_ref().ok();
+        plugins.push(PluginStatus {
+            name: plugin.name.clone(),
+            reference: Some(plugin.reference.clone()),
+            digest: ready.map(|ready| ready.digest.to_string()),
+            version: ready.map(|ready| ready.version.clone()),
+        });
+    }
+    let stored = draft.observed.job.status.plugins.iter().filter(|_| draft.same_run);
+    plugins.extend(stored.filter(|plugin| !seen.contains(&plugin.name)).cloned());
+    plugins.sort_by(|left, right| left.name.cmp(&right.name));
+    plugins
+}
+
+fn message(draft: &Draft<'_>, counts: &Counts, over: bool) -> String {
+    let mut parts = Vec::new();
+    let mut part = |count: u32, text: &str| {
+        if count > 0 {
+            parts.push(format!("{count} {text}"));
+        }
+    };
+    part(counts.active, "in flight");
+    part(counts.verifying, "verifying");
+    part(counts.pending, if draft.spec.suspend { "held back by suspend" } else { "waiting" });
+    part(counts.failed, "failed");
+    part(counts.skipped, "skipped");
+    part(counts.unverified, "completed without proof");
+    let rest = if parts.is_empty() { String::new() } else { format!(": {}", parts.join(", ")) };
+    let mut text = format!("{} of {} devices completed{rest}", counts.completed, counts.total);
+    let why = if over {
+        None
+    } else {
+        draft
+            .waiting
+            .iter()
+            .next()
+            .map(|(reason, (count, message))| format!("; {count} {reason}: {message}"))
+    };
+    text.push_str(&why.unwrap_or_default());
+    if let Some(failed) =
+        draft.shown.iter().rev().find(|device| device.state == DeviceState::Failed)
+    {
+        let reason = failed.reason.as_deref().unwrap_or_default();
+        text.push_str(&format!(
+            "; last failure: {} {reason}: {}",
+            failed.uid,
+            failed.message.as_deref().unwrap_or_default()
+        ));
+    }
+    let unused: Vec<&str> = draft
+        .spec
+        .settings
+        .keys()
+        .map(String::as_str)
+        .filter(|name| !draft.observed.plugins.iter().any(|plugin| plugin.name == **name))
+        .collect();
+    if !unused.is_empty() {
+        text.push_str(&format!(
+            "; spec.settings names no configured plugin: {}",
+            unused.join(", ")
+        ));
+    }
+    text.chars().take(1024).collect()
+}
+
+fn conditions(draft: &Draft<'_>, counts: &Counts, phase: Phase, message: &str) -> Vec<Condition> {
+    let job = &draft.observed.job;
+    let mut conditions = job.status.conditions.clone();
+    let mut set = |kind: &str, holds: bool, reason: &str, text: &str| {
+        condition::set(&mut conditions, kind, holds, reason, text, job.generation, draft.now());
+    };
+    let busy = counts.active + counts.verifying > 0;
+    // Nothing else is left than devices whose plugin cannot be asked, or whose firmware somebody
+    // has to mend. Every other wait ends by itself.
+    let stuck = [Some(reason::PLUGIN_NOT_READY), draft.proven.stuck];
+    let stuck = stuck.into_iter().flatten();
+    let stuck: Vec<_> = stuck.filter_map(|why| draft.waiting.get_key_value(why.name)).collect();
+    let waiting = stuck.iter().map(|(_, (count, _))| number(*count)).sum::<u32>();
+    let is_stalled = phase == Phase::InProgress && !busy && waiting >= counts.pending;
+    let stalled = stuck.first().filter(|_| is_stalled);
+    let held_back = draft.spec.suspend && !busy;
+    let reason = match phase {
+        Phase::InProgress if stalled.is_some() => "Stalled",
+        Phase::InProgress if held_back => "Suspended",
+        Phase::InProgress if busy => "Flashing",
+        Phase::InProgress => "Waiting",
+        Phase::Completed => "Completed",
+        Phase::Failed => "DevicesFailed",
+    };
+    let moves = phase == Phase::InProgress && stalled.is_none() && !held_back;
+    set(condition::PROGRESSING, moves, reason, message);
+    set(condition::RECONCILING, moves, reason, message);
+    set(condition::READY, phase == Phase::Completed, reason, message);
+    set(condition::COMPLETE, phase == Phase::Completed, reason, message);
+    set(condition::FAILED, phase == Phase::Failed, reason, message);
+    let suspended = draft.spec.suspend && phase == Phase::InProgress;
+    set(
+        condition::SUSPENDED,
+        suspended,
+        if suspended { "SuspendRequested" } else { "NotSuspended" },
+        "",
+    );
+    match stalled {
+        Some((why, (_, text))) => set(condition::STALLED, true, why, text),
+        None if phase == Phase::Failed => set(condition::STALLED, true, reason, message),
+        None => set(condition::STALLED, false, "Moving", ""),
+    }
+    let firmware = draft.proven.valid();
+    let verify = draft.firmware_verification();
+    if firmware.is_some() || verify.is_some() {
+        let (verified, reason, message) = verified(firmware, verify.unwrap_or_default());
+        set(condition::FIRMWARE_VERIFIED, verified, reason, &message);
+    } else {
+        conditions.retain(|condition| condition.type_ != condition::FIRMWARE_VERIFIED);
+    }
+    conditions
+}

@@ -1,0 +1,463 @@
+//! Attempts and how they end, one fact a test.
+
+use std::sync::Arc;
+
+use flashjob_api::{DeviceState, reason};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube_core::ResourceExt;
+use serde_json::{Value, json};
+
+use super::fixture::{Case, creates_pod, deletes, key};
+use crate::flashjob::labels::{annotation, label};
+use crate::flashjob::observed::{Identity, Judged, Service};
+use crate::flashjob::plan::Step;
+
+#[test]
+fn a_failed_pod_is_retried_after_a_pause_and_fails_for_good_at_the_limit() {
+    let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 1}));
+    let pods = case.start();
+    case.end(&pods[0], 1);
+    case.settle();
+    assert_eq!(case.stands("a"), (DeviceState::Pending, reason::POD_FAILED.name.into()));
+    case.now = crate::flashjob::observed::after(case.now, 30);
+    let pods = case.start();
+    assert_eq!(pods[0].metadata.labels.as_ref().expect("labels")[label::ATTEMPT], "2");
+    case.end(&pods[0], 1);
+    case.settle();
+    assert_eq!(case.stands("a"), (DeviceState::Failed, reason::POD_FAILED.name.into()));
+}
+
+#[test]
+fn with_no_retries_the_first_failure_is_final_and_the_plugin_can_give_up_before() {
+    for (limit, code, expected) in [(0, 1, reason::POD_FAILED), (5, 3, reason::GAVE_UP)] {
+        let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": limit}));
+        let pods = case.start();
+        case.end(&pods[0], code);
+        case.settle();
+        assert_eq!(case.stands("a"), (DeviceState::Failed, expected.name.into()));
+    }
+}
+
+#[test]
+fn a_device_that_could_not_be_attached_is_retried_and_it_does_not_count() {
+    let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 0}));
+    let pods = case.start();
+    case.report(&pods[0], &json!({"phase": "Failed", "reason": "UnexpectedAdmissionError"}));
+    case.settle();
+    assert_eq!(case.stands("a"), (DeviceState::Pending, reason::DEVICE_NOT_ATTACHED.name.into()));
+    assert_eq!(case.status().devices[0].uncounted, 1);
+}
+
+#[test]
+fn an_attempt_that_ran_out_of_time_says_so() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let pods = case.start();
+    case.report(&pods[0], &json!({"phase": "Failed", "reason": "DeadlineExceeded"}));
+    case.settle();
+    assert_eq!(case.stands("a").1, reason::FLASH_TIMEOUT.name);
+}
+
+/// Status of a Pod whose container of that name is in a state.
+fn container(name: &str, state: &Value) -> Value {
+    json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state})
+}
+
+fn waits(reason: &str, message: &str) -> Value {
+    let state = json!({"waiting": {"reason": reason, "message": message}});
+    json!({"phase": "Pending", "startTime": "2020-01-01T00:00:00Z", "containerStatuses": [container("flash", &state)]})
+}
+
+#[test]
+fn what_a_pod_waits_for_is_said_at_once_and_stops_it_after_two_minutes() {
+    let unscheduled = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable"});
+    let mut no_volume = waits("ContainerCreating", "");
+    no_volume["conditions"] = json!([{"type": "PodReadyToStartContainers", "status": "False"}]);
+    let mut no_init_image = waits("PodInitializing", "");
+    let pull = json!({"waiting": {"reason": "ImagePullBackOff"}});
+    no_init_image["initContainerStatuses"] = json!([container("mesh-init", &pull)]);
+    for (status, expected) in [
+        (waits("ErrImagePull", "denied"), reason::IMAGE_UNAVAILABLE),
+        (no_init_image, reason::IMAGE_UNAVAILABLE),
+        (
+            waits("CreateContainerConfigError", "secret \"a\" not found"),
+            reason::CONTAINER_NOT_STARTED,
+        ),
+        (waits("RunContainerError", "no such file"), reason::CONTAINER_NOT_STARTED),
+        (no_volume, reason::VOLUME_UNAVAILABLE),
+        (json!({"phase": "Pending", "conditions": [unscheduled]}), reason::UNSCHEDULABLE),
+    ] {
+        let mut case = Case::new(&["a"], &json!({}));
+        let pods = case.start();
+        case.report(&pods[0], &status);
+        assert_eq!(deletes(&case.settle(), "pod"), 0);
+        if expected == reason::VOLUME_UNAVAILABLE {
+            assert_eq!(case.stands("a").1, "", "volumes take their time");
+            case.pass(10);
+        }
+        assert_eq!(case.stands("a"), (DeviceState::Flashing, expected.name.into()), "at once");
+        assert_eq!(deletes(&case.pass(120), "pod"), 1, "{expected:?}");
+        let mut pod = pods[0].clone();
+        pod.metadata.deletion_timestamp = Some(Time(case.now));
+        case.end(&pod, 137);
+        case.settle();
+        assert_eq!(case.stands("a"), (DeviceState::Pending, expected.name.into()));
+    }
+}
+
+#[test]
+fn a_pod_that_got_on_is_judged_by_its_container_and_not_by_what_it_waited_for() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let pods = case.start();
+    case.report(&pods[0], &waits("ImagePullBackOff", "denied"));
+    case.settle();
+    case.end(&pods[0], 1);
+    case.settle();
+    assert_eq!(case.stands("a"), (DeviceState::Pending, reason::POD_FAILED.name.into()));
+}
+
+#[test]
+fn what_waiting_cannot_change_fails_the_device_at_once() {
+    for (why, message, expected) in [
+        (
+            "CreateContainerConfigError",
+            "container has runAsNonRoot and image has non-numeric user (app)",
+            reason::CONTAINER_NOT_STARTED,
+        ),
+        ("InvalidImageName", "couldn't parse image", reason::IMAGE_UNAVAILABLE),
+    ] {
+        let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 5}));
+        let pods = case.start();
+        case.report(&pods[0], &waits(why, message));
+        case.settle();
+        assert_eq!(case.stands("a"), (DeviceState::Failed, expected.name.into()));
+        assert_eq!(deletes(&case.settle(), "pod"), 1);
+    }
+}
+
+#[test]
+fn a_pod_that_was_stopped_keeps_its_reason_whatever_it_waits_for_while_it_ends() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let pods = case.start();
+    let mut no_volume = waits("ContainerCreating", "");
+    no_volume["conditions"] = json!([{"type": "PodReadyToStartContainers", "status": "False"}]);
+    case.report(&pods[0], &no_volume);
+    case.settle();
+    assert_eq!(deletes(&case.pass(121), "pod"), 1);
+    let mut ending = pods[0].clone();
+    ending.metadata.deletion_timestamp = Some(Time(case.now));
+    case.report(&ending, &waits("ContainerCreating", ""));
+    case.pass(30);
+    assert_eq!(case.stands("a"), (DeviceState::Flashing, reason::VOLUME_UNAVAILABLE.name.into()));
+}
+
+#[test]
+fn a_container_that_is_slow_to_start_is_told_and_not_stopped() {
+    let mut case = Case::new(&["a"], &json!({"deviceTimeoutSeconds": 1000}));
+    let pods = case.start();
+    case.report(&pods[0], &waits("ContainerCreating", ""));
+    case.settle();
+    assert_eq!(case.stands("a"), (DeviceState::Flashing, String::new()));
+    assert_eq!(deletes(&case.pass(500), "pod"), 0, "it may be pulling a large image");
+    assert_eq!(
+        case.stands("a"),
+        (DeviceState::Flashing, reason::CONTAINER_NOT_STARTED.name.into())
+    );
+    let mut late = waits("ContainerCreating", "");
+    late["phase"] = json!("Failed");
+    late["reason"] = json!("DeadlineExceeded");
+    case.report(&pods[0], &late);
+    case.settle();
+    assert_eq!(case.stands("a"), (DeviceState::Pending, reason::CONTAINER_NOT_STARTED.name.into()));
+}
+
+#[test]
+fn the_container_flash_is_what_counts_whatever_else_runs_in_the_pod() {
+    let end = |code: i32| json!({"terminated": {"exitCode": code, "message": "words", "startedAt": "2020-01-01T00:00:00Z"}});
+    let runs = json!({"running": {}});
+    for (phase, mesh, flash, is_flashed) in [
+        ("Failed", end(1), end(0), true),
+        ("Failed", end(0), end(1), false),
+        ("Running", runs.clone(), end(0), true),
+        ("Running", runs, end(1), false),
+    ] {
+        let spec = json!({"verify": {"mode": "None"}, "uuid": ["a"]});
+        let mut case = Case::new(&["a"], &spec);
+        let pods = case.start();
+        let containers = [container("a-mesh", &mesh), container("flash", &flash)];
+        case.report(&pods[0], &json!({"phase": phase, "containerStatuses": containers}));
+        case.settle();
+        let plan = case.settle();
+        if is_flashed {
+            assert_eq!(case.status().completed_uuids, ["a"]);
+        } else {
+            assert_eq!(case.stands("a"), (DeviceState::Pending, reason::POD_FAILED.name.into()));
+        }
+        assert_eq!(deletes(&plan, "pod"), 1, "the Pod goes, whatever still runs in it");
+    }
+}
+
+#[test]
+fn an_init_container_that_failed_is_named() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let pods = case.start();
+    let end = json!({"terminated": {"exitCode": 7, "message": "no route"}});
+    let mut status = waits("PodInitializing", "");
+    status["phase"] = json!("Failed");
+    status["initContainerStatuses"] = json!([container("cni-check", &end)]);
+    case.report(&pods[0], &status);
+    case.settle();
+    assert_eq!(case.stands("a"), (DeviceState::Pending, reason::INIT_CONTAINER_FAILED.name.into()));
+    let message = case.status().devices[0].message.clone().unwrap_or_default();
+    assert_eq!(message, "init container cni-check, exit code 7: no route");
+}
+
+#[test]
+fn what_the_cluster_does_to_a_pod_spends_no_attempt_until_it_happens_too_often() {
+    let killed = json!({"terminated": {"exitCode": 137, "startedAt": "2020-01-01T00:00:00Z"}});
+    let preempted = json!({"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": "preempted"});
+    for status in [
+        json!({"phase": "Failed", "conditions": [preempted], "containerStatuses": [container("flash", &killed)]}),
+        json!({"phase": "Failed", "reason": "OutOfmemory", "message": "no room"}),
+        json!({"phase": "Failed", "reason": "NodeAffinity"}),
+        json!({"phase": "Failed", "reason": "Terminated", "message": "node shutdown", "containerStatuses": [container("flash", &killed)]}),
+    ] {
+        let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 0}));
+        for uncounted in 1..=10 {
+            let pods = case.start();
+            case.report(&pods[0], &status);
+            case.settle();
+            assert_eq!(case.stands("a"), (DeviceState::Pending, reason::DISRUPTED.name.into()));
+            assert_eq!(case.status().devices[0].uncounted, uncounted);
+            case.now = crate::flashjob::observed::after(case.now, 3600);
+        }
+        let pods = case.start();
+        case.report(&pods[0], &status);
+        case.settle();
+        assert_eq!(
+            case.stands("a"),
+            (DeviceState::Failed, reason::DISRUPTED_TOO_OFTEN.name.into())
+        );
+    }
+}
+
+#[test]
+fn a_pod_that_used_more_than_its_own_limit_failed() {
+    let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 0}));
+    let pods = case.start();
+    let message = "Pod ephemeral local storage usage exceeds the total limit of containers 1Mi.";
+    case.report(&pods[0], &json!({"phase": "Failed", "reason": "Evicted", "message": message}));
+    case.settle();
+    assert_eq!(case.stands("a"), (DeviceState::Failed, reason::POD_FAILED.name.into()));
+}
+
+#[test]
+fn the_clock_of_a_node_decides_nothing() {
+    for clock in ["2001-01-01T00:00:00Z", "2099-01-01T00:00:00Z"] {
+        let mut case = Case::new(&["a"], &json!({"deviceTimeoutSeconds": 100}));
+        let pods = case.start();
+        let running = container("flash", &json!({"running": {"startedAt": clock}}));
+        let status =
+            json!({"phase": "Running", "startTime": clock, "containerStatuses": [running]});
+        case.report(&pods[0], &status);
+        case.settle();
+        assert_eq!(deletes(&case.pass(100), "pod"), 0);
+        assert_eq!(case.stands("a"), (DeviceState::Flashing, String::new()));
+        case.pass(70);
+        assert_eq!(case.stands("a").0, DeviceState::Lost, "its time is over by our clock");
+    }
+}
+
+#[test]
+fn the_message_of_a_failed_pod_is_its_end_without_the_environment() {
+    let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 0}));
+    let mut pods = case.start();
+    // No plugin is asked.
+    pods[0].metadata.annotations.as_mut().expect("annotations").remove(annotation::PLUGIN);
+    let filler = "progress ".repeat(100);
+    let said = format!(
+        "VERSION=2\n{filler}\nlast but one\nVERSION: 2\ncertificate of host x is not valid\n"
+    );
+    let end = json!({"terminated": {"exitCode": 1, "reason": "Error", "message": said}});
+    case.report(
+        &pods[0],
+        &json!({"phase": "Failed", "containerStatuses": [container("flash", &end)]}),
+    );
+    case.settle();
+    let message = case.status().devices[0].message.clone().unwrap_or_default();
+    assert_eq!(message, "last but one certificate of host x is not valid (Error, exit code 1)");
+}
+
+#[test]
+fn a_pod_that_vanished_keeps_its_device_locked_until_nothing_of_it_can_run() {
+    let mut case =
+        Case::new(&["a"], &json!({"deviceTimeoutSeconds": 100, "verify": {"timeoutSeconds": 50}}));
+    let pods = case.start();
+    let (name, uid) = (
+        pods[0].metadata.name.clone().expect("a name"),
+        pods[0].metadata.uid.clone().expect("a uid"),
+    );
+    case.world.lose_pod(&key("job"), &name, &uid, case.now);
+    let plan = case.settle();
+    assert!(plan.steps.iter().any(|step| matches!(step, Step::ConfirmPod { .. })));
+    case.world.confirm_gone(&key("job"), &name, "a", case.now);
+    assert!(!case.settle().holds.is_empty());
+    assert_eq!(case.stands("a"), (DeviceState::Lost, reason::POD_LOST.name.into()));
+    case.pass(110);
+    assert_eq!(case.stands("a").0, DeviceState::Lost, "the reported version is still looked at");
+    case.pass(50);
+    assert_eq!(case.stands("a"), (DeviceState::Pending, reason::POD_LOST.name.into()));
+}
+
+#[test]
+fn a_device_that_reports_the_new_version_completes_though_its_pod_vanished_and_is_free() {
+    let mut case = Case::new(&["a"], &json!({"deviceTimeoutSeconds": 100}));
+    let pods = case.start();
+    let name = pods[0].metadata.name.clone().expect("a name");
+    let uid = pods[0].metadata.uid.clone().expect("a uid");
+    case.world.lose_pod(&key("job"), &name, &uid, case.now);
+    case.world.confirm_gone(&key("job"), &name, "a", case.now);
+    case.settle();
+    let identity = Identity::endpoint("10.0.0.0");
+    let held = |case: &Case| case.world.locks.holder(&identity, &key("other"), "a").is_some();
+    assert!(held(&case), "its container may still run");
+    case.device("a", &[("DEVICE", "esp32"), ("HOST_ENDPOINT", "10.0.0.0"), ("VERSION", "2")]);
+    case.settle();
+    assert_eq!(case.status().completed_uuids, ["a"]);
+    assert!(!held(&case));
+}
+
+#[test]
+fn a_pod_that_waits_for_its_volumes_says_which_it_has() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let mut pods = case.start();
+    let volumes = json!([
+        {"name": "a", "secret": {"secretName": "ota-tls"}}, {"name": "b", "emptyDir": {}},
+        {"name": "c", "persistentVolumeClaim": {"claimName": "firmware"}},
+    ]);
+    let spec = pods[0].spec.as_mut().expect("a spec");
+    spec.volumes = serde_json::from_value(volumes).expect("volumes");
+    let mut status = waits("ContainerCreating", "");
+    status["conditions"] = json!([{"type": "PodReadyToStartContainers", "status": "False"}]);
+    case.report(&pods[0], &status);
+    case.settle();
+    case.pass(10);
+    let message = case.status().devices[0].message.clone().unwrap_or_default();
+    let names = "Secret ota-tls or PersistentVolumeClaim firmware or the network of the Pod";
+    assert!(message.contains(names), "{message}");
+}
+
+#[test]
+fn a_pod_of_which_nothing_is_heard_long_after_its_deadline_is_given_up() {
+    let mut case = Case::new(&["a"], &json!({"deviceTimeoutSeconds": 100}));
+    case.start();
+    case.settle();
+    let plan = case.pass(100 + 10 + 60);
+    assert_eq!(case.stands("a").0, DeviceState::Lost);
+    assert_eq!(creates_pod(&plan), 0);
+}
+
+#[test]
+fn a_create_that_keeps_failing_is_told_until_it_works() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let services = case.settle();
+    let forbidden = || Some("pods is forbidden: cannot create resource".to_owned());
+    let fail = |case: &mut Case, error: Option<String>| {
+        case.world.memory.get_mut(&key("job")).expect("memory").count(&services.steps[0], error);
+        case.settle();
+    };
+    fail(&mut case, forbidden());
+    assert_eq!(case.stands("a").1, "", "one failure is no news");
+    fail(&mut case, forbidden());
+    fail(&mut case, forbidden());
+    assert_eq!(case.stands("a"), (DeviceState::Exposing, reason::REQUEST_FAILING.name.into()));
+    assert!(
+        case.status().message.is_some_and(|message| message.contains("cannot create resource"))
+    );
+    fail(&mut case, None);
+    case.carry_out(&services);
+    assert_eq!(creates_pod(&case.settle()), 1);
+    assert_eq!(case.stands("a").1, "");
+}
+
+#[test]
+fn no_pod_is_made_for_an_attempt_that_a_status_on_its_way_takes_back() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let services = case.settle();
+    let job = case.world.jobs[&key("job")].clone();
+    let mut status = case.status();
+    status.devices[0].state = DeviceState::Pending;
+    status.devices[0].pod = None;
+    case.world.memory.get_mut(&key("job")).expect("memory").write_begins(&job, &status);
+    case.carry_out(&services);
+    assert_eq!(creates_pod(&case.plan()), 0);
+    case.world.memory.get_mut(&key("job")).expect("memory").writes_are_settled(&job);
+    assert_eq!(creates_pod(&case.plan()), 1);
+}
+
+#[test]
+fn a_device_whose_pod_is_being_created_stays_in_flight_also_when_its_uid_is_dropped() {
+    let mut case = Case::new(&["a", "b"], &json!({"parallelism": 1}));
+    let services = case.settle();
+    case.carry_out(&services);
+    let plan = case.settle();
+    let create = plan.steps.iter().find(|step| step.creates()).expect("a Pod");
+    case.world.memory.get_mut(&key("job")).expect("memory").begin(create);
+    case.spec(&json!({"uuid": ["b"]}));
+    let plan = case.settle();
+    assert!(plan.holds.iter().any(|(_, uid)| uid == "a"));
+    assert_eq!(case.stands("b").0, DeviceState::Pending);
+}
+
+#[test]
+fn where_the_digest_that_an_attempt_began_with_is_gone_its_exit_code_decides() {
+    for (code, state) in [(0, DeviceState::Verifying), (3, DeviceState::Pending)] {
+        let mut case = Case::new(&["a"], &json!({}));
+        let pods = case.start();
+        let uid = pods[0].metadata.uid.clone().expect("a uid");
+        let gone = Arc::new(Judged::Gone("nobody has it".into()));
+        case.world.memory.entry(key("job")).or_default().answers_mut().judged.insert(uid, gone);
+        case.end(&pods[0], code);
+        case.settle();
+        assert_eq!(case.stands("a").0, state, "exit code {code}");
+    }
+}
+
+#[test]
+fn an_address_that_the_job_did_not_ask_for_is_not_used_and_said() {
+    let spec = json!({"externalIP": "198.51.100.4", "addressTimeoutSeconds": 30, "backoffLimitPerDevice": 0});
+    let mut case = Case::new(&["a"], &spec);
+    let services = case.settle();
+    let Step::CreateService(service) = &services.steps[0] else { panic!("{services:?}") };
+    let mut service = *service.clone();
+    service.metadata.uid = Some("uid-of-the-service".to_owned());
+    service.metadata.resource_version = Some("9000".to_owned());
+    let status = json!({"loadBalancer": {"ingress": [{"ip": "203.0.113.9"}]}});
+    service.status = serde_json::from_value(status).expect("a status");
+    case.world.see_service(Service::of(&service).expect("owned"));
+    assert_eq!(creates_pod(&case.settle()), 0);
+    let message = case.status().devices[0].message.clone().unwrap_or_default();
+    assert!(message.contains("203.0.113.9, not 198.51.100.4"), "{message}");
+    case.pass(30);
+    assert_eq!(case.stands("a"), (DeviceState::Failed, reason::ADDRESS_TIMEOUT.name.into()));
+}
+
+#[test]
+fn a_result_keeps_the_version_before_the_attempts_and_the_seconds_of_its_device_until_the_next_run()
+{
+    let mut case = Case::new(&["a", "b"], &json!({"backoffLimitPerDevice": 1}));
+    let pods = case.start();
+    case.end(&pods[0], 1);
+    case.settle();
+    case.now = crate::flashjob::observed::after(case.now, 30);
+    let pods = case.start();
+    case.now = crate::flashjob::observed::after(case.now, 10);
+    case.end(pods.iter().find(|pod| pod.labels()[label::UUID] == "a").expect("a Pod"), 1);
+    case.settle();
+    let details = case.status().results.get("a").cloned().expect("details of a");
+    assert_eq!((details.from.as_deref(), details.attempts), (Some("1"), 2));
+    assert!(details.seconds >= 40, "{details:?}");
+    assert!(!case.status().results.contains_key("b"), "{:?}", case.status().results);
+    case.spec(&json!({"uuid": ["b"]}));
+    case.settle();
+    assert!(case.status().results.is_empty(), "{:?}", case.status().results);
+}

@@ -1,0 +1,409 @@
+//! A model of what is around the operator: an API server, kubelets, a load balancer and devices.
+//! Deterministic for one seed.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use flashjob_api::FlashJob;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube_core::ResourceExt;
+use serde_json::{Value, json};
+
+use crate::flashjob::labels::label;
+use crate::flashjob::observed::after;
+
+/// Random numbers that are the same for the same seed.
+pub struct Dice(u64);
+
+impl Dice {
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub fn below(&mut self, limit: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % limit.max(1) as u64).expect("small")
+    }
+
+    pub fn percent(&mut self, share: usize) -> bool {
+        self.below(100) < share
+    }
+}
+
+/// Event that a watch reports.
+pub enum Event {
+    Job(Box<FlashJob>),
+    JobGone(Box<FlashJob>),
+    Pod(Box<Pod>),
+    PodGone(Box<Pod>),
+    Service(Box<Service>),
+    ServiceGone(Box<Service>),
+}
+
+/// The external address that a Pod was given.
+pub fn address(pod: &Pod) -> Option<String> {
+    pod.spec.as_ref()?.containers[0].args.as_ref()?.first().cloned()
+}
+
+/// Course that an attempt will take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    Updates,
+    /// The container succeeds, but the device stays as it was.
+    Pretends,
+    WrongVersion,
+    Fails,
+    GivesUp,
+    Hangs,
+    ImageMissing,
+    Unschedulable,
+    NotAttached,
+}
+
+/// A container at work, which may outlive its Pod.
+pub struct Container {
+    pub device: usize,
+    pub ends: Timestamp,
+    pub dies: Timestamp,
+    pub fate: Fate,
+    pub version: String,
+}
+
+pub struct Device {
+    pub uids: Vec<String>,
+    pub version: Option<String>,
+}
+
+/// The cluster.
+pub struct Cluster {
+    pub now: Timestamp,
+    pub dice: Dice,
+    pub version: u64,
+    pub jobs: BTreeMap<String, FlashJob>,
+    pub pods: BTreeMap<String, Pod>,
+    pub services: BTreeMap<String, Service>,
+    /// Watch events under way: FlashJobs, Pods, Services.
+    pub events: [VecDeque<Event>; 3],
+    pub devices: Vec<Device>,
+    /// By Pod uid.
+    pub containers: HashMap<String, Container>,
+    pub fates: HashMap<String, Fate>,
+    pub addresses: usize,
+    pub created: HashMap<String, u32>,
+    /// Attempts that ended without success: address, device and when.
+    pub unflashed: Vec<(String, usize, Timestamp)>,
+    attach_failures: usize,
+}
+
+impl Cluster {
+    pub fn new(seed: u64, devices: Vec<Device>, addresses: usize) -> Self {
+        Self {
+            now: Timestamp::from_second(1_700_000_000).expect("an instant"),
+            dice: Dice::new(seed),
+            version: 100,
+            jobs: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            services: BTreeMap::new(),
+            events: Default::default(),
+            devices,
+            containers: HashMap::new(),
+            fates: HashMap::new(),
+            addresses,
+            created: HashMap::new(),
+            unflashed: Vec::new(),
+            attach_failures: 3,
+        }
+    }
+
+    pub fn device_of(&self, uid: &str) -> usize {
+        self.devices
+            .iter()
+            .position(|device| device.uids.iter().any(|known| known == uid))
+            .expect("a device")
+    }
+
+    fn next_version(&mut self) -> String {
+        self.version += 1;
+        self.version.to_string()
+    }
+
+    pub fn put_job(&mut self, mut job: FlashJob) {
+        job.metadata.resource_version = Some(self.next_version());
+        self.jobs.insert(job.name_any(), job.clone());
+        self.events[0].push_back(Event::Job(Box::new(job)));
+    }
+
+    pub fn remove_job(&mut self, name: &str) {
+        if let Some(job) = self.jobs.remove(name) {
+            self.events[0].push_back(Event::JobGone(Box::new(job)));
+        }
+    }
+
+    pub fn put_pod(&mut self, mut pod: Pod) -> Pod {
+        pod.metadata.resource_version = Some(self.next_version());
+        self.pods.insert(pod.name_any(), pod.clone());
+        self.events[1].push_back(Event::Pod(Box::new(pod.clone())));
+        pod
+    }
+
+    /// None: there is one of that name already.
+    pub fn create_pod(&mut self, mut pod: Pod) -> Option<Pod> {
+        if self.pods.contains_key(&pod.name_any()) {
+            return None;
+        }
+        *self.created.entry(pod.name_any()).or_default() += 1;
+        pod.metadata.uid = Some(format!("pod-{}", self.version));
+        pod.metadata.creation_timestamp = Some(Time(self.now));
+        pod.status = Some(Default::default());
+        let fate = self.choose_fate();
+        self.fates.insert(pod.metadata.uid.clone().expect("a uid"), fate);
+        Some(self.put_pod(pod))
+    }
+
+    fn choose_fate(&mut self) -> Fate {
+        match self.dice.below(20) {
+            0 | 1 => Fate::Fails,
+            2 => Fate::Pretends,
+            3 => Fate::WrongVersion,
+            4 => Fate::GivesUp,
+            5 => Fate::Hangs,
+            6 => Fate::ImageMissing,
+            7 => Fate::Unschedulable,
+            8 if self.attach_failures > 0 => {
+                self.attach_failures -= 1;
+                Fate::NotAttached
+            }
+            _ => Fate::Updates,
+        }
+    }
+
+    /// A uid leaves a job, or comes back as a new device, whose first attempt has the old name.
+    pub fn forget_created(&mut self) {
+        self.created.retain(|name, _| self.pods.contains_key(name));
+    }
+
+    pub fn remove_pod(&mut self, name: &str) {
+        if let Some(mut pod) = self.pods.remove(name) {
+            pod.metadata.resource_version = Some(self.next_version());
+            self.events[1].push_back(Event::PodGone(Box::new(pod)));
+        }
+    }
+
+    /// Carries out an ordinary delete: a Pod without a node goes at once, another when its
+    /// container has ended.
+    pub fn delete_pod(&mut self, name: &str) -> Option<Pod> {
+        let mut pod = self.pods.get(name)?.clone();
+        let bound = pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some());
+        if !bound {
+            self.remove_pod(name);
+            return Some(pod);
+        }
+        if pod.metadata.deletion_timestamp.is_none() {
+            pod.metadata.deletion_timestamp = Some(Time(self.now));
+            return Some(self.put_pod(pod));
+        }
+        Some(pod)
+    }
+
+    pub fn put_service(&mut self, mut service: Service) -> Service {
+        service.metadata.resource_version = Some(self.next_version());
+        self.services.insert(service.name_any(), service.clone());
+        self.events[2].push_back(Event::Service(Box::new(service.clone())));
+        service
+    }
+
+    pub fn create_service(&mut self, mut service: Service) -> Option<Service> {
+        if self.services.contains_key(&service.name_any()) {
+            return None;
+        }
+        service.metadata.uid = Some(format!("service-{}", self.version));
+        Some(self.put_service(service))
+    }
+
+    pub fn remove_service(&mut self, name: &str) {
+        if let Some(mut service) = self.services.remove(name) {
+            service.metadata.resource_version = Some(self.next_version());
+            self.events[2].push_back(Event::ServiceGone(Box::new(service)));
+        }
+    }
+
+    /// Garbage collection of one Service whose job is gone. False: there is none.
+    pub fn collect_garbage(&mut self) -> bool {
+        let mut services = self.services.iter();
+        let orphan =
+            services.find(|(_, service)| !self.jobs.contains_key(&service.labels()[label::APP]));
+        let Some(name) = orphan.map(|(name, _)| name.clone()) else { return false };
+        self.remove_service(&name);
+        true
+    }
+
+    /// Gives one Service an address, if one is free.
+    pub fn balance(&mut self) -> bool {
+        let address = |service: &Service| {
+            service.status.as_ref()?.load_balancer.as_ref()?.ingress.as_ref()?.first()?.ip.clone()
+        };
+        let used: Vec<String> = self.services.values().filter_map(address).collect();
+        let free = (0..self.addresses)
+            .map(|number| format!("192.0.2.{number}"))
+            .find(|free| !used.contains(free));
+        let Some(waiting) =
+            self.services.values().find(|service| address(service).is_none()).cloned()
+        else {
+            return false;
+        };
+        let Some(free) = free else { return false };
+        let mut service = waiting;
+        let status = json!({"loadBalancer": {"ingress": [{"ip": free}]}});
+        service.status = serde_json::from_value(status).expect("a status");
+        self.put_service(service);
+        true
+    }
+
+    fn report(&mut self, name: &str, status: Value, node: bool) {
+        let Some(mut pod) = self.pods.get(name).cloned() else { return };
+        if node && let Some(spec) = &mut pod.spec {
+            spec.node_name = Some("node".to_owned());
+        }
+        pod.status = serde_json::from_value(status).expect("a status");
+        self.put_pod(pod);
+    }
+
+    fn end(&mut self, name: &str, code: i32, reason: &str) {
+        if let Some(pod) = self.pods.get(name) {
+            let device = self.device_of(&pod.labels()[label::UUID]);
+            match code {
+                // A device that was flashed since does not call for an earlier attempt.
+                0 => self.unflashed.retain(|(_, other, _)| *other != device),
+                _ => self.unflashed.extend(address(pod).map(|address| (address, device, self.now))),
+            }
+        }
+        let phase = if code == 0 { "Succeeded" } else { "Failed" };
+        let terminated = json!({"exitCode": code, "finishedAt": self.now.to_string()});
+        let status = json!({"phase": phase, "reason": reason, "containerStatuses": [{
+            "name": "flash", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": {"terminated": terminated}}]});
+        self.report(name, status, true);
+    }
+
+    /// Lets the kubelet go on with one Pod. False: there is nothing to do for it now.
+    pub fn keep(&mut self, name: &str) -> bool {
+        let Some(pod) = self.pods.get(name).cloned() else { return false };
+        let uid = pod.uid().unwrap_or_default();
+        let fate = self.fates.get(&uid).copied().unwrap_or(Fate::Updates);
+        let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
+        let deleting = pod.metadata.deletion_timestamp.is_some();
+        if matches!(phase.as_str(), "Succeeded" | "Failed") {
+            if deleting {
+                self.remove_pod(name);
+            }
+            return deleting;
+        }
+        if deleting {
+            let ran = self.containers.remove(&uid).is_some();
+            let called = self.unflashed.len();
+            self.end(name, 137, "");
+            if !ran {
+                // Its device was never told to call.
+                self.unflashed.truncate(called);
+            }
+            return true;
+        }
+        if let Some(container) = self.containers.get(&uid) {
+            if container.ends > self.now {
+                return false;
+            }
+            self.finish(name, &uid);
+            return true;
+        }
+        if !phase.is_empty() {
+            return false;
+        }
+        let waiting = |reason: &str| {
+            json!({"phase": "Pending", "startTime": self.now.to_string(), "containerStatuses": [{"name": "flash",
+            "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": {"waiting": {"reason": reason}}}]})
+        };
+        match fate {
+            Fate::Unschedulable => {
+                let condition =
+                    json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable"});
+                self.report(name, json!({"phase": "Pending", "conditions": [condition]}), false);
+            }
+            Fate::ImageMissing => self.report(name, waiting("ErrImagePull"), true),
+            Fate::NotAttached => self.report(
+                name,
+                json!({"phase": "Failed", "reason": "UnexpectedAdmissionError"}),
+                true,
+            ),
+            _ => self.start(name, &pod, fate),
+        }
+        true
+    }
+
+    fn start(&mut self, name: &str, pod: &Pod, fate: Fate) {
+        let deadline =
+            pod.spec.as_ref().and_then(|spec| spec.active_deadline_seconds).unwrap_or(900);
+        let seconds = if fate == Fate::Hangs { deadline } else { 1 + self.dice.below(40) as i64 };
+        let spec = pod.spec.as_ref().map(|spec| &spec.containers[0]);
+        let version = spec.and_then(|container| {
+            container.env.iter().flatten().find(|variable| variable.name == "VERSION")
+        });
+        let container = Container {
+            device: self.device_of(&pod.labels()[label::UUID]),
+            ends: after(self.now, seconds),
+            dies: after(self.now, deadline),
+            fate,
+            version: version.and_then(|variable| variable.value.clone()).unwrap_or_default(),
+        };
+        self.containers.insert(pod.uid().unwrap_or_default(), container);
+        self.report(name, json!({"phase": "Running", "startTime": self.now.to_string()}), true);
+    }
+
+    /// The container's work takes effect, and its end is told where its Pod is still there.
+    fn finish(&mut self, name: &str, uid: &str) {
+        let Some(container) = self.containers.remove(uid) else { return };
+        let device = &mut self.devices[container.device];
+        match container.fate {
+            Fate::Updates => device.version = Some(container.version),
+            Fate::WrongVersion => device.version = Some("strange".to_owned()),
+            _ => {}
+        }
+        match container.fate {
+            Fate::Fails => self.end(name, 1, ""),
+            Fate::GivesUp => self.end(name, 3, ""),
+            Fate::Hangs => self.end(name, 137, "DeadlineExceeded"),
+            _ => self.end(name, 0, ""),
+        }
+    }
+
+    /// Containers without a Pod run to their end too.
+    pub fn finish_orphans(&mut self) {
+        let over: Vec<String> = self
+            .containers
+            .iter()
+            .filter(|(_, container)| container.ends.min(container.dies) <= self.now)
+            .map(|(uid, _)| uid.clone())
+            .collect();
+        for uid in over {
+            if !self.pods.values().any(|pod| pod.uid().as_deref() == Some(&uid)) {
+                self.finish("", &uid);
+            }
+        }
+    }
+
+    /// Pod garbage collection after a node vanished: its container may run on.
+    pub fn lose_node(&mut self, name: &str) {
+        let condition =
+            json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"});
+        self.report(name, json!({"phase": "Failed", "conditions": [condition]}), false);
+        self.remove_pod(name);
+    }
+
+    pub fn evict(&mut self, name: &str) {
+        let uid = self.pods.get(name).and_then(ResourceExt::uid).unwrap_or_default();
+        self.containers.remove(&uid);
+        self.report(name, json!({"phase": "Failed", "reason": "Evicted"}), true);
+    }
+}

@@ -1,0 +1,133 @@
+//! Tests of the proof that a device runs the firmware, one fact a test.
+
+use flashjob_api::{DeviceState, reason};
+use serde_json::json;
+
+use super::fixture::{Case, ESP32};
+use crate::flashjob::plan::Step;
+
+#[test]
+fn a_changed_version_verifies_and_a_third_value_ends_the_wait() {
+    for (reported, required, state) in [
+        ("2", true, DeviceState::Pending),
+        ("3", true, DeviceState::Pending),
+        ("3", false, DeviceState::Pending),
+    ] {
+        let mode = if required { "Required" } else { "BestEffort" };
+        let mut case = Case::new(&["a"], &json!({"verify": {"mode": mode}}));
+        let pods = case.start();
+        case.end(&pods[0], 0);
+        case.settle();
+        assert_eq!(case.stands("a").0, DeviceState::Verifying);
+        case.device("a", &[ESP32, ("HOST_ENDPOINT", "10.0.0.0"), ("VERSION", reported)]);
+        case.settle();
+        let counts = case.status().counts.expect("counts");
+        let details = case.status().results.get("a").cloned().unwrap_or_default();
+        let wrong = (reported == "3" && !required).then(|| reported.to_owned());
+        assert_eq!(details.reported, wrong, "what is unverified says what it reports");
+        match (reported, required) {
+            ("2", _) => assert_eq!((counts.completed, counts.unverified), (1, 0)),
+            (_, true) => {
+                assert_eq!(case.stands("a"), (state, reason::VERSION_NOT_REPORTED.name.into()))
+            }
+            (_, false) => assert_eq!((counts.completed, counts.unverified), (1, 1)),
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_proven_completes_as_unverified_or_fails_before_it_is_flashed() {
+    let mut case = Case::new(&["a"], &json!({"version": "1", "verify": {"mode": "BestEffort"}}));
+    let pods = case.start();
+    case.end(&pods[0], 0);
+    case.settle();
+    assert_eq!(case.status().counts.expect("counts").unverified, 1);
+    let mut case = Case::new(&["a"], &json!({"version": "1", "verify": {"mode": "Required"}}));
+    case.settle();
+    assert_eq!(case.stands("a"), (DeviceState::Failed, reason::VERSION_UNPROVABLE.name.into()));
+}
+
+#[test]
+fn best_effort_does_not_wait_where_no_version_was_ever_reported() {
+    let mut case = Case::new(&["a"], &json!({}));
+    case.device("a", &[ESP32, ("HOST_ENDPOINT", "10.0.0.0")]);
+    let pods = case.start();
+    case.end(&pods[0], 0);
+    case.settle();
+    assert_eq!(case.status().counts.expect("counts").unverified, 1);
+}
+
+#[test]
+fn a_required_proof_keeps_the_place_and_best_effort_does_not() {
+    for (mode, next) in [("Required", DeviceState::Pending), ("BestEffort", DeviceState::Exposing)]
+    {
+        let mut case = Case::new(&["a", "b"], &json!({"parallelism": 1, "verify": {"mode": mode}}));
+        let pods = case.start();
+        case.end(&pods[0], 0);
+        case.settle();
+        assert_eq!(case.stands("b").0, next);
+    }
+}
+
+fn reports(case: &mut Case, version: &str) {
+    case.device("a", &[ESP32, ("HOST_ENDPOINT", "10.0.0.0"), ("VERSION", version)]);
+}
+
+#[test]
+fn a_proof_counts_though_the_container_failed_afterwards() {
+    for code in [1, 3, 137] {
+        let spec = json!({"backoffLimitPerDevice": 0, "verify": {"mode": "Required"}});
+        let mut case = Case::new(&["a"], &spec);
+        let pods = case.start();
+        reports(&mut case, "2");
+        case.end(&pods[0], code);
+        case.settle();
+        let counts = case.status().counts.expect("counts");
+        assert_eq!((counts.completed, counts.failed), (1, 0), "exit code {code}");
+    }
+}
+
+#[test]
+fn a_proof_that_comes_before_the_next_attempt_takes_its_place_unless_nobody_looks_at_versions() {
+    for (mode, completed) in [("Required", 1), ("BestEffort", 1), ("None", 0)] {
+        let mut case = Case::new(&["a"], &json!({"verify": {"mode": mode}}));
+        let pods = case.start();
+        case.end(&pods[0], 1);
+        case.settle();
+        assert_eq!(case.stands("a"), (DeviceState::Pending, reason::POD_FAILED.name.into()));
+        reports(&mut case, "2");
+        let plan = case.pass(30);
+        assert_eq!(case.status().counts.expect("counts").completed, completed, "{mode}");
+        let creates = plan.steps.iter().any(Step::creates);
+        assert_eq!(creates, completed == 0, "{mode}: {plan:?}");
+    }
+}
+
+#[test]
+fn a_version_must_stay_as_long_as_the_job_says_and_a_fall_back_is_told() {
+    let spec = json!({"verify": {"mode": "BestEffort", "stableSeconds": 20, "timeoutSeconds": 60}});
+    let flash = |case: &mut Case| {
+        let pods = case.start();
+        case.end(&pods[0], 0);
+        case.settle();
+        reports(case, "2");
+        case.pass(50);
+        assert_eq!(case.stands("a").0, DeviceState::Verifying, "it has not stayed long enough");
+    };
+    let mut case = Case::new(&["a"], &spec);
+    flash(&mut case);
+    // Longer than the time-out: that is for the version to come.
+    case.pass(20);
+    assert_eq!(case.status().counts.expect("counts").completed, 1);
+    let mut case = Case::new(&["a"], &spec);
+    flash(&mut case);
+    // It starts anew, and is silent meanwhile.
+    case.device("a", &[ESP32, ("HOST_ENDPOINT", "10.0.0.0")]);
+    case.pass(5);
+    assert_eq!(case.stands("a").0, DeviceState::Verifying);
+    reports(&mut case, "1");
+    case.pass(5);
+    assert_eq!(case.stands("a"), (DeviceState::Pending, reason::VERSION_NOT_REPORTED.name.into()));
+    let message = case.status().devices[0].message.clone().expect("a message");
+    assert!(message.contains("rolled back to 1"), "{message}");
+}

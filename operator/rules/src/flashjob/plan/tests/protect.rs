@@ -1,0 +1,66 @@
+//! Tests of when drains are kept from a job's Pods.
+
+use std::sync::Arc;
+
+use flashjob_api::Disruption;
+use serde_json::json;
+
+use super::fixture::{Case, key};
+use crate::flashjob::plan::{Plan, Step};
+
+impl Case {
+    /// A job whose Pods are protected unless its spec says otherwise.
+    fn guarded(uids: &[&str], spec: &serde_json::Value) -> Self {
+        let mut case = Self::new(uids, spec);
+        Arc::make_mut(&mut case.world.rules.policy).pods.disruption = Disruption::Protect;
+        case
+    }
+
+    fn is_protected(&mut self, is_protected: bool) {
+        self.world.memory.get_mut(&key("job")).expect("memory").is_protected = is_protected;
+    }
+}
+
+fn protects(plan: &Plan) -> bool {
+    plan.steps.iter().any(|step| matches!(step, Step::Protect(_)))
+}
+
+fn unprotects(plan: &Plan) -> bool {
+    plan.steps.iter().any(|step| matches!(step, Step::Unprotect { .. }))
+}
+
+#[test]
+fn one_budget_stands_from_the_first_pod_of_a_job_to_its_last() {
+    let mut case = Case::guarded(&["a"], &json!({}));
+    let services = case.settle();
+    assert!(!protects(&services), "nothing is at work yet");
+    case.carry_out(&services);
+    let pods = case.settle();
+    assert!(protects(&pods), "{pods:?}");
+    let mut case = Case::guarded(&["a", "b"], &json!({"parallelism": 1}));
+    case.settle();
+    case.is_protected(true);
+    let pods = case.start();
+    let plan = case.plan();
+    assert!(!protects(&plan) && !unprotects(&plan));
+    case.end(&pods[0], 3);
+    assert!(!unprotects(&case.settle()), "another device follows");
+    let pods = case.start();
+    case.end(&pods[0], 3);
+    assert!(unprotects(&case.settle()), "every device has its result");
+    case.is_protected(false);
+    let plan = case.settle();
+    assert!(!protects(&plan) && !unprotects(&plan));
+}
+
+#[test]
+fn a_restarted_operator_protects_what_is_at_work_and_a_job_that_allows_disruption_is_left() {
+    let mut case = Case::guarded(&["a"], &json!({}));
+    case.start();
+    assert!(protects(&case.plan()), "a new process does not know of the budget");
+    case.is_protected(true);
+    case.spec(&json!({"disruption": "Allow"}));
+    assert!(unprotects(&case.settle()));
+    case.is_protected(false);
+    assert!(!protects(&case.settle()));
+}

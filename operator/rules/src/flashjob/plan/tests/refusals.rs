@@ -1,0 +1,130 @@
+//! Tests of what becomes of a device whose Service or Pod the API server refuses, one fact a test.
+
+use flashjob_api::{DeviceState, reason};
+use serde_json::json;
+
+use super::fixture::{Case, creates_pod, deletes, key};
+use crate::flashjob::observed::{Meaning, Refusal, Refused};
+use crate::flashjob::plan::{Plan, Step};
+
+const QUOTA: Meaning = Meaning::Quota { unused_since: None };
+
+impl Case {
+    fn refuse(&mut self, object: Refused, name: &str, meaning: Meaning) {
+        let refusal = Refusal { object, meaning, message: "its words".into(), at: self.now };
+        self.world.memory.get_mut(&key("job")).expect("memory").refuse(name, refusal);
+    }
+
+    fn accept(&mut self, plan: &Plan) {
+        self.carry_out(plan);
+        let memory = self.world.memory.get_mut(&key("job")).expect("memory");
+        plan.steps.iter().filter_map(Step::created_name).for_each(|name| memory.accept(name));
+    }
+
+    /// Carries out the creates of a plan under a quota that has room for the first ones only.
+    fn take_services(&mut self, plan: &Plan, room: usize) {
+        for (index, step) in plan.steps.iter().enumerate() {
+            let Some(name) = step.created_name() else { continue };
+            match index < room {
+                true => self.accept(&Plan { steps: vec![step.clone()], ..Plan::default() }),
+                false => self.refuse(Refused::Service, name, QUOTA),
+            }
+        }
+    }
+}
+
+fn services(plan: &Plan) -> usize {
+    plan.steps.iter().filter(|step| matches!(step, Step::CreateService(_))).count()
+}
+
+#[test]
+fn a_refusal_is_final_or_costs_an_attempt() {
+    for (meaning, state) in
+        [(Meaning::Final, DeviceState::Failed), (Meaning::MayPass, DeviceState::Pending)]
+    {
+        let mut case = Case::new(&["a"], &json!({}));
+        let made = case.settle();
+        let name = made.steps[0].created_name().expect("a Service").to_owned();
+        case.refuse(Refused::Service, &name, meaning);
+        case.settle();
+        assert_eq!(case.stands("a"), (state, reason::SERVICE_REFUSED.name.into()));
+        let mut case = Case::new(&["a"], &json!({}));
+        let made = case.settle();
+        case.carry_out(&made);
+        case.settle();
+        case.refuse(Refused::Pod, &name, meaning);
+        case.settle();
+        assert_eq!(case.stands("a"), (state, reason::POD_REFUSED.name.into()));
+    }
+}
+
+#[test]
+fn a_quota_that_other_devices_use_is_a_turn_to_wait_for_and_one_device_tries_at_a_time() {
+    let mut case = Case::new(&["a", "b", "c"], &json!({"backoffLimitPerDevice": 0}));
+    let made = case.settle();
+    assert_eq!(services(&made), 3);
+    case.take_services(&made, 1);
+    let made = case.settle();
+    case.accept(&made);
+    assert_eq!(creates_pod(&made), 1);
+    for uid in ["b", "c"] {
+        let expected = (DeviceState::Exposing, reason::WAITING_FOR_QUOTA.name.into());
+        assert_eq!(case.stands(uid), expected);
+    }
+    assert_eq!(services(&case.settle()), 0, "no try at once");
+    // However long it takes, as long as the first device's Service is there.
+    for _ in 0..20 {
+        let made = case.pass(5);
+        assert_eq!(services(&made), 1, "one try at a time");
+        case.take_services(&made, 0);
+        case.settle();
+    }
+    let made = case.pass(5);
+    case.accept(&made);
+    let made = case.settle();
+    assert_eq!(services(&made), 1, "where one was taken the next tries at once");
+    case.accept(&made);
+    assert_eq!(creates_pod(&case.settle()), 1);
+    assert_eq!(case.status().failed_uuids, Vec::<String>::new());
+}
+
+#[test]
+fn a_quota_that_nothing_of_ours_uses_costs_an_attempt_after_a_while() {
+    let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 0}));
+    let made = case.settle();
+    case.take_services(&made, 0);
+    case.settle();
+    case.pass(10);
+    assert_eq!(case.stands("a").0, DeviceState::Exposing, "what used it may not be counted yet");
+    for _ in 0..4 {
+        let made = case.pass(5);
+        case.take_services(&made, 0);
+        case.settle();
+    }
+    assert_eq!(case.stands("a"), (DeviceState::Failed, reason::SERVICE_REFUSED.name.into()));
+}
+
+#[test]
+fn a_device_that_waits_for_a_quota_gives_its_address_back_after_a_while_and_waits_on() {
+    let mut case = Case::new(
+        &["a", "b"],
+        &json!({"backoffLimitPerDevice": 0, "addressTimeoutSeconds": 30, "deviceTimeoutSeconds": 900}),
+    );
+    let made = case.settle();
+    case.accept(&made);
+    let made = case.settle();
+    assert_eq!(creates_pod(&made), 2);
+    case.accept(&Plan { steps: vec![made.steps[0].clone()], ..Plan::default() });
+    let refused = made.steps[1].created_name().expect("a Pod").to_owned();
+    case.refuse(Refused::Pod, &refused, QUOTA);
+    let made = case.pass(1);
+    assert_eq!(creates_pod(&made), 0);
+    assert_eq!(deletes(&case.plan(), "service"), 0);
+    case.now = crate::flashjob::observed::after(case.now, 30);
+    case.refuse(Refused::Pod, &refused, QUOTA);
+    let made = case.settle();
+    assert_eq!(deletes(&made, "service"), 1);
+    let waits = (DeviceState::Pending, reason::WAITING_FOR_QUOTA.name.into());
+    assert!(["a", "b"].map(|uid| case.stands(uid)).contains(&waits));
+    assert_eq!(case.status().failed_uuids, Vec::<String>::new());
+}

@@ -1,0 +1,118 @@
+//! Tests of what ends or holds back a job, and when its status is worded, one fact a test.
+
+use std::sync::Arc;
+
+use flashjob_api::{DeviceState, reason};
+use flashjob_types::plugin::{Proof, Verdict};
+use serde_json::json;
+
+use super::fixture::{Case, creates_pod, deletes, key};
+use crate::flashjob::observed::Judged;
+use crate::flashjob::plan::{Plan, Step, plan};
+
+#[test]
+fn one_failure_too_many_skips_the_rest() {
+    let mut case = Case::new(
+        &["a", "b", "c", "d"],
+        &json!({"parallelism": 1, "maxFailedDevices": "34%", "backoffLimitPerDevice": 0}),
+    );
+    case.device("a", &[("DEVICE", "toaster"), ("HOST_ENDPOINT", "10.0.0.0")]);
+    let pods = case.start();
+    case.end(&pods[0], 1);
+    case.settle();
+    for uid in ["c", "d"] {
+        assert_eq!(
+            case.stands(uid),
+            (DeviceState::Skipped, reason::JOB_STOPPED.name.into()),
+            "no place frees before the verdict"
+        );
+    }
+}
+
+#[test]
+fn a_guard_that_fails_one_device_too_many_lets_no_other_start() {
+    let mut case = Case::new(&["a", "b"], &json!({"maxFailedDevices": 0}));
+    case.device("b", &[("DEVICE", "toaster"), ("HOST_ENDPOINT", "10.0.0.1")]);
+    case.settle();
+    assert_eq!(case.stands("a"), (DeviceState::Skipped, reason::JOB_STOPPED.name.into()));
+}
+
+#[test]
+fn after_the_jobs_deadline_pods_go_and_devices_fail() {
+    let mut case = Case::new(&["a", "b"], &json!({"parallelism": 1, "activeDeadlineSeconds": 60}));
+    let pods = case.start();
+    assert_eq!(deletes(&case.pass(60), "pod"), 1);
+    assert_eq!(case.stands("b"), (DeviceState::Failed, reason::DEADLINE_EXCEEDED.name.into()));
+    case.end(&pods[0], 137);
+    case.settle();
+    assert_eq!(case.stands("a"), (DeviceState::Failed, reason::DEADLINE_EXCEEDED.name.into()));
+}
+
+#[test]
+fn a_changed_run_waits_for_what_is_in_flight_and_starts_afresh() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let pods = case.start();
+    let before = case.status().run;
+    case.spec(&json!({"runID": "again"}));
+    let plan = case.settle();
+    assert_eq!((creates_pod(&plan), case.status().run), (0, before.clone()));
+    case.end(&pods[0], 0);
+    case.settle();
+    assert_ne!(case.status().run, before);
+    assert_eq!(case.stands("a").0, DeviceState::Exposing);
+}
+
+#[test]
+fn a_finished_job_with_a_ttl_is_deleted_and_at_once_with_zero() {
+    for ttl in [0, 30] {
+        let mut case = Case::new(
+            &["a"],
+            &json!({"version": "1", "skipIfCurrent": true, "ttlSecondsAfterFinished": ttl}),
+        );
+        let deletes = |plan: &Plan| plan.steps.iter().any(|step| matches!(step, Step::DeleteJob));
+        assert_eq!(deletes(&case.settle()), ttl == 0);
+        assert!(deletes(&case.pass(ttl)));
+    }
+}
+
+#[test]
+fn a_deleted_job_lets_go_when_its_pods_are_gone() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let pods = case.start();
+    case.job.metadata.deletion_timestamp =
+        Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(case.now));
+    case.see_job();
+    let plan = case.plan();
+    assert_eq!((deletes(&plan, "pod"), deletes(&plan, "service")), (1, 1));
+    assert!(!plan.holds.is_empty());
+    case.end(&pods[0], 137);
+    let (name, uid) = (
+        pods[0].metadata.name.clone().expect("a name"),
+        pods[0].metadata.uid.clone().expect("a uid"),
+    );
+    case.world.lose_pod(&key("job"), &name, &uid, case.now);
+    let observed = case.world.observe(&key("job"), case.now).expect("the job");
+    for service in &observed.services {
+        case.world.lose_service(&key("job"), &service.name, &service.uid);
+    }
+    assert!(matches!(case.plan().steps.as_slice(), [Step::RemoveFinalizer]));
+}
+
+#[test]
+fn a_status_that_cannot_be_stored_now_is_worded_only_where_something_waits_for_it() {
+    let mut case = Case::new(&["a"], &json!({"verify": {"mode": "None"}}));
+    let pods = case.start();
+    case.settle();
+    let worded = |case: &mut Case| {
+        let mut observed = case.world.observe(&key("job"), case.now).expect("the job");
+        observed.report = false;
+        plan(&observed).status.is_some()
+    };
+    case.pass(60);
+    assert!(!worded(&mut case), "nothing waits for how far the flash is");
+    case.end(&pods[0], 0);
+    let uid = pods[0].metadata.uid.clone().expect("a uid");
+    let flashed = Arc::new(Judged::Asked(Ok(Verdict::Flashed(Proof::ReportedVersion))));
+    case.world.memory.entry(key("job")).or_default().answers_mut().judged.insert(uid, flashed);
+    assert!(worded(&mut case), "whoever waits for the job waits for its end");
+}

@@ -1,0 +1,352 @@
+//! The caches: what the watches brought, with the answers to own writes laid over them until the
+//! watches have caught up.
+//!
+//! One lock guards all of it, so that a plan and its reservations are one act. Nothing here does
+//! I/O.
+
+mod addresses;
+mod decide;
+mod departed;
+mod devices;
+mod locks;
+mod memory;
+mod observe;
+pub mod pace;
+pub mod rollouts;
+mod version;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::firmware::FirmwareTrust;
+use crate::flashjob::observed::{
+    Address, Gone, Holder, Identity, Job, JobKey, PluginView, Pod, Service,
+};
+use crate::flashjob::policy::{Namespaces, Periods, Policy};
+pub use decide::decide_rollout;
+use departed::Departed;
+pub use devices::Devices;
+pub use locks::Locks;
+pub use memory::Memory;
+use rollouts::Rollouts;
+use version::newer;
+
+/// Part of the configuration that decisions depend on.
+#[derive(Clone, Debug, Default)]
+pub struct Rules {
+    /// Namespaces of the Instances that a FlashJob may flash.
+    pub namespaces: Namespaces,
+    /// Waiting periods.
+    pub periods: Periods,
+    /// Policy by which flash Pods and Services are made, beside job and plugin.
+    pub policy: Arc<Policy>,
+    /// Signers that are trusted, by the firmware.
+    pub firmware_trust: FirmwareTrust,
+}
+
+/// All that the operator knows of the cluster.
+#[derive(Debug, Default)]
+pub struct World {
+    /// FlashJobs.
+    pub jobs: HashMap<JobKey, Arc<Job>>,
+    /// Akri's Instances, and who asks for them.
+    pub devices: Devices,
+    /// Locks on devices, and who flashes which.
+    pub locks: Locks,
+    /// Memory of each job: what this process remembers and does not store.
+    pub memory: HashMap<JobKey, Memory>,
+    /// FlashRollouts.
+    pub rollouts: Rollouts,
+    /// The configured plugins.
+    pub plugins: Arc<Vec<PluginView>>,
+    /// Part of the configuration that decisions depend on.
+    pub rules: Rules,
+    pods: HashMap<JobKey, BTreeMap<String, Arc<Pod>>>,
+    services: HashMap<JobKey, BTreeMap<String, Arc<Service>>>,
+    /// IP addresses and host names that flash Services hold, with the number of Services.
+    addresses: HashMap<String, usize>,
+    departed: Departed,
+    /// Jobs that wait for a device that another job or Pod holds.
+    waiting: HashSet<JobKey>,
+}
+
+impl World {
+    /// An empty world in which these plugins and rules hold.
+    #[must_use]
+    pub fn new(plugins: Vec<PluginView>, rules: Rules) -> Self {
+        Self { plugins: Arc::new(plugins), rules, ..Self::default() }
+    }
+
+    /// Takes a FlashJob's new state. Returns false for one that is older than what is known.
+    pub fn see_job(&mut self, job: Job) -> bool {
+        // The answer to a request of ours may come after the watch said that it is gone.
+        if self.departed.has(&job.uid) {
+            return false;
+        }
+        let key = job.key.clone();
+        if let Some(known) = self.jobs.get(&key) {
+            if known.uid == job.uid && !newer(&job.resource_version, &known.resource_version) {
+                return false;
+            }
+            if known.uid != job.uid {
+                self.forget_job(&key);
+            }
+        }
+        self.rollouts.see_child(&job);
+        self.devices.set_interests(&job);
+        self.jobs.insert(key, Arc::new(job));
+        true
+    }
+
+    /// A FlashJob is gone.
+    pub fn forget_job(&mut self, key: &JobKey) {
+        if let Some(job) = self.jobs.remove(key) {
+            self.rollouts.lose_child(&job);
+        }
+        self.memory.remove(key);
+        self.devices.drop_interests(key);
+        self.locks.set(key, Vec::new());
+        self.waiting.remove(key);
+        if let Some(pods) = self.pods.get_mut(key) {
+            let locks = &mut self.locks;
+            pods.retain(|_, pod| {
+                if pod.gone.is_some() {
+                    locks.forget_pod(&pod.uid);
+                }
+                pod.gone.is_none()
+            });
+        }
+    }
+
+    /// Takes a Pod's new state. Returns the job to look at.
+    pub fn see_pod(&mut self, mut pod: Pod) -> Option<JobKey> {
+        if self.departed.is_older(&pod.uid, &pod.resource_version) {
+            return None;
+        }
+        let key = pod.job.clone();
+        if pod.identities.is_empty() {
+            // The Go operator's Pods always name the endpoint; this one is told by its device.
+            pod.identities
+                .extend(self.devices.by_uid(&pod.device).map(|instance| instance.identity.clone()));
+        }
+        let pods = self.pods.entry(key.clone()).or_default();
+        if let Some(known) = pods.get(&pod.name)
+            && known.uid == pod.uid
+            && known.gone.is_none()
+            && !newer(&pod.resource_version, &known.resource_version)
+        {
+            return None;
+        }
+        self.locks.see_pod(&pod);
+        pods.insert(pod.name.clone(), Arc::new(pod));
+        Some(key)
+    }
+
+    /// A Pod left the watch. One whose end was not seen is kept until it is clear what became of
+    /// it.
+    pub fn lose_pod(&mut self, job: &JobKey, name: &str, uid: &str, now: Timestamp) {
+        let Some(pods) = self.pods.get_mut(job) else { return };
+        let Some(pod) = pods.get(name).filter(|pod| pod.uid == uid) else { return };
+        let ended = pod.ended.is_some();
+        if ended || !self.jobs.contains_key(job) {
+            self.locks.forget_pod(uid);
+        }
+        if !self.jobs.contains_key(job) {
+            pods.remove(name);
+        } else if pod.gone.is_none() {
+            // One whose end was seen is kept too: its outcome may not be stored yet.
+            let mut pod = Pod::clone(pod);
+            pod.gone = Some(Gone { last_seen: now, confirmed: ended });
+            pods.insert(name.to_owned(), Arc::new(pod));
+        }
+    }
+
+    /// The watch said that this object went with that version: older answers to our own requests
+    /// are no news any more.
+    pub fn note_departure(&mut self, uid: &str, version: &str) {
+        self.departed.note(uid, version);
+    }
+
+    /// Takes the answer to our own delete, which may come after the watch said that the Pod is
+    /// gone.
+    pub fn see_deleted_pod(&mut self, pod: Pod) {
+        let known = self.pods.get(&pod.job).and_then(|pods| pods.get(&pod.name));
+        if known.is_some_and(|known| known.uid == pod.uid && known.gone.is_none()) {
+            self.see_pod(pod);
+        }
+    }
+
+    /// As [`Self::see_deleted_pod`], for a Service.
+    pub fn see_deleted_service(&mut self, service: Service) {
+        let known =
+            self.services.get(&service.job).and_then(|services| services.get(&service.name));
+        if known.is_some_and(|known| known.uid == service.uid) {
+            self.see_service(service);
+        }
+    }
+
+    /// The API server was asked, and has no such Pod.
+    pub fn confirm_gone(&mut self, job: &JobKey, name: &str, device: &str, now: Timestamp) {
+        let pods = self.pods.entry(job.clone()).or_default();
+        let mut pod = match pods.get(name) {
+            Some(pod) => Pod::clone(pod),
+            None => match self.jobs.get(job) {
+                Some(owner) => unseen_pod(owner, name, device),
+                None => return,
+            },
+        };
+        let last_seen = pod.gone.as_ref().map_or(now, |gone| gone.last_seen);
+        pod.gone = Some(Gone { last_seen, confirmed: true });
+        self.locks.see_pod(&pod);
+        pods.insert(name.to_owned(), Arc::new(pod));
+    }
+
+    /// Takes a Service's new state. Returns the job to look at.
+    pub fn see_service(&mut self, service: Service) -> Option<JobKey> {
+        if self.departed.is_older(&service.uid, &service.resource_version) {
+            return None;
+        }
+        let key = service.job.clone();
+        let services = self.services.entry(key.clone()).or_default();
+        let known = services.get(&service.name);
+        if known.is_some_and(|known| {
+            known.uid == service.uid && !newer(&service.resource_version, &known.resource_version)
+        }) {
+            return None;
+        }
+        let before = known.map(|known| held(known)).unwrap_or_default();
+        for address in held(&service) {
+            *self.addresses.entry(address).or_default() += 1;
+        }
+        release(&mut self.addresses, before);
+        services.insert(service.name.clone(), Arc::new(service));
+        Some(key)
+    }
+
+    /// A Service is gone.
+    pub fn lose_service(&mut self, job: &JobKey, name: &str, uid: &str) {
+        let Some(services) = self.services.get_mut(job) else { return };
+        if services.get(name).is_some_and(|service| service.uid == uid) {
+            let service = services.remove(name);
+            release(&mut self.addresses, service.map(|service| held(&service)).unwrap_or_default());
+        }
+    }
+
+    /// Names and uids of a kind's objects that a fresh list no longer had.
+    pub fn pods_not_in(&self, listed: &HashSet<String>) -> Vec<(JobKey, String, String)> {
+        let pods =
+            self.pods.iter().flat_map(|(job, pods)| pods.values().map(move |pod| (job, pod)));
+        let missing = pods.filter(|(_, pod)| pod.gone.is_none() && !listed.contains(&pod.uid));
+        missing.map(|(job, pod)| (job.clone(), pod.name.clone(), pod.uid.clone())).collect()
+    }
+
+    /// As [`Self::pods_not_in`], for Services.
+    pub fn services_not_in(&self, listed: &HashSet<String>) -> Vec<(JobKey, String, String)> {
+        let services = self
+            .services
+            .iter()
+            .flat_map(|(job, services)| services.values().map(move |service| (job, service)));
+        let missing = services.filter(|(_, service)| !listed.contains(&service.uid));
+        missing
+            .map(|(job, service)| (job.clone(), service.name.clone(), service.uid.clone()))
+            .collect()
+    }
+
+    /// Returns true if a Pod of that name was seen, there or gone: a create of unknown outcome has
+    /// worked then.
+    #[must_use]
+    pub fn knows_pod(&self, job: &JobKey, name: &str) -> bool {
+        self.pods.get(job).is_some_and(|pods| pods.contains_key(name))
+    }
+
+    /// Jobs that wait for a device which another holds; asked when something was released.
+    pub fn waiting_jobs(&self) -> Vec<JobKey> {
+        self.waiting.iter().cloned().collect()
+    }
+
+    /// Locks what stored records say is in flight. Done once, before the first plan.
+    pub fn lock_what_is_stored(&mut self) {
+        let keys: Vec<JobKey> = self.jobs.keys().cloned().collect();
+        for key in keys {
+            let job = self.jobs[&key].clone();
+            let in_flight = job.status.devices.iter().filter(|device| device.is_locked());
+            let holds = in_flight.flat_map(|device| {
+                let seen = self.devices.follow(&job, &device.uid);
+                let identities = job.identities(device, seen.map(AsRef::as_ref));
+                identities.into_iter().map(|identity| (identity, device.uid.clone()))
+            });
+            let holds = holds.collect();
+            self.locks.set(&key, holds);
+        }
+    }
+
+    /// Takes what a plan locks. Returns whether something was released.
+    pub fn set_holds(&mut self, job: &JobKey, mut holds: Vec<(Identity, String)>) -> bool {
+        let in_making =
+            self.memory.get(job).into_iter().flat_map(|memory| memory.in_making.values());
+        let identities = in_making.flat_map(|pod| {
+            pod.identities.iter().map(|identity| (identity.clone(), pod.device.clone()))
+        });
+        holds.extend(identities);
+        self.locks.set(job, holds)
+    }
+}
+
+/// Stands for a Pod that status names and nobody has seen: it may have run, on a node that may
+/// still run it.
+fn unseen_pod(job: &Job, name: &str, device: &str) -> Pod {
+    let record = job.record(device);
+    let timeout = job.spec.as_ref().map_or(900, |spec| spec.device_timeout_seconds);
+    Pod {
+        job: job.key.clone(),
+        job_uid: job.uid.clone(),
+        name: name.to_owned(),
+        uid: format!("unseen/{name}"),
+        resource_version: String::new(),
+        device: device.to_owned(),
+        run: job.status.run.clone(),
+        attempt: record.map(|record| record.attempt),
+        slot: Some(crate::flashjob::make::slot(name).to_owned()),
+        plugin: None,
+        firmware_of_go_operator: None,
+        identities: record.map(|record| job.identities(record, None)).unwrap_or_default(),
+        deleting: false,
+        scheduled: true,
+        waiting: None,
+        ended: None,
+        taken: false,
+        may_run_seconds: timeout.saturating_add(crate::flashjob::make::GRACE_SECONDS),
+        gone: None,
+    }
+}
+
+/// Addresses of a Service, each in one spelling.
+fn held(service: &Service) -> Vec<String> {
+    let text = |address: &Address| match address.ip {
+        Some(ip) => ip.to_string(),
+        None => address.text.clone(),
+    };
+    service.addresses.iter().map(text).collect()
+}
+
+fn release(addresses: &mut HashMap<String, usize>, held: Vec<String>) {
+    for address in held {
+        let left = addresses.get(&address).copied().unwrap_or(0).saturating_sub(1);
+        if left == 0 {
+            addresses.remove(&address);
+        } else {
+            addresses.insert(address, left);
+        }
+    }
+}
+
+/// The holder as a message names it.
+impl Holder {
+    /// Puts one together.
+    #[must_use]
+    pub fn new(job: &JobKey, uid: &str) -> Self {
+        Self { job: job.clone(), uid: uid.to_owned() }
+    }
+}

@@ -1,0 +1,116 @@
+//! Takes the snapshot of one rollout, which borrows from the caches, and asks the rules.
+
+use std::borrow::Borrow;
+
+use jiff::Timestamp;
+
+use super::World;
+use super::rollouts::{Known, Memory};
+use crate::firmware::{FirmwareState, ResolveFirmware};
+use crate::flashjob::observed::{Instance, Job, JobKey};
+use crate::rollout::{self as rules, Child, Device, OtherRollout, Plan, RolloutKey, Snapshot};
+
+/// Decides what is to be done for one rollout; None: there is no such rollout.
+#[must_use]
+pub fn decide_rollout(world: &World, key: &RolloutKey, now: Timestamp) -> Option<Plan> {
+    let known = world.rollouts.get(key)?;
+    let jobs = world.rollouts.children(&known.rollout.uid).filter_map(|job| world.jobs.get(job));
+    let others: Vec<_> = world
+        .rollouts
+        .all()
+        .filter(|other| !other.is_final() && other.rollout.uid != known.rollout.uid)
+        .map(|other| (other, |namespace: &str, name: &str| other.holds(namespace, name)))
+        .collect();
+    let others = others.iter().map(|(other, holds)| OtherRollout {
+        namespace: &other.rollout.namespace,
+        name: &other.rollout.name,
+        created: other.rollout.created,
+        awaits_person: other.awaits_person(),
+        holds,
+    });
+    Some(rules::decide(&Snapshot {
+        rollout: &known.rollout,
+        world: &View { world, key, known },
+        children: jobs.filter_map(|job| child(job)).collect(),
+        others: others.collect(),
+        refused: world.rollouts.memory.get(key).and_then(Memory::refused),
+        now,
+    }))
+}
+
+fn child(job: &Job) -> Option<Child<'_>> {
+    let part = job.part.as_ref()?;
+    Some(Child {
+        name: &job.key.name,
+        uid: &job.uid,
+        resource_version: &job.resource_version,
+        generation: job.generation,
+        deleting: job.deleting,
+        spec: &part.spec,
+        status: &job.status,
+    })
+}
+
+/// The caches, as the rules for one rollout look at them.
+struct View<'a> {
+    world: &'a World,
+    key: &'a RolloutKey,
+    known: &'a Known,
+}
+
+impl View<'_> {
+    /// Returns true for an Instance that FlashJobs of the rollout's namespace may flash.
+    fn allows(&self, instance: &Instance) -> bool {
+        self.world.rules.namespaces.allow(&self.key.namespace, &instance.namespace)
+    }
+
+    fn seen<'a>(&self, instance: &'a Instance) -> Option<Device<'a>> {
+        self.allows(instance).then(|| device(instance))
+    }
+}
+
+impl rules::World for View<'_> {
+    fn devices<'a>(&'a self) -> Box<dyn Iterator<Item = Device<'a>> + 'a> {
+        Box::new(self.world.devices.all().filter_map(|instance| self.seen(instance)))
+    }
+
+    fn device(&self, namespace: &str, name: &str) -> Option<Device<'_>> {
+        self.seen(self.world.devices.by_name(namespace, name)?)
+    }
+
+    fn device_by_uid(&self, uid: &str) -> Option<Device<'_>> {
+        self.seen(self.world.devices.by_uid(uid)?)
+    }
+
+    fn firmware(&self, question: &ResolveFirmware) -> FirmwareState {
+        let memory = self.world.rollouts.memory.get(self.key);
+        memory.map(|memory| memory.firmware.answer(question)).unwrap_or_default()
+    }
+
+    fn firmware_trust(&self, firmware: &str) -> Option<String> {
+        self.world.rules.firmware_trust.of(firmware)
+    }
+
+    fn is_taken(&self, flash_job: &str) -> bool {
+        let key = JobKey { namespace: self.key.namespace.clone(), name: flash_job.to_owned() };
+        let owner = |job: &Job| job.part.as_ref().map(|part| part.owner.clone());
+        let job = self.world.jobs.get(&key);
+        job.is_some_and(|job| owner(job).as_ref() != Some(&self.known.rollout.uid))
+    }
+}
+
+fn device(instance: &Instance) -> Device<'_> {
+    let traits = instance.traits();
+    Device {
+        uid: &instance.uid,
+        namespace: &instance.namespace,
+        name: &instance.name,
+        identity: instance.identity.borrow(),
+        device_type: traits.device_type,
+        application_type: traits.application_type,
+        version: traits.version,
+        nodes: &instance.nodes,
+        properties: instance,
+        reachable: instance.reachable(None),
+    }
+}

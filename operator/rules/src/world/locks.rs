@@ -1,0 +1,123 @@
+//! Locks on devices: who flashes which. A plan's reservations are taken in the same act as the
+//! plan, so no two jobs can choose one device.
+
+use std::borrow::Borrow;
+use std::collections::{BTreeSet, HashMap};
+
+use crate::flashjob::observed::{Holder, Identity, Instance, JobKey, Pod};
+
+/// The table of locked devices.
+#[derive(Debug, Default)]
+pub struct Locks {
+    held: HashMap<Identity, Vec<Holder>>,
+    of_job: HashMap<JobKey, Vec<(Identity, String)>>,
+    /// Devices of Pods that may be at work, whoever made them.
+    pods: HashMap<String, (Vec<Identity>, Holder)>,
+    by_pod: HashMap<Identity, Vec<String>>,
+}
+
+impl Locks {
+    /// Replaces what a job holds. Returns whether something was released.
+    pub fn set(&mut self, job: &JobKey, mut holds: Vec<(Identity, String)>) -> bool {
+        holds.sort();
+        holds.dedup();
+        let before = self.of_job.remove(job).unwrap_or_default();
+        if before == holds {
+            self.of_job.insert(job.clone(), holds);
+            return false;
+        }
+        for (identity, _) in &before {
+            if let Some(holders) = self.held.get_mut(identity) {
+                holders.retain(|holder| holder.job != *job);
+                if holders.is_empty() {
+                    self.held.remove(identity);
+                }
+            }
+        }
+        for (identity, uid) in &holds {
+            self.held.entry(identity.clone()).or_default().push(Holder::new(job, uid));
+        }
+        let released = before.iter().any(|hold| !holds.contains(hold));
+        if !holds.is_empty() {
+            self.of_job.insert(job.clone(), holds);
+        }
+        released
+    }
+
+    /// A Pod that may be at work locks its device, also where no job says so.
+    pub fn see_pod(&mut self, pod: &Pod) {
+        self.forget_pod(&pod.uid);
+        if !pod.may_run() || pod.identities.is_empty() {
+            return;
+        }
+        for identity in &pod.identities {
+            self.by_pod.entry(identity.clone()).or_default().push(pod.uid.clone());
+        }
+        let holder = Holder::new(&pod.job, &pod.device);
+        self.pods.insert(pod.uid.clone(), (pod.identities.clone(), holder));
+    }
+
+    /// A Pod can no longer be at work.
+    pub fn forget_pod(&mut self, uid: &str) {
+        let Some((identities, _)) = self.pods.remove(uid) else { return };
+        for identity in identities {
+            if let Some(uids) = self.by_pod.get_mut(&identity) {
+                uids.retain(|other| other != uid);
+                if uids.is_empty() {
+                    self.by_pod.remove(&identity);
+                }
+            }
+        }
+    }
+
+    /// Devices that jobs hold, as job and uid, each once.
+    pub fn held_devices(&self) -> impl Iterator<Item = (&JobKey, &str)> {
+        self.of_job.iter().flat_map(|(job, holds)| {
+            let uids: BTreeSet<&str> = holds.iter().map(|(_, uid)| uid.as_str()).collect();
+            uids.into_iter().map(move |uid| (job, uid))
+        })
+    }
+
+    /// Returns true if anybody holds what an Instance is known by. `text` is there to be written
+    /// in: this is asked of every waiting device.
+    #[must_use]
+    pub fn touch(&self, instance: &Instance, text: &mut String) -> bool {
+        let touch =
+            |identity: &str| self.held.contains_key(identity) || self.by_pod.contains_key(identity);
+        Identity::write_instance(text, &instance.namespace, &instance.name);
+        touch(text) || touch(instance.identity.borrow())
+    }
+
+    /// Holder of the device, other than this job and uid.
+    #[must_use]
+    pub fn holder(&self, identity: &Identity, job: &JobKey, uid: &str) -> Option<Holder> {
+        let other = |holder: &&Holder| holder.job != *job || holder.uid != uid;
+        let held = self.held.get(identity).into_iter().flatten().find(other);
+        let pods = self.by_pod.get(identity).into_iter().flatten();
+        held.or_else(|| {
+            pods.filter_map(|pod| self.pods.get(pod)).map(|(_, holder)| holder).find(other)
+        })
+        .cloned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(name: &str) -> JobKey {
+        JobKey { namespace: "fleet".into(), name: name.into() }
+    }
+
+    #[test]
+    fn a_device_is_held_against_every_other_job_and_uid_until_it_is_released() {
+        let mut locks = Locks::default();
+        let device = Identity::endpoint("10.0.0.7");
+        assert!(!locks.set(&job("a"), vec![(device.clone(), "one".into())]));
+        assert_eq!(locks.holder(&device, &job("a"), "one"), None);
+        assert_eq!(locks.holder(&device, &job("a"), "two"), Some(Holder::new(&job("a"), "one")));
+        assert_eq!(locks.holder(&device, &job("b"), "one"), Some(Holder::new(&job("a"), "one")));
+        assert!(locks.set(&job("a"), Vec::new()));
+        assert_eq!(locks.holder(&device, &job("b"), "one"), None);
+    }
+}

@@ -1,0 +1,237 @@
+//! Takes the snapshot of one FlashJob.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use flashjob_api::DeviceState;
+use jiff::Timestamp;
+
+use super::{Devices, Memory, World};
+use crate::flashjob::observed::{
+    Finish, Identity, Job, JobKey, Observed, Pod, Refused, Service, Sighting, after,
+};
+use crate::flashjob::policy::Namespaces;
+
+impl World {
+    /// Takes the snapshot for one job.
+    pub fn observe(&mut self, key: &JobKey, now: Timestamp) -> Option<Observed> {
+        let job = self.jobs.get(key)?.clone();
+        self.drop_expired_pods(&job, now);
+        let pods: Vec<Arc<Pod>> = self
+            .pods
+            .get(key)
+            .map(|pods| pods.values().filter(|pod| pod.job_uid == job.uid).cloned().collect())
+            .unwrap_or_default();
+        let mut services: Vec<Arc<Service>> = self
+            .services
+            .get(key)
+            .map(|services| {
+                services.values().filter(|service| service.job_uid == job.uid).cloned().collect()
+            })
+            .unwrap_or_default();
+        let in_flight_of_others = self.in_flight_of_others(&job);
+        let kept_addresses = self.kept_addresses(&job, now);
+        let firmware_trust = self.trust_of(&job);
+        let memory = self.memory.entry(key.clone()).or_default();
+        memory.mark_leaving(&mut services);
+        let mut devices = vec![None; job.uids().len()];
+        let mut holders = HashMap::new();
+        let mut twins = false;
+        if let Ok(spec) = &job.spec {
+            let again = !job.same_run();
+            let mut text = String::new();
+            for (place, uid) in spec
+                .uuid
+                .iter()
+                .enumerate()
+                .filter(|(place, _)| again || job.finishes()[*place].is_none())
+            {
+                let sighting = sight(&self.devices, &self.rules.namespaces, &job, uid, memory, now);
+                if let Sighting::Seen(instance) = &sighting {
+                    let overriding = spec.host_endpoint.as_deref();
+                    if overriding.is_some() || self.locks.touch(instance, &mut text) {
+                        let held = instance.identities(overriding).into_iter();
+                        holders.extend(held.filter_map(|identity| {
+                            self.locks.holder(&identity, key, uid).map(|holder| (identity, holder))
+                        }));
+                    }
+                    twins |= self.devices.has_twin(instance);
+                }
+                devices[place] = Some(sighting);
+            }
+            if let Some(endpoint) = &spec.host_endpoint {
+                forbid_foreign_override(
+                    &mut devices,
+                    &self.devices,
+                    &self.rules.namespaces,
+                    &job,
+                    endpoint,
+                );
+            }
+            // Then one that has its result may be the twin.
+            for (place, uid) in spec.uuid.iter().enumerate().filter(|_| twins) {
+                devices[place].get_or_insert_with(|| {
+                    sight(&self.devices, &self.rules.namespaces, &job, uid, memory, now)
+                });
+            }
+        }
+        memory.note(&job, &pods, &services, &devices, now);
+        if memory.waits_for_quota() {
+            let here = |job: &JobKey| job.namespace == key.namespace;
+            let uses_pods = |pods: &BTreeMap<String, Arc<Pod>>| {
+                pods.values().any(|pod| pod.gone.is_none() && pod.ended.is_none())
+            };
+            let in_use = |object| match object {
+                Refused::Service => {
+                    self.services.iter().any(|(job, services)| here(job) && !services.is_empty())
+                }
+                Refused::Pod => self.pods.iter().any(|(job, pods)| here(job) && uses_pods(pods)),
+            };
+            memory.note_quota(in_use, now);
+        }
+        if holders.is_empty() && in_flight_of_others.is_empty() {
+            self.waiting.remove(key);
+        } else {
+            self.waiting.insert(key.clone());
+        }
+        let asked = job
+            .spec
+            .as_ref()
+            .ok()
+            .and_then(|spec| spec.external_ip.as_deref())
+            .and_then(|text| text.parse::<IpAddr>().ok());
+        let addresses_in_use = match asked {
+            Some(address) => self.addresses.contains_key(&address.to_string()),
+            None => !self.addresses.is_empty(),
+        };
+        Some(Observed {
+            now,
+            devices,
+            twins,
+            idle_services: memory.idle_services.clone(),
+            stuck_pods: memory.stuck_pods.clone(),
+            stages: memory.stages.clone(),
+            unreachable: memory.unreachable.clone(),
+            holders,
+            addresses_in_use,
+            kept_addresses,
+            plugins: self.plugins.clone(),
+            answers: memory.answers.clone(),
+            firmware: memory.firmware.clone(),
+            firmware_trust,
+            making: memory
+                .in_making
+                .values()
+                .map(|pod| (pod.name.clone(), pod.slot.clone()))
+                .collect(),
+            withdrawn: memory.withdrawn(&job),
+            slot_uses: memory.slot_uses.clone(),
+            refusals: memory.refusals(now),
+            failing: memory.failing.clone(),
+            in_flight_of_others,
+            is_protected: memory.is_protected,
+            periods: self.rules.periods,
+            policy: self.rules.policy.clone(),
+            job,
+            pods,
+            services,
+            report: true,
+        })
+    }
+
+    /// Signers that are trusted for the firmware of a job with a `firmwarePolicy`.
+    fn trust_of(&self, job: &Job) -> Option<String> {
+        let spec = job.spec.as_ref().ok().filter(|spec| spec.firmware_policy.is_some())?;
+        self.rules.firmware_trust.of(&spec.firmware)
+    }
+
+    /// Devices that other jobs have in flight, by group of this job's groupBudget, as far as those
+    /// have stored it: one whose Pod has just ended still counts.
+    fn in_flight_of_others(&self, job: &Job) -> HashMap<String, usize> {
+        let mut counts = HashMap::new();
+        let Some(limit) = job.spec.as_ref().ok().and_then(|spec| spec.group_limit.as_ref()) else {
+            return counts;
+        };
+        for (key, uid) in self.locks.held_devices().filter(|(key, _)| **key != job.key) {
+            let Some(other) = self.jobs.get(key) else { continue };
+            let state = other.record(uid).map(|record| record.state);
+            let Some(instance) = self.devices.follow(other, uid) else { continue };
+            // One that is held and has no such state yet is about to begin.
+            if state != Some(DeviceState::Verifying) {
+                for group in instance.groups(&limit.key) {
+                    *counts.entry(group.to_owned()).or_default() += 1;
+                }
+            }
+        }
+        counts
+    }
+
+    /// A vanished Pod is forgotten when nothing of it can run, and its attempt is no longer the
+    /// stored one.
+    fn drop_expired_pods(&mut self, job: &Job, now: Timestamp) {
+        let Some(pods) = self.pods.get_mut(&job.key) else { return };
+        let locks = &mut self.locks;
+        pods.retain(|_, pod| {
+            let Some(gone) = &pod.gone else { return true };
+            // The device says that it runs what the Pod had to bring it: the work is done.
+            let is_proven = pod.run.is_some()
+                && pod.run == job.status.run
+                && job.result(&pod.device) == Some(Finish::Completed);
+            let is_over =
+                is_proven || !pod.may_run() || after(gone.last_seen, pod.may_run_seconds) <= now;
+            let expired = gone.confirmed && is_over;
+            let record = job.record(&pod.device);
+            let current = pod.run.is_some()
+                && pod.run == job.status.run
+                && record.is_some_and(|record| {
+                    Some(record.attempt) == pod.attempt && record.state != DeviceState::Verifying
+                });
+            let keep = !expired || current;
+            if !keep {
+                locks.forget_pod(&pod.uid);
+            }
+            keep
+        });
+    }
+}
+
+/// Finds the device of a uid.
+fn sight(
+    devices: &Devices,
+    namespaces: &Namespaces,
+    job: &Job,
+    uid: &str,
+    memory: &mut Memory,
+    now: Timestamp,
+) -> Sighting {
+    match devices.follow(job, uid) {
+        Some(instance) if namespaces.allow(&job.key.namespace, &instance.namespace) => {
+            memory.missing_since.remove(uid);
+            Sighting::Seen(instance.clone())
+        }
+        Some(instance) => Sighting::Forbidden(instance.clone()),
+        None => Sighting::Missing(*memory.missing_since.entry(uid.to_owned()).or_insert(now)),
+    }
+}
+
+/// An overriding endpoint that is the endpoint of an Instance which this job may not flash would
+/// flash that one.
+fn forbid_foreign_override(
+    sightings: &mut [Option<Sighting>],
+    devices: &Devices,
+    namespaces: &Namespaces,
+    job: &Job,
+    endpoint: &str,
+) {
+    let at = devices.at(&Identity::endpoint(endpoint));
+    if let Some(foreign) =
+        at.into_iter().find(|instance| !namespaces.allow(&job.key.namespace, &instance.namespace))
+    {
+        for sighting in
+            sightings.iter_mut().filter(|sighting| matches!(sighting, Some(Sighting::Seen(_))))
+        {
+            *sighting = Some(Sighting::Forbidden(foreign.clone()));
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Pace of status writes: often enough for whoever looks, seldom enough for the API server.
+
+use std::time::{Duration, Instant};
+
+/// A status is written about this often, unless something waits for it.
+const WRITE_INTERVAL: Duration = Duration::from_secs(1);
+/// But less often where a write takes long: with the status of 4,000 devices the API server is busy
+/// for half a second, and it is what the devices wait for.
+const RESTS_PER_WRITE: u32 = 8;
+/// The longest time that a status is behind, where nothing waits for it.
+const LONGEST_WRITE_INTERVAL: Duration = Duration::from_secs(3);
+/// The same where something does: enough to gather what happens in one moment.
+const URGENT_WRITE_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Writes of one object's status.
+#[derive(Debug, Default)]
+pub struct Pace {
+    /// True if a write is under way.
+    pub writing: bool,
+    /// Time at which the status was written last.
+    written: Option<Instant>,
+    /// Duration of that write.
+    took: Duration,
+}
+
+impl Pace {
+    /// A write that took so long is over.
+    pub fn wrote(&mut self, now: Instant, took: Duration) {
+        *self = Self { writing: false, written: Some(now), took };
+    }
+
+    /// Time until the status may be written again.
+    #[must_use]
+    pub fn until_write(&self, now: Instant, urgent: bool) -> Duration {
+        let rest = (self.took * RESTS_PER_WRITE).clamp(WRITE_INTERVAL, LONGEST_WRITE_INTERVAL);
+        let interval = if urgent { URGENT_WRITE_INTERVAL } else { rest };
+        self.written.map_or(Duration::ZERO, |last| {
+            interval.saturating_sub(now.saturating_duration_since(last))
+        })
+    }
+}

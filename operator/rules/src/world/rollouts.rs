@@ -1,0 +1,242 @@
+//! The FlashRollouts of the cluster, their FlashJobs, and what this process remembers of each.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use flashjob_api::FlashRollout;
+use kube_core::ObjectMeta;
+
+use super::pace::Pace;
+use super::version::newer;
+use crate::flashjob::observed::{Inquiry, Job, JobKey};
+use crate::rollout::{Rollout, RolloutKey, Step, open_members};
+
+/// Pause before a change of a device is looked at: many change together.
+const DEVICES_PAUSE: Duration = Duration::from_secs(1);
+
+/// A FlashRollout, as the API server showed it last.
+#[derive(Debug)]
+pub struct Known {
+    /// The rollout, as the rules read it.
+    pub rollout: Rollout,
+    /// The version of this state in the API server.
+    pub resource_version: String,
+    /// Namespaces and names of the Instances that it still has to flash. Made when another rollout
+    /// asks: each status write brings a new state, and most fleets have one rollout at a time.
+    open: OnceLock<HashSet<(String, String)>>,
+}
+
+impl Known {
+    /// Keeps a rollout.
+    #[must_use]
+    pub fn of(rollout: FlashRollout) -> Self {
+        let version = rollout.metadata.resource_version.clone().unwrap_or_default();
+        Self::new(Rollout::of(rollout), version)
+    }
+
+    /// Keeps a rollout that cannot be decoded, so that this can be said in its status.
+    #[must_use]
+    pub fn unreadable(metadata: ObjectMeta, fault: String) -> Self {
+        let version = metadata.resource_version.clone().unwrap_or_default();
+        Self::new(Rollout::unreadable(metadata, fault), version)
+    }
+
+    fn new(rollout: Rollout, resource_version: String) -> Self {
+        Self { rollout, resource_version, open: OnceLock::new() }
+    }
+
+    /// Namespace and name.
+    #[must_use]
+    pub fn key(&self) -> RolloutKey {
+        let Rollout { namespace, name, .. } = &self.rollout;
+        RolloutKey { namespace: namespace.clone(), name: name.clone() }
+    }
+
+    /// Returns true if the run has ended.
+    #[must_use]
+    pub fn is_final(&self) -> bool {
+        self.rollout.status.phase.is_some_and(flashjob_api::RolloutPhase::is_final)
+    }
+
+    /// What the rollout waits for, where that is a person.
+    #[must_use]
+    pub fn awaits_person(&self) -> Option<&str> {
+        let status = &self.rollout.status;
+        status.waits_for_person().then(|| status.waiting_for.as_deref().unwrap_or("a person"))
+    }
+
+    /// Returns true if the rollout still has to flash the Instance.
+    #[must_use]
+    pub fn holds(&self, namespace: &str, name: &str) -> bool {
+        let open = self.open.get_or_init(|| {
+            let open = open_members(&self.rollout.namespace, &self.rollout.status);
+            open.map(|(namespace, name)| (namespace.to_owned(), name.to_owned())).collect()
+        });
+        open.contains(&(namespace.to_owned(), name.to_owned()))
+    }
+}
+
+/// Outcome of a step.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StepOutcome {
+    /// It is done.
+    Done,
+    /// The API server refuses it, in these words.
+    Refused(String),
+    /// It failed for a cause that may pass by itself, and says nothing about the FlashJob.
+    Failed,
+}
+
+/// Memory of one rollout. It is found out again after a restart.
+#[derive(Debug, Default)]
+pub struct Memory {
+    /// Question about the firmware to its registry.
+    pub firmware: Inquiry,
+    /// Steps under way, or paused after a failure.
+    busy: HashSet<String>,
+    /// Number of failures in a row of steps that failed last.
+    failures: HashMap<String, u32>,
+    /// The API server's words where it refused a step.
+    refusals: BTreeMap<String, String>,
+    /// Pace of the status writes.
+    pub pace: Pace,
+    /// Before this the rollout is not planned again.
+    pub next_plan: Option<Instant>,
+}
+
+impl Memory {
+    /// Takes a step up, unless it is under way or paused.
+    pub fn begin(&mut self, step: &Step) -> bool {
+        self.busy.insert(step.key())
+    }
+
+    /// Notes the outcome of a step; returns the number of its failures in a row.
+    pub fn note(&mut self, step: &str, outcome: StepOutcome) -> u32 {
+        self.refusals.remove(step);
+        match outcome {
+            StepOutcome::Done => {
+                self.failures.remove(step);
+                return 0;
+            }
+            StepOutcome::Refused(words) => {
+                self.refusals.insert(step.to_owned(), words);
+            }
+            StepOutcome::Failed => {}
+        }
+        let failures = self.failures.entry(step.to_owned()).or_default();
+        *failures += 1;
+        *failures
+    }
+
+    /// The API server's words where it refuses a step, for people.
+    #[must_use]
+    pub fn refused(&self) -> Option<&str> {
+        self.refusals.values().next().map(String::as_str)
+    }
+
+    /// A step may be taken up again.
+    pub fn release(&mut self, step: &str) {
+        self.busy.remove(step);
+    }
+}
+
+/// The FlashRollouts of the cluster.
+#[derive(Debug, Default)]
+pub struct Rollouts {
+    known: HashMap<RolloutKey, Arc<Known>>,
+    /// Memory of each.
+    pub memory: HashMap<RolloutKey, Memory>,
+    /// FlashJobs by the uid of the rollout that owns them.
+    children: HashMap<String, BTreeSet<JobKey>>,
+    due: HashMap<RolloutKey, Duration>,
+}
+
+impl Rollouts {
+    /// Takes a rollout's new state. Older ones than what is known change nothing.
+    pub fn see(&mut self, known: Known) {
+        let key = known.key();
+        if let Some(before) = self.known.get(&key) {
+            let same = before.rollout.uid == known.rollout.uid;
+            if same && !newer(&known.resource_version, &before.resource_version) {
+                return;
+            }
+            if !same {
+                self.forget(&key);
+            }
+        }
+        let before = self.known.get(&key).and_then(|before| before.awaits_person());
+        let moves = known.is_final() || known.rollout.deleting || before != known.awaits_person();
+        self.known.insert(key.clone(), Arc::new(known));
+        self.due.insert(key, Duration::ZERO);
+        if moves {
+            self.wake_open();
+        }
+    }
+
+    /// A rollout is gone: others may have waited for its devices.
+    pub fn forget(&mut self, key: &RolloutKey) {
+        self.known.remove(key);
+        self.memory.remove(key);
+        self.wake_open();
+    }
+
+    /// The rollout of that name.
+    #[must_use]
+    pub fn get(&self, key: &RolloutKey) -> Option<&Arc<Known>> {
+        self.known.get(key)
+    }
+
+    /// All rollouts.
+    pub fn all(&self) -> impl Iterator<Item = &Arc<Known>> {
+        self.known.values()
+    }
+
+    /// FlashJobs that the rollout of that uid owns.
+    pub fn children(&self, uid: &str) -> impl Iterator<Item = &JobKey> {
+        self.children.get(uid).into_iter().flatten()
+    }
+
+    /// A FlashJob has changed.
+    pub fn see_child(&mut self, job: &Job) {
+        let Some(part) = &job.part else { return };
+        self.children.entry(part.owner.clone()).or_default().insert(job.key.clone());
+        self.due.insert(part.rollout.clone(), Duration::ZERO);
+    }
+
+    /// A FlashJob is gone.
+    pub fn lose_child(&mut self, job: &Job) {
+        let Some(part) = &job.part else { return };
+        if let Some(children) = self.children.get_mut(&part.owner) {
+            children.remove(&job.key);
+            if children.is_empty() {
+                self.children.remove(&part.owner);
+            }
+        }
+        self.due.insert(part.rollout.clone(), Duration::ZERO);
+    }
+
+    /// Devices have changed: whoever is not finished may have to act.
+    pub fn devices_changed(&mut self) {
+        for known in self.known.values().filter(|known| !known.is_final()) {
+            self.due.entry(known.key()).or_insert(DEVICES_PAUSE);
+        }
+    }
+
+    /// All rollouts are to be looked at: their list is in.
+    pub fn all_due(&mut self) {
+        self.due.extend(self.known.keys().map(|key| (key.clone(), Duration::ZERO)));
+    }
+
+    /// Others may wait for what has ended, or say what it waits for.
+    fn wake_open(&mut self) {
+        for known in self.known.values().filter(|known| !known.is_final()) {
+            self.due.insert(known.key(), Duration::ZERO);
+        }
+    }
+
+    /// Rollouts to look at because of what came since this was asked last, each with a pause.
+    pub fn take_due(&mut self) -> HashMap<RolloutKey, Duration> {
+        std::mem::take(&mut self.due)
+    }
+}
