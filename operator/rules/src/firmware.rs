@@ -23,7 +23,9 @@ pub(crate) fn waited_for(reason: &str) -> &'static str {
 /// Digest of who is trusted to sign a firmware, by its reference; none for firmware that no entry of
 /// `firmwareTrust` is about. Who reads references and keys is outside of the rules.
 #[derive(Clone)]
-pub struct FirmwareTrust(Arc<dyn Fn(&str) -> Option<String> + Send + Sync>);
+pub struct FirmwareTrust(Arc<TrustOf>);
+
+type TrustOf = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 impl FirmwareTrust {
     /// The trust that a function knows.

@@ -2,6 +2,7 @@
 //! That none knows a client or a runtime is in Cargo.toml.
 
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 /// The modules, each before those that may use it.
@@ -39,7 +40,7 @@ fn a_module_uses_only_those_before_it() {
     for path in files() {
         let name = path.strip_prefix(&source).expect("a file of the source").to_string_lossy();
         let is_in = |module: &&str| name.strip_prefix(*module).is_some_and(is_a_part);
-        let Some(own) = MODULES.iter().position(|module| is_in(&module)) else { continue };
+        let Some(own) = MODULES.iter().position(is_in) else { continue };
         let text = fs::read_to_string(&path).expect("text");
         for above in &MODULES[own + 1..] {
             let word = format!("crate::{}", above.replace('/', "::"));
@@ -67,18 +68,20 @@ fn source() -> PathBuf {
 /// All source files, but for tests.
 fn files() -> Vec<PathBuf> {
     let mut files = Vec::new();
-    collect(&source(), &mut files);
+    let collected = collect(&source(), &mut files);
+    assert!(collected.is_ok(), "{collected:?}");
     files
 }
 
-fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).expect("the folder is there") {
-        let path = entry.expect("an entry").path();
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
         match path.is_dir() {
             true if path.ends_with("tests") => {}
-            true => collect(&path, files),
+            true => collect(&path, files)?,
             false if path.ends_with("tests.rs") => {}
             false => files.push(path),
         }
     }
+    Ok(())
 }

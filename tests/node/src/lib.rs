@@ -9,9 +9,11 @@
 //! - [`devices`] are simulated devices and their Instances in one namespace.
 //! - [`installation`] installs the operator as users do; [`rights`] compares what it may with what
 //!   it did.
+//! - [`go_operator`] is the operator that users move over from.
 //! - [`suite`] is the harness of the tests: one node for all of them, one after the other.
 
 pub mod devices;
+pub mod go_operator;
 pub mod images;
 pub mod installation;
 pub mod inventory;

@@ -62,6 +62,8 @@ pub struct Behaviour {
     pub callback_delay_ms: u64,
     /// Takes this long for the transfer, in milliseconds.
     pub transfer_ms: u64,
+    /// Reads no firmware until it is told to behave otherwise.
+    pub holds_transfer: bool,
     /// Misbehaves this often and is well then; absent: for ever.
     pub times: Option<u32>,
 }

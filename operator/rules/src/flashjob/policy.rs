@@ -99,7 +99,6 @@ pub enum TrafficPolicy {
 }
 
 /// Number of families of addresses of a Service.
-#[expect(clippy::enum_variant_names, reason = "these are Kubernetes' own names")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum IpFamilyPolicy {
     /// One.

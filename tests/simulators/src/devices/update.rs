@@ -18,6 +18,9 @@ use tokio_rustls::client::TlsStream;
 use super::{Behaviour, Device, Update, lock};
 use crate::firmware::Firmware;
 
+/// Pause after which a device that holds a transfer looks at its behaviour again.
+const HELD: Duration = Duration::from_millis(50);
+
 /// `POST /update` with the text `ip: <address>`. One update at a time: who asks meanwhile is told
 /// so, and nothing else follows.
 pub(super) async fn update(
@@ -95,6 +98,9 @@ impl Device {
             anyhow::bail!("the device cut the transfer");
         }
         tokio::time::sleep(Duration::from_millis(behaviour.transfer_ms)).await;
+        while behaviour.holds_transfer && lock(&self.report).behaviour.holds_transfer {
+            tokio::time::sleep(HELD).await;
+        }
         let image = self.read_to_end(&mut stream).await?;
         stream.shutdown().await?;
         let firmware = Firmware::decode(&image)?;

@@ -1,6 +1,8 @@
 //! The documented installations, done as users do them, with nothing but the documented edits; used
 //! up to flashed devices under the rights that they grant, and undone.
 
+mod moving_over;
+
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -11,6 +13,7 @@ use flashjob_node::installation::{Installation, configuration, ended, job, uids}
 use flashjob_node::{Node, inventory, life, suite, tests};
 use flashjob_testbed::audit::forbidden;
 use flashjob_testbed::process::repository;
+use moving_over::over_from_the_go_operator_and_back;
 use serde_json::json;
 use tokio::process::Command;
 
@@ -226,5 +229,6 @@ fn main() -> ExitCode {
         one_namespace_only,
         chart,
         two_releases_side_by_side,
+        over_from_the_go_operator_and_back,
     ])
 }

@@ -1,0 +1,160 @@
+//! The Go operator that users move over from. Its image cannot be had here: its Deployment runs a
+//! container that only waits, and a test does in its place, with its rights, what its controller
+//! does. Definition and rights are the original's, and its flash Pods really run.
+
+use anyhow::Context;
+use flashjob_api::{FINALIZER, FlashJob};
+use flashjob_testbed::process::repository;
+use kube::{Api, Resource};
+use serde_json::{Value, json};
+
+use crate::Node;
+
+/// User of the API server that its controller is.
+const USER: &str = "system:serviceaccount:operator-system:operator-controller-manager";
+/// Longest wait for an address or for a Pod's end.
+const LIMIT: &str = "--timeout=180s";
+/// Where a Service has its address.
+const ADDRESS: &str = "jsonpath={.status.loadBalancer.ingress[0].ip}";
+
+/// The Go operator at work in one namespace.
+pub struct GoOperator<'a> {
+    node: &'a Node,
+    namespace: &'a str,
+}
+
+/// Path of its manifests.
+#[must_use]
+pub fn manifests() -> String {
+    repository().join("tests/node/go-operator.yaml").display().to_string()
+}
+
+impl<'a> GoOperator<'a> {
+    /// Installs it as its README says, and waits until its Pod runs.
+    ///
+    /// # Errors
+    /// The API server refuses a manifest, or the Pod does not start.
+    pub async fn install(node: &'a Node, namespace: &'a str) -> anyhow::Result<Self> {
+        node.kubectl(&["apply", "-f", &manifests()]).await?;
+        let deployment = "deployment/operator-controller-manager";
+        node.kubectl(&["-n", "operator-system", "rollout", "status", deployment, LIMIT]).await?;
+        Ok(Self { node, namespace })
+    }
+
+    /// Runs kubectl in the namespace with the rights of its controller.
+    async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let own = ["--as", USER, "--namespace", self.namespace];
+        self.node.kubectl(&[&own[..], arguments].concat()).await
+    }
+
+    async fn create(&self, object: &Value) -> anyhow::Result<()> {
+        let file = self.node.folder.join("go-operator.json");
+        std::fs::write(&file, object.to_string())?;
+        self.kubectl(&["create", "-f", &file.display().to_string()]).await.map(|_| ())
+    }
+
+    /// Takes a FlashJob up, as one of which these devices are completed.
+    ///
+    /// # Errors
+    /// The API server refuses a change.
+    pub async fn take_up(&self, job: &str, completed: &[String]) -> anyhow::Result<()> {
+        let finalizer = json!({"metadata": {"finalizers": [FINALIZER]}}).to_string();
+        self.kubectl(&["patch", "flashjob", job, "--type=merge", "--patch", &finalizer]).await?;
+        self.set_status(job, "Running", "Created flashing pod", completed).await
+    }
+
+    async fn set_status(
+        &self,
+        job: &str,
+        phase: &str,
+        message: &str,
+        completed: &[String],
+    ) -> anyhow::Result<()> {
+        let status = json!({"phase": phase, "message": message, "completedUUIDs": completed});
+        let patch = json!({"status": status}).to_string();
+        let status = ["--subresource=status", "--type=merge", "--patch", &patch];
+        self.kubectl(&[&["patch", "flashjob", job][..], &status].concat()).await.map(|_| ())
+    }
+
+    /// Makes the Service and, once it has its address, the Pod of a device: two labels, an owner
+    /// that is no controller, all else in the environment. Returns the Pod's name.
+    ///
+    /// # Errors
+    /// The API server refuses one, or there is no address.
+    pub async fn flash(&self, job: &str, uid: &str, endpoint: &str) -> anyhow::Result<String> {
+        let jobs: Api<FlashJob> = Api::namespaced(self.node.client.clone(), self.namespace);
+        let owner = jobs.get(job).await?;
+        let labels = json!({"app": job, "uuid": uid});
+        let metadata = |name: &str| {
+            json!({
+                "name": name, "labels": labels,
+                "ownerReferences": [{
+                    "apiVersion": FlashJob::api_version(&()), "kind": FlashJob::kind(&()),
+                    "name": job, "uid": owner.metadata.uid,
+                }],
+            })
+        };
+        let (service, pod) = names(job, uid);
+        self.create(&json!({
+            "apiVersion": "v1", "kind": "Service", "metadata": metadata(&service),
+            "spec": {
+                "type": "LoadBalancer", "selector": labels,
+                "ports": [{"port": 4433, "targetPort": 4433, "protocol": "TCP"}],
+            },
+        }))
+        .await?;
+        let (has_address, of) = (format!("--for={ADDRESS}"), format!("service/{service}"));
+        self.kubectl(&["wait", &of, &has_address, LIMIT]).await?;
+        let address = self.kubectl(&["get", &of, "-o", ADDRESS]).await?;
+        let variables = [
+            ("FIRMWARE", owner.spec.firmware.as_str()),
+            ("UUID", uid),
+            ("HOST_ENDPOINT", endpoint),
+            ("DEVICE", "esp32"),
+            ("APPLICATION_TYPE", "thermo"),
+            ("VERSION", &owner.spec.version),
+            ("EXTERNAL_IP", &address),
+            // Programs of its time waited for a device as long as it took.
+            ("FLASHER_STALL_TIMEOUT", "15m"),
+        ];
+        let variables = variables.map(|(name, value)| json!({"name": name, "value": value}));
+        let image = owner.spec.flashjob_pod_image.as_deref().context("no image")?;
+        self.create(&json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": metadata(&pod),
+            "spec": {
+                "restartPolicy": "Never",
+                "containers": [{"name": "flash-container", "image": image, "env": variables}],
+            },
+        }))
+        .await?;
+        Ok(pod)
+    }
+
+    /// Waits until the Pod of a device succeeded, stores so, and removes the Pod and its Service.
+    ///
+    /// # Errors
+    /// It does not succeed, or the API server refuses a change.
+    pub async fn finish(&self, job: &str, uid: &str, completed: &[String]) -> anyhow::Result<()> {
+        let (service, pod) = names(job, uid);
+        let of = format!("pod/{pod}");
+        self.kubectl(&["wait", &of, "--for=jsonpath={.status.phase}=Succeeded", LIMIT]).await?;
+        let message = "Firmware flashing completed successfully";
+        self.set_status(job, "Completed", message, completed).await?;
+        self.kubectl(&["delete", &of, &format!("service/{service}")]).await.map(|_| ())
+    }
+
+    /// Lets a FlashJob go that is being deleted.
+    ///
+    /// # Errors
+    /// The API server refuses the change.
+    pub async fn let_go(&self, job: &str) -> anyhow::Result<()> {
+        let none = json!({"metadata": {"finalizers": null}}).to_string();
+        let patch = ["patch", "flashjob", job, "--type=merge", "--patch", &none];
+        self.kubectl(&patch).await.map(|_| ())
+    }
+}
+
+/// Names of the Service and the Pod of a device.
+fn names(job: &str, uid: &str) -> (String, String) {
+    (format!("{job}-service-{uid}"), format!("{job}-flashing-pod-{uid}"))
+}
