@@ -243,8 +243,13 @@ impl<'a> Draft<'a> {
     /// Number of devices that may start. Those whose Pod ended keep no place, those that must still
     /// prove themselves do; and where failures are budgeted a device keeps its place until it is
     /// judged, or one more would start before the failure counts.
-    fn places(&self) -> usize {
+    ///
+    /// Where proof is required, so does one whose end is not stored: an operator that restarts may
+    /// not see again what proved it.
+    fn places(&mut self) -> usize {
         let required = self.spec.verify.mode == Some(VerifyMode::Required);
+        let unstored = if required { self.unstored_ends() } else { 0 };
+        self.plan.urgent |= unstored > 0;
         let judged = required || self.spec.max_failed_devices.is_some();
         let active = self
             .records
@@ -255,10 +260,18 @@ impl<'a> Draft<'a> {
             self.records.values().filter(|record| record.state == DeviceState::Verifying).count();
         let kept =
             if required { verifying } else { verifying.saturating_sub(self.spec.parallelism) };
+        let kept = kept + unstored;
         self.spec
             .parallelism
             .saturating_sub(active + kept)
             .min(self.most_in_flight().saturating_sub(active))
+    }
+
+    /// Number of devices that the stored status has at work, and this plan has not any more.
+    fn unstored_ends(&self) -> usize {
+        let is_at_work = |uid: &str| self.records.get(uid).is_some_and(DeviceStatus::is_locked);
+        let stored = self.observed.job.status.devices.iter().filter(|_| self.same_run);
+        stored.filter(|device| device.is_locked() && !is_at_work(&device.uid)).count()
     }
 
     /// Holder, other than this job, that has reserved the device.

@@ -69,6 +69,24 @@ fn a_required_proof_keeps_the_place_and_best_effort_does_not() {
     }
 }
 
+#[test]
+fn the_next_device_begins_once_it_is_stored_that_the_one_before_has_proven_itself() {
+    let spec = json!({"parallelism": 1, "verify": {"mode": "Required"}});
+    let mut case = Case::new(&["a", "b"], &spec);
+    let pods = case.start();
+    case.end(&pods[0], 0);
+    case.settle();
+    reports(&mut case, "2");
+    let plan = case.plan();
+    let status = plan.status.clone().expect("a status");
+    assert_eq!(status.completed_uuids, ["a"]);
+    let of_b = status.devices.iter().find(|device| device.uid == "b").expect("recorded");
+    assert_eq!(of_b.state, DeviceState::Pending, "an operator that restarts may not see the proof");
+    assert!(plan.urgent && !plan.steps.iter().any(Step::creates), "{plan:?}");
+    case.settle();
+    assert_eq!(case.stands("b").0, DeviceState::Exposing);
+}
+
 fn reports(case: &mut Case, version: &str) {
     case.device("a", &[ESP32, ("HOST_ENDPOINT", "10.0.0.0"), ("VERSION", version)]);
 }
