@@ -67,7 +67,7 @@ pub async fn flash(options: &Http, stage: &watch::Sender<Stage>) -> Result<Sent,
     match options.body {
         Body::Url => serve::fetched(options, &endpoint, &login, &firmware, stage).await?,
         Body::Raw | Body::Multipart => {
-            upload(options, &endpoint, &login, &firmware, stage, &progress).await?;
+            upload(options, &endpoint, &login, &firmware, stage, &progress, is_new).await?;
         }
     }
     let proven = match version.filter(|_| is_new) {
@@ -136,7 +136,9 @@ fn request(
         .fold(request, |request, (name, value)| request.header(name.clone(), value.clone())))
 }
 
-/// Sends the firmware along with the request.
+/// Sends the firmware along with the request. Of a device that does not answer the version tells
+/// whether it has all, if it does (`version_tells`): what was handed to the network may not have
+/// reached it.
 async fn upload(
     options: &Http,
     endpoint: &Endpoint,
@@ -144,6 +146,7 @@ async fn upload(
     firmware: &Arc<Firmware>,
     stage: &watch::Sender<Stage>,
     progress: &Progress,
+    version_tells: bool,
 ) -> Result<(), Failure> {
     let request = request(options, endpoint, &options.path, login)?;
     let body = reqwest::Body::wrap_stream(body::stream(firmware, progress.clone()));
@@ -159,8 +162,10 @@ async fn upload(
     stage.send_replace(Stage::Sending);
     match request.send().await {
         Ok(answer) => accepted(options, endpoint, answer.status(), progress.bytes()),
-        // Some restart before they have answered: the version tells.
-        Err(error) if progress.bytes() >= firmware.size() && !error.is_timeout() => {
+        // Some restart before they have answered.
+        Err(error)
+            if version_tells && progress.bytes() >= firmware.size() && !error.is_timeout() =>
+        {
             tracing::info!(%error, "all was sent, and the device did not answer");
             Ok(())
         }

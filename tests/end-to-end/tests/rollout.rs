@@ -245,7 +245,8 @@ async fn of_two_rollouts_over_one_fleet_the_older_goes_first_and_the_other_names
     let spec = json!({"firmware": firmware, "version": "0.3.0", "batches": [{"name": "all"}]});
     apply(&testbed, &rollout(&testbed, "younger", spec)).await?;
     status_where(&testbed, "younger", "it waits for the older one", |status| {
-        waits(status) && status.waiting_for.as_deref() == Some("FlashRollout older")
+        let for_older = "FlashRollout older, which waits for approval of batch canary";
+        waits(status) && status.waiting_for.as_deref() == Some(for_older)
     })
     .await?;
     assert_eq!(flashed(&testbed).await?, [0; 3]);
