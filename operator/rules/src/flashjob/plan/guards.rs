@@ -55,6 +55,13 @@ impl<'a> Draft<'a> {
             self.await_device(uid, since, reason::DEVICE_UNREACHABLE, &message);
             return None;
         }
+        // Nothing can be said of any device before the configuration is there.
+        if observed.plugins.is_empty() {
+            let message = "the operator has no device plugin; name one under plugins in its \
+                           configuration";
+            self.waits(reason::PLUGIN_NOT_READY, message);
+            return None;
+        }
         match self.guard(uid, instance) {
             Ok(plugin) => Some(plugin),
             Err((Finish::Skipped, reason, message)) => {

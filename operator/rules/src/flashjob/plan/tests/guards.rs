@@ -337,6 +337,19 @@ fn what_the_go_operator_completed_counts() {
 }
 
 #[test]
+fn an_operator_that_is_not_configured_yet_fails_no_device() {
+    let mut case = Case::new(&["a"], &json!({}));
+    let plugins = std::mem::take(&mut case.world.plugins);
+    case.settle();
+    let status = case.status();
+    assert_eq!(status.failed_uuids, [""; 0]);
+    assert_eq!(status.waiting.get(reason::PLUGIN_NOT_READY.name), Some(&1), "{status:?}");
+    case.world.plugins = plugins;
+    case.settle();
+    assert_eq!(case.stands("a").0, DeviceState::Exposing);
+}
+
+#[test]
 fn a_device_without_an_address_in_time_costs_an_attempt_where_nobody_holds_one() {
     let mut case = Case::new(&["a"], &json!({"addressTimeoutSeconds": 10}));
     case.balanced = false;
