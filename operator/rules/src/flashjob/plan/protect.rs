@@ -1,6 +1,8 @@
 //! Keeps drains of nodes, and autoscalers, from ending a flash. One budget stands for all Pods of a
 //! job, from the first to the last, so that it costs two requests a job and none a device.
 
+use flashjob_api::DeviceStatus;
+
 use super::Step;
 use super::draft::Draft;
 use crate::flashjob::make;
@@ -23,7 +25,7 @@ impl Draft<'_> {
                 let budget = make::budget(&self.observed.job);
                 self.step(Step::Protect(Box::new(budget)));
             }
-            true if !at_work() && self.has_all_results() => self.unprotect(),
+            true if !at_work() && !begins() && !self.goes_on() => self.unprotect(),
             _ => {}
         }
     }
@@ -34,8 +36,12 @@ impl Draft<'_> {
         self.step(Step::Unprotect { name });
     }
 
-    /// Returns true if every device has its result.
-    fn has_all_results(&self) -> bool {
-        (0..self.spec.uuid.len()).all(|place| self.result_at(place).is_some())
+    /// Returns true if a flash Pod may follow: a device has no result, and the job is not suspended
+    /// before it began.
+    fn goes_on(&self) -> bool {
+        match self.spec.suspend {
+            true => self.records.values().any(DeviceStatus::is_locked),
+            false => (0..self.spec.uuid.len()).any(|place| self.result_at(place).is_none()),
+        }
     }
 }

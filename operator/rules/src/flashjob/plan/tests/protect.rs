@@ -54,6 +54,17 @@ fn one_budget_stands_from_the_first_pod_of_a_job_to_its_last() {
 }
 
 #[test]
+fn the_budget_of_a_suspended_job_goes_with_its_last_device_in_flight() {
+    let mut case = Case::guarded(&["a", "b"], &json!({"parallelism": 1}));
+    let pods = case.start();
+    case.is_protected(true);
+    case.spec(&json!({"suspend": true}));
+    assert!(!unprotects(&case.settle()), "one is in flight");
+    case.end(&pods[0], 3);
+    assert!(unprotects(&case.settle()), "the other one does not begin");
+}
+
+#[test]
 fn a_restarted_operator_protects_what_is_at_work_and_a_job_that_allows_disruption_is_left() {
     let mut case = Case::guarded(&["a"], &json!({}));
     case.start();
