@@ -64,16 +64,24 @@ pub async fn flash(options: &Http, stage: &watch::Sender<Stage>) -> Result<Sent,
         return Ok(Sent { bytes: 0, proven: false, message });
     }
     let progress = Progress::default();
-    match options.body {
-        Body::Url => serve::fetched(options, &endpoint, &login, &firmware, stage).await?,
-        Body::Raw | Body::Multipart => {
-            upload(options, &endpoint, &login, &firmware, stage, &progress, is_new).await?;
+    let has_answered = match options.body {
+        Body::Url => {
+            serve::fetched(options, &endpoint, &login, &firmware, stage).await?;
+            true
         }
-    }
+        Body::Raw | Body::Multipart => {
+            upload(options, &endpoint, &login, &firmware, stage, &progress, is_new).await?
+        }
+    };
     let proven = match version.filter(|_| is_new) {
         Some(version) => {
-            stage.send_replace(Stage::Delivered(size));
-            version.wait(wanted, options.restart_timeout, size).await.map(|()| true)?
+            if has_answered {
+                stage.send_replace(Stage::Delivered(size));
+            }
+            let limit = options.restart_timeout;
+            let waited = version.wait(wanted, limit).await;
+            waited.map_err(|found| not_reported(wanted, limit, &found, has_answered, size))?;
+            true
         }
         None => false,
     };
@@ -136,9 +144,25 @@ fn request(
         .fold(request, |request, (name, value)| request.header(name.clone(), value.clone())))
 }
 
-/// Sends the firmware along with the request. Of a device that does not answer the version tells
-/// whether it has all, if it does (`version_tells`): what was handed to the network may not have
-/// reached it.
+/// A device that did not report the version in time.
+fn not_reported(
+    wanted: &str,
+    limit: Duration,
+    found: &str,
+    has_answered: bool,
+    bytes: u64,
+) -> Failure {
+    let (code, words) = match has_answered {
+        true => (Code::VerifyFailed, "the device has the firmware"),
+        false => (Code::TransferBroken, "all was sent, the device did not answer"),
+    };
+    let message = format!("{words}, and did not report version {wanted} within {limit:?}: {found}");
+    Failure { bytes: Some(bytes), ..Failure::new(code, message) }
+}
+
+/// Sends the firmware along with the request, and returns whether the device has answered. Of one
+/// that has not, the version tells whether it has all, if it does (`version_tells`): what was handed
+/// to the network may not have reached it.
 async fn upload(
     options: &Http,
     endpoint: &Endpoint,
@@ -147,7 +171,7 @@ async fn upload(
     stage: &watch::Sender<Stage>,
     progress: &Progress,
     version_tells: bool,
-) -> Result<(), Failure> {
+) -> Result<bool, Failure> {
     let request = request(options, endpoint, &options.path, login)?;
     let body = reqwest::Body::wrap_stream(body::stream(firmware, progress.clone()));
     let request = match options.body {
@@ -161,13 +185,13 @@ async fn upload(
     };
     stage.send_replace(Stage::Sending);
     match request.send().await {
-        Ok(answer) => accepted(options, endpoint, answer.status(), progress.bytes()),
+        Ok(answer) => accepted(options, endpoint, answer.status(), progress.bytes()).map(|()| true),
         // Some restart before they have answered.
         Err(error)
             if version_tells && progress.bytes() >= firmware.size() && !error.is_timeout() =>
         {
             tracing::info!(%error, "all was sent, and the device did not answer");
-            Ok(())
+            Ok(false)
         }
         Err(error) if progress.bytes() > 0 => Err(Failure {
             bytes: Some(progress.bytes()),
@@ -280,7 +304,10 @@ impl<'a> Version<'a> {
     }
 
     /// Waits until the device reports the version: it restarts meanwhile, and does not answer.
-    async fn wait(&self, wanted: &str, limit: Duration, bytes: u64) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// Says what was found in its place until the limit.
+    async fn wait(&self, wanted: &str, limit: Duration) -> Result<(), String> {
         let end = Instant::now() + limit;
         loop {
             sleep(LOOK.min(limit)).await;
@@ -290,12 +317,7 @@ impl<'a> Version<'a> {
                 Err(failure) => failure.to_string(),
             };
             if Instant::now() >= end {
-                let message = format!(
-                    "the device has the firmware, and did not report version {wanted} within \
-                     {limit:?}: {found}"
-                );
-                let failure = Failure::new(Code::VerifyFailed, message);
-                return Err(Failure { bytes: Some(bytes), ..failure });
+                return Err(found);
             }
             tracing::info!(version = wanted, "the version is waited for: {found}");
         }

@@ -44,7 +44,7 @@ pub struct Beginning {
 pub struct Beginnings {
     /// Most bytes of a file.
     most: usize,
-    /// What a layer has, by the digest of its manifest; None: no firmware.
+    /// Firmware of hashed layers, by the digest of the manifest; None: there is none.
     hashed: HashMap<Digest, Option<Beginning>>,
 }
 

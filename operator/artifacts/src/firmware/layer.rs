@@ -19,7 +19,6 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 const ZSTANDARD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// Bytes by which either is recognized.
 const MAGIC_BYTES: u64 = 4;
-
 /// Bytes of a layer that are let go of at once while it is unpacked.
 const PART_BYTES: usize = 1 << 20;
 
@@ -74,18 +73,20 @@ pub fn extract(layer: Vec<u8>) -> Result<Option<File>, UnreadableLayer> {
         // The one before is not the first by name, and goes before there are two of them.
         found = None;
         let size = file.size();
+        // Another one may come before it by name.
         if size > LAYER_BYTES as u64 {
-            too_large = Some(UnreadableLayer::TooLarge { name: name.clone(), size });
-            return Err(io::ErrorKind::FileTooLarge.into());
+            too_large = Some(UnreadableLayer::TooLarge { name, size });
+            return Ok(());
         }
+        too_large = None;
         let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or_default());
         file.read_to_end(&mut bytes)?;
         found = Some(File { name, bytes });
         Ok(())
     });
     match (walked, too_large) {
-        (_, Some(error)) => Err(error),
-        (Err(error), None) => Err(UnreadableLayer::Archive(error)),
+        (Err(error), _) => Err(UnreadableLayer::Archive(error)),
+        (Ok(()), Some(error)) => Err(error),
         (Ok(()), None) => Ok(found),
     }
 }

@@ -57,6 +57,8 @@ fn what_cannot_be_unpacked_is_refused_in_words() {
     let mut cut = compressed(&layer(&[("firmware/a.bin", &[7; 5000])]));
     cut.truncate(cut.len() / 2);
     let zeros = vec![0; LAYER_BYTES + 1];
+    let other = compressed(&layer(&[("firmware/b.bin", &zeros), ("firmware/a.bin", b"aa")]));
+    assert_eq!(found(other).expect("read").map(|file| file.bytes), Some(b"aa".to_vec()));
     let large = compressed(&layer(&[("firmware/a.bin", &zeros)]));
     for (layer, words) in [
         (cut, "cannot be unpacked"),
