@@ -168,13 +168,12 @@ impl Operator {
     /// Takes the parts of a changed configuration that the loop and the stages work by.
     pub(crate) fn configure(&self, config: &OperatorConfig) {
         let access = Access::of(config);
-        {
-            let mut world = self.world();
-            world.rules = config.rules(access.trust());
-            // Other firmware may be trusted now, or less of it.
-            world.rollouts.all_due();
-        }
-        *self.access.lock().unwrap_or_else(PoisonError::into_inner) = access;
+        // Before the rules: what is asked by the new ones is answered by the new keys.
+        *self.access.lock().unwrap_or_else(PoisonError::into_inner) = access.clone();
+        let mut world = self.world();
+        world.rules = config.rules(access.trust());
+        // Other firmware may be trusted now, or less of it.
+        world.rollouts.all_due();
     }
 
     /// Looks at these soon, and at the rollouts that what came before concerns. A standby does not:

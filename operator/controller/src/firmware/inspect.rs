@@ -55,8 +55,9 @@ pub(super) async fn inspect(
             let is_certain = file.is_certain;
             match inspector.judge(operator, question, file).await {
                 Ok(()) => break,
-                Err(fault) if is_certain => return Err(fault),
-                Err(_) => {}
+                // What a plugin has against the firmware counts once that was hashed.
+                Err(fault) if !is_certain && fault.reason == reason::FIRMWARE_MISMATCH.name => {}
+                Err(fault) => return Err(fault),
             }
         }
     }
