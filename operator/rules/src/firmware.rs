@@ -20,8 +20,8 @@ pub(crate) fn waited_for(reason: &str) -> &'static str {
     }
 }
 
-/// Digest of who is trusted to sign a firmware, by its reference; none for firmware that no entry of
-/// `firmwareTrust` is about. Who reads references and keys is outside of the rules.
+/// Fingerprint of the entry of `firmwareTrust` that applies to a firmware reference, or none. The
+/// caller computes it: rules read neither references nor keys.
 #[derive(Clone)]
 pub struct FirmwareTrust(Arc<TrustOf>);
 

@@ -14,7 +14,7 @@ use crate::Node;
 const USER: &str = "system:serviceaccount:operator-system:operator-controller-manager";
 /// Longest wait for an address or for a Pod's end.
 const LIMIT: &str = "--timeout=180s";
-/// Where a Service has its address.
+/// JSONPath of a Service's address.
 const ADDRESS: &str = "jsonpath={.status.loadBalancer.ingress[0].ip}";
 
 /// The Go operator at work in one namespace.

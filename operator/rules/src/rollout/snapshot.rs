@@ -216,7 +216,7 @@ pub struct OtherRollout<'a> {
     pub name: &'a str,
     /// Time of its creation.
     pub created: Option<Timestamp>,
-    /// What it waits for, where that is a person; None: it goes on by itself.
+    /// Action of a person that it waits for; None: it goes on by itself.
     pub awaits_person: Option<&'a str>,
     /// Returns true if the rollout still has to flash the Instance of that namespace and name; see
     /// [`super::open_members`].

@@ -59,7 +59,7 @@ impl Known {
         self.rollout.status.phase.is_some_and(flashjob_api::RolloutPhase::is_final)
     }
 
-    /// What the rollout waits for, where that is a person.
+    /// Action of a person that the rollout waits for; None: it goes on by itself.
     #[must_use]
     pub fn awaits_person(&self) -> Option<&str> {
         let status = &self.rollout.status;

@@ -43,6 +43,8 @@ const SUSPEND: &str = r#"
 /// Commands that wait for the devices in flight, and take this operator away.
 const WAIT_AND_REMOVE: &str = "
     kubectl wait flashjobs --all --all-namespaces --for=condition=Reconciling=False --timeout=20m
+    kubectl wait pods,services --all-namespaces -l app,uuid --for=delete \
+      --timeout=5m
     kubectl delete -f deploy/manager -f deploy/rbac/role.yaml";
 
 /// Commands that remove what is left of this operator.

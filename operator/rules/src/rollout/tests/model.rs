@@ -53,7 +53,7 @@ pub struct Cluster {
     pub questions: BTreeSet<String>,
     pub foreign: BTreeSet<String>,
     pub others: Vec<(String, Timestamp, BTreeSet<String>)>,
-    /// What the others wait for, where that is a person.
+    /// Action of a person that the others wait for.
     pub others_await: Option<String>,
     pub deleted: bool,
     /// The API server's words where it refuses FlashJobs.

@@ -1,4 +1,4 @@
-//! What must always hold, whatever happened before.
+//! Invariants: they hold whatever happened before.
 
 use std::collections::HashMap;
 
