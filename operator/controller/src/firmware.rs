@@ -26,8 +26,8 @@ use inspect::inspect;
 const LIMIT: Duration = Duration::from_secs(60);
 /// Longest time for an inspection: a whole layer may have to be fetched.
 const INSPECTION_LIMIT: Duration = Duration::from_secs(600);
-/// Name of a look at a registry.
-const LOOK_UP: &str = "the look at the registry";
+/// Name of what is waited for meanwhile.
+const ANSWER: &str = "the answer of its registry";
 /// Pause before a registry that does not answer is asked again; doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 /// Longest pause, also where somebody has to act first.
@@ -160,7 +160,7 @@ async fn ask(
     let access = operator.firmware_access();
     let passwords = Passwords::of(operator, &reference, &access.registries);
     let user = subject.to_string();
-    let logins = within(LIMIT, LOOK_UP, question, async {
+    let logins = within(LIMIT, ANSWER, question, async {
         let logins = passwords.read(&user).await;
         logins.map_err(|error| Failure::unavailable(error.to_string(), true))
     })
@@ -168,14 +168,14 @@ async fn ask(
     let Some(mut source) = Source::of(&reference, &access.registries, &logins)? else {
         return unresolved(question);
     };
-    let (firmware, signer) = within(LIMIT, LOOK_UP, question, async {
+    let (firmware, signer) = within(LIMIT, ANSWER, question, async {
         let firmware = look_up(&mut source, &reference).await?;
         let signer = signer(&mut source, &reference, &firmware, question, &access.trust).await?;
         Ok((firmware, signer))
     })
     .await?;
     let inspected = inspect(operator, subject, question, &mut source, &firmware, beginnings);
-    within(INSPECTION_LIMIT, "the inspection", question, inspected).await?;
+    within(INSPECTION_LIMIT, "its inspection", question, inspected).await?;
     let types = firmware.platforms.iter().filter_map(|(platform, _)| platform.device_type());
     Ok(ResolvedFirmware {
         digest: Some(firmware.digest.to_string()),
@@ -184,7 +184,7 @@ async fn ask(
     })
 }
 
-/// Gives up what takes too long: `what` did not end.
+/// Fails where work takes longer than its limit; `what` names the work in the message.
 async fn within<T>(
     limit: Duration,
     what: &str,
@@ -193,7 +193,7 @@ async fn within<T>(
 ) -> Result<T, Failure> {
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
         let (reference, seconds) = (&question.reference, limit.as_secs());
-        let message = format!("{what} of {reference} did not end within {seconds} s");
+        let message = format!("firmware {reference}: {what} took longer than {seconds} s");
         Err(Failure::unavailable(message, false))
     })
 }

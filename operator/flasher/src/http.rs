@@ -160,9 +160,9 @@ fn not_reported(
     Failure { bytes: Some(bytes), ..Failure::new(code, message) }
 }
 
-/// Sends the firmware along with the request, and returns whether the device has answered. Of one
-/// that has not, the version tells whether it has all, if it does (`version_tells`): what was handed
-/// to the network may not have reached it.
+/// Sends the firmware along with the request, and returns true if the device has answered. One that
+/// has not may have all of it or not, as what was handed to the network may not have reached it:
+/// that is an error unless the version tells (`version_tells`).
 async fn upload(
     options: &Http,
     endpoint: &Endpoint,

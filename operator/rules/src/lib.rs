@@ -7,6 +7,8 @@
 //!   windows.
 #![deny(missing_docs)]
 
+#[cfg(test)]
+mod cases;
 pub mod firmware;
 pub mod flashjob;
 pub mod rollout;

@@ -32,7 +32,10 @@ pub enum CallError {
     #[error("the plugin's answer is rejected: {0}")]
     AnswerRejected(String),
     /// The plugin broke several times in a row and is not asked for a while.
-    #[error("the plugin broke several times in a row and is not asked for another {} s", left.as_secs())]
+    #[error(
+        "the plugin broke several times in a row and is not asked for another {} s",
+        left.as_secs()
+    )]
     Unavailable {
         /// The rest of the pause.
         left: Duration,

@@ -109,8 +109,9 @@ impl Image {
 
     /// Says what the image says of itself, and refuses it for another chip, or where its size
     /// contradicts its header. `chip` is that of the devices, in any spelling; a type of device
-    /// that begins with no chip's name, or with one that is not known here, is not compared. Without `is_reported` the version is not
-    /// said, as devices report another one than that of the descriptor.
+    /// that begins with no chip's name, or with one that is not known here, is not compared.
+    /// Without `is_reported` the version is not said, as devices report another one than that of
+    /// the descriptor.
     #[must_use]
     pub fn inspect(&self, file: &FirmwareFile, chip: &str, is_reported: bool) -> Inspection {
         let (oldest, newest) = self.revisions;
@@ -208,8 +209,8 @@ enum Chip {
 }
 
 /// The chip whose name a device type begins with, in any spelling: `ESP32-C3-Mini` is an ESP32-C3.
-/// Chips of one family differ by a letter and a number alone, so that all of both must be those of a
-/// known chip: `esp32c7` is neither an ESP32 nor another ESP32-C. An `esp32cam` is an ESP32.
+/// Chips of one family differ by a letter and a number alone, so that all of both must be those of
+/// a known chip: `esp32c7` is neither an ESP32 nor another ESP32-C. An `esp32cam` is an ESP32.
 fn chip_of(device_type: &str) -> Option<Chip> {
     let wanted = plain(device_type);
     let rest = wanted.strip_prefix(&plain(FIRST_CHIP))?;

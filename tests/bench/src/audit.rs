@@ -112,8 +112,8 @@ impl Log {
         counts
     }
 
-    /// Returns true if a delete of each object that a user created was answered. A create that timed
-    /// out, as on a machine that is too busy, may have made nothing.
+    /// Returns true if a delete of each object that a user created was answered. A create that
+    /// timed out, as on a machine that is too busy, may have made nothing.
     pub fn deletes_are_answered(&self, user: &str, resource: &str) -> bool {
         let named = |verb: &str| {
             let what = format!("{verb} {resource}");

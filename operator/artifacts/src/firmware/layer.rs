@@ -140,8 +140,8 @@ fn is_firmware(path: &Path) -> bool {
     path.starts_with(FOLDER) && !is_marker
 }
 
-/// The bytes of a layer, unpacked while they are read. Builders that let parts of a layer be fetched
-/// write several members of gzip, one after the other (RFC 1952, section 2.2).
+/// The bytes of a layer, unpacked while they are read. Builders that let parts of a layer be
+/// fetched write several members of gzip, one after the other (RFC 1952, section 2.2).
 fn unpacked<'a>(mut layer: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>, UnreadableLayer> {
     let mut magic = Vec::new();
     let read = layer.by_ref().take(MAGIC_BYTES).read_to_end(&mut magic);

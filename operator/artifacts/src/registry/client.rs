@@ -46,19 +46,24 @@ pub(super) fn advice_on_certificate(
     let advices = [
         (
             "UnknownIssuer",
-            "the server's certificate is signed by an authority that is not known; set the authority's certificate as caFile of this registry",
+            "the server's certificate is signed by an authority that is not known; set the \
+             authority's certificate as caFile of this registry",
         ),
         (
             "NotValidForName",
-            "the server's certificate is for another host name; use a name that it has, or give the server another certificate",
+            "the server's certificate is for another host name; use a name that it has, or give \
+             the server another certificate",
         ),
         (
             "CaUsedAsEndEntity",
-            "the server presents the certificate of an authority (CA:TRUE) as its own; give it one with basicConstraints=CA:FALSE, as with openssl req -x509 -addext basicConstraints=CA:FALSE, and that one as caFile, or sign one with the authority",
+            "the server presents the certificate of an authority (CA:TRUE) as its own; give it one \
+             with basicConstraints=CA:FALSE, as with openssl req -x509 -addext \
+             basicConstraints=CA:FALSE, and that one as caFile, or sign one with the authority",
         ),
         (
             "UnsupportedCertVersion",
-            "the server's certificate is of version 1, which has no names; make one of version 3 with subjectAltName",
+            "the server's certificate is of version 1, which has no names; make one of version 3 \
+             with subjectAltName",
         ),
     ];
     advices.into_iter().find(|(name, _)| refused.contains(name)).map(|(_, advice)| advice)

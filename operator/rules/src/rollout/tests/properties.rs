@@ -7,7 +7,6 @@ use flashjob_api::{BatchState, OnFailure, RolloutPhase, RolloutWindow, rollout_r
 use jiff::SignedDuration;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 
 use super::events::{Event, event, gentle_event};
 use super::model::{Cluster, OLD, batch, resolved};
@@ -323,21 +322,8 @@ impl Watched {
     }
 }
 
-/// The gate runs the same cases each time; `make nightly` looks for new ones.
-fn config() -> ProptestConfig {
-    let given = |name| std::env::var_os(name).is_some();
-    let default = ProptestConfig::default();
-    ProptestConfig {
-        cases: if given("PROPTEST_CASES") { default.cases } else { 128 },
-        rng_seed: if given("PROPTEST_RNG_SEED") { default.rng_seed } else { RngSeed::Fixed(1) },
-        failure_persistence: None,
-        max_shrink_iters: 4000,
-        ..default
-    }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(crate::cases::config(128, 4000))]
 
     #[test]
     fn a_run_ends_or_waits_for_something_named_and_keeps_its_promises(

@@ -6,7 +6,6 @@ use jiff::ToSpan;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZoneDatabase;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 
 /// Time that the model covers after the instant that is evaluated.
 const AFTER: SignedDuration = SignedDuration::from_hours(36);
@@ -187,21 +186,8 @@ fn read(windows: &[Written], blackouts: &[Written]) -> Schedule {
     Schedule::read(&windows, &blackouts).unwrap()
 }
 
-/// The same cases each time, unless the environment asks for others.
-fn config() -> ProptestConfig {
-    let given = |name: &str| std::env::var_os(name).is_some();
-    let default = ProptestConfig::default();
-    ProptestConfig {
-        cases: if given("PROPTEST_CASES") { default.cases } else { 200 },
-        rng_seed: if given("PROPTEST_RNG_SEED") { default.rng_seed } else { RngSeed::Fixed(1) },
-        failure_persistence: None,
-        max_shrink_iters: 400,
-        ..default
-    }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(crate::cases::config(200, 400))]
 
     #[test]
     fn a_state_names_the_first_instant_at_which_it_changes(

@@ -18,8 +18,8 @@ fn what_has_more_proofs_than_a_signer_makes_is_not_looked_at() {
         assert!(matches!(many(field, 9), Err(TrustError::Tampered { .. })), "{field}");
     }
     let mut long = bundle(&sigstore, &ours());
-    let checkpoint = &mut long["verificationMaterial"]["tlogEntries"][0]["inclusionProof"]["checkpoint"]
-        ["envelope"];
+    let proof = &mut long["verificationMaterial"]["tlogEntries"][0]["inclusionProof"];
+    let checkpoint = &mut proof["checkpoint"]["envelope"];
     let line =
         checkpoint.as_str().and_then(|text| text.lines().last()).expect("a signature").to_owned();
     *checkpoint =

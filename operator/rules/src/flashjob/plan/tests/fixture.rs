@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use flashjob_api::{DeviceState, Disruption, FINALIZER, FlashJob, FlashJobStatus};
-use flashjob_types::plugin::{Arg, EnvValue, FlashPod, Port, Proof, Protocol, User, Verdict};
+use flashjob_types::plugin::{Arg, EnvValue, FlashPod, Port, Proof, Protocol, Verdict};
 use flashjob_types::{CallError, Digest};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
-use crate::flashjob::grants::Grants;
+use crate::flashjob::grants::{self, Grants};
 use crate::flashjob::observed::{
     self, Built, Instance, Job, JobKey, Judged, PluginView, Question, ReadyPlugin, Service, after,
 };
@@ -60,20 +60,10 @@ pub fn job(name: &str, uids: &[&str], spec: &Value) -> FlashJob {
 /// An answer with one port, and the version in the environment.
 pub fn flash_pod(version: &str) -> FlashPod {
     FlashPod {
-        image: "registry.example/flasher:1".into(),
-        command: Vec::new(),
         args: vec![Arg::ExternalAddress],
         env: vec![("VERSION".into(), EnvValue::Literal(version.into()))],
         ports: vec![Port { name: "ota".into(), number: 4433, protocol: Protocol::Tcp }],
-        needs_ip: false,
-        attach_device: false,
-        groups: Vec::new(),
-        capabilities: Vec::new(),
-        user: User::ImageDefault,
-        secrets: Vec::new(),
-        scratch: Vec::new(),
-        deadline_seconds: None,
-        working_directory: None,
+        ..grants::tests::flash_pod("registry.example/flasher:1")
     }
 }
 

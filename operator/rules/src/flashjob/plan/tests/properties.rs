@@ -3,7 +3,6 @@
 
 use kube_core::ResourceExt;
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use serde_json::{Value, json};
 
 use super::fixture;
@@ -163,22 +162,8 @@ fn check_the_end(simulation: &Simulation) {
     }
 }
 
-/// The gate is to tell what a change broke, so it runs the same cases each time; `make nightly`
-/// looks for new ones.
-fn config() -> ProptestConfig {
-    let given = |name| std::env::var_os(name).is_some();
-    let default = ProptestConfig::default();
-    ProptestConfig {
-        cases: if given("PROPTEST_CASES") { default.cases } else { 128 },
-        rng_seed: if given("PROPTEST_RNG_SEED") { default.rng_seed } else { RngSeed::Fixed(1) },
-        failure_persistence: None,
-        max_shrink_iters: 400,
-        ..default
-    }
-}
-
 proptest! {
-    #![proptest_config(config())]
+    #![proptest_config(crate::cases::config(128, 400))]
 
     #[test]
     fn whatever_breaks_the_jobs_end_and_no_device_is_flashed_by_two(scenario in scenario()) {

@@ -1,4 +1,4 @@
-//! What goes wrong beside requests: the operator is killed, Pods and Services vanish, people change
+//! Faults beside requests: the operator is killed, Pods and Services vanish, people change
 //! their minds.
 
 use flashjob_api::{DeviceState, FirmwarePolicy, FlashJob};
