@@ -87,7 +87,7 @@ pub trait Plugin {
     }
 
     /// Reads how firmware begins, before any device is flashed with it. The default reads none, and
-    /// a rollout goes on uninspected.
+    /// its devices are flashed with firmware that nobody inspected.
     ///
     /// # Errors
     /// The firmware cannot be judged. Firmware that must not be flashed is no error but a

@@ -306,8 +306,9 @@ impl Operator {
         let goes_on = plan.urgent || question.is_some() || !steps.is_empty();
         let pause = if goes_on { SHORTEST_PAUSE } else { pause_after_plan(started.elapsed()) };
         memory.next_plan = Some(started + pause);
-        let due = memory.pace.until_write(Instant::now(), plan.urgent);
-        let write_now = plan.status.is_some() && !memory.pace.writing && due.is_zero();
+        let turn = memory.pace.turn(started);
+        let due = turn.due(plan.urgent);
+        let write_now = plan.status.is_some() && turn.may_write(plan.urgent);
         memory.pace.writing |= write_now;
         drop(world);
         if let Some(status) = plan.status.filter(|_| write_now) {
@@ -346,10 +347,9 @@ impl Operator {
             drop(world);
             return self.look_at_in(key.clone(), wait);
         }
+        let turn = memory.pace.turn(started);
         let Some(mut observed) = world.observe(key, now) else { return };
-        observed.report = world.memory.get(key).is_none_or(|memory| {
-            !memory.pace.writing && memory.pace.until_write(started, false).is_zero()
-        });
+        observed.report = turn.may_write(false);
         let plan = plan(&observed);
         self.metrics.planned(started.elapsed());
         let released = world.set_holds(key, plan.holds.clone());
@@ -364,8 +364,8 @@ impl Operator {
         let firmware = memory.firmware.follow(firmware);
         let steps: Vec<_> = steps.into_iter().filter(|step| memory.begin(step)).collect();
         let write = status.filter(|status| *status != observed.job.status);
-        let due = memory.pace.until_write(Instant::now(), urgent);
-        let write_now = write.is_some() && !memory.pace.writing && due.is_zero();
+        let due = turn.due(urgent);
+        let write_now = write.is_some() && turn.may_write(urgent);
         if let Some(status) = write.as_ref().filter(|_| write_now) {
             memory.write_begins(&observed.job, status);
         }

@@ -7,10 +7,11 @@
 //!   windows.
 #![deny(missing_docs)]
 
-#[cfg(test)]
-mod cases;
 pub mod firmware;
 pub mod flashjob;
 pub mod rollout;
 pub mod schedule;
 pub mod world;
+
+#[cfg(test)]
+mod tests;

@@ -103,7 +103,11 @@ pub async fn status_where(
     .await;
     match found {
         Ok(status) => Ok(status),
-        Err(error) => Err(error.context(format!("{:?}", jobs.get(name).await?.status))),
+        Err(error) => {
+            let status = jobs.get(name).await?.status;
+            let words = testbed.last_words_of_operators();
+            Err(error.context(format!("{status:?}; the operators said last:\n{words}")))
+        }
     }
 }
 

@@ -92,12 +92,17 @@ impl Process {
     /// It has ended.
     pub fn check(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait()? {
-            let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().rev().take(20).collect();
-            let lines: Vec<&str> = lines.into_iter().rev().collect();
-            bail!("{} ended with {status}:\n{}", self.name, lines.join("\n"));
+            bail!("{} ended with {status}:\n{}", self.name, self.last_words(20));
         }
         Ok(())
+    }
+
+    /// The last lines of its output.
+    #[must_use]
+    pub fn last_words(&self, lines: usize) -> String {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let last: Vec<&str> = log.lines().rev().take(lines).collect();
+        last.into_iter().rev().collect::<Vec<_>>().join("\n")
     }
 }
 

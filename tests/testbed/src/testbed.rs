@@ -65,6 +65,8 @@ impl Default for Options {
 /// Seconds that a replica's Lease lasts here: long enough for a busy machine, and not much to wait
 /// for after a crash.
 const LEASE_SECONDS: &str = "10";
+/// Lines of an operator's log that a failed test shows.
+const LAST_WORDS: usize = 40;
 
 /// One operator of several.
 struct Replica {
@@ -295,6 +297,14 @@ impl Testbed {
     /// It was never started, or has ended.
     pub async fn health(&self, index: usize, path: &str) -> anyhow::Result<Option<(u16, String)>> {
         Ok(asked(&self.replica(index)?.health, path).await)
+    }
+
+    /// The last lines that each running operator wrote, for the message of a test that fails.
+    #[must_use]
+    pub fn last_words_of_operators(&self) -> String {
+        let running = self.replicas.iter().flatten();
+        let words = running.map(|replica| replica.process.last_words(LAST_WORDS));
+        words.collect::<Vec<_>>().join("\n--\n")
     }
 
     fn replica(&self, index: usize) -> anyhow::Result<&Replica> {

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::conditions::{Approval, conditions};
 use super::draft::Draft;
 use super::members::Planned;
-use super::status::{List, Member, differ};
+use super::status::{List, Member, is_waited_for};
 use super::words::Words;
 use super::{Child, Plan, Snapshot, Step};
 
@@ -266,9 +266,11 @@ fn write_with(
     status.waiting_for = words.waiting_for;
     status.message = Some(words.message.chars().take(1024).collect());
     status.observed_generation = rollout.generation;
-    // Counts change with every device; what other decisions wait for is written at once.
+    // Counts change with every device; what other decisions wait for is written at once, and so is
+    // all that a FlashJob which is being deleted would take along.
     plan.urgent = status.phase != stored.phase
-        || differ(&status.members, &stored.members)
+        || is_waited_for(&status.members, &stored.members)
+        || snapshot.children.iter().any(|child| child.deleting)
         || !status.batches.iter().map(moments).eq(stored.batches.iter().map(moments))
         || status.run != stored.run
         || status.retry != stored.retry

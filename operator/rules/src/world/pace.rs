@@ -29,13 +29,50 @@ impl Pace {
         *self = Self { writing: false, written: Some(now), took };
     }
 
-    /// Time until the status may be written again.
+    /// Says what a plan that begins now may do with the status. The clock is read once for a plan:
+    /// one that words no status, because its turn has not come, always has a time to look again.
     #[must_use]
-    pub fn until_write(&self, now: Instant, urgent: bool) -> Duration {
-        let rest = (self.took * RESTS_PER_WRITE).clamp(WRITE_INTERVAL, LONGEST_WRITE_INTERVAL);
-        let interval = if urgent { URGENT_WRITE_INTERVAL } else { rest };
+    pub fn turn(&self, began: Instant) -> Turn {
+        Turn {
+            writing: self.writing,
+            due: self.until_write(began, self.rest()),
+            due_if_urgent: self.until_write(began, URGENT_WRITE_INTERVAL),
+        }
+    }
+
+    fn rest(&self) -> Duration {
+        (self.took * RESTS_PER_WRITE).clamp(WRITE_INTERVAL, LONGEST_WRITE_INTERVAL)
+    }
+
+    fn until_write(&self, now: Instant, interval: Duration) -> Duration {
         self.written.map_or(Duration::ZERO, |last| {
             interval.saturating_sub(now.saturating_duration_since(last))
         })
     }
 }
+
+/// The turn of one plan to write the status.
+#[derive(Clone, Copy, Debug)]
+pub struct Turn {
+    writing: bool,
+    due: Duration,
+    due_if_urgent: Duration,
+}
+
+impl Turn {
+    /// Time until the status may be written again.
+    #[must_use]
+    pub fn due(&self, urgent: bool) -> Duration {
+        if urgent { self.due_if_urgent } else { self.due }
+    }
+
+    /// Returns true if the status may be written now. False: there is a time at which it is due, or
+    /// the write that is under way has the object looked at when it ends.
+    #[must_use]
+    pub fn may_write(&self, urgent: bool) -> bool {
+        !self.writing && self.due(urgent).is_zero()
+    }
+}
+
+#[cfg(test)]
+mod tests;

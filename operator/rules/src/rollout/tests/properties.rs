@@ -323,7 +323,7 @@ impl Watched {
 }
 
 proptest! {
-    #![proptest_config(crate::cases::config(128, 4000))]
+    #![proptest_config(crate::tests::config(128, 4000))]
 
     #[test]
     fn a_run_ends_or_waits_for_something_named_and_keeps_its_promises(

@@ -187,7 +187,7 @@ fn read(windows: &[Written], blackouts: &[Written]) -> Schedule {
 }
 
 proptest! {
-    #![proptest_config(crate::cases::config(200, 400))]
+    #![proptest_config(crate::tests::config(200, 400))]
 
     #[test]
     fn a_state_names_the_first_instant_at_which_it_changes(

@@ -163,7 +163,7 @@ fn check_the_end(simulation: &Simulation) {
 }
 
 proptest! {
-    #![proptest_config(crate::cases::config(128, 400))]
+    #![proptest_config(crate::tests::config(128, 400))]
 
     #[test]
     fn whatever_breaks_the_jobs_end_and_no_device_is_flashed_by_two(scenario in scenario()) {

@@ -1,4 +1,4 @@
-//! The cases that tests of properties look at.
+//! What tests of properties share: the cases that they look at.
 
 use proptest::test_runner::{Config, RngSeed};
 
