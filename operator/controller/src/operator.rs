@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use flashjob_rules::flashjob::observed::{JobKey, Observed, whole_seconds};
 use flashjob_rules::flashjob::plan::{Plan, Step, plan};
 use flashjob_rules::rollout::RolloutKey;
-use flashjob_rules::world::{World, decide_rollout};
+use flashjob_rules::world::World;
 use futures::StreamExt;
 use futures::channel::mpsc;
 use jiff::Timestamp;
@@ -297,7 +297,7 @@ impl Operator {
             return self.look_at_in(key.clone(), wait);
         }
         let now = whole_seconds(Timestamp::now());
-        let Some(plan) = decide_rollout(&world, key, now) else { return };
+        let Some(plan) = world.decide_rollout(key, now) else { return };
         let memory = world.rollouts.memory.entry(key.clone()).or_default();
         let question = memory.firmware.follow(plan.question);
         let steps: Vec<_> = plan.steps.into_iter().filter(|step| memory.begin(step)).collect();

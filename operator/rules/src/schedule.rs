@@ -10,6 +10,7 @@
 
 mod cursor;
 mod recurrence;
+mod window;
 
 #[cfg(test)]
 mod tests;
@@ -18,8 +19,7 @@ use cursor::Cursor;
 use jiff::{SignedDuration, Timestamp};
 use recurrence::Recurrence;
 
-/// Shortest and longest `durationSeconds`: 1 second and 31 days.
-pub const DURATION_SECONDS: std::ops::RangeInclusive<i64> = 1..=31 * 24 * 60 * 60;
+pub use window::{DURATION_SECONDS, WindowSpec};
 
 /// Least time for which a [`State`] that names no instant is valid: evaluate it again by then.
 pub const LOOK_AHEAD: SignedDuration = SignedDuration::from_hours(1);
@@ -35,22 +35,6 @@ const MAX_PERIODS: usize = 128;
 /// The same for the next opening: where none is found a person is asked to act, so the search goes
 /// further. It reaches beyond a day for `* * * * *`, and beyond 60 days for hours.
 const MAX_PERIODS_CLOSED: usize = 1500;
-
-/// A window or a blackout as specified in a manifest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct WindowSpec<'a> {
-    /// Start, as a cron pattern of five fields: minute, hour, day of month, month, day of week.
-    ///
-    /// Names (`MON`, `JAN`), ranges, steps and lists are accepted, and `L`, `W` and `#` in the
-    /// fields of days: `0 2 * * SUN#1` is the first Sunday of each month. Where day of month and
-    /// day of week are both set, one of them has to match, unless the day of week begins with `+`,
-    /// which requires both. Set means other than `*` or `?`: `*/2` is set.
-    pub start: &'a str,
-    /// Length in real seconds, 1 to 2678400 (31 days).
-    pub duration_seconds: i64,
-    /// IANA name such as `Europe/Berlin`. Default: UTC.
-    pub time_zone: Option<&'a str>,
-}
 
 /// Valid windows and blackouts.
 #[derive(Debug, Clone)]

@@ -25,7 +25,6 @@ use crate::flashjob::observed::{
     Address, Gone, Holder, Identity, Job, JobKey, PluginView, Pod, Service,
 };
 use crate::flashjob::policy::{Namespaces, Periods, Policy};
-pub use decide::decide_rollout;
 use departed::Departed;
 pub use devices::Devices;
 pub use locks::Locks;

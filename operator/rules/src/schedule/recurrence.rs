@@ -6,7 +6,7 @@
 //! with a single hour and a single minute: `30 2,14 * * *` would lose a start in spring and start
 //! twice in autumn.
 
-use super::{DURATION_SECONDS, WindowSpec};
+use super::window::{DURATION_SECONDS, WindowSpec};
 use croner::errors::CronError;
 use croner::parser::{CronParser, Seconds, Year};
 use croner::{Cron, CronDateTime};

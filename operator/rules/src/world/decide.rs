@@ -10,32 +10,34 @@ use crate::firmware::{FirmwareState, ResolveFirmware};
 use crate::flashjob::observed::{Instance, Job, JobKey};
 use crate::rollout::{self as rules, Child, Device, OtherRollout, Plan, RolloutKey, Snapshot};
 
-/// Decides what is to be done for one rollout; None: there is no such rollout.
-#[must_use]
-pub fn decide_rollout(world: &World, key: &RolloutKey, now: Timestamp) -> Option<Plan> {
-    let known = world.rollouts.get(key)?;
-    let jobs = world.rollouts.children(&known.rollout.uid).filter_map(|job| world.jobs.get(job));
-    let others: Vec<_> = world
-        .rollouts
-        .all()
-        .filter(|other| !other.is_final() && other.rollout.uid != known.rollout.uid)
-        .map(|other| (other, |namespace: &str, name: &str| other.holds(namespace, name)))
-        .collect();
-    let others = others.iter().map(|(other, holds)| OtherRollout {
-        namespace: &other.rollout.namespace,
-        name: &other.rollout.name,
-        created: other.rollout.created,
-        awaits_person: other.awaits_person(),
-        holds,
-    });
-    Some(rules::decide(&Snapshot {
-        rollout: &known.rollout,
-        world: &View { world, key, known },
-        children: jobs.filter_map(|job| child(job)).collect(),
-        others: others.collect(),
-        refused: world.rollouts.memory.get(key).and_then(Memory::refused),
-        now,
-    }))
+impl World {
+    /// Decides what is to be done for one rollout; None: there is no such rollout.
+    #[must_use]
+    pub fn decide_rollout(&self, key: &RolloutKey, now: Timestamp) -> Option<Plan> {
+        let known = self.rollouts.get(key)?;
+        let jobs = self.rollouts.children(&known.rollout.uid).filter_map(|job| self.jobs.get(job));
+        let others: Vec<_> = self
+            .rollouts
+            .all()
+            .filter(|other| !other.is_final() && other.rollout.uid != known.rollout.uid)
+            .map(|other| (other, |namespace: &str, name: &str| other.holds(namespace, name)))
+            .collect();
+        let others = others.iter().map(|(other, holds)| OtherRollout {
+            namespace: &other.rollout.namespace,
+            name: &other.rollout.name,
+            created: other.rollout.created,
+            awaits_person: other.awaits_person(),
+            holds,
+        });
+        Some(rules::decide(&Snapshot {
+            rollout: &known.rollout,
+            world: &View { world: self, key, known },
+            children: jobs.filter_map(|job| child(job)).collect(),
+            others: others.collect(),
+            refused: self.rollouts.memory.get(key).and_then(Memory::refused),
+            now,
+        }))
+    }
 }
 
 fn child(job: &Job) -> Option<Child<'_>> {

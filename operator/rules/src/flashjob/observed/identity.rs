@@ -4,7 +4,7 @@
 use std::borrow::Borrow;
 use std::fmt;
 
-use super::Endpoint;
+use super::endpoint::Endpoint;
 
 /// A device's identity: its canonical endpoint; else node and bus path; else namespace and
 /// Instance.

@@ -6,7 +6,7 @@ use flashjob_types::DeviceType;
 use kube_core::ObjectMeta;
 use kube_core::ResourceExt;
 
-use super::Identity;
+use super::identity::Identity;
 use crate::rollout;
 
 /// An Akri Instance. A hundred thousand of these are kept, so nothing is stored twice.

@@ -13,7 +13,8 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube_core::Resource;
 
-use super::{Identity, Instance};
+use super::identity::Identity;
+use super::instance::Instance;
 use crate::rollout::RolloutKey;
 
 /// Namespace and name of a FlashJob.

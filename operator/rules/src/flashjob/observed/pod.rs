@@ -11,7 +11,8 @@ use kube_core::ResourceExt;
 
 pub use state::{Cause, Ended, EndedBy, Waiting};
 
-use super::{Identity, JobKey};
+use super::identity::Identity;
+use super::job::JobKey;
 use crate::flashjob::labels::{annotation, label};
 
 /// A Pod's end is awaited this long beyond its deadline and grace: kubelets report late.

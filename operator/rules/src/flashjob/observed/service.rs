@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1 as core;
 use kube_core::ResourceExt;
 
-use super::JobKey;
+use super::job::JobKey;
 use crate::flashjob::labels::label;
 
 /// A Service that exposes a flash Pod.
