@@ -5,9 +5,9 @@
 
 use flashjob_api::ShardStatus;
 
-use super::Step;
 use super::draft::Draft;
 use super::make::Allowance;
+use super::plan::Step;
 use super::snapshot::Child;
 use super::status::places;
 

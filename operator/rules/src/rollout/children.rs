@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use flashjob_api::{DeviceStatus, ShardStatus, VerifyMode, reason};
 
 use super::draft::Draft;
-use super::make::child_name;
 use super::snapshot::Child;
 use super::status::{Member, places};
 
@@ -35,22 +34,9 @@ fn unnamed<'a>(child: &Child<'a>) -> &'a str {
 }
 
 impl<'a> Draft<'a> {
-    /// Name of a shard's FlashJob.
-    pub fn child_name(&self, batch: usize, shard: &ShardStatus) -> String {
-        child_name(&self.snapshot.rollout.name, self.run, batch, shard.number)
-    }
-
     /// The FlashJob of a shard.
     pub fn child(&self, batch: usize, shard: &ShardStatus) -> Option<&'a Child<'a>> {
         self.children.get(self.child_name(batch, shard).as_str()).copied()
-    }
-
-    /// All shards with their batches.
-    pub fn shards(&self) -> Vec<(usize, ShardStatus)> {
-        let lists = self.lists.iter().enumerate();
-        lists
-            .flat_map(|(batch, list)| list.shards.iter().map(move |shard| (batch, *shard)))
-            .collect()
     }
 
     /// Reads all results, and closes the shards whose FlashJob has ended or was deleted.

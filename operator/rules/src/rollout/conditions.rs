@@ -3,8 +3,8 @@
 use flashjob_api::{EffectiveRollout, FlashRolloutStatus, RolloutPhase, condition, rollout_reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
-use super::Snapshot;
 use super::draft::Draft;
+use super::snapshot::Snapshot;
 use super::words::Words;
 use crate::firmware;
 

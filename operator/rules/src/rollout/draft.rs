@@ -4,14 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 
 use flashjob_api::{
     BatchState, BatchStatus, EffectiveBatch, EffectiveRollout, FailedDevice, FailureBudget,
-    FirmwareStatus, FlashRolloutStatus, Reason, reason,
+    FirmwareStatus, FlashRolloutStatus, Reason, ShardStatus, reason,
 };
 use jiff::Timestamp;
 
+use super::plan::{Plan, Step};
 use super::select::Device;
 use super::snapshot::{Child, Snapshot};
 use super::status::{List, Member, instance_of};
-use super::{Plan, Step};
 
 /// Failed devices that status names.
 const SHOWN_FAILED: usize = 100;
@@ -110,6 +110,14 @@ impl<'a> Draft<'a> {
             name: name.to_owned(),
             ..EffectiveBatch::default()
         })
+    }
+
+    /// All shards with their batches.
+    pub fn shards(&self) -> Vec<(usize, ShardStatus)> {
+        let lists = self.lists.iter().enumerate();
+        lists
+            .flat_map(|(batch, list)| list.shards.iter().map(move |shard| (batch, *shard)))
+            .collect()
     }
 
     /// Devices of a batch that may fail.

@@ -4,8 +4,8 @@ use flashjob_api::{BatchState, BatchStatus, rollout_reason};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::after;
 use super::draft::Draft;
+use super::snapshot::after;
 use super::status::Member;
 
 /// State of the run, by its batches.

@@ -47,6 +47,11 @@ pub(super) struct Allowance {
 }
 
 impl Draft<'_> {
+    /// Name of a shard's FlashJob.
+    pub fn child_name(&self, batch: usize, shard: &ShardStatus) -> String {
+        child_name(&self.snapshot.rollout.name, self.run, batch, shard.number)
+    }
+
     /// Spec of a FlashJob of this run.
     pub(super) fn child_spec(&self, uuid: Vec<String>, allowance: Allowance) -> FlashJobSpec {
         let template = &self.spec.template;

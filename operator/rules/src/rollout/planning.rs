@@ -7,9 +7,10 @@ use flashjob_api::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::members::{self, Planned};
+use super::plan::Plan;
+use super::snapshot::{Snapshot, after};
 use super::summary;
 use super::words::Words;
-use super::{Plan, Snapshot, after};
 use crate::firmware::{
     FirmwareState, REGISTRY, ResolveFirmware, missing_platforms, settled, waited_for,
 };

@@ -6,9 +6,9 @@ use std::collections::HashSet;
 use flashjob_api::{FlashJobSpec, ShardStatus};
 use serde_json::{Map, Value};
 
-use super::Step;
 use super::draft::Draft;
 use super::make::{Allowance, run_of};
+use super::plan::Step;
 use super::snapshot::Child;
 use super::status::places;
 

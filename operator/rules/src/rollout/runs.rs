@@ -10,10 +10,11 @@ use sha2::{Digest, Sha256};
 use super::draft::Draft;
 use super::gates::Hold;
 use super::judge::Verdict;
+use super::plan::{Plan, Step};
 use super::planning::plan_run;
+use super::snapshot::{Snapshot, after};
 use super::summary;
 use super::words::Words;
-use super::{Plan, Snapshot, Step, after};
 
 /// Runs that are remembered.
 const HISTORY: usize = 5;

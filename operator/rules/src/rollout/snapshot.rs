@@ -4,7 +4,7 @@ use flashjob_api::{
     Counts, EffectiveRollout, FlashJob, FlashJobSpec, FlashJobStatus, FlashRollout,
     FlashRolloutStatus, InvalidRollout, Phase, VerifyMode,
 };
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::select::Device;
@@ -219,6 +219,11 @@ pub struct OtherRollout<'a> {
     /// Action of a person that it waits for; None: it goes on by itself.
     pub awaits_person: Option<&'a str>,
     /// Returns true if the rollout still has to flash the Instance of that namespace and name; see
-    /// [`super::open_members`].
+    /// [`super::status::open_members`].
     pub holds: &'a dyn Fn(&str, &str) -> bool,
+}
+
+/// The time so many seconds later; the last one there is, where that is beyond.
+pub(super) fn after(time: Timestamp, seconds: i64) -> Timestamp {
+    time.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
 }

@@ -10,9 +10,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::conditions::{Approval, conditions};
 use super::draft::Draft;
 use super::members::Planned;
+use super::plan::{Plan, Step};
+use super::snapshot::{Child, Snapshot};
 use super::status::{List, Member, is_waited_for};
 use super::words::Words;
-use super::{Child, Plan, Snapshot, Step};
 
 /// Devices that were left out, as part of a sentence.
 pub(super) fn left_out(left_out: &LeftOut) -> String {
