@@ -6,8 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelecto
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube_core::ObjectMeta;
 
+use super::metadata::owner;
 use super::name::budget_name;
-use super::pod::owner;
 use crate::flashjob::labels::label;
 use crate::flashjob::observed::Job;
 use crate::flashjob::policy::Policy;

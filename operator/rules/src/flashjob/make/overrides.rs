@@ -8,8 +8,7 @@ use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::Attempt;
-use super::pod::non_empty;
+use super::attempt::Attempt;
 use crate::flashjob::grants::Denied;
 use crate::flashjob::policy::{CONTROL_PLANE, PodPolicy};
 
@@ -194,4 +193,8 @@ fn toleration(given: &Toleration) -> core::Toleration {
         effect: given.effect.clone(),
         toleration_seconds: given.toleration_seconds,
     }
+}
+
+pub(super) fn non_empty(text: Option<&String>) -> Option<String> {
+    text.filter(|text| !text.is_empty()).cloned()
 }

@@ -2,20 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use flashjob_api::{FlashJob, GROUP};
 use flashjob_types::plugin::{Arg, EnvValue, FlashPod, Protocol, User};
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube_core::ObjectMeta;
-use kube_core::Resource;
 
-use super::Attempt;
+use super::attempt::Attempt;
 use super::budget::is_protected;
-use super::overrides::{affinity, check_overrides, resources, tolerations, with};
+use super::metadata::{labels, owner};
+use super::overrides::{affinity, check_overrides, non_empty, resources, tolerations, with};
 use crate::flashjob::grants::{Denied, Grants, is_image, uses_address};
-use crate::flashjob::labels::{CONTAINER, annotation, label};
-use crate::flashjob::observed::Job;
+use crate::flashjob::labels::{CONTAINER, annotation};
 use crate::flashjob::policy::Policy;
 
 /// Seconds between the request to end and the kill. Also how long a device stays locked beyond its
@@ -99,31 +96,6 @@ pub fn check(attempt: &Attempt<'_>, policy: &Policy) -> Result<(), Denied> {
         )));
     }
     check_overrides(&attempt.spec.pod_overrides, &policy.overrides)
-}
-
-/// Labels of an attempt's Pod and Service.
-pub(super) fn labels(attempt: &Attempt<'_>) -> BTreeMap<String, String> {
-    let number = attempt.number.to_string();
-    let labels = [
-        (label::APP, attempt.job.key.name.as_str()),
-        (label::UUID, attempt.uid),
-        (label::RUN, attempt.spec.run.as_str()),
-        (label::ATTEMPT, number.as_str()),
-        (label::SLOT, attempt.slot),
-    ];
-    labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
-}
-
-/// The FlashJob as the owner.
-pub(super) fn owner(job: &Job) -> OwnerReference {
-    OwnerReference {
-        api_version: format!("{GROUP}/{}", FlashJob::version(&())),
-        kind: FlashJob::kind(&()).into_owned(),
-        name: job.key.name.clone(),
-        uid: job.uid.clone(),
-        controller: Some(true),
-        block_owner_deletion: None,
-    }
 }
 
 fn annotations(attempt: &Attempt<'_>, policy: &Policy) -> BTreeMap<String, String> {
@@ -307,10 +279,6 @@ fn volumes(flash: &FlashPod, grants: &Grants) -> (Vec<core::Volume>, Vec<core::V
         mount(name, &scratch.path, false);
     }
     (volumes, mounts)
-}
-
-pub(super) fn non_empty(text: Option<&String>) -> Option<String> {
-    text.filter(|text| !text.is_empty()).cloned()
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use flashjob_types::plugin::Protocol;
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use kube_core::ObjectMeta;
 
-use super::Attempt;
-use super::pod::{labels, owner};
+use super::attempt::Attempt;
+use super::metadata::{labels, owner};
 use crate::flashjob::labels::{annotation, label};
 use crate::flashjob::policy::Policy;
 

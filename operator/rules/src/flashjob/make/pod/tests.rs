@@ -8,7 +8,7 @@ use super::*;
 use crate::flashjob::grants::SecretGrant;
 use crate::flashjob::grants::tests::flash_pod;
 use crate::flashjob::make::service;
-use crate::flashjob::observed::Instance;
+use crate::flashjob::observed::{Instance, Job};
 use crate::flashjob::policy::Policy;
 use crate::flashjob::policy::tests::parse;
 
