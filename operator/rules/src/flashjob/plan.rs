@@ -4,10 +4,16 @@
 //! Every rule of a FlashJob's behaviour is in this folder: [`attempt`] follows a device through an
 //! attempt, [`guards`] compare it with the job, [`firmware`] proves what it gets, [`queue`] chooses
 //! which is next, [`quota`] lets them wait for their turn, [`expose`] and [`pool`] bring it to its
-//! Pod, [`proof`] says when it is proven, [`protect`] keeps drains from it, [`clean`] removes what
-//! is no longer wanted, [`ending`] deletes a job, [`takeover`] gives devices the results of the Go
-//! operator's Pods, [`summary`] words the status, [`request`] tells a plugin of an attempt.
+//! Pod, for which [`address`] awaits an external address and which [`objects`] makes, [`proof`]
+//! says when it is proven, [`protect`] keeps drains from it, [`clean`] removes what is no longer
+//! wanted, [`ending`] deletes a job, [`takeover`] gives devices the results of the Go operator's
+//! Pods, [`summary`] words the status, [`request`] tells a plugin of an attempt, [`holds`] keeps
+//! devices locked.
+//!
+//! Dependencies go one way: every rule changes the [`draft`], which knows no rule, and [`summary`]
+//! makes the plan of it, with its [`steps`].
 
+mod address;
 mod attempt;
 mod clean;
 mod draft;
@@ -16,6 +22,8 @@ mod expose;
 mod firmware;
 mod groups;
 mod guards;
+mod holds;
+mod objects;
 mod pool;
 mod proof;
 mod protect;
@@ -23,136 +31,17 @@ mod queue;
 mod quota;
 pub mod request;
 pub mod serving;
+mod steps;
 mod summary;
 mod takeover;
 #[cfg(test)]
 mod tests;
 
-use flashjob_api::{FlashJobStatus, Reason};
-use jiff::Timestamp;
-use k8s_openapi::api::core::v1 as core;
-use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+pub use steps::{DeviceResult, Plan, Step};
 
-use crate::firmware::ResolveFirmware;
-use crate::flashjob::observed::{Finish, Identity, Observed, Question};
+use crate::flashjob::observed::Observed;
 use draft::Draft;
-
-/// Everything to be done for one job.
-#[derive(Debug, Default)]
-pub struct Plan {
-    /// Questions that plugins must be asked before more can be decided.
-    pub questions: Vec<Question>,
-    /// Question about the firmware to its registry; the same in each plan until it is answered.
-    pub firmware: Option<ResolveFirmware>,
-    /// Requests to the API server, each idempotent.
-    pub steps: Vec<Step>,
-    /// The status that should be stored; None: leave it, or it could not be stored now.
-    pub status: Option<FlashJobStatus>,
-    /// Devices that get their result with this status: the status itself names only some of them
-    /// with their reason.
-    pub results: Vec<DeviceResult>,
-    /// Something waits for the status to be stored.
-    pub urgent: bool,
-    /// Identities that this job locks now, and the uid under which it locks each.
-    pub holds: Vec<(Identity, String)>,
-    /// Time at which to look again though nothing happened.
-    pub wake_at: Option<Timestamp>,
-}
-
-/// Result of one device.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeviceResult {
-    /// The uid in `spec.uuid`.
-    pub uid: String,
-    /// Name of the Akri Instance, where it is known.
-    pub name: Option<String>,
-    /// The attempt that the device was at, from 1.
-    pub attempt: u32,
-    /// Kind of the result.
-    pub finish: Finish,
-    /// Of a completed device: whether that is proven.
-    pub verified: bool,
-    /// Of a failed or skipped device: why.
-    pub reason: Option<Reason>,
-    /// The same, in words.
-    pub message: String,
-}
-
-/// A request to the API server.
-#[derive(Clone, Debug)]
-pub enum Step {
-    /// Puts our finalizer on the FlashJob.
-    AddFinalizer,
-    /// Takes our finalizer off the FlashJob.
-    RemoveFinalizer,
-    /// Deletes the FlashJob, which has finished long enough ago.
-    DeleteJob,
-    /// Creates a Service.
-    CreateService(Box<core::Service>),
-    /// Creates a Pod.
-    CreatePod(Box<core::Pod>),
-    /// Deletes a Service.
-    DeleteService {
-        /// Its name.
-        name: String,
-        /// Its uid: no other Service of that name is meant.
-        uid: String,
-    },
-    /// Deletes a Pod.
-    DeletePod {
-        /// Its name.
-        name: String,
-        /// Its uid: no other Pod of that name is meant.
-        uid: String,
-    },
-    /// Has evictions of the job's Pods refused.
-    Protect(Box<PodDisruptionBudget>),
-    /// Has them allowed again.
-    Unprotect {
-        /// Name of the budget.
-        name: String,
-    },
-    /// Asks whether a Pod that left the cache is really gone.
-    ConfirmPod {
-        /// Its name.
-        name: String,
-        /// The device it flashes.
-        device: String,
-    },
-}
-
-impl Step {
-    /// Returns true if this makes an object.
-    #[must_use]
-    pub fn creates(&self) -> bool {
-        self.created_name().is_some()
-    }
-
-    /// Name of the object that this makes.
-    #[must_use]
-    pub fn created_name(&self) -> Option<&str> {
-        match self {
-            Self::CreateService(service) => service.metadata.name.as_deref(),
-            Self::CreatePod(pod) => pod.metadata.name.as_deref(),
-            _ => None,
-        }
-    }
-
-    /// Subject of this step, for which one step at a time is carried out.
-    #[must_use]
-    pub fn key(&self) -> String {
-        let name = |object: &kube_core::ObjectMeta| object.name.clone().unwrap_or_default();
-        match self {
-            Self::AddFinalizer | Self::RemoveFinalizer => "finalizer".to_owned(),
-            Self::DeleteJob => "job".to_owned(),
-            Self::Protect(_) | Self::Unprotect { .. } => "budget".to_owned(),
-            Self::CreateService(service) => format!("service/{}", name(&service.metadata)),
-            Self::DeleteService { name, .. } => format!("service/{name}"),
-            Self::CreatePod(pod) => format!("pod/{}", name(&pod.metadata)),
-            Self::DeletePod { name, .. } | Self::ConfirmPod { name, .. } => format!("pod/{name}"),
-        }
-    }
-}
+use holds::holds;
 
 /// Decides what is to be done.
 #[must_use]
@@ -166,11 +55,7 @@ pub fn plan(observed: &Observed) -> Plan {
         Err(error) => return summary::invalid(observed, error),
     };
     if !job.has_finalizer {
-        return Plan {
-            steps: vec![Step::AddFinalizer],
-            holds: ending::holds(observed),
-            ..Plan::default()
-        };
+        return Plan { steps: vec![Step::AddFinalizer], holds: holds(observed), ..Plan::default() };
     }
     if job.status.run.as_ref().is_some_and(|run| *run != spec.run)
         && !ending::previous_run_is_over(observed)

@@ -6,8 +6,8 @@ use flashjob_types::plugin::{Outcome, Proof, Verdict};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::Step;
 use super::draft::Draft;
+use super::steps::Step;
 use crate::flashjob::observed::{
     Cause, Ended, EndedBy, Gone, Judged, PluginView, Pod, Question, Waiting, after,
 };
@@ -402,33 +402,6 @@ impl Draft<'_> {
             return self.flashed(uid, Proof::ReportedVersion);
         }
         self.give_up_attempt(uid, reason, message);
-    }
-
-    /// A failed attempt of a device that the job no longer names ends it.
-    pub fn give_up_attempt(&mut self, uid: &str, reason: Reason, message: &str) {
-        if !self.wanted(uid) {
-            self.records.remove(uid);
-        } else if reason == reason::DEADLINE_EXCEEDED {
-            self.fail(uid, reason, message);
-        } else {
-            self.fail_attempt(uid, reason, message);
-        }
-    }
-
-    /// Returns true if the job has run longer than it may.
-    pub fn job_deadline_passed(&mut self) -> bool {
-        let start = self
-            .observed
-            .job
-            .status
-            .start_time
-            .as_ref()
-            .filter(|_| self.same_run)
-            .map(|time| time.0);
-        match (self.spec.active_deadline_seconds, start) {
-            (Some(seconds), Some(start)) => self.over(start, seconds),
-            _ => false,
-        }
     }
 }
 

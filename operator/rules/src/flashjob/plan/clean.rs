@@ -5,9 +5,9 @@ use std::collections::HashSet;
 
 use flashjob_api::{DeviceState, DeviceStatus, Reason, reason};
 
-use super::Step;
 use super::draft::Draft;
-use crate::flashjob::observed::{Finish, Observed, Pod, Service, Stage, after};
+use super::steps::Step;
+use crate::flashjob::observed::{Observed, Pod, Service, Stage, after};
 
 /// Ends of attempts whose flash container was never started.
 const NEVER_STARTED: [Reason; 5] = [
@@ -105,13 +105,6 @@ impl<'a> Draft<'a> {
         pooled
             && !self.was_flashed(&pod.device, pod.attempt)
             && ended.is_some_and(|ended| !self.over(ended, seconds))
-    }
-
-    pub(super) fn was_flashed(&self, device: &str, attempt: Option<u32>) -> bool {
-        let verifying = self.records.get(device).is_some_and(|record| {
-            record.state == DeviceState::Verifying && Some(record.attempt) == attempt
-        });
-        verifying || self.result(device) == Some(Finish::Completed)
     }
 
     /// Returns true if the attempt's container was not started, so that no device was told to call:

@@ -1,28 +1,31 @@
 //! The plan while it is made: the stored state of the job's devices, and what has been decided on
 //! top of it.
 
+mod pools;
+mod proven;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use flashjob_api::{DeviceState, DeviceStatus, EffectiveSpec, Reason, ResultDetails};
-use flashjob_types::plugin::Request;
+use flashjob_api::{DeviceState, DeviceStatus, EffectiveSpec, Reason, ResultDetails, reason};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use sha2::{Digest, Sha256};
 
-use super::firmware::Proven;
-use super::guards::Guarded;
-use super::pool::Pools;
-use super::request::Known;
-use super::{DeviceResult, Plan, Step, request, summary};
+use super::steps::{DeviceResult, Plan, Step};
 use crate::flashjob::make::attempt_name;
 use crate::flashjob::observed::{
-    Finish, Identity, Instance, Observed, PluginView, Pod, Question, Service, Sighting, Stage,
-    Traits, after,
+    Finish, Holder, Identity, Instance, Observed, PluginView, Pod, Question, Service, Sighting,
+    Stage, Traits, after,
 };
+use pools::Pools;
+use proven::Proven;
 
 /// Failed and skipped devices shown in status.
 const SHOWN_RESULTS: usize = 100;
+
+/// Finding of the guards: the device's plugin, or the result that it has.
+pub(super) type Guarded<'a> = Result<&'a PluginView, (Finish, Reason, String)>;
 
 pub(super) struct Draft<'a> {
     pub observed: &'a Observed,
@@ -154,6 +157,15 @@ impl<'a> Draft<'a> {
         pods.iter().find(|pod| may_run(pod) || unexpected(pod)).copied()
     }
 
+    /// Holder, other than this job, that has reserved the device.
+    pub fn held_by_another(&self, uid: &str) -> Option<&'a Holder> {
+        let holders = &self.observed.holders;
+        if holders.is_empty() {
+            return None;
+        }
+        self.identities(uid).iter().find_map(|identity| holders.get(identity))
+    }
+
     /// Time by which even a kubelet that nobody hears of has ended the Pod's container, by this
     /// process's own observation.
     pub fn overdue_at(&self, pod: &Pod) -> Option<Timestamp> {
@@ -231,6 +243,22 @@ impl<'a> Draft<'a> {
             return false;
         }
         true
+    }
+
+    /// Returns true if the job has run longer than it may.
+    pub fn job_deadline_passed(&mut self) -> bool {
+        let start = self
+            .observed
+            .job
+            .status
+            .start_time
+            .as_ref()
+            .filter(|_| self.same_run)
+            .map(|time| time.0);
+        match (self.spec.active_deadline_seconds, start) {
+            (Some(seconds), Some(start)) => self.over(start, seconds),
+            _ => false,
+        }
     }
 
     /// Notes why a device without a begun attempt waits.
@@ -354,6 +382,17 @@ impl<'a> Draft<'a> {
         self.try_again(uid, attempt, reason, message);
     }
 
+    /// A failed attempt of a device that the job no longer names ends it.
+    pub fn give_up_attempt(&mut self, uid: &str, reason: Reason, message: &str) {
+        if !self.wanted(uid) {
+            self.records.remove(uid);
+        } else if reason == reason::DEADLINE_EXCEEDED {
+            self.fail(uid, reason, message);
+        } else {
+            self.fail_attempt(uid, reason, message);
+        }
+    }
+
     /// The attempt came to nothing through no fault of device or firmware: the device is tried
     /// again, and it does not count.
     pub fn retry_uncounted(&mut self, uid: &str, reason: Reason, message: &str) {
@@ -376,6 +415,21 @@ impl<'a> Draft<'a> {
         });
     }
 
+    /// The same attempt waits in the queue again, at its end.
+    pub fn back_to_queue(&mut self, uid: &str, why: Option<(Reason, &str)>) {
+        let now = self.now();
+        self.set(uid, DeviceState::Pending, |record| {
+            record.not_before = Some(Time(now));
+            record.pod = None;
+            record.external_ip = None;
+            record.reason = why.map(|(reason, _)| reason.name.to_owned());
+            record.message = why.map(|(_, message)| message.to_owned());
+        });
+        if !self.wanted(uid) {
+            self.records.remove(uid);
+        }
+    }
+
     /// Doubles with each attempt; up to a fifth more or less, always the same for the same attempt,
     /// so that devices that failed together do not come back together and two plans of one snapshot
     /// agree.
@@ -386,31 +440,6 @@ impl<'a> Draft<'a> {
         let spread = Sha256::digest(format!("{uid}/{attempt}").as_bytes());
         let share = i64::from(u16::from_be_bytes([spread[0], spread[1]])) % 41 - 20;
         pause + pause * share / 100
-    }
-
-    /// Request that tells a plugin of an attempt.
-    pub fn request(&self, uid: &str, attempt: u32, plugin: Option<&PluginView>) -> Request {
-        let spec = self.spec;
-        let instance = self.instance(uid).map(AsRef::as_ref);
-        let known = Known {
-            job: &self.observed.job.key,
-            spec,
-            firmware: self.firmware(),
-            uid,
-            instance,
-            record: self.records.get(uid),
-        };
-        let settings = |plugin: &PluginView| {
-            request::settings(
-                &plugin.name,
-                &plugin.settings,
-                &spec.settings,
-                &plugin.locked_settings,
-            )
-        };
-        let image = plugin.and_then(|plugin| plugin.flash_image.as_deref());
-        let settings = plugin.map_or_else(|| "{}".to_owned(), settings);
-        request::request(known, attempt, settings, image)
     }
 
     /// All that must be locked while the device is flashed.
@@ -424,25 +453,6 @@ impl<'a> Draft<'a> {
             (Some(record), None) => self.observed.job.identities(record, None),
             (None, None) => Vec::new(),
         }
-    }
-
-    /// Words the status and hands the plan over.
-    pub fn finish(mut self) -> Plan {
-        let in_flight: Vec<String> = self
-            .records
-            .values()
-            .filter(|record| record.is_locked())
-            .map(|record| record.uid.clone())
-            .collect();
-        for uid in in_flight {
-            let identities = self.identities(&uid);
-            self.plan.holds.extend(identities.into_iter().map(|identity| (identity, uid.clone())));
-        }
-        // What was decided only now is not stored: killed before that, the next process would find
-        // the attempt in flight.
-        self.plan.holds.extend(super::ending::holds(self.observed));
-        summary::write(&mut self);
-        self.plan
     }
 }
 

@@ -3,9 +3,11 @@
 
 use flashjob_api::DeviceState;
 
-use super::{Plan, Step, summary};
+use super::holds::holds;
+use super::steps::{Plan, Step};
+use super::summary;
 use crate::flashjob::make::attempt_name;
-use crate::flashjob::observed::{Identity, Observed, Sighting, after};
+use crate::flashjob::observed::{Observed, after};
 
 /// Plans for a FlashJob that somebody deleted. It needs no plugin and no registry.
 pub(super) fn plan(observed: &Observed) -> Plan {
@@ -63,25 +65,6 @@ pub(super) fn drain(observed: &Observed) -> Plan {
     );
     plan.status = Some(summary::draining(observed, &message));
     plan
-}
-
-/// Devices that stay locked while nothing new is decided: those stored as in flight, and those that
-/// Pods may be at work on.
-pub(super) fn holds(observed: &Observed) -> Vec<(Identity, String)> {
-    let in_flight = observed.job.status.devices.iter().filter(|device| device.is_locked());
-    let stored = in_flight.flat_map(|device| {
-        let instance = match observed.sighting(&device.uid) {
-            Some(Sighting::Seen(instance)) => Some(instance.as_ref()),
-            _ => None,
-        };
-        let identities = observed.job.identities(device, instance);
-        identities.into_iter().map(|identity| (identity, device.uid.clone()))
-    });
-    let pods = observed.pods.iter().filter(|pod| pod.may_run());
-    let of_pods = pods.flat_map(|pod| {
-        pod.identities.iter().map(|identity| (identity.clone(), pod.device.clone()))
-    });
-    stored.chain(of_pods).collect()
 }
 
 /// Asks after Pods that went unseen, and waits until nothing of them can run. True: there is

@@ -1,30 +1,12 @@
 //! The firmware of a job with a `firmwarePolicy`: no device begins before it is proven for the
 //! device's type, and before that is stored.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use flashjob_api::{FirmwarePin, FirmwareStatus, FirmwareVerification, Reason, reason};
+use flashjob_api::{FirmwarePin, FirmwareVerification, Reason, reason};
 
 use super::draft::Draft;
-use crate::firmware::{FirmwareState, ResolveFirmware, missing_platforms, settled};
-use crate::flashjob::observed::Observed;
-
-/// The firmware of a run, as far as it is proven.
-#[derive(Default)]
-pub(super) struct Proven<'a> {
-    /// The stored proof.
-    stored: Option<&'a FirmwareStatus>,
-    /// True if the proof is of another `firmwareTrust` than the operator has now.
-    is_outdated: bool,
-    /// Types of devices for which it has nothing.
-    lacking: Vec<String>,
-    /// Types of devices for which it is not proven: number of devices that wait.
-    waiting: BTreeMap<String, usize>,
-    /// Proof that is to be stored.
-    settled: Option<FirmwareStatus>,
-    /// Reason for which it is not proven, where somebody has to act.
-    pub stuck: Option<Reason>,
-}
+use crate::firmware::{FirmwareState, ResolveFirmware, settled};
 
 /// State of the proof for one device.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -35,29 +17,6 @@ pub(super) enum Proof {
     Lacking,
     /// The registry must be asked.
     Open,
-}
-
-impl<'a> Proven<'a> {
-    pub fn of(observed: &'a Observed, same_run: bool) -> Self {
-        let stored = observed.job.status.firmware.as_ref().filter(|_| same_run);
-        let is_outdated = stored.is_some_and(|stored| stored.trust != observed.firmware_trust);
-        let lacking = stored
-            .map(|firmware| missing_platforms(&firmware.device_types, &firmware.platforms))
-            .unwrap_or_default();
-        Self { stored, is_outdated, lacking, ..Self::default() }
-    }
-
-    /// Firmware to be stored.
-    pub fn status(&self) -> Option<&FirmwareStatus> {
-        self.settled.as_ref().or(self.stored)
-    }
-
-    /// The same, as far as it lets devices begin: none while devices wait for another proof in its
-    /// place.
-    pub fn valid(&self) -> Option<&FirmwareStatus> {
-        let is_valid = !self.is_outdated || self.waiting.is_empty();
-        self.settled.as_ref().or(self.stored.filter(|_| is_valid))
-    }
 }
 
 impl<'a> Draft<'a> {

@@ -5,12 +5,9 @@ use flashjob_api::{Reason, VerifyMode, reason};
 use flashjob_types::DeviceType;
 use jiff::Timestamp;
 
-use super::draft::Draft;
+use super::draft::{Draft, Guarded};
 use super::serving::serving;
 use crate::flashjob::observed::{Endpoint, Finish, Instance, PluginView, Sighting, Traits};
-
-/// Finding of the guards: the device's plugin, or the result that it has.
-pub(super) type Guarded<'a> = Result<&'a PluginView, (Finish, Reason, String)>;
 
 impl<'a> Draft<'a> {
     /// Resolves the device and compares it with what the job guards for: its plugin. None: it has

@@ -5,36 +5,16 @@
 //! flashed, and as long as a device of its pool can use it next. A pool that waits takes over the
 //! place of a Service that another pool does not use.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::HashSet;
 
 use flashjob_api::{DeviceState, reason};
 use flashjob_types::Digest;
 use flashjob_types::plugin::FlashPod;
 
-use super::Step;
 use super::draft::Draft;
+use super::steps::Step;
 use crate::flashjob::make::pool_name;
-use crate::flashjob::observed::{Address, AddressWish, Observed, PluginView, Service, after};
-
-/// The pooled Services of a job, and what this plan does with them.
-#[derive(Default)]
-pub(super) struct Pools<'a> {
-    /// Services that no attempt uses, by pool.
-    free: BTreeMap<&'a str, Vec<&'a Service>>,
-    /// Services that this plan asks for, by name.
-    asked: HashMap<String, String>,
-    /// Devices that wait for a Service in vain, by pool.
-    waiting: HashMap<String, usize>,
-    /// Devices that could use a Service next, by pool.
-    queued: HashMap<String, usize>,
-    /// All pooled Services, also those that are being deleted.
-    total: usize,
-    deleting: usize,
-    /// Places that a pool lacks.
-    short: usize,
-    /// Slots that a Pod has, may have, or had a moment ago.
-    taken: HashSet<String>,
-}
+use crate::flashjob::observed::{Address, Observed, PluginView, Service, after};
 
 impl<'a> Draft<'a> {
     /// Looks at the pooled Services before any is handed out.
@@ -158,11 +138,6 @@ impl<'a> Draft<'a> {
         names.find(|name| self.service(name).is_none() && !self.pools.asked.contains_key(name))
     }
 
-    /// Remembers a Service that this plan asks for.
-    pub(super) fn note_service(&mut self, name: &str, pool: &str) {
-        self.pools.asked.insert(name.to_owned(), pool.to_owned());
-    }
-
     /// Removes the pooled Services that nobody can use.
     pub(super) fn clean_pools(&mut self, with_pod: &HashSet<&str>) {
         let run = self.spec.run.clone();
@@ -204,21 +179,5 @@ impl<'a> Draft<'a> {
             .filter(|service| service.pool.is_some())
             .filter_map(|service| service.slot.as_deref())
             .collect()
-    }
-}
-
-impl Pools<'_> {
-    /// Addresses of the pool's free Services.
-    fn given(&self, pool: &str) -> Vec<Address> {
-        let free = self.free.get(pool).into_iter().flatten();
-        free.flat_map(|service| service.addresses.iter().cloned()).collect()
-    }
-
-    /// A free Service with an address that will do: its slot and its address.
-    fn take(&mut self, pool: &str, wish: &AddressWish) -> Option<(String, String)> {
-        let free = self.free.get_mut(pool)?;
-        let at = free.iter().position(|service| wish.choose(&service.addresses).is_some())?;
-        let service = free.remove(at);
-        Some((service.slot.clone()?, wish.choose(&service.addresses)?.text.clone()))
     }
 }

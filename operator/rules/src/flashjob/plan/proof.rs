@@ -6,6 +6,7 @@ use flashjob_types::plugin::Proof;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::draft::Draft;
+use crate::flashjob::observed::Finish;
 
 impl Draft<'_> {
     /// The plugin says that the device was flashed.
@@ -45,6 +46,14 @@ impl Draft<'_> {
         self.spec.verify.mode != Some(VerifyMode::None)
             && baseline.is_some_and(|baseline| baseline != version)
             && self.reported(uid) == Some(version)
+    }
+
+    /// Returns true if an attempt was judged flashed: its device proves itself, or has done so.
+    pub fn was_flashed(&self, device: &str, attempt: Option<u32>) -> bool {
+        let verifying = self.records.get(device).is_some_and(|record| {
+            record.state == DeviceState::Verifying && Some(record.attempt) == attempt
+        });
+        verifying || self.result(device) == Some(Finish::Completed)
     }
 
     /// The device already reports what it is to report: nothing could be proven.

@@ -3,8 +3,8 @@
 
 use flashjob_api::DeviceStatus;
 
-use super::Step;
 use super::draft::Draft;
+use super::steps::Step;
 use crate::flashjob::make;
 
 impl Draft<'_> {

@@ -8,7 +8,7 @@ use flashjob_types::plugin::Proof;
 use super::draft::Draft;
 use super::expose::Asked;
 use super::request;
-use crate::flashjob::observed::{Finish, Holder, Identity, PluginView};
+use crate::flashjob::observed::{Finish, Identity, PluginView};
 
 /// Devices recorded and asked about ahead of their turn, beyond `parallelism`: a device whose name,
 /// endpoint and baseline are stored already can start at once when a place frees, without waiting
@@ -272,15 +272,6 @@ impl<'a> Draft<'a> {
         let is_at_work = |uid: &str| self.records.get(uid).is_some_and(DeviceStatus::is_locked);
         let stored = self.observed.job.status.devices.iter().filter(|_| self.same_run);
         stored.filter(|device| device.is_locked() && !is_at_work(&device.uid)).count()
-    }
-
-    /// Holder, other than this job, that has reserved the device.
-    pub(super) fn held_by_another(&self, uid: &str) -> Option<&'a Holder> {
-        let holders = &self.observed.holders;
-        if holders.is_empty() {
-            return None;
-        }
-        self.identities(uid).iter().find_map(|identity| holders.get(identity))
     }
 
     /// For whom the device waits.

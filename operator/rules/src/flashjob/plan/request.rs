@@ -6,7 +6,8 @@ use flashjob_api::{DeviceStatus, EffectiveSpec};
 use flashjob_types::plugin::{Device, Request};
 use serde_json::{Map, Value};
 
-use crate::flashjob::observed::{Endpoint, Instance, JobKey};
+use super::draft::Draft;
+use crate::flashjob::observed::{Endpoint, Instance, JobKey, PluginView};
 
 /// Known facts of one device of a job.
 #[derive(Clone, Copy, Debug)]
@@ -61,6 +62,28 @@ pub fn request(known: Known<'_>, attempt: u32, settings: String, image: Option<&
         image: spec.flashjob_pod_image.clone().or_else(|| image.map(str::to_owned)),
         settings,
         attempt,
+    }
+}
+
+impl Draft<'_> {
+    /// Request that tells a plugin of an attempt.
+    pub fn request(&self, uid: &str, attempt: u32, plugin: Option<&PluginView>) -> Request {
+        let spec = self.spec;
+        let instance = self.instance(uid).map(AsRef::as_ref);
+        let known = Known {
+            job: &self.observed.job.key,
+            spec,
+            firmware: self.firmware(),
+            uid,
+            instance,
+            record: self.records.get(uid),
+        };
+        let effective = |plugin: &PluginView| {
+            settings(&plugin.name, &plugin.settings, &spec.settings, &plugin.locked_settings)
+        };
+        let image = plugin.and_then(|plugin| plugin.flash_image.as_deref());
+        let settings = plugin.map_or_else(|| "{}".to_owned(), effective);
+        request(known, attempt, settings, image)
     }
 }
 

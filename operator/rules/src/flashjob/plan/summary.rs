@@ -9,12 +9,34 @@ use flashjob_api::{
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
 use super::draft::Draft;
-use super::{Plan, Step};
+use super::holds::holds;
+use super::steps::{Plan, Step};
 use crate::firmware::verified;
 use crate::flashjob::observed::{Finish, Observed, after};
 
+impl Draft<'_> {
+    /// Words the status and hands the plan over.
+    pub fn finish(mut self) -> Plan {
+        let in_flight: Vec<String> = self
+            .records
+            .values()
+            .filter(|record| record.is_locked())
+            .map(|record| record.uid.clone())
+            .collect();
+        for uid in in_flight {
+            let identities = self.identities(&uid);
+            self.plan.holds.extend(identities.into_iter().map(|identity| (identity, uid.clone())));
+        }
+        // What was decided only now is not stored: killed before that, the next process would find
+        // the attempt in flight.
+        self.plan.holds.extend(holds(self.observed));
+        write(&mut self);
+        self.plan
+    }
+}
+
 /// Writes the status of a job that can be worked on, where it could be stored.
-pub(super) fn write(draft: &mut Draft<'_>) {
+fn write(draft: &mut Draft<'_>) {
     let stored = &draft.observed.job.status;
     let counts = counts(draft);
     let over = counts.completed + counts.failed + counts.skipped >= counts.total;
@@ -112,7 +134,7 @@ pub(super) fn invalid(observed: &Observed, error: &str) -> Plan {
     status.completion_time = None;
     status.message = Some(message.clone());
     status.observed_generation = generation;
-    Plan { status: Some(status), holds: super::ending::holds(observed), ..Plan::default() }
+    Plan { status: Some(status), holds: holds(observed), ..Plan::default() }
 }
 
 /// The status while devices of the run before are in flight: nothing changes but the sentence.

@@ -1,0 +1,78 @@
+//! The external address of an attempt: what it must be, and how long it is awaited.
+
+use flashjob_api::{DeviceState, reason};
+
+use super::draft::Draft;
+use crate::flashjob::observed::{Address, AddressWish, Endpoint, Service};
+
+/// Kept addresses that a message names.
+const SHOWN_KEPT: usize = 5;
+
+impl Draft<'_> {
+    /// Requirements on an address for this device.
+    pub(super) fn address_wish(&self, uid: &str, needs_ip: bool) -> AddressWish {
+        let endpoint = self.records.get(uid).and_then(|record| record.host_endpoint.as_deref());
+        AddressWish {
+            needs_ip,
+            asked: self.spec.external_ip.as_deref().and_then(|text| text.parse().ok()),
+            device: endpoint.and_then(Endpoint::read).and_then(|endpoint| endpoint.address()),
+        }
+    }
+
+    pub(super) fn await_address(&mut self, uid: &str, wish: &AddressWish, given: &[Address]) {
+        let Some(record) = self.records.get(uid) else { return };
+        let since = record.holds_since().unwrap_or_else(|| self.now());
+        // The device must not be sent to an address that nobody asked for.
+        let other = wish.asked.zip(given.first()).map(|(asked, given)| {
+            format!("the load balancer gives {}, not {asked} as externalIP asks", given.text)
+        });
+        let kept = self.kept_addresses();
+        let message = other
+            .clone()
+            .unwrap_or_else(|| format!("the Service has no external address yet{kept}"));
+        self.set(uid, DeviceState::Exposing, |record| {
+            record.reason = Some(reason::WAITING_FOR_ADDRESS.name.to_owned());
+            record.message = Some(message);
+        });
+        let seconds = self.spec.address_timeout_seconds;
+        if !self.over(since, seconds) {
+            return;
+        }
+        let message = format!("no external address within {seconds} s");
+        if let Some(other) = other {
+            return self.fail_attempt(uid, reason::ADDRESS_TIMEOUT, &format!("{message}: {other}"));
+        }
+        // What the load balancer gives as host names frees no IP address, however long one waits
+        // for it.
+        let named = |service: &Service| {
+            !service.addresses.is_empty()
+                && !service.addresses.iter().any(|address| wish.fits(address))
+        };
+        if self.observed.services.iter().any(|service| named(service)) {
+            let message = format!(
+                "{message}: the load balancer gives a host name alone, and the device needs an IP address"
+            );
+            return self.fail_attempt(uid, reason::ADDRESS_TIMEOUT, &message);
+        }
+        if self.observed.addresses_in_use {
+            let message = format!("{message}{kept}");
+            return self.back_to_queue(uid, Some((reason::WAITING_FOR_ADDRESS, &message)));
+        }
+        self.fail_attempt(uid, reason::ADDRESS_TIMEOUT, &message);
+    }
+
+    /// Names the addresses that failed attempts keep, as the end of a sentence.
+    fn kept_addresses(&self) -> String {
+        let kept = &self.observed.kept_addresses;
+        let shown = kept.iter().take(SHOWN_KEPT).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let more = match kept.len().saturating_sub(SHOWN_KEPT) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        if kept.is_empty() {
+            return String::new();
+        }
+        let seconds = self.observed.periods.late_callback_seconds;
+        format!("; kept for {seconds} s after an attempt that failed: {shown}{more}")
+    }
+}

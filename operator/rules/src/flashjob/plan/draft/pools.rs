@@ -1,0 +1,41 @@
+//! The pooled Services of a job while its plan is made.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use crate::flashjob::observed::{Address, AddressWish, Service};
+
+/// The pooled Services of a job, and what this plan does with them.
+#[derive(Default)]
+pub struct Pools<'a> {
+    /// Services that no attempt uses, by pool.
+    pub free: BTreeMap<&'a str, Vec<&'a Service>>,
+    /// Services that this plan asks for, by name.
+    pub asked: HashMap<String, String>,
+    /// Devices that wait for a Service in vain, by pool.
+    pub waiting: HashMap<String, usize>,
+    /// Devices that could use a Service next, by pool.
+    pub queued: HashMap<String, usize>,
+    /// All pooled Services, also those that are being deleted.
+    pub total: usize,
+    pub deleting: usize,
+    /// Places that a pool lacks.
+    pub short: usize,
+    /// Slots that a Pod has, may have, or had a moment ago.
+    pub taken: HashSet<String>,
+}
+
+impl Pools<'_> {
+    /// Addresses of the pool's free Services.
+    pub fn given(&self, pool: &str) -> Vec<Address> {
+        let free = self.free.get(pool).into_iter().flatten();
+        free.flat_map(|service| service.addresses.iter().cloned()).collect()
+    }
+
+    /// A free Service with an address that will do: its slot and its address.
+    pub fn take(&mut self, pool: &str, wish: &AddressWish) -> Option<(String, String)> {
+        let free = self.free.get_mut(pool)?;
+        let at = free.iter().position(|service| wish.choose(&service.addresses).is_some())?;
+        let service = free.remove(at);
+        Some((service.slot.clone()?, wish.choose(&service.addresses)?.text.clone()))
+    }
+}

@@ -1,0 +1,22 @@
+//! Locks that a job has by what is stored and by its Pods.
+
+use crate::flashjob::observed::{Identity, Observed, Sighting};
+
+/// Devices that stay locked while nothing new is decided: those stored as in flight, and those that
+/// Pods may be at work on.
+pub(super) fn holds(observed: &Observed) -> Vec<(Identity, String)> {
+    let in_flight = observed.job.status.devices.iter().filter(|device| device.is_locked());
+    let stored = in_flight.flat_map(|device| {
+        let instance = match observed.sighting(&device.uid) {
+            Some(Sighting::Seen(instance)) => Some(instance.as_ref()),
+            _ => None,
+        };
+        let identities = observed.job.identities(device, instance);
+        identities.into_iter().map(|identity| (identity, device.uid.clone()))
+    });
+    let pods = observed.pods.iter().filter(|pod| pod.may_run());
+    let of_pods = pods.flat_map(|pod| {
+        pod.identities.iter().map(|identity| (identity.clone(), pod.device.clone()))
+    });
+    stored.chain(of_pods).collect()
+}

@@ -1,0 +1,154 @@
+//! The Service and the Pod of an attempt, made once all that they need is granted and stored.
+
+use flashjob_api::{DeviceState, reason};
+use flashjob_types::Digest;
+use flashjob_types::plugin::FlashPod;
+
+use super::draft::Draft;
+use super::steps::Step;
+use crate::flashjob::make::{self, Attempt};
+use crate::flashjob::observed::{Built, PluginView, Refused};
+
+/// Longest message about a request that fails, in characters.
+const MESSAGE_LENGTH: usize = 512;
+
+impl Draft<'_> {
+    /// All that the objects of an attempt are made from; None: the device is gone.
+    fn attempt<'b>(
+        &'b self,
+        uid: &'b str,
+        number: u32,
+        plugin: &'b PluginView,
+        digest: &'b Digest,
+        flash: &'b FlashPod,
+        slot: &'b str,
+    ) -> Option<Attempt<'b>> {
+        Some(Attempt {
+            job: &self.observed.job,
+            spec: self.spec,
+            uid,
+            instance: self.instance(uid)?,
+            number,
+            plugin: &plugin.name,
+            digest,
+            flash,
+            grants: &plugin.grants,
+            slot,
+        })
+    }
+
+    /// Returns true if plugin and job ask only for what is granted; if not, the device has failed.
+    pub fn granted(&mut self, uid: &str, number: u32, plugin: &PluginView, built: &Built) -> bool {
+        let Ok(flash) = &built.pod else { return false };
+        let attempt = self.attempt(uid, number, plugin, &built.digest, flash, "");
+        let checked = attempt.map(|attempt| make::check(&attempt, &self.observed.policy));
+        match checked {
+            Some(Ok(())) => true,
+            Some(Err(denied)) => {
+                self.fail(uid, reason::GRANT_DENIED, &denied.0);
+                false
+            }
+            None => false,
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one attempt, each from another room"
+    )]
+    pub(super) fn make_service(
+        &mut self,
+        uid: &str,
+        number: u32,
+        plugin: &PluginView,
+        digest: &Digest,
+        flash: &FlashPod,
+        name: &str,
+        pool: Option<&str>,
+    ) {
+        if !self.may_ask_for(uid, Refused::Service, name) {
+            return;
+        }
+        let Some(attempt) = self.attempt(uid, number, plugin, digest, flash, make::slot(name))
+        else {
+            return;
+        };
+        let service = make::service(&attempt, name, pool, &self.observed.policy);
+        if let Some(pool) = pool {
+            self.pools.asked.insert(name.to_owned(), pool.to_owned());
+        }
+        self.step(Step::CreateService(Box::new(service)));
+        self.note_failing(uid, name);
+    }
+
+    /// Says why an object is not there yet, where its creation fails again and again.
+    pub(super) fn note_failing(&mut self, uid: &str, name: &str) {
+        let Some(error) = self.observed.failing.get(name) else { return };
+        let message: String =
+            format!("{name} cannot be created: {error}").chars().take(MESSAGE_LENGTH).collect();
+        self.waits(reason::REQUEST_FAILING, &message);
+        self.set(uid, DeviceState::Exposing, |record| {
+            record.reason = Some(reason::REQUEST_FAILING.name.to_owned());
+            record.message = Some(message);
+        });
+    }
+
+    /// Makes the Pod, once the facts that a restart would need are stored.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one attempt, each from another room"
+    )]
+    pub(super) fn make_pod(
+        &mut self,
+        uid: &str,
+        number: u32,
+        plugin: &PluginView,
+        digest: &Digest,
+        flash: &FlashPod,
+        address: Option<&str>,
+        slot: &str,
+    ) {
+        let name = self.attempt_name(uid, number);
+        if !self.may_ask_for(uid, Refused::Pod, &name) {
+            return;
+        }
+        let had_to_wait = self.observed.refusals.contains_key(&name);
+        self.set(uid, DeviceState::Exposing, |record| {
+            record.external_ip = address.map(str::to_owned);
+            if !had_to_wait {
+                record.reason = None;
+                record.message = None;
+            }
+        });
+        if !self.is_stored(uid) {
+            self.plan.urgent = true;
+            return;
+        }
+        if self.observed.withdrawn.contains(&name) {
+            return;
+        }
+        let Some(attempt) = self.attempt(uid, number, plugin, digest, flash, slot) else { return };
+        match make::pod(&attempt, &name, address, &self.observed.policy) {
+            Ok(pod) => {
+                self.step(Step::CreatePod(Box::new(pod)));
+                self.note_failing(uid, &name);
+            }
+            Err(denied) => self.fail(uid, reason::GRANT_DENIED, &denied.0),
+        }
+    }
+
+    /// Returns true if a restarted operator would find name, endpoint, attempt and baseline of this
+    /// device.
+    fn is_stored(&self, uid: &str) -> bool {
+        let (Some(stored), Some(record)) = (self.observed.stored(uid), self.records.get(uid))
+        else {
+            return false;
+        };
+        self.same_run
+            && self.observed.job.status.run.is_some()
+            && stored.attempt == record.attempt
+            && stored.name == record.name
+            && stored.host_endpoint == record.host_endpoint
+            && stored.baseline_version == record.baseline_version
+    }
+}
