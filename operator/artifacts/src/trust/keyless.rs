@@ -2,8 +2,7 @@
 //! log that proves when it was used. Reads the file with the authorities and logs that are trusted;
 //! the check does no I/O and asks nobody.
 
-use std::io::Read;
-use std::path::Path;
+mod root;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -11,23 +10,15 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use sigstore_verify::crypto::parse_certificate_info;
-use sigstore_verify::trust_root::{TimeRange, TrustedRoot};
-use sigstore_verify::types::{Artifact, Bundle, DerCertificate};
+use sigstore_verify::types::{Artifact, Bundle};
 use sigstore_verify::{Error, VerificationPolicy, VerificationResult, Verifier};
 
 use super::identity::Identity;
 use super::signature::{Attached, Finding};
 use super::{TrustError, provider};
 use crate::config::KeylessTrust;
+use root::Root;
 
-/// Of sigstore's protobuf-specs, message TrustedRoot.
-const TRUSTED_ROOTS: [&str; 2] = [
-    "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
-    "application/vnd.dev.sigstore.trustedroot.v0.2+json",
-];
-/// The public one has 7 KiB.
-const TRUSTED_ROOT_BYTES: u64 = 1 << 20;
 /// A signer makes one entry and one timestamp. Each of more costs time, and anybody who may write
 /// to a registry could attach them.
 const PROOFS: usize = 8;
@@ -39,6 +30,7 @@ const WITH_PROMISE: &str = "application/vnd.dev.sigstore.bundle+json;version=0.1
 
 /// Identities that may sign, and the verifier of the proof that they did.
 pub(super) struct Keyless {
+    root: Root,
     verifier: Verifier,
     pub identities: Vec<Identity>,
 }
@@ -48,14 +40,14 @@ impl Keyless {
         let file = &config.trusted_root_file;
         let failed = |message: String| TrustError::TrustedRoot { file: file.clone(), message };
         provider::install();
-        let root = trusted_root(file).map_err(failed)?;
-        let verifier = Verifier::new(&root).map_err(|error| failed(error.to_string()))?;
+        let root = Root::read(file).map_err(failed)?;
+        let verifier = Verifier::new(&root.usable).map_err(|error| failed(error.to_string()))?;
         // The configuration was checked before, so an identity that is wrong here is one too few
         // and trusts nobody.
         let identities = config.identities.iter().map(Identity::new).collect::<Result<Vec<_>, _>>();
         let identities = identities
             .map_err(|(field, message)| failed(format!("identities: {field}: {message}")))?;
-        Ok(Self { verifier, identities })
+        Ok(Self { root, verifier, identities })
     }
 
     /// Returns the identities, by their index, that signed what is of this digest with a bundle
@@ -75,7 +67,7 @@ impl Keyless {
         let proven = self
             .verifier
             .verify(signed, bundle, &VerificationPolicy::any_identity())
-            .map_err(finding)?;
+            .map_err(|error| self.finding(error, bundle))?;
         if !(proven.certificate_verified() && proven.sct_verified() && proven.tlog_verified()) {
             return Err(Finding::Unproven(
                 "not everything that must be proven was looked at".to_owned(),
@@ -114,6 +106,20 @@ impl Keyless {
             Ok(matching)
         }
     }
+
+    /// Converts an error of the verifier to a finding: somebody changed the signature, or it lacks
+    /// what would make it believed, or the trusted root lacks it.
+    fn finding(&self, error: Error, bundle: &Bundle) -> Finding {
+        let gaps =
+            self.root.gaps(&error, bundle).map_or_else(String::new, |gaps| format!("; {gaps}"));
+        match error {
+            Error::SignatureInvalid(_) | Error::InvalidBundle(_) | Error::Types(_) => {
+                Finding::Tampered(error.to_string())
+            }
+            Error::Bundle(what) => Finding::Unproven(format!("{what}{gaps}")),
+            _ => Finding::Unproven(format!("{error}{gaps}")),
+        }
+    }
 }
 
 /// Returns true if there is more to verify than any signer attaches.
@@ -127,76 +133,6 @@ fn is_excessive(bundle: &Bundle) -> bool {
             .iter()
             .filter_map(|entry| entry.inclusion_proof.as_ref())
             .any(|proof| too_long(proof.checkpoint.envelope()))
-}
-
-/// Converts an error of the verifier to a finding: somebody changed the signature, or it lacks what
-/// would make it believed.
-fn finding(error: Error) -> Finding {
-    match error {
-        Error::SignatureInvalid(_) | Error::InvalidBundle(_) | Error::Types(_) => {
-            Finding::Tampered(error.to_string())
-        }
-        Error::Bundle(what) => Finding::Unproven(what.to_string()),
-        _ => Finding::Unproven(error.to_string()),
-    }
-}
-
-fn trusted_root(file: &Path) -> Result<TrustedRoot, String> {
-    let mut text = String::new();
-    let read = std::fs::File::open(file)
-        .and_then(|file| file.take(TRUSTED_ROOT_BYTES + 1).read_to_string(&mut text));
-    read.map_err(|error| error.to_string())?;
-    if text.len() as u64 > TRUSTED_ROOT_BYTES {
-        return Err(format!("it is larger than {TRUSTED_ROOT_BYTES} bytes"));
-    }
-    let mut root =
-        TrustedRoot::from_json(&text).map_err(|error| format!("not a trusted root: {error}"))?;
-    if !TRUSTED_ROOTS.contains(&root.media_type.as_str()) {
-        return Err(format!(
-            "not a trusted root: it has mediaType {:?}, expected {}",
-            root.media_type, TRUSTED_ROOTS[0]
-        ));
-    }
-    for (list, empty) in [
-        ("certificateAuthorities", root.certificate_authorities.is_empty()),
-        ("tlogs", root.tlogs.is_empty()),
-        ("ctlogs", root.ctlogs.is_empty()),
-    ] {
-        if empty {
-            return Err(format!("its {list} are empty, so that nothing could be proven with it"));
-        }
-    }
-    for authority in &mut root.certificate_authorities {
-        let chain =
-            authority.cert_chain.certificates.iter().map(|certificate| &certificate.raw_bytes);
-        authority.valid_for = narrowed(authority.valid_for, chain)?;
-    }
-    for authority in &mut root.timestamp_authorities {
-        let chain =
-            authority.cert_chain.certificates.iter().map(|certificate| &certificate.raw_bytes);
-        authority.valid_for = narrowed(authority.valid_for, chain)?;
-    }
-    Ok(root)
-}
-
-/// An authority counts as long as it says and each of its certificates is valid: the crate alone
-/// would take one that has run out.
-fn narrowed<'a>(
-    valid: Option<TimeRange>,
-    chain: impl Iterator<Item = &'a DerCertificate>,
-) -> Result<Option<TimeRange>, String> {
-    let mut valid = valid;
-    for certificate in chain {
-        let info = parse_certificate_info(certificate)
-            .map_err(|error| format!("a certificate of an authority cannot be used: {error}"))?;
-        let start = valid.map_or(info.not_before, |range| range.start.max(info.not_before));
-        let end =
-            valid.and_then(|range| range.end).map_or(info.not_after, |end| end.min(info.not_after));
-        // Where they have no time in common, this ends before it starts, and the verifier refuses
-        // the root.
-        valid = Some(TimeRange::new(start, Some(end)));
-    }
-    Ok(valid)
 }
 
 /// Content of the annotation `dev.sigstore.cosign/bundle`: an entry of the log, and its promise to

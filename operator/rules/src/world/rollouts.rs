@@ -9,11 +9,15 @@ use kube_core::ObjectMeta;
 
 use super::pace::Pace;
 use super::version::newer;
+use crate::firmware::ResolveFirmware;
 use crate::flashjob::observed::{Inquiry, Job, JobKey};
 use crate::rollout::{Rollout, RolloutKey, Step, open_members};
 
 /// Pause before a change of a device is looked at: many change together.
 const DEVICES_PAUSE: Duration = Duration::from_secs(1);
+/// A status waits for the registry's answer for as long as this, as the answer changes it too:
+/// between two batches the devices wait for one write instead of two.
+const ANSWER_WAIT: Duration = Duration::from_millis(250);
 
 /// A FlashRollout, as the API server showed it last.
 #[derive(Debug)]
@@ -103,9 +107,31 @@ pub struct Memory {
     pub pace: Pace,
     /// Before this the rollout is not planned again.
     pub next_plan: Option<Instant>,
+    /// Time until which a status waits for the registry's answer.
+    answer_due: Option<Instant>,
 }
 
 impl Memory {
+    /// Follows the question of a plan, as [`Inquiry::follow`].
+    pub fn ask(
+        &mut self,
+        question: Option<ResolveFirmware>,
+        now: Instant,
+    ) -> Option<Arc<ResolveFirmware>> {
+        let asked = self.firmware.follow(question);
+        if asked.is_some() {
+            self.answer_due = Some(now + ANSWER_WAIT);
+        }
+        asked
+    }
+
+    /// Time for which a status still waits for the registry's answer.
+    #[must_use]
+    pub fn until_answer(&self, now: Instant) -> Duration {
+        let due = self.answer_due.filter(|_| self.firmware.is_unanswered());
+        due.map_or(Duration::ZERO, |due| due.saturating_duration_since(now))
+    }
+
     /// Takes a step up, unless it is under way or paused.
     pub fn begin(&mut self, step: &Step) -> bool {
         self.busy.insert(step.key())
@@ -240,3 +266,6 @@ impl Rollouts {
         std::mem::take(&mut self.due)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -54,6 +54,13 @@ impl Inquiry {
         is_awaited
     }
 
+    /// Returns true if a question was asked and nothing is known of its answer.
+    #[must_use]
+    pub fn is_unanswered(&self) -> bool {
+        let asked = self.0.as_ref().filter(|asked| asked.is_open);
+        asked.is_some_and(|asked| matches!(asked.answer, FirmwareState::Asking))
+    }
+
     /// The answer to a question, as far as it is known.
     #[must_use]
     pub fn answer(&self, question: &ResolveFirmware) -> FirmwareState {

@@ -1,0 +1,417 @@
+//! Trusted root: the authorities and logs that prove who signed, as a file has them. An entry
+//! that cannot be used is passed over, so that one key of a new kind does not spoil the others.
+//! What is missing or passed over proves nothing: the verifier refuses who needs it, and the gap
+//! is named here.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use sigstore_verify::crypto::{
+    SigningScheme, VerificationKey, parse_certificate_info, validate_raw_public_key,
+};
+use sigstore_verify::trust_root::{
+    CertificateAuthority, CertificateTransparencyLog, TimeRange, TimestampAuthority,
+    TransparencyLog, TrustedRoot,
+};
+use sigstore_verify::types::{Bundle, DerCertificate, LogKeyId};
+use sigstore_verify::{CertificateError, Error, TimestampError, TransparencyLogError, Verifier};
+
+use super::super::provider;
+
+/// Of sigstore's protobuf-specs, message TrustedRoot.
+const MEDIA_TYPES: [&str; 2] = [
+    "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
+    "application/vnd.dev.sigstore.trustedroot.v0.2+json",
+];
+/// The public one has 7 KiB.
+const MAX_BYTES: u64 = 1 << 20;
+/// One scheme for each algorithm of the keys that sign certificate timestamps: RFC 6962, section
+/// 2.1.4, and P-384.
+const SCT_SCHEMES: &[SigningScheme] = &[
+    SigningScheme::EcdsaP256Sha256,
+    SigningScheme::EcdsaP384Sha384,
+    SigningScheme::RsaPkcs1Sha256,
+];
+/// Messages are read in a condition, where a file full of broken entries would fill the page.
+const NAMED_ENTRIES: usize = 3;
+const REASON_CHARACTERS: usize = 200;
+
+/// Authorities and logs of a file.
+pub(super) struct Root {
+    /// Those that can be used, each no longer than its certificates are valid.
+    pub usable: TrustedRoot,
+    file: PathBuf,
+    passed_over: Vec<PassedOver>,
+}
+
+/// Entry that cannot be used.
+struct PassedOver {
+    list: List,
+    /// Its place in the file, and its address.
+    name: String,
+    /// Identifier of a log; none where it cannot be read, and for authorities, which have none.
+    log: Option<[u8; 32]>,
+    reason: String,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum List {
+    CertificateAuthorities,
+    Tlogs,
+    Ctlogs,
+    TimestampAuthorities,
+}
+
+/// The file's JSON. An absent list, `null` and `[]` are the same in protobuf's JSON.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Content {
+    media_type: String,
+    certificate_authorities: Option<Vec<Entry<CertificateAuthority>>>,
+    tlogs: Option<Vec<Entry<TransparencyLog>>>,
+    ctlogs: Option<Vec<Entry<CertificateTransparencyLog>>>,
+    timestamp_authorities: Option<Vec<Entry<TimestampAuthority>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Entry<T> {
+    Read(T),
+    Unreadable(Value),
+}
+
+/// Entry that was looked at alone: a root with nothing else, or the reason why it cannot be used.
+struct Candidate {
+    name: String,
+    log: Option<[u8; 32]>,
+    alone: Result<TrustedRoot, String>,
+}
+
+impl Root {
+    pub fn read(file: &Path) -> Result<Self, String> {
+        let content = Content::read(file)?;
+        let empty = TrustedRoot::from_json(&json!({"mediaType": content.media_type}).to_string())
+            .map_err(|error| format!("not a trusted root: {error}"))?;
+        let mut root =
+            Self { usable: empty.clone(), file: file.to_owned(), passed_over: Vec::new() };
+        root.take(List::CertificateAuthorities, content.certificate_authorities, &empty, |root| {
+            &mut root.certificate_authorities
+        });
+        root.take(List::Tlogs, content.tlogs, &empty, |root| &mut root.tlogs);
+        root.take(List::Ctlogs, content.ctlogs, &empty, |root| &mut root.ctlogs);
+        root.take(List::TimestampAuthorities, content.timestamp_authorities, &empty, |root| {
+            &mut root.timestamp_authorities
+        });
+        if root.usable.certificate_authorities.is_empty() {
+            let list = List::CertificateAuthorities;
+            return Err(match root.passed_over(|entry| entry.list == list) {
+                Some(entries) => format!("none of its {list} can be used: {entries}"),
+                None => format!("its {list} are empty, so that nothing could be proven with it"),
+            });
+        }
+        Ok(root)
+    }
+
+    /// Keeps the entries of one list that can be used.
+    fn take<T: Serialize + DeserializeOwned>(
+        &mut self,
+        list: List,
+        entries: Option<Vec<Entry<T>>>,
+        empty: &TrustedRoot,
+        of: fn(&mut TrustedRoot) -> &mut Vec<T>,
+    ) {
+        let entries = entries.unwrap_or_default().into_iter().enumerate();
+        let candidates: Vec<Candidate> =
+            entries.map(|(at, entry)| entry.alone(list, at, empty.clone(), of)).collect();
+        let mut usable: BTreeMap<[u8; 32], usize> = BTreeMap::new();
+        for log in candidates.iter().filter(|one| one.alone.is_ok()).filter_map(|one| one.log) {
+            *usable.entry(log).or_default() += 1;
+        }
+        for Candidate { name, log, alone } in candidates {
+            let twice = log.is_some_and(|log| usable.get(&log) > Some(&1));
+            let reason = match alone {
+                // The order of the file must not decide which of two keys a log has.
+                Ok(_) if twice => "another entry has the same logId".to_owned(),
+                Ok(mut alone) => {
+                    of(&mut self.usable).append(of(&mut alone));
+                    continue;
+                }
+                Err(reason) => reason.chars().take(REASON_CHARACTERS).collect(),
+            };
+            self.passed_over.push(PassedOver { list, name, log, reason });
+        }
+    }
+
+    /// Returns what this root lacks of that which a signature needed when it was refused with
+    /// this error; none where the root is not the cause.
+    pub fn gaps(&self, error: &Error, bundle: &Bundle) -> Option<String> {
+        let needed = needed(error)?;
+        let gaps: Vec<String> = List::ALL
+            .into_iter()
+            // All that is missing at once, and not the next one when the first has been added.
+            .filter(|list| *list == needed || (list.is_required() && self.is_empty(*list)))
+            .filter_map(|list| self.gap(list, bundle))
+            .collect();
+        (!gaps.is_empty()).then(|| gaps.join("; "))
+    }
+
+    fn gap(&self, list: List, bundle: &Bundle) -> Option<String> {
+        let file = self.file.display();
+        let none = self.is_empty(list);
+        let concerned =
+            |entry: &&PassedOver| entry.list == list && (none || entry.is_named_by(bundle));
+        match self.passed_over(concerned) {
+            Some(entries) => {
+                Some(format!("the trusted root {file} passes over {entries}; correct the file"))
+            }
+            None if none => Some(format!("the trusted root {file} {}", list.lack())),
+            None => None,
+        }
+    }
+
+    fn is_empty(&self, list: List) -> bool {
+        match list {
+            List::CertificateAuthorities => self.usable.certificate_authorities.is_empty(),
+            List::Tlogs => self.usable.tlogs.is_empty(),
+            List::Ctlogs => self.usable.ctlogs.is_empty(),
+            List::TimestampAuthorities => self.usable.timestamp_authorities.is_empty(),
+        }
+    }
+
+    /// Names the first of the entries that were passed over; none if there are none.
+    fn passed_over(&self, which: impl Fn(&&PassedOver) -> bool) -> Option<String> {
+        let entries: Vec<String> =
+            self.passed_over.iter().filter(which).map(ToString::to_string).collect();
+        let named = entries.get(..NAMED_ENTRIES).unwrap_or(&entries);
+        let more = match entries.len() - named.len() {
+            0 => String::new(),
+            more => format!(", and {more} more"),
+        };
+        (!entries.is_empty()).then(|| named.join(", ") + &more)
+    }
+}
+
+impl<T: Serialize + DeserializeOwned> Entry<T> {
+    fn alone(
+        self,
+        list: List,
+        at: usize,
+        mut empty: TrustedRoot,
+        of: fn(&mut TrustedRoot) -> &mut Vec<T>,
+    ) -> Candidate {
+        let (fields, alone) = match self {
+            Self::Read(entry) => {
+                let fields = serde_json::to_value(&entry).unwrap_or_default();
+                of(&mut empty).push(entry);
+                (fields, checked(empty))
+            }
+            Self::Unreadable(fields) => {
+                let reason = match serde_json::from_value::<T>(fields.clone()) {
+                    Err(error) => error.to_string(),
+                    // A value has each field once, and keeps the last one.
+                    Ok(_) => "it has a field twice".to_owned(),
+                };
+                (fields, Err(reason))
+            }
+        };
+        let address = fields.get("baseUrl").or_else(|| fields.get("uri")).and_then(Value::as_str);
+        let address = address.map_or_else(String::new, |address| {
+            format!(" ({})", address.chars().take(REASON_CHARACTERS).collect::<String>())
+        });
+        let log = fields.pointer("/logId/keyId").cloned();
+        let log = log.and_then(|log| serde_json::from_value::<LogKeyId>(log).ok());
+        let log = log.and_then(|log| log.as_bytes().try_into().ok());
+        Candidate { name: format!("{list}[{at}]{address}"), log, alone }
+    }
+}
+
+impl Content {
+    fn read(file: &Path) -> Result<Self, String> {
+        let mut text = String::new();
+        let read = std::fs::File::open(file)
+            .and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text));
+        read.map_err(|error| error.to_string())?;
+        if text.len() as u64 > MAX_BYTES {
+            return Err(format!("it is larger than {MAX_BYTES} bytes"));
+        }
+        let content: Self =
+            serde_json::from_str(&text).map_err(|error| format!("not a trusted root: {error}"))?;
+        if !MEDIA_TYPES.contains(&content.media_type.as_str()) {
+            return Err(format!(
+                "not a trusted root: it has mediaType {:?}, expected {}",
+                content.media_type, MEDIA_TYPES[0]
+            ));
+        }
+        Ok(content)
+    }
+}
+
+impl PassedOver {
+    /// Returns true if a bundle needs it, as far as that can be told.
+    fn is_named_by(&self, bundle: &Bundle) -> bool {
+        let Some(log) = &self.log else { return true };
+        match self.list {
+            List::Tlogs => {
+                let mut entries = bundle.verification_material.tlog_entries.iter();
+                entries.any(|entry| entry.log_id.key_id.as_bytes() == log)
+            }
+            // RFC 6962, section 3.2: a certificate's timestamp has the 32 bytes as they are.
+            List::Ctlogs => bundle.signing_certificate().is_some_and(|certificate| {
+                certificate.as_bytes().windows(log.len()).any(|bytes| bytes == log)
+            }),
+            List::CertificateAuthorities | List::TimestampAuthorities => true,
+        }
+    }
+}
+
+impl fmt::Display for PassedOver {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}: {}", self.name, self.reason)
+    }
+}
+
+impl List {
+    const ALL: [Self; 4] =
+        [Self::CertificateAuthorities, Self::Tlogs, Self::Ctlogs, Self::TimestampAuthorities];
+
+    /// Returns true if no signature counts without an entry of this list.
+    fn is_required(self) -> bool {
+        self != Self::TimestampAuthorities
+    }
+
+    /// The consequence of a list without entries, and the remedy.
+    fn lack(self) -> &'static str {
+        match self {
+            Self::CertificateAuthorities => {
+                "has no certificateAuthorities, which certify who signs; add them \
+                 (cosign trusted-root create --fulcio)"
+            }
+            Self::Tlogs => {
+                "has no tlogs, and a signature counts only with an entry in a transparency log, \
+                 also where it has a timestamp; sign with a log and add that log \
+                 (cosign trusted-root create --rekor)"
+            }
+            Self::Ctlogs => {
+                "has no ctlogs, and a certificate counts only with a timestamp of a certificate \
+                 transparency log; add the log of its authority \
+                 (cosign trusted-root create --ctfe)"
+            }
+            Self::TimestampAuthorities => {
+                "has no timestampAuthorities, and each timestamp must be proven; add the \
+                 authority of this one (cosign trusted-root create --tsa)"
+            }
+        }
+    }
+}
+
+impl fmt::Display for List {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::CertificateAuthorities => "certificateAuthorities",
+            Self::Tlogs => "tlogs",
+            Self::Ctlogs => "ctlogs",
+            Self::TimestampAuthorities => "timestampAuthorities",
+        })
+    }
+}
+
+/// Returns the list of which an entry could have proven what was not proven.
+fn needed(error: &Error) -> Option<List> {
+    match error {
+        Error::TransparencyLog(
+            TransparencyLogError::UnknownLog { .. }
+            | TransparencyLogError::Checkpoint(_)
+            | TransparencyLogError::InclusionPromise(_),
+        ) => Some(List::Tlogs),
+        // Who signs without a log makes a bundle that lacks its proof.
+        Error::Bundle(_) => Some(List::Tlogs),
+        // The verifier has this error where no log has a key of the timestamp's algorithm.
+        Error::Certificate(CertificateError::Sct(_)) | Error::InvalidTrustRoot(_) => {
+            Some(List::Ctlogs)
+        }
+        Error::Certificate(
+            CertificateError::ChainInvalid(_) | CertificateError::NoValidAuthority { .. },
+        ) => Some(List::CertificateAuthorities),
+        Error::Timestamp(
+            TimestampError::Invalid(_) | TimestampError::OutsideAuthorityValidity { .. },
+        ) => Some(List::TimestampAuthorities),
+        _ => None,
+    }
+}
+
+/// Checks a root with one entry as the verifier does, which would refuse all others with it.
+fn checked(mut alone: TrustedRoot) -> Result<TrustedRoot, String> {
+    for authority in &mut alone.certificate_authorities {
+        let chain = authority.cert_chain.certificates.iter().map(|one| &one.raw_bytes);
+        authority.valid_for = narrowed(authority.valid_for, chain)?;
+    }
+    for authority in &mut alone.timestamp_authorities {
+        let chain = authority.cert_chain.certificates.iter().map(|one| &one.raw_bytes);
+        authority.valid_for = narrowed(authority.valid_for, chain)?;
+    }
+    Verifier::new(&alone).map_err(|error| error.to_string())?;
+    for log in &alone.tlogs {
+        let key = VerificationKey::from_spki(&log.public_key.raw_bytes);
+        check_key(&key.map_err(|error| error.to_string())?)?;
+    }
+    for log in &alone.ctlogs {
+        let key = SCT_SCHEMES
+            .iter()
+            .find_map(|scheme| VerificationKey::from_der(&log.public_key.raw_bytes, *scheme).ok());
+        check_key(&key.ok_or("its key is none of ECDSA on P-256 or P-384, nor RSA")?)?;
+    }
+    Ok(alone)
+}
+
+/// Some keys are taken by the verifier, and then say of each signature that it is wrong.
+fn check_key(key: &VerificationKey) -> Result<(), String> {
+    provider::check_scheme(key.scheme())
+        .and_then(|()| validate_raw_public_key(key.scheme(), key.as_bytes()))
+        .map_err(|error| error.to_string())
+}
+
+/// An authority counts as long as it says and each of its certificates is valid: the crate alone
+/// would take one that has run out.
+fn narrowed<'a>(
+    valid: Option<TimeRange>,
+    chain: impl Iterator<Item = &'a DerCertificate>,
+) -> Result<Option<TimeRange>, String> {
+    let mut valid = valid;
+    for certificate in chain {
+        let info = parse_certificate_info(certificate)
+            .map_err(|error| format!("a certificate of an authority cannot be used: {error}"))?;
+        let start = valid.map_or(info.not_before, |range| range.start.max(info.not_before));
+        let end = valid.and_then(|range| range.end);
+        let end = end.map_or(info.not_after, |end| end.min(info.not_after));
+        // Where they have no time in common, this ends before it starts, and the verifier refuses
+        // the authority.
+        valid = Some(TimeRange::new(start, Some(end)));
+    }
+    Ok(valid)
+}
+
+#[cfg(test)]
+mod tests {
+    use sigstore_verify::trust_root::SigstoreInstance;
+    use tempfile::NamedTempFile;
+
+    use super::*;
+
+    #[test]
+    fn of_the_roots_of_public_instances_no_entry_is_passed_over() {
+        provider::install();
+        for instance in
+            [SigstoreInstance::PublicGood, SigstoreInstance::Staging, SigstoreInstance::GitHub]
+        {
+            let file = NamedTempFile::new().expect("a file");
+            std::fs::write(file.path(), instance.embedded_trusted_root_json()).expect("written");
+            let root = Root::read(file.path()).expect("a root");
+            assert_eq!(root.passed_over(|_| true), None, "{instance:?}");
+        }
+    }
+}
