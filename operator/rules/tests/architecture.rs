@@ -97,6 +97,7 @@ fn place(module: &str) -> Option<usize> {
 }
 
 /// Uses of all modules, without those by tests.
+#[expect(clippy::expect_used, reason = "a helper of tests alone")]
 fn uses() -> Uses {
     let files: BTreeMap<String, PathBuf> =
         files().into_iter().map(|path| (module_of(&path), path)).collect();
@@ -111,6 +112,7 @@ fn uses() -> Uses {
 }
 
 /// Path of a file's module: `crate::flashjob::plan` for `src/flashjob/plan.rs`.
+#[expect(clippy::expect_used, reason = "a helper of tests alone")]
 fn module_of(file: &Path) -> String {
     let name = file.strip_prefix(source()).expect("a file of the source").with_extension("");
     let names = name.iter().map(|part| part.to_str().expect("UTF-8"));
