@@ -11,7 +11,6 @@ use flashjob_rules::flashjob::observed::{JobKey, Observed, whole_seconds};
 use flashjob_rules::flashjob::plan::{Plan, Step, plan};
 use flashjob_rules::rollout::RolloutKey;
 use flashjob_rules::world::World;
-use flashjob_rules::world::pace::Rest;
 use futures::StreamExt;
 use futures::channel::mpsc;
 use jiff::Timestamp;
@@ -299,6 +298,7 @@ impl Operator {
         }
         let now = whole_seconds(Timestamp::now());
         let Some(plan) = world.decide_rollout(key, now) else { return };
+        let is_losing = world.loses_child(&known);
         let memory = world.rollouts.memory.entry(key.clone()).or_default();
         let question = memory.ask(plan.question, started);
         let steps: Vec<_> = plan.steps.into_iter().filter(|step| memory.begin(step)).collect();
@@ -307,8 +307,8 @@ impl Operator {
         let goes_on = plan.urgent || question.is_some() || !steps.is_empty();
         let pause = if goes_on { SHORTEST_PAUSE } else { pause_after_plan(started.elapsed()) };
         memory.next_plan = Some(started + pause);
-        let turn = memory.pace.turn(started, Rest::OF_ROLLOUT);
-        let answer = memory.until_answer(started);
+        let turn = memory.pace.turn(started);
+        let answer = if is_losing { Duration::ZERO } else { memory.until_answer(started) };
         let due = turn.due(plan.urgent).max(answer);
         let write_now = plan.status.is_some() && turn.may_write(plan.urgent) && answer.is_zero();
         memory.pace.writing |= write_now;
@@ -349,7 +349,7 @@ impl Operator {
             drop(world);
             return self.look_at_in(key.clone(), wait);
         }
-        let turn = memory.pace.turn(started, Rest::OF_FLASH_JOB);
+        let turn = memory.pace.turn(started);
         let Some(mut observed) = world.observe(key, now) else { return };
         observed.report = turn.may_write(false);
         let plan = plan(&observed);

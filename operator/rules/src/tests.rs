@@ -1,4 +1,4 @@
-//! What tests of properties share: the cases that they look at.
+//! Configuration of the tests of properties: the cases that they look at.
 
 use proptest::test_runner::{Config, RngSeed};
 

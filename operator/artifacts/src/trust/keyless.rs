@@ -1,6 +1,6 @@
 //! Signatures without keys: a certificate for an identity, made by an authority for minutes, and a
-//! log that proves when it was used. Reads the file with the authorities and logs that are trusted;
-//! the check does no I/O and asks nobody.
+//! log that proves when it was used. [`root`] reads the file with the authorities and logs that are
+//! trusted; the check does no I/O and asks nobody.
 
 mod root;
 

@@ -216,31 +216,18 @@ impl<'a> List<'a> {
     }
 }
 
-/// Returns true if something waits for the difference of two lists to be stored. Nothing waits for
-/// the successes of a batch that goes on: until they are stored its FlashJobs have them.
-pub(super) fn is_waited_for(planned: &[BatchMembers], stored: &[BatchMembers]) -> bool {
-    let waits = |(planned, stored): (&BatchMembers, &BatchMembers)| {
-        planned.instances != stored.instances
-            || planned.shards != stored.shards
-            || planned.shards_made != stored.shards_made
-            || (planned.results != stored.results && results_are_waited_for(planned, stored))
+/// Returns true if two lists differ in more than in who is at work.
+pub(super) fn differ(one: &[BatchMembers], other: &[BatchMembers]) -> bool {
+    let results = |list: &BatchMembers| -> String {
+        list.results.chars().map(|letter| Member::of(letter).untried().letter()).collect()
     };
-    planned.len() != stored.len() || planned.iter().zip(stored).any(waits)
-}
-
-fn results_are_waited_for(planned: &BatchMembers, stored: &BatchMembers) -> bool {
-    let members = |list: &BatchMembers| -> Vec<Member> {
-        list.results.chars().map(|letter| Member::of(letter).untried()).collect()
+    let same = |(one, other): (&BatchMembers, &BatchMembers)| {
+        one.instances == other.instances
+            && one.shards == other.shards
+            && one.shards_made == other.shards_made
+            && (one.results == other.results || results(one) == results(other))
     };
-    let (planned, stored) = (members(planned), members(stored));
-    let goes_on = planned.iter().any(|member| member.is_open());
-    let mut changed = planned.iter().zip(&stored).filter(|(planned, stored)| planned != stored);
-    planned.len() != stored.len()
-        || changed.any(|(planned, _)| {
-            let succeeded =
-                matches!(planned, Member::Completed | Member::Unverified | Member::Skipped);
-            !(goes_on && succeeded)
-        })
+    one.len() != other.len() || !one.iter().zip(other).all(same)
 }
 
 /// Places of a shard in its batch's list.

@@ -12,7 +12,7 @@ use super::draft::Draft;
 use super::members::Planned;
 use super::plan::{Plan, Step};
 use super::snapshot::{Child, Snapshot};
-use super::status::{List, Member, is_waited_for};
+use super::status::{List, Member, differ};
 use super::words::Words;
 
 /// Devices that were left out, as part of a sentence.
@@ -267,11 +267,10 @@ fn write_with(
     status.waiting_for = words.waiting_for;
     status.message = Some(words.message.chars().take(1024).collect());
     status.observed_generation = rollout.generation;
-    // Counts change with every device; what other decisions wait for is written at once, and so is
-    // all that a FlashJob which is being deleted would take along.
+    // Counts change with every device; what other decisions wait for is written at once, and so
+    // are results, as somebody may edit or delete the FlashJob that has them.
     plan.urgent = status.phase != stored.phase
-        || is_waited_for(&status.members, &stored.members)
-        || snapshot.children.iter().any(|child| child.deleting)
+        || differ(&status.members, &stored.members)
         || !status.batches.iter().map(moments).eq(stored.batches.iter().map(moments))
         || status.run != stored.run
         || status.retry != stored.retry

@@ -38,6 +38,14 @@ impl World {
             now,
         }))
     }
+
+    /// Returns true if a FlashJob of the rollout is in deletion: its results may go with it, and
+    /// nothing else is to be waited for before they are stored.
+    #[must_use]
+    pub fn loses_child(&self, known: &Known) -> bool {
+        let mut children = self.rollouts.children(&known.rollout.uid);
+        children.any(|job| self.jobs.get(job).is_some_and(|job| job.deleting))
+    }
 }
 
 fn child(job: &Job) -> Option<Child<'_>> {

@@ -4,31 +4,13 @@ use std::time::{Duration, Instant};
 
 /// A status is written about this often, unless something waits for it.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
+/// But less often where a write takes long: with the status of 4,000 devices the API server is busy
+/// for half a second, and it is what the devices wait for.
+const RESTS_PER_WRITE: u32 = 8;
+/// The longest time that a status is behind, where nothing waits for it.
+const LONGEST_WRITE_INTERVAL: Duration = Duration::from_secs(3);
 /// The same where something does: enough to gather what happens in one moment.
 const URGENT_WRITE_INTERVAL: Duration = Duration::from_millis(100);
-
-/// Rest between two status writes for which nothing waits: longer where a write takes long. With
-/// the status of 4,000 devices the API server is busy for half a second, and it is what the devices
-/// wait for.
-#[derive(Clone, Copy, Debug)]
-pub struct Rest {
-    /// How many times as long as a write took.
-    per_write: u32,
-    /// The longest time that a status is behind.
-    longest: Duration,
-}
-
-impl Rest {
-    /// Of a FlashJob: a device that was recorded ahead of its turn starts without a wait once that
-    /// is stored.
-    pub const OF_FLASH_JOB: Self = Self { per_write: 8, longest: Duration::from_secs(3) };
-    /// Of a FlashRollout: its FlashJobs have all that is not stored yet, and say it.
-    pub const OF_ROLLOUT: Self = Self { per_write: 30, longest: Duration::from_secs(10) };
-
-    fn after(self, took: Duration) -> Duration {
-        (took * self.per_write).clamp(WRITE_INTERVAL, self.longest)
-    }
-}
 
 /// Writes of one object's status.
 #[derive(Debug, Default)]
@@ -50,10 +32,11 @@ impl Pace {
     /// Says what a plan that begins now may do with the status. The clock is read once for a plan:
     /// one that words no status, because its turn has not come, always has a time to look again.
     #[must_use]
-    pub fn turn(&self, began: Instant, rest: Rest) -> Turn {
+    pub fn turn(&self, began: Instant) -> Turn {
+        let rest = (self.took * RESTS_PER_WRITE).clamp(WRITE_INTERVAL, LONGEST_WRITE_INTERVAL);
         Turn {
             writing: self.writing,
-            due: self.until_write(began, rest.after(self.took)),
+            due: self.until_write(began, rest),
             due_if_urgent: self.until_write(began, URGENT_WRITE_INTERVAL),
         }
     }
@@ -80,8 +63,8 @@ impl Turn {
         if urgent { self.due_if_urgent } else { self.due }
     }
 
-    /// Returns true if the status may be written now. False: there is a time at which it is due, or
-    /// the write that is under way has the object looked at when it ends.
+    /// Returns true if the status may be written now. False: there is a time at which it is due,
+    /// or the write that is under way has the object looked at when it ends.
     #[must_use]
     pub fn may_write(&self, urgent: bool) -> bool {
         !self.writing && self.due(urgent).is_zero()

@@ -119,7 +119,8 @@ impl Memory {
         now: Instant,
     ) -> Option<Arc<ResolveFirmware>> {
         let asked = self.firmware.follow(question);
-        if asked.is_some() {
+        // One question after another does not put a write off again and again.
+        if asked.is_some() && self.answer_due.is_none_or(|due| due <= now) {
             self.answer_due = Some(now + ANSWER_WAIT);
         }
         asked

@@ -368,7 +368,7 @@ fn checked(mut alone: TrustedRoot) -> Result<TrustedRoot, String> {
     Ok(alone)
 }
 
-/// Some keys are taken by the verifier, and then say of each signature that it is wrong.
+/// Rejects keys that the verifier takes, and with which each of its verifications fails.
 fn check_key(key: &VerificationKey) -> Result<(), String> {
     provider::check_scheme(key.scheme())
         .and_then(|()| validate_raw_public_key(key.scheme(), key.as_bytes()))

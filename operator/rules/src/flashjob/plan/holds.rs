@@ -2,8 +2,8 @@
 
 use crate::flashjob::observed::{Identity, Observed, Sighting};
 
-/// Devices that stay locked while nothing new is decided: those stored as in flight, and those that
-/// Pods may be at work on.
+/// Devices that stay locked while nothing new is decided: those stored as in flight, and those
+/// that Pods may be at work on.
 pub(super) fn holds(observed: &Observed) -> Vec<(Identity, String)> {
     let in_flight = observed.job.status.devices.iter().filter(|device| device.is_locked());
     let stored = in_flight.flat_map(|device| {

@@ -137,8 +137,8 @@ impl Draft<'_> {
         }
     }
 
-    /// Returns true if a restarted operator would find name, endpoint, attempt and baseline of this
-    /// device.
+    /// Returns true if a restarted operator would find name, endpoint, attempt and baseline of
+    /// this device.
     fn is_stored(&self, uid: &str) -> bool {
         let (Some(stored), Some(record)) = (self.observed.stored(uid), self.records.get(uid))
         else {
