@@ -2,8 +2,8 @@
 //! `wasm32-unknown-unknown`.
 //!
 //! A plugin is a pure function. It says what the container that flashes one device needs; the
-//! operator decides when, where and whether it runs. Tests of a plugin are ordinary `cargo test` on
-//! the host: no WebAssembly is needed for them.
+//! operator decides when, where and whether it runs. Tests of a plugin are ordinary `cargo test`
+//! on the host: no WebAssembly is needed for them.
 //!
 //! ```
 //! use flashjob_plugin_sdk::{Device, FlashPod, Plugin, PluginError, PluginInfo, Request, literal};
@@ -86,8 +86,8 @@ pub trait Plugin {
         })
     }
 
-    /// Reads how firmware begins, before any device is flashed with it. The default reads none, and
-    /// its devices are flashed with firmware that nobody inspected.
+    /// Reads how firmware begins, before any device is flashed with it. The default reads none,
+    /// and its devices are flashed with firmware that nobody inspected.
     ///
     /// # Errors
     /// The firmware cannot be judged. Firmware that must not be flashed is no error but a

@@ -28,8 +28,8 @@ pub use layout::Layout;
 /// ```
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Image {
-    /// Files and folders that are copied into the image, in this order; a later copy replaces files
-    /// of an earlier one.
+    /// Files and folders that are copied into the image, in this order; a later copy replaces
+    /// files of an earlier one.
     pub copies: Vec<Copy>,
     /// Architecture as Go names it: `amd64`, `arm64`. Default: this machine's.
     pub architecture: String,

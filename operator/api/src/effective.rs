@@ -198,8 +198,8 @@ impl FlashJobSpec {
         Ok(())
     }
 
-    /// JSON writes the fields in one fixed order and escapes what could run together, so equal runs
-    /// hash alike and others do not.
+    /// JSON writes the fields in one fixed order and escapes what could run together, so equal
+    /// runs hash alike and others do not.
     fn run_hash(
         &self,
         settings: &BTreeMap<String, Map<String, Value>>,

@@ -38,13 +38,13 @@ use crate::{FirmwarePolicy, FlashJobStatus};
     validation = ("!has(self.maxFailedDevices) || (type(self.maxFailedDevices) == int ? int(self.maxFailedDevices) >= 0 : string(self.maxFailedDevices).matches('^(100|[0-9]{1,2})%$'))", "maxFailedDevices must be a number from 0 or a percentage from 0% to 100%")
 )]
 pub struct FlashJobSpec {
-    /// Uids (`metadata.uid`) of the Akri Instances to flash. 1 to 4096, each once: a job that names
-    /// one twice starts nothing and says so in its status. Letters, digits, `-`, `_` and `.`, as in
-    /// labels.
+    /// Uids (`metadata.uid`) of the Akri Instances to flash. 1 to 4096, each once: a job that
+    /// names one twice starts nothing and says so in its status. Letters, digits, `-`, `_` and
+    /// `.`, as in labels.
     #[schemars(length(min = 1, max = 4096), inner(length(min = 1, max = 63), regex(pattern = "^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")), extend("x-kubernetes-list-type" = "atomic"))]
     pub uuid: Vec<String>,
-    /// The firmware to flash, handed to the device plugin; usually an OCI reference. No white space
-    /// or control characters.
+    /// The firmware to flash, handed to the device plugin; usually an OCI reference. No white
+    /// space or control characters.
     #[schemars(length(min = 1, max = 1024), regex(pattern = r"^[^\s\p{Cc}]+$"))]
     pub firmware: String,
     /// The version that a device reports once it runs the firmware. No white space or control
@@ -61,7 +61,8 @@ pub struct FlashJobSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 63))]
     pub device: Option<String>,
-    /// Guard: a device with another application type is refused. Stands in where Akri reports none.
+    /// Guard: a device with another application type is refused. Stands in where Akri reports
+    /// none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub application_type: Option<String>,

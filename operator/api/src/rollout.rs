@@ -56,8 +56,8 @@ pub struct FlashRolloutSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "membership_schema")]
     pub membership: Option<Membership>,
-    /// Batches in their order; a device is in the first that takes it, and those left over form one
-    /// more batch named `rest`. Default: 1 device, 10 %, the rest.
+    /// Batches in their order; a device is in the first that takes it, and those left over form
+    /// one more batch named `rest`. Default: 1 device, 10 %, the rest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
     pub batches: Option<Vec<BatchSpec>>,
@@ -140,13 +140,13 @@ pub struct FlashRolloutSpec {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FirmwarePolicy {
-    /// `Digest`: the reference is resolved once a run, and every flash Pod gets its digest. `None`:
-    /// the reference is passed on as written. Default Digest.
+    /// `Digest`: the reference is resolved once a run, and every flash Pod gets its digest.
+    /// `None`: the reference is passed on as written. Default Digest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "pin_schema")]
     pub pin: Option<FirmwarePin>,
-    /// `Required`: an entry of the operator's `firmwareTrust` must match, and verify. `IfConfigured`:
-    /// what an entry matches must verify. Default IfConfigured.
+    /// `Required`: an entry of the operator's `firmwareTrust` must match, and verify.
+    /// `IfConfigured`: what an entry matches must verify. Default IfConfigured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "firmware_verification_schema")]
     pub verify: Option<FirmwareVerification>,
@@ -301,8 +301,8 @@ pub struct BatchSpec {
     /// Devices that the batch takes. Default: any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selector: Option<DeviceConditions>,
-    /// Most devices that the batch takes: a number, or a percentage of all planned devices, rounded
-    /// down and at least 1. Default: all that the selector takes.
+    /// Most devices that the batch takes: a number, or a percentage of all planned devices,
+    /// rounded down and at least 1. Default: all that the selector takes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "size_schema")]
     pub size: Option<IntOrString>,

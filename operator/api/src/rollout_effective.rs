@@ -264,9 +264,9 @@ impl FlashRolloutSpec {
         template
     }
 
-    /// JSON writes the fields in one fixed order and escapes what could run together, so equal runs
-    /// hash alike and others do not. What is absent is not written, so that fields which a later
-    /// version adds leave the runs of today as they are.
+    /// JSON writes the fields in one fixed order and escapes what could run together, so equal
+    /// runs hash alike and others do not. What is absent is not written, so that fields which a
+    /// later version adds leave the runs of today as they are.
     fn fingerprint(&self) -> String {
         let template = self.effective_template();
         let settings: BTreeMap<String, Map<String, Value>> = template.settings.unwrap_or_default();

@@ -260,8 +260,8 @@ pub struct BatchMembers {
     #[schemars(with = "Option<Vec<String>>", extend("x-kubernetes-list-type" = "atomic"))]
     pub instances: Vec<String>,
     /// One letter for each Instance: `.` open, `:` open after it was absent, `,` and `;` the same
-    /// once this run has begun to flash it, `C` completed, `U` completed without proof, `F` failed,
-    /// `S` skipped, `A` absent, `R` regressed, `T` failed and to be tried again.
+    /// once this run has begun to flash it, `C` completed, `U` completed without proof, `F`
+    /// failed, `S` skipped, `A` absent, `R` regressed, `T` failed and to be tried again.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub results: String,
     /// Parts of the list that a FlashJob works on now.

@@ -11,8 +11,9 @@ pub fn published_path(group: &str, version: &str) -> String {
     format!("/openapi/v3/apis/{group}/{version}")
 }
 
-/// Fields of this version's `spec` and `status` that the installed definition lacks: the API server
-/// drops them without a word. None: the kind is not in the document, so it is not installed.
+/// Fields of this version's `spec` and `status` that the installed definition lacks: the API
+/// server drops them without a word. None: the kind is not in the document, so it is not
+/// installed.
 #[must_use]
 pub fn missing_fields(document: &Value, own: &CustomResourceDefinition) -> Option<Vec<String>> {
     let schemas = document["components"]["schemas"].as_object()?;

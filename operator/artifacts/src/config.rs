@@ -29,8 +29,8 @@ pub struct RegistryConfig {
     /// Other hosts that may ask for the password to give out tokens.
     #[serde(default)]
     pub token_hosts: Vec<String>,
-    /// Registries that are asked before this one, in this order: `host`, or `host/prefix` where the
-    /// repositories are below that path.
+    /// Registries that are asked before this one, in this order: `host`, or `host/prefix` where
+    /// the repositories are below that path.
     #[serde(default)]
     pub mirrors: Vec<String>,
 }
@@ -52,8 +52,8 @@ pub struct CredentialsReference {
     pub secret_name: String,
 }
 
-/// Trust policy for components: the signers whose components are run. The longest literal prefix of
-/// `match` wins; nothing matching means refused.
+/// Trust policy for components: the signers whose components are run. The longest literal prefix
+/// of `match` wins; nothing matching means refused.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TrustEntry {
@@ -101,9 +101,9 @@ impl CosignTrust {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct KeylessTrust {
-    /// File with the authorities and logs that are trusted, in the JSON of a Sigstore trusted root:
-    /// what `cosign trusted-root create` writes. Nothing is asked over the network. Read anew at
-    /// every load.
+    /// File with the authorities and logs that are trusted, in the JSON of a Sigstore trusted
+    /// root: what `cosign trusted-root create` writes. Nothing is asked over the network. Read
+    /// anew at every load.
     pub trusted_root_file: PathBuf,
     /// Identities whose signatures count.
     pub identities: Vec<SignerIdentity>,

@@ -8,8 +8,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-/// The user name by which Docker says that the password is an identity token, which a token service
-/// exchanges.
+/// The user name by which Docker says that the password is an identity token, which a token
+/// service exchanges.
 pub const IDENTITY_TOKEN: &str = "<token>";
 /// Docker Hub's names. They are one registry, asked at the last.
 const DOCKER_HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
@@ -32,8 +32,8 @@ impl Credentials {
     }
 }
 
-/// One name for one registry: lower case, without the port that is usual, and Docker Hub's names as
-/// one.
+/// One name for one registry: lower case, without the port that is usual, and Docker Hub's names
+/// as one.
 #[must_use]
 pub(crate) fn canonical_host(host: &str) -> String {
     let host = host.to_ascii_lowercase();
@@ -123,8 +123,8 @@ fn place_of(key: &str) -> (String, String) {
     (canonical_host(host), path.to_owned())
 }
 
-/// Returns the exactness with which a key names a repository; None if it does not. A `*` stands for
-/// one label of the host, as for the kubelet.
+/// Returns the exactness with which a key names a repository; None if it does not. A `*` stands
+/// for one label of the host, as for the kubelet.
 fn exactness(key: &str, host: &str, repository: &str) -> Option<(usize, usize)> {
     let (key_host, key_path) = place_of(key);
     let labels = |host: &str| host.split('.').map(str::to_owned).collect::<Vec<_>>();

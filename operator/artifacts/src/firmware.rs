@@ -1,5 +1,5 @@
-//! Firmware in a registry: the device types that it is for, and its signatures. A microcontroller's
-//! platform has the operating system `custom` and its type as the architecture.
+//! Firmware in a registry: the device types that it is for, and its signatures. A
+//! microcontroller's platform has the operating system `custom` and its type as the architecture.
 
 mod beginning;
 mod layer;
@@ -152,9 +152,9 @@ pub enum UnverifiedFirmware {
     },
 }
 
-/// Checks that one of these manifests has the signatures that the policy demands: a signature of an
-/// index counts for all that it names, one of a manifest for that alone. Returns true if one was
-/// demanded.
+/// Checks that one of these manifests has the signatures that the policy demands: a signature of
+/// an index counts for all that it names, one of a manifest for that alone. Returns true if one
+/// was demanded.
 ///
 /// # Errors
 /// None of them has, or the registry does not answer.

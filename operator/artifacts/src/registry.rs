@@ -1,9 +1,9 @@
 //! Gets an artifact from an OCI registry, and puts one there (OCI distribution specification 1.1,
 //! "Pull" and "Push").
 //!
-//! oci-client drops a failed token request, sends the password to whatever realm a challenge names,
-//! and follows redirects with it; so the few requests that are needed are made here, and only its
-//! manifest types are used.
+//! oci-client drops a failed token request, sends the password to whatever realm a challenge
+//! names, and follows redirects with it; so the few requests that are needed are made here, and
+//! only its manifest types are used.
 
 mod challenge;
 mod client;

@@ -85,8 +85,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Fetches a blob, and hands its bytes on while they come: they are the right ones only if this
-    /// succeeds.
+    /// Fetches a blob, and hands its bytes on while they come: they are the right ones only if
+    /// this succeeds.
     pub(crate) async fn hand_on(
         &mut self,
         layer: &Layer,

@@ -1,6 +1,6 @@
-//! Decides which artifacts are used. There is one way to make a [`Verified`] one, and only that can
-//! be run. Reads the files with keys and trusted roots, and does no other I/O: what a registry has
-//! of signatures is brought along.
+//! Decides which artifacts are used. There is one way to make a [`Verified`] one, and only that
+//! can be run. Reads the files with keys and trusted roots, and does no other I/O: what a registry
+//! has of signatures is brought along.
 
 mod identity;
 mod key;

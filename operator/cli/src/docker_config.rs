@@ -1,5 +1,5 @@
-//! Passwords from Docker's configuration, where `docker login`, `oras login` and others leave them.
-//! An entry that is there and does not work is an error, and never an anonymous request.
+//! Passwords from Docker's configuration, where `docker login`, `oras login` and others leave
+//! them. An entry that is there and does not work is an error, and never an anonymous request.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

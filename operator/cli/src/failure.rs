@@ -33,12 +33,13 @@ pub enum Code {
     NotGranted = 8,
     /// The plugin cannot be built.
     Build = 9,
-    /// Something that was checked is not as it should be, or a FlashJob or FlashRollout ended with failures.
+    /// Something that was checked is not as it should be, or a FlashJob or FlashRollout ended with
+    /// failures.
     Failing = 10,
     /// Something that was waited for did not come in time.
     TimedOut = 11,
-    /// Nothing goes on until somebody acts: a FlashJob or FlashRollout is paused or stalled, or waits
-    /// for an approval.
+    /// Nothing goes on until somebody acts: a FlashJob or FlashRollout is paused or stalled, or
+    /// waits for an approval.
     Blocked = 12,
     /// Ended by a signal.
     Interrupted = 130,

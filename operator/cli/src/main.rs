@@ -2,8 +2,8 @@
 //! for plugin authors. What the operator decides is asked of the operator's own code.
 //!
 //! - [`arguments`] is the command line. [`fleet`] has the commands for devices and FlashJobs,
-//!   [`plugin`] those for plugin authors, [`check`] looks at an installation, [`completion`] is for
-//!   shells.
+//!   [`plugin`] those for plugin authors, [`check`] looks at an installation, [`completion`] is
+//!   for shells.
 //! - [`cluster`] is the way to the cluster that the kubeconfig names; [`duration`] reads and shows
 //!   times, and [`decode`] reads objects.
 //! - [`source`] gets a component from a file or a registry, with [`docker_config`]'s credentials

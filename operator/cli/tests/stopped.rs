@@ -1,5 +1,5 @@
-//! `flash` in batches, stopped by somebody who deletes its FlashJob: what is deleted stays deleted,
-//! and the command says which devices were not started.
+//! `flash` in batches, stopped by somebody who deletes its FlashJob: what is deleted stays
+//! deleted, and the command says which devices were not started.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Stdio};

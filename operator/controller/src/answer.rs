@@ -37,8 +37,8 @@ fn with_sources(error: &dyn Error) -> String {
     text
 }
 
-/// The object of that name, as the API server has it now. It is listed, not got: the right to list,
-/// which the watches need, is enough, and for a name the API server looks up one key.
+/// The object of that name, as the API server has it now. It is listed, not got: the right to
+/// list, which the watches need, is enough, and for a name the API server looks up one key.
 ///
 /// # Errors
 /// The API server does not answer, or refuses.

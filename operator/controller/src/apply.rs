@@ -52,9 +52,9 @@ pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step) {
         if !pause.is_zero() {
             tokio::time::sleep(pause).await;
         }
-        // A Pod that may be there without our knowledge could flash beside the next one: the create
-        // is sent until it is clear. One that was seen meanwhile is not made twice, though it may
-        // be gone again.
+        // A Pod that may be there without our knowledge could flash beside the next one: the
+        // create is sent until it is clear. One that was seen meanwhile is not made twice, though
+        // it may be gone again.
         let seen =
             key.strip_prefix("pod/").is_some_and(|name| operator.world().knows_pod(&job.key, name));
         if !unsettled || seen {
@@ -76,7 +76,8 @@ fn may_have_worked(error: &kube::Error) -> bool {
     }
 }
 
-/// Doubles with each failure; the step's own name spreads the pauses of steps that failed together.
+/// Doubles with each failure; the step's own name spreads the pauses of steps that failed
+/// together.
 pub(crate) fn pause_after(failures: u32, key: &str) -> Duration {
     let doubled =
         Duration::from_millis(100).saturating_mul(1 << failures.min(12)).min(LONGEST_PAUSE);

@@ -18,8 +18,8 @@ pub struct Arguments {
     /// Watch this namespace alone. Default: all.
     #[arg(long, env = "FLASHJOB_WATCH_NAMESPACE")]
     pub watch_namespace: Option<String>,
-    /// The operator's own namespace, where its Lease and the registry credentials are. Default: the
-    /// kubeconfig's.
+    /// The operator's own namespace, where its Lease and the registry credentials are. Default:
+    /// the kubeconfig's.
     #[arg(long, env = "POD_NAMESPACE")]
     pub namespace: Option<String>,
     /// Where /healthz, /readyz and /metrics are served.

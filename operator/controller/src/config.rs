@@ -1,5 +1,5 @@
-//! The operator's configuration file. Read whole and checked whole: a bad file is refused, and says
-//! which field is wrong.
+//! The operator's configuration file. Read whole and checked whole: a bad file is refused, and
+//! says which field is wrong.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};

@@ -62,8 +62,8 @@ pub async fn consult(operator: Arc<Operator>, job: JobKey, question: Question) {
     operator.look_at([job]);
 }
 
-/// Returns the plugin of the digest that the attempt began with. A registry that does not answer is
-/// asked again for as long as an unknown device is waited for.
+/// Returns the plugin of the digest that the attempt began with. A registry that does not answer
+/// is asked again for as long as an unknown device is waited for.
 async fn recall(operator: &Operator, plugin: &str, digest: &Digest) -> Result<Plugin, Failure> {
     let seconds = operator.world().rules.periods.unknown_device_seconds;
     let (begin, limit) =

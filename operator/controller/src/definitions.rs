@@ -1,6 +1,6 @@
 //! Finds out whether the installed CustomResourceDefinitions have all fields that this operator
-//! knows: the API server drops the others without a word. It reads what the API server publishes of
-//! its schemas under `/openapi/v3`, which everybody who is authenticated may (ClusterRole
+//! knows: the API server drops the others without a word. It reads what the API server publishes
+//! of its schemas under `/openapi/v3`, which everybody who is authenticated may (ClusterRole
 //! `system:discovery`), so that no right on definitions is needed. Does I/O.
 
 use std::time::Duration;

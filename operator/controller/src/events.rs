@@ -111,8 +111,8 @@ fn between(head: &str, message: &str, tail: &str) -> String {
     format!("{head}{}{tail}", shortened(message, room))
 }
 
-/// The event of a transition before the end of a run. The start of a run makes none: status has its
-/// time.
+/// The event of a transition before the end of a run. The start of a run makes none: status has
+/// its time.
 fn under_way(transition: JobTransition<'_>) -> Option<Event> {
     let (kind, reason, action, note) = match transition {
         JobTransition::Suspended => {

@@ -55,8 +55,8 @@ impl Access {
     }
 
     /// Digest of the entry that decides on a firmware, with the keys that it had when this
-    /// configuration was taken; None: no entry does. What was verified by an earlier one may not be
-    /// trusted any more.
+    /// configuration was taken; None: no entry does. What was verified by an earlier one may not
+    /// be trusted any more.
     fn trust_in(&self, firmware: &str) -> Option<String> {
         let entry = entry(&firmware.parse().ok()?, &self.trust)?;
         self.fingerprints.get(&entry.pattern).map(Digest::to_string)

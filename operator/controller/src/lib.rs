@@ -9,8 +9,8 @@
 //! - [`watch`] fills the caches in [`flashjob_rules::world`], and names the jobs to look at.
 //! - [`flashjob_rules::flashjob::observed`] is the snapshot of one job that
 //!   [`flashjob_rules::world::World::observe`] takes.
-//! - [`flashjob_rules::flashjob::plan`] decides, [`flashjob_rules::flashjob::make`] turns the answer
-//!   of a plugin into a Pod and a Service.
+//! - [`flashjob_rules::flashjob::plan`] decides, [`flashjob_rules::flashjob::make`] turns the
+//!   answer of a plugin into a Pod and a Service.
 //! - [`consult`] asks plugins, [`firmware`] asks registries for firmware, [`apply`] asks the API
 //!   server, [`report`] writes the status; each has the job looked at again.
 //! - [`rollout`] does the same for FlashRollouts, which make FlashJobs; its rules are in

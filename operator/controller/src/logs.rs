@@ -1,6 +1,6 @@
-//! The log: lines of text on a terminal, one flat JSON object a line otherwise. Texts from devices,
-//! plugins and the API server stand in it, so in a line of text every control character is written
-//! as its escape.
+//! The log: lines of text on a terminal, one flat JSON object a line otherwise. Texts from
+//! devices, plugins and the API server stand in it, so in a line of text every control character
+//! is written as its escape.
 
 use std::fmt::{self, Write};
 use std::io::IsTerminal;

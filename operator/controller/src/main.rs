@@ -10,8 +10,8 @@ use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
-    // The operator starts itself so, to compile a plugin. Limits of a process are set before it has
-    // threads.
+    // The operator starts itself so, to compile a plugin. Limits of a process are set before it
+    // has threads.
     if words.next().is_some_and(|word| word == COMPILE_PLUGIN) {
         return compile_plugin(words);
     }

@@ -176,8 +176,8 @@ impl Operator {
         world.rollouts.all_due();
     }
 
-    /// Looks at these soon, and at the rollouts that what came before concerns. A standby does not:
-    /// it looks at all of them once it leads. Not to be called with [`Self::world`] held.
+    /// Looks at these soon, and at the rollouts that what came before concerns. A standby does
+    /// not: it looks at all of them once it leads. Not to be called with [`Self::world`] held.
     pub fn look_at(&self, subjects: impl IntoIterator<Item = impl Into<Subject>>) {
         if !self.is_planning() {
             return;

@@ -72,8 +72,8 @@ impl Plugins {
         self.read().loaded.get(name)?.iter().find(|plugin| plugin.digest() == digest).cloned()
     }
 
-    /// The same; one that is not loaded, as after a restart, is loaded from the cache or from where
-    /// it comes from, and verified again.
+    /// The same; one that is not loaded, as after a restart, is loaded from the cache or from
+    /// where it comes from, and verified again.
     ///
     /// # Errors
     /// It cannot be had, or may no longer be run.

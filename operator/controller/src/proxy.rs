@@ -1,5 +1,5 @@
-//! Proxies in the environment: they serve the registries, and leave the API server alone. Reads the
-//! environment and the kubeconfig.
+//! Proxies in the environment: they serve the registries, and leave the API server alone. Reads
+//! the environment and the kubeconfig.
 
 use kube::Config;
 use kube::config::Kubeconfig;

@@ -1,6 +1,6 @@
-//! Reads objects as the API server sends them: without `metadata.managedFields`, which is most of a
-//! Pod and of no use here, and such that one object which cannot be decoded is no fault of the list
-//! or watch that it came with. No I/O.
+//! Reads objects as the API server sends them: without `metadata.managedFields`, which is most of
+//! a Pod and of no use here, and such that one object which cannot be decoded is no fault of the
+//! list or watch that it came with. No I/O.
 
 use std::borrow::Cow;
 

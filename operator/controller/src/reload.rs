@@ -1,6 +1,6 @@
 //! Takes the configuration file anew when its content changes, or that of a key or authority that
-//! it names. A bad file is refused whole, and the old one stays. Where there was no file, the first
-//! one is taken when it appears.
+//! it names. A bad file is refused whole, and the old one stays. Where there was no file, the
+//! first one is taken when it appears.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -14,12 +14,12 @@ use crate::health::problem::Source;
 use crate::operator::Operator;
 use crate::plugins::Loader;
 
-/// A mounted ConfigMap changes by way of symbolic links: reading the content is what tells a change
-/// for certain.
+/// A mounted ConfigMap changes by way of symbolic links: reading the content is what tells a
+/// change for certain.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Looks at the file, and at the keys and authorities that it names, until the process ends. `text`
-/// is what is in force, if anything.
+/// Looks at the file, and at the keys and authorities that it names, until the process ends.
+/// `text` is what is in force, if anything.
 pub async fn follow(
     path: PathBuf,
     mut text: Option<String>,

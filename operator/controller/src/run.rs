@@ -33,9 +33,9 @@ use crate::{config, definitions, health, logs, proxy, reload};
 
 /// Within this time everything is at rest and the Lease given back; Kubernetes kills after 30 s.
 const END_LIMIT: Duration = Duration::from_secs(15);
-/// An answer of the API server that has begun and says nothing for so long is given up, and a watch
-/// taken up again: its connection may be gone without a word. A watch on which nothing happens has
-/// a bookmark every minute.
+/// An answer of the API server that has begun and says nothing for so long is given up, and a
+/// watch taken up again: its connection may be gone without a word. A watch on which nothing
+/// happens has a bookmark every minute.
 const SILENCE_LIMIT: Duration = Duration::from_secs(150);
 
 /// Reason for which the operator ends.

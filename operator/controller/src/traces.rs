@@ -1,6 +1,6 @@
-//! Traces by OpenTelemetry's protocol, OTLP over HTTP, set up by its standard environment variables
-//! alone; without an endpoint there are none. Spans: the plan of a job, each step, each question to
-//! a plugin, each status write.
+//! Traces by OpenTelemetry's protocol, OTLP over HTTP, set up by its standard environment
+//! variables alone; without an endpoint there are none. Spans: the plan of a job, each step, each
+//! question to a plugin, each status write.
 
 use std::env;
 

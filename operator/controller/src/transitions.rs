@@ -1,5 +1,5 @@
-//! Says what became different between two stored statuses: what the log, the events and the metrics
-//! tell. Pure.
+//! Says what became different between two stored statuses: what the log, the events and the
+//! metrics tell. Pure.
 
 use std::collections::HashMap;
 

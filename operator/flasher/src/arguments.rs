@@ -1,5 +1,5 @@
-//! The command line. Each option is also an environment variable, which is how a device plugin sets
-//! it; the first users' image reads the same names.
+//! The command line. Each option is also an environment variable, which is how a device plugin
+//! sets it; the first users' image reads the same names.
 
 mod serial;
 
@@ -117,13 +117,13 @@ pub struct Pull {
     /// The firmware: an OCI reference, as harbor.example.com/firmware/thermo:0.2.0.
     #[arg(long, env = "FIRMWARE", value_name = "REFERENCE", value_parser = word)]
     pub firmware: String,
-    /// Type of the device, as esp32s3: the architecture of the firmware's platform, whose operating
-    /// system is "custom".
+    /// Type of the device, as esp32s3: the architecture of the firmware's platform, whose
+    /// operating system is "custom".
     #[arg(long, env = "DEVICE", value_name = "TYPE", value_parser = word)]
     pub device: String,
     /// Folder with what the registry needs, each file where it is needed: `.dockerconfigjson` or
-    /// `config.json` (user names and passwords), `ca.crt` (authorities of its certificate, in PEM),
-    /// `policy.yaml` (`registries` and `trust`, as in the operator's configuration).
+    /// `config.json` (user names and passwords), `ca.crt` (authorities of its certificate, in
+    /// PEM), `policy.yaml` (`registries` and `trust`, as in the operator's configuration).
     #[arg(
         long,
         env = "FLASHER_REGISTRY_DIRECTORY",
@@ -175,8 +175,8 @@ pub struct Ota {
         value_parser = clap::value_parser!(u16).range(1..)
     )]
     pub port: u16,
-    /// Folder with `server.crt` and `server.key`, in PEM. Without these files a certificate is made,
-    /// which devices that check it refuse.
+    /// Folder with `server.crt` and `server.key`, in PEM. Without these files a certificate is
+    /// made, which devices that check it refuse.
     #[arg(long, env = "FLASHER_CERTIFICATES", value_name = "FOLDER", default_value = "/ota/certs")]
     pub certificates: PathBuf,
     /// Host of the attestation service, which listens on port 8000. Kubernetes sets it where the

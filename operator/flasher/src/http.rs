@@ -1,5 +1,6 @@
-//! Update over HTTP, as many programs of microcontrollers have it: the firmware is uploaded, or the
-//! device is told where to fetch it. Where the device says its version in JSON, that is read back.
+//! Update over HTTP, as many programs of microcontrollers have it: the firmware is uploaded, or
+//! the device is told where to fetch it. Where the device says its version in JSON, that is read
+//! back.
 //!
 //! ```text
 //! fetch firmware --> upload, or serve and tell --> wait for the version --> Sent
@@ -160,9 +161,9 @@ fn not_reported(
     Failure { bytes: Some(bytes), ..Failure::new(code, message) }
 }
 
-/// Sends the firmware along with the request, and returns true if the device has answered. One that
-/// has not may have all of it or not, as what was handed to the network may not have reached it:
-/// that is an error unless the version tells (`version_tells`).
+/// Sends the firmware along with the request, and returns true if the device has answered. One
+/// that has not may have all of it or not, as what was handed to the network may not have reached
+/// it: that is an error unless the version tells (`version_tells`).
 async fn upload(
     options: &Http,
     endpoint: &Endpoint,

@@ -7,9 +7,9 @@
 //! - [`arguments`] is the command line; each option is also an environment variable, as a device
 //!   plugin sets it.
 //! - [`firmware`] fetches and verifies what is to be flashed, before a device is asked anything.
-//! - [`ota`] asks the device to call back, and hands the firmware over; [`http`] uploads it, or has
-//!   the device fetch it; [`smp`] is for devices with MCUboot, [`serial`] for Espressif chips on a
-//!   serial port.
+//! - [`ota`] asks the device to call back, and hands the firmware over; [`http`] uploads it, or
+//!   has the device fetch it; [`smp`] is for devices with MCUboot, [`serial`] for Espressif chips
+//!   on a serial port.
 //! - [`outcome`] is what came of it, in the form in which the plugin reads it.
 #![deny(missing_docs)]
 

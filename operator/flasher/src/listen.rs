@@ -7,7 +7,8 @@ use tokio::net::TcpListener;
 
 use crate::outcome::{Code, Failure};
 
-/// Listens on all addresses unless one is named; on those of IPv4 alone where the node has no IPv6.
+/// Listens on all addresses unless one is named; on those of IPv4 alone where the node has no
+/// IPv6.
 ///
 /// # Errors
 /// The port is taken.

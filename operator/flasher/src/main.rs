@@ -1,5 +1,5 @@
-//! `flashjob-flasher`: one attempt to flash one device. Its exit status and its termination message
-//! say what came of it.
+//! `flashjob-flasher`: one attempt to flash one device. Its exit status and its termination
+//! message say what came of it.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -40,8 +40,8 @@ fn main() -> ExitCode {
     ExitCode::from(conclude(&ended, begun.elapsed(), &arguments.termination_log))
 }
 
-/// A command line that cannot be read, or that asks for help. Whoever reads the termination message
-/// learns which variable it is.
+/// A command line that cannot be read, or that asks for help. Whoever reads the termination
+/// message learns which variable it is.
 fn unread(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         error.exit();

@@ -144,8 +144,8 @@ pub fn message(ended: &Result<Sent, Failure>, took: Duration) -> Value {
     })
 }
 
-/// Writes the message where Kubernetes looks for it, and returns the exit status. Without that file,
-/// as outside of a cluster, the message is in the output alone.
+/// Writes the message where Kubernetes looks for it, and returns the exit status. Without that
+/// file, as outside of a cluster, the message is in the output alone.
 pub fn conclude(ended: &Result<Sent, Failure>, took: Duration, log: &Path) -> u8 {
     let message = message(ended, took);
     if let Err(error) = std::fs::write(log, message.to_string()) {

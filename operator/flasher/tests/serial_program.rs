@@ -1,5 +1,5 @@
-//! The program with the variables of the plugin esp-serial: exit status, messages and signals while
-//! a chip is flashed.
+//! The program with the variables of the plugin esp-serial: exit status, messages and signals
+//! while a chip is flashed.
 #![allow(clippy::expect_used)]
 #[allow(dead_code, reason = "the device's part is for the other tests")]
 mod world;

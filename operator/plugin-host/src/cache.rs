@@ -1,5 +1,5 @@
-//! Cache on disk of what was fetched and compiled. Everything is hashed again when it is read; what
-//! does not fit is as good as absent.
+//! Cache on disk of what was fetched and compiled. Everything is hashed again when it is read;
+//! what does not fit is as good as absent.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -41,8 +41,8 @@ impl Cache {
         put(&self.tag_path(reference), digest.to_string().as_bytes())
     }
 
-    /// The signatures that a reference's registry had for a digest. They are not believed for being
-    /// here: they are checked at every load.
+    /// The signatures that a reference's registry had for a digest. They are not believed for
+    /// being here: they are checked at every load.
     pub fn signatures(&self, repository: &str, digest: &Digest) -> Vec<Signature> {
         let bytes = std::fs::read(self.signatures_path(repository, digest)).unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()

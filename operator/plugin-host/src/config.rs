@@ -1,5 +1,5 @@
-//! The parts of the operator's configuration file that concern plugins: how registries are reached,
-//! whose components are run, and what they may cost.
+//! The parts of the operator's configuration file that concern plugins: how registries are
+//! reached, whose components are run, and what they may cost.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! Compiles components and calls them: a fresh instance for each call, under limits of time, memory
-//! and size.
+//! Compiles components and calls them: a fresh instance for each call, under limits of time,
+//! memory and size.
 
 mod bounds;
 mod compiler;
@@ -377,8 +377,8 @@ fn tick(engine: &wasmtime::Engine) -> std::io::Result<()> {
 #[allow(unsafe_code)]
 fn load(engine: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<Component> {
     // SAFETY: deserialize runs what it is given. These bytes come either straight from
-    // `precompile_component` in a child of this program, over its pipe, or from the cache, which no
-    // other process writes, and which gave out exactly the bytes whose SHA-256 it had checked.
+    // `precompile_component` in a child of this program, over its pipe, or from the cache, which
+    // no other process writes, and which gave out exactly the bytes whose SHA-256 it had checked.
     unsafe { Component::deserialize(engine, code) }
 }
 

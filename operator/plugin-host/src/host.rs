@@ -91,8 +91,8 @@ impl Host {
     /// The second half of the way: compile, describe.
     ///
     /// # Errors
-    /// It does not fit the contract, breaks, or calls itself by another name than the configuration
-    /// does.
+    /// It does not fit the contract, breaks, or calls itself by another name than the
+    /// configuration does.
     pub async fn start_named(
         &self,
         verified: &Verified,

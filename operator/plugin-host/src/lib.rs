@@ -5,8 +5,8 @@
 //! ```
 //!
 //! - [`Host`] loads plugins: [`Host::load`] goes the whole way and leaves nothing half done.
-//!   Authors look closer with [`Host::open`], [`Host::verify`] and [`Host::published`], and publish
-//!   with [`Host::push`].
+//!   Authors look closer with [`Host::open`], [`Host::verify`] and [`Host::published`], and
+//!   publish with [`Host::push`].
 //! - [`Plugin`] answers: a fresh instance for each call, under limits of time, memory and size.
 //! - [`types`] are the host's own types; [`engine`] converts them from and to each version of the
 //!   WIT package.

@@ -88,8 +88,9 @@ pub enum FirmwareState {
     Resolved(ResolvedFirmware),
     /// It is not.
     Failed {
-        /// Name of one of [`flashjob_api::rollout_reason`]: FirmwareUnavailable, FirmwareUntrusted,
-        /// FirmwareMismatch, PluginNotReady, InspectionFailed, InvalidReference.
+        /// Name of one of [`flashjob_api::rollout_reason`]: FirmwareUnavailable,
+        /// FirmwareUntrusted, FirmwareMismatch, PluginNotReady, InspectionFailed,
+        /// InvalidReference.
         reason: String,
         /// The same, in words.
         message: String,

@@ -2,7 +2,8 @@
 //! and everything that was observed come in as arguments.
 //!
 //! - [`flashjob`] decides about one FlashJob, [`rollout`] about one FlashRollout.
-//! - [`world`] keeps what was observed of all of them, and takes the snapshots that they decide by.
+//! - [`world`] keeps what was observed of all of them, and takes the snapshots that they decide
+//!   by.
 //! - [`firmware`] is the question to a registry that both may have, [`schedule`] reads maintenance
 //!   windows.
 #![deny(missing_docs)]

@@ -1,5 +1,5 @@
-//! Tests that no rule reads a clock, a file or the environment, and that the modules form no cycle.
-//! That none knows a client or a runtime is in Cargo.toml.
+//! Tests that no rule reads a clock, a file or the environment, and that the modules form no
+//! cycle. That none knows a client or a runtime is in Cargo.toml.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;

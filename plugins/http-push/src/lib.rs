@@ -1,6 +1,6 @@
-//! Device plugin for devices that are updated over HTTP: the firmware is uploaded, or the device is
-//! told where to fetch it. What is special about a kind of device is settings; those of common open
-//! firmwares are presets. docs/hardware.md shows how to choose.
+//! Device plugin for devices that are updated over HTTP: the firmware is uploaded, or the device
+//! is told where to fetch it. What is special about a kind of device is settings; those of common
+//! open firmwares are presets. docs/hardware.md shows how to choose.
 
 mod settings;
 

@@ -1,6 +1,6 @@
-//! Device plugin for devices with MCUboot (Zephyr on nRF, STM32 and others), over MCUmgr's protocol
-//! SMP: on UDP, or on a serial port that Akri's udev handler found. The flash program confirms the
-//! new image once the device runs it, so its hash is the proof.
+//! Device plugin for devices with MCUboot (Zephyr on nRF, STM32 and others), over MCUmgr's
+//! protocol SMP: on UDP, or on a serial port that Akri's udev handler found. The flash program
+//! confirms the new image once the device runs it, so its hash is the proof.
 
 mod image_header;
 mod settings;

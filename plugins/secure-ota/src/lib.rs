@@ -1,6 +1,6 @@
 //! Secure over-the-air update over the network, as the ESP32 family does it: the flash container
-//! asks the device to call back on TCP 4433, the device proves who it is, and receives the firmware
-//! over TLS.
+//! asks the device to call back on TCP 4433, the device proves who it is, and receives the
+//! firmware over TLS.
 
 use flashjob_esp_image::Image;
 use flashjob_flash_program::REGISTRY;

@@ -1,5 +1,5 @@
-//! The way between operator and API server fails in every way that it can; nothing is lost, nothing
-//! done twice.
+//! The way between operator and API server fails in every way that it can; nothing is lost,
+//! nothing done twice.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;

@@ -342,8 +342,8 @@ async fn a_changed_list_adds_and_drops_devices(case: Case<'_>) -> anyhow::Result
         status.devices.iter().any(|device| device.state == DeviceState::Flashing)
     };
     status_where(case.testbed, case.name, "the first is flashed", flashing).await?;
-    // The first in flight finishes though it is dropped, the second goes before its turn, the third
-    // comes.
+    // The first in flight finishes though it is dropped, the second goes before its turn, the
+    // third comes.
     apply(case.testbed, &job(case.name, &uids[2..], json!({"parallelism": 1}))).await?;
     let done =
         |status: &FlashJobStatus| status.completed_uuids == uids[2..] && status.devices.is_empty();

@@ -209,8 +209,8 @@ async fn two_jobs_that_name_one_device_flash_it_one_after_the_other() -> anyhow:
     for name in ["first", "second", "third"] {
         assert_eq!(ended(&testbed, name).await?.phase, Some(Phase::Completed));
     }
-    // A device that reported the version already cannot prove it again: the job does not wait until
-    // it has rebooted.
+    // A device that reported the version already cannot prove it again: the job does not wait
+    // until it has rebooted.
     eventually("every device has rebooted three times", Duration::from_secs(30), || async {
         Ok(testbed.fleet.reports().await?.iter().all(|report| report.flashed == 3).then_some(()))
     })

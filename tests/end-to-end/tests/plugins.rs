@@ -30,8 +30,8 @@ async fn a_plugin_built_against_the_contract_alone_flashes_its_own_device_type()
     apply(&testbed, &job("breakfast", &all, json!({"flashjobPodImage": null}))).await?;
     let status = ended(&testbed, "breakfast").await?;
     assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
-    // This plugin takes the Pod's success as proof, so the job does not wait until the devices have
-    // rebooted.
+    // This plugin takes the Pod's success as proof, so the job does not wait until the devices
+    // have rebooted.
     eventually("the toasters run the new firmware", Duration::from_secs(30), || async {
         Ok(testbed
             .fleet

@@ -1,4 +1,5 @@
-//! Trust in plugins: signatures in a real registry, and what the DevicePlugin says of each refusal.
+//! Trust in plugins: signatures in a real registry, and what the DevicePlugin says of each
+//! refusal.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! A token service as a registry's own (distribution's token authentication specification; Harbor's
-//! is at `/service/token`).
+//! A token service as a registry's own (distribution's token authentication specification;
+//! Harbor's is at `/service/token`).
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -33,7 +33,8 @@ impl TokenService {
         Ok(Self { key, certificate: STANDARD.encode(certificate.der()), bundle })
     }
 
-    /// Returns the settings that make a registry trust it; the realm is on the host that was asked.
+    /// Returns the settings that make a registry trust it; the realm is on the host that was
+    /// asked.
     #[must_use]
     pub fn auth(&self) -> Value {
         json!({"token": {

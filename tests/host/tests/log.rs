@@ -1,5 +1,5 @@
-//! Standard output and error of plugins in other languages are in the log of the process, under the
-//! plugin's name.
+//! Standard output and error of plugins in other languages are in the log of the process, under
+//! the plugin's name.
 
 use std::sync::Mutex;
 

@@ -1,5 +1,5 @@
-//! Two real registries, each behind a front that remembers what it is asked: one is the registry of
-//! a reference, the other its mirror, below a path of its own.
+//! Two real registries, each behind a front that remembers what it is asked: one is the registry
+//! of a reference, the other its mirror, below a path of its own.
 
 use std::path::{Path, PathBuf};
 

@@ -239,8 +239,8 @@ async fn push(client: &reqwest::Client, registry: &str) -> anyhow::Result<Vec<Di
     Ok(digests)
 }
 
-/// The documented reason of a cell's error, and a word that its message must have; nothing where it
-/// works.
+/// The documented reason of a cell's error, and a word that its message must have; nothing where
+/// it works.
 fn expected(met: &Met, artifact: usize) -> Option<(&'static str, String)> {
     if !met.tls.works() {
         return Some(("RegistryUnreachable", met.own.host.clone()));

@@ -1,6 +1,6 @@
 //! Signatures where a registry has a mirror, both real and with TLS and passwords of their own,
-//! each behind a front that remembers what it is asked: what the mirror has counts, what it has not
-//! is looked for in the registry, and what it has that is wrong is refused.
+//! each behind a front that remembers what it is asked: what the mirror has counts, what it has
+//! not is looked for in the registry, and what it has that is wrong is refused.
 
 #![allow(clippy::expect_used, reason = "this is a test, its helpers too")]
 

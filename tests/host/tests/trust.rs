@@ -1,6 +1,6 @@
-//! A signed plugin in a real registry, and somebody between the registry and the operator: whatever
-//! is changed, withheld, answered with an error or sent elsewhere, the plugin is not run, and the
-//! refusal says which of these it was.
+//! A signed plugin in a real registry, and somebody between the registry and the operator:
+//! whatever is changed, withheld, answered with an error or sent elsewhere, the plugin is not run,
+//! and the refusal says which of these it was.
 #![allow(clippy::expect_used, reason = "this is a test, its helpers too")]
 
 use std::path::Path;

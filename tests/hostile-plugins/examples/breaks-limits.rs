@@ -1,6 +1,6 @@
-//! Breaks the limit that it is told to break, in the entry point that is asked: settings, firmware,
-//! reason and the name of a file name it. For `describe`, which is told nothing, a test writes the
-//! name over [`DESCRIBE`] in the component.
+//! Breaks the limit that it is told to break, in the entry point that is asked: settings,
+//! firmware, reason and the name of a file name it. For `describe`, which is told nothing, a test
+//! writes the name over [`DESCRIBE`] in the component.
 
 use std::hint::black_box;
 

@@ -85,8 +85,8 @@ pub async fn import(
     Ok(())
 }
 
-/// The product's flash image with access to the registry. It names no user, as the users' own image
-/// does not.
+/// The product's flash image with access to the registry. It names no user, as the users' own
+/// image does not.
 fn flasher(folder: &Path, registry: &Registry, authority: &Path) -> anyhow::Result<Image> {
     let mut image = Image { entrypoint: ENTRYPOINT.map(str::to_owned).into(), ..Image::default() };
     let root = format!("target/image/{}/image/flasher", image.architecture);

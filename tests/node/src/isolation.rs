@@ -140,8 +140,8 @@ fn remove_cgroup(folder: &Path) -> bool {
     std::fs::remove_dir(folder).is_ok() || !folder.exists()
 }
 
-/// Makes the cgroup and puts this process into `<cgroup>/host`: whoever is in one of its cgroups is
-/// seen there.
+/// Makes the cgroup and puts this process into `<cgroup>/host`: whoever is in one of its cgroups
+/// is seen there.
 fn join(cgroup: &str) -> anyhow::Result<()> {
     let root = Path::new(CGROUPS);
     if root.join("cgroup.controllers").is_file() {

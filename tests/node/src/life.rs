@@ -29,8 +29,8 @@ pub async fn live(node: &Node, installation: &Installation, namespace: &str) -> 
     let devices = node.devices(namespace, &["esp32:thermo:0.1.0=2"]).await?;
     let lived = async {
         flash(node, namespace, &devices).await?;
-        // A configuration that is refused changes nothing, so both can go on at the same time; each
-        // waits for about a minute.
+        // A configuration that is refused changes nothing, so both can go on at the same time;
+        // each waits for about a minute.
         tokio::try_join!(fail(node, namespace), refuse_configurations(node, installation))?;
         exchange_and_lose_a_plugin(node, installation).await?;
         let differences = differences(node, &installation.account()).await?;

@@ -35,7 +35,8 @@ pub fn set_up() -> anyhow::Result<()> {
         ensure!(output.status.success(), "ip {}: {said}", step.join(" "));
     }
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("ip_forward")?;
-    // Where the kernel lets bridges pass rules by, Pods would not reach Services of their own node.
+    // Where the kernel lets bridges pass rules by, Pods would not reach Services of their own
+    // node.
     let bridged = "/proc/sys/net/bridge/bridge-nf-call-iptables";
     if std::path::Path::new(bridged).exists() {
         std::fs::write(bridged, "1").context("bridge-nf-call-iptables")?;

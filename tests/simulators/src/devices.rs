@@ -55,8 +55,8 @@ pub struct Behaviour {
     pub never_back: bool,
     /// Goes on reporting its old version.
     pub stale_version: bool,
-    /// For so many milliseconds after it was first asked, its connections back are refused: no node
-    /// leads to the Pod yet.
+    /// For so many milliseconds after it was first asked, its connections back are refused: no
+    /// node leads to the Pod yet.
     pub refused_ms: u64,
     /// Waits this long before it calls back, in milliseconds.
     pub callback_delay_ms: u64,

@@ -1,6 +1,6 @@
 //! The simulated devices' firmware: a line that says what this is, a line of JSON that describes
-//! it, the payload. Before it, for Espressif chips, the beginning of an image as ESP-IDF writes it:
-//! a header, that of the first segment, and the descriptor of the application.
+//! it, the payload. Before it, for Espressif chips, the beginning of an image as ESP-IDF writes
+//! it: a header, that of the first segment, and the descriptor of the application.
 
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};

@@ -22,9 +22,9 @@ use tokio::sync::watch;
 
 use crate::process;
 
-/// Between two signs of life, well below the 40 s after which a node counts as lost; shorter than a
-/// real kubelet's, as after an outage of the API server no Pod is scheduled until the node has said
-/// that it is ready.
+/// Between two signs of life, well below the 40 s after which a node counts as lost; shorter than
+/// a real kubelet's, as after an outage of the API server no Pod is scheduled until the node has
+/// said that it is ready.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// How the kubelet is set up.
@@ -222,8 +222,8 @@ impl Kubelet {
         Ok(())
     }
 
-    /// Writes a Pod's status as kubelets do, which leave conditions of others; however long the API
-    /// server is away. One that is gone needs none.
+    /// Writes a Pod's status as kubelets do, which leave conditions of others; however long the
+    /// API server is away. One that is gone needs none.
     async fn report(&self, pod: &Pod, status: serde_json::Value) -> anyhow::Result<()> {
         let pods: Api<Pod> =
             Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());

@@ -1,7 +1,8 @@
 //! Simulators that stand in for hardware, kubelet and load balancer; honest ones: what they report
 //! has happened.
 //!
-//! - [`devices`]: microcontrollers with two firmware slots that update themselves over the network.
+//! - [`devices`]: microcontrollers with two firmware slots that update themselves over the
+//!   network.
 //! - [`akri`]: an Instance for each device, following what the device says of itself.
 //! - [`kubelet`]: a node that runs each Pod's container as a local process.
 //! - [`load_balancer`]: a pool of loopback addresses.

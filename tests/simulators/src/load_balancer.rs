@@ -1,5 +1,5 @@
-//! Simulated load balancer: a pool of loopback addresses, one for each Service, given back when the
-//! Service goes.
+//! Simulated load balancer: a pool of loopback addresses, one for each Service, given back when
+//! the Service goes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;

@@ -95,7 +95,8 @@ struct Shared {
 }
 
 impl Chip {
-    /// Opens a pseudo-terminal and answers on it as an ESP32 in its loader, in a thread of its own.
+    /// Opens a pseudo-terminal and answers on it as an ESP32 in its loader, in a thread of its
+    /// own.
     ///
     /// # Errors
     /// No terminal is to be had.
@@ -229,8 +230,8 @@ impl Shared {
     }
 }
 
-/// Makes the Instance, as Akri's udev handler would, and offers its resource on the node, as Akri's
-/// device plugin would.
+/// Makes the Instance, as Akri's udev handler would, and offers its resource on the node, as
+/// Akri's device plugin would.
 ///
 /// # Errors
 /// The cluster refuses.

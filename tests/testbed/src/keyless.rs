@@ -1,6 +1,6 @@
 //! Parts that signatures without keys need, made here: an authority that certifies identities, its
-//! certificate transparency log, and the log of signatures. Signs as cosign does with them, in both
-//! forms.
+//! certificate transparency log, and the log of signatures. Signs as cosign does with them, in
+//! both forms.
 
 mod timestamps;
 
@@ -229,8 +229,8 @@ impl Sigstore {
         })
     }
 
-    /// A bundle that says that these artifacts are signed, with an entry of a log that says when it
-    /// took it. Digests are `sha256:…`.
+    /// A bundle that says that these artifacts are signed, with an entry of a log that says when
+    /// it took it. Digests are `sha256:…`.
     ///
     /// # Errors
     /// It cannot be signed.

@@ -115,8 +115,8 @@ const PORTS: std::ops::Range<u16> = 10_000..32_000;
 /// # Errors
 /// None is free.
 pub fn free_port() -> anyhow::Result<u16> {
-    // A UDP socket of the same number is the sign that the port is spoken for; it does not stand in
-    // the way of a TCP server.
+    // A UDP socket of the same number is the sign that the port is spoken for; it does not stand
+    // in the way of a TCP server.
     static SPOKEN_FOR: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     let start = RandomState::new().hash_one(std::process::id());
     for step in 0..u64::from(PORTS.end - PORTS.start) {

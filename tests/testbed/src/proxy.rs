@@ -166,7 +166,8 @@ impl Proxy {
         self.shared.cut.send_modify(|cuts| *cuts += 1);
     }
 
-    /// Breaks every watch and every request until [`Self::calm`]: the API server cannot be reached.
+    /// Breaks every watch and every request until [`Self::calm`]: the API server cannot be
+    /// reached.
     pub fn refuse(&self) {
         self.shared.table().refuses = true;
         self.cut_watches();

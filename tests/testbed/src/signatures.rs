@@ -109,8 +109,8 @@ pub async fn attach_simple(
     client.store_auth_if_needed(&registry.host, &registry.auth()).await;
     client.push_blob(&reference, layer.data, &manifest.layers[0].digest).await?;
     client.push_blob(&reference, config.data, &manifest.config.digest).await?;
-    // As JSON and not in the client's own form of it, which leaves the line breaks of a certificate
-    // as they are.
+    // As JSON and not in the client's own form of it, which leaves the line breaks of a
+    // certificate as they are.
     let kind = HeaderValue::from_static("application/vnd.oci.image.manifest.v1+json");
     client.push_manifest_raw(&reference, serde_json::to_vec(&manifest)?, kind).await?;
     Ok(())

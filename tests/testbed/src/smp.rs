@@ -25,8 +25,8 @@ pub struct NetworkDevice {
 }
 
 impl NetworkDevice {
-    /// Switches a device on, makes its Instance of this name, and pushes [`FIRMWARE`]. Akri is told
-    /// its endpoint and type, and no version.
+    /// Switches a device on, makes its Instance of this name, and pushes [`FIRMWARE`]. Akri is
+    /// told its endpoint and type, and no version.
     ///
     /// # Errors
     /// No port is free, the registry refuses the firmware, or the cluster the Instance.

@@ -84,7 +84,8 @@ impl Stage {
         Ok(())
     }
 
-    /// Returns the values of the arguments before the first FROM, and those that every engine sets.
+    /// Returns the values of the arguments before the first FROM, and those that every engine
+    /// sets.
     fn globals(&self, file: &Dockerfile) -> anyhow::Result<Variables> {
         let mut globals = Variables::from([
             ("TARGETOS".to_owned(), "linux".to_owned()),

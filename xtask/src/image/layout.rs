@@ -70,8 +70,8 @@ impl Layout {
         Ok(digest)
     }
 
-    /// Writes the layout as a folder, in place of a layout that is there, and returns the digest as
-    /// [`Layout::write_tar`] does.
+    /// Writes the layout as a folder, in place of a layout that is there, and returns the digest
+    /// as [`Layout::write_tar`] does.
     ///
     /// # Errors
     /// As [`Layout::write_tar`]; or the folder holds something else than a layout.

@@ -73,8 +73,8 @@ fn word<'a>(text: &'a str, variables: &Variables) -> anyhow::Result<(String, &'a
     Ok((word, rest))
 }
 
-/// Adds the character after a backslash; within double quotes the backslash stays before what needs
-/// no escape.
+/// Adds the character after a backslash; within double quotes the backslash stays before what
+/// needs no escape.
 fn escaped<'a>(after: &'a str, quoted: bool, word: &mut String) -> &'a str {
     let Some(next) = after.chars().next() else {
         word.push('\\');

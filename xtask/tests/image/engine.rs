@@ -99,7 +99,8 @@ fn buildah(store: &Path, command: &mut Command) {
     assert!(result.status.success(), "{command:?}: {}", String::from_utf8_lossy(&result.stderr));
 }
 
-/// Returns what a container takes from an image's configuration: all but times, layers and history.
+/// Returns what a container takes from an image's configuration: all but times, layers and
+/// history.
 fn settings(layout: &archive::Layout) -> Value {
     let mut configuration = layout.configuration();
     for field in ["created", "rootfs", "history"] {

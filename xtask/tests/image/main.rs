@@ -1,6 +1,6 @@
 //! Images written by this program: what is in them, that they are the same everywhere, that a
-//! container engine builds the same from the Dockerfile, and that the operator's starts as the user
-//! and with the root folder that it gets in a cluster.
+//! container engine builds the same from the Dockerfile, and that the operator's starts as the
+//! user and with the root folder that it gets in a cluster.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where one of its steps does")]
 

@@ -38,8 +38,8 @@ pub struct Beginning {
     pub is_certain: bool,
 }
 
-/// Reads beginnings of firmware, and keeps those whose layers were hashed: what is refused is asked
-/// about again and again, and fetched once.
+/// Reads beginnings of firmware, and keeps those whose layers were hashed: what is refused is
+/// asked about again and again, and fetched once.
 #[derive(Debug)]
 pub struct Beginnings {
     /// Most bytes of a file.

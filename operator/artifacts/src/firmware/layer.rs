@@ -131,8 +131,8 @@ fn walk<R: Read>(
     Ok(())
 }
 
-/// Returns true for a path of a layer below `/firmware`; a marker of a removed file is no file (OCI
-/// image specification, "Whiteouts").
+/// Returns true for a path of a layer below `/firmware`; a marker of a removed file is no file
+/// (OCI image specification, "Whiteouts").
 fn is_firmware(path: &Path) -> bool {
     let path = path.strip_prefix("/").unwrap_or(path);
     let path = path.strip_prefix(".").unwrap_or(path);

@@ -54,8 +54,8 @@ impl Receive for Vec<u8> {
     }
 }
 
-/// Hashes the bytes of a blob and hands them on, each once however often it comes. Whoever has them
-/// knows only by the answer to the whole that they are the right ones.
+/// Hashes the bytes of a blob and hands them on, each once however often it comes. Whoever has
+/// them knows only by the answer to the whole that they are the right ones.
 pub(crate) struct HandOn {
     at: usize,
     handed_on: usize,
@@ -108,8 +108,9 @@ impl Repository<'_> {
 
     /// Fetches a blob, and checks that it is the one once all of it came.
     ///
-    /// A download that is cut off is resumed where it stopped. It is given up when several requests
-    /// in a row bring nothing new. A server that supports no ranges sends all of it again.
+    /// A download that is cut off is resumed where it stopped. It is given up when several
+    /// requests in a row bring nothing new. A server that supports no ranges sends all of it
+    /// again.
     ///
     /// # Errors
     /// The registry does not give it, or gives another.

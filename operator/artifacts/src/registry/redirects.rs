@@ -66,8 +66,8 @@ impl Repository<'_> {
     }
 }
 
-/// Returns true if an address is this machine's own, its link's, or one by which clouds serve their
-/// metadata.
+/// Returns true if an address is this machine's own, its link's, or one by which clouds serve
+/// their metadata.
 fn is_internal(url: &Url) -> bool {
     let of = |address: IpAddr| match address.to_canonical() {
         IpAddr::V4(address) => {

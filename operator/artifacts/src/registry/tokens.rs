@@ -1,5 +1,5 @@
-//! Tells a registry who asks: answers its challenges with the password, or with a token that is got
-//! for it.
+//! Tells a registry who asks: answers its challenges with the password, or with a token that is
+//! got for it.
 
 use reqwest::header::WWW_AUTHENTICATE;
 use reqwest::{Method, Response, StatusCode, Url};

@@ -14,8 +14,8 @@ const LIMIT: usize = 4096;
 
 /// A file of a layout: its name, and what is in it.
 type File<'a> = (&'a str, &'a [u8]);
-/// The digests of a manifest and its first layer, and how many signatures there are in each form; or
-/// why not.
+/// The digests of a manifest and its first layer, and how many signatures there are in each form;
+/// or why not.
 type Outcome = Result<(Digest, Digest, Vec<Result<usize, &'static str>>), &'static str>;
 
 /// Reads bytes as the archive of a layout; and as its files, from an archive and from a folder.

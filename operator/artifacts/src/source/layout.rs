@@ -24,8 +24,8 @@ const MARKER: &str = "oci-layout";
 const MARKER_BYTES: usize = 4 << 10;
 const INDEX: &str = "index.json";
 const BLOBS: &str = "blobs/sha256";
-/// More manifests are not looked through for signatures, and none that is larger: a signature's has
-/// one layer.
+/// More manifests are not looked through for signatures, and none that is larger: a signature's
+/// has one layer.
 const REFERRERS: usize = 512;
 const REFERRER_BYTES: usize = 64 << 10;
 
@@ -110,8 +110,8 @@ impl Layout {
         if actual == *digest { Ok(bytes) } else { Err(RegistryError::Tampered { what, actual }) }
     }
 
-    /// The manifest with the signatures of a manifest in the older form: by their tag, or as cosign
-    /// saves them.
+    /// The manifest with the signatures of a manifest in the older form: by their tag, or as
+    /// cosign saves them.
     pub async fn simple_signatures(
         &mut self,
         digest: &Digest,

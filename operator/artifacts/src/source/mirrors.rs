@@ -129,8 +129,8 @@ impl<'a> Mirrored<'a> {
         }
     }
 
-    /// Goes on to the next place, unless this error is the answer. A mirror that does not answer is
-    /// asked no more in this load.
+    /// Goes on to the next place, unless this error is the answer. A mirror that does not answer
+    /// is asked no more in this load.
     fn pass_over(&mut self, turn: &mut Turn, error: RegistryError) -> Result<(), RegistryError> {
         let is_last = turn.at + 1 == self.places.len();
         if is_last || !self.places[turn.at].may_be_passed_over(&error) {

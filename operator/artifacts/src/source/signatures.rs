@@ -19,8 +19,8 @@ const PROOFS: &str = "dev.sigstore.cosign/";
 pub(super) const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
 impl Source<'_> {
-    /// All signatures of a manifest in one form. None is an answer; a registry that does not answer
-    /// is an error.
+    /// All signatures of a manifest in one form. None is an answer; a registry that does not
+    /// answer is an error.
     ///
     /// # Errors
     /// The place does not answer, or not as it should.

@@ -1,5 +1,5 @@
-//! Identities that may sign without a key of their own: an issuer of identities, and a subject that
-//! it vouches for. Pure.
+//! Identities that may sign without a key of their own: an issuer of identities, and a subject
+//! that it vouches for. Pure.
 
 use std::fmt;
 

@@ -1,6 +1,6 @@
 //! Signatures without keys: a certificate for an identity, made by an authority for minutes, and a
-//! log that proves when it was used. [`root`] reads the file with the authorities and logs that are
-//! trusted; the check does no I/O and asks nobody.
+//! log that proves when it was used. [`root`] reads the file with the authorities and logs that
+//! are trusted; the check does no I/O and asks nobody.
 
 mod root;
 
@@ -24,8 +24,8 @@ use root::Root;
 const PROOFS: usize = 8;
 /// Lines of what a log and those who watch it sign. There are about ten.
 const CHECKPOINT_LINES: usize = 64;
-/// The form of bundle that can say what the annotations of an older signature say: a promise of the
-/// log in place of its proof.
+/// The form of bundle that can say what the annotations of an older signature say: a promise of
+/// the log in place of its proof.
 const WITH_PROMISE: &str = "application/vnd.dev.sigstore.bundle+json;version=0.1";
 
 /// Identities that may sign, and the verifier of the proof that they did.

@@ -294,8 +294,8 @@ fn check_keyless_bundle(text: &str, digest: &Digest, keyless: &Keyless) -> Resul
         return Ok(Finding::Unrelated);
     }
     let signed = statement.signed()?;
-    // The digest that it says it is for, so that who signed another one is told too. It is compared
-    // with the right one last.
+    // The digest that it says it is for, so that who signed another one is told too. It is
+    // compared with the right one last.
     let artifact = Sha256Hash::from_hex(signed)
         .map_err(|error| format!("its subject has no sha256 digest: {error}"))?;
     match keyless.signers(&bundle, Artifact::from(artifact)) {

@@ -1,5 +1,5 @@
-//! Trust decides as the configuration says, and each refusal says why. Signatures are made here, as
-//! cosign makes them.
+//! Trust decides as the configuration says, and each refusal says why. Signatures are made here,
+//! as cosign makes them.
 
 mod keyless;
 

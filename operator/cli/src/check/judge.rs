@@ -1,4 +1,5 @@
-//! Judges what was read: one finding for each part, in the order in which they are put right. Pure.
+//! Judges what was read: one finding for each part, in the order in which they are put right.
+//! Pure.
 
 use std::cmp::Reverse;
 

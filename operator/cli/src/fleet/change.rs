@@ -103,7 +103,8 @@ impl Which {
 }
 
 /// Returns the effect of the change where the object is not at work, as the end of the sentence.
-/// The change itself is one that the operator has yet to see, so the object as it was before tells.
+/// The change itself is one that the operator has yet to see, so the object as it was before
+/// tells.
 fn consequence<K: Workload>(before: &K, suspend: bool) -> String {
     match before.meta().deletion_timestamp {
         Some(_) => "; it is being deleted all the same".to_owned(),

@@ -43,8 +43,8 @@ pub struct Filter {
     pub property: Vec<(String, String)>,
 }
 
-/// Reads the value of a filter. An empty one would be no filter, and is most likely a variable that
-/// is not set.
+/// Reads the value of a filter. An empty one would be no filter, and is most likely a variable
+/// that is not set.
 pub fn word(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err("a filter must not be empty".to_owned()),

@@ -113,8 +113,8 @@ impl Device {
     }
 }
 
-/// All Instances of one namespace, or of all, read page by page. One that cannot be decoded is among
-/// them, with its fault.
+/// All Instances of one namespace, or of all, read page by page. One that cannot be decoded is
+/// among them, with its fault.
 ///
 /// # Errors
 /// They cannot be read.
@@ -158,8 +158,8 @@ pub async fn devices(client: &Client, namespace: Option<&str>) -> kube::Result<V
     Ok(devices)
 }
 
-/// Notes of each device which FlashJob is flashing it. Where FlashJobs of all namespaces may not be
-/// read, those of the devices' namespaces are; returns what to tell the user of that.
+/// Notes of each device which FlashJob is flashing it. Where FlashJobs of all namespaces may not
+/// be read, those of the devices' namespaces are; returns what to tell the user of that.
 ///
 /// # Errors
 /// The API server does not answer.

@@ -179,8 +179,8 @@ fn rows(job: &FlashJob, names: &HashMap<&str, &str>) -> Vec<Row> {
     job.spec.uuid.iter().map(row).collect()
 }
 
-/// Reason of every device without a result, of which there are `unfinished`. Those without a record
-/// are counted only, so with several reasons nothing says which is whose.
+/// Reason of every device without a result, of which there are `unfinished`. Those without a
+/// record are counted only, so with several reasons nothing says which is whose.
 fn shared_reason(status: &FlashJobStatus, unfinished: usize) -> Option<&String> {
     let mut waiting = status.waiting.iter();
     let (reason, count) = waiting.next()?;
@@ -188,7 +188,8 @@ fn shared_reason(status: &FlashJobStatus, unfinished: usize) -> Option<&String> 
 }
 
 /// Returns true if an attempt of the device began. One that is next in line, or that is refused
-/// before any Pod is made, has a record too; an operator of before `startTime` noted the Pod alone.
+/// before any Pod is made, has a record too; an operator of before `startTime` noted the Pod
+/// alone.
 fn has_begun(record: &DeviceStatus) -> bool {
     record.start_time.is_some() || record.pod.is_some() || record.attempt > 1 || record.is_locked()
 }
@@ -201,8 +202,8 @@ fn unfinished(record: Option<&DeviceStatus>) -> &'static str {
     }
 }
 
-/// Comma-separated values with headings. A cell that a spreadsheet would take for a formula gets an
-/// apostrophe before it.
+/// Comma-separated values with headings. A cell that a spreadsheet would take for a formula gets
+/// an apostrophe before it.
 ///
 /// # Errors
 /// They cannot be written.

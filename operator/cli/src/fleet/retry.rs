@@ -333,7 +333,8 @@ mod tests {
             let mut chosen = failed(&old, &[]).expect("some failed");
             chosen.leave_out(&covered(&old, others), &old).map(|()| chosen)
         };
-        // While it is at work its other devices have yet to get a result, afterwards they get none.
+        // While it is at work its other devices have yet to get a result, afterwards they get
+        // none.
         let chosen = left(&[retried(Phase::InProgress)]).expect("one is left");
         assert_eq!(chosen.uids, ["b"]);
         assert!(chosen.notes.iter().any(|note| note.contains("hall-3-retry-1")));

@@ -1,4 +1,5 @@
-//! Follows one FlashJob or FlashRollout until it is over, with one watch, and shows how it gets on.
+//! Follows one FlashJob or FlashRollout until it is over, with one watch, and shows how it gets
+//! on.
 
 use std::pin::pin;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Runs the program as somebody who looks after a fleet, on a control plane with simulated devices.
+//! Runs the program as somebody who looks after a fleet, on a control plane with simulated
+//! devices.
 
 use std::io::Write;
 use std::process::{Command, Stdio};

@@ -1,7 +1,7 @@
 //! Has plugins inspect firmware: each for the types of devices that it serves. They are handed how
 //! the file begins and its size. Little else of it is fetched, but where it begins late in its
-//! layer, or where a plugin refuses it: then all of the layer is, and the plugin is asked again, as
-//! only that can be hashed.
+//! layer, or where a plugin refuses it: then all of the layer is, and the plugin is asked again,
+//! as only that can be hashed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -188,8 +188,8 @@ impl Record {
         said.collect()
     }
 
-    /// Returns the instant at which something changes without a report: something is to be said, or
-    /// the operator becomes unready.
+    /// Returns the instant at which something changes without a report: something is to be said,
+    /// or the operator becomes unready.
     #[must_use]
     pub fn wakes_at(&self, now: Instant) -> Option<Instant> {
         let says = self.lasting.values().map(|lasting| lasting.next);

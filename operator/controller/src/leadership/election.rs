@@ -179,7 +179,8 @@ impl Election {
             Err(error) if matches!(error.code(), Some(404 | 409)) => {}
             Err(error) => return Ok(failed(lease, error)),
         }
-        // Written by somebody: by ourselves, in a request whose answer did not come; or by another.
+        // Written by somebody: by ourselves, in a request whose answer did not come; or by
+        // another.
         match limited("get", self.leases.get_opt(LEASE)).await {
             Ok(Some(found)) if holder(&found) == Some(&self.identity) => {
                 Ok(Renewed { lease: found, pause: Duration::ZERO, error: None })

@@ -1,11 +1,11 @@
-//! Beneath the client's buffer: lets a changing request through only while the Lease is ours beyond
-//! doubt.
+//! Beneath the client's buffer: lets a changing request through only while the Lease is ours
+//! beyond doubt.
 //!
 //! A process that was stopped and goes on still sends what waited in its client. So the instant is
-//! looked at where a request leaves, and again whenever it gets on (connecting, authentication, the
-//! client's own retries), not where it was made. In: requests. Out: the same, with the time that
-//! the API server may take for them. Reads pass, but none waits for an answer without end. No I/O
-//! of its own.
+//! looked at where a request leaves, and again whenever it gets on (connecting, authentication,
+//! the client's own retries), not where it was made. In: requests. Out: the same, with the time
+//! that the API server may take for them. Reads pass, but none waits for an answer without end. No
+//! I/O of its own.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -101,8 +101,8 @@ impl Fence {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The Lease is ours until `end`: its duration after the instant *before* the request that took
-    /// or renewed it was sent.
+    /// The Lease is ours until `end`: its duration after the instant *before* the request that
+    /// took or renewed it was sent.
     pub fn hold_until(&self, end: Instant) {
         self.gate().open = end.checked_sub(MARGIN).map_or(Open::Never, Open::Until);
     }

@@ -1,6 +1,6 @@
 //! The operator in numbers. Owns the registry: every metric is made here, counted through the
-//! functions here, and written as OpenMetrics text here. No label takes a value that users can make
-//! up. docs/metrics.md lists all.
+//! functions here, and written as OpenMetrics text here. No label takes a value that users can
+//! make up. docs/metrics.md lists all.
 
 mod fleet;
 mod process;

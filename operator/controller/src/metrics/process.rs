@@ -1,5 +1,5 @@
-//! The process itself, as Linux tells it in /proc: read at each scrape. What cannot be read is left
-//! out.
+//! The process itself, as Linux tells it in /proc: read at each scrape. What cannot be read is
+//! left out.
 
 use std::fmt;
 use std::fs;

@@ -9,8 +9,8 @@ use kube::runtime::events::{Event, EventType};
 /// The API server takes no longer note, in bytes.
 const NOTE_BYTES: usize = 1024;
 
-/// The events of one change of a status. `failure` is the reason, in one word, of what stands under
-/// `lastError`.
+/// The events of one change of a status. `failure` is the reason, in one word, of what stands
+/// under `lastError`.
 pub(super) fn between(
     before: &DevicePluginStatus,
     after: &DevicePluginStatus,

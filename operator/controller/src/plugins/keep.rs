@@ -94,8 +94,8 @@ impl Keeper {
         &self.loads.plugin.name
     }
 
-    /// Shows how the plugin does, whenever that changes, until it is time to load it again: after a
-    /// while, when this process comes to lead, or when a standby sees that the leader decided.
+    /// Shows how the plugin does, whenever that changes, until it is time to load it again: after
+    /// a while, when this process comes to lead, or when a standby sees that the leader decided.
     async fn wait(
         &mut self,
         again: Option<Duration>,
@@ -199,9 +199,9 @@ impl Keeper {
         Ok(loaded)
     }
 
-    /// Verifies again, under a changed configuration, what serves; after a restart what served well
-    /// last, so that neither a bad new version nor a registry that is away takes the plugin out of
-    /// service.
+    /// Verifies again, under a changed configuration, what serves; after a restart what served
+    /// well last, so that neither a bad new version nor a registry that is away takes the plugin
+    /// out of service.
     async fn fall_back(&mut self, record: &Record, serving: Option<&Plugin>, failure: &Failure) {
         let image = &self.loads.plugin.image;
         let offline = failure.transient || failure.is_broken();

@@ -74,8 +74,8 @@ impl Record {
     }
 }
 
-/// Records that this installation has written about all plugins, by the name of the object; nothing
-/// before the first list.
+/// Records that this installation has written about all plugins, by the name of the object;
+/// nothing before the first list.
 type Written = Option<HashMap<String, Record>>;
 
 /// Follows what is written.
@@ -96,8 +96,8 @@ impl Records {
     }
 
     /// Returns what is written about one plugin, as the API server has it: a watch may be behind
-    /// what the leader before wrote last. Waits until there is an answer, as nothing may be decided
-    /// without.
+    /// what the leader before wrote last. Waits until there is an answer, as nothing may be
+    /// decided without.
     pub async fn ask(&self, name: &str) -> Record {
         let object = self.installation.object_name(name);
         loop {

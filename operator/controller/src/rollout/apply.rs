@@ -1,5 +1,5 @@
-//! Carries out the steps of rollouts. Each is idempotent; that a FlashJob is there already, or gone
-//! already, is an outcome and no error.
+//! Carries out the steps of rollouts. Each is idempotent; that a FlashJob is there already, or
+//! gone already, is an outcome and no error.
 
 use std::sync::Arc;
 

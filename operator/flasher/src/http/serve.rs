@@ -1,5 +1,5 @@
-//! Firmware that a device fetches: served under an address that nobody can guess, and the device is
-//! told it.
+//! Firmware that a device fetches: served under an address that nobody can guess, and the device
+//! is told it.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,8 +1,8 @@
 //! The way from the request to call back to a device that has called.
 //!
-//! A device may be asked before the network leads it here: it is refused then, ends its update, and
-//! does not try again. So it is asked again while nobody has called. A device that has called is
-//! never asked again, and no second caller is served: one asked twice that calls twice gets one
+//! A device may be asked before the network leads it here: it is refused then, ends its update,
+//! and does not try again. So it is asked again while nobody has called. A device that has called
+//! is never asked again, and no second caller is served: one asked twice that calls twice gets one
 //! transfer.
 
 use std::net::{IpAddr, SocketAddr};

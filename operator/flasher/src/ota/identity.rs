@@ -13,8 +13,8 @@ use crate::outcome::{Code, Failure};
 /// Name in a certificate that is made here.
 const NAME: &str = "flashjob-flasher";
 
-/// Accepts TLS connections with the certificate of a folder. Where there is none one is made, which
-/// only devices take that do not check it.
+/// Accepts TLS connections with the certificate of a folder. Where there is none one is made,
+/// which only devices take that do not check it.
 pub(super) fn acceptor(folder: &Path) -> Result<TlsAcceptor, Failure> {
     let (certificate, key) = (folder.join("server.crt"), folder.join("server.key"));
     let (chain, key) = match (certificate.exists(), key.exists()) {

@@ -44,8 +44,8 @@ pub(super) async fn send(
         }
     }
     moved(tokio::time::timeout(stall, stream.shutdown()).await, sent, stall)?;
-    // The device closes when it has all. One that takes nothing any more has its connection ended by
-    // the kernel after `stall`; one that has all and restarts without a word is silent.
+    // The device closes when it has all. One that takes nothing any more has its connection ended
+    // by the kernel after `stall`; one that has all and restarts without a word is silent.
     let mut rest = [0; 256];
     loop {
         let read = tokio::time::timeout(stall + MARGIN, stream.read(&mut rest)).await;

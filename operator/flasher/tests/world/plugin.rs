@@ -80,8 +80,8 @@ impl Asked {
         (words, variables.collect())
     }
 
-    /// The command that the plugin makes, with these words after it. Variables are options here, as
-    /// tests share one process.
+    /// The command that the plugin makes, with these words after it. Variables are options here,
+    /// as tests share one process.
     pub fn command<P: Plugin>(&self, address: &str, more: &[String]) -> Command {
         let (own, variables) = self.container::<P>(address);
         let mut words = vec!["flashjob-flasher".to_owned()];

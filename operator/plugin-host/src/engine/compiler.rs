@@ -26,7 +26,8 @@ const COMPLAINT_BYTES: u64 = 4096;
 
 /// The child's side: reads a component from standard input and writes its code to standard output,
 /// under the limits that `arguments` name: bytes of address space, bytes of memory that it may
-/// write to, and seconds of processor time. To be called first thing, before any thread is started.
+/// write to, and seconds of processor time. To be called first thing, before any thread is
+/// started.
 #[must_use]
 pub fn compile_plugin(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match compile(arguments) {
@@ -47,8 +48,8 @@ fn compile(arguments: impl IntoIterator<Item = OsString>) -> Result<(), String> 
              processor time"
         ));
     };
-    // Where memory is short all the same, this process is the one to go. That may be forbidden; the
-    // limits below count in any case.
+    // Where memory is short all the same, this process is the one to go. That may be forbidden;
+    // the limits below count in any case.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     for (resource, limit) in [
         (Resource::As, *space),

@@ -1,6 +1,6 @@
-//! Converts between the host's own types and those of one version of the contract, and checks every
-//! bound of an answer. Each version has this module below it: what is not the same in all of them,
-//! it takes from there.
+//! Converts between the host's own types and those of one version of the contract, and checks
+//! every bound of an answer. Each version has this module below it: what is not the same in all of
+//! them, it takes from there.
 
 #[cfg(feature = "fuzzing")]
 #[expect(

@@ -16,8 +16,8 @@ const INSTANCES: u32 = 100;
 const MEMORIES: u32 = 8;
 const TABLES: u32 = 16;
 
-/// Calls at once: more would only take turns on the processors, and each has address space kept for
-/// it.
+/// Calls at once: more would only take turns on the processors, and each has address space kept
+/// for it.
 const PLACES: u16 = 256;
 
 /// Largest memory of 32-bit addresses, in bytes.

@@ -1,5 +1,5 @@
-//! From a plugin's answer to a Pod and a Service, and the budget that protects them. Checks grants,
-//! merges overrides, names and owns the objects.
+//! From a plugin's answer to a Pod and a Service, and the budget that protects them. Checks
+//! grants, merges overrides, names and owns the objects.
 
 mod attempt;
 mod budget;

@@ -59,8 +59,8 @@ pub struct Observed {
     /// True if a flash Service in the installation holds an address; where the job asks for one,
     /// that address.
     pub addresses_in_use: bool,
-    /// Addresses that failed attempts of any job keep for a while; none where no device is known to
-    /// wait for one.
+    /// Addresses that failed attempts of any job keep for a while; none where no device is known
+    /// to wait for one.
     pub kept_addresses: Vec<String>,
     /// The plugins of this installation.
     pub plugins: Arc<Vec<PluginView>>,
@@ -68,8 +68,8 @@ pub struct Observed {
     pub answers: Arc<Answers>,
     /// Question about the firmware to its registry, and the answer.
     pub firmware: Inquiry,
-    /// Digest of the entry of `firmwareTrust` that decides on the firmware now, where the job has a
-    /// `firmwarePolicy` and an entry matches.
+    /// Digest of the entry of `firmwareTrust` that decides on the firmware now, where the job has
+    /// a `firmwarePolicy` and an entry matches.
     pub firmware_trust: Option<String>,
     /// Pods that are being created and may be there already: the slot of each, by name.
     pub making: HashMap<String, Option<String>>,
@@ -80,8 +80,8 @@ pub struct Observed {
     pub slot_uses: Arc<HashMap<String, SlotUse>>,
     /// Refusals of the API server for this job, by object name.
     pub refusals: Arc<HashMap<String, Refusal>>,
-    /// Objects whose creation keeps failing for another cause than a refusal, by name: what the API
-    /// server says.
+    /// Objects whose creation keeps failing for another cause than a refusal, by name: what the
+    /// API server says.
     pub failing: Arc<HashMap<String, String>>,
     /// Devices of other jobs in flight, by group of this job's groupBudget.
     pub in_flight_of_others: HashMap<String, usize>,
@@ -183,7 +183,8 @@ pub struct Built {
 pub enum Judged {
     /// The plugin was asked.
     Asked(Result<Verdict, CallError>),
-    /// The digest that the attempt began with cannot be had any more, or may no longer be run: why.
+    /// The digest that the attempt began with cannot be had any more, or may no longer be run:
+    /// why.
     Gone(String),
 }
 

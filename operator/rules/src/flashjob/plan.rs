@@ -2,13 +2,13 @@
 //! next instant to look again out.
 //!
 //! Every rule of a FlashJob's behaviour is in this folder: [`attempt`] follows a device through an
-//! attempt, [`guards`] compare it with the job, [`firmware`] proves what it gets, [`queue`] chooses
-//! which is next, [`quota`] lets them wait for their turn, [`expose`] and [`pool`] bring it to its
-//! Pod, for which [`address`] awaits an external address and which [`objects`] makes, [`proof`]
-//! says when it is proven, [`protect`] keeps drains from it, [`clean`] removes what is no longer
-//! wanted, [`ending`] deletes a job, [`takeover`] gives devices the results of the Go operator's
-//! Pods, [`summary`] words the status, [`request`] tells a plugin of an attempt, [`holds`] keeps
-//! devices locked.
+//! attempt, [`guards`] compare it with the job, [`firmware`] proves what it gets, [`queue`]
+//! chooses which is next, [`quota`] lets them wait for their turn, [`expose`] and [`pool`] bring
+//! it to its Pod, for which [`address`] awaits an external address and which [`objects`] makes,
+//! [`proof`] says when it is proven, [`protect`] keeps drains from it, [`clean`] removes what is
+//! no longer wanted, [`ending`] deletes a job, [`takeover`] gives devices the results of the Go
+//! operator's Pods, [`summary`] words the status, [`request`] tells a plugin of an attempt,
+//! [`holds`] keeps devices locked.
 //!
 //! Dependencies go one way: every rule changes the [`draft`], which knows no rule, and [`summary`]
 //! makes the plan of it, with its [`steps`].

@@ -147,8 +147,8 @@ pub struct PodPolicy {
     pub service_account_names: Vec<String>,
     /// Priority classes.
     pub priority_class_names: Vec<String>,
-    /// Resources beside cpu, memory and ephemeral-storage, such as `nvidia.com/gpu`. Never those of
-    /// Akri's devices.
+    /// Resources beside cpu, memory and ephemeral-storage, such as `nvidia.com/gpu`. Never those
+    /// of Akri's devices.
     pub resources: Vec<Pattern>,
     /// Keys of labels.
     pub labels: Vec<Pattern>,

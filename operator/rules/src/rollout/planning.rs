@@ -1,5 +1,5 @@
-//! Plans a run: chooses its devices, resolves its firmware, and stores both together. What keeps it
-//! from that is named.
+//! Plans a run: chooses its devices, resolves its firmware, and stores both together. What keeps
+//! it from that is named.
 
 use flashjob_api::{
     EffectiveRollout, FirmwareStatus, FlashRolloutStatus, LeftOut, RolloutPhase, rollout_reason,

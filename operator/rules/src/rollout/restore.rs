@@ -1,5 +1,6 @@
-//! Takes back what somebody edited in a FlashJob. Settings are patched; a FlashJob whose devices or
-//! firmware were edited is emptied, deleted and replaced: its results would be of something else.
+//! Takes back what somebody edited in a FlashJob. Settings are patched; a FlashJob whose devices
+//! or firmware were edited is emptied, deleted and replaced: its results would be of something
+//! else.
 
 use std::collections::HashSet;
 
@@ -13,8 +14,8 @@ use super::snapshot::Child;
 use super::status::places;
 
 impl<'a> Draft<'a> {
-    /// Returns true if a FlashJob flashes the firmware of this run, as this run asks for it. One of
-    /// a superseded run cannot be compared any more: it was watched until now.
+    /// Returns true if a FlashJob flashes the firmware of this run, as this run asks for it. One
+    /// of a superseded run cannot be compared any more: it was watched until now.
     pub(super) fn is_of_run(&self, child: &Child<'_>) -> bool {
         let run = hash_of(child.spec);
         self.superseded || (run.is_some() && run == self.hash_of_run())

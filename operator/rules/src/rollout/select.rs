@@ -1,5 +1,5 @@
-//! Chooses devices: conditions on what Akri reports. Borrows everything, so 100,000 devices cost no
-//! memory.
+//! Chooses devices: conditions on what Akri reports. Borrows everything, so 100,000 devices cost
+//! no memory.
 
 use std::collections::{BTreeMap, HashMap};
 

@@ -68,8 +68,8 @@ impl<'a> Draft<'a> {
         count
     }
 
-    /// Tries devices again that failed, were absent or went back. Those of the batch in progress go
-    /// to its end, those of batches that passed to the end of the last one.
+    /// Tries devices again that failed, were absent or went back. Those of the batch in progress
+    /// go to its end, those of batches that passed to the end of the last one.
     pub(super) fn try_again(&mut self) {
         let current = self.current();
         let mut again = Vec::new();

@@ -192,8 +192,8 @@ impl<'a> Child<'a> {
         (counts.active + counts.verifying) as usize
     }
 
-    /// Returns true if it is quiet, or was when its run ended and is being deleted since: it starts
-    /// nothing then, and its status no longer says so of the latest generation.
+    /// Returns true if it is quiet, or was when its run ended and is being deleted since: it
+    /// starts nothing then, and its status no longer says so of the latest generation.
     #[must_use]
     pub fn stays_quiet(&self, run_is_over: bool) -> bool {
         self.is_quiet() || (run_is_over && self.deleting && self.begun() == 0)

@@ -303,8 +303,8 @@ impl Memory {
     }
 }
 
-/// A Pod that is being created: its slot is taken and its device locked, whatever the plan makes of
-/// the device meanwhile.
+/// A Pod that is being created: its slot is taken and its device locked, whatever the plan makes
+/// of the device meanwhile.
 #[derive(Debug)]
 pub struct InMaking {
     /// Its name.

@@ -4,8 +4,8 @@ use std::time::{Duration, Instant};
 
 /// A status is written about this often, unless something waits for it.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
-/// But less often where a write takes long: with the status of 4,000 devices the API server is busy
-/// for half a second, and it is what the devices wait for.
+/// But less often where a write takes long: with the status of 4,000 devices the API server is
+/// busy for half a second, and it is what the devices wait for.
 const RESTS_PER_WRITE: u32 = 8;
 /// The longest time that a status is behind, where nothing waits for it.
 const LONGEST_WRITE_INTERVAL: Duration = Duration::from_secs(3);

@@ -96,7 +96,8 @@ fn bindings(
     Ok(())
 }
 
-/// Go speaks WASI's first preview; the adapter turns that into the second, which components import.
+/// Go speaks WASI's first preview; the adapter turns that into the second, which components
+/// import.
 fn componentize(mut module: Vec<u8>, resolve: &Resolve, world: WorldId) -> anyhow::Result<Vec<u8>> {
     wit_component::embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8)?;
     let mut encoder = ComponentEncoder::default();

@@ -62,8 +62,8 @@ impl Kind {
         format!("{}{copy}", &name[..name.len() - 1])
     }
 
-    /// A copy of the component that gives itself another name. Nothing else is changed, and what is
-    /// compiled is as large.
+    /// A copy of the component that gives itself another name. Nothing else is changed, and what
+    /// is compiled is as large.
     fn copy(self, component: &[u8], copy: usize) -> Vec<u8> {
         let (own, other) = (self.name(), self.copy_name(copy));
         // The JavaScript engine has a Uint8ClampedArray.

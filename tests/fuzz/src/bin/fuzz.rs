@@ -1,5 +1,5 @@
-//! Looks for bytes that lead to new code, for the target that `FLASHJOB_FUZZ_TARGET` names. Started
-//! by tests/fuzz/run.sh.
+//! Looks for bytes that lead to new code, for the target that `FLASHJOB_FUZZ_TARGET` names.
+//! Started by tests/fuzz/run.sh.
 #![no_main]
 
 use std::sync::LazyLock;

@@ -1,6 +1,6 @@
 //! The main job, shown on a real node: the operator is installed by `make deploy`, and flashes
-//! simulated devices through real Pods, Services and addresses, in a namespace that lets in nothing
-//! but restricted Pods.
+//! simulated devices through real Pods, Services and addresses, in a namespace that lets in
+//! nothing but restricted Pods.
 
 use std::process::ExitCode;
 use std::time::Instant;

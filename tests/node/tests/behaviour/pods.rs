@@ -94,8 +94,8 @@ pub async fn a_container_that_runs_out_of_memory_is_a_failed_attempt_that_says_s
     site.delete(node).await
 }
 
-/// Has the API server put a container into each Pod of a namespace, as a mesh's injector does; `add`
-/// is the JSON patch, with CONTAINER for the container. Returns when that holds.
+/// Has the API server put a container into each Pod of a namespace, as a mesh's injector does;
+/// `add` is the JSON patch, with CONTAINER for the container. Returns when that holds.
 async fn inject(node: &Node, namespace: &str, kind: &str, add: &str) -> anyhow::Result<()> {
     let name = format!("inject-{namespace}");
     let expression = format!("[{}]", add.replace("CONTAINER", &bystander(kind)));

@@ -1,5 +1,5 @@
-//! Parts that the tests of this program share: one installation, and for each test a namespace with
-//! devices of its own.
+//! Parts that the tests of this program share: one installation, and for each test a namespace
+//! with devices of its own.
 
 use anyhow::ensure;
 use flashjob_api::{FlashJobStatus, Phase};

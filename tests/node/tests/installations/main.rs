@@ -1,5 +1,5 @@
-//! The documented installations, done as users do them, with nothing but the documented edits; used
-//! up to flashed devices under the rights that they grant, and undone.
+//! The documented installations, done as users do them, with nothing but the documented edits;
+//! used up to flashed devices under the rights that they grant, and undone.
 
 mod moving_over;
 

@@ -150,8 +150,8 @@ impl Device {
         }
     }
 
-    /// Bounds one step on the network. Without it a device whose flasher vanished would be updating
-    /// for ever.
+    /// Bounds one step on the network. Without it a device whose flasher vanished would be
+    /// updating for ever.
     async fn in_time<T>(
         &self,
         step: impl Future<Output = std::io::Result<T>>,

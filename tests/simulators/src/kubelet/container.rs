@@ -114,7 +114,8 @@ fn start(
     let (first, own) = program.split_first().context("an image stands for no program")?;
     let output = std::fs::File::create(folder.join("output"))?;
     let own = own.iter().map(|word| expand(word, environment));
-    // A command stands in the place of what the image begins with; its program is that of the image.
+    // A command stands in the place of what the image begins with; its program is that of the
+    // image.
     let command = container.command.iter().flatten().skip(1);
     let given = command.chain(container.args.iter().flatten());
     let given = given.map(|word| expand(word, environment));

@@ -1,5 +1,5 @@
-//! The main job, shown: a mixed fleet is flashed by the real operator on a real control plane. `up`
-//! and `down` leave it running.
+//! The main job, shown: a mixed fleet is flashed by the real operator on a real control plane.
+//! `up` and `down` leave it running.
 
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};

@@ -130,8 +130,8 @@ async fn a_storage_gets_no_credentials_wherever_it_is_and_none_is_met_in_the_cle
     }
 }
 
-/// A server that takes one connection after the other, reads a request, and answers with these very
-/// bytes.
+/// A server that takes one connection after the other, reads a request, and answers with these
+/// very bytes.
 async fn raw(bytes: &'static [u8], then_hold: bool) -> (String, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let host = listener.local_addr().expect("an address").to_string();

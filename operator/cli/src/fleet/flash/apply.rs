@@ -28,8 +28,8 @@ pub async fn read(place: &Place, name: &str) -> Result<Option<FlashJob>, Failure
 }
 
 /// Brings a batch into the FlashJob; none where that is full. What somebody else changes meanwhile
-/// is not overwritten: the change is made anew on top of it. `ours` is the uid of the FlashJob that
-/// has the batches before this one: it may have been deleted since, and is not made again.
+/// is not overwritten: the change is made anew on top of it. `ours` is the uid of the FlashJob
+/// that has the batches before this one: it may have been deleted since, and is not made again.
 ///
 /// # Errors
 /// The FlashJob may not be changed, or is no longer the one that has the batches before.

@@ -81,7 +81,8 @@ pub async fn carry_out(
     let (stem, mut number) = (order.name.clone(), 1);
     let mut jobs: Vec<FlashJob> = Vec::new();
     let mut after = 0;
-    // Uid of the FlashJob that has the batches so far. One that somebody deletes is not made again.
+    // Uid of the FlashJob that has the batches so far. One that somebody deletes is not made
+    // again.
     let mut known: Option<String> = None;
     for (index, batch) in batches.iter().enumerate() {
         let (count, is_last) = (index + 1, index + 1 == batches.len());
@@ -240,8 +241,8 @@ fn late(failure: Failure, pacing: &Pacing, goes_on: &str) -> Failure {
     Failure { message: format!("not over after {timeout}; {goes_on}"), ..failure }
 }
 
-/// A failure that ends the command before its last batch, with what becomes of the devices: `after`
-/// of them `all` were started.
+/// A failure that ends the command before its last batch, with what becomes of the devices:
+/// `after` of them `all` were started.
 fn ended(failure: Failure, order: &Order, after: usize, all: usize) -> Failure {
     let (namespace, name) = (&order.namespace, &order.name);
     let rest = all - after;
@@ -339,7 +340,8 @@ fn paused_words(existing: &FlashJob) -> String {
     format!("is paused, and stays so: nothing begins before {}", resuming(existing))
 }
 
-/// Describes what becomes of the FlashJob, and of the rest of the devices, if the program ends now.
+/// Describes what becomes of the FlashJob, and of the rest of the devices, if the program ends
+/// now.
 fn going_on(job: &FlashJob, rest: usize, order: &Order) -> String {
     let (namespace, name) = (&order.namespace, &order.name);
     let paused = match job.is_suspended() {

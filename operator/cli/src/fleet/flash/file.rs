@@ -1,4 +1,5 @@
-//! The file of a FlashJob, with the keys and the explicit nulls that users of `kubectl apply` know.
+//! The file of a FlashJob, with the keys and the explicit nulls that users of `kubectl apply`
+//! know.
 
 use std::path::Path;
 

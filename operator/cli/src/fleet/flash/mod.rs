@@ -2,9 +2,10 @@
 //! to the same FlashJob when the one before has its results; nothing in flight is replaced.
 //!
 //! - [`dialogue`] asks for everything; [`order`] is what was asked for.
-//! - [`batches`] carries it out, and [`apply`] changes the FlashJob; [`merge`] decides what becomes
-//!   of one that is there already: results are kept, and nothing is flashed twice unless that is
-//!   asked for; [`file`] is the file that is written. [`dry_run`] shows it all and applies nothing.
+//! - [`batches`] carries it out, and [`apply`] changes the FlashJob; [`merge`] decides what
+//!   becomes of one that is there already: results are kept, and nothing is flashed twice unless
+//!   that is asked for; [`file`] is the file that is written. [`dry_run`] shows it all and applies
+//!   nothing.
 
 mod apply;
 mod batches;

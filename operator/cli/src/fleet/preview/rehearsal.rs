@@ -1,6 +1,6 @@
 //! Runs the operator's rules on one FlashJob until they want nothing new. The plugins are asked;
-//! the API server and the load balancer are played: a Service has its address at once, and a Pod is
-//! only noted.
+//! the API server and the load balancer are played: a Service has its address at once, and a Pod
+//! is only noted.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;

@@ -1,6 +1,6 @@
 //! `rollout create`: a FlashRollout from options, from a file, or from a file that options change.
-//! Server-side apply: a second time it changes the fields that are given, and takes away those that
-//! it gave before.
+//! Server-side apply: a second time it changes the fields that are given, and takes away those
+//! that it gave before.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -42,8 +42,9 @@ pub struct Create {
     /// Image of the flash Pods. Default: the one that the device plugin names.
     #[arg(long, value_name = "IMAGE", value_parser = order::word)]
     pod_image: Option<String>,
-    /// A batch, and how many devices it takes at most: canary=1, ten=10%; repeat it for several, in
-    /// their order. Devices that are left form the batch rest. Default: 1 device, 10 %, the rest.
+    /// A batch, and how many devices it takes at most: canary=1, ten=10%; repeat it for several,
+    /// in their order. Devices that are left form the batch rest. Default: 1 device, 10 %, the
+    /// rest.
     #[arg(long, value_name = "NAME=SIZE", value_parser = batches::parse)]
     batch: Vec<BatchSpec>,
     /// Start this batch only once somebody approves it; its name, or its number from 1.

@@ -2,8 +2,8 @@
 //!
 //! - [`create`] applies one, from options that [`selection`], [`batches`] and [`window`] read;
 //!   [`preview`] shows the devices and batches of a run.
-//! - [`approve`] lets a batch start, [`change`] ends a run or retries devices; pausing and resuming
-//!   is that of FlashJobs.
+//! - [`approve`] lets a batch start, [`change`] ends a run or retries devices; pausing and
+//!   resuming is that of FlashJobs.
 //! - [`state`] says what a status means, [`view`] words it, [`history`] shows earlier runs.
 
 mod approve;

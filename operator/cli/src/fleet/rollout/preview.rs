@@ -1,5 +1,5 @@
-//! `rollout preview`: which devices would be flashed, in which batch. The operator's own rules plan
-//! them; a run that is planned already is shown as it is.
+//! `rollout preview`: which devices would be flashed, in which batch. The operator's own rules
+//! plan them; a run that is planned already is shown as it is.
 
 use std::path::PathBuf;
 

@@ -33,8 +33,8 @@ pub struct Selection {
     /// Every device; the other options still narrow it.
     #[arg(long)]
     all: bool,
-    /// Leave out devices of this type. Of several exclude options of different kinds, all must hold
-    /// for a device to be left out.
+    /// Leave out devices of this type. Of several exclude options of different kinds, all must
+    /// hold for a device to be left out.
     #[arg(long, value_name = "TYPE", value_delimiter = ',', value_parser = word)]
     exclude_type: Vec<String>,
     /// Leave out devices with this application.

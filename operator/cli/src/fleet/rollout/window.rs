@@ -5,8 +5,8 @@ use flashjob_rules::schedule::{DURATION_SECONDS, Schedule, WindowSpec};
 
 use crate::duration;
 
-/// Reads a recurring time: a cron pattern of five fields, a slash and a duration with its unit, and
-/// if it is not UTC an at sign and the name of a time zone.
+/// Reads a recurring time: a cron pattern of five fields, a slash and a duration with its unit,
+/// and if it is not UTC an at sign and the name of a time zone.
 ///
 /// # Errors
 /// One of these is missing or is none.

@@ -1,5 +1,5 @@
-//! One attempt to flash one device, as it is asked about: the job, the device, and the request that
-//! the plugin gets.
+//! One attempt to flash one device, as it is asked about: the job, the device, and the request
+//! that the plugin gets.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

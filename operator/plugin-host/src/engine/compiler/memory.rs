@@ -1,6 +1,6 @@
-//! Memory that a compilation may take: what the configuration allows, and what the container of the
-//! operator has left. A container that runs out of memory is ended as a whole, the operator with
-//! it.
+//! Memory that a compilation may take: what the configuration allows, and what the container of
+//! the operator has left. A container that runs out of memory is ended as a whole, the operator
+//! with it.
 
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
@@ -32,7 +32,8 @@ impl Memory {
 }
 
 /// Bytes that the control group of this process has left; none where there are no control groups.
-/// Memory that the kernel takes back when it is needed, as of files that were read, counts as left.
+/// Memory that the kernel takes back when it is needed, as of files that were read, counts as
+/// left.
 fn left() -> Option<u64> {
     let own = sysinfo::get_current_pid().ok()?;
     let mut system = System::new().ok()?;

@@ -206,8 +206,8 @@ async fn signatures_are_looked_for_further_on_where_a_mirror_has_the_component_a
     let mut both = bench("", &[(&bare, ""), (&full, "")]);
     both.trust = trust.clone();
     assert!(both.obtain(REFERENCE, PullPolicy::Always).await.expect("signed").signed());
-    // Where the registry itself cannot be asked, that a mirror has none does not mean that there is
-    // none.
+    // Where the registry itself cannot be asked, that a mirror has none does not mean that there
+    // is none.
     let mut one = bench("", &[(&bare, "")]);
     one.trust = trust;
     assert_eq!(reason(one.obtain(REFERENCE, PullPolicy::Always).await), "SignaturesUnavailable");

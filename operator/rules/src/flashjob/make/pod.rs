@@ -19,7 +19,8 @@ use crate::flashjob::policy::Policy;
 /// Pod's deadline.
 pub const GRACE_SECONDS: i64 = 10;
 
-/// Makes the Pod of an attempt. `address` is the Service's; None where the plugin wants no Service.
+/// Makes the Pod of an attempt. `address` is the Service's; None where the plugin wants no
+/// Service.
 ///
 /// # Errors
 /// The plugin or the job asks for what the configuration does not grant.

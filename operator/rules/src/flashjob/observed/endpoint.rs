@@ -77,9 +77,9 @@ impl Endpoint {
         Some(Self { host, port })
     }
 
-    /// Reads what a FlashJob writes in place of what Akri says. `own` is what Akri says of the same
-    /// device; a host name may resolve to any device, so it is taken only where `own` has it, or
-    /// `names` lists it (`*.example.com`: all below it).
+    /// Reads what a FlashJob writes in place of what Akri says. `own` is what Akri says of the
+    /// same device; a host name may resolve to any device, so it is taken only where `own` has it,
+    /// or `names` lists it (`*.example.com`: all below it).
     ///
     /// # Errors
     /// Says what is wrong, and what is expected.

@@ -202,7 +202,8 @@ impl Job {
             .is_none_or(|run| self.spec.as_ref().is_ok_and(|spec| spec.run == *run))
     }
 
-    /// All that a begun attempt locks: what its record says, and what Akri knows of the device now.
+    /// All that a begun attempt locks: what its record says, and what Akri knows of the device
+    /// now.
     #[must_use]
     pub fn identities(&self, record: &DeviceStatus, instance: Option<&Instance>) -> Vec<Identity> {
         let overriding = self.spec.as_ref().ok().and_then(|spec| spec.host_endpoint.as_deref());

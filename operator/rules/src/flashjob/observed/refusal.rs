@@ -55,16 +55,16 @@ impl Refusal {
 
 /// The API server says only in words why it forbids something, but for a namespace that ends. The
 /// words are those of Kubernetes' own admission plugins (ResourceQuota, ServiceAccount, Priority);
-/// whatever else forbids, such as LimitRange, Pod Security, a policy or a webhook, forbids the same
-/// object again.
+/// whatever else forbids, such as LimitRange, Pod Security, a policy or a webhook, forbids the
+/// same object again.
 fn forbidden(status: &Status) -> Option<Meaning> {
     let says = |words: &str| status.message.contains(words);
     let causes = status.details.iter().flat_map(|details| &details.causes);
     if causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating") {
         return Some(Meaning::MayPass);
     }
-    // Rights that the operator lacks, as for a moment after an API server has started, are no fault
-    // of the job.
+    // Rights that the operator lacks, as for a moment after an API server has started, are no
+    // fault of the job.
     if says(" cannot create resource ") {
         return None;
     }

@@ -1,5 +1,5 @@
-//! Follows each device whose attempt has begun: from its Service's address to its Pod's end and the
-//! verdict on it.
+//! Follows each device whose attempt has begun: from its Service's address to its Pod's end and
+//! the verdict on it.
 
 use flashjob_api::{DeviceState, DeviceStatus, Reason, reason};
 use flashjob_types::plugin::{Outcome, Proof, Verdict};
@@ -155,8 +155,8 @@ impl Draft<'_> {
             Cause::Start => return self.note_slow_start(uid, pod, waiting),
         };
         if waiting.is_final {
-            // Its container never starts; the Pod goes with the stored result, and holds the device
-            // until it is gone.
+            // Its container never starts; the Pod goes with the stored result, and holds the
+            // device until it is gone.
             return self.fail(uid, reason, &waiting.message);
         }
         let since = self.observed.stuck_pods.get(&pod.name).copied().unwrap_or_else(|| self.now());
@@ -173,8 +173,8 @@ impl Draft<'_> {
         }
     }
 
-    /// A container that is about to start may be pulling a large image: that is said, and ends with
-    /// the deadline alone.
+    /// A container that is about to start may be pulling a large image: that is said, and ends
+    /// with the deadline alone.
     fn note_slow_start(&mut self, uid: &str, pod: &Pod, waiting: &Waiting) {
         let since = self.observed.stages.get(&pod.name).map(|(_, since)| *since);
         if since.is_some_and(|since| self.over(since, START_SECONDS)) {
@@ -253,9 +253,9 @@ impl Draft<'_> {
         });
     }
 
-    /// The reported version tells what came of the attempt, also while its container may still run:
-    /// a node that is drained takes a Pod away that has done its work. The vanished Pod itself goes
-    /// on locking its device against others until its deadline.
+    /// The reported version tells what came of the attempt, also while its container may still
+    /// run: a node that is drained takes a Pod away that has done its work. The vanished Pod
+    /// itself goes on locking its device against others until its deadline.
     fn wait_out_the_lost(&mut self, uid: &str) {
         let Some(record) = self.records.get(uid) else { return };
         let until = record.waits_until().unwrap_or_else(|| self.now());
@@ -385,8 +385,8 @@ impl Draft<'_> {
         });
     }
 
-    /// The digest that the attempt began with cannot be asked: exit code 0 and the reported version
-    /// decide.
+    /// The digest that the attempt began with cannot be asked: exit code 0 and the reported
+    /// version decide.
     fn judge_without_plugin(&mut self, uid: &str, ended: &Ended, error: &str) {
         if ended.exit_code == Some(0) {
             return self.flashed(uid, Proof::ReportedVersion);

@@ -107,8 +107,8 @@ impl<'a> Draft<'a> {
             && ended.is_some_and(|ended| !self.over(ended, seconds))
     }
 
-    /// Returns true if the attempt's container was not started, so that no device was told to call:
-    /// the address is free at once.
+    /// Returns true if the attempt's container was not started, so that no device was told to
+    /// call: the address is free at once.
     fn never_started(&self, device: &str, attempt: Option<u32>) -> bool {
         let is_next = |record: &&DeviceStatus| Some(record.attempt) == attempt.map(|of| of + 1);
         let next = self.records.get(device).filter(is_next);

@@ -46,7 +46,8 @@ pub(super) struct Draft<'a> {
     pub unverified: u32,
     /// Devices whose Pod has ended, and which are not judged yet: they are in flight no more.
     pub released: HashSet<String>,
-    /// Reasons of devices that wait and have no attempt begun: how many for each, with one message.
+    /// Reasons of devices that wait and have no attempt begun: how many for each, with one
+    /// message.
     pub waiting: BTreeMap<&'static str, (usize, String)>,
     /// The endpoint worked on last.
     pub last_endpoint: Option<String>,
@@ -333,8 +334,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Keeps what is known of a device after its record is gone. A device whose first attempt never
-    /// began has nothing to be kept.
+    /// Keeps what is known of a device after its record is gone. A device whose first attempt
+    /// never began has nothing to be kept.
     fn keep_details(&mut self, uid: &str, record: &DeviceStatus, unverified: bool) {
         let Some(Time(start)) = record.start_time else { return };
         let seconds = self.now().duration_since(start).as_secs().max(0);
@@ -430,9 +431,9 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Doubles with each attempt; up to a fifth more or less, always the same for the same attempt,
-    /// so that devices that failed together do not come back together and two plans of one snapshot
-    /// agree.
+    /// Doubles with each attempt; up to a fifth more or less, always the same for the same
+    /// attempt, so that devices that failed together do not come back together and two plans of
+    /// one snapshot agree.
     fn pause(&self, uid: &str, attempt: u32) -> i64 {
         let periods = &self.observed.periods;
         let doubled = periods.retry_seconds.saturating_mul(1 << attempt.saturating_sub(1).min(20));

@@ -28,8 +28,8 @@ impl Draft<'_> {
         if self.instance(uid).is_none() || !self.wanted(uid) {
             return self.back_to_queue(uid, None);
         }
-        // A status that was on its way when the plans chose differently can say that two jobs begin
-        // with one device.
+        // A status that was on its way when the plans chose differently can say that two jobs
+        // begin with one device.
         if self.held_by_another(uid).is_some() {
             return self.back_to_queue(uid, None);
         }

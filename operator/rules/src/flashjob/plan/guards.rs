@@ -72,8 +72,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Compares a device with the guards. Fleets are alike: what holds for one device holds for all
-    /// with its traits.
+    /// Compares a device with the guards. Fleets are alike: what holds for one device holds for
+    /// all with its traits.
     fn guard(&mut self, uid: &str, instance: &'a Instance) -> Guarded<'a> {
         let traits = instance.traits();
         if self.records.get(uid).is_some_and(|record| record.attempt > 1) {

@@ -38,8 +38,8 @@ impl Draft<'_> {
         }
     }
 
-    /// Returns true if the device has come to report the new version since its first attempt began,
-    /// and that is looked at.
+    /// Returns true if the device has come to report the new version since its first attempt
+    /// began, and that is looked at.
     pub fn is_proven(&self, uid: &str) -> bool {
         let baseline = self.records.get(uid).and_then(|record| record.baseline_version.as_deref());
         let version = self.spec.version.as_str();

@@ -1,5 +1,5 @@
-//! Keeps drains of nodes, and autoscalers, from ending a flash. One budget stands for all Pods of a
-//! job, from the first to the last, so that it costs two requests a job and none a device.
+//! Keeps drains of nodes, and autoscalers, from ending a flash. One budget stands for all Pods of
+//! a job, from the first to the last, so that it costs two requests a job and none a device.
 
 use flashjob_api::DeviceStatus;
 
@@ -36,8 +36,8 @@ impl Draft<'_> {
         self.step(Step::Unprotect { name });
     }
 
-    /// Returns true if a flash Pod may follow: a device has no result, and the job is not suspended
-    /// before it began.
+    /// Returns true if a flash Pod may follow: a device has no result, and the job is not
+    /// suspended before it began.
     fn goes_on(&self) -> bool {
         match self.spec.suspend {
             true => self.records.values().any(DeviceStatus::is_locked),

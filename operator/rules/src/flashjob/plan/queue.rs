@@ -10,9 +10,9 @@ use super::expose::Asked;
 use super::request;
 use crate::flashjob::observed::{Finish, Identity, PluginView};
 
-/// Devices recorded and asked about ahead of their turn, beyond `parallelism`: a device whose name,
-/// endpoint and baseline are stored already can start at once when a place frees, without waiting
-/// for the next status write.
+/// Devices recorded and asked about ahead of their turn, beyond `parallelism`: a device whose
+/// name, endpoint and baseline are stored already can start at once when a place frees, without
+/// waiting for the next status write.
 const AHEAD: usize = 128;
 /// Waiting devices of which status says for whom they wait.
 const SHOWN_BUSY: usize = 64;
@@ -79,9 +79,9 @@ impl<'a> Draft<'a> {
         true
     }
 
-    /// Passes the guards, has its plugin's word, its pause is over and nobody else flashes it. What
-    /// is tested first costs least; a device that waits for its plugin or for another job takes no
-    /// other device's turn.
+    /// Passes the guards, has its plugin's word, its pause is over and nobody else flashes it.
+    /// What is tested first costs least; a device that waits for its plugin or for another job
+    /// takes no other device's turn.
     fn is_ready(&mut self, place: usize, ahead: &mut Ahead<'a>) -> bool {
         let uid = self.uid(place);
         let Some(plugin) = self.passes_guards(uid, place) else { return false };
@@ -240,9 +240,9 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// Number of devices that may start. Those whose Pod ended keep no place, those that must still
-    /// prove themselves do; and where failures are budgeted a device keeps its place until it is
-    /// judged, or one more would start before the failure counts.
+    /// Number of devices that may start. Those whose Pod ended keep no place, those that must
+    /// still prove themselves do; and where failures are budgeted a device keeps its place until
+    /// it is judged, or one more would start before the failure counts.
     ///
     /// Where proof is required, so does one whose end is not stored: an operator that restarts may
     /// not see again what proved it.
@@ -287,8 +287,8 @@ impl<'a> Draft<'a> {
         Some(format!("FlashJob {} is flashing this device (uid {})", holder.job, holder.uid))
     }
 
-    /// Records a device that comes soon, and asks its plugin. False: the answer is not there, or it
-    /// has its result.
+    /// Records a device that comes soon, and asks its plugin. False: the answer is not there, or
+    /// it has its result.
     fn record_ahead(&mut self, uid: &str, plugin: &'a PluginView) -> bool {
         let Some(instance) = self.instance(uid) else { return false };
         let overriding = self.spec.host_endpoint.as_deref().map(request::canonical);

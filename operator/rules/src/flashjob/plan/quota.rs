@@ -9,8 +9,8 @@ use crate::flashjob::observed::{Meaning, Refusal, Refused};
 /// Seconds between two tries of a job at a quota that was used up. Its controller counts what is
 /// gone within about one.
 const TRY_AGAIN_SECONDS: i64 = 2;
-/// Seconds for which a quota is waited for that nothing of ours uses: what did may be gone, and not
-/// yet counted so.
+/// Seconds for which a quota is waited for that nothing of ours uses: what did may be gone, and
+/// not yet counted so.
 const UNUSED_SECONDS: i64 = 20;
 /// Seconds after a refusal during which no more devices begin: they would take places, and
 /// addresses, and wait.

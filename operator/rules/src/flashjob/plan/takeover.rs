@@ -17,8 +17,8 @@ impl Draft<'_> {
         }
     }
 
-    /// Returns true if this Pod gives its device a result: it flashed what the job still names, and
-    /// the device has no result and no attempt of ours in flight.
+    /// Returns true if this Pod gives its device a result: it flashed what the job still names,
+    /// and the device has no result and no attempt of ours in flight.
     fn decides(&self, pod: &Pod) -> bool {
         let flashed = pod.firmware_of_go_operator.as_ref();
         let is_same = flashed.is_some_and(|(firmware, version)| {
@@ -44,8 +44,8 @@ impl Draft<'_> {
             && self.result(&pod.device).is_none()
     }
 
-    /// Returns true if the device's result is of this Pod and not stored yet: until then the Pod is
-    /// the only witness.
+    /// Returns true if the device's result is of this Pod and not stored yet: until then the Pod
+    /// is the only witness.
     pub fn is_only_witness(&self, pod: &Pod) -> bool {
         let stored = self.observed.job.result(&pod.device).filter(|_| self.same_run);
         pod.firmware_of_go_operator.is_some()

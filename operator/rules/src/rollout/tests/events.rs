@@ -5,8 +5,8 @@ use proptest::prelude::*;
 /// One event.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A decision of which these steps are carried out and, if true, the status is stored: the rest
-    /// is lost to a kill or a conflict.
+    /// A decision of which these steps are carried out and, if true, the status is stored: the
+    /// rest is lost to a kill or a conflict.
     Decide(u8, bool),
     Sync(usize),
     Work(usize, usize),

@@ -1,4 +1,5 @@
-//! When a signature was made counts: certificates, authorities and timestamps each have their time.
+//! When a signature was made counts: certificates, authorities and timestamps each have their
+//! time.
 
 use flashjob_testbed::keyless::Timestamps;
 

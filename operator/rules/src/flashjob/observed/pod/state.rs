@@ -203,9 +203,9 @@ fn words(state: &core::ContainerStateWaiting) -> String {
     }
 }
 
-/// The end of the attempt; `None` while it was not seen. The flash container's own end counts while
-/// other containers still run. A Pod that garbage collection marked Failed on a vanished node did
-/// not end: its container may run on.
+/// The end of the attempt; `None` while it was not seen. The flash container's own end counts
+/// while other containers still run. A Pod that garbage collection marked Failed on a vanished
+/// node did not end: its container may run on.
 pub(super) fn ended(pod: &core::Pod) -> Option<Ended> {
     let status = pod.status.as_ref()?;
     let failed = match status.phase.as_deref() {

@@ -1,4 +1,5 @@
-//! `firmwarePolicy`: nothing is flashed before the firmware is proven, with what it was proven for.
+//! `firmwarePolicy`: nothing is flashed before the firmware is proven, with what it was proven
+//! for.
 
 use flashjob_api::{DeviceState, FirmwarePin, Phase, condition, reason};
 use serde_json::{Value, json};

@@ -1,5 +1,5 @@
-//! From any reachable state the jobs end, and what must never happen does not. A failure prints the
-//! scenario and its seed.
+//! From any reachable state the jobs end, and what must never happen does not. A failure prints
+//! the scenario and its seed.
 
 use kube_core::ResourceExt;
 use proptest::prelude::*;

@@ -1,6 +1,6 @@
 //! The operator at work in the model cluster: the real caches, snapshots and plans, with requests
-//! that are slow, lost or refused, events that come late, and an operator that is killed. What must
-//! always hold is checked at every step.
+//! that are slow, lost or refused, events that come late, and an operator that is killed. What
+//! must always hold is checked at every step.
 
 mod checks;
 mod faults;
@@ -45,8 +45,8 @@ pub struct Simulation {
     wake: HashMap<String, Timestamp>,
     /// The most devices that a job was ever allowed in flight.
     most: HashMap<String, usize>,
-    /// Results that were stored, by job, run and uid; a uid that left the list is new when it comes
-    /// back.
+    /// Results that were stored, by job, run and uid; a uid that left the list is new when it
+    /// comes back.
     stored: HashSet<(String, String, String)>,
     /// Names of Services whose deletion was answered, and that were not made again.
     deleted_services: HashSet<String>,

@@ -54,8 +54,8 @@ impl Simulation {
                 self.faults.pods -= 1;
                 let kind = self.cluster.dice.below(4);
                 if self.may_crash && matches!(kind, 0..=2) && !self.is_stored_flashing(&pod) {
-                    // Nobody can know of a Pod that vanished before anything was stored of it, when
-                    // the operator dies too.
+                    // Nobody can know of a Pod that vanished before anything was stored of it,
+                    // when the operator dies too.
                     return;
                 }
                 if LOUD {
