@@ -144,11 +144,17 @@ impl FlashJobSpec {
             application_type: non_empty(self.application_type.as_deref()),
             external_ip: non_empty(self.external_ip.as_deref()),
             flashjob_pod_image: non_empty(self.flashjob_pod_image.as_deref()),
-            parallelism: usize::try_from(self.parallelism.unwrap_or(10)).unwrap_or(1).clamp(1, 500),
+            parallelism: usize::try_from(self.parallelism.unwrap_or(10))
+                .unwrap_or(1)
+                .clamp(1, 500),
             suspend: self.suspend.unwrap_or(false),
             backoff_limit_per_device: u32::try_from(self.backoff_limit_per_device.unwrap_or(2))
                 .unwrap_or(0),
-            max_failed_devices: self.max_failed_devices.as_ref().map(failure_budget).transpose()?,
+            max_failed_devices: self
+                .max_failed_devices
+                .as_ref()
+                .map(failure_budget)
+                .transpose()?,
             group_limit: self.group_budget.as_ref().map(group_limit),
             device_timeout_seconds: self.device_timeout_seconds.unwrap_or(900).max(1),
             address_timeout_seconds: self.address_timeout_seconds.unwrap_or(300).max(1),
@@ -307,7 +313,10 @@ mod tests {
     fn only_the_fields_of_a_run_change_its_hash() {
         let run = |spec: FlashJobSpec| spec.effective().expect("valid").run;
         let base = run(spec());
-        assert_eq!(base, run(FlashJobSpec { parallelism: Some(3), suspend: Some(true), ..spec() }));
+        assert_eq!(
+            base,
+            run(FlashJobSpec { parallelism: Some(3), suspend: Some(true), ..spec() })
+        );
         assert_eq!(base, run(FlashJobSpec { uuid: vec!["z".into()], ..spec() }));
         let firmware_policy = Some(FirmwarePolicy::default());
         assert_eq!(base, run(FlashJobSpec { firmware_policy, ..spec() }));

@@ -34,8 +34,8 @@ pub use effective::{
     EffectiveSpec, FailureBudget, GroupKey, GroupLimit, InvalidSpec, Verification,
 };
 pub use flashjob::{
-    Disruption, Exposure, FlashJob, FlashJobSpec, GroupBudget, PodOverrides, Resources, Toleration,
-    VerifyMode, VerifySpec,
+    Disruption, Exposure, FlashJob, FlashJobSpec, GroupBudget, PodOverrides, Resources,
+    Toleration, VerifyMode, VerifySpec,
 };
 pub use reason::Reason;
 pub use rollout::{

@@ -321,7 +321,7 @@ fn batch_size(size: &IntOrString, field: &str) -> Result<BatchSize, InvalidRollo
         IntOrString::Int(count) => usize::try_from(*count).ok().map(BatchSize::Devices),
         IntOrString::String(text) => percent(text).map(BatchSize::Percent),
     };
-    let is_some = |size: &BatchSize| !matches!(size, BatchSize::Devices(0) | BatchSize::Percent(0));
+    let is_some = |size: &_| !matches!(size, BatchSize::Devices(0) | BatchSize::Percent(0));
     read.filter(is_some)
         .ok_or_else(|| invalid(field, "give a number from 1, or a percentage from 1% to 100%"))
 }
@@ -345,8 +345,8 @@ fn percent(text: &str) -> Option<usize> {
 }
 
 fn selector_conditions(selector: &RolloutSelector) -> Result<Conditions, InvalidRollout> {
-    let RolloutSelector { device_types, application_types, versions, nodes, .. } = selector.clone();
-    let RolloutSelector { instances, properties, .. } = selector.clone();
+    let RolloutSelector { device_types, application_types, versions, .. } = selector.clone();
+    let RolloutSelector { nodes, instances, properties, .. } = selector.clone();
     let written = DeviceConditions {
         device_types,
         application_types,
@@ -399,8 +399,8 @@ mod tests {
     use super::*;
 
     fn read(value: Value) -> FlashRolloutSpec {
-        let mut spec =
-            json!({"firmware": "r.io/f:1", "version": "1", "selector": {"deviceTypes": ["esp32"]}});
+        let selector = json!({"deviceTypes": ["esp32"]});
+        let mut spec = json!({"firmware": "r.io/f:1", "version": "1", "selector": selector});
         if let (Value::Object(spec), Value::Object(fields)) = (&mut spec, value) {
             spec.extend(fields);
         }

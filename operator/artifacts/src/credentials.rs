@@ -141,7 +141,10 @@ fn exactness(key: &str, host: &str, repository: &str) -> Option<(usize, usize)> 
 ///
 /// # Errors
 /// The text is no Docker configuration, has no entry for the place, or the entry is incomplete.
-pub fn parse_docker_config_json(text: &[u8], place: &str) -> Result<Credentials, CredentialsError> {
+pub fn parse_docker_config_json(
+    text: &[u8],
+    place: &str,
+) -> Result<Credentials, CredentialsError> {
     // The parser's own words could quote the password.
     let config: DockerConfig = serde_json::from_slice(text).map_err(|error| {
         CredentialsError::Decode(format!("at line {}, column {}", error.line(), error.column()))
@@ -160,12 +163,14 @@ pub fn parse_docker_config_json(text: &[u8], place: &str) -> Result<Credentials,
     if let Some(password) = non_empty(entry.identitytoken) {
         return Ok(Credentials { username: IDENTITY_TOKEN.to_owned(), password });
     }
-    if let (Some(username), Some(password)) = (non_empty(entry.username), non_empty(entry.password))
+    if let (Some(username), Some(password)) =
+        (non_empty(entry.username), non_empty(entry.password))
     {
         return Ok(Credentials { username, password });
     }
-    let auth =
-        STANDARD.decode(non_empty(entry.auth).ok_or_else(incomplete)?).map_err(|_| incomplete())?;
+    let auth = STANDARD
+        .decode(non_empty(entry.auth).ok_or_else(incomplete)?)
+        .map_err(|_| incomplete())?;
     let auth = String::from_utf8(auth).map_err(|_| incomplete())?;
     match auth.split_once(':') {
         Some((username, password)) if !username.is_empty() && !password.is_empty() => {

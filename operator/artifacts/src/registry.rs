@@ -188,7 +188,11 @@ impl<'a> Repository<'a> {
     }
 
     /// Asks once, and a second time with what the challenge asks for.
-    async fn ask(&mut self, outgoing: Outgoing<'_>, what: &str) -> Result<Response, RegistryError> {
+    async fn ask(
+        &mut self,
+        outgoing: Outgoing<'_>,
+        what: &str,
+    ) -> Result<Response, RegistryError> {
         self.introduce(&outgoing, what).await?;
         let sent = self.authorization.clone();
         let response = self.send(&outgoing, sent.as_deref()).await?;
@@ -259,7 +263,9 @@ impl<'a> Repository<'a> {
         match outgoing.range {
             (0, None) => {}
             (first, None) => request = request.header(RANGE, format!("bytes={first}-")),
-            (first, Some(last)) => request = request.header(RANGE, format!("bytes={first}-{last}")),
+            (first, Some(last)) => {
+                request = request.header(RANGE, format!("bytes={first}-{last}"))
+            }
         }
         if let Some(time) = outgoing.time {
             request = request.timeout(time);

@@ -132,7 +132,9 @@ pub enum TrustError {
         entry: String,
     },
     /// It is not proven who signed it and when.
-    #[error("{digest} is signed, and trust entry {entry} demands a proof of who did it: {message}")]
+    #[error(
+        "{digest} is signed, and trust entry {entry} demands a proof of who did it: {message}"
+    )]
     Unproven {
         /// Digest that is signed.
         digest: Digest,
@@ -168,7 +170,9 @@ pub enum TrustError {
         entry: String,
     },
     /// Some of the identities signed, and each must.
-    #[error("{digest} is not signed by {missing}, and trust entry {entry} requires all identities")]
+    #[error(
+        "{digest} is not signed by {missing}, and trust entry {entry} requires all identities"
+    )]
     IdentitiesMissing {
         /// Digest that is signed.
         digest: Digest,
@@ -262,7 +266,9 @@ impl Signers {
     fn read(cosign: &CosignTrust) -> Result<Self, TrustError> {
         match &cosign.keyless {
             // Both are refused in the configuration; here the stricter of the two stays.
-            Some(keyless) => Keyless::read(keyless).map(|keyless| Self::Keyless(Box::new(keyless))),
+            Some(keyless) => {
+                Keyless::read(keyless).map(|keyless| Self::Keyless(Box::new(keyless)))
+            }
             None => cosign
                 .public_key_files
                 .iter()

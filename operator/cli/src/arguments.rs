@@ -183,7 +183,9 @@ pub fn asked_output(words: &[String]) -> Output {
             Some(value.strip_prefix('=').unwrap_or(value))
         }),
     });
-    asked.find_map(|word| <Output as ValueEnum>::from_str(word, true).ok()).unwrap_or(Output::Table)
+    asked
+        .find_map(|word| <Output as ValueEnum>::from_str(word, true).ok())
+        .unwrap_or(Output::Table)
 }
 
 #[cfg(test)]
@@ -214,7 +216,8 @@ mod tests {
             (["flash", "--all", "--parallelism", "0"], "\"0\" is not a number from 1 to 500"),
         ] {
             let line = [&["kubectl-flashjob"], &words[..]].concat();
-            let refusal = command().try_get_matches_from(line).err().map(|error| error.to_string());
+            let refusal =
+                command().try_get_matches_from(line).err().map(|error| error.to_string());
             assert!(refusal.is_some_and(|refusal| refusal.contains(expected)), "{words:?}");
         }
     }

@@ -235,7 +235,9 @@ fn unusable(error: &KubeconfigError, files: &[PathBuf]) -> String {
             _ => format!("the kubeconfig {} cannot be read: {}", path.display(), root(error)),
         },
         KubeconfigError::FindPath => "there is no kubeconfig".to_owned(),
-        KubeconfigError::CurrentContextNotSet => "the kubeconfig has no current context".to_owned(),
+        KubeconfigError::CurrentContextNotSet => {
+            "the kubeconfig has no current context".to_owned()
+        }
         KubeconfigError::LoadContext(name) => format!("the kubeconfig has no context {name}"),
         KubeconfigError::LoadClusterOfContext(name) => {
             format!("the kubeconfig has no cluster {name}")

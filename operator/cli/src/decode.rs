@@ -77,8 +77,16 @@ mod tests {
             ("firmware", json!(5), "spec.firmware: it is the number 5; expected a string"),
             ("version", json!(1.5), "spec.version: it is the number 1.5; expected a string"),
             ("version", json!({}), "spec.version: it is an object; expected a string"),
-            ("suspend", json!("no"), "spec.suspend: it is the text \"no\"; expected true or false"),
-            ("parallelism", json!("x"), "spec.parallelism: it is the text \"x\"; expected a whole"),
+            (
+                "suspend",
+                json!("no"),
+                "spec.suspend: it is the text \"no\"; expected true or false",
+            ),
+            (
+                "parallelism",
+                json!("x"),
+                "spec.parallelism: it is the text \"x\"; expected a whole",
+            ),
             ("uuid", json!("a"), "spec.uuid: it is the text \"a\"; expected a list"),
             ("uuid", json!([true]), "spec.uuid[0]: it is true; expected a string"),
         ] {

@@ -42,7 +42,10 @@ struct Answer {
 ///
 /// # Errors
 /// Something is configured, and cannot be used.
-pub async fn credentials(registry: &str, repository: &str) -> Result<Option<Credentials>, Failure> {
+pub async fn credentials(
+    registry: &str,
+    repository: &str,
+) -> Result<Option<Credentials>, Failure> {
     let Some(path) = path() else { return Ok(None) };
     let text = match std::fs::read(&path) {
         Ok(text) => text,
@@ -111,8 +114,9 @@ async fn ask(path: &Path, helper: &str, registry: &str) -> Result<Option<Credent
         let _ = input.write_all(registry.as_bytes()).await;
     }
     let output = tokio::time::timeout(HELPER_LIMIT, child.wait_with_output()).await;
-    let output =
-        output.map_err(|_| failed("it does not answer"))?.map_err(|error| failed(&root(&error)))?;
+    let output = output
+        .map_err(|_| failed("it does not answer"))?
+        .map_err(|error| failed(&root(&error)))?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stdout);
         return if said.contains(NOTHING_KNOWN) {

@@ -69,8 +69,9 @@ impl Failure {
 
     /// A file that cannot be read.
     pub fn unreadable(path: &Path, error: &io::Error) -> Self {
-        let (file, unavailable) =
-            (path.display(), |cause: String| Self::new(Code::Unavailable, "FileUnreadable", cause));
+        let (file, unavailable) = (path.display(), |cause: String| {
+            Self::new(Code::Unavailable, "FileUnreadable", cause)
+        });
         match error.kind() {
             ErrorKind::InvalidData => {
                 Self::usage(format!("{file} is no text in UTF-8; name another file"))
@@ -257,7 +258,10 @@ mod tests {
             assert!(!message.contains("os error"), "{message}");
         }
         let denied = Failure::unwritable(&file, &ErrorKind::PermissionDenied.into()).message;
-        assert!(denied.contains(&format!("in the folder {}", folder.path().display())), "{denied}");
+        assert!(
+            denied.contains(&format!("in the folder {}", folder.path().display())),
+            "{denied}"
+        );
     }
 
     #[test]

@@ -85,11 +85,14 @@ async fn a_new_plugin_tests_itself_and_is_built_pushed_inspected_signed_verified
         (&inspected["name"], &inspected["deviceTypes"]),
         (&json!("thermo"), &json!(["thermo1"]))
     );
-    let exports =
-        ["device-plugin", "firmware-inspector"].map(|name| format!("flashjob:plugin/{name}@0.3.0"));
+    let exports = ["device-plugin", "firmware-inspector"]
+        .map(|name| format!("flashjob:plugin/{name}@0.3.0"));
     assert_eq!(inspected["exports"], json!(exports));
     assert_eq!(inspected["settingsSchema"]["properties"]["timeoutSeconds"]["type"], "integer");
-    assert_eq!(inspected["manifest"]["config"]["mediaType"], "application/vnd.wasm.config.v0+json");
+    assert_eq!(
+        inspected["manifest"]["config"]["mediaType"],
+        "application/vnd.wasm.config.v0+json"
+    );
     assert_eq!(inspected["manifest"]["annotations"]["org.opencontainers.image.version"], "0.1.0");
     let names =
         |inspected: &serde_json::Value| inspected["manifest"]["layers"][0]["annotations"].clone();
@@ -126,8 +129,10 @@ async fn a_new_plugin_tests_itself_and_is_built_pushed_inspected_signed_verified
         json!({"org.opencontainers.image.title": "A thermometer.wasm"})
     );
 
-    let (ours, foreign) =
-        (Signer::new(author.folder.path(), "ours")?, Signer::new(author.folder.path(), "foreign")?);
+    let (ours, foreign) = (
+        Signer::new(author.folder.path(), "ours")?,
+        Signer::new(author.folder.path(), "foreign")?,
+    );
     let (ours_file, foreign_file) =
         (ours.public_key.display().to_string(), foreign.public_key.display().to_string());
     author.plugin(&["verify", &reference, "--key", &ours_file])?.failed(
@@ -148,7 +153,15 @@ async fn a_new_plugin_tests_itself_and_is_built_pushed_inspected_signed_verified
         "with none of the keys",
     );
     author
-        .plugin(&["verify", &reference, "--all-keys", "--key", &ours_file, "--key", &foreign_file])?
+        .plugin(&[
+            "verify",
+            &reference,
+            "--all-keys",
+            "--key",
+            &ours_file,
+            "--key",
+            &foreign_file,
+        ])?
         .failed(4, "KeysMissing", "foreign.pub");
     author.plugin(&["run", &reference, "--key", &foreign_file])?.failed(
         4,

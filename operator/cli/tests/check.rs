@@ -129,7 +129,8 @@ async fn what_is_missing_is_named_with_what_to_do_next_until_nothing_is() -> any
 
     install_crds(&client).await?;
     create(&client, pod("False")).await?;
-    create(&client, event("ConfigurationMissing", "there is no configuration file; do so")).await?;
+    create(&client, event("ConfigurationMissing", "there is no configuration file; do so"))
+        .await?;
     create(&client, event("RightMissing", "the right to get leases is missing; grant it")).await?;
     let forbidden = eventually("the schemas are published", LIMIT, || async {
         let said = check()?;
@@ -139,7 +140,12 @@ async fn what_is_missing_is_named_with_what_to_do_next_until_nothing_is() -> any
     is(&forbidden, "definition FlashJob", "ok", "of this version");
     is(&forbidden, "definition DevicePlugin", "ok", "of this version");
     is(&forbidden, "devices (Akri)", "warning", "no device");
-    is(&forbidden, "pod default/operator-0", "failed", "the right to get leases is missing; grant");
+    is(
+        &forbidden,
+        "pod default/operator-0",
+        "failed",
+        "the right to get leases is missing; grant",
+    );
     is(&forbidden, "lease default/flashjob-operator", "failed", "does not exist");
     is(&forbidden, "plugins", "failed", "there is no configuration file; do so");
     is(&forbidden, "load balancer", "unknown", "");

@@ -66,8 +66,8 @@ fn a_new_plugin_never_takes_the_place_of_anything() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_request_that_was_shown_can_be_asked_again_and_a_part_of_one_is_completed() -> anyhow::Result<()>
-{
+fn a_request_that_was_shown_can_be_asked_again_and_a_part_of_one_is_completed()
+-> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let esp32 = component("esp32");
     let ask = |words: &[&str]| ask(folder.path(), words);

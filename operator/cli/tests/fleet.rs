@@ -242,8 +242,8 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
     let said = person.run(&["retry", "flashjob", "--yes", "-o", "name"])?;
     ensure!(said.text.trim().ends_with("/flashjob-retry-1"), "{said:?}");
     let watch = ["status", "flashjob-retry-1", "-w", "--timeout", "2m"];
-    let said =
-        person.run(&[&watch[..], &["--as", "watcher", "--as-group", "system:masters"]].concat())?;
+    let said = person
+        .run(&[&watch[..], &["--as", "watcher", "--as-group", "system:masters"]].concat())?;
     ensure!(said.code == Some(0), "{said:?}");
     let retried = person.run(&["report", "flashjob-retry-1", "-o", "json"])?.json()?;
     let retried = &retried["devices"][0];
@@ -488,8 +488,10 @@ fn kubectl_completes_commands_and_options_and_a_manual_is_written() -> anyhow::R
     let said = answer(&mut kubectl, "")?;
     ensure!(said.text.starts_with("status\tShow how FlashJobs get on"), "{said:?}");
     let manual = folder.path().join("man1");
-    let said =
-        answer(Command::new(&program).args(["completion", "man", "--directory"]).arg(&manual), "")?;
+    let said = answer(
+        Command::new(&program).args(["completion", "man", "--directory"]).arg(&manual),
+        "",
+    )?;
     ensure!(said.code == Some(0), "{said:?}");
     ensure!(manual.join("kubectl-flashjob-flash.1").is_file());
     Ok(())

@@ -344,7 +344,8 @@ async fn a_status_is_told_with_what_to_do_and_each_end_has_its_exit_code() -> an
     // Soaks.
     let mut soaking = at(RolloutPhase::Soaking);
     soaking.batches[0].state = BatchState::Soaking;
-    soaking.batches[0].soak_until = Some(Time(jiff::Timestamp::now() + Duration::from_secs(7_150)));
+    soaking.batches[0].soak_until =
+        Some(Time(jiff::Timestamp::now() + Duration::from_secs(7_150)));
     set_status(&person, soaking).await?;
     ended(&run(&["status", "hall"])?, 0, &["soaks for 1 h 59 min more"])?;
     interrupted(&person)?;
@@ -372,7 +373,10 @@ async fn a_status_is_told_with_what_to_do_and_each_end_has_its_exit_code() -> an
 /// Starts to follow the rollout, and waits until it says where that is.
 fn following(person: &Person) -> anyhow::Result<Child> {
     let mut command = person.command();
-    command.args(["rollout", "status", "hall", "-w"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(["rollout", "status", "hall", "-w"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = command.spawn()?;
     child.stdout.as_mut().context("no output")?.read_exact(&mut [0; 4])?;
     Ok(child)

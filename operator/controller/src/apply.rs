@@ -55,8 +55,9 @@ pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step) {
         // A Pod that may be there without our knowledge could flash beside the next one: the
         // create is sent until it is clear. One that was seen meanwhile is not made twice, though
         // it may be gone again.
-        let seen =
-            key.strip_prefix("pod/").is_some_and(|name| operator.world().knows_pod(&job.key, name));
+        let seen = key
+            .strip_prefix("pod/")
+            .is_some_and(|name| operator.world().knows_pod(&job.key, name));
         if !unsettled || seen {
             break;
         }
@@ -199,7 +200,11 @@ where
     }
 }
 
-async fn set_finalizers(operator: &Operator, job: &Job, finalizers: Vec<&str>) -> kube::Result<()> {
+async fn set_finalizers(
+    operator: &Operator,
+    job: &Job,
+    finalizers: Vec<&str>,
+) -> kube::Result<()> {
     let jobs: Api<FlashJob> = Api::namespaced(operator.client.clone(), &job.key.namespace);
     let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": job.resource_version, "uid": job.uid}});
     match jobs.patch(&job.key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
@@ -239,7 +244,8 @@ async fn create_service(
     job: &Job,
     service: core::Service,
 ) -> kube::Result<Duration> {
-    let services: Api<core::Service> = Api::namespaced(operator.client.clone(), &job.key.namespace);
+    let services: Api<core::Service> =
+        Api::namespaced(operator.client.clone(), &job.key.namespace);
     let name = service.metadata.name.clone().unwrap_or_default();
     let created = match create(&operator.client, &job.key.namespace, &service).await {
         Ok(created) => Some(created),

@@ -241,7 +241,8 @@ impl OperatorConfig {
             let policy::InvalidField { field, message } = error;
             ConfigError::Invalid { field, message }
         })?;
-        let host = flashjob_plugin_host::config::check(&self.registries, &self.trust, &self.limits);
+        let host =
+            flashjob_plugin_host::config::check(&self.registries, &self.trust, &self.limits);
         let firmware = || check_trust("firmwareTrust", &self.firmware_trust);
         host.and_then(|()| firmware()).map_err(|error| {
             let InvalidField { field, message } = error;
@@ -360,7 +361,10 @@ mod tests {
             ),
             ("registries: [{host: \"https://registry.example\"}]\n", "registries[0].host"),
             ("registries: [{host: \"*.registry.example\"}]\n", "registries[0].host"),
-            ("trust: [{match: \"registry.example/a:1\", allowUnsigned: true}]\n", "trust[0].match"),
+            (
+                "trust: [{match: \"registry.example/a:1\", allowUnsigned: true}]\n",
+                "trust[0].match",
+            ),
             (
                 "trust: [{match: \"registry.example/a@sha256:00\", allowUnsigned: true}]\n",
                 "trust[0].match",

@@ -165,7 +165,8 @@ impl Plugins {
 
     /// Has no digest of that plugin serve, and keeps the cause.
     pub fn withhold(&self, name: &str, why: &str) {
-        if let Some(known) = self.write().known.iter_mut().find(|known| known.config.name == name) {
+        if let Some(known) = self.write().known.iter_mut().find(|known| known.config.name == name)
+        {
             known.is_loading = false;
             known.ready = Err(why.to_owned());
         }
@@ -214,7 +215,9 @@ impl Plugins {
                 .collect()
         };
         let views = inner.known.iter().enumerate();
-        views.map(|(index, known)| view(&inner.known, index, digests(&known.config.name))).collect()
+        views
+            .map(|(index, known)| view(&inner.known, index, digests(&known.config.name)))
+            .collect()
     }
 }
 

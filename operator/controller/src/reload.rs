@@ -41,7 +41,9 @@ pub async fn follow(
                 }))
             }
             Ok(_) if files_changed => {
-                tracing::info!("a key or an authority has changed: every plugin is verified again");
+                tracing::info!(
+                    "a key or an authority has changed: every plugin is verified again"
+                );
                 loader.again().err().map(|error| Err(error.to_string()))
             }
             Ok(_) => None,

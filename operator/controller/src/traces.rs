@@ -63,7 +63,8 @@ impl Traces {
 
 fn wanted(variable: impl Fn(&str) -> Option<String>) -> bool {
     let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
-    let disabled = set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+    let disabled =
+        set("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let elsewhere = set("OTEL_TRACES_EXPORTER").is_some_and(|value| value != "otlp");
     let endpoint =
         set("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT").or_else(|| set("OTEL_EXPORTER_OTLP_ENDPOINT"));
@@ -85,7 +86,10 @@ mod tests {
         assert!(!with(&[]));
         assert!(!with(&[("OTEL_SERVICE_NAME", "a")]));
         assert!(with(&[endpoint]));
-        assert!(with(&[("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://collector:4318/v1/traces")]));
+        assert!(with(&[(
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            "http://collector:4318/v1/traces"
+        )]));
         assert!(!with(&[endpoint, ("OTEL_SDK_DISABLED", "true")]));
         assert!(!with(&[endpoint, ("OTEL_TRACES_EXPORTER", "none")]));
         assert!(!with(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "")]));

@@ -113,7 +113,10 @@ fn job<'a>(before: &FlashJobStatus, after: &'a FlashJobStatus) -> Vec<JobTransit
 }
 
 fn holds<'a>(status: &'a FlashJobStatus, kind: &str) -> Option<&'a Condition> {
-    status.conditions.iter().find(|condition| condition.type_ == kind && condition.status == "True")
+    status
+        .conditions
+        .iter()
+        .find(|condition| condition.type_ == kind && condition.status == "True")
 }
 
 #[cfg(test)]
@@ -133,7 +136,8 @@ mod tests {
     }
 
     fn device(attempt: u32, state: DeviceState) -> DeviceStatus {
-        let reason = (state == DeviceState::Pending && attempt > 1).then(|| "PodFailed".to_owned());
+        let reason =
+            (state == DeviceState::Pending && attempt > 1).then(|| "PodFailed".to_owned());
         DeviceStatus { uid: "a".into(), attempt, state, reason, ..DeviceStatus::default() }
     }
 

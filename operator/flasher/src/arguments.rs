@@ -84,13 +84,14 @@ pub fn variables<'a>(
     let Some(way) = words.find_map(|word| command.find_subcommand(word)) else {
         return Vec::new();
     };
-    let named = [ContextKind::InvalidArg, ContextKind::PriorArg].into_iter().flat_map(|kind| {
-        match error.get(kind) {
+    let named =
+        [ContextKind::InvalidArg, ContextKind::PriorArg].into_iter().flat_map(|kind| match error
+            .get(kind)
+        {
             Some(ContextValue::String(one)) => vec![one.clone()],
             Some(ContextValue::Strings(all)) => all.clone(),
             _ => Vec::new(),
-        }
-    });
+        });
     let found = named.filter_map(|named| {
         // As `--port <PORT>`.
         let option = named.split(' ').next()?.to_owned();
@@ -177,7 +178,12 @@ pub struct Ota {
     pub port: u16,
     /// Folder with `server.crt` and `server.key`, in PEM. Without these files a certificate is
     /// made, which devices that check it refuse.
-    #[arg(long, env = "FLASHER_CERTIFICATES", value_name = "FOLDER", default_value = "/ota/certs")]
+    #[arg(
+        long,
+        env = "FLASHER_CERTIFICATES",
+        value_name = "FOLDER",
+        default_value = "/ota/certs"
+    )]
     pub certificates: PathBuf,
     /// Host of the attestation service, which listens on port 8000. Kubernetes sets it where the
     /// namespace has a Service dice-auth-service.

@@ -47,7 +47,8 @@ impl Firmware {
 pub async fn fetch(pull: &Pull) -> Result<Firmware, Failure> {
     let fetched = tokio::time::timeout(pull.firmware_timeout, fetch_untimed(pull)).await;
     fetched.unwrap_or_else(|_| {
-        let message = format!("{} was not there within {:?}", pull.firmware, pull.firmware_timeout);
+        let message =
+            format!("{} was not there within {:?}", pull.firmware, pull.firmware_timeout);
         Err(Failure::new(Code::FirmwareUnavailable, message))
     })
 }
@@ -61,7 +62,8 @@ async fn fetch_untimed(pull: &Pull) -> Result<Firmware, Failure> {
         let message = format!("firmware {reference} cannot be fetched");
         Failure::new(Code::FirmwareUnavailable, message).because(error)
     };
-    let source = Source::of(&reference, &access.registries, &access.logins).map_err(unavailable)?;
+    let source =
+        Source::of(&reference, &access.registries, &access.logins).map_err(unavailable)?;
     let mut source = source.ok_or_else(|| {
         Failure::new(Code::BadConfiguration, "FIRMWARE is a file; expected an OCI reference")
     })?;
@@ -111,7 +113,11 @@ fn broken(reference: &Reference, words: &str) -> Failure {
 }
 
 /// The manifest for a type of device.
-fn platform(index: &OciImageIndex, reference: &Reference, device: &str) -> Result<Digest, Failure> {
+fn platform(
+    index: &OciImageIndex,
+    reference: &Reference,
+    device: &str,
+) -> Result<Digest, Failure> {
     let Some((_, digest)) = platforms(index).find(|(platform, _)| platform.is_for(device)) else {
         let found: Vec<String> =
             platforms(index).map(|(platform, _)| platform.to_string()).collect();

@@ -157,7 +157,8 @@ fn not_reported(
         true => (Code::VerifyFailed, "the device has the firmware"),
         false => (Code::TransferBroken, "all was sent, the device did not answer"),
     };
-    let message = format!("{words}, and did not report version {wanted} within {limit:?}: {found}");
+    let message =
+        format!("{words}, and did not report version {wanted} within {limit:?}: {found}");
     Failure { bytes: Some(bytes), ..Failure::new(code, message) }
 }
 
@@ -186,7 +187,9 @@ async fn upload(
     };
     stage.send_replace(Stage::Sending);
     match request.send().await {
-        Ok(answer) => accepted(options, endpoint, answer.status(), progress.bytes()).map(|()| true),
+        Ok(answer) => {
+            accepted(options, endpoint, answer.status(), progress.bytes()).map(|()| true)
+        }
         // Some restart before they have answered.
         Err(error)
             if version_tells && progress.bytes() >= firmware.size() && !error.is_timeout() =>

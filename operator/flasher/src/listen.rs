@@ -23,6 +23,7 @@ pub(crate) async fn listen(address: Option<IpAddr>, port: u16) -> Result<TcpList
         },
     };
     listener.map_err(|error| {
-        Failure::new(Code::BadConfiguration, format!("cannot listen on port {port}")).because(error)
+        Failure::new(Code::BadConfiguration, format!("cannot listen on port {port}"))
+            .because(error)
     })
 }

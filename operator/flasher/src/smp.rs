@@ -171,7 +171,9 @@ impl Attempt {
         device.set_retries(0);
         match device.os_system_reset(false, None) {
             // Some restart before they have answered, and a request may be lost.
-            Ok(()) | Err(MCUmgrClientError::ExecuteError(ExecuteError::ReceiveFailed(_))) => Ok(()),
+            Ok(()) | Err(MCUmgrClientError::ExecuteError(ExecuteError::ReceiveFailed(_))) => {
+                Ok(())
+            }
             Err(error) => Err(self.refused("to restart", error)),
         }
     }

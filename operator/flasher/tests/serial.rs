@@ -167,9 +167,12 @@ async fn firmware_without_room_without_bytes_or_as_elf_is_not_written() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_on_which_no_chip_answers_is_left_within_the_limit() {
-    for kind in
-        [TroubleKind::Silence, TroubleKind::Noise, TroubleKind::StuckLine, TroubleKind::WrongLength]
-    {
+    for kind in [
+        TroubleKind::Silence,
+        TroubleKind::Noise,
+        TroubleKind::StuckLine,
+        TroubleKind::WrongLength,
+    ] {
         let place = Place::in_trouble(kind, 0).await;
         let begun = Instant::now();
         let message = place.fails(Code::DeviceUnreachable).await;

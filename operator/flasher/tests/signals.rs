@@ -194,7 +194,8 @@ async fn a_device_with_mcuboot_is_confirmed_by_the_next_attempt_on_udp_and_on_a_
             };
             let mut asked = Asked::new("nrf52840", String::new(), &json!({}), &new).await;
             let device = if is_serial {
-                let device = SmpDevice::on_serial_port(old.clone(), behaviour).expect("a terminal");
+                let device =
+                    SmpDevice::on_serial_port(old.clone(), behaviour).expect("a terminal");
                 let port = ("UDEV_DEVNODE".to_owned(), device.place.clone());
                 asked.request.device.properties = vec![port];
                 device

@@ -98,7 +98,8 @@ async fn a_device_runs_the_new_image_and_keeps_it_and_a_second_attempt_changes_n
 async fn a_device_whose_new_image_does_not_start_goes_back_and_that_is_said() {
     let reverts = Behaviour { reverts: true, ..Behaviour::default() };
     let image = mcuboot_image([2, 0, 0], SIZE);
-    for place in [Place::new(reverts, &image).await, Place::on_serial_port(reverts, &image).await] {
+    for place in [Place::new(reverts, &image).await, Place::on_serial_port(reverts, &image).await]
+    {
         let failure = place.flash().await.expect_err("it went back");
         assert_eq!(failure.code, Code::Reverted, "{failure}");
         assert!(failure.to_string().contains("it runs 1.0.0 again"), "{failure}");

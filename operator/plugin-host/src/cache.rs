@@ -62,7 +62,8 @@ impl Cache {
     pub fn compiled(&self, digest: &Digest, engine: &str) -> Option<Vec<u8>> {
         let mut code = std::fs::read(self.compiled_path(digest, engine)).ok()?;
         let begin = code.iter().position(|byte| *byte == b'\n')? + 1;
-        let expected: Digest = std::str::from_utf8(&code[..begin]).ok()?.trim_end().parse().ok()?;
+        let expected: Digest =
+            std::str::from_utf8(&code[..begin]).ok()?.trim_end().parse().ok()?;
         code.drain(..begin);
         (Digest::of(&code) == expected).then_some(code)
     }

@@ -43,8 +43,8 @@ impl Artifact<'_> {
             "layerDigests": [Digest::of(self.component)],
         });
         if let Some(interface) = self.interface {
-            config["component"] =
-                json!({"exports": interface.exports, "imports": interface.imports, "target": null});
+            let (exports, imports) = (&interface.exports, &interface.imports);
+            config["component"] = json!({"exports": exports, "imports": imports, "target": null});
         }
         config
     }

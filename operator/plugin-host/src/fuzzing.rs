@@ -33,8 +33,11 @@ pub fn challenge(bytes: &[u8]) {
 /// `key` nor, for this digest, with the authority and logs of `root`, so nothing is ever trusted.
 pub fn signature(bytes: &[u8], key: &Path, root: &Path) {
     let any = || Some("^.+$".to_owned());
-    let anybody =
-        SignerIdentity { issuer_regexp: any(), subject_regexp: any(), ..SignerIdentity::default() };
+    let anybody = SignerIdentity {
+        issuer_regexp: any(),
+        subject_regexp: any(),
+        ..SignerIdentity::default()
+    };
     let keyless = KeylessTrust { trusted_root_file: root.to_owned(), identities: vec![anybody] };
     let by_key = CosignTrust {
         public_key_files: vec![key.to_owned()],
@@ -51,7 +54,8 @@ pub fn signature(bytes: &[u8], key: &Path, root: &Path) {
     };
     let text = String::from_utf8_lossy(bytes);
     let mut parts = text.split("\n\n");
-    let (payload, signature) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let (payload, signature) =
+        (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     let (certificate, bundle) = (parts.next().map(str::to_owned), parts.next().map(str::to_owned));
     let attached =
         Attached { chain: certificate.clone(), certificate, timestamp: bundle.clone(), bundle };

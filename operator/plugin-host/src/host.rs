@@ -132,10 +132,18 @@ impl Host {
     }
 
     /// Resolves once, then everything is by digest; what the cache has is not fetched.
-    async fn fetch(&self, source: &PluginSource, logins: &Logins) -> Result<Unverified, LoadError> {
+    async fn fetch(
+        &self,
+        source: &PluginSource,
+        logins: &Logins,
+    ) -> Result<Unverified, LoadError> {
         let (name, digest) = (source.reference.to_string(), source.reference.digest());
         let known = digest.cloned().or_else(|| {
-            if source.pull_policy == PullPolicy::Always { None } else { self.cache.resolved(&name) }
+            if source.pull_policy == PullPolicy::Always {
+                None
+            } else {
+                self.cache.resolved(&name)
+            }
         });
         if let Some(artifact) = known.as_ref().and_then(|digest| self.cached(source, digest)) {
             return Ok(artifact);
@@ -159,7 +167,8 @@ impl Host {
         };
         let stored = self.cache.put_blob(&manifest.layer.digest, &component);
         let stored = stored.and_then(|()| self.cache.put_blob(&manifest.digest, &manifest.bytes));
-        if let Err(error) = stored.and_then(|()| self.cache.put_resolved(&name, &manifest.digest)) {
+        if let Err(error) = stored.and_then(|()| self.cache.put_resolved(&name, &manifest.digest))
+        {
             tracing::warn!(%error, plugin = source.name, "cannot write to the cache; the plugin is fetched again after a restart");
         }
         Ok(Unverified {

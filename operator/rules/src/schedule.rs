@@ -77,7 +77,10 @@ impl Schedule {
     ///
     /// # Errors
     /// The first field that is invalid, windows before blackouts.
-    pub fn read(windows: &[WindowSpec], blackouts: &[WindowSpec]) -> Result<Self, InvalidSchedule> {
+    pub fn read(
+        windows: &[WindowSpec],
+        blackouts: &[WindowSpec],
+    ) -> Result<Self, InvalidSchedule> {
         let read_windows = read_list("windows", windows)?;
         Ok(Self {
             windows: (!windows.is_empty()).then_some(read_windows),

@@ -127,8 +127,9 @@ impl World {
         let key = pod.job.clone();
         if pod.identities.is_empty() {
             // The Go operator's Pods always name the endpoint; this one is told by its device.
-            pod.identities
-                .extend(self.devices.by_uid(&pod.device).map(|instance| instance.identity.clone()));
+            pod.identities.extend(
+                self.devices.by_uid(&pod.device).map(|instance| instance.identity.clone()),
+            );
         }
         let pods = self.pods.entry(key.clone()).or_default();
         if let Some(known) = pods.get(&pod.name)
@@ -229,7 +230,10 @@ impl World {
         let Some(services) = self.services.get_mut(job) else { return };
         if services.get(name).is_some_and(|service| service.uid == uid) {
             let service = services.remove(name);
-            release(&mut self.addresses, service.map(|service| held(&service)).unwrap_or_default());
+            release(
+                &mut self.addresses,
+                service.map(|service| held(&service)).unwrap_or_default(),
+            );
         }
     }
 

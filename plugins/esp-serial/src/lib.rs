@@ -12,8 +12,8 @@ mod settings;
 use flashjob_esp_image::Image;
 use flashjob_flash_program::{REGISTRY, image, is_message};
 use flashjob_plugin_sdk::{
-    Device, EnvValue, FirmwareFile, FlashPod, Inspection, Outcome, Plugin, PluginError, PluginInfo,
-    Proof, Request, User, Verdict, literal,
+    Device, EnvValue, FirmwareFile, FlashPod, Inspection, Outcome, Plugin, PluginError,
+    PluginInfo, Proof, Request, User, Verdict, literal,
 };
 use settings::{Program, Settings};
 
@@ -139,8 +139,11 @@ fn esptool(request: Request, settings: &Settings, port: &str) -> FlashPod {
 
 /// The device's file. Anything but a path below /dev could be read as an option.
 fn port(device: &Device) -> Result<&str, PluginError> {
-    let given =
-        device.properties.iter().find(|(name, _)| name == DEVNODE).map(|(_, value)| value.as_str());
+    let given = device
+        .properties
+        .iter()
+        .find(|(name, _)| name == DEVNODE)
+        .map(|(_, value)| value.as_str());
     given.filter(|path| path.starts_with("/dev/")).ok_or_else(|| {
         PluginError::InvalidRequest(format!(
             "Instance {} has no {DEVNODE} below /dev: is it from Akri's udev handler?",

@@ -98,7 +98,9 @@ impl Settings {
                 self.path =
                     text(is_absolute).ok_or("expected the absolute path of a file in the image")?
             }
-            "chip" => self.chip = text(is_chip).ok_or("expected auto or a chip such as esp32c3")?,
+            "chip" => {
+                self.chip = text(is_chip).ok_or("expected auto or a chip such as esp32c3")?
+            }
             "offset" => {
                 self.offset = text(is_offset).ok_or(
                     "expected an address in flash as text, as \"0x10000\", at most 0xffffffff",
@@ -111,7 +113,8 @@ impl Settings {
             "group" => {
                 let group = value.as_u64().and_then(|group| u32::try_from(group).ok());
                 // The group root is no loss of rights.
-                self.group = group.filter(|group| *group > 0).ok_or("expected a group's number")?;
+                self.group =
+                    group.filter(|group| *group > 0).ok_or("expected a group's number")?;
             }
             "registryAccess" => {
                 self.registry_access = value.as_bool().ok_or("expected true or false")?;

@@ -95,8 +95,8 @@ fn an_image_that_the_job_names_runs_this_projects_program_unless_the_settings_sa
 
 #[test]
 fn settings_change_the_command_line() {
-    let settings =
-        r#"{"path":"/app.bin","chip":"esp32c3","baud":115200,"offset":"0x10000","runAsRoot":true}"#;
+    let settings = r#"{"path":"/app.bin","chip":"esp32c3","baud":115200,
+        "offset":"0x10000","runAsRoot":true}"#;
     let flash = EspSerial::build(request(settings)).expect("built");
     assert!(words(&flash).starts_with("--chip esp32c3 --port /dev/ttyUSB0 --baud 115200 "));
     assert!(words(&flash).ends_with(" 0x10000 /app.bin"));
@@ -182,7 +182,8 @@ fn success_is_proof_a_wrong_call_ends_it_and_anything_else_is_tried_again() {
         let given_up = Verdict::GiveUp(format!("{code}: it is so"));
         assert_eq!(judged(Some(2), &message(code, false)), given_up);
     }
-    for code in ["VerifyFailed", "TransferBroken", "DeviceUnreachable", "DeviceBusy", "Interrupted"]
+    for code in
+        ["VerifyFailed", "TransferBroken", "DeviceUnreachable", "DeviceBusy", "Interrupted"]
     {
         let again = Verdict::Retry(format!("{code}: it is so"));
         assert_eq!(judged(Some(2), &message(code, false)), again);

@@ -132,7 +132,10 @@ mod tests {
             (4, "1.2.3+4", "1.2.3+4"),
         ] {
             let inspection = inspected(&header(build), 8192, asked);
-            assert_eq!((inspection.version.as_deref(), inspection.refusal), (Some(expected), None));
+            assert_eq!(
+                (inspection.version.as_deref(), inspection.refusal),
+                (Some(expected), None)
+            );
         }
     }
 

@@ -122,7 +122,10 @@ impl SecureOta {
     ///
     /// # Errors
     /// The settings are not valid.
-    pub fn inspect_firmware(&self, file: &FirmwareFile) -> Result<Option<Inspection>, PluginError> {
+    pub fn inspect_firmware(
+        &self,
+        file: &FirmwareFile,
+    ) -> Result<Option<Inspection>, PluginError> {
         let settings = Settings::read(&file.settings)?;
         if file.beginning.starts_with(&ENCRYPTED) {
             return Ok(None);
@@ -302,7 +305,8 @@ mod tests {
     #[test]
     fn settings_choose_root_certificates_and_image_and_the_job_beats_them() {
         let settings = r#"{"runAsRoot":true,"certificates":true,"registryAccess":true,"image":"registry/a:1"}"#;
-        let flash = ESP32.build(Request { settings: settings.into(), ..request() }).expect("built");
+        let flash =
+            ESP32.build(Request { settings: settings.into(), ..request() }).expect("built");
         assert_eq!((flash.user, flash.image.as_str()), (User::Root, "registry/a:1"));
         let slots: Vec<_> = flash.secrets.iter().map(|(slot, path)| (&**slot, &**path)).collect();
         let registry = ("firmware-registry", "/etc/flashjob/registry");

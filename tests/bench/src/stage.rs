@@ -126,7 +126,9 @@ impl Stage {
         eventually("the node takes Pods", Duration::from_secs(60), || async {
             let node = nodes.get_opt("simulated-node").await?;
             let free = |node: &Node| {
-                node.spec.as_ref().is_none_or(|spec| spec.taints.as_ref().is_none_or(Vec::is_empty))
+                node.spec
+                    .as_ref()
+                    .is_none_or(|spec| spec.taints.as_ref().is_none_or(Vec::is_empty))
             };
             Ok(node.filter(free).map(|_| ()))
         })
@@ -230,7 +232,9 @@ async fn create_instance(
         configuration_name: "akri-esp32".to_owned(),
         capacity: 1,
         cdi_name: format!("akri.sh/akri-esp32={name}"),
-        broker_properties: properties.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        broker_properties: properties
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
         nodes: vec!["simulated-node".to_owned()],
         shared: true,
         ..InstanceSpec::default()

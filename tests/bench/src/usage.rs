@@ -21,7 +21,8 @@ impl Usage {
     pub fn of(process: Option<u32>) -> anyhow::Result<Self> {
         let folder = process.map_or_else(|| "self".to_owned(), |process| process.to_string());
         let folder = Path::new("/proc").join(folder);
-        let stat = std::fs::read_to_string(folder.join("stat")).context("the process has ended")?;
+        let stat =
+            std::fs::read_to_string(folder.join("stat")).context("the process has ended")?;
         // The program's name, in brackets, may hold anything; utime and stime are fields 14 and 15
         // of proc_pid_stat(5).
         let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();

@@ -90,8 +90,9 @@ async fn what_the_go_operator_left_is_taken_over_and_its_running_pod_keeps_its_d
     create(&testbed, &old).await?;
     let status =
         json!({"status": {"phase": "Running", "message": "Flashing", "completedUUIDs": [all[0]]}});
-    let stored =
-        jobs(&testbed).patch_status("left", &PatchParams::default(), &Patch::Merge(status)).await?;
+    let stored = jobs(&testbed)
+        .patch_status("left", &PatchParams::default(), &Patch::Merge(status))
+        .await?;
     let pod = leave_behind(&testbed, &stored, &devices[1].0, &devices[1].1.endpoint).await?;
     testbed.start_operator().await?;
     let pods: Api<Pod> = Api::namespaced(testbed.client.clone(), "default");
@@ -105,7 +106,11 @@ async fn what_the_go_operator_left_is_taken_over_and_its_running_pod_keeps_its_d
     assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
     let reports = testbed.fleet.reports().await?;
     let updates: Vec<u32> = reports.iter().map(|report| report.updates).collect();
-    assert_eq!(updates, [0, 1, 1], "neither what was completed nor what the old Pod flashed again");
+    assert_eq!(
+        updates,
+        [0, 1, 1],
+        "neither what was completed nor what the old Pod flashed again"
+    );
     assert!(reports.iter().all(|report| report.conflicts == 0), "{reports:?}");
     eventually("the old Pod is removed", Duration::from_secs(60), || async {
         Ok(pods.get_opt(&pod).await?.is_none().then_some(()))

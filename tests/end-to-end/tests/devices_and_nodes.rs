@@ -175,7 +175,8 @@ async fn an_eviction_waits_until_the_flash_is_over(case: Case<'_>) -> anyhow::Re
     case.behave(Behaviour { transfer_ms: 5000, ..Behaviour::default() }).await?;
     case.start(json!({"backoffLimitPerDevice": 0})).await?;
     let pod = case.busy_pod().await?;
-    let budgets: Api<PodDisruptionBudget> = Api::namespaced(case.testbed.client.clone(), "default");
+    let budgets: Api<PodDisruptionBudget> =
+        Api::namespaced(case.testbed.client.clone(), "default");
     let of_job = ListParams::default().labels(&format!("app={}", case.name));
     eventually("the job has its budget", LIMIT, || async {
         Ok((budgets.list(&of_job).await?.items.len() == 1).then_some(()))
@@ -234,13 +235,17 @@ async fn a_device_whose_pod_vanished_is_proven_by_its_version(
     case.pods().delete(&pod.name_any(), &now()).await?;
     case.lost().await?;
     let patch = Patch::Merge(json!({"spec": {"brokerProperties": {"VERSION": "0.2.0"}}}));
-    case.instances().patch(&instance_name(&case.device.1), &PatchParams::default(), &patch).await?;
+    case.instances()
+        .patch(&instance_name(&case.device.1), &PatchParams::default(), &patch)
+        .await?;
     let status = case.completed_after(1).await?;
     assert_eq!(status.counts.unwrap_or_default().unverified, 0, "{status:?}");
     Ok(())
 }
 
-async fn a_lost_node_locks_the_device_against_other_jobs_too(case: Case<'_>) -> anyhow::Result<()> {
+async fn a_lost_node_locks_the_device_against_other_jobs_too(
+    case: Case<'_>,
+) -> anyhow::Result<()> {
     case.behave(deaf_once()).await?;
     case.start(json!({"deviceTimeoutSeconds": 15, "verify": {"timeoutSeconds": 1}})).await?;
     let pod = case.busy_pod().await?;

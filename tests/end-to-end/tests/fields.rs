@@ -88,7 +88,9 @@ async fn application_type_guards_the_application(case: Case<'_>) -> anyhow::Resu
     Ok(())
 }
 
-async fn host_endpoint_overrides_where_the_device_is_reached(case: Case<'_>) -> anyhow::Result<()> {
+async fn host_endpoint_overrides_where_the_device_is_reached(
+    case: Case<'_>,
+) -> anyhow::Result<()> {
     let spec = json!({"hostEndpoint": case.devices[1].1.endpoint, "verify": {"mode": "None"}});
     create(case.testbed, &job(case.name, &case.uids()[..1], spec)).await?;
     case.completed(&ended(case.testbed, case.name).await?);
@@ -134,8 +136,9 @@ async fn run_id_flashes_again(case: Case<'_>) -> anyhow::Result<()> {
     let first = case.run(json!({"runID": "one"})).await?;
     case.completed(&first);
     case.change(json!({"runID": "two"})).await?;
-    let again =
-        |status: &FlashJobStatus| status.run != first.run && status.phase == Some(Phase::Completed);
+    let again = |status: &FlashJobStatus| {
+        status.run != first.run && status.phase == Some(Phase::Completed)
+    };
     status_where(case.testbed, case.name, "it ran again", again).await?;
     assert_eq!(case.updates().await?, [2]);
     Ok(())

@@ -15,7 +15,13 @@ use kube::api::ListParams;
 use serde_json::{Value, json};
 
 /// A FlashJob that asks for signed firmware.
-fn policed(testbed: &Testbed, name: &str, uids: &[String], firmware: &str, version: &str) -> Value {
+fn policed(
+    testbed: &Testbed,
+    name: &str,
+    uids: &[String],
+    firmware: &str,
+    version: &str,
+) -> Value {
     let reference = format!("{}/{firmware}", testbed.registry.host);
     let policy = json!({"verify": "Required"});
     job(name, uids, json!({"firmware": reference, "version": version, "firmwarePolicy": policy}))

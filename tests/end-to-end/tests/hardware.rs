@@ -67,7 +67,10 @@ async fn a_device_with_mcuboot_completes_by_its_hash_and_one_that_goes_back_is_g
     let failed = &status.devices[0];
     assert_eq!(failed.reason.as_deref(), Some("GaveUp"), "{failed:?}");
     let message = failed.message.clone().unwrap_or_default();
-    assert!(message.starts_with("Reverted: ") && message.contains("runs 1.0.0 again"), "{message}");
+    assert!(
+        message.starts_with("Reverted: ") && message.contains("runs 1.0.0 again"),
+        "{message}"
+    );
     let device = &reverts.device;
     let found = (device.runs(), device.is_confirmed(), device.resets());
     assert_eq!(found, ("1.0.0".to_owned(), true, 1), "it is not tried again");

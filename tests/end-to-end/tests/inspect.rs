@@ -58,7 +58,8 @@ async fn firmware_for_another_chip_of_another_version_or_that_is_none_flashes_no
 }
 
 #[tokio::test]
-async fn a_flash_job_with_a_policy_flashes_nothing_that_its_plugin_refuses() -> anyhow::Result<()> {
+async fn a_flash_job_with_a_policy_flashes_nothing_that_its_plugin_refuses() -> anyhow::Result<()>
+{
     let devices = vec!["esp32:thermo:0.1.0=1".to_owned()];
     let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
     testbed.start_operator().await?;

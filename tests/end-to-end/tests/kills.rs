@@ -161,7 +161,8 @@ async fn an_operator_killed_at_random_moments_flashes_every_device_as_often_as_i
             .is_some_and(|status| status.completion_time.is_some())
         {
             let checked = counted.end(&testbed).await;
-            checked.map_err(|error| error.context(format!("kill {kill}, FLASHJOB_SEED={seed}")))?;
+            checked
+                .map_err(|error| error.context(format!("kill {kill}, FLASHJOB_SEED={seed}")))?;
             counted = Counted::begin(&testbed, spec(&mut random)).await?;
         }
     }
@@ -198,7 +199,8 @@ fn has_ended(status: &FlashRolloutStatus, run: u32) -> bool {
 
 /// Waits until a run of the rollout has ended, and checks what came of it.
 async fn end_run(testbed: &Testbed, run: u32) -> anyhow::Result<()> {
-    let status = status_where(testbed, "fleet", "it ends", |status| has_ended(status, run)).await?;
+    let status =
+        status_where(testbed, "fleet", "it ends", |status| has_ended(status, run)).await?;
     anyhow::ensure!(status.phase == Some(RolloutPhase::Completed), "run {run}: {status:?}");
     let counts = status.counts.unwrap_or_default();
     anyhow::ensure!((counts.planned, counts.completed) == (10, 10), "run {run}: {status:?}");
@@ -233,7 +235,8 @@ async fn a_rollout_whose_operator_is_killed_all_the_time_flashes_each_device_onc
         let status = rollouts(&testbed).get("fleet").await?.status.unwrap_or_default();
         if has_ended(&status, run) {
             let checked = end_run(&testbed, run).await;
-            checked.map_err(|error| error.context(format!("kill {kill}, FLASHJOB_SEED={seed}")))?;
+            checked
+                .map_err(|error| error.context(format!("kill {kill}, FLASHJOB_SEED={seed}")))?;
             run += 1;
             change(&testbed, "fleet", run_of(&testbed, run)).await?;
         }

@@ -155,7 +155,10 @@ async fn kstatus_and_kubectl_wait_know_every_state() -> anyhow::Result<()> {
         status.waiting.contains_key("PluginNotReady")
     })
     .await?;
-    ensure!(reason_of(&status, &uid).is_none_or(|reason| reason == "PluginNotReady"), "{status:?}");
+    ensure!(
+        reason_of(&status, &uid).is_none_or(|reason| reason == "PluginNotReady"),
+        "{status:?}"
+    );
 
     let finalizer = json!({"metadata": {"finalizers": ["example.com/held", "application.flashjob.nbfc.io/flashjob-finalizer"]}});
     raw_jobs(&testbed).patch("stuck", &PatchParams::default(), &Patch::Merge(finalizer)).await?;

@@ -160,7 +160,8 @@ async fn a_leader_stopped_past_its_lease_changes_nothing_when_it_goes_on() -> an
 }
 
 #[tokio::test]
-async fn a_leader_that_nobody_replaced_goes_on_after_an_api_server_is_back() -> anyhow::Result<()> {
+async fn a_leader_that_nobody_replaced_goes_on_after_an_api_server_is_back() -> anyhow::Result<()>
+{
     let mut testbed = testbed_with(1).await?;
     testbed.control_plane.stop_api_server().await?;
     takes_the_role(&testbed, 0, "leader, held back until its Lease is renewed", LIMIT).await?;

@@ -18,14 +18,15 @@ use serde_json::json;
 
 async fn testbed(devices: &[&str], addresses: u32) -> anyhow::Result<Testbed> {
     let devices = devices.iter().map(|group| (*group).to_owned()).collect();
-    let mut testbed = Testbed::start(&Options { devices, addresses, ..Options::default() }).await?;
+    let mut testbed =
+        Testbed::start(&Options { devices, addresses, ..Options::default() }).await?;
     testbed.start_operator().await?;
     Ok(testbed)
 }
 
 #[tokio::test]
-async fn more_devices_than_addresses_are_all_flashed_once_and_nothing_is_left() -> anyhow::Result<()>
-{
+async fn more_devices_than_addresses_are_all_flashed_once_and_nothing_is_left()
+-> anyhow::Result<()> {
     let testbed = testbed(&["esp32:thermo:0.1.0=7", "esp32s2:thermo:0.1.0=5"], 3).await?;
     let devices = testbed.devices().await?;
     let all: Vec<String> = devices.iter().map(|(uid, _)| uid.clone()).collect();
@@ -134,7 +135,8 @@ async fn every_kind_of_fault_ends_with_its_own_reason_and_disturbs_nobody() -> a
     assert_eq!(updates, [1, 2, 2, 0, 0, 0], "as many updates as attempts");
     let told = events(&testbed, "faults").await?;
     assert!(
-        told.iter().any(|event| event.starts_with("PodFailed") && event.contains("transfer broke")),
+        told.iter()
+            .any(|event| event.starts_with("PodFailed") && event.contains("transfer broke")),
         "{told:?}"
     );
     apply(&testbed, &job("no-plugin", &[uid("lamp-4")], json!({}))).await?;
@@ -187,7 +189,9 @@ async fn a_job_deleted_while_it_flashes_leaves_nothing_behind() -> anyhow::Resul
             .items
             .iter()
             .any(|pod| {
-                pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"))
+                pod.status
+                    .as_ref()
+                    .is_some_and(|status| status.phase.as_deref() == Some("Running"))
             })
             .then_some(()))
     })
@@ -220,7 +224,8 @@ async fn two_jobs_that_name_one_device_flash_it_one_after_the_other() -> anyhow:
 }
 
 #[tokio::test]
-async fn an_operator_with_the_rights_for_one_namespace_alone_flashes_there() -> anyhow::Result<()> {
+async fn an_operator_with_the_rights_for_one_namespace_alone_flashes_there() -> anyhow::Result<()>
+{
     let devices = vec!["esp32:thermo:0.1.0=2".to_owned()];
     let mut testbed =
         Testbed::start(&Options { devices, one_namespace: true, ..Options::default() }).await?;

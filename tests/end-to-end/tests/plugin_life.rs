@@ -41,7 +41,8 @@ async fn push(testbed: &Testbed, version: &str, tag: &str) -> anyhow::Result<Str
         &file,
         [&component[..at], other.as_slice(), &component[at + own.len()..]].concat(),
     )?;
-    let reference = push_plugin(&testbed.registry, &file, &format!("flashjob/esp32:{tag}")).await?;
+    let reference =
+        push_plugin(&testbed.registry, &file, &format!("flashjob/esp32:{tag}")).await?;
     Ok(reference.split_once('@').context("a digest")?.1.to_owned())
 }
 
@@ -244,7 +245,8 @@ async fn a_device_is_judged_by_the_digest_it_began_with_after_a_restart_with_ano
     let status = ended(&testbed, "slow").await?;
     assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
     let log = says(&testbed, "operator", restarted, "to judge what it began").await?;
-    let line = log.lines().find(|line| line.contains("to judge what it began")).unwrap_or_default();
+    let line =
+        log.lines().find(|line| line.contains("to judge what it began")).unwrap_or_default();
     assert!(began.is_some_and(|began| line.contains(&began)), "{line}");
     Ok(())
 }
@@ -288,8 +290,13 @@ async fn passwords_keys_trusted_roots_and_authorities_are_taken_as_they_are_now(
     let ready = |reason: &'static str| {
         move |status: &DevicePluginStatus| condition(status, "Ready", reason)
     };
-    plugin_where(&testbed, "esp32", "the authority cannot be read", ready("RegistryMisconfigured"))
-        .await?;
+    plugin_where(
+        &testbed,
+        "esp32",
+        "the authority cannot be read",
+        ready("RegistryMisconfigured"),
+    )
+    .await?;
     std::fs::copy(right, &authority)?;
     plugin_where(&testbed, "esp32", "the password is refused", ready("AccessDenied")).await?;
     secret(&testbed, &good).await?;

@@ -81,13 +81,15 @@ async fn plugins_of_two_versions_of_the_contract_flash_side_by_side_under_one_op
         pods.watch(&WatchParams::default().labels("app=bakery"), &before).await?.boxed();
     let mut said = BTreeMap::new();
     while said.len() < types.len() {
-        let WatchEvent::Modified(pod) = events.try_next().await?.context("the watch ended")? else {
+        let WatchEvent::Modified(pod) = events.try_next().await?.context("the watch ended")?
+        else {
             continue;
         };
         let containers =
             pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
-        let mut ended = containers
-            .filter_map(|container| container.state.as_ref()?.terminated.as_ref()?.message.clone());
+        let mut ended = containers.filter_map(|container| {
+            container.state.as_ref()?.terminated.as_ref()?.message.clone()
+        });
         let Some(message) = ended.next() else { continue };
         let plugin = pod
             .annotations()
@@ -103,7 +105,8 @@ async fn plugins_of_two_versions_of_the_contract_flash_side_by_side_under_one_op
 }
 
 #[tokio::test]
-async fn a_plugin_that_misbehaves_costs_its_own_devices_and_no_other_waits() -> anyhow::Result<()> {
+async fn a_plugin_that_misbehaves_costs_its_own_devices_and_no_other_waits() -> anyhow::Result<()>
+{
     let hostile = ["loops", "eats-memory", "huge-list", "traps"];
     let mut devices: Vec<String> =
         hostile.iter().map(|name| format!("{}:thermo:0.1.0=1", name.replace('-', ""))).collect();
@@ -168,7 +171,8 @@ async fn a_component_that_costs_too_much_to_compile_is_refused_and_the_operator_
 }
 
 #[tokio::test]
-async fn plugins_written_in_go_and_javascript_flash_their_own_device_types() -> anyhow::Result<()> {
+async fn plugins_written_in_go_and_javascript_flash_their_own_device_types() -> anyhow::Result<()>
+{
     let types = ["kettle", "lamp"];
     let devices = types.iter().map(|name| format!("{name}:thermo:0.1.0=1")).collect();
     let plugins = types.iter().map(|name| (*name).to_owned()).collect();

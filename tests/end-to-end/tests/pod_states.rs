@@ -123,7 +123,11 @@ async fn a_root_image_is_refused_at_once_with_the_kubelet_s_words(
     let containers = [container("flash", waiting)];
     case.say(&pod, json!({"phase": "Pending", "containerStatuses": containers})).await?;
     let status = ended(case.testbed, case.name).await?;
-    assert_eq!(reason_of(&status, &case.uid).as_deref(), Some("ContainerNotStarted"), "{status:?}");
+    assert_eq!(
+        reason_of(&status, &case.uid).as_deref(),
+        Some("ContainerNotStarted"),
+        "{status:?}"
+    );
     case.told("ContainerNotStarted", words).await.map(|_| ())
 }
 

@@ -82,7 +82,8 @@ async fn an_operator_that_may_not_read_its_lease_is_never_ready_and_says_which_r
     let mut testbed = testbed().await?;
     grant_rights_without(&testbed.client, "role", &[("get", "leases")]).await?;
     testbed.launch_operator()?;
-    let right = "leases.coordination.k8s.io: the right to get them in namespace default is missing";
+    let right =
+        "leases.coordination.k8s.io: the right to get them in namespace default is missing";
     let parts = [right, "User \"operator\"", "flashjob-operator-own", "deploy/rbac/role.yaml"];
     let text = readyz(&testbed, 503, &parts).await?;
     assert_eq!(text.lines().count(), 1, "{text}");
@@ -183,8 +184,8 @@ async fn kinds_that_are_not_installed_are_named_with_the_way_to_install_them() -
 }
 
 #[tokio::test]
-async fn an_api_server_that_is_away_makes_the_operator_unready_and_never_dead() -> anyhow::Result<()>
-{
+async fn an_api_server_that_is_away_makes_the_operator_unready_and_never_dead()
+-> anyhow::Result<()> {
     let mut testbed = testbed().await?;
     testbed.operator_arguments = vec!["--unready-after-seconds=5".into()];
     testbed.start_operator().await?;

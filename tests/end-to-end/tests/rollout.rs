@@ -114,7 +114,8 @@ async fn a_canary_that_fails_pauses_the_run_before_anybody_else_and_a_retry_goes
 }
 
 #[tokio::test]
-async fn an_aborted_run_starts_nothing_more_and_a_new_one_flashes_the_rest() -> anyhow::Result<()> {
+async fn an_aborted_run_starts_nothing_more_and_a_new_one_flashes_the_rest() -> anyhow::Result<()>
+{
     let devices = vec!["esp32:thermo:0.1.0=6".to_owned()];
     let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
     testbed.start_operator().await?;
@@ -170,10 +171,12 @@ async fn firmware_that_nobody_signed_or_that_lacks_a_platform_flashes_nothing_un
         "{status:?}"
     );
     signer.sign_simple(&testbed.registry, "nubificus/one", &digest, &digest).await?;
-    let status = status_where(&testbed, "fleet", "no platform", refused("MissingPlatform")).await?;
+    let status =
+        status_where(&testbed, "fleet", "no platform", refused("MissingPlatform")).await?;
     assert!(status.message.as_ref().is_some_and(|text| text.contains("esp32s3")), "{status:?}");
     assert_eq!(jobs(&testbed).list(&ListParams::default()).await?.items.len(), 0);
-    change(&testbed, "fleet", json!({"selector": {"all": null, "deviceTypes": ["ESP32"]}})).await?;
+    change(&testbed, "fleet", json!({"selector": {"all": null, "deviceTypes": ["ESP32"]}}))
+        .await?;
     let status = status_where(&testbed, "fleet", "it completes", |status| {
         status.phase == Some(RolloutPhase::Completed)
     })
@@ -300,12 +303,13 @@ async fn outside_its_windows_a_rollout_starts_nothing_and_says_when_the_next_one
 }
 
 #[tokio::test]
-async fn every_documented_rollout_is_taken_by_the_api_server_and_by_the_rules() -> anyhow::Result<()>
-{
+async fn every_documented_rollout_is_taken_by_the_api_server_and_by_the_rules()
+-> anyhow::Result<()> {
     let testbed = Testbed::start(&Options { plugins: Vec::new(), ..Options::default() }).await?;
     let mut found = 0;
     for file in ["docs/rollouts.md", "deploy/samples/flashrollout.yaml"] {
-        for example in examples(&std::fs::read_to_string(repository().join(file))?, "FlashRollout")?
+        for example in
+            examples(&std::fs::read_to_string(repository().join(file))?, "FlashRollout")?
         {
             let name = example["metadata"]["name"].as_str().unwrap_or_default();
             let taken =

@@ -49,7 +49,8 @@ async fn the_documented_jobs_are_taken_as_they_are(testbed: &Testbed) -> anyhow:
     for page in ["docs/hardware.md", "docs/flasher.md"] {
         for job in examples(&std::fs::read_to_string(repository().join(page))?, "FlashJob")? {
             let name = job["metadata"]["name"].as_str().unwrap_or_default();
-            let taken = raw_jobs(testbed).patch(name, &strict_dry_run(), &Patch::Apply(&job)).await;
+            let taken =
+                raw_jobs(testbed).patch(name, &strict_dry_run(), &Patch::Apply(&job)).await;
             taken.with_context(|| format!("{page}: FlashJob {name}"))?;
             found += 1;
         }

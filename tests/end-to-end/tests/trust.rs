@@ -79,7 +79,10 @@ async fn only_what_a_trusted_key_signed_is_run_and_each_refusal_says_why() -> an
         let status = shown(&testbed, name).await?;
         assert_eq!(condition(&status, "Resolved"), pair("True", "Resolved"), "{name}: {status:?}");
         assert_eq!(condition(&status, "Verified"), pair("False", reason), "{name}: {status:?}");
-        assert_eq!(condition(&status, "Ready").map(|(status, _)| status).as_deref(), Some("False"));
+        assert_eq!(
+            condition(&status, "Ready").map(|(status, _)| status).as_deref(),
+            Some("False")
+        );
         assert!(
             status.last_error.as_deref().is_some_and(|error| error.contains(words)),
             "{name}: {status:?}"
@@ -152,8 +155,9 @@ async fn a_tag_is_followed_and_the_last_good_version_serves_while_a_new_one_fail
     let first = plugin_where(&testbed, "esp32", "it serves", serving).await?.digest;
     let push = |name: &str| repository().join(format!("target/plugins/{name}.wasm"));
     push_plugin(&testbed.registry, &push("wrong-name"), "flashjob/esp32:0.1.0").await?;
-    let fails =
-        |status: &DevicePluginStatus| condition(status, "Ready") == pair("True", "ServingLastGood");
+    let fails = |status: &DevicePluginStatus| {
+        condition(status, "Ready") == pair("True", "ServingLastGood")
+    };
     let status = plugin_where(&testbed, "esp32", "the new version fails", fails).await?;
     assert_eq!(status.digest, first);
     assert!(status.last_error.is_some_and(|error| error.contains("calls itself another")));

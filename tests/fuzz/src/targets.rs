@@ -70,7 +70,8 @@ fn endpoint(bytes: &[u8]) {
             "{text:?}"
         );
     }
-    let grants = Grants { images: vec!["registry.example/own/**".to_owned()], ..Grants::default() };
+    let grants =
+        Grants { images: vec!["registry.example/own/**".to_owned()], ..Grants::default() };
     if grants.cover(&text) {
         assert!(!text.contains("..") && !text.contains('%'), "{text:?}");
     }

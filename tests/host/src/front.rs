@@ -113,7 +113,8 @@ impl Front {
             asked: Mutex::default(),
         });
         let own = shared.clone();
-        let app = axum::Router::new().fallback(move |request: Request| own.clone().answer(request));
+        let app =
+            axum::Router::new().fallback(move |request: Request| own.clone().answer(request));
         let task = match tls {
             Some(certificate) => {
                 tokio::spawn(serve(TlsListener { listener, acceptor: certificate.0.clone() }, app))
@@ -196,8 +197,11 @@ impl Shared {
             onward = onward.header(name, value);
         }
         // A registry makes the realm of its challenges from these.
-        let came =
-            onward.header(HOST, &self.host).header("x-forwarded-proto", self.scheme).send().await?;
+        let came = onward
+            .header(HOST, &self.host)
+            .header("x-forwarded-proto", self.scheme)
+            .send()
+            .await?;
         let mut response = Response::builder().status(came.status());
         for (name, value) in came
             .headers()

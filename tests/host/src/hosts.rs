@@ -11,7 +11,12 @@ use serde_json::Value;
 ///
 /// # Errors
 /// The operator's program is not built, or the configuration is wrong.
-pub fn host(cache: &Path, registries: Value, trust: Value, limits: Limits) -> anyhow::Result<Host> {
+pub fn host(
+    cache: &Path,
+    registries: Value,
+    trust: Value,
+    limits: Limits,
+) -> anyhow::Result<Host> {
     let registries: Vec<RegistryConfig> = serde_json::from_value(registries)?;
     let trust: Vec<TrustEntry> = serde_json::from_value(trust)?;
     flashjob_plugin_host::config::check(&registries, &trust, &limits)?;

@@ -228,8 +228,9 @@ async fn each_broken_limit_has_its_own_error_in_every_entry_point_and_nobody_els
                 continue;
             }
             let answers = watch.answers();
-            let error =
-                ask(&host, folder.path(), &bytes, entry, mode).await.expect_err("it broke a limit");
+            let error = ask(&host, folder.path(), &bytes, entry, mode)
+                .await
+                .expect_err("it broke a limit");
             assert!(fits(mode, &error), "{mode} in {entry:?}: {error:?}");
             if mode == "loop" {
                 assert!(watch.answers() > answers, "{mode} in {entry:?}: the other plugin waits");
@@ -240,7 +241,8 @@ async fn each_broken_limit_has_its_own_error_in_every_entry_point_and_nobody_els
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_happens_at_the_start_of_an_instance_is_under_the_same_limits() -> anyhow::Result<()> {
+async fn what_happens_at_the_start_of_an_instance_is_under_the_same_limits() -> anyhow::Result<()>
+{
     let folder = tempfile::tempdir()?;
     let host = host(&folder.path().join("cache"), json!([]), json!([]), limits())?;
     let bytes = component("breaks-limits")?;
@@ -285,7 +287,12 @@ async fn a_component_that_cannot_be_used_says_why_and_costs_the_process_nothing(
             "ImportRefused",
             "evil:network/sockets@1.0.0",
         ),
-        ("sockets", importing("wasi:sockets/tcp@0.2.0"), "ImportRefused", "wasi:sockets/tcp@0.2.0"),
+        (
+            "sockets",
+            importing("wasi:sockets/tcp@0.2.0"),
+            "ImportRefused",
+            "wasi:sockets/tcp@0.2.0",
+        ),
         ("too large a memory", demanding(1, 2048, 0, 1), "LimitReached", "within the limits"),
         ("many memories", demanding(9, 1, 0, 1), "LimitReached", "within the limits"),
         ("many tables", demanding(0, 0, 17, 1), "LimitReached", "within the limits"),

@@ -145,7 +145,11 @@ async fn where_mirrors_are_down_the_next_that_is_up_serves_and_where_all_are_dow
             "{version}"
         );
         assert!(served(&mirror), "{version}: {:?}", mirror.asked());
-        assert_eq!(registry.asked(), [], "{version}: the registry is asked though a mirror has it");
+        assert_eq!(
+            registry.asked(),
+            [],
+            "{version}: the registry is asked though a mirror has it"
+        );
         assert_eq!(down.asked(), []);
         let seed = seed.get_or_insert(first);
 

@@ -228,7 +228,9 @@ async fn push(client: &reqwest::Client, registry: &str) -> anyhow::Result<Vec<Di
                     .await?
             }
             "text" => pusher.artifact("1", &[("text/plain", &component)]).await?,
-            "two" => pusher.artifact("1", &[(COMPONENT, &component), (COMPONENT, b"more")]).await?,
+            "two" => {
+                pusher.artifact("1", &[(COMPONENT, &component), (COMPONENT, b"more")]).await?
+            }
             _ => {
                 pusher.artifact("part", &[(COMPONENT, &component)]).await?;
                 let index = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": []});
@@ -300,8 +302,10 @@ fn check_requests(met: &Met) {
     }
     if met.auth.error() == Some("AccessDenied") {
         // A token may have ended, so another is asked for once. A password is sent once.
-        let refused =
-            own.iter().filter(|asked| asked.authorization.is_some() && asked.status == 401).count();
+        let refused = own
+            .iter()
+            .filter(|asked| asked.authorization.is_some() && asked.status == 401)
+            .count();
         let most = if matches!(met.auth, Auth::TokenExpired | Auth::TokenRefused) { 2 } else { 1 };
         let last = own.iter().rfind(|asked| asked.path.starts_with("/v2/"));
         assert!(

@@ -244,7 +244,8 @@ async fn a_signature_that_a_mirror_changed_or_does_not_give_away_is_refused_and_
             (path.contains("/blobs/") && !path.ends_with(&component))
                 .then(|| Answer::new(200, "{}"))
         };
-        let denied = |path: &str| path.contains("/manifests/sha256-").then(|| Answer::new(403, ""));
+        let denied =
+            |path: &str| path.contains("/manifests/sha256-").then(|| Answer::new(403, ""));
         let registry = world.front(&world.registry, |_| None).await?;
         for (mirror, words) in [
             (world.front(&world.mirror, changed).await?, "was changed"),

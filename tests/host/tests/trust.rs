@@ -44,7 +44,8 @@ impl World {
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .build()?;
-        let signers = [Signer::new(folder.path(), "first")?, Signer::new(folder.path(), "second")?];
+        let signers =
+            [Signer::new(folder.path(), "first")?, Signer::new(folder.path(), "second")?];
         Ok(Self { registry, onward, signers, folder })
     }
 

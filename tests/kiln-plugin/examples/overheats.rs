@@ -8,7 +8,9 @@ use std::hint::black_box;
 
 use exports::flashjob::plugin::device_plugin::Guest;
 use flashjob::plugin::log;
-use flashjob::plugin::types::{FlashPod, Outcome, PluginError, PluginInfo, Request, User, Verdict};
+use flashjob::plugin::types::{
+    FlashPod, Outcome, PluginError, PluginInfo, Request, User, Verdict,
+};
 
 struct Overheats;
 

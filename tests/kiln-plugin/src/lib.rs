@@ -46,7 +46,9 @@ impl Guest for Kiln {
             image: request.image.unwrap_or_else(|| "registry.example/kiln:1".into()),
             command: vec![],
             args: vec![],
-            env: literals.chain([("EXTERNAL_IP".to_string(), EnvValue::ExternalAddress)]).collect(),
+            env: literals
+                .chain([("EXTERNAL_IP".to_string(), EnvValue::ExternalAddress)])
+                .collect(),
             ports: vec![Port { name: "embers".into(), number: 4433, protocol: Protocol::Tcp }],
             needs_ip: true,
             attach_device: false,

@@ -188,8 +188,10 @@ impl Installation {
         let name = self.device_plugin(plugin);
         let api: Api<DevicePlugin> = Api::all(node.client.clone());
         let what = format!("DevicePlugin {name} is gone");
-        eventually(&what, LIMIT, || async { Ok(api.get_opt(&name).await?.is_none().then_some(())) })
-            .await
+        eventually(&what, LIMIT, || async {
+            Ok(api.get_opt(&name).await?.is_none().then_some(()))
+        })
+        .await
     }
 }
 
@@ -221,7 +223,8 @@ pub async fn publish(node: &Node) -> anyhow::Result<()> {
     }
     for version in ["0.2.0", "0.3.0"] {
         let firmwares = ["esp32", "esp32s2"].map(|device| firmware(device, "thermo", version));
-        push_firmware(&node.registry, &format!("nubificus/firmware:{version}"), &firmwares).await?;
+        push_firmware(&node.registry, &format!("nubificus/firmware:{version}"), &firmwares)
+            .await?;
     }
     Ok(())
 }

@@ -19,8 +19,9 @@ pub async fn inventory(node: &Node) -> anyhow::Result<BTreeSet<String>> {
     let kinds = node.kubectl(&["api-resources", "--verbs=list", "-o", "name"]).await?;
     let kinds: Vec<&str> = kinds.lines().filter(|kind| !FLEETING.contains(kind)).collect();
     let columns = "custom-columns=:.kind,:.metadata.namespace,:.metadata.name";
-    let all =
-        node.kubectl(&["get", &kinds.join(","), "-A", "-o", columns, "--ignore-not-found"]).await?;
+    let all = node
+        .kubectl(&["get", &kinds.join(","), "-A", "-o", columns, "--ignore-not-found"])
+        .await?;
     let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
     Ok(all.lines().map(words).filter(|line| !line.is_empty()).collect())
 }

@@ -72,7 +72,11 @@ fn outside() -> anyhow::Result<ExitCode> {
     let cgroup = format!("flashjob-node-{}", std::process::id());
     let own = std::env::current_exe()?;
     let mut cleaner = Command::new(&own);
-    cleaner.env(CLEANER, &cgroup).env(FOLDER, folder.path()).process_group(0).stdin(Stdio::piped());
+    cleaner
+        .env(CLEANER, &cgroup)
+        .env(FOLDER, folder.path())
+        .process_group(0)
+        .stdin(Stdio::piped());
     let mut cleaner = cleaner.stdout(Stdio::null()).spawn().context("cannot start the cleaner")?;
     let mut inner = Command::new("unshare");
     inner.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
@@ -183,7 +187,8 @@ fn enter(folder: &Path) -> anyhow::Result<()> {
 /// A cpuset of version 1 takes no process until its CPUs and memory nodes are named.
 fn inherit_cpus(parent: &Path, own: &Path) -> io::Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
-        if parent.join(file).is_file() && std::fs::read_to_string(own.join(file))?.trim().is_empty()
+        if parent.join(file).is_file()
+            && std::fs::read_to_string(own.join(file))?.trim().is_empty()
         {
             std::fs::write(own.join(file), std::fs::read_to_string(parent.join(file))?)?;
         }

@@ -22,7 +22,11 @@ use crate::{Devices, Node};
 ///
 /// # Errors
 /// Something is not as it should be.
-pub async fn live(node: &Node, installation: &Installation, namespace: &str) -> anyhow::Result<()> {
+pub async fn live(
+    node: &Node,
+    installation: &Installation,
+    namespace: &str,
+) -> anyhow::Result<()> {
     installation.rolled_out(node).await?;
     installation.configure(node, &configuration(node, &["esp32", "esp32s2"])).await?;
     installation.serves(node, &["esp32", "esp32s2"]).await?;
@@ -103,7 +107,8 @@ async fn fail(node: &Node, namespace: &str) -> anyhow::Result<()> {
     ensure!(status.failed_uuids == unknown, "{status:?}");
     let first = uids(node, namespace, 1).await?;
     // Nobody published it: every attempt fails, for the same reason.
-    let broken = json!({"firmware": "harbor.nbfc.io/nubificus/firmware:9.9.9", "version": "9.9.9"});
+    let broken =
+        json!({"firmware": "harbor.nbfc.io/nubificus/firmware:9.9.9", "version": "9.9.9"});
     node.apply(&job(namespace, "broken", &first[..1], broken)).await?;
     status_where(node, namespace, "broken", "it failed", |status| !status.failed_uuids.is_empty())
         .await?;

@@ -168,7 +168,8 @@ impl Node {
             async move {
                 ended?;
                 let node = nodes.get_opt(NAME).await?;
-                let status = node.and_then(|node| node.status).and_then(|status| status.conditions);
+                let status =
+                    node.and_then(|node| node.status).and_then(|status| status.conditions);
                 let ready = status
                     .unwrap_or_default()
                     .into_iter()

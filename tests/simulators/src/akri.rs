@@ -123,7 +123,8 @@ impl Akri {
     /// # Errors
     /// The HTTP client cannot be made.
     pub fn new(client: Client, settings: Settings) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder().timeout(Duration::from_secs(2)).no_proxy().build()?;
+        let http =
+            reqwest::Client::builder().timeout(Duration::from_secs(2)).no_proxy().build()?;
         let instances = Api::namespaced(client, &settings.namespace);
         Ok(Self { instances, settings: Arc::new(settings), http, removed: Arc::default() })
     }
@@ -273,9 +274,10 @@ async fn admin(
     }
     *akri.removed.lock().unwrap_or_else(PoisonError::into_inner) = kept_away;
     match verb.as_str() {
-        "recreate" => {
-            akri.recreate(&name).await.map_err(|error| (StatusCode::BAD_GATEWAY, error.to_string()))
-        }
+        "recreate" => akri
+            .recreate(&name)
+            .await
+            .map_err(|error| (StatusCode::BAD_GATEWAY, error.to_string())),
         "remove" | "return" => Ok(()),
         _ => Err((StatusCode::NOT_FOUND, "expected recreate, remove or return".to_owned())),
     }

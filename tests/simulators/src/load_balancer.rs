@@ -158,7 +158,10 @@ async fn see(client: &Client, pool: &mut Pool, service: &Service) {
         }
         None => {
             let annotated = service.annotations().get("metallb.io/loadBalancerIPs").cloned();
-            pool.want(&key, spec.load_balancer_ip.or(annotated).and_then(|wish| wish.parse().ok()));
+            pool.want(
+                &key,
+                spec.load_balancer_ip.or(annotated).and_then(|wish| wish.parse().ok()),
+            );
         }
     }
 }

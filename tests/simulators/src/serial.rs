@@ -244,7 +244,9 @@ pub async fn announce(client: &Client, settings: &Settings, port: &str) -> anyho
         configuration_name: "akri-serial".to_owned(),
         capacity: 1,
         cdi_name: format!("akri.sh/akri-serial={name}"),
-        broker_properties: properties.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
+        broker_properties: properties
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into(),
         device_usage: BTreeMap::new(),
         nodes: vec![settings.node.clone()],
         shared: false,

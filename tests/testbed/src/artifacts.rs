@@ -20,7 +20,8 @@ use crate::registry::Registry;
 /// # Errors
 /// The file cannot be read, or the registry refuses.
 pub async fn push_plugin(registry: &Registry, file: &Path, name: &str) -> anyhow::Result<String> {
-    let component = std::fs::read(file).with_context(|| format!("component {}", file.display()))?;
+    let component =
+        std::fs::read(file).with_context(|| format!("component {}", file.display()))?;
     let reference: Reference = format!("{}/{name}", registry.host).parse()?;
     let layer = ImageLayer::new(component, "application/wasm".to_owned(), None);
     let config = Config::new(b"{}".to_vec(), "application/vnd.oci.empty.v1+json".to_owned(), None);

@@ -67,8 +67,9 @@ pub fn forbidden(log: &Path, user: &str) -> anyhow::Result<Vec<String>> {
     let right = |entry: &Value| Request { name: String::new(), ..Request::of(entry) };
     let allowed: HashSet<Request> =
         entries.iter().filter(|entry| decided(entry, "allow")).map(right).collect();
-    let missing =
-        entries.iter().filter(|entry| decided(entry, "forbid") && !allowed.contains(&right(entry)));
+    let missing = entries
+        .iter()
+        .filter(|entry| decided(entry, "forbid") && !allowed.contains(&right(entry)));
     let text = |value: &Value| value.as_str().unwrap_or("?").to_owned();
     Ok(missing
         .map(|entry| format!("{} {}", text(&entry["verb"]), text(&entry["requestURI"])))

@@ -149,7 +149,12 @@ impl Proxy {
     }
 
     /// From now on this becomes of requests that match, so often. Earlier rules go first.
-    pub fn on(&self, action: Action, times: u32, matches: impl Fn(&Call) -> bool + Send + 'static) {
+    pub fn on(
+        &self,
+        action: Action,
+        times: u32,
+        matches: impl Fn(&Call) -> bool + Send + 'static,
+    ) {
         self.shared.table().rules.push((Box::new(matches), action, times));
     }
 

@@ -106,8 +106,10 @@ impl Testbed {
         let programs = PathBuf::from(script("tests/control-plane/build.sh")?);
         // FLASHJOB_KEEP keeps the logs of all parts for whoever looks into a failure.
         let keep = std::env::var_os("FLASHJOB_KEEP").is_some();
-        let folder =
-            tempfile::Builder::new().prefix("flashjob-testbed-").disable_cleanup(keep).tempdir()?;
+        let folder = tempfile::Builder::new()
+            .prefix("flashjob-testbed-")
+            .disable_cleanup(keep)
+            .tempdir()?;
         let authority = Authority::new(folder.path())?;
         let (control_plane, registry) = tokio::try_join!(
             ControlPlane::start(&programs, folder.path(), &authority),

@@ -34,7 +34,10 @@ impl Guest for Toaster {
             ("UUID", request.device.uid),
             ("HOST_ENDPOINT", request.device.endpoint.unwrap_or_default()),
             ("DEVICE", request.device.device_type),
-            ("APPLICATION_TYPE", request.device.application_type.unwrap_or_else(|| "bread".into())),
+            (
+                "APPLICATION_TYPE",
+                request.device.application_type.unwrap_or_else(|| "bread".into()),
+            ),
             ("VERSION", request.version),
         ];
         let literals =
@@ -43,7 +46,9 @@ impl Guest for Toaster {
             image: request.image.unwrap_or_else(|| "registry.example/toaster:1".into()),
             command: vec![],
             args: vec![],
-            env: literals.chain([("EXTERNAL_IP".to_string(), EnvValue::ExternalAddress)]).collect(),
+            env: literals
+                .chain([("EXTERNAL_IP".to_string(), EnvValue::ExternalAddress)])
+                .collect(),
             ports: vec![Port { name: "crumbs".into(), number: 4433, protocol: Protocol::Tcp }],
             needs_ip: true,
             attach_device: false,

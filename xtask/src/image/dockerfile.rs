@@ -76,7 +76,8 @@ impl Stage {
             _ => None,
         });
         for arg in file.global_args().chain(inner) {
-            declared.extend(assignments(arg, &Variables::new())?.into_iter().map(|(name, _)| name));
+            declared
+                .extend(assignments(arg, &Variables::new())?.into_iter().map(|(name, _)| name));
         }
         for name in self.arguments.keys() {
             ensure!(declared.contains(name), "{name}: no ARG declares it; check its spelling");

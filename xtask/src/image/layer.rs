@@ -125,7 +125,10 @@ fn insert(entries: &mut Entries, path: &Path, entry: Entry) -> anyhow::Result<()
     for folder in above {
         let stored = entries.entry(folder.to_owned()).or_insert(Entry::Folder);
         let shown = folder.display();
-        ensure!(matches!(stored, Entry::Folder), "/{shown}: copied both as a file and as a folder");
+        ensure!(
+            matches!(stored, Entry::Folder),
+            "/{shown}: copied both as a file and as a folder"
+        );
     }
     if path.as_os_str().is_empty() {
         return Ok(());

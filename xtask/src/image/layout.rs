@@ -169,8 +169,10 @@ impl Layout {
     fn configuration(&self, image: &Image, layer: &Layer) -> anyhow::Result<ImageConfiguration> {
         let created = Timestamp::from_second(i64::try_from(self.time)?)?.to_string();
         let history = HistoryBuilder::default().created(created.clone()).build()?;
-        let files =
-            RootFsBuilder::default().typ("layers").diff_ids(vec![layer.diff_id.clone()]).build()?;
+        let files = RootFsBuilder::default()
+            .typ("layers")
+            .diff_ids(vec![layer.diff_id.clone()])
+            .build()?;
         Ok(ImageConfigurationBuilder::default()
             .created(created)
             .architecture(Arch::from(image.architecture.as_str()))

@@ -137,9 +137,14 @@ fn check_entry(path: &str, trust: &[TrustEntry], index: usize) -> Result<(), Inv
         );
     }
     let prefix = crate::trust::literal_prefix(&entry.pattern);
-    if trust[..index].iter().any(|earlier| crate::trust::literal_prefix(&earlier.pattern) == prefix)
+    if trust[..index]
+        .iter()
+        .any(|earlier| crate::trust::literal_prefix(&earlier.pattern) == prefix)
     {
-        return invalid(field(), "another entry has the same literal prefix, so neither would win");
+        return invalid(
+            field(),
+            "another entry has the same literal prefix, so neither would win",
+        );
     }
     Ok(())
 }
@@ -287,7 +292,10 @@ mod tests {
             (identities(r#"{"issuer": "i", "email": "s"}"#), "`email`"),
             (identities(r#"{"issuer": "i", "subjectRegexp": "s"}"#), "from ^ to $"),
             (identities(r#"{"issuer": "i", "subjectRegexp": "^s"}"#), "from ^ to $"),
-            (identities(r#"{"issuer": "i", "subjectRegexp": "^s($"}"#), "not a regular expression"),
+            (
+                identities(r#"{"issuer": "i", "subjectRegexp": "^s($"}"#),
+                "not a regular expression",
+            ),
             (
                 identities(r#"{"issuer": "i", "subjectRegexp": "^a)|(b$"}"#),
                 "not a regular expression",
@@ -311,7 +319,11 @@ mod tests {
         for mirrors in
             [r#"["https://m.x"]"#, r#"["m.x/"]"#, r#"["m.x/A"]"#, r#"["H.x"]"#, r#"[""]"#]
         {
-            assert_eq!(check_one(mirrors), Err("registries[0].mirrors[0]".to_owned()), "{mirrors}");
+            assert_eq!(
+                check_one(mirrors),
+                Err("registries[0].mirrors[0]".to_owned()),
+                "{mirrors}"
+            );
         }
         assert_eq!(check_one(r#"["m.x", "m.x"]"#), Err("registries[0].mirrors[1]".to_owned()));
     }

@@ -292,7 +292,8 @@ mod tests {
             assert_eq!(file.map(|file| file.name).as_deref(), Some("firmware/a.bin"));
             assert_eq!(fetched(), expected, "{part:?}");
         }
-        let firmware = |digest: &Digest| Firmware { digest: digest.clone(), platforms: Vec::new() };
+        let firmware =
+            |digest: &Digest| Firmware { digest: digest.clone(), platforms: Vec::new() };
         for (now, expected) in [(&digest, 2), (&Digest::of(b"what the tag has now"), 3)] {
             beginnings.keep_those_of(&firmware(now));
             read_from(&fake, &digest, Part::Whole, &mut beginnings).await.expect("read");

@@ -46,7 +46,9 @@ pub(super) struct Found {
 #[derive(Debug, thiserror::Error)]
 pub enum UnreadableLayer {
     /// It is compressed in a way that is not known here.
-    #[error("its layers are compressed with Zstandard, which is not read here; build it with gzip")]
+    #[error(
+        "its layers are compressed with Zstandard, which is not read here; build it with gzip"
+    )]
     Zstandard,
     /// The file is larger than any device takes.
     #[error("its file {name} has {size} bytes; the limit is {LAYER_BYTES}")]
@@ -136,7 +138,8 @@ fn walk<R: Read>(
 fn is_firmware(path: &Path) -> bool {
     let path = path.strip_prefix("/").unwrap_or(path);
     let path = path.strip_prefix(".").unwrap_or(path);
-    let is_marker = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".wh."));
+    let is_marker =
+        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(".wh."));
     path.starts_with(FOLDER) && !is_marker
 }
 

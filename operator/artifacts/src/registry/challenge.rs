@@ -71,7 +71,8 @@ mod tests {
     fn basic_is_basic_and_anything_else_is_nothing() {
         assert_eq!(Challenge::parse(r#"basic realm="x""#), [Challenge::Basic]);
         assert_eq!(Challenge::parse("Basic"), [Challenge::Basic]);
-        for header in ["Negotiate", "Bearer service=x", "", ",,", "Digest realm=\"a\", nonce=\"b\""]
+        for header in
+            ["Negotiate", "Bearer service=x", "", ",,", "Digest realm=\"a\", nonce=\"b\""]
         {
             assert_eq!(Challenge::parse(header), [], "{header}");
         }
@@ -79,7 +80,8 @@ mod tests {
 
     #[test]
     fn what_can_be_met_is_found_wherever_it_stands_in_the_header() {
-        let header = r#"Negotiate, NTLM, Bearer realm="https://a/t",service=b, Basic realm="c, d""#;
+        let header =
+            r#"Negotiate, NTLM, Bearer realm="https://a/t",service=b, Basic realm="c, d""#;
         let bearer = Challenge::Bearer {
             realm: "https://a/t".into(),
             service: Some("b".into()),

@@ -185,7 +185,8 @@ impl Repository<'_> {
         }
         let mut bytes = Vec::new();
         while bytes.len() < most
-            && let Some(chunk) = response.chunk().await.map_err(|error| self.unreachable(&error))?
+            && let Some(chunk) =
+                response.chunk().await.map_err(|error| self.unreachable(&error))?
         {
             let wanted = chunk.len().min(most - bytes.len());
             bytes.extend_from_slice(&chunk[..wanted]);

@@ -66,7 +66,11 @@ impl Repository<'_> {
 
     /// Returns the URL that the bytes are sent to: at the registry itself, as the credentials go
     /// along.
-    fn upload_target(&self, started: &reqwest::Response, what: &str) -> Result<Url, RegistryError> {
+    fn upload_target(
+        &self,
+        started: &reqwest::Response,
+        what: &str,
+    ) -> Result<Url, RegistryError> {
         let location = location(started).unwrap_or_default();
         let target = started.url().join(&location).ok();
         let own = |url: &Url| {

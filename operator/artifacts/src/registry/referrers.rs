@@ -78,7 +78,8 @@ impl Repository<'_> {
             let bytes = self.body(response, &what, SIGNATURE_BYTES).await?;
             // What is no list is a page or an empty answer of something that does not know the
             // question.
-            let list = serde_json::from_slice(&bytes).ok().and_then(|index: Index| index.manifests);
+            let list =
+                serde_json::from_slice(&bytes).ok().and_then(|index: Index| index.manifests);
             match list {
                 Some(list) => referrers.extend(list),
                 None if page == 0 => return Ok(None),
@@ -105,8 +106,9 @@ impl Repository<'_> {
         let next = links
             .split(',')
             .find(|link| link.contains("rel=\"next\"") || link.contains("rel=next"));
-        let Some(target) =
-            next.and_then(|link| link.split_once('<')?.1.split_once('>')).map(|(target, _)| target)
+        let Some(target) = next
+            .and_then(|link| link.split_once('<')?.1.split_once('>'))
+            .map(|(target, _)| target)
         else {
             return Ok(None);
         };

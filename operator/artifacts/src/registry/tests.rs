@@ -34,10 +34,10 @@ async fn pull_with(
     let (_, manifest) = source.manifest_bytes("1", None, MANIFEST_BYTES).await?;
     let what = source.what("1");
     let manifest = image_manifest(&manifest, &what)?;
-    let layer = manifest
-        .layers
-        .first()
-        .ok_or(RegistryError::Form { what: what.clone(), message: "it has no layer".to_owned() })?;
+    let layer = manifest.layers.first().ok_or(RegistryError::Form {
+        what: what.clone(),
+        message: "it has no layer".to_owned(),
+    })?;
     let layer = layer_of(layer, &what, 1000)?;
     source.blob(&layer).await
 }
@@ -107,7 +107,7 @@ async fn the_password_goes_to_no_other_host_and_not_in_the_clear() {
 
 #[tokio::test]
 async fn a_blob_is_fetched_from_elsewhere_without_credentials_and_a_manifest_stays_in_its_registry()
-{
+ {
     let fake = Fake::start(|_, path, authorization| match path {
         "/storage" => answer(200, "component"),
         _ if authorization.is_none() => with(answer(401, ""), "www-authenticate", "Basic realm=x"),
@@ -264,7 +264,8 @@ async fn with_bundle(subject: Digest, listing: StatusCode, by_tag: bool) -> Fake
 async fn bundles(fake: &Fake, subject: &Digest) -> Result<Vec<Signature>, RegistryError> {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let (registries, logins) = ([fake.config()], Logins::none());
-    let mut source = Source::of(&reference(&fake.host), &registries, &logins)?.expect("a registry");
+    let mut source =
+        Source::of(&reference(&fake.host), &registries, &logins)?.expect("a registry");
     source.signatures(subject, SignatureForm::Bundle).await
 }
 
@@ -353,7 +354,9 @@ async fn with_referrer(subject: Digest, kind: Option<&'static str>, listing: Lis
             Listing::Unfiltered => answer(200, index.clone()),
             Listing::Instead(instead) => instead.clone(),
         },
-        path if path == tag && matches!(listing, Listing::Instead(_)) => answer(200, index.clone()),
+        path if path == tag && matches!(listing, Listing::Instead(_)) => {
+            answer(200, index.clone())
+        }
         path if path.ends_with(&digest.to_string()) => answer(200, referrer.clone()),
         path if path.contains("/blobs/") => answer(200, "bundle"),
         _ => answer(404, ""),

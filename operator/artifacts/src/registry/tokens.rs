@@ -114,8 +114,9 @@ impl Repository<'_> {
         }
         let token: Token = serde_json::from_slice(&bytes)
             .map_err(|_| self.access(what, StatusCode::UNAUTHORIZED))?;
-        let usable =
-            |token: &String| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        let usable = |token: &String| {
+            !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic())
+        };
         let token = [token.token, token.access_token].into_iter().flatten().find(usable);
         token
             .map(|token| format!("Bearer {token}"))

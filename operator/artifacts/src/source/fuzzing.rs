@@ -49,7 +49,8 @@ pub async fn layout(bytes: &[u8], folder: &Path) -> std::io::Result<()> {
 async fn ask(path: &Path, wanted: &str) -> Outcome {
     let mut source = Source(Place::Layout(Layout::new(path)));
     let reason = |error: RegistryError| error.reason();
-    let (own, bytes) = source.manifest_bytes(wanted, None, MANIFEST_BYTES).await.map_err(reason)?;
+    let (own, bytes) =
+        source.manifest_bytes(wanted, None, MANIFEST_BYTES).await.map_err(reason)?;
     assert_eq!(Digest::of(&bytes), own, "a manifest has its digest");
     let manifest = image_manifest(&bytes, "the manifest").map_err(reason)?;
     let Some(layer) = manifest.layers.first() else { return Err("no layer") };

@@ -142,8 +142,9 @@ impl Layout {
     async fn with_subject(&mut self, subject: &Digest) -> Result<Vec<Referrer>, RegistryError> {
         let entries =
             self.index().await?.iter().filter(|entry| entry.may_be_a_bundle()).take(REFERRERS);
-        let entries: Vec<(Digest, Entry)> =
-            entries.filter_map(|entry| Some((entry.digest.parse().ok()?, entry.clone()))).collect();
+        let entries: Vec<(Digest, Entry)> = entries
+            .filter_map(|entry| Some((entry.digest.parse().ok()?, entry.clone())))
+            .collect();
         let mut manifests = self
             .files(entries.iter().map(|(digest, _)| (blob(digest), REFERRER_BYTES)).collect())
             .await?;
@@ -211,7 +212,9 @@ impl Layout {
                 )));
             }
             let index: Entries = read(
-                &files.remove(INDEX).ok_or_else(|| self.unreadable("it has no file index.json"))?,
+                &files
+                    .remove(INDEX)
+                    .ok_or_else(|| self.unreadable("it has no file index.json"))?,
                 &what,
             )?;
             self.index = Some(index.manifests);

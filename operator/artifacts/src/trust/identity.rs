@@ -57,9 +57,10 @@ impl Rule {
             (Some(_), Some(_)) => {
                 Err((regexp, format!("{exact} beside it says the same; take one of them out")))
             }
-            (None, None) => {
-                Err((exact, format!("expected what the certificate must say, here or as {regexp}")))
-            }
+            (None, None) => Err((
+                exact,
+                format!("expected what the certificate must say, here or as {regexp}"),
+            )),
             (Some(""), None) => Err((exact, "must not be empty".to_owned())),
             (Some(value), None) => Ok(Self::Exact(value.to_owned())),
             (None, Some(pattern)) => whole(pattern)

@@ -44,7 +44,8 @@ impl Keyless {
         let verifier = Verifier::new(&root.usable).map_err(|error| failed(error.to_string()))?;
         // The configuration was checked before, so an identity that is wrong here is one too few
         // and trusts nobody.
-        let identities = config.identities.iter().map(Identity::new).collect::<Result<Vec<_>, _>>();
+        let identities =
+            config.identities.iter().map(Identity::new).collect::<Result<Vec<_>, _>>();
         let identities = identities
             .map_err(|(field, message)| failed(format!("identities: {field}: {message}")))?;
         Ok(Self { root, verifier, identities })

@@ -234,7 +234,10 @@ fn check_bundle(text: &str, digest: &Digest, keys: &[PublicKey]) -> Result<Findi
     let bundle: Bundle = serde_json::from_str(text)
         .map_err(|error| format!("its bundle cannot be read: {error}"))?;
     if bundle.media_type != BUNDLE {
-        return Err(format!("its bundle has mediaType {:?}, expected {BUNDLE}", bundle.media_type));
+        return Err(format!(
+            "its bundle has mediaType {:?}, expected {BUNDLE}",
+            bundle.media_type
+        ));
     }
     let Some(envelope) = bundle.dsse_envelope else { return Ok(Finding::Unrelated) };
     let [signature] = envelope.signatures.as_slice() else {
@@ -271,7 +274,11 @@ fn check_bundle(text: &str, digest: &Digest, keys: &[PublicKey]) -> Result<Findi
     Ok(finding(signers, format!("sha256:{}", statement.signed()?), digest))
 }
 
-fn check_keyless_bundle(text: &str, digest: &Digest, keyless: &Keyless) -> Result<Finding, String> {
+fn check_keyless_bundle(
+    text: &str,
+    digest: &Digest,
+    keyless: &Keyless,
+) -> Result<Finding, String> {
     let bundle = sigstore_verify::types::Bundle::from_json(text)
         .map_err(|error| format!("its bundle cannot be read: {error}"))?;
     if bundle.media_type() != MediaType::Bundle0_3 {
@@ -319,7 +326,10 @@ impl Statement {
             ));
         }
         let [subject] = self.subject.as_slice() else {
-            return Err(format!("its statement has {} subjects, expected one", self.subject.len()));
+            return Err(format!(
+                "its statement has {} subjects, expected one",
+                self.subject.len()
+            ));
         };
         let hex = subject.digest.get("sha256").ok_or("its subject has no sha256 digest")?;
         Ok(hex)

@@ -155,7 +155,10 @@ fn a_key_that_cannot_be_used_refuses_everything() {
         KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).expect("a key").public_key_pem();
     for text in ["", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----\n", &p384] {
         std::fs::write(keys.folder.path().join("1.pub"), text).expect("written");
-        assert!(matches!(verdict(&trust, &[keys.simple(0, &digest)]), Err(TrustError::Key { .. })));
+        assert!(matches!(
+            verdict(&trust, &[keys.simple(0, &digest)]),
+            Err(TrustError::Key { .. })
+        ));
     }
 }
 

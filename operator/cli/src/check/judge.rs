@@ -140,7 +140,8 @@ fn pod(pod: &Pod, facts: &Facts) -> Finding {
     let check = format!("pod {}", full_name(pod));
     let status = pod.status.as_ref();
     let conditions = status.and_then(|status| status.conditions.as_deref()).unwrap_or_default();
-    if conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True") {
+    if conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+    {
         return finding(check, Status::Ok, "is ready");
     }
     if let Some(event) = last_event(facts, |event| is_about(event, pod)) {

@@ -203,7 +203,8 @@ async fn delete(place: &Place, job: &FlashJob) -> Result<(), Failure> {
     let name = job.name_any();
     // The one that was asked about, and no newer one of its name.
     let preconditions = Preconditions { uid: job.uid(), resource_version: None };
-    let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
+    let parameters =
+        DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
     match place.api::<FlashJob>().delete(&name, &parameters).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),

@@ -145,7 +145,8 @@ pub async fn instances(client: &Client, namespace: Option<&str>) -> kube::Result
 pub async fn devices(client: &Client, namespace: Option<&str>) -> kube::Result<Vec<Device>> {
     let instances = instances(client, namespace).await?;
     let mut devices: Vec<Device> = instances.iter().map(Device::of).collect();
-    devices.sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
+    devices
+        .sort_by(|one, other| (&one.namespace, &one.name).cmp(&(&other.namespace, &other.name)));
     let mut first: HashMap<String, String> = HashMap::new();
     for device in &mut devices {
         match first.get(&device.identity) {

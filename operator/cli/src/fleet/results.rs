@@ -55,7 +55,9 @@ pub async fn run(command: &Results) -> Result<Report, Failure> {
     // Names are for people alone; without the right to read Instances they stay away.
     let instances = inventory::devices(&place.client, None).await;
     let instances = match instances {
-        Err(kube::Error::Api(_)) => inventory::devices(&place.client, Some(&place.namespace)).await,
+        Err(kube::Error::Api(_)) => {
+            inventory::devices(&place.client, Some(&place.namespace)).await
+        }
         all => all,
     };
     let instances = instances.unwrap_or_default();

@@ -390,7 +390,10 @@ mod tests {
         assert_eq!(json(&job, Pace::default())["counts"]["completed"], 2);
         job.spec = spec("2");
         let shown = json(&job, Pace::default());
-        assert_eq!((&shown["counts"]["completed"], &shown["progress"]), (&json!(0), &json!("0/2")));
+        assert_eq!(
+            (&shown["counts"]["completed"], &shown["progress"]),
+            (&json!(0), &json!("0/2"))
+        );
         assert!(line(&job).contains("0 of 2 devices have a result"), "{}", line(&job));
     }
 }

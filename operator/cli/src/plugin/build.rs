@@ -109,7 +109,8 @@ impl Toolchain {
             ));
         }
         let version = ask(&compiler, &["-vV"]).await.ok_or_else(|| missing("rustc", rust))?;
-        let host = version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
+        let host =
+            version.lines().find_map(|line| line.strip_prefix("host: ")).unwrap_or_default();
         let tools = sysroot.join("lib/rustlib").join(host).join("bin");
         let found = std::env::var_os(LINKER)
             .or_else(|| Some(tools.join("wasm-component-ld").into_os_string()));

@@ -72,7 +72,8 @@ pub(super) fn run(command: &New) -> Result<Report, Failure> {
         folder.display(),
         next.join("\n  ")
     );
-    let mut names: Vec<String> = files.iter().map(|(path, _)| path.display().to_string()).collect();
+    let mut names: Vec<String> =
+        files.iter().map(|(path, _)| path.display().to_string()).collect();
     names.sort();
     Ok(Report::new(
         text,
@@ -82,8 +83,9 @@ pub(super) fn run(command: &New) -> Result<Report, Failure> {
 
 /// The operator's configuration names plugins by DNS labels.
 fn check_name(name: &str) -> Result<(), Failure> {
-    let inner =
-        name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    let inner = name
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     if inner
         && !name.is_empty()
         && name.len() <= 63
@@ -128,8 +130,10 @@ fn place(folder: &Path, files: &[(PathBuf, Vec<u8>)]) -> Result<(), Failure> {
     let parent =
         folder.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(parent).map_err(unwritable)?;
-    let draft =
-        tempfile::Builder::new().prefix(".flashjob-new-").tempdir_in(parent).map_err(unwritable)?;
+    let draft = tempfile::Builder::new()
+        .prefix(".flashjob-new-")
+        .tempdir_in(parent)
+        .map_err(unwritable)?;
     let whole = draft.path().join("plugin");
     for (path, bytes) in files {
         let path = whole.join(path);

@@ -145,7 +145,8 @@ impl Keeper {
         };
         let recorder = self.recorder.clone();
         tokio::spawn(async move {
-            let published = tokio::time::timeout(EVENT_LIMIT, recorder.publish(&event, &pod)).await;
+            let published =
+                tokio::time::timeout(EVENT_LIMIT, recorder.publish(&event, &pod)).await;
             if let Ok(Err(error)) = published {
                 let error = in_one_line(&error);
                 tracing::debug!(error, "an event could not be written");

@@ -360,7 +360,11 @@ mod tests {
              binding (deploy/rbac/role.yaml, or the chart's RBAC)"
         );
         for (resource, watched, expected) in [
-            (PODS, Some("fleet"), ["in namespace fleet", "Role flashjob-operator in namespace fl"]),
+            (
+                PODS,
+                Some("fleet"),
+                ["in namespace fleet", "Role flashjob-operator in namespace fl"],
+            ),
             (LEASES, None, ["in namespace ops", "Role flashjob-operator-own in namespace ops"]),
             (DEVICE_PLUGINS, Some("fleet"), ["in the cluster", "flashjob-operator-deviceplugins"]),
         ] {
@@ -377,7 +381,10 @@ mod tests {
         assert_eq!(akri.cause, Cause::DefinitionMissing);
         assert!(akri.message.contains("instances.akri.sh") && akri.message.contains("Akri ("));
         let own = problem(404, "list", DEVICE_PLUGINS, None).message;
-        assert!(own.contains("make install") && own.contains("deviceplugins.application"), "{own}");
+        assert!(
+            own.contains("make install") && own.contains("deviceplugins.application"),
+            "{own}"
+        );
         let namespace = problem(404, "create", LEASES, None);
         assert_eq!(namespace.cause, Cause::NamespaceMissing);
         assert!(namespace.message.contains("kubectl create namespace ops"), "{namespace:?}");

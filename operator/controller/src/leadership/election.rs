@@ -213,7 +213,8 @@ impl Election {
         }
         fence.shut_now();
         let resource = given_back(lease);
-        match limited("update", self.leases.replace(LEASE, &PostParams::default(), &resource)).await
+        match limited("update", self.leases.replace(LEASE, &PostParams::default(), &resource))
+            .await
         {
             Ok(_) => tracing::info!("the Lease is given back"),
             Err(error) => {
@@ -270,7 +271,8 @@ fn taken(mut lease: Lease, identity: &str, duration: Duration) -> Lease {
     let now = Some(MicroTime(Timestamp::now()));
     lease.metadata = ObjectMeta { name: Some(LEASE.to_owned()), ..lease.metadata };
     let spec = lease.spec.get_or_insert_default();
-    let transitions = spec.lease_transitions.map_or(0, |transitions| transitions.saturating_add(1));
+    let transitions =
+        spec.lease_transitions.map_or(0, |transitions| transitions.saturating_add(1));
     *spec = LeaseSpec {
         holder_identity: Some(identity.to_owned()),
         lease_duration_seconds: i32::try_from(duration.as_secs()).ok(),

@@ -471,7 +471,9 @@ impl Metrics {
 
 fn end(result: &DeviceResult) -> End {
     let (end, otherwise) = match result.finish {
-        Finish::Completed => ("completed", if result.verified { "Verified" } else { "Unverified" }),
+        Finish::Completed => {
+            ("completed", if result.verified { "Verified" } else { "Unverified" })
+        }
         Finish::Failed => ("failed", "Failed"),
         Finish::Skipped => ("skipped", "Skipped"),
     };

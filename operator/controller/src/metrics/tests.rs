@@ -81,8 +81,12 @@ fn gauges_count_the_jobs_that_are_there_and_no_others() {
     let mut job = FlashJob::new("roll-out", FlashJobSpec::default());
     let device =
         |state| DeviceStatus { uid: format!("{state:?}"), state, ..DeviceStatus::default() };
-    let states =
-        [DeviceState::Exposing, DeviceState::Flashing, DeviceState::Verifying, DeviceState::Failed];
+    let states = [
+        DeviceState::Exposing,
+        DeviceState::Flashing,
+        DeviceState::Verifying,
+        DeviceState::Failed,
+    ];
     let devices = states.into_iter().map(device).collect();
     job.status = Some(FlashJobStatus {
         phase: Some(Phase::InProgress),

@@ -92,7 +92,10 @@ mod tests {
 
     use super::*;
 
-    fn status(digest: Option<&str>, conditions: &[(&str, bool, &str, &str)]) -> DevicePluginStatus {
+    fn status(
+        digest: Option<&str>,
+        conditions: &[(&str, bool, &str, &str)],
+    ) -> DevicePluginStatus {
         let mut status = DevicePluginStatus {
             digest: digest.map(str::to_owned),
             version: Some("1.0.0".into()),

@@ -237,7 +237,8 @@ impl Keeper {
         record: &Record,
         serving: Option<&Plugin>,
     ) -> Result<(), Failure> {
-        if self.loads.plugin.allow_downgrade || record.last_good.as_ref() == Some(loaded.digest()) {
+        if self.loads.plugin.allow_downgrade || record.last_good.as_ref() == Some(loaded.digest())
+        {
             return Ok(());
         }
         let served = serving.map(|serving| &serving.info().version);

@@ -112,15 +112,20 @@ impl Loader {
         });
         let registries = &self.config.registries;
         let loads = |plugin| Loads::new(&self.operator, &self.host, plugin, registries);
-        let loads: HashMap<_, _> =
-            self.config.plugins.iter().map(|plugin| (plugin.name.clone(), loads(plugin))).collect();
+        let loads: HashMap<_, _> = self
+            .config
+            .plugins
+            .iter()
+            .map(|plugin| (plugin.name.clone(), loads(plugin)))
+            .collect();
         self.operator.reports.send(Report::Configured {
             plugins: loads.keys().cloned().collect(),
             secrets: loads.values().flat_map(Loads::secret_names).collect(),
         });
         for (name, loads) in &loads {
             if !self.tasks.contains_key(name) {
-                let keeper = keep::Keeper::new(&self.operator, loads.clone(), self.records.clone());
+                let keeper =
+                    keep::Keeper::new(&self.operator, loads.clone(), self.records.clone());
                 self.tasks.insert(name.clone(), self.operator.plugins.spawn(keeper.run()));
             }
         }

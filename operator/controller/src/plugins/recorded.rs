@@ -68,8 +68,8 @@ impl Record {
     /// Reference to what served well last, where it came from the same repository or layout: what
     /// else is written there is not taken for a place.
     pub fn last_good(&self, image: &Reference) -> Option<Reference> {
-        let same =
-            image.name().is_some() && self.image.as_ref().and_then(Reference::name) == image.name();
+        let same = image.name().is_some()
+            && self.image.as_ref().and_then(Reference::name) == image.name();
         self.last_good.as_ref().filter(|_| same).map(|digest| image.pinned(digest))
     }
 }

@@ -133,7 +133,8 @@ fn not_owned(name: &str, owner: &str, operator: &Operator) -> Problem {
 
 /// A merge patch removes only what it names.
 fn with_nulls(status: &DevicePluginStatus) -> Value {
-    let mut value = json!({"digest": null, "version": null, "witVersion": null, "lastError": null});
+    let mut value =
+        json!({"digest": null, "version": null, "witVersion": null, "lastError": null});
     if let (Some(target), Value::Object(fields)) = (value.as_object_mut(), json!(status)) {
         target.extend(fields);
     }

@@ -16,7 +16,11 @@ const BOOT_LOADER_END: u32 = 0x8000;
 ///
 /// # Errors
 /// The image is not for this chip, or the chip stopped answering.
-pub(super) fn check(flasher: &mut Flasher, image: &Image, options: &Serial) -> Result<(), Failure> {
+pub(super) fn check(
+    flasher: &mut Flasher,
+    image: &Image,
+    options: &Serial,
+) -> Result<(), Failure> {
     let header = image.header(flasher.chip(), options.offset);
     if let Some(header) = header {
         header.check_chip(flasher.chip(), image)?;

@@ -105,7 +105,8 @@ impl World {
         let content = Arc::new(Mutex::new(content));
         let served = content.clone();
         let registry =
-            Fake::start(move |_, path, _| serve(&served.lock().expect("not poisoned"), path)).await;
+            Fake::start(move |_, path, _| serve(&served.lock().expect("not poisoned"), path))
+                .await;
         let port = free_port(host);
         let fleet = Fleet::new(Settings {
             address: Ipv4Addr::LOCALHOST.into(),

@@ -24,7 +24,12 @@ impl Bounds {
     }
 
     /// Control characters would reach logs and terminals; only line breaks and tabs are text.
-    pub fn text(&mut self, field: &str, text: String, longest: usize) -> Result<String, CallError> {
+    pub fn text(
+        &mut self,
+        field: &str,
+        text: String,
+        longest: usize,
+    ) -> Result<String, CallError> {
         if text.len() > longest {
             return rejected(format!(
                 "{field} is {} bytes long, at most {longest} are taken",
@@ -35,7 +40,8 @@ impl Bounds {
             return rejected(format!("it is larger than {} bytes", self.limit));
         };
         self.left = left;
-        if text.chars().any(|letter| letter.is_control() && !matches!(letter, '\n' | '\t' | '\r')) {
+        if text.chars().any(|letter| letter.is_control() && !matches!(letter, '\n' | '\t' | '\r'))
+        {
             return rejected(format!("{field} has control characters"));
         }
         Ok(text)

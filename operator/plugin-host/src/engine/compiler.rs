@@ -95,8 +95,9 @@ async fn run(
     let memory = Memory::now(limits.compile_memory as u64);
     let mut command = Command::new(program);
     command.arg(COMPILE_PLUGIN);
-    command
-        .args([limits.compile_memory as u64, memory.bytes, seconds].map(|limit| limit.to_string()));
+    command.args(
+        [limits.compile_memory as u64, memory.bytes, seconds].map(|limit| limit.to_string()),
+    );
     // It needs nothing of what the operator was given.
     command
         .env_clear()

@@ -67,8 +67,11 @@ fn check(flash: &FlashPod) {
         .map(|mount| &mount.path)
         .chain(flash.scratch.iter().map(|scratch| &scratch.path));
     let paths = mounts.clone().chain(&flash.working_directory);
-    let all: Vec<&str> =
-        words.chain(values).chain(names.clone()).chain(paths.clone().map(String::as_str)).collect();
+    let all: Vec<&str> = words
+        .chain(values)
+        .chain(names.clone())
+        .chain(paths.clone().map(String::as_str))
+        .collect();
     assert!(all.iter().map(|text| text.len()).sum::<usize>() <= LIMIT, "{flash:?}");
     let odd = |letter: char| letter.is_control() && !matches!(letter, '\n' | '\t' | '\r');
     assert!(!all.iter().any(|text| text.contains(odd)), "{flash:?}");

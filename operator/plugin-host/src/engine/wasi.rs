@@ -52,7 +52,11 @@ pub(super) fn closed() -> WasiCtx {
         .secure_random(seed())
         .insecure_random(seed())
         .insecure_random_seed(1);
-    builder.allow_tcp(false).allow_udp(false).allow_ip_name_lookup(false).max_random_size(64 << 10);
+    builder
+        .allow_tcp(false)
+        .allow_udp(false)
+        .allow_ip_name_lookup(false)
+        .max_random_size(64 << 10);
     builder.build()
 }
 

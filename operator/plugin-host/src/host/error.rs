@@ -121,9 +121,9 @@ impl LoadError {
             Self::Engine(EngineError::Import(..)) => "ImportRefused",
             Self::Engine(EngineError::World(..)) => "ContractMismatch",
             Self::Engine(EngineError::NotServed { .. }) => "ContractNotServed",
-            Self::Engine(EngineError::CompileStopped { .. } | EngineError::CompileTimedOut(..)) => {
-                "CompileLimitReached"
-            }
+            Self::Engine(
+                EngineError::CompileStopped { .. } | EngineError::CompileTimedOut(..),
+            ) => "CompileLimitReached",
             Self::Engine(_) => "CompileFailed",
             Self::Describe { .. } => "DescribeFailed",
             Self::WrongName { .. } => "WrongName",

@@ -261,7 +261,8 @@ pub(super) mod tests {
             grants(&["harbor.nbfc.io/nubificus/*"]).check("esp32", &asking_for_root(image)),
             Ok(())
         );
-        let denied = Grants::default().check("esp32", &asking_for_root(image)).expect_err("denied");
+        let denied =
+            Grants::default().check("esp32", &asking_for_root(image)).expect_err("denied");
         assert!(denied.0.contains("runAsRoot") && denied.0.contains(image), "{denied}");
         let without = Grants { run_as_root: false, ..grants(&["harbor.nbfc.io/nubificus/*"]) };
         assert!(without.check("esp32", &asking_for_root(image)).is_err());

@@ -55,7 +55,11 @@ pub fn plan(observed: &Observed) -> Plan {
         Err(error) => return summary::invalid(observed, error),
     };
     if !job.has_finalizer {
-        return Plan { steps: vec![Step::AddFinalizer], holds: holds(observed), ..Plan::default() };
+        return Plan {
+            steps: vec![Step::AddFinalizer],
+            holds: holds(observed),
+            ..Plan::default()
+        };
     }
     if job.status.run.as_ref().is_some_and(|run| *run != spec.run)
         && !ending::previous_run_is_over(observed)

@@ -389,8 +389,9 @@ fn is_label_value(text: &str) -> bool {
 /// Returns true for a DNS label: lower-case letters, digits and dashes, at most 63.
 #[must_use]
 pub fn is_dns_label(text: &str) -> bool {
-    let inner =
-        text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    let inner = text
+        .bytes()
+        .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
     !text.is_empty() && text.len() <= 63 && inner && !text.starts_with('-') && !text.ends_with('-')
 }
 

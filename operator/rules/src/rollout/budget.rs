@@ -127,9 +127,9 @@ impl<'a> Draft<'a> {
         let same = |other: &&ShardStatus| other.number == shard.number;
         let stored = stored.and_then(|list| list.shards.iter().find(same).map(|at| (list, at)));
         stored.is_some_and(|(list, at)| {
-            list.instances
-                .get(places(at))
-                .is_some_and(|names| names.iter().eq(self.lists[batch].names[places(shard)].iter()))
+            list.instances.get(places(at)).is_some_and(|names| {
+                names.iter().eq(self.lists[batch].names[places(shard)].iter())
+            })
         })
     }
 }

@@ -1,6 +1,8 @@
 //! Conditions of a rollout: those that kstatus knows, and those of its own.
 
-use flashjob_api::{EffectiveRollout, FlashRolloutStatus, RolloutPhase, condition, rollout_reason};
+use flashjob_api::{
+    EffectiveRollout, FlashRolloutStatus, RolloutPhase, condition, rollout_reason,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 
 use super::draft::Draft;

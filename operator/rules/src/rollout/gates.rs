@@ -135,8 +135,10 @@ impl Draft<'_> {
             return None;
         }
         let name = &self.batches[batch].name;
-        let mut hold =
-            Hold::waits(rollout_reason::APPROVAL_MISSING.name, format!("approval of batch {name}"));
+        let mut hold = Hold::waits(
+            rollout_reason::APPROVAL_MISSING.name,
+            format!("approval of batch {name}"),
+        );
         hold.message = format!(
             "no device starts: batch {name} waits for approval; add {wanted} to spec.approvals"
         );
@@ -206,7 +208,9 @@ impl Draft<'_> {
             FirmwareState::NotAsked | FirmwareState::Asking => {
                 Some(Hold::waits(rollout_reason::RESOLVING_FIRMWARE.name, REGISTRY.to_owned()))
             }
-            FirmwareState::Failed { reason, message, permanent: true } => paused(&reason, &message),
+            FirmwareState::Failed { reason, message, permanent: true } => {
+                paused(&reason, &message)
+            }
             FirmwareState::Failed { reason, message, permanent: false } => {
                 let mut hold = Hold::waits(&reason, waited_for(&reason).to_owned());
                 hold.message = format!("no device starts: firmware {reference}: {message}");

@@ -178,8 +178,11 @@ impl Draft<'_> {
     /// Takes a batch up again, as devices joined it.
     pub(super) fn reopen(&mut self, batch: usize) {
         let status = &mut self.batches[batch];
-        status.state =
-            if status.started_at.is_some() { BatchState::Progressing } else { BatchState::Pending };
+        status.state = if status.started_at.is_some() {
+            BatchState::Progressing
+        } else {
+            BatchState::Pending
+        };
         status.ended_at = None;
         status.soak_until = None;
     }

@@ -190,7 +190,10 @@ fn divide(
     let mut left: Vec<&Device<'_>> = planned.iter().collect();
     let mut batches = Vec::new();
     let named = |members: &[&Device<'_>]| -> Vec<String> {
-        members.iter().map(|device| member_name(namespace, device.namespace, device.name)).collect()
+        members
+            .iter()
+            .map(|device| member_name(namespace, device.namespace, device.name))
+            .collect()
     };
     for batch in &spec.batches {
         let most = batch.size.map_or(usize::MAX, |size| size.of(planned.len()));

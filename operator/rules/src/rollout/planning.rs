@@ -63,7 +63,10 @@ pub(super) fn plan_run(
         if planned.left_out != LeftOut::default() {
             message.push_str(&format!("; {}", summary::left_out(&planned.left_out)));
         }
-        Words { message, ..Words::planning(rollout_reason::PLANNED.name, "", String::new(), false) }
+        Words {
+            message,
+            ..Words::planning(rollout_reason::PLANNED.name, "", String::new(), false)
+        }
     };
     summary::add_members(&mut status, planned);
     summary::write(snapshot, spec, status, words, plan)

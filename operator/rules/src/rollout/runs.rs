@@ -138,7 +138,11 @@ fn continue_run(mut draft: Draft<'_>) -> Plan {
             let message = format!("activeDeadlineSeconds ({seconds} s) passed at {deadline}");
             return end(
                 draft,
-                Words::ended(RolloutPhase::Failed, rollout_reason::DEADLINE_EXCEEDED.name, message),
+                Words::ended(
+                    RolloutPhase::Failed,
+                    rollout_reason::DEADLINE_EXCEEDED.name,
+                    message,
+                ),
             );
         }
         draft.wake(deadline);

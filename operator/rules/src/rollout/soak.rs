@@ -23,8 +23,10 @@ impl Draft<'_> {
                     }
                     (Member::Completed, false) => {
                         self.lists[batch].states[place] = Member::Regressed;
-                        let message =
-                            format!("reported version {} and now reports {reported}", self.version);
+                        let message = format!(
+                            "reported version {} and now reports {reported}",
+                            self.version
+                        );
                         self.fail(batch, name, rollout_reason::REGRESSED.name, Some(message));
                     }
                     _ => {}

@@ -134,7 +134,8 @@ impl<'a> List<'a> {
     /// Reads what is stored. A missing letter is a device without a result, and a shard beyond the
     /// list is none.
     pub(super) fn of(stored: &'a BatchMembers) -> Self {
-        let letters = stored.results.chars().map(Member::of).chain(std::iter::repeat(Member::Open));
+        let letters =
+            stored.results.chars().map(Member::of).chain(std::iter::repeat(Member::Open));
         let length = stored.instances.len();
         let fits = |shard: &&ShardStatus| {
             (shard.first as usize)

@@ -82,8 +82,9 @@ impl Locks {
     /// in: this is asked of every waiting device.
     #[must_use]
     pub fn touch(&self, instance: &Instance, text: &mut String) -> bool {
-        let touch =
-            |identity: &str| self.held.contains_key(identity) || self.by_pod.contains_key(identity);
+        let touch = |identity: &str| {
+            self.held.contains_key(identity) || self.by_pod.contains_key(identity)
+        };
         Identity::write_instance(text, &instance.namespace, &instance.name);
         touch(text) || touch(instance.identity.borrow())
     }

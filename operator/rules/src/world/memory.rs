@@ -97,7 +97,8 @@ impl Memory {
             unreachable.filter(|(_, sighting)| matches!(sighting, Some(Sighting::Seen(instance)) if !instance.reachable(None)));
         renew(&mut self.unreachable, unreachable.map(|(uid, _)| uid), now);
         self.missing_since.retain(|uid, _| {
-            job.place(uid).is_some_and(|place| matches!(devices[place], Some(Sighting::Missing(_))))
+            job.place(uid)
+                .is_some_and(|place| matches!(devices[place], Some(Sighting::Missing(_))))
         });
         self.note_slots(pods, services, now);
         self.prune(job, pods, now);
@@ -131,7 +132,8 @@ impl Memory {
         let uses = Arc::make_mut(&mut self.slot_uses);
         uses.retain(|slot, _| pooled.contains(slot.as_str()));
         for pod in pods.iter().filter(|pod| pod.gone.is_none()) {
-            let Some(slot) = pod.slot.as_ref().filter(|slot| pooled.contains(slot.as_str())) else {
+            let Some(slot) = pod.slot.as_ref().filter(|slot| pooled.contains(slot.as_str()))
+            else {
                 continue;
             };
             uses.insert(

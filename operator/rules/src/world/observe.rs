@@ -47,7 +47,8 @@ impl World {
                 .enumerate()
                 .filter(|(place, _)| again || job.finishes()[*place].is_none())
             {
-                let sighting = sight(&self.devices, &self.rules.namespaces, &job, uid, memory, now);
+                let sighting =
+                    sight(&self.devices, &self.rules.namespaces, &job, uid, memory, now);
                 if let Sighting::Seen(instance) = &sighting {
                     let overriding = spec.host_endpoint.as_deref();
                     if overriding.is_some() || self.locks.touch(instance, &mut text) {

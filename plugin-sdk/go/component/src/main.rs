@@ -91,14 +91,19 @@ fn bindings(
         let parent = path.parent().unwrap_or(folder);
         std::fs::create_dir_all(parent)
             .with_context(|| format!("cannot make the folder {}", parent.display()))?;
-        std::fs::write(&path, bytes).with_context(|| format!("cannot write {}", path.display()))?;
+        std::fs::write(&path, bytes)
+            .with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
 }
 
 /// Go speaks WASI's first preview; the adapter turns that into the second, which components
 /// import.
-fn componentize(mut module: Vec<u8>, resolve: &Resolve, world: WorldId) -> anyhow::Result<Vec<u8>> {
+fn componentize(
+    mut module: Vec<u8>,
+    resolve: &Resolve,
+    world: WorldId,
+) -> anyhow::Result<Vec<u8>> {
     wit_component::embed_component_metadata(&mut module, resolve, world, StringEncoding::UTF8)?;
     let mut encoder = ComponentEncoder::default();
     let encoder = encoder.validate(true).module(&module)?;

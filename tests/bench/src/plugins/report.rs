@@ -63,23 +63,24 @@ impl Report {
 
     fn numbers(&self) -> Vec<Numbers> {
         let empty = self.rows.first().map_or(0.0, |row| at(&row.calls.times, 0.5));
-        let numbers = self.rows.iter().map(|Row { kind, component, calls, pull, start }| Numbers {
-            plugin: kind.title(),
-            component_bytes: *component,
-            calls: calls.times.len(),
-            build_p50_us: at(&calls.times, 0.5) * 1000.0,
-            build_p99_us: at(&calls.times, 0.99) * 1000.0,
-            build_p50_ratio_to_empty: at(&calls.times, 0.5) / empty,
-            call_memory_bytes: calls.memory,
-            pull_verified_p50_ms: at(&pull.verified, 0.5),
-            pull_started_p50_ms: at(&pull.started, 0.5),
-            pull_ready_p50_ms: at(&pull.ready, 0.5),
-            pull_ready_most_ms: at(&pull.ready, 1.0),
-            ten_ready_p50_ms: at(&start.ready, 0.5),
-            ten_ready_most_ms: at(&start.ready, 1.0),
-            ten_loaded_p50_ms: at(&start.loaded, 0.5),
-            resident_kib_per_plugin: start.kib_per_plugin,
-        });
+        let numbers =
+            self.rows.iter().map(|Row { kind, component, calls, pull, start }| Numbers {
+                plugin: kind.title(),
+                component_bytes: *component,
+                calls: calls.times.len(),
+                build_p50_us: at(&calls.times, 0.5) * 1000.0,
+                build_p99_us: at(&calls.times, 0.99) * 1000.0,
+                build_p50_ratio_to_empty: at(&calls.times, 0.5) / empty,
+                call_memory_bytes: calls.memory,
+                pull_verified_p50_ms: at(&pull.verified, 0.5),
+                pull_started_p50_ms: at(&pull.started, 0.5),
+                pull_ready_p50_ms: at(&pull.ready, 0.5),
+                pull_ready_most_ms: at(&pull.ready, 1.0),
+                ten_ready_p50_ms: at(&start.ready, 0.5),
+                ten_ready_most_ms: at(&start.ready, 1.0),
+                ten_loaded_p50_ms: at(&start.loaded, 0.5),
+                resident_kib_per_plugin: start.kib_per_plugin,
+            });
         numbers.collect()
     }
 

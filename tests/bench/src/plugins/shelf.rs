@@ -156,7 +156,9 @@ impl Shelf {
                 std::fs::write(&file, kind.copy(&component, copy))?;
                 let repository = format!("flashjob/{name}");
                 let pushed: Reference =
-                    push_plugin(&registry, &file, &format!("{repository}:0.1.0")).await?.parse()?;
+                    push_plugin(&registry, &file, &format!("{repository}:0.1.0"))
+                        .await?
+                        .parse()?;
                 let digest = pushed.digest().context("what was pushed has no digest")?.to_string();
                 signer.sign_bundle(&registry, &repository, &digest, &digest).await?;
                 setup

@@ -104,7 +104,8 @@ async fn job_completed(
         let phase = job.and_then(|job| job.status.as_ref()?.phase);
         matches!(phase, Some(Phase::Completed | Phase::Failed))
     });
-    let job = tokio::time::timeout(bench.limit(), ended).await.context("a FlashJob is stuck")??;
+    let job =
+        tokio::time::timeout(bench.limit(), ended).await.context("a FlashJob is stuck")??;
     let status = job.and_then(|job| job.status).unwrap_or_default();
     ensure!(status.completed_uuids.len() == devices, "FlashJob {name}: {:?}", status.message);
     Ok(())

@@ -66,7 +66,9 @@ impl Auth {
 
     pub fn error(self) -> Option<&'static str> {
         match self {
-            Self::PublicWrong | Self::PasswordWrong | Self::PasswordMissing => Some("AccessDenied"),
+            Self::PublicWrong | Self::PasswordWrong | Self::PasswordMissing => {
+                Some("AccessDenied")
+            }
             Self::TokenWrong | Self::TokenMissing | Self::TokenExpired | Self::TokenRefused => {
                 Some("AccessDenied")
             }

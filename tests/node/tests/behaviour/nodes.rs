@@ -16,7 +16,8 @@ use crate::standing::Site;
 pub async fn transfers_are_under_way(site: &Site, devices: usize) -> anyhow::Result<()> {
     eventually("devices receive firmware", LIMIT, || async {
         let reports = site.devices.fleet.reports().await?;
-        let receiving = reports.iter().filter(|report| report.callbacks > 0 && report.flashed == 0);
+        let receiving =
+            reports.iter().filter(|report| report.callbacks > 0 && report.flashed == 0);
         Ok((receiving.count() >= devices).then_some(()))
     })
     .await

@@ -162,7 +162,9 @@ pub async fn an_injected_container_neither_judges_the_device_nor_keeps_the_job_w
 }
 
 /// Kubernetes' own kind of sidecar: an init container that is restarted for ever.
-pub async fn a_native_sidecar_does_not_keep_the_job_waiting(node: &mut Node) -> anyhow::Result<()> {
+pub async fn a_native_sidecar_does_not_keep_the_job_waiting(
+    node: &mut Node,
+) -> anyhow::Result<()> {
     // With the container in the value of one patch, the API server of this version panics.
     let add = r#"JSONPatch{op: "add", path: "/spec/initContainers", value: []},
         JSONPatch{op: "add", path: "/spec/initContainers/-", value: CONTAINER}"#;

@@ -144,7 +144,8 @@ async fn one_namespace_only(node: &mut Node) -> anyhow::Result<()> {
 }
 
 async fn chart(node: &mut Node) -> anyhow::Result<()> {
-    let (helm, (repository, tag)) = (images::helm()?, OPERATOR.rsplit_once(':').context("no tag")?);
+    let (helm, (repository, tag)) =
+        (images::helm()?, OPERATOR.rsplit_once(':').context("no tag")?);
     let way = Way {
         name: "by-chart",
         install: format!(

@@ -88,7 +88,10 @@ async fn simulate(simulator: Simulator) -> anyhow::Result<()> {
             };
             let port = chip.port.clone();
             let admin = chip.serve_admin(settings.admin).await?;
-            println!("{}", serde_json::json!({"admin": admin, "port": port, "instance": instance}));
+            println!(
+                "{}",
+                serde_json::json!({"admin": admin, "port": port, "instance": instance})
+            );
             std::future::pending().await
         }
     }

@@ -80,7 +80,8 @@ async fn wait_for_an_image(
 ) -> anyhow::Result<Value> {
     for reason in ["ErrImagePull", "ImagePullBackOff"].iter().cycle() {
         kubelet.report(pod, status::pulling_fails(pod, reason)).await?;
-        let waited = tokio::time::timeout(Duration::from_secs(10), wait_for_deletion(states)).await;
+        let waited =
+            tokio::time::timeout(Duration::from_secs(10), wait_for_deletion(states)).await;
         if waited.is_ok() {
             break;
         }
@@ -170,7 +171,8 @@ async fn environment(
     ]);
     // Images that stand for programs of this machine find the container's files with it.
     environment.insert("SIMULATED_ROOT".to_owned(), folder.display().to_string());
-    for (name, value) in kubelet.settings.image_env.iter().filter_map(|pair| pair.split_once('=')) {
+    for (name, value) in kubelet.settings.image_env.iter().filter_map(|pair| pair.split_once('='))
+    {
         environment.insert(name.to_owned(), expand(value, &environment));
     }
     for variable in container.env.iter().flatten() {
@@ -249,10 +251,12 @@ async fn mount(
         let volume = volumes.clone().find(|volume| volume.name == mount.name);
         let Some(source) = volume.and_then(|volume| volume.secret.as_ref()) else { continue };
         let name = source.secret_name.clone().unwrap_or_default();
-        let secret =
-            Api::<Secret>::namespaced(kubelet.client.clone(), &pod.namespace().unwrap_or_default())
-                .get(&name)
-                .await?;
+        let secret = Api::<Secret>::namespaced(
+            kubelet.client.clone(),
+            &pod.namespace().unwrap_or_default(),
+        )
+        .get(&name)
+        .await?;
         let data = secret.data.unwrap_or_default();
         let wanted = |key: &str| {
             source.items.as_ref().is_none_or(|items| items.iter().any(|item| item.key == key))

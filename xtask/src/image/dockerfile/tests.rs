@@ -85,7 +85,8 @@ fn what_is_not_understood_is_refused_by_name_and_line() {
         ("ENV NAME value", "ENV"),
     ];
     for (instruction, named) in cases {
-        let error = read(&format!("FROM scratch AS operator\n\n{instruction}\n"), &[]).unwrap_err();
+        let error =
+            read(&format!("FROM scratch AS operator\n\n{instruction}\n"), &[]).unwrap_err();
         let text = format!("{error:#}");
         assert!(text.contains("Dockerfile:3: ") && text.contains(named), "{instruction}: {text}");
     }

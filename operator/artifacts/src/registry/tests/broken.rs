@@ -63,7 +63,8 @@ async fn an_answer_that_is_no_manifest_is_refused_by_the_name_of_what_was_asked_
 
 #[tokio::test]
 async fn a_token_service_that_answers_nonsense_ends_the_pull() {
-    for token in ["<html>", "{}", r#"{"token": ""}"#, r#"{"token": 7}"#, "{\"token\": \"a\\nb\"}"] {
+    for token in ["<html>", "{}", r#"{"token": ""}"#, r#"{"token": 7}"#, "{\"token\": \"a\\nb\"}"]
+    {
         let fake = Fake::start(move |host, path, _| match path {
             path if path.starts_with("/token") => answer(200, token),
             _ => bearer(format!("http://{host}/token")),

@@ -86,7 +86,8 @@ fn bundle(sigstore: &Sigstore, signing: &Signing) -> Value {
 }
 
 fn simple_of(sigstore: &Sigstore, signing: &Signing, digest: &Digest) -> Signature {
-    let (payload, mut annotations) = sigstore.simple(signing, &digest.to_string()).expect("signed");
+    let (payload, mut annotations) =
+        sigstore.simple(signing, &digest.to_string()).expect("signed");
     let mut take = |name: &str| annotations.remove(name);
     let signature = take("dev.cosignproject.cosign/signature").expect("a signature");
     let (certificate, chain) =
@@ -207,8 +208,9 @@ fn a_signature_for_another_digest_is_refused_with_that_digest() {
             TrustError::OtherDigest { digest: this(), signed: other.to_string() }
         );
     }
-    let two =
-        sigstore.bundle(&ours(), &[&this().to_string(), &other.to_string()], SIGN).expect("signed");
+    let two = sigstore
+        .bundle(&ours(), &[&this().to_string(), &other.to_string()], SIGN)
+        .expect("signed");
     assert!(matches!(trusting.refusal(stored(&two)), TrustError::Tampered { .. }));
     let attestation = sigstore
         .bundle(&ours(), &[&this().to_string()], "https://slsa.dev/provenance/v1")

@@ -196,7 +196,8 @@ pub struct Left {
 /// The FlashJob cannot be read, or may not be changed now.
 pub async fn left(place: &Place, order: &Order) -> Result<Left, Failure> {
     let existing = read(place, &order.name).await?;
-    let uids: Vec<String> = without_result(existing.as_ref(), order).into_iter().cloned().collect();
+    let uids: Vec<String> =
+        without_result(existing.as_ref(), order).into_iter().cloned().collect();
     if let Some(Merged::Refused(cause)) =
         existing.as_ref().map(|existing| merge(existing, order, &uids))
     {
@@ -429,7 +430,9 @@ mod tests {
     #[test]
     fn the_question_counts_what_is_flashed_and_says_what_becomes_of_the_job() {
         let asked = question(paused("1"), 1);
-        assert!(asked.starts_with("Flash 2 devices with a:1 version 1, as FlashJob fleet/hall-3?"));
+        assert!(
+            asked.starts_with("Flash 2 devices with a:1 version 1, as FlashJob fleet/hall-3?")
+        );
         assert!(asked.contains("Left out: 1 device"), "{asked}");
         assert!(asked.contains("kubectl flashjob resume hall-3 -n fleet"), "{asked}");
         assert!(!asked.contains("are replaced"), "{asked}");

@@ -86,13 +86,22 @@ pub(super) async fn run(command: &Flash, interruption: &Interruption) -> Result<
         }
         return dry_run::show(&place, order, &pacing, command.file.as_deref()).await;
     }
-    batches::carry_out(&place, order, pacing, command.file.as_deref(), Told::Dialogue, interruption)
-        .await
+    batches::carry_out(
+        &place,
+        order,
+        pacing,
+        command.file.as_deref(),
+        Told::Dialogue,
+        interruption,
+    )
+    .await
 }
 
 /// Says that there are no devices to choose from; the failure goes on to say what can be done.
 fn not_retrieved(words: &str, failure: Failure) -> Result<Failure, Failure> {
-    print(&format!("Error accessing Kubernetes API: {words}\nFailed to retrieve Akri instances."))?;
+    print(&format!(
+        "Error accessing Kubernetes API: {words}\nFailed to retrieve Akri instances."
+    ))?;
     Ok(Failure { code: Code::Other, ..failure })
 }
 
@@ -174,7 +183,8 @@ async fn firmware(
     let default = command.pod_image.clone();
     let shown = default.as_deref().unwrap_or("the plugin's default");
     let question = format!("Enter the flashjobPodImage to use [{shown}]: ");
-    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_number =
+        |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let read = |text: &str| match text {
         "" => Ok((default.clone(), None)),
         number if is_number(number) => {

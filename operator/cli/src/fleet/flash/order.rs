@@ -154,7 +154,8 @@ fn shared<'a>(values: impl Iterator<Item = &'a Option<String>>) -> Option<String
 /// characters.
 pub fn word(text: &str) -> Result<String, String> {
     let text = text.trim();
-    if text.is_empty() || text.chars().any(|letter| letter.is_whitespace() || letter.is_control()) {
+    if text.is_empty() || text.chars().any(|letter| letter.is_whitespace() || letter.is_control())
+    {
         return Err(match text {
             "" => "This must not be empty.".to_owned(),
             _ => format!("{text:?} has white space in it."),

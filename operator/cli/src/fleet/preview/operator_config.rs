@@ -80,7 +80,8 @@ fn mounted(deployment: &Deployment) -> Option<Mounted> {
     let (volume, map) = volumes
         .iter()
         .find_map(|volume| Some((&volume.name, volume.config_map.as_ref()?.name.clone())))?;
-    let mut mounts = pod.containers.iter().flat_map(|container| &container.volume_mounts).flatten();
+    let mut mounts =
+        pod.containers.iter().flat_map(|container| &container.volume_mounts).flatten();
     let folder = mounts.find(|mount| mount.name == *volume)?.mount_path.clone();
     Some(Mounted { namespace: deployment.namespace()?, map, folder })
 }

@@ -47,8 +47,10 @@ pub async fn abort(command: &Abort, interruption: &Interruption) -> Result<Repor
     for rollout in &rollouts {
         // The field would stay, and end the next run at once.
         if let Some(phase) = ended(rollout) {
-            let message =
-                format!("FlashRollout {}: its run is over already ({phase:?})", full_name(rollout));
+            let message = format!(
+                "FlashRollout {}: its run is over already ({phase:?})",
+                full_name(rollout)
+            );
             return Err(Failure::new(Code::Other, "RunOver", message));
         }
     }

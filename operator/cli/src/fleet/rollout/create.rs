@@ -179,7 +179,8 @@ async fn apply(
     force: bool,
 ) -> Result<FlashRollout, Failure> {
     let parameters = change.applying(force);
-    let applied = place.api::<FlashRollout>().patch(name, &parameters, &Patch::Apply(object)).await;
+    let applied =
+        place.api::<FlashRollout>().patch(name, &parameters, &Patch::Apply(object)).await;
     applied.map_err(|error| {
         let failure = place.refused::<FlashRollout>("apply", name, &error);
         let kube::Error::Api(status) = &error else { return failure };
@@ -242,7 +243,9 @@ impl Create {
         set(&mut spec, "firmware", self.firmware.as_ref());
         set(&mut spec, "version", self.version.as_ref());
         if !spec.contains_key("firmware") || !spec.contains_key("version") {
-            return Err(Failure::usage("--firmware and --version are needed, or a file with both"));
+            return Err(Failure::usage(
+                "--firmware and --version are needed, or a file with both",
+            ));
         }
         self.select(&mut spec)?;
         if let Some(image) = &self.pod_image {
@@ -347,9 +350,10 @@ fn question(consequence: &Consequence, rollout: &FlashRollout) -> String {
     };
     let (verb, effect) = match consequence {
         Consequence::Created => ("Create", ""),
-        Consequence::NewRun => {
-            ("Change", " A new run begins: devices in flight finish, then devices are chosen anew.")
-        }
+        Consequence::NewRun => (
+            "Change",
+            " A new run begins: devices in flight finish, then devices are chosen anew.",
+        ),
         Consequence::SameRun | Consequence::Nothing => {
             ("Change", " The run goes on with these settings; its devices stay the same.")
         }

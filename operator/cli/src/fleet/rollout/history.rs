@@ -70,7 +70,9 @@ fn rows(runs: &[PastRun], now: Timestamp) -> String {
             run.version.clone(),
             format!("{}/{}", run.counts.completed, run.counts.planned),
             (run.counts.failed + run.counts.regressed).to_string(),
-            start.map(|start| start.strftime("%Y-%m-%d %H:%M:%SZ").to_string()).unwrap_or_default(),
+            start
+                .map(|start| start.strftime("%Y-%m-%d %H:%M:%SZ").to_string())
+                .unwrap_or_default(),
             start.map(|start| between(start, end)).unwrap_or_default(),
             run.firmware.clone(),
         ]

@@ -140,8 +140,9 @@ fn plan(
     let selectable = devices.iter().map(Device::selectable);
     let Planned { batches, left_out, .. } = members::plan(&spec, run, namespace, selectable)
         .map_err(|fault| {
-            let message =
-                format!("FlashRollout {name}: {fault}; kubectl flashjob devices -o wide shows all");
+            let message = format!(
+                "FlashRollout {name}: {fault}; kubectl flashjob devices -o wide shows all"
+            );
             Failure::new(Code::Unavailable, fault.reason(), message)
         })?;
     if known_run.is_none() {

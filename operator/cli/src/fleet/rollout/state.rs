@@ -1,6 +1,8 @@
 //! A FlashRollout as a [`Workload`], and what its status means.
 
-use flashjob_api::{FlashRollout, FlashRolloutStatus, RolloutPhase, RolloutReason, rollout_reason};
+use flashjob_api::{
+    FlashRollout, FlashRolloutStatus, RolloutPhase, RolloutReason, rollout_reason,
+};
 use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::Value;

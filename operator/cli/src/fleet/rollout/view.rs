@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use console::style;
 use flashjob_api::{
-    BatchState, BatchStatus, FailedDevice, FlashRollout, FlashRolloutStatus, LeftOut, RolloutCounts,
+    BatchState, BatchStatus, FailedDevice, FlashRollout, FlashRolloutStatus, LeftOut,
+    RolloutCounts,
 };
 use jiff::Timestamp;
 use kube::ResourceExt;
@@ -364,7 +365,8 @@ mod tests {
     }
 
     #[test]
-    fn a_rollout_behind_one_that_waits_for_a_person_is_blocked_and_says_for_which_and_what_to_do() {
+    fn a_rollout_behind_one_that_waits_for_a_person_is_blocked_and_says_for_which_and_what_to_do()
+    {
         let mut rollout = rollout();
         rollout.spec.approvals = Some(vec!["ten@0a1b2c".to_owned()]);
         let status = rollout.status.as_mut().expect("a status");

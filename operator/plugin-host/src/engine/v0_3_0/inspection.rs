@@ -46,7 +46,8 @@ pub(super) fn inspection(
     let mut text = |field: &str, text: Option<String>, longest: usize| {
         text.map(|text| bounds.message(field, &text, longest)).transpose()
     };
-    let (version, project) = (text("version", of.version, 256)?, text("project", of.project, 256)?);
+    let (version, project) =
+        (text("version", of.version, 256)?, text("project", of.project, 256)?);
     let (chip, refusal) = (text("chip", of.chip, 256)?, text("refusal", of.refusal, 1024)?);
     let min_chip_revision = text("min-chip-revision", of.min_chip_revision, 64)?;
     let max_chip_revision = text("max-chip-revision", of.max_chip_revision, 64)?;

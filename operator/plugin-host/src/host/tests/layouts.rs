@@ -70,13 +70,16 @@ impl Files {
     }
 
     fn all(&self) -> Vec<(String, Vec<u8>)> {
-        let index = json!({"schemaVersion": 2, "manifests": self.entries}).to_string().into_bytes();
+        let index =
+            json!({"schemaVersion": 2, "manifests": self.entries}).to_string().into_bytes();
         let blobs = self
             .blobs
             .iter()
             .map(|blob| (format!("blobs/sha256/{}", Digest::of(blob).hex()), blob.clone()));
         let marker = br#"{"imageLayoutVersion": "1.0.0"}"#.to_vec();
-        blobs.chain([("index.json".to_owned(), index), ("oci-layout".to_owned(), marker)]).collect()
+        blobs
+            .chain([("index.json".to_owned(), index), ("oci-layout".to_owned(), marker)])
+            .collect()
     }
 
     pub fn folder(&self, at: &Path) -> PathBuf {
@@ -153,7 +156,8 @@ async fn what_is_missing_changed_ambiguous_or_too_large_is_refused_by_its_name()
         assert_eq!(reason(obtain(&bench, &folder, &rest).await), expected, "{rest}");
     }
     for changed in [Digest::of(COMPONENT), digest] {
-        std::fs::write(folder.join("blobs/sha256").join(changed.hex()), b"other").expect("written");
+        std::fs::write(folder.join("blobs/sha256").join(changed.hex()), b"other")
+            .expect("written");
         assert_eq!(reason(obtain(&bench, &folder, ":0.1.0").await), "DigestMismatch");
     }
     std::fs::remove_file(folder.join("oci-layout")).expect("removed");

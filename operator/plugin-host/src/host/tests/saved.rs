@@ -37,7 +37,11 @@ fn bench(keys: &Keys) -> Bench {
 }
 
 /// Obtains it from a folder and from an archive, and says of each whether it is signed.
-async fn outcome(bench: &Bench, files: &Files, digest: &Digest) -> [Result<bool, &'static str>; 2] {
+async fn outcome(
+    bench: &Bench,
+    files: &Files,
+    digest: &Digest,
+) -> [Result<bool, &'static str>; 2] {
     let folder = files.folder(bench.folder.path());
     let archive = bench.folder.path().join("layout.tar");
     files.archive(std::fs::File::create(&archive).expect("a file"), "./");

@@ -34,8 +34,10 @@ pub fn pod(
     let (defaults, tolerations) = (&policy.pods, tolerations(&attempt.spec.pod_overrides));
     let overrides = &attempt.spec.pod_overrides;
     let flash = attempt.flash;
-    let deadline =
-        attempt.spec.device_timeout_seconds.min(flash.deadline_seconds.map_or(i64::MAX, i64::from));
+    let deadline = attempt
+        .spec
+        .device_timeout_seconds
+        .min(flash.deadline_seconds.map_or(i64::MAX, i64::from));
     let (volumes, mounts) = volumes(flash, attempt.grants);
     Ok(core::Pod {
         metadata: ObjectMeta {
@@ -140,7 +142,11 @@ fn container(
         args: words(&flash.args),
         working_dir: flash.working_directory.clone(),
         env: Some(
-            flash.env.iter().map(|(name, value)| variable(name, value, address, attempt)).collect(),
+            flash
+                .env
+                .iter()
+                .map(|(name, value)| variable(name, value, address, attempt))
+                .collect(),
         ),
         ports: Some(flash.ports.iter().map(container_port).collect::<Vec<_>>())
             .filter(|ports| !ports.is_empty()),

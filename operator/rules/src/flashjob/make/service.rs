@@ -66,7 +66,9 @@ pub fn service(attempt: &Attempt<'_>, name: &str, pool: Option<&str>, policy: &P
             publish_not_ready_addresses: Some(true),
             load_balancer_class: policy.load_balancer_class.clone(),
             allocate_load_balancer_node_ports: policy.allocate_load_balancer_node_ports,
-            external_traffic_policy: policy.external_traffic_policy.map(|word| format!("{word:?}")),
+            external_traffic_policy: policy
+                .external_traffic_policy
+                .map(|word| format!("{word:?}")),
             ip_family_policy: policy.ip_family_policy.map(|word| format!("{word:?}")),
             ip_families: policy
                 .ip_families

@@ -42,7 +42,9 @@ impl Inquiry {
     /// [`Self::follow`] returned, and to no equal one that was asked later.
     #[must_use]
     pub fn awaits(&self, question: &Arc<ResolveFirmware>) -> bool {
-        self.0.as_ref().is_some_and(|asked| asked.is_open && Arc::ptr_eq(&asked.question, question))
+        self.0
+            .as_ref()
+            .is_some_and(|asked| asked.is_open && Arc::ptr_eq(&asked.question, question))
     }
 
     /// Takes the answer. Returns false if nobody waits for it any more.

@@ -111,12 +111,12 @@ impl Instance {
             properties: Properties::new(properties),
             fault: None,
         };
-        instance.identity = match (instance.endpoint(), instance.bus_path(), instance.nodes.first())
-        {
-            (Some(endpoint), _, _) => Identity::endpoint(endpoint),
-            (None, Some(path), Some(node)) => Identity::bus(node, path),
-            _ => instance.identity,
-        };
+        instance.identity =
+            match (instance.endpoint(), instance.bus_path(), instance.nodes.first()) {
+                (Some(endpoint), _, _) => Identity::endpoint(endpoint),
+                (None, Some(path), Some(node)) => Identity::bus(node, path),
+                _ => instance.identity,
+            };
         instance
     }
 

@@ -134,7 +134,8 @@ mod tests {
             "details": {"causes": [{"reason": "NamespaceTerminating", "message": "namespace fleet is being terminated"}]},
         });
         let status: Status = serde_json::from_value(ending).expect("a Status");
-        let refusal = Refusal::of(Refused::Pod, &status, Timestamp::UNIX_EPOCH).expect("a refusal");
+        let refusal =
+            Refusal::of(Refused::Pod, &status, Timestamp::UNIX_EPOCH).expect("a refusal");
         assert_eq!(refusal.meaning, Meaning::MayPass);
     }
 

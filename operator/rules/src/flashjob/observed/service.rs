@@ -136,7 +136,8 @@ mod tests {
     #[test]
     fn the_family_of_the_device_comes_first_and_a_port_with_an_error_is_no_address() {
         let both = given(&json!([{"ip": "2001:db8::5"}, {"ip": "192.0.2.8"}, {"hostname": "lb"}]));
-        let wish = |device: &str| AddressWish { device: device.parse().ok(), ..Default::default() };
+        let wish =
+            |device: &str| AddressWish { device: device.parse().ok(), ..Default::default() };
         for (device, expected) in
             [("10.0.0.1", "192.0.2.8"), ("fd00::1", "2001:db8::5"), ("a-name", "2001:db8::5")]
         {

@@ -40,7 +40,11 @@ impl Draft<'_> {
         }
         let message = format!("no external address within {seconds} s");
         if let Some(other) = other {
-            return self.fail_attempt(uid, reason::ADDRESS_TIMEOUT, &format!("{message}: {other}"));
+            return self.fail_attempt(
+                uid,
+                reason::ADDRESS_TIMEOUT,
+                &format!("{message}: {other}"),
+            );
         }
         // What the load balancer gives as host names frees no IP address, however long one waits
         // for it.
@@ -64,7 +68,8 @@ impl Draft<'_> {
     /// Names the addresses that failed attempts keep, as the end of a sentence.
     fn kept_addresses(&self) -> String {
         let kept = &self.observed.kept_addresses;
-        let shown = kept.iter().take(SHOWN_KEPT).map(String::as_str).collect::<Vec<_>>().join(", ");
+        let shown =
+            kept.iter().take(SHOWN_KEPT).map(String::as_str).collect::<Vec<_>>().join(", ");
         let more = match kept.len().saturating_sub(SHOWN_KEPT) {
             0 => String::new(),
             more => format!(" and {more} more"),

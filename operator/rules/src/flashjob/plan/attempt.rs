@@ -287,8 +287,11 @@ impl Draft<'_> {
         // A container that ran and ended by itself is judged by that.
         let stopped = pod.deleting || ended.exit_code.is_none();
         if let Some(reason) = self.noted(uid).filter(|_| stopped) {
-            let message =
-                self.records.get(uid).and_then(|record| record.message.clone()).unwrap_or_default();
+            let message = self
+                .records
+                .get(uid)
+                .and_then(|record| record.message.clone())
+                .unwrap_or_default();
             return match ended.exit_code {
                 Some(0) => self.flashed(uid, Proof::ReportedVersion),
                 _ => self.give_up_unless_proven(uid, reason, &message),
@@ -300,7 +303,8 @@ impl Draft<'_> {
                 return self.give_up_attempt(uid, reason::INIT_CONTAINER_FAILED, &message);
             }
             EndedBy::NeverStarted => {
-                let message = format!("not started within its deadline: {}", plain(&ended.message));
+                let message =
+                    format!("not started within its deadline: {}", plain(&ended.message));
                 return self.give_up_attempt(uid, reason::CONTAINER_NOT_STARTED, &message);
             }
             EndedBy::Attempt | EndedBy::Disruption => {}

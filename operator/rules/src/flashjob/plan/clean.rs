@@ -99,7 +99,8 @@ impl<'a> Draft<'a> {
     /// ended Pod keeps the slot.
     fn keeps_its_slot(&mut self, pod: &Pod, pooled: &HashSet<&str>) -> bool {
         let pooled = pod.slot.as_deref().is_some_and(|slot| pooled.contains(slot));
-        let ended = self.observed.stages.get(&pod.name).filter(|(stage, _)| *stage == Stage::Ended);
+        let ended =
+            self.observed.stages.get(&pod.name).filter(|(stage, _)| *stage == Stage::Ended);
         let ended = ended.map(|(_, since)| *since);
         let seconds = self.observed.periods.late_callback_seconds;
         pooled

@@ -204,5 +204,8 @@ impl<'a> Draft<'a> {
 
 /// Without case and dashes.
 fn plain(text: &str) -> String {
-    text.chars().filter(|letter| *letter != '-').map(|letter| letter.to_ascii_lowercase()).collect()
+    text.chars()
+        .filter(|letter| *letter != '-')
+        .map(|letter| letter.to_ascii_lowercase())
+        .collect()
 }

@@ -144,8 +144,8 @@ impl<'a> Draft<'a> {
         let observed = self.observed;
         let pooled =
             observed.services.iter().filter(|service| service.pool.is_some() && !service.deleting);
-        let stale =
-            pooled.filter(|service| service.run.as_deref() != Some(&run) || service.slot.is_none());
+        let stale = pooled
+            .filter(|service| service.run.as_deref() != Some(&run) || service.slot.is_none());
         let stale = stale
             .filter(|service| service.slot.as_deref().is_none_or(|slot| !with_pod.contains(slot)));
         let mut useless: Vec<&Service> = stale.map(AsRef::as_ref).collect();
@@ -166,7 +166,10 @@ impl<'a> Draft<'a> {
             }
         }
         for service in useless {
-            self.step(Step::DeleteService { name: service.name.clone(), uid: service.uid.clone() });
+            self.step(Step::DeleteService {
+                name: service.name.clone(),
+                uid: service.uid.clone(),
+            });
         }
     }
 

@@ -24,7 +24,9 @@ impl Draft<'_> {
         let unprovable = baseline.as_deref() == Some(&self.spec.version);
         match mode {
             VerifyMode::None => self.complete(uid, true),
-            VerifyMode::BestEffort if unprovable || baseline.is_none() => self.complete(uid, false),
+            VerifyMode::BestEffort if unprovable || baseline.is_none() => {
+                self.complete(uid, false)
+            }
             VerifyMode::Required if unprovable => self.fail_unprovable(uid),
             VerifyMode::BestEffort | VerifyMode::Required => {
                 self.set(uid, DeviceState::Verifying, |record| {

@@ -32,8 +32,8 @@ pub struct Known<'a> {
 pub fn request(known: Known<'_>, attempt: u32, settings: String, image: Option<&str>) -> Request {
     let Known { job, spec, firmware, uid, instance, record } = known;
     let overriding = spec.host_endpoint.as_deref().map(canonical);
-    let endpoint =
-        overriding.or_else(|| instance.and_then(|instance| instance.endpoint().map(str::to_owned)));
+    let endpoint = overriding
+        .or_else(|| instance.and_then(|instance| instance.endpoint().map(str::to_owned)));
     let device_type = instance.and_then(|instance| instance.device_type());
     let device_type =
         device_type.or_else(|| spec.device.as_deref().and_then(|text| text.parse().ok()));

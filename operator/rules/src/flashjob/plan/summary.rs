@@ -58,8 +58,10 @@ fn write(draft: &mut Draft<'_>) {
 
 fn words(draft: &Draft<'_>, counts: Counts, over: bool) -> FlashJobStatus {
     let stored = &draft.observed.job.status;
-    let stopped =
-        draft.shown.iter().any(|device| device.reason.as_deref() == Some(reason::JOB_STOPPED.name));
+    let stopped = draft
+        .shown
+        .iter()
+        .any(|device| device.reason.as_deref() == Some(reason::JOB_STOPPED.name));
     let phase = match over {
         false => Phase::InProgress,
         true if counts.failed == 0 && !stopped => Phase::Completed,

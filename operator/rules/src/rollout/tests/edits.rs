@@ -364,7 +364,10 @@ fn a_device_that_was_lost_in_flight_and_stays_away_is_absent_in_the_end() {
     cluster.jobs.remove(&name);
     cluster.part(&device).present = false;
     cluster.settle(100);
-    assert_eq!((cluster.phase(), cluster.reason()), (RolloutPhase::Paused, "NothingProven".into()));
+    assert_eq!(
+        (cluster.phase(), cluster.reason()),
+        (RolloutPhase::Paused, "NothingProven".into())
+    );
     assert_eq!(cluster.members()[&device], (1, ';'));
     cluster.edit(|spec| spec.retry = Some("1".to_owned()));
     cluster.settle(100);

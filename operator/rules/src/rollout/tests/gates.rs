@@ -111,7 +111,8 @@ fn nothing_starts_outside_the_window_and_the_next_one_is_named() {
     let mut cluster = Cluster::new(3);
     cluster.edit(|spec| {
         let start = "0 22 * * *".to_owned();
-        spec.windows = Some(vec![RolloutWindow { start, duration_seconds: 3600, time_zone: None }]);
+        spec.windows =
+            Some(vec![RolloutWindow { start, duration_seconds: 3600, time_zone: None }]);
     });
     cluster.settle(50);
     assert_eq!(cluster.phase(), RolloutPhase::Waiting);
@@ -176,7 +177,8 @@ fn an_invalid_window_is_a_fault_of_the_spec_and_disturbs_nothing() {
     let (members, jobs) = (cluster.members(), cluster.jobs.len());
     cluster.edit(|spec| {
         let start = "at night".to_owned();
-        spec.windows = Some(vec![RolloutWindow { start, duration_seconds: 3600, time_zone: None }]);
+        spec.windows =
+            Some(vec![RolloutWindow { start, duration_seconds: 3600, time_zone: None }]);
     });
     let plan = cluster.decide();
     assert!(plan.steps.is_empty());

@@ -286,7 +286,8 @@ impl Cluster {
             }
             Step::PatchChild { name, uid, spec, .. } => {
                 let job = self.jobs.get_mut(name);
-                if let Some(job) = job.filter(|job| job.object.metadata.uid.as_ref() == Some(uid)) {
+                if let Some(job) = job.filter(|job| job.object.metadata.uid.as_ref() == Some(uid))
+                {
                     let mut value = serde_json::to_value(&job.object.spec).expect("writes");
                     merge(&mut value, &Value::Object(spec.clone()));
                     let next: FlashJobSpec = serde_json::from_value(value).expect("reads");

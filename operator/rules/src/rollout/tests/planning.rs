@@ -217,7 +217,10 @@ fn a_fleet_that_is_current_is_completed_and_one_without_devices_is_waited_for() 
     );
     let mut cluster = Cluster::new(0);
     cluster.settle(10);
-    assert_eq!((cluster.phase(), cluster.reason().as_str()), (RolloutPhase::Planning, "NoDevices"));
+    assert_eq!(
+        (cluster.phase(), cluster.reason().as_str()),
+        (RolloutPhase::Planning, "NoDevices")
+    );
     cluster.add("device");
     cluster.settle(50);
     assert_eq!(cluster.phase(), RolloutPhase::Completed);

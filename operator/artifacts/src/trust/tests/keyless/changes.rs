@@ -91,7 +91,8 @@ fn a_bundle_without_the_log_s_whole_proof_or_with_that_of_another_entry_is_refus
 fn an_older_signature_without_a_promise_of_the_log_or_with_that_of_another_entry_is_refused() {
     let sigstore = sigstore();
     let trusting = Trusting::ours(&sigstore);
-    let Signature::Simple { attached: of_other, signature: other, .. } = simple(&sigstore, &ours())
+    let Signature::Simple { attached: of_other, signature: other, .. } =
+        simple(&sigstore, &ours())
     else {
         panic!("simple")
     };

@@ -94,7 +94,10 @@ fn dollars_of_a_literal_are_doubled_and_the_address_is_filled_in() {
         container["env"],
         json!([{"name": "A", "value": "$$(B) $$$$"}, {"name": "IP", "value": "192.0.2.7"}])
     );
-    assert_eq!(service["spec"]["ports"], json!([{"name": "ota", "port": 4433, "protocol": "TCP"}]));
+    assert_eq!(
+        service["spec"]["ports"],
+        json!([{"name": "ota", "port": 4433, "protocol": "TCP"}])
+    );
     assert_eq!(service["spec"]["publishNotReadyAddresses"], json!(true));
     assert_eq!(
         service["spec"]["selector"]["application.flashjob.nbfc.io/slot"],
@@ -279,7 +282,10 @@ fn what_a_job_may_not_ask_for_is_refused_with_the_setting_that_would_allow_it() 
         (json!({"resources": {"requests": {"akri.sh/akri-b-1": 1}}}), "podPolicy.resources"),
         (json!({"labels": {"team": "a"}}), "podPolicy.labels"),
         (json!({"annotations": {"a": "b"}}), "podPolicy.annotations"),
-        (json!({"nodeSelector": {"node-role.kubernetes.io/master": ""}}), "podPolicy.nodeSelector"),
+        (
+            json!({"nodeSelector": {"node-role.kubernetes.io/master": ""}}),
+            "podPolicy.nodeSelector",
+        ),
         (
             json!({"tolerations": [{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}]}),
             "podPolicy.tolerations",

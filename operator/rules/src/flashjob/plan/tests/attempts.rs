@@ -69,7 +69,8 @@ fn waits(reason: &str, message: &str) -> Value {
 
 #[test]
 fn what_a_pod_waits_for_is_said_at_once_and_stops_it_after_two_minutes() {
-    let unscheduled = json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable"});
+    let unscheduled =
+        json!({"type": "PodScheduled", "status": "False", "reason": "Unschedulable"});
     let mut no_volume = waits("ContainerCreating", "");
     no_volume["conditions"] = json!([{"type": "PodReadyToStartContainers", "status": "False"}]);
     let mut no_init_image = waits("PodInitializing", "");
@@ -167,7 +168,10 @@ fn a_container_that_is_slow_to_start_is_told_and_not_stopped() {
     late["reason"] = json!("DeadlineExceeded");
     case.report(&pods[0], &late);
     case.settle();
-    assert_eq!(case.stands("a"), (DeviceState::Pending, reason::CONTAINER_NOT_STARTED.name.into()));
+    assert_eq!(
+        case.stands("a"),
+        (DeviceState::Pending, reason::CONTAINER_NOT_STARTED.name.into())
+    );
 }
 
 #[test]
@@ -206,7 +210,10 @@ fn an_init_container_that_failed_is_named() {
     status["initContainerStatuses"] = json!([container("cni-check", &end)]);
     case.report(&pods[0], &status);
     case.settle();
-    assert_eq!(case.stands("a"), (DeviceState::Pending, reason::INIT_CONTAINER_FAILED.name.into()));
+    assert_eq!(
+        case.stands("a"),
+        (DeviceState::Pending, reason::INIT_CONTAINER_FAILED.name.into())
+    );
     let message = case.status().devices[0].message.clone().unwrap_or_default();
     assert_eq!(message, "init container cni-check, exit code 7: no route");
 }
@@ -443,7 +450,7 @@ fn an_address_that_the_job_did_not_ask_for_is_not_used_and_said() {
 
 #[test]
 fn a_result_keeps_the_version_before_the_attempts_and_the_seconds_of_its_device_until_the_next_run()
-{
+ {
     let mut case = Case::new(&["a", "b"], &json!({"backoffLimitPerDevice": 1}));
     let pods = case.start();
     case.end(&pods[0], 1);

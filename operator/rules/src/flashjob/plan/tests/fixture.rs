@@ -50,7 +50,8 @@ pub fn world() -> World {
 
 /// A FlashJob named `name`; `spec` is laid over the least that a spec needs.
 pub fn job(name: &str, uids: &[&str], spec: &Value) -> FlashJob {
-    let mut full = json!({"uuid": uids, "firmware": "registry.example/firmware:2", "version": "2"});
+    let mut full =
+        json!({"uuid": uids, "firmware": "registry.example/firmware:2", "version": "2"});
     json_patch::merge(&mut full, spec);
     let metadata = json!({"name": name, "namespace": "fleet", "uid": format!("uid-of-{name}"), "generation": 1,
         "resourceVersion": "1", "finalizers": [FINALIZER]});

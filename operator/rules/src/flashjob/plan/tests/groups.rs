@@ -31,7 +31,8 @@ fn begun(case: &Case) -> Vec<String> {
 
 #[test]
 fn no_more_devices_of_a_group_begin_than_its_budget_and_those_of_none_are_free() {
-    let mut case = case(&[("a", "1"), ("b", "1"), ("c", "1"), ("d", "2"), ("e", ""), ("f", "")], 1);
+    let mut case =
+        case(&[("a", "1"), ("b", "1"), ("c", "1"), ("d", "2"), ("e", ""), ("f", "")], 1);
     case.settle();
     assert_eq!(begun(&case), ["a", "d", "e", "f"]);
     assert_eq!(case.status().waiting.get(reason::WAITING_FOR_GROUP.name), Some(&2));

@@ -278,7 +278,9 @@ impl Cluster {
             match code {
                 // A device that was flashed since does not call for an earlier attempt.
                 0 => self.unflashed.retain(|(_, other, _)| *other != device),
-                _ => self.unflashed.extend(address(pod).map(|address| (address, device, self.now))),
+                _ => {
+                    self.unflashed.extend(address(pod).map(|address| (address, device, self.now)))
+                }
             }
         }
         let phase = if code == 0 { "Succeeded" } else { "Failed" };
@@ -293,7 +295,8 @@ impl Cluster {
         let Some(pod) = self.pods.get(name).cloned() else { return false };
         let uid = pod.uid().unwrap_or_default();
         let fate = self.fates.get(&uid).copied().unwrap_or(Fate::Updates);
-        let phase = pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
+        let phase =
+            pod.status.as_ref().and_then(|status| status.phase.clone()).unwrap_or_default();
         let deleting = pod.metadata.deletion_timestamp.is_some();
         if matches!(phase.as_str(), "Succeeded" | "Failed") {
             if deleting {

@@ -111,7 +111,8 @@ fn a_device_that_waits_names_the_addresses_that_failed_attempts_keep_and_for_how
             let device = status.devices.iter().find(|device| device.uid == "b").cloned();
             device.and_then(|device| device.message).unwrap_or_default()
         };
-        let expected = "no external address yet; kept for 60 s after an attempt that failed: 192.0";
+        let expected =
+            "no external address yet; kept for 60 s after an attempt that failed: 192.0";
         assert!(message(&case).contains(expected), "{exposure}: {}", message(&case));
         if exposure == "PerDevice" {
             case.pass(60);

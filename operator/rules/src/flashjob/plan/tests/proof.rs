@@ -61,7 +61,8 @@ fn best_effort_does_not_wait_where_no_version_was_ever_reported() {
 fn a_required_proof_keeps_the_place_and_best_effort_does_not() {
     for (mode, next) in [("Required", DeviceState::Pending), ("BestEffort", DeviceState::Exposing)]
     {
-        let mut case = Case::new(&["a", "b"], &json!({"parallelism": 1, "verify": {"mode": mode}}));
+        let mut case =
+            Case::new(&["a", "b"], &json!({"parallelism": 1, "verify": {"mode": mode}}));
         let pods = case.start();
         case.end(&pods[0], 0);
         case.settle();
@@ -81,7 +82,11 @@ fn the_next_device_begins_once_it_is_stored_that_the_one_before_has_proven_itsel
     let status = plan.status.clone().expect("a status");
     assert_eq!(status.completed_uuids, ["a"]);
     let of_b = status.devices.iter().find(|device| device.uid == "b").expect("recorded");
-    assert_eq!(of_b.state, DeviceState::Pending, "an operator that restarts may not see the proof");
+    assert_eq!(
+        of_b.state,
+        DeviceState::Pending,
+        "an operator that restarts may not see the proof"
+    );
     assert!(plan.urgent && !plan.steps.iter().any(Step::creates), "{plan:?}");
     case.settle();
     assert_eq!(case.stands("b").0, DeviceState::Exposing);
@@ -123,7 +128,8 @@ fn a_proof_that_comes_before_the_next_attempt_takes_its_place_unless_nobody_look
 
 #[test]
 fn a_version_must_stay_as_long_as_the_job_says_and_a_fall_back_is_told() {
-    let spec = json!({"verify": {"mode": "BestEffort", "stableSeconds": 20, "timeoutSeconds": 60}});
+    let spec =
+        json!({"verify": {"mode": "BestEffort", "stableSeconds": 20, "timeoutSeconds": 60}});
     let flash = |case: &mut Case| {
         let pods = case.start();
         case.end(&pods[0], 0);

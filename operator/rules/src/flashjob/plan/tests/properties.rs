@@ -104,7 +104,8 @@ impl Scenario {
         let device = |index: usize| {
             let mut uids = vec![format!("device-{index}")];
             uids.extend((self.twin && index == 0).then(|| "device-0-again".to_owned()));
-            let version = [None, Some("1"), Some("1"), Some("2")][(self.seed as usize + index) % 4];
+            let version =
+                [None, Some("1"), Some("1"), Some("2")][(self.seed as usize + index) % 4];
             Device { uids, version: version.map(str::to_owned) }
         };
         let mut cluster =

@@ -105,9 +105,10 @@ impl Simulation {
             };
             let new = started.filter(|device| {
                 waited(&device.uid)
-                    && !self.world.memory[&job.key]
-                        .in_making
-                        .contains_key(&format!("pod/{}", device.pod.as_deref().unwrap_or_default()))
+                    && !self.world.memory[&job.key].in_making.contains_key(&format!(
+                        "pod/{}",
+                        device.pod.as_deref().unwrap_or_default()
+                    ))
             });
             assert_eq!(new.count(), 0, "a device starts though the failure budget is exceeded");
         }

@@ -136,8 +136,12 @@ impl Simulation {
                         false if self.cluster.dice.percent(50) => Meaning::MayPass,
                         false => Meaning::Quota { unused_since: None },
                     };
-                    let refusal =
-                        Refusal { object: Refused::Pod, meaning, message: "quota".into(), at: now };
+                    let refusal = Refusal {
+                        object: Refused::Pod,
+                        meaning,
+                        message: "quota".into(),
+                        at: now,
+                    };
                     let memory = self.world.memory.entry(job.key.clone()).or_default();
                     memory.refuse(&pod.name_any(), refusal);
                     return true;
