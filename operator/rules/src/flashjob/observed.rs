@@ -259,6 +259,20 @@ impl Observed {
         found.ok().map(|index| &self.pods[index])
     }
 
+    /// Time by which even a kubelet that nobody hears of has ended the Pod's container, by this
+    /// process's own observation.
+    #[must_use]
+    pub fn overdue_at(&self, pod: &Pod) -> Option<Timestamp> {
+        let (stage, since) = self.stages.get(&pod.name)?;
+        (*stage != Stage::Ended).then(|| after(*since, pod.overdue_seconds()))
+    }
+
+    /// Returns true if that time has come.
+    #[must_use]
+    pub fn is_overdue(&self, pod: &Pod) -> bool {
+        self.overdue_at(pod).is_some_and(|at| at <= self.now)
+    }
+
     /// The job's Service of that name.
     #[must_use]
     pub fn service(&self, name: &str) -> Option<&Arc<Service>> {

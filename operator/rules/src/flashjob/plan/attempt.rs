@@ -89,7 +89,7 @@ impl Draft<'_> {
     /// long ago.
     fn is_given_up(&self, pod: &Pod) -> bool {
         let gone = pod.gone.as_ref().is_some_and(|gone| gone.confirmed);
-        pod.ended.is_none() && (gone || self.is_overdue(pod))
+        pod.ended.is_none() && (gone || self.observed.is_overdue(pod))
     }
 
     fn follow_pod(&mut self, uid: &str, pod: &Pod) {
@@ -114,7 +114,7 @@ impl Draft<'_> {
     }
 
     fn follow_running(&mut self, uid: &str, pod: &Pod) {
-        if let Some(at) = self.overdue_at(pod)
+        if let Some(at) = self.observed.overdue_at(pod)
             && self.over(at, 0)
         {
             return self.give_pod_up(uid, pod);

@@ -7,7 +7,7 @@ use flashjob_api::{DeviceState, DeviceStatus, Reason, reason};
 
 use super::draft::Draft;
 use super::steps::Step;
-use crate::flashjob::observed::{Observed, Pod, Service, Stage, after};
+use crate::flashjob::observed::{Observed, Pod, Service, Stage};
 
 /// Ends of attempts whose flash container was never started.
 const NEVER_STARTED: [Reason; 5] = [
@@ -29,7 +29,7 @@ impl<'a> Draft<'a> {
                     .step(Step::ConfirmPod { name: pod.name.clone(), device: pod.device.clone() }),
                 // Until then it locks its device.
                 Some(gone) if pod.may_run() => {
-                    self.wake(after(gone.last_seen, pod.may_run_seconds))
+                    self.over(gone.last_seen, pod.may_run_seconds);
                 }
                 None if !pod.deleting && self.is_over(pod, &pooled) => {
                     self.step(Step::DeletePod { name: pod.name.clone(), uid: pod.uid.clone() });
@@ -84,7 +84,8 @@ impl<'a> Draft<'a> {
     fn is_over(&mut self, pod: &Pod, pooled: &HashSet<&str>) -> bool {
         if pod.run.as_deref() != Some(self.spec.run.as_str()) {
             // Another run's, or the Go operator's: it locks its device until it ended.
-            let time_is_up = self.foreign_ends_at(pod).is_some_and(|at| self.over(at, 0));
+            let time_is_up = self.foreign_ends_at(pod).is_some_and(|at| self.over(at, 0))
+                || pod.is_ours() && self.observed.is_overdue(pod);
             return (pod.ended.is_some() || time_is_up) && !self.is_only_witness(pod);
         }
         if self.outcome_is_stored(&pod.device, pod.run.as_deref(), pod.attempt) {

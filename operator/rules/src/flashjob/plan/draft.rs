@@ -16,7 +16,7 @@ use super::steps::{DeviceResult, Plan, Step};
 use crate::flashjob::make::attempt_name;
 use crate::flashjob::observed::{
     Finish, Holder, Identity, Instance, Observed, PluginView, Pod, Question, Service, Sighting,
-    Stage, Traits, after,
+    Traits, after,
 };
 use pools::Pools;
 use proven::Proven;
@@ -141,7 +141,7 @@ impl<'a> Draft<'a> {
         let pods = self.pods_of.get(uid)?;
         let attempt = self.records.get(uid).map_or(1, |record| record.attempt);
         // Its time is over, and its attempt has been given up.
-        let over = |pod: &Pod| pod.gone.is_some() || self.is_overdue(pod);
+        let over = |pod: &Pod| pod.gone.is_some() || self.observed.is_overdue(pod);
         let known = |pod: &Pod| {
             over(pod)
                 && pod.run.as_deref() == Some(&self.spec.run)
@@ -153,7 +153,7 @@ impl<'a> Draft<'a> {
                 && self.observed.stored(uid).is_none()
         };
         // Of another run, and ended by its kubelet though nobody heard of that.
-        let outlived = |pod: &Pod| pod.is_ours() && self.is_overdue(pod);
+        let outlived = |pod: &Pod| pod.is_ours() && self.observed.is_overdue(pod);
         let may_run = |pod: &Pod| pod.may_run() && !known(pod) && !outlived(pod);
         pods.iter().find(|pod| may_run(pod) || unexpected(pod)).copied()
     }
@@ -167,13 +167,6 @@ impl<'a> Draft<'a> {
         self.identities(uid).iter().find_map(|identity| holders.get(identity))
     }
 
-    /// Time by which even a kubelet that nobody hears of has ended the Pod's container, by this
-    /// process's own observation.
-    pub fn overdue_at(&self, pod: &Pod) -> Option<Timestamp> {
-        let (stage, since) = self.observed.stages.get(&pod.name)?;
-        (*stage != Stage::Ended).then(|| after(*since, pod.overdue_seconds()))
-    }
-
     /// Time at which a Pod of the Go operator is ended: those have no deadline of their own, and
     /// one that never ends would lock its device for ever.
     pub fn foreign_ends_at(&self, pod: &Pod) -> Option<Timestamp> {
@@ -182,11 +175,7 @@ impl<'a> Draft<'a> {
         }
         let stuck = self.observed.stuck_pods.get(&pod.name);
         let unscheduled = || stuck.map(|since| after(*since, pod.overdue_seconds()));
-        self.overdue_at(pod).or_else(unscheduled)
-    }
-
-    pub fn is_overdue(&self, pod: &Pod) -> bool {
-        self.overdue_at(pod).is_some_and(|at| at <= self.now())
+        self.observed.overdue_at(pod).or_else(unscheduled)
     }
 
     pub fn now(&self) -> Timestamp {

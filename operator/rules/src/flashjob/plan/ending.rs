@@ -1,13 +1,15 @@
 //! The end of a job, and of a run: Pods and Services go, and nothing is let go while a container
 //! may still be at work.
 
+use std::sync::Arc;
+
 use flashjob_api::DeviceState;
 
 use super::holds::holds;
 use super::steps::{Plan, Step};
 use super::summary;
 use crate::flashjob::make::attempt_name;
-use crate::flashjob::observed::{Observed, after};
+use crate::flashjob::observed::{Observed, Pod, after};
 
 /// Plans for a FlashJob that somebody deleted. It needs no plugin and no registry.
 pub(super) fn plan(observed: &Observed) -> Plan {
@@ -35,16 +37,27 @@ pub(super) fn plan(observed: &Observed) -> Plan {
 
 /// Returns true if no container of the run before can be at work any more.
 pub(super) fn previous_run_is_over(observed: &Observed) -> bool {
-    let at_work = observed.pods.iter().any(|pod| pod.gone.is_none() && pod.ended.is_none());
+    let at_work = at_work(observed).next().is_some();
     !at_work && observed.making.is_empty() && !wait_for_containers(observed, &mut Plan::default())
+}
+
+/// Pods that may be at work. One whose node is not heard of any more is not, once even its kubelet
+/// has ended its container.
+fn at_work(observed: &Observed) -> impl Iterator<Item = &Arc<Pod>> {
+    let outlived = |pod: &Pod| pod.is_ours() && observed.is_overdue(pod);
+    let pods = observed.pods.iter();
+    pods.filter(move |pod| pod.gone.is_none() && pod.ended.is_none() && !outlived(pod))
 }
 
 /// Plans for a job whose run has changed while devices are in flight: they finish, nothing starts.
 pub(super) fn drain(observed: &Observed) -> Plan {
     let mut plan = Plan { holds: holds(observed), ..Plan::default() };
     let lost = wait_for_containers(observed, &mut plan);
-    let running =
-        observed.pods.iter().filter(|pod| pod.gone.is_none() && pod.ended.is_none()).count();
+    let running = at_work(observed).count();
+    let overdue = at_work(observed).filter(|pod| pod.is_ours());
+    for at in overdue.filter_map(|pod| observed.overdue_at(pod)) {
+        plan.wake_at = Some(plan.wake_at.map_or(at, |earlier| earlier.min(at)));
+    }
     for pod in observed.pods.iter().filter(|pod| pod.is_stuck() && !pod.deleting) {
         // It would hold up the next run for as long as it waits for its image or for a node.
         let since = observed.stuck_pods.get(&pod.name).copied().unwrap_or(observed.now);

@@ -49,6 +49,20 @@ fn after_the_jobs_deadline_pods_go_and_devices_fail() {
 }
 
 #[test]
+fn a_changed_run_does_not_wait_for_ever_for_a_pod_whose_node_is_not_heard_of() {
+    let mut case = Case::new(&["a"], &json!({}));
+    case.start();
+    let before = case.status().run;
+    case.spec(&json!({"runID": "again"}));
+    case.settle();
+    let end = case.plan().wake_at.expect("a time to look again");
+    let plan = case.pass(end.duration_since(case.now).as_secs() - 1);
+    assert_eq!((deletes(&plan, "pod"), case.status().run), (0, before.clone()));
+    let plan = case.pass(1);
+    assert_eq!((deletes(&plan, "pod"), case.status().run == before), (1, false));
+}
+
+#[test]
 fn a_changed_run_waits_for_what_is_in_flight_and_starts_afresh() {
     let mut case = Case::new(&["a"], &json!({}));
     let pods = case.start();
