@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use flashjob_api::FlashRollout;
+use flashjob_api::rollout_reason::{self, RolloutReason};
 use kube_core::ObjectMeta;
 
 use super::pace::Pace;
@@ -192,6 +193,9 @@ impl Rollouts {
                 self.forget(&key);
             }
         }
+        // What it has flashed is free for those that wait behind it.
+        let waits_behind = [rollout_reason::OLDER_ROLLOUT, rollout_reason::OLDER_ROLLOUT_BLOCKED];
+        self.wake_those_that_wait(&waits_behind, DEVICES_PAUSE);
         let before = self.known.get(&key).and_then(|before| before.awaits_person());
         let moves = known.is_final() || known.rollout.deleting || before != known.awaits_person();
         self.known.insert(key.clone(), Arc::new(known));
@@ -253,6 +257,22 @@ impl Rollouts {
     /// All rollouts are to be looked at: their list is in.
     pub fn all_due(&mut self) {
         self.due.extend(self.known.keys().map(|key| (key.clone(), Duration::ZERO)));
+    }
+
+    /// A FlashJob that no rollout owns is gone: its name may be the one that a rollout waits for.
+    pub fn free_name(&mut self) {
+        self.wake_those_that_wait(&[rollout_reason::NAME_TAKEN], Duration::ZERO);
+    }
+
+    /// Wakes the rollouts that wait for one of these reasons.
+    fn wake_those_that_wait(&mut self, reasons: &[RolloutReason], pause: Duration) {
+        let waits = |known: &&Arc<Known>| {
+            let reason = known.rollout.status.reason.as_deref();
+            reasons.iter().any(|waited| reason == Some(waited.name))
+        };
+        for known in self.known.values().filter(waits) {
+            self.due.entry(known.key()).or_insert(pause);
+        }
     }
 
     /// Others may wait for what has ended, or say what it waits for.
