@@ -36,6 +36,9 @@ const PAUSES_PER_PLAN: u32 = 50;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 /// The longest: a place that frees is not left idle for longer, however large the job.
 const LONGEST_PAUSE: Duration = Duration::from_millis(150);
+/// What waits for a time of day is looked at this often: a clock that is set, or a machine that
+/// slept, would let the time pass unseen.
+const LONGEST_SLEEP: Duration = Duration::from_secs(300);
 /// Between two looks at whether the caches are filled.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// A process that is alone leads well within this time, and need neither list nor load twice.
@@ -319,8 +322,7 @@ impl Operator {
             self.look_at_in(key.clone(), due);
         }
         if let Some(at) = plan.wake_at {
-            let pause = at.duration_since(Timestamp::now());
-            self.look_at_in(key.clone(), pause.try_into().unwrap_or(LOOK_INTERVAL));
+            self.look_at_in(key.clone(), pause_until(at));
         }
         if let Some(question) = question {
             tokio::spawn(firmware::resolve(self.clone(), key.clone().into(), question));
@@ -379,8 +381,7 @@ impl Operator {
             self.look_at_in(key.clone(), due);
         }
         if let Some(at) = wake_at {
-            let pause = at.duration_since(Timestamp::now());
-            self.look_at_in(key.clone(), pause.try_into().unwrap_or(LOOK_INTERVAL));
+            self.look_at_in(key.clone(), pause_until(at));
         }
         if let Some(question) = firmware {
             tokio::spawn(firmware::resolve(self.clone(), key.clone().into(), question));
@@ -407,4 +408,10 @@ impl Operator {
 /// Time for which a job is left alone after a plan that took so long.
 fn pause_after_plan(took: Duration) -> Duration {
     (took * PAUSES_PER_PLAN).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+}
+
+/// Pause before the look that a plan asks for at that time.
+fn pause_until(at: Timestamp) -> Duration {
+    let pause: Duration = at.duration_since(Timestamp::now()).try_into().unwrap_or(LOOK_INTERVAL);
+    pause.min(LONGEST_SLEEP)
 }

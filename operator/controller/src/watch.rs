@@ -343,6 +343,7 @@ fn forget_unlisted(operator: &Operator, kind: Kind, listed: &HashSet<String>) {
                 .map(|job| job.key.clone())
                 .collect();
             gone.iter().for_each(|key| world.forget_job(key));
+            keys.extend(world.waiting_jobs());
         }
         Kind::Rollout => {
             let gone = world.rollouts.all().filter(|known| !listed.contains(&known.rollout.uid));
@@ -360,6 +361,7 @@ fn forget_unlisted(operator: &Operator, kind: Kind, listed: &HashSet<String>) {
                 world.lose_pod(&job, &name, &uid, now);
                 keys.push(job);
             }
+            keys.extend(world.waiting_jobs());
         }
         Kind::Service => {
             for (job, name, uid) in world.services_not_in(listed) {
