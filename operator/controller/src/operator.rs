@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use flashjob_api::FlashJobStatus;
 use flashjob_rules::flashjob::observed::{JobKey, Observed, whole_seconds};
 use flashjob_rules::flashjob::plan::{Plan, Step, plan};
 use flashjob_rules::rollout::RolloutKey;
@@ -313,10 +314,11 @@ impl Operator {
         let turn = memory.pace.turn(started);
         let answer = if is_losing { Duration::ZERO } else { memory.until_answer(started) };
         let due = turn.due(plan.urgent).max(answer);
-        let write_now = plan.status.is_some() && turn.may_write(plan.urgent) && answer.is_zero();
+        let status = plan.status.filter(|status| memory.dropped.as_ref() != Some(status));
+        let write_now = status.is_some() && turn.may_write(plan.urgent) && answer.is_zero();
         memory.pace.writing |= write_now;
         drop(world);
-        if let Some(status) = plan.status.filter(|_| write_now) {
+        if let Some(status) = status.filter(|_| write_now) {
             tokio::spawn(rollout::report::write(self.clone(), known.clone(), status));
         } else if !due.is_zero() {
             self.look_at_in(key.clone(), due);
@@ -367,7 +369,10 @@ impl Operator {
             .collect();
         let firmware = memory.firmware.follow(firmware);
         let steps: Vec<_> = steps.into_iter().filter(|step| memory.begin(step)).collect();
-        let write = status.filter(|status| *status != observed.job.status);
+        let is_new = |status: &FlashJobStatus| {
+            *status != observed.job.status && memory.dropped.as_ref() != Some(status)
+        };
+        let write = status.filter(is_new);
         let due = turn.due(urgent);
         let write_now = write.is_some() && turn.may_write(urgent);
         if let Some(status) = write.as_ref().filter(|_| write_now) {

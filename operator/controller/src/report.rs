@@ -23,6 +23,33 @@ use crate::transitions::{JobTransition, Transitions};
 /// Between a write that failed and the next.
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
 
+/// Outcome of a status write that was answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Written {
+    /// It is stored.
+    Stored,
+    /// The API server took it and changed nothing: its definition lacks the fields that differ.
+    Dropped,
+    /// Somebody else wrote first; the plan is made again from their state.
+    Conflict,
+}
+
+impl Written {
+    /// The same, as the metrics count it; a status that was dropped was taken.
+    pub fn counted(outcome: &kube::Result<Self>) -> Write {
+        match outcome {
+            Ok(Self::Stored | Self::Dropped) => Write::Stored,
+            Ok(Self::Conflict) => Write::Conflict,
+            Err(_) => Write::Error,
+        }
+    }
+
+    /// Outcome of a write that replaces a version, by the version that the answer has.
+    pub fn over(before: &str, answered: Option<&str>) -> Self {
+        if answered == Some(before) { Self::Dropped } else { Self::Stored }
+    }
+}
+
 /// Stores a status that was planned from `job`, and with it the results that devices got.
 pub async fn write(
     operator: Arc<Operator>,
@@ -33,11 +60,7 @@ pub async fn write(
     let begin = Instant::now();
     let written = send(&operator, &job, &status).await;
     let took = begin.elapsed();
-    operator.metrics.wrote(match &written {
-        Ok(true) => Write::Stored,
-        Ok(false) => Write::Conflict,
-        Err(_) => Write::Error,
-    });
+    operator.metrics.wrote(Written::counted(&written));
     if let Err(error) = &written {
         let error = in_one_line(error);
         tracing::warn!(job = %job.key, error, "the status could not be stored, and is planned again");
@@ -46,9 +69,11 @@ pub async fn write(
     }
     if let Some(memory) = operator.world().memory.get_mut(&job.key) {
         memory.pace.wrote(Instant::now(), took);
+        let is_dropped = matches!(written, Ok(Written::Dropped));
+        memory.dropped = is_dropped.then(|| status.clone());
     }
     operator.look_at([job.key.clone()]);
-    if written.is_ok_and(|stored| stored) {
+    if matches!(written, Ok(Written::Stored)) {
         tell(&operator, &job, &status, &results).await;
     }
 }
@@ -68,9 +93,8 @@ async fn settle(operator: Arc<Operator>, job: Arc<Job>) {
     operator.look_at([job.key.clone()]);
 }
 
-/// False: somebody else wrote first; the plan is made again from their state.
 #[tracing::instrument(name = "status write", level = "debug", skip_all, err(level = "debug"), fields(job = %job.key))]
-async fn send(operator: &Operator, job: &Job, status: &FlashJobStatus) -> kube::Result<bool> {
+async fn send(operator: &Operator, job: &Job, status: &FlashJobStatus) -> kube::Result<Written> {
     let jobs: Api<FlashJob> = Api::namespaced(operator.client.clone(), &job.key.namespace);
     let patch = json!({
         "metadata": {"resourceVersion": job.resource_version, "uid": job.uid},
@@ -78,12 +102,13 @@ async fn send(operator: &Operator, job: &Job, status: &FlashJobStatus) -> kube::
     });
     match jobs.patch_status(&job.key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(stored) => {
+            let version = stored.metadata.resource_version.clone();
             operator.world().see_job(Job::of(stored));
-            Ok(true)
+            Ok(Written::over(&job.resource_version, version.as_deref()))
         }
         Err(kube::Error::Api(error)) if error.code == 409 || error.code == 404 => {
             refresh(operator, job).await?;
-            Ok(false)
+            Ok(Written::Conflict)
         }
         Err(error) => Err(error),
     }
@@ -212,6 +237,13 @@ fn log(job: &Job, transitions: &Transitions<'_>, times: &HashMap<String, Duratio
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_write_after_which_the_version_is_as_before_was_dropped() {
+        assert_eq!(Written::over("7", Some("7")), Written::Dropped);
+        assert_eq!(Written::over("7", Some("8")), Written::Stored);
+        assert_eq!(Written::over("7", None), Written::Stored);
+    }
 
     #[test]
     fn a_patch_holds_what_differs_and_nulls_what_goes() {

@@ -13,9 +13,8 @@ use kube::{Api, Resource};
 use serde_json::json;
 
 use crate::answer::{by_name, in_one_line};
-use crate::metrics::Write;
 use crate::operator::Operator;
-use crate::report::difference;
+use crate::report::{Written, difference};
 
 /// Between a write that failed and the next.
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
@@ -28,11 +27,7 @@ pub async fn write(operator: Arc<Operator>, known: Arc<Known>, status: FlashRoll
     let begin = Instant::now();
     let written = send(&operator, &known, &status).await;
     let took = begin.elapsed();
-    operator.metrics.wrote(match &written {
-        Ok(true) => Write::Stored,
-        Ok(false) => Write::Conflict,
-        Err(_) => Write::Error,
-    });
+    operator.metrics.wrote(Written::counted(&written));
     if let Err(error) = &written {
         let error = in_one_line(error);
         tracing::warn!(rollout = %key, error, "status could not be stored; retrying");
@@ -42,19 +37,20 @@ pub async fn write(operator: Arc<Operator>, known: Arc<Known>, status: FlashRoll
     }
     if let Some(memory) = operator.world().rollouts.memory.get_mut(&key) {
         memory.pace.wrote(Instant::now(), took);
+        let is_dropped = matches!(written, Ok(Written::Dropped));
+        memory.dropped = is_dropped.then(|| status.clone());
     }
     operator.look_at([key.clone()]);
-    if written.is_ok_and(|stored| stored) {
+    if matches!(written, Ok(Written::Stored)) {
         tell(&operator, &known, &status).await;
     }
 }
 
-/// False: somebody else wrote first; the plan is made again from their state.
 async fn send(
     operator: &Operator,
     known: &Known,
     status: &FlashRolloutStatus,
-) -> kube::Result<bool> {
+) -> kube::Result<Written> {
     let Rollout { namespace, name, uid, .. } = &known.rollout;
     let rollouts: Api<FlashRollout> = Api::namespaced(operator.client.clone(), namespace);
     let patch = json!({
@@ -63,12 +59,13 @@ async fn send(
     });
     match rollouts.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(stored) => {
+            let version = stored.metadata.resource_version.clone();
             operator.world().rollouts.see(Known::of(stored));
-            Ok(true)
+            Ok(Written::over(&known.resource_version, version.as_deref()))
         }
         Err(kube::Error::Api(error)) if matches!(error.code, 404 | 409) => {
             refresh(operator, &known.key()).await?;
-            Ok(false)
+            Ok(Written::Conflict)
         }
         Err(error) => Err(error),
     }

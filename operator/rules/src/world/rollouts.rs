@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use flashjob_api::FlashRollout;
 use flashjob_api::rollout_reason::{self, RolloutReason};
+use flashjob_api::{FlashRollout, FlashRolloutStatus};
 use kube_core::ObjectMeta;
 
 use super::pace::Pace;
@@ -106,6 +106,9 @@ pub struct Memory {
     refusals: BTreeMap<String, String>,
     /// Pace of the status writes.
     pub pace: Pace,
+    /// Status of which the API server's definition lacks all that was to be changed: it is not
+    /// written again.
+    pub dropped: Option<FlashRolloutStatus>,
     /// Before this the rollout is not planned again.
     pub next_plan: Option<Instant>,
     /// Time until which a status waits for the registry's answer.
