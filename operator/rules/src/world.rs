@@ -102,10 +102,8 @@ impl World {
     /// A FlashJob is gone.
     pub fn forget_job(&mut self, key: &JobKey) {
         if let Some(job) = self.jobs.remove(key) {
-            match job.part {
-                Some(_) => self.rollouts.lose_child(&job),
-                None => self.rollouts.free_name(),
-            }
+            self.rollouts.lose_child(&job);
+            self.rollouts.free_name();
         }
         self.memory.remove(key);
         self.devices.drop_interests(key);

@@ -262,7 +262,7 @@ impl Rollouts {
         self.due.extend(self.known.keys().map(|key| (key.clone(), Duration::ZERO)));
     }
 
-    /// A FlashJob that no rollout owns is gone: its name may be the one that a rollout waits for.
+    /// A FlashJob is gone: its name may be the one that a rollout waits for.
     pub fn free_name(&mut self) {
         self.wake_those_that_wait(&[rollout_reason::NAME_TAKEN], Duration::ZERO);
     }
