@@ -337,7 +337,8 @@ async fn pod_overrides_reach_the_pod_and_no_further_than_allowed(
 }
 
 async fn a_changed_list_adds_and_drops_devices(case: Case<'_>) -> anyhow::Result<()> {
-    case.all_behave(Behaviour { transfer_ms: 1500, ..Behaviour::default() }).await?;
+    // The list must change while the first is in flight, which its status says up to a second late.
+    case.all_behave(Behaviour { transfer_ms: 6000, ..Behaviour::default() }).await?;
     let uids = case.uids();
     // Applied from the first on: what another manager put into a set stays in it.
     apply(case.testbed, &job(case.name, &uids[..2], json!({"parallelism": 1}))).await?;
