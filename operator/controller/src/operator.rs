@@ -37,8 +37,8 @@ const PAUSES_PER_PLAN: u32 = 50;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 /// The longest: a place that frees is not left idle for longer, however large the job.
 const LONGEST_PAUSE: Duration = Duration::from_millis(150);
-/// What waits for a time of day is looked at this often: a clock that is set, or a machine that
-/// slept, would let the time pass unseen.
+/// Longest pause before an object that waits for a time of day is looked at again: a clock that
+/// is set, or a machine that slept, would let the time pass unseen.
 const LONGEST_SLEEP: Duration = Duration::from_secs(300);
 /// Between two looks at whether the caches are filled.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);

@@ -1,7 +1,7 @@
 //! Trusted root: the authorities and logs that prove who signed, as a file has them. An entry
 //! that cannot be used is passed over, so that one key of a new kind does not spoil the others.
-//! What is missing or passed over proves nothing: the verifier refuses who needs it, and the gap
-//! is named here.
+//! A list that is missing, or an entry that was passed over, proves nothing: the verifier refuses
+//! signatures that need it, and the refusal names the gap.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -54,7 +54,8 @@ impl Draft<'_> {
         };
         if self.observed.services.iter().any(|service| named(service)) {
             let message = format!(
-                "{message}: the load balancer gives a host name alone, and the device needs an IP address"
+                "{message}: the load balancer gives a host name alone, and the device needs an \
+                 IP address"
             );
             return self.fail_attempt(uid, reason::ADDRESS_TIMEOUT, &message);
         }

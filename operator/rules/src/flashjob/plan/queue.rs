@@ -79,9 +79,9 @@ impl<'a> Draft<'a> {
         true
     }
 
-    /// Passes the guards, has its plugin's word, its pause is over and nobody else flashes it.
-    /// What is tested first costs least; a device that waits for its plugin or for another job
-    /// takes no other device's turn.
+    /// Passes the guards, has its plugin's word, its pause is over and nobody else flashes it. The
+    /// cheapest tests come first; a device that waits for its plugin or for another job takes no
+    /// other device's turn.
     fn is_ready(&mut self, place: usize, ahead: &mut Ahead<'a>) -> bool {
         let uid = self.uid(place);
         let Some(plugin) = self.passes_guards(uid, place) else { return false };
