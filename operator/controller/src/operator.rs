@@ -314,7 +314,9 @@ impl Operator {
         let turn = memory.pace.turn(started);
         let answer = if is_losing { Duration::ZERO } else { memory.until_answer(started) };
         let due = turn.due(plan.urgent).max(answer);
-        let status = plan.status.filter(|status| memory.dropped.as_ref() != Some(status));
+        let dropped = memory.dropped.as_ref();
+        let dropped = dropped.filter(|(version, _)| *version == known.resource_version);
+        let status = plan.status.filter(|status| dropped.is_none_or(|(_, is)| is != status));
         let write_now = status.is_some() && turn.may_write(plan.urgent) && answer.is_zero();
         memory.pace.writing |= write_now;
         drop(world);
@@ -369,9 +371,14 @@ impl Operator {
             .collect();
         let firmware = memory.firmware.follow(firmware);
         let steps: Vec<_> = steps.into_iter().filter(|step| memory.begin(step)).collect();
-        let is_new = |status: &FlashJobStatus| {
-            *status != observed.job.status && memory.dropped.as_ref() != Some(status)
+        let was_dropped = |status: &FlashJobStatus| {
+            let dropped = memory.dropped.as_ref();
+            dropped.is_some_and(|(version, dropped)| {
+                *version == observed.job.resource_version && dropped == status
+            })
         };
+        let is_new =
+            |status: &FlashJobStatus| *status != observed.job.status && !was_dropped(status);
         let write = status.filter(is_new);
         let due = turn.due(urgent);
         let write_now = write.is_some() && turn.may_write(urgent);

@@ -70,7 +70,7 @@ pub async fn write(
     if let Some(memory) = operator.world().memory.get_mut(&job.key) {
         memory.pace.wrote(Instant::now(), took);
         let is_dropped = matches!(written, Ok(Written::Dropped));
-        memory.dropped = is_dropped.then(|| status.clone());
+        memory.dropped = is_dropped.then(|| (job.resource_version.clone(), status.clone()));
     }
     operator.look_at([job.key.clone()]);
     if matches!(written, Ok(Written::Stored)) {

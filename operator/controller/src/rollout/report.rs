@@ -38,7 +38,7 @@ pub async fn write(operator: Arc<Operator>, known: Arc<Known>, status: FlashRoll
     if let Some(memory) = operator.world().rollouts.memory.get_mut(&key) {
         memory.pace.wrote(Instant::now(), took);
         let is_dropped = matches!(written, Ok(Written::Dropped));
-        memory.dropped = is_dropped.then(|| status.clone());
+        memory.dropped = is_dropped.then(|| (known.resource_version.clone(), status.clone()));
     }
     operator.look_at([key.clone()]);
     if matches!(written, Ok(Written::Stored)) {

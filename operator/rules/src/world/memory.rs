@@ -58,9 +58,9 @@ pub struct Memory {
     leaving_services: HashSet<String>,
     /// Pace of the status writes.
     pub pace: Pace,
-    /// Status of which the API server's definition lacks all that was to be changed: it is not
-    /// written again.
-    pub dropped: Option<FlashJobStatus>,
+    /// Status of which the API server's definition lacks all that was to be changed, and the
+    /// version of the object that it was to change: it is not written to that again.
+    pub dropped: Option<(String, FlashJobStatus)>,
     /// Status writes that may still be stored.
     unsettled: Vec<Unsettled>,
     /// True if this process had the job's PodDisruptionBudget made.

@@ -106,9 +106,9 @@ pub struct Memory {
     refusals: BTreeMap<String, String>,
     /// Pace of the status writes.
     pub pace: Pace,
-    /// Status of which the API server's definition lacks all that was to be changed: it is not
-    /// written again.
-    pub dropped: Option<FlashRolloutStatus>,
+    /// Status of which the API server's definition lacks all that was to be changed, and the
+    /// version of the object that it was to change: it is not written to that again.
+    pub dropped: Option<(String, FlashRolloutStatus)>,
     /// Before this the rollout is not planned again.
     pub next_plan: Option<Instant>,
     /// Time until which a status waits for the registry's answer.
