@@ -8,6 +8,7 @@ use std::time::Duration;
 use flashjob_api::{FINALIZER, FlashJob};
 use flashjob_rules::flashjob::observed::{Job, Pod, Refusal, Refused, Service, whole_seconds};
 use flashjob_rules::flashjob::plan::Step;
+use flashjob_rules::world::change::{Change, JobOutcome, Object};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -28,44 +29,41 @@ const ASK_AGAIN: Duration = Duration::from_secs(10);
 /// Longest pause after failures in a row.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Carries out one step, and has the job looked at again.
-pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step) {
+/// Carries out one step, and tells the loop its outcome. `failures` is the number of its failures
+/// in a row so far.
+pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step, mut failures: u32) {
     let key = step.key();
+    let tell = |outcome| operator.tell(Change::Job(job.key.clone(), outcome));
     loop {
-        let outcome = carry_out(&operator, &job, step.clone()).await;
-        let error = outcome.as_ref().err().map(in_one_line);
-        let failures = operator
-            .world()
-            .memory
-            .get_mut(&job.key)
-            .map_or(0, |memory| memory.count(&step, error));
-        let unsettled =
-            outcome.as_ref().is_err_and(|error| step.creates() && may_have_worked(error));
-        let pause = match outcome {
-            Ok(pause) => pause,
-            Err(error) => {
-                let error = in_one_line(&error);
-                tracing::warn!(job = %job.key, step = key, error, "a request failed and is made again");
-                pause_after(failures, &key)
+        let error = match carry_out(&operator, &job, step.clone()).await {
+            Ok(pause) => {
+                if !pause.is_zero() {
+                    tokio::time::sleep(pause).await;
+                }
+                return tell(JobOutcome::StepDone(Box::new(step)));
             }
+            Err(error) => error,
         };
-        if !pause.is_zero() {
-            tokio::time::sleep(pause).await;
-        }
+        let unsettled = step.creates() && may_have_worked(&error);
+        let error = in_one_line(&error);
+        tracing::warn!(job = %job.key, step = key, error, "a request failed and is made again");
+        tell(JobOutcome::StepFailed(Box::new(step.clone()), error));
+        failures += 1;
+        tokio::time::sleep(pause_after(failures, &key)).await;
         // A Pod that may be there without our knowledge could flash beside the next one: the
         // create is sent until it is clear. One that was seen meanwhile is not made twice, though
         // it may be gone again.
-        let seen = key
-            .strip_prefix("pod/")
-            .is_some_and(|name| operator.world().knows_pod(&job.key, name));
-        if !unsettled || seen {
-            break;
+        if !unsettled || was_seen(&operator, &job, &key).await {
+            return tell(JobOutcome::StepReleased(key));
         }
     }
-    if let Some(memory) = operator.world().memory.get_mut(&job.key) {
-        memory.end(&key);
-    }
-    operator.look_at([job.key.clone()]);
+}
+
+/// Returns true if the Pod that a step makes was seen.
+async fn was_seen(operator: &Operator, job: &Job, step: &str) -> bool {
+    let Some(name) = step.strip_prefix("pod/").map(str::to_owned) else { return false };
+    let job = job.key.clone();
+    operator.ask(move |world| world.knows_pod(&job, &name)).await.unwrap_or(true)
 }
 
 /// Returns true if a request that failed may have been carried out all the same: the answer was
@@ -112,24 +110,28 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
             match delete::<core::Service>(client, namespace, &name, &uid).await? {
                 Deleted::Going(service) => {
                     if let Some(service) = service.as_ref().and_then(Service::of) {
-                        operator.world().see_deleted_service(service);
+                        operator.tell(Change::Deleting(Object::Service(Box::new(service))));
                     }
                 }
-                Deleted::Gone => operator.world().lose_service(&job.key, &name, &uid),
-            }
-        }
-        Step::DeletePod { name, uid } => match delete::<core::Pod>(client, namespace, &name, &uid)
-            .await?
-        {
-            Deleted::Going(pod) => {
-                if let Some(pod) = pod.as_ref().and_then(Pod::of) {
-                    operator.world().see_deleted_pod(pod);
+                Deleted::Gone => {
+                    let job = job.key.clone();
+                    operator.tell(Change::NoService { job, name, uid });
                 }
             }
-            Deleted::Gone => {
-                operator.world().lose_pod(&job.key, &name, &uid, whole_seconds(Timestamp::now()))
+        }
+        Step::DeletePod { name, uid } => {
+            match delete::<core::Pod>(client, namespace, &name, &uid).await? {
+                Deleted::Going(pod) => {
+                    if let Some(pod) = pod.as_ref().and_then(Pod::of) {
+                        operator.tell(Change::Deleting(Object::Pod(Box::new(pod))));
+                    }
+                }
+                Deleted::Gone => {
+                    let job = job.key.clone();
+                    operator.tell(Change::NoPod { job, name, uid });
+                }
             }
-        },
+        }
         Step::Protect(budget) => {
             match create(&client, namespace, &*budget).await {
                 Ok(PodDisruptionBudget { .. }) => {}
@@ -137,7 +139,7 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
                 Err(kube::Error::Api(status)) if status.code == 409 => {}
                 Err(error) => return Err(error),
             }
-            operator.world().memory.entry(job.key.clone()).or_default().is_protected = true;
+            operator.tell(Change::Job(job.key.clone(), JobOutcome::Protected(true)));
         }
         Step::Unprotect { name } => {
             let budgets: Api<PodDisruptionBudget> = Api::namespaced(client, namespace);
@@ -146,7 +148,7 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
                 Err(kube::Error::Api(status)) if status.code == 404 => {}
                 Err(error) => return Err(error),
             }
-            operator.world().memory.entry(job.key.clone()).or_default().is_protected = false;
+            operator.tell(Change::Job(job.key.clone(), JobOutcome::Protected(false)));
         }
         Step::ConfirmPod { name, device } => {
             return confirm_pod(operator, job, &name, &device).await;
@@ -208,9 +210,7 @@ async fn set_finalizers(
     let jobs: Api<FlashJob> = Api::namespaced(operator.client.clone(), &job.key.namespace);
     let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": job.resource_version, "uid": job.uid}});
     match jobs.patch(&job.key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
-        Ok(job) => {
-            operator.world().see_job(Job::of(job));
-        }
+        Ok(job) => operator.tell(Change::Seen(Object::Job(Box::new(Job::of(job))))),
         Err(kube::Error::Api(status)) if status.code == 404 => {}
         Err(kube::Error::Api(status)) if status.code == 409 => refresh(operator, job).await?,
         Err(error) => return Err(error),
@@ -222,7 +222,7 @@ async fn set_finalizers(
 pub async fn refresh(operator: &Operator, job: &Job) -> kube::Result<()> {
     let jobs: Api<FlashJob> = Api::namespaced(operator.client.clone(), &job.key.namespace);
     if let Some(job) = by_name(&jobs, &job.key.name).await? {
-        operator.world().see_job(Job::of(job));
+        operator.tell(Change::Seen(Object::Job(Box::new(Job::of(job)))));
     }
     Ok(())
 }
@@ -252,10 +252,10 @@ async fn create_service(
         Err(kube::Error::Api(status)) if status.code == 409 => by_name(&services, &name).await?,
         Err(error) => return refused(operator, job, Refused::Service, &name, error),
     };
-    let seen = created.as_ref().and_then(Service::of);
-    let mut world = operator.world();
-    seen.map(|service| world.see_service(service));
-    world.memory.entry(job.key.clone()).or_default().accept(&name);
+    if let Some(service) = created.as_ref().and_then(Service::of) {
+        operator.tell(Change::Seen(Object::Service(Box::new(service))));
+    }
+    operator.tell(Change::Job(job.key.clone(), JobOutcome::Accepted(name)));
     Ok(Duration::ZERO)
 }
 
@@ -268,10 +268,10 @@ async fn create_pod(operator: &Operator, job: &Job, pod: core::Pod) -> kube::Res
         Err(kube::Error::Api(status)) if status.code == 409 => by_name(&pods, &name).await?,
         Err(error) => return refused(operator, job, Refused::Pod, &name, error),
     };
-    let seen = created.as_ref().and_then(Pod::of);
-    let mut world = operator.world();
-    seen.map(|pod| world.see_pod(pod));
-    world.memory.entry(job.key.clone()).or_default().accept(&name);
+    if let Some(pod) = created.as_ref().and_then(Pod::of) {
+        operator.tell(Change::Seen(Object::Pod(Box::new(pod))));
+    }
+    operator.tell(Change::Job(job.key.clone(), JobOutcome::Accepted(name)));
     Ok(Duration::ZERO)
 }
 
@@ -286,7 +286,7 @@ fn refused(
     let kube::Error::Api(status) = &error else { return Err(error) };
     let now = whole_seconds(Timestamp::now());
     let Some(refusal) = Refusal::of(object, status, now) else { return Err(error) };
-    operator.world().memory.entry(job.key.clone()).or_default().refuse(name, refusal);
+    operator.tell(Change::Job(job.key.clone(), JobOutcome::Refused(name.to_owned(), refusal)));
     Ok(Duration::ZERO)
 }
 
@@ -297,25 +297,20 @@ async fn confirm_pod(
     device: &str,
 ) -> kube::Result<Duration> {
     let pods: Api<core::Pod> = Api::namespaced(operator.client.clone(), &job.key.namespace);
-    let now = whole_seconds(Timestamp::now());
     let found = by_name(&pods, name).await?;
     let found = found.filter(|pod| {
         pod.metadata.owner_references.iter().flatten().any(|owner| owner.uid == job.uid)
     });
     let Some(mut pod) = found else {
-        operator.world().confirm_gone(&job.key, name, device, now);
+        let (job, name, device) = (job.key.clone(), name.to_owned(), device.to_owned());
+        operator.tell(Change::PodIsGone { job, name, device });
         return Ok(Duration::ZERO);
     };
     // It lost its labels; it is followed all the same.
     let labels = pod.metadata.labels.get_or_insert_default();
     labels.insert(flashjob_rules::flashjob::labels::label::UUID.to_owned(), device.to_owned());
     let Some(seen) = Pod::of(&pod) else { return Ok(ASK_AGAIN) };
-    let (uid, ended) = (seen.uid.clone(), seen.ended.is_some());
-    let mut world = operator.world();
-    world.see_pod(seen);
-    if ended {
-        return Ok(Duration::ZERO);
-    }
-    world.lose_pod(&job.key, name, &uid, now);
-    Ok(ASK_AGAIN)
+    let pause = if seen.ended.is_some() { Duration::ZERO } else { ASK_AGAIN };
+    operator.tell(Change::PodUnwatched(Box::new(seen)));
+    Ok(pause)
 }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use flashjob_plugin_host::types::{FlashPod, Request};
 use flashjob_plugin_host::{CallError, Digest, Plugin};
 use flashjob_rules::flashjob::observed::{Built, JobKey, Judged, Question, whole_seconds};
+use flashjob_rules::world::change::{Change, JobOutcome};
 use jiff::Timestamp;
 
 use crate::operator::Operator;
@@ -14,8 +15,14 @@ use crate::plugins::Failure;
 /// Between two tries to load what an attempt began with.
 const RECALL_PAUSE: Duration = Duration::from_secs(1);
 
-/// Asks, remembers, and has the job looked at again.
-pub async fn consult(operator: Arc<Operator>, job: JobKey, question: Question) {
+/// Asks, and tells the loop the answer. A plugin that has to be loaded first is waited for up to
+/// `recall_seconds`.
+pub async fn consult(
+    operator: Arc<Operator>,
+    job: JobKey,
+    question: Question,
+    recall_seconds: i64,
+) {
     let key = question.key().to_owned();
     let again = match question {
         Question::Build { attempt, plugin, digest, request } => {
@@ -26,7 +33,7 @@ pub async fn consult(operator: Arc<Operator>, job: JobKey, question: Question) {
             remember_built(&operator, &job, *request, attempt, plugin, digest, answer)
         }
         Question::Judge { pod_uid, plugin, digest, request, outcome } => {
-            let judged = match recall(&operator, &plugin, &digest).await {
+            let judged = match recall(&operator, &plugin, &digest, recall_seconds).await {
                 Ok(loaded) => Judged::Asked(
                     ask(&operator, &job, &plugin, "judge", loaded.judge(&request, &outcome)).await,
                 ),
@@ -40,14 +47,8 @@ pub async fn consult(operator: Arc<Operator>, job: JobKey, question: Question) {
                     pause(&operator, &job, &plugin, left)
                 }
                 judged => {
-                    let mut world = operator.world();
-                    world
-                        .memory
-                        .entry(job.clone())
-                        .or_default()
-                        .answers_mut()
-                        .judged
-                        .insert(pod_uid, Arc::new(judged));
+                    let outcome = JobOutcome::Judged(pod_uid, Box::new(judged));
+                    operator.tell(Change::Job(job.clone(), outcome));
                     Duration::ZERO
                 }
             }
@@ -56,16 +57,17 @@ pub async fn consult(operator: Arc<Operator>, job: JobKey, question: Question) {
     if !again.is_zero() {
         tokio::time::sleep(again).await;
     }
-    if let Some(memory) = operator.world().memory.get_mut(&job) {
-        memory.asked.remove(&key);
-    }
-    operator.look_at([job]);
+    operator.tell(Change::Job(job, JobOutcome::Asked(key)));
 }
 
 /// Returns the plugin of the digest that the attempt began with. A registry that does not answer
 /// is asked again for as long as an unknown device is waited for.
-async fn recall(operator: &Operator, plugin: &str, digest: &Digest) -> Result<Plugin, Failure> {
-    let seconds = operator.world().rules.periods.unknown_device_seconds;
+async fn recall(
+    operator: &Operator,
+    plugin: &str,
+    digest: &Digest,
+    seconds: i64,
+) -> Result<Plugin, Failure> {
     let (begin, limit) =
         (Instant::now(), Duration::from_secs(seconds.try_into().unwrap_or_default()));
     loop {
@@ -119,11 +121,10 @@ fn remember_built(
     if let Err(CallError::Unavailable { left }) = &answer {
         return pause(operator, job, &plugin, *left);
     }
-    let mut world = operator.world();
-    let memory = world.memory.entry(job.clone()).or_default();
     let Request { device, firmware, .. } = request;
     let built = Built { attempt, plugin, digest, firmware, pod: answer };
-    memory.answers_mut().built.insert(device.uid, Arc::new(built));
+    let outcome = JobOutcome::Built(device.uid, Box::new(built));
+    operator.tell(Change::Job(job.clone(), outcome));
     Duration::ZERO
 }
 
@@ -131,15 +132,7 @@ fn remember_built(
 fn pause(operator: &Operator, job: &JobKey, plugin: &str, left: Duration) -> Duration {
     tracing::warn!(%job, plugin, seconds = left.as_secs(), "the plugin broke several times in a row and is not asked for a while");
     let until = whole_seconds(Timestamp::now()).checked_add(left).unwrap_or(Timestamp::MAX);
-    let mut world = operator.world();
-    world
-        .memory
-        .entry(job.clone())
-        .or_default()
-        .answers_mut()
-        .out_of_service
-        .insert(plugin.to_owned(), until);
-    drop(world);
-    operator.look_at([job.clone()]);
+    let outcome = JobOutcome::OutOfService(plugin.to_owned(), until);
+    operator.tell(Change::Job(job.clone(), outcome));
     left + Duration::from_millis(10)
 }

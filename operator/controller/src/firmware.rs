@@ -2,24 +2,25 @@
 //! FlashRollout: its digest, the device types that it is for, and its signatures; and has plugins
 //! inspect it.
 
+pub mod access;
+mod failure;
 mod inspect;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use flashjob_api::{FirmwarePin, FirmwareVerification};
-use flashjob_artifacts::config::{CosignTrust, RegistryConfig, TrustEntry};
+use flashjob_artifacts::config::{CosignTrust, TrustEntry};
 use flashjob_artifacts::firmware::{Beginnings, Firmware, UnverifiedFirmware, look_up, verify};
-use flashjob_artifacts::trust::{entry, fingerprint};
-use flashjob_artifacts::{Digest, Reference, RegistryError, Source};
+use flashjob_artifacts::trust::entry;
+use flashjob_artifacts::{Reference, Source};
 use flashjob_plugin_host::types::BEGINNING_BYTES;
-use flashjob_rules::firmware::{FirmwareState, FirmwareTrust, ResolveFirmware, ResolvedFirmware};
-use flashjob_rules::flashjob::observed::Inquiry;
+use flashjob_rules::firmware::{FirmwareState, ResolveFirmware, ResolvedFirmware};
+use flashjob_rules::world::change::{Change, Subject};
 
-use crate::config::OperatorConfig;
-use crate::operator::{Operator, Subject};
+use crate::operator::Operator;
 use crate::passwords::Passwords;
+use failure::Failure;
 use inspect::inspect;
 
 /// Longest time for one look at a registry.
@@ -33,47 +34,10 @@ const FIRST_PAUSE: Duration = Duration::from_secs(5);
 /// Longest pause, also where somebody has to act first.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Part of the configuration that firmware is looked up with.
-#[derive(Debug, Default)]
-pub struct Access {
-    /// Connection settings of registries.
-    pub registries: Vec<RegistryConfig>,
-    /// Signers of firmware.
-    pub trust: Vec<TrustEntry>,
-    /// Digest of each entry of `trust`, with its keys, by its pattern.
-    fingerprints: HashMap<String, Digest>,
-}
-
-impl Access {
-    /// The part of a configuration. Reads the keys that it names.
-    #[must_use]
-    pub fn of(config: &OperatorConfig) -> Arc<Self> {
-        let trust = config.firmware_trust.clone();
-        let of = |entry: &TrustEntry| (entry.pattern.clone(), fingerprint(entry));
-        let fingerprints = trust.iter().map(of).collect();
-        Arc::new(Self { registries: config.registries.clone(), trust, fingerprints })
-    }
-
-    /// Digest of the entry that decides on a firmware, with the keys that it had when this
-    /// configuration was taken; None: no entry does. What was verified by an earlier one may not
-    /// be trusted any more.
-    fn trust_in(&self, firmware: &str) -> Option<String> {
-        let entry = entry(&firmware.parse().ok()?, &self.trust)?;
-        self.fingerprints.get(&entry.pattern).map(Digest::to_string)
-    }
-
-    /// The same for the rules, which know nothing of references and keys.
-    #[must_use]
-    pub fn trust(self: &Arc<Self>) -> FirmwareTrust {
-        let access = Arc::clone(self);
-        FirmwareTrust::new(move |firmware| access.trust_in(firmware))
-    }
-}
-
 /// Answers a question, and asks again for as long as the subject waits for another answer.
 pub async fn resolve(operator: Arc<Operator>, subject: Subject, question: Arc<ResolveFirmware>) {
     let (mut pause, mut beginnings) = (FIRST_PAUSE, Beginnings::new(BEGINNING_BYTES));
-    while inquiry(&operator, &subject, |inquiry| inquiry.awaits(&question)) {
+    while is_awaited(&operator, &subject, &question).await {
         let state = match ask(&operator, &subject, &question, &mut beginnings).await {
             Ok(firmware) => FirmwareState::Resolved(firmware),
             Err(failure) => failure.into_state(),
@@ -81,58 +45,24 @@ pub async fn resolve(operator: Arc<Operator>, subject: Subject, question: Arc<Re
         if let FirmwareState::Failed { message, .. } = &state {
             tracing::warn!("{subject}: firmware: {message}");
         }
-        if !inquiry(&operator, &subject, |inquiry| inquiry.take(&question, state)) {
-            return;
-        }
-        operator.look_at([subject.clone()]);
+        let (subject, question) = (subject.clone(), question.clone());
+        operator.tell(Change::Firmware { subject, question, state });
         // The next plan says whether this answer does: firmware may lack a platform.
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-/// Looks at the inquiry of a subject; false where the subject is gone.
-fn inquiry(
+async fn is_awaited(
     operator: &Operator,
     subject: &Subject,
-    look: impl FnOnce(&mut Inquiry) -> bool,
+    question: &Arc<ResolveFirmware>,
 ) -> bool {
-    let mut world = operator.world();
-    let inquiry = match subject {
-        Subject::Job(key) => world.memory.get_mut(key).map(|memory| &mut memory.firmware),
-        Subject::Rollout(key) => {
-            world.rollouts.memory.get_mut(key).map(|memory| &mut memory.firmware)
-        }
-    };
-    inquiry.is_some_and(look)
-}
-
-/// Reason for which firmware is not resolved.
-struct Failure {
-    reason: &'static str,
-    message: String,
-    permanent: bool,
-}
-
-impl Failure {
-    fn unavailable(message: String, permanent: bool) -> Self {
-        Self { reason: "FirmwareUnavailable", message, permanent }
-    }
-
-    fn untrusted(message: String) -> Self {
-        Self { reason: "FirmwareUntrusted", message, permanent: true }
-    }
-
-    fn into_state(self) -> FirmwareState {
-        let Self { reason, message, permanent } = self;
-        FirmwareState::Failed { reason: reason.to_owned(), message, permanent }
-    }
-}
-
-impl From<RegistryError> for Failure {
-    fn from(error: RegistryError) -> Self {
-        Self::unavailable(error.to_string(), !error.is_transient())
-    }
+    let (subject, question) = (subject.clone(), question.clone());
+    let awaits = operator.ask(move |world| {
+        world.inquiry(&subject).is_some_and(|inquiry| inquiry.awaits(&question))
+    });
+    awaits.await.unwrap_or(false)
 }
 
 async fn ask(
@@ -158,7 +88,7 @@ async fn ask(
         }
     };
     let access = operator.firmware_access();
-    let passwords = Passwords::of(operator, &reference, &access.registries);
+    let passwords = Passwords::of(operator.secrets(), &reference, &access.registries);
     let user = subject.to_string();
     let logins = within(LIMIT, ANSWER, question, async {
         let logins = passwords.read(&user).await;

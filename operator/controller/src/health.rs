@@ -23,7 +23,7 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::metrics;
+use crate::metrics::{self, Fleet};
 use crate::operator::Operator;
 use record::Readiness;
 
@@ -47,9 +47,7 @@ pub async fn serve(
     let counting = operator.clone();
     let ready = move || async move { ready(&readiness.borrow(), role(&operator)) };
     let count = move || async move {
-        let text = counting
-            .metrics_text()
-            .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()));
+        let text = metrics_text(&counting).await;
         text.map(|text| ([(header::CONTENT_TYPE, metrics::MEDIA_TYPE)], text)).into_response()
     };
     let routes = Router::new()
@@ -58,6 +56,16 @@ pub async fn serve(
         .route("/metrics", get(count));
     let listener = TcpListener::bind(address).await?;
     axum::serve(listener, routes).await
+}
+
+/// The metrics as text, with the state of all jobs as the loop knows it now.
+async fn metrics_text(operator: &Operator) -> Result<String, (StatusCode, String)> {
+    let counted = operator
+        .ask(|world| (Fleet::of(world.jobs.values().map(|job| &**job)), world.plugins.clone()));
+    let ends = || (StatusCode::SERVICE_UNAVAILABLE, "the operator is ending".to_owned());
+    let (fleet, plugins) = counted.await.ok_or_else(ends)?;
+    let text = operator.metrics.text(fleet, &plugins);
+    text.map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()))
 }
 
 fn role(operator: &Operator) -> &'static str {

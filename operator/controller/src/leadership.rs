@@ -18,6 +18,8 @@ use tokio::sync::watch;
 
 use fence::Fence;
 
+/// A process that is alone leads well within this time, and need neither list nor load twice.
+pub(crate) const FIRST_ROUND: Duration = Duration::from_secs(1);
 /// An election that did not get round within this time is stuck. A round is a few seconds.
 const ROUND_LIMIT: Duration = Duration::from_secs(60);
 

@@ -10,20 +10,25 @@ use crate::answer::in_one_line;
 use crate::health::keeper::Reports;
 use crate::health::problem::{Cause, Problem, Request, SECRETS, Source};
 use crate::installation::Installation;
-use crate::operator::Operator;
+
+/// Reads Secrets in the operator's own namespace, and reports those that cannot be had.
+#[derive(Clone)]
+pub(crate) struct SecretReader {
+    pub client: Client,
+    pub reports: Reports,
+    pub installation: Installation,
+}
 
 /// Passwords that one reference needs: those of its registry and of the mirrors before it.
 #[derive(Clone)]
 pub(crate) struct Passwords {
-    client: Client,
-    reports: Reports,
-    installation: Installation,
+    reader: SecretReader,
     /// Registries that want a password, the repository there, and the Secrets with them.
     secrets: Vec<(String, String, String)>,
 }
 
 impl Passwords {
-    pub fn of(operator: &Operator, reference: &Reference, registries: &[RegistryConfig]) -> Self {
+    pub fn of(reader: SecretReader, reference: &Reference, registries: &[RegistryConfig]) -> Self {
         let secret = |host: &str| {
             registries.iter().find(|registry| registry.is_at(host))?.credentials.as_ref()
         };
@@ -32,12 +37,7 @@ impl Passwords {
             let name = secret(&host)?.secret_name.clone();
             Some((host, repository, name))
         });
-        Self {
-            client: operator.client.clone(),
-            reports: operator.reports.clone(),
-            installation: operator.installation.clone(),
-            secrets: secrets.collect(),
-        }
+        Self { reader, secrets: secrets.collect() }
     }
 
     /// Names of the Secrets.
@@ -55,16 +55,16 @@ impl Passwords {
             let read = self.credentials(secret, &format!("{host}/{repository}")).await;
             let problem = read.as_ref().err();
             let problem = problem.and_then(|error| self.problem(error, secret, host, user));
-            self.reports.state(Source::Secret(secret.clone()), problem);
+            self.reader.reports.state(Source::Secret(secret.clone()), problem);
             logins.push((host.clone(), read?));
         }
         Ok(logins.into_iter().collect())
     }
 
     async fn credentials(&self, name: &str, registry: &str) -> Result<Credentials, PasswordError> {
-        let namespace = &self.installation.namespace;
+        let namespace = &self.reader.installation.namespace;
         let object = format!("{namespace}/{name}");
-        let secrets: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
+        let secrets: Api<Secret> = Api::namespaced(self.reader.client.clone(), namespace);
         let secret = match secrets.get(name).await {
             Ok(secret) => secret,
             Err(error) => {
@@ -87,7 +87,7 @@ impl Passwords {
         user: &str,
     ) -> Option<Problem> {
         let PasswordError::Read { error, .. } = error else { return None };
-        let installation = &self.installation;
+        let installation = &self.reader.installation;
         let namespace = &installation.namespace;
         let kube::Error::Api(status) = error else { return None };
         match status.code {

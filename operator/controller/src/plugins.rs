@@ -4,7 +4,7 @@
 mod events;
 mod keep;
 mod load;
-mod loader;
+pub mod loader;
 mod recorded;
 mod show;
 mod standing;
@@ -12,7 +12,7 @@ mod standing;
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use flashjob_plugin_host::{Digest, Plugin, ServedTypes, Stage};
+use flashjob_plugin_host::{Digest, Plugin, Stage};
 use flashjob_rules::flashjob::observed::{PluginView, ReadyPlugin};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -21,8 +21,7 @@ use tokio::task::JoinHandle;
 use crate::config::PluginConfig;
 pub(crate) use load::Failure;
 use load::Loads;
-pub use loader::Loader;
-use standing::Standing;
+use standing::{Known, Standing, standing};
 
 /// Digests of one plugin that are kept: Pods that an older one began with are judged by it.
 const DIGESTS: usize = 8;
@@ -42,15 +41,6 @@ struct Inner {
     known: Vec<Known>,
     /// Everything needed to load each configured plugin, by name.
     loads: HashMap<String, Loads>,
-}
-
-/// A configured plugin, and what came of loading it.
-struct Known {
-    config: PluginConfig,
-    described: Vec<ServedTypes>,
-    /// True if nothing came of loading it yet.
-    is_loading: bool,
-    ready: Result<ReadyPlugin, String>,
 }
 
 impl Plugins {
@@ -185,7 +175,7 @@ impl Plugins {
     fn standing(&self, name: &str) -> Standing {
         let inner = self.read();
         let index = inner.known.iter().position(|known| known.config.name == name);
-        index.map(|index| standing::standing(&inner.known, index)).unwrap_or_default()
+        index.map(|index| standing(&inner.known, index)).unwrap_or_default()
     }
 
     /// Tells when any plugin begins or ceases to serve.
@@ -223,7 +213,7 @@ impl Plugins {
 
 fn view(known: &[Known], index: usize, digests: Vec<Digest>) -> PluginView {
     let Known { config, ready, is_loading, .. } = &known[index];
-    let Standing { device_types, any_type, .. } = standing::standing(known, index);
+    let Standing { device_types, any_type, .. } = standing(known, index);
     PluginView {
         name: config.name.clone(),
         reference: config.image.to_string(),

@@ -1,33 +1,26 @@
-//! The loop: an event names a FlashJob or a FlashRollout; it is observed and planned in one act;
-//! questions, steps and the status go their ways.
+//! The loop. It alone knows and changes what is known of the cluster: it takes one change after
+//! the other, observes and plans what they concern, and hands out questions, steps and the
+//! status. Their outcomes come back as changes.
 
 use std::collections::HashSet;
-use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flashjob_api::FlashJobStatus;
-use flashjob_rules::flashjob::observed::{JobKey, Observed, whole_seconds};
-use flashjob_rules::flashjob::plan::{Plan, Step, plan};
+use flashjob_rules::flashjob::observed::{JobKey, whole_seconds};
+use flashjob_rules::flashjob::plan::{Plan, plan};
 use flashjob_rules::rollout::RolloutKey;
 use flashjob_rules::world::World;
+use flashjob_rules::world::change::{Change, Kind, Subject};
 use futures::StreamExt;
 use futures::channel::mpsc;
 use jiff::Timestamp;
-use kube::Client;
 use kube::runtime::scheduler::{ScheduleRequest, scheduler};
 
-use crate::config::OperatorConfig;
-use crate::firmware::Access;
-use crate::health::keeper::Reports;
-use crate::installation::Installation;
-use crate::leadership::Leadership;
-use crate::metrics::{Fleet, Metrics};
-use crate::plugins::Plugins;
-use crate::rollout;
-use crate::watch::{Kind, Watches};
-use crate::{apply, consult, firmware, report};
+use crate::leadership::FIRST_ROUND;
+use crate::operator::{Message, Messages, Operator};
+use crate::watch::Watches;
+use crate::{apply, consult, firmware, report, rollout};
 
 /// After a plan its job is left alone for this many times as long as the plan took, so that
 /// planning a job takes no more than a fiftieth of a core: what happens meanwhile is looked at
@@ -40,272 +33,167 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(150);
 /// Longest pause before an object that waits for a time of day is looked at again: a clock that
 /// is set, or a machine that slept, would let the time pass unseen.
 const LONGEST_SLEEP: Duration = Duration::from_secs(300);
-/// Between two looks at whether the caches are filled.
+/// Between two looks at whether the FlashRollouts are listed; what is to be looked at sooner counts
+/// as waiting.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// A process that is alone leads well within this time, and need neither list nor load twice.
-pub(crate) const FIRST_ROUND: Duration = Duration::from_secs(1);
 
-/// The running operator.
-pub struct Operator {
-    /// The API server.
-    pub client: Client,
-    /// The plugins.
-    pub plugins: Plugins,
-    /// Leadership of this process: whether it is the one that acts.
-    pub leadership: Arc<Leadership>,
-    /// Writes Kubernetes events.
-    pub recorder: kube::runtime::events::Recorder,
-    /// Counts what happens.
-    pub metrics: Arc<Metrics>,
-    /// Place to which problems are reported.
-    pub reports: Reports,
-    /// Installation that this operator is part of.
-    pub installation: Installation,
-    world: Mutex<World>,
-    access: Mutex<Arc<Access>>,
+/// Runs the loop until the process ends: stands by, and works once this process leads.
+pub async fn run(operator: Arc<Operator>, messages: Messages, world: World, watches: Watches) {
+    let (queue, requests) = mpsc::unbounded();
+    let schedule = Schedule { queue, waiting: HashSet::new() };
+    let mut reconciler =
+        Reconciler { operator, world, messages, listed: HashSet::new(), schedule };
+    reconciler.stand_by(watches).await;
+    reconciler.work(requests).await;
+}
+
+/// The loop, and what it owns.
+struct Reconciler {
+    operator: Arc<Operator>,
+    world: World,
+    messages: Messages,
+    /// Kinds of which a list is in since the watches were started last.
+    listed: HashSet<Kind>,
+    schedule: Schedule,
+}
+
+/// Subjects that are to be planned.
+struct Schedule {
     queue: mpsc::UnboundedSender<ScheduleRequest<Subject>>,
-    synced: Mutex<HashSet<Kind>>,
-    /// Those that wait to be planned; only counted.
-    waiting: Mutex<HashSet<Subject>>,
-    planning: AtomicBool,
+    /// Those that wait to be planned soon; only counted.
+    waiting: HashSet<Subject>,
 }
 
-/// Parts from which an operator is put together; see the fields of [`Operator`].
-pub struct Parts {
-    /// The API server.
-    pub client: Client,
-    /// Empty caches.
-    pub world: World,
-    /// Part of the configuration that firmware is looked up with.
-    pub access: Arc<Access>,
-    /// The plugins.
-    pub plugins: Plugins,
-    /// Leadership of this process: whether it is the one that acts.
-    pub leadership: Arc<Leadership>,
-    /// Writes Kubernetes events.
-    pub recorder: kube::runtime::events::Recorder,
-    /// Counts what happens.
-    pub metrics: Arc<Metrics>,
-    /// Place to which problems are reported.
-    pub reports: Reports,
-    /// Installation that this operator is part of.
-    pub installation: Installation,
+impl Schedule {
+    /// Looks at one after a while.
+    fn look_in(&mut self, subject: impl Into<Subject>, pause: Duration) {
+        let subject = subject.into();
+        if pause <= LOOK_INTERVAL {
+            self.waiting.insert(subject.clone());
+        }
+        let run_at = tokio::time::Instant::now() + pause;
+        // The queue only ends with the loop.
+        let _ = self.queue.unbounded_send(ScheduleRequest { message: subject, run_at });
+    }
 }
 
-/// The receiving end of [`Operator::look_at`].
-pub type Queue = mpsc::UnboundedReceiver<ScheduleRequest<Subject>>;
-
-/// Object that is planned.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Subject {
-    /// A FlashJob.
-    Job(JobKey),
-    /// A FlashRollout.
-    Rollout(RolloutKey),
-}
-
-impl fmt::Display for Subject {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Job(key) => write!(formatter, "FlashJob {key}"),
-            Self::Rollout(key) => write!(formatter, "FlashRollout {key}"),
+impl Reconciler {
+    /// Keeps the caches warm until this process leads, and fills them afresh then: what the leader
+    /// before did last is in no older list.
+    async fn stand_by(&mut self, mut watches: Watches) {
+        let leadership = self.operator.leadership.clone();
+        let first = tokio::time::timeout(FIRST_ROUND, leadership.leads());
+        if self.take_until(first).await.is_err() {
+            self.watch_afresh(&mut watches).await;
+            tracing::info!("another operator leads, or the Lease is out of reach: standing by");
+            self.take_until(leadership.leads()).await;
+        }
+        self.watch_afresh(&mut watches).await;
+        while !Kind::NEEDED.iter().all(|kind| self.listed.contains(kind)) {
+            let Some(message) = self.messages.recv().await else { return };
+            self.take(message);
         }
     }
-}
 
-impl From<JobKey> for Subject {
-    fn from(key: JobKey) -> Self {
-        Self::Job(key)
+    /// Starts all watches anew.
+    async fn watch_afresh(&mut self, watches: &mut Watches) {
+        watches.stop().await;
+        // No list of before counts as one of now.
+        while let Ok(message) = self.messages.try_recv() {
+            self.take(message);
+        }
+        self.listed.clear();
+        watches.start(&self.operator);
     }
-}
 
-impl From<RolloutKey> for Subject {
-    fn from(key: RolloutKey) -> Self {
-        Self::Rollout(key)
+    /// Takes messages until something has come.
+    async fn take_until<T>(&mut self, until: impl Future<Output = T>) -> T {
+        let mut until = std::pin::pin!(until);
+        loop {
+            tokio::select! {
+                ended = &mut until => return ended,
+                Some(message) = self.messages.recv() => self.take(message),
+            }
+        }
     }
-}
 
-impl Operator {
-    /// Puts the operator together.
-    #[must_use]
-    pub fn new(parts: Parts) -> (Arc<Self>, Queue) {
-        let Parts {
-            client,
-            world,
-            access,
-            plugins,
-            leadership,
-            recorder,
-            metrics,
-            reports,
-            installation,
-        } = parts;
-        let (queue, requests) = mpsc::unbounded();
-        let operator = Self {
-            client,
-            plugins,
-            leadership,
-            recorder,
-            metrics,
-            reports,
-            installation,
-            world: Mutex::new(world),
-            access: Mutex::new(access),
-            queue,
-            synced: Mutex::default(),
-            waiting: Mutex::default(),
-            planning: AtomicBool::new(false),
+    /// Plans what is due until the process ends.
+    async fn work(&mut self, requests: mpsc::UnboundedReceiver<ScheduleRequest<Subject>>) {
+        self.operator.begin_planning();
+        self.world.lock_what_is_stored();
+        self.world.rollouts.all_due();
+        let jobs: Vec<JobKey> = self.world.jobs.keys().cloned().collect();
+        tracing::info!(jobs = jobs.len(), "caches are filled, work begins");
+        self.operator.metrics.set_leader(true);
+        self.look_at(jobs.into_iter().map(Subject::Job));
+        let mut due = std::pin::pin!(scheduler(requests));
+        loop {
+            tokio::select! {
+                // A plan sees everything that was told before it.
+                biased;
+                Some(message) = self.messages.recv() => self.take(message),
+                Some(subject) = due.next() => {
+                    self.schedule.waiting.remove(&subject);
+                    match subject {
+                        Subject::Job(key) => self.reconcile(&key),
+                        Subject::Rollout(key) => self.reconcile_rollout(&key),
+                    }
+                }
+                else => return,
+            }
+            self.operator.metrics.waits_for_plan(self.schedule.waiting.len());
+        }
+    }
+
+    fn take(&mut self, message: Message) {
+        let change = match message {
+            Message::Change(change) => change,
+            Message::Plugins => Change::Plugins(self.operator.plugins.views()),
+            Message::Question(answer) => return answer(&self.world),
         };
-        (Arc::new(operator), requests)
-    }
-
-    /// The caches. Held for as long as one plan takes, never across a wait.
-    pub fn world(&self) -> MutexGuard<'_, World> {
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Part of the configuration that firmware is looked up with.
-    pub(crate) fn firmware_access(&self) -> Arc<Access> {
-        self.access.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Takes the parts of a changed configuration that the loop and the stages work by.
-    pub(crate) fn configure(&self, config: &OperatorConfig) {
-        let access = Access::of(config);
-        // Before the rules: what is asked by the new ones is answered by the new keys.
-        *self.access.lock().unwrap_or_else(PoisonError::into_inner) = access.clone();
-        let mut world = self.world();
-        world.rules = config.rules(access.trust());
-        // Other firmware may be trusted now, or less of it.
-        world.rollouts.all_due();
+        if let Change::Listed { kind, .. } = &change {
+            self.listed.insert(*kind);
+        }
+        let subjects = self.world.take(change, whole_seconds(Timestamp::now()));
+        self.look_at(subjects);
     }
 
     /// Looks at these soon, and at the rollouts that what came before concerns. A standby does
-    /// not: it looks at all of them once it leads. Not to be called with [`Self::world`] held.
-    pub fn look_at(&self, subjects: impl IntoIterator<Item = impl Into<Subject>>) {
-        if !self.is_planning() {
+    /// not: it looks at all of them once it leads.
+    fn look_at(&mut self, subjects: impl IntoIterator<Item = Subject>) {
+        if !self.operator.is_planning() {
             return;
         }
         for subject in subjects {
-            self.look_at_in(subject, Duration::ZERO);
+            self.schedule.look_in(subject, Duration::ZERO);
         }
-        let due = self.world().rollouts.take_due();
-        for (rollout, pause) in due {
-            self.look_at_in(rollout, pause);
-        }
-    }
-
-    /// Looks at one after a while.
-    pub fn look_at_in(&self, subject: impl Into<Subject>, pause: Duration) {
-        let subject = subject.into();
-        if pause <= LOOK_INTERVAL {
-            self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(subject.clone());
-        }
-        let run_at = tokio::time::Instant::now() + pause;
-        let request = ScheduleRequest { message: subject, run_at };
-        // The queue only ends with the process.
-        let _ = self.queue.unbounded_send(request);
-    }
-
-    /// The first list of a kind is in.
-    pub fn synced(&self, kind: Kind) {
-        let mut synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
-        synced.insert(kind);
-    }
-
-    /// The caches are filled anew.
-    pub fn forget_synced(&self) {
-        self.synced.lock().unwrap_or_else(PoisonError::into_inner).clear();
-    }
-
-    /// Returns true if all caches have had their first list.
-    pub fn is_synced(&self) -> bool {
-        let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
-        Kind::NEEDED.into_iter().all(|kind| synced.contains(&kind))
-    }
-
-    /// Returns true if rollouts can be planned: their first list is in too.
-    fn has_rollouts(&self) -> bool {
-        let synced = self.synced.lock().unwrap_or_else(PoisonError::into_inner);
-        synced.contains(&Kind::Rollout)
-    }
-
-    /// Returns true if jobs are planned: this process leads, and its caches are filled afresh.
-    pub fn is_planning(&self) -> bool {
-        self.planning.load(Ordering::SeqCst)
-    }
-
-    /// The metrics as text.
-    ///
-    /// # Errors
-    /// As [`Metrics::text`].
-    pub fn metrics_text(&self) -> Result<String, std::fmt::Error> {
-        let (fleet, plugins) = {
-            let world = self.world();
-            (Fleet::of(world.jobs.values().map(|job| &**job)), world.plugins.clone())
-        };
-        let waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner).len();
-        self.metrics.text(fleet, &plugins, waiting)
-    }
-
-    /// Keeps the caches warm until this process leads, and fills them afresh then: what the leader
-    /// before did last is in no older list.
-    async fn stand_by(self: &Arc<Self>, watches: &mut Watches) {
-        if tokio::time::timeout(FIRST_ROUND, self.leadership.leads()).await.is_err() {
-            watches.restart(self).await;
-            tracing::info!("another operator leads, or the Lease is out of reach: standing by");
-            self.leadership.leads().await;
-        }
-        watches.restart(self).await;
-        while !self.is_synced() {
-            tokio::time::sleep(LOOK_INTERVAL).await;
-        }
-    }
-
-    /// Stands by, then works until the process ends.
-    pub async fn run(self: &Arc<Self>, requests: Queue, mut watches: Watches) {
-        self.stand_by(&mut watches).await;
-        self.planning.store(true, Ordering::SeqCst);
-        let jobs: Vec<JobKey> = {
-            let mut world = self.world();
-            world.lock_what_is_stored();
-            world.rollouts.all_due();
-            world.jobs.keys().cloned().collect()
-        };
-        tracing::info!(jobs = jobs.len(), "caches are filled, work begins");
-        self.metrics.set_leader(true);
-        self.look_at(jobs);
-        let mut due = std::pin::pin!(scheduler(requests));
-        while let Some(subject) = due.next().await {
-            self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&subject);
-            match subject {
-                Subject::Job(key) => self.reconcile(&key),
-                Subject::Rollout(key) => self.reconcile_rollout(&key),
-            }
+        for (rollout, pause) in self.world.rollouts.take_due() {
+            self.schedule.look_in(rollout, pause);
         }
     }
 
     /// Observes and plans one rollout, and sends off what the plan asks for. Waits for nothing.
     #[tracing::instrument(name = "plan rollout", level = "debug", skip_all, fields(rollout = %key))]
-    fn reconcile_rollout(self: &Arc<Self>, key: &RolloutKey) {
-        if !self.has_rollouts() {
-            return self.look_at_in(key.clone(), LOOK_INTERVAL);
+    fn reconcile_rollout(&mut self, key: &RolloutKey) {
+        // An API server that lacks their definition holds up no FlashJob, and is waited for here.
+        if !self.listed.contains(&Kind::Rollout) {
+            return self.schedule.look_in(key.clone(), LOOK_INTERVAL);
         }
         let started = Instant::now();
-        let mut world = self.world();
+        let world = &mut self.world;
         let Some(known) = world.rollouts.get(key).cloned() else { return };
         let wait = world.rollouts.memory.entry(key.clone()).or_default().next_plan;
         let wait = wait.map(|next| next.saturating_duration_since(started));
         if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
-            drop(world);
-            return self.look_at_in(key.clone(), wait);
+            return self.schedule.look_in(key.clone(), wait);
         }
         let now = whole_seconds(Timestamp::now());
         let Some(plan) = world.decide_rollout(key, now) else { return };
         let is_losing = world.loses_child(&known);
         let memory = world.rollouts.memory.entry(key.clone()).or_default();
         let question = memory.ask(plan.question, started);
-        let steps: Vec<_> = plan.steps.into_iter().filter(|step| memory.begin(step)).collect();
+        let begin = |step| Some((memory.begin(&step)?, step));
+        let steps: Vec<_> = plan.steps.into_iter().filter_map(begin).collect();
         // From the end of a batch to the start of the next one several plans follow upon each
         // other: the devices wait for them.
         let goes_on = plan.urgent || question.is_some() || !steps.is_empty();
@@ -319,28 +207,28 @@ impl Operator {
         let status = plan.status.filter(|status| dropped.is_none_or(|(_, is)| is != status));
         let write_now = status.is_some() && turn.may_write(plan.urgent) && answer.is_zero();
         memory.pace.writing |= write_now;
-        drop(world);
+        let operator = &self.operator;
         if let Some(status) = status.filter(|_| write_now) {
-            tokio::spawn(rollout::report::write(self.clone(), known.clone(), status));
+            tokio::spawn(rollout::report::write(operator.clone(), known.clone(), status));
         } else if !due.is_zero() {
-            self.look_at_in(key.clone(), due);
+            self.schedule.look_in(key.clone(), due);
         }
         if let Some(at) = plan.wake_at {
-            self.look_at_in(key.clone(), pause_until(at));
+            self.schedule.look_in(key.clone(), pause_until(at));
         }
         if let Some(question) = question {
-            tokio::spawn(firmware::resolve(self.clone(), key.clone().into(), question));
+            tokio::spawn(firmware::resolve(operator.clone(), key.clone().into(), question));
         }
-        for step in steps {
-            tokio::spawn(rollout::apply::apply(self.clone(), known.clone(), step));
+        for (failures, step) in steps {
+            tokio::spawn(rollout::apply::apply(operator.clone(), known.clone(), step, failures));
         }
     }
 
     /// Observes and plans one job, and sends off what the plan asks for. Waits for nothing.
     #[tracing::instrument(name = "plan", level = "debug", skip_all, fields(job = %key))]
-    fn reconcile(self: &Arc<Self>, key: &JobKey) {
+    fn reconcile(&mut self, key: &JobKey) {
         let now = whole_seconds(Timestamp::now());
-        let mut world = self.world();
+        let world = &mut self.world;
         let Some(memory) =
             world.jobs.contains_key(key).then(|| world.memory.entry(key.clone()).or_default())
         else {
@@ -352,14 +240,13 @@ impl Operator {
             .map(|next| next.saturating_duration_since(started))
             .filter(|wait| !wait.is_zero())
         {
-            drop(world);
-            return self.look_at_in(key.clone(), wait);
+            return self.schedule.look_in(key.clone(), wait);
         }
         let turn = memory.pace.turn(started);
         let Some(mut observed) = world.observe(key, now) else { return };
         observed.report = turn.may_write(false);
         let plan = plan(&observed);
-        self.metrics.planned(started.elapsed());
+        self.operator.metrics.planned(started.elapsed());
         let released = world.set_holds(key, plan.holds.clone());
         let waiting = if released { world.waiting_jobs() } else { Vec::new() };
         let Plan { questions, firmware, steps, status, results, urgent, wake_at, .. } = plan;
@@ -370,7 +257,8 @@ impl Operator {
             .filter(|question| memory.asked.insert(question.key().to_owned()))
             .collect();
         let firmware = memory.firmware.follow(firmware);
-        let steps: Vec<_> = steps.into_iter().filter(|step| memory.begin(step)).collect();
+        let begin = |step| Some((memory.begin(&step)?, step));
+        let steps: Vec<_> = steps.into_iter().filter_map(begin).collect();
         let was_dropped = |status: &FlashJobStatus| {
             let dropped = memory.dropped.as_ref();
             dropped.is_some_and(|(version, dropped)| {
@@ -383,36 +271,31 @@ impl Operator {
         let due = turn.due(urgent);
         let write_now = write.is_some() && turn.may_write(urgent);
         if let Some(status) = write.as_ref().filter(|_| write_now) {
-            memory.write_begins(&observed.job, status);
+            memory.write_begins(&observed.job, status, started);
         }
-        drop(world);
-        self.look_at(waiting);
+        let begun = memory.begun(results.iter().map(|result| &result.uid));
+        let recall_seconds = world.rules.periods.unknown_device_seconds;
+        self.look_at(waiting.into_iter().map(Subject::Job));
+        let operator = &self.operator;
         if let Some(status) = write.filter(|_| write_now) {
-            tokio::spawn(report::write(self.clone(), observed.job.clone(), status, results));
+            let job = observed.job.clone();
+            tokio::spawn(report::write(operator.clone(), job, status, results, begun));
         } else if !due.is_zero() {
-            self.look_at_in(key.clone(), due);
+            self.schedule.look_in(key.clone(), due);
         }
         if let Some(at) = wake_at {
-            self.look_at_in(key.clone(), pause_until(at));
+            self.schedule.look_in(key.clone(), pause_until(at));
         }
         if let Some(question) = firmware {
-            tokio::spawn(firmware::resolve(self.clone(), key.clone().into(), question));
+            tokio::spawn(firmware::resolve(operator.clone(), key.clone().into(), question));
         }
-        self.send_off(key, &observed, questions, steps);
-    }
-
-    fn send_off(
-        self: &Arc<Self>,
-        key: &JobKey,
-        observed: &Observed,
-        questions: Vec<flashjob_rules::flashjob::observed::Question>,
-        steps: Vec<Step>,
-    ) {
         for question in questions {
-            self.plugins.spawn(consult::consult(self.clone(), key.clone(), question));
+            let consult =
+                consult::consult(operator.clone(), key.clone(), question, recall_seconds);
+            operator.plugins.spawn(consult);
         }
-        for step in steps {
-            tokio::spawn(apply::apply(self.clone(), observed.job.clone(), step));
+        for (failures, step) in steps {
+            tokio::spawn(apply::apply(operator.clone(), observed.job.clone(), step, failures));
         }
     }
 }

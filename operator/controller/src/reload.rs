@@ -12,7 +12,7 @@ use crate::config;
 use crate::health::advice;
 use crate::health::problem::Source;
 use crate::operator::Operator;
-use crate::plugins::Loader;
+use crate::plugins::loader::Loader;
 
 /// A mounted ConfigMap changes by way of symbolic links: reading the content is what tells a
 /// change for certain.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use flashjob_api::{FlashJob, FlashJobStatus};
 use flashjob_rules::flashjob::observed::{Finish, Job};
 use flashjob_rules::flashjob::plan::DeviceResult;
+use flashjob_rules::world::change::{self, Change, JobOutcome, Object};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde::Serialize;
@@ -50,12 +51,14 @@ impl Written {
     }
 }
 
-/// Stores a status that was planned from `job`, and with it the results that devices got.
+/// Stores a status that was planned from `job`, and with it the results that devices got. `begun`
+/// has the time at which the first attempt of these devices began, as far as this process saw it.
 pub async fn write(
     operator: Arc<Operator>,
     job: Arc<Job>,
     status: FlashJobStatus,
     results: Vec<DeviceResult>,
+    begun: HashMap<String, Instant>,
 ) {
     let begin = Instant::now();
     let written = send(&operator, &job, &status).await;
@@ -67,14 +70,13 @@ pub async fn write(
         tokio::spawn(settle(operator.clone(), job.clone()));
         tokio::time::sleep(FAILURE_PAUSE).await;
     }
-    if let Some(memory) = operator.world().memory.get_mut(&job.key) {
-        memory.pace.wrote(Instant::now(), took);
-        let is_dropped = matches!(written, Ok(Written::Dropped));
-        memory.dropped = is_dropped.then(|| (job.resource_version.clone(), status.clone()));
-    }
-    operator.look_at([job.key.clone()]);
+    let is_dropped = matches!(written, Ok(Written::Dropped));
+    let dropped = is_dropped.then(|| (job.resource_version.clone(), status.clone()));
+    let ended = change::Written { at: Instant::now(), took, dropped };
+    operator.tell(Change::Job(job.key.clone(), JobOutcome::Written(ended)));
     if matches!(written, Ok(Written::Stored)) {
-        tell(&operator, &job, &status, &results).await;
+        let times = begun.into_iter().map(|(uid, since)| (uid, since.elapsed())).collect();
+        tell(&operator, &job, &status, &results, &times).await;
     }
 }
 
@@ -87,10 +89,7 @@ async fn settle(operator: Arc<Operator>, job: Arc<Job>) {
         tracing::debug!(job = %job.key, error, "what became of a status write is not clear yet");
         tokio::time::sleep(FAILURE_PAUSE).await;
     }
-    if let Some(memory) = operator.world().memory.get_mut(&job.key) {
-        memory.writes_are_settled(&job);
-    }
-    operator.look_at([job.key.clone()]);
+    operator.tell(Change::Job(job.key.clone(), JobOutcome::WritesSettled(job)));
 }
 
 #[tracing::instrument(name = "status write", level = "debug", skip_all, err(level = "debug"), fields(job = %job.key))]
@@ -103,7 +102,7 @@ async fn send(operator: &Operator, job: &Job, status: &FlashJobStatus) -> kube::
     match jobs.patch_status(&job.key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(stored) => {
             let version = stored.metadata.resource_version.clone();
-            operator.world().see_job(Job::of(stored));
+            operator.tell(Change::Seen(Object::Job(Box::new(Job::of(stored)))));
             Ok(Written::over(&job.resource_version, version.as_deref()))
         }
         Err(kube::Error::Api(error)) if error.code == 409 || error.code == 404 => {
@@ -142,11 +141,17 @@ fn between(before: &Map<String, Value>, after: &Map<String, Value>) -> Map<Strin
 }
 
 /// Counts what became different, and says it in the log and in events.
-async fn tell(operator: &Operator, job: &Job, status: &FlashJobStatus, results: &[DeviceResult]) {
+async fn tell(
+    operator: &Operator,
+    job: &Job,
+    status: &FlashJobStatus,
+    results: &[DeviceResult],
+    times: &HashMap<String, Duration>,
+) {
     let transitions = Transitions::between(&job.status, status, results);
     operator.metrics.count(&transitions);
-    let times = times(operator, job, status, &transitions);
-    log(job, &transitions, &times);
+    times.values().for_each(|time| operator.metrics.device_took(*time));
+    log(job, &transitions, times);
     let about = events::about(job);
     for event in events::events(job, &transitions) {
         if let Err(error) = operator.recorder.publish(&event, &about).await {
@@ -154,32 +159,6 @@ async fn tell(operator: &Operator, job: &Job, status: &FlashJobStatus, results: 
             tracing::debug!(job = %job.key, error, "an event could not be written");
         }
     }
-}
-
-/// Time that each device took from its first attempt to its result, as far as this process saw
-/// both.
-fn times(
-    operator: &Operator,
-    job: &Job,
-    status: &FlashJobStatus,
-    transitions: &Transitions<'_>,
-) -> HashMap<String, Duration> {
-    let mut world = operator.world();
-    let Some(memory) = world.memory.get_mut(&job.key) else { return HashMap::new() };
-    for device in transitions.started.iter().filter(|device| device.attempt <= 1) {
-        memory.begun.entry(device.uid.clone()).or_insert_with(Instant::now);
-    }
-    let ended =
-        transitions.results.iter().filter_map(|result| memory.begun.remove_entry(&result.uid));
-    let times: HashMap<String, Duration> =
-        ended.map(|(uid, since)| (uid, since.elapsed())).collect();
-    if memory.begun.len() > status.devices.len() {
-        // Devices that were taken out of the job get no result.
-        memory.begun.retain(|uid, _| status.devices.iter().any(|device| device.uid == *uid));
-    }
-    drop(world);
-    times.values().for_each(|time| operator.metrics.device_took(*time));
-    times
 }
 
 /// One line for each attempt that starts or fails, for each device's result, and for each

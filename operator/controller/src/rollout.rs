@@ -1,9 +1,9 @@
 //! FlashRollouts: the part of the operator around the rules in [`flashjob_rules::rollout`].
 //!
-//! - [`apply`] carries steps out, [`report`] writes the status; each has the rollout looked at
-//!   again.
+//! - [`apply`] carries steps out, [`report`] writes the status; each sends its outcome, and the
+//!   rollout is looked at again.
 //!
-//! The same loop works on FlashJobs and on rollouts; see [`crate::operator`].
+//! The same loop works on FlashJobs and on rollouts; see [`crate::reconcile`].
 
 pub(crate) mod apply;
 pub(crate) mod report;

@@ -16,7 +16,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tower_http::timeout::ResponseBodyTimeoutLayer;
 
 use crate::arguments::Arguments;
-use crate::firmware::Access;
+use crate::firmware::access::Access;
 use crate::health::advice;
 use crate::health::keeper::{Keeper, Reports};
 use crate::health::opened::ReportOpened;
@@ -27,9 +27,10 @@ use crate::leadership::Leadership;
 use crate::leadership::election::{Election, LostLease};
 use crate::metrics::Metrics;
 use crate::operator::{Operator, Parts};
-use crate::plugins::{Loader, Plugins};
+use crate::plugins::Plugins;
+use crate::plugins::loader::Loader;
 use crate::watch::Watches;
-use crate::{config, definitions, health, logs, proxy, reload};
+use crate::{config, definitions, health, logs, proxy, reconcile, reload};
 
 /// Within this time everything is at rest and the Lease given back; Kubernetes kills after 30 s.
 const END_LIMIT: Duration = Duration::from_secs(15);
@@ -121,9 +122,9 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
     reports.state(Source::Configuration, advice);
     let config = config.unwrap_or_default();
     let access = Access::of(&config);
-    let (operator, queue) = Operator::new(Parts {
+    let world = World::new(Vec::new(), config.rules(access.trust()));
+    let (operator, messages) = Operator::new(Parts {
         client: client.clone(),
-        world: World::new(Vec::new(), config.rules(access.trust())),
         access,
         plugins: Plugins::new(plugin_threads.clone()),
         leadership: leadership.clone(),
@@ -152,7 +153,7 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
         tokio::spawn(unled(stopped))
     };
     tokio::select! {
-        () = operator.run(queue, watches) => {}
+        () = reconcile::run(operator.clone(), messages, world, watches) => {}
         served = health => served?,
         () = reload => {}
         ended = &mut election => return Ok(ended??),

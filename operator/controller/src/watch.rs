@@ -1,5 +1,5 @@
-//! Keeps the caches: watches FlashJobs, Instances, flash Pods and flash Services, and says which
-//! jobs to look at. Nothing else lists.
+//! Watches FlashJobs, FlashRollouts, Instances, flash Pods and flash Services, trims each object to
+//! the part that the caches keep, and tells the loop. Nothing else lists.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use flashjob_api::akri;
 use flashjob_api::{FlashJob, FlashRollout};
-use flashjob_rules::flashjob::observed::{Instance, Job, JobKey, Pod, Service, whole_seconds};
+use flashjob_rules::flashjob::observed::{Instance, Job, Pod, Service};
+use flashjob_rules::world::change::{Change, Kind, Object};
 use flashjob_rules::world::rollouts::Known;
 use futures::{Stream, StreamExt};
-use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use kube::core::error_boundary::InvalidObject;
 use kube::runtime::WatchStreamExt;
@@ -64,11 +64,14 @@ impl Watches {
         Self { client, namespace, running: JoinSet::new() }
     }
 
-    /// Starts all watches, in place of those that run: each lists afresh, as of now, and says on
-    /// `synced` when its list is in. What is in the caches stays, and is put right.
-    pub async fn restart(&mut self, operator: &Arc<Operator>) {
+    /// Ends all watches that run.
+    pub async fn stop(&mut self) {
         self.running.shutdown().await;
-        operator.forget_synced();
+    }
+
+    /// Starts all watches: each lists afresh, as of now, and tells when its list is in. What is in
+    /// the caches stays, and is put right.
+    pub fn start(&mut self, operator: &Arc<Operator>) {
         let plain = watcher::Config::default;
         let labelled = || watcher::Config::default().labels(FLASH_LABELS);
         self.spawn::<FlashJob>(plain(), operator, Kind::Job);
@@ -100,50 +103,6 @@ impl Watches {
     }
 }
 
-/// The kinds that are watched.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// FlashJobs.
-    Job,
-    /// FlashRollouts.
-    Rollout,
-    /// Akri's Instances.
-    Instance,
-    /// Flash Pods.
-    Pod,
-    /// Flash Services.
-    Service,
-}
-
-impl Kind {
-    /// Kinds without which no FlashJob can be planned. An API server that lacks the definition of
-    /// FlashRollouts is to hold up none.
-    pub const NEEDED: [Self; 4] = [Self::Job, Self::Instance, Self::Pod, Self::Service];
-
-    /// As rules of access name it.
-    #[must_use]
-    pub fn resource(self) -> problem::Resource {
-        match self {
-            Self::Job => problem::FLASH_JOBS,
-            Self::Rollout => problem::FLASH_ROLLOUTS,
-            Self::Instance => problem::INSTANCES,
-            Self::Pod => problem::PODS,
-            Self::Service => problem::SERVICES,
-        }
-    }
-}
-
-/// An object as the caches keep it.
-enum Trimmed {
-    Job(Box<Job>),
-    Rollout(Box<Known>),
-    Instance(Instance),
-    Pod(Box<Pod>),
-    Service(Service),
-    /// Not ours, or not to be decoded.
-    Nothing,
-}
-
 async fn follow<K: Trim + Resource>(
     events: impl Stream<Item = watcher::Result<Event<Guarded<K>>>>,
     operator: &Operator,
@@ -159,19 +118,17 @@ async fn follow<K: Trim + Resource>(
                 see(operator, trim(object));
             }
             Ok(Event::InitDone) => {
-                forget_unlisted(operator, kind, &listed);
-                listed = HashSet::new();
-                operator.synced(kind);
+                operator.tell(Change::Listed { kind, uids: std::mem::take(&mut listed) });
             }
             Ok(Event::Apply(object)) => see(operator, trim(object)),
             Ok(Event::Delete(object)) => {
-                // The last state says whether a Pod's end was seen.
                 let uid = metadata(&object).uid.clone().unwrap_or_default();
-                let trimmed = trim(object);
-                lose(operator, kind, trimmed, &uid);
+                if let Some(last) = trim(object) {
+                    operator.tell(Change::Gone { last, uid });
+                }
             }
             Err(error) => {
-                let resource = kind.resource();
+                let resource = resource(kind);
                 tracing::debug!(%resource, %error, "the watch broke and is taken up again");
                 if let Some(problem) = of_watch(&error, resource, &operator.installation) {
                     operator.reports.fails(Source::Watch(resource), problem);
@@ -190,59 +147,61 @@ fn metadata<K: Resource>(object: &Guarded<K>) -> &kube::api::ObjectMeta {
 
 /// Part of an object that the caches keep.
 trait Trim: Sized {
-    fn trim(self) -> Trimmed;
+    /// None: it is not ours.
+    fn trim(self) -> Option<Object>;
 
     /// Returns what is kept of one that cannot be decoded: what somebody is to be told of it.
-    fn unreadable(_: InvalidObject) -> Trimmed {
-        Trimmed::Nothing
+    fn unreadable(_: InvalidObject) -> Option<Object> {
+        None
     }
 }
 
 impl Trim for FlashJob {
-    fn trim(self) -> Trimmed {
-        Trimmed::Job(Box::new(Job::of(self)))
+    fn trim(self) -> Option<Object> {
+        Some(Object::Job(Box::new(Job::of(self))))
     }
 
-    fn unreadable(object: InvalidObject) -> Trimmed {
-        Trimmed::Job(Box::new(Job::unreadable(object.metadata, object.error)))
+    fn unreadable(object: InvalidObject) -> Option<Object> {
+        Some(Object::Job(Box::new(Job::unreadable(object.metadata, object.error))))
     }
 }
 
 impl Trim for FlashRollout {
-    fn trim(self) -> Trimmed {
-        Trimmed::Rollout(Box::new(Known::of(self)))
+    fn trim(self) -> Option<Object> {
+        Some(Object::Rollout(Box::new(Known::of(self))))
     }
 
-    fn unreadable(object: InvalidObject) -> Trimmed {
-        Trimmed::Rollout(Box::new(Known::unreadable(object.metadata, object.error)))
+    fn unreadable(object: InvalidObject) -> Option<Object> {
+        Some(Object::Rollout(Box::new(Known::unreadable(object.metadata, object.error))))
     }
 }
 
 impl Trim for akri::Instance {
-    fn trim(self) -> Trimmed {
-        Trimmed::Instance(Instance::of(&self))
+    fn trim(self) -> Option<Object> {
+        Some(Object::Instance(Box::new(Instance::of(&self))))
     }
 
-    fn unreadable(object: InvalidObject) -> Trimmed {
-        Trimmed::Instance(Instance::unreadable(&object.metadata, &object.error))
+    fn unreadable(object: InvalidObject) -> Option<Object> {
+        let instance = Instance::unreadable(&object.metadata, &object.error);
+        Some(Object::Instance(Box::new(instance)))
     }
 }
 
 impl Trim for core::Pod {
-    fn trim(self) -> Trimmed {
-        Pod::of(&self).map_or(Trimmed::Nothing, |pod| Trimmed::Pod(Box::new(pod)))
+    fn trim(self) -> Option<Object> {
+        Pod::of(&self).map(|pod| Object::Pod(Box::new(pod)))
     }
 }
 
 impl Trim for core::Service {
-    fn trim(self) -> Trimmed {
-        Service::of(&self).map_or(Trimmed::Nothing, Trimmed::Service)
+    fn trim(self) -> Option<Object> {
+        Service::of(&self).map(|service| Object::Service(Box::new(service)))
     }
 }
 
 /// An object that cannot be decoded never stops the watch of the others; of a FlashJob and of a
 /// device it is said in the status.
-fn trim<K: Trim + Resource>(object: Guarded<K>) -> Trimmed {
+fn trim<K: Trim + Resource>(object: Guarded<K>) -> Option<Object> {
     match object.0 {
         Ok(object) => object.trim(),
         Err(invalid) => {
@@ -257,119 +216,19 @@ fn trim<K: Trim + Resource>(object: Guarded<K>) -> Trimmed {
     }
 }
 
-fn see(operator: &Operator, object: Trimmed) {
-    let mut world = operator.world();
-    let keys: Vec<JobKey> = match object {
-        Trimmed::Job(job) => {
-            let key = job.key.clone();
-            if world.see_job(*job) { vec![key] } else { Vec::new() }
-        }
-        Trimmed::Rollout(known) => {
-            world.rollouts.see(*known);
-            Vec::new()
-        }
-        Trimmed::Instance(instance) => {
-            world.rollouts.devices_changed();
-            world.devices.see(instance)
-        }
-        Trimmed::Pod(pod) => {
-            let ended = pod.ended.is_some();
-            let mut keys: Vec<JobKey> = world.see_pod(*pod).into_iter().collect();
-            if ended {
-                keys.extend(world.waiting_jobs());
-            }
-            keys
-        }
-        Trimmed::Service(service) => world.see_service(service).into_iter().collect(),
-        Trimmed::Nothing => Vec::new(),
-    };
-    drop(world);
-    operator.look_at(keys);
-}
-
-fn lose(operator: &Operator, kind: Kind, object: Trimmed, uid: &str) {
-    let now = whole_seconds(Timestamp::now());
-    let mut world = operator.world();
-    let keys = match object {
-        Trimmed::Job(job) if kind == Kind::Job => {
-            world.note_departure(uid, &job.resource_version);
-            if world.jobs.get(&job.key).is_some_and(|known| known.uid == uid) {
-                world.forget_job(&job.key);
-            }
-            world.waiting_jobs()
-        }
-        Trimmed::Rollout(known) => {
-            let key = known.key();
-            if world.rollouts.get(&key).is_some_and(|known| known.rollout.uid == uid) {
-                world.rollouts.forget(&key);
-            }
-            Vec::new()
-        }
-        Trimmed::Instance(_) => {
-            world.rollouts.devices_changed();
-            world.devices.lose(uid)
-        }
-        Trimmed::Pod(pod) => {
-            let (job, name) = (pod.job.clone(), pod.name.clone());
-            world.note_departure(uid, &pod.resource_version);
-            world.see_pod(*pod);
-            world.lose_pod(&job, &name, uid, now);
-            let mut keys = world.waiting_jobs();
-            keys.push(job);
-            keys
-        }
-        Trimmed::Service(service) => {
-            world.note_departure(uid, &service.resource_version);
-            world.lose_service(&service.job, &service.name, uid);
-            vec![service.job]
-        }
-        _ => Vec::new(),
-    };
-    drop(world);
-    operator.look_at(keys);
-}
-
-/// Forgets what a fresh list no longer has: it went away while nobody watched.
-fn forget_unlisted(operator: &Operator, kind: Kind, listed: &HashSet<String>) {
-    let now = whole_seconds(Timestamp::now());
-    let mut world = operator.world();
-    let mut keys = Vec::new();
-    match kind {
-        Kind::Job => {
-            let gone: Vec<JobKey> = world
-                .jobs
-                .values()
-                .filter(|job| !listed.contains(&job.uid))
-                .map(|job| job.key.clone())
-                .collect();
-            gone.iter().for_each(|key| world.forget_job(key));
-            keys.extend(world.waiting_jobs());
-        }
-        Kind::Rollout => {
-            let gone = world.rollouts.all().filter(|known| !listed.contains(&known.rollout.uid));
-            let gone: Vec<_> = gone.map(|known| known.key()).collect();
-            gone.iter().for_each(|key| world.rollouts.forget(key));
-            world.rollouts.all_due();
-        }
-        Kind::Instance => {
-            for uid in world.devices.not_in(listed) {
-                keys.extend(world.devices.lose(&uid));
-            }
-        }
-        Kind::Pod => {
-            for (job, name, uid) in world.pods_not_in(listed) {
-                world.lose_pod(&job, &name, &uid, now);
-                keys.push(job);
-            }
-            keys.extend(world.waiting_jobs());
-        }
-        Kind::Service => {
-            for (job, name, uid) in world.services_not_in(listed) {
-                world.lose_service(&job, &name, &uid);
-                keys.push(job);
-            }
-        }
+fn see(operator: &Operator, object: Option<Object>) {
+    if let Some(object) = object {
+        operator.tell(Change::Seen(object));
     }
-    drop(world);
-    operator.look_at(keys);
+}
+
+/// A kind as rules of access name it.
+fn resource(kind: Kind) -> problem::Resource {
+    match kind {
+        Kind::Job => problem::FLASH_JOBS,
+        Kind::Rollout => problem::FLASH_ROLLOUTS,
+        Kind::Instance => problem::INSTANCES,
+        Kind::Pod => problem::PODS,
+        Kind::Service => problem::SERVICES,
+    }
 }

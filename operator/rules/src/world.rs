@@ -1,10 +1,11 @@
 //! The caches: what the watches brought, with the answers to own writes laid over them until the
 //! watches have caught up.
 //!
-//! One lock guards all of it, so that a plan and its reservations are one act. Nothing here does
-//! I/O.
+//! One loop owns all of it: it applies one [`change::Change`] after the other, and a plan and its
+//! reservations are one act. Nothing here does I/O.
 
 mod addresses;
+pub mod change;
 mod decide;
 mod departed;
 mod devices;
@@ -13,6 +14,7 @@ mod memory;
 mod observe;
 pub mod pace;
 pub mod rollouts;
+mod take;
 mod version;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -15,10 +15,11 @@ use flashjob_plugin_host::{CallError, DeviceType, Plugin};
 use flashjob_rules::firmware::ResolveFirmware;
 use flashjob_rules::flashjob::plan::request::settings;
 use flashjob_rules::flashjob::plan::serving::serving;
+use flashjob_rules::world::change::Subject;
 use serde_json::{Map, Value};
 
-use super::Failure;
-use crate::operator::{Operator, Subject};
+use super::failure::Failure;
+use crate::operator::Operator;
 
 /// Longest time that a plugin which is being loaded is waited for before the subject says so.
 const LOADING: Duration = Duration::from_secs(20);
@@ -90,7 +91,7 @@ async fn inspector(
             Ok(ready) => match operator.plugins.get(&view.name, &ready.digest) {
                 Some(plugin) if !plugin.inspects() => return Ok(None),
                 Some(plugin) => {
-                    let written = written_settings(operator, subject);
+                    let written = written_settings(operator, subject).await;
                     let settings =
                         settings(&view.name, &view.settings, &written, &view.locked_settings);
                     return Ok(Some(Inspector { plugin, kind, settings }));
@@ -108,12 +109,12 @@ async fn inspector(
 }
 
 /// Settings that a FlashJob has, or the template of a FlashRollout, by plugin.
-fn written_settings(
+async fn written_settings(
     operator: &Operator,
     subject: &Subject,
 ) -> BTreeMap<String, Map<String, Value>> {
-    let world = operator.world();
-    let settings = match subject {
+    let subject = subject.clone();
+    let settings = operator.ask(move |world| match &subject {
         Subject::Job(key) => {
             let spec = world.jobs.get(key).and_then(|job| job.spec.as_ref().ok());
             spec.map(|spec| spec.settings.clone())
@@ -122,8 +123,8 @@ fn written_settings(
             let spec = world.rollouts.get(key).and_then(|known| known.rollout.spec.as_ref().ok());
             spec.and_then(|spec| spec.template.settings.clone())
         }
-    };
-    settings.unwrap_or_default()
+    });
+    settings.await.flatten().unwrap_or_default()
 }
 
 impl Inspector {

@@ -432,16 +432,16 @@ impl Metrics {
         self.plugin_calls.get_or_create(&PluginCall { plugin, call, result }).inc();
     }
 
+    /// Objects that wait to be planned.
+    pub fn waits_for_plan(&self, count: usize) {
+        self.queue.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
     /// Everything as OpenMetrics text, which Prometheus reads.
     ///
     /// # Errors
     /// Never in practice: a `String` takes any text.
-    pub fn text(
-        &self,
-        fleet: Fleet,
-        plugins: &[PluginView],
-        queue: usize,
-    ) -> Result<String, std::fmt::Error> {
+    pub fn text(&self, fleet: Fleet, plugins: &[PluginView]) -> Result<String, std::fmt::Error> {
         self.pending.set(fleet.pending.into());
         self.in_flight.set(fleet.in_flight.into());
         self.waiting_for_address.set(fleet.waiting_for_address.into());
@@ -456,7 +456,6 @@ impl Metrics {
         for (phase, count) in phases {
             self.jobs.get_or_create(&InPhase { phase }).set(count.into());
         }
-        self.queue.set(i64::try_from(queue).unwrap_or(i64::MAX));
         self.plugin_ready.clear();
         for plugin in plugins {
             self.plugin_ready

@@ -8,7 +8,7 @@ use flashjob_rules::flashjob::observed::Job;
 use super::*;
 
 fn scrape(metrics: &Metrics) -> String {
-    metrics.text(Fleet::default(), &[], 0).unwrap()
+    metrics.text(Fleet::default(), &[]).unwrap()
 }
 
 fn has(text: &str, line: &str) {
@@ -94,13 +94,14 @@ fn gauges_count_the_jobs_that_are_there_and_no_others() {
         ..FlashJobStatus::default()
     });
     let job = Job::of(job);
-    let text = metrics.text(Fleet::of([&job].into_iter()), &[], 3).unwrap();
+    metrics.waits_for_plan(3);
+    let text = metrics.text(Fleet::of([&job].into_iter()), &[]).unwrap();
     has(&text, "flashjob_devices_in_flight 2");
     has(&text, "flashjob_devices_waiting_for_address 1");
     has(&text, "flashjob_devices_verifying 1");
     has(&text, r#"flashjob_jobs{phase="InProgress"} 1"#);
     has(&text, "flashjob_queue_depth 3");
-    let text = metrics.text(Fleet::of(std::iter::empty()), &[], 0).unwrap();
+    let text = metrics.text(Fleet::of(std::iter::empty()), &[]).unwrap();
     has(&text, "flashjob_devices_in_flight 0");
     has(&text, r#"flashjob_jobs{phase="InProgress"} 0"#);
 }

@@ -11,12 +11,12 @@ use semver::Version;
 use tokio::time::Instant;
 
 use super::load::{Failure, Loads};
-use super::loader::publish;
 use super::recorded::{Record, Records};
 use super::show::{self, Seen, Serving, Shown};
 use crate::answer::in_one_line;
 use crate::health::problem::Source;
-use crate::operator::{FIRST_ROUND, Operator};
+use crate::leadership::FIRST_ROUND;
+use crate::operator::Operator;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -65,7 +65,7 @@ impl Keeper {
                     "the plugin cannot be loaded"
                 );
             }
-            publish(&self.operator);
+            self.operator.plugins_changed();
             let plugin = &self.loads.plugin;
             let again = match &failure {
                 Some(failure) => Some(failure.retry_after.unwrap_or_default().max(pause)),

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flashjob_plugin_host::config::{PullPolicy, RegistryConfig};
+use flashjob_plugin_host::config::PullPolicy;
 use flashjob_plugin_host::{
     Digest, Host, LoadError, Logins, Plugin, PluginSource, Reference, Stage,
 };
@@ -12,7 +12,6 @@ use serde_json::Value;
 
 use crate::config::PluginConfig;
 use crate::metrics::Metrics;
-use crate::operator::Operator;
 use crate::passwords::Passwords;
 
 /// Reason for which a plugin, or its new version, does not serve.
@@ -83,17 +82,12 @@ pub(super) struct Loads {
 
 impl Loads {
     pub fn new(
-        operator: &Arc<Operator>,
-        host: &Host,
-        plugin: &PluginConfig,
-        registries: &[RegistryConfig],
+        metrics: Arc<Metrics>,
+        host: Host,
+        plugin: PluginConfig,
+        passwords: Passwords,
     ) -> Self {
-        Self {
-            metrics: operator.metrics.clone(),
-            host: host.clone(),
-            plugin: plugin.clone(),
-            passwords: Passwords::of(operator, &plugin.image, registries),
-        }
+        Self { metrics, host, plugin, passwords }
     }
 
     /// Names of the Secrets with passwords.

@@ -13,9 +13,10 @@ use super::load::Loads;
 use super::recorded::Records;
 use super::{keep, show};
 use crate::arguments::Arguments;
-use crate::config::OperatorConfig;
+use crate::config::{OperatorConfig, PluginConfig};
 use crate::health::record::Report;
 use crate::operator::Operator;
+use crate::passwords::Passwords;
 
 /// Keeps the configured plugins loaded, through every change of the configuration.
 pub struct Loader {
@@ -111,7 +112,11 @@ impl Loader {
             same
         });
         let registries = &self.config.registries;
-        let loads = |plugin| Loads::new(&self.operator, &self.host, plugin, registries);
+        let loads = |plugin: &PluginConfig| {
+            let passwords = Passwords::of(self.operator.secrets(), &plugin.image, registries);
+            let metrics = self.operator.metrics.clone();
+            Loads::new(metrics, self.host.clone(), plugin.clone(), passwords)
+        };
         let loads: HashMap<_, _> = self
             .config
             .plugins
@@ -130,7 +135,7 @@ impl Loader {
             }
         }
         self.operator.plugins.write().loads = loads;
-        publish(&self.operator);
+        self.operator.plugins_changed();
         let (operator, names) = (
             self.operator.clone(),
             self.config.plugins.iter().map(|plugin| plugin.name.clone()).collect(),
@@ -152,15 +157,4 @@ fn host(arguments: &Arguments, config: &OperatorConfig) -> Result<Host, EngineEr
         registries: config.registries.clone(),
         trust: config.trust.clone(),
     })
-}
-
-/// Lets the plans know, and looks at every job: its devices may have waited for this.
-pub(super) fn publish(operator: &Operator) {
-    let mut world = operator.world();
-    // Taken under the lock: of two tasks that publish at once, none may overwrite what is newer
-    // with what it saw before.
-    world.plugins = Arc::new(operator.plugins.views());
-    let jobs: Vec<_> = world.jobs.keys().cloned().collect();
-    drop(world);
-    operator.look_at(jobs);
 }

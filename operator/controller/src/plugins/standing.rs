@@ -2,8 +2,20 @@
 //! beat those that a plugin describes; among equals the first plugin keeps the type. Pure.
 
 use flashjob_plugin_host::ServedTypes;
+use flashjob_rules::flashjob::observed::ReadyPlugin;
 
-use super::Known;
+use crate::config::PluginConfig;
+
+/// A configured plugin, and what came of loading it.
+pub(super) struct Known {
+    pub config: PluginConfig,
+    /// Types that it describes.
+    pub described: Vec<ServedTypes>,
+    /// True if nothing came of loading it yet.
+    pub is_loading: bool,
+    /// What serves; else why nothing does.
+    pub ready: Result<ReadyPlugin, String>,
+}
 
 /// Types that one plugin serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use flashjob_api::{FlashJob, FlashRollout};
 use flashjob_rules::flashjob::observed::Job;
 use flashjob_rules::rollout::{RolloutKey, Step};
+use flashjob_rules::world::change::{Change, Object, RolloutOutcome};
 use flashjob_rules::world::rollouts::{Known, StepOutcome};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
@@ -15,25 +16,19 @@ use crate::answer::{by_name, in_one_line};
 use crate::apply::{Deleted, create, delete, pause_after};
 use crate::operator::Operator;
 
-/// Carries out one step, and has the rollout looked at again.
-pub async fn apply(operator: Arc<Operator>, known: Arc<Known>, step: Step) {
+/// Carries out one step, and tells the loop its outcome. `failures` is the number of its failures
+/// in a row so far.
+pub async fn apply(operator: Arc<Operator>, known: Arc<Known>, step: Step, failures: u32) {
     let (rollout, key) = (known.key(), step.key());
     let outcome = carry_out(&operator, &known, &rollout, &step).await;
-    let error = outcome.as_ref().err().map(in_one_line);
-    let failures = {
-        let mut world = operator.world();
-        let memory = world.rollouts.memory.get_mut(&rollout);
-        memory.map_or(0, |memory| memory.note(&key, outcome_of(&outcome)))
-    };
-    if let Some(error) = error {
+    let noted = RolloutOutcome::Step(key.clone(), outcome_of(&outcome));
+    operator.tell(Change::Rollout(rollout.clone(), noted));
+    if let Err(error) = outcome {
+        let error = in_one_line(&error);
         tracing::warn!(%rollout, step = key, error, "request failed; retrying");
-        operator.look_at([rollout.clone()]);
-        tokio::time::sleep(pause_after(failures, &key)).await;
+        tokio::time::sleep(pause_after(failures + 1, &key)).await;
+        operator.tell(Change::Rollout(rollout, RolloutOutcome::StepReleased(key)));
     }
-    if let Some(memory) = operator.world().rollouts.memory.get_mut(&rollout) {
-        memory.release(&key);
-    }
-    operator.look_at([rollout]);
 }
 
 /// Meaning of the API server's answer for the rollout.
@@ -112,11 +107,7 @@ async fn patch(
 
 /// Lets the next plan see what was done: parallelism is shared by what the FlashJobs show.
 fn see(operator: &Operator, job: FlashJob) {
-    let job = Job::of(job);
-    let key = job.key.clone();
-    if operator.world().see_job(job) {
-        operator.look_at([key]);
-    }
+    operator.tell(Change::Seen(Object::Job(Box::new(Job::of(job)))));
 }
 
 async fn refresh(operator: &Operator, namespace: &str, name: &str) -> kube::Result<()> {
@@ -141,9 +132,11 @@ mod tests {
             outcome_of(&Err(kube::Error::Api(Box::new(status))))
         };
         let mut memory = Memory::default();
-        assert_eq!((memory.note("a", failed(500)), memory.refused()), (1, None));
-        assert_eq!(memory.note("a", failed(403)), 2);
+        memory.note("a", failed(500));
+        assert_eq!(memory.refused(), None);
+        memory.note("a", failed(403));
         assert_eq!(memory.refused(), Some("denied by policy"));
-        assert_eq!((memory.note("a", outcome_of(&Ok(()))), memory.refused()), (0, None));
+        memory.note("a", outcome_of(&Ok(())));
+        assert_eq!(memory.refused(), None);
     }
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use flashjob_api::{FlashRollout, FlashRolloutSpec, FlashRolloutStatus, RolloutPhase};
 use flashjob_rules::rollout::{Rollout, RolloutKey};
+use flashjob_rules::world::change::{self, Change, Object, RolloutOutcome};
 use flashjob_rules::world::rollouts::Known;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
@@ -35,12 +36,10 @@ pub async fn write(operator: Arc<Operator>, known: Arc<Known>, status: FlashRoll
         // Whether it was stored all the same is in the object.
         let _ = refresh(&operator, &key).await;
     }
-    if let Some(memory) = operator.world().rollouts.memory.get_mut(&key) {
-        memory.pace.wrote(Instant::now(), took);
-        let is_dropped = matches!(written, Ok(Written::Dropped));
-        memory.dropped = is_dropped.then(|| (known.resource_version.clone(), status.clone()));
-    }
-    operator.look_at([key.clone()]);
+    let is_dropped = matches!(written, Ok(Written::Dropped));
+    let dropped = is_dropped.then(|| (known.resource_version.clone(), status.clone()));
+    let ended = change::Written { at: Instant::now(), took, dropped };
+    operator.tell(Change::Rollout(key.clone(), RolloutOutcome::Written(ended)));
     if matches!(written, Ok(Written::Stored)) {
         tell(&operator, &known, &status).await;
     }
@@ -60,7 +59,7 @@ async fn send(
     match rollouts.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(stored) => {
             let version = stored.metadata.resource_version.clone();
-            operator.world().rollouts.see(Known::of(stored));
+            operator.tell(Change::Seen(Object::Rollout(Box::new(Known::of(stored)))));
             Ok(Written::over(&known.resource_version, version.as_deref()))
         }
         Err(kube::Error::Api(error)) if matches!(error.code, 404 | 409) => {
@@ -74,7 +73,7 @@ async fn send(
 async fn refresh(operator: &Operator, key: &RolloutKey) -> kube::Result<()> {
     let rollouts: Api<FlashRollout> = Api::namespaced(operator.client.clone(), &key.namespace);
     if let Some(rollout) = by_name(&rollouts, &key.name).await? {
-        operator.world().rollouts.see(Known::of(rollout));
+        operator.tell(Change::Seen(Object::Rollout(Box::new(Known::of(rollout)))));
     }
     Ok(())
 }

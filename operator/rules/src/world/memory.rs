@@ -3,8 +3,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
-use flashjob_api::FlashJobStatus;
+use flashjob_api::{DeviceStatus, FlashJobStatus};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use kube_core::ResourceExt;
@@ -42,7 +43,7 @@ pub struct Memory {
     /// Attempt that used the slot of a pooled Service last, by slot.
     pub slot_uses: Arc<HashMap<String, SlotUse>>,
     /// Time at which this process saw a device's first attempt begin, by uid.
-    pub begun: HashMap<String, std::time::Instant>,
+    begun: HashMap<String, Instant>,
     /// Answers of plugins to what is still open.
     pub answers: Arc<Answers>,
     /// Pods that are being created, by step.
@@ -66,7 +67,7 @@ pub struct Memory {
     /// True if this process had the job's PodDisruptionBudget made.
     pub is_protected: bool,
     /// Before this the job is not planned again.
-    pub next_plan: Option<std::time::Instant>,
+    pub next_plan: Option<Instant>,
     /// Objects whose creation keeps failing, by name: what the API server says.
     pub failing: Arc<HashMap<String, String>>,
     failures: HashMap<String, u32>,
@@ -169,8 +170,9 @@ impl Memory {
     }
 
     /// A status, planned from this state of the job, is on its way.
-    pub fn write_begins(&mut self, job: &Job, status: &FlashJobStatus) {
+    pub fn write_begins(&mut self, job: &Job, status: &FlashJobStatus, now: Instant) {
         self.pace.writing = true;
+        self.note_begun(job, status, now);
         let kept: HashSet<&str> = pods_in_flight(status).collect();
         let withdrawn: HashSet<String> = pods_in_flight(&job.status)
             .filter(|pod| !kept.contains(pod))
@@ -182,6 +184,34 @@ impl Memory {
                 withdrawn: Arc::new(withdrawn),
             });
         }
+    }
+
+    /// Notes which devices begin their first attempt with this status, and forgets those whose
+    /// result is stored, or that were taken out of the job.
+    fn note_begun(&mut self, job: &Job, status: &FlashJobStatus, now: Instant) {
+        let is_open = |uid: &String| {
+            job.stored.contains_key(uid) || status.devices.iter().any(|device| device.uid == *uid)
+        };
+        self.begun.retain(|uid, _| is_open(uid));
+        let was_begun = |device: &DeviceStatus| {
+            let stored = job.record(&device.uid).filter(|_| job.status.run == status.run);
+            stored.is_some_and(|stored| stored.is_locked() && stored.attempt == device.attempt)
+        };
+        let begin = status.devices.iter().filter(|device| device.is_locked());
+        for device in begin.filter(|device| device.attempt <= 1 && !was_begun(device)) {
+            self.begun.insert(device.uid.clone(), now);
+        }
+    }
+
+    /// Time at which the first attempt of each of these devices began, as far as this process saw
+    /// it.
+    #[must_use]
+    pub fn begun<'a>(
+        &self,
+        devices: impl Iterator<Item = &'a String>,
+    ) -> HashMap<String, Instant> {
+        let began = |uid: &'a String| Some((uid.clone(), *self.begun.get(uid)?));
+        devices.filter_map(began).collect()
     }
 
     /// It is clear what became of the writes that were planned from this state of the job.
@@ -250,11 +280,12 @@ impl Memory {
         self.refused.clone()
     }
 
-    /// Takes a step up, unless it is under way or paused.
-    pub fn begin(&mut self, step: &Step) -> bool {
+    /// Takes a step up, and returns the number of its failures in a row so far. None: it is under
+    /// way or paused.
+    pub fn begin(&mut self, step: &Step) -> Option<u32> {
         let key = step.key();
         if self.busy.contains(&key) {
-            return false;
+            return None;
         }
         if let Step::CreatePod(pod) = step {
             self.in_making.insert(key.clone(), InMaking::of(pod));
@@ -262,8 +293,9 @@ impl Memory {
         if let Step::DeleteService { uid, .. } = step {
             self.leaving_services.insert(uid.clone());
         }
+        let failures = self.failures.get(&key).copied().unwrap_or_default();
         self.busy.insert(key);
-        true
+        Some(failures)
     }
 
     /// Marks the Services whose deletion was begun here, and forgets those that are gone.
@@ -278,9 +310,9 @@ impl Memory {
         }
     }
 
-    /// Counts the failures of a step in a row, and returns their number. One that keeps failing to
-    /// make an object is told to people.
-    pub fn count(&mut self, step: &Step, error: Option<String>) -> u32 {
+    /// Counts the failures of a step in a row. One that keeps failing to make an object is told to
+    /// people.
+    pub fn count(&mut self, step: &Step, error: Option<String>) {
         let key = step.key();
         let Some(error) = error else {
             self.failures.remove(&key);
@@ -288,7 +320,7 @@ impl Memory {
             {
                 Arc::make_mut(&mut self.failing).remove(name);
             }
-            return 0;
+            return;
         };
         if let Step::DeleteService { uid, .. } = step {
             self.leaving_services.remove(uid);
@@ -298,7 +330,6 @@ impl Memory {
         if let Some(name) = step.created_name().filter(|_| *failures >= TOLD_FAILURES) {
             Arc::make_mut(&mut self.failing).insert(name.to_owned(), error);
         }
-        *failures
     }
 
     /// A step is over, and its outcome known.

@@ -137,27 +137,28 @@ impl Memory {
         due.map_or(Duration::ZERO, |due| due.saturating_duration_since(now))
     }
 
-    /// Takes a step up, unless it is under way or paused.
-    pub fn begin(&mut self, step: &Step) -> bool {
-        self.busy.insert(step.key())
+    /// Takes a step up, and returns the number of its failures in a row so far. None: it is under
+    /// way or paused.
+    pub fn begin(&mut self, step: &Step) -> Option<u32> {
+        let key = step.key();
+        let failures = self.failures.get(&key).copied().unwrap_or_default();
+        self.busy.insert(key).then_some(failures)
     }
 
-    /// Notes the outcome of a step; returns the number of its failures in a row.
-    pub fn note(&mut self, step: &str, outcome: StepOutcome) -> u32 {
+    /// Notes the outcome of a step.
+    pub fn note(&mut self, step: &str, outcome: StepOutcome) {
         self.refusals.remove(step);
         match outcome {
             StepOutcome::Done => {
                 self.failures.remove(step);
-                return 0;
+                return;
             }
             StepOutcome::Refused(words) => {
                 self.refusals.insert(step.to_owned(), words);
             }
             StepOutcome::Failed => {}
         }
-        let failures = self.failures.entry(step.to_owned()).or_default();
-        *failures += 1;
-        *failures
+        *self.failures.entry(step.to_owned()).or_default() += 1;
     }
 
     /// The API server's words where it refuses a step, for people.

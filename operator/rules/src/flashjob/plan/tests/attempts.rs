@@ -1,6 +1,7 @@
 //! Attempts and how they end, one fact a test.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use flashjob_api::{DeviceState, reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -394,7 +395,8 @@ fn no_pod_is_made_for_an_attempt_that_a_status_on_its_way_takes_back() {
     let mut status = case.status();
     status.devices[0].state = DeviceState::Pending;
     status.devices[0].pod = None;
-    case.world.memory.get_mut(&key("job")).expect("memory").write_begins(&job, &status);
+    let memory = case.world.memory.get_mut(&key("job")).expect("memory");
+    memory.write_begins(&job, &status, Instant::now());
     case.carry_out(&services);
     assert_eq!(creates_pod(&case.plan()), 0);
     case.world.memory.get_mut(&key("job")).expect("memory").writes_are_settled(&job);
@@ -408,7 +410,7 @@ fn a_device_whose_pod_is_being_created_stays_in_flight_also_when_its_uid_is_drop
     case.carry_out(&services);
     let plan = case.settle();
     let create = plan.steps.iter().find(|step| step.creates()).expect("a Pod");
-    case.world.memory.get_mut(&key("job")).expect("memory").begin(create);
+    case.world.memory.get_mut(&key("job")).expect("memory").begin(create).expect("it is new");
     case.spec(&json!({"uuid": ["b"]}));
     let plan = case.settle();
     assert!(plan.holds.iter().any(|(_, uid)| uid == "a"));

@@ -8,6 +8,7 @@ mod requests;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use flashjob_api::FlashJobStatus;
 use flashjob_types::plugin::{Proof, Verdict};
@@ -262,7 +263,7 @@ impl Simulation {
         made.wake_at.map(|at| self.wake.insert(name.clone(), at));
         let memory = self.world.memory.entry(key).or_default();
         for step in made.steps {
-            if memory.begin(&step) {
+            if memory.begin(&step).is_some() {
                 self.requests.push(Request::Step(observed.job.clone(), step));
             }
         }
@@ -279,7 +280,7 @@ impl Simulation {
         if let Some(status) =
             made.status.filter(|status| *status != observed.job.status && !memory.pace.writing)
         {
-            memory.write_begins(&observed.job, &status);
+            memory.write_begins(&observed.job, &status, Instant::now());
             self.requests.push(Request::Status(observed.job.clone(), Box::new(status)));
         }
         true

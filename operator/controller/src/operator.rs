@@ -1,0 +1,167 @@
+//! The parts of the running operator that the loop and its stages share. What is known of the
+//! cluster is the loop's alone, in [`crate::reconcile`]: a stage sends it changes and outcomes
+//! with [`Operator::tell`], and asks it with [`Operator::ask`].
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use flashjob_rules::world::World;
+use flashjob_rules::world::change::Change;
+use kube::Client;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::config::OperatorConfig;
+use crate::firmware::access::Access;
+use crate::health::keeper::Reports;
+use crate::installation::Installation;
+use crate::leadership::Leadership;
+use crate::metrics::Metrics;
+use crate::passwords::SecretReader;
+use crate::plugins::Plugins;
+
+/// The running operator.
+pub struct Operator {
+    /// The API server.
+    pub client: Client,
+    /// The plugins.
+    pub plugins: Plugins,
+    /// Leadership of this process: whether it is the one that acts.
+    pub leadership: Arc<Leadership>,
+    /// Writes Kubernetes events.
+    pub recorder: kube::runtime::events::Recorder,
+    /// Counts what happens.
+    pub metrics: Arc<Metrics>,
+    /// Place to which problems are reported.
+    pub reports: Reports,
+    /// Installation that this operator is part of.
+    pub installation: Installation,
+    access: Mutex<Arc<Access>>,
+    messages: mpsc::UnboundedSender<Message>,
+    planning: AtomicBool,
+}
+
+/// Parts from which an operator is put together; see the fields of [`Operator`].
+pub struct Parts {
+    /// The API server.
+    pub client: Client,
+    /// Part of the configuration that firmware is looked up with.
+    pub access: Arc<Access>,
+    /// The plugins.
+    pub plugins: Plugins,
+    /// Leadership of this process: whether it is the one that acts.
+    pub leadership: Arc<Leadership>,
+    /// Writes Kubernetes events.
+    pub recorder: kube::runtime::events::Recorder,
+    /// Counts what happens.
+    pub metrics: Arc<Metrics>,
+    /// Place to which problems are reported.
+    pub reports: Reports,
+    /// Installation that this operator is part of.
+    pub installation: Installation,
+}
+
+/// Message to the loop. They are taken in the order in which they were sent.
+pub enum Message {
+    /// Something has changed.
+    Change(Change),
+    /// The plugins that serve have changed. The loop asks for them itself: of two tasks that tell
+    /// of a change at once, none may have it take what the other saw before.
+    Plugins,
+    /// Somebody wants to know something.
+    Question(Box<dyn FnOnce(&World) + Send>),
+}
+
+/// Messages to the loop, at its end.
+pub type Messages = mpsc::UnboundedReceiver<Message>;
+
+impl Operator {
+    /// Puts the operator together.
+    #[must_use]
+    pub fn new(parts: Parts) -> (Arc<Self>, Messages) {
+        let Parts {
+            client,
+            access,
+            plugins,
+            leadership,
+            recorder,
+            metrics,
+            reports,
+            installation,
+        } = parts;
+        let (messages, received) = mpsc::unbounded_channel();
+        let operator = Self {
+            client,
+            plugins,
+            leadership,
+            recorder,
+            metrics,
+            reports,
+            installation,
+            access: Mutex::new(access),
+            messages,
+            planning: AtomicBool::new(false),
+        };
+        (Arc::new(operator), received)
+    }
+
+    /// Sends the loop a change. It has what the change concerns looked at.
+    pub fn tell(&self, change: Change) {
+        self.send(Message::Change(change));
+    }
+
+    /// Asks the loop about what it knows once all changes that were sent before are applied; None
+    /// once the process ends.
+    pub async fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&World) -> T + Send + 'static,
+    ) -> Option<T> {
+        let (answer, answered) = oneshot::channel();
+        self.send(Message::Question(Box::new(move |world| {
+            // Who asked may have stopped waiting.
+            let _ = answer.send(question(world));
+        })));
+        answered.await.ok()
+    }
+
+    /// Tells the loop that other plugins, or other digests of them, serve.
+    pub(crate) fn plugins_changed(&self) {
+        self.send(Message::Plugins);
+    }
+
+    fn send(&self, message: Message) {
+        // The loop only ends with the process.
+        let _ = self.messages.send(message);
+    }
+
+    /// Access to the Secrets with passwords.
+    pub(crate) fn secrets(&self) -> SecretReader {
+        SecretReader {
+            client: self.client.clone(),
+            reports: self.reports.clone(),
+            installation: self.installation.clone(),
+        }
+    }
+
+    /// Part of the configuration that firmware is looked up with.
+    pub(crate) fn firmware_access(&self) -> Arc<Access> {
+        self.access.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Takes the parts of a changed configuration that the loop and the stages work by.
+    pub(crate) fn configure(&self, config: &OperatorConfig) {
+        let access = Access::of(config);
+        // Before the rules: what is asked by the new ones is answered by the new keys.
+        *self.access.lock().unwrap_or_else(PoisonError::into_inner) = access.clone();
+        self.tell(Change::Rules(Box::new(config.rules(access.trust()))));
+    }
+
+    /// Returns true if jobs are planned: this process leads, and its caches are filled afresh.
+    pub fn is_planning(&self) -> bool {
+        self.planning.load(Ordering::SeqCst)
+    }
+
+    /// Jobs are planned from now on.
+    pub(crate) fn begin_planning(&self) {
+        self.planning.store(true, Ordering::SeqCst);
+    }
+}

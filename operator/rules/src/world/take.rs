@@ -1,0 +1,274 @@
+//! Applies one change to the caches, and names the objects that it concerns.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use super::World;
+use super::change::{Change, JobOutcome, Kind, Object, RolloutOutcome, Subject};
+use super::memory::Memory;
+use super::rollouts::StepOutcome;
+use crate::flashjob::observed::{Inquiry, JobKey};
+use crate::rollout::RolloutKey;
+
+impl World {
+    /// Applies a change. Returns what is to be looked at because of it, beside the rollouts of
+    /// [`super::rollouts::Rollouts::take_due`]. Outcomes for an object that is gone change nothing.
+    pub fn take(&mut self, change: Change, now: Timestamp) -> Vec<Subject> {
+        let jobs = match change {
+            Change::Seen(object) => self.see(object),
+            Change::Gone { last, uid } => self.lose(last, &uid, now),
+            Change::Listed { kind, uids } => self.forget_unlisted(kind, &uids, now),
+            Change::Deleting(object) => {
+                self.see_deleting(object);
+                Vec::new()
+            }
+            Change::NoPod { job, name, uid } => {
+                self.lose_pod(&job, &name, &uid, now);
+                vec![job]
+            }
+            Change::NoService { job, name, uid } => {
+                self.lose_service(&job, &name, &uid);
+                vec![job]
+            }
+            Change::PodIsGone { job, name, device } => {
+                self.confirm_gone(&job, &name, &device, now);
+                vec![job]
+            }
+            Change::PodUnwatched(pod) => {
+                let (job, name, uid) = (pod.job.clone(), pod.name.clone(), pod.uid.clone());
+                let ended = pod.ended.is_some();
+                self.see_pod(*pod);
+                if !ended {
+                    self.lose_pod(&job, &name, &uid, now);
+                }
+                vec![job]
+            }
+            Change::Job(job, outcome) => self.note_job(job, outcome),
+            Change::Rollout(rollout, outcome) => return self.note_rollout(rollout, outcome),
+            Change::Firmware { subject, question, state } => {
+                let inquiry = self.inquiry_mut(&subject);
+                let is_taken = inquiry.is_some_and(|inquiry| inquiry.take(&question, state));
+                return if is_taken { vec![subject] } else { Vec::new() };
+            }
+            Change::Plugins(plugins) => {
+                self.plugins = Arc::new(plugins);
+                // Their devices may have waited for this.
+                self.jobs.keys().cloned().collect()
+            }
+            Change::Rules(rules) => {
+                self.rules = *rules;
+                // Other firmware may be trusted now, or less of it.
+                self.rollouts.all_due();
+                Vec::new()
+            }
+        };
+        jobs.into_iter().map(Subject::Job).collect()
+    }
+
+    /// The question about firmware that a plan asked last.
+    #[must_use]
+    pub fn inquiry(&self, subject: &Subject) -> Option<&Inquiry> {
+        match subject {
+            Subject::Job(key) => self.memory.get(key).map(|memory| &memory.firmware),
+            Subject::Rollout(key) => self.rollouts.memory.get(key).map(|memory| &memory.firmware),
+        }
+    }
+
+    fn inquiry_mut(&mut self, subject: &Subject) -> Option<&mut Inquiry> {
+        match subject {
+            Subject::Job(key) => self.memory.get_mut(key).map(|memory| &mut memory.firmware),
+            Subject::Rollout(key) => {
+                self.rollouts.memory.get_mut(key).map(|memory| &mut memory.firmware)
+            }
+        }
+    }
+
+    fn see(&mut self, object: Object) -> Vec<JobKey> {
+        match object {
+            Object::Job(job) => {
+                let key = job.key.clone();
+                if self.see_job(*job) { vec![key] } else { Vec::new() }
+            }
+            Object::Rollout(known) => {
+                self.rollouts.see(*known);
+                Vec::new()
+            }
+            Object::Instance(instance) => {
+                self.rollouts.devices_changed();
+                self.devices.see(*instance)
+            }
+            Object::Pod(pod) => {
+                let ended = pod.ended.is_some();
+                let mut keys: Vec<JobKey> = self.see_pod(*pod).into_iter().collect();
+                if ended {
+                    keys.extend(self.waiting_jobs());
+                }
+                keys
+            }
+            Object::Service(service) => self.see_service(*service).into_iter().collect(),
+        }
+    }
+
+    fn lose(&mut self, last: Object, uid: &str, now: Timestamp) -> Vec<JobKey> {
+        match last {
+            Object::Job(job) => {
+                self.note_departure(uid, &job.resource_version);
+                if self.jobs.get(&job.key).is_some_and(|known| known.uid == uid) {
+                    self.forget_job(&job.key);
+                }
+                self.waiting_jobs()
+            }
+            Object::Rollout(known) => {
+                let key = known.key();
+                if self.rollouts.get(&key).is_some_and(|known| known.rollout.uid == uid) {
+                    self.rollouts.forget(&key);
+                }
+                Vec::new()
+            }
+            Object::Instance(_) => {
+                self.rollouts.devices_changed();
+                self.devices.lose(uid)
+            }
+            Object::Pod(pod) => {
+                let (job, name) = (pod.job.clone(), pod.name.clone());
+                self.note_departure(uid, &pod.resource_version);
+                self.see_pod(*pod);
+                self.lose_pod(&job, &name, uid, now);
+                let mut keys = self.waiting_jobs();
+                keys.push(job);
+                keys
+            }
+            Object::Service(service) => {
+                self.note_departure(uid, &service.resource_version);
+                self.lose_service(&service.job, &service.name, uid);
+                vec![service.job]
+            }
+        }
+    }
+
+    fn see_deleting(&mut self, object: Object) {
+        match object {
+            Object::Pod(pod) => self.see_deleted_pod(*pod),
+            Object::Service(service) => self.see_deleted_service(*service),
+            _ => {}
+        }
+    }
+
+    /// Forgets what a fresh list no longer has: it went away while nobody watched.
+    fn forget_unlisted(
+        &mut self,
+        kind: Kind,
+        listed: &HashSet<String>,
+        now: Timestamp,
+    ) -> Vec<JobKey> {
+        let mut keys = Vec::new();
+        match kind {
+            Kind::Job => {
+                let gone = self.jobs.values().filter(|job| !listed.contains(&job.uid));
+                let gone: Vec<JobKey> = gone.map(|job| job.key.clone()).collect();
+                gone.iter().for_each(|key| self.forget_job(key));
+                keys.extend(self.waiting_jobs());
+            }
+            Kind::Rollout => {
+                let gone = self.rollouts.all();
+                let gone = gone.filter(|known| !listed.contains(&known.rollout.uid));
+                let gone: Vec<_> = gone.map(|known| known.key()).collect();
+                gone.iter().for_each(|key| self.rollouts.forget(key));
+                self.rollouts.all_due();
+            }
+            Kind::Instance => {
+                for uid in self.devices.not_in(listed) {
+                    keys.extend(self.devices.lose(&uid));
+                }
+            }
+            Kind::Pod => {
+                for (job, name, uid) in self.pods_not_in(listed) {
+                    self.lose_pod(&job, &name, &uid, now);
+                    keys.push(job);
+                }
+                keys.extend(self.waiting_jobs());
+            }
+            Kind::Service => {
+                for (job, name, uid) in self.services_not_in(listed) {
+                    self.lose_service(&job, &name, &uid);
+                    keys.push(job);
+                }
+            }
+        }
+        keys
+    }
+
+    fn note_job(&mut self, job: JobKey, outcome: JobOutcome) -> Vec<JobKey> {
+        let Some(memory) = self.memory.get_mut(&job) else { return Vec::new() };
+        if note(memory, outcome) { vec![job] } else { Vec::new() }
+    }
+
+    fn note_rollout(&mut self, rollout: RolloutKey, outcome: RolloutOutcome) -> Vec<Subject> {
+        let Some(memory) = self.rollouts.memory.get_mut(&rollout) else { return Vec::new() };
+        match outcome {
+            RolloutOutcome::Step(step, outcome) => {
+                let is_done = outcome == StepOutcome::Done;
+                memory.note(&step, outcome);
+                if is_done {
+                    memory.release(&step);
+                }
+            }
+            RolloutOutcome::StepReleased(step) => memory.release(&step),
+            RolloutOutcome::Written(written) => {
+                memory.pace.wrote(written.at, written.took);
+                memory.dropped = written.dropped;
+            }
+        }
+        vec![Subject::Rollout(rollout)]
+    }
+}
+
+/// Notes an outcome. Returns true if the job is to be looked at because of it.
+fn note(memory: &mut Memory, outcome: JobOutcome) -> bool {
+    match outcome {
+        // The end of the step follows.
+        JobOutcome::Accepted(name) => {
+            memory.accept(&name);
+            return false;
+        }
+        JobOutcome::Refused(name, refusal) => {
+            memory.refuse(&name, refusal);
+            return false;
+        }
+        JobOutcome::Protected(is_protected) => {
+            memory.is_protected = is_protected;
+            return false;
+        }
+        JobOutcome::StepDone(step) => {
+            memory.count(&step, None);
+            memory.end(&step.key());
+        }
+        JobOutcome::StepFailed(step, error) => {
+            memory.count(&step, Some(error));
+        }
+        JobOutcome::StepReleased(step) => memory.end(&step),
+        JobOutcome::Built(device, built) => {
+            memory.answers_mut().built.insert(device, Arc::new(*built));
+        }
+        JobOutcome::Judged(pod, judged) => {
+            memory.answers_mut().judged.insert(pod, Arc::new(*judged));
+        }
+        JobOutcome::OutOfService(plugin, until) => {
+            memory.answers_mut().out_of_service.insert(plugin, until);
+        }
+        JobOutcome::Asked(question) => {
+            memory.asked.remove(&question);
+        }
+        JobOutcome::Written(written) => {
+            memory.pace.wrote(written.at, written.took);
+            memory.dropped = written.dropped;
+        }
+        JobOutcome::WritesSettled(job) => memory.writes_are_settled(&job),
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests;
