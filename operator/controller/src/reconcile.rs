@@ -33,6 +33,9 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(150);
 /// Longest pause before an object that waits for a time of day is looked at again: a clock that
 /// is set, or a machine that slept, would let the time pass unseen.
 const LONGEST_SLEEP: Duration = Duration::from_secs(300);
+/// Longest time for which the list of FlashRollouts is waited for before FlashJobs are planned: an
+/// API server may lack their definition.
+const ROLLOUTS_WAIT: Duration = Duration::from_secs(2);
 /// Between two looks at whether the FlashRollouts are listed; what is to be looked at sooner counts
 /// as waiting.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
@@ -92,6 +95,14 @@ impl Reconciler {
         while !Kind::NEEDED.iter().all(|kind| self.listed.contains(kind)) {
             let Some(message) = self.messages.recv().await else { return };
             self.take(message);
+        }
+        // A rollout that is not known yet may have results of a FlashJob in deletion to store.
+        let mut limit = std::pin::pin!(tokio::time::sleep(ROLLOUTS_WAIT));
+        while !self.listed.contains(&Kind::Rollout) {
+            tokio::select! {
+                () = &mut limit => return,
+                Some(message) = self.messages.recv() => self.take(message),
+            }
         }
     }
 

@@ -50,3 +50,10 @@ pub use status::{Member, open_members};
 pub fn decide(snapshot: &Snapshot<'_>) -> Plan {
     runs::decide(snapshot)
 }
+
+/// Returns true if a rollout needs its FlashJobs of this snapshot no more as they are: all that
+/// they say of their devices is stored in its status, or never will be.
+#[must_use]
+pub fn has_stored_results(snapshot: &Snapshot<'_>) -> bool {
+    runs::has_stored_results(snapshot)
+}

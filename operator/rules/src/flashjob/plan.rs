@@ -66,6 +66,9 @@ pub fn plan(observed: &Observed) -> Plan {
     {
         return ending::drain(observed);
     }
+    if observed.has_results_to_store {
+        return Plan { holds: holds(observed), ..Plan::default() };
+    }
     let mut draft = Draft::new(observed, spec);
     draft.follow_attempts();
     draft.take_over();

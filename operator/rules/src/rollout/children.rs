@@ -60,14 +60,38 @@ impl<'a> Draft<'a> {
         !self.goes_on || !states.iter().all(|state| state.awaits_result())
     }
 
-    fn follow_child(&mut self, batch: usize, shard: &ShardStatus, child: &'a Child<'a>) {
-        let sound = self.is_sound(batch, shard, child);
-        let uids = self.uids(batch, shard, child, sound);
+    /// Returns true if what the FlashJobs say of their devices is stored, but for absence, which
+    /// is decided when one ends.
+    pub fn has_stored_results(mut self) -> bool {
+        for (batch, shard) in self.shards() {
+            if let Some(child) = self.child(batch, &shard) {
+                let sound = self.is_sound(batch, &shard, child);
+                self.read_child(batch, &shard, child, sound);
+            }
+        }
+        (0..self.lists.len()).all(|batch| self.is_stored(batch))
+    }
+
+    /// Reads the results of a FlashJob. Returns the places of devices that were away.
+    fn read_child(
+        &mut self,
+        batch: usize,
+        shard: &ShardStatus,
+        child: &'a Child<'a>,
+        sound: bool,
+    ) -> Vec<usize> {
         let mut absent = Vec::new();
         if self.speaks_of_this_run(child) {
+            let uids = self.uids(batch, shard, child, sound);
             self.note_begun(batch, child, &uids);
             self.read(batch, child, &uids, &mut absent);
         }
+        absent
+    }
+
+    fn follow_child(&mut self, batch: usize, shard: &ShardStatus, child: &'a Child<'a>) {
+        let sound = self.is_sound(batch, shard, child);
+        let absent = self.read_child(batch, shard, child, sound);
         if !sound && !child.deleting {
             self.edited.push(child);
         } else if child.has_ended() && !child.deleting && self.speaks_of_this_run(child) {

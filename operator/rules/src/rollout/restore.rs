@@ -106,7 +106,7 @@ impl<'a> Draft<'a> {
     /// left of their devices goes to new ones.
     pub(super) fn replace_edited(&mut self) {
         let all_stored = (0..self.lists.len()).all(|batch| self.is_stored(batch));
-        for child in std::mem::take(&mut self.edited) {
+        for child in self.edited.clone() {
             if !child.is_quiet() {
                 self.suspend(child);
             } else if all_stored && !child.deleting {

@@ -43,6 +43,21 @@ pub(super) fn decide(snapshot: &Snapshot<'_>) -> Plan {
     continue_run(Draft::new(snapshot, spec))
 }
 
+/// Returns true if no plan for the rollout will store more of what the FlashJobs say of their
+/// devices than is stored.
+pub(super) fn has_stored_results(snapshot: &Snapshot<'_>) -> bool {
+    let rollout = snapshot.rollout;
+    match &rollout.spec {
+        Ok(spec) if !rollout.deleting => {
+            let mut draft = Draft::new(snapshot, spec);
+            draft.superseded = rollout.status.fingerprint.as_ref() != Some(&spec.fingerprint);
+            draft.has_stored_results()
+        }
+        // Then it stores nothing.
+        _ => true,
+    }
+}
+
 /// Lets the run before end, and begins the one that the spec asks for.
 fn supersede(snapshot: &Snapshot<'_>, spec: &EffectiveRollout) -> Plan {
     let stored = &snapshot.rollout.status;

@@ -106,15 +106,6 @@ impl Member {
             _ => Some(Self::OpenAgain),
         }
     }
-
-    /// The state without the note that this run has begun to flash the device.
-    fn untried(self) -> Self {
-        match self {
-            Self::Tried => Self::Open,
-            Self::TriedAgain => Self::OpenAgain,
-            other => other,
-        }
-    }
 }
 
 /// The devices of one batch.
@@ -217,16 +208,12 @@ impl<'a> List<'a> {
     }
 }
 
-/// Returns true if two lists differ in more than in who is at work.
-pub(super) fn differ(one: &[BatchMembers], other: &[BatchMembers]) -> bool {
-    let results = |list: &BatchMembers| -> String {
-        list.results.chars().map(|letter| Member::of(letter).untried().letter()).collect()
-    };
+/// Returns true if two lists differ in more than the results.
+pub(super) fn have_moved(one: &[BatchMembers], other: &[BatchMembers]) -> bool {
     let same = |(one, other): (&BatchMembers, &BatchMembers)| {
         one.instances == other.instances
             && one.shards == other.shards
             && one.shards_made == other.shards_made
-            && (one.results == other.results || results(one) == results(other))
     };
     one.len() != other.len() || !one.iter().zip(other).all(same)
 }

@@ -12,7 +12,7 @@ use super::draft::Draft;
 use super::members::Planned;
 use super::plan::{Plan, Step};
 use super::snapshot::{Child, Snapshot};
-use super::status::{List, Member, differ};
+use super::status::{List, Member, have_moved};
 use super::words::Words;
 
 /// Devices that were left out, as part of a sentence.
@@ -233,8 +233,21 @@ impl Draft<'_> {
             conditions: stored.conditions.clone(),
             ..FlashRolloutStatus::default()
         };
-        let plan = std::mem::take(&mut self.plan);
+        let mut plan = std::mem::take(&mut self.plan);
+        plan.urgent = self.is_waited_for(&status.members);
         write_with(self.snapshot, self.spec, status, words, plan, approval)
+    }
+}
+
+impl Draft<'_> {
+    /// Returns true if something waits until these members are stored: a FlashJob to be made, or
+    /// one that is edited or in deletion and stays until then.
+    fn is_waited_for(&self, members: &[BatchMembers]) -> bool {
+        let stored = &self.stored.members;
+        members != stored
+            && (have_moved(members, stored)
+                || !self.edited.is_empty()
+                || self.snapshot.children.iter().any(|child| child.deleting))
     }
 }
 
@@ -267,10 +280,9 @@ fn write_with(
     status.waiting_for = words.waiting_for;
     status.message = Some(words.message.chars().take(1024).collect());
     status.observed_generation = rollout.generation;
-    // Counts change with every device; what other decisions wait for is written at once, and so
-    // are results, as somebody may edit or delete the FlashJob that has them.
-    plan.urgent = status.phase != stored.phase
-        || differ(&status.members, &stored.members)
+    // Counts and results change with every device, and the FlashJobs have the results too; what
+    // other decisions wait for is written at once.
+    plan.urgent |= status.phase != stored.phase
         || !status.batches.iter().map(moments).eq(stored.batches.iter().map(moments))
         || status.run != stored.run
         || status.retry != stored.retry

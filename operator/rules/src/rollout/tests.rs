@@ -9,3 +9,4 @@ mod life;
 mod model;
 mod planning;
 mod properties;
+mod results;

@@ -39,6 +39,32 @@ impl World {
         }))
     }
 
+    /// Returns true if a FlashJob may drop results that the rollout which owns it has still to
+    /// store.
+    pub(super) fn has_results_to_store(&self, job: &Job) -> bool {
+        let Some(part) = job.part.as_ref().filter(|_| job.may_drop_results()) else {
+            return false;
+        };
+        let known = self.rollouts.get(&part.rollout);
+        let Some(known) = known.filter(|known| known.rollout.uid == part.owner) else {
+            return false;
+        };
+        !rules::has_stored_results(&Snapshot {
+            rollout: &known.rollout,
+            world: &View { world: self, key: &part.rollout, known },
+            children: child(job).into_iter().collect(),
+            others: Vec::new(),
+            refused: None,
+            now: Timestamp::UNIX_EPOCH,
+        })
+    }
+
+    /// FlashJobs of a rollout that may wait until it has stored their results.
+    pub(super) fn children_that_wait(&self, rollout: &str) -> Vec<JobKey> {
+        let waits = |job: &&JobKey| self.jobs.get(*job).is_some_and(|job| job.may_drop_results());
+        self.rollouts.children(rollout).filter(waits).cloned().collect()
+    }
+
     /// Returns true if a FlashJob of the rollout is in deletion: its results may go with it, and
     /// nothing else is to be waited for before they are stored.
     #[must_use]

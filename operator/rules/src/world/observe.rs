@@ -33,6 +33,7 @@ impl World {
         let in_flight_of_others = self.in_flight_of_others(&job);
         let kept_addresses = self.kept_addresses(&job, now);
         let firmware_trust = self.trust_of(&job);
+        let has_results_to_store = self.has_results_to_store(&job);
         let memory = self.memory.entry(key.clone()).or_default();
         memory.mark_leaving(&mut services);
         let mut devices = vec![None; job.uids().len()];
@@ -137,6 +138,7 @@ impl World {
             job,
             pods,
             services,
+            has_results_to_store,
             report: true,
         })
     }

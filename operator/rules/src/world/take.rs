@@ -92,8 +92,9 @@ impl World {
                 if self.see_job(*job) { vec![key] } else { Vec::new() }
             }
             Object::Rollout(known) => {
+                let uid = known.rollout.uid.clone();
                 self.rollouts.see(*known);
-                Vec::new()
+                self.children_that_wait(&uid)
             }
             Object::Instance(instance) => {
                 self.rollouts.devices_changed();
@@ -125,7 +126,7 @@ impl World {
                 if self.rollouts.get(&key).is_some_and(|known| known.rollout.uid == uid) {
                     self.rollouts.forget(&key);
                 }
-                Vec::new()
+                self.children_that_wait(uid)
             }
             Object::Instance(_) => {
                 self.rollouts.devices_changed();
@@ -174,8 +175,11 @@ impl World {
             Kind::Rollout => {
                 let gone = self.rollouts.all();
                 let gone = gone.filter(|known| !listed.contains(&known.rollout.uid));
-                let gone: Vec<_> = gone.map(|known| known.key()).collect();
-                gone.iter().for_each(|key| self.rollouts.forget(key));
+                let gone: Vec<_> = gone.map(Arc::clone).collect();
+                for known in gone {
+                    self.rollouts.forget(&known.key());
+                    keys.extend(self.children_that_wait(&known.rollout.uid));
+                }
                 self.rollouts.all_due();
             }
             Kind::Instance => {

@@ -202,6 +202,18 @@ impl Job {
             .is_none_or(|run| self.spec.as_ref().is_ok_and(|spec| spec.run == *run))
     }
 
+    /// Returns true if the next status may lack results that the stored one has, or none may be
+    /// stored any more: the job is in deletion, its run has changed, or uids were taken out of its
+    /// spec.
+    #[must_use]
+    pub fn may_drop_results(&self) -> bool {
+        let is_out = |device: &DeviceStatus| self.place(&device.uid).is_none();
+        self.deleting
+            || !self.same_run()
+            || !self.results.others.is_empty()
+            || self.status.devices.iter().any(is_out)
+    }
+
     /// All that a begun attempt locks: what its record says, and what Akri knows of the device
     /// now.
     #[must_use]
