@@ -1,5 +1,6 @@
 //! A plan while it is being made: the stored lists and what becomes of them.
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
 
 use flashjob_api::{
@@ -42,6 +43,8 @@ pub(super) struct Draft<'a> {
     pub children: HashMap<&'a str, &'a Child<'a>>,
     /// FlashJobs whose devices are no longer those of their shard, or whose firmware is another.
     pub edited: Vec<&'a Child<'a>>,
+    /// Hash that FlashJobs of this run have in their status, once somebody asked for it.
+    pub hash: OnceCell<Option<String>>,
     pub plan: Plan,
 }
 
@@ -69,6 +72,7 @@ impl<'a> Draft<'a> {
             restarted: false,
             children: snapshot.children.iter().map(|child| (child.name, child)).collect(),
             edited: Vec::new(),
+            hash: OnceCell::new(),
             plan: Plan::default(),
         }
     }

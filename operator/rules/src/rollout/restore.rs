@@ -17,22 +17,25 @@ impl<'a> Draft<'a> {
     /// Returns true if a FlashJob flashes the firmware of this run, as this run asks for it. One
     /// of a superseded run cannot be compared any more: it was watched until now.
     pub(super) fn is_of_run(&self, child: &Child<'_>) -> bool {
-        let run = hash_of(child.spec);
-        self.superseded || (run.is_some() && run == self.hash_of_run())
+        self.superseded || (child.run.is_some() && child.run.as_deref() == self.hash_of_run())
     }
 
     /// Returns true if the status of a FlashJob speaks of the firmware of this run: results of
     /// other firmware, which somebody wrote into its spec, are none.
     pub(super) fn speaks_of_this_run(&self, child: &Child<'_>) -> bool {
-        let run = if self.superseded { hash_of(child.spec) } else { self.hash_of_run() };
-        run.is_some() && child.status.run == run
+        let run = if self.superseded { child.run.as_deref() } else { self.hash_of_run() };
+        run.is_some() && child.status.run.as_deref() == run
     }
 
     /// The hash that FlashJobs of this run have in their status.
-    fn hash_of_run(&self) -> Option<String> {
-        let allowance = Allowance { parallelism: 1, suspend: true, max_failed: 0 };
-        // The uids are no part of it; one is enough.
-        hash_of(&self.child_spec(vec!["uid".to_owned()], allowance))
+    fn hash_of_run(&self) -> Option<&str> {
+        let hash = || {
+            let allowance = Allowance { parallelism: 1, suspend: true, max_failed: 0 };
+            // The uids are no part of it; one is enough.
+            let spec = self.child_spec(vec!["uid".to_owned()], allowance);
+            spec.effective().ok().map(|spec| spec.run)
+        };
+        self.hash.get_or_init(hash).as_deref()
     }
 
     /// Returns true if a FlashJob flashes the devices of its shard, with the firmware of this run.
@@ -143,13 +146,11 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Hash of a FlashJob's run, as it has it in its status; None: its spec is invalid.
-fn hash_of(spec: &FlashJobSpec) -> Option<String> {
-    spec.effective().ok().map(|spec| spec.run)
-}
-
 /// JSON merge patch from one spec to another; empty where they mean the same.
 fn difference(current: &FlashJobSpec, wanted: &FlashJobSpec) -> Map<String, Value> {
+    if current == wanted {
+        return Map::new();
+    }
     let fields = |spec: &FlashJobSpec| match serde_json::to_value(spec) {
         Ok(Value::Object(fields)) => fields,
         _ => Map::new(),

@@ -1,5 +1,7 @@
 //! Everything that one decision may look at.
 
+use std::borrow::Cow;
+
 use flashjob_api::{
     Counts, EffectiveRollout, FlashJob, FlashJobSpec, FlashJobStatus, FlashRollout,
     FlashRolloutStatus, InvalidRollout, Phase, VerifyMode,
@@ -121,7 +123,7 @@ impl Rollout {
 }
 
 /// A FlashJob of the rollout.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Child<'a> {
     /// Its name.
     pub name: &'a str,
@@ -135,6 +137,8 @@ pub struct Child<'a> {
     pub deleting: bool,
     /// Its spec, as it is stored.
     pub spec: &'a FlashJobSpec,
+    /// Run that its spec asks for, as its status has it; None: its spec is invalid.
+    pub run: Option<Cow<'a, str>>,
     /// Its status, as it is stored.
     pub status: &'a FlashJobStatus,
 }
@@ -152,6 +156,7 @@ impl<'a> Child<'a> {
             generation: metadata.generation,
             deleting: metadata.deletion_timestamp.is_some(),
             spec: &job.spec,
+            run: job.spec.effective().ok().map(|spec| Cow::Owned(spec.run)),
             status,
         })
     }

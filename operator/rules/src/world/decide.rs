@@ -1,6 +1,6 @@
 //! Takes the snapshot of one rollout, which borrows from the caches, and asks the rules.
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 
 use jiff::Timestamp;
 
@@ -83,6 +83,7 @@ fn child(job: &Job) -> Option<Child<'_>> {
         generation: job.generation,
         deleting: job.deleting,
         spec: &part.spec,
+        run: job.spec.as_ref().ok().map(|spec| Cow::Borrowed(spec.run.as_str())),
         status: &job.status,
     })
 }
