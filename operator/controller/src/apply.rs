@@ -6,7 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flashjob_api::{FINALIZER, FlashJob};
-use flashjob_rules::flashjob::observed::{Job, Pod, Refusal, Refused, Service, whole_seconds};
+use flashjob_rules::flashjob::observed::{
+    Job, JobKey, Pod, Refusal, Refused, Service, whole_seconds,
+};
 use flashjob_rules::flashjob::plan::Step;
 use flashjob_rules::world::change::{Change, JobOutcome, Object};
 use jiff::Timestamp;
@@ -211,8 +213,9 @@ async fn set_finalizers(
     let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": job.resource_version, "uid": job.uid}});
     match jobs.patch(&job.key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(job) => operator.tell(Change::Seen(Object::Job(Box::new(Job::of(job))))),
-        Err(kube::Error::Api(status)) if status.code == 404 => {}
-        Err(kube::Error::Api(status)) if status.code == 409 => refresh(operator, job).await?,
+        Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
+            refresh(operator, job).await?;
+        }
         Err(error) => return Err(error),
     }
     Ok(())
@@ -220,9 +223,20 @@ async fn set_finalizers(
 
 /// Somebody else wrote: their state is planned with.
 pub async fn refresh(operator: &Operator, job: &Job) -> kube::Result<()> {
-    let jobs: Api<FlashJob> = Api::namespaced(operator.client.clone(), &job.key.namespace);
-    if let Some(job) = by_name(&jobs, &job.key.name).await? {
+    refresh_by_name(operator, &job.key, Some(&job.uid)).await
+}
+
+/// The same for the FlashJob of that name, with the uid that it had, where that is known.
+pub(crate) async fn refresh_by_name(
+    operator: &Operator,
+    key: &JobKey,
+    uid: Option<&str>,
+) -> kube::Result<()> {
+    let jobs: Api<FlashJob> = Api::namespaced(operator.client.clone(), &key.namespace);
+    if let Some(job) = by_name(&jobs, &key.name).await? {
         operator.tell(Change::Seen(Object::Job(Box::new(Job::of(job)))));
+    } else if let Some(uid) = uid {
+        operator.tell(Change::Missing { subject: key.clone().into(), uid: uid.to_owned() });
     }
     Ok(())
 }

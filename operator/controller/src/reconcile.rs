@@ -41,12 +41,12 @@ const ROLLOUTS_WAIT: Duration = Duration::from_secs(2);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Runs the loop until the process ends: stands by, and works once this process leads.
-pub async fn run(operator: Arc<Operator>, messages: Messages, world: World, watches: Watches) {
+pub async fn run(operator: Arc<Operator>, messages: Messages, world: World, mut watches: Watches) {
     let (queue, requests) = mpsc::unbounded();
     let schedule = Schedule { queue, waiting: HashSet::new() };
     let mut reconciler =
         Reconciler { operator, world, messages, listed: HashSet::new(), schedule };
-    reconciler.stand_by(watches).await;
+    reconciler.stand_by(&mut watches).await;
     reconciler.work(requests).await;
 }
 
@@ -83,15 +83,15 @@ impl Schedule {
 impl Reconciler {
     /// Keeps the caches warm until this process leads, and fills them afresh then: what the leader
     /// before did last is in no older list.
-    async fn stand_by(&mut self, mut watches: Watches) {
+    async fn stand_by(&mut self, watches: &mut Watches) {
         let leadership = self.operator.leadership.clone();
         let first = tokio::time::timeout(FIRST_ROUND, leadership.leads());
         if self.take_until(first).await.is_err() {
-            self.watch_afresh(&mut watches).await;
+            self.watch_afresh(watches).await;
             tracing::info!("another operator leads, or the Lease is out of reach: standing by");
             self.take_until(leadership.leads()).await;
         }
-        self.watch_afresh(&mut watches).await;
+        self.watch_afresh(watches).await;
         while !Kind::NEEDED.iter().all(|kind| self.listed.contains(kind)) {
             let Some(message) = self.messages.recv().await else { return };
             self.take(message);

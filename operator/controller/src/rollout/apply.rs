@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use flashjob_api::{FlashJob, FlashRollout};
-use flashjob_rules::flashjob::observed::Job;
+use flashjob_rules::flashjob::observed::{Job, JobKey};
 use flashjob_rules::rollout::{RolloutKey, Step};
 use flashjob_rules::world::change::{Change, Object, RolloutOutcome};
 use flashjob_rules::world::rollouts::{Known, StepOutcome};
@@ -12,8 +12,8 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Map, Value, json};
 
-use crate::answer::{by_name, in_one_line};
-use crate::apply::{Deleted, create, delete, pause_after};
+use crate::answer::in_one_line;
+use crate::apply::{Deleted, create, delete, pause_after, refresh_by_name};
 use crate::operator::Operator;
 
 /// Carries out one step, and tells the loop its outcome. `failures` is the number of its failures
@@ -55,8 +55,8 @@ async fn carry_out(
             Ok(job) => see(operator, job),
             // An earlier request whose answer was lost made it, or somebody else has the name.
             Err(kube::Error::Api(status)) if status.code == 409 => {
-                let name = job.metadata.name.as_deref().unwrap_or_default();
-                refresh(operator, namespace, name).await?;
+                let name = job.metadata.name.clone().unwrap_or_default();
+                refresh_by_name(operator, &child_key(namespace, name), None).await?;
             }
             Err(error) => return Err(error),
         },
@@ -67,7 +67,11 @@ async fn carry_out(
             let client = operator.client.clone();
             match delete::<FlashJob>(client, namespace, name, uid).await? {
                 Deleted::Going(Some(job)) => see(operator, job),
-                Deleted::Going(None) | Deleted::Gone => {}
+                Deleted::Going(None) => {}
+                Deleted::Gone => {
+                    let subject = child_key(namespace, name.clone()).into();
+                    operator.tell(Change::Missing { subject, uid: uid.clone() });
+                }
             }
         }
         Step::DeleteRollout => {
@@ -76,6 +80,10 @@ async fn carry_out(
         }
     }
     Ok(())
+}
+
+fn child_key(namespace: &str, name: String) -> JobKey {
+    JobKey { namespace: namespace.to_owned(), name }
 }
 
 async fn patch(
@@ -99,7 +107,7 @@ async fn patch(
         }
         // Somebody else wrote, or it is gone or another: their state is planned with.
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
-            refresh(operator, namespace, name).await
+            refresh_by_name(operator, &child_key(namespace, name.to_owned()), Some(uid)).await
         }
         Err(error) => Err(error),
     }
@@ -108,14 +116,6 @@ async fn patch(
 /// Lets the next plan see what was done: parallelism is shared by what the FlashJobs show.
 fn see(operator: &Operator, job: FlashJob) {
     operator.tell(Change::Seen(Object::Job(Box::new(Job::of(job)))));
-}
-
-async fn refresh(operator: &Operator, namespace: &str, name: &str) -> kube::Result<()> {
-    let jobs: Api<FlashJob> = Api::namespaced(operator.client.clone(), namespace);
-    if let Some(job) = by_name(&jobs, name).await? {
-        see(operator, job);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flashjob_api::{FlashRollout, FlashRolloutSpec, FlashRolloutStatus, RolloutPhase};
-use flashjob_rules::rollout::{Rollout, RolloutKey};
+use flashjob_rules::rollout::Rollout;
 use flashjob_rules::world::change::{self, Change, Object, RolloutOutcome};
 use flashjob_rules::world::rollouts::Known;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -34,7 +34,7 @@ pub async fn write(operator: Arc<Operator>, known: Arc<Known>, status: FlashRoll
         tracing::warn!(rollout = %key, error, "status could not be stored; retrying");
         tokio::time::sleep(FAILURE_PAUSE).await;
         // Whether it was stored all the same is in the object.
-        let _ = refresh(&operator, &key).await;
+        let _ = refresh(&operator, &known).await;
     }
     let is_dropped = matches!(written, Ok(Written::Dropped));
     let dropped = is_dropped.then(|| (known.resource_version.clone(), status.clone()));
@@ -63,18 +63,20 @@ async fn send(
             Ok(Written::over(&known.resource_version, version.as_deref()))
         }
         Err(kube::Error::Api(error)) if matches!(error.code, 404 | 409) => {
-            refresh(operator, &known.key()).await?;
+            refresh(operator, known).await?;
             Ok(Written::Conflict)
         }
         Err(error) => Err(error),
     }
 }
 
-async fn refresh(operator: &Operator, key: &RolloutKey) -> kube::Result<()> {
+async fn refresh(operator: &Operator, known: &Known) -> kube::Result<()> {
+    let (key, uid) = (known.key(), known.rollout.uid.clone());
     let rollouts: Api<FlashRollout> = Api::namespaced(operator.client.clone(), &key.namespace);
-    if let Some(rollout) = by_name(&rollouts, &key.name).await? {
-        operator.tell(Change::Seen(Object::Rollout(Box::new(Known::of(rollout)))));
-    }
+    operator.tell(match by_name(&rollouts, &key.name).await? {
+        Some(rollout) => Change::Seen(Object::Rollout(Box::new(Known::of(rollout)))),
+        None => Change::Missing { subject: key.into(), uid },
+    });
     Ok(())
 }
 

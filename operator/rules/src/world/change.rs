@@ -96,6 +96,13 @@ pub enum Change {
         /// Its uid.
         uid: String,
     },
+    /// The API server was asked for an object, and has none of that uid.
+    Missing {
+        /// Its namespace and name.
+        subject: Subject,
+        /// Its uid.
+        uid: String,
+    },
     /// A watch has listed a kind afresh; what the list lacks went away while nobody watched.
     Listed {
         /// The kind.

@@ -19,6 +19,7 @@ impl World {
         let jobs = match change {
             Change::Seen(object) => self.see(object),
             Change::Gone { last, uid } => self.lose(last, &uid, now),
+            Change::Missing { subject, uid } => self.miss(&subject, &uid),
             Change::Listed { kind, uids } => self.forget_unlisted(kind, &uids, now),
             Change::Deleting(object) => {
                 self.see_deleting(object);
@@ -116,18 +117,9 @@ impl World {
         match last {
             Object::Job(job) => {
                 self.note_departure(uid, &job.resource_version);
-                if self.jobs.get(&job.key).is_some_and(|known| known.uid == uid) {
-                    self.forget_job(&job.key);
-                }
-                self.waiting_jobs()
+                self.miss(&Subject::Job(job.key), uid)
             }
-            Object::Rollout(known) => {
-                let key = known.key();
-                if self.rollouts.get(&key).is_some_and(|known| known.rollout.uid == uid) {
-                    self.rollouts.forget(&key);
-                }
-                self.children_that_wait(uid)
-            }
+            Object::Rollout(known) => self.miss(&Subject::Rollout(known.key()), uid),
             Object::Instance(_) => {
                 self.rollouts.devices_changed();
                 self.devices.lose(uid)
@@ -145,6 +137,26 @@ impl World {
                 self.note_departure(uid, &service.resource_version);
                 self.lose_service(&service.job, &service.name, uid);
                 vec![service.job]
+            }
+        }
+    }
+
+    fn miss(&mut self, subject: &Subject, uid: &str) -> Vec<JobKey> {
+        match subject {
+            Subject::Job(key) => {
+                let known = self.jobs.get(key).filter(|known| known.uid == uid).cloned();
+                if let Some(known) = known {
+                    // An answer to a request of ours may still come.
+                    self.note_departure(uid, &known.resource_version);
+                    self.forget_job(key);
+                }
+                self.waiting_jobs()
+            }
+            Subject::Rollout(key) => {
+                if self.rollouts.get(key).is_some_and(|known| known.rollout.uid == uid) {
+                    self.rollouts.forget(key);
+                }
+                self.children_that_wait(uid)
             }
         }
     }

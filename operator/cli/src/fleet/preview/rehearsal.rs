@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use flashjob_api::{DeviceState, FlashJob, FlashJobStatus, reason};
 use flashjob_operator::config::OperatorConfig;
-use flashjob_operator::firmware::Access;
+use flashjob_operator::firmware::access::Access;
 use flashjob_operator::plugins::Plugins;
 use flashjob_plugin_host::{CallError, Plugin};
 use flashjob_rules::flashjob::observed::{

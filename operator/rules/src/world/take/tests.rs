@@ -97,6 +97,19 @@ fn what_a_fresh_list_lacks_is_gone() {
 }
 
 #[test]
+fn an_object_that_the_api_server_does_not_have_is_gone_and_no_late_answer_brings_it_back() {
+    let mut world = World::default();
+    take(&mut world, seen(1));
+    let missing =
+        |uid: &str| Change::Missing { subject: Subject::Job(key()), uid: uid.to_owned() };
+    take(&mut world, missing("one of before"));
+    assert!(world.jobs.contains_key(&key()));
+    take(&mut world, missing("uid"));
+    assert_eq!(take(&mut world, seen(2)), []);
+    assert!(world.jobs.is_empty());
+}
+
+#[test]
 fn a_device_is_timed_from_its_first_attempt_until_its_result_is_stored() {
     let read = |status: &Value| -> FlashJobStatus {
         serde_json::from_value(status.clone()).expect("a status")
