@@ -11,9 +11,9 @@ pub fn published_path(group: &str, version: &str) -> String {
     format!("/openapi/v3/apis/{group}/{version}")
 }
 
-/// Fields of this version's `spec` and `status` that the installed definition lacks: the API
-/// server drops them without a word. None: the kind is not in the document, so it is not
-/// installed.
+/// Fields of this version's `spec` and `status` that the installed definition lacks, which the API
+/// server drops without a word, and those that have another type there, which it refuses. None:
+/// the kind is not in the document, so it is not installed.
 #[must_use]
 pub fn missing_fields(document: &Value, own: &CustomResourceDefinition) -> Option<Vec<String>> {
     let schemas = document["components"]["schemas"].as_object()?;
@@ -36,9 +36,10 @@ fn is_of(schema: &Value, own: &CustomResourceDefinition) -> bool {
     kinds.into_iter().flatten().any(|of| of["group"] == group && of["kind"] == kind)
 }
 
-/// Collects the paths of fields that the installed schema lacks.
+/// Collects the paths of fields that the installed schema lacks, or has with another type.
 fn compare(own: &Value, installed: &Value, path: &str, missing: &mut Vec<String>) {
-    if installed.is_null() {
+    let is_other = installed["type"].is_string() && installed["type"] != own["type"];
+    if installed.is_null() || is_other {
         return missing.push(path.to_owned());
     }
     if installed["x-kubernetes-preserve-unknown-fields"] == true {
@@ -81,6 +82,15 @@ mod tests {
         };
         assert_eq!(missing(later), Some(Vec::new()));
         assert_eq!(missing_fields(&json!({}), &FlashJob::crd()), None, "not installed");
+    }
+
+    #[test]
+    fn a_field_of_another_type_is_named_too() {
+        let other = missing(|schema| {
+            schema["properties"]["status"]["properties"]["message"] =
+                json!({"type": "array", "items": {"type": "string"}});
+        });
+        assert_eq!(other.unwrap(), ["status.message"]);
     }
 
     #[test]

@@ -38,7 +38,8 @@ fn with_sources(error: &dyn Error) -> String {
 }
 
 /// The object of that name, as the API server has it now. It is listed, not got: the right to
-/// list, which the watches need, is enough, and for a name the API server looks up one key.
+/// list, which the watches need, is enough, and for a name the API server looks up one key. There
+/// is none where the kind itself is not known: the objects go with their definition.
 ///
 /// # Errors
 /// The API server does not answer, or refuses.
@@ -47,7 +48,11 @@ where
     K: Resource + Clone + Debug + DeserializeOwned,
 {
     let only = ListParams::default().fields(&format!("metadata.name={name}"));
-    Ok(api.list(&only).await?.items.into_iter().next())
+    match api.list(&only).await {
+        Ok(list) => Ok(list.items.into_iter().next()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 #[cfg(test)]

@@ -104,7 +104,11 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
             set_finalizers(operator, job, finalizers.collect()).await?;
         }
         Step::DeleteJob => {
-            delete::<FlashJob>(client, namespace, &job.key.name, &job.uid).await?;
+            let deleted = delete::<FlashJob>(client, namespace, &job.key.name, &job.uid).await?;
+            if matches!(deleted, Deleted::Gone) {
+                let (subject, uid) = (job.key.clone().into(), job.uid.clone());
+                operator.tell(Change::Missing { subject, uid });
+            }
         }
         Step::CreateService(service) => return create_service(operator, job, *service).await,
         Step::CreatePod(pod) => return create_pod(operator, job, *pod).await,

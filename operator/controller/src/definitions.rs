@@ -73,7 +73,7 @@ fn outdated(
         more => format!(" and {more} more"),
     };
     let rest = format!(
-        "is older than this operator: the API server drops {named}{more}; install the one of this \
+        "is older than this operator: the API server drops or refuses {named}{more}; install the one of this \
          version with kubectl apply --server-side -f deploy/crds (make install), or with the \
          chart's CRDs"
     );
@@ -96,8 +96,7 @@ mod tests {
         });
         let document = json!({"components": {"schemas": {"a": schema}}});
         let old = outdated(&document, DEVICE_PLUGINS, &DevicePlugin::crd()).expect("a problem");
-        let expected =
-            "drops spec.image, status.conditions, status.deviceTypes and 6 more; install";
+        let expected = "refuses spec.image, status.conditions, status.deviceTypes and 6 more;";
         assert!(old.message.contains(expected), "{}", old.message);
         assert_eq!(outdated(&json!({}), FLASH_JOBS, &FlashJob::crd()), None, "not installed");
     }

@@ -100,7 +100,12 @@ impl Reconciler {
         let mut limit = std::pin::pin!(tokio::time::sleep(ROLLOUTS_WAIT));
         while !self.listed.contains(&Kind::Rollout) {
             tokio::select! {
-                () = &mut limit => return,
+                () = &mut limit => {
+                    // Those that were known before may be gone with their definition.
+                    let none = Change::Listed { kind: Kind::Rollout, uids: HashSet::new() };
+                    self.world.take(none, whole_seconds(Timestamp::now()));
+                    return;
+                }
                 Some(message) = self.messages.recv() => self.take(message),
             }
         }

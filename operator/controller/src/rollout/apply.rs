@@ -76,7 +76,11 @@ async fn carry_out(
         }
         Step::DeleteRollout => {
             let client = operator.client.clone();
-            delete::<FlashRollout>(client, namespace, &key.name, &known.rollout.uid).await?;
+            let uid = &known.rollout.uid;
+            let deleted = delete::<FlashRollout>(client, namespace, &key.name, uid).await?;
+            if matches!(deleted, Deleted::Gone) {
+                operator.tell(Change::Missing { subject: key.clone().into(), uid: uid.clone() });
+            }
         }
     }
     Ok(())

@@ -189,17 +189,15 @@ impl Memory {
     /// Notes which devices begin their first attempt with this status, and forgets those whose
     /// result is stored, or that were taken out of the job.
     fn note_begun(&mut self, job: &Job, status: &FlashJobStatus, now: Instant) {
-        let is_open = |uid: &String| {
-            job.stored.contains_key(uid) || status.devices.iter().any(|device| device.uid == *uid)
-        };
-        self.begun.retain(|uid, _| is_open(uid));
+        let same_run = job.status.run == status.run;
+        self.begun.retain(|uid, _| same_run && job.stored.contains_key(uid));
         let was_begun = |device: &DeviceStatus| {
-            let stored = job.record(&device.uid).filter(|_| job.status.run == status.run);
+            let stored = job.record(&device.uid).filter(|_| same_run);
             stored.is_some_and(|stored| stored.is_locked() && stored.attempt == device.attempt)
         };
         let begin = status.devices.iter().filter(|device| device.is_locked());
         for device in begin.filter(|device| device.attempt <= 1 && !was_begun(device)) {
-            self.begun.insert(device.uid.clone(), now);
+            self.begun.entry(device.uid.clone()).or_insert(now);
         }
     }
 

@@ -94,7 +94,10 @@ impl World {
             }
             Object::Rollout(known) => {
                 let uid = known.rollout.uid.clone();
-                self.rollouts.see(*known);
+                // An answer to a request of ours may come after the watch said that it is gone.
+                if !self.departed.has(&uid) {
+                    self.rollouts.see(*known);
+                }
                 self.children_that_wait(&uid)
             }
             Object::Instance(instance) => {
@@ -119,7 +122,10 @@ impl World {
                 self.note_departure(uid, &job.resource_version);
                 self.miss(&Subject::Job(job.key), uid)
             }
-            Object::Rollout(known) => self.miss(&Subject::Rollout(known.key()), uid),
+            Object::Rollout(known) => {
+                self.note_departure(uid, &known.resource_version);
+                self.miss(&Subject::Rollout(known.key()), uid)
+            }
             Object::Instance(_) => {
                 self.rollouts.devices_changed();
                 self.devices.lose(uid)
@@ -153,7 +159,9 @@ impl World {
                 self.waiting_jobs()
             }
             Subject::Rollout(key) => {
-                if self.rollouts.get(key).is_some_and(|known| known.rollout.uid == uid) {
+                let known = self.rollouts.get(key).filter(|known| known.rollout.uid == uid);
+                if let Some(known) = known.cloned() {
+                    self.note_departure(uid, &known.resource_version);
                     self.rollouts.forget(key);
                 }
                 self.children_that_wait(uid)

@@ -118,15 +118,19 @@ fn a_device_is_timed_from_its_first_attempt_until_its_result_is_stored() {
     let uids = ["a".to_owned(), "b".to_owned()];
     let mut memory = Memory::default();
     let begun = |memory: &Memory| memory.begun(uids.iter());
-    let (first, both) =
-        (status(&[("a", "Flashing")]), status(&[("a", "Flashing"), ("b", "Flashing")]));
-    memory.write_begins(&job(1, &json!({})), &read(&first), begin);
+    let (none, first) = (status(&[]), status(&[("a", "Flashing")]));
+    let both = status(&[("a", "Flashing"), ("b", "Flashing")]);
+    memory.write_begins(&job(1, &none), &read(&first), begin);
     memory.write_begins(&job(2, &first), &read(&both), begin + second);
     assert_eq!(begun(&memory)["a"], begin, "the second write did not begin it");
     assert_eq!(begun(&memory)["b"], begin + second);
-    let only_b = status(&[("b", "Flashing")]);
-    memory.write_begins(&job(3, &both), &read(&only_b), begin + 2 * second);
+    let a_failed = status(&[("a", "Failed"), ("b", "Flashing")]);
+    memory.write_begins(&job(3, &both), &read(&a_failed), begin + 2 * second);
     assert!(begun(&memory).contains_key("a"), "its result is not stored yet");
-    memory.write_begins(&job(4, &only_b), &read(&only_b), begin + 3 * second);
+    memory.write_begins(&job(4, &a_failed), &read(&a_failed), begin + 3 * second);
     assert_eq!(begun(&memory).keys().collect::<Vec<_>>(), ["b"]);
+    let mut other = read(&both);
+    other.run = Some("another run".to_owned());
+    memory.write_begins(&job(5, &both), &other, begin + 4 * second);
+    assert_eq!(begun(&memory)["b"], begin + 4 * second);
 }
