@@ -36,8 +36,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(300);
 /// Longest time for which the list of FlashRollouts is waited for before FlashJobs are planned: an
 /// API server may lack their definition.
 const ROLLOUTS_WAIT: Duration = Duration::from_secs(2);
-/// Between two looks at whether the FlashRollouts are listed; what is to be looked at sooner counts
-/// as waiting.
+/// Between two looks at whether the FlashRollouts are listed. Whatever is to be looked at sooner
+/// counts as waiting.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Runs the loop until the process ends: stands by, and works once this process leads.

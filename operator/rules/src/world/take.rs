@@ -14,7 +14,8 @@ use crate::rollout::RolloutKey;
 
 impl World {
     /// Applies a change. Returns what is to be looked at because of it, beside the rollouts of
-    /// [`super::rollouts::Rollouts::take_due`]. Outcomes for an object that is gone change nothing.
+    /// [`super::rollouts::Rollouts::take_due`]. An outcome for an object that is gone changes
+    /// nothing.
     pub fn take(&mut self, change: Change, now: Timestamp) -> Vec<Subject> {
         let jobs = match change {
             Change::Seen(object) => self.see(object),
