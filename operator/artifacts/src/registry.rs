@@ -5,11 +5,13 @@
 //! names, and follows redirects with it; so the few requests that are needed are made here, and
 //! only its manifest types are used.
 
+mod answer;
 mod challenge;
 mod client;
 mod download;
 mod error;
 mod push;
+mod receive;
 mod redirects;
 mod referrers;
 mod retry_after;
@@ -26,16 +28,15 @@ use reqwest::{Client, Method, Response, StatusCode, Url};
 use crate::config::RegistryConfig;
 use crate::credentials::asked_at;
 use crate::{Credentials, Digest, Logins};
+pub(crate) use answer::{found, read};
 use client::{advice_on_certificate, client};
-pub(crate) use download::{HandOn, Receive};
 pub use error::RegistryError;
-pub(crate) use referrers::{Index, Referrer};
+pub(crate) use receive::{HandOn, Receive};
+pub(crate) use referrers::{Index, Referrer, SIGNATURE_BYTES, SIGNATURES};
 
 const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json";
 /// Largest manifest or index that is read, in bytes.
 pub const MANIFEST_BYTES: usize = 4 << 20;
-/// By what name registries and their token services know this client.
-const CLIENT: &str = "flashjob-operator";
 /// Redirects that a blob may take, as to the storage behind a registry.
 const REDIRECTS: usize = 5;
 

@@ -2,14 +2,12 @@
 //! asked for manifests, blobs and what refers to a manifest; everything that comes is hashed. A
 //! bare file is no such place.
 
-mod archive;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod layout;
 mod mirrors;
 mod signatures;
 
-use serde::Deserialize;
 use tokio::sync::mpsc;
 
 use crate::config::RegistryConfig;
@@ -19,11 +17,6 @@ use layout::Layout;
 use mirrors::Mirrored;
 pub use mirrors::places;
 pub(crate) use mirrors::split;
-
-/// More signatures of one manifest are not looked at.
-pub(crate) const SIGNATURES: usize = 64;
-/// One signature, the manifest around it, and one page of a list.
-pub(crate) const SIGNATURE_BYTES: usize = 1 << 20;
 
 /// One place that has artifacts.
 pub struct Source<'a>(Place<'a>);
@@ -137,24 +130,4 @@ impl<'a> Source<'a> {
             Place::Layout(layout) => layout.what(wanted),
         }
     }
-}
-
-/// Not being there is an answer.
-pub(crate) fn found<T>(answer: Result<T, RegistryError>) -> Result<Option<T>, RegistryError> {
-    match answer {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if error.is_absence() => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-/// Reads JSON, and says of what it is not.
-pub(crate) fn read<'a, T: Deserialize<'a>>(
-    bytes: &'a [u8],
-    what: &str,
-) -> Result<T, RegistryError> {
-    serde_json::from_slice(bytes).map_err(|error| RegistryError::Form {
-        what: what.to_owned(),
-        message: format!("it cannot be read: {error}"),
-    })
 }

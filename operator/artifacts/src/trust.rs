@@ -2,11 +2,14 @@
 //! can be run. Reads the files with keys and trusted roots, and does no other I/O: what a registry
 //! has of signatures is brought along.
 
+mod error;
+mod finding;
 mod identity;
 mod key;
 mod keyless;
 mod provider;
 mod signature;
+mod signers;
 #[cfg(any(test, feature = "testing"))]
 #[doc(hidden)]
 pub mod testing;
@@ -14,15 +17,15 @@ pub mod testing;
 mod tests;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
 use crate::config::{CosignTrust, RequiredKeys, SignatureForm, TrustEntry};
 use crate::{Digest, Reference};
+pub use error::TrustError;
+use finding::Finding;
 pub(crate) use identity::Identity;
-use key::PublicKey;
-use keyless::Keyless;
-use signature::Finding;
-pub use signature::{Attached, BUNDLE, Signature};
+pub use keyless::Attached;
+pub use signature::{BUNDLE, Signature};
+use signers::Signers;
 
 /// An artifact that was fetched, and whose bytes have the digest they should have.
 #[derive(Clone, Debug)]
@@ -59,149 +62,6 @@ impl Verified {
     #[must_use]
     pub fn signed(&self) -> bool {
         self.signed
-    }
-}
-
-/// Reason why an artifact is not used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum TrustError {
-    /// Nothing in the configuration speaks of it.
-    #[error("no entry under trust in the operator's configuration matches {0}; add one")]
-    NothingMatches(String),
-    /// A file without a digest beside its name.
-    #[error(
-        "{0} has no digest beside it; append @sha256:… or set allowUnsigned: true for this plugin"
-    )]
-    FileWithoutDigest(String),
-    /// A key cannot be used.
-    #[error("public key {file}: {message}; give cosign's public key in PEM, as cosign generate-key-pair writes it", file = .file.display())]
-    Key {
-        /// The file.
-        file: PathBuf,
-        /// Description of the fault.
-        message: String,
-    },
-    /// The authorities and logs cannot be used.
-    #[error("keyless.trustedRootFile {file}: {message}; give a Sigstore trusted root in JSON, as cosign trusted-root create writes it", file = .file.display())]
-    TrustedRoot {
-        /// The file.
-        file: PathBuf,
-        /// Description of the fault.
-        message: String,
-    },
-    /// Nobody signed it.
-    #[error(
-        "{digest} is not signed, and trust entry {entry} demands a signature; sign it with cosign sign"
-    )]
-    Unsigned {
-        /// Digest that should be signed.
-        digest: Digest,
-        /// The entry's pattern.
-        entry: String,
-    },
-    /// It is signed in a form that does not count.
-    #[error(
-        "{digest} is signed in form {form:?} alone, which trust entry {entry} does not list under forms"
-    )]
-    FormNotAllowed {
-        /// Digest that is signed.
-        digest: Digest,
-        /// The form.
-        form: SignatureForm,
-        /// The entry's pattern.
-        entry: String,
-    },
-    /// Somebody else signed it.
-    #[error("{digest} is signed, but with none of the keys of trust entry {entry}")]
-    WrongKey {
-        /// Digest that is signed.
-        digest: Digest,
-        /// The entry's pattern.
-        entry: String,
-    },
-    /// Somebody else signed it without a key.
-    #[error(
-        "{digest} is signed by {signer}, which is none of the identities of trust entry {entry}"
-    )]
-    WrongIdentity {
-        /// Digest that is signed.
-        digest: Digest,
-        /// Subject and issuer.
-        signer: String,
-        /// The entry's pattern.
-        entry: String,
-    },
-    /// It is not proven who signed it and when.
-    #[error(
-        "{digest} is signed, and trust entry {entry} demands a proof of who did it: {message}"
-    )]
-    Unproven {
-        /// Digest that is signed.
-        digest: Digest,
-        /// Description of what is missing or wrong.
-        message: String,
-        /// The entry's pattern.
-        entry: String,
-    },
-    /// A signature of another artifact was attached to it.
-    #[error("the signature attached to {digest} is for {signed}")]
-    OtherDigest {
-        /// Digest that should be signed.
-        digest: Digest,
-        /// Digest that is signed instead.
-        signed: String,
-    },
-    /// The attachment is no signature that a signer made.
-    #[error("the signature attached to {digest} was changed or is broken: {message}")]
-    Tampered {
-        /// Digest that should be signed.
-        digest: Digest,
-        /// Description of the fault.
-        message: String,
-    },
-    /// Some of the keys signed, and each must.
-    #[error("{digest} is not signed with {missing}, and trust entry {entry} requires all keys")]
-    KeysMissing {
-        /// Digest that is signed.
-        digest: Digest,
-        /// Files of the keys that did not sign.
-        missing: String,
-        /// The entry's pattern.
-        entry: String,
-    },
-    /// Some of the identities signed, and each must.
-    #[error(
-        "{digest} is not signed by {missing}, and trust entry {entry} requires all identities"
-    )]
-    IdentitiesMissing {
-        /// Digest that is signed.
-        digest: Digest,
-        /// Subject and issuer of those who did not sign.
-        missing: String,
-        /// The entry's pattern.
-        entry: String,
-    },
-}
-
-impl TrustError {
-    /// Returns the reason for the refusal, in one word as conditions have it.
-    #[must_use]
-    pub fn reason(&self) -> &'static str {
-        match self {
-            Self::NothingMatches(_) => "NotTrusted",
-            Self::FileWithoutDigest(_) => "DigestMissing",
-            Self::Key { .. } => "KeyUnusable",
-            Self::TrustedRoot { .. } => "TrustedRootUnusable",
-            Self::Unsigned { .. } => "Unsigned",
-            Self::FormNotAllowed { .. } => "FormNotAllowed",
-            Self::WrongKey { .. } => "WrongKey",
-            Self::WrongIdentity { .. } => "WrongIdentity",
-            Self::Unproven { .. } => "SignatureUnproven",
-            Self::OtherDigest { .. } => "OtherDigest",
-            Self::Tampered { .. } => "SignatureBroken",
-            Self::KeysMissing { .. } => "KeysMissing",
-            Self::IdentitiesMissing { .. } => "IdentitiesMissing",
-        }
     }
 }
 
@@ -253,36 +113,6 @@ pub fn check(
         }
         Some(TrustEntry { allow_unsigned: true, .. }) => Ok(false),
         _ => Err(TrustError::NothingMatches(reference.to_string())),
-    }
-}
-
-/// Keys or identities that must have signed.
-enum Signers {
-    Keys(Vec<PublicKey>),
-    Keyless(Box<Keyless>),
-}
-
-impl Signers {
-    fn read(cosign: &CosignTrust) -> Result<Self, TrustError> {
-        match &cosign.keyless {
-            // Both are refused in the configuration; here the stricter of the two stays.
-            Some(keyless) => {
-                Keyless::read(keyless).map(|keyless| Self::Keyless(Box::new(keyless)))
-            }
-            None => cosign
-                .public_key_files
-                .iter()
-                .map(|file| PublicKey::read(file))
-                .collect::<Result<_, _>>()
-                .map(Self::Keys),
-        }
-    }
-
-    fn names(&self) -> Vec<String> {
-        match self {
-            Self::Keys(keys) => keys.iter().map(|key| key.file.display().to_string()).collect(),
-            Self::Keyless(keyless) => keyless.identities.iter().map(ToString::to_string).collect(),
-        }
     }
 }
 

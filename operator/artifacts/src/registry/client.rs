@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use reqwest::{Certificate, Client, redirect};
 
-use super::CLIENT;
 use crate::config::RegistryConfig;
+
+/// By what name registries and their token services know this client.
+pub(super) const CLIENT: &str = "flashjob-operator";
 
 pub(super) fn client(config: Option<&RegistryConfig>) -> Result<Client, String> {
     let mut builder = Client::builder()

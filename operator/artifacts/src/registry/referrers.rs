@@ -5,12 +5,16 @@ use reqwest::header::{HeaderMap, LINK};
 use reqwest::{Method, StatusCode};
 use serde::Deserialize;
 
+use super::answer::{found, read};
 use super::{Outgoing, RegistryError, Repository, authority};
 use crate::Digest;
-use crate::source::{SIGNATURE_BYTES, SIGNATURES, found, read};
 use crate::trust::BUNDLE;
 
-/// The same for a query: a plus sign would be a blank.
+/// More signatures of one manifest are not looked at.
+pub(crate) const SIGNATURES: usize = 64;
+/// One signature, the manifest around it, and one page of a list.
+pub(crate) const SIGNATURE_BYTES: usize = 1 << 20;
+/// Media type of a bundle in a query: a plus sign would be a blank.
 const BUNDLE_IN_QUERY: &str = "application%2Fvnd.dev.sigstore.bundle.v0.3%2Bjson";
 const PAGES: usize = 16;
 

@@ -6,7 +6,8 @@ use reqwest::{Method, Response, StatusCode, Url};
 use serde::Deserialize;
 
 use super::challenge::{self, Challenge};
-use super::{CLIENT, Outgoing, RegistryError, Repository, authority};
+use super::client::CLIENT;
+use super::{Outgoing, RegistryError, Repository, authority};
 use crate::Credentials;
 use crate::credentials::canonical_host;
 

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::layout::Layout;
-use super::{Place, SIGNATURES, Source};
+use super::{Place, Source};
 use crate::config::every_form;
-use crate::registry::{MANIFEST_BYTES, image_manifest, layer_of};
+use crate::registry::{MANIFEST_BYTES, SIGNATURES, image_manifest, layer_of};
 use crate::{Digest, RegistryError};
 
 /// Small, so that short files reach it.

@@ -1,38 +1,31 @@
 //! An OCI image layout (image specification 1.1, "Image Layout"): a folder, or a tar archive of
 //! one. Reads files.
 
+mod archive;
+mod blobs;
+mod files;
 mod saved;
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use oci_client::manifest::OciImageManifest;
 use serde::Deserialize;
 
-use super::signatures::EMPTY;
-use super::{SIGNATURE_BYTES, archive, found, read};
 use crate::reference::LAYOUT;
-use crate::registry::{Index, MANIFEST_BYTES, Referrer};
+use crate::registry::{Index, MANIFEST_BYTES, Referrer, SIGNATURE_BYTES, found, read};
 use crate::trust::BUNDLE;
 use crate::{Digest, RegistryError};
-pub(super) use saved::SmallBlobs;
+use blobs::{REFERRER_BYTES, REFERRERS, blob};
+use files::{Files, Wanted};
 
 /// Annotation by which an index names a manifest: its tag, or a whole reference.
 const NAME: &str = "org.opencontainers.image.ref.name";
 const MARKER: &str = "oci-layout";
 const MARKER_BYTES: usize = 4 << 10;
 const INDEX: &str = "index.json";
-const BLOBS: &str = "blobs/sha256";
-/// More manifests are not looked through for signatures, and none that is larger: a signature's
-/// has one layer.
-const REFERRERS: usize = 512;
-const REFERRER_BYTES: usize = 64 << 10;
-
-/// Files that are wanted of a layout: their names, and the bytes that each may have.
-pub(super) type Wanted = BTreeMap<String, usize>;
-/// Files that were found in a layout: their names and bytes.
-pub(super) type Files = BTreeMap<String, Vec<u8>>;
+/// Type that tools write where they mean none.
+const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
 /// A layout on disk.
 pub(crate) struct Layout {
@@ -225,7 +218,7 @@ impl Layout {
     /// Reads files of the layout; those that are not there are left out.
     async fn files(&self, wanted: Wanted) -> Result<Files, RegistryError> {
         self.reading(move |path| {
-            if path.is_dir() { from_folder(path, &wanted) } else { archive::read(path, &wanted) }
+            if path.is_dir() { files::read(path, &wanted) } else { archive::read(path, &wanted) }
         })
         .await
     }
@@ -257,51 +250,10 @@ impl Layout {
     }
 }
 
-/// The file of a blob in a layout.
-fn blob(digest: &Digest) -> String {
-    format!("{BLOBS}/{}", digest.hex())
-}
-
 /// Returns true if these bytes are a manifest with that subject.
 fn refers(bytes: &[u8], subject: &Digest) -> bool {
     let manifest = serde_json::from_slice::<OciImageManifest>(bytes).ok();
     manifest
         .and_then(|manifest| manifest.subject)
         .is_some_and(|of| of.digest == subject.to_string())
-}
-
-fn from_folder(folder: &Path, wanted: &Wanted) -> std::io::Result<Files> {
-    let mut files = Files::new();
-    for (name, limit) in wanted {
-        match open(&folder.join(name)) {
-            Ok(file) => {
-                files.insert(name.clone(), bounded(file, name, *limit)?);
-            }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => {
-                return Err(std::io::Error::new(error.kind(), format!("{name}: {error}")));
-            }
-        }
-    }
-    Ok(files)
-}
-
-/// Opens a file, and nothing that would make the reader wait.
-pub(super) fn open(path: &Path) -> std::io::Result<std::fs::File> {
-    if std::fs::metadata(path)?.is_file() {
-        std::fs::File::open(path)
-    } else {
-        Err(std::io::Error::other("it is no file"))
-    }
-}
-
-/// Reads all of a file that is no larger than it may be.
-pub(super) fn bounded(file: impl Read, name: &str, limit: usize) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > limit {
-        Err(std::io::Error::other(format!("{name} is larger than {limit} bytes")))
-    } else {
-        Ok(bytes)
-    }
 }

@@ -2,9 +2,8 @@
 //! for by digest is the same wherever it comes from, and a tag means what the first that has it
 //! says. Talks to registries.
 
-use super::found;
 use crate::config::RegistryConfig;
-use crate::registry::{Layer, Receive, Referrer, Repository};
+use crate::registry::{Layer, Receive, Referrer, Repository, found};
 use crate::{Digest, Logins, Reference, RegistryError};
 
 /// The registry's own repository, and the same in its mirrors.

@@ -5,9 +5,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use oci_client::manifest::OciImageManifest;
 
-use super::{Place, SIGNATURE_BYTES, SIGNATURES, Source, found, read};
+use super::{Place, Source};
 use crate::config::SignatureForm;
-use crate::registry::layer_of;
+use crate::registry::{SIGNATURE_BYTES, SIGNATURES, found, layer_of, read};
 use crate::trust::{Attached, BUNDLE, Signature};
 use crate::{Digest, RegistryError};
 
@@ -15,8 +15,6 @@ const SIMPLE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
 /// Prefix of each annotation that proves a signature without a key.
 const PROOFS: &str = "dev.sigstore.cosign/";
-/// Type that tools write where they mean none.
-pub(super) const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
 impl Source<'_> {
     /// All signatures of a manifest in one form. None is an answer; a registry that does not

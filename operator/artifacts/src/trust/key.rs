@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256};
 use spki::der::{DecodePem, Encode};
 use spki::{ObjectIdentifier, SubjectPublicKeyInfoOwned};
 
-use super::TrustError;
+use super::error::TrustError;
 
 /// RFC 5480, section 2.1.1.
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");

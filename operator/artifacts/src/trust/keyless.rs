@@ -8,14 +8,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sigstore_verify::types::{Artifact, Bundle};
 use sigstore_verify::{Error, VerificationPolicy, VerificationResult, Verifier};
 
+use super::error::TrustError;
+use super::finding::Finding;
 use super::identity::Identity;
-use super::signature::{Attached, Finding};
-use super::{TrustError, provider};
+use super::provider;
 use crate::config::KeylessTrust;
 use root::Root;
 
@@ -27,6 +28,25 @@ const CHECKPOINT_LINES: usize = 64;
 /// The form of bundle that can say what the annotations of an older signature say: a promise of
 /// the log in place of its proof.
 const WITH_PROMISE: &str = "application/vnd.dev.sigstore.bundle+json;version=0.1";
+
+/// Proof of a signature of the older form that is made without a key that anybody knows, as the
+/// annotations have it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attached {
+    /// Certificate of the signer, in PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<String>,
+    /// Certificates of the authority that made that certificate, in PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub chain: Option<String>,
+    /// Entry of a transparency log and its promise, in JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bundle: Option<String>,
+    /// Answer of a timestamp authority, in JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestamp: Option<String>,
+}
 
 /// Identities that may sign, and the verifier of the proof that they did.
 pub(super) struct Keyless {

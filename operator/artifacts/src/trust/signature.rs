@@ -8,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use sigstore_verify::types::{Artifact, MediaType, Sha256Hash, SignatureContent};
 
+use super::finding::Finding;
 use super::key::PublicKey;
-use super::keyless::Keyless;
-use super::{Signers, TrustError};
+use super::keyless::{Attached, Keyless};
+use super::signers::Signers;
 use crate::Digest;
 use crate::config::SignatureForm;
 
@@ -38,73 +39,6 @@ pub enum Signature {
     },
     /// The JSON of a Sigstore bundle.
     Bundle(String),
-}
-
-/// Proof of a signature of the older form that is made without a key that anybody knows, as the
-/// annotations have it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Attached {
-    /// Certificate of the signer, in PEM.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub certificate: Option<String>,
-    /// Certificates of the authority that made that certificate, in PEM.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub chain: Option<String>,
-    /// Entry of a transparency log and its promise, in JSON.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub bundle: Option<String>,
-    /// Answer of a timestamp authority, in JSON.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timestamp: Option<String>,
-}
-
-/// Result of a check.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Finding {
-    /// These keys or identities, by their index, signed this digest.
-    Signed(Vec<usize>),
-    /// A trusted key or identity signed another digest.
-    OtherDigest(String),
-    /// No key fits.
-    WrongKey,
-    /// Somebody else signed it, and proves that.
-    OtherIdentity(String),
-    /// It is not proven who signed it, or when.
-    Unproven(String),
-    /// It is not what a signer made.
-    Tampered(String),
-    /// It says something else than that the artifact is signed, as an attestation does.
-    Unrelated,
-}
-
-impl Finding {
-    /// Of several, the lowest says most about what went wrong.
-    pub fn rank(&self) -> u8 {
-        match self {
-            Self::OtherDigest(_) => 0,
-            Self::Tampered(_) => 1,
-            Self::WrongKey | Self::OtherIdentity(_) => 2,
-            Self::Unproven(_) => 3,
-            Self::Unrelated | Self::Signed(_) => 4,
-        }
-    }
-
-    /// Returns the error for this finding where no signature counts; none where it is as if there
-    /// were no signature.
-    pub fn refusal(self, digest: &Digest, entry: &str) -> Option<TrustError> {
-        let (digest, entry) = (digest.clone(), entry.to_owned());
-        match self {
-            Self::OtherDigest(signed) => Some(TrustError::OtherDigest { digest, signed }),
-            Self::Tampered(message) => Some(TrustError::Tampered { digest, message }),
-            Self::WrongKey => Some(TrustError::WrongKey { digest, entry }),
-            Self::OtherIdentity(signer) => {
-                Some(TrustError::WrongIdentity { digest, signer, entry })
-            }
-            Self::Unproven(message) => Some(TrustError::Unproven { digest, message, entry }),
-            Self::Unrelated | Self::Signed(_) => None,
-        }
-    }
 }
 
 impl Signature {

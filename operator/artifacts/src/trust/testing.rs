@@ -8,7 +8,8 @@ use serde_json::json;
 use tempfile::TempDir;
 
 use super::key::PublicKey;
-use super::signature::{Attached, BUNDLE, Signature};
+use super::keyless::Attached;
+use super::signature::{BUNDLE, Signature};
 use crate::Digest;
 use crate::config::{CosignTrust, RequiredKeys, SignatureForm, TrustEntry};
 

@@ -8,7 +8,8 @@ use std::path::Path;
 
 use flate2::read::GzDecoder;
 
-use super::layout::{Files, SmallBlobs, Wanted, bounded, open};
+use super::blobs::SmallBlobs;
+use super::files::{Files, Wanted, bounded, open};
 
 /// Of an archive no more than this is read, counted unpacked: it may hold several plugins, and a
 /// packed one could be endless.

@@ -1,0 +1,36 @@
+//! Those who must have signed an artifact, by the configuration. Reads the files that it names.
+
+use super::error::TrustError;
+use super::key::PublicKey;
+use super::keyless::Keyless;
+use crate::config::CosignTrust;
+
+/// Keys or identities that must have signed.
+pub(super) enum Signers {
+    Keys(Vec<PublicKey>),
+    Keyless(Box<Keyless>),
+}
+
+impl Signers {
+    pub fn read(cosign: &CosignTrust) -> Result<Self, TrustError> {
+        match &cosign.keyless {
+            // Both are refused in the configuration; here the stricter of the two stays.
+            Some(keyless) => {
+                Keyless::read(keyless).map(|keyless| Self::Keyless(Box::new(keyless)))
+            }
+            None => cosign
+                .public_key_files
+                .iter()
+                .map(|file| PublicKey::read(file))
+                .collect::<Result<_, _>>()
+                .map(Self::Keys),
+        }
+    }
+
+    pub fn names(&self) -> Vec<String> {
+        match self {
+            Self::Keys(keys) => keys.iter().map(|key| key.file.display().to_string()).collect(),
+            Self::Keyless(keyless) => keyless.identities.iter().map(ToString::to_string).collect(),
+        }
+    }
+}
