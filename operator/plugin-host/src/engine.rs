@@ -2,11 +2,14 @@
 //! memory and size.
 
 mod bounds;
+mod call;
 mod compiler;
 mod contract;
+mod error;
 mod interface;
 mod limits;
 mod log;
+mod state;
 mod v0_1_0;
 mod v0_2_0;
 mod v0_3_0;
@@ -18,17 +21,19 @@ use std::time::{Duration, Instant};
 
 use flashjob_types::CallError;
 use tokio::sync::Semaphore;
+use wasmtime::Store;
 use wasmtime::component::{Component, Linker};
-use wasmtime::{Config, Store};
 
 use crate::Verified;
 use crate::cache::{Cache, engine_key};
 use crate::config::Limits;
-use crate::types::{FirmwareFile, FlashPod, Inspection, Outcome, PluginInfo, Request, Verdict};
+pub(crate) use call::{Answer, Call};
 pub use compiler::{COMPILE_PLUGIN, compile_plugin};
 use contract::Contract;
+pub use error::EngineError;
 pub use interface::Interface;
-use limits::{State, Stopped};
+use limits::Stopped;
+use state::State;
 
 /// Interval at which a busy call lets others run, and the precision with which it is stopped.
 const TICK: Duration = Duration::from_millis(10);
@@ -36,115 +41,6 @@ const TICK: Duration = Duration::from_millis(10);
 /// Prefixes of the imports that a component may have beside the contract's own interfaces.
 const WASI: [&str; 5] =
     ["wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:filesystem/", "wasi:random/"];
-
-/// Reason why a component cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum EngineError {
-    /// The engine itself.
-    #[error("cannot start the plugin engine: {0}")]
-    Start(String),
-    /// The bytes are no component.
-    #[error("{0} is not a WebAssembly component: {1}")]
-    Compile(String, String),
-    /// Compilation took too long.
-    #[error("{0} took longer than {1:?} to compile")]
-    CompileTimedOut(String, Duration),
-    /// Compilation needed more than it may have.
-    #[error(
-        "{name} could not be compiled: the compiler ended with {status} ({complaint}); it may \
-         use {memory} bytes of memory, {raise}"
-    )]
-    CompileStopped {
-        /// The component.
-        name: String,
-        /// The limit, in bytes.
-        memory: u64,
-        /// Source of the limit, and what to do.
-        raise: &'static str,
-        /// Exit status of the compiler.
-        status: String,
-        /// Error output of the compiler.
-        complaint: String,
-    },
-    /// The compiler does not run.
-    #[error("cannot run the compiler {path}: {1}", path = .0.display())]
-    Compiler(PathBuf, String),
-    /// It asks for more than there is for one call, before it is called at all.
-    #[error("{0} cannot be loaded within the limits of a plugin: {1}")]
-    LimitReached(String, String),
-    /// It asks for something that a plugin may not have.
-    #[error(
-        "{0} imports {1}, which no plugin may have; a plugin imports flashjob:plugin/log and \
-         WASI's cli, io, clocks, filesystem and random"
-    )]
-    Import(String, String),
-    /// It is not built for the contract, or not as it says.
-    #[error("{0} does not fit the plugin contract flashjob:plugin: {1}")]
-    World(String, String),
-    /// It is built for versions of the contract of which none is served.
-    #[error(
-        "{name} is built for flashjob:plugin@{built_for}; {served} are served here: build it for \
-         one of these, or upgrade"
-    )]
-    NotServed {
-        /// The component.
-        name: String,
-        /// The versions that it is built for.
-        built_for: String,
-        /// The versions that are served.
-        served: String,
-    },
-}
-
-/// A question to a component.
-#[derive(Clone, Copy)]
-pub(crate) enum Call<'a> {
-    Describe,
-    ValidateSettings(&'a str),
-    Build(&'a Request),
-    Judge(&'a Request, &'a Outcome),
-    Inspect(&'a FirmwareFile),
-}
-
-/// Its answer, of the kind of the question.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    Info(PluginInfo),
-    Unit,
-    FlashPod(Box<FlashPod>),
-    Verdict(Verdict),
-    /// None: it reads no firmware of this kind.
-    Inspection(Option<Box<Inspection>>),
-}
-
-fn other_kind<T>() -> Result<T, CallError> {
-    Err(CallError::AnswerRejected("it answers another question".to_owned()))
-}
-
-impl Answer {
-    pub fn into_info(self) -> Result<PluginInfo, CallError> {
-        if let Self::Info(info) = self { Ok(info) } else { other_kind() }
-    }
-
-    pub fn into_unit(self) -> Result<(), CallError> {
-        if let Self::Unit = self { Ok(()) } else { other_kind() }
-    }
-
-    pub fn into_flash_pod(self) -> Result<FlashPod, CallError> {
-        if let Self::FlashPod(flash) = self { Ok(*flash) } else { other_kind() }
-    }
-
-    pub fn into_verdict(self) -> Result<Verdict, CallError> {
-        if let Self::Verdict(verdict) = self { Ok(verdict) } else { other_kind() }
-    }
-
-    pub fn into_inspection(self) -> Result<Option<Inspection>, CallError> {
-        match self {
-            Self::Inspection(inspection) => Ok(inspection.map(|inspection| *inspection)),
-            _ => other_kind(),
-        }
-    }
-}
 
 /// A component ready to be instantiated.
 #[derive(Clone)]
@@ -198,21 +94,14 @@ pub(crate) struct Engine {
     key: String,
 }
 
-/// The same settings for whoever compiles and whoever runs: else the code does not fit.
-fn settings() -> Config {
-    let mut config = Config::new();
-    config.epoch_interruption(true);
-    config.wasm_backtrace_max_frames(None);
-    config
-}
-
 impl Engine {
     pub fn new(limits: Limits, compiler: PathBuf) -> Result<Self, EngineError> {
         let start = |error: wasmtime::Error| EngineError::Start(error.to_string());
         let places = limits::places(&limits);
-        let engine =
-            wasmtime::Engine::new(settings().allocation_strategy(limits::pool(places, &limits)))
-                .map_err(start)?;
+        let engine = wasmtime::Engine::new(
+            compiler::settings().allocation_strategy(limits::pool(places, &limits)),
+        )
+        .map_err(start)?;
         let mut linker = Linker::new(&engine);
         contract::add_to_linker(&mut linker).map_err(start)?;
         wasi::add_to_linker(&mut linker).map_err(start)?;

@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use crate::Verified;
 use crate::engine::{Answer, Call, Compiled, Engine, Interface};
-use crate::host::PluginSource;
 use crate::types::{FirmwareFile, FlashPod, Inspection, Outcome, PluginInfo, Request, Verdict};
 use crate::{Digest, Reference};
 use flashjob_types::CallError;
@@ -34,7 +33,7 @@ impl Plugin {
         engine: Arc<Engine>,
         compiled: Compiled,
         verified: &Verified,
-        source: &PluginSource,
+        reference: &Reference,
     ) -> Result<Self, CallError> {
         let info = engine.call(&compiled, Call::Describe).await?.into_info()?;
         Ok(Self(Arc::new(Inner {
@@ -42,7 +41,7 @@ impl Plugin {
             compiled,
             info,
             digest: verified.digest().clone(),
-            reference: source.reference.clone(),
+            reference: reference.clone(),
             signed: verified.signed(),
             health: Mutex::default(),
         })))

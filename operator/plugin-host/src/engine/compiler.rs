@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use self::memory::Memory;
-use super::EngineError;
+use super::error::EngineError;
 use crate::config::Limits;
 
 /// The word by which a program knows that it is to compile.
@@ -65,9 +65,17 @@ fn compile(arguments: impl IntoIterator<Item = OsString>) -> Result<(), String> 
     if !component.starts_with(MAGIC) {
         return Err("its first bytes are not those of WebAssembly".to_owned());
     }
-    let engine = wasmtime::Engine::new(&super::settings()).map_err(|error| error.to_string())?;
+    let engine = wasmtime::Engine::new(&settings()).map_err(|error| error.to_string())?;
     let code = engine.precompile_component(&component).map_err(|error| format!("{error:#}"))?;
     std::io::stdout().lock().write_all(&code).map_err(|error| error.to_string())
+}
+
+/// The same settings for whoever compiles and whoever runs: else the code does not fit.
+pub(super) fn settings() -> wasmtime::Config {
+    let mut config = wasmtime::Config::new();
+    config.epoch_interruption(true);
+    config.wasm_backtrace_max_frames(None);
+    config
 }
 
 /// The operator's side: has a child compile.

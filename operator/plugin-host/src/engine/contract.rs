@@ -1,11 +1,15 @@
 //! The versions of the contract that are served, and which of them a component is asked by. Pure,
 //! but for the asking itself.
 
+use flashjob_types::CallError;
 use wasmtime::Store;
 use wasmtime::component::{InstancePre, Linker};
 
-use super::limits::State;
-use super::{Answer, Call, CallError, EngineError, Interface, v0_1_0, v0_2_0, v0_3_0};
+use super::call::{Answer, Call};
+use super::error::EngineError;
+use super::interface::Interface;
+use super::state::State;
+use super::{v0_1_0, v0_2_0, v0_3_0};
 
 /// Interface that a plugin exports; its version follows.
 const EXPORT: &str = "flashjob:plugin/device-plugin@";

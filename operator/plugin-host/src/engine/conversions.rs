@@ -18,8 +18,8 @@ use super::generated::exports::flashjob::plugin::device_plugin as exported;
 use super::generated::flashjob::plugin::{log, types};
 use super::generated::{Plugin, PluginPre};
 use crate::engine::bounds::{self, Bounds};
-use crate::engine::limits::State;
-use crate::engine::{Answer, Call};
+use crate::engine::call::{Answer, Call};
+use crate::engine::state::State;
 use crate::types::{
     Arg, Device, EnvValue, FieldError, FlashPod, Outcome, PluginError, PluginInfo, Port, Proof,
     Protocol, Request, Scratch, SecretMount, User, Verdict,

@@ -1,13 +1,7 @@
-//! State that one call carries with it, and the limits that stop it.
+//! Limits that stop a call.
 
-use std::sync::Arc;
-
-use wasmtime::component::ResourceTable;
 use wasmtime::{PoolingAllocationConfig, ResourceLimiter};
-use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 
-use super::log::{self, Log};
-use super::wasi;
 use crate::config::Limits;
 
 /// Limits that suffice for a component of any known language.
@@ -47,6 +41,11 @@ pub(super) fn pool(places: u16, limits: &Limits) -> PoolingAllocationConfig {
     pool
 }
 
+/// Most lines that a plugin logs in one call.
+pub(super) const LOG_LINES: usize = 100;
+/// Most bytes that a plugin logs in one call.
+pub(super) const LOG_BYTES: usize = 16 << 10;
+
 /// A limit that was reached. Raised as an error, so that it is told apart from the plugin's own
 /// traps.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -55,32 +54,10 @@ pub(super) enum Stopped {
     Memory,
     #[error("it asked for too large a table")]
     Table,
-    #[error("it logged more than {LINES} lines or {BYTES} bytes in one call", LINES = log::LINES, BYTES = log::BYTES)]
+    #[error("it logged more than {LOG_LINES} lines or {LOG_BYTES} bytes in one call")]
     Log,
     #[error("it waited, and for a plugin time stands still: it must answer without")]
     Waits,
-}
-
-/// State that belongs to one call.
-pub(super) struct State {
-    pub memory: MemoryLimit,
-    pub log: Arc<Log>,
-    /// Made when it is first asked for: most plugins never do.
-    wasi: Option<WasiCtx>,
-    table: ResourceTable,
-}
-
-impl State {
-    pub fn new(plugin: Arc<str>, limits: Limits) -> Self {
-        let memory = MemoryLimit { left: limits.memory, used: 0 };
-        Self { memory, log: Arc::new(Log::new(plugin)), wasi: None, table: ResourceTable::new() }
-    }
-}
-
-impl WasiView for State {
-    fn ctx(&mut self) -> WasiCtxView<'_> {
-        WasiCtxView { ctx: self.wasi.get_or_insert_with(wasi::closed), table: &mut self.table }
-    }
 }
 
 /// Bounds the sum of all linear memories of one call.
@@ -88,6 +65,12 @@ pub(super) struct MemoryLimit {
     left: usize,
     /// Memory that the call has, in bytes: memory only grows.
     pub used: usize,
+}
+
+impl MemoryLimit {
+    pub fn new(limits: &Limits) -> Self {
+        Self { left: limits.memory, used: 0 }
+    }
 }
 
 impl ResourceLimiter for MemoryLimit {

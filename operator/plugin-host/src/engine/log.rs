@@ -8,12 +8,8 @@ use wasmtime_wasi_io::bytes::Bytes;
 use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::{OutputStream, StreamError, StreamResult};
 
-use super::limits::Stopped;
+use super::limits::{LOG_BYTES, LOG_LINES, Stopped};
 
-/// Most lines of one call.
-pub(super) const LINES: usize = 100;
-/// Most bytes of one call.
-pub(super) const BYTES: usize = 16 << 10;
 /// Most bytes that are taken of an output at once.
 const AT_ONCE: usize = 4096;
 
@@ -32,7 +28,7 @@ impl Log {
     fn take(&self, lines: usize, bytes: usize) -> Result<(), Stopped> {
         let lines = self.lines.fetch_add(lines, Ordering::Relaxed) + lines;
         let bytes = self.bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if lines > LINES || bytes > BYTES { Err(Stopped::Log) } else { Ok(()) }
+        if lines > LOG_LINES || bytes > LOG_BYTES { Err(Stopped::Log) } else { Ok(()) }
     }
 
     /// Writes one line, as long as there are not too many.

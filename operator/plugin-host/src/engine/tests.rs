@@ -4,7 +4,7 @@
 mod versions;
 
 use super::*;
-use crate::types::{Device, PluginError};
+use crate::types::{Device, Outcome, PluginError, Request, Verdict};
 
 fn engine() -> Engine {
     Engine::new(Limits::default(), PathBuf::new()).expect("an engine")

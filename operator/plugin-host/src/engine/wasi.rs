@@ -4,61 +4,17 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
-use std::time::Duration;
 
 use wasmtime::component::{HasData, HasSelf, Linker, Resource, ResourceTable};
+use wasmtime_wasi::WasiView;
 use wasmtime_wasi::p2::bindings::cli::{stderr, stdout};
-use wasmtime_wasi::random::Deterministic;
-use wasmtime_wasi::{HostMonotonicClock, HostWallClock, WasiCtx, WasiCtxBuilder, WasiView};
 use wasmtime_wasi_io::bindings::wasi::io::poll;
 use wasmtime_wasi_io::poll::DynPollable;
 use wasmtime_wasi_io::streams::DynOutputStream;
 
-use super::limits::{State, Stopped};
+use super::limits::Stopped;
 use super::log::Output;
-
-/// Not zero: Go refuses to start at the beginning of time.
-const INSTANT: Duration = Duration::from_secs(1);
-
-struct Still;
-
-impl HostMonotonicClock for Still {
-    fn resolution(&self) -> u64 {
-        1
-    }
-
-    fn now(&self) -> u64 {
-        1_000_000_000
-    }
-}
-
-impl HostWallClock for Still {
-    fn resolution(&self) -> Duration {
-        INSTANT
-    }
-
-    fn now(&self) -> Duration {
-        INSTANT
-    }
-}
-
-/// No folders, environment or arguments; clocks that stand still; randomness that repeats.
-pub(super) fn closed() -> WasiCtx {
-    let seed = || Deterministic::new(b"flashjob".to_vec());
-    let mut builder = WasiCtxBuilder::new();
-    builder
-        .wall_clock(Still)
-        .monotonic_clock(Still)
-        .secure_random(seed())
-        .insecure_random(seed())
-        .insecure_random_seed(1);
-    builder
-        .allow_tcp(false)
-        .allow_udp(false)
-        .allow_ip_name_lookup(false)
-        .max_random_size(64 << 10);
-    builder.build()
-}
+use super::state::State;
 
 /// Links WASI. Sockets cannot be imported: the engine refuses them by name.
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {

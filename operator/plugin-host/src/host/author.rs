@@ -38,7 +38,7 @@ impl Host {
         source: &PluginSource,
     ) -> Result<Plugin, LoadError> {
         let compiled = self.engine.compile(verified, &self.cache).await?.called(&source.name);
-        let plugin = Plugin::new(self.engine.clone(), compiled, verified, source).await;
+        let plugin = Plugin::new(self.engine.clone(), compiled, verified, &source.reference).await;
         plugin.map_err(|error| LoadError::Describe { name: source.name.clone(), error })
     }
 

@@ -1,13 +1,14 @@
 //! Has a component inspect firmware, and checks every bound of its answer.
 
+use flashjob_types::CallError;
 use wasmtime::Store;
 
 use super::conversions::answer;
 use super::generated::flashjob::plugin::types;
 use super::inspecting::InspectorPre;
 use crate::engine::bounds::Bounds;
-use crate::engine::limits::State;
-use crate::engine::{Answer, CallError};
+use crate::engine::call::Answer;
+use crate::engine::state::State;
 use crate::types::{FirmwareFile, Inspection};
 
 /// Instantiates and asks. The outer error is the engine's, the inner one the plugin's.

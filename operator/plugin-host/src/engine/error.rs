@@ -1,0 +1,63 @@
+//! Reasons why a component cannot be used.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Reason why a component cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The engine itself.
+    #[error("cannot start the plugin engine: {0}")]
+    Start(String),
+    /// The bytes are no component.
+    #[error("{0} is not a WebAssembly component: {1}")]
+    Compile(String, String),
+    /// Compilation took too long.
+    #[error("{0} took longer than {1:?} to compile")]
+    CompileTimedOut(String, Duration),
+    /// Compilation needed more than it may have.
+    #[error(
+        "{name} could not be compiled: the compiler ended with {status} ({complaint}); it may \
+         use {memory} bytes of memory, {raise}"
+    )]
+    CompileStopped {
+        /// The component.
+        name: String,
+        /// The limit, in bytes.
+        memory: u64,
+        /// Source of the limit, and what to do.
+        raise: &'static str,
+        /// Exit status of the compiler.
+        status: String,
+        /// Error output of the compiler.
+        complaint: String,
+    },
+    /// The compiler does not run.
+    #[error("cannot run the compiler {path}: {1}", path = .0.display())]
+    Compiler(PathBuf, String),
+    /// It asks for more than there is for one call, before it is called at all.
+    #[error("{0} cannot be loaded within the limits of a plugin: {1}")]
+    LimitReached(String, String),
+    /// It asks for something that a plugin may not have.
+    #[error(
+        "{0} imports {1}, which no plugin may have; a plugin imports flashjob:plugin/log and \
+         WASI's cli, io, clocks, filesystem and random"
+    )]
+    Import(String, String),
+    /// It is not built for the contract, or not as it says.
+    #[error("{0} does not fit the plugin contract flashjob:plugin: {1}")]
+    World(String, String),
+    /// It is built for versions of the contract of which none is served.
+    #[error(
+        "{name} is built for flashjob:plugin@{built_for}; {served} are served here: build it for \
+         one of these, or upgrade"
+    )]
+    NotServed {
+        /// The component.
+        name: String,
+        /// The versions that it is built for.
+        built_for: String,
+        /// The versions that are served.
+        served: String,
+    },
+}
