@@ -1,7 +1,9 @@
 //! The command line. Each option is also an environment variable, which is how a device plugin
 //! sets it; the first users' image reads the same names.
 
+mod pull;
 mod serial;
+mod values;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
@@ -9,10 +11,11 @@ use std::time::Duration;
 
 use clap::error::{ContextKind, ContextValue};
 use clap::{Arg, Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
-use jiff::SignedDuration;
 use reqwest::header::{HeaderName, HeaderValue};
 
+pub use pull::Pull;
 pub use serial::{After, Before, Serial};
+use values::{duration, word};
 
 /// Fetches firmware from a registry and hands it to one device.
 #[derive(Debug, Parser)]
@@ -110,37 +113,6 @@ fn filled(argument: Arg) -> Arg {
         true => argument.env(None::<&'static str>),
         false => argument,
     }
-}
-
-/// Source of the firmware.
-#[derive(Clone, Debug, Args)]
-pub struct Pull {
-    /// The firmware: an OCI reference, as harbor.example.com/firmware/thermo:0.2.0.
-    #[arg(long, env = "FIRMWARE", value_name = "REFERENCE", value_parser = word)]
-    pub firmware: String,
-    /// Type of the device, as esp32s3: the architecture of the firmware's platform, whose
-    /// operating system is "custom".
-    #[arg(long, env = "DEVICE", value_name = "TYPE", value_parser = word)]
-    pub device: String,
-    /// Folder with what the registry needs, each file where it is needed: `.dockerconfigjson` or
-    /// `config.json` (user names and passwords), `ca.crt` (authorities of its certificate, in
-    /// PEM), `policy.yaml` (`registries` and `trust`, as in the operator's configuration).
-    #[arg(
-        long,
-        env = "FLASHER_REGISTRY_DIRECTORY",
-        value_name = "FOLDER",
-        default_value = "/etc/flashjob/registry"
-    )]
-    pub registry_directory: PathBuf,
-    /// Longest time to fetch the firmware.
-    #[arg(
-        long,
-        env = "FLASHER_FIRMWARE_TIMEOUT",
-        value_name = "TIME",
-        default_value = "10m",
-        value_parser = duration
-    )]
-    pub firmware_timeout: Duration,
 }
 
 /// Options of `ota`.
@@ -429,21 +401,6 @@ fn pointer(text: &str) -> Result<String, String> {
         true => Ok(text.to_owned()),
         false => Err(format!("{text:?} is no JSON pointer; expected one as /{text}")),
     }
-}
-
-/// A value that must not be empty.
-fn word(text: &str) -> Result<String, String> {
-    match text.trim() {
-        "" => Err("it is empty".to_owned()),
-        word => Ok(word.to_owned()),
-    }
-}
-
-/// A time, as `2s`, `500ms`, `10m`.
-fn duration(text: &str) -> Result<Duration, String> {
-    let expected = || format!("{text:?} is not a time; expected 500ms, 2s or 10m");
-    let parsed: SignedDuration = text.trim().parse().map_err(|_| expected())?;
-    parsed.try_into().map_err(|_| expected())
 }
 
 #[cfg(test)]

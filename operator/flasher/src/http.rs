@@ -7,15 +7,14 @@
 //! ```
 
 mod body;
+mod request;
 mod serve;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::CONTENT_LENGTH;
 use reqwest::multipart::{Form, Part};
-use reqwest::{RequestBuilder, StatusCode};
 use serde_json::Value;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
@@ -26,6 +25,7 @@ use crate::endpoint::{Endpoint, client};
 use crate::firmware::{self, Firmware};
 use crate::outcome::{Code, Failure, Sent};
 use body::Progress;
+use request::{Login, accepted, request};
 
 /// Between two looks at the version.
 const LOOK: Duration = Duration::from_secs(1);
@@ -93,58 +93,6 @@ pub async fn flash(options: &Http, stage: &watch::Sender<Stage>) -> Result<Sent,
     Ok(Sent { bytes: size, proven, message })
 }
 
-/// User name and password of the device.
-struct Login(Option<(String, String)>);
-
-impl Login {
-    fn read(folder: &Path) -> Result<Self, Failure> {
-        let text = |name: &str| {
-            let file = folder.join(name);
-            match std::fs::read_to_string(&file) {
-                Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-                Err(error) => {
-                    let message = format!("{} cannot be read", file.display());
-                    Err(Failure::new(Code::BadConfiguration, message).because(error))
-                }
-            }
-        };
-        match (text("username")?, text("password")?) {
-            (Some(name), Some(password)) => Ok(Self(Some((name, password)))),
-            (None, None) => Ok(Self(None)),
-            _ => {
-                let message = format!(
-                    "{} has one of username and password; both are needed",
-                    folder.display()
-                );
-                Err(Failure::new(Code::BadConfiguration, message))
-            }
-        }
-    }
-
-    fn over(&self, request: RequestBuilder) -> RequestBuilder {
-        match &self.0 {
-            Some((name, password)) => request.basic_auth(name, Some(password)),
-            None => request,
-        }
-    }
-}
-
-/// The request by which the device gets the firmware or learns where it is.
-fn request(
-    options: &Http,
-    endpoint: &Endpoint,
-    path: &str,
-    login: &Login,
-) -> Result<RequestBuilder, Failure> {
-    let request = client()?.request(options.method.clone(), endpoint.at(path)?);
-    let request = login.over(request).timeout(options.transfer_timeout);
-    Ok(options
-        .header
-        .iter()
-        .fold(request, |request, (name, value)| request.header(name.clone(), value.clone())))
-}
-
 /// A device that did not report the version in time.
 fn not_reported(
     wanted: &str,
@@ -206,36 +154,6 @@ async fn upload(
             Err(Failure::new(Code::DeviceUnreachable, message).because(error))
         }
     }
-}
-
-/// Takes an answer that means success.
-///
-/// # Errors
-/// It means something else.
-fn accepted(
-    options: &Http,
-    endpoint: &Endpoint,
-    status: StatusCode,
-    bytes: u64,
-) -> Result<(), Failure> {
-    if options.success.contains(&status.as_u16()) {
-        return Ok(());
-    }
-    let code = match status {
-        StatusCode::REQUEST_TIMEOUT
-        | StatusCode::CONFLICT
-        | StatusCode::LOCKED
-        | StatusCode::TOO_EARLY
-        | StatusCode::TOO_MANY_REQUESTS
-        | StatusCode::SERVICE_UNAVAILABLE => Code::DeviceBusy,
-        // What a server does that breaks in the middle is not known.
-        status if status.is_server_error() => Code::TransferBroken,
-        _ => Code::DeviceRefused,
-    };
-    let path = &options.path;
-    let message = format!("device {endpoint} answers {status} to {} {path}", options.method);
-    let bytes = (code == Code::TransferBroken).then_some(bytes);
-    Err(Failure { bytes, ..Failure::new(code, message) })
 }
 
 /// The address at which the device says its version.

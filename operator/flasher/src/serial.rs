@@ -27,10 +27,8 @@ use crate::arguments::{Before, Serial};
 use crate::firmware::{self, Firmware};
 use crate::outcome::{Code, Failure, Sent};
 use image::Image;
-use port::Opened;
+use port::{FIRST_BAUD, Opened};
 
-/// Speed at which every ROM loader answers, in bits a second.
-const FIRST_BAUD: u32 = 115_200;
 /// Attempts to detect the chip: serial lines lose bytes.
 const CONNECTS: u32 = 3;
 /// Steps in which the progress is said, in percent.

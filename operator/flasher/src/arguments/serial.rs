@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use espflash::flasher::FlashSize;
 
-use super::{Pull, duration};
+use super::pull::Pull;
+use super::values::duration;
 
 /// Size of what is erased at once, in bytes.
 const SECTOR: u32 = 0x1000;

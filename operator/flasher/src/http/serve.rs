@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::body::{self, Progress};
-use super::{Login, accepted, request};
+use super::request::{Login, accepted, request};
 use crate::Stage;
 use crate::arguments::Http;
 use crate::endpoint::Endpoint;

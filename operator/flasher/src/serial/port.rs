@@ -8,10 +8,11 @@ use espflash::Error;
 use espflash::connection::{Connection, Port, ResetAfterOperation, ResetBeforeOperation};
 use serialport::{ErrorKind, SerialPort, SerialPortType, UsbPortInfo};
 
-use super::FIRST_BAUD;
 use crate::arguments::{After, Before, Serial};
 use crate::outcome::{Code, Failure};
 
+/// Speed at which every ROM loader answers, in bits a second.
+pub(super) const FIRST_BAUD: u32 = 115_200;
 /// Longest time for one read; the library sets its own for each command.
 const READ: Duration = Duration::from_secs(3);
 /// Ports of this machine, as the kernel lists them.

@@ -1,0 +1,91 @@
+//! The request by which a device gets the firmware, and its answer.
+
+use std::path::Path;
+
+use reqwest::{RequestBuilder, StatusCode};
+
+use crate::arguments::Http;
+use crate::endpoint::{Endpoint, client};
+use crate::outcome::{Code, Failure};
+
+/// User name and password of the device.
+pub(super) struct Login(Option<(String, String)>);
+
+impl Login {
+    pub fn read(folder: &Path) -> Result<Self, Failure> {
+        let text = |name: &str| {
+            let file = folder.join(name);
+            match std::fs::read_to_string(&file) {
+                Ok(text) => Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+                Err(error) => {
+                    let message = format!("{} cannot be read", file.display());
+                    Err(Failure::new(Code::BadConfiguration, message).because(error))
+                }
+            }
+        };
+        match (text("username")?, text("password")?) {
+            (Some(name), Some(password)) => Ok(Self(Some((name, password)))),
+            (None, None) => Ok(Self(None)),
+            _ => {
+                let message = format!(
+                    "{} has one of username and password; both are needed",
+                    folder.display()
+                );
+                Err(Failure::new(Code::BadConfiguration, message))
+            }
+        }
+    }
+
+    pub fn over(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.0 {
+            Some((name, password)) => request.basic_auth(name, Some(password)),
+            None => request,
+        }
+    }
+}
+
+/// The request by which the device gets the firmware or learns where it is.
+pub(super) fn request(
+    options: &Http,
+    endpoint: &Endpoint,
+    path: &str,
+    login: &Login,
+) -> Result<RequestBuilder, Failure> {
+    let request = client()?.request(options.method.clone(), endpoint.at(path)?);
+    let request = login.over(request).timeout(options.transfer_timeout);
+    Ok(options
+        .header
+        .iter()
+        .fold(request, |request, (name, value)| request.header(name.clone(), value.clone())))
+}
+
+/// Takes an answer that means success.
+///
+/// # Errors
+/// It means something else.
+pub(super) fn accepted(
+    options: &Http,
+    endpoint: &Endpoint,
+    status: StatusCode,
+    bytes: u64,
+) -> Result<(), Failure> {
+    if options.success.contains(&status.as_u16()) {
+        return Ok(());
+    }
+    let code = match status {
+        StatusCode::REQUEST_TIMEOUT
+        | StatusCode::CONFLICT
+        | StatusCode::LOCKED
+        | StatusCode::TOO_EARLY
+        | StatusCode::TOO_MANY_REQUESTS
+        | StatusCode::SERVICE_UNAVAILABLE => Code::DeviceBusy,
+        // What a server does that breaks in the middle is not known.
+        status if status.is_server_error() => Code::TransferBroken,
+        _ => Code::DeviceRefused,
+    };
+    let path = &options.path;
+    let message = format!("device {endpoint} answers {status} to {} {path}", options.method);
+    let bytes = (code == Code::TransferBroken).then_some(bytes);
+    Err(Failure { bytes, ..Failure::new(code, message) })
+}
