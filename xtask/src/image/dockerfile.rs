@@ -5,33 +5,17 @@
 //! line, never passed over: an image written here must be the one that an engine builds.
 
 mod instructions;
+mod stage;
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
-use parse_dockerfile::{ArgInstruction, Dockerfile, parse};
+use parse_dockerfile::{Dockerfile, parse};
 
 use super::Image;
-use super::words::{Variables, expand, split};
-use instructions::Reader;
-
-/// A stage of a Dockerfile, and what an engine would be given to build it.
-#[derive(Clone, Debug)]
-pub struct Stage {
-    /// The Dockerfile.
-    pub dockerfile: PathBuf,
-    /// Name of the stage.
-    pub target: String,
-    /// Folders that take the place of the stages and images from which files are copied, as
-    /// `--build-context` does.
-    pub contexts: BTreeMap<String, PathBuf>,
-    /// Values of build arguments, as `--build-arg` does.
-    pub arguments: BTreeMap<String, String>,
-    /// Architecture as Go names it.
-    pub architecture: String,
-}
+use super::words::{Variables, expand};
+use instructions::{Reader, assignments};
+pub use stage::Stage;
 
 impl Stage {
     /// Returns the image that the stage describes.
@@ -102,21 +86,6 @@ impl Stage {
         }
         Ok(globals)
     }
-}
-
-/// Returns the names of an ARG, with their default values.
-fn assignments(
-    arg: &ArgInstruction,
-    variables: &Variables,
-) -> anyhow::Result<Vec<(String, Option<String>)>> {
-    let words = split(&arg.arguments.value, variables)?;
-    Ok(words
-        .into_iter()
-        .map(|word| match word.split_once('=') {
-            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-            None => (word, None),
-        })
-        .collect())
 }
 
 /// Returns the number of the line in which a byte is, from 1.

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::path::{Component, Path};
 
 use anyhow::{Context, bail, ensure};
-use parse_dockerfile::{Command, CopyInstruction, Instruction, Source};
+use parse_dockerfile::{ArgInstruction, Command, CopyInstruction, Instruction, Source};
 
-use super::{Stage, assignments};
+use super::stage::Stage;
 use crate::image::words::{Variables, expand, split};
 use crate::image::{Copy, Image};
 
@@ -112,6 +112,21 @@ impl<'a> Reader<'a> {
         }
         Ok(())
     }
+}
+
+/// Returns the names of an ARG, with their default values.
+pub fn assignments(
+    arg: &ArgInstruction,
+    variables: &Variables,
+) -> anyhow::Result<Vec<(String, Option<String>)>> {
+    let words = split(&arg.arguments.value, variables)?;
+    Ok(words
+        .into_iter()
+        .map(|word| match word.split_once('=') {
+            Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
+            None => (word, None),
+        })
+        .collect())
 }
 
 /// Returns a path of another stage relative to its root.

@@ -1,0 +1,20 @@
+//! Description of the image to read. No I/O.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// A stage of a Dockerfile, and what an engine would be given to build it.
+#[derive(Clone, Debug)]
+pub struct Stage {
+    /// The Dockerfile.
+    pub dockerfile: PathBuf,
+    /// Name of the stage.
+    pub target: String,
+    /// Folders that take the place of the stages and images from which files are copied, as
+    /// `--build-context` does.
+    pub contexts: BTreeMap<String, PathBuf>,
+    /// Values of build arguments, as `--build-arg` does.
+    pub arguments: BTreeMap<String, String>,
+    /// Architecture as Go names it.
+    pub architecture: String,
+}
