@@ -1,15 +1,12 @@
 //! The command line.
 
-use std::fmt::Display;
-use std::ops::RangeInclusive;
-use std::str::FromStr;
-
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 use crate::check::Check;
 use crate::completion::Completion;
 use crate::fleet;
+use crate::output::Output;
 use crate::plugin::PluginCommand;
 
 /// Name of the option for the form of the output.
@@ -64,26 +61,6 @@ pub enum Command {
     },
     /// Write a script that completes commands and options in a shell.
     Completion(Completion),
-}
-
-/// Forms of the output.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people.
-    #[value(alias = "text")]
-    Table,
-    /// For people, with more columns.
-    Wide,
-    /// One JSON object.
-    Json,
-    /// The same as YAML.
-    Yaml,
-    /// Kind and name of each object.
-    Name,
-    /// Comma-separated values.
-    Csv,
-    /// JUnit's XML.
-    Junit,
 }
 
 /// Commands, and the forms of output that each has.
@@ -156,20 +133,6 @@ fn output(forms: &[Output]) -> Arg {
 /// It is none of this program, or asks for help.
 pub fn read() -> Result<Arguments, clap::Error> {
     Arguments::from_arg_matches(&command().try_get_matches()?)
-}
-
-/// Reads a whole number within bounds.
-///
-/// # Errors
-/// It is none, or is beyond them.
-pub fn number<N>(text: &str, bounds: RangeInclusive<N>) -> Result<N, String>
-where
-    N: Copy + Display + FromStr + PartialOrd,
-{
-    let number = text.trim().parse().ok().filter(|number| bounds.contains(number));
-    number.ok_or_else(|| {
-        format!("{text:?} is not a number from {} to {}", bounds.start(), bounds.end())
-    })
 }
 
 /// The form of output that the words of a command line ask for, whatever else is wrong with them:

@@ -1,18 +1,19 @@
 //! `check`: what is missing for devices to be flashed, and what to do next. Reads the cluster, and
 //! changes nothing: [`read`] gets the facts, [`judge`] makes findings of them.
 
+mod finding;
 mod judge;
 mod read;
 
 pub use read::OPERATOR;
 
 use clap::Args;
-use serde::Serialize;
 use serde_json::json;
 
 use crate::cluster::{ClusterOptions, namespace};
 use crate::failure::{Code, Failure};
 use crate::report::Report;
+use finding::{Finding, Status};
 
 /// Check an installation.
 #[derive(Debug, Args)]
@@ -22,33 +23,6 @@ pub struct Check {
     namespace: Option<String>,
     #[command(flatten)]
     cluster: ClusterOptions,
-}
-
-/// State of one part.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum Status {
-    /// As it should be.
-    Ok,
-    /// Nothing in the cluster shows it.
-    Unknown,
-    /// The user may not see it.
-    Denied,
-    /// Nothing is broken, and yet nothing may be flashed.
-    Warning,
-    /// Somebody has to do something.
-    Failed,
-}
-
-/// Result of the check of one part.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-struct Finding {
-    check: String,
-    status: Status,
-    message: String,
-    /// Action to take.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    next: Option<String>,
 }
 
 pub(crate) async fn run(command: &Check) -> Result<Report, Failure> {

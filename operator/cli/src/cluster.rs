@@ -3,14 +3,13 @@
 use std::error::Error;
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use clap::Args;
 use kube::config::{InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
-use tokio::time::error::Elapsed;
 
+use crate::cause::{self, root, without_number};
 use crate::duration;
 use crate::failure::{Code, Failure};
 
@@ -18,11 +17,10 @@ use crate::failure::{Code, Failure};
 /// otherwise.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
-/// The same as the command line has it, for errors that do not say how long it was.
-static LIMIT: OnceLock<Duration> = OnceLock::new();
-
 /// Reason of a failure: the user may not.
 pub const ACCESS_DENIED: &str = "AccessDenied";
+/// Reason of a failure: there is no such object.
+pub const NOT_FOUND: &str = "NotFound";
 /// Reason of a failure: the definition of the kind is not installed.
 pub const NOT_INSTALLED: &str = "NotInstalled";
 
@@ -145,7 +143,7 @@ impl ClusterOptions {
         }
         if let Some(limit) = config.connect_timeout {
             // Each process has one command line, so the first is the only one.
-            let _ = LIMIT.set(limit);
+            let _ = cause::LIMIT.set(limit);
         }
         Ok(config)
     }
@@ -315,74 +313,14 @@ pub fn refused(what: &str, error: &kube::Error) -> Failure {
                 ),
             )
         }
-        404 => Failure::new(Code::Unavailable, "NotFound", format!("cannot {what}: {words}")),
+        404 => Failure::new(Code::Unavailable, NOT_FOUND, format!("cannot {what}: {words}")),
         _ => Failure::new(Code::Other, "RequestRefused", format!("cannot {what}: {words}")),
     }
-}
-
-/// The last cause of an error, in plain words.
-pub fn root(error: &(dyn Error + 'static)) -> String {
-    let mut last = error;
-    while let Some(source) = last.source() {
-        last = source;
-    }
-    // An I/O error is no source of what it holds, and may hold another.
-    while let Some(inner) = last.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref)
-    {
-        last = inner;
-    }
-    if last.is::<Elapsed>() {
-        return match LIMIT.get() {
-            Some(limit) if limit.as_secs() > 0 => {
-                format!("no answer within {}", duration::shown(*limit))
-            }
-            Some(limit) => format!("no answer within {} ms", limit.as_millis()),
-            None => "no answer in time".to_owned(),
-        };
-    }
-    match last.downcast_ref() {
-        Some(rustls::Error::InvalidCertificate(problem)) => certificate(problem),
-        _ => without_number(&last.to_string()),
-    }
-}
-
-/// Returns the words of an error of the operating system without its number.
-fn without_number(words: &str) -> String {
-    words.split(" (os error").next().unwrap_or_default().to_owned()
-}
-
-fn certificate(problem: &rustls::CertificateError) -> String {
-    use rustls::CertificateError as Problem;
-    let cause = match problem {
-        Problem::UnknownIssuer => "is signed by an authority that the kubeconfig does not name",
-        Problem::Expired | Problem::ExpiredContext { .. } => "has expired",
-        Problem::NotValidYet | Problem::NotValidYetContext { .. } => "is not valid yet",
-        Problem::NotValidForName | Problem::NotValidForNameContext { .. } => {
-            "is for another host name"
-        }
-        _ => "cannot be trusted",
-    };
-    format!("its certificate {cause}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_time_limit_and_an_error_of_the_system_are_told_in_plain_words() {
-        let elapsed = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()
-            .expect("a runtime")
-            .block_on(async {
-                tokio::time::timeout(Duration::ZERO, std::future::pending::<()>()).await
-            })
-            .expect_err("no time");
-        let words = root(&std::io::Error::new(ErrorKind::TimedOut, elapsed));
-        assert!(words.starts_with("no answer "), "{words}");
-        assert_eq!(root(&std::io::Error::from_raw_os_error(111)), "Connection refused");
-    }
 
     #[test]
     fn a_kubeconfig_that_is_none_is_named_in_one_line() {

@@ -11,7 +11,6 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 use serde_json::json;
 
-use crate::arguments;
 use crate::cluster::{Place, Scope};
 use crate::failure::{Code, Failure};
 use crate::fleet::rollout;
@@ -47,8 +46,11 @@ const KUBECTL: &str = r#"#!/bin/sh
 exec kubectl-flashjob __complete "$@"
 "#;
 
-pub fn run(command: &Completion) -> Result<Report, Failure> {
-    let mut program = arguments::command();
+/// Writes a script or the manual; `program` is the definition of the command line.
+///
+/// # Errors
+/// It cannot be written.
+pub fn run(command: &Completion, mut program: clap::Command) -> Result<Report, Failure> {
     let mut text = Vec::new();
     let shell = match command.kind {
         Kind::Bash => Shell::Bash,
@@ -95,10 +97,11 @@ const NAMING: [&str; 10] = [
 /// Longest time in which names are looked up: somebody waits at a prompt.
 const LOOK_UP: Duration = Duration::from_secs(2);
 
-/// Returns the words that can follow these, one a line, and the directive.
+/// Returns the words that can follow these on the command line of `program`, one a line, and the
+/// directive.
 #[tokio::main(flavor = "current_thread")]
-pub async fn complete(words: &[String]) -> String {
-    let mut command = arguments::command();
+pub async fn complete(program: clap::Command, words: &[String]) -> String {
+    let mut command = program.clone();
     command.build();
     let (last, before) = match words.split_last() {
         Some((last, before)) => (last.as_str(), before),
@@ -128,7 +131,7 @@ pub async fn complete(words: &[String]) -> String {
         }
     } else if NAMING.contains(&command.get_name()) {
         // Without an answer nothing is offered; a message would stand amid the command line.
-        let names = tokio::time::timeout(LOOK_UP, names(before, &path)).await;
+        let names = tokio::time::timeout(LOOK_UP, names(program, before, &path)).await;
         lines.extend(names.ok().flatten().unwrap_or_default());
     } else {
         for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set()) {
@@ -142,9 +145,9 @@ pub async fn complete(words: &[String]) -> String {
 }
 
 /// Names for a command of the objects in the namespace and the cluster that the words name.
-async fn names(words: &[String], command: &[&str]) -> Option<Vec<String>> {
-    let program = iter::once("kubectl-flashjob").chain(words.iter().map(String::as_str));
-    let matches = arguments::command().ignore_errors(true).try_get_matches_from(program).ok()?;
+async fn names(program: clap::Command, words: &[String], command: &[&str]) -> Option<Vec<String>> {
+    let line = iter::once("kubectl-flashjob").chain(words.iter().map(String::as_str));
+    let matches = program.ignore_errors(true).try_get_matches_from(line).ok()?;
     let mut matches = &matches;
     while let Some((_, below)) = matches.subcommand() {
         matches = below;
@@ -169,10 +172,11 @@ async fn names_of<K: Workload>(place: &Place) -> Option<Vec<String>> {
 #[cfg(test)]
 mod tests {
     use super::complete;
+    use crate::arguments;
 
     fn of(words: &[&str]) -> Vec<String> {
         let words: Vec<_> = words.iter().map(|word| (*word).to_owned()).collect();
-        let text = complete(&words);
+        let text = complete(arguments::command(), &words);
         text.lines().map(|line| line.split('\t').next().unwrap_or_default().to_owned()).collect()
     }
 

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
-use crate::cluster::root;
+use crate::cause::root;
 use crate::failure::{Code, Failure};
 
 /// Credential helpers may ask the user something.

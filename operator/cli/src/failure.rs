@@ -2,15 +2,12 @@
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
-use std::process::ExitCode;
 
 use flashjob_operator::config::ConfigError;
 use flashjob_plugin_host::{CallError, EngineError, LoadError, RegistryError, Stage};
 use serde_json::{Value, json};
 
-use crate::arguments::Output;
-use crate::cluster::root;
-use crate::report::{print, yaml};
+use crate::cause::root;
 
 /// Exit codes. They are documented in `docs/kubectl-flashjob.md` and do not change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,24 +115,6 @@ impl Failure {
     /// The form for programs.
     pub fn json(&self) -> Value {
         json!({"exitCode": self.code as u8, "reason": self.reason, "message": self.message})
-    }
-
-    /// Prints it, and says with which code the program ends.
-    pub fn show(self, output: Output) -> ExitCode {
-        // This failure is the one to tell, whether or not its form for programs arrives.
-        let error = json!({"error": self.json()});
-        let _ = match output {
-            Output::Json => print(&format!("{error:#}")),
-            Output::Yaml => yaml(&error).and_then(|text| print(&text)),
-            _ => Ok(()),
-        };
-        self.complain()
-    }
-
-    /// Says it to people alone.
-    pub fn complain(self) -> ExitCode {
-        eprintln!("kubectl flashjob: {}", self.message);
-        ExitCode::from(self.code as u8)
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::cluster::root;
+use crate::cause::root;
 use crate::failure::{Code, Failure};
 
 /// Message to print when a signal ends the program; commands keep it up to date.

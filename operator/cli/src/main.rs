@@ -5,13 +5,15 @@
 //!   [`plugin`] those for plugin authors, [`check`] looks at an installation, [`completion`] is
 //!   for shells.
 //! - [`cluster`] is the way to the cluster that the kubeconfig names; [`duration`] reads and shows
-//!   times, and [`decode`] reads objects.
+//!   times, [`number`] reads numbers, and [`decode`] objects.
 //! - [`source`] gets a component from a file or a registry, with [`docker_config`]'s credentials
 //!   and the trust that is asked for.
 //! - A command returns a [`report::Report`] to show, or a [`failure::Failure`] with its exit code;
-//!   [`interruption`] ends it at a signal.
+//!   [`output`] has the forms in which they are shown, and [`cause`] words the causes of errors.
+//!   [`interruption`] ends a command at a signal.
 
 mod arguments;
+mod cause;
 mod check;
 mod cluster;
 mod completion;
@@ -21,6 +23,8 @@ mod duration;
 mod failure;
 mod fleet;
 mod interruption;
+mod number;
+mod output;
 mod plugin;
 mod report;
 mod source;
@@ -33,9 +37,10 @@ use flashjob_api::FlashJob;
 use flashjob_plugin_host::{COMPILE_PLUGIN, compile_plugin};
 use tracing_subscriber::EnvFilter;
 
-use arguments::{Arguments, Command, Output};
+use arguments::{Arguments, Command};
 use failure::Failure;
 use interruption::Interruption;
+use output::Output;
 use report::Report;
 
 fn main() -> ExitCode {
@@ -52,7 +57,7 @@ fn main() -> ExitCode {
     if let [first, words @ ..] = words.as_slice()
         && first == completion::COMPLETE
     {
-        println!("{}", completion::complete(words));
+        println!("{}", completion::complete(arguments::command(), words));
         return ExitCode::SUCCESS;
     }
     let arguments = match arguments::read() {
@@ -114,6 +119,6 @@ async fn run(
         Command::Report(command) => results::run(&command).await,
         Command::Check(command) => check::run(&command).await,
         Command::Plugin { command } => plugin::run(command).await,
-        Command::Completion(command) => completion::run(&command),
+        Command::Completion(command) => completion::run(&command, arguments::command()),
     }
 }

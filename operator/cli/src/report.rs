@@ -3,11 +3,11 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::arguments::Output;
-use crate::cluster::root;
+use crate::cause::root;
 use crate::failure::{Code, Failure};
+use crate::output::Output;
 
 /// Result of a command.
 #[derive(Debug)]
@@ -79,6 +79,26 @@ impl Report {
             Some(failure) => failure.complain(),
             None => ExitCode::SUCCESS,
         }
+    }
+}
+
+impl Failure {
+    /// Prints it, and says with which code the program ends.
+    pub fn show(self, output: Output) -> ExitCode {
+        // This failure is the one to tell, whether or not its form for programs arrives.
+        let error = json!({"error": self.json()});
+        let _ = match output {
+            Output::Json => print(&format!("{error:#}")),
+            Output::Yaml => yaml(&error).and_then(|text| print(&text)),
+            _ => Ok(()),
+        };
+        self.complain()
+    }
+
+    /// Says it to people alone.
+    pub fn complain(self) -> ExitCode {
+        eprintln!("kubectl flashjob: {}", self.message);
+        ExitCode::from(self.code as u8)
     }
 }
 

@@ -16,7 +16,7 @@ use flashjob_plugin_host::{
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::cluster::root;
+use crate::cause::root;
 use crate::docker_config;
 use crate::failure::{Code, Failure};
 

@@ -13,8 +13,8 @@ use k8s_openapi::api::events::v1::Event;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{CustomResourceExt, ResourceExt};
 
+use super::finding::{Finding, Status};
 use super::read::{Answer, Facts, LEASE, OPERATOR, Unread};
-use super::{Finding, Status};
 
 const INSTALL_DEFINITIONS: &str = "kubectl apply --server-side -f deploy/crds (make install)";
 /// Reasons that the operator gives when it has nothing to load; it says so on its Pods.

@@ -11,11 +11,11 @@ use serde_json::json;
 
 use super::workload::{Workload, full_name, resource};
 use super::{Change, devices_shown, prompt, watch};
-use crate::arguments::Output;
 use crate::cluster::{Place, Scope};
 use crate::duration;
 use crate::failure::{Code, Failure};
 use crate::interruption::Interruption;
+use crate::output::Output;
 use crate::report::Report;
 
 /// Start no more devices.

@@ -5,9 +5,9 @@ use serde_json::json;
 
 use super::inventory::{self, Device};
 use super::table::table;
-use crate::arguments::Output;
 use crate::cluster::{WideScope, refused};
 use crate::failure::{Code, Failure};
+use crate::output::Output;
 use crate::report::Report;
 
 /// List devices.

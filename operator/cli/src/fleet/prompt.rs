@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 
 use tokio::sync::mpsc::{Receiver, channel};
 
-use crate::cluster::root;
+use crate::cause::root;
 use crate::failure::{Code, Failure};
 use crate::report::write;
 

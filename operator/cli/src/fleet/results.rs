@@ -12,9 +12,9 @@ use serde_json::json;
 use super::table::{plain, table};
 use super::workload::Workload;
 use super::{inventory, results_of_run};
-use crate::arguments::Output;
 use crate::cluster::Scope;
 use crate::failure::{Code, Failure};
+use crate::output::Output;
 use crate::report::Report;
 
 /// Results of a FlashJob.

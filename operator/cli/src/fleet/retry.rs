@@ -11,10 +11,10 @@ use serde_json::json;
 
 use super::workload::{Workload, resource};
 use super::{Change, applicable, devices_shown, ended, prompt, results_of_run};
-use crate::arguments::Output;
 use crate::cluster::{Place, Scope, refused};
 use crate::failure::{Code, Failure};
 use crate::interruption::Interruption;
+use crate::output::Output;
 use crate::report::{Report, yaml};
 
 /// Most names that are tried for the new FlashJob.

@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 use super::watch::{self, Follow, Shown, Until};
 use super::workload::{Frame, Workload, command_for, resource, resuming};
 use super::{NOT_FOUND, rollout, view};
-use crate::arguments::Output;
 use crate::cluster::{ACCESS_DENIED, NOT_INSTALLED, WideScope, refused};
 use crate::duration;
 use crate::failure::{Code, Failure};
 use crate::interruption::Interruption;
+use crate::output::Output;
 use crate::report::Report;
 
 /// Show how FlashJobs get on.

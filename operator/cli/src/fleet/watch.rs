@@ -16,7 +16,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 use super::pace::Seen;
 use super::view;
 use super::workload::{Frame, Workload};
-use crate::cluster::{CONNECT_LIMIT, Place, refused, root};
+use crate::cause::root;
+use crate::cluster::{CONNECT_LIMIT, Place, refused};
 use crate::failure::{Code, Failure};
 
 /// Interval at which a terminal is drawn anew though nothing changed: times go on.

@@ -1,6 +1,7 @@
 //! `plugin run`: asks a plugin as the operator does, and makes the Pod and the Service with the
 //! operator's own code.
 
+mod asked;
 mod case;
 mod cluster;
 mod objects;
@@ -11,14 +12,13 @@ use std::path::PathBuf;
 
 use clap::Args;
 use flashjob_operator::config::PluginConfig;
-use flashjob_plugin_host::types::{FlashPod, Verdict};
-use flashjob_plugin_host::{Measured, Plugin, ServedTypes};
+use flashjob_plugin_host::{Plugin, ServedTypes};
 
-use crate::failure::{Code, Failure};
+use crate::failure::Failure;
 use crate::report::Report;
 use crate::source::{RegistryOptions, Source, TrustOptions};
+use asked::Asked;
 use case::{Case, CaseOptions};
-use objects::Objects;
 use question::OutcomeOptions;
 
 /// Ask a plugin.
@@ -41,16 +41,6 @@ pub struct Run {
     registry: RegistryOptions,
     #[command(flatten)]
     trust: TrustOptions,
-}
-
-/// Answers of the plugin, and what the operator would do with them. A question is asked only where
-/// the ones before were answered.
-struct Asked {
-    validated: Measured<()>,
-    built: Option<Measured<FlashPod>>,
-    /// Pod and Service, or why they are not made.
-    objects: Option<Result<Objects, String>>,
-    judged: Option<Measured<Verdict>>,
 }
 
 pub(super) async fn run(command: &Run) -> Result<Report, Failure> {
@@ -81,29 +71,6 @@ pub(super) async fn run(command: &Run) -> Result<Report, Failure> {
     let text = shown::text(&case, &asked, &notes);
     let json = shown::json(&source, &verified, &plugin, &case, outcome.as_ref(), &asked, &notes);
     Ok(Report::new(text, json).failing(asked.failure()))
-}
-
-impl Asked {
-    /// The first thing that keeps the device from being flashed.
-    fn failure(&self) -> Option<Failure> {
-        let of = |question: &str, error: &flashjob_plugin_host::CallError| {
-            let failure = Failure::from(error.clone());
-            Failure { message: format!("{question}: {}", failure.message), ..failure }
-        };
-        if let Err(error) = &self.validated.answer {
-            return Some(of("validate-settings", error));
-        }
-        if let Some(Err(error)) = self.built.as_ref().map(|built| &built.answer) {
-            return Some(of("build", error));
-        }
-        if let Some(Err(denied)) = &self.objects {
-            return Some(Failure::new(Code::NotGranted, "GrantDenied", denied.clone()));
-        }
-        match self.judged.as_ref().map(|judged| &judged.answer) {
-            Some(Err(error)) => Some(of("judge", error)),
-            _ => None,
-        }
-    }
 }
 
 /// Lists what would be different in the operator.

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::batches::{self, Pacing, Told};
 use super::order::{self, Chosen, Firmware};
 use super::{BATCH, DELAY, Flash, dry_run};
-use crate::cluster::root;
+use crate::cause::root;
 use crate::duration;
 use crate::failure::{Code, Failure};
 use crate::fleet::devices::{self, Filter};

@@ -11,11 +11,11 @@ use super::batches::{self, Left, Pacing};
 use super::file;
 use super::merge::{Merged, is_same_run, merge};
 use super::order::{MOST, Order};
-use crate::arguments::Output;
 use crate::cluster::{Place, refused};
 use crate::failure::Failure;
 use crate::fleet::workload::resource;
 use crate::fleet::{Change, applicable};
+use crate::output::Output;
 use crate::report::{Report, yaml};
 
 /// A FlashJob before and after all batches.

@@ -5,8 +5,8 @@ use std::collections::HashSet;
 use flashjob_api::{FlashJob, FlashJobSpec};
 use flashjob_rules::flashjob::grants::is_image;
 
-use crate::arguments::number;
 use crate::fleet::inventory::Device;
+use crate::number::number;
 
 /// Most uids of one FlashJob.
 pub const MOST: usize = 4096;

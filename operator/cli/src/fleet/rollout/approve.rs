@@ -8,12 +8,12 @@ use serde_json::json;
 
 use super::batches;
 use super::state::{ended, is_approved, is_of_this_run, status};
-use crate::arguments::Output;
 use crate::cluster::{Place, Scope};
 use crate::failure::{Code, Failure};
 use crate::fleet::Change;
 use crate::fleet::change::dropped;
 use crate::fleet::workload::{command_for, full_name, resource};
+use crate::output::Output;
 use crate::report::Report;
 
 /// Most times that an approval is written anew because somebody else changed the object.

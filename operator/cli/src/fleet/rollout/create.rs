@@ -16,7 +16,6 @@ use serde_json::{Map, Value, json};
 
 use super::selection::{self, Selection};
 use super::{batches, window};
-use crate::arguments::Output;
 use crate::cluster::{Place, Scope};
 use crate::decode::decode;
 use crate::duration;
@@ -25,6 +24,7 @@ use crate::fleet::flash::order;
 use crate::fleet::workload::{Workload, command_for, full_name, resource, resuming};
 use crate::fleet::{Change, manifest, prompt, written};
 use crate::interruption::Interruption;
+use crate::output::Output;
 use crate::report::{Report, yaml};
 
 /// Create a FlashRollout, or change one.

@@ -8,11 +8,11 @@ use serde_json::json;
 
 use super::state::status;
 use super::view::{between, state};
-use crate::arguments::Output;
 use crate::cluster::Scope;
 use crate::failure::Failure;
 use crate::fleet::table::table;
 use crate::fleet::workload::{full_name, resource};
+use crate::output::Output;
 use crate::report::Report;
 
 /// Show runs.

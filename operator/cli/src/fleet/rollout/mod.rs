@@ -22,10 +22,10 @@ use flashjob_api::FlashRollout;
 
 use super::change as suspension;
 use super::status::Status;
-use crate::arguments::Output;
 use crate::cluster::Scope;
 use crate::failure::Failure;
 use crate::interruption::Interruption;
+use crate::output::Output;
 use crate::report::Report;
 
 pub use approve::unapproved;

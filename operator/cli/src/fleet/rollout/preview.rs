@@ -13,7 +13,6 @@ use serde_json::{Value, json};
 
 use super::state::{is_of_this_run, status};
 use super::view::left_out;
-use crate::arguments::Output;
 use crate::cluster::{Place, Scope, refused};
 use crate::failure::{Code, Failure};
 use crate::fleet::inventory::{self, Device};
@@ -21,6 +20,7 @@ use crate::fleet::preview::operator_config::{self, Search};
 use crate::fleet::table::table;
 use crate::fleet::workload::full_name;
 use crate::fleet::{devices_shown, manifest};
+use crate::output::Output;
 use crate::report::Report;
 use crate::source;
 

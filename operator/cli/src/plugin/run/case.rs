@@ -15,9 +15,9 @@ use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
 use super::{cluster, question};
-use crate::arguments::number;
 use crate::decode::decode;
 use crate::failure::Failure;
+use crate::number::number;
 
 /// Stands for the uid that the API server gives a FlashJob.
 const JOB_UID: &str = "00000000-0000-4000-8000-000000000000";

@@ -3,7 +3,8 @@
 use flashjob_api::akri;
 use kube::{Api, Client, Config};
 
-use crate::cluster::{not_inferred, root};
+use crate::cause::root;
+use crate::cluster::not_inferred;
 use crate::failure::{Code, Failure};
 
 /// The Akri Instance of that name, in that namespace or the kubeconfig's.

@@ -9,8 +9,8 @@ use flashjob_plugin_host::types::{Device, Outcome, Request};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::arguments::number;
 use crate::failure::Failure;
+use crate::number::number;
 
 /// How the flash Pod ended: asks `judge` too.
 #[derive(Debug, Args)]

@@ -5,7 +5,7 @@ use flashjob_plugin_host::{CallError, Measured, Plugin, Verified};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::Asked;
+use super::asked::Asked;
 use super::case::Case;
 use crate::failure::Failure;
 use crate::plugin::inspect::{cost_json, cost_text};

@@ -1,0 +1,80 @@
+//! Causes of errors, in plain words.
+
+use std::error::Error;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use tokio::time::error::Elapsed;
+
+use crate::duration;
+
+/// Longest time for a connection to the API server to come about, as the command line has it, for
+/// errors that do not say how long it was.
+pub static LIMIT: OnceLock<Duration> = OnceLock::new();
+
+/// The last cause of an error, in plain words.
+pub fn root(error: &(dyn Error + 'static)) -> String {
+    let mut last = error;
+    while let Some(source) = last.source() {
+        last = source;
+    }
+    // An I/O error is no source of what it holds, and may hold another.
+    while let Some(inner) = last.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref)
+    {
+        last = inner;
+    }
+    if last.is::<Elapsed>() {
+        return match LIMIT.get() {
+            Some(limit) if limit.as_secs() > 0 => {
+                format!("no answer within {}", duration::shown(*limit))
+            }
+            Some(limit) => format!("no answer within {} ms", limit.as_millis()),
+            None => "no answer in time".to_owned(),
+        };
+    }
+    match last.downcast_ref() {
+        Some(rustls::Error::InvalidCertificate(problem)) => certificate(problem),
+        _ => without_number(&last.to_string()),
+    }
+}
+
+/// Returns the words of an error of the operating system without its number.
+pub fn without_number(words: &str) -> String {
+    words.split(" (os error").next().unwrap_or_default().to_owned()
+}
+
+fn certificate(problem: &rustls::CertificateError) -> String {
+    use rustls::CertificateError as Problem;
+    let cause = match problem {
+        Problem::UnknownIssuer => "is signed by an authority that the kubeconfig does not name",
+        Problem::Expired | Problem::ExpiredContext { .. } => "has expired",
+        Problem::NotValidYet | Problem::NotValidYetContext { .. } => "is not valid yet",
+        Problem::NotValidForName | Problem::NotValidForNameContext { .. } => {
+            "is for another host name"
+        }
+        _ => "cannot be trusted",
+    };
+    format!("its certificate {cause}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+
+    use super::*;
+
+    #[test]
+    fn a_time_limit_and_an_error_of_the_system_are_told_in_plain_words() {
+        let elapsed = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime")
+            .block_on(async {
+                tokio::time::timeout(Duration::ZERO, std::future::pending::<()>()).await
+            })
+            .expect_err("no time");
+        let words = root(&std::io::Error::new(ErrorKind::TimedOut, elapsed));
+        assert!(words.starts_with("no answer "), "{words}");
+        assert_eq!(root(&std::io::Error::from_raw_os_error(111)), "Connection refused");
+    }
+}
