@@ -9,8 +9,10 @@ use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, Preconditions};
 use serde_json::json;
 
+use super::inventory::devices_shown;
+use super::parameters::Change;
 use super::workload::{Workload, full_name, resource};
-use super::{Change, devices_shown, prompt, watch};
+use super::{prompt, watch};
 use crate::cluster::{Place, Scope};
 use crate::duration;
 use crate::failure::{Code, Failure};

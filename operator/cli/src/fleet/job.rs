@@ -5,8 +5,9 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::pace::{self, Seen, pace};
+use super::run::ended;
+use super::view;
 use super::workload::{Frame, Workload};
-use super::{ended, view};
 use crate::failure::{Code, Failure};
 
 impl Workload for FlashJob {

@@ -1,10 +1,14 @@
-//! Objects of the cluster in files: YAML or JSON, documents and lists.
+//! Objects of the cluster in files: YAML or JSON, documents and lists; and objects of the API
+//! server as a file may have them.
 
 use std::path::Path;
 
+use flashjob_api::FlashJob;
+use kube::api::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::cluster::{self, Scope};
 use crate::decode::decode;
 use crate::failure::Failure;
 
@@ -42,6 +46,29 @@ pub fn decoded<K: DeserializeOwned>(path: &Path, object: Value) -> Result<K, Fai
     decode(object).map_err(|error| {
         Failure::usage(format!("{}: the {kind} cannot be read: {error}", path.display()))
     })
+}
+
+/// The namespace of a file, else that of the command line. A file may not name another than `-n`,
+/// as for kubectl.
+pub fn namespace(scope: &Scope, written: Option<&str>, asked: String) -> Result<String, Failure> {
+    let Some(written) = written else { return Ok(asked) };
+    if scope.names_namespace() && written != asked {
+        let message = format!("the file says namespace {written}, and -n says {asked}");
+        return Err(Failure::usage(message));
+    }
+    cluster::namespace(written).map_err(Failure::usage)
+}
+
+/// Returns the answer of a dry run without what the API server sets: a FlashJob that can be
+/// applied.
+pub fn applicable(answered: FlashJob) -> FlashJob {
+    FlashJob { metadata: written(answered.metadata), spec: answered.spec, status: None }
+}
+
+/// Metadata without what the API server sets.
+pub fn written(metadata: ObjectMeta) -> ObjectMeta {
+    let ObjectMeta { name, namespace, labels, annotations, .. } = metadata;
+    ObjectMeta { name, namespace, labels, annotations, ..ObjectMeta::default() }
 }
 
 /// All objects of a file: documents, and the items of lists.

@@ -9,9 +9,10 @@ use quick_junit::{NonSuccessKind, Report as JunitReport, TestCase, TestCaseStatu
 use serde::Serialize;
 use serde_json::json;
 
+use super::inventory::{self, devices_shown};
+use super::run::results_of_run;
 use super::table::{plain, table};
 use super::workload::Workload;
-use super::{inventory, results_of_run};
 use crate::cluster::Scope;
 use crate::failure::{Code, Failure};
 use crate::output::Output;
@@ -79,7 +80,7 @@ pub async fn run(command: &Results) -> Result<Report, Failure> {
         others => format!(
             "{text}\nNote: {} more of those that completed did not prove the new version; the \
              status does not keep which.",
-            super::devices_shown(others)
+            devices_shown(others)
         ),
     };
     if job.is_behind() {

@@ -9,8 +9,12 @@ use kube::ResourceExt;
 use kube::api::ListParams;
 use serde_json::json;
 
+use super::inventory::devices_shown;
+use super::manifest::applicable;
+use super::parameters::Change;
+use super::prompt;
+use super::run::{ended, results_of_run};
 use super::workload::{Workload, resource};
-use super::{Change, applicable, devices_shown, ended, prompt, results_of_run};
 use crate::cluster::{Place, Scope, refused};
 use crate::failure::{Code, Failure};
 use crate::interruption::Interruption;

@@ -10,10 +10,11 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
+use super::rollout::list as list_rollouts;
+use super::view;
 use super::watch::{self, Follow, Shown, Until};
 use super::workload::{Frame, Workload, command_for, resource, resuming};
-use super::{NOT_FOUND, rollout, view};
-use crate::cluster::{ACCESS_DENIED, NOT_INSTALLED, WideScope, refused};
+use crate::cluster::{ACCESS_DENIED, NOT_FOUND, NOT_INSTALLED, WideScope, refused};
 use crate::duration;
 use crate::failure::{Code, Failure};
 use crate::interruption::Interruption;
@@ -63,7 +64,7 @@ pub async fn run(
         jobs.json[FlashRollout::FIELD] = json!([]);
         return Ok(jobs);
     }
-    Ok(listed(&rollouts, namespace.as_deref(), rollout::list).above(jobs))
+    Ok(listed(&rollouts, namespace.as_deref(), list_rollouts).above(jobs))
 }
 
 /// All FlashRollouts; none where the kind is not installed, or the user may not see them.

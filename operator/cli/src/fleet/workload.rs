@@ -9,9 +9,8 @@ use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::NOT_FOUND;
 use super::pace::Seen;
-use crate::cluster::{Place, refused};
+use crate::cluster::{NOT_FOUND, Place, refused};
 use crate::failure::{Code, Failure};
 
 /// A kind whose objects work on devices for a while: they are followed, paused and resumed.

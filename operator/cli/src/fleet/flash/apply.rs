@@ -9,7 +9,7 @@ use super::merge::{Merged, is_same_run, merge};
 use super::order::Order;
 use crate::cluster::{Place, refused};
 use crate::failure::{Code, Failure};
-use crate::fleet::Change;
+use crate::fleet::parameters::Change;
 use crate::fleet::watch::{DELETED, deleted};
 
 /// Number of times that a change is tried when somebody else changes the FlashJob meanwhile.

@@ -10,15 +10,16 @@ use kube::ResourceExt;
 use tokio::time::Instant;
 
 use super::apply::{CHANGED, apply, busy, ours, read};
+use super::file::{self, FILE};
 use super::merge::{Merged, is_same_run, merge, without_result};
 use super::order::{MOST, Order};
-use super::{FILE, file};
-use crate::cluster::Place;
+use crate::cluster::{NOT_FOUND, Place};
 use crate::duration;
 use crate::failure::{Code, Failure};
+use crate::fleet::inventory::devices_shown;
+use crate::fleet::status;
 use crate::fleet::watch::{self, DELETED, Follow, Shown, Until};
 use crate::fleet::workload::{Workload, resuming};
-use crate::fleet::{NOT_FOUND, devices_shown, status};
 use crate::interruption::Interruption;
 use crate::report::{Report, print};
 

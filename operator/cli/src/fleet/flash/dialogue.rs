@@ -6,8 +6,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::batches::{self, Pacing, Told};
+use super::dry_run;
+use super::options::Flash;
 use super::order::{self, Chosen, Firmware};
-use super::{BATCH, DELAY, Flash, dry_run};
 use crate::cause::root;
 use crate::duration;
 use crate::failure::{Code, Failure};
@@ -17,6 +18,10 @@ use crate::fleet::prompt::{Prompt, yes_or_no};
 use crate::interruption::Interruption;
 use crate::report::{Report, print, write};
 
+/// Devices of a batch, unless another number is given.
+const BATCH: usize = 5;
+/// Seconds between batches, unless another number is given.
+const DELAY: u64 = 60;
 /// The version that the script wrote into every file.
 const VERSION: &str = "0.2.0";
 
@@ -58,7 +63,7 @@ pub(super) async fn run(command: &Flash, interruption: &Interruption) -> Result<
         by_application: asked.iter().any(|filter| filter.application.is_some()),
     };
     let (firmware, size) = firmware(&mut prompt, command).await?;
-    let order = super::order(command, &place, &chosen, firmware);
+    let order = command.order(&place, &chosen, firmware);
     // While there are questions left, so that whoever answers them can still end it.
     let left = batches::left(&place, &order).await?;
     chosen.warn_of_current(&left.uids, &order.firmware.version);

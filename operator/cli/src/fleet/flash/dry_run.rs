@@ -13,8 +13,9 @@ use super::merge::{Merged, is_same_run, merge};
 use super::order::{MOST, Order};
 use crate::cluster::{Place, refused};
 use crate::failure::Failure;
+use crate::fleet::manifest::applicable;
+use crate::fleet::parameters::Change;
 use crate::fleet::workload::resource;
-use crate::fleet::{Change, applicable};
 use crate::output::Output;
 use crate::report::{Report, yaml};
 

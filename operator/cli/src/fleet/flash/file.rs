@@ -11,6 +11,9 @@ use crate::failure::Failure;
 use crate::report::yaml;
 use crate::written::{self, Existing};
 
+/// File to which the dialogue writes the FlashJob.
+pub const FILE: &str = "flashjob_operator/config/samples/application_v1alpha1_flashjob.yaml";
+
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct File<'a> {

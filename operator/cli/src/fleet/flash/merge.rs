@@ -7,7 +7,8 @@ use flashjob_plugin_host::DeviceType;
 use kube::ResourceExt;
 
 use super::order::{MOST, Order, Target};
-use crate::fleet::{devices_shown, ended, results_of_run};
+use crate::fleet::inventory::devices_shown;
+use crate::fleet::run::{ended, results_of_run};
 
 /// Decision on a FlashJob that is there already.
 #[derive(Clone, Debug, PartialEq)]

@@ -2,61 +2,27 @@
 //! its own host asks the plugins; nothing is created.
 //!
 //! - [`subject`] reads the FlashJob, the Instances and other FlashJobs, from the cluster or from
-//!   files; [`operator_config`] reads the operator's configuration.
+//!   files; [`operator_config`] reads the operator's configuration, and [`served`] loads
+//!   the plugins.
 //! - [`rehearsal`] runs the rules until they want nothing new; the load balancer is played.
 
 pub mod operator_config;
+mod options;
 mod rehearsal;
+mod served;
 mod subject;
 
-use std::net::IpAddr;
-use std::path::PathBuf;
-
-use clap::Args;
-use flashjob_operator::config::{OperatorConfig, PluginConfig};
-use flashjob_plugin_host::Plugin;
 use serde_json::{Value, json};
 
+use super::inventory::devices_shown;
 use super::table::table;
-use crate::cluster::Scope;
 use crate::failure::{Code, Failure};
 use crate::report::{Report, yaml};
-use crate::source::{self, RegistryOptions, Source, TrustOptions};
+use crate::source;
 use operator_config::Search;
+pub use options::Preview;
 use rehearsal::{Rehearsal, Verdict};
-
-/// Show what would be created.
-#[derive(Debug, Args)]
-pub struct Preview {
-    /// Name of a FlashJob of the cluster.
-    #[arg(value_name = "NAME", conflicts_with = "file")]
-    name: Option<String>,
-    /// A FlashJob, in YAML or JSON; names that the API server's uid is part of are those of an
-    /// example.
-    #[arg(short, long, value_name = "FILE")]
-    file: Option<PathBuf>,
-    /// Only the device of the FlashJob with this uid, or whose uid begins so; repeat it for
-    /// several.
-    #[arg(long, value_name = "UID", value_delimiter = ',')]
-    uid: Vec<String>,
-    /// Akri's Instances, in YAML or JSON, as kubectl get instances.akri.sh -o yaml writes them.
-    /// With --file and --plugin no cluster is asked.
-    #[arg(long, value_name = "FILE")]
-    instances: Option<PathBuf>,
-    /// A plugin: a file, or a reference as in the operator's configuration; repeat it for several.
-    /// Default: those of the operator's configuration.
-    #[arg(long, value_name = "FILE|REFERENCE")]
-    plugin: Vec<String>,
-    /// The external address, which the load balancer gives.
-    #[arg(long, value_name = "ADDRESS", default_value = "192.0.2.1")]
-    address: IpAddr,
-    #[command(flatten)]
-    registry: RegistryOptions,
-    #[command(flatten)]
-    trust: TrustOptions,
-    #[command(flatten)]
-    scope: Scope,
-}
+use served::plugins;
 
 pub async fn run(command: &Preview) -> Result<Report, Failure> {
     if command.name.is_none() && command.file.is_none() {
@@ -116,7 +82,7 @@ pub async fn run(command: &Preview) -> Result<Report, Failure> {
         |verdict: &&Verdict| verdict.verdict == "fail" || !begins && verdict.verdict == "wait";
     let failed = shown.verdicts.iter().filter(not_flashed).count();
     let failure = (failed > 0).then(|| {
-        let message = format!("not to be flashed: {}", super::devices_shown(failed));
+        let message = format!("not to be flashed: {}", devices_shown(failed));
         Failure::new(Code::Failing, "NotFlashed", message)
     });
     let json = json!({"devices": shown.verdicts, "objects": objects, "notes": notes});
@@ -145,56 +111,6 @@ fn short(plugin: &str) -> String {
     format!("{name}@sha256:{digits}")
 }
 
-/// A plugin, with its entry in the operator's configuration.
-pub struct Served {
-    /// Its entry; one made up where it has none.
-    config: PluginConfig,
-    /// Plugin that can be asked; else the cause.
-    plugin: Result<Plugin, String>,
-    /// Gone with it: the folder in which it is compiled.
-    _source: Option<Source>,
-}
-
-async fn plugins(
-    command: &Preview,
-    registry: &RegistryOptions,
-    config: &OperatorConfig,
-    notes: &mut Vec<String>,
-) -> Result<Vec<Served>, Failure> {
-    let mut served = Vec::new();
-    for named in &command.plugin {
-        let source = Source::new(named, registry, &command.trust).await?;
-        let plugin = source.start(&source.verify().await?).await?;
-        let name = plugin.info().name.clone();
-        let entry = config.plugins.iter().find(|entry| entry.name == name).cloned();
-        let config = match entry {
-            Some(entry) => entry,
-            None => made_up(&name, named)?,
-        };
-        served.push(Served { config, plugin: Ok(plugin), _source: Some(source) });
-    }
-    if !served.is_empty() {
-        return Ok(served);
-    }
-    for entry in &config.plugins {
-        let loaded = async {
-            let source = Source::of(entry.image.clone(), registry, &command.trust).await?;
-            let plugin = source.start(&source.verify().await?).await?;
-            Ok::<_, Failure>((source, plugin))
-        };
-        served.push(match loaded.await {
-            Ok((source, plugin)) => {
-                Served { config: entry.clone(), plugin: Ok(plugin), _source: Some(source) }
-            }
-            Err(failure) => {
-                notes.push(format!("plugin {} cannot be loaded: {}", entry.name, failure.message));
-                Served { config: entry.clone(), plugin: Err(failure.message), _source: None }
-            }
-        });
-    }
-    Ok(served)
-}
-
 /// Nobody can be asked, and why.
 fn no_plugin(search: Option<&Search>, is_configured: bool) -> Failure {
     let message = |cause: &str| {
@@ -212,14 +128,6 @@ fn no_plugin(search: Option<&Search>, is_configured: bool) -> Failure {
         None if !is_configured => Failure::usage(message("none is named")),
         _ => Failure::usage(message("the operator's configuration has none")),
     }
-}
-
-/// The entry of a plugin that the configuration does not have: nothing is granted to it.
-fn made_up(name: &str, named: &str) -> Result<PluginConfig, Failure> {
-    let image = source::reference(named)?.to_string();
-    let entry = json!({"name": name, "image": image, "allowUnsigned": true});
-    serde_json::from_value(entry)
-        .map_err(|error| Failure::usage(format!("{named} cannot be a plugin: {error}")))
 }
 
 #[cfg(test)]

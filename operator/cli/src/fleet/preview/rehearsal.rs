@@ -23,7 +23,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::runtime::Handle;
 
-use super::Served;
+use super::served::Served;
 use super::subject::Subject;
 use crate::failure::{Code, Failure};
 

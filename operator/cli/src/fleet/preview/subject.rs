@@ -8,7 +8,7 @@ use kube::api::ListParams;
 use kube::{Api, ResourceExt};
 use serde_json::Value;
 
-use super::Preview;
+use super::options::Preview;
 use crate::cluster::{Place, refused};
 use crate::decode::decode;
 use crate::failure::Failure;

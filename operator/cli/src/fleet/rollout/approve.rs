@@ -1,17 +1,17 @@
 //! `rollout approve`: lets a batch start that waits for it.
 
 use clap::Args;
-use flashjob_api::{BatchState, BatchStatus, FlashRollout, FlashRolloutStatus};
+use flashjob_api::{BatchState, FlashRollout};
 use kube::ResourceExt;
 use kube::api::Patch;
 use serde_json::json;
 
 use super::batches;
-use super::state::{ended, is_approved, is_of_this_run, status};
+use super::state::{asks, ended, is_approved, is_of_this_run, status};
 use crate::cluster::{Place, Scope};
 use crate::failure::{Code, Failure};
-use crate::fleet::Change;
 use crate::fleet::change::dropped;
+use crate::fleet::parameters::Change;
 use crate::fleet::workload::{command_for, full_name, resource};
 use crate::output::Output;
 use crate::report::Report;
@@ -191,12 +191,6 @@ fn judge(rollout: &FlashRollout, asked: &str, run: Option<&str>) -> Result<Verdi
     Ok(Verdict { batch, run: now, state })
 }
 
-/// Returns true if the batch of that name starts only once it is approved.
-pub fn asks(rollout: &FlashRollout, batch: &str) -> bool {
-    let mut batches = rollout.spec.batches.iter().flatten();
-    batches.any(|written| written.name == batch && written.approval == Some(true))
-}
-
 /// Names of FlashRollout and batch, as the command takes them, of all batches that still need an
 /// approval.
 pub fn unapproved(rollout: &FlashRollout) -> Vec<String> {
@@ -208,11 +202,6 @@ pub fn unapproved(rollout: &FlashRollout) -> Vec<String> {
             && !is_approved(rollout, &batch.name, &run)
     });
     open.map(|batch| format!("{}/{}", rollout.name_any(), batch.name)).collect()
-}
-
-/// The first batch that has not passed.
-pub fn current(status: &FlashRolloutStatus) -> Option<&BatchStatus> {
-    status.batches.iter().find(|batch| batch.state != BatchState::Passed)
 }
 
 /// All approvals and this one. Those of other runs go where there is no room: they count no more.

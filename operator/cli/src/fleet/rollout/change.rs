@@ -11,8 +11,10 @@ use super::state::{ended, lacks_proof, status};
 use crate::cluster::Place;
 use crate::failure::{Code, Failure};
 use crate::fleet::change::{Which, changed, dropped};
+use crate::fleet::inventory::devices_shown;
+use crate::fleet::parameters::Change;
+use crate::fleet::prompt;
 use crate::fleet::workload::{Workload, command_for, full_name, resource};
-use crate::fleet::{Change, devices_shown, prompt};
 use crate::interruption::Interruption;
 use crate::report::Report;
 

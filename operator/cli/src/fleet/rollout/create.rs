@@ -16,13 +16,15 @@ use serde_json::{Map, Value, json};
 
 use super::selection::{self, Selection};
 use super::{batches, window};
-use crate::cluster::{Place, Scope};
+use crate::cluster::{NOT_FOUND, Place, Scope};
 use crate::decode::decode;
 use crate::duration;
 use crate::failure::{Code, Failure};
 use crate::fleet::flash::order;
+use crate::fleet::manifest::{self, written};
+use crate::fleet::parameters::Change;
+use crate::fleet::prompt;
 use crate::fleet::workload::{Workload, command_for, full_name, resource, resuming};
-use crate::fleet::{Change, manifest, prompt, written};
 use crate::interruption::Interruption;
 use crate::output::Output;
 use crate::report::{Report, yaml};
@@ -132,7 +134,7 @@ pub async fn run(command: &Create, interruption: &Interruption) -> Result<Report
     let mut object = command.base()?;
     let mut place = command.scope.place().await?;
     let of_file = object["metadata"]["namespace"].as_str();
-    place.namespace = super::namespace(&command.scope, of_file, place.namespace)?;
+    place.namespace = manifest::namespace(&command.scope, of_file, place.namespace)?;
     object["metadata"]["namespace"] = json!(place.namespace);
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     object["spec"] = Value::Object(command.spec(&object)?);
@@ -166,7 +168,7 @@ pub async fn run(command: &Create, interruption: &Interruption) -> Result<Report
 async fn existing(place: &Place, name: &str) -> Result<Option<FlashRollout>, Failure> {
     match place.read(name).await {
         Ok(rollout) => Ok(Some(rollout)),
-        Err(failure) if failure.reason == crate::fleet::NOT_FOUND => Ok(None),
+        Err(failure) if failure.reason == NOT_FOUND => Ok(None),
         Err(failure) => Err(failure),
     }
 }

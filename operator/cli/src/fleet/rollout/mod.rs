@@ -4,7 +4,8 @@
 //!   [`preview`] shows the devices and batches of a run.
 //! - [`approve`] lets a batch start, [`change`] ends a run or retries devices; pausing and
 //!   resuming is that of FlashJobs.
-//! - [`state`] says what a status means, [`view`] words it, [`history`] shows earlier runs.
+//! - [`state`] says what a status means, [`view`] words it, [`history`] shows earlier runs;
+//!   [`workload`] is what commands for FlashJobs ask of a FlashRollout too.
 
 mod approve;
 mod batches;
@@ -16,13 +17,13 @@ mod selection;
 mod state;
 mod view;
 mod window;
+mod workload;
 
 use clap::Subcommand;
 use flashjob_api::FlashRollout;
 
 use super::change as suspension;
 use super::status::Status;
-use crate::cluster::Scope;
 use crate::failure::Failure;
 use crate::interruption::Interruption;
 use crate::output::Output;
@@ -76,17 +77,6 @@ pub async fn run(
         RolloutCommand::Retry(command) => change::retry(&command, interruption).await,
         RolloutCommand::History(command) => history::run(&command).await,
     }
-}
-
-/// The namespace of a file, else that of the command line. A file may not name another than `-n`,
-/// as for kubectl.
-fn namespace(scope: &Scope, written: Option<&str>, asked: String) -> Result<String, Failure> {
-    let Some(written) = written else { return Ok(asked) };
-    if scope.names_namespace() && written != asked {
-        let message = format!("the file says namespace {written}, and -n says {asked}");
-        return Err(Failure::usage(message));
-    }
-    crate::cluster::namespace(written).map_err(Failure::usage)
 }
 
 #[cfg(test)]

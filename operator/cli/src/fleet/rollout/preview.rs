@@ -15,11 +15,11 @@ use super::state::{is_of_this_run, status};
 use super::view::left_out;
 use crate::cluster::{Place, Scope, refused};
 use crate::failure::{Code, Failure};
-use crate::fleet::inventory::{self, Device};
+use crate::fleet::inventory::{self, Device, devices_shown};
+use crate::fleet::manifest;
 use crate::fleet::preview::operator_config::{self, Search};
 use crate::fleet::table::table;
 use crate::fleet::workload::full_name;
-use crate::fleet::{devices_shown, manifest};
 use crate::output::Output;
 use crate::report::Report;
 use crate::source;
@@ -82,7 +82,7 @@ impl Preview {
             manifest::decoded(file, manifest::one(file, "FlashRollout")?)?;
         let written = rollout.namespace();
         place.namespace =
-            super::namespace(&self.scope, written.as_deref(), place.namespace.clone())?;
+            manifest::namespace(&self.scope, written.as_deref(), place.namespace.clone())?;
         rollout.metadata.namespace = Some(place.namespace.clone());
         rollout.status = None;
         Ok(rollout)

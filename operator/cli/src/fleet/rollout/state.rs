@@ -1,90 +1,12 @@
-//! A FlashRollout as a [`Workload`], and what its status means.
+//! Meaning of the status of a FlashRollout.
 
 use flashjob_api::{
-    FlashRollout, FlashRolloutStatus, RolloutPhase, RolloutReason, rollout_reason,
+    BatchState, BatchStatus, FlashRollout, FlashRolloutStatus, RolloutPhase, RolloutReason,
+    rollout_reason,
 };
-use jiff::Timestamp;
 use kube::ResourceExt;
-use serde_json::Value;
 
-use super::view;
-use crate::failure::{Code, Failure};
-use crate::fleet::pace::Seen;
-use crate::fleet::workload::{Frame, Workload, command_for};
-
-impl Workload for FlashRollout {
-    const COMMAND: &'static str = "kubectl flashjob rollout";
-    const ENDING: &'static str = "abort";
-    const FIELD: &'static str = "rollouts";
-
-    fn is_suspended(&self) -> bool {
-        self.spec.suspend == Some(true)
-    }
-
-    fn has_status(&self) -> bool {
-        self.status.is_some()
-    }
-
-    fn is_behind(&self) -> bool {
-        let status = self.status.as_ref();
-        status.is_none_or(|status| status.observed_generation < self.metadata.generation)
-    }
-
-    fn is_over(&self) -> bool {
-        ended(self).is_some()
-    }
-
-    fn is_blocked(&self) -> bool {
-        let Some(status) = self.status.as_ref().filter(|_| !self.is_behind()) else {
-            return false;
-        };
-        status.waits_for_person() || awaited_approval(self).is_some()
-    }
-
-    fn failure(&self) -> Option<Failure> {
-        let reason = match ended(self)? {
-            RolloutPhase::Failed => "EndedWithFailures",
-            RolloutPhase::Aborted => "Aborted",
-            _ => return None,
-        };
-        Some(Failure::new(Code::Failing, reason, self.line()))
-    }
-
-    fn results(&self) -> u32 {
-        view::results(&status(self).counts.unwrap_or_default())
-    }
-
-    fn consequence(&self, suspend: bool) -> String {
-        match suspend && self.is_over() {
-            true => "; its run is over, so only a new run is held back".to_owned(),
-            false => String::new(),
-        }
-    }
-
-    fn unchanged(&self) -> String {
-        match (self.is_suspended(), is_paused(self) && !self.is_over()) {
-            (true, _) => "is paused already; nothing changed".to_owned(),
-            (false, false) => "is not paused; nothing changed".to_owned(),
-            (false, true) => format!(
-                "stays as it is; nobody had paused it: {}; {}",
-                status(self).reason.unwrap_or_else(|| "a batch did not pass".to_owned()),
-                going_on(self)
-            ),
-        }
-    }
-
-    fn line(&self) -> String {
-        view::line(self)
-    }
-
-    fn details(&self, _seen: Option<Seen>, frame: Frame) -> String {
-        view::details(self, frame)
-    }
-
-    fn json(&self, _now: Timestamp) -> Value {
-        view::json(self)
-    }
-}
+use crate::fleet::workload::{Workload, command_for, resuming};
 
 /// The phase in which the run is over; none while the operator works on it, or has not seen the
 /// last change.
@@ -115,10 +37,21 @@ pub fn awaited_approval(rollout: &FlashRollout) -> Option<String> {
     if status.phase != Some(RolloutPhase::Waiting) || !is_of_this_run(rollout) {
         return None;
     }
-    let batch = super::approve::current(status)?;
+    let batch = current(status)?;
     let run = status.run.as_deref()?;
-    (super::approve::asks(rollout, &batch.name) && !is_approved(rollout, &batch.name, run))
+    (asks(rollout, &batch.name) && !is_approved(rollout, &batch.name, run))
         .then(|| batch.name.clone())
+}
+
+/// The first batch that has not passed.
+fn current(status: &FlashRolloutStatus) -> Option<&BatchStatus> {
+    status.batches.iter().find(|batch| batch.state != BatchState::Passed)
+}
+
+/// Returns true if the batch of that name starts only once it is approved.
+pub fn asks(rollout: &FlashRollout, batch: &str) -> bool {
+    let mut batches = rollout.spec.batches.iter().flatten();
+    batches.any(|written| written.name == batch && written.approval == Some(true))
 }
 
 /// Returns true if the batch has its approval for this run.
@@ -130,7 +63,7 @@ pub fn is_approved(rollout: &FlashRollout, batch: &str, run: &str) -> bool {
 /// The commands that let a paused run go on or end it, as the end of a sentence.
 pub fn going_on(rollout: &FlashRollout) -> String {
     if rollout.is_suspended() {
-        return crate::fleet::workload::resuming(rollout);
+        return resuming(rollout);
     }
     let abort = format!("{} ends the run", command_for("abort", rollout));
     let retry = command_for("retry", rollout);

@@ -13,8 +13,8 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::state::{
-    advice, approving, awaited_approval, ended, going_on, is_approved, is_of_this_run, is_paused,
-    status,
+    advice, approving, asks, awaited_approval, ended, going_on, is_approved, is_of_this_run,
+    is_paused, status,
 };
 use crate::duration;
 use crate::fleet::table::{plain, table};
@@ -264,7 +264,7 @@ fn note(rollout: &FlashRollout, batch: &BatchStatus, run: &str, now: Timestamp) 
             format!("soaks for {} more", between(now, until.0))
         }
         (BatchState::Soaking, _) => "soaks".to_owned(),
-        (BatchState::Pending, _) if super::approve::asks(rollout, &batch.name) => {
+        (BatchState::Pending, _) if asks(rollout, &batch.name) => {
             let is_approved = is_approved(rollout, &batch.name, run);
             if is_approved { "approved" } else { "needs approval" }.to_owned()
         }

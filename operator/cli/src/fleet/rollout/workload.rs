@@ -1,0 +1,85 @@
+//! A FlashRollout as a [`Workload`].
+
+use flashjob_api::{FlashRollout, RolloutPhase};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::state::{awaited_approval, ended, going_on, is_paused, status};
+use super::view;
+use crate::failure::{Code, Failure};
+use crate::fleet::pace::Seen;
+use crate::fleet::workload::{Frame, Workload};
+
+impl Workload for FlashRollout {
+    const COMMAND: &'static str = "kubectl flashjob rollout";
+    const ENDING: &'static str = "abort";
+    const FIELD: &'static str = "rollouts";
+
+    fn is_suspended(&self) -> bool {
+        self.spec.suspend == Some(true)
+    }
+
+    fn has_status(&self) -> bool {
+        self.status.is_some()
+    }
+
+    fn is_behind(&self) -> bool {
+        let status = self.status.as_ref();
+        status.is_none_or(|status| status.observed_generation < self.metadata.generation)
+    }
+
+    fn is_over(&self) -> bool {
+        ended(self).is_some()
+    }
+
+    fn is_blocked(&self) -> bool {
+        let Some(status) = self.status.as_ref().filter(|_| !self.is_behind()) else {
+            return false;
+        };
+        status.waits_for_person() || awaited_approval(self).is_some()
+    }
+
+    fn failure(&self) -> Option<Failure> {
+        let reason = match ended(self)? {
+            RolloutPhase::Failed => "EndedWithFailures",
+            RolloutPhase::Aborted => "Aborted",
+            _ => return None,
+        };
+        Some(Failure::new(Code::Failing, reason, self.line()))
+    }
+
+    fn results(&self) -> u32 {
+        view::results(&status(self).counts.unwrap_or_default())
+    }
+
+    fn consequence(&self, suspend: bool) -> String {
+        match suspend && self.is_over() {
+            true => "; its run is over, so only a new run is held back".to_owned(),
+            false => String::new(),
+        }
+    }
+
+    fn unchanged(&self) -> String {
+        match (self.is_suspended(), is_paused(self) && !self.is_over()) {
+            (true, _) => "is paused already; nothing changed".to_owned(),
+            (false, false) => "is not paused; nothing changed".to_owned(),
+            (false, true) => format!(
+                "stays as it is; nobody had paused it: {}; {}",
+                status(self).reason.unwrap_or_else(|| "a batch did not pass".to_owned()),
+                going_on(self)
+            ),
+        }
+    }
+
+    fn line(&self) -> String {
+        view::line(self)
+    }
+
+    fn details(&self, _seen: Option<Seen>, frame: Frame) -> String {
+        view::details(self, frame)
+    }
+
+    fn json(&self, _now: Timestamp) -> Value {
+        view::json(self)
+    }
+}
