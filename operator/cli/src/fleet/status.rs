@@ -10,7 +10,7 @@ use kube::api::ListParams;
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use super::rollout::list as list_rollouts;
+use super::rollout::view as rollout_view;
 use super::view;
 use super::watch::{self, Follow, Shown, Until};
 use super::workload::{Frame, Workload, command_for, resource, resuming};
@@ -64,7 +64,7 @@ pub async fn run(
         jobs.json[FlashRollout::FIELD] = json!([]);
         return Ok(jobs);
     }
-    Ok(listed(&rollouts, namespace.as_deref(), list_rollouts).above(jobs))
+    Ok(listed(&rollouts, namespace.as_deref(), rollout_view::list).above(jobs))
 }
 
 /// All FlashRollouts; none where the kind is not installed, or the user may not see them.

@@ -15,7 +15,7 @@ mod history;
 mod preview;
 mod selection;
 mod state;
-mod view;
+pub(super) mod view;
 mod window;
 mod workload;
 
@@ -30,7 +30,6 @@ use crate::output::Output;
 use crate::report::Report;
 
 pub use approve::unapproved;
-pub use view::list;
 
 /// Commands for FlashRollouts.
 #[derive(Debug, Subcommand)]
