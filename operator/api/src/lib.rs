@@ -20,6 +20,7 @@ pub mod akri;
 pub mod condition;
 mod device_plugin;
 mod effective;
+mod firmware_policy;
 mod flashjob;
 pub mod reason;
 mod rollout;
@@ -33,15 +34,15 @@ pub use device_plugin::{DevicePlugin, DevicePluginSpec, DevicePluginStatus};
 pub use effective::{
     EffectiveSpec, FailureBudget, GroupKey, GroupLimit, InvalidSpec, Verification,
 };
+pub use firmware_policy::{FirmwarePin, FirmwarePolicy, FirmwareVerification};
 pub use flashjob::{
     Disruption, Exposure, FlashJob, FlashJobSpec, GroupBudget, PodOverrides, Resources,
     Toleration, VerifyMode, VerifySpec,
 };
 pub use reason::Reason;
 pub use rollout::{
-    BatchSpec, DeviceConditions, FirmwarePin, FirmwarePolicy, FirmwareVerification, FlashRollout,
-    FlashRolloutSpec, Membership, OnFailure, PropertyOperator, PropertyRequirement,
-    RolloutSelector, RolloutTemplate, RolloutWindow,
+    BatchSpec, DeviceConditions, FlashRollout, FlashRolloutSpec, Membership, OnFailure,
+    PropertyOperator, PropertyRequirement, RolloutSelector, RolloutTemplate, RolloutWindow,
 };
 pub use rollout_effective::{
     BatchSize, Conditions, EffectiveBatch, EffectiveRollout, InvalidRollout, REST, comparable_type,

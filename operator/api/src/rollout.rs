@@ -8,7 +8,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::flashjob::{disruption_schema, exposure_schema, settings_schema};
-use crate::{Disruption, Exposure, FlashRolloutStatus, GroupBudget, PodOverrides, VerifySpec};
+use crate::{
+    Disruption, Exposure, FirmwarePolicy, FlashRolloutStatus, GroupBudget, PodOverrides,
+    VerifySpec,
+};
 
 /// Flashes firmware onto the devices that a selector chooses, batch by batch.
 #[derive(CustomResource, KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -134,42 +137,6 @@ pub struct FlashRolloutSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 31536000))]
     pub ttl_seconds_after_finished: Option<i64>,
-}
-
-/// Resolution and signature of the firmware.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct FirmwarePolicy {
-    /// `Digest`: the reference is resolved once a run, and every flash Pod gets its digest.
-    /// `None`: the reference is passed on as written. Default Digest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "pin_schema")]
-    pub pin: Option<FirmwarePin>,
-    /// `Required`: an entry of the operator's `firmwareTrust` must match, and verify.
-    /// `IfConfigured`: what an entry matches must verify. Default IfConfigured.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(schema_with = "firmware_verification_schema")]
-    pub verify: Option<FirmwareVerification>,
-}
-
-/// Form in which flash Pods get the firmware's reference.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum FirmwarePin {
-    /// By the digest that the reference had when the run began.
-    #[default]
-    Digest,
-    /// As written.
-    None,
-}
-
-/// Signatures that are asked of the firmware.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum FirmwareVerification {
-    /// An entry of `firmwareTrust` must match, and verify.
-    Required,
-    /// Firmware that an entry of `firmwareTrust` matches must verify.
-    #[default]
-    IfConfigured,
 }
 
 /// Time at which the devices of a run are chosen.
@@ -424,12 +391,4 @@ fn membership_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
 
 fn on_failure_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
     one_of("^(Pause|Abort)$")
-}
-
-fn pin_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    one_of("^(Digest|None)$")
-}
-
-fn firmware_verification_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    one_of("^(Required|IfConfigured)$")
 }

@@ -8,9 +8,10 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use crate::effective::{FailureBudget, GroupLimit, failure_budget, group_limit, non_empty};
+use crate::firmware_policy::{FirmwarePin, FirmwareVerification};
 use crate::rollout::{
-    BatchSpec, DeviceConditions, FirmwarePin, FirmwareVerification, FlashRolloutSpec, OnFailure,
-    PropertyOperator, PropertyRequirement, RolloutSelector, RolloutTemplate, RolloutWindow,
+    BatchSpec, DeviceConditions, FlashRolloutSpec, OnFailure, PropertyOperator,
+    PropertyRequirement, RolloutSelector, RolloutTemplate, RolloutWindow,
 };
 use crate::{GroupBudget, VerifyMode, VerifySpec};
 
