@@ -71,7 +71,7 @@ pub async fn write(
         tokio::time::sleep(FAILURE_PAUSE).await;
     }
     let is_dropped = matches!(written, Ok(Written::Dropped));
-    let dropped = is_dropped.then(|| (job.resource_version.clone(), status.clone()));
+    let dropped = is_dropped.then(|| Box::new((job.resource_version.clone(), status.clone())));
     let ended = change::Written { at: Instant::now(), took, dropped };
     operator.tell(Change::Job(job.key.clone(), JobOutcome::Written(ended)));
     if matches!(written, Ok(Written::Stored)) {

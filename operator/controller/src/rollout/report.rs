@@ -37,7 +37,7 @@ pub async fn write(operator: Arc<Operator>, known: Arc<Known>, status: FlashRoll
         let _ = refresh(&operator, &known).await;
     }
     let is_dropped = matches!(written, Ok(Written::Dropped));
-    let dropped = is_dropped.then(|| (known.resource_version.clone(), status.clone()));
+    let dropped = is_dropped.then(|| Box::new((known.resource_version.clone(), status.clone())));
     let ended = change::Written { at: Instant::now(), took, dropped };
     operator.tell(Change::Rollout(key.clone(), RolloutOutcome::Written(ended)));
     if matches!(written, Ok(Written::Stored)) {

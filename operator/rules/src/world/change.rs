@@ -211,5 +211,5 @@ pub struct Written<S> {
     pub took: Duration,
     /// Status of which the API server's definition lacks all that was to be changed, and the
     /// version of the object that it was to change.
-    pub dropped: Option<(String, S)>,
+    pub dropped: Option<Box<(String, S)>>,
 }

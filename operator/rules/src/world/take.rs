@@ -243,7 +243,7 @@ impl World {
             RolloutOutcome::StepReleased(step) => memory.release(&step),
             RolloutOutcome::Written(written) => {
                 memory.pace.wrote(written.at, written.took);
-                memory.dropped = written.dropped;
+                memory.dropped = written.dropped.map(|dropped| *dropped);
             }
         }
         vec![Subject::Rollout(rollout)]
@@ -288,7 +288,7 @@ fn note(memory: &mut Memory, outcome: JobOutcome) -> bool {
         }
         JobOutcome::Written(written) => {
             memory.pace.wrote(written.at, written.took);
-            memory.dropped = written.dropped;
+            memory.dropped = written.dropped.map(|dropped| *dropped);
         }
         JobOutcome::WritesSettled(job) => memory.writes_are_settled(&job),
     }
