@@ -255,8 +255,8 @@ pub struct BatchStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct BatchMembers {
-    /// Names of the Akri Instances in their order, separated by spaces; `namespace/name` in another
-    /// namespace.
+    /// Names of the Akri Instances in their order, separated by spaces; `namespace/name` in
+    /// another namespace.
     #[serde(default, with = "separated_by_spaces", skip_serializing_if = "Vec::is_empty")]
     #[schemars(with = "Option<String>")]
     pub instances: Vec<String>,

@@ -1,5 +1,5 @@
-//! Watches FlashJobs, FlashRollouts, Instances, flash Pods and flash Services, trims each object to
-//! the part that the caches keep, and tells the loop. Nothing else lists.
+//! Watches FlashJobs, FlashRollouts, Instances, flash Pods and flash Services, trims each object
+//! to the part that the caches keep, and tells the loop. Nothing else lists.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
