@@ -38,7 +38,10 @@ pub async fn consult(
                     ask(&operator, &job, &plugin, "judge", loaded.judge(&request, &outcome)).await,
                 ),
                 Err(failure) => {
-                    tracing::warn!(%job, plugin, %digest, error = failure.message, "what an attempt began with cannot judge it any more");
+                    tracing::warn!(
+                        %job, plugin, %digest, error = failure.message,
+                        "what an attempt began with cannot judge it any more"
+                    );
                     Judged::Gone(failure.message)
                 }
             };
@@ -130,7 +133,10 @@ fn remember_built(
 
 /// The plugin is out of service for a while; until then its devices wait, and the job says so.
 fn pause(operator: &Operator, job: &JobKey, plugin: &str, left: Duration) -> Duration {
-    tracing::warn!(%job, plugin, seconds = left.as_secs(), "the plugin broke several times in a row and is not asked for a while");
+    tracing::warn!(
+        %job, plugin, seconds = left.as_secs(),
+        "the plugin broke several times in a row and is not asked for a while"
+    );
     let until = whole_seconds(Timestamp::now()).checked_add(left).unwrap_or(Timestamp::MAX);
     let outcome = JobOutcome::OutOfService(plugin.to_owned(), until);
     operator.tell(Change::Job(job.clone(), outcome));

@@ -80,7 +80,10 @@ impl Plugins {
             )
         };
         let plugin = loads.ok_or_else(unknown)?.recall(digest).await?;
-        tracing::info!(plugin = name, %digest, "an earlier digest of the plugin is loaded, to judge what it began");
+        tracing::info!(
+            plugin = name, %digest,
+            "an earlier digest of the plugin is loaded, to judge what it began"
+        );
         self.keep(&plugin);
         Ok(plugin)
     }

@@ -59,7 +59,10 @@ pub async fn follow(
                 operator.metrics.configuration_taken();
                 let advice = advice::of(loader.config(), &path, &operator.installation);
                 operator.reports.state(Source::Configuration, advice);
-                tracing::info!(path = %path.display(), "the configuration has changed and is in force");
+                tracing::info!(
+                    path = %path.display(),
+                    "the configuration has changed and is in force"
+                );
             }
             Some(Err(error)) if refused.as_ref() != Some(&error) => {
                 operator.metrics.configuration_refused();

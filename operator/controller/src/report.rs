@@ -66,7 +66,10 @@ pub async fn write(
     operator.metrics.wrote(Written::counted(&written));
     if let Err(error) = &written {
         let error = in_one_line(error);
-        tracing::warn!(job = %job.key, error, "the status could not be stored, and is planned again");
+        tracing::warn!(
+            job = %job.key, error,
+            "the status could not be stored, and is planned again"
+        );
         tokio::spawn(settle(operator.clone(), job.clone()));
         tokio::time::sleep(FAILURE_PAUSE).await;
     }
@@ -179,12 +182,18 @@ fn log(job: &Job, transitions: &Transitions<'_>, times: &HashMap<String, Duratio
     for device in &transitions.started {
         let (uid, name, endpoint) =
             (&device.uid, device.name.as_deref(), device.host_endpoint.as_deref());
-        tracing::info!(%job, device = uid, name, attempt = device.attempt, endpoint, "an attempt starts");
+        tracing::info!(
+            %job, device = uid, name, attempt = device.attempt, endpoint,
+            "an attempt starts"
+        );
     }
     for device in &transitions.retried {
         let (uid, name, reason) = (&device.uid, device.name.as_deref(), device.reason.as_deref());
         let message = device.message.as_deref().unwrap_or_default();
-        tracing::info!(%job, device = uid, name, attempt = device.attempt - 1, reason, "an attempt failed, another follows: {message}");
+        tracing::info!(
+            %job, device = uid, name, attempt = device.attempt - 1, reason,
+            "an attempt failed, another follows: {message}"
+        );
     }
     for result in transitions.results {
         let DeviceResult { uid, name, attempt, verified, message, .. } = result;
@@ -192,13 +201,22 @@ fn log(job: &Job, transitions: &Transitions<'_>, times: &HashMap<String, Duratio
         let seconds = times.get(uid).map(Duration::as_secs);
         match result.finish {
             Finish::Completed => {
-                tracing::info!(%job, device = uid, name, attempt, verified, seconds, "the device completed")
+                tracing::info!(
+                    %job, device = uid, name, attempt, verified, seconds,
+                    "the device completed"
+                )
             }
             Finish::Failed => {
-                tracing::info!(%job, device = uid, name, attempt, reason, seconds, "the device failed: {message}")
+                tracing::info!(
+                    %job, device = uid, name, attempt, reason, seconds,
+                    "the device failed: {message}"
+                )
             }
             Finish::Skipped => {
-                tracing::info!(%job, device = uid, name, reason, "the device is skipped: {message}")
+                tracing::info!(
+                    %job, device = uid, name, reason,
+                    "the device is skipped: {message}"
+                )
             }
         }
     }

@@ -140,7 +140,11 @@ impl Engine {
                 .await?;
                 drop(turn);
                 if let Err(error) = cache.put_compiled(verified.digest(), &self.key, &code) {
-                    tracing::warn!(%error, "cannot write compiled code to the cache; it is compiled again after a restart");
+                    tracing::warn!(
+                        %error,
+                        "cannot write compiled code to the cache; it is compiled again after a \
+                         restart"
+                    );
                 }
                 code
             }

@@ -169,7 +169,10 @@ impl Host {
         let stored = stored.and_then(|()| self.cache.put_blob(&manifest.digest, &manifest.bytes));
         if let Err(error) = stored.and_then(|()| self.cache.put_resolved(&name, &manifest.digest))
         {
-            tracing::warn!(%error, plugin = source.name, "cannot write to the cache; the plugin is fetched again after a restart");
+            tracing::warn!(
+                %error, plugin = source.name,
+                "cannot write to the cache; the plugin is fetched again after a restart"
+            );
         }
         Ok(Unverified {
             reference: source.reference.clone(),
@@ -238,7 +241,11 @@ impl Host {
         match check(&found) {
             Ok(_) => {
                 if let Err(error) = self.cache.put_signatures(&name, digest, &found) {
-                    tracing::warn!(%error, plugin = source.name, "cannot write signatures to the cache; they are fetched again after a restart");
+                    tracing::warn!(
+                        %error, plugin = source.name,
+                        "cannot write signatures to the cache; they are fetched again after a \
+                         restart"
+                    );
                 }
             }
             // Only to say why: signatures in a form that does not count do not help.

@@ -238,7 +238,10 @@ impl Kubelet {
                     return Ok(());
                 }
                 Err(error) => {
-                    tracing::debug!(%error, "a Pod's status could not be written and is written again")
+                    tracing::debug!(
+                        %error,
+                        "a Pod's status could not be written and is written again"
+                    )
                 }
             }
             tokio::time::sleep(Duration::from_millis(250)).await;

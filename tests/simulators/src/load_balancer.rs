@@ -181,7 +181,10 @@ async fn give(client: Client, settings: Settings, service: String, address: Ipv4
                 );
             }
             Err(error) => {
-                tracing::debug!(%error, service, "an address could not be given and is given again")
+                tracing::debug!(
+                    %error, service,
+                    "an address could not be given and is given again"
+                )
             }
         }
         tokio::time::sleep(Duration::from_millis(250)).await;
