@@ -14,7 +14,8 @@ use serde::{Deserialize, Serialize};
     plural = "deviceplugins",
     status = "DevicePluginStatus",
     shortname = "fjp",
-    doc = "A device plugin that the operator has loaded. Written by the operator alone; what is loaded is decided in its configuration file.",
+    doc = "A device plugin that the operator has loaded. Written by the operator alone; what is \
+           loaded is decided in its configuration file.",
     printcolumn(
         name = "Ready",
         type_ = "string",

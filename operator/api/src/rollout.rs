@@ -25,7 +25,8 @@ use crate::{
     shortname = "fr",
     category = "all",
     derive = "PartialEq",
-    doc = "Flashes firmware onto a fleet: chooses devices, splits them into batches, and proves each batch before the next. Creates FlashJobs; never touches a device itself.",
+    doc = "Flashes firmware onto a fleet: chooses devices, splits them into batches, and proves \
+           each batch before the next. Creates FlashJobs; never touches a device itself.",
     validation = ("self.metadata.name.size() <= 63", "metadata.name must be no more than 63 characters, as it becomes a label value"),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Batch", type_ = "string", json_path = ".status.batch"),

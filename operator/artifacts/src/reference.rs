@@ -45,7 +45,8 @@ pub enum Reference {
 /// Not a reference.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{0:?} is not a reference: {1}; expected host/repository:tag, host/repository@sha256:…, oci-layout:///path:tag or file:///path"
+    "{0:?} is not a reference: {1}; expected host/repository:tag, host/repository@sha256:…, \
+     oci-layout:///path:tag or file:///path"
 )]
 pub struct InvalidReference(String, &'static str);
 

@@ -309,7 +309,8 @@ pub fn refused(what: &str, error: &kube::Error) -> Failure {
                 Code::Unavailable,
                 NOT_INSTALLED,
                 format!(
-                    "cannot {what}: this cluster does not know the kind; see kubectl flashjob check"
+                    "cannot {what}: this cluster does not know the kind; see kubectl flashjob \
+                     check"
                 ),
             )
         }

@@ -213,7 +213,8 @@ impl OperatorConfig {
                 if text != "*" && text.parse::<ServedTypes>().is_err() {
                     return invalid(
                         format!("plugins[{index}].deviceTypes[{at}]"),
-                        "expected a device type as esp32s2, all that begin so as esp32s2*, or \"*\"",
+                        "expected a device type as esp32s2, all that begin so as esp32s2*, or \
+                         \"*\"",
                     );
                 }
             }
@@ -226,7 +227,8 @@ impl OperatorConfig {
             if plugin.allow_unsigned && !matches!(plugin.image, Reference::File { .. }) {
                 return invalid(
                     format!("plugins[{index}].allowUnsigned"),
-                    "this is for file:// references; for a registry or an image layout say it under trust",
+                    "this is for file:// references; for a registry or an image layout say it \
+                     under trust",
                 );
             }
             if plugin.flash_image.as_deref().is_some_and(|image| !is_image(image)) {
@@ -270,7 +272,8 @@ fn check_grants(grants: &Grants, index: usize) -> Result<(), ConfigError> {
         if path.contains([':', '@']) {
             let repository = path.split([':', '@']).next().unwrap_or_default();
             let message = format!(
-                "tags and digests are not matched, so this matches no image; name the repository alone: {host}/{repository}"
+                "tags and digests are not matched, so this matches no image; name the repository \
+                 alone: {host}/{repository}"
             );
             return invalid(field(), &message);
         }
@@ -339,20 +342,24 @@ mod tests {
                 "plugins[0].flashImage",
             ),
             (
-                "plugins: [{name: a, image: \"registry.example/a:1\"}, {name: a, image: \"registry.example/a:1\"}]\n",
+                "plugins: [{name: a, image: \"registry.example/a:1\"}, {name: a, image: \
+                 \"registry.example/a:1\"}]\n",
                 "plugins[1].name",
             ),
             (
-                "plugins: [{name: a, image: \"registry.example/a:1\", grants: {images: [\"**\"]}}]\n",
+                "plugins: [{name: a, image: \"registry.example/a:1\", grants: {images: \
+                 [\"**\"]}}]\n",
                 "plugins[0].grants.images[0]",
             ),
             (
-                "plugins: [{name: a, image: \"registry.example/a:1\", grants: {images: [\"registry.example/b/c:1\"]}}]\n",
+                "plugins: [{name: a, image: \"registry.example/a:1\", grants: {images: \
+                 [\"registry.example/b/c:1\"]}}]\n",
                 "plugins[0].grants.images[0]: tags and digests are not matched, so this matches \
                  no image; name the repository alone: registry.example/b/c",
             ),
             (
-                "plugins: [{name: a, image: \"registry.example/a:1\", grants: {images: [\"registry.example/B/*\"]}}]\n",
+                "plugins: [{name: a, image: \"registry.example/a:1\", grants: {images: \
+                 [\"registry.example/B/*\"]}}]\n",
                 "plugins[0].grants.images[0]",
             ),
             (

@@ -12,7 +12,8 @@ const VARIABLES: [&str; 6] =
 /// A variable names no proxy that can be used. Its value may have a password, and is not repeated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{variable} names no proxy: {why}; expected http://host:port or https://host:port, or take it out of the environment"
+    "{variable} names no proxy: {why}; expected http://host:port or https://host:port, or take it \
+     out of the environment"
 )]
 pub struct InvalidProxy {
     variable: &'static str,

@@ -52,7 +52,8 @@ pub async fn flash(options: &Ota, stage: &watch::Sender<Stage>) -> Result<Sent, 
     if options.dry_run {
         callback.look().await?;
         let message = format!(
-            "dry run: {name} of {digest} would be sent to {host_endpoint}, which answers; nothing was sent"
+            "dry run: {name} of {digest} would be sent to {host_endpoint}, which answers; nothing \
+             was sent"
         );
         return Ok(Sent { bytes: 0, proven: false, message });
     }

@@ -102,7 +102,8 @@ impl Counted {
             );
             ensure!(
                 done == (attempts, 1, 0),
-                "{}: expected {attempts} updates, 1 flash and no conflict, not {done:?}: {after:?}",
+                "{}: expected {attempts} updates, 1 flash and no conflict, not {done:?}: \
+                 {after:?}",
                 self.name
             );
         }

@@ -118,7 +118,8 @@ const fn watched(
 
 /// Rights for an operator that watches all namespaces.
 pub fn cluster() -> String {
-    let head = "# Rights for an operator that watches all namespaces. Made from the code by `make generate`.\n";
+    let head = "# Rights for an operator that watches all namespaces. Made from the code by `make \
+                generate`.\n";
     [
         format!(
             "{head}{}",

@@ -84,7 +84,8 @@ impl Layout {
         let empty = fs::read_dir(path).map_or(true, |mut items| items.next().is_none());
         ensure!(
             empty,
-            "{shown}: holds something else than an image layout; remove it or choose another folder"
+            "{shown}: holds something else than an image layout; remove it or choose another \
+             folder"
         );
         fs::create_dir_all(path.join("blobs/sha256"))
             .with_context(|| format!("{shown}: cannot be made"))?;

@@ -43,7 +43,8 @@ fn check_registry(registries: &[RegistryConfig], index: usize) -> Result<(), Inv
     if !is_host(&registry.host) {
         return invalid(
             format!("registries[{index}].host"),
-            "expected a host as in references, as harbor.example.com or harbor.example.com:5000, without scheme, path and wildcard",
+            "expected a host as in references, as harbor.example.com or harbor.example.com:5000, \
+             without scheme, path and wildcard",
         );
     }
     if registries[..index].iter().any(|earlier| earlier.is_at(&registry.host)) {
@@ -127,13 +128,15 @@ fn check_entry(path: &str, trust: &[TrustEntry], index: usize) -> Result<(), Inv
     if host != LAYOUT && repository.contains([':', '@']) {
         return invalid(
             field(),
-            "tags and digests are not matched, so this matches none; name the repository alone, as host/path, and the digest in plugins[].image",
+            "tags and digests are not matched, so this matches none; name the repository alone, \
+             as host/path, and the digest in plugins[].image",
         );
     }
     if host != LAYOUT && !(is_host(host) && (repository.is_empty() || is_repository(repository))) {
         return invalid(
             field(),
-            "no reference is like this, so it matches none; expected host/path, host/path/* or host/path/**",
+            "no reference is like this, so it matches none; expected host/path, host/path/* or \
+             host/path/**",
         );
     }
     let prefix = crate::trust::literal_prefix(&entry.pattern);
@@ -155,7 +158,8 @@ fn check_cosign(path: &str, cosign: &CosignTrust) -> Result<(), InvalidField> {
         Some(_) if !cosign.public_key_files.is_empty() => {
             return invalid(
                 field("keyless"),
-                "publicKeyFiles beside it demands keys, and this demands none; take one of them out",
+                "publicKeyFiles beside it demands keys, and this demands none; take one of them \
+                 out",
             );
         }
         Some(keyless) => check_keyless(keyless, &field("keyless"))?,

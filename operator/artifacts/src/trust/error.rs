@@ -34,7 +34,8 @@ pub enum TrustError {
     },
     /// Nobody signed it.
     #[error(
-        "{digest} is not signed, and trust entry {entry} demands a signature; sign it with cosign sign"
+        "{digest} is not signed, and trust entry {entry} demands a signature; sign it with cosign \
+         sign"
     )]
     Unsigned {
         /// Digest that should be signed.
@@ -44,7 +45,8 @@ pub enum TrustError {
     },
     /// It is signed in a form that does not count.
     #[error(
-        "{digest} is signed in form {form:?} alone, which trust entry {entry} does not list under forms"
+        "{digest} is signed in form {form:?} alone, which trust entry {entry} does not list under \
+         forms"
     )]
     FormNotAllowed {
         /// Digest that is signed.

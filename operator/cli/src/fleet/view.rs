@@ -155,7 +155,8 @@ pub fn details(job: &FlashJob, pace: Pace, frame: Frame) -> String {
     let counts = status.counts.unwrap_or_default();
     let done = results(&counts);
     lines.push(format!(
-        "{} {done}/{}   completed {}{}, failed {}, skipped {}, in flight {}, verifying {}, pending {}",
+        "{} {done}/{}   completed {}{}, failed {}, skipped {}, in flight {}, verifying {}, \
+         pending {}",
         bar(done, counts.total),
         counts.total,
         counts.completed,

@@ -95,7 +95,8 @@ fn check_name(name: &str) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!(
-        "{name:?} is no name for a plugin; expected lower-case letters, digits and dashes inside, at most 63"
+        "{name:?} is no name for a plugin; expected lower-case letters, digits and dashes inside, \
+         at most 63"
     );
     Err(Failure::usage(message))
 }

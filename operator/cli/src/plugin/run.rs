@@ -107,7 +107,11 @@ fn notes(
         notes.push("grants are taken from the operator's configuration: --config".to_owned());
     }
     if case.spec.exposure == flashjob_api::Exposure::Pooled {
-        notes.push("exposure is Pooled: the operator hands on a Service of the pool; shown as for PerDevice".to_owned());
+        notes.push(
+            "exposure is Pooled: the operator hands on a Service of the pool; shown as for \
+             PerDevice"
+                .to_owned(),
+        );
     }
     notes
 }

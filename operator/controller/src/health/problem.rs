@@ -203,7 +203,8 @@ impl Request<'_> {
                 Cause::RequestRefused,
                 format!("{verb} {resource}"),
                 &format!(
-                    "the API server answers with an error: {words} (HTTP status {code}); see its log"
+                    "the API server answers with an error: {words} (HTTP status {code}); see its \
+                     log"
                 ),
             ),
         }

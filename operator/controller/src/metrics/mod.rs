@@ -195,7 +195,8 @@ impl Metrics {
         );
         registry.register(
             "operator_problem",
-            "1 while the operator has a problem of this cause, else 0; the log and /readyz say more",
+            "1 while the operator has a problem of this cause, else 0; the log and /readyz say \
+             more",
             self.problem.clone(),
         );
         registry.register(

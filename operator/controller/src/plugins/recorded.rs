@@ -111,7 +111,8 @@ impl Records {
                     tracing::warn!(
                         plugin = name,
                         error,
-                        "cannot ask what is recorded of the plugin; it is loaded once that is known"
+                        "cannot ask what is recorded of the plugin; it is loaded once that is \
+                         known"
                     )
                 }
             }
@@ -127,7 +128,8 @@ impl Records {
         if !listed {
             tracing::warn!(
                 plugin = name,
-                "DevicePlugins cannot be listed; the plugin is loaded as if nothing were known of it"
+                "DevicePlugins cannot be listed; the plugin is loaded as if nothing were known of \
+                 it"
             );
         }
         self.now(name)

@@ -67,7 +67,8 @@ pub enum LoadError {
     },
     /// It says that it is another.
     #[error(
-        "the configuration calls this plugin {configured}, it calls itself {described}; use the same name"
+        "the configuration calls this plugin {configured}, it calls itself {described}; use the \
+         same name"
     )]
     WrongName {
         /// Name in the configuration.

@@ -65,13 +65,16 @@ impl Grants {
         if !self.cover(&flash.image) {
             let pattern = repository(&flash.image).unwrap_or_default();
             return Err(Denied(format!(
-                "plugin {plugin} asks for {first}, but its grants do not name image {}; \"{pattern}\" under grants.images of the plugin in the operator's configuration would",
+                "plugin {plugin} asks for {first}, but its grants do not name image {}; \
+                 \"{pattern}\" under grants.images of the plugin in the operator's configuration \
+                 would",
                 flash.image
             )));
         }
         match wishes.iter().find(|(_, granted)| !granted) {
             Some((wish, _)) => Err(Denied(format!(
-                "plugin {plugin} asks for {wish}, which the operator's configuration does not grant it"
+                "plugin {plugin} asks for {wish}, which the operator's configuration does not \
+                 grant it"
             ))),
             None => Ok(()),
         }

@@ -319,7 +319,8 @@ impl Policy {
                     return invalid(
                         format!("{field}.{key}"),
                         &format!(
-                            "{value:?} is no label's value; expected at most 63 letters, digits, dashes, underscores and dots, with a letter or digit at both ends"
+                            "{value:?} is no label's value; expected at most 63 letters, digits, \
+                             dashes, underscores and dots, with a letter or digit at both ends"
                         ),
                     );
                 }
@@ -339,7 +340,8 @@ impl Policy {
             if name.starts_with(AKRI_RESOURCES) {
                 return invalid(
                     format!("pods.resources.{name}"),
-                    "a device that Akri found is given to the Pod of that device alone; take it out",
+                    "a device that Akri found is given to the Pod of that device alone; take it \
+                     out",
                 );
             }
         }
@@ -347,7 +349,8 @@ impl Policy {
             if pattern.0.starts_with(AKRI_RESOURCES) {
                 return invalid(
                     format!("podPolicy.resources[{index}]"),
-                    "devices that Akri found are never given to a FlashJob's choice: grants.attachDevice of a plugin gives each Pod its own",
+                    "devices that Akri found are never given to a FlashJob's choice: \
+                     grants.attachDevice of a plugin gives each Pod its own",
                 );
             }
         }
@@ -449,7 +452,8 @@ pub(super) mod tests {
 
     #[test]
     fn a_list_bounds_and_widens_and_own_keys_and_akri_s_devices_are_never_in_it() {
-        let text = "podPolicy: {resources: [\"*\"], labels: [\"*\"], tolerations: [edge, \"node-role*\"], nodeSelector: [\"example.com/*\"]}\n";
+        let text = "podPolicy: {resources: [\"*\"], labels: [\"*\"], tolerations: [edge, \
+                    \"node-role*\"], nodeSelector: [\"example.com/*\"]}\n";
         let policy = parse(text).expect("valid").overrides;
         assert!(policy.allows_resource("nvidia.com/gpu") && !policy.allows_resource("akri.sh/a"));
         assert!(policy.allows_label("team") && !policy.allows_label("app"));

@@ -97,7 +97,8 @@ impl Report {
         // Writing to a String does not fail.
         let _ = writeln!(
             text,
-            "| {} | {:.0} | {:.0} | {:.0} | {:.2}, {:.2}, {:.2} | {RATIO} | {:.1} | {MEMORY_MIB} |",
+            "| {} | {:.0} | {:.0} | {:.0} | {:.2}, {:.2}, {:.2} | {RATIO} | {:.1} | {MEMORY_MIB} \
+             |",
             self.flashers,
             self.firmware_bytes as f64 / MIB,
             self.least_mib_per_second,

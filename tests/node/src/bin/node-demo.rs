@@ -38,7 +38,8 @@ fn main() -> ExitCode {
 async fn run(isolation: &Isolation, devices: usize) -> anyhow::Result<()> {
     let begin = Instant::now();
     println!(
-        "starting a control plane, kubelet, containerd, kube-proxy, MetalLB's controller and a registry"
+        "starting a control plane, kubelet, containerd, kube-proxy, MetalLB's controller and a \
+         registry"
     );
     let node = Node::start(isolation).await?;
     println!("the node is ready after {:.1} s", begin.elapsed().as_secs_f32());

@@ -54,7 +54,8 @@ impl<'a> Reader<'a> {
                 _ => bail!("ENTRYPOINT: there is no shell in the image; write it as a JSON array"),
             },
             other => bail!(
-                "{}: cannot be done without a container engine; build with docker, podman or buildah",
+                "{}: cannot be done without a container engine; build with docker, podman or \
+                 buildah",
                 name(other)
             ),
         }

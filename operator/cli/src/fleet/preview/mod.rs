@@ -27,7 +27,8 @@ use served::plugins;
 pub async fn run(command: &Preview) -> Result<Report, Failure> {
     if command.name.is_none() && command.file.is_none() {
         return Err(Failure::usage(
-            "name a FlashJob of the cluster, or a file that has one with -f (- for standard input)",
+            "name a FlashJob of the cluster, or a file that has one with -f (- for standard \
+             input)",
         ));
     }
     let offline = command.instances.is_some() && command.file.is_some();

@@ -24,7 +24,8 @@ pub async fn instance(name: &str, namespace: Option<&str>) -> Result<akri::Insta
         Ok(Some(instance)) => Ok(instance),
         Ok(None) => {
             let message = format!(
-                "there is no Akri Instance {namespace}/{name}; see kubectl get instances.akri.sh -A"
+                "there is no Akri Instance {namespace}/{name}; see kubectl get instances.akri.sh \
+                 -A"
             );
             Err(Failure::new(Code::Unavailable, "NotFound", message))
         }

@@ -33,7 +33,8 @@ pub(super) fn check_overrides(overrides: &PodOverrides, policy: &PodPolicy) -> R
         let Some(wanted) = non_empty(wanted.as_ref()) else { continue };
         if !allowed.contains(&wanted) {
             return Err(Denied(format!(
-                "spec.podOverrides.{field} {wanted:?} is not in {setting} of the operator's configuration"
+                "spec.podOverrides.{field} {wanted:?} is not in {setting} of the operator's \
+                 configuration"
             )));
         }
     }
@@ -75,7 +76,8 @@ pub(super) fn check_overrides(overrides: &PodOverrides, policy: &PodPolicy) -> R
 
 fn not_allowed(field: &str, key: &str, setting: &str) -> Denied {
     Denied(format!(
-        "spec.podOverrides.{field} {key:?} is not allowed by {setting} of the operator's configuration"
+        "spec.podOverrides.{field} {key:?} is not allowed by {setting} of the operator's \
+         configuration"
     ))
 }
 

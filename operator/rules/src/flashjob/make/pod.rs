@@ -88,7 +88,8 @@ pub fn check(attempt: &Attempt<'_>, policy: &Policy) -> Result<(), Denied> {
     let image = &attempt.flash.image;
     if !is_image(image) {
         return Err(Denied(format!(
-            "the flash container's image {image:?} is no reference of an image; expected host/path:tag or host/path@sha256:…"
+            "the flash container's image {image:?} is no reference of an image; expected \
+             host/path:tag or host/path@sha256:…"
         )));
     }
     attempt.grants.check(attempt.plugin, attempt.flash)?;

@@ -120,7 +120,8 @@ impl Endpoint {
             return Ok(endpoint);
         }
         Err(format!(
-            "the host name {name} may lead to any device; write its address, or have instances.hostNames of the operator's configuration name it"
+            "the host name {name} may lead to any device; write its address, or have \
+             instances.hostNames of the operator's configuration name it"
         ))
     }
 

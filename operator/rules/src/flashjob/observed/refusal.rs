@@ -87,8 +87,11 @@ mod tests {
     #[test]
     fn a_quota_is_a_turn_to_wait_for() {
         for message in [
-            "pods \"a\" is forbidden: exceeded quota: compute, requested: requests.memory=64Mi, used: requests.memory=1Gi, limited: requests.memory=1Gi",
-            "services \"a\" is forbidden: exceeded quota: lb, requested: services.loadbalancers=1, used: services.loadbalancers=2, limited: services.loadbalancers=2",
+            "pods \"a\" is forbidden: exceeded quota: compute, requested: requests.memory=64Mi, \
+             used: requests.memory=1Gi, limited: requests.memory=1Gi",
+            "services \"a\" is forbidden: exceeded quota: lb, requested: \
+             services.loadbalancers=1, used: services.loadbalancers=2, limited: \
+             services.loadbalancers=2",
             "pods \"a\" is forbidden: status unknown for quota: compute, resources: pods",
         ] {
             assert_eq!(refused(403, message), Some(Meaning::Quota { unused_since: None }));
@@ -102,19 +105,23 @@ mod tests {
             (400, "strict decoding error"),
             (
                 403,
-                "pods \"a\" is forbidden: failed quota: compute: must specify limits.memory for: flash",
+                "pods \"a\" is forbidden: failed quota: compute: must specify limits.memory for: \
+                 flash",
             ),
             (
                 403,
-                "pods \"a\" is forbidden: maximum memory usage per Container is 32Mi, but limit is 64Mi",
+                "pods \"a\" is forbidden: maximum memory usage per Container is 32Mi, but limit \
+                 is 64Mi",
             ),
             (
                 403,
-                "pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\": runAsNonRoot != true",
+                "pods \"a\" is forbidden: violates PodSecurity \"restricted:latest\": \
+                 runAsNonRoot != true",
             ),
             (
                 403,
-                "admission webhook \"validate.kyverno.svc-fail\" denied the request: label team is missing",
+                "admission webhook \"validate.kyverno.svc-fail\" denied the request: label team \
+                 is missing",
             ),
         ] {
             assert_eq!(refused(code, message), Some(Meaning::Final), "{message}");
@@ -124,7 +131,8 @@ mod tests {
     #[test]
     fn what_others_still_make_may_pass() {
         for message in [
-            "pods \"a\" is forbidden: error looking up service account fleet/flasher: serviceaccount \"flasher\" not found",
+            "pods \"a\" is forbidden: error looking up service account fleet/flasher: \
+             serviceaccount \"flasher\" not found",
             "pods \"a\" is forbidden: no PriorityClass with name low was found",
         ] {
             assert_eq!(refused(403, message), Some(Meaning::MayPass), "{message}");
@@ -141,7 +149,9 @@ mod tests {
 
     #[test]
     fn missing_rights_and_broken_servers_refuse_no_object() {
-        let lacking = "pods is forbidden: User \"system:serviceaccount:flashjob-system:flashjob-operator\" cannot create resource \"pods\" in API group \"\"";
+        let lacking = "pods is forbidden: User \
+                       \"system:serviceaccount:flashjob-system:flashjob-operator\" cannot create \
+                       resource \"pods\" in API group \"\"";
         assert_eq!(refused(403, lacking), None);
         assert_eq!(refused(500, "failed calling webhook"), None);
         assert_eq!(refused(429, "too many requests"), None);

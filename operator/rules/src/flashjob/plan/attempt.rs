@@ -237,7 +237,8 @@ impl Draft<'_> {
         }
         let until = after(gone.last_seen, pod.may_run_seconds);
         let message = format!(
-            "Pod {} vanished before its end was seen; the device stays locked until its deadline has passed",
+            "Pod {} vanished before its end was seen; the device stays locked until its deadline \
+             has passed",
             pod.name
         );
         self.lose(uid, until, &message);
@@ -267,7 +268,8 @@ impl Draft<'_> {
             return;
         }
         if !provable || !self.wanted(uid) || self.over(until, self.spec.verify.timeout_seconds) {
-            let message = "the Pod vanished before its end was seen, and the device did not report the new version";
+            let message = "the Pod vanished before its end was seen, and the device did not \
+                           report the new version";
             self.give_up_attempt(uid, reason::POD_LOST, message);
         }
     }
