@@ -268,7 +268,7 @@ async fn a_definition_that_lacks_fields_is_told_and_the_operator_works_all_the_s
     let patch: json_patch::Patch = serde_json::from_value(patch)?;
     crds.patch(name, &PatchParams::default(), &Patch::Json::<()>(patch)).await?;
     testbed.start_operator().await?;
-    let parts = [name, "drops spec.exposure, status.run;", "make install"];
+    let parts = [name, "drops or refuses spec.exposure, status.run;", "make install"];
     event(&testbed, "DefinitionOutdated", &parts).await?;
     problem(&testbed, "DefinitionOutdated", 1).await?;
     readyz(&testbed, 200, &["leader"]).await?;
