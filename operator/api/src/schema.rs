@@ -15,7 +15,7 @@ pub fn published_path(group: &str, version: &str) -> String {
 /// server drops without a word, and those that have another type there, which it refuses. None:
 /// the kind is not in the document, so it is not installed.
 #[must_use]
-pub fn missing_fields(document: &Value, own: &CustomResourceDefinition) -> Option<Vec<String>> {
+pub fn outdated_fields(document: &Value, own: &CustomResourceDefinition) -> Option<Vec<String>> {
     let schemas = document["components"]["schemas"].as_object()?;
     let installed = schemas.values().find(|schema| is_of(schema, own))?;
     let version = own.spec.versions.first()?;
@@ -71,7 +71,7 @@ mod tests {
         schema["x-kubernetes-group-version-kind"] =
             json!([{"group": GROUP, "kind": "FlashJob", "version": "v1alpha1"}]);
         change(&mut schema);
-        missing_fields(&json!({"components": {"schemas": {"io.example.FlashJob": schema}}}), &crd)
+        outdated_fields(&json!({"components": {"schemas": {"io.example.FlashJob": schema}}}), &crd)
     }
 
     #[test]
@@ -81,7 +81,7 @@ mod tests {
             schema["properties"]["spec"]["properties"]["later"] = json!({"type": "string"});
         };
         assert_eq!(missing(later), Some(Vec::new()));
-        assert_eq!(missing_fields(&json!({}), &FlashJob::crd()), None, "not installed");
+        assert_eq!(outdated_fields(&json!({}), &FlashJob::crd()), None, "not installed");
     }
 
     #[test]

@@ -35,6 +35,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// in a row so far.
 pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step, mut failures: u32) {
     let key = step.key();
+    let is_pod = matches!(step, Step::CreatePod(_));
+    let pod = step.created_name().filter(|_| is_pod).map(str::to_owned);
     let tell = |outcome| operator.tell(Change::Job(job.key.clone(), outcome));
     loop {
         let error = match carry_out(&operator, &job, step.clone()).await {
@@ -48,22 +50,22 @@ pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step, mut failu
         };
         let unsettled = step.creates() && may_have_worked(&error);
         let error = in_one_line(&error);
-        tracing::warn!(job = %job.key, step = key, error, "a request failed and is made again");
+        tracing::warn!(job = %job.key, step = key, error, "request failed; retrying");
         tell(JobOutcome::StepFailed(Box::new(step.clone()), error));
         failures += 1;
         tokio::time::sleep(pause_after(failures, &key)).await;
         // A Pod that may be there without our knowledge could flash beside the next one: the
         // create is sent until it is clear. One that was seen meanwhile is not made twice, though
         // it may be gone again.
-        if !unsettled || was_seen(&operator, &job, &key).await {
+        if !unsettled || was_seen(&operator, &job, pod.clone()).await {
             return tell(JobOutcome::StepReleased(key));
         }
     }
 }
 
-/// Returns true if the Pod that a step makes was seen.
-async fn was_seen(operator: &Operator, job: &Job, step: &str) -> bool {
-    let Some(name) = step.strip_prefix("pod/").map(str::to_owned) else { return false };
+/// Returns true if the Pod of that name was seen.
+async fn was_seen(operator: &Operator, job: &Job, pod: Option<String>) -> bool {
+    let Some(name) = pod else { return false };
     let job = job.key.clone();
     operator.ask(move |world| world.knows_pod(&job, &name)).await.unwrap_or(true)
 }

@@ -1,4 +1,4 @@
-//! Puts a question to a plugin, and remembers the answer.
+//! Asks a plugin, and sends its answer to the loop.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -30,7 +30,7 @@ pub async fn consult(
                 Some(loaded) => build(&operator, &job, &plugin, &loaded, &request).await,
                 None => Err(CallError::Unavailable { left: Duration::from_secs(1) }),
             };
-            remember_built(&operator, &job, *request, attempt, plugin, digest, answer)
+            send_built(&operator, &job, *request, attempt, plugin, digest, answer)
         }
         Question::Judge { pod_uid, plugin, digest, request, outcome } => {
             let judged = match recall(&operator, &plugin, &digest, recall_seconds).await {
@@ -60,7 +60,7 @@ pub async fn consult(
     if !again.is_zero() {
         tokio::time::sleep(again).await;
     }
-    operator.tell(Change::Job(job, JobOutcome::Asked(key)));
+    operator.tell(Change::Job(job, JobOutcome::QuestionReleased(key)));
 }
 
 /// Returns the plugin of the digest that the attempt began with. A registry that does not answer
@@ -110,9 +110,9 @@ async fn ask<T>(
     answer
 }
 
-/// A plugin that is out of service is asked again after its pause; every other answer stands for
-/// this attempt.
-fn remember_built(
+/// Sends the answer of a build to the loop. Returns the pause before a plugin that is out of
+/// service may be asked again, else zero.
+fn send_built(
     operator: &Operator,
     job: &JobKey,
     request: Request,

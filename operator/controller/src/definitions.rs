@@ -1,11 +1,12 @@
-//! Finds out whether the installed CustomResourceDefinitions have all fields that this operator
-//! knows: the API server drops the others without a word. It reads what the API server publishes
-//! of its schemas under `/openapi/v3`, which everybody who is authenticated may (ClusterRole
-//! `system:discovery`), so that no right on definitions is needed. Does I/O.
+//! Compares the installed CustomResourceDefinitions with those of this version: the API server
+//! drops a field that they lack without a word, and refuses one that has another type there. It
+//! reads what the API server publishes of its schemas under `/openapi/v3`, which everybody who is
+//! authenticated may (ClusterRole `system:discovery`), so that no right on definitions is needed.
+//! Does I/O.
 
 use std::time::Duration;
 
-use flashjob_api::schema::{missing_fields, published_path};
+use flashjob_api::schema::{outdated_fields, published_path};
 use flashjob_api::{DevicePlugin, FlashJob, FlashRollout, GROUP};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::{Client, CustomResourceExt};
@@ -66,16 +67,16 @@ fn outdated(
     resource: Resource,
     own: &CustomResourceDefinition,
 ) -> Option<Problem> {
-    let missing = missing_fields(document, own).filter(|missing| !missing.is_empty())?;
+    let missing = outdated_fields(document, own).filter(|missing| !missing.is_empty())?;
     let named = missing.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
     let more = match missing.len().saturating_sub(NAMED) {
         0 => String::new(),
         more => format!(" and {more} more"),
     };
     let rest = format!(
-        "is older than this operator: the API server drops or refuses {named}{more}; install the one of this \
-         version with kubectl apply --server-side -f deploy/crds (make install), or with the \
-         chart's CRDs"
+        "is older than this operator: the API server drops or refuses {named}{more}; install the \
+         one of this version with kubectl apply --server-side -f deploy/crds (make install), or \
+         with the chart's CRDs"
     );
     let object = format!("CustomResourceDefinition {resource}");
     Some(Problem::new(Cause::DefinitionOutdated, object, &rest))

@@ -3,9 +3,9 @@
 //! One way through:
 //!
 //! ```text
-//! Kubernetes --watch--> world --> observe --> plan <--> consult --> make --> apply --> report --> Kubernetes
-//!                         ^                                                   |         |
-//!                         +---------- changes (a channel) <-------------------+---------+
+//! API server --watch--> world --> observe --> plan <--> consult --> apply --> report
+//!                         ^                                |          |          |
+//!                         +--------- changes (a channel) <-+----------+----------+
 //! ```
 //!
 //! - [`reconcile`] is the loop that ties them. It alone owns the caches, a

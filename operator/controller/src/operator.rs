@@ -60,18 +60,18 @@ pub struct Parts {
     pub installation: Installation,
 }
 
-/// Message to the loop. They are taken in the order in which they were sent.
+/// A message to the loop; messages are taken in the order in which they were sent.
 pub enum Message {
     /// Something has changed.
     Change(Change),
     /// The plugins that serve have changed. The loop asks for them itself: of two tasks that tell
     /// of a change at once, none may have it take what the other saw before.
     Plugins,
-    /// Somebody wants to know something.
-    Question(Box<dyn FnOnce(&World) + Send>),
+    /// A read of the caches, between two changes.
+    Read(Box<dyn FnOnce(&World) + Send>),
 }
 
-/// Messages to the loop, at its end.
+/// Receiving end of the channel to the loop.
 pub type Messages = mpsc::UnboundedReceiver<Message>;
 
 impl Operator {
@@ -104,21 +104,21 @@ impl Operator {
         (Arc::new(operator), received)
     }
 
-    /// Sends the loop a change. It has what the change concerns looked at.
+    /// Sends a change to the loop, which applies it and plans the objects that it affects.
     pub fn tell(&self, change: Change) {
         self.send(Message::Change(change));
     }
 
-    /// Asks the loop about what it knows once all changes that were sent before are applied; None
-    /// once the process ends.
+    /// Reads the caches in the loop, after all changes that were sent before. None: the loop has
+    /// ended.
     pub async fn ask<T: Send + 'static>(
         &self,
-        question: impl FnOnce(&World) -> T + Send + 'static,
+        read: impl FnOnce(&World) -> T + Send + 'static,
     ) -> Option<T> {
         let (answer, answered) = oneshot::channel();
-        self.send(Message::Question(Box::new(move |world| {
-            // Who asked may have stopped waiting.
-            let _ = answer.send(question(world));
+        self.send(Message::Read(Box::new(move |world| {
+            // The caller may have been cancelled.
+            let _ = answer.send(read(world));
         })));
         answered.await.ok()
     }

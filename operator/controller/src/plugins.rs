@@ -21,7 +21,7 @@ use tokio::task::JoinHandle;
 use crate::config::PluginConfig;
 pub(crate) use load::Failure;
 use load::Loads;
-use standing::{Known, Standing, standing};
+use standing::{ConfiguredPlugin, Standing, standing};
 
 /// Digests of one plugin that are kept: Pods that an older one began with are judged by it.
 const DIGESTS: usize = 8;
@@ -38,7 +38,7 @@ pub struct Plugins {
 struct Inner {
     /// By name. Of those that no longer serve the one used last stands last.
     loaded: HashMap<String, Vec<Plugin>>,
-    known: Vec<Known>,
+    known: Vec<ConfiguredPlugin>,
     /// Everything needed to load each configured plugin, by name.
     loads: HashMap<String, Loads>,
 }
@@ -92,11 +92,11 @@ impl Plugins {
     /// whatever else is loaded is forgotten: who asks for it has it verified again.
     pub fn configure(&self, plugins: &[PluginConfig], trust_changed: bool) {
         let mut inner = self.write();
-        let mut before: HashMap<String, Known> =
+        let mut before: HashMap<String, ConfiguredPlugin> =
             inner.known.drain(..).map(|known| (known.config.name.clone(), known)).collect();
         let known = plugins.iter().map(|config| match before.remove(&config.name) {
-            Some(known) => Known { config: config.clone(), ..known },
-            None => Known {
+            Some(known) => ConfiguredPlugin { config: config.clone(), ..known },
+            None => ConfiguredPlugin {
                 config: config.clone(),
                 described: Vec::new(),
                 is_loading: true,
@@ -214,8 +214,8 @@ impl Plugins {
     }
 }
 
-fn view(known: &[Known], index: usize, digests: Vec<Digest>) -> PluginView {
-    let Known { config, ready, is_loading, .. } = &known[index];
+fn view(known: &[ConfiguredPlugin], index: usize, digests: Vec<Digest>) -> PluginView {
+    let ConfiguredPlugin { config, ready, is_loading, .. } = &known[index];
     let Standing { device_types, any_type, .. } = standing(known, index);
     PluginView {
         name: config.name.clone(),

@@ -1,6 +1,6 @@
-//! The loop. It alone knows and changes what is known of the cluster: it takes one change after
-//! the other, observes and plans what they concern, and hands out questions, steps and the
-//! status. Their outcomes come back as changes.
+//! The loop. It alone owns and changes the caches: it applies one change after the other, observes
+//! and plans the objects that the change affects, and starts tasks for questions, steps and status
+//! writes. Their outcomes come back as changes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -36,8 +36,9 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(300);
 /// Longest time for which the list of FlashRollouts is waited for before FlashJobs are planned: an
 /// API server may lack their definition.
 const ROLLOUTS_WAIT: Duration = Duration::from_secs(2);
-/// Between two looks at whether the FlashRollouts are listed. Whatever is to be looked at sooner
-/// counts as waiting.
+/// Pause before a FlashRollout is tried again while their list is not in, and where the time to
+/// look again is past. An object that is planned within this pause counts into the depth of the
+/// queue.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Runs the loop until the process ends: stands by, and works once this process leads.
@@ -68,7 +69,7 @@ struct Schedule {
 }
 
 impl Schedule {
-    /// Looks at one after a while.
+    /// Queues an object to be planned after a pause.
     fn look_in(&mut self, subject: impl Into<Subject>, pause: Duration) {
         let subject = subject.into();
         if pause <= LOOK_INTERVAL {
@@ -157,7 +158,7 @@ impl Reconciler {
                 }
                 else => return,
             }
-            self.operator.metrics.waits_for_plan(self.schedule.waiting.len());
+            self.operator.metrics.set_queue_depth(self.schedule.waiting.len());
         }
     }
 
@@ -165,7 +166,7 @@ impl Reconciler {
         let change = match message {
             Message::Change(change) => change,
             Message::Plugins => Change::Plugins(self.operator.plugins.views()),
-            Message::Question(answer) => return answer(&self.world),
+            Message::Read(read) => return read(&self.world),
         };
         if let Change::Listed { kind, .. } = &change {
             self.listed.insert(*kind);
@@ -174,8 +175,8 @@ impl Reconciler {
         self.look_at(subjects);
     }
 
-    /// Looks at these soon, and at the rollouts that what came before concerns. A standby does
-    /// not: it looks at all of them once it leads.
+    /// Queues these objects to be planned, and the rollouts that the last changes affect. A
+    /// standby queues nothing; it queues all once it leads.
     fn look_at(&mut self, subjects: impl IntoIterator<Item = Subject>) {
         if !self.operator.is_planning() {
             return;
@@ -205,7 +206,7 @@ impl Reconciler {
         }
         let now = whole_seconds(Timestamp::now());
         let Some(plan) = world.decide_rollout(key, now) else { return };
-        let is_losing = world.loses_child(&known);
+        let is_awaited = world.has_child_in_deletion(&known);
         let memory = world.rollouts.memory.entry(key.clone()).or_default();
         let question = memory.ask(plan.question, started);
         let begin = |step| Some((memory.begin(&step)?, step));
@@ -216,7 +217,7 @@ impl Reconciler {
         let pause = if goes_on { SHORTEST_PAUSE } else { pause_after_plan(started.elapsed()) };
         memory.next_plan = Some(started + pause);
         let turn = memory.pace.turn(started);
-        let answer = if is_losing { Duration::ZERO } else { memory.until_answer(started) };
+        let answer = if is_awaited { Duration::ZERO } else { memory.until_answer(started) };
         let due = turn.due(plan.urgent).max(answer);
         let dropped = memory.dropped.as_ref();
         let dropped = dropped.filter(|(version, _)| *version == known.resource_version);

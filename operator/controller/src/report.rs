@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use flashjob_api::{FlashJob, FlashJobStatus};
 use flashjob_rules::flashjob::observed::{Finish, Job};
 use flashjob_rules::flashjob::plan::DeviceResult;
-use flashjob_rules::world::change::{self, Change, JobOutcome, Object};
+use flashjob_rules::world::change::{Change, EndedWrite, JobOutcome, Object};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde::Serialize;
@@ -68,14 +68,14 @@ pub async fn write(
         let error = in_one_line(error);
         tracing::warn!(
             job = %job.key, error,
-            "the status could not be stored, and is planned again"
+            "status could not be stored; retrying"
         );
         tokio::spawn(settle(operator.clone(), job.clone()));
         tokio::time::sleep(FAILURE_PAUSE).await;
     }
     let is_dropped = matches!(written, Ok(Written::Dropped));
     let dropped = is_dropped.then(|| Box::new((job.resource_version.clone(), status.clone())));
-    let ended = change::Written { at: Instant::now(), took, dropped };
+    let ended = EndedWrite { at: Instant::now(), took, dropped };
     operator.tell(Change::Job(job.key.clone(), JobOutcome::Written(ended)));
     if matches!(written, Ok(Written::Stored)) {
         let times = begun.into_iter().map(|(uid, since)| (uid, since.elapsed())).collect();

@@ -129,7 +129,7 @@ async fn follow<K: Trim + Resource>(
             }
             Err(error) => {
                 let resource = resource(kind);
-                tracing::debug!(%resource, %error, "the watch broke and is taken up again");
+                tracing::debug!(%resource, %error, "watch failed; reconnecting");
                 if let Some(problem) = of_watch(&error, resource, &operator.installation) {
                     operator.reports.fails(Source::Watch(resource), problem);
                 }

@@ -51,8 +51,8 @@ pub fn decide(snapshot: &Snapshot<'_>) -> Plan {
     runs::decide(snapshot)
 }
 
-/// Returns true if a rollout needs its FlashJobs of this snapshot no more as they are: all that
-/// they say of their devices is stored in its status, or never will be.
+/// Returns true if the rollout's stored status has all results of the FlashJobs in this snapshot,
+/// or will never have more of them: it is in deletion, or its spec is invalid.
 #[must_use]
 pub fn has_stored_results(snapshot: &Snapshot<'_>) -> bool {
     runs::has_stored_results(snapshot)

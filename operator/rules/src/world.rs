@@ -82,7 +82,7 @@ impl World {
 
     /// Takes a FlashJob's new state. Returns false for one that is older than what is known.
     pub fn see_job(&mut self, job: Job) -> bool {
-        // The answer to a request of ours may come after the watch said that it is gone.
+        // A late answer to a request of ours may show an object that is gone.
         if self.departed.has(&job.uid) {
             return false;
         }
@@ -166,8 +166,8 @@ impl World {
         }
     }
 
-    /// The watch said that this object went with that version: older answers to our own requests
-    /// are no news any more.
+    /// Notes that this object is gone, by a watch or a 404, and its last version: states that
+    /// arrive later are stale.
     pub fn note_departure(&mut self, uid: &str, version: &str) {
         self.departed.note(uid, version);
     }

@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 
-use flashjob_api::schema::missing_fields;
+use flashjob_api::schema::outdated_fields;
 use flashjob_api::{DevicePlugin, FlashJob, FlashRollout};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
@@ -54,7 +54,7 @@ fn definition(own: &CustomResourceDefinition, facts: &Facts) -> Finding {
     let missing = match &facts.schemas {
         Err(Unread::Denied(words)) => return denied(check, words),
         Err(Unread::Absent) => None,
-        Ok(document) => missing_fields(document, own),
+        Ok(document) => outdated_fields(document, own),
     };
     match missing {
         // The API server publishes the schema a moment after it serves the kind.
@@ -64,7 +64,10 @@ fn definition(own: &CustomResourceDefinition, facts: &Facts) -> Finding {
         None => finding(check, Status::Failed, "is not installed").next(INSTALL_DEFINITIONS),
         Some(missing) if missing.is_empty() => finding(check, Status::Ok, "is of this version"),
         Some(missing) => {
-            let message = format!("is of another version: it lacks {}", missing.join(", "));
+            let message = format!(
+                "is of another version: missing or of another type: {}",
+                missing.join(", ")
+            );
             finding(check, Status::Failed, message).next(INSTALL_DEFINITIONS)
         }
     }

@@ -32,7 +32,8 @@ pub enum Cause {
     TrustMissing,
     /// A Secret that the configuration names does not exist.
     SecretMissing,
-    /// An installed definition lacks fields that this operator uses.
+    /// An installed definition lacks fields that this operator uses, or has them with another
+    /// type.
     DefinitionOutdated,
     /// A DevicePlugin belongs to another installation.
     DevicePluginNotOwned,

@@ -260,7 +260,11 @@ impl Metrics {
             self.lost.clone(),
         );
         registry.register("jobs", "FlashJobs by phase", self.jobs.clone());
-        registry.register("queue_depth", "Jobs that wait to be planned", self.queue.clone());
+        registry.register(
+            "queue_depth",
+            "FlashJobs and FlashRollouts that wait to be planned",
+            self.queue.clone(),
+        );
         registry.register(
             "plan_duration_seconds",
             "Time to observe and plan one job",
@@ -434,7 +438,7 @@ impl Metrics {
     }
 
     /// Objects that wait to be planned.
-    pub fn waits_for_plan(&self, count: usize) {
+    pub fn set_queue_depth(&self, count: usize) {
         self.queue.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 

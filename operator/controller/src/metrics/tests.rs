@@ -94,7 +94,7 @@ fn gauges_count_the_jobs_that_are_there_and_no_others() {
         ..FlashJobStatus::default()
     });
     let job = Job::of(job);
-    metrics.waits_for_plan(3);
+    metrics.set_queue_depth(3);
     let text = metrics.text(Fleet::of([&job].into_iter()), &[]).unwrap();
     has(&text, "flashjob_devices_in_flight 2");
     has(&text, "flashjob_devices_waiting_for_address 1");

@@ -185,7 +185,7 @@ async fn follow(
                 }
             }),
             Err(error) => {
-                tracing::debug!(%error, "the watch of DevicePlugins broke and is taken up again");
+                tracing::debug!(%error, "watch of DevicePlugins failed; reconnecting");
                 if let Some(problem) = of_watch(&error, DEVICE_PLUGINS, &operator.installation) {
                     operator.reports.fails(Source::Watch(DEVICE_PLUGINS), problem);
                 }

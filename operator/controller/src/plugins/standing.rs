@@ -7,13 +7,13 @@ use flashjob_rules::flashjob::observed::ReadyPlugin;
 use crate::config::PluginConfig;
 
 /// A configured plugin, and what came of loading it.
-pub(super) struct Known {
+pub(super) struct ConfiguredPlugin {
     pub config: PluginConfig,
     /// Types that it describes.
     pub described: Vec<ServedTypes>,
     /// True if nothing came of loading it yet.
     pub is_loading: bool,
-    /// What serves; else why nothing does.
+    /// The plugin that serves, or the reason why none does.
     pub ready: Result<ReadyPlugin, String>,
 }
 
@@ -29,7 +29,7 @@ pub(super) struct Standing {
 }
 
 /// Types that the plugin at `index` serves.
-pub(super) fn standing(known: &[Known], index: usize) -> Standing {
+pub(super) fn standing(known: &[ConfiguredPlugin], index: usize) -> Standing {
     let own = &known[index];
     let any_type = own.config.device_types.iter().flatten().any(|text| text == "*");
     let (own_types, described) = match configured(own) {
@@ -53,7 +53,7 @@ pub(super) fn standing(known: &[Known], index: usize) -> Standing {
     standing
 }
 
-fn configured(known: &Known) -> Option<Vec<ServedTypes>> {
+fn configured(known: &ConfiguredPlugin) -> Option<Vec<ServedTypes>> {
     let types = known.config.device_types.as_ref()?;
     Some(types.iter().filter_map(|text| text.parse().ok()).collect())
 }
@@ -62,13 +62,13 @@ fn configured(known: &Known) -> Option<Vec<ServedTypes>> {
 mod tests {
     use super::*;
 
-    fn known(name: &str, configured: &[&str], described: &[&str]) -> Known {
+    fn known(name: &str, configured: &[&str], described: &[&str]) -> ConfiguredPlugin {
         let mut config = serde_json::json!({"name": name, "image": "registry.example/a:1"});
         if !configured.is_empty() {
             config["deviceTypes"] = serde_json::json!(configured);
         }
         let described = described.iter().filter_map(|text| text.parse().ok()).collect();
-        Known {
+        ConfiguredPlugin {
             config: serde_json::from_value(config).expect("a plugin"),
             described,
             is_loading: false,
@@ -76,7 +76,7 @@ mod tests {
         }
     }
 
-    fn served(known: &[Known]) -> Vec<String> {
+    fn served(known: &[ConfiguredPlugin]) -> Vec<String> {
         let types = |index| {
             standing(known, index)
                 .device_types

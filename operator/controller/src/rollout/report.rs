@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use flashjob_api::{FlashRollout, FlashRolloutSpec, FlashRolloutStatus, RolloutPhase};
 use flashjob_rules::rollout::Rollout;
-use flashjob_rules::world::change::{self, Change, Object, RolloutOutcome};
+use flashjob_rules::world::change::{Change, EndedWrite, Object, RolloutOutcome};
 use flashjob_rules::world::rollouts::Known;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
@@ -38,7 +38,7 @@ pub async fn write(operator: Arc<Operator>, known: Arc<Known>, status: FlashRoll
     }
     let is_dropped = matches!(written, Ok(Written::Dropped));
     let dropped = is_dropped.then(|| Box::new((known.resource_version.clone(), status.clone())));
-    let ended = change::Written { at: Instant::now(), took, dropped };
+    let ended = EndedWrite { at: Instant::now(), took, dropped };
     operator.tell(Change::Rollout(key.clone(), RolloutOutcome::Written(ended)));
     if matches!(written, Ok(Written::Stored)) {
         tell(&operator, &known, &status).await;

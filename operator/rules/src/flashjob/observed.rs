@@ -91,9 +91,9 @@ pub struct Observed {
     pub periods: Periods,
     /// Policy by which flash Pods and Services are made, beside job and plugin.
     pub policy: Arc<Policy>,
-    /// True if results that the stored status has would be lost: the job may drop them, and the
-    /// rollout that owns it has still to store them.
-    pub has_results_to_store: bool,
+    /// True if this FlashJob may drop results that its FlashRollout has not stored yet. Until it
+    /// has, no status is written and the finalizer stays.
+    pub rollout_lacks_results: bool,
     /// True if a status that nothing waits for could be stored now. Wording it for nothing is most
     /// of what the plan of a large job costs.
     pub report: bool,

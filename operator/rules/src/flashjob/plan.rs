@@ -66,7 +66,8 @@ pub fn plan(observed: &Observed) -> Plan {
     {
         return ending::drain(observed);
     }
-    if observed.has_results_to_store {
+    // A new status could drop results that the rollout has not stored: the edit waits for it.
+    if observed.rollout_lacks_results {
         return Plan { holds: holds(observed), ..Plan::default() };
     }
     let mut draft = Draft::new(observed, spec);

@@ -60,8 +60,8 @@ impl<'a> Draft<'a> {
         !self.goes_on || !states.iter().all(|state| state.awaits_result())
     }
 
-    /// Returns true if what the FlashJobs say of their devices is stored, but for absence, which
-    /// is decided when one ends.
+    /// Returns true if all results of the FlashJobs are stored. Absence does not count: it is
+    /// decided when a FlashJob ends.
     pub fn has_stored_results(mut self) -> bool {
         for (batch, shard) in self.shards() {
             if let Some(child) = self.child(batch, &shard) {

@@ -209,7 +209,7 @@ impl<'a> List<'a> {
 }
 
 /// Returns true if two lists differ in more than the results.
-pub(super) fn have_moved(one: &[BatchMembers], other: &[BatchMembers]) -> bool {
+pub(super) fn differ_beyond_results(one: &[BatchMembers], other: &[BatchMembers]) -> bool {
     let same = |(one, other): (&BatchMembers, &BatchMembers)| {
         one.instances == other.instances
             && one.shards == other.shards

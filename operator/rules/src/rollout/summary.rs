@@ -12,7 +12,7 @@ use super::draft::Draft;
 use super::members::Planned;
 use super::plan::{Plan, Step};
 use super::snapshot::{Child, Snapshot};
-use super::status::{List, Member, have_moved};
+use super::status::{List, Member, differ_beyond_results};
 use super::words::Words;
 
 /// Devices that were left out, as part of a sentence.
@@ -245,7 +245,7 @@ impl Draft<'_> {
     fn is_waited_for(&self, members: &[BatchMembers]) -> bool {
         let stored = &self.stored.members;
         members != stored
-            && (have_moved(members, stored)
+            && (differ_beyond_results(members, stored)
                 || !self.edited.is_empty()
                 || self.snapshot.children.iter().any(|child| child.deleting))
     }
@@ -280,8 +280,8 @@ fn write_with(
     status.waiting_for = words.waiting_for;
     status.message = Some(words.message.chars().take(1024).collect());
     status.observed_generation = rollout.generation;
-    // Counts and results change with every device, and the FlashJobs have the results too; what
-    // other decisions wait for is written at once.
+    // Counts and results change with every device and can wait: the FlashJobs keep the results.
+    // What other decisions wait for is written soon.
     plan.urgent |= status.phase != stored.phase
         || !status.batches.iter().map(moments).eq(stored.batches.iter().map(moments))
         || status.run != stored.run

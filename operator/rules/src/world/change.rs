@@ -1,5 +1,5 @@
-//! What the caches take: objects, as watches and answers to requests showed them, and outcomes of
-//! what a plan asked for. Each is a value; [`super::World::take`] applies one at a time.
+//! Changes to the caches: objects from watches and from answers to requests, and outcomes of what
+//! a plan asked for. Each is a value; [`super::World::take`] applies one at a time.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -84,7 +84,7 @@ pub enum Object {
     Service(Box<Service>),
 }
 
-/// One piece of news.
+/// One change to the caches.
 #[derive(Debug)]
 pub enum Change {
     /// A watch, or the answer to a request, showed an object.
@@ -184,9 +184,9 @@ pub enum JobOutcome {
     /// The plugin of that name is out of service until then.
     OutOfService(String, Timestamp),
     /// A question to a plugin may be asked again; its key.
-    Asked(String),
+    QuestionReleased(String),
     /// A status write has ended.
-    Written(Written<FlashJobStatus>),
+    Written(EndedWrite<FlashJobStatus>),
     /// It is clear what became of the status writes that were planned from this state of the job.
     WritesSettled(Arc<Job>),
 }
@@ -199,12 +199,12 @@ pub enum RolloutOutcome {
     /// A step that failed may be taken up again; its key.
     StepReleased(String),
     /// A status write has ended.
-    Written(Written<FlashRolloutStatus>),
+    Written(EndedWrite<FlashRolloutStatus>),
 }
 
 /// A status write that has ended, whatever came of it.
 #[derive(Debug)]
-pub struct Written<S> {
+pub struct EndedWrite<S> {
     /// Time at which it ended.
     pub at: Instant,
     /// Its duration.

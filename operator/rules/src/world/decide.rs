@@ -41,7 +41,7 @@ impl World {
 
     /// Returns true if a FlashJob may drop results that the rollout which owns it has still to
     /// store.
-    pub(super) fn has_results_to_store(&self, job: &Job) -> bool {
+    pub(super) fn rollout_lacks_results(&self, job: &Job) -> bool {
         let Some(part) = job.part.as_ref().filter(|_| job.may_drop_results()) else {
             return false;
         };
@@ -65,10 +65,10 @@ impl World {
         self.rollouts.children(rollout).filter(waits).cloned().collect()
     }
 
-    /// Returns true if a FlashJob of the rollout is in deletion: its results may go with it, and
-    /// nothing else is to be waited for before they are stored.
+    /// Returns true if a FlashJob of the rollout is in deletion. It stays until the rollout has
+    /// stored its results, so that this write waits for no registry.
     #[must_use]
-    pub fn loses_child(&self, known: &Known) -> bool {
+    pub fn has_child_in_deletion(&self, known: &Known) -> bool {
         let mut children = self.rollouts.children(&known.rollout.uid);
         children.any(|job| self.jobs.get(job).is_some_and(|job| job.deleting))
     }

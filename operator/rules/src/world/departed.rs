@@ -1,5 +1,5 @@
-//! Objects that the watch saw go. The answer to our own create can arrive after that; taken as
-//! news it would put a ghost into the cache that no later event removes.
+//! Objects that are gone, by a watch or a 404. A late answer to one of our requests may still show
+//! such an object; put into the cache, no later event would remove it.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};

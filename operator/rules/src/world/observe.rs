@@ -33,7 +33,7 @@ impl World {
         let in_flight_of_others = self.in_flight_of_others(&job);
         let kept_addresses = self.kept_addresses(&job, now);
         let firmware_trust = self.trust_of(&job);
-        let has_results_to_store = self.has_results_to_store(&job);
+        let rollout_lacks_results = self.rollout_lacks_results(&job);
         let memory = self.memory.entry(key.clone()).or_default();
         memory.mark_leaving(&mut services);
         let mut devices = vec![None; job.uids().len()];
@@ -138,7 +138,7 @@ impl World {
             job,
             pods,
             services,
-            has_results_to_store,
+            rollout_lacks_results,
             report: true,
         })
     }

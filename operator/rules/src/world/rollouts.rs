@@ -258,7 +258,7 @@ impl Rollouts {
         }
     }
 
-    /// All rollouts are to be looked at: their list is in.
+    /// Marks all rollouts to be looked at.
     pub fn all_due(&mut self) {
         self.due.extend(self.known.keys().map(|key| (key.clone(), Duration::ZERO)));
     }

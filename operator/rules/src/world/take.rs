@@ -95,7 +95,7 @@ impl World {
             }
             Object::Rollout(known) => {
                 let uid = known.rollout.uid.clone();
-                // An answer to a request of ours may come after the watch said that it is gone.
+                // A late answer to a request of ours may show an object that is gone.
                 if !self.departed.has(&uid) {
                     self.rollouts.see(*known);
                 }
@@ -283,7 +283,7 @@ fn note(memory: &mut Memory, outcome: JobOutcome) -> bool {
         JobOutcome::OutOfService(plugin, until) => {
             memory.answers_mut().out_of_service.insert(plugin, until);
         }
-        JobOutcome::Asked(question) => {
+        JobOutcome::QuestionReleased(question) => {
             memory.asked.remove(&question);
         }
         JobOutcome::Written(written) => {

@@ -29,7 +29,7 @@ pub(super) fn plan(observed: &Observed) -> Plan {
         plan.steps
             .push(Step::DeleteService { name: service.name.clone(), uid: service.uid.clone() });
     }
-    if !waiting && observed.making.is_empty() && !observed.has_results_to_store {
+    if !waiting && observed.making.is_empty() && !observed.rollout_lacks_results {
         plan.steps.push(Step::RemoveFinalizer);
     }
     plan

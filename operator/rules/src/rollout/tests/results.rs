@@ -84,8 +84,9 @@ impl Case {
         loses || plan.steps.iter().any(|step| matches!(step, Step::RemoveFinalizer))
     }
 
-    /// What the rollout decides by the FlashJob as it is now.
-    fn store(&mut self) -> bool {
+    /// Plans the rollout by the FlashJob's current state and stores its status. Returns true if
+    /// the plan was urgent.
+    fn plan_and_store(&mut self) -> bool {
         let name = self.job.name_any();
         self.cluster.jobs.get_mut(&name).expect("the FlashJob").object = self.job.clone();
         let plan = self.cluster.decide();
@@ -123,7 +124,7 @@ fn a_flash_job_keeps_its_results_until_its_rollout_has_stored_them() {
         let mut case = Case::new();
         case.see_job(lose);
         assert!(!case.lets_go(), "loss {number}: the results are nowhere else");
-        assert!(case.store(), "loss {number}: the FlashJob waits for it");
+        assert!(case.plan_and_store(), "loss {number}: the FlashJob waits for it");
         assert_eq!(case.cluster.letters(0).matches('C').count(), 2);
         assert_eq!(case.see_rollout(), [Subject::Job(case.key())], "loss {number}");
         assert!(case.lets_go(), "loss {number}: they are stored");
@@ -165,6 +166,6 @@ fn a_rollout_that_stores_nothing_more_keeps_no_flash_job() {
 #[test]
 fn results_alone_are_stored_when_the_status_is_written_next() {
     let mut case = Case::new();
-    assert!(!case.store(), "the FlashJob has them too");
+    assert!(!case.plan_and_store(), "the FlashJob has them too");
     assert_eq!(case.cluster.letters(0).matches('C').count(), 2);
 }

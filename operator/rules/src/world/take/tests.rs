@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::flashjob::observed::Job;
 use crate::flashjob::plan::Step;
-use crate::world::change::Written;
+use crate::world::change::EndedWrite;
 
 fn job(version: u32, status: &Value) -> Job {
     let uids = ["a", "b"];
@@ -53,7 +53,7 @@ fn a_state_that_is_known_already_has_nobody_looked_at() {
 #[test]
 fn an_outcome_for_a_job_that_is_gone_changes_nothing() {
     let mut world = World::default();
-    let written = Written { at: Instant::now(), took: Duration::ZERO, dropped: None };
+    let written = EndedWrite { at: Instant::now(), took: Duration::ZERO, dropped: None };
     let outcome = || Change::Job(key(), JobOutcome::StepReleased("finalizer".into()));
     assert_eq!(take(&mut world, Change::Job(key(), JobOutcome::Written(written))), []);
     assert_eq!(take(&mut world, outcome()), []);
