@@ -17,7 +17,11 @@ pub enum TrustError {
     )]
     FileWithoutDigest(String),
     /// A key cannot be used.
-    #[error("public key {file}: {message}; give cosign's public key in PEM, as cosign generate-key-pair writes it", file = .file.display())]
+    #[error(
+        "public key {file}: {message}; give cosign's public key in PEM, as cosign \
+         generate-key-pair writes it",
+        file = .file.display()
+    )]
     Key {
         /// The file.
         file: PathBuf,
@@ -25,7 +29,11 @@ pub enum TrustError {
         message: String,
     },
     /// The authorities and logs cannot be used.
-    #[error("keyless.trustedRootFile {file}: {message}; give a Sigstore trusted root in JSON, as cosign trusted-root create writes it", file = .file.display())]
+    #[error(
+        "keyless.trustedRootFile {file}: {message}; give a Sigstore trusted root in JSON, as \
+         cosign trusted-root create writes it",
+        file = .file.display()
+    )]
     TrustedRoot {
         /// The file.
         file: PathBuf,
