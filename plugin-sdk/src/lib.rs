@@ -21,7 +21,10 @@
 //!     }
 //!
 //!     fn build(request: Request) -> Result<FlashPod, PluginError> {
-//!         Ok(FlashPod { args: vec![literal(request.firmware)], ..FlashPod::new("registry.example/toaster-flasher:1") })
+//!         Ok(FlashPod {
+//!             args: vec![literal(request.firmware)],
+//!             ..FlashPod::new("registry.example/toaster-flasher:1")
+//!         })
 //!     }
 //! }
 //!

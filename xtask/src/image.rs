@@ -21,7 +21,8 @@ pub use layout::Layout;
 /// ```no_run
 /// use flashjob_xtask::image::{Image, Layout};
 /// # fn main() -> anyhow::Result<()> {
-/// let image = Image { entrypoint: vec!["/bin/pause".into()], ..Image::of_folder("target/pause") };
+/// let entrypoint = vec!["/bin/pause".into()];
+/// let image = Image { entrypoint, ..Image::of_folder("target/pause") };
 /// Layout::new("localhost/pause:test", [image]).write_tar("target/pause.tar".as_ref())?;
 /// # Ok(())
 /// # }

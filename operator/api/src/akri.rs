@@ -71,7 +71,8 @@ mod tests {
 
     #[test]
     fn only_nodes_and_broker_properties_are_needed_and_the_unknown_is_passed_over() {
-        let text = r#"{"metadata": {"name": "a"}, "spec": {"capacity": null, "brokerInfo": {"x": 1}, "nodes": ["n"],
+        let text = r#"{"metadata": {"name": "a"}, "spec": {
+            "capacity": null, "brokerInfo": {"x": 1}, "nodes": ["n"],
             "brokerProperties": {"VERSION": "1"}}}"#;
         let instance: Instance = serde_json::from_str(text).expect("an Instance");
         assert_eq!(instance.spec.nodes, ["n"]);

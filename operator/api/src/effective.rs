@@ -284,8 +284,9 @@ mod tests {
     #[test]
     fn null_and_empty_mean_absent_and_make_the_same_run() {
         let nulls: FlashJobSpec = serde_json::from_value(serde_json::json!({
-            "uuid": ["a", "b", "c"], "firmware": "registry/firmware:1", "version": "1", "device": null,
-            "hostEndpoint": null, "externalIP": null, "applicationType": "", "settings": null, "verify": null
+            "uuid": ["a", "b", "c"], "firmware": "registry/firmware:1", "version": "1",
+            "device": null, "hostEndpoint": null, "externalIP": null, "applicationType": "",
+            "settings": null, "verify": null
         }))
         .expect("decodes");
         assert_eq!(nulls.effective(), spec().effective());

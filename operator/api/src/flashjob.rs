@@ -22,7 +22,10 @@ use crate::{FirmwarePolicy, FlashJobStatus};
     category = "all",
     derive = "PartialEq",
     doc = "Flashes firmware onto a set of devices that Akri found, one Pod a device.",
-    validation = ("self.metadata.name.size() <= 63", "metadata.name must be no more than 63 characters, as it becomes a label value"),
+    validation = (
+        "self.metadata.name.size() <= 63",
+        "metadata.name must be no more than 63 characters, as it becomes a label value"
+    ),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress"),
     printcolumn(name = "Failed", type_ = "integer", json_path = ".status.counts.failed"),
@@ -33,15 +36,33 @@ use crate::{FirmwarePolicy, FlashJobStatus};
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = ("!has(self.hostEndpoint) || self.hostEndpoint == '' || size(self.uuid) == 1", "hostEndpoint may only be set with exactly one uuid"),
-    validation = ("!has(self.externalIP) || self.externalIP == '' || isIP(self.externalIP)", "externalIP must be an IP address such as 192.0.2.7 or 2001:db8::7"),
-    validation = ("!has(self.maxFailedDevices) || (type(self.maxFailedDevices) == int ? int(self.maxFailedDevices) >= 0 : string(self.maxFailedDevices).matches('^(100|[0-9]{1,2})%$'))", "maxFailedDevices must be a number from 0 or a percentage from 0% to 100%")
+    validation = (
+        "!has(self.hostEndpoint) || self.hostEndpoint == '' || size(self.uuid) == 1",
+        "hostEndpoint may only be set with exactly one uuid"
+    ),
+    validation = (
+        "!has(self.externalIP) || self.externalIP == '' || isIP(self.externalIP)",
+        "externalIP must be an IP address such as 192.0.2.7 or 2001:db8::7"
+    ),
+    validation = (
+        "!has(self.maxFailedDevices) || (type(self.maxFailedDevices) == int \
+         ? int(self.maxFailedDevices) >= 0 \
+         : string(self.maxFailedDevices).matches('^(100|[0-9]{1,2})%$'))",
+        "maxFailedDevices must be a number from 0 or a percentage from 0% to 100%"
+    )
 )]
 pub struct FlashJobSpec {
     /// Uids (`metadata.uid`) of the Akri Instances to flash. 1 to 4096, each once: a job that
     /// names one twice starts nothing and says so in its status. Letters, digits, `-`, `_` and
     /// `.`, as in labels.
-    #[schemars(length(min = 1, max = 4096), inner(length(min = 1, max = 63), regex(pattern = "^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(
+        length(min = 1, max = 4096),
+        inner(
+            length(min = 1, max = 63),
+            regex(pattern = "^[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?$")
+        ),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
     pub uuid: Vec<String>,
     /// The firmware to flash, handed to the device plugin; usually an OCI reference. No white
     /// space or control characters.
@@ -302,7 +323,9 @@ pub(crate) fn settings_schema(_: &mut schemars::SchemaGenerator) -> schemars::Sc
 /// An `enum` of a schema has no place for the null that an optional field may be: what it takes is
 /// said by a pattern.
 pub(crate) fn exposure_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({ "type": "string", "nullable": true, "pattern": "^(PerDevice|Pooled)$" })
+    schemars::json_schema!({
+        "type": "string", "nullable": true, "pattern": "^(PerDevice|Pooled)$"
+    })
 }
 
 /// As [`exposure_schema`].
@@ -312,5 +335,7 @@ pub(crate) fn disruption_schema(_: &mut schemars::SchemaGenerator) -> schemars::
 
 /// As [`exposure_schema`].
 fn verify_mode_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-    schemars::json_schema!({ "type": "string", "nullable": true, "pattern": "^(Required|BestEffort|None)$" })
+    schemars::json_schema!({
+        "type": "string", "nullable": true, "pattern": "^(Required|BestEffort|None)$"
+    })
 }

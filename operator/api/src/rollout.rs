@@ -27,19 +27,31 @@ use crate::{
     derive = "PartialEq",
     doc = "Flashes firmware onto a fleet: chooses devices, splits them into batches, and proves \
            each batch before the next. Creates FlashJobs; never touches a device itself.",
-    validation = ("self.metadata.name.size() <= 63", "metadata.name must be no more than 63 characters, as it becomes a label value"),
+    validation = (
+        "self.metadata.name.size() <= 63",
+        "metadata.name must be no more than 63 characters, as it becomes a label value"
+    ),
     printcolumn(name = "Phase", type_ = "string", json_path = ".status.phase"),
     printcolumn(name = "Batch", type_ = "string", json_path = ".status.batch"),
     printcolumn(name = "Progress", type_ = "string", json_path = ".status.progress"),
     printcolumn(name = "Failed", type_ = "integer", json_path = ".status.counts.failed"),
     printcolumn(name = "Version", type_ = "string", json_path = ".spec.version"),
-    printcolumn(name = "Waiting For", type_ = "string", json_path = ".status.waitingFor", priority = 1),
+    printcolumn(
+        name = "Waiting For",
+        type_ = "string",
+        json_path = ".status.waitingFor",
+        priority = 1
+    ),
     printcolumn(name = "Firmware", type_ = "string", json_path = ".spec.firmware", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = ("!has(self.batches) || self.batches.all(batch, self.batches.exists_one(other, other.name == batch.name))", "each batch needs its own name")
+    validation = (
+        "!has(self.batches) || self.batches.all(batch, \
+         self.batches.exists_one(other, other.name == batch.name))",
+        "each batch needs its own name"
+    )
 )]
 pub struct FlashRolloutSpec {
     /// The firmware to flash; usually an OCI reference. Part of the run. No white space or control
@@ -119,7 +131,11 @@ pub struct FlashRolloutSpec {
     pub abort: Option<bool>,
     /// Approvals of batches that ask for one: `<batch>@<run>`, with the run from `status.run`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 100), inner(length(max = 80), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?@[0-9a-f]{6}$")), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(
+        length(max = 100),
+        inner(length(max = 80), regex(pattern = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?@[0-9a-f]{6}$")),
+        extend("x-kubernetes-list-type" = "set")
+    )]
     pub approvals: Option<Vec<String>>,
     /// Any new value chooses devices anew and flashes them again. Part of the run.
     #[serde(default, rename = "runID", skip_serializing_if = "Option::is_none")]
@@ -162,7 +178,16 @@ pub enum OnFailure {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = ("(has(self.all) && self.all) || (has(self.deviceTypes) && size(self.deviceTypes) > 0) || (has(self.applicationTypes) && size(self.applicationTypes) > 0) || (has(self.versions) && size(self.versions) > 0) || (has(self.nodes) && size(self.nodes) > 0) || (has(self.instances) && size(self.instances) > 0) || (has(self.properties) && size(self.properties) > 0)", "give at least one condition, or all: true for every device")
+    validation = (
+        "(has(self.all) && self.all) \
+         || (has(self.deviceTypes) && size(self.deviceTypes) > 0) \
+         || (has(self.applicationTypes) && size(self.applicationTypes) > 0) \
+         || (has(self.versions) && size(self.versions) > 0) \
+         || (has(self.nodes) && size(self.nodes) > 0) \
+         || (has(self.instances) && size(self.instances) > 0) \
+         || (has(self.properties) && size(self.properties) > 0)",
+        "give at least one condition, or all: true for every device"
+    )
 )]
 pub struct RolloutSelector {
     /// Select every device; the other conditions still narrow it. Default false.
@@ -170,23 +195,43 @@ pub struct RolloutSelector {
     pub all: Option<bool>,
     /// Device types, as Akri reports them. Case and dashes do not matter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 63)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
     pub device_types: Option<Vec<String>>,
     /// Application types, as Akri reports them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 253)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
     pub application_types: Option<Vec<String>>,
     /// Versions that the devices report now, byte for byte.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 256)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
     pub versions: Option<Vec<String>>,
     /// Names of nodes; one of them must see the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1000), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(
+        length(max = 1000),
+        inner(length(min = 1, max = 253)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
     pub nodes: Option<Vec<String>>,
     /// Names of Akri Instances.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1000), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(
+        length(max = 1000),
+        inner(length(min = 1, max = 253)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
     pub instances: Option<Vec<String>>,
     /// Requirements on the properties that Akri reports; all must hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -204,23 +249,43 @@ pub struct RolloutSelector {
 pub struct DeviceConditions {
     /// Device types, as Akri reports them. Case and dashes do not matter.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 63)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
     pub device_types: Option<Vec<String>>,
     /// Application types, as Akri reports them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 253)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
     pub application_types: Option<Vec<String>>,
     /// Versions that the devices report now, byte for byte.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64), inner(length(min = 1, max = 256)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(
+        length(max = 64),
+        inner(length(min = 1, max = 256)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
     pub versions: Option<Vec<String>>,
     /// Names of nodes; one of them must see the device.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1000), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(
+        length(max = 1000),
+        inner(length(min = 1, max = 253)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
     pub nodes: Option<Vec<String>>,
     /// Names of Akri Instances.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 1000), inner(length(min = 1, max = 253)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(
+        length(max = 1000),
+        inner(length(min = 1, max = 253)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
     pub instances: Option<Vec<String>>,
     /// Requirements on the properties that Akri reports; all must hold.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -232,7 +297,11 @@ pub struct DeviceConditions {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, KubeSchema)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = ("(self.operator == 'In' || self.operator == 'NotIn') == (has(self.values) && size(self.values) > 0)", "In and NotIn need values; Exists and DoesNotExist take none")
+    validation = (
+        "(self.operator == 'In' || self.operator == 'NotIn') \
+         == (has(self.values) && size(self.values) > 0)",
+        "In and NotIn need values; Exists and DoesNotExist take none"
+    )
 )]
 pub struct PropertyRequirement {
     /// Name of the property, as Akri reports it.
@@ -242,7 +311,11 @@ pub struct PropertyRequirement {
     pub operator: PropertyOperator,
     /// Values for In and NotIn.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 64), inner(length(max = 1024)), extend("x-kubernetes-list-type" = "atomic"))]
+    #[schemars(
+        length(max = 64),
+        inner(length(max = 1024)),
+        extend("x-kubernetes-list-type" = "atomic")
+    )]
     pub values: Option<Vec<String>>,
 }
 

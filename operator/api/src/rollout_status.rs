@@ -90,7 +90,10 @@ pub struct FlashRolloutStatus {
     /// Ready, Reconciling, Stalled, Progressing, Complete, Failed, Paused, Approved,
     /// FirmwareVerified.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
-    #[schemars(with = "Option<Vec<Condition>>", extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(
+        with = "Option<Vec<Condition>>",
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
+    )]
     pub conditions: Vec<Condition>,
 }
 

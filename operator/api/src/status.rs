@@ -84,11 +84,17 @@ pub struct FlashJobStatus {
         deserialize_with = "null_is_default",
         skip_serializing_if = "BTreeMap::is_empty"
     )]
-    #[schemars(with = "Option<BTreeMap<String, ResultDetails>>", extend("x-kubernetes-map-type" = "atomic"))]
+    #[schemars(
+        with = "Option<BTreeMap<String, ResultDetails>>",
+        extend("x-kubernetes-map-type" = "atomic")
+    )]
     pub results: BTreeMap<String, ResultDetails>,
     /// The plugins that serve this job.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
-    #[schemars(with = "Option<Vec<PluginStatus>>", extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(
+        with = "Option<Vec<PluginStatus>>",
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])
+    )]
     pub plugins: Vec<PluginStatus>,
     /// Firmware of this run, as it was resolved for `spec.firmwarePolicy`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -109,7 +115,10 @@ pub struct FlashJobStatus {
     /// Ready, Reconciling, Stalled, Progressing, Complete, Failed, Suspended; FirmwareVerified
     /// where the firmware was asked for.
     #[serde(default, deserialize_with = "null_is_default", skip_serializing_if = "Vec::is_empty")]
-    #[schemars(with = "Option<Vec<Condition>>", extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
+    #[schemars(
+        with = "Option<Vec<Condition>>",
+        extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"])
+    )]
     pub conditions: Vec<Condition>,
 }
 

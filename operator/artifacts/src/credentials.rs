@@ -186,7 +186,9 @@ mod tests {
 
     #[test]
     fn both_forms_of_an_entry_are_read_for_the_right_host() {
-        let text = br#"{"auths":{"https://harbor.example/v2/":{"auth":"cm9ib3Q6c2VjcmV0"},"other:5000":{"username":"u","password":"p"}}}"#;
+        let text = br#"{"auths":{
+            "https://harbor.example/v2/":{"auth":"cm9ib3Q6c2VjcmV0"},
+            "other:5000":{"username":"u","password":"p"}}}"#;
         let robot = parse_docker_config_json(text, "harbor.example").expect("read");
         assert_eq!((robot.username.as_str(), robot.password.as_str()), ("robot", "secret"));
         assert_eq!(parse_docker_config_json(text, "other:5000").expect("read").username, "u");
@@ -196,9 +198,12 @@ mod tests {
     #[test]
     fn the_longest_path_wins_and_spellings_of_a_host_do_not_matter() {
         let text = br#"{"auths":{
-            "reg.example/team/a":{"username":"a","password":"p"}, "https://reg.example/":{"username":"host","password":"p"},
-            "REG.example:443/team":{"username":"team","password":"p"}, "*.wild.example":{"username":"wild","password":"p"},
-            "https://index.docker.io/v1/":{"username":"hub","password":"p"}, "tok.example":{"identitytoken":"t"}}}"#;
+            "reg.example/team/a":{"username":"a","password":"p"},
+            "https://reg.example/":{"username":"host","password":"p"},
+            "REG.example:443/team":{"username":"team","password":"p"},
+            "*.wild.example":{"username":"wild","password":"p"},
+            "https://index.docker.io/v1/":{"username":"hub","password":"p"},
+            "tok.example":{"identitytoken":"t"}}}"#;
         for (place, user) in [
             ("reg.example/team/a", "a"),
             ("reg.example/team/a/b", "a"),

@@ -70,7 +70,10 @@ impl Fake {
 pub fn manifest(layer: &[u8], size: usize) -> String {
     serde_json::json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"), "size": 2},
+        "config": {
+            "mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"),
+            "size": 2,
+        },
         "layers": [{"mediaType": "application/wasm", "digest": Digest::of(layer), "size": size}],
     })
     .to_string()

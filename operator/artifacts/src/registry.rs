@@ -34,7 +34,10 @@ pub use error::RegistryError;
 pub(crate) use receive::{HandOn, Receive};
 pub(crate) use referrers::{Index, Referrer, SIGNATURE_BYTES, SIGNATURES};
 
-const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, application/vnd.docker.distribution.manifest.v2+json, application/vnd.oci.image.index.v1+json, application/vnd.docker.distribution.manifest.list.v2+json";
+const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, \
+                              application/vnd.docker.distribution.manifest.v2+json, \
+                              application/vnd.oci.image.index.v1+json, \
+                              application/vnd.docker.distribution.manifest.list.v2+json";
 /// Largest manifest or index that is read, in bytes.
 pub const MANIFEST_BYTES: usize = 4 << 20;
 /// Redirects that a blob may take, as to the storage behind a registry.

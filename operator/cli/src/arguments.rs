@@ -20,7 +20,14 @@ pub struct Arguments {
     #[command(subcommand)]
     pub command: Command,
     /// Form of the output.
-    #[arg(short, long, global = true, value_enum, default_value_t = Output::Table, help_heading = "Output")]
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t = Output::Table,
+        help_heading = "Output"
+    )]
     pub output: Output,
 }
 

@@ -39,8 +39,16 @@ pub struct RegistryOptions {
 /// Whose signatures are demanded.
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Trust")]
-#[command(group = ArgGroup::new("subject").args(["certificate_identity", "certificate_identity_regexp"]).requires("trusted_root"))]
-#[command(group = ArgGroup::new("issuer").args(["certificate_oidc_issuer", "certificate_oidc_issuer_regexp"]).requires("trusted_root"))]
+#[command(
+    group = ArgGroup::new("subject")
+        .args(["certificate_identity", "certificate_identity_regexp"])
+        .requires("trusted_root")
+)]
+#[command(
+    group = ArgGroup::new("issuer")
+        .args(["certificate_oidc_issuer", "certificate_oidc_issuer_regexp"])
+        .requires("trusted_root")
+)]
 pub struct TrustOptions {
     /// A public key in PEM: demand a cosign signature made with it, whatever the configuration's
     /// trust says. Several: one of them.
@@ -51,7 +59,12 @@ pub struct TrustOptions {
     pub all_keys: bool,
     /// Authorities and logs in JSON, as `cosign trusted-root create` writes them: demand a
     /// signature without a key, whatever the configuration's trust says.
-    #[arg(long, value_name = "FILE", requires_all = ["subject", "issuer"], conflicts_with = "keys")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires_all = ["subject", "issuer"],
+        conflicts_with = "keys"
+    )]
     pub trusted_root: Option<PathBuf>,
     /// Whose signature: an e-mail address, or the URI of a workflow.
     #[arg(long, value_name = "SUBJECT")]

@@ -86,11 +86,15 @@ fn event(reason: &str, note: &str) -> Value {
     let now = Timestamp::now();
     json!({
         "apiVersion": "events.k8s.io/v1", "kind": "Event",
-        "metadata": {"name": format!("operator-0.{}", now.as_nanosecond()), "namespace": "default"},
+        "metadata": {
+            "name": format!("operator-0.{}", now.as_nanosecond()), "namespace": "default",
+        },
         "type": "Warning", "reason": reason, "note": note, "action": "a",
         "eventTime": format!("{now:.6}"), "reportingController": "flashjob-operator",
         "reportingInstance": "operator-0",
-        "regarding": {"apiVersion": "v1", "kind": "Pod", "name": "operator-0", "namespace": "default"},
+        "regarding": {
+            "apiVersion": "v1", "kind": "Pod", "name": "operator-0", "namespace": "default",
+        },
     })
 }
 

@@ -120,8 +120,11 @@ fn the_configuration_s_settings_and_grants_hold_as_in_the_operator() -> anyhow::
     let folder = tempfile::tempdir()?;
     let config = json!({
         "apiVersion": "config.flashjob.nbfc.io/v1alpha1", "kind": "OperatorConfig",
-        "plugins": [{"name": "esp32", "image": "registry.example/esp32:1", "lockedSettings": {"runAsRoot": true},
-            "grants": {"images": ["registry.example/**"], "runAsRoot": true}}],
+        "plugins": [{
+            "name": "esp32", "image": "registry.example/esp32:1",
+            "lockedSettings": {"runAsRoot": true},
+            "grants": {"images": ["registry.example/**"], "runAsRoot": true},
+        }],
     });
     std::fs::write(folder.path().join("config.yaml"), config.to_string())?;
     let ask = |image: &str| {

@@ -44,8 +44,11 @@ async fn a_plugin_is_asked_about_a_device_of_the_cluster_and_an_unknown_device_i
     ];
     let instance = json!({
         "apiVersion": "akri.sh/v0", "kind": "Instance", "metadata": {"name": "http-thermo-7"},
-        "spec": {"configurationName": "http-thermo", "capacity": 1, "cdiName": "akri.sh/http-thermo=7", "brokerProperties": BTreeMap::from(properties),
-            "nodes": ["edge-1", "edge-2"], "shared": true},
+        "spec": {
+            "configurationName": "http-thermo", "capacity": 1, "cdiName": "akri.sh/http-thermo=7",
+            "brokerProperties": BTreeMap::from(properties),
+            "nodes": ["edge-1", "edge-2"], "shared": true,
+        },
     });
     let created =
         instances.create(&PostParams::default(), &serde_json::from_value(instance)?).await?;

@@ -31,7 +31,12 @@ pub struct Arguments {
     pub leader_election: bool,
     /// For how long the Lease is held without being renewed; a successor waits as long after a
     /// crash. Of it the last 6 s are not used.
-    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u16).range(9..=3600), env = "FLASHJOB_LEASE_DURATION_SECONDS")]
+    #[arg(
+        long,
+        default_value_t = 15,
+        value_parser = clap::value_parser!(u16).range(9..=3600),
+        env = "FLASHJOB_LEASE_DURATION_SECONDS"
+    )]
     pub lease_duration_seconds: u16,
     /// For how many seconds what was ready may fail before /readyz says so.
     #[arg(long, default_value_t = 30, hide = true)]

@@ -115,7 +115,10 @@ pub struct InstanceScope {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the configuration {path}: {source}; name a readable file with --config", path = .path.display())]
+    #[error(
+        "cannot read the configuration {path}: {source}; name a readable file with --config",
+        path = .path.display()
+    )]
     Read {
         /// The file.
         path: PathBuf,

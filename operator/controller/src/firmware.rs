@@ -81,8 +81,8 @@ async fn ask(
                 Ok(_) => "it is no reference to a registry".to_owned(),
             };
             let message = format!(
-                "firmware {written} cannot be pinned to a digest: {fault}; set firmwarePolicy.pin: \
-                 None to pass it on as written"
+                "firmware {written} cannot be pinned to a digest: {fault}; set \
+                 firmwarePolicy.pin: None to pass it on as written"
             );
             return Err(Failure { reason: "InvalidReference", message, permanent: true });
         }

@@ -101,7 +101,10 @@ mod tests {
     fn managed_fields_are_skipped_and_all_else_is_read() {
         let text = json!({
             "apiVersion": "v1", "kind": "Pod",
-            "metadata": {"name": "a", "managedFields": [{"manager": "\"]}", "fieldsV1": {"f:x": {}}}], "uid": "b"},
+            "metadata": {
+                "name": "a", "managedFields": [{"manager": "\"]}", "fieldsV1": {"f:x": {}}}],
+                "uid": "b",
+            },
             "spec": {"containers": [], "nodeName": "node"},
         });
         let event = json!({"type": "ADDED", "object": text}).to_string();
@@ -123,7 +126,10 @@ mod tests {
     fn one_object_that_cannot_be_decoded_does_not_spoil_the_list() {
         let list = json!({
             "apiVersion": "v1", "kind": "PodList", "metadata": {},
-            "items": [{"metadata": {"name": "bad"}, "spec": {"containers": "none"}}, {"metadata": {"name": "good"}}],
+            "items": [
+                {"metadata": {"name": "bad"}, "spec": {"containers": "none"}},
+                {"metadata": {"name": "good"}},
+            ],
         });
         let list: ObjectList<Guarded<Pod>> =
             serde_json::from_str(&list.to_string()).expect("a list");

@@ -170,7 +170,13 @@ pub struct Ota {
     #[arg(long, env = "FLASHER_CALLER", value_enum, default_value = "any")]
     pub caller: Caller,
     /// Pause before the device is asked first, in which the network learns the way here.
-    #[arg(long, env = "FLASHER_WAIT", value_name = "TIME", default_value = "2s", value_parser = duration)]
+    #[arg(
+        long,
+        env = "FLASHER_WAIT",
+        value_name = "TIME",
+        default_value = "2s",
+        value_parser = duration
+    )]
     pub wait: Duration,
     /// Longest time until the device has called back.
     #[arg(

@@ -174,7 +174,10 @@ mod tests {
         let message = message(&Err(failure), Duration::from_secs(7));
         assert_eq!(
             message,
-            json!({"code": "TransferBroken", "message": "the transfer broke: connection reset", "bytes": null, "seconds": 7, "proven": false})
+            json!({
+                "code": "TransferBroken", "message": "the transfer broke: connection reset",
+                "bytes": null, "seconds": 7, "proven": false,
+            })
         );
         let long = Failure::new(Code::DeviceRefused, "ü".repeat(4000));
         assert!(super::message(&Err(long), Duration::ZERO).to_string().len() <= MESSAGE_BYTES);

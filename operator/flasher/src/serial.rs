@@ -218,8 +218,8 @@ impl Attempt {
         match error {
             error @ Error::VerifyFailed => {
                 let message = format!(
-                    "the flash memory of the chip on {port} does not hold what was written; it may \
-                     be worn out or badly powered"
+                    "the flash memory of the chip on {port} does not hold what was written; it \
+                     may be worn out or badly powered"
                 );
                 Failure::new(Code::VerifyFailed, message).because(error)
             }

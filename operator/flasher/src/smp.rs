@@ -127,8 +127,8 @@ impl Attempt {
         } else {
             if active.is_some_and(|slot| !slot.confirmed) {
                 let message = format!(
-                    "device {} tries another image that nobody has confirmed; it is free once that \
-                     is confirmed or given up",
+                    "device {} tries another image that nobody has confirmed; it is free once \
+                     that is confirmed or given up",
                     self.place
                 );
                 return Err(Failure::new(Code::DeviceBusy, message));

@@ -142,7 +142,10 @@ async fn firmware_is_flashed_only_where_a_key_of_the_policy_signed_its_index_or_
             sign(&mut content, &keys.simple(signer, &digest(signed)), &digest(signed));
         }
         let world = World::with(host, None, Behaviour::default(), content).await;
-        let trust = json!([{"match": format!("{}/**", world.registry.host), "cosign": {"publicKeyFiles": [key], "forms": ["simple"]}}]);
+        let trust = json!([{
+            "match": format!("{}/**", world.registry.host),
+            "cosign": {"publicKeyFiles": [key], "forms": ["simple"]},
+        }]);
         world.policy(&json!({"trust": trust}));
         let ended = world.flash().await;
         assert_eq!(ended.as_ref().err().map(|failure| failure.code), code, "{signed}: {ended:?}");
@@ -162,7 +165,10 @@ fn sign(content: &mut Content, signature: &Signature, digest: &Digest) {
     let config = b"{}".to_vec();
     let manifest = json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": {"mediaType": "application/vnd.oci.image.config.v1+json", "digest": Digest::of(&config), "size": 2},
+        "config": {
+            "mediaType": "application/vnd.oci.image.config.v1+json", "digest": Digest::of(&config),
+            "size": 2,
+        },
         "layers": [{
             "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json",
             "digest": Digest::of(&payload), "size": payload.len(),

@@ -104,7 +104,8 @@ fn tasmota() -> Router<Slot> {
     struct Commands {
         cmnd: String,
     }
-    let command = |State(slot): State<Slot>, Query(Commands { cmnd }): Query<Commands>| async move {
+    let command = |State(slot): State<Slot>, Query(commands): Query<Commands>| async move {
+        let cmnd = commands.cmnd;
         if cmnd == "Status 2" {
             return Json(json!({"StatusFWR": {"Version": version(&slot), "Core": "3.1"}}));
         }

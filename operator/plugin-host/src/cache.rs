@@ -127,8 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blob_and_compiled_code_are_a_miss_whichever_bit_of_them_was_flipped_and_wherever_they_were_cut()
-     {
+    fn a_blob_and_compiled_code_are_a_miss_whichever_bit_flipped_and_wherever_they_were_cut() {
         let folder = tempfile::tempdir().expect("a folder");
         let cache = Cache::open(folder.path()).expect("opened");
         let digest = Digest::of(b"component");

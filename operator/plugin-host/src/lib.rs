@@ -1,7 +1,8 @@
 //! From an OCI reference to a device plugin's typed answers. Knows nothing of Kubernetes.
 //!
 //! ```text
-//! Reference --resolve--> Digest --fetch--> Unverified --trust::verify--> Verified --compile--> Plugin --call--> answer
+//! Reference --resolve--> Digest --fetch--> Unverified --trust::verify--> Verified
+//!     --compile--> Plugin --call--> answer
 //! ```
 //!
 //! - [`Host`] loads plugins: [`Host::load`] goes the whole way and leaves nothing half done.

@@ -100,7 +100,8 @@ impl Plugin for EspSerial {
         if file.beginning.starts_with(&ELF) {
             let refusal = format!(
                 "{} is an ELF file, which has no place in flash memory; make an image of it with \
-                 boot loader and partition table: idf.py merge-bin, or espflash save-image --merge",
+                 boot loader and partition table: idf.py merge-bin, or espflash save-image \
+                 --merge",
                 file.name
             );
             return Ok(Some(Inspection { refusal: Some(refusal), ..Inspection::new() }));

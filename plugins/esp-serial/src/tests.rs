@@ -39,8 +39,8 @@ fn words(flash: &FlashPod) -> String {
 #[test]
 fn the_command_line_is_one_that_esptool_takes_and_the_device_is_attached_without_a_service() {
     let flash = EspSerial::build(request("{}")).expect("built");
-    let expected = "--chip auto --port /dev/ttyUSB0 --baud 460800 --before default-reset --after hard-reset \
-        write-flash --flash-mode keep --flash-size keep 0x0 /firmware/firmware.bin";
+    let expected = "--chip auto --port /dev/ttyUSB0 --baud 460800 --before default-reset --after \
+        hard-reset write-flash --flash-mode keep --flash-size keep 0x0 /firmware/firmware.bin";
     assert_eq!(words(&flash), expected);
     assert!(
         flash.attach_device
@@ -110,9 +110,10 @@ fn a_device_whose_file_is_missing_or_no_path_is_refused() {
             devnode.map(|path| ("UDEV_DEVNODE".to_owned(), path.to_owned())).into_iter().collect();
         let without =
             Request { device: Device { properties, ..request("{}").device }, ..request("{}") };
-        assert!(
-            matches!(EspSerial::build(without), Err(PluginError::InvalidRequest(text)) if text.contains("UDEV_DEVNODE"))
-        );
+        assert!(matches!(
+            EspSerial::build(without),
+            Err(PluginError::InvalidRequest(text)) if text.contains("UDEV_DEVNODE")
+        ));
     }
 }
 

@@ -76,8 +76,8 @@ pub fn inspect(file: &FirmwareFile) -> Inspection {
     let FirmwareFile { name, size, version, .. } = file;
     let Some(header) = Header::read(&file.beginning) else {
         let refusal = format!(
-            "{name} is no image for MCUboot, which begins with 0x96f3b83d, so device type {} takes \
-             nothing of it; publish the file that imgtool signed",
+            "{name} is no image for MCUboot, which begins with 0x96f3b83d, so device type {} \
+             takes nothing of it; publish the file that imgtool signed",
             file.device_type
         );
         return Inspection { refusal: Some(refusal), ..Inspection::new() };

@@ -201,8 +201,8 @@ impl Settings {
                 ("args", _) => faults.push(fault(path, "expected a list of strings")),
                 _ => faults.push(fault(
                     path,
-                    "unknown setting; known are runAsRoot, certificates, registryAccess, image, args, \
-                     compareVersion",
+                    "unknown setting; known are runAsRoot, certificates, registryAccess, image, \
+                     args, compareVersion",
                 )),
             }
         }
@@ -304,7 +304,9 @@ mod tests {
 
     #[test]
     fn settings_choose_root_certificates_and_image_and_the_job_beats_them() {
-        let settings = r#"{"runAsRoot":true,"certificates":true,"registryAccess":true,"image":"registry/a:1"}"#;
+        let settings = r#"{
+            "runAsRoot":true,"certificates":true,"registryAccess":true,"image":"registry/a:1"
+        }"#;
         let flash =
             ESP32.build(Request { settings: settings.into(), ..request() }).expect("built");
         assert_eq!((flash.user, flash.image.as_str()), (User::Root, "registry/a:1"));

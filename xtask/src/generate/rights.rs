@@ -55,7 +55,8 @@ const RIGHTS: &[Right] = &[
         resources: "deviceplugins",
         name: None,
         verbs: "list, watch, create, patch, delete",
-        why: "shows which plugins are loaded; standbys and restarts take the same; one that is no longer configured goes",
+        why: "shows which plugins are loaded; standbys and restarts take the same; one that is no \
+              longer configured goes",
     },
     Right {
         scope: Scope::Cluster,
@@ -71,7 +72,8 @@ const RIGHTS: &[Right] = &[
         resources: "events",
         name: None,
         verbs: "create, patch",
-        why: "plugins that become ready or fail: events about objects without namespace are in this one",
+        why: "plugins that become ready or fail: events about objects without namespace are in \
+              this one",
     },
     Right {
         scope: Scope::Own,
@@ -134,8 +136,10 @@ pub fn cluster() -> String {
 
 /// Rights for an operator that watches one namespace.
 pub fn namespaced() -> String {
-    let head = "# Rights for an operator that watches one namespace alone (--watch-namespace fleet): apply this file INSTEAD of role.yaml, with\n\
-                # \"fleet\" replaced by your namespace. The operator itself may run in another namespace, here flashjob-system.\n\
+    let head = "# Rights for an operator that watches one namespace alone \
+                (--watch-namespace fleet): apply this file INSTEAD of role.yaml, with\n\
+                # \"fleet\" replaced by your namespace. The operator itself may run in another \
+                namespace, here flashjob-system.\n\
                 # Made from the code by `make generate`.\n";
     [
         format!("{head}{}", role("Role", "flashjob-operator", Some("fleet"), &[Scope::Watched])),
@@ -184,7 +188,8 @@ fn binding(kind: &str, name: &str, namespace: Option<&str>) -> String {
     let object = object(&format!("{kind}Binding"), name, namespace);
     format!(
         "{object}roleRef:\n  apiGroup: rbac.authorization.k8s.io\n  kind: {kind}\n  name: {name}\n\
-         subjects:\n- kind: ServiceAccount\n  name: flashjob-operator\n  namespace: flashjob-system\n"
+         subjects:\n- kind: ServiceAccount\n  name: flashjob-operator\n  \
+         namespace: flashjob-system\n"
     )
 }
 
@@ -192,6 +197,7 @@ fn object(kind: &str, name: &str, namespace: Option<&str>) -> String {
     let namespace =
         namespace.map(|namespace| format!("  namespace: {namespace}\n")).unwrap_or_default();
     format!(
-        "apiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\nmetadata:\n  name: {name}\n{namespace}"
+        "apiVersion: rbac.authorization.k8s.io/v1\nkind: {kind}\n\
+         metadata:\n  name: {name}\n{namespace}"
     )
 }

@@ -218,13 +218,20 @@ mod tests {
 
     #[test]
     fn an_entry_of_trust_says_one_thing_that_this_version_can_do() {
-        let good = r#"[{"match": "harbor.example/flashjob/**", "cosign": {"publicKeyFiles": ["/k"], "forms": ["bundle"], "require": "all"}},
-            {"match": "harbor.example/**", "allowUnsigned": true}, {"match": "harbor.example/a/b", "allowUnsigned": true}]"#;
+        let good = r#"[
+            {"match": "harbor.example/flashjob/**", "cosign": {
+                "publicKeyFiles": ["/k"], "forms": ["bundle"], "require": "all"
+            }},
+            {"match": "harbor.example/**", "allowUnsigned": true},
+            {"match": "harbor.example/a/b", "allowUnsigned": true}
+        ]"#;
         assert_eq!(trust(good), Ok(()));
         for (text, field) in [
             (r#"[{"match": "h.x/a"}]"#, "trust[0]"),
             (
-                r#"[{"match": "h.x/a", "allowUnsigned": true, "cosign": {"publicKeyFiles": ["/k"]}}]"#,
+                r#"[{
+                    "match": "h.x/a", "allowUnsigned": true, "cosign": {"publicKeyFiles": ["/k"]}
+                }]"#,
                 "trust[0].allowUnsigned",
             ),
             (r#"[{"match": "h.x/a", "cosign": {}}]"#, "trust[0].cosign.publicKeyFiles"),
@@ -233,7 +240,9 @@ mod tests {
                 "trust[0].cosign.forms",
             ),
             (
-                r#"[{"match": "h.x/a", "cosign": {"publicKeyFiles": ["/k"], "forms": ["notation"]}}]"#,
+                r#"[{
+                    "match": "h.x/a", "cosign": {"publicKeyFiles": ["/k"], "forms": ["notation"]}
+                }]"#,
                 "notation",
             ),
             (r#"[{"match": "h.x/a", "cosign": {"key": "/k"}}]"#, "`key`"),
@@ -242,11 +251,17 @@ mod tests {
             (r#"[{"match": "h.x", "allowUnsigned": true}]"#, "trust[0].match"),
             (r#"[{"match": "H.x/a", "allowUnsigned": true}]"#, "trust[0].match"),
             (
-                r#"[{"match": "oci-layout/A", "allowUnsigned": true}, {"match": "oci-layout/B*", "allowUnsigned": true}]"#,
+                r#"[
+                    {"match": "oci-layout/A", "allowUnsigned": true},
+                    {"match": "oci-layout/B*", "allowUnsigned": true}
+                ]"#,
                 "trust[1].match",
             ),
             (
-                r#"[{"match": "h.x/a/*", "allowUnsigned": true}, {"match": "h.x/a/**", "allowUnsigned": true}]"#,
+                r#"[
+                    {"match": "h.x/a/*", "allowUnsigned": true},
+                    {"match": "h.x/a/**", "allowUnsigned": true}
+                ]"#,
                 "trust[1].match",
             ),
         ] {
@@ -263,9 +278,14 @@ mod tests {
         let identities = |text: &str| {
             keyless(&format!(r#"{{"trustedRootFile": "/r", "identities": [{text}]}}"#))
         };
-        let good = r#"{"issuer": "https://i.x", "subject": "a@b.x"}, {"issuerRegexp": "^https://i[.]x$", "subjectRegexp": "^https://s[.]x/.*$"}"#;
+        let good = r#"{"issuer": "https://i.x", "subject": "a@b.x"},
+            {"issuerRegexp": "^https://i[.]x$", "subjectRegexp": "^https://s[.]x/.*$"}"#;
         assert_eq!(identities(good), Ok(()));
-        let keys = r#"[{"match": "h.x/a", "cosign": {"publicKeyFiles": ["/k"], "keyless": {"trustedRootFile": "/r", "identities": []}}}]"#;
+        let keys = r#"[{
+            "match": "h.x/a", "cosign": {
+                "publicKeyFiles": ["/k"], "keyless": {"trustedRootFile": "/r", "identities": []}
+            }
+        }]"#;
         for (outcome, field) in [
             (trust(keys), "trust[0].cosign.keyless: publicKeyFiles"),
             (keyless("{}"), "`trustedRootFile`"),

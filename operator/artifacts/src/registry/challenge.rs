@@ -58,7 +58,10 @@ mod tests {
 
     #[test]
     fn a_bearer_challenge_is_read_with_its_quoted_commas() {
-        let header = r#"Bearer realm="https://harbor.example/service/token",service="harbor-registry",scope="repository:a/b:pull,push""#;
+        let header = concat!(
+            r#"Bearer realm="https://harbor.example/service/token","#,
+            r#"service="harbor-registry",scope="repository:a/b:pull,push""#
+        );
         let expected = Challenge::Bearer {
             realm: "https://harbor.example/service/token".into(),
             service: Some("harbor-registry".into()),

@@ -58,8 +58,8 @@ pub(super) fn advice_on_certificate(
         ),
         (
             "CaUsedAsEndEntity",
-            "the server presents the certificate of an authority (CA:TRUE) as its own; give it one \
-             with basicConstraints=CA:FALSE, as with openssl req -x509 -addext \
+            "the server presents the certificate of an authority (CA:TRUE) as its own; give it \
+             one with basicConstraints=CA:FALSE, as with openssl req -x509 -addext \
              basicConstraints=CA:FALSE, and that one as caFile, or sign one with the authority",
         ),
         (

@@ -106,8 +106,7 @@ async fn the_password_goes_to_no_other_host_and_not_in_the_clear() {
 }
 
 #[tokio::test]
-async fn a_blob_is_fetched_from_elsewhere_without_credentials_and_a_manifest_stays_in_its_registry()
- {
+async fn a_blob_is_fetched_from_elsewhere_without_credentials_and_a_manifest_is_not() {
     let fake = Fake::start(|_, path, authorization| match path {
         "/storage" => answer(200, "component"),
         _ if authorization.is_none() => with(answer(401, ""), "www-authenticate", "Basic realm=x"),
@@ -222,7 +221,9 @@ async fn changed_bytes_and_an_index_are_refused() {
     })
     .await;
     assert!(matches!(pull(&fake, None).await, Err(RegistryError::Tampered { .. })));
-    let index = r#"{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []}"#;
+    let index = r#"{
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []
+    }"#;
     let fake = Fake::start(move |_, _, _| answer(200, index)).await;
     let error = pull(&fake, None).await.expect_err("refused").to_string();
     assert!(error.contains("index of several images"), "{error}");
@@ -232,14 +233,24 @@ async fn changed_bytes_and_an_index_are_refused() {
 /// pages, or else by tag.
 async fn with_bundle(subject: Digest, listing: StatusCode, by_tag: bool) -> Fake {
     let referrer = serde_json::json!({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "artifactType": BUNDLE,
-        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"), "size": 2},
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "artifactType": BUNDLE,
+        "config": {
+            "mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"),
+            "size": 2,
+        },
         "layers": [{"mediaType": BUNDLE, "digest": Digest::of(b"bundle"), "size": 6}],
-        "subject": {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": subject, "size": 1},
+        "subject": {
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": subject,
+            "size": 1,
+        },
     })
     .to_string();
     let digest = Digest::of(referrer.as_bytes());
-    let index = serde_json::json!({"schemaVersion": 2, "manifests": [{"digest": digest, "artifactType": BUNDLE}]}).to_string();
+    let index = serde_json::json!({
+        "schemaVersion": 2, "manifests": [{"digest": digest, "artifactType": BUNDLE}],
+    })
+    .to_string();
     let tag = format!("/v2/a/b/manifests/sha256-{}", subject.hex());
     Fake::start(move |_, path, _| match path {
         path if path.contains("/referrers/") && !listing.is_success() => {
@@ -333,9 +344,15 @@ enum Listing {
 async fn with_referrer(subject: Digest, kind: Option<&'static str>, listing: Listing) -> Fake {
     let referrer = serde_json::json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"), "size": 2},
+        "config": {
+            "mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"),
+            "size": 2,
+        },
         "layers": [{"mediaType": BUNDLE, "digest": Digest::of(b"bundle"), "size": 6}],
-        "subject": {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": subject, "size": 1},
+        "subject": {
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": subject,
+            "size": 1,
+        },
     })
     .to_string();
     let digest = Digest::of(referrer.as_bytes());

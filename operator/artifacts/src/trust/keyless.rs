@@ -229,7 +229,10 @@ fn bundle_of(signature: &[u8], attached: &Attached) -> Result<Bundle, Finding> {
                 json!({"rfc3161Timestamps": [{"signedTimestamp": timestamp.token}]});
         }
         let signature = json!({"signature": STANDARD.encode(signature)});
-        let bundle = json!({"mediaType": WITH_PROMISE, "verificationMaterial": material, "messageSignature": signature});
+        let bundle = json!({
+            "mediaType": WITH_PROMISE, "verificationMaterial": material,
+            "messageSignature": signature,
+        });
         serde_json::from_value(bundle)
             .map_err(|error| format!("its annotations cannot be read: {error}"))
     };

@@ -60,7 +60,9 @@ impl Keys {
 
     pub fn simple_of(&self, key: usize, kind: &str, digest: &Digest) -> Signature {
         let payload = json!({"critical": {
-            "identity": {"docker-reference": "x"}, "image": {"docker-manifest-digest": digest.to_string()}, "type": kind,
+            "identity": {"docker-reference": "x"},
+            "image": {"docker-manifest-digest": digest.to_string()},
+            "type": kind,
         }, "optional": null});
         let payload = payload.to_string().into_bytes();
         let signature = self.keys[key].sign(&payload).expect("signed");
@@ -75,7 +77,8 @@ impl Keys {
         let subject: Vec<_> =
             digests.iter().map(|digest| json!({"digest": {"sha256": digest.hex()}})).collect();
         let statement = json!({
-            "_type": "https://in-toto.io/Statement/v1", "subject": subject, "predicateType": predicate, "predicate": {},
+            "_type": "https://in-toto.io/Statement/v1", "subject": subject,
+            "predicateType": predicate, "predicate": {},
         });
         let (kind, payload) = ("application/vnd.in-toto+json", statement.to_string());
         let signed = format!("DSSEv1 {} {kind} {} {payload}", kind.len(), payload.len());
@@ -83,8 +86,12 @@ impl Keys {
         let hint =
             PublicKey::read(&self.folder.path().join(format!("{key}.pub"))).expect("a key").hint;
         json!({
-            "mediaType": BUNDLE, "verificationMaterial": {"publicKey": {"hint": hint}, "tlogEntries": []},
-            "dsseEnvelope": {"payload": STANDARD.encode(payload), "payloadType": kind, "signatures": [{"sig": signature}]},
+            "mediaType": BUNDLE,
+            "verificationMaterial": {"publicKey": {"hint": hint}, "tlogEntries": []},
+            "dsseEnvelope": {
+                "payload": STANDARD.encode(payload), "payloadType": kind,
+                "signatures": [{"sig": signature}],
+            },
         })
     }
 

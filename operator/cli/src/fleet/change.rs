@@ -155,8 +155,8 @@ pub async fn cancel(command: &Cancel, interruption: &Interruption) -> Result<Rep
     prompt::confirm(&question(&jobs), command.yes).await?;
     let namespace = &place.namespace;
     interruption.says(format!(
-        "a deletion that was begun goes on: the operator ends the Pods, then the FlashJob is gone; \
-         kubectl flashjob status -n {namespace} shows what is left"
+        "a deletion that was begun goes on: the operator ends the Pods, then the FlashJob is \
+         gone; kubectl flashjob status -n {namespace} shows what is left"
     ));
     let mut lines = Vec::new();
     for job in &jobs {

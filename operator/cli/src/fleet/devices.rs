@@ -141,8 +141,8 @@ pub fn nothing(all: usize, namespace: Option<&str>) -> Failure {
         namespace.map_or_else(String::new, |namespace| format!(" in namespace {namespace}"));
     let message = match (all, namespace) {
         (0, Some(_)) => format!(
-            "Akri has found no device{place}; kubectl flashjob devices -A looks at all namespaces, \
-             kubectl flashjob check at the installation"
+            "Akri has found no device{place}; kubectl flashjob devices -A looks at all \
+             namespaces, kubectl flashjob check at the installation"
         ),
         (0, None) => "Akri has found no device; see kubectl flashjob check".to_owned(),
         (1, _) => format!("the only device{place} does not fit all filters"),

@@ -195,8 +195,8 @@ fn failed(job: &FlashJob, reasons: &[String]) -> Result<Chosen, Failure> {
     let name = job.name_any();
     let Some(status) = results_of_run(job).filter(|_| !job.is_behind()) else {
         let message = format!(
-            "FlashJob {name}: the operator has not seen the last change yet, so nothing says which \
-             devices failed; see kubectl flashjob status {name} -n {}",
+            "FlashJob {name}: the operator has not seen the last change yet, so nothing says \
+             which devices failed; see kubectl flashjob status {name} -n {}",
             job.namespace().unwrap_or_default()
         );
         return Err(Failure::new(Code::Unavailable, "NotSeen", message));
@@ -229,8 +229,8 @@ fn failed(job: &FlashJob, reasons: &[String]) -> Result<Chosen, Failure> {
     let unnamed = failed.len().saturating_sub(named.len());
     let notes = (unnamed > 0).then(|| {
         format!(
-            "The status names the reasons of the first {}; {unnamed} more failed and are left out. \
-             Without --reason all are flashed again.",
+            "The status names the reasons of the first {}; {unnamed} more failed and are left \
+             out. Without --reason all are flashed again.",
             devices_shown(named.len())
         )
     });

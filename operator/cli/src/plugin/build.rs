@@ -76,7 +76,10 @@ pub(super) async fn run(command: &Build) -> Result<Report, Failure> {
     rows.row("file", file.display())
         .row("size", inspect::size(bytes.len()))
         .row("digest", verified.digest());
-    let json = json!({"name": info.name, "version": info.version, "file": file, "size": bytes.len(), "digest": verified.digest()});
+    let json = json!({
+        "name": info.name, "version": info.version, "file": file, "size": bytes.len(),
+        "digest": verified.digest(),
+    });
     Ok(Report::new(rows.to_string(), json))
 }
 

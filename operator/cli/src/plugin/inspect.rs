@@ -33,7 +33,10 @@ pub(super) async fn run(command: &Inspect) -> Result<Report, Failure> {
 
 /// Time and memory, for programs.
 pub(super) fn cost_json(cost: Cost) -> Value {
-    json!({"microseconds": u64::try_from(cost.time.as_micros()).unwrap_or(u64::MAX), "memoryBytes": cost.memory})
+    json!({
+        "microseconds": u64::try_from(cost.time.as_micros()).unwrap_or(u64::MAX),
+        "memoryBytes": cost.memory,
+    })
 }
 
 /// The same, for people.
@@ -48,7 +51,9 @@ fn json<T>(
     described: &Measured<T>,
     published: Option<&Published>,
 ) -> Value {
-    let info = plugin.info();
+    let (info, limits) = (plugin.info(), source.config.limits);
+    let schema = serde_json::from_str::<Value>(&info.settings_schema)
+        .unwrap_or_else(|_| json!(info.settings_schema));
     let manifest =
         published.and_then(|published| serde_json::from_slice::<Value>(&published.manifest).ok());
     let signatures = published.map(|published| {
@@ -66,11 +71,11 @@ fn json<T>(
         "witVersion": plugin.wit_version(),
         "imports": plugin.interface().imports,
         "exports": plugin.interface().exports,
-        "settingsSchema": serde_json::from_str::<Value>(&info.settings_schema).unwrap_or_else(|_| json!(info.settings_schema)),
+        "settingsSchema": schema,
         "describe": cost_json(described.cost),
         "limits": {
-            "microseconds": u64::try_from(source.config.limits.call_timeout.as_micros()).unwrap_or(u64::MAX),
-            "memoryBytes": source.config.limits.memory,
+            "microseconds": u64::try_from(limits.call_timeout.as_micros()).unwrap_or(u64::MAX),
+            "memoryBytes": limits.memory,
         },
         "manifest": manifest,
         "signatures": signatures,

@@ -92,8 +92,10 @@ pub(super) async fn run(command: &Push) -> Result<Report, Failure> {
     rows.row("next", format!("cosign sign --key cosign.key {pinned}"));
     let info = plugin.as_ref().map(Plugin::info);
     let json = json!({
-        "reference": to.to_string(), "digest": digest, "pinned": pinned, "size": artifact.component.len(),
-        "name": info.map(|info| &info.name), "version": info.map(|info| &info.version), "annotations": artifact.annotations,
+        "reference": to.to_string(), "digest": digest, "pinned": pinned,
+        "size": artifact.component.len(), "name": info.map(|info| &info.name),
+        "version": info.map(|info| &info.version),
+        "annotations": artifact.annotations,
     });
     Ok(Report::new(rows.to_string(), json))
 }

@@ -67,8 +67,8 @@ fn is_untrusted(plugin: &PluginConfig, config: &OperatorConfig) -> bool {
 
 fn command(Installation { namespace, .. }: &Installation) -> String {
     format!(
-        "kubectl -n {namespace} create configmap {CONFIG_MAP} --from-file=config.yaml=my-config.yaml \
-         --dry-run=client -o yaml | kubectl apply -f -"
+        "kubectl -n {namespace} create configmap {CONFIG_MAP} \
+         --from-file=config.yaml=my-config.yaml --dry-run=client -o yaml | kubectl apply -f -"
     )
 }
 

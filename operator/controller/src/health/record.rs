@@ -330,7 +330,10 @@ mod tests {
         assert_eq!(record.take(fails(Source::Lease, Cause::RightMissing), later), []);
         let over = record.take(works(Source::Lease), later);
         assert!(
-            matches!(over.as_slice(), [Utterance::Over { lasted, .. }] if *lasted == 1200 * SECOND),
+            matches!(
+                over.as_slice(),
+                [Utterance::Over { lasted, .. }] if *lasted == 1200 * SECOND
+            ),
             "{over:?}"
         );
         assert_eq!(record.take(works(Source::Lease), later), []);

@@ -44,7 +44,10 @@ pub enum FenceError {
     #[error("the request was held back: this operator is ending")]
     Ending,
     /// It may have taken effect; whoever asked finds out.
-    #[error("the API server did not answer a changing request within {} s", ANSWER_LIMIT.as_secs())]
+    #[error(
+        "the API server did not answer a changing request within {} s",
+        ANSWER_LIMIT.as_secs()
+    )]
     NoAnswer,
     /// Whoever asked asks again.
     #[error("the API server did not begin to answer a read within {} s", READ_LIMIT.as_secs())]

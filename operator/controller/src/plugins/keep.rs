@@ -113,7 +113,8 @@ impl Keeper {
                 () = leadership.leads(), if !leads => return,
                 () = self.records.differs(&name, record), if !leads => return,
                 _ = changes.changed() => {}
-                () = tokio::time::sleep(shown_again.unwrap_or_default()), if shown_again.is_some() => {}
+                () = tokio::time::sleep(shown_again.unwrap_or_default()),
+                    if shown_again.is_some() => {}
             }
         }
     }

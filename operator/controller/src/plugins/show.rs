@@ -124,8 +124,8 @@ async fn take(
 fn not_owned(name: &str, owner: &str, operator: &Operator) -> Problem {
     let namespace = &operator.installation.namespace;
     let rest = format!(
-        "it belongs to the installation in namespace {owner} and is left alone, so that the plugin \
-         serves here without being shown; give this installation (namespace {namespace}) a \
+        "it belongs to the installation in namespace {owner} and is left alone, so that the \
+         plugin serves here without being shown; give this installation (namespace {namespace}) a \
          --watch-namespace, or if the other one is gone, kubectl delete deviceplugin {name}"
     );
     Problem::new(Cause::DevicePluginNotOwned, format!("DevicePlugin {name}"), &rest)

@@ -42,7 +42,13 @@ fn outcome_of(answer: &kube::Result<()>) -> StepOutcome {
     }
 }
 
-#[tracing::instrument(name = "rollout step", level = "debug", skip_all, err(level = "debug"), fields(rollout = %key, step = step.key()))]
+#[tracing::instrument(
+    name = "rollout step",
+    level = "debug",
+    skip_all,
+    err(level = "debug"),
+    fields(rollout = %key, step = step.key())
+)]
 async fn carry_out(
     operator: &Operator,
     known: &Known,

@@ -46,8 +46,8 @@ impl Access {
         };
         if let Some(registry) = registries.iter().find(|registry| registry.credentials.is_some()) {
             let words = format!(
-                "registries: {}: credentials names a Secret, which this program cannot read; put its \
-                 .dockerconfigjson beside the policy",
+                "registries: {}: credentials names a Secret, which this program cannot read; put \
+                 its .dockerconfigjson beside the policy",
                 registry.host
             );
             return Err(unusable(&folder.join(POLICY)).because(words));

@@ -67,8 +67,8 @@ fn check_locked(options: &Serial) -> Result<(), Failure> {
         return Ok(());
     }
     let message = format!(
-        "the chip on {} is in Secure Download Mode, in which a wrong boot loader is beyond repair; \
-         write the application alone, at an offset from {BOOT_LOADER_END:#x}",
+        "the chip on {} is in Secure Download Mode, in which a wrong boot loader is beyond \
+         repair; write the application alone, at an offset from {BOOT_LOADER_END:#x}",
         options.port.display()
     );
     Err(Failure::new(Code::DeviceRefused, message))

@@ -38,8 +38,8 @@ pub(super) fn open(options: &Serial) -> Result<Opened, Failure> {
     let needs_lines = options.before != Before::NoReset || options.after != After::NoReset;
     if needs_lines && let Err(error) = port.read_clear_to_send() {
         let message = format!(
-            "the serial port {} has no control lines, with which a chip is restarted; set --before \
-             no-reset and --after no-reset, and restart the chip by hand",
+            "the serial port {} has no control lines, with which a chip is restarted; set \
+             --before no-reset and --after no-reset, and restart the chip by hand",
             path.display()
         );
         return Err(Failure::new(Code::BadConfiguration, message).because(error));

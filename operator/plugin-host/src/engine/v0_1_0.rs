@@ -4,7 +4,9 @@
 /// later.
 #[cfg(feature = "fuzzing")]
 macro_rules! flash_pod_record {
-    ($($field:ident: $value:expr),*; working_directory: $_later:expr) => { types::FlashPod { $($field: $value),* } };
+    ($($field:ident: $value:expr),*; working_directory: $_later:expr) => {
+        types::FlashPod { $($field: $value),* }
+    };
 }
 
 #[expect(

@@ -23,7 +23,11 @@ pub enum LoadError {
         source: std::io::Error,
     },
     /// The file is larger than a component may be.
-    #[error("{path} is larger than {limit} bytes, the limits.component of the operator's configuration", path = .path.display())]
+    #[error(
+        "{path} is larger than {limit} bytes, the limits.component of the operator's \
+         configuration",
+        path = .path.display()
+    )]
     FileTooLarge {
         /// The file.
         path: PathBuf,

@@ -133,9 +133,9 @@ impl Draft<'_> {
         }
         let name = &self.batches[batch].name;
         let message = format!(
-            "batch {name} ended and none of its devices completed, so it proves nothing; set a new \
-             spec.retry to try them again or, where none can be, to go on without this proof; or \
-             set spec.abort"
+            "batch {name} ended and none of its devices completed, so it proves nothing; set a \
+             new spec.retry to try them again or, where none can be, to go on without this proof; \
+             or set spec.abort"
         );
         Some(Fault {
             batch,

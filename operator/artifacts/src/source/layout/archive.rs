@@ -46,10 +46,13 @@ pub(super) fn small_blobs(path: &Path) -> std::io::Result<Files> {
     Ok(blobs.into_files())
 }
 
+/// A file of the archive.
+type Entry<'a> = tar::Entry<'a, Take<Box<dyn Read>>>;
+
 /// Shows each plain file with its name, up to where that is enough.
 fn look_through(
     path: &Path,
-    mut show: impl FnMut(&str, tar::Entry<'_, Take<Box<dyn Read>>>) -> std::io::Result<ControlFlow<()>>,
+    mut show: impl FnMut(&str, Entry<'_>) -> std::io::Result<ControlFlow<()>>,
 ) -> std::io::Result<()> {
     let mut archive = tar::Archive::new(unpacked(path)?.take(ARCHIVE_BYTES));
     // Raw: long names and other extensions, which are read into memory whole, are nothing that is

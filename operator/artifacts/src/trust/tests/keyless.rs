@@ -144,7 +144,11 @@ fn another_identity_is_refused_by_name_and_so_is_the_same_name_by_another_issuer
         for signature in both(&sigstore, &Signing::now(subject, issuer)) {
             let refused = trusting.refusal(signature);
             assert!(
-                matches!(&refused, TrustError::WrongIdentity { signer, .. } if *signer == format!("{subject} of {issuer}")),
+                matches!(
+                    &refused,
+                    TrustError::WrongIdentity { signer, .. }
+                        if *signer == format!("{subject} of {issuer}")
+                ),
                 "{refused}"
             );
         }
@@ -188,9 +192,11 @@ fn where_all_identities_are_required_each_must_have_signed() {
         entry.require = RequiredKeys::All;
     }
     let refused = trusting.refusal(simple(&sigstore, &first));
-    assert!(
-        matches!(&refused, TrustError::IdentitiesMissing { missing, .. } if missing == "who@nubificus.example of https://accounts.example")
-    );
+    assert!(matches!(
+        &refused,
+        TrustError::IdentitiesMissing { missing, .. }
+            if missing == "who@nubificus.example of https://accounts.example"
+    ));
     assert_eq!(
         trusting.verdict(&[simple(&sigstore, &first), stored(&bundle(&sigstore, &second))]),
         Ok(true)

@@ -269,8 +269,8 @@ fn ended(failure: Failure, order: &Order, after: usize, all: usize) -> Failure {
         ),
         _ if rest == 0 => return failure,
         _ => format!(
-            "{}{}; the same command goes on with {}. kubectl flashjob status {name} -n {namespace} \
-             -w follows those that were",
+            "{}{}; the same command goes on with {}. kubectl flashjob status {name} -n \
+             {namespace} -w follows those that were",
             failure.message,
             not_started(rest),
             them(rest)

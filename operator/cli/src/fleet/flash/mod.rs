@@ -42,8 +42,9 @@ pub async fn run(
     }
     let (Some(firmware), Some(version)) = (&command.firmware, &command.version) else {
         return Err(Failure::usage(
-            "--firmware and --version are needed, and which devices: --type, --application, --node, \
-             --uid, --property, --reported-version or --all. Without any of these the command asks",
+            "--firmware and --version are needed, and which devices: --type, --application, \
+             --node, --uid, --property, --reported-version or --all. Without any of these the \
+             command asks",
         ));
     };
     if command.filter.is_empty() && command.reported_version.is_none() && !command.all {

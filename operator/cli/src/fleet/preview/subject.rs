@@ -41,8 +41,8 @@ pub async fn read(command: &Preview, place: Option<&Place>) -> Result<Subject, F
             if job.metadata.uid.is_none() {
                 job.metadata.uid = Some(JOB_UID.to_owned());
                 notes.push(
-                    "The FlashJob has no uid yet: names of objects, and what is made of them, will \
-                     be others."
+                    "The FlashJob has no uid yet: names of objects, and what is made of them, \
+                     will be others."
                         .to_owned(),
                 );
             }

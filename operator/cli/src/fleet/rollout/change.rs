@@ -127,8 +127,8 @@ fn retried(rollout: &FlashRollout) -> Result<String, Failure> {
     // The operator tries nothing again in a run that ended before all batches passed.
     if let Some(phase) = ended(rollout).filter(|phase| *phase != RolloutPhase::Completed) {
         let message = format!(
-            "FlashRollout {name}: its run is over ({phase:?}), and nothing of it is tried again; a \
-             new spec.runID begins another (--run-id of kubectl flashjob rollout create)"
+            "FlashRollout {name}: its run is over ({phase:?}), and nothing of it is tried again; \
+             a new spec.runID begins another (--run-id of kubectl flashjob rollout create)"
         );
         return Err(Failure::new(Code::Other, "RunOver", message));
     }

@@ -103,12 +103,13 @@ impl Case {
         let overriding =
             device.endpoint.as_deref().filter(|endpoint| instance.endpoint() != Some(endpoint));
         let spec = json!({
-            "uuid": [device.uid], "firmware": request.firmware, "version": request.version, "flashjobPodImage": request.image,
-            "hostEndpoint": overriding, "settings": (!settings.is_empty()).then(|| json!({plugin: settings})),
+            "uuid": [device.uid], "firmware": request.firmware, "version": request.version,
+            "flashjobPodImage": request.image, "hostEndpoint": overriding,
+            "settings": (!settings.is_empty()).then(|| json!({plugin: settings})),
         });
-        let job = job(
-            json!({"metadata": {"name": request.job, "namespace": request.namespace}, "spec": spec}),
-        )?;
+        let job = job(json!({
+            "metadata": {"name": request.job, "namespace": request.namespace}, "spec": spec,
+        }))?;
         let (job, spec) = effective(job)?;
         Ok(Self { job, spec, instance, request })
     }
@@ -192,11 +193,18 @@ impl CaseOptions {
         let settings = settings.map_err(|error| {
             Failure::usage(format!("--settings is not one JSON object: {error}"))
         })?;
-        let defaults = json!({"spec": {"firmware": example.firmware, "version": example.version, "uuid": [instance.uid]}});
+        let defaults = json!({
+            "spec": {
+                "firmware": example.firmware, "version": example.version, "uuid": [instance.uid],
+            },
+        });
         let said = json!({
             "metadata": {"namespace": instance.namespace},
-            "spec": {"firmware": self.firmware, "version": self.firmware_version, "flashjobPodImage": self.image,
-                "settings": settings.map(|settings| json!({plugin: settings}))},
+            "spec": {
+                "firmware": self.firmware, "version": self.firmware_version,
+                "flashjobPodImage": self.image,
+                "settings": settings.map(|settings| json!({plugin: settings})),
+            },
         });
         let mut whole = defaults;
         json_patch::merge(&mut whole, &job);

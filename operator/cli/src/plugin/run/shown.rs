@@ -49,7 +49,12 @@ fn answer<T: Serialize>(measured: &Measured<T>) -> Value {
             json!({"error": {"reason": "Refused", "refused": refused}, "cost": cost})
         }
         Err(error) => {
-            json!({"error": {"reason": Failure::from(error.clone()).reason, "message": error.to_string()}, "cost": cost})
+            json!({
+                "error": {
+                    "reason": Failure::from(error.clone()).reason, "message": error.to_string(),
+                },
+                "cost": cost,
+            })
         }
     }
 }

@@ -101,7 +101,10 @@ async fn a_working_directory_is_an_absolute_path_within_the_container() {
     ] {
         let rejected = build(odd).await;
         assert!(
-            matches!(&rejected, Err(CallError::AnswerRejected(text)) if text.starts_with("working-directory ")),
+            matches!(
+                &rejected,
+                Err(CallError::AnswerRejected(text)) if text.starts_with("working-directory ")
+            ),
             "{odd}: {rejected:?}"
         );
     }

@@ -63,8 +63,7 @@ async fn a_warm_cache_needs_no_registry() {
 }
 
 #[tokio::test]
-async fn a_changed_manifest_component_or_signature_is_fetched_again_and_refused_where_nothing_is_fetched()
- {
+async fn what_changed_in_the_cache_is_fetched_again_and_refused_where_nothing_is_fetched() {
     for part in ["blobs", "signatures"] {
         let (bench, registry, _keys) = warm().await;
         let reference = reference(&registry);

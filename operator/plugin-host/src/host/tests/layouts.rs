@@ -37,7 +37,10 @@ impl Files {
     pub fn add(&mut self, manifest: &[u8], name: Option<&str>) -> Digest {
         let digest = Digest::of(manifest);
         self.blobs.push(manifest.to_vec());
-        let mut entry = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": manifest.len()});
+        let mut entry = json!({
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest,
+            "size": manifest.len(),
+        });
         if let Some(name) = name {
             entry["annotations"] = json!({"org.opencontainers.image.ref.name": name});
         }
@@ -47,21 +50,34 @@ impl Files {
 
     /// Puts a signature where its form has it.
     pub fn sign(&mut self, of: &Digest, signature: &Signature) {
-        let empty = json!({"mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"), "size": 2});
-        let mut manifest = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "config": empty});
+        let empty = json!({
+            "mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"),
+            "size": 2,
+        });
+        let mut manifest = json!({
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "config": empty,
+        });
         let name = match signature {
             Signature::Simple { payload, signature, .. } => {
                 let payload = STANDARD.decode(payload).expect("base64");
                 manifest["layers"] = json!([{
-                    "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json", "digest": Digest::of(&payload), "size": payload.len(),
+                    "mediaType": "application/vnd.dev.cosign.simplesigning.v1+json",
+                    "digest": Digest::of(&payload), "size": payload.len(),
                     "annotations": {"dev.cosignproject.cosign/signature": signature},
                 }]);
                 self.blobs.push(payload);
                 Some(format!("sha256-{}.sig", of.hex()))
             }
             Signature::Bundle(bundle) => {
-                manifest["layers"] = json!([{"mediaType": BUNDLE, "digest": Digest::of(bundle.as_bytes()), "size": bundle.len()}]);
-                manifest["subject"] = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": of, "size": 1});
+                manifest["layers"] = json!([{
+                    "mediaType": BUNDLE, "digest": Digest::of(bundle.as_bytes()),
+                    "size": bundle.len(),
+                }]);
+                manifest["subject"] = json!({
+                    "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": of,
+                    "size": 1,
+                });
                 self.blobs.push(bundle.clone().into_bytes());
                 None
             }
@@ -141,7 +157,13 @@ async fn what_is_missing_changed_ambiguous_or_too_large_is_refused_by_its_name()
     let (mut files, digest) = Files::new();
     let large = manifest(&[0; 1001], 1001);
     files.add(large.as_bytes(), Some("large"));
-    files.add(br#"{"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": []}"#, Some("index"));
+    files.add(
+        br#"{
+            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+            "manifests": []
+        }"#,
+        Some("index"),
+    );
     files.add(b"one", Some("registry.example/a:twice"));
     files.add(b"two", Some("twice"));
     let bench = Bench::new(unsigned("oci-layout/**"));

@@ -89,8 +89,7 @@ async fn where_nobody_has_it_each_says_why() {
 }
 
 #[tokio::test]
-async fn where_the_registry_has_it_not_each_mirror_says_why_it_was_passed_over_and_that_is_an_answer_all_the_same()
- {
+async fn where_the_registry_has_it_not_each_mirror_says_why_it_was_passed_over() {
     let (broken, empty, registry) = (
         mirror(|_| answer(503, "")).await,
         mirror(|_| answer(404, "")).await,
@@ -167,15 +166,26 @@ async fn trust_is_judged_by_the_name_in_the_reference_and_not_by_the_mirror_s() 
 pub(super) fn signed(bundle: &str) -> impl Fn(&str) -> Answer + Clone + Send + Sync + 'static {
     let subject = Digest::of(manifest(COMPONENT, COMPONENT.len()).as_bytes());
     let referrer = serde_json::json!({
-        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json", "artifactType": BUNDLE,
-        "config": {"mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"), "size": 2},
-        "layers": [{"mediaType": BUNDLE, "digest": Digest::of(bundle.as_bytes()), "size": bundle.len()}],
-        "subject": {"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": subject, "size": 1},
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "artifactType": BUNDLE,
+        "config": {
+            "mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"),
+            "size": 2,
+        },
+        "layers": [{
+            "mediaType": BUNDLE, "digest": Digest::of(bundle.as_bytes()), "size": bundle.len(),
+        }],
+        "subject": {
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": subject,
+            "size": 1,
+        },
     });
     let (referrer, bundle): (Arc<str>, Arc<str>) = (referrer.to_string().into(), bundle.into());
     move |path| match path {
         path if path.contains("/referrers/") => {
-            let list = serde_json::json!({"manifests": [{"digest": Digest::of(referrer.as_bytes()), "artifactType": BUNDLE}]});
+            let list = serde_json::json!({
+                "manifests": [{"digest": Digest::of(referrer.as_bytes()), "artifactType": BUNDLE}],
+            });
             answer(200, list.to_string())
         }
         path if path.ends_with(Digest::of(referrer.as_bytes()).hex()) => {

@@ -235,13 +235,18 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_spelling_of_one_address_gives_two_endpoints(number: u32, port in 1_u16.., scheme in 0_usize..3) {
+        fn no_spelling_of_one_address_gives_two_endpoints(
+            number: u32,
+            port in 1_u16..,
+            scheme in 0_usize..3,
+        ) {
             let address = Ipv4Addr::from(number);
             let scheme = ["", "http://", "HTTPS://"][scheme];
             for host in spellings(address) {
                 // An IPv6 address without brackets has no place for a port.
                 let bare = host.starts_with("::");
-                let text = if bare { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+                let host = if bare { format!("[{host}]") } else { host };
+                let text = format!("{host}:{port}");
                 let found = read(&format!("{scheme}{text}/"));
                 prop_assert_eq!(found, Some(format!("{address}:{port}")), "{}", host);
             }

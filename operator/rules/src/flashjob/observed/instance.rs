@@ -276,7 +276,10 @@ mod tests {
     #[test]
     fn an_instance_that_is_being_deleted_or_cannot_be_decoded_reaches_nothing() {
         let object = serde_json::json!({
-            "metadata": {"name": "a", "namespace": "fleet", "uid": "u", "deletionTimestamp": "2026-01-01T00:00:00Z"},
+            "metadata": {
+                "name": "a", "namespace": "fleet", "uid": "u",
+                "deletionTimestamp": "2026-01-01T00:00:00Z",
+            },
             "spec": {"nodes": ["n"], "brokerProperties": {"HOST_ENDPOINT": "10.0.0.1:80"}},
         });
         let mut object: akri::Instance = serde_json::from_value(object).expect("an Instance");

@@ -138,8 +138,15 @@ mod tests {
             assert_eq!(refused(403, message), Some(Meaning::MayPass), "{message}");
         }
         let ending = serde_json::json!({
-            "code": 403, "message": "unable to create new content in namespace fleet because it is being terminated",
-            "details": {"causes": [{"reason": "NamespaceTerminating", "message": "namespace fleet is being terminated"}]},
+            "code": 403,
+            "message": "unable to create new content in namespace fleet because it is being \
+                        terminated",
+            "details": {
+                "causes": [{
+                    "reason": "NamespaceTerminating",
+                    "message": "namespace fleet is being terminated",
+                }],
+            },
         });
         let status: Status = serde_json::from_value(ending).expect("a Status");
         let refusal =

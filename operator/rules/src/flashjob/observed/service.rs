@@ -144,7 +144,9 @@ mod tests {
             let chosen = wish(device).choose(&both).map(|address| address.text.as_str());
             assert_eq!(chosen, Some(expected), "{device}");
         }
-        let broken = json!({"ip": "192.0.2.8", "ports": [{"port": 1, "protocol": "TCP", "error": "Conflict"}]});
+        let broken = json!({
+            "ip": "192.0.2.8", "ports": [{"port": 1, "protocol": "TCP", "error": "Conflict"}],
+        });
         assert_eq!(given(&json!([broken])), []);
         assert_eq!(given(&json!([{"ip": ""}, {"hostname": ""}])), []);
     }

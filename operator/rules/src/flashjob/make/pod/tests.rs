@@ -27,7 +27,9 @@ fn made_under(
     let mut full =
         json!({"uuid": ["device-uid"], "firmware": "registry/firmware:1", "version": "1"});
     json_patch::merge(&mut full, &spec);
-    let object = json!({"metadata": {"name": "a.job", "namespace": "fleet", "uid": "job-uid"}, "spec": full});
+    let object = json!({
+        "metadata": {"name": "a.job", "namespace": "fleet", "uid": "job-uid"}, "spec": full,
+    });
     let job: FlashJob = serde_json::from_value(object).expect("a FlashJob");
     let job = Job::of(job);
     let properties = [("HOST_ENDPOINT", "10.0.0.7")].into_iter();
@@ -63,7 +65,8 @@ fn a_pod_without_wishes_is_within_the_restricted_standard() {
     assert_eq!(
         container["securityContext"],
         json!({
-            "allowPrivilegeEscalation": false, "privileged": false, "runAsNonRoot": true, "capabilities": {"drop": ["ALL"]}
+            "allowPrivilegeEscalation": false, "privileged": false, "runAsNonRoot": true,
+            "capabilities": {"drop": ["ALL"]}
         })
     );
     assert_eq!(
@@ -125,7 +128,8 @@ fn the_address_without_a_port_is_refused() {
 fn overrides_are_merged_and_names_outside_the_allowlist_are_denied() {
     let spec = json!({"podOverrides": {
         "nodeSelector": {"zone": "a"}, "serviceAccountName": "flasher",
-        "resources": {"limits": {"cpu": 1, "memory": "64Mi"}}, "imagePullSecrets": [{"name": "pull"}],
+        "resources": {"limits": {"cpu": 1, "memory": "64Mi"}},
+        "imagePullSecrets": [{"name": "pull"}],
         "tolerations": [{"key": "edge", "operator": "Exists"}]
     }});
     let (pod, _) = made(&flash_pod("image"), spec, &Grants::default()).expect("made");
@@ -267,8 +271,10 @@ podPolicy: {labels: ["team", "line*"]}
     assert_eq!(service["metadata"]["labels"]["team"], "iot");
     assert_eq!(service["metadata"]["annotations"]["metallb.io/address-pool"], "devices");
     let expected = json!({
-        "loadBalancerClass": "example.com/internal", "allocateLoadBalancerNodePorts": false, "externalTrafficPolicy": "Local",
-        "ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv6", "IPv4"], "sessionAffinity": "ClientIP",
+        "loadBalancerClass": "example.com/internal", "allocateLoadBalancerNodePorts": false,
+        "externalTrafficPolicy": "Local",
+        "ipFamilyPolicy": "PreferDualStack", "ipFamilies": ["IPv6", "IPv4"],
+        "sessionAffinity": "ClientIP",
     });
     for (field, value) in expected.as_object().expect("fields") {
         assert_eq!(&service["spec"][field], value, "{field}");
@@ -287,7 +293,11 @@ fn what_a_job_may_not_ask_for_is_refused_with_the_setting_that_would_allow_it() 
             "podPolicy.nodeSelector",
         ),
         (
-            json!({"tolerations": [{"key": "node-role.kubernetes.io/control-plane", "operator": "Exists"}]}),
+            json!({
+                "tolerations": [{
+                    "key": "node-role.kubernetes.io/control-plane", "operator": "Exists",
+                }],
+            }),
             "podPolicy.tolerations",
         ),
     ] {

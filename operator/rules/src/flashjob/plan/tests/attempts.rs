@@ -60,12 +60,18 @@ fn an_attempt_that_ran_out_of_time_says_so() {
 
 /// Status of a Pod whose container of that name is in a state.
 fn container(name: &str, state: &Value) -> Value {
-    json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state})
+    json!({
+        "name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": state,
+    })
 }
 
 fn waits(reason: &str, message: &str) -> Value {
     let state = json!({"waiting": {"reason": reason, "message": message}});
-    json!({"phase": "Pending", "startTime": "2020-01-01T00:00:00Z", "containerStatuses": [container("flash", &state)]})
+    json!({
+        "phase": "Pending", "startTime": "2020-01-01T00:00:00Z",
+        "containerStatuses": [container("flash", &state)],
+    })
 }
 
 #[test]
@@ -177,7 +183,10 @@ fn a_container_that_is_slow_to_start_is_told_and_not_stopped() {
 
 #[test]
 fn the_container_flash_is_what_counts_whatever_else_runs_in_the_pod() {
-    let end = |code: i32| json!({"terminated": {"exitCode": code, "message": "words", "startedAt": "2020-01-01T00:00:00Z"}});
+    let end = |code: i32| {
+        let began = "2020-01-01T00:00:00Z";
+        json!({"terminated": {"exitCode": code, "message": "words", "startedAt": began}})
+    };
     let runs = json!({"running": {}});
     for (phase, mesh, flash, is_flashed) in [
         ("Failed", end(1), end(0), true),
@@ -222,12 +231,21 @@ fn an_init_container_that_failed_is_named() {
 #[test]
 fn what_the_cluster_does_to_a_pod_spends_no_attempt_until_it_happens_too_often() {
     let killed = json!({"terminated": {"exitCode": 137, "startedAt": "2020-01-01T00:00:00Z"}});
-    let preempted = json!({"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler", "message": "preempted"});
+    let preempted = json!({
+        "type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+        "message": "preempted",
+    });
     for status in [
-        json!({"phase": "Failed", "conditions": [preempted], "containerStatuses": [container("flash", &killed)]}),
+        json!({
+            "phase": "Failed", "conditions": [preempted],
+            "containerStatuses": [container("flash", &killed)],
+        }),
         json!({"phase": "Failed", "reason": "OutOfmemory", "message": "no room"}),
         json!({"phase": "Failed", "reason": "NodeAffinity"}),
-        json!({"phase": "Failed", "reason": "Terminated", "message": "node shutdown", "containerStatuses": [container("flash", &killed)]}),
+        json!({
+            "phase": "Failed", "reason": "Terminated", "message": "node shutdown",
+            "containerStatuses": [container("flash", &killed)],
+        }),
     ] {
         let mut case = Case::new(&["a"], &json!({"backoffLimitPerDevice": 0}));
         for uncounted in 1..=10 {
@@ -433,7 +451,9 @@ fn where_the_digest_that_an_attempt_began_with_is_gone_its_exit_code_decides() {
 
 #[test]
 fn an_address_that_the_job_did_not_ask_for_is_not_used_and_said() {
-    let spec = json!({"externalIP": "198.51.100.4", "addressTimeoutSeconds": 30, "backoffLimitPerDevice": 0});
+    let spec = json!({
+        "externalIP": "198.51.100.4", "addressTimeoutSeconds": 30, "backoffLimitPerDevice": 0,
+    });
     let mut case = Case::new(&["a"], &spec);
     let services = case.settle();
     let Step::CreateService(service) = &services.steps[0] else { panic!("{services:?}") };
@@ -451,8 +471,7 @@ fn an_address_that_the_job_did_not_ask_for_is_not_used_and_said() {
 }
 
 #[test]
-fn a_result_keeps_the_version_before_the_attempts_and_the_seconds_of_its_device_until_the_next_run()
- {
+fn a_result_keeps_the_version_before_the_attempts_and_the_seconds_until_the_next_run() {
     let mut case = Case::new(&["a", "b"], &json!({"backoffLimitPerDevice": 1}));
     let pods = case.start();
     case.end(&pods[0], 1);

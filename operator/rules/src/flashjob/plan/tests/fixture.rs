@@ -53,8 +53,10 @@ pub fn job(name: &str, uids: &[&str], spec: &Value) -> FlashJob {
     let mut full =
         json!({"uuid": uids, "firmware": "registry.example/firmware:2", "version": "2"});
     json_patch::merge(&mut full, spec);
-    let metadata = json!({"name": name, "namespace": "fleet", "uid": format!("uid-of-{name}"), "generation": 1,
-        "resourceVersion": "1", "finalizers": [FINALIZER]});
+    let metadata = json!({
+        "name": name, "namespace": "fleet", "uid": format!("uid-of-{name}"), "generation": 1,
+        "resourceVersion": "1", "finalizers": [FINALIZER],
+    });
     serde_json::from_value(json!({"metadata": metadata, "spec": full})).expect("a FlashJob")
 }
 
@@ -70,10 +72,17 @@ pub fn flash_pod(version: &str) -> FlashPod {
 
 /// A Pod as the Go operator made it: none of our labels, the endpoint in the environment.
 pub fn pod_of_the_go_operator(job: &str, uid: &str, endpoint: &str) -> Pod {
-    let owner = json!({"apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob", "name": job, "uid": format!("uid-of-{job}")});
-    let metadata = json!({"name": format!("{job}-{uid}"), "namespace": "fleet", "resourceVersion": "1", "uid": "go-pod",
-        "labels": {"app": job, "uuid": uid}, "ownerReferences": [owner]});
-    let container = json!({"name": "flash", "image": "i", "env": [{"name": "HOST_ENDPOINT", "value": endpoint}]});
+    let owner = json!({
+        "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob", "name": job,
+        "uid": format!("uid-of-{job}"),
+    });
+    let metadata = json!({
+        "name": format!("{job}-{uid}"), "namespace": "fleet", "resourceVersion": "1",
+        "uid": "go-pod", "labels": {"app": job, "uuid": uid}, "ownerReferences": [owner],
+    });
+    let container = json!({
+        "name": "flash", "image": "i", "env": [{"name": "HOST_ENDPOINT", "value": endpoint}],
+    });
     let spec = json!({"nodeName": "node", "containers": [container]});
     serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a Pod")
 }
@@ -268,7 +277,10 @@ impl Case {
     pub fn end(&mut self, pod: &Pod, code: i32) {
         let phase = if code == 0 { "Succeeded" } else { "Failed" };
         let terminated = json!({"exitCode": code, "finishedAt": self.now.to_string()});
-        let container = json!({"name": "flash", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": {"terminated": terminated}});
+        let container = json!({
+            "name": "flash", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"terminated": terminated},
+        });
         self.report(pod, &json!({"phase": phase, "containerStatuses": [container]}));
     }
 

@@ -286,7 +286,9 @@ impl Cluster {
         let phase = if code == 0 { "Succeeded" } else { "Failed" };
         let terminated = json!({"exitCode": code, "finishedAt": self.now.to_string()});
         let status = json!({"phase": phase, "reason": reason, "containerStatuses": [{
-            "name": "flash", "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": {"terminated": terminated}}]});
+            "name": "flash", "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+            "state": {"terminated": terminated},
+        }]});
         self.report(name, status, true);
     }
 
@@ -325,8 +327,12 @@ impl Cluster {
             return false;
         }
         let waiting = |reason: &str| {
-            json!({"phase": "Pending", "startTime": self.now.to_string(), "containerStatuses": [{"name": "flash",
-            "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": {"waiting": {"reason": reason}}}]})
+            json!({
+                "phase": "Pending", "startTime": self.now.to_string(), "containerStatuses": [{
+                    "name": "flash", "image": "i", "imageID": "", "ready": false,
+                    "restartCount": 0, "state": {"waiting": {"reason": reason}},
+                }],
+            })
         };
         match fate {
             Fate::Unschedulable => {

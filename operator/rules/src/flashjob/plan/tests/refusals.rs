@@ -108,7 +108,9 @@ fn a_quota_that_nothing_of_ours_uses_costs_an_attempt_after_a_while() {
 fn a_device_that_waits_for_a_quota_gives_its_address_back_after_a_while_and_waits_on() {
     let mut case = Case::new(
         &["a", "b"],
-        &json!({"backoffLimitPerDevice": 0, "addressTimeoutSeconds": 30, "deviceTimeoutSeconds": 900}),
+        &json!({
+            "backoffLimitPerDevice": 0, "addressTimeoutSeconds": 30, "deviceTimeoutSeconds": 900,
+        }),
     );
     let made = case.settle();
     case.accept(&made);
