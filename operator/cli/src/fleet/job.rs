@@ -5,7 +5,6 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::pace::{self, Seen, pace};
-use super::run::ended;
 use super::view;
 use super::workload::{Frame, Workload};
 use crate::failure::{Code, Failure};
@@ -14,22 +13,18 @@ impl Workload for FlashJob {
     const COMMAND: &'static str = "kubectl flashjob";
     const ENDING: &'static str = "cancel";
     const FIELD: &'static str = "jobs";
+    type Phase = Phase;
 
     fn is_suspended(&self) -> bool {
         self.spec.suspend == Some(true)
     }
 
-    fn has_status(&self) -> bool {
-        self.status.is_some()
+    fn observed_generation(&self) -> Option<i64> {
+        self.status.as_ref()?.observed_generation
     }
 
-    fn is_behind(&self) -> bool {
-        let status = self.status.as_ref();
-        status.is_none_or(|status| status.observed_generation < self.metadata.generation)
-    }
-
-    fn is_over(&self) -> bool {
-        ended(self).is_some()
+    fn final_phase(&self) -> Option<Phase> {
+        self.status.as_ref()?.phase.filter(|phase| *phase != Phase::InProgress)
     }
 
     fn is_blocked(&self) -> bool {
@@ -40,7 +35,7 @@ impl Workload for FlashJob {
     }
 
     fn failure(&self) -> Option<Failure> {
-        (ended(self) == Some(Phase::Failed))
+        (self.ended() == Some(Phase::Failed))
             .then(|| Failure::new(Code::Failing, "EndedWithFailures", self.line()))
     }
 
@@ -50,7 +45,7 @@ impl Workload for FlashJob {
     }
 
     fn consequence(&self, suspend: bool) -> String {
-        let words = if suspend && ended(self).is_some() {
+        let words = if suspend && self.is_over() {
             "; its devices have their results, and any that are added wait"
         } else {
             ""

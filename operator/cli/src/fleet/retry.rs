@@ -13,7 +13,7 @@ use super::inventory::devices_shown;
 use super::manifest::applicable;
 use super::parameters::Change;
 use super::prompt;
-use super::run::{ended, results_of_run};
+use super::run::results_of_run;
 use super::workload::{Workload, resource};
 use crate::cluster::{Place, Scope, refused};
 use crate::failure::{Code, Failure};
@@ -182,7 +182,7 @@ fn covered_by(job: &FlashJob) -> HashSet<&String> {
     let status = results_of_run(job);
     let completed = status.into_iter().flat_map(|status| &status.completed_uuids);
     // What is over, or is being deleted, gives no more results.
-    if ended(job).is_some() || job.metadata.deletion_timestamp.is_some() {
+    if job.is_over() || job.metadata.deletion_timestamp.is_some() {
         return completed.collect();
     }
     let without =

@@ -1,16 +1,7 @@
-//! Run of a FlashJob: whether it is over, and whether results are of it.
+//! Run of a FlashJob: the results that are of it.
 
-use flashjob_api::{FlashJob, FlashJobStatus, Phase};
+use flashjob_api::{FlashJob, FlashJobStatus};
 use flashjob_rules::flashjob::observed::Job;
-
-use super::workload::Workload;
-
-/// The phase in which a FlashJob is over; none while the operator works on it, or has not seen its
-/// last change.
-pub fn ended(job: &FlashJob) -> Option<Phase> {
-    let status = job.status.as_ref().filter(|_| !job.is_behind())?;
-    status.phase.filter(|phase| *phase != Phase::InProgress)
-}
 
 /// The status, where its results are those of the run that the spec asks for; none where they are
 /// of the run before. The operator decides so which devices need no flash any more: a change such
@@ -21,9 +12,10 @@ pub fn results_of_run(job: &FlashJob) -> Option<&FlashJobStatus> {
 
 #[cfg(test)]
 mod tests {
-    use flashjob_api::FlashJobSpec;
+    use flashjob_api::{FlashJobSpec, Phase};
 
     use super::*;
+    use crate::fleet::workload::Workload;
 
     #[test]
     fn results_count_for_the_run_that_they_are_of_and_for_no_other() {
@@ -42,11 +34,11 @@ mod tests {
             observed_generation: Some(1),
             ..FlashJobStatus::default()
         });
-        assert!(ended(&job).is_some() && results_of_run(&job).is_some());
+        assert!(job.is_over() && results_of_run(&job).is_some());
         // A pause that the operator has not seen.
         job.metadata.generation = Some(2);
         job.spec.suspend = Some(true);
-        assert!(job.is_behind() && ended(&job).is_none() && results_of_run(&job).is_some());
+        assert!(job.is_behind() && !job.is_over() && results_of_run(&job).is_some());
         job.spec = spec("2");
         assert!(results_of_run(&job).is_none());
     }

@@ -12,7 +12,7 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::pace::{Pace, results};
-use super::run::{ended, results_of_run};
+use super::run::results_of_run;
 use super::table::{plain, table};
 use super::workload::{Frame, Workload, full_name, resuming};
 use crate::duration;
@@ -40,7 +40,7 @@ pub fn state(job: &FlashJob) -> String {
     if job.metadata.deletion_timestamp.is_some() {
         return "Deleting".to_owned();
     }
-    match (ended(job), status.phase) {
+    match (job.ended(), status.phase) {
         (Some(Phase::Failed), _) => "Failed".to_owned(),
         (Some(phase), _) => format!("{phase:?}"),
         (None, _) if condition::holds(&status.conditions, condition::SUSPENDED) => {
@@ -170,7 +170,7 @@ pub fn details(job: &FlashJob, pace: Pace, frame: Frame) -> String {
         counts.verifying,
         counts.pending
     ));
-    if ended(job).is_none() {
+    if !job.is_over() {
         lines.push(pace_shown(pace));
     } else if let (Some(start), Some(end)) = (&status.start_time, &status.completion_time) {
         let took = end.0.duration_since(start.0);

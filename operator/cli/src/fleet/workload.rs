@@ -5,6 +5,7 @@ use std::fmt::Debug;
 
 use jiff::Timestamp;
 use kube::core::NamespaceResourceScope;
+use kube::core::object::HasStatus;
 use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -16,6 +17,7 @@ use crate::failure::{Code, Failure};
 /// A kind whose objects work on devices for a while: they are followed, paused and resumed.
 pub trait Workload:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
+    + HasStatus
     + Clone
     + Debug
     + DeserializeOwned
@@ -29,19 +31,38 @@ pub trait Workload:
     const ENDING: &'static str;
     /// Field of the output for programs that has the objects.
     const FIELD: &'static str;
+    /// Phase, as the status says it.
+    type Phase;
 
     /// Returns true where somebody has paused it.
     fn is_suspended(&self) -> bool;
 
+    /// Generation of the spec that the status speaks of.
+    fn observed_generation(&self) -> Option<i64>;
+
+    /// Phase of the status, where it is one that ends the work.
+    fn final_phase(&self) -> Option<Self::Phase>;
+
     /// Returns true if the operator has written a status.
-    fn has_status(&self) -> bool;
+    fn has_status(&self) -> bool {
+        self.status().is_some()
+    }
 
     /// Returns true where the status is from before the last change of the spec, or is missing.
-    fn is_behind(&self) -> bool;
+    fn is_behind(&self) -> bool {
+        !self.has_status() || self.observed_generation() < self.meta().generation
+    }
 
-    /// Returns true if it is over; false while the operator works on it, or has not seen its last
-    /// change.
-    fn is_over(&self) -> bool;
+    /// The phase in which it is over; none while the operator works on it, or has not seen its
+    /// last change.
+    fn ended(&self) -> Option<Self::Phase> {
+        self.final_phase().filter(|_| !self.is_behind())
+    }
+
+    /// Returns true if it is over.
+    fn is_over(&self) -> bool {
+        self.ended().is_some()
+    }
 
     /// Returns true where nothing goes on until somebody acts.
     fn is_blocked(&self) -> bool;

@@ -8,7 +8,8 @@ use kube::ResourceExt;
 
 use super::order::{MOST, Order, Target};
 use crate::fleet::inventory::devices_shown;
-use crate::fleet::run::{ended, results_of_run};
+use crate::fleet::run::results_of_run;
+use crate::fleet::workload::Workload;
 
 /// Decision on a FlashJob that is there already.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,7 +62,7 @@ pub fn merge(existing: &FlashJob, order: &Order, batch: &[String]) -> Merged {
             false => Merged::Added(all),
         };
     }
-    match ended(existing).is_some() || existing.uid().is_none() {
+    match existing.is_over() || existing.uid().is_none() {
         true => Merged::Replaced,
         false => {
             let (namespace, name) = (&order.namespace, &order.name);

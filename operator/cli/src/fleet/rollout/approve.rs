@@ -7,12 +7,12 @@ use kube::api::Patch;
 use serde_json::json;
 
 use super::batches;
-use super::state::{asks, ended, is_approved, is_of_this_run, status};
+use super::state::{asks, is_approved, is_of_this_run, status};
 use crate::cluster::{Place, Scope};
 use crate::failure::{Code, Failure};
 use crate::fleet::change::dropped;
 use crate::fleet::parameters::Change;
-use crate::fleet::workload::{command_for, full_name, resource};
+use crate::fleet::workload::{Workload, command_for, full_name, resource};
 use crate::output::Output;
 use crate::report::Report;
 
@@ -166,7 +166,7 @@ fn judge(rollout: &FlashRollout, asked: &str, run: Option<&str>) -> Result<Verdi
             format!("FlashRollout {name}: the run is {now}, not {run}; nothing was changed");
         return refused("OtherRun", message);
     }
-    if let Some(phase) = ended(rollout) {
+    if let Some(phase) = rollout.ended() {
         let message = format!("FlashRollout {name}: run {now} is over ({phase:?})");
         return refused("RunOver", message);
     }
@@ -195,7 +195,7 @@ fn judge(rollout: &FlashRollout, asked: &str, run: Option<&str>) -> Result<Verdi
 /// approval.
 pub fn unapproved(rollout: &FlashRollout) -> Vec<String> {
     let status = status(rollout);
-    let Some(run) = status.run.filter(|_| ended(rollout).is_none()) else { return Vec::new() };
+    let Some(run) = status.run.filter(|_| !rollout.is_over()) else { return Vec::new() };
     let open = status.batches.iter().filter(|batch| {
         batch.state == BatchState::Pending
             && asks(rollout, &batch.name)

@@ -7,7 +7,7 @@ use kube::ResourceExt;
 use kube::api::Patch;
 use serde_json::{Value, json};
 
-use super::state::{ended, lacks_proof, status};
+use super::state::{lacks_proof, status};
 use crate::cluster::Place;
 use crate::failure::{Code, Failure};
 use crate::fleet::change::{Which, changed, dropped};
@@ -48,7 +48,7 @@ pub async fn abort(command: &Abort, interruption: &Interruption) -> Result<Repor
     let rollouts: Vec<FlashRollout> = command.which.read(&place).await?;
     for rollout in &rollouts {
         // The field would stay, and end the next run at once.
-        if let Some(phase) = ended(rollout) {
+        if let Some(phase) = rollout.ended() {
             let message = format!(
                 "FlashRollout {}: its run is over already ({phase:?})",
                 full_name(rollout)
@@ -125,7 +125,7 @@ pub async fn retry(command: &Retry, interruption: &Interruption) -> Result<Repor
 fn retried(rollout: &FlashRollout) -> Result<String, Failure> {
     let (name, status) = (full_name(rollout), status(rollout));
     // The operator tries nothing again in a run that ended before all batches passed.
-    if let Some(phase) = ended(rollout).filter(|phase| *phase != RolloutPhase::Completed) {
+    if let Some(phase) = rollout.ended().filter(|phase| *phase != RolloutPhase::Completed) {
         let message = format!(
             "FlashRollout {name}: its run is over ({phase:?}), and nothing of it is tried again; \
              a new spec.runID begins another (--run-id of kubectl flashjob rollout create)"

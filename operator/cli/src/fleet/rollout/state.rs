@@ -8,13 +8,6 @@ use kube::ResourceExt;
 
 use crate::fleet::workload::{Workload, command_for, resuming};
 
-/// The phase in which the run is over; none while the operator works on it, or has not seen the
-/// last change.
-pub fn ended(rollout: &FlashRollout) -> Option<RolloutPhase> {
-    let status = rollout.status.as_ref().filter(|_| !rollout.is_behind())?;
-    status.phase.filter(|phase| phase.is_final())
-}
-
 /// The status; an empty one where the operator has not written any.
 pub fn status(rollout: &FlashRollout) -> FlashRolloutStatus {
     rollout.status.clone().unwrap_or_default()

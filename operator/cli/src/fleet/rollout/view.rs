@@ -13,8 +13,8 @@ use kube::ResourceExt;
 use serde_json::{Value, json};
 
 use super::state::{
-    advice, approving, asks, awaited_approval, ended, going_on, is_approved, is_of_this_run,
-    is_paused, status,
+    advice, approving, asks, awaited_approval, going_on, is_approved, is_of_this_run, is_paused,
+    status,
 };
 use crate::duration;
 use crate::fleet::table::{plain, table};
@@ -80,7 +80,7 @@ pub fn line(rollout: &FlashRollout) -> String {
     if let Some(reason) = status.reason.as_ref().filter(|_| is_paused(rollout)) {
         line.push_str(&format!("; {}", plain(reason)));
     }
-    if let Some(awaited) = status.waiting_for.as_ref().filter(|_| ended(rollout).is_none()) {
+    if let Some(awaited) = status.waiting_for.as_ref().filter(|_| !rollout.is_over()) {
         line.push_str(&format!("; waits for {}", plain(awaited)));
     }
     if let Some(todo) = to_do(rollout) {
@@ -91,7 +91,7 @@ pub fn line(rollout: &FlashRollout) -> String {
 
 /// The command that lets it go on; none where nobody has to act.
 fn to_do(rollout: &FlashRollout) -> Option<String> {
-    if ended(rollout).is_some() || rollout.is_behind() {
+    if rollout.is_over() || rollout.is_behind() {
         return None;
     }
     if is_paused(rollout) {
@@ -181,7 +181,7 @@ fn times(status: &FlashRolloutStatus, now: Timestamp) -> Option<String> {
 /// The one thing that it waits for, and what to do.
 fn waiting(rollout: &FlashRollout, status: &FlashRolloutStatus) -> Vec<String> {
     let mut lines = Vec::new();
-    if ended(rollout).is_none()
+    if !rollout.is_over()
         && let Some(awaited) = &status.waiting_for
     {
         lines.push(format!("Waits for: {}", style(plain(awaited)).bold()));

@@ -4,7 +4,7 @@ use flashjob_api::{FlashRollout, RolloutPhase};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::state::{awaited_approval, ended, going_on, is_paused, status};
+use super::state::{awaited_approval, going_on, is_paused, status};
 use super::view;
 use crate::failure::{Code, Failure};
 use crate::fleet::pace::Seen;
@@ -14,22 +14,18 @@ impl Workload for FlashRollout {
     const COMMAND: &'static str = "kubectl flashjob rollout";
     const ENDING: &'static str = "abort";
     const FIELD: &'static str = "rollouts";
+    type Phase = RolloutPhase;
 
     fn is_suspended(&self) -> bool {
         self.spec.suspend == Some(true)
     }
 
-    fn has_status(&self) -> bool {
-        self.status.is_some()
+    fn observed_generation(&self) -> Option<i64> {
+        self.status.as_ref()?.observed_generation
     }
 
-    fn is_behind(&self) -> bool {
-        let status = self.status.as_ref();
-        status.is_none_or(|status| status.observed_generation < self.metadata.generation)
-    }
-
-    fn is_over(&self) -> bool {
-        ended(self).is_some()
+    fn final_phase(&self) -> Option<RolloutPhase> {
+        self.status.as_ref()?.phase.filter(|phase| phase.is_final())
     }
 
     fn is_blocked(&self) -> bool {
@@ -40,7 +36,7 @@ impl Workload for FlashRollout {
     }
 
     fn failure(&self) -> Option<Failure> {
-        let reason = match ended(self)? {
+        let reason = match self.ended()? {
             RolloutPhase::Failed => "EndedWithFailures",
             RolloutPhase::Aborted => "Aborted",
             _ => return None,
