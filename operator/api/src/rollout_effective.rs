@@ -1,18 +1,21 @@
 //! The one conversion from what a FlashRollout says to what it means: absent, null and empty are
 //! the same, and defaults are supplied.
 
+mod conditions;
+mod invalid;
+
 use std::collections::{BTreeMap, HashSet};
 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
+pub use self::conditions::{Conditions, comparable_type};
+pub use self::invalid::InvalidRollout;
+use self::invalid::invalid;
 use crate::effective::{FailureBudget, GroupLimit, failure_budget, group_limit, non_empty};
 use crate::firmware_policy::{FirmwarePin, FirmwareVerification};
-use crate::rollout::{
-    BatchSpec, DeviceConditions, FlashRolloutSpec, OnFailure, PropertyOperator,
-    PropertyRequirement, RolloutSelector, RolloutTemplate, RolloutWindow,
-};
+use crate::rollout::{BatchSpec, FlashRolloutSpec, OnFailure, RolloutTemplate, RolloutWindow};
 use crate::{GroupBudget, VerifyMode, VerifySpec};
 
 /// Name of the batch that takes the devices that no other batch takes.
@@ -77,36 +80,6 @@ pub struct EffectiveRollout {
     pub fingerprint: String,
 }
 
-/// Conditions on a device, ready for comparison: an empty list asks for nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Conditions {
-    /// Device types, as [`comparable_type`] writes them.
-    pub device_types: HashSet<String>,
-    /// Application types.
-    pub application_types: HashSet<String>,
-    /// Versions.
-    pub versions: HashSet<String>,
-    /// Nodes.
-    pub nodes: HashSet<String>,
-    /// Names of Instances.
-    pub instances: HashSet<String>,
-    /// Requirements on properties.
-    pub properties: Vec<PropertyRequirement>,
-}
-
-impl Conditions {
-    /// Returns true if nothing is asked for.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.device_types.is_empty()
-            && self.application_types.is_empty()
-            && self.versions.is_empty()
-            && self.nodes.is_empty()
-            && self.instances.is_empty()
-            && self.properties.is_empty()
-    }
-}
-
 /// One batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EffectiveBatch {
@@ -148,30 +121,6 @@ impl BatchSize {
     }
 }
 
-/// A spec that the API server should have refused, as one stored before the rules were.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {message}")]
-pub struct InvalidRollout {
-    /// Path of the field.
-    pub field: String,
-    /// The fault, and what is expected.
-    pub message: String,
-}
-
-fn invalid(field: impl Into<String>, message: impl Into<String>) -> InvalidRollout {
-    InvalidRollout { field: field.into(), message: message.into() }
-}
-
-/// A device type in lower case without dashes, underscores and blanks, so that two spellings of
-/// one type are equal.
-#[must_use]
-pub fn comparable_type(text: &str) -> String {
-    text.chars()
-        .filter(|letter| !matches!(letter, '-' | '_' | ' '))
-        .map(|letter| letter.to_ascii_lowercase())
-        .collect()
-}
-
 impl FlashRolloutSpec {
     /// Supplies the defaults, and checks what a stored object may still have wrong.
     ///
@@ -179,14 +128,14 @@ impl FlashRolloutSpec {
     /// Names the first field that breaks its rule.
     pub fn effective(&self) -> Result<EffectiveRollout, InvalidRollout> {
         self.check_texts()?;
-        let selector = selector_conditions(&self.selector)?;
+        let selector = Conditions::of_selector(&self.selector)?;
         if selector.is_empty() && self.selector.all != Some(true) {
             return Err(invalid(
                 "spec.selector",
                 "is empty; give at least one condition, or all: true for every device",
             ));
         }
-        let exclude = conditions(self.selector.exclude.as_ref(), "spec.selector.exclude")?;
+        let exclude = Conditions::read(self.selector.exclude.as_ref(), "spec.selector.exclude")?;
         let policy = self.firmware_policy.clone().unwrap_or_default();
         let (batches, explicit_batches) = self.effective_batches()?;
         Ok(EffectiveRollout {
@@ -303,7 +252,7 @@ fn effective_batch(batch: &BatchSpec, place: usize) -> Result<EffectiveBatch, In
     let field = |name: &str| format!("spec.batches[{place}].{name}");
     Ok(EffectiveBatch {
         name: batch.name.clone(),
-        selector: conditions(batch.selector.as_ref(), &field("selector"))?,
+        selector: Conditions::read(batch.selector.as_ref(), &field("selector"))?,
         size: batch.size.as_ref().map(|size| batch_size(size, &field("size"))).transpose()?,
         approval: batch.approval.unwrap_or(false),
         soak_seconds: batch.soak_seconds.unwrap_or(0).max(0),
@@ -343,54 +292,6 @@ fn share(written: Option<&str>, field: &str) -> Result<Option<usize>, InvalidRol
 
 fn percent(text: &str) -> Option<usize> {
     text.strip_suffix('%')?.parse().ok().filter(|percent| *percent <= 100)
-}
-
-fn selector_conditions(selector: &RolloutSelector) -> Result<Conditions, InvalidRollout> {
-    let RolloutSelector { device_types, application_types, versions, .. } = selector.clone();
-    let RolloutSelector { nodes, instances, properties, .. } = selector.clone();
-    let written = DeviceConditions {
-        device_types,
-        application_types,
-        versions,
-        nodes,
-        instances,
-        properties,
-    };
-    conditions(Some(&written), "spec.selector")
-}
-
-fn conditions(
-    written: Option<&DeviceConditions>,
-    field: &str,
-) -> Result<Conditions, InvalidRollout> {
-    let Some(written) = written else { return Ok(Conditions::default()) };
-    let set = |list: &Option<Vec<String>>| list.iter().flatten().cloned().collect();
-    let properties = written.properties.clone().unwrap_or_default();
-    for requirement in &properties {
-        let has_values = requirement.values.iter().flatten().next().is_some();
-        let takes_values =
-            matches!(requirement.operator, PropertyOperator::In | PropertyOperator::NotIn);
-        if has_values != takes_values {
-            let message = if takes_values { "needs values" } else { "takes no values" };
-            return Err(invalid(
-                format!("{field}.properties"),
-                format!("{}: the operator {:?} {message}", requirement.key, requirement.operator),
-            ));
-        }
-    }
-    Ok(Conditions {
-        device_types: written
-            .device_types
-            .iter()
-            .flatten()
-            .map(|kind| comparable_type(kind))
-            .collect(),
-        application_types: set(&written.application_types),
-        versions: set(&written.versions),
-        nodes: set(&written.nodes),
-        instances: set(&written.instances),
-        properties,
-    })
 }
 
 #[cfg(test)]
