@@ -127,7 +127,7 @@ pub fn pinned(reference: &str, digest: Option<&str>) -> String {
 /// Types of devices, as [`comparable_type`] writes them, for which firmware of these platforms has
 /// nothing. None where the firmware names no platforms.
 #[must_use]
-pub fn missing_platforms(types: &[String], platforms: &[String]) -> Vec<String> {
+pub(crate) fn missing_platforms(types: &[String], platforms: &[String]) -> Vec<String> {
     if platforms.is_empty() {
         return Vec::new();
     }

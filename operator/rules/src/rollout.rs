@@ -39,11 +39,10 @@ mod windows;
 mod words;
 
 pub use key::RolloutKey;
-pub use make::child_name;
 pub use plan::{Plan, Step};
 pub use select::{Device, Properties};
 pub use snapshot::{Child, OtherRollout, Rollout, Snapshot, World};
-pub use status::{Member, open_members};
+pub(crate) use status::open_members;
 
 /// Decides what is to be done for one rollout.
 #[must_use]

@@ -119,7 +119,7 @@ impl Grants {
 /// Returns true if the answer uses the Service's address anywhere: it then must have ports, or it
 /// would wait for ever.
 #[must_use]
-pub fn uses_address(flash: &FlashPod) -> bool {
+pub(crate) fn uses_address(flash: &FlashPod) -> bool {
     let words = flash.command.iter().chain(&flash.args);
     words.into_iter().any(|word| matches!(word, Arg::ExternalAddress))
         || flash.env.iter().any(|(_, value)| matches!(value, EnvValue::ExternalAddress))

@@ -10,7 +10,10 @@ mod pod;
 mod service;
 
 pub use attempt::Attempt;
-pub use budget::{budget, is_protected};
-pub use name::{attempt_name, budget_name, pool_name, slot};
-pub use pod::{GRACE_SECONDS, check, pod};
+pub use budget::budget;
+pub(crate) use budget::is_protected;
+pub use name::{attempt_name, slot};
+pub(crate) use name::{budget_name, pool_name};
+pub(crate) use pod::GRACE_SECONDS;
+pub use pod::{check, pod};
 pub use service::service;

@@ -25,7 +25,8 @@ pub use instance::{Instance, Traits};
 pub use job::{Finish, Job, JobKey, Part};
 pub use pod::{Cause, Ended, EndedBy, Gone, Pod, Stage, Waiting};
 pub use refusal::{Meaning, Refusal, Refused};
-pub use service::{Address, AddressWish, Service};
+pub(crate) use service::AddressWish;
+pub use service::{Address, Service};
 
 use crate::flashjob::grants::Grants;
 use crate::flashjob::policy::{Periods, Policy};
@@ -245,7 +246,7 @@ impl Question {
 impl Observed {
     /// Akri's knowledge of a device that the spec names.
     #[must_use]
-    pub fn sighting(&self, uid: &str) -> Option<&Sighting> {
+    pub(crate) fn sighting(&self, uid: &str) -> Option<&Sighting> {
         self.devices[self.job.place(uid)?].as_ref()
     }
 
@@ -265,14 +266,14 @@ impl Observed {
     /// Time by which even a kubelet that nobody hears of has ended the Pod's container, by this
     /// process's own observation.
     #[must_use]
-    pub fn overdue_at(&self, pod: &Pod) -> Option<Timestamp> {
+    pub(crate) fn overdue_at(&self, pod: &Pod) -> Option<Timestamp> {
         let (stage, since) = self.stages.get(&pod.name)?;
         (*stage != Stage::Ended).then(|| after(*since, pod.overdue_seconds()))
     }
 
     /// Returns true if that time has come.
     #[must_use]
-    pub fn is_overdue(&self, pod: &Pod) -> bool {
+    pub(crate) fn is_overdue(&self, pod: &Pod) -> bool {
         self.overdue_at(pod).is_some_and(|at| at <= self.now)
     }
 

@@ -23,7 +23,7 @@ const PLAIN_RESOURCES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
 /// Resources of devices that Akri found: only the operator gives a Pod its own.
 const AKRI_RESOURCES: &str = "akri.sh/";
 /// Taints and labels of nodes that are not for workloads.
-pub const CONTROL_PLANE: [&str; 2] =
+pub(crate) const CONTROL_PLANE: [&str; 2] =
     ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
 
 /// Demands and permissions of the configuration, beside those of the plugins.
@@ -181,26 +181,26 @@ fn listed(patterns: &[Pattern], key: &str) -> bool {
 impl PodPolicy {
     /// Returns true if a FlashJob may ask for this resource.
     #[must_use]
-    pub fn allows_resource(&self, name: &str) -> bool {
+    pub(crate) fn allows_resource(&self, name: &str) -> bool {
         PLAIN_RESOURCES.contains(&name)
             || !name.starts_with(AKRI_RESOURCES) && listed(&self.resources, name)
     }
 
     /// Returns true if a FlashJob may give its Pods a label of this key.
     #[must_use]
-    pub fn allows_label(&self, key: &str) -> bool {
+    pub(crate) fn allows_label(&self, key: &str) -> bool {
         !is_own(key) && listed(&self.labels, key)
     }
 
     /// Returns true if a FlashJob may give its Pods an annotation of this key.
     #[must_use]
-    pub fn allows_annotation(&self, key: &str) -> bool {
+    pub(crate) fn allows_annotation(&self, key: &str) -> bool {
         !is_own(key) && listed(&self.annotations, key)
     }
 
     /// Returns true if a FlashJob may tolerate taints of this key; None: of every key.
     #[must_use]
-    pub fn allows_toleration(&self, key: Option<&str>) -> bool {
+    pub(crate) fn allows_toleration(&self, key: Option<&str>) -> bool {
         match (&self.tolerations, key) {
             (Some(patterns), Some(key)) => listed(patterns, key),
             (Some(patterns), None) => listed(patterns, "") || patterns.iter().any(|p| p.0 == "*"),
@@ -212,7 +212,7 @@ impl PodPolicy {
     /// Returns true if a Pod that tolerates every taint is kept off nodes of the control plane all
     /// the same.
     #[must_use]
-    pub fn shuns_control_plane(&self) -> bool {
+    pub(crate) fn shuns_control_plane(&self) -> bool {
         let allowed = |key: &&str| {
             self.tolerations.as_ref().is_some_and(|patterns| {
                 patterns.iter().any(|pattern| pattern.0 != "*" && pattern.matches(key))
@@ -223,7 +223,7 @@ impl PodPolicy {
 
     /// Returns true if a FlashJob may ask for nodes by this label.
     #[must_use]
-    pub fn allows_node_label(&self, key: &str) -> bool {
+    pub(crate) fn allows_node_label(&self, key: &str) -> bool {
         match &self.node_selector {
             Some(patterns) => listed(patterns, key),
             None => !CONTROL_PLANE.contains(&key),

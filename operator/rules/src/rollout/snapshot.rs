@@ -164,7 +164,7 @@ impl<'a> Child<'a> {
     /// Returns true if its status speaks of the spec as it is, so that no device is started for a
     /// spec of before.
     #[must_use]
-    pub fn is_observed(&self) -> bool {
+    pub(crate) fn is_observed(&self) -> bool {
         self.status.observed_generation >= self.generation
             && self.status.observed_generation.is_some()
     }
@@ -200,13 +200,13 @@ impl<'a> Child<'a> {
     /// Returns true if it is quiet, or was when its run ended and is being deleted since: it
     /// starts nothing then, and its status no longer says so of the latest generation.
     #[must_use]
-    pub fn stays_quiet(&self, run_is_over: bool) -> bool {
+    pub(crate) fn stays_quiet(&self, run_is_over: bool) -> bool {
         self.is_quiet() || (run_is_over && self.deleting && self.begun() == 0)
     }
 
     /// Returns true if it neither flashes a device nor will.
     #[must_use]
-    pub fn is_quiet(&self) -> bool {
+    pub(crate) fn is_quiet(&self) -> bool {
         self.has_ended()
             || (self.is_observed() && self.spec.suspend == Some(true) && self.begun() == 0)
     }
@@ -224,7 +224,7 @@ pub struct OtherRollout<'a> {
     /// Action of a person that it waits for; None: it goes on by itself.
     pub awaits_person: Option<&'a str>,
     /// Returns true if the rollout still has to flash the Instance of that namespace and name; see
-    /// [`super::status::open_members`].
+    /// `open_members`.
     pub holds: &'a dyn Fn(&str, &str) -> bool,
 }
 

@@ -237,7 +237,7 @@ pub(super) fn instance_of<'a>(rollout_namespace: &'a str, member: &'a str) -> (&
 
 /// Namespaces and names of the Instances that a rollout still has to flash; what makes other
 /// rollouts wait. Empty where it is finished.
-pub fn open_members<'a>(
+pub(crate) fn open_members<'a>(
     namespace: &'a str,
     status: &'a FlashRolloutStatus,
 ) -> impl Iterator<Item = (&'a str, &'a str)> {

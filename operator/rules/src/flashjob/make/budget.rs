@@ -19,7 +19,7 @@ const NEVER: i32 = 1_000_000;
 /// Returns true if drains and autoscalers are kept from ending the job's Pods: the job and the
 /// configuration can each allow it.
 #[must_use]
-pub fn is_protected(spec: &EffectiveSpec, policy: &Policy) -> bool {
+pub(crate) fn is_protected(spec: &EffectiveSpec, policy: &Policy) -> bool {
     ![spec.disruption, policy.pods.disruption].contains(&Disruption::Allow)
 }
 

@@ -12,13 +12,13 @@ pub fn attempt_name(job: &str, job_uid: &str, run: &str, device: &str, attempt: 
 
 /// Name of the pooled Service with this number.
 #[must_use]
-pub fn pool_name(job: &str, job_uid: &str, pool: &str, number: usize) -> String {
+pub(crate) fn pool_name(job: &str, job_uid: &str, pool: &str, number: usize) -> String {
     name(job, &[job_uid, "pool", pool, &number.to_string()])
 }
 
 /// Name of the job's PodDisruptionBudget.
 #[must_use]
-pub fn budget_name(job: &str, job_uid: &str) -> String {
+pub(crate) fn budget_name(job: &str, job_uid: &str) -> String {
     name(job, &[job_uid, "budget"])
 }
 

@@ -17,7 +17,7 @@ use crate::flashjob::policy::Policy;
 
 /// Seconds between the request to end and the kill. Also how long a device stays locked beyond its
 /// Pod's deadline.
-pub const GRACE_SECONDS: i64 = 10;
+pub(crate) const GRACE_SECONDS: i64 = 10;
 
 /// Makes the Pod of an attempt. `address` is the Service's; None where the plugin wants no
 /// Service.

@@ -58,7 +58,7 @@ impl Inquiry {
 
     /// Returns true if a question was asked and nothing is known of its answer.
     #[must_use]
-    pub fn is_unanswered(&self) -> bool {
+    pub(crate) fn is_unanswered(&self) -> bool {
         let asked = self.0.as_ref().filter(|asked| asked.is_open);
         asked.is_some_and(|asked| matches!(asked.answer, FirmwareState::Asking))
     }

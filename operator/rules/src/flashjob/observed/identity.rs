@@ -24,7 +24,7 @@ impl Identity {
 
     /// A device on a node's bus.
     #[must_use]
-    pub fn bus(node: &str, path: &str) -> Self {
+    pub(crate) fn bus(node: &str, path: &str) -> Self {
         Self(format!("bus/{node}{path}"))
     }
 
@@ -37,14 +37,14 @@ impl Identity {
     }
 
     /// Writes what [`Self::instance`] is made of into `text`, in place of what is there.
-    pub fn write_instance(text: &mut String, namespace: &str, name: &str) {
+    pub(crate) fn write_instance(text: &mut String, namespace: &str, name: &str) {
         text.clear();
         text.extend(["instance/", namespace, "/", name]);
     }
 
     /// Returns true if it says how the device is reached: by its endpoint, or on its node's bus.
     #[must_use]
-    pub fn is_a_way(&self) -> bool {
+    pub(crate) fn is_a_way(&self) -> bool {
         !self.0.starts_with("instance/")
     }
 

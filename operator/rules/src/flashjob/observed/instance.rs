@@ -180,7 +180,7 @@ impl Instance {
     /// whose properties are then numbered, it is the first in the alphabet: their numbers need not
     /// stay.
     #[must_use]
-    pub fn bus_path(&self) -> Option<&str> {
+    pub(crate) fn bus_path(&self) -> Option<&str> {
         let is_numbered = |name: &str| {
             let number = name.strip_prefix(property::UDEV_DEVPATH)?.strip_prefix('_')?;
             number.parse::<u32>().ok()

@@ -206,7 +206,7 @@ impl Job {
     /// stored any more: the job is in deletion, its run has changed, or uids were taken out of its
     /// spec.
     #[must_use]
-    pub fn may_drop_results(&self) -> bool {
+    pub(crate) fn may_drop_results(&self) -> bool {
         let is_out = |device: &DeviceStatus| self.place(&device.uid).is_none();
         self.deleting
             || !self.same_run()

@@ -120,7 +120,7 @@ impl Pod {
 
     /// Returns true if its container may be at work: what keeps the device locked.
     #[must_use]
-    pub fn may_run(&self) -> bool {
+    pub(crate) fn may_run(&self) -> bool {
         let gone = self.gone.as_ref().is_some_and(|gone| gone.confirmed);
         self.ended.is_none() && (self.scheduled || !gone)
     }
@@ -139,7 +139,7 @@ impl Pod {
 
     /// Returns true if it waits for something that time may not bring.
     #[must_use]
-    pub fn is_stuck(&self) -> bool {
+    pub(crate) fn is_stuck(&self) -> bool {
         let starts = |waiting: &Waiting| waiting.cause == Cause::Start;
         self.gone.is_none() && self.waiting.as_ref().is_some_and(|waiting| !starts(waiting))
     }
@@ -147,13 +147,13 @@ impl Pod {
     /// Seconds after it was first seen with its node, after which even a kubelet that nobody hears
     /// of has ended its container.
     #[must_use]
-    pub fn overdue_seconds(&self) -> i64 {
+    pub(crate) fn overdue_seconds(&self) -> i64 {
         self.may_run_seconds.saturating_add(OVERDUE_SECONDS)
     }
 
     /// Returns true if it was made by this operator.
     #[must_use]
-    pub fn is_ours(&self) -> bool {
+    pub(crate) fn is_ours(&self) -> bool {
         self.run.is_some()
     }
 }

@@ -48,7 +48,7 @@ pub struct Address {
 
 /// Requirements on an address, so that a device can call it.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct AddressWish {
+pub(crate) struct AddressWish {
     /// The plugin asks for an IP address.
     pub needs_ip: bool,
     /// The address that the job asks for.
