@@ -7,6 +7,7 @@ use flashjob_types::plugin::PluginError;
 
 use super::draft::Draft;
 use super::firmware::Proof;
+use super::objects::Answered;
 use crate::flashjob::make;
 use crate::flashjob::observed::{Built, PluginView, Question};
 
@@ -55,36 +56,21 @@ impl Draft<'_> {
             Asked::Wait | Asked::Over => return,
         };
         let Ok(flash) = &built.pod else { return };
+        let answered = Answered { uid, number: attempt, plugin, digest: &built.digest, flash };
         if flash.ports.is_empty() {
-            return self.make_pod(
-                uid,
-                attempt,
-                plugin,
-                &built.digest,
-                flash,
-                None,
-                make::slot(&name),
-            );
+            return self.make_pod(answered, None, make::slot(&name));
         }
         if self.spec.exposure == Exposure::Pooled {
-            return self.expose_pooled(uid, attempt, plugin, &built.digest, flash);
+            return self.expose_pooled(answered);
         }
         let Some(service) = self.service(&name) else {
-            return self.make_service(uid, attempt, plugin, &built.digest, flash, &name, None);
+            return self.make_service(answered, &name, None);
         };
         let wish = self.address_wish(uid, flash.needs_ip);
         match wish.choose(&service.addresses) {
             Some(address) if !service.deleting => {
                 let text = address.text.clone();
-                self.make_pod(
-                    uid,
-                    attempt,
-                    plugin,
-                    &built.digest,
-                    flash,
-                    Some(&text),
-                    make::slot(&name),
-                );
+                self.make_pod(answered, Some(&text), make::slot(&name));
             }
             _ => {
                 let given = service.addresses.clone();
