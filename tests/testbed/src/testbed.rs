@@ -21,46 +21,13 @@ use crate::artifacts::{firmware, push_firmware, push_plugin};
 use crate::certificates::Authority;
 use crate::control_plane::ControlPlane;
 use crate::fleet::Fleet;
+use crate::options::Options;
 use crate::process::{Process, eventually, free_port, repository, script, sibling};
 use crate::registry::Registry;
 use crate::simulators::Simulators;
 
 /// The image that the users of the first operator name.
 pub const FLASHER_IMAGE: &str = "harbor.nbfc.io/nubificus/iot/esp32-sota:simulated";
-
-/// Settings of a testbed.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Devices, as `type:application:version=count`.
-    pub devices: Vec<String>,
-    /// Addresses of the load balancer.
-    pub addresses: u32,
-    /// Plugins to push and configure; each is `target/plugins/<name>.wasm`.
-    pub plugins: Vec<String>,
-    /// Milliseconds that the flash program waits before it asks the device; real ones wait 2,000.
-    pub flasher_wait_ms: u64,
-    /// Milliseconds for which it waits that the device calls back; real ones wait 60,000.
-    pub flasher_callback_timeout_ms: u64,
-    /// Periods for which things are waited for; see the operator's configuration.
-    pub periods: Value,
-    /// The operator watches the namespace `default` alone, and has the rights for that and no
-    /// others.
-    pub one_namespace: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            devices: Vec::new(),
-            addresses: 9,
-            plugins: ["esp32", "esp32s2", "esp32s3"].map(str::to_owned).into(),
-            flasher_wait_ms: 100,
-            flasher_callback_timeout_ms: 5000,
-            periods: json!({"unknownDeviceSeconds": 3, "imagePullSeconds": 3, "unschedulableSeconds": 3, "lateCallbackSeconds": 1, "retrySeconds": 1}),
-            one_namespace: false,
-        }
-    }
-}
 
 /// Seconds that a replica's Lease lasts here: long enough for a busy machine, and not much to wait
 /// for after a crash.
