@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use flashjob_api::{DevicePlugin, FlashJob, FlashJobStatus, Phase, condition};
-use flashjob_testbed::artifacts::{firmware, push_firmware, push_plugin};
 use flashjob_testbed::process::{eventually, repository};
 use flashjob_testbed::registry::{PASSWORD, USER};
 use flashjob_testbed::testbed::FLASHER_IMAGE;
@@ -210,23 +209,6 @@ pub fn configuration(node: &Node, plugins: &[&str]) -> Value {
         // A busy node takes its time for a Pod's network and its image: these two stay long.
         "periods": {"unknownDeviceSeconds": 3, "lateCallbackSeconds": 1, "retrySeconds": 1},
     })
-}
-
-/// Pushes plugins and firmware, as their authors do.
-///
-/// # Errors
-/// A plugin was not built, or the registry refuses it.
-pub async fn publish(node: &Node) -> anyhow::Result<()> {
-    for plugin in ["esp32", "esp32s2"] {
-        let file = repository().join(format!("target/plugins/{plugin}.wasm"));
-        push_plugin(&node.registry, &file, &format!("flashjob/{plugin}:0.1.0")).await?;
-    }
-    for version in ["0.2.0", "0.3.0"] {
-        let firmwares = ["esp32", "esp32s2"].map(|device| firmware(device, "thermo", version));
-        push_firmware(&node.registry, &format!("nubificus/firmware:{version}"), &firmwares)
-            .await?;
-    }
-    Ok(())
 }
 
 /// A FlashJob with what every one needs, and what `spec` adds or changes.
