@@ -1,9 +1,39 @@
-//! The words in which a kubelet reports.
+//! Status of a Pod, as a kubelet words and stores it.
+
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
-use super::container::End;
+/// End of a container.
+pub(super) struct End {
+    pub code: i32,
+    pub message: String,
+    /// Reason for which the kubelet ended the Pod, where it did.
+    pub pod_reason: Option<&'static str>,
+}
+
+/// Writes a Pod's status as kubelets do, which leave conditions of others; however long the API
+/// server is away. One that is gone needs none.
+pub(super) async fn report(client: &Client, pod: &Pod, status: Value) {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
+    loop {
+        let patch = json!({"metadata": {"uid": pod.uid()}, "status": status});
+        match pods
+            .patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(patch))
+            .await
+        {
+            Ok(_) => return,
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => return,
+            Err(error) => {
+                tracing::debug!(%error, "a Pod's status could not be written and is written again")
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
 
 fn times(pod: &Pod) -> (Value, String, String) {
     let container = pod.spec.as_ref().and_then(|spec| spec.containers.first());

@@ -2,6 +2,7 @@
 //! protocol (esptool's documentation, "Serial Protocol"): frames in, frames out, and a flash.
 //! Whatever is loaded into memory and started counts as the stub; it is not run. No I/O.
 
+mod error;
 mod flash;
 pub mod model;
 
@@ -9,6 +10,7 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
+use error::{BAD_CHECKSUM, INVALID};
 use flash::{Flash, Format};
 use model::Model;
 
@@ -22,10 +24,6 @@ const SECURE_DOWNLOAD: u32 = 1 << 2;
 const SPI_START: u32 = 1 << 18;
 /// Command of the flash: reads its identity.
 const READ_IDENTITY: u32 = 0x9f;
-/// Error of a command: what it says is wrong.
-const INVALID: u8 = 0x05;
-/// Error of a command: its checksum is wrong.
-const BAD_CHECKSUM: u8 = 0x07;
 
 /// Commands of the loader.
 pub mod command {

@@ -7,7 +7,7 @@ use flate2::write::ZlibDecoder;
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
-use super::INVALID;
+use super::error::{BAD_COMPRESSION, INVALID};
 
 /// Silence after which a flasher counts as gone, killed half-way.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -17,8 +17,6 @@ const SECTOR_BYTES: usize = 0x1000;
 const ERASED: u8 = 0xff;
 /// Identity of a flash of Winbond's, without its size.
 const WINBOND: u32 = 0x40ef;
-/// Error of a command: what is compressed cannot be unpacked.
-const BAD_COMPRESSION: u8 = 0x0b;
 
 /// Formats of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
