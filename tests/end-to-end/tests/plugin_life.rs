@@ -283,7 +283,9 @@ async fn passwords_keys_trusted_roots_and_authorities_are_taken_as_they_are_now(
     std::fs::copy(&ours.public_key, &key)?;
     std::fs::write(&authority, "none yet")?;
     testbed.config["registries"][0]["caFile"] = json!(authority);
-    testbed.config["trust"] = json!([{"match": format!("{}/**", testbed.registry.host), "cosign": {"publicKeyFiles": [key]}}]);
+    testbed.config["trust"] = json!([{
+        "match": format!("{}/**", testbed.registry.host), "cosign": {"publicKeyFiles": [key]},
+    }]);
     let good = testbed.registry.docker_config();
     secret(&testbed, &good.replace("secret-of-the-robot", "outdated")).await?;
     testbed.start_operator().await?;

@@ -95,7 +95,10 @@ impl Case<'_> {
 }
 
 fn container(name: &str, state: Value) -> Value {
-    json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state})
+    json!({
+        "name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": state,
+    })
 }
 
 async fn the_end_of_flash_is_the_end_while_a_sidecar_runs(case: Case<'_>) -> anyhow::Result<()> {

@@ -126,7 +126,10 @@ impl World {
         form: &str,
     ) -> anyhow::Result<Result<Verified, LoadError>> {
         let registries = json!([
-            {"host": registry.host, "plainHttp": true, "mirrors": [format!("{}/{BELOW}", mirror.host)]},
+            {
+                "host": registry.host, "plainHttp": true,
+                "mirrors": [format!("{}/{BELOW}", mirror.host)],
+            },
             {"host": mirror.host, "plainHttp": true},
         ]);
         let cosign = json!({"publicKeyFiles": [self.signers[0].public_key], "forms": [form]});

@@ -95,8 +95,10 @@ impl Node {
         let config = folder.join("kubelet.json");
         let configuration = json!({
             "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
-            "failCgroupV1": false, "cgroupDriver": "cgroupfs", "cgroupRoot": format!("/{}", self.cgroup), "failSwapOn": false,
-            "resolvConf": "", "containerRuntimeEndpoint": format!("unix://{}", self.runtime.socket.display()),
+            "failCgroupV1": false, "cgroupDriver": "cgroupfs",
+            "cgroupRoot": format!("/{}", self.cgroup), "failSwapOn": false,
+            "resolvConf": "",
+            "containerRuntimeEndpoint": format!("unix://{}", self.runtime.socket.display()),
             "podLogsDir": folder.join("pod-logs"),
             "authentication": {
                 "anonymous": {"enabled": false}, "webhook": {"enabled": false},
@@ -107,7 +109,10 @@ impl Node {
             "syncFrequency": "5s",
             // Nothing can be pulled here, so no image may be taken away, however full the disk is.
             "imageGCHighThresholdPercent": 100,
-            "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%"},
+            "evictionHard": {
+                "memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%",
+                "nodefs.inodesFree": "1%",
+            },
         });
         std::fs::write(&config, serde_json::to_vec_pretty(&configuration)?)?;
         let mut command = Command::new(self.programs.join("kubelet"));
@@ -140,8 +145,10 @@ impl Node {
         self.kube_proxy = None;
         let config = self.folder.join("kube-proxy.json");
         let configuration = json!({
-            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "mode": "nftables",
-            "clientConnection": {"kubeconfig": self.control_plane.kubeconfig}, "hostnameOverride": HOSTNAME,
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
+            "mode": "nftables",
+            "clientConnection": {"kubeconfig": self.control_plane.kubeconfig},
+            "hostnameOverride": HOSTNAME,
             "clusterCIDR": network::PODS, "conntrack": {"maxPerCore": 0},
             "nftables": {"minSyncPeriod": format!("{}ms", min_sync_period.as_millis())},
         });
@@ -199,7 +206,8 @@ impl Node {
             .env("METALLB_POD_NAME", "controller");
         self._balancer = Some(Process::start("metallb", command, &self.folder)?);
         let pool = json!({
-            "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": {"name": "devices", "namespace": BALANCER_NAMESPACE},
+            "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool",
+            "metadata": {"name": "devices", "namespace": BALANCER_NAMESPACE},
             "spec": {"addresses": [network::EXTERNAL]},
         });
         eventually("the pool of addresses is taken", START, || async {

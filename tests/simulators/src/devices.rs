@@ -160,7 +160,7 @@ async fn info(State(device): State<Arc<Device>>) -> Result<Json<serde_json::Valu
         return Err(StatusCode::SERVICE_UNAVAILABLE);
     }
     let report = &inner.report;
-    Ok(Json(
-        serde_json::json!({"device": report.device, "application": report.application, "version": report.version}),
-    ))
+    Ok(Json(serde_json::json!({
+        "device": report.device, "application": report.application, "version": report.version,
+    })))
 }

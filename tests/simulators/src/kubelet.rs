@@ -111,7 +111,13 @@ impl Kubelet {
         let nodes: Api<Node> = Api::all(self.runtime.client.clone());
         let name = &self.settings.node;
         let node: Node = serde_json::from_value(json!({
-            "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}}
+            "metadata": {
+                "name": name,
+                "labels": {
+                    "kubernetes.io/hostname": name, "kubernetes.io/os": "linux",
+                    "kubernetes.io/arch": "amd64",
+                },
+            }
         }))?;
         match nodes.create(&PostParams::default(), &node).await {
             Err(kube::Error::Api(status)) if status.code == 409 => {}
@@ -128,8 +134,14 @@ impl Kubelet {
         let status = json!({"status": {
             "capacity": {"cpu": "64", "memory": "256Gi", "pods": "1000"},
             "allocatable": {"cpu": "64", "memory": "256Gi", "pods": "1000"},
-            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": self.settings.node}],
-            "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "simulated", "lastHeartbeatTime": now, "lastTransitionTime": now}],
+            "addresses": [
+                {"type": "InternalIP", "address": "127.0.0.1"},
+                {"type": "Hostname", "address": self.settings.node},
+            ],
+            "conditions": [{
+                "type": "Ready", "status": "True", "reason": "KubeletReady",
+                "message": "simulated", "lastHeartbeatTime": now, "lastTransitionTime": now,
+            }],
             "nodeInfo": status::node_info(),
         }});
         nodes
@@ -150,8 +162,14 @@ impl Kubelet {
     async fn beat(&self) {
         let leases: Api<Lease> = Api::namespaced(self.runtime.client.clone(), "kube-node-lease");
         loop {
-            let spec = json!({"holderIdentity": self.settings.node, "leaseDurationSeconds": 40, "renewTime": format!("{:.6}", jiff::Timestamp::now())});
-            let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": self.settings.node}, "spec": spec});
+            let spec = json!({
+                "holderIdentity": self.settings.node, "leaseDurationSeconds": 40,
+                "renewTime": format!("{:.6}", jiff::Timestamp::now()),
+            });
+            let lease = json!({
+                "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                "metadata": {"name": self.settings.node}, "spec": spec,
+            });
             let manager = PatchParams::apply("kubelet-simulator").force();
             let said = async {
                 leases.patch(&self.settings.node, &manager, &Patch::Apply(lease)).await?;

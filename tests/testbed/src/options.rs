@@ -30,7 +30,10 @@ impl Default for Options {
             plugins: ["esp32", "esp32s2", "esp32s3"].map(str::to_owned).into(),
             flasher_wait_ms: 100,
             flasher_callback_timeout_ms: 5000,
-            periods: json!({"unknownDeviceSeconds": 3, "imagePullSeconds": 3, "unschedulableSeconds": 3, "lateCallbackSeconds": 1, "retrySeconds": 1}),
+            periods: json!({
+                "unknownDeviceSeconds": 3, "imagePullSeconds": 3, "unschedulableSeconds": 3,
+                "lateCallbackSeconds": 1, "retrySeconds": 1,
+            }),
             one_namespace: false,
         }
     }

@@ -372,7 +372,9 @@ pub async fn grant_rights_without(
             rules.retain(|rule| rule["verbs"].as_array().is_some_and(|verbs| !verbs.is_empty()));
         }
         if object["subjects"].is_array() {
-            object["subjects"] = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "operator"}]);
+            object["subjects"] = json!([{
+                "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "operator",
+            }]);
         }
         let object: DynamicObject = serde_json::from_value(object)?;
         let kind = object.types.as_ref().context("a document without kind")?.try_into()?;
@@ -431,7 +433,8 @@ pub async fn publish(
         push_firmware(registry, &format!("nubificus/firmware:{version}"), &firmwares).await?;
     }
     let secret = json!({
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "registry-robot"}, "type": "kubernetes.io/dockerconfigjson",
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "registry-robot"},
+        "type": "kubernetes.io/dockerconfigjson",
         "stringData": {".dockerconfigjson": registry.docker_config()},
     });
     let secrets: Api<Secret> = Api::namespaced(client.clone(), "default");
@@ -442,7 +445,10 @@ pub async fn publish(
         "apiVersion": "config.flashjob.nbfc.io/v1alpha1", "kind": "OperatorConfig",
         "plugins": plugins,
         "registries": [
-            {"host": registry.host, "credentials": {"secretName": "registry-robot"}, "caFile": authority.certificate},
+            {
+                "host": registry.host, "credentials": {"secretName": "registry-robot"},
+                "caFile": authority.certificate,
+            },
             // The node has the firmware from there too.
             {"host": "harbor.nbfc.io", "mirrors": [registry.host]},
         ],

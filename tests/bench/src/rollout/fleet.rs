@@ -42,7 +42,9 @@ impl Bench {
     fn rollout(&self, stage: &Stage, approval: bool) -> anyhow::Result<FlashRollout> {
         let batches = self.batches.iter().enumerate();
         let batches = batches.map(|(number, size)| {
-            json!({"name": format!("b{number}"), "size": size, "approval": approval && number == 0})
+            json!({
+                "name": format!("b{number}"), "size": size, "approval": approval && number == 0,
+            })
         });
         let rollout = json!({
             "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashRollout",

@@ -64,7 +64,10 @@ impl Runtime {
                 child.wait().await?
             }
             deleted = deletion::requested(states) => {
-                let grace = if deleted.is_ok() { spec.termination_grace_period_seconds.unwrap_or(30) } else { 0 };
+                let grace = match deleted {
+                    Ok(()) => spec.termination_grace_period_seconds.unwrap_or(30),
+                    Err(_) => 0,
+                };
                 stop(&mut child, u64::try_from(grace).unwrap_or(0)).await?
             }
         };

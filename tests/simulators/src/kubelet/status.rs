@@ -51,7 +51,11 @@ pub(super) fn now() -> String {
 fn conditions(ready: bool) -> Value {
     let word = if ready { "True" } else { "False" };
     let since = now();
-    let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "lastTransitionTime": since});
+    let condition = |kind: &str, status: &str| {
+        json!({
+            "type": kind, "status": status, "lastTransitionTime": since,
+        })
+    };
     json!([
         condition("PodScheduled", "True"),
         condition("Initialized", "True"),
@@ -63,9 +67,13 @@ fn conditions(ready: bool) -> Value {
 fn status(pod: &Pod, phase: &str, ready: bool, state: Value) -> Value {
     let (_, name, image) = times(pod);
     json!({
-        "phase": phase, "hostIP": "127.0.0.1", "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}],
+        "phase": phase, "hostIP": "127.0.0.1", "podIP": "127.0.0.1",
+        "podIPs": [{"ip": "127.0.0.1"}],
         "conditions": conditions(ready),
-        "containerStatuses": [{"name": name, "image": image, "imageID": "", "ready": ready, "started": ready, "restartCount": 0, "state": state}],
+        "containerStatuses": [{
+            "name": name, "image": image, "imageID": "", "ready": ready, "started": ready,
+            "restartCount": 0, "state": state,
+        }],
     })
 }
 
@@ -75,7 +83,11 @@ pub(super) fn pulling_fails(pod: &Pod, reason: &str) -> Value {
         pod,
         "Pending",
         false,
-        json!({"waiting": {"reason": reason, "message": format!("no program stands for image {image:?}")}}),
+        json!({
+            "waiting": {
+                "reason": reason, "message": format!("no program stands for image {image:?}"),
+            },
+        }),
     );
     status["startTime"] = started;
     status
@@ -91,7 +103,10 @@ pub(super) fn running(pod: &Pod) -> Value {
 pub(super) fn ended(pod: &Pod, end: &End, started: &str) -> Value {
     let phase = if end.code == 0 && end.pod_reason.is_none() { "Succeeded" } else { "Failed" };
     let reason = if end.code == 0 { "Completed" } else { "Error" };
-    let terminated = json!({"exitCode": end.code, "reason": reason, "message": end.message, "startedAt": started, "finishedAt": now()});
+    let terminated = json!({
+        "exitCode": end.code, "reason": reason, "message": end.message, "startedAt": started,
+        "finishedAt": now(),
+    });
     let mut status = status(
         pod,
         phase,
@@ -104,7 +119,10 @@ pub(super) fn ended(pod: &Pod, end: &End, started: &str) -> Value {
 
 /// The Pod never started: the kubelet was told to delete it before.
 pub(super) fn never_started(pod: &Pod) -> Value {
-    let terminated = json!({"exitCode": 137, "reason": "ContainerStatusUnknown", "message": "The container could not be located when the pod was terminated"});
+    let terminated = json!({
+        "exitCode": 137, "reason": "ContainerStatusUnknown",
+        "message": "The container could not be located when the pod was terminated",
+    });
     status(pod, "Failed", false, json!({"waiting": null, "terminated": terminated}))
 }
 

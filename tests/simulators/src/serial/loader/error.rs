@@ -1,4 +1,5 @@
-//! Error codes with which the loader answers a command (esptool's documentation, "Serial Protocol").
+//! Error codes with which the loader answers a command (esptool's documentation, "Serial
+//! Protocol").
 
 /// What the command says is wrong.
 pub(super) const INVALID: u8 = 0x05;
