@@ -16,8 +16,7 @@ use serde_json::{Value, json};
 const NODE: &str = "silent-node";
 
 #[tokio::test]
-async fn what_a_kubelet_says_of_the_flash_container_decides_and_nothing_else() -> anyhow::Result<()>
-{
+async fn only_what_a_kubelet_says_of_the_flash_container_decides() -> anyhow::Result<()> {
     let options = Options {
         devices: vec!["esp32:thermo:0.1.0=4".into()],
         addresses: 4,

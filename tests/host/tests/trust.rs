@@ -372,8 +372,7 @@ async fn a_signature_that_is_removed_counts_no_more_once_it_is_asked_for_again()
 }
 
 #[tokio::test]
-async fn where_all_keys_are_required_each_signature_is_looked_for_and_another_plugin_s_is_of_no_use()
--> anyhow::Result<()> {
+async fn where_all_keys_are_required_each_must_have_signed_this_plugin() -> anyhow::Result<()> {
     let world = World::start().await?;
     let digest = world.push("esp32", "esp32").await?;
     let other = world.push("wrong-name", "other").await?;

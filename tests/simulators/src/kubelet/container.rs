@@ -289,8 +289,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_starts_in_the_working_directory_of_its_container_and_without_one_in_its_root()
-     {
+    async fn a_program_starts_in_the_working_directory_of_its_container_or_in_its_root() {
         let (root, program) = (tempfile::tempdir().expect("a folder"), ["/bin/pwd".to_owned()]);
         let folder = root.path().canonicalize().expect("a folder");
         for (directory, expected) in
