@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use serde::{Deserialize, Serialize};
 
 use error::{BAD_CHECKSUM, INVALID};
-use flash::{Flash, Format};
+use flash::{Extent, Flash, Format};
 use model::Model;
 
 /// Any other value than 0 says that the ROM answers, and no stub.
@@ -334,12 +334,16 @@ impl Loader {
     }
 
     fn begin(&mut self, format: Format, data: &[u8]) -> Result<(), u8> {
-        let (bytes, blocks, block_bytes, offset) =
-            (size(data, 0)?, size(data, 1)?, size(data, 2)?, size(data, 3)?);
-        let was_under_way = self.flash.begin(format, offset, bytes, blocks, block_bytes)?;
+        let extent = Extent {
+            size: size(data, 0)?,
+            blocks: size(data, 1)?,
+            block_bytes: size(data, 2)?,
+            offset: size(data, 3)?,
+        };
+        let was_under_way = self.flash.begin(format, extent)?;
         self.report.conflicts += u32::from(was_under_way);
         self.report.begun += 1;
-        self.report.offset = u32::try_from(offset).unwrap_or(u32::MAX);
+        self.report.offset = u32::try_from(extent.offset).unwrap_or(u32::MAX);
         Ok(())
     }
 
