@@ -1,5 +1,5 @@
-//! Tests that modules use each other in no cycle, except in the crates of `WITH_CYCLES`, and that
-//! those of operator/rules keep their order.
+//! Tests that modules use each other in no cycle, and that those of operator/rules keep their
+//! order.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,9 +7,6 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 use flashjob_xtask::modules::{cycle, uses};
 use serde::Deserialize;
-
-/// Folders of the crates that still have cycles.
-const WITH_CYCLES: [&str; 4] = ["tests/bench", "tests/node", "tests/simulators", "tests/testbed"];
 
 /// The modules of operator/rules, each before those that may use it.
 const RULES: [&str; 10] = [
@@ -44,12 +41,8 @@ struct Target {
 
 #[test]
 fn the_modules_of_no_crate_use_each_other_in_a_cycle() -> anyhow::Result<()> {
-    let repository = repository();
     let mut cycles = Vec::new();
-    for root in roots(repository)? {
-        if WITH_CYCLES.iter().any(|folder| root.starts_with(repository.join(folder))) {
-            continue;
-        }
+    for root in roots(repository())? {
         let cycle = cycle(uses(&root)?);
         cycles.extend(cycle.map(|cycle| format!("{}: {}", root.display(), cycle.join(" -> "))));
     }

@@ -35,9 +35,11 @@ pub async fn apply_job(
     more: Value,
 ) -> anyhow::Result<FlashJob> {
     let mut job = json!({
-        "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob", "metadata": {"name": name},
+        "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob",
+        "metadata": {"name": name},
         "spec": {
-            "uuid": uids, "firmware": "harbor.nbfc.io/nubificus/firmware:0.2.0", "version": "0.2.0", "flashjobPodImage": FLASHER_IMAGE,
+            "uuid": uids, "firmware": "harbor.nbfc.io/nubificus/firmware:0.2.0",
+            "version": "0.2.0", "flashjobPodImage": FLASHER_IMAGE,
             // The devices are not there: nobody will report the new version.
             "verify": {"mode": "None"},
         },

@@ -184,11 +184,13 @@ fn metadata(settings: &Settings, name: &str, uid: &str, annotations: &Value) -> 
     json!({
         "name": name, "annotations": annotations,
         "labels": {
-            "app": settings.job, "uuid": uid, (format!("{group}/run")): "0123456789abcdef", (format!("{group}/attempt")): "1",
+            "app": settings.job, "uuid": uid, (format!("{group}/run")): "0123456789abcdef",
+            (format!("{group}/attempt")): "1",
             (format!("{group}/slot")): &name[name.len() - 12..],
         },
         "ownerReferences": [{
-            "apiVersion": format!("{group}/v1alpha1"), "kind": "FlashJob", "name": settings.job, "uid": settings.job_uid, "controller": true,
+            "apiVersion": format!("{group}/v1alpha1"), "kind": "FlashJob", "name": settings.job,
+            "uid": settings.job_uid, "controller": true,
         }],
     })
 }
@@ -199,7 +201,9 @@ fn service(settings: &Settings, name: &str, uid: &str) -> Value {
         "metadata": metadata(settings, name, uid, &annotations()),
         "spec": {
             "type": "LoadBalancer", "ports": [{"name": "ota", "port": 4433, "protocol": "TCP"}],
-            "selector": {"app": settings.job, "application.flashjob.nbfc.io/slot": &name[name.len() - 12..]},
+            "selector": {
+                "app": settings.job, "application.flashjob.nbfc.io/slot": &name[name.len() - 12..],
+            },
             "publishNotReadyAddresses": true,
         },
     })
@@ -224,13 +228,17 @@ fn pod(settings: &Settings, name: &str, uid: &str, address: &str) -> Value {
     json!({
         "metadata": metadata(settings, name, uid, &annotations),
         "spec": {
-            "restartPolicy": "Never", "activeDeadlineSeconds": 900, "terminationGracePeriodSeconds": 10,
-            "automountServiceAccountToken": false, "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+            "restartPolicy": "Never", "activeDeadlineSeconds": 900,
+            "terminationGracePeriodSeconds": 10,
+            "automountServiceAccountToken": false,
+            "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
             "containers": [{
-                "name": "flash", "image": flashjob_testbed::testbed::FLASHER_IMAGE, "env": variables,
+                "name": "flash", "image": flashjob_testbed::testbed::FLASHER_IMAGE,
+                "env": variables,
                 "ports": [{"name": "ota", "containerPort": 4433, "protocol": "TCP"}],
                 "securityContext": {
-                    "allowPrivilegeEscalation": false, "privileged": false, "runAsNonRoot": true, "capabilities": {"drop": ["ALL"]},
+                    "allowPrivilegeEscalation": false, "privileged": false, "runAsNonRoot": true,
+                    "capabilities": {"drop": ["ALL"]},
                 },
             }],
         },

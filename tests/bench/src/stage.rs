@@ -251,8 +251,12 @@ async fn create_instance(
 async fn grant_all_to_client(client: &Client) -> anyhow::Result<()> {
     let bindings: Api<ClusterRoleBinding> = Api::all(client.clone());
     let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "client"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "flashjob-operator"},
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": {"name": "client"},
+        "roleRef": {
+            "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole",
+            "name": "flashjob-operator",
+        },
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "client"}],
     });
     bindings.patch("client", &PatchParams::apply("bench"), &Patch::Apply(binding)).await?;

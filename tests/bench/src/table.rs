@@ -106,7 +106,8 @@ impl Table {
     /// The table in Markdown.
     pub fn markdown(&self) -> String {
         let mut text = String::from(
-            "| devices | Pod s | parallelism | who | devices/s | ratio | requests/device | CPU s per 1,000 | peak MiB | idle place p50, p99 ms |\n\
+            "| devices | Pod s | parallelism | who | devices/s | ratio | requests/device | \
+             CPU s per 1,000 | peak MiB | idle place p50, p99 ms |\n\
              |--:|--:|--:|---|--:|--:|--:|--:|--:|--:|\n",
         );
         for (case, measured) in &self.cases {

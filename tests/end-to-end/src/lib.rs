@@ -24,8 +24,12 @@ pub const LIMIT: Duration = Duration::from_secs(120);
 #[must_use]
 pub fn job(name: &str, uids: &[String], spec: Value) -> Value {
     let mut job = json!({
-        "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob", "metadata": {"name": name, "namespace": "default"},
-        "spec": {"uuid": uids, "firmware": "harbor.nbfc.io/nubificus/firmware:0.2.0", "version": "0.2.0", "flashjobPodImage": FLASHER_IMAGE},
+        "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob",
+        "metadata": {"name": name, "namespace": "default"},
+        "spec": {
+            "uuid": uids, "firmware": "harbor.nbfc.io/nubificus/firmware:0.2.0",
+            "version": "0.2.0", "flashjobPodImage": FLASHER_IMAGE,
+        },
     });
     if let (Some(spec), Value::Object(changes)) = (job["spec"].as_object_mut(), spec) {
         spec.extend(changes);

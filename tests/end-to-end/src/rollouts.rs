@@ -22,7 +22,8 @@ pub fn rollouts(testbed: &Testbed) -> Api<FlashRollout> {
 #[must_use]
 pub fn rollout(testbed: &Testbed, name: &str, spec: Value) -> Value {
     let mut rollout = json!({
-        "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashRollout", "metadata": {"name": name, "namespace": "default"},
+        "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashRollout",
+        "metadata": {"name": name, "namespace": "default"},
         "spec": {
             "firmware": format!("{}/nubificus/firmware:0.2.0", testbed.registry.host),
             "version": "0.2.0", "selector": {"all": true},

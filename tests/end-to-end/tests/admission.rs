@@ -70,7 +70,9 @@ async fn failed_at_once(
     words: &str,
 ) -> anyhow::Result<()> {
     let uids = [uid.to_owned()];
-    let spec = json!({"backoffLimitPerDevice": 3, "podOverrides": {"resources": {"limits": {"memory": "64Mi"}}}});
+    let spec = json!({
+        "backoffLimitPerDevice": 3, "podOverrides": {"resources": {"limits": {"memory": "64Mi"}}},
+    });
     create(testbed, &job(name, &uids, spec)).await?;
     let status = ended(testbed, name).await?;
     let device = status.devices.iter().find(|device| device.uid == uid);
@@ -98,19 +100,30 @@ async fn the_words_of_a_policy_are_the_devices_message(
     let policies: Api<ValidatingAdmissionPolicy> = Api::all(testbed.client.clone());
     let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(testbed.client.clone());
     let words = "every Pod says which site it is for";
-    let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]});
+    let rule = json!({
+        "apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"],
+    });
     let policy = json!({
         "metadata": {"name": "site"},
         "spec": {
             "matchConstraints": {"resourceRules": [rule]},
-            "validations": [{"expression": "has(object.metadata.annotations) && 'site' in object.metadata.annotations", "message": words}],
+            "validations": [{
+                "expression": "has(object.metadata.annotations) \
+                    && 'site' in object.metadata.annotations",
+                "message": words,
+            }],
         },
     });
     policies.create(&PostParams::default(), &serde_json::from_value(policy)?).await?;
-    let binding = json!({"metadata": {"name": "site"}, "spec": {"policyName": "site", "validationActions": ["Deny"]}});
+    let binding = json!({
+        "metadata": {"name": "site"},
+        "spec": {"policyName": "site", "validationActions": ["Deny"]},
+    });
     bindings.create(&PostParams::default(), &serde_json::from_value(binding)?).await?;
     let pods: Api<Pod> = Api::namespaced(testbed.client.clone(), "default");
-    let probe = json!({"metadata": {"name": "probe"}, "spec": {"containers": [{"name": "a", "image": "a"}]}});
+    let probe = json!({
+        "metadata": {"name": "probe"}, "spec": {"containers": [{"name": "a", "image": "a"}]},
+    });
     let probe: Pod = serde_json::from_value(probe)?;
     let dry_run = PostParams { dry_run: true, ..PostParams::default() };
     eventually("the policy is in force", LIMIT, || async {
@@ -163,7 +176,9 @@ async fn instances_are_taken_as_any_version_of_akri_writes_them() -> anyhow::Res
     })
     .await?;
     let name = name_of(&first.0).unwrap_or_default();
-    let without = json!([{"op": "remove", "path": "/spec/capacity"}, {"op": "remove", "path": "/spec/cdiName"}]);
+    let without = json!([
+        {"op": "remove", "path": "/spec/capacity"}, {"op": "remove", "path": "/spec/cdiName"},
+    ]);
     let without = Patch::Json::<()>(serde_json::from_value(without)?);
     eventually("the Instance is as an older Akri wrote it", LIMIT, || async {
         Ok(instances.patch(&name, &PatchParams::default(), &without).await.ok().map(|_| ()))

@@ -43,7 +43,10 @@ async fn a_run_that_changes_in_flight_begins_afresh_once_the_devices_in_flight_a
     apply(&testbed, &job("changed", &all, json!({"parallelism": 1}))).await?;
     pod_where(&testbed, "changed", "it runs", runs).await?;
     let first = jobs(&testbed).get("changed").await?.status.and_then(|status| status.run);
-    let newer = json!({"parallelism": 3, "firmware": "harbor.nbfc.io/nubificus/firmware:0.3.0", "version": "0.3.0"});
+    let newer = json!({
+        "parallelism": 3, "firmware": "harbor.nbfc.io/nubificus/firmware:0.3.0",
+        "version": "0.3.0",
+    });
     apply(&testbed, &job("changed", &all, newer)).await?;
     let over = |status: &flashjob_api::FlashJobStatus| {
         status.run != first && status.phase == Some(Phase::Completed)
@@ -131,13 +134,17 @@ async fn leave_behind(
     let metadata = json!({
         "name": name, "labels": {"app": "left", "uuid": uid},
         "ownerReferences": [{
-            "apiVersion": FlashJob::api_version(&()), "kind": "FlashJob", "name": job.name_any(), "uid": job.uid().unwrap_or_default(),
+            "apiVersion": FlashJob::api_version(&()), "kind": "FlashJob", "name": job.name_any(),
+            "uid": job.uid().unwrap_or_default(),
         }],
     });
     let services: Api<Service> = Api::namespaced(testbed.client.clone(), "default");
     let service: Service = serde_json::from_value(json!({
         "metadata": metadata,
-        "spec": {"type": "LoadBalancer", "selector": {"app": "left", "uuid": uid}, "ports": [{"port": 4433, "protocol": "TCP"}]},
+        "spec": {
+            "type": "LoadBalancer", "selector": {"app": "left", "uuid": uid},
+            "ports": [{"port": 4433, "protocol": "TCP"}],
+        },
     }))?;
     services.create(&PostParams::default(), &service).await?;
     let address = eventually("the Service has its address", Duration::from_secs(30), || async {
@@ -162,7 +169,10 @@ async fn leave_behind(
     let pods: Api<Pod> = Api::namespaced(testbed.client.clone(), "default");
     let pod: Pod = serde_json::from_value(json!({
         "metadata": metadata,
-        "spec": {"restartPolicy": "Never", "containers": [{"name": "flash-container", "image": FLASHER_IMAGE, "env": variables}]},
+        "spec": {
+            "restartPolicy": "Never",
+            "containers": [{"name": "flash-container", "image": FLASHER_IMAGE, "env": variables}],
+        },
     }))?;
     pods.create(&PostParams::default(), &pod).await?;
     pod_where(testbed, "left", "the old Pod runs", runs).await?;

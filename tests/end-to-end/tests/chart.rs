@@ -79,7 +79,10 @@ async fn piped(command: &mut Command, input: &str) -> anyhow::Result<String> {
 fn configured() -> Value {
     json!({
         "plugins": [{"name": "esp32", "image": "harbor.example.com/flashjob/esp32:0.1.0"}],
-        "registries": [{"host": "harbor.example.com", "credentials": {"secretName": "robot"}, "caFile": "/etc/flashjob/ca.pem"}],
+        "registries": [{
+            "host": "harbor.example.com", "credentials": {"secretName": "robot"},
+            "caFile": "/etc/flashjob/ca.pem",
+        }],
         "trust": [{"match": "harbor.example.com/flashjob/**", "allowUnsigned": true}],
         "config": {"periods": {"retrySeconds": 5}},
         "caBundles": {"ca.pem": "-----BEGIN CERTIFICATE-----\nMII\n-----END CERTIFICATE-----\n"},
@@ -112,21 +115,54 @@ async fn whatever_the_values_the_objects_are_valid(helm: &Helm<'_>) -> anyhow::R
     let matrix = [
         json!({}),
         configured(),
-        json!({"image": {"repository": "registry.example/operator", "tag": "1", "digest": digest}, "imagePullSecrets": [{"name": "robot"}]}),
-        json!({"replicas": 1, "priorityClassName": "system-cluster-critical", "nodeSelector": {"a": "b"}, "tolerations": [{"key": "edge", "operator": "Exists"}]}),
-        json!({"replicas": 3, "podDisruptionBudget": {"minAvailable": "50%"}, "podLabels": {"team": "iot"}, "podAnnotations": {"a": "1"}, "annotations": {"b": "2"}}),
         json!({
-            "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [{"matchExpressions": [{"key": "a", "operator": "Exists"}]}]}}},
-            "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway", "labelSelector": {"matchLabels": {"a": "b"}}}],
+            "image": {"repository": "registry.example/operator", "tag": "1", "digest": digest},
+            "imagePullSecrets": [{"name": "robot"}],
+        }),
+        json!({
+            "replicas": 1, "priorityClassName": "system-cluster-critical",
+            "nodeSelector": {"a": "b"}, "tolerations": [{"key": "edge", "operator": "Exists"}],
+        }),
+        json!({
+            "replicas": 3, "podDisruptionBudget": {"minAvailable": "50%"},
+            "podLabels": {"team": "iot"}, "podAnnotations": {"a": "1"}, "annotations": {"b": "2"},
+        }),
+        json!({
+            "affinity": {
+                "nodeAffinity": {
+                    "requiredDuringSchedulingIgnoredDuringExecution": {
+                        "nodeSelectorTerms": [{
+                            "matchExpressions": [{"key": "a", "operator": "Exists"}],
+                        }],
+                    },
+                },
+            },
+            "topologySpreadConstraints": [{
+                "maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "ScheduleAnyway",
+                "labelSelector": {"matchLabels": {"a": "b"}},
+            }],
         }),
         json!({
             "extraEnv": [{"name": "HTTPS_PROXY", "value": "http://proxy.example:3128"}],
-            "extraVolumes": [{"name": "more", "emptyDir": {}}], "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
+            "extraVolumes": [{"name": "more", "emptyDir": {}}],
+            "extraVolumeMounts": [{"name": "more", "mountPath": "/more"}],
         }),
-        json!({"serviceAccount": {"create": false, "name": "given"}, "rbac": {"create": false}, "crds": {"enabled": false}}),
-        json!({"serviceAccount": {"name": "own", "annotations": {"a": "b"}}, "rbac": {"scope": "Namespaces"}, "watchNamespace": "default"}),
-        json!({"metrics": {"service": {"enabled": true, "labels": {"a": "b"}}}, "networkPolicy": {"enabled": true}, "existingConfigMap": "mine"}),
-        json!({"fullnameOverride": "flash", "crds": {"keep": false}, "global": {"a": 1}, "enabled": true, "files": {"cosign.pub": "key"}}),
+        json!({
+            "serviceAccount": {"create": false, "name": "given"}, "rbac": {"create": false},
+            "crds": {"enabled": false},
+        }),
+        json!({
+            "serviceAccount": {"name": "own", "annotations": {"a": "b"}},
+            "rbac": {"scope": "Namespaces"}, "watchNamespace": "default",
+        }),
+        json!({
+            "metrics": {"service": {"enabled": true, "labels": {"a": "b"}}},
+            "networkPolicy": {"enabled": true}, "existingConfigMap": "mine",
+        }),
+        json!({
+            "fullnameOverride": "flash", "crds": {"keep": false}, "global": {"a": 1},
+            "enabled": true, "files": {"cosign.pub": "key"},
+        }),
     ];
     for values in matrix {
         // Where the namespace exists, and the API server can check all of it.
@@ -181,7 +217,10 @@ async fn a_release_takes_over_what_was_there_and_leaves_the_jobs(
     ensure!(notes.contains("create secret docker-registry robot"), "{notes}");
     let data = config_maps.get(name).await?.data.unwrap_or_default();
     let config: Value = serde_saphyr::from_str(&data["config.yaml"])?;
-    let mut expected = json!({"apiVersion": "config.flashjob.nbfc.io/v1alpha1", "kind": "OperatorConfig", "periods": {"retrySeconds": 5}});
+    let mut expected = json!({
+        "apiVersion": "config.flashjob.nbfc.io/v1alpha1", "kind": "OperatorConfig",
+        "periods": {"retrySeconds": 5},
+    });
     for field in ["plugins", "registries", "trust"] {
         expected[field] = configured()[field].take();
     }

@@ -251,7 +251,10 @@ async fn a_lost_node_locks_the_device_against_other_jobs_too(
     let pod = case.busy_pod().await?;
     // What Pod garbage collection does to the Pods of a node that is no more.
     let collected = json!({"status": {"phase": "Failed", "conditions": [
-        {"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC", "message": "PodGC: node no longer exists"}
+        {
+            "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
+            "message": "PodGC: node no longer exists",
+        }
     ]}});
     case.pods()
         .patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(collected))
@@ -336,14 +339,20 @@ async fn an_instance_deleted_before_its_turn_is_unknown(case: Case<'_>) -> anyho
 }
 
 async fn an_address_that_never_comes_is_a_failed_attempt(case: Case<'_>) -> anyhow::Result<()> {
-    case.start(json!({"externalIP": "203.0.113.9", "addressTimeoutSeconds": 2, "backoffLimitPerDevice": 0})).await?;
+    let spec = json!({
+        "externalIP": "203.0.113.9", "addressTimeoutSeconds": 2, "backoffLimitPerDevice": 0,
+    });
+    case.start(spec).await?;
     case.failed_with("AddressTimeout", 0).await
 }
 
 async fn a_host_name_alone_is_no_address_for_a_device_that_needs_an_ip(
     case: Case<'_>,
 ) -> anyhow::Result<()> {
-    case.start(json!({"externalIP": "203.0.113.10", "addressTimeoutSeconds": 3, "backoffLimitPerDevice": 0})).await?;
+    let spec = json!({
+        "externalIP": "203.0.113.10", "addressTimeoutSeconds": 3, "backoffLimitPerDevice": 0,
+    });
+    case.start(spec).await?;
     let services: Api<Service> = Api::namespaced(case.testbed.client.clone(), "default");
     let of_job = ListParams::default().labels(&format!("app={}", case.name));
     let service = eventually("there is a Service", LIMIT, || async {

@@ -19,7 +19,7 @@ const WATCHED: [&str; 4] = ["flashjobs", "instances", "pods", "services"];
 
 /// One control plane serves all: each fault is over before the next begins.
 #[tokio::test]
-async fn whatever_fails_between_operator_and_api_server_every_device_is_flashed_as_often_as_its_attempts_say()
+async fn under_faults_of_the_api_server_a_device_is_flashed_as_often_as_its_attempts_say()
 -> anyhow::Result<()> {
     let mut options = Options {
         devices: vec!["esp32:thermo:0.1.0=5".into()],

@@ -245,7 +245,8 @@ async fn verify_required_fails_a_device_that_keeps_its_version(
     case: Case<'_>,
 ) -> anyhow::Result<()> {
     case.all_behave(stale()).await?;
-    let status = case.run(json!({"verify": {"mode": "Required", "timeoutSeconds": 2}, "backoffLimitPerDevice": 1})).await?;
+    let verify = json!({"mode": "Required", "timeoutSeconds": 2});
+    let status = case.run(json!({"verify": verify, "backoffLimitPerDevice": 1})).await?;
     case.expect(&status, "VersionNotReported", &[2]).await
 }
 
@@ -295,8 +296,10 @@ async fn pod_overrides_reach_the_pod_and_no_further_than_allowed(
     case: Case<'_>,
 ) -> anyhow::Result<()> {
     let overrides = json!({
-        "nodeSelector": {"kubernetes.io/os": "linux"}, "tolerations": [{"key": "flash", "operator": "Exists"}],
-        "resources": {"requests": {"cpu": "10m"}, "limits": {"memory": "64Mi"}}, "imagePullSecrets": [{"name": "registry-robot"}],
+        "nodeSelector": {"kubernetes.io/os": "linux"},
+        "tolerations": [{"key": "flash", "operator": "Exists"}],
+        "resources": {"requests": {"cpu": "10m"}, "limits": {"memory": "64Mi"}},
+        "imagePullSecrets": [{"name": "registry-robot"}],
     });
     create(case.testbed, &job(case.name, &case.uids()[..1], json!({"podOverrides": overrides})))
         .await?;
@@ -337,7 +340,8 @@ async fn pod_overrides_reach_the_pod_and_no_further_than_allowed(
 }
 
 async fn a_changed_list_adds_and_drops_devices(case: Case<'_>) -> anyhow::Result<()> {
-    // The list must change while the first is in flight, which its status says up to a second late.
+    // The list must change while the first is in flight, which its status says up to a second
+    // late.
     case.all_behave(Behaviour { transfer_ms: 6000, ..Behaviour::default() }).await?;
     let uids = case.uids();
     // Applied from the first on: what another manager put into a set stays in it.

@@ -170,7 +170,10 @@ async fn an_operator_killed_at_random_moments_flashes_every_device_as_often_as_i
 }
 
 fn spec(random: &mut Random) -> Value {
-    json!({"parallelism": 1 + random.below(6), "exposure": if random.below(2) == 0 { "PerDevice" } else { "Pooled" }})
+    json!({
+        "parallelism": 1 + random.below(6),
+        "exposure": if random.below(2) == 0 { "PerDevice" } else { "Pooled" },
+    })
 }
 
 /// Version of a run: each gives another, as only a change is proof.

@@ -144,8 +144,11 @@ async fn kstatus_and_kubectl_wait_know_every_state() -> anyhow::Result<()> {
         Api::namespaced(testbed.client.clone(), "default");
     let lamp = json!({
         "metadata": {"name": "lamp"},
-        "spec": {"configurationName": "c", "capacity": 1, "cdiName": "a/c=b", "nodes": ["simulated-node"],
-            "brokerProperties": {"HOST_ENDPOINT": "127.0.0.1:9", "DEVICE": "lamp", "VERSION": "1"}},
+        "spec": {
+            "configurationName": "c", "capacity": 1, "cdiName": "a/c=b",
+            "nodes": ["simulated-node"],
+            "brokerProperties": {"HOST_ENDPOINT": "127.0.0.1:9", "DEVICE": "lamp", "VERSION": "1"},
+        },
     });
     let lamp = instances.create(&Default::default(), &serde_json::from_value(lamp)?).await?;
     let uid = lamp.metadata.uid.unwrap_or_default();
@@ -160,7 +163,11 @@ async fn kstatus_and_kubectl_wait_know_every_state() -> anyhow::Result<()> {
         "{status:?}"
     );
 
-    let finalizer = json!({"metadata": {"finalizers": ["example.com/held", "application.flashjob.nbfc.io/flashjob-finalizer"]}});
+    let finalizer = json!({
+        "metadata": {
+            "finalizers": ["example.com/held", "application.flashjob.nbfc.io/flashjob-finalizer"],
+        },
+    });
     raw_jobs(&testbed).patch("stuck", &PatchParams::default(), &Patch::Merge(finalizer)).await?;
     raw_jobs(&testbed).delete("stuck", &DeleteParams::default()).await?;
     asked.is("stuck", "Terminating").await?;
@@ -201,7 +208,9 @@ async fn kstatus_and_kubectl_wait_know_every_state_of_a_rollout() -> anyhow::Res
     ensure!(asked.waits_for("flashrollout/good", 60).await?, "kubectl wait sees that it is ready");
 
     // What needs a person.
-    let broken = json!({"windows": [{"start": "0 2 * * *", "durationSeconds": 60, "timeZone": "Europe/Nowhere"}]});
+    let broken = json!({
+        "windows": [{"start": "0 2 * * *", "durationSeconds": 60, "timeZone": "Europe/Nowhere"}],
+    });
     change(&testbed, "good", broken).await?;
     asked.rollout_is("good", Completed, "InvalidSpec", "Failed").await?;
     change(&testbed, "good", json!({"windows": null, "selector": of("nobody")})).await?;

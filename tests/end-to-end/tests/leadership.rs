@@ -93,7 +93,7 @@ fn changes(testbed: &Testbed, operator: &str, since: Timestamp) -> anyhow::Resul
 }
 
 #[tokio::test]
-async fn a_leader_that_is_told_to_end_hands_over_at_once_and_one_that_is_killed_when_its_lease_is_over()
+async fn a_terminated_leader_hands_over_at_once_and_a_killed_one_when_its_lease_is_over()
 -> anyhow::Result<()> {
     let mut testbed = testbed_with(2).await?;
     let all = uids(&testbed, "esp32", DEVICES).await?;

@@ -72,8 +72,7 @@ fn log_length(testbed: &Testbed, operator: &str) -> usize {
 }
 
 #[tokio::test]
-async fn a_standby_takes_what_the_leader_wrote_down_while_the_tag_moves_and_follows_where_the_leader_looks_anew()
--> anyhow::Result<()> {
+async fn a_standby_uses_the_digest_of_its_leader_while_the_tag_moves() -> anyhow::Result<()> {
     let (mut testbed, first) = testbed().await?;
     testbed.start_operator().await?;
     plugin_where(&testbed, "esp32", "it serves", |status| status.digest.as_ref() == Some(&first))
@@ -107,7 +106,7 @@ async fn a_standby_takes_what_the_leader_wrote_down_while_the_tag_moves_and_foll
 }
 
 #[tokio::test]
-async fn a_new_leader_decides_by_what_the_leader_before_wrote_last_though_its_watch_has_not_brought_it()
+async fn a_new_leader_uses_the_last_digest_of_the_leader_before_although_its_watch_lags()
 -> anyhow::Result<()> {
     let (mut testbed, first) = testbed().await?;
     testbed.start_operator().await?;
@@ -283,7 +282,9 @@ async fn passwords_keys_trusted_roots_and_authorities_are_taken_as_they_are_now(
     std::fs::copy(&ours.public_key, &key)?;
     std::fs::write(&authority, "none yet")?;
     testbed.config["registries"][0]["caFile"] = json!(authority);
-    testbed.config["trust"] = json!([{"match": format!("{}/**", testbed.registry.host), "cosign": {"publicKeyFiles": [key]}}]);
+    testbed.config["trust"] = json!([{
+        "match": format!("{}/**", testbed.registry.host), "cosign": {"publicKeyFiles": [key]},
+    }]);
     let good = testbed.registry.docker_config();
     secret(&testbed, &good.replace("secret-of-the-robot", "outdated")).await?;
     testbed.start_operator().await?;

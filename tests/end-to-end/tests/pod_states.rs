@@ -16,8 +16,7 @@ use serde_json::{Value, json};
 const NODE: &str = "silent-node";
 
 #[tokio::test]
-async fn what_a_kubelet_says_of_the_flash_container_decides_and_nothing_else() -> anyhow::Result<()>
-{
+async fn only_what_a_kubelet_says_of_the_flash_container_decides() -> anyhow::Result<()> {
     let options = Options {
         devices: vec!["esp32:thermo:0.1.0=4".into()],
         addresses: 4,
@@ -95,7 +94,10 @@ impl Case<'_> {
 }
 
 fn container(name: &str, state: Value) -> Value {
-    json!({"name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0, "state": state})
+    json!({
+        "name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0,
+        "state": state,
+    })
 }
 
 async fn the_end_of_flash_is_the_end_while_a_sidecar_runs(case: Case<'_>) -> anyhow::Result<()> {

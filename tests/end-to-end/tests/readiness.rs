@@ -120,7 +120,7 @@ async fn an_operator_that_may_not_write_its_lease_is_not_ready_and_a_standby_is(
 }
 
 #[tokio::test]
-async fn a_watch_that_is_forbidden_makes_a_ready_operator_unready_after_thirty_seconds_and_not_before()
+async fn a_forbidden_watch_makes_a_ready_operator_unready_after_thirty_seconds()
 -> anyhow::Result<()> {
     let mut testbed = testbed().await?;
     let proxy = Proxy::start(&testbed.control_plane.operator_kubeconfig).await?;
@@ -158,8 +158,7 @@ async fn a_watch_that_is_forbidden_makes_a_ready_operator_unready_after_thirty_s
 }
 
 #[tokio::test]
-async fn kinds_that_are_not_installed_are_named_with_the_way_to_install_them() -> anyhow::Result<()>
-{
+async fn kinds_that_are_not_installed_are_named_with_how_to_install_them() -> anyhow::Result<()> {
     let mut testbed = testbed().await?;
     let crds: Api<CustomResourceDefinition> = Api::all(testbed.client.clone());
     let names = ["deviceplugins.application.flashjob.nbfc.io", "instances.akri.sh"];

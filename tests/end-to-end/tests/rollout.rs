@@ -187,8 +187,7 @@ async fn firmware_that_nobody_signed_or_that_lacks_a_platform_flashes_nothing_un
 }
 
 #[tokio::test]
-async fn a_signature_of_one_platform_carries_its_devices_through_every_batch() -> anyhow::Result<()>
-{
+async fn a_signature_of_one_platform_covers_its_devices_in_every_batch() -> anyhow::Result<()> {
     let devices = vec!["esp32:thermo:0.1.0=2".to_owned()];
     let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
     let signer = Signer::new(testbed.folder(), "ours")?;

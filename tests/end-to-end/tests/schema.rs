@@ -9,11 +9,17 @@ use kube::api::{DeleteParams, Patch, PatchParams};
 use serde_json::{Value, json};
 
 fn job(name: &str, spec: Value) -> Value {
-    json!({"apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob", "metadata": {"name": name, "namespace": "default"}, "spec": spec})
+    json!({
+        "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob",
+        "metadata": {"name": name, "namespace": "default"}, "spec": spec,
+    })
 }
 
 fn with(changes: Value) -> Value {
-    let mut spec = json!({"uuid": ["d95c7c2d-7dc5-427b-9bf7-51a5d299c99e"], "firmware": "harbor.nbfc.io/nubificus/esp32:1", "version": "0.2.0"});
+    let mut spec = json!({
+        "uuid": ["d95c7c2d-7dc5-427b-9bf7-51a5d299c99e"],
+        "firmware": "harbor.nbfc.io/nubificus/esp32:1", "version": "0.2.0",
+    });
     json_patch::merge(&mut spec, &changes);
     spec
 }

@@ -25,11 +25,17 @@ async fn make(testbed: &Testbed, kind: &ApiResource, object: Value) -> anyhow::R
 
 /// An Instance in the author's namespace; returns its uid.
 async fn instance(testbed: &Testbed, name: &str, endpoint: &str) -> anyhow::Result<String> {
-    let properties = json!({"HOST_ENDPOINT": endpoint, "DEVICE": "esp32", "APPLICATION_TYPE": "thermo", "VERSION": "0.1.0"});
+    let properties = json!({
+        "HOST_ENDPOINT": endpoint, "DEVICE": "esp32", "APPLICATION_TYPE": "thermo",
+        "VERSION": "0.1.0",
+    });
     let kind = ApiResource::erase::<flashjob_api::akri::Instance>(&());
     let object = json!({
         "apiVersion": "akri.sh/v0", "kind": "Instance", "metadata": {"name": name},
-        "spec": {"configurationName": "c", "capacity": 1, "cdiName": format!("akri.sh/c={name}"), "nodes": ["simulated-node"], "brokerProperties": properties},
+        "spec": {
+            "configurationName": "c", "capacity": 1, "cdiName": format!("akri.sh/c={name}"),
+            "nodes": ["simulated-node"], "brokerProperties": properties,
+        },
     });
     make(testbed, &kind, object).await
 }
@@ -86,7 +92,8 @@ async fn an_author_reaches_no_device_node_or_right_that_is_not_theirs() -> anyho
     assert_eq!(host, "127.0.0.1", "the spellings below are of this address");
     let own = instance(&testbed, "own", "127.0.0.1:9").await?;
     let overrides = |what: Value| json!({"podOverrides": what});
-    let root = |image: &str| json!({"flashjobPodImage": image, "settings": {"esp32": {"runAsRoot": true}}});
+    let settings = json!({"esp32": {"runAsRoot": true}});
+    let root = |image: &str| json!({"flashjobPodImage": image, "settings": settings});
     let at = |host: &str| json!({"hostEndpoint": format!("{host}:{port}")});
     let tries = [
         ("plain", at("127.0.0.1"), "DeviceNotAllowed"),
@@ -101,9 +108,11 @@ async fn an_author_reaches_no_device_node_or_right_that_is_not_theirs() -> anyho
         ("name", at("localhost"), "DeviceNotAllowed"),
         (
             "fpga",
-            overrides(
-                json!({"resources": {"requests": {"example.com/fpga": 1}, "limits": {"example.com/fpga": 1}}}),
-            ),
+            overrides(json!({
+                "resources": {
+                    "requests": {"example.com/fpga": 1}, "limits": {"example.com/fpga": 1},
+                },
+            })),
             "GrantDenied",
         ),
         (
@@ -113,16 +122,17 @@ async fn an_author_reaches_no_device_node_or_right_that_is_not_theirs() -> anyho
         ),
         (
             "control-plane",
-            overrides(
-                json!({"nodeSelector": {"node-role.kubernetes.io/control-plane": ""}, "tolerations": [{"operator": "Exists"}]}),
-            ),
+            overrides(json!({
+                "nodeSelector": {"node-role.kubernetes.io/control-plane": ""},
+                "tolerations": [{"operator": "Exists"}],
+            })),
             "GrantDenied",
         ),
         (
             "master",
-            overrides(
-                json!({"tolerations": [{"key": "node-role.kubernetes.io/master", "operator": "Exists"}]}),
-            ),
+            overrides(json!({
+                "tolerations": [{"key": "node-role.kubernetes.io/master", "operator": "Exists"}],
+            })),
             "GrantDenied",
         ),
         ("labels", overrides(json!({"labels": {"app": "other"}})), "GrantDenied"),
@@ -152,7 +162,9 @@ async fn two_jobs_of_two_namespaces_are_never_at_one_device_by_different_spellin
     let slow = Behaviour { transfer_ms: 4000, ..Behaviour::default() };
     testbed.fleet.behave(&report.id, &slow).await?;
     let twin = instance(&testbed, "twin", "127.0.0.1:9").await?;
-    let mapped = json!({"hostEndpoint": format!("http://[::ffff:127.0.0.1]:{port}/"), "verify": {"mode": "None"}});
+    let mapped = json!({
+        "hostEndpoint": format!("http://[::ffff:127.0.0.1]:{port}/"), "verify": {"mode": "None"},
+    });
     flashjob_end_to_end::create(&testbed, &job("first", &[uid], json!({}))).await?;
     let at_work =
         |status: &FlashJobStatus| status.devices.iter().any(|device| device.pod.is_some());

@@ -60,8 +60,14 @@ async fn only_what_a_trusted_key_signed_is_run_and_each_refusal_says_why() -> an
     .await?;
     let cosign = |forms: &[&str]| json!({"publicKeyFiles": [ours.public_key], "forms": forms});
     testbed.config["trust"] = json!([
-        {"match": format!("{}/flashjob/**", registry.host), "cosign": cosign(&["bundle", "simple"])},
-        {"match": format!("{}/flashjob/eats-memory", registry.host), "cosign": cosign(&["bundle"])},
+        {
+            "match": format!("{}/flashjob/**", registry.host),
+            "cosign": cosign(&["bundle", "simple"]),
+        },
+        {
+            "match": format!("{}/flashjob/eats-memory", registry.host),
+            "cosign": cosign(&["bundle"]),
+        },
     ]);
     testbed.start_operator().await?;
     for name in ["esp32", "esp32s2"] {

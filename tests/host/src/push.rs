@@ -80,7 +80,9 @@ impl Pusher<'_> {
         for (media_type, bytes) in layers {
             described.push(self.blob(media_type, bytes).await?);
         }
-        let manifest = json!({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": described});
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": described,
+        });
         self.manifest(tag, MANIFEST, &manifest).await
     }
 }

@@ -54,7 +54,8 @@ impl TokenService {
         let (from, to) = if ended { (now - 2 * hour, now - hour) } else { (now, now + hour) };
         let header = json!({"typ": "JWT", "alg": "EdDSA", "x5c": [self.certificate]});
         let claims = json!({
-            "iss": ISSUER, "sub": "robot", "aud": SERVICE, "iat": from.as_secs(), "nbf": from.as_secs(), "exp": to.as_secs(),
+            "iss": ISSUER, "sub": "robot", "aud": SERVICE, "iat": from.as_secs(),
+            "nbf": from.as_secs(), "exp": to.as_secs(),
             "access": [{"type": "repository", "name": repository, "actions": ["pull"]}],
         });
         let signed = format!(

@@ -61,7 +61,7 @@ async fn standard_output_and_error_of_a_plugin_in_go_are_information_and_warning
 /// QuickJS has no console: standard error has what the engine itself says when it gives up, and
 /// standard output has nothing.
 #[tokio::test]
-async fn what_a_plugin_in_javascript_says_and_what_its_engine_says_of_its_end_are_in_the_log_under_its_name()
+async fn output_of_a_plugin_in_javascript_and_of_its_engine_is_logged_under_its_name()
 -> anyhow::Result<()> {
     let plugin = load("hostile-javascript").await?;
     let (answer, lines) = said(&plugin, "say").await?;

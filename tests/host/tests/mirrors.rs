@@ -182,8 +182,12 @@ async fn what_a_mirror_has_changed_is_refused_and_never_run_though_the_registry_
     let world = World::start().await?;
     // Nothing but its digest speaks against it.
     let changed = plugin(b'b')?;
-    let manifest = json!({"schemaVersion": 2, "config": {"mediaType": "x", "digest": world.digest, "size": 1},
-        "layers": [{"mediaType": COMPONENT, "digest": Digest::of(&changed), "size": changed.len()}]});
+    let manifest = json!({
+        "schemaVersion": 2, "config": {"mediaType": "x", "digest": world.digest, "size": 1},
+        "layers": [
+            {"mediaType": COMPONENT, "digest": Digest::of(&changed), "size": changed.len()},
+        ],
+    });
     let layer = Digest::of(&plugin(b'a')?).to_string();
     let bytes = changed.clone();
     let blob = move |path: &str| {

@@ -122,10 +122,8 @@ impl World {
     async fn compile(&self) -> anyhow::Result<()> {
         let met = self.meet(Auth::Open, Tls::PlainConfigured).await?;
         for artifact in 0..2 {
-            let loaded = self
-                .load(&met, artifact, Form::Tag, PullPolicy::Always, &self.seed(), false)
-                .await?;
-            loaded?;
+            let reference = self.reference(&met, artifact, Form::Tag);
+            self.load(&met, &reference, PullPolicy::Always, &self.seed()).await??;
         }
         Ok(())
     }
@@ -185,30 +183,33 @@ impl World {
         ])
     }
 
-    /// Loads an artifact with a host of its own.
-    async fn load(
-        &self,
-        met: &Met,
-        artifact: usize,
-        form: Form,
-        policy: PullPolicy,
-        cache: &Path,
-        compiled: bool,
-    ) -> anyhow::Result<Result<Plugin, LoadError>> {
+    /// Reference of an artifact, in one of its forms.
+    fn reference(&self, met: &Met, artifact: usize, form: Form) -> String {
         let (registry, name, digest) =
             (&met.own.host, ARTIFACTS[artifact].0, &self.digests[artifact]);
-        let reference = match form {
+        match form {
             Form::Tag => format!("{registry}/flashjob/{name}:1"),
             Form::Digest => format!("{registry}/flashjob/{name}@{digest}"),
             Form::TagAndDigest => format!("{registry}/flashjob/{name}:1@{digest}"),
             Form::Scheme => format!("oci://{registry}/flashjob/{name}:1"),
-        };
-        if compiled && !cache.exists() {
+        }
+    }
+
+    /// Loads an artifact with a host of its own. A cache that is not there yet begins with what
+    /// [`Self::compile`] compiled.
+    async fn load(
+        &self,
+        met: &Met,
+        reference: &str,
+        policy: PullPolicy,
+        cache: &Path,
+    ) -> anyhow::Result<Result<Plugin, LoadError>> {
+        if cache != self.seed() && !cache.exists() {
             share_compiled(&self.seed(), cache)?;
         }
-        let trust = json!([{"match": format!("{registry}/**"), "allowUnsigned": true}]);
+        let trust = json!([{"match": format!("{}/**", met.own.host), "allowUnsigned": true}]);
         let host = host(cache, self.registries(met), trust, Limits::default())?;
-        Ok(host.load(&source("esp32", &reference, policy)?, &met.logins()).await)
+        Ok(host.load(&source("esp32", reference, policy)?, &met.logins()).await)
     }
 }
 
@@ -348,16 +349,9 @@ async fn every_registry_gives_what_it_has_or_the_documented_error() -> anyhow::R
         {
             let cache = tempfile::tempdir()?;
             let cell = format!("{auth:?} {tls:?} {form:?} {}", ARTIFACTS[artifact].0);
-            let outcome = world
-                .load(
-                    &met,
-                    artifact,
-                    form,
-                    PullPolicy::IfNotPresent,
-                    &cache.path().join("cache"),
-                    true,
-                )
-                .await?;
+            let (reference, cache) =
+                (world.reference(&met, artifact, form), cache.path().join("cache"));
+            let outcome = world.load(&met, &reference, PullPolicy::IfNotPresent, &cache).await?;
             check_outcome(&cell, &outcome, expected(&met, artifact));
             check_requests(&met);
             met.own.forget();
@@ -383,18 +377,19 @@ async fn the_pull_policy_says_when_a_registry_is_asked_and_what_happens_where_it
             let (cold, warm) = (folder.path().join("cold"), folder.path().join("warm"));
             let cell = |what: &str| format!("{what} {policy:?} {auth:?} {form:?}");
             let asks = policy != PullPolicy::Never;
-            let outcome = world.load(&met, 0, form, policy, &cold, true).await?;
+            let reference = world.reference(&met, 0, form);
+            let outcome = world.load(&met, &reference, policy, &cold).await?;
             check_outcome(
                 &cell("cold"),
                 &outcome,
                 (!asks).then(|| ("NotCached", met.own.host.clone())),
             );
             assert_eq!(!met.own.asked().is_empty(), asks, "{}", cell("cold"));
-            world.load(&met, 0, form, PullPolicy::IfNotPresent, &warm, true).await??;
+            world.load(&met, &reference, PullPolicy::IfNotPresent, &warm).await??;
             met.own.forget();
             check_outcome(
                 &cell("warm"),
-                &world.load(&met, 0, form, policy, &warm, true).await?,
+                &world.load(&met, &reference, policy, &warm).await?,
                 None,
             );
             let by_tag = matches!(form, Form::Tag | Form::Scheme);
@@ -410,10 +405,10 @@ async fn the_pull_policy_says_when_a_registry_is_asked_and_what_happens_where_it
             assert!(!blobs, "{}: what the cache has is fetched again", cell("warm"));
             met.own.stop().await;
             let unreachable = ("RegistryUnreachable", met.own.host.clone());
-            let outcome = world.load(&met, 0, form, policy, &warm, true).await?;
+            let outcome = world.load(&met, &reference, policy, &warm).await?;
             check_outcome(&cell("stopped, warm"), &outcome, resolves.then(|| unreachable.clone()));
-            let outcome =
-                world.load(&met, 0, form, policy, &folder.path().join("empty"), true).await?;
+            let empty = folder.path().join("empty");
+            let outcome = world.load(&met, &reference, policy, &empty).await?;
             let nothing = if asks { unreachable } else { ("NotCached", met.own.host.clone()) };
             check_outcome(&cell("stopped, cold"), &outcome, Some(nothing));
         }

@@ -126,7 +126,10 @@ impl World {
         form: &str,
     ) -> anyhow::Result<Result<Verified, LoadError>> {
         let registries = json!([
-            {"host": registry.host, "plainHttp": true, "mirrors": [format!("{}/{BELOW}", mirror.host)]},
+            {
+                "host": registry.host, "plainHttp": true,
+                "mirrors": [format!("{}/{BELOW}", mirror.host)],
+            },
             {"host": mirror.host, "plainHttp": true},
         ]);
         let cosign = json!({"publicKeyFiles": [self.signers[0].public_key], "forms": [form]});
@@ -158,7 +161,7 @@ fn gave_the_plugin(front: &Front, digest: &str) -> anyhow::Result<bool> {
 }
 
 #[tokio::test]
-async fn a_mirror_s_signatures_count_and_are_the_answer_and_where_it_has_none_the_registry_is_asked_for_them()
+async fn signatures_of_a_mirror_count_and_the_registry_is_asked_only_where_it_has_none()
 -> anyhow::Result<()> {
     let world = World::start().await?;
     for (number, (in_mirror, in_registry, expected, registry_is_asked)) in [
@@ -234,7 +237,7 @@ async fn while_the_registry_is_down_a_mirror_must_have_the_signature_too() -> an
 }
 
 #[tokio::test]
-async fn a_signature_that_a_mirror_changed_or_does_not_give_away_is_refused_and_not_made_good_by_the_registry_s()
+async fn a_signature_that_a_mirror_changed_or_denies_is_refused_without_asking_the_registry()
 -> anyhow::Result<()> {
     let world = World::start().await?;
     for form in FORMS {

@@ -70,7 +70,10 @@ impl World {
     fn trust(&self, front: &Front, forms: &[&str], require: &str) -> Value {
         let keys = self.signers.each_ref().map(|signer| &signer.public_key);
         let keys = if require == "all" { &keys[..] } else { &keys[..1] };
-        json!([{"match": format!("{}/**", front.host), "cosign": {"publicKeyFiles": keys, "forms": forms, "require": require}}])
+        json!([{
+            "match": format!("{}/**", front.host),
+            "cosign": {"publicKeyFiles": keys, "forms": forms, "require": require},
+        }])
     }
 
     async fn load(
@@ -128,8 +131,11 @@ async fn whatever_is_done_between_registry_and_operator_a_plugin_is_refused_with
                 .then(|| Answer::new(200, bytes.clone()))
         })
     };
-    let other = json!({"schemaVersion": 2, "config": {"mediaType": "x", "digest": digest, "size": 1},
-        "layers": [{"mediaType": "application/wasm", "digest": layer, "size": evil.len()}], "annotations": {"changed": "yes"}});
+    let other = json!({
+        "schemaVersion": 2, "config": {"mediaType": "x", "digest": digest, "size": 1},
+        "layers": [{"mediaType": "application/wasm", "digest": layer, "size": evil.len()}],
+        "annotations": {"changed": "yes"},
+    });
     let other = Answer::new(200, other.to_string());
     let bundles: fn(&str) -> bool = |path| {
         path.contains("/referrers/")
@@ -257,8 +263,13 @@ async fn what_an_identity_signed_without_a_key_is_run_and_what_another_signed_is
     );
     let signing = |subject: &str| Signing::now(subject, "https://ci.example");
     let trust = |forms: &[&str]| {
-        let keyless = json!({"trustedRootFile": root, "identities": [{"issuer": "https://ci.example", "subject": ours}]});
-        json!([{"match": format!("{}/**", front.host), "cosign": {"keyless": keyless, "forms": forms}}])
+        let keyless = json!({
+            "trustedRootFile": root,
+            "identities": [{"issuer": "https://ci.example", "subject": ours}],
+        });
+        json!([{
+            "match": format!("{}/**", front.host), "cosign": {"keyless": keyless, "forms": forms},
+        }])
     };
     let load = |name: &'static str, forms: &[&str], policy, cache: &str| {
         let (world, front, trust, cache) = (&world, &front, trust(forms), world.cache(cache));
@@ -361,8 +372,7 @@ async fn a_signature_that_is_removed_counts_no_more_once_it_is_asked_for_again()
 }
 
 #[tokio::test]
-async fn where_all_keys_are_required_each_signature_is_looked_for_and_another_plugin_s_is_of_no_use()
--> anyhow::Result<()> {
+async fn where_all_keys_are_required_each_must_have_signed_this_plugin() -> anyhow::Result<()> {
     let world = World::start().await?;
     let digest = world.push("esp32", "esp32").await?;
     let other = world.push("wrong-name", "other").await?;

@@ -8,8 +8,7 @@ use flashjob_testbed::process::{Process, sibling};
 use serde_json::Value;
 use tokio::process::Command;
 
-use crate::network::NODE;
-use crate::node::NAME;
+use crate::network::{HOSTNAME, NODE};
 
 /// Devices that are found in one namespace; gone with this value, their Instances stay until the
 /// namespace goes.
@@ -45,7 +44,7 @@ impl Devices {
         let (devices, said) = Process::start_and_listen(&name, devices, folder).await?;
         let address = at(&said)?;
         let mut akri = simulator("akri")?;
-        akri.args(["--devices", &address, "--namespace", namespace, "--node", NAME]);
+        akri.args(["--devices", &address, "--namespace", namespace, "--node", HOSTNAME]);
         let name = format!("akri-{namespace}");
         let (akri, said) = Process::start_and_listen(&name, akri, folder).await?;
         Ok(Self { fleet: Fleet::new(&address, &at(&said)?)?, _simulators: [devices, akri] })

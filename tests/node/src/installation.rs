@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use flashjob_api::{DevicePlugin, FlashJob, FlashJobStatus, Phase, condition};
-use flashjob_testbed::artifacts::{firmware, push_firmware, push_plugin};
 use flashjob_testbed::process::{eventually, repository};
 use flashjob_testbed::registry::{PASSWORD, USER};
 use flashjob_testbed::testbed::FLASHER_IMAGE;
@@ -153,7 +152,8 @@ impl Installation {
         let mut shell = Command::new("sh");
         shell.arg("-ec").arg(format!(
             "kubectl -n {namespace} create secret docker-registry {SECRET} --docker-server={host} \
-             --docker-username={USER} --docker-password={PASSWORD} --dry-run=client -o yaml | kubectl apply -f -\n{set}"
+             --docker-username={USER} --docker-password={PASSWORD} --dry-run=client -o yaml \
+             | kubectl apply -f -\n{set}"
         ));
         node.run(shell).await.map(|_| ())
     }
@@ -204,37 +204,28 @@ pub fn configuration(node: &Node, plugins: &[&str]) -> Value {
         .map(|name| json!({"name": name, "image": format!("{host}/flashjob/{name}:0.1.0")}))
         .collect();
     json!({
-        "apiVersion": "config.flashjob.nbfc.io/v1alpha1", "kind": "OperatorConfig", "plugins": plugins,
-        "registries": [{"host": host, "credentials": {"secretName": SECRET}, "caFile": format!("/etc/flashjob/{AUTHORITY}")}],
+        "apiVersion": "config.flashjob.nbfc.io/v1alpha1", "kind": "OperatorConfig",
+        "plugins": plugins,
+        "registries": [{
+            "host": host, "credentials": {"secretName": SECRET},
+            "caFile": format!("/etc/flashjob/{AUTHORITY}"),
+        }],
         "trust": [{"match": format!("{host}/flashjob/**"), "allowUnsigned": true}],
         // A busy node takes its time for a Pod's network and its image: these two stay long.
         "periods": {"unknownDeviceSeconds": 3, "lateCallbackSeconds": 1, "retrySeconds": 1},
     })
 }
 
-/// Pushes plugins and firmware, as their authors do.
-///
-/// # Errors
-/// A plugin was not built, or the registry refuses it.
-pub async fn publish(node: &Node) -> anyhow::Result<()> {
-    for plugin in ["esp32", "esp32s2"] {
-        let file = repository().join(format!("target/plugins/{plugin}.wasm"));
-        push_plugin(&node.registry, &file, &format!("flashjob/{plugin}:0.1.0")).await?;
-    }
-    for version in ["0.2.0", "0.3.0"] {
-        let firmwares = ["esp32", "esp32s2"].map(|device| firmware(device, "thermo", version));
-        push_firmware(&node.registry, &format!("nubificus/firmware:{version}"), &firmwares)
-            .await?;
-    }
-    Ok(())
-}
-
 /// A FlashJob with what every one needs, and what `spec` adds or changes.
 #[must_use]
 pub fn job(namespace: &str, name: &str, uids: &[String], spec: Value) -> Value {
     let mut job = json!({
-        "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob", "metadata": {"name": name, "namespace": namespace},
-        "spec": {"uuid": uids, "firmware": "harbor.nbfc.io/nubificus/firmware:0.2.0", "version": "0.2.0", "flashjobPodImage": FLASHER_IMAGE},
+        "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "uuid": uids, "firmware": "harbor.nbfc.io/nubificus/firmware:0.2.0",
+            "version": "0.2.0", "flashjobPodImage": FLASHER_IMAGE,
+        },
     });
     if let (Some(spec), Value::Object(changes)) = (job["spec"].as_object_mut(), spec) {
         spec.extend(changes);

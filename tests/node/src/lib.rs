@@ -5,13 +5,14 @@
 //! - [`requirements`] says what the machine lacks; [`isolation`] runs a whole test program in
 //!   namespaces of its own, and removes every trace of it, however it ended.
 //! - [`network`] is the node's own network; [`runtime`] is containerd with the images of
-//!   [`images`]; [`node`] puts all parts together.
+//!   [`images`]; [`artifacts`] fills the registry; [`node`] puts all parts together.
 //! - [`devices`] are simulated devices and their Instances in one namespace.
 //! - [`installation`] installs the operator as users do; [`rights`] compares what it may with what
 //!   it did.
 //! - [`go_operator`] is the operator that users move over from.
 //! - [`suite`] is the harness of the tests: one node for all of them, one after the other.
 
+pub mod artifacts;
 pub mod devices;
 pub mod go_operator;
 pub mod images;

@@ -8,6 +8,8 @@ use anyhow::{Context, ensure};
 
 /// The node's own address. Registry, API server and devices are there too.
 pub const NODE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
+/// Hostname of the node, and name of its Node object.
+pub const HOSTNAME: &str = "real-node";
 /// Addresses of Pods.
 pub const PODS: &str = "10.98.0.0/24";
 /// Addresses that MetalLB gives to Services.

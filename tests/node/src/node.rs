@@ -16,11 +16,10 @@ use tokio::process::Command;
 
 use crate::devices::Devices;
 use crate::isolation::Isolation;
+use crate::network::HOSTNAME;
 use crate::runtime::Runtime;
-use crate::{images, installation, network};
+use crate::{artifacts, images, network};
 
-/// Name of the node.
-pub const NAME: &str = "real-node";
 /// Time within which a part must be ready.
 const START: Duration = Duration::from_secs(120);
 /// Namespace of MetalLB.
@@ -60,7 +59,7 @@ impl Node {
         let folder = isolation.folder.clone();
         let authority = Authority::at(network::NODE, &folder)?;
         let (control_plane, registry, runtime) = tokio::try_join!(
-            ControlPlane::start_with_node(&plane_programs, &folder, &authority, NAME),
+            ControlPlane::start_with_node(&plane_programs, &folder, &authority, HOSTNAME),
             Registry::start(&plane_programs, &folder, &authority),
             Runtime::start(&programs, &folder),
         )?;
@@ -83,7 +82,7 @@ impl Node {
         node.wait_until_ready().await?;
         node.start_balancer().await?;
         flashjob_simulators::akri::install(&node.client).await?;
-        installation::publish(&node).await?;
+        artifacts::publish(&node.registry).await?;
         Ok(node)
     }
 
@@ -96,8 +95,10 @@ impl Node {
         let config = folder.join("kubelet.json");
         let configuration = json!({
             "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration",
-            "failCgroupV1": false, "cgroupDriver": "cgroupfs", "cgroupRoot": format!("/{}", self.cgroup), "failSwapOn": false,
-            "resolvConf": "", "containerRuntimeEndpoint": format!("unix://{}", self.runtime.socket.display()),
+            "failCgroupV1": false, "cgroupDriver": "cgroupfs",
+            "cgroupRoot": format!("/{}", self.cgroup), "failSwapOn": false,
+            "resolvConf": "",
+            "containerRuntimeEndpoint": format!("unix://{}", self.runtime.socket.display()),
             "podLogsDir": folder.join("pod-logs"),
             "authentication": {
                 "anonymous": {"enabled": false}, "webhook": {"enabled": false},
@@ -108,7 +109,10 @@ impl Node {
             "syncFrequency": "5s",
             // Nothing can be pulled here, so no image may be taken away, however full the disk is.
             "imageGCHighThresholdPercent": 100,
-            "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%", "nodefs.inodesFree": "1%"},
+            "evictionHard": {
+                "memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%",
+                "nodefs.inodesFree": "1%",
+            },
         });
         std::fs::write(&config, serde_json::to_vec_pretty(&configuration)?)?;
         let mut command = Command::new(self.programs.join("kubelet"));
@@ -116,8 +120,10 @@ impl Node {
         command.arg("--kubeconfig").arg(&self.control_plane.kubelet_kubeconfig);
         command.arg("--root-dir").arg(folder.join("kubelet"));
         command.arg("--cert-dir").arg(folder.join("kubelet-certificates"));
-        command
-            .args([format!("--hostname-override={NAME}"), format!("--node-ip={}", network::NODE)]);
+        command.args([
+            format!("--hostname-override={HOSTNAME}"),
+            format!("--node-ip={}", network::NODE),
+        ]);
         self.kubelet = Some(Process::start("kubelet", command, folder)?);
         Ok(())
     }
@@ -139,8 +145,10 @@ impl Node {
         self.kube_proxy = None;
         let config = self.folder.join("kube-proxy.json");
         let configuration = json!({
-            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration", "mode": "nftables",
-            "clientConnection": {"kubeconfig": self.control_plane.kubeconfig}, "hostnameOverride": NAME,
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",
+            "mode": "nftables",
+            "clientConnection": {"kubeconfig": self.control_plane.kubeconfig},
+            "hostnameOverride": HOSTNAME,
             "clusterCIDR": network::PODS, "conntrack": {"maxPerCore": 0},
             "nftables": {"minSyncPeriod": format!("{}ms", min_sync_period.as_millis())},
         });
@@ -167,7 +175,7 @@ impl Node {
             let nodes = nodes.clone();
             async move {
                 ended?;
-                let node = nodes.get_opt(NAME).await?;
+                let node = nodes.get_opt(HOSTNAME).await?;
                 let status =
                     node.and_then(|node| node.status).and_then(|status| status.conditions);
                 let ready = status
@@ -198,7 +206,8 @@ impl Node {
             .env("METALLB_POD_NAME", "controller");
         self._balancer = Some(Process::start("metallb", command, &self.folder)?);
         let pool = json!({
-            "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool", "metadata": {"name": "devices", "namespace": BALANCER_NAMESPACE},
+            "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool",
+            "metadata": {"name": "devices", "namespace": BALANCER_NAMESPACE},
             "spec": {"addresses": [network::EXTERNAL]},
         });
         eventually("the pool of addresses is taken", START, || async {

@@ -19,7 +19,8 @@ const NETWORK_PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 
 /// Commands that try what the node asks of the kernel, in the same kind of namespaces: a link to
 /// stand on, a bridge for Pods, rules, stacked file systems.
-const TRIAL: &str = "ip link add trial0 type veth peer name trial1 && ip link add trial type bridge \
+const TRIAL: &str = "ip link add trial0 type veth peer name trial1 \
+    && ip link add trial type bridge \
     && nft add table ip trial && grep -qw overlay /proc/filesystems";
 
 /// Folder of the network plugins of containers.

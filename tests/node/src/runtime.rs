@@ -93,9 +93,11 @@ fn network(folder: &Path) -> String {
     serde_json::json!({
         "cniVersion": "1.0.0", "name": "node",
         "plugins": [{
-            "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true, "hairpinMode": true,
+            "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": true,
+            "hairpinMode": true,
             "ipam": {
-                "type": "host-local", "ranges": [[{"subnet": PODS}]], "routes": [{"dst": "0.0.0.0/0"}],
+                "type": "host-local", "ranges": [[{"subnet": PODS}]],
+                "routes": [{"dst": "0.0.0.0/0"}],
                 "dataDir": folder.join("addresses"),
             },
         }],

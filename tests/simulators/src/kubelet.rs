@@ -2,6 +2,7 @@
 //! and reports truly what becomes of it.
 
 mod container;
+mod deletion;
 mod status;
 
 use std::collections::HashMap;
@@ -13,7 +14,7 @@ use anyhow::Context;
 use futures::StreamExt;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, Pod};
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Patch, PatchParams, PostParams};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Client, ResourceExt};
@@ -21,6 +22,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::process;
+use container::Runtime;
 
 /// Between two signs of life, well below the 40 s after which a node counts as lost; shorter than
 /// a real kubelet's, as after an outage of the API server no Pod is scheduled until the node has
@@ -51,9 +53,8 @@ pub struct Settings {
 /// A node.
 #[derive(Clone)]
 pub struct Kubelet {
-    client: Client,
     settings: Arc<Settings>,
-    root: PathBuf,
+    runtime: Arc<Runtime>,
 }
 
 impl Kubelet {
@@ -66,7 +67,9 @@ impl Kubelet {
             std::env::temp_dir().join(format!("kubelet-{}", std::process::id()))
         });
         std::fs::create_dir_all(&root).with_context(|| format!("folder {}", root.display()))?;
-        Ok(Self { client, settings: Arc::new(settings), root })
+        let (images, image_env) = (settings.images.clone(), settings.image_env.clone());
+        let runtime = Arc::new(Runtime { client, images, image_env, root });
+        Ok(Self { settings: Arc::new(settings), runtime })
     }
 
     /// Registers the node and runs its Pods until the process ends.
@@ -77,7 +80,7 @@ impl Kubelet {
         self.register().await?;
         let kubelet = self.clone();
         tokio::spawn(async move { kubelet.beat().await });
-        let pods: Api<Pod> = Api::all(self.client.clone());
+        let pods: Api<Pod> = Api::all(self.runtime.client.clone());
         let config =
             watcher::Config::default().fields(&format!("spec.nodeName={}", self.settings.node));
         let mut events =
@@ -105,10 +108,16 @@ impl Kubelet {
     }
 
     async fn register(&self) -> anyhow::Result<()> {
-        let nodes: Api<Node> = Api::all(self.client.clone());
+        let nodes: Api<Node> = Api::all(self.runtime.client.clone());
         let name = &self.settings.node;
         let node: Node = serde_json::from_value(json!({
-            "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64"}}
+            "metadata": {
+                "name": name,
+                "labels": {
+                    "kubernetes.io/hostname": name, "kubernetes.io/os": "linux",
+                    "kubernetes.io/arch": "amd64",
+                },
+            }
         }))?;
         match nodes.create(&PostParams::default(), &node).await {
             Err(kube::Error::Api(status)) if status.code == 409 => {}
@@ -120,13 +129,19 @@ impl Kubelet {
     }
 
     async fn say_ready(&self) -> anyhow::Result<()> {
-        let nodes: Api<Node> = Api::all(self.client.clone());
+        let nodes: Api<Node> = Api::all(self.runtime.client.clone());
         let now = jiff::Timestamp::now();
         let status = json!({"status": {
             "capacity": {"cpu": "64", "memory": "256Gi", "pods": "1000"},
             "allocatable": {"cpu": "64", "memory": "256Gi", "pods": "1000"},
-            "addresses": [{"type": "InternalIP", "address": "127.0.0.1"}, {"type": "Hostname", "address": self.settings.node}],
-            "conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "simulated", "lastHeartbeatTime": now, "lastTransitionTime": now}],
+            "addresses": [
+                {"type": "InternalIP", "address": "127.0.0.1"},
+                {"type": "Hostname", "address": self.settings.node},
+            ],
+            "conditions": [{
+                "type": "Ready", "status": "True", "reason": "KubeletReady",
+                "message": "simulated", "lastHeartbeatTime": now, "lastTransitionTime": now,
+            }],
             "nodeInfo": status::node_info(),
         }});
         nodes
@@ -145,10 +160,16 @@ impl Kubelet {
     }
 
     async fn beat(&self) {
-        let leases: Api<Lease> = Api::namespaced(self.client.clone(), "kube-node-lease");
+        let leases: Api<Lease> = Api::namespaced(self.runtime.client.clone(), "kube-node-lease");
         loop {
-            let spec = json!({"holderIdentity": self.settings.node, "leaseDurationSeconds": 40, "renewTime": format!("{:.6}", jiff::Timestamp::now())});
-            let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": self.settings.node}, "spec": spec});
+            let spec = json!({
+                "holderIdentity": self.settings.node, "leaseDurationSeconds": 40,
+                "renewTime": format!("{:.6}", jiff::Timestamp::now()),
+            });
+            let lease = json!({
+                "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+                "metadata": {"name": self.settings.node}, "spec": spec,
+            });
             let manager = PatchParams::apply("kubelet-simulator").force();
             let said = async {
                 leases.patch(&self.settings.node, &manager, &Patch::Apply(lease)).await?;
@@ -164,7 +185,7 @@ impl Kubelet {
     /// Returns true if the node controller has given this node up, as it does during an outage of
     /// the API server.
     async fn counts_as_lost(&self) -> kube::Result<bool> {
-        let nodes: Api<Node> = Api::all(self.client.clone());
+        let nodes: Api<Node> = Api::all(self.runtime.client.clone());
         let Some(node) = nodes.get_opt(&self.settings.node).await? else { return Ok(false) };
         let tainted =
             node.spec.is_some_and(|spec| spec.taints.is_some_and(|taints| !taints.is_empty()));
@@ -188,73 +209,22 @@ impl Kubelet {
         pod: &Pod,
         mut states: watch::Receiver<Option<Pod>>,
     ) -> anyhow::Result<()> {
+        let client = &self.runtime.client;
         let phase =
             pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or("Pending");
         match (phase, self.settings.succeed_after_ms) {
             ("Succeeded" | "Failed", _) => {}
-            ("Running", _) => self.report(pod, status::lost(pod)).await?,
+            ("Running", _) => status::report(client, pod, status::lost(pod)).await,
             (_, Some(milliseconds)) => {
                 tokio::time::sleep(Duration::from_millis(milliseconds)).await;
-                self.report(pod, status::succeeded(pod)).await?;
+                status::report(client, pod, status::succeeded(pod)).await;
             }
             _ => {
-                let ended = container::run(self, pod, &mut states).await?;
-                self.report(pod, ended).await?;
+                let ended = self.runtime.run(pod, &mut states).await?;
+                status::report(client, pod, ended).await;
             }
         }
-        // The object goes when somebody deletes it; a real kubelet lets it go once the containers
-        // have ended.
-        while let Ok(()) = wait_for_deletion(&mut states).await {
-            let pods: Api<Pod> =
-                Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
-            let preconditions = Preconditions { uid: pod.uid(), resource_version: None };
-            let at_once = DeleteParams {
-                grace_period_seconds: Some(0),
-                preconditions: Some(preconditions),
-                ..DeleteParams::default()
-            };
-            match pods.delete(&pod.name_any(), &at_once).await {
-                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => break,
-                Ok(_) => break,
-                Err(_) => tokio::time::sleep(Duration::from_millis(200)).await,
-            }
-        }
+        deletion::confirm(client, pod, &mut states).await;
         Ok(())
     }
-
-    /// Writes a Pod's status as kubelets do, which leave conditions of others; however long the
-    /// API server is away. One that is gone needs none.
-    async fn report(&self, pod: &Pod, status: serde_json::Value) -> anyhow::Result<()> {
-        let pods: Api<Pod> =
-            Api::namespaced(self.client.clone(), &pod.namespace().unwrap_or_default());
-        loop {
-            let patch = json!({"metadata": {"uid": pod.uid()}, "status": status});
-            match pods
-                .patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(patch))
-                .await
-            {
-                Ok(_) => return Ok(()),
-                Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => {
-                    return Ok(());
-                }
-                Err(error) => {
-                    tracing::debug!(
-                        %error,
-                        "a Pod's status could not be written and is written again"
-                    )
-                }
-            }
-            tokio::time::sleep(Duration::from_millis(250)).await;
-        }
-    }
-}
-
-/// Ok: somebody asked for the Pod's deletion. Err: it is gone.
-async fn wait_for_deletion(
-    states: &mut watch::Receiver<Option<Pod>>,
-) -> Result<(), watch::error::RecvError> {
-    let deleted = |pod: &Option<Pod>| {
-        pod.as_ref().is_some_and(|pod| pod.metadata.deletion_timestamp.is_some())
-    };
-    states.wait_for(deleted).await.map(|_| ())
 }

@@ -13,27 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::terminal::Terminal;
 pub use image::mcuboot_image;
+pub use server::Behaviour;
 use server::State;
 
 /// Log line of a device that starts, on its console.
 const BANNER: &[u8] = b"\r\n*** Booting Zephyr OS build v4.2.0 ***\r\n";
-
-/// Ways in which a device misbehaves.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Behaviour {
-    /// Its boot loader does not take the new image.
-    pub reverts: bool,
-    /// It does not answer after a restart into a new image, until it is told to go on or restarts.
-    pub never_back: bool,
-    /// It refuses uploads.
-    pub refuses: bool,
-    /// It loses every fifth request.
-    pub lossy: bool,
-    /// It restarts at once, without an answer to the request.
-    pub mute_reset: bool,
-    /// It does not answer once it has so many bytes of an upload, until it is told to go on.
-    pub stops_at: Option<usize>,
-}
 
 /// The device.
 pub struct SmpDevice {

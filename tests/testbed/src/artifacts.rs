@@ -60,7 +60,10 @@ pub async fn push_files(
     let mut entries = Vec::new();
     for (device, file) in files {
         let layer = ImageLayer::oci_v1_gzip(layer(file)?, None);
-        let config = json!({"os": "custom", "architecture": device, "rootfs": {"type": "layers", "diff_ids": []}, "config": {}});
+        let config = json!({
+            "os": "custom", "architecture": device, "rootfs": {"type": "layers", "diff_ids": []},
+            "config": {},
+        });
         let config = Config::new(
             config.to_string().into_bytes(),
             "application/vnd.oci.image.config.v1+json".to_owned(),
@@ -82,11 +85,15 @@ pub async fn push_files(
             )
             .await?;
         entries.push(json!({
-            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": manifest.len(),
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest,
+            "size": manifest.len(),
             "platform": {"os": "custom", "architecture": device},
         }));
     }
-    let index = json!({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries});
+    let index = json!({
+        "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
+        "manifests": entries,
+    });
     let index: OciManifest = serde_json::from_value(index)?;
     client.push_manifest(&reference, &index).await?;
     Ok(client.fetch_manifest_digest(&reference, &registry.auth()).await?)

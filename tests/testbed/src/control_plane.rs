@@ -135,9 +135,13 @@ impl ControlPlane {
         let policy = self.folder.join("audit-policy.yaml");
         std::fs::write(
             &policy,
-            "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\nrules: [{level: Metadata}]\n",
+            "apiVersion: audit.k8s.io/v1\nkind: Policy\nomitStages: [RequestReceived]\n\
+             rules: [{level: Metadata}]\n",
         )?;
-        let cluster = json!({"server": format!("https://127.0.0.1:{}", self.port), "certificate-authority": authority.certificate});
+        let cluster = json!({
+            "server": format!("https://127.0.0.1:{}", self.port),
+            "certificate-authority": authority.certificate,
+        });
         let users = [
             (&self.kubeconfig, "administrator"),
             (&self.operator_kubeconfig, "operator"),
@@ -149,7 +153,10 @@ impl ControlPlane {
                 "apiVersion": "v1", "kind": "Config", "current-context": "testbed",
                 "clusters": [{"name": "testbed", "cluster": cluster}],
                 "users": [{"name": user, "user": {"token": user}}],
-                "contexts": [{"name": "testbed", "context": {"cluster": "testbed", "user": user, "namespace": "default"}}],
+                "contexts": [{
+                    "name": "testbed",
+                    "context": {"cluster": "testbed", "user": user, "namespace": "default"},
+                }],
             });
             std::fs::write(file, serde_json::to_vec_pretty(&kubeconfig)?)?;
         }

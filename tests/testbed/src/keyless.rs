@@ -171,12 +171,17 @@ impl Certified {
         let payload = statement(digests, predicate).to_string();
         let signature = self.key.sign(encoded(&payload).as_bytes())?;
         let signatures = json!([{"sig": STANDARD.encode(&signature), "keyid": ""}]);
-        let envelope = json!({"payload": STANDARD.encode(&payload), "payloadType": PAYLOAD_TYPE, "signatures": signatures});
+        let envelope = json!({
+            "payload": STANDARD.encode(&payload), "payloadType": PAYLOAD_TYPE,
+            "signatures": signatures,
+        });
         Ok((envelope, payload, signature))
     }
 
     fn bundle(&self, envelope: &Value, entry: &Value) -> Value {
-        let material = json!({"certificate": {"rawBytes": STANDARD.encode(&self.der)}, "tlogEntries": [entry]});
+        let material = json!({
+            "certificate": {"rawBytes": STANDARD.encode(&self.der)}, "tlogEntries": [entry],
+        });
         json!({"mediaType": BUNDLE, "dsseEnvelope": envelope, "verificationMaterial": material})
     }
 }
@@ -205,25 +210,33 @@ impl Sigstore {
     pub fn trusted_root(&self) -> Value {
         let log = |name: &str, key: &KeyPair| {
             json!([{
-                "baseUrl": format!("https://{name}"), "hashAlgorithm": "SHA2_256", "logId": {"keyId": STANDARD.encode(key_id(key))},
+                "baseUrl": format!("https://{name}"), "hashAlgorithm": "SHA2_256",
+                "logId": {"keyId": STANDARD.encode(key_id(key))},
                 "publicKey": {
-                    "rawBytes": STANDARD.encode(key.subject_public_key_info()), "keyDetails": "PKIX_ECDSA_P256_SHA_256",
+                    "rawBytes": STANDARD.encode(key.subject_public_key_info()),
+                    "keyDetails": "PKIX_ECDSA_P256_SHA_256",
                     "validFor": {"start": "2020-01-01T00:00:00Z"},
                 },
             }])
         };
+        let certificate = |der: &Vec<u8>| json!({"rawBytes": STANDARD.encode(der)});
+        let timestamp_chain = self.timestamps.chain.each_ref().map(certificate);
         json!({
             "mediaType": "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
             "tlogs": log(NAME, &self.log),
             "ctlogs": log("ct.testbed", &self.certificates),
             "certificateAuthorities": [{
-                "subject": {"organization": "testbed", "commonName": "fulcio.testbed"}, "uri": "https://fulcio.testbed",
-                "certChain": {"certificates": [{"rawBytes": STANDARD.encode(&self.authority.certificate)}]},
+                "subject": {"organization": "testbed", "commonName": "fulcio.testbed"},
+                "uri": "https://fulcio.testbed",
+                "certChain": {
+                    "certificates": [{"rawBytes": STANDARD.encode(&self.authority.certificate)}],
+                },
                 "validFor": {"start": "2020-01-01T00:00:00Z"},
             }],
             "timestampAuthorities": [{
-                "subject": {"organization": "testbed", "commonName": "time.testbed"}, "uri": "https://time.testbed",
-                "certChain": {"certificates": self.timestamps.chain.each_ref().map(|one| json!({"rawBytes": STANDARD.encode(one)}))},
+                "subject": {"organization": "testbed", "commonName": "time.testbed"},
+                "uri": "https://time.testbed",
+                "certChain": {"certificates": timestamp_chain},
                 "validFor": {"start": "2020-01-01T00:00:00Z"},
             }],
         })
@@ -243,9 +256,14 @@ impl Sigstore {
         let certified = self.authority.certify(signing, &self.certificates)?;
         let (envelope, payload, signature) = certified.envelope(digests, predicate)?;
         let body = json!({"apiVersion": "0.0.1", "kind": "dsse", "spec": {
-            "envelopeHash": {"algorithm": "sha256", "value": hex(&Sha256::digest(envelope.to_string()))},
+            "envelopeHash": {
+                "algorithm": "sha256", "value": hex(&Sha256::digest(envelope.to_string())),
+            },
             "payloadHash": {"algorithm": "sha256", "value": hex(&Sha256::digest(&payload))},
-            "signatures": [{"signature": STANDARD.encode(signature), "verifier": STANDARD.encode(&certified.pem)}],
+            "signatures": [{
+                "signature": STANDARD.encode(signature),
+                "verifier": STANDARD.encode(&certified.pem),
+            }],
         }});
         let mut entry = self.entry(&body, "7")?;
         entry["integratedTime"] = json!(signing.logged.to_string());
@@ -267,12 +285,19 @@ impl Sigstore {
     ) -> anyhow::Result<Value> {
         let certified = self.authority.certify(signing, &self.certificates)?;
         let (envelope, payload, signature) = certified.envelope(digests, predicate)?;
-        let body = json!({"apiVersion": "0.0.2", "kind": "hashedrekord", "spec": {"hashedRekordV002": {
-            "data": {"algorithm": "SHA2_256", "digest": STANDARD.encode(Sha256::digest(encoded(&payload)))},
+        let record = json!({
+            "data": {
+                "algorithm": "SHA2_256",
+                "digest": STANDARD.encode(Sha256::digest(encoded(&payload))),
+            },
             "signature": {"content": STANDARD.encode(&signature), "verifier": {
-                "keyDetails": "PKIX_ECDSA_P256_SHA_256", "x509Certificate": {"rawBytes": STANDARD.encode(&certified.der)},
+                "keyDetails": "PKIX_ECDSA_P256_SHA_256",
+                "x509Certificate": {"rawBytes": STANDARD.encode(&certified.der)},
             }},
-        }}});
+        });
+        let body = json!({
+            "apiVersion": "0.0.2", "kind": "hashedrekord", "spec": {"hashedRekordV002": record},
+        });
         let mut bundle = certified.bundle(&envelope, &self.entry(&body, "1")?);
         let timestamp = STANDARD.encode(self.timestamps.seen(&signature, signing.logged)?);
         bundle["verificationMaterial"]["timestampVerificationData"] =
@@ -294,12 +319,18 @@ impl Sigstore {
         let signature = STANDARD.encode(certified.key.sign(payload.as_bytes())?);
         let body = json!({"apiVersion": "0.0.1", "kind": "hashedrekord", "spec": {
             "data": {"hash": {"algorithm": "sha256", "value": hex(&Sha256::digest(&payload))}},
-            "signature": {"content": signature, "publicKey": {"content": STANDARD.encode(&certified.pem)}},
+            "signature": {
+                "content": signature, "publicKey": {"content": STANDARD.encode(&certified.pem)},
+            },
         }});
         let body = body.to_string();
-        let bundle = json!({"SignedEntryTimestamp": self.promise(&body, signing.logged)?, "Payload": {
-            "body": STANDARD.encode(&body), "integratedTime": signing.logged, "logIndex": 7, "logID": hex(&key_id(&self.log)),
-        }});
+        let bundle = json!({
+            "SignedEntryTimestamp": self.promise(&body, signing.logged)?,
+            "Payload": {
+                "body": STANDARD.encode(&body), "integratedTime": signing.logged, "logIndex": 7,
+                "logID": hex(&key_id(&self.log)),
+            },
+        });
         let annotations = BTreeMap::from([
             ("dev.cosignproject.cosign/signature".to_owned(), signature),
             ("dev.sigstore.cosign/certificate".to_owned(), certified.pem),
@@ -313,7 +344,8 @@ impl Sigstore {
     fn entry(&self, body: &Value, index: &str) -> anyhow::Result<Value> {
         let (kind, version, body) = (&body["kind"], &body["apiVersion"], body.to_string());
         Ok(json!({
-            "logIndex": index, "logId": {"keyId": STANDARD.encode(key_id(&self.log))}, "kindVersion": {"kind": kind, "version": version},
+            "logIndex": index, "logId": {"keyId": STANDARD.encode(key_id(&self.log))},
+            "kindVersion": {"kind": kind, "version": version},
             "canonicalizedBody": STANDARD.encode(&body), "inclusionProof": self.proof(&body)?,
         }))
     }
@@ -339,7 +371,8 @@ impl Sigstore {
             [&key_id(&self.checkpoints)[..4], &self.checkpoints.sign(tree.as_bytes())?].concat();
         let checkpoint = format!("{tree}\n\u{2014} {NAME} {}\n", STANDARD.encode(signature));
         Ok(json!({
-            "logIndex": "1", "treeSize": "2", "rootHash": root, "hashes": [STANDARD.encode(first)], "checkpoint": {"envelope": checkpoint},
+            "logIndex": "1", "treeSize": "2", "rootHash": root, "hashes": [STANDARD.encode(first)],
+            "checkpoint": {"envelope": checkpoint},
         }))
     }
 }

@@ -8,6 +8,7 @@ pub mod certificates;
 pub mod control_plane;
 pub mod fleet;
 pub mod keyless;
+pub mod options;
 pub mod process;
 pub mod proxy;
 pub mod registry;
@@ -19,6 +20,7 @@ pub mod smp;
 pub mod testbed;
 
 pub use fleet::Fleet;
+pub use options::Options;
 pub use proxy::Proxy;
 pub use rustix::process::Signal;
-pub use testbed::{Options, Testbed};
+pub use testbed::Testbed;

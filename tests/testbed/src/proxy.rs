@@ -309,7 +309,10 @@ fn answer(code: u16) -> anyhow::Result<Response<Body>> {
         429 => ("TooManyRequests", "too many requests, please try again later"),
         _ => ("InternalError", "an error on the server has prevented the request from succeeding"),
     };
-    let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code, "reason": reason, "message": message});
+    let status = json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "code": code,
+        "reason": reason, "message": message,
+    });
     let response = Response::builder().status(code).header(CONTENT_TYPE, "application/json");
     let response = if code == 429 { response.header(RETRY_AFTER, "1") } else { response };
     Ok(response.body(full(Bytes::from(status.to_string())))?)

@@ -56,7 +56,10 @@ impl Registry {
         let config = json!({
             "version": "0.1",
             "log": {"level": "warn", "accesslog": {"disabled": true}},
-            "storage": {"filesystem": {"rootdirectory": folder.join("registry")}, "delete": {"enabled": true}},
+            "storage": {
+                "filesystem": {"rootdirectory": folder.join("registry")},
+                "delete": {"enabled": true},
+            },
             "http": {"addr": host, "tls": {"certificate": certificate, "key": key}},
             "auth": {"htpasswd": {"realm": "testbed", "path": passwords}},
         });

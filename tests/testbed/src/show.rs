@@ -22,8 +22,12 @@ pub async fn main_job(client: &Client, fleet: &Fleet, namespace: &str) -> anyhow
     let devices = fleet.devices(client, namespace).await?;
     let uids: Vec<&String> = devices.iter().map(|(uid, _)| uid).collect();
     let job = json!({
-        "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob", "metadata": {"name": "demo", "namespace": namespace},
-        "spec": {"uuid": uids, "firmware": "harbor.nbfc.io/nubificus/firmware:0.2.0", "version": "0.2.0", "flashjobPodImage": FLASHER_IMAGE},
+        "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob",
+        "metadata": {"name": "demo", "namespace": namespace},
+        "spec": {
+            "uuid": uids, "firmware": "harbor.nbfc.io/nubificus/firmware:0.2.0",
+            "version": "0.2.0", "flashjobPodImage": FLASHER_IMAGE,
+        },
     });
     let jobs: Api<FlashJob> = Api::namespaced(client.clone(), namespace);
     let begin = jiff::Timestamp::now();

@@ -82,7 +82,8 @@ impl Signer {
         Ok(json!({
             "mediaType": BUNDLE, "verificationMaterial": {"publicKey": {"hint": "testbed"}},
             "dsseEnvelope": {
-                "payload": STANDARD.encode(&payload), "payloadType": PAYLOAD_TYPE, "signatures": [{"sig": STANDARD.encode(signature)}],
+                "payload": STANDARD.encode(&payload), "payloadType": PAYLOAD_TYPE,
+                "signatures": [{"sig": STANDARD.encode(signature)}],
             },
         }))
     }
@@ -130,7 +131,9 @@ pub async fn attach_bundle(
     let config = Config::new(b"{}".to_vec(), EMPTY.to_owned(), None);
     let mut manifest = OciImageManifest::build(&layers, &config, None);
     manifest.artifact_type = Some(BUNDLE.to_owned());
-    let subject = json!({"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": attach_to, "size": 1});
+    let subject = json!({
+        "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": attach_to, "size": 1,
+    });
     manifest.subject = Some(serde_json::from_value::<OciDescriptor>(subject)?);
     let client = registry.client()?;
     let one: Reference =
@@ -142,7 +145,10 @@ pub async fn attach_bundle(
     let index = json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json",
         // cosign's registry library writes the type of the empty config here.
-        "manifests": [{"mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "size": bytes.len(), "artifactType": EMPTY}],
+        "manifests": [{
+            "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest,
+            "size": bytes.len(), "artifactType": EMPTY,
+        }],
     });
     let index: OciManifest = serde_json::from_value(index)?;
     let list: Reference = format!("{}/{repository}:{}", registry.host, tag(attach_to)).parse()?;
@@ -164,7 +170,10 @@ pub(crate) fn statement(digests: &[&str], predicate: &str) -> Value {
         .iter()
         .map(|digest| json!({"digest": {"sha256": digest.trim_start_matches("sha256:")}}))
         .collect();
-    json!({"_type": "https://in-toto.io/Statement/v1", "subject": subject, "predicateType": predicate, "predicate": {}})
+    json!({
+        "_type": "https://in-toto.io/Statement/v1", "subject": subject, "predicateType": predicate,
+        "predicate": {},
+    })
 }
 
 fn tag(digest: &str) -> String {

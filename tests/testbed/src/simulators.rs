@@ -9,9 +9,9 @@ use tokio::process::Command;
 
 use crate::certificates::Authority;
 use crate::fleet::Fleet;
+use crate::options::Options;
 use crate::process::{Process, free_port, sibling};
 use crate::registry::Registry;
-use crate::testbed::Options;
 
 /// The folder and the cluster of the simulators.
 pub(crate) struct Simulators<'a> {

@@ -21,46 +21,13 @@ use crate::artifacts::{firmware, push_firmware, push_plugin};
 use crate::certificates::Authority;
 use crate::control_plane::ControlPlane;
 use crate::fleet::Fleet;
+use crate::options::Options;
 use crate::process::{Process, eventually, free_port, repository, script, sibling};
 use crate::registry::Registry;
 use crate::simulators::Simulators;
 
 /// The image that the users of the first operator name.
 pub const FLASHER_IMAGE: &str = "harbor.nbfc.io/nubificus/iot/esp32-sota:simulated";
-
-/// Settings of a testbed.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Devices, as `type:application:version=count`.
-    pub devices: Vec<String>,
-    /// Addresses of the load balancer.
-    pub addresses: u32,
-    /// Plugins to push and configure; each is `target/plugins/<name>.wasm`.
-    pub plugins: Vec<String>,
-    /// Milliseconds that the flash program waits before it asks the device; real ones wait 2,000.
-    pub flasher_wait_ms: u64,
-    /// Milliseconds for which it waits that the device calls back; real ones wait 60,000.
-    pub flasher_callback_timeout_ms: u64,
-    /// Periods for which things are waited for; see the operator's configuration.
-    pub periods: Value,
-    /// The operator watches the namespace `default` alone, and has the rights for that and no
-    /// others.
-    pub one_namespace: bool,
-}
-
-impl Default for Options {
-    fn default() -> Self {
-        Self {
-            devices: Vec::new(),
-            addresses: 9,
-            plugins: ["esp32", "esp32s2", "esp32s3"].map(str::to_owned).into(),
-            flasher_wait_ms: 100,
-            flasher_callback_timeout_ms: 5000,
-            periods: json!({"unknownDeviceSeconds": 3, "imagePullSeconds": 3, "unschedulableSeconds": 3, "lateCallbackSeconds": 1, "retrySeconds": 1}),
-            one_namespace: false,
-        }
-    }
-}
 
 /// Seconds that a replica's Lease lasts here: long enough for a busy machine, and not much to wait
 /// for after a crash.
@@ -405,7 +372,9 @@ pub async fn grant_rights_without(
             rules.retain(|rule| rule["verbs"].as_array().is_some_and(|verbs| !verbs.is_empty()));
         }
         if object["subjects"].is_array() {
-            object["subjects"] = json!([{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "operator"}]);
+            object["subjects"] = json!([{
+                "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "operator",
+            }]);
         }
         let object: DynamicObject = serde_json::from_value(object)?;
         let kind = object.types.as_ref().context("a document without kind")?.try_into()?;
@@ -464,7 +433,8 @@ pub async fn publish(
         push_firmware(registry, &format!("nubificus/firmware:{version}"), &firmwares).await?;
     }
     let secret = json!({
-        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "registry-robot"}, "type": "kubernetes.io/dockerconfigjson",
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "registry-robot"},
+        "type": "kubernetes.io/dockerconfigjson",
         "stringData": {".dockerconfigjson": registry.docker_config()},
     });
     let secrets: Api<Secret> = Api::namespaced(client.clone(), "default");
@@ -475,7 +445,10 @@ pub async fn publish(
         "apiVersion": "config.flashjob.nbfc.io/v1alpha1", "kind": "OperatorConfig",
         "plugins": plugins,
         "registries": [
-            {"host": registry.host, "credentials": {"secretName": "registry-robot"}, "caFile": authority.certificate},
+            {
+                "host": registry.host, "credentials": {"secretName": "registry-robot"},
+                "caFile": authority.certificate,
+            },
             // The node has the firmware from there too.
             {"host": "harbor.nbfc.io", "mirrors": [registry.host]},
         ],

@@ -87,7 +87,9 @@ impl Report {
     /// The table in Markdown.
     pub fn markdown(&self) -> String {
         let mut text = String::from(
-            "| plugin | component KiB | `build` p50, p99 µs | ratio | memory of a call MiB | first pull to ready p50, most ms | of it fetch, compile | ten from a warm cache p50, most ms | of it loading | MiB a plugin |\n\
+            "| plugin | component KiB | `build` p50, p99 µs | ratio | memory of a call MiB | \
+             first pull to ready p50, most ms | of it fetch, compile | \
+             ten from a warm cache p50, most ms | of it loading | MiB a plugin |\n\
              |---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n",
         );
         for row in self.numbers() {

@@ -1,14 +1,15 @@
 //! One fleet, flashed by a FlashJob a batch and by a FlashRollout, each with a fresh operator.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use flashjob_api::{FlashRollout, Phase, RolloutPhase};
 use kube::api::{Api, DeleteParams, ListParams, PostParams};
 use kube::runtime::wait::await_condition;
+use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::report::{Flashed, Idle, Planning};
 use crate::audit::Mark;
 use crate::job::{STUCK, apply_job, delete_job, jobs, nothing_left};
 use crate::stage::{APPLICATION, Stage, finish};
@@ -41,7 +42,9 @@ impl Bench {
     fn rollout(&self, stage: &Stage, approval: bool) -> anyhow::Result<FlashRollout> {
         let batches = self.batches.iter().enumerate();
         let batches = batches.map(|(number, size)| {
-            json!({"name": format!("b{number}"), "size": size, "approval": approval && number == 0})
+            json!({
+                "name": format!("b{number}"), "size": size, "approval": approval && number == 0,
+            })
         });
         let rollout = json!({
             "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashRollout",
@@ -63,6 +66,41 @@ impl Bench {
     fn limit(&self) -> Duration {
         STUCK + LONGEST_OF_DEVICE * u32::try_from(self.devices).unwrap_or(u32::MAX)
     }
+}
+
+/// A fleet that was flashed.
+#[derive(Serialize)]
+pub struct Flashed {
+    /// From the create of the first object to the end of the last as a watch shows it.
+    pub seconds: f64,
+    pub devices_per_second: f64,
+    /// Requests of the operator by verb and resource.
+    pub requests: BTreeMap<String, usize>,
+    /// CPU time and memory of the operator.
+    pub usage: Usage,
+}
+
+/// A run that was planned.
+#[derive(Serialize)]
+pub struct Planning {
+    pub instances: usize,
+    pub members: usize,
+    /// From the create of the FlashRollout to its stored members.
+    pub seconds: f64,
+    /// CPU time of the operator meanwhile.
+    pub cpu_seconds: f64,
+    /// Size of the status as JSON.
+    pub status_bytes: usize,
+    pub peak_kib: u64,
+}
+
+/// A rollout that waited.
+#[derive(Serialize)]
+pub struct Idle {
+    pub seconds: u64,
+    /// Requests that write, without those for the Lease.
+    pub writes: BTreeMap<String, usize>,
+    pub cpu_seconds: f64,
 }
 
 fn rollouts(stage: &Stage) -> Api<FlashRollout> {

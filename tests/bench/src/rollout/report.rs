@@ -6,44 +6,8 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::fleet::Bench;
+use super::fleet::{Bench, Flashed, Idle, Planning};
 use crate::table::{Resident, listed, memory_of_instances};
-use crate::usage::Usage;
-
-/// A fleet that was flashed.
-#[derive(Serialize)]
-pub struct Flashed {
-    /// From the create of the first object to the end of the last as a watch shows it.
-    pub seconds: f64,
-    pub devices_per_second: f64,
-    /// Requests of the operator by verb and resource.
-    pub requests: BTreeMap<String, usize>,
-    /// CPU time and memory of the operator.
-    pub usage: Usage,
-}
-
-/// A run that was planned.
-#[derive(Serialize)]
-pub struct Planning {
-    pub instances: usize,
-    pub members: usize,
-    /// From the create of the FlashRollout to its stored members.
-    pub seconds: f64,
-    /// CPU time of the operator meanwhile.
-    pub cpu_seconds: f64,
-    /// Size of the status as JSON.
-    pub status_bytes: usize,
-    pub peak_kib: u64,
-}
-
-/// A rollout that waited.
-#[derive(Serialize)]
-pub struct Idle {
-    pub seconds: u64,
-    /// Requests that write, without those for the Lease.
-    pub writes: BTreeMap<String, usize>,
-    pub cpu_seconds: f64,
-}
 
 /// All results so far.
 #[derive(Serialize)]

@@ -3,7 +3,7 @@
 use anyhow::ensure;
 use flashjob_node::Node;
 use flashjob_node::installation::{Installation, LIMIT};
-use flashjob_node::node::NAME;
+use flashjob_node::network::HOSTNAME;
 use flashjob_testbed::process::eventually;
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
@@ -51,7 +51,7 @@ pub async fn a_drain_lets_the_devices_in_flight_finish(node: &mut Node) -> anyho
     let drained = node
         .kubectl(&[
             "drain",
-            NAME,
+            HOSTNAME,
             "--ignore-daemonsets",
             "--delete-emptydir-data",
             "--force",
@@ -60,7 +60,7 @@ pub async fn a_drain_lets_the_devices_in_flight_finish(node: &mut Node) -> anyho
         .await;
     let interrupted =
         site.devices.fleet.reports().await?.iter().map(|report| report.refused).sum::<u32>();
-    node.kubectl(&["uncordon", NAME]).await?;
+    node.kubectl(&["uncordon", HOSTNAME]).await?;
     drained?;
     ensure!(interrupted == 0, "{interrupted} devices were interrupted");
     Installation::default().rolled_out(node).await?;
@@ -77,7 +77,7 @@ pub async fn a_node_that_is_lost_does_not_lock_its_devices_for_ever(
     site.flash(node, json!({"deviceTimeoutSeconds": 60})).await?;
     transfers_are_under_way(&site, 1).await?;
     node.kill_kubelet().await?;
-    node.kubectl(&["delete", "node", NAME]).await?;
+    node.kubectl(&["delete", "node", HOSTNAME]).await?;
     let pods: Api<Pod> = Api::namespaced(node.client.clone(), &site.namespace);
     eventually("the garbage collector deletes the Pod", LIMIT, || async {
         Ok(pods.list(&ListParams::default()).await?.items.is_empty().then_some(()))

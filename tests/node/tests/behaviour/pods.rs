@@ -67,7 +67,10 @@ pub async fn a_secret_that_is_missing_is_said_at_once_and_fails_the_device(
     with_certificates["plugins"][0]["settings"] = json!({"certificates": true});
     with_certificates["plugins"][0]["grants"] = json!({
         "images": ["harbor.nbfc.io/**"],
-        "secrets": [{"slot": "ota-tls", "secretName": "nobody-made-it", "keys": ["server.crt", "server.key"]}],
+        "secrets": [{
+            "slot": "ota-tls", "secretName": "nobody-made-it",
+            "keys": ["server.crt", "server.key"],
+        }],
     });
     let site = Site::new(node, "no-secret", 1).await?;
     installation.configure(node, &with_certificates).await?;
@@ -83,7 +86,9 @@ pub async fn a_container_that_runs_out_of_memory_is_a_failed_attempt_that_says_s
     let site = Site::new(node, "no-memory", 1).await?;
     let spec = json!({
         "backoffLimitPerDevice": 0,
-        "podOverrides": {"resources": {"limits": {"memory": "6Mi"}, "requests": {"memory": "6Mi"}}},
+        "podOverrides": {
+            "resources": {"limits": {"memory": "6Mi"}, "requests": {"memory": "6Mi"}},
+        },
     });
     site.flash(node, spec).await?;
     let status = site.ended(node).await?;
@@ -130,9 +135,15 @@ async fn inject(node: &Node, namespace: &str, kind: &str, add: &str) -> anyhow::
 }
 
 /// Fields that a restricted namespace demands of a Pod.
-const TRIAL: &str = r#"{"spec": {"securityContext": {"runAsNonRoot": true, "runAsUser": 65532,
-    "seccompProfile": {"type": "RuntimeDefault"}}, "containers": [{"name": "trial", "image": "a:1",
-    "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}}]}}"#;
+const TRIAL: &str = r#"{"spec": {
+    "securityContext": {
+        "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}
+    },
+    "containers": [{
+        "name": "trial", "image": "a:1",
+        "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}}
+    }]
+}}"#;
 
 async fn inject_no_more(node: &Node, namespace: &str) -> anyhow::Result<()> {
     let name = format!("inject-{namespace}");
@@ -189,7 +200,8 @@ async fn flashed_beside(
 pub async fn a_quota_is_a_turn_to_wait_for(node: &mut Node) -> anyhow::Result<()> {
     let site = Site::new(node, "quota", 3).await?;
     let quota: Value = json!({
-        "apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "one-pod", "namespace": site.namespace},
+        "apiVersion": "v1", "kind": "ResourceQuota",
+        "metadata": {"name": "one-pod", "namespace": site.namespace},
         "spec": {"hard": {"pods": "1", "services.loadbalancers": "2"}},
     });
     node.apply(&quota).await?;

@@ -129,13 +129,16 @@ async fn one_namespace_only(node: &mut Node) -> anyhow::Result<()> {
         install: format!(
             "kubectl apply --server-side -f deploy/crds
              kubectl apply -f deploy/manager
-             sed 's/namespace: fleet/namespace: {name}/' deploy/rbac/namespaced.yaml | kubectl apply -f -
-             kubectl -n flashjob-system set env deployment/flashjob-operator FLASHJOB_WATCH_NAMESPACE={name}
+             sed 's/namespace: fleet/namespace: {name}/' deploy/rbac/namespaced.yaml \
+             | kubectl apply -f -
+             kubectl -n flashjob-system set env deployment/flashjob-operator \
+             FLASHJOB_WATCH_NAMESPACE={name}
              kubectl -n flashjob-system set image deployment/flashjob-operator operator={OPERATOR}"
         ),
         uninstall: format!(
             "kubectl delete -f deploy/crds
-             sed 's/namespace: fleet/namespace: {name}/' deploy/rbac/namespaced.yaml | kubectl delete -f -
+             sed 's/namespace: fleet/namespace: {name}/' deploy/rbac/namespaced.yaml \
+             | kubectl delete -f -
              kubectl delete -f deploy/manager"
         ),
         installation: Installation { watched: Some(name.to_owned()), ..Installation::default() },
@@ -149,8 +152,8 @@ async fn chart(node: &mut Node) -> anyhow::Result<()> {
     let way = Way {
         name: "by-chart",
         install: format!(
-            "{helm} install flashjob-operator deploy/chart --namespace flashjob-system --create-namespace \
-               --set image.repository={repository} --set image.tag={tag}"
+            "{helm} install flashjob-operator deploy/chart --namespace flashjob-system \
+             --create-namespace --set image.repository={repository} --set image.tag={tag}"
         ),
         uninstall: format!(
             "{helm} uninstall flashjob-operator --namespace flashjob-system --wait

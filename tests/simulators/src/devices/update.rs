@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use axum::extract::State;
 use axum::http::StatusCode;
-use jiff::Timestamp;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::{Behaviour, Device, Update, lock};
+use super::device::{Behaviour, Device, Update, lock};
 use crate::firmware::Firmware;
 
 /// Pause after which a device that holds a transfer looks at its behaviour again.
@@ -71,18 +70,6 @@ impl Device {
         inner.update = Some(Update { address: address.to_owned(), connected: false });
         inner.first_asked.get_or_insert_with(Instant::now);
         Ok(())
-    }
-
-    /// Misbehaviour for a limited number of times is used up.
-    pub(super) fn take_behaviour(&self) -> Behaviour {
-        let mut inner = lock(&self.report);
-        let behaviour = inner.behaviour.clone();
-        match &mut inner.behaviour.times {
-            Some(0) => return Behaviour::default(),
-            Some(times) => *times -= 1,
-            None => {}
-        }
-        behaviour
     }
 
     async fn receive(&self, address: &str, behaviour: &Behaviour) -> anyhow::Result<()> {
@@ -159,35 +146,6 @@ impl Device {
         let limit = Duration::from_millis(self.settings.receive_timeout_ms);
         let done = tokio::time::timeout(limit, step).await;
         Ok(done.with_context(|| format!("nothing came within {limit:?}"))??)
-    }
-
-    pub(super) async fn reboot_into(
-        &self,
-        firmware: Firmware,
-        behaviour: &Behaviour,
-    ) -> anyhow::Result<()> {
-        {
-            let mut inner = lock(&self.report);
-            ensure!(
-                firmware.device == inner.report.device,
-                "the firmware is for {}",
-                firmware.device
-            );
-            let spare = 1 - inner.active;
-            inner.slots[spare] = Some(firmware.clone());
-            inner.active = spare;
-            inner.down = true;
-        }
-        tokio::time::sleep(Duration::from_millis(self.settings.reboot_ms)).await;
-        let mut inner = lock(&self.report);
-        inner.down = behaviour.never_back;
-        inner.report.flashed += 1;
-        inner.report.flashed_at = Some(Timestamp::now());
-        inner.report.previous_version = inner.report.version.clone();
-        if !behaviour.stale_version {
-            inner.report.version = firmware.version;
-        }
-        Ok(())
     }
 }
 

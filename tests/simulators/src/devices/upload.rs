@@ -8,7 +8,7 @@ use axum::extract::{Multipart, State};
 use axum::http::StatusCode;
 use serde_json::{Value, json};
 
-use super::{Device, lock};
+use super::device::{Device, lock};
 use crate::firmware::Firmware;
 
 /// `GET /json/info`.

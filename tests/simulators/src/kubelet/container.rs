@@ -7,86 +7,181 @@ use std::time::Duration;
 
 use anyhow::Context;
 use k8s_openapi::api::core::v1::{ConfigMap, Container, EnvVar, Pod, Secret};
-use kube::{Api, ResourceExt};
+use kube::{Api, Client, ResourceExt};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 
-use super::{Kubelet, status, wait_for_deletion};
+use super::{deletion, status};
 
 /// Bytes that are kept of a container's output where it left no message.
 const MESSAGE_BYTES: usize = 2048;
 
-/// End of a container.
-pub(super) struct End {
-    pub code: i32,
-    pub message: String,
-    /// Reason for which the kubelet ended the Pod, where it did.
-    pub pod_reason: Option<&'static str>,
+/// Runs the containers of a node.
+pub(super) struct Runtime {
+    pub client: Client,
+    /// Images and their programs, as `pattern=program arguments`.
+    pub images: Vec<String>,
+    /// Environment of all images, as `NAME=value`.
+    pub image_env: Vec<String>,
+    /// Folder of the Pods' files.
+    pub root: PathBuf,
 }
 
-/// Runs the container to its end, and returns the Pod's last status.
-pub(super) async fn run(
-    kubelet: &Kubelet,
-    pod: &Pod,
-    states: &mut watch::Receiver<Option<Pod>>,
-) -> anyhow::Result<Value> {
-    let spec = pod.spec.as_ref().context("the Pod has no spec")?;
-    let container = spec.containers.first().context("the Pod has no container")?;
-    let Some(program) =
-        program(&kubelet.settings.images, container.image.as_deref().unwrap_or_default())
-    else {
-        return wait_for_an_image(kubelet, pod, states).await;
-    };
-    let folder = kubelet.root.join(pod.uid().unwrap_or_default());
-    std::fs::create_dir_all(folder.join("dev"))?;
-    mount(kubelet, pod, container, &folder).await?;
-    let environment = environment(kubelet, pod, container, &folder).await?;
-    let mut child = start(container, &program, &environment, &folder)?;
-    // Waiting for the child would close its standard input, and with that end it.
-    let _open = child.stdin.take();
-    let started = status::now();
-    kubelet.report(pod, status::running(pod)).await?;
-    let deadline = spec
-        .active_deadline_seconds
-        .and_then(|seconds| u64::try_from(seconds).ok())
-        .map_or(Duration::from_secs(u64::MAX / 4), Duration::from_secs);
-    let mut pod_reason = None;
-    let ended = tokio::select! {
-        ended = child.wait() => ended?,
-        () = tokio::time::sleep(deadline) => {
-            pod_reason = Some("DeadlineExceeded");
-            child.kill().await?;
-            child.wait().await?
-        }
-        deleted = wait_for_deletion(states) => {
-            let grace = if deleted.is_ok() { spec.termination_grace_period_seconds.unwrap_or(30) } else { 0 };
-            stop(&mut child, u64::try_from(grace).unwrap_or(0)).await?
-        }
-    };
-    use std::os::unix::process::ExitStatusExt;
-    let code = ended.code().unwrap_or_else(|| 128 + ended.signal().unwrap_or(9));
-    let end = End { code, message: message(&folder, code), pod_reason };
-    let status = status::ended(pod, &end, &started);
-    let _ = std::fs::remove_dir_all(&folder);
-    Ok(status)
-}
-
-async fn wait_for_an_image(
-    kubelet: &Kubelet,
-    pod: &Pod,
-    states: &mut watch::Receiver<Option<Pod>>,
-) -> anyhow::Result<Value> {
-    for reason in ["ErrImagePull", "ImagePullBackOff"].iter().cycle() {
-        kubelet.report(pod, status::pulling_fails(pod, reason)).await?;
-        let waited =
-            tokio::time::timeout(Duration::from_secs(10), wait_for_deletion(states)).await;
-        if waited.is_ok() {
-            break;
-        }
+impl Runtime {
+    /// Runs the container to its end, and returns the Pod's last status.
+    pub async fn run(
+        &self,
+        pod: &Pod,
+        states: &mut watch::Receiver<Option<Pod>>,
+    ) -> anyhow::Result<Value> {
+        let spec = pod.spec.as_ref().context("the Pod has no spec")?;
+        let container = spec.containers.first().context("the Pod has no container")?;
+        let Some(program) = program(&self.images, container.image.as_deref().unwrap_or_default())
+        else {
+            return self.wait_for_an_image(pod, states).await;
+        };
+        let folder = self.root.join(pod.uid().unwrap_or_default());
+        std::fs::create_dir_all(folder.join("dev"))?;
+        self.mount(pod, container, &folder).await?;
+        let environment = self.environment(pod, container, &folder).await?;
+        let mut child = start(container, &program, &environment, &folder)?;
+        // Waiting for the child would close its standard input, and with that end it.
+        let _open = child.stdin.take();
+        let started = status::now();
+        status::report(&self.client, pod, status::running(pod)).await;
+        let deadline = spec
+            .active_deadline_seconds
+            .and_then(|seconds| u64::try_from(seconds).ok())
+            .map_or(Duration::from_secs(u64::MAX / 4), Duration::from_secs);
+        let mut pod_reason = None;
+        let ended = tokio::select! {
+            ended = child.wait() => ended?,
+            () = tokio::time::sleep(deadline) => {
+                pod_reason = Some("DeadlineExceeded");
+                child.kill().await?;
+                child.wait().await?
+            }
+            deleted = deletion::requested(states) => {
+                let grace = match deleted {
+                    Ok(()) => spec.termination_grace_period_seconds.unwrap_or(30),
+                    Err(_) => 0,
+                };
+                stop(&mut child, u64::try_from(grace).unwrap_or(0)).await?
+            }
+        };
+        use std::os::unix::process::ExitStatusExt;
+        let code = ended.code().unwrap_or_else(|| 128 + ended.signal().unwrap_or(9));
+        let end = status::End { code, message: message(&folder, code), pod_reason };
+        let status = status::ended(pod, &end, &started);
+        let _ = std::fs::remove_dir_all(&folder);
+        Ok(status)
     }
-    Ok(status::never_started(pod))
+
+    async fn wait_for_an_image(
+        &self,
+        pod: &Pod,
+        states: &mut watch::Receiver<Option<Pod>>,
+    ) -> anyhow::Result<Value> {
+        for reason in ["ErrImagePull", "ImagePullBackOff"].iter().cycle() {
+            status::report(&self.client, pod, status::pulling_fails(pod, reason)).await;
+            let waited =
+                tokio::time::timeout(Duration::from_secs(10), deletion::requested(states)).await;
+            if waited.is_ok() {
+                break;
+            }
+        }
+        Ok(status::never_started(pod))
+    }
+
+    /// Writes Secrets and makes folders where the container finds them below its root.
+    async fn mount(&self, pod: &Pod, container: &Container, folder: &Path) -> anyhow::Result<()> {
+        let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        for mount in container.volume_mounts.iter().flatten() {
+            let path = below(folder, &mount.mount_path);
+            std::fs::create_dir_all(&path)?;
+            let volume = volumes.clone().find(|volume| volume.name == mount.name);
+            let Some(source) = volume.and_then(|volume| volume.secret.as_ref()) else { continue };
+            let name = source.secret_name.clone().unwrap_or_default();
+            let secret = Api::<Secret>::namespaced(
+                self.client.clone(),
+                &pod.namespace().unwrap_or_default(),
+            )
+            .get(&name)
+            .await?;
+            let data = secret.data.unwrap_or_default();
+            let wanted = |key: &str| {
+                source.items.as_ref().is_none_or(|items| items.iter().any(|item| item.key == key))
+            };
+            for (key, bytes) in data.iter().filter(|(key, _)| wanted(key)) {
+                std::fs::write(path.join(key), &bytes.0)?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn environment(
+        &self,
+        pod: &Pod,
+        container: &Container,
+        folder: &Path,
+    ) -> anyhow::Result<BTreeMap<String, String>> {
+        let mut environment = BTreeMap::from([
+            ("PATH".to_owned(), "/usr/bin:/bin".to_owned()),
+            ("HOSTNAME".to_owned(), pod.name_any()),
+        ]);
+        // Images that stand for programs of this machine find the container's files with it.
+        environment.insert("SIMULATED_ROOT".to_owned(), folder.display().to_string());
+        for (name, value) in self.image_env.iter().filter_map(|pair| pair.split_once('=')) {
+            environment.insert(name.to_owned(), expand(value, &environment));
+        }
+        for variable in container.env.iter().flatten() {
+            let value = self.value(pod, variable, &environment).await?;
+            environment.insert(variable.name.clone(), value);
+        }
+        Ok(environment)
+    }
+
+    async fn value(
+        &self,
+        pod: &Pod,
+        variable: &EnvVar,
+        known: &BTreeMap<String, String>,
+    ) -> anyhow::Result<String> {
+        let Some(source) = &variable.value_from else {
+            return Ok(expand(variable.value.as_deref().unwrap_or_default(), known));
+        };
+        let namespace = pod.namespace().unwrap_or_default();
+        if let Some(reference) = &source.secret_key_ref {
+            let secret = Api::<Secret>::namespaced(self.client.clone(), &namespace)
+                .get(&reference.name)
+                .await?;
+            let data = secret.data.unwrap_or_default();
+            let bytes = data.get(&reference.key).with_context(|| {
+                format!("Secret {} has no key {}", reference.name, reference.key)
+            })?;
+            return Ok(String::from_utf8(bytes.0.clone())?);
+        }
+        if let Some(reference) = &source.config_map_key_ref {
+            let map = Api::<ConfigMap>::namespaced(self.client.clone(), &namespace)
+                .get(&reference.name)
+                .await?;
+            return Ok(map
+                .data
+                .unwrap_or_default()
+                .get(&reference.key)
+                .cloned()
+                .unwrap_or_default());
+        }
+        Ok(match source.field_ref.as_ref().map(|field| field.field_path.as_str()) {
+            Some("metadata.name") => pod.name_any(),
+            Some("metadata.namespace") => namespace,
+            Some("metadata.uid") => pod.uid().unwrap_or_default(),
+            Some("status.podIP" | "status.hostIP") => "127.0.0.1".to_owned(),
+            _ => String::new(),
+        })
+    }
 }
 
 /// The program and arguments that stand for an image.
@@ -159,64 +254,6 @@ fn message(folder: &Path, code: i32) -> String {
     String::from_utf8_lossy(&output[output.len().saturating_sub(MESSAGE_BYTES)..]).into_owned()
 }
 
-async fn environment(
-    kubelet: &Kubelet,
-    pod: &Pod,
-    container: &Container,
-    folder: &Path,
-) -> anyhow::Result<BTreeMap<String, String>> {
-    let mut environment = BTreeMap::from([
-        ("PATH".to_owned(), "/usr/bin:/bin".to_owned()),
-        ("HOSTNAME".to_owned(), pod.name_any()),
-    ]);
-    // Images that stand for programs of this machine find the container's files with it.
-    environment.insert("SIMULATED_ROOT".to_owned(), folder.display().to_string());
-    for (name, value) in kubelet.settings.image_env.iter().filter_map(|pair| pair.split_once('='))
-    {
-        environment.insert(name.to_owned(), expand(value, &environment));
-    }
-    for variable in container.env.iter().flatten() {
-        let value = value(kubelet, pod, variable, &environment).await?;
-        environment.insert(variable.name.clone(), value);
-    }
-    Ok(environment)
-}
-
-async fn value(
-    kubelet: &Kubelet,
-    pod: &Pod,
-    variable: &EnvVar,
-    known: &BTreeMap<String, String>,
-) -> anyhow::Result<String> {
-    let Some(source) = &variable.value_from else {
-        return Ok(expand(variable.value.as_deref().unwrap_or_default(), known));
-    };
-    let namespace = pod.namespace().unwrap_or_default();
-    if let Some(reference) = &source.secret_key_ref {
-        let secret = Api::<Secret>::namespaced(kubelet.client.clone(), &namespace)
-            .get(&reference.name)
-            .await?;
-        let data = secret.data.unwrap_or_default();
-        let bytes = data
-            .get(&reference.key)
-            .with_context(|| format!("Secret {} has no key {}", reference.name, reference.key))?;
-        return Ok(String::from_utf8(bytes.0.clone())?);
-    }
-    if let Some(reference) = &source.config_map_key_ref {
-        let map = Api::<ConfigMap>::namespaced(kubelet.client.clone(), &namespace)
-            .get(&reference.name)
-            .await?;
-        return Ok(map.data.unwrap_or_default().get(&reference.key).cloned().unwrap_or_default());
-    }
-    Ok(match source.field_ref.as_ref().map(|field| field.field_path.as_str()) {
-        Some("metadata.name") => pod.name_any(),
-        Some("metadata.namespace") => namespace,
-        Some("metadata.uid") => pod.uid().unwrap_or_default(),
-        Some("status.podIP" | "status.hostIP") => "127.0.0.1".to_owned(),
-        _ => String::new(),
-    })
-}
-
 /// `$(NAME)` is a variable that is known, `$$` a dollar; anything else stands as it is.
 fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
     let mut expanded = String::new();
@@ -237,37 +274,6 @@ fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
     expanded
 }
 
-/// Writes Secrets and makes folders where the container finds them below its root.
-async fn mount(
-    kubelet: &Kubelet,
-    pod: &Pod,
-    container: &Container,
-    folder: &Path,
-) -> anyhow::Result<()> {
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    for mount in container.volume_mounts.iter().flatten() {
-        let path = below(folder, &mount.mount_path);
-        std::fs::create_dir_all(&path)?;
-        let volume = volumes.clone().find(|volume| volume.name == mount.name);
-        let Some(source) = volume.and_then(|volume| volume.secret.as_ref()) else { continue };
-        let name = source.secret_name.clone().unwrap_or_default();
-        let secret = Api::<Secret>::namespaced(
-            kubelet.client.clone(),
-            &pod.namespace().unwrap_or_default(),
-        )
-        .get(&name)
-        .await?;
-        let data = secret.data.unwrap_or_default();
-        let wanted = |key: &str| {
-            source.items.as_ref().is_none_or(|items| items.iter().any(|item| item.key == key))
-        };
-        for (key, bytes) in data.iter().filter(|(key, _)| wanted(key)) {
-            std::fs::write(path.join(key), &bytes.0)?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,8 +289,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_starts_in_the_working_directory_of_its_container_and_without_one_in_its_root()
-     {
+    async fn a_program_starts_in_the_working_directory_of_its_container_or_in_its_root() {
         let (root, program) = (tempfile::tempdir().expect("a folder"), ["/bin/pwd".to_owned()]);
         let folder = root.path().canonicalize().expect("a folder");
         for (directory, expected) in

@@ -1,9 +1,39 @@
-//! The words in which a kubelet reports.
+//! Status of a Pod, as a kubelet words and stores it.
+
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Patch, PatchParams};
+use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
-use super::container::End;
+/// End of a container.
+pub(super) struct End {
+    pub code: i32,
+    pub message: String,
+    /// Reason for which the kubelet ended the Pod, where it did.
+    pub pod_reason: Option<&'static str>,
+}
+
+/// Writes a Pod's status as kubelets do, which leave conditions of others; however long the API
+/// server is away. One that is gone needs none.
+pub(super) async fn report(client: &Client, pod: &Pod, status: Value) {
+    let pods: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
+    loop {
+        let patch = json!({"metadata": {"uid": pod.uid()}, "status": status});
+        match pods
+            .patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Strategic(patch))
+            .await
+        {
+            Ok(_) => return,
+            Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => return,
+            Err(error) => {
+                tracing::debug!(%error, "a Pod's status could not be written and is written again")
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+}
 
 fn times(pod: &Pod) -> (Value, String, String) {
     let container = pod.spec.as_ref().and_then(|spec| spec.containers.first());
@@ -21,7 +51,11 @@ pub(super) fn now() -> String {
 fn conditions(ready: bool) -> Value {
     let word = if ready { "True" } else { "False" };
     let since = now();
-    let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "lastTransitionTime": since});
+    let condition = |kind: &str, status: &str| {
+        json!({
+            "type": kind, "status": status, "lastTransitionTime": since,
+        })
+    };
     json!([
         condition("PodScheduled", "True"),
         condition("Initialized", "True"),
@@ -33,9 +67,13 @@ fn conditions(ready: bool) -> Value {
 fn status(pod: &Pod, phase: &str, ready: bool, state: Value) -> Value {
     let (_, name, image) = times(pod);
     json!({
-        "phase": phase, "hostIP": "127.0.0.1", "podIP": "127.0.0.1", "podIPs": [{"ip": "127.0.0.1"}],
+        "phase": phase, "hostIP": "127.0.0.1", "podIP": "127.0.0.1",
+        "podIPs": [{"ip": "127.0.0.1"}],
         "conditions": conditions(ready),
-        "containerStatuses": [{"name": name, "image": image, "imageID": "", "ready": ready, "started": ready, "restartCount": 0, "state": state}],
+        "containerStatuses": [{
+            "name": name, "image": image, "imageID": "", "ready": ready, "started": ready,
+            "restartCount": 0, "state": state,
+        }],
     })
 }
 
@@ -45,7 +83,11 @@ pub(super) fn pulling_fails(pod: &Pod, reason: &str) -> Value {
         pod,
         "Pending",
         false,
-        json!({"waiting": {"reason": reason, "message": format!("no program stands for image {image:?}")}}),
+        json!({
+            "waiting": {
+                "reason": reason, "message": format!("no program stands for image {image:?}"),
+            },
+        }),
     );
     status["startTime"] = started;
     status
@@ -61,7 +103,10 @@ pub(super) fn running(pod: &Pod) -> Value {
 pub(super) fn ended(pod: &Pod, end: &End, started: &str) -> Value {
     let phase = if end.code == 0 && end.pod_reason.is_none() { "Succeeded" } else { "Failed" };
     let reason = if end.code == 0 { "Completed" } else { "Error" };
-    let terminated = json!({"exitCode": end.code, "reason": reason, "message": end.message, "startedAt": started, "finishedAt": now()});
+    let terminated = json!({
+        "exitCode": end.code, "reason": reason, "message": end.message, "startedAt": started,
+        "finishedAt": now(),
+    });
     let mut status = status(
         pod,
         phase,
@@ -74,7 +119,10 @@ pub(super) fn ended(pod: &Pod, end: &End, started: &str) -> Value {
 
 /// The Pod never started: the kubelet was told to delete it before.
 pub(super) fn never_started(pod: &Pod) -> Value {
-    let terminated = json!({"exitCode": 137, "reason": "ContainerStatusUnknown", "message": "The container could not be located when the pod was terminated"});
+    let terminated = json!({
+        "exitCode": 137, "reason": "ContainerStatusUnknown",
+        "message": "The container could not be located when the pod was terminated",
+    });
     status(pod, "Failed", false, json!({"waiting": null, "terminated": terminated}))
 }
 

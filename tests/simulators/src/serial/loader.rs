@@ -2,6 +2,7 @@
 //! protocol (esptool's documentation, "Serial Protocol"): frames in, frames out, and a flash.
 //! Whatever is loaded into memory and started counts as the stub; it is not run. No I/O.
 
+mod error;
 mod flash;
 pub mod model;
 
@@ -9,7 +10,8 @@ use std::collections::HashMap;
 
 use serde::{Deserialize, Serialize};
 
-use flash::{Flash, Format};
+use error::{BAD_CHECKSUM, INVALID};
+use flash::{Extent, Flash, Format};
 use model::Model;
 
 /// Any other value than 0 says that the ROM answers, and no stub.
@@ -22,10 +24,6 @@ const SECURE_DOWNLOAD: u32 = 1 << 2;
 const SPI_START: u32 = 1 << 18;
 /// Command of the flash: reads its identity.
 const READ_IDENTITY: u32 = 0x9f;
-/// Error of a command: what it says is wrong.
-const INVALID: u8 = 0x05;
-/// Error of a command: its checksum is wrong.
-const BAD_CHECKSUM: u8 = 0x07;
 
 /// Commands of the loader.
 pub mod command {
@@ -336,12 +334,16 @@ impl Loader {
     }
 
     fn begin(&mut self, format: Format, data: &[u8]) -> Result<(), u8> {
-        let (bytes, blocks, block_bytes, offset) =
-            (size(data, 0)?, size(data, 1)?, size(data, 2)?, size(data, 3)?);
-        let was_under_way = self.flash.begin(format, offset, bytes, blocks, block_bytes)?;
+        let extent = Extent {
+            size: size(data, 0)?,
+            blocks: size(data, 1)?,
+            block_bytes: size(data, 2)?,
+            offset: size(data, 3)?,
+        };
+        let was_under_way = self.flash.begin(format, extent)?;
         self.report.conflicts += u32::from(was_under_way);
         self.report.begun += 1;
-        self.report.offset = u32::try_from(offset).unwrap_or(u32::MAX);
+        self.report.offset = u32::try_from(extent.offset).unwrap_or(u32::MAX);
         Ok(())
     }
 

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use ciborium::Value;
 use sha2::{Digest, Sha256};
 
-use super::Behaviour;
 use super::image::read;
 
 /// Largest request that the device takes, in bytes.
@@ -19,6 +18,23 @@ const EINVAL: i64 = 3;
 
 /// Fields of a request or an answer.
 type Fields = BTreeMap<String, Value>;
+
+/// Ways in which a device misbehaves.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Behaviour {
+    /// Its boot loader does not take the new image.
+    pub reverts: bool,
+    /// It does not answer after a restart into a new image, until it is told to go on or restarts.
+    pub never_back: bool,
+    /// It refuses uploads.
+    pub refuses: bool,
+    /// It loses every fifth request.
+    pub lossy: bool,
+    /// It restarts at once, without an answer to the request.
+    pub mute_reset: bool,
+    /// It does not answer once it has so many bytes of an upload, until it is told to go on.
+    pub stops_at: Option<usize>,
+}
 
 /// State of a device.
 #[derive(Default)]

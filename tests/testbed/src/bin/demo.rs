@@ -172,7 +172,10 @@ async fn serve(size: &Size) -> anyhow::Result<()> {
             let _ = std::fs::remove_file(&kubectl);
             std::os::unix::fs::symlink(testbed.control_plane.programs.join("kubectl"), &kubectl)?;
             println!("logs:    {}", testbed.folder().display());
-            println!("uids:    kubectl get instances.akri.sh -o custom-columns=NAME:.metadata.name,UID:.metadata.uid");
+            println!(
+                "uids:    kubectl get instances.akri.sh \
+                 -o custom-columns=NAME:.metadata.name,UID:.metadata.uid"
+            );
             println!("kubectl: {}", kubectl.display());
             println!("export KUBECONFIG={}", folder.join("kubeconfig").display());
             std::fs::write(folder.join("ready"), "")?;

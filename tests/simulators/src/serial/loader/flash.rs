@@ -7,7 +7,7 @@ use flate2::write::ZlibDecoder;
 use md5::Md5;
 use sha2::{Digest, Sha256};
 
-use super::INVALID;
+use super::error::{BAD_COMPRESSION, INVALID};
 
 /// Silence after which a flasher counts as gone, killed half-way.
 const SILENCE: Duration = Duration::from_secs(1);
@@ -17,8 +17,6 @@ const SECTOR_BYTES: usize = 0x1000;
 const ERASED: u8 = 0xff;
 /// Identity of a flash of Winbond's, without its size.
 const WINBOND: u32 = 0x40ef;
-/// Error of a command: what is compressed cannot be unpacked.
-const BAD_COMPRESSION: u8 = 0x0b;
 
 /// Formats of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +34,17 @@ pub(super) struct Flash {
     write: Option<Write>,
 }
 
+/// Extent of a write, as the command that begins it gives it. Sizes are in bytes.
+#[derive(Clone, Copy)]
+pub(super) struct Extent {
+    pub offset: usize,
+    pub size: usize,
+    pub blocks: usize,
+    pub block_bytes: usize,
+}
+
 struct Write {
-    offset: usize,
-    size: usize,
-    blocks: usize,
-    block_bytes: usize,
+    extent: Extent,
     next: usize,
     /// Bytes that were written.
     written: usize,
@@ -63,14 +67,8 @@ impl Flash {
     }
 
     /// Erases, and returns true if another write was under way.
-    pub fn begin(
-        &mut self,
-        format: Format,
-        offset: usize,
-        size: usize,
-        blocks: usize,
-        block_bytes: usize,
-    ) -> Result<bool, u8> {
+    pub fn begin(&mut self, format: Format, extent: Extent) -> Result<bool, u8> {
+        let Extent { offset, size, blocks, block_bytes } = extent;
         let end = offset.checked_add(size.next_multiple_of(SECTOR_BYTES)).ok_or(INVALID)?;
         let room = blocks.checked_mul(block_bytes).ok_or(INVALID)?;
         // FLASH_BEGIN says the size that is erased; the last block may end before it.
@@ -79,21 +77,12 @@ impl Flash {
             return Err(INVALID);
         }
         self.bytes.get_mut(offset..end).ok_or(INVALID)?.fill(ERASED);
-        let was_under_way = self
-            .write
-            .as_ref()
-            .is_some_and(|write| write.next < write.blocks && write.last_seen.elapsed() < SILENCE);
-        let unpacked = (format == Format::Compressed).then(|| ZlibDecoder::new(Vec::new()));
-        self.write = Some(Write {
-            offset,
-            size,
-            blocks,
-            block_bytes,
-            next: 0,
-            written: 0,
-            unpacked,
-            last_seen: Instant::now(),
+        let was_under_way = self.write.as_ref().is_some_and(|write| {
+            write.next < write.extent.blocks && write.last_seen.elapsed() < SILENCE
         });
+        let unpacked = (format == Format::Compressed).then(|| ZlibDecoder::new(Vec::new()));
+        self.write =
+            Some(Write { extent, next: 0, written: 0, unpacked, last_seen: Instant::now() });
         Ok(was_under_way)
     }
 
@@ -102,8 +91,8 @@ impl Flash {
         let write = self.write.as_mut().filter(|write| {
             let is_compressed = write.unpacked.is_some();
             write.next == number
-                && number < write.blocks
-                && block.len() <= write.block_bytes
+                && number < write.extent.blocks
+                && block.len() <= write.extent.block_bytes
                 && is_compressed == (format == Format::Compressed)
         });
         let write = write.ok_or(INVALID)?;
@@ -115,8 +104,9 @@ impl Flash {
                 std::mem::take(decoder.get_mut())
             }
         };
-        let start = write.offset + write.written;
-        let end = (start + unpacked.len()).min(write.offset + write.size);
+        let Extent { offset, size, .. } = write.extent;
+        let start = offset + write.written;
+        let end = (start + unpacked.len()).min(offset + size);
         if let Some(room) = self.bytes.get_mut(start..end) {
             room.copy_from_slice(&unpacked[..room.len()]);
             if self.is_worn && !room.is_empty() {
@@ -142,9 +132,9 @@ impl Flash {
     /// Ends a write of just this part that has all its blocks, and returns the part's SHA-256.
     pub fn completed(&mut self, offset: usize, size: usize) -> Option<Vec<u8>> {
         let is_whole = |write: &mut Write| {
-            write.next == write.blocks
-                && write.offset == offset
-                && size <= write.size.next_multiple_of(4)
+            write.next == write.extent.blocks
+                && write.extent.offset == offset
+                && size <= write.extent.size.next_multiple_of(4)
         };
         self.write.take_if(is_whole)?;
         Some(Sha256::digest(self.content(offset, size)?).to_vec())

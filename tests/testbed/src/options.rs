@@ -1,0 +1,40 @@
+//! Settings of a testbed: devices, addresses, plugins and periods.
+
+use serde_json::{Value, json};
+
+/// Settings of a testbed.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Devices, as `type:application:version=count`.
+    pub devices: Vec<String>,
+    /// Addresses of the load balancer.
+    pub addresses: u32,
+    /// Plugins to push and configure; each is `target/plugins/<name>.wasm`.
+    pub plugins: Vec<String>,
+    /// Milliseconds that the flash program waits before it asks the device; real ones wait 2,000.
+    pub flasher_wait_ms: u64,
+    /// Milliseconds for which it waits that the device calls back; real ones wait 60,000.
+    pub flasher_callback_timeout_ms: u64,
+    /// Periods for which things are waited for; see the operator's configuration.
+    pub periods: Value,
+    /// The operator watches the namespace `default` alone, and has the rights for that and no
+    /// others.
+    pub one_namespace: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            devices: Vec::new(),
+            addresses: 9,
+            plugins: ["esp32", "esp32s2", "esp32s3"].map(str::to_owned).into(),
+            flasher_wait_ms: 100,
+            flasher_callback_timeout_ms: 5000,
+            periods: json!({
+                "unknownDeviceSeconds": 3, "imagePullSeconds": 3, "unschedulableSeconds": 3,
+                "lateCallbackSeconds": 1, "retrySeconds": 1,
+            }),
+            one_namespace: false,
+        }
+    }
+}
