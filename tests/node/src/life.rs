@@ -8,6 +8,7 @@ use flashjob_simulators::devices::Report;
 use flashjob_testbed::artifacts::push_plugin;
 use flashjob_testbed::process::{eventually, repository};
 use flashjob_testbed::testbed::FLASHER_IMAGE;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::events::v1::Event;
 use kube::Api;
 use kube::api::ListParams;
@@ -152,16 +153,21 @@ async fn refuse_configurations(node: &Node, installation: &Installation) -> anyh
         let mut invalid = configuration(node, &["esp32", "esp32s2"]);
         invalid[unknown] = json!(true);
         installation.configure(node, &invalid).await?;
-        told(&events, &refused, together).await.context(unknown)?;
+        let event = told(&events, &refused, together).await.context(unknown)?;
+        // By the uid `kubectl describe pod` finds the events of a Pod.
+        let about = event.regarding.unwrap_or_default();
+        let pods: Api<Pod> = Api::namespaced(node.client.clone(), &installation.namespace);
+        let pod = pods.get_metadata(about.name.as_deref().unwrap_or_default()).await?;
+        ensure!(about.uid.is_some() && about.uid == pod.metadata.uid, "{about:?}");
     }
     installation.configure(node, &configuration(node, &["esp32", "esp32s2"])).await
 }
 
 /// Waits for an event; for one that tells of several occurrences, where they are together.
-async fn told(events: &Api<Event>, about: &ListParams, together: bool) -> anyhow::Result<()> {
+async fn told(events: &Api<Event>, about: &ListParams, together: bool) -> anyhow::Result<Event> {
     eventually("an event tells of it", LIMIT, || async {
         let mut found = events.list(about).await?.items.into_iter();
-        Ok(found.find(|event| event.series.is_some() || !together).map(|_| ()))
+        Ok(found.find(|event| event.series.is_some() || !together))
     })
     .await
 }
