@@ -22,7 +22,7 @@ pub enum Effect {
     Waits,
     /// The attempt failed; the device is tried again within `backoffLimitPerDevice`.
     Attempt,
-    /// The device failed for good.
+    /// The device failed permanently.
     Failed,
     /// The device is left as it was.
     Skipped,
@@ -70,8 +70,8 @@ reasons! {
         "spec.firmwarePolicy is set, and the firmware's registry is being asked.",
         "Nothing.";
     FIRMWARE_UNAVAILABLE = "FirmwareUnavailable", Waits,
-        "The registry does not answer, does not have the firmware, or does not let the operator \
-         read it. It is asked again at least once a minute.",
+        "The registry does not answer, does not have the firmware, or denies the operator access \
+         to it. It is asked again at least once a minute.",
         "Nothing while the registry is away; else publish the firmware, or check the registry's \
          credentials in the operator's configuration.";
     FIRMWARE_UNTRUSTED = "FirmwareUntrusted", Waits,

@@ -45,8 +45,8 @@ reasons! {
         "The firmware's registry is being asked.",
         "Nothing.";
     FIRMWARE_UNAVAILABLE = "FirmwareUnavailable",
-        "The registry does not answer, does not have the firmware, or does not let the operator \
-         read it.",
+        "The registry does not answer, does not have the firmware, or denies the operator access \
+         to it.",
         "Nothing while the registry is away; else publish the firmware, or check the registry's \
          credentials in the operator's configuration.";
     FIRMWARE_UNTRUSTED = "FirmwareUntrusted",

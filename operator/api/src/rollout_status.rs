@@ -180,7 +180,7 @@ pub struct RolloutCounts {
     pub completed: u32,
     /// Completed without proof; part of `completed`.
     pub unverified: u32,
-    /// Failed for good.
+    /// Failed permanently.
     pub failed: u32,
     /// Left as they were.
     pub skipped: u32,
@@ -355,7 +355,7 @@ mod separated_by_spaces {
     /// Names as they are stored; as a list by versions before this one.
     #[derive(Deserialize)]
     #[serde(untagged)]
-    enum Stored {
+    enum StoredNames {
         Text(String),
         List(Vec<String>),
     }
@@ -368,8 +368,8 @@ mod separated_by_spaces {
         deserializer: D,
     ) -> Result<Vec<String>, D::Error> {
         Ok(match Option::deserialize(deserializer)? {
-            Some(Stored::Text(text)) => text.split_whitespace().map(str::to_owned).collect(),
-            Some(Stored::List(names)) => names,
+            Some(StoredNames::Text(text)) => text.split_whitespace().map(str::to_owned).collect(),
+            Some(StoredNames::List(names)) => names,
             None => Vec::new(),
         })
     }

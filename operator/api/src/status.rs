@@ -150,7 +150,7 @@ pub struct Counts {
     pub completed: u32,
     /// Completed without proof; part of `completed`.
     pub unverified: u32,
-    /// Failed for good.
+    /// Failed permanently.
     pub failed: u32,
     /// Left as they were.
     pub skipped: u32,
@@ -170,7 +170,7 @@ pub enum DeviceState {
     Lost,
     /// Flashed, and watched for its new version.
     Verifying,
-    /// Failed for good.
+    /// Failed permanently.
     Failed,
     /// Left as it was.
     Skipped,

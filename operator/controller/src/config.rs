@@ -209,7 +209,7 @@ impl OperatorConfig {
             if self.plugins[..index].iter().any(|earlier| earlier.name == plugin.name) {
                 return invalid(
                     format!("plugins[{index}].name"),
-                    &format!("{} stands twice; each plugin has one entry", plugin.name),
+                    &format!("duplicate plugin name {}; each plugin has one entry", plugin.name),
                 );
             }
             for (at, text) in plugin.device_types.iter().flatten().enumerate() {

@@ -66,7 +66,7 @@ fn failed(job: &Job, transitions: &Transitions<'_>) -> Vec<Event> {
     events
 }
 
-/// Attempts that are made again: one event a reason, which the recorder counts up.
+/// Attempts that are retried: one event a reason, which the recorder counts up.
 fn retried(transitions: &Transitions<'_>) -> Vec<Event> {
     let mut by_reason: BTreeMap<&str, &DeviceStatus> = BTreeMap::new();
     for device in &transitions.retried {

@@ -187,7 +187,7 @@ async fn values_that_are_wrong_are_refused_by_name(helm: &Helm<'_>) -> anyhow::R
         (json!({"plugins": [{"name": "esp32"}]}), "image"),
         (json!({"caBundles": {"config.yaml": "x"}}), "config.yaml"),
         (json!({"watchNamespace": "fleet"}), "rbac.scope"),
-        (twice, "trust stands twice"),
+        (twice, "trust is given twice"),
         (mine_too, "existingConfigMap"),
     ] {
         let refused = helm.chart("template", &values).await;

@@ -3,7 +3,7 @@
 use super::{CosignTrust, KeylessTrust, RegistryConfig, TrustEntry};
 use crate::reference::{LAYOUT, is_host, is_repository};
 use crate::source::split;
-use crate::trust::Identity;
+use crate::trust::SignerRule;
 
 /// A field that breaks its rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,7 +48,7 @@ fn check_registry(registries: &[RegistryConfig], index: usize) -> Result<(), Inv
         );
     }
     if registries[..index].iter().any(|earlier| earlier.is_at(&registry.host)) {
-        return invalid(format!("registries[{index}].host"), "this host stands twice");
+        return invalid(format!("registries[{index}].host"), "duplicate host");
     }
     if registry.plain_http && registry.ca_file.is_some() {
         return invalid(
@@ -80,7 +80,7 @@ fn check_mirrors(registry: &RegistryConfig, index: usize) -> Result<(), InvalidF
             );
         }
         if registry.mirrors[..at].contains(mirror) {
-            return invalid(field(), "this mirror stands twice");
+            return invalid(field(), "duplicate mirror");
         }
     }
     Ok(())
@@ -174,7 +174,7 @@ fn check_cosign(path: &str, cosign: &CosignTrust) -> Result<(), InvalidField> {
     if (1..cosign.public_key_files.len())
         .any(|at| cosign.public_key_files[..at].contains(&cosign.public_key_files[at]))
     {
-        return invalid(field("publicKeyFiles"), "a file stands twice");
+        return invalid(field("publicKeyFiles"), "duplicate file");
     }
     if cosign.forms.is_empty() {
         return invalid(field("forms"), "expected bundle, simple, or both");
@@ -196,11 +196,11 @@ fn check_keyless(keyless: &KeylessTrust, field: &str) -> Result<(), InvalidField
         );
     }
     for (at, identity) in keyless.identities.iter().enumerate() {
-        if let Err((name, message)) = Identity::new(identity) {
+        if let Err((name, message)) = SignerRule::new(identity) {
             return invalid(format!("{field}.identities[{at}].{name}"), &message);
         }
         if keyless.identities[..at].contains(identity) {
-            return invalid(format!("{field}.identities[{at}]"), "this identity stands twice");
+            return invalid(format!("{field}.identities[{at}]"), "duplicate identity");
         }
     }
     Ok(())

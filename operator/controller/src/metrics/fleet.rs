@@ -17,7 +17,7 @@ pub struct Fleet {
     pub verifying: u32,
     /// Of those in flight: whose Pod vanished before its end was seen.
     pub lost: u32,
-    /// Jobs that have no phase yet, or whose spec is refused.
+    /// Jobs that have no phase yet.
     pub new: u32,
     /// Jobs by phase.
     pub in_progress: u32,

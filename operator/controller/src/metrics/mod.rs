@@ -93,7 +93,7 @@ pub enum Write {
     Stored,
     /// Somebody else wrote first; it is planned again.
     Conflict,
-    /// The request failed; it is made again.
+    /// The request failed; it is retried.
     Error,
 }
 
@@ -226,7 +226,7 @@ impl Metrics {
         registry.register("attempts_started", "Attempts begun", self.attempts_started.clone());
         registry.register(
             "attempts_failed",
-            "Attempts that failed and are made again, by reason",
+            "Attempts that failed and are retried, by reason",
             self.attempts_failed.clone(),
         );
         registry.register(
@@ -251,7 +251,7 @@ impl Metrics {
         );
         registry.register(
             "devices_verifying",
-            "Devices in flight that are watched for their new version",
+            "Flashed devices that are watched for their new version",
             self.verifying.clone(),
         );
         registry.register(
