@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flashjob_api::{FINALIZER, FlashJob};
-use flashjob_rules::flashjob::observed::{
-    Job, JobKey, Pod, Refusal, Refused, Service, whole_seconds,
-};
+use flashjob_rules::flashjob::observed::{Job, JobKey, Pod, Refusal, Refused, whole_seconds};
 use flashjob_rules::flashjob::plan::Step;
 use flashjob_rules::world::change::{Change, JobOutcome, Object};
 use jiff::Timestamp;
@@ -23,7 +21,8 @@ use serde_json::json;
 
 use crate::answer::{by_name, in_one_line};
 use crate::operator::Operator;
-use crate::read::Guarded;
+use crate::read::{Guarded, Readable};
+use crate::watch::Trim;
 
 /// A Pod that is there but no longer in the watch (somebody took its labels) is asked after this
 /// often.
@@ -88,7 +87,13 @@ pub(crate) fn pause_after(failures: u32, key: &str) -> Duration {
     doubled + doubled * spread / 100
 }
 
-#[tracing::instrument(name = "step", level = "debug", skip_all, err(level = "debug"), fields(job = %job.key, step = step.key()))]
+#[tracing::instrument(
+    name = "step",
+    level = "debug",
+    skip_all,
+    err(level = "debug"),
+    fields(job = %job.key, step = step.key())
+)]
 async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<Duration> {
     let client = operator.client.clone();
     let namespace = &job.key.namespace;
@@ -109,35 +114,21 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
             let deleted = delete::<FlashJob>(client, namespace, &job.key.name, &job.uid).await?;
             if matches!(deleted, Deleted::Gone) {
                 let (subject, uid) = (job.key.clone().into(), job.uid.clone());
-                operator.tell(Change::Missing { subject, uid });
+                operator.tell(Change::NotFound { subject, uid });
             }
         }
-        Step::CreateService(service) => return create_service(operator, job, *service).await,
-        Step::CreatePod(pod) => return create_pod(operator, job, *pod).await,
+        Step::CreateService(service) => make(operator, job, Refused::Service, *service).await?,
+        Step::CreatePod(pod) => make(operator, job, Refused::Pod, *pod).await?,
         Step::DeleteService { name, uid } => {
-            match delete::<core::Service>(client, namespace, &name, &uid).await? {
-                Deleted::Going(service) => {
-                    if let Some(service) = service.as_ref().and_then(Service::of) {
-                        operator.tell(Change::Deleting(Object::Service(Box::new(service))));
-                    }
-                }
-                Deleted::Gone => {
-                    let job = job.key.clone();
-                    operator.tell(Change::NoService { job, name, uid });
-                }
+            let job = job.key.clone();
+            if unmake::<core::Service>(operator, namespace, &name, &uid).await? {
+                operator.tell(Change::ServiceNotFound { job, name, uid });
             }
         }
         Step::DeletePod { name, uid } => {
-            match delete::<core::Pod>(client, namespace, &name, &uid).await? {
-                Deleted::Going(pod) => {
-                    if let Some(pod) = pod.as_ref().and_then(Pod::of) {
-                        operator.tell(Change::Deleting(Object::Pod(Box::new(pod))));
-                    }
-                }
-                Deleted::Gone => {
-                    let job = job.key.clone();
-                    operator.tell(Change::NoPod { job, name, uid });
-                }
+            let job = job.key.clone();
+            if unmake::<core::Pod>(operator, namespace, &name, &uid).await? {
+                operator.tell(Change::PodNotFound { job, name, uid });
             }
         }
         Step::Protect(budget) => {
@@ -165,6 +156,20 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
     Ok(Duration::ZERO)
 }
 
+/// An object of a namespace, of a kind that is known when the program is built.
+pub(crate) trait NamespacedObject:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned
+{
+}
+
+impl<K> NamespacedObject for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + DeserializeOwned
+{
+}
+
 /// Result of a delete.
 pub(crate) enum Deleted<K> {
     /// It is on its way; its state, where that was told.
@@ -175,18 +180,12 @@ pub(crate) enum Deleted<K> {
 
 /// Deletes this object and none that took its name. The answer, an object or a Status, is read in
 /// one go.
-pub(crate) async fn delete<K>(
+pub(crate) async fn delete<K: NamespacedObject + Readable>(
     client: Client,
     namespace: &str,
     name: &str,
     uid: &str,
-) -> kube::Result<Deleted<K>>
-where
-    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
-        + Clone
-        + Debug
-        + DeserializeOwned,
-{
+) -> kube::Result<Deleted<K>> {
     let preconditions = Preconditions { uid: Some(uid.to_owned()), resource_version: None };
     let parameters =
         DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
@@ -216,9 +215,11 @@ async fn set_finalizers(
     finalizers: Vec<&str>,
 ) -> kube::Result<()> {
     let jobs: Api<FlashJob> = Api::namespaced(operator.client.clone(), &job.key.namespace);
-    let patch = json!({"metadata": {"finalizers": finalizers, "resourceVersion": job.resource_version, "uid": job.uid}});
+    let patch = json!({"metadata": {
+        "finalizers": finalizers, "resourceVersion": job.resource_version, "uid": job.uid,
+    }});
     match jobs.patch(&job.key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
-        Ok(job) => operator.tell(Change::Seen(Object::Job(Box::new(Job::of(job))))),
+        Ok(job) => operator.tell(Change::Updated(Object::Job(Box::new(Job::of(job))))),
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
             refresh(operator, job).await?;
         }
@@ -240,9 +241,9 @@ pub(crate) async fn refresh_by_name(
 ) -> kube::Result<()> {
     let jobs: Api<FlashJob> = Api::namespaced(operator.client.clone(), &key.namespace);
     if let Some(job) = by_name(&jobs, &key.name).await? {
-        operator.tell(Change::Seen(Object::Job(Box::new(Job::of(job)))));
+        operator.tell(Change::Updated(Object::Job(Box::new(Job::of(job)))));
     } else if let Some(uid) = uid {
-        operator.tell(Change::Missing { subject: key.clone().into(), uid: uid.to_owned() });
+        operator.tell(Change::NotFound { subject: key.clone().into(), uid: uid.to_owned() });
     }
     Ok(())
 }
@@ -250,7 +251,7 @@ pub(crate) async fn refresh_by_name(
 /// Asks for an object to be made, and reads the answer without its managed fields.
 pub(crate) async fn create<K>(client: &Client, namespace: &str, object: &K) -> kube::Result<K>
 where
-    K: Resource<DynamicType = ()> + Serialize + DeserializeOwned,
+    K: Resource<DynamicType = ()> + Readable + Serialize,
 {
     let body = serde_json::to_vec(object).map_err(kube::Error::SerdeError)?;
     let request =
@@ -259,55 +260,57 @@ where
     answer.map_err(|invalid| kube::Error::SerdeError(serde::de::Error::custom(invalid)))
 }
 
-async fn create_service(
-    operator: &Operator,
-    job: &Job,
-    service: core::Service,
-) -> kube::Result<Duration> {
-    let services: Api<core::Service> =
-        Api::namespaced(operator.client.clone(), &job.key.namespace);
-    let name = service.metadata.name.clone().unwrap_or_default();
-    let created = match create(&operator.client, &job.key.namespace, &service).await {
-        Ok(created) => Some(created),
-        Err(kube::Error::Api(status)) if status.code == 409 => by_name(&services, &name).await?,
-        Err(error) => return refused(operator, job, Refused::Service, &name, error),
+/// Makes a Service or a Pod of an attempt.
+async fn make<K>(operator: &Operator, job: &Job, kind: Refused, object: K) -> kube::Result<()>
+where
+    K: NamespacedObject + Readable + Trim + Serialize,
+{
+    let objects: Api<K> = Api::namespaced(operator.client.clone(), &job.key.namespace);
+    let name = object.meta().name.clone().unwrap_or_default();
+    let made = match create(&operator.client, &job.key.namespace, &object).await {
+        Ok(made) => Some(made),
+        // An earlier request whose answer was lost made it.
+        Err(kube::Error::Api(status)) if status.code == 409 => by_name(&objects, &name).await?,
+        Err(error) => return refused(operator, job, kind, name, error),
     };
-    if let Some(service) = created.as_ref().and_then(Service::of) {
-        operator.tell(Change::Seen(Object::Service(Box::new(service))));
+    if let Some(made) = made.and_then(Trim::trim) {
+        operator.tell(Change::Updated(made));
     }
     operator.tell(Change::Job(job.key.clone(), JobOutcome::Accepted(name)));
-    Ok(Duration::ZERO)
+    Ok(())
 }
 
-async fn create_pod(operator: &Operator, job: &Job, pod: core::Pod) -> kube::Result<Duration> {
-    let pods: Api<core::Pod> = Api::namespaced(operator.client.clone(), &job.key.namespace);
-    let name = pod.metadata.name.clone().unwrap_or_default();
-    let created = match create(&operator.client, &job.key.namespace, &pod).await {
-        Ok(created) => Some(created),
-        // An earlier request whose answer was lost made it.
-        Err(kube::Error::Api(status)) if status.code == 409 => by_name(&pods, &name).await?,
-        Err(error) => return refused(operator, job, Refused::Pod, &name, error),
-    };
-    if let Some(pod) = created.as_ref().and_then(Pod::of) {
-        operator.tell(Change::Seen(Object::Pod(Box::new(pod))));
+/// Deletes a Service or a Pod of an attempt. Returns true if there is none.
+async fn unmake<K: NamespacedObject + Readable + Trim>(
+    operator: &Operator,
+    namespace: &str,
+    name: &str,
+    uid: &str,
+) -> kube::Result<bool> {
+    match delete::<K>(operator.client.clone(), namespace, name, uid).await? {
+        Deleted::Going(object) => {
+            if let Some(object) = object.and_then(Trim::trim) {
+                operator.tell(Change::Deleting(object));
+            }
+            Ok(false)
+        }
+        Deleted::Gone => Ok(true),
     }
-    operator.tell(Change::Job(job.key.clone(), JobOutcome::Accepted(name)));
-    Ok(Duration::ZERO)
 }
 
 /// A refusal is remembered for the plan; everything else may work next time.
 fn refused(
     operator: &Operator,
     job: &Job,
-    object: Refused,
-    name: &str,
+    kind: Refused,
+    name: String,
     error: kube::Error,
-) -> kube::Result<Duration> {
+) -> kube::Result<()> {
     let kube::Error::Api(status) = &error else { return Err(error) };
     let now = whole_seconds(Timestamp::now());
-    let Some(refusal) = Refusal::of(object, status, now) else { return Err(error) };
-    operator.tell(Change::Job(job.key.clone(), JobOutcome::Refused(name.to_owned(), refusal)));
-    Ok(Duration::ZERO)
+    let Some(refusal) = Refusal::of(kind, status, now) else { return Err(error) };
+    operator.tell(Change::Job(job.key.clone(), JobOutcome::Refused(name, refusal)));
+    Ok(())
 }
 
 async fn confirm_pod(
@@ -323,7 +326,7 @@ async fn confirm_pod(
     });
     let Some(mut pod) = found else {
         let (job, name, device) = (job.key.clone(), name.to_owned(), device.to_owned());
-        operator.tell(Change::PodIsGone { job, name, device });
+        operator.tell(Change::PodDeletionConfirmed { job, name, device });
         return Ok(Duration::ZERO);
     };
     // It lost its labels; it is followed all the same.
@@ -331,6 +334,6 @@ async fn confirm_pod(
     labels.insert(flashjob_rules::flashjob::labels::label::UUID.to_owned(), device.to_owned());
     let Some(seen) = Pod::of(&pod) else { return Ok(ASK_AGAIN) };
     let pause = if seen.ended.is_some() { Duration::ZERO } else { ASK_AGAIN };
-    operator.tell(Change::PodUnwatched(Box::new(seen)));
+    operator.tell(Change::PodUnlabelled(Box::new(seen)));
     Ok(pause)
 }

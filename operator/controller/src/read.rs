@@ -1,9 +1,13 @@
-//! Reads objects as the API server sends them: without `metadata.managedFields`, which is most of
-//! a Pod and of no use here, and such that one object which cannot be decoded is no fault of the
-//! list or watch that it came with. No I/O.
+//! Reads objects as the API server sends them, without the parts that are of no use here, and such
+//! that an object which cannot be decoded is no fault of the list or watch that it came with. No
+//! I/O.
+
+mod part;
 
 use std::borrow::Cow;
 
+use flashjob_api::{DevicePlugin, FlashJob, FlashRollout, akri};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Resource;
 use kube::api::{ObjectMeta, PartialObjectMeta};
 use kube::core::error_boundary::InvalidObject;
@@ -16,13 +20,28 @@ use serde_json::value::RawValue;
 #[derive(Clone, Debug)]
 pub struct Guarded<K>(pub Result<K, InvalidObject>);
 
-impl<'de, K: DeserializeOwned + Resource> Deserialize<'de> for Guarded<K> {
+/// A kind that is read from the API server.
+pub trait Readable: DeserializeOwned + Resource {
+    /// Reads an object: all of it but `metadata.managedFields`, unless a kind keeps less.
+    ///
+    /// # Errors
+    /// The text is not such an object.
+    fn read(text: &str) -> serde_json::Result<Self> {
+        serde_json::from_str(&without_managed_fields(text))
+    }
+}
+
+impl Readable for FlashJob {}
+impl Readable for FlashRollout {}
+impl Readable for DevicePlugin {}
+impl Readable for akri::Instance {}
+impl Readable for PodDisruptionBudget {}
+
+impl<'de, K: Readable> Deserialize<'de> for Guarded<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = Box::<RawValue>::deserialize(deserializer)?;
-        let text = without_managed_fields(raw.get());
-        serde_json::from_str(&text)
-            .map(Ok)
-            .or_else(|error| Ok(Err(invalid::<K>(&text, &error).map_err(D::Error::custom)?)))
+        let text = <&RawValue>::deserialize(deserializer)?.get();
+        let read = K::read(text).map(Ok);
+        read.or_else(|error| Ok(Err(invalid::<K>(text, &error).map_err(D::Error::custom)?)))
             .map(Self)
     }
 }
@@ -31,7 +50,8 @@ fn invalid<K: Resource>(
     text: &str,
     error: &serde_json::Error,
 ) -> serde_json::Result<InvalidObject> {
-    let PartialObjectMeta::<K> { metadata, .. } = serde_json::from_str(text)?;
+    let PartialObjectMeta::<K> { metadata, .. } =
+        serde_json::from_str(&without_managed_fields(text))?;
     Ok(InvalidObject { error: error.to_string(), metadata })
 }
 
@@ -91,6 +111,7 @@ impl<K: Resource> Resource for Guarded<K> {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::Pod;
+    use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
     use kube::ResourceExt;
     use kube::api::{ObjectList, WatchEvent};
     use serde_json::json;
@@ -99,27 +120,27 @@ mod tests {
 
     #[test]
     fn managed_fields_are_skipped_and_all_else_is_read() {
+        let managed = json!([{"manager": "\"]}", "fieldsV1": {"f:x": {}}}]);
         let text = json!({
-            "apiVersion": "v1", "kind": "Pod",
-            "metadata": {
-                "name": "a", "managedFields": [{"manager": "\"]}", "fieldsV1": {"f:x": {}}}],
-                "uid": "b",
-            },
-            "spec": {"containers": [], "nodeName": "node"},
+            "apiVersion": "policy/v1", "kind": "PodDisruptionBudget",
+            "metadata": {"name": "a", "managedFields": managed, "uid": "b"},
+            "spec": {"minAvailable": 5},
         });
         let event = json!({"type": "ADDED", "object": text}).to_string();
         // The API server writes the type first.
         let event = event
             .replacen(r#"{"object""#, r#"{"type":"ADDED","object""#, 1)
             .replace(r#","type":"ADDED"}"#, "}");
-        let WatchEvent::Added(Guarded(Ok(pod))) =
-            serde_json::from_str::<WatchEvent<Guarded<Pod>>>(&event).expect("an event")
+        let WatchEvent::Added(Guarded(Ok(budget))) =
+            serde_json::from_str::<WatchEvent<Guarded<PodDisruptionBudget>>>(&event)
+                .expect("an event")
         else {
-            panic!("not a Pod that was added")
+            panic!("not a budget that was added")
         };
-        assert_eq!((pod.name_any().as_str(), pod.uid().as_deref()), ("a", Some("b")));
-        assert_eq!(pod.spec.and_then(|spec| spec.node_name).as_deref(), Some("node"));
-        assert!(pod.metadata.managed_fields.is_none_or(|fields| fields.is_empty()));
+        assert_eq!((budget.name_any().as_str(), budget.uid().as_deref()), ("a", Some("b")));
+        let least = budget.spec.and_then(|spec| spec.min_available);
+        assert_eq!(least, Some(IntOrString::Int(5)));
+        assert!(budget.metadata.managed_fields.is_none_or(|fields| fields.is_empty()));
     }
 
     #[test]

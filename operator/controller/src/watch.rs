@@ -11,7 +11,7 @@ use flashjob_api::akri;
 use flashjob_api::{FlashJob, FlashRollout};
 use flashjob_rules::flashjob::observed::{Instance, Job, Pod, Service};
 use flashjob_rules::world::change::{Change, Kind, Object};
-use flashjob_rules::world::rollouts::Known;
+use flashjob_rules::world::rollouts::CachedRollout;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1 as core;
 use kube::core::error_boundary::InvalidObject;
@@ -19,16 +19,15 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use kube::{Api, Client, Resource};
-use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
-use crate::health::problem::{self, Source, of_watch};
+use crate::health::problem::{self, ProblemSource, of_watch};
 use crate::operator::Operator;
-use crate::read::Guarded;
+use crate::read::{Guarded, Readable};
 
 /// Objects of a flash Pod carry both labels, ours and the Go operator's alike.
 const FLASH_LABELS: &str = "app,uuid";
-/// Longest pause before a broken watch is taken up again. Without its watches the operator is
+/// Longest pause before a broken watch is opened again. Without its watches the operator is
 /// blind: after an outage of the API server it is to go on soon.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -85,9 +84,9 @@ impl Watches {
     where
         K: Resource<Scope = kube::core::NamespaceResourceScope>
             + Trim
+            + Readable
             + Clone
             + Debug
-            + DeserializeOwned
             + Send
             + Sync
             + 'static,
@@ -124,14 +123,14 @@ async fn follow<K: Trim + Resource>(
             Ok(Event::Delete(object)) => {
                 let uid = metadata(&object).uid.clone().unwrap_or_default();
                 if let Some(last) = trim(object) {
-                    operator.tell(Change::Gone { last, uid });
+                    operator.tell(Change::Deleted { last, uid });
                 }
             }
             Err(error) => {
                 let resource = resource(kind);
                 tracing::debug!(%resource, %error, "watch failed; reconnecting");
                 if let Some(problem) = of_watch(&error, resource, &operator.installation) {
-                    operator.reports.fails(Source::Watch(resource), problem);
+                    operator.reports.fails(ProblemSource::Watch(resource), problem);
                 }
             }
         }
@@ -146,7 +145,7 @@ fn metadata<K: Resource>(object: &Guarded<K>) -> &kube::api::ObjectMeta {
 }
 
 /// Part of an object that the caches keep.
-trait Trim: Sized {
+pub(crate) trait Trim: Sized {
     /// None: it is not ours.
     fn trim(self) -> Option<Object>;
 
@@ -168,11 +167,11 @@ impl Trim for FlashJob {
 
 impl Trim for FlashRollout {
     fn trim(self) -> Option<Object> {
-        Some(Object::Rollout(Box::new(Known::of(self))))
+        Some(Object::Rollout(Box::new(CachedRollout::of(self))))
     }
 
     fn unreadable(object: InvalidObject) -> Option<Object> {
-        Some(Object::Rollout(Box::new(Known::unreadable(object.metadata, object.error))))
+        Some(Object::Rollout(Box::new(CachedRollout::unreadable(object.metadata, object.error))))
     }
 }
 
@@ -218,7 +217,7 @@ fn trim<K: Trim + Resource>(object: Guarded<K>) -> Option<Object> {
 
 fn see(operator: &Operator, object: Option<Object>) {
     if let Some(object) = object {
-        operator.tell(Change::Seen(object));
+        operator.tell(Change::Updated(object));
     }
 }
 
