@@ -10,7 +10,7 @@ use flashjob_rules::world::change::{Change, JobOutcome};
 use jiff::Timestamp;
 
 use crate::operator::Operator;
-use crate::plugins::Failure;
+use crate::plugins::LoadFailure;
 
 /// Between two tries to load what an attempt began with.
 const RECALL_PAUSE: Duration = Duration::from_secs(1);
@@ -70,7 +70,7 @@ async fn recall(
     plugin: &str,
     digest: &Digest,
     seconds: i64,
-) -> Result<Plugin, Failure> {
+) -> Result<Plugin, LoadFailure> {
     let (begin, limit) =
         (Instant::now(), Duration::from_secs(seconds.try_into().unwrap_or_default()));
     loop {

@@ -13,14 +13,14 @@ use flashjob_api::{FirmwarePin, FirmwareVerification};
 use flashjob_artifacts::config::{CosignTrust, TrustEntry};
 use flashjob_artifacts::firmware::{Beginnings, Firmware, UnverifiedFirmware, look_up, verify};
 use flashjob_artifacts::trust::entry;
-use flashjob_artifacts::{Reference, Source};
+use flashjob_artifacts::{ProblemSource, Reference};
 use flashjob_plugin_host::types::BEGINNING_BYTES;
 use flashjob_rules::firmware::{FirmwareState, ResolveFirmware, ResolvedFirmware};
 use flashjob_rules::world::change::{Change, Subject};
 
 use crate::operator::Operator;
 use crate::passwords::Passwords;
-use failure::Failure;
+use failure::FirmwareFailure;
 use inspect::inspect;
 
 /// Longest time for one look at a registry.
@@ -70,7 +70,7 @@ async fn ask(
     subject: &Subject,
     question: &ResolveFirmware,
     beginnings: &mut Beginnings,
-) -> Result<ResolvedFirmware, Failure> {
+) -> Result<ResolvedFirmware, FirmwareFailure> {
     let written = &question.reference;
     let reference = match written.parse() {
         Ok(reference @ Reference::Registry { .. }) => reference,
@@ -84,18 +84,19 @@ async fn ask(
                 "firmware {written} cannot be pinned to a digest: {fault}; set \
                  firmwarePolicy.pin: None to pass it on as written"
             );
-            return Err(Failure { reason: "InvalidReference", message, permanent: true });
+            return Err(FirmwareFailure { reason: "InvalidReference", message, permanent: true });
         }
     };
     let access = operator.firmware_access();
-    let passwords = Passwords::of(operator.secrets(), &reference, &access.registries);
+    let passwords =
+        Passwords::of(operator.secrets(&operator.client), &reference, &access.registries);
     let user = subject.to_string();
     let logins = within(LIMIT, ANSWER, question, async {
         let logins = passwords.read(&user).await;
-        logins.map_err(|error| Failure::unavailable(error.to_string(), true))
+        logins.map_err(|error| FirmwareFailure::unavailable(error.to_string(), true))
     })
     .await?;
-    let Some(mut source) = Source::of(&reference, &access.registries, &logins)? else {
+    let Some(mut source) = ProblemSource::of(&reference, &access.registries, &logins)? else {
         return unresolved(question);
     };
     let (firmware, signer) = within(LIMIT, ANSWER, question, async {
@@ -119,20 +120,20 @@ async fn within<T>(
     limit: Duration,
     what: &str,
     question: &ResolveFirmware,
-    work: impl Future<Output = Result<T, Failure>>,
-) -> Result<T, Failure> {
+    work: impl Future<Output = Result<T, FirmwareFailure>>,
+) -> Result<T, FirmwareFailure> {
     tokio::time::timeout(limit, work).await.unwrap_or_else(|_| {
         let (reference, seconds) = (&question.reference, limit.as_secs());
         let message = format!("firmware {reference}: {what} took longer than {seconds} s");
-        Err(Failure::unavailable(message, false))
+        Err(FirmwareFailure::unavailable(message, false))
     })
 }
 
 /// Firmware that nothing can be said about; a signature that is required cannot be had then.
-fn unresolved(question: &ResolveFirmware) -> Result<ResolvedFirmware, Failure> {
+fn unresolved(question: &ResolveFirmware) -> Result<ResolvedFirmware, FirmwareFailure> {
     match question.verify {
         FirmwareVerification::IfConfigured => Ok(ResolvedFirmware::default()),
-        FirmwareVerification::Required => Err(Failure::untrusted(format!(
+        FirmwareVerification::Required => Err(FirmwareFailure::untrusted(format!(
             "firmware {} is in no registry, so nobody can have signed it there, and \
              firmwarePolicy.verify is Required",
             question.reference
@@ -142,17 +143,17 @@ fn unresolved(question: &ResolveFirmware) -> Result<ResolvedFirmware, Failure> {
 
 /// Returns the signers of the firmware, where a signature is asked for.
 async fn signer(
-    source: &mut Source<'_>,
+    source: &mut ProblemSource<'_>,
     reference: &Reference,
     firmware: &Firmware,
     question: &ResolveFirmware,
     trust: &[TrustEntry],
-) -> Result<Option<String>, Failure> {
+) -> Result<Option<String>, FirmwareFailure> {
     let required = question.verify == FirmwareVerification::Required;
     let Some(entry) = entry(reference, trust) else {
         return match required {
             false => Ok(None),
-            true => Err(Failure::untrusted(format!(
+            true => Err(FirmwareFailure::untrusted(format!(
                 "no entry under firmwareTrust in the operator's configuration matches firmware \
                  {reference}, and firmwarePolicy.verify is Required; add one"
             ))),
@@ -174,13 +175,13 @@ async fn signer(
         let verified = verify(source, reference, trust, &digests).await;
         signed &= verified.map_err(|error| match &error {
             UnverifiedFirmware::Signatures { source, .. } => {
-                Failure::unavailable(error.to_string(), !source.is_transient())
+                FirmwareFailure::unavailable(error.to_string(), !source.is_transient())
             }
-            UnverifiedFirmware::Trust { .. } => Failure::untrusted(error.to_string()),
+            UnverifiedFirmware::Trust { .. } => FirmwareFailure::untrusted(error.to_string()),
         })?;
     }
     if !signed && required {
-        return Err(Failure::untrusted(format!(
+        return Err(FirmwareFailure::untrusted(format!(
             "firmwareTrust entry {} allows firmware {reference} without a signature, and \
              firmwarePolicy.verify is Required",
             entry.pattern

@@ -23,6 +23,9 @@ use crate::plugins::Plugins;
 pub struct Operator {
     /// The API server.
     pub client: Client,
+    /// The same for the keepers of plugins. Its connections are served by the threads of the
+    /// plugins, so that a plugin that loops delays no request of another.
+    pub keepers_client: Client,
     /// The plugins.
     pub plugins: Plugins,
     /// Leadership of this process: whether it is the one that acts.
@@ -44,6 +47,8 @@ pub struct Operator {
 pub struct Parts {
     /// The API server.
     pub client: Client,
+    /// The same for the keepers of plugins.
+    pub keepers_client: Client,
     /// Part of the configuration that firmware is looked up with.
     pub access: Arc<Access>,
     /// The plugins.
@@ -80,6 +85,7 @@ impl Operator {
     pub fn new(parts: Parts) -> (Arc<Self>, Messages) {
         let Parts {
             client,
+            keepers_client,
             access,
             plugins,
             leadership,
@@ -91,6 +97,7 @@ impl Operator {
         let (messages, received) = mpsc::unbounded_channel();
         let operator = Self {
             client,
+            keepers_client,
             plugins,
             leadership,
             recorder,
@@ -133,10 +140,10 @@ impl Operator {
         let _ = self.messages.send(message);
     }
 
-    /// Access to the Secrets with passwords.
-    pub(crate) fn secrets(&self) -> SecretReader {
+    /// Access to the Secrets with passwords, for a task that works with this client.
+    pub(crate) fn secrets(&self, client: &Client) -> SecretReader {
         SecretReader {
-            client: self.client.clone(),
+            client: client.clone(),
             reports: self.reports.clone(),
             installation: self.installation.clone(),
         }

@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::config::PluginConfig;
-pub(crate) use load::Failure;
+pub(crate) use load::LoadFailure;
 use load::Loads;
 use standing::{ConfiguredPlugin, Standing, standing};
 
@@ -67,13 +67,13 @@ impl Plugins {
     ///
     /// # Errors
     /// It cannot be had, or may no longer be run.
-    pub(crate) async fn recall(&self, name: &str, digest: &Digest) -> Result<Plugin, Failure> {
+    pub(crate) async fn recall(&self, name: &str, digest: &Digest) -> Result<Plugin, LoadFailure> {
         if let Some(plugin) = self.get(name, digest) {
             return Ok(plugin);
         }
         let loads = self.read().loads.get(name).cloned();
         let unknown = || {
-            Failure::new(
+            LoadFailure::new(
                 Stage::Resolve,
                 "NotConfigured",
                 format!("the configuration has no plugin {name}"),

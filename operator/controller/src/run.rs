@@ -20,7 +20,7 @@ use crate::firmware::access::Access;
 use crate::health::advice;
 use crate::health::keeper::{Keeper, Reports};
 use crate::health::opened::ReportOpened;
-use crate::health::problem::{Source, WATCHED};
+use crate::health::problem::{ProblemSource, WATCHED};
 use crate::health::record::{Readiness, Record};
 use crate::installation::Installation;
 use crate::leadership::Leadership;
@@ -35,7 +35,7 @@ use crate::{config, definitions, health, logs, proxy, reconcile, reload};
 /// Within this time everything is at rest and the Lease given back; Kubernetes kills after 30 s.
 const END_LIMIT: Duration = Duration::from_secs(15);
 /// An answer of the API server that has begun and says nothing for so long is given up, and a
-/// watch taken up again: its connection may be gone without a word. A watch on which nothing
+/// watch opened again: its connection may be gone without a word. A watch on which nothing
 /// happens has a bookmark every minute.
 const SILENCE_LIMIT: Duration = Duration::from_secs(150);
 
@@ -109,22 +109,30 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
         if arguments.leader_election { Leadership::standby() } else { Leadership::alone() };
     let metrics = Arc::new(Metrics::default());
     let (reports, readiness) = keep_health(&arguments, &installation, &metrics, &unfenced);
-    let client = ClientBuilder::try_from(kube_config)?
-        .with_layer(&ResponseBodyTimeoutLayer::new(SILENCE_LIMIT))
-        .with_layer(leadership.fence())
-        .with_layer(&metrics.requests)
-        .with_layer(&ReportOpened(reports.clone()))
-        .build();
+    let fenced = || -> kube::Result<Client> {
+        let builder = ClientBuilder::try_from(kube_config.clone())?
+            .with_layer(&ResponseBodyTimeoutLayer::new(SILENCE_LIMIT))
+            .with_layer(leadership.fence())
+            .with_layer(&metrics.requests)
+            .with_layer(&ReportOpened(reports.clone()));
+        Ok(builder.build())
+    };
+    let client = fenced()?;
+    let keepers_client = {
+        let _threads = plugin_threads.enter();
+        fenced()?
+    };
     let advice = match &config {
         Some(config) => advice::of(config, &arguments.config, &installation),
         None => Some(advice::missing(&arguments.config, &installation)),
     };
-    reports.state(Source::Configuration, advice);
+    reports.state(ProblemSource::Configuration, advice);
     let config = config.unwrap_or_default();
     let access = Access::of(&config);
     let world = World::new(Vec::new(), config.rules(access.trust()));
     let (operator, messages) = Operator::new(Parts {
         client: client.clone(),
+        keepers_client,
         access,
         plugins: Plugins::new(plugin_threads.clone()),
         leadership: leadership.clone(),
@@ -178,8 +186,8 @@ fn keep_health(
     unfenced: &Client,
 ) -> (Reports, watch::Receiver<Readiness>) {
     let (reports, received) = Reports::channel();
-    let lease = arguments.leader_election.then_some(Source::Lease);
-    let awaited = WATCHED.into_iter().map(Source::Watch).chain(lease).collect();
+    let lease = arguments.leader_election.then_some(ProblemSource::Lease);
+    let awaited = WATCHED.into_iter().map(ProblemSource::Watch).chain(lease).collect();
     let record = Record::new(awaited, Duration::from_secs(arguments.unready_after_seconds));
     let first = record.readiness(Instant::now());
     let (readiness, shown) = watch::channel(first);

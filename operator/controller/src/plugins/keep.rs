@@ -10,11 +10,11 @@ use flashjob_plugin_host::{Plugin, Stage};
 use semver::Version;
 use tokio::time::Instant;
 
-use super::load::{Failure, Loads};
+use super::load::{LoadFailure, Loads};
 use super::recorded::{Record, Records};
-use super::show::{self, Seen, Serving, Shown};
+use super::show::{self, PluginState, Serving, ShowOutcome};
 use crate::answer::in_one_line;
-use crate::health::problem::Source;
+use crate::health::problem::ProblemSource;
 use crate::leadership::FIRST_ROUND;
 use crate::operator::Operator;
 
@@ -33,7 +33,7 @@ pub(super) struct Keeper {
     /// True if the API server was asked what is written, by this process as the leader.
     asked: bool,
     /// State that was written last.
-    shown: Option<Seen>,
+    shown: Option<PluginState>,
 }
 
 impl Keeper {
@@ -58,7 +58,7 @@ impl Keeper {
             let leads = self.operator.leadership.is_leading();
             let record = self.record(leads).await;
             let failure = self.load(&record, leads).await.err();
-            if let Some(Failure { message, .. }) = &failure {
+            if let Some(LoadFailure { message, .. }) = &failure {
                 tracing::warn!(
                     plugin = self.name(),
                     error = message,
@@ -99,7 +99,7 @@ impl Keeper {
     async fn wait(
         &mut self,
         again: Option<Duration>,
-        failure: Option<&Failure>,
+        failure: Option<&LoadFailure>,
         record: &Record,
         leads: bool,
     ) {
@@ -121,22 +121,25 @@ impl Keeper {
 
     /// Writes the DevicePlugin where something is new. Returns a pause where it could not be
     /// written, and is to be tried again.
-    async fn show(&mut self, failure: Option<&Failure>) -> Option<Duration> {
+    async fn show(&mut self, failure: Option<&LoadFailure>) -> Option<Duration> {
         let plugins = &self.operator.plugins;
         let serving = plugins.serving(self.name()).as_ref().map(Serving::of);
-        let seen =
-            Seen { serving, standing: plugins.standing(self.name()), failure: failure.cloned() };
+        let seen = PluginState {
+            serving,
+            standing: plugins.standing(self.name()),
+            failure: failure.cloned(),
+        };
         if self.shown.as_ref() == Some(&seen) {
             return None;
         }
-        let source = Source::DevicePlugin(self.name().to_owned());
+        let source = ProblemSource::DevicePlugin(self.name().to_owned());
         match show::show(&self.operator, &self.loads.plugin, &seen).await {
-            Ok(Shown::Written) => {
+            Ok(ShowOutcome::Written) => {
                 self.operator.reports.works(source);
                 self.shown = Some(seen);
                 None
             }
-            Ok(Shown::NotOwned(problem)) => {
+            Ok(ShowOutcome::NotOwned(problem)) => {
                 self.operator.reports.fails(source, problem);
                 Some(NOT_OWNED_PAUSE)
             }
@@ -154,7 +157,7 @@ impl Keeper {
 
     /// Loads what should serve now, and has it serve. What served before goes on where that fails,
     /// if it still may.
-    async fn load(&mut self, record: &Record, leads: bool) -> Result<(), Failure> {
+    async fn load(&mut self, record: &Record, leads: bool) -> Result<(), LoadFailure> {
         let serving = self.operator.plugins.serving(self.name());
         match self.load_checked(record, leads, serving.as_ref()).await {
             Ok(plugin) => {
@@ -185,13 +188,13 @@ impl Keeper {
         record: &Record,
         leads: bool,
         serving: Option<&Plugin>,
-    ) -> Result<Plugin, Failure> {
+    ) -> Result<Plugin, LoadFailure> {
         let (image, policy) = (&self.loads.plugin.image, self.loads.plugin.pull_policy);
         let follows = !leads || record.settled && policy != PullPolicy::Always;
         if let Some(in_use) = record.in_use(image).filter(|_| follows) {
             let loaded = self.loads.load(&in_use, self.loads.by_digest()).await;
             // Where nobody has it any more, the leader decides anew.
-            if !(leads && loaded.as_ref().is_err_and(Failure::is_gone)) {
+            if !(leads && loaded.as_ref().is_err_and(LoadFailure::is_gone)) {
                 return loaded;
             }
         }
@@ -203,7 +206,12 @@ impl Keeper {
     /// Verifies again, under a changed configuration, what serves; after a restart what served
     /// well last, so that neither a bad new version nor a registry that is away takes the plugin
     /// out of service.
-    async fn fall_back(&mut self, record: &Record, serving: Option<&Plugin>, failure: &Failure) {
+    async fn fall_back(
+        &mut self,
+        record: &Record,
+        serving: Option<&Plugin>,
+        failure: &LoadFailure,
+    ) {
         let image = &self.loads.plugin.image;
         let offline = failure.transient || failure.is_broken();
         let again = match serving {
@@ -237,7 +245,7 @@ impl Keeper {
         loaded: &Plugin,
         record: &Record,
         serving: Option<&Plugin>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), LoadFailure> {
         if self.loads.plugin.allow_downgrade || record.last_good.as_ref() == Some(loaded.digest())
         {
             return Ok(());
@@ -250,7 +258,7 @@ impl Keeper {
                      allowDowngrade: true if that is meant",
                     loaded.info().version
                 );
-                let refused = Failure::new(Stage::Start, "DowngradeRefused", message);
+                let refused = LoadFailure::new(Stage::Start, "DowngradeRefused", message);
                 Err(refused.of_verified(loaded.signed()))
             }
             _ => Ok(()),

@@ -16,7 +16,7 @@ use crate::passwords::Passwords;
 
 /// Reason for which a plugin, or its new version, does not serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
+pub(crate) struct LoadFailure {
     /// Stage that it reached.
     pub stage: Stage,
     /// In one word.
@@ -32,7 +32,7 @@ pub(crate) struct Failure {
     pub signed: Option<bool>,
 }
 
-impl Failure {
+impl LoadFailure {
     pub fn new(stage: Stage, reason: &'static str, message: String) -> Self {
         Self { stage, reason, message, transient: false, retry_after: None, signed: None }
     }
@@ -57,7 +57,7 @@ impl Failure {
 /// A password that is configured and cannot be had. It never becomes an anonymous pull.
 const BROKEN: &str = "CredentialsBroken";
 
-impl From<LoadError> for Failure {
+impl From<LoadError> for LoadFailure {
     fn from(error: LoadError) -> Self {
         Self {
             stage: error.stage(),
@@ -101,7 +101,7 @@ impl Loads {
         &self,
         image: &Reference,
         pull_policy: PullPolicy,
-    ) -> Result<Plugin, Failure> {
+    ) -> Result<Plugin, LoadFailure> {
         let loaded = self.verified(image, pull_policy).await?;
         match self.check_settings(&loaded).await {
             Ok(()) => Ok(loaded),
@@ -112,7 +112,7 @@ impl Loads {
     /// Loads what attempts began with and what is no longer loaded, to be asked how they ended:
     /// from the cache, or from where the plugin comes from. It is verified again; whether the
     /// settings suit it is no longer of interest.
-    pub async fn recall(&self, digest: &Digest) -> Result<Plugin, Failure> {
+    pub async fn recall(&self, digest: &Digest) -> Result<Plugin, LoadFailure> {
         self.verified(&self.plugin.image.pinned(digest), self.by_digest()).await
     }
 
@@ -129,7 +129,7 @@ impl Loads {
         &self,
         image: &Reference,
         pull_policy: PullPolicy,
-    ) -> Result<Plugin, Failure> {
+    ) -> Result<Plugin, LoadFailure> {
         let logins =
             if pull_policy == PullPolicy::Never { Logins::none() } else { self.logins().await? };
         let source = PluginSource {
@@ -146,17 +146,17 @@ impl Loads {
             Err(error) => (None, Err(error)),
         };
         self.metrics.plugin_loaded(&source.name, loaded.as_ref().err());
-        loaded.map_err(|error| Failure { signed, ..error.into() })
+        loaded.map_err(|error| LoadFailure { signed, ..error.into() })
     }
 
     /// The passwords as the Secrets have them now.
-    async fn logins(&self) -> Result<Logins, Failure> {
+    async fn logins(&self) -> Result<Logins, LoadFailure> {
         let logins = self.passwords.read(&format!("plugin {}", self.plugin.name)).await;
-        logins.map_err(|error| Failure::new(Stage::Resolve, BROKEN, error.to_string()))
+        logins.map_err(|error| LoadFailure::new(Stage::Resolve, BROKEN, error.to_string()))
     }
 
     /// Settings that the configuration gives must suit the plugin before it serves.
-    async fn check_settings(&self, loaded: &Plugin) -> Result<(), Failure> {
+    async fn check_settings(&self, loaded: &Plugin) -> Result<(), LoadFailure> {
         if self.plugin.settings.is_empty() && self.plugin.locked_settings.is_empty() {
             return Ok(());
         }
@@ -175,7 +175,7 @@ impl Loads {
                 "the settings of plugin {} in the configuration: {error}",
                 self.plugin.name
             );
-            Failure::new(Stage::Start, "SettingsRejected", message)
+            LoadFailure::new(Stage::Start, "SettingsRejected", message)
         })
     }
 }

@@ -113,7 +113,8 @@ impl Loader {
         });
         let registries = &self.config.registries;
         let loads = |plugin: &PluginConfig| {
-            let passwords = Passwords::of(self.operator.secrets(), &plugin.image, registries);
+            let secrets = self.operator.secrets(&self.operator.keepers_client);
+            let passwords = Passwords::of(secrets, &plugin.image, registries);
             let metrics = self.operator.metrics.clone();
             Loads::new(metrics, self.host.clone(), plugin.clone(), passwords)
         };

@@ -16,7 +16,7 @@ use semver::Version;
 use tokio::sync::watch;
 
 use crate::answer::{by_name, in_one_line};
-use crate::health::problem::{DEVICE_PLUGINS, Source, of_watch};
+use crate::health::problem::{DEVICE_PLUGINS, ProblemSource, of_watch};
 use crate::installation::{Installation, Owner};
 use crate::operator::Operator;
 use crate::read::Guarded;
@@ -76,22 +76,23 @@ impl Record {
 
 /// Records that this installation has written about all plugins, by the name of the object;
 /// nothing before the first list.
-type Written = Option<HashMap<String, Record>>;
+type WrittenRecords = Option<HashMap<String, Record>>;
 
 /// Follows what is written.
 #[derive(Clone)]
 pub(super) struct Records {
     api: Api<Guarded<DevicePlugin>>,
     installation: Installation,
-    written: watch::Receiver<Written>,
+    written: watch::Receiver<WrittenRecords>,
 }
 
 impl Records {
     /// Begins to watch.
     pub fn follow(operator: &Arc<Operator>) -> Self {
         let (sender, written) = watch::channel(None);
-        let api = Api::all(operator.client.clone());
-        tokio::spawn(follow(operator.clone(), api.clone(), sender));
+        let watched = Api::all(operator.client.clone());
+        tokio::spawn(follow(operator.clone(), watched, sender));
+        let api = Api::all(operator.keepers_client.clone());
         Self { api, installation: operator.installation.clone(), written }
     }
 
@@ -157,7 +158,7 @@ impl Records {
 async fn follow(
     operator: Arc<Operator>,
     api: Api<Guarded<DevicePlugin>>,
-    sender: watch::Sender<Written>,
+    sender: watch::Sender<WrittenRecords>,
 ) {
     let events = watcher::watcher(api, watcher::Config::default()).backoff(Pauses::default());
     let mut events = std::pin::pin!(events);
@@ -187,7 +188,7 @@ async fn follow(
             Err(error) => {
                 tracing::debug!(%error, "watch of DevicePlugins failed; reconnecting");
                 if let Some(problem) = of_watch(&error, DEVICE_PLUGINS, &operator.installation) {
-                    operator.reports.fails(Source::Watch(DEVICE_PLUGINS), problem);
+                    operator.reports.fails(ProblemSource::Watch(DEVICE_PLUGINS), problem);
                 }
             }
         }

@@ -10,7 +10,7 @@ use kube::{Api, Resource, ResourceExt};
 use serde_json::{Value, json};
 
 use super::events;
-use super::load::Failure;
+use super::load::LoadFailure;
 use super::standing::Standing;
 use crate::answer::{by_name, in_one_line};
 use crate::config::PluginConfig;
@@ -20,13 +20,13 @@ use crate::operator::Operator;
 
 /// State of a plugin that is to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Seen {
+pub(super) struct PluginState {
     /// Plugin that serves.
     pub serving: Option<Serving>,
     /// Types that it serves beside the others.
     pub standing: Standing,
     /// Reason for which nothing serves, or no new version.
-    pub failure: Option<Failure>,
+    pub failure: Option<LoadFailure>,
 }
 
 /// A plugin that serves, as far as it is shown.
@@ -50,7 +50,7 @@ impl Serving {
 }
 
 /// Result of showing a plugin.
-pub(super) enum Shown {
+pub(super) enum ShowOutcome {
     /// The object says what there is to say.
     Written,
     /// An object of that name is another installation's, and is left alone.
@@ -61,22 +61,24 @@ pub(super) enum Shown {
 pub(super) async fn show(
     operator: &Operator,
     plugin: &PluginConfig,
-    seen: &Seen,
-) -> kube::Result<Shown> {
-    let plugins: Api<DevicePlugin> = Api::all(operator.client.clone());
+    seen: &PluginState,
+) -> kube::Result<ShowOutcome> {
+    let plugins: Api<DevicePlugin> = Api::all(operator.keepers_client.clone());
     let name = operator.installation.object_name(&plugin.name);
     let object = match by_name(&plugins, &name).await? {
         None => create(operator, &plugins, &name, plugin).await?,
         Some(found) => match operator.installation.owner(&found) {
             Owner::Own | Owner::Nobody => take(operator, &plugins, found, plugin).await?,
-            Owner::Other(owner) => return Ok(Shown::NotOwned(not_owned(&name, &owner, operator))),
+            Owner::Other(owner) => {
+                return Ok(ShowOutcome::NotOwned(not_owned(&name, &owner, operator)));
+            }
         },
     };
     let (about, uid) = (object.object_ref(&()), object.uid());
     let stored = object.status.unwrap_or_default();
     let status = status(stored.clone(), seen, whole_seconds(Timestamp::now()));
     if status == stored {
-        return Ok(Shown::Written);
+        return Ok(ShowOutcome::Written);
     }
     // The uid: an object that another installation made under this name meanwhile is not ours.
     let patch = json!({"metadata": {"uid": uid}, "status": with_nulls(&status)});
@@ -88,7 +90,7 @@ pub(super) async fn show(
             tracing::debug!(error, "an event could not be written");
         }
     }
-    Ok(Shown::Written)
+    Ok(ShowOutcome::Written)
 }
 
 async fn create(
@@ -141,8 +143,12 @@ fn with_nulls(status: &DevicePluginStatus) -> Value {
     value
 }
 
-fn status(mut status: DevicePluginStatus, seen: &Seen, now: Timestamp) -> DevicePluginStatus {
-    let Seen { serving, standing, failure } = seen;
+fn status(
+    mut status: DevicePluginStatus,
+    seen: &PluginState,
+    now: Timestamp,
+) -> DevicePluginStatus {
+    let PluginState { serving, standing, failure } = seen;
     status.digest = serving.as_ref().map(|serving| serving.digest.clone());
     status.version = serving.as_ref().map(|serving| serving.version.clone());
     status.wit_version = serving.as_ref().map(|serving| serving.wit_version.to_owned());
@@ -164,8 +170,8 @@ fn status(mut status: DevicePluginStatus, seen: &Seen, now: Timestamp) -> Device
 }
 
 /// Each condition: whether it holds, why, and what there is to say.
-fn conditions(seen: &Seen) -> Vec<(&'static str, bool, &'static str, String)> {
-    let Seen { serving, standing, failure } = seen;
+fn conditions(seen: &PluginState) -> Vec<(&'static str, bool, &'static str, String)> {
+    let PluginState { serving, standing, failure } = seen;
     let failed_at = |stage: Stage| failure.as_ref().filter(|failure| failure.stage == stage);
     let mut conditions = vec![match failed_at(Stage::Resolve) {
         Some(failure) => ("Resolved", false, failure.reason, failure.message.clone()),
@@ -249,15 +255,16 @@ pub(super) async fn remove_stale(operator: &Operator, names: Vec<String>) {
 mod tests {
     use super::*;
 
-    fn seen(serving: Option<&str>, failure: Option<(Stage, &'static str)>) -> Seen {
+    fn seen(serving: Option<&str>, failure: Option<(Stage, &'static str)>) -> PluginState {
         let serving = serving.map(|version| Serving {
             digest: format!("sha256:{version}"),
             version: version.to_owned(),
             wit_version: "0.1.0",
             signed: false,
         });
-        let failure = failure.map(|(stage, reason)| Failure::new(stage, reason, "why".to_owned()));
-        Seen { serving, standing: Standing::default(), failure }
+        let failure =
+            failure.map(|(stage, reason)| LoadFailure::new(stage, reason, "why".to_owned()));
+        PluginState { serving, standing: Standing::default(), failure }
     }
 
     fn told(status: &DevicePluginStatus) -> Vec<String> {
@@ -315,7 +322,7 @@ mod tests {
     #[test]
     fn a_signature_that_holds_is_told_though_a_later_step_fails() {
         let mut seen = seen(None, Some((Stage::Start, "CompileFailed")));
-        let verified = |seen: &Seen| {
+        let verified = |seen: &PluginState| {
             let status = status(DevicePluginStatus::default(), seen, Timestamp::UNIX_EPOCH);
             told(&status).into_iter().find(|condition| condition.starts_with("Verified"))
         };
@@ -338,7 +345,7 @@ mod tests {
         };
         let status = status(
             DevicePluginStatus::default(),
-            &Seen { standing, ..seen(Some("1.0.0"), None) },
+            &PluginState { standing, ..seen(Some("1.0.0"), None) },
             Timestamp::UNIX_EPOCH,
         );
         assert_eq!(
