@@ -190,7 +190,12 @@ impl Reconciler {
     }
 
     /// Observes and plans one rollout, and sends off what the plan asks for. Waits for nothing.
-    #[tracing::instrument(name = "plan rollout", level = "debug", skip_all, fields(rollout = %key))]
+    #[tracing::instrument(
+        name = "plan rollout",
+        level = "debug",
+        skip_all,
+        fields(rollout = %key)
+    )]
     fn reconcile_rollout(&mut self, key: &RolloutKey) {
         // An API server that lacks their definition holds up no FlashJob, and is waited for here.
         if !self.listed.contains(&Kind::Rollout) {
@@ -198,15 +203,14 @@ impl Reconciler {
         }
         let started = Instant::now();
         let world = &mut self.world;
-        let Some(known) = world.rollouts.get(key).cloned() else { return };
-        let wait = world.rollouts.memory.entry(key.clone()).or_default().next_plan;
-        let wait = wait.map(|next| next.saturating_duration_since(started));
-        if let Some(wait) = wait.filter(|wait| !wait.is_zero()) {
-            return self.schedule.look_in(key.clone(), wait);
+        let Some(cached) = world.rollouts.get(key).cloned() else { return };
+        let next_plan = world.rollouts.memory.entry(key.clone()).or_default().next_plan;
+        if let Some(pause) = until(next_plan, started) {
+            return self.schedule.look_in(key.clone(), pause);
         }
         let now = whole_seconds(Timestamp::now());
         let Some(plan) = world.decide_rollout(key, now) else { return };
-        let is_awaited = world.has_child_in_deletion(&known);
+        let is_awaited = world.has_child_in_deletion(&cached);
         let memory = world.rollouts.memory.entry(key.clone()).or_default();
         let question = memory.ask(plan.question, started);
         let begin = |step| Some((memory.begin(&step)?, step));
@@ -219,14 +223,13 @@ impl Reconciler {
         let turn = memory.pace.turn(started);
         let answer = if is_awaited { Duration::ZERO } else { memory.until_answer(started) };
         let due = turn.due(plan.urgent).max(answer);
-        let dropped = memory.dropped.as_ref();
-        let dropped = dropped.filter(|(version, _)| *version == known.resource_version);
-        let status = plan.status.filter(|status| dropped.is_none_or(|(_, is)| is != status));
+        let is_new = |status: &_| !was_dropped(&memory.dropped, &cached.resource_version, status);
+        let status = plan.status.filter(is_new);
         let write_now = status.is_some() && turn.may_write(plan.urgent) && answer.is_zero();
         memory.pace.writing |= write_now;
         let operator = &self.operator;
         if let Some(status) = status.filter(|_| write_now) {
-            tokio::spawn(rollout::report::write(operator.clone(), known.clone(), status));
+            tokio::spawn(rollout::report::write(operator.clone(), cached.clone(), status));
         } else if !due.is_zero() {
             self.schedule.look_in(key.clone(), due);
         }
@@ -237,7 +240,7 @@ impl Reconciler {
             tokio::spawn(firmware::resolve(operator.clone(), key.clone().into(), question));
         }
         for (failures, step) in steps {
-            tokio::spawn(rollout::apply::apply(operator.clone(), known.clone(), step, failures));
+            tokio::spawn(rollout::apply::apply(operator.clone(), cached.clone(), step, failures));
         }
     }
 
@@ -252,16 +255,12 @@ impl Reconciler {
             return;
         };
         let started = Instant::now();
-        if let Some(wait) = memory
-            .next_plan
-            .map(|next| next.saturating_duration_since(started))
-            .filter(|wait| !wait.is_zero())
-        {
-            return self.schedule.look_in(key.clone(), wait);
+        if let Some(pause) = until(memory.next_plan, started) {
+            return self.schedule.look_in(key.clone(), pause);
         }
         let turn = memory.pace.turn(started);
         let Some(mut observed) = world.observe(key, now) else { return };
-        observed.report = turn.may_write(false);
+        observed.report = turn.report();
         let plan = plan(&observed);
         self.operator.metrics.planned(started.elapsed());
         let released = world.set_holds(key, plan.holds.clone());
@@ -274,16 +273,15 @@ impl Reconciler {
             .filter(|question| memory.asked.insert(question.key().to_owned()))
             .collect();
         let firmware = memory.firmware.follow(firmware);
+        if memory.forget_failing_steps(&steps) {
+            self.schedule.look_in(key.clone(), SHORTEST_PAUSE);
+        }
         let begin = |step| Some((memory.begin(&step)?, step));
         let steps: Vec<_> = steps.into_iter().filter_map(begin).collect();
-        let was_dropped = |status: &FlashJobStatus| {
-            let dropped = memory.dropped.as_ref();
-            dropped.is_some_and(|(version, dropped)| {
-                *version == observed.job.resource_version && dropped == status
-            })
+        let job = &observed.job;
+        let is_new = |status: &FlashJobStatus| {
+            *status != job.status && !was_dropped(&memory.dropped, &job.resource_version, status)
         };
-        let is_new =
-            |status: &FlashJobStatus| *status != observed.job.status && !was_dropped(status);
         let write = status.filter(is_new);
         let due = turn.due(urgent);
         let write_now = write.is_some() && turn.may_write(urgent);
@@ -317,9 +315,20 @@ impl Reconciler {
     }
 }
 
+/// Pause until an object may be planned again; None: it may be planned now.
+fn until(next_plan: Option<Instant>, now: Instant) -> Option<Duration> {
+    let pause = next_plan?.saturating_duration_since(now);
+    (!pause.is_zero()).then_some(pause)
+}
+
 /// Time for which a job is left alone after a plan that took so long.
 fn pause_after_plan(took: Duration) -> Duration {
     (took * PAUSES_PER_PLAN).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
+}
+
+/// Returns true if the API server dropped this very status when it was written to this version.
+fn was_dropped<S: PartialEq>(dropped: &Option<(String, S)>, version: &str, status: &S) -> bool {
+    dropped.as_ref().is_some_and(|(over, dropped)| over == version && dropped == status)
 }
 
 /// Pause before the look that a plan asks for at that time.

@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use flashjob_api::{DevicePlugin, INSTALLATION};
-use flashjob_end_to_end::{LIMIT, plugin_where};
+use flashjob_api::{DevicePlugin, FlashJobStatus, INSTALLATION, Phase};
+use flashjob_end_to_end::{LIMIT, apply, job, jobs, plugin_where, status_where};
 use flashjob_testbed::process::eventually;
 use flashjob_testbed::testbed::{grant_rights, grant_rights_without, install_crds};
 use flashjob_testbed::{Options, Proxy, Testbed};
@@ -345,4 +345,34 @@ async fn a_proxy_of_the_environment_serves_the_registries_and_leaves_the_api_ser
     let error = testbed.start_operator().await.expect_err("it ends at start");
     assert!(format!("{error:#}").contains("HTTPS_PROXY names no proxy"), "{error:#}");
     Ok(())
+}
+
+#[tokio::test]
+async fn a_delete_that_the_operator_has_no_right_to_is_said_in_the_status_until_it_is_granted()
+-> anyhow::Result<()> {
+    let devices = vec!["esp32:thermo:0.1.0=1".to_owned()];
+    let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
+    testbed.start_operator().await?;
+    let rights = [("delete", "services"), ("delete", "pods")];
+    grant_rights_without(&testbed.client, "role", &rights).await?;
+    let uids: Vec<String> = testbed.devices().await?.into_iter().map(|(uid, _)| uid).collect();
+    apply(&testbed, &job("held", &uids, json!({}))).await?;
+    let says = |status: &FlashJobStatus| {
+        let message = status.message.as_deref().unwrap_or_default();
+        message.contains("deleting Service") && message.contains("cannot delete resource")
+    };
+    status_where(&testbed, "held", "it is done, and names the right", |status| {
+        says(status) && status.phase == Some(Phase::Completed)
+    })
+    .await?;
+    jobs(&testbed).delete("held", &DeleteParams::default()).await?;
+    let held_up = |status: &FlashJobStatus| {
+        says(status) && !status.message.as_deref().unwrap_or_default().contains("completed")
+    };
+    status_where(&testbed, "held", "it says what holds the deletion up", held_up).await?;
+    grant_rights(&testbed.client, "role").await?;
+    eventually("the FlashJob is gone", LIMIT, || async {
+        Ok(jobs(&testbed).get_opt("held").await?.is_none().then_some(()))
+    })
+    .await
 }

@@ -10,7 +10,7 @@ mod pod;
 mod refusal;
 mod service;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use flashjob_api::DeviceStatus;
@@ -84,6 +84,9 @@ pub struct Observed {
     /// Objects whose creation keeps failing for another cause than a refusal, by name: what the
     /// API server says.
     pub failing: Arc<HashMap<String, String>>,
+    /// Steps other than creates that keep failing, by key: which it is, and what the API server
+    /// says.
+    pub failing_steps: Arc<BTreeMap<String, String>>,
     /// Devices of other jobs in flight, by group of this job's groupBudget.
     pub in_flight_of_others: HashMap<String, usize>,
     /// True if evictions of the job's Pods are refused, as far as this process knows.
@@ -95,9 +98,32 @@ pub struct Observed {
     /// True if this FlashJob may drop results that its FlashRollout has not stored yet. Until it
     /// has, no status is written and the finalizer stays.
     pub rollout_lacks_results: bool,
-    /// True if a status that nothing waits for could be stored now. Wording it for nothing is most
-    /// of what the plan of a large job costs.
-    pub report: bool,
+    /// Statuses that could be stored now. Wording one for nothing is most of what the plan of a
+    /// large job costs.
+    pub report: Report,
+}
+
+/// Statuses that could be stored when a plan is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// None: a write is under way, or the last one was just now.
+    Never,
+    /// One that something waits for.
+    Urgent,
+    /// Any.
+    Now,
+}
+
+impl Report {
+    /// Returns true if a status could be stored for which something waits, or nothing.
+    #[must_use]
+    pub fn may_store(self, urgent: bool) -> bool {
+        match self {
+            Self::Never => false,
+            Self::Urgent => urgent,
+            Self::Now => true,
+        }
+    }
 }
 
 /// An attempt whose Pod had the slot of a pooled Service.

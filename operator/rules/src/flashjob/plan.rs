@@ -57,6 +57,7 @@ pub fn plan(observed: &Observed) -> Plan {
     if !job.has_finalizer {
         return Plan {
             steps: vec![Step::AddFinalizer],
+            status: summary::held_up(observed),
             holds: holds(observed),
             ..Plan::default()
         };

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use flashjob_api::{FlashJobStatus, FlashRolloutStatus};
 use jiff::Timestamp;
 
-use super::rollouts::{Known, StepOutcome};
+use super::rollouts::{CachedRollout, StepOutcome};
 use crate::firmware::{FirmwareState, ResolveFirmware};
 use crate::flashjob::observed::{
     Built, Instance, Job, JobKey, Judged, PluginView, Pod, Refusal, Service,
@@ -75,7 +75,7 @@ pub enum Object {
     /// A FlashJob.
     Job(Box<Job>),
     /// A FlashRollout.
-    Rollout(Box<Known>),
+    Rollout(Box<CachedRollout>),
     /// An Instance of Akri's.
     Instance(Box<Instance>),
     /// A flash Pod.
@@ -88,16 +88,16 @@ pub enum Object {
 #[derive(Debug)]
 pub enum Change {
     /// A watch, or the answer to a request, showed an object.
-    Seen(Object),
+    Updated(Object),
     /// A watch told that an object is gone.
-    Gone {
+    Deleted {
         /// Its last state, which says whether a Pod's end was seen.
         last: Object,
         /// Its uid.
         uid: String,
     },
     /// The API server was asked for an object, and has none of that uid.
-    Missing {
+    NotFound {
         /// Its namespace and name.
         subject: Subject,
         /// Its uid.
@@ -114,7 +114,7 @@ pub enum Change {
     /// told before that it is gone.
     Deleting(Object),
     /// The API server answered a delete of ours that there is no such Pod.
-    NoPod {
+    PodNotFound {
         /// Its job.
         job: JobKey,
         /// Its name.
@@ -123,7 +123,7 @@ pub enum Change {
         uid: String,
     },
     /// The API server answered a delete of ours that there is no such Service.
-    NoService {
+    ServiceNotFound {
         /// Its job.
         job: JobKey,
         /// Its name.
@@ -132,7 +132,7 @@ pub enum Change {
         uid: String,
     },
     /// The API server was asked for a Pod that left the watch, and has none of that name.
-    PodIsGone {
+    PodDeletionConfirmed {
         /// Its job.
         job: JobKey,
         /// Its name.
@@ -142,7 +142,7 @@ pub enum Change {
     },
     /// The API server was asked for a Pod that left the watch, and has it: somebody took its
     /// labels.
-    PodUnwatched(Box<Pod>),
+    PodUnlabelled(Box<Pod>),
     /// Outcome of what the plan of a FlashJob asked for.
     Job(JobKey, JobOutcome),
     /// Outcome of what the plan of a FlashRollout asked for.
@@ -175,7 +175,7 @@ pub enum JobOutcome {
     StepDone(Box<Step>),
     /// A step failed, in the API server's words. It stays under way until [`Self::StepReleased`].
     StepFailed(Box<Step>, String),
-    /// A step that failed may be taken up again; its key.
+    /// A step that failed may be retried; its key.
     StepReleased(String),
     /// A plugin built the Pod of an attempt for the device of that uid, or could not.
     Built(String, Box<Built>),
@@ -196,7 +196,7 @@ pub enum JobOutcome {
 pub enum RolloutOutcome {
     /// A step ended, by its key. One that failed stays under way until [`Self::StepReleased`].
     Step(String, StepOutcome),
-    /// A step that failed may be taken up again; its key.
+    /// A step that failed may be retried; its key.
     StepReleased(String),
     /// A status write has ended.
     Written(EndedWrite<FlashRolloutStatus>),

@@ -5,7 +5,7 @@ use std::borrow::{Borrow, Cow};
 use jiff::Timestamp;
 
 use super::World;
-use super::rollouts::{Known, Memory};
+use super::rollouts::{CachedRollout, Memory};
 use crate::firmware::{FirmwareState, ResolveFirmware};
 use crate::flashjob::observed::{Instance, Job, JobKey};
 use crate::rollout::{self as rules, Child, Device, OtherRollout, Plan, RolloutKey, Snapshot};
@@ -14,12 +14,13 @@ impl World {
     /// Decides what is to be done for one rollout; None: there is no such rollout.
     #[must_use]
     pub fn decide_rollout(&self, key: &RolloutKey, now: Timestamp) -> Option<Plan> {
-        let known = self.rollouts.get(key)?;
-        let jobs = self.rollouts.children(&known.rollout.uid).filter_map(|job| self.jobs.get(job));
+        let cached = self.rollouts.get(key)?;
+        let jobs =
+            self.rollouts.children(&cached.rollout.uid).filter_map(|job| self.jobs.get(job));
         let others: Vec<_> = self
             .rollouts
             .all()
-            .filter(|other| !other.is_final() && other.rollout.uid != known.rollout.uid)
+            .filter(|other| !other.is_final() && other.rollout.uid != cached.rollout.uid)
             .map(|other| (other, |namespace: &str, name: &str| other.holds(namespace, name)))
             .collect();
         let others = others.iter().map(|(other, holds)| OtherRollout {
@@ -30,8 +31,8 @@ impl World {
             holds,
         });
         Some(rules::decide(&Snapshot {
-            rollout: &known.rollout,
-            world: &View { world: self, key, known },
+            rollout: &cached.rollout,
+            world: &View { world: self, key, cached },
             children: jobs.filter_map(|job| child(job)).collect(),
             others: others.collect(),
             refused: self.rollouts.memory.get(key).and_then(Memory::refused),
@@ -45,13 +46,13 @@ impl World {
         let Some(part) = job.part.as_ref().filter(|_| job.may_drop_results()) else {
             return false;
         };
-        let known = self.rollouts.get(&part.rollout);
-        let Some(known) = known.filter(|known| known.rollout.uid == part.owner) else {
+        let cached = self.rollouts.get(&part.rollout);
+        let Some(cached) = cached.filter(|cached| cached.rollout.uid == part.owner) else {
             return false;
         };
         !rules::has_stored_results(&Snapshot {
-            rollout: &known.rollout,
-            world: &View { world: self, key: &part.rollout, known },
+            rollout: &cached.rollout,
+            world: &View { world: self, key: &part.rollout, cached },
             children: child(job).into_iter().collect(),
             others: Vec::new(),
             refused: None,
@@ -68,8 +69,8 @@ impl World {
     /// Returns true if a FlashJob of the rollout is in deletion. It stays until the rollout has
     /// stored its results, so that this write waits for no registry.
     #[must_use]
-    pub fn has_child_in_deletion(&self, known: &Known) -> bool {
-        let mut children = self.rollouts.children(&known.rollout.uid);
+    pub fn has_child_in_deletion(&self, cached: &CachedRollout) -> bool {
+        let mut children = self.rollouts.children(&cached.rollout.uid);
         children.any(|job| self.jobs.get(job).is_some_and(|job| job.deleting))
     }
 }
@@ -92,7 +93,7 @@ fn child(job: &Job) -> Option<Child<'_>> {
 struct View<'a> {
     world: &'a World,
     key: &'a RolloutKey,
-    known: &'a Known,
+    cached: &'a CachedRollout,
 }
 
 impl View<'_> {
@@ -132,7 +133,7 @@ impl rules::World for View<'_> {
         let key = JobKey { namespace: self.key.namespace.clone(), name: flash_job.to_owned() };
         let owner = |job: &Job| job.part.as_ref().map(|part| part.owner.clone());
         let job = self.world.jobs.get(&key);
-        job.is_some_and(|job| owner(job).as_ref() != Some(&self.known.rollout.uid))
+        job.is_some_and(|job| owner(job).as_ref() != Some(&self.cached.rollout.uid))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Memory of a job: what this process remembers and does not store. It is found out again after a
 //! restart.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -54,9 +54,10 @@ pub struct Memory {
     pub firmware: Inquiry,
     /// Steps under way, or paused after a failure.
     pub busy: HashSet<String>,
-    /// Uids of Services whose deletion was begun here: the watch may not have told it yet, and a
-    /// Pod must not be given their address.
-    leaving_services: HashSet<String>,
+    /// Services whose deletion was begun here, by uid: the watch may not have told it yet, and a
+    /// Pod must not be given their address. With each its state, marked as in deletion, so that
+    /// not each snapshot copies it.
+    leaving_services: HashMap<String, Option<Arc<Service>>>,
     /// Pace of the status writes.
     pub pace: Pace,
     /// Status of which the API server's definition lacks all that was to be changed, and the
@@ -70,6 +71,8 @@ pub struct Memory {
     pub next_plan: Option<Instant>,
     /// Objects whose creation keeps failing, by name: what the API server says.
     pub failing: Arc<HashMap<String, String>>,
+    /// Other steps that keep failing, by key: what cannot be done, and what the API server says.
+    pub failing_steps: Arc<BTreeMap<String, String>>,
     failures: HashMap<String, u32>,
     refused: Arc<HashMap<String, Refusal>>,
 }
@@ -96,9 +99,12 @@ impl Memory {
             .iter()
             .filter(|service| service.slot.as_ref().is_some_and(|slot| !with_pod.contains(slot)));
         renew(&mut self.idle_services, idle.map(|service| &service.name), now);
+        let is_unreachable = |sighting: &Option<Sighting>| match sighting {
+            Some(Sighting::Seen(instance)) => !instance.reachable(None),
+            _ => false,
+        };
         let unreachable = job.uids().iter().zip(devices);
-        let unreachable =
-            unreachable.filter(|(_, sighting)| matches!(sighting, Some(Sighting::Seen(instance)) if !instance.reachable(None)));
+        let unreachable = unreachable.filter(|(_, sighting)| is_unreachable(sighting));
         renew(&mut self.unreachable, unreachable.map(|(uid, _)| uid), now);
         self.missing_since.retain(|uid, _| {
             job.place(uid)
@@ -289,7 +295,7 @@ impl Memory {
             self.in_making.insert(key.clone(), InMaking::of(pod));
         }
         if let Step::DeleteService { uid, .. } = step {
-            self.leaving_services.insert(uid.clone());
+            self.leaving_services.insert(uid.clone(), None);
         }
         let failures = self.failures.get(&key).copied().unwrap_or_default();
         self.busy.insert(key);
@@ -301,15 +307,20 @@ impl Memory {
         if self.leaving_services.is_empty() {
             return;
         }
-        let leaving = std::mem::take(&mut self.leaving_services);
-        for service in services.iter_mut().filter(|service| leaving.contains(&service.uid)) {
-            self.leaving_services.insert(service.uid.clone());
-            Arc::make_mut(service).deleting = true;
+        let mut leaving = std::mem::take(&mut self.leaving_services);
+        for service in services.iter_mut() {
+            let Some((uid, marked)) = leaving.remove_entry(&service.uid) else { continue };
+            let is_current =
+                |marked: &Arc<Service>| marked.resource_version == service.resource_version;
+            let marked = marked.filter(is_current).unwrap_or_else(|| {
+                Arc::new(Service { deleting: true, ..Service::clone(service) })
+            });
+            *service = marked.clone();
+            self.leaving_services.insert(uid, Some(marked));
         }
     }
 
-    /// Counts the failures of a step in a row. One that keeps failing to make an object is told to
-    /// people.
+    /// Counts the failures of a step in a row. One that keeps failing is told to people.
     pub fn count(&mut self, step: &Step, error: Option<String>) {
         let key = step.key();
         let Some(error) = error else {
@@ -318,16 +329,39 @@ impl Memory {
             {
                 Arc::make_mut(&mut self.failing).remove(name);
             }
+            if self.failing_steps.contains_key(&key) {
+                Arc::make_mut(&mut self.failing_steps).remove(&key);
+            }
             return;
         };
         if let Step::DeleteService { uid, .. } = step {
             self.leaving_services.remove(uid);
         }
-        let failures = self.failures.entry(key).or_default();
+        let failures = self.failures.entry(key.clone()).or_default();
         *failures += 1;
-        if let Some(name) = step.created_name().filter(|_| *failures >= TOLD_FAILURES) {
-            Arc::make_mut(&mut self.failing).insert(name.to_owned(), error);
+        if *failures < TOLD_FAILURES {
+            return;
         }
+        if let Some(name) = step.created_name() {
+            Arc::make_mut(&mut self.failing).insert(name.to_owned(), error);
+        } else {
+            let told = format!("{step} keeps failing: {error}");
+            Arc::make_mut(&mut self.failing_steps).insert(key, told);
+        }
+    }
+
+    /// Forgets failures of steps that the last plan does not need any more. Returns true if it
+    /// told of one that is over.
+    pub fn forget_failing_steps(&mut self, needed: &[Step]) -> bool {
+        let before = self.failing_steps.len();
+        if before == 0 {
+            return false;
+        }
+        let needed: HashSet<String> = needed.iter().map(Step::key).collect();
+        let busy = &self.busy;
+        Arc::make_mut(&mut self.failing_steps)
+            .retain(|key, _| needed.contains(key) || busy.contains(key));
+        self.failing_steps.len() < before
     }
 
     /// A step is over, and its outcome known.

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 
 use super::{Devices, Memory, World};
 use crate::flashjob::observed::{
-    Finish, Identity, Job, JobKey, Observed, Pod, Refused, Service, Sighting, after,
+    Finish, Identity, Job, JobKey, Observed, Pod, Refused, Report, Service, Sighting, after,
 };
 use crate::flashjob::policy::Namespaces;
 
@@ -131,6 +131,7 @@ impl World {
             slot_uses: memory.slot_uses.clone(),
             refusals: memory.refusals(now),
             failing: memory.failing.clone(),
+            failing_steps: memory.failing_steps.clone(),
             in_flight_of_others,
             is_protected: memory.is_protected,
             periods: self.rules.periods,
@@ -139,7 +140,7 @@ impl World {
             pods,
             services,
             rollout_lacks_results,
-            report: true,
+            report: Report::Now,
         })
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::flashjob::observed::Report;
+
 /// A status is written about this often, unless something waits for it.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
 /// But less often where a write takes long: with the status of 4,000 devices the API server is
@@ -61,6 +63,16 @@ impl Turn {
     #[must_use]
     pub fn due(&self, urgent: bool) -> Duration {
         if urgent { self.due_if_urgent } else { self.due }
+    }
+
+    /// Statuses that a plan of this turn is to word.
+    #[must_use]
+    pub fn report(&self) -> Report {
+        match () {
+            () if self.may_write(false) => Report::Now,
+            () if self.may_write(true) => Report::Urgent,
+            () => Report::Never,
+        }
     }
 
     /// Returns true if the status may be written now. False: there is a time at which it is due,

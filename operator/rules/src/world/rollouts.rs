@@ -22,7 +22,7 @@ const ANSWER_WAIT: Duration = Duration::from_millis(250);
 
 /// A FlashRollout, as the API server showed it last.
 #[derive(Debug)]
-pub struct Known {
+pub struct CachedRollout {
     /// The rollout, as the rules read it.
     pub rollout: Rollout,
     /// The version of this state in the API server.
@@ -32,7 +32,7 @@ pub struct Known {
     open: OnceLock<HashSet<(String, String)>>,
 }
 
-impl Known {
+impl CachedRollout {
     /// Keeps a rollout.
     #[must_use]
     pub fn of(rollout: FlashRollout) -> Self {
@@ -167,7 +167,7 @@ impl Memory {
         self.refusals.values().next().map(String::as_str)
     }
 
-    /// A step may be taken up again.
+    /// A step may be retried.
     pub fn release(&mut self, step: &str) {
         self.busy.remove(step);
     }
@@ -176,7 +176,7 @@ impl Memory {
 /// The FlashRollouts of the cluster.
 #[derive(Debug, Default)]
 pub struct Rollouts {
-    known: HashMap<RolloutKey, Arc<Known>>,
+    known: HashMap<RolloutKey, Arc<CachedRollout>>,
     /// Memory of each.
     pub memory: HashMap<RolloutKey, Memory>,
     /// FlashJobs by the uid of the rollout that owns them.
@@ -186,7 +186,7 @@ pub struct Rollouts {
 
 impl Rollouts {
     /// Takes a rollout's new state. Older ones than what is known change nothing.
-    pub fn see(&mut self, known: Known) {
+    pub fn see(&mut self, known: CachedRollout) {
         let key = known.key();
         if let Some(before) = self.known.get(&key) {
             let same = before.rollout.uid == known.rollout.uid;
@@ -218,12 +218,12 @@ impl Rollouts {
 
     /// The rollout of that name.
     #[must_use]
-    pub fn get(&self, key: &RolloutKey) -> Option<&Arc<Known>> {
+    pub fn get(&self, key: &RolloutKey) -> Option<&Arc<CachedRollout>> {
         self.known.get(key)
     }
 
     /// All rollouts.
-    pub fn all(&self) -> impl Iterator<Item = &Arc<Known>> {
+    pub fn all(&self) -> impl Iterator<Item = &Arc<CachedRollout>> {
         self.known.values()
     }
 
@@ -270,7 +270,7 @@ impl Rollouts {
 
     /// Wakes the rollouts that wait for one of these reasons.
     fn wake_those_that_wait(&mut self, reasons: &[RolloutReason], pause: Duration) {
-        let waits = |known: &&Arc<Known>| {
+        let waits = |known: &&Arc<CachedRollout>| {
             let reason = known.rollout.status.reason.as_deref();
             reasons.iter().any(|waited| reason == Some(waited.name))
         };

@@ -18,27 +18,27 @@ impl World {
     /// nothing.
     pub fn take(&mut self, change: Change, now: Timestamp) -> Vec<Subject> {
         let jobs = match change {
-            Change::Seen(object) => self.see(object),
-            Change::Gone { last, uid } => self.lose(last, &uid, now),
-            Change::Missing { subject, uid } => self.miss(&subject, &uid),
+            Change::Updated(object) => self.see(object),
+            Change::Deleted { last, uid } => self.lose(last, &uid, now),
+            Change::NotFound { subject, uid } => self.miss(&subject, &uid),
             Change::Listed { kind, uids } => self.forget_unlisted(kind, &uids, now),
             Change::Deleting(object) => {
                 self.see_deleting(object);
                 Vec::new()
             }
-            Change::NoPod { job, name, uid } => {
+            Change::PodNotFound { job, name, uid } => {
                 self.lose_pod(&job, &name, &uid, now);
                 vec![job]
             }
-            Change::NoService { job, name, uid } => {
+            Change::ServiceNotFound { job, name, uid } => {
                 self.lose_service(&job, &name, &uid);
                 vec![job]
             }
-            Change::PodIsGone { job, name, device } => {
+            Change::PodDeletionConfirmed { job, name, device } => {
                 self.confirm_gone(&job, &name, &device, now);
                 vec![job]
             }
-            Change::PodUnwatched(pod) => {
+            Change::PodUnlabelled(pod) => {
                 let (job, name, uid) = (pod.job.clone(), pod.name.clone(), pod.uid.clone());
                 let ended = pod.ended.is_some();
                 self.see_pod(*pod);

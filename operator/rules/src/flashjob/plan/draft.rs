@@ -25,7 +25,7 @@ use proven::Proven;
 const SHOWN_RESULTS: usize = 100;
 
 /// Finding of the guards: the device's plugin, or the result that it has.
-pub(super) type Guarded<'a> = Result<&'a PluginView, (Finish, Reason, String)>;
+pub(super) type GuardFinding<'a> = Result<&'a PluginView, (Finish, Reason, String)>;
 
 pub(super) struct Draft<'a> {
     pub observed: &'a Observed,
@@ -53,7 +53,7 @@ pub(super) struct Draft<'a> {
     pub last_endpoint: Option<String>,
     pub plan: Plan,
     /// Findings of the guards on devices that have not begun, by what they compare.
-    pub(super) guarded: HashMap<Traits<'a>, Guarded<'a>>,
+    pub(super) guarded: HashMap<Traits<'a>, GuardFinding<'a>>,
     pub(super) pools: Pools<'a>,
     pub(super) proven: Proven<'a>,
     /// True if a device of this plan tries at a quota that was used up.
@@ -360,7 +360,7 @@ impl<'a> Draft<'a> {
         });
     }
 
-    /// The attempt failed: the device is tried again, or has failed for good.
+    /// The attempt failed: the device is retried, or has failed permanently.
     pub fn fail_attempt(&mut self, uid: &str, reason: Reason, message: &str) {
         let (attempt, uncounted) = self
             .records

@@ -32,6 +32,7 @@ pub(super) fn plan(observed: &Observed) -> Plan {
     if !waiting && observed.making.is_empty() && !observed.rollout_lacks_results {
         plan.steps.push(Step::RemoveFinalizer);
     }
+    plan.status = summary::held_up(observed);
     plan
 }
 
@@ -73,8 +74,9 @@ pub(super) fn drain(observed: &Observed) -> Plan {
         }
     }
     let message = format!(
-        "the spec has changed; {} devices of the run before are still in flight",
-        running + usize::from(lost)
+        "the spec has changed; {} devices of the run before are still in flight{}",
+        running + usize::from(lost),
+        summary::failing_steps(observed)
     );
     plan.status = Some(summary::draining(observed, &message));
     plan

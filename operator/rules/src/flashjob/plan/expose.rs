@@ -7,12 +7,12 @@ use flashjob_types::plugin::PluginError;
 
 use super::draft::Draft;
 use super::firmware::Proof;
-use super::objects::Answered;
+use super::objects::DescribedAttempt;
 use crate::flashjob::make;
 use crate::flashjob::observed::{Built, PluginView, Question};
 
 /// Consequence of a plugin's answer.
-pub(super) enum Asked {
+pub(super) enum BuildAnswer {
     /// The answer is there.
     Built(std::sync::Arc<Built>),
     /// The plugin is asked, or cannot be for the moment.
@@ -48,29 +48,30 @@ impl Draft<'_> {
         self.set(uid, DeviceState::Exposing, |record| record.pod = Some(name.clone()));
         let Some(plugin) = self.plugin_for(uid) else { return self.back_to_queue(uid, None) };
         let built = match self.built(uid, attempt, plugin) {
-            Asked::Built(built) => built,
+            BuildAnswer::Built(built) => built,
             // It would keep its place for as long as the plugin is away.
-            Asked::Wait if self.can_be_asked(plugin).is_err() => {
+            BuildAnswer::Wait if self.can_be_asked(plugin).is_err() => {
                 return self.back_to_queue(uid, None);
             }
-            Asked::Wait | Asked::Over => return,
+            BuildAnswer::Wait | BuildAnswer::Over => return,
         };
         let Ok(flash) = &built.pod else { return };
-        let answered = Answered { uid, number: attempt, plugin, digest: &built.digest, flash };
+        let described =
+            DescribedAttempt { uid, number: attempt, plugin, digest: &built.digest, flash };
         if flash.ports.is_empty() {
-            return self.make_pod(answered, None, make::slot(&name));
+            return self.make_pod(described, None, make::slot(&name));
         }
         if self.spec.exposure == Exposure::Pooled {
-            return self.expose_pooled(answered);
+            return self.expose_pooled(described);
         }
         let Some(service) = self.service(&name) else {
-            return self.make_service(answered, &name, None);
+            return self.make_service(described, &name, None);
         };
         let wish = self.address_wish(uid, flash.needs_ip);
         match wish.choose(&service.addresses) {
             Some(address) if !service.deleting => {
                 let text = address.text.clone();
-                self.make_pod(answered, Some(&text), make::slot(&name));
+                self.make_pod(described, Some(&text), make::slot(&name));
             }
             _ => {
                 let given = service.addresses.clone();
@@ -80,13 +81,13 @@ impl Draft<'_> {
     }
 
     /// Asks the plugin, once for an attempt.
-    pub fn built(&mut self, uid: &str, attempt: u32, plugin: &PluginView) -> Asked {
+    pub fn built(&mut self, uid: &str, attempt: u32, plugin: &PluginView) -> BuildAnswer {
         let name = self.attempt_name(uid, attempt);
-        let answered = self.observed.answers.built.get(uid);
-        let answered =
-            answered.filter(|built| built.attempt == name && built.firmware == self.firmware());
-        let Some(built) = answered else {
-            let Ok(ready) = &plugin.ready else { return Asked::Wait };
+        let described = self.observed.answers.built.get(uid);
+        let described =
+            described.filter(|built| built.attempt == name && built.firmware == self.firmware());
+        let Some(built) = described else {
+            let Ok(ready) = &plugin.ready else { return BuildAnswer::Wait };
             let request = Box::new(self.request(uid, attempt, Some(plugin)));
             self.ask(Question::Build {
                 attempt: name,
@@ -94,11 +95,11 @@ impl Draft<'_> {
                 digest: ready.digest.clone(),
                 request,
             });
-            return Asked::Wait;
+            return BuildAnswer::Wait;
         };
         let message = |text: &str| format!("plugin {}: {text}", plugin.name);
         match &built.pod {
-            Ok(_) => return Asked::Built(built.clone()),
+            Ok(_) => return BuildAnswer::Built(built.clone()),
             Err(CallError::Refused(error)) => {
                 let reason = match error {
                     PluginError::InvalidSettings(_) => reason::SETTINGS_REJECTED,
@@ -118,6 +119,6 @@ impl Draft<'_> {
                 self.fail_attempt(uid, reason::PLUGIN_FAILED, &message(&error.to_string()))
             }
         }
-        Asked::Over
+        BuildAnswer::Over
     }
 }

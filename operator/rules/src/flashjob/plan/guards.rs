@@ -5,7 +5,7 @@ use flashjob_api::{Reason, VerifyMode, reason};
 use flashjob_types::DeviceType;
 use jiff::Timestamp;
 
-use super::draft::{Draft, Guarded};
+use super::draft::{Draft, GuardFinding};
 use super::serving::serving;
 use crate::flashjob::observed::{Endpoint, Finish, Instance, PluginView, Sighting, Traits};
 
@@ -74,7 +74,7 @@ impl<'a> Draft<'a> {
 
     /// Compares a device with the guards. Fleets are alike: what holds for one device holds for
     /// all with its traits.
-    fn guard(&mut self, uid: &str, instance: &'a Instance) -> Guarded<'a> {
+    fn guard(&mut self, uid: &str, instance: &'a Instance) -> GuardFinding<'a> {
         let traits = instance.traits();
         if self.records.get(uid).is_some_and(|record| record.attempt > 1) {
             return self.guard_traits(&traits, true);
@@ -87,7 +87,7 @@ impl<'a> Draft<'a> {
         guarded
     }
 
-    fn guard_traits(&self, traits: &Traits<'_>, begun: bool) -> Guarded<'a> {
+    fn guard_traits(&self, traits: &Traits<'_>, begun: bool) -> GuardFinding<'a> {
         let spec = self.spec;
         let mismatch = |what: &str, is: &str, wanted: &str| {
             Err((

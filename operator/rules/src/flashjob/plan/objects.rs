@@ -14,14 +14,14 @@ const MESSAGE_LENGTH: usize = 512;
 
 /// An attempt for which its plugin has given a flash Pod.
 #[derive(Clone, Copy)]
-pub(super) struct Answered<'a> {
+pub(super) struct DescribedAttempt<'a> {
     /// The device's uid in the spec.
     pub uid: &'a str,
     /// From 1.
     pub number: u32,
     /// The plugin.
     pub plugin: &'a PluginView,
-    /// Digest of the plugin that answered.
+    /// Digest of the plugin that gave the answer.
     pub digest: &'a Digest,
     /// The answer.
     pub flash: &'a FlashPod,
@@ -29,8 +29,12 @@ pub(super) struct Answered<'a> {
 
 impl Draft<'_> {
     /// All that the objects of an attempt are made from; None: the device is gone.
-    fn attempt<'b>(&'b self, answered: Answered<'b>, slot: &'b str) -> Option<Attempt<'b>> {
-        let Answered { uid, number, plugin, digest, flash } = answered;
+    fn attempt<'b>(
+        &'b self,
+        described: DescribedAttempt<'b>,
+        slot: &'b str,
+    ) -> Option<Attempt<'b>> {
+        let DescribedAttempt { uid, number, plugin, digest, flash } = described;
         Some(Attempt {
             job: &self.observed.job,
             spec: self.spec,
@@ -48,8 +52,8 @@ impl Draft<'_> {
     /// Returns true if plugin and job ask only for what is granted; if not, the device has failed.
     pub fn granted(&mut self, uid: &str, number: u32, plugin: &PluginView, built: &Built) -> bool {
         let Ok(flash) = &built.pod else { return false };
-        let answered = Answered { uid, number, plugin, digest: &built.digest, flash };
-        let attempt = self.attempt(answered, "");
+        let described = DescribedAttempt { uid, number, plugin, digest: &built.digest, flash };
+        let attempt = self.attempt(described, "");
         let checked = attempt.map(|attempt| make::check(&attempt, &self.observed.policy));
         match checked {
             Some(Ok(())) => true,
@@ -62,17 +66,22 @@ impl Draft<'_> {
     }
 
     /// Makes the Service of that name, for the device alone or for its pool.
-    pub(super) fn make_service(&mut self, answered: Answered<'_>, name: &str, pool: Option<&str>) {
-        if !self.may_ask_for(answered.uid, Refused::Service, name) {
+    pub(super) fn make_service(
+        &mut self,
+        described: DescribedAttempt<'_>,
+        name: &str,
+        pool: Option<&str>,
+    ) {
+        if !self.may_ask_for(described.uid, Refused::Service, name) {
             return;
         }
-        let Some(attempt) = self.attempt(answered, make::slot(name)) else { return };
+        let Some(attempt) = self.attempt(described, make::slot(name)) else { return };
         let service = make::service(&attempt, name, pool, &self.observed.policy);
         if let Some(pool) = pool {
             self.pools.asked.insert(name.to_owned(), pool.to_owned());
         }
         self.step(Step::CreateService(Box::new(service)));
-        self.note_failing(answered.uid, name);
+        self.note_failing(described.uid, name);
     }
 
     /// Says why an object is not there yet, where its creation fails again and again.
@@ -88,9 +97,14 @@ impl Draft<'_> {
     }
 
     /// Makes the Pod, once the facts that a restart would need are stored.
-    pub(super) fn make_pod(&mut self, answered: Answered<'_>, address: Option<&str>, slot: &str) {
-        let uid = answered.uid;
-        let name = self.attempt_name(uid, answered.number);
+    pub(super) fn make_pod(
+        &mut self,
+        described: DescribedAttempt<'_>,
+        address: Option<&str>,
+        slot: &str,
+    ) {
+        let uid = described.uid;
+        let name = self.attempt_name(uid, described.number);
         if !self.may_ask_for(uid, Refused::Pod, &name) {
             return;
         }
@@ -109,7 +123,7 @@ impl Draft<'_> {
         if self.observed.withdrawn.contains(&name) {
             return;
         }
-        let Some(attempt) = self.attempt(answered, slot) else { return };
+        let Some(attempt) = self.attempt(described, slot) else { return };
         match make::pod(&attempt, &name, address, &self.observed.policy) {
             Ok(pod) => {
                 self.step(Step::CreatePod(Box::new(pod)));

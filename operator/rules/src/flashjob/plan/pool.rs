@@ -10,7 +10,7 @@ use std::collections::HashSet;
 use flashjob_api::{DeviceState, reason};
 
 use super::draft::Draft;
-use super::objects::Answered;
+use super::objects::DescribedAttempt;
 use super::steps::Step;
 use crate::flashjob::make::pool_name;
 use crate::flashjob::observed::{Address, Observed, PluginView, Service, after};
@@ -73,12 +73,12 @@ impl<'a> Draft<'a> {
     }
 
     /// Takes a free Service of the device's pool, or sees to it that there is one.
-    pub(super) fn expose_pooled(&mut self, answered: Answered<'_>) {
-        let uid = answered.uid;
-        let pool = self.pool_of(uid, answered.plugin);
-        let wish = self.address_wish(uid, answered.flash.needs_ip);
+    pub(super) fn expose_pooled(&mut self, described: DescribedAttempt<'_>) {
+        let uid = described.uid;
+        let pool = self.pool_of(uid, described.plugin);
+        let wish = self.address_wish(uid, described.flash.needs_ip);
         if let Some((slot, address)) = self.pools.take(&pool, &wish) {
-            return self.make_pod(answered, Some(&address), &slot);
+            return self.make_pod(described, Some(&address), &slot);
         }
         let waiting = self.pools.waiting.entry(pool.clone()).or_default();
         *waiting += 1;
@@ -88,7 +88,7 @@ impl<'a> Draft<'a> {
         if coming < *waiting {
             match self.next_name(&pool) {
                 Some(name) => {
-                    self.make_service(answered, &name, Some(&pool));
+                    self.make_service(described, &name, Some(&pool));
                     asked = Some(name);
                 }
                 None => self.pools.short += 1,

@@ -6,7 +6,7 @@ use flashjob_api::{DeviceState, DeviceStatus, Reason, VerifyMode, reason};
 use flashjob_types::plugin::Proof;
 
 use super::draft::Draft;
-use super::expose::Asked;
+use super::expose::BuildAnswer;
 use super::request;
 use crate::flashjob::observed::{Finish, Identity, PluginView};
 
@@ -308,8 +308,8 @@ impl<'a> Draft<'a> {
         });
         let attempt = self.records.get(uid).map_or(1, |record| record.attempt);
         match self.built(uid, attempt, plugin) {
-            Asked::Built(built) => self.granted(uid, attempt, plugin, &built),
-            Asked::Wait | Asked::Over => false,
+            BuildAnswer::Built(built) => self.granted(uid, attempt, plugin, &built),
+            BuildAnswer::Wait | BuildAnswer::Over => false,
         }
     }
 

@@ -9,9 +9,9 @@ use serde_json::{Map, Value};
 use super::draft::Draft;
 use crate::flashjob::observed::{Endpoint, Instance, JobKey, PluginView};
 
-/// Known facts of one device of a job.
+/// Facts about one device of a job.
 #[derive(Clone, Copy, Debug)]
-pub struct Known<'a> {
+pub struct DeviceFacts<'a> {
     /// The job.
     pub job: &'a JobKey,
     /// The job's spec.
@@ -29,8 +29,13 @@ pub struct Known<'a> {
 /// The request for one attempt. `settings` are the effective ones; `image` is the one of the flash
 /// Pod where the FlashJob names none.
 #[must_use]
-pub fn request(known: Known<'_>, attempt: u32, settings: String, image: Option<&str>) -> Request {
-    let Known { job, spec, firmware, uid, instance, record } = known;
+pub fn request(
+    facts: DeviceFacts<'_>,
+    attempt: u32,
+    settings: String,
+    image: Option<&str>,
+) -> Request {
+    let DeviceFacts { job, spec, firmware, uid, instance, record } = facts;
     let overriding = spec.host_endpoint.as_deref().map(canonical);
     let endpoint = overriding
         .or_else(|| instance.and_then(|instance| instance.endpoint().map(str::to_owned)));
@@ -70,7 +75,7 @@ impl Draft<'_> {
     pub fn request(&self, uid: &str, attempt: u32, plugin: Option<&PluginView>) -> Request {
         let spec = self.spec;
         let instance = self.instance(uid).map(AsRef::as_ref);
-        let known = Known {
+        let facts = DeviceFacts {
             job: &self.observed.job.key,
             spec,
             firmware: self.firmware(),
@@ -83,7 +88,7 @@ impl Draft<'_> {
         };
         let image = plugin.and_then(|plugin| plugin.flash_image.as_deref());
         let settings = plugin.map_or_else(|| "{}".to_owned(), effective);
-        request(known, attempt, settings, image)
+        request(facts, attempt, settings, image)
     }
 }
 

@@ -1,5 +1,7 @@
 //! A plan for one job: its questions, its steps, its status, and the results of its devices.
 
+use std::fmt;
+
 use flashjob_api::{FlashJobStatus, Reason};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
@@ -90,6 +92,30 @@ pub enum Step {
         /// The device it flashes.
         device: String,
     },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = |object: &kube_core::ObjectMeta| object.name.clone().unwrap_or_default();
+        match self {
+            Self::AddFinalizer => formatter.write_str("adding the finalizer"),
+            Self::RemoveFinalizer => formatter.write_str("removing the finalizer"),
+            Self::DeleteJob => formatter.write_str("deleting the finished FlashJob"),
+            Self::CreateService(service) => {
+                write!(formatter, "creating Service {}", name(&service.metadata))
+            }
+            Self::CreatePod(pod) => write!(formatter, "creating Pod {}", name(&pod.metadata)),
+            Self::DeleteService { name, .. } => write!(formatter, "deleting Service {name}"),
+            Self::DeletePod { name, .. } => write!(formatter, "deleting Pod {name}"),
+            Self::Protect(budget) => {
+                write!(formatter, "creating PodDisruptionBudget {}", name(&budget.metadata))
+            }
+            Self::Unprotect { name } => {
+                write!(formatter, "deleting PodDisruptionBudget {name}")
+            }
+            Self::ConfirmPod { name, .. } => write!(formatter, "looking for Pod {name}"),
+        }
+    }
 }
 
 impl Step {

@@ -14,6 +14,11 @@ use super::steps::{Plan, Step};
 use crate::firmware::verified;
 use crate::flashjob::observed::{Finish, Observed, after};
 
+/// Steps that keep failing of which the message tells; of more it has the number.
+const TOLD_STEPS: usize = 2;
+/// Longest text about one of them, in characters.
+const STEP_LENGTH: usize = 300;
+
 impl Draft<'_> {
     /// Words the status and hands the plan over.
     pub fn finish(mut self) -> Plan {
@@ -41,7 +46,7 @@ fn write(draft: &mut Draft<'_>) {
     let counts = counts(draft);
     let over = counts.completed + counts.failed + counts.skipped >= counts.total;
     draft.plan.urgent |= over || stored.run.as_ref() != Some(&draft.spec.run);
-    if draft.observed.report || draft.plan.urgent {
+    if draft.observed.report.may_store(draft.plan.urgent) {
         draft.plan.status = Some(words(draft, counts, over));
     }
     let finished =
@@ -137,6 +142,25 @@ pub(super) fn invalid(observed: &Observed, error: &str) -> Plan {
     status.message = Some(message.clone());
     status.observed_generation = generation;
     Plan { status: Some(status), holds: holds(observed), ..Plan::default() }
+}
+
+/// The status where requests keep failing and nothing else is to be said: nothing changes but the
+/// sentence.
+pub(super) fn held_up(observed: &Observed) -> Option<FlashJobStatus> {
+    let failing = failing_steps(observed);
+    let message = failing.strip_prefix("; ")?.to_owned();
+    Some(FlashJobStatus { message: Some(message), ..observed.job.status.clone() })
+}
+
+/// Requests that keep failing, each with `; ` before it; at most two of them.
+pub(super) fn failing_steps(observed: &Observed) -> String {
+    let failing = &observed.failing_steps;
+    let told = failing.values().take(TOLD_STEPS);
+    let told =
+        told.map(|step| format!("; {}", step.chars().take(STEP_LENGTH).collect::<String>()));
+    let more = failing.len().saturating_sub(TOLD_STEPS);
+    let more = (more > 0).then(|| format!("; {more} more requests keep failing"));
+    told.chain(more).collect()
 }
 
 /// The status while devices of the run before are in flight: nothing changes but the sentence.
@@ -292,6 +316,7 @@ fn message(draft: &Draft<'_>, counts: &Counts, over: bool) -> String {
             failed.message.as_deref().unwrap_or_default()
         ));
     }
+    text.push_str(&failing_steps(draft.observed));
     let unused: Vec<&str> = draft
         .spec
         .settings

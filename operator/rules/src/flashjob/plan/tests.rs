@@ -2,6 +2,7 @@
 //! whatever happens.
 
 mod attempts;
+mod failing;
 mod firmware;
 mod fixture;
 mod groups;

@@ -36,14 +36,14 @@ fn a_status_waits_for_the_registry_s_answer_but_not_for_long() {
     assert!(memory.until_answer(later).is_zero(), "it was answered");
 }
 
-fn rollout(name: &str, version: &str, reason: &str) -> Known {
+fn rollout(name: &str, version: &str, reason: &str) -> CachedRollout {
     let rollout = json!({
         "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashRollout",
         "metadata": {"namespace": "fleet", "name": name, "uid": name, "resourceVersion": version},
         "spec": {"firmware": "r.io/f:1", "version": "1", "selector": {"all": true}},
         "status": {"phase": "Progressing", "reason": reason},
     });
-    Known::of(serde_json::from_value(rollout).expect("a FlashRollout"))
+    CachedRollout::of(serde_json::from_value(rollout).expect("a FlashRollout"))
 }
 
 fn is_due(rollouts: &mut Rollouts, name: &str) -> bool {

@@ -37,7 +37,7 @@ fn take(world: &mut World, change: Change) -> Vec<Subject> {
 }
 
 fn seen(version: u32) -> Change {
-    Change::Seen(Object::Job(Box::new(job(version, &json!({})))))
+    Change::Updated(Object::Job(Box::new(job(version, &json!({})))))
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn an_object_that_the_api_server_does_not_have_is_gone_and_no_late_answer_brings
     let mut world = World::default();
     take(&mut world, seen(1));
     let missing =
-        |uid: &str| Change::Missing { subject: Subject::Job(key()), uid: uid.to_owned() };
+        |uid: &str| Change::NotFound { subject: Subject::Job(key()), uid: uid.to_owned() };
     take(&mut world, missing("one of before"));
     assert!(world.jobs.contains_key(&key()));
     take(&mut world, missing("uid"));

@@ -383,29 +383,6 @@ fn a_pod_of_which_nothing_is_heard_long_after_its_deadline_is_given_up() {
 }
 
 #[test]
-fn a_create_that_keeps_failing_is_told_until_it_works() {
-    let mut case = Case::new(&["a"], &json!({}));
-    let services = case.settle();
-    let forbidden = || Some("pods is forbidden: cannot create resource".to_owned());
-    let fail = |case: &mut Case, error: Option<String>| {
-        case.world.memory.get_mut(&key("job")).expect("memory").count(&services.steps[0], error);
-        case.settle();
-    };
-    fail(&mut case, forbidden());
-    assert_eq!(case.stands("a").1, "", "one failure is no news");
-    fail(&mut case, forbidden());
-    fail(&mut case, forbidden());
-    assert_eq!(case.stands("a"), (DeviceState::Exposing, reason::REQUEST_FAILING.name.into()));
-    assert!(
-        case.status().message.is_some_and(|message| message.contains("cannot create resource"))
-    );
-    fail(&mut case, None);
-    case.carry_out(&services);
-    assert_eq!(creates_pod(&case.settle()), 1);
-    assert_eq!(case.stands("a").1, "");
-}
-
-#[test]
 fn no_pod_is_made_for_an_attempt_that_a_status_on_its_way_takes_back() {
     let mut case = Case::new(&["a"], &json!({}));
     let services = case.settle();

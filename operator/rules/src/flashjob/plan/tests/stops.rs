@@ -7,7 +7,7 @@ use flashjob_types::plugin::{Proof, Verdict};
 use serde_json::json;
 
 use super::fixture::{Case, creates_pod, deletes, key};
-use crate::flashjob::observed::Judged;
+use crate::flashjob::observed::{Judged, Report};
 use crate::flashjob::plan::{Plan, Step, plan};
 
 #[test]
@@ -117,16 +117,17 @@ fn a_status_that_cannot_be_stored_now_is_worded_only_where_something_waits_for_i
     let mut case = Case::new(&["a"], &json!({"verify": {"mode": "None"}}));
     let pods = case.start();
     case.settle();
-    let worded = |case: &mut Case| {
+    let worded = |case: &mut Case, report: Report| {
         let mut observed = case.world.observe(&key("job"), case.now).expect("the job");
-        observed.report = false;
+        observed.report = report;
         plan(&observed).status.is_some()
     };
     case.pass(60);
-    assert!(!worded(&mut case), "nothing waits for how far the flash is");
+    assert!(!worded(&mut case, Report::Urgent), "nothing waits for how far the flash is");
     case.end(&pods[0], 0);
     let uid = pods[0].metadata.uid.clone().expect("a uid");
     let flashed = Arc::new(Judged::Asked(Ok(Verdict::Flashed(Proof::ReportedVersion))));
     case.world.memory.entry(key("job")).or_default().answers_mut().judged.insert(uid, flashed);
-    assert!(worded(&mut case), "whoever waits for the job waits for its end");
+    assert!(worded(&mut case, Report::Urgent), "whoever waits for the job waits for its end");
+    assert!(!worded(&mut case, Report::Never), "a write is under way");
 }
