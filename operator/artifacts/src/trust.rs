@@ -22,7 +22,7 @@ use crate::config::{CosignTrust, RequiredKeys, SignatureForm, TrustEntry};
 use crate::{Digest, Reference};
 pub use error::TrustError;
 use finding::Finding;
-pub(crate) use identity::Identity;
+pub(crate) use identity::SignerRule;
 pub use keyless::Attached;
 pub use signature::{BUNDLE, Signature};
 use signers::Signers;

@@ -16,7 +16,7 @@ pub enum Code {
     Other = 1,
     /// The command line, or a file that it names, is not what is expected.
     Usage = 2,
-    /// Not found, or the registry or cluster does not answer or does not let in.
+    /// Not found, or the registry or cluster does not answer or denies access.
     Unavailable = 3,
     /// Not trusted.
     Untrusted = 4,

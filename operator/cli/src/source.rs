@@ -100,7 +100,7 @@ impl TrustOptions {
 }
 
 /// A component that is named, and all that is needed to get it.
-pub struct Source {
+pub struct ComponentSource {
     /// Does the work.
     pub host: Host,
     /// The operator's configuration; an empty one where none is named.
@@ -114,7 +114,7 @@ pub struct Source {
     _cache: TempDir,
 }
 
-impl Source {
+impl ComponentSource {
     /// Takes what the command line names.
     ///
     /// # Errors

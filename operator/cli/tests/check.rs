@@ -20,19 +20,19 @@ use serde_json::{Value, json};
 #[allow(dead_code, reason = "the registry's part is for other tests")]
 mod author;
 
-use author::{Said, said};
+use author::{CommandOutput, said};
 
 /// Longer than anything here takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
-fn ask(kubeconfig: &Path, words: &[&str]) -> anyhow::Result<Said> {
+fn ask(kubeconfig: &Path, words: &[&str]) -> anyhow::Result<CommandOutput> {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-flashjob"));
     command.args(["-o", "json", "check", "--kubeconfig"]).arg(kubeconfig).args(words);
     said(command.env_remove("RUST_LOG").output()?)
 }
 
 /// Status and message of a check.
-fn found(said: &Said, check: &str) -> (String, String) {
+fn found(said: &CommandOutput, check: &str) -> (String, String) {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let checks = said.json["checks"].as_array().into_iter().flatten();
     let mut checks = checks.filter(|found| found["check"] == check);
@@ -46,7 +46,7 @@ fn found(said: &Said, check: &str) -> (String, String) {
 }
 
 #[track_caller]
-fn is(said: &Said, check: &str, status: &str, words: &str) {
+fn is(said: &CommandOutput, check: &str, status: &str, words: &str) {
     let (found, message) = found(said, check);
     assert!(found == status && message.contains(words), "{check}: {found}: {message}");
 }

@@ -6,10 +6,10 @@ mod author;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use author::{Said, component, plugin, said};
+use author::{CommandOutput, component, plugin, said};
 use serde_json::json;
 
-fn ask(folder: &Path, words: &[&str]) -> anyhow::Result<Said> {
+fn ask(folder: &Path, words: &[&str]) -> anyhow::Result<CommandOutput> {
     said(plugin(words, folder).output()?)
 }
 

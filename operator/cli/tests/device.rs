@@ -6,7 +6,7 @@ mod author;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use author::{Said, component, plugin, said};
+use author::{CommandOutput, component, plugin, said};
 use flashjob_api::akri::Instance;
 use flashjob_testbed::certificates::Authority;
 use flashjob_testbed::control_plane::ControlPlane;
@@ -17,7 +17,7 @@ use kube::api::PostParams;
 use serde_json::{Value, json};
 
 /// Asks about a device with this kubeconfig.
-fn ask(kubeconfig: &Path, device: &str, more: &[&str]) -> anyhow::Result<Said> {
+fn ask(kubeconfig: &Path, device: &str, more: &[&str]) -> anyhow::Result<CommandOutput> {
     let esp32 = component("esp32");
     let words = [&["run", &esp32, "--device", device], more].concat();
     let folder = kubeconfig.parent().unwrap_or(Path::new("/"));

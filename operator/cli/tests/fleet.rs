@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 mod person;
 
-use person::{Person, Said, answer};
+use person::{CommandOutput, Person, answer};
 
 /// Longer than anything here takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
@@ -354,7 +354,7 @@ fn requests_as(person: &Person, user: &str) -> anyhow::Result<Vec<String>> {
 }
 
 /// The Instance's name in the second line of a report.
-fn name(said: &Said) -> String {
+fn name(said: &CommandOutput) -> String {
     let line = said.text.lines().nth(1).unwrap_or_default();
     line.split(',').nth(1).unwrap_or_default().to_owned()
 }

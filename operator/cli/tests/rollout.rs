@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 #[allow(dead_code, reason = "some of it is for other tests")]
 mod person;
 
-use person::{Person, Said};
+use person::{CommandOutput, Person};
 
 const FIRMWARE: &str = "harbor.nbfc.io/nubificus/firmware:0.2.0";
 const CREATE: [&str; 7] =
@@ -38,12 +38,12 @@ fn rollouts(person: &Person) -> Api<FlashRollout> {
     Api::namespaced(person.testbed.client.clone(), "default")
 }
 
-fn create(person: &Person, words: &[&str]) -> anyhow::Result<Said> {
+fn create(person: &Person, words: &[&str]) -> anyhow::Result<CommandOutput> {
     person.run(&[&CREATE[..], words].concat())
 }
 
 /// Fails unless the command ended with this code, and said all of the words.
-fn ended(said: &Said, code: i32, words: &[&str]) -> anyhow::Result<()> {
+fn ended(said: &CommandOutput, code: i32, words: &[&str]) -> anyhow::Result<()> {
     ensure!(said.code == Some(code), "expected {code}: {said:?}");
     for word in words {
         let is_there = said.text.contains(word) || said.errors.contains(word);

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::answer::in_one_line;
 use crate::health::keeper::Reports;
 use crate::health::problem::{
-    Cause, DEVICE_PLUGINS, FLASH_JOBS, FLASH_ROLLOUTS, Problem, Resource, Source,
+    Cause, DEVICE_PLUGINS, FLASH_JOBS, FLASH_ROLLOUTS, Problem, ProblemSource, Resource,
 };
 
 /// Between two looks while all is well.
@@ -35,9 +35,9 @@ pub async fn follow(client: Client, reports: Reports) {
                 let device_plugins = outdated(&document, DEVICE_PLUGINS, &DevicePlugin::crd());
                 let all = [&flash_jobs, &rollouts, &device_plugins];
                 let well = all.iter().all(|problem| problem.is_none());
-                reports.state(Source::Definition(FLASH_JOBS), flash_jobs);
-                reports.state(Source::Definition(FLASH_ROLLOUTS), rollouts);
-                reports.state(Source::Definition(DEVICE_PLUGINS), device_plugins);
+                reports.state(ProblemSource::Definition(FLASH_JOBS), flash_jobs);
+                reports.state(ProblemSource::Definition(FLASH_ROLLOUTS), rollouts);
+                reports.state(ProblemSource::Definition(DEVICE_PLUGINS), device_plugins);
                 well
             }
             // The watches say what is wrong: nothing is installed, or the API server does not

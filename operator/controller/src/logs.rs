@@ -93,9 +93,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Written(Arc<Mutex<Vec<u8>>>);
+    struct Buffer(Arc<Mutex<Vec<u8>>>);
 
-    impl io::Write for Written {
+    impl io::Write for Buffer {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().extend_from_slice(bytes);
             Ok(bytes.len())
@@ -107,9 +107,9 @@ mod tests {
     }
 
     fn logged(
-        layer: impl FnOnce(Written) -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync>,
+        layer: impl FnOnce(Buffer) -> Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync>,
     ) -> String {
-        let written = Written::default();
+        let written = Buffer::default();
         let subscriber = tracing_subscriber::registry().with(layer(written.clone()));
         tracing::subscriber::with_default(subscriber, || {
             let error = "lost\n2026-01-01 ERROR all is well\u{1b}[2J\r";

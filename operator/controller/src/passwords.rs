@@ -8,7 +8,7 @@ use kube::{Api, Client};
 
 use crate::answer::in_one_line;
 use crate::health::keeper::Reports;
-use crate::health::problem::{Cause, Problem, Request, SECRETS, Source};
+use crate::health::problem::{Cause, Problem, ProblemSource, Request, SECRETS};
 use crate::installation::Installation;
 
 /// Reads Secrets in the operator's own namespace, and reports those that cannot be had.
@@ -55,7 +55,7 @@ impl Passwords {
             let read = self.credentials(secret, &format!("{host}/{repository}")).await;
             let problem = read.as_ref().err();
             let problem = problem.and_then(|error| self.problem(error, secret, host, user));
-            self.reader.reports.state(Source::Secret(secret.clone()), problem);
+            self.reader.reports.state(ProblemSource::Secret(secret.clone()), problem);
             logins.push((host.clone(), read?));
         }
         Ok(logins.into_iter().collect())

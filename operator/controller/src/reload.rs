@@ -10,7 +10,7 @@ use flashjob_plugin_host::Digest;
 
 use crate::config;
 use crate::health::advice;
-use crate::health::problem::Source;
+use crate::health::problem::ProblemSource;
 use crate::operator::Operator;
 use crate::plugins::loader::Loader;
 
@@ -58,7 +58,7 @@ pub async fn follow(
                 files = contents(loader.files()).await;
                 operator.metrics.configuration_taken();
                 let advice = advice::of(loader.config(), &path, &operator.installation);
-                operator.reports.state(Source::Configuration, advice);
+                operator.reports.state(ProblemSource::Configuration, advice);
                 tracing::info!(
                     path = %path.display(),
                     "the configuration has changed and is in force"
@@ -66,7 +66,9 @@ pub async fn follow(
             }
             Some(Err(error)) if refused.as_ref() != Some(&error) => {
                 operator.metrics.configuration_refused();
-                operator.reports.fails(Source::Configuration, advice::refused(&error, &path));
+                operator
+                    .reports
+                    .fails(ProblemSource::Configuration, advice::refused(&error, &path));
                 refused = Some(error);
             }
             _ => {}

@@ -26,16 +26,16 @@ const FAILURE_PAUSE: Duration = Duration::from_millis(500);
 
 /// Outcome of a status write that was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Written {
+pub(crate) enum WriteOutcome {
     /// It is stored.
     Stored,
     /// The API server took it and changed nothing: its definition lacks the fields that differ.
     Dropped,
-    /// Somebody else wrote first; the plan is made again from their state.
+    /// Somebody else wrote first; the next plan is made from their state.
     Conflict,
 }
 
-impl Written {
+impl WriteOutcome {
     /// The same, as the metrics count it; a status that was dropped was taken.
     pub fn counted(outcome: &kube::Result<Self>) -> Write {
         match outcome {
@@ -63,7 +63,7 @@ pub async fn write(
     let begin = Instant::now();
     let written = send(&operator, &job, &status).await;
     let took = begin.elapsed();
-    operator.metrics.wrote(Written::counted(&written));
+    operator.metrics.wrote(WriteOutcome::counted(&written));
     if let Err(error) = &written {
         let error = in_one_line(error);
         tracing::warn!(
@@ -73,11 +73,11 @@ pub async fn write(
         tokio::spawn(settle(operator.clone(), job.clone()));
         tokio::time::sleep(FAILURE_PAUSE).await;
     }
-    let is_dropped = matches!(written, Ok(Written::Dropped));
+    let is_dropped = matches!(written, Ok(WriteOutcome::Dropped));
     let dropped = is_dropped.then(|| Box::new((job.resource_version.clone(), status.clone())));
     let ended = EndedWrite { at: Instant::now(), took, dropped };
     operator.tell(Change::Job(job.key.clone(), JobOutcome::Written(ended)));
-    if matches!(written, Ok(Written::Stored)) {
+    if matches!(written, Ok(WriteOutcome::Stored)) {
         let times = begun.into_iter().map(|(uid, since)| (uid, since.elapsed())).collect();
         tell(&operator, &job, &status, &results, &times).await;
     }
@@ -95,8 +95,18 @@ async fn settle(operator: Arc<Operator>, job: Arc<Job>) {
     operator.tell(Change::Job(job.key.clone(), JobOutcome::WritesSettled(job)));
 }
 
-#[tracing::instrument(name = "status write", level = "debug", skip_all, err(level = "debug"), fields(job = %job.key))]
-async fn send(operator: &Operator, job: &Job, status: &FlashJobStatus) -> kube::Result<Written> {
+#[tracing::instrument(
+    name = "status write",
+    level = "debug",
+    skip_all,
+    err(level = "debug"),
+    fields(job = %job.key)
+)]
+async fn send(
+    operator: &Operator,
+    job: &Job,
+    status: &FlashJobStatus,
+) -> kube::Result<WriteOutcome> {
     let jobs: Api<FlashJob> = Api::namespaced(operator.client.clone(), &job.key.namespace);
     let patch = json!({
         "metadata": {"resourceVersion": job.resource_version, "uid": job.uid},
@@ -105,12 +115,12 @@ async fn send(operator: &Operator, job: &Job, status: &FlashJobStatus) -> kube::
     match jobs.patch_status(&job.key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(stored) => {
             let version = stored.metadata.resource_version.clone();
-            operator.tell(Change::Seen(Object::Job(Box::new(Job::of(stored)))));
-            Ok(Written::over(&job.resource_version, version.as_deref()))
+            operator.tell(Change::Updated(Object::Job(Box::new(Job::of(stored)))));
+            Ok(WriteOutcome::over(&job.resource_version, version.as_deref()))
         }
         Err(kube::Error::Api(error)) if error.code == 409 || error.code == 404 => {
             refresh(operator, job).await?;
-            Ok(Written::Conflict)
+            Ok(WriteOutcome::Conflict)
         }
         Err(error) => Err(error),
     }
@@ -237,9 +247,9 @@ mod tests {
 
     #[test]
     fn a_write_after_which_the_version_is_as_before_was_dropped() {
-        assert_eq!(Written::over("7", Some("7")), Written::Dropped);
-        assert_eq!(Written::over("7", Some("8")), Written::Stored);
-        assert_eq!(Written::over("7", None), Written::Stored);
+        assert_eq!(WriteOutcome::over("7", Some("7")), WriteOutcome::Dropped);
+        assert_eq!(WriteOutcome::over("7", Some("8")), WriteOutcome::Stored);
+        assert_eq!(WriteOutcome::over("7", None), WriteOutcome::Stored);
     }
 
     #[test]

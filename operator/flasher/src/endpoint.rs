@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::Url;
 use tokio::net::lookup_host;
 
-use crate::outcome::{Code, Failure};
+use crate::outcome::{AttemptFailure, Code};
 
 /// Longest time for the device's answer to a small request.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -20,7 +20,7 @@ impl Endpoint {
     ///
     /// # Errors
     /// It is neither.
-    pub fn read(text: &str) -> Result<Self, Failure> {
+    pub fn read(text: &str) -> Result<Self, AttemptFailure> {
         read("http", text).map(Self)
     }
 
@@ -28,12 +28,12 @@ impl Endpoint {
     ///
     /// # Errors
     /// It is no path.
-    pub fn at(&self, path: &str) -> Result<Url, Failure> {
+    pub fn at(&self, path: &str) -> Result<Url, AttemptFailure> {
         let own = |url: &Url| url.authority() == self.0.authority();
         let url = self.0.join(path).ok().filter(|url| path.starts_with('/') && own(url));
         url.ok_or_else(|| {
             let message = format!("{path:?} is no path; expected one as /update");
-            Failure::new(Code::BadConfiguration, message)
+            AttemptFailure::new(Code::BadConfiguration, message)
         })
     }
 
@@ -51,14 +51,14 @@ impl Endpoint {
 ///
 /// # Errors
 /// It is neither.
-pub(crate) fn host_and_port(text: &str, port: u16) -> Result<String, Failure> {
+pub(crate) fn host_and_port(text: &str, port: u16) -> Result<String, AttemptFailure> {
     // A scheme without a port of its own: with "http" nobody could tell that :80 was named.
     let url = read("smp", text)?;
     let host = url.host_str().unwrap_or_default();
     Ok(format!("{host}:{}", url.port().unwrap_or(port)))
 }
 
-fn read(scheme: &str, text: &str) -> Result<Url, Failure> {
+fn read(scheme: &str, text: &str) -> Result<Url, AttemptFailure> {
     // An IPv6 address stands in brackets in a URL.
     let host = match text.parse::<Ipv6Addr>() {
         Ok(address) => format!("[{address}]"),
@@ -70,7 +70,7 @@ fn read(scheme: &str, text: &str) -> Result<Url, Failure> {
     };
     Url::parse(&format!("{scheme}://{host}/")).ok().filter(is_endpoint).ok_or_else(|| {
         let message = format!("HOST_ENDPOINT {text:?} is no host and no host:port");
-        Failure::new(Code::BadConfiguration, message)
+        AttemptFailure::new(Code::BadConfiguration, message)
     })
 }
 
@@ -81,12 +81,12 @@ impl std::fmt::Display for Endpoint {
 }
 
 /// Asks devices over HTTP, with a limit for the time of a request.
-pub(crate) fn client() -> Result<reqwest::Client, Failure> {
+pub(crate) fn client() -> Result<reqwest::Client, AttemptFailure> {
     // A device answers itself, and leads nowhere else.
     let builder = reqwest::Client::builder().timeout(ANSWER).no_proxy();
     let client = builder.redirect(reqwest::redirect::Policy::none()).build();
     client.map_err(|error| {
-        Failure::new(Code::BadConfiguration, "no HTTP client can be made").because(error)
+        AttemptFailure::new(Code::BadConfiguration, "no HTTP client can be made").because(error)
     })
 }
 

@@ -16,7 +16,7 @@ use flashjob_artifacts::{Digest, MANIFEST_BYTES, Reference, Source, image_manife
 use oci_client::manifest::{OciImageIndex, OciImageManifest, OciManifest};
 
 use crate::arguments::Pull;
-use crate::outcome::{Code, Failure};
+use crate::outcome::{AttemptFailure, Code};
 use access::Access;
 
 /// Firmware that was fetched and verified.
@@ -44,28 +44,31 @@ impl Firmware {
 ///
 /// # Errors
 /// It cannot be had, is for another type of device, or is not trusted.
-pub async fn fetch(pull: &Pull) -> Result<Firmware, Failure> {
+pub async fn fetch(pull: &Pull) -> Result<Firmware, AttemptFailure> {
     let fetched = tokio::time::timeout(pull.firmware_timeout, fetch_untimed(pull)).await;
     fetched.unwrap_or_else(|_| {
         let message =
             format!("{} was not there within {:?}", pull.firmware, pull.firmware_timeout);
-        Err(Failure::new(Code::FirmwareUnavailable, message))
+        Err(AttemptFailure::new(Code::FirmwareUnavailable, message))
     })
 }
 
-async fn fetch_untimed(pull: &Pull) -> Result<Firmware, Failure> {
+async fn fetch_untimed(pull: &Pull) -> Result<Firmware, AttemptFailure> {
     let reference: Reference = pull.firmware.parse().map_err(|error| {
-        Failure::new(Code::BadConfiguration, "FIRMWARE cannot be used").because(error)
+        AttemptFailure::new(Code::BadConfiguration, "FIRMWARE cannot be used").because(error)
     })?;
     let access = Access::read(&pull.registry_directory, &reference)?;
     let unavailable = |error| {
         let message = format!("firmware {reference} cannot be fetched");
-        Failure::new(Code::FirmwareUnavailable, message).because(error)
+        AttemptFailure::new(Code::FirmwareUnavailable, message).because(error)
     };
     let source =
         Source::of(&reference, &access.registries, &access.logins).map_err(unavailable)?;
     let mut source = source.ok_or_else(|| {
-        Failure::new(Code::BadConfiguration, "FIRMWARE is a file; expected an OCI reference")
+        AttemptFailure::new(
+            Code::BadConfiguration,
+            "FIRMWARE is a file; expected an OCI reference",
+        )
     })?;
     let expected = reference.digest();
     let wanted = expected
@@ -108,8 +111,8 @@ async fn fetch_untimed(pull: &Pull) -> Result<Firmware, Failure> {
 }
 
 /// Firmware that is not as it should be.
-fn broken(reference: &Reference, words: &str) -> Failure {
-    Failure::new(Code::FirmwareUnavailable, format!("firmware {reference}: {words}"))
+fn broken(reference: &Reference, words: &str) -> AttemptFailure {
+    AttemptFailure::new(Code::FirmwareUnavailable, format!("firmware {reference}: {words}"))
 }
 
 /// The manifest for a type of device.
@@ -117,7 +120,7 @@ fn platform(
     index: &OciImageIndex,
     reference: &Reference,
     device: &str,
-) -> Result<Digest, Failure> {
+) -> Result<Digest, AttemptFailure> {
     let Some((_, digest)) = platforms(index).find(|(platform, _)| platform.is_for(device)) else {
         let found: Vec<String> =
             platforms(index).map(|(platform, _)| platform.to_string()).collect();
@@ -126,13 +129,13 @@ fn platform(
     digest.parse().map_err(|error| broken(reference, "its index names no digest").because(error))
 }
 
-fn no_platform(reference: &Reference, device: &str, found: &str) -> Failure {
+fn no_platform(reference: &Reference, device: &str, found: &str) -> AttemptFailure {
     let wanted = Platform::of_device(device);
     let message = format!(
         "firmware {reference} has nothing for {wanted}; it is for {found}. Build it for this \
          platform, or name another device type"
     );
-    Failure::new(Code::NoPlatform, message)
+    AttemptFailure::new(Code::NoPlatform, message)
 }
 
 /// An image that is no index says in its configuration what it is for. An artifact of no platform
@@ -142,7 +145,7 @@ async fn check_platform(
     manifest: &OciImageManifest,
     reference: &Reference,
     device: &str,
-) -> Result<(), Failure> {
+) -> Result<(), AttemptFailure> {
     let platform = platform_of_image(source, manifest, reference).await.map_err(|error| {
         broken(reference, "the configuration of its image cannot be fetched").because(error)
     })?;
@@ -160,7 +163,7 @@ async fn verify(
     reference: &Reference,
     access: &Access,
     digests: &[&Digest],
-) -> Result<bool, Failure> {
+) -> Result<bool, AttemptFailure> {
     if access.trust.is_empty() {
         return Ok(false);
     }
@@ -170,12 +173,12 @@ async fn verify(
             UnverifiedFirmware::Signatures { .. } => Code::FirmwareUnavailable,
             UnverifiedFirmware::Trust { .. } => Code::FirmwareNotTrusted,
         };
-        Failure::new(code, error.to_string())
+        AttemptFailure::new(code, error.to_string())
     })
 }
 
 /// The firmware in a layer.
-fn extract(layer: Vec<u8>, reference: &Reference) -> Result<Option<File>, Failure> {
+fn extract(layer: Vec<u8>, reference: &Reference) -> Result<Option<File>, AttemptFailure> {
     firmware::extract(layer).map_err(|error| match error {
         UnreadableLayer::Zstandard | UnreadableLayer::TooLarge { .. } => {
             broken(reference, &error.to_string())

@@ -23,7 +23,7 @@ use crate::Stage;
 use crate::arguments::{Body, Http};
 use crate::endpoint::{Endpoint, client};
 use crate::firmware::{self, Firmware};
-use crate::outcome::{Code, Failure, Sent};
+use crate::outcome::{AttemptFailure, Code, Sent};
 use body::Progress;
 use request::{Login, accepted, request};
 
@@ -36,7 +36,7 @@ const ANSWER_BYTES: usize = 256 << 10;
 ///
 /// # Errors
 /// Says what failed, and what is known of the device.
-pub async fn flash(options: &Http, stage: &watch::Sender<Stage>) -> Result<Sent, Failure> {
+pub async fn flash(options: &Http, stage: &watch::Sender<Stage>) -> Result<Sent, AttemptFailure> {
     let Http { host_endpoint, device_version: wanted, .. } = options;
     let endpoint = Endpoint::read(host_endpoint)?;
     let login = Login::read(&options.login_directory)?;
@@ -100,14 +100,14 @@ fn not_reported(
     found: &str,
     has_answered: bool,
     bytes: u64,
-) -> Failure {
+) -> AttemptFailure {
     let (code, words) = match has_answered {
         true => (Code::VerifyFailed, "the device has the firmware"),
         false => (Code::TransferBroken, "all was sent, the device did not answer"),
     };
     let message =
         format!("{words}, and did not report version {wanted} within {limit:?}: {found}");
-    Failure { bytes: Some(bytes), ..Failure::new(code, message) }
+    AttemptFailure { bytes: Some(bytes), ..AttemptFailure::new(code, message) }
 }
 
 /// Sends the firmware along with the request, and returns true if the device has answered. One
@@ -121,7 +121,7 @@ async fn upload(
     stage: &watch::Sender<Stage>,
     progress: &Progress,
     version_tells: bool,
-) -> Result<bool, Failure> {
+) -> Result<bool, AttemptFailure> {
     let request = request(options, endpoint, &options.path, login)?;
     let body = reqwest::Body::wrap_stream(body::stream(firmware, progress.clone()));
     let request = match options.body {
@@ -145,13 +145,13 @@ async fn upload(
             tracing::info!(%error, "all was sent, and the device did not answer");
             Ok(false)
         }
-        Err(error) if progress.bytes() > 0 => Err(Failure {
+        Err(error) if progress.bytes() > 0 => Err(AttemptFailure {
             bytes: Some(progress.bytes()),
-            ..Failure::new(Code::TransferBroken, "the transfer broke").because(error)
+            ..AttemptFailure::new(Code::TransferBroken, "the transfer broke").because(error)
         }),
         Err(error) => {
             let message = format!("device {endpoint} does not answer");
-            Err(Failure::new(Code::DeviceUnreachable, message).because(error))
+            Err(AttemptFailure::new(Code::DeviceUnreachable, message).because(error))
         }
     }
 }
@@ -168,11 +168,11 @@ impl<'a> Version<'a> {
         options: &'a Http,
         endpoint: &Endpoint,
         login: &'a Login,
-    ) -> Result<Option<Self>, Failure> {
+    ) -> Result<Option<Self>, AttemptFailure> {
         let Some(path) = &options.version_path else { return Ok(None) };
         if options.device_version.is_empty() {
             let message = "VERSION is empty, and --version-path asks for it";
-            return Err(Failure::new(Code::BadConfiguration, message));
+            return Err(AttemptFailure::new(Code::BadConfiguration, message));
         }
         let pointer = options.version_pointer.as_str();
         Ok(Some(Self { url: endpoint.at(path)?, pointer, login }))
@@ -182,10 +182,10 @@ impl<'a> Version<'a> {
     ///
     /// # Errors
     /// It does not answer, or answers something else.
-    async fn read(&self) -> Result<String, Failure> {
+    async fn read(&self) -> Result<String, AttemptFailure> {
         let unreachable = |error: reqwest::Error| {
             let message = format!("device does not answer at {}", self.url);
-            Failure::new(Code::DeviceUnreachable, message).because(error)
+            AttemptFailure::new(Code::DeviceUnreachable, message).because(error)
         };
         let request = self.login.over(client()?.get(self.url.clone()));
         let mut answer = request.send().await.map_err(unreachable)?;
@@ -194,7 +194,7 @@ impl<'a> Version<'a> {
             let message = format!("device answers {status} at {}", self.url);
             let code =
                 if status.is_client_error() { Code::DeviceRefused } else { Code::DeviceBusy };
-            return Err(Failure::new(code, message));
+            return Err(AttemptFailure::new(code, message));
         }
         let mut bytes = Vec::new();
         while let Some(chunk) = answer.chunk().await.map_err(unreachable)? {
@@ -208,7 +208,7 @@ impl<'a> Version<'a> {
                 "the answer of {} has no version at {:?}: see --version-pointer",
                 self.url, self.pointer
             );
-            Failure::new(Code::BadConfiguration, message)
+            AttemptFailure::new(Code::BadConfiguration, message)
         })
     }
 

@@ -5,14 +5,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tokio::net::TcpListener;
 
-use crate::outcome::{Code, Failure};
+use crate::outcome::{AttemptFailure, Code};
 
 /// Listens on all addresses unless one is named; on those of IPv4 alone where the node has no
 /// IPv6.
 ///
 /// # Errors
 /// The port is taken.
-pub(crate) async fn listen(address: Option<IpAddr>, port: u16) -> Result<TcpListener, Failure> {
+pub(crate) async fn listen(
+    address: Option<IpAddr>,
+    port: u16,
+) -> Result<TcpListener, AttemptFailure> {
     let listener = match address {
         Some(address) => TcpListener::bind((address, port)).await,
         None => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
@@ -23,7 +26,7 @@ pub(crate) async fn listen(address: Option<IpAddr>, port: u16) -> Result<TcpList
         },
     };
     listener.map_err(|error| {
-        Failure::new(Code::BadConfiguration, format!("cannot listen on port {port}"))
+        AttemptFailure::new(Code::BadConfiguration, format!("cannot listen on port {port}"))
             .because(error)
     })
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use flashjob_flasher::arguments::{Arguments, Command, Progress, variables};
-use flashjob_flasher::outcome::{Code, Failure, Sent, conclude};
+use flashjob_flasher::outcome::{AttemptFailure, Code, Sent, conclude};
 use flashjob_flasher::{Stage, http, ota, serial, smp};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
             ended
         }
         Err(error) => {
-            let failure = Failure::new(Code::BadConfiguration, "the program cannot start");
+            let failure = AttemptFailure::new(Code::BadConfiguration, "the program cannot start");
             Err(failure.because(error))
         }
     };
@@ -53,7 +53,8 @@ fn unread(error: &clap::Error) -> ExitCode {
     for (option, variable) in variables(error, line.iter().map(String::as_str)) {
         words += &format!("\n{option} is also the variable {variable}");
     }
-    let failure = Failure::new(Code::BadConfiguration, words.trim_start_matches("error: ").trim());
+    let failure =
+        AttemptFailure::new(Code::BadConfiguration, words.trim_start_matches("error: ").trim());
     eprintln!("{words}");
     let ended = Err(failure);
     ExitCode::from(conclude(&ended, std::time::Duration::ZERO, &log))
@@ -75,12 +76,12 @@ fn termination_log() -> PathBuf {
     named.map_or_else(|| "/dev/termination-log".into(), PathBuf::from)
 }
 
-async fn carry_out(arguments: &Arguments) -> Result<Sent, Failure> {
+async fn carry_out(arguments: &Arguments) -> Result<Sent, AttemptFailure> {
     // Two TLS providers could be linked; ring is the one that is meant. A second call changes
     // nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let unusable = |error: std::io::Error| {
-        Failure::new(Code::BadConfiguration, "signals cannot be listened to").because(error)
+        AttemptFailure::new(Code::BadConfiguration, "signals cannot be listened to").because(error)
     };
     let mut terminated = signal(SignalKind::terminate()).map_err(unusable)?;
     let mut interrupted = signal(SignalKind::interrupt()).map_err(unusable)?;
@@ -101,7 +102,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Sent, Failure> {
     // A device that receives is not cut off: it may be left with half a firmware. Kubernetes gives
     // the time that it has, and then ends this process.
     if Stage::end(&stage) {
-        return Err(Failure::new(
+        return Err(AttemptFailure::new(
             Code::Interrupted,
             "told to end before the transfer began; the device was not changed",
         ));
@@ -116,7 +117,8 @@ async fn carry_out(arguments: &Arguments) -> Result<Sent, Failure> {
         bytes = Stage::delivered(&stage) => {
             let message = "told to end before the device had proven that it runs the firmware; it \
                            has all of it";
-            Err(Failure { bytes: Some(bytes), ..Failure::new(Code::Interrupted, message) })
+            let failure = AttemptFailure::new(Code::Interrupted, message);
+            Err(AttemptFailure { bytes: Some(bytes), ..failure })
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::arguments::{Caller, Ota};
 use crate::endpoint::Endpoint;
 use crate::firmware::{self, Firmware};
 use crate::listen::listen;
-use crate::outcome::{Failure, Sent};
+use crate::outcome::{AttemptFailure, Sent};
 use attestation::Attestation;
 use callback::Callback;
 
@@ -25,7 +25,7 @@ use callback::Callback;
 ///
 /// # Errors
 /// Says what failed, and what is known of the device.
-pub async fn flash(options: &Ota, stage: &watch::Sender<Stage>) -> Result<Sent, Failure> {
+pub async fn flash(options: &Ota, stage: &watch::Sender<Stage>) -> Result<Sent, AttemptFailure> {
     let Ota { host_endpoint, external_ip, .. } = options;
     tracing::info!(
         firmware = options.pull.firmware,

@@ -74,7 +74,7 @@ impl Code {
 /// A failed attempt.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}{}", cause(source.as_deref()))]
-pub struct Failure {
+pub struct AttemptFailure {
     /// In one word.
     pub code: Code,
     /// In words that name the thing and say what to do.
@@ -103,7 +103,7 @@ fn cause(source: Option<&(dyn Error + Send + Sync)>) -> String {
     text
 }
 
-impl Failure {
+impl AttemptFailure {
     /// A failure of this kind.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), bytes: None, source: None }
@@ -131,7 +131,7 @@ pub struct Sent {
 /// The message for the device plugin: `code`, `message`, `bytes`, `seconds` and `proven`, in JSON.
 /// `bytes` is null where no transfer began.
 #[must_use]
-pub fn message(ended: &Result<Sent, Failure>, took: Duration) -> Value {
+pub fn message(ended: &Result<Sent, AttemptFailure>, took: Duration) -> Value {
     let (code, words, bytes) = match ended {
         Ok(sent) => (json!("Sent"), sent.message.clone(), Some(sent.bytes)),
         Err(failure) => (json!(failure.code), failure.to_string(), failure.bytes),
@@ -146,7 +146,7 @@ pub fn message(ended: &Result<Sent, Failure>, took: Duration) -> Value {
 
 /// Writes the message where Kubernetes looks for it, and returns the exit status. Without that
 /// file, as outside of a cluster, the message is in the output alone.
-pub fn conclude(ended: &Result<Sent, Failure>, took: Duration, log: &Path) -> u8 {
+pub fn conclude(ended: &Result<Sent, AttemptFailure>, took: Duration, log: &Path) -> u8 {
     let message = message(ended, took);
     if let Err(error) = std::fs::write(log, message.to_string()) {
         tracing::warn!(file = %log.display(), %error, "the termination message cannot be written");
@@ -170,7 +170,8 @@ mod tests {
     #[test]
     fn a_message_names_code_and_causes_and_fits_whatever_was_said() {
         let cause = std::io::Error::other("connection reset");
-        let failure = Failure::new(Code::TransferBroken, "the transfer broke").because(cause);
+        let failure =
+            AttemptFailure::new(Code::TransferBroken, "the transfer broke").because(cause);
         let message = message(&Err(failure), Duration::from_secs(7));
         assert_eq!(
             message,
@@ -179,7 +180,7 @@ mod tests {
                 "bytes": null, "seconds": 7, "proven": false,
             })
         );
-        let long = Failure::new(Code::DeviceRefused, "ü".repeat(4000));
+        let long = AttemptFailure::new(Code::DeviceRefused, "ü".repeat(4000));
         assert!(super::message(&Err(long), Duration::ZERO).to_string().len() <= MESSAGE_BYTES);
     }
 }

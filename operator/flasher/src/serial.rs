@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use crate::Stage;
 use crate::arguments::{Before, Serial};
 use crate::firmware::{self, Firmware};
-use crate::outcome::{Code, Failure, Sent};
+use crate::outcome::{AttemptFailure, Code, Sent};
 use image::Image;
 use port::{FIRST_BAUD, Opened};
 
@@ -38,7 +38,10 @@ const STEP: u64 = 10;
 ///
 /// # Errors
 /// Says what failed, and what is known of the device.
-pub async fn flash(options: &Serial, stage: &watch::Sender<Stage>) -> Result<Sent, Failure> {
+pub async fn flash(
+    options: &Serial,
+    stage: &watch::Sender<Stage>,
+) -> Result<Sent, AttemptFailure> {
     let firmware = firmware::fetch(&options.pull).await?;
     let (Firmware { digest, name, signed, .. }, size) = (&firmware, firmware.size());
     tracing::info!(%digest, file = name, bytes = size, signed, "the firmware is here");
@@ -62,13 +65,13 @@ pub async fn flash(options: &Serial, stage: &watch::Sender<Stage>) -> Result<Sen
         (Err(failure), _) => {
             let bytes =
                 (*stage.borrow() == Stage::Sending).then(|| written.load(Ordering::Relaxed));
-            Err(Failure { bytes, ..failure })
+            Err(AttemptFailure { bytes, ..failure })
         }
         (Ok(sent), Ok(())) => Ok(sent),
         (Ok(sent), Err(error)) => {
             let message = format!("{}, and the chip cannot be restarted", sent.message);
-            let failure = Failure::new(Code::VerifyFailed, message).because(error);
-            Err(Failure { bytes: Some(sent.bytes), ..failure })
+            let failure = AttemptFailure::new(Code::VerifyFailed, message).because(error);
+            Err(AttemptFailure { bytes: Some(sent.bytes), ..failure })
         }
     }
 }
@@ -94,11 +97,11 @@ impl Step {
 /// Waits for the thread as long as each of its steps ends within its limit. A thread that does not
 /// is left to itself; this process ends soon.
 async fn watched(
-    thread: tokio::task::JoinHandle<Result<Sent, Failure>>,
+    thread: tokio::task::JoinHandle<Result<Sent, AttemptFailure>>,
     mut seen: watch::Receiver<Step>,
     options: &Serial,
     stage: &watch::Sender<Stage>,
-) -> Result<Sent, Failure> {
+) -> Result<Sent, AttemptFailure> {
     let port = options.port.display();
     loop {
         let step = *seen.borrow_and_update();
@@ -113,11 +116,11 @@ async fn watched(
             Err(_) => {
                 let limit = step.limit(options);
                 return Err(match step {
-                    Step::Connecting => Failure::new(
+                    Step::Connecting => AttemptFailure::new(
                         Code::DeviceUnreachable,
                         format!("no chip was detected on {port} within {limit:?}"),
                     ),
-                    Step::Writing => Failure::new(
+                    Step::Writing => AttemptFailure::new(
                         Code::TransferBroken,
                         format!("the chip on {port} has taken no block for {limit:?}"),
                     ),
@@ -131,7 +134,8 @@ async fn watched(
             Step::Connecting => Code::DeviceUnreachable,
             Step::Writing => Code::TransferBroken,
         };
-        Err(Failure::new(code, format!("what {port} answers cannot be read")).because(error))
+        Err(AttemptFailure::new(code, format!("what {port} answers cannot be read"))
+            .because(error))
     })
 }
 
@@ -149,7 +153,7 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn run(mut self, port: Port) -> Result<Sent, Failure> {
+    fn run(mut self, port: Port) -> Result<Sent, AttemptFailure> {
         let mut flasher = self.connect(port)?;
         let (chip, place) = (flasher.chip(), self.options.port.display().to_string());
         chip::check(&mut flasher, &self.image, &self.options)?;
@@ -164,7 +168,7 @@ impl Attempt {
             return Ok(Sent { bytes: 0, proven: false, message });
         }
         if !Stage::begin(&self.stage) {
-            return Err(Failure::new(Code::Interrupted, "the attempt has ended already"));
+            return Err(AttemptFailure::new(Code::Interrupted, "the attempt has ended already"));
         }
         self.steps.send_replace(Step::Writing);
         let mut progress = Progress::new(&self);
@@ -183,7 +187,7 @@ impl Attempt {
     }
 
     /// Detects chip and flash memory.
-    fn connect(&mut self, mut port: Port) -> Result<Flasher, Failure> {
+    fn connect(&mut self, mut port: Port) -> Result<Flasher, AttemptFailure> {
         let mut attempts = 0;
         loop {
             attempts += 1;
@@ -213,7 +217,7 @@ impl Attempt {
     }
 
     /// A transfer that began and did not end well.
-    fn broken(&self, error: Error) -> Failure {
+    fn broken(&self, error: Error) -> AttemptFailure {
         let port = self.options.port.display();
         match error {
             error @ Error::VerifyFailed => {
@@ -221,11 +225,11 @@ impl Attempt {
                     "the flash memory of the chip on {port} does not hold what was written; it \
                      may be worn out or badly powered"
                 );
-                Failure::new(Code::VerifyFailed, message).because(error)
+                AttemptFailure::new(Code::VerifyFailed, message).because(error)
             }
             error => {
                 let message = format!("the transfer to the chip on {port} broke");
-                Failure::new(Code::TransferBroken, message).because(error)
+                AttemptFailure::new(Code::TransferBroken, message).because(error)
             }
         }
     }

@@ -24,7 +24,7 @@ use crate::Stage;
 use crate::arguments::Smp;
 use crate::endpoint::host_and_port;
 use crate::firmware::{self, Firmware};
-use crate::outcome::{Code, Failure, Sent};
+use crate::outcome::{AttemptFailure, Code, Sent};
 use crate::serial::port::unusable;
 
 /// UDP port of SMP, where the endpoint names none.
@@ -40,7 +40,7 @@ const STEP: u64 = 10;
 ///
 /// # Errors
 /// Says what failed, and what is known of the device.
-pub async fn flash(options: &Smp, stage: &watch::Sender<Stage>) -> Result<Sent, Failure> {
+pub async fn flash(options: &Smp, stage: &watch::Sender<Stage>) -> Result<Sent, AttemptFailure> {
     let place = match (&options.port, &options.host_endpoint) {
         (Some(port), _) => port.display().to_string(),
         (None, endpoint) => host_and_port(endpoint.as_deref().unwrap_or_default(), PORT)?,
@@ -54,7 +54,7 @@ pub async fn flash(options: &Smp, stage: &watch::Sender<Stage>) -> Result<Sent, 
     let attempt =
         tokio::task::spawn_blocking(move || Attempt { options, place, stage, image }.run());
     attempt.await.unwrap_or_else(|error| {
-        Err(Failure::new(Code::TransferBroken, "the attempt ended early").because(error))
+        Err(AttemptFailure::new(Code::TransferBroken, "the attempt ended early").because(error))
     })
 }
 
@@ -72,10 +72,10 @@ impl Image {
     ///
     /// # Errors
     /// It is no such image, or not of the version that is asked for.
-    fn read(firmware: Firmware, options: &Smp) -> Result<Self, Failure> {
+    fn read(firmware: Firmware, options: &Smp) -> Result<Self, AttemptFailure> {
         let broken = |words: &str| {
             let message = format!("firmware {}: {words}", options.pull.firmware);
-            Failure::new(Code::FirmwareUnavailable, message)
+            AttemptFailure::new(Code::FirmwareUnavailable, message)
         };
         let Firmware { name, digest, bytes, .. } = firmware;
         let info = get_image_info(Cursor::new(&bytes)).map_err(|error| {
@@ -88,7 +88,7 @@ impl Image {
                  asked for: the device would never report that",
                 options.pull.firmware
             );
-            return Err(Failure::new(Code::BadConfiguration, message));
+            return Err(AttemptFailure::new(Code::BadConfiguration, message));
         }
         Ok(Self { bytes, info, name, digest })
     }
@@ -108,7 +108,7 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn run(&self) -> Result<Sent, Failure> {
+    fn run(&self) -> Result<Sent, AttemptFailure> {
         let device = self.connect()?;
         let slots = self.slots(&device)?;
         let active = slots.iter().find(|slot| slot.active);
@@ -131,7 +131,7 @@ impl Attempt {
                      that is confirmed or given up",
                     self.place
                 );
-                return Err(Failure::new(Code::DeviceBusy, message));
+                return Err(AttemptFailure::new(Code::DeviceBusy, message));
             }
             self.swap(device, &slots)?;
         }
@@ -143,16 +143,16 @@ impl Attempt {
     }
 
     /// From here on the device may be changed.
-    fn begin(&self) -> Result<(), Failure> {
+    fn begin(&self) -> Result<(), AttemptFailure> {
         match Stage::begin(&self.stage) {
             true => Ok(()),
-            false => Err(Failure::new(Code::Interrupted, "the attempt has ended already")),
+            false => Err(AttemptFailure::new(Code::Interrupted, "the attempt has ended already")),
         }
     }
 
     /// Brings the image into the other slot, and has the device try it. The connection ends with
     /// that: a serial port is opened once at a time, and goes with a device on USB that restarts.
-    fn swap(&self, device: MCUmgrClient, slots: &[ImageState]) -> Result<(), Failure> {
+    fn swap(&self, device: MCUmgrClient, slots: &[ImageState]) -> Result<(), AttemptFailure> {
         self.begin()?;
         if !slots.iter().any(|slot| self.image.is_in(slot)) {
             self.upload(&device)?;
@@ -167,7 +167,7 @@ impl Attempt {
 
     /// Asks the device once to restart. A second request could reach one that runs the new image,
     /// and a boot loader gives an image up that restarts before it is confirmed.
-    fn restart(&self, device: &MCUmgrClient) -> Result<(), Failure> {
+    fn restart(&self, device: &MCUmgrClient) -> Result<(), AttemptFailure> {
         device.set_retries(0);
         match device.os_system_reset(false, None) {
             // Some restart before they have answered, and a request may be lost.
@@ -178,7 +178,7 @@ impl Attempt {
         }
     }
 
-    fn upload(&self, device: &MCUmgrClient) -> Result<(), Failure> {
+    fn upload(&self, device: &MCUmgrClient) -> Result<(), AttemptFailure> {
         let mut said = 0;
         let mut sent = 0;
         let mut progress = |bytes: u64, total: u64| {
@@ -199,14 +199,14 @@ impl Attempt {
             }
             error => {
                 let message = format!("the transfer to {} broke", self.place);
-                let failure = Failure::new(Code::TransferBroken, message).because(error);
-                Failure { bytes: Some(sent), ..failure }
+                let failure = AttemptFailure::new(Code::TransferBroken, message).because(error);
+                AttemptFailure { bytes: Some(sent), ..failure }
             }
         })
     }
 
     /// Waits until the device is back and runs the image.
-    fn wait(&self) -> Result<(), Failure> {
+    fn wait(&self) -> Result<(), AttemptFailure> {
         let end = Instant::now() + self.options.restart_timeout;
         let mut asked = Instant::now();
         loop {
@@ -243,7 +243,7 @@ impl Attempt {
     }
 
     /// Has the image stay. A boot loader gives it up otherwise at the next restart.
-    fn confirm(&self) -> Result<(), Failure> {
+    fn confirm(&self) -> Result<(), AttemptFailure> {
         let device = self.connect()?;
         let slots = device
             .image_set_state(None, true)
@@ -259,13 +259,13 @@ impl Attempt {
         }
     }
 
-    fn slots(&self, device: &MCUmgrClient) -> Result<Vec<ImageState>, Failure> {
+    fn slots(&self, device: &MCUmgrClient) -> Result<Vec<ImageState>, AttemptFailure> {
         let slots = device.image_get_state().map_err(|error| self.unreachable(error))?;
         let number = self.options.image_number;
         Ok(slots.into_iter().filter(|slot| slot.image == number).collect())
     }
 
-    fn connect(&self) -> Result<MCUmgrClient, Failure> {
+    fn connect(&self) -> Result<MCUmgrClient, AttemptFailure> {
         let Smp { port, baud, answer_timeout, .. } = &self.options;
         let device = match port {
             Some(port) => {
@@ -277,7 +277,7 @@ impl Attempt {
                 let place = &self.place;
                 MCUmgrClient::new_from_udp(place, *answer_timeout).map_err(|error| {
                     let message = format!("device {place} cannot be reached");
-                    Failure::new(Code::DeviceUnreachable, message).because(error)
+                    AttemptFailure::new(Code::DeviceUnreachable, message).because(error)
                 })?
             }
         };
@@ -287,12 +287,12 @@ impl Attempt {
         Ok(device)
     }
 
-    fn unreachable(&self, error: MCUmgrClientError) -> Failure {
+    fn unreachable(&self, error: MCUmgrClientError) -> AttemptFailure {
         let message = format!("device {} does not answer", self.place);
-        Failure::new(Code::DeviceUnreachable, message).because(error)
+        AttemptFailure::new(Code::DeviceUnreachable, message).because(error)
     }
 
-    fn reverted(&self, runs: &str) -> Failure {
+    fn reverted(&self, runs: &str) -> AttemptFailure {
         let message = format!(
             "the boot loader of {} did not take version {}: it runs {runs} again",
             self.place, self.image.info.version
@@ -301,18 +301,18 @@ impl Attempt {
     }
 
     /// A request that the device refused, or did not answer.
-    fn refused(&self, what: &str, error: MCUmgrClientError) -> Failure {
+    fn refused(&self, what: &str, error: MCUmgrClientError) -> AttemptFailure {
         let code = match &error {
             MCUmgrClientError::ExecuteError(ExecuteError::ErrorResponse(_)) => Code::DeviceRefused,
             _ => Code::TransferBroken,
         };
         let message = format!("device {} refuses {what}", self.place);
-        Failure::new(code, message).because(error)
+        AttemptFailure::new(code, message).because(error)
     }
 
     /// A failure after all was sent.
-    fn after(&self, code: Code, message: String) -> Failure {
+    fn after(&self, code: Code, message: String) -> AttemptFailure {
         let bytes = Some(self.image.bytes.len() as u64);
-        Failure { bytes, ..Failure::new(code, message) }
+        AttemptFailure { bytes, ..AttemptFailure::new(code, message) }
     }
 }

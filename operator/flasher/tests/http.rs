@@ -15,13 +15,13 @@ use axum::{Json, Router};
 use flashjob_flasher::Stage;
 use flashjob_flasher::arguments::{Command, Http};
 use flashjob_flasher::http::flash;
-use flashjob_flasher::outcome::{Code, Failure, Sent};
+use flashjob_flasher::outcome::{AttemptFailure, Code, Sent};
 use flashjob_plugin_http_push::{HttpPush, PRESETS};
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use world::plugin::Asked;
+use world::plugin::DeviceRequest;
 
 /// Bytes that a device has received; it runs the version that they begin with.
 type Slot = Arc<Mutex<Vec<u8>>>;
@@ -41,7 +41,7 @@ fn version(slot: &Slot) -> String {
 struct Place {
     slot: Slot,
     options: Http,
-    _asked: Asked,
+    _asked: DeviceRequest,
 }
 
 impl Place {
@@ -52,7 +52,7 @@ impl Place {
         let routes =
             device.layer(axum::extract::DefaultBodyLimit::max(16 << 20)).with_state(slot.clone());
         tokio::spawn(async move { axum::serve(listener, routes).await });
-        let asked = Asked::new(device_type, endpoint, settings, &firmware()).await;
+        let asked = DeviceRequest::new(device_type, endpoint, settings, &firmware()).await;
         let more = [
             format!("--login-directory={}", asked.folder.path().display()),
             format!("--listen={host}"),
@@ -63,7 +63,7 @@ impl Place {
         Self { slot, options: *options, _asked: asked }
     }
 
-    async fn flash(&self) -> Result<Sent, Failure> {
+    async fn flash(&self) -> Result<Sent, AttemptFailure> {
         flash(&self.options, &watch::channel(Stage::Preparing).0).await
     }
 

@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 
 use flashjob_flasher::Stage;
 use flashjob_flasher::arguments::{After, Command, Serial};
-use flashjob_flasher::outcome::{Code, Failure, Sent};
+use flashjob_flasher::outcome::{AttemptFailure, Code, Sent};
 use flashjob_flasher::serial::flash;
 use flashjob_plugin_esp_serial::EspSerial;
 use flashjob_simulators::serial::loader::{Settings, model};
 use flashjob_simulators::serial::{Chip, Trouble, TroubleKind};
 use serde_json::json;
 use tokio::sync::watch;
-use world::plugin::{Asked, noise};
+use world::plugin::{DeviceRequest, noise};
 
 /// Limit of a step, where a test waits for it.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -26,7 +26,7 @@ const AT_MOST: Duration = Duration::from_secs(6);
 struct Place {
     chip: Chip,
     options: Serial,
-    _asked: Asked,
+    _asked: DeviceRequest,
 }
 
 impl Place {
@@ -52,7 +52,7 @@ impl Place {
     ) -> Self {
         let chip = Chip::with(settings, trouble).expect("a terminal");
         let words = json!({"args": ["--before=no-reset", "--after=no-reset"]});
-        let mut asked = Asked::new(device, String::new(), &words, firmware).await;
+        let mut asked = DeviceRequest::new(device, String::new(), &words, firmware).await;
         asked.request.device.properties = vec![("UDEV_DEVNODE".to_owned(), chip.port.clone())];
         let Command::Serial(options) = asked.command::<EspSerial>("", &[]) else {
             panic!("serial")
@@ -60,7 +60,7 @@ impl Place {
         Self { chip, options: *options, _asked: asked }
     }
 
-    async fn flash(&self) -> Result<Sent, Failure> {
+    async fn flash(&self) -> Result<Sent, AttemptFailure> {
         flash(&self.options, &watch::channel(Stage::Preparing).0).await
     }
 

@@ -14,7 +14,7 @@ use flashjob_simulators::serial::loader::{Report, Settings};
 use flashjob_simulators::serial::{Chip, Trouble, TroubleKind};
 use rustix::process::{Pid, Signal, geteuid, kill_process};
 use serde_json::{Value, json};
-use world::plugin::{Asked, noise};
+use world::plugin::{DeviceRequest, noise};
 
 /// Longest time that a test waits for something.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -23,7 +23,7 @@ const NOBODY: u32 = 65532;
 
 struct Place {
     chip: Chip,
-    asked: Asked,
+    asked: DeviceRequest,
     firmware: Vec<u8>,
 }
 
@@ -31,7 +31,7 @@ impl Place {
     async fn new(trouble: Option<Trouble>) -> Self {
         let firmware = noise(200_000);
         let chip = Chip::with(Settings::default(), trouble).expect("a terminal");
-        let mut asked = Asked::new("esp32", String::new(), &json!({}), &firmware).await;
+        let mut asked = DeviceRequest::new("esp32", String::new(), &json!({}), &firmware).await;
         asked.request.device.properties = vec![("UDEV_DEVNODE".to_owned(), chip.port.clone())];
         Self { chip, asked, firmware }
     }

@@ -20,7 +20,7 @@ use flashjob_simulators::smp::{self, SmpDevice, mcuboot_image};
 use http_device::HttpDevice;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use world::plugin::{Asked, noise};
+use world::plugin::{DeviceRequest, noise};
 use world::run::{Ended, Run, until};
 use world::{World, firmware, image, index};
 
@@ -151,7 +151,7 @@ async fn a_device_over_http_is_flashed_by_the_next_attempt_and_told_what_it_has(
             let host = format!("127.82.{way}.{number}");
             let device = HttpDevice::start(&host, step).await;
             let endpoint = device.endpoint.clone();
-            let asked = Asked::new("http-kiln", endpoint, settings, &firmware).await;
+            let asked = DeviceRequest::new("http-kiln", endpoint, settings, &firmware).await;
             let program = || {
                 let mut program = asked.program::<HttpPush>(&host, &[]);
                 program.env("FLASHER_LISTEN", &host);
@@ -192,7 +192,7 @@ async fn a_device_with_mcuboot_is_confirmed_by_the_next_attempt_on_udp_and_on_a_
                 never_back: step == Step::Proving,
                 ..smp::Behaviour::default()
             };
-            let mut asked = Asked::new("nrf52840", String::new(), &json!({}), &new).await;
+            let mut asked = DeviceRequest::new("nrf52840", String::new(), &json!({}), &new).await;
             let device = if is_serial {
                 let device =
                     SmpDevice::on_serial_port(old.clone(), behaviour).expect("a terminal");
@@ -243,7 +243,7 @@ async fn a_chip_on_a_serial_port_is_flashed_by_the_next_attempt() {
         let after_blocks = if step == Step::Sending { 2 } else { 0 };
         let trouble = Trouble { kind: TroubleKind::Waits, after_blocks };
         let chip = Chip::with(Settings::default(), Some(trouble)).expect("a terminal");
-        let mut asked = Asked::new("esp32", String::new(), &json!({}), &firmware).await;
+        let mut asked = DeviceRequest::new("esp32", String::new(), &json!({}), &firmware).await;
         asked.request.device.properties = vec![("UDEV_DEVNODE".to_owned(), chip.port.clone())];
         let program = || {
             let mut program = asked.program::<EspSerial>("", &[]);

@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use flashjob_flasher::Stage;
 use flashjob_flasher::arguments::{Command, Smp};
-use flashjob_flasher::outcome::{Code, Failure, Sent};
+use flashjob_flasher::outcome::{AttemptFailure, Code, Sent};
 use flashjob_flasher::smp::flash;
 use flashjob_plugin_mcumgr::Mcumgr;
 use flashjob_plugin_sdk::Request;
 use flashjob_simulators::smp::{Behaviour, SmpDevice, mcuboot_image};
 use serde_json::json;
 use tokio::sync::watch;
-use world::plugin::Asked;
+use world::plugin::DeviceRequest;
 
 /// Size of the images, in bytes: several hundred requests.
 const SIZE: u32 = 100_000;
@@ -25,7 +25,7 @@ const SIZE: u32 = 100_000;
 struct Place {
     device: SmpDevice,
     options: Smp,
-    _asked: Asked,
+    _asked: DeviceRequest,
 }
 
 impl Place {
@@ -52,7 +52,7 @@ impl Place {
         firmware: &[u8],
         announce: impl FnOnce(&mut Request, String),
     ) -> Self {
-        let mut asked = Asked::new("nrf52840", String::new(), &json!({}), firmware).await;
+        let mut asked = DeviceRequest::new("nrf52840", String::new(), &json!({}), firmware).await;
         announce(&mut asked.request, device.place.clone());
         let command = asked.command::<Mcumgr>("", &[]);
         let Command::Smp(mut options) = command else { panic!("smp") };
@@ -61,7 +61,7 @@ impl Place {
         Self { device, options: *options, _asked: asked }
     }
 
-    async fn flash(&self) -> Result<Sent, Failure> {
+    async fn flash(&self) -> Result<Sent, AttemptFailure> {
         flash(&self.options, &watch::channel(Stage::Preparing).0).await
     }
 }

@@ -36,12 +36,12 @@ async fn of(program: &str, object: &Value) -> anyhow::Result<String> {
     Ok(said.split('\t').next().unwrap_or_default().to_owned())
 }
 
-struct Asked<'a> {
+struct Kstatus<'a> {
     testbed: &'a Testbed,
     program: String,
 }
 
-impl Asked<'_> {
+impl Kstatus<'_> {
     async fn is(&self, name: &str, expected: &str) -> anyhow::Result<()> {
         self.calls(&raw_jobs(self.testbed), name, expected).await
     }
@@ -112,7 +112,7 @@ async fn kstatus_and_kubectl_wait_know_every_state() -> anyhow::Result<()> {
     testbed.start_operator().await?;
     plugin_where(&testbed, "esp32", "it serves", |status| status.digest.is_some()).await?;
     let all = uids(&testbed, "esp32", 4).await?;
-    let asked = Asked { testbed: &testbed, program: script("tests/kstatus/build.sh")? };
+    let asked = Kstatus { testbed: &testbed, program: script("tests/kstatus/build.sh")? };
     asked.plugin_is("esp32", "Current").await?;
     asked.plugin_is("broken", "Failed").await?;
 
@@ -183,7 +183,7 @@ async fn kstatus_and_kubectl_wait_know_every_state_of_a_rollout() -> anyhow::Res
     testbed.start_operator().await?;
     let slow = Behaviour { transfer_ms: 3000, ..Behaviour::default() };
     behave(&testbed, &slow).await?;
-    let asked = Asked { testbed: &testbed, program: script("tests/kstatus/build.sh")? };
+    let asked = Kstatus { testbed: &testbed, program: script("tests/kstatus/build.sh")? };
     use RolloutPhase::{Aborted, Completed, Failed, Paused, Planning, Progressing, Waiting};
     let of = |application| json!({"applicationTypes": [application]});
 

@@ -20,7 +20,7 @@ use tokio_rustls::server::TlsStream;
 
 /// A request that came, and how it was answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Asked {
+pub struct ReceivedRequest {
     /// Path and query.
     pub path: String,
     /// The header `Authorization`.
@@ -73,7 +73,7 @@ struct Shared {
     scheme: &'static str,
     host: String,
     onward: reqwest::Client,
-    asked: Mutex<Vec<Asked>>,
+    asked: Mutex<Vec<ReceivedRequest>>,
 }
 
 /// A running front.
@@ -126,7 +126,7 @@ impl Front {
 
     /// Everything that was asked so far.
     #[must_use]
-    pub fn asked(&self) -> Vec<Asked> {
+    pub fn asked(&self) -> Vec<ReceivedRequest> {
         self.shared.asked().clone()
     }
 
@@ -151,7 +151,7 @@ where
 }
 
 impl Shared {
-    fn asked(&self) -> MutexGuard<'_, Vec<Asked>> {
+    fn asked(&self) -> MutexGuard<'_, Vec<ReceivedRequest>> {
         self.asked.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -180,7 +180,11 @@ impl Shared {
             *broken.status_mut() = StatusCode::BAD_GATEWAY;
             broken
         });
-        self.asked().push(Asked { path, authorization, status: response.status().as_u16() });
+        self.asked().push(ReceivedRequest {
+            path,
+            authorization,
+            status: response.status().as_u16(),
+        });
         response
     }
 

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use flashjob_host_tests::front::{Answer, Asked, Behaviour, Front};
+use flashjob_host_tests::front::{Answer, Behaviour, Front, ReceivedRequest};
 use flashjob_host_tests::hosts::{component, host, programs, share_compiled, source};
 use flashjob_host_tests::push::{COMPONENT, Pusher};
 use flashjob_host_tests::registry::Registry;
@@ -120,7 +120,7 @@ impl World {
 }
 
 fn served(front: &Front) -> bool {
-    let blob = |asked: &Asked| asked.path.contains("/blobs/") && asked.status == 200;
+    let blob = |asked: &ReceivedRequest| asked.path.contains("/blobs/") && asked.status == 200;
     front.asked().iter().any(blob)
 }
 

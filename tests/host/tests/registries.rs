@@ -9,7 +9,7 @@ mod auth;
 use std::path::Path;
 use std::sync::Arc;
 
-use flashjob_host_tests::front::{Asked, Behaviour, Certificate, Front};
+use flashjob_host_tests::front::{Behaviour, Certificate, Front, ReceivedRequest};
 use flashjob_host_tests::hosts::{component, host, programs, share_compiled, source};
 use flashjob_host_tests::push::{COMPONENT, INDEX, Pusher};
 use flashjob_host_tests::registry::Registry;
@@ -269,13 +269,13 @@ fn check_requests(met: &Met) {
         assert!(own.is_empty() && foreign.is_empty(), "{all}");
         return;
     }
-    let basic = |asked: &&Asked| {
+    let basic = |asked: &&ReceivedRequest| {
         asked.authorization.as_deref().is_some_and(|text| text.starts_with("Basic "))
     };
-    let bearer = |asked: &&Asked| {
+    let bearer = |asked: &&ReceivedRequest| {
         asked.authorization.as_deref().is_some_and(|text| text.starts_with("Bearer "))
     };
-    let password_here = |asked: &Asked| match met.auth {
+    let password_here = |asked: &ReceivedRequest| match met.auth {
         Auth::Password | Auth::PasswordWrong => asked.path.starts_with("/v2/"),
         Auth::TokenForeign | Auth::TokenForeignListed => false,
         _ => asked.path.starts_with(PATH),

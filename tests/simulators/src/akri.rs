@@ -148,7 +148,7 @@ impl Akri {
     /// The cluster cannot be reached at the start.
     pub async fn run(&self) -> anyhow::Result<()> {
         install(&self.instances.clone().into_client()).await?;
-        let mut known: HashMap<String, Known> = HashMap::new();
+        let mut known: HashMap<String, DeviceRecord> = HashMap::new();
         loop {
             if let Err(error) = self.look(&mut known).await {
                 tracing::warn!(%error, "a look at the devices failed");
@@ -157,7 +157,7 @@ impl Akri {
         }
     }
 
-    async fn look(&self, known: &mut HashMap<String, Known>) -> anyhow::Result<()> {
+    async fn look(&self, known: &mut HashMap<String, DeviceRecord>) -> anyhow::Result<()> {
         let reports: Vec<Report> = self
             .http
             .get(format!("http://{}/devices", self.settings.devices))
@@ -190,7 +190,7 @@ impl Akri {
         name: &str,
         report: &Report,
         info: Option<Value>,
-        known: &mut Known,
+        known: &mut DeviceRecord,
     ) -> anyhow::Result<()> {
         let kept_away = self
             .removed
@@ -254,7 +254,7 @@ impl Akri {
 }
 
 #[derive(Default)]
-struct Known {
+struct DeviceRecord {
     version: Option<String>,
     missed_ms: u64,
 }

@@ -8,7 +8,7 @@ use regex::Regex;
 use crate::config::SignerIdentity;
 
 /// An identity of the configuration, ready to be compared with those in certificates.
-pub(crate) struct Identity {
+pub(crate) struct SignerRule {
     issuer: Rule,
     subject: Rule,
 }
@@ -19,7 +19,7 @@ enum Rule {
     Whole(String, Regex),
 }
 
-impl Identity {
+impl SignerRule {
     /// # Errors
     /// The name of the field that breaks its rule, and what is wrong with it.
     pub fn new(of: &SignerIdentity) -> Result<Self, (&'static str, String)> {
@@ -41,7 +41,7 @@ impl Identity {
     }
 }
 
-impl fmt::Display for Identity {
+impl fmt::Display for SignerRule {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} of {}", self.subject, self.issuer)
     }

@@ -15,7 +15,7 @@ use sigstore_verify::{Error, VerificationPolicy, VerificationResult, Verifier};
 
 use super::error::TrustError;
 use super::finding::Finding;
-use super::identity::Identity;
+use super::identity::SignerRule;
 use super::provider;
 use crate::config::KeylessTrust;
 use root::Root;
@@ -52,7 +52,7 @@ pub struct Attached {
 pub(super) struct Keyless {
     root: Root,
     verifier: Verifier,
-    pub identities: Vec<Identity>,
+    pub identities: Vec<SignerRule>,
 }
 
 impl Keyless {
@@ -65,7 +65,7 @@ impl Keyless {
         // The configuration was checked before, so an identity that is wrong here is one too few
         // and trusts nobody.
         let identities =
-            config.identities.iter().map(Identity::new).collect::<Result<Vec<_>, _>>();
+            config.identities.iter().map(SignerRule::new).collect::<Result<Vec<_>, _>>();
         let identities = identities
             .map_err(|(field, message)| failed(format!("identities: {field}: {message}")))?;
         Ok(Self { root, verifier, identities })

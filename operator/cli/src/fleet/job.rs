@@ -4,7 +4,7 @@ use flashjob_api::{FlashJob, Phase, condition};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::pace::{self, Seen, pace};
+use super::pace::{self, FirstCount, pace};
 use super::view;
 use super::workload::{Frame, Workload};
 use crate::failure::{Code, Failure};
@@ -57,7 +57,7 @@ impl Workload for FlashJob {
         view::line(self)
     }
 
-    fn details(&self, seen: Option<Seen>, frame: Frame) -> String {
+    fn details(&self, seen: Option<FirstCount>, frame: Frame) -> String {
         view::details(self, pace(self, seen, frame.now), frame)
     }
 

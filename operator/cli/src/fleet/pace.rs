@@ -21,7 +21,7 @@ pub struct Pace {
 
 /// First observation of a watch: the count of results, and its time.
 #[derive(Clone, Copy, Debug)]
-pub struct Seen {
+pub struct FirstCount {
     /// Devices with a result at first.
     results: u32,
     /// Time of that count.
@@ -33,7 +33,7 @@ pub fn results(counts: &Counts) -> u32 {
     counts.completed + counts.failed + counts.skipped
 }
 
-impl Seen {
+impl FirstCount {
     /// The state at the beginning of a watch.
     pub fn first(results: u32, now: Timestamp) -> Self {
         Self { results, at: now }
@@ -41,7 +41,7 @@ impl Seen {
 }
 
 /// The pace of a FlashJob: since `seen`, else since its run began.
-pub fn pace(job: &FlashJob, seen: Option<Seen>, now: Timestamp) -> Pace {
+pub fn pace(job: &FlashJob, seen: Option<FirstCount>, now: Timestamp) -> Pace {
     let unknown = Pace::default();
     let Some((status, counts)) =
         job.status.as_ref().and_then(|status| Some((status, status.counts?)))
@@ -52,9 +52,9 @@ pub fn pace(job: &FlashJob, seen: Option<Seen>, now: Timestamp) -> Pace {
     if is_over || condition::holds(&status.conditions, condition::SUSPENDED) {
         return unknown;
     }
-    let since_start = status.start_time.as_ref().map(|time| Seen { results: 0, at: time.0 });
+    let since_start = status.start_time.as_ref().map(|time| FirstCount { results: 0, at: time.0 });
     // What a watch has seen itself is newer; until it has seen enough, the whole run tells.
-    let enough = |seen: &Seen| results(&counts).saturating_sub(seen.results) >= TELLING;
+    let enough = |seen: &FirstCount| results(&counts).saturating_sub(seen.results) >= TELLING;
     let Some(from) = seen.filter(enough).or(since_start.filter(enough)) else {
         return unknown;
     };
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn what_a_watch_saw_itself_counts_once_it_is_enough() {
-        let seen = Seen::first(20, at(50));
+        let seen = FirstCount::first(20, at(50));
         let pace_of = |completed| pace(&job(completed, 90), Some(seen), at(60));
         assert_eq!(pace_of(30).devices_per_minute, Some(60.0));
         assert_eq!(pace_of(21).devices_per_minute, Some(21.0));

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::rollout::view as rollout_view;
 use super::view;
-use super::watch::{self, Follow, Shown, Until};
+use super::watch::{self, Follow, FollowOutput, Until};
 use super::workload::{Frame, Workload, command_for, resource, resuming};
 use crate::cluster::{ACCESS_DENIED, NOT_FOUND, NOT_INSTALLED, WideScope, refused};
 use crate::duration;
@@ -186,7 +186,7 @@ impl Status {
         let follow = Follow {
             until: self.until.unwrap_or_default(),
             timeout: self.timeout,
-            shown: if is_for_people { Shown::Details } else { Shown::Lines },
+            shown: if is_for_people { FollowOutput::Details } else { FollowOutput::Lines },
             all: output == Output::Wide,
         };
         match watch::follow(&place, name, follow, on_change).await {

@@ -13,7 +13,7 @@ use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, watch_object};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::pace::Seen;
+use super::pace::FirstCount;
 use super::view;
 use super::workload::{Frame, Workload};
 use crate::cause::root;
@@ -39,7 +39,7 @@ pub enum Until {
 
 /// Output while it is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shown {
+pub enum FollowOutput {
     /// A view that is drawn over itself on a terminal; one line for each change elsewhere.
     Details,
     /// A line for each change, on standard error.
@@ -54,7 +54,7 @@ pub struct Follow {
     /// The longest time.
     pub timeout: Option<Duration>,
     /// Output meanwhile.
-    pub shown: Shown,
+    pub shown: FollowOutput,
     /// Show every device in flight.
     pub all: bool,
 }
@@ -89,7 +89,7 @@ pub async fn follow<K: Workload>(
                 }
                 Some(Ok(Some(object))) => {
                     on_change(&object);
-                    let first = Seen::first(object.results(), Timestamp::now());
+                    let first = FirstCount::first(object.results(), Timestamp::now());
                     let seen = *seen.get_or_insert(first);
                     screen.show(&object, seen)?;
                     match end(&object, follow.until) {
@@ -144,7 +144,7 @@ fn end<K: Workload>(object: &K, until: Until) -> Option<Result<(), Failure>> {
     })
 }
 
-/// A watch that breaks is taken up again; one that is refused, or that never began, is not.
+/// A watch that breaks is opened again; one that is refused, or that never began, is not.
 fn lasting<K: Workload>(
     error: &watcher::Error,
     place: &Place,
@@ -233,8 +233,8 @@ struct Screen {
 impl Screen {
     fn new(follow: Follow) -> Self {
         let terminal = match follow.shown {
-            Shown::Details => Term::stdout(),
-            Shown::Lines => Term::stderr(),
+            FollowOutput::Details => Term::stdout(),
+            FollowOutput::Lines => Term::stderr(),
         };
         Self { terminal, follow, drawn: 0, line: String::new() }
     }
@@ -242,10 +242,10 @@ impl Screen {
     /// Returns true if a view is drawn over itself.
     fn is_drawn(&self) -> bool {
         let is_dumb = std::env::var_os("TERM").is_some_and(|kind| kind == "dumb");
-        self.follow.shown == Shown::Details && self.terminal.is_term() && !is_dumb
+        self.follow.shown == FollowOutput::Details && self.terminal.is_term() && !is_dumb
     }
 
-    fn show<K: Workload>(&mut self, object: &K, seen: Seen) -> Result<(), Failure> {
+    fn show<K: Workload>(&mut self, object: &K, seen: FirstCount) -> Result<(), Failure> {
         if !self.is_drawn() {
             // The state from before the last change would only mislead.
             if object.has_status() && object.is_behind() {

@@ -10,7 +10,7 @@ use kube::{Api, Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::pace::Seen;
+use super::pace::FirstCount;
 use crate::cluster::{NOT_FOUND, Place, refused};
 use crate::failure::{Code, Failure};
 
@@ -92,7 +92,7 @@ pub trait Workload:
     fn line(&self) -> String;
 
     /// All that there is to say of it; `seen` is what a watch saw first.
-    fn details(&self, seen: Option<Seen>, frame: Frame) -> String;
+    fn details(&self, seen: Option<FirstCount>, frame: Frame) -> String;
 
     /// The form for programs.
     fn json(&self, now: Timestamp) -> Value;

@@ -13,7 +13,7 @@ use tokio::process::Command;
 use super::inspect;
 use crate::failure::{Code, Failure};
 use crate::report::{Report, Rows};
-use crate::source::{RegistryOptions, Source, TrustOptions};
+use crate::source::{ComponentSource, RegistryOptions, TrustOptions};
 use crate::written::{Existing, write};
 
 const TARGET: &str = "wasm32-unknown-unknown";
@@ -58,7 +58,8 @@ pub(super) async fn run(command: &Build) -> Result<Report, Failure> {
     let bytes = std::fs::read(&built).map_err(|error| Failure::unreadable(&built, &error))?;
     let reference = Reference::File { path: built.clone(), digest: None };
     let source =
-        Source::of(reference, &RegistryOptions::default(), &TrustOptions::default()).await?;
+        ComponentSource::of(reference, &RegistryOptions::default(), &TrustOptions::default())
+            .await?;
     let verified = source.verify().await?;
     let plugin = source.start(&verified).await?;
     let info = plugin.info();

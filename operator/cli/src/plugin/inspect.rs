@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::failure::Failure;
 use crate::report::{Report, Rows};
-use crate::source::{RegistryOptions, Source, TrustOptions};
+use crate::source::{ComponentSource, RegistryOptions, TrustOptions};
 
 /// Show what a component is.
 #[derive(Debug, Args)]
@@ -21,7 +21,8 @@ pub struct Inspect {
 }
 
 pub(super) async fn run(command: &Inspect) -> Result<Report, Failure> {
-    let source = Source::new(&command.component, &command.registry, &command.trust).await?;
+    let source =
+        ComponentSource::new(&command.component, &command.registry, &command.trust).await?;
     let verified = source.verify().await?;
     let published = source.published(verified.digest()).await?;
     let plugin = source.start(&verified).await?;
@@ -45,7 +46,7 @@ pub(super) fn cost_text(cost: Cost) -> String {
 }
 
 fn json<T>(
-    source: &Source,
+    source: &ComponentSource,
     verified: &Verified,
     plugin: &Plugin,
     described: &Measured<T>,
@@ -83,7 +84,7 @@ fn json<T>(
 }
 
 fn text(
-    source: &Source,
+    source: &ComponentSource,
     verified: &Verified,
     plugin: &Plugin,
     cost: Cost,
@@ -125,7 +126,7 @@ pub(super) fn size(bytes: usize) -> String {
 }
 
 /// Returns the reason for which it may be run, in a sentence.
-pub(super) fn trust(source: &Source, verified: &Verified) -> String {
+pub(super) fn trust(source: &ComponentSource, verified: &Verified) -> String {
     let entry = source.trust_pattern().unwrap_or_default();
     match source.trust(verified) {
         "LocalFile" => "a file of this machine".to_owned(),

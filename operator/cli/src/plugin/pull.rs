@@ -9,7 +9,7 @@ use serde_json::json;
 use super::inspect;
 use crate::failure::Failure;
 use crate::report::{Report, Rows};
-use crate::source::{RegistryOptions, Source, TrustOptions, reference};
+use crate::source::{ComponentSource, RegistryOptions, TrustOptions, reference};
 use crate::written::{Existing, write};
 
 /// Fetch a component.
@@ -38,7 +38,7 @@ pub(super) async fn run(command: &Pull) -> Result<Report, Failure> {
     };
     let last = repository.rsplit('/').next().unwrap_or(repository);
     let file = command.file.clone().unwrap_or_else(|| PathBuf::from(format!("{last}.wasm")));
-    let source = Source::of(reference, &command.registry, &command.trust).await?;
+    let source = ComponentSource::of(reference, &command.registry, &command.trust).await?;
     let verified = source.verify().await?;
     let existing = if command.force { Existing::Replace } else { Existing::Keep };
     write(&file, verified.content(), existing)?;

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::inspect;
 use crate::failure::Failure;
 use crate::report::{Report, Rows};
-use crate::source::{RegistryOptions, Source, TrustOptions, reference};
+use crate::source::{ComponentSource, RegistryOptions, TrustOptions, reference};
 
 const TITLE: &str = "org.opencontainers.image.title";
 const VERSION: &str = "org.opencontainers.image.version";
@@ -57,7 +57,8 @@ pub(super) async fn run(command: &Push) -> Result<Report, Failure> {
             "{to} is not host/repository:tag; the digest comes from what is pushed"
         )));
     };
-    let file = Source::new(&command.file, &command.registry, &TrustOptions::default()).await?;
+    let file =
+        ComponentSource::new(&command.file, &command.registry, &TrustOptions::default()).await?;
     let verified = file.verify().await?;
     let plugin = match file
         .start(&verified)
@@ -82,7 +83,8 @@ pub(super) async fn run(command: &Push) -> Result<Report, Failure> {
         created: created()?,
         annotations: annotations(command, &path, plugin.as_ref()),
     };
-    let registry = Source::of(to.clone(), &command.registry, &TrustOptions::default()).await?;
+    let registry =
+        ComponentSource::of(to.clone(), &command.registry, &TrustOptions::default()).await?;
     let digest = registry.host.push((host, repository, tag), &artifact, registry.logins()).await?;
     let pinned = format!("{host}/{repository}@{digest}");
     let mut rows = Rows::default();

@@ -1,7 +1,7 @@
 //! `plugin run`: asks a plugin as the operator does, and makes the Pod and the Service with the
 //! operator's own code.
 
-mod asked;
+mod answers;
 mod case;
 mod cluster;
 mod objects;
@@ -16,8 +16,8 @@ use flashjob_plugin_host::{Plugin, ServedTypes};
 
 use crate::failure::Failure;
 use crate::report::Report;
-use crate::source::{RegistryOptions, Source, TrustOptions};
-use asked::Asked;
+use crate::source::{ComponentSource, RegistryOptions, TrustOptions};
+use answers::PluginAnswers;
 use case::{Case, CaseOptions};
 use question::OutcomeOptions;
 
@@ -44,7 +44,8 @@ pub struct Run {
 }
 
 pub(super) async fn run(command: &Run) -> Result<Report, Failure> {
-    let source = Source::new(&command.component, &command.registry, &command.trust).await?;
+    let source =
+        ComponentSource::new(&command.component, &command.registry, &command.trust).await?;
     let verified = source.verify().await?;
     let plugin = source.start(&verified).await?;
     let name = &plugin.info().name;
@@ -55,7 +56,7 @@ pub(super) async fn run(command: &Run) -> Result<Report, Failure> {
     };
     let outcome = command.outcome.outcome(&case.request)?;
     let validated = plugin.measure_validate_settings(&case.request.settings).await;
-    let mut asked = Asked { validated, built: None, objects: None, judged: None };
+    let mut asked = PluginAnswers { validated, built: None, objects: None, judged: None };
     if asked.validated.answer.is_ok() {
         asked.built = Some(plugin.measure_build(&case.request).await);
     }
@@ -78,7 +79,7 @@ fn notes(
     case: &Case,
     plugin: &Plugin,
     configured: Option<&PluginConfig>,
-    asked: &Asked,
+    asked: &PluginAnswers,
     has_config: bool,
 ) -> Vec<String> {
     let mut notes = Vec::new();

@@ -6,7 +6,7 @@ use flashjob_plugin_host::Reference;
 use super::inspect;
 use crate::failure::Failure;
 use crate::report::{Report, Rows};
-use crate::source::{RegistryOptions, Source, TrustOptions, reference};
+use crate::source::{ComponentSource, RegistryOptions, TrustOptions, reference};
 
 /// Check signatures.
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ pub(super) async fn run(command: &Verify) -> Result<Report, Failure> {
         );
         return Err(Failure::usage(message));
     }
-    let source = Source::of(reference, &command.registry, &command.trust).await?;
+    let source = ComponentSource::of(reference, &command.registry, &command.trust).await?;
     let verified = source.verify().await?;
     let mut rows = Rows::default();
     rows.row("from", source.reference())

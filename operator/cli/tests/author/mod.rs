@@ -18,7 +18,7 @@ pub struct Author {
 }
 
 /// Exit code and output of a command.
-pub struct Said {
+pub struct CommandOutput {
     pub code: Option<i32>,
     pub json: Value,
     pub errors: String,
@@ -42,7 +42,7 @@ impl Author {
     }
 
     /// Runs `plugin` with these words, against the registry.
-    pub fn plugin(&self, words: &[&str]) -> anyhow::Result<Said> {
+    pub fn plugin(&self, words: &[&str]) -> anyhow::Result<CommandOutput> {
         let mut command = plugin(words, self.folder.path());
         command.arg("--ca-file").arg(&self.authority);
         said(command.output()?)
@@ -62,17 +62,17 @@ pub fn plugin(words: &[&str], folder: &Path) -> Command {
     command
 }
 
-pub fn said(output: Output) -> anyhow::Result<Said> {
+pub fn said(output: Output) -> anyhow::Result<CommandOutput> {
     let (text, errors) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
     let json = if text.is_empty() {
         Value::Null
     } else {
         serde_json::from_str(&text).with_context(|| format!("{text} {errors}"))?
     };
-    Ok(Said { code: output.status.code(), json, errors })
+    Ok(CommandOutput { code: output.status.code(), json, errors })
 }
 
-impl Said {
+impl CommandOutput {
     /// The result of a command that went well.
     pub fn good(self) -> anyhow::Result<Value> {
         anyhow::ensure!(self.code == Some(0), "exit code {:?}: {}", self.code, self.errors);

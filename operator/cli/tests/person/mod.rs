@@ -19,13 +19,13 @@ pub struct Person {
 
 /// Exit code and output of a command.
 #[derive(Debug)]
-pub struct Said {
+pub struct CommandOutput {
     pub code: Option<i32>,
     pub text: String,
     pub errors: String,
 }
 
-impl Said {
+impl CommandOutput {
     pub fn json(&self) -> anyhow::Result<Value> {
         serde_json::from_str(&self.text).with_context(|| format!("{self:?}"))
     }
@@ -52,12 +52,12 @@ impl Person {
     }
 
     /// Runs a command that nobody types to.
-    pub fn run(&self, words: &[&str]) -> anyhow::Result<Said> {
+    pub fn run(&self, words: &[&str]) -> anyhow::Result<CommandOutput> {
         self.answer(words, "")
     }
 
     /// Runs a command with these answers from a pipe.
-    pub fn answer(&self, words: &[&str], answers: &str) -> anyhow::Result<Said> {
+    pub fn answer(&self, words: &[&str], answers: &str) -> anyhow::Result<CommandOutput> {
         answer(self.command().args(words), answers)
     }
 
@@ -86,12 +86,12 @@ impl Person {
     }
 }
 
-pub fn answer(command: &mut Command, answers: &str) -> anyhow::Result<Said> {
+pub fn answer(command: &mut Command, answers: &str) -> anyhow::Result<CommandOutput> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
     // Whoever ends early reads no more.
     let _ = child.stdin.take().context("no input")?.write_all(answers.as_bytes());
     let output = child.wait_with_output()?;
     let (text, errors) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
-    Ok(Said { code: output.status.code(), text, errors })
+    Ok(CommandOutput { code: output.status.code(), text, errors })
 }

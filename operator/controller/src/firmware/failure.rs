@@ -4,7 +4,7 @@ use flashjob_artifacts::RegistryError;
 use flashjob_rules::firmware::FirmwareState;
 
 /// Reason for which firmware is not resolved.
-pub(super) struct Failure {
+pub(super) struct FirmwareFailure {
     /// CamelCase name.
     pub reason: &'static str,
     /// The same, in words.
@@ -13,7 +13,7 @@ pub(super) struct Failure {
     pub permanent: bool,
 }
 
-impl Failure {
+impl FirmwareFailure {
     pub fn unavailable(message: String, permanent: bool) -> Self {
         Self { reason: "FirmwareUnavailable", message, permanent }
     }
@@ -28,7 +28,7 @@ impl Failure {
     }
 }
 
-impl From<RegistryError> for Failure {
+impl From<RegistryError> for FirmwareFailure {
     fn from(error: RegistryError) -> Self {
         Self::unavailable(error.to_string(), !error.is_transient())
     }

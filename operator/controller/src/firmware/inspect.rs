@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use flashjob_api::reason;
 use flashjob_artifacts::firmware::{Beginning, Beginnings, Firmware, Part};
-use flashjob_artifacts::{Digest, Source};
+use flashjob_artifacts::{Digest, ProblemSource};
 use flashjob_plugin_host::types::{FirmwareFile, Inspection};
 use flashjob_plugin_host::{CallError, DeviceType, Plugin};
 use flashjob_rules::firmware::ResolveFirmware;
@@ -18,7 +18,7 @@ use flashjob_rules::flashjob::plan::serving::serving;
 use flashjob_rules::world::change::Subject;
 use serde_json::{Map, Value};
 
-use super::failure::Failure;
+use super::failure::FirmwareFailure;
 use crate::operator::Operator;
 
 /// Longest time that a plugin which is being loaded is waited for before the subject says so.
@@ -41,10 +41,10 @@ pub(super) async fn inspect(
     operator: &Arc<Operator>,
     subject: &Subject,
     question: &ResolveFirmware,
-    source: &mut Source<'_>,
+    source: &mut ProblemSource<'_>,
     firmware: &Firmware,
     beginnings: &mut Beginnings,
-) -> Result<(), Failure> {
+) -> Result<(), FirmwareFailure> {
     beginnings.keep_those_of(firmware);
     for kind in &question.device_types {
         let Ok(kind) = kind.parse() else { continue };
@@ -80,7 +80,7 @@ async fn inspector(
     operator: &Operator,
     subject: &Subject,
     kind: DeviceType,
-) -> Result<Option<Inspector>, Failure> {
+) -> Result<Option<Inspector>, FirmwareFailure> {
     let mut changes = operator.plugins.changes();
     let until = tokio::time::Instant::now() + LOADING;
     loop {
@@ -134,7 +134,7 @@ impl Inspector {
         operator: &Arc<Operator>,
         question: &ResolveFirmware,
         file: Beginning,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), FirmwareFailure> {
         let Beginning { name, size, bytes, .. } = file;
         let (plugin, kind) = (&self.plugin.info().name, &self.kind);
         let file = FirmwareFile {
@@ -155,14 +155,14 @@ impl Inspector {
             Err(error) => {
                 let message = format!("plugin {plugin} cannot inspect it for {kind}: {error}");
                 let reason = reason::INSPECTION_FAILED.name;
-                return Err(Failure { reason, message, permanent: true });
+                return Err(FirmwareFailure { reason, message, permanent: true });
             }
         };
         tracing::debug!(plugin, %kind, ?inspection, "firmware was inspected");
         fault(&file, &inspection).map_or(Ok(()), |message| {
             let message = format!("plugin {plugin} refuses it: {message}");
             let reason = reason::FIRMWARE_MISMATCH.name;
-            Err(Failure { reason, message, permanent: true })
+            Err(FirmwareFailure { reason, message, permanent: true })
         })
     }
 
@@ -186,8 +186,8 @@ impl Inspector {
     }
 }
 
-fn not_ready(message: String) -> Failure {
-    Failure { reason: reason::PLUGIN_NOT_READY.name, message, permanent: false }
+fn not_ready(message: String) -> FirmwareFailure {
+    FirmwareFailure { reason: reason::PLUGIN_NOT_READY.name, message, permanent: false }
 }
 
 /// Reason for which no device may be flashed with a file.

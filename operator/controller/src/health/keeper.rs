@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::runtime::events::{Event, EventType, Recorder};
 use tokio::sync::{mpsc, watch};
 
-use super::problem::{Problem, Source};
+use super::problem::{Problem, ProblemSource};
 use super::record::{Readiness, Record, Report, Utterance};
 use crate::answer::in_one_line;
 use crate::metrics::Metrics;
@@ -35,17 +35,17 @@ impl Reports {
     }
 
     /// Reports that a part works.
-    pub fn works(&self, source: Source) {
+    pub fn works(&self, source: ProblemSource) {
         self.send(Report::State(source, Ok(())));
     }
 
     /// Reports a part's problem.
-    pub fn fails(&self, source: Source, problem: Problem) {
+    pub fn fails(&self, source: ProblemSource, problem: Problem) {
         self.send(Report::State(source, Err(problem)));
     }
 
     /// Reports a part's problem, or that it has none.
-    pub fn state(&self, source: Source, problem: Option<Problem>) {
+    pub fn state(&self, source: ProblemSource, problem: Option<Problem>) {
         self.send(Report::State(source, problem.map_or(Ok(()), Err)));
     }
 

@@ -9,7 +9,7 @@ use http::{Method, Request, Response, Uri};
 use tower::{Layer, Service};
 
 use super::keeper::Reports;
-use super::problem::{Resource, Source, WATCHED};
+use super::problem::{ProblemSource, Resource, WATCHED};
 
 /// The layer.
 #[derive(Clone, Debug)]
@@ -52,7 +52,7 @@ where
             if let (Some(resource), Ok(answer)) = (watched, &answer)
                 && answer.status().is_success()
             {
-                reports.works(Source::Watch(resource));
+                reports.works(ProblemSource::Watch(resource));
             }
             answer
         })
@@ -97,7 +97,7 @@ mod tests {
         while let Some(report) = receiver.recv().await {
             reported.push(report);
         }
-        let works = |resource| Report::State(Source::Watch(resource), Ok(()));
+        let works = |resource| Report::State(ProblemSource::Watch(resource), Ok(()));
         assert_eq!(reported, [works(PODS), works(DEVICE_PLUGINS)]);
     }
 }

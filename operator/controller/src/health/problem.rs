@@ -123,7 +123,7 @@ impl std::fmt::Display for Resource {
 
 /// The part of the operator that has a problem, or has it no longer.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Source {
+pub enum ProblemSource {
     /// The election.
     Lease,
     /// A watch.
@@ -138,7 +138,7 @@ pub enum Source {
     Definition(Resource),
 }
 
-impl Source {
+impl ProblemSource {
     /// Returns true if an operator with a problem there cannot work at all.
     #[must_use]
     pub fn blocks(&self) -> bool {

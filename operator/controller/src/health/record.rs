@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use super::problem::{Cause, Problem, Source};
+use super::problem::{Cause, Problem, ProblemSource};
 
 /// Time for which a part that an operator cannot do without may fail without a word: a watch is
 /// cut, an API server is replaced.
@@ -29,7 +29,7 @@ const ADVISORY: Pauses =
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
     /// A part works, or has a problem.
-    State(Source, Result<(), Problem>),
+    State(ProblemSource, Result<(), Problem>),
     /// A configuration is in force with these plugins and Secrets: what others reported is of no
     /// interest any more.
     Configured {
@@ -91,8 +91,8 @@ type Key = (Cause, String);
 pub struct Record {
     unready_after: Duration,
     /// Parts that have not worked even once.
-    awaited: BTreeSet<Source>,
-    failing: BTreeMap<Source, Failing>,
+    awaited: BTreeSet<ProblemSource>,
+    failing: BTreeMap<ProblemSource, Failing>,
     lasting: BTreeMap<Key, Lasting>,
     configured: Option<(BTreeSet<String>, BTreeSet<String>)>,
 }
@@ -101,7 +101,7 @@ impl Record {
     /// Nothing is known yet. Before the first time that it is ready, the operator waits for these
     /// parts; afterwards it stays ready while one of them fails for less than `unready_after`.
     #[must_use]
-    pub fn new(awaited: BTreeSet<Source>, unready_after: Duration) -> Self {
+    pub fn new(awaited: BTreeSet<ProblemSource>, unready_after: Duration) -> Self {
         Self {
             unready_after,
             awaited,
@@ -133,11 +133,11 @@ impl Record {
         self.settle(now)
     }
 
-    fn concerns(&self, source: &Source) -> bool {
+    fn concerns(&self, source: &ProblemSource) -> bool {
         let Some((plugins, secrets)) = &self.configured else { return true };
         match source {
-            Source::DevicePlugin(name) => plugins.contains(name),
-            Source::Secret(name) => secrets.contains(name),
+            ProblemSource::DevicePlugin(name) => plugins.contains(name),
+            ProblemSource::Secret(name) => secrets.contains(name),
             _ => true,
         }
     }
@@ -227,8 +227,8 @@ impl Record {
 
     fn waits(&self) -> String {
         let parts = self.awaited.iter().map(|source| match source {
-            Source::Lease => "the Lease".to_owned(),
-            Source::Watch(resource) => format!("the first list of {resource}"),
+            ProblemSource::Lease => "the Lease".to_owned(),
+            ProblemSource::Watch(resource) => format!("the first list of {resource}"),
             other => format!("{other:?}"),
         });
         format!("waiting for {}", parts.collect::<Vec<_>>().join(", "))
@@ -253,23 +253,23 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
     const LIMIT: Duration = Duration::from_secs(30);
 
-    fn fails(source: Source, cause: Cause) -> Report {
+    fn fails(source: ProblemSource, cause: Cause) -> Report {
         Report::State(source, Err(Problem::new(cause, "object", "is wrong; mend it")))
     }
 
-    fn works(source: Source) -> Report {
+    fn works(source: ProblemSource) -> Report {
         Report::State(source, Ok(()))
     }
 
     fn record() -> (Record, Instant) {
-        let awaited = BTreeSet::from([Source::Lease, Source::Watch(PODS)]);
+        let awaited = BTreeSet::from([ProblemSource::Lease, ProblemSource::Watch(PODS)]);
         (Record::new(awaited, LIMIT), Instant::now())
     }
 
     fn ready() -> (Record, Instant) {
         let (mut record, begin) = record();
-        record.take(works(Source::Lease), begin);
-        record.take(works(Source::Watch(PODS)), begin);
+        record.take(works(ProblemSource::Lease), begin);
+        record.take(works(ProblemSource::Watch(PODS)), begin);
         assert_eq!(record.readiness(begin), Readiness::Ready);
         (record, begin)
     }
@@ -298,37 +298,37 @@ mod tests {
     fn a_start_is_not_ready_until_lease_and_watches_worked_once_and_says_at_once_why() {
         let (mut record, begin) = record();
         assert_eq!(why(&record, begin), "waiting for the Lease, the first list of pods");
-        record.take(works(Source::Watch(PODS)), begin);
-        record.take(fails(Source::Lease, Cause::RightMissing), begin);
+        record.take(works(ProblemSource::Watch(PODS)), begin);
+        record.take(fails(ProblemSource::Lease, Cause::RightMissing), begin);
         assert_eq!(why(&record, begin), "object: is wrong; mend it");
-        record.take(works(Source::Lease), begin + 100 * SECOND);
+        record.take(works(ProblemSource::Lease), begin + 100 * SECOND);
         assert_eq!(record.readiness(begin + 100 * SECOND), Readiness::Ready);
     }
 
     #[test]
     fn what_was_ready_stays_so_through_29_seconds_of_failure_and_not_through_30() {
         let (mut record, begin) = ready();
-        record.take(fails(Source::Lease, Cause::ApiServerUnreachable), begin);
+        record.take(fails(ProblemSource::Lease, Cause::ApiServerUnreachable), begin);
         // It goes on for another reason: it is the same failure.
-        record.take(fails(Source::Lease, Cause::RightMissing), begin + 20 * SECOND);
+        record.take(fails(ProblemSource::Lease, Cause::RightMissing), begin + 20 * SECOND);
         assert_eq!(record.readiness(begin + 29 * SECOND), Readiness::Ready);
         assert_eq!(why(&record, begin + LIMIT), "object: is wrong; mend it");
-        record.take(works(Source::Lease), begin + 31 * SECOND);
+        record.take(works(ProblemSource::Lease), begin + 31 * SECOND);
         assert_eq!(record.readiness(begin + 31 * SECOND), Readiness::Ready);
-        record.take(fails(Source::Lease, Cause::RightMissing), begin + 32 * SECOND);
+        record.take(fails(ProblemSource::Lease, Cause::RightMissing), begin + 32 * SECOND);
         assert_eq!(record.readiness(begin + 61 * SECOND), Readiness::Ready, "it began anew");
     }
 
     #[test]
     fn a_problem_is_said_with_pauses_that_double_to_five_minutes_and_its_end_once() {
         let (mut record, begin) = ready();
-        record.take(fails(Source::Lease, Cause::RightMissing), begin);
+        record.take(fails(ProblemSource::Lease, Cause::RightMissing), begin);
         let times = said(&mut record, begin, 1200);
         assert_eq!(times, [2, 3, 5, 9, 17, 33, 65, 129, 257, 513, 813, 1113]);
         // The same problem again changes nothing.
         let later = begin + 1200 * SECOND;
-        assert_eq!(record.take(fails(Source::Lease, Cause::RightMissing), later), []);
-        let over = record.take(works(Source::Lease), later);
+        assert_eq!(record.take(fails(ProblemSource::Lease, Cause::RightMissing), later), []);
+        let over = record.take(works(ProblemSource::Lease), later);
         assert!(
             matches!(
                 over.as_slice(),
@@ -336,15 +336,15 @@ mod tests {
             ),
             "{over:?}"
         );
-        assert_eq!(record.take(works(Source::Lease), later), []);
+        assert_eq!(record.take(works(ProblemSource::Lease), later), []);
     }
 
     #[test]
     fn what_is_over_before_it_was_said_is_never_said() {
         let (mut record, begin) = ready();
-        record.take(fails(Source::Watch(PODS), Cause::RequestRefused), begin);
+        record.take(fails(ProblemSource::Watch(PODS), Cause::RequestRefused), begin);
         assert_eq!(record.due(begin + SECOND), []);
-        assert_eq!(record.take(works(Source::Watch(PODS)), begin + SECOND), []);
+        assert_eq!(record.take(works(ProblemSource::Watch(PODS)), begin + SECOND), []);
         assert_eq!(record.due(begin + 60 * SECOND), []);
     }
 
@@ -352,21 +352,21 @@ mod tests {
     fn a_silent_api_server_is_one_problem_and_over_when_the_last_part_works_again() {
         let (mut record, begin) = ready();
         let silent = |source| Report::State(source, Err(unreachable("connection refused")));
-        record.take(silent(Source::Lease), begin);
-        record.take(silent(Source::Watch(PODS)), begin + SECOND);
-        record.take(silent(Source::Watch(SERVICES)), begin + SECOND);
+        record.take(silent(ProblemSource::Lease), begin);
+        record.take(silent(ProblemSource::Watch(PODS)), begin + SECOND);
+        record.take(silent(ProblemSource::Watch(SERVICES)), begin + SECOND);
         assert_eq!(record.due(begin + 2 * SECOND).len(), 1);
         assert!(why(&record, begin + LIMIT).starts_with("API server: does not answer"));
         let later = begin + 40 * SECOND;
-        assert_eq!(record.take(works(Source::Lease), later), []);
-        assert_eq!(record.take(works(Source::Watch(PODS)), later), []);
-        assert_eq!(record.take(works(Source::Watch(SERVICES)), later).len(), 1);
+        assert_eq!(record.take(works(ProblemSource::Lease), later), []);
+        assert_eq!(record.take(works(ProblemSource::Watch(PODS)), later), []);
+        assert_eq!(record.take(works(ProblemSource::Watch(SERVICES)), later).len(), 1);
     }
 
     #[test]
     fn advice_is_said_at_once_and_in_an_event_and_leaves_the_operator_ready() {
         let (mut record, begin) = ready();
-        record.take(fails(Source::Configuration, Cause::PluginsMissing), begin);
+        record.take(fails(ProblemSource::Configuration, Cause::PluginsMissing), begin);
         let due = record.due(begin);
         assert!(matches!(due.as_slice(), [Utterance::Holds { event: true, .. }]), "{due:?}");
         assert_eq!(record.causes(), BTreeSet::from([Cause::PluginsMissing]));
@@ -377,7 +377,7 @@ mod tests {
     #[test]
     fn a_failure_that_blocks_makes_an_event_once_it_has_lasted_five_seconds() {
         let (mut record, begin) = ready();
-        record.take(fails(Source::Lease, Cause::RightMissing), begin);
+        record.take(fails(ProblemSource::Lease, Cause::RightMissing), begin);
         let event = |said: Vec<Utterance>| {
             said.iter().any(|said| matches!(said, Utterance::Holds { event: true, .. }))
         };
@@ -389,7 +389,7 @@ mod tests {
     #[test]
     fn several_blocking_problems_stand_in_one_line_each_with_its_number() {
         let (mut record, begin) = ready();
-        for (source, object) in [(Source::Lease, "a"), (Source::Watch(PODS), "b")] {
+        for (source, object) in [(ProblemSource::Lease, "a"), (ProblemSource::Watch(PODS), "b")] {
             let problem = Problem::new(Cause::RightMissing, object, "is\nwrong");
             record.take(Report::State(source, Err(problem)), begin);
         }
@@ -400,7 +400,7 @@ mod tests {
     fn what_the_configuration_no_longer_names_has_no_problem_and_late_reports_of_it_count_nothing()
     {
         let (mut record, begin) = ready();
-        let secret = || fails(Source::Secret("robot".into()), Cause::SecretMissing);
+        let secret = || fails(ProblemSource::Secret("robot".into()), Cause::SecretMissing);
         record.take(secret(), begin);
         assert_eq!(record.due(begin).len(), 1);
         let configured = Report::Configured { plugins: BTreeSet::new(), secrets: BTreeSet::new() };

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use super::{Leadership, fence};
 use crate::health::keeper::Reports;
-use crate::health::problem::{LEASES, Problem, Request, Source, unreachable};
+use crate::health::problem::{LEASES, Problem, ProblemSource, Request, unreachable};
 use crate::installation::Installation;
 
 /// The Lease, in the operator's own namespace; deploy/rbac names it too.
@@ -46,7 +46,7 @@ pub struct LostLease {
     pub holder: String,
 }
 
-/// Failure of a request about the Lease; the request is made again.
+/// Failure of a request about the Lease; the request is retried.
 #[derive(Debug)]
 struct LeaseError {
     verb: &'static str,
@@ -87,7 +87,7 @@ pub struct Election {
     leadership: Arc<Leadership>,
     installation: Installation,
     reports: Reports,
-    sight: Sight,
+    sight: LeaseObserver,
 }
 
 impl Election {
@@ -108,7 +108,7 @@ impl Election {
             leadership,
             installation: installation.clone(),
             reports,
-            sight: Sight::default(),
+            sight: LeaseObserver::default(),
         }
     }
 
@@ -149,7 +149,7 @@ impl Election {
     /// Reports how a round went.
     fn note(&self, error: Option<&LeaseError>) {
         let problem = error.map(|error| error.problem(&self.installation));
-        self.reports.state(Source::Lease, problem);
+        self.reports.state(ProblemSource::Lease, problem);
     }
 
     /// Takes the Lease, if it is free. None: another has it.
@@ -298,18 +298,18 @@ fn given_back(mut lease: Lease) -> Lease {
 
 /// Lease as a standby saw it last.
 #[derive(Debug, Default)]
-struct Sight {
-    last: Option<Seen>,
+struct LeaseObserver {
+    last: Option<ObservedLease>,
 }
 
 #[derive(Debug)]
-struct Seen {
+struct ObservedLease {
     version: String,
     since: Instant,
     lasts: Duration,
 }
 
-impl Sight {
+impl LeaseObserver {
     /// Returns true if the Lease may be taken: nobody has it, or whoever has it did not renew it
     /// for all its time while we looked on.
     fn is_free(
@@ -342,7 +342,7 @@ impl Sight {
             .and_then(|spec| spec.lease_duration_seconds)
             .and_then(|seconds| u64::try_from(seconds).ok());
         let lasts = seconds.map_or(default, Duration::from_secs).max(fence::MARGIN);
-        self.last = Some(Seen { version, since: now, lasts });
+        self.last = Some(ObservedLease { version, since: now, lasts });
     }
 }
 
@@ -367,8 +367,9 @@ mod tests {
     #[test]
     fn a_lease_that_nobody_has_is_free_at_once() {
         let now = Instant::now();
-        let free =
-            |found: Option<Lease>| Sight::default().is_free(found.as_ref(), "me", DURATION, now);
+        let free = |found: Option<Lease>| {
+            LeaseObserver::default().is_free(found.as_ref(), "me", DURATION, now)
+        };
         assert!(free(None));
         assert!(free(Some(lease(None, "1", 15))));
         assert!(free(Some(lease(Some(""), "1", 15))));
@@ -378,7 +379,7 @@ mod tests {
 
     #[test]
     fn the_lease_of_another_is_waited_out_from_its_last_change_and_for_the_time_that_it_names() {
-        let (mut sight, begin) = (Sight::default(), Instant::now());
+        let (mut sight, begin) = (LeaseObserver::default(), Instant::now());
         let mut free = |version: &str, now| {
             sight.is_free(Some(&lease(Some("other"), version, 20)), "me", DURATION, now)
         };
@@ -391,7 +392,7 @@ mod tests {
 
     #[test]
     fn a_lease_that_is_deleted_under_its_holder_is_waited_out_too() {
-        let (mut sight, begin) = (Sight::default(), Instant::now());
+        let (mut sight, begin) = (LeaseObserver::default(), Instant::now());
         assert!(!sight.is_free(Some(&lease(Some("other"), "1", 15)), "me", DURATION, begin));
         assert!(!sight.is_free(None, "me", DURATION, begin + 14 * SECOND));
         assert!(sight.is_free(None, "me", DURATION, begin + 15 * SECOND));

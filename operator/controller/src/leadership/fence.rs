@@ -94,7 +94,7 @@ impl Fence {
         Self::new(Open::Never)
     }
 
-    /// Open for good: there is no Lease.
+    /// Open permanently: there is no Lease.
     #[must_use]
     pub fn unguarded() -> Self {
         Self::new(Open::Always)

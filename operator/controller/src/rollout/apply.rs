@@ -7,7 +7,7 @@ use flashjob_api::{FlashJob, FlashRollout};
 use flashjob_rules::flashjob::observed::{Job, JobKey};
 use flashjob_rules::rollout::{RolloutKey, Step};
 use flashjob_rules::world::change::{Change, Object, RolloutOutcome};
-use flashjob_rules::world::rollouts::{Known, StepOutcome};
+use flashjob_rules::world::rollouts::{CachedRollout, StepOutcome};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Map, Value, json};
@@ -18,9 +18,14 @@ use crate::operator::Operator;
 
 /// Carries out one step, and tells the loop its outcome. `failures` is the number of its failures
 /// in a row so far.
-pub async fn apply(operator: Arc<Operator>, known: Arc<Known>, step: Step, failures: u32) {
-    let (rollout, key) = (known.key(), step.key());
-    let outcome = carry_out(&operator, &known, &rollout, &step).await;
+pub async fn apply(
+    operator: Arc<Operator>,
+    cached: Arc<CachedRollout>,
+    step: Step,
+    failures: u32,
+) {
+    let (rollout, key) = (cached.key(), step.key());
+    let outcome = carry_out(&operator, &cached, &rollout, &step).await;
     let noted = RolloutOutcome::Step(key.clone(), outcome_of(&outcome));
     operator.tell(Change::Rollout(rollout.clone(), noted));
     if let Err(error) = outcome {
@@ -51,7 +56,7 @@ fn outcome_of(answer: &kube::Result<()>) -> StepOutcome {
 )]
 async fn carry_out(
     operator: &Operator,
-    known: &Known,
+    cached: &CachedRollout,
     key: &RolloutKey,
     step: &Step,
 ) -> kube::Result<()> {
@@ -76,16 +81,16 @@ async fn carry_out(
                 Deleted::Going(None) => {}
                 Deleted::Gone => {
                     let subject = child_key(namespace, name.clone()).into();
-                    operator.tell(Change::Missing { subject, uid: uid.clone() });
+                    operator.tell(Change::NotFound { subject, uid: uid.clone() });
                 }
             }
         }
         Step::DeleteRollout => {
             let client = operator.client.clone();
-            let uid = &known.rollout.uid;
+            let uid = &cached.rollout.uid;
             let deleted = delete::<FlashRollout>(client, namespace, &key.name, uid).await?;
             if matches!(deleted, Deleted::Gone) {
-                operator.tell(Change::Missing { subject: key.clone().into(), uid: uid.clone() });
+                operator.tell(Change::NotFound { subject: key.clone().into(), uid: uid.clone() });
             }
         }
     }
@@ -125,7 +130,7 @@ async fn patch(
 
 /// Lets the next plan see what was done: parallelism is shared by what the FlashJobs show.
 fn see(operator: &Operator, job: FlashJob) {
-    operator.tell(Change::Seen(Object::Job(Box::new(Job::of(job)))));
+    operator.tell(Change::Updated(Object::Job(Box::new(Job::of(job)))));
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use flashjob_api::{FlashRollout, FlashRolloutSpec, FlashRolloutStatus, RolloutPhase};
 use flashjob_rules::rollout::Rollout;
 use flashjob_rules::world::change::{Change, EndedWrite, Object, RolloutOutcome};
-use flashjob_rules::world::rollouts::Known;
+use flashjob_rules::world::rollouts::CachedRollout;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event, EventType};
@@ -15,75 +15,79 @@ use serde_json::json;
 
 use crate::answer::{by_name, in_one_line};
 use crate::operator::Operator;
-use crate::report::{Written, difference};
+use crate::report::{WriteOutcome, difference};
 
 /// Between a write that failed and the next.
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
 /// The API server takes no longer note, in bytes.
 const NOTE_BYTES: usize = 1024;
 
-/// Stores a status that was planned from `known`.
-pub async fn write(operator: Arc<Operator>, known: Arc<Known>, status: FlashRolloutStatus) {
-    let key = known.key();
+/// Stores a status that was planned from `cached`.
+pub async fn write(
+    operator: Arc<Operator>,
+    cached: Arc<CachedRollout>,
+    status: FlashRolloutStatus,
+) {
+    let key = cached.key();
     let begin = Instant::now();
-    let written = send(&operator, &known, &status).await;
+    let written = send(&operator, &cached, &status).await;
     let took = begin.elapsed();
-    operator.metrics.wrote(Written::counted(&written));
+    operator.metrics.wrote(WriteOutcome::counted(&written));
     if let Err(error) = &written {
         let error = in_one_line(error);
         tracing::warn!(rollout = %key, error, "status could not be stored; retrying");
         tokio::time::sleep(FAILURE_PAUSE).await;
         // Whether it was stored all the same is in the object.
-        let _ = refresh(&operator, &known).await;
+        let _ = refresh(&operator, &cached).await;
     }
-    let is_dropped = matches!(written, Ok(Written::Dropped));
-    let dropped = is_dropped.then(|| Box::new((known.resource_version.clone(), status.clone())));
+    let is_dropped = matches!(written, Ok(WriteOutcome::Dropped));
+    let dropped = is_dropped.then(|| Box::new((cached.resource_version.clone(), status.clone())));
     let ended = EndedWrite { at: Instant::now(), took, dropped };
     operator.tell(Change::Rollout(key.clone(), RolloutOutcome::Written(ended)));
-    if matches!(written, Ok(Written::Stored)) {
-        tell(&operator, &known, &status).await;
+    if matches!(written, Ok(WriteOutcome::Stored)) {
+        tell(&operator, &cached, &status).await;
     }
 }
 
 async fn send(
     operator: &Operator,
-    known: &Known,
+    cached: &CachedRollout,
     status: &FlashRolloutStatus,
-) -> kube::Result<Written> {
-    let Rollout { namespace, name, uid, .. } = &known.rollout;
+) -> kube::Result<WriteOutcome> {
+    let Rollout { namespace, name, uid, .. } = &cached.rollout;
     let rollouts: Api<FlashRollout> = Api::namespaced(operator.client.clone(), namespace);
     let patch = json!({
-        "metadata": {"resourceVersion": known.resource_version, "uid": uid},
-        "status": difference(&known.rollout.status, status),
+        "metadata": {"resourceVersion": cached.resource_version, "uid": uid},
+        "status": difference(&cached.rollout.status, status),
     });
     match rollouts.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(stored) => {
             let version = stored.metadata.resource_version.clone();
-            operator.tell(Change::Seen(Object::Rollout(Box::new(Known::of(stored)))));
-            Ok(Written::over(&known.resource_version, version.as_deref()))
+            operator.tell(Change::Updated(Object::Rollout(Box::new(CachedRollout::of(stored)))));
+            Ok(WriteOutcome::over(&cached.resource_version, version.as_deref()))
         }
         Err(kube::Error::Api(error)) if matches!(error.code, 404 | 409) => {
-            refresh(operator, known).await?;
-            Ok(Written::Conflict)
+            refresh(operator, cached).await?;
+            Ok(WriteOutcome::Conflict)
         }
         Err(error) => Err(error),
     }
 }
 
-async fn refresh(operator: &Operator, known: &Known) -> kube::Result<()> {
-    let (key, uid) = (known.key(), known.rollout.uid.clone());
+async fn refresh(operator: &Operator, cached: &CachedRollout) -> kube::Result<()> {
+    let (key, uid) = (cached.key(), cached.rollout.uid.clone());
     let rollouts: Api<FlashRollout> = Api::namespaced(operator.client.clone(), &key.namespace);
     operator.tell(match by_name(&rollouts, &key.name).await? {
-        Some(rollout) => Change::Seen(Object::Rollout(Box::new(Known::of(rollout)))),
-        None => Change::Missing { subject: key.into(), uid },
+        Some(rollout) => Change::Updated(Object::Rollout(Box::new(CachedRollout::of(rollout)))),
+        None => Change::NotFound { subject: key.into(), uid },
     });
     Ok(())
 }
 
-async fn tell(operator: &Operator, known: &Known, status: &FlashRolloutStatus) {
-    let before = &known.rollout.status;
+async fn tell(operator: &Operator, cached: &CachedRollout, status: &FlashRolloutStatus) {
+    let before = &cached.rollout.status;
     let Some(phase) = status.phase.filter(|phase| before.phase != Some(*phase)) else { return };
-    let (key, message) = (known.key(), status.message.as_deref().unwrap_or_default());
+    let (key, message) = (cached.key(), status.message.as_deref().unwrap_or_default());
     let bad = matches!(phase, RolloutPhase::Failed | RolloutPhase::Paused | RolloutPhase::Aborted);
     match bad {
         true => tracing::warn!(rollout = %key, "{phase:?}: {message}"),
@@ -96,19 +100,19 @@ async fn tell(operator: &Operator, known: &Known, status: &FlashRolloutStatus) {
         action: "Roll".to_owned(),
         // Of what is alike the recorder keeps the first words only; each phase has its own.
         secondary: Some(ObjectReference {
-            resource_version: Some(known.resource_version.clone()),
-            ..about(known)
+            resource_version: Some(cached.resource_version.clone()),
+            ..about(cached)
         }),
     };
-    if let Err(error) = operator.recorder.publish(&event, &about(known)).await {
+    if let Err(error) = operator.recorder.publish(&event, &about(cached)).await {
         let error = in_one_line(&error);
         tracing::debug!(rollout = %key, error, "an event could not be written");
     }
 }
 
-fn about(known: &Known) -> ObjectReference {
+fn about(cached: &CachedRollout) -> ObjectReference {
     let reference = FlashRollout::new("", FlashRolloutSpec::default()).object_ref(&());
-    let Rollout { namespace, name, uid, .. } = &known.rollout;
+    let Rollout { namespace, name, uid, .. } = &cached.rollout;
     ObjectReference {
         name: Some(name.clone()),
         namespace: Some(namespace.clone()),

@@ -8,7 +8,7 @@ use flashjob_artifacts::config::{self, RegistryConfig, TrustEntry};
 use flashjob_artifacts::{CredentialsError, Logins, Reference, parse_docker_config_json, places};
 use serde::Deserialize;
 
-use crate::outcome::{Code, Failure};
+use crate::outcome::{AttemptFailure, Code};
 
 /// Names under which a Docker configuration is looked for: a Secret's own, and Docker's.
 const LOGINS: [&str; 2] = [".dockerconfigjson", "config.json"];
@@ -38,7 +38,7 @@ struct Policy {
 impl Access {
     /// Reads the folder. What is not there is not needed; what is there and cannot be used is an
     /// error: a broken password never becomes an anonymous pull, a broken policy never none.
-    pub fn read(folder: &Path, reference: &Reference) -> Result<Self, Failure> {
+    pub fn read(folder: &Path, reference: &Reference) -> Result<Self, AttemptFailure> {
         let Policy { mut registries, mut trust } = match text(&folder.join(POLICY))? {
             Some(text) => serde_saphyr::from_str(&text)
                 .map_err(|error| unusable(&folder.join(POLICY)).because(error))?,
@@ -80,7 +80,7 @@ fn logins(
     folder: &Path,
     reference: &Reference,
     registries: &[RegistryConfig],
-) -> Result<Logins, Failure> {
+) -> Result<Logins, AttemptFailure> {
     for file in LOGINS.map(|name| folder.join(name)) {
         let Some(text) = text(&file)? else { continue };
         let mut logins = Vec::new();
@@ -98,7 +98,7 @@ fn logins(
 }
 
 /// The text of a file; none where there is no such file.
-fn text(file: &Path) -> Result<Option<String>, Failure> {
+fn text(file: &Path) -> Result<Option<String>, AttemptFailure> {
     match std::fs::read_to_string(file) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
@@ -106,6 +106,6 @@ fn text(file: &Path) -> Result<Option<String>, Failure> {
     }
 }
 
-fn unusable(file: &Path) -> Failure {
-    Failure::new(Code::BadConfiguration, format!("{} cannot be used", file.display()))
+fn unusable(file: &Path) -> AttemptFailure {
+    AttemptFailure::new(Code::BadConfiguration, format!("{} cannot be used", file.display()))
 }

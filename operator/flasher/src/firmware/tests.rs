@@ -24,7 +24,7 @@ fn compressed(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().expect("written")
 }
 
-fn found(layer: Vec<u8>) -> Result<Option<File>, Failure> {
+fn found(layer: Vec<u8>) -> Result<Option<File>, AttemptFailure> {
     extract(layer, &"a.b/c:1".parse().expect("a reference"))
 }
 

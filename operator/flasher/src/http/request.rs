@@ -6,13 +6,13 @@ use reqwest::{RequestBuilder, StatusCode};
 
 use crate::arguments::Http;
 use crate::endpoint::{Endpoint, client};
-use crate::outcome::{Code, Failure};
+use crate::outcome::{AttemptFailure, Code};
 
 /// User name and password of the device.
 pub(super) struct Login(Option<(String, String)>);
 
 impl Login {
-    pub fn read(folder: &Path) -> Result<Self, Failure> {
+    pub fn read(folder: &Path) -> Result<Self, AttemptFailure> {
         let text = |name: &str| {
             let file = folder.join(name);
             match std::fs::read_to_string(&file) {
@@ -20,7 +20,7 @@ impl Login {
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
                 Err(error) => {
                     let message = format!("{} cannot be read", file.display());
-                    Err(Failure::new(Code::BadConfiguration, message).because(error))
+                    Err(AttemptFailure::new(Code::BadConfiguration, message).because(error))
                 }
             }
         };
@@ -32,7 +32,7 @@ impl Login {
                     "{} has one of username and password; both are needed",
                     folder.display()
                 );
-                Err(Failure::new(Code::BadConfiguration, message))
+                Err(AttemptFailure::new(Code::BadConfiguration, message))
             }
         }
     }
@@ -51,7 +51,7 @@ pub(super) fn request(
     endpoint: &Endpoint,
     path: &str,
     login: &Login,
-) -> Result<RequestBuilder, Failure> {
+) -> Result<RequestBuilder, AttemptFailure> {
     let request = client()?.request(options.method.clone(), endpoint.at(path)?);
     let request = login.over(request).timeout(options.transfer_timeout);
     Ok(options
@@ -69,7 +69,7 @@ pub(super) fn accepted(
     endpoint: &Endpoint,
     status: StatusCode,
     bytes: u64,
-) -> Result<(), Failure> {
+) -> Result<(), AttemptFailure> {
     if options.success.contains(&status.as_u16()) {
         return Ok(());
     }
@@ -87,5 +87,5 @@ pub(super) fn accepted(
     let path = &options.path;
     let message = format!("device {endpoint} answers {status} to {} {path}", options.method);
     let bytes = (code == Code::TransferBroken).then_some(bytes);
-    Err(Failure { bytes, ..Failure::new(code, message) })
+    Err(AttemptFailure { bytes, ..AttemptFailure::new(code, message) })
 }

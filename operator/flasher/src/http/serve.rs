@@ -23,7 +23,7 @@ use crate::arguments::Http;
 use crate::endpoint::Endpoint;
 use crate::firmware::Firmware;
 use crate::listen::listen;
-use crate::outcome::{Code, Failure};
+use crate::outcome::{AttemptFailure, Code};
 
 /// Stands for the address of the firmware in the path of the request.
 const URL: &str = "{url}";
@@ -65,7 +65,7 @@ pub(super) async fn fetched(
     login: &Login,
     firmware: &Arc<Firmware>,
     stage: &watch::Sender<Stage>,
-) -> Result<(), Failure> {
+) -> Result<(), AttemptFailure> {
     let address = address(options)?;
     let mut secret = [0; 16];
     SystemRandom::new().fill(&mut secret).map_err(|_| bad("there is no randomness"))?;
@@ -83,7 +83,7 @@ pub(super) async fn fetched(
     let told = request(options, endpoint, &options.path.replace(URL, &encoded), login)?;
     let answer = told.send().await.map_err(|error| {
         let message = format!("device {endpoint} does not answer");
-        Failure::new(Code::DeviceUnreachable, message).because(error)
+        AttemptFailure::new(Code::DeviceUnreachable, message).because(error)
     });
     let ended = match answer {
         // One that has begun to fetch may be too busy to answer.
@@ -98,15 +98,15 @@ pub(super) async fn fetched(
     ended
 }
 
-fn bad(message: &str) -> Failure {
-    Failure::new(Code::BadConfiguration, message)
+fn bad(message: &str) -> AttemptFailure {
+    AttemptFailure::new(Code::BadConfiguration, message)
 }
 
 /// The address that the device fetches from, once the options are such that it learns it.
 ///
 /// # Errors
 /// There is none, or the device would not learn it.
-pub(super) fn address(options: &Http) -> Result<IpAddr, Failure> {
+pub(super) fn address(options: &Http) -> Result<IpAddr, AttemptFailure> {
     if !options.path.contains(URL) {
         return Err(bad("--path has no {url}, so the device would not learn the address"));
     }
@@ -125,7 +125,7 @@ async fn serve(State(served): State<Served>) -> Result<impl IntoResponse, Status
     Ok(([length], axum::body::Body::from_stream(body::stream(&firmware, progress))))
 }
 
-async fn wait(options: &Http, endpoint: &Endpoint, served: &Served) -> Result<(), Failure> {
+async fn wait(options: &Http, endpoint: &Endpoint, served: &Served) -> Result<(), AttemptFailure> {
     let begun = Instant::now();
     loop {
         let bytes = served.bytes();
@@ -138,13 +138,13 @@ async fn wait(options: &Http, endpoint: &Endpoint, served: &Served) -> Result<()
             let limit = options.callback_timeout;
             let message =
                 format!("device {endpoint} was told the address and fetched nothing in {limit:?}");
-            return Err(Failure::new(Code::NoCallback, message));
+            return Err(AttemptFailure::new(Code::NoCallback, message));
         }
         if waited >= options.transfer_timeout {
             let limit = options.transfer_timeout;
             let message = format!("the transfer broke: not over after {limit:?}");
-            let failure = Failure::new(Code::TransferBroken, message);
-            return Err(Failure { bytes: Some(bytes), ..failure });
+            let failure = AttemptFailure::new(Code::TransferBroken, message);
+            return Err(AttemptFailure { bytes: Some(bytes), ..failure });
         }
         sleep(LOOK).await;
     }

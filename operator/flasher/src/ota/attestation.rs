@@ -6,7 +6,7 @@ use std::time::Duration;
 use pem::{EncodeConfig, LineEnding, Pem};
 
 use crate::arguments::Ota;
-use crate::outcome::{Code, Failure};
+use crate::outcome::{AttemptFailure, Code};
 
 /// Port of the service.
 const PORT: u16 = 8000;
@@ -23,10 +23,10 @@ impl Attestation {
     ///
     /// # Errors
     /// There is none, and one is demanded.
-    pub fn of(options: &Ota) -> Result<Self, Failure> {
+    pub fn of(options: &Ota) -> Result<Self, AttemptFailure> {
         let host = options.attestation_host.as_deref().filter(|host| !host.is_empty());
         if host.is_none() && options.require_attestation {
-            return Err(Failure::new(
+            return Err(AttemptFailure::new(
                 Code::BadConfiguration,
                 "attestation is required, and DICE_AUTH_SERVICE_SERVICE_HOST is empty: the \
                  namespace needs a Service dice-auth-service, and the Pod its service links",
@@ -46,7 +46,7 @@ impl Attestation {
     ///
     /// # Errors
     /// It is not, or the service does not answer.
-    pub async fn check(&self, certificate: &[u8]) -> Result<(), Failure> {
+    pub async fn check(&self, certificate: &[u8]) -> Result<(), AttemptFailure> {
         let Some(url) = &self.url else { return Ok(()) };
         let config = EncodeConfig::new().set_line_ending(LineEnding::LF);
         let text = pem::encode_config(&Pem::new("CERTIFICATE", certificate), config);
@@ -54,7 +54,7 @@ impl Attestation {
             let message = format!(
                 "the attestation service {url} does not answer; the device was sent nothing"
             );
-            Failure::new(Code::AttestationUnavailable, message).because(error)
+            AttemptFailure::new(Code::AttestationUnavailable, message).because(error)
         };
         let client = reqwest::Client::builder().timeout(ANSWER).no_proxy().build();
         let answer = client.map_err(unavailable)?.post(url).body(text).send().await;
@@ -68,6 +68,9 @@ impl Attestation {
             true => (Code::AttestationUnavailable, "the attestation service cannot answer"),
             false => (Code::DeviceNotTrusted, "the device is not trusted"),
         };
-        Err(Failure::new(code, format!("{words}: {url} answers {status}; it was sent nothing")))
+        Err(AttemptFailure::new(
+            code,
+            format!("{words}: {url} answers {status}; it was sent nothing"),
+        ))
     }
 }

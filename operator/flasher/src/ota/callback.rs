@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use crate::endpoint::{Endpoint, client};
-use crate::outcome::{Code, Failure};
+use crate::outcome::{AttemptFailure, Code};
 
 /// A device certificate has at least this many bytes.
 const CERTIFICATE_BYTES: usize = 700;
@@ -85,12 +85,12 @@ impl Callback {
     ///
     /// # Errors
     /// It does not answer.
-    pub async fn look(&self) -> Result<(), Failure> {
+    pub async fn look(&self) -> Result<(), AttemptFailure> {
         let answer = client()?.get(self.endpoint.at("/info")?).send().await;
         let answer = answer.and_then(reqwest::Response::error_for_status);
         answer.map(|_| ()).map_err(|error| {
             let message = format!("device {} does not answer", self.endpoint);
-            Failure::new(Code::DeviceUnreachable, message).because(error)
+            AttemptFailure::new(Code::DeviceUnreachable, message).because(error)
         })
     }
 
@@ -103,7 +103,7 @@ impl Callback {
         &self,
         listener: TcpListener,
         acceptor: &TlsAcceptor,
-    ) -> Result<Caller, Failure> {
+    ) -> Result<Caller, AttemptFailure> {
         let end = Instant::now() + self.limit;
         let (client, update) = (client()?, self.endpoint.at("/update")?);
         let own = match self.only_from_endpoint {
@@ -170,7 +170,7 @@ impl Record {
         &mut self,
         endpoint: &Endpoint,
         answer: reqwest::Result<StatusCode>,
-    ) -> Result<(), Failure> {
+    ) -> Result<(), AttemptFailure> {
         let passing = [
             StatusCode::REQUEST_TIMEOUT,
             StatusCode::CONFLICT,
@@ -182,7 +182,7 @@ impl Record {
             Ok(status) if status.is_client_error() && !passing.contains(&status) => {
                 let message =
                     format!("device {endpoint} answers {status} to the request to update");
-                return Err(Failure::new(Code::DeviceRefused, message));
+                return Err(AttemptFailure::new(Code::DeviceRefused, message));
             }
             Ok(status) => {
                 self.answered = true;
@@ -210,7 +210,7 @@ impl Record {
         self.broken = Some(words);
     }
 
-    fn failure(&self, callback: &Callback) -> Failure {
+    fn failure(&self, callback: &Callback) -> AttemptFailure {
         let Callback { endpoint, limit, address, .. } = callback;
         let mut text = format!(
             "device {endpoint} did not call {address} within {limit:?}: asked {} times",
@@ -224,7 +224,7 @@ impl Record {
         }
         let reached = self.answered || self.broken.is_some();
         let code = if reached { Code::NoCallback } else { Code::DeviceUnreachable };
-        Failure::new(code, text)
+        AttemptFailure::new(code, text)
     }
 }
 

@@ -8,14 +8,14 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::TlsAcceptor;
 
-use crate::outcome::{Code, Failure};
+use crate::outcome::{AttemptFailure, Code};
 
 /// Name in a certificate that is made here.
 const NAME: &str = "flashjob-flasher";
 
 /// Accepts TLS connections with the certificate of a folder. Where there is none one is made,
 /// which only devices take that do not check it.
-pub(super) fn acceptor(folder: &Path) -> Result<TlsAcceptor, Failure> {
+pub(super) fn acceptor(folder: &Path) -> Result<TlsAcceptor, AttemptFailure> {
     let (certificate, key) = (folder.join("server.crt"), folder.join("server.key"));
     let (chain, key) = match (certificate.exists(), key.exists()) {
         (true, true) => read(&certificate, &key)?,
@@ -29,23 +29,23 @@ pub(super) fn acceptor(folder: &Path) -> Result<TlsAcceptor, Failure> {
         (_, has_key) => {
             let missing = if has_key { &certificate } else { &key };
             let message = format!("{} is missing; the other file is there", missing.display());
-            return Err(Failure::new(Code::BadConfiguration, message));
+            return Err(AttemptFailure::new(Code::BadConfiguration, message));
         }
     };
     let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key);
     let config = config.map_err(|error| {
         let message = format!("server.crt and server.key of {} do not fit", folder.display());
-        Failure::new(Code::BadConfiguration, message).because(error)
+        AttemptFailure::new(Code::BadConfiguration, message).because(error)
     })?;
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-type Identity = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+type ServerCertificate = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
 
-fn read(certificate: &Path, key: &Path) -> Result<Identity, Failure> {
+fn read(certificate: &Path, key: &Path) -> Result<ServerCertificate, AttemptFailure> {
     let unusable = |file: &Path, error| {
         let message = format!("{} is no PEM that can be used", file.display());
-        Failure::new(Code::BadConfiguration, message).because(error)
+        AttemptFailure::new(Code::BadConfiguration, message).because(error)
     };
     let chain = CertificateDer::pem_file_iter(certificate)
         .and_then(Iterator::collect::<Result<Vec<_>, _>>)
@@ -55,13 +55,13 @@ fn read(certificate: &Path, key: &Path) -> Result<Identity, Failure> {
     Ok((chain, key))
 }
 
-fn made() -> Result<Identity, Failure> {
+fn made() -> Result<ServerCertificate, AttemptFailure> {
     let failed = |error: rcgen::Error| {
-        Failure::new(Code::BadConfiguration, "no certificate can be made").because(error)
+        AttemptFailure::new(Code::BadConfiguration, "no certificate can be made").because(error)
     };
     let made = rcgen::generate_simple_self_signed(vec![NAME.to_owned()]).map_err(failed)?;
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).map_err(|words| {
-        Failure::new(Code::BadConfiguration, "no certificate can be made").because(words)
+        AttemptFailure::new(Code::BadConfiguration, "no certificate can be made").because(words)
     })?;
     Ok((vec![made.cert.der().clone()], key))
 }

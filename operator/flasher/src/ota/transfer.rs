@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::callback::Caller;
 use crate::firmware::Firmware;
-use crate::outcome::{Code, Failure};
+use crate::outcome::{AttemptFailure, Code};
 
 /// Bytes handed over at once.
 const CHUNK: usize = 16 << 10;
@@ -25,7 +25,7 @@ pub(super) async fn send(
     mut caller: Caller,
     firmware: &Firmware,
     stall: Duration,
-) -> Result<(), Failure> {
+) -> Result<(), AttemptFailure> {
     let total = firmware.size();
     let (mut sent, mut said) = (0_u64, 0);
     let stream = &mut caller.stream;
@@ -66,9 +66,11 @@ fn moved(
     step: Result<std::io::Result<()>, tokio::time::error::Elapsed>,
     sent: u64,
     stall: Duration,
-) -> Result<(), Failure> {
-    let broken =
-        |words: String| Failure { bytes: Some(sent), ..Failure::new(Code::TransferBroken, words) };
+) -> Result<(), AttemptFailure> {
+    let broken = |words: String| AttemptFailure {
+        bytes: Some(sent),
+        ..AttemptFailure::new(Code::TransferBroken, words)
+    };
     match step {
         Ok(Ok(())) => Ok(()),
         // Which of these it is depends on how far the device had read.

@@ -7,7 +7,7 @@ use espflash::target::{Chip, efuse};
 
 use super::image::Image;
 use crate::arguments::Serial;
-use crate::outcome::{Code, Failure};
+use crate::outcome::{AttemptFailure, Code};
 
 /// End of the boot loader's part of the flash memory, as espflash and esptool protect it.
 const BOOT_LOADER_END: u32 = 0x8000;
@@ -20,7 +20,7 @@ pub(super) fn check(
     flasher: &mut Flasher,
     image: &Image,
     options: &Serial,
-) -> Result<(), Failure> {
+) -> Result<(), AttemptFailure> {
     let header = image.header(flasher.chip(), options.offset);
     if let Some(header) = header {
         header.check_chip(flasher.chip(), image)?;
@@ -38,7 +38,7 @@ pub(super) fn check(
 }
 
 /// A chip that encrypts its flash memory reads what is not encrypted as noise, and does not start.
-fn check_encryption(flasher: &mut Flasher, options: &Serial) -> Result<(), Failure> {
+fn check_encryption(flasher: &mut Flasher, options: &Serial) -> Result<(), AttemptFailure> {
     let count = match flasher.security_info() {
         Ok(information) => u32::from(information.flash_crypt_cnt),
         // This one does not know the command.
@@ -59,10 +59,10 @@ fn check_encryption(flasher: &mut Flasher, options: &Serial) -> Result<(), Failu
          encrypted for it; set --encrypted where it is",
         options.port.display()
     );
-    Err(Failure::new(Code::DeviceRefused, message))
+    Err(AttemptFailure::new(Code::DeviceRefused, message))
 }
 
-fn check_locked(options: &Serial) -> Result<(), Failure> {
+fn check_locked(options: &Serial) -> Result<(), AttemptFailure> {
     if options.offset >= BOOT_LOADER_END {
         return Ok(());
     }
@@ -71,10 +71,14 @@ fn check_locked(options: &Serial) -> Result<(), Failure> {
          repair; write the application alone, at an offset from {BOOT_LOADER_END:#x}",
         options.port.display()
     );
-    Err(Failure::new(Code::DeviceRefused, message))
+    Err(AttemptFailure::new(Code::DeviceRefused, message))
 }
 
-fn check_room(flasher: &mut Flasher, image: &Image, options: &Serial) -> Result<(), Failure> {
+fn check_room(
+    flasher: &mut Flasher,
+    image: &Image,
+    options: &Serial,
+) -> Result<(), AttemptFailure> {
     let (offset, port) = (options.offset, options.port.display());
     let detected = flasher.flash_detect().map_err(|error| failed(options, error))?;
     let Some(flash) = detected else { return Err(failed(options, Error::FlashConnect)) };
@@ -88,11 +92,11 @@ fn check_room(flasher: &mut Flasher, image: &Image, options: &Serial) -> Result<
          flash memory of the chip on {port}; make it smaller, or take another offset",
         options.pull.firmware, image.size
     );
-    Err(Failure::new(Code::BadConfiguration, message))
+    Err(AttemptFailure::new(Code::BadConfiguration, message))
 }
 
 /// A chip that is not the right one, or is not detected.
-pub(super) fn failed(options: &Serial, error: Error) -> Failure {
+pub(super) fn failed(options: &Serial, error: Error) -> AttemptFailure {
     let port = options.port.display();
     match error {
         Error::ChipMismatch(expected, found) => {
@@ -101,7 +105,7 @@ pub(super) fn failed(options: &Serial, error: Error) -> Failure {
                  in the other chip, or name its type",
                 options.pull.device
             );
-            Failure::new(Code::WrongChip, message)
+            AttemptFailure::new(Code::WrongChip, message)
         }
         Error::UnsupportedChipRevision { major, minor, found_major, found_minor } => {
             let message = format!(
@@ -109,19 +113,19 @@ pub(super) fn failed(options: &Serial, error: Error) -> Failure {
                  has {found_major}.{found_minor}; build the firmware for that",
                 options.pull.firmware
             );
-            Failure::new(Code::WrongChip, message)
+            AttemptFailure::new(Code::WrongChip, message)
         }
         error @ Error::ChipDetectError(_) => {
             let message = format!("the chip on {port} is none that is known here");
-            Failure::new(Code::WrongChip, message).because(error)
+            AttemptFailure::new(Code::WrongChip, message).because(error)
         }
         error @ Error::FlashConnect => {
             let message = format!("the chip on {port} does not find its flash memory");
-            Failure::new(Code::DeviceUnreachable, message).because(error)
+            AttemptFailure::new(Code::DeviceUnreachable, message).because(error)
         }
         error => {
             let message = format!("the chip on {port} does not answer");
-            Failure::new(Code::DeviceUnreachable, message).because(error)
+            AttemptFailure::new(Code::DeviceUnreachable, message).because(error)
         }
     }
 }

@@ -6,7 +6,7 @@ use flashjob_artifacts::Digest;
 
 use crate::arguments::Serial;
 use crate::firmware::Firmware;
-use crate::outcome::{Code, Failure};
+use crate::outcome::{AttemptFailure, Code};
 
 /// Size of a segment, in bytes. Each is compressed, erased, written and compared for itself: that
 /// bounds memory and the time of each step, and one that is there already is not written again.
@@ -47,10 +47,13 @@ impl Image {
     ///
     /// # Errors
     /// It is no raw image.
-    pub fn read(firmware: Firmware, options: &Serial) -> Result<Self, Failure> {
+    pub fn read(firmware: Firmware, options: &Serial) -> Result<Self, AttemptFailure> {
         let reference = options.pull.firmware.clone();
         let broken = |words: &str| {
-            Failure::new(Code::FirmwareUnavailable, format!("firmware {reference}: {words}"))
+            AttemptFailure::new(
+                Code::FirmwareUnavailable,
+                format!("firmware {reference}: {words}"),
+            )
         };
         let size = firmware.size();
         let Firmware { name, digest, bytes, .. } = firmware;
@@ -110,7 +113,7 @@ impl Header {
     ///
     /// # Errors
     /// It is for another chip.
-    pub fn check_chip(self, chip: Chip, image: &Image) -> Result<(), Failure> {
+    pub fn check_chip(self, chip: Chip, image: &Image) -> Result<(), AttemptFailure> {
         if [chip.id(), ANY_CHIP].contains(&self.chip) {
             return Ok(());
         }
@@ -121,7 +124,7 @@ impl Header {
              the firmware for this one",
             image.reference
         );
-        Err(Failure::new(Code::WrongChip, message))
+        Err(AttemptFailure::new(Code::WrongChip, message))
     }
 }
 

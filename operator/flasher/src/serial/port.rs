@@ -9,7 +9,7 @@ use espflash::connection::{Connection, Port, ResetAfterOperation, ResetBeforeOpe
 use serialport::{ErrorKind, SerialPort, SerialPortType, UsbPortInfo};
 
 use crate::arguments::{After, Before, Serial};
-use crate::outcome::{Code, Failure};
+use crate::outcome::{AttemptFailure, Code};
 
 /// Speed at which every ROM loader answers, in bits a second.
 pub(super) const FIRST_BAUD: u32 = 115_200;
@@ -29,7 +29,7 @@ pub(super) struct Opened {
 ///
 /// # Errors
 /// It does not exist, is not for this process, is in use, or is no serial port.
-pub(super) fn open(options: &Serial) -> Result<Opened, Failure> {
+pub(super) fn open(options: &Serial) -> Result<Opened, AttemptFailure> {
     let path = &options.port;
     let baud = FIRST_BAUD.min(options.baud);
     let port = serialport::new(path.to_string_lossy(), baud).timeout(READ).open_native();
@@ -42,7 +42,7 @@ pub(super) fn open(options: &Serial) -> Result<Opened, Failure> {
              --before no-reset and --after no-reset, and restart the chip by hand",
             path.display()
         );
-        return Err(Failure::new(Code::BadConfiguration, message).because(error));
+        return Err(AttemptFailure::new(Code::BadConfiguration, message).because(error));
     }
     let second = match options.after {
         After::HardReset => Some(port.try_clone_native().map_err(|error| unusable(path, error))?),
@@ -53,7 +53,7 @@ pub(super) fn open(options: &Serial) -> Result<Opened, Failure> {
 }
 
 /// A port that cannot be opened.
-pub(crate) fn unusable(path: &Path, error: serialport::Error) -> Failure {
+pub(crate) fn unusable(path: &Path, error: serialport::Error) -> AttemptFailure {
     let name = path.display();
     let (code, words) = match error.kind() {
         ErrorKind::Io(std::io::ErrorKind::NotFound) => {
@@ -71,7 +71,7 @@ pub(crate) fn unusable(path: &Path, error: serialport::Error) -> Failure {
         ErrorKind::NoDevice => (Code::DeviceBusy, "is in use by another process".to_owned()),
         _ => (Code::DeviceUnreachable, "cannot be opened as a serial port".to_owned()),
     };
-    Failure::new(code, format!("the serial port {name} {words}")).because(error)
+    AttemptFailure::new(code, format!("the serial port {name} {words}")).because(error)
 }
 
 /// USB device that the port belongs to: its product number decides on the way to reset a chip. All

@@ -15,7 +15,7 @@ use flashjob_artifacts::fake_registry::{Answer, Fake, answer};
 use flashjob_flasher::Stage;
 use flashjob_flasher::arguments::{Arguments, Command, Ota};
 use flashjob_flasher::ota::flash;
-use flashjob_flasher::outcome::{Failure, Sent};
+use flashjob_flasher::outcome::{AttemptFailure, Sent};
 use flashjob_simulators::devices::{Behaviour, Fleet, Group, Report, Settings};
 use flashjob_simulators::firmware::Firmware;
 use serde_json::json;
@@ -174,7 +174,7 @@ impl World {
     }
 
     /// One attempt.
-    pub async fn flash(&self) -> Result<Sent, Failure> {
+    pub async fn flash(&self) -> Result<Sent, AttemptFailure> {
         flash(&self.options, &watch::channel(Stage::Preparing).0).await
     }
 

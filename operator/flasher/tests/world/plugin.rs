@@ -24,12 +24,12 @@ pub fn noise(size: usize) -> Vec<u8> {
 }
 
 /// Request to a plugin about a device, with the folder that its flash program reads.
-pub struct Asked {
+pub struct DeviceRequest {
     pub request: Request,
     pub folder: tempfile::TempDir,
 }
 
-impl Asked {
+impl DeviceRequest {
     /// A device at this endpoint, and a registry that has this file as its firmware.
     pub async fn new(device_type: &str, endpoint: String, settings: &Value, file: &[u8]) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();

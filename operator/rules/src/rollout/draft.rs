@@ -37,7 +37,7 @@ pub(super) struct Draft<'a> {
     pub goes_on: bool,
     /// True if the spec asks for another run than the stored one.
     pub superseded: bool,
-    /// True if a completed run is taken up again.
+    /// True if a completed run is resumed.
     pub restarted: bool,
     /// FlashJobs by name.
     pub children: HashMap<&'a str, &'a Child<'a>>,

@@ -18,7 +18,7 @@ pub enum Member {
     Completed,
     /// Completed without proof.
     Unverified,
-    /// Failed for good.
+    /// Failed permanently.
     Failed,
     /// Left as it was.
     Skipped,

@@ -293,7 +293,7 @@ fn write_with(
     plan
 }
 
-/// Part of a batch's status that is lost for good if it is not stored.
+/// Part of a batch's status that is lost permanently if it is not stored.
 fn moments(batch: &BatchStatus) -> (BatchState, Option<&Time>, Option<&Time>) {
     (batch.state, batch.started_at.as_ref(), batch.ended_at.as_ref())
 }

@@ -33,13 +33,17 @@ pub async fn measure(shelf: &Shelf, calls: usize) -> anyhow::Result<Vec<Calls>> 
         let host = setup.host()?;
         for source in setup.sources() {
             let plugin = host.load(&source, &Logins::none()).await?;
-            asked.push(Asked { request: request(&source.name), plugin, times: Vec::new() });
+            asked.push(MeasuredPlugin {
+                request: request(&source.name),
+                plugin,
+                times: Vec::new(),
+            });
         }
     }
     // On a thread of the runtime's, as in the operator.
     let asked = tokio::spawn(take_turns(asked, calls)).await??;
     let mut measured = Vec::new();
-    for Asked { plugin, request, mut times } in asked {
+    for MeasuredPlugin { plugin, request, mut times } in asked {
         times.sort();
         let memory = plugin.measure_build(&request).await.cost.memory;
         measured.push(Calls { times, memory });
@@ -47,18 +51,21 @@ pub async fn measure(shelf: &Shelf, calls: usize) -> anyhow::Result<Vec<Calls>> 
     Ok(measured)
 }
 
-struct Asked {
+struct MeasuredPlugin {
     plugin: Plugin,
     request: Request,
     times: Vec<Duration>,
 }
 
-async fn take_turns(mut asked: Vec<Asked>, calls: usize) -> anyhow::Result<Vec<Asked>> {
+async fn take_turns(
+    mut asked: Vec<MeasuredPlugin>,
+    calls: usize,
+) -> anyhow::Result<Vec<MeasuredPlugin>> {
     for turn in 0..WARM_UP + calls.div_ceil(TURN) {
         // Whose turn follows on whose changes nothing for long.
         for number in 0..asked.len() {
             let next = (turn + number) % asked.len();
-            let Asked { plugin, request, times } = &mut asked[next];
+            let MeasuredPlugin { plugin, request, times } = &mut asked[next];
             for _ in 0..TURN {
                 let since = Instant::now();
                 plugin.build(request).await?;
@@ -66,7 +73,7 @@ async fn take_turns(mut asked: Vec<Asked>, calls: usize) -> anyhow::Result<Vec<A
             }
         }
     }
-    for Asked { times, .. } in &mut asked {
+    for MeasuredPlugin { times, .. } in &mut asked {
         times.drain(..WARM_UP * TURN);
     }
     Ok(asked)

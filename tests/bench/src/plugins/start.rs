@@ -27,7 +27,7 @@ pub struct Starts {
 
 /// Output of such a process.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Said {
+struct ProcessOutput {
     loaded: Duration,
     resident_kib: u64,
 }
@@ -60,7 +60,7 @@ fn middle(mut values: Vec<u64>) -> u64 {
     values.get(values.len() / 2).copied().unwrap_or_default()
 }
 
-async fn start(setup: &Setup) -> anyhow::Result<(Duration, Said)> {
+async fn start(setup: &Setup) -> anyhow::Result<(Duration, ProcessOutput)> {
     let setup = serde_json::to_vec(setup)?;
     let mut command = Command::new(std::env::current_exe()?);
     // As deploy/manager has it.
@@ -103,7 +103,8 @@ pub async fn load() -> anyhow::Result<()> {
     for load in loads {
         plugins.push(load.await??);
     }
-    let said = Said { loaded: since.elapsed(), resident_kib: Usage::of(None)?.resident_kib };
+    let said =
+        ProcessOutput { loaded: since.elapsed(), resident_kib: Usage::of(None)?.resident_kib };
     println!("{}", serde_json::to_string(&said)?);
     Ok(())
 }

@@ -18,7 +18,7 @@ use crate::duration;
 use crate::failure::{Code, Failure};
 use crate::fleet::inventory::devices_shown;
 use crate::fleet::status;
-use crate::fleet::watch::{self, DELETED, Follow, Shown, Until};
+use crate::fleet::watch::{self, DELETED, Follow, FollowOutput, Until};
 use crate::fleet::workload::{Workload, resuming};
 use crate::interruption::Interruption;
 use crate::report::{Report, print};
@@ -38,7 +38,7 @@ pub struct Pacing {
 
 /// Progress messages on standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Told {
+pub enum ProgressStyle {
     /// As the script that this command succeeds.
     Dialogue,
     /// A line for each batch.
@@ -47,7 +47,7 @@ pub enum Told {
     Nothing,
 }
 
-impl Told {
+impl ProgressStyle {
     fn say(self, told: Self, text: impl FnOnce() -> String) -> Result<(), Failure> {
         if self == told { print(&text()) } else { Ok(()) }
     }
@@ -63,16 +63,16 @@ pub async fn carry_out(
     mut order: Order,
     pacing: Pacing,
     path: Option<&Path>,
-    told: Told,
+    told: ProgressStyle,
     interruption: &Interruption,
 ) -> Result<Report, Failure> {
     let deadline = pacing.timeout.map(|timeout| Instant::now() + timeout);
-    let path = path.or((told == Told::Dialogue).then(|| Path::new(FILE)));
+    let path = path.or((told == ProgressStyle::Dialogue).then(|| Path::new(FILE)));
     let Left { existing, uids: left, note, .. } = left(place, &order).await?;
     if let (Some(existing), true) = (&existing, left.is_empty()) {
         return Ok(status::report(std::slice::from_ref(existing)).saying(note.unwrap_or_default()));
     }
-    if let (Some(note), true) = (note, told != Told::Nothing) {
+    if let (Some(note), true) = (note, told != ProgressStyle::Nothing) {
         print(&note)?;
     }
     if let Some(paused) = existing.as_ref().filter(|existing| existing.is_suspended()) {
@@ -87,7 +87,7 @@ pub async fn carry_out(
     let mut known: Option<String> = None;
     for (index, batch) in batches.iter().enumerate() {
         let (count, is_last) = (index + 1, index + 1 == batches.len());
-        told.say(Told::Dialogue, || {
+        told.say(ProgressStyle::Dialogue, || {
             format!("\nApplying batch {count} with UUIDs: ['{}']", batch.join("', '"))
         })?;
         // One that cannot be written is said before anything is applied.
@@ -112,13 +112,15 @@ pub async fn carry_out(
         interruption.says(&goes_on);
         if let Some(path) = path {
             file::write(path, &job)?;
-            told.say(Told::Dialogue, || format!("UUIDs saved to {}", path.display()))?;
-            told.say(Told::Dialogue, || format!("Successfully applied {}", path.display()))?;
+            told.say(ProgressStyle::Dialogue, || format!("UUIDs saved to {}", path.display()))?;
+            told.say(ProgressStyle::Dialogue, || {
+                format!("Successfully applied {}", path.display())
+            })?;
         }
-        told.say(Told::Dialogue, || {
+        told.say(ProgressStyle::Dialogue, || {
             format!("Waiting for {} seconds before the next batch...", pacing.delay.as_secs())
         })?;
-        told.say(Told::Options, || {
+        told.say(ProgressStyle::Options, || {
             format!(
                 "Batch {count} of {}: {}, FlashJob {}/{}",
                 batches.len(),
@@ -130,7 +132,7 @@ pub async fn carry_out(
         let follow = Follow {
             until: Until::Done,
             timeout: deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())),
-            shown: Shown::Lines,
+            shown: FollowOutput::Lines,
             all: false,
         };
         let on_change = |job: &FlashJob| {
@@ -156,7 +158,7 @@ pub async fn carry_out(
         if is_last {
             break;
         }
-        told.say(Told::Options, || match pacing.delay {
+        told.say(ProgressStyle::Options, || match pacing.delay {
             Duration::ZERO => "The next batch follows".to_owned(),
             delay => format!("The next batch follows after {}", duration::shown(delay)),
         })?;

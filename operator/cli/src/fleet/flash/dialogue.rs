@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::batches::{self, Pacing, Told};
+use super::batches::{self, Pacing, ProgressStyle};
 use super::dry_run;
 use super::options::Flash;
 use super::order::{self, Chosen, Firmware};
@@ -96,7 +96,7 @@ pub(super) async fn run(command: &Flash, interruption: &Interruption) -> Result<
         order,
         pacing,
         command.file.as_deref(),
-        Told::Dialogue,
+        ProgressStyle::Dialogue,
         interruption,
     )
     .await

@@ -77,8 +77,8 @@ pub async fn run(
         prompt::confirm(&left.question(&order, &pacing), command.yes).await?;
     }
     let told = match output {
-        Output::Table => batches::Told::Options,
-        _ => batches::Told::Nothing,
+        Output::Table => batches::ProgressStyle::Options,
+        _ => batches::ProgressStyle::Nothing,
     };
     batches::carry_out(&place, order, pacing, command.file.as_deref(), told, interruption).await
 }

@@ -56,7 +56,7 @@ pub struct Verdict {
 }
 
 /// Result of a rehearsal.
-pub struct Shown {
+pub struct RehearsalResult {
     /// Prospect of each device, in the order of the FlashJob.
     pub verdicts: Vec<Verdict>,
     /// Objects that would be created, in this order.
@@ -115,7 +115,7 @@ impl<'a> Rehearsal<'a> {
     ///
     /// # Errors
     /// They never do.
-    pub async fn run(mut self) -> Result<Shown, Failure> {
+    pub async fn run(mut self) -> Result<RehearsalResult, Failure> {
         self.store(None);
         for _ in 0..ROUNDS {
             if !self.round().await {
@@ -217,7 +217,7 @@ impl<'a> Rehearsal<'a> {
         self.objects.insert((rank, name), value).is_none()
     }
 
-    fn shown(self) -> Shown {
+    fn shown(self) -> RehearsalResult {
         let status = self.job.status.clone().unwrap_or_default();
         let records: HashMap<&str, _> =
             status.devices.iter().map(|device| (device.uid.as_str(), device)).collect();
@@ -265,7 +265,7 @@ impl<'a> Rehearsal<'a> {
                 verdict.message.clone_from(&status.message);
             }
         }
-        Shown { verdicts, objects: self.objects.into_values().collect() }
+        RehearsalResult { verdicts, objects: self.objects.into_values().collect() }
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::options::Preview;
 use crate::failure::Failure;
-use crate::source::{self, RegistryOptions, Source};
+use crate::source::{self, ComponentSource, RegistryOptions};
 
 /// A plugin, with its entry in the operator's configuration.
 pub struct Served {
@@ -15,7 +15,7 @@ pub struct Served {
     /// Plugin that can be asked; else the cause.
     pub plugin: Result<Plugin, String>,
     /// Gone with it: the folder in which it is compiled.
-    _source: Option<Source>,
+    _source: Option<ComponentSource>,
 }
 
 /// Loads the plugins that the options name, else those of the configuration; `notes` gets those
@@ -31,7 +31,7 @@ pub async fn plugins(
 ) -> Result<Vec<Served>, Failure> {
     let mut served = Vec::new();
     for named in &command.plugin {
-        let source = Source::new(named, registry, &command.trust).await?;
+        let source = ComponentSource::new(named, registry, &command.trust).await?;
         let plugin = source.start(&source.verify().await?).await?;
         let name = plugin.info().name.clone();
         let entry = config.plugins.iter().find(|entry| entry.name == name).cloned();
@@ -46,7 +46,8 @@ pub async fn plugins(
     }
     for entry in &config.plugins {
         let loaded = async {
-            let source = Source::of(entry.image.clone(), registry, &command.trust).await?;
+            let source =
+                ComponentSource::of(entry.image.clone(), registry, &command.trust).await?;
             let plugin = source.start(&source.verify().await?).await?;
             Ok::<_, Failure>((source, plugin))
         };

@@ -47,7 +47,7 @@ pub struct Preview {
 }
 
 /// Batches with their devices.
-struct Shown {
+struct PlannedBatches {
     batches: Vec<(String, Vec<String>)>,
     left_out: LeftOut,
     notes: Vec<String>,
@@ -109,7 +109,7 @@ impl Preview {
 }
 
 /// The batches of a run that is planned.
-fn planned(rollout: &FlashRollout) -> Option<Shown> {
+fn planned(rollout: &FlashRollout) -> Option<PlannedBatches> {
     let status = status(rollout);
     if !is_of_this_run(rollout) || status.members.is_empty() {
         return None;
@@ -117,7 +117,7 @@ fn planned(rollout: &FlashRollout) -> Option<Shown> {
     let names = status.batches.iter().map(|batch| batch.name.clone());
     let members = status.members.iter().map(|members| members.instances.clone());
     let run = status.run.unwrap_or_default();
-    Some(Shown {
+    Some(PlannedBatches {
         batches: names.zip(members).collect(),
         left_out: status.left_out.unwrap_or_default(),
         notes: vec![format!("Run {run} is planned; its devices do not change any more.")],
@@ -130,7 +130,7 @@ fn plan(
     namespace: &str,
     devices: &[Device],
     mut notes: Vec<String>,
-) -> Result<Shown, Failure> {
+) -> Result<PlannedBatches, Failure> {
     let name = full_name(rollout);
     // Windows are read too, so that a preview says all that is wrong.
     let spec = Rollout::of(rollout.clone()).spec;
@@ -150,10 +150,15 @@ fn plan(
                     without a selector of their own will have as many devices, but others.";
         notes.push(note.to_owned());
     }
-    Ok(Shown { batches, left_out, notes })
+    Ok(PlannedBatches { batches, left_out, notes })
 }
 
-fn report(rollout: &FlashRollout, namespace: &str, devices: &[Device], shown: &Shown) -> Report {
+fn report(
+    rollout: &FlashRollout,
+    namespace: &str,
+    devices: &[Device],
+    shown: &PlannedBatches,
+) -> Report {
     let text = |most: usize| {
         let planned = shown.batches.iter().map(|(_, members)| members.len()).sum();
         let mut lines = vec![format!(

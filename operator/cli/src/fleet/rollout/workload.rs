@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::state::{awaited_approval, going_on, is_paused, status};
 use super::view;
 use crate::failure::{Code, Failure};
-use crate::fleet::pace::Seen;
+use crate::fleet::pace::FirstCount;
 use crate::fleet::workload::{Frame, Workload};
 
 impl Workload for FlashRollout {
@@ -71,7 +71,7 @@ impl Workload for FlashRollout {
         view::line(self)
     }
 
-    fn details(&self, _seen: Option<Seen>, frame: Frame) -> String {
+    fn details(&self, _seen: Option<FirstCount>, frame: Frame) -> String {
         view::details(self, frame)
     }
 

@@ -10,7 +10,7 @@ use flashjob_operator::config::PluginConfig;
 use flashjob_plugin_host::Plugin;
 use flashjob_plugin_host::types::Request;
 use flashjob_rules::flashjob::observed::{Instance, Job};
-use flashjob_rules::flashjob::plan::request::{self, Known};
+use flashjob_rules::flashjob::plan::request::{self, DeviceFacts};
 use kube::ResourceExt;
 use serde_json::{Map, Value, json};
 
@@ -132,7 +132,7 @@ impl Case {
             .map(|configured| (configured.settings.clone(), configured.locked_settings.clone()))
             .unwrap_or_default();
         let settings = request::settings(name, &beneath, &spec.settings, &above);
-        let known = Known {
+        let facts = DeviceFacts {
             job: &job.key,
             spec: &spec,
             firmware: &spec.firmware,
@@ -141,7 +141,7 @@ impl Case {
             record: None,
         };
         let image = configured.and_then(|configured| configured.flash_image.as_deref());
-        let request = request::request(known, options.attempt.unwrap_or(1), settings, image);
+        let request = request::request(facts, options.attempt.unwrap_or(1), settings, image);
         Ok(Self { job, spec, instance, request })
     }
 }

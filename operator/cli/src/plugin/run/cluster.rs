@@ -33,7 +33,7 @@ pub async fn instance(name: &str, namespace: Option<&str>) -> Result<akri::Insta
     }
 }
 
-/// A cluster that does not let in is another thing than one that does not answer.
+/// A cluster that denies access differs from one that does not answer.
 fn unread(namespace: &str, name: &str, error: &kube::Error) -> Failure {
     let cause = match error {
         kube::Error::Api(status) => status.message.clone(),

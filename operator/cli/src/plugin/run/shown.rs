@@ -5,21 +5,21 @@ use flashjob_plugin_host::{CallError, Measured, Plugin, Verified};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::asked::Asked;
+use super::answers::PluginAnswers;
 use super::case::Case;
 use crate::failure::Failure;
 use crate::plugin::inspect::{cost_json, cost_text};
 use crate::report::Rows;
-use crate::source::Source;
+use crate::source::ComponentSource;
 
 /// For programs.
 pub fn json(
-    source: &Source,
+    source: &ComponentSource,
     verified: &Verified,
     plugin: &Plugin,
     case: &Case,
     outcome: Option<&Outcome>,
-    asked: &Asked,
+    asked: &PluginAnswers,
     notes: &[String],
 ) -> Value {
     let objects = asked.objects.as_ref().and_then(|objects| objects.as_ref().ok());
@@ -60,7 +60,7 @@ fn answer<T: Serialize>(measured: &Measured<T>) -> Value {
 }
 
 /// For people.
-pub fn text(case: &Case, asked: &Asked, notes: &[String]) -> String {
+pub fn text(case: &Case, asked: &PluginAnswers, notes: &[String]) -> String {
     let device = &case.request.device;
     let mut rows = Rows::default();
     rows.row(

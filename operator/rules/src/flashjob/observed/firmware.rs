@@ -7,10 +7,10 @@ use crate::firmware::{FirmwareState, ResolveFirmware};
 
 /// Question about firmware, and the answer.
 #[derive(Clone, Debug, Default)]
-pub struct Inquiry(Option<Asked>);
+pub struct Inquiry(Option<QuestionState>);
 
 #[derive(Clone, Debug)]
-struct Asked {
+struct QuestionState {
     question: Arc<ResolveFirmware>,
     answer: FirmwareState,
     /// True if the last plan asked for it: there is no answer yet, or not the one that is needed.
@@ -34,7 +34,7 @@ impl Inquiry {
         }
         let question = Arc::new(question);
         let answer = same.map_or(FirmwareState::Asking, |asked| asked.answer);
-        self.0 = Some(Asked { question: question.clone(), answer, is_open: true });
+        self.0 = Some(QuestionState { question: question.clone(), answer, is_open: true });
         Some(question)
     }
 

@@ -104,7 +104,7 @@ struct Results {
 pub enum Finish {
     /// Flashed.
     Completed,
-    /// Failed for good.
+    /// Failed permanently.
     Failed,
     /// Left as it was.
     Skipped,

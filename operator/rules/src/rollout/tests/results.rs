@@ -9,7 +9,7 @@ use crate::flashjob::observed::{Instance, Job, JobKey};
 use crate::flashjob::plan::{Plan, Step, plan};
 use crate::world::World;
 use crate::world::change::{Change, Object, Subject};
-use crate::world::rollouts::Known;
+use crate::world::rollouts::CachedRollout;
 
 /// The caches of an operator beside the model cluster.
 struct Case {
@@ -50,13 +50,13 @@ impl Case {
     }
 
     fn take(&mut self, object: Object) -> Vec<Subject> {
-        self.world.take(Change::Seen(object), self.cluster.now)
+        self.world.take(Change::Updated(object), self.cluster.now)
     }
 
     fn see_rollout(&mut self) -> Vec<Subject> {
         self.version += 1;
         self.cluster.rollout.metadata.resource_version = Some(self.version.to_string());
-        let known = Known::of(self.cluster.rollout.clone());
+        let known = CachedRollout::of(self.cluster.rollout.clone());
         self.take(Object::Rollout(Box::new(known)))
     }
 
@@ -140,13 +140,13 @@ fn a_rollout_that_stores_nothing_more_keeps_no_flash_job() {
         },
         |case| {
             case.cluster.edit(|spec| spec.version = "2 0".to_owned());
-            let known = Known::of(case.cluster.rollout.clone());
+            let known = CachedRollout::of(case.cluster.rollout.clone());
             assert!(known.rollout.spec.is_err(), "it is invalid");
             case.see_rollout();
         },
         |case| {
-            let last = Known::of(case.cluster.rollout.clone());
-            let gone = Change::Gone {
+            let last = CachedRollout::of(case.cluster.rollout.clone());
+            let gone = Change::Deleted {
                 last: Object::Rollout(Box::new(last)),
                 uid: "rollout-uid".to_owned(),
             };

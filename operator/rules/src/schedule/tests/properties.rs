@@ -13,13 +13,13 @@ const AFTER: SignedDuration = SignedDuration::from_hours(36);
 const LONGEST: i64 = 26 * HOUR;
 
 #[derive(Debug, Clone)]
-struct Written {
+struct WindowCase {
     start: String,
     duration: i64,
     zone: &'static str,
 }
 
-impl Written {
+impl WindowCase {
     fn spec(&self) -> WindowSpec<'_> {
         spec(&self.start, self.duration, self.zone)
     }
@@ -59,10 +59,10 @@ struct Model {
 }
 
 impl Model {
-    fn new(windows: &[Written], blackouts: &[Written], now: Timestamp) -> Self {
+    fn new(windows: &[WindowCase], blackouts: &[WindowCase], now: Timestamp) -> Self {
         // Far enough for a period that began in the first of two equal hours.
         let from = now - SignedDuration::from_secs(LONGEST + 3 * HOUR);
-        let periods = |list: &[Written]| -> Vec<_> {
+        let periods = |list: &[WindowCase]| -> Vec<_> {
             list.iter().flat_map(|written| written.periods(from, now + AFTER)).collect()
         };
         Self {
@@ -132,14 +132,14 @@ const EVENTS: [(&str, &str); 8] = [
     ("2028-02-29T00:00:00Z", "UTC"),
 ];
 
-fn written(zone: &'static str) -> impl Strategy<Value = Written> {
+fn written(zone: &'static str) -> impl Strategy<Value = WindowCase> {
     let duration =
         prop_oneof![Just(1), Just(MINUTE), Just(HOUR), Just(DAY), 1..2 * HOUR, HOUR..=LONGEST,];
     let zone = prop_oneof![
         3 => Just(zone),
         1 => prop::sample::select(EVENTS.map(|(_, zone)| zone).to_vec()),
     ];
-    (pattern(), duration, zone).prop_map(|(start, duration, zone)| Written {
+    (pattern(), duration, zone).prop_map(|(start, duration, zone)| WindowCase {
         start,
         duration,
         zone,
@@ -163,8 +163,8 @@ fn near(event: &'static str) -> impl Strategy<Value = Timestamp> {
 
 #[derive(Debug, Clone)]
 struct Scenario {
-    windows: Vec<Written>,
-    blackouts: Vec<Written>,
+    windows: Vec<WindowCase>,
+    blackouts: Vec<WindowCase>,
     now: Timestamp,
 }
 
@@ -180,9 +180,9 @@ fn scenario() -> impl Strategy<Value = Scenario> {
     })
 }
 
-fn read(windows: &[Written], blackouts: &[Written]) -> Schedule {
-    let windows: Vec<_> = windows.iter().map(Written::spec).collect();
-    let blackouts: Vec<_> = blackouts.iter().map(Written::spec).collect();
+fn read(windows: &[WindowCase], blackouts: &[WindowCase]) -> Schedule {
+    let windows: Vec<_> = windows.iter().map(WindowCase::spec).collect();
+    let blackouts: Vec<_> = blackouts.iter().map(WindowCase::spec).collect();
     Schedule::read(&windows, &blackouts).unwrap()
 }
 

@@ -8,7 +8,7 @@ use crate::failure::{Code, Failure};
 
 /// Answers of the plugin, and what the operator would do with them. A question is asked only where
 /// the ones before were answered.
-pub struct Asked {
+pub struct PluginAnswers {
     pub validated: Measured<()>,
     pub built: Option<Measured<FlashPod>>,
     /// Pod and Service, or why they are not made.
@@ -16,7 +16,7 @@ pub struct Asked {
     pub judged: Option<Measured<Verdict>>,
 }
 
-impl Asked {
+impl PluginAnswers {
     /// The first thing that keeps the device from being flashed.
     pub fn failure(&self) -> Option<Failure> {
         let of = |question: &str, error: &CallError| {
