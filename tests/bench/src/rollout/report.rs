@@ -1,6 +1,5 @@
 //! The results as text to read and as JSON to compare.
 
-use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::Path;
 
