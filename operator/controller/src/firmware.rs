@@ -13,7 +13,7 @@ use flashjob_api::{FirmwarePin, FirmwareVerification};
 use flashjob_artifacts::config::{CosignTrust, TrustEntry};
 use flashjob_artifacts::firmware::{Beginnings, Firmware, UnverifiedFirmware, look_up, verify};
 use flashjob_artifacts::trust::entry;
-use flashjob_artifacts::{ProblemSource, Reference};
+use flashjob_artifacts::{Reference, Source};
 use flashjob_plugin_host::types::BEGINNING_BYTES;
 use flashjob_rules::firmware::{FirmwareState, ResolveFirmware, ResolvedFirmware};
 use flashjob_rules::world::change::{Change, Subject};
@@ -96,7 +96,7 @@ async fn ask(
         logins.map_err(|error| FirmwareFailure::unavailable(error.to_string(), true))
     })
     .await?;
-    let Some(mut source) = ProblemSource::of(&reference, &access.registries, &logins)? else {
+    let Some(mut source) = Source::of(&reference, &access.registries, &logins)? else {
         return unresolved(question);
     };
     let (firmware, signer) = within(LIMIT, ANSWER, question, async {
@@ -143,7 +143,7 @@ fn unresolved(question: &ResolveFirmware) -> Result<ResolvedFirmware, FirmwareFa
 
 /// Returns the signers of the firmware, where a signature is asked for.
 async fn signer(
-    source: &mut ProblemSource<'_>,
+    source: &mut Source<'_>,
     reference: &Reference,
     firmware: &Firmware,
     question: &ResolveFirmware,

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use flashjob_api::reason;
 use flashjob_artifacts::firmware::{Beginning, Beginnings, Firmware, Part};
-use flashjob_artifacts::{Digest, ProblemSource};
+use flashjob_artifacts::{Digest, Source};
 use flashjob_plugin_host::types::{FirmwareFile, Inspection};
 use flashjob_plugin_host::{CallError, DeviceType, Plugin};
 use flashjob_rules::firmware::ResolveFirmware;
@@ -41,7 +41,7 @@ pub(super) async fn inspect(
     operator: &Arc<Operator>,
     subject: &Subject,
     question: &ResolveFirmware,
-    source: &mut ProblemSource<'_>,
+    source: &mut Source<'_>,
     firmware: &Firmware,
     beginnings: &mut Beginnings,
 ) -> Result<(), FirmwareFailure> {

@@ -18,7 +18,7 @@ const NAME: usize = 38;
 /// Name of a FlashJob: `<rollout, at most 38>-<run>-<batch, 2 digits>[-<shard>]`. `batch` is its
 /// place from 0; shards count from 1, and the first is not written.
 #[must_use]
-fn child_name(rollout: &str, run: &str, batch: usize, shard: u32) -> String {
+pub(super) fn child_name(rollout: &str, run: &str, batch: usize, shard: u32) -> String {
     let rollout = beginning(rollout);
     let batch = batch + 1;
     match shard {

@@ -203,7 +203,7 @@ impl Watched {
             });
             let run = status.run.as_deref().unwrap_or_default();
             let mut of_name = shard.filter(|(batch, shard, _)| {
-                crate::rollout::child_name("all", run, *batch, shard.number) == name
+                crate::rollout::make::child_name("all", run, *batch, shard.number) == name
             });
             let Some((batch, shard, list)) = of_name.next() else {
                 panic!("{name} is created before its shard is stored");
