@@ -23,6 +23,7 @@ use flashjob_api::reason;
 fn every_reason_is_given_by_a_rule() {
     let rules = [
         include_str!("tests/attempts.rs"),
+        include_str!("tests/failing.rs"),
         include_str!("tests/firmware.rs"),
         include_str!("tests/groups.rs"),
         include_str!("tests/guards.rs"),
