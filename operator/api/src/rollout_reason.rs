@@ -23,7 +23,8 @@ macro_rules! reasons {
 
 reasons! {
     INVALID_SPEC = "InvalidSpec",
-        "The spec breaks a rule. FlashJobs stay as they are.",
+        "The spec breaks a rule. FlashJobs stay as they are; where spec.suspend or spec.abort is \
+         true, they start no more devices.",
         "The message names the field; correct it.";
     SUPERSEDED = "Superseded",
         "The spec asks for another run; devices of the run before that are in flight finish \

@@ -73,6 +73,8 @@ pub struct Rollout {
     pub deleting: bool,
     /// Effective spec; else the fault in it.
     pub spec: Result<EffectiveRollout, String>,
+    /// True if `spec.suspend` or `spec.abort` is true, also where the rest of the spec is invalid.
+    pub is_held: bool,
     /// Windows and blackouts of the spec; always open where the spec is invalid.
     pub schedule: Option<Schedule>,
     /// Stored status.
@@ -83,6 +85,7 @@ impl Rollout {
     /// Reads a FlashRollout. Windows are read here too, so an invalid one is a fault of the spec.
     #[must_use]
     pub fn of(rollout: FlashRollout) -> Self {
+        let is_held = [rollout.spec.suspend, rollout.spec.abort].contains(&Some(true));
         let spec = rollout.spec.effective();
         let schedule = spec.as_ref().ok().map(super::windows::schedule).transpose();
         let (spec, schedule) = match (spec, schedule) {
@@ -93,7 +96,8 @@ impl Rollout {
             }
             (Ok(spec), Ok(schedule)) => (Ok(spec), schedule),
         };
-        Self::assemble(rollout.metadata, spec, schedule, rollout.status.unwrap_or_default())
+        let status = rollout.status.unwrap_or_default();
+        Self { is_held, ..Self::assemble(rollout.metadata, spec, schedule, status) }
     }
 
     /// Keeps a FlashRollout that cannot be decoded, so that this can be said in its status.
@@ -116,6 +120,7 @@ impl Rollout {
             created: metadata.creation_timestamp.map(|time| time.0),
             deleting: metadata.deletion_timestamp.is_some(),
             spec,
+            is_held: false,
             schedule,
             status,
         }

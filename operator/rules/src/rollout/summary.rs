@@ -6,6 +6,7 @@ use flashjob_api::{
 };
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use serde_json::{Map, Value};
 
 use super::conditions::{Approval, conditions};
 use super::draft::Draft;
@@ -299,11 +300,15 @@ fn moments(batch: &BatchStatus) -> (BatchState, Option<&Time>, Option<&Time>) {
 }
 
 /// The status of a FlashRollout that is invalid. What was stored stays, and so does every FlashJob
-/// as it is.
+/// as it is, but for a run that somebody holds: that starts no more devices.
 pub(super) fn invalid(snapshot: &Snapshot<'_>, fault: &str) -> Plan {
     let rollout = snapshot.rollout;
     let mut status = rollout.status.clone();
-    let message = format!("this FlashRollout is invalid: {fault}");
+    let held = match rollout.is_held {
+        true => "; as spec.suspend or spec.abort is true, no device starts",
+        false => "",
+    };
+    let message = format!("this FlashRollout is invalid: {fault}{held}");
     let mut set = |kind, holds| {
         let (generation, now) = (rollout.generation, snapshot.now);
         let (kinds, reason) = (&mut status.conditions, rollout_reason::INVALID_SPEC.name);
@@ -318,5 +323,18 @@ pub(super) fn invalid(snapshot: &Snapshot<'_>, fault: &str) -> Plan {
     status.waiting_for = Some("a valid spec".to_owned());
     status.observed_generation = rollout.generation;
     let changed = status != rollout.status;
-    Plan { status: changed.then_some(status), urgent: changed, ..Plan::default() }
+    let working = snapshot.children.iter().filter(|child| {
+        rollout.is_held
+            && child.spec.suspend != Some(true)
+            && !child.has_ended()
+            && !child.deleting
+    });
+    let suspend = working.map(|child| Step::PatchChild {
+        name: child.name.to_owned(),
+        uid: child.uid.to_owned(),
+        spec: Map::from_iter([("suspend".to_owned(), Value::Bool(true))]),
+        resource_version: None,
+    });
+    let steps = suspend.collect();
+    Plan { steps, status: changed.then_some(status), urgent: changed, ..Plan::default() }
 }

@@ -34,8 +34,13 @@ pub fn state(rollout: &FlashRollout) -> String {
     if rollout.metadata.deletion_timestamp.is_some() && rollout.has_status() {
         return "Deleting".to_owned();
     }
-    let phase = status(rollout).phase;
-    phase.map_or_else(|| "NotSeen".to_owned(), |phase| format!("{phase:?}"))
+    let status = status(rollout);
+    match (status.phase, status.reason) {
+        (Some(phase), _) => format!("{phase:?}"),
+        // One that was invalid from its beginning has no phase.
+        (None, Some(reason)) => reason,
+        (None, None) => "NotSeen".to_owned(),
+    }
 }
 
 /// One row for each FlashRollout.
@@ -113,9 +118,9 @@ pub fn details(rollout: &FlashRollout, frame: Frame) -> String {
         plain(&rollout.spec.version)
     )];
     if status.phase.is_none() {
-        let words =
+        let unseen =
             "No operator has looked at it yet; kubectl flashjob check says what is missing.";
-        lines.push(words.to_owned());
+        lines.push(status.message.as_deref().map_or_else(|| unseen.to_owned(), plain));
         return lines.join("\n");
     }
     lines.push(progress(&status));

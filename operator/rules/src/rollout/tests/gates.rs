@@ -194,6 +194,34 @@ fn an_invalid_window_is_a_fault_of_the_spec_and_disturbs_nothing() {
 }
 
 #[test]
+fn a_run_can_be_held_though_its_spec_is_invalid() {
+    for is_abort in [false, true] {
+        let mut cluster = Cluster::new(10);
+        cluster.edit(|spec| spec.parallelism = Some(1));
+        cluster.rounds(3);
+        let suspended = |cluster: &Cluster| {
+            cluster.jobs.values().all(|job| job.object.spec.suspend == Some(true))
+        };
+        assert!(!suspended(&cluster));
+        cluster.edit(|spec| {
+            spec.max_failed = Some(IntOrString::Int(-1));
+            match is_abort {
+                true => spec.abort = Some(true),
+                false => spec.suspend = Some(true),
+            }
+        });
+        cluster.rounds(2);
+        assert!(suspended(&cluster));
+        let message = cluster.status().message.unwrap_or_default();
+        assert!(message.contains("spec.maxFailed") && message.contains("no device starts"));
+        cluster.edit(|spec| (spec.max_failed, spec.suspend) = (None, None));
+        cluster.settle(100);
+        let end = if is_abort { RolloutPhase::Aborted } else { RolloutPhase::Completed };
+        assert_eq!(cluster.phase(), end);
+    }
+}
+
+#[test]
 fn of_two_rollouts_with_a_device_in_common_the_older_one_goes_first() {
     let mut cluster = Cluster::new(4);
     let name = "device-0002".to_owned();
