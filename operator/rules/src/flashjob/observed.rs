@@ -87,6 +87,8 @@ pub struct Observed {
     /// Steps other than creates that keep failing, by key: which it is, and what the API server
     /// says.
     pub failing_steps: Arc<BTreeMap<String, String>>,
+    /// True if the stored message may tell of steps that kept failing.
+    pub has_told_failing: bool,
     /// Devices of other jobs in flight, by group of this job's groupBudget.
     pub in_flight_of_others: HashMap<String, usize>,
     /// True if evictions of the job's Pods are refused, as far as this process knows.
@@ -96,7 +98,7 @@ pub struct Observed {
     /// Policy by which flash Pods and Services are made, beside job and plugin.
     pub policy: Arc<Policy>,
     /// True if this FlashJob may drop results that its FlashRollout has not stored yet. Until it
-    /// has, no status is written and the finalizer stays.
+    /// has, no status but a message is written, and the finalizer stays.
     pub rollout_lacks_results: bool,
     /// Statuses that could be stored now. Wording one for nothing is most of what the plan of a
     /// large job costs.

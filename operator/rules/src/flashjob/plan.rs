@@ -57,13 +57,13 @@ pub fn plan(observed: &Observed) -> Plan {
     if !job.has_finalizer {
         return Plan {
             steps: vec![Step::AddFinalizer],
-            status: summary::held_up(observed),
+            status: summary::held_up(observed, "not begun"),
             holds: holds(observed),
             ..Plan::default()
         };
     }
     if job.status.run.as_ref().is_some_and(|run| *run != spec.run)
-        && !ending::previous_run_is_over(observed)
+        && (!ending::previous_run_is_over(observed) || ending::lacks_begun(observed))
     {
         return ending::drain(observed);
     }

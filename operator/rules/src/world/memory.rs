@@ -73,6 +73,8 @@ pub struct Memory {
     pub failing: Arc<HashMap<String, String>>,
     /// Other steps that keep failing, by key: what cannot be done, and what the API server says.
     pub failing_steps: Arc<BTreeMap<String, String>>,
+    /// True if a snapshot had steps that keep failing: the stored message may tell of them.
+    pub has_told_failing: bool,
     failures: HashMap<String, u32>,
     refused: Arc<HashMap<String, Refusal>>,
 }
@@ -358,9 +360,14 @@ impl Memory {
             return false;
         }
         let needed: HashSet<String> = needed.iter().map(Step::key).collect();
-        let busy = &self.busy;
-        Arc::make_mut(&mut self.failing_steps)
-            .retain(|key, _| needed.contains(key) || busy.contains(key));
+        let (busy, failures) = (&self.busy, &mut self.failures);
+        Arc::make_mut(&mut self.failing_steps).retain(|key, _| {
+            let is_open = needed.contains(key) || busy.contains(key);
+            if !is_open {
+                failures.remove(key);
+            }
+            is_open
+        });
         self.failing_steps.len() < before
     }
 

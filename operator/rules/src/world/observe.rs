@@ -79,6 +79,7 @@ impl World {
             }
         }
         memory.note(&job, &pods, &services, &devices, now);
+        memory.has_told_failing |= !memory.failing_steps.is_empty();
         if memory.waits_for_quota() {
             let here = |job: &JobKey| job.namespace == key.namespace;
             let uses_pods = |pods: &BTreeMap<String, Arc<Pod>>| {
@@ -132,6 +133,7 @@ impl World {
             refusals: memory.refusals(now),
             failing: memory.failing.clone(),
             failing_steps: memory.failing_steps.clone(),
+            has_told_failing: memory.has_told_failing,
             in_flight_of_others,
             is_protected: memory.is_protected,
             periods: self.rules.periods,

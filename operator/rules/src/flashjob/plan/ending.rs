@@ -32,7 +32,7 @@ pub(super) fn plan(observed: &Observed) -> Plan {
     if !waiting && observed.making.is_empty() && !observed.rollout_lacks_results {
         plan.steps.push(Step::RemoveFinalizer);
     }
-    plan.status = summary::held_up(observed);
+    plan.status = summary::held_up(observed, "in deletion");
     plan
 }
 
@@ -40,6 +40,24 @@ pub(super) fn plan(observed: &Observed) -> Plan {
 pub(super) fn previous_run_is_over(observed: &Observed) -> bool {
     let at_work = at_work(observed).next().is_some();
     !at_work && observed.making.is_empty() && !wait_for_containers(observed, &mut Plan::default())
+}
+
+/// Returns true if a rollout could not see in the stored status that this job has begun to flash a
+/// device, which the next run would drop.
+pub(super) fn lacks_begun(observed: &Observed) -> bool {
+    observed.job.part.is_some() && begun(observed).next().is_some()
+}
+
+/// Places in the stored status of devices that have a Pod of the stored run and do not show it.
+fn begun(observed: &Observed) -> impl Iterator<Item = usize> {
+    let job = &observed.job;
+    let run = job.status.run.as_deref().unwrap_or_default();
+    let devices = job.status.devices.iter().enumerate();
+    devices.filter_map(move |(place, device)| {
+        let is_open = matches!(device.state, DeviceState::Pending | DeviceState::Exposing);
+        let name = attempt_name(&job.key.name, &job.uid, run, &device.uid, device.attempt);
+        (is_open && observed.pod(&name).is_some()).then_some(place)
+    })
 }
 
 /// Pods that may be at work. One whose node is not heard of any more is not, once even its kubelet
@@ -78,7 +96,12 @@ pub(super) fn drain(observed: &Observed) -> Plan {
         running + usize::from(lost),
         summary::failing_steps(observed)
     );
-    plan.status = Some(summary::draining(observed, &message));
+    let mut status = summary::draining(observed, &message);
+    for place in begun(observed) {
+        status.devices[place].state = DeviceState::Flashing;
+    }
+    plan.urgent = status.devices != observed.job.status.devices;
+    plan.status = Some(status);
     plan
 }
 

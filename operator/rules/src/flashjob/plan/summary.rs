@@ -145,11 +145,15 @@ pub(super) fn invalid(observed: &Observed, error: &str) -> Plan {
 }
 
 /// The status where requests keep failing and nothing else is to be said: nothing changes but the
-/// sentence.
-pub(super) fn held_up(observed: &Observed) -> Option<FlashJobStatus> {
+/// sentence. Once they work it is `otherwise`.
+pub(super) fn held_up(observed: &Observed, otherwise: &str) -> Option<FlashJobStatus> {
     let failing = failing_steps(observed);
-    let message = failing.strip_prefix("; ")?.to_owned();
-    Some(FlashJobStatus { message: Some(message), ..observed.job.status.clone() })
+    let message = match failing.strip_prefix("; ") {
+        Some(failing) => failing,
+        None if observed.has_told_failing => otherwise,
+        None => return None,
+    };
+    Some(FlashJobStatus { message: Some(message.to_owned()), ..observed.job.status.clone() })
 }
 
 /// Requests that keep failing, each with `; ` before it; at most two of them.

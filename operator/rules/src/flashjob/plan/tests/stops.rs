@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use flashjob_api::{DeviceState, reason};
 use flashjob_types::plugin::{Proof, Verdict};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use serde_json::json;
 
 use super::fixture::{Case, creates_pod, deletes, key};
@@ -130,4 +131,41 @@ fn a_status_that_cannot_be_stored_now_is_worded_only_where_something_waits_for_i
     case.world.memory.entry(key("job")).or_default().answers_mut().judged.insert(uid, flashed);
     assert!(worded(&mut case, Report::Urgent), "whoever waits for the job waits for its end");
     assert!(!worded(&mut case, Report::Never), "a write is under way");
+}
+
+#[test]
+fn a_run_that_is_edited_away_shows_the_devices_that_it_has_begun_before_the_next_one_begins() {
+    for has_ended in [false, true] {
+        let mut case = Case::new(&["a"], &json!({}));
+        case.job.metadata.owner_references = Some(vec![OwnerReference {
+            api_version: format!("{}/v1alpha1", flashjob_api::GROUP),
+            kind: "FlashRollout".to_owned(),
+            name: "fleet".to_owned(),
+            uid: "u".to_owned(),
+            controller: Some(true),
+            ..OwnerReference::default()
+        }]);
+        case.see_job();
+        let services = case.settle();
+        case.carry_out(&services);
+        let pods = case.settle();
+        case.carry_out(&pods);
+        assert_eq!(case.stands("a").0, DeviceState::Exposing, "the Pod is too new to be shown");
+        if has_ended {
+            let Some(Step::CreatePod(pod)) = pods.steps.first() else { panic!("{pods:?}") };
+            let mut pod = (**pod).clone();
+            let observed = case.world.observe(&key("job"), case.now).expect("the job");
+            let name = pod.metadata.name.clone().unwrap_or_default();
+            pod.metadata.uid = observed.pod(&name).map(|pod| pod.uid.clone());
+            case.end(&pod, 0);
+        }
+        let run = case.status().run;
+        case.spec(&json!({"version": "9.9.9"}));
+        let status = case.plan().status.expect("a status");
+        assert_eq!((&status.run, status.devices[0].state), (&run, DeviceState::Flashing));
+        case.job.status = Some(status);
+        case.see_job();
+        let next = case.plan().status.is_some_and(|status| status.run != run);
+        assert_eq!(next, has_ended, "a Pod that is at work is waited for");
+    }
 }
