@@ -3,7 +3,7 @@
 use std::io::{self, ErrorKind};
 use std::path::Path;
 
-use flashjob_operator::config::ConfigError;
+use flashjob_config::ConfigError;
 use flashjob_plugin_host::{CallError, EngineError, LoadError, RegistryError, Stage};
 use serde_json::{Value, json};
 

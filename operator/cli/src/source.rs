@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args};
-use flashjob_operator::config::{self, OperatorConfig};
+use flashjob_config::OperatorConfig;
 use flashjob_plugin_host::config::{
     CosignTrust, KeylessTrust, PullPolicy, RegistryConfig, RequiredKeys, SignatureForm,
     SignerIdentity, TrustEntry,
@@ -279,7 +279,7 @@ pub fn reference(named: &str) -> Result<Reference, Failure> {
 /// # Errors
 /// It cannot be read, or is refused.
 pub fn read_config(path: &Path) -> Result<OperatorConfig, Failure> {
-    Ok(config::parse(&config::read(path)?)?)
+    Ok(flashjob_config::parse(&flashjob_config::read(path)?)?)
 }
 
 /// Returns the trust that applies: what the command line demands replaces the configuration's;

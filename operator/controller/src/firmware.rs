@@ -2,7 +2,6 @@
 //! FlashRollout: its digest, the device types that it is for, and its signatures; and has plugins
 //! inspect it.
 
-pub mod access;
 mod failure;
 mod inspect;
 
@@ -18,8 +17,8 @@ use flashjob_plugin_host::types::BEGINNING_BYTES;
 use flashjob_rules::firmware::{FirmwareState, ResolveFirmware, ResolvedFirmware};
 use flashjob_rules::world::change::{Change, Subject};
 
+use crate::cluster::passwords::Passwords;
 use crate::operator::Operator;
-use crate::passwords::Passwords;
 use failure::FirmwareFailure;
 use inspect::inspect;
 

@@ -11,48 +11,28 @@
 //! - [`reconcile`] is the loop that ties them. It alone owns the caches, a
 //!   [`flashjob_rules::world::World`]; watches and stages send it a
 //!   [`flashjob_rules::world::change::Change`] each time that they learn something.
-//! - [`watch`] sends what the watches bring.
+//! - [`cluster`] has the connection to the API server: [`cluster::watch`] sends what the watches
+//!   bring, [`cluster::leadership`] sees to it that one process of several acts.
 //! - [`flashjob_rules::flashjob::observed`] is the snapshot of one job that
 //!   [`flashjob_rules::world::World::observe`] takes.
 //! - [`flashjob_rules::flashjob::plan`] decides, [`flashjob_rules::flashjob::make`] turns the
 //!   answer of a plugin into a Pod and a Service.
-//! - [`consult`] asks plugins, [`firmware`] asks registries for firmware, [`apply`] asks the API
-//!   server, [`report`] writes the status; each sends its outcome, and the job is looked at again.
+//! - [`flashjob`] carries that out: it asks plugins and the API server, and writes the status;
+//!   [`firmware`] asks registries. Each sends its outcome, and the job is looked at again.
 //! - [`rollout`] does the same for FlashRollouts, which make FlashJobs; its rules are in
 //!   [`flashjob_rules::rollout`].
-//! - [`leadership`] sees to it that one process of several does all this.
-//! - [`operator`] has the parts that all of them share, [`plugins`] loads what [`config`] names,
-//!   [`reload`] follows its changes.
-//! - Seen from outside: [`transitions`] says what a status write changed; [`events`], [`metrics`]
-//!   and [`logs`] tell it; [`traces`] show how long things take; [`health`] keeps what is wrong,
-//!   and serves what is asked for.
-//! - [`installation`] tells what is ours from what is another installation's, [`definitions`]
-//!   whether the installed definitions are of this version, [`answer`] reads the API server's
-//!   answers, [`proxy`] sees to proxies of the environment.
+//! - [`operator`] has the parts that all of them share, [`plugins`] loads what the configuration
+//!   ([`flashjob_config`]) names, [`reload`] follows its changes.
+//! - [`telemetry`] tells what happens: logs, metrics, traces, and what is wrong.
 
-pub mod answer;
-pub mod apply;
 pub mod arguments;
-pub mod config;
-pub mod consult;
-pub mod definitions;
-pub mod events;
+pub mod cluster;
 pub mod firmware;
-pub mod health;
-pub mod installation;
-pub mod leadership;
-pub mod logs;
-pub mod metrics;
+pub mod flashjob;
 pub mod operator;
-mod passwords;
 pub mod plugins;
-pub mod proxy;
-pub mod read;
 pub mod reconcile;
 pub mod reload;
-pub mod report;
 pub mod rollout;
 pub mod run;
-pub mod traces;
-pub mod transitions;
-pub mod watch;
+pub mod telemetry;

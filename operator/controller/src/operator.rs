@@ -10,14 +10,14 @@ use flashjob_rules::world::change::Change;
 use kube::Client;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::OperatorConfig;
-use crate::firmware::access::Access;
-use crate::health::keeper::Reports;
-use crate::installation::Installation;
-use crate::leadership::Leadership;
-use crate::metrics::Metrics;
-use crate::passwords::SecretReader;
+use crate::cluster::installation::Installation;
+use crate::cluster::leadership::Leadership;
+use crate::cluster::passwords::SecretReader;
 use crate::plugins::Plugins;
+use crate::telemetry::health::keeper::Reports;
+use crate::telemetry::metrics::Metrics;
+use flashjob_config::Access;
+use flashjob_config::OperatorConfig;
 
 /// The running operator.
 pub struct Operator {
@@ -32,6 +32,8 @@ pub struct Operator {
     pub leadership: Arc<Leadership>,
     /// Writes Kubernetes events.
     pub recorder: kube::runtime::events::Recorder,
+    /// The same for the keepers of plugins, with their client.
+    pub keepers_recorder: kube::runtime::events::Recorder,
     /// Counts what happens.
     pub metrics: Arc<Metrics>,
     /// Place to which problems are reported.
@@ -57,6 +59,8 @@ pub struct Parts {
     pub leadership: Arc<Leadership>,
     /// Writes Kubernetes events.
     pub recorder: kube::runtime::events::Recorder,
+    /// The same for the keepers of plugins, with their client.
+    pub keepers_recorder: kube::runtime::events::Recorder,
     /// Counts what happens.
     pub metrics: Arc<Metrics>,
     /// Place to which problems are reported.
@@ -90,6 +94,7 @@ impl Operator {
             plugins,
             leadership,
             recorder,
+            keepers_recorder,
             metrics,
             reports,
             installation,
@@ -101,6 +106,7 @@ impl Operator {
             plugins,
             leadership,
             recorder,
+            keepers_recorder,
             metrics,
             reports,
             installation,

@@ -7,21 +7,20 @@ mod load;
 pub mod loader;
 mod recorded;
 mod show;
-mod standing;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use flashjob_plugin_host::{Digest, Plugin, Stage};
-use flashjob_rules::flashjob::observed::{PluginView, ReadyPlugin};
+use flashjob_rules::flashjob::observed::PluginView;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::config::PluginConfig;
+use flashjob_config::PluginConfig;
+use flashjob_config::standing::{ConfiguredPlugin, Standing, standing, view};
 pub(crate) use load::LoadFailure;
 use load::Loads;
-use standing::{ConfiguredPlugin, Standing, standing};
 
 /// Digests of one plugin that are kept: Pods that an older one began with are judged by it.
 const DIGESTS: usize = 8;
@@ -96,12 +95,7 @@ impl Plugins {
             inner.known.drain(..).map(|known| (known.config.name.clone(), known)).collect();
         let known = plugins.iter().map(|config| match before.remove(&config.name) {
             Some(known) => ConfiguredPlugin { config: config.clone(), ..known },
-            None => ConfiguredPlugin {
-                config: config.clone(),
-                described: Vec::new(),
-                is_loading: true,
-                ready: Err("it is being loaded".to_owned()),
-            },
+            None => ConfiguredPlugin::loading(config.clone()),
         });
         inner.known = known.collect();
         let Inner { loaded, known, .. } = &mut *inner;
@@ -123,12 +117,7 @@ impl Plugins {
         let name = &plugin.info().name;
         let mut inner = self.write();
         if let Some(known) = inner.known.iter_mut().find(|known| known.config.name == *name) {
-            known.described.clone_from(&plugin.info().device_types);
-            known.is_loading = false;
-            known.ready = Ok(ReadyPlugin {
-                digest: plugin.digest().clone(),
-                version: plugin.info().version.to_string(),
-            });
+            known.serve(plugin);
         }
         drop(inner);
         self.keep(plugin);
@@ -160,8 +149,7 @@ impl Plugins {
     pub fn withhold(&self, name: &str, why: &str) {
         if let Some(known) = self.write().known.iter_mut().find(|known| known.config.name == name)
         {
-            known.is_loading = false;
-            known.ready = Err(why.to_owned());
+            known.withhold(why);
         }
         self.changes.send_replace(());
     }
@@ -214,26 +202,10 @@ impl Plugins {
     }
 }
 
-fn view(known: &[ConfiguredPlugin], index: usize, digests: Vec<Digest>) -> PluginView {
-    let ConfiguredPlugin { config, ready, is_loading, .. } = &known[index];
-    let Standing { device_types, any_type, .. } = standing(known, index);
-    PluginView {
-        name: config.name.clone(),
-        reference: config.image.to_string(),
-        device_types,
-        any_type,
-        is_loading: *is_loading,
-        ready: ready.clone(),
-        digests,
-        flash_image: config.flash_image.clone(),
-        settings: config.settings.clone(),
-        locked_settings: config.locked_settings.clone(),
-        grants: Arc::new(config.grants.clone()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use flashjob_rules::flashjob::observed::ReadyPlugin;
+
     use super::*;
 
     #[tokio::test]

@@ -17,10 +17,11 @@ use futures::channel::mpsc;
 use jiff::Timestamp;
 use kube::runtime::scheduler::{ScheduleRequest, scheduler};
 
-use crate::leadership::FIRST_ROUND;
+use crate::cluster::leadership::FIRST_ROUND;
+use crate::cluster::watch::Watches;
+use crate::flashjob::{apply, consult, report};
 use crate::operator::{Message, Messages, Operator};
-use crate::watch::Watches;
-use crate::{apply, consult, firmware, report, rollout};
+use crate::{firmware, rollout};
 
 /// After a plan its job is left alone for this many times as long as the plan took, so that
 /// planning a job takes no more than a fiftieth of a core: what happens meanwhile is looked at

@@ -8,11 +8,10 @@ use std::time::Duration;
 
 use flashjob_plugin_host::Digest;
 
-use crate::config;
-use crate::health::advice;
-use crate::health::problem::ProblemSource;
 use crate::operator::Operator;
 use crate::plugins::loader::Loader;
+use crate::telemetry::health::advice;
+use crate::telemetry::health::problem::ProblemSource;
 
 /// A mounted ConfigMap changes by way of symbolic links: reading the content is what tells a
 /// change for certain.
@@ -34,7 +33,7 @@ pub async fn follow(
         let files_changed = std::mem::replace(&mut files, now) != files;
         let changed = match tokio::fs::read_to_string(&path).await {
             Ok(now) if text.as_ref() != Some(&now) => {
-                let taken = config::parse(&now).map_err(|error| error.to_string());
+                let taken = flashjob_config::parse(&now).map_err(|error| error.to_string());
                 text = Some(now);
                 Some(taken.and_then(|config| {
                     loader.change(config, files_changed).map_err(|error| error.to_string())

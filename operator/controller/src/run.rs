@@ -16,21 +16,23 @@ use tokio::task::{JoinError, JoinHandle};
 use tower_http::timeout::ResponseBodyTimeoutLayer;
 
 use crate::arguments::Arguments;
-use crate::firmware::access::Access;
-use crate::health::advice;
-use crate::health::keeper::{Keeper, Reports};
-use crate::health::opened::ReportOpened;
-use crate::health::problem::{ProblemSource, WATCHED};
-use crate::health::record::{Readiness, Record};
-use crate::installation::Installation;
-use crate::leadership::Leadership;
-use crate::leadership::election::{Election, LostLease};
-use crate::metrics::Metrics;
+use crate::cluster::installation::Installation;
+use crate::cluster::leadership::Leadership;
+use crate::cluster::leadership::election::{Election, LostLease};
+use crate::cluster::watch::Watches;
+use crate::cluster::{definitions, proxy};
 use crate::operator::{Operator, Parts};
 use crate::plugins::Plugins;
 use crate::plugins::loader::Loader;
-use crate::watch::Watches;
-use crate::{config, definitions, health, logs, proxy, reconcile, reload};
+use crate::telemetry::health::advice;
+use crate::telemetry::health::keeper::{Keeper, Reports};
+use crate::telemetry::health::opened::ReportOpened;
+use crate::telemetry::health::problem::{ProblemSource, WATCHED};
+use crate::telemetry::health::record::{Readiness, Record};
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{health, logs};
+use crate::{reconcile, reload};
+use flashjob_config::Access;
 
 /// Within this time everything is at rest and the Lease given back; Kubernetes kills after 30 s.
 const END_LIMIT: Duration = Duration::from_secs(15);
@@ -44,7 +46,7 @@ const SILENCE_LIMIT: Duration = Duration::from_secs(150);
 pub enum RunError {
     /// The configuration file is refused.
     #[error(transparent)]
-    Config(#[from] config::ConfigError),
+    Config(#[from] flashjob_config::ConfigError),
     /// There is no way to a cluster.
     #[error("no cluster: {0}; set KUBECONFIG, or run inside a cluster")]
     Kubeconfig(#[from] kube::config::InferConfigError),
@@ -86,8 +88,8 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
     if arguments.exit_with_stdin {
         end_with_stdin();
     }
-    let text = config::read_if_present(&arguments.config)?;
-    let config = text.as_deref().map(config::parse).transpose()?;
+    let text = flashjob_config::read_if_present(&arguments.config)?;
+    let config = text.as_deref().map(flashjob_config::parse).transpose()?;
     proxy::check()?;
     let mut kube_config = Config::infer().await?;
     proxy::leave_the_api_server_alone(&mut kube_config);
@@ -132,11 +134,12 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
     let world = World::new(Vec::new(), config.rules(access.trust()));
     let (operator, messages) = Operator::new(Parts {
         client: client.clone(),
-        keepers_client,
+        keepers_client: keepers_client.clone(),
         access,
         plugins: Plugins::new(plugin_threads.clone()),
         leadership: leadership.clone(),
         recorder: recorder(&client),
+        keepers_recorder: recorder(&keepers_client),
         metrics,
         reports: reports.clone(),
         installation: installation.clone(),

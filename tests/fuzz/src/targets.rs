@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-use flashjob_operator::config;
 use flashjob_plugin_host::{DeviceType, Digest, Reference, fuzzing, parse_docker_config_json};
 use flashjob_rules::flashjob::grants::Grants;
 use flashjob_rules::flashjob::observed::{Endpoint, Identity};
@@ -34,7 +33,7 @@ pub const TARGETS: [Target; 10] = [
 
 /// The operator's configuration file.
 fn configuration(bytes: &[u8]) {
-    if let Err(error) = config::parse(&String::from_utf8_lossy(bytes)) {
+    if let Err(error) = flashjob_config::parse(&String::from_utf8_lossy(bytes)) {
         assert!(!error.to_string().is_empty(), "a refusal says why");
     }
 }

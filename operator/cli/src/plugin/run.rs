@@ -11,7 +11,7 @@ mod shown;
 use std::path::PathBuf;
 
 use clap::Args;
-use flashjob_operator::config::PluginConfig;
+use flashjob_config::PluginConfig;
 use flashjob_plugin_host::{Plugin, ServedTypes};
 
 use crate::failure::Failure;

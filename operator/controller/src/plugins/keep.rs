@@ -13,10 +13,10 @@ use tokio::time::Instant;
 use super::load::{LoadFailure, Loads};
 use super::recorded::{Record, Records};
 use super::show::{self, PluginState, Serving, ShowOutcome};
-use crate::answer::in_one_line;
-use crate::health::problem::ProblemSource;
-use crate::leadership::FIRST_ROUND;
+use crate::cluster::answer::in_one_line;
+use crate::cluster::leadership::FIRST_ROUND;
 use crate::operator::Operator;
+use crate::telemetry::health::problem::ProblemSource;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);

@@ -10,9 +10,9 @@ use flashjob_plugin_host::{
 };
 use serde_json::Value;
 
-use crate::config::PluginConfig;
-use crate::metrics::Metrics;
-use crate::passwords::Passwords;
+use crate::cluster::passwords::Passwords;
+use crate::telemetry::metrics::Metrics;
+use flashjob_config::PluginConfig;
 
 /// Reason for which a plugin, or its new version, does not serve.
 #[derive(Clone, Debug, PartialEq, Eq)]

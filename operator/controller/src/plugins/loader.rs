@@ -13,10 +13,10 @@ use super::load::Loads;
 use super::recorded::Records;
 use super::{keep, show};
 use crate::arguments::Arguments;
-use crate::config::{OperatorConfig, PluginConfig};
-use crate::health::record::Report;
+use crate::cluster::passwords::Passwords;
 use crate::operator::Operator;
-use crate::passwords::Passwords;
+use crate::telemetry::health::record::Report;
+use flashjob_config::{OperatorConfig, PluginConfig};
 
 /// Keeps the configured plugins loaded, through every change of the configuration.
 pub struct Loader {

@@ -15,12 +15,12 @@ use kube::{Api, ResourceExt};
 use semver::Version;
 use tokio::sync::watch;
 
-use crate::answer::{by_name, in_one_line};
-use crate::health::problem::{DEVICE_PLUGINS, ProblemSource, of_watch};
-use crate::installation::{Installation, Owner};
+use crate::cluster::answer::{by_name, in_one_line};
+use crate::cluster::installation::{Installation, Owner};
+use crate::cluster::read::Guarded;
+use crate::cluster::watch::Pauses;
 use crate::operator::Operator;
-use crate::read::Guarded;
-use crate::watch::Pauses;
+use crate::telemetry::health::problem::{DEVICE_PLUGINS, ProblemSource, of_watch};
 
 /// Without an answer of the API server a standby loads plugins as if nothing were written; whoever
 /// leads asks before it decides.

@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 
 use super::events;
 use super::load::LoadFailure;
-use super::standing::Standing;
-use crate::answer::{by_name, in_one_line};
-use crate::config::PluginConfig;
-use crate::health::problem::{Cause, Problem};
-use crate::installation::Owner;
+use crate::cluster::answer::{by_name, in_one_line};
+use crate::cluster::installation::Owner;
 use crate::operator::Operator;
+use crate::telemetry::health::problem::{Cause, Problem};
+use flashjob_config::PluginConfig;
+use flashjob_config::standing::Standing;
 
 /// State of a plugin that is to be shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,7 +85,7 @@ pub(super) async fn show(
     plugins.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await?;
     let failure = seen.failure.as_ref().map(|failure| failure.reason);
     for event in events::between(&stored, &status, &plugin.image, failure) {
-        if let Err(error) = operator.recorder.publish(&event, &about).await {
+        if let Err(error) = operator.keepers_recorder.publish(&event, &about).await {
             let error = in_one_line(&error);
             tracing::debug!(error, "an event could not be written");
         }

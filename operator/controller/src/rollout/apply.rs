@@ -12,8 +12,8 @@ use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Map, Value, json};
 
-use crate::answer::in_one_line;
-use crate::apply::{Deleted, create, delete, pause_after, refresh_by_name};
+use crate::cluster::answer::in_one_line;
+use crate::flashjob::apply::{Deleted, create, delete, pause_after, refresh_by_name};
 use crate::operator::Operator;
 
 /// Carries out one step, and tells the loop its outcome. `failures` is the number of its failures

@@ -13,9 +13,9 @@ use kube::runtime::events::{Event, EventType};
 use kube::{Api, Resource};
 use serde_json::json;
 
-use crate::answer::{by_name, in_one_line};
+use crate::cluster::answer::{by_name, in_one_line};
+use crate::flashjob::report::{WriteOutcome, difference};
 use crate::operator::Operator;
-use crate::report::{WriteOutcome, difference};
 
 /// Between a write that failed and the next.
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);

@@ -7,9 +7,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use flashjob_api::{DeviceState, FlashJob, FlashJobStatus, reason};
-use flashjob_operator::config::OperatorConfig;
-use flashjob_operator::firmware::access::Access;
-use flashjob_operator::plugins::Plugins;
+use flashjob_config::Access;
+use flashjob_config::OperatorConfig;
+use flashjob_config::standing::{ConfiguredPlugin, view};
 use flashjob_plugin_host::{CallError, Plugin};
 use flashjob_rules::flashjob::observed::{
     Built, Job, PluginView, Question, Service, whole_seconds,
@@ -21,7 +21,6 @@ use k8s_openapi::api::core::v1 as core;
 use kube::ResourceExt;
 use serde::Serialize;
 use serde_json::Value;
-use tokio::runtime::Handle;
 
 use super::served::Served;
 use super::subject::Subject;
@@ -279,14 +278,19 @@ async fn ask(
 
 /// The plugins as the operator shows them to its rules, each beside the others.
 fn views(plugins: &[Served]) -> Vec<PluginView> {
-    let together = Plugins::new(Handle::current());
-    let entries: Vec<_> = plugins.iter().map(|served| served.config.clone()).collect();
-    together.configure(&entries, false);
-    for Served { config, plugin, .. } in plugins {
+    let configured = plugins.iter().map(|Served { config, plugin, .. }| {
+        let mut configured = ConfiguredPlugin::loading(config.clone());
         match plugin {
-            Ok(plugin) => together.serve(plugin),
-            Err(cause) => together.withhold(&config.name, cause),
+            Ok(plugin) => configured.serve(plugin),
+            Err(cause) => configured.withhold(cause),
         }
-    }
-    together.views()
+        configured
+    });
+    let configured: Vec<ConfiguredPlugin> = configured.collect();
+    let digest =
+        |served: &Served| served.plugin.as_ref().ok().map(|plugin| plugin.digest().clone());
+    let views = plugins.iter().enumerate();
+    views
+        .map(|(index, served)| view(&configured, index, digest(served).into_iter().collect()))
+        .collect()
 }

@@ -1,6 +1,6 @@
 //! Plugins of the preview, each with its entry in the operator's configuration.
 
-use flashjob_operator::config::{OperatorConfig, PluginConfig};
+use flashjob_config::{OperatorConfig, PluginConfig};
 use flashjob_plugin_host::Plugin;
 use serde_json::json;
 

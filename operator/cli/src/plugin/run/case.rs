@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use flashjob_api::{EffectiveSpec, FlashJob};
-use flashjob_operator::config::PluginConfig;
+use flashjob_config::PluginConfig;
 use flashjob_plugin_host::Plugin;
 use flashjob_plugin_host::types::Request;
 use flashjob_rules::flashjob::observed::{Instance, Job};

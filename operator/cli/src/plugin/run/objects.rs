@@ -1,6 +1,6 @@
 //! Pod and Service, made and checked by the operator's own code.
 
-use flashjob_operator::config::{OperatorConfig, PluginConfig};
+use flashjob_config::{OperatorConfig, PluginConfig};
 use flashjob_plugin_host::Plugin;
 use flashjob_plugin_host::types::FlashPod;
 use flashjob_rules::flashjob::grants::{Denied, Grants};

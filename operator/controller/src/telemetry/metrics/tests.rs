@@ -170,7 +170,7 @@ fn every_metric_stands_in_the_documentation_and_the_documentation_names_no_other
     let process = process.filter_map(|line| line.split(' ').next()).map(str::to_owned);
     let mut registered: Vec<String> = own.chain(process).collect();
     registered.sort();
-    let documentation = include_str!("../../../../docs/metrics.md");
+    let documentation = include_str!("../../../../../docs/metrics.md");
     let rows = documentation.lines().filter_map(|line| line.strip_prefix("| `"));
     let mut documented: Vec<String> = rows
         .filter_map(|row| row.split('`').next())

@@ -14,7 +14,7 @@ use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer};
 
-use crate::traces::{self, Traces};
+use crate::telemetry::traces::{self, Traces};
 
 /// Starts the log and, where the environment asks for them, traces. RUST_LOG says what is logged;
 /// default: info.

@@ -6,10 +6,10 @@ use flashjob_plugin_host::{Credentials, Logins, Reference, parse_docker_config_j
 use k8s_openapi::api::core::v1::Secret;
 use kube::{Api, Client};
 
-use crate::answer::in_one_line;
-use crate::health::keeper::Reports;
-use crate::health::problem::{Cause, Problem, ProblemSource, Request, SECRETS};
-use crate::installation::Installation;
+use crate::cluster::answer::in_one_line;
+use crate::cluster::installation::Installation;
+use crate::telemetry::health::keeper::Reports;
+use crate::telemetry::health::problem::{Cause, Problem, ProblemSource, Request, SECRETS};
 
 /// Reads Secrets in the operator's own namespace, and reports those that cannot be had.
 #[derive(Clone)]

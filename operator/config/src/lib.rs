@@ -1,5 +1,8 @@
 //! The operator's configuration file. Read whole and checked whole: a bad file is refused, and
-//! says which field is wrong.
+//! says which field is wrong. The operator and the command line read it alike. Files, no network.
+
+mod access;
+pub mod standing;
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -16,6 +19,8 @@ use flashjob_rules::flashjob::policy::{
 use flashjob_rules::world::Rules;
 use serde::Deserialize;
 use serde_json::{Map, Value};
+
+pub use access::Access;
 
 /// `apiVersion` of the file.
 const API_VERSION: &str = "config.flashjob.nbfc.io/v1alpha1";

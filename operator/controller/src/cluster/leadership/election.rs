@@ -20,9 +20,9 @@ use kube::{Api, Client};
 use tokio::sync::oneshot;
 
 use super::{Leadership, fence};
-use crate::health::keeper::Reports;
-use crate::health::problem::{LEASES, Problem, ProblemSource, Request, unreachable};
-use crate::installation::Installation;
+use crate::cluster::installation::Installation;
+use crate::telemetry::health::keeper::Reports;
+use crate::telemetry::health::problem::{LEASES, Problem, ProblemSource, Request, unreachable};
 
 /// The Lease, in the operator's own namespace; deploy/rbac names it too.
 pub const LEASE: &str = "flashjob-operator";

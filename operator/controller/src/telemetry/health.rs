@@ -23,8 +23,8 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use crate::metrics::{self, Fleet};
 use crate::operator::Operator;
+use crate::telemetry::metrics::{self, Fleet};
 use record::Readiness;
 
 /// Serves `/healthz`, `/readyz` and `/metrics` until the process ends.

@@ -1,13 +1,16 @@
 //! Types that each plugin serves beside the others. Types that are written in the configuration
 //! beat those that a plugin describes; among equals the first plugin keeps the type. Pure.
 
-use flashjob_plugin_host::ServedTypes;
-use flashjob_rules::flashjob::observed::ReadyPlugin;
+use std::sync::Arc;
 
-use crate::config::PluginConfig;
+use flashjob_plugin_host::{Digest, Plugin, ServedTypes};
+use flashjob_rules::flashjob::observed::{PluginView, ReadyPlugin};
+
+use crate::PluginConfig;
 
 /// A configured plugin, and what came of loading it.
-pub(super) struct ConfiguredPlugin {
+pub struct ConfiguredPlugin {
+    /// Its entry in the configuration.
     pub config: PluginConfig,
     /// Types that it describes.
     pub described: Vec<ServedTypes>,
@@ -17,9 +20,34 @@ pub(super) struct ConfiguredPlugin {
     pub ready: Result<ReadyPlugin, String>,
 }
 
+impl ConfiguredPlugin {
+    /// A plugin of which nothing is known yet but its entry in the configuration.
+    #[must_use]
+    pub fn loading(config: PluginConfig) -> Self {
+        let ready = Err("it is being loaded".to_owned());
+        Self { config, described: Vec::new(), is_loading: true, ready }
+    }
+
+    /// The plugin serves from now on.
+    pub fn serve(&mut self, plugin: &Plugin) {
+        self.described.clone_from(&plugin.info().device_types);
+        self.is_loading = false;
+        self.ready = Ok(ReadyPlugin {
+            digest: plugin.digest().clone(),
+            version: plugin.info().version.to_string(),
+        });
+    }
+
+    /// No digest of the plugin serves, for this cause.
+    pub fn withhold(&mut self, cause: &str) {
+        self.is_loading = false;
+        self.ready = Err(cause.to_owned());
+    }
+}
+
 /// Types that one plugin serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Standing {
+pub struct Standing {
     /// Its types.
     pub device_types: Vec<ServedTypes>,
     /// True if it serves any type that no other plugin serves.
@@ -28,8 +56,29 @@ pub(super) struct Standing {
     pub kept: Vec<(ServedTypes, String)>,
 }
 
+/// The plugin at `index` as the rules look at it. `digests` are those of it that are loaded.
+#[must_use]
+pub fn view(known: &[ConfiguredPlugin], index: usize, digests: Vec<Digest>) -> PluginView {
+    let ConfiguredPlugin { config, ready, is_loading, .. } = &known[index];
+    let Standing { device_types, any_type, .. } = standing(known, index);
+    PluginView {
+        name: config.name.clone(),
+        reference: config.image.to_string(),
+        device_types,
+        any_type,
+        is_loading: *is_loading,
+        ready: ready.clone(),
+        digests,
+        flash_image: config.flash_image.clone(),
+        settings: config.settings.clone(),
+        locked_settings: config.locked_settings.clone(),
+        grants: Arc::new(config.grants.clone()),
+    }
+}
+
 /// Types that the plugin at `index` serves.
-pub(super) fn standing(known: &[ConfiguredPlugin], index: usize) -> Standing {
+#[must_use]
+pub fn standing(known: &[ConfiguredPlugin], index: usize) -> Standing {
     let own = &known[index];
     let any_type = own.config.device_types.iter().flatten().any(|text| text == "*");
     let (own_types, described) = match configured(own) {

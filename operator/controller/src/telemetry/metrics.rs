@@ -22,8 +22,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::health::problem::Cause;
-use crate::transitions::Transitions;
+use crate::flashjob::transitions::Transitions;
+use crate::telemetry::health::problem::Cause;
 pub use fleet::Fleet;
 pub use requests::{Counted, Requests};
 

@@ -21,9 +21,9 @@ use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use kube::{Api, Client, Resource};
 use tokio::task::JoinSet;
 
-use crate::health::problem::{self, ProblemSource, of_watch};
+use crate::cluster::read::{Guarded, Readable};
 use crate::operator::Operator;
-use crate::read::{Guarded, Readable};
+use crate::telemetry::health::problem::{self, ProblemSource, of_watch};
 
 /// Objects of a flash Pod carry both labels, ours and the Go operator's alike.
 const FLASH_LABELS: &str = "app,uuid";

@@ -8,7 +8,7 @@ use flashjob_artifacts::config::{RegistryConfig, TrustEntry};
 use flashjob_artifacts::trust::{entry, fingerprint};
 use flashjob_rules::firmware::FirmwareTrust;
 
-use crate::config::OperatorConfig;
+use crate::OperatorConfig;
 
 /// Part of the configuration that firmware is looked up with.
 #[derive(Debug, Default)]

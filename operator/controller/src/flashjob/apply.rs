@@ -19,10 +19,10 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
-use crate::answer::{by_name, in_one_line};
+use crate::cluster::answer::{by_name, in_one_line};
+use crate::cluster::read::{Guarded, Readable};
+use crate::cluster::watch::Trim;
 use crate::operator::Operator;
-use crate::read::{Guarded, Readable};
-use crate::watch::Trim;
 
 /// A Pod that is there but no longer in the watch (somebody took its labels) is asked after this
 /// often.

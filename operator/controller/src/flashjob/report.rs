@@ -13,13 +13,13 @@ use kube::api::{Patch, PatchParams};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use crate::answer::in_one_line;
-use crate::apply::refresh;
-use crate::events;
-use crate::leadership::fence::REQUEST_TIMEOUT;
-use crate::metrics::Write;
+use crate::cluster::answer::in_one_line;
+use crate::cluster::leadership::fence::REQUEST_TIMEOUT;
+use crate::flashjob::apply::refresh;
+use crate::flashjob::events;
+use crate::flashjob::transitions::{JobTransition, Transitions};
 use crate::operator::Operator;
-use crate::transitions::{JobTransition, Transitions};
+use crate::telemetry::metrics::Write;
 
 /// Between a write that failed and the next.
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);

@@ -12,9 +12,9 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use kube::{Client, CustomResourceExt};
 use serde_json::Value;
 
-use crate::answer::in_one_line;
-use crate::health::keeper::Reports;
-use crate::health::problem::{
+use crate::cluster::answer::in_one_line;
+use crate::telemetry::health::keeper::Reports;
+use crate::telemetry::health::problem::{
     Cause, DEVICE_PLUGINS, FLASH_JOBS, FLASH_ROLLOUTS, Problem, ProblemSource, Resource,
 };
 

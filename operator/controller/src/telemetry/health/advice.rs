@@ -6,8 +6,8 @@ use std::path::Path;
 use flashjob_plugin_host::trust_entry;
 
 use super::problem::{Cause, Problem};
-use crate::config::{OperatorConfig, PluginConfig};
-use crate::installation::Installation;
+use crate::cluster::installation::Installation;
+use flashjob_config::{OperatorConfig, PluginConfig};
 
 /// Name of the ConfigMap that the supplied manifests mount.
 const CONFIG_MAP: &str = "flashjob-operator-config";
@@ -81,7 +81,7 @@ mod tests {
             "apiVersion: config.flashjob.nbfc.io/v1alpha1\nkind: OperatorConfig\n\
              plugins: {plugins}\ntrust: {trust}\n"
         );
-        let config = crate::config::parse(&text).expect("a configuration");
+        let config = flashjob_config::parse(&text).expect("a configuration");
         let installation = Installation { namespace: "ops".into(), watched: None };
         of(&config, Path::new("/etc/flashjob/config.yaml"), &installation)
     }

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Resource;
 use kube::runtime::events::{Event, EventType};
 
-use crate::transitions::{JobTransition, Transitions};
+use crate::flashjob::transitions::{JobTransition, Transitions};
 
 /// Failed devices of a run that have events of their own; one more event says where the others are
 /// named.

@@ -2,8 +2,8 @@
 
 use kube::runtime::watcher;
 
-use crate::answer::in_one_line;
-use crate::installation::Installation;
+use crate::cluster::answer::in_one_line;
+use crate::cluster::installation::Installation;
 
 /// Kind of a problem: the reason of its event and the label of its metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -11,8 +11,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::problem::{Problem, ProblemSource};
 use super::record::{Readiness, Record, Report, Utterance};
-use crate::answer::in_one_line;
-use crate::metrics::Metrics;
+use crate::cluster::answer::in_one_line;
+use crate::telemetry::metrics::Metrics;
 
 /// The API server takes no longer note, in bytes.
 const NOTE_BYTES: usize = 1024;
