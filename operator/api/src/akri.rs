@@ -39,7 +39,7 @@ pub struct InstanceSpec {
     /// The nodes that see the device. Empty: no node reaches it.
     #[serde(default, deserialize_with = "null_is_default")]
     pub nodes: Vec<String>,
-    /// Whether several nodes may see the device.
+    /// True if several nodes may see the device.
     #[serde(default, deserialize_with = "null_is_default")]
     pub shared: bool,
 }

@@ -20,7 +20,7 @@ use crate::cause::root;
 use crate::docker_config;
 use crate::failure::{Code, Failure};
 
-/// How registries are reached. Passwords come from Docker's configuration (`DOCKER_CONFIG`, else
+/// Connection to registries. Passwords come from Docker's configuration (`DOCKER_CONFIG`, else
 /// `~/.docker/config.json`).
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Registry")]
@@ -72,7 +72,7 @@ pub struct TrustOptions {
     /// The same as a regular expression, from ^ to $.
     #[arg(long, value_name = "PATTERN")]
     pub certificate_identity_regexp: Option<String>,
-    /// Who vouches for that identity: the URL of an OpenID Connect issuer.
+    /// Issuer of that identity: the URL of an OpenID Connect issuer.
     #[arg(long, value_name = "URL")]
     pub certificate_oidc_issuer: Option<String>,
     /// The same as a regular expression, from ^ to $.

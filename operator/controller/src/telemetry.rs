@@ -1,4 +1,4 @@
-//! What is told outside: [`logs`], [`metrics`] and [`traces`], and in [`health`] what is wrong.
+//! Signals to the outside: [`logs`], [`metrics`], [`traces`], and problems in [`health`].
 
 pub mod health;
 pub mod logs;

@@ -1,7 +1,7 @@
 //! The program in the flash image: fetches firmware from a registry and hands it to one device.
 //!
 //! ```text
-//! Arguments --firmware::fetch--> Firmware --ota, http, smp or serial--> Sent, or an AttemptFailure
+//! Arguments --firmware::fetch--> Firmware --ota, http, smp, serial--> Sent or AttemptFailure
 //! ```
 //!
 //! - [`arguments`] is the command line; each option is also an environment variable, as a device

@@ -22,7 +22,7 @@ impl fmt::Display for Matrix {
     }
 }
 
-/// Who flashes.
+/// Program that flashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Runner {

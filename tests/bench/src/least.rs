@@ -25,7 +25,7 @@ use crate::stage::Stage;
 use crate::table::Measured;
 use crate::usage::Usage;
 
-/// What the process is told.
+/// Settings of the process.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
     #[arg(long)]

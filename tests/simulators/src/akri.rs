@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 
 use crate::devices::Report;
 
-/// How Akri is set up.
+/// Settings of Akri.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
     /// The devices' own interface for tests, as `127.0.0.1:8000`.

@@ -29,17 +29,17 @@ use container::Runtime;
 /// said that it is ready.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// How the kubelet is set up.
+/// Settings of the kubelet.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
     /// Name of the node.
     #[arg(long, default_value = "simulated-node")]
     pub node: String,
-    /// What an image is: `pattern=program arguments`, `*` for any text. An image that matches
+    /// Program of an image: `pattern=program arguments`, `*` for any text. An image that matches
     /// nothing cannot be pulled.
     #[arg(long = "image")]
     pub images: Vec<String>,
-    /// What every image has in its environment: `NAME=value`.
+    /// Environment of every image: `NAME=value`.
     #[arg(long = "image-env")]
     pub image_env: Vec<String>,
     /// Folder for the Pods' files. Default: a temporary one.

@@ -17,13 +17,13 @@ use crate::process;
 
 const FINALIZER: &str = "service.kubernetes.io/load-balancer-cleanup";
 
-/// How the load balancer is set up.
+/// Settings of the load balancer.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
     /// The first address of the pool.
     #[arg(long, default_value = "127.0.1.1")]
     pub first: Ipv4Addr,
-    /// How many addresses there are.
+    /// Number of addresses.
     #[arg(long, default_value_t = 9)]
     pub count: u32,
     /// Milliseconds before a Service has its address.

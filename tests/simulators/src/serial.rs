@@ -30,7 +30,7 @@ use tokio::net::TcpListener;
 use crate::terminal::Terminal;
 use loader::{Loader, Report};
 
-/// How the device and its Akri are set up.
+/// Settings of the device and its Akri.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Settings {
     /// Namespace of the Instance.

@@ -10,7 +10,7 @@ use tar::{Archive, EntryType};
 use crate::archive::{self, Entry};
 use crate::{repository, root, skip};
 
-/// What the image may hold at most, uncompressed.
+/// Largest size of the image, uncompressed.
 const SIZE: u64 = 60_000_000;
 
 /// Writes the image of this machine's architecture. None where the release build is missing.
@@ -107,7 +107,9 @@ fn run(root: &Path, command: &[&str]) -> (bool, String) {
     let script = r#"root=$1; shift
         mount --bind "$root" "$root"
         mount -o remount,bind,ro "$root"
-        if touch "$root/written" 2>/dev/null; then echo "the root folder can be written" >&2; exit 1; fi
+        if touch "$root/written" 2>/dev/null; then
+            echo "the root folder can be written" >&2; exit 1
+        fi
         exec chroot --userspec=65532:65532 --groups= "$root" "$@""#;
     let result = Command::new("unshare")
         .args(["--mount", "sh", "-euc", script, "sh"])

@@ -13,7 +13,8 @@ pub enum TrustError {
     NothingMatches(String),
     /// A file without a digest beside its name.
     #[error(
-        "{0} has no digest beside it; append @sha256:… or set allowUnsigned: true for this plugin"
+        "{0} has no digest beside it; append @sha256:… or set allowUnsigned: true for this \
+         plugin"
     )]
     FileWithoutDigest(String),
     /// A key cannot be used.

@@ -26,7 +26,7 @@ const REDRAW: Duration = Duration::from_secs(1);
 /// Reason of a failure: the object that was followed was deleted.
 pub const DELETED: &str = "Deleted";
 
-/// What ends a watch.
+/// Condition that ends a watch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Until {
     /// Every device has its result.

@@ -13,7 +13,7 @@ use clap::Subcommand;
 use crate::failure::Failure;
 use crate::report::Report;
 
-/// What can be done with a plugin.
+/// Commands for plugins.
 #[derive(Debug, Subcommand)]
 pub enum PluginCommand {
     /// Start a plugin: a folder that builds and tests itself.

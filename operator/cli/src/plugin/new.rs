@@ -21,9 +21,9 @@ static CONTRACT: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../wit/0.3.0");
 /// Start a plugin.
 #[derive(Debug, Args)]
 pub struct New {
-    /// What the plugin calls itself: lower-case letters, digits and dashes, at most 63.
+    /// Name of the plugin: lower-case letters, digits and dashes, at most 63.
     name: String,
-    /// In which language.
+    /// Language of its source.
     #[arg(long, value_enum, default_value_t = Language::Rust)]
     language: Language,
     /// The device type that it serves; default: its name without dashes.

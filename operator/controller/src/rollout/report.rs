@@ -1,9 +1,12 @@
-//! Writes the status of a rollout, and tells a change of its phase in an event and the log.
+//! Writes the status of a rollout. A change of its phase, and a spec that has become invalid, are
+//! told in an event and the log.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flashjob_api::{FlashRollout, FlashRolloutSpec, FlashRolloutStatus, RolloutPhase};
+use flashjob_api::{
+    FlashRollout, FlashRolloutSpec, FlashRolloutStatus, RolloutPhase, rollout_reason,
+};
 use flashjob_rules::rollout::Rollout;
 use flashjob_rules::world::change::{Change, EndedWrite, Object, RolloutOutcome};
 use flashjob_rules::world::rollouts::CachedRollout;
@@ -84,18 +87,29 @@ async fn refresh(operator: &Operator, cached: &CachedRollout) -> kube::Result<()
     Ok(())
 }
 
-async fn tell(operator: &Operator, cached: &CachedRollout, status: &FlashRolloutStatus) {
-    let before = &cached.rollout.status;
-    let Some(phase) = status.phase.filter(|phase| before.phase != Some(*phase)) else { return };
-    let (key, message) = (cached.key(), status.message.as_deref().unwrap_or_default());
+/// Change of a rollout that people are told of: its reason, and true if somebody may have to act.
+fn news(before: &FlashRolloutStatus, after: &FlashRolloutStatus) -> Option<(String, bool)> {
+    let invalid = rollout_reason::INVALID_SPEC.name;
+    let is_invalid = |status: &FlashRolloutStatus| status.reason.as_deref() == Some(invalid);
+    // The phase stays as it was.
+    if is_invalid(after) {
+        return (!is_invalid(before)).then(|| (invalid.to_owned(), true));
+    }
+    let phase = after.phase.filter(|phase| before.phase != Some(*phase))?;
     let bad = matches!(phase, RolloutPhase::Failed | RolloutPhase::Paused | RolloutPhase::Aborted);
+    Some((format!("{phase:?}"), bad))
+}
+
+async fn tell(operator: &Operator, cached: &CachedRollout, status: &FlashRolloutStatus) {
+    let Some((reason, bad)) = news(&cached.rollout.status, status) else { return };
+    let (key, message) = (cached.key(), status.message.as_deref().unwrap_or_default());
     match bad {
-        true => tracing::warn!(rollout = %key, "{phase:?}: {message}"),
-        false => tracing::info!(rollout = %key, "{phase:?}: {message}"),
+        true => tracing::warn!(rollout = %key, "{reason}: {message}"),
+        false => tracing::info!(rollout = %key, "{reason}: {message}"),
     }
     let event = Event {
         type_: if bad { EventType::Warning } else { EventType::Normal },
-        reason: format!("{phase:?}"),
+        reason,
         note: Some(message.chars().take(NOTE_BYTES / 4).collect()),
         action: "Roll".to_owned(),
         // Of what is alike the recorder keeps the first words only; each phase has its own.
@@ -118,5 +132,31 @@ fn about(cached: &CachedRollout) -> ObjectReference {
         namespace: Some(namespace.clone()),
         uid: Some(uid.clone()),
         ..reference
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_phase_and_a_spec_that_becomes_invalid_are_told_once() {
+        let status = |phase, reason: &str| FlashRolloutStatus {
+            phase,
+            reason: Some(reason.to_owned()),
+            ..FlashRolloutStatus::default()
+        };
+        let (progressing, paused) = (Some(RolloutPhase::Progressing), Some(RolloutPhase::Paused));
+        let told = |before: &FlashRolloutStatus, after: &FlashRolloutStatus| {
+            let (reason, bad) = news(before, after).unwrap_or_default();
+            format!("{reason} {bad}")
+        };
+        let (runs, invalid) = (status(progressing, ""), status(progressing, "InvalidSpec"));
+        assert_eq!(told(&runs, &status(paused, "TooManyFailed")), "Paused true");
+        assert_eq!(told(&runs, &invalid), "InvalidSpec true");
+        assert_eq!(told(&status(None, ""), &status(None, "InvalidSpec")), "InvalidSpec true");
+        for (before, after) in [(&invalid, &invalid), (&invalid, &runs), (&runs, &runs)] {
+            assert_eq!(news(before, after), None);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! What Go's own tools do not do for a device plugin: bindings of the plugin contract, and a
+//! Steps that Go's own tools do not do for a device plugin: bindings of the plugin contract, and a
 //! component from the module that Go compiled.
 
 use std::path::{Path, PathBuf};

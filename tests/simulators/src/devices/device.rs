@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::firmware::Firmware;
 
-/// How all devices of a fleet are built.
+/// Settings of all devices of a fleet.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Settings {
     /// Address on which the devices listen.

@@ -28,7 +28,7 @@ enum Command {
     Up(Size),
     /// End what `up` started.
     Down,
-    /// What `up` leaves running.
+    /// The part that `up` leaves running.
     #[command(hide = true)]
     Serve(Size),
 }

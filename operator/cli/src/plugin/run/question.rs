@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::number::number;
 
-/// How the flash Pod ended: asks `judge` too.
+/// End of the flash Pod: asks `judge` too.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Outcome")]
 pub struct OutcomeOptions {
