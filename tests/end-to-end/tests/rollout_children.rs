@@ -21,7 +21,7 @@ fn completed(job: &FlashJob) -> HashSet<String> {
 #[tokio::test]
 async fn a_device_with_a_result_keeps_it_when_its_flash_job_is_deleted_in_mid_run()
 -> anyhow::Result<()> {
-    let devices = vec!["esp32:thermo:0.1.0=8".to_owned()];
+    let devices = vec!["esp32:thermo:0.1.0=16".to_owned()];
     let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
     testbed.start_operator().await?;
     behave(&testbed, &Behaviour { transfer_ms: 300, ..Behaviour::default() }).await?;
@@ -36,7 +36,7 @@ async fn a_device_with_a_result_keeps_it_when_its_flash_job_is_deleted_in_mid_ru
         job.spec.uuid.iter().any(|uid| results.contains(uid))
     };
     // Each time as soon as a result is in the FlashJob, and most times not in the rollout yet.
-    for _ in 0..3 {
+    for _ in 0..2 {
         let job = eventually("a FlashJob with a result of its own", LIMIT, || async {
             let jobs = jobs(&testbed).list(&ListParams::default()).await?.items;
             Ok(jobs.into_iter().find(|job| {
@@ -55,12 +55,12 @@ async fn a_device_with_a_result_keeps_it_when_its_flash_job_is_deleted_in_mid_ru
     }
     let status = ended(&testbed, "fleet").await?;
     ensure!(status.phase == Some(RolloutPhase::Completed), "{status:?}");
-    ensure!(results.len() >= 3, "{results:?}");
+    ensure!(results.len() >= 2, "{results:?}");
     let mut last = jobs(&testbed).list(&ListParams::default()).await?.items;
     // One that was deleted may still be there, with the devices that have their results by it.
     last.retain(|job| job.uid().is_some_and(|uid| !deleted.contains(&uid)));
     ensure!(!last.iter().any(|job| is_tried_again(job, &results)), "{results:?}: {last:?}");
     let counts = status.counts.context("counts")?;
-    ensure!((counts.completed, counts.failed) == (8, 0), "{counts:?}");
+    ensure!((counts.completed, counts.failed) == (16, 0), "{counts:?}");
     Ok(())
 }
