@@ -33,7 +33,8 @@ pub struct Status {
     /// Follow it no longer than this: 90s, 10m, 2h.
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     timeout: Option<Duration>,
-    /// Condition that ends it: all devices have their result, or nothing goes on until somebody acts.
+    /// Condition that ends it: all devices have their result, or nothing goes on until a person
+    /// acts.
     #[arg(long, value_enum)]
     until: Option<Until>,
     #[command(flatten)]

@@ -328,6 +328,19 @@ mod tests {
     }
 
     #[test]
+    fn one_that_was_invalid_from_its_beginning_says_which_field() {
+        let mut invalid = rollout();
+        invalid.status = Some(FlashRolloutStatus {
+            reason: Some("InvalidSpec".to_owned()),
+            message: Some("this FlashRollout is invalid: spec.maxFailed".to_owned()),
+            ..FlashRolloutStatus::default()
+        });
+        let text = details(&invalid, frame(1_000));
+        assert!(text.contains("InvalidSpec") && text.contains("spec.maxFailed"), "{text}");
+        assert!(!text.contains("No operator has looked at it"), "{text}");
+    }
+
+    #[test]
     fn batches_are_shown_with_the_soak_that_is_left_and_approvals_that_are_missing() {
         let text = details(&rollout(), frame(1_000));
         for expected in [

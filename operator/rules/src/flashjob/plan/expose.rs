@@ -83,10 +83,10 @@ impl Draft<'_> {
     /// Asks the plugin, once for an attempt.
     pub fn built(&mut self, uid: &str, attempt: u32, plugin: &PluginView) -> BuildAnswer {
         let name = self.attempt_name(uid, attempt);
-        let described = self.observed.answers.built.get(uid);
-        let described =
-            described.filter(|built| built.attempt == name && built.firmware == self.firmware());
-        let Some(built) = described else {
+        let answered = self.observed.answers.built.get(uid);
+        let answered =
+            answered.filter(|built| built.attempt == name && built.firmware == self.firmware());
+        let Some(built) = answered else {
             let Ok(ready) = &plugin.ready else { return BuildAnswer::Wait };
             let request = Box::new(self.request(uid, attempt, Some(plugin)));
             self.ask(Question::Build {
