@@ -4,8 +4,11 @@
 use std::time::{Duration, Instant};
 
 use flashjob_api::{DevicePlugin, FlashJobStatus, INSTALLATION, Phase};
-use flashjob_end_to_end::{LIMIT, apply, job, jobs, plugin_where, status_where};
+use flashjob_end_to_end::{
+    LIMIT, apply, create, ended, job, jobs, plugin_where, raw_jobs, status_where, uids,
+};
 use flashjob_testbed::process::eventually;
+use flashjob_testbed::proxy::Call;
 use flashjob_testbed::testbed::{grant_rights, grant_rights_without, install_crds};
 use flashjob_testbed::{Options, Proxy, Testbed};
 use k8s_openapi::api::core::v1::Secret;
@@ -277,6 +280,47 @@ async fn a_definition_that_lacks_fields_is_told_and_the_operator_works_all_the_s
     let forbidden =
         flashjob_testbed::audit::forbidden(&testbed.control_plane.audit_log, "operator")?;
     assert_eq!(forbidden, Vec::<String>::new(), "no right is needed for it");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_flash_job_that_cannot_be_decoded_is_told_so_in_one_status_write() -> anyhow::Result<()>
+{
+    let devices = vec!["esp32:thermo:0.1.0=3".to_owned()];
+    let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
+    let proxy = Proxy::start(&testbed.control_plane.operator_kubeconfig).await?;
+    testbed.control_plane.operator_kubeconfig.clone_from(&proxy.kubeconfig);
+    let crds: Api<CustomResourceDefinition> = Api::all(testbed.client.clone());
+    let name = "flashjobs.application.flashjob.nbfc.io";
+    let of_anything = json!([{
+        "op": "replace",
+        "path": "/spec/versions/0/schema/openAPIV3Schema/properties/spec/properties/parallelism",
+        "value": {"x-kubernetes-preserve-unknown-fields": true},
+    }]);
+    let patch: json_patch::Patch = serde_json::from_value(of_anything)?;
+    crds.patch(name, &PatchParams::default(), &Patch::Json::<()>(patch)).await?;
+    testbed.start_operator().await?;
+    let all = uids(&testbed, "esp32", 3).await?;
+    // The API server takes up a changed definition a moment later.
+    eventually("the FlashJob is taken", LIMIT, || async {
+        Ok(create(&testbed, &job("words", &all, json!({"parallelism": "two"}))).await.ok())
+    })
+    .await?;
+    let message = eventually("its status has a message", LIMIT, || async {
+        let found = raw_jobs(&testbed).get("words").await?;
+        Ok(found.data["status"]["message"].as_str().map(str::to_owned))
+    })
+    .await?;
+    assert!(message.contains("spec.parallelism: invalid type: string \"two\""), "{message}");
+    // Another job is flashed meanwhile, device by device.
+    apply(&testbed, &job("numbers", &all, json!({"parallelism": 1}))).await?;
+    ended(&testbed, "numbers").await?;
+    let about_it = |call: &Call| call.resource == "flashjobs/status" && call.name == "words";
+    assert_eq!(proxy.count(about_it), 1, "status writes");
+    let mended = json!({"spec": {"parallelism": 2}});
+    jobs(&testbed).patch("words", &PatchParams::default(), &Patch::Merge(mended)).await?;
+    let status = ended(&testbed, "words").await?;
+    assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
     Ok(())
 }
 

@@ -9,16 +9,37 @@ use std::borrow::Cow;
 use flashjob_api::{DevicePlugin, FlashJob, FlashRollout, akri};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::Resource;
-use kube::api::{ObjectMeta, PartialObjectMeta};
-use kube::core::error_boundary::InvalidObject;
+use kube::api::ObjectMeta;
 use serde::de::{DeserializeOwned, Error};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 /// An object, or why it cannot be decoded. As [`kube::core::DeserializeGuard`], but reads the text
 /// once instead of building a tree of it twice.
 #[derive(Clone, Debug)]
-pub struct Guarded<K>(pub Result<K, InvalidObject>);
+pub struct Guarded<K>(pub Result<K, UnreadableObject>);
+
+/// An object that cannot be decoded: why, and the parts of it that can.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{error}")]
+pub struct UnreadableObject {
+    /// Field and what is wrong with it.
+    pub error: String,
+    /// Its metadata.
+    pub metadata: ObjectMeta,
+    status: Option<Box<RawValue>>,
+}
+
+impl UnreadableObject {
+    /// Returns its status, as far as that can be decoded by itself: what is stored of devices in
+    /// flight counts also while the spec cannot be read.
+    #[must_use]
+    pub fn status<S: DeserializeOwned + Default>(&self) -> S {
+        let status = self.status.as_ref();
+        status.and_then(|status| serde_json::from_str(status.get()).ok()).unwrap_or_default()
+    }
+}
 
 /// A kind that is read from the API server.
 pub trait Readable: DeserializeOwned + Resource {
@@ -41,18 +62,29 @@ impl<'de, K: Readable> Deserialize<'de> for Guarded<K> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <&RawValue>::deserialize(deserializer)?.get();
         let read = K::read(text).map(Ok);
-        read.or_else(|error| Ok(Err(invalid::<K>(text, &error).map_err(D::Error::custom)?)))
+        read.or_else(|error| Ok(Err(unreadable::<K>(text, &error).map_err(D::Error::custom)?)))
             .map(Self)
     }
 }
 
-fn invalid<K: Resource>(
+fn unreadable<K: DeserializeOwned>(
     text: &str,
     error: &serde_json::Error,
-) -> serde_json::Result<InvalidObject> {
-    let PartialObjectMeta::<K> { metadata, .. } =
-        serde_json::from_str(&without_managed_fields(text))?;
-    Ok(InvalidObject { error: error.to_string(), metadata })
+) -> serde_json::Result<UnreadableObject> {
+    #[derive(Deserialize)]
+    struct Remains {
+        #[serde(default)]
+        metadata: ObjectMeta,
+        status: Option<Box<RawValue>>,
+    }
+    let text = without_managed_fields(text);
+    let Remains { metadata, status } = serde_json::from_str(&text)?;
+    // Read from a tree, the error names the field in place of a line and column of a text that
+    // nobody sees, and stays the same when the object gets a longer resourceVersion.
+    let tree: Value = serde_json::from_str(&text)?;
+    let of_field = serde_path_to_error::deserialize::<_, K>(tree).err();
+    let error = of_field.map_or_else(|| error.to_string(), |error| error.to_string());
+    Ok(UnreadableObject { error, metadata, status })
 }
 
 /// Places of parts in the text of an object.
@@ -110,6 +142,7 @@ impl<K: Resource> Resource for Guarded<K> {
 
 #[cfg(test)]
 mod tests {
+    use flashjob_api::FlashJobStatus;
     use k8s_openapi::api::core::v1::Pod;
     use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
     use kube::ResourceExt;
@@ -159,5 +192,21 @@ mod tests {
             (list.items[0].name_any(), list.items[1].name_any()),
             ("bad".to_owned(), "good".to_owned())
         );
+    }
+
+    #[test]
+    fn an_object_that_cannot_be_decoded_names_the_field_and_keeps_its_status() {
+        let job = json!({
+            "metadata": {"name": "a"},
+            "spec": {"firmware": 5},
+            "status": {"message": "one device is in flight"},
+        });
+        let Guarded(job): Guarded<FlashJob> =
+            serde_json::from_str(&job.to_string()).expect("an object");
+        let unreadable = job.expect_err("its firmware is a number");
+        let status: FlashJobStatus = unreadable.status();
+        assert_eq!(status.message.as_deref(), Some("one device is in flight"));
+        let expected = "spec.firmware: invalid type: integer `5`, expected a string";
+        assert_eq!(unreadable.to_string(), expected);
     }
 }

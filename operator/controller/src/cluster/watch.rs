@@ -14,14 +14,13 @@ use flashjob_rules::world::change::{Change, Kind, Object};
 use flashjob_rules::world::rollouts::CachedRollout;
 use futures::{Stream, StreamExt};
 use k8s_openapi::api::core::v1 as core;
-use kube::core::error_boundary::InvalidObject;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, DefaultBackoff, Event};
 use kube::{Api, Client, Resource};
 use tokio::task::JoinSet;
 
-use crate::cluster::read::{Guarded, Readable};
+use crate::cluster::read::{Guarded, Readable, UnreadableObject};
 use crate::operator::Operator;
 use crate::telemetry::health::problem::{self, ProblemSource, of_watch};
 
@@ -114,12 +113,12 @@ async fn follow<K: Trim + Resource>(
             Ok(Event::Init) => listed.clear(),
             Ok(Event::InitApply(object)) => {
                 listed.insert(metadata(&object).uid.clone().unwrap_or_default());
-                see(operator, trim(object));
+                tell(operator, object);
             }
             Ok(Event::InitDone) => {
                 operator.tell(Change::Listed { kind, uids: std::mem::take(&mut listed) });
             }
-            Ok(Event::Apply(object)) => see(operator, trim(object)),
+            Ok(Event::Apply(object)) => tell(operator, object),
             Ok(Event::Delete(object)) => {
                 let uid = metadata(&object).uid.clone().unwrap_or_default();
                 if let Some(last) = trim(object) {
@@ -150,7 +149,7 @@ pub(crate) trait Trim: Sized {
     fn trim(self) -> Option<Object>;
 
     /// Returns what is kept of one that cannot be decoded: what somebody is to be told of it.
-    fn unreadable(_: InvalidObject) -> Option<Object> {
+    fn unreadable(_: UnreadableObject) -> Option<Object> {
         None
     }
 }
@@ -160,8 +159,9 @@ impl Trim for FlashJob {
         Some(Object::Job(Box::new(Job::of(self))))
     }
 
-    fn unreadable(object: InvalidObject) -> Option<Object> {
-        Some(Object::Job(Box::new(Job::unreadable(object.metadata, object.error))))
+    fn unreadable(object: UnreadableObject) -> Option<Object> {
+        let status = object.status();
+        Some(Object::Job(Box::new(Job::unreadable(object.metadata, status, object.error))))
     }
 }
 
@@ -170,8 +170,10 @@ impl Trim for FlashRollout {
         Some(Object::Rollout(Box::new(CachedRollout::of(self))))
     }
 
-    fn unreadable(object: InvalidObject) -> Option<Object> {
-        Some(Object::Rollout(Box::new(CachedRollout::unreadable(object.metadata, object.error))))
+    fn unreadable(object: UnreadableObject) -> Option<Object> {
+        let status = object.status();
+        let rollout = CachedRollout::unreadable(object.metadata, status, object.error);
+        Some(Object::Rollout(Box::new(rollout)))
     }
 }
 
@@ -180,7 +182,7 @@ impl Trim for akri::Instance {
         Some(Object::Instance(Box::new(Instance::of(&self))))
     }
 
-    fn unreadable(object: InvalidObject) -> Option<Object> {
+    fn unreadable(object: UnreadableObject) -> Option<Object> {
         let instance = Instance::unreadable(&object.metadata, &object.error);
         Some(Object::Instance(Box::new(instance)))
     }
@@ -215,8 +217,9 @@ fn trim<K: Trim + Resource>(object: Guarded<K>) -> Option<Object> {
     }
 }
 
-fn see(operator: &Operator, object: Option<Object>) {
-    if let Some(object) = object {
+/// Tells the loop the state of an object that the API server sent.
+pub(crate) fn tell<K: Trim + Resource>(operator: &Operator, object: Guarded<K>) {
+    if let Some(object) = trim(object) {
         operator.tell(Change::Updated(object));
     }
 }

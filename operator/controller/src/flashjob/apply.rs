@@ -8,7 +8,7 @@ use std::time::Duration;
 use flashjob_api::{FINALIZER, FlashJob};
 use flashjob_rules::flashjob::observed::{Job, JobKey, Pod, Refusal, Refused, whole_seconds};
 use flashjob_rules::flashjob::plan::Step;
-use flashjob_rules::world::change::{Change, JobOutcome, Object};
+use flashjob_rules::world::change::{Change, JobOutcome};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -21,7 +21,7 @@ use serde_json::json;
 
 use crate::cluster::answer::{by_name, in_one_line};
 use crate::cluster::read::{Guarded, Readable};
-use crate::cluster::watch::Trim;
+use crate::cluster::watch::{self, Trim};
 use crate::operator::Operator;
 
 /// A Pod that is there but no longer in the watch (somebody took its labels) is asked after this
@@ -195,7 +195,7 @@ pub(crate) async fn delete<K: NamespacedObject + Readable>(
         Ok(Guarded::<K>(answer)) => return Ok(Deleted::Going(answer.ok())),
         Err(error) => error,
     };
-    let api: Api<K> = Api::namespaced(client, namespace);
+    let api: Api<Guarded<K>> = Api::namespaced(client, namespace);
     match &error {
         kube::Error::Api(status) if status.code == 404 => Ok(Deleted::Gone),
         // Another object has its name, or somebody wrote at the same moment and it is still there.
@@ -214,12 +214,13 @@ async fn set_finalizers(
     job: &Job,
     finalizers: Vec<&str>,
 ) -> kube::Result<()> {
-    let jobs: Api<FlashJob> = Api::namespaced(operator.client.clone(), &job.key.namespace);
+    let jobs: Api<Guarded<FlashJob>> =
+        Api::namespaced(operator.client.clone(), &job.key.namespace);
     let patch = json!({"metadata": {
         "finalizers": finalizers, "resourceVersion": job.resource_version, "uid": job.uid,
     }});
     match jobs.patch(&job.key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
-        Ok(job) => operator.tell(Change::Updated(Object::Job(Box::new(Job::of(job))))),
+        Ok(job) => watch::tell(operator, job),
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
             refresh(operator, job).await?;
         }
@@ -239,9 +240,9 @@ pub(crate) async fn refresh_by_name(
     key: &JobKey,
     uid: Option<&str>,
 ) -> kube::Result<()> {
-    let jobs: Api<FlashJob> = Api::namespaced(operator.client.clone(), &key.namespace);
+    let jobs: Api<Guarded<FlashJob>> = Api::namespaced(operator.client.clone(), &key.namespace);
     if let Some(job) = by_name(&jobs, &key.name).await? {
-        operator.tell(Change::Updated(Object::Job(Box::new(Job::of(job)))));
+        watch::tell(operator, job);
     } else if let Some(uid) = uid {
         operator.tell(Change::NotFound { subject: key.clone().into(), uid: uid.to_owned() });
     }

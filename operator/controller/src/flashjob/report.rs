@@ -7,14 +7,16 @@ use std::time::{Duration, Instant};
 use flashjob_api::{FlashJob, FlashJobStatus};
 use flashjob_rules::flashjob::observed::{Finish, Job};
 use flashjob_rules::flashjob::plan::DeviceResult;
-use flashjob_rules::world::change::{Change, EndedWrite, JobOutcome, Object};
-use kube::Api;
+use flashjob_rules::world::change::{Change, EndedWrite, JobOutcome};
 use kube::api::{Patch, PatchParams};
+use kube::{Api, Resource};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::cluster::answer::in_one_line;
 use crate::cluster::leadership::fence::REQUEST_TIMEOUT;
+use crate::cluster::read::Guarded;
+use crate::cluster::watch;
 use crate::flashjob::apply::refresh;
 use crate::flashjob::events;
 use crate::flashjob::transitions::{JobTransition, Transitions};
@@ -107,15 +109,16 @@ async fn send(
     job: &Job,
     status: &FlashJobStatus,
 ) -> kube::Result<WriteOutcome> {
-    let jobs: Api<FlashJob> = Api::namespaced(operator.client.clone(), &job.key.namespace);
+    let jobs: Api<Guarded<FlashJob>> =
+        Api::namespaced(operator.client.clone(), &job.key.namespace);
     let patch = json!({
         "metadata": {"resourceVersion": job.resource_version, "uid": job.uid},
         "status": difference(&job.status, status),
     });
     match jobs.patch_status(&job.key.name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(stored) => {
-            let version = stored.metadata.resource_version.clone();
-            operator.tell(Change::Updated(Object::Job(Box::new(Job::of(stored)))));
+            let version = stored.meta().resource_version.clone();
+            watch::tell(operator, stored);
             Ok(WriteOutcome::over(&job.resource_version, version.as_deref()))
         }
         Err(kube::Error::Api(error)) if error.code == 409 || error.code == 404 => {

@@ -4,15 +4,17 @@
 use std::sync::Arc;
 
 use flashjob_api::{FlashJob, FlashRollout};
-use flashjob_rules::flashjob::observed::{Job, JobKey};
+use flashjob_rules::flashjob::observed::JobKey;
 use flashjob_rules::rollout::{RolloutKey, Step};
-use flashjob_rules::world::change::{Change, Object, RolloutOutcome};
+use flashjob_rules::world::change::{Change, RolloutOutcome};
 use flashjob_rules::world::rollouts::{CachedRollout, StepOutcome};
 use kube::Api;
 use kube::api::{Patch, PatchParams};
 use serde_json::{Map, Value, json};
 
 use crate::cluster::answer::in_one_line;
+use crate::cluster::read::Guarded;
+use crate::cluster::watch;
 use crate::flashjob::apply::{Deleted, create, delete, pause_after, refresh_by_name};
 use crate::operator::Operator;
 
@@ -63,7 +65,8 @@ async fn carry_out(
     let namespace = &key.namespace;
     match step {
         Step::CreateChild(job) => match create(&operator.client, namespace, &**job).await {
-            Ok(job) => see(operator, job),
+            // The next plan shares parallelism by what the FlashJobs show.
+            Ok(job) => watch::tell(operator, Guarded(Ok(job))),
             // An earlier request whose answer was lost made it, or somebody else has the name.
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 let name = job.metadata.name.clone().unwrap_or_default();
@@ -77,7 +80,7 @@ async fn carry_out(
         Step::DeleteChild { name, uid } => {
             let client = operator.client.clone();
             match delete::<FlashJob>(client, namespace, name, uid).await? {
-                Deleted::Going(Some(job)) => see(operator, job),
+                Deleted::Going(Some(job)) => watch::tell(operator, Guarded(Ok(job))),
                 Deleted::Going(None) => {}
                 Deleted::Gone => {
                     let subject = child_key(namespace, name.clone()).into();
@@ -109,7 +112,7 @@ async fn patch(
     spec: &Map<String, Value>,
     resource_version: Option<&str>,
 ) -> kube::Result<()> {
-    let jobs: Api<FlashJob> = Api::namespaced(operator.client.clone(), namespace);
+    let jobs: Api<Guarded<FlashJob>> = Api::namespaced(operator.client.clone(), namespace);
     let mut metadata = json!({"uid": uid});
     if let Some(version) = resource_version {
         metadata["resourceVersion"] = json!(version);
@@ -117,7 +120,7 @@ async fn patch(
     let patch = Patch::Merge(json!({"metadata": metadata, "spec": spec}));
     match jobs.patch(name, &PatchParams::default(), &patch).await {
         Ok(job) => {
-            see(operator, job);
+            watch::tell(operator, job);
             Ok(())
         }
         // Somebody else wrote, or it is gone or another: their state is planned with.
@@ -126,11 +129,6 @@ async fn patch(
         }
         Err(error) => Err(error),
     }
-}
-
-/// Lets the next plan see what was done: parallelism is shared by what the FlashJobs show.
-fn see(operator: &Operator, job: FlashJob) {
-    operator.tell(Change::Updated(Object::Job(Box::new(Job::of(job)))));
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use flashjob_api::{
     FlashRollout, FlashRolloutSpec, FlashRolloutStatus, RolloutPhase, rollout_reason,
 };
 use flashjob_rules::rollout::Rollout;
-use flashjob_rules::world::change::{Change, EndedWrite, Object, RolloutOutcome};
+use flashjob_rules::world::change::{Change, EndedWrite, RolloutOutcome};
 use flashjob_rules::world::rollouts::CachedRollout;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::api::{Patch, PatchParams};
@@ -17,6 +17,8 @@ use kube::{Api, Resource};
 use serde_json::json;
 
 use crate::cluster::answer::{by_name, in_one_line};
+use crate::cluster::read::Guarded;
+use crate::cluster::watch;
 use crate::flashjob::report::{WriteOutcome, difference};
 use crate::operator::Operator;
 
@@ -58,15 +60,15 @@ async fn send(
     status: &FlashRolloutStatus,
 ) -> kube::Result<WriteOutcome> {
     let Rollout { namespace, name, uid, .. } = &cached.rollout;
-    let rollouts: Api<FlashRollout> = Api::namespaced(operator.client.clone(), namespace);
+    let rollouts: Api<Guarded<FlashRollout>> = Api::namespaced(operator.client.clone(), namespace);
     let patch = json!({
         "metadata": {"resourceVersion": cached.resource_version, "uid": uid},
         "status": difference(&cached.rollout.status, status),
     });
     match rollouts.patch_status(name, &PatchParams::default(), &Patch::Merge(patch)).await {
         Ok(stored) => {
-            let version = stored.metadata.resource_version.clone();
-            operator.tell(Change::Updated(Object::Rollout(Box::new(CachedRollout::of(stored)))));
+            let version = stored.meta().resource_version.clone();
+            watch::tell(operator, stored);
             Ok(WriteOutcome::over(&cached.resource_version, version.as_deref()))
         }
         Err(kube::Error::Api(error)) if matches!(error.code, 404 | 409) => {
@@ -79,11 +81,12 @@ async fn send(
 
 async fn refresh(operator: &Operator, cached: &CachedRollout) -> kube::Result<()> {
     let (key, uid) = (cached.key(), cached.rollout.uid.clone());
-    let rollouts: Api<FlashRollout> = Api::namespaced(operator.client.clone(), &key.namespace);
-    operator.tell(match by_name(&rollouts, &key.name).await? {
-        Some(rollout) => Change::Updated(Object::Rollout(Box::new(CachedRollout::of(rollout)))),
-        None => Change::NotFound { subject: key.into(), uid },
-    });
+    let rollouts: Api<Guarded<FlashRollout>> =
+        Api::namespaced(operator.client.clone(), &key.namespace);
+    match by_name(&rollouts, &key.name).await? {
+        Some(rollout) => watch::tell(operator, rollout),
+        None => operator.tell(Change::NotFound { subject: key.into(), uid }),
+    }
     Ok(())
 }
 

@@ -102,8 +102,8 @@ impl Rollout {
 
     /// Keeps a FlashRollout that cannot be decoded, so that this can be said in its status.
     #[must_use]
-    pub fn unreadable(metadata: ObjectMeta, fault: String) -> Self {
-        Self::assemble(metadata, Err(fault), None, FlashRolloutStatus::default())
+    pub fn unreadable(metadata: ObjectMeta, status: FlashRolloutStatus, fault: String) -> Self {
+        Self::assemble(metadata, Err(fault), None, status)
     }
 
     fn assemble(

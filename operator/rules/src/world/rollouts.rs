@@ -42,9 +42,9 @@ impl CachedRollout {
 
     /// Keeps a rollout that cannot be decoded, so that this can be said in its status.
     #[must_use]
-    pub fn unreadable(metadata: ObjectMeta, fault: String) -> Self {
+    pub fn unreadable(metadata: ObjectMeta, status: FlashRolloutStatus, fault: String) -> Self {
         let version = metadata.resource_version.clone().unwrap_or_default();
-        Self::new(Rollout::unreadable(metadata, fault), version)
+        Self::new(Rollout::unreadable(metadata, status, fault), version)
     }
 
     fn new(rollout: Rollout, resource_version: String) -> Self {

@@ -121,9 +121,9 @@ impl Job {
 
     /// Keeps a FlashJob that cannot be decoded, so that this can be said in its status.
     #[must_use]
-    pub fn unreadable(metadata: ObjectMeta, error: String) -> Self {
+    pub fn unreadable(metadata: ObjectMeta, status: FlashJobStatus, error: String) -> Self {
         let part = Part::of(&metadata, FlashJobSpec::default());
-        Self::assemble(metadata, Err(error), part, FlashJobStatus::default())
+        Self::assemble(metadata, Err(error), part, status)
     }
 
     fn assemble(
