@@ -2,6 +2,7 @@
 //! from it, who leads, and which objects are this installation's.
 
 pub mod answer;
+pub mod connection;
 pub mod definitions;
 pub mod installation;
 pub mod leadership;

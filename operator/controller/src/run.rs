@@ -4,9 +4,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use flashjob_config::Access;
 use flashjob_rules::world::World;
 use k8s_openapi::api::core::v1::ObjectReference;
-use kube::client::ClientBuilder;
 use kube::runtime::events::{Recorder, Reporter};
 use kube::{Client, Config};
 use tokio::runtime::Handle;
@@ -20,7 +20,7 @@ use crate::cluster::installation::Installation;
 use crate::cluster::leadership::Leadership;
 use crate::cluster::leadership::election::{Election, LostLease};
 use crate::cluster::watch::Watches;
-use crate::cluster::{definitions, proxy};
+use crate::cluster::{connection, definitions, proxy};
 use crate::operator::{Operator, Parts};
 use crate::plugins::Plugins;
 use crate::plugins::loader::Loader;
@@ -32,7 +32,6 @@ use crate::telemetry::health::record::{Readiness, Record};
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{health, logs};
 use crate::{reconcile, reload};
-use flashjob_config::Access;
 
 /// Within this time everything is at rest and the Lease given back; Kubernetes kills after 30 s.
 const END_LIMIT: Duration = Duration::from_secs(15);
@@ -106,13 +105,13 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
     kube_config.headers.push((http::header::USER_AGENT, agent.parse()?));
     // A client of its own for the Lease and for what is wrong: no request that waits for another
     // delays a renewal, and the fence does not hold it back.
-    let unfenced = Client::try_from(kube_config.clone())?;
+    let unfenced = connection::client(&kube_config)?.build();
     let leadership =
         if arguments.leader_election { Leadership::standby() } else { Leadership::alone() };
     let metrics = Arc::new(Metrics::default());
     let (reports, readiness) = keep_health(&arguments, &installation, &metrics, &unfenced);
     let fenced = || -> kube::Result<Client> {
-        let builder = ClientBuilder::try_from(kube_config.clone())?
+        let builder = connection::client(&kube_config)?
             .with_layer(&ResponseBodyTimeoutLayer::new(SILENCE_LIMIT))
             .with_layer(leadership.fence())
             .with_layer(&metrics.requests)

@@ -1,0 +1,68 @@
+//! Connections to the API server. Does I/O.
+//!
+//! kube's own stack speaks HTTP/1.1 alone: each request that is under way has a connection with
+//! buffers and a TLS session of its own. Here all requests of a client share one HTTP/2
+//! connection, as those of Kubernetes' own components do; a server or proxy that does not offer
+//! HTTP/2 (ALPN, RFC 7301) gets HTTP/1.1.
+
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use kube::Config;
+use kube::client::retry::RetryPolicy;
+use kube::client::{Body, ClientBuilder, ConfigExt, DynBody, RustlsTlsError};
+use tower::retry::RetryLayer;
+use tower::util::BoxService;
+use tower::{BoxError, ServiceBuilder, ServiceExt};
+use tower_http::ServiceExt as _;
+
+/// Interval of pings, and longest wait for their answer: all requests would hang on a connection
+/// that is gone without a word. Kubernetes' own clients have 30 s and 15 s.
+const PING_INTERVAL: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Sends requests to the API server.
+pub type Connection = BoxService<Request<Body>, Response<Box<DynBody>>, BoxError>;
+
+/// Returns a client of the API server without layers of ours.
+///
+/// # Errors
+/// Certificates, or the means to log in, cannot be read.
+pub fn client(config: &Config) -> kube::Result<ClientBuilder<Connection>> {
+    if config.proxy_url.is_some() {
+        return ClientBuilder::try_from(config.clone());
+    }
+    let mut connector = HttpConnector::new();
+    connector.enforce_http(false);
+    connector.set_nodelay(true);
+    connector.set_connect_timeout(config.connect_timeout);
+    let mut tls = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(config.rustls_client_config()?)
+        .https_or_http();
+    let invalid_name = |error| kube::Error::RustlsTls(RustlsTlsError::InvalidServerName(error));
+    let name = config.tls_server_name.clone().map(TryInto::try_into).transpose();
+    if let Some(name) = name.map_err(invalid_name)? {
+        tls = tls.with_server_name_resolver(hyper_rustls::FixedServerNameResolver::new(name));
+    }
+    let client = Client::builder(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .pool_timer(TokioTimer::new())
+        .http2_keep_alive_interval(PING_INTERVAL)
+        .http2_keep_alive_timeout(PING_TIMEOUT)
+        .build(tls.enable_all_versions().wrap_connector(connector));
+    let retries = config.default_retry.then(|| RetryLayer::new(RetryPolicy::server_retry()));
+    let service = ServiceBuilder::new()
+        .layer(config.base_uri_layer())
+        .option_layer(retries)
+        .option_layer(config.auth_layer()?)
+        .layer(config.extra_headers_layer()?)
+        .map_err(BoxError::from)
+        .service(client)
+        .map_response_body(|body| Box::new(body.map_err(BoxError::from)) as Box<DynBody>)
+        .boxed();
+    Ok(ClientBuilder::new(service, config.default_namespace.clone()))
+}
