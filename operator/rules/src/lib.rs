@@ -5,9 +5,10 @@
 //! - [`world`] keeps what was observed of all of them, and takes the snapshots that they decide
 //!   by.
 //! - [`firmware`] is the question to a registry that both may have, [`schedule`] reads maintenance
-//!   windows.
+//!   windows, [`count`] words numbers.
 #![deny(missing_docs)]
 
+pub mod count;
 pub mod firmware;
 pub mod flashjob;
 pub mod rollout;

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use clap::Args;
 use flashjob_api::FlashJob;
+use flashjob_rules::count::counted;
 use kube::ResourceExt;
 use kube::api::{DeleteParams, Patch, Preconditions};
 use serde_json::json;
 
-use super::inventory::devices_shown;
 use super::parameters::Change;
 use super::workload::{Workload, full_name, resource};
 use super::{prompt, watch};
@@ -181,11 +181,11 @@ fn question(jobs: &[FlashJob]) -> String {
     let named = |job: &FlashJob| {
         let name = full_name(job);
         let counts = job.status.as_ref().and_then(|status| status.counts).unwrap_or_default();
-        let active = devices_shown(counts.active as usize);
+        let active = counted(counts.active as usize, "device");
         match (counts.active, counts.verifying) {
             (0, 0) => name,
             (0, verifying) => {
-                format!("{name} with {} verifying", devices_shown(verifying as usize))
+                format!("{name} with {} verifying", counted(verifying as usize, "device"))
             }
             (_, 0) => format!("{name} with {active} in flight"),
             (_, verifying) => format!("{name} with {active} in flight and {verifying} verifying"),

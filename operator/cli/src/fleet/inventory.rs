@@ -220,8 +220,3 @@ fn note(jobs: &[FlashJob], devices: &mut [Device]) {
         }
     }
 }
-
-/// A number of devices in words.
-pub fn devices_shown(count: usize) -> String {
-    if count == 1 { "1 device".to_owned() } else { format!("{count} devices") }
-}

@@ -4,12 +4,13 @@ use std::collections::HashMap;
 
 use clap::Args;
 use flashjob_api::{DeviceState, DeviceStatus, FlashJob, FlashJobStatus};
+use flashjob_rules::count::counted;
 use kube::ResourceExt;
 use quick_junit::{NonSuccessKind, Report as JunitReport, TestCase, TestCaseStatus, TestSuite};
 use serde::Serialize;
 use serde_json::json;
 
-use super::inventory::{self, devices_shown};
+use super::inventory;
 use super::run::results_of_run;
 use super::table::{plain, table};
 use super::workload::Workload;
@@ -80,7 +81,7 @@ pub async fn run(command: &Results) -> Result<Report, Failure> {
         others => format!(
             "{text}\nNote: {} more of those that completed did not prove the new version; the \
              status does not keep which.",
-            devices_shown(others)
+            counted(others, "device")
         ),
     };
     if job.is_behind() {

@@ -4,12 +4,12 @@ use std::collections::{BTreeSet, HashSet};
 
 use clap::Args;
 use flashjob_api::{DeviceState, FlashJob};
+use flashjob_rules::count::counted;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::ResourceExt;
 use kube::api::ListParams;
 use serde_json::json;
 
-use super::inventory::devices_shown;
 use super::manifest::applicable;
 use super::parameters::Change;
 use super::prompt;
@@ -74,7 +74,7 @@ pub async fn run(command: &Retry, interruption: &Interruption) -> Result<Report,
     chosen.tell();
     let question = format!(
         "Flash {} again with {} version {}?",
-        devices_shown(job.spec.uuid.len()),
+        counted(job.spec.uuid.len(), "device"),
         job.spec.firmware,
         job.spec.version
     );
@@ -87,7 +87,7 @@ pub async fn run(command: &Retry, interruption: &Interruption) -> Result<Report,
     let text = format!(
         "{} created with {}; kubectl flashjob status {} -n {} -w follows it",
         resource(&job),
-        devices_shown(job.spec.uuid.len()),
+        counted(job.spec.uuid.len(), "device"),
         job.name_any(),
         place.namespace
     );
@@ -131,7 +131,7 @@ impl Chosen {
                  again with the same firmware, or has done so: {see}. --again flashes them once \
                  more",
                 old.name_any(),
-                devices_shown(all)
+                counted(all, "device")
             );
             return Err(Failure::new(Code::Unavailable, "NothingToRetry", message));
         }
@@ -139,7 +139,7 @@ impl Chosen {
             self.notes.push(format!(
                 "Left out: {} that a newer FlashJob flashes again with the same firmware, or has \
                  flashed: {see}. --again takes all.",
-                devices_shown(all - self.uids.len())
+                counted(all - self.uids.len(), "device")
             ));
         }
         Ok(())
@@ -231,7 +231,7 @@ fn failed(job: &FlashJob, reasons: &[String]) -> Result<Chosen, Failure> {
         format!(
             "The status names the reasons of the first {}; {unnamed} more failed and are left \
              out. Without --reason all are flashed again.",
-            devices_shown(named.len())
+            counted(named.len(), "device")
         )
     });
     Ok(Chosen { uids, notes: notes.into_iter().collect() })

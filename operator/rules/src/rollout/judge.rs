@@ -7,6 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::draft::Draft;
 use super::snapshot::after;
 use super::status::Member;
+use crate::count::counted;
 
 /// State of the run, by its batches.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,13 +99,15 @@ impl Draft<'_> {
         let name = &self.batches[batch].name;
         let (reason, message) = if failed - regressed <= allowed {
             let message = format!(
-                "batch {name}: {regressed} devices went back to another version after they \
-                 completed; maxFailed allows {allowed}; {GO_ON}"
+                "batch {name}: {} went back to another version after completion; maxFailed \
+                 allows {allowed}; {GO_ON}",
+                counted(regressed, "device")
             );
             (rollout_reason::REGRESSED.name, message)
         } else {
             let message = format!(
-                "batch {name}: {failed} devices failed; maxFailed allows {allowed}; {GO_ON}"
+                "batch {name}: {} failed; maxFailed allows {allowed}; {GO_ON}",
+                counted(failed, "device")
             );
             (rollout_reason::TOO_MANY_FAILED.name, message)
         };

@@ -11,6 +11,7 @@ use super::plan::Plan;
 use super::snapshot::{Snapshot, after};
 use super::summary;
 use super::words::Words;
+use crate::count::counted;
 use crate::firmware::{
     FirmwareState, REGISTRY, ResolveFirmware, missing_platforms, settled, waited_for,
 };
@@ -58,8 +59,10 @@ pub(super) fn plan_run(
         let message = format!("nothing to flash: {}", summary::left_out(&planned.left_out));
         Words::ended(RolloutPhase::Completed, rollout_reason::NOTHING_TO_FLASH.name, message)
     } else {
-        let (devices, batches) = (planned.count(), planned.batches.len());
-        let mut message = format!("planned {devices} devices in {batches} batches");
+        let devices = counted(planned.count(), "device");
+        let batches = planned.batches.len();
+        let batches = if batches == 1 { "1 batch".into() } else { format!("{batches} batches") };
+        let mut message = format!("planned {devices} in {batches}");
         if planned.left_out != LeftOut::default() {
             message.push_str(&format!("; {}", summary::left_out(&planned.left_out)));
         }

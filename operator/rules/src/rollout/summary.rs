@@ -15,6 +15,7 @@ use super::plan::{Plan, Step};
 use super::snapshot::{Child, Snapshot};
 use super::status::{List, Member, differ_beyond_results};
 use super::words::Words;
+use crate::count::counted;
 
 /// Devices that were left out, as part of a sentence.
 pub(super) fn left_out(left_out: &LeftOut) -> String {
@@ -147,7 +148,12 @@ impl Draft<'_> {
         self.lists[batch].shards.iter().find_map(|shard| {
             let child = self.child(batch, shard)?;
             let most = child.status.waiting.iter().max_by_key(|(_, count)| **count)?;
-            Some(format!("FlashJob {}: {} devices {}", child.name, most.1, most.0))
+            Some(format!(
+                "FlashJob {}: {} {}",
+                child.name,
+                counted(*most.1 as usize, "device"),
+                most.0
+            ))
         })
     }
 

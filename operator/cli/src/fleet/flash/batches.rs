@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use flashjob_api::FlashJob;
+use flashjob_rules::count::counted;
 use kube::ResourceExt;
 use tokio::time::Instant;
 
@@ -16,7 +17,6 @@ use super::order::{MOST, Order};
 use crate::cluster::{NOT_FOUND, Place};
 use crate::duration;
 use crate::failure::{Code, Failure};
-use crate::fleet::inventory::devices_shown;
 use crate::fleet::status;
 use crate::fleet::watch::{self, DELETED, Follow, FollowOutput, Until};
 use crate::fleet::workload::{Workload, resuming};
@@ -124,7 +124,7 @@ pub async fn carry_out(
             format!(
                 "Batch {count} of {}: {}, FlashJob {}/{}",
                 batches.len(),
-                devices_shown(batch.len()),
+                counted(batch.len(), "device"),
                 place.namespace,
                 order.name
             )
@@ -217,7 +217,7 @@ pub async fn left(place: &Place, order: &Order) -> Result<Left, Failure> {
         0 => String::new(),
         failed => format!(
             " ({} failed: kubectl flashjob retry {name} -n {namespace} flashes those alone)",
-            devices_shown(failed)
+            counted(failed, "device")
         ),
     };
     let note = match (done, uids.is_empty()) {
@@ -225,12 +225,12 @@ pub async fn left(place: &Place, order: &Order) -> Result<Left, Failure> {
         (_, true) => Some(format!(
             "FlashJob {namespace}/{name} is unchanged: {} asked for, all with a result of this \
              firmware already{retry}. --again flashes them again",
-            devices_shown(done)
+            counted(done, "device")
         )),
         (_, false) => Some(format!(
             "Left out: {} with a result of this firmware already{retry}; --again flashes them \
              again",
-            devices_shown(done)
+            counted(done, "device")
         )),
     };
     Ok(Left { existing, uids, done, note })
@@ -260,7 +260,7 @@ fn ended(failure: Failure, order: &Order, after: usize, all: usize) -> Failure {
              all {} in a new FlashJob, --uid chooses some of them",
             failure.message,
             not_started(rest),
-            devices_shown(all)
+            counted(all, "device")
         ),
         CHANGED => format!(
             "{}; nothing more is added to it{}. kubectl flashjob status {name} -n {namespace} -w \
@@ -285,7 +285,7 @@ fn ended(failure: Failure, order: &Order, after: usize, all: usize) -> Failure {
 fn not_started(rest: usize) -> String {
     match rest {
         0 => String::new(),
-        rest => format!(". Not started: {} of later batches", devices_shown(rest)),
+        rest => format!(". Not started: {} of later batches", counted(rest, "device")),
     }
 }
 
@@ -308,7 +308,7 @@ impl Left {
         };
         format!(
             "{}{batches} with {} version {}, as FlashJob {}/{}",
-            devices_shown(self.uids.len()),
+            counted(self.uids.len(), "device"),
             order.firmware.reference,
             order.firmware.version,
             order.namespace,
@@ -320,7 +320,7 @@ impl Left {
     fn consequences(&self, order: &Order) -> String {
         let mut sentences = String::new();
         if self.done > 0 {
-            let done = devices_shown(self.done);
+            let done = counted(self.done, "device");
             sentences.push_str(&format!(" Left out: {done} with a result already."));
         }
         if let Some(existing) = &self.existing {
@@ -380,8 +380,8 @@ fn stopped(count: usize, failed: usize, batch: &[String], rest: usize) -> Failur
     let message = format!(
         "stopped after batch {count}: of {} in it {failed} failed, and {} {were} not started. The \
          same command goes on with {}; --keep-going does not stop",
-        devices_shown(batch.len()),
-        devices_shown(rest),
+        counted(batch.len(), "device"),
+        counted(rest, "device"),
         them(rest)
     );
     Failure::new(Code::Failing, "BatchFailed", message)

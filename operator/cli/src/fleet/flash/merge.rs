@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use flashjob_api::FlashJob;
 use flashjob_plugin_host::DeviceType;
+use flashjob_rules::count::counted;
 use kube::ResourceExt;
 
 use super::order::{MOST, Order, Target};
-use crate::fleet::inventory::devices_shown;
 use crate::fleet::run::results_of_run;
 use crate::fleet::workload::Workload;
 
@@ -98,7 +98,7 @@ fn unfit(existing: &FlashJob, added: &[&Target]) -> Option<String> {
             "flashes this firmware already, and {field} is {wanted}, which does not fit {} to \
              add, such as {} (type {}, application {}); choose those alone and give them another \
              --name. --again flashes all again, also what is done",
-            devices_shown(others.len()),
+            counted(others.len(), "device"),
             first.uid,
             shown(&first.kind),
             shown(&first.application)

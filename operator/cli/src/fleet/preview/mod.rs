@@ -14,11 +14,11 @@ mod subject;
 
 use serde_json::{Value, json};
 
-use super::inventory::devices_shown;
 use super::table::table;
 use crate::failure::{Code, Failure};
 use crate::report::{Report, yaml};
 use crate::source;
+use flashjob_rules::count::counted;
 use operator_config::Search;
 pub use options::Preview;
 use rehearsal::{Rehearsal, Verdict};
@@ -83,7 +83,7 @@ pub async fn run(command: &Preview) -> Result<Report, Failure> {
         |verdict: &&Verdict| verdict.verdict == "fail" || !begins && verdict.verdict == "wait";
     let failed = shown.verdicts.iter().filter(not_flashed).count();
     let failure = (failed > 0).then(|| {
-        let message = format!("not to be flashed: {}", devices_shown(failed));
+        let message = format!("not to be flashed: {}", counted(failed, "device"));
         Failure::new(Code::Failing, "NotFlashed", message)
     });
     let json = json!({"devices": shown.verdicts, "objects": objects, "notes": notes});

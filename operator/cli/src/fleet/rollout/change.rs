@@ -2,6 +2,7 @@
 
 use clap::Args;
 use flashjob_api::{FlashRollout, RolloutPhase};
+use flashjob_rules::count::counted;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::Patch;
@@ -11,7 +12,6 @@ use super::state::{lacks_proof, status};
 use crate::cluster::Place;
 use crate::failure::{Code, Failure};
 use crate::fleet::change::{Which, changed, dropped};
-use crate::fleet::inventory::devices_shown;
 use crate::fleet::parameters::Change;
 use crate::fleet::prompt;
 use crate::fleet::workload::{Workload, command_for, full_name, resource};
@@ -87,8 +87,9 @@ fn loss(rollout: &FlashRollout) -> String {
     let parts =
         [(counts.in_flight, "in flight"), (counts.verifying, "verifying"), (left, "not started")];
     let parts = parts.into_iter().filter(|(count, _)| *count > 0);
-    let parts: Vec<String> =
-        parts.map(|(count, words)| format!("{} {words}", devices_shown(count as usize))).collect();
+    let parts: Vec<String> = parts
+        .map(|(count, words)| format!("{} {words}", counted(count as usize, "device")))
+        .collect();
     let name = format!("FlashRollout {}", full_name(rollout));
     if parts.is_empty() { name } else { format!("{name} ({})", parts.join(", ")) }
 }

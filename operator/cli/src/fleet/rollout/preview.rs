@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use flashjob_api::{FlashRollout, LeftOut};
+use flashjob_rules::count::counted;
 use flashjob_rules::flashjob::policy::Namespaces;
 use flashjob_rules::rollout::Rollout;
 use flashjob_rules::rollout::members::{self, Planned};
@@ -15,7 +16,7 @@ use super::state::{is_of_this_run, status};
 use super::view::left_out;
 use crate::cluster::{Place, Scope, refused};
 use crate::failure::{Code, Failure};
-use crate::fleet::inventory::{self, Device, devices_shown};
+use crate::fleet::inventory::{self, Device};
 use crate::fleet::manifest;
 use crate::fleet::preview::operator_config::{self, Search};
 use crate::fleet::table::table;
@@ -164,14 +165,14 @@ fn report(
         let mut lines = vec![format!(
             "FlashRollout {}: {} in {} batches",
             full_name(rollout),
-            devices_shown(planned),
+            counted(planned, "device"),
             shown.batches.len()
         )];
         lines.extend(left_out(&shown.left_out));
         lines.extend(shown.notes.iter().map(|note| format!("Note: {note}")));
         for (place, (batch, members)) in shown.batches.iter().enumerate() {
             let number = place + 1;
-            lines.push(format!("\nBATCH {number} {batch}: {}", devices_shown(members.len())));
+            lines.push(format!("\nBATCH {number} {batch}: {}", counted(members.len(), "device")));
             let rows = members.iter().take(most);
             lines.push(rows_of(rows, namespace, devices));
             if members.len() > most {

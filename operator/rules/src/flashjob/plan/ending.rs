@@ -8,6 +8,7 @@ use flashjob_api::DeviceState;
 use super::holds::holds;
 use super::steps::{Plan, Step};
 use super::summary;
+use crate::count::counted;
 use crate::flashjob::make::attempt_name;
 use crate::flashjob::observed::{Observed, Pod, after};
 
@@ -92,8 +93,8 @@ pub(super) fn drain(observed: &Observed) -> Plan {
         }
     }
     let message = format!(
-        "the spec has changed; {} devices of the run before are still in flight{}",
-        running + usize::from(lost),
+        "the spec has changed; still in flight from the previous run: {}{}",
+        counted(running + usize::from(lost), "device"),
         summary::failing_steps(observed)
     );
     let mut status = summary::draining(observed, &message);

@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use flashjob_api::GroupLimit;
 
 use super::draft::Draft;
+use crate::count::counted;
 use crate::flashjob::observed::after;
 
 /// Seconds after which a job whose groups are full looks again: another job's device may have come
@@ -42,7 +43,8 @@ impl<'a> Draft<'a> {
         if let Some(full) = own.iter().find(is_full) {
             self.wake(after(self.now(), LOOK_AGAIN_SECONDS));
             return Err(format!(
-                "{most} devices of group {full} are in flight, over all FlashJobs"
+                "{} of group {full} in flight, over all FlashJobs",
+                counted(most, "device")
             ));
         }
         groups.count(own);

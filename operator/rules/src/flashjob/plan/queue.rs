@@ -8,6 +8,7 @@ use flashjob_types::plugin::Proof;
 use super::draft::Draft;
 use super::expose::BuildAnswer;
 use super::request;
+use crate::count::counted;
 use crate::flashjob::observed::{Finish, Identity, PluginView};
 
 /// Devices recorded and asked about ahead of their turn, beyond `parallelism`: a device whose
@@ -235,7 +236,7 @@ impl<'a> Draft<'a> {
         (failed > budget).then(|| {
             (
                 reason::JOB_STOPPED,
-                format!("{failed} devices failed, maxFailedDevices allows {budget}"),
+                format!("{} failed, maxFailedDevices allows {budget}", counted(failed, "device")),
             )
         })
     }
