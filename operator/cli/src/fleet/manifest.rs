@@ -40,12 +40,32 @@ pub fn one(path: &Path, kind: &str) -> Result<Value, Failure> {
 /// Reads an object of a file as its kind.
 ///
 /// # Errors
-/// A field is missing or is of another type.
-pub fn decoded<K: DeserializeOwned>(path: &Path, object: Value) -> Result<K, Failure> {
+/// A field is missing, unknown, or of another type.
+pub fn decoded<K: DeserializeOwned>(path: &Path, mut object: Value) -> Result<K, Failure> {
     let kind = object["kind"].as_str().unwrap_or("object").to_owned();
-    decode(object).map_err(|error| {
-        Failure::usage(format!("{}: the {kind} cannot be read: {error}", path.display()))
-    })
+    let refused =
+        |why| Failure::usage(format!("{}: the {kind} cannot be read: {why}", path.display()));
+    if let Some(fields) = object.as_object_mut() {
+        // The type of a kind has neither.
+        fields.remove("apiVersion");
+        fields.remove("kind");
+    }
+    if let Some(field) = unknown_field::<K>(&object) {
+        let explained = kind.to_lowercase();
+        return Err(refused(format!("unknown field {field}; see kubectl explain {explained}")));
+    }
+    decode(object).map_err(refused)
+}
+
+/// Path of the first field that a kind does not have. The API server refuses it too where
+/// `kubectl apply` sends the file.
+fn unknown_field<K: DeserializeOwned>(object: &Value) -> Option<String> {
+    let mut unknown = None;
+    let read: Result<K, _> = serde_ignored::deserialize(object, |path| {
+        unknown.get_or_insert_with(|| path.to_string().replace(".?", ""));
+    });
+    // Another fault comes first.
+    read.ok().and(unknown)
 }
 
 /// The namespace of a file, else that of the command line. A file may not name another than `-n`,
@@ -91,4 +111,35 @@ fn text(path: &Path) -> Result<String, Failure> {
         false => (std::fs::read_to_string(path), path),
     };
     read.map_err(|error| Failure::unreadable(path, &error))
+}
+
+#[cfg(test)]
+mod tests {
+    use flashjob_api::FlashRollout;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_unknown_field_of_a_file_is_refused_by_its_path() {
+        let object = |batch: Value| {
+            json!({
+                "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashRollout",
+                "metadata": {"name": "a"},
+                "spec": {
+                    "firmware": "registry.example/a:1", "version": "1", "selector": {},
+                    "batches": [batch],
+                },
+            })
+        };
+        let read = |batch| {
+            let read: Result<FlashRollout, _> = decoded(Path::new("a.yaml"), object(batch));
+            read.map(|rollout| rollout.spec.batches).map_err(|failure| failure.message)
+        };
+        let batches = read(json!({"name": "first", "size": "5%"})).expect("a FlashRollout");
+        assert_eq!(batches.expect("batches")[0].name, "first");
+        let refused = read(json!({"name": "first", "soakMinuts": 5})).expect_err("unknown field");
+        let expected = "unknown field spec.batches.0.soakMinuts; see kubectl explain flashrollout";
+        assert!(refused.contains(expected), "{refused}");
+    }
 }
