@@ -1,5 +1,5 @@
-//! The firmware of a run, of a FlashJob with a `firmwarePolicy` or of a FlashRollout: the question
-//! to the registry, and what follows from its answer.
+//! Firmware of a run, of a FlashJob with a `firmwarePolicy` or of a FlashRollout: the question to
+//! the registry, and the consequences of its answer.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -9,10 +9,10 @@ use flashjob_api::{
     FirmwarePin, FirmwareStatus, FirmwareVerification, comparable_type, rollout_reason,
 };
 
-/// Waited for while the firmware's registry is asked.
+/// Value of `waitingFor` while the firmware's registry is queried.
 pub const REGISTRY: &str = "the firmware's registry";
 
-/// Waited for while a question about the firmware has this answer for the time being.
+/// Returns what a run waits for while a question about its firmware fails with this reason.
 pub(crate) fn waited_for(reason: &str) -> &'static str {
     match reason == rollout_reason::PLUGIN_NOT_READY.name {
         true => "a plugin that inspects the firmware",
@@ -20,20 +20,20 @@ pub(crate) fn waited_for(reason: &str) -> &'static str {
     }
 }
 
-/// Fingerprint of the entry of `firmwareTrust` that applies to a firmware reference, or none. The
-/// caller computes it: rules read neither references nor keys.
+/// Lookup of the digest of the `firmwareTrust` entry that applies to a firmware reference, if any.
+/// The caller computes it: rules parse neither references nor keys.
 #[derive(Clone)]
 pub struct FirmwareTrust(Arc<TrustOf>);
 
 type TrustOf = dyn Fn(&str) -> Option<String> + Send + Sync;
 
 impl FirmwareTrust {
-    /// The trust that a function knows.
+    /// Wraps a function from firmware reference to digest.
     pub fn new(of: impl Fn(&str) -> Option<String> + Send + Sync + 'static) -> Self {
         Self(Arc::new(of))
     }
 
-    /// Digest of who is trusted to sign the firmware of that reference.
+    /// Digest of the `firmwareTrust` entry that applies to that reference.
     #[must_use]
     pub fn of(&self, firmware: &str) -> Option<String> {
         self.0(firmware)
@@ -57,18 +57,18 @@ impl fmt::Debug for FirmwareTrust {
 pub struct ResolveFirmware {
     /// The run that asks.
     pub run: String,
-    /// The batch of a rollout that is about to start, from 0: is the firmware still there? None:
-    /// the run begins.
+    /// Index of the batch of a rollout that is about to start, from 0, for which the firmware is
+    /// checked again. None: the run begins.
     pub batch: Option<usize>,
     /// Reference: as written when the run begins, by digest later.
     pub reference: String,
-    /// Form that flash Pods get. With `None` a reference that is no OCI reference is resolved as
-    /// written, without a digest.
+    /// Form of the reference that flash Pods get. With `None`, a reference that is not an OCI
+    /// reference is resolved as written, without a digest.
     pub pin: FirmwarePin,
-    /// Signatures that are asked of it.
+    /// Signatures that are required.
     pub verify: FirmwareVerification,
-    /// Digest of the entry of `firmwareTrust` that decides on it, with its keys: an answer under
-    /// another one is none. None: no entry does.
+    /// Digest of the `firmwareTrust` entry that applies to it, including its keys: an answer under
+    /// another entry does not count. None: no entry applies.
     pub trust: Option<String>,
     /// Version that the devices are to report.
     pub version: String,
@@ -79,39 +79,39 @@ pub struct ResolveFirmware {
 /// State of the answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum FirmwareState {
-    /// Nobody asked.
+    /// The question has not been asked.
     #[default]
     NotAsked,
-    /// The registry is being asked, or is asked again after a failure.
+    /// The registry is being queried, or is queried again after a failure.
     Asking,
-    /// It is there, and what was asked of it holds.
+    /// The firmware exists and meets all requirements.
     Resolved(ResolvedFirmware),
-    /// It is not.
+    /// The firmware does not exist or does not meet the requirements.
     Failed {
         /// Name of one of [`flashjob_api::rollout_reason`]: FirmwareUnavailable,
         /// FirmwareUntrusted, FirmwareMismatch, PluginNotReady, InspectionFailed,
         /// InvalidReference.
         reason: String,
-        /// The same, in words.
+        /// Message for people.
         message: String,
-        /// True if asking again changes nothing by itself, as where the firmware is gone or not
-        /// trusted: a person has to act. False: the run waits for the registry, or for a plugin.
+        /// True if a retry cannot succeed until a person acts, for example where the firmware is
+        /// gone or not trusted. False: the run waits for the registry, or for a plugin.
         permanent: bool,
     },
 }
 
-/// Firmware, as its registry shows it.
+/// Firmware as its registry describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ResolvedFirmware {
     /// `sha256:…`; None only where the pin is `None`.
     pub digest: Option<String>,
-    /// Device types that it has firmware for; empty where it does not say.
+    /// Device types that it supports; empty where it names none.
     pub platforms: Vec<String>,
-    /// Identity or key that signed it; None where no entry of `firmwareTrust` matches.
+    /// Identity or key that signed it. None: no entry of `firmwareTrust` matches.
     pub signer: Option<String>,
 }
 
-/// Reference that flash Pods get: the repository by digest, where there is one.
+/// Reference that flash Pods get: the repository with the digest, where there is one.
 #[must_use]
 pub fn pinned(reference: &str, digest: Option<&str>) -> String {
     let Some(digest) = digest else { return reference.to_owned() };
@@ -124,8 +124,8 @@ pub fn pinned(reference: &str, digest: Option<&str>) -> String {
     format!("{name}@{digest}")
 }
 
-/// Types of devices, as [`comparable_type`] writes them, for which firmware of these platforms has
-/// nothing. None where the firmware names no platforms.
+/// Device types, as [`comparable_type`] writes them, that these platforms do not cover. Empty
+/// where the firmware names no platforms.
 #[must_use]
 pub(crate) fn missing_platforms(types: &[String], platforms: &[String]) -> Vec<String> {
     if platforms.is_empty() {
@@ -136,11 +136,11 @@ pub(crate) fn missing_platforms(types: &[String], platforms: &[String]) -> Vec<S
     types.iter().filter(|kind| !there.contains(*kind)).cloned().collect()
 }
 
-/// Returns the part of an answer that is stored. An answer that lacks what was asked for is none:
-/// absence never means permission.
+/// Returns the part of an answer that is stored. An answer that lacks a required property is
+/// rejected: absence never means permission.
 ///
 /// # Errors
-/// Reason and message of what it lacks.
+/// Reason and message of the requirement that is not met.
 pub fn settled(
     question: &ResolveFirmware,
     resolved: ResolvedFirmware,
@@ -169,7 +169,7 @@ pub fn settled(
     })
 }
 
-/// The condition FirmwareVerified of a run: its status, reason and message.
+/// Status, reason and message of the condition FirmwareVerified of a run.
 #[must_use]
 pub fn verified(
     firmware: Option<&FirmwareStatus>,

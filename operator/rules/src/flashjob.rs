@@ -1,9 +1,9 @@
 //! Decisions about one FlashJob.
 //!
-//! - [`observed`] is the snapshot of one job: all that a decision may know.
+//! - [`observed`] is the snapshot of one job: the input of its decisions.
 //! - [`plan`] decides; [`make`] turns a plugin's answer into a Pod and a Service.
-//! - [`policy`] and [`grants`] are the parts of the operator's configuration that bound both,
-//!   [`labels`] the names by which the operator finds its objects again.
+//! - [`policy`] and [`grants`] are the parts of the operator's configuration that limit both,
+//!   [`labels`] the names by which the operator finds its objects.
 
 pub mod grants;
 pub mod labels;

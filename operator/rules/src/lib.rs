@@ -1,11 +1,10 @@
 //! Decisions of the operator, pure and synchronous: no client, no runtime, no clock, no file. Time
-//! and everything that was observed come in as arguments.
+//! and all observations come in as arguments.
 //!
 //! - [`flashjob`] decides about one FlashJob, [`rollout`] about one FlashRollout.
-//! - [`world`] keeps what was observed of all of them, and takes the snapshots that they decide
-//!   by.
-//! - [`firmware`] is the question to a registry that both may have, [`schedule`] reads maintenance
-//!   windows, [`count`] words numbers.
+//! - [`world`] caches the observed objects, and takes the snapshots on which they decide.
+//! - [`firmware`] is the question to a registry that both may have, [`schedule`] evaluates
+//!   maintenance windows, [`count`] words numbers.
 #![deny(missing_docs)]
 
 pub mod count;

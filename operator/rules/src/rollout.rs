@@ -1,18 +1,19 @@
-//! Decisions about one FlashRollout. Pure: one [`Snapshot`] in; steps, the status to store, a
-//! question about the firmware and the next instant to look again out.
+//! Decisions about one FlashRollout. Pure: the input is a [`Snapshot`]; the output is steps, the
+//! status to store, a question about the firmware and the time of the next plan.
 //!
-//! - [`select`] chooses devices, [`members`] plans them: duplicates, versions, batches.
-//! - [`children`] reads the results of the FlashJobs, [`shards`] hands devices to new ones,
-//!   [`make`] writes them, [`restore`] takes back what somebody edited.
-//! - [`judge`] says when a batch passes, [`soak`] finds devices that went back, [`gates`] say why
-//!   nothing may start now, [`budget`] shares parallelism and failures over the FlashJobs.
-//! - [`planning`] begins a run, [`runs`] supersedes, continues and ends it; what is flashed is
-//!   asked for by [`crate::firmware`].
-//! - [`summary`], [`words`] and [`conditions`] word the status; [`status`] has the letters of the
-//!   members.
+//! - [`select`] selects devices, [`members`] plans them: duplicates, versions, batches.
+//! - [`children`] reads the results of the FlashJobs, [`shards`] assigns devices to new ones,
+//!   [`make`] composes them, [`restore`] reverts edits to them.
+//! - [`judge`] decides when a batch passes, [`soak`] finds devices that regressed, [`gates`]
+//!   decide why nothing may start now, [`budget`] distributes parallelism and failures over the
+//!   FlashJobs.
+//! - [`planning`] begins a run, [`runs`] supersedes, continues and ends it; [`crate::firmware`]
+//!   has the question about the firmware.
+//! - [`summary`], [`words`] and [`conditions`] compose the status; [`status`] has the letters of
+//!   the members.
 //!
-//! The status is all that is remembered. A member has exactly one place, and moves only where a
-//! rule says so: absent devices and those to be tried again go to the end of a list.
+//! The status is the only memory. A member has exactly one place, and moves only where a rule says
+//! so: absent devices and those to be retried move to the end of a list.
 
 mod budget;
 mod children;
@@ -51,7 +52,7 @@ pub fn decide(snapshot: &Snapshot<'_>) -> Plan {
 }
 
 /// Returns true if the rollout's stored status has all results of the FlashJobs in this snapshot,
-/// or will never have more of them: it is in deletion, or its spec is invalid.
+/// or will never have more of them: it is being deleted, or its spec is invalid.
 #[must_use]
 pub fn has_stored_results(snapshot: &Snapshot<'_>) -> bool {
     runs::has_stored_results(snapshot)

@@ -21,7 +21,8 @@ use recurrence::Recurrence;
 
 pub use window::{DURATION_SECONDS, WindowSpec};
 
-/// Least time for which a [`State`] that names no instant is valid: evaluate it again by then.
+/// Least time for which a [`State`] that names no instant is valid: evaluate it again before it
+/// ends.
 pub const LOOK_AHEAD: SignedDuration = SignedDuration::from_hours(1);
 
 /// Limit on the periods that are followed to find the next end.
@@ -32,15 +33,15 @@ pub const LOOK_AHEAD: SignedDuration = SignedDuration::from_hours(1);
 /// to the repeated hour in autumn.
 const MAX_PERIODS: usize = 128;
 
-/// The same for the next opening: where none is found a person is asked to act, so the search goes
-/// further. It reaches beyond a day for `* * * * *`, and beyond 60 days for hours.
+/// Same limit for the next opening: where none is found a person is asked to act, so the search
+/// goes further. It reaches beyond a day for `* * * * *`, and beyond 60 days for hourly patterns.
 const MAX_PERIODS_CLOSED: usize = 1500;
 
 /// Valid windows and blackouts.
 #[derive(Debug, Clone)]
 pub struct Schedule {
-    /// Absent: no window was specified, so starts are allowed at all times. An empty list is the
-    /// opposite: windows were specified, and none of them ever opens.
+    /// None: no window was specified, so starts are always allowed. An empty list is the opposite:
+    /// windows were specified, and none of them ever opens.
     windows: Option<Vec<Recurrence>>,
     blackouts: Vec<Recurrence>,
 }
@@ -50,7 +51,7 @@ pub struct Schedule {
 pub enum State {
     /// Devices may start.
     Open {
-        /// First instant at which they no longer may. None: never, or not within the time
+        /// First instant at which they no longer may start. None: never, or not within the time
         /// that was searched, which is at least [`LOOK_AHEAD`].
         until: Option<Timestamp>,
     },
@@ -130,7 +131,8 @@ impl Search<'_> {
         self.windows.as_deref_mut().is_none_or(|windows| longest(windows, at).is_some())
     }
 
-    /// `open` is an instant at which starts are allowed, so the next blackout to start closes it.
+    /// Returns the next instant at which starts are no longer allowed. `open` is an instant at
+    /// which they are, so the next blackout to start ends that.
     fn closes_after(&mut self, open: Timestamp) -> Option<Timestamp> {
         let blackout = next_start(&mut self.blackouts, open);
         let Some(windows) = &mut self.windows else { return blackout };

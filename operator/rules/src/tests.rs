@@ -1,9 +1,9 @@
-//! Configuration of the tests of properties: the cases that they look at.
+//! Configuration of the property tests: the cases that they run.
 
 use proptest::test_runner::{Config, RngSeed};
 
-/// The same cases each time, as the gate is to tell what a change broke; `make nightly` looks for
-/// new ones, by variables of the environment.
+/// Configuration with the same cases each time, so that a failure shows what a change broke; `make
+/// nightly` runs new cases, set by environment variables.
 pub fn config(cases: u32, max_shrink_iters: u32) -> Config {
     let given = |name| std::env::var_os(name).is_some();
     let default = Config::default();

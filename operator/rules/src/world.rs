@@ -1,8 +1,8 @@
-//! The caches: what the watches brought, with the answers to own writes laid over them until the
+//! The caches: objects from the watches, overlaid with the responses to our own writes until the
 //! watches have caught up.
 //!
-//! One loop owns all of it: it applies one [`change::Change`] after the other, and a plan and its
-//! reservations are one act. Nothing here does I/O.
+//! A single loop owns all of it: it applies one [`change::Change`] after another, and a plan and
+//! its locks are taken in one step. Nothing here does I/O.
 
 mod addresses;
 pub mod change;
@@ -41,22 +41,22 @@ pub struct Rules {
     pub namespaces: Namespaces,
     /// Waiting periods.
     pub periods: Periods,
-    /// Policy by which flash Pods and Services are made, beside job and plugin.
+    /// Policy for flash Pods and Services, in addition to job and plugin.
     pub policy: Arc<Policy>,
-    /// Signers that are trusted, by the firmware.
+    /// Signers that are trusted, by firmware reference.
     pub firmware_trust: FirmwareTrust,
 }
 
-/// All that the operator knows of the cluster.
+/// Everything that the operator knows about the cluster.
 #[derive(Debug, Default)]
 pub struct World {
     /// FlashJobs.
     pub jobs: HashMap<JobKey, Arc<Job>>,
-    /// Akri's Instances, and who asks for them.
+    /// Akri's Instances, and the jobs that refer to them.
     pub devices: Devices,
-    /// Locks on devices, and who flashes which.
+    /// Locks on devices, and the jobs and Pods that hold them.
     pub locks: Locks,
-    /// Memory of each job: what this process remembers and does not store.
+    /// Memory of each job, which this process does not store.
     pub memory: HashMap<JobKey, Memory>,
     /// FlashRollouts.
     pub rollouts: Rollouts,
@@ -74,15 +74,15 @@ pub struct World {
 }
 
 impl World {
-    /// An empty world in which these plugins and rules hold.
+    /// Returns an empty world with these plugins and rules.
     #[must_use]
     pub fn new(plugins: Vec<PluginView>, rules: Rules) -> Self {
         Self { plugins: Arc::new(plugins), rules, ..Self::default() }
     }
 
-    /// Takes a FlashJob's new state. Returns false for one that is older than what is known.
+    /// Applies a FlashJob's new state. Returns false if it is older than the cached state.
     pub fn see_job(&mut self, job: Job) -> bool {
-        // A late answer to a request of ours may show an object that is gone.
+        // A late response to one of our requests may show an object that is already deleted.
         if self.departed.has(&job.uid) {
             return false;
         }
@@ -101,7 +101,7 @@ impl World {
         true
     }
 
-    /// A FlashJob is gone.
+    /// Forgets a deleted FlashJob.
     pub fn forget_job(&mut self, key: &JobKey) {
         if let Some(job) = self.jobs.remove(key) {
             self.rollouts.lose_child(&job);
@@ -122,14 +122,15 @@ impl World {
         }
     }
 
-    /// Takes a Pod's new state. Returns the job to look at.
+    /// Applies a Pod's new state. Returns the job to plan.
     pub fn see_pod(&mut self, mut pod: Pod) -> Option<JobKey> {
         if self.departed.is_older(&pod.uid, &pod.resource_version) {
             return None;
         }
         let key = pod.job.clone();
         if pod.identities.is_empty() {
-            // The Go operator's Pods always name the endpoint; this one is told by its device.
+            // Pods of the Go operator name their endpoint; this one does not and is identified by
+            // its device.
             pod.identities.extend(
                 self.devices.by_uid(&pod.device).map(|instance| instance.identity.clone()),
             );
@@ -147,8 +148,8 @@ impl World {
         Some(key)
     }
 
-    /// A Pod left the watch. One whose end was not seen is kept until it is clear what became of
-    /// it.
+    /// Handles a Pod that left the watch. A Pod whose end was not observed is kept until it is
+    /// known whether it still exists.
     pub fn lose_pod(&mut self, job: &JobKey, name: &str, uid: &str, now: Timestamp) {
         let Some(pods) = self.pods.get_mut(job) else { return };
         let Some(pod) = pods.get(name).filter(|pod| pod.uid == uid) else { return };
@@ -159,21 +160,21 @@ impl World {
         if !self.jobs.contains_key(job) {
             pods.remove(name);
         } else if pod.gone.is_none() {
-            // One whose end was seen is kept too: its outcome may not be stored yet.
+            // A Pod whose end was observed is kept too: its outcome may not be stored yet.
             let mut pod = Pod::clone(pod);
             pod.gone = Some(Gone { last_seen: now, confirmed: ended });
             pods.insert(name.to_owned(), Arc::new(pod));
         }
     }
 
-    /// Notes that this object is gone, by a watch or a 404, and its last version: states that
-    /// arrive later are stale.
+    /// Notes that an object was deleted, according to a watch or a 404, and its last version:
+    /// states that arrive later are stale.
     pub fn note_departure(&mut self, uid: &str, version: &str) {
         self.departed.note(uid, version);
     }
 
-    /// Takes the answer to our own delete, which may come after the watch said that the Pod is
-    /// gone.
+    /// Applies the response to our own delete request, which may arrive after the watch reported
+    /// the Pod as deleted.
     pub fn see_deleted_pod(&mut self, pod: Pod) {
         let known = self.pods.get(&pod.job).and_then(|pods| pods.get(&pod.name));
         if known.is_some_and(|known| known.uid == pod.uid && known.gone.is_none()) {
@@ -181,7 +182,7 @@ impl World {
         }
     }
 
-    /// As [`Self::see_deleted_pod`], for a Service.
+    /// Like [`Self::see_deleted_pod`], for a Service.
     pub fn see_deleted_service(&mut self, service: Service) {
         let known =
             self.services.get(&service.job).and_then(|services| services.get(&service.name));
@@ -190,7 +191,7 @@ impl World {
         }
     }
 
-    /// The API server was asked, and has no such Pod.
+    /// Notes that the API server was queried and has no such Pod.
     pub fn confirm_gone(&mut self, job: &JobKey, name: &str, device: &str, now: Timestamp) {
         let pods = self.pods.entry(job.clone()).or_default();
         let mut pod = match pods.get(name) {
@@ -206,7 +207,7 @@ impl World {
         pods.insert(name.to_owned(), Arc::new(pod));
     }
 
-    /// Takes a Service's new state. Returns the job to look at.
+    /// Applies a Service's new state. Returns the job to plan.
     pub fn see_service(&mut self, service: Service) -> Option<JobKey> {
         if self.departed.is_older(&service.uid, &service.resource_version) {
             return None;
@@ -228,7 +229,7 @@ impl World {
         Some(key)
     }
 
-    /// A Service is gone.
+    /// Forgets a deleted Service.
     pub fn lose_service(&mut self, job: &JobKey, name: &str, uid: &str) {
         let Some(services) = self.services.get_mut(job) else { return };
         if services.get(name).is_some_and(|service| service.uid == uid) {
@@ -240,7 +241,7 @@ impl World {
         }
     }
 
-    /// Names and uids of a kind's objects that a fresh list no longer had.
+    /// Returns the Pods that a new list does not contain: job, name and uid of each.
     pub fn pods_not_in(&self, listed: &HashSet<String>) -> Vec<(JobKey, String, String)> {
         let pods =
             self.pods.iter().flat_map(|(job, pods)| pods.values().map(move |pod| (job, pod)));
@@ -248,7 +249,7 @@ impl World {
         missing.map(|(job, pod)| (job.clone(), pod.name.clone(), pod.uid.clone())).collect()
     }
 
-    /// As [`Self::pods_not_in`], for Services.
+    /// Like [`Self::pods_not_in`], for Services.
     pub fn services_not_in(&self, listed: &HashSet<String>) -> Vec<(JobKey, String, String)> {
         let services = self
             .services
@@ -260,19 +261,20 @@ impl World {
             .collect()
     }
 
-    /// Returns true if a Pod of that name was seen, there or gone: a create of unknown outcome has
-    /// worked then.
+    /// Returns true if a Pod with that name was observed, whether it still exists or not: a create
+    /// with an unknown outcome then has succeeded.
     #[must_use]
     pub fn knows_pod(&self, job: &JobKey, name: &str) -> bool {
         self.pods.get(job).is_some_and(|pods| pods.contains_key(name))
     }
 
-    /// Jobs that wait for a device which another holds; asked when something was released.
+    /// Jobs that wait for a device held by another job or Pod; to be planned when a lock is
+    /// released.
     pub fn waiting_jobs(&self) -> Vec<JobKey> {
         self.waiting.iter().cloned().collect()
     }
 
-    /// Locks what stored records say is in flight. Done once, before the first plan.
+    /// Locks the devices that stored records show in flight. Called once, before the first plan.
     pub fn lock_what_is_stored(&mut self) {
         let keys: Vec<JobKey> = self.jobs.keys().cloned().collect();
         for key in keys {
@@ -288,7 +290,7 @@ impl World {
         }
     }
 
-    /// Takes what a plan locks. Returns whether something was released.
+    /// Sets the locks of a job from its plan. Returns true if a lock was released.
     pub fn set_holds(&mut self, job: &JobKey, mut holds: Vec<(Identity, String)>) -> bool {
         let in_making =
             self.memory.get(job).into_iter().flat_map(|memory| memory.in_making.values());
@@ -300,8 +302,8 @@ impl World {
     }
 }
 
-/// Stands for a Pod that status names and nobody has seen: it may have run, on a node that may
-/// still run it.
+/// Placeholder for a Pod that the status names and that was never observed: it may have run, and
+/// its node may still run it.
 fn unseen_pod(job: &Job, name: &str, device: &str) -> Pod {
     let record = job.record(device);
     let timeout = job.spec.as_ref().map_or(900, |spec| spec.device_timeout_seconds);
@@ -328,7 +330,7 @@ fn unseen_pod(job: &Job, name: &str, device: &str) -> Pod {
     }
 }
 
-/// Addresses of a Service, each in one spelling.
+/// Addresses of a Service, each in canonical spelling.
 fn held(service: &Service) -> Vec<String> {
     let text = |address: &Address| match address.ip {
         Some(ip) => ip.to_string(),
@@ -348,9 +350,9 @@ fn release(addresses: &mut HashMap<String, usize>, held: Vec<String>) {
     }
 }
 
-/// The holder as a message names it.
+/// Constructor for the holder that messages name.
 impl Holder {
-    /// Puts one together.
+    /// Creates a holder.
     #[must_use]
     pub fn new(job: &JobKey, uid: &str) -> Self {
         Self { job: job.clone(), uid: uid.to_owned() }

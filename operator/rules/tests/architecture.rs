@@ -1,5 +1,5 @@
-//! Tests that no rule reads a clock, a file or the environment. That none knows a client or a
-//! runtime is in Cargo.toml.
+//! Tests that no rule reads a clock, a file or the environment. That none depends on a client or a
+//! runtime follows from Cargo.toml.
 
 use std::fs;
 use std::io;
@@ -24,7 +24,7 @@ fn source() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// All source files, but for tests.
+/// All source files except tests.
 fn files() -> Vec<PathBuf> {
     let mut files = Vec::new();
     let collected = collect(&source(), &mut files);

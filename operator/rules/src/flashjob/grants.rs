@@ -1,5 +1,5 @@
-//! Grants of the operator's configuration: what a plugin may give its Pods, and for which images.
-//! Absence never means permission.
+//! Grants in the operator's configuration: privileges that a plugin may give its Pods, and the
+//! images for which they hold. Absence never means permission.
 
 use flashjob_types::plugin::{Arg, EnvValue, FlashPod, User};
 use oci_spec::distribution::Reference;
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Grants {
-    /// Patterns of image repositories: host literal, `*` one segment, `**` any number of segments
-    /// at the end.
+    /// Patterns of image repositories: the host is literal, `*` matches one segment, `**` any
+    /// number of segments at the end.
     pub images: Vec<String>,
     /// The container may run as root.
     pub run_as_root: bool,
@@ -36,7 +36,7 @@ pub struct SecretGrant {
     pub keys: Vec<String>,
 }
 
-/// Request for something that was not granted.
+/// Denial of a request for something that was not granted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Denied(pub String);
@@ -58,7 +58,7 @@ impl Grants {
     /// Checks an answer against the grants.
     ///
     /// # Errors
-    /// Says what was asked for, for which image, and where it would be granted.
+    /// Names the denied request, the image, and the configuration that would grant it.
     pub fn check(&self, plugin: &str, flash: &FlashPod) -> Result<(), Denied> {
         let wishes = self.wishes(flash);
         let Some((first, _)) = wishes.first() else { return Ok(()) };
@@ -80,7 +80,7 @@ impl Grants {
         }
     }
 
-    /// All that goes beyond a restricted Pod, and whether it is granted.
+    /// Requests for more than a restricted Pod gets, each with true if it is granted.
     fn wishes(&self, flash: &FlashPod) -> Vec<(String, bool)> {
         let mut wishes = Vec::new();
         if flash.user == User::Root {
@@ -116,8 +116,8 @@ impl Grants {
     }
 }
 
-/// Returns true if the answer uses the Service's address anywhere: it then must have ports, or it
-/// would wait for ever.
+/// Returns true if the answer uses the Service's address: it then must have ports, or its Pod
+/// would wait forever.
 #[must_use]
 pub(crate) fn uses_address(flash: &FlashPod) -> bool {
     let words = flash.command.iter().chain(&flash.args);
@@ -125,15 +125,15 @@ pub(crate) fn uses_address(flash: &FlashPod) -> bool {
         || flash.env.iter().any(|(_, value)| matches!(value, EnvValue::ExternalAddress))
 }
 
-/// Returns true if a text is a reference of an image, by the grammar that container runtimes use:
-/// nothing in it is a path to somewhere else.
+/// Returns true if a text is an image reference by the grammar that container runtimes use: it
+/// cannot contain a path to a different repository.
 #[must_use]
 pub fn is_image(text: &str) -> bool {
     text.parse::<Reference>().is_ok()
 }
 
-/// `host/path` of an image reference: default host and folder supplied, tag and digest taken off.
-/// None: it is no reference.
+/// `host/path` of an image reference, with the default host and folder added, and tag and digest
+/// removed. None: it is not a reference.
 fn repository(image: &str) -> Option<String> {
     let reference: Reference = image.parse().ok()?;
     Some(format!("{}/{}", reference.registry().to_ascii_lowercase(), reference.repository()))
@@ -142,7 +142,8 @@ fn repository(image: &str) -> Option<String> {
 fn matches(pattern: &str, repository: &str) -> bool {
     let pattern: Vec<&str> = pattern.split('/').collect();
     let segments: Vec<&str> = repository.split('/').collect();
-    // The host is literal: a wildcard there would grant to whoever can name a registry.
+    // The host is literal: a wildcard there would extend the grant to anyone who can name a
+    // registry.
     match (pattern.split_first(), segments.split_first()) {
         (Some((host, pattern)), Some((own, segments))) => {
             *host == *own && segments_match(pattern, segments)
@@ -169,7 +170,7 @@ fn segments_match(pattern: &[&str], segments: &[&str]) -> bool {
 pub(super) mod tests {
     use super::*;
 
-    /// A description without any wish.
+    /// A Pod description that requests nothing.
     pub(in crate::flashjob) fn flash_pod(image: &str) -> FlashPod {
         FlashPod {
             image: image.to_owned(),

@@ -1,6 +1,6 @@
-//! Names by which the operator finds its objects again, and what it notes on them.
+//! Labels and annotations by which the operator finds its objects, and the name of its container.
 
-/// Name of the container that flashes; a Pod may have others, which are not ours.
+/// Name of the container that flashes; a Pod may have others that the operator did not add.
 pub const CONTAINER: &str = "flash";
 
 /// Labels on our Pods and Services.
@@ -13,7 +13,7 @@ pub mod label {
     pub const RUN: &str = "application.flashjob.nbfc.io/run";
     /// Number of the attempt.
     pub const ATTEMPT: &str = "application.flashjob.nbfc.io/attempt";
-    /// Joins a Pod to its Service.
+    /// Slot, by which a Service selects its Pod.
     pub const SLOT: &str = "application.flashjob.nbfc.io/slot";
 }
 
@@ -21,7 +21,7 @@ pub mod label {
 pub mod annotation {
     /// The plugin that described the Pod.
     pub const PLUGIN: &str = "application.flashjob.nbfc.io/plugin";
-    /// The digest of that plugin.
+    /// Digest of that plugin.
     pub const DIGEST: &str = "application.flashjob.nbfc.io/plugin-digest";
     /// Identities that the Pod locks, separated by spaces.
     pub const IDENTITY: &str = "application.flashjob.nbfc.io/device-identity";

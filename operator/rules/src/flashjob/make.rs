@@ -1,5 +1,5 @@
-//! From a plugin's answer to a Pod and a Service, and the budget that protects them. Checks
-//! grants, merges overrides, names and owns the objects.
+//! Composes the Pod and the Service from a plugin's answer, and the budget that protects them.
+//! Checks grants, merges overrides, and sets names and owners.
 
 mod attempt;
 mod budget;

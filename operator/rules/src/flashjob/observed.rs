@@ -1,5 +1,5 @@
-//! All that a decision may know: one immutable snapshot of one job and all that touches it. Plain
-//! data, no I/O.
+//! Input of a decision: one immutable snapshot of one job and of every object that concerns it.
+//! Plain data, no I/O.
 
 mod endpoint;
 mod firmware;
@@ -31,17 +31,17 @@ pub use service::{Address, Service};
 use crate::flashjob::grants::Grants;
 use crate::flashjob::policy::{Periods, Policy};
 
-/// Everything that one plan may look at.
+/// Snapshot of one job: everything that one plan may read.
 #[derive(Clone, Debug)]
 pub struct Observed {
     /// The instant of this snapshot, in whole seconds.
     pub now: Timestamp,
-    /// The job itself, with our own latest writes.
+    /// The job itself, including our own latest writes.
     pub job: Arc<Job>,
-    /// Akri's knowledge of the job's devices, by their place in the spec. None: the device has its
-    /// result, and no twin.
+    /// State of the job's devices in Akri, by their place in the spec. None: the device has a
+    /// result, and no other uid of the spec is the same device.
     pub devices: Vec<Option<Sighting>>,
-    /// True if a device that has no result is there as two Instances.
+    /// True if a device that has no result appears as two Instances.
     pub twins: bool,
     /// The job's Pods, and those that vanished before their outcome was stored; sorted by name.
     pub pods: Vec<Arc<Pod>>,
@@ -49,75 +49,75 @@ pub struct Observed {
     pub services: Vec<Arc<Service>>,
     /// Services that have no Pod any more, and since when.
     pub idle_services: Arc<HashMap<String, Timestamp>>,
-    /// Pods that cannot get on, by name: since when they are seen so.
+    /// Pods that cannot make progress, by name, with the time since when this is observed.
     pub stuck_pods: Arc<HashMap<String, Timestamp>>,
-    /// Part of its life that each Pod is in, by name: since when it is seen so.
+    /// Stage of each Pod, by name, with the time since when it is observed.
     pub stages: Arc<HashMap<String, (Stage, Timestamp)>>,
-    /// Devices whose Instance is there but reaches nothing, since when, by uid.
+    /// Devices whose Instance exists but is unreachable, by uid, with the time since when.
     pub unreachable: Arc<HashMap<String, Timestamp>>,
     /// Holders of devices that this job wants, by identity.
     pub holders: HashMap<Identity, Holder>,
-    /// True if a flash Service in the installation holds an address; where the job asks for one,
-    /// that address.
+    /// True if any flash Service in the installation holds an address; if the job requests a
+    /// specific address, true if that address is held.
     pub addresses_in_use: bool,
-    /// Addresses that failed attempts of any job keep for a while; none where no device is known
-    /// to wait for one.
+    /// Addresses that failed attempts of any job keep for a while; empty where no device is known
+    /// to wait for an address.
     pub kept_addresses: Vec<String>,
     /// The plugins of this installation.
     pub plugins: Arc<Vec<PluginView>>,
-    /// Answers of plugins to this job's earlier questions.
+    /// Answers of plugins to earlier questions about this job.
     pub answers: Arc<Answers>,
-    /// Question about the firmware to its registry, and the answer.
+    /// Question to the registry about the firmware, and the answer.
     pub firmware: Inquiry,
-    /// Digest of the entry of `firmwareTrust` that decides on the firmware now, where the job has
-    /// a `firmwarePolicy` and an entry matches.
+    /// Digest of the `firmwareTrust` entry that currently applies to the firmware, where the job
+    /// has a `firmwarePolicy` and an entry matches.
     pub firmware_trust: Option<String>,
-    /// Pods that are being created and may be there already: the slot of each, by name.
+    /// Pods whose creation is in flight and which may already exist: the slot of each, by name.
     pub making: HashMap<String, Option<String>>,
-    /// Pods of attempts that a status on its way takes back: until it is clear whether that is
-    /// stored, they are not made.
+    /// Pods whose attempts are withdrawn by a status write in flight: they are not created until
+    /// it is known whether the write succeeded.
     pub withdrawn: Arc<HashSet<String>>,
-    /// Attempt that used the slot of a pooled Service last, by slot.
+    /// Most recent attempt that used the slot of a pooled Service, by slot.
     pub slot_uses: Arc<HashMap<String, SlotUse>>,
     /// Refusals of the API server for this job, by object name.
     pub refusals: Arc<HashMap<String, Refusal>>,
-    /// Objects whose creation keeps failing for another cause than a refusal, by name: what the
-    /// API server says.
+    /// Objects whose creation keeps failing for a cause other than a refusal, by name, with the
+    /// API server's error message.
     pub failing: Arc<HashMap<String, String>>,
-    /// Steps other than creates that keep failing, by key: which it is, and what the API server
-    /// says.
+    /// Steps other than creates that keep failing, by key, with a description of the step and the
+    /// API server's error message.
     pub failing_steps: Arc<BTreeMap<String, String>>,
-    /// True if the stored message may tell of steps that kept failing.
+    /// True if the stored message may mention steps that kept failing.
     pub has_told_failing: bool,
     /// Devices of other jobs in flight, by group of this job's groupBudget.
     pub in_flight_of_others: HashMap<String, usize>,
-    /// True if evictions of the job's Pods are refused, as far as this process knows.
+    /// True if evictions of the job's Pods are denied, as far as this process knows.
     pub is_protected: bool,
     /// Waiting periods.
     pub periods: Periods,
-    /// Policy by which flash Pods and Services are made, beside job and plugin.
+    /// Policy for flash Pods and Services, in addition to job and plugin.
     pub policy: Arc<Policy>,
-    /// True if this FlashJob may drop results that its FlashRollout has not stored yet. Until it
-    /// has, no status but a message is written, and the finalizer stays.
+    /// True if this FlashJob may drop results that its FlashRollout has not stored yet. Until they
+    /// are stored, only the message of the status is written, and the finalizer stays.
     pub rollout_lacks_results: bool,
-    /// Statuses that could be stored now. Wording one for nothing is most of what the plan of a
-    /// large job costs.
+    /// Statuses that could be stored now. Composing a status that is not stored would be most of
+    /// the cost of planning a large job.
     pub report: Report,
 }
 
 /// Statuses that could be stored when a plan is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// None: a write is under way, or the last one was just now.
+    /// None: a write is in flight, or the last one was only just completed.
     Never,
-    /// One that something waits for.
+    /// Only a status that something waits for.
     Urgent,
-    /// Any.
+    /// Any status.
     Now,
 }
 
 impl Report {
-    /// Returns true if a status could be stored for which something waits, or nothing.
+    /// Returns true if a status may be stored now; `urgent` says that something waits for it.
     #[must_use]
     pub fn may_store(self, urgent: bool) -> bool {
         match self {
@@ -128,7 +128,7 @@ impl Report {
     }
 }
 
-/// An attempt whose Pod had the slot of a pooled Service.
+/// An attempt whose Pod used the slot of a pooled Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SlotUse {
     /// The device.
@@ -139,14 +139,14 @@ pub struct SlotUse {
     pub last_seen: Timestamp,
 }
 
-/// Akri's knowledge of one uid.
+/// State of one uid in Akri.
 #[derive(Clone, Debug)]
 pub enum Sighting {
-    /// The device's Instance, under this uid or, after it came back, under another.
+    /// The device's Instance, under this uid or, if it was recreated, under another.
     Seen(Arc<Instance>),
     /// The Instance is in a namespace that this job may not flash.
     Forbidden(Arc<Instance>),
-    /// No Instance, since then.
+    /// No Instance, since this time.
     Missing(Timestamp),
 }
 
@@ -164,45 +164,45 @@ pub struct Holder {
 pub struct PluginView {
     /// Its name.
     pub name: String,
-    /// The reference in the configuration.
+    /// Its reference in the configuration.
     pub reference: String,
-    /// The types it serves; empty while nothing is known of it.
+    /// Device types it serves; empty until it has been loaded.
     pub device_types: Vec<ServedTypes>,
     /// True if it serves any type that no other plugin serves.
     pub any_type: bool,
-    /// True if nothing came of loading it yet, since this process began.
+    /// True if its first load since this process started has neither succeeded nor failed yet.
     pub is_loading: bool,
-    /// Loaded plugin; else why none is loaded.
+    /// Loaded plugin, or the reason why none is loaded.
     pub ready: Result<ReadyPlugin, String>,
-    /// Digests that can be asked: the one that serves, and older ones that Pods began with.
+    /// Digests that can be called: the current one, and older ones with which Pods were started.
     pub digests: Vec<Digest>,
-    /// Image of the flash Pod where a FlashJob names none; none for the plugin's own.
+    /// Image of the flash Pod where a FlashJob names none. None: the plugin's own image.
     pub flash_image: Option<String>,
     /// Settings from the configuration.
     pub settings: serde_json::Map<String, serde_json::Value>,
-    /// Settings from the configuration that nobody may change.
+    /// Settings from the configuration that a FlashJob cannot override.
     pub locked_settings: serde_json::Map<String, serde_json::Value>,
-    /// Privileges that it may give its Pods.
+    /// Privileges that the plugin may give its Pods.
     pub grants: Arc<Grants>,
 }
 
-/// A plugin that can be asked.
+/// A plugin that can be called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReadyPlugin {
     /// Digest of the component.
     pub digest: Digest,
-    /// The version it says it has.
+    /// Version that the plugin reports.
     pub version: String,
 }
 
-/// Answer of a plugin about one attempt.
+/// Answer of a plugin to the question of what an attempt needs.
 #[derive(Clone, Debug)]
 pub struct Built {
     /// Name of the attempt.
     pub attempt: String,
     /// The plugin.
     pub plugin: String,
-    /// The digest that answered.
+    /// Digest of the component that answered.
     pub digest: Digest,
     /// Reference of the firmware in the request.
     pub firmware: String,
@@ -210,31 +210,31 @@ pub struct Built {
     pub pod: Result<FlashPod, CallError>,
 }
 
-/// Result of asking how an attempt ended.
+/// Result of asking a plugin to judge the end of an attempt.
 #[derive(Clone, Debug)]
 pub enum Judged {
-    /// The plugin was asked.
+    /// The plugin's answer, or the error of the call.
     Asked(Result<Verdict, CallError>),
-    /// The digest that the attempt began with cannot be had any more, or may no longer be run:
-    /// why.
+    /// The digest with which the attempt began is no longer available, or may no longer be run;
+    /// with the cause.
     Gone(String),
 }
 
-/// Remembered answers. A plugin is asked once for an attempt and once for an ended Pod.
+/// Remembered answers. A plugin is asked once per attempt and once per ended Pod.
 #[derive(Clone, Debug, Default)]
 pub struct Answers {
-    /// By the device's uid: what was said of its current attempt.
+    /// By the device's uid: answer about its current attempt.
     pub built: HashMap<String, Arc<Built>>,
     /// By Pod uid.
     pub judged: HashMap<String, Arc<Judged>>,
-    /// Plugins that broke several times in a row, by name: until when they are not asked.
+    /// Plugins that failed several times in a row, by name: time until which they are not called.
     pub out_of_service: HashMap<String, Timestamp>,
 }
 
 /// A question to a plugin.
 #[derive(Clone, Debug)]
 pub enum Question {
-    /// Asks what an attempt needs.
+    /// Asks for the Pod of an attempt.
     Build {
         /// Name of the attempt.
         attempt: String,
@@ -245,7 +245,7 @@ pub enum Question {
         /// The request.
         request: Box<Request>,
     },
-    /// Asks what an ended Pod means.
+    /// Asks for a verdict on an ended Pod.
     Judge {
         /// Uid of the Pod.
         pod_uid: String,
@@ -261,7 +261,7 @@ pub enum Question {
 }
 
 impl Question {
-    /// Subject of this question, about which it is asked once.
+    /// Subject of this question; each subject is asked about once.
     #[must_use]
     pub fn key(&self) -> &str {
         match self {
@@ -272,7 +272,7 @@ impl Question {
 }
 
 impl Observed {
-    /// Akri's knowledge of a device that the spec names.
+    /// State in Akri of a device that the spec names.
     #[must_use]
     pub(crate) fn sighting(&self, uid: &str) -> Option<&Sighting> {
         self.devices[self.job.place(uid)?].as_ref()
@@ -291,15 +291,15 @@ impl Observed {
         found.ok().map(|index| &self.pods[index])
     }
 
-    /// Time by which even a kubelet that nobody hears of has ended the Pod's container, by this
-    /// process's own observation.
+    /// Time by which the Pod's container has ended even if its kubelet is unreachable, based on
+    /// when this process observed the Pod's stage.
     #[must_use]
     pub(crate) fn overdue_at(&self, pod: &Pod) -> Option<Timestamp> {
         let (stage, since) = self.stages.get(&pod.name)?;
         (*stage != Stage::Ended).then(|| after(*since, pod.overdue_seconds()))
     }
 
-    /// Returns true if that time has come.
+    /// Returns true if the time returned by [`Self::overdue_at`] has passed.
     #[must_use]
     pub(crate) fn is_overdue(&self, pod: &Pod) -> bool {
         self.overdue_at(pod).is_some_and(|at| at <= self.now)
@@ -313,14 +313,14 @@ impl Observed {
     }
 }
 
-/// `instant` without its fraction: Kubernetes stores whole seconds, and what is compared must be
-/// what comes back.
+/// `instant` without its fraction: Kubernetes stores whole seconds, and a value must equal what is
+/// later read back.
 #[must_use]
 pub fn whole_seconds(instant: Timestamp) -> Timestamp {
     Timestamp::from_second(instant.as_second()).unwrap_or(instant)
 }
 
-/// `instant` plus whole seconds, at most the end of time.
+/// `instant` plus whole seconds, limited to [`Timestamp::MAX`].
 #[must_use]
 pub fn after(instant: Timestamp, seconds: i64) -> Timestamp {
     instant.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)

@@ -1,17 +1,17 @@
-//! Decides. Pure and synchronous: one snapshot in; questions, steps, the status to store and the
-//! next instant to look again out.
+//! Plans one FlashJob. Pure and synchronous: the input is one snapshot; the output is questions,
+//! steps, the status to store and the time of the next plan.
 //!
 //! Every rule of a FlashJob's behaviour is in this folder: [`attempt`] follows a device through an
-//! attempt, [`guards`] compare it with the job, [`firmware`] proves what it gets, [`queue`]
-//! chooses which is next, [`quota`] lets them wait for their turn, [`expose`] and [`pool`] bring
-//! it to its Pod, for which [`address`] awaits an external address and which [`objects`] makes,
-//! [`proof`] says when it is proven, [`protect`] keeps drains from it, [`clean`] removes what is
-//! no longer wanted, [`ending`] deletes a job, [`takeover`] gives devices the results of the Go
-//! operator's Pods, [`summary`] words the status, [`request`] tells a plugin of an attempt,
-//! [`holds`] keeps devices locked.
+//! attempt, [`guards`] compare it with the job, [`firmware`] proves its firmware, [`queue`]
+//! chooses the next devices, [`quota`] makes them wait for a quota, [`expose`] and [`pool`]
+//! prepare the Pod, for which [`address`] awaits an external address and which [`objects`]
+//! creates, [`proof`] decides when a device is proven, [`protect`] prevents evictions, [`clean`]
+//! deletes objects that are no longer needed, [`ending`] deletes a job, [`takeover`] gives devices
+//! the results of the Go operator's Pods, [`summary`] composes the status, [`request`] describes
+//! an attempt to a plugin, [`holds`] keeps devices locked.
 //!
-//! Dependencies go one way: every rule changes the [`draft`], which knows no rule, and [`summary`]
-//! makes the plan of it, with its [`steps`].
+//! Dependencies go one way: every rule changes the [`draft`], which depends on no rule, and
+//! [`summary`] turns it into the plan, with its [`steps`].
 
 mod address;
 mod attempt;
@@ -43,7 +43,7 @@ use crate::flashjob::observed::Observed;
 use draft::Draft;
 use holds::holds;
 
-/// Decides what is to be done.
+/// Makes the plan for one job.
 #[must_use]
 pub fn plan(observed: &Observed) -> Plan {
     let job = &observed.job;
@@ -67,7 +67,8 @@ pub fn plan(observed: &Observed) -> Plan {
     {
         return ending::drain(observed);
     }
-    // A new status could drop results that the rollout has not stored: the edit waits for it.
+    // A new status could drop results that the rollout has not stored, so an edit of the spec
+    // waits.
     if observed.rollout_lacks_results {
         return Plan { holds: holds(observed), ..Plan::default() };
     }

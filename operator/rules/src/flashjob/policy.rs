@@ -1,42 +1,43 @@
-//! Demands of the platform engineer on flash Pods and Services, and values that a FlashJob may ask
-//! for. Read with the rest of the file, and checked with it.
+//! Requirements of the platform engineer for flash Pods and Services, and values that a FlashJob
+//! may request. Part of the configuration file, and validated with it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use flashjob_api::{Disruption, GROUP, Resources};
 use serde::Deserialize;
 
-/// A field that breaks its rule.
+/// A field that violates its rule.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
 pub struct InvalidField {
     /// Path of the field.
     pub field: String,
-    /// Description of the fault and of what is expected.
+    /// Description of the error and of the expected value.
     pub message: String,
 }
 
-/// Labels by which the operator, and Services, find its Pods.
+/// Labels by which the operator and Services select flash Pods.
 const OWN_LABELS: [&str; 2] = ["app", "uuid"];
-/// Resources that a FlashJob may always ask for.
+/// Resources that a FlashJob may always request.
 const PLAIN_RESOURCES: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];
-/// Resources of devices that Akri found: only the operator gives a Pod its own.
+/// Prefix of the resources of devices that Akri discovered: only the operator attaches them to a
+/// Pod.
 const AKRI_RESOURCES: &str = "akri.sh/";
-/// Taints and labels of nodes that are not for workloads.
+/// Taints and labels of control plane nodes.
 pub(crate) const CONTROL_PLANE: [&str; 2] =
     ["node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master"];
 
-/// Demands and permissions of the configuration, beside those of the plugins.
+/// Requirements and permissions in the configuration, apart from those of the plugins.
 #[derive(Clone, Debug, Default)]
 pub struct Policy {
-    /// Host names that a FlashJob may write in place of what Akri says; `*.example.com` are all
-    /// below it.
+    /// Host names that a FlashJob may use as an endpoint instead of the one from Akri;
+    /// `*.example.com` matches all names below it.
     pub host_names: Vec<String>,
     /// Settings of every flash Pod.
     pub pods: PodDefaults,
     /// Settings of every flash Service.
     pub services: ServicePolicy,
-    /// Values that a FlashJob may ask for.
+    /// Values that a FlashJob may request.
     pub overrides: PodPolicy,
 }
 
@@ -48,15 +49,15 @@ pub struct PodDefaults {
     pub labels: BTreeMap<String, String>,
     /// Annotations.
     pub annotations: BTreeMap<String, String>,
-    /// Requests and limits of the flash container, each where the FlashJob gives none.
+    /// Requests and limits of the flash container; each applies where the FlashJob sets none.
     pub resources: Resources,
-    /// The flash container cannot write into its image.
+    /// Makes the root file system of the flash container read-only.
     pub read_only_root_filesystem: bool,
-    /// Gives the Pod variables for each Service of its namespace. Default: false, they are of no
-    /// use to it.
+    /// Adds environment variables for each Service of the namespace to the Pod. Default: false, as
+    /// the flash Pod does not use them.
     pub enable_service_links: bool,
-    /// Effect of a drain of a node on the devices that are flashed there: whether it waits for
-    /// them.
+    /// Effect of draining a node on the devices that are being flashed there: whether the drain
+    /// waits for them.
     pub disruption: Disruption,
     /// The RuntimeClass of the Pods.
     pub runtime_class_name: Option<String>,
@@ -66,50 +67,50 @@ pub struct PodDefaults {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct ServicePolicy {
-    /// Annotation by which the load balancer is asked for `spec.externalIP`, such as
-    /// `metallb.io/loadBalancerIPs`. Default: none, the field `spec.loadBalancerIP` asks. Never
-    /// both: MetalLB refuses a Service that asks twice.
+    /// Annotation that requests `spec.externalIP` from the load balancer, such as
+    /// `metallb.io/loadBalancerIPs`. Default: none, and the field `spec.loadBalancerIP` is used.
+    /// Never both: MetalLB rejects a Service that sets both.
     #[serde(rename = "externalIPAnnotation")]
     pub external_ip_annotation: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
     /// Annotations, such as the name of an address pool.
     pub annotations: BTreeMap<String, String>,
-    /// Class of the load balancer that is asked, where there are several.
+    /// Load balancer class, where there are several load balancers.
     pub load_balancer_class: Option<String>,
-    /// Sets ports of the nodes aside. Default: what Kubernetes does, which is to do so.
+    /// Allocates node ports. Default: that of Kubernetes, which allocates them.
     pub allocate_load_balancer_node_ports: Option<bool>,
     /// `Cluster` or `Local`.
     pub external_traffic_policy: Option<TrafficPolicy>,
     /// `SingleStack`, `PreferDualStack` or `RequireDualStack`.
     pub ip_family_policy: Option<IpFamilyPolicy>,
-    /// `IPv4`, `IPv6`, or both in the order that is wanted.
+    /// `IPv4`, `IPv6`, or both in order of preference.
     pub ip_families: Option<Vec<IpFamily>>,
     /// `None` or `ClientIP`.
     pub session_affinity: Option<SessionAffinity>,
 }
 
-/// Endpoints to which a node sends traffic from outside.
+/// Endpoints to which a node routes external traffic.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum TrafficPolicy {
-    /// Those of all nodes.
+    /// Endpoints on all nodes.
     Cluster,
-    /// Its own, so that the device's own address is seen.
+    /// Endpoints on the node itself, which preserves the device's source address.
     Local,
 }
 
-/// Number of families of addresses of a Service.
+/// Number of IP families of a Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum IpFamilyPolicy {
-    /// One.
+    /// One family.
     SingleStack,
-    /// Two where the cluster has two.
+    /// Two families where the cluster has two.
     PreferDualStack,
-    /// Two.
+    /// Two families.
     RequireDualStack,
 }
 
-/// A family of addresses.
+/// An IP family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
 pub enum IpFamily {
     /// Version 4.
@@ -118,18 +119,18 @@ pub enum IpFamily {
     IPv6,
 }
 
-/// Rule by which a client keeps its endpoint.
+/// Rule that keeps a client on the same endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum SessionAffinity {
-    /// It does not.
+    /// No session affinity.
     None,
-    /// By its address.
+    /// By the client's IP address.
     #[serde(rename = "ClientIP")]
     ClientIp,
 }
 
 impl SessionAffinity {
-    /// As Kubernetes spells it.
+    /// Returns the name that Kubernetes uses.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -139,7 +140,7 @@ impl SessionAffinity {
     }
 }
 
-/// Values that a FlashJob's podOverrides may ask for.
+/// Values that a FlashJob's podOverrides may request.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct PodPolicy {
@@ -147,20 +148,20 @@ pub struct PodPolicy {
     pub service_account_names: Vec<String>,
     /// Priority classes.
     pub priority_class_names: Vec<String>,
-    /// Resources beside cpu, memory and ephemeral-storage, such as `nvidia.com/gpu`. Never those
-    /// of Akri's devices.
+    /// Resources other than cpu, memory and ephemeral-storage, such as `nvidia.com/gpu`. Never
+    /// those of Akri's devices.
     pub resources: Vec<Pattern>,
     /// Keys of labels.
     pub labels: Vec<Pattern>,
     /// Keys of annotations.
     pub annotations: Vec<Pattern>,
-    /// Keys of taints that may be tolerated. Default: all but those of the control plane.
+    /// Keys of taints that may be tolerated. Default: all except those of the control plane.
     pub tolerations: Option<Vec<Pattern>>,
-    /// Keys of node labels that may be asked for. Default: all but those of the control plane.
+    /// Keys of node labels that may be selected. Default: all except those of the control plane.
     pub node_selector: Option<Vec<Pattern>>,
 }
 
-/// A key, or with `*` at its end all keys that begin so.
+/// A key, or, with a trailing `*`, all keys with that prefix.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct Pattern(String);
@@ -179,26 +180,26 @@ fn listed(patterns: &[Pattern], key: &str) -> bool {
 }
 
 impl PodPolicy {
-    /// Returns true if a FlashJob may ask for this resource.
+    /// Returns true if a FlashJob may request this resource.
     #[must_use]
     pub(crate) fn allows_resource(&self, name: &str) -> bool {
         PLAIN_RESOURCES.contains(&name)
             || !name.starts_with(AKRI_RESOURCES) && listed(&self.resources, name)
     }
 
-    /// Returns true if a FlashJob may give its Pods a label of this key.
+    /// Returns true if a FlashJob may set a label with this key on its Pods.
     #[must_use]
     pub(crate) fn allows_label(&self, key: &str) -> bool {
         !is_own(key) && listed(&self.labels, key)
     }
 
-    /// Returns true if a FlashJob may give its Pods an annotation of this key.
+    /// Returns true if a FlashJob may set an annotation with this key on its Pods.
     #[must_use]
     pub(crate) fn allows_annotation(&self, key: &str) -> bool {
         !is_own(key) && listed(&self.annotations, key)
     }
 
-    /// Returns true if a FlashJob may tolerate taints of this key; None: of every key.
+    /// Returns true if a FlashJob may tolerate taints with this key. None: taints with any key.
     #[must_use]
     pub(crate) fn allows_toleration(&self, key: Option<&str>) -> bool {
         match (&self.tolerations, key) {
@@ -209,8 +210,7 @@ impl PodPolicy {
         }
     }
 
-    /// Returns true if a Pod that tolerates every taint is kept off nodes of the control plane all
-    /// the same.
+    /// Returns true if even a Pod that tolerates every taint is kept off control plane nodes.
     #[must_use]
     pub(crate) fn shuns_control_plane(&self) -> bool {
         let allowed = |key: &&str| {
@@ -221,7 +221,7 @@ impl PodPolicy {
         !CONTROL_PLANE.iter().any(allowed)
     }
 
-    /// Returns true if a FlashJob may ask for nodes by this label.
+    /// Returns true if a FlashJob may select nodes by this label.
     #[must_use]
     pub(crate) fn allows_node_label(&self, key: &str) -> bool {
         match &self.node_selector {
@@ -245,7 +245,7 @@ pub enum Namespaces {
     Named(Vec<String>),
 }
 
-/// A word in place of a list of namespaces.
+/// A keyword in place of a list of namespaces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Word {
     /// The FlashJob's own.
@@ -270,18 +270,18 @@ impl Namespaces {
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Periods {
-    /// For a uid that Akri does not know. Default 120.
+    /// Waiting period for a uid that has no Instance. Default 120.
     pub unknown_device_seconds: i64,
-    /// For an image that cannot be pulled. Default 120.
+    /// Waiting period for an image that cannot be pulled. Default 120.
     pub image_pull_seconds: i64,
-    /// For a node. Default 120.
+    /// Waiting period for a node. Default 120.
     pub unschedulable_seconds: i64,
-    /// For which the Service of a failed attempt stays without a Pod, so that a late device gets
-    /// nothing. Default 60.
+    /// Period for which the Service of a failed attempt stays without a Pod, so that a late
+    /// callback of the device is not answered. Default 60.
     pub late_callback_seconds: i64,
-    /// Pause before the first retry; doubles with each. Default 10.
+    /// Delay before the first retry; doubles with each retry. Default 10.
     pub retry_seconds: i64,
-    /// Longest pause before a retry. Default 300.
+    /// Longest delay before a retry. Default 300.
     pub longest_retry_seconds: i64,
 }
 
@@ -298,17 +298,17 @@ impl Default for Periods {
     }
 }
 
-/// Returns true if the operator itself writes labels and annotations of this key.
+/// Returns true if labels and annotations with this key are reserved for the operator.
 fn is_own(key: &str) -> bool {
     OWN_LABELS.contains(&key) || key.split('/').next() == Some(GROUP)
 }
 
 impl Policy {
-    /// Checks what the API server would refuse each time, and what would break the operator's own
-    /// labels.
+    /// Rejects values that the API server would reject every time, and keys that would break the
+    /// operator's own labels.
     ///
     /// # Errors
-    /// A field breaks its rule.
+    /// Returns the first field that violates its rule.
     pub fn check(&self) -> Result<(), InvalidField> {
         for (field, labels) in
             [("pods.labels", &self.pods.labels), ("services.labels", &self.services.labels)]
@@ -389,7 +389,7 @@ fn is_label_value(text: &str) -> bool {
         && ends.iter().flatten().all(u8::is_ascii_alphanumeric)
 }
 
-/// Returns true for a DNS label: lower-case letters, digits and dashes, at most 63.
+/// Returns true for a DNS label: lower-case letters, digits and dashes, 1 to 63 characters.
 #[must_use]
 pub fn is_dns_label(text: &str) -> bool {
     let inner = text
@@ -406,7 +406,7 @@ fn invalid<T>(field: String, message: &str) -> Result<T, InvalidField> {
 pub(super) mod tests {
     use super::*;
 
-    /// The part of a configuration file that is policy, checked.
+    /// Parses and validates the parts of a configuration file that [`Policy`] covers.
     pub(in crate::flashjob) fn parse(text: &str) -> Result<Policy, String> {
         #[derive(Default, Deserialize)]
         #[serde(rename_all = "camelCase", deny_unknown_fields, default)]

@@ -1,7 +1,7 @@
-//! Shares parallelism and the failure budget over the FlashJobs that are open.
+//! Distributes parallelism and the failure budget over the open FlashJobs.
 //!
-//! A FlashJob learns of a change some time later, so a place is only given to one once it is seen
-//! that no other uses it.
+//! A FlashJob observes a change with a delay, so a place is given to it only once no other
+//! FlashJob is observed to use it.
 
 use flashjob_api::ShardStatus;
 
@@ -19,7 +19,7 @@ struct Live<'a> {
     open: usize,
 }
 
-/// Devices that a FlashJob may have begun before it is looked at again.
+/// Number of devices that a FlashJob may have begun before it is next observed.
 fn usage(child: &Child<'_>) -> usize {
     if child.has_ended() || (child.is_observed() && child.spec.suspend == Some(true)) {
         return if child.has_ended() { 0 } else { child.begun() };
@@ -29,7 +29,7 @@ fn usage(child: &Child<'_>) -> usize {
 }
 
 impl<'a> Draft<'a> {
-    /// Devices that may be at work now, in flight or verifying.
+    /// Maximum number of devices in flight or verifying.
     pub(super) fn most_in_flight(&self, batch: usize) -> usize {
         let own = self.policy(batch).parallelism.unwrap_or(usize::MAX);
         own.min(self.spec.parallelism)
@@ -49,9 +49,9 @@ impl<'a> Draft<'a> {
             .collect()
     }
 
-    /// Creates the FlashJobs whose shards are stored, and gives every open one its part; with
-    /// `hold` none gets any. Returns the name of a FlashJob that belongs to somebody else, where
-    /// one is in the way.
+    /// Creates the FlashJobs whose shards are stored, and gives every open one its share; with
+    /// `hold` none gets a share. Returns the name of a FlashJob that exists and does not belong to
+    /// this rollout, if there is one.
     pub(super) fn share(&mut self, current: usize, hold: bool) -> Option<String> {
         let live = self.live();
         let most = if hold { 0 } else { self.most_in_flight(current) };
@@ -59,7 +59,8 @@ impl<'a> Draft<'a> {
         let mut left = most;
         let mut taken = None;
         for (place, open) in live.iter().enumerate() {
-            // The last takes what is left, so that its share does not change with each device.
+            // The last FlashJob gets the remainder, so that its share does not change with each
+            // device.
             let wanted = if place + 1 == live.len() { left } else { open.open.min(left) };
             left -= wanted;
             let granted = self.grant(open, wanted, most, &mut used);
@@ -68,7 +69,8 @@ impl<'a> Draft<'a> {
                 Some(child) if child.has_ended() || child.deleting => {}
                 Some(child) => {
                     let suspend = granted == 0;
-                    // Its parallelism stays while it is suspended: less to write, and to explain.
+                    // Its parallelism is unchanged while it is suspended: less to write, and to
+                    // explain.
                     let parallelism = if suspend { stored_parallelism(child) } else { granted };
                     let allowance = Allowance { parallelism, suspend, max_failed };
                     self.restore(open.batch, &open.shard, child, allowance);
@@ -89,8 +91,8 @@ impl<'a> Draft<'a> {
         taken
     }
 
-    /// The part that a FlashJob gets now of what it should have. Less is given at once, more only
-    /// where nobody else can use it.
+    /// Returns how much of its share a FlashJob gets now. A decrease applies at once, an increase
+    /// only if no other FlashJob can still use those places.
     fn grant(&self, open: &Live<'_>, wanted: usize, most: usize, used: &mut usize) -> usize {
         let current = match open.child {
             Some(child) if child.spec.suspend != Some(true) => stored_parallelism(child),
@@ -101,7 +103,7 @@ impl<'a> Draft<'a> {
         }
         let others = self.snapshot.children.iter();
         let own = open.child.map(|child| child.name);
-        // One that is being deleted starts nothing, and may not be observed any more.
+        // A FlashJob that is being deleted starts nothing, and may never be observed again.
         let mut unobserved = others
             .filter(|child| Some(child.name) != own && !child.is_observed() && !child.deleting);
         if unobserved.next().is_some() {
@@ -114,14 +116,13 @@ impl<'a> Draft<'a> {
         granted
     }
 
-    /// Failures that a FlashJob may have: those that it has, and what is left of its batch's
-    /// budget.
+    /// Failures that a FlashJob may have: those that it has, plus the rest of its batch's budget.
     fn max_failed(&self, open: &Live<'_>) -> usize {
         let own = open.child.map_or(0, |child| child.status.failed_uuids.len());
         (own + self.allowed_failures(open.batch)).saturating_sub(self.failures(open.batch))
     }
 
-    /// Returns true if the shard is stored: only then a FlashJob may be made of it.
+    /// Returns true if the shard is stored: only then may its FlashJob be created.
     fn is_in_store(&self, batch: usize, shard: &ShardStatus) -> bool {
         let stored = self.stored.members.get(batch);
         let same = |other: &&ShardStatus| other.number == shard.number;

@@ -1,4 +1,4 @@
-//! Reads the results of FlashJobs into the lists of members, once each.
+//! Copies the results of FlashJobs into the lists of members, each once.
 
 use std::collections::HashMap;
 
@@ -8,20 +8,20 @@ use super::draft::Draft;
 use super::snapshot::Child;
 use super::status::{Member, places};
 
-/// Cause of a failure that the FlashJob's status no longer names.
+/// Reason for a failure that the FlashJob's status no longer names.
 const UNNAMED: &str = "DeviceFailed";
 
 /// Meaning of one result of a FlashJob.
 enum Outcome {
     Is(Member, Option<String>),
-    /// Its device was away; decided when the FlashJob has ended.
+    /// Its device was absent; decided when the FlashJob has ended.
     Absent,
-    /// Never started; another FlashJob takes it.
+    /// Never started; another FlashJob takes over the device.
     Left,
 }
 
-/// Cause of a failure whose record is not among those that status names: certain only where all
-/// failed for one reason.
+/// Reason for a failure whose record is not listed in the FlashJob's status: certain only if all
+/// failures have the same reason.
 fn unnamed<'a>(child: &Child<'a>) -> &'a str {
     let fails = |name: &&String| {
         reason::by_name(name).is_none_or(|reason| reason.effect != reason::Effect::Skipped)
@@ -42,7 +42,7 @@ impl<'a> Draft<'a> {
     /// Reads all results, and closes the shards whose FlashJob has ended or was deleted.
     pub fn follow(&mut self) {
         for (batch, shard) in self.shards() {
-            // Places shift when a shard before this one is closed.
+            // Places shift when an earlier shard is closed.
             let now = self.lists[batch].shards.iter().find(|other| other.number == shard.number);
             let Some(shard) = now.copied() else { continue };
             match self.child(batch, &shard) {
@@ -53,8 +53,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// A FlashJob that is missing and has left results was deleted; one without may not be created
-    /// yet, and is created under the same name.
+    /// Returns true if a missing FlashJob was deleted: it has left results. Without results it may
+    /// not have been created yet, and is created under the same name.
     fn was_deleted(&self, batch: usize, shard: &ShardStatus) -> bool {
         let states = &self.lists[batch].states[places(shard)];
         !self.goes_on || !states.iter().all(|state| state.awaits_result())
@@ -72,7 +72,7 @@ impl<'a> Draft<'a> {
         (0..self.lists.len()).all(|batch| self.is_stored(batch))
     }
 
-    /// Reads the results of a FlashJob. Returns the places of devices that were away.
+    /// Reads the results of a FlashJob. Returns the places of devices that were absent.
     fn read_child(
         &mut self,
         batch: usize,
@@ -99,7 +99,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Remembers which devices this run has begun to flash, in case that the FlashJob is lost.
+    /// Notes which devices this run has begun to flash, in case the FlashJob is lost.
     fn note_begun(&mut self, batch: usize, child: &Child<'_>, uids: &HashMap<&str, usize>) {
         let begun = |record: &&DeviceStatus| record.is_locked() || record.attempt > 1;
         for record in child.status.devices.iter().filter(begun) {
@@ -110,8 +110,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Place in the list by uid: by the order of the FlashJob's uids; where somebody edited them,
-    /// by the uids that the devices have now.
+    /// Place in the list, by uid: follows the order of the FlashJob's uids; if these were edited,
+    /// the uids that the devices have now.
     fn uids(
         &self,
         batch: usize,
@@ -144,7 +144,8 @@ impl<'a> Draft<'a> {
         for (list, kind) in lists {
             for uid in list {
                 let Some(&place) = uids.get(uid.as_str()) else { continue };
-                // What is stored is counted already, and who is to be tried again has failed.
+                // Stored results are counted already, and a device that is to be retried has
+                // already failed.
                 let state = self.lists[batch].states[place];
                 if !state.awaits_result() {
                     continue;
@@ -191,8 +192,8 @@ impl<'a> Draft<'a> {
                 Outcome::Is(state, None)
             }
             Member::Failed => {
-                // The FlashJob names up to 100 devices; of others only the count of reasons is
-                // known.
+                // The FlashJob lists up to 100 failed devices; for the others only the counts by
+                // reason are known.
                 let is_absent = match record {
                     Some(record) => {
                         cause == Some(reason::UNKNOWN_DEVICE.name) && record.attempt <= 1
@@ -206,8 +207,8 @@ impl<'a> Draft<'a> {
                     Some(cause) => cause == reason::JOB_STOPPED.name,
                     None => some(reason::JOB_STOPPED) && reports() != Some(self.version),
                 };
-                // That version is this run's work: a FlashJob of it had begun, and was edited or
-                // deleted before it had the result.
+                // The version was flashed by this run: one of its FlashJobs had begun, and was
+                // edited or deleted before it stored the result.
                 let is_current = match cause {
                     Some(cause) => cause == reason::ALREADY_CURRENT.name,
                     None => some(reason::ALREADY_CURRENT) && reports() == Some(self.version),
@@ -221,7 +222,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Ends a shard: who has no result goes to the end of a list, for another FlashJob.
+    /// Ends a shard: devices without a result move to the end of a list, for another FlashJob.
     fn close(&mut self, batch: usize, shard: &ShardStatus, absent: &[usize]) {
         self.lists[batch].shards.retain(|other| other.number != shard.number);
         if !self.goes_on {
@@ -243,7 +244,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// An absent device gets one more chance, at the end of the last batch.
+    /// Moves an absent device to the end of the last batch, where it gets one more chance.
     pub fn move_absent(&mut self, batch: usize, name: &'a str, state: Member) {
         let last = self.last();
         let state = match state.after_absence() {

@@ -1,4 +1,4 @@
-//! Conditions of a rollout: those that kstatus knows, and those of its own.
+//! Conditions of a rollout: those of kstatus, and its own.
 
 use flashjob_api::{
     EffectiveRollout, FlashRolloutStatus, RolloutPhase, condition, rollout_reason,
@@ -10,7 +10,7 @@ use super::snapshot::Snapshot;
 use super::words::Words;
 use crate::firmware;
 
-/// The approval of the batch in progress.
+/// State of the approval of the batch in progress.
 pub(super) enum Approval {
     NotAskedFor,
     Given,
@@ -30,7 +30,7 @@ impl Approval {
     }
 }
 
-/// All conditions, as they follow from the state of the run.
+/// Returns all conditions for the state of the run.
 pub(super) fn conditions(
     snapshot: &Snapshot<'_>,
     spec: &EffectiveRollout,

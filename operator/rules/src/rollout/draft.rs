@@ -1,4 +1,4 @@
-//! A plan while it is being made: the stored lists and what becomes of them.
+//! A plan while it is being made: the stored lists, and the changes decided so far.
 
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, HashMap};
@@ -14,7 +14,7 @@ use super::select::Device;
 use super::snapshot::{Child, Snapshot};
 use super::status::{List, Member, instance_of};
 
-/// Failed devices that status names.
+/// Maximum number of failed devices that the status names.
 const SHOWN_FAILED: usize = 100;
 
 /// A plan while it is being made.
@@ -28,12 +28,12 @@ pub(super) struct Draft<'a> {
     pub version: &'a str,
     pub lists: Vec<List<'a>>,
     pub batches: Vec<BatchStatus>,
-    /// Firmware of the run, by its last proof.
+    /// Firmware of the run, according to its last proof.
     pub firmware: Option<FirmwareStatus>,
     pub failed: Vec<FailedDevice>,
     pub reasons: BTreeMap<String, u32>,
     pub retry: Option<String>,
-    /// False once the run has ended or is superseded: then nobody moves to another place.
+    /// False once the run has ended or is superseded: then no device moves to another place.
     pub goes_on: bool,
     /// True if the spec asks for another run than the stored one.
     pub superseded: bool,
@@ -41,19 +41,20 @@ pub(super) struct Draft<'a> {
     pub restarted: bool,
     /// FlashJobs by name.
     pub children: HashMap<&'a str, &'a Child<'a>>,
-    /// FlashJobs whose devices are no longer those of their shard, or whose firmware is another.
+    /// FlashJobs whose devices or firmware no longer match their shard.
     pub edited: Vec<&'a Child<'a>>,
-    /// Hash that FlashJobs of this run have in their status, once somebody asked for it.
+    /// Hash by which the status of FlashJobs identifies this run; computed when it is first
+    /// needed.
     pub hash: OnceCell<Option<String>>,
     pub plan: Plan,
 }
 
 impl<'a> Draft<'a> {
-    /// Begins with what is stored.
+    /// Starts from the stored status.
     pub fn new(snapshot: &'a Snapshot<'a>, spec: &'a EffectiveRollout) -> Self {
         let stored = &snapshot.rollout.status;
         let mut lists: Vec<List<'a>> = stored.members.iter().map(List::of).collect();
-        // A status that somebody cut: a batch without list is empty.
+        // A status that was truncated by a person: a batch without a list is empty.
         lists.resize_with(stored.batches.len(), List::default);
         Self {
             snapshot,
@@ -82,7 +83,7 @@ impl<'a> Draft<'a> {
         self.snapshot.now
     }
 
-    /// Looks again at that time.
+    /// Wakes this rollout no later than `at`.
     pub fn wake(&mut self, at: Timestamp) {
         let sooner = self.plan.wake_at.is_none_or(|planned| at < planned);
         if sooner {
@@ -100,13 +101,13 @@ impl<'a> Draft<'a> {
         self.snapshot.world.device(namespace, name)
     }
 
-    /// The Instance of a member, where a flash could reach it now.
+    /// The Instance of a member, if it is reachable now.
     pub fn present(&self, member: &str) -> Option<Device<'a>> {
         self.device(member).filter(|device| device.reachable)
     }
 
-    /// Settings of a batch as the spec has them now. Edits apply at once; a batch that was taken
-    /// out of the spec keeps its members and has the defaults.
+    /// Current settings of a batch in the spec. Edits apply at once; a batch that was removed from
+    /// the spec keeps its members and gets the defaults.
     pub fn policy(&self, batch: usize) -> EffectiveBatch {
         let name = self.batches[batch].name.as_str();
         let written = self.spec.batches.iter().find(|policy| policy.name == name);
@@ -124,7 +125,7 @@ impl<'a> Draft<'a> {
             .collect()
     }
 
-    /// Devices of a batch that may fail.
+    /// Number of devices of a batch that may fail.
     pub fn allowed_failures(&self, batch: usize) -> usize {
         let default =
             if batch == 0 { FailureBudget::Devices(0) } else { FailureBudget::Percent(10) };
@@ -132,7 +133,7 @@ impl<'a> Draft<'a> {
         budget.of(self.lists[batch].names.len())
     }
 
-    /// Devices of a batch that failed, or went back after they completed.
+    /// Number of devices of a batch that failed, or regressed after they completed.
     pub fn failures(&self, batch: usize) -> usize {
         let list = &self.lists[batch];
         list.count(Member::Failed) + list.count(Member::Regressed)
@@ -144,17 +145,17 @@ impl<'a> Draft<'a> {
         open.unwrap_or(self.batches.len().saturating_sub(1))
     }
 
-    /// The batch that takes absent devices.
+    /// The last batch, to which absent devices move.
     pub fn last(&self) -> usize {
         self.lists.len().saturating_sub(1)
     }
 
-    /// Remembers the cause of a result for people.
+    /// Counts the reason of a result in status.
     pub fn count(&mut self, cause: &str) {
         *self.reasons.entry(cause.to_owned()).or_default() += 1;
     }
 
-    /// Remembers a failed device for people.
+    /// Counts a failed device and lists it in status.
     pub fn fail(&mut self, batch: usize, member: &str, cause: &str, message: Option<String>) {
         self.count(cause);
         if self.failed.len() < SHOWN_FAILED {
@@ -167,7 +168,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Forgets the causes of failures: those devices are tried again.
+    /// Forgets the reasons of failures: those devices are retried.
     pub fn forget_failures(&mut self) {
         self.failed.clear();
         let is_skip = |name: &str| {
@@ -177,7 +178,7 @@ impl<'a> Draft<'a> {
         self.reasons.retain(|name, _| is_skip(name));
     }
 
-    /// Returns true if a list is stored as it is.
+    /// Returns true if the list of a batch equals the stored one.
     pub fn is_stored(&self, batch: usize) -> bool {
         self.stored.members.get(batch).is_some_and(|stored| self.lists[batch].is(stored))
     }

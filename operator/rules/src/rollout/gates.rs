@@ -1,4 +1,4 @@
-//! Gates: reasons for which no device may start now. Each names what it waits for.
+//! Gates: reasons why no device may start now. Each names what it waits for.
 
 use flashjob_api::{FirmwarePin, RolloutPhase, rollout_reason};
 use jiff::Timestamp;
@@ -13,15 +13,15 @@ use crate::schedule::{LOOK_AHEAD, State};
 /// A closed gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Hold {
-    /// Phase of the rollout meanwhile.
+    /// Phase of the rollout while the gate is closed.
     pub phase: RolloutPhase,
     /// CamelCase name.
     pub reason: String,
-    /// The one thing that is waited for.
+    /// The one thing that the rollout waits for.
     pub waiting_for: String,
     /// One sentence for a person.
     pub message: String,
-    /// True if nothing moves until somebody acts on a fault.
+    /// True if the run makes no progress until a person fixes a fault.
     pub stalled: bool,
 }
 
@@ -32,7 +32,7 @@ impl Hold {
         Self { phase, reason, waiting_for, message, stalled: false }
     }
 
-    /// Waits for a person, because of a fault.
+    /// Waits for a person because of a fault.
     pub fn paused(reason: &str, message: String) -> Self {
         Self {
             phase: RolloutPhase::Paused,
@@ -47,7 +47,7 @@ impl Hold {
         Self::paused(fault.reason, fault.message)
     }
 
-    /// Another rollout's FlashJob has the name.
+    /// Waits for a person because the name of a FlashJob is taken by another object.
     pub fn taken(name: &str) -> Self {
         Self::paused(
             rollout_reason::NAME_TAKEN.name,
@@ -56,7 +56,7 @@ impl Hold {
     }
 }
 
-/// No window is found that opens: somebody has to correct them.
+/// No window opens within the search limit: a person has to correct the schedule.
 fn no_window() -> Hold {
     let waiting_for = "a change of spec.windows or spec.blackouts".to_owned();
     let message = "no device starts: no window opens any more; correct spec.windows or \
@@ -65,7 +65,7 @@ fn no_window() -> Hold {
     Hold { message: message.to_owned(), stalled: true, ..hold }
 }
 
-/// Waits for an older rollout, and with it for what that waits for.
+/// Waits for an older rollout, and names what that one waits for.
 fn behind(older: &str, device: &str, awaits_person: Option<&str>) -> Hold {
     let (reason, waiting_for, action) = match awaits_person {
         None => (rollout_reason::OLDER_ROLLOUT, format!("FlashRollout {older}"), String::new()),
@@ -83,7 +83,7 @@ fn behind(older: &str, device: &str, awaits_person: Option<&str>) -> Hold {
 }
 
 impl Draft<'_> {
-    /// `spec.suspend`, which holds in every state.
+    /// `spec.suspend`, which applies in every state.
     pub(super) fn suspended(&self) -> Option<Hold> {
         self.spec.suspend.then(|| Hold {
             phase: RolloutPhase::Paused,
@@ -94,7 +94,7 @@ impl Draft<'_> {
         })
     }
 
-    /// The gate that keeps a batch from starting devices; None: it may.
+    /// Returns the gate that keeps a batch from starting devices. None: it may start.
     pub(super) fn gate(&mut self, batch: usize) -> Option<Hold> {
         let hold = self.suspended().or_else(|| self.window()).or_else(|| self.approval(batch));
         let hold = hold.or_else(|| self.older_rollout(batch));
@@ -107,7 +107,7 @@ impl Draft<'_> {
             return None;
         }
         let now = self.now();
-        // Where the schedule looked no further, it is asked again before that ends.
+        // The schedule is evaluated again before the time that it searched is over.
         let later = now.checked_add(LOOK_AHEAD).unwrap_or(Timestamp::MAX);
         match schedule.state_at(now) {
             State::Open { until } => {
@@ -123,7 +123,7 @@ impl Draft<'_> {
         }
     }
 
-    /// The approval that a batch asks for; None: it asks for none.
+    /// Returns the approval that a batch requires. None: it requires none.
     pub(super) fn wanted_approval(&self, batch: usize) -> Option<String> {
         let policy = self.policy(batch);
         policy.approval.then(|| format!("{}@{}", policy.name, self.run))
@@ -145,7 +145,7 @@ impl Draft<'_> {
         Some(hold)
     }
 
-    /// The older of two rollouts goes first where they have devices in common.
+    /// Returns the gate of an older rollout that still has to flash one of the same devices.
     fn older_rollout(&self, batch: usize) -> Option<Hold> {
         let own = self.snapshot.rollout;
         let rank = (own.created, own.namespace.as_str(), own.name.as_str());
@@ -172,9 +172,9 @@ impl Draft<'_> {
         None
     }
 
-    /// Asks for the firmware again before a batch starts, and in the middle of one where another
-    /// entry of `firmwareTrust` decides by now. Without a digest there is nothing that could be
-    /// gone.
+    /// Queries the registry for the firmware again before a batch starts, and during a batch if
+    /// another entry of `firmwareTrust` applies now. Without a digest there is nothing that could
+    /// be gone.
     fn firmware_is_unproven(&mut self, batch: usize) -> Option<Hold> {
         let stored = self.firmware.as_ref()?;
         let trust = self.snapshot.world.firmware_trust(&stored.reference);

@@ -1,4 +1,4 @@
-//! Judges the batches in their order: which is in progress, which passed, and which did not.
+//! Judges the batches in order: which one is in progress, which passed, and which failed.
 
 use flashjob_api::{BatchState, BatchStatus, rollout_reason};
 use jiff::Timestamp;
@@ -12,9 +12,9 @@ use crate::count::counted;
 /// State of the run, by its batches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Devices of this batch are to be flashed.
+    /// Devices of this batch remain to be flashed.
     Runs(usize),
-    /// This batch has ended, and is observed until then.
+    /// This batch has ended, and is observed until that time.
     Soaks(usize, Timestamp),
     /// This batch did not pass.
     Stopped(Fault),
@@ -28,9 +28,9 @@ pub(super) struct Fault {
     pub batch: usize,
     /// CamelCase name.
     pub reason: &'static str,
-    /// The same, in words, with what can be done.
+    /// Message for people, with possible actions.
     pub message: String,
-    /// False if the run waits for a person whatever `onFailure` says.
+    /// False if the run waits for a person regardless of `onFailure`.
     pub may_abort: bool,
 }
 
@@ -54,7 +54,7 @@ impl Draft<'_> {
         Verdict::Passed
     }
 
-    /// None: the batch passed.
+    /// Judges one batch. None: the batch passed.
     fn judge_batch(&mut self, batch: usize) -> Option<Verdict> {
         if let Some(fault) = self.over_budget(batch) {
             return Some(Verdict::Stopped(fault));
@@ -114,14 +114,14 @@ impl Draft<'_> {
         Some(Fault { batch, reason, message, may_abort: true })
     }
 
-    /// Completed devices of a batch.
+    /// Number of completed devices of a batch.
     fn completed(&self, batch: usize) -> usize {
         let list = &self.lists[batch];
         list.count(Member::Completed) + list.count(Member::Unverified)
     }
 
-    /// Returns true if a batch has ended, nobody completed, and something would follow from that:
-    /// the next batch, or the end of a run in which nobody completed at all.
+    /// Returns true if a batch has ended, none of its devices completed, and this matters: because
+    /// another batch follows, or because no device of the whole run completed.
     pub(super) fn proved_nothing(&self, batch: usize) -> bool {
         let list = &self.lists[batch];
         let ended = list.open() == 0 && list.shards.is_empty();
@@ -148,7 +148,8 @@ impl Draft<'_> {
         })
     }
 
-    /// Devices that were left as they were count on neither side.
+    /// Compares the batch with its success threshold. Skipped devices count neither as completed
+    /// nor in the total.
     fn below_threshold(&self, batch: usize) -> Option<Fault> {
         let least = self.policy(batch).success_threshold.or(self.spec.success_threshold)?;
         let list = &self.lists[batch];
@@ -170,7 +171,7 @@ impl Draft<'_> {
         })
     }
 
-    /// Lets a batch pass because a person says so.
+    /// Lets a batch pass by decision of a person.
     pub(super) fn pass(&mut self, batch: usize) {
         let now = self.now();
         let status: &mut BatchStatus = &mut self.batches[batch];
@@ -178,7 +179,7 @@ impl Draft<'_> {
         status.ended_at.get_or_insert(Time(now));
     }
 
-    /// Takes a batch up again, as devices joined it.
+    /// Reopens a batch because devices joined it.
     pub(super) fn reopen(&mut self, batch: usize) {
         let status = &mut self.batches[batch];
         status.state = if status.started_at.is_some() {

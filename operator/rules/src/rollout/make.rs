@@ -1,4 +1,4 @@
-//! FlashJobs as they should be: name, owner, labels and spec.
+//! Desired FlashJobs: name, owner, labels and spec.
 
 use std::collections::BTreeMap;
 
@@ -12,11 +12,11 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use super::draft::Draft;
 use super::status::places;
 
-/// Longest part of the rollout's name in a FlashJob's name: a Pod's name is made of that again.
+/// Longest part of the rollout's name in a FlashJob's name, which in turn is part of a Pod's name.
 const NAME: usize = 38;
 
 /// Name of a FlashJob: `<rollout, at most 38>-<run>-<batch, 2 digits>[-<shard>]`. `batch` is its
-/// place from 0; shards count from 1, and the first is not written.
+/// index, from 0; shards count from 1, and the first is omitted.
 #[must_use]
 pub(super) fn child_name(rollout: &str, run: &str, batch: usize, shard: u32) -> String {
     let rollout = beginning(rollout);
@@ -27,18 +27,18 @@ pub(super) fn child_name(rollout: &str, run: &str, batch: usize, shard: u32) -> 
     }
 }
 
-/// The run that a FlashJob was made for, by its name: labels can be taken off.
+/// Run for which a FlashJob was created, according to its name: labels can be removed.
 pub(super) fn run_of<'a>(rollout: &str, child: &'a str) -> Option<&'a str> {
     child.strip_prefix(beginning(rollout))?.strip_prefix('-')?.split('-').next()
 }
 
 fn beginning(rollout: &str) -> &str {
     let end = rollout.char_indices().nth(NAME).map_or(rollout.len(), |(end, _)| end);
-    // A name must not have a dot beside a dash.
+    // A name must not have a dot next to a dash.
     rollout[..end].trim_end_matches(['-', '.'])
 }
 
-/// Fields that change in a FlashJob while its devices stay.
+/// Fields of a FlashJob that change while its devices stay the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Allowance {
     pub parallelism: usize,
@@ -80,8 +80,8 @@ impl Draft<'_> {
         }
     }
 
-    /// The FlashJob of a shard, with the uids that its devices have now. A device that has just
-    /// left keeps its place, under a uid that nobody has.
+    /// Returns the FlashJob of a shard, with the current uids of its devices. A device that has
+    /// just disappeared keeps its place, under a uid that no Instance has.
     pub(super) fn new_child(
         &self,
         batch: usize,

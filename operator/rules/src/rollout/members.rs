@@ -1,4 +1,4 @@
-//! Plans a run: which of the selected devices, in which batch, at which place.
+//! Plans a run: selects the devices to flash, and assigns each to a batch and a place in it.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
@@ -10,16 +10,16 @@ use sha2::{Digest, Sha256};
 use super::select::{Device, holds, selects};
 use super::status::member_name;
 
-/// Most devices of one run: their names fit into one object of 1.5 MiB, with room for as many
-/// letters and some that join a second time.
+/// Maximum number of devices in one run: their names fit into one object of 1.5 MiB, together with
+/// one letter each and some devices that are listed a second time.
 pub const MOST_DEVICES: usize = 10_000;
 
 /// Devices of a run, in their batches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Planned {
-    /// Batches with their members, in order; none without members.
+    /// Batches with their members, in order; batches without members are omitted.
     pub batches: Vec<(String, Vec<String>)>,
-    /// Devices that were selected and left out.
+    /// Number of selected devices that were left out.
     pub left_out: LeftOut,
     /// Types of the planned devices, as [`comparable_type`] writes them, sorted.
     pub device_types: Vec<String>,
@@ -33,7 +33,7 @@ impl Planned {
     }
 }
 
-/// A run that cannot be planned.
+/// Reason why a run cannot be planned.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PlanFault {
     /// No device is selected.
@@ -45,7 +45,7 @@ pub enum PlanFault {
          FlashRollouts"
     )]
     TooManyDevices(usize),
-    /// The selector of an explicit batch matches nobody.
+    /// The selector of an explicit batch matches no device.
     #[error(
         "batch {0} of spec.batches selects none of the {1} planned devices; change or remove it"
     )]
@@ -64,10 +64,10 @@ impl PlanFault {
     }
 }
 
-/// Plans a run over these devices, whatever their order.
+/// Plans a run over these devices, regardless of their order.
 ///
 /// # Errors
-/// Nobody is selected, too many are planned, or the selector of an explicit batch matches nobody.
+/// No device is selected, too many are planned, or the selector of an explicit batch matches none.
 pub fn plan<'a>(
     spec: &EffectiveRollout,
     run: &str,
@@ -93,8 +93,8 @@ pub fn plan<'a>(
     Ok(Planned { batches, left_out, device_types })
 }
 
-/// One device for each identity: a reachable one first, then the first by namespace and name, so
-/// that the order in which devices come does not matter.
+/// Returns one device per identity: reachable ones are preferred, then the first by namespace and
+/// name, so that the order of the input does not matter.
 fn unique<'a>(
     selected: impl Iterator<Item = Device<'a>>,
     left_out: &mut LeftOut,
@@ -115,8 +115,8 @@ fn unique<'a>(
     unique
 }
 
-/// Place of a device in the run's order: neither names nor racks decide who goes first, and it is
-/// the same on every computer.
+/// Sort key of a device in the run's order: a hash, so that neither names nor racks decide which
+/// devices go first, and the order is the same on every computer.
 fn place(run: &str, device: &Device<'_>) -> ([u8; 8], String) {
     let mut hash = Sha256::new();
     hash.update(run.as_bytes());
@@ -141,8 +141,8 @@ impl<'a> Comparison<'a> {
         Self { spec, wanted: semantic(&spec.version), least }
     }
 
-    /// Returns true if the device's version does not keep it out; counts it where it does, and
-    /// where nobody can tell.
+    /// Returns true unless the device's version excludes it. Counts devices that are excluded, and
+    /// those that cannot be compared.
     fn plans(&self, device: &Device<'_>, left_out: &mut LeftOut) -> bool {
         let spec = self.spec;
         if spec.skip_if_current && device.version == Some(spec.version.as_str()) {
@@ -176,12 +176,13 @@ impl<'a> Comparison<'a> {
     }
 }
 
-/// A semantic version, with or without a `v` before it.
+/// Parses a semantic version, with or without a leading `v`.
 fn semantic(text: &str) -> Option<Version> {
     Version::parse(text.strip_prefix('v').unwrap_or(text)).ok()
 }
 
-/// Gives every device to the first batch that takes it, and what is left to one more.
+/// Assigns every device to the first batch that takes it, and the remaining ones to an extra
+/// batch.
 fn divide(
     spec: &EffectiveRollout,
     namespace: &str,
@@ -211,7 +212,7 @@ fn divide(
             && !planned.is_empty()
             && !planned.iter().any(|device| holds(&batch.selector, device))
         {
-            // One whose devices are in earlier batches, as in a small fleet, is only left out.
+            // A batch whose devices are in earlier batches, as in a small fleet, is just left out.
             return Err(PlanFault::EmptyBatch(batch.name.clone(), planned.len()));
         }
         left = others;
@@ -222,7 +223,7 @@ fn divide(
     Ok(batches)
 }
 
-/// `rest`, unless a batch that leaves some over has that name already.
+/// Returns `rest`, or `rest-2` and so on if a batch of the spec already has that name.
 fn rest_name(spec: &EffectiveRollout) -> String {
     let mut name = REST.to_owned();
     let mut number = 2;

@@ -11,48 +11,49 @@ pub struct Plan {
     /// Requests to the API server, each idempotent. They may be carried out before `status` is
     /// stored, in any order; a FlashJob is only created from a stored status.
     pub steps: Vec<Step>,
-    /// The status that should be stored; None: it is stored already.
+    /// Status to store. None: it is up to date.
     pub status: Option<FlashRolloutStatus>,
-    /// Progress waits for the status to be stored; else it may be put off for some seconds.
+    /// True if progress waits for the status to be stored; otherwise it may be delayed for some
+    /// seconds.
     pub urgent: bool,
-    /// Question whose answer `World::firmware` should have in the next snapshot. The same until it
-    /// is answered, also after a restart.
+    /// Question whose answer `World::firmware` should have in the next snapshot. It stays the same
+    /// until it is answered, even after a restart.
     pub question: Option<ResolveFirmware>,
-    /// Time at which to look again though nothing happened.
+    /// Time at which to plan again even if nothing happens.
     pub wake_at: Option<Timestamp>,
 }
 
 /// A request to the API server.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Creates a FlashJob. 409 where it exists already: an outcome.
+    /// Creates a FlashJob. A 409 because it already exists counts as an outcome, not an error.
     CreateChild(Box<FlashJob>),
     /// Changes fields of a FlashJob's spec.
     PatchChild {
         /// Its name.
         name: String,
-        /// Its uid: no other FlashJob of that name is meant.
+        /// Its uid, as a precondition: another FlashJob with that name is not changed.
         uid: String,
         /// JSON merge patch of `spec`: null removes a field.
         spec: serde_json::Map<String, serde_json::Value>,
         /// Resource version from which the patch was derived, where it replaces a list; a conflict
-        /// is an outcome.
+        /// counts as an outcome, not an error.
         resource_version: Option<String>,
     },
-    /// Deletes a FlashJob that no longer matches its devices, or whose run is forgotten.
+    /// Deletes a FlashJob that no longer matches its devices, or whose run left the history.
     DeleteChild {
         /// Its name.
         name: String,
-        /// Its uid: no other FlashJob of that name is meant.
+        /// Its uid, as a precondition: another FlashJob with that name is not deleted.
         uid: String,
     },
-    /// Deletes the FlashRollout, which has finished long enough ago; background propagation takes
-    /// the FlashJobs along.
+    /// Deletes the FlashRollout, whose time to live after it finished has passed; background
+    /// propagation deletes its FlashJobs.
     DeleteRollout,
 }
 
 impl Step {
-    /// Subject of this step, for which one step at a time is carried out.
+    /// Subject of this step; only one step per subject is in flight at a time.
     #[must_use]
     pub fn key(&self) -> String {
         match self {

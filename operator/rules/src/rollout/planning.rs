@@ -1,5 +1,5 @@
-//! Plans a run: chooses its devices, resolves its firmware, and stores both together. What keeps
-//! it from that is named.
+//! Plans a run: selects its devices, resolves its firmware, and stores both together. Reports what
+//! prevents that.
 
 use flashjob_api::{
     EffectiveRollout, FirmwareStatus, FlashRolloutStatus, LeftOut, RolloutPhase, rollout_reason,
@@ -16,10 +16,10 @@ use crate::firmware::{
     FirmwareState, REGISTRY, ResolveFirmware, missing_platforms, settled, waited_for,
 };
 
-/// Seconds after which a fleet that cannot be planned is looked at again.
+/// Seconds after which a run that cannot be planned is tried again.
 const LOOK_AGAIN_SECONDS: i64 = 60;
 
-/// Chooses the devices and resolves the firmware; then both are stored together.
+/// Selects the devices and resolves the firmware; then both are stored together.
 pub(super) fn plan_run(
     snapshot: &Snapshot<'_>,
     spec: &EffectiveRollout,
@@ -75,7 +75,7 @@ pub(super) fn plan_run(
     summary::write(snapshot, spec, status, words, plan)
 }
 
-/// The firmware of a run; else what it waits for.
+/// Returns the firmware of a run, or what the run waits for.
 fn resolve(
     snapshot: &Snapshot<'_>,
     spec: &EffectiveRollout,
@@ -127,7 +127,7 @@ fn resolve(
             spec.firmware,
             missing.join(", ")
         );
-        // What it has may change, as long as the reference is not by digest.
+        // The content may change, unless the reference is a digest.
         plan.question = Some(question);
         return Err(stalled(rollout_reason::MISSING_PLATFORM.name, message));
     }

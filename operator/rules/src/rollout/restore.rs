@@ -1,6 +1,6 @@
-//! Takes back what somebody edited in a FlashJob. Settings are patched; a FlashJob whose devices
-//! or firmware were edited is emptied, deleted and replaced: its results would be of something
-//! else.
+//! Reverts edits that were made to a FlashJob. Settings are patched; a FlashJob whose devices or
+//! firmware were edited is suspended, deleted and replaced, because its results would refer to
+//! other devices or firmware.
 
 use std::collections::HashSet;
 
@@ -14,24 +14,25 @@ use super::snapshot::Child;
 use super::status::places;
 
 impl<'a> Draft<'a> {
-    /// Returns true if a FlashJob flashes the firmware of this run, as this run asks for it. One
-    /// of a superseded run cannot be compared any more: it was watched until now.
+    /// Returns true if a FlashJob flashes the firmware of this run, with the settings of this run.
+    /// In a superseded run this can no longer be compared, and is assumed: edits were reverted
+    /// until then.
     pub(super) fn is_of_run(&self, child: &Child<'_>) -> bool {
         self.superseded || (child.run.is_some() && child.run.as_deref() == self.hash_of_run())
     }
 
-    /// Returns true if the status of a FlashJob speaks of the firmware of this run: results of
-    /// other firmware, which somebody wrote into its spec, are none.
+    /// Returns true if the status of a FlashJob refers to the firmware of this run: results of
+    /// other firmware, which was written into its spec, do not count.
     pub(super) fn speaks_of_this_run(&self, child: &Child<'_>) -> bool {
         let run = if self.superseded { child.run.as_deref() } else { self.hash_of_run() };
         run.is_some() && child.status.run.as_deref() == run
     }
 
-    /// The hash that FlashJobs of this run have in their status.
+    /// The hash by which the status of FlashJobs identifies this run.
     fn hash_of_run(&self) -> Option<&str> {
         let hash = || {
             let allowance = Allowance { parallelism: 1, suspend: true, max_failed: 0 };
-            // The uids are no part of it; one is enough.
+            // The hash does not include the uids; one is enough.
             let spec = self.child_spec(vec!["uid".to_owned()], allowance);
             spec.effective().ok().map(|spec| spec.run)
         };
@@ -39,7 +40,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Returns true if a FlashJob flashes the devices of its shard, with the firmware of this run.
-    /// A uid that no Instance has is one of before.
+    /// A uid that no Instance has is taken for an earlier uid of the device.
     pub(super) fn is_sound(&self, batch: usize, shard: &ShardStatus, child: &Child<'_>) -> bool {
         let names = &self.lists[batch].names[places(shard)];
         child.spec.uuid.len() == names.len()
@@ -52,8 +53,8 @@ impl<'a> Draft<'a> {
             })
     }
 
-    /// The uids of a FlashJob, with those of devices that came back under another uid and are not
-    /// at work: the FlashJob itself follows whom it has begun with.
+    /// The uids of a FlashJob, updated for devices that came back under another uid and have not
+    /// begun: the FlashJob itself follows the devices that it has begun with.
     fn wanted_uids(&self, batch: usize, shard: &ShardStatus, child: &Child<'_>) -> Vec<String> {
         let status = child.status;
         let results = [&status.completed_uuids, &status.failed_uuids, &status.skipped_uuids];
@@ -69,7 +70,7 @@ impl<'a> Draft<'a> {
         child.spec.uuid.iter().zip(places(shard)).map(exchanged).collect()
     }
 
-    /// Changes a FlashJob into what it should be.
+    /// Patches a FlashJob to its desired spec.
     pub(super) fn restore(
         &mut self,
         batch: usize,
@@ -80,12 +81,12 @@ impl<'a> Draft<'a> {
         let uuid = self.wanted_uids(batch, shard, child);
         let exchanges = uuid != child.spec.uuid;
         let patch = difference(child.spec, &self.child_spec(uuid, allowance));
-        // A list is replaced as a whole: not one that changed meanwhile.
+        // A merge patch replaces the whole list, so it must not apply to a list that has changed.
         let resource_version = exchanges.then(|| child.resource_version.to_owned());
         self.patch(child, patch, resource_version);
     }
 
-    /// Lets a FlashJob start no more devices.
+    /// Suspends a FlashJob, so that it starts no more devices.
     pub(super) fn suspend(&mut self, child: &Child<'_>) {
         if child.spec.suspend != Some(true) && !child.has_ended() {
             let patch = Map::from_iter([("suspend".to_owned(), Value::Bool(true))]);
@@ -105,8 +106,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Empties FlashJobs that were edited, and deletes them once their results are stored; what is
-    /// left of their devices goes to new ones.
+    /// Suspends FlashJobs that were edited, and deletes them once their results are stored; new
+    /// FlashJobs take over their remaining devices.
     pub(super) fn replace_edited(&mut self) {
         let all_stored = (0..self.lists.len()).all(|batch| self.is_stored(batch));
         for child in self.edited.clone() {
@@ -118,8 +119,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// FlashJobs that are no shard's: those of runs before, and what is left when a run ends. Who
-    /// has ended stays as long as its run is remembered.
+    /// Suspends and deletes FlashJobs that belong to no shard: those of earlier runs, and those
+    /// left when a run ends. Ended FlashJobs are kept as long as their run is in the history.
     pub(super) fn clean(&mut self) {
         let snapshot = self.snapshot;
         let working: HashSet<String> =
@@ -146,7 +147,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// JSON merge patch from one spec to another; empty where they mean the same.
+/// JSON merge patch from one spec to another; empty if they are equivalent.
 fn difference(current: &FlashJobSpec, wanted: &FlashJobSpec) -> Map<String, Value> {
     if current == wanted {
         return Map::new();
@@ -160,7 +161,7 @@ fn difference(current: &FlashJobSpec, wanted: &FlashJobSpec) -> Map<String, Valu
     for (name, value) in wanted {
         let changed = match current.remove(&name) {
             Some(was) if was == value => continue,
-            // A merge keeps what it does not name, so what is gone is named.
+            // A merge patch keeps fields that it does not name, so removed fields are set to null.
             Some(was) => replacing(&was, value),
             None => value,
         };
@@ -170,7 +171,7 @@ fn difference(current: &FlashJobSpec, wanted: &FlashJobSpec) -> Map<String, Valu
     patch
 }
 
-/// Merge patch that makes `wanted` out of `was`.
+/// Merge patch that turns `was` into `wanted`.
 fn replacing(was: &Value, wanted: Value) -> Value {
     match (was, wanted) {
         (Value::Object(was), Value::Object(wanted)) => {

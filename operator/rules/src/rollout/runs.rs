@@ -16,14 +16,14 @@ use super::snapshot::{Snapshot, after};
 use super::summary;
 use super::words::Words;
 
-/// Runs that are remembered.
+/// Number of past runs in the history.
 const HISTORY: usize = 5;
 
 /// Decides what is to be done for one rollout.
 pub(super) fn decide(snapshot: &Snapshot<'_>) -> Plan {
     let rollout = snapshot.rollout;
     if rollout.deleting {
-        // The FlashJobs go by their owner reference.
+        // Garbage collection deletes the FlashJobs by their owner reference.
         return Plan::default();
     }
     let spec = match &rollout.spec {
@@ -43,8 +43,8 @@ pub(super) fn decide(snapshot: &Snapshot<'_>) -> Plan {
     continue_run(Draft::new(snapshot, spec))
 }
 
-/// Returns true if no plan for the rollout will store more of what the FlashJobs say of their
-/// devices than is stored.
+/// Returns true if no plan for the rollout will store more results of its FlashJobs than are
+/// stored now.
 pub(super) fn has_stored_results(snapshot: &Snapshot<'_>) -> bool {
     let rollout = snapshot.rollout;
     match &rollout.spec {
@@ -53,12 +53,12 @@ pub(super) fn has_stored_results(snapshot: &Snapshot<'_>) -> bool {
             draft.superseded = rollout.status.fingerprint.as_ref() != Some(&spec.fingerprint);
             draft.has_stored_results()
         }
-        // Then it stores nothing.
+        // Such a rollout stores no results.
         _ => true,
     }
 }
 
-/// Lets the run before end, and begins the one that the spec asks for.
+/// Lets the previous run end, and begins the one that the spec asks for.
 fn supersede(snapshot: &Snapshot<'_>, spec: &EffectiveRollout) -> Plan {
     let stored = &snapshot.rollout.status;
     let mut draft = Draft::new(snapshot, spec);
@@ -94,7 +94,7 @@ fn supersede(snapshot: &Snapshot<'_>, spec: &EffectiveRollout) -> Plan {
         conditions: stored.conditions.clone(),
         ..FlashRolloutStatus::default()
     };
-    // FlashJobs of the run before are cleaned up once it is stored that they are.
+    // FlashJobs of the previous run are cleaned up once the new run is stored.
     draft.plan.steps.clear();
     plan_run(snapshot, spec, draft.plan, fresh)
 }
@@ -116,9 +116,9 @@ fn past_run(draft: &Draft<'_>) -> PastRun {
     }
 }
 
-/// Name of a run: the same after a restart. It follows from the run before, so that it is another
-/// one where the same fields are asked for again: neither approvals nor FlashJobs of a run that is
-/// forgotten count for this one.
+/// Name of a run: the same after a restart. It depends on the previous run, so that a new run with
+/// the same fields gets a new name: neither approvals nor FlashJobs of a run that is no longer in
+/// the history count for it.
 fn run_name(uid: &str, fingerprint: &str, before: &str, history: &[PastRun]) -> String {
     let name = |number: usize| -> String {
         let digest = Sha256::digest(format!("{uid}/{fingerprint}/{before}/{number}").as_bytes());
@@ -128,7 +128,7 @@ fn run_name(uid: &str, fingerprint: &str, before: &str, history: &[PastRun]) -> 
     (0..=history.len() + 1).map(name).find(is_new).unwrap_or_else(|| name(history.len() + 2))
 }
 
-/// Goes on with a planned run.
+/// Continues a planned run.
 fn continue_run(mut draft: Draft<'_>) -> Plan {
     let (spec, stored) = (draft.spec, draft.stored);
     let retries = spec.retry.is_some() && spec.retry != stored.retry;
@@ -144,7 +144,7 @@ fn continue_run(mut draft: Draft<'_>) -> Plan {
             Words::ended(RolloutPhase::Aborted, rollout_reason::ABORT_REQUESTED.name, message),
         );
     }
-    // The deadline of a completed run does not count for what is tried again later.
+    // The deadline of a completed run does not apply to devices that are retried later.
     draft.restarted = reopens;
     if let Some(seconds) = spec.active_deadline_seconds.filter(|_| !reopens) {
         let started = stored.start_time.as_ref().map_or(draft.now(), |time| time.0);
@@ -171,7 +171,7 @@ fn continue_run(mut draft: Draft<'_>) -> Plan {
     work(draft)
 }
 
-/// Judges the batches, and starts what may start.
+/// Judges the batches, and starts the devices that may start.
 fn work(mut draft: Draft<'_>) -> Plan {
     let (batch, hold, words) = loop {
         match draft.judge() {
@@ -208,7 +208,7 @@ fn work(mut draft: Draft<'_>) -> Plan {
                     draft.batches[batch].started_at.get_or_insert(now);
                     draft.reopen(batch);
                 }
-                // All that were left are away, and moved on: the batch is judged again.
+                // All remaining devices are absent, and were moved: the batch is judged again.
                 let list = &draft.lists[batch];
                 if list.open() == 0 && list.shards.is_empty() {
                     continue;
@@ -230,7 +230,7 @@ fn work(mut draft: Draft<'_>) -> Plan {
     draft.finish(words)
 }
 
-/// Ends a run before all batches passed: nothing more starts, and what is in flight finishes.
+/// Ends a run before all batches passed: nothing more starts, and devices in flight finish.
 fn end(mut draft: Draft<'_>, words: Words) -> Plan {
     draft.goes_on = false;
     draft.follow();
@@ -241,8 +241,8 @@ fn end(mut draft: Draft<'_>, words: Words) -> Plan {
     draft.finish(words)
 }
 
-/// A run that has ended. Results of devices that were in flight are still read; then what is left
-/// of FlashJobs that did not end is deleted, and nothing changes any more.
+/// Handles a run that has ended. Results of devices that were in flight are still read; then the
+/// remaining FlashJobs that did not end are deleted, and nothing changes any more.
 fn stay_ended(mut draft: Draft<'_>) -> Plan {
     let stored = draft.stored;
     draft.goes_on = false;
@@ -275,8 +275,8 @@ fn stay_ended(mut draft: Draft<'_>) -> Plan {
     draft.finish(words)
 }
 
-/// Words of a run that has ended, from the condition that says so: the message may meanwhile have
-/// spoken of an invalid spec.
+/// Words of a run that has ended, taken from its condition: the message may since have reported an
+/// invalid spec.
 fn ended_words(stored: &FlashRolloutStatus) -> Words {
     let phase = stored.phase.unwrap_or(RolloutPhase::Completed);
     let kind =

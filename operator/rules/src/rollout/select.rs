@@ -1,5 +1,5 @@
-//! Chooses devices: conditions on what Akri reports. Borrows everything, so 100,000 devices cost
-//! no memory.
+//! Selects devices by conditions on the properties that Akri reports. Borrows everything, so
+//! 100,000 devices cost no memory.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,16 +7,16 @@ use flashjob_api::{
     Conditions, EffectiveRollout, PropertyOperator, PropertyRequirement, comparable_type,
 };
 
-/// A device, as an Akri Instance shows it.
+/// A device, as an Akri Instance describes it.
 #[derive(Clone, Copy)]
 pub struct Device<'a> {
-    /// Uid of the Instance; what a FlashJob names.
+    /// Uid of the Instance; the value that a FlashJob names.
     pub uid: &'a str,
     /// Namespace of the Instance.
     pub namespace: &'a str,
     /// Name of the Instance; stays the same when the uid changes.
     pub name: &'a str,
-    /// Identity that makes it one device, whatever Instance shows it.
+    /// Identity of the device, regardless of the Instance that describes it.
     pub identity: &'a str,
     /// `DEVICE`, trimmed; None where it is missing or empty.
     pub device_type: Option<&'a str>,
@@ -28,14 +28,14 @@ pub struct Device<'a> {
     pub nodes: &'a [String],
     /// All properties that Akri reports.
     pub properties: &'a dyn Properties,
-    /// False if a flash could not reach it now: no node sees it, or its Instance is being deleted
-    /// or cannot be decoded. It may be planned, and counts as absent when its turn comes.
+    /// False if it cannot be flashed now: no node sees it, or its Instance is being deleted or
+    /// cannot be decoded. It may be planned, and counts as absent when its turn comes.
     pub reachable: bool,
 }
 
 /// Properties of a device, by name.
 pub trait Properties {
-    /// The value, trimmed; None where it is missing or empty.
+    /// The value, trimmed. None: it is missing or empty.
     fn value(&self, name: &str) -> Option<&str>;
 }
 
@@ -51,15 +51,15 @@ impl Properties for HashMap<String, String> {
     }
 }
 
-/// Returns true if the rollout's selector chooses the device.
+/// Returns true if the rollout's selector matches the device.
 #[must_use]
 pub fn selects(spec: &EffectiveRollout, device: &Device<'_>) -> bool {
     holds(&spec.selector, device)
         && !spec.exclude.as_ref().is_some_and(|exclude| holds(exclude, device))
 }
 
-/// Returns true if all conditions hold for the device; empty ones do for every device. What costs
-/// least is compared first.
+/// Returns true if all conditions hold for the device; empty conditions hold for every device. The
+/// cheapest comparisons come first.
 #[must_use]
 pub fn holds(conditions: &Conditions, device: &Device<'_>) -> bool {
     let among = |set: &std::collections::HashSet<String>, value: Option<&str>| {

@@ -1,17 +1,17 @@
-//! Hands the devices of a batch to FlashJobs: at most 1,000 to each, the next when the one before
-//! can no longer use all places.
+//! Assigns the devices of a batch to FlashJobs: at most 1,000 to each; the next is created when
+//! the previous one can no longer use all places.
 
 use flashjob_api::ShardStatus;
 
 use super::draft::Draft;
 use super::status::{Member, places};
 
-/// Most devices of one FlashJob: its status holds a uid for each. In tests so few that random
-/// fleets have several FlashJobs a batch.
+/// Maximum number of devices in one FlashJob: its status holds a uid for each. In tests it is so
+/// low that random fleets have several FlashJobs per batch.
 pub(super) const MOST_OF_SHARD: usize = if cfg!(test) { 10 } else { 1000 };
 
 impl<'a> Draft<'a> {
-    /// Begins another shard, where devices wait for one. Returns true if it did.
+    /// Begins another shard if devices wait for one. Returns true if it did.
     pub(super) fn begin_shard(&mut self, batch: usize) -> bool {
         let list = &self.lists[batch];
         let working = |shard: &ShardStatus| {
@@ -37,9 +37,9 @@ impl<'a> Draft<'a> {
         true
     }
 
-    /// Sorts the part of a list that no FlashJob works on: those with a result, those that are
-    /// next, the others; each in their order. Those that are away now go to the end of the last
-    /// batch. Returns how many are next.
+    /// Sorts the part of a list that no FlashJob works on: devices with a result, then those that
+    /// are next, then the others, each in their previous order. Absent devices move to the end of
+    /// the last batch. Returns the number of devices that are next.
     fn line_up(&mut self, batch: usize, first: usize) -> usize {
         let names = self.lists[batch].names.split_off(first);
         let states = self.lists[batch].states.split_off(first);
@@ -68,8 +68,8 @@ impl<'a> Draft<'a> {
         count
     }
 
-    /// Tries devices again that failed, were absent or went back. Those of the batch in progress
-    /// go to its end, those of batches that passed to the end of the last one.
+    /// Retries devices that failed, were absent or regressed. Those of the batch in progress move
+    /// to its end, those of batches that passed to the end of the last one.
     pub(super) fn try_again(&mut self) {
         let current = self.current();
         let mut again = Vec::new();
@@ -82,20 +82,20 @@ impl<'a> Draft<'a> {
         }
         self.forget_failures();
         for (target, name, state) in again {
-            // Who failed may report the version late, and who went back may return to it.
+            // A failed device may report the version late, and a regressed one may return to it.
             let state = if state == Member::Absent { Member::Open } else { Member::Tried };
             self.lists[target].push(name, state);
             self.reopen(target);
         }
-        // Nobody of a batch that proved nothing can be tried again: then the person goes on
-        // without that proof.
+        // No device of a batch that proved nothing can be retried: then the person's new `retry`
+        // means that the run continues without that proof.
         if !in_progress && self.proved_nothing(current) {
             self.pass(current);
         }
     }
 
-    /// Takes those out of a list that failed, were absent or went back. Whose FlashJob is still
-    /// open is marked instead, as that counts on their places; returns true if any is.
+    /// Removes devices from a list that failed, were absent or regressed. Devices whose FlashJob
+    /// is still open are only marked, because it relies on their places; returns true if any is.
     fn take_unsuccessful(&mut self, batch: usize) -> (bool, Vec<(&'a str, Member)>) {
         let list = &mut self.lists[batch];
         let inside = list.in_shards();

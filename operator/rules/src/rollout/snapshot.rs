@@ -1,4 +1,4 @@
-//! Everything that one decision may look at.
+//! Input of a decision about one rollout.
 
 use std::borrow::Cow;
 
@@ -13,46 +13,46 @@ use super::select::Device;
 use crate::firmware::{FirmwareState, ResolveFirmware};
 use crate::schedule::Schedule;
 
-/// One rollout and what surrounds it, at one instant.
+/// One rollout and its surroundings at one instant.
 pub struct Snapshot<'a> {
     /// The rollout.
     pub rollout: &'a Rollout,
-    /// Devices, and what is known of firmware.
+    /// Access to devices, and to what is known of firmware.
     pub world: &'a dyn World,
-    /// FlashJobs that the rollout owns, of all its runs. They must show the effect of every step
-    /// that was carried out before: parallelism is shared by what they show.
+    /// FlashJobs that the rollout owns, of all its runs. They must reflect every step that was
+    /// carried out before: parallelism is shared among them by what they report.
     pub children: Vec<Child<'a>>,
     /// Other rollouts that are not finished.
     pub others: Vec<OtherRollout<'a>>,
-    /// The API server's words where it refused the last step on a FlashJob (403, 422): a quota, a
-    /// policy, an invalid template. None once one was accepted.
+    /// The API server's message where it refused the last step on a FlashJob (403, 422): a quota,
+    /// a policy, an invalid template. None once a step was accepted.
     pub refused: Option<&'a str>,
     /// The current time.
     pub now: Timestamp,
 }
 
-/// Cluster around a rollout. Nothing is copied: there may be 100,000 devices.
+/// The cluster around a rollout. Nothing is copied: there may be 100,000 devices.
 pub trait World {
-    /// Devices that a FlashRollout of this namespace may use, reachable or not. Only asked when a
+    /// Devices that a FlashRollout of this namespace may use, reachable or not. Called only when a
     /// run is planned.
     fn devices<'a>(&'a self) -> Box<dyn Iterator<Item = Device<'a>> + 'a>;
 
-    /// The Instance of that name.
+    /// The Instance with that name.
     fn device(&self, namespace: &str, name: &str) -> Option<Device<'_>>;
 
     /// The Instance with that uid.
     fn device_by_uid(&self, uid: &str) -> Option<Device<'_>>;
 
-    /// The answer to a question, as far as it is known. As long as the plan still asks it, it may
-    /// become another.
+    /// The answer to a question, as far as it is known. It may change for as long as the plan
+    /// still asks the question.
     fn firmware(&self, question: &ResolveFirmware) -> FirmwareState;
 
-    /// Digest of the entry of `firmwareTrust` that decides on a firmware now, with its keys; None:
-    /// no entry does.
+    /// Digest of the `firmwareTrust` entry that currently applies to a firmware, including its
+    /// keys. None: no entry applies.
     fn firmware_trust(&self, firmware: &str) -> Option<String>;
 
-    /// Returns true if a FlashJob of that name exists in the rollout's namespace and belongs to
-    /// somebody else.
+    /// Returns true if a FlashJob with that name exists in the rollout's namespace and does not
+    /// belong to the rollout.
     fn is_taken(&self, flash_job: &str) -> bool;
 }
 
@@ -65,15 +65,15 @@ pub struct Rollout {
     pub name: String,
     /// Its uid.
     pub uid: String,
-    /// Counts changes of the spec.
+    /// Generation, which counts changes of the spec.
     pub generation: Option<i64>,
-    /// Time of its creation.
+    /// Creation time.
     pub created: Option<Timestamp>,
-    /// True if somebody deleted it.
+    /// True if it is being deleted.
     pub deleting: bool,
-    /// Effective spec; else the fault in it.
+    /// Effective spec, or the error in it.
     pub spec: Result<EffectiveRollout, String>,
-    /// True if `spec.suspend` or `spec.abort` is true, also where the rest of the spec is invalid.
+    /// True if `spec.suspend` or `spec.abort` is true, even where the rest of the spec is invalid.
     pub is_held: bool,
     /// Windows and blackouts of the spec; always open where the spec is invalid.
     pub schedule: Option<Schedule>,
@@ -82,7 +82,8 @@ pub struct Rollout {
 }
 
 impl Rollout {
-    /// Reads a FlashRollout. Windows are read here too, so an invalid one is a fault of the spec.
+    /// Reads a FlashRollout. Windows are parsed here too, so an invalid one is an error in the
+    /// spec.
     #[must_use]
     pub fn of(rollout: FlashRollout) -> Self {
         let is_held = [rollout.spec.suspend, rollout.spec.abort].contains(&Some(true));
@@ -100,7 +101,7 @@ impl Rollout {
         Self { is_held, ..Self::assemble(rollout.metadata, spec, schedule, status) }
     }
 
-    /// Keeps a FlashRollout that cannot be decoded, so that this can be said in its status.
+    /// Keeps a FlashRollout that cannot be decoded, so that its status can report the error.
     #[must_use]
     pub fn unreadable(metadata: ObjectMeta, status: FlashRolloutStatus, fault: String) -> Self {
         Self::assemble(metadata, Err(fault), None, status)
@@ -136,21 +137,20 @@ pub struct Child<'a> {
     pub uid: &'a str,
     /// The version of this state in the API server.
     pub resource_version: &'a str,
-    /// Counts changes of its spec.
+    /// Generation, which counts changes of the spec.
     pub generation: Option<i64>,
-    /// True if somebody deleted it; its finalizer keeps it.
+    /// True if it is being deleted and a finalizer keeps it.
     pub deleting: bool,
-    /// Its spec, as it is stored.
+    /// Its stored spec.
     pub spec: &'a FlashJobSpec,
-    /// Run that its spec asks for, as its status has it; None: its spec is invalid.
+    /// Run that its spec asks for, in the form that its status uses. None: its spec is invalid.
     pub run: Option<Cow<'a, str>>,
-    /// Its status, as it is stored.
+    /// Its stored status.
     pub status: &'a FlashJobStatus,
 }
 
 impl<'a> Child<'a> {
-    /// Reads a FlashJob; None: it has no name. `status` stands in where it
-    /// has none.
+    /// Reads a FlashJob. None: it has no name. The caller passes its status, or a default one.
     #[must_use]
     pub fn of(job: &'a FlashJob, status: &'a FlashJobStatus) -> Option<Self> {
         let metadata = &job.metadata;
@@ -166,8 +166,8 @@ impl<'a> Child<'a> {
         })
     }
 
-    /// Returns true if its status speaks of the spec as it is, so that no device is started for a
-    /// spec of before.
+    /// Returns true if its status refers to the current spec, so that no device is started under a
+    /// previous spec.
     #[must_use]
     pub(crate) fn is_observed(&self) -> bool {
         self.status.observed_generation >= self.generation
@@ -185,8 +185,8 @@ impl<'a> Child<'a> {
         self.status.counts.unwrap_or_default()
     }
 
-    /// Devices that occupy a place of `parallelism`: those in flight and, where it is judged by
-    /// them how it goes on, those that verify.
+    /// Devices that occupy a place of `parallelism`: those in flight and, where the verification
+    /// of devices decides whether the run continues, those that verify.
     #[must_use]
     pub fn places(&self) -> usize {
         let counts = self.counts();
@@ -202,14 +202,14 @@ impl<'a> Child<'a> {
         (counts.active + counts.verifying) as usize
     }
 
-    /// Returns true if it is quiet, or was when its run ended and is being deleted since: it
-    /// starts nothing then, and its status no longer says so of the latest generation.
+    /// Returns true if it is quiet, or was quiet when its run ended and is being deleted since: it
+    /// then starts nothing, although its status no longer refers to the latest generation.
     #[must_use]
     pub(crate) fn stays_quiet(&self, run_is_over: bool) -> bool {
         self.is_quiet() || (run_is_over && self.deleting && self.begun() == 0)
     }
 
-    /// Returns true if it neither flashes a device nor will.
+    /// Returns true if it flashes no device and will flash none.
     #[must_use]
     pub(crate) fn is_quiet(&self) -> bool {
         self.has_ended()
@@ -224,16 +224,16 @@ pub struct OtherRollout<'a> {
     pub namespace: &'a str,
     /// Its name.
     pub name: &'a str,
-    /// Time of its creation.
+    /// Creation time.
     pub created: Option<Timestamp>,
-    /// Action of a person that it waits for; None: it goes on by itself.
+    /// Action of a person that it waits for. None: it continues by itself.
     pub awaits_person: Option<&'a str>,
     /// Returns true if the rollout still has to flash the Instance of that namespace and name; see
     /// `open_members`.
     pub holds: &'a dyn Fn(&str, &str) -> bool,
 }
 
-/// The time so many seconds later; the last one there is, where that is beyond.
+/// Returns `time` plus `seconds`, limited to [`Timestamp::MAX`].
 pub(super) fn after(time: Timestamp, seconds: i64) -> Timestamp {
     time.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(Timestamp::MAX)
 }

@@ -1,12 +1,13 @@
-//! Watches flashed devices while the run goes on: who reports another version has gone back.
+//! Watches flashed devices while the run continues: a device that reports another version
+//! regressed.
 
 use super::draft::Draft;
 use super::status::Member;
 use flashjob_api::rollout_reason;
 
 impl Draft<'_> {
-    /// Compares what completed devices report. A device that is away, or reports no version, is
-    /// not known to have gone back; one without proof may still give it.
+    /// Compares the versions that completed devices report. A device that is absent, or reports no
+    /// version, does not count as regressed; one without proof may still provide it.
     pub(super) fn watch_completed(&mut self) {
         for batch in 0..self.lists.len() {
             for place in 0..self.lists[batch].states.len() {

@@ -1,18 +1,18 @@
-//! Members of the batches as types, and as they are stored: a name and a letter each.
+//! Typed members of the batches, and their stored form: a name and one letter each.
 
 use flashjob_api::{BatchMembers, FlashRolloutStatus, ShardStatus};
 
 /// State of one device in its rollout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Member {
-    /// Not tried, or at work.
+    /// Not tried yet, or in flight.
     Open,
-    /// Open, after it was absent once: the next time its absence is its result.
+    /// Open, after it was absent once: if it is absent again, that is its result.
     OpenAgain,
-    /// Open, and this run has begun to flash it: where its FlashJob is lost with the result, the
-    /// version that it reports is this run's work.
+    /// Open, and this run has begun to flash it: if its FlashJob is lost before the result is
+    /// read, the new version that it reports is the work of this run.
     Tried,
-    /// The same, after it was absent once.
+    /// Tried, after it was absent once.
     TriedAgain,
     /// Reported the version.
     Completed,
@@ -20,18 +20,18 @@ pub enum Member {
     Unverified,
     /// Failed permanently.
     Failed,
-    /// Left as it was.
+    /// Not flashed.
     Skipped,
-    /// Away before its attempt.
+    /// Absent when its turn came.
     Absent,
     /// Completed, and later reported another version.
     Regressed,
-    /// Failed, and is to be tried again when its FlashJob has ended.
+    /// Failed, and to be retried when its FlashJob has ended.
     Retry,
 }
 
 impl Member {
-    /// The letter that is stored.
+    /// Returns the letter under which the state is stored.
     #[must_use]
     pub fn letter(self) -> char {
         match self {
@@ -49,7 +49,7 @@ impl Member {
         }
     }
 
-    /// Reads a letter. A letter of a later version is a device without a result.
+    /// Parses a letter. An unknown letter, from a later version, means a device without a result.
     #[must_use]
     pub fn of(letter: char) -> Self {
         match letter {
@@ -67,14 +67,14 @@ impl Member {
         }
     }
 
-    /// Returns true if the device is still to be flashed.
+    /// Returns true if the device still has to be flashed.
     #[must_use]
     pub fn is_open(self) -> bool {
         self.awaits_result() || self == Self::Retry
     }
 
-    /// Returns true if the next result of the device is its own; one that is to be tried again has
-    /// failed.
+    /// Returns true if the next result of the device counts. A device that is to be retried has
+    /// failed already.
     #[must_use]
     pub fn awaits_result(self) -> bool {
         matches!(self, Self::Open | Self::OpenAgain | Self::Tried | Self::TriedAgain)
@@ -96,7 +96,7 @@ impl Member {
         }
     }
 
-    /// The state of an open device that is to be tried once more after it was absent; None: it was
+    /// The state of an open device that gets another chance after it was absent. None: it was
     /// absent before.
     #[must_use]
     pub fn after_absence(self) -> Option<Self> {
@@ -115,15 +115,15 @@ pub(super) struct List<'a> {
     pub names: Vec<&'a str>,
     /// State of each.
     pub states: Vec<Member>,
-    /// Parts that FlashJobs work on, in their order.
+    /// Shards, on each of which one FlashJob works, in order.
     pub shards: Vec<ShardStatus>,
     /// Number of FlashJobs so far.
     pub shards_made: u32,
 }
 
 impl<'a> List<'a> {
-    /// Reads what is stored. A missing letter is a device without a result, and a shard beyond the
-    /// list is none.
+    /// Parses the stored form. A missing letter means a device without a result, and a shard that
+    /// extends past the end of the list is ignored.
     pub(super) fn of(stored: &'a BatchMembers) -> Self {
         let letters =
             stored.results.chars().map(Member::of).chain(std::iter::repeat(Member::Open));
@@ -141,7 +141,7 @@ impl<'a> List<'a> {
         }
     }
 
-    /// Returns true if [`Self::store`] would write the same.
+    /// Returns true if [`Self::store`] would return the same value.
     pub(super) fn is(&self, stored: &BatchMembers) -> bool {
         self.shards_made == stored.shards_made
             && self.shards == stored.shards
@@ -150,7 +150,7 @@ impl<'a> List<'a> {
             && self.names.iter().zip(&stored.instances).all(|(name, stored)| name == stored)
     }
 
-    /// Writes it down.
+    /// Returns the stored form.
     pub(super) fn store(&self) -> BatchMembers {
         BatchMembers {
             instances: self.names.iter().map(|name| (*name).to_owned()).collect(),
@@ -165,7 +165,7 @@ impl<'a> List<'a> {
         self.states.iter().filter(|state| **state == wanted).count()
     }
 
-    /// Number of devices that are still to be flashed.
+    /// Number of devices that still have to be flashed.
     pub(super) fn open(&self) -> usize {
         self.states.iter().filter(|state| state.is_open()).count()
     }
@@ -176,7 +176,8 @@ impl<'a> List<'a> {
         self.states.push(state);
     }
 
-    /// Takes devices out that no open FlashJob works on. `taken` are their places, ascending.
+    /// Removes and returns devices that no open FlashJob works on. `taken` holds their places,
+    /// ascending.
     pub(super) fn take(&mut self, taken: &[usize]) -> Vec<(&'a str, Member)> {
         for shard in &mut self.shards {
             let before = taken.partition_point(|place| *place < shard.first as usize);
@@ -198,7 +199,7 @@ impl<'a> List<'a> {
         out
     }
 
-    /// True for every place that an open FlashJob works on.
+    /// For every place, true if an open FlashJob works on it.
     pub(super) fn in_shards(&self) -> Vec<bool> {
         let mut inside = vec![false; self.names.len()];
         for shard in &self.shards {
@@ -208,7 +209,7 @@ impl<'a> List<'a> {
     }
 }
 
-/// Returns true if two lists differ in more than the results.
+/// Returns true if two lists differ in anything other than the results.
 pub(super) fn differ_beyond_results(one: &[BatchMembers], other: &[BatchMembers]) -> bool {
     let same = |(one, other): (&BatchMembers, &BatchMembers)| {
         one.instances == other.instances
@@ -224,7 +225,7 @@ pub(super) fn places(shard: &ShardStatus) -> std::ops::Range<usize> {
     first..first + shard.count as usize
 }
 
-/// Name of a member: its Instance, with the namespace where that is not the rollout's.
+/// Name of a member: that of its Instance, with the namespace if it is not the rollout's.
 pub(super) fn member_name(rollout_namespace: &str, namespace: &str, name: &str) -> String {
     if rollout_namespace == namespace { name.to_owned() } else { format!("{namespace}/{name}") }
 }
@@ -235,8 +236,8 @@ pub(super) fn instance_of<'a>(rollout_namespace: &'a str, member: &'a str) -> (&
     member.split_once('/').unwrap_or((rollout_namespace, member))
 }
 
-/// Namespaces and names of the Instances that a rollout still has to flash; what makes other
-/// rollouts wait. Empty where it is finished.
+/// Namespaces and names of the Instances that a rollout still has to flash, for which other
+/// rollouts wait. Empty if it is finished.
 pub(crate) fn open_members<'a>(
     namespace: &'a str,
     status: &'a FlashRolloutStatus,

@@ -1,4 +1,4 @@
-//! Words the status: counts, progress and one sentence.
+//! Composes the status: counts, progress and one sentence.
 
 use flashjob_api::{
     BatchMembers, BatchState, BatchStatus, EffectiveRollout, FlashRolloutStatus, LeftOut,
@@ -17,7 +17,7 @@ use super::status::{List, Member, differ_beyond_results};
 use super::words::Words;
 use crate::count::counted;
 
-/// Devices that were left out, as part of a sentence.
+/// Returns the numbers of devices that were left out, as part of a sentence.
 pub(super) fn left_out(left_out: &LeftOut) -> String {
     let parts = [
         (left_out.current, "report the version already"),
@@ -31,7 +31,7 @@ pub(super) fn left_out(left_out: &LeftOut) -> String {
     parts.join(", ")
 }
 
-/// Writes the members of a new run into its status.
+/// Adds the members of a new run to its status.
 pub(super) fn add_members(status: &mut FlashRolloutStatus, planned: Planned) {
     for (name, instances) in planned.batches {
         let results = Member::Open.letter().to_string().repeat(instances.len());
@@ -48,14 +48,14 @@ fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// Adds to a sentence what there is of each kind.
+/// Appends the non-zero counts to a sentence.
 fn add_counts(sentence: &mut String, parts: &[(u32, &str)]) {
     for (count, text) in parts.iter().filter(|(count, _)| *count > 0) {
         sentence.push_str(&format!(", {count} {text}"));
     }
 }
 
-/// Number of devices of one batch in each state, without those that are begun.
+/// Number of devices of one batch in each state, without those that have begun.
 fn counts_of(list: &List<'_>) -> RolloutCounts {
     let count = |state| number(list.count(state));
     let unverified = count(Member::Unverified);
@@ -71,7 +71,7 @@ fn counts_of(list: &List<'_>) -> RolloutCounts {
     }
 }
 
-/// The same counts, with the devices that these FlashJobs have begun.
+/// Returns the counts plus the devices that these FlashJobs have begun.
 fn with_begun<'a>(
     counts: RolloutCounts,
     children: impl Iterator<Item = &'a Child<'a>>,
@@ -83,7 +83,7 @@ fn with_begun<'a>(
     })
 }
 
-/// Devices with a result.
+/// Number of devices with a result.
 fn done(counts: &RolloutCounts) -> u32 {
     counts.completed + counts.failed + counts.skipped + counts.absent + counts.regressed
 }
@@ -143,7 +143,7 @@ impl Draft<'_> {
         }
     }
 
-    /// Reason for which the devices of a FlashJob wait, where none is begun.
+    /// Reason for which the devices of a FlashJob wait, if no device has begun.
     fn waits_in_child(&self, batch: usize) -> Option<String> {
         self.lists[batch].shards.iter().find_map(|shard| {
             let child = self.child(batch, shard)?;
@@ -157,7 +157,7 @@ impl Draft<'_> {
         })
     }
 
-    /// The API server refuses what this plan asks of it; it is asked again.
+    /// Returns the state of a run whose FlashJobs the API server refuses; the request is retried.
     pub(super) fn refused_words(&self) -> Option<Words> {
         let refused = self.snapshot.refused?;
         let asks = |step: &Step| matches!(step, Step::CreateChild(_) | Step::PatchChild { .. });
@@ -197,7 +197,7 @@ impl Draft<'_> {
         Words::ended(RolloutPhase::Completed, rollout_reason::ALL_BATCHES_PASSED.name, message)
     }
 
-    /// Writes everything down, where it differs from what is stored.
+    /// Completes the plan with the status, if it differs from the stored one.
     pub(super) fn finish(mut self, words: Words) -> Plan {
         let stored = self.stored;
         let counts = self.counts();
@@ -247,8 +247,8 @@ impl Draft<'_> {
 }
 
 impl Draft<'_> {
-    /// Returns true if something waits until these members are stored: a FlashJob to be made, or
-    /// one that is edited or in deletion and stays until then.
+    /// Returns true if something waits until these members are stored: a FlashJob to be created,
+    /// or one that was edited or is being deleted and is kept until then.
     fn is_waited_for(&self, members: &[BatchMembers]) -> bool {
         let stored = &self.stored.members;
         members != stored
@@ -258,7 +258,7 @@ impl Draft<'_> {
     }
 }
 
-/// Writes a status without members down, where it differs from what is stored.
+/// Adds a status without members to the plan, if it differs from the stored one.
 pub(super) fn write(
     snapshot: &Snapshot<'_>,
     spec: &EffectiveRollout,
@@ -288,7 +288,7 @@ fn write_with(
     status.message = Some(words.message.chars().take(1024).collect());
     status.observed_generation = rollout.generation;
     // Counts and results change with every device and can wait: the FlashJobs keep the results.
-    // What other decisions wait for is written soon.
+    // Changes that other decisions wait for are written soon.
     plan.urgent |= status.phase != stored.phase
         || !status.batches.iter().map(moments).eq(stored.batches.iter().map(moments))
         || status.run != stored.run
@@ -305,8 +305,8 @@ fn moments(batch: &BatchStatus) -> (BatchState, Option<&Time>, Option<&Time>) {
     (batch.state, batch.started_at.as_ref(), batch.ended_at.as_ref())
 }
 
-/// The status of a FlashRollout that is invalid. What was stored stays, and so does every FlashJob
-/// as it is, but for a run that somebody holds: that starts no more devices.
+/// Plans for a FlashRollout that is invalid. The stored status and every FlashJob are left
+/// unchanged, except that a run that is suspended or aborted starts no more devices.
 pub(super) fn invalid(snapshot: &Snapshot<'_>, fault: &str) -> Plan {
     let rollout = snapshot.rollout;
     let mut status = rollout.status.clone();

@@ -1,5 +1,5 @@
-//! Rules in a model cluster: objects that are stored, devices, and a FlashJob controller that is
-//! late. Everything else is thrown away between two decisions, as a kill would.
+//! Rules in a model cluster: stored objects, devices, and a FlashJob controller that lags behind.
+//! Everything else is discarded between two decisions, as it would be if the process were killed.
 
 mod edits;
 mod events;

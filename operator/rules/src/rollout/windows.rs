@@ -1,10 +1,10 @@
-//! Windows and blackouts of a spec, as the schedule reads them.
+//! Conversion of a spec's windows and blackouts for the schedule.
 
 use flashjob_api::{EffectiveRollout, InvalidRollout, RolloutWindow};
 
 use crate::schedule::{Schedule, WindowSpec};
 
-/// Reads the windows and blackouts of a spec.
+/// Parses the windows and blackouts of a spec.
 pub(super) fn schedule(spec: &EffectiveRollout) -> Result<Schedule, InvalidRollout> {
     let windows: Vec<WindowSpec<'_>> = spec.windows.iter().map(window).collect();
     let blackouts: Vec<WindowSpec<'_>> = spec.blackouts.iter().map(window).collect();

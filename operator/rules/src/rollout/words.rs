@@ -1,10 +1,10 @@
-//! State of a run in words.
+//! State of a run, as shown in the status.
 
 use flashjob_api::RolloutPhase;
 
 use super::gates::Hold;
 
-/// State of the run, in words.
+/// State of the run, as shown in the status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Words {
     pub phase: RolloutPhase,
@@ -12,7 +12,7 @@ pub(super) struct Words {
     pub reason: Option<String>,
     pub waiting_for: Option<String>,
     pub message: String,
-    /// True if nothing moves until somebody acts on a fault.
+    /// True if the run makes no progress until a person fixes a fault.
     pub stalled: bool,
 }
 

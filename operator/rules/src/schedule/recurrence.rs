@@ -15,8 +15,8 @@ use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
 use jiff::{SignedDuration, Timestamp, ToSpan};
 use std::sync::LazyLock;
 
-/// Data of the binary, not of the machine: all replicas of the operator, and the command line,
-/// must agree on when a window opens, and a container has no /usr/share/zoneinfo.
+/// Time zone data of the binary, not of the machine: all replicas of the operator, and the command
+/// line, must agree on when a window opens, and a container has no /usr/share/zoneinfo.
 static TIME_ZONES: LazyLock<TimeZoneDatabase> = LazyLock::new(TimeZoneDatabase::bundled);
 
 /// croner searches the years 1 to 4999; it would step through the years before them one by one.
@@ -109,7 +109,7 @@ impl Recurrence {
         let AmbiguousOffset::Gap { .. } = ambiguous.offset() else {
             return ambiguous.earlier().ok();
         };
-        // Of a skipped time, "earlier" lies just before the clock is set forward.
+        // For a skipped time, "earlier" lies just before the clock is set forward.
         let before = ambiguous.earlier().ok()?;
         Some(self.zone.following(before).next()?.timestamp())
     }
@@ -117,7 +117,7 @@ impl Recurrence {
 
 fn read_zone(name: Option<&str>) -> Result<TimeZone, String> {
     let Some(name) = name else { return Ok(TimeZone::UTC) };
-    // jiff resolves Etc/Unknown, which stands for a zone that could not be determined, as UTC.
+    // jiff resolves Etc/Unknown, the name for a zone that could not be determined, as UTC.
     TIME_ZONES.get(name).ok().filter(|zone| !zone.is_unknown()).ok_or_else(|| {
         format!("{name:?} is not an IANA time zone; write a name such as Europe/Berlin or UTC")
     })
@@ -143,7 +143,7 @@ fn parse(pattern: &str) -> Result<Cron, CronError> {
     parser.build().parse(pattern)
 }
 
-/// Refuses a field that croner would accept with another meaning.
+/// Rejects a field that croner would accept with another meaning.
 ///
 /// croner replaces names before it splits the fields, so that a day of the week in the field of
 /// months is read as a month. It ignores an empty part of a list, so that `,` matches nothing, and
@@ -154,7 +154,7 @@ fn reject_misread(index: usize, field: &str) -> Result<(), String> {
     if parts.clone().any(str::is_empty) {
         return Err(format!("{name} {field:?} has an empty part"));
     }
-    // On its own, croner reads it as a day of the week that does not exist.
+    // croner reads a lone `L` as a day of the week that does not exist.
     if name == "day of week" && parts.any(|part| part == "L") {
         return Err(format!(
             "{name} {field:?}: L follows a day, such as SUN#L for the last Sunday"
@@ -167,7 +167,7 @@ fn reject_misread(index: usize, field: &str) -> Result<(), String> {
     }
 }
 
-/// Returns the first field that croner refuses, with its reason, which names no field.
+/// Returns the first field that croner rejects, with its reason, which names no field.
 fn locate(fields: &[&str]) -> Option<String> {
     fields.iter().enumerate().find_map(|(index, field)| {
         let mut alone = ["*"; FIELDS.len()];
@@ -181,8 +181,9 @@ fn locate(fields: &[&str]) -> Option<String> {
     })
 }
 
-/// Tries each calendar: 28 years in a row contain all 14, which differ in the day of the week of
-/// 1 January and in the leap day, and a pattern has no field for the year.
+/// Returns true if the pattern matches a date. Tries each calendar: 28 consecutive years contain
+/// all 14, which differ in the day of the week of 1 January and in the leap day, and a pattern has
+/// no field for the year.
 fn matches_some_date(pattern: &Cron) -> bool {
     date(2001, 1, 1)
         .series(1.day())

@@ -1,4 +1,4 @@
-//! A window or a blackout as it is written, and the bounds of its length.
+//! A window or a blackout as written in a manifest, and the limits of its length.
 
 /// Shortest and longest `durationSeconds`: 1 second and 31 days.
 pub const DURATION_SECONDS: std::ops::RangeInclusive<i64> = 1..=31 * 24 * 60 * 60;
@@ -9,7 +9,7 @@ pub struct WindowSpec<'a> {
     /// Start, as a cron pattern of five fields: minute, hour, day of month, month, day of week.
     ///
     /// Names (`MON`, `JAN`), ranges, steps and lists are accepted, and `L`, `W` and `#` in the
-    /// fields of days: `0 2 * * SUN#1` is the first Sunday of each month. Where day of month and
+    /// fields for days: `0 2 * * SUN#1` is the first Sunday of each month. Where day of month and
     /// day of week are both set, one of them has to match, unless the day of week begins with `+`,
     /// which requires both. Set means other than `*` or `?`: `*/2` is set.
     pub start: &'a str,

@@ -1,5 +1,5 @@
-//! Addresses that nobody uses and nobody else gets yet: the Service of a failed attempt keeps its
-//! own for a while, as its device may still call there.
+//! Addresses that are unused but still reserved: the Service of a failed attempt keeps its address
+//! for a while, as its device may still connect to it.
 
 use flashjob_api::reason;
 use jiff::Timestamp;

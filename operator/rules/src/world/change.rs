@@ -1,5 +1,5 @@
-//! Changes to the caches: objects from watches and from answers to requests, and outcomes of what
-//! a plan asked for. Each is a value; [`super::World::take`] applies one at a time.
+//! Changes to the caches: objects from watches and from responses to requests, and outcomes of the
+//! requests of a plan. Each is a value; [`super::World::take`] applies one at a time.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -18,7 +18,7 @@ use crate::flashjob::plan::Step;
 use crate::rollout::RolloutKey;
 use crate::world::Rules;
 
-/// Object that is planned.
+/// Object for which plans are made.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// A FlashJob.
@@ -48,7 +48,7 @@ impl From<RolloutKey> for Subject {
     }
 }
 
-/// A kind that is watched.
+/// A watched kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// FlashJobs.
@@ -64,8 +64,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Kinds without which no FlashJob can be planned. An API server that lacks the definition of
-    /// FlashRollouts is to hold up none.
+    /// Kinds without which no FlashJob can be planned. FlashRollouts are not among them: FlashJobs
+    /// are planned even if the API server lacks the definition of FlashRollout.
     pub const NEEDED: [Self; 4] = [Self::Job, Self::Instance, Self::Pod, Self::Service];
 }
 
@@ -87,33 +87,34 @@ pub enum Object {
 /// One change to the caches.
 #[derive(Debug)]
 pub enum Change {
-    /// A watch, or the answer to a request, showed an object.
+    /// A watch, or the response to a request, delivered an object.
     Updated(Object),
-    /// A watch told that an object is gone.
+    /// A watch reported that an object was deleted.
     Deleted {
-        /// Its last state, which says whether a Pod's end was seen.
+        /// Its last state, which tells whether the end of a Pod was observed.
         last: Object,
         /// Its uid.
         uid: String,
     },
-    /// The API server was asked for an object, and has none of that uid.
+    /// The API server was queried for an object, and has none with that uid.
     NotFound {
         /// Its namespace and name.
         subject: Subject,
         /// Its uid.
         uid: String,
     },
-    /// A watch has listed a kind afresh; what the list lacks went away while nobody watched.
+    /// A watch has listed a kind again; objects that are not in the list were deleted while the
+    /// watch was disconnected.
     Listed {
         /// The kind.
         kind: Kind,
         /// Uids of all its objects.
         uids: HashSet<String>,
     },
-    /// The answer to a delete of ours showed this Pod or Service in deletion. The watch may have
-    /// told before that it is gone.
+    /// The response to our delete request showed this Pod or Service being deleted. The watch may
+    /// have reported its deletion before.
     Deleting(Object),
-    /// The API server answered a delete of ours that there is no such Pod.
+    /// The API server answered our delete request with 404: there is no such Pod.
     PodNotFound {
         /// Its job.
         job: JobKey,
@@ -122,7 +123,7 @@ pub enum Change {
         /// Its uid.
         uid: String,
     },
-    /// The API server answered a delete of ours that there is no such Service.
+    /// The API server answered our delete request with 404: there is no such Service.
     ServiceNotFound {
         /// Its job.
         job: JobKey,
@@ -131,7 +132,7 @@ pub enum Change {
         /// Its uid.
         uid: String,
     },
-    /// The API server was asked for a Pod that left the watch, and has none of that name.
+    /// The API server was queried for a Pod that left the watch, and has none with that name.
     PodDeletionConfirmed {
         /// Its job.
         job: JobKey,
@@ -140,76 +141,78 @@ pub enum Change {
         /// The device's uid in the spec of the job.
         device: String,
     },
-    /// The API server was asked for a Pod that left the watch, and has it: somebody took its
-    /// labels.
+    /// The API server was queried for a Pod that left the watch, and still has it: its labels were
+    /// removed.
     PodUnlabelled(Box<Pod>),
-    /// Outcome of what the plan of a FlashJob asked for.
+    /// Outcome of a request of a FlashJob's plan.
     Job(JobKey, JobOutcome),
-    /// Outcome of what the plan of a FlashRollout asked for.
+    /// Outcome of a request of a FlashRollout's plan.
     Rollout(RolloutKey, RolloutOutcome),
     /// Answer to a question about firmware.
     Firmware {
-        /// Object whose plan asked.
+        /// Object whose plan asked the question.
         subject: Subject,
         /// The question.
         question: Arc<ResolveFirmware>,
         /// The answer.
         state: FirmwareState,
     },
-    /// The configured plugins, as they serve now.
+    /// Current state of the configured plugins.
     Plugins(Vec<PluginView>),
     /// The configuration has changed.
     Rules(Box<Rules>),
 }
 
-/// Outcome of what the plan of a FlashJob asked for.
+/// Outcome of a request of a FlashJob's plan.
 #[derive(Debug)]
 pub enum JobOutcome {
-    /// The API server took the object of that name.
+    /// The API server accepted the object with that name.
     Accepted(String),
-    /// The API server refuses the object of that name.
+    /// The API server refused the object with that name.
     Refused(String, Refusal),
-    /// The job's PodDisruptionBudget was made, or deleted.
+    /// The job's PodDisruptionBudget was created (true) or deleted (false).
     Protected(bool),
-    /// A step is done.
+    /// A step succeeded.
     StepDone(Box<Step>),
-    /// A step failed, in the API server's words. It stays under way until [`Self::StepReleased`].
+    /// A step failed, with the API server's message. It stays in flight until
+    /// [`Self::StepReleased`].
     StepFailed(Box<Step>, String),
-    /// A step that failed may be retried; its key.
+    /// The failed step with this key may be retried.
     StepReleased(String),
-    /// A plugin built the Pod of an attempt for the device of that uid, or could not.
+    /// A plugin returned the Pod of an attempt for the device with that uid, or an error.
     Built(String, Box<Built>),
-    /// A plugin judged the end of the Pod of that uid, or could not.
+    /// A plugin judged the end of the Pod with that uid, or returned an error.
     Judged(String, Box<Judged>),
-    /// The plugin of that name is out of service until then.
+    /// The plugin with that name is out of service until that time.
     OutOfService(String, Timestamp),
-    /// A question to a plugin may be asked again; its key.
+    /// The question with this key may be asked again.
     QuestionReleased(String),
     /// A status write has ended.
     Written(EndedWrite<FlashJobStatus>),
-    /// It is clear what became of the status writes that were planned from this state of the job.
+    /// The outcome of all status writes that were planned from this state of the job is known.
     WritesSettled(Arc<Job>),
 }
 
-/// Outcome of what the plan of a FlashRollout asked for.
+/// Outcome of a request of a FlashRollout's plan.
 #[derive(Debug)]
 pub enum RolloutOutcome {
-    /// A step ended, by its key. One that failed stays under way until [`Self::StepReleased`].
+    /// The step with this key ended. If it failed, it stays in flight until
+    /// [`Self::StepReleased`].
     Step(String, StepOutcome),
-    /// A step that failed may be retried; its key.
+    /// The failed step with this key may be retried.
     StepReleased(String),
     /// A status write has ended.
     Written(EndedWrite<FlashRolloutStatus>),
 }
 
-/// A status write that has ended, whatever came of it.
+/// A status write that has ended, successfully or not.
 #[derive(Debug)]
 pub struct EndedWrite<S> {
     /// Time at which it ended.
     pub at: Instant,
     /// Its duration.
     pub took: Duration,
-    /// Status of which the API server's definition lacks all that was to be changed, and the
-    /// version of the object that it was to change.
+    /// Status whose changed fields are all missing from the API server's definition, so that the
+    /// write had no effect; with the resource version of the object.
     pub dropped: Option<Box<(String, S)>>,
 }

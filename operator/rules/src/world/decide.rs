@@ -1,4 +1,5 @@
-//! Takes the snapshot of one rollout, which borrows from the caches, and asks the rules.
+//! Snapshots of one rollout, which borrow from the caches, and the decisions of the rules about
+//! them.
 
 use std::borrow::{Borrow, Cow};
 
@@ -11,7 +12,7 @@ use crate::flashjob::observed::{Instance, Job, JobKey};
 use crate::rollout::{self as rules, Child, Device, OtherRollout, Plan, RolloutKey, Snapshot};
 
 impl World {
-    /// Decides what is to be done for one rollout; None: there is no such rollout.
+    /// Decides what is to be done for one rollout. None: there is no such rollout.
     #[must_use]
     pub fn decide_rollout(&self, key: &RolloutKey, now: Timestamp) -> Option<Plan> {
         let cached = self.rollouts.get(key)?;
@@ -40,8 +41,7 @@ impl World {
         }))
     }
 
-    /// Returns true if a FlashJob may drop results that the rollout which owns it has still to
-    /// store.
+    /// Returns true if a FlashJob may drop results that its rollout has not stored yet.
     pub(super) fn rollout_lacks_results(&self, job: &Job) -> bool {
         let Some(part) = job.part.as_ref().filter(|_| job.may_drop_results()) else {
             return false;
@@ -66,8 +66,8 @@ impl World {
         self.rollouts.children(rollout).filter(waits).cloned().collect()
     }
 
-    /// Returns true if a FlashJob of the rollout is in deletion. It stays until the rollout has
-    /// stored its results, so that this write waits for no registry.
+    /// Returns true if a FlashJob of the rollout is being deleted. It is kept until the rollout
+    /// has stored its results, so that write must not wait for a registry.
     #[must_use]
     pub fn has_child_in_deletion(&self, cached: &CachedRollout) -> bool {
         let mut children = self.rollouts.children(&cached.rollout.uid);
@@ -89,7 +89,7 @@ fn child(job: &Job) -> Option<Child<'_>> {
     })
 }
 
-/// The caches, as the rules for one rollout look at them.
+/// The caches, as the rules see them for one rollout.
 struct View<'a> {
     world: &'a World,
     key: &'a RolloutKey,
@@ -97,7 +97,7 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    /// Returns true for an Instance that FlashJobs of the rollout's namespace may flash.
+    /// Returns true if FlashJobs of the rollout's namespace may flash the Instance.
     fn allows(&self, instance: &Instance) -> bool {
         self.world.rules.namespaces.allow(&self.key.namespace, &instance.namespace)
     }

@@ -1,13 +1,14 @@
-//! Objects that are gone, by a watch or a 404. A late answer to one of our requests may still show
-//! such an object; put into the cache, no later event would remove it.
+//! Objects that were deleted, according to a watch or a 404. A late response to one of our
+//! requests may still show such an object; if it were added to the cache, no later event would
+//! remove it.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-/// More than can go while one request is under way.
+/// Number of remembered objects: more than can be deleted while one request is in flight.
 const REMEMBERED: usize = 8192;
 
-/// The objects that went last, and the version with which they went. A uid is never used again.
+/// The most recently deleted objects, and the version of each deletion. A uid is never reused.
 #[derive(Debug, Default)]
 pub struct Departed {
     versions: HashMap<u64, String>,
@@ -15,7 +16,8 @@ pub struct Departed {
 }
 
 impl Departed {
-    /// Remembers that this object went, or lost the labels that it is watched by, in that version.
+    /// Notes that this object was deleted, or lost the labels that the watch selects, in that
+    /// version.
     pub fn note(&mut self, uid: &str, version: &str) {
         let key = key(uid);
         if self.versions.insert(key, version.to_owned()).is_none() {
@@ -28,12 +30,13 @@ impl Departed {
         }
     }
 
-    /// Returns true if this object went. One that is watched by no label never comes back.
+    /// Returns true if this object was deleted. Valid for kinds that are watched without a label
+    /// selector.
     pub fn has(&self, uid: &str) -> bool {
         self.versions.contains_key(&key(uid))
     }
 
-    /// Returns true if this state of an object is from before it went.
+    /// Returns true if this state of an object is older than its deletion.
     pub fn is_older(&self, uid: &str, version: &str) -> bool {
         self.versions
             .get(&key(uid))
@@ -56,8 +59,8 @@ mod tests {
         let mut departed = Departed::default();
         departed.note("a", "120");
         assert!(departed.is_older("a", "100"));
-        // One that only lost its labels is read again, in the version that the watch lost it with
-        // or a later one.
+        // An object that only lost its labels is accepted again, in the version in which the watch
+        // lost it or a later one.
         assert!(!departed.is_older("a", "120") && !departed.is_older("a", "130"));
         assert!(!departed.is_older("b", "100"));
         assert!(departed.has("a") && !departed.has("b"));

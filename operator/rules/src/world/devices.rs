@@ -1,4 +1,4 @@
-//! Akri's Instances, found by uid, name and endpoint; and which jobs ask for which.
+//! Akri's Instances, indexed by uid, name and identity; and the jobs that refer to them.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, Hash, RandomState};
@@ -14,21 +14,21 @@ pub struct Devices {
     uids: Index,
     /// By namespace and name.
     names: Index,
-    /// By identity: unshared Configurations give one device several Instances.
+    /// By identity: unshared Configurations create several Instances of one device.
     identities: Index,
     interests: HashMap<Interest, HashSet<JobKey>>,
     of_job: HashMap<JobKey, Vec<Interest>>,
 }
 
-/// Finds Instances by something that is in them, and keeps no copy of that: there may be a hundred
-/// thousand.
+/// Index of Instances by a value inside them, without a copy of that value: there may be a hundred
+/// thousand Instances.
 #[derive(Debug, Default)]
 struct Index {
     table: HashTable<Arc<Instance>>,
     hasher: RandomState,
 }
 
-/// Hash function for the key of an Instance.
+/// Function that hashes the key of an Instance.
 type Hashed = fn(&RandomState, &Instance) -> u64;
 
 const BY_UID: Hashed = |hasher, instance| hasher.hash_one(&instance.uid);
@@ -61,7 +61,8 @@ impl Index {
     }
 }
 
-/// Link from a job to an Instance: the uid of its spec, or the name or endpoint stored for it.
+/// Reference from a job to an Instance: the uid in its spec, or the name or endpoint stored for
+/// it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Interest {
     Uid(String),
@@ -70,7 +71,7 @@ enum Interest {
 }
 
 impl Devices {
-    /// Takes an Instance's new state. Returns the jobs to look at.
+    /// Applies an Instance's new state. Returns the jobs to plan.
     pub fn see(&mut self, instance: Instance) -> Vec<JobKey> {
         if self.by_uid(&instance.uid).is_some_and(|known| **known == instance) {
             return Vec::new();
@@ -90,7 +91,7 @@ impl Devices {
         jobs
     }
 
-    /// An Instance is gone. Returns the jobs to look at.
+    /// Forgets a deleted Instance. Returns the jobs to plan.
     pub fn lose(&mut self, uid: &str) -> Vec<JobKey> {
         let Some(instance) = self.by_uid(uid).cloned() else { return Vec::new() };
         self.remove(&instance)
@@ -103,7 +104,7 @@ impl Devices {
         self.asking_for(instance)
     }
 
-    /// Uids that a fresh list no longer had.
+    /// Returns the uids of Instances that a new list does not contain.
     pub fn not_in(&self, listed: &HashSet<String>) -> Vec<String> {
         self.uids
             .table
@@ -114,7 +115,7 @@ impl Devices {
             .collect()
     }
 
-    /// The Instance of that uid.
+    /// The Instance with that uid.
     #[must_use]
     pub fn by_uid(&self, uid: &str) -> Option<&Arc<Instance>> {
         self.uids.find(uid, |instance| instance.uid == uid).next()
@@ -125,7 +126,7 @@ impl Devices {
         self.uids.table.iter()
     }
 
-    /// The Instance of that name.
+    /// The Instance with that name.
     #[must_use]
     pub fn by_name(&self, namespace: &str, name: &str) -> Option<&Arc<Instance>> {
         self.names
@@ -135,7 +136,7 @@ impl Devices {
             .next()
     }
 
-    /// Returns true if another Instance is the same device.
+    /// Returns true if another Instance represents the same device.
     #[must_use]
     pub fn has_twin(&self, instance: &Instance) -> bool {
         self.identities
@@ -144,13 +145,13 @@ impl Devices {
             .is_some()
     }
 
-    /// The Instances at an identity.
+    /// The Instances with an identity.
     #[must_use]
     pub fn at(&self, identity: &Identity) -> Vec<&Arc<Instance>> {
         self.identities.find(identity, |instance| instance.identity == *identity).collect()
     }
 
-    /// Finds the device of a uid; one that came back under another uid is followed by its stored
+    /// Finds the device of a uid; a device that came back under another uid is found by its stored
     /// name or endpoint.
     #[must_use]
     pub fn follow(&self, job: &Job, uid: &str) -> Option<&Arc<Instance>> {
@@ -167,7 +168,7 @@ impl Devices {
         self.at(&identity).into_iter().find(|instance| instance.namespace == *namespace)
     }
 
-    /// Notes which Instances a job asks for.
+    /// Records which Instances a job refers to.
     pub fn set_interests(&mut self, job: &Job) {
         self.drop_interests(&job.key);
         let Ok(spec) = &job.spec else { return };
@@ -188,7 +189,7 @@ impl Devices {
         self.of_job.insert(job.key.clone(), interests);
     }
 
-    /// Forgets what a job asks for.
+    /// Forgets which Instances a job refers to.
     pub fn drop_interests(&mut self, job: &JobKey) {
         for interest in self.of_job.remove(job).unwrap_or_default() {
             if let Some(jobs) = self.interests.get_mut(&interest) {

@@ -1,5 +1,5 @@
-//! Locks on devices: who flashes which. A plan's reservations are taken in the same act as the
-//! plan, so no two jobs can choose one device.
+//! Locks on devices. The locks of a plan are taken in the same step as the plan, so no two jobs
+//! can choose the same device.
 
 use std::borrow::Borrow;
 use std::collections::{BTreeSet, HashMap};
@@ -11,13 +11,14 @@ use crate::flashjob::observed::{Holder, Identity, Instance, JobKey, Pod};
 pub struct Locks {
     held: HashMap<Identity, Vec<Holder>>,
     of_job: HashMap<JobKey, Vec<(Identity, String)>>,
-    /// Devices of Pods that may be at work, whoever made them.
+    /// Devices of Pods that may be running, no matter which operator created them, by the Pod's
+    /// uid.
     pods: HashMap<String, (Vec<Identity>, Holder)>,
     by_pod: HashMap<Identity, Vec<String>>,
 }
 
 impl Locks {
-    /// Replaces what a job holds. Returns whether something was released.
+    /// Replaces the locks of a job. Returns true if any was released.
     pub fn set(&mut self, job: &JobKey, mut holds: Vec<(Identity, String)>) -> bool {
         holds.sort();
         holds.dedup();
@@ -44,7 +45,7 @@ impl Locks {
         released
     }
 
-    /// A Pod that may be at work locks its device, also where no job says so.
+    /// Locks the device of a Pod that may be running, even if no job has locked it.
     pub fn see_pod(&mut self, pod: &Pod) {
         self.forget_pod(&pod.uid);
         if !pod.may_run() || pod.identities.is_empty() {
@@ -57,7 +58,7 @@ impl Locks {
         self.pods.insert(pod.uid.clone(), (pod.identities.clone(), holder));
     }
 
-    /// A Pod can no longer be at work.
+    /// Releases the lock of a Pod that can no longer be running.
     pub fn forget_pod(&mut self, uid: &str) {
         let Some((identities, _)) = self.pods.remove(uid) else { return };
         for identity in identities {
@@ -70,7 +71,7 @@ impl Locks {
         }
     }
 
-    /// Devices that jobs hold, as job and uid, each once.
+    /// Devices that jobs have locked, as job and uid, each once.
     pub fn held_devices(&self) -> impl Iterator<Item = (&JobKey, &str)> {
         self.of_job.iter().flat_map(|(job, holds)| {
             let uids: BTreeSet<&str> = holds.iter().map(|(_, uid)| uid.as_str()).collect();
@@ -78,8 +79,8 @@ impl Locks {
         })
     }
 
-    /// Returns true if anybody holds what an Instance is known by. `text` is there to be written
-    /// in: this is asked of every waiting device.
+    /// Returns true if any identity of an Instance is locked. `text` is a buffer to reuse, because
+    /// this is called for every waiting device.
     #[must_use]
     pub fn touch(&self, instance: &Instance, text: &mut String) -> bool {
         let touch = |identity: &str| {

@@ -1,5 +1,4 @@
-//! Memory of a job: what this process remembers and does not store. It is found out again after a
-//! restart.
+//! State of a job that this process keeps in memory only. It is rebuilt after a restart.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -18,69 +17,70 @@ use crate::flashjob::observed::{
 };
 use crate::flashjob::plan::Step;
 
-/// Seconds after which a refusal that may pass is forgotten. One for a quota is renewed while the
-/// device has its turns.
+/// Seconds after which a transient refusal is forgotten. A refusal because of a quota is renewed
+/// whenever the device has its turn.
 const REFUSAL_SECONDS: i64 = 30;
-/// Seconds after which a final refusal is forgotten: the attempt that it ended is stored by then.
+/// Seconds after which a final refusal is forgotten. Before that, the end of the attempt is
+/// stored.
 const FINAL_REFUSAL_SECONDS: i64 = 600;
 
-/// After so many failures in a row it is more than a passing fault: about a second.
+/// Number of consecutive failures from which a fault counts as lasting: after about a second.
 const TOLD_FAILURES: u32 = 3;
 
-/// Memory of one job. What plans look at is shared with their snapshots, not copied.
+/// Memory of one job. Data that plans read is shared with their snapshots, not copied.
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// Since when Akri does not know a uid.
+    /// Time since when a uid has no Instance, by uid.
     pub missing_since: HashMap<String, Timestamp>,
-    /// Since when an Instance reaches nothing, by uid.
+    /// Time since when an Instance is unreachable, by uid.
     pub unreachable: Arc<HashMap<String, Timestamp>>,
-    /// Since when a Pod cannot get on, by name.
+    /// Time since when a Pod cannot make progress, by name.
     pub stuck_pods: Arc<HashMap<String, Timestamp>>,
-    /// Part of its life that each Pod is in, and since when, by name.
+    /// Stage of each Pod, and the time since when it is in it, by name.
     pub stages: Arc<HashMap<String, (Stage, Timestamp)>>,
-    /// Since when a Service has no Pod, by name.
+    /// Time since when a Service has no Pod, by name.
     pub idle_services: Arc<HashMap<String, Timestamp>>,
-    /// Attempt that used the slot of a pooled Service last, by slot.
+    /// Most recent attempt that used the slot of a pooled Service, by slot.
     pub slot_uses: Arc<HashMap<String, SlotUse>>,
-    /// Time at which this process saw a device's first attempt begin, by uid.
+    /// Time at which this process observed the start of a device's first attempt, by uid.
     begun: HashMap<String, Instant>,
-    /// Answers of plugins to what is still open.
+    /// Answers of plugins about devices and Pods that are still open.
     pub answers: Arc<Answers>,
-    /// Pods that are being created, by step.
+    /// Pods whose creation is in flight, by key of the step.
     pub in_making: HashMap<String, InMaking>,
-    /// Questions that are with a plugin.
+    /// Keys of the questions that a plugin is answering.
     pub asked: HashSet<String>,
-    /// Question about the firmware to its registry.
+    /// Question to the registry about the firmware.
     pub firmware: Inquiry,
-    /// Steps under way, or paused after a failure.
+    /// Keys of the steps in flight, or in backoff after a failure.
     pub busy: HashSet<String>,
-    /// Services whose deletion was begun here, by uid: the watch may not have told it yet, and a
-    /// Pod must not be given their address. With each its state, marked as in deletion, so that
-    /// not each snapshot copies it.
+    /// Services whose deletion was started here, by uid: the watch may not have reported it yet,
+    /// and a Pod must not be given their address. The value is the Service marked as being
+    /// deleted, cached so that not every snapshot copies it.
     leaving_services: HashMap<String, Option<Arc<Service>>>,
     /// Pace of the status writes.
     pub pace: Pace,
-    /// Status of which the API server's definition lacks all that was to be changed, and the
-    /// version of the object that it was to change: it is not written to that again.
+    /// Status whose changed fields are all missing from the API server's definition, with the
+    /// resource version of the object: it is not written to that version again.
     pub dropped: Option<(String, FlashJobStatus)>,
-    /// Status writes that may still be stored.
+    /// Status writes that may still succeed.
     unsettled: Vec<Unsettled>,
-    /// True if this process had the job's PodDisruptionBudget made.
+    /// True if this process created the job's PodDisruptionBudget.
     pub is_protected: bool,
-    /// Before this the job is not planned again.
+    /// Time before which the job is not planned again.
     pub next_plan: Option<Instant>,
-    /// Objects whose creation keeps failing, by name: what the API server says.
+    /// Objects whose creation keeps failing, by name, with the API server's error message.
     pub failing: Arc<HashMap<String, String>>,
-    /// Other steps that keep failing, by key: what cannot be done, and what the API server says.
+    /// Other steps that keep failing, by key: a sentence that names the step and the error.
     pub failing_steps: Arc<BTreeMap<String, String>>,
-    /// True if a snapshot had steps that keep failing: the stored message may tell of them.
+    /// True if a snapshot had steps that keep failing: the stored message may mention them.
     pub has_told_failing: bool,
     failures: HashMap<String, u32>,
     refused: Arc<HashMap<String, Refusal>>,
 }
 
 impl Memory {
-    /// Notes since when things are as they are, and forgets what is over.
+    /// Records since when conditions hold, and forgets those that no longer hold.
     pub fn note(
         &mut self,
         job: &Job,
@@ -155,7 +155,7 @@ impl Memory {
         }
     }
 
-    /// Answers to attempts that are over go.
+    /// Drops answers to attempts and Pods that are over.
     fn prune(&mut self, job: &Job, pods: &[Arc<Pod>], now: Timestamp) {
         let open = |uid: &String| {
             job.stored.contains_key(uid) || job.place(uid).is_some() && job.result(uid).is_none()
@@ -177,7 +177,7 @@ impl Memory {
         Arc::make_mut(&mut self.answers)
     }
 
-    /// A status, planned from this state of the job, is on its way.
+    /// Notes that a status write, planned from this state of the job, has started.
     pub fn write_begins(&mut self, job: &Job, status: &FlashJobStatus, now: Instant) {
         self.pace.writing = true;
         self.note_begun(job, status, now);
@@ -195,7 +195,7 @@ impl Memory {
     }
 
     /// Notes which devices begin their first attempt with this status, and forgets those whose
-    /// result is stored, or that were taken out of the job.
+    /// result is stored, or that were removed from the job.
     fn note_begun(&mut self, job: &Job, status: &FlashJobStatus, now: Instant) {
         let same_run = job.status.run == status.run;
         self.begun.retain(|uid, _| same_run && job.stored.contains_key(uid));
@@ -209,8 +209,8 @@ impl Memory {
         }
     }
 
-    /// Time at which the first attempt of each of these devices began, as far as this process saw
-    /// it.
+    /// Time at which the first attempt of each of these devices began, as far as this process
+    /// observed it.
     #[must_use]
     pub fn begun<'a>(
         &self,
@@ -220,13 +220,13 @@ impl Memory {
         devices.filter_map(began).collect()
     }
 
-    /// It is clear what became of the writes that were planned from this state of the job.
+    /// Forgets the writes that were planned from this state of the job: their outcome is known.
     pub fn writes_are_settled(&mut self, job: &Job) {
         self.unsettled.retain(|write| write.base != job.resource_version);
     }
 
-    /// Pods of attempts that a status write on its way takes back. Only what was planned from the
-    /// job as it is can be stored.
+    /// Pods whose attempts are withdrawn by a status write in flight. Only writes that were
+    /// planned from the current version of the job can still succeed.
     pub fn withdrawn(&mut self, job: &Job) -> Arc<HashSet<String>> {
         self.unsettled.retain(|write| write.base == job.resource_version);
         match self.unsettled.as_slice() {
@@ -249,7 +249,7 @@ impl Memory {
         Arc::make_mut(&mut self.refused).insert(name.to_owned(), refusal);
     }
 
-    /// The API server took an object that it may have refused before.
+    /// Forgets a refusal: the API server accepted the object.
     pub fn accept(&mut self, name: &str) {
         if self.refused.contains_key(name) {
             Arc::make_mut(&mut self.refused).remove(name);
@@ -261,7 +261,7 @@ impl Memory {
         self.refused.values().any(|refusal| matches!(refusal.meaning, Meaning::Quota { .. }))
     }
 
-    /// Notes since when no object of ours in the namespace uses the quotas that were used up.
+    /// Notes since when none of our objects in the namespace uses the exhausted quotas.
     pub fn note_quota(&mut self, in_use: impl Fn(Refused) -> bool, now: Timestamp) {
         for refusal in Arc::make_mut(&mut self.refused).values_mut() {
             let object = refusal.object;
@@ -271,7 +271,7 @@ impl Memory {
         }
     }
 
-    /// Refusals that still count.
+    /// Refusals that have not expired.
     pub fn refusals(&mut self, now: Timestamp) -> Arc<HashMap<String, Refusal>> {
         let counts = |refusal: &Refusal| {
             let seconds = match refusal.meaning {
@@ -286,8 +286,8 @@ impl Memory {
         self.refused.clone()
     }
 
-    /// Takes a step up, and returns the number of its failures in a row so far. None: it is under
-    /// way or paused.
+    /// Begins a step, and returns the number of its consecutive failures so far. None: the step is
+    /// already in flight or in backoff.
     pub fn begin(&mut self, step: &Step) -> Option<u32> {
         let key = step.key();
         if self.busy.contains(&key) {
@@ -304,7 +304,7 @@ impl Memory {
         Some(failures)
     }
 
-    /// Marks the Services whose deletion was begun here, and forgets those that are gone.
+    /// Marks the Services whose deletion was started here, and forgets those that are gone.
     pub fn mark_leaving(&mut self, services: &mut [Arc<Service>]) {
         if self.leaving_services.is_empty() {
             return;
@@ -322,7 +322,7 @@ impl Memory {
         }
     }
 
-    /// Counts the failures of a step in a row. One that keeps failing is told to people.
+    /// Counts the consecutive failures of a step. Repeated failures are reported in status.
     pub fn count(&mut self, step: &Step, error: Option<String>) {
         let key = step.key();
         let Some(error) = error else {
@@ -352,8 +352,8 @@ impl Memory {
         }
     }
 
-    /// Forgets failures of steps that the last plan does not need any more. Returns true if it
-    /// told of one that is over.
+    /// Forgets failures of steps that the last plan no longer needs. Returns true if any of them
+    /// had been reported.
     pub fn forget_failing_steps(&mut self, needed: &[Step]) -> bool {
         let before = self.failing_steps.len();
         if before == 0 {
@@ -371,22 +371,22 @@ impl Memory {
         self.failing_steps.len() < before
     }
 
-    /// A step is over, and its outcome known.
+    /// Notes that a step is over, and its outcome known.
     pub fn end(&mut self, step: &str) {
         self.in_making.remove(step);
         self.busy.remove(step);
     }
 }
 
-/// A Pod that is being created: its slot is taken and its device locked, whatever the plan makes
-/// of the device meanwhile.
+/// A Pod whose creation is in flight: its slot is taken and its device locked, whatever later
+/// plans decide about the device.
 #[derive(Debug)]
 pub struct InMaking {
     /// Its name.
     pub name: String,
-    /// Slot, which joins it to its Service.
+    /// Slot, by which its Service selects it.
     pub slot: Option<String>,
-    /// The device, by all its identities.
+    /// All identities of the device.
     pub identities: Vec<Identity>,
     /// The device's uid in the spec.
     pub device: String,
@@ -409,13 +409,13 @@ impl InMaking {
     }
 }
 
-/// A status write that may still be stored.
+/// A status write that may still succeed.
 #[derive(Debug)]
 struct Unsettled {
-    /// The job's version that it was planned from: if the job has moved on, the write was refused
-    /// or is stored.
+    /// Resource version of the job from which it was planned: if the job has a newer version, the
+    /// write has either succeeded or been rejected with a conflict.
     base: String,
-    /// Names of Pods whose attempts it takes back.
+    /// Names of Pods whose attempts it withdraws.
     withdrawn: Arc<HashSet<String>>,
 }
 
@@ -427,7 +427,7 @@ fn pods_in_flight(status: &FlashJobStatus) -> impl Iterator<Item = &str> {
         .filter_map(|device| device.pod.as_deref())
 }
 
-/// Keeps the instants of what still is, adds what is new, drops the rest.
+/// Keeps the timestamps of names that remain, adds `now` for new names, and drops the rest.
 fn renew<'a>(
     since: &mut Arc<HashMap<String, Timestamp>>,
     names: impl Iterator<Item = &'a String>,

@@ -1,4 +1,4 @@
-//! Takes the snapshot of one FlashJob.
+//! Snapshots of one FlashJob.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use crate::flashjob::observed::{
 use crate::flashjob::policy::Namespaces;
 
 impl World {
-    /// Takes the snapshot for one job.
+    /// Takes the snapshot of one job. None: there is no such job.
     pub fn observe(&mut self, key: &JobKey, now: Timestamp) -> Option<Observed> {
         let job = self.jobs.get(key)?.clone();
         self.drop_expired_pods(&job, now);
@@ -71,7 +71,7 @@ impl World {
                     endpoint,
                 );
             }
-            // Then one that has its result may be the twin.
+            // With duplicates, the other uid of a device may already have its result.
             for (place, uid) in spec.uuid.iter().enumerate().filter(|_| twins) {
                 devices[place].get_or_insert_with(|| {
                     sight(&self.devices, &self.rules.namespaces, &job, uid, memory, now)
@@ -146,14 +146,14 @@ impl World {
         })
     }
 
-    /// Signers that are trusted for the firmware of a job with a `firmwarePolicy`.
+    /// Digest of the `firmwareTrust` entry that applies to a job with a `firmwarePolicy`.
     fn trust_of(&self, job: &Job) -> Option<String> {
         let spec = job.spec.as_ref().ok().filter(|spec| spec.firmware_policy.is_some())?;
         self.rules.firmware_trust.of(&spec.firmware)
     }
 
-    /// Devices that other jobs have in flight, by group of this job's groupBudget, as far as those
-    /// have stored it: one whose Pod has just ended still counts.
+    /// Number of devices that other jobs have in flight, by group of this job's groupBudget,
+    /// according to their stored status: a device whose Pod has just ended still counts.
     fn in_flight_of_others(&self, job: &Job) -> HashMap<String, usize> {
         let mut counts = HashMap::new();
         let Some(limit) = job.spec.as_ref().ok().and_then(|spec| spec.group_limit.as_ref()) else {
@@ -163,7 +163,7 @@ impl World {
             let Some(other) = self.jobs.get(key) else { continue };
             let state = other.record(uid).map(|record| record.state);
             let Some(instance) = self.devices.follow(other, uid) else { continue };
-            // One that is held and has no such state yet is about to begin.
+            // A locked device without such a state is about to begin.
             if state != Some(DeviceState::Verifying) {
                 for group in instance.groups(&limit.key) {
                     *counts.entry(group.to_owned()).or_default() += 1;
@@ -173,14 +173,15 @@ impl World {
         counts
     }
 
-    /// A vanished Pod is forgotten when nothing of it can run, and its attempt is no longer the
-    /// stored one.
+    /// Forgets a vanished Pod once nothing of it can run and its attempt is no longer the stored
+    /// one.
     fn drop_expired_pods(&mut self, job: &Job, now: Timestamp) {
         let Some(pods) = self.pods.get_mut(&job.key) else { return };
         let locks = &mut self.locks;
         pods.retain(|_, pod| {
             let Some(gone) = &pod.gone else { return true };
-            // The device says that it runs what the Pod had to bring it: the work is done.
+            // The device reports the version that the Pod was flashing, so the Pod has done its
+            // work.
             let is_proven = pod.run.is_some()
                 && pod.run == job.status.run
                 && job.result(&pod.device) == Some(Finish::Completed);
@@ -221,8 +222,8 @@ fn sight(
     }
 }
 
-/// An overriding endpoint that is the endpoint of an Instance which this job may not flash would
-/// flash that one.
+/// Forbids the job's devices if the overriding endpoint belongs to an Instance that this job may
+/// not flash: the job would flash that device.
 fn forbid_foreign_override(
     sightings: &mut [Option<Sighting>],
     devices: &Devices,

@@ -1,38 +1,39 @@
-//! Pace of status writes: often enough for whoever looks, seldom enough for the API server.
+//! Rate of status writes: often enough for people, rarely enough for the API server.
 
 use std::time::{Duration, Instant};
 
 use crate::flashjob::observed::Report;
 
-/// A status is written about this often, unless something waits for it.
+/// Usual interval between status writes, unless something waits for the status.
 const WRITE_INTERVAL: Duration = Duration::from_secs(1);
-/// But less often where a write takes long: with the status of 4,000 devices the API server is
-/// busy for half a second, and it is what the devices wait for.
+/// Interval as a multiple of the duration of the last write: with the status of 4,000 devices the
+/// API server is busy for half a second, and the devices wait for the API server.
 const RESTS_PER_WRITE: u32 = 8;
-/// The longest time that a status is behind, where nothing waits for it.
+/// Longest interval between status writes, unless something waits for the status.
 const LONGEST_WRITE_INTERVAL: Duration = Duration::from_secs(3);
-/// The same where something does: enough to gather what happens in one moment.
+/// Interval if something waits for the status: enough to combine changes that happen at once.
 const URGENT_WRITE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Writes of one object's status.
 #[derive(Debug, Default)]
 pub struct Pace {
-    /// True if a write is under way.
+    /// True if a write is in flight.
     pub writing: bool,
-    /// Time at which the status was written last.
+    /// Time at which the last write ended.
     written: Option<Instant>,
     /// Duration of that write.
     took: Duration,
 }
 
 impl Pace {
-    /// A write that took so long is over.
+    /// Records that a write which took that long has ended.
     pub fn wrote(&mut self, now: Instant, took: Duration) {
         *self = Self { writing: false, written: Some(now), took };
     }
 
-    /// Says what a plan that begins now may do with the status. The clock is read once for a plan:
-    /// one that words no status, because its turn has not come, always has a time to look again.
+    /// Returns what a plan that begins now may do with the status. The clock is read once per
+    /// plan, so that a plan that composes no status because it is too early always has a time at
+    /// which to retry.
     #[must_use]
     pub fn turn(&self, began: Instant) -> Turn {
         let rest = (self.took * RESTS_PER_WRITE).clamp(WRITE_INTERVAL, LONGEST_WRITE_INTERVAL);
@@ -50,7 +51,7 @@ impl Pace {
     }
 }
 
-/// The turn of one plan to write the status.
+/// Time until one plan may write the status.
 #[derive(Clone, Copy, Debug)]
 pub struct Turn {
     writing: bool,
@@ -65,7 +66,7 @@ impl Turn {
         if urgent { self.due_if_urgent } else { self.due }
     }
 
-    /// Statuses that a plan of this turn is to word.
+    /// Statuses that a plan of this turn has to compose.
     #[must_use]
     pub fn report(&self) -> Report {
         match () {
@@ -76,7 +77,7 @@ impl Turn {
     }
 
     /// Returns true if the status may be written now. False: there is a time at which it is due,
-    /// or the write that is under way has the object looked at when it ends.
+    /// or a write is in flight and the object is planned again when it ends.
     #[must_use]
     pub fn may_write(&self, urgent: bool) -> bool {
         !self.writing && self.due(urgent).is_zero()

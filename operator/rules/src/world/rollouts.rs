@@ -14,21 +14,22 @@ use crate::firmware::ResolveFirmware;
 use crate::flashjob::observed::{Inquiry, Job, JobKey};
 use crate::rollout::{Rollout, RolloutKey, Step, open_members};
 
-/// Pause before a change of a device is looked at: many change together.
+/// Delay before a rollout is planned after a device changed: many devices change together.
 const DEVICES_PAUSE: Duration = Duration::from_secs(1);
-/// A status waits for the registry's answer for as long as this, as the answer changes it too:
-/// between two batches the devices wait for one write instead of two.
+/// Longest delay of a status write while the registry's answer is pending. The answer changes the
+/// status too, so between two batches the devices wait for one write instead of two.
 const ANSWER_WAIT: Duration = Duration::from_millis(250);
 
-/// A FlashRollout, as the API server showed it last.
+/// The latest known state of a FlashRollout.
 #[derive(Debug)]
 pub struct CachedRollout {
     /// The rollout, as the rules read it.
     pub rollout: Rollout,
     /// The version of this state in the API server.
     pub resource_version: String,
-    /// Namespaces and names of the Instances that it still has to flash. Made when another rollout
-    /// asks: each status write brings a new state, and most fleets have one rollout at a time.
+    /// Namespaces and names of the Instances that it still has to flash. Computed when another
+    /// rollout asks: each status write brings a new state, and most fleets have one rollout at a
+    /// time.
     open: OnceLock<HashSet<(String, String)>>,
 }
 
@@ -40,7 +41,7 @@ impl CachedRollout {
         Self::new(Rollout::of(rollout), version)
     }
 
-    /// Keeps a rollout that cannot be decoded, so that this can be said in its status.
+    /// Keeps a rollout that cannot be decoded, so that its status can report the error.
     #[must_use]
     pub fn unreadable(metadata: ObjectMeta, status: FlashRolloutStatus, fault: String) -> Self {
         let version = metadata.resource_version.clone().unwrap_or_default();
@@ -64,7 +65,7 @@ impl CachedRollout {
         self.rollout.status.phase.is_some_and(flashjob_api::RolloutPhase::is_final)
     }
 
-    /// Action of a person that the rollout waits for; None: it goes on by itself.
+    /// Action of a person that the rollout waits for. None: it continues by itself.
     #[must_use]
     pub fn awaits_person(&self) -> Option<&str> {
         let status = &self.rollout.status;
@@ -85,60 +86,60 @@ impl CachedRollout {
 /// Outcome of a step.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StepOutcome {
-    /// It is done.
+    /// The step succeeded.
     Done,
-    /// The API server refuses it, in these words.
+    /// The API server refused it, with this message.
     Refused(String),
-    /// It failed for a cause that may pass by itself, and says nothing about the FlashJob.
+    /// It failed for a transient cause, which says nothing about the FlashJob.
     Failed,
 }
 
-/// Memory of one rollout. It is found out again after a restart.
+/// State of one rollout that this process keeps in memory only. It is rebuilt after a restart.
 #[derive(Debug, Default)]
 pub struct Memory {
-    /// Question about the firmware to its registry.
+    /// Question to the registry about the firmware.
     pub firmware: Inquiry,
-    /// Steps under way, or paused after a failure.
+    /// Keys of the steps in flight, or in backoff after a failure.
     busy: HashSet<String>,
-    /// Number of failures in a row of steps that failed last.
+    /// Number of consecutive failures, by step.
     failures: HashMap<String, u32>,
-    /// The API server's words where it refused a step.
+    /// The API server's message, by refused step.
     refusals: BTreeMap<String, String>,
     /// Pace of the status writes.
     pub pace: Pace,
-    /// Status of which the API server's definition lacks all that was to be changed, and the
-    /// version of the object that it was to change: it is not written to that again.
+    /// Status whose changed fields are all missing from the API server's definition, with the
+    /// resource version of the object: it is not written to that version again.
     pub dropped: Option<(String, FlashRolloutStatus)>,
-    /// Before this the rollout is not planned again.
+    /// Time before which the rollout is not planned again.
     pub next_plan: Option<Instant>,
-    /// Time until which a status waits for the registry's answer.
+    /// Time until which a status write waits for the registry's answer.
     answer_due: Option<Instant>,
 }
 
 impl Memory {
-    /// Follows the question of a plan, as [`Inquiry::follow`].
+    /// Follows the question of a plan, like [`Inquiry::follow`].
     pub fn ask(
         &mut self,
         question: Option<ResolveFirmware>,
         now: Instant,
     ) -> Option<Arc<ResolveFirmware>> {
         let asked = self.firmware.follow(question);
-        // One question after another does not put a write off again and again.
+        // A series of questions must not postpone a write again and again.
         if asked.is_some() && self.answer_due.is_none_or(|due| due <= now) {
             self.answer_due = Some(now + ANSWER_WAIT);
         }
         asked
     }
 
-    /// Time for which a status still waits for the registry's answer.
+    /// Remaining time for which a status write waits for the registry's answer.
     #[must_use]
     pub fn until_answer(&self, now: Instant) -> Duration {
         let due = self.answer_due.filter(|_| self.firmware.is_unanswered());
         due.map_or(Duration::ZERO, |due| due.saturating_duration_since(now))
     }
 
-    /// Takes a step up, and returns the number of its failures in a row so far. None: it is under
-    /// way or paused.
+    /// Begins a step, and returns the number of its consecutive failures so far. None: the step is
+    /// already in flight or in backoff.
     pub fn begin(&mut self, step: &Step) -> Option<u32> {
         let key = step.key();
         let failures = self.failures.get(&key).copied().unwrap_or_default();
@@ -161,13 +162,13 @@ impl Memory {
         *self.failures.entry(step.to_owned()).or_default() += 1;
     }
 
-    /// The API server's words where it refuses a step, for people.
+    /// The API server's message where it refuses a step, for people.
     #[must_use]
     pub fn refused(&self) -> Option<&str> {
         self.refusals.values().next().map(String::as_str)
     }
 
-    /// A step may be retried.
+    /// Allows a step to be retried.
     pub fn release(&mut self, step: &str) {
         self.busy.remove(step);
     }
@@ -177,7 +178,7 @@ impl Memory {
 #[derive(Debug, Default)]
 pub struct Rollouts {
     known: HashMap<RolloutKey, Arc<CachedRollout>>,
-    /// Memory of each.
+    /// Memory of each rollout.
     pub memory: HashMap<RolloutKey, Memory>,
     /// FlashJobs by the uid of the rollout that owns them.
     children: HashMap<String, BTreeSet<JobKey>>,
@@ -185,7 +186,7 @@ pub struct Rollouts {
 }
 
 impl Rollouts {
-    /// Takes a rollout's new state. Older ones than what is known change nothing.
+    /// Applies a rollout's new state. A state older than the cached one is ignored.
     pub fn see(&mut self, known: CachedRollout) {
         let key = known.key();
         if let Some(before) = self.known.get(&key) {
@@ -197,7 +198,7 @@ impl Rollouts {
                 self.forget(&key);
             }
         }
-        // What it has flashed is free for those that wait behind it.
+        // Devices that it has flashed are free for the rollouts that wait behind it.
         let waits_behind = [rollout_reason::OLDER_ROLLOUT, rollout_reason::OLDER_ROLLOUT_BLOCKED];
         self.wake_those_that_wait(&waits_behind, DEVICES_PAUSE);
         let before = self.known.get(&key).and_then(|before| before.awaits_person());
@@ -209,14 +210,14 @@ impl Rollouts {
         }
     }
 
-    /// A rollout is gone: others may have waited for its devices.
+    /// Forgets a deleted rollout; others may have waited for its devices.
     pub fn forget(&mut self, key: &RolloutKey) {
         self.known.remove(key);
         self.memory.remove(key);
         self.wake_open();
     }
 
-    /// The rollout of that name.
+    /// The rollout with that name.
     #[must_use]
     pub fn get(&self, key: &RolloutKey) -> Option<&Arc<CachedRollout>> {
         self.known.get(key)
@@ -227,19 +228,19 @@ impl Rollouts {
         self.known.values()
     }
 
-    /// FlashJobs that the rollout of that uid owns.
+    /// FlashJobs owned by the rollout with that uid.
     pub fn children(&self, uid: &str) -> impl Iterator<Item = &JobKey> {
         self.children.get(uid).into_iter().flatten()
     }
 
-    /// A FlashJob has changed.
+    /// Records a changed FlashJob of a rollout.
     pub fn see_child(&mut self, job: &Job) {
         let Some(part) = &job.part else { return };
         self.children.entry(part.owner.clone()).or_default().insert(job.key.clone());
         self.due.insert(part.rollout.clone(), Duration::ZERO);
     }
 
-    /// A FlashJob is gone.
+    /// Forgets a deleted FlashJob of a rollout.
     pub fn lose_child(&mut self, job: &Job) {
         let Some(part) = &job.part else { return };
         if let Some(children) = self.children.get_mut(&part.owner) {
@@ -251,19 +252,19 @@ impl Rollouts {
         self.due.insert(part.rollout.clone(), Duration::ZERO);
     }
 
-    /// Devices have changed: whoever is not finished may have to act.
+    /// Marks all unfinished rollouts as due because devices have changed.
     pub fn devices_changed(&mut self) {
         for known in self.known.values().filter(|known| !known.is_final()) {
             self.due.entry(known.key()).or_insert(DEVICES_PAUSE);
         }
     }
 
-    /// Marks all rollouts to be looked at.
+    /// Marks all rollouts as due.
     pub fn all_due(&mut self) {
         self.due.extend(self.known.keys().map(|key| (key.clone(), Duration::ZERO)));
     }
 
-    /// A FlashJob is gone: its name may be the one that a rollout waits for.
+    /// Wakes the rollouts that wait for a FlashJob's name to become free: a FlashJob was deleted.
     pub fn free_name(&mut self) {
         self.wake_those_that_wait(&[rollout_reason::NAME_TAKEN], Duration::ZERO);
     }
@@ -279,14 +280,16 @@ impl Rollouts {
         }
     }
 
-    /// Others may wait for what has ended, or say what it waits for.
+    /// Wakes all unfinished rollouts: they may wait for the one that changed, or name in their
+    /// status what it waits for.
     fn wake_open(&mut self) {
         for known in self.known.values().filter(|known| !known.is_final()) {
             self.due.insert(known.key(), Duration::ZERO);
         }
     }
 
-    /// Rollouts to look at because of what came since this was asked last, each with a pause.
+    /// Returns the rollouts that became due since the last call, each with a delay, and clears
+    /// them.
     pub fn take_due(&mut self) -> HashMap<RolloutKey, Duration> {
         std::mem::take(&mut self.due)
     }

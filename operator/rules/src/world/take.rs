@@ -1,4 +1,4 @@
-//! Applies one change to the caches, and names the objects that it concerns.
+//! Applies one change to the caches, and returns the objects that it concerns.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -13,9 +13,9 @@ use crate::flashjob::observed::{Inquiry, JobKey};
 use crate::rollout::RolloutKey;
 
 impl World {
-    /// Applies a change. Returns what is to be looked at because of it, beside the rollouts of
-    /// [`super::rollouts::Rollouts::take_due`]. An outcome for an object that is gone changes
-    /// nothing.
+    /// Applies a change. Returns the objects to plan because of it, in addition to the rollouts of
+    /// [`super::rollouts::Rollouts::take_due`]. An outcome for an object that no longer exists is
+    /// ignored.
     pub fn take(&mut self, change: Change, now: Timestamp) -> Vec<Subject> {
         let jobs = match change {
             Change::Updated(object) => self.see(object),
@@ -56,12 +56,12 @@ impl World {
             }
             Change::Plugins(plugins) => {
                 self.plugins = Arc::new(plugins);
-                // Their devices may have waited for this.
+                // Devices may have waited for a plugin.
                 self.jobs.keys().cloned().collect()
             }
             Change::Rules(rules) => {
                 self.rules = *rules;
-                // Other firmware may be trusted now, or less of it.
+                // The firmware that is trusted may have changed.
                 self.rollouts.all_due();
                 Vec::new()
             }
@@ -69,7 +69,7 @@ impl World {
         jobs.into_iter().map(Subject::Job).collect()
     }
 
-    /// The question about firmware that a plan asked last.
+    /// The question about firmware that the latest plan asked.
     #[must_use]
     pub fn inquiry(&self, subject: &Subject) -> Option<&Inquiry> {
         match subject {
@@ -95,7 +95,8 @@ impl World {
             }
             Object::Rollout(known) => {
                 let uid = known.rollout.uid.clone();
-                // A late answer to a request of ours may show an object that is gone.
+                // A late response to one of our requests may show an object that is already
+                // deleted.
                 if !self.departed.has(&uid) {
                     self.rollouts.see(*known);
                 }
@@ -153,7 +154,7 @@ impl World {
             Subject::Job(key) => {
                 let known = self.jobs.get(key).filter(|known| known.uid == uid).cloned();
                 if let Some(known) = known {
-                    // An answer to a request of ours may still come.
+                    // A response to one of our requests may still arrive.
                     self.note_departure(uid, &known.resource_version);
                     self.forget_job(key);
                 }
@@ -178,7 +179,8 @@ impl World {
         }
     }
 
-    /// Forgets what a fresh list no longer has: it went away while nobody watched.
+    /// Forgets objects that a new list does not contain: they were deleted while no watch was
+    /// running.
     fn forget_unlisted(
         &mut self,
         kind: Kind,
@@ -250,10 +252,10 @@ impl World {
     }
 }
 
-/// Notes an outcome. Returns true if the job is to be looked at because of it.
+/// Applies an outcome. Returns true if the job is to be planned because of it.
 fn note(memory: &mut Memory, outcome: JobOutcome) -> bool {
     match outcome {
-        // The end of the step follows.
+        // The outcome of the step follows.
         JobOutcome::Accepted(name) => {
             memory.accept(&name);
             return false;

@@ -1,7 +1,7 @@
-//! Order of the versions of an object in the API server.
+//! Order of the resource versions of an object.
 
-/// Returns true if one version of an object is later than another: versions grow as numbers do;
-/// what cannot be compared is taken.
+/// Returns true if `version` is later than `than`: resource versions are compared as numbers, and
+/// one that is not a number counts as later.
 pub(super) fn newer(version: &str, than: &str) -> bool {
     match (version.parse::<u128>(), than.parse::<u128>()) {
         (Ok(version), Ok(than)) => version > than,

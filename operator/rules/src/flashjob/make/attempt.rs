@@ -1,4 +1,4 @@
-//! An attempt, as its objects are made from it.
+//! An attempt, as the input for its objects.
 
 use flashjob_api::EffectiveSpec;
 use flashjob_types::Digest;
@@ -7,7 +7,7 @@ use flashjob_types::plugin::FlashPod;
 use crate::flashjob::grants::Grants;
 use crate::flashjob::observed::{Instance, Job};
 
-/// One attempt to flash one device: all that its objects are made from.
+/// One attempt to flash one device: the input for its Pod and Service.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt<'a> {
     /// The job.
@@ -18,16 +18,16 @@ pub struct Attempt<'a> {
     pub uid: &'a str,
     /// The device.
     pub instance: &'a Instance,
-    /// From 1.
+    /// Number of the attempt, from 1.
     pub number: u32,
     /// The plugin's name.
     pub plugin: &'a str,
-    /// The digest that answered.
+    /// Digest of the plugin that answered.
     pub digest: &'a Digest,
     /// The plugin's answer.
     pub flash: &'a FlashPod,
     /// Grants of the configuration to the plugin.
     pub grants: &'a Grants,
-    /// Slot, by which the Service's selector joins the Pod.
+    /// Slot, by which the Service selects the Pod.
     pub slot: &'a str,
 }

@@ -1,4 +1,4 @@
-//! The PodDisruptionBudget of a job, and whether it has one.
+//! The PodDisruptionBudget of a job.
 
 use flashjob_api::{Disruption, EffectiveSpec};
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
@@ -12,18 +12,18 @@ use crate::flashjob::labels::label;
 use crate::flashjob::observed::Job;
 use crate::flashjob::policy::Policy;
 
-/// More Pods than a job ever has: as long as one runs, none may be evicted. A number, as a share
-/// needs a controller that can be scaled.
+/// More Pods than a job ever has: no running Pod may be evicted. An absolute number, since a
+/// percentage requires a controller with a scale subresource.
 const NEVER: i32 = 1_000_000;
 
-/// Returns true if drains and autoscalers are kept from ending the job's Pods: the job and the
-/// configuration can each allow it.
+/// Returns true if drains and autoscalers must not end the job's Pods. Both the job and the
+/// configuration can allow it.
 #[must_use]
 pub(crate) fn is_protected(spec: &EffectiveSpec, policy: &Policy) -> bool {
     ![spec.disruption, policy.pods.disruption].contains(&Disruption::Allow)
 }
 
-/// Makes a budget that no eviction of the job's Pods fits into. It goes with the job.
+/// Composes a budget that denies every eviction of the job's Pods. It is deleted with the job.
 #[must_use]
 pub fn budget(job: &Job) -> PodDisruptionBudget {
     let is_flash = LabelSelectorRequirement {

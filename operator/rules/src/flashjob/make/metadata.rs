@@ -1,4 +1,4 @@
-//! Metadata that the objects of a job have in common: their labels and their owner.
+//! Metadata shared by the objects of a job: labels and owner.
 
 use std::collections::BTreeMap;
 
@@ -23,7 +23,7 @@ pub(super) fn labels(attempt: &Attempt<'_>) -> BTreeMap<String, String> {
     labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
 }
 
-/// The FlashJob as the owner.
+/// Owner reference to the FlashJob.
 pub(super) fn owner(job: &Job) -> OwnerReference {
     OwnerReference {
         api_version: format!("{GROUP}/{}", FlashJob::version(&())),

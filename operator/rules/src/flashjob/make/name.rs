@@ -1,10 +1,10 @@
-//! Names of Pods and Services: within Kubernetes' limits, and the same for the same device and
-//! attempt.
+//! Names of Pods and Services: within the limits of Kubernetes, and always the same for the same
+//! device and attempt.
 
 use sha2::{Digest, Sha256};
 
-/// `fj-<job, dots to dashes, at most 40>-<12 hexadecimal digits of SHA-256(job uid, run, device,
-/// attempt)>`: a DNS-1035 label.
+/// Returns `fj-<job, dots to dashes, at most 40>-<12 hexadecimal digits of SHA-256(job uid, run,
+/// device, attempt)>`: a DNS-1035 label.
 #[must_use]
 pub fn attempt_name(job: &str, job_uid: &str, run: &str, device: &str, attempt: u32) -> String {
     name(job, &[job_uid, run, device, &attempt.to_string()])
@@ -22,7 +22,7 @@ pub(crate) fn budget_name(job: &str, job_uid: &str) -> String {
     name(job, &[job_uid, "budget"])
 }
 
-/// Slot, which joins a Pod to its Service: the part of the Service's name that no other has.
+/// Slot, by which a Service selects its Pod: the unique part of the Service's name.
 #[must_use]
 pub fn slot(service_name: &str) -> &str {
     service_name.rsplit('-').next().unwrap_or(service_name)
@@ -31,7 +31,7 @@ pub fn slot(service_name: &str) -> &str {
 fn name(job: &str, parts: &[&str]) -> String {
     let mut hash = Sha256::new();
     for part in parts {
-        // The length keeps two neighbours from running together.
+        // The length keeps adjacent parts from running together.
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part.as_bytes());
     }

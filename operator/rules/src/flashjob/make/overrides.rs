@@ -1,5 +1,5 @@
-//! Additions of a FlashJob's podOverrides, and of the configuration, to a flash Pod; and what a
-//! FlashJob may not ask for.
+//! Additions of a FlashJob's podOverrides, and of the configuration, to a flash Pod; and the
+//! checks of what a FlashJob may request.
 
 use std::collections::BTreeMap;
 
@@ -12,8 +12,8 @@ use super::attempt::Attempt;
 use crate::flashjob::grants::Denied;
 use crate::flashjob::policy::{CONTROL_PLANE, PodPolicy};
 
-/// Refuses what a FlashJob asks for and the configuration does not allow: by its field, with the
-/// field that would allow it.
+/// Denies values that a FlashJob requests and the configuration does not allow. Names the field,
+/// and the setting that would allow it.
 pub(super) fn check_overrides(overrides: &PodOverrides, policy: &PodPolicy) -> Result<(), Denied> {
     let listed = [
         (
@@ -81,7 +81,7 @@ fn not_allowed(field: &str, key: &str, setting: &str) -> Denied {
     ))
 }
 
-/// Our own entries, and those of others where we have none; the earlier of the others win.
+/// Merges entries: our own take precedence, then the earlier of the others.
 pub(super) fn with(
     mut own: BTreeMap<String, String>,
     others: [&Option<BTreeMap<String, String>>; 2],
@@ -96,8 +96,8 @@ pub(super) fn tolerations(overrides: &PodOverrides) -> Option<Vec<core::Tolerati
     overrides.tolerations.as_ref().map(|list| list.iter().map(toleration).collect())
 }
 
-/// The device's own extended resource, what the job asks for, and what the configuration gives
-/// beside that.
+/// The device's own extended resource, the resources that the job requests, and the defaults of
+/// the configuration for others.
 pub(super) fn resources(
     attempt: &Attempt<'_>,
     defaults: &Resources,
@@ -132,9 +132,9 @@ fn quantities(given: Option<BTreeMap<String, IntOrString>>) -> BTreeMap<String, 
     given.unwrap_or_default().into_iter().map(|(name, value)| (name, text(value))).collect()
 }
 
-/// A device on a node's bus is flashed on its node. A Pod that tolerates every taint is kept off
-/// the control plane by its labels; one that does not is kept off by its taints, where the control
-/// plane has any.
+/// Binds the flash of a device on a node's bus to that node. A Pod that tolerates every taint is
+/// kept off the control plane by node labels; any other Pod is kept off by taints, where the
+/// control plane has them.
 pub(super) fn affinity(attempt: &Attempt<'_>, policy: &PodPolicy) -> Option<core::Affinity> {
     let nodes = attempt.flash.attach_device.then_some(attempt.instance.nodes.as_slice());
     let everywhere = attempt
@@ -158,7 +158,7 @@ pub(super) fn affinity(attempt: &Attempt<'_>, policy: &PodPolicy) -> Option<core
     Some(on_nodes(nodes, shunned))
 }
 
-/// Only on these nodes, where they are given, and only on those whose labels are so.
+/// Node affinity for these nodes, if given, whose labels meet these requirements.
 fn on_nodes(
     nodes: Option<&[String]>,
     labels: Option<Vec<core::NodeSelectorRequirement>>,
@@ -172,7 +172,7 @@ fn on_nodes(
         match_fields: fields,
         match_expressions: labels.clone(),
     };
-    // A field selector takes one value; several nodes are several terms.
+    // A field selector takes one value, so several nodes need several terms.
     let terms = match nodes {
         Some(nodes) => nodes.iter().map(|node| term(Some(vec![named(node)]))).collect(),
         None => vec![term(None)],

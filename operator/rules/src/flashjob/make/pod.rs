@@ -1,4 +1,4 @@
-//! The flash Pod: within the restricted Pod Security Standard but for what the plugin was granted.
+//! The flash Pod, which meets the restricted Pod Security Standard except for granted privileges.
 
 use std::collections::BTreeMap;
 
@@ -15,15 +15,15 @@ use crate::flashjob::grants::{Denied, Grants, is_image, uses_address};
 use crate::flashjob::labels::{CONTAINER, annotation};
 use crate::flashjob::policy::Policy;
 
-/// Seconds between the request to end and the kill. Also how long a device stays locked beyond its
+/// Grace period of a Pod's termination, in seconds. A device stays locked for as long beyond its
 /// Pod's deadline.
 pub(crate) const GRACE_SECONDS: i64 = 10;
 
-/// Makes the Pod of an attempt. `address` is the Service's; None where the plugin wants no
+/// Composes the Pod of an attempt. `address` is that of the Service; None if the plugin needs no
 /// Service.
 ///
 /// # Errors
-/// The plugin or the job asks for what the configuration does not grant.
+/// The plugin or the job requests something that the configuration does not grant.
 pub fn pod(
     attempt: &Attempt<'_>,
     name: &str,
@@ -80,10 +80,10 @@ pub fn pod(
     })
 }
 
-/// Checks all that needs a permission.
+/// Checks everything that needs a permission.
 ///
 /// # Errors
-/// Names what was asked for, and who may grant it.
+/// Names the denied request, and where it could be granted.
 pub fn check(attempt: &Attempt<'_>, policy: &Policy) -> Result<(), Denied> {
     let image = &attempt.flash.image;
     if !is_image(image) {
@@ -112,7 +112,7 @@ fn annotations(attempt: &Attempt<'_>, policy: &Policy) -> BTreeMap<String, Strin
         (annotation::INSTANCE.to_owned(), attempt.instance.name.clone()),
     ]);
     if is_protected(attempt.spec, policy) {
-        // A node is not taken away from under a device for the sake of a tidier cluster.
+        // A node must not be removed during a flash just to consolidate the cluster.
         let leave_alone = [
             ("cluster-autoscaler.kubernetes.io/safe-to-evict", "false"),
             ("karpenter.sh/do-not-disrupt", "true"),
@@ -162,7 +162,7 @@ fn container(
     }
 }
 
-/// Kubernetes expands `$(NAME)`; a doubled dollar is a dollar.
+/// Escapes `$` as `$$`, because Kubernetes expands `$(NAME)`.
 fn literal(text: &str) -> String {
     text.replace('$', "$$")
 }

@@ -1,4 +1,4 @@
-//! The Service through which a device calls back.
+//! The Service through which a device connects to its flash Pod.
 
 use std::collections::BTreeMap;
 
@@ -11,14 +11,14 @@ use super::metadata::{labels, owner};
 use crate::flashjob::labels::{annotation, label};
 use crate::flashjob::policy::Policy;
 
-/// Makes the Service of that name. With `pool` it is handed on from device to device.
+/// Composes the Service with that name. With `pool` it is passed from device to device.
 #[must_use]
 pub fn service(attempt: &Attempt<'_>, name: &str, pool: Option<&str>, policy: &Policy) -> Service {
     let policy = &policy.services;
     let mut labels = labels(attempt);
     if pool.is_some() {
-        // A pooled Service belongs to no one device; the label stays, as our watch asks for its
-        // existence.
+        // A pooled Service belongs to no single device; the label is kept because our watch
+        // selects objects that have it.
         labels.insert(label::UUID.to_owned(), String::new());
         labels.remove(label::ATTEMPT);
     }
@@ -60,9 +60,9 @@ pub fn service(attempt: &Attempt<'_>, name: &str, pool: Option<&str>, policy: &P
             selector: Some(selector.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
             ports: Some(ports.collect()),
             load_balancer_ip: asked.filter(|_| policy.external_ip_annotation.is_none()),
-            // The device is asked as soon as the container runs; the rule that leads it there must
-            // not wait until the kubelet has reported the Pod as ready, nor for the readiness of a
-            // sidecar.
+            // The device is triggered as soon as the container runs; the route to the container
+            // must not wait until the kubelet has reported the Pod as ready, nor for the readiness
+            // of a sidecar.
             publish_not_ready_addresses: Some(true),
             load_balancer_class: policy.load_balancer_class.clone(),
             allocate_load_balancer_node_ports: policy.allocate_load_balancer_node_ports,

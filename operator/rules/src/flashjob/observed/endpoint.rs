@@ -1,9 +1,9 @@
-//! Endpoint at which a device on the network is reached, in one spelling, and the spellings that a
-//! FlashJob may use. Pure.
+//! Endpoint of a device on the network, in canonical spelling, and the spellings that a FlashJob
+//! may use. Pure.
 //!
-//! Programs do not agree on what `010.9.0.2`, `10.9.2` or `0xa090002` mean, and many take them for
-//! an address. So they are read as these programs read them where a device is locked, and refused
-//! where a person writes them.
+//! Programs do not agree on the meaning of `010.9.0.2`, `10.9.2` or `0xa090002`, and many take
+//! them for an address. Where a device is locked, they are therefore parsed as those programs
+//! parse them; in a FlashJob they are rejected.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,14 +11,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use url::Host;
 
 /// Host and port of a device; `http://`, case, a path, a trailing dot and the default port make no
-/// other.
+/// difference.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     host: Host<String>,
     port: u16,
 }
 
-/// The parts of an endpoint as they are written, in lower case.
+/// The parts of an endpoint as written, in lower case.
 struct Parts<'a> {
     user: bool,
     path: &'a str,
@@ -53,7 +53,7 @@ fn split_port(authority: &str) -> (&str, Option<&str>) {
 }
 
 impl Endpoint {
-    /// Reads an endpoint as most programs would; None: nobody can.
+    /// Parses an endpoint as most programs do. None: it cannot be parsed.
     #[must_use]
     pub fn read(text: &str) -> Option<Self> {
         let text = text.trim().to_ascii_lowercase();
@@ -67,7 +67,7 @@ impl Endpoint {
             Err(_) => Host::parse(parts.host.trim_end_matches('.')).ok()?,
         };
         let host = match host {
-            // An IPv4 address in the clothes of IPv6.
+            // An IPv4-mapped IPv6 address.
             Host::Ipv6(address) => match address.to_canonical() {
                 IpAddr::V4(address) => Host::Ipv4(address),
                 IpAddr::V6(address) => Host::Ipv6(address),
@@ -77,12 +77,12 @@ impl Endpoint {
         Some(Self { host, port })
     }
 
-    /// Reads what a FlashJob writes in place of what Akri says. `own` is what Akri says of the
-    /// same device; a host name may resolve to any device, so it is taken only where `own` has it,
-    /// or `names` lists it (`*.example.com`: all below it).
+    /// Parses the endpoint that a FlashJob sets instead of the one from Akri. `own` is the
+    /// endpoint from Akri for the same device; a host name may resolve to any device, so it is
+    /// accepted only if `own` has it, or `names` lists it (`*.example.com`: all names below it).
     ///
     /// # Errors
-    /// Says what is wrong, and what is expected.
+    /// Description of the error and of the expected value.
     pub fn overriding(text: &str, own: Option<&str>, names: &[String]) -> Result<Self, String> {
         let lower = text.trim().to_ascii_lowercase();
         let parts = Parts::of(&lower);
@@ -125,7 +125,7 @@ impl Endpoint {
         ))
     }
 
-    /// The address, where the host is one.
+    /// The IP address, if the host is one.
     #[must_use]
     pub fn address(&self) -> Option<IpAddr> {
         match self.host {
@@ -192,7 +192,7 @@ mod tests {
         ] {
             assert!(Endpoint::overriding(text, None, &[]).is_err(), "{text}");
         }
-        // The same lock and the same guard as the address that it is.
+        // Treated by locks and guards as the address that it maps to.
         let mapped = Endpoint::overriding("[::ffff:10.9.0.2]:80", None, &[]).expect("unmapped");
         assert_eq!(mapped.to_string(), "10.9.0.2:80");
     }
@@ -213,7 +213,7 @@ mod tests {
         }
     }
 
-    /// Spellings of an address that some program takes.
+    /// Spellings of an address that some program accepts.
     fn spellings(address: Ipv4Addr) -> Vec<String> {
         let [a, b, c, d] = address.octets();
         let number = u32::from(address);
@@ -243,7 +243,7 @@ mod tests {
             let address = Ipv4Addr::from(number);
             let scheme = ["", "http://", "HTTPS://"][scheme];
             for host in spellings(address) {
-                // An IPv6 address without brackets has no place for a port.
+                // An IPv6 address without brackets cannot be followed by a port.
                 let bare = host.starts_with("::");
                 let host = if bare { format!("[{host}]") } else { host };
                 let text = format!("{host}:{port}");

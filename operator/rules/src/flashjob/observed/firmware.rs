@@ -1,11 +1,11 @@
-//! The firmware that a FlashJob or a FlashRollout waits for: the question to its registry, and the
-//! answer so far.
+//! Firmware that a FlashJob or a FlashRollout waits for: the question to its registry, and the
+//! latest answer.
 
 use std::sync::Arc;
 
 use crate::firmware::{FirmwareState, ResolveFirmware};
 
-/// Question about firmware, and the answer.
+/// Question about firmware, and its answer.
 #[derive(Clone, Debug, Default)]
 pub struct Inquiry(Option<QuestionState>);
 
@@ -13,16 +13,16 @@ pub struct Inquiry(Option<QuestionState>);
 struct QuestionState {
     question: Arc<ResolveFirmware>,
     answer: FirmwareState,
-    /// True if the last plan asked for it: there is no answer yet, or not the one that is needed.
+    /// True if the last plan asked the question: there is no answer yet, or not the required one.
     is_open: bool,
 }
 
 impl Inquiry {
-    /// Follows the question of a plan. Returns it where the registry must be asked: until
-    /// [`Self::awaits`] says that nobody waits any more.
+    /// Follows the question of a plan. Returns the question if the registry must be queried, until
+    /// [`Self::awaits`] returns false for it.
     pub fn follow(&mut self, question: Option<ResolveFirmware>) -> Option<Arc<ResolveFirmware>> {
         let Some(question) = question else {
-            // What was found out may not be stored yet.
+            // A resolved answer may not be stored yet.
             self.0.take_if(|asked| !matches!(asked.answer, FirmwareState::Resolved(_)));
             self.0.iter_mut().for_each(|asked| asked.is_open = false);
             return None;
@@ -38,8 +38,8 @@ impl Inquiry {
         Some(question)
     }
 
-    /// Returns true if somebody still waits for the answer to this question: to the one that
-    /// [`Self::follow`] returned, and to no equal one that was asked later.
+    /// Returns true if the answer to this question is still awaited: to the one that
+    /// [`Self::follow`] returned, not to an equal one that was asked later.
     #[must_use]
     pub fn awaits(&self, question: &Arc<ResolveFirmware>) -> bool {
         self.0
@@ -47,7 +47,7 @@ impl Inquiry {
             .is_some_and(|asked| asked.is_open && Arc::ptr_eq(&asked.question, question))
     }
 
-    /// Takes the answer. Returns false if nobody waits for it any more.
+    /// Stores the answer. Returns false if it is no longer awaited.
     pub fn take(&mut self, question: &Arc<ResolveFirmware>, answer: FirmwareState) -> bool {
         let is_awaited = self.awaits(question);
         if is_awaited && let Some(asked) = &mut self.0 {
@@ -56,7 +56,7 @@ impl Inquiry {
         is_awaited
     }
 
-    /// Returns true if a question was asked and nothing is known of its answer.
+    /// Returns true if a question was asked and has no answer yet.
     #[must_use]
     pub(crate) fn is_unanswered(&self) -> bool {
         let asked = self.0.as_ref().filter(|asked| asked.is_open);

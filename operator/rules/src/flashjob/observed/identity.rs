@@ -1,18 +1,19 @@
-//! Identity of a device: what makes it one device, whatever uid or job speaks of it. The lock is
-//! taken on it.
+//! Identity of a device, regardless of the uid or the job that refers to it. Locks are taken on
+//! identities.
 
 use std::borrow::Borrow;
 use std::fmt;
 
 use super::endpoint::Endpoint;
 
-/// A device's identity: its canonical endpoint; else node and bus path; else namespace and
-/// Instance.
+/// A device's identity: its canonical endpoint; or else node and bus path; or else namespace and
+/// name of the Instance.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Identity(String);
 
 impl Identity {
-    /// A device on the network, by its [`Endpoint`]; by the text alone, where that is none.
+    /// A device on the network, by its [`Endpoint`], or by the text alone if that cannot be
+    /// parsed.
     #[must_use]
     pub fn endpoint(endpoint: &str) -> Self {
         let text = match Endpoint::read(endpoint) {
@@ -28,7 +29,7 @@ impl Identity {
         Self(format!("bus/{node}{path}"))
     }
 
-    /// A device of which nothing else is known.
+    /// A device of which only the Instance is known.
     #[must_use]
     pub fn instance(namespace: &str, name: &str) -> Self {
         let mut text = String::with_capacity(10 + namespace.len() + name.len());
@@ -36,19 +37,19 @@ impl Identity {
         Self(text)
     }
 
-    /// Writes what [`Self::instance`] is made of into `text`, in place of what is there.
+    /// Replaces the contents of `text` with the text of [`Self::instance`].
     pub(crate) fn write_instance(text: &mut String, namespace: &str, name: &str) {
         text.clear();
         text.extend(["instance/", namespace, "/", name]);
     }
 
-    /// Returns true if it says how the device is reached: by its endpoint, or on its node's bus.
+    /// Returns true if it tells how to reach the device: by its endpoint, or on its node's bus.
     #[must_use]
     pub(crate) fn is_a_way(&self) -> bool {
         !self.0.starts_with("instance/")
     }
 
-    /// Reads what [`fmt::Display`] wrote.
+    /// Parses the output of [`fmt::Display`].
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let known = ["endpoint/", "bus/", "instance/"].iter().any(|kind| text.starts_with(kind));

@@ -1,4 +1,4 @@
-//! A device as Akri's Instance shows it, trimmed to what decisions and plugins need.
+//! A device as Akri's Instance describes it, reduced to what decisions and plugins need.
 
 use flashjob_api::GroupKey;
 use flashjob_api::akri::{self, property};
@@ -9,27 +9,27 @@ use kube_core::ResourceExt;
 use super::identity::Identity;
 use crate::rollout;
 
-/// An Akri Instance. A hundred thousand of these are kept, so nothing is stored twice.
+/// An Akri Instance. A hundred thousand of these are cached, so no value is stored twice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instance {
     /// Namespace of the Instance.
     pub namespace: String,
     /// Name; stays the same when the uid changes.
     pub name: String,
-    /// Uid; what a FlashJob names.
+    /// Uid; the value that a FlashJob names.
     pub uid: String,
     /// The nodes that see the device.
     pub nodes: Vec<String>,
-    /// Identity that makes it one device; known once, as it is looked up often.
+    /// Identity of the device; computed once, as it is looked up often.
     pub identity: Identity,
     /// Broker properties, sorted by name.
     pub properties: Properties,
-    /// Reason for which it is of no use, as the end of a sentence about it; None: it is of use.
+    /// Reason why it cannot be used, as the end of a sentence about it. None: it is usable.
     pub fault: Option<Box<str>>,
 }
 
-/// Names and values in one piece of memory, each followed by a NUL, which neither can have: an
-/// environment takes none.
+/// Names and values in one allocation, each terminated by a NUL, which neither may contain, as
+/// environment variables cannot.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Properties(Box<str>);
 
@@ -50,8 +50,8 @@ impl Properties {
     }
 }
 
-/// Kind and firmware of an Instance's device, as Akri spells them. Devices of one fleet mostly say
-/// the same.
+/// Device type and firmware of an Instance's device, as Akri spells them. Most devices of one
+/// fleet have equal traits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Traits<'a> {
     /// `DEVICE`.
@@ -63,7 +63,7 @@ pub struct Traits<'a> {
 }
 
 impl Instance {
-    /// Takes what is needed from the whole object.
+    /// Copies the needed fields from the whole object.
     #[must_use]
     pub fn of(instance: &akri::Instance) -> Self {
         let properties = &instance.spec.broker_properties;
@@ -76,13 +76,13 @@ impl Instance {
             nodes,
             properties,
         );
-        // Its device leaves, though a finalizer may hold the object for long.
+        // Its device is disappearing, even if a finalizer keeps the object for a long time.
         let leaves = instance.metadata.deletion_timestamp.is_some();
         known.fault = leaves.then(|| "is being deleted".into());
         known
     }
 
-    /// An Instance that is there and cannot be decoded.
+    /// Creates an Instance for an object that cannot be decoded.
     #[must_use]
     pub fn unreadable(metadata: &ObjectMeta, error: &str) -> Self {
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
@@ -93,7 +93,7 @@ impl Instance {
         known
     }
 
-    /// Puts a device together.
+    /// Creates a device.
     #[must_use]
     pub fn new<'a>(
         namespace: &str,
@@ -120,7 +120,7 @@ impl Instance {
         instance
     }
 
-    /// The value of a property, trimmed; None where it is missing or empty.
+    /// The value of a property, trimmed. None: it is missing or empty.
     #[must_use]
     pub fn property(&self, name: &str) -> Option<&str> {
         let found = self.properties.iter().find(|(key, _)| *key == name);
@@ -167,7 +167,7 @@ impl Instance {
         self.traits().version
     }
 
-    /// The groups that the device belongs to; none where it lacks the property.
+    /// The groups that the device belongs to; empty where it lacks the property.
     #[must_use]
     pub fn groups(&self, key: &GroupKey) -> Vec<&str> {
         match key {
@@ -176,9 +176,9 @@ impl Instance {
         }
     }
 
-    /// Path of the device on its node's bus. Where udev's handler groups several into one device,
-    /// whose properties are then numbered, it is the first in the alphabet: their numbers need not
-    /// stay.
+    /// Path of the device on its node's bus. Where udev's handler groups several devices into one,
+    /// whose properties are then numbered, it is the alphabetically first path: the numbers may
+    /// change.
     #[must_use]
     pub(crate) fn bus_path(&self) -> Option<&str> {
         let is_numbered = |name: &str| {
@@ -191,7 +191,8 @@ impl Instance {
         })
     }
 
-    /// Returns true if the Instance has no fault, and any node and any way to the device is known.
+    /// Returns true if the Instance has no fault, and a node and a way to reach the device are
+    /// known.
     #[must_use]
     pub fn reachable(&self, endpoint: Option<&str>) -> bool {
         self.fault.is_none()
@@ -199,9 +200,9 @@ impl Instance {
             && (endpoint.is_some() || self.identity.is_a_way())
     }
 
-    /// All that must be locked to flash this device: what makes it one device, the overriding
-    /// endpoint, and the Instance itself, so that a device which gets another endpoint while it is
-    /// flashed stays locked.
+    /// All identities that must be locked to flash this device: its own, the overriding endpoint,
+    /// and the Instance itself, so that a device whose endpoint changes while it is flashed stays
+    /// locked.
     #[must_use]
     pub fn identities(&self, endpoint: Option<&str>) -> Vec<Identity> {
         let overriding = endpoint.map(Identity::endpoint);

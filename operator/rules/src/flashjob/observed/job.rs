@@ -1,4 +1,5 @@
-//! A FlashJob as decisions see it: defaults supplied, or the reason why it cannot be read.
+//! A FlashJob as the rules read it: with defaults applied, or the error that makes its spec
+//! unusable.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -37,27 +38,27 @@ impl fmt::Display for JobKey {
 pub struct Job {
     /// Namespace and name.
     pub key: JobKey,
-    /// Uid; names and owner references are made with it.
+    /// Uid; part of the names and owner references of the job's objects.
     pub uid: String,
     /// The version of this state in the API server.
     pub resource_version: String,
-    /// Counts changes of the spec.
+    /// Generation, which counts changes of the spec.
     pub generation: Option<i64>,
-    /// Time of its creation.
+    /// Creation time.
     pub created: Option<Timestamp>,
-    /// True if somebody deleted it.
+    /// True if it is being deleted.
     pub deleting: bool,
-    /// True if our finalizer keeps it.
+    /// True if it carries our finalizer.
     pub has_finalizer: bool,
     /// All finalizers.
     pub finalizers: Vec<String>,
-    /// Effective spec; else what is wrong with it.
+    /// Effective spec, or the error in it.
     pub spec: Result<EffectiveSpec, String>,
     /// Stored status.
     pub status: FlashJobStatus,
-    /// Index in `status.devices` of the record of a device without a result, by uid.
+    /// Index in `status.devices` of the record of each device without a result, by uid.
     pub stored: HashMap<String, usize>,
-    /// Part in a rollout, for a FlashJob that one owns.
+    /// Part in a rollout, for a FlashJob that is owned by one.
     pub part: Option<Box<Part>>,
     results: Results,
 }
@@ -69,7 +70,7 @@ pub struct Part {
     pub rollout: RolloutKey,
     /// Uid of the rollout.
     pub owner: String,
-    /// Spec of the FlashJob as it is stored; the default where it cannot be decoded.
+    /// Stored spec of the FlashJob; the default where it cannot be decoded.
     pub spec: FlashJobSpec,
 }
 
@@ -88,8 +89,8 @@ impl Part {
     }
 }
 
-/// The stored results of the devices that the spec names, by their place in it: thousands, looked
-/// at in every plan.
+/// Stored results of the devices that the spec names, by their place in it: thousands, read in
+/// every plan.
 #[derive(Clone, Debug, Default)]
 struct Results {
     places: HashTable<u32>,
@@ -99,14 +100,14 @@ struct Results {
     others: HashMap<String, Finish>,
 }
 
-/// The results a device can have.
+/// Result of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Finish {
     /// Flashed.
     Completed,
     /// Failed permanently.
     Failed,
-    /// Left as it was.
+    /// Not flashed.
     Skipped,
 }
 
@@ -119,7 +120,7 @@ impl Job {
         Self::assemble(job.metadata, spec, part, job.status.unwrap_or_default())
     }
 
-    /// Keeps a FlashJob that cannot be decoded, so that this can be said in its status.
+    /// Keeps a FlashJob that cannot be decoded, so that its status can report the error.
     #[must_use]
     pub fn unreadable(metadata: ObjectMeta, status: FlashJobStatus, error: String) -> Self {
         let part = Part::of(&metadata, FlashJobSpec::default());
@@ -192,8 +193,8 @@ impl Job {
         &self.results.finishes
     }
 
-    /// Returns true if the stored status speaks of the run that the spec asks for. The Go operator
-    /// kept no run: what it completed counts for the run that is there.
+    /// Returns true if the stored status refers to the run that the spec asks for. The Go operator
+    /// stored no run: devices that it completed count for the current run.
     #[must_use]
     pub fn same_run(&self) -> bool {
         self.status
@@ -202,9 +203,9 @@ impl Job {
             .is_none_or(|run| self.spec.as_ref().is_ok_and(|spec| spec.run == *run))
     }
 
-    /// Returns true if the next status may lack results that the stored one has, or none may be
-    /// stored any more: the job is in deletion, its run has changed, or uids were taken out of its
-    /// spec.
+    /// Returns true if the next status may lack results that the stored one has, or if no more
+    /// status may be stored: the job is being deleted, its run has changed, or uids were removed
+    /// from its spec.
     #[must_use]
     pub(crate) fn may_drop_results(&self) -> bool {
         let is_out = |device: &DeviceStatus| self.place(&device.uid).is_none();
@@ -214,8 +215,8 @@ impl Job {
             || self.status.devices.iter().any(is_out)
     }
 
-    /// All that a begun attempt locks: what its record says, and what Akri knows of the device
-    /// now.
+    /// All identities that a begun attempt locks: those in its record, and those that Akri
+    /// currently reports for the device.
     #[must_use]
     pub fn identities(&self, record: &DeviceStatus, instance: Option<&Instance>) -> Vec<Identity> {
         let overriding = self.spec.as_ref().ok().and_then(|spec| spec.host_endpoint.as_deref());
@@ -237,7 +238,7 @@ impl Results {
         results.places.reserve(uids.len(), |_| 0);
         let hasher = &results.hasher;
         for (place, uid) in (0..).zip(uids) {
-            // The spec names no uid twice.
+            // The spec names each uid once.
             results.places.insert_unique(hasher.hash_one(uid.as_str()), place, |other| {
                 hasher.hash_one(uids[*other as usize].as_str())
             });

@@ -1,4 +1,4 @@
-//! A flash Pod, trimmed to what decisions need.
+//! A flash Pod, reduced to the fields that decisions need.
 
 mod state;
 
@@ -15,7 +15,7 @@ use super::identity::Identity;
 use super::job::JobKey;
 use crate::flashjob::labels::{annotation, label};
 
-/// A Pod's end is awaited this long beyond its deadline and grace: kubelets report late.
+/// Seconds to wait for a Pod's end beyond its deadline and grace period: kubelets report late.
 const OVERDUE_SECONDS: i64 = 60;
 
 /// A flash Pod, ours or the Go operator's.
@@ -29,11 +29,11 @@ pub struct Pod {
     pub name: String,
     /// Uid.
     pub uid: String,
-    /// Version in the API server.
+    /// Resource version in the API server.
     pub resource_version: String,
     /// The device, as a uid of the job's spec.
     pub device: String,
-    /// The run; None: made by the Go operator.
+    /// The run. None: created by the Go operator.
     pub run: Option<String>,
     /// The attempt, from 1.
     pub attempt: Option<u32>,
@@ -41,48 +41,48 @@ pub struct Pod {
     pub slot: Option<String>,
     /// Plugin and digest that the attempt began with.
     pub plugin: Option<(String, Digest)>,
-    /// Firmware and version that a Pod of the Go operator flashes; `None` for one of ours.
+    /// Firmware and version that a Pod of the Go operator flashes; `None` for one of our Pods.
     pub firmware_of_go_operator: Option<(String, String)>,
     /// Identities that it locks.
     pub identities: Vec<Identity>,
     /// True if it is being deleted.
     pub deleting: bool,
-    /// True if a node was found for it.
+    /// True if it is bound to a node.
     pub scheduled: bool,
-    /// Reason for which it cannot get on.
+    /// Reason for which it cannot make progress.
     pub waiting: Option<Waiting>,
-    /// End of the Pod, once it was seen.
+    /// End of the Pod, once it was observed.
     pub ended: Option<Ended>,
-    /// True if a kubelet has taken it.
+    /// True if a kubelet has accepted it.
     pub taken: bool,
     /// Seconds for which its container may still run after it was last seen.
     pub may_run_seconds: i64,
-    /// Set when it left the API server before its end was seen.
+    /// Set when it was deleted from the API server before its end was observed.
     pub gone: Option<Gone>,
 }
 
-/// Part of a Pod's life.
+/// Stage of a Pod's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// A node was found for it.
+    /// It is bound to a node.
     Scheduled,
-    /// A kubelet has taken it: its deadline counts from here.
+    /// A kubelet has accepted it: its deadline counts from here.
     Taken,
-    /// Its end was seen.
+    /// Its end was observed.
     Ended,
 }
 
-/// A Pod that is no longer where it was.
+/// Disappearance of a Pod from the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gone {
     /// Time at which it was seen last.
     pub last_seen: Timestamp,
-    /// True if the API server was asked, and has it no more.
+    /// True if the API server was queried and no longer has it.
     pub confirmed: bool,
 }
 
 impl Pod {
-    /// Reads a Pod; None: no FlashJob owns it.
+    /// Reads a Pod. None: no FlashJob owns it.
     #[must_use]
     pub fn of(pod: &core::Pod) -> Option<Self> {
         let owner = owner(&pod.metadata)?;
@@ -118,15 +118,14 @@ impl Pod {
         })
     }
 
-    /// Returns true if its container may be at work: what keeps the device locked.
+    /// Returns true if its container may be running, which keeps the device locked.
     #[must_use]
     pub(crate) fn may_run(&self) -> bool {
         let gone = self.gone.as_ref().is_some_and(|gone| gone.confirmed);
         self.ended.is_none() && (self.scheduled || !gone)
     }
 
-    /// The part of its life that it is in; `None` before a node was found for it, and once it is
-    /// gone.
+    /// Current stage; `None` before it is bound to a node, and once it is gone.
     #[must_use]
     pub fn stage(&self) -> Option<Stage> {
         match () {
@@ -137,21 +136,21 @@ impl Pod {
         }
     }
 
-    /// Returns true if it waits for something that time may not bring.
+    /// Returns true if it waits for something that may never happen.
     #[must_use]
     pub(crate) fn is_stuck(&self) -> bool {
         let starts = |waiting: &Waiting| waiting.cause == Cause::Start;
         self.gone.is_none() && self.waiting.as_ref().is_some_and(|waiting| !starts(waiting))
     }
 
-    /// Seconds after it was first seen with its node, after which even a kubelet that nobody hears
-    /// of has ended its container.
+    /// Seconds from when it was first observed on its node until its container has ended even if
+    /// its kubelet is unreachable.
     #[must_use]
     pub(crate) fn overdue_seconds(&self) -> i64 {
         self.may_run_seconds.saturating_add(OVERDUE_SECONDS)
     }
 
-    /// Returns true if it was made by this operator.
+    /// Returns true if it was created by this operator.
     #[must_use]
     pub(crate) fn is_ours(&self) -> bool {
         self.run.is_some()
@@ -166,7 +165,7 @@ pub(super) fn owner(metadata: &ObjectMeta) -> Option<&OwnerReference> {
     })
 }
 
-/// The first value of this variable in the Pod's containers.
+/// The first value of this environment variable in the Pod's containers.
 fn variable<'a>(pod: &'a core::Pod, name: &str) -> Option<&'a str> {
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
     let variables = containers.flat_map(|container| container.env.iter().flatten());
@@ -182,8 +181,8 @@ fn firmware_of_go_operator(pod: &core::Pod) -> Option<(String, String)> {
     Some((variable(pod, "FIRMWARE")?.to_owned(), variable(pod, "VERSION")?.to_owned()))
 }
 
-/// Ours say what they lock in an annotation; the Go operator's have the endpoint in the
-/// environment.
+/// Identities that a Pod locks: ours list them in an annotation; those of the Go operator have the
+/// endpoint in their environment.
 fn identities(pod: &core::Pod) -> Vec<Identity> {
     if let Some(text) = pod.annotations().get(annotation::IDENTITY) {
         return text.split_whitespace().filter_map(Identity::parse).collect();

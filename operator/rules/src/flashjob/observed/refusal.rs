@@ -1,4 +1,4 @@
-//! Meaning of the API server's refusal of an object for the device that the object is for.
+//! Refusals by the API server, and their consequence for the device that the object is for.
 
 use jiff::Timestamp;
 use kube_core::Status;
@@ -10,9 +10,9 @@ pub struct Refusal {
     pub object: Refused,
     /// Consequence for the device.
     pub meaning: Meaning,
-    /// The API server's words.
+    /// The API server's message.
     pub message: String,
-    /// Time at which the object was refused last.
+    /// Time of the latest refusal of the object.
     pub at: Timestamp,
 }
 
@@ -25,23 +25,23 @@ pub enum Refused {
     Pod,
 }
 
-/// Meaning of a refusal.
+/// Consequence of a refusal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Meaning {
     /// The same object will be refused again: it is invalid, or a policy forbids it.
     Final,
-    /// It may be taken later, when something appears that others make.
+    /// It may be accepted later, once another object exists that others create.
     MayPass,
-    /// A quota is used up: a turn to wait for, as long as objects of ours in the namespace use it.
+    /// A quota is exhausted: the device waits as long as objects of ours in the namespace use it.
     Quota {
-        /// Since when none of ours uses it; None: one does.
+        /// Time since when none of our objects uses it. None: at least one does.
         unused_since: Option<Timestamp>,
     },
 }
 
 impl Refusal {
-    /// Reads the answer to a create; None: it is no refusal of this object, and the same request
-    /// may work next time.
+    /// Reads the response to a create. None: it is no refusal of this object, and the same request
+    /// may succeed on a retry.
     #[must_use]
     pub fn of(object: Refused, status: &Status, at: Timestamp) -> Option<Self> {
         let meaning = match status.code {
@@ -53,18 +53,18 @@ impl Refusal {
     }
 }
 
-/// The API server says only in words why it forbids something, but for a namespace that ends. The
-/// words are those of Kubernetes' own admission plugins (ResourceQuota, ServiceAccount, Priority);
-/// whatever else forbids, such as LimitRange, Pod Security, a policy or a webhook, forbids the
-/// same object again.
+/// Consequence of a 403. Except for a namespace that is being terminated, the API server gives the
+/// cause only as text. The texts are those of Kubernetes' own admission plugins (ResourceQuota,
+/// ServiceAccount, Priority); whatever else forbids an object, such as LimitRange, Pod Security, a
+/// policy or a webhook, will forbid the same object again.
 fn forbidden(status: &Status) -> Option<Meaning> {
     let says = |words: &str| status.message.contains(words);
     let causes = status.details.iter().flat_map(|details| &details.causes);
     if causes.into_iter().any(|cause| cause.reason == "NamespaceTerminating") {
         return Some(Meaning::MayPass);
     }
-    // Rights that the operator lacks, as for a moment after an API server has started, are no
-    // fault of the job.
+    // Permissions that the operator lacks, as happens briefly after an API server has started, are
+    // no fault of the job.
     if says(" cannot create resource ") {
         return None;
     }

@@ -1,4 +1,4 @@
-//! A flash Service, trimmed to what decisions need.
+//! A flash Service, reduced to the fields that decisions need.
 
 use std::net::IpAddr;
 
@@ -23,15 +23,15 @@ pub struct Service {
     pub resource_version: String,
     /// The device it is for, in PerDevice exposure.
     pub device: Option<String>,
-    /// The run it was made in; None: made by the Go operator.
+    /// The run it was created in. None: created by the Go operator.
     pub run: Option<String>,
     /// The attempt it is for, in PerDevice exposure.
     pub attempt: Option<u32>,
-    /// Slot, by which its Pods are selected.
+    /// Slot, by which it selects its Pods.
     pub slot: Option<String>,
     /// Plugin and device type that share it, in Pooled exposure.
     pub pool: Option<String>,
-    /// Its addresses, once it has some: IP addresses before host names.
+    /// Its addresses, once assigned: IP addresses before host names.
     pub addresses: Vec<Address>,
     /// True if it is being deleted.
     pub deleting: bool,
@@ -46,19 +46,19 @@ pub struct Address {
     pub ip: Option<IpAddr>,
 }
 
-/// Requirements on an address, so that a device can call it.
+/// Requirements on an address, so that a device can connect to it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct AddressWish {
-    /// The plugin asks for an IP address.
+    /// True if the plugin requires an IP address.
     pub needs_ip: bool,
-    /// The address that the job asks for.
+    /// The address that the job requests.
     pub asked: Option<IpAddr>,
-    /// Address of the device: an address of the same family is taken before others.
+    /// Address of the device: an address of the same family is preferred.
     pub device: Option<IpAddr>,
 }
 
 impl AddressWish {
-    /// The best of these addresses; `None`: none will do.
+    /// Returns the best of these addresses; `None` if none is suitable.
     #[must_use]
     pub fn choose<'a>(&self, addresses: &'a [Address]) -> Option<&'a Address> {
         if self.asked.is_some() {
@@ -72,7 +72,7 @@ impl AddressWish {
         fitting.clone().find(same_family).or_else(|| fitting.next())
     }
 
-    /// Returns true if the plugin can do with an address.
+    /// Returns true if the plugin can use an address.
     #[must_use]
     pub fn fits(&self, address: &Address) -> bool {
         address.ip.is_some() || !self.needs_ip
@@ -80,7 +80,7 @@ impl AddressWish {
 }
 
 impl Service {
-    /// Reads a Service; None: no FlashJob owns it.
+    /// Reads a Service. None: no FlashJob owns it.
     #[must_use]
     pub fn of(service: &core::Service) -> Option<Self> {
         let owner = super::pod::owner(&service.metadata)?;
@@ -106,7 +106,8 @@ impl Service {
     }
 }
 
-/// Addresses that the load balancer gave, without those of which it says that a port has an error.
+/// Addresses that the load balancer assigned, except those for which it reports an error on a
+/// port.
 fn addresses(service: &core::Service) -> Vec<Address> {
     let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = balancer.and_then(|balancer| balancer.ingress.as_deref()).unwrap_or_default();

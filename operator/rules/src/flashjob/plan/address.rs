@@ -1,11 +1,11 @@
-//! The external address of an attempt: what it must be, and how long it is awaited.
+//! External address of an attempt: the requirements on it, and the wait for it.
 
 use flashjob_api::{DeviceState, reason};
 
 use super::draft::Draft;
 use crate::flashjob::observed::{Address, AddressWish, Endpoint, Service};
 
-/// Kept addresses that a message names.
+/// Maximum number of kept addresses in a message.
 const SHOWN_KEPT: usize = 5;
 
 impl Draft<'_> {
@@ -22,7 +22,7 @@ impl Draft<'_> {
     pub(super) fn await_address(&mut self, uid: &str, wish: &AddressWish, given: &[Address]) {
         let Some(record) = self.records.get(uid) else { return };
         let since = record.holds_since().unwrap_or_else(|| self.now());
-        // The device must not be sent to an address that nobody asked for.
+        // The device must not be given an address other than the requested one.
         let other = wish.asked.zip(given.first()).map(|(asked, given)| {
             format!("the load balancer gives {}, not {asked} as externalIP asks", given.text)
         });
@@ -46,8 +46,8 @@ impl Draft<'_> {
                 &format!("{message}: {other}"),
             );
         }
-        // What the load balancer gives as host names frees no IP address, however long one waits
-        // for it.
+        // A Service with only host names never gets an IP address, no matter how long the device
+        // waits.
         let named = |service: &Service| {
             !service.addresses.is_empty()
                 && !service.addresses.iter().any(|address| wish.fits(address))

@@ -1,5 +1,5 @@
-//! Follows each device whose attempt has begun: from its Service's address to its Pod's end and
-//! the verdict on it.
+//! Follows each device whose attempt has begun: from its Service's address to the end of its Pod
+//! and the verdict on it.
 
 use flashjob_api::{DeviceState, DeviceStatus, Reason, reason};
 use flashjob_types::plugin::{Outcome, Proof, Verdict};
@@ -12,17 +12,17 @@ use crate::flashjob::observed::{
     Cause, Ended, EndedBy, Gone, Judged, PluginView, Pod, Question, Waiting, after,
 };
 
-/// Longest termination message that is handed to a plugin, in bytes.
+/// Longest termination message that is passed to a plugin, in bytes.
 const MESSAGE_BYTES: usize = 4096;
 /// Longest termination message in status, in bytes.
 const SUMMARY_BYTES: usize = 512;
-/// Seconds after which it is said that a volume or a container is not there yet: both take their
-/// time.
+/// Seconds after which a volume or a container that is not ready is reported: both usually take
+/// some time.
 const START_SECONDS: i64 = 10;
-/// Ends by the cluster that do not count, for each device and run.
+/// Number of disruptions by the cluster that do not count as attempts, per device and run.
 const UNCOUNTED_DISRUPTIONS: u32 = 10;
-/// Reasons for which we stop a Pod. Stored before it is deleted, as how it ends then says nothing
-/// of why.
+/// Reasons for which we stop a Pod. They are stored before the Pod is deleted, as the way it then
+/// ends does not show why.
 const STOPPED: [Reason; 5] = [
     reason::IMAGE_UNAVAILABLE,
     reason::CONTAINER_NOT_STARTED,
@@ -30,13 +30,13 @@ const STOPPED: [Reason; 5] = [
     reason::UNSCHEDULABLE,
     reason::DEADLINE_EXCEEDED,
 ];
-/// Reason that the kubelet gives for a Pod whose device's last use is not released yet. It never
-/// ran.
+/// Reason that the kubelet reports for a Pod whose device is still in use by an earlier Pod. Such
+/// a Pod never ran.
 const ATTACH_REFUSED: &str = "UnexpectedAdmissionError";
 
 impl Draft<'_> {
-    /// Looks at every device with a record: first at those that may give a pooled Service free,
-    /// then at those that wait for one. A Pod may have ended before its begin is stored.
+    /// Follows every device with a record: first those that may release a pooled Service, then
+    /// those that wait for one. A Pod may have ended before the start of its attempt is stored.
     pub fn follow_attempts(&mut self) {
         let has_pod = |uid: &str, record: &DeviceStatus| {
             self.pod(&self.attempt_name(uid, record.attempt.max(1))).is_some()
@@ -69,12 +69,14 @@ impl Draft<'_> {
             return self.follow_pod(uid, pod);
         }
         if self.observed.making.contains_key(&name) {
-            // It may be there already: nothing else can be decided until that is clear.
+            // It may already exist: nothing else can be decided until the outcome of the create is
+            // known.
             self.set(uid, DeviceState::Exposing, |_| ());
             return self.note_failing(uid, &name);
         }
         if state == DeviceState::Flashing {
-            // Stored as flashing, but no such Pod is known: it went while nobody looked.
+            // Stored as flashing, but no such Pod is cached: it was deleted while no watch was
+            // running.
             return self.step(Step::ConfirmPod { name, device: uid.to_owned() });
         }
         if state == DeviceState::Exposing {
@@ -85,8 +87,8 @@ impl Draft<'_> {
         }
     }
 
-    /// Returns true if a lost Pod is still without an end, though it is gone or should have ended
-    /// long ago.
+    /// Returns true if no end of a lost Pod was observed, although it is gone or its deadline has
+    /// long passed.
     fn is_given_up(&self, pod: &Pod) -> bool {
         let gone = pod.gone.as_ref().is_some_and(|gone| gone.confirmed);
         pod.ended.is_none() && (gone || self.observed.is_overdue(pod))
@@ -128,11 +130,12 @@ impl Draft<'_> {
             );
         }
         match &pod.waiting {
-            // What it waits for while it ends says nothing of why it was stopped.
+            // The reason for which a Pod that is being deleted waits does not tell why it was
+            // stopped.
             Some(_) if pod.deleting => {}
             Some(waiting) => self.follow_waiting(uid, pod, waiting),
             None if self.noted(uid).is_some() && !pod.deleting => {
-                // It got on after all.
+                // The Pod made progress after all.
                 self.set(uid, DeviceState::Flashing, |record| {
                     record.reason = None;
                     record.message = None;
@@ -142,7 +145,7 @@ impl Draft<'_> {
         }
     }
 
-    /// Says at once what a Pod waits for; stops it when it has waited long enough.
+    /// Reports immediately what a Pod waits for, and stops it when its waiting period has passed.
     fn follow_waiting(&mut self, uid: &str, pod: &Pod, waiting: &Waiting) {
         let periods = &self.observed.periods;
         let (reason, seconds) = match waiting.cause {
@@ -155,12 +158,12 @@ impl Draft<'_> {
             Cause::Start => return self.note_slow_start(uid, pod, waiting),
         };
         if waiting.is_final {
-            // Its container never starts; the Pod goes with the stored result, and holds the
-            // device until it is gone.
+            // Its container never starts; the Pod is deleted once the result is stored, and holds
+            // the device until it is gone.
             return self.fail(uid, reason, &waiting.message);
         }
         let since = self.observed.stuck_pods.get(&pod.name).copied().unwrap_or_else(|| self.now());
-        // Every Pod waits for a scheduler and for its volumes.
+        // It is normal for a Pod to wait for the scheduler, and for its volumes for a while.
         let is_usual = match waiting.cause {
             Cause::Scheduler => true,
             Cause::Volume => !self.over(since, START_SECONDS),
@@ -173,8 +176,8 @@ impl Draft<'_> {
         }
     }
 
-    /// A container that is about to start may be pulling a large image: that is said, and ends
-    /// with the deadline alone.
+    /// Reports a container that is slow to start: it may be pulling a large image, so only the
+    /// Pod's deadline ends it.
     fn note_slow_start(&mut self, uid: &str, pod: &Pod, waiting: &Waiting) {
         let since = self.observed.stages.get(&pod.name).map(|(_, since)| *since);
         if since.is_some_and(|since| self.over(since, START_SECONDS)) {
@@ -189,7 +192,7 @@ impl Draft<'_> {
         });
     }
 
-    /// Nobody hears of the Pod's node any more: its kubelet ended the container, or the node is
+    /// Gives up a Pod whose node is unreachable: its kubelet ended the container, or the node is
     /// off.
     fn give_pod_up(&mut self, uid: &str, pod: &Pod) {
         if !pod.deleting {
@@ -200,7 +203,7 @@ impl Draft<'_> {
         self.lose(uid, self.now(), &message);
     }
 
-    /// Deletes a Pod once the reason is stored: how it ends says nothing of why.
+    /// Deletes a Pod once the reason is stored: the way it ends does not show why.
     fn stop_pod(&mut self, uid: &str, pod: &Pod, reason: Reason, message: &str) {
         let stored = self.observed.stored(uid).and_then(|stored| stored.reason.as_deref())
             == Some(reason.name);
@@ -215,7 +218,7 @@ impl Draft<'_> {
         }
     }
 
-    /// Stored reason why this attempt's Pod waits, or was stopped.
+    /// Stored reason for which this attempt's Pod waits, or was stopped.
     fn noted(&self, uid: &str) -> Option<Reason> {
         let stored = self.observed.stored(uid)?;
         let name = stored.reason.as_deref()?;
@@ -244,7 +247,7 @@ impl Draft<'_> {
         self.lose(uid, until, &message);
     }
 
-    /// Locks the device until nothing of the attempt can run any more.
+    /// Locks the device until nothing of the attempt can still run.
     fn lose(&mut self, uid: &str, until: Timestamp, message: &str) {
         self.wake(until);
         self.set(uid, DeviceState::Lost, |record| {
@@ -254,9 +257,9 @@ impl Draft<'_> {
         });
     }
 
-    /// The reported version tells what came of the attempt, also while its container may still
-    /// run: a node that is drained takes a Pod away that has done its work. The vanished Pod
-    /// itself goes on locking its device against others until its deadline.
+    /// Decides a lost attempt by the version that the device reports, even while its container may
+    /// still run: draining a node deletes Pods that have already finished their work. The lost Pod
+    /// itself keeps its device locked against other jobs until its deadline.
     fn wait_out_the_lost(&mut self, uid: &str) {
         let Some(record) = self.records.get(uid) else { return };
         let until = record.waits_until().unwrap_or_else(|| self.now());
@@ -286,7 +289,7 @@ impl Draft<'_> {
         if ended.by == EndedBy::Disruption {
             return self.judge_disruption(uid, ended);
         }
-        // A container that ran and ended by itself is judged by that.
+        // A container that ran and ended by itself is judged by its own end.
         let stopped = pod.deleting || ended.exit_code.is_none();
         if let Some(reason) = self.noted(uid).filter(|_| stopped) {
             let message = self
@@ -340,7 +343,8 @@ impl Draft<'_> {
         let Some((view, digest)) = found else {
             return self.judge_without_plugin(uid, ended, "");
         };
-        // After a restart it is loaded when it is asked, in a moment or once its registry answers.
+        // After a restart, a plugin is loaded when it is first called, which may wait for its
+        // registry.
         if !view.digests.contains(digest) && view.ready.is_err() {
             self.note_plugin_awaited(uid, view);
         }
@@ -363,8 +367,8 @@ impl Draft<'_> {
         });
     }
 
-    /// The device is tried again, and it does not count; up to a limit, so that it does not go on
-    /// for ever.
+    /// Retries the device after a disruption; the attempt does not count, up to a limit, so that a
+    /// device is not retried forever.
     fn judge_disruption(&mut self, uid: &str, ended: &Ended) {
         let text = last_lines(&ended.message, SUMMARY_BYTES);
         let message = if text.is_empty() {
@@ -391,8 +395,8 @@ impl Draft<'_> {
         });
     }
 
-    /// The digest that the attempt began with cannot be asked: exit code 0 and the reported
-    /// version decide.
+    /// Judges an attempt whose original plugin digest cannot be called: exit code 0 and the
+    /// reported version decide.
     fn judge_without_plugin(&mut self, uid: &str, ended: &Ended, error: &str) {
         if ended.exit_code == Some(0) {
             return self.flashed(uid, Proof::ReportedVersion);
@@ -401,8 +405,8 @@ impl Draft<'_> {
         self.give_up_unless_proven(uid, reason, &sentence(error, ended));
     }
 
-    /// Gives up the attempt of an ended Pod, unless the device proves that it was flashed all the
-    /// same.
+    /// Gives up the attempt of an ended Pod, unless the device reports the new version and so was
+    /// flashed.
     fn give_up_unless_proven(&mut self, uid: &str, reason: Reason, message: &str) {
         if self.wanted(uid) && self.is_proven(uid) {
             return self.flashed(uid, Proof::ReportedVersion);
@@ -415,25 +419,25 @@ fn reason_of(ended: &Ended) -> Reason {
     if ended.reason == "DeadlineExceeded" { reason::FLASH_TIMEOUT } else { reason::POD_FAILED }
 }
 
-/// The plugin's words, and how the container ended.
+/// The plugin's text, and how the container ended.
 fn sentence(text: &str, ended: &Ended) -> String {
     let code = ended.exit_code.map(|code| format!(", exit code {code}")).unwrap_or_default();
     let end = format!("{}{code}", ended.reason);
-    // A plugin that repeats the container's message adds nothing; the message itself still has its
-    // lines.
+    // A plugin that repeats the container's message adds nothing; the original message still has
+    // its line breaks.
     let repeats = text.is_empty() || text == handed_on(ended);
     let text = if repeats { &ended.message } else { text };
     let text = last_lines(text, SUMMARY_BYTES);
     if text.is_empty() { end } else { format!("{text} ({end})") }
 }
 
-/// The container's message as a plugin is given it.
+/// The container's message as it is passed to a plugin.
 fn handed_on(ended: &Ended) -> String {
     last_lines(&ended.message, MESSAGE_BYTES)
 }
 
-/// The end of a text, in one line: as many whole lines as fit, as programs say last why they
-/// failed. A longer last line loses its beginning.
+/// The end of a text in one line: as many whole lines as fit, since programs print the cause of a
+/// failure last. A last line that is too long is cut at its beginning.
 fn last_lines(text: &str, bytes: usize) -> String {
     let lines = text.lines().map(plain).filter(|line| !line.is_empty()).collect::<Vec<_>>();
     let mut kept = 0;
@@ -455,7 +459,7 @@ fn last_lines(text: &str, bytes: usize) -> String {
     }
 }
 
-/// Text from a container without control characters, as its end that fits into what is read.
+/// Text from a container without control characters, limited to its last `MESSAGE_BYTES`.
 fn plain(text: &str) -> String {
     let from = text.len().saturating_sub(MESSAGE_BYTES);
     let from = (from..text.len()).find(|from| text.is_char_boundary(*from)).unwrap_or(text.len());

@@ -1,5 +1,5 @@
-//! Removes Pods and Services that no attempt needs any more. A result is stored before its Pod and
-//! Service go.
+//! Deletes Pods and Services that no attempt needs any more. A result is stored before its Pod and
+//! Service are deleted.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use super::draft::Draft;
 use super::steps::Step;
 use crate::flashjob::observed::{Observed, Pod, Service, Stage};
 
-/// Ends of attempts whose flash container was never started.
+/// Reasons of attempts whose flash container was never started.
 const NEVER_STARTED: [Reason; 5] = [
     reason::IMAGE_UNAVAILABLE,
     reason::CONTAINER_NOT_STARTED,
@@ -19,7 +19,7 @@ const NEVER_STARTED: [Reason; 5] = [
 ];
 
 impl<'a> Draft<'a> {
-    /// Looks at every Pod and Service of the job.
+    /// Checks every Pod and Service of the job.
     pub fn clean(&mut self) {
         let observed: &'a Observed = self.observed;
         let pooled = self.pooled_slots();
@@ -27,7 +27,7 @@ impl<'a> Draft<'a> {
             match &pod.gone {
                 Some(gone) if !gone.confirmed => self
                     .step(Step::ConfirmPod { name: pod.name.clone(), device: pod.device.clone() }),
-                // Until then it locks its device.
+                // Until then the Pod locks its device.
                 Some(gone) if pod.may_run() => {
                     self.over(gone.last_seen, pod.may_run_seconds);
                 }
@@ -47,7 +47,7 @@ impl<'a> Draft<'a> {
         for service in
             observed.services.iter().filter(|service| !service.deleting && service.pool.is_none())
         {
-            // The Go operator's Services are told by their device.
+            // Services of the Go operator have no slot and are matched by their device.
             let has_pod = match (&service.slot, &service.device) {
                 (Some(slot), _) => slots.contains(slot.as_str()),
                 (None, Some(device)) => foreign.contains(device.as_str()),
@@ -63,7 +63,7 @@ impl<'a> Draft<'a> {
         self.clean_pools(&slots);
     }
 
-    /// Returns true if the stored status shows that this attempt has its outcome.
+    /// Returns true if the stored status contains the outcome of this attempt.
     fn outcome_is_stored(&self, device: &str, run: Option<&str>, attempt: Option<u32>) -> bool {
         let job = &self.observed.job;
         if run != Some(self.spec.run.as_str()) || !self.same_run || job.status.run.is_none() {
@@ -83,7 +83,7 @@ impl<'a> Draft<'a> {
 
     fn is_over(&mut self, pod: &Pod, pooled: &HashSet<&str>) -> bool {
         if pod.run.as_deref() != Some(self.spec.run.as_str()) {
-            // Another run's, or the Go operator's: it locks its device until it ended.
+            // A Pod of another run, or of the Go operator, locks its device until it has ended.
             let time_is_up = self.foreign_ends_at(pod).is_some_and(|at| self.over(at, 0))
                 || pod.is_ours() && self.observed.is_overdue(pod);
             return (pod.ended.is_some() || time_is_up) && !self.is_only_witness(pod);
@@ -96,8 +96,8 @@ impl<'a> Draft<'a> {
         nobodys && pod.ended.is_some()
     }
 
-    /// A pooled Service is not handed on right after an attempt that was not judged flashed: its
-    /// ended Pod keeps the slot.
+    /// Returns true if the ended Pod still reserves its slot: after an attempt that was not judged
+    /// as flashed, a pooled Service is not reused immediately.
     fn keeps_its_slot(&mut self, pod: &Pod, pooled: &HashSet<&str>) -> bool {
         let pooled = pod.slot.as_deref().is_some_and(|slot| pooled.contains(slot));
         let ended =
@@ -109,8 +109,8 @@ impl<'a> Draft<'a> {
             && ended.is_some_and(|ended| !self.over(ended, seconds))
     }
 
-    /// Returns true if the attempt's container was not started, so that no device was told to
-    /// call: the address is free at once.
+    /// Returns true if the attempt's container was not started, so that no device was asked to
+    /// connect: the address is free at once.
     fn never_started(&self, device: &str, attempt: Option<u32>) -> bool {
         let is_next = |record: &&DeviceStatus| Some(record.attempt) == attempt.map(|of| of + 1);
         let next = self.records.get(device).filter(is_next);
@@ -118,7 +118,7 @@ impl<'a> Draft<'a> {
         reason.is_some_and(|name| NEVER_STARTED.iter().any(|reason| reason.name == name))
     }
 
-    /// Returns true if a Service for one device, without a Pod at work, is still of use.
+    /// Returns true if a Service for one device, without a running Pod, is still needed.
     fn is_needed(&mut self, service: &Service) -> bool {
         let Some(device) = service.device.clone().filter(|_| service.slot.is_some()) else {
             return false;
@@ -128,7 +128,7 @@ impl<'a> Draft<'a> {
                 self.records.get(&device).filter(|record| Some(record.attempt) == service.attempt);
             match record.map(|record| record.state) {
                 Some(state) if state.is_in_flight() => return true,
-                // It never had a Pod.
+                // The Service never had a Pod.
                 Some(DeviceState::Pending) => return false,
                 _ if self.never_started(&device, service.attempt) => return false,
                 _ if self.was_flashed(&device, service.attempt) => return false,

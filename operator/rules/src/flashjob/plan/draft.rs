@@ -1,5 +1,5 @@
-//! The plan while it is made: the stored state of the job's devices, and what has been decided on
-//! top of it.
+//! The plan while it is being made: the stored state of the job's devices, plus the decisions made
+//! so far.
 
 mod pools;
 mod proven;
@@ -21,42 +21,41 @@ use crate::flashjob::observed::{
 use pools::Pools;
 use proven::Proven;
 
-/// Failed and skipped devices shown in status.
+/// Maximum number of failed devices, and of skipped devices, in the status.
 const SHOWN_RESULTS: usize = 100;
 
-/// Finding of the guards: the device's plugin, or the result that it has.
+/// Finding of the guards: the device's plugin, or the result that the device gets.
 pub(super) type GuardFinding<'a> = Result<&'a PluginView, (Finish, Reason, String)>;
 
 pub(super) struct Draft<'a> {
     pub observed: &'a Observed,
     pub spec: &'a EffectiveSpec,
-    /// True if the stored status speaks of this run.
+    /// True if the stored status refers to the current run.
     pub same_run: bool,
     /// Devices without a result that have a record, by uid.
     pub records: BTreeMap<String, DeviceStatus>,
-    /// Devices whose result was decided just now; see [`Draft::result`].
+    /// Devices whose result was decided in this plan; see [`Draft::result`].
     pub results: HashMap<String, Finish>,
     /// Records of failed and skipped devices, oldest first.
     pub shown: Vec<DeviceStatus>,
-    /// Numbers of devices that failed or were skipped, by reason; more than those shown.
+    /// Number of devices that failed or were skipped, by reason; not limited to those in `shown`.
     pub reasons: BTreeMap<String, u32>,
-    /// Details of the devices whose result was decided just now, by uid.
+    /// Details of the devices whose result was decided in this plan, by uid.
     pub details: BTreeMap<String, ResultDetails>,
-    /// Completed without proof.
+    /// Number of devices that completed without proof.
     pub unverified: u32,
-    /// Devices whose Pod has ended, and which are not judged yet: they are in flight no more.
+    /// Devices whose Pod has ended and is not judged yet: they are no longer in flight.
     pub released: HashSet<String>,
-    /// Reasons of devices that wait and have no attempt begun: how many for each, with one
-    /// message.
+    /// Devices that wait without a begun attempt, by reason: their number, and one message.
     pub waiting: BTreeMap<&'static str, (usize, String)>,
-    /// The endpoint worked on last.
+    /// The endpoint of the device that was worked on last.
     pub last_endpoint: Option<String>,
     pub plan: Plan,
-    /// Findings of the guards on devices that have not begun, by what they compare.
+    /// Findings of the guards on devices without a begun attempt, by the traits they compare.
     pub(super) guarded: HashMap<Traits<'a>, GuardFinding<'a>>,
     pub(super) pools: Pools<'a>,
     pub(super) proven: Proven<'a>,
-    /// True if a device of this plan tries at a quota that was used up.
+    /// True if a device of this plan retries a quota that was exhausted.
     pub(super) tried_quota: bool,
     pods: HashMap<&'a str, &'a Arc<Pod>>,
     pods_of: HashMap<&'a str, Vec<&'a Arc<Pod>>>,
@@ -106,13 +105,13 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// A device's result, stored or decided just now.
+    /// A device's result, stored or decided in this plan.
     pub fn result(&self, uid: &str) -> Option<Finish> {
         let stored = || self.observed.job.result(uid).filter(|_| self.same_run);
         self.results.get(uid).copied().or_else(stored)
     }
 
-    /// The same, by the device's place in the spec.
+    /// Like [`Self::result`], by the device's place in the spec.
     pub fn result_at(&self, place: usize) -> Option<Finish> {
         let stored = self.observed.job.finishes()[place].filter(|_| self.same_run);
         stored.or_else(|| {
@@ -124,23 +123,23 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// Number of devices that may be at work at once: one, where all ask for one address.
+    /// Number of devices that may be in flight at once: one, if the job requests a single address.
     pub fn most_in_flight(&self) -> usize {
         if self.spec.external_ip.is_some() { 1 } else { self.spec.parallelism }
     }
 
-    /// Returns true if the device is in flight: from the beginning of an attempt until its Pod has
+    /// Returns true if the device is in flight: from the start of an attempt until its Pod has
     /// ended.
     pub fn is_in_flight(&self, record: &DeviceStatus) -> bool {
         record.state.is_in_flight() && !self.released.contains(&record.uid)
     }
 
-    /// A Pod of another attempt that may be at work on the device: another run's, the Go
-    /// operator's, or one that nobody expected.
+    /// Returns a Pod of another attempt that may be flashing the device: a Pod of another run, of
+    /// the Go operator, or an unexpected one.
     pub fn pod_in_the_way(&self, uid: &str) -> Option<&'a Arc<Pod>> {
         let pods = self.pods_of.get(uid)?;
         let attempt = self.records.get(uid).map_or(1, |record| record.attempt);
-        // Its time is over, and its attempt has been given up.
+        // Its deadline has passed, and its attempt was given up.
         let over = |pod: &Pod| pod.gone.is_some() || self.observed.is_overdue(pod);
         let known = |pod: &Pod| {
             over(pod)
@@ -152,13 +151,13 @@ impl<'a> Draft<'a> {
                 && pod.run.as_deref() == Some(&self.spec.run)
                 && self.observed.stored(uid).is_none()
         };
-        // Of another run, and ended by its kubelet though nobody heard of that.
+        // Of another run, and ended by its kubelet, although the end was never observed.
         let outlived = |pod: &Pod| pod.is_ours() && self.observed.is_overdue(pod);
         let may_run = |pod: &Pod| pod.may_run() && !known(pod) && !outlived(pod);
         pods.iter().find(|pod| may_run(pod) || unexpected(pod)).copied()
     }
 
-    /// Holder, other than this job, that has reserved the device.
+    /// Another job that has locked the device.
     pub fn held_by_another(&self, uid: &str) -> Option<&'a Holder> {
         let holders = &self.observed.holders;
         if holders.is_empty() {
@@ -167,8 +166,8 @@ impl<'a> Draft<'a> {
         self.identities(uid).iter().find_map(|identity| holders.get(identity))
     }
 
-    /// Time at which a Pod of the Go operator is ended: those have no deadline of their own, and
-    /// one that never ends would lock its device for ever.
+    /// Time at which a Pod of the Go operator is stopped: such Pods have no deadline of their own,
+    /// and one that never ends would lock its device forever.
     pub fn foreign_ends_at(&self, pod: &Pod) -> Option<Timestamp> {
         if pod.is_ours() || pod.gone.is_some() {
             return None;
@@ -202,7 +201,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The version that the device reports now.
+    /// The version that the device currently reports.
     pub fn reported(&self, uid: &str) -> Option<&'a str> {
         self.instance(uid).and_then(|instance| instance.version())
     }
@@ -220,12 +219,13 @@ impl<'a> Draft<'a> {
         self.plan.questions.push(question);
     }
 
-    /// Looks again at that instant at the latest.
+    /// Wakes this job no later than `at`.
     pub fn wake(&mut self, at: Timestamp) {
         self.plan.wake_at = Some(self.plan.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
 
-    /// Returns true if `seconds` have passed since `since`; if not, looks again when they have.
+    /// Returns true if `seconds` have passed since `since`; otherwise wakes the job when they
+    /// have.
     pub fn over(&mut self, since: Timestamp, seconds: i64) -> bool {
         let end = after(since, seconds);
         if end > self.now() {
@@ -235,7 +235,7 @@ impl<'a> Draft<'a> {
         true
     }
 
-    /// Returns true if the job has run longer than it may.
+    /// Returns true if `activeDeadlineSeconds` of the job has passed.
     pub fn job_deadline_passed(&mut self) -> bool {
         let start = self
             .observed
@@ -251,7 +251,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Notes why a device without a begun attempt waits.
+    /// Records why a device without a begun attempt waits.
     pub fn waits(&mut self, reason: Reason, message: &str) {
         let entry = self.waiting.entry(reason.name).or_insert_with(|| (0, message.to_owned()));
         entry.0 += 1;
@@ -316,15 +316,15 @@ impl<'a> Draft<'a> {
         }
         self.tell(uid, &record, finish, false, Some(reason));
         self.results.insert(uid.to_owned(), finish);
-        // Failures are shown before skips, and neither beyond what a person reads.
+        // Failures are listed before skips, each up to `SHOWN_RESULTS`.
         let shown = self.shown.iter().filter(|device| device.state == record.state).count();
         if shown < SHOWN_RESULTS {
             self.shown.push(record);
         }
     }
 
-    /// Keeps what is known of a device after its record is gone. A device whose first attempt
-    /// never began has nothing to be kept.
+    /// Keeps details of a device after its record is removed. A device whose first attempt never
+    /// began has no details.
     fn keep_details(&mut self, uid: &str, record: &DeviceStatus, unverified: bool) {
         let Some(Time(start)) = record.start_time else { return };
         let seconds = self.now().duration_since(start).as_secs().max(0);
@@ -338,7 +338,7 @@ impl<'a> Draft<'a> {
         self.details.insert(uid.to_owned(), details);
     }
 
-    /// Notes a result for the log, the events and the metrics.
+    /// Adds a result to the plan, for the log, the events and the metrics.
     fn tell(
         &mut self,
         uid: &str,
@@ -360,7 +360,7 @@ impl<'a> Draft<'a> {
         });
     }
 
-    /// The attempt failed: the device is retried, or has failed permanently.
+    /// Handles a failed attempt: the device is retried, or has failed permanently.
     pub fn fail_attempt(&mut self, uid: &str, reason: Reason, message: &str) {
         let (attempt, uncounted) = self
             .records
@@ -372,7 +372,8 @@ impl<'a> Draft<'a> {
         self.try_again(uid, attempt, reason, message);
     }
 
-    /// A failed attempt of a device that the job no longer names ends it.
+    /// Handles a failed attempt: drops a device that the job no longer names, fails it permanently
+    /// after the deadline of the job, and otherwise counts the failure.
     pub fn give_up_attempt(&mut self, uid: &str, reason: Reason, message: &str) {
         if !self.wanted(uid) {
             self.records.remove(uid);
@@ -383,8 +384,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The attempt came to nothing through no fault of device or firmware: the device is tried
-    /// again, and it does not count.
+    /// Retries a device whose attempt failed through no fault of the device or the firmware; the
+    /// attempt does not count.
     pub fn retry_uncounted(&mut self, uid: &str, reason: Reason, message: &str) {
         let attempt = self.records.get(uid).map_or(1, |record| record.attempt.max(1));
         self.try_again(uid, attempt, reason, message);
@@ -405,7 +406,7 @@ impl<'a> Draft<'a> {
         });
     }
 
-    /// The same attempt waits in the queue again, at its end.
+    /// Puts the same attempt back at the end of the queue.
     pub fn back_to_queue(&mut self, uid: &str, why: Option<(Reason, &str)>) {
         let now = self.now();
         self.set(uid, DeviceState::Pending, |record| {
@@ -420,9 +421,9 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Doubles with each attempt; up to a fifth more or less, always the same for the same
-    /// attempt, so that devices that failed together do not come back together and two plans of
-    /// one snapshot agree.
+    /// Delay before the next attempt: doubles with each attempt, plus or minus up to a fifth. The
+    /// jitter is derived from uid and attempt, so that devices that failed together do not retry
+    /// together, and two plans of one snapshot agree.
     fn pause(&self, uid: &str, attempt: u32) -> i64 {
         let periods = &self.observed.periods;
         let doubled = periods.retry_seconds.saturating_mul(1 << attempt.saturating_sub(1).min(20));
@@ -432,7 +433,7 @@ impl<'a> Draft<'a> {
         pause + pause * share / 100
     }
 
-    /// All that must be locked while the device is flashed.
+    /// All identities that must be locked while the device is flashed.
     pub fn identities(&self, uid: &str) -> Vec<Identity> {
         let instance = self.instance(uid).map(AsRef::as_ref);
         match (self.records.get(uid), instance) {
@@ -446,8 +447,8 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Reasons of results as they are stored, without devices that the spec names no more. A status of
-/// before they were counted has those shown.
+/// Stored reasons of results, without devices that the spec no longer names. A status written
+/// before reasons were counted has those of the listed devices only.
 fn result_reasons(observed: &Observed) -> BTreeMap<String, u32> {
     let status = &observed.job.status;
     let shown = status

@@ -1,5 +1,5 @@
-//! The end of a job, and of a run: Pods and Services go, and nothing is let go while a container
-//! may still be at work.
+//! The end of a job, and of a run: Pods and Services are deleted, and no lock is released while a
+//! container may still be running.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::count::counted;
 use crate::flashjob::make::attempt_name;
 use crate::flashjob::observed::{Observed, Pod, after};
 
-/// Plans for a FlashJob that somebody deleted. It needs no plugin and no registry.
+/// Plans for a FlashJob that is being deleted. Needs neither a plugin nor a registry.
 pub(super) fn plan(observed: &Observed) -> Plan {
     if !observed.job.has_finalizer {
         return Plan::default();
@@ -37,19 +37,20 @@ pub(super) fn plan(observed: &Observed) -> Plan {
     plan
 }
 
-/// Returns true if no container of the run before can be at work any more.
+/// Returns true if no container of the previous run can still be running.
 pub(super) fn previous_run_is_over(observed: &Observed) -> bool {
     let at_work = at_work(observed).next().is_some();
     !at_work && observed.making.is_empty() && !wait_for_containers(observed, &mut Plan::default())
 }
 
-/// Returns true if a rollout could not see in the stored status that this job has begun to flash a
-/// device, which the next run would drop.
+/// Returns true if the stored status does not yet show a rollout that this job has begun to flash
+/// a device, which the status of the next run would drop.
 pub(super) fn lacks_begun(observed: &Observed) -> bool {
     observed.job.part.is_some() && begun(observed).next().is_some()
 }
 
-/// Places in the stored status of devices that have a Pod of the stored run and do not show it.
+/// Places in the stored status of devices that have a Pod of the stored run although their state
+/// does not show it.
 fn begun(observed: &Observed) -> impl Iterator<Item = usize> {
     let job = &observed.job;
     let run = job.status.run.as_deref().unwrap_or_default();
@@ -61,7 +62,7 @@ fn begun(observed: &Observed) -> impl Iterator<Item = usize> {
     })
 }
 
-/// Pods that may be at work. One whose node is not heard of any more is not, once even its kubelet
+/// Pods that may be running. A Pod on an unreachable node no longer counts once even its kubelet
 /// has ended its container.
 fn at_work(observed: &Observed) -> impl Iterator<Item = &Arc<Pod>> {
     let outlived = |pod: &Pod| pod.is_ours() && observed.is_overdue(pod);
@@ -69,7 +70,8 @@ fn at_work(observed: &Observed) -> impl Iterator<Item = &Arc<Pod>> {
     pods.filter(move |pod| pod.gone.is_none() && pod.ended.is_none() && !outlived(pod))
 }
 
-/// Plans for a job whose run has changed while devices are in flight: they finish, nothing starts.
+/// Plans for a job whose run has changed while devices are in flight: they finish, and no other
+/// starts.
 pub(super) fn drain(observed: &Observed) -> Plan {
     let mut plan = Plan { holds: holds(observed), ..Plan::default() };
     let lost = wait_for_containers(observed, &mut plan);
@@ -79,7 +81,7 @@ pub(super) fn drain(observed: &Observed) -> Plan {
         plan.wake_at = Some(plan.wake_at.map_or(at, |earlier| earlier.min(at)));
     }
     for pod in observed.pods.iter().filter(|pod| pod.is_stuck() && !pod.deleting) {
-        // It would hold up the next run for as long as it waits for its image or for a node.
+        // The Pod would delay the next run for as long as it waits for its image or for a node.
         let since = observed.stuck_pods.get(&pod.name).copied().unwrap_or(observed.now);
         let until = after(
             since,
@@ -106,8 +108,8 @@ pub(super) fn drain(observed: &Observed) -> Plan {
     plan
 }
 
-/// Asks after Pods that went unseen, and waits until nothing of them can run. True: there is
-/// something to wait for.
+/// Confirms the deletion of Pods that disappeared, and waits until nothing of them can run.
+/// Returns true if there is something to wait for.
 fn wait_for_containers(observed: &Observed, plan: &mut Plan) -> bool {
     let mut waiting = false;
     let mut wait = |plan: &mut Plan, until| {

@@ -1,5 +1,5 @@
-//! An attempt before its Pod: the Service is made, its address awaited, the facts stored, the Pod
-//! made.
+//! An attempt before its Pod: the Service is created, its address awaited, the facts stored, and
+//! the Pod created.
 
 use flashjob_api::{DeviceState, Exposure, reason};
 use flashjob_types::CallError;
@@ -11,26 +11,26 @@ use super::objects::DescribedAttempt;
 use crate::flashjob::make;
 use crate::flashjob::observed::{Built, PluginView, Question};
 
-/// Consequence of a plugin's answer.
+/// Result of asking a plugin.
 pub(super) enum BuildAnswer {
-    /// The answer is there.
+    /// The plugin has answered.
     Built(std::sync::Arc<Built>),
-    /// The plugin is asked, or cannot be for the moment.
+    /// The plugin is being asked, or cannot be asked at the moment.
     Wait,
-    /// The device has its result, or its next attempt.
+    /// The device has got its result, or its next attempt.
     Over,
 }
 
 impl Draft<'_> {
-    /// Brings a device whose attempt has begun to its Pod.
+    /// Advances a device whose attempt has begun towards its Pod.
     pub fn expose(&mut self, uid: &str) {
         let attempt = self.records.get(uid).map_or(1, |record| record.attempt.max(1));
         let name = self.attempt_name(uid, attempt);
         if self.instance(uid).is_none() || !self.wanted(uid) {
             return self.back_to_queue(uid, None);
         }
-        // A status that was on its way when the plans chose differently can say that two jobs
-        // begin with one device.
+        // If plans changed while a status write was in flight, two jobs may have stored that they
+        // begin with the same device.
         if self.held_by_another(uid).is_some() {
             return self.back_to_queue(uid, None);
         }
@@ -41,7 +41,7 @@ impl Draft<'_> {
                 "activeDeadlineSeconds of the job has passed",
             );
         }
-        // The policy came after its attempt had begun.
+        // The policy was added after the attempt had begun.
         if self.proof(uid) != Proof::Proven {
             return self.back_to_queue(uid, None);
         }
@@ -49,7 +49,7 @@ impl Draft<'_> {
         let Some(plugin) = self.plugin_for(uid) else { return self.back_to_queue(uid, None) };
         let built = match self.built(uid, attempt, plugin) {
             BuildAnswer::Built(built) => built,
-            // It would keep its place for as long as the plugin is away.
+            // The device would keep its place for as long as the plugin is unavailable.
             BuildAnswer::Wait if self.can_be_asked(plugin).is_err() => {
                 return self.back_to_queue(uid, None);
             }
@@ -80,7 +80,7 @@ impl Draft<'_> {
         }
     }
 
-    /// Asks the plugin, once for an attempt.
+    /// Asks the plugin once per attempt.
     pub fn built(&mut self, uid: &str, attempt: u32, plugin: &PluginView) -> BuildAnswer {
         let name = self.attempt_name(uid, attempt);
         let answered = self.observed.answers.built.get(uid);

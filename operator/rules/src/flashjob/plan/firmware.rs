@@ -1,5 +1,5 @@
-//! The firmware of a job with a `firmwarePolicy`: no device begins before it is proven for the
-//! device's type, and before that is stored.
+//! Firmware of a job with a `firmwarePolicy`: no device begins before the firmware is proven for
+//! the device's type, and the proof is stored.
 
 use std::collections::BTreeSet;
 
@@ -13,19 +13,19 @@ use crate::firmware::{FirmwareState, ResolveFirmware, settled};
 pub(super) enum Proof {
     /// The device may be flashed.
     Proven,
-    /// The firmware has nothing for its type.
+    /// The firmware does not support its type.
     Lacking,
     /// The registry must be asked.
     Open,
 }
 
 impl<'a> Draft<'a> {
-    /// Reference that plugins are told: the same for the whole run, once it is resolved.
+    /// Reference that plugins get: the same for the whole run, once it is resolved.
     pub(super) fn firmware(&self) -> &'a str {
         self.proven.stored.map_or(&self.spec.firmware, |firmware| &firmware.reference)
     }
 
-    /// Signatures that are asked of the firmware; None: there is no policy.
+    /// Signatures that are required of the firmware. None: there is no policy.
     pub(super) fn firmware_verification(&self) -> Option<FirmwareVerification> {
         let policy = self.spec.firmware_policy.as_ref()?;
         Some(policy.verify.unwrap_or_default())
@@ -46,7 +46,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Returns true if the firmware is proven for the device. If not, the device has failed, or is
-    /// counted among those for which [`Self::prove_firmware`] asks.
+    /// counted among those for which [`Self::prove_firmware`] queries the registry.
     pub(super) fn has_firmware(&mut self, uid: &str) -> bool {
         let proof = self.proof(uid);
         if proof == Proof::Proven {
@@ -63,14 +63,14 @@ impl<'a> Draft<'a> {
         false
     }
 
-    /// Asks for the firmware on behalf of the devices that wait for it, and says why they do.
+    /// Queries the registry for the devices that wait for the firmware, and records why they wait.
     pub(super) fn prove_firmware(&mut self) {
         let waiting: usize = self.proven.waiting.values().sum();
         if waiting == 0 {
             return;
         }
         let (reason, message) = self.resolve();
-        // Others may wait for their plugin already.
+        // Other devices may already wait for their plugin with the same reason.
         let entry = self.waiting.entry(reason.name).or_insert((0, message));
         entry.0 += waiting;
     }
@@ -105,8 +105,8 @@ impl<'a> Draft<'a> {
         (reason, message)
     }
 
-    /// Types for which it was proven before are proven again: one proof is stored. The form of the
-    /// reference stays for the run.
+    /// Returns the question. It includes the device types that were proven before, because only
+    /// one proof is stored. The form of the reference does not change during a run.
     fn question(&self) -> ResolveFirmware {
         let policy = self.spec.firmware_policy.clone().unwrap_or_default();
         let stored = self.proven.stored;

@@ -1,5 +1,5 @@
-//! A budget of groups: no more than so many devices in flight behind one node or gateway, of this
-//! job and all others.
+//! Group budget: limits the devices in flight behind one node or gateway, across this job and all
+//! others.
 
 use std::collections::HashMap;
 
@@ -9,8 +9,8 @@ use super::draft::Draft;
 use crate::count::counted;
 use crate::flashjob::observed::after;
 
-/// Seconds after which a job whose groups are full looks again: another job's device may have come
-/// to its verification, and nothing tells of that.
+/// Seconds after which a job whose groups are full is planned again: a device of another job may
+/// have begun its verification, which triggers no event.
 const LOOK_AGAIN_SECONDS: i64 = 2;
 
 /// Groups with the number of their devices in flight.
@@ -20,7 +20,7 @@ pub(super) struct Groups<'a> {
 }
 
 impl<'a> Draft<'a> {
-    /// The groups of this job; none without a budget.
+    /// The groups of this job. None: it has no group budget.
     pub(super) fn groups(&self) -> Option<Groups<'a>> {
         let limit = self.spec.group_limit.as_ref()?;
         let mut groups = Groups { limit, in_flight: self.observed.in_flight_of_others.clone() };
@@ -34,7 +34,7 @@ impl<'a> Draft<'a> {
         self.instance(uid).map(|instance| instance.groups(&limit.key)).unwrap_or_default()
     }
 
-    /// Counts a device as in flight in its groups. If one is full it does not, and returns why.
+    /// Counts a device as in flight in its groups. If a group is full, returns a message instead.
     pub(super) fn join(&mut self, uid: &str, groups: &mut Groups<'a>) -> Result<(), String> {
         let own = self.groups_of(uid, groups.limit);
         let most = groups.limit.most;

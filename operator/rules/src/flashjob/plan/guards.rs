@@ -1,5 +1,5 @@
-//! The guards: whether a device is there, may be flashed by this job and is what the job is for,
-//! and which plugin serves it.
+//! The guards: they check that a device exists, may be flashed by this job and matches the job,
+//! and determine the plugin that serves it.
 
 use flashjob_api::{Reason, VerifyMode, reason};
 use flashjob_types::DeviceType;
@@ -10,8 +10,8 @@ use super::serving::serving;
 use crate::flashjob::observed::{Endpoint, Finish, Instance, PluginView, Sighting, Traits};
 
 impl<'a> Draft<'a> {
-    /// Resolves the device and compares it with what the job guards for: its plugin. None: it has
-    /// its result, or waits.
+    /// Resolves the device and applies the guards. Returns its plugin. None: it has its result, or
+    /// waits.
     pub(super) fn passes_guards(&mut self, uid: &str, place: usize) -> Option<&'a PluginView> {
         let observed = self.observed;
         let instance = match observed.devices[place].as_ref()? {
@@ -52,7 +52,7 @@ impl<'a> Draft<'a> {
             self.await_device(uid, since, reason::DEVICE_UNREACHABLE, &message);
             return None;
         }
-        // Nothing can be said of any device before the configuration is there.
+        // No statement about a device is possible before plugins are configured.
         if observed.plugins.is_empty() {
             let message = "the operator has no device plugin; name one under plugins in its \
                            configuration";
@@ -72,8 +72,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Compares a device with the guards. Fleets are alike: what holds for one device holds for
-    /// all with its traits.
+    /// Applies the guards to a device. The devices of a fleet are alike, so a finding is reused
+    /// for all devices with the same traits.
     fn guard(&mut self, uid: &str, instance: &'a Instance) -> GuardFinding<'a> {
         let traits = instance.traits();
         if self.records.get(uid).is_some_and(|record| record.attempt > 1) {
@@ -134,7 +134,7 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// Says of what type a device is that no plugin serves, and what is served by whom.
+    /// Message that no plugin serves this type of device, with the types that plugins do serve.
     fn no_plugin(&self, traits: &Traits<'_>, kind: Option<&DeviceType>) -> String {
         let kind = match (kind, traits.device_type) {
             (Some(kind), Some(reported)) if kind.as_ref() != reported => {
@@ -182,7 +182,7 @@ impl<'a> Draft<'a> {
         reported.or_else(|| self.spec.device.as_deref().and_then(|text| text.parse().ok()))
     }
 
-    /// The plugin that serves the device.
+    /// Returns the plugin that serves the device.
     pub(super) fn plugin_for(&self, uid: &str) -> Option<&'a PluginView> {
         serving(&self.observed.plugins, &self.device_type(uid)?)
     }
@@ -202,7 +202,7 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Without case and dashes.
+/// Lower case, without dashes.
 fn plain(text: &str) -> String {
     text.chars()
         .filter(|letter| *letter != '-')

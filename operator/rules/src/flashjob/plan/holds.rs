@@ -1,9 +1,9 @@
-//! Locks that a job has by what is stored and by its Pods.
+//! Locks of a job that follow from its stored status and its Pods.
 
 use crate::flashjob::observed::{Identity, Observed, Sighting};
 
-/// Devices that stay locked while nothing new is decided: those stored as in flight, and those
-/// that Pods may be at work on.
+/// Returns the devices that stay locked regardless of new decisions: those stored as in flight,
+/// and those of Pods that may be running.
 pub(super) fn holds(observed: &Observed) -> Vec<(Identity, String)> {
     let in_flight = observed.job.status.devices.iter().filter(|device| device.is_locked());
     let stored = in_flight.flat_map(|device| {

@@ -1,4 +1,4 @@
-//! The Service and the Pod of an attempt, made once all that they need is granted and stored.
+//! The Service and the Pod of an attempt, created once everything they need is granted and stored.
 
 use flashjob_api::{DeviceState, reason};
 use flashjob_types::Digest;
@@ -9,10 +9,10 @@ use super::steps::Step;
 use crate::flashjob::make::{self, Attempt};
 use crate::flashjob::observed::{Built, PluginView, Refused};
 
-/// Longest message about a request that fails, in characters.
+/// Longest message about a failing request, in characters.
 const MESSAGE_LENGTH: usize = 512;
 
-/// An attempt for which its plugin has given a flash Pod.
+/// An attempt whose flash Pod its plugin has described.
 #[derive(Clone, Copy)]
 pub(super) struct DescribedAttempt<'a> {
     /// The device's uid in the spec.
@@ -21,14 +21,14 @@ pub(super) struct DescribedAttempt<'a> {
     pub number: u32,
     /// The plugin.
     pub plugin: &'a PluginView,
-    /// Digest of the plugin that gave the answer.
+    /// Digest of the plugin that answered.
     pub digest: &'a Digest,
     /// The answer.
     pub flash: &'a FlashPod,
 }
 
 impl Draft<'_> {
-    /// All that the objects of an attempt are made from; None: the device is gone.
+    /// Input for the objects of an attempt. None: the device is gone.
     fn attempt<'b>(
         &'b self,
         described: DescribedAttempt<'b>,
@@ -49,7 +49,7 @@ impl Draft<'_> {
         })
     }
 
-    /// Returns true if plugin and job ask only for what is granted; if not, the device has failed.
+    /// Returns true if plugin and job request only what is granted; otherwise fails the device.
     pub fn granted(&mut self, uid: &str, number: u32, plugin: &PluginView, built: &Built) -> bool {
         let Ok(flash) = &built.pod else { return false };
         let described = DescribedAttempt { uid, number, plugin, digest: &built.digest, flash };
@@ -65,7 +65,7 @@ impl Draft<'_> {
         }
     }
 
-    /// Makes the Service of that name, for the device alone or for its pool.
+    /// Creates the Service with that name, for the device alone or for its pool.
     pub(super) fn make_service(
         &mut self,
         described: DescribedAttempt<'_>,
@@ -84,7 +84,7 @@ impl Draft<'_> {
         self.note_failing(described.uid, name);
     }
 
-    /// Says why an object is not there yet, where its creation fails again and again.
+    /// Records why an object does not exist yet, if its creation keeps failing.
     pub(super) fn note_failing(&mut self, uid: &str, name: &str) {
         let Some(error) = self.observed.failing.get(name) else { return };
         let message: String =
@@ -96,7 +96,7 @@ impl Draft<'_> {
         });
     }
 
-    /// Makes the Pod, once the facts that a restart would need are stored.
+    /// Creates the Pod, once the values that a restart would need are stored.
     pub(super) fn make_pod(
         &mut self,
         described: DescribedAttempt<'_>,
@@ -133,8 +133,8 @@ impl Draft<'_> {
         }
     }
 
-    /// Returns true if a restarted operator would find name, endpoint, attempt and baseline of
-    /// this device.
+    /// Returns true if name, endpoint, attempt and baseline of this device are stored, for an
+    /// operator that restarts.
     fn is_stored(&self, uid: &str) -> bool {
         let (Some(stored), Some(record)) = (self.observed.stored(uid), self.records.get(uid))
         else {

@@ -1,9 +1,9 @@
-//! Pooled exposure: at most `parallelism` Services, each handed with its address from device to
+//! Pooled exposure: at most `parallelism` Services, each passed with its address from device to
 //! device.
 //!
-//! A Service stays while a Pod has its slot, for a while after an attempt that was not judged
-//! flashed, and as long as a device of its pool can use it next. A pool that waits takes over the
-//! place of a Service that another pool does not use.
+//! A Service is kept while a Pod has its slot, for a while after an attempt that was not judged as
+//! flashed, and as long as a device of its pool can use it next. A pool that waits for a Service
+//! replaces one that another pool does not use.
 
 use std::collections::HashSet;
 
@@ -16,7 +16,7 @@ use crate::flashjob::make::pool_name;
 use crate::flashjob::observed::{Address, Observed, PluginView, Service, after};
 
 impl<'a> Draft<'a> {
-    /// Looks at the pooled Services before any is handed out.
+    /// Sorts the pooled Services into free and taken ones before any is assigned.
     pub(super) fn sort_pools(&mut self) {
         let observed: &'a Observed = self.observed;
         let mut pooled =
@@ -42,9 +42,10 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// A slot is taken while a Pod with its label may be at work or on its way, and after an
-    /// attempt that was not judged flashed, as its device may still call. An ended Pod is no
-    /// endpoint of its Service: what it flashed keeps nothing.
+    /// Slots that are taken: while a Pod with that label may be running or being created, and for
+    /// a while after an attempt that was not judged as flashed, as its device may still connect.
+    /// An ended Pod is no longer an endpoint of its Service, so one that was judged as flashed
+    /// does not keep its slot.
     fn taken_slots(&mut self) -> HashSet<String> {
         let observed = self.observed;
         let run = self.spec.run.as_str();
@@ -72,7 +73,7 @@ impl<'a> Draft<'a> {
         format!("{}/{kind}", plugin.name)
     }
 
-    /// Takes a free Service of the device's pool, or sees to it that there is one.
+    /// Takes a free Service of the device's pool, or creates one if there is room.
     pub(super) fn expose_pooled(&mut self, described: DescribedAttempt<'_>) {
         let uid = described.uid;
         let pool = self.pool_of(uid, described.plugin);
@@ -94,11 +95,11 @@ impl<'a> Draft<'a> {
                 None => self.pools.short += 1,
             }
         }
-        // The Service may have been refused, and the attempt with it.
+        // If the Service was refused, the attempt may have ended.
         if self.records.get(uid).is_some_and(|record| record.state == DeviceState::Exposing) {
             let given: Vec<Address> = self.pools.given(&pool);
-            // A Service of its own would need what the quota does not leave; one of the pool's may
-            // become free before.
+            // A new Service would exceed the quota; one of the pool's Services may become free
+            // before.
             let why = self.records.get(uid).and_then(|record| record.reason.clone());
             if why.as_deref() != Some(reason::WAITING_FOR_QUOTA.name) || asked.is_none() {
                 self.await_address(uid, &wish, &given);
@@ -109,7 +110,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// A device that could start is waiting for its turn: a free Service of its pool will be used.
+    /// Counts a device that waits for its turn and could start: a free Service of its pool will be
+    /// used.
     pub(super) fn note_queued(&mut self, uid: &str) {
         if self.pools.total > 0
             && let Some(plugin) = self.plugin_for(uid)
@@ -118,20 +120,20 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The name of a Service to make, if there may be one more.
+    /// Name for a new Service, if one more is allowed.
     fn next_name(&self, pool: &str) -> Option<String> {
         let most = self.most_in_flight();
         if self.pools.total + self.pools.asked.len() >= most {
             return None;
         }
         let job = &self.observed.job;
-        // One more than there can be: a free name is found within.
+        // One name more than there can be Services, so one of them is free.
         let mut names = (0..=self.pools.total + self.pools.asked.len())
             .map(|index| pool_name(&job.key.name, &job.uid, pool, index));
         names.find(|name| self.service(name).is_none() && !self.pools.asked.contains_key(name))
     }
 
-    /// Removes the pooled Services that nobody can use.
+    /// Deletes the pooled Services that no device can use.
     pub(super) fn clean_pools(&mut self, with_pod: &HashSet<&str>) {
         let run = self.spec.run.clone();
         let observed = self.observed;

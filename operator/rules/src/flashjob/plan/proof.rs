@@ -1,5 +1,5 @@
-//! Proof that a device was flashed: only a change of the reported version to the wanted one, byte
-//! for byte, is proof; and it counts whatever the flash container said.
+//! Proof that a device was flashed. Only a change of the reported version to the requested one,
+//! byte for byte, is proof; it counts regardless of what the flash container reported.
 
 use flashjob_api::{DeviceState, VerifyMode, reason};
 use flashjob_types::plugin::Proof;
@@ -9,7 +9,7 @@ use super::draft::Draft;
 use crate::flashjob::observed::Finish;
 
 impl Draft<'_> {
-    /// The plugin says that the device was flashed.
+    /// Handles a device that was flashed according to its plugin.
     pub fn flashed(&mut self, uid: &str, proof: Proof) {
         if !self.wanted(uid) {
             self.records.remove(uid);
@@ -40,8 +40,8 @@ impl Draft<'_> {
         }
     }
 
-    /// Returns true if the device has come to report the new version since its first attempt
-    /// began, and that is looked at.
+    /// Returns true if the device has changed to the new version since its first attempt began,
+    /// and the mode of `verify` takes reported versions into account.
     pub fn is_proven(&self, uid: &str) -> bool {
         let baseline = self.records.get(uid).and_then(|record| record.baseline_version.as_deref());
         let version = self.spec.version.as_str();
@@ -50,7 +50,8 @@ impl Draft<'_> {
             && self.reported(uid) == Some(version)
     }
 
-    /// Returns true if an attempt was judged flashed: its device proves itself, or has done so.
+    /// Returns true if an attempt was judged as flashed: its device is verifying, or has
+    /// completed.
     pub fn was_flashed(&self, device: &str, attempt: Option<u32>) -> bool {
         let verifying = self.records.get(device).is_some_and(|record| {
             record.state == DeviceState::Verifying && Some(record.attempt) == attempt
@@ -58,7 +59,7 @@ impl Draft<'_> {
         verifying || self.result(device) == Some(Finish::Completed)
     }
 
-    /// The device already reports what it is to report: nothing could be proven.
+    /// Fails a device that already reports the requested version: nothing could be proven.
     pub fn fail_unprovable(&mut self, uid: &str) {
         let message = format!(
             "the device reported version {} already before it was flashed",
@@ -67,7 +68,7 @@ impl Draft<'_> {
         self.fail(uid, reason::VERSION_UNPROVABLE, &message);
     }
 
-    /// Watches a flashed device for its new version.
+    /// Checks whether a flashed device reports its new version.
     pub fn verify(&mut self, uid: &str) {
         let Some(record) = self.records.get(uid) else { return };
         let since = record.holds_since().unwrap_or_else(|| self.now());
@@ -90,13 +91,13 @@ impl Draft<'_> {
             });
             return;
         }
-        // A device that starts anew reports nothing for a while; one that reports another version
-        // went back.
+        // A device that restarts reports nothing for a while; one that reports another version has
+        // rolled back.
         if let (Some(_), Some(reported)) = (seen_since, &reported) {
             let message = format!("rolled back to {reported}, after it had reported {version}");
             return self.give_up_attempt(uid, reason::VERSION_NOT_REPORTED, &message);
         }
-        // What an earlier attempt left is no news.
+        // A version left by an earlier attempt is not new.
         let first = attempts <= 1;
         let third = first
             && reported.is_some()

@@ -1,5 +1,6 @@
-//! Keeps drains of nodes, and autoscalers, from ending a flash. One budget stands for all Pods of
-//! a job, from the first to the last, so that it costs two requests a job and none a device.
+//! Prevents drains of nodes, and autoscalers, from ending a flash. One PodDisruptionBudget covers
+//! all Pods of a job, from the first to the last, so it costs two requests per job and none per
+//! device.
 
 use flashjob_api::DeviceStatus;
 
@@ -8,7 +9,7 @@ use super::steps::Step;
 use crate::flashjob::make;
 
 impl Draft<'_> {
-    /// Sees to the budget of the job.
+    /// Creates or deletes the budget of the job.
     pub fn protect(&mut self) {
         let observed = self.observed;
         let is_protected = observed.is_protected;
@@ -36,8 +37,8 @@ impl Draft<'_> {
         self.step(Step::Unprotect { name });
     }
 
-    /// Returns true if a flash Pod may follow: a device has no result, and the job is not
-    /// suspended before it began.
+    /// Returns true if another flash Pod may follow: a device has no result, and the job is not
+    /// suspended without a device in flight.
     fn goes_on(&self) -> bool {
         match self.spec.suspend {
             true => self.records.values().any(DeviceStatus::is_locked),

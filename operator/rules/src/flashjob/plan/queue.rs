@@ -1,4 +1,5 @@
-//! Chooses who is next: the guards first, then the plugin's word, the lock, and a free place.
+//! Chooses the next devices: the guards first, then the plugin's answer, the lock, and a free
+//! place.
 
 use std::collections::HashMap;
 
@@ -11,15 +12,15 @@ use super::request;
 use crate::count::counted;
 use crate::flashjob::observed::{Finish, Identity, PluginView};
 
-/// Devices recorded and asked about ahead of their turn, beyond `parallelism`: a device whose
-/// name, endpoint and baseline are stored already can start at once when a place frees, without
-/// waiting for the next status write.
+/// Number of devices recorded, and asked about, ahead of their turn, beyond `parallelism`: a
+/// device whose name, endpoint and baseline are stored already can start as soon as a place is
+/// free, without waiting for the next status write.
 const AHEAD: usize = 128;
-/// Waiting devices of which status says for whom they wait.
+/// Number of waiting devices for which the status names the holder they wait for.
 const SHOWN_BUSY: usize = 64;
 
 impl<'a> Draft<'a> {
-    /// Gives every device without a begun attempt its result, its turn or its reason to wait.
+    /// Gives every device without a begun attempt its result, its start, or its reason to wait.
     pub fn work_off_the_queue(&mut self) {
         let mut queue = self.queue();
         if queue.is_empty() {
@@ -34,7 +35,7 @@ impl<'a> Draft<'a> {
         let ready: Vec<usize> =
             queue.iter().copied().filter(|place| self.is_ready(*place, &mut ahead)).collect();
         self.prove_firmware();
-        // Some may just have failed: one too many, and nothing starts.
+        // Some may just have failed; if they exceed the failure budget, nothing starts.
         if self.stop(&queue) {
             return;
         }
@@ -63,7 +64,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Returns true if the job starts nothing more, ever; then every waiting device gets its
+    /// Returns true if the job starts no more devices at all; every waiting device then gets its
     /// result.
     fn stop(&mut self, queue: &[usize]) -> bool {
         let Some((reason, message)) = self.stopped() else { return false };
@@ -80,13 +81,14 @@ impl<'a> Draft<'a> {
         true
     }
 
-    /// Passes the guards, has its plugin's word, its pause is over and nobody else flashes it. The
-    /// cheapest tests come first; a device that waits for its plugin or for another job takes no
-    /// other device's turn.
+    /// Returns true if a device may start: it passes the guards, its plugin has answered, its
+    /// backoff is over, and no other job flashes it. The cheapest checks come first; a device that
+    /// waits for its plugin or for another job takes no other device's turn.
     fn is_ready(&mut self, place: usize, ahead: &mut Ahead<'a>) -> bool {
         let uid = self.uid(place);
         let Some(plugin) = self.passes_guards(uid, place) else { return false };
-        // The device reported what came of an attempt that was given up: it needs no other.
+        // The device reported the result of an attempt that was given up: it needs no other
+        // attempt.
         if self.records.get(uid).is_some_and(|record| record.attempt > 1) && self.is_proven(uid) {
             self.flashed(uid, Proof::ReportedVersion);
             return false;
@@ -132,8 +134,8 @@ impl<'a> Draft<'a> {
         &self.spec.uuid[place]
     }
 
-    /// Places of the devices without a result and without a begun attempt. First those whose
-    /// Service is there already, last those that had their turn.
+    /// Places of the devices without a result and without a begun attempt. Devices that already
+    /// have a Service come first, those that had their turn last.
     fn queue(&self) -> Vec<usize> {
         let (mut begun, mut waiting, mut had_their_turn) = (Vec::new(), Vec::new(), Vec::new());
         let recorded = self.recorded();
@@ -169,7 +171,8 @@ impl<'a> Draft<'a> {
         !self.observed.services.is_empty() && service().is_some_and(|service| !service.deleting)
     }
 
-    /// One device under two uids is flashed once, under the uid that began or stands first.
+    /// Skips all but one of several uids of the same device: the uid whose attempt began, or else
+    /// the first in the spec, is kept.
     fn judge_duplicates(&mut self, queue: &mut Vec<usize>) {
         let twins = self.observed.twins;
         let unknown = |uid: &str| {
@@ -178,7 +181,7 @@ impl<'a> Draft<'a> {
             })
         };
         let recorded = self.recorded();
-        // A result counts against an Instance of the same device alone.
+        // A stored result can conflict only with another Instance of the same device.
         let begun =
             (0..self.spec.uuid.len()).filter(|place| twins || recorded[*place]).filter(|place| {
                 match self.result_at(*place) {
@@ -205,7 +208,8 @@ impl<'a> Draft<'a> {
         for place in waiting {
             let uid = self.uid(place);
             let Some(instance) = self.instance(uid) else { continue };
-            // One Instance has one uid: only what else makes it one device can be another's too.
+            // Each Instance has one uid, so another uid can share only the identity of the device,
+            // not that of the Instance.
             if let Some(other) = first.get(&instance.identity).filter(|other| **other != uid) {
                 let message = format!(
                     "Instance {} is the same device as uid {other} of this job",
@@ -221,7 +225,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Reason for which nothing more is started, ever.
+    /// Reason for which no more devices are started at all.
     fn stopped(&mut self) -> Option<(Reason, String)> {
         if self.job_deadline_passed() {
             return Some((
@@ -241,12 +245,12 @@ impl<'a> Draft<'a> {
         })
     }
 
-    /// Number of devices that may start. Those whose Pod ended keep no place, those that must
-    /// still prove themselves do; and where failures are budgeted a device keeps its place until
-    /// it is judged, or one more would start before the failure counts.
+    /// Number of devices that may start. Devices whose Pod ended release their place, those that
+    /// must still prove their version keep it; and where failures are budgeted a device keeps its
+    /// place until it is judged, or one more would start before the failure counts.
     ///
-    /// Where proof is required, so does one whose end is not stored: an operator that restarts may
-    /// not see again what proved it.
+    /// Where proof is required, a device whose end is not stored keeps its place too: after a
+    /// restart, the operator may not observe again what proved its version.
     fn places(&mut self) -> usize {
         let required = self.spec.verify.mode == Some(VerifyMode::Required);
         let unstored = if required { self.unstored_ends() } else { 0 };
@@ -268,14 +272,14 @@ impl<'a> Draft<'a> {
             .min(self.most_in_flight().saturating_sub(active))
     }
 
-    /// Number of devices that the stored status has at work, and this plan has not any more.
+    /// Number of devices that are in flight in the stored status, but no longer in this plan.
     fn unstored_ends(&self) -> usize {
         let is_at_work = |uid: &str| self.records.get(uid).is_some_and(DeviceStatus::is_locked);
         let stored = self.observed.job.status.devices.iter().filter(|_| self.same_run);
         stored.filter(|device| device.is_locked() && !is_at_work(&device.uid)).count()
     }
 
-    /// For whom the device waits.
+    /// Message that names the job or Pod the device waits for, if any.
     fn is_busy(&self, uid: &str) -> Option<String> {
         if let Some(pod) = self.pod_in_the_way(uid) {
             let ends = self.foreign_ends_at(pod);
@@ -288,8 +292,8 @@ impl<'a> Draft<'a> {
         Some(format!("FlashJob {} is flashing this device (uid {})", holder.job, holder.uid))
     }
 
-    /// Records a device that comes soon, and asks its plugin. False: the answer is not there, or
-    /// it has its result.
+    /// Records a device whose turn comes soon, and asks its plugin. Returns false if the answer is
+    /// missing, or the device has got its result.
     fn record_ahead(&mut self, uid: &str, plugin: &'a PluginView) -> bool {
         let Some(instance) = self.instance(uid) else { return false };
         let overriding = self.spec.host_endpoint.as_deref().map(request::canonical);
@@ -324,12 +328,12 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// Limits on the part of the queue that is looked at closely.
+/// Limits on the part of the queue that is examined closely.
 struct Ahead<'a> {
-    /// Devices for each plugin.
+    /// Limit on devices per plugin.
     each: usize,
     /// Number of devices left, by plugin.
     plugins: HashMap<&'a str, usize>,
-    /// Busy devices that are still shown.
+    /// Number of busy devices that may still be listed.
     busy: usize,
 }

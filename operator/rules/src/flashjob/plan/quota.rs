@@ -1,24 +1,24 @@
-//! A quota that is used up is a turn to wait for, as long as objects of ours use it. Every other
-//! refusal ends the attempt, or the device.
+//! Refused objects. A device waits for an exhausted quota as long as objects of ours use that
+//! quota. Every other refusal ends the attempt, or fails the device.
 
 use flashjob_api::{DeviceState, reason};
 
 use super::draft::Draft;
 use crate::flashjob::observed::{Meaning, Refusal, Refused};
 
-/// Seconds between two tries of a job at a quota that was used up. Its controller counts what is
-/// gone within about one.
+/// Seconds between two attempts of a job to create an object under an exhausted quota. The quota
+/// controller counts deleted objects within about one second.
 const TRY_AGAIN_SECONDS: i64 = 2;
-/// Seconds for which a quota is waited for that nothing of ours uses: what did may be gone, and
-/// not yet counted so.
+/// Seconds to wait for a quota that no object of ours uses: our objects may just have been
+/// deleted, and still be counted.
 const UNUSED_SECONDS: i64 = 20;
-/// Seconds after a refusal during which no more devices begin: they would take places, and
-/// addresses, and wait.
+/// Seconds after a refusal during which no more devices begin: they would occupy places and
+/// addresses while they wait.
 const CLOSED_SECONDS: i64 = 5;
 
 impl Draft<'_> {
-    /// Returns true if the API server is to be asked for this object of a device now. If not, the
-    /// device waits for its turn or, after a refusal, has its result or its next attempt.
+    /// Returns true if this object of a device is to be created now. If not, the device waits for
+    /// its turn or, after a refusal, has its result or its next attempt.
     pub(super) fn may_ask_for(&mut self, uid: &str, object: Refused, name: &str) -> bool {
         let refused = match object {
             Refused::Service => reason::SERVICE_REFUSED,
@@ -39,8 +39,8 @@ impl Draft<'_> {
         false
     }
 
-    /// Message about a quota of which the API server said a moment ago that it is used up: nobody
-    /// else begins now.
+    /// Message about a quota that the API server recently reported as exhausted: no other device
+    /// begins now.
     pub(super) fn used_up_quota(&mut self) -> Option<String> {
         let observed = self.observed;
         let waits = |refusal: &&Refusal| matches!(refusal.meaning, Meaning::Quota { .. });
@@ -48,8 +48,8 @@ impl Draft<'_> {
         (!self.over(last.at, CLOSED_SECONDS)).then(|| waiting_message(&last.message))
     }
 
-    /// While a quota is used up one device of the job tries at a time: the first that is taken
-    /// makes way for the next.
+    /// Returns true if a device may try to create its object. While a quota is exhausted, one
+    /// device of the job tries at a time; once its object is accepted, the next one tries.
     fn has_a_turn(&mut self, uid: &str, object: Refused) -> bool {
         let observed = self.observed;
         let waits = |refusal: &&Refusal| {
@@ -65,8 +65,8 @@ impl Draft<'_> {
         tries
     }
 
-    /// Says for what the device waits. After as long as it would wait for an address it gives up
-    /// its place, and its address.
+    /// Records what the device waits for. After the address timeout it gives up its place and its
+    /// address.
     fn await_quota(&mut self, uid: &str, message: &str, tries: bool) {
         let Some(record) = self.records.get(uid) else { return };
         let since = record.holds_since().unwrap_or_else(|| self.now());

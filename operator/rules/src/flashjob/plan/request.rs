@@ -1,4 +1,4 @@
-//! Request that tells a plugin of an attempt.
+//! The request that describes an attempt to a plugin.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use super::draft::Draft;
 use crate::flashjob::observed::{Endpoint, Instance, JobKey, PluginView};
 
-/// Facts about one device of a job.
+/// Facts about one device of a job, from which a request is composed.
 #[derive(Clone, Copy, Debug)]
 pub struct DeviceFacts<'a> {
     /// The job.
@@ -20,14 +20,14 @@ pub struct DeviceFacts<'a> {
     pub firmware: &'a str,
     /// The device's uid in the spec.
     pub uid: &'a str,
-    /// The device as Akri shows it.
+    /// The device as Akri describes it.
     pub instance: Option<&'a Instance>,
-    /// Stored record of the device, which stands in where Akri does not show it any more.
+    /// Stored record of the device, used where Akri no longer has an Instance of it.
     pub record: Option<&'a DeviceStatus>,
 }
 
-/// The request for one attempt. `settings` are the effective ones; `image` is the one of the flash
-/// Pod where the FlashJob names none.
+/// Returns the request for one attempt. `settings` are the effective ones; `image` is that of the
+/// flash Pod where the FlashJob names none.
 #[must_use]
 pub fn request(
     facts: DeviceFacts<'_>,
@@ -71,7 +71,7 @@ pub fn request(
 }
 
 impl Draft<'_> {
-    /// Request that tells a plugin of an attempt.
+    /// Returns the request that describes an attempt to a plugin.
     pub fn request(&self, uid: &str, attempt: u32, plugin: Option<&PluginView>) -> Request {
         let spec = self.spec;
         let instance = self.instance(uid).map(AsRef::as_ref);
@@ -92,8 +92,8 @@ impl Draft<'_> {
     }
 }
 
-/// Effective settings: the plugin's in the configuration, then those of a FlashJob or of the
-/// template of a FlashRollout, then the configuration's locked ones (RFC 7396).
+/// Effective settings: those of the plugin in the configuration, overridden by those of a FlashJob
+/// or of the template of a FlashRollout, then by the locked ones of the configuration (RFC 7396).
 #[must_use]
 pub fn settings(
     plugin: &str,
@@ -109,7 +109,8 @@ pub fn settings(
     settings.to_string()
 }
 
-/// Endpoint that a FlashJob writes, as plugins and devices' programs are told it: `host:port`.
+/// Endpoint that a FlashJob sets, in the form `host:port` in which plugins and flash programs get
+/// it.
 pub(super) fn canonical(endpoint: &str) -> String {
     Endpoint::read(endpoint).map_or_else(|| endpoint.to_owned(), |endpoint| endpoint.to_string())
 }

@@ -1,11 +1,11 @@
-//! The plugin that serves a type of device, of all that are configured.
+//! Choice of the configured plugin that serves a device type.
 
 use flashjob_types::DeviceType;
 
 use crate::flashjob::observed::PluginView;
 
-/// The plugin that serves a type: the one that names it, else the one that names its beginning,
-/// the longest first, else the first that takes any.
+/// Returns the plugin that serves a type: the one that names it; or else the one that names the
+/// longest prefix of it; or else the first that accepts any type.
 #[must_use]
 pub fn serving<'a>(plugins: &'a [PluginView], kind: &DeviceType) -> Option<&'a PluginView> {
     let exactness = |plugin: &PluginView, one: bool| {
@@ -13,9 +13,9 @@ pub fn serving<'a>(plugins: &'a [PluginView], kind: &DeviceType) -> Option<&'a P
         types.filter_map(|types| types.names(kind)).max()
     };
     let named = plugins.iter().find(|plugin| exactness(plugin, true).is_some());
-    // A plugin that never loaded may turn out to serve the type; until that is known the device
-    // waits for it. One that cannot be loaded takes no devices from a plugin that names the
-    // beginning of their type.
+    // A plugin that was never loaded may turn out to serve the type; until that is known the
+    // device waits for it. A plugin that cannot be loaded takes no devices from a plugin that
+    // names a prefix of their type.
     let unknown = |loading: bool| {
         plugins.iter().find(|plugin| {
             plugin.ready.is_err()
@@ -24,7 +24,7 @@ pub fn serving<'a>(plugins: &'a [PluginView], kind: &DeviceType) -> Option<&'a P
                 && (plugin.is_loading || !loading)
         })
     };
-    // The first of equals, where max_by_key would take the last.
+    // The first of several equal ones; max_by_key alone would return the last.
     let begun = || {
         let exact = plugins.iter().rev().map(|plugin| (exactness(plugin, false), plugin));
         let best = exact.max_by_key(|(exactness, _)| *exactness)?;

@@ -15,20 +15,20 @@ use crate::flashjob::observed::{Finish, Identity, Question};
 pub struct Plan {
     /// Questions that plugins must be asked before more can be decided.
     pub questions: Vec<Question>,
-    /// Question about the firmware to its registry; the same in each plan until it is answered.
+    /// Question to the registry about the firmware; the same in each plan until it is answered.
     pub firmware: Option<ResolveFirmware>,
     /// Requests to the API server, each idempotent.
     pub steps: Vec<Step>,
-    /// The status that should be stored; None: leave it, or it could not be stored now.
+    /// Status to store. None: it is up to date, or could not be stored now.
     pub status: Option<FlashJobStatus>,
-    /// Devices that get their result with this status: the status itself names only some of them
+    /// Devices that get their result with this status: the status itself lists only some of them
     /// with their reason.
     pub results: Vec<DeviceResult>,
-    /// Something waits for the status to be stored.
+    /// True if something waits for the status to be stored.
     pub urgent: bool,
     /// Identities that this job locks now, and the uid under which it locks each.
     pub holds: Vec<(Identity, String)>,
-    /// Time at which to look again though nothing happened.
+    /// Time at which to plan again even if nothing happens.
     pub wake_at: Option<Timestamp>,
 }
 
@@ -43,22 +43,22 @@ pub struct DeviceResult {
     pub attempt: u32,
     /// Kind of the result.
     pub finish: Finish,
-    /// Of a completed device: whether that is proven.
+    /// True if the version of a completed device is proven.
     pub verified: bool,
-    /// Of a failed or skipped device: why.
+    /// Reason of a failed or skipped device.
     pub reason: Option<Reason>,
-    /// The same, in words.
+    /// Message that belongs to the reason.
     pub message: String,
 }
 
 /// A request to the API server.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// Puts our finalizer on the FlashJob.
+    /// Adds our finalizer to the FlashJob.
     AddFinalizer,
-    /// Takes our finalizer off the FlashJob.
+    /// Removes our finalizer from the FlashJob.
     RemoveFinalizer,
-    /// Deletes the FlashJob, which has finished long enough ago.
+    /// Deletes the FlashJob, whose time to live after it finished has passed.
     DeleteJob,
     /// Creates a Service.
     CreateService(Box<core::Service>),
@@ -68,24 +68,24 @@ pub enum Step {
     DeleteService {
         /// Its name.
         name: String,
-        /// Its uid: no other Service of that name is meant.
+        /// Its uid, as a precondition: another Service with that name is not deleted.
         uid: String,
     },
     /// Deletes a Pod.
     DeletePod {
         /// Its name.
         name: String,
-        /// Its uid: no other Pod of that name is meant.
+        /// Its uid, as a precondition: another Pod with that name is not deleted.
         uid: String,
     },
-    /// Has evictions of the job's Pods refused.
+    /// Creates the PodDisruptionBudget that denies evictions of the job's Pods.
     Protect(Box<PodDisruptionBudget>),
-    /// Has them allowed again.
+    /// Deletes that PodDisruptionBudget, which allows evictions again.
     Unprotect {
         /// Name of the budget.
         name: String,
     },
-    /// Asks whether a Pod that left the cache is really gone.
+    /// Queries whether a Pod that left the cache is really gone.
     ConfirmPod {
         /// Its name.
         name: String,
@@ -119,13 +119,13 @@ impl fmt::Display for Step {
 }
 
 impl Step {
-    /// Returns true if this makes an object.
+    /// Returns true if this step creates an object.
     #[must_use]
     pub fn creates(&self) -> bool {
         self.created_name().is_some()
     }
 
-    /// Name of the object that this makes.
+    /// Name of the object that this step creates.
     #[must_use]
     pub fn created_name(&self) -> Option<&str> {
         match self {
@@ -135,7 +135,7 @@ impl Step {
         }
     }
 
-    /// Subject of this step, for which one step at a time is carried out.
+    /// Subject of this step; only one step per subject is in flight at a time.
     #[must_use]
     pub fn key(&self) -> String {
         let name = |object: &kube_core::ObjectMeta| object.name.clone().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Words the status: counts, phase, conditions and one sentence.
+//! Composes the status: counts, phase, conditions and one sentence.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -14,13 +14,13 @@ use super::steps::{Plan, Step};
 use crate::firmware::verified;
 use crate::flashjob::observed::{Finish, Observed, after};
 
-/// Steps that keep failing of which the message tells; of more it has the number.
+/// Maximum number of repeatedly failing steps that the message describes; the others are counted.
 const TOLD_STEPS: usize = 2;
-/// Longest text about one of them, in characters.
+/// Longest description of such a step, in characters.
 const STEP_LENGTH: usize = 300;
 
 impl Draft<'_> {
-    /// Words the status and hands the plan over.
+    /// Composes the status and returns the plan.
     pub fn finish(mut self) -> Plan {
         let in_flight: Vec<String> = self
             .records
@@ -32,15 +32,15 @@ impl Draft<'_> {
             let identities = self.identities(&uid);
             self.plan.holds.extend(identities.into_iter().map(|identity| (identity, uid.clone())));
         }
-        // What was decided only now is not stored: killed before that, the next process would find
-        // the attempt in flight.
+        // Results decided in this plan are not stored yet: if the process is killed now, its
+        // successor finds the attempt in flight, so the stored locks are kept.
         self.plan.holds.extend(holds(self.observed));
         write(&mut self);
         self.plan
     }
 }
 
-/// Writes the status of a job that can be worked on, where it could be stored.
+/// Composes the status of a valid job, if it could be stored.
 fn write(draft: &mut Draft<'_>) {
     let stored = &draft.observed.job.status;
     let counts = counts(draft);
@@ -110,7 +110,7 @@ fn words(draft: &Draft<'_>, counts: Counts, over: bool) -> FlashJobStatus {
     }
 }
 
-/// The status of a FlashJob that cannot be worked on.
+/// Plans for a FlashJob whose spec is invalid.
 pub(super) fn invalid(observed: &Observed, error: &str) -> Plan {
     let mut status = observed.job.status.clone();
     let message = format!("this FlashJob is invalid: {error}");
@@ -144,8 +144,8 @@ pub(super) fn invalid(observed: &Observed, error: &str) -> Plan {
     Plan { status: Some(status), holds: holds(observed), ..Plan::default() }
 }
 
-/// The status where requests keep failing and nothing else is to be said: nothing changes but the
-/// sentence. Once they work it is `otherwise`.
+/// Status while requests keep failing and there is nothing else to report: only the message
+/// changes. Once they succeed, the message is `otherwise`.
 pub(super) fn held_up(observed: &Observed, otherwise: &str) -> Option<FlashJobStatus> {
     let failing = failing_steps(observed);
     let message = match failing.strip_prefix("; ") {
@@ -156,7 +156,7 @@ pub(super) fn held_up(observed: &Observed, otherwise: &str) -> Option<FlashJobSt
     Some(FlashJobStatus { message: Some(message.to_owned()), ..observed.job.status.clone() })
 }
 
-/// Requests that keep failing, each with `; ` before it; at most two of them.
+/// Requests that keep failing, each with a leading `; `; at most two, then the number of others.
 pub(super) fn failing_steps(observed: &Observed) -> String {
     let failing = &observed.failing_steps;
     let told = failing.values().take(TOLD_STEPS);
@@ -167,7 +167,8 @@ pub(super) fn failing_steps(observed: &Observed) -> String {
     told.chain(more).collect()
 }
 
-/// The status while devices of the run before are in flight: nothing changes but the sentence.
+/// Status while devices of the previous run are in flight: only the message and the conditions
+/// change.
 pub(super) fn draining(observed: &Observed, message: &str) -> FlashJobStatus {
     let mut status = FlashJobStatus {
         message: Some(message.to_owned()),
@@ -230,13 +231,13 @@ fn number(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-/// Numbers of devices that have no result yet and say why, by reason.
+/// Number of devices without a result that have a reason to wait, by reason.
 fn waiting(draft: &Draft<'_>) -> BTreeMap<String, u32> {
     let mut waiting = BTreeMap::new();
     for reason in draft.records.values().filter_map(|record| record.reason.as_deref()) {
         *waiting.entry(reason.to_owned()).or_default() += 1;
     }
-    // Some of those that were told to wait have a record that says so.
+    // Some devices counted in `draft.waiting` also have a record with that reason.
     for (reason, (count, _)) in &draft.waiting {
         let recorded: &mut u32 = waiting.entry((*reason).to_owned()).or_default();
         *recorded = (*recorded).max(number(*count));
@@ -246,7 +247,7 @@ fn waiting(draft: &Draft<'_>) -> BTreeMap<String, u32> {
 
 /// Devices at work first, in the order of the spec; then failures, then skips.
 fn devices(draft: &Draft<'_>) -> Vec<DeviceStatus> {
-    // Those that the spec does not name any more come last.
+    // Devices that the spec no longer names come last.
     let mut records: Vec<&DeviceStatus> = draft.records.values().collect();
     records.sort_by_key(|record| draft.observed.job.place(&record.uid).unwrap_or(usize::MAX));
     let failed = draft.shown.iter().filter(|device| device.state == DeviceState::Failed);
@@ -255,7 +256,7 @@ fn devices(draft: &Draft<'_>) -> Vec<DeviceStatus> {
     records.into_iter().chain(failed).chain(skipped.take(room)).cloned().collect()
 }
 
-/// Details of the results, stored or decided just now, of devices that the spec still names.
+/// Details of the results, stored or decided in this plan, of devices that the spec still names.
 fn details(draft: &Draft<'_>) -> BTreeMap<String, ResultDetails> {
     let stored = draft.observed.job.status.results.iter().filter(|_| draft.same_run);
     let all = stored.chain(&draft.details);
@@ -344,8 +345,8 @@ fn conditions(draft: &Draft<'_>, counts: &Counts, phase: Phase, message: &str) -
         condition::set(&mut conditions, kind, holds, reason, text, job.generation, draft.now());
     };
     let busy = counts.active + counts.verifying > 0;
-    // Nothing else is left than devices whose plugin cannot be asked, or whose firmware somebody
-    // has to mend. Every other wait ends by itself.
+    // All remaining devices wait for a plugin that cannot be called, or for firmware that a person
+    // has to fix. Every other wait ends by itself.
     let stuck = [Some(reason::PLUGIN_NOT_READY), draft.proven.stuck];
     let stuck = stuck.into_iter().flatten();
     let stuck: Vec<_> = stuck.filter_map(|why| draft.waiting.get_key_value(why.name)).collect();

@@ -1,5 +1,5 @@
-//! Takes over what Pods of the Go operator did for this job: one that succeeded gives its device
-//! the result that the Go operator would have stored.
+//! Takes over results of the Go operator's Pods for this job: the device of a Pod that succeeded
+//! gets the result that the Go operator would have stored.
 
 use flashjob_api::{DeviceState, VerifyMode};
 
@@ -7,7 +7,7 @@ use super::draft::Draft;
 use crate::flashjob::observed::{EndedBy, Finish, Pod};
 
 impl Draft<'_> {
-    /// Gives devices their result by the Pods of the Go operator that succeeded meanwhile.
+    /// Completes the devices whose Go operator's Pods have succeeded.
     pub fn take_over(&mut self) {
         for pod in &self.observed.pods {
             if self.decides(pod) {
@@ -17,8 +17,8 @@ impl Draft<'_> {
         }
     }
 
-    /// Returns true if this Pod gives its device a result: it flashed what the job still names,
-    /// and the device has no result and no attempt of ours in flight.
+    /// Returns true if this Pod gives its device a result: it flashed the firmware that the job
+    /// still names, and the device has no result and no attempt of ours in flight.
     fn decides(&self, pod: &Pod) -> bool {
         let flashed = pod.firmware_of_go_operator.as_ref();
         let is_same = flashed.is_some_and(|(firmware, version)| {
@@ -30,10 +30,10 @@ impl Draft<'_> {
             .is_some_and(|ended| ended.by == EndedBy::Attempt && ended.exit_code == Some(0));
         let record = self.records.get(&pod.device);
         let is_begun = record.is_some_and(|record| record.state != DeviceState::Pending);
-        // Nobody noted what it reported before, so that a report of the version is all there is.
+        // The earlier version of the device is unknown, so its current report is the only proof.
         let is_refuted = self.spec.verify.mode == Some(VerifyMode::Required)
             && self.reported(&pod.device) != Some(self.spec.version.as_str());
-        // Nobody proved what the tag had when the Pod fetched it.
+        // Nothing proves which firmware the tag referred to when the Pod fetched it.
         let is_policed = self.firmware_verification().is_some();
         is_same
             && succeeded
@@ -44,8 +44,8 @@ impl Draft<'_> {
             && self.result(&pod.device).is_none()
     }
 
-    /// Returns true if the device's result is of this Pod and not stored yet: until then the Pod
-    /// is the only witness.
+    /// Returns true if the device's result comes from this Pod and is not stored yet: until then
+    /// the Pod is its only record.
     pub fn is_only_witness(&self, pod: &Pod) -> bool {
         let stored = self.observed.job.result(&pod.device).filter(|_| self.same_run);
         pod.firmware_of_go_operator.is_some()

@@ -1,5 +1,5 @@
 //! The rules of a FlashJob, one file per theme, and a model cluster in which they must hold
-//! whatever happens.
+//! regardless of faults.
 
 mod attempts;
 mod failing;

@@ -1,4 +1,4 @@
-//! Edits: of the rollout, and of FlashJobs by hand.
+//! Edits of the rollout, and manual edits of its FlashJobs.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ fn one_batch(devices: usize, parallelism: i32) -> Cluster {
     cluster
 }
 
-/// Goes on until some devices completed and others did not.
+/// Runs until some devices completed and others did not.
 fn until_some_completed(cluster: &mut Cluster) -> usize {
     for _ in 0..20 {
         cluster.round();
@@ -94,7 +94,7 @@ fn a_flash_job_whose_firmware_was_edited_is_replaced_and_its_results_do_not_coun
         spec.version = "6.6.6".to_owned();
     });
     let edited = first_job(&cluster);
-    // Its controller is quicker than the rollout's.
+    // The controller of the FlashJob acts before that of the rollout.
     cluster.sync(&edited);
     cluster.work(&edited, 5);
     cluster.work(&edited, 5);
@@ -104,7 +104,7 @@ fn a_flash_job_whose_firmware_was_edited_is_replaced_and_its_results_do_not_coun
         assert!(letter == before[&name].1 || letter == 'R', "{name} {letter}");
     }
     cluster.settle(100);
-    // Who was flashed with it is known to run another version.
+    // Devices that were flashed with it report another version.
     assert_eq!((cluster.phase(), cluster.reason().as_str()), (RolloutPhase::Paused, "Regressed"));
     assert!(!cluster.jobs.contains_key(&edited));
     cluster.edit(|spec| spec.retry = Some("1".to_owned()));
@@ -259,7 +259,7 @@ fn a_new_run_waits_until_the_flash_jobs_of_the_one_before_have_seen_that_they_ar
         let plan = cluster.decide();
         cluster.apply(&plan);
     }
-    // It may still start devices, by what it saw before.
+    // The FlashJob may still start devices, as its controller has not observed the change.
     assert_eq!((cluster.run(), cluster.jobs.len()), (old.clone(), 1));
     cluster.work(&name, 0);
     assert_eq!(cluster.in_flight(), 2);
@@ -348,7 +348,8 @@ fn a_device_that_this_run_flashed_completed_though_its_flash_job_was_lost_with_t
         lose(&mut cluster, &name);
         cluster.part(&device).version = Some(NEW.to_owned());
         if let Some(job) = cluster.jobs.get_mut(&name) {
-            // What was in flight has ended, and the FlashJob begins anew with what was written.
+            // The devices in flight have ended, and the FlashJob starts again with its edited
+            // spec.
             job.object.status = None;
         }
         cluster.settle(100);

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 /// One event.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// A decision of which these steps are carried out and, if true, the status is stored: the
-    /// rest is lost to a kill or a conflict.
+    /// A decision of which only these steps are carried out and, if true, the status is stored:
+    /// the rest is lost because of a kill or a conflict.
     Decide(u8, bool),
     Sync(usize),
     Work(usize, usize),
@@ -40,7 +40,7 @@ fn decision() -> impl Strategy<Value = Event> {
     parts.prop_map(|(steps, stored)| Event::Decide(steps, stored))
 }
 
-/// Events without any edit of a FlashJob by hand.
+/// Events without manual edits of a FlashJob.
 pub fn gentle_event() -> impl Strategy<Value = Event> {
     prop_oneof![
         10 => decision(),

@@ -1,4 +1,4 @@
-//! A FlashJob controller in short: results by uid, a budget, parallelism, suspend.
+//! A simplified FlashJob controller: results by uid, a budget, parallelism, suspend.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::model::Part;
 
-/// Ends up to `ends` devices, and starts what may start.
+/// Ends up to `ends` devices, and starts the devices that may start.
 pub fn run_job(
     status: &mut FlashJobStatus,
     spec: &FlashJobSpec,
@@ -57,7 +57,7 @@ pub fn run_job(
         if !spec.uuid.contains(&device.uid) {
             continue;
         }
-        // The FlashJob follows whom it has begun with by name.
+        // The FlashJob follows devices that it has begun with by name.
         let part = device.name.as_ref().and_then(|name| parts.get_mut(name));
         match part {
             Some(part) if !part.broken => {
@@ -120,7 +120,7 @@ pub fn run_job(
         true => Phase::Failed,
     });
     status.counts = Some(counts);
-    // Status names no more than some of the failed, as the operator's does.
+    // The status lists only some of the failed devices, as that of the operator does.
     shown.truncate(3);
     active.extend(shown);
     status.devices = active;

@@ -1,4 +1,4 @@
-//! Gates hold back what has not started, and name what they wait for.
+//! Tests of the gates: they hold back devices that have not started, and name what they wait for.
 
 use flashjob_api::{FirmwarePin, FirmwarePolicy, RolloutPhase, RolloutWindow, condition};
 use jiff::Timestamp;
@@ -152,7 +152,7 @@ fn a_window_that_never_opens_is_a_fault_until_it_is_corrected() {
         assert!(condition::holds(&status.conditions, condition::STALLED));
         assert!(!condition::holds(&status.conditions, condition::RECONCILING));
         assert!(status.waits_for_person() && cluster.jobs.is_empty());
-        // A day that is far away is waited for.
+        // A window on a distant day is waited for.
         cluster.edit(|spec| {
             (spec.windows, spec.blackouts) = (Some(vec![window("0 2 29 2 *", 3600)]), None);
         });
@@ -350,7 +350,7 @@ fn a_changed_trust_holds_a_batch_in_progress_until_the_firmware_is_proven_again(
     let stored = |cluster: &Cluster| cluster.status().firmware.expect("stored");
     let first = stored(&cluster);
     assert_eq!(first.trust, cluster.trust);
-    // The registry is away, and no device needs it.
+    // The registry is unavailable, and no device needs it.
     cluster.firmware = FirmwareState::NotAsked;
     assert!(cluster.decide().question.is_none());
     cluster.trust = Some("sha256:02".to_owned());

@@ -115,14 +115,14 @@ fn a_device_that_went_away_moves_to_the_last_batch_and_is_no_failure() {
     cluster.settle(100);
     assert_eq!(cluster.reason(), "NothingProven");
     assert_eq!(cluster.members()[&canary], (2, ':'));
-    // Nobody is left in the canary batch that could be tried: a person goes on without.
+    // No device in the canary batch can be retried: the person's retry continues without it.
     cluster.edit(|spec| spec.retry = Some("on".to_owned()));
     cluster.settle(200);
     assert_eq!(cluster.phase(), RolloutPhase::Completed);
     assert_eq!(cluster.members()[&canary], (2, 'A'));
     let counts = cluster.status().counts.expect("counts");
     assert_eq!((counts.completed, counts.absent, counts.failed), (9, 1, 0));
-    // It is back, and tried again.
+    // The device is back, and is retried.
     cluster.returns(&canary);
     cluster.edit(|spec| spec.retry = Some("again".to_owned()));
     cluster.settle(200);
@@ -349,7 +349,7 @@ fn a_retry_soaks_the_batch_in_progress_anew_and_opens_no_batch_that_passed() {
     bad.iter().for_each(|name| cluster.part(name).broken = false);
     cluster.edit(|spec| spec.retry = Some("1".to_owned()));
     cluster.settle(50);
-    // One of the batch in progress, one of a batch that has passed.
+    // One device of the batch in progress, one of a batch that has passed.
     assert_eq!(cluster.members()[&bad[1]], (1, 'C'));
     assert_eq!(cluster.members()[&bad[0]], (2, ','));
     let states: Vec<_> = cluster.status().batches.iter().map(|batch| batch.state).collect();

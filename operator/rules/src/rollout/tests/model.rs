@@ -18,7 +18,7 @@ use crate::rollout::{Child, Device, OtherRollout, Plan, Rollout, Snapshot, Step,
 pub const NEW: &str = "2.0.0";
 pub const OLD: &str = "1.0.0";
 
-/// A device and what a flash does to it.
+/// A device, and the effect of a flash on it.
 #[derive(Clone, Debug)]
 pub struct Part {
     pub uid: String,
@@ -32,10 +32,10 @@ pub struct Part {
     pub broken: bool,
 }
 
-/// Answers whether another rollout has a device.
+/// Returns true if another rollout has the device.
 type Holds<'a> = Box<dyn Fn(&str, &str) -> bool + 'a>;
 
-/// A FlashJob, and the spec that its controller has seen.
+/// A FlashJob, and the spec that its controller has observed.
 #[derive(Clone, Debug)]
 pub struct Job {
     pub object: FlashJob,
@@ -56,9 +56,9 @@ pub struct Cluster {
     /// Action of a person that the others wait for.
     pub others_await: Option<String>,
     pub deleted: bool,
-    /// The API server's words where it refuses FlashJobs.
+    /// The API server's message where it refuses FlashJobs.
     pub refuses: Option<String>,
-    /// True if the FlashJobs' controller keeps those that are deleted.
+    /// True if the FlashJobs' controller keeps those that are being deleted.
     pub keeps_deleted: bool,
     next: u64,
 }
@@ -118,7 +118,8 @@ pub fn batch(name: &str, size: Option<i32>) -> BatchSpec {
 }
 
 impl Cluster {
-    /// A fleet of so many devices with the old version, and a rollout of the new one to all.
+    /// Creates a fleet of `devices` devices with the old version, and a rollout of the new one to
+    /// all.
     pub fn new(devices: usize) -> Self {
         let spec = FlashRolloutSpec {
             firmware: "r.io/f:2".to_owned(),
@@ -177,7 +178,7 @@ impl Cluster {
         self.parts.get_mut(name).expect("a device")
     }
 
-    /// The device comes back as another Instance of the same name.
+    /// Recreates the Instance of the device under the same name.
     pub fn returns(&mut self, name: &str) {
         let uid = self.fresh_uid();
         let part = self.part(name);
@@ -186,7 +187,7 @@ impl Cluster {
         }
     }
 
-    /// Changes the spec, as `kubectl apply` would.
+    /// Changes the spec, as `kubectl apply` does.
     pub fn edit(&mut self, change: impl FnOnce(&mut FlashRolloutSpec)) {
         let before = self.rollout.spec.clone();
         change(&mut self.rollout.spec);
@@ -229,7 +230,7 @@ impl Cluster {
         self.status().members[batch].results.clone()
     }
 
-    /// Decides from what is stored alone.
+    /// Decides from the stored state alone.
     pub fn decide(&self) -> Plan {
         let rollout = Rollout::of(self.rollout.clone());
         let none = FlashJobStatus::default();
@@ -266,7 +267,7 @@ impl Cluster {
             self.questions.insert(format!("{:?} {}", question.batch, question.reference));
         }
         if let Some(status) = &plan.status {
-            // Through JSON, as the API server has it.
+            // Through JSON, as the API server stores it.
             let text = serde_json::to_string(status).expect("writes");
             self.rollout.status = Some(serde_json::from_str(&text).expect("reads"));
         }
@@ -300,7 +301,7 @@ impl Cluster {
                 let job = self.jobs.get_mut(name);
                 let job = job.filter(|job| job.object.metadata.uid.as_ref() == Some(uid));
                 match job {
-                    // The API server counts the beginning of a deletion as a change.
+                    // The API server increments the generation when a deletion begins.
                     Some(job) if self.keeps_deleted => {
                         job.object.metadata.deletion_timestamp = Some(Time(self.now));
                         *job.object.metadata.generation.get_or_insert(0) += 1;
@@ -314,7 +315,7 @@ impl Cluster {
         }
     }
 
-    /// The FlashJob's controller sees its spec.
+    /// Lets the FlashJob's controller observe its spec.
     pub fn sync(&mut self, name: &str) {
         if let Some(job) = self.jobs.get_mut(name) {
             let generation = job.object.metadata.generation.unwrap_or_default();
@@ -322,7 +323,7 @@ impl Cluster {
         }
     }
 
-    /// The FlashJob's controller ends up to `ends` devices, starts what it may, and reports.
+    /// Lets the FlashJob's controller end up to `ends` devices, start others, and report.
     pub fn work(&mut self, name: &str, ends: usize) {
         let Some(job) = self.jobs.get_mut(name) else { return };
         let Some((generation, spec)) = job.seen.clone() else { return };
@@ -336,13 +337,13 @@ impl Cluster {
         job.object.status = Some(status);
     }
 
-    /// Devices that are at work.
+    /// Number of devices in flight.
     pub fn in_flight(&self) -> usize {
         let statuses = self.jobs.values().filter_map(|job| job.object.status.as_ref());
         statuses.map(|status| status.counts.unwrap_or_default().active as usize).sum()
     }
 
-    /// One round of everybody.
+    /// Runs the rollout and every FlashJob once.
     pub fn round(&mut self) {
         let plan = self.decide();
         self.apply(&plan);
@@ -366,7 +367,7 @@ impl Cluster {
         self.now += SignedDuration::from_secs(seconds);
     }
 
-    /// Goes on until nothing changes any more, in no more than so many rounds.
+    /// Runs until nothing changes any more, for at most `most` rounds.
     pub fn settle(&mut self, most: usize) {
         for _ in 0..most {
             let before = self.fingerprint();

@@ -1,4 +1,4 @@
-//! Tests of the devices that are planned, and of their batches.
+//! Tests of the selection of devices for a run, and of their batches.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -202,7 +202,7 @@ fn a_hundred_thousand_devices_are_selected_in_well_under_a_second() {
     });
     let took = began.elapsed();
     assert_eq!(result, Err(PlanFault::TooManyDevices(100_000)));
-    // Without optimization, on a computer that others use too.
+    // Without optimization, on a computer that is shared.
     assert!(took < Duration::from_secs(5), "{took:?}");
 }
 

@@ -1,5 +1,5 @@
-//! Whatever happens, and whatever is lost on the way: a run ends or waits for something that is
-//! named, and its promises hold at every moment.
+//! Whatever happens, and whatever is lost: a run ends or waits for something that it names, and
+//! its invariants hold at every moment.
 
 use std::collections::BTreeMap;
 
@@ -23,12 +23,12 @@ fn job(cluster: &Cluster, number: usize) -> Option<String> {
     (!names.is_empty()).then(|| names[number % names.len()].clone())
 }
 
-/// The cluster, and what was promised so far.
+/// The cluster, and the state against which invariants are checked.
 struct Watched {
     cluster: Cluster,
-    /// Highest parallelism that was ever asked for.
+    /// Highest parallelism that was ever requested.
     most: usize,
-    /// True once somebody edited a FlashJob by hand: it may then do what it likes for a while.
+    /// True once a FlashJob was edited manually: it may then violate limits for a while.
     edited: bool,
     run: Option<String>,
     batches: BTreeMap<String, (usize, char)>,
@@ -191,7 +191,7 @@ impl Watched {
         });
     }
 
-    /// Nobody starts a batch before those before it passed, nor one that is not stored.
+    /// Checks that no batch starts before the earlier ones passed, or before it is stored.
     fn check_plan(&self, plan: &Plan) {
         let status = self.cluster.status();
         for step in &plan.steps {
@@ -211,7 +211,7 @@ impl Watched {
             assert_eq!(created.spec.uuid.len(), shard.count as usize);
             let passed = |batch: &flashjob_api::BatchStatus| batch.state == BatchState::Passed;
             assert!(status.batches[..batch].iter().all(passed), "{name} is too early");
-            // A new retry forgives what is stored of failures, and is acted on at once.
+            // A new retry discards the stored failures, and takes effect at once.
             let retry = &self.cluster.rollout.spec.retry;
             if retry.is_none() || *retry == status.retry {
                 for earlier in 0..=batch {
@@ -226,7 +226,7 @@ impl Watched {
         }
     }
 
-    /// Nothing starts while a batch up to that of the new FlashJob is beyond its budget.
+    /// Checks that nothing starts while a batch up to that of the new FlashJob exceeds its budget.
     fn check_budget(&self, batch: usize, status: &flashjob_api::FlashRolloutStatus) {
         let list = &status.members[batch];
         let failed = list.results.chars().filter(|letter| matches!(letter, 'F' | 'R')).count();
@@ -266,7 +266,7 @@ impl Watched {
                     ',' | ';' => ",;CUFSART",
                     _ => ".:,;CUFSART",
                 };
-                // What went back may be tried again too.
+                // Regressed devices may be retried too.
                 let stays = if status.retry == self.retry { stays } else { ".:,;CUFSART" };
                 assert!(stays.contains(*letter), "{name}: {was} became {letter}");
             }
@@ -274,7 +274,7 @@ impl Watched {
         (self.run, self.batches, self.retry) = (status.run, members, status.retry);
     }
 
-    /// A second decision from the same state says the same.
+    /// Checks that a second decision from the same state is the same.
     fn check_repeatable(&self) {
         let (one, other) = (self.cluster.decide(), self.cluster.decide());
         assert_eq!(
@@ -283,7 +283,7 @@ impl Watched {
         );
     }
 
-    /// Everybody works from now on, time passes, and nobody interferes.
+    /// Checks that the run ends or waits, when every controller works and nothing interferes.
     fn ends_or_waits(&mut self) {
         let mut before = BTreeMap::new();
         for round in 0..60 {
@@ -300,7 +300,7 @@ impl Watched {
             }
             assert!(status.waiting_for.is_some(), "waits for nothing: {status:?}");
             if status.reason.as_deref() == Some("EmptyBatch") {
-                // Of few devices nobody is left for a later batch: a person has to say what then.
+                // With few devices, none may be left for a later batch: a person has to decide.
                 return;
             }
             let Some(at) = plan.wake_at else {
@@ -308,7 +308,7 @@ impl Watched {
                 assert!(waits, "{phase:?} without end: {status:?}");
                 return;
             };
-            // Windows open and close while a person is waited for.
+            // Windows open and close while the run waits for a person.
             if round % 10 == 9 {
                 let members = self.cluster.members();
                 if members == before {

@@ -1,4 +1,4 @@
-//! Results of a FlashJob that somebody deletes or edits: they stay until the rollout has them.
+//! Results of a FlashJob that is deleted or edited: they stay until the rollout has stored them.
 
 use flashjob_api::{FINALIZER, FlashJob, FlashJobSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -11,7 +11,7 @@ use crate::world::World;
 use crate::world::change::{Change, Object, Subject};
 use crate::world::rollouts::CachedRollout;
 
-/// The caches of an operator beside the model cluster.
+/// The caches of an operator next to the model cluster.
 struct Case {
     cluster: Cluster,
     world: World,
@@ -20,7 +20,7 @@ struct Case {
 }
 
 impl Case {
-    /// A rollout of four devices. Two have completed, and the rollout has not stored that.
+    /// A rollout of four devices. Two have completed, and the rollout has not stored that yet.
     fn new() -> Self {
         let mut cluster = Cluster::new(4);
         cluster.edit(|spec| {
@@ -84,7 +84,7 @@ impl Case {
         loses || plan.steps.iter().any(|step| matches!(step, Step::RemoveFinalizer))
     }
 
-    /// Plans the rollout by the FlashJob's current state and stores its status. Returns true if
+    /// Plans the rollout from the FlashJob's current state and stores its status. Returns true if
     /// the plan was urgent.
     fn plan_and_store(&mut self) -> bool {
         let name = self.job.name_any();
@@ -107,7 +107,7 @@ fn edit(job: &mut FlashJob, change: impl FnOnce(&mut FlashJobSpec)) {
     end_flights(job);
 }
 
-/// Nothing is in flight any more, which it would wait for too.
+/// Ends all devices in flight, which the FlashJob would otherwise wait for.
 fn end_flights(job: &mut FlashJob) {
     job.status.as_mut().expect("a status").devices.clear();
 }

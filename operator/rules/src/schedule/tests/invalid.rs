@@ -1,4 +1,4 @@
-//! Fields that are refused, and the messages that say so.
+//! Tests of invalid fields, and of the error messages.
 
 use super::*;
 

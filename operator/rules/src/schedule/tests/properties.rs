@@ -1,4 +1,4 @@
-//! States compared with a model that steps through time minute by minute.
+//! States compared with a model that advances minute by minute.
 
 use super::*;
 use croner::Cron;
@@ -60,7 +60,7 @@ struct Model {
 
 impl Model {
     fn new(windows: &[WindowCase], blackouts: &[WindowCase], now: Timestamp) -> Self {
-        // Far enough for a period that began in the first of two equal hours.
+        // Far enough back for a period that began in the first of two equal hours.
         let from = now - SignedDuration::from_secs(LONGEST + 3 * HOUR);
         let periods = |list: &[WindowCase]| -> Vec<_> {
             list.iter().flat_map(|written| written.periods(from, now + AFTER)).collect()
@@ -78,7 +78,8 @@ impl Model {
         self.windows.as_deref().is_none_or(within) && !within(&self.blackouts)
     }
 
-    /// First instant after `now` at which the model differs from `now`, as far as it goes.
+    /// First instant after `now` at which the state of the model changes, within the time it
+    /// covers.
     fn change_after(&self, now: Timestamp) -> Option<Timestamp> {
         let windows = self.windows.iter().flatten();
         let mut bounds: Vec<_> = windows
@@ -119,8 +120,8 @@ fn pattern() -> impl Strategy<Value = String> {
     (minute, hour, days).prop_map(|(minute, hour, days)| format!("{minute} {hour} {days}"))
 }
 
-/// Instants at which a clock changes, a leap day begins or a year ends, each with a zone in which
-/// it does.
+/// Instants at which a clock changes, a leap day begins or a year ends, each with the zone in
+/// which that happens.
 const EVENTS: [(&str, &str); 8] = [
     ("2026-03-08T07:00:00Z", "America/New_York"),
     ("2026-03-29T01:00:00Z", "Europe/Berlin"),

@@ -1,4 +1,4 @@
-//! Tests of the pace of status writes.
+//! Tests of the rate of status writes.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The Pod as text: what a restricted cluster would refuse must not be there.
+//! The Pod as text: it must not contain anything that a restricted cluster rejects.
 
 use flashjob_api::FlashJob;
 use flashjob_types::plugin::{Port, Scratch, SecretMount};
@@ -112,7 +112,7 @@ fn dollars_of_a_literal_are_doubled_and_the_address_is_filled_in() {
 fn the_working_directory_is_the_plugin_s_as_it_stands_and_else_the_image_s() {
     let flash = FlashPod { working_directory: Some("/kiln/$(HOME)".into()), ..flash_pod("image") };
     let (pod, _) = made(&flash, json!({}), &Grants::default()).expect("made");
-    // Kubernetes expands nothing here, so that a doubled dollar would stay two.
+    // Kubernetes expands nothing here, so a doubled dollar sign would stay doubled.
     assert_eq!(pod["spec"]["containers"][0]["workingDir"], json!("/kiln/$(HOME)"));
     let (pod, _) = made(&flash_pod("image"), json!({}), &Grants::default()).expect("made");
     assert_eq!(pod["spec"]["containers"][0].get("workingDir"), None);

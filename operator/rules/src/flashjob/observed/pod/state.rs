@@ -1,6 +1,6 @@
-//! State of a flash Pod: why it waits, and how it ended. The container `flash` alone is the
-//! attempt, whatever else runs in the Pod: service meshes add containers at any place of the list.
-//! No time that a node wrote is looked at: a node's clock may be wrong.
+//! State of a flash Pod: why it waits, and how it ended. Only the container `flash` counts as the
+//! attempt, whatever else runs in the Pod: service meshes add containers at any position of the
+//! list. No time that a node wrote is used: the clock of a node may be wrong.
 
 use k8s_openapi::api::core::v1 as core;
 
@@ -8,7 +8,7 @@ use crate::flashjob::labels::CONTAINER;
 
 /// Container of the flash program in Pods of the Go operator.
 const CONTAINER_OF_THE_GO_OPERATOR: &str = "flash-container";
-/// Reasons for which a container waits for an image, by the kubelet.
+/// Reasons that the kubelet reports when a container waits for an image.
 const IMAGE: [&str; 7] = [
     "ErrImagePull",
     "ImagePullBackOff",
@@ -18,7 +18,7 @@ const IMAGE: [&str; 7] = [
     "RegistryUnavailable",
     "SignatureValidationFailed",
 ];
-/// Reasons for which a container cannot be made or started, by the kubelet.
+/// Reasons that the kubelet reports when a container cannot be created or started.
 const CONTAINER_ERRORS: [&str; 7] = [
     "CreateContainerConfigError",
     "CreateContainerError",
@@ -29,29 +29,29 @@ const CONTAINER_ERRORS: [&str; 7] = [
     "CrashLoopBackOff",
 ];
 
-/// Reason for which a Pod cannot get on.
+/// Reason for which a Pod cannot make progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Waiting {
-    /// Kind of what is waited for.
+    /// Kind of thing that the Pod waits for.
     pub cause: Cause,
-    /// The kubelet's or the scheduler's own words.
+    /// Message of the kubelet or the scheduler.
     pub message: String,
-    /// True if waiting cannot change it.
+    /// True if waiting longer cannot help.
     pub is_final: bool,
 }
 
 /// Kind of thing that a Pod waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// The scheduler has not looked at it yet.
+    /// The scheduler has not processed it yet.
     Scheduler,
-    /// No node takes it.
+    /// No node fits.
     Node,
-    /// A volume, or the Pod's network: containers are made after both.
+    /// A volume, or the Pod's network: containers are created after both.
     Volume,
     /// The image of a container.
     Image,
-    /// A container that cannot be made or started.
+    /// A container that cannot be created or started.
     Container,
     /// The kubelet is about to start the container; it may be pulling a large image.
     Start,
@@ -66,7 +66,7 @@ pub struct Ended {
     pub exit_code: Option<i32>,
     /// `Completed`, `Error`, `DeadlineExceeded`, `Evicted`, …
     pub reason: String,
-    /// The termination message, or what the kubelet says; without lines that only repeat the
+    /// The termination message, or the kubelet's message; without lines that only repeat the
     /// container's environment.
     pub message: String,
 }
@@ -74,10 +74,10 @@ pub struct Ended {
 /// Cause of a Pod's end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EndedBy {
-    /// The flash container, or its deadline, or a limit of its own.
+    /// The flash container itself, its deadline, or one of its own limits.
     Attempt,
-    /// The cluster, through no fault of device or firmware: eviction, preemption, shutdown or
-    /// rejection by the node.
+    /// The cluster, through no fault of the device or the firmware: eviction, preemption, shutdown
+    /// or rejection by the node.
     Disruption,
     /// An init container failed, so that the flash container never started.
     InitContainer,
@@ -85,7 +85,7 @@ pub enum EndedBy {
     NeverStarted,
 }
 
-/// Status of the flash container; for a Pod of unknown make with one container, that one.
+/// Status of the flash container; in a Pod of unknown origin with a single container, of that one.
 fn flash(pod: &core::Pod) -> Option<&core::ContainerStatus> {
     let statuses = pod.status.as_ref()?.container_statuses.as_deref()?;
     let named = |name: &str| statuses.iter().find(|status| status.name == name);
@@ -115,7 +115,8 @@ fn was_started(status: &core::ContainerStatus) -> bool {
     [&status.state, &status.last_state].into_iter().flatten().any(has_run)
 }
 
-/// Returns the reason for which the Pod cannot get on; `None` while it does, and once it ended.
+/// Returns the reason for which the Pod cannot make progress; `None` while it does, and after it
+/// ended.
 pub(super) fn waiting(pod: &core::Pod) -> Option<Waiting> {
     let waits = |cause, message: String| Some(Waiting { cause, message, is_final: false });
     let status = pod.status.as_ref()?;
@@ -131,7 +132,7 @@ pub(super) fn waiting(pod: &core::Pod) -> Option<Waiting> {
     if pod.spec.as_ref().is_none_or(|spec| spec.node_name.is_none()) {
         return waits(Cause::Scheduler, "no scheduler has placed it".to_owned());
     }
-    // An init container that waits is what the flash container waits for.
+    // The flash container waits for any init container that is stuck.
     let stuck = flash(pod).filter(|status| waits_for(status).is_some_and(is_stuck));
     let stuck = stuck.or_else(|| init(pod).find(|status| waits_for(status).is_some_and(is_stuck)));
     if let Some(stuck) = stuck {
@@ -151,8 +152,8 @@ pub(super) fn waiting(pod: &core::Pod) -> Option<Waiting> {
     waits(Cause::Start, words(starting))
 }
 
-/// All that a node prepares before it makes the containers. It says only in events which of them
-/// is missing.
+/// Everything that a node prepares before it creates the containers. Only events tell which of
+/// them is missing.
 fn prepared(pod: &core::Pod) -> Vec<String> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let named = volumes.filter_map(|volume| {
@@ -187,8 +188,8 @@ fn container_waits(name: &str, state: &core::ContainerStateWaiting) -> Waiting {
     Waiting { cause, message, is_final: is_final(reason, state.message.as_deref()) }
 }
 
-/// Returns true if the same Pod can never start. The kubelet gives its refusal of root only in
-/// words; they are read here alone.
+/// Returns true if the same Pod can never start. The kubelet reports its refusal to run as root
+/// only in the text of a message, so this function parses that text; nothing else does.
 fn is_final(reason: &str, message: Option<&str>) -> bool {
     let refuses_root = || message.is_some_and(|message| message.contains("runAsNonRoot"));
     matches!(reason, "InvalidImageName" | "ErrImageNeverPull")
@@ -203,9 +204,9 @@ fn words(state: &core::ContainerStateWaiting) -> String {
     }
 }
 
-/// The end of the attempt; `None` while it was not seen. The flash container's own end counts
-/// while other containers still run. A Pod that garbage collection marked Failed on a vanished
-/// node did not end: its container may run on.
+/// The end of the attempt; `None` while it was not observed. The flash container's own end counts
+/// even while other containers still run. A Pod that garbage collection marked Failed on a
+/// vanished node has not ended: its container may still be running.
 pub(super) fn ended(pod: &core::Pod) -> Option<Ended> {
     let status = pod.status.as_ref()?;
     let failed = match status.phase.as_deref() {
@@ -226,7 +227,7 @@ pub(super) fn ended(pod: &core::Pod) -> Option<Ended> {
         let reason = end.reason.clone().unwrap_or_else(|| "Completed".to_owned());
         return Some(with(pod, EndedBy::Attempt, exit_code, reason, end.message.clone()));
     }
-    // What the kubelet or a controller says of the Pod as a whole.
+    // Reason that the kubelet or a controller gives for the Pod as a whole.
     let of_pod = status.reason.clone().filter(|reason| !reason.is_empty());
     let is_disrupted = disruption.is_some()
         || of_pod
@@ -274,8 +275,8 @@ fn with(
     Ended { by, exit_code, reason, message }
 }
 
-/// Flash programs print their environment before they begin; it is known, and no part of how they
-/// ended.
+/// Removes lines that repeat the container's environment, which flash programs print when they
+/// start; they say nothing about how the program ended.
 fn without_environment(pod: &core::Pod, message: &str) -> String {
     let containers = pod.spec.iter().flat_map(|spec| &spec.containers);
     let variables = containers.flat_map(|container| container.env.iter().flatten());

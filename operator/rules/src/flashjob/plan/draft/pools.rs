@@ -1,26 +1,26 @@
-//! The pooled Services of a job while its plan is made.
+//! Pooled Services of a job while its plan is being made.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::flashjob::observed::{Address, AddressWish, Service};
 
-/// The pooled Services of a job, and what this plan does with them.
+/// The pooled Services of a job, and the decisions of this plan about them.
 #[derive(Default)]
 pub struct Pools<'a> {
     /// Services that no attempt uses, by pool.
     pub free: BTreeMap<&'a str, Vec<&'a Service>>,
-    /// Services that this plan asks for, by name.
+    /// Pools of the Services that this plan creates, by name of the Service.
     pub asked: HashMap<String, String>,
-    /// Devices that wait for a Service in vain, by pool.
+    /// Devices that found no free Service, by pool.
     pub waiting: HashMap<String, usize>,
     /// Devices that could use a Service next, by pool.
     pub queued: HashMap<String, usize>,
-    /// All pooled Services, also those that are being deleted.
+    /// Number of pooled Services, including those that are being deleted.
     pub total: usize,
     pub deleting: usize,
-    /// Places that a pool lacks.
+    /// Number of Services that pools lack because no more are allowed.
     pub short: usize,
-    /// Slots that a Pod has, may have, or had a moment ago.
+    /// Slots that a Pod has, may have, or had until recently.
     pub taken: HashSet<String>,
 }
 
@@ -31,7 +31,7 @@ impl Pools<'_> {
         free.flat_map(|service| service.addresses.iter().cloned()).collect()
     }
 
-    /// A free Service with an address that will do: its slot and its address.
+    /// Takes a free Service with a suitable address; returns its slot and its address.
     pub fn take(&mut self, pool: &str, wish: &AddressWish) -> Option<(String, String)> {
         let free = self.free.get_mut(pool)?;
         let at = free.iter().position(|service| wish.choose(&service.addresses).is_some())?;

@@ -1,4 +1,4 @@
-//! The firmware of a run while its plan is made.
+//! Firmware of a run while its plan is being made.
 
 use std::collections::BTreeMap;
 
@@ -12,15 +12,15 @@ use crate::flashjob::observed::Observed;
 pub struct Proven<'a> {
     /// The stored proof.
     pub stored: Option<&'a FirmwareStatus>,
-    /// True if the proof is of another `firmwareTrust` than the operator has now.
+    /// True if the proof was made under another `firmwareTrust` entry than the current one.
     pub is_outdated: bool,
-    /// Types of devices for which it has nothing.
+    /// Device types that the firmware does not support.
     pub lacking: Vec<String>,
-    /// Types of devices for which it is not proven: number of devices that wait.
+    /// Number of waiting devices, by device type for which the firmware is not proven.
     pub waiting: BTreeMap<String, usize>,
-    /// Proof that is to be stored.
+    /// Proof to be stored.
     pub settled: Option<FirmwareStatus>,
-    /// Reason for which it is not proven, where somebody has to act.
+    /// Reason why it is not proven, where a person has to act.
     pub stuck: Option<Reason>,
 }
 
@@ -34,13 +34,13 @@ impl<'a> Proven<'a> {
         Self { stored, is_outdated, lacking, ..Self::default() }
     }
 
-    /// Firmware to be stored.
+    /// Proof to be stored with the status.
     pub fn status(&self) -> Option<&FirmwareStatus> {
         self.settled.as_ref().or(self.stored)
     }
 
-    /// The same, as far as it lets devices begin: none while devices wait for another proof in its
-    /// place.
+    /// Proof with which devices may begin: none while devices wait for a new proof that replaces
+    /// an outdated one.
     pub fn valid(&self) -> Option<&FirmwareStatus> {
         let is_valid = !self.is_outdated || self.waiting.is_empty();
         self.settled.as_ref().or(self.stored.filter(|_| is_valid))

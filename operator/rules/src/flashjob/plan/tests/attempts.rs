@@ -1,4 +1,4 @@
-//! Attempts and how they end, one fact a test.
+//! Tests of attempts and how they end, one fact per test.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -58,7 +58,7 @@ fn an_attempt_that_ran_out_of_time_says_so() {
     assert_eq!(case.stands("a").1, reason::FLASH_TIMEOUT.name);
 }
 
-/// Status of a Pod whose container of that name is in a state.
+/// Status of a Pod whose container with that name is in a given state.
 fn container(name: &str, state: &Value) -> Value {
     json!({
         "name": name, "image": "i", "imageID": "", "ready": false, "restartCount": 0,

@@ -1,4 +1,4 @@
-//! Requests to the API server that keep failing, one fact a test.
+//! Tests of requests to the API server that keep failing, one fact per test.
 
 use std::sync::Arc;
 
@@ -55,7 +55,7 @@ fn a_delete_that_keeps_failing_is_told_until_it_works_or_is_not_needed_any_more(
     assert!(!told(&mut case), "two failures are no news");
     count(&mut case, forbidden);
     assert!(told(&mut case));
-    // Also while the FlashJob is in deletion.
+    // Also while the FlashJob is being deleted.
     let mut deleting = Job::clone(&case.world.jobs[&key("job")]);
     deleting.deleting = true;
     let before = case.world.jobs.insert(key("job"), Arc::new(deleting)).expect("a job");

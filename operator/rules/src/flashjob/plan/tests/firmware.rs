@@ -1,5 +1,5 @@
-//! `firmwarePolicy`: nothing is flashed before the firmware is proven, with what it was proven
-//! for.
+//! Tests of `firmwarePolicy`: nothing is flashed before the firmware is proven, nor with a
+//! reference other than the proven one.
 
 use flashjob_api::{DeviceState, FirmwarePin, Phase, condition, reason};
 use serde_json::{Value, json};
@@ -37,7 +37,7 @@ fn give(case: &mut Case, state: FirmwareState) {
     assert!(memory.firmware.take(&question, state));
 }
 
-/// Answers the question of the next plan, and stores the status alone.
+/// Answers the question of the next plan, and stores only the status.
 fn store(case: &mut Case, state: FirmwareState) {
     give(case, state);
     case.job.status = case.plan().status;
@@ -58,7 +58,7 @@ fn waits_for(case: &Case) -> Vec<String> {
     case.status().waiting.into_keys().collect()
 }
 
-/// Firmware of the questions to plugins in the next plan.
+/// Firmware in the questions to plugins in the next plan.
 fn told(case: &mut Case) -> Vec<String> {
     let plan = case.plan();
     let request = |question: Question| match question {
@@ -87,7 +87,7 @@ fn no_device_begins_and_no_plugin_is_asked_before_the_digest_is_stored() {
     assert_eq!(waits_for(&case), [reason::RESOLVING_FIRMWARE.name]);
     assert_eq!(asked(&mut case).device_types, ["esp32"]);
     give(&mut case, resolved(&[], None));
-    // Found out, but not stored: a process that starts now would ask again.
+    // Resolved, but not stored: a process that starts now would ask again.
     let plan = case.plan();
     assert!(plan.urgent && plan.firmware.is_none());
     assert_eq!((plan.questions.len(), plan.steps.len()), (0, 0));
@@ -142,7 +142,7 @@ fn a_registry_that_is_away_is_waited_for_and_firmware_that_is_not_trusted_stalls
         assert_eq!(condition::holds(&status.conditions, condition::STALLED), permanent);
         assert_eq!(condition::holds(&status.conditions, condition::PROGRESSING), !permanent);
         assert!(status.message.is_some_and(|text| text.contains("for a reason")));
-        // It is mended.
+        // The problem is fixed.
         let memory = case.world.memory.entry(key("job")).or_default();
         memory.firmware = Inquiry::default();
         answer(&mut case, resolved(&[], Some("ours.pub")));
@@ -202,7 +202,7 @@ fn a_type_that_appears_later_is_proven_by_digest_while_the_others_go_on() {
 fn a_signature_that_is_asked_for_in_the_middle_holds_back_whoever_has_no_pod() {
     let mut case = Case::new(&["a", "b"], &json!({"parallelism": 1}));
     case.balanced = false;
-    // Its Service is there, and waits for an address.
+    // Its Service exists, and waits for an address.
     let services = case.settle();
     case.carry_out(&services);
     case.settle();
@@ -211,7 +211,7 @@ fn a_signature_that_is_asked_for_in_the_middle_holds_back_whoever_has_no_pod() {
     case.pass(2);
     assert_eq!(case.stands("a").0, DeviceState::Pending);
     assert_eq!(case.status().waiting.get(reason::RESOLVING_FIRMWARE.name), Some(&2));
-    // What the plugin said of the firmware as written is of no use.
+    // The plugin's answer for the unresolved reference cannot be used.
     store(&mut case, resolved(&[], Some("ours.pub")));
     assert_eq!(told(&mut case), [PINNED, PINNED]);
 }
@@ -237,12 +237,12 @@ fn a_signature_that_is_asked_for_later_is_looked_for_at_the_digest_of_the_run() 
     assert_eq!((question.reference.as_str(), question.pin), (PINNED, FirmwarePin::Digest));
     store(&mut case, resolved(&[], Some("ours.pub")));
     assert_eq!(told(&mut case), [PINNED]);
-    // What was resolved for the run stays, though nobody asks for it any more.
+    // The resolved reference stays for the run, although no policy requires it any more.
     case.spec(&json!({"firmwarePolicy": null}));
     assert_eq!(told(&mut case), [PINNED]);
 }
 
-/// Has an entry of `firmwareTrust` decide on the firmware.
+/// Makes an entry of `firmwareTrust` apply to the firmware.
 fn trust(case: &mut Case, allow_unsigned: bool) {
     case.world.rules.firmware_trust =
         FirmwareTrust::new(move |_| Some(format!("allowUnsigned: {allow_unsigned}")));
@@ -263,7 +263,7 @@ fn a_changed_trust_holds_back_whoever_has_no_pod_until_the_digest_is_proven_agai
     let holds =
         |case: &Case| condition::holds(&case.status().conditions, condition::FIRMWARE_VERIFIED);
     assert!(holds(&case));
-    // Another process with the same configuration asks nobody: the registry may be away.
+    // Another process with the same configuration does not ask: the registry may be unavailable.
     case.world.memory.clear();
     assert_eq!(case.plan().firmware, None);
     trust(&mut case, false);
@@ -280,7 +280,7 @@ fn a_changed_trust_holds_back_whoever_has_no_pod_until_the_digest_is_proven_agai
     assert_eq!((plan.questions.len(), creates_pod(&plan)), (0, 0));
     assert_eq!(waits_for(&case), [reason::FIRMWARE_UNTRUSTED.name]);
     assert!(condition::holds(&case.status().conditions, condition::STALLED));
-    // It is trusted again, by what decides now.
+    // The firmware is trusted again, under the current entry.
     case.world.memory.clear();
     answer(&mut case, resolved(&[], Some("theirs.pub")));
     let second = case.status().firmware.expect("stored");

@@ -42,13 +42,13 @@ pub fn plugin(name: &str, kind: &str) -> PluginView {
 
 pub fn world() -> World {
     let mut rules = Rules::default();
-    // What is counted in most tests are Pods and Services.
+    // Most tests count Pods and Services only.
     let policy = std::sync::Arc::make_mut(&mut rules.policy);
     policy.pods.disruption = Disruption::Allow;
     World::new(vec![plugin("esp32", "esp32"), plugin("usb", "usb")], rules)
 }
 
-/// A FlashJob named `name`; `spec` is laid over the least that a spec needs.
+/// A FlashJob named `name`; `spec` overrides the minimal spec.
 pub fn job(name: &str, uids: &[&str], spec: &Value) -> FlashJob {
     let mut full =
         json!({"uuid": uids, "firmware": "registry.example/firmware:2", "version": "2"});
@@ -70,7 +70,7 @@ pub fn flash_pod(version: &str) -> FlashPod {
     }
 }
 
-/// A Pod as the Go operator made it: none of our labels, the endpoint in the environment.
+/// A Pod as the Go operator created it: none of our labels, the endpoint in the environment.
 pub fn pod_of_the_go_operator(job: &str, uid: &str, endpoint: &str) -> Pod {
     let owner = json!({
         "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashJob", "name": job,
@@ -87,7 +87,7 @@ pub fn pod_of_the_go_operator(job: &str, uid: &str, endpoint: &str) -> Pod {
     serde_json::from_value(json!({"metadata": metadata, "spec": spec})).expect("a Pod")
 }
 
-/// One job in a world of its own, taken step by step.
+/// One job in its own world, planned step by step.
 pub struct Case {
     pub world: World,
     pub job: FlashJob,
@@ -148,7 +148,7 @@ impl Case {
         self.see_job();
     }
 
-    /// A plan, without carrying anything out.
+    /// Returns a plan without carrying it out.
     pub fn plan(&mut self) -> Plan {
         let observed = self.world.observe(&key("job"), self.now).expect("the job");
         let made = plan(&observed);
@@ -156,8 +156,7 @@ impl Case {
         made
     }
 
-    /// Plans, answers what is asked with `answer` and stores the status, until nothing more comes
-    /// of it.
+    /// Plans, answers questions with `answer` and stores the status, until nothing more changes.
     pub fn settle_with(&mut self, answer: &dyn Fn() -> Result<FlashPod, CallError>) -> Plan {
         loop {
             let made = self.plan();
@@ -211,7 +210,7 @@ impl Case {
         self.settle()
     }
 
-    /// Carries out the creates of a plan; every Service has an address, the one it asks for or
+    /// Carries out the creates of a plan; every Service has an address, the requested one or
     /// `192.0.2.…`.
     pub fn carry_out(&mut self, made: &Plan) {
         for step in &made.steps {
@@ -244,7 +243,7 @@ impl Case {
         self.world.see_pod(observed::Pod::of(&pod).expect("owned"));
     }
 
-    /// Brings the first devices to their running Pods, and returns those.
+    /// Starts the Pods of the first devices, and returns these Pods.
     pub fn start(&mut self) -> Vec<Pod> {
         let services = self.settle();
         self.carry_out(&services);
@@ -298,7 +297,7 @@ impl Case {
     }
 }
 
-/// Number of Pods that a plan makes.
+/// Number of Pods that a plan creates.
 pub fn creates_pod(plan: &Plan) -> usize {
     plan.steps.iter().filter(|step| matches!(step, Step::CreatePod(_))).count()
 }

@@ -1,4 +1,4 @@
-//! A budget of groups: no more than so many devices in flight behind one node or gateway.
+//! Tests of the group budget: it limits the devices in flight behind one node or gateway.
 
 use flashjob_api::{DeviceState, reason};
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Guards, the queue and addresses, one fact a test.
+//! Tests of guards, the queue and addresses, one fact per test.
 
 use std::sync::Arc;
 
@@ -318,7 +318,7 @@ fn a_pod_of_the_go_operator_that_never_ends_is_ended_after_the_time_that_the_sta
     case.settle();
     let message = case.status().devices[0].message.clone().unwrap_or_default();
     assert!(message.contains("is ended at "), "{message}");
-    // 900 s, the grace period of a Pod that names none, and a minute.
+    // 900 s, the default grace period of a Pod, and a minute.
     let plan = case.pass(989);
     assert_eq!(deletes(&plan, "pod"), 0);
     let plan = case.pass(1);

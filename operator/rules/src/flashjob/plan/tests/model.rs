@@ -1,5 +1,5 @@
-//! A model of what is around the operator: an API server, kubelets, a load balancer and devices.
-//! Deterministic for one seed.
+//! Model of the operator's environment: an API server, kubelets, a load balancer and devices.
+//! Deterministic for a given seed.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::flashjob::labels::label;
 use crate::flashjob::observed::after;
 
-/// Random numbers that are the same for the same seed.
+/// Pseudo-random numbers, the same for the same seed.
 pub struct Dice(u64);
 
 impl Dice {
@@ -44,16 +44,16 @@ pub enum Event {
     ServiceGone(Box<Service>),
 }
 
-/// The external address that a Pod was given.
+/// The external address in a Pod's spec.
 pub fn address(pod: &Pod) -> Option<String> {
     pod.spec.as_ref()?.containers[0].args.as_ref()?.first().cloned()
 }
 
-/// Course that an attempt will take.
+/// Predetermined course of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     Updates,
-    /// The container succeeds, but the device stays as it was.
+    /// The container succeeds, but the device is unchanged.
     Pretends,
     WrongVersion,
     Fails,
@@ -64,7 +64,7 @@ pub enum Fate {
     NotAttached,
 }
 
-/// A container at work, which may outlive its Pod.
+/// A running container, which may outlive its Pod.
 pub struct Container {
     pub device: usize,
     pub ends: Timestamp,
@@ -86,7 +86,7 @@ pub struct Cluster {
     pub jobs: BTreeMap<String, FlashJob>,
     pub pods: BTreeMap<String, Pod>,
     pub services: BTreeMap<String, Service>,
-    /// Watch events under way: FlashJobs, Pods, Services.
+    /// Watch events not delivered yet: FlashJobs, Pods, Services.
     pub events: [VecDeque<Event>; 3],
     pub devices: Vec<Device>,
     /// By Pod uid.
@@ -94,7 +94,7 @@ pub struct Cluster {
     pub fates: HashMap<String, Fate>,
     pub addresses: usize,
     pub created: HashMap<String, u32>,
-    /// Attempts that ended without success: address, device and when.
+    /// Attempts that ended without success: address, device and time.
     pub unflashed: Vec<(String, usize, Timestamp)>,
     attach_failures: usize,
 }
@@ -150,7 +150,7 @@ impl Cluster {
         pod
     }
 
-    /// None: there is one of that name already.
+    /// Creates a Pod. None: a Pod with that name already exists.
     pub fn create_pod(&mut self, mut pod: Pod) -> Option<Pod> {
         if self.pods.contains_key(&pod.name_any()) {
             return None;
@@ -181,7 +181,8 @@ impl Cluster {
         }
     }
 
-    /// A uid leaves a job, or comes back as a new device, whose first attempt has the old name.
+    /// Forgets created Pods: a uid was removed from a job, or added again as a new device, whose
+    /// first attempt has the old name.
     pub fn forget_created(&mut self) {
         self.created.retain(|name, _| self.pods.contains_key(name));
     }
@@ -193,7 +194,7 @@ impl Cluster {
         }
     }
 
-    /// Carries out an ordinary delete: a Pod without a node goes at once, another when its
+    /// Carries out an ordinary delete: a Pod without a node is removed at once, any other when its
     /// container has ended.
     pub fn delete_pod(&mut self, name: &str) -> Option<Pod> {
         let mut pod = self.pods.get(name)?.clone();
@@ -231,7 +232,7 @@ impl Cluster {
         }
     }
 
-    /// Garbage collection of one Service whose job is gone. False: there is none.
+    /// Garbage-collects one Service whose job was deleted. False: there is none.
     pub fn collect_garbage(&mut self) -> bool {
         let mut services = self.services.iter();
         let orphan =
@@ -276,7 +277,7 @@ impl Cluster {
         if let Some(pod) = self.pods.get(name) {
             let device = self.device_of(&pod.labels()[label::UUID]);
             match code {
-                // A device that was flashed since does not call for an earlier attempt.
+                // A device that was flashed later does not connect for an earlier attempt.
                 0 => self.unflashed.retain(|(_, other, _)| *other != device),
                 _ => {
                     self.unflashed.extend(address(pod).map(|address| (address, device, self.now)))
@@ -292,7 +293,7 @@ impl Cluster {
         self.report(name, status, true);
     }
 
-    /// Lets the kubelet go on with one Pod. False: there is nothing to do for it now.
+    /// Advances the kubelet's work on one Pod. False: there is nothing to do for it now.
     pub fn keep(&mut self, name: &str) -> bool {
         let Some(pod) = self.pods.get(name).cloned() else { return false };
         let uid = pod.uid().unwrap_or_default();
@@ -311,7 +312,7 @@ impl Cluster {
             let called = self.unflashed.len();
             self.end(name, 137, "");
             if !ran {
-                // Its device was never told to call.
+                // Its device was never asked to connect.
                 self.unflashed.truncate(called);
             }
             return true;
@@ -370,7 +371,7 @@ impl Cluster {
         self.report(name, json!({"phase": "Running", "startTime": self.now.to_string()}), true);
     }
 
-    /// The container's work takes effect, and its end is told where its Pod is still there.
+    /// Applies the effect of the container, and reports its end if its Pod still exists.
     fn finish(&mut self, name: &str, uid: &str) {
         let Some(container) = self.containers.remove(uid) else { return };
         let device = &mut self.devices[container.device];
@@ -387,7 +388,7 @@ impl Cluster {
         }
     }
 
-    /// Containers without a Pod run to their end too.
+    /// Ends containers without a Pod too.
     pub fn finish_orphans(&mut self) {
         let over: Vec<String> = self
             .containers
@@ -402,7 +403,7 @@ impl Cluster {
         }
     }
 
-    /// Pod garbage collection after a node vanished: its container may run on.
+    /// Garbage-collects a Pod whose node vanished: its container may still run.
     pub fn lose_node(&mut self, name: &str) {
         let condition =
             json!({"type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC"});

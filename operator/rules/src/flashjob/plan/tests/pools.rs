@@ -1,4 +1,4 @@
-//! Pooled Services, one fact a test.
+//! Tests of pooled Services, one fact per test.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ fn a_slot_is_not_handed_on_right_after_an_attempt_that_was_not_judged_flashed() 
         let mut case = Case::new(&["a", "b"], &spec);
         let pods = case.start();
         case.end(&pods[0], code);
-        // What the device reports would prove it, whatever the container said.
+        // The reported version would be proof, whatever the container's exit code.
         let version = if code == 0 { "2" } else { "1" };
         case.device("a", &[ESP32, ("HOST_ENDPOINT", "10.0.0.0"), ("VERSION", version)]);
         let plan = case.settle();
@@ -100,7 +100,7 @@ fn a_device_that_waits_names_the_addresses_that_failed_attempts_keep_and_for_how
             Step::DeletePod { name, uid } => Some((name, uid)),
             _ => None,
         });
-        // A pool keeps the ended Pod, so that nobody gets its slot.
+        // A pool keeps the ended Pod, so that no other device gets its slot.
         if let Some((name, uid)) = ended {
             case.world.lose_pod(&key("job"), name, uid, case.now);
             case.world.confirm_gone(&key("job"), name, "a", case.now);

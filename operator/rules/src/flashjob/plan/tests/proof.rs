@@ -1,4 +1,4 @@
-//! Tests of the proof that a device runs the firmware, one fact a test.
+//! Tests of the proof that a device runs the firmware, one fact per test.
 
 use flashjob_api::{DeviceState, reason};
 use serde_json::json;
@@ -140,12 +140,12 @@ fn a_version_must_stay_as_long_as_the_job_says_and_a_fall_back_is_told() {
     };
     let mut case = Case::new(&["a"], &spec);
     flash(&mut case);
-    // Longer than the time-out: that is for the version to come.
+    // Longer than the timeout, which applies only until the version is first reported.
     case.pass(20);
     assert_eq!(case.status().counts.expect("counts").completed, 1);
     let mut case = Case::new(&["a"], &spec);
     flash(&mut case);
-    // It starts anew, and is silent meanwhile.
+    // The device restarts, and reports nothing meanwhile.
     case.device("a", &[ESP32, ("HOST_ENDPOINT", "10.0.0.0")]);
     case.pass(5);
     assert_eq!(case.stands("a").0, DeviceState::Verifying);

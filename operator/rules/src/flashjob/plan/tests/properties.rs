@@ -1,5 +1,5 @@
-//! From any reachable state the jobs end, and what must never happen does not. A failure prints
-//! the scenario and its seed.
+//! From any reachable state the jobs end, and the invariants hold. A failure prints the scenario
+//! and its seed.
 
 use kube_core::ResourceExt;
 use proptest::prelude::*;
@@ -14,7 +14,7 @@ use crate::flashjob::observed::Identity;
 struct Scenario {
     seed: u64,
     devices: usize,
-    /// True if the first device is seen under two uids.
+    /// True if the first device appears under two uids.
     twin: bool,
     addresses: usize,
     jobs: usize,
@@ -27,7 +27,7 @@ struct Scenario {
     deadline: bool,
     /// True if the firmware has to be resolved first.
     policed: bool,
-    /// True if a Pod of the Go operator is at work on the first device.
+    /// True if a Pod of the Go operator is running for the first device.
     moved: bool,
     faults: Faults,
 }
@@ -130,7 +130,7 @@ impl Scenario {
     }
 }
 
-/// Runs a scenario to its end, and a while beyond it.
+/// Runs a scenario to its end, and for a while after it.
 fn run(scenario: &Scenario) -> Simulation {
     let mut simulation = Simulation::new(scenario.cluster(), scenario.faults);
     simulation.run();

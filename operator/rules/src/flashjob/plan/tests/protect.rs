@@ -1,4 +1,4 @@
-//! Tests of when drains are kept from a job's Pods.
+//! Tests of when a job's Pods are protected from drains.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Tests of what becomes of a device whose Service or Pod the API server refuses, one fact a test.
+//! Tests of devices whose Service or Pod the API server refuses, one fact per test.
 
 use flashjob_api::{DeviceState, reason};
 use serde_json::json;
@@ -21,7 +21,7 @@ impl Case {
         plan.steps.iter().filter_map(Step::created_name).for_each(|name| memory.accept(name));
     }
 
-    /// Carries out the creates of a plan under a quota that has room for the first ones only.
+    /// Carries out the creates of a plan under a quota that admits only the first ones.
     fn take_services(&mut self, plan: &Plan, room: usize) {
         for (index, step) in plan.steps.iter().enumerate() {
             let Some(name) = step.created_name() else { continue };
@@ -72,7 +72,7 @@ fn a_quota_that_other_devices_use_is_a_turn_to_wait_for_and_one_device_tries_at_
         assert_eq!(case.stands(uid), expected);
     }
     assert_eq!(services(&case.settle()), 0, "no try at once");
-    // However long it takes, as long as the first device's Service is there.
+    // However long it takes, as long as the first device's Service exists.
     for _ in 0..20 {
         let made = case.pass(5);
         assert_eq!(services(&made), 1, "one try at a time");

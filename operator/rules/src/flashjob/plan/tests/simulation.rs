@@ -1,6 +1,6 @@
-//! The operator at work in the model cluster: the real caches, snapshots and plans, with requests
-//! that are slow, lost or refused, events that come late, and an operator that is killed. What
-//! must always hold is checked at every step.
+//! The operator in the model cluster: the real caches, snapshots and plans, with requests that are
+//! slow, lost or refused, events that are late, and an operator that is killed. Invariants are
+//! checked at every step.
 
 mod checks;
 mod faults;
@@ -27,7 +27,7 @@ pub use faults::Faults;
 enum Request {
     Step(Arc<Job>, Step),
     Status(Arc<Job>, Box<FlashJobStatus>),
-    /// Asks what became of a status whose answer was lost.
+    /// Queries the outcome of a status write whose response was lost.
     Settle(Arc<Job>),
 }
 
@@ -38,18 +38,18 @@ pub struct Simulation {
     pub world: World,
     faults: Faults,
     may_crash: bool,
-    /// True if nobody but the operator removes Pods, Services and jobs, and it is not killed: what
-    /// a slot was used for last is not stored.
+    /// True if only the operator deletes Pods, Services and jobs, and it is not killed: the latest
+    /// use of a slot is not stored.
     undisturbed: bool,
     requests: Vec<Request>,
     due: BTreeSet<String>,
     wake: HashMap<String, Timestamp>,
-    /// The most devices that a job was ever allowed in flight.
+    /// Highest parallelism that each job ever had.
     most: HashMap<String, usize>,
-    /// Results that were stored, by job, run and uid; a uid that left the list is new when it
-    /// comes back.
+    /// Results that were stored, by job, run and uid; a uid that was removed from the list counts
+    /// as new when it is added again.
     stored: HashSet<(String, String, String)>,
-    /// Names of Services whose deletion was answered, and that were not made again.
+    /// Names of Services whose deletion was acknowledged, and that were not created again.
     deleted_services: HashSet<String>,
     pub steps: usize,
 }
@@ -74,7 +74,7 @@ impl Simulation {
         simulation
     }
 
-    /// A new process, and a fresh list of everything.
+    /// Starts a new process, which lists everything again.
     pub fn restart(&mut self) {
         if LOUD {
             println!("CRASH");
@@ -138,7 +138,7 @@ impl Simulation {
         }
     }
 
-    /// One thing of all that could happen now. False: nothing can.
+    /// Does one of the things that could happen now. False: nothing can.
     fn move_on(&mut self) -> bool {
         let start = self.cluster.dice.below(6);
         (start..start + 6).any(|turn| match turn % 6 {

@@ -1,4 +1,4 @@
-//! Tests of what ends or holds back a job, and when its status is worded, one fact a test.
+//! Tests of what ends or delays a job, and when its status is composed, one fact per test.
 
 use std::sync::Arc;
 

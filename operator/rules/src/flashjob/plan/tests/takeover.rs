@@ -1,4 +1,4 @@
-//! Results of the Go operator's Pods are taken over.
+//! Tests that results of the Go operator's Pods are taken over.
 
 use flashjob_api::{DeviceState, reason};
 use k8s_openapi::api::core::v1::{EnvVar, Pod};
@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::fixture::{Case, deletes, pod_of_the_go_operator};
 
-/// A Pod of the Go operator that flashes what the job names.
+/// A Pod of the Go operator that flashes the firmware of the job.
 fn pod_for_the_same_firmware(case: &Case) -> Pod {
     let mut pod = pod_of_the_go_operator("job", "a", "10.0.0.0");
     let spec = &case.job.spec;

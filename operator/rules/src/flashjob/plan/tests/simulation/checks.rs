@@ -1,4 +1,4 @@
-//! Invariants: they hold whatever happened before.
+//! Invariants, which hold regardless of what happened before.
 
 use std::collections::HashMap;
 

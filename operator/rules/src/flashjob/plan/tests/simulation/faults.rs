@@ -1,5 +1,5 @@
-//! Faults beside requests: the operator is killed, Pods and Services vanish, people change
-//! their minds.
+//! Faults other than failing requests: the operator is killed, Pods and Services vanish, people
+//! change their minds.
 
 use flashjob_api::{DeviceState, FirmwarePolicy, FlashJob};
 use kube_core::ResourceExt;
@@ -8,7 +8,7 @@ use super::{LOUD, Request, Simulation};
 use crate::flashjob::labels::label;
 use crate::flashjob::plan::tests::fixture;
 
-/// Faults that can occur, each as often as its number says.
+/// Faults that can occur, each up to the given number of times.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Faults {
     pub crashes: usize,
@@ -32,7 +32,7 @@ impl Simulation {
         match self.cluster.dice.below(5) {
             0 if self.faults.crashes > 0 => {
                 self.faults.crashes -= 1;
-                // What was sent may have been carried out, and nobody hears of it.
+                // Requests in flight may have been carried out, but their responses are lost.
                 for request in std::mem::take(&mut self.requests) {
                     match request {
                         _ if self.cluster.dice.percent(50) => {}
@@ -45,7 +45,7 @@ impl Simulation {
             }
             1 if self.faults.pods > 0 => {
                 let Some(pod) = pod else { return };
-                // One that vanishes before either watch or answer told of it is the window that no
+                // A Pod that vanishes before a watch or a response reports it is a gap that no
                 // operator can close.
                 let job = self.cluster.pods[&pod].labels()[label::APP].clone();
                 if !self.world.knows_pod(&fixture::key(&job), &pod) {
@@ -54,8 +54,8 @@ impl Simulation {
                 self.faults.pods -= 1;
                 let kind = self.cluster.dice.below(4);
                 if self.may_crash && matches!(kind, 0..=2) && !self.is_stored_flashing(&pod) {
-                    // Nobody can know of a Pod that vanished before anything was stored of it,
-                    // when the operator dies too.
+                    // If the operator is killed too, nothing can tell that a Pod existed which
+                    // vanished before anything about it was stored.
                     return;
                 }
                 if LOUD {
@@ -124,7 +124,7 @@ impl Simulation {
                 let uid = all[self.cluster.dice.below(all.len())].clone();
                 if !job.spec.uuid.contains(&uid) {
                     job.spec.uuid.push(uid);
-                    // A create that was on its way when the uid left may have landed since.
+                    // A create that was in flight when the uid was removed may have arrived since.
                     self.cluster.forget_created();
                 }
             }
@@ -133,7 +133,7 @@ impl Simulation {
         self.cluster.put_job(job);
     }
 
-    /// Ends the faults, so that what is left can end too.
+    /// Stops the faults, so that the jobs can end.
     pub fn calm_down(&mut self) {
         self.faults = Faults::default();
         let suspended: Vec<FlashJob> = self

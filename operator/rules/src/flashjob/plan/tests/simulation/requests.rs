@@ -1,5 +1,5 @@
-//! Requests of the operator: each reaches the API server or does not, and its answer comes or is
-//! lost.
+//! Requests of the operator: each reaches the API server or does not, and its response arrives or
+//! is lost.
 
 use flashjob_api::{FINALIZER, FlashJobStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -11,7 +11,8 @@ use crate::flashjob::plan::Step;
 use crate::world::World;
 
 impl Simulation {
-    /// One request reaches the API server, or does not; its answer comes, or is lost.
+    /// Handles one request: it reaches the API server or does not; its response arrives, or is
+    /// lost.
     pub(super) fn answer(&mut self) -> bool {
         if self.requests.is_empty() {
             return false;
@@ -59,12 +60,12 @@ impl Simulation {
                         .strip_prefix("pod/")
                         .is_some_and(|name| world.knows_pod(&job.key, name))
                 };
-                // A create whose Pod was seen meanwhile is not sent again.
+                // A create is not sent again if its Pod has been observed.
                 let sent = arrives && !(step.creates() && knows(&self.world));
                 let refused = sent && self.carry_out(&job, &step, !fails);
                 let seen = knows(&self.world);
                 if fails && step.creates() && !refused && !seen {
-                    // Of unknown outcome: sent again until it is clear.
+                    // The outcome is unknown: sent again until it is known.
                     self.requests.push(Request::Step(job, step));
                 } else if let Some(memory) = self.world.memory.get_mut(&job.key) {
                     memory.count(&step, fails.then(|| "the answer was lost".to_owned()));
@@ -95,7 +96,7 @@ impl Simulation {
         }
     }
 
-    /// True: the API server refused it.
+    /// Carries out a step. Returns true if the API server refused it.
     pub(super) fn carry_out(&mut self, job: &Job, step: &Step, answered: bool) -> bool {
         let name = &job.key.name;
         let now = self.cluster.now;
