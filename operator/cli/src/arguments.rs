@@ -1,4 +1,4 @@
-//! The command line.
+//! Definition and parsing of the command line.
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Arg, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
@@ -9,7 +9,7 @@ use crate::fleet;
 use crate::output::Output;
 use crate::plugin::PluginCommand;
 
-/// Name of the option for the form of the output.
+/// Name of the option for the output format.
 const OUTPUT: &str = "output";
 
 /// FlashJob from the command line.
@@ -70,7 +70,7 @@ pub enum Command {
     Completion(Completion),
 }
 
-/// Commands, and the forms of output that each has.
+/// Output formats of each command.
 const FORMS: [(&str, &[Output]); 14] = {
     use Output::{Csv, Json, Junit, Name, Table, Wide, Yaml};
     [
@@ -91,7 +91,7 @@ const FORMS: [(&str, &[Output]); 14] = {
     ]
 };
 
-/// The definition of the command line, each command with the forms of output that it has.
+/// Returns the definition of the command line, with the output formats of each command.
 #[must_use]
 pub fn command() -> clap::Command {
     let mut command = taking_dashes(Arguments::command());
@@ -103,8 +103,8 @@ pub fn command() -> clap::Command {
     command
 }
 
-/// Lets times and numbers begin with a dash: what is wrong with `-1` is better said by whoever
-/// reads the value than by clap, which takes it for an option.
+/// Lets times and numbers begin with a dash: the parser of the value gives a better error for `-1`
+/// than clap, which takes it for an option.
 fn taking_dashes(command: clap::Command) -> clap::Command {
     let is_measure = |argument: &Arg| {
         let names = argument.get_value_names().into_iter().flatten();
@@ -119,7 +119,7 @@ fn taking_dashes(command: clap::Command) -> clap::Command {
         .mut_subcommands(taking_dashes)
 }
 
-/// The option `-o` of a command with these forms.
+/// Returns the option `-o` of a command with these output formats.
 fn output(forms: &[Output]) -> Arg {
     let values = forms.iter().filter_map(Output::to_possible_value);
     let parser = PossibleValuesParser::new(values)
@@ -134,16 +134,16 @@ fn output(forms: &[Output]) -> Arg {
         .help_heading("Output")
 }
 
-/// Reads the command line of this process.
+/// Parses the command line of this process.
 ///
 /// # Errors
-/// It is none of this program, or asks for help.
+/// The command line is invalid, or asks for help.
 pub fn read() -> Result<Arguments, clap::Error> {
     Arguments::from_arg_matches(&command().try_get_matches()?)
 }
 
-/// The form of output that the words of a command line ask for, whatever else is wrong with them:
-/// clap reads no further than the first mistake.
+/// Returns the output format that a command line requests, even if the rest of the line is
+/// invalid: clap stops at the first error.
 #[must_use]
 pub fn asked_output(words: &[String]) -> Output {
     let mut asked = words.iter().enumerate().filter_map(|(index, word)| match word.as_str() {

@@ -1,4 +1,4 @@
-//! Causes of errors, in plain words.
+//! Causes of errors in plain words.
 
 use std::error::Error;
 use std::sync::OnceLock;
@@ -8,17 +8,17 @@ use tokio::time::error::Elapsed;
 
 use crate::duration;
 
-/// Longest time for a connection to the API server to come about, as the command line has it, for
-/// errors that do not say how long it was.
+/// Time limit for connecting to the API server, as set on the command line, for errors that do not
+/// contain it.
 pub static LIMIT: OnceLock<Duration> = OnceLock::new();
 
-/// The last cause of an error, in plain words.
+/// Returns the root cause of an error in plain words.
 pub fn root(error: &(dyn Error + 'static)) -> String {
     let mut last = error;
     while let Some(source) = last.source() {
         last = source;
     }
-    // An I/O error is no source of what it holds, and may hold another.
+    // The `source` of an I/O error skips the error that it wraps; that one may wrap another.
     while let Some(inner) = last.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref)
     {
         last = inner;
@@ -38,7 +38,7 @@ pub fn root(error: &(dyn Error + 'static)) -> String {
     }
 }
 
-/// Returns the words of an error of the operating system without its number.
+/// Returns the text of an operating system error without its number.
 pub fn without_number(words: &str) -> String {
     words.split(" (os error").next().unwrap_or_default().to_owned()
 }

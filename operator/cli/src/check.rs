@@ -1,5 +1,5 @@
-//! `check`: what is missing for devices to be flashed, and what to do next. Reads the cluster, and
-//! changes nothing: [`read`] gets the facts, [`judge`] makes findings of them.
+//! `check`: reports what is missing for devices to be flashed, and what to do next. Reads the
+//! cluster, and changes nothing: [`read`] reads the facts, [`judge`] derives findings from them.
 
 mod finding;
 mod judge;
@@ -33,7 +33,8 @@ pub(crate) async fn run(command: &Check) -> Result<Report, Failure> {
     Ok(Report::new(table(&findings), json!({"checks": findings})).failing(failure))
 }
 
-/// Only what could be seen can be called good.
+/// Returns the failure of the checks: parts that failed, else parts that could not be read and so
+/// may be faulty.
 fn failure(findings: &[Finding]) -> Option<Failure> {
     let named = |status| {
         let with = findings.iter().filter(|finding| finding.status == status);

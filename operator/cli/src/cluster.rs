@@ -1,4 +1,4 @@
-//! The way to the cluster, by kubectl's own options. Reads the kubeconfig.
+//! Connection to the cluster, with kubectl's own options. Reads the kubeconfig.
 
 use std::error::Error;
 use std::io::ErrorKind;
@@ -13,15 +13,14 @@ use crate::cause::{self, root, without_number};
 use crate::duration;
 use crate::failure::{Code, Failure};
 
-/// Longest time for a connection to the API server to come about, unless `--request-timeout` says
-/// otherwise.
+/// Time limit for connecting to the API server, unless `--request-timeout` is given.
 pub const CONNECT_LIMIT: Duration = Duration::from_secs(2);
 
-/// Reason of a failure: the user may not.
+/// Reason of a failure: the user lacks the right.
 pub const ACCESS_DENIED: &str = "AccessDenied";
-/// Reason of a failure: there is no such object.
+/// Reason of a failure: the object does not exist.
 pub const NOT_FOUND: &str = "NotFound";
-/// Reason of a failure: the definition of the kind is not installed.
+/// Reason of a failure: the CustomResourceDefinition of the kind is not installed.
 pub const NOT_INSTALLED: &str = "NotInstalled";
 
 /// Which cluster, and who asks.
@@ -71,12 +70,12 @@ pub struct WideScope {
     scope: Scope,
 }
 
-/// A cluster, and the namespace that is meant there.
+/// A cluster, and the namespace that a command works in.
 #[derive(Clone)]
 pub struct Place {
     /// Client of the API server.
     pub client: Client,
-    /// The namespace that was named, else the kubeconfig's.
+    /// Namespace given on the command line, else the kubeconfig's.
     pub namespace: String,
 }
 
@@ -86,7 +85,7 @@ impl Scope {
         self.namespace.is_some()
     }
 
-    /// The cluster and the namespace.
+    /// Returns a client and the namespace.
     ///
     /// # Errors
     /// There is no kubeconfig, or it cannot be used.
@@ -98,7 +97,7 @@ impl Scope {
 }
 
 impl WideScope {
-    /// The cluster and the namespace; none for all namespaces.
+    /// Returns a client and the namespace; none for all namespaces.
     ///
     /// # Errors
     /// There is no kubeconfig, or it cannot be used.
@@ -107,10 +106,10 @@ impl WideScope {
         Ok((place.client, (!self.all_namespaces).then_some(place.namespace)))
     }
 
-    /// The same for one namespace.
+    /// Returns a client and the namespace for a command that works in one namespace only.
     ///
     /// # Errors
-    /// All namespaces are asked for, or there is no kubeconfig.
+    /// All namespaces are requested, there is no kubeconfig, or it cannot be used.
     pub async fn one_place(&self, what: &str) -> Result<Place, Failure> {
         if self.all_namespaces {
             return Err(Failure::usage(format!("{what} is in one namespace; use -n, not -A")));
@@ -120,7 +119,7 @@ impl WideScope {
 }
 
 impl ClusterOptions {
-    /// A client for the cluster.
+    /// Returns a client for the cluster.
     ///
     /// # Errors
     /// There is no kubeconfig, or it cannot be used.
@@ -142,7 +141,7 @@ impl ClusterOptions {
                 (!self.act_as_groups.is_empty()).then(|| self.act_as_groups.clone());
         }
         if let Some(limit) = config.connect_timeout {
-            // Each process has one command line, so the first is the only one.
+            // A process parses one command line, so the limit is set at most once.
             let _ = cause::LIMIT.set(limit);
         }
         Ok(config)
@@ -179,7 +178,7 @@ impl ClusterOptions {
     }
 }
 
-/// Returns the files of a kubeconfig that the command line does not name.
+/// Returns the default files of the kubeconfig: those of `KUBECONFIG`, else `~/.kube/config`.
 fn default_files() -> Vec<PathBuf> {
     let named = std::env::var_os("KUBECONFIG").unwrap_or_default();
     let named: Vec<_> =
@@ -190,7 +189,7 @@ fn default_files() -> Vec<PathBuf> {
     }
 }
 
-/// Returns the cause for which no configuration is found, neither a kubeconfig nor that of a Pod.
+/// Returns the reason why no configuration is found, neither a kubeconfig nor that of a Pod.
 pub fn not_inferred(error: &InferConfigError) -> String {
     match error.source().and_then(|source| source.downcast_ref()) {
         Some(kubeconfig) => unusable(kubeconfig, &default_files()),
@@ -198,10 +197,10 @@ pub fn not_inferred(error: &InferConfigError) -> String {
     }
 }
 
-/// Reads the name of a namespace. One that cannot be a name would be another path of the API.
+/// Parses the name of a namespace. An invalid name could change the path of an API request.
 ///
 /// # Errors
-/// It cannot be one.
+/// The text is not a valid name.
 pub fn namespace(text: &str) -> Result<String, String> {
     let is_inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let (first, last) = (text.as_bytes().first(), text.as_bytes().last());
@@ -223,7 +222,7 @@ fn client(config: Config) -> Result<Client, Failure> {
     Client::try_from(config).map_err(|error| unreachable(&root(&error)))
 }
 
-/// Returns why a kubeconfig cannot be used; `files` are those that it is read from.
+/// Returns the reason why a kubeconfig cannot be used; `files` are those that it is read from.
 fn unusable(error: &KubeconfigError, files: &[PathBuf]) -> String {
     match error {
         KubeconfigError::ReadConfig(error, path) => match error.kind() {
@@ -251,12 +250,12 @@ fn unusable(error: &KubeconfigError, files: &[PathBuf]) -> String {
                 error.location().map_or_else(String::new, |at| format!(", line {}", at.line()));
             format!("the kubeconfig{file} is not the YAML of a kubeconfig{line}")
         }
-        // It names its file, which its last cause does not.
+        // The error names the file; its root cause does not.
         _ => format!("the kubeconfig cannot be used: {}", without_number(&error.to_string())),
     }
 }
 
-/// The cluster does not answer, or nobody says where it is.
+/// Returns the failure for a cluster that does not answer or is not configured.
 pub fn unreachable(words: &str) -> Failure {
     Failure::new(
         Code::Unavailable,
@@ -265,7 +264,7 @@ pub fn unreachable(words: &str) -> Failure {
     )
 }
 
-/// A request that was not carried out; `what` ends the sentence "cannot …".
+/// Returns the failure of a request; `what` completes the sentence "cannot …".
 pub fn refused(what: &str, error: &kube::Error) -> Failure {
     if let kube::Error::BuildRequest(_) | kube::Error::HttpError(_) = error {
         return Failure::usage(format!(
@@ -303,7 +302,7 @@ pub fn refused(what: &str, error: &kube::Error) -> Failure {
                  this right, or use another --context, --user or --namespace"
             ),
         ),
-        // Of a kind that is not installed, the API server says no more than this.
+        // If the kind is not installed, the API server's 404 names no object.
         404 if status.details.as_ref().is_none_or(|details| details.name.is_empty()) => {
             Failure::new(
                 Code::Unavailable,

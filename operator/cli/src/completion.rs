@@ -1,4 +1,4 @@
-//! `completion`: scripts for shells, and the program that kubectl asks.
+//! `completion`: scripts for shells, and the program that kubectl calls.
 
 use std::iter;
 use std::path::{Path, PathBuf};
@@ -39,8 +39,8 @@ enum Kind {
     Man,
 }
 
-/// The program that kubectl asks: it is given the words so far, and prints what can follow, one a
-/// line, then a directive of cobra: 4 is that files do not complete it.
+/// Program that kubectl calls: it gets the words so far, and prints the words that can follow, one
+/// per line, then a directive of cobra; 4 disables the completion of file names.
 const KUBECTL: &str = r#"#!/bin/sh
 # Put this into the PATH as kubectl_complete-flashjob; kubectl asks it.
 exec kubectl-flashjob __complete "$@"
@@ -49,7 +49,7 @@ exec kubectl-flashjob __complete "$@"
 /// Writes a script or the manual; `program` is the definition of the command line.
 ///
 /// # Errors
-/// It cannot be written.
+/// The output cannot be written.
 pub fn run(command: &Completion, mut program: clap::Command) -> Result<Report, Failure> {
     let mut text = Vec::new();
     let shell = match command.kind {
@@ -77,7 +77,7 @@ pub fn run(command: &Completion, mut program: clap::Command) -> Result<Report, F
     Ok(Report::new(text.clone(), json!(text)))
 }
 
-/// Writes the manual, a page for each command.
+/// Writes the manual, one page for each command.
 fn pages(program: clap::Command, folder: &Path) -> Result<Report, Failure> {
     let unwritable = |error: std::io::Error| Failure::unwritable(folder, &error);
     std::fs::create_dir_all(folder).map_err(unwritable)?;
@@ -86,7 +86,7 @@ fn pages(program: clap::Command, folder: &Path) -> Result<Report, Failure> {
     Ok(Report::new(text, json!({"directory": folder})))
 }
 
-/// The word with which [`KUBECTL`] calls this program.
+/// First argument with which [`KUBECTL`] calls this program.
 pub const COMPLETE: &str = "__complete";
 
 /// Commands whose arguments are names of FlashJobs; below `rollout`, of FlashRollouts.
@@ -94,11 +94,11 @@ const NAMING: [&str; 10] = [
     "status", "pause", "resume", "cancel", "retry", "report", "preview", "approve", "abort",
     "history",
 ];
-/// Longest time in which names are looked up: somebody waits at a prompt.
+/// Time limit for the look-up of names: a user waits at a prompt.
 const LOOK_UP: Duration = Duration::from_secs(2);
 
-/// Returns the words that can follow these on the command line of `program`, one a line, and the
-/// directive.
+/// Returns the words that can follow `words` on the command line of `program`, one per line, and
+/// the directive.
 #[tokio::main(flavor = "current_thread")]
 pub async fn complete(program: clap::Command, words: &[String]) -> String {
     let mut command = program.clone();
@@ -130,7 +130,7 @@ pub async fn complete(program: clap::Command, words: &[String]) -> String {
             lines.push(format!("--{option}"));
         }
     } else if NAMING.contains(&command.get_name()) {
-        // Without an answer nothing is offered; a message would stand amid the command line.
+        // Without an answer nothing is offered; a message would appear inside the command line.
         let names = tokio::time::timeout(LOOK_UP, names(program, before, &path)).await;
         lines.extend(names.ok().flatten().unwrap_or_default());
     } else {
@@ -144,7 +144,7 @@ pub async fn complete(program: clap::Command, words: &[String]) -> String {
     lines.join("\n")
 }
 
-/// Names for a command of the objects in the namespace and the cluster that the words name.
+/// Returns the names of objects for a command, in the namespace and cluster that the words name.
 async fn names(program: clap::Command, words: &[String], command: &[&str]) -> Option<Vec<String>> {
     let line = iter::once("kubectl-flashjob").chain(words.iter().map(String::as_str));
     let matches = program.ignore_errors(true).try_get_matches_from(line).ok()?;

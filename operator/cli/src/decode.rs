@@ -1,24 +1,24 @@
-//! Objects of the API from JSON values. An error names the field, in the words of JSON.
+//! Objects of the API, decoded from JSON values. An error names the field, in terms of JSON.
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// Reads an object from a value.
+/// Decodes an object from a value.
 ///
 /// # Errors
-/// It is none; returns the field and what is wrong with it.
+/// The value is no such object; the error has the field and what is wrong with it.
 pub fn decode<T: DeserializeOwned>(value: Value) -> Result<T, String> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let words = worded(&error.inner().to_string());
         match error.path().to_string().as_str() {
-            // The object itself.
+            // The path of the object itself.
             "." => words,
             field => format!("{field}: {words}"),
         }
     })
 }
 
-/// Returns an error of serde, which speaks of types of Rust, in the words of JSON.
+/// Rewords an error of serde, which has types of Rust, in terms of JSON.
 fn worded(error: &str) -> String {
     if let Some(field) = error.strip_prefix("missing field ") {
         return format!("the field {} is missing", field.trim_matches('`'));

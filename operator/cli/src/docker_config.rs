@@ -1,5 +1,5 @@
-//! Passwords from Docker's configuration, where `docker login`, `oras login` and others leave
-//! them. An entry that is there and does not work is an error, and never an anonymous request.
+//! Credentials from Docker's configuration, where `docker login`, `oras login` and others store
+//! them. An entry that does not work is an error, and never causes an anonymous request.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -15,9 +15,9 @@ use tokio::process::Command;
 use crate::cause::root;
 use crate::failure::{Code, Failure};
 
-/// Credential helpers may ask the user something.
+/// Time limit for a credential helper, which may ask the user something.
 const HELPER_LIMIT: Duration = Duration::from_secs(120);
-/// The words by which helpers say that they know nothing of a registry.
+/// Message of a helper that has no credentials for a registry.
 const NOTHING_KNOWN: &str = "credentials not found";
 
 #[derive(Deserialize)]
@@ -38,10 +38,10 @@ struct Answer {
     secret: String,
 }
 
-/// The credentials for a repository of a registry; None where nothing is configured for it.
+/// Returns the credentials for a repository of a registry; none if nothing is configured for it.
 ///
 /// # Errors
-/// Something is configured, and cannot be used.
+/// The configured credentials cannot be used.
 pub async fn credentials(
     registry: &str,
     repository: &str,
@@ -52,7 +52,7 @@ pub async fn credentials(
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(broken(&path, &root(&error))),
     };
-    // The parser's own words could quote a password.
+    // The parser's message could quote a password.
     let config: Config = serde_json::from_slice(&text).map_err(|error| {
         broken(
             &path,
@@ -69,7 +69,7 @@ pub async fn credentials(
     let place = format!("{registry}/{repository}");
     match (parse_docker_config_json(&text, &place), config.creds_store) {
         (Ok(credentials), _) => Ok(Some(credentials)),
-        // Beside a store, entries are empty.
+        // If there is a credential store, entries are empty.
         (Err(CredentialsError::Missing(_) | CredentialsError::Incomplete(_)), Some(store)) => {
             ask(&path, &store, registry).await
         }
@@ -95,7 +95,7 @@ fn broken(path: &Path, message: &str) -> Failure {
     )
 }
 
-/// Asks `docker-credential-<helper>`, as Docker does.
+/// Runs `docker-credential-<helper>`, as Docker does.
 async fn ask(path: &Path, helper: &str, registry: &str) -> Result<Option<Credentials>, Failure> {
     let program = format!("docker-credential-{helper}");
     let failed = |message: &str| {
@@ -110,7 +110,7 @@ async fn ask(path: &Path, helper: &str, registry: &str) -> Result<Option<Credent
         .stderr(Stdio::inherit());
     let mut child = command.spawn().map_err(|error| failed(&root(&error)))?;
     if let Some(mut input) = child.stdin.take() {
-        // One that does not read says by its end what is wrong.
+        // If the helper does not read its input, its exit code and output tell the cause.
         let _ = input.write_all(registry.as_bytes()).await;
     }
     let output = tokio::time::timeout(HELPER_LIMIT, child.wait_with_output()).await;

@@ -1,16 +1,16 @@
-//! Times of the command line.
+//! Durations on the command line.
 
 use std::time::Duration;
 
 use jiff::SignedDuration;
 
-/// Longest time of the command line. One without limit would not fit into a point in time.
+/// Longest duration on the command line. An unlimited one would not fit into a point in time.
 const LONGEST: Duration = Duration::from_hours(366 * 24);
 
-/// Reads a time: `90s`, `5m`, `1h30m`; a number alone is in seconds.
+/// Parses a duration: `90s`, `5m`, `1h30m`; a number alone is in seconds.
 ///
 /// # Errors
-/// It is none, is negative, or is longer than 366 days.
+/// The text is no duration, or is negative or longer than 366 days.
 pub fn parse(text: &str) -> Result<Duration, String> {
     let text = text.trim();
     let expected = || format!("{text:?} is not a time; expected 90s, 5m, 1h30m or seconds");
@@ -26,7 +26,7 @@ fn bounded(time: Duration, text: &str) -> Result<Duration, String> {
     if time <= LONGEST { Ok(time) } else { Err(limit()) }
 }
 
-/// A time for people, in its two largest units: `45 s`, `4 min`, `1 h 30 min`.
+/// Returns a duration for people, in its two largest units: `45 s`, `4 min`, `1 h 30 min`.
 #[must_use]
 pub fn shown(time: Duration) -> String {
     let seconds = time.as_secs();

@@ -1,4 +1,4 @@
-//! Failure of a command: its cause, and the exit code that tells programs.
+//! Failure of a command: its cause, and the exit code for programs.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -12,59 +12,58 @@ use crate::cause::root;
 /// Exit codes. They are documented in `docs/kubectl-flashjob.md` and do not change their meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
-    /// Something of this machine: a file that cannot be written, a program that does not start.
+    /// An error of this machine: a file that cannot be written, a program that does not start.
     Other = 1,
-    /// The command line, or a file that it names, is not what is expected.
+    /// The command line, or a file that it names, is invalid.
     Usage = 2,
     /// Not found, or the registry or cluster does not answer or denies access.
     Unavailable = 3,
-    /// Not trusted.
+    /// The component is not trusted.
     Untrusted = 4,
-    /// Does not fit the plugin contract.
+    /// The component does not fit the plugin contract.
     Contract = 5,
-    /// The plugin answered that it will not.
+    /// The plugin refused the request.
     Refused = 6,
-    /// The plugin crashed or broke a limit.
+    /// The plugin crashed or exceeded a limit.
     Limit = 7,
-    /// The plugin asks for what the operator's configuration does not grant.
+    /// The plugin requests something that the operator's configuration does not grant.
     NotGranted = 8,
     /// The plugin cannot be built.
     Build = 9,
-    /// Something that was checked is not as it should be, or a FlashJob or FlashRollout ended with
-    /// failures.
+    /// A check found a problem, or a FlashJob or FlashRollout ended with failures.
     Failing = 10,
-    /// Something that was waited for did not come in time.
+    /// A timeout was reached.
     TimedOut = 11,
-    /// Nothing goes on until somebody acts: a FlashJob or FlashRollout is paused or stalled, or
+    /// Nothing continues until somebody acts: a FlashJob or FlashRollout is paused or stalled, or
     /// waits for an approval.
     Blocked = 12,
-    /// Ended by a signal.
+    /// A signal ended the command.
     Interrupted = 130,
 }
 
 /// Cause of a command's failure.
 #[derive(Debug)]
 pub struct Failure {
-    /// For programs.
+    /// Exit code, for programs.
     pub code: Code,
-    /// In one word.
+    /// Reason in one word.
     pub reason: &'static str,
-    /// For people.
+    /// Message for people.
     pub message: String,
 }
 
 impl Failure {
-    /// Puts one together.
+    /// Creates a failure.
     pub fn new(code: Code, reason: &'static str, message: impl Into<String>) -> Self {
         Self { code, reason, message: message.into() }
     }
 
-    /// A command line that is not what is expected.
+    /// Returns the failure for an invalid command line.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(Code::Usage, "Usage", message)
     }
 
-    /// A file that cannot be read.
+    /// Returns the failure for a file that cannot be read.
     pub fn unreadable(path: &Path, error: &io::Error) -> Self {
         let (file, unavailable) = (path.display(), |cause: String| {
             Self::new(Code::Unavailable, "FileUnreadable", cause)
@@ -86,9 +85,9 @@ impl Failure {
         }
     }
 
-    /// A file or folder that cannot be written: names what is in its way.
+    /// Returns the failure for a file or folder that cannot be written, with the obstacle.
     pub fn unwritable(path: &Path, error: &io::Error) -> Self {
-        // What is missing of the path is made, so what is there decides.
+        // Missing parts of the path are created, so the existing part decides.
         let there = path.ancestors().find(|there| there.exists()).unwrap_or(Path::new("."));
         let folder = if there.is_dir() { Some(there) } else { there.parent() };
         let folder = folder.filter(|folder| !folder.as_os_str().is_empty());
@@ -112,7 +111,7 @@ impl Failure {
         Self::new(Code::Other, "FileUnwritable", message)
     }
 
-    /// The form for programs.
+    /// Returns the form for programs.
     pub fn json(&self) -> Value {
         json!({"exitCode": self.code as u8, "reason": self.reason, "message": self.message})
     }
@@ -127,7 +126,7 @@ impl From<LoadError> for Failure {
             LoadError::FileChanged { .. } => Self::new(Code::Untrusted, reason, message),
             LoadError::FileTooLarge { .. } => Self::new(Code::Contract, reason, message),
             LoadError::Signatures { ref error, .. } => {
-                // Somebody changed a signature on its way, or where it is kept.
+                // A signature was modified on its way, or in the registry.
                 let code = match error.last() {
                     RegistryError::Tampered { .. } => Code::Untrusted,
                     _ => Code::Unavailable,

@@ -1,4 +1,4 @@
-//! The end by a signal: what was begun is named, with how to go on.
+//! End of a command by a signal: the message says what has begun, and how to continue.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,15 +18,15 @@ impl Default for Interruption {
 }
 
 impl Interruption {
-    /// From now on this is said, as the end of the sentence "interrupted; …".
+    /// Sets the message, which completes the sentence "interrupted; …".
     pub fn says(&self, text: impl Into<String>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = text.into();
     }
 
-    /// Listens to signals from now on; the answer ends at the first.
+    /// Listens for signals from now on; the returned future ends at the first.
     ///
     /// # Errors
-    /// The kernel does not allow it.
+    /// The signal handlers cannot be installed.
     pub fn listen(&self) -> Result<impl Future<Output = Failure> + use<>, Failure> {
         let (mut interrupt, mut terminate) =
             (listen(SignalKind::interrupt())?, listen(SignalKind::terminate())?);

@@ -1,16 +1,16 @@
-//! `kubectl flashjob`: for those who look after a fleet, for those who install the operator, and
-//! for plugin authors. What the operator decides is asked of the operator's own code.
+//! `kubectl flashjob`: for fleet operators, for administrators who install the operator, and for
+//! plugin authors. Decisions of the operator are computed with the operator's own code.
 //!
 //! - [`arguments`] is the command line. [`fleet`] has the commands for devices and FlashJobs,
-//!   [`plugin`] those for plugin authors, [`check`] looks at an installation, [`completion`] is
-//!   for shells.
-//! - [`cluster`] is the way to the cluster that the kubeconfig names; [`duration`] reads and shows
-//!   times, [`number`] reads numbers, and [`decode`] objects.
-//! - [`source`] gets a component from a file or a registry, with [`docker_config`]'s credentials
-//!   and the trust that is asked for.
+//!   [`plugin`] those for plugin authors, [`check`] checks an installation, [`completion`] is for
+//!   shells.
+//! - [`cluster`] connects to the cluster that the kubeconfig names; [`duration`] parses and
+//!   formats times, [`number`] parses numbers, and [`decode`] decodes objects.
+//! - [`source`] fetches a component from a file or a registry, with [`docker_config`]'s
+//!   credentials and the required trust.
 //! - A command returns a [`report::Report`] to show, or a [`failure::Failure`] with its exit code;
-//!   [`output`] has the forms in which they are shown, and [`cause`] words the causes of errors.
-//!   [`interruption`] ends a command at a signal.
+//!   [`output`] has the output formats, and [`cause`] words the causes of errors. [`interruption`]
+//!   ends a command at a signal.
 
 mod arguments;
 mod cause;
@@ -45,12 +45,12 @@ use report::Report;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
-    // It starts itself so, to compile a plugin. Limits of a process are set before it has threads.
+    // The program starts itself with this word to compile a plugin. Limits of a process are set
+    // before it has threads.
     if words.next().is_some_and(|word| word == COMPILE_PLUGIN) {
         return compile_plugin(words);
     }
-    // Two TLS providers could be linked; ring is the one that is meant. A second call changes
-    // nothing.
+    // Two TLS providers could be linked; this chooses ring. A second call changes nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let words = std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned());
     let words: Vec<String> = words.collect();
@@ -71,7 +71,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// A command line that cannot be read, or that asks for help.
+/// Prints the help, or the failure for an invalid command line.
 fn unread(error: &clap::Error, output: Output) -> ExitCode {
     if !error.use_stderr() || !matches!(output, Output::Json | Output::Yaml) {
         error.exit();
@@ -82,7 +82,7 @@ fn unread(error: &clap::Error, output: Output) -> ExitCode {
 
 #[tokio::main(worker_threads = 2)]
 async fn carry_out(arguments: Arguments) -> Result<Report, Failure> {
-    // What plugins log is for their author.
+    // Log messages of plugins are shown: they are for the plugin's author.
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,flashjob_plugin_host=info,kube=off"));
     let log = tracing_subscriber::fmt()
@@ -90,10 +90,11 @@ async fn carry_out(arguments: Arguments) -> Result<Report, Failure> {
         .with_writer(stderr)
         .with_ansi(stderr().is_terminal());
     log.without_time().with_target(false).init();
-    // Before the command does anything: from then on it is never killed in the middle of a file.
+    // Before the command starts: from here on, no signal kills it while it writes a file.
     let interruption = Interruption::default();
     let interrupted = interruption.listen()?;
-    // What is dropped here takes its unfinished files and its children along.
+    // Dropping the future of the command removes its unfinished files and ends its child
+    // processes.
     tokio::select! {
         ended = run(arguments.command, arguments.output, &interruption) => ended,
         interrupted = interrupted => Err(interrupted),

@@ -1,13 +1,13 @@
-//! Whole numbers of the command line.
+//! Whole numbers on the command line.
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
 
-/// Reads a whole number within bounds.
+/// Parses a whole number within bounds.
 ///
 /// # Errors
-/// It is none, or is beyond them.
+/// The text is no number, or is out of bounds.
 pub fn number<N>(text: &str, bounds: RangeInclusive<N>) -> Result<N, String>
 where
     N: Copy + Display + FromStr + PartialOrd,

@@ -1,4 +1,4 @@
-//! Output of a command, in both forms.
+//! Output of a command, for people and for programs.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -12,40 +12,40 @@ use crate::output::Output;
 /// Result of a command.
 #[derive(Debug)]
 pub struct Report {
-    /// For people.
+    /// Text for people.
     pub text: String,
-    /// For programs: one object.
+    /// One object for programs.
     pub json: Value,
-    /// Set where there is something to show that is not good.
+    /// Set if the command fails and has a result to show.
     pub failure: Option<Failure>,
-    /// Forms that only some commands have.
+    /// Output formats that only some commands have.
     forms: Vec<(Output, String)>,
 }
 
 impl Report {
-    /// A good result.
+    /// Creates a report of success.
     pub fn new(text: String, json: Value) -> Self {
         Self { text, json, failure: None, forms: Vec::new() }
     }
 
-    /// Adds a form of the result that other commands do not have.
+    /// Adds an output format that other commands do not have.
     pub fn with(mut self, output: Output, form: String) -> Self {
         self.forms.push((output, form));
         self
     }
 
-    /// The same result, in other words for people.
+    /// Replaces the text for people.
     pub fn saying(self, text: String) -> Self {
         Self { text, ..self }
     }
 
-    /// The same result, which is not good.
+    /// Sets the failure.
     pub fn failing(self, failure: Option<Failure>) -> Self {
         Self { failure, ..self }
     }
 
-    /// This result above another: texts and names one below the other, and the fields of both in
-    /// one object.
+    /// Puts this report above another: texts and names one below the other, and the fields of both
+    /// in one object.
     pub fn above(mut self, below: Self) -> Self {
         self.text = format!("{}\n\n{}", self.text, below.text);
         if let (Value::Object(fields), Value::Object(more)) = (&mut self.json, below.json) {
@@ -60,14 +60,14 @@ impl Report {
         Self { failure: self.failure.or(below.failure), ..self }
     }
 
-    /// Prints it, and says with which code the program ends.
+    /// Prints the report, and returns the exit code of the program.
     pub fn show(mut self, output: Output) -> ExitCode {
         if let (Some(failure), Value::Object(fields)) = (&self.failure, &mut self.json) {
             fields.insert("error".to_owned(), failure.json());
         }
         let own = self.forms.iter().find(|(form, _)| *form == output);
         let printed = match (own, output) {
-            // Nothing to list is no line, not an empty one.
+            // An empty list prints no line, rather than an empty one.
             (Some((_, form)), _) if form.is_empty() => Ok(()),
             (Some((_, form)), _) => print(form),
             (None, Output::Json) => print(&format!("{:#}", self.json)),
@@ -83,9 +83,9 @@ impl Report {
 }
 
 impl Failure {
-    /// Prints it, and says with which code the program ends.
+    /// Prints the failure, and returns the exit code of the program.
     pub fn show(self, output: Output) -> ExitCode {
-        // This failure is the one to tell, whether or not its form for programs arrives.
+        // This failure is reported even if its form for programs cannot be written.
         let error = json!({"error": self.json()});
         let _ = match output {
             Output::Json => print(&format!("{error:#}")),
@@ -95,26 +95,26 @@ impl Failure {
         self.complain()
     }
 
-    /// Says it to people alone.
+    /// Prints the failure for people only.
     pub fn complain(self) -> ExitCode {
         eprintln!("kubectl flashjob: {}", self.message);
         ExitCode::from(self.code as u8)
     }
 }
 
-/// The YAML of a value.
+/// Returns a value as YAML.
 pub fn yaml(value: &impl serde::Serialize) -> Result<String, Failure> {
     serde_saphyr::to_string(value).map_err(|error| {
         Failure::new(Code::Other, "OutputLost", format!("cannot write YAML: {error}"))
     })
 }
 
-/// Whoever reads may stop reading; any other end of the output is a failure.
+/// Prints text and a newline. A closed pipe is no failure; any other write error is.
 pub fn print(text: &str) -> Result<(), Failure> {
     write(&format!("{}\n", text.trim_end()))
 }
 
-/// Writes text to standard output as it is, and at once.
+/// Writes text to standard output unchanged, and flushes it.
 pub fn write(text: &str) -> Result<(), Failure> {
     let mut stdout = std::io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {

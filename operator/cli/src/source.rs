@@ -1,5 +1,5 @@
-//! A component from a file or a registry: how registries are reached, whose signatures are
-//! demanded, and what it may cost.
+//! Source of a component (a file or a registry): connection to registries, required signatures and
+//! resource limits.
 
 use std::path::{Path, PathBuf};
 
@@ -81,7 +81,7 @@ pub struct TrustOptions {
 }
 
 impl TrustOptions {
-    /// Returns the trust that the command line demands; none where it demands nothing.
+    /// Returns the trust that the command line demands; none if it demands no signature.
     pub fn demanded(&self) -> Option<CosignTrust> {
         let forms = vec![SignatureForm::Bundle, SignatureForm::Simple];
         let require = if self.all_keys { RequiredKeys::All } else { RequiredKeys::Any };
@@ -99,27 +99,27 @@ impl TrustOptions {
     }
 }
 
-/// A component that is named, and all that is needed to get it.
+/// A component named on the command line, with everything needed to fetch and verify it.
 pub struct ComponentSource {
-    /// Does the work.
+    /// Plugin host, which fetches, verifies and compiles the component.
     pub host: Host,
-    /// The operator's configuration; an empty one where none is named.
+    /// The operator's configuration; the default one if `--config` is not given.
     pub config: OperatorConfig,
-    /// True if anything says whose signatures are demanded.
+    /// True if the configuration or the command line says whose signatures are required.
     judged: bool,
     trust: Vec<TrustEntry>,
     plugin: PluginSource,
     logins: Logins,
-    /// Gone with this value: nothing is kept from run to run.
+    /// Deleted when this value is dropped: nothing is cached between runs.
     _cache: TempDir,
 }
 
 impl ComponentSource {
-    /// Takes what the command line names.
+    /// Creates the source from a file name or reference given on the command line.
     ///
     /// # Errors
-    /// It is neither a file nor a reference, the configuration is refused, or credentials do not
-    /// work.
+    /// The argument is neither a file nor a reference, the configuration is invalid, or
+    /// credentials are missing or cannot be used.
     pub async fn new(
         named: &str,
         registry: &RegistryOptions,
@@ -128,10 +128,10 @@ impl ComponentSource {
         Self::of(reference(named)?, registry, trust).await
     }
 
-    /// The same, for a reference.
+    /// Creates the source of a reference.
     ///
     /// # Errors
-    /// The configuration is refused, or credentials do not work.
+    /// The configuration is invalid, or credentials are missing or cannot be used.
     pub async fn of(
         reference: Reference,
         registry: &RegistryOptions,
@@ -185,23 +185,24 @@ impl ComponentSource {
         &self.plugin.reference
     }
 
-    /// Gets it, and refuses what is not trusted.
+    /// Fetches the component and verifies its signatures.
     ///
     /// # Errors
-    /// It cannot be had, or is not trusted.
+    /// The component cannot be fetched, or is not trusted.
     pub async fn verify(&self) -> Result<Verified, Failure> {
         Ok(self.host.obtain(&self.plugin, &self.logins).await?)
     }
 
-    /// Compiles it and asks what it is.
+    /// Compiles the component and calls its `describe`.
     ///
     /// # Errors
-    /// It does not fit the contract, or breaks.
+    /// The component does not fit the contract, or fails.
     pub async fn start(&self, verified: &Verified) -> Result<Plugin, Failure> {
         let started = self.host.start(verified, &self.plugin).await;
         started.map_err(|error| {
             let failure = Failure::from(error);
-            // The engine knows its digest alone; whoever named it knows it by that name.
+            // The engine names a component only by its digest; the user knows it by the given
+            // name.
             let name = match self.reference() {
                 Reference::File { path, .. } => path.display().to_string(),
                 reference => reference.to_string(),
@@ -211,7 +212,7 @@ impl ComponentSource {
         })
     }
 
-    /// Manifest and signatures.
+    /// Returns the manifest and the signatures of the component.
     ///
     /// # Errors
     /// The registry does not answer.
@@ -219,19 +220,19 @@ impl ComponentSource {
         Ok(self.host.published(&self.plugin.reference, digest, &self.logins).await?)
     }
 
-    /// The credentials for its registry and the mirrors of that.
+    /// Returns the credentials for the component's registry and for that registry's mirrors.
     pub fn logins(&self) -> &Logins {
         &self.logins
     }
 
-    /// The entry of the configuration's trust that decided.
+    /// Returns the pattern of the trust entry that applies to the component.
     pub fn trust_pattern(&self) -> Option<&str> {
         trust_entry(&self.plugin.reference, &self.trust)
             .map(|entry| entry.pattern.as_str())
             .filter(|_| self.judged)
     }
 
-    /// In one word, why it may be run.
+    /// Returns in one word why the component may run, such as `Signed`.
     pub fn trust(&self, verified: &Verified) -> &'static str {
         match (self.reference(), verified.signed(), self.judged) {
             (Reference::File { .. }, ..) => "LocalFile",
@@ -241,7 +242,7 @@ impl ComponentSource {
         }
     }
 
-    /// Returns the component's origin and what was obtained, for programs.
+    /// Returns the component's origin, digests, size and trust, in the form for programs.
     pub fn json(&self, verified: &Verified) -> Value {
         json!({
             "reference": self.reference().to_string(),
@@ -253,10 +254,10 @@ impl ComponentSource {
     }
 }
 
-/// A file that is there, or a reference.
+/// Parses a command line argument: the path of an existing file, else an OCI reference.
 ///
 /// # Errors
-/// It is neither.
+/// The argument is neither.
 pub fn reference(named: &str) -> Result<Reference, Failure> {
     let path = Path::new(named);
     if path.is_file() {
@@ -277,7 +278,7 @@ pub fn reference(named: &str) -> Result<Reference, Failure> {
 /// Reads and checks the operator's configuration.
 ///
 /// # Errors
-/// It cannot be read, or is refused.
+/// The file cannot be read, or the configuration is invalid.
 pub fn read_config(path: &Path) -> Result<OperatorConfig, Failure> {
     Ok(flashjob_config::parse(&flashjob_config::read(path)?)?)
 }
@@ -299,7 +300,7 @@ fn entries(
     }
 }
 
-/// The configuration's registries, with what the command line says of this one.
+/// Returns the configuration's registries, with the command line's options for this one.
 fn registries(
     reference: &Reference,
     options: &RegistryOptions,
@@ -319,7 +320,8 @@ fn registries(
     registries
 }
 
-/// Those of Docker's configuration. Where the operator has some, there must be some here.
+/// Returns credentials from Docker's configuration for the registry and its mirrors. Where the
+/// operator has credentials for a host, they are required here too.
 async fn logins(reference: &Reference, registries: &[RegistryConfig]) -> Result<Logins, Failure> {
     let mut logins = Vec::new();
     for (host, repository) in places(reference, registries) {

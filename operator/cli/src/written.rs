@@ -1,4 +1,4 @@
-//! Files that are there whole or not at all.
+//! Files that are written atomically.
 
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
@@ -11,16 +11,16 @@ use crate::failure::{Code, Failure};
 /// Permission to replace a file that already exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
-    /// It stays, and that is an error.
+    /// An existing file stays, and the write fails.
     Keep,
-    /// It is replaced.
+    /// An existing file is replaced.
     Replace,
 }
 
-/// Writes a file under another name, and then gives it its own.
+/// Writes a file under a temporary name, and then renames it.
 ///
 /// # Errors
-/// It cannot be written, or is there already and shall stay.
+/// The file cannot be written, or exists and must stay.
 pub fn write(path: &Path, bytes: &[u8], existing: Existing) -> Result<(), Failure> {
     let folder =
         path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));

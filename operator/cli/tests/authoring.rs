@@ -1,4 +1,4 @@
-//! From `plugin new` to a signed plugin in a real registry.
+//! Tests of the way from `plugin new` to a signed plugin in a real registry.
 
 mod author;
 
@@ -12,8 +12,8 @@ use flashjob_testbed::process::{repository, script};
 use flashjob_testbed::signatures::{Signer, attach_simple};
 use serde_json::json;
 
-/// Makes a plugin where its earlier builds are, has it tested and built, and returns what `plugin
-/// build` says.
+/// Creates a plugin, tests and builds it with the build cache of earlier runs, and returns the
+/// output of `plugin build`.
 fn build(author: &Author) -> anyhow::Result<serde_json::Value> {
     let work = repository().join("target/authoring");
     let folder = work.join("thermo");
@@ -30,7 +30,7 @@ fn build(author: &Author) -> anyhow::Result<serde_json::Value> {
     ];
     let made = said(plugin(&words, author.folder.path()).output()?)?.good()?;
     assert_eq!(made["deviceType"], "thermo1");
-    // The same crates as here, which are at hand without a network.
+    // The same crates as in this repository, which are available without a network.
     std::fs::copy(repository().join("Cargo.lock"), folder.join("Cargo.lock"))?;
     let toolchain = script("tests/wasm/toolchain.sh")?;
     let toolchain: Vec<(&str, &str)> =
@@ -44,7 +44,7 @@ fn build(author: &Author) -> anyhow::Result<serde_json::Value> {
     };
     let mut tests = Command::new("cargo");
     prepare(&mut tests);
-    // In this profile the build shares what it can with the component's.
+    // In this profile, the tests share build artifacts with the component.
     let tested = tests
         .args(["test", "--release", "--quiet"])
         .env_remove("CARGO_UNSTABLE_BUILD_STD")
@@ -115,7 +115,7 @@ async fn a_new_plugin_tests_itself_and_is_built_pushed_inspected_signed_verified
         ])?
         .good()?;
     let inspected_title = author.plugin(&["inspect", &titled])?.good()?;
-    // Line breaks and quotes arrive as they were.
+    // Line breaks and quotes are preserved.
     assert_eq!(
         inspected_title["manifest"]["annotations"]["org.opencontainers.image.description"],
         "Reads\ttwo\n\"sensors\""
@@ -199,7 +199,7 @@ async fn a_new_plugin_tests_itself_and_is_built_pushed_inspected_signed_verified
     Ok(())
 }
 
-/// Signs once more, without a key that anybody knows, and verifies with cosign's own options.
+/// Signs once more, keyless, and verifies with cosign's own options.
 async fn verified_without_a_key(
     author: &Author,
     reference: &str,
@@ -338,7 +338,7 @@ async fn what_does_not_fit_the_contract_is_pushed_only_by_force_and_then_refused
     );
     author.plugin(&["inspect", &reference])?.failed(3, "NotFound", "plugins/broken:1");
     author.plugin(&["push", &file, &reference, "--force"])?.good()?;
-    // Without the registry's authority.
+    // Without the certificate of the registry's authority.
     said(plugin(&["inspect", &reference], author.folder.path()).output()?)?.failed(
         3,
         "RegistryUnreachable",

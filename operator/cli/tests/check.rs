@@ -1,4 +1,5 @@
-//! `check`: what is missing in a cluster is said one after the other, until nothing is.
+//! Tests of `check`: it names what is missing in a cluster, one thing after the other, until
+//! nothing is missing.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,7 +23,7 @@ mod author;
 
 use author::{CommandOutput, said};
 
-/// Longer than anything here takes on a busy machine.
+/// Longer than any step takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn ask(kubeconfig: &Path, words: &[&str]) -> anyhow::Result<CommandOutput> {
@@ -31,7 +32,7 @@ fn ask(kubeconfig: &Path, words: &[&str]) -> anyhow::Result<CommandOutput> {
     said(command.env_remove("RUST_LOG").output()?)
 }
 
-/// Status and message of a check.
+/// Returns status and message of a check.
 fn found(said: &CommandOutput, check: &str) -> (String, String) {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let checks = said.json["checks"].as_array().into_iter().flatten();
@@ -75,13 +76,13 @@ fn pod(ready: &str) -> Value {
             "name": "operator-0", "namespace": "default",
             "labels": {"app.kubernetes.io/name": "flashjob-operator"},
         },
-        // Nobody starts it.
+        // No scheduler of that name runs, so the Pod never starts.
         "spec": {"schedulerName": "none", "containers": [{"name": "operator", "image": "a:1"}]},
         "status": {"conditions": [{"type": "Ready", "status": ready}]},
     })
 }
 
-/// An event as the operator writes it on its Pod.
+/// Returns an event as the operator writes it on its Pod.
 fn event(reason: &str, note: &str) -> Value {
     let now = Timestamp::now();
     json!({
@@ -192,7 +193,7 @@ async fn what_is_missing_is_named_with_what_to_do_next_until_nothing_is() -> any
     is(&good, "devices (Akri)", "ok", "2 Instances");
     good.good()?;
 
-    // Somebody without rights learns what they may not see, and nothing else is blamed for it.
+    // A user without rights learns what they may not read, and nothing else is reported as failed.
     let denied = ask(&plane.client_kubeconfig, &[])?;
     is(&denied, "operator", "denied", "User \"client\" cannot list resource");
     is(&denied, "definition FlashJob", "ok", "of this version");

@@ -152,7 +152,7 @@ fn an_interrupted_command_ends_with_130_and_leaves_nothing_behind() -> anyhow::R
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()?;
-    // It has asked, and waits for the answer.
+    // The command has sent its request, and waits for the answer.
     let _connection = silent.accept()?;
     assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status()?.success());
     said(child.wait_with_output()?)?.failed(130, "Interrupted", "interrupted");

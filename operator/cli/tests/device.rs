@@ -1,4 +1,4 @@
-//! `plugin run --device`: a plugin is asked about a device of a real cluster.
+//! Tests of `plugin run --device`: a plugin is called for a device of a real cluster.
 
 #[allow(dead_code, reason = "the registry's part is for another test")]
 mod author;
@@ -16,7 +16,7 @@ use kube::Api;
 use kube::api::PostParams;
 use serde_json::{Value, json};
 
-/// Asks about a device with this kubeconfig.
+/// Calls the plugin for a device, with this kubeconfig.
 fn ask(kubeconfig: &Path, device: &str, more: &[&str]) -> anyhow::Result<CommandOutput> {
     let esp32 = component("esp32");
     let words = [&["run", &esp32, "--device", device], more].concat();
@@ -79,7 +79,7 @@ async fn a_plugin_is_asked_about_a_device_of_the_cluster_and_an_unknown_device_i
     assert_eq!(ran["request"]["namespace"], "default");
     assert_eq!(ran["pod"]["metadata"]["namespace"], "default", "{}", ran["pod"]);
 
-    // What the command line says goes above what the cluster says.
+    // Values on the command line override those of the cluster.
     let ran = ask(
         &plane.kubeconfig,
         "http-thermo-7",
@@ -98,7 +98,7 @@ async fn a_plugin_is_asked_about_a_device_of_the_cluster_and_an_unknown_device_i
     let elsewhere = "there is no Akri Instance other/http-thermo-7;";
     ask(&plane.kubeconfig, "http-thermo-7", &["--namespace", "other"])?
         .failed(3, "NotFound", elsewhere);
-    // One whom nothing is granted, and one whom nobody knows.
+    // A user without rights, and one with an unknown token.
     let unread = "cannot read Akri Instance default/http-thermo-7";
     ask(&plane.client_kubeconfig, "http-thermo-7", &[])?.failed(3, "AccessDenied", unread);
     let mut stranger: Value = serde_json::from_slice(&std::fs::read(&plane.kubeconfig)?)?;

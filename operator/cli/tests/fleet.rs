@@ -1,4 +1,4 @@
-//! Devices and FlashJobs from the command line: the dialogue from a pipe and on a terminal,
+//! Tests of the commands for devices and FlashJobs: the dialogue from a pipe and on a terminal,
 //! options, batches, and each exit code.
 
 use std::os::unix::fs::PermissionsExt;
@@ -20,7 +20,7 @@ mod person;
 
 use person::{CommandOutput, Person, answer};
 
-/// Longer than anything here takes on a busy machine.
+/// Longer than any step takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
 const FIRMWARE: &str = "harbor.nbfc.io/nubificus/firmware:0.2.0";
 const FILE: &str = "flashjob_operator/config/samples/application_v1alpha1_flashjob.yaml";
@@ -79,12 +79,12 @@ async fn piped_answers_of_the_script_get_its_words_and_flash_in_batches() -> any
     let job = person.jobs().get("flashjob").await?;
     ensure!(job.spec.uuid == [uids[0].clone(), uids[2].clone()], "{:?}", job.spec);
     ensure!(job.spec.device.as_deref() == Some("esp32") && job.spec.version == "0.2.0");
-    // kubectl takes the file, and the operator has nothing more to do.
+    // kubectl accepts the file, and the operator has nothing more to do.
     let mut kubectl = kubectl(&person);
     let applied = answer(kubectl.args(["apply", "-f"]).arg(person.folder.path().join(FILE)), "")?;
     ensure!(applied.code == Some(0), "{applied:?}");
     ensure!(person.jobs().get("flashjob").await?.spec == job.spec);
-    // The order of answers from before the question for the image.
+    // The order of the answers before the question about the image was added.
     let answers = format!("esp32\nthermo\n\ny\n{FIRMWARE}\n2\n0\n");
     let said = person.answer(&["flash", "--interactive"], &answers)?;
     ensure!(said.code == Some(0), "{said:?}");
@@ -108,12 +108,12 @@ async fn piped_answers_of_the_script_get_its_words_and_flash_in_batches() -> any
     Ok(())
 }
 
-/// A device of another type is not added to what is bound to one, and takes no results away.
+/// Checks that a FlashJob for one type takes no device of another, and keeps its results.
 fn another_mix_of_devices(person: &Person, uids: &[String]) -> anyhow::Result<()> {
     let version = ["--firmware", FIRMWARE, "--version", "0.2.0", "--yes"];
     let said = person.run(&[&["flash", "--all"], &version[..]].concat())?;
     ensure!(said.code == Some(1) && said.errors.contains("spec.device is esp32"), "{said:?}");
-    // Those that are in it are as they were, whatever chose them.
+    // Devices that are in the FlashJob already stay unchanged, whichever option selected them.
     let all = uids.join(",");
     let said = person.run(&[&["flash", "--uid", &all], &version[..]].concat())?;
     ensure!(said.code == Some(0) && said.text.contains("is unchanged"), "{said:?}");
@@ -161,14 +161,14 @@ async fn on_a_terminal_the_version_is_asked_for_and_a_signal_leaves_a_whole_job(
     terminal.send_control('c')?;
     terminal.exp_string("FlashJob default/flashjob stays")?;
     terminal.exp_string("Not started: 1 device of later batches")?;
-    // The job is whole, and the same answers go on with the rest.
+    // The FlashJob is complete, and the same answers continue with the other devices.
     let said = person.run(&["status", "flashjob", "--timeout", "2m", "-o", "json"])?;
     ensure!(said.code == Some(0), "{said:?}");
     ensure!(said.json()?["jobs"][0]["counts"]["completed"] == 1, "{said:?}");
     let said = person.answer(&["flash"], &format!("\n\n\ny\n{FIRMWARE}\n\n5\n0\n"))?;
     ensure!(said.code == Some(0), "{said:?}");
     ensure!(person.flashed().await? == [1, 1]);
-    // A view that is drawn over itself.
+    // A view that is redrawn in place.
     let mut terminal = on_a_terminal(&person, &["status", "flashjob", "-w"])?;
     terminal.exp_string("[########################] 2/2")?;
     terminal.exp_eof()?;
@@ -180,7 +180,7 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
     let person = Person::new(&["esp32:thermo:0.1.0=3"]).await?;
     let flash = ["flash", "--type", "esp32", "--firmware", FIRMWARE, "--version", "0.2.0"];
     let with = |words: &[&'static str]| [&flash[..], words].concat();
-    // Nothing without leave, and nothing in a dry run.
+    // Nothing is flashed without confirmation, or in a dry run.
     let said = person.run(&flash)?;
     ensure!(said.code == Some(2) && said.errors.contains("--yes"), "{said:?}");
     let said = person.run(&with(&["--dry-run", "-o", "yaml"]))?;
@@ -190,10 +190,10 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
     let said = person.run(&with(&["--dry-run", "--name", "No_Name"]))?;
     ensure!(said.code == Some(1) && said.errors.contains("No_Name"), "{said:?}");
     ensure!(person.jobs().get_opt("flashjob").await?.is_none());
-    // Programs get their form of a command line that cannot be read, too.
+    // Programs get their output format even if the command line is invalid.
     let said = person.run(&with(&["--batch-size", "none", "--output=json"]))?;
     ensure!(said.code == Some(2) && said.json()?["error"]["reason"] == "Usage", "{said:?}");
-    // What is most likely a mistake flashes nothing.
+    // A likely mistake flashes nothing.
     let all = ["--firmware", FIRMWARE, "--version", "0.2.0", "--yes"];
     let said = person.run(&[&["flash", "--uid", ""], &all[..]].concat())?;
     ensure!(said.code == Some(2), "{said:?}");
@@ -203,7 +203,7 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
     let said = person.run(&with(&["--yes", "--file", "/proc/nobody/may/write.yaml"]))?;
     ensure!(said.code == Some(1), "{said:?}");
     ensure!(person.jobs().get_opt("flashjob").await?.is_none());
-    // One device of the first batch fails: the rest is not begun.
+    // One device of the first batch fails: no other batch starts.
     let first = person.uids("esp32")?.swap_remove(0);
     let endpoint = json!({"uuid": [first]});
     let reports = person.testbed.devices().await?;
@@ -222,7 +222,7 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
         said.text.contains(&format!("{first},{},0.1.0,0.2.0,failed,", name(&said))),
         "{said:?}"
     );
-    // What a dry run shows is what is there already, and what would be added.
+    // A dry run shows the devices of the FlashJob and those that would be added.
     let said = person.run(&with(&["--dry-run", "--file", "shown.yaml"]))?;
     ensure!(said.code == Some(0) && said.errors.contains("Left out: 1 device"), "{said:?}");
     let shown: FlashJob = serde_json::from_value(serde_saphyr::from_str(&said.text)?)?;
@@ -232,10 +232,10 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
     let said = person.run(&["retry", "flashjob", "--dry-run"])?;
     let shown: FlashJob = serde_json::from_value(serde_saphyr::from_str(&said.text)?)?;
     ensure!(shown.spec.uuid == [first.clone()], "{shown:?}");
-    // A shell is offered the names of FlashJobs.
+    // Shell completion offers the names of FlashJobs.
     let said = person.run(&["__complete", "status", "flash"])?;
     ensure!(said.text == "flashjob\n:4\n", "{said:?}");
-    // Mended, it is flashed again as a job of its own.
+    // After its repair the device is flashed again, in a FlashJob of its own.
     person.testbed.fleet.behave(&report.id, &Behaviour::default()).await?;
     let said = person.run(&["retry", "flashjob", "--reason", "NoSuchReason", "--yes"])?;
     ensure!(said.code == Some(3), "{said:?}");
@@ -251,10 +251,11 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
     ensure!(shown == (&json!("0.1.0"), &json!(1), &json!(false)), "{retried}");
     ensure!(retried["seconds"].is_u64(), "{retried}");
     let requests = requests_as(&person, "watcher")?;
-    // A list and a watch, of which the log may have the beginning and the end; none a device.
+    // One list and one watch, which may be logged at their start and end; no request per device.
     ensure!(requests.len() <= 3, "{requests:?}");
     ensure!(requests.iter().all(|request| request.ends_with(" flashjobs")), "{requests:?}");
-    // Paused, nothing begins; the time is over, or it is told that somebody has to act.
+    // While the FlashJob is paused, no device starts; the command times out, or reports that
+    // somebody has to act.
     ensure!(person.run(&["pause", "flashjob"])?.code == Some(0));
     let more = json!({"spec": {"uuid": person.uids("esp32")?}});
     person.jobs().patch("flashjob", &PatchParams::default(), &Patch::Merge(more)).await?;
@@ -263,7 +264,7 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
     let said = person.run(&["status", "flashjob", "--timeout", "1s"])?;
     ensure!(said.code == Some(11), "{said:?}");
     ensure!(said.errors.contains("kubectl flashjob resume flashjob -n default"), "{said:?}");
-    // Where one is missing nothing is changed, and those that are there are shown.
+    // If one object is missing, nothing is changed, and existing ones are shown.
     ensure!(person.run(&["resume", "flashjob", "missing"])?.code == Some(3));
     ensure!(person.jobs().get("flashjob").await?.spec.suspend == Some(true));
     let said = person.run(&["status", "flashjob", "missing"])?;
@@ -272,10 +273,10 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
     ensure!(person.run(&["resume", "flashjob"])?.code == Some(0));
     let said = person.run(&["status", "flashjob", "-w"])?;
     ensure!(said.code == Some(10) && said.text.contains("failed 1"), "{said:?}");
-    // What is not over and flashes something else stays as it is.
+    // A FlashJob that is not over and flashes something else stays unchanged.
     person.behave(&Behaviour { transfer_ms: 300_000, ..Behaviour::default() }).await?;
     let other = ["--again", "--yes", "--timeout", "1s"];
-    // A pause outlives what was flashed before.
+    // A pause lasts longer than the run that it was set in.
     ensure!(person.run(&["pause", "flashjob"])?.code == Some(0));
     eventually("the pause is seen", LIMIT, || async {
         let job = person.jobs().get("flashjob").await?;
@@ -308,7 +309,7 @@ async fn options_flash_and_each_way_to_end_has_its_exit_code() -> anyhow::Result
     Ok(())
 }
 
-/// Checks a user who may list FlashJobs of the namespace alone, and one who may list none.
+/// Checks a user who may list FlashJobs of the namespace only, and one who may list none.
 async fn who_may_see_less(person: &Person) -> anyhow::Result<()> {
     let both = "instances.akri.sh,flashjobs.application.flashjob.nbfc.io";
     for (name, resources) in [("some", both), ("none", "instances.akri.sh")] {
@@ -321,7 +322,7 @@ async fn who_may_see_less(person: &Person) -> anyhow::Result<()> {
         }
     }
     let devices = |user: &'static str| async move {
-        // A right holds a moment after it was granted.
+        // A right takes effect a moment after it is granted.
         eventually("the rights hold", LIMIT, || async {
             let said = person.run(&["devices", "-o", "json", "--as", user])?;
             Ok((said.code == Some(0)).then_some(said))
@@ -342,7 +343,7 @@ async fn who_may_see_less(person: &Person) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Verb and resource of each request that was made as this user.
+/// Returns verb and resource of each request that was made as this user.
 fn requests_as(person: &Person, user: &str) -> anyhow::Result<Vec<String>> {
     let log = std::fs::read_to_string(&person.testbed.control_plane.audit_log)?;
     let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -353,7 +354,7 @@ fn requests_as(person: &Person, user: &str) -> anyhow::Result<Vec<String>> {
         .collect())
 }
 
-/// The Instance's name in the second line of a report.
+/// Returns the Instance's name in the second line of a report.
 fn name(said: &CommandOutput) -> String {
     let line = said.text.lines().nth(1).unwrap_or_default();
     line.split(',').nth(1).unwrap_or_default().to_owned()
@@ -378,7 +379,7 @@ async fn two_people_at_once_lose_no_device_of_each_other() -> anyhow::Result<()>
     let job = person.jobs().get("flashjob").await?;
     ensure!(job.spec.uuid.len() == 4, "{:?}", job.spec.uuid);
     ensure!(person.flashed().await? == [1; 4]);
-    // The time of a command ends in a delay too, and nothing more begins.
+    // The timeout of a command applies during a delay too, and no other batch starts.
     let again =
         ["flash", "--all", "--firmware", FIRMWARE, "--version", "0.2.0", "--yes", "--again"];
     let pace = ["--batch-size", "1", "--delay", "10m", "--timeout", "30s"];
@@ -428,7 +429,7 @@ async fn what_keeps_a_first_run_from_working_is_said_with_what_to_do() -> anyhow
     ensure!(said.code == Some(2) && said.errors.contains("366 days"), "{said:?}");
     let said = person.run(&["status", "-o", "name"])?;
     ensure!(said.code == Some(0) && said.text.is_empty(), "{said:?}");
-    // Nobody works on it, as no operator runs.
+    // No operator runs, so nothing works on the FlashJob.
     person.testbed.kill_operator().await?;
     let spec = FlashJobSpec {
         uuid: vec!["a".to_owned()],

@@ -1,4 +1,5 @@
-//! Commands on FlashJobs that are asked twice, too early or for nothing, and what they say then.
+//! Tests of commands on FlashJobs that are repeated, too early or without effect, and of their
+//! messages.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
@@ -29,7 +30,7 @@ async fn what_is_done_already_is_said_and_not_done_twice() -> anyhow::Result<()>
     person.behave(&Behaviour { cut_transfer: true, ..Behaviour::default() }).await?;
     let said = person.run(&flash)?;
     ensure!(said.code == Some(10), "{said:?}");
-    // Without any time, what is over is over.
+    // With a timeout of 0, a FlashJob that is over is reported as over.
     let said = person.run(&["status", "flashjob", "--timeout", "0"])?;
     ensure!(said.code == Some(10) && said.text.contains("failed 2"), "{said:?}");
     ensure!(!said.errors.contains("not over"), "{said:?}");
@@ -59,7 +60,7 @@ async fn what_is_done_already_is_said_and_not_done_twice() -> anyhow::Result<()>
     interrupted(&person, "flashjob-retry-1")
 }
 
-/// Interrupts a watch, and checks that it says how to end what goes on.
+/// Interrupts a watch, and checks that it says how to end the FlashJob.
 fn interrupted(person: &Person, name: &str) -> anyhow::Result<()> {
     let mut command = person.command();
     command.args(["status", name, "-w"]).stdout(Stdio::piped()).stderr(Stdio::piped());

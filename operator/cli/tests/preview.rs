@@ -1,4 +1,4 @@
-//! `preview`: what it shows is what the operator then creates; from files alone, too.
+//! Tests of `preview`: it shows what the operator then creates; from files alone, too.
 
 use std::process::Command;
 use std::time::Duration;
@@ -18,11 +18,11 @@ mod person;
 
 use person::{Person, answer};
 
-/// Longer than anything here takes on a busy machine.
+/// Longer than any step takes on a busy machine.
 const LIMIT: Duration = Duration::from_secs(120);
 const FIRMWARE: &str = "harbor.nbfc.io/nubificus/firmware:0.2.0";
 
-/// Removes what the API server, the scheduler and the controllers set.
+/// Removes fields that the API server, the scheduler and the controllers set.
 fn without_what_the_server_sets(mut object: Value) -> Value {
     let of_servers = [
         "uid",
@@ -30,7 +30,7 @@ fn without_what_the_server_sets(mut object: Value) -> Value {
         "creationTimestamp",
         "managedFields",
         "generation",
-        // The load balancer keeps a Service until it has taken its address back.
+        // The load balancer keeps a Service until the address is released.
         "finalizers",
     ];
     for field in of_servers {
@@ -85,7 +85,7 @@ async fn a_preview_shows_exactly_what_the_operator_then_creates() -> anyhow::Res
         answer(command.env("DOCKER_CONFIG", person.folder.path()), "")
     };
     let said = preview(&["shown", "--config", &config])?;
-    // The unknown uid would fail.
+    // The unknown uid makes the preview fail.
     ensure!(said.code == Some(10), "{said:?}");
     let shown = said.json()?;
     let verdicts: Vec<_> = shown["devices"].as_array().into_iter().flatten().collect();
@@ -93,7 +93,7 @@ async fn a_preview_shows_exactly_what_the_operator_then_creates() -> anyhow::Res
     ensure!([verdict(0), verdict(1), verdict(2)] == ["flash", "flash", "fail"], "{shown}");
     ensure!(verdicts[2]["reason"] == "UnknownDevice", "{shown}");
     let objects = shown["objects"].as_array().context("no objects")?.clone();
-    // A budget, and for each device a Service and a Pod.
+    // A disruption budget, and for each of two devices a Service and a Pod.
     ensure!(objects.len() == 5, "{shown}");
     let said = preview(&["shown", "--config", &config, "--uid", &uids[0][..12]])?;
     ensure!(said.code == Some(0), "{said:?}");
@@ -141,7 +141,7 @@ async fn a_preview_shows_exactly_what_the_operator_then_creates() -> anyhow::Res
     offline(&person)
 }
 
-/// From files alone, without a cluster.
+/// Checks a preview from files alone, without a cluster.
 fn offline(person: &Person) -> anyhow::Result<()> {
     let folder = person.folder.path();
     let mut kubectl = Command::new(person.testbed.control_plane.programs.join("kubectl"));
@@ -178,7 +178,7 @@ fn offline(person: &Person) -> anyhow::Result<()> {
     for part in ["flash", "kind: Service", "kind: Pod", "Note: "] {
         ensure!(said.text.contains(part), "{said:?}");
     }
-    // No registry is asked for the firmware.
+    // The firmware's registry is not queried.
     let policed = job.replace("\nspec:\n", "\nspec:\n  firmwarePolicy: {}\n");
     std::fs::write(folder.join("policed.yaml"), policed)?;
     let said = preview("policed.yaml")?;

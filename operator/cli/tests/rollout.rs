@@ -1,5 +1,5 @@
-//! FlashRollouts from the command line, against a control plane without an operator: what is
-//! stored, what each verb changes, and what a status that was written by hand says.
+//! FlashRollouts from the command line, against a control plane without an operator: the stored
+//! object, the changes of each verb, and the output for statuses that the tests write.
 
 use std::io::Read;
 use std::process::{Child, Command, Stdio};
@@ -25,13 +25,13 @@ use person::{CommandOutput, Person};
 const FIRMWARE: &str = "harbor.nbfc.io/nubificus/firmware:0.2.0";
 const CREATE: [&str; 7] =
     ["rollout", "create", "hall", "--firmware", FIRMWARE, "--version", "0.2.0"];
-/// Every option of `create` but those of a file.
+/// Every option of `create` except those of a file.
 const OPTIONS: &str = "--type|esp32,esp32s2|--property|SITE=athens|--exclude-node|n9|\
     --batch|canary=1|--batch|ten=10%|--batch|rest=100%|--approve|2|--soak|10m|--max-failed|5%|\
     --success|90%|--on-failure|abort|--parallelism|4|--window|0 2 * * */4h@Europe/Athens|\
     --blackout|0 0 24 12 */48h|--group-budget|GATEWAY=4|--pod-image|r.io/flasher:1|\
     --min-version|0.0.9|--yes";
-/// Run of the statuses that are written here.
+/// Run in the statuses that the tests write.
 const RUN: &str = "0a1b2c";
 
 fn rollouts(person: &Person) -> Api<FlashRollout> {
@@ -42,21 +42,21 @@ fn create(person: &Person, words: &[&str]) -> anyhow::Result<CommandOutput> {
     person.run(&[&CREATE[..], words].concat())
 }
 
-/// Fails unless the command ended with this code, and said all of the words.
+/// Fails unless the command ended with this code and printed all of the words.
 fn ended(said: &CommandOutput, code: i32, words: &[&str]) -> anyhow::Result<()> {
     ensure!(said.code == Some(code), "expected {code}: {said:?}");
     for word in words {
         let is_there = said.text.contains(word) || said.errors.contains(word);
         ensure!(is_there, "{word} is missing: {said:?}");
     }
-    // Nothing of how the program is made.
+    // Messages contain no internals of the program.
     for word in ["panicked", "RUST_BACKTRACE", "Err(", "Some(", "ApiError"] {
         ensure!(!said.errors.contains(word), "{said:?}");
     }
     Ok(())
 }
 
-/// Writes a status as the operator would, of the run that the spec asks for.
+/// Writes a status as the operator would, for the run of the current spec.
 async fn set_status(person: &Person, status: FlashRolloutStatus) -> anyhow::Result<FlashRollout> {
     let rollout = rollouts(person).get("hall").await?;
     let status = FlashRolloutStatus {
@@ -66,7 +66,7 @@ async fn set_status(person: &Person, status: FlashRolloutStatus) -> anyhow::Resu
         observed_generation: rollout.metadata.generation,
         ..status
     };
-    // All of it is replaced: a merge would keep what the status before had.
+    // Replaces the whole status: a merge would keep fields of the previous one.
     let body = FlashRollout { status: Some(status), ..rollout };
     let parameters = kube::api::PostParams::default();
     Ok(rollouts(person).replace_status("hall", &parameters, &body).await?)
@@ -141,7 +141,7 @@ async fn options_become_the_object_they_say_and_a_dry_run_stores_nothing() -> an
         "{managers:?}"
     );
     ended(&create(&person, &all)?, 0, &["hall unchanged"])?;
-    // What is no longer given goes, and the rest stays.
+    // Fields that are no longer given are removed, and the others stay.
     ended(&create(&person, &["--type", "esp32", "--yes", "-o", "name"])?, 0, &["/hall"])?;
     let stored = rollouts.get("hall").await?;
     ensure!(stored.spec.windows.is_none() && stored.spec.max_failed.is_none(), "{stored:?}");
@@ -150,9 +150,9 @@ async fn options_become_the_object_they_say_and_a_dry_run_stores_nothing() -> an
     Ok(())
 }
 
-/// The API server's words with what to do.
+/// Checks that errors of the API server are shown with advice.
 async fn refused(person: &Person) -> anyhow::Result<()> {
-    // Another tool has a field.
+    // Another tool owns a field.
     let patch = Patch::Apply(json!({
         "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashRollout",
         "metadata": {"name": "hall"}, "spec": {"parallelism": 7},
@@ -162,7 +162,7 @@ async fn refused(person: &Person) -> anyhow::Result<()> {
     ended(&create(person, &other)?, 1, &["gitops", "--force-conflicts"])?;
     let said = create(person, &[&other[..], &["--force-conflicts"]].concat())?;
     ended(&said, 0, &["hall configured"])?;
-    // Rules of the definition.
+    // Validation rules of the CustomResourceDefinition.
     let file = person.folder.path().join("rollout.yaml");
     std::fs::write(
         &file,
@@ -177,7 +177,7 @@ async fn refused(person: &Person) -> anyhow::Result<()> {
     let text = std::fs::read_to_string(&file)?.replace("selector: {}", "selektor: {}");
     std::fs::write(&file, text)?;
     ended(&person.run(&words)?, 1, &["selektor"])?;
-    // Windows and batches are read before anything is sent.
+    // Windows and batches are parsed before any request is sent.
     for (option, value, word) in [
         ("--window", "0 2 * * *", "the duration is missing"),
         ("--window", "0 2 * * */4h@Mars/Base", "Mars/Base"),
@@ -186,7 +186,7 @@ async fn refused(person: &Person) -> anyhow::Result<()> {
     ] {
         ended(&create(person, &["--all", "--yes", option, value])?, 2, &[word])?;
     }
-    // Rights.
+    // Missing rights.
     let said = create(person, &["--all", "--yes", "--as", "nobody"])?;
     ended(&said, 3, &["you may not", "ask whoever administers the cluster"])?;
     Ok(())
@@ -246,7 +246,7 @@ async fn each_verb_changes_its_field_and_nothing_else() -> anyhow::Result<()> {
     ended(&run(&["approve", "hall/2"])?, 0, &["batch ten approved for run 0a1b2c"])?;
     ensure!(stored().await? == spec_with(&json!({"approvals": ["ten@0a1b2c"]})));
     ended(&run(&["approve", "hall/ten"])?, 0, &["was approved for run 0a1b2c already"])?;
-    // Two at once, several times: none is lost.
+    // Two approvals at once, several times: none is lost.
     for _ in 0..5 {
         let clear = json!({"spec": {"approvals": null}});
         let manager = PatchParams::default();
@@ -370,7 +370,7 @@ async fn a_status_is_told_with_what_to_do_and_each_end_has_its_exit_code() -> an
     listed(&person).await
 }
 
-/// Starts to follow the rollout, and waits until it says where that is.
+/// Starts to follow the rollout, and waits for the first output.
 fn following(person: &Person) -> anyhow::Result<Child> {
     let mut command = person.command();
     command
@@ -406,7 +406,8 @@ async fn followed(person: &Person) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Without a name, `status` lists both kinds; and FlashJobs alone where there is only that kind.
+/// Checks that without a name `status` lists both kinds, or only FlashJobs if the other kind is
+/// missing.
 async fn listed(person: &Person) -> anyhow::Result<()> {
     let said = person.run(&["status"])?;
     ended(&said, 0, &["ROLLOUT", "hall", "No FlashJobs in namespace default"])?;

@@ -1,5 +1,5 @@
-//! docs/kubectl-flashjob-sessions.md is what the program says: each session is run and compared.
-//! FLASHJOB_RECORD=1 writes the page anew (`make sessions`).
+//! Checks that docs/kubectl-flashjob-sessions.md is the output of the program: each session is run
+//! and compared. With FLASHJOB_RECORD=1 the page is written instead (`make sessions`).
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -19,10 +19,10 @@ mod person;
 use person::{Person, answer};
 
 const FIRMWARE: &str = "harbor.nbfc.io/nubificus/firmware:0.2.0";
-/// Stands in for the registry of the testbed.
+/// Replaces the registry of the testbed.
 const REGISTRY: &str = "harbor.nbfc.io";
 const ROLLOUT: &str = "hall-4";
-/// Longer than anything here takes on a slow machine.
+/// Longer than any step takes on a slow machine.
 const LIMIT: Duration = Duration::from_secs(120);
 const BEGIN: &str = "# Sessions of kubectl flashjob
 Recorded with `make sessions` from a control plane with simulated devices, and compared with the \
@@ -30,7 +30,7 @@ program in every test run. Uids, ports, hashes and times are replaced by example
 [kubectl-flashjob.md](kubectl-flashjob.md) says what each command does.
 ";
 
-/// The page in the making.
+/// A page that is being written.
 struct Page {
     text: String,
     /// Uids and names of the devices, in the order in which they are listed.
@@ -38,7 +38,7 @@ struct Page {
 }
 
 impl Page {
-    /// Adds a session: a command line, its answers from a pipe, and what it prints.
+    /// Adds a session: a command line, its answers from a pipe, and its output.
     fn session(
         &mut self,
         person: &Person,
@@ -67,7 +67,7 @@ impl Page {
         Ok(writeln!(self.text, "\n## {title}")?)
     }
 
-    /// Replaces what differs from run to run by examples of the same length.
+    /// Replaces text that differs from run to run with examples of the same length.
     fn with_examples(mut self) -> anyhow::Result<String> {
         for (number, (uid, name)) in self.devices.iter().enumerate() {
             let example = format!("{number:08x}-0000-4000-8000-{number:012x}");
@@ -78,7 +78,7 @@ impl Page {
         for (pattern, example) in [
             (r"127\.0\.0\.1:[0-9]{5}", "192.0.2.77:8080"),
             (r"127\.0\.0\.1:[0-9]{4}", "192.0.2.7:8080"),
-            // The seconds of a device, which are the last of its row.
+            // The seconds of a device, in the last cell of its row.
             (r"(?m)^([0-9a-f-]{36} .* [0-9]+ +)[0-9]+$", "${1}3"),
             (r"\btook [0-9]+ (s|min [0-9]+ s|min)", "took 3 s"),
             (r"sha256:[0-9a-f]{64}", "sha256:…"),
@@ -102,7 +102,7 @@ fn waits_for_approval(status: &FlashRolloutStatus) -> bool {
     status.waiting_for.as_ref().is_some_and(|awaited| awaited.starts_with("approval"))
 }
 
-/// Waits until the run of the rollout stops at something.
+/// Waits until the rollout is in this phase, and no device is in flight.
 async fn stops(person: &Person, phase: RolloutPhase) -> anyhow::Result<FlashRolloutStatus> {
     let rollouts: Api<FlashRollout> = Api::namespaced(person.testbed.client.clone(), "default");
     eventually(&format!("the rollout is {phase:?}"), LIMIT, || async {
@@ -111,7 +111,7 @@ async fn stops(person: &Person, phase: RolloutPhase) -> anyhow::Result<FlashRoll
             status.observed_generation == rollout.metadata.generation
                 && status.version.as_ref() == Some(&rollout.spec.version)
                 && status.phase == Some(phase)
-                // It waits for the firmware's registry, too.
+                // In this phase, the rollout may also wait for the firmware's registry.
                 && (phase != RolloutPhase::Waiting || waits_for_approval(status))
                 && status.counts.is_none_or(|counts| counts.in_flight == 0)
         };
@@ -121,7 +121,7 @@ async fn stops(person: &Person, phase: RolloutPhase) -> anyhow::Result<FlashRoll
 }
 
 /// Sessions of `kubectl flashjob rollout`: a run that is approved and completes, and one that
-/// fails, is tried again and aborted.
+/// fails, is retried and aborted.
 async fn rollout_sessions(person: &Person) -> anyhow::Result<String> {
     let mut page = Page { text: String::new(), devices: Vec::new() };
     let repository = format!("{}/nubificus/firmware", person.testbed.registry.host);
@@ -133,7 +133,7 @@ async fn rollout_sessions(person: &Person) -> anyhow::Result<String> {
     page.title("rollout create")?;
     page.session(person, &[&create[..], &version, &batches].concat(), "", 0)?;
     let mut runs = vec![stops(person, RolloutPhase::Waiting).await?];
-    // Which of equal devices goes first is the run's choice: they are numbered in its order.
+    // The run decides which of equal devices goes first, so they are numbered in its order.
     let members = runs[0].members.iter().flat_map(|batch| batch.instances.clone());
     let uids = person.testbed.devices().await?.into_iter().map(|(uid, _)| uid);
     page.devices = uids.zip(members).collect();
@@ -172,7 +172,7 @@ async fn rollout_sessions(person: &Person) -> anyhow::Result<String> {
     page.text = page.text.replace(&person.testbed.registry.host, REGISTRY);
     let mut text = page.with_examples()?;
     for (pattern, example) in [
-        // Which of the devices goes first differs, and so does what it has from earlier sessions.
+        // The device that goes first differs, and so does its version from earlier sessions.
         (r"(akri-esp32-[0-9]{6} +esp32 +thermo +)0\.[12]\.0", "${1}0.2.0"),
         (r"For example akri-esp32-[0-9]{6}", "For example akri-esp32-000000"),
         (r"(?m)^  akri-esp32-[0-9]{6}( +canary )", "  akri-esp32-000000$1"),
@@ -232,7 +232,7 @@ async fn the_documented_sessions_are_what_the_program_says() -> anyhow::Result<(
     page.title("retry")?;
     person.testbed.fleet.behave(&device.id, &Behaviour::default()).await?;
     page.session(&person, &["retry", "hall-3", "--yes"], "", 0)?;
-    // How many lines a watch prints differs from run to run.
+    // The number of lines that a watch prints differs from run to run.
     person.run(&["status", "hall-3-retry-1", "--timeout", "5m"])?;
     page.session(&person, &["status", "hall-3-retry-1"], "", 0)?;
     page.title("pause, resume")?;

@@ -1,5 +1,5 @@
-//! `flash` in batches, stopped by somebody who deletes its FlashJob: what is deleted stays
-//! deleted, and the command says which devices were not started.
+//! `flash` in batches, stopped by somebody who deletes its FlashJob: it is not created again, and
+//! the command says which devices were not started.
 
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Stdio};
@@ -15,7 +15,7 @@ use person::Person;
 
 const FIRMWARE: &str = "harbor.nbfc.io/nubificus/firmware:0.2.0";
 
-/// A command in the middle of its work.
+/// A running command.
 struct Running {
     child: Child,
     output: BufReader<ChildStdout>,
@@ -40,14 +40,14 @@ impl Running {
         Ok(())
     }
 
-    /// The exit code, and what it says on standard error.
+    /// Returns the exit code and standard error.
     fn ends(self) -> anyhow::Result<(Option<i32>, String)> {
         let ended = self.child.wait_with_output()?;
         Ok((ended.status.code(), String::from_utf8(ended.stderr)?))
     }
 }
 
-/// Deletes a FlashJob while the command waits for its next batch, and checks how that ends.
+/// Deletes a FlashJob while the command waits for its next batch, and checks how the command ends.
 async fn deleted(person: &Person, running: Running, name: &str) -> anyhow::Result<()> {
     let said = person.run(&["cancel", name, "--yes"])?;
     ensure!(said.code == Some(0), "{said:?}");
@@ -74,7 +74,7 @@ async fn a_job_that_is_deleted_between_batches_is_not_made_again() -> anyhow::Re
     let said = person.run(&["status", "flashjob", "--timeout", "2m"])?;
     ensure!(said.code == Some(0), "{said:?}");
     deleted(&person, running, "flashjob").await?;
-    // And in the FlashJob that takes what the first has no room for.
+    // The same for the FlashJob that takes the devices for which the first has no room.
     let spec = FlashJobSpec {
         uuid: (0..4096).map(|number| format!("nobody-{number}")).collect(),
         firmware: FIRMWARE.to_owned(),
@@ -86,7 +86,7 @@ async fn a_job_that_is_deleted_between_batches_is_not_made_again() -> anyhow::Re
     running.says("FlashJob default/flashjob-2")?;
     running.says("The next batch follows after 10 min")?;
     deleted(&person, running, "flashjob-2").await?;
-    // Each time the first batch alone was begun, and that is the same device.
+    // Each time only the first batch was started, with the same device.
     let flashed = person.flashed().await?;
     ensure!(flashed.iter().filter(|count| **count > 0).count() == 1, "{flashed:?}");
     Ok(())

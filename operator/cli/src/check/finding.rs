@@ -2,19 +2,19 @@
 
 use serde::Serialize;
 
-/// State of one part.
+/// State of one part of the installation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Status {
-    /// As it should be.
+    /// No problem was found.
     Ok,
-    /// Nothing in the cluster shows it.
+    /// Nothing in the cluster shows the state.
     Unknown,
-    /// The user may not see it.
+    /// The user may not read it.
     Denied,
-    /// Nothing is broken, and yet nothing may be flashed.
+    /// Nothing is broken, but it is possible that devices cannot be flashed.
     Warning,
-    /// Somebody has to do something.
+    /// Somebody has to act.
     Failed,
 }
 

@@ -1,5 +1,4 @@
-//! Judges what was read: one finding for each part, in the order in which they are put right.
-//! Pure.
+//! Evaluates the facts: one finding for each part, in the order in which to repair them. Pure.
 
 use std::cmp::Reverse;
 
@@ -17,10 +16,10 @@ use super::finding::{Finding, Status};
 use super::read::{Answer, Facts, LEASE, OPERATOR, Unread};
 
 const INSTALL_DEFINITIONS: &str = "kubectl apply --server-side -f deploy/crds (make install)";
-/// Reasons that the operator gives when it has nothing to load; it says so on its Pods.
+/// Reasons of the events that the operator writes on its Pods when it has nothing to load.
 const NOTHING_TO_LOAD: [&str; 2] = ["ConfigurationMissing", "PluginsMissing"];
 
-/// All findings.
+/// Returns all findings.
 pub(super) fn findings(facts: &Facts) -> Vec<Finding> {
     let mut findings = vec![
         definition(&FlashJob::crd(), facts),
@@ -175,7 +174,7 @@ fn is_about(event: &Event, pod: &Pod) -> bool {
     })
 }
 
-/// The operator's own warning that is newest.
+/// Returns the newest warning event by the operator.
 fn last_event(facts: &Facts, fits: impl Fn(&Event) -> bool) -> Option<&Event> {
     let own = facts.events.iter().filter(|event| {
         event.reporting_controller.as_deref() == Some("flashjob-operator")
@@ -219,7 +218,7 @@ fn seconds_since(then: Timestamp, now: Timestamp) -> i64 {
 fn plugins(facts: &Facts) -> Vec<Finding> {
     let plugins = match &facts.plugins {
         Err(Unread::Denied(words)) => return vec![denied("plugins", words)],
-        // The definition's finding says it.
+        // The finding on the CustomResourceDefinition reports this.
         Err(Unread::Absent) => return Vec::new(),
         Ok(plugins) => plugins,
     };
@@ -257,7 +256,7 @@ fn plugin(plugin: &DevicePlugin) -> Finding {
     }
 }
 
-/// A load balancer shows by what it does: nothing in the API says that there is one.
+/// Evaluates the load balancer by its effects: nothing in the API says that there is one.
 fn load_balancer(facts: &Facts) -> Finding {
     let check = "load balancer";
     let services = match &facts.balanced {

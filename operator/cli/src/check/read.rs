@@ -1,5 +1,5 @@
-//! Reads what the judgement is made from. What the user has no right to see, or what is not
-//! installed, is a fact like others; only a cluster that does not answer ends the command.
+//! Reads the facts for the checks. A missing right or a missing object is a fact too; only a
+//! cluster that does not answer ends the command.
 
 use std::collections::BTreeSet;
 
@@ -22,34 +22,34 @@ use crate::failure::Failure;
 
 /// Label of the operator's Deployment and Pods.
 pub const OPERATOR: &str = "app.kubernetes.io/name=flashjob-operator";
-/// The Lease of the replica that acts.
+/// Name of the Lease of the replica that acts.
 pub const LEASE: &str = "flashjob-operator";
 
-/// Reason for which something is not known.
+/// Reason why something could not be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Unread {
-    /// The user may not read it: the API server's words.
+    /// The user may not read it; with the API server's message.
     Denied(String),
-    /// There is no such thing.
+    /// It does not exist.
     Absent,
 }
 
-/// Result of a read, or the reason for which there is none.
+/// Result of a read, or the reason why there is none.
 pub type Answer<T> = Result<T, Unread>;
 
-/// Known facts about the installation.
+/// Facts about the installation.
 pub struct Facts {
-    /// The namespace in which the operator was looked for; none for all.
+    /// Namespace in which the operator was searched for; none for all.
     pub namespace: Option<String>,
-    /// Schemas of our group, as OpenAPI 3.0.
+    /// Schemas of our API group, as OpenAPI 3.0.
     pub schemas: Answer<Value>,
-    /// Kinds of our group that are served.
+    /// Kinds of our API group that are served.
     pub served: Answer<Vec<String>>,
     /// The operator's Deployments.
     pub deployments: Answer<Vec<Deployment>>,
     /// The operator's Pods.
     pub pods: Answer<Vec<Pod>>,
-    /// Events in the namespaces of these.
+    /// Events in the namespaces of the operator.
     pub events: Vec<Event>,
     /// The Lease in each of these namespaces.
     pub leases: Vec<(String, Answer<Lease>)>,
@@ -57,15 +57,15 @@ pub struct Facts {
     pub plugins: Answer<Vec<DevicePlugin>>,
     /// Number of Instances.
     pub instances: Answer<i64>,
-    /// All Services that ask for an external address.
+    /// All Services of type LoadBalancer.
     pub balanced: Answer<Vec<Service>>,
     /// API groups that are served.
     pub groups: Answer<Vec<String>>,
-    /// Time at which all this was read.
+    /// Time at which the facts were read.
     pub now: Timestamp,
 }
 
-/// Reads the facts; the operator is looked for in one namespace, or in all.
+/// Reads the facts; searches for the operator in one namespace, or in all.
 pub async fn facts(client: &Client, namespace: Option<&str>) -> Result<Facts, Failure> {
     let of_operator = ListParams::default().labels(OPERATOR);
     let deployments: Answer<Vec<Deployment>> = list(&api(client, namespace), &of_operator).await?;
@@ -119,7 +119,7 @@ where
     answer(api.list(parameters).await.map(|list| list.items))
 }
 
-/// A hundred thousand Instances are not to be read for their number.
+/// Counts the Instances. Reads one of them and `remainingItemCount`, as there may be 100,000.
 async fn count(client: &Client) -> Result<Answer<i64>, Failure> {
     let instances: Api<Instance> = Api::all(client.clone());
     let first = answer(instances.list_metadata(&ListParams::default().limit(1)).await)?;

@@ -1,5 +1,5 @@
-//! `pause`, `resume`, `cancel`: commands that change FlashJobs. Pausing and resuming FlashRollouts
-//! is the same.
+//! `pause`, `resume`, `cancel`: commands that change FlashJobs. FlashRollouts are paused and
+//! resumed by the same code.
 
 use std::time::Duration;
 
@@ -83,7 +83,7 @@ async fn suspend<K: Workload>(which: &Which, suspend: bool) -> Result<Report, Fa
 }
 
 impl Which {
-    /// The cluster and the namespace.
+    /// Returns a client and the namespace.
     ///
     /// # Errors
     /// There is no kubeconfig, or it cannot be used.
@@ -91,10 +91,10 @@ impl Which {
         self.scope.place().await
     }
 
-    /// Reads all of them, so that nothing is changed where one is missing.
+    /// Reads all named objects, so that nothing is changed if one is missing.
     ///
     /// # Errors
-    /// One is missing or cannot be read.
+    /// An object is missing or cannot be read.
     pub async fn read<K: Workload>(&self, place: &Place) -> Result<Vec<K>, Failure> {
         let mut objects = Vec::new();
         for name in &self.names {
@@ -104,9 +104,8 @@ impl Which {
     }
 }
 
-/// Returns the effect of the change where the object is not at work, as the end of the sentence.
-/// The change itself is one that the operator has yet to see, so the object as it was before
-/// tells.
+/// Returns the effect of the change on an object that is not at work, as the end of a sentence.
+/// The operator has not observed the change yet, so the object before the change decides.
 fn consequence<K: Workload>(before: &K, suspend: bool) -> String {
     match before.meta().deletion_timestamp {
         Some(_) => "; it is being deleted all the same".to_owned(),
@@ -115,7 +114,7 @@ fn consequence<K: Workload>(before: &K, suspend: bool) -> String {
 }
 
 async fn set_suspend<K: Workload>(place: &Place, name: &str, suspend: bool) -> Result<K, Failure> {
-    // null takes the field away, as whoever wrote the object without it had it.
+    // null removes the field, as it was before the pause.
     let value = if suspend { json!(true) } else { json!(null) };
     let patch = Patch::Merge(json!({"spec": {"suspend": value}}));
     let what = if suspend { "pause" } else { "resume" };
@@ -127,8 +126,8 @@ async fn set_suspend<K: Workload>(place: &Place, name: &str, suspend: bool) -> R
     Ok(object)
 }
 
-/// The change of a field was lost: an API server drops a field that its definition does not have,
-/// and says nothing.
+/// Returns the failure of a change that was lost: an API server silently drops a field that the
+/// CustomResourceDefinition does not have.
 pub fn dropped<K: Workload>(place: &Place, what: &str, name: &str, field: &str) -> Failure {
     let message = format!(
         "cannot {what} {}: the definition that is installed has no field {field}; install the \
@@ -138,7 +137,7 @@ pub fn dropped<K: Workload>(place: &Place, what: &str, name: &str, field: &str) 
     Failure::new(Code::Unavailable, "DefinitionOutdated", message)
 }
 
-/// Names of the objects, and what was done to them.
+/// Returns a report with the names of the objects and what was done to them.
 pub fn changed<K: Workload>(objects: &[K], lines: &[String], done: &str) -> Report {
     let names: Vec<_> = objects.iter().map(resource).collect();
     let rows: Vec<_> = objects
@@ -203,7 +202,7 @@ fn question(jobs: &[FlashJob]) -> String {
 
 async fn delete(place: &Place, job: &FlashJob) -> Result<(), Failure> {
     let name = job.name_any();
-    // The one that was asked about, and no newer one of its name.
+    // Deletes only the FlashJob that the user confirmed, not a newer one of that name.
     let preconditions = Preconditions { uid: job.uid(), resource_version: None };
     let parameters =
         DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };

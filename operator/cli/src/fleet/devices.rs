@@ -43,8 +43,8 @@ pub struct Filter {
     pub property: Vec<(String, String)>,
 }
 
-/// Reads the value of a filter. An empty one would be no filter, and is most likely a variable
-/// that is not set.
+/// Parses the value of a filter. An empty value would filter nothing, and is most likely a shell
+/// variable that is not set.
 pub fn word(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err("a filter must not be empty".to_owned()),
@@ -52,7 +52,7 @@ pub fn word(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads a property of Akri's with its value.
+/// Parses a property of Akri's with its value.
 pub fn property(text: &str) -> Result<(String, String), String> {
     let parts = text.split_once('=').filter(|(name, _)| !name.is_empty());
     let owned = parts.map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -60,7 +60,7 @@ pub fn property(text: &str) -> Result<(String, String), String> {
 }
 
 impl Filter {
-    /// Returns true where nothing is asked for.
+    /// Returns true if no filter is given.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.kind.is_none()
@@ -70,13 +70,13 @@ impl Filter {
             && self.property.is_empty()
     }
 
-    /// The first uid of the filter that no device has.
+    /// Returns the first uid of the filter that no device has.
     pub fn unmatched<'a>(&'a self, devices: &[Device]) -> Option<&'a String> {
         let has = |asked: &str, device: &Device| begins(&device.uid, asked);
         self.uid.iter().find(|asked| !devices.iter().any(|device| has(asked, device)))
     }
 
-    /// Returns true for a device that all filters take.
+    /// Returns true for a device that all filters accept.
     #[must_use]
     pub fn takes(&self, device: &Device) -> bool {
         let is = |asked: &Option<String>, found: &Option<String>| {
@@ -97,12 +97,12 @@ impl Filter {
     }
 }
 
-/// Returns true if a uid begins with what is asked for, in any letter case.
+/// Returns true if a uid begins with `asked`, in any letter case.
 pub fn begins(uid: &str, asked: &str) -> bool {
     uid.to_ascii_lowercase().starts_with(&asked.to_ascii_lowercase())
 }
 
-/// A uid was asked for that nothing has.
+/// Returns the failure for a uid that no device has.
 pub fn no_such_uid(uid: &str) -> Failure {
     let message = format!("no device has a uid that begins with {uid}");
     Failure::new(Code::Unavailable, "NoDevices", message)
@@ -135,7 +135,7 @@ pub async fn run(command: &Devices) -> Result<Report, Failure> {
         .with(Output::Csv, csv(&devices)?))
 }
 
-/// No device is found, and that is likely not what was meant.
+/// Returns the failure for an empty list of devices, which is likely a mistake.
 pub fn nothing(all: usize, namespace: Option<&str>) -> Failure {
     let place =
         namespace.map_or_else(String::new, |namespace| format!(" in namespace {namespace}"));
@@ -178,7 +178,7 @@ fn uid(device: &Device) -> String {
     }
 }
 
-/// Cells that every table of devices has, between its own.
+/// Returns the cells that all tables of devices have.
 fn cells(device: &Device) -> [String; 6] {
     [
         text(&device.kind),

@@ -1,4 +1,4 @@
-//! The devices of a cluster as the operator sees them, and which FlashJobs hold them.
+//! Devices of a cluster as the operator sees them, and the FlashJobs that hold them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -14,14 +14,14 @@ use serde::Serialize;
 use crate::cluster::refused;
 use crate::failure::Failure;
 
-/// Objects that are read with one request.
+/// Maximum number of objects in one list request.
 const PAGE: u32 = 500;
 
-/// A device, as one row shows it.
+/// A device, as shown in one row.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Device {
-    /// Uid of the Instance; what a FlashJob names.
+    /// Uid of the Instance, which a FlashJob names.
     pub uid: String,
     /// Name of the Instance.
     pub name: String,
@@ -38,25 +38,25 @@ pub struct Device {
     pub endpoint: Option<String>,
     /// The nodes that see it.
     pub nodes: Vec<String>,
-    /// All that Akri says of it.
+    /// Properties that Akri reports for the device.
     pub properties: BTreeMap<String, String>,
-    /// True if a node and a way to it are known.
+    /// True if a node and a way to reach the device are known.
     pub reachable: bool,
-    /// The cause, where the Instance is of no use.
+    /// Reason why the Instance cannot be used, if it cannot.
     pub fault: Option<String>,
     /// The FlashJob that is flashing it.
     pub held_by: Option<Holder>,
-    /// False where the user may not see the FlashJobs that could hold it.
+    /// False if the user may not list the FlashJobs that could hold the device.
     #[serde(skip)]
     pub holder_known: bool,
-    /// Uid of another Instance of the same device, which comes before this one.
+    /// Uid of another Instance of the same device, listed before this one.
     pub duplicate_of: Option<String>,
     #[serde(skip)]
     identity: String,
 }
 
 impl Device {
-    /// The device, as the rules of a rollout look at it.
+    /// Returns the device in the form that the rules of a rollout use.
     pub fn selectable(&self) -> Selectable<'_> {
         Selectable {
             uid: &self.uid,
@@ -81,7 +81,7 @@ pub struct Holder {
     pub namespace: String,
     /// Name of the FlashJob.
     pub job: String,
-    /// The attempt, from 1.
+    /// Number of the attempt, from 1.
     pub attempt: u32,
 }
 
@@ -113,11 +113,11 @@ impl Device {
     }
 }
 
-/// All Instances of one namespace, or of all, read page by page. One that cannot be decoded is
-/// among them, with its fault.
+/// Lists the Instances of one namespace, or of all namespaces, page by page. An Instance that
+/// cannot be decoded is included, with its fault.
 ///
 /// # Errors
-/// They cannot be read.
+/// The Instances cannot be listed.
 pub async fn instances(client: &Client, namespace: Option<&str>) -> kube::Result<Vec<Instance>> {
     let api: Api<DeserializeGuard<akri::Instance>> = match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
@@ -138,10 +138,10 @@ pub async fn instances(client: &Client, namespace: Option<&str>) -> kube::Result
     }
 }
 
-/// All devices of one namespace, or of all, sorted by namespace and name.
+/// Lists the devices of one namespace, or of all namespaces, sorted by namespace and name.
 ///
 /// # Errors
-/// They cannot be read.
+/// The Instances cannot be listed.
 pub async fn devices(client: &Client, namespace: Option<&str>) -> kube::Result<Vec<Device>> {
     let instances = instances(client, namespace).await?;
     let mut devices: Vec<Device> = instances.iter().map(Device::of).collect();
@@ -159,8 +159,9 @@ pub async fn devices(client: &Client, namespace: Option<&str>) -> kube::Result<V
     Ok(devices)
 }
 
-/// Notes of each device which FlashJob is flashing it. Where FlashJobs of all namespaces may not
-/// be read, those of the devices' namespaces are; returns what to tell the user of that.
+/// Records for each device the FlashJob that is flashing it. If the user may not list FlashJobs of
+/// all namespaces, lists those of the devices' namespaces, and returns a note about it for the
+/// user.
 ///
 /// # Errors
 /// The API server does not answer.
@@ -193,7 +194,7 @@ pub async fn note_holders(
     )))
 }
 
-/// All FlashJobs that an API has; none where the user may not see them.
+/// Lists the FlashJobs of an API; none if the user may not list them.
 async fn jobs(api: &Api<FlashJob>) -> Result<Option<Vec<FlashJob>>, Failure> {
     match api.list(&ListParams::default()).await {
         Ok(jobs) => Ok(Some(jobs.items)),

@@ -1,5 +1,5 @@
 //! Objects of the cluster in files: YAML or JSON, documents and lists; and objects of the API
-//! server as a file may have them.
+//! server in the form for a file.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::cluster::{self, Scope};
 use crate::decode::decode;
 use crate::failure::Failure;
 
-/// Objects of a kind in a file; `-` is standard input.
+/// Reads the objects of a kind from a file; `-` is standard input.
 ///
 /// # Errors
 /// The file cannot be read, or is neither YAML nor JSON.
@@ -22,10 +22,10 @@ pub fn of_kind(path: &Path, kind: &str) -> Result<Vec<Value>, Failure> {
     Ok(objects)
 }
 
-/// The one object of a kind in a file.
+/// Reads the only object of a kind from a file.
 ///
 /// # Errors
-/// As [`of_kind`], and there is none or several.
+/// Same as [`of_kind`], or the file has no such object or several.
 pub fn one(path: &Path, kind: &str) -> Result<Value, Failure> {
     let mut objects = of_kind(path, kind)?;
     match (objects.len(), objects.pop()) {
@@ -37,7 +37,7 @@ pub fn one(path: &Path, kind: &str) -> Result<Value, Failure> {
     }
 }
 
-/// Reads an object of a file as its kind.
+/// Decodes an object of a file as its kind.
 ///
 /// # Errors
 /// A field is missing, unknown, or of another type.
@@ -68,8 +68,8 @@ fn unknown_field<K: DeserializeOwned>(object: &Value) -> Option<String> {
     read.ok().and(unknown)
 }
 
-/// The namespace of a file, else that of the command line. A file may not name another than `-n`,
-/// as for kubectl.
+/// Returns the namespace of a file, else that of the command line. As with kubectl, a file may not
+/// name a namespace other than that of `-n`.
 pub fn namespace(scope: &Scope, written: Option<&str>, asked: String) -> Result<String, Failure> {
     let Some(written) = written else { return Ok(asked) };
     if scope.names_namespace() && written != asked {
@@ -79,19 +79,19 @@ pub fn namespace(scope: &Scope, written: Option<&str>, asked: String) -> Result<
     cluster::namespace(written).map_err(Failure::usage)
 }
 
-/// Returns the answer of a dry run without what the API server sets: a FlashJob that can be
-/// applied.
+/// Returns a FlashJob from a dry run without the fields that the API server sets, so that it can
+/// be applied.
 pub fn applicable(answered: FlashJob) -> FlashJob {
     FlashJob { metadata: written(answered.metadata), spec: answered.spec, status: None }
 }
 
-/// Metadata without what the API server sets.
+/// Returns metadata without the fields that the API server sets.
 pub fn written(metadata: ObjectMeta) -> ObjectMeta {
     let ObjectMeta { name, namespace, labels, annotations, .. } = metadata;
     ObjectMeta { name, namespace, labels, annotations, ..ObjectMeta::default() }
 }
 
-/// All objects of a file: documents, and the items of lists.
+/// Reads all objects of a file: documents, and the items of lists.
 fn objects(path: &Path) -> Result<Vec<Value>, Failure> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(&text(path)?).map_err(|error| {
         Failure::usage(format!("{} is no YAML or JSON: {error}", path.display()))

@@ -1,15 +1,14 @@
-//! Commands for those who look after a fleet: which devices there are, flash them, see how that
-//! goes, and intervene.
+//! Commands for fleet operators: list devices, flash them, follow the progress, and intervene.
 //!
 //! - [`devices`] lists devices as the operator sees them; [`inventory`] reads them.
 //! - [`preview`] shows what the operator would create.
-//! - [`flash`] makes a FlashJob, by a dialogue or from options; [`status`] shows one, and
-//!   [`change`], [`retry`] and [`results`] work on those there are.
+//! - [`flash`] creates a FlashJob, by a dialogue or from options; [`status`] shows one, and
+//!   [`change`], [`retry`] and [`results`] work on existing ones.
 //! - [`rollout`] has the commands for FlashRollouts.
-//! - [`workload`] is what FlashJobs and FlashRollouts have in common; [`job`] is a FlashJob so.
-//!   [`watch`] follows one of them until it ends; [`view`] words how a FlashJob gets on, with
-//!   [`run`] and [`pace`]; [`table`] aligns columns, [`manifest`] reads objects from files,
-//!   [`parameters`] are those of requests that change objects.
+//! - [`workload`] is the common interface of FlashJobs and FlashRollouts; [`job`] implements it
+//!   for FlashJobs. [`watch`] follows an object until it ends; [`view`] describes the progress of
+//!   a FlashJob, with [`run`] and [`pace`]; [`table`] aligns columns, [`manifest`] reads objects
+//!   from files, [`parameters`] are those of requests that change objects.
 
 pub mod change;
 pub mod devices;

@@ -1,4 +1,4 @@
-//! Pace of a FlashJob, and the time that it may still take. Says unknown where it is.
+//! Pace of a FlashJob, and the time that it may still take; both may be unknown.
 
 use std::time::Duration;
 
@@ -6,41 +6,41 @@ use flashjob_api::{Counts, FlashJob, condition};
 use jiff::Timestamp;
 use serde::Serialize;
 
-/// Fewer results than this tell nothing of those to come.
+/// Smallest number of results from which a pace is computed.
 const TELLING: u32 = 2;
 
-/// Results a minute, and the time until the last one.
+/// Results per minute, and the time until the last one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Pace {
-    /// Devices with a result, a minute; none where it is unknown.
+    /// Devices with a result, per minute; none if unknown.
     pub devices_per_minute: Option<f64>,
-    /// Seconds until the last device has its result; none where it is unknown.
+    /// Seconds until the last device has its result; none if unknown.
     pub seconds_left: Option<u64>,
 }
 
 /// First observation of a watch: the count of results, and its time.
 #[derive(Clone, Copy, Debug)]
 pub struct FirstCount {
-    /// Devices with a result at first.
+    /// Number of devices with a result.
     results: u32,
     /// Time of that count.
     at: Timestamp,
 }
 
-/// Devices that have their result.
+/// Returns the number of devices that have a result.
 pub fn results(counts: &Counts) -> u32 {
     counts.completed + counts.failed + counts.skipped
 }
 
 impl FirstCount {
-    /// The state at the beginning of a watch.
+    /// Returns the observation at the beginning of a watch.
     pub fn first(results: u32, now: Timestamp) -> Self {
         Self { results, at: now }
     }
 }
 
-/// The pace of a FlashJob: since `seen`, else since its run began.
+/// Returns the pace of a FlashJob since `seen`, else since its run began.
 pub fn pace(job: &FlashJob, seen: Option<FirstCount>, now: Timestamp) -> Pace {
     let unknown = Pace::default();
     let Some((status, counts)) =
@@ -53,7 +53,7 @@ pub fn pace(job: &FlashJob, seen: Option<FirstCount>, now: Timestamp) -> Pace {
         return unknown;
     }
     let since_start = status.start_time.as_ref().map(|time| FirstCount { results: 0, at: time.0 });
-    // What a watch has seen itself is newer; until it has seen enough, the whole run tells.
+    // The observation of a watch is newer; until it has enough results, the whole run counts.
     let enough = |seen: &FirstCount| results(&counts).saturating_sub(seen.results) >= TELLING;
     let Some(from) = seen.filter(enough).or(since_start.filter(enough)) else {
         return unknown;

@@ -2,25 +2,25 @@
 
 use kube::api::{PatchParams, PostParams, ValidationDirective};
 
-/// Name of the field manager that changes FlashJobs and FlashRollouts, in their managed fields.
+/// Name of the field manager in the managed fields of FlashJobs and FlashRollouts.
 const MANAGER: &str = "kubectl-flashjob";
 
-/// Kind of change: stored, or only looked at by the API server.
+/// Kind of change: stored, or a dry run on the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// It is stored.
+    /// The change is stored.
     Stored,
-    /// The API server checks it and answers what would be stored.
+    /// The API server validates the change and returns what would be stored.
     DryRun,
 }
 
 impl Change {
-    /// Parameters of a create.
+    /// Returns the parameters of a create.
     pub fn posting(self) -> PostParams {
         PostParams { field_manager: Some(MANAGER.to_owned()), dry_run: self == Self::DryRun }
     }
 
-    /// Parameters of a server-side apply; `force` takes over fields of others.
+    /// Returns the parameters of a server-side apply; `force` takes over fields of others.
     pub fn applying(self, force: bool) -> PatchParams {
         PatchParams {
             field_manager: Some(MANAGER.to_owned()),
@@ -30,7 +30,7 @@ impl Change {
         }
     }
 
-    /// Parameters of a merge patch.
+    /// Returns the parameters of a merge patch.
     pub fn patching(self) -> PatchParams {
         PatchParams {
             field_manager: Some(MANAGER.to_owned()),

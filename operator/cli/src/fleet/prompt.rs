@@ -11,13 +11,13 @@ use crate::report::write;
 /// Asks questions, and reads a line for each.
 pub struct Prompt {
     lines: Receiver<io::Result<String>>,
-    /// Outcome for the devices, for whoever ends the input.
+    /// State of the devices if the input ends early, as part of a message.
     unfinished: &'static str,
 }
 
 impl Prompt {
-    /// Reads standard input in a thread of its own: a read cannot be given up, and the program has
-    /// to end at a signal all the same.
+    /// Reads standard input in a thread of its own: a read cannot be cancelled, and the program
+    /// must still end at a signal.
     pub fn new(unfinished: &'static str) -> Self {
         let (sender, lines) = channel(1);
         std::thread::spawn(move || {
@@ -30,12 +30,12 @@ impl Prompt {
         Self { lines, unfinished }
     }
 
-    /// Returns true if somebody types the answers.
+    /// Returns true if standard input is a terminal.
     pub fn is_terminal() -> bool {
         io::stdin().is_terminal()
     }
 
-    /// Asks, and returns the answer without white space around it.
+    /// Asks a question, and returns the answer without white space around it.
     ///
     /// # Errors
     /// The input has ended, or cannot be read.
@@ -60,10 +60,10 @@ impl Prompt {
         }
     }
 
-    /// Asks until the answer can be read; says after each that cannot what is expected.
+    /// Asks until the answer can be parsed; after an invalid answer, prints what is expected.
     ///
     /// # Errors
-    /// As [`Self::ask`].
+    /// Same as [`Self::ask`].
     pub async fn ask_until<T>(
         &mut self,
         question: &str,
@@ -78,10 +78,10 @@ impl Prompt {
     }
 }
 
-/// Reads yes or no.
+/// Parses yes or no.
 ///
 /// # Errors
-/// It is neither.
+/// The answer is neither.
 pub fn yes_or_no(answer: &str) -> Result<bool, String> {
     match answer.to_ascii_lowercase().as_str() {
         "y" | "yes" => Ok(true),
@@ -90,10 +90,10 @@ pub fn yes_or_no(answer: &str) -> Result<bool, String> {
     }
 }
 
-/// Asks for leave to do something, unless it was given with `--yes`.
+/// Asks for confirmation, unless it was given with `--yes`.
 ///
 /// # Errors
-/// It is refused, or nobody is there to be asked.
+/// The user declines, or standard input is no terminal.
 pub async fn confirm(question: &str, given: bool) -> Result<(), Failure> {
     if given {
         return Ok(());

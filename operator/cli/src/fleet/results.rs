@@ -29,32 +29,32 @@ pub struct Results {
     scope: Scope,
 }
 
-/// The result of one device.
+/// Result of one device.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Row {
     uid: String,
     instance: Option<String>,
-    /// The version before; none where the device reported none.
+    /// Version before the flash; none if the device reported none.
     from: Option<String>,
     to: String,
     result: &'static str,
     reason: Option<String>,
     message: Option<String>,
-    /// None where none began.
+    /// None if no attempt began.
     attempts: Option<u32>,
-    /// From the beginning of the first attempt to the result; none where there is none of both.
+    /// Seconds from the start of the first attempt to the result; none if one of them is missing.
     seconds: Option<u32>,
-    /// A completed device did not prove the new version.
+    /// True if a completed device did not prove the new version.
     unverified: bool,
-    /// The version that such a device reported; none where it reported none.
+    /// Version that an unverified device reported; none if it reported none.
     reported: Option<String>,
 }
 
 pub async fn run(command: &Results) -> Result<Report, Failure> {
     let place = command.scope.place().await?;
     let job = place.read::<FlashJob>(&command.name).await?;
-    // Names are for people alone; without the right to read Instances they stay away.
+    // Names are only for people; without the right to list Instances they are left out.
     let instances = inventory::devices(&place.client, None).await;
     let instances = match instances {
         Err(kube::Error::Api(_)) => {
@@ -74,7 +74,7 @@ pub async fn run(command: &Results) -> Result<Report, Failure> {
         }),
     );
     let counts = results_of_run(&job).and_then(|status| status.counts).unwrap_or_default();
-    // A status that an earlier operator wrote counts them only.
+    // A status that an older operator wrote has only their number.
     let marked = rows.iter().filter(|row| row.unverified).count();
     let mut text = match (counts.unverified as usize).saturating_sub(marked) {
         0 => text,
@@ -111,7 +111,7 @@ pub async fn run(command: &Results) -> Result<Report, Failure> {
 }
 
 impl Row {
-    /// The result for people.
+    /// Returns the result for people.
     fn shown_result(&self) -> String {
         match &self.reported {
             Some(version) => format!("{}, unverified: reports {}", self.result, plain(version)),
@@ -183,17 +183,17 @@ fn rows(job: &FlashJob, names: &HashMap<&str, &str>) -> Vec<Row> {
     job.spec.uuid.iter().map(row).collect()
 }
 
-/// Reason of every device without a result, of which there are `unfinished`. Those without a
-/// record are counted only, so with several reasons nothing says which is whose.
+/// Returns the reason that all devices without a result share, of which there are `unfinished`.
+/// Devices without a record are only counted by reason, so several reasons cannot be assigned.
 fn shared_reason(status: &FlashJobStatus, unfinished: usize) -> Option<&String> {
     let mut waiting = status.waiting.iter();
     let (reason, count) = waiting.next()?;
     (waiting.next().is_none() && *count as usize == unfinished).then_some(reason)
 }
 
-/// Returns true if an attempt of the device began. One that is next in line, or that is refused
-/// before any Pod is made, has a record too; an operator of before `startTime` noted the Pod
-/// alone.
+/// Returns true if an attempt of the device began. A device that is next in line, or refused
+/// before a Pod is created, has a record too; an operator older than `startTime` recorded only the
+/// Pod.
 fn has_begun(record: &DeviceStatus) -> bool {
     record.start_time.is_some() || record.pod.is_some() || record.attempt > 1 || record.is_locked()
 }
@@ -206,11 +206,11 @@ fn unfinished(record: Option<&DeviceStatus>) -> &'static str {
     }
 }
 
-/// Comma-separated values with headings. A cell that a spreadsheet would take for a formula gets
-/// an apostrophe before it.
+/// Returns comma-separated values with headings. A cell that a spreadsheet would take for a
+/// formula gets an apostrophe in front.
 ///
 /// # Errors
-/// They cannot be written.
+/// The values cannot be written.
 pub fn csv(headings: &[&str], rows: impl Iterator<Item = Vec<String>>) -> Result<String, Failure> {
     let lost = |error: &dyn std::fmt::Display| {
         Failure::new(Code::Other, "OutputLost", format!("cannot write CSV: {error}"))
@@ -359,7 +359,7 @@ mod tests {
         let status = job.status.as_mut().expect("a status");
         status.waiting.insert("UnknownDevice".to_owned(), 1);
         assert_eq!(reason(&job), Some("UnknownDevice".to_owned()));
-        // Of several, nothing says which is this one's.
+        // Several reasons cannot be assigned to single devices.
         let status = job.status.as_mut().expect("a status");
         status.waiting.insert("DeviceBusy".to_owned(), 1);
         assert_eq!(reason(&job), None);

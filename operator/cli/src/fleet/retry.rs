@@ -1,4 +1,4 @@
-//! `retry`: the failed devices of a FlashJob, as a new one.
+//! `retry`: flashes the failed devices of a FlashJob again, in a new FlashJob.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -21,9 +21,9 @@ use crate::interruption::Interruption;
 use crate::output::Output;
 use crate::report::{Report, yaml};
 
-/// Most names that are tried for the new FlashJob.
+/// Largest number of names that are tried for the new FlashJob.
 const NAMES: u32 = 1000;
-/// Longest name of a FlashJob.
+/// Length limit for the name of a FlashJob.
 const LONGEST: usize = 63;
 
 /// Flash failed devices again.
@@ -61,11 +61,11 @@ pub async fn run(command: &Retry, interruption: &Interruption) -> Result<Report,
     }
     let mut job = FlashJob::new("", old.spec.clone());
     job.spec.uuid.clone_from(&chosen.uids);
-    // A new FlashJob is a new run, and whoever asks for it wants it to run.
+    // A new FlashJob is a new run, and is not to start paused.
     (job.spec.run_id, job.spec.suspend) = (None, None);
     job.metadata.namespace = Some(place.namespace.clone());
     if command.dry_run {
-        // Standard output has the FlashJob alone, so that it can be applied.
+        // Standard output has only the FlashJob, so that it can be applied.
         chosen.tell();
         let job = create(&place, &old, job, command.new_name.as_deref(), Change::DryRun).await?;
         let job = applicable(job);
@@ -97,7 +97,7 @@ pub async fn run(command: &Retry, interruption: &Interruption) -> Result<Report,
 /// Devices to flash again.
 struct Chosen {
     uids: Vec<String>,
-    /// Causes for which some are missing, each as a sentence.
+    /// Reasons why some devices are left out, each as a sentence.
     notes: Vec<String>,
 }
 
@@ -111,7 +111,7 @@ impl Chosen {
     /// Leaves out the devices that other FlashJobs cover.
     ///
     /// # Errors
-    /// Then none is left.
+    /// No device is left.
     fn leave_out(
         &mut self,
         covered: &[(String, HashSet<&String>)],
@@ -146,7 +146,7 @@ impl Chosen {
     }
 }
 
-/// FlashJobs of the namespace that were made since the run of the old one began.
+/// Lists the FlashJobs of the namespace that were created since the run of the old one began.
 async fn newer(place: &Place, old: &FlashJob) -> Result<Vec<FlashJob>, Failure> {
     match place.api::<FlashJob>().list(&ListParams::default()).await {
         Ok(jobs) => Ok(jobs.items.into_iter().filter(|job| is_newer(job, old)).collect()),
@@ -166,12 +166,12 @@ fn is_newer(job: &FlashJob, old: &FlashJob) -> bool {
     let begun = begun.or(old.metadata.creation_timestamp.as_ref());
     let made = job.metadata.creation_timestamp.as_ref();
     let second = |time: &Time| time.0.as_second();
-    // The API server keeps whole seconds of one of them.
+    // `creationTimestamp` has whole seconds only.
     job.uid() != old.uid() && made.map(second) >= begun.map(second)
 }
 
-/// Returns the devices that each of these FlashJobs flashes with the firmware of the old one, or
-/// has flashed, by its name. One that failed there, or was skipped, is not among them.
+/// Returns for each of these FlashJobs, by its name, the devices that it flashes or has flashed
+/// with the firmware of the old one, except those that failed or were skipped there.
 fn covered<'a>(old: &FlashJob, others: &'a [FlashJob]) -> Vec<(String, HashSet<&'a String>)> {
     let firmware = |job: &FlashJob| (job.spec.firmware.clone(), job.spec.version.clone());
     let same = others.iter().filter(|other| firmware(other) == firmware(old));
@@ -181,7 +181,7 @@ fn covered<'a>(old: &FlashJob, others: &'a [FlashJob]) -> Vec<(String, HashSet<&
 fn covered_by(job: &FlashJob) -> HashSet<&String> {
     let status = results_of_run(job);
     let completed = status.into_iter().flat_map(|status| &status.completed_uuids);
-    // What is over, or is being deleted, gives no more results.
+    // A FlashJob that is over or being deleted gives no more results.
     if job.is_over() || job.metadata.deletion_timestamp.is_some() {
         return completed.collect();
     }
@@ -237,10 +237,10 @@ fn failed(job: &FlashJob, reasons: &[String]) -> Result<Chosen, Failure> {
     Ok(Chosen { uids, notes: notes.into_iter().collect() })
 }
 
-/// A name for the new FlashJob, which fits.
+/// Returns a name for the new FlashJob within the length limit.
 fn name(old: &FlashJob, number: u32) -> String {
     let (mut stem, suffix) = (old.name_any(), format!("-retry-{number}"));
-    // A retry of a retry is the next one, not a retry of its own.
+    // A retry of a retry gets the next number, not a second suffix.
     if let Some((before, count)) = stem.rsplit_once("-retry-")
         && count.parse::<u32>().is_ok()
     {
@@ -337,8 +337,8 @@ mod tests {
             let mut chosen = failed(&old, &[]).expect("some failed");
             chosen.leave_out(&covered(&old, others), &old).map(|()| chosen)
         };
-        // While it is at work its other devices have yet to get a result, afterwards they get
-        // none.
+        // While the newer FlashJob is at work, its other devices may still get a result; after its
+        // end they get none.
         let chosen = left(&[retried(Phase::InProgress)]).expect("one is left");
         assert_eq!(chosen.uids, ["b"]);
         assert!(chosen.notes.iter().any(|note| note.contains("hall-3-retry-1")));
@@ -365,7 +365,7 @@ mod tests {
         let mut old = job();
         old.metadata.creation_timestamp = at(1);
         assert!(is_newer(&made(2), &old) && !is_newer(&old, &old));
-        // It flashed all again at 5.
+        // A later run, which flashes all devices again, began at 5.
         old.status.as_mut().expect("a status").start_time = at(5);
         assert!(!is_newer(&made(2), &old) && is_newer(&made(5), &old));
     }

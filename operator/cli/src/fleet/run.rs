@@ -1,11 +1,12 @@
-//! Run of a FlashJob: the results that are of it.
+//! Run of a FlashJob: the results that belong to it.
 
 use flashjob_api::{FlashJob, FlashJobStatus};
 use flashjob_rules::flashjob::observed::Job;
 
-/// The status, where its results are those of the run that the spec asks for; none where they are
-/// of the run before. The operator decides so which devices need no flash any more: a change such
-/// as a pause leaves results as they are, although the status is behind for a moment.
+/// Returns the status if its results belong to the run that the spec asks for; none if they belong
+/// to the previous run. The operator decides in the same way which devices need no flash any more:
+/// a change such as a pause leaves results as they are, although the status is behind for a
+/// moment.
 pub fn results_of_run(job: &FlashJob) -> Option<&FlashJobStatus> {
     job.status.as_ref().filter(|_| Job::of(job.clone()).same_run())
 }
@@ -35,7 +36,7 @@ mod tests {
             ..FlashJobStatus::default()
         });
         assert!(job.is_over() && results_of_run(&job).is_some());
-        // A pause that the operator has not seen.
+        // A pause that the operator has not observed.
         job.metadata.generation = Some(2);
         job.spec.suspend = Some(true);
         assert!(job.is_behind() && !job.is_over() && results_of_run(&job).is_some());

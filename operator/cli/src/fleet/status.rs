@@ -1,4 +1,4 @@
-//! `status`: how FlashJobs get on, and by the same code FlashRollouts.
+//! `status`: progress of FlashJobs, and by the same code of FlashRollouts.
 
 use std::time::Duration;
 
@@ -41,10 +41,10 @@ pub struct Status {
     scope: WideScope,
 }
 
-/// `status`: of FlashJobs; without a name of FlashRollouts too.
+/// Runs `status` for FlashJobs; without a name for FlashRollouts too.
 ///
 /// # Errors
-/// One is missing or has failed, or the watch ended before it was over.
+/// An object is missing or has failed, or the watch ended before the object did.
 pub async fn run(
     command: &Status,
     output: Output,
@@ -61,14 +61,14 @@ pub async fn run(
     let mut jobs = listed(&jobs, namespace.as_deref(), view::list);
     let rollouts = rollouts(&client, namespace.as_deref()).await?;
     if rollouts.is_empty() {
-        // Who has none need not know that there are two kinds; programs need not ask.
+        // Users without FlashRollouts need not know the kind; programs always find its field.
         jobs.json[FlashRollout::FIELD] = json!([]);
         return Ok(jobs);
     }
     Ok(listed(&rollouts, namespace.as_deref(), rollout_view::list).above(jobs))
 }
 
-/// All FlashRollouts; none where the kind is not installed, or the user may not see them.
+/// Lists FlashRollouts; none if the kind is not installed, or the user may not list them.
 async fn rollouts(client: &Client, namespace: Option<&str>) -> Result<Vec<FlashRollout>, Failure> {
     match list(client, namespace).await {
         Err(failure) if failure.reason == NOT_INSTALLED => Ok(Vec::new()),
@@ -80,10 +80,10 @@ async fn rollouts(client: &Client, namespace: Option<&str>) -> Result<Vec<FlashR
     }
 }
 
-/// All objects of a kind, in one namespace or in all.
+/// Lists the objects of a kind, in one namespace or in all.
 ///
 /// # Errors
-/// They cannot be read.
+/// They cannot be listed.
 pub async fn list<K: Workload>(
     client: &Client,
     namespace: Option<&str>,
@@ -97,15 +97,15 @@ pub async fn list<K: Workload>(
 }
 
 impl Status {
-    /// Returns true where one object is to be followed.
+    /// Returns true if one object is to be followed.
     pub fn follows(&self) -> bool {
         self.watch || self.timeout.is_some() || self.until.is_some()
     }
 
-    /// Status of the objects of a kind: those that are named, else all, as `rows` words them.
+    /// Returns the status of the named objects of a kind, else of all; `rows` formats the list.
     ///
     /// # Errors
-    /// As [`run`].
+    /// Same as [`run`].
     pub async fn of<K: Workload>(
         &self,
         output: Output,
@@ -137,7 +137,7 @@ impl Status {
                 Err(failure) => return Err(failure),
             }
         }
-        // Those that are there are shown; that others are not weighs more than how these ended.
+        // Existing objects are shown; the failure of missing ones takes precedence over theirs.
         let mut shown = report(&objects);
         missing.extend(shown.failure.take());
         match (joined(missing), objects.is_empty()) {
@@ -146,7 +146,7 @@ impl Status {
         }
     }
 
-    /// The failure that there is no FlashJob, with the command for a FlashRollout of that name.
+    /// Adds to the failure of a missing FlashJob the command for a FlashRollout of that name.
     async fn hinting(&self, failure: Failure) -> Failure {
         let ([name], Ok(place)) = (self.names.as_slice(), self.scope.one_place("").await) else {
             return failure;
@@ -158,7 +158,7 @@ impl Status {
                     format!("{}; a FlashRollout is called so: {command}", failure.message);
                 Failure { message, ..failure }
             }
-            // What else may be wrong is not what was asked.
+            // This is only a hint, so its own failure is ignored.
             Err(_) => failure,
         }
     }
@@ -192,7 +192,7 @@ impl Status {
         };
         match watch::follow(&place, name, follow, on_change).await {
             Ok(object) => Ok(report::<K>(&[object])),
-            // Whoever asks wants to see how far it came.
+            // Shows the progress that was made before the timeout or the block.
             Err(failure) if matches!(failure.code, Code::TimedOut | Code::Blocked) => {
                 match place.read::<K>(name).await {
                     Ok(object) => Ok(report(&[object]).failing(Some(failure))),
@@ -204,7 +204,7 @@ impl Status {
     }
 }
 
-/// Several failures as one, with the code of the first.
+/// Joins failures into one, with the code of the first.
 fn joined(failures: Vec<Failure>) -> Option<Failure> {
     failures.into_iter().reduce(|one, other| Failure {
         message: format!("{}; {}", one.message, other.message),
@@ -221,7 +221,8 @@ fn json_of<K: Workload>(objects: &[K], now: Timestamp) -> Value {
     json!({K::FIELD: objects})
 }
 
-/// All objects, one a row, as `rows` words them: with the namespace where there are several.
+/// Returns a report of all objects, one per row as formatted by `rows`; with the namespace if
+/// there are several.
 pub fn listed<K: Workload>(
     objects: &[K],
     namespace: Option<&str>,
@@ -236,7 +237,7 @@ pub fn listed<K: Workload>(
     Report::new(text, json_of(objects, Timestamp::now())).with(Output::Name, names(objects))
 }
 
-/// Named objects, with all that there is to say; failing where one has failed.
+/// Returns a report of the named objects with all details; it fails if one of them has failed.
 pub fn report<K: Workload>(objects: &[K]) -> Report {
     let now = Timestamp::now();
     let width = view::width(&Term::stdout());

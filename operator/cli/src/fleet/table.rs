@@ -4,7 +4,7 @@ use std::io::Write;
 
 use tabwriter::TabWriter;
 
-/// Aligns rows below their headings. What is not there is shown as `-`.
+/// Aligns rows below their headings. An empty cell is shown as `-`.
 pub fn table<const N: usize>(
     headings: [&str; N],
     rows: impl Iterator<Item = [String; N]>,
@@ -13,7 +13,7 @@ pub fn table<const N: usize>(
     let lines = std::iter::once(headings.map(str::to_owned)).chain(rows);
     for line in lines {
         let cells = line.map(|cell| if cell.is_empty() { "-".to_owned() } else { plain(&cell) });
-        // Nothing that is written to memory fails.
+        // A write to memory cannot fail.
         let _ = writeln!(writer, "{}", cells.join("\t"));
     }
     let aligned = writer.into_inner().unwrap_or_default();
@@ -21,7 +21,7 @@ pub fn table<const N: usize>(
     text.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
 
-/// Text of the cluster without what would move the cursor or break a row.
+/// Replaces control characters, which would move the cursor or break a row, by spaces.
 pub fn plain(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }

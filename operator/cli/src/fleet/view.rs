@@ -1,4 +1,4 @@
-//! A FlashJob for people: progress, reasons with what to do, devices in flight.
+//! A FlashJob for people: progress, reasons with advice, devices in flight.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,16 +17,16 @@ use super::table::{plain, table};
 use super::workload::{Frame, Workload, full_name, resuming};
 use crate::duration;
 
-/// Cells of a progress bar.
+/// Number of cells in a progress bar.
 const BAR: usize = 24;
-/// Columns of a window from which on devices are shown as a table.
+/// Smallest width of a window, in columns, at which devices are shown as a table.
 const WIDE: usize = 140;
-/// Fewest columns that anything is fitted into.
+/// Smallest width, in columns, that the output is fitted into.
 const NARROW: usize = 20;
-/// Devices in flight that are shown, unless all are asked for.
+/// Number of devices in flight that are shown, unless all are requested.
 const SHOWN: usize = 10;
 
-/// Columns of a terminal; wide enough for all where the output is none.
+/// Returns the width of a terminal in columns; `WIDE` if the output is no terminal.
 pub fn width(terminal: &Term) -> usize {
     match terminal.is_term() {
         true => usize::from(terminal.size().1).max(NARROW),
@@ -34,7 +34,7 @@ pub fn width(terminal: &Term) -> usize {
     }
 }
 
-/// The word for where a FlashJob stands.
+/// Returns the state of a FlashJob in one word.
 pub fn state(job: &FlashJob) -> String {
     let Some(status) = &job.status else { return "NotSeen".to_owned() };
     if job.metadata.deletion_timestamp.is_some() {
@@ -54,8 +54,8 @@ pub fn state(job: &FlashJob) -> String {
     }
 }
 
-/// The status for the run that the spec asks for. Results of the run before are none of this one;
-/// its devices in flight are shown, as they are waited for.
+/// Returns the status for the run that the spec asks for. Results of the previous run are left
+/// out; its devices in flight are shown, as the new run waits for them.
 fn current(job: &FlashJob) -> FlashJobStatus {
     let status = job.status.clone().unwrap_or_default();
     if job.status.is_none() || results_of_run(job).is_some() {
@@ -76,7 +76,7 @@ fn current(job: &FlashJob) -> FlashJobStatus {
     }
 }
 
-/// A bar of this share.
+/// Returns a progress bar.
 pub fn bar(done: u32, total: u32) -> String {
     let share = f64::from(done) / f64::from(total.max(1));
     // At most BAR, and never negative.
@@ -89,7 +89,8 @@ pub fn bar(done: u32, total: u32) -> String {
     format!("[{}{}]", "#".repeat(full), ".".repeat(BAR - full))
 }
 
-/// Reasons, the most frequent first, each with what to do and the device and words of an example.
+/// Returns reasons, the most frequent first, each with advice and an example: a device and its
+/// message.
 pub fn reasons<'a>(
     title: &str,
     reasons: &BTreeMap<String, u32>,
@@ -113,7 +114,7 @@ pub fn reasons<'a>(
     lines
 }
 
-/// Meaning of a reason, and what to do.
+/// Returns the meaning of a reason, and what to do.
 fn advice(name: &str) -> Vec<String> {
     let lines = |known: Reason| {
         vec![format!("      {}", known.meaning), format!("      To do: {}", known.action)]
@@ -121,7 +122,7 @@ fn advice(name: &str) -> Vec<String> {
     reason::by_name(name).map(lines).unwrap_or_default()
 }
 
-/// The pace in words.
+/// Returns the pace in words.
 fn pace_shown(pace: Pace) -> String {
     let rate = match pace.devices_per_minute {
         Some(rate) if rate >= 10.0 => format!("{rate:.0} devices a minute"),
@@ -135,7 +136,7 @@ fn pace_shown(pace: Pace) -> String {
     format!("rate {rate}, time left {left}")
 }
 
-/// All that there is to say of one FlashJob.
+/// Returns the whole status of one FlashJob as text.
 pub fn details(job: &FlashJob, pace: Pace, frame: Frame) -> String {
     let mut lines = vec![format!(
         "FlashJob {}   {}   firmware {} version {}",
@@ -187,7 +188,7 @@ pub fn details(job: &FlashJob, pace: Pace, frame: Frame) -> String {
     if job.is_suspended() && job.is_over() {
         lines.push(format!("It is paused, so what is added waits: {}", resuming(job)));
     }
-    // What one of them says is more than the reason in general.
+    // The message of one device says more than the general reason.
     let example = |name: &str| {
         let of_reason = |device: &&DeviceStatus| device.reason.as_deref() == Some(name);
         let mut devices = status.devices.iter().filter(of_reason);
@@ -199,7 +200,7 @@ pub fn details(job: &FlashJob, pace: Pace, frame: Frame) -> String {
     lines.join("\n")
 }
 
-/// Firmware of a run, as it was resolved.
+/// Returns the resolved firmware of a run, as lines of text.
 pub fn firmware(firmware: Option<&FirmwareStatus>) -> Vec<String> {
     let Some(firmware) = firmware else { return Vec::new() };
     let mut lines = vec![format!("Firmware: {}", plain(&firmware.reference))];
@@ -248,7 +249,7 @@ fn in_flight(devices: &[DeviceStatus], Frame { now, all, width }: Frame) -> Vec<
     lines
 }
 
-/// The word for a state, in its colour.
+/// Returns the word for a state, in its colour.
 pub fn coloured(state: &str) -> String {
     let styled = style(state).bold();
     match state {
@@ -260,7 +261,7 @@ pub fn coloured(state: &str) -> String {
     .to_string()
 }
 
-/// One row for each FlashJob.
+/// Returns a table with one row for each FlashJob.
 pub fn list(jobs: &[FlashJob], with_namespace: bool) -> String {
     let row = |job: &FlashJob| {
         let name = match with_namespace {
@@ -290,7 +291,7 @@ pub fn list(jobs: &[FlashJob], with_namespace: bool) -> String {
     table(headings, jobs.iter().map(row))
 }
 
-/// One line, for whoever reads a log.
+/// Returns the status in one line, for a log.
 pub fn line(job: &FlashJob) -> String {
     let resume = match job.is_suspended() && !job.is_over() {
         true => format!("; it is paused: {}", resuming(job)),
@@ -311,7 +312,7 @@ pub fn line(job: &FlashJob) -> String {
     )
 }
 
-/// A FlashJob for programs.
+/// Returns a FlashJob in the form for programs.
 pub fn json(job: &FlashJob, pace: Pace) -> Value {
     let status = current(job);
     json!({

@@ -1,5 +1,4 @@
-//! Follows one FlashJob or FlashRollout until it is over, with one watch, and shows how it gets
-//! on.
+//! Follows one FlashJob or FlashRollout until its end, with one watch, and shows its progress.
 
 use std::pin::pin;
 use std::time::Duration;
@@ -20,10 +19,10 @@ use crate::cause::root;
 use crate::cluster::{CONNECT_LIMIT, Place, refused};
 use crate::failure::{Code, Failure};
 
-/// Interval at which a terminal is drawn anew though nothing changed: times go on.
+/// Interval at which a terminal is redrawn without a change, as the times in the view advance.
 const REDRAW: Duration = Duration::from_secs(1);
 
-/// Reason of a failure: the object that was followed was deleted.
+/// Reason of a failure: the followed object was deleted.
 pub const DELETED: &str = "Deleted";
 
 /// Condition that ends a watch.
@@ -37,32 +36,34 @@ pub enum Until {
     Blocked,
 }
 
-/// Output while it is followed.
+/// Output while an object is followed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FollowOutput {
-    /// A view that is drawn over itself on a terminal; one line for each change elsewhere.
+    /// A view that is redrawn in place on a terminal; elsewhere one line for each change.
     Details,
     /// A line for each change, on standard error.
     Lines,
 }
 
-/// Settings for following one: the end, the longest time, the output.
+/// Settings for following an object: end condition, timeout, output.
 #[derive(Clone, Copy, Debug)]
 pub struct Follow {
-    /// Condition that ends it.
+    /// Condition that ends the watch.
     pub until: Until,
-    /// The longest time.
+    /// Longest time to follow; none for no limit.
     pub timeout: Option<Duration>,
-    /// Output meanwhile.
+    /// Output while the object is followed.
     pub shown: FollowOutput,
     /// Show every device in flight.
     pub all: bool,
 }
 
-/// Follows an object until its end; returns its last state. Each state goes to `on_change` first.
+/// Follows an object until its end, and returns its last state. Each state goes to `on_change`
+/// first.
 ///
 /// # Errors
-/// It is not there or goes away, the time is over, or it is blocked and that ends the watch.
+/// The object does not exist or is deleted, the timeout is reached, or the object is blocked and
+/// that ends the watch.
 pub async fn follow<K: Workload>(
     place: &Place,
     name: &str,
@@ -81,7 +82,7 @@ pub async fn follow<K: Workload>(
     loop {
         tokio::select! {
             event = events.next() => match event {
-                // One of the same name that took its place while the watch was broken.
+                // A new object of the same name, created while the watch was interrupted.
                 Some(Ok(Some(object)))
                     if last.as_ref().is_some_and(|last| last.uid() != object.uid()) =>
                 {
@@ -120,7 +121,7 @@ pub async fn follow<K: Workload>(
     }
 }
 
-/// An object was deleted by somebody while it was worked with.
+/// Returns the failure for an object that somebody deleted while the command used it.
 pub fn deleted<K: Workload>(namespace: &str, name: &str) -> Failure {
     let message = format!("{} {namespace}/{name} was deleted", K::kind(&()));
     Failure::new(Code::Unavailable, DELETED, message)
@@ -133,7 +134,7 @@ async fn reached(deadline: Option<Instant>) {
     }
 }
 
-/// Returns how an object in this state ends the watch; none where it does not.
+/// Returns the result with which an object in this state ends the watch; none if it does not.
 fn end<K: Workload>(object: &K, until: Until) -> Option<Result<(), Failure>> {
     if object.is_over() {
         return Some(Ok(()));
@@ -144,7 +145,8 @@ fn end<K: Workload>(object: &K, until: Until) -> Option<Result<(), Failure>> {
     })
 }
 
-/// A watch that breaks is opened again; one that is refused, or that never began, is not.
+/// Returns the failure of a watch that cannot continue: the API server rejects it, or it never
+/// began. Any other watch is reopened after an error.
 fn lasting<K: Workload>(
     error: &watcher::Error,
     place: &Place,
@@ -172,8 +174,8 @@ fn late(timeout: Option<Duration>, state: &str) -> Failure {
     Failure::new(Code::TimedOut, "TimedOut", message)
 }
 
-/// Reads an object of which nothing was seen before the time was over: a time of 0 asks how it
-/// stands now.
+/// Reads an object of which no state arrived before the timeout: a timeout of 0 asks for the
+/// current state.
 async fn at_once<K: Workload>(
     place: &Place,
     name: &str,
@@ -192,10 +194,10 @@ async fn at_once<K: Workload>(
     }
 }
 
-/// Waits until a FlashJob that was deleted is gone.
+/// Waits until a FlashJob no longer exists.
 ///
 /// # Errors
-/// The time is over, or the API server refuses.
+/// The timeout is reached, or the API server rejects the watch.
 pub async fn gone(place: &Place, name: &str, timeout: Option<Duration>) -> Result<(), Failure> {
     let events = watch_object(place.api::<FlashJob>(), name);
     let events = events.backoff(watcher::DefaultBackoff::default());
@@ -222,7 +224,7 @@ pub async fn gone(place: &Place, name: &str, timeout: Option<Duration>) -> Resul
     }
 }
 
-/// Output on which the state is shown.
+/// Output that shows the state.
 struct Screen {
     terminal: Term,
     follow: Follow,
@@ -239,7 +241,7 @@ impl Screen {
         Self { terminal, follow, drawn: 0, line: String::new() }
     }
 
-    /// Returns true if a view is drawn over itself.
+    /// Returns true if the view is redrawn in place.
     fn is_drawn(&self) -> bool {
         let is_dumb = std::env::var_os("TERM").is_some_and(|kind| kind == "dumb");
         self.follow.shown == FollowOutput::Details && self.terminal.is_term() && !is_dumb
@@ -247,7 +249,7 @@ impl Screen {
 
     fn show<K: Workload>(&mut self, object: &K, seen: FirstCount) -> Result<(), Failure> {
         if !self.is_drawn() {
-            // The state from before the last change would only mislead.
+            // A status that is older than the last change of the spec would mislead.
             if object.has_status() && object.is_behind() {
                 return Ok(());
             }
@@ -261,7 +263,7 @@ impl Screen {
         let (height, width) = (usize::from(self.terminal.size().0), view::width(&self.terminal));
         let frame = Frame { now: Timestamp::now(), all: self.follow.all, width };
         let text = object.details(Some(seen), frame);
-        // A view that is longer than the window could not be drawn over.
+        // A view that is longer than the window could not be redrawn in place.
         let lines = text.lines().flat_map(|line| textwrap::wrap(line, width));
         let lines: Vec<_> = lines.take(height.saturating_sub(1).max(1)).collect();
         // In one write, so that nothing flickers.
@@ -271,7 +273,7 @@ impl Screen {
         self.write(&format!("{up}{}\n", lines.join("\n")))
     }
 
-    /// Removes the view; what comes of the command is shown in its place.
+    /// Removes the view; the result of the command is shown in its place.
     fn clear(&mut self) -> Result<(), Failure> {
         let cleared = self.terminal.clear_last_lines(std::mem::take(&mut self.drawn));
         cleared.map_err(|error| lost(&error))

@@ -1,5 +1,5 @@
-//! FlashJobs and FlashRollouts alike: what the commands that follow, pause and show them ask of
-//! their kind.
+//! Common interface of FlashJobs and FlashRollouts, for the commands that follow, pause and show
+//! them.
 
 use std::fmt::Debug;
 
@@ -14,7 +14,7 @@ use super::pace::FirstCount;
 use crate::cluster::{NOT_FOUND, Place, refused};
 use crate::failure::{Code, Failure};
 
-/// A kind whose objects work on devices for a while: they are followed, paused and resumed.
+/// Kind whose objects work on devices for some time: they are followed, paused and resumed.
 pub trait Workload:
     Resource<DynamicType = (), Scope = NamespaceResourceScope>
     + HasStatus
@@ -25,22 +25,22 @@ pub trait Workload:
     + Sync
     + 'static
 {
-    /// Beginning of the commands for this kind.
+    /// First words of the commands for this kind.
     const COMMAND: &'static str;
-    /// Verb of the command that ends the work of one.
+    /// Verb of the command that ends the work of an object.
     const ENDING: &'static str;
-    /// Field of the output for programs that has the objects.
+    /// Field of the output for programs that holds the objects.
     const FIELD: &'static str;
-    /// Phase, as the status says it.
+    /// Phase in the status.
     type Phase;
 
-    /// Returns true where somebody has paused it.
+    /// Returns true if the object is paused.
     fn is_suspended(&self) -> bool;
 
-    /// Generation of the spec that the status speaks of.
+    /// Returns the generation of the spec that the status refers to.
     fn observed_generation(&self) -> Option<i64>;
 
-    /// Phase of the status, where it is one that ends the work.
+    /// Returns the phase of the status if it is a final one.
     fn final_phase(&self) -> Option<Self::Phase>;
 
     /// Returns true if the operator has written a status.
@@ -48,91 +48,91 @@ pub trait Workload:
         self.status().is_some()
     }
 
-    /// Returns true where the status is from before the last change of the spec, or is missing.
+    /// Returns true if the status is missing or older than the last change of the spec.
     fn is_behind(&self) -> bool {
         !self.has_status() || self.observed_generation() < self.meta().generation
     }
 
-    /// The phase in which it is over; none while the operator works on it, or has not seen its
-    /// last change.
+    /// Returns the final phase; none while the operator works on the object, or has not yet
+    /// observed its last change.
     fn ended(&self) -> Option<Self::Phase> {
         self.final_phase().filter(|_| !self.is_behind())
     }
 
-    /// Returns true if it is over.
+    /// Returns true if the work on the object has ended.
     fn is_over(&self) -> bool {
         self.ended().is_some()
     }
 
-    /// Returns true where nothing goes on until somebody acts.
+    /// Returns true if nothing continues until somebody acts.
     fn is_blocked(&self) -> bool;
 
-    /// The failure of one that is over and not good.
+    /// Returns the failure of an object that ended without success.
     fn failure(&self) -> Option<Failure>;
 
-    /// Number of devices that have their result.
+    /// Returns the number of devices that have a result.
     fn results(&self) -> u32;
 
-    /// Effect of a pause or of its end where the object is not at work, as the end of a sentence
-    /// about it as it was before.
+    /// Returns the effect of pausing or resuming an object that is not at work, as the end of a
+    /// sentence; `self` is the object before the change.
     fn consequence(&self, suspend: bool) -> String;
 
-    /// Says that a pause, or its end, that is so already changes nothing; follows its name.
+    /// Returns a message that the object is already paused, or not paused; follows its name.
     fn unchanged(&self) -> String {
         let state = if self.is_suspended() { "is paused already" } else { "is not paused" };
         format!("{state}; nothing changed")
     }
 
-    /// The command that ends the work of one, as part of a sentence.
+    /// Returns the command that ends the work of an object, as part of a sentence.
     fn ending(namespace: &str, name: &str) -> String {
         format!("{} {} {name} -n {namespace} ends it", Self::COMMAND, Self::ENDING)
     }
 
-    /// One line, for whoever reads a log.
+    /// Returns the status in one line, for a log.
     fn line(&self) -> String;
 
-    /// All that there is to say of it; `seen` is what a watch saw first.
+    /// Returns the whole status as text; `seen` is the count that a watch saw first.
     fn details(&self, seen: Option<FirstCount>, frame: Frame) -> String;
 
-    /// The form for programs.
+    /// Returns the form for programs.
     fn json(&self, now: Timestamp) -> Value;
 }
 
-/// Frame into which an object is drawn for people.
+/// Settings for showing an object to people.
 #[derive(Clone, Copy, Debug)]
 pub struct Frame {
     /// The current time.
     pub now: Timestamp,
-    /// Show every device and not the first ones alone.
+    /// Show every device, not only the first ones.
     pub all: bool,
-    /// Columns.
+    /// Width in columns.
     pub width: usize,
 }
 
 impl Place {
-    /// The objects of a kind in the namespace.
+    /// Returns the API for objects of a kind in the namespace.
     pub fn api<K: Workload>(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), &self.namespace)
     }
 
-    /// Kind, namespace and name, as messages say them.
+    /// Returns kind, namespace and name, as used in messages.
     pub fn named<K: Workload>(&self, name: &str) -> String {
         format!("{} {}/{name}", K::kind(&()), self.namespace)
     }
 
-    /// Reads an object that has to be there.
+    /// Reads an object that must exist.
     ///
     /// # Errors
-    /// It is not, or cannot be read.
+    /// The object does not exist, or cannot be read.
     pub async fn read<K: Workload>(&self, name: &str) -> Result<K, Failure> {
         let read = self.api().get(name).await;
         read.map_err(|error| self.refused::<K>("read", name, &error))
     }
 
-    /// A request about an object was not carried out; `verb` begins the sentence.
+    /// Returns the failure of a request about an object; `verb` begins the sentence.
     pub fn refused<K: Workload>(&self, verb: &str, name: &str, error: &kube::Error) -> Failure {
         match error {
-            // Of a kind that is not installed, the API server names no object.
+            // If the kind is not installed, the API server's 404 names no object.
             kube::Error::Api(status)
                 if status.code == 404
                     && status.details.as_ref().is_some_and(|details| !details.name.is_empty()) =>
@@ -143,7 +143,7 @@ impl Place {
         }
     }
 
-    /// There is no such object here.
+    /// Returns the failure for an object that does not exist.
     pub fn missing<K: Workload>(&self, name: &str) -> Failure {
         let message =
             format!("there is no {}; {} status -A shows all", self.named::<K>(name), K::COMMAND);
@@ -151,22 +151,22 @@ impl Place {
     }
 }
 
-/// Kind and name, as kubectl prints and takes them.
+/// Returns kind and name, in the form that kubectl prints and accepts.
 pub fn resource<K: Workload>(object: &K) -> String {
     format!("{}.{}/{}", K::kind(&()).to_lowercase(), K::group(&()), object.name_any())
 }
 
-/// Namespace and name.
+/// Returns namespace and name.
 pub fn full_name<K: Workload>(object: &K) -> String {
     format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any())
 }
 
-/// The command that ends a pause, as part of a sentence.
+/// Returns the command that ends a pause, as part of a sentence.
 pub fn resuming<K: Workload>(object: &K) -> String {
     format!("{} lets it go on", command_for("resume", object))
 }
 
-/// Command line of a verb for an object.
+/// Returns the command line of a verb for an object.
 pub fn command_for<K: Workload>(verb: &str, object: &K) -> String {
     let namespace = object.namespace().unwrap_or_default();
     format!("{} {verb} {} -n {namespace}", K::COMMAND, object.name_any())

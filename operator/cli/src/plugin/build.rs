@@ -1,4 +1,4 @@
-//! `plugin build`: has cargo build a component, and checks what came out as the operator does.
+//! `plugin build`: builds a component with cargo, and checks the result as the operator does.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -17,7 +17,7 @@ use crate::source::{ComponentSource, RegistryOptions, TrustOptions};
 use crate::written::{Existing, write};
 
 const TARGET: &str = "wasm32-unknown-unknown";
-/// Environment variable that tells cargo the linker of that target.
+/// Environment variable that names the linker of that target to cargo.
 const LINKER: &str = "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER";
 const FLAGS: &str = "CARGO_ENCODED_RUSTFLAGS";
 
@@ -63,7 +63,7 @@ pub(super) async fn run(command: &Build) -> Result<Report, Failure> {
     let verified = source.verify().await?;
     let plugin = source.start(&verified).await?;
     let info = plugin.info();
-    // The target folder is three above: <target folder>/<target>/<profile>/<file>.
+    // The target folder is three levels above: <target folder>/<target>/<profile>/<file>.
     let beside = built.ancestors().nth(3).unwrap_or(&folder).join(format!("{}.wasm", info.name));
     let file = command.to.clone().unwrap_or(beside);
     write(&file, &bytes, Existing::Replace)?;
@@ -84,7 +84,7 @@ pub(super) async fn run(command: &Build) -> Result<Report, Failure> {
     Ok(Report::new(rows.to_string(), json))
 }
 
-/// Tools that make components of Rust.
+/// Tools that build components from Rust.
 struct Toolchain {
     linker: OsString,
     path: OsString,
@@ -95,7 +95,7 @@ fn missing(what: &str, how: &str) -> Failure {
 }
 
 impl Toolchain {
-    /// Says what is missing, and how to get it.
+    /// Finds the tools; the failure says what is missing, and how to install it.
     async fn find() -> Result<Self, Failure> {
         let rust = "install Rust 1.95 or newer with rustup (https://rustup.rs)";
         ask("cargo", &["--version"]).await.ok_or_else(|| missing("cargo", rust))?;
@@ -103,7 +103,7 @@ impl Toolchain {
         let sysroot =
             ask(&compiler, &["--print", "sysroot"]).await.ok_or_else(|| missing("rustc", rust))?;
         let sysroot = Path::new(sysroot.trim());
-        // Whoever has the standard library built along needs no target.
+        // If the standard library is built too, no installed target is needed.
         if !sysroot.join("lib/rustlib").join(TARGET).is_dir()
             && std::env::var_os("CARGO_UNSTABLE_BUILD_STD").is_none()
         {
@@ -133,7 +133,7 @@ impl Toolchain {
         Ok(Self { linker, path })
     }
 
-    /// The component that cargo says it made.
+    /// Builds the component, and returns its path as cargo reports it.
     async fn build(&self, command: &Build, folder: &Path) -> Result<PathBuf, Failure> {
         let mut cargo = Command::new("cargo");
         cargo.current_dir(folder).args([
@@ -184,7 +184,7 @@ impl Toolchain {
     }
 }
 
-/// Runs a program and returns what it prints; None: it is not there, or fails.
+/// Runs a program and returns its output; none if the program is missing or fails.
 async fn ask(program: &str, arguments: &[&str]) -> Option<String> {
     let output = Command::new(program)
         .args(arguments)
@@ -196,7 +196,8 @@ async fn ask(program: &str, arguments: &[&str]) -> Option<String> {
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// A component is the same wherever it is built: no folder of this machine is in it.
+/// Returns compiler flags that keep paths of this machine out of the component, so that it is the
+/// same wherever it is built.
 fn flags(folder: &Path) -> OsString {
     let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     let home =

@@ -1,4 +1,4 @@
-//! `plugin inspect`: what a component is.
+//! `plugin inspect`: describes a component.
 
 use clap::Args;
 use flashjob_plugin_host::{Cost, Measured, Plugin, Published, Verified};
@@ -32,7 +32,7 @@ pub(super) async fn run(command: &Inspect) -> Result<Report, Failure> {
     described.answer.map(|_| Report::new(text, json)).map_err(Failure::from)
 }
 
-/// Time and memory, for programs.
+/// Returns time and memory in the form for programs.
 pub(super) fn cost_json(cost: Cost) -> Value {
     json!({
         "microseconds": u64::try_from(cost.time.as_micros()).unwrap_or(u64::MAX),
@@ -40,7 +40,7 @@ pub(super) fn cost_json(cost: Cost) -> Value {
     })
 }
 
-/// The same, for people.
+/// Returns time and memory in the form for people.
 pub(super) fn cost_text(cost: Cost) -> String {
     format!("{:.1} ms, {} KiB", cost.time.as_secs_f64() * 1000.0, cost.memory >> 10)
 }
@@ -120,12 +120,12 @@ fn text(
     rows.to_string()
 }
 
-/// Bytes, as people read them.
+/// Returns a size in the form for people.
 pub(super) fn size(bytes: usize) -> String {
     format!("{bytes} bytes ({} KiB)", bytes.div_ceil(1 << 10))
 }
 
-/// Returns the reason for which it may be run, in a sentence.
+/// Returns the reason why the component may run, as a sentence.
 pub(super) fn trust(source: &ComponentSource, verified: &Verified) -> String {
     let entry = source.trust_pattern().unwrap_or_default();
     match source.trust(verified) {
@@ -156,7 +156,7 @@ fn annotations(published: &Published) -> String {
     if lines.is_empty() { "none".to_owned() } else { lines.join("\n") }
 }
 
-/// Replaces control characters by spaces: what strangers wrote does not control the terminal.
+/// Replaces control characters by spaces, so that text by strangers does not control the terminal.
 fn plain(text: &str) -> String {
     text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
 }

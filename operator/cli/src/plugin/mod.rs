@@ -1,4 +1,4 @@
-//! The commands for plugin authors, one module each.
+//! Commands for plugin authors, one module each.
 
 mod build;
 mod inspect;
@@ -32,10 +32,10 @@ pub enum PluginCommand {
     Verify(verify::Verify),
 }
 
-/// Carries a command out.
+/// Runs a command.
 ///
 /// # Errors
-/// It has nothing to show; the failure says why, and has the exit code.
+/// The command has no result; the failure has the cause and the exit code.
 pub async fn run(command: PluginCommand) -> Result<Report, Failure> {
     match command {
         PluginCommand::New(command) => new::run(&command),

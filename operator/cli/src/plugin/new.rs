@@ -11,7 +11,8 @@ use serde_json::json;
 use crate::failure::{Code, Failure};
 use crate::report::Report;
 
-/// The scaffold. `.in` is taken off the names, `{{…}}` in the text is filled in.
+/// Scaffold of a plugin in Rust. The suffix `.in` is removed from file names, and `{{…}}` in the
+/// text is replaced.
 static RUST: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/scaffold/rust");
 /// Sources of the SDK, on which the plugin depends.
 static SDK: Dir<'_> = include_dir!("$CARGO_MANIFEST_DIR/../../plugin-sdk/src");
@@ -81,7 +82,7 @@ pub(super) fn run(command: &New) -> Result<Report, Failure> {
     ))
 }
 
-/// The operator's configuration names plugins by DNS labels.
+/// Checks that the name is a DNS label, as the operator's configuration requires.
 fn check_name(name: &str) -> Result<(), Failure> {
     let inner = name
         .bytes()
@@ -101,7 +102,7 @@ fn check_name(name: &str) -> Result<(), Failure> {
     Err(Failure::usage(message))
 }
 
-/// All files of a folder, below `to`.
+/// Returns all files of a folder, with paths below `to`.
 fn files(from: &Dir<'_>, to: &Path, filled: &impl Fn(&str) -> String) -> Vec<(PathBuf, Vec<u8>)> {
     let mut files: Vec<_> =
         from.dirs().flat_map(|folder| self::files(folder, to, filled)).collect();
@@ -115,7 +116,7 @@ fn files(from: &Dir<'_>, to: &Path, filled: &impl Fn(&str) -> String) -> Vec<(Pa
     files
 }
 
-/// Puts the whole folder there at once, where nothing was.
+/// Creates the whole folder in one step; fails if the path exists.
 fn place(folder: &Path, files: &[(PathBuf, Vec<u8>)]) -> Result<(), Failure> {
     let exists = || {
         Failure::new(
@@ -149,7 +150,7 @@ fn place(folder: &Path, files: &[(PathBuf, Vec<u8>)]) -> Result<(), Failure> {
 
 #[cfg(test)]
 mod tests {
-    /// A version that a dependency line of a manifest names.
+    /// Returns the version of wit-bindgen on which a manifest depends.
     fn version(manifest: &str) -> Option<&str> {
         let line = manifest.lines().find(|line| line.starts_with("wit-bindgen = "))?;
         line.split('"').nth(1)

@@ -1,4 +1,4 @@
-//! `plugin pull`: from a registry into a file.
+//! `plugin pull`: fetches a component from a registry into a file.
 
 use std::path::PathBuf;
 

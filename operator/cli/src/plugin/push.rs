@@ -1,5 +1,5 @@
-//! `plugin push`: from a file into a registry. What does not fit the contract is not published by
-//! mistake.
+//! `plugin push`: publishes a component from a file to a registry, after a check against the
+//! contract.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -102,8 +102,8 @@ pub(super) async fn run(command: &Push) -> Result<Report, Failure> {
     Ok(Report::new(rows.to_string(), json))
 }
 
-/// A tag that is a version is that of the plugin: the operator refuses to go back in versions, and
-/// people read tags.
+/// Checks that a tag in the form of a version is the plugin's version: the operator refuses
+/// downgrades, and people read tags.
 fn suits_tag(plugin: &Plugin, tag: &str) -> Result<(), Failure> {
     let version = &plugin.info().version;
     match tag.strip_prefix('v').unwrap_or(tag).parse::<semver::Version>() {
@@ -114,8 +114,8 @@ fn suits_tag(plugin: &Plugin, tag: &str) -> Result<(), Failure> {
     }
 }
 
-/// The same component makes the same artifact: there is a time in it only where the build has one
-/// to tell.
+/// Returns the time from `SOURCE_DATE_EPOCH`, if it is set. Without it the artifact has no time,
+/// so that the same component always makes the same artifact.
 fn created() -> Result<Option<String>, Failure> {
     let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH").filter(|text| !text.is_empty()) else {
         return Ok(None);

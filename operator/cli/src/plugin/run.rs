@@ -1,4 +1,4 @@
-//! `plugin run`: asks a plugin as the operator does, and makes the Pod and the Service with the
+//! `plugin run`: calls a plugin as the operator does, and builds the Pod and the Service with the
 //! operator's own code.
 
 mod answers;
@@ -74,7 +74,7 @@ pub(super) async fn run(command: &Run) -> Result<Report, Failure> {
     Ok(Report::new(text, json).failing(asked.failure()))
 }
 
-/// Lists what would be different in the operator.
+/// Returns notes on what would be different in the operator.
 fn notes(
     case: &Case,
     plugin: &Plugin,

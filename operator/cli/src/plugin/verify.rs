@@ -1,4 +1,4 @@
-//! `plugin verify`: whether the operator would run what is in a registry, as far as trust goes.
+//! `plugin verify`: checks whether the operator would trust a component in a registry.
 
 use clap::Args;
 use flashjob_plugin_host::Reference;

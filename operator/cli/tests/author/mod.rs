@@ -1,4 +1,4 @@
-//! Runs the program as an author does, and a registry for it.
+//! Runs the program as a plugin author does, with a registry.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -10,7 +10,7 @@ use flashjob_testbed::registry::Registry;
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// An author at work: a folder of their own, and a registry where they may push.
+/// A plugin author, with a folder and a registry that accepts pushes.
 pub struct Author {
     pub folder: TempDir,
     pub registry: Registry,
@@ -36,7 +36,7 @@ impl Author {
         Ok(author)
     }
 
-    /// Leaves this Docker configuration.
+    /// Writes this Docker configuration.
     pub fn log_in(&self, config: &str) -> anyhow::Result<()> {
         Ok(std::fs::write(self.folder.path().join("config.json"), config)?)
     }
@@ -48,13 +48,14 @@ impl Author {
         said(command.output()?)
     }
 
-    /// A reference in the registry.
+    /// Returns a reference in the registry.
     pub fn reference(&self, name: &str) -> String {
         format!("{}/{name}", self.registry.host)
     }
 }
 
-/// The program, with `plugin` and these words, in a folder that is also its Docker configuration.
+/// Returns the program with `plugin` and these words, in a folder that has its Docker
+/// configuration.
 pub fn plugin(words: &[&str], folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_kubectl-flashjob"));
     command.args(["-o", "json", "plugin"]).args(words).current_dir(folder);
@@ -73,14 +74,14 @@ pub fn said(output: Output) -> anyhow::Result<CommandOutput> {
 }
 
 impl CommandOutput {
-    /// The result of a command that went well.
+    /// Returns the output of a command that succeeded.
     pub fn good(self) -> anyhow::Result<Value> {
         anyhow::ensure!(self.code == Some(0), "exit code {:?}: {}", self.code, self.errors);
         Ok(self.json)
     }
 
-    /// Checks how a command failed: the exit code, the reason for programs, and a word of what
-    /// people read.
+    /// Checks how a command failed: the exit code, the reason for programs, and words of the
+    /// message for people.
     #[track_caller]
     pub fn failed(self, code: i32, reason: &str, words: &str) {
         assert_eq!(self.code, Some(code), "{}", self.errors);
@@ -90,7 +91,7 @@ impl CommandOutput {
     }
 }
 
-/// A component that `tests/wasm/build.sh` made.
+/// Returns the path of a component that `tests/wasm/build.sh` built.
 pub fn component(name: &str) -> String {
     repository().join(format!("target/plugins/{name}.wasm")).display().to_string()
 }

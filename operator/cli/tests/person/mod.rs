@@ -1,5 +1,4 @@
-//! Runs the program as somebody who looks after a fleet, on a control plane with simulated
-//! devices.
+//! Runs the program as a fleet operator does, on a control plane with simulated devices.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -11,7 +10,7 @@ use flashjob_testbed::{Options, Testbed};
 use kube::Api;
 use serde_json::Value;
 
-/// Somebody who looks after a fleet, in a folder of their own.
+/// A fleet operator, with a folder.
 pub struct Person {
     pub testbed: Testbed,
     pub folder: tempfile::TempDir,
@@ -51,7 +50,7 @@ impl Person {
         command
     }
 
-    /// Runs a command that nobody types to.
+    /// Runs a command without input.
     pub fn run(&self, words: &[&str]) -> anyhow::Result<CommandOutput> {
         self.answer(words, "")
     }
@@ -61,7 +60,7 @@ impl Person {
         answer(self.command().args(words), answers)
     }
 
-    /// Uids of the devices of a type, in the order in which they are listed.
+    /// Returns the uids of the devices of a type, in the order in which they are listed.
     pub fn uids(&self, kind: &str) -> anyhow::Result<Vec<String>> {
         let said = self.run(&["devices", "--type", kind, "-o", "json"])?.json()?;
         let devices = said["devices"].as_array().context("no devices")?;
@@ -89,7 +88,7 @@ impl Person {
 pub fn answer(command: &mut Command, answers: &str) -> anyhow::Result<CommandOutput> {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn()?;
-    // Whoever ends early reads no more.
+    // A command that ends early does not read all of its input.
     let _ = child.stdin.take().context("no input")?.write_all(answers.as_bytes());
     let output = child.wait_with_output()?;
     let (text, errors) = (String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);

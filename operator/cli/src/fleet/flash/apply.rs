@@ -1,4 +1,4 @@
-//! Changes to the FlashJob of an order: it is created, devices are added to it, or it begins anew.
+//! Changes to the FlashJob of an order: creating it, adding devices to it, or starting it anew.
 
 use flashjob_api::FlashJob;
 use kube::ResourceExt;
@@ -12,27 +12,28 @@ use crate::failure::{Code, Failure};
 use crate::fleet::parameters::Change;
 use crate::fleet::watch::{DELETED, deleted};
 
-/// Number of times that a change is tried when somebody else changes the FlashJob meanwhile.
+/// Number of times that a change is tried while others change the FlashJob.
 const TRIES: usize = 20;
 
-/// Reason of a failure: the FlashJob flashes something else since somebody changed it.
+/// Reason of a failure: somebody changed the FlashJob, which now flashes something else.
 pub const CHANGED: &str = "Changed";
 
-/// Reads the FlashJob of that name; none where there is none.
+/// Reads the FlashJob of that name; none if it does not exist.
 ///
 /// # Errors
-/// It cannot be read.
+/// The FlashJob cannot be read.
 pub async fn read(place: &Place, name: &str) -> Result<Option<FlashJob>, Failure> {
     let read = place.api::<FlashJob>().get_opt(name).await;
     read.map_err(|error| refused(&format!("read FlashJob {}/{name}", place.namespace), &error))
 }
 
-/// Brings a batch into the FlashJob; none where that is full. What somebody else changes meanwhile
-/// is not overwritten: the change is made anew on top of it. `ours` is the uid of the FlashJob
-/// that has the batches before this one: it may have been deleted since, and is not made again.
+/// Adds a batch to the FlashJob, or creates it; none if the FlashJob is full. After a conflict the
+/// change is made again from the new state, so no change by somebody else is overwritten. `ours`
+/// is the uid of the FlashJob that has the earlier batches; if it was deleted, it is not created
+/// again.
 ///
 /// # Errors
-/// The FlashJob may not be changed, or is no longer the one that has the batches before.
+/// The FlashJob cannot be changed, or is no longer the one that has the earlier batches.
 pub async fn apply(
     place: &Place,
     order: &Order,
@@ -62,7 +63,7 @@ pub async fn apply(
         match applied {
             Ok(job) => return Ok(Some(job)),
             Err(kube::Error::Api(status)) if status.code == 409 => {}
-            // Deleted after it was read: what becomes of that is decided anew.
+            // Deleted after it was read: the next try starts from the new state.
             Err(kube::Error::Api(status)) if status.code == 404 && was_there => {}
             Err(error) => return Err(refused(&what, &error)),
         }
@@ -71,10 +72,11 @@ pub async fn apply(
     Err(Failure::new(Code::Other, "Busy", message))
 }
 
-/// Checks that a FlashJob can take more of an order: it is [`ours`], and is to stay.
+/// Checks that a FlashJob can take more devices of an order: it is [`ours`], and not being
+/// deleted.
 ///
 /// # Errors
-/// It cannot.
+/// It cannot take more devices.
 pub fn still_ours(existing: Option<&FlashJob>, order: &Order, uid: &str) -> Result<(), Failure> {
     ours(existing, order, uid)?;
     match existing.and_then(|existing| existing.metadata.deletion_timestamp.as_ref()) {
@@ -86,11 +88,11 @@ pub fn still_ours(existing: Option<&FlashJob>, order: &Order, uid: &str) -> Resu
     }
 }
 
-/// Checks that a FlashJob is the one with this uid and flashes what the order asks for: somebody
-/// may have deleted, replaced or changed it since.
+/// Checks that a FlashJob has this uid and flashes what the order asks for: somebody may have
+/// deleted, replaced or changed it.
 ///
 /// # Errors
-/// It is not.
+/// The FlashJob was deleted, replaced or changed.
 pub fn ours(existing: Option<&FlashJob>, order: &Order, uid: &str) -> Result<(), Failure> {
     let Some(existing) = existing.filter(|existing| existing.uid().as_deref() == Some(uid)) else {
         return Err(deleted::<FlashJob>(&order.namespace, &order.name));
@@ -105,7 +107,7 @@ pub fn ours(existing: Option<&FlashJob>, order: &Order, uid: &str) -> Result<(),
     Err(Failure::new(Code::Other, CHANGED, message))
 }
 
-/// A FlashJob that may not be changed now.
+/// Returns the failure for a FlashJob that cannot be changed now.
 pub fn busy(order: &Order, cause: &str) -> Failure {
     let message = format!("FlashJob {}/{} {cause}", order.namespace, order.name);
     Failure::new(Code::Other, "Busy", message)
@@ -114,7 +116,7 @@ pub fn busy(order: &Order, cause: &str) -> Failure {
 /// Creates the FlashJob of an order.
 ///
 /// # Errors
-/// The API server refuses it.
+/// The API server rejects it.
 pub async fn create(
     place: &Place,
     order: &Order,
@@ -124,13 +126,13 @@ pub async fn create(
     place.api::<FlashJob>().create(&change.posting(), &order.job(batch)).await
 }
 
-/// Returns the changes to the spec of a FlashJob that devices are added to; `uids` are all that it
+/// Returns the patch of the spec that adds devices to a FlashJob; `uids` are all devices that it
 /// then has.
 pub fn addition(order: &Order, uids: &[String]) -> Value {
     with_parallelism(order, json!({"uuid": uids}))
 }
 
-/// Adds the parallelism of an order to a spec; one that is not asked for stays as it is.
+/// Adds the parallelism of an order to a patch; if the order has none, the field stays unchanged.
 fn with_parallelism(order: &Order, mut spec: Value) -> Value {
     if let Some(parallelism) = order.parallelism {
         spec["parallelism"] = json!(parallelism);
@@ -138,8 +140,8 @@ fn with_parallelism(order: &Order, mut spec: Value) -> Value {
     spec
 }
 
-/// The spec of a FlashJob that is over and begins anew: nulls take away what only the one before
-/// had. A pause is somebody's will, and stays.
+/// Returns the patch of the spec that starts a FlashJob anew after its end: null removes fields
+/// that only the previous run had. A pause was set by a person, and stays.
 pub fn replacement(order: &Order, batch: &[String]) -> Value {
     let spec = json!({
         "uuid": batch, "firmware": order.firmware.reference, "version": order.firmware.version,
@@ -153,17 +155,17 @@ pub fn replacement(order: &Order, batch: &[String]) -> Value {
     spec
 }
 
-/// Changes the spec of a FlashJob that was read.
+/// Patches the spec of a FlashJob that was read.
 ///
 /// # Errors
-/// The API server refuses it, also where somebody else changed the FlashJob meanwhile.
+/// The API server rejects the change, or somebody else changed the FlashJob meanwhile.
 pub async fn change(
     place: &Place,
     existing: &FlashJob,
     spec: Value,
     change: Change,
 ) -> kube::Result<FlashJob> {
-    // With the version that was read, so that a change of somebody else in between is a conflict.
+    // With the version that was read, so that a change by somebody else in between is a conflict.
     let metadata = json!({"resourceVersion": existing.resource_version(), "uid": existing.uid()});
     let patch = Patch::Merge(json!({"metadata": metadata, "spec": spec}));
     place.api::<FlashJob>().patch(&existing.name_any(), &change.patching(), &patch).await

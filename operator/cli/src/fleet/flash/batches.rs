@@ -1,4 +1,4 @@
-//! Batches: each is added to the FlashJob when the one before has its results and the delay is
+//! Batches: each is added to the FlashJob when the previous one has its results and the delay is
 //! over.
 
 use std::collections::HashSet;
@@ -23,27 +23,27 @@ use crate::fleet::workload::{Workload, resuming};
 use crate::interruption::Interruption;
 use crate::report::{Report, print};
 
-/// Rules by which batches follow each other.
+/// Size of the batches, and rules for the start of the next one.
 #[derive(Clone, Copy, Debug)]
 pub struct Pacing {
-    /// Devices of a batch.
+    /// Number of devices in a batch.
     pub batch_size: usize,
-    /// From the results of a batch to the next one.
+    /// Delay between the results of a batch and the start of the next one.
     pub delay: Duration,
-    /// Go on though devices failed.
+    /// Continue even if devices failed.
     pub keep_going: bool,
-    /// The longest time for all.
+    /// Time limit for all batches together.
     pub timeout: Option<Duration>,
 }
 
-/// Progress messages on standard output.
+/// Style of the progress messages on standard output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProgressStyle {
-    /// As the script that this command succeeds.
+    /// The messages of the script that this command replaces.
     Dialogue,
     /// A line for each batch.
     Options,
-    /// Nothing: the output is for programs.
+    /// No messages: the output is for programs.
     Nothing,
 }
 
@@ -53,11 +53,11 @@ impl ProgressStyle {
     }
 }
 
-/// Carries an order out.
+/// Flashes the devices of an order, batch by batch.
 ///
 /// # Errors
-/// The FlashJob cannot be changed, or is deleted or changed by somebody else between batches; the
-/// time is over, or devices failed.
+/// The FlashJob cannot be changed, or somebody else deletes or changes it between batches; the
+/// time limit is reached, or devices failed.
 pub async fn carry_out(
     place: &Place,
     mut order: Order,
@@ -82,7 +82,7 @@ pub async fn carry_out(
     let (stem, mut number) = (order.name.clone(), 1);
     let mut jobs: Vec<FlashJob> = Vec::new();
     let mut after = 0;
-    // Uid of the FlashJob that has the batches so far. One that somebody deletes is not made
+    // Uid of the FlashJob that has the batches so far. If somebody deletes it, it is not created
     // again.
     let mut known: Option<String> = None;
     for (index, batch) in batches.iter().enumerate() {
@@ -90,7 +90,7 @@ pub async fn carry_out(
         told.say(ProgressStyle::Dialogue, || {
             format!("\nApplying batch {count} with UUIDs: ['{}']", batch.join("', '"))
         })?;
-        // One that cannot be written is said before anything is applied.
+        // A file that cannot be written is reported before anything is applied.
         if let Some(path) = path.filter(|_| index == 0) {
             file::write(path, &order.job(batch))?;
         }
@@ -143,7 +143,7 @@ pub async fn carry_out(
         let followed = followed.and_then(|job| ours(Some(&job), &order, uid).map(|()| job));
         let job = followed.map_err(|failure| {
             let failure = match failure.reason {
-                // It was there a moment ago.
+                // The FlashJob existed a moment ago.
                 NOT_FOUND => watch::deleted::<FlashJob>(&order.namespace, &order.name),
                 _ => late(failure, &pacing, &goes_on),
             };
@@ -183,20 +183,20 @@ pub async fn carry_out(
 
 /// Devices of an order that are still to be flashed.
 pub struct Left {
-    /// The FlashJob of that name, where there is one.
+    /// FlashJob of that name, if there is one.
     pub existing: Option<FlashJob>,
     /// Uids of the devices.
     pub uids: Vec<String>,
-    /// Number of other devices that have their result already.
+    /// Number of devices of the order that already have a result.
     pub done: usize,
-    /// The same in words, where there are any.
+    /// Message about those devices, if there are any.
     pub note: Option<String>,
 }
 
-/// Leaves out the devices that have a result of this firmware already.
+/// Reads the FlashJob, and leaves out the devices that already have a result of this firmware.
 ///
 /// # Errors
-/// The FlashJob cannot be read, or may not be changed now.
+/// The FlashJob cannot be read, or cannot be changed now.
 pub async fn left(place: &Place, order: &Order) -> Result<Left, Failure> {
     let existing = read(place, &order.name).await?;
     let uids: Vec<String> =
@@ -236,7 +236,7 @@ pub async fn left(place: &Place, order: &Order) -> Result<Left, Failure> {
     Ok(Left { existing, uids, done, note })
 }
 
-/// A time-out in words of the whole command.
+/// Rewords a timeout for the whole command; returns any other failure unchanged.
 fn late(failure: Failure, pacing: &Pacing, goes_on: &str) -> Failure {
     if failure.code != Code::TimedOut {
         return failure;
@@ -245,15 +245,15 @@ fn late(failure: Failure, pacing: &Pacing, goes_on: &str) -> Failure {
     Failure { message: format!("not over after {timeout}; {goes_on}"), ..failure }
 }
 
-/// A failure that ends the command before its last batch, with what becomes of the devices:
-/// `after` of them `all` were started.
+/// Adds the state of the devices to a failure that ends the command before its last batch: `after`
+/// of `all` devices were started.
 fn ended(failure: Failure, order: &Order, after: usize, all: usize) -> Failure {
     let (namespace, name) = (&order.namespace, &order.name);
     let rest = all - after;
     let message = match failure.reason {
-        // Nothing was begun, so the failure says it all.
+        // No device was started, so there is nothing to add.
         _ if after == 0 => return failure,
-        // It says so itself.
+        // The message already has the state of the devices.
         "TimedOut" => return failure,
         DELETED => format!(
             "{}, and is not made again{}. Its results are gone with it: the same command flashes \
@@ -281,7 +281,7 @@ fn ended(failure: Failure, order: &Order, after: usize, all: usize) -> Failure {
     Failure { message, ..failure }
 }
 
-/// Number of devices that were not started, as a part of a sentence.
+/// Returns the number of devices that were not started, as a part of a sentence; empty for 0.
 fn not_started(rest: usize) -> String {
     match rest {
         0 => String::new(),
@@ -290,13 +290,13 @@ fn not_started(rest: usize) -> String {
 }
 
 impl Left {
-    /// The question before devices are flashed: what becomes of a FlashJob of that name is part of
-    /// it.
+    /// Returns the question to confirm before devices are flashed, with the effect on an existing
+    /// FlashJob of that name.
     pub fn question(&self, order: &Order, pacing: &Pacing) -> String {
         format!("Flash {}?{}", self.intent(order, pacing), self.consequences(order))
     }
 
-    /// The same as a sentence, for a dry run.
+    /// Returns the same as a statement, for a dry run.
     pub fn announcement(&self, order: &Order, pacing: &Pacing) -> String {
         format!("It would flash {}.{}", self.intent(order, pacing), self.consequences(order))
     }
@@ -316,7 +316,7 @@ impl Left {
         )
     }
 
-    /// Returns what else comes of it, each as a sentence.
+    /// Returns the other consequences, each as a sentence.
     fn consequences(&self, order: &Order) -> String {
         let mut sentences = String::new();
         if self.done > 0 {
@@ -338,14 +338,12 @@ impl Left {
     }
 }
 
-/// Returns the effect of a pause on devices that are added, as the end of a sentence about the
-/// FlashJob.
+/// Returns the effect of a pause on added devices, as the end of a sentence about the FlashJob.
 fn paused_words(existing: &FlashJob) -> String {
     format!("is paused, and stays so: nothing begins before {}", resuming(existing))
 }
 
-/// Describes what becomes of the FlashJob, and of the rest of the devices, if the program ends
-/// now.
+/// Describes what happens to the FlashJob and to the remaining devices if the program ends now.
 fn going_on(job: &FlashJob, rest: usize, order: &Order) -> String {
     let (namespace, name) = (&order.namespace, &order.name);
     let paused = match job.is_suspended() {

@@ -1,5 +1,5 @@
-//! The dialogue: word for word that of the script filter_uuid.py, so that people and programs that
-//! know it need not learn another.
+//! Dialogue of `flash`: word for word that of the script filter_uuid.py, so that people and
+//! programs that know the script need not learn another.
 
 use std::time::Duration;
 
@@ -18,11 +18,11 @@ use crate::fleet::prompt::{Prompt, yes_or_no};
 use crate::interruption::Interruption;
 use crate::report::{Report, print, write};
 
-/// Devices of a batch, unless another number is given.
+/// Number of devices in a batch, unless another one is given.
 const BATCH: usize = 5;
 /// Seconds between batches, unless another number is given.
 const DELAY: u64 = 60;
-/// The version that the script wrote into every file.
+/// Version that the script wrote into every file.
 const VERSION: &str = "0.2.0";
 
 pub(super) async fn run(command: &Flash, interruption: &Interruption) -> Result<Report, Failure> {
@@ -64,7 +64,7 @@ pub(super) async fn run(command: &Flash, interruption: &Interruption) -> Result<
     };
     let (firmware, size) = firmware(&mut prompt, command).await?;
     let order = command.order(&place, &chosen, firmware);
-    // While there are questions left, so that whoever answers them can still end it.
+    // Checked while there are questions left, so that the user can still stop.
     let left = batches::left(&place, &order).await?;
     chosen.warn_of_current(&left.uids, &order.firmware.version);
     let batch_size = match (size, command.batch_size) {
@@ -85,7 +85,7 @@ pub(super) async fn run(command: &Flash, interruption: &Interruption) -> Result<
         timeout: command.timeout,
     };
     if command.dry_run {
-        // Answers of a pipe end no line; what is shown begins its own.
+        // Answers from a pipe do not end the line, so the output starts a new one.
         if !Prompt::is_terminal() {
             write("\n")?;
         }
@@ -102,7 +102,7 @@ pub(super) async fn run(command: &Flash, interruption: &Interruption) -> Result<
     .await
 }
 
-/// Says that there are no devices to choose from; the failure goes on to say what can be done.
+/// Prints that there are no devices to choose from; the returned failure says what to do.
 fn not_retrieved(words: &str, failure: Failure) -> Result<Failure, Failure> {
     print(&format!(
         "Error accessing Kubernetes API: {words}\nFailed to retrieve Akri instances."
@@ -122,7 +122,7 @@ async fn optional(prompt: &mut Prompt, what: &str) -> Result<Option<String>, Fai
     Ok(Some(answer).filter(|answer| !answer.is_empty()))
 }
 
-/// An answer, or what an empty one means.
+/// Parses an answer; an empty one means the default.
 fn or<T>(text: &str, default: T, read: fn(&str) -> Result<T, String>) -> Result<T, String> {
     if text.is_empty() { Ok(default) } else { read(text) }
 }
@@ -154,7 +154,7 @@ async fn select(prompt: &mut Prompt, devices: Vec<Device>) -> Result<Vec<Device>
     Ok(numbers.into_iter().map(|number| devices[number].clone()).collect())
 }
 
-/// Reads numbers of the list, each once, in the order of the answer.
+/// Parses numbers of the list, each once, in the order of the answer.
 fn numbers(text: &str, count: usize) -> Result<Vec<usize>, String> {
     let mut numbers = Vec::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
@@ -172,8 +172,8 @@ fn numbers(text: &str, count: usize) -> Result<Vec<usize>, String> {
     Ok(numbers)
 }
 
-/// Asks for the firmware to flash. A number in place of the image is the size of a batch: before
-/// the question for the image came, that was the next one.
+/// Asks for the firmware to flash. A number in place of the image is the batch size: before the
+/// question for the image was added, that was the next question.
 async fn firmware(
     prompt: &mut Prompt,
     command: &Flash,

@@ -1,5 +1,5 @@
-//! A dry run of `flash`: the FlashJobs as they would be once all batches are in them. The API
-//! server checks them and stores nothing.
+//! Dry run of `flash`: the FlashJobs as they would be with all batches. The API server validates
+//! them and stores nothing.
 
 use std::path::Path;
 
@@ -26,10 +26,10 @@ struct Planned {
     after: Option<FlashJob>,
 }
 
-/// Shows what an order would make, and writes it into the file.
+/// Shows the FlashJobs that an order would make, and writes them to the file.
 ///
 /// # Errors
-/// The API server refuses it, or the file cannot be written.
+/// The API server rejects a FlashJob, or the file cannot be written.
 pub async fn show(
     place: &Place,
     order: Order,
@@ -39,7 +39,7 @@ pub async fn show(
     let left = batches::left(place, &order).await?;
     let announcement = left.announcement(&order, pacing);
     let Left { existing, uids, note, .. } = left;
-    // Standard output has the FlashJobs alone, so that they can be applied.
+    // Standard output has only the FlashJobs, so that they can be applied.
     if let Some(note) = note {
         eprintln!("Note: {note}");
     }
@@ -70,7 +70,7 @@ fn shown(jobs: Vec<FlashJob>, path: Option<&Path>) -> Result<Report, Failure> {
     Ok(Report::new(documents.join("---\n"), json).with(Output::Name, names.join("\n")))
 }
 
-/// Brings all batches into FlashJobs, as they would be one after the other.
+/// Adds all batches to FlashJobs, one after the other.
 async fn plan(
     place: &Place,
     mut order: Order,

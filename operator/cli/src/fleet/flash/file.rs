@@ -29,7 +29,7 @@ struct Metadata {
     namespace: Option<String>,
 }
 
-/// In the order of the alphabet.
+/// Spec of the FlashJob, with its fields in alphabetical order.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Spec<'a> {
@@ -48,10 +48,10 @@ struct Spec<'a> {
     version: &'a str,
 }
 
-/// Writes the file, and the folders that it is in.
+/// Writes the file, and creates its folders.
 ///
 /// # Errors
-/// It cannot be written.
+/// The file cannot be written.
 pub fn write(path: &Path, job: &FlashJob) -> Result<(), Failure> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     if let Some(folder) = folder {

@@ -1,4 +1,4 @@
-//! Decides what becomes of a FlashJob that is there already when devices are to be flashed.
+//! Decides how an existing FlashJob changes when devices are to be flashed.
 
 use std::collections::HashSet;
 
@@ -11,28 +11,28 @@ use super::order::{MOST, Order, Target};
 use crate::fleet::run::results_of_run;
 use crate::fleet::workload::Workload;
 
-/// Decision on a FlashJob that is there already.
+/// Decision on an existing FlashJob.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Merged {
-    /// The devices are added to those that the FlashJob has; all else stays.
+    /// The devices are added to those of the FlashJob; all else stays.
     Added(Vec<String>),
-    /// The FlashJob is over, and begins anew with this.
+    /// The FlashJob is over, and starts anew with these devices.
     Replaced,
-    /// It has too many devices for these to be added.
+    /// The FlashJob has too many devices to add these.
     Full,
-    /// It may not be changed; the cause, as the end of a sentence about it.
+    /// The FlashJob cannot be changed now; with the cause, as the end of a sentence about it.
     Refused(String),
 }
 
-/// Returns true if the FlashJob flashes what is asked for, so that its results count. Whether its
-/// guards take the devices is another matter: results must not be lost for that.
+/// Returns true if the FlashJob flashes what the order asks for, so that its results count. Its
+/// guards are not compared with the devices: results must not be lost for that.
 pub fn is_same_run(existing: &FlashJob, order: &Order) -> bool {
     let run = |spec: &flashjob_api::FlashJobSpec| spec.effective().ok().map(|spec| spec.run);
     let asked = run(&order.over(existing.spec.clone()));
     asked.is_some() && asked == run(&existing.spec)
 }
 
-/// The asked uids that have no result in the same run yet.
+/// Returns the uids of the order that have no result in the same run yet.
 pub fn without_result<'a>(existing: Option<&FlashJob>, order: &'a Order) -> Vec<&'a String> {
     let same = existing.filter(|existing| is_same_run(existing, order));
     let lists = same
@@ -43,7 +43,7 @@ pub fn without_result<'a>(existing: Option<&FlashJob>, order: &'a Order) -> Vec<
     order.targets.iter().map(|target| &target.uid).filter(|uid| !done.contains(uid)).collect()
 }
 
-/// Decides what becomes of the FlashJob when this batch is to be flashed.
+/// Decides how the FlashJob changes when this batch is to be flashed.
 pub fn merge(existing: &FlashJob, order: &Order, batch: &[String]) -> Merged {
     if existing.metadata.deletion_timestamp.is_some() {
         return Merged::Refused("is being deleted; wait until it is gone".to_owned());
@@ -75,11 +75,11 @@ pub fn merge(existing: &FlashJob, order: &Order, batch: &[String]) -> Merged {
     }
 }
 
-/// A field that binds a FlashJob to some devices, its value, and whether a device fits it.
+/// A field that restricts a FlashJob to some devices, its value, and a check of one device.
 type Bound = (&'static str, Option<String>, fn(&Target, &str) -> bool);
 
-/// The cause for which these devices cannot be added to a FlashJob. What binds it is part of its
-/// run: a change would flash again what is done.
+/// Returns the reason why these devices cannot be added to a FlashJob. Fields that restrict it are
+/// part of its run: a change of them would flash finished devices again.
 fn unfit(existing: &FlashJob, added: &[&Target]) -> Option<String> {
     let spec = existing.spec.effective().ok()?;
     let bounds: [Bound; 3] = [
@@ -106,7 +106,7 @@ fn unfit(existing: &FlashJob, added: &[&Target]) -> Option<String> {
     })
 }
 
-/// Returns true for a device of this type, in whatever spelling.
+/// Returns true for a device of this type, in any spelling.
 fn is_kind(is: Option<&str>, wanted: &str) -> bool {
     let kind = |text: &str| text.parse::<DeviceType>().ok();
     is.is_some_and(|is| {
@@ -197,11 +197,11 @@ mod tests {
         assert_eq!(without_result(Some(&existing), &others), ["c"]);
         let Merged::Refused(cause) = merged(&others) else { panic!("not refused") };
         assert!(cause.contains("spec.device is esp32") && cause.contains("c (type esp32s2"));
-        // What is there already was told to be flashed with this guard.
+        // The device that is already in the FlashJob was added with this guard.
         assert!(matches!(merge(&existing, &others, &uids(&["a"])), Merged::Added(_)));
         let again = Order { run: Some("again".to_owned()), ..others };
         assert_eq!(merged(&again), Merged::Replaced);
-        // A guard that is asked for now is not put on what has none.
+        // A guard of the new order is not added to a FlashJob that has none.
         let free = job(&Order { device: None, ..order(&["a"], "1") }, Phase::Completed);
         assert!(matches!(merge(&free, &mixed("esp32"), &uids(&["c"])), Merged::Added(_)));
         let mut bound = existing.clone();

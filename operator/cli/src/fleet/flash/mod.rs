@@ -1,10 +1,11 @@
-//! `flash`: a FlashJob, by a dialogue or from options. Devices are flashed in batches, each added
-//! to the same FlashJob when the one before has its results; nothing in flight is replaced.
+//! `flash`: creates a FlashJob, by a dialogue or from options. Devices are flashed in batches,
+//! each added to the same FlashJob when the previous one has its results; nothing in flight is
+//! replaced.
 //!
-//! - [`options`] say what to flash, or [`dialogue`] asks for it; [`order`] is what was asked for.
-//! - [`batches`] carries it out, and [`apply`] changes the FlashJob; [`merge`] decides what
-//!   becomes of one that is there already: results are kept, and nothing is flashed twice unless
-//!   that is asked for; [`file`] is the file that is written. [`dry_run`] shows it all and applies
+//! - [`options`] say what to flash, or [`dialogue`] asks for it; [`order`] is the result.
+//! - [`batches`] carries the order out, and [`apply`] changes the FlashJob; [`merge`] decides how
+//!   an existing FlashJob changes: results are kept, and nothing is flashed twice unless that is
+//!   requested; [`file`] writes the FlashJob to a file. [`dry_run`] shows the FlashJob and applies
 //!   nothing.
 
 mod apply;
@@ -72,7 +73,7 @@ pub async fn run(
     if command.dry_run {
         return dry_run::show(&place, order, &pacing, command.file.as_deref()).await;
     }
-    // Where nothing is left, that is all there is to say.
+    // If no device is left, there is nothing to confirm.
     if !left.uids.is_empty() {
         prompt::confirm(&left.question(&order, &pacing), command.yes).await?;
     }

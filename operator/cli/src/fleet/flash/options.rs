@@ -79,17 +79,16 @@ impl Flash {
         self.interactive || !(named || self.firmware.is_some() || self.dry_run)
     }
 
-    /// Returns true for a device that all options take.
+    /// Returns true if all filters accept the device.
     pub(super) fn takes(&self, device: &Device) -> bool {
         let reports = |asked: &String| device.version.as_ref() == Some(asked);
         self.filter.takes(device) && self.reported_version.as_ref().is_none_or(reports)
     }
 
-    /// The order for devices that were chosen.
+    /// Returns the order for the selected devices.
     pub(super) fn order(&self, place: &Place, chosen: &Chosen, firmware: Firmware) -> Order {
         let (device, application) = chosen.guards();
-        // The same devices in the same run: the value only has to be one that was not there
-        // before.
+        // A new run of the same devices: the value only has to differ from all earlier ones.
         let run = self.again.then(|| format!("again-{}", Timestamp::now()));
         Order {
             name: self.name.clone(),

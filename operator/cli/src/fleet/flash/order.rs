@@ -1,4 +1,4 @@
-//! Order that was asked for: the devices, and what they are flashed with.
+//! Flash order: the devices, and the firmware to flash them with.
 
 use std::collections::HashSet;
 
@@ -8,10 +8,10 @@ use flashjob_rules::flashjob::grants::is_image;
 use crate::fleet::inventory::Device;
 use crate::number::number;
 
-/// Most uids of one FlashJob.
+/// Largest number of uids in one FlashJob.
 pub const MOST: usize = 4096;
 
-/// Most devices of one FlashJob in flight at once.
+/// Largest number of devices of one FlashJob in flight at once.
 const MOST_AT_ONCE: i32 = 500;
 
 /// Firmware that devices are flashed with.
@@ -25,17 +25,17 @@ pub struct Firmware {
     pub pod_image: Option<String>,
 }
 
-/// Devices that were chosen, and what chose them.
+/// Selected devices, and the options that selected them.
 pub struct Chosen {
     /// The devices, at least one.
     pub devices: Vec<Device>,
-    /// Set where a type was asked for.
+    /// True if a type was given.
     pub by_type: bool,
-    /// Set where an application was asked for.
+    /// True if an application was given.
     pub by_application: bool,
 }
 
-/// A device to flash, with what a guard is compared with.
+/// A device to flash, with the values that a guard is compared with.
 #[derive(Clone, Debug, Default)]
 pub struct Target {
     /// Uid of its Instance.
@@ -46,7 +46,7 @@ pub struct Target {
     pub application: Option<String>,
 }
 
-/// Devices to flash, and with what.
+/// Devices to flash, and the firmware to flash them with.
 #[derive(Clone, Debug)]
 pub struct Order {
     /// Name of the FlashJob.
@@ -55,21 +55,22 @@ pub struct Order {
     pub namespace: String,
     /// The devices.
     pub targets: Vec<Target>,
-    /// Guard against devices of another type; set where a type was asked for. It is part of the
-    /// run, so one that came from the devices alone would begin a new run with each new mix.
+    /// Guard against devices of another type; set if a type was given. The guard is part of the
+    /// run, so one derived from the devices alone would start a new run with each new mix of
+    /// devices.
     pub device: Option<String>,
-    /// The same for the application.
+    /// Guard against devices with another application; set if an application was given.
     pub application: Option<String>,
     /// Firmware that they are flashed with.
     pub firmware: Firmware,
     /// Devices in flight at once; none for the operator's default.
     pub parallelism: Option<i32>,
-    /// Value of `runID` that has devices flashed again.
+    /// Value of `runID` that causes devices to be flashed again.
     pub run: Option<String>,
 }
 
 impl Order {
-    /// The FlashJob of these devices.
+    /// Returns the FlashJob for these devices.
     pub fn job(&self, uids: &[String]) -> FlashJob {
         let spec = self.anew(FlashJobSpec::default(), uids);
         let mut job = FlashJob::new(&self.name, spec);
@@ -77,7 +78,7 @@ impl Order {
         job
     }
 
-    /// The spec of a FlashJob that begins anew with these devices.
+    /// Returns the spec of a FlashJob that starts anew with these devices.
     pub fn anew(&self, spec: FlashJobSpec, uids: &[String]) -> FlashJobSpec {
         FlashJobSpec {
             uuid: uids.to_vec(),
@@ -89,7 +90,7 @@ impl Order {
         }
     }
 
-    /// A spec with the firmware of this; its devices, and what guards them, stay.
+    /// Returns a spec with the firmware of this order; its devices and guards stay.
     pub fn over(&self, spec: FlashJobSpec) -> FlashJobSpec {
         FlashJobSpec {
             firmware: self.firmware.reference.clone(),
@@ -111,7 +112,7 @@ impl Chosen {
         (of(self.by_type, |one| &one.kind), of(self.by_application, |one| &one.application))
     }
 
-    /// The devices for an order.
+    /// Returns the devices as targets of an order.
     pub fn targets(&self) -> Vec<Target> {
         let target = |device: &Device| Target {
             uid: device.uid.clone(),
@@ -121,8 +122,8 @@ impl Chosen {
         self.devices.iter().map(target).collect()
     }
 
-    /// Warns of devices among those to flash that report the wanted version already: whether they
-    /// were flashed cannot be told then.
+    /// Warns of devices to flash that already report the wanted version: their new firmware cannot
+    /// be distinguished from the old one.
     pub fn warn_of_current(&self, uids: &[String], version: &str) {
         let uids: HashSet<&String> = uids.iter().collect();
         let left = self.devices.iter().filter(|device| uids.contains(&device.uid));
@@ -140,7 +141,7 @@ impl Chosen {
     }
 }
 
-/// Returns the value that all have in common; none where one has another or none.
+/// Returns the value that all have in common; none if one differs or is missing.
 fn shared<'a>(values: impl Iterator<Item = &'a Option<String>>) -> Option<String> {
     let mut values = values;
     let first = values.next()?.clone()?;
@@ -150,8 +151,7 @@ fn shared<'a>(values: impl Iterator<Item = &'a Option<String>>) -> Option<String
     values.all(same).then_some(first)
 }
 
-/// Reads what a FlashJob takes as firmware, version or image: no white space, no control
-/// characters.
+/// Parses a firmware reference, version or image: no white space, no control characters.
 pub fn word(text: &str) -> Result<String, String> {
     let text = text.trim();
     if text.is_empty() || text.chars().any(|letter| letter.is_whitespace() || letter.is_control())
@@ -164,7 +164,7 @@ pub fn word(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// Reads an image reference.
+/// Parses an image reference.
 pub fn image(text: &str) -> Result<String, String> {
     let image = word(text)?;
     match is_image(&image) {
@@ -176,12 +176,12 @@ pub fn image(text: &str) -> Result<String, String> {
     }
 }
 
-/// Reads the number of devices of a batch.
+/// Parses the number of devices in a batch.
 pub fn batch_size(text: &str) -> Result<usize, String> {
     number(text, 1..=MOST)
 }
 
-/// Reads the number of devices in flight at once.
+/// Parses the number of devices in flight at once.
 pub fn parallelism(text: &str) -> Result<i32, String> {
     number(text, 1..=MOST_AT_ONCE)
 }

@@ -1,10 +1,10 @@
-//! `preview`: what the operator would create for a FlashJob. The operator's own rules decide, and
-//! its own host asks the plugins; nothing is created.
+//! `preview`: shows what the operator would create for a FlashJob. The operator's own rules
+//! decide, and its own host runs the plugins; nothing is created.
 //!
 //! - [`subject`] reads the FlashJob, the Instances and other FlashJobs, from the cluster or from
 //!   files; [`operator_config`] reads the operator's configuration, and [`served`] loads
 //!   the plugins.
-//! - [`rehearsal`] runs the rules until they want nothing new; the load balancer is played.
+//! - [`rehearsal`] runs the rules until nothing changes; the load balancer is simulated.
 
 pub mod operator_config;
 mod options;
@@ -42,7 +42,7 @@ pub async fn run(command: &Preview) -> Result<Report, Failure> {
                 .to_owned(),
         );
     }
-    // What the operator reads from its folder is there for as long as this lives.
+    // `search` owns copies of the operator's files, which are deleted when it is dropped.
     let search = match (&command.registry.config, &place) {
         (None, Some(place)) if command.plugin.is_empty() => {
             Some(operator_config::find(&place.client).await?)
@@ -105,14 +105,14 @@ fn verdicts(verdicts: &[Verdict]) -> String {
     table(headings, verdicts.iter().map(row))
 }
 
-/// Name and the first digits of the digest: enough to tell two apart.
+/// Returns the name and the first digits of the digest, enough to tell two plugins apart.
 fn short(plugin: &str) -> String {
     let (name, digest) = plugin.split_once("@sha256:").unwrap_or((plugin, ""));
     let digits: String = digest.chars().take(12).collect();
     format!("{name}@sha256:{digits}")
 }
 
-/// Nobody can be asked, and why.
+/// Returns the failure for a preview without any plugin, with the cause.
 fn no_plugin(search: Option<&Search>, is_configured: bool) -> Failure {
     let message = |cause: &str| {
         format!(

@@ -12,28 +12,28 @@ use crate::check::OPERATOR;
 use crate::cluster::refused;
 use crate::failure::Failure;
 
-/// Name of the configuration among the files.
+/// Name of the configuration file.
 const FILE: &str = "config.yaml";
 
-/// The files of the operator's configuration.
+/// Copies of the operator's configuration files.
 pub struct Found {
-    /// The configuration; files that it names are beside it.
+    /// Path of the configuration; files that it names are beside it.
     pub file: PathBuf,
-    /// Gone with this value.
+    /// Deleted when this value is dropped.
     _folder: TempDir,
 }
 
-/// Result of looking for the configuration.
+/// Result of the search for the configuration.
 pub enum Search {
-    /// Its files.
+    /// The configuration files.
     Found(Found),
-    /// The user may not see it: what, and the API server's words.
+    /// The user may not read it; says what, with the API server's message.
     Denied(String),
-    /// It is not there; what is missing.
+    /// It does not exist; says what is missing.
     Absent(String),
 }
 
-/// Looks for the operator's Deployment, and copies the files that it is configured by.
+/// Searches for the operator's Deployment, and copies its configuration files.
 ///
 /// # Errors
 /// The cluster does not answer, or the files cannot be written.
@@ -66,11 +66,11 @@ pub async fn find(client: &Client) -> Result<Search, Failure> {
     }
 }
 
-/// ConfigMap and folder in which the Deployment has its configuration.
+/// ConfigMap with the Deployment's configuration, and the folder where it is mounted.
 struct Mounted {
     namespace: String,
     map: String,
-    /// The folder in its Pods.
+    /// Mount path in the Pods.
     folder: String,
 }
 
@@ -91,10 +91,10 @@ fn copy(map: &ConfigMap, mounted: &str) -> Result<Found, Failure> {
     let folder = tempfile::Builder::new().prefix("flashjob-").tempdir();
     let folder = folder.map_err(|error| unwritable(&std::env::temp_dir(), &error))?;
     for (name, text) in map.data.iter().flatten() {
-        // Keys of a ConfigMap have no slash; the API server sees to that.
+        // The API server does not allow a slash in keys of a ConfigMap.
         let path = folder.path().join(name);
         let text = match name == FILE {
-            // Files are named where they are in the operator's Pod.
+            // The configuration names files by their paths in the operator's Pod.
             true => text.replace(
                 &format!("{}/", mounted.trim_end_matches('/')),
                 &format!("{}/", folder.path().display()),

@@ -1,6 +1,6 @@
-//! Runs the operator's rules on one FlashJob until they want nothing new. The plugins are asked;
-//! the API server and the load balancer are played: a Service has its address at once, and a Pod
-//! is only noted.
+//! Runs the operator's rules on one FlashJob until nothing changes. The plugins are called; the
+//! API server and the load balancer are simulated: a Service gets its address at once, and a Pod
+//! is only recorded.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -26,43 +26,43 @@ use super::served::Served;
 use super::subject::Subject;
 use crate::failure::{Code, Failure};
 
-/// More rounds than any FlashJob needs: a device goes through five at most.
+/// Limit on the number of rounds. A device needs five at most.
 const ROUNDS: usize = 50;
 
-/// Order in which objects are shown: that in which they are created.
+/// Rank of disruption budgets; objects are shown in the order in which they are created.
 const BUDGET: u8 = 0;
-/// The same for Services.
+/// Rank of Services.
 const SERVICE: u8 = 1;
-/// The same for Pods.
+/// Rank of Pods.
 const POD: u8 = 2;
 
-/// Prospect of one device.
+/// Expected outcome for one device.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Verdict {
-    /// The uid in the FlashJob.
+    /// Uid in the FlashJob.
     pub uid: String,
     /// Name of its Instance.
     pub instance: Option<String>,
-    /// In one word: flash, follow, wait, fail or skip.
+    /// Outcome in one word: flash, follow, wait, fail or skip.
     pub verdict: &'static str,
-    /// The plugin that is asked, with its digest.
+    /// Plugin that is called, with its digest.
     pub plugin: Option<String>,
-    /// The reason, where the device is not flashed at once.
+    /// Reason, if the device is not flashed at once.
     pub reason: Option<String>,
-    /// The same in words.
+    /// Message that explains the reason.
     pub message: Option<String>,
 }
 
 /// Result of a rehearsal.
 pub struct RehearsalResult {
-    /// Prospect of each device, in the order of the FlashJob.
+    /// Expected outcome for each device, in the order of the FlashJob.
     pub verdicts: Vec<Verdict>,
     /// Objects that would be created, in this order.
     pub objects: Vec<Value>,
 }
 
-/// One FlashJob before the operator's rules.
+/// Simulation of the operator's rules for one FlashJob.
 pub struct Rehearsal<'a> {
     world: World,
     job: FlashJob,
@@ -75,10 +75,10 @@ pub struct Rehearsal<'a> {
 }
 
 impl<'a> Rehearsal<'a> {
-    /// Puts everything into its place.
+    /// Creates the state on which the rules decide: plugins, devices, and other FlashJobs.
     ///
     /// # Errors
-    /// The FlashJob is refused.
+    /// The spec of the FlashJob is invalid.
     pub fn new(
         subject: &Subject,
         config: &OperatorConfig,
@@ -110,10 +110,10 @@ impl<'a> Rehearsal<'a> {
         })
     }
 
-    /// Lets the rules decide until they want nothing new.
+    /// Runs rounds until nothing changes.
     ///
     /// # Errors
-    /// They never do.
+    /// The limit on the number of rounds is reached.
     pub async fn run(mut self) -> Result<RehearsalResult, Failure> {
         self.store(None);
         for _ in 0..ROUNDS {
@@ -125,7 +125,7 @@ impl<'a> Rehearsal<'a> {
         Err(Failure::new(Code::Other, "NoEnd", message))
     }
 
-    /// One plan, carried out. Returns whether anything new came of it.
+    /// Makes one plan and carries it out. Returns true if anything changed.
     async fn round(&mut self) -> bool {
         let key = Job::of(self.job.clone()).key;
         let Some(observed) = self.world.observe(&key, self.now) else { return false };
@@ -204,14 +204,14 @@ impl<'a> Rehearsal<'a> {
         }
     }
 
-    /// Notes an object that would be created; false for one that is known.
+    /// Records an object that would be created; returns false if it is recorded already.
     fn note<K: kube::Resource<DynamicType = ()> + Serialize>(
         &mut self,
         rank: u8,
         object: &K,
     ) -> bool {
         let name = object.meta().name.clone().unwrap_or_default();
-        // Types of k8s-openapi write their kind themselves, and never fail.
+        // Types of k8s-openapi serialize their kind themselves, and never fail.
         let value = serde_json::to_value(object).unwrap_or_default();
         self.objects.insert((rank, name), value).is_none()
     }
@@ -237,7 +237,7 @@ impl<'a> Rehearsal<'a> {
                 _ if listed(&status.failed_uuids) => "fail",
                 _ if listed(&status.skipped_uuids) => "skip",
                 _ if sighted.is_none() => {
-                    // The operator waits for it first; here nobody comes any more.
+                    // The operator waits for the Instance first; a preview does not.
                     reason = Some(reason::UNKNOWN_DEVICE.name.to_owned());
                     message = Some("no Akri Instance has this uid".to_owned());
                     "fail"
@@ -255,7 +255,7 @@ impl<'a> Rehearsal<'a> {
             }
         };
         let mut verdicts: Vec<Verdict> = self.job.spec.uuid.iter().map(verdict).collect();
-        // Where nothing begins, nothing follows: all wait for what the status says.
+        // If no device is flashed, no other follows it: all wait for the reason in the status.
         if !verdicts.iter().any(|verdict| verdict.verdict == "flash") {
             let reason = status.waiting.keys().next();
             for verdict in verdicts.iter_mut().filter(|verdict| verdict.verdict == "follow") {
@@ -276,7 +276,7 @@ async fn ask(
     plugin.build(request).await
 }
 
-/// The plugins as the operator shows them to its rules, each beside the others.
+/// Returns the views of the plugins on which the operator's rules decide.
 fn views(plugins: &[Served]) -> Vec<PluginView> {
     let configured = plugins.iter().map(|Served { config, plugin, .. }| {
         let mut configured = ConfiguredPlugin::loading(config.clone());

@@ -10,19 +10,19 @@ use crate::source::{self, ComponentSource, RegistryOptions};
 
 /// A plugin, with its entry in the operator's configuration.
 pub struct Served {
-    /// Its entry; one made up where it has none.
+    /// Entry of the plugin; a default one if it has none.
     pub config: PluginConfig,
-    /// Plugin that can be asked; else the cause.
+    /// The loaded plugin, or the reason why it cannot be loaded.
     pub plugin: Result<Plugin, String>,
-    /// Gone with it: the folder in which it is compiled.
+    /// Keeps the folder of the compiled plugin until this value is dropped.
     _source: Option<ComponentSource>,
 }
 
-/// Loads the plugins that the options name, else those of the configuration; `notes` gets those
-/// that cannot be loaded.
+/// Loads the plugins that the options name, else those of the configuration; `notes` gets those of
+/// the configuration that cannot be loaded.
 ///
 /// # Errors
-/// One that the options name cannot be loaded.
+/// A plugin that the options name cannot be loaded.
 pub async fn plugins(
     command: &Preview,
     registry: &RegistryOptions,
@@ -64,7 +64,7 @@ pub async fn plugins(
     Ok(served)
 }
 
-/// The entry of a plugin that the configuration does not have: nothing is granted to it.
+/// Returns an entry for a plugin that the configuration does not have: it has no grants.
 fn made_up(name: &str, named: &str) -> Result<PluginConfig, Failure> {
     let image = source::reference(named)?.to_string();
     let entry = json!({"name": name, "image": image, "allowUnsigned": true});

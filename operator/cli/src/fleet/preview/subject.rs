@@ -1,4 +1,5 @@
-//! The FlashJob, Akri's Instances, and the FlashJobs that may hold their devices.
+//! Input of a preview: the FlashJob, Akri's Instances, and the FlashJobs that may hold their
+//! devices.
 
 use std::path::Path;
 
@@ -14,25 +15,25 @@ use crate::decode::decode;
 use crate::failure::Failure;
 use crate::fleet::{devices, inventory, manifest};
 
-/// Stands for the uid that the API server gives a FlashJob.
+/// Placeholder for the uid that the API server gives a FlashJob.
 const JOB_UID: &str = "00000000-0000-4000-8000-000000000000";
 
-/// Objects that a preview looks at.
+/// Objects that a preview uses.
 pub struct Subject {
-    /// The FlashJob, as if it were to begin now.
+    /// The FlashJob, as if it started now.
     pub job: FlashJob,
     /// The devices.
     pub instances: Vec<Instance>,
     /// Other FlashJobs of the cluster.
     pub others: Vec<FlashJob>,
-    /// Differences from what the operator would do.
+    /// Differences from the operator, as notes for the user.
     pub notes: Vec<String>,
 }
 
-/// Reads it from files or from the cluster.
+/// Reads the input from files or from the cluster.
 ///
 /// # Errors
-/// Something is not there or cannot be read.
+/// An object is missing or cannot be read.
 pub async fn read(command: &Preview, place: Option<&Place>) -> Result<Subject, Failure> {
     let mut notes = Vec::new();
     let mut job = match (&command.file, place) {
@@ -69,7 +70,7 @@ pub async fn read(command: &Preview, place: Option<&Place>) -> Result<Subject, F
     Ok(Subject { job, instances, others, notes })
 }
 
-/// As if it were to begin now, with these devices only.
+/// Resets a FlashJob as if it started now, with these devices only.
 fn begin(job: &mut FlashJob, uids: &[String]) -> Result<(), Failure> {
     job.status = None;
     job.spec.suspend = None;

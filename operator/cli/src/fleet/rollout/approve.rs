@@ -1,4 +1,4 @@
-//! `rollout approve`: lets a batch start that waits for it.
+//! `rollout approve`: approves a batch that waits for approval.
 
 use clap::Args;
 use flashjob_api::{BatchState, FlashRollout};
@@ -16,9 +16,9 @@ use crate::fleet::workload::{Workload, command_for, full_name, resource};
 use crate::output::Output;
 use crate::report::Report;
 
-/// Most times that an approval is written anew because somebody else changed the object.
+/// Number of times that an approval is tried while others change the FlashRollout.
 const TRIES: usize = 20;
-/// Most approvals that the definition takes.
+/// Largest number of approvals that the CustomResourceDefinition allows.
 const MOST: usize = 100;
 
 /// Approve batches.
@@ -51,7 +51,7 @@ fn target(text: &str) -> Result<Target, String> {
 /// Approves each of the batches.
 ///
 /// # Errors
-/// There is no such batch or no run, the run is another, or the API server refuses.
+/// There is no such batch or no run, the run is another one, or the API server rejects the change.
 pub async fn run(command: &Approve) -> Result<Report, Failure> {
     let place = command.scope.place().await?;
     let (mut lines, mut rows, mut names) = (Vec::new(), Vec::new(), Vec::new());
@@ -80,8 +80,8 @@ async fn approve(
         if verdict.state != Approval::Missing {
             return Ok((rollout, verdict));
         }
-        // With the version that was read: an approval of somebody else in between is a conflict
-        // and not overwritten.
+        // With the version that was read, so that an approval by somebody else in between is a
+        // conflict and is not overwritten.
         let patch = json!({
             "metadata": {"resourceVersion": rollout.resource_version(), "uid": rollout.uid()},
             "spec": {"approvals": with(&rollout, &verdict)},
@@ -109,7 +109,7 @@ async fn approve(
     Err(Failure::new(Code::Other, "Conflict", message))
 }
 
-/// A batch, and what its approval needs.
+/// A batch, and the state of its approval.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Verdict {
     batch: String,
@@ -117,14 +117,14 @@ struct Verdict {
     state: Approval,
 }
 
-/// Need of an approval.
+/// State of an approval.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Approval {
-    /// It is to be written.
+    /// The approval has to be written.
     Missing,
-    /// It is there.
+    /// The batch is approved already.
     Present,
-    /// The batch asks for none.
+    /// The batch needs no approval.
     Unneeded,
 }
 
@@ -191,8 +191,8 @@ fn judge(rollout: &FlashRollout, asked: &str, run: Option<&str>) -> Result<Verdi
     Ok(Verdict { batch, run: now, state })
 }
 
-/// Names of FlashRollout and batch, as the command takes them, of all batches that still need an
-/// approval.
+/// Returns the names of FlashRollout and batch, as the command takes them, for all batches that
+/// still need approval.
 pub fn unapproved(rollout: &FlashRollout) -> Vec<String> {
     let status = status(rollout);
     let Some(run) = status.run.filter(|_| !rollout.is_over()) else { return Vec::new() };
@@ -204,7 +204,8 @@ pub fn unapproved(rollout: &FlashRollout) -> Vec<String> {
     open.map(|batch| format!("{}/{}", rollout.name_any(), batch.name)).collect()
 }
 
-/// All approvals and this one. Those of other runs go where there is no room: they count no more.
+/// Returns all approvals and this one. At the limit, those of other runs are removed: they have no
+/// effect any more.
 fn with(rollout: &FlashRollout, verdict: &Verdict) -> Vec<String> {
     let mut approvals = rollout.spec.approvals.clone().unwrap_or_default();
     if approvals.len() >= MOST {

@@ -1,4 +1,4 @@
-//! Batches of the command line: `canary=1`, `ten=10%`, and which of them ask for approval.
+//! Batches of the command line: `canary=1`, `ten=10%`, and those that need approval.
 
 use std::time::Duration;
 
@@ -7,11 +7,11 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::failure::Failure;
 
-/// Reads a batch: its name, and the number of devices or the percentage of all that it takes; all
-/// that are left where there is none.
+/// Parses a batch: its name, and its size as a number of devices or a percentage of all; without a
+/// size, it takes all remaining devices.
 ///
 /// # Errors
-/// The name or the size cannot be one.
+/// The name or the size is invalid.
 pub fn parse(text: &str) -> Result<BatchSpec, String> {
     let (name, size) = match text.split_once('=') {
         Some((name, size)) => (name.trim(), Some(size.trim())),
@@ -36,19 +36,19 @@ pub fn parse(text: &str) -> Result<BatchSpec, String> {
     Ok(BatchSpec { name: name.to_owned(), size: size.transpose()?, ..BatchSpec::default() })
 }
 
-/// Reads the number of devices that may fail, or their percentage.
+/// Parses the number of devices that may fail, or their percentage.
 ///
 /// # Errors
-/// It is neither.
+/// The text is neither.
 pub fn budget(text: &str) -> Result<IntOrString, String> {
     let expected = || format!("{text:?} is no number of devices; expected such as 3 or 5%");
     amount(text.trim()).ok_or_else(expected)
 }
 
-/// Reads a percentage: `90%`.
+/// Parses a percentage: `90%`.
 ///
 /// # Errors
-/// It is none.
+/// The text is not a percentage.
 pub fn share(text: &str) -> Result<String, String> {
     match amount(text.trim()) {
         Some(IntOrString::String(share)) => Ok(share),
@@ -74,18 +74,18 @@ fn is_name(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// Settings of batches that the command line gives for several of them.
+/// Settings of the command line that apply to several batches.
 #[derive(Clone, Copy, Debug)]
 pub struct Gates<'a> {
-    /// Batches that ask for approval, by name or by number from 1.
+    /// Batches that need approval, by name or by number from 1.
     pub approve: &'a [String],
-    /// Time after each batch in which its devices are watched.
+    /// Soak time after each batch, in which its devices are watched.
     pub soak: Option<Duration>,
 }
 
 impl Gates<'_> {
-    /// Adds them to batches; none are the default ones, which are written then. None: nothing is
-    /// asked for, and the batches stay unwritten.
+    /// Adds the settings to the batches; if there are none, to the default batches. Returns none
+    /// if there are neither batches nor settings; the spec then has no batches.
     ///
     /// # Errors
     /// No batch has that name or number.
@@ -93,7 +93,7 @@ impl Gates<'_> {
         let asks = !self.approve.is_empty() || self.soak.is_some();
         let mut batches = match (batches.is_empty(), asks) {
             (true, false) => return Ok(None),
-            // What is left after these is a batch of its own already: `rest`.
+            // Devices that are left after these form a batch of their own already: `rest`.
             (true, true) => default_batches(),
             (false, _) => batches,
         };
@@ -110,7 +110,7 @@ impl Gates<'_> {
         Ok(Some(batches))
     }
 
-    /// The place of a batch; the one that takes what is left is written where it is asked for.
+    /// Returns the index of a batch; adds the batch of the remaining devices if it is asked for.
     fn place(&self, asked: &str, batches: &mut Vec<BatchSpec>) -> Result<usize, Failure> {
         let names: Vec<&str> = batches.iter().map(|batch| batch.name.as_str()).collect();
         if let Some(place) = position(asked, &names) {
@@ -129,7 +129,7 @@ impl Gates<'_> {
     }
 }
 
-/// The place of a batch by its name, else by its number from 1.
+/// Returns the index of a batch by its name, else by its number from 1.
 pub fn position(asked: &str, names: &[&str]) -> Option<usize> {
     let by_name = names.iter().position(|name| *name == asked);
     by_name.or_else(|| {
@@ -138,7 +138,7 @@ pub fn position(asked: &str, names: &[&str]) -> Option<usize> {
     })
 }
 
-/// Names of batches with their numbers.
+/// Returns names of batches with their numbers.
 pub fn list(names: &[&str]) -> String {
     let numbered = names.iter().enumerate().map(|(place, name)| format!("{} {name}", place + 1));
     numbered.collect::<Vec<_>>().join(", ")
@@ -156,7 +156,7 @@ fn default_batches() -> Vec<BatchSpec> {
     ]
 }
 
-/// A batch in words: name and size.
+/// Returns a batch in words: name, size and approval.
 pub fn shown(batch: &BatchSpec) -> String {
     let size = match &batch.size {
         Some(IntOrString::Int(count)) => format!(" {count}"),

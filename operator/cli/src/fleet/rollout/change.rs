@@ -1,4 +1,4 @@
-//! `rollout abort`, `rollout retry`: end a run, or try failed devices of it again.
+//! `rollout abort`, `rollout retry`: end a run, or retry its failed devices.
 
 use clap::Args;
 use flashjob_api::{FlashRollout, RolloutPhase};
@@ -38,16 +38,17 @@ pub struct Retry {
     yes: bool,
 }
 
-/// Sets `spec.abort` after a question.
+/// Sets `spec.abort` after confirmation.
 ///
 /// # Errors
-/// One is missing or over, nobody confirms it, or the API server refuses.
+/// A FlashRollout is missing or over, the user does not confirm, or the API server rejects the
+/// change.
 pub async fn abort(command: &Abort, interruption: &Interruption) -> Result<Report, Failure> {
     interruption.says("nothing was changed");
     let place = command.which.place().await?;
     let rollouts: Vec<FlashRollout> = command.which.read(&place).await?;
     for rollout in &rollouts {
-        // The field would stay, and end the next run at once.
+        // The field would stay set, and end the next run at once.
         if let Some(phase) = rollout.ended() {
             let message = format!(
                 "FlashRollout {}: its run is over already ({phase:?})",
@@ -79,7 +80,8 @@ pub async fn abort(command: &Abort, interruption: &Interruption) -> Result<Repor
     Ok(changed(&rollouts, &lines, "aborted"))
 }
 
-/// A rollout with its devices that are at work or have not started.
+/// Returns the name of a rollout with the numbers of its devices that are at work or have not
+/// started.
 fn loss(rollout: &FlashRollout) -> String {
     let counts = status(rollout).counts.unwrap_or_default();
     let begun = counts.in_flight + counts.verifying;
@@ -94,10 +96,11 @@ fn loss(rollout: &FlashRollout) -> String {
     if parts.is_empty() { name } else { format!("{name} ({})", parts.join(", ")) }
 }
 
-/// Sets a new `spec.retry` after a question.
+/// Sets a new `spec.retry` after confirmation.
 ///
 /// # Errors
-/// One is missing or has nothing to retry, nobody confirms it, or the API server refuses.
+/// A FlashRollout is missing or has nothing to retry, the user does not confirm, or the API server
+/// rejects the change.
 pub async fn retry(command: &Retry, interruption: &Interruption) -> Result<Report, Failure> {
     interruption.says("nothing was changed");
     let place = command.which.place().await?;
@@ -122,10 +125,10 @@ pub async fn retry(command: &Retry, interruption: &Interruption) -> Result<Repor
     Ok(changed(&rollouts, &lines, "retried"))
 }
 
-/// A rollout with the number of its devices that a retry tries again.
+/// Returns the name of a rollout with the number of devices to retry.
 fn retried(rollout: &FlashRollout) -> Result<String, Failure> {
     let (name, status) = (full_name(rollout), status(rollout));
-    // The operator tries nothing again in a run that ended before all batches passed.
+    // The operator retries nothing in a run that ended before all batches passed.
     if let Some(phase) = rollout.ended().filter(|phase| *phase != RolloutPhase::Completed) {
         let message = format!(
             "FlashRollout {name}: its run is over ({phase:?}), and nothing of it is tried again; \
@@ -151,7 +154,7 @@ fn retried(rollout: &FlashRollout) -> Result<String, Failure> {
     Ok(format!("FlashRollout {name} ({})", parts.join(", ")))
 }
 
-/// Changes fields of the spec of a FlashRollout that was read, and of no newer one of its name.
+/// Patches the spec of a FlashRollout that was read, but not of a newer one of the same name.
 async fn patch(
     place: &Place,
     verb: &str,

@@ -1,6 +1,6 @@
 //! `rollout create`: a FlashRollout from options, from a file, or from a file that options change.
-//! Server-side apply: a second time it changes the fields that are given, and takes away those
-//! that it gave before.
+//! Uses server-side apply: a later call changes the fields that are given, and removes those that
+//! only an earlier call gave.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -100,7 +100,7 @@ pub struct Create {
     /// Do not ask.
     #[arg(short, long)]
     yes: bool,
-    // Its heading is that of all options after it.
+    // Its help heading applies to all options after it.
     #[command(flatten)]
     selection: Selection,
     #[command(flatten)]
@@ -125,10 +125,10 @@ fn group_budget(text: &str) -> Result<GroupBudget, String> {
     read.ok_or_else(|| format!("{text:?} is not NAME=N, such as GATEWAY=4 or Node=4"))
 }
 
-/// Applies it, or with `--dry-run` shows what would be stored.
+/// Applies the FlashRollout, or with `--dry-run` shows what would be stored.
 ///
 /// # Errors
-/// Something is missing on the command line, nobody confirms it, or the API server refuses it.
+/// An option is missing, the user does not confirm, or the API server rejects the object.
 pub async fn run(command: &Create, interruption: &Interruption) -> Result<Report, Failure> {
     interruption.says("nothing was stored");
     let mut object = command.base()?;
@@ -139,10 +139,10 @@ pub async fn run(command: &Create, interruption: &Interruption) -> Result<Report
     let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
     object["spec"] = Value::Object(command.spec(&object)?);
     let existing = existing(&place, &name).await?;
-    // The API server says what is wrong with it, and what it would be, before anybody is asked.
+    // A dry run on the API server validates the object before the user is asked.
     let force = command.force_conflicts;
     let would = apply(&place, &name, &object, Change::DryRun, force).await?;
-    // It does not know what is in a window.
+    // The API server does not validate the contents of a window.
     if let Err(fault) = Rollout::of(would.clone()).spec {
         return Err(Failure::usage(format!("FlashRollout {}: {fault}", full_name(&would))));
     }
@@ -207,7 +207,7 @@ fn shown(rollout: &FlashRollout, text: String) -> Result<Report, Failure> {
 }
 
 impl Create {
-    /// The object before the options: that of the file, else an empty one of the name.
+    /// Returns the object before the options: that of the file, else an empty one with the name.
     fn base(&self) -> Result<Value, Failure> {
         let mut object = match &self.file {
             Some(file) => manifest::one(file, "FlashRollout")?,
@@ -221,7 +221,7 @@ impl Create {
                 object[part] = json!({});
             }
         }
-        // Set by the API server; a file that kubectl wrote has them.
+        // Set by the API server; a file from `kubectl get` contains them.
         if let Some(metadata) = object["metadata"].as_object_mut() {
             for field in ["managedFields", "resourceVersion", "uid", "creationTimestamp"] {
                 metadata.remove(field);
@@ -239,7 +239,7 @@ impl Create {
         Ok(object)
     }
 
-    /// The spec of the object with the options over it.
+    /// Returns the spec of the object with the options applied to it.
     fn spec(&self, object: &Value) -> Result<Map<String, Value>, Failure> {
         let mut spec = object["spec"].as_object().cloned().unwrap_or_default();
         set(&mut spec, "firmware", self.firmware.as_ref());
@@ -287,7 +287,7 @@ impl Create {
         Ok(())
     }
 
-    /// The batches of the options, else those of the file.
+    /// Returns the batches of the options, else those of the file.
     fn batches(&self, spec: &Map<String, Value>) -> Result<Vec<BatchSpec>, Failure> {
         match spec.get("batches").filter(|batches| self.batch.is_empty() && !batches.is_null()) {
             Some(written) => decode(written.clone())
@@ -306,13 +306,13 @@ fn set(spec: &mut Map<String, Value>, field: &str, value: Option<impl Serialize>
 /// Effect of an apply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Consequence {
-    /// There is none of that name yet.
+    /// There is no FlashRollout of that name yet.
     Created,
-    /// Devices are chosen anew, and the run that there is ends.
+    /// Devices are selected anew, and the current run ends.
     NewRun,
-    /// The run goes on with other settings.
+    /// The current run continues with other settings.
     SameRun,
-    /// The object is as it should be.
+    /// The object already has this spec.
     Nothing,
 }
 
@@ -327,7 +327,7 @@ impl Consequence {
         if run(existing) == run(would) {
             return Ok(Self::SameRun);
         }
-        // It is no part of the run, so it would end the new one at once.
+        // `spec.abort` is not part of the run, so it would end the new run at once.
         if would.spec.abort == Some(true) {
             let message = format!(
                 "FlashRollout {} was aborted, and spec.abort would end the new run too; give \

@@ -1,4 +1,4 @@
-//! `rollout history`: the run that there is, and those before it.
+//! `rollout history`: the current run, and earlier ones.
 
 use clap::Args;
 use flashjob_api::{FlashRollout, PastRun};
@@ -25,7 +25,7 @@ pub struct History {
     scope: Scope,
 }
 
-/// Lists the runs that the status remembers, the latest first.
+/// Lists the runs in the status, the latest first.
 ///
 /// # Errors
 /// There is no such FlashRollout, or it cannot be read.
@@ -43,7 +43,7 @@ pub async fn run(command: &History) -> Result<Report, Failure> {
     Ok(Report::new(text, json).with(Output::Name, resource(&rollout)))
 }
 
-/// The run of the status, then those of its history.
+/// Returns the current run, then those of the history.
 fn runs(rollout: &FlashRollout) -> Vec<PastRun> {
     let status = status(rollout);
     let now = status.run.map(|run| PastRun {

@@ -1,11 +1,11 @@
 //! `rollout`: commands for FlashRollouts, which flash a fleet batch by batch.
 //!
-//! - [`create`] applies one, from options that [`selection`], [`batches`] and [`window`] read;
-//!   [`preview`] shows the devices and batches of a run.
+//! - [`create`] applies a FlashRollout from options, which [`selection`], [`batches`] and
+//!   [`window`] parse; [`preview`] shows the devices and batches of a run.
 //! - [`approve`] lets a batch start, [`change`] ends a run or retries devices; pausing and
-//!   resuming is that of FlashJobs.
-//! - [`state`] says what a status means, [`view`] words it, [`history`] shows earlier runs;
-//!   [`workload`] is what commands for FlashJobs ask of a FlashRollout too.
+//!   resuming share the code of FlashJobs.
+//! - [`state`] interprets a status, [`view`] formats it, [`history`] shows earlier runs;
+//!   [`workload`] implements the interface that FlashRollouts share with FlashJobs.
 
 mod approve;
 mod batches;
@@ -54,10 +54,10 @@ pub enum RolloutCommand {
     History(history::History),
 }
 
-/// Carries a command out.
+/// Runs a command.
 ///
 /// # Errors
-/// As the commands.
+/// Same as for the commands.
 pub async fn run(
     command: RolloutCommand,
     output: Output,
@@ -91,7 +91,7 @@ mod tests {
 
     use super::*;
 
-    /// A FlashRollout whose first batch soaks, and whose second one asks for approval.
+    /// Returns a FlashRollout whose first batch soaks, and whose second batch needs approval.
     pub fn rollout() -> FlashRollout {
         let batch = |name: &str, approval| BatchSpec {
             name: name.to_owned(),

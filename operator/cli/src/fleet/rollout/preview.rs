@@ -1,5 +1,5 @@
-//! `rollout preview`: which devices would be flashed, in which batch. The operator's own rules
-//! plan them; a run that is planned already is shown as it is.
+//! `rollout preview`: shows the devices that would be flashed, and their batches. The operator's
+//! own rules plan them; a run that is already planned is shown as it is.
 
 use std::path::PathBuf;
 
@@ -25,9 +25,9 @@ use crate::output::Output;
 use crate::report::Report;
 use crate::source;
 
-/// Devices of a batch that are shown, unless all are asked for.
+/// Number of devices of a batch that are shown, unless all are requested.
 const SHOWN: usize = 10;
-/// Stands for a run that has no name yet.
+/// Placeholder for a run that has no name yet.
 const NO_RUN: &str = "000000";
 
 /// Show devices and batches.
@@ -54,7 +54,7 @@ struct PlannedBatches {
     notes: Vec<String>,
 }
 
-/// Plans the run, or shows the one that is planned.
+/// Plans the run, or shows the existing plan.
 ///
 /// # Errors
 /// The FlashRollout or the devices cannot be read, or the run cannot be planned.
@@ -62,7 +62,7 @@ pub async fn run(command: &Preview) -> Result<Report, Failure> {
     let mut place = command.scope.place().await?;
     let rollout = command.rollout(&mut place).await?;
     let (namespaces, notes) = command.namespaces(&place).await?;
-    // The default needs the right to list those of one namespace alone.
+    // The default needs only the right to list the Instances of one namespace.
     let only = (namespaces == Namespaces::default()).then_some(place.namespace.as_str());
     let devices = inventory::devices(&place.client, only).await;
     let mut devices = devices.map_err(|error| refused("list Akri's Instances", &error))?;
@@ -89,7 +89,7 @@ impl Preview {
         Ok(rollout)
     }
 
-    /// Namespaces whose devices the operator lets the rollout flash.
+    /// Returns the namespaces whose devices the rollout may flash, and notes for the user.
     async fn namespaces(&self, place: &Place) -> Result<(Namespaces, Vec<String>), Failure> {
         if let Some(file) = &self.config {
             return Ok((source::read_config(file)?.instances.namespaces, Vec::new()));
@@ -109,7 +109,7 @@ impl Preview {
     }
 }
 
-/// The batches of a run that is planned.
+/// Returns the batches of a run that is already planned.
 fn planned(rollout: &FlashRollout) -> Option<PlannedBatches> {
     let status = status(rollout);
     if !is_of_this_run(rollout) || status.members.is_empty() {
@@ -125,7 +125,7 @@ fn planned(rollout: &FlashRollout) -> Option<PlannedBatches> {
     })
 }
 
-/// The batches that a run would have now.
+/// Returns the batches that a run would have now.
 fn plan(
     rollout: &FlashRollout,
     namespace: &str,
@@ -133,7 +133,7 @@ fn plan(
     mut notes: Vec<String>,
 ) -> Result<PlannedBatches, Failure> {
     let name = full_name(rollout);
-    // Windows are read too, so that a preview says all that is wrong.
+    // Windows are parsed too, so that a preview reports all errors.
     let spec = Rollout::of(rollout.clone()).spec;
     let spec = spec.map_err(|fault| Failure::usage(format!("FlashRollout {name}: {fault}")))?;
     let known_run = status(rollout).run.filter(|_| is_of_this_run(rollout));
@@ -197,7 +197,7 @@ fn report(
         .with(Output::Name, names.join("\n"))
 }
 
-/// Members as a table; a device that is away has its name alone.
+/// Returns members as a table; a device that is missing has only its name.
 fn rows_of<'a>(
     members: impl Iterator<Item = &'a String>,
     namespace: &str,

@@ -65,7 +65,7 @@ impl Selection {
         self.exclusion() != DeviceConditions::default()
     }
 
-    /// The selector of the spec.
+    /// Returns the selector for the spec.
     pub fn selector(&self) -> RolloutSelector {
         let conditions = self.conditions();
         RolloutSelector {
@@ -91,7 +91,7 @@ impl Selection {
         }
     }
 
-    /// The devices that are left out.
+    /// Returns the conditions for devices to leave out.
     pub fn exclusion(&self) -> DeviceConditions {
         DeviceConditions {
             device_types: some(&self.exclude_type),
@@ -108,7 +108,7 @@ fn some(values: &[String]) -> Option<Vec<String>> {
     (!values.is_empty()).then(|| values.to_vec())
 }
 
-/// One requirement for each property that is named.
+/// Returns one requirement for each property.
 fn requirements(named: &[(String, String)]) -> Option<Vec<PropertyRequirement>> {
     let mut values: BTreeMap<&String, Vec<String>> = BTreeMap::new();
     for (key, value) in named {
@@ -122,7 +122,7 @@ fn requirements(named: &[(String, String)]) -> Option<Vec<PropertyRequirement>> 
     (!values.is_empty()).then(|| values.into_iter().map(requirement).collect())
 }
 
-/// A selector in words.
+/// Returns a selector in words.
 pub fn shown(selector: &RolloutSelector) -> String {
     let conditions = DeviceConditions {
         device_types: selector.device_types.clone(),

@@ -8,23 +8,23 @@ use kube::ResourceExt;
 
 use crate::fleet::workload::{Workload, command_for, resuming};
 
-/// The status; an empty one where the operator has not written any.
+/// Returns the status; an empty one if the operator has not written any.
 pub fn status(rollout: &FlashRollout) -> FlashRolloutStatus {
     rollout.status.clone().unwrap_or_default()
 }
 
-/// Returns true if the status speaks of the run that the spec asks for.
+/// Returns true if the status is that of the run that the spec asks for.
 pub fn is_of_this_run(rollout: &FlashRollout) -> bool {
     let asked = rollout.spec.effective().ok().map(|spec| spec.fingerprint);
     asked.is_some() && status(rollout).fingerprint == asked
 }
 
-/// Returns true where the run waits for a person, whatever the cause.
+/// Returns true if the run waits for a person, whatever the cause.
 pub fn is_paused(rollout: &FlashRollout) -> bool {
     status(rollout).phase == Some(RolloutPhase::Paused)
 }
 
-/// Name of the batch that waits for its approval; none where none does.
+/// Returns the name of the batch that waits for its approval, if there is one.
 pub fn awaited_approval(rollout: &FlashRollout) -> Option<String> {
     let status = rollout.status.as_ref()?;
     if status.phase != Some(RolloutPhase::Waiting) || !is_of_this_run(rollout) {
@@ -36,7 +36,7 @@ pub fn awaited_approval(rollout: &FlashRollout) -> Option<String> {
         .then(|| batch.name.clone())
 }
 
-/// The first batch that has not passed.
+/// Returns the first batch that has not passed.
 fn current(status: &FlashRolloutStatus) -> Option<&BatchStatus> {
     status.batches.iter().find(|batch| batch.state != BatchState::Passed)
 }
@@ -47,13 +47,13 @@ pub fn asks(rollout: &FlashRollout, batch: &str) -> bool {
     batches.any(|written| written.name == batch && written.approval == Some(true))
 }
 
-/// Returns true if the batch has its approval for this run.
+/// Returns true if the batch is approved for this run.
 pub fn is_approved(rollout: &FlashRollout, batch: &str, run: &str) -> bool {
     let wanted = format!("{batch}@{run}");
     rollout.spec.approvals.iter().flatten().any(|approval| *approval == wanted)
 }
 
-/// The commands that let a paused run go on or end it, as the end of a sentence.
+/// Returns the commands that continue or end a paused run, as the end of a sentence.
 pub fn going_on(rollout: &FlashRollout) -> String {
     if rollout.is_suspended() {
         return resuming(rollout);
@@ -61,26 +61,28 @@ pub fn going_on(rollout: &FlashRollout) -> String {
     let abort = format!("{} ends the run", command_for("abort", rollout));
     let retry = command_for("retry", rollout);
     match retried(rollout) {
-        // Where the registry is away or a name is taken, the run goes on once it is not.
+        // If the registry does not answer or a name is taken, the run continues once that is
+        // resolved.
         0 if !lacks_proof(rollout) => abort,
         0 => format!("{retry} goes on without this proof; {abort}"),
         _ => format!("{retry} tries failed devices again; {abort}"),
     }
 }
 
-/// Number of devices that a retry tries again.
+/// Returns the number of devices that a retry starts again.
 pub fn retried(rollout: &FlashRollout) -> u32 {
     let counts = status(rollout).counts.unwrap_or_default();
     counts.failed + counts.absent + counts.regressed
 }
 
-/// Returns true where the run is paused as no device of a batch completed.
+/// Returns true if the run is paused because no device of a batch completed.
 pub fn lacks_proof(rollout: &FlashRollout) -> bool {
     let reason = status(rollout).reason;
     is_paused(rollout) && reason.as_deref() == Some(rollout_reason::NOTHING_PROVEN.name)
 }
 
-/// The reason of the status that a person is to act on, but for those that a command answers.
+/// Returns the reason of the status that a person must act on, except those that a command
+/// resolves.
 pub fn advice(rollout: &FlashRollout) -> Option<RolloutReason> {
     const BY_COMMAND: [RolloutReason; 2] =
         [rollout_reason::APPROVAL_MISSING, rollout_reason::SUSPEND_REQUESTED];
@@ -89,7 +91,7 @@ pub fn advice(rollout: &FlashRollout) -> Option<RolloutReason> {
     (known.action != "Nothing." && !BY_COMMAND.contains(&known)).then_some(known)
 }
 
-/// The command that approves a batch.
+/// Returns the command that approves a batch.
 pub fn approving(rollout: &FlashRollout, batch: &str) -> String {
     format!(
         "kubectl flashjob rollout approve {}/{batch} -n {}",

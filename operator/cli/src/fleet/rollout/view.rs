@@ -1,5 +1,5 @@
-//! A FlashRollout for people: batches with their counts, the soak that is left, the one thing that
-//! it waits for and what to do about it, reasons, failed devices.
+//! A FlashRollout for people: batches with their counts, the remaining soak time, what it waits
+//! for and what to do, reasons, failed devices.
 
 use std::time::Duration;
 
@@ -21,15 +21,15 @@ use crate::fleet::table::{plain, table};
 use crate::fleet::view::{bar, coloured, firmware, reasons};
 use crate::fleet::workload::{Frame, Workload, full_name};
 
-/// Failed devices that are shown, unless all are asked for.
+/// Number of failed devices that are shown, unless all are requested.
 const SHOWN: usize = 10;
 
-/// Devices that have their result.
+/// Returns the number of devices that have a result.
 pub fn results(counts: &RolloutCounts) -> u32 {
     counts.completed + counts.failed + counts.skipped + counts.absent + counts.regressed
 }
 
-/// The word for where a FlashRollout stands.
+/// Returns the state of a FlashRollout in one word.
 pub fn state(rollout: &FlashRollout) -> String {
     if rollout.metadata.deletion_timestamp.is_some() && rollout.has_status() {
         return "Deleting".to_owned();
@@ -37,13 +37,13 @@ pub fn state(rollout: &FlashRollout) -> String {
     let status = status(rollout);
     match (status.phase, status.reason) {
         (Some(phase), _) => format!("{phase:?}"),
-        // One that was invalid from its beginning has no phase.
+        // A FlashRollout that was invalid from its creation has no phase.
         (None, Some(reason)) => reason,
         (None, None) => "NotSeen".to_owned(),
     }
 }
 
-/// One row for each FlashRollout.
+/// Returns a table with one row for each FlashRollout.
 pub fn list(rollouts: &[FlashRollout], with_namespace: bool) -> String {
     let row = |rollout: &FlashRollout| {
         let status = status(rollout);
@@ -64,7 +64,7 @@ pub fn list(rollouts: &[FlashRollout], with_namespace: bool) -> String {
     table(headings, rollouts.iter().map(row))
 }
 
-/// One line, for whoever reads a log.
+/// Returns the status in one line, for a log.
 pub fn line(rollout: &FlashRollout) -> String {
     let (name, status) = (rollout.name_any(), status(rollout));
     if status.phase.is_none() {
@@ -94,7 +94,7 @@ pub fn line(rollout: &FlashRollout) -> String {
     line
 }
 
-/// The command that lets it go on; none where nobody has to act.
+/// Returns the command that lets the rollout continue; none if nobody has to act.
 fn to_do(rollout: &FlashRollout) -> Option<String> {
     if rollout.is_over() || rollout.is_behind() {
         return None;
@@ -106,7 +106,7 @@ fn to_do(rollout: &FlashRollout) -> Option<String> {
     Some(format!("{} lets it start", approving(rollout, &batch)))
 }
 
-/// All that there is to say of one FlashRollout.
+/// Returns the whole status of one FlashRollout as text.
 pub fn details(rollout: &FlashRollout, frame: Frame) -> String {
     let status = status(rollout);
     let run = status.run.as_ref().map(|run| format!("   run {run}")).unwrap_or_default();
@@ -138,7 +138,7 @@ pub fn details(rollout: &FlashRollout, frame: Frame) -> String {
     }
     lines.extend(left_out(&status.left_out.unwrap_or_default()));
     lines.extend(batches(rollout, &status, frame.now));
-    // What one of them says is more than the reason in general.
+    // The message of one device says more than the general reason.
     let example = |name: &str| {
         let mut failed = status.failed.iter().filter(|device| device.reason == name);
         failed.find_map(|device| Some((device.instance.as_str(), device.message.as_deref()?)))
@@ -170,7 +170,7 @@ fn progress(status: &FlashRolloutStatus) -> String {
     )
 }
 
-/// The time between two instants in words.
+/// Returns the time between two instants in words.
 pub fn between(from: Timestamp, to: Timestamp) -> String {
     duration::shown(Duration::try_from(to.duration_since(from)).unwrap_or_default())
 }
@@ -183,7 +183,7 @@ fn times(status: &FlashRolloutStatus, now: Timestamp) -> Option<String> {
     })
 }
 
-/// The one thing that it waits for, and what to do.
+/// Returns what the rollout waits for, and what to do.
 fn waiting(rollout: &FlashRollout, status: &FlashRolloutStatus) -> Vec<String> {
     let mut lines = Vec::new();
     if !rollout.is_over()
@@ -198,7 +198,7 @@ fn waiting(rollout: &FlashRollout, status: &FlashRolloutStatus) -> Vec<String> {
     lines
 }
 
-/// Devices that the selector chose and that are not flashed.
+/// Describes the devices that the selector chose and that are not flashed.
 pub fn left_out(left_out: &LeftOut) -> Option<String> {
     let parts: Vec<String> = [
         (left_out.current, "report the version already"),
@@ -262,7 +262,7 @@ fn batches(rollout: &FlashRollout, status: &FlashRolloutStatus, now: Timestamp) 
     ]
 }
 
-/// Soak and approval of a batch.
+/// Returns the soak or the approval of a batch in words.
 fn note(rollout: &FlashRollout, batch: &BatchStatus, run: &str, now: Timestamp) -> String {
     match (batch.state, &batch.soak_until) {
         (BatchState::Soaking, Some(until)) if until.0 > now => {
@@ -302,7 +302,7 @@ fn failed(devices: &[FailedDevice], all: bool) -> Vec<String> {
     lines
 }
 
-/// A FlashRollout for programs.
+/// Returns a FlashRollout in the form for programs.
 pub fn json(rollout: &FlashRollout) -> Value {
     let status = status(rollout);
     json!({

@@ -5,11 +5,11 @@ use flashjob_rules::schedule::{DURATION_SECONDS, Schedule, WindowSpec};
 
 use crate::duration;
 
-/// Reads a recurring time: a cron pattern of five fields, a slash and a duration with its unit,
-/// and if it is not UTC an at sign and the name of a time zone.
+/// Parses a recurring time: a cron pattern of five fields, a slash and a duration with its unit;
+/// for a time zone other than UTC, also an at sign and its name.
 ///
 /// # Errors
-/// One of these is missing or is none.
+/// A part is missing or invalid.
 pub fn parse(text: &str) -> Result<RolloutWindow, String> {
     let expected = |fault: &str| {
         format!(
@@ -18,7 +18,7 @@ pub fn parse(text: &str) -> Result<RolloutWindow, String> {
             "0 2 * * */4h@Europe/Athens"
         )
     };
-    // Names of time zones have slashes too.
+    // Names of time zones contain slashes too.
     let (recurring, zone) = match text.rsplit_once('@') {
         Some((_, "")) => return Err(expected("the time zone is missing after @")),
         Some((recurring, zone)) => (recurring, Some(zone.trim().to_owned())),
@@ -26,7 +26,7 @@ pub fn parse(text: &str) -> Result<RolloutWindow, String> {
     };
     let (start, length) =
         recurring.rsplit_once('/').ok_or_else(|| expected("the duration is missing"))?;
-    // The slash of a step of cron, with more of the pattern behind it.
+    // The slash belongs to a step of cron, as more of the pattern follows it.
     if length.trim().contains(' ') {
         return Err(expected("the duration is missing"));
     }
@@ -35,7 +35,7 @@ pub fn parse(text: &str) -> Result<RolloutWindow, String> {
         let fault = format!("{start:?} has {} fields", fields.len());
         return Err(expected(&fault));
     }
-    // A step of cron is a number after a slash, as the duration would be.
+    // A number without a unit after a slash is a step of cron.
     if length.trim().bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(expected("the duration has no unit"));
     }
@@ -48,7 +48,7 @@ pub fn parse(text: &str) -> Result<RolloutWindow, String> {
     let start = fields.join(" ");
     let window =
         WindowSpec { start: &start, duration_seconds: seconds, time_zone: zone.as_deref() };
-    // The operator reads it so.
+    // The operator parses it with the same code.
     Schedule::read(&[window], &[]).map_err(|invalid| format!("{text:?}: {}", invalid.message))?;
     Ok(RolloutWindow { start, duration_seconds: seconds, time_zone: zone })
 }

@@ -6,18 +6,18 @@ use flashjob_plugin_host::{CallError, Measured};
 use super::objects::Objects;
 use crate::failure::{Code, Failure};
 
-/// Answers of the plugin, and what the operator would do with them. A question is asked only where
-/// the ones before were answered.
+/// Answers of the plugin, and what the operator would do with them. A call is made only if the
+/// calls before it succeeded.
 pub struct PluginAnswers {
     pub validated: Measured<()>,
     pub built: Option<Measured<FlashPod>>,
-    /// Pod and Service, or why they are not made.
+    /// Pod and Service, or the reason why they are not created.
     pub objects: Option<Result<Objects, String>>,
     pub judged: Option<Measured<Verdict>>,
 }
 
 impl PluginAnswers {
-    /// The first thing that keeps the device from being flashed.
+    /// Returns the first failure that keeps the device from being flashed.
     pub fn failure(&self) -> Option<Failure> {
         let of = |question: &str, error: &CallError| {
             let failure = Failure::from(error.clone());

@@ -1,5 +1,4 @@
-//! One attempt to flash one device, as it is asked about: the job, the device, and the request
-//! that the plugin gets.
+//! One attempt to flash one device: the job, the device, and the request that the plugin gets.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,7 +18,7 @@ use crate::decode::decode;
 use crate::failure::Failure;
 use crate::number::number;
 
-/// Stands for the uid that the API server gives a FlashJob.
+/// Placeholder for the uid that the API server gives a FlashJob.
 const JOB_UID: &str = "00000000-0000-4000-8000-000000000000";
 
 /// The job and the device. What is not said is as in an example.
@@ -71,7 +70,7 @@ fn property(text: &str) -> Result<(String, String), String> {
         .ok_or_else(|| "expected NAME=VALUE".to_owned())
 }
 
-/// One attempt.
+/// One attempt to flash one device.
 pub struct Case {
     /// The job.
     pub job: Job,
@@ -84,7 +83,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// Takes a request as it stands, and the job and device that it speaks of.
+    /// Creates the attempt from a request, with the job and the device that it describes.
     pub fn of_request(request: Request, plugin: &str) -> Result<Self, Failure> {
         let settings: Map<String, Value> =
             serde_json::from_str(&request.settings).map_err(|error| {
@@ -114,7 +113,7 @@ impl Case {
         Ok(Self { job, spec, instance, request })
     }
 
-    /// Puts job and device together, and makes the request as the operator does.
+    /// Combines job and device, and builds the request as the operator does.
     pub async fn of_options(
         options: &CaseOptions,
         plugin: &Plugin,
@@ -147,7 +146,7 @@ impl Case {
 }
 
 impl CaseOptions {
-    /// The device in the cluster, or the example; with what the command line says on top.
+    /// Returns the device of the cluster, or the example, with the command line's values applied.
     async fn instance(&self, example: &Request) -> Result<Instance, Failure> {
         let device = &example.device;
         let mut namespace = self.namespace.clone().unwrap_or_else(|| example.namespace.clone());
@@ -178,7 +177,7 @@ impl CaseOptions {
         Ok(Instance::new(&namespace, &name, &uid, nodes, properties))
     }
 
-    /// The FlashJob of the file, or the example's; with what the command line says on top.
+    /// Returns the FlashJob of the file, or the example's, with the command line's values applied.
     fn job(
         &self,
         given: Option<Value>,
@@ -214,7 +213,7 @@ impl CaseOptions {
     }
 }
 
-/// Removes fields that are null: what was not said changes nothing.
+/// Removes null fields: options that were not given change nothing.
 fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(fields) => fields

@@ -1,4 +1,4 @@
-//! A device of the cluster that the kubeconfig names. Reads, and changes nothing.
+//! A device of the cluster that the kubeconfig names. Reads the cluster, and changes nothing.
 
 use flashjob_api::akri;
 use kube::{Api, Client, Config};
@@ -7,7 +7,7 @@ use crate::cause::root;
 use crate::cluster::not_inferred;
 use crate::failure::{Code, Failure};
 
-/// The Akri Instance of that name, in that namespace or the kubeconfig's.
+/// Returns the Akri Instance of that name, in that namespace or the kubeconfig's.
 pub async fn instance(name: &str, namespace: Option<&str>) -> Result<akri::Instance, Failure> {
     let unreachable = |error: String| {
         Failure::new(
@@ -33,7 +33,7 @@ pub async fn instance(name: &str, namespace: Option<&str>) -> Result<akri::Insta
     }
 }
 
-/// A cluster that denies access differs from one that does not answer.
+/// Returns the failure of a read: access denied, or a cluster that does not answer.
 fn unread(namespace: &str, name: &str, error: &kube::Error) -> Failure {
     let cause = match error {
         kube::Error::Api(status) => status.message.clone(),

@@ -1,4 +1,4 @@
-//! Pod and Service, made and checked by the operator's own code.
+//! Pod and Service, built and checked by the operator's own code.
 
 use flashjob_config::{OperatorConfig, PluginConfig};
 use flashjob_plugin_host::Plugin;
@@ -11,13 +11,13 @@ use super::case::Case;
 
 /// Objects that the operator would create.
 pub struct Objects {
-    /// None: the device calls nobody back.
+    /// The Service; none if the device does not connect to the Pod.
     pub service: Option<Service>,
     /// The flash Pod.
     pub pod: Pod,
 }
 
-/// Makes them.
+/// Builds the objects.
 pub fn make(
     case: &Case,
     plugin: &Plugin,

@@ -1,5 +1,5 @@
-//! Questions from files: a request, and how a flash Pod ended. What a file leaves out is as in an
-//! example.
+//! Questions to a plugin, read from files: a request, and the end of a flash Pod. Fields that a
+//! file leaves out are taken from an example.
 
 use std::path::{Path, PathBuf};
 
@@ -28,7 +28,7 @@ pub struct OutcomeOptions {
 }
 
 impl OutcomeOptions {
-    /// None: `judge` is not asked.
+    /// Returns the outcome to pass to `judge`; none if `judge` is not called.
     pub fn outcome(&self, request: &Request) -> Result<Option<Outcome>, Failure> {
         let example = |exit_code: i32| Outcome {
             exit_code: Some(exit_code),
@@ -44,13 +44,13 @@ impl OutcomeOptions {
     }
 }
 
-/// The request in a file.
+/// Reads the request in a file.
 pub fn request(file: &Path, plugin: &Plugin) -> Result<Request, Failure> {
     let kind = plugin.info().device_types.first();
     completed(file, &json!(example(kind.map_or("example", |types| types.first().as_ref()))))
 }
 
-/// A request as the operator makes them, for a device of this type.
+/// Returns an example of a request, as the operator makes it for a device of this type.
 pub fn example(device_type: &str) -> Request {
     let properties = [
         ("APPLICATION_TYPE", "example"),
@@ -88,7 +88,8 @@ pub fn read(file: &Path) -> Result<Value, Failure> {
 
 fn completed<T: DeserializeOwned>(file: &Path, example: &Value) -> Result<T, Failure> {
     let mut given = read(file)?;
-    // Settings are one JSON object in a string; as an object they are easier to write.
+    // Settings are one JSON object in a string; a file may have the object itself, which is easier
+    // to write.
     if let Some(settings) = given.get_mut("settings").filter(|settings| settings.is_object()) {
         *settings = json!(settings.to_string());
     }
@@ -104,7 +105,7 @@ fn completed<T: DeserializeOwned>(file: &Path, example: &Value) -> Result<T, Fai
         .map_err(|error| Failure::usage(format!("{}: {error}", file.display())))
 }
 
-/// The first field that the example does not have.
+/// Returns the path of the first field that the example does not have.
 fn unknown(given: &Value, example: &Value, path: &str) -> Option<String> {
     let (Value::Object(given), Value::Object(example)) = (given, example) else { return None };
     given.iter().find_map(|(name, value)| {
@@ -115,7 +116,8 @@ fn unknown(given: &Value, example: &Value, path: &str) -> Option<String> {
     })
 }
 
-/// Null stays: it says that something is not there.
+/// Merges values into an example. Unlike in a merge patch, null stays: it means that there is no
+/// value.
 fn merge(whole: &mut Value, given: Value) {
     match (whole, given) {
         (Value::Object(whole), Value::Object(given)) => {

@@ -1,4 +1,4 @@
-//! Shows the answers, for programs and for people.
+//! Formats the answers, for programs and for people.
 
 use flashjob_plugin_host::types::{Outcome, PluginError, Proof, Verdict};
 use flashjob_plugin_host::{CallError, Measured, Plugin, Verified};
@@ -12,7 +12,7 @@ use crate::plugin::inspect::{cost_json, cost_text};
 use crate::report::Rows;
 use crate::source::ComponentSource;
 
-/// For programs.
+/// Returns the answers in the form for programs.
 pub fn json(
     source: &ComponentSource,
     verified: &Verified,
@@ -40,7 +40,7 @@ pub fn json(
     })
 }
 
-/// `answer` or `error`, and the cost.
+/// Returns `answer` or `error`, and the cost.
 fn answer<T: Serialize>(measured: &Measured<T>) -> Value {
     let cost = cost_json(measured.cost);
     match &measured.answer {
@@ -59,7 +59,7 @@ fn answer<T: Serialize>(measured: &Measured<T>) -> Value {
     }
 }
 
-/// For people.
+/// Returns the answers in the form for people.
 pub fn text(case: &Case, asked: &PluginAnswers, notes: &[String]) -> String {
     let device = &case.request.device;
     let mut rows = Rows::default();
@@ -114,7 +114,7 @@ fn said<T>(measured: &Measured<T>, words: impl FnOnce(&T) -> String) -> String {
     format!("{words} ({})", cost_text(measured.cost))
 }
 
-/// One fault in a line.
+/// Returns a refusal in words, with one invalid setting per line.
 fn refusal(error: &PluginError) -> String {
     match error {
         PluginError::InvalidSettings(errors) => {
