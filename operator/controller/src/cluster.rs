@@ -1,5 +1,5 @@
-//! Everything about the API server that is the same for all kinds: the connection, what is read
-//! from it, who leads, and which objects are this installation's.
+//! Access to the API server that is the same for all kinds: connection, decoding, watches,
+//! leadership, and ownership of objects by this installation.
 
 pub mod answer;
 pub mod connection;

@@ -22,18 +22,19 @@ use crate::operator::Operator;
 use failure::FirmwareFailure;
 use inspect::inspect;
 
-/// Longest time for one look at a registry.
+/// Timeout of one lookup at a registry.
 const LIMIT: Duration = Duration::from_secs(60);
-/// Longest time for an inspection: a whole layer may have to be fetched.
+/// Timeout of an inspection: a whole layer may have to be fetched.
 const INSPECTION_LIMIT: Duration = Duration::from_secs(600);
-/// Name of what is waited for meanwhile.
+/// Name of a lookup in the message of its timeout.
 const ANSWER: &str = "the answer of its registry";
-/// Pause before a registry that does not answer is asked again; doubles each time.
+/// First pause before a registry is asked again; doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
-/// Longest pause, also where somebody has to act first.
+/// Longest pause, also for a failure that somebody has to fix.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 
-/// Answers a question, and asks again for as long as the subject waits for another answer.
+/// Resolves firmware for a subject, and asks the registry again for as long as the subject waits
+/// for another answer.
 pub async fn resolve(operator: Arc<Operator>, subject: Subject, question: Arc<ResolveFirmware>) {
     let (mut pause, mut beginnings) = (FIRST_PAUSE, Beginnings::new(BEGINNING_BYTES));
     while is_awaited(&operator, &subject, &question).await {
@@ -46,7 +47,7 @@ pub async fn resolve(operator: Arc<Operator>, subject: Subject, question: Arc<Re
         }
         let (subject, question) = (subject.clone(), question.clone());
         operator.tell(Change::Firmware { subject, question, state });
-        // The next plan says whether this answer does: firmware may lack a platform.
+        // The next plan decides whether this answer is enough: firmware may lack a platform.
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
@@ -114,7 +115,7 @@ async fn ask(
     })
 }
 
-/// Fails where work takes longer than its limit; `what` names the work in the message.
+/// Runs work with a time limit; `what` names the work in the message of the timeout.
 async fn within<T>(
     limit: Duration,
     what: &str,
@@ -128,7 +129,8 @@ async fn within<T>(
     })
 }
 
-/// Firmware that nothing can be said about; a signature that is required cannot be had then.
+/// Returns the result for firmware that is not resolved at a registry: a failure if a signature is
+/// required.
 fn unresolved(question: &ResolveFirmware) -> Result<ResolvedFirmware, FirmwareFailure> {
     match question.verify {
         FirmwareVerification::IfConfigured => Ok(ResolvedFirmware::default()),
@@ -140,7 +142,7 @@ fn unresolved(question: &ResolveFirmware) -> Result<ResolvedFirmware, FirmwareFa
     }
 }
 
-/// Returns the signers of the firmware, where a signature is asked for.
+/// Verifies the signatures that the trust policy demands. Returns the signers, if there are any.
 async fn signer(
     source: &mut Source<'_>,
     reference: &Reference,
@@ -158,7 +160,7 @@ async fn signer(
             ))),
         };
     };
-    // Only what is flashed needs a signature of its own.
+    // Only manifests that are flashed need a signature of their own.
     let is_flashed = |kind: &str| question.device_types.iter().any(|wanted| wanted == kind);
     let flashed = firmware.platforms.iter().filter(|(platform, _)| {
         let kind = platform.device_type().map(flashjob_api::comparable_type);
@@ -189,7 +191,7 @@ async fn signer(
     Ok(entry.cosign.as_ref().filter(|_| signed).map(names))
 }
 
-/// Keys or identities that a signature was found of.
+/// Returns the keys or identities of which a signature was found.
 fn names(cosign: &CosignTrust) -> String {
     let keys = cosign.public_key_files.iter().map(|file| file.display().to_string());
     let identities = cosign.keyless.iter().flat_map(|keyless| &keyless.identities);

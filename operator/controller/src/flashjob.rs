@@ -1,6 +1,6 @@
-//! The stages that carry out what the plan of a FlashJob asks for: [`consult`] asks plugins,
-//! [`apply`] asks the API server, [`report`] writes the status, and [`transitions`] says what that
-//! changed, which [`events`] tell.
+//! Stages that carry out the plan of a FlashJob: [`consult`] asks plugins, [`apply`] sends
+//! requests to the API server, [`report`] writes the status, [`transitions`] compares it with the
+//! previous one, and [`events`] reports the changes.
 
 pub mod apply;
 pub mod consult;

@@ -1,6 +1,6 @@
 //! FlashJob Operator keeps the firmware of fleets of microcontrollers current.
 //!
-//! One way through:
+//! The stages of the control loop:
 //!
 //! ```text
 //! API server --watch--> world --> observe --> plan <--> consult --> apply --> report
@@ -8,22 +8,24 @@
 //!                         +--------- changes (a channel) <-+----------+----------+
 //! ```
 //!
-//! - [`reconcile`] is the loop that ties them. It alone owns the caches, a
+//! - [`reconcile`] is the control loop that connects the stages. It alone owns the caches, a
 //!   [`flashjob_rules::world::World`]; watches and stages send it a
-//!   [`flashjob_rules::world::change::Change`] each time that they learn something.
-//! - [`cluster`] has the connection to the API server: [`cluster::watch`] sends what the watches
-//!   bring, [`cluster::leadership`] sees to it that one process of several acts.
+//!   [`flashjob_rules::world::change::Change`] whenever they learn something.
+//! - [`cluster`] contains the connection to the API server: [`cluster::watch`] forwards watch
+//!   events, [`cluster::leadership`] ensures that only one of several processes acts.
 //! - [`flashjob_rules::flashjob::observed`] is the snapshot of one job that
 //!   [`flashjob_rules::world::World::observe`] takes.
 //! - [`flashjob_rules::flashjob::plan`] decides, [`flashjob_rules::flashjob::make`] turns the
 //!   answer of a plugin into a Pod and a Service.
-//! - [`flashjob`] carries that out: it asks plugins and the API server, and writes the status;
-//!   [`firmware`] asks registries. Each sends its outcome, and the job is looked at again.
-//! - [`rollout`] does the same for FlashRollouts, which make FlashJobs; its rules are in
+//! - [`flashjob`] carries the plan out: it asks plugins, sends requests to the API server, and
+//!   writes the status; [`firmware`] queries registries. Each sends its outcome, and the job is
+//!   planned again.
+//! - [`rollout`] does the same for FlashRollouts, which create FlashJobs; its rules are in
 //!   [`flashjob_rules::rollout`].
-//! - [`operator`] has the parts that all of them share, [`plugins`] loads what the configuration
-//!   ([`flashjob_config`]) names, [`reload`] follows its changes.
-//! - [`telemetry`] tells what happens: logs, metrics, traces, and what is wrong.
+//! - [`operator`] contains the parts that all of them share, [`plugins`] loads the plugins that
+//!   the configuration ([`flashjob_config`]) names, [`reload`] watches the configuration for
+//!   changes.
+//! - [`telemetry`] has logs, metrics, traces, and reports of current problems.
 
 pub mod arguments;
 pub mod cluster;

@@ -1,4 +1,4 @@
-//! The operator.
+//! The program flashjob-operator.
 
 use std::process::ExitCode;
 
@@ -10,8 +10,8 @@ use tokio::runtime::Builder;
 
 fn main() -> ExitCode {
     let mut words = std::env::args_os().skip(1);
-    // The operator starts itself so, to compile a plugin. Limits of a process are set before it
-    // has threads.
+    // To compile a plugin, the operator starts itself with this argument. The process sets its
+    // limits before it has threads.
     if words.next().is_some_and(|word| word == COMPILE_PLUGIN) {
         return compile_plugin(words);
     }
@@ -24,9 +24,9 @@ fn main() -> ExitCode {
     }
 }
 
-/// One thread carries thousands of devices: what it does is short, and what it frees it also takes
-/// again. Plugins are asked on two of their own, as a call may use all of its time; one for each
-/// core of a large node would only cost memory.
+/// Runs the operator. One thread handles thousands of devices: its work is short, and it reuses
+/// the memory that it frees. Plugins run on two threads of their own, as a call may use all of its
+/// time; one thread per core of a large node would only cost memory.
 fn operate(arguments: Arguments) -> Result<(), RunError> {
     let plugins = Builder::new_multi_thread()
         .worker_threads(2)

@@ -1,6 +1,6 @@
-//! The parts of the running operator that the loop and its stages share. What is known of the
-//! cluster is the loop's alone, in [`crate::reconcile`]: a stage sends it changes and outcomes
-//! with [`Operator::tell`], and asks it with [`Operator::ask`].
+//! Clients, channels and settings that the loop and its stages share. The caches belong to the
+//! loop alone, in [`crate::reconcile`]: a stage sends it changes and outcomes with
+//! [`Operator::tell`], and reads the caches with [`Operator::ask`].
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,22 +21,22 @@ use flashjob_config::OperatorConfig;
 
 /// The running operator.
 pub struct Operator {
-    /// The API server.
+    /// Client of the API server.
     pub client: Client,
-    /// The same for the keepers of plugins. Its connections are served by the threads of the
-    /// plugins, so that a plugin that loops delays no request of another.
+    /// Client of the API server for the keepers of plugins. Its connections are served by the
+    /// plugin threads, so that a plugin that loops delays no request of another client.
     pub keepers_client: Client,
     /// The plugins.
     pub plugins: Plugins,
-    /// Leadership of this process: whether it is the one that acts.
+    /// Leadership of this process: leader or standby.
     pub leadership: Arc<Leadership>,
     /// Writes Kubernetes events.
     pub recorder: kube::runtime::events::Recorder,
-    /// The same for the keepers of plugins, with their client.
+    /// Writes Kubernetes events for the keepers of plugins, with their client.
     pub keepers_recorder: kube::runtime::events::Recorder,
-    /// Counts what happens.
+    /// Metrics of the operator.
     pub metrics: Arc<Metrics>,
-    /// Place to which problems are reported.
+    /// Channel for problem reports.
     pub reports: Reports,
     /// Installation that this operator is part of.
     pub installation: Installation,
@@ -45,38 +45,38 @@ pub struct Operator {
     planning: AtomicBool,
 }
 
-/// Parts from which an operator is put together; see the fields of [`Operator`].
+/// Parts of a new [`Operator`]; see its fields.
 pub struct Parts {
-    /// The API server.
+    /// Client of the API server.
     pub client: Client,
-    /// The same for the keepers of plugins.
+    /// Client of the API server for the keepers of plugins.
     pub keepers_client: Client,
-    /// Part of the configuration that firmware is looked up with.
+    /// Registry settings and trust policy for firmware lookups, from the configuration.
     pub access: Arc<Access>,
     /// The plugins.
     pub plugins: Plugins,
-    /// Leadership of this process: whether it is the one that acts.
+    /// Leadership of this process: leader or standby.
     pub leadership: Arc<Leadership>,
     /// Writes Kubernetes events.
     pub recorder: kube::runtime::events::Recorder,
-    /// The same for the keepers of plugins, with their client.
+    /// Writes Kubernetes events for the keepers of plugins, with their client.
     pub keepers_recorder: kube::runtime::events::Recorder,
-    /// Counts what happens.
+    /// Metrics of the operator.
     pub metrics: Arc<Metrics>,
-    /// Place to which problems are reported.
+    /// Channel for problem reports.
     pub reports: Reports,
     /// Installation that this operator is part of.
     pub installation: Installation,
 }
 
-/// A message to the loop; messages are taken in the order in which they were sent.
+/// A message to the loop; messages are processed in the order in which they were sent.
 pub enum Message {
-    /// Something has changed.
+    /// A change to apply to the caches.
     Change(Change),
-    /// The plugins that serve have changed. The loop asks for them itself: of two tasks that tell
-    /// of a change at once, none may have it take what the other saw before.
+    /// The set of serving plugins has changed. The loop reads the current set itself: if two tasks
+    /// report a change at once, the older state must not overwrite the newer one.
     Plugins,
-    /// A read of the caches, between two changes.
+    /// A closure that reads the caches, between two changes.
     Read(Box<dyn FnOnce(&World) + Send>),
 }
 
@@ -84,7 +84,7 @@ pub enum Message {
 pub type Messages = mpsc::UnboundedReceiver<Message>;
 
 impl Operator {
-    /// Puts the operator together.
+    /// Returns a new operator, and the receiving end of its channel to the loop.
     #[must_use]
     pub fn new(parts: Parts) -> (Arc<Self>, Messages) {
         let Parts {
@@ -122,8 +122,8 @@ impl Operator {
         self.send(Message::Change(change));
     }
 
-    /// Reads the caches in the loop, after all changes that were sent before. None: the loop has
-    /// ended.
+    /// Reads the caches in the loop, after all changes that were sent earlier. Returns None if the
+    /// loop has ended.
     pub async fn ask<T: Send + 'static>(
         &self,
         read: impl FnOnce(&World) -> T + Send + 'static,
@@ -136,7 +136,7 @@ impl Operator {
         answered.await.ok()
     }
 
-    /// Tells the loop that other plugins, or other digests of them, serve.
+    /// Notifies the loop that the serving plugins or their digests have changed.
     pub(crate) fn plugins_changed(&self) {
         self.send(Message::Plugins);
     }
@@ -146,7 +146,7 @@ impl Operator {
         let _ = self.messages.send(message);
     }
 
-    /// Access to the Secrets with passwords, for a task that works with this client.
+    /// Returns a reader of the Secrets with passwords, for a task that uses this client.
     pub(crate) fn secrets(&self, client: &Client) -> SecretReader {
         SecretReader {
             client: client.clone(),
@@ -155,25 +155,26 @@ impl Operator {
         }
     }
 
-    /// Part of the configuration that firmware is looked up with.
+    /// Registry settings and trust policy for firmware lookups, from the configuration.
     pub(crate) fn firmware_access(&self) -> Arc<Access> {
         self.access.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes the parts of a changed configuration that the loop and the stages work by.
+    /// Applies the parts of a changed configuration that the loop and the stages use.
     pub(crate) fn configure(&self, config: &OperatorConfig) {
         let access = Access::of(config);
-        // Before the rules: what is asked by the new ones is answered by the new keys.
+        // Set before the rules, so that a firmware lookup under the new rules uses the new keys.
         *self.access.lock().unwrap_or_else(PoisonError::into_inner) = access.clone();
         self.tell(Change::Rules(Box::new(config.rules(access.trust()))));
     }
 
-    /// Returns true if jobs are planned: this process leads, and its caches are filled afresh.
+    /// Returns true if jobs are planned: this process leads, and has refilled its caches since
+    /// then.
     pub fn is_planning(&self) -> bool {
         self.planning.load(Ordering::SeqCst)
     }
 
-    /// Jobs are planned from now on.
+    /// Starts planning: from now on jobs are planned.
     pub(crate) fn begin_planning(&self) {
         self.planning.store(true, Ordering::SeqCst);
     }

@@ -1,5 +1,5 @@
-//! The plugins: which are configured, which are loaded, and who keeps them so. Each is kept by a
-//! task of its own, on threads of theirs.
+//! Configured and loaded plugins. A task per plugin keeps it loaded, on threads that only plugins
+//! use.
 
 mod events;
 mod keep;
@@ -22,7 +22,8 @@ use flashjob_config::standing::{ConfiguredPlugin, Standing, standing, view};
 pub(crate) use load::LoadFailure;
 use load::Loads;
 
-/// Digests of one plugin that are kept: Pods that an older one began with are judged by it.
+/// Number of digests of one plugin that are kept: Pods that began with an older digest are judged
+/// by it.
 const DIGESTS: usize = 8;
 
 /// The loaded plugins.
@@ -35,7 +36,7 @@ pub struct Plugins {
 
 #[derive(Default)]
 struct Inner {
-    /// By name. Of those that no longer serve the one used last stands last.
+    /// Loaded digests by plugin name; the one that was loaded last is last.
     loaded: HashMap<String, Vec<Plugin>>,
     known: Vec<ConfiguredPlugin>,
     /// Everything needed to load each configured plugin, by name.
@@ -43,29 +44,29 @@ struct Inner {
 }
 
 impl Plugins {
-    /// None yet. They are loaded and asked on these threads, where one that never comes to an end
-    /// holds up no one else.
+    /// Returns an empty set. Plugins are loaded and called on these threads, so that a call that
+    /// never ends blocks no other work.
     #[must_use]
     pub fn new(threads: Handle) -> Self {
         Self { inner: Arc::default(), changes: watch::Sender::new(()), threads }
     }
 
-    /// Does something on the threads of the plugins.
+    /// Spawns a task on the plugin threads.
     pub(crate) fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
         self.threads.spawn(work)
     }
 
-    /// The plugin of that name and digest, also one that no longer serves.
+    /// Returns the loaded plugin of that name and digest, including one that no longer serves.
     #[must_use]
     pub fn get(&self, name: &str, digest: &Digest) -> Option<Plugin> {
         self.read().loaded.get(name)?.iter().find(|plugin| plugin.digest() == digest).cloned()
     }
 
-    /// The same; one that is not loaded, as after a restart, is loaded from the cache or from
-    /// where it comes from, and verified again.
+    /// Returns the plugin of that name and digest. If it is not loaded, as after a restart, loads
+    /// it from the cache or its source, and verifies it again.
     ///
     /// # Errors
-    /// It cannot be had, or may no longer be run.
+    /// The plugin is not available, or no longer allowed to run.
     pub(crate) async fn recall(&self, name: &str, digest: &Digest) -> Result<Plugin, LoadFailure> {
         if let Some(plugin) = self.get(name, digest) {
             return Ok(plugin);
@@ -87,8 +88,9 @@ impl Plugins {
         Ok(plugin)
     }
 
-    /// Takes the configured plugins; what serves goes on serving. Where trust may have changed,
-    /// whatever else is loaded is forgotten: who asks for it has it verified again.
+    /// Sets the configured plugins; those that serve continue to serve. If trust may have changed,
+    /// all other loaded digests are dropped, so that they are verified again before their next
+    /// use.
     pub fn configure(&self, plugins: &[PluginConfig], trust_changed: bool) {
         let mut inner = self.write();
         let mut before: HashMap<String, ConfiguredPlugin> =
@@ -112,7 +114,7 @@ impl Plugins {
         self.changes.send_replace(());
     }
 
-    /// Has a plugin serve from now on.
+    /// Puts a plugin into service.
     pub fn serve(&self, plugin: &Plugin) {
         let name = &plugin.info().name;
         let mut inner = self.write();
@@ -124,7 +126,7 @@ impl Plugins {
         self.changes.send_replace(());
     }
 
-    /// Keeps a plugin at hand, and forgets the one that was not used for longest.
+    /// Keeps a plugin loaded. Beyond [`DIGESTS`], drops the oldest digest that does not serve.
     fn keep(&self, plugin: &Plugin) {
         let mut inner = self.write();
         let Inner { loaded, known, .. } = &mut *inner;
@@ -145,7 +147,7 @@ impl Plugins {
         }
     }
 
-    /// Has no digest of that plugin serve, and keeps the cause.
+    /// Takes a plugin out of service, and keeps the reason.
     pub fn withhold(&self, name: &str, why: &str) {
         if let Some(known) = self.write().known.iter_mut().find(|known| known.config.name == name)
         {
@@ -154,7 +156,7 @@ impl Plugins {
         self.changes.send_replace(());
     }
 
-    /// The plugin of that name that serves.
+    /// Returns the plugin of that name that serves.
     fn serving(&self, name: &str) -> Option<Plugin> {
         let inner = self.read();
         let ready =
@@ -162,14 +164,14 @@ impl Plugins {
         inner.loaded.get(name)?.iter().find(|plugin| *plugin.digest() == ready.digest).cloned()
     }
 
-    /// Types that a plugin serves beside the others.
+    /// Returns the device types that a plugin serves, given those of the other plugins.
     fn standing(&self, name: &str) -> Standing {
         let inner = self.read();
         let index = inner.known.iter().position(|known| known.config.name == name);
         index.map(|index| standing(&inner.known, index)).unwrap_or_default()
     }
 
-    /// Tells when any plugin begins or ceases to serve.
+    /// Returns a receiver that is notified when a plugin begins or ceases to serve.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changes.subscribe()
     }
@@ -182,7 +184,7 @@ impl Plugins {
         self.inner.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The plugins as plans know them.
+    /// Returns the view of the plugins that plans use.
     #[must_use]
     pub fn views(&self) -> Vec<PluginView> {
         let inner = self.read();

@@ -1,6 +1,6 @@
-//! The loop. It alone owns and changes the caches: it applies one change after the other, observes
-//! and plans the objects that the change affects, and starts tasks for questions, steps and status
-//! writes. Their outcomes come back as changes.
+//! The control loop, sole owner of the caches. It applies one change at a time, observes and plans
+//! the objects that the change affects, and spawns tasks for questions, steps and status writes.
+//! Their outcomes come back as changes.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -23,26 +23,25 @@ use crate::flashjob::{apply, consult, report};
 use crate::operator::{Message, Messages, Operator};
 use crate::{firmware, rollout};
 
-/// After a plan its job is left alone for this many times as long as the plan took, so that
-/// planning a job takes no more than a fiftieth of a core: what happens meanwhile is looked at
-/// together.
+/// Pause after each plan of a job, as a multiple of the time that the plan took, so that planning
+/// one job takes no more than a fiftieth of a core. Changes during the pause are planned together.
 const PAUSES_PER_PLAN: u32 = 50;
-/// The shortest pause: small jobs are planned almost at once.
+/// Shortest pause after a plan, so that small jobs are planned again almost at once.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
-/// The longest: a place that frees is not left idle for longer, however large the job.
+/// Longest pause after a plan: a free slot is not left idle for longer, however large the job.
 const LONGEST_PAUSE: Duration = Duration::from_millis(150);
-/// Longest pause before an object that waits for a time of day is looked at again: a clock that
-/// is set, or a machine that slept, would let the time pass unseen.
+/// Longest pause before an object that waits for a point in time is planned again: after a change
+/// of the clock or a suspend of the machine, a longer timer would fire too late.
 const LONGEST_SLEEP: Duration = Duration::from_secs(300);
-/// Longest time for which the list of FlashRollouts is waited for before FlashJobs are planned: an
-/// API server may lack their definition.
+/// Longest wait for the list of FlashRollouts before FlashJobs are planned: the API server may
+/// lack their CustomResourceDefinition.
 const ROLLOUTS_WAIT: Duration = Duration::from_secs(2);
-/// Pause before a FlashRollout is tried again while their list is not in, and where the time to
-/// look again is past. An object that is planned within this pause counts into the depth of the
-/// queue.
+/// Pause before a FlashRollout is planned again while the list of FlashRollouts is missing, and
+/// before an object is planned whose wake-up time has already passed. An object that is due within
+/// this pause counts toward the queue depth.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Runs the loop until the process ends: stands by, and works once this process leads.
+/// Runs the loop until the process ends: first as a standby, then as the leader.
 pub async fn run(operator: Arc<Operator>, messages: Messages, world: World, mut watches: Watches) {
     let (queue, requests) = mpsc::unbounded();
     let schedule = Schedule { queue, waiting: HashSet::new() };
@@ -52,20 +51,20 @@ pub async fn run(operator: Arc<Operator>, messages: Messages, world: World, mut 
     reconciler.work(requests).await;
 }
 
-/// The loop, and what it owns.
+/// The loop and its state.
 struct Reconciler {
     operator: Arc<Operator>,
     world: World,
     messages: Messages,
-    /// Kinds of which a list is in since the watches were started last.
+    /// Kinds whose list is complete since the last start of the watches.
     listed: HashSet<Kind>,
     schedule: Schedule,
 }
 
-/// Subjects that are to be planned.
+/// Queue of subjects to plan.
 struct Schedule {
     queue: mpsc::UnboundedSender<ScheduleRequest<Subject>>,
-    /// Those that wait to be planned soon; only counted.
+    /// Subjects that are due soon; only their number is used.
     waiting: HashSet<Subject>,
 }
 
@@ -83,8 +82,8 @@ impl Schedule {
 }
 
 impl Reconciler {
-    /// Keeps the caches warm until this process leads, and fills them afresh then: what the leader
-    /// before did last is in no older list.
+    /// Keeps the caches warm until this process leads, then lists everything again: an older list
+    /// may lack the last writes of the previous leader.
     async fn stand_by(&mut self, watches: &mut Watches) {
         let leadership = self.operator.leadership.clone();
         let first = tokio::time::timeout(FIRST_ROUND, leadership.leads());
@@ -98,12 +97,13 @@ impl Reconciler {
             let Some(message) = self.messages.recv().await else { return };
             self.take(message);
         }
-        // A rollout that is not known yet may have results of a FlashJob in deletion to store.
+        // A rollout that is not in the caches yet may have to store results of a FlashJob in
+        // deletion.
         let mut limit = std::pin::pin!(tokio::time::sleep(ROLLOUTS_WAIT));
         while !self.listed.contains(&Kind::Rollout) {
             tokio::select! {
                 () = &mut limit => {
-                    // Those that were known before may be gone with their definition.
+                    // Cached FlashRollouts may have been deleted together with their definition.
                     let none = Change::Listed { kind: Kind::Rollout, uids: HashSet::new() };
                     self.world.take(none, whole_seconds(Timestamp::now()));
                     return;
@@ -113,10 +113,10 @@ impl Reconciler {
         }
     }
 
-    /// Starts all watches anew.
+    /// Restarts all watches.
     async fn watch_afresh(&mut self, watches: &mut Watches) {
         watches.stop().await;
-        // No list of before counts as one of now.
+        // A list from before the restart must not count as a new one.
         while let Ok(message) = self.messages.try_recv() {
             self.take(message);
         }
@@ -124,7 +124,7 @@ impl Reconciler {
         watches.start(&self.operator);
     }
 
-    /// Takes messages until something has come.
+    /// Processes messages until the future `until` completes.
     async fn take_until<T>(&mut self, until: impl Future<Output = T>) -> T {
         let mut until = std::pin::pin!(until);
         loop {
@@ -135,7 +135,7 @@ impl Reconciler {
         }
     }
 
-    /// Plans what is due until the process ends.
+    /// Plans due objects until the process ends.
     async fn work(&mut self, requests: mpsc::UnboundedReceiver<ScheduleRequest<Subject>>) {
         self.operator.begin_planning();
         self.world.lock_what_is_stored();
@@ -147,7 +147,7 @@ impl Reconciler {
         let mut due = std::pin::pin!(scheduler(requests));
         loop {
             tokio::select! {
-                // A plan sees everything that was told before it.
+                // A plan takes every earlier message into account.
                 biased;
                 Some(message) = self.messages.recv() => self.take(message),
                 Some(subject) = due.next() => {
@@ -177,7 +177,7 @@ impl Reconciler {
     }
 
     /// Queues these objects to be planned, and the rollouts that the last changes affect. A
-    /// standby queues nothing; it queues all once it leads.
+    /// standby queues nothing; it queues all objects when it becomes the leader.
     fn look_at(&mut self, subjects: impl IntoIterator<Item = Subject>) {
         if !self.operator.is_planning() {
             return;
@@ -190,7 +190,7 @@ impl Reconciler {
         }
     }
 
-    /// Observes and plans one rollout, and sends off what the plan asks for. Waits for nothing.
+    /// Observes and plans one rollout, and spawns the tasks of the plan. Never blocks.
     #[tracing::instrument(
         name = "plan rollout",
         level = "debug",
@@ -198,7 +198,7 @@ impl Reconciler {
         fields(rollout = %key)
     )]
     fn reconcile_rollout(&mut self, key: &RolloutKey) {
-        // An API server that lacks their definition holds up no FlashJob, and is waited for here.
+        // If the API server lacks their definition, FlashRollouts wait here, and FlashJobs do not.
         if !self.listed.contains(&Kind::Rollout) {
             return self.schedule.look_in(key.clone(), LOOK_INTERVAL);
         }
@@ -216,8 +216,8 @@ impl Reconciler {
         let question = memory.ask(plan.question, started);
         let begin = |step| Some((memory.begin(&step)?, step));
         let steps: Vec<_> = plan.steps.into_iter().filter_map(begin).collect();
-        // From the end of a batch to the start of the next one several plans follow upon each
-        // other: the devices wait for them.
+        // Between the end of a batch and the start of the next one several plans follow each
+        // other, and the devices wait for them.
         let goes_on = plan.urgent || question.is_some() || !steps.is_empty();
         let pause = if goes_on { SHORTEST_PAUSE } else { pause_after_plan(started.elapsed()) };
         memory.next_plan = Some(started + pause);
@@ -245,7 +245,7 @@ impl Reconciler {
         }
     }
 
-    /// Observes and plans one job, and sends off what the plan asks for. Waits for nothing.
+    /// Observes and plans one job, and spawns the tasks of the plan. Never blocks.
     #[tracing::instrument(name = "plan", level = "debug", skip_all, fields(job = %key))]
     fn reconcile(&mut self, key: &JobKey) {
         let now = whole_seconds(Timestamp::now());
@@ -316,23 +316,23 @@ impl Reconciler {
     }
 }
 
-/// Pause until an object may be planned again; None: it may be planned now.
+/// Returns the pause until an object may be planned again; None if it may be planned now.
 fn until(next_plan: Option<Instant>, now: Instant) -> Option<Duration> {
     let pause = next_plan?.saturating_duration_since(now);
     (!pause.is_zero()).then_some(pause)
 }
 
-/// Time for which a job is left alone after a plan that took so long.
+/// Returns the pause after a plan that took this long.
 fn pause_after_plan(took: Duration) -> Duration {
     (took * PAUSES_PER_PLAN).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
 }
 
-/// Returns true if the API server dropped this very status when it was written to this version.
+/// Returns true if the API server dropped this same status when it was written over this version.
 fn was_dropped<S: PartialEq>(dropped: &Option<(String, S)>, version: &str, status: &S) -> bool {
     dropped.as_ref().is_some_and(|(over, dropped)| over == version && dropped == status)
 }
 
-/// Pause before the look that a plan asks for at that time.
+/// Returns the pause until the wake-up time of a plan, at most [`LONGEST_SLEEP`].
 fn pause_until(at: Timestamp) -> Duration {
     let pause: Duration = at.duration_since(Timestamp::now()).try_into().unwrap_or(LOOK_INTERVAL);
     pause.min(LONGEST_SLEEP)

@@ -1,6 +1,6 @@
-//! Takes the configuration file anew when its content changes, or that of a key or authority that
-//! it names. A bad file is refused whole, and the old one stays. Where there was no file, the
-//! first one is taken when it appears.
+//! Reloads the configuration file when its content changes, or that of a key or certificate
+//! authority that it names. An invalid file is refused entirely, and the previous configuration
+//! stays in force. If there was no file, the first one is loaded when it appears.
 
 use std::io::ErrorKind;
 use std::path::PathBuf;
@@ -13,12 +13,12 @@ use crate::plugins::loader::Loader;
 use crate::telemetry::health::advice;
 use crate::telemetry::health::problem::ProblemSource;
 
-/// A mounted ConfigMap changes by way of symbolic links: reading the content is what tells a
-/// change for certain.
+/// Polling interval. A mounted ConfigMap changes through symbolic links, so only reading the
+/// content detects a change reliably.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Looks at the file, and at the keys and authorities that it names, until the process ends.
-/// `text` is what is in force, if anything.
+/// Polls the file, and the keys and certificate authorities that it names, until the process ends.
+/// `text` is the content of the configuration in force, if any.
 pub async fn follow(
     path: PathBuf,
     mut text: Option<String>,
@@ -75,7 +75,8 @@ pub async fn follow(
     }
 }
 
-/// Returns the contents of files as digests: keys may be large, and nobody is to read them here.
+/// Returns the contents of files as digests: keys may be large, and their content is not needed
+/// here.
 async fn contents(files: Vec<PathBuf>) -> Vec<(PathBuf, Option<Digest>)> {
     let mut contents = Vec::new();
     for file in files {

@@ -1,7 +1,7 @@
-//! FlashRollouts: the part of the operator around the rules in [`flashjob_rules::rollout`].
+//! FlashRollouts: the stages around the rules in [`flashjob_rules::rollout`].
 //!
 //! - [`apply`] carries steps out, [`report`] writes the status; each sends its outcome, and the
-//!   rollout is looked at again.
+//!   rollout is planned again.
 //!
 //! The same loop works on FlashJobs and on rollouts; see [`crate::reconcile`].
 

@@ -1,4 +1,4 @@
-//! Puts the operator together and runs it until it is told to end.
+//! Assembles the operator and runs it until a signal ends it.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
@@ -33,44 +33,45 @@ use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{health, logs};
 use crate::{reconcile, reload};
 
-/// Within this time everything is at rest and the Lease given back; Kubernetes kills after 30 s.
+/// Longest time for requests in flight to finish and the Lease to be released; Kubernetes kills
+/// the process after 30 s.
 const END_LIMIT: Duration = Duration::from_secs(15);
-/// An answer of the API server that has begun and says nothing for so long is given up, and a
-/// watch opened again: its connection may be gone without a word. A watch on which nothing
-/// happens has a bookmark every minute.
+/// Read timeout of a response of the API server: a response that brings no data for this long is
+/// dropped, and a watch is reopened, as the connection may be dead. An idle watch receives a
+/// bookmark every minute.
 const SILENCE_LIMIT: Duration = Duration::from_secs(150);
 
-/// Reason for which the operator ends.
+/// Error that ends the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// The configuration file is refused.
     #[error(transparent)]
     Config(#[from] flashjob_config::ConfigError),
-    /// There is no way to a cluster.
+    /// No configuration of a cluster was found.
     #[error("no cluster: {0}; set KUBECONFIG, or run inside a cluster")]
     Kubeconfig(#[from] kube::config::InferConfigError),
-    /// A variable of the environment names a proxy that cannot be used.
+    /// An environment variable names a proxy that cannot be used.
     #[error(transparent)]
     Proxy(#[from] proxy::InvalidProxy),
-    /// The client cannot be made.
+    /// The client of the API server cannot be created.
     #[error("cannot make the client for the cluster: {0}")]
     Client(#[from] kube::Error),
-    /// The plugin host does not start.
+    /// The plugin host cannot start.
     #[error(transparent)]
     Host(#[from] flashjob_plugin_host::EngineError),
     /// Threads cannot be started.
     #[error("cannot start threads: {0}")]
     Threads(std::io::Error),
-    /// Signals cannot be listened to.
+    /// Signal handlers cannot be installed.
     #[error("cannot listen to signals: {0}")]
     Signals(#[from] std::io::Error),
-    /// The name of this process cannot be sent.
+    /// The identity of this process is not a valid header value.
     #[error("POD_NAME or the host's name has characters that no header may have: {0}")]
     Identity(#[from] http::header::InvalidHeaderValue),
-    /// Another operator leads.
+    /// Another process took the Lease.
     #[error(transparent)]
     LostLease(#[from] LostLease),
-    /// The election broke.
+    /// The election task panicked or was cancelled.
     #[error("the election broke: {0}")]
     Election(#[from] JoinError),
 }
@@ -78,10 +79,10 @@ pub enum RunError {
 /// Runs until SIGINT or SIGTERM; plugins run on threads of their own.
 ///
 /// # Errors
-/// Something that the operator cannot do without is missing.
+/// The operator cannot start, or it lost its Lease; see [`RunError`].
 pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), RunError> {
-    // Two TLS providers could be linked; ring is the one that is meant. A second call changes
-    // nothing.
+    // Two TLS providers may be linked, so ring is selected explicitly. A second call has no
+    // effect.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let traces = logs::start();
     if arguments.exit_with_stdin {
@@ -100,11 +101,11 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
         watched: arguments.watch_namespace.clone(),
     };
     let identity = identity();
-    // The API server's audit log then tells which replica did what.
+    // With this header, the API server's audit log shows which replica sent a request.
     let agent = format!("flashjob-operator/{} ({identity})", env!("CARGO_PKG_VERSION"));
     kube_config.headers.push((http::header::USER_AGENT, agent.parse()?));
-    // A client of its own for the Lease and for what is wrong: no request that waits for another
-    // delays a renewal, and the fence does not hold it back.
+    // A separate client for the Lease and for events about problems: other requests cannot delay a
+    // renewal, and the fence does not hold it back.
     let unfenced = connection::client(&kube_config)?.build();
     let leadership =
         if arguments.leader_election { Leadership::standby() } else { Leadership::alone() };
@@ -170,7 +171,7 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
         _ = terminated.recv() => tracing::info!("SIGTERM: ending"),
         _ = interrupted.recv() => tracing::info!("SIGINT: ending"),
     }
-    // Nothing is planned any more. What is under way finishes, then the Lease is given back.
+    // Planning has ended. Requests in flight finish, then the Lease is released.
     leadership.fence().refuse_new();
     drop(stop);
     let ended = tokio::time::timeout(END_LIMIT, election).await;
@@ -180,7 +181,8 @@ pub async fn run(arguments: Arguments, plugin_threads: &Handle) -> Result<(), Ru
     ended.map_or(Ok(()), |ended| Ok(ended??))
 }
 
-/// Starts to keep what is wrong. Returns where to report it, and what `/readyz` says.
+/// Starts the keeper of problem reports. Returns the channel for reports, and the readiness that
+/// `/readyz` shows.
 fn keep_health(
     arguments: &Arguments,
     installation: &Installation,
@@ -213,8 +215,8 @@ fn recorder(client: &Client) -> Recorder {
     Recorder::new(client.clone(), reporter)
 }
 
-/// The Pod that this process runs in, if any. Only with its uid does `kubectl describe` show what
-/// is told of it.
+/// Returns the Pod that this process runs in, if any. `kubectl describe` shows only events that
+/// have the uid of the Pod.
 fn own_pod(namespace: &str) -> Option<ObjectReference> {
     Some(ObjectReference {
         api_version: Some("v1".to_owned()),
@@ -226,13 +228,14 @@ fn own_pod(namespace: &str) -> Option<ObjectReference> {
     })
 }
 
-/// Stands in for the election where there is none.
+/// Replaces the election if leader election is disabled.
 async fn unled(stopped: oneshot::Receiver<()>) -> Result<(), LostLease> {
     let _ = stopped.await;
     Ok(())
 }
 
-/// A name that no other process has or will have, so that none takes another's Lease for its own.
+/// Returns an identity that no other process has or will have, so that no process mistakes
+/// another's Lease for its own.
 fn identity() -> String {
     let name = std::env::var("POD_NAME")
         .ok()
@@ -241,8 +244,8 @@ fn identity() -> String {
     format!("{}_{random:016x}", name.as_deref().map_or("flashjob-operator", str::trim))
 }
 
-/// Ends this process when its standard input ends: whoever started it holds the other end, and is
-/// gone then.
+/// Ends this process at the end of its standard input: the parent process, which holds the other
+/// end, is then gone.
 fn end_with_stdin() {
     std::thread::spawn(|| {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());

@@ -1,4 +1,4 @@
-//! Signals to the outside: [`logs`], [`metrics`], [`traces`], and problems in [`health`].
+//! Telemetry: [`logs`], [`metrics`], [`traces`], and problem reports in [`health`].
 
 pub mod health;
 pub mod logs;

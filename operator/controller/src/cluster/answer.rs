@@ -1,5 +1,5 @@
-//! Reads the API server's answers: what a failed request comes to in one line, and one object by
-//! its name. Does I/O.
+//! Responses of the API server: the cause of a failed request in one line, and one object by its
+//! name. Does I/O.
 
 use std::error::Error;
 use std::fmt::Debug;
@@ -8,8 +8,8 @@ use kube::api::ListParams;
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 
-/// Returns the cause of a failed request in one line: of a refusal the API server's own words,
-/// without the rest of its Status.
+/// Returns the cause of a failed request in one line; for an error response, the message of its
+/// Status alone.
 #[must_use]
 pub fn in_one_line(error: &kube::Error) -> String {
     let text = match error {
@@ -19,11 +19,12 @@ pub fn in_one_line(error: &kube::Error) -> String {
         kube::Error::Api(status) => status.message.clone(),
         other => with_sources(other),
     };
-    // The first line of a page that a proxy sent is enough.
+    // A proxy may send a whole page, of which the first line is enough.
     text.lines().next().unwrap_or_default().trim_end().to_owned()
 }
 
-/// An error and what it came from; many repeat the words of their source.
+/// Returns an error with its sources, without repetition: many errors repeat the text of their
+/// source.
 fn with_sources(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
@@ -37,12 +38,12 @@ fn with_sources(error: &dyn Error) -> String {
     text
 }
 
-/// The object of that name, as the API server has it now. It is listed, not got: the right to
-/// list, which the watches need, is enough, and for a name the API server looks up one key. There
-/// is none where the kind itself is not known: the objects go with their definition.
+/// Returns the current object of that name. It is listed, not got: the permission to list, which
+/// the watches need, is enough, and for a name the API server looks up one key. Returns None also
+/// if the kind itself is unknown: objects are deleted with their definition.
 ///
 /// # Errors
-/// The API server does not answer, or refuses.
+/// The API server does not respond, or refuses the request.
 pub async fn by_name<K>(api: &Api<K>, name: &str) -> kube::Result<Option<K>>
 where
     K: Resource + Clone + Debug + DeserializeOwned,

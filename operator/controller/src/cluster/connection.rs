@@ -1,9 +1,9 @@
 //! Connections to the API server. Does I/O.
 //!
-//! kube's own stack speaks HTTP/1.1 alone: each request that is under way has a connection with
-//! buffers and a TLS session of its own. Here all requests of a client share one HTTP/2
-//! connection, as those of Kubernetes' own components do; a server or proxy that does not offer
-//! HTTP/2 (ALPN, RFC 7301) gets HTTP/1.1.
+//! kube's own stack supports only HTTP/1.1: each request in flight has a connection of its own,
+//! with buffers and a TLS session. Here all requests of a client share one HTTP/2 connection, as
+//! those of Kubernetes' own components do; for a server or proxy that does not offer HTTP/2 (ALPN,
+//! RFC 7301), HTTP/1.1 is used.
 
 use std::time::Duration;
 
@@ -20,18 +20,18 @@ use tower::util::BoxService;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_http::ServiceExt as _;
 
-/// Interval of pings, and longest wait for their answer: all requests would hang on a connection
-/// that is gone without a word. Kubernetes' own clients have 30 s and 15 s.
+/// Interval of pings, and timeout of their answer: without pings, all requests would hang on a
+/// dead connection. Kubernetes' own clients use 30 s and 15 s.
 const PING_INTERVAL: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Sends requests to the API server.
+/// Service that sends requests to the API server.
 pub type Connection = BoxService<Request<Body>, Response<Box<DynBody>>, BoxError>;
 
-/// Returns a client of the API server without layers of ours.
+/// Returns the builder of a client of the API server, without the operator's own layers.
 ///
 /// # Errors
-/// Certificates, or the means to log in, cannot be read.
+/// Certificates or credentials cannot be read.
 pub fn client(config: &Config) -> kube::Result<ClientBuilder<Connection>> {
     if config.proxy_url.is_some() {
         return ClientBuilder::try_from(config.clone());

@@ -1,8 +1,7 @@
 //! Compares the installed CustomResourceDefinitions with those of this version: the API server
-//! drops a field that they lack without a word, and refuses one that has another type there. It
-//! reads what the API server publishes of its schemas under `/openapi/v3`, which everybody who is
-//! authenticated may (ClusterRole `system:discovery`), so that no right on definitions is needed.
-//! Does I/O.
+//! silently drops a field that they lack, and refuses one that has another type there. The schemas
+//! are read from `/openapi/v3`, which every authenticated user may read (ClusterRole
+//! `system:discovery`), so that no permission on CustomResourceDefinitions is needed. Does I/O.
 
 use std::time::Duration;
 
@@ -18,14 +17,14 @@ use crate::telemetry::health::problem::{
     Cause, DEVICE_PLUGINS, FLASH_JOBS, FLASH_ROLLOUTS, Problem, ProblemSource, Resource,
 };
 
-/// Between two looks while all is well.
+/// Interval of checks while all definitions are current.
 const INTERVAL: Duration = Duration::from_secs(600);
-/// The same while a definition is old, or nothing is known.
+/// Interval of checks while a definition is outdated, or the schemas cannot be read.
 const SHORT_INTERVAL: Duration = Duration::from_secs(15);
-/// Fields that a message names; the others are counted.
+/// Number of fields that a message names; the others are counted.
 const NAMED: usize = 3;
 
-/// Looks at the definitions until the process ends.
+/// Checks the definitions until the process ends.
 pub async fn follow(client: Client, reports: Reports) {
     loop {
         let well = match published(&client).await {
@@ -40,8 +39,8 @@ pub async fn follow(client: Client, reports: Reports) {
                 reports.state(ProblemSource::Definition(DEVICE_PLUGINS), device_plugins);
                 well
             }
-            // The watches say what is wrong: nothing is installed, or the API server does not
-            // answer.
+            // The watches report the problem: nothing is installed, or the API server does not
+            // respond.
             Err(error) => {
                 let error = in_one_line(&error);
                 tracing::debug!(error, "the published schemas cannot be read");
@@ -52,7 +51,7 @@ pub async fn follow(client: Client, reports: Reports) {
     }
 }
 
-/// The schemas of our group, as OpenAPI 3.0.
+/// Returns the schemas of our API group, as OpenAPI 3.0.
 async fn published(client: &Client) -> kube::Result<Value> {
     let request = http::Request::get(published_path(GROUP, "v1alpha1"))
         .body(Vec::new())
@@ -60,8 +59,8 @@ async fn published(client: &Client) -> kube::Result<Value> {
     client.request(request).await
 }
 
-/// The problem of an installed definition that is older than this operator. One that is not
-/// installed is none here.
+/// Returns the problem of an installed definition that is older than this operator; None also if
+/// the definition is not installed.
 fn outdated(
     document: &Value,
     resource: Resource,

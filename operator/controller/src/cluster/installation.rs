@@ -1,5 +1,5 @@
-//! The installation that this operator is part of: its namespace and what it watches. Names the
-//! objects that have no namespace, so that installations side by side do not meet. Pure.
+//! The installation that this operator is part of: its namespace, and what it watches. Names
+//! cluster-scoped objects such that several installations in one cluster do not conflict. Pure.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use kube::ResourceExt;
 pub struct Installation {
     /// The operator's own namespace, which no other installation has.
     pub namespace: String,
-    /// The only namespace that is watched; none: all are.
+    /// The only namespace that is watched; None if all are.
     pub watched: Option<String>,
 }
 
@@ -20,14 +20,14 @@ pub struct Installation {
 pub enum Owner {
     /// This installation.
     Own,
-    /// Not labelled: written by an operator from before the label, or by hand.
+    /// Not labelled: written by an operator older than the label, or by hand.
     Nobody,
     /// The installation in this namespace.
     Other(String),
 }
 
 impl Installation {
-    /// Name of the DevicePlugin of a plugin.
+    /// Returns the name of the DevicePlugin of a plugin.
     #[must_use]
     pub fn object_name(&self, plugin: &str) -> String {
         match &self.watched {
@@ -36,13 +36,13 @@ impl Installation {
         }
     }
 
-    /// Labels of the DevicePlugins of this installation.
+    /// Returns the labels of the DevicePlugins of this installation.
     #[must_use]
     pub fn labels(&self) -> BTreeMap<String, String> {
         BTreeMap::from([(INSTALLATION.to_owned(), self.namespace.clone())])
     }
 
-    /// Returns whose a DevicePlugin is.
+    /// Returns the owner of a DevicePlugin.
     #[must_use]
     pub fn owner(&self, object: &DevicePlugin) -> Owner {
         match object.labels().get(INSTALLATION) {

@@ -1,12 +1,12 @@
-//! One operator acts, the others stand by. In: the election's outcome. Out: whether this process
-//! leads, and the fence that holds its changing requests back when it does not. No I/O here: that
-//! is in [`election`].
+//! Leadership: one process acts, the others stand by. In: the outcome of the election. Out:
+//! whether this process leads, and the fence that holds its mutating requests back when it does
+//! not. No I/O here: that is in [`election`].
 //!
-//! A process leads at most once. One that loses its Lease to another ends, and is started again as
-//! a standby by Kubernetes: what it had planned, asked and locked, and the requests that its tasks
-//! still wait for, are gone with it for certain. One whose Lease ran out while the API server was
-//! away keeps it where nobody else took it: every write names the version that it replaces, so a
-//! renewal that succeeds proves that nobody acted meanwhile.
+//! A process leads at most once. If it loses its Lease to another process, it ends, and Kubernetes
+//! restarts it as a standby: its plans, questions and locks, and the requests that its tasks still
+//! wait for, are certain to end with it. If its Lease expires while the API server is unavailable,
+//! it keeps the Lease unless another process took it: every write names the resourceVersion that
+//! it replaces, so a successful renewal proves that no other process has acted meanwhile.
 
 pub mod election;
 pub mod fence;
@@ -18,9 +18,10 @@ use tokio::sync::watch;
 
 use fence::Fence;
 
-/// A process that is alone leads well within this time, and need neither list nor load twice.
+/// Time within which a process without competitors becomes the leader, so that it need neither
+/// list nor load twice.
 pub(crate) const FIRST_ROUND: Duration = Duration::from_secs(1);
-/// An election that did not get round within this time is stuck. A round is a few seconds.
+/// Time without a new round after which the election counts as stuck. A round takes a few seconds.
 const ROUND_LIMIT: Duration = Duration::from_secs(60);
 
 /// State of this process in the election: leader or standby.
@@ -28,12 +29,12 @@ const ROUND_LIMIT: Duration = Duration::from_secs(60);
 pub struct Leadership {
     fence: Fence,
     leads: watch::Sender<bool>,
-    /// Time at which the election last went round; none where there is no election.
+    /// Start of the last round of the election; None without leader election.
     round: Option<Mutex<Instant>>,
 }
 
 impl Leadership {
-    /// A standby, until the election says otherwise.
+    /// Returns the leadership of a standby, which leads once it wins the election.
     #[must_use]
     pub fn standby() -> Arc<Self> {
         Arc::new(Self {
@@ -43,7 +44,8 @@ impl Leadership {
         })
     }
 
-    /// A leader without election: there is one process, and somebody else sees to that.
+    /// Returns the leadership of a process without election: the deployment ensures that there is
+    /// only one process.
     #[must_use]
     pub fn alone() -> Arc<Self> {
         Arc::new(Self { fence: Fence::unguarded(), leads: watch::Sender::new(true), round: None })
@@ -57,17 +59,17 @@ impl Leadership {
 
     /// Waits until this process leads.
     pub async fn leads(&self) {
-        // The sender lives as long as this.
+        // `self` keeps the sender alive.
         let _ = self.leads.subscribe().wait_for(|leads| *leads).await;
     }
 
-    /// Fence that holds changing requests back.
+    /// Returns the fence that holds mutating requests back.
     #[must_use]
     pub fn fence(&self) -> &Fence {
         &self.fence
     }
 
-    /// Returns true if the election goes round.
+    /// Returns true if the election makes progress, or there is none.
     #[must_use]
     pub fn is_alive(&self, now: Instant) -> bool {
         let last =

@@ -1,5 +1,5 @@
-//! Passwords of registries, from the Secrets that the configuration names. They are read anew each
-//! time, as somebody may have changed them. Talks to the API server.
+//! Passwords of registries, from the Secrets that the configuration names. They are read again
+//! each time, as they may have changed. Talks to the API server.
 
 use flashjob_plugin_host::config::RegistryConfig;
 use flashjob_plugin_host::{Credentials, Logins, Reference, parse_docker_config_json, places};
@@ -11,7 +11,7 @@ use crate::cluster::installation::Installation;
 use crate::telemetry::health::keeper::Reports;
 use crate::telemetry::health::problem::{Cause, Problem, ProblemSource, Request, SECRETS};
 
-/// Reads Secrets in the operator's own namespace, and reports those that cannot be had.
+/// Reads Secrets in the operator's own namespace, and reports those that cannot be read.
 #[derive(Clone)]
 pub(crate) struct SecretReader {
     pub client: Client,
@@ -19,11 +19,12 @@ pub(crate) struct SecretReader {
     pub installation: Installation,
 }
 
-/// Passwords that one reference needs: those of its registry and of the mirrors before it.
+/// Passwords that one reference needs: those of its registry and of the mirrors tried before it.
 #[derive(Clone)]
 pub(crate) struct Passwords {
     reader: SecretReader,
-    /// Registries that want a password, the repository there, and the Secrets with them.
+    /// Host of each registry that needs a password, the repository there, and the name of the
+    /// Secret.
     secrets: Vec<(String, String, String)>,
 }
 
@@ -40,15 +41,16 @@ impl Passwords {
         Self { reader, secrets: secrets.collect() }
     }
 
-    /// Names of the Secrets.
+    /// Returns the names of the Secrets.
     pub fn secret_names(&self) -> impl Iterator<Item = String> {
         self.secrets.iter().map(|(_, _, secret)| secret.clone())
     }
 
-    /// Reads the passwords as the Secrets have them now. `user` is what needs them, for messages.
+    /// Reads the current passwords from the Secrets. `user` names the object that needs them, for
+    /// messages.
     ///
     /// # Errors
-    /// One is configured and cannot be had: it never becomes an anonymous pull.
+    /// A configured password cannot be read: the pull never becomes an anonymous one.
     pub async fn read(&self, user: &str) -> Result<Logins, PasswordError> {
         let mut logins = Vec::new();
         for (host, repository, secret) in &self.secrets {
@@ -78,7 +80,8 @@ impl Passwords {
             .map_err(|error| PasswordError::Form { object, message: error.to_string() })
     }
 
-    /// Problem that says what somebody has to do for the operator to have the Secret.
+    /// Returns the problem of a Secret that is missing or may not be read, with what to do about
+    /// it.
     fn problem(
         &self,
         error: &PasswordError,
@@ -109,7 +112,7 @@ impl Passwords {
     }
 }
 
-/// Reason for which there is no password, though one is configured.
+/// Error of reading a configured password.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PasswordError {
     #[error(

@@ -1,15 +1,16 @@
-//! Proxies in the environment: they serve the registries, and leave the API server alone. Reads
-//! the environment and the kubeconfig.
+//! Proxies from environment variables: they are used for registries, but not for the API server.
+//! Reads the environment and the kubeconfig.
 
 use kube::Config;
 use kube::config::Kubeconfig;
 use url::Url;
 
-/// Variables that name a proxy; the registries' client reads the same.
+/// Environment variables that name a proxy; the registries' client reads the same ones.
 const VARIABLES: [&str; 6] =
     ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"];
 
-/// A variable names no proxy that can be used. Its value may have a password, and is not repeated.
+/// An environment variable that does not name a usable proxy. Its value may contain a password,
+/// and is not repeated.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{variable} names no proxy: {why}; expected http://host:port or https://host:port, or take it \
@@ -20,10 +21,10 @@ pub struct InvalidProxy {
     why: String,
 }
 
-/// Checks the variables of this process.
+/// Checks the proxy variables in the environment of this process.
 ///
 /// # Errors
-/// One names no proxy that can be used.
+/// A variable does not name a usable proxy.
 pub fn check() -> Result<(), InvalidProxy> {
     check_all(|variable| std::env::var(variable).ok())
 }
@@ -46,8 +47,8 @@ fn check_all(value: impl Fn(&str) -> Option<String>) -> Result<(), InvalidProxy>
     Ok(())
 }
 
-/// Takes a proxy out of the way to the API server that is not of the kubeconfig itself
-/// (`proxy-url`): it came from the environment.
+/// Removes the proxy to the API server, unless the kubeconfig itself names one (`proxy-url`): any
+/// other came from the environment.
 pub fn leave_the_api_server_alone(config: &mut Config) {
     let named = Kubeconfig::read().ok().and_then(|kubeconfig| {
         let current = kubeconfig.current_context?;

@@ -1,6 +1,5 @@
-//! Reads objects as the API server sends them, without the parts that are of no use here, and such
-//! that an object which cannot be decoded is no fault of the list or watch that it came with. No
-//! I/O.
+//! Decodes objects of the API server without the parts that the operator does not use. An object
+//! that cannot be decoded does not fail the list or watch that contains it. No I/O.
 
 mod part;
 
@@ -15,25 +14,25 @@ use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-/// An object, or why it cannot be decoded. As [`kube::core::DeserializeGuard`], but reads the text
-/// once instead of building a tree of it twice.
+/// An object, or the error of decoding it. Like [`kube::core::DeserializeGuard`], but parses the
+/// text once instead of building a tree of it twice.
 #[derive(Clone, Debug)]
 pub struct Guarded<K>(pub Result<K, UnreadableObject>);
 
-/// An object that cannot be decoded: why, and the parts of it that can.
+/// An object that cannot be decoded: the error, and the parts that can be decoded.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{error}")]
 pub struct UnreadableObject {
-    /// Field and what is wrong with it.
+    /// The field, and what is wrong with it.
     pub error: String,
-    /// Its metadata.
+    /// Metadata of the object.
     pub metadata: ObjectMeta,
     status: Option<Box<RawValue>>,
 }
 
 impl UnreadableObject {
-    /// Returns its status, as far as that can be decoded by itself: what is stored of devices in
-    /// flight counts also while the spec cannot be read.
+    /// Returns its status, or the default if that cannot be decoded either: stored devices in
+    /// flight count even while the spec cannot be decoded.
     #[must_use]
     pub fn status<S: DeserializeOwned + Default>(&self) -> S {
         let status = self.status.as_ref();
@@ -43,7 +42,7 @@ impl UnreadableObject {
 
 /// A kind that is read from the API server.
 pub trait Readable: DeserializeOwned + Resource {
-    /// Reads an object: all of it but `metadata.managedFields`, unless a kind keeps less.
+    /// Decodes an object: all of it except `metadata.managedFields`, unless a kind keeps less.
     ///
     /// # Errors
     /// The text is not such an object.
@@ -79,7 +78,7 @@ fn unreadable<K: DeserializeOwned>(
     }
     let text = without_managed_fields(text);
     let Remains { metadata, status } = serde_json::from_str(&text)?;
-    // Read from a tree, the error names the field in place of a line and column of a text that
+    // Decoded from a tree, the error names the field instead of a line and column in a text that
     // nobody sees, and stays the same when the object gets a longer resourceVersion.
     let tree: Value = serde_json::from_str(&text)?;
     let of_field = serde_path_to_error::deserialize::<_, K>(tree).err();
@@ -87,7 +86,7 @@ fn unreadable<K: DeserializeOwned>(
     Ok(UnreadableObject { error, metadata, status })
 }
 
-/// Places of parts in the text of an object.
+/// Parts of an object whose position in its text is needed.
 #[derive(Deserialize)]
 struct Outline<'a> {
     #[serde(borrow)]
@@ -100,7 +99,7 @@ struct MetadataOutline<'a> {
     managed_fields: Option<&'a RawValue>,
 }
 
-/// The same object with an empty list of managed fields.
+/// Returns the text of the object with an empty list of managed fields.
 fn without_managed_fields(text: &str) -> Cow<'_, str> {
     let outline = serde_json::from_str(text)
         .ok()

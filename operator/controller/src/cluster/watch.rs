@@ -1,5 +1,6 @@
 //! Watches FlashJobs, FlashRollouts, Instances, flash Pods and flash Services, trims each object
-//! to the part that the caches keep, and tells the loop. Nothing else lists.
+//! to the part that the caches keep, and sends it to the loop. No other code lists all objects of
+//! these kinds.
 
 use std::collections::HashSet;
 use std::fmt::Debug;
@@ -24,13 +25,13 @@ use crate::cluster::read::{Guarded, Readable, UnreadableObject};
 use crate::operator::Operator;
 use crate::telemetry::health::problem::{self, ProblemSource, of_watch};
 
-/// Objects of a flash Pod carry both labels, ours and the Go operator's alike.
+/// Labels of flash Pods and flash Services, of this operator and of the Go operator alike.
 const FLASH_LABELS: &str = "app,uuid";
-/// Longest pause before a broken watch is opened again. Without its watches the operator is
-/// blind: after an outage of the API server it is to go on soon.
+/// Longest backoff before a failed watch is reopened: without its watches the operator knows
+/// nothing of the cluster, so it is to recover soon after an outage of the API server.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
-/// The usual growing, jittered pauses, but for the longest.
+/// The default exponential backoff with jitter, with a lower maximum.
 #[derive(Default)]
 pub(crate) struct Pauses(DefaultBackoff);
 
@@ -56,19 +57,19 @@ pub struct Watches {
 }
 
 impl Watches {
-    /// None runs yet.
+    /// Returns the watches without starting them.
     #[must_use]
     pub fn new(client: Client, namespace: Option<String>) -> Self {
         Self { client, namespace, running: JoinSet::new() }
     }
 
-    /// Ends all watches that run.
+    /// Stops all running watches.
     pub async fn stop(&mut self) {
         self.running.shutdown().await;
     }
 
-    /// Starts all watches: each lists afresh, as of now, and tells when its list is in. What is in
-    /// the caches stays, and is put right.
+    /// Starts all watches: each begins with a new list of the current state, and reports when its
+    /// list is complete. The caches are kept, and corrected.
     pub fn start(&mut self, operator: &Arc<Operator>) {
         let plain = watcher::Config::default;
         let labelled = || watcher::Config::default().labels(FLASH_LABELS);
@@ -143,12 +144,13 @@ fn metadata<K: Resource>(object: &Guarded<K>) -> &kube::api::ObjectMeta {
     }
 }
 
-/// Part of an object that the caches keep.
+/// Reduction of an object to the part that the caches keep.
 pub(crate) trait Trim: Sized {
-    /// None: it is not ours.
+    /// Returns the part to keep; None if the object is not ours.
     fn trim(self) -> Option<Object>;
 
-    /// Returns what is kept of one that cannot be decoded: what somebody is to be told of it.
+    /// Returns the part to keep of an object that cannot be decoded, so that its error can be
+    /// reported; None if nothing is kept.
     fn unreadable(_: UnreadableObject) -> Option<Object> {
         None
     }
@@ -200,8 +202,8 @@ impl Trim for core::Service {
     }
 }
 
-/// An object that cannot be decoded never stops the watch of the others; of a FlashJob and of a
-/// device it is said in the status.
+/// Returns the part of an object to keep. An object that cannot be decoded never stops the watch
+/// of the others; for a FlashJob, a FlashRollout and a device, the status reports it.
 fn trim<K: Trim + Resource>(object: Guarded<K>) -> Option<Object> {
     match object.0 {
         Ok(object) => object.trim(),
@@ -217,14 +219,14 @@ fn trim<K: Trim + Resource>(object: Guarded<K>) -> Option<Object> {
     }
 }
 
-/// Tells the loop the state of an object that the API server sent.
+/// Sends the loop the state of an object from the API server.
 pub(crate) fn tell<K: Trim + Resource>(operator: &Operator, object: Guarded<K>) {
     if let Some(object) = trim(object) {
         operator.tell(Change::Updated(object));
     }
 }
 
-/// A kind as rules of access name it.
+/// Returns the API resource of a kind.
 fn resource(kind: Kind) -> problem::Resource {
     match kind {
         Kind::Job => problem::FLASH_JOBS,

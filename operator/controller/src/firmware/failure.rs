@@ -7,9 +7,9 @@ use flashjob_rules::firmware::FirmwareState;
 pub(super) struct FirmwareFailure {
     /// CamelCase name.
     pub reason: &'static str,
-    /// The same, in words.
+    /// Message for people.
     pub message: String,
-    /// True if somebody has to act before asking again can help.
+    /// True if a retry cannot succeed before somebody acts.
     pub permanent: bool,
 }
 

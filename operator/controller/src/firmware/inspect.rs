@@ -1,7 +1,7 @@
-//! Has plugins inspect firmware: each for the types of devices that it serves. They are handed how
-//! the file begins and its size. Little else of it is fetched, but where it begins late in its
-//! layer, or where a plugin refuses it: then all of the layer is, and the plugin is asked again,
-//! as only that can be hashed.
+//! Inspection of firmware by plugins, each for the device types that it serves. A plugin gets the
+//! beginning of the file and its size, and usually little more is fetched. If the file begins late
+//! in its layer, or a plugin refuses it, the whole layer is fetched and the plugin is asked again,
+//! as only a whole layer can be hashed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ use serde_json::{Map, Value};
 use super::failure::FirmwareFailure;
 use crate::operator::Operator;
 
-/// Longest time that a plugin which is being loaded is waited for before the subject says so.
+/// Longest wait for a plugin that is being loaded, before the status of the subject reports it.
 const LOADING: Duration = Duration::from_secs(20);
 
 /// A plugin that inspects firmware, for one type of device.
@@ -35,8 +35,8 @@ struct Inspector {
 /// Asks every plugin that serves a type of the devices and can inspect firmware.
 ///
 /// # Errors
-/// One refuses the firmware, reads another version in it than the devices are to report, or cannot
-/// be asked.
+/// A plugin refuses the firmware, reads another version in it than the devices are to report, or
+/// cannot be asked.
 pub(super) async fn inspect(
     operator: &Arc<Operator>,
     subject: &Subject,
@@ -56,7 +56,7 @@ pub(super) async fn inspect(
             let is_certain = file.is_certain;
             match inspector.judge(operator, question, file).await {
                 Ok(()) => break,
-                // What a plugin has against the firmware counts once that was hashed.
+                // A plugin's refusal counts only once the firmware was hashed.
                 Err(fault) if !is_certain && fault.reason == reason::FIRMWARE_MISMATCH.name => {}
                 Err(fault) => return Err(fault),
             }
@@ -65,7 +65,8 @@ pub(super) async fn inspect(
     Ok(())
 }
 
-/// Manifest with the firmware for a type of device; the only one where it names no types.
+/// Returns the manifest with the firmware for a device type; the only one if the firmware names no
+/// types.
 fn manifest<'a>(firmware: &'a Firmware, kind: &DeviceType) -> Option<&'a Digest> {
     if firmware.platforms.is_empty() {
         return Some(&firmware.digest);
@@ -74,8 +75,8 @@ fn manifest<'a>(firmware: &'a Firmware, kind: &DeviceType) -> Option<&'a Digest>
     platforms.find(|(platform, _)| platform.is_for(kind.as_ref())).map(|(_, digest)| digest)
 }
 
-/// The plugin that serves a type of device; None where that inspects no firmware, or where no
-/// plugin serves it, which each device's FlashJob says.
+/// Returns the plugin that serves a device type. None if it does not inspect firmware, or if no
+/// plugin serves the type, which the FlashJob of each device reports.
 async fn inspector(
     operator: &Operator,
     subject: &Subject,
@@ -108,7 +109,7 @@ async fn inspector(
     }
 }
 
-/// Settings that a FlashJob has, or the template of a FlashRollout, by plugin.
+/// Returns the settings of a FlashJob, or of a FlashRollout's template, by plugin.
 async fn written_settings(
     operator: &Operator,
     subject: &Subject,
@@ -166,7 +167,7 @@ impl Inspector {
         })
     }
 
-    /// Asks on the threads of the plugins, and counts the answer.
+    /// Asks the plugin on the plugin threads, and counts the answer.
     async fn ask(
         &self,
         operator: &Arc<Operator>,
@@ -179,7 +180,7 @@ impl Inspector {
             let answer = plugin.inspect(&file).await;
             let name = &plugin.info().name;
             asking.metrics.plugin_asked(name, "inspect-firmware", since.elapsed(), &answer);
-            // Who asked may have stopped waiting.
+            // The caller may have stopped waiting.
             let _ = answered.send(answer);
         });
         answer.await.unwrap_or_else(|error| Err(CallError::Trapped(error.to_string())))

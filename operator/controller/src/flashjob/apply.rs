@@ -1,5 +1,5 @@
-//! Carries steps out. Each is idempotent; that something is there already, or gone already, is an
-//! outcome and no error.
+//! Carries out steps. Each is idempotent: that an object already exists, or is already gone, is an
+//! outcome and not an error.
 
 use std::fmt::Debug;
 use std::sync::Arc;
@@ -24,14 +24,14 @@ use crate::cluster::read::{Guarded, Readable};
 use crate::cluster::watch::{self, Trim};
 use crate::operator::Operator;
 
-/// A Pod that is there but no longer in the watch (somebody took its labels) is asked after this
-/// often.
+/// Interval at which a Pod is polled that still exists but left the watch, because somebody
+/// removed its labels.
 const ASK_AGAIN: Duration = Duration::from_secs(10);
-/// Longest pause after failures in a row.
+/// Longest backoff after consecutive failures; the spread is added to it.
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Carries out one step, and tells the loop its outcome. `failures` is the number of its failures
-/// in a row so far.
+/// Carries out one step, and sends its outcome to the loop. `failures` is the number of
+/// consecutive failures of this step so far.
 pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step, mut failures: u32) {
     let key = step.key();
     let is_pod = matches!(step, Step::CreatePod(_));
@@ -53,24 +53,24 @@ pub async fn apply(operator: Arc<Operator>, job: Arc<Job>, step: Step, mut failu
         tell(JobOutcome::StepFailed(Box::new(step.clone()), error));
         failures += 1;
         tokio::time::sleep(pause_after(failures, &key)).await;
-        // A Pod that may be there without our knowledge could flash beside the next one: the
-        // create is sent until it is clear. One that was seen meanwhile is not made twice, though
-        // it may be gone again.
+        // A Pod that was created without our knowledge could flash at the same time as the next
+        // one, so the create request is retried until its outcome is known. A Pod that was
+        // observed meanwhile is not created a second time, even if it is gone since.
         if !unsettled || was_seen(&operator, &job, pod.clone()).await {
             return tell(JobOutcome::StepReleased(key));
         }
     }
 }
 
-/// Returns true if the Pod of that name was seen.
+/// Returns true if the Pod of that name was observed, or the loop has ended.
 async fn was_seen(operator: &Operator, job: &Job, pod: Option<String>) -> bool {
     let Some(name) = pod else { return false };
     let job = job.key.clone();
     operator.ask(move |world| world.knows_pod(&job, &name)).await.unwrap_or(true)
 }
 
-/// Returns true if a request that failed may have been carried out all the same: the answer was
-/// lost, or the server broke over it.
+/// Returns true if a failed request may have taken effect: the response was lost, or the server
+/// failed while it processed the request.
 fn may_have_worked(error: &kube::Error) -> bool {
     match error {
         kube::Error::Api(status) => status.code >= 500,
@@ -78,8 +78,8 @@ fn may_have_worked(error: &kube::Error) -> bool {
     }
 }
 
-/// Doubles with each failure; the step's own name spreads the pauses of steps that failed
-/// together.
+/// Returns the backoff before the next try. It doubles with each failure; the step's own name
+/// spreads the retries of steps that failed together.
 pub(crate) fn pause_after(failures: u32, key: &str) -> Duration {
     let doubled =
         Duration::from_millis(100).saturating_mul(1 << failures.min(12)).min(LONGEST_PAUSE);
@@ -134,7 +134,7 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
         Step::Protect(budget) => {
             match create(&client, namespace, &*budget).await {
                 Ok(PodDisruptionBudget { .. }) => {}
-                // An operator before this one made it.
+                // An earlier leader created it.
                 Err(kube::Error::Api(status)) if status.code == 409 => {}
                 Err(error) => return Err(error),
             }
@@ -156,7 +156,7 @@ async fn carry_out(operator: &Operator, job: &Job, step: Step) -> kube::Result<D
     Ok(Duration::ZERO)
 }
 
-/// An object of a namespace, of a kind that is known when the program is built.
+/// A namespaced object of a kind that is known at compile time.
 pub(crate) trait NamespacedObject:
     Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + DeserializeOwned
 {
@@ -172,14 +172,14 @@ impl<K> NamespacedObject for K where
 
 /// Result of a delete.
 pub(crate) enum Deleted<K> {
-    /// It is on its way; its state, where that was told.
+    /// The deletion has begun; the state of the object, if the response contains it.
     Going(Option<K>),
-    /// It is gone.
+    /// The object does not exist any more.
     Gone,
 }
 
-/// Deletes this object and none that took its name. The answer, an object or a Status, is read in
-/// one go.
+/// Deletes the object with this uid, and no later one of the same name. The response, an object or
+/// a Status, is decoded in one pass.
 pub(crate) async fn delete<K: NamespacedObject + Readable>(
     client: Client,
     namespace: &str,
@@ -191,14 +191,15 @@ pub(crate) async fn delete<K: NamespacedObject + Readable>(
         DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
     let request = Request::new(K::url_path(&(), Some(namespace))).delete(name, &parameters);
     let error = match client.request(request.map_err(kube::Error::BuildRequest)?).await {
-        // A Status says no more than that it worked.
+        // A Status reports nothing but success.
         Ok(Guarded::<K>(answer)) => return Ok(Deleted::Going(answer.ok())),
         Err(error) => error,
     };
     let api: Api<Guarded<K>> = Api::namespaced(client, namespace);
     match &error {
         kube::Error::Api(status) if status.code == 404 => Ok(Deleted::Gone),
-        // Another object has its name, or somebody wrote at the same moment and it is still there.
+        // Another object has this name, or a concurrent write caused the conflict and the object
+        // still exists.
         kube::Error::Api(status) if status.code == 409 => {
             let still_there = by_name(&api, name)
                 .await?
@@ -229,12 +230,13 @@ async fn set_finalizers(
     Ok(())
 }
 
-/// Somebody else wrote: their state is planned with.
+/// Reads the FlashJob again after a conflict, so that the next plan uses its current state.
 pub async fn refresh(operator: &Operator, job: &Job) -> kube::Result<()> {
     refresh_by_name(operator, &job.key, Some(&job.uid)).await
 }
 
-/// The same for the FlashJob of that name, with the uid that it had, where that is known.
+/// Reads the FlashJob of that name again. If it does not exist and its `uid` is known, reports it
+/// as deleted.
 pub(crate) async fn refresh_by_name(
     operator: &Operator,
     key: &JobKey,
@@ -249,7 +251,7 @@ pub(crate) async fn refresh_by_name(
     Ok(())
 }
 
-/// Asks for an object to be made, and reads the answer without its managed fields.
+/// Creates an object, and decodes the response without its managed fields.
 pub(crate) async fn create<K>(client: &Client, namespace: &str, object: &K) -> kube::Result<K>
 where
     K: Resource<DynamicType = ()> + Readable + Serialize,
@@ -261,7 +263,7 @@ where
     answer.map_err(|invalid| kube::Error::SerdeError(serde::de::Error::custom(invalid)))
 }
 
-/// Makes a Service or a Pod of an attempt.
+/// Creates a Service or a Pod of an attempt.
 async fn make<K>(operator: &Operator, job: &Job, kind: Refused, object: K) -> kube::Result<()>
 where
     K: NamespacedObject + Readable + Trim + Serialize,
@@ -270,7 +272,7 @@ where
     let name = object.meta().name.clone().unwrap_or_default();
     let made = match create(&operator.client, &job.key.namespace, &object).await {
         Ok(made) => Some(made),
-        // An earlier request whose answer was lost made it.
+        // An earlier request whose response was lost created it.
         Err(kube::Error::Api(status)) if status.code == 409 => by_name(&objects, &name).await?,
         Err(error) => return refused(operator, job, kind, name, error),
     };
@@ -281,7 +283,7 @@ where
     Ok(())
 }
 
-/// Deletes a Service or a Pod of an attempt. Returns true if there is none.
+/// Deletes a Service or a Pod of an attempt. Returns true if it is already gone.
 async fn unmake<K: NamespacedObject + Readable + Trim>(
     operator: &Operator,
     namespace: &str,
@@ -299,7 +301,8 @@ async fn unmake<K: NamespacedObject + Readable + Trim>(
     }
 }
 
-/// A refusal is remembered for the plan; everything else may work next time.
+/// Sends a refusal to the loop, for the next plan. Any other error is returned, as a retry may
+/// succeed.
 fn refused(
     operator: &Operator,
     job: &Job,
@@ -330,7 +333,7 @@ async fn confirm_pod(
         operator.tell(Change::PodDeletionConfirmed { job, name, device });
         return Ok(Duration::ZERO);
     };
-    // It lost its labels; it is followed all the same.
+    // The Pod lost its labels; with this one restored in the local copy, it can still be followed.
     let labels = pod.metadata.labels.get_or_insert_default();
     labels.insert(flashjob_rules::flashjob::labels::label::UUID.to_owned(), device.to_owned());
     let Some(seen) = Pod::of(&pod) else { return Ok(ASK_AGAIN) };

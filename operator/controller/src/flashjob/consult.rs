@@ -12,11 +12,11 @@ use jiff::Timestamp;
 use crate::operator::Operator;
 use crate::plugins::LoadFailure;
 
-/// Between two tries to load what an attempt began with.
+/// Pause between two tries to load the plugin digest that an attempt began with.
 const RECALL_PAUSE: Duration = Duration::from_secs(1);
 
-/// Asks, and tells the loop the answer. A plugin that has to be loaded first is waited for up to
-/// `recall_seconds`.
+/// Asks a plugin a question, and sends the answer to the loop. Waits up to `recall_seconds` for a
+/// plugin that has to be loaded first.
 pub async fn consult(
     operator: Arc<Operator>,
     job: JobKey,
@@ -63,8 +63,8 @@ pub async fn consult(
     operator.tell(Change::Job(job, JobOutcome::QuestionReleased(key)));
 }
 
-/// Returns the plugin of the digest that the attempt began with. A registry that does not answer
-/// is asked again for as long as an unknown device is waited for.
+/// Returns the plugin with the digest that the attempt began with. Temporary failures, such as a
+/// registry that does not respond, are retried for `seconds`.
 async fn recall(
     operator: &Operator,
     plugin: &str,
@@ -131,7 +131,8 @@ fn send_built(
     Duration::ZERO
 }
 
-/// The plugin is out of service for a while; until then its devices wait, and the job says so.
+/// Reports that the plugin is out of service: its devices wait, and the job's status says so.
+/// Returns the pause before the plugin may be asked again.
 fn pause(operator: &Operator, job: &JobKey, plugin: &str, left: Duration) -> Duration {
     tracing::warn!(
         %job, plugin, seconds = left.as_secs(),

@@ -1,5 +1,5 @@
-//! Words Kubernetes events: transitions of the job and failures of its devices. A device that
-//! succeeds makes none. Pure.
+//! Kubernetes events about transitions of the job and failures of its devices. A device that
+//! succeeds causes no event. Pure.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +12,13 @@ use kube::runtime::events::{Event, EventType};
 
 use crate::flashjob::transitions::{JobTransition, Transitions};
 
-/// Failed devices of a run that have events of their own; one more event says where the others are
-/// named.
+/// Number of failed devices of a run that have an event of their own; one more event says where
+/// the others are listed.
 const NAMED: usize = 10;
-/// The API server takes no longer note, in bytes.
+/// Longest note of an event that the API server accepts, in bytes.
 const NOTE_BYTES: usize = 1024;
 
-/// Object that events are about: the FlashJob.
+/// Returns a reference to the FlashJob, which the events are about.
 #[must_use]
 pub fn about(job: &Job) -> ObjectReference {
     let reference = FlashJob::new("", FlashJobSpec::default()).object_ref(&());
@@ -30,11 +30,11 @@ pub fn about(job: &Job) -> ObjectReference {
     }
 }
 
-/// The events of one status write.
+/// Returns the events of one status write.
 ///
-/// The recorder puts events together that have type, action, reason and related object in common,
-/// and keeps the words of the first. So a device's events name its Instance as related, and what
-/// must not be put together names the FlashJob's version.
+/// The recorder aggregates events with the same type, action, reason and related object, and keeps
+/// the note of the first one. The events of a device therefore name its Instance as the related
+/// object, and an event that must not be aggregated names the FlashJob with its resourceVersion.
 #[must_use]
 pub fn events(job: &Job, transitions: &Transitions<'_>) -> Vec<Event> {
     let this_time =
@@ -48,8 +48,8 @@ pub fn events(job: &Job, transitions: &Transitions<'_>) -> Vec<Event> {
     events
 }
 
-/// The first failed devices of a run by name, then one event for all others: status has them, and
-/// a fleet that fails must not fill the API server.
+/// Returns one event for each of the first failed devices of a run, then one for all others: the
+/// status lists them, and a failing fleet must not flood the API server with events.
 fn failed(job: &Job, transitions: &Transitions<'_>) -> Vec<Event> {
     let failed: Vec<&DeviceResult> =
         transitions.results.iter().filter(|result| result.finish == Finish::Failed).collect();
@@ -66,7 +66,7 @@ fn failed(job: &Job, transitions: &Transitions<'_>) -> Vec<Event> {
     events
 }
 
-/// Attempts that are retried: one event a reason, which the recorder counts up.
+/// Returns one event per reason of attempts that are retried; the recorder counts repetitions.
 fn retried(transitions: &Transitions<'_>) -> Vec<Event> {
     let mut by_reason: BTreeMap<&str, &DeviceStatus> = BTreeMap::new();
     for device in &transitions.retried {
@@ -105,14 +105,14 @@ fn instance_name(name: Option<&str>) -> &str {
     name.unwrap_or("unknown Instance")
 }
 
-/// Head and tail are kept where the message is too long.
+/// Joins head, message and tail. A message that is too long is cut; head and tail are kept.
 fn between(head: &str, message: &str, tail: &str) -> String {
     let room = NOTE_BYTES.saturating_sub(head.len() + tail.len());
     format!("{head}{}{tail}", shortened(message, room))
 }
 
-/// The event of a transition before the end of a run. The start of a run makes none: status has
-/// its time.
+/// Returns the event of a transition before the end of a run. The start of a run causes none: the
+/// status has its time.
 fn under_way(transition: JobTransition<'_>) -> Option<Event> {
     let (kind, reason, action, note) = match transition {
         JobTransition::Suspended => {
@@ -135,7 +135,7 @@ fn under_way(transition: JobTransition<'_>) -> Option<Event> {
     Some(event(kind, reason, action, note, None))
 }
 
-/// The summary of a run.
+/// Returns the event that summarizes a run.
 fn ending(transition: JobTransition<'_>, this_time: &ObjectReference) -> Option<Event> {
     let (kind, reason, message) = match transition {
         JobTransition::Completed(message) => (EventType::Normal, "Completed", message),
@@ -162,7 +162,7 @@ fn event(
     }
 }
 
-/// The beginning of a text, at most so many bytes.
+/// Returns the beginning of a text, at most this many bytes.
 fn shortened(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
 }
@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(reasons(in_progress(9), &in_progress(10), 1), ["NoPluginForDevice"]);
         assert_eq!(reasons(in_progress(10), &in_progress(11), 1), ["MoreDevicesFailed"]);
         assert_eq!(reasons(in_progress(11), &in_progress(15), 4), [""; 0]);
-        // Another run begins to count anew.
+        // The count starts again with another run.
         let before = FlashJobStatus { run: Some("before".into()), ..in_progress(4096) };
         assert_eq!(reasons(before, &in_progress(1), 1), ["NoPluginForDevice"]);
     }

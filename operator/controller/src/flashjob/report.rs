@@ -1,4 +1,4 @@
-//! Writes the status when it differs, and tells what changed: in the metrics, the log and events.
+//! Writes the status when it differs, and reports the changes in metrics, the log and events.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,22 +23,23 @@ use crate::flashjob::transitions::{JobTransition, Transitions};
 use crate::operator::Operator;
 use crate::telemetry::metrics::Write;
 
-/// Between a write that failed and the next.
+/// Pause after a failed write.
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
 
-/// Outcome of a status write that was answered.
+/// Outcome of a status write that got a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum WriteOutcome {
-    /// It is stored.
+    /// The status is stored.
     Stored,
-    /// The API server took it and changed nothing: its definition lacks the fields that differ.
+    /// The API server accepted the write and changed nothing: the installed definition lacks the
+    /// fields that differ.
     Dropped,
-    /// Somebody else wrote first; the next plan is made from their state.
+    /// Another client wrote first; the next plan uses the new state.
     Conflict,
 }
 
 impl WriteOutcome {
-    /// The same, as the metrics count it; a status that was dropped was taken.
+    /// Returns the result that the metrics count; a dropped status counts as stored.
     pub fn counted(outcome: &kube::Result<Self>) -> Write {
         match outcome {
             Ok(Self::Stored | Self::Dropped) => Write::Stored,
@@ -47,14 +48,16 @@ impl WriteOutcome {
         }
     }
 
-    /// Outcome of a write that replaces a version, by the version that the answer has.
+    /// Returns the outcome of a write that replaces the resourceVersion `before`, from the
+    /// resourceVersion in the response.
     pub fn over(before: &str, answered: Option<&str>) -> Self {
         if answered == Some(before) { Self::Dropped } else { Self::Stored }
     }
 }
 
-/// Stores a status that was planned from `job`, and with it the results that devices got. `begun`
-/// has the time at which the first attempt of these devices began, as far as this process saw it.
+/// Stores a status that was planned from `job`, and reports the new results of devices. `begun`
+/// has the instant at which the first attempt of these devices began, as far as this process
+/// observed it.
 pub async fn write(
     operator: Arc<Operator>,
     job: Arc<Job>,
@@ -85,8 +88,8 @@ pub async fn write(
     }
 }
 
-/// Finds out what became of a status write that nobody answered: once the API server has given it
-/// up, by asking for the job.
+/// Finds out whether a failed status write took effect: reads the job once the write has timed out
+/// at the API server.
 async fn settle(operator: Arc<Operator>, job: Arc<Job>) {
     tokio::time::sleep(REQUEST_TIMEOUT).await;
     while let Err(error) = refresh(&operator, &job).await {
@@ -129,7 +132,8 @@ async fn send(
     }
 }
 
-/// A merge patch (RFC 7396) from one status to another: only what differs, null for what goes.
+/// Returns a merge patch (RFC 7396) from one status to another: only fields that differ, null for
+/// removed ones.
 pub(crate) fn difference<S: Serialize>(before: &S, after: &S) -> Value {
     let object = |status: &S| match serde_json::to_value(status) {
         Ok(Value::Object(object)) => object,
@@ -146,7 +150,7 @@ fn between(before: &Map<String, Value>, after: &Map<String, Value>) -> Map<Strin
     let changed = after
         .iter()
         .filter(|(name, value)| before.get(*name) != Some(*value))
-        // What is in an object stays there unless it is taken out by its name.
+        // A merge patch keeps each member of an object that it does not name.
         .map(|(name, value)| match (before.get(name), value) {
             (Some(Value::Object(before)), Value::Object(after)) => {
                 (name.clone(), between(before, after).into())
@@ -156,7 +160,7 @@ fn between(before: &Map<String, Value>, after: &Map<String, Value>) -> Map<Strin
     gone.chain(changed).collect()
 }
 
-/// Counts what became different, and says it in the log and in events.
+/// Reports the transitions in the metrics, the log and events.
 async fn tell(
     operator: &Operator,
     job: &Job,
@@ -177,7 +181,7 @@ async fn tell(
     }
 }
 
-/// One line for each attempt that starts or fails, for each device's result, and for each
+/// Writes one line for each attempt that starts or fails, for each device's result, and for each
 /// transition of the job.
 fn log(job: &Job, transitions: &Transitions<'_>, times: &HashMap<String, Duration>) {
     let job = &job.key;

@@ -1,5 +1,5 @@
-//! Says what became different between two stored statuses: what the log, the events and the
-//! metrics tell. Pure.
+//! Differences between two stored statuses, which the log, the events and the metrics report.
+//! Pure.
 
 use std::collections::HashMap;
 
@@ -10,14 +10,14 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 /// Changes that one status write made.
 #[derive(Debug)]
 pub struct Transitions<'a> {
-    /// Devices that took up an attempt.
+    /// Devices that started an attempt.
     pub started: Vec<&'a DeviceStatus>,
-    /// Devices whose attempt failed and that are tried again; their record speaks of the next
-    /// attempt.
+    /// Devices whose attempt failed and is retried; their status already has the number of the
+    /// next attempt.
     pub retried: Vec<&'a DeviceStatus>,
-    /// Devices that got their result.
+    /// Results of devices that finished.
     pub results: &'a [DeviceResult],
-    /// Devices of this run that had failed before.
+    /// Number of devices of this run that had failed before this write.
     pub failed_before: usize,
     /// Transitions of the job.
     pub job: Vec<JobTransition<'a>>,
@@ -26,22 +26,22 @@ pub struct Transitions<'a> {
 /// Transition of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobTransition<'a> {
-    /// A run began.
+    /// A run began; the message of the status.
     Started(&'a str),
-    /// `suspend` holds back what has not started.
+    /// `suspend` is set: no further device starts.
     Suspended,
-    /// It no longer does.
+    /// `suspend` is no longer set.
     Resumed,
-    /// Nothing moves: reason and message.
+    /// The job makes no progress; reason and message.
     Stalled(&'a str, &'a str),
-    /// All is over, and well.
+    /// The run completed; the message of the status.
     Completed(&'a str),
-    /// All is over, and something failed.
+    /// The run ended with failures; the message of the status.
     Failed(&'a str),
 }
 
 impl<'a> Transitions<'a> {
-    /// Compares what was stored before with what is stored now.
+    /// Compares the previous status with the one that is stored now.
     #[must_use]
     pub fn between(
         before: &FlashJobStatus,
@@ -93,7 +93,7 @@ fn job<'a>(before: &FlashJobStatus, after: &'a FlashJobStatus) -> Vec<JobTransit
         (true, false) => transitions.push(JobTransition::Resumed),
         _ => {}
     }
-    // A failed job is stalled too, and told as failed.
+    // A failed job is stalled too, and is reported only as failed.
     if after.phase != Some(Phase::Failed)
         && let Some(stalled) = holds(after, condition::STALLED)
         && holds(before, condition::STALLED).is_none_or(|known| known.reason != stalled.reason)

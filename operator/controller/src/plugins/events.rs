@@ -1,16 +1,16 @@
-//! Words the events about a DevicePlugin: it begins or ceases to serve, its new version fails,
-//! another keeps its types. Pure.
+//! Kubernetes events about a DevicePlugin: the plugin begins or ceases to serve, its new version
+//! fails, another plugin keeps its types. Pure.
 
 use flashjob_api::DevicePluginStatus;
 use flashjob_plugin_host::Reference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::runtime::events::{Event, EventType};
 
-/// The API server takes no longer note, in bytes.
+/// Longest note of an event that the API server accepts, in bytes.
 const NOTE_BYTES: usize = 1024;
 
-/// The events of one change of a status. `failure` is the reason, in one word, of what stands
-/// under `lastError`.
+/// Returns the events of one change of a status. `failure` is the CamelCase reason of the error in
+/// `lastError`.
 pub(super) fn between(
     before: &DevicePluginStatus,
     after: &DevicePluginStatus,
@@ -30,7 +30,7 @@ pub(super) fn between(
         Some(ready) if ready.status == "True" && after.last_error.is_none() => {
             events.push(serves(after, image))
         }
-        // The version before goes on: what is new is why the other does not.
+        // The previous version continues to serve: the event says why the new one does not.
         Some(ready) if ready.status == "True" => {
             let reason = failure.unwrap_or(&ready.reason);
             let version = after.version.as_deref().unwrap_or_default();

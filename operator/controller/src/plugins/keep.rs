@@ -1,6 +1,6 @@
-//! Keeps one plugin loaded: loads it, tries again what may work later, and looks for new versions
-//! where that is wanted. The leader decides which digest serves and writes it down; standbys
-//! follow, and a restart begins with it.
+//! Keeps one plugin loaded: loads it, retries failures, and polls for new versions if it is
+//! configured to. The leader decides which digest serves and records it; standbys follow the
+//! record, and a restarted process begins with it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,17 +20,17 @@ use crate::telemetry::health::problem::ProblemSource;
 
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// Between two looks at whether the DevicePlugin is still another installation's.
+/// Interval of checks whether the DevicePlugin still belongs to another installation.
 const NOT_OWNED_PAUSE: Duration = Duration::from_secs(30);
 
-/// One plugin and what it takes to load it.
+/// One plugin, and everything needed to keep it loaded.
 pub(super) struct Keeper {
     operator: Arc<Operator>,
     loads: Loads,
     records: Records,
-    /// True if what serves was verified under this configuration.
+    /// True if the serving plugin was verified under this configuration.
     verified: bool,
-    /// True if the API server was asked what is written, by this process as the leader.
+    /// True if this process has read the record from the API server as the leader.
     asked: bool,
     /// State that was written last.
     shown: Option<PluginState>,
@@ -49,11 +49,11 @@ impl Keeper {
     }
 
     pub async fn run(mut self) {
-        // Where another leads it loads as a standby.
+        // If another process leads, this one loads as a standby.
         let _ = tokio::time::timeout(FIRST_ROUND, self.operator.leadership.leads()).await;
         let mut pause = FIRST_PAUSE;
         loop {
-            // What comes of this is a standby's or the leader's, whatever this process becomes
+            // This round is a standby's or the leader's throughout, even if leadership changes
             // meanwhile.
             let leads = self.operator.leadership.is_leading();
             let record = self.record(leads).await;
@@ -79,8 +79,8 @@ impl Keeper {
         }
     }
 
-    /// Returns what is written about the plugin. A leader that looks for new versions all the time
-    /// decides by what serves, once it has asked.
+    /// Returns the record of the plugin. The leader reads it from the API server; if it polls for
+    /// new versions, only once, as from then on it decides by the digest that serves.
     async fn record(&mut self, leads: bool) -> Record {
         let name = &self.loads.plugin.name;
         if !leads || self.asked && self.loads.plugin.pull_policy == PullPolicy::Always {
@@ -94,8 +94,8 @@ impl Keeper {
         &self.loads.plugin.name
     }
 
-    /// Shows how the plugin does, whenever that changes, until it is time to load it again: after
-    /// a while, when this process comes to lead, or when a standby sees that the leader decided.
+    /// Shows each change of the plugin's state until it is to be loaded again: after the pause
+    /// `again`, when this process becomes the leader, or when a standby observes a new record.
     async fn wait(
         &mut self,
         again: Option<Duration>,
@@ -119,8 +119,8 @@ impl Keeper {
         }
     }
 
-    /// Writes the DevicePlugin where something is new. Returns a pause where it could not be
-    /// written, and is to be tried again.
+    /// Writes the DevicePlugin if its state has changed. Returns the pause before a retry if it
+    /// could not be written.
     async fn show(&mut self, failure: Option<&LoadFailure>) -> Option<Duration> {
         let plugins = &self.operator.plugins;
         let serving = plugins.serving(self.name()).as_ref().map(Serving::of);
@@ -155,8 +155,8 @@ impl Keeper {
         }
     }
 
-    /// Loads what should serve now, and has it serve. What served before goes on where that fails,
-    /// if it still may.
+    /// Loads the plugin that is to serve, and puts it into service. If that fails, the previous
+    /// plugin continues to serve if it still may.
     async fn load(&mut self, record: &Record, leads: bool) -> Result<(), LoadFailure> {
         let serving = self.operator.plugins.serving(self.name());
         match self.load_checked(record, leads, serving.as_ref()).await {
@@ -181,8 +181,9 @@ impl Keeper {
         self.operator.plugins.serve(plugin);
     }
 
-    /// Loads what is written down as in use; else what the reference names. The leader looks anew
-    /// where it is to, and where what is in use only stands in for what the reference names.
+    /// Loads the recorded digest in use, or else the digest that the reference names. The leader
+    /// resolves the reference again if it polls for new versions, or if the digest in use only
+    /// replaces the one that the reference names.
     async fn load_checked(
         &self,
         record: &Record,
@@ -193,7 +194,8 @@ impl Keeper {
         let follows = !leads || record.settled && policy != PullPolicy::Always;
         if let Some(in_use) = record.in_use(image).filter(|_| follows) {
             let loaded = self.loads.load(&in_use, self.loads.by_digest()).await;
-            // Where nobody has it any more, the leader decides anew.
+            // If the digest is no longer available anywhere, the leader resolves the reference
+            // again.
             if !(leads && loaded.as_ref().is_err_and(LoadFailure::is_gone)) {
                 return loaded;
             }
@@ -203,9 +205,9 @@ impl Keeper {
         Ok(loaded)
     }
 
-    /// Verifies again, under a changed configuration, what serves; after a restart what served
-    /// well last, so that neither a bad new version nor a registry that is away takes the plugin
-    /// out of service.
+    /// Verifies the serving plugin again under a changed configuration, or loads the last good
+    /// digest after a restart, so that neither a bad new version nor an unreachable registry takes
+    /// the plugin out of service.
     async fn fall_back(
         &mut self,
         record: &Record,
@@ -233,7 +235,7 @@ impl Keeper {
                 self.serve(&plugin);
                 self.verified = true;
             }
-            // It cannot be had any more, but nothing speaks against it.
+            // It can no longer be fetched, but it was not refused.
             (Err(again), Some(_)) if again.stage == Stage::Resolve && !again.is_broken() => {}
             (Err(again), Some(_)) => self.operator.plugins.withhold(self.name(), &again.message),
             (Err(_), None) => self.operator.plugins.withhold(self.name(), &failure.message),
@@ -266,13 +268,12 @@ impl Keeper {
     }
 }
 
-/// The version below which nothing serves: what serves now counts, and what is written down where
-/// nothing does.
+/// Returns the lowest version that may serve: the version that serves now, else the recorded one.
 fn lowest<'a>(serving: Option<&'a Version>, recorded: Option<&'a Version>) -> Option<&'a Version> {
     serving.or(recorded)
 }
 
-/// Waits until then; for ever where there is no such time.
+/// Waits until this instant, or forever if there is none.
 async fn at(instant: Option<Instant>) {
     match instant {
         Some(instant) => tokio::time::sleep_until(instant).await,

@@ -1,5 +1,5 @@
-//! Loads one plugin under the configuration in force: passwords, the plugin host, and the settings
-//! that the configuration gives. Talks to registries.
+//! Loads one plugin under the configuration in force, with its passwords and through the plugin
+//! host, and checks the configured settings. Talks to registries.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,18 +17,18 @@ use flashjob_config::PluginConfig;
 /// Reason for which a plugin, or its new version, does not serve.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LoadFailure {
-    /// Stage that it reached.
+    /// Stage at which loading failed.
     pub stage: Stage,
-    /// In one word.
+    /// CamelCase name.
     pub reason: &'static str,
-    /// For people.
+    /// Message for people.
     pub message: String,
-    /// True if the cause is a registry that does not answer now.
+    /// True if the cause is temporary, such as a registry that does not respond.
     pub transient: bool,
-    /// The pause that the registry asks for before it is asked again.
+    /// Pause that the registry demands before the next request, at most an hour.
     pub retry_after: Option<Duration>,
-    /// The outcome of verification, where a later step failed: true for a signature, false where
-    /// the configuration allows it unsigned. None where it failed before.
+    /// Result of verification, if a later stage failed: true for a signature, false if the
+    /// configuration allows an unsigned plugin. None if loading failed before.
     pub signed: Option<bool>,
 }
 
@@ -37,24 +37,25 @@ impl LoadFailure {
         Self { stage, reason, message, transient: false, retry_after: None, signed: None }
     }
 
-    /// The same failure, of a plugin that was verified before it: with a signature, or allowed
-    /// unsigned.
+    /// Returns the same failure for a plugin that passed verification: with a signature, or
+    /// because unsigned plugins are allowed.
     pub fn of_verified(self, signed: bool) -> Self {
         Self { signed: Some(signed), ..self }
     }
 
-    /// Returns true if it is nowhere to be had, which trying again does not change.
+    /// Returns true if the plugin is not available anywhere, which a retry does not change.
     pub fn is_gone(&self) -> bool {
         matches!(self.reason, "NotFound" | "NotCached")
     }
 
-    /// Returns true if a password is configured and cannot be had.
+    /// Returns true if a configured password cannot be read.
     pub fn is_broken(&self) -> bool {
         self.reason == BROKEN
     }
 }
 
-/// A password that is configured and cannot be had. It never becomes an anonymous pull.
+/// Reason of a configured password that cannot be read. The operator never falls back to an
+/// anonymous pull.
 const BROKEN: &str = "CredentialsBroken";
 
 impl From<LoadError> for LoadFailure {
@@ -95,8 +96,7 @@ impl Loads {
         self.passwords.secret_names()
     }
 
-    /// Loads what a reference names. It has its name and its settings fit, so it may serve as far
-    /// as this goes.
+    /// Loads the plugin that a reference names, and checks its name and the configured settings.
     pub async fn load(
         &self,
         image: &Reference,
@@ -109,9 +109,9 @@ impl Loads {
         }
     }
 
-    /// Loads what attempts began with and what is no longer loaded, to be asked how they ended:
-    /// from the cache, or from where the plugin comes from. It is verified again; whether the
-    /// settings suit it is no longer of interest.
+    /// Loads a digest that attempts began with and that is no longer loaded, to judge how they
+    /// ended: from the cache, or from the source of the plugin. It is verified again; its settings
+    /// no longer matter and are not checked.
     pub async fn recall(&self, digest: &Digest) -> Result<Plugin, LoadFailure> {
         self.verified(&self.plugin.image.pinned(digest), self.by_digest()).await
     }
@@ -149,13 +149,13 @@ impl Loads {
         loaded.map_err(|error| LoadFailure { signed, ..error.into() })
     }
 
-    /// The passwords as the Secrets have them now.
+    /// Reads the current passwords from the Secrets.
     async fn logins(&self) -> Result<Logins, LoadFailure> {
         let logins = self.passwords.read(&format!("plugin {}", self.plugin.name)).await;
         logins.map_err(|error| LoadFailure::new(Stage::Resolve, BROKEN, error.to_string()))
     }
 
-    /// Settings that the configuration gives must suit the plugin before it serves.
+    /// Checks that the plugin accepts the settings in the configuration.
     async fn check_settings(&self, loaded: &Plugin) -> Result<(), LoadFailure> {
         if self.plugin.settings.is_empty() && self.plugin.locked_settings.is_empty() {
             return Ok(());

@@ -1,5 +1,4 @@
-//! Keeps the configured plugins loaded, through every change of the configuration: a task of its
-//! own for each.
+//! Keeps the configured plugins loaded across changes of the configuration, by one task for each.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -18,7 +17,7 @@ use crate::operator::Operator;
 use crate::telemetry::health::record::Report;
 use flashjob_config::{OperatorConfig, PluginConfig};
 
-/// Keeps the configured plugins loaded, through every change of the configuration.
+/// Keeps the configured plugins loaded across changes of the configuration.
 pub struct Loader {
     operator: Arc<Operator>,
     arguments: Arguments,
@@ -30,10 +29,10 @@ pub struct Loader {
 }
 
 impl Loader {
-    /// Begins to load what is configured.
+    /// Starts to load the configured plugins.
     ///
     /// # Errors
-    /// The plugin host does not start.
+    /// The plugin host cannot start.
     pub fn start(
         operator: &Arc<Operator>,
         arguments: &Arguments,
@@ -53,11 +52,11 @@ impl Loader {
         Ok(loader)
     }
 
-    /// Takes a changed configuration: all of it, or nothing. Keys and authorities may have changed
-    /// with the text the same.
+    /// Applies a changed configuration, entirely or not at all. `files_changed` is true if a key
+    /// or certificate authority may have changed, even if the configuration is the same.
     ///
     /// # Errors
-    /// The plugin host does not start with it.
+    /// The plugin host cannot start with it.
     pub fn change(
         &mut self,
         config: OperatorConfig,
@@ -74,7 +73,7 @@ impl Loader {
         Ok(())
     }
 
-    /// Takes the same configuration again, with the keys and authorities as they are now.
+    /// Applies the same configuration again, with the current keys and certificate authorities.
     ///
     /// # Errors
     /// As [`Loader::change`].
@@ -82,13 +81,13 @@ impl Loader {
         self.change(self.config.clone(), true)
     }
 
-    /// The configuration in force.
+    /// Returns the configuration in force.
     #[must_use]
     pub fn config(&self) -> &OperatorConfig {
         &self.config
     }
 
-    /// Keys, trusted roots and authorities that the configuration names.
+    /// Returns the files of keys, trusted roots and certificate authorities in the configuration.
     #[must_use]
     pub fn files(&self) -> Vec<PathBuf> {
         let entries = self.config.trust.iter().chain(&self.config.firmware_trust);

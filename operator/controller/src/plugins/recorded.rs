@@ -1,6 +1,6 @@
-//! Records that the leader has written about the plugins: which digest is in use, and which served
-//! well last. Watched by every replica, so that standbys and restarts take the same. Talks to the
-//! API server.
+//! Records of the plugins, which the leader writes to DevicePlugins: the digest in use, and the
+//! last good one. Every replica watches them, so that standbys and restarted processes use the
+//! same digests. Talks to the API server.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -22,24 +22,25 @@ use crate::cluster::watch::Pauses;
 use crate::operator::Operator;
 use crate::telemetry::health::problem::{DEVICE_PLUGINS, ProblemSource, of_watch};
 
-/// Without an answer of the API server a standby loads plugins as if nothing were written; whoever
-/// leads asks before it decides.
+/// Longest wait for the first list. After it a standby loads plugins as if there were no records;
+/// the leader reads the record before it decides.
 const FIRST_LIST: Duration = Duration::from_secs(10);
-/// Between two questions to an API server that does not answer.
+/// Pause before an API server that does not answer is asked again.
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Record that is written about one plugin.
+/// Record of one plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Record {
-    /// The reference that was configured then.
+    /// Reference that was configured when the record was written.
     pub image: Option<Reference>,
     /// Digest in use.
     pub digest: Option<Digest>,
-    /// True if that is what the reference names, and not what goes on serving in its place.
+    /// True if the reference names the digest in use, false if that continues to serve in place of
+    /// another one.
     pub settled: bool,
-    /// Digest that served well last.
+    /// Last good digest: the one that served last.
     pub last_good: Option<Digest>,
-    /// Its version.
+    /// Version of the last good digest.
     pub last_good_version: Option<Version>,
 }
 
@@ -56,8 +57,8 @@ impl Record {
         }
     }
 
-    /// The digest in use under exactly this reference, where the reference alone does not say
-    /// which. A file is always read anew.
+    /// Returns the reference with the digest in use, if the record has exactly this reference and
+    /// the reference has no digest of its own. A file is always read again.
     pub fn in_use(&self, image: &Reference) -> Option<Reference> {
         let open = image.digest().is_none()
             && image.name().is_some()
@@ -65,8 +66,8 @@ impl Record {
         self.digest.as_ref().filter(|_| open).map(|digest| image.pinned(digest))
     }
 
-    /// Reference to what served well last, where it came from the same repository or layout: what
-    /// else is written there is not taken for a place.
+    /// Returns the reference with the last good digest, if that came from the same repository or
+    /// layout. Any other location in the record is not used.
     pub fn last_good(&self, image: &Reference) -> Option<Reference> {
         let same = image.name().is_some()
             && self.image.as_ref().and_then(Reference::name) == image.name();
@@ -74,11 +75,10 @@ impl Record {
     }
 }
 
-/// Records that this installation has written about all plugins, by the name of the object;
-/// nothing before the first list.
+/// Records of all plugins of this installation, by object name; None before the first list.
 type WrittenRecords = Option<HashMap<String, Record>>;
 
-/// Follows what is written.
+/// Access to the records, by a watch or by a read from the API server.
 #[derive(Clone)]
 pub(super) struct Records {
     api: Api<Guarded<DevicePlugin>>,
@@ -87,7 +87,7 @@ pub(super) struct Records {
 }
 
 impl Records {
-    /// Begins to watch.
+    /// Starts the watch.
     pub fn follow(operator: &Arc<Operator>) -> Self {
         let (sender, written) = watch::channel(None);
         let watched = Api::all(operator.client.clone());
@@ -96,9 +96,9 @@ impl Records {
         Self { api, installation: operator.installation.clone(), written }
     }
 
-    /// Returns what is written about one plugin, as the API server has it: a watch may be behind
-    /// what the leader before wrote last. Waits until there is an answer, as nothing may be
-    /// decided without.
+    /// Reads the record of one plugin from the API server: a watch may lag behind the last write
+    /// of the previous leader. Retries until there is an answer, as nothing may be decided without
+    /// it.
     pub async fn ask(&self, name: &str) -> Record {
         let object = self.installation.object_name(name);
         loop {
@@ -121,7 +121,7 @@ impl Records {
         }
     }
 
-    /// Returns what is written about one plugin, as far as the watch has come.
+    /// Returns the record of one plugin from the watch, which may be stale.
     pub async fn of(&mut self, name: &str) -> Record {
         let listed = tokio::time::timeout(FIRST_LIST, self.written.wait_for(Option::is_some))
             .await
@@ -145,7 +145,7 @@ impl Records {
             .unwrap_or_default()
     }
 
-    /// Waits until something else is written about it.
+    /// Waits until the record of the plugin differs from `from`.
     pub async fn differs(&mut self, name: &str, from: &Record) {
         while self.now(name) == *from {
             if self.written.changed().await.is_err() {
@@ -175,7 +175,7 @@ async fn follow(
                 let name = object.name_any();
                 sender.send_modify(|written| match (written, record(object)) {
                     (written, Some(record)) => written.get_or_insert_default().extend([record]),
-                    // It is another installation's now.
+                    // The object belongs to another installation now.
                     (Some(written), None) => drop(written.remove(&name)),
                     (None, None) => {}
                 })
@@ -195,7 +195,7 @@ async fn follow(
     }
 }
 
-/// Returns what is written in an object of this installation, or of none.
+/// Returns the record in an object, if that belongs to this installation or to none.
 fn record(object: Guarded<DevicePlugin>, installation: &Installation) -> Option<(String, Record)> {
     let object = object.0.ok()?;
     let ours = !matches!(installation.owner(&object), Owner::Other(_));

@@ -1,5 +1,5 @@
-//! Writes DevicePlugin objects: what is loaded, and what keeps it from being loaded; and tells in
-//! events what changed of it.
+//! Writes DevicePlugin objects, which show loaded plugins and load failures, and emits events
+//! about changes.
 
 use flashjob_api::{DevicePlugin, DevicePluginSpec, DevicePluginStatus, condition};
 use flashjob_plugin_host::{Plugin, Stage};
@@ -18,18 +18,18 @@ use crate::telemetry::health::problem::{Cause, Problem};
 use flashjob_config::PluginConfig;
 use flashjob_config::standing::Standing;
 
-/// State of a plugin that is to be shown.
+/// State of a plugin that its DevicePlugin shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct PluginState {
     /// Plugin that serves.
     pub serving: Option<Serving>,
-    /// Types that it serves beside the others.
+    /// Device types that it serves, given those of the other plugins.
     pub standing: Standing,
-    /// Reason for which nothing serves, or no new version.
+    /// Reason for which the plugin, or its new version, does not serve.
     pub failure: Option<LoadFailure>,
 }
 
-/// A plugin that serves, as far as it is shown.
+/// The shown properties of a plugin that serves.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Serving {
     digest: String,
@@ -51,13 +51,13 @@ impl Serving {
 
 /// Result of showing a plugin.
 pub(super) enum ShowOutcome {
-    /// The object says what there is to say.
+    /// The object is up to date.
     Written,
-    /// An object of that name is another installation's, and is left alone.
+    /// An object of that name belongs to another installation, and is left unchanged.
     NotOwned(Problem),
 }
 
-/// Writes the object of one plugin, where it differs.
+/// Writes the object of one plugin, if it differs.
 pub(super) async fn show(
     operator: &Operator,
     plugin: &PluginConfig,
@@ -80,7 +80,8 @@ pub(super) async fn show(
     if status == stored {
         return Ok(ShowOutcome::Written);
     }
-    // The uid: an object that another installation made under this name meanwhile is not ours.
+    // The uid is a precondition: another installation may have created an object of this name
+    // meanwhile.
     let patch = json!({"metadata": {"uid": uid}, "status": with_nulls(&status)});
     plugins.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await?;
     let failure = seen.failure.as_ref().map(|failure| failure.reason);
@@ -104,7 +105,7 @@ async fn create(
     plugins.create(&PostParams::default(), &object).await
 }
 
-/// Brings spec and label of an object into line; one without the label becomes ours.
+/// Updates spec and label of an object; one without the label is adopted.
 async fn take(
     operator: &Operator,
     plugins: &Api<DevicePlugin>,
@@ -115,7 +116,8 @@ async fn take(
     if operator.installation.owner(&found) == Owner::Own && found.spec.image == image {
         return Ok(found);
     }
-    // The version: somebody else may have taken it meanwhile.
+    // The resourceVersion is a precondition: another installation may have adopted the object
+    // meanwhile.
     let patch = json!({
         "metadata": {"resourceVersion": found.resource_version(), "labels": labels},
         "spec": {"image": image},
@@ -133,7 +135,7 @@ fn not_owned(name: &str, owner: &str, operator: &Operator) -> Problem {
     Problem::new(Cause::DevicePluginNotOwned, format!("DevicePlugin {name}"), &rest)
 }
 
-/// A merge patch removes only what it names.
+/// Returns a merge patch with explicit nulls: it removes only fields that it names.
 fn with_nulls(status: &DevicePluginStatus) -> Value {
     let mut value =
         json!({"digest": null, "version": null, "witVersion": null, "lastError": null});
@@ -169,7 +171,7 @@ fn status(
     status
 }
 
-/// Each condition: whether it holds, why, and what there is to say.
+/// Returns each condition: type, whether it holds, reason and message.
 fn conditions(seen: &PluginState) -> Vec<(&'static str, bool, &'static str, String)> {
     let PluginState { serving, standing, failure } = seen;
     let failed_at = |stage: Stage| failure.as_ref().filter(|failure| failure.stage == stage);
@@ -179,7 +181,7 @@ fn conditions(seen: &PluginState) -> Vec<(&'static str, bool, &'static str, Stri
     }];
     let signed = match (serving, failure) {
         (Some(serving), _) => Some(serving.signed),
-        // That it may be run was clear before something else went wrong.
+        // Verification passed before something else failed.
         (None, failure) => failure.as_ref().and_then(|failure| failure.signed),
     };
     match (failed_at(Stage::Verify), signed) {
@@ -210,8 +212,8 @@ fn conditions(seen: &PluginState) -> Vec<(&'static str, bool, &'static str, Stri
             ("TypeConflict", true, "KeptByAnother", format!("{}; {advice}", kept.join(", ")))
         }
     });
-    // As kstatus has it: what tries again by itself is under way, what somebody has to see to is
-    // stalled.
+    // As in kstatus: a failure that is retried without help is Reconciling, one that needs
+    // somebody to act is Stalled.
     let broken = failure.as_ref().filter(|failure| serving.is_none() && !failure.transient);
     conditions.push(match broken {
         Some(failure) => (condition::STALLED, true, failure.reason, failure.message.clone()),
@@ -227,8 +229,8 @@ fn conditions(seen: &PluginState) -> Vec<(&'static str, bool, &'static str, Stri
     conditions
 }
 
-/// DevicePlugins of this installation that the configuration no longer names are removed: nobody
-/// else does.
+/// Removes DevicePlugins of this installation that the configuration no longer names; nothing else
+/// removes them.
 pub(super) async fn remove_stale(operator: &Operator, names: Vec<String>) {
     let installation = &operator.installation;
     let names: Vec<String> = names.iter().map(|name| installation.object_name(name)).collect();

@@ -1,5 +1,5 @@
-//! Carries out the steps of rollouts. Each is idempotent; that a FlashJob is there already, or
-//! gone already, is an outcome and no error.
+//! Carries out the steps of rollouts. Each is idempotent: that a FlashJob already exists, or is
+//! already gone, is an outcome and not an error.
 
 use std::sync::Arc;
 
@@ -18,8 +18,8 @@ use crate::cluster::watch;
 use crate::flashjob::apply::{Deleted, create, delete, pause_after, refresh_by_name};
 use crate::operator::Operator;
 
-/// Carries out one step, and tells the loop its outcome. `failures` is the number of its failures
-/// in a row so far.
+/// Carries out one step, and sends its outcome to the loop. `failures` is the number of
+/// consecutive failures of this step so far.
 pub async fn apply(
     operator: Arc<Operator>,
     cached: Arc<CachedRollout>,
@@ -38,7 +38,7 @@ pub async fn apply(
     }
 }
 
-/// Meaning of the API server's answer for the rollout.
+/// Returns the meaning of the API server's response for the rollout.
 fn outcome_of(answer: &kube::Result<()>) -> StepOutcome {
     match answer {
         Ok(()) => StepOutcome::Done,
@@ -65,9 +65,10 @@ async fn carry_out(
     let namespace = &key.namespace;
     match step {
         Step::CreateChild(job) => match create(&operator.client, namespace, &**job).await {
-            // The next plan shares parallelism by what the FlashJobs show.
+            // The next plan divides the parallelism by the status of the FlashJobs in the caches.
             Ok(job) => watch::tell(operator, Guarded(Ok(job))),
-            // An earlier request whose answer was lost made it, or somebody else has the name.
+            // An earlier request whose response was lost created it, or another FlashJob has the
+            // name.
             Err(kube::Error::Api(status)) if status.code == 409 => {
                 let name = job.metadata.name.clone().unwrap_or_default();
                 refresh_by_name(operator, &child_key(namespace, name), None).await?;
@@ -123,7 +124,8 @@ async fn patch(
             watch::tell(operator, job);
             Ok(())
         }
-        // Somebody else wrote, or it is gone or another: their state is planned with.
+        // Another client wrote, or the FlashJob was deleted or replaced: the next plan uses its
+        // current state.
         Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => {
             refresh_by_name(operator, &child_key(namespace, name.to_owned()), Some(uid)).await
         }

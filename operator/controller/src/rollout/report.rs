@@ -1,5 +1,5 @@
 //! Writes the status of a rollout. A change of its phase, and a spec that has become invalid, are
-//! told in an event and the log.
+//! reported in an event and the log.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,9 +22,9 @@ use crate::cluster::watch;
 use crate::flashjob::report::{WriteOutcome, difference};
 use crate::operator::Operator;
 
-/// Between a write that failed and the next.
+/// Pause after a failed write.
 const FAILURE_PAUSE: Duration = Duration::from_millis(500);
-/// The API server takes no longer note, in bytes.
+/// Longest note of an event that the API server accepts, in bytes.
 const NOTE_BYTES: usize = 1024;
 
 /// Stores a status that was planned from `cached`.
@@ -42,7 +42,7 @@ pub async fn write(
         let error = in_one_line(error);
         tracing::warn!(rollout = %key, error, "status could not be stored; retrying");
         tokio::time::sleep(FAILURE_PAUSE).await;
-        // Whether it was stored all the same is in the object.
+        // The object shows whether the status was stored nevertheless.
         let _ = refresh(&operator, &cached).await;
     }
     let is_dropped = matches!(written, Ok(WriteOutcome::Dropped));
@@ -90,11 +90,12 @@ async fn refresh(operator: &Operator, cached: &CachedRollout) -> kube::Result<()
     Ok(())
 }
 
-/// Change of a rollout that people are told of: its reason, and true if somebody may have to act.
+/// Returns the reason of a change that people are notified of, and true if somebody may have to
+/// act.
 fn news(before: &FlashRolloutStatus, after: &FlashRolloutStatus) -> Option<(String, bool)> {
     let invalid = rollout_reason::INVALID_SPEC.name;
     let is_invalid = |status: &FlashRolloutStatus| status.reason.as_deref() == Some(invalid);
-    // The phase stays as it was.
+    // An invalid spec leaves the phase unchanged.
     if is_invalid(after) {
         return (!is_invalid(before)).then(|| (invalid.to_owned(), true));
     }
@@ -115,7 +116,8 @@ async fn tell(operator: &Operator, cached: &CachedRollout, status: &FlashRollout
         reason,
         note: Some(message.chars().take(NOTE_BYTES / 4).collect()),
         action: "Roll".to_owned(),
-        // Of what is alike the recorder keeps the first words only; each phase has its own.
+        // The recorder aggregates similar events and keeps only the first note, so each phase has
+        // its own resourceVersion.
         secondary: Some(ObjectReference {
             resource_version: Some(cached.resource_version.clone()),
             ..about(cached)

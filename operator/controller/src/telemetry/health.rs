@@ -1,10 +1,9 @@
-//! Says over HTTP whether the process lives, whether it can work and what keeps it from that,
-//! whether it leads, and what it counts.
+//! HTTP endpoints for liveness, for readiness with the reason or the role, and for metrics.
 //!
-//! Whatever needs the API server reports to one place how it fares: [`problem`] words what is
-//! wrong, [`keeper`] receives the reports, [`record`] decides what is to be said and whether the
-//! operator is ready. [`opened`] reports watches that work, [`advice`] what the configuration
-//! lacks.
+//! Each part that needs the API server reports whether it works: [`problem`] has the problems and
+//! their messages, [`keeper`] receives the reports, [`record`] decides which problems are
+//! announced and whether the operator is ready. [`opened`] reports watches that work, [`advice`]
+//! what the configuration lacks.
 
 pub mod advice;
 pub mod keeper;
@@ -30,7 +29,7 @@ use record::Readiness;
 /// Serves `/healthz`, `/readyz` and `/metrics` until the process ends.
 ///
 /// # Errors
-/// The address is taken.
+/// The address cannot be bound.
 pub async fn serve(
     address: SocketAddr,
     operator: Arc<Operator>,
@@ -58,7 +57,7 @@ pub async fn serve(
     axum::serve(listener, routes).await
 }
 
-/// The metrics as text, with the state of all jobs as the loop knows it now.
+/// Returns the metrics as text, with the current state of all jobs in the loop's caches.
 async fn metrics_text(operator: &Operator) -> Result<String, (StatusCode, String)> {
     let counted = operator
         .ask(|world| (Fleet::of(world.jobs.values().map(|job| &**job)), world.plugins.clone()));

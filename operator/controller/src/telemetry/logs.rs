@@ -1,6 +1,6 @@
-//! The log: lines of text on a terminal, one flat JSON object a line otherwise. Texts from
-//! devices, plugins and the API server stand in it, so in a line of text every control character
-//! is written as its escape.
+//! The log: lines of text on a terminal, one flat JSON object per line otherwise. It contains text
+//! from devices, plugins and the API server, so every control character in a line of text is
+//! escaped.
 
 use std::fmt::{self, Write};
 use std::io::IsTerminal;
@@ -16,8 +16,8 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 use crate::telemetry::traces::{self, Traces};
 
-/// Starts the log and, where the environment asks for them, traces. RUST_LOG says what is logged;
-/// default: info.
+/// Starts the log and, if the environment requests them, traces. RUST_LOG sets the filter of the
+/// log; default: info.
 #[must_use]
 pub fn start() -> Option<Traces> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));

@@ -1,6 +1,6 @@
-//! The operator in numbers. Owns the registry: every metric is made here, counted through the
-//! functions here, and written as OpenMetrics text here. No label takes a value that users can
-//! make up. docs/metrics.md lists all.
+//! Metrics of the operator. This module owns the registry: every metric is created here, updated
+//! through the functions here, and written as OpenMetrics text here. No label takes a value that
+//! users can invent. docs/metrics.md lists all.
 
 mod fleet;
 mod process;
@@ -30,7 +30,8 @@ pub use requests::{Counted, Requests};
 /// Media type of [`Metrics::text`].
 pub const MEDIA_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Seconds; flashing takes minutes, and a device may be tried for hours.
+/// Histogram buckets of the time per device, in seconds: flashing takes minutes, and a device may
+/// be retried for hours.
 const DEVICE_SECONDS: [f64; 12] =
     [5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1200.0, 1800.0, 3600.0, 7200.0];
 
@@ -89,9 +90,9 @@ type Timed<Labels> = Family<Labels, Histogram, fn() -> Histogram>;
 /// Result of a status write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Write {
-    /// It is stored.
+    /// The status is stored.
     Stored,
-    /// Somebody else wrote first; it is planned again.
+    /// Another client wrote first; the object is planned again.
     Conflict,
     /// The request failed; it is retried.
     Error,
@@ -311,7 +312,8 @@ impl Metrics {
         );
     }
 
-    /// A counter that appears with its first count hides that count from `rate()`.
+    /// Initializes the counters to zero: a counter that appears with its first count hides that
+    /// count from `rate()`.
     fn begin_at_zero(&self) {
         for reason in reason::ALL {
             let end = match reason.effect {
@@ -346,17 +348,17 @@ impl Metrics {
         }
     }
 
-    /// A device got its result so long after its first attempt began.
+    /// Records the time from a device's first attempt to its result.
     pub fn device_took(&self, time: Duration) {
         self.device_duration.observe(time.as_secs_f64());
     }
 
-    /// A job was observed and planned.
+    /// Records the time to observe and plan a job.
     pub fn planned(&self, time: Duration) {
         self.plan_duration.observe(time.as_secs_f64());
     }
 
-    /// A status write came to its end.
+    /// Counts a status write by its result.
     pub fn wrote(&self, write: Write) {
         let result = match write {
             Write::Stored => "stored",
@@ -366,12 +368,12 @@ impl Metrics {
         self.status_writes.get_or_create(&Outcome { result }).inc();
     }
 
-    /// Sets whether this replica acts.
+    /// Sets whether this replica leads.
     pub fn set_leader(&self, leads: bool) {
         self.leader.set(i64::from(leads));
     }
 
-    /// Sets what is wrong, and whether the operator can work all the same.
+    /// Sets the causes of the current problems, and whether the operator is ready.
     pub fn set_health(&self, causes: &BTreeSet<Cause>, ready: bool) {
         for cause in Cause::ALL {
             let labels = OfCause { cause: cause.name() };
@@ -380,19 +382,19 @@ impl Metrics {
         self.ready.set(i64::from(ready));
     }
 
-    /// A configuration is in force from now on.
+    /// Records that a new configuration is in force from now on.
     pub fn configuration_taken(&self) {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         self.configuration_loaded.set(since.as_secs_f64());
         self.configuration_refused.set(0);
     }
 
-    /// A changed configuration is not taken.
+    /// Records that a changed configuration is refused.
     pub fn configuration_refused(&self) {
         self.configuration_refused.set(1);
     }
 
-    /// A plugin was loaded, or why it was not.
+    /// Counts the load of a plugin, or its failure.
     pub fn plugin_loaded(&self, plugin: &str, error: Option<&LoadError>) {
         let outcome = |failed: bool| PluginOutcome {
             plugin: plugin.to_owned(),
@@ -406,7 +408,7 @@ impl Metrics {
         }
     }
 
-    /// A plugin was asked.
+    /// Counts a call of a plugin by its result, and records its duration.
     pub fn plugin_asked<T>(
         &self,
         plugin: &str,
@@ -428,7 +430,7 @@ impl Metrics {
         if let Some(limit) = limit {
             self.plugin_limits.get_or_create(&PluginLimit { plugin: plugin.clone(), limit }).inc();
         }
-        // A plugin that is left alone was not called.
+        // A plugin that is out of service was not called.
         if result != "unavailable" {
             self.plugin_call_duration
                 .get_or_create(&OfPlugin { plugin: plugin.clone() })
@@ -437,12 +439,12 @@ impl Metrics {
         self.plugin_calls.get_or_create(&PluginCall { plugin, call, result }).inc();
     }
 
-    /// Objects that wait to be planned.
+    /// Sets the number of objects that wait to be planned.
     pub fn set_queue_depth(&self, count: usize) {
         self.queue.set(i64::try_from(count).unwrap_or(i64::MAX));
     }
 
-    /// Everything as OpenMetrics text, which Prometheus reads.
+    /// Returns all metrics as OpenMetrics text, which Prometheus reads.
     ///
     /// # Errors
     /// Never in practice: a `String` takes any text.

@@ -1,5 +1,5 @@
-//! Traces by OpenTelemetry's protocol, OTLP over HTTP, set up by its standard environment
-//! variables alone; without an endpoint there are none. Spans: the plan of a job, each step, each
+//! OpenTelemetry traces, sent as OTLP over HTTP and configured only by the standard environment
+//! variables; without an endpoint there are none. Spans: the plan of a job, each step, each
 //! question to a plugin, each status write.
 
 use std::env;
@@ -12,10 +12,10 @@ use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::{Layer, Registry};
 
-/// Name under which the operator appears, unless the environment has another.
+/// Service name of the operator, unless the environment sets another.
 const SERVICE: &str = "flashjob-operator";
 
-/// Spans on their way out.
+/// Exporter of spans.
 #[derive(Debug)]
 pub struct Traces(SdkTracerProvider);
 
@@ -26,10 +26,11 @@ pub struct TracesError(#[from] opentelemetry_otlp::ExporterBuildError);
 
 type Spans = Box<dyn Layer<Registry> + Send + Sync>;
 
-/// Sets traces up where the environment asks for them.
+/// Sets up traces if the environment requests them.
 ///
 /// # Errors
-/// The variables contradict each other, or ask for what is not built in (gRPC, compression).
+/// The variables contradict each other, or request a feature that is not built in (gRPC,
+/// compression).
 pub fn start() -> Result<Option<(Traces, Spans)>, TracesError> {
     if !wanted(|name| env::var(name).ok()) {
         return Ok(None);
@@ -44,7 +45,8 @@ pub fn start() -> Result<Option<(Traces, Spans)>, TracesError> {
         .with_batch_exporter(exporter)
         .with_resource(resource.build())
         .build();
-    // Only our own: the exporter's requests would trace themselves without end.
+    // Only the operator's own spans: the exporter's requests would otherwise be traced too,
+    // without end.
     let own = Targets::new().with_target("flashjob_operator", LevelFilter::DEBUG);
     let spans =
         tracing_opentelemetry::layer().with_tracer(provider.tracer(SERVICE)).with_filter(own);
@@ -52,7 +54,7 @@ pub fn start() -> Result<Option<(Traces, Spans)>, TracesError> {
 }
 
 impl Traces {
-    /// Sends what is left, for at most five seconds.
+    /// Sends the remaining spans, for at most five seconds.
     pub async fn end(self) {
         let ended = tokio::task::spawn_blocking(move || self.0.shutdown()).await;
         if let Ok(Err(error)) = ended {

@@ -1,13 +1,13 @@
-//! Takes the Lease, renews it, and gives it back. In: the Lease, asked for and written through a
-//! client of its own, which the fence does not hold up. Out: until when it is ours, for the fence;
-//! that it is ours, for [`Leadership`]. Does I/O.
+//! Acquires, renews and releases the Lease. In: the Lease, read and written through a client of
+//! its own, which the fence does not hold back. Out: the instant until which this process holds
+//! the Lease, for the fence; the fact that it does, for [`Leadership`]. Does I/O.
 //!
-//! It is written here because the crate kube-lease-manager gives no fence its instant: it tells
-//! only whether it leads, renews shortly before the end, reckons with the clocks of other machines
-//! (`renewTime` against its own time of day), and renews without the version that it read, so that
-//! a late renewal can lengthen another's Lease. Here a standby counts from when it saw the Lease
-//! change last, on its own clock; the holder counts from before it sent the request; and every
-//! write names the version it replaces.
+//! The crate kube-lease-manager is not used because it gives a fence no instant: it reports only
+//! whether it leads, renews shortly before the end, relies on the clocks of other machines
+//! (`renewTime` against its own time of day), and renews without the resourceVersion that it read,
+//! so that a late renewal can extend the Lease of another holder. Here a standby counts from the
+//! last change of the Lease that it observed, on its own clock; the holder counts from before it
+//! sent the request; and every write names the resourceVersion that it replaces.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,19 +24,18 @@ use crate::cluster::installation::Installation;
 use crate::telemetry::health::keeper::Reports;
 use crate::telemetry::health::problem::{LEASES, Problem, ProblemSource, Request, unreachable};
 
-/// The Lease, in the operator's own namespace; deploy/rbac names it too.
+/// Name of the Lease, in the operator's own namespace; deploy/rbac contains it too.
 pub const LEASE: &str = "flashjob-operator";
-/// The holder renews this often.
+/// Interval at which the holder renews the Lease.
 const RENEW_INTERVAL: Duration = Duration::from_secs(2);
-/// A standby looks this often, and a holder that could not renew tries again.
+/// Interval at which a standby reads the Lease, and a holder retries a failed renewal.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
-/// One request about the Lease is waited for no longer.
+/// Timeout of one request about the Lease.
 const ANSWER_LIMIT: Duration = Duration::from_secs(3);
-/// Requests that are under way at the end are waited for no longer.
+/// Longest wait for requests in flight when the process ends.
 const REST_LIMIT: Duration = Duration::from_secs(11);
 
-/// The Lease is another's, after it was ours. Nothing that this process believes of the cluster
-/// holds any more.
+/// Loss of the Lease to another process. All state of this process about the cluster may be stale.
 #[derive(Debug, thiserror::Error)]
 #[error(
     "the Lease {LEASE} is held by {holder} now: this operator ends, to start afresh as a standby"
@@ -79,7 +78,7 @@ impl LeaseError {
     }
 }
 
-/// One process that stands for election.
+/// Leader election, as one of its candidates.
 pub struct Election {
     leases: Api<Lease>,
     identity: String,
@@ -91,7 +90,8 @@ pub struct Election {
 }
 
 impl Election {
-    /// `identity` is never used again by another process; `duration` is in whole seconds.
+    /// Returns a candidate. No other process, past or future, may have the same `identity`;
+    /// `duration` is in whole seconds.
     #[must_use]
     pub fn new(
         client: Client,
@@ -112,11 +112,11 @@ impl Election {
         }
     }
 
-    /// Stands for election and leads until `stop` fires or is dropped, then gives the Lease back
-    /// once nothing is under way.
+    /// Takes part in the election and leads until `stop` fires or is dropped, then releases the
+    /// Lease once no request is in flight.
     ///
     /// # Errors
-    /// The Lease was taken by another.
+    /// Another process took the Lease.
     pub async fn run(mut self, mut stop: oneshot::Receiver<()>) -> Result<(), LostLease> {
         let mut held = None;
         loop {
@@ -146,13 +146,13 @@ impl Election {
         Ok(())
     }
 
-    /// Reports how a round went.
+    /// Reports the outcome of a round.
     fn note(&self, error: Option<&LeaseError>) {
         let problem = error.map(|error| error.problem(&self.installation));
         self.reports.state(ProblemSource::Lease, problem);
     }
 
-    /// Takes the Lease, if it is free. None: another has it.
+    /// Acquires the Lease if it is free. Returns None if another process holds it.
     async fn take(&mut self) -> Result<Option<Lease>, LeaseError> {
         let found = limited("get", self.leases.get_opt(LEASE)).await?;
         if !self.sight.is_free(found.as_ref(), &self.identity, self.duration, Instant::now()) {
@@ -164,14 +164,14 @@ impl Election {
                 self.leadership.lead();
                 Ok(Some(lease))
             }
-            // Another was quicker.
+            // Another process acquired it first.
             Err(error) if error.code() == Some(409) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// Renews the Lease. That it ran out meanwhile is no loss so long as nobody else wrote it: the
-    /// fence was shut, and opens again.
+    /// Renews the Lease. If it expired meanwhile, it is not lost as long as no other process wrote
+    /// it: the fence was closed, and opens again.
     async fn renew(&self, lease: Lease) -> Result<Renewed, LostLease> {
         let failed = |lease, error| Renewed { lease, pause: LOOK_INTERVAL, error: Some(error) };
         match self.write(renewed(lease.clone())).await {
@@ -179,8 +179,8 @@ impl Election {
             Err(error) if matches!(error.code(), Some(404 | 409)) => {}
             Err(error) => return Ok(failed(lease, error)),
         }
-        // Written by somebody: by ourselves, in a request whose answer did not come; or by
-        // another.
+        // The Lease was written by this process, in a request whose response was lost, or by
+        // another process; or it was deleted.
         match limited("get", self.leases.get_opt(LEASE)).await {
             Ok(Some(found)) if holder(&found) == Some(&self.identity) => {
                 Ok(Renewed { lease: found, pause: Duration::ZERO, error: None })
@@ -200,8 +200,8 @@ impl Election {
         }
     }
 
-    /// Makes the Lease free for the next, unless a request of ours may still take effect: then it
-    /// runs out by itself.
+    /// Releases the Lease for the next leader. If a request of this process may still take effect,
+    /// the Lease is left to expire.
     async fn give_back(&self, lease: Lease) {
         let fence = self.leadership.fence();
         fence.refuse_new();
@@ -224,8 +224,8 @@ impl Election {
         }
     }
 
-    /// Creates or replaces the Lease as ours, and opens the fence for the time that was certain
-    /// when the request was sent.
+    /// Creates or replaces the Lease with this process as holder, and opens the fence for the
+    /// lease duration, counted from before the request was sent.
     async fn write(&self, lease: Lease) -> Result<Lease, LeaseError> {
         let sent = Instant::now();
         let stored = match lease.metadata.resource_version {
@@ -254,11 +254,11 @@ async fn limited<T>(
 
 /// Result of a renewal.
 struct Renewed {
-    /// As it is stored, as far as that is known.
+    /// Stored Lease, as far as it is known.
     lease: Lease,
-    /// Until the next.
+    /// Pause before the next renewal.
     pause: Duration,
-    /// Cause of its failure.
+    /// Error, if the renewal failed.
     error: Option<LeaseError>,
 }
 
@@ -266,7 +266,7 @@ fn holder(lease: &Lease) -> Option<&str> {
     lease.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
 }
 
-/// The Lease as ours, in place of the one found.
+/// Returns the found Lease with this process as its new holder.
 fn taken(mut lease: Lease, identity: &str, duration: Duration) -> Lease {
     let now = Some(MicroTime(Timestamp::now()));
     lease.metadata = ObjectMeta { name: Some(LEASE.to_owned()), ..lease.metadata };
@@ -296,7 +296,7 @@ fn given_back(mut lease: Lease) -> Lease {
     lease
 }
 
-/// Lease as a standby saw it last.
+/// Lease as a standby last observed it.
 #[derive(Debug, Default)]
 struct LeaseObserver {
     last: Option<ObservedLease>,
@@ -310,8 +310,8 @@ struct ObservedLease {
 }
 
 impl LeaseObserver {
-    /// Returns true if the Lease may be taken: nobody has it, or whoever has it did not renew it
-    /// for all its time while we looked on.
+    /// Returns true if the Lease may be acquired: nobody holds it, or its holder has not renewed
+    /// it for its whole duration while this process observed it.
     fn is_free(
         &mut self,
         found: Option<&Lease>,
@@ -322,12 +322,12 @@ impl LeaseObserver {
         if let Some(lease) = found {
             match holder(lease) {
                 None => return true,
-                // We took it, and did not get the answer.
+                // This process acquired it, but the response was lost.
                 Some(holder) if holder == identity => return true,
                 Some(_) => self.note(lease, default, now),
             }
         }
-        // Of a Lease that was deleted the holder may still be at work.
+        // The holder of a deleted Lease may still be active.
         self.last.as_ref().is_none_or(|seen| now.duration_since(seen.since) >= seen.lasts)
     }
 

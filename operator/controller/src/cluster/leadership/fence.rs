@@ -1,11 +1,11 @@
-//! Beneath the client's buffer: lets a changing request through only while the Lease is ours
-//! beyond doubt.
+//! Fence below the client's buffer: lets a mutating request through only while this process
+//! certainly holds the Lease.
 //!
-//! A process that was stopped and goes on still sends what waited in its client. So the instant is
-//! looked at where a request leaves, and again whenever it gets on (connecting, authentication,
-//! the client's own retries), not where it was made. In: requests. Out: the same, with the time
-//! that the API server may take for them. Reads pass, but none waits for an answer without end. No
-//! I/O of its own.
+//! A process that was suspended and resumes still sends the requests that waited in its client. So
+//! the lease time is checked where a request leaves, and again at each step of it (connecting,
+//! authentication, the client's own retries), not where the request was created. In: requests.
+//! Out: the same requests, with a timeout for the API server. Reads pass, but with a limit on the
+//! wait for their response. No I/O of its own.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,46 +18,46 @@ use http::{Method, Request, Uri};
 use kube::client::Body;
 use tower::{BoxError, Layer, Service};
 
-/// Time that the API server may take for a changing request; sent with it, so that no later effect
-/// comes of it.
+/// Time that the API server may take for a mutating request; sent with the request, so that it
+/// cannot take effect later.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// With less than this left of the Lease no changing request leaves: its time, and a second for
-/// clocks that run unequally.
+/// Remaining lease time below which no mutating request leaves: [`REQUEST_TIMEOUT`], and a second
+/// for clocks that run at different rates.
 pub const MARGIN: Duration = Duration::from_secs(6);
-/// An answer that has not come by then is waited for no longer: the API server is done, or out of
-/// reach.
+/// Longest wait for the response to a mutating request; after it the API server has finished or is
+/// unreachable.
 const ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// The same for reads, until their answer begins: the API server itself takes no longer for a list
-/// than a minute, and begins to answer long before. A connection that broke without a word would
-/// otherwise be waited on for ever.
+/// Longest wait until the response to a read begins: the API server itself takes no longer for a
+/// list than a minute, and begins to respond long before. Without this limit, a read on a dead
+/// connection would wait forever.
 const READ_LIMIT: Duration = Duration::from_secs(30);
-/// At the end, how often it is looked whether all requests have their answers.
+/// Interval of checks for requests in flight when the process ends.
 const REST_INTERVAL: Duration = Duration::from_millis(10);
 
-/// Reason for which a changing request did not leave, or was given up.
+/// Reason for which a request was held back or timed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FenceError {
-    /// A standby, or a leader that could not renew.
+    /// This process is a standby, or a leader that could not renew.
     #[error("the request was held back: this operator does not hold its Lease for long enough")]
     NotHeld,
     /// The process ends.
     #[error("the request was held back: this operator is ending")]
     Ending,
-    /// It may have taken effect; whoever asked finds out.
+    /// A mutating request timed out. It may have taken effect; the caller has to find out.
     #[error(
         "the API server did not answer a changing request within {} s",
         ANSWER_LIMIT.as_secs()
     )]
     NoAnswer,
-    /// Whoever asked asks again.
+    /// A read timed out; the caller retries.
     #[error("the API server did not begin to answer a read within {} s", READ_LIMIT.as_secs())]
     NoAnswerToRead,
-    /// The part of the address that cannot carry the time.
+    /// This part of the address cannot carry the timeout.
     #[error("the request was held back: its address {0} cannot carry a timeout")]
     Address(&'static str),
 }
 
-/// Until when changing requests may leave.
+/// Period in which mutating requests may leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Open {
     Never,
@@ -70,11 +70,11 @@ struct Gate {
     open: Open,
     ending: bool,
     in_flight: usize,
-    /// Time until which a request that was given up without an answer may take effect.
+    /// Time until which a request that ended without a response may still take effect.
     unsettled_until: Option<Instant>,
 }
 
-/// The fence; its clones are one.
+/// The fence; all clones share their state.
 #[derive(Clone, Debug)]
 pub struct Fence(Arc<Mutex<Gate>>);
 
@@ -88,13 +88,13 @@ impl Fence {
         })))
     }
 
-    /// Shut, until the Lease is held.
+    /// Returns a fence that is closed until the Lease is held.
     #[must_use]
     pub fn shut() -> Self {
         Self::new(Open::Never)
     }
 
-    /// Open permanently: there is no Lease.
+    /// Returns a fence that is always open, for operation without a Lease.
     #[must_use]
     pub fn unguarded() -> Self {
         Self::new(Open::Always)
@@ -104,29 +104,29 @@ impl Fence {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The Lease is ours until `end`: its duration after the instant *before* the request that
-    /// took or renewed it was sent.
+    /// Opens the fence for a Lease that this process holds until `end`: its duration after the
+    /// instant *before* the request that acquired or renewed it was sent.
     pub fn hold_until(&self, end: Instant) {
         self.gate().open = end.checked_sub(MARGIN).map_or(Open::Never, Open::Until);
     }
 
-    /// The Lease is another's.
+    /// Closes the fence at once, when the Lease is lost or about to be released.
     pub fn shut_now(&self) {
         self.gate().open = Open::Never;
     }
 
-    /// Lets nothing new through; what is under way goes on while the Lease is held.
+    /// Refuses new mutating requests; those in flight continue while the Lease is held.
     pub fn refuse_new(&self) {
         self.gate().ending = true;
     }
 
-    /// Returns true if changing requests may leave.
+    /// Returns true if mutating requests may leave.
     #[must_use]
     pub fn is_open(&self, now: Instant) -> bool {
         self.check(now).is_ok()
     }
 
-    /// Waits until no request of ours can take effect any more.
+    /// Waits until no mutating request of this process can take effect any more.
     pub async fn rest(&self) {
         while !self.is_at_rest(Instant::now()) {
             tokio::time::sleep(REST_INTERVAL).await;
@@ -138,7 +138,7 @@ impl Fence {
         gate.in_flight == 0 && gate.unsettled_until.is_none_or(|until| until <= now)
     }
 
-    /// Lets one request begin.
+    /// Admits a new request.
     fn admit(&self, now: Instant) -> Result<InFlight, FenceError> {
         self.check(now)?;
         let mut gate = self.gate();
@@ -149,7 +149,7 @@ impl Fence {
         Ok(InFlight { fence: self.clone(), answered: false })
     }
 
-    /// Checks that a request may get on.
+    /// Checks that a request may proceed.
     fn check(&self, now: Instant) -> Result<(), FenceError> {
         match self.gate().open {
             Open::Always => Ok(()),
@@ -158,8 +158,8 @@ impl Fence {
         }
     }
 
-    /// Returns the instant at which a request that began then is to be looked at again, if nothing
-    /// happens.
+    /// Returns the instant of the next check of a request that began at `began`, if nothing
+    /// happens before.
     fn look_again(&self, began: Instant) -> Instant {
         let limit = began + ANSWER_LIMIT;
         match self.gate().open {
@@ -169,7 +169,7 @@ impl Fence {
     }
 }
 
-/// A request under way.
+/// A request in flight.
 struct InFlight {
     fence: Fence,
     answered: bool,
@@ -237,7 +237,7 @@ where
     }
 }
 
-/// Drives a request, and looks at the fence before each step of it.
+/// Drives a request, and checks the fence before each step of it.
 async fn guarded<A, E: Into<BoxError>>(
     mut in_flight: InFlight,
     began: Instant,
@@ -259,7 +259,7 @@ async fn guarded<A, E: Into<BoxError>>(
             if now.duration_since(began) >= ANSWER_LIMIT {
                 return Poll::Ready(Err(FenceError::NoAnswer.into()));
             }
-            // The Lease was renewed meanwhile, or the next turn finds that it was not.
+            // Either the Lease was renewed meanwhile, or the next iteration finds that it was not.
             alarm.as_mut().reset(fence.look_again(began).into());
         }
     });
@@ -268,7 +268,7 @@ async fn guarded<A, E: Into<BoxError>>(
     outcome
 }
 
-/// The same address, with the time that the API server may take.
+/// Returns the address with the timeout for the API server.
 fn with_timeout(uri: &Uri) -> Result<Uri, FenceError> {
     let mut parts = uri.clone().into_parts();
     let known = parts.path_and_query.as_ref().map_or("/", PathAndQuery::as_str);
@@ -286,7 +286,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// Counts what reaches it, keeps the last address, and answers or never does.
+    /// Test server: counts requests, keeps the last address, and responds always or never.
     #[derive(Clone, Default)]
     struct Server {
         reached: Arc<AtomicUsize>,

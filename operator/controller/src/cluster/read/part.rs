@@ -1,5 +1,5 @@
-//! The parts of Pods and Services that the caches keep. Everything else is skipped where it is
-//! read: most of a Pod's text is what defaults, admission and other programs added. No I/O.
+//! The parts of Pods and Services that the caches keep. Everything else is skipped while decoding:
+//! most of a Pod's text was added by defaulting, admission and other programs. No I/O.
 
 use std::collections::BTreeMap;
 

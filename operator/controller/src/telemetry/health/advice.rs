@@ -1,5 +1,5 @@
-//! Advice: what a configuration lacks for the operator to be of use, and what to do about it. Such
-//! an operator is ready: it does what it is told, which is nothing. Pure.
+//! Advice on incomplete configurations: what is missing, and what to do about it. An operator with
+//! such a configuration is ready: it does what it is configured to do, which is nothing. Pure.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use flashjob_config::{OperatorConfig, PluginConfig};
 /// Name of the ConfigMap that the supplied manifests mount.
 const CONFIG_MAP: &str = "flashjob-operator-config";
 
-/// There is no configuration file.
+/// Returns the problem of a missing configuration file.
 #[must_use]
 pub fn missing(path: &Path, installation: &Installation) -> Problem {
     let command = command(installation);
@@ -23,7 +23,7 @@ pub fn missing(path: &Path, installation: &Installation) -> Problem {
     Problem::new(Cause::ConfigurationMissing, path.display().to_string(), &rest)
 }
 
-/// A changed file is refused.
+/// Returns the problem of a changed configuration file that is refused.
 #[must_use]
 pub fn refused(error: &str, path: &Path) -> Problem {
     let rest = format!(
@@ -32,7 +32,7 @@ pub fn refused(error: &str, path: &Path) -> Problem {
     Problem::new(Cause::ConfigurationRefused, path.display().to_string(), &rest)
 }
 
-/// Returns what a configuration that is in force lacks.
+/// Returns the problem of a configuration in force that lacks plugins, or trust for one of them.
 #[must_use]
 pub fn of(config: &OperatorConfig, path: &Path, installation: &Installation) -> Option<Problem> {
     let file = path.display().to_string();
@@ -60,7 +60,8 @@ pub fn of(config: &OperatorConfig, path: &Path, installation: &Installation) -> 
     })
 }
 
-/// A file is trusted by its digest or its own allowUnsigned.
+/// Returns true if no trust entry matches the image. A local file needs none: it is trusted by its
+/// digest or its own allowUnsigned.
 fn is_untrusted(plugin: &PluginConfig, config: &OperatorConfig) -> bool {
     plugin.image.name().is_some() && trust_entry(&plugin.image, &config.trust).is_none()
 }

@@ -1,5 +1,5 @@
-//! Keeps the record of what is wrong: takes reports from all parts, by value, and says what there
-//! is to say in the log, in events about the operator's own Pod, in metrics and on `/readyz`. Does
+//! Keeper of the record of current problems: receives reports from all parts, and announces
+//! problems in the log, in events about the operator's own Pod, in metrics and on `/readyz`. Does
 //! I/O: the events.
 
 use std::sync::Arc;
@@ -14,20 +14,19 @@ use super::record::{Readiness, Record, Report, Utterance};
 use crate::cluster::answer::in_one_line;
 use crate::telemetry::metrics::Metrics;
 
-/// The API server takes no longer note, in bytes.
+/// Longest note of an event that the API server accepts, in bytes.
 const NOTE_BYTES: usize = 1024;
-/// The API server takes no longer action, in bytes.
+/// Longest action of an event that the API server accepts, in bytes.
 const ACTION_BYTES: usize = 128;
-/// An event that is not written within this time is given up: the next time that the problem is
-/// said brings it again.
+/// Timeout of writing an event; the next announcement of the problem repeats it.
 const EVENT_LIMIT: Duration = Duration::from_secs(10);
 
-/// Place to which the parts report.
+/// Channel to which the parts of the operator send reports.
 #[derive(Clone, Debug)]
 pub struct Reports(mpsc::UnboundedSender<Report>);
 
 impl Reports {
-    /// A place to report to, and its other end.
+    /// Returns both ends of a new channel for reports.
     #[must_use]
     pub fn channel() -> (Self, mpsc::UnboundedReceiver<Report>) {
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -51,7 +50,7 @@ impl Reports {
 
     /// Sends any report.
     pub fn send(&self, report: Report) {
-        // The keeper lives as long as the process; at its end nobody reads any more.
+        // The keeper lives as long as the process; when the process ends, reports are lost.
         let _ = self.0.send(report);
     }
 }
@@ -62,15 +61,15 @@ pub struct Keeper {
     pub reports: mpsc::UnboundedReceiver<Report>,
     /// Record of the current problems.
     pub record: Record,
-    /// Shown as metrics.
+    /// Metrics of problems and readiness.
     pub metrics: Arc<Metrics>,
-    /// Writes events through a client that the fence does not hold back: a standby and an operator
-    /// that cannot take its Lease have something to say too, and an event changes nothing that a
-    /// leader works on.
+    /// Writes events through a client that the fence does not hold back: a standby, or an operator
+    /// that cannot acquire its Lease, has problems to report too, and an event changes no object
+    /// that a leader works on.
     pub recorder: Recorder,
     /// The operator's own Pod, where it runs in one.
     pub pod: Option<ObjectReference>,
-    /// Read by `/readyz`.
+    /// Readiness, read by `/readyz`.
     pub readiness: watch::Sender<Readiness>,
 }
 
@@ -91,7 +90,7 @@ impl Keeper {
                     let over = self.record.take(report, Instant::now());
                     self.say(over);
                 }
-                // All that report are gone: the process ends.
+                // All senders are gone: the process ends.
                 Ok(None) => return,
                 Err(_) => {}
             }
@@ -135,7 +134,7 @@ impl Keeper {
 
     fn tell(&self, problem: &Problem) {
         let Some(pod) = self.pod.clone() else { return };
-        // Events with the same reason are put together unless their action differs.
+        // The recorder aggregates events with the same reason unless their action differs.
         let event = Event {
             type_: EventType::Warning,
             reason: problem.cause.name().to_owned(),
@@ -155,7 +154,7 @@ impl Keeper {
     }
 }
 
-/// The beginning of a text, at most so many bytes.
+/// Returns the beginning of a text, at most this many bytes.
 fn shortened(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
 }

@@ -1,6 +1,6 @@
-//! Reports that a watch is open: a layer around the client. What a watch brings does not tell:
-//! where nothing happens in a cluster, one that works again after a failure is as silent as one
-//! that does not.
+//! Client layer that reports open watches. The events of a watch do not show this: in a cluster
+//! where nothing happens, a watch that works again after a failure is as silent as one that does
+//! not.
 
 use std::task::{Context, Poll};
 
@@ -11,7 +11,7 @@ use tower::{Layer, Service};
 use super::keeper::Reports;
 use super::problem::{ProblemSource, Resource, WATCHED};
 
-/// The layer.
+/// Client layer that reports open watches.
 #[derive(Clone, Debug)]
 pub struct ReportOpened(pub Reports);
 
@@ -59,7 +59,7 @@ where
     }
 }
 
-/// The resource that a request watches.
+/// Returns the resource that a request watches.
 fn watched(method: &Method, uri: &Uri) -> Option<Resource> {
     let query = uri.query().unwrap_or_default();
     if *method != Method::GET || !query.split('&').any(|part| part == "watch=true") {

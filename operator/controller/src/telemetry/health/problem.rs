@@ -1,4 +1,4 @@
-//! Problems that keep an operator from its work, in words that say what to do. Pure.
+//! Problems that keep the operator from working, with messages that say what to do. Pure.
 
 use kube::runtime::watcher;
 
@@ -10,11 +10,11 @@ use crate::cluster::installation::Installation;
 pub enum Cause {
     /// The API server forbids a request.
     RightMissing,
-    /// A kind is not installed.
+    /// A CustomResourceDefinition is not installed.
     DefinitionMissing,
     /// The operator's own namespace does not exist.
     NamespaceMissing,
-    /// The API server does not accept who the operator is.
+    /// The API server does not accept the operator's credentials.
     NotAuthenticated,
     /// The API server answers with another error.
     RequestRefused,
@@ -40,7 +40,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// All of them.
+    /// All causes.
     pub const ALL: [Self; 14] = [
         Self::RightMissing,
         Self::DefinitionMissing,
@@ -58,7 +58,7 @@ impl Cause {
         Self::DevicePluginNotOwned,
     ];
 
-    /// In one word, as events and metrics have it.
+    /// Returns the CamelCase name that events and metrics use.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -80,12 +80,12 @@ impl Cause {
     }
 }
 
-/// A resource of the API, as rules of access name it.
+/// An API resource, as RBAC rules name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Resource {
-    /// In lower case.
+    /// Plural name in lower case.
     pub plural: &'static str,
-    /// Empty for the core group.
+    /// API group; empty for the core group.
     pub group: &'static str,
 }
 
@@ -121,7 +121,7 @@ impl std::fmt::Display for Resource {
     }
 }
 
-/// The part of the operator that has a problem, or has it no longer.
+/// Part of the operator that reports a problem or its end.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ProblemSource {
     /// The election.
@@ -134,31 +134,31 @@ pub enum ProblemSource {
     Secret(String),
     /// The DevicePlugin of a plugin.
     DevicePlugin(String),
-    /// An installed definition.
+    /// An installed CustomResourceDefinition.
     Definition(Resource),
 }
 
 impl ProblemSource {
-    /// Returns true if an operator with a problem there cannot work at all.
+    /// Returns true if a problem of this part keeps the operator from working at all.
     #[must_use]
     pub fn blocks(&self) -> bool {
         matches!(self, Self::Lease | Self::Watch(_))
     }
 }
 
-/// A problem. Two with the same cause and object are one, whoever reports them.
+/// A problem. Reports with the same cause and object are one problem, whichever part sends them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Its kind.
+    /// Kind of the problem.
     pub cause: Cause,
-    /// Object that it is about.
+    /// Object that the problem is about.
     pub object: String,
     /// `<object>: <what is wrong>: <cause>; <what to do>`, in one line.
     pub message: String,
 }
 
 impl Problem {
-    /// Puts one together; the message begins with the object.
+    /// Returns a problem whose message begins with the object.
     #[must_use]
     pub fn new(cause: Cause, object: impl Into<String>, rest: &str) -> Self {
         let object = object.into();
@@ -167,19 +167,19 @@ impl Problem {
     }
 }
 
-/// A request that the operator cannot do without.
+/// A request that the operator depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// As rules of access name it.
+    /// Verb, as RBAC rules name it.
     pub verb: &'static str,
-    /// Of what.
+    /// Resource of the request.
     pub resource: Resource,
-    /// By whom.
+    /// Installation that sends the request.
     pub installation: &'a Installation,
 }
 
 impl Request<'_> {
-    /// The problem that a failed request shows.
+    /// Returns the problem behind a failed request.
     #[must_use]
     pub fn problem(&self, error: &kube::Error) -> Problem {
         let Self { verb, resource, .. } = self;
@@ -211,7 +211,8 @@ impl Request<'_> {
         }
     }
 
-    /// Namespace in which the right is needed; none: in all, or the resource has none.
+    /// Returns the namespace in which the permission is needed; None for all namespaces, or if the
+    /// resource has none.
     fn namespace(&self) -> Option<&str> {
         match self.resource {
             LEASES | SECRETS => Some(&self.installation.namespace),
@@ -286,7 +287,7 @@ fn not_authenticated(words: &str) -> Problem {
     Problem::new(Cause::NotAuthenticated, "API server", &rest)
 }
 
-/// The API server does not answer.
+/// Returns the problem that the API server does not answer.
 #[must_use]
 pub fn unreachable(words: &str) -> Problem {
     let rest = format!(
@@ -296,8 +297,8 @@ pub fn unreachable(words: &str) -> Problem {
     Problem::new(Cause::ApiServerUnreachable, "API server", &rest)
 }
 
-/// The problem that a broken watch shows. None: it is old, and is begun anew, as the protocol has
-/// it.
+/// Returns the problem behind a failed watch. None if its resourceVersion has expired (HTTP status
+/// 410): the watch then lists again, as the protocol requires.
 #[must_use]
 pub fn of_watch(
     error: &watcher::Error,
@@ -373,7 +374,7 @@ mod tests {
             let message = problem(403, "list", resource, watched).message;
             assert!(expected.iter().all(|part| message.contains(part)), "{message}");
         }
-        // One right each: two are two problems, though the kind is one.
+        // Each missing permission is a problem of its own, although the cause is the same.
         assert_ne!(missing.object, problem(403, "list", FLASH_JOBS, None).object);
     }
 

@@ -1,37 +1,38 @@
-//! Record of the current problems: since when each lasts, and when it is to be said next. In:
-//! reports, and the time. Out: what to say, and whether the operator is ready. Pure.
+//! Record of the current problems, with the start of each and the time of its next announcement.
+//! In: reports, and the time. Out: announcements, and whether the operator is ready. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::problem::{Cause, Problem, ProblemSource};
 
-/// Time for which a part that an operator cannot do without may fail without a word: a watch is
-/// cut, an API server is replaced.
+/// Grace period before a blocking problem is announced: cut watches and replaced API servers are
+/// normal.
 const SAY_AFTER: Duration = Duration::from_secs(2);
-/// For so long without an event: events are for what somebody has to do something about.
+/// Time before a blocking problem makes an event: events are for problems that need somebody to
+/// act.
 const TELL_AFTER: Duration = Duration::from_secs(5);
 
-/// Pauses between two times that one problem is said; each is twice the one before.
+/// Pauses between two announcements of one problem; each is twice the previous one.
 struct Pauses {
     first: Duration,
     longest: Duration,
 }
 
-/// Of what keeps the operator from its work.
+/// Pauses for problems that keep the operator from working.
 const BLOCKING: Pauses =
     Pauses { first: Duration::from_secs(1), longest: Duration::from_secs(5 * 60) };
-/// Of all else. Events are kept for an hour.
+/// Pauses for all other problems. The API server keeps events for an hour.
 const ADVISORY: Pauses =
     Pauses { first: Duration::from_secs(60), longest: Duration::from_secs(30 * 60) };
 
-/// One part's report.
+/// Report of one part of the operator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Report {
     /// A part works, or has a problem.
     State(ProblemSource, Result<(), Problem>),
-    /// A configuration is in force with these plugins and Secrets: what others reported is of no
-    /// interest any more.
+    /// A configuration with these plugins and Secrets is in force: problems of any others are
+    /// obsolete.
     Configured {
         /// Names of the plugins.
         plugins: BTreeSet<String>,
@@ -40,19 +41,19 @@ pub enum Report {
     },
 }
 
-/// Something to say.
+/// Announcement of a problem or of its end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Utterance {
-    /// A problem is there, for so long by now.
+    /// A problem exists.
     Holds {
         /// The problem.
         problem: Problem,
         /// Time for which it has lasted.
         lasted: Duration,
-        /// In an event too, not in the log alone.
+        /// True if it is announced in an event too, not only in the log.
         event: bool,
     },
-    /// A problem that was said is over.
+    /// An announced problem is over.
     Over {
         /// The problem.
         problem: Problem,
@@ -64,9 +65,9 @@ pub enum Utterance {
 /// Ability of the operator to work.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Readiness {
-    /// It can.
+    /// The operator can work.
     Ready,
-    /// It cannot, and why, in one line.
+    /// The operator cannot work; the reason in one line.
     NotReady(String),
 }
 
@@ -90,7 +91,7 @@ type Key = (Cause, String);
 /// Record of the current problems.
 pub struct Record {
     unready_after: Duration,
-    /// Parts that have not worked even once.
+    /// Parts that have not worked yet since the start.
     awaited: BTreeSet<ProblemSource>,
     failing: BTreeMap<ProblemSource, Failing>,
     lasting: BTreeMap<Key, Lasting>,
@@ -98,8 +99,8 @@ pub struct Record {
 }
 
 impl Record {
-    /// Nothing is known yet. Before the first time that it is ready, the operator waits for these
-    /// parts; afterwards it stays ready while one of them fails for less than `unready_after`.
+    /// Returns an empty record. The operator becomes ready once all `awaited` parts have worked;
+    /// from then on it stays ready while a failure of a part lasts less than `unready_after`.
     #[must_use]
     pub fn new(awaited: BTreeSet<ProblemSource>, unready_after: Duration) -> Self {
         Self {
@@ -111,7 +112,7 @@ impl Record {
         }
     }
 
-    /// Takes a report, and returns what is over.
+    /// Applies a report, and returns the announcements of problems that are over.
     pub fn take(&mut self, report: Report, now: Instant) -> Vec<Utterance> {
         match report {
             Report::State(source, Ok(())) => {
@@ -142,7 +143,7 @@ impl Record {
         }
     }
 
-    /// Brings the problems into line with the parts that fail.
+    /// Updates the problems from the parts that fail.
     fn settle(&mut self, now: Instant) -> Vec<Utterance> {
         let mut current: BTreeMap<Key, (Problem, bool)> = BTreeMap::new();
         for (source, Failing { problem, .. }) in &self.failing {
@@ -173,7 +174,7 @@ impl Record {
         over.collect()
     }
 
-    /// Returns what is to be said now, and counts it as said.
+    /// Returns the announcements that are due, and counts them as made.
     pub fn due(&mut self, now: Instant) -> Vec<Utterance> {
         let due = self.lasting.values_mut().filter(|lasting| lasting.next <= now);
         let said = due.map(|lasting| {
@@ -188,8 +189,8 @@ impl Record {
         said.collect()
     }
 
-    /// Returns the instant at which something changes without a report: something is to be said,
-    /// or the operator becomes unready.
+    /// Returns the instant at which something changes without a report: an announcement is due, or
+    /// the operator becomes unready.
     #[must_use]
     pub fn wakes_at(&self, now: Instant) -> Option<Instant> {
         let says = self.lasting.values().map(|lasting| lasting.next);
@@ -234,7 +235,7 @@ impl Record {
         format!("waiting for {}", parts.collect::<Vec<_>>().join(", "))
     }
 
-    /// Causes of the problems that were said and are not over.
+    /// Returns the causes of announced problems that are not over.
     #[must_use]
     pub fn causes(&self) -> BTreeSet<Cause> {
         self.lasting
@@ -281,7 +282,7 @@ mod tests {
         }
     }
 
-    /// Seconds after `begin` at which a problem that stays is said.
+    /// Returns the seconds after `begin` at which a lasting problem is announced.
     fn said(record: &mut Record, begin: Instant, until: u32) -> Vec<u64> {
         let mut said = Vec::new();
         let mut now = begin;
@@ -309,7 +310,7 @@ mod tests {
     fn what_was_ready_stays_so_through_29_seconds_of_failure_and_not_through_30() {
         let (mut record, begin) = ready();
         record.take(fails(ProblemSource::Lease, Cause::ApiServerUnreachable), begin);
-        // It goes on for another reason: it is the same failure.
+        // The part still fails, for another reason: it is the same failure.
         record.take(fails(ProblemSource::Lease, Cause::RightMissing), begin + 20 * SECOND);
         assert_eq!(record.readiness(begin + 29 * SECOND), Readiness::Ready);
         assert_eq!(why(&record, begin + LIMIT), "object: is wrong; mend it");
@@ -325,7 +326,7 @@ mod tests {
         record.take(fails(ProblemSource::Lease, Cause::RightMissing), begin);
         let times = said(&mut record, begin, 1200);
         assert_eq!(times, [2, 3, 5, 9, 17, 33, 65, 129, 257, 513, 813, 1113]);
-        // The same problem again changes nothing.
+        // Another report of the same problem changes nothing.
         let later = begin + 1200 * SECOND;
         assert_eq!(record.take(fails(ProblemSource::Lease, Cause::RightMissing), later), []);
         let over = record.take(works(ProblemSource::Lease), later);

@@ -1,5 +1,5 @@
-//! State of all jobs together, counted from their stored statuses at each scrape: a job that is
-//! gone counts no more. Pure.
+//! Totals of all jobs and devices, counted from the stored statuses at each scrape, so that a
+//! deleted job no longer counts. Pure.
 
 use flashjob_api::{DeviceState, Phase};
 use flashjob_rules::flashjob::observed::Job;
@@ -7,28 +7,28 @@ use flashjob_rules::flashjob::observed::Job;
 /// Numbers of jobs and devices by state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Fleet {
-    /// Devices without a begun attempt.
+    /// Devices that have not started, or wait for their next attempt.
     pub pending: u32,
     /// Devices in flight, by their stored state.
     pub in_flight: u32,
-    /// Of these: whose Service has no address yet.
+    /// Devices in flight whose Service has no address yet.
     pub waiting_for_address: u32,
-    /// Flashed, and watched for their new version.
+    /// Flashed devices that are watched for their new version.
     pub verifying: u32,
-    /// Of those in flight: whose Pod vanished before its end was seen.
+    /// Devices in flight whose Pod vanished before its end was observed.
     pub lost: u32,
     /// Jobs that have no phase yet.
     pub new: u32,
-    /// Jobs by phase.
+    /// Jobs in phase InProgress.
     pub in_progress: u32,
-    /// Jobs by phase.
+    /// Jobs in phase Completed.
     pub completed: u32,
-    /// Jobs by phase.
+    /// Jobs in phase Failed.
     pub failed: u32,
 }
 
 impl Fleet {
-    /// Counts.
+    /// Counts the jobs and their devices.
     #[must_use]
     pub fn of<'a>(jobs: impl Iterator<Item = &'a Job>) -> Self {
         let mut fleet = Self::default();

@@ -1,5 +1,5 @@
-//! The process itself, as Linux tells it in /proc: read at each scrape. What cannot be read is
-//! left out.
+//! Metrics of this process, read from /proc at each scrape. Values that cannot be read are left
+//! out.
 
 use std::fmt;
 use std::fs;
@@ -10,8 +10,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-/// Linux shows CPU time to programs in hundredths of a second, whatever its own clock does
-/// (proc(5), `USER_HZ`).
+/// Ticks per second of the CPU times in /proc: Linux reports them in hundredths of a second,
+/// whatever its own clock does (proc(5), `USER_HZ`).
 const TICKS_PER_SECOND: f64 = 100.0;
 
 /// Memory, CPU time and files of this process, under the names that Prometheus' own libraries use.
@@ -70,8 +70,8 @@ fn resident_bytes() -> Option<f64> {
     Some(kibibytes * 1024.0)
 }
 
-/// Fields 14 and 15; what stands before the last parenthesis is the program's name and may hold
-/// anything.
+/// Returns the CPU time of this process in seconds: fields 14 and 15 of /proc/self/stat. They are
+/// counted from the last parenthesis, as the program's name before it may contain any character.
 fn cpu_seconds() -> Option<f64> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);

@@ -1,5 +1,5 @@
-//! Counts requests to the API server: a layer around the client. Verbs are Kubernetes' own, codes
-//! are HTTP's; both are bounded.
+//! Client layer that counts requests to the API server, by Kubernetes verb and HTTP status code;
+//! both labels have a bounded number of values.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -23,11 +23,11 @@ pub(super) struct Verb {
     verb: &'static str,
 }
 
-/// The counts, and the layer that counts.
+/// Metrics of requests, and the client layer that updates them.
 #[derive(Clone, Debug)]
 pub struct Requests {
     pub(super) count: Family<Answered, Counter>,
-    /// Of a watch: the time until it is open.
+    /// Time until the response; for a watch, until it is open.
     pub(super) duration: Family<Verb, Histogram, fn() -> Histogram>,
 }
 
@@ -90,7 +90,7 @@ where
     }
 }
 
-/// The verb as Kubernetes names it in rules of access.
+/// Returns the verb of a request, as RBAC rules name it.
 fn verb(method: &Method, uri: &http::Uri) -> &'static str {
     let watches = || {
         uri.query().is_some_and(|query| {
@@ -109,8 +109,8 @@ fn verb(method: &Method, uri: &http::Uri) -> &'static str {
     }
 }
 
-/// `/api/v1/pods` and `/apis/apps/v1/namespaces/a/deployments`, but no object, no subresource, no
-/// discovery.
+/// Returns true for the path of a collection, such as `/api/v1/pods` or
+/// `/apis/apps/v1/namespaces/a/deployments`; false for an object, a subresource or discovery.
 fn names_a_collection(path: &str) -> bool {
     let mut parts: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
     let group = match parts.first() {

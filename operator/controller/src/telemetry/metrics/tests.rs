@@ -1,4 +1,4 @@
-//! Tests of what is counted, and how it reads.
+//! Tests of the metrics and their text format.
 
 use flashjob_api::{
     DeviceState, DeviceStatus, FlashJob, FlashJobSpec, FlashJobStatus, Phase, Reason,
@@ -181,7 +181,7 @@ fn every_metric_stands_in_the_documentation_and_the_documentation_names_no_other
     assert_eq!(registered, documented);
 }
 
-/// The name without what the kind of metric adds to it.
+/// Returns the name without the suffix of the metric's type.
 fn family(name: &str) -> String {
     let name = name.strip_suffix("_total").unwrap_or(name);
     name.strip_suffix("_info").unwrap_or(name).to_owned()
