@@ -1,9 +1,9 @@
-//! Write a FlashJob device plugin: implement [`Plugin`], name the type in [`export!`], build for
-//! `wasm32-unknown-unknown`.
+//! SDK for FlashJob device plugins: implement [`Plugin`], pass the type to [`export!`], and build
+//! for `wasm32-unknown-unknown`.
 //!
-//! A plugin is a pure function. It says what the container that flashes one device needs; the
-//! operator decides when, where and whether it runs. Tests of a plugin are ordinary `cargo test`
-//! on the host: no WebAssembly is needed for them.
+//! A plugin is a pure function: it describes the container that flashes one device. The operator
+//! decides when, where and whether that container runs. A plugin is tested with an ordinary
+//! `cargo test` on the host; the tests need no WebAssembly.
 //!
 //! ```
 //! use flashjob_plugin_sdk::{Device, FlashPod, Plugin, PluginError, PluginInfo, Request, literal};
@@ -34,8 +34,8 @@
 
 pub mod log;
 
-/// Generated from `wit/0.3.0`; the canonical ABI is made of raw pointers, so this module alone may
-/// be unsafe.
+/// Bindings generated from `wit/0.3.0`. The canonical ABI passes raw pointers, so this is the only
+/// module that may contain unsafe code.
 #[doc(hidden)]
 #[allow(unsafe_code, missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used)]
 pub mod bindings {
@@ -54,15 +54,17 @@ pub use bindings::flashjob::plugin::types::{
     PluginInfo, Port, Proof, Protocol, Request, User, Verdict,
 };
 
-/// Functions that a device plugin provides. Each is pure: the same request, the same answer.
+/// Functions that a device plugin implements. Each is pure: the same input always gives the same
+/// result.
 pub trait Plugin {
-    /// Says what this plugin is.
+    /// Returns the plugin's name, version, device types and settings schema.
     fn describe() -> PluginInfo;
 
-    /// Judges settings: one JSON object. The default takes none.
+    /// Validates the settings, which are one JSON object. The default accepts only the empty
+    /// object.
     ///
     /// # Errors
-    /// [`PluginError::InvalidSettings`] with every fault and its JSON pointer.
+    /// [`PluginError::InvalidSettings`] lists every invalid field with its JSON pointer.
     fn validate_settings(settings: &str) -> Result<(), PluginError> {
         if settings.trim() == "{}" {
             return Ok(());
@@ -71,14 +73,15 @@ pub trait Plugin {
         Err(PluginError::InvalidSettings(vec![FieldError { path: String::new(), message }]))
     }
 
-    /// Says what the flash Pod for one attempt needs.
+    /// Returns the specification of the flash Pod for one attempt.
     ///
     /// # Errors
-    /// The device cannot be flashed by this plugin, or the request lacks something.
+    /// The plugin cannot flash this device, or the request lacks a required value.
     fn build(request: Request) -> Result<FlashPod, PluginError>;
 
-    /// Says what an ended flash Pod means. The default: exit code 0 flashed the device, and the
-    /// version that it reports is the proof; anything else is worth another attempt.
+    /// Judges a flash Pod that has ended. By default, exit code 0 means that the device was
+    /// flashed, and the version that it then reports is the proof; any other outcome asks for
+    /// another attempt.
     ///
     /// # Errors
     /// The outcome cannot be judged.
@@ -89,19 +92,20 @@ pub trait Plugin {
         })
     }
 
-    /// Reads how firmware begins, before any device is flashed with it. The default reads none,
-    /// and its devices are flashed with firmware that nobody inspected.
+    /// Inspects firmware by its first bytes, before any device is flashed with it. The default
+    /// returns `None`: devices are then flashed with firmware that was not inspected.
     ///
     /// # Errors
-    /// The firmware cannot be judged. Firmware that must not be flashed is no error but a
-    /// [`Inspection::refusal`].
+    /// The firmware cannot be judged. Firmware that must not be flashed is not an error: give the
+    /// reason in [`Inspection::refusal`].
     fn inspect_firmware(_file: FirmwareFile) -> Result<Option<Inspection>, PluginError> {
         Ok(None)
     }
 }
 
 impl Inspection {
-    /// Firmware that says nothing of itself, and that nothing is said against.
+    /// Creates an inspection in which no property of the firmware is known, and no reason to
+    /// refuse it.
     #[must_use]
     pub fn new() -> Self {
         Self {
@@ -124,8 +128,8 @@ impl Default for Inspection {
 }
 
 impl FlashPod {
-    /// A container of this image, without any wish: the image's own command, no ports, no device,
-    /// not root.
+    /// Creates a container of this image with the defaults: the image's own command, no ports, no
+    /// attached device, and a user that is not root.
     #[must_use]
     pub fn new(image: impl Into<String>) -> Self {
         Self {
@@ -148,8 +152,8 @@ impl FlashPod {
 }
 
 impl Outcome {
-    /// Explains why the container ended: its own last words, or Kubernetes' reason where it left
-    /// none.
+    /// Returns why the container ended: its termination message, or Kubernetes' reason if that
+    /// message is empty.
     #[must_use]
     pub fn explanation(self) -> String {
         if self.termination_message.trim().is_empty() {
@@ -160,14 +164,15 @@ impl Outcome {
     }
 }
 
-/// A word of a command line, taken as it stands.
+/// Returns an argument that the container receives exactly as given: Kubernetes expands nothing in
+/// it.
 #[must_use]
 pub fn literal(text: impl Into<String>) -> Arg {
     Arg::Literal(text.into())
 }
 
-/// Exports a [`Plugin`] as the component. On other targets than WebAssembly it does nothing, so
-/// that tests run anywhere.
+/// Exports a [`Plugin`] as a WebAssembly component. On other targets it exports nothing, so that
+/// tests run anywhere.
 #[macro_export]
 macro_rules! export {
     ($plugin:ty) => {

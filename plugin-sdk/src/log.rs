@@ -1,22 +1,22 @@
-//! Writes into the operator's log; natively, as in tests, to standard error. Calls and bytes are
-//! limited by the operator.
+//! Writes to the operator's log, or, outside WebAssembly (for example in tests), to standard
+//! error. The operator limits the number of calls and of bytes.
 
-/// For whoever looks for a fault.
+/// Logs details for debugging.
 pub fn debug(message: &str) {
     write(Level::Debug, message);
 }
 
-/// For whoever follows what happens.
+/// Logs a normal event.
 pub fn info(message: &str) {
     write(Level::Info, message);
 }
 
-/// Something is odd, and goes on.
+/// Logs an unexpected condition that does not stop the plugin.
 pub fn warn(message: &str) {
     write(Level::Warn, message);
 }
 
-/// Something failed.
+/// Logs a failure.
 pub fn error(message: &str) {
     write(Level::Error, message);
 }

@@ -1,5 +1,5 @@
-//! Writes the files that are made from the code: definitions, rights, reference of reasons. Writes
-//! into the repository; no other I/O.
+//! Generates files from the code: CRDs, RBAC rules, and the reference of reasons. Writes to the
+//! repository; no other I/O.
 
 mod rights;
 
@@ -24,7 +24,7 @@ pub fn run(repository: &Path) -> anyhow::Result<()> {
         signed_formats(&mut crd);
         let text = serde_saphyr::to_string(&crd)?;
         write(repository, &format!("deploy/crds/{name}.yaml"), &text)?;
-        // A chart takes nothing from outside its folder.
+        // A chart cannot include files from outside its folder.
         write(repository, &format!("deploy/chart/files/crds/{name}.yaml"), &text)?;
     }
     for (name, rules) in rights::of_chart() {
@@ -35,8 +35,8 @@ pub fn run(repository: &Path) -> anyhow::Result<()> {
     write(repository, "docs/reasons.md", &reasons()?)
 }
 
-/// Kubernetes knows no unsigned integers: kubectl warns of their formats. The bounds stand beside
-/// the format.
+/// Replaces the formats of unsigned integers by `int64`: Kubernetes does not support them, and
+/// kubectl warns about them. The schema's bounds remain.
 fn signed_formats(value: &mut Value) {
     match value {
         Value::Object(fields) => {

@@ -1,8 +1,8 @@
-//! Container images without a container engine: files and settings in, an OCI image layout out
-//! (image-spec 1.1). Reads and writes files, nothing else.
+//! Builds container images without a container engine: from files and settings to an OCI image
+//! layout (image-spec 1.1). Reads and writes files, nothing else.
 //!
 //! The same files and settings give the same bytes on every machine: entries are sorted, owned by
-//! 0:0, of mode 0755 (folders, programs) or 0644, and carry one time.
+//! 0:0, have mode 0755 (folders, programs) or 0644, and share one timestamp.
 
 pub mod command;
 mod dockerfile;
@@ -47,9 +47,10 @@ pub struct Image {
 /// A file or folder that is copied into an image.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Copy {
-    /// Here. Of a folder the contents are copied, symbolic links as links.
+    /// Path on this machine. For a folder, its contents are copied; symbolic links stay links.
     pub source: PathBuf,
-    /// Absolute path in the image. A file is copied into it where it ends in `/`.
+    /// Absolute path in the image. If it ends in `/`, it is a folder, and a file is copied into
+    /// it.
     pub destination: String,
 }
 

@@ -1,5 +1,5 @@
-//! The program behind the commands of the Makefile that need one: `cargo run -p flashjob-xtask --
-//! help`.
+//! Program behind those commands of the Makefile that need one:
+//! `cargo run -p flashjob-xtask -- help`.
 
 mod generate;
 

@@ -1,7 +1,7 @@
-//! Modules of a crate, and which of them use which, by its source. Reads files, nothing else.
+//! Dependencies between the modules of a crate, from its source. Reads files, nothing else.
 //!
-//! A module here is one with a file: those in braces belong to the file they are in. What is
-//! compiled for tests alone is passed over.
+//! A module here is one with its own file: inline modules belong to the file that contains them.
+//! Code that is only compiled for tests is ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,30 +13,31 @@ use syn::visit::{self, Visit};
 use syn::{Attribute, Expr, ExprLit, ItemMod, ItemUse, Lit, Macro, Meta, MetaList};
 use syn::{UseTree, Visibility};
 
-/// Modules by their paths, such as `crate::flashjob::plan`, each with those that it uses.
+/// Modules by their paths, such as `crate::flashjob::plan`, each with the modules that it uses.
 pub type Uses = BTreeMap<String, BTreeSet<String>>;
 
-/// Names of a path, such as `super`, `plan` and `Step`.
+/// Segments of a path, such as `super`, `plan` and `Step`.
 type Names = Vec<String>;
 
-/// All modules of a crate by their paths, those in braces too.
+/// All modules of a crate by their paths, including inline modules.
 type Modules = BTreeMap<String, Module>;
 
-/// Contents of a module by which it uses others.
+/// Contents of a module that determine which others it uses.
 #[derive(Default)]
 struct Module {
-    /// Path of the module whose file it is in.
+    /// Path of the module whose file contains it.
     file: String,
-    /// Names that `use` brings into it, and the paths for which they stand.
+    /// Names that `use` declarations import, with the paths that they stand for.
     imports: BTreeMap<String, Names>,
     /// Paths in its code.
     named: BTreeSet<Names>,
 }
 
-/// Returns which modules of a crate use which; `root` is its `lib.rs` or `main.rs`.
+/// Returns the modules of a crate, each with those that it uses; `root` is its `lib.rs` or
+/// `main.rs`.
 ///
-/// A module that only re-exports a name does not use the module that has it. Whoever takes the
-/// name from there does.
+/// A module that only re-exports a name does not use the module that defines it; a module that
+/// imports the re-exported name does.
 ///
 /// # Errors
 /// A file cannot be read, or is not Rust.
@@ -54,10 +55,11 @@ pub fn uses(root: &Path) -> anyhow::Result<Uses> {
     Ok(uses)
 }
 
-/// Returns modules each of which uses the next, and the last the first. None: there are none such.
+/// Returns a cycle of modules, each of which uses the next, and the last the first; None if there
+/// is no cycle.
 #[must_use]
 pub fn cycle(mut uses: Uses) -> Option<Vec<String>> {
-    // What uses nothing is in no cycle, nor is what uses only such.
+    // Modules that use nothing are in no cycle, nor are modules that only use those.
     let leaf = |uses: &Uses| {
         let leaf = uses.iter().find(|(_, used)| used.is_empty());
         leaf.map(|(module, _)| module.clone())
@@ -78,7 +80,7 @@ pub fn cycle(mut uses: Uses) -> Option<Vec<String>> {
     }
 }
 
-/// Reads the file of a module, and those of the modules below it, which are in `folder`.
+/// Reads the file of a module, and those of its child modules in `folder`.
 fn read(modules: &mut Modules, module: &str, file: &Path, folder: &Path) -> anyhow::Result<()> {
     let shown = file.display();
     let text = fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
@@ -95,7 +97,7 @@ fn read(modules: &mut Modules, module: &str, file: &Path, folder: &Path) -> anyh
     for Declared { module, path, folder } in reader.below {
         let beside = folder.with_extension("rs");
         match path {
-            // Such a file has those of the modules below it beside it.
+            // The children of such a file are beside it.
             Some(path) => {
                 let file = file.with_file_name(path);
                 let folder = file.parent().context("a file without a folder")?;
@@ -108,21 +110,21 @@ fn read(modules: &mut Modules, module: &str, file: &Path, folder: &Path) -> anyh
     Ok(())
 }
 
-/// A module with a file of its own.
+/// Declaration of a module with its own file.
 struct Declared {
     module: String,
-    /// File that an attribute names.
+    /// File in the attribute `#[path = "…"]`.
     path: Option<PathBuf>,
-    /// Folder of the modules below it.
+    /// Folder of its child modules.
     folder: PathBuf,
 }
 
 /// Collects the contents of the modules in one file.
 struct Reader<'a> {
     modules: &'a mut Modules,
-    /// Module whose file it is.
+    /// Module that this file belongs to.
     file: String,
-    /// Module to which the code at hand belongs, and the folder of the modules below that.
+    /// Module that is being visited, and the folder of its child modules.
     module: String,
     folder: PathBuf,
     below: Vec<Declared>,
@@ -158,7 +160,8 @@ impl Reader<'_> {
         module.imports.extend(name.map(|name| (name, path)));
     }
 
-    /// Takes the paths in the tokens of a macro or an attribute, which need be no syntax.
+    /// Collects the paths in the tokens of a macro or an attribute, which need not be valid
+    /// syntax.
     fn tokens(&mut self, tokens: TokenStream) {
         let mut path = Names::new();
         let mut colons = 0;
@@ -226,7 +229,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
         self.tokens(list.tokens.clone());
     }
 
-    /// `pub(super)` does not use the module above.
+    /// Ignores visibilities: `pub(super)` does not use the parent module.
     fn visit_visibility(&mut self, _: &'ast Visibility) {}
 }
 
@@ -247,7 +250,8 @@ fn path(attribute: &Attribute) -> Option<PathBuf> {
     }
 }
 
-/// Module to which a path in module `own` leads. None: it leads out of the crate, or stays.
+/// Returns the module to which a path in module `own` leads; None if it leaves the crate, or stays
+/// in `own`.
 fn resolve(modules: &Modules, own: &str, path: &[String]) -> Option<String> {
     let (first, rest) = path.split_first()?;
     let child = format!("{own}::{first}");
@@ -255,13 +259,13 @@ fn resolve(modules: &Modules, own: &str, path: &[String]) -> Option<String> {
         "crate" => follow(modules, "crate", rest),
         "self" => follow(modules, own, rest),
         "super" => follow(modules, own, path),
-        // A name alone is no module, but a variable.
+        // A single name is not a module, but a variable.
         _ if modules.contains_key(&child) && !rest.is_empty() => follow(modules, &child, rest),
         _ => imported(modules, own, first, rest),
     }
 }
 
-/// Module to which a path leads whose beginning is module `from`.
+/// Returns the module to which a path leads, relative to module `from`.
 fn follow(modules: &Modules, from: &str, path: &[String]) -> Option<String> {
     let Some((first, rest)) = path.split_first() else { return Some(from.to_owned()) };
     let child = format!("{from}::{first}");
@@ -269,16 +273,16 @@ fn follow(modules: &Modules, from: &str, path: &[String]) -> Option<String> {
         "super" => follow(modules, from.rsplit_once("::")?.0, rest),
         _ if modules.contains_key(&child) => follow(modules, &child, rest),
         _ if modules[from].imports.contains_key(first) => imported(modules, from, first, rest),
-        // An item of it.
+        // An item of the module.
         _ => Some(from.to_owned()),
     }
 }
 
-/// Module to which a path leads whose beginning is a name that module `own` imports.
+/// Returns the module to which a path leads that begins with a name imported by module `own`.
 fn imported(modules: &Modules, own: &str, name: &str, rest: &[String]) -> Option<String> {
     let import = modules[own].imports.get(name)?;
     let is_child = modules.contains_key(&format!("{own}::{name}"));
-    // `use anyhow::anyhow` begins with a crate, not with what it imports.
+    // `use anyhow::anyhow` begins with a crate, not with the imported name.
     if import.first().is_some_and(|first| first == name) && !is_child {
         return None;
     }
@@ -289,7 +293,7 @@ fn imported(modules: &Modules, own: &str, name: &str, rest: &[String]) -> Option
 mod tests {
     use super::*;
 
-    /// Uses of a crate with these files below its source folder.
+    /// Returns the uses of a crate with these files in its source folder.
     fn uses_of(files: &[(&str, &str)]) -> Vec<(String, Vec<String>)> {
         let folder = tempfile::tempdir().expect("a folder");
         for (name, text) in files {

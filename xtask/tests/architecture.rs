@@ -1,5 +1,5 @@
-//! Tests that modules use each other in no cycle, and that those of operator/rules keep their
-//! order.
+//! Tests that there are no cycles between modules, and that the modules of operator/rules keep
+//! their order.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,7 +22,7 @@ const RULES: [&str; 10] = [
     "crate::world",
 ];
 
-/// The workspace, as far as it is read from `cargo metadata`.
+/// Workspace, reduced to the used fields of `cargo metadata`.
 #[derive(Deserialize)]
 struct Workspace {
     packages: Vec<Package>,
@@ -65,7 +65,8 @@ fn a_module_of_the_rules_uses_only_those_before_it() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Place of the part of the crate to which a module belongs; None: it belongs to none.
+/// Returns the index of the part of the crate that a module belongs to; None if it belongs to
+/// none.
 fn place(module: &str) -> Option<usize> {
     let is_part = |part: &&str| {
         module.strip_prefix(*part).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
@@ -73,7 +74,7 @@ fn place(module: &str) -> Option<usize> {
     RULES.iter().position(is_part)
 }
 
-/// The root file of each library and program of the workspace.
+/// Returns the root file of each library and program of the workspace.
 fn roots(repository: &Path) -> anyhow::Result<Vec<PathBuf>> {
     let mut metadata = Command::new(env!("CARGO"));
     metadata.args(["metadata", "--no-deps", "--offline", "--format-version", "1"]);

@@ -1,5 +1,5 @@
-//! User names and passwords for registries, in the form of Docker's `config.json`, which is also
-//! that of a `dockerconfigjson` Secret.
+//! User names and passwords for registries, in the format of Docker's `config.json`, which a
+//! `dockerconfigjson` Secret has, too.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -8,10 +8,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 
-/// The user name by which Docker says that the password is an identity token, which a token
-/// service exchanges.
+/// User name with which Docker marks a password as an identity token, which a token service
+/// exchanges for an access token.
 pub const IDENTITY_TOKEN: &str = "<token>";
-/// Docker Hub's names. They are one registry, asked at the last.
+/// Docker Hub's names. They are one registry, whose API is at the last of them.
 const DOCKER_HUB: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
 
 /// A user name and its password. The password is never printed.
@@ -24,16 +24,16 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// The identity token, where they are one (OAuth2 refresh token of distribution's token
-    /// specification).
+    /// Returns the identity token, if the password is one (OAuth2 refresh token of distribution's
+    /// token specification).
     #[must_use]
     pub fn identity_token(&self) -> Option<&str> {
         (self.username == IDENTITY_TOKEN).then_some(self.password.as_str())
     }
 }
 
-/// One name for one registry: lower case, without the port that is usual, and Docker Hub's names
-/// as one.
+/// Returns the canonical name of a registry's host: lower case, without the default port, and one
+/// name for all of Docker Hub's names.
 #[must_use]
 pub(crate) fn canonical_host(host: &str) -> String {
     let host = host.to_ascii_lowercase();
@@ -41,7 +41,7 @@ pub(crate) fn canonical_host(host: &str) -> String {
     if DOCKER_HUB.contains(&host) { DOCKER_HUB[0].to_owned() } else { host.to_owned() }
 }
 
-/// Returns the host at which a registry is asked: Docker Hub's name for people serves no images.
+/// Returns the host that serves a registry's API: Docker Hub's public name serves no images.
 pub(crate) fn asked_at(host: &str) -> &str {
     if canonical_host(host) == DOCKER_HUB[0] { DOCKER_HUB[2] } else { host }
 }
@@ -55,18 +55,18 @@ impl fmt::Debug for Credentials {
     }
 }
 
-/// Credentials by registry host. A registry without any is asked anonymously.
+/// Credentials by registry host. Requests to any other registry are anonymous.
 #[derive(Clone, Debug, Default)]
 pub struct Logins(HashMap<String, Credentials>);
 
 impl Logins {
-    /// None: every registry is asked anonymously.
+    /// Creates an empty set: all requests are anonymous.
     #[must_use]
     pub fn none() -> Self {
         Self::default()
     }
 
-    /// Those of one host.
+    /// Returns the credentials for one host.
     #[must_use]
     pub fn of(&self, host: &str) -> Option<&Credentials> {
         self.0.get(&canonical_host(host))
@@ -83,13 +83,13 @@ impl FromIterator<(String, Credentials)> for Logins {
     }
 }
 
-/// Credentials that were configured and cannot be used. They never become an anonymous pull.
+/// Configured credentials that cannot be used. Such an error never leads to an anonymous pull.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CredentialsError {
-    /// Not the JSON of a Docker configuration.
+    /// The text is not the JSON of a Docker configuration.
     #[error("not a Docker configuration: {0}")]
     Decode(String),
-    /// No entry for the registry.
+    /// The configuration has no entry for the registry.
     #[error("no entry for registry {0}")]
     Missing(String),
     /// The entry has neither user name and password nor `auth` nor an identity token.
@@ -113,18 +113,18 @@ struct Entry {
     identitytoken: Option<String>,
 }
 
-/// A key of `auths`, as far as it names a place: host and path.
+/// Splits a key of `auths` into host and path.
 fn place_of(key: &str) -> (String, String) {
     let bare = key.trim_start_matches("https://").trim_start_matches("http://");
     let (host, path) = bare.split_once('/').unwrap_or((bare, ""));
     let path = path.trim_matches('/');
-    // Versions of the registry's interface, as `docker login` writes them.
+    // API versions of the registry, as `docker login` writes them.
     let path = if matches!(path, "v1" | "v2") { "" } else { path };
     (canonical_host(host), path.to_owned())
 }
 
-/// Returns the exactness with which a key names a repository; None if it does not. A `*` stands
-/// for one label of the host, as for the kubelet.
+/// Returns how specifically a key names a repository; None if it does not name it. A `*` matches
+/// one label of the host, as in the kubelet.
 fn exactness(key: &str, host: &str, repository: &str) -> Option<(usize, usize)> {
     let (key_host, key_path) = place_of(key);
     let labels = |host: &str| host.split('.').map(str::to_owned).collect::<Vec<_>>();
@@ -136,16 +136,16 @@ fn exactness(key: &str, host: &str, repository: &str) -> Option<(usize, usize)> 
     (same_host && same_path).then_some((key_path.len(), usize::from(key_host == host)))
 }
 
-/// Reads the credentials for a place, `host` or `host/repository`: of several entries the one with
-/// the longest path that it begins with.
+/// Reads the credentials for a place, `host` or `host/repository`. If several entries match, the
+/// one with the longest matching path wins.
 ///
 /// # Errors
-/// The text is no Docker configuration, has no entry for the place, or the entry is incomplete.
+/// The text is not a Docker configuration, has no entry for the place, or the entry is incomplete.
 pub fn parse_docker_config_json(
     text: &[u8],
     place: &str,
 ) -> Result<Credentials, CredentialsError> {
-    // The parser's own words could quote the password.
+    // The parser's own message could quote the password.
     let config: DockerConfig = serde_json::from_slice(text).map_err(|error| {
         CredentialsError::Decode(format!("at line {}, column {}", error.line(), error.column()))
     })?;
@@ -154,8 +154,7 @@ pub fn parse_docker_config_json(
     let exact = config.auths.into_iter().filter_map(|(key, entry)| {
         exactness(&key, &canonical, repository).map(|exact| (exact, key, entry))
     });
-    // Keys that name the same place alike have an order of their own, so that each load takes the
-    // same.
+    // Ties are broken by the key itself, so that every load selects the same entry.
     let entry = exact.max_by(|(a, of, _), (b, other, _)| (a, of).cmp(&(b, other)));
     let (_, _, entry) = entry.ok_or_else(|| CredentialsError::Missing(host.to_owned()))?;
     let incomplete = || CredentialsError::Incomplete(host.to_owned());

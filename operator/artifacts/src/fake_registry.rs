@@ -1,4 +1,4 @@
-//! A registry for tests: it answers as it is told to, and remembers what it was asked.
+//! Fake registry for tests: it gives configured answers and records the requests.
 #![allow(missing_docs, clippy::expect_used)]
 
 use std::sync::{Arc, Mutex};
@@ -12,8 +12,8 @@ use crate::config::RegistryConfig;
 
 type Requests = Arc<Mutex<Vec<(String, Option<String>)>>>;
 
-/// A registry on loopback that answers with a function of path and authorization, and remembers
-/// what it was asked.
+/// Fake registry on loopback that computes its answers from path and authorization, and records
+/// the requests.
 pub struct Fake {
     pub host: String,
     requests: Requests,
@@ -66,7 +66,7 @@ impl Fake {
     }
 }
 
-/// A manifest with one component, whose size it tells.
+/// Manifest with one component and the size that it declares for it.
 pub fn manifest(layer: &[u8], size: usize) -> String {
     serde_json::json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",

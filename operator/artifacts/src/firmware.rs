@@ -1,5 +1,5 @@
-//! Firmware in a registry: the device types that it is for, and its signatures. A
-//! microcontroller's platform has the operating system `custom` and its type as the architecture.
+//! Firmware in a registry: its device types and its signatures. A microcontroller's platform has
+//! the operating system `custom` and the device type as its architecture.
 
 mod beginning;
 mod layer;
@@ -15,9 +15,9 @@ pub use layer::{File, UnreadableLayer, extract};
 
 /// Operating system of a microcontroller's platform.
 const SYSTEM: &str = "custom";
-/// Largest layer that firmware is fetched in, in bytes.
+/// Largest layer of a firmware image that is fetched, in bytes.
 pub const LAYER_BYTES: usize = 64 << 20;
-/// Largest configuration of an image that is read, in bytes.
+/// Largest image configuration that is read, in bytes.
 const CONFIG_BYTES: usize = 1 << 20;
 
 /// Platform of an image: operating system and architecture.
@@ -30,7 +30,7 @@ pub struct Platform {
 }
 
 impl Platform {
-    /// Returns true if firmware of this platform is for a type of device: `custom/esp32-s3` is for
+    /// Returns true if firmware for this platform is for a device type: `custom/esp32-s3` is for
     /// `ESP32S3`.
     #[must_use]
     pub fn is_for(&self, device_type: &str) -> bool {
@@ -38,13 +38,13 @@ impl Platform {
         self.system == SYSTEM && plain(&self.architecture) == plain(device_type)
     }
 
-    /// The platform of a type of device.
+    /// Returns the platform of a device type.
     #[must_use]
     pub fn of_device(device_type: &str) -> Self {
         Self { system: SYSTEM.to_owned(), architecture: device_type.to_owned() }
     }
 
-    /// Type of device that the platform is for; None for the platform of a computer.
+    /// Returns the device type of the platform; None for the platform of a computer.
     #[must_use]
     pub fn device_type(&self) -> Option<&str> {
         (self.system == SYSTEM).then_some(self.architecture.as_str())
@@ -57,7 +57,7 @@ impl std::fmt::Display for Platform {
     }
 }
 
-/// Platforms of an index, each with the digest of its manifest as the index has it.
+/// Returns the platforms of an index, each with the digest of its manifest as the index gives it.
 pub fn platforms(index: &OciImageIndex) -> impl Iterator<Item = (Platform, &str)> {
     let named = |entry: &ImageIndexEntry| {
         let platform = entry.platform.as_ref()?;
@@ -67,8 +67,8 @@ pub fn platforms(index: &OciImageIndex) -> impl Iterator<Item = (Platform, &str)
     index.manifests.iter().filter_map(move |entry| Some((named(entry)?, entry.digest.as_str())))
 }
 
-/// Platform that the configuration of an image names; none for an artifact that has no such
-/// configuration.
+/// Reads the platform that the configuration of an image names; None for an artifact without such
+/// a configuration.
 ///
 /// # Errors
 /// The configuration cannot be fetched.
@@ -88,20 +88,20 @@ pub async fn platform_of_image(
     Ok(serde_json::from_slice(&bytes).ok().map(platform))
 }
 
-/// Firmware, as its registry shows it.
+/// Metadata of firmware in a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Firmware {
     /// Digest of the index, or of the only manifest.
     pub digest: Digest,
-    /// Platforms, each with the digest of its manifest; empty where the firmware names none.
+    /// Platforms, each with the digest of its manifest; empty if the firmware names none.
     pub platforms: Vec<(Platform, Digest)>,
 }
 
-/// Resolves a reference, and reads what it has firmware for. Nothing of the firmware itself is
+/// Resolves a reference, and reads the platforms of the firmware. The firmware itself is not
 /// fetched.
 ///
 /// # Errors
-/// The registry does not answer, has no such thing, or has something else there.
+/// The registry does not answer, does not have the reference, or has something else under it.
 pub async fn look_up(
     source: &mut Source<'_>,
     reference: &Reference,
@@ -131,10 +131,10 @@ pub async fn look_up(
     Ok(Firmware { digest, platforms })
 }
 
-/// Reason for which it is not proven that firmware may be used.
+/// Reason why the signatures do not prove that firmware may be used.
 #[derive(Debug, thiserror::Error)]
 pub enum UnverifiedFirmware {
-    /// The registry was asked for signatures and did not answer.
+    /// The registry did not answer the request for signatures.
     #[error("the signatures of firmware {reference} cannot be fetched: {source}")]
     Signatures {
         /// The firmware.
@@ -142,7 +142,7 @@ pub enum UnverifiedFirmware {
         /// Error of the registry.
         source: RegistryError,
     },
-    /// The policy does not allow it.
+    /// The policy does not allow the firmware.
     #[error("firmware {reference} is not trusted by the policy: {source}")]
     Trust {
         /// The firmware.
@@ -152,12 +152,12 @@ pub enum UnverifiedFirmware {
     },
 }
 
-/// Checks that one of these manifests has the signatures that the policy demands: a signature of
-/// an index counts for all that it names, one of a manifest for that alone. Returns true if one
-/// was demanded.
+/// Checks that one of these manifests has the signatures that the policy demands. A signature of
+/// an index covers all its manifests, a signature of a manifest only that manifest. Returns true
+/// if the policy demands a signature.
 ///
 /// # Errors
-/// None of them has, or the registry does not answer.
+/// No manifest has the signatures, or the registry does not answer.
 pub async fn verify(
     source: &mut Source<'_>,
     reference: &Reference,

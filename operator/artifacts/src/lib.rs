@@ -1,16 +1,16 @@
-//! From an OCI reference and a trust policy to verified bytes: device plugins for the operator,
-//! firmware for the flash image. Knows neither WebAssembly nor Kubernetes.
+//! Fetches and verifies artifacts, by an OCI reference and a trust policy: device plugins for the
+//! operator, firmware for the flash image. Depends on neither WebAssembly nor Kubernetes.
 //!
 //! ```text
 //! Reference --Source::manifest_bytes--> Digest --Source::blob--> Unverified
 //!     --trust::verify--> Verified
 //! ```
 //!
-//! - [`Source`] is where an artifact is: a registry with its mirrors, or an image layout on disk.
-//!   [`Repository`] is one place in a registry, and also takes what is pushed.
-//! - [`trust`] decides by the signatures that a [`Source`] has whether an artifact may be used.
-//! - [`firmware`] reads which device types firmware is for, and has its signatures checked.
-//! - [`config`] has the parts of configuration files that registries and trust need.
+//! - [`Source`] is the place that holds an artifact: a registry with its mirrors, or an image
+//!   layout on disk. [`Repository`] is one repository of a registry, and also accepts pushes.
+//! - [`trust`] decides by the signatures in a [`Source`] whether an artifact may be used.
+//! - [`firmware`] reads which device types firmware is for, and verifies its signatures.
+//! - [`config`] has the sections of configuration files that configure registries and trust.
 #![deny(missing_docs)]
 
 pub mod config;

@@ -1,4 +1,4 @@
-//! Reference to a plugin: the place that it comes from.
+//! Reference to an artifact: the place to fetch it from.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,11 +15,11 @@ use crate::Digest;
 pub enum Reference {
     /// In an OCI registry.
     Registry {
-        /// Host, with its port where it is not the usual one.
+        /// Host, with its port if that is not the default.
         host: String,
         /// Repository on that host.
         repository: String,
-        /// Tag; with a digest beside it only for people.
+        /// Tag; if a digest is present, only for people.
         tag: Option<String>,
         /// Digest of the manifest.
         digest: Option<Digest>,
@@ -33,7 +33,7 @@ pub enum Reference {
         /// Digest of the manifest.
         digest: Option<Digest>,
     },
-    /// A component in a file: for development.
+    /// A component in a file, for development.
     File {
         /// The file.
         path: PathBuf,
@@ -42,7 +42,7 @@ pub enum Reference {
     },
 }
 
-/// Not a reference.
+/// Error for text that is not a reference.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not a reference: {1}; expected host/repository:tag, host/repository@sha256:…, \
@@ -122,7 +122,7 @@ impl FromStr for Reference {
 }
 
 impl Reference {
-    /// Its digest, where it has one.
+    /// Returns the digest, if the reference has one.
     #[must_use]
     pub fn digest(&self) -> Option<&Digest> {
         match self {
@@ -132,7 +132,7 @@ impl Reference {
         }
     }
 
-    /// Its tag, where it has one.
+    /// Returns the tag, if the reference has one.
     #[must_use]
     pub fn tag(&self) -> Option<&str> {
         match self {
@@ -141,7 +141,7 @@ impl Reference {
         }
     }
 
-    /// The same, at exactly this digest.
+    /// Returns the same reference, pinned to this digest.
     #[must_use]
     pub fn pinned(&self, to: &Digest) -> Self {
         let mut reference = self.clone();
@@ -153,8 +153,8 @@ impl Reference {
         reference
     }
 
-    /// Returns the name that entries of trust are compared with: `host/repository`, or
-    /// `oci-layout/path`. A file has none.
+    /// Returns the name that trust entries are matched against: `host/repository`, or
+    /// `oci-layout/path`. None for a file.
     #[must_use]
     pub fn name(&self) -> Option<String> {
         match self {
@@ -165,8 +165,8 @@ impl Reference {
     }
 }
 
-/// Stands where a registry's host does in the name of what comes from an image layout. No host is
-/// called so: it has no dot.
+/// Placeholder for the registry's host in the name of an image layout. It cannot be a real host
+/// because it has no dot.
 pub(crate) const LAYOUT: &str = "oci-layout";
 
 pub(crate) fn is_host(host: &str) -> bool {
@@ -174,7 +174,7 @@ pub(crate) fn is_host(host: &str) -> bool {
     host.bytes().all(good) && !host.starts_with(['.', '-', ':'])
 }
 
-/// OCI distribution specification 1.1, "Pulling manifests": the form of `<name>`.
+/// Checks the form of `<name>` (OCI distribution specification 1.1, "Pulling manifests").
 pub(crate) fn is_repository(repository: &str) -> bool {
     let segment = |segment: &str| {
         let ends = |letter: Option<char>| {

@@ -1,9 +1,9 @@
-//! Gets an artifact from an OCI registry, and puts one there (OCI distribution specification 1.1,
-//! "Pull" and "Push").
+//! Pulls artifacts from an OCI registry, and pushes them to one (OCI distribution specification
+//! 1.1, "Pull" and "Push").
 //!
 //! oci-client drops a failed token request, sends the password to whatever realm a challenge
-//! names, and follows redirects with it; so the few requests that are needed are made here, and
-//! only its manifest types are used.
+//! names, and sends it along when it follows a redirect. So this module sends the few requests
+//! that are needed itself, and uses only oci-client's manifest types.
 
 mod answer;
 mod challenge;
@@ -40,7 +40,7 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.manifest.v1+json, \
                               application/vnd.docker.distribution.manifest.list.v2+json";
 /// Largest manifest or index that is read, in bytes.
 pub const MANIFEST_BYTES: usize = 4 << 20;
-/// Redirects that a blob may take, as to the storage behind a registry.
+/// Maximum number of redirects of a blob, for example to the storage behind a registry.
 const REDIRECTS: usize = 5;
 
 /// One repository in one registry.
@@ -69,12 +69,12 @@ struct Outgoing<'a> {
     method: Method,
     url: Url,
     accept: Option<&'a str>,
-    /// Media type and bytes of what is sent along.
+    /// Media type and bytes of the request's body.
     content: Option<(&'a str, &'a [u8])>,
-    /// Number of the first byte that is wanted (RFC 9110, "Range Requests"), and of the last one;
-    /// without that: to the end.
+    /// First and last byte of the requested range (RFC 9110, "Range Requests"); without a last
+    /// byte, the range extends to the end.
     range: (usize, Option<usize>),
-    /// Time for request and answer; None: as for all small requests.
+    /// Timeout of the request; None: the timeout of small requests.
     time: Option<Duration>,
 }
 
@@ -83,15 +83,15 @@ impl Outgoing<'_> {
         Self { method, url, accept: None, content: None, range: (0, None), time: None }
     }
 
-    /// Returns the actions that a token for it must allow, where the registry does not say so
-    /// itself.
+    /// Returns the actions that the token for this request must allow, if the registry does not
+    /// name them itself.
     fn actions(&self) -> &'static str {
         if matches!(self.method, Method::GET | Method::HEAD) { "pull" } else { "pull,push" }
     }
 }
 
 impl<'a> Repository<'a> {
-    /// The repository of that name at that host.
+    /// Creates a client for the repository of that name at that host.
     ///
     /// # Errors
     /// The configuration of the registry cannot be used.
@@ -118,10 +118,10 @@ impl<'a> Repository<'a> {
         })
     }
 
-    /// Fetches a manifest or index by tag or digest, and checks that it is the one.
+    /// Fetches a manifest or index by tag or digest, and checks its digest.
     ///
     /// # Errors
-    /// The registry does not give it, or gives another.
+    /// The registry does not return the manifest, or returns another one.
     pub async fn manifest_bytes(
         &mut self,
         reference: &str,
@@ -144,8 +144,8 @@ impl<'a> Repository<'a> {
         Ok((digest, bytes))
     }
 
-    /// Returns true if another place may be asked instead: this one does not have it, does not
-    /// answer, or wants a password that nobody configured.
+    /// Returns true if the next place may be tried: this one does not have the object, does not
+    /// answer, or requires a password and none is configured.
     pub(crate) fn may_be_passed_over(&self, error: &RegistryError) -> bool {
         match error {
             RegistryError::NotFound { .. } => true,
@@ -154,7 +154,7 @@ impl<'a> Repository<'a> {
         }
     }
 
-    /// Returns the name of a tag or digest for messages.
+    /// Returns the full name of a tag or digest for messages.
     #[must_use]
     pub fn what(&self, reference: &str) -> String {
         let separator = if reference.contains(':') { '@' } else { ':' };
@@ -170,12 +170,12 @@ impl<'a> Repository<'a> {
         })
     }
 
-    /// Returns true if the configuration says that this very host is spoken to without TLS.
+    /// Returns true if the configuration demands HTTP without TLS for exactly this host.
     fn plain(&self, host: &str) -> bool {
         self.registries.iter().any(|config| config.plain_http && config.is_at(host))
     }
 
-    /// Returns true if the configuration has this very host as a registry.
+    /// Returns true if the configuration lists exactly this host as a registry.
     fn is_configured(&self, host: &str) -> bool {
         self.registries.iter().any(|config| config.is_at(host))
     }
@@ -191,7 +191,7 @@ impl<'a> Repository<'a> {
         self.accepted(response, what, path)
     }
 
-    /// Asks once, and a second time with what the challenge asks for.
+    /// Sends the request, and sends it again with the authorization that a challenge demands.
     async fn ask(
         &mut self,
         outgoing: Outgoing<'_>,
@@ -204,8 +204,7 @@ impl<'a> Repository<'a> {
             return Ok(response);
         }
         self.authorize(&response, &outgoing, what).await?;
-        // A password that was refused would be refused again, and some registries lock an account
-        // for that.
+        // Do not send a rejected password again: some registries lock an account for that.
         if self.authorization == sent {
             Ok(response)
         } else {
@@ -301,7 +300,7 @@ impl<'a> Repository<'a> {
         Ok(bytes)
     }
 
-    /// Takes what comes, to no more than the limit, whatever the length that was announced.
+    /// Receives a body up to the limit, whatever length the server announced.
     async fn receive(
         &self,
         mut response: Response,
@@ -320,7 +319,7 @@ impl<'a> Repository<'a> {
 }
 
 #[cfg(feature = "fuzzing")]
-/// Reads a challenge, and returns whether anything of it can be met.
+/// Parses a challenge, and returns true if it has one that can be met.
 pub fn challenge_is_read(header: &str) -> bool {
     !challenge::Challenge::parse(header).is_empty()
 }
@@ -331,7 +330,7 @@ fn page_in_its_place(what: &str) -> RegistryError {
     RegistryError::Form { what: what.to_owned(), message: message.to_owned() }
 }
 
-/// Returns true if the response is a page for people.
+/// Returns true if the response is an HTML page.
 fn is_page(response: &Response) -> bool {
     let kind = response.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     kind.is_some_and(|kind| kind.to_ascii_lowercase().starts_with("text/html"))
@@ -342,10 +341,10 @@ fn authority(url: &Url) -> String {
     url.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"))
 }
 
-/// Reads an image manifest. An index of several is none.
+/// Parses an image manifest. An index is an error.
 ///
 /// # Errors
-/// The bytes are something else.
+/// The bytes are not an image manifest.
 pub fn image_manifest(bytes: &[u8], what: &str) -> Result<OciImageManifest, RegistryError> {
     let form = |message: String| RegistryError::Form { what: what.to_owned(), message };
     match serde_json::from_slice(bytes) {
@@ -357,10 +356,10 @@ pub fn image_manifest(bytes: &[u8], what: &str) -> Result<OciImageManifest, Regi
     }
 }
 
-/// Size and digest of a layer, which is fetched only if it is small enough.
+/// Returns the size and digest of a layer, if it does not exceed the limit.
 ///
 /// # Errors
-/// It is larger than the limit, or the manifest names no size or digest.
+/// The layer is larger than the limit, or the manifest has no valid size or digest.
 pub fn layer_of(layer: &OciDescriptor, what: &str, limit: usize) -> Result<Layer, RegistryError> {
     let form = |message: String| RegistryError::Form { what: what.to_owned(), message };
     let size = usize::try_from(layer.size)

@@ -1,6 +1,6 @@
-//! Places that have artifacts: a registry with its mirrors, or an image layout on disk. Each is
-//! asked for manifests, blobs and what refers to a manifest; everything that comes is hashed. A
-//! bare file is no such place.
+//! Places that hold artifacts: a registry with its mirrors, or an image layout on disk. Each
+//! serves manifests, blobs and the referrers of a manifest, and the digest of everything it serves
+//! is checked. A bare file is not such a place.
 
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -18,20 +18,20 @@ use mirrors::Mirrored;
 pub use mirrors::places;
 pub(crate) use mirrors::split;
 
-/// One place that has artifacts.
+/// One place that holds artifacts.
 pub struct Source<'a>(Place<'a>);
 
-/// The kinds of places.
+/// Kinds of places.
 enum Place<'a> {
     Registry(Mirrored<'a>),
     Layout(Layout),
 }
 
 impl<'a> Source<'a> {
-    /// Returns the place that a reference leads to; none for a bare file.
+    /// Returns the place that a reference points to; None for a bare file.
     ///
     /// # Errors
-    /// The configuration of a registry cannot be used.
+    /// The configuration of the registry cannot be used.
     pub fn of(
         reference: &Reference,
         registries: &'a [RegistryConfig],
@@ -50,7 +50,7 @@ impl<'a> Source<'a> {
     /// Fetches a manifest or index by tag or digest, and returns its digest with its bytes.
     ///
     /// # Errors
-    /// It is not there, is another than the expected one, or is larger than the limit.
+    /// The object is absent, is not the expected one, or is larger than the limit.
     pub async fn manifest_bytes(
         &mut self,
         wanted: &str,
@@ -66,7 +66,7 @@ impl<'a> Source<'a> {
     /// Fetches a blob.
     ///
     /// # Errors
-    /// It is not there, or is another.
+    /// The blob is absent, or is not the expected one.
     pub async fn blob(&mut self, layer: &Layer) -> Result<Vec<u8>, RegistryError> {
         match &mut self.0 {
             Place::Registry(mirrored) => {
@@ -78,8 +78,8 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Fetches a blob, and hands its bytes on while they come: they are the right ones only if
-    /// this succeeds.
+    /// Fetches a blob, and forwards its bytes while they arrive. They can be trusted only if this
+    /// function succeeds.
     pub(crate) async fn hand_on(
         &mut self,
         layer: &Layer,
@@ -95,10 +95,10 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Fetches the first bytes of a blob, at most so many. Their digest is not checked.
+    /// Fetches the first bytes of a blob, at most `most` of them. Their digest is not checked.
     ///
     /// # Errors
-    /// It is not there.
+    /// The blob is absent.
     pub async fn blob_start(
         &mut self,
         layer: &Layer,
@@ -114,7 +114,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Lists what may be a bundle that refers to a manifest.
+    /// Lists manifests that may be bundles which refer to this manifest.
     async fn referrers(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
         match &mut self.0 {
             Place::Registry(mirrored) => mirrored.referrers(digest).await,
@@ -122,7 +122,7 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Returns the name of a tag or digest for messages.
+    /// Returns the full name of a tag or digest for messages.
     #[must_use]
     pub fn what(&self, wanted: &str) -> String {
         match &self.0 {

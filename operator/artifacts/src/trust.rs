@@ -1,6 +1,6 @@
-//! Decides which artifacts are used. There is one way to make a [`Verified`] one, and only that
-//! can be run. Reads the files with keys and trusted roots, and does no other I/O: what a registry
-//! has of signatures is brought along.
+//! Decides which artifacts may be used. Only one function creates a [`Verified`] artifact, and
+//! only that type can be run. Reads the files with keys and trusted roots, and does no other I/O:
+//! the caller passes in the signatures from the registry.
 
 mod error;
 mod finding;
@@ -27,18 +27,18 @@ pub use keyless::Attached;
 pub use signature::{BUNDLE, Signature};
 use signers::Signers;
 
-/// An artifact that was fetched, and whose bytes have the digest they should have.
+/// Artifact whose bytes were fetched and have the expected digest.
 #[derive(Clone, Debug)]
 pub struct Unverified {
     /// Reference that it came from.
     pub reference: Reference,
     /// Digest of its manifest; of the file itself for `file://`.
     pub digest: Digest,
-    /// The bytes that count of it, as a component.
+    /// The artifact's payload, for example the component.
     pub content: Vec<u8>,
 }
 
-/// An artifact that may be used. Never stored: it is made anew at every load.
+/// Artifact that may be used. Never stored: every load verifies again.
 #[derive(Debug)]
 pub struct Verified {
     artifact: Unverified,
@@ -46,29 +46,29 @@ pub struct Verified {
 }
 
 impl Verified {
-    /// Digest of its manifest.
+    /// Returns the digest of the manifest.
     #[must_use]
     pub fn digest(&self) -> &Digest {
         &self.artifact.digest
     }
 
-    /// The bytes that count of it, as a component.
+    /// Returns the artifact's payload, for example the component.
     #[must_use]
     pub fn content(&self) -> &[u8] {
         &self.artifact.content
     }
 
-    /// Returns true if a signature was demanded and found.
+    /// Returns true if a signature was required and found.
     #[must_use]
     pub fn signed(&self) -> bool {
         self.signed
     }
 }
 
-/// Decides whether an artifact may be used: the one place where a [`Verified`] is made.
+/// Decides whether an artifact may be used. This is the only function that creates a [`Verified`].
 ///
 /// # Errors
-/// Nothing in the configuration allows it.
+/// The configuration does not allow the artifact.
 pub fn verify(
     artifact: Unverified,
     trust: &[TrustEntry],
@@ -80,7 +80,7 @@ pub fn verify(
     Ok(Verified { artifact, signed })
 }
 
-/// The forms of signatures to look for; none where no signature is demanded.
+/// Returns the forms of signatures to look for; none if no signature is required.
 #[must_use]
 pub fn forms<'a>(reference: &Reference, trust: &'a [TrustEntry]) -> &'a [SignatureForm] {
     entry(reference, trust)
@@ -88,10 +88,10 @@ pub fn forms<'a>(reference: &Reference, trust: &'a [TrustEntry]) -> &'a [Signatu
         .map_or(&[], |cosign| &cosign.forms)
 }
 
-/// Checks that what is known allows an artifact to be used; returns true if a signature allows it.
+/// Checks that the trust policy allows an artifact; returns true if a signature allows it.
 ///
 /// # Errors
-/// Nothing allows it.
+/// The trust policy does not allow the artifact.
 pub fn check(
     reference: &Reference,
     digest: &Digest,
@@ -150,7 +150,7 @@ fn check_signatures(
         }
         _ => {}
     }
-    // The finding that says most about what went wrong.
+    // Report the finding that explains the failure best.
     if let Some(finding) = findings.into_iter().min_by_key(Finding::rank)
         && let Some(error) = finding.refusal(&digest, &entry)
     {
@@ -168,8 +168,8 @@ fn signed_by(finding: &Finding) -> &[usize] {
     if let Finding::Signed(signers) = finding { signers } else { &[] }
 }
 
-/// The entry that decides on an artifact: the one with the longest literal prefix among those that
-/// match.
+/// Returns the entry that applies to an artifact: of all that match, the one with the longest
+/// literal prefix.
 #[must_use]
 pub fn entry<'a>(reference: &Reference, trust: &'a [TrustEntry]) -> Option<&'a TrustEntry> {
     let name = reference.name()?;
@@ -177,21 +177,22 @@ pub fn entry<'a>(reference: &Reference, trust: &'a [TrustEntry]) -> Option<&'a T
     matching.max_by_key(|entry| literal_prefix(&entry.pattern).len())
 }
 
-/// Digest of everything that an entry decides by: what is written in it, and its keys or trusted
-/// root as the files have them now. Two equal ones accept the same signatures.
+/// Returns the digest of everything that affects the decisions of an entry: its fields, and the
+/// current content of its key or trusted root files. Entries with equal fingerprints accept the
+/// same signatures.
 #[must_use]
 pub fn fingerprint(entry: &TrustEntry) -> Digest {
-    // Paths were read from a text, so that they can be written as one.
+    // The paths come from text, so serializing them cannot fail.
     let mut decisive = serde_json::to_vec(entry).unwrap_or_default();
     for file in entry.cosign.iter().flat_map(CosignTrust::files) {
         let content = std::fs::read(file).map(|bytes| Digest::of(&bytes));
-        // A file that cannot be read accepts nothing, and counts as another one.
+        // An unreadable file accepts no signature, and counts as different content.
         decisive.extend(content.map_or_else(|_| "none".to_owned(), |of| of.to_string()).bytes());
     }
     Digest::of(&decisive)
 }
 
-/// The part of a pattern before its first wildcard.
+/// Returns the part of a pattern before its first wildcard.
 pub(crate) fn literal_prefix(pattern: &str) -> &str {
     pattern.split('*').next().unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! The part of the configuration that firmware is looked up with.
+//! Access to firmware: the part of the configuration that firmware lookups use.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -10,19 +10,19 @@ use flashjob_rules::firmware::FirmwareTrust;
 
 use crate::OperatorConfig;
 
-/// Part of the configuration that firmware is looked up with.
+/// Part of the configuration that firmware lookups use.
 #[derive(Debug, Default)]
 pub struct Access {
     /// Connection settings of registries.
     pub registries: Vec<RegistryConfig>,
-    /// Signers of firmware.
+    /// Trust policy for firmware: the required signers.
     pub trust: Vec<TrustEntry>,
-    /// Digest of each entry of `trust`, with its keys, by its pattern.
+    /// Digest of each entry of `trust` including its keys, by the entry's pattern.
     fingerprints: HashMap<String, Digest>,
 }
 
 impl Access {
-    /// The part of a configuration. Reads the keys that it names.
+    /// Extracts that part of a configuration. Reads the key files that it names.
     #[must_use]
     pub fn of(config: &OperatorConfig) -> Arc<Self> {
         let trust = config.firmware_trust.clone();
@@ -31,15 +31,16 @@ impl Access {
         Arc::new(Self { registries: config.registries.clone(), trust, fingerprints })
     }
 
-    /// Digest of the entry that decides on a firmware, with the keys that it had when this
-    /// configuration was taken; None: no entry does. What was verified by an earlier one may not
-    /// be trusted any more.
+    /// Returns the digest of the trust entry that applies to a firmware, with the keys as they
+    /// were when this configuration was loaded; None if no entry applies. Firmware that was
+    /// verified under another digest may no longer be trusted.
     fn trust_in(&self, firmware: &str) -> Option<String> {
         let entry = entry(&firmware.parse().ok()?, &self.trust)?;
         self.fingerprints.get(&entry.pattern).map(Digest::to_string)
     }
 
-    /// The same for the rules, which know nothing of references and keys.
+    /// Returns that lookup as a function for the rules, which do not depend on references and
+    /// keys.
     #[must_use]
     pub fn trust(self: &Arc<Self>) -> FirmwareTrust {
         let access = Arc::clone(self);

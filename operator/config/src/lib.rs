@@ -1,5 +1,6 @@
-//! The operator's configuration file. Read whole and checked whole: a bad file is refused, and
-//! says which field is wrong. The operator and the command line read it alike. Files, no network.
+//! Configuration file of the operator. It is read and validated as a whole: an invalid file is
+//! rejected, and the error names the field. The operator and the command line use the same parser.
+//! Reads files, does not use the network.
 
 mod access;
 pub mod standing;
@@ -25,7 +26,7 @@ pub use access::Access;
 /// `apiVersion` of the file.
 const API_VERSION: &str = "config.flashjob.nbfc.io/v1alpha1";
 
-/// The whole file.
+/// Content of the file.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct OperatorConfig {
@@ -39,11 +40,11 @@ pub struct OperatorConfig {
     /// Connection settings of registries.
     #[serde(default)]
     pub registries: Vec<RegistryConfig>,
-    /// Trusted sources, whose components are run.
+    /// Trust policy for plugins: the sources whose components are run.
     #[serde(default)]
     pub trust: Vec<TrustEntry>,
-    /// Signers of firmware: what an entry matches is flashed by a FlashRollout only with their
-    /// signature. Default: no signature is asked for.
+    /// Trust policy for firmware: a FlashRollout flashes firmware that matches an entry only with
+    /// the required signatures. Default: no signature is required.
     #[serde(default)]
     pub firmware_trust: Vec<TrustEntry>,
     /// Limits on the cost of a call to a plugin.
@@ -61,7 +62,7 @@ pub struct OperatorConfig {
     /// Settings of every flash Service.
     #[serde(default)]
     pub services: ServicePolicy,
-    /// Waiting periods.
+    /// Timeouts and pauses.
     #[serde(default)]
     pub periods: Periods,
 }
@@ -70,35 +71,36 @@ pub struct OperatorConfig {
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PluginConfig {
-    /// A DNS label; what the plugin says of itself must be the same.
+    /// Name, a DNS label; the plugin must describe itself by the same name.
     pub name: String,
-    /// Reference that it is loaded from.
+    /// Reference that the plugin is loaded from.
     pub image: Reference,
-    /// The types it serves; default: what it describes. `*`: any type that nobody else serves.
+    /// The types it serves; default: those that it describes. `*`: any type that no other plugin
+    /// serves.
     #[serde(default)]
     pub device_types: Option<Vec<String>>,
     /// Policy for resolving the reference again.
     #[serde(default)]
     pub pull_policy: PullPolicy,
-    /// With pullPolicy Always: seconds between looks for a new version. Default 300, at least 10.
+    /// With pullPolicy Always: seconds between checks for a new version. Default 300, at least 10.
     #[serde(default = "pull_interval")]
     pub pull_interval_seconds: u32,
-    /// Let a version serve that is lower than the one that serves.
+    /// Allow a version that is lower than the one in service.
     #[serde(default)]
     pub allow_downgrade: bool,
-    /// Image of the flash Pod where a FlashJob names none. Default: the one that the plugin names.
+    /// Image of the flash Pod if a FlashJob names none. Default: the image that the plugin names.
     #[serde(default)]
     pub flash_image: Option<String>,
-    /// Settings beneath those of a FlashJob.
+    /// Default settings, which a FlashJob's settings override.
     #[serde(default)]
     pub settings: Map<String, Value>,
-    /// Settings above those of a FlashJob.
+    /// Settings that override those of a FlashJob.
     #[serde(default)]
     pub locked_settings: Map<String, Value>,
-    /// For `file://` references: run it without a digest and without a signature.
+    /// For `file://` references: run the plugin without a digest and without a signature.
     #[serde(default)]
     pub allow_unsigned: bool,
-    /// Privileges that it may give its Pods.
+    /// Privileges that the plugin may give its Pods.
     #[serde(default)]
     pub grants: Grants,
 }
@@ -110,13 +112,13 @@ pub struct InstanceScope {
     /// Default: those in the FlashJob's own namespace.
     #[serde(default)]
     pub namespaces: Namespaces,
-    /// Host names that `spec.hostEndpoint` may have; `*.example.com` are all below it. Default:
-    /// only the device's own.
+    /// Host names that `spec.hostEndpoint` may have; `*.example.com` stands for all names below
+    /// it. Default: only the device's own host.
     #[serde(default)]
     pub host_names: Vec<String>,
 }
 
-/// Reason for the refusal of a configuration file.
+/// Reason why a configuration file is rejected.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -130,10 +132,10 @@ pub enum ConfigError {
         /// Error that the system reports.
         source: std::io::Error,
     },
-    /// The file is not of the right form.
+    /// The file is malformed.
     #[error("the configuration is refused: {0}")]
     Parse(String),
-    /// A field breaks its rule.
+    /// A field is invalid.
     #[error("the configuration is refused: {field}: {message}")]
     Invalid {
         /// Path of the field.
@@ -152,10 +154,10 @@ pub fn read(path: &Path) -> Result<String, ConfigError> {
         .map_err(|source| ConfigError::Read { path: path.to_owned(), source })
 }
 
-/// The same; none where there is no such file.
+/// Reads the text of a configuration file; None if the file does not exist.
 ///
 /// # Errors
-/// There is a file, and it cannot be read.
+/// The file exists, and cannot be read.
 pub fn read_if_present(path: &Path) -> Result<Option<String>, ConfigError> {
     match read(path) {
         Err(ConfigError::Read { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
@@ -163,10 +165,10 @@ pub fn read_if_present(path: &Path) -> Result<Option<String>, ConfigError> {
     }
 }
 
-/// Checks the text of a configuration file.
+/// Parses and checks the text of a configuration file.
 ///
 /// # Errors
-/// The text has an unknown or ill-formed field, or a field breaks its rule.
+/// The text has an unknown or malformed field, or a field is invalid.
 pub fn parse(text: &str) -> Result<OperatorConfig, ConfigError> {
     let config: OperatorConfig =
         serde_saphyr::from_str(text).map_err(|error| ConfigError::Parse(error.to_string()))?;
@@ -175,7 +177,7 @@ pub fn parse(text: &str) -> Result<OperatorConfig, ConfigError> {
 }
 
 impl OperatorConfig {
-    /// Policy by which Pods and Services are made.
+    /// Returns the policy by which Pods and Services are built.
     #[must_use]
     pub fn policy(&self) -> Policy {
         Policy {
@@ -186,7 +188,7 @@ impl OperatorConfig {
         }
     }
 
-    /// Part of the configuration that decisions depend on.
+    /// Returns the part of the configuration that the rules use.
     #[must_use]
     pub fn rules(&self, firmware_trust: FirmwareTrust) -> Rules {
         Rules {
@@ -285,8 +287,7 @@ fn check_grants(grants: &Grants, index: usize) -> Result<(), ConfigError> {
             );
             return invalid(field(), &message);
         }
-        // What stands for a segment is put in the place of the wildcards: the rest must be what an
-        // image can have.
+        // Replace the wildcards by a segment: the result must be a valid image.
         let example = format!("{host}/{}", path.replace("**", "a").replace('*', "a"));
         if !is_image(&example) {
             let message = "no image is like this, so it matches none; expected host/path in \

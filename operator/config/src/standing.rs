@@ -1,5 +1,5 @@
-//! Types that each plugin serves beside the others. Types that are written in the configuration
-//! beat those that a plugin describes; among equals the first plugin keeps the type. Pure.
+//! Assignment of device types to plugins. Types in the configuration take precedence over those
+//! that a plugin describes; otherwise the first plugin keeps the type. Pure.
 
 use std::sync::Arc;
 
@@ -8,27 +8,27 @@ use flashjob_rules::flashjob::observed::{PluginView, ReadyPlugin};
 
 use crate::PluginConfig;
 
-/// A configured plugin, and what came of loading it.
+/// Configured plugin, and the result of loading it.
 pub struct ConfiguredPlugin {
     /// Its entry in the configuration.
     pub config: PluginConfig,
-    /// Types that it describes.
+    /// Types that the plugin describes.
     pub described: Vec<ServedTypes>,
-    /// True if nothing came of loading it yet.
+    /// True until loading has had a result.
     pub is_loading: bool,
-    /// The plugin that serves, or the reason why none does.
+    /// The plugin in service, or the reason why there is none.
     pub ready: Result<ReadyPlugin, String>,
 }
 
 impl ConfiguredPlugin {
-    /// A plugin of which nothing is known yet but its entry in the configuration.
+    /// Creates a plugin whose loading has not had a result.
     #[must_use]
     pub fn loading(config: PluginConfig) -> Self {
         let ready = Err("it is being loaded".to_owned());
         Self { config, described: Vec::new(), is_loading: true, ready }
     }
 
-    /// The plugin serves from now on.
+    /// Puts the plugin into service.
     pub fn serve(&mut self, plugin: &Plugin) {
         self.described.clone_from(&plugin.info().device_types);
         self.is_loading = false;
@@ -38,7 +38,7 @@ impl ConfiguredPlugin {
         });
     }
 
-    /// No digest of the plugin serves, for this cause.
+    /// Takes the plugin out of service for this cause.
     pub fn withhold(&mut self, cause: &str) {
         self.is_loading = false;
         self.ready = Err(cause.to_owned());
@@ -48,15 +48,15 @@ impl ConfiguredPlugin {
 /// Types that one plugin serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
-    /// Its types.
+    /// Types that the plugin serves.
     pub device_types: Vec<ServedTypes>,
-    /// True if it serves any type that no other plugin serves.
+    /// True if the plugin serves any type that no other plugin serves.
     pub any_type: bool,
-    /// Types that it would serve, and the plugins that keep them.
+    /// Types that the plugin would serve, and the plugins that serve them instead.
     pub kept: Vec<(ServedTypes, String)>,
 }
 
-/// The plugin at `index` as the rules look at it. `digests` are those of it that are loaded.
+/// Returns the rules' view of the plugin at `index`. `digests` are those of its loaded versions.
 #[must_use]
 pub fn view(known: &[ConfiguredPlugin], index: usize, digests: Vec<Digest>) -> PluginView {
     let ConfiguredPlugin { config, ready, is_loading, .. } = &known[index];
@@ -76,7 +76,7 @@ pub fn view(known: &[ConfiguredPlugin], index: usize, digests: Vec<Digest>) -> P
     }
 }
 
-/// Types that the plugin at `index` serves.
+/// Returns the types that the plugin at `index` serves.
 #[must_use]
 pub fn standing(known: &[ConfiguredPlugin], index: usize) -> Standing {
     let own = &known[index];

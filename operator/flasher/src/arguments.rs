@@ -1,5 +1,5 @@
-//! The command line. Each option is also an environment variable, which is how a device plugin
-//! sets it; the first users' image reads the same names.
+//! Command line. Each option is also an environment variable, which is how a device plugin sets
+//! it; the project's first flash image reads the same names.
 
 mod pull;
 mod serial;
@@ -64,11 +64,11 @@ pub enum Progress {
 }
 
 impl Arguments {
-    /// Reads the command line of this process, and its variables. An empty variable is as good as
-    /// none.
+    /// Parses the command line and the environment variables of this process. An empty variable
+    /// counts as unset.
     ///
     /// # Errors
-    /// Something is missing or cannot be read, or help is asked for.
+    /// An option is missing or invalid, or help is requested.
     pub fn read() -> Result<Self, clap::Error> {
         let command = Self::command();
         let command = command.mut_args(filled).mut_subcommands(|way| way.mut_args(filled));
@@ -76,8 +76,8 @@ impl Arguments {
     }
 }
 
-/// Options that an error is about, each with its variable: a plugin sets these. `words` are those
-/// of the command line.
+/// Returns the options that an error is about, each with the variable by which plugins set it.
+/// `words` are the arguments of the command line.
 pub fn variables<'a>(
     error: &clap::Error,
     mut words: impl Iterator<Item = &'a str>,
@@ -96,7 +96,7 @@ pub fn variables<'a>(
             _ => Vec::new(),
         });
     let found = named.filter_map(|named| {
-        // As `--port <PORT>`.
+        // Such as `--port <PORT>`.
         let option = named.split(' ').next()?.to_owned();
         let mut arguments = way.get_arguments();
         let own = |argument: &&Arg| argument.get_long() == option.strip_prefix("--");
@@ -106,7 +106,7 @@ pub fn variables<'a>(
     found.collect()
 }
 
-/// The argument, without its variable where that is empty.
+/// Returns the argument, without its variable if that is set but empty.
 fn filled(argument: Arg) -> Arg {
     let value = argument.get_env().and_then(std::env::var_os);
     match value.is_some_and(|value| value.is_empty()) {
@@ -401,7 +401,7 @@ fn header(text: &str) -> Result<(HeaderName, HeaderValue), String> {
     Ok((name, value))
 }
 
-/// A JSON pointer (RFC 6901); an empty one is the whole document.
+/// Parses a JSON pointer (RFC 6901); an empty one refers to the whole document.
 fn pointer(text: &str) -> Result<String, String> {
     match text.is_empty() || text.starts_with('/') {
         true => Ok(text.to_owned()),

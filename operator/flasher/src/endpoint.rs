@@ -1,4 +1,4 @@
-//! The device's HTTP server.
+//! HTTP server of a device.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -8,26 +8,26 @@ use tokio::net::lookup_host;
 
 use crate::outcome::{AttemptFailure, Code};
 
-/// Longest time for the device's answer to a small request.
+/// Timeout of a small request to the device.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// The device's HTTP server.
+/// HTTP server of a device.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint(Url);
 
 impl Endpoint {
-    /// Reads `host` or `host:port`.
+    /// Parses `host` or `host:port`.
     ///
     /// # Errors
-    /// It is neither.
+    /// The text is neither.
     pub fn read(text: &str) -> Result<Self, AttemptFailure> {
         read("http", text).map(Self)
     }
 
-    /// The address of a path there, with the query that it may have.
+    /// Returns the URL of a path on the device, with its query if there is one.
     ///
     /// # Errors
-    /// It is no path.
+    /// The text is not a path.
     pub fn at(&self, path: &str) -> Result<Url, AttemptFailure> {
         let own = |url: &Url| url.authority() == self.0.authority();
         let url = self.0.join(path).ok().filter(|url| path.starts_with('/') && own(url));
@@ -37,7 +37,7 @@ impl Endpoint {
         })
     }
 
-    /// Its addresses.
+    /// Returns the server's IP addresses.
     pub async fn addresses(&self) -> Vec<IpAddr> {
         let host = self.0.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let found = lookup_host((host, self.0.port_or_known_default().unwrap_or(80))).await;
@@ -47,19 +47,20 @@ impl Endpoint {
     }
 }
 
-/// Reads `host` or `host:port`, and returns host and port, `port` where none is named.
+/// Parses `host` or `host:port`, and returns host and port; the default is `port`.
 ///
 /// # Errors
-/// It is neither.
+/// The text is neither.
 pub(crate) fn host_and_port(text: &str, port: u16) -> Result<String, AttemptFailure> {
-    // A scheme without a port of its own: with "http" nobody could tell that :80 was named.
+    // Use a scheme without a default port: with "http", an explicit :80 could not be told from no
+    // port.
     let url = read("smp", text)?;
     let host = url.host_str().unwrap_or_default();
     Ok(format!("{host}:{}", url.port().unwrap_or(port)))
 }
 
 fn read(scheme: &str, text: &str) -> Result<Url, AttemptFailure> {
-    // An IPv6 address stands in brackets in a URL.
+    // An IPv6 address needs brackets in a URL.
     let host = match text.parse::<Ipv6Addr>() {
         Ok(address) => format!("[{address}]"),
         Err(_) => text.to_owned(),
@@ -80,9 +81,9 @@ impl std::fmt::Display for Endpoint {
     }
 }
 
-/// Asks devices over HTTP, with a limit for the time of a request.
+/// Creates the HTTP client for devices, with a timeout for each request.
 pub(crate) fn client() -> Result<reqwest::Client, AttemptFailure> {
-    // A device answers itself, and leads nowhere else.
+    // Devices are reached without a proxy, and must not redirect to other hosts.
     let builder = reqwest::Client::builder().timeout(ANSWER).no_proxy();
     let client = builder.redirect(reqwest::redirect::Policy::none()).build();
     client.map_err(|error| {

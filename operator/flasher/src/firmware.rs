@@ -1,9 +1,10 @@
-//! Firmware out of an OCI image: the platform `custom/<device type>`, and in it the file under
-//! `/firmware`. Everything is fetched by digest, hashed, and where a policy demands it verified,
-//! before a device is asked anything.
+//! Firmware from an OCI image: the platform `custom/<device type>`, and in it the file under
+//! `/firmware`. Everything is fetched by digest and hashed, and, if a policy demands it, its
+//! signature is verified before the first request to the device.
 //!
-//! The file is unpacked before a device is asked, so that nothing keeps a device waiting that
-//! receives it; its layer goes meanwhile, so that the two are never in memory as a whole at once.
+//! The file is unpacked before the first request, so that a device that receives it never has to
+//! wait. The layer is freed while it is unpacked, so that layer and file are never both in memory
+//! completely.
 
 mod access;
 
@@ -26,24 +27,24 @@ pub struct Firmware {
     pub digest: Digest,
     /// Name of the file in the image.
     pub name: String,
-    /// All of it; not empty.
+    /// Content of the file; not empty.
     pub bytes: Bytes,
-    /// True if a signature was demanded and found.
+    /// True if a signature was required and found.
     pub signed: bool,
 }
 
 impl Firmware {
-    /// Its size, in bytes.
+    /// Returns the size of the file, in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.bytes.len() as u64
     }
 }
 
-/// Fetches the firmware of a type of device, within its time.
+/// Fetches the firmware for a device type, within the timeout.
 ///
 /// # Errors
-/// It cannot be had, is for another type of device, or is not trusted.
+/// The firmware cannot be fetched, is for another device type, or is not trusted.
 pub async fn fetch(pull: &Pull) -> Result<Firmware, AttemptFailure> {
     let fetched = tokio::time::timeout(pull.firmware_timeout, fetch_untimed(pull)).await;
     fetched.unwrap_or_else(|_| {
@@ -96,7 +97,7 @@ async fn fetch_untimed(pull: &Pull) -> Result<Firmware, AttemptFailure> {
         }
     };
     let signed = verify(&mut source, &reference, &access, &[&top, &digest]).await?;
-    // Of several layers with the same file the last one counts, as in any image.
+    // If several layers have the same file, the last one counts, as in any image.
     for layer in manifest.layers.iter().rev() {
         let layer = layer_of(layer, &reference.to_string(), LAYER_BYTES).map_err(unavailable)?;
         let layer = source.blob(&layer).await.map_err(unavailable)?;
@@ -110,12 +111,12 @@ async fn fetch_untimed(pull: &Pull) -> Result<Firmware, AttemptFailure> {
     Err(broken(&reference, "it has no file under /firmware"))
 }
 
-/// Firmware that is not as it should be.
+/// Returns the failure for malformed firmware.
 fn broken(reference: &Reference, words: &str) -> AttemptFailure {
     AttemptFailure::new(Code::FirmwareUnavailable, format!("firmware {reference}: {words}"))
 }
 
-/// The manifest for a type of device.
+/// Returns the digest of the manifest for a device type.
 fn platform(
     index: &OciImageIndex,
     reference: &Reference,
@@ -138,8 +139,8 @@ fn no_platform(reference: &Reference, device: &str, found: &str) -> AttemptFailu
     AttemptFailure::new(Code::NoPlatform, message)
 }
 
-/// An image that is no index says in its configuration what it is for. An artifact of no platform
-/// is taken: who made it said nothing.
+/// Checks the platform of an image without an index, which its configuration names. An artifact
+/// without a platform is accepted, because its author named none.
 async fn check_platform(
     source: &mut Source<'_>,
     manifest: &OciImageManifest,
@@ -157,7 +158,7 @@ async fn check_platform(
     }
 }
 
-/// Asks for the signatures that the policy demands. Returns whether one was demanded.
+/// Verifies the signatures that the policy demands. Returns true if it demands one.
 async fn verify(
     source: &mut Source<'_>,
     reference: &Reference,
@@ -177,7 +178,7 @@ async fn verify(
     })
 }
 
-/// The firmware in a layer.
+/// Extracts the firmware from a layer.
 fn extract(layer: Vec<u8>, reference: &Reference) -> Result<Option<File>, AttemptFailure> {
     firmware::extract(layer).map_err(|error| match error {
         UnreadableLayer::Zstandard | UnreadableLayer::TooLarge { .. } => {

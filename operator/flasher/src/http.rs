@@ -1,6 +1,6 @@
-//! Update over HTTP, as many programs of microcontrollers have it: the firmware is uploaded, or
-//! the device is told where to fetch it. Where the device says its version in JSON, that is read
-//! back.
+//! Update over HTTP, as many microcontroller firmwares support it: the firmware is uploaded, or
+//! the device is told the URL to fetch it from. If the device reports its version as JSON, the
+//! version is read back.
 //!
 //! ```text
 //! fetch firmware --> upload, or serve and tell --> wait for the version --> Sent
@@ -27,20 +27,20 @@ use crate::outcome::{AttemptFailure, Code, Sent};
 use body::Progress;
 use request::{Login, accepted, request};
 
-/// Between two looks at the version.
+/// Interval between reads of the version.
 const LOOK: Duration = Duration::from_secs(1);
-/// Largest answer with a version that is read, in bytes.
+/// Largest response with a version that is read, in bytes.
 const ANSWER_BYTES: usize = 256 << 10;
 
 /// Makes one attempt.
 ///
 /// # Errors
-/// Says what failed, and what is known of the device.
+/// Names what failed, and what is known about the device.
 pub async fn flash(options: &Http, stage: &watch::Sender<Stage>) -> Result<Sent, AttemptFailure> {
     let Http { host_endpoint, device_version: wanted, .. } = options;
     let endpoint = Endpoint::read(host_endpoint)?;
     let login = Login::read(&options.login_directory)?;
-    // What cannot be is said before anything is fetched.
+    // Report invalid options before anything is fetched.
     let version = Version::of(options, &endpoint, &login)?;
     if options.body == Body::Url {
         serve::address(options)?;
@@ -53,7 +53,7 @@ pub async fn flash(options: &Http, stage: &watch::Sender<Stage>) -> Result<Sent,
         Some(version) => Some(version.read().await?),
         None => None,
     };
-    // A device that reports it already proves nothing when it reports it again.
+    // A device that already reports the version proves nothing by reporting it again.
     let is_new = before.as_ref().is_some_and(|before| before != wanted);
     if before.is_some() && !is_new {
         tracing::warn!(version = wanted, "the device reports this version already");
@@ -93,7 +93,7 @@ pub async fn flash(options: &Http, stage: &watch::Sender<Stage>) -> Result<Sent,
     Ok(Sent { bytes: size, proven, message })
 }
 
-/// A device that did not report the version in time.
+/// Returns the failure for a device that did not report the version in time.
 fn not_reported(
     wanted: &str,
     limit: Duration,
@@ -110,9 +110,9 @@ fn not_reported(
     AttemptFailure { bytes: Some(bytes), ..AttemptFailure::new(code, message) }
 }
 
-/// Sends the firmware along with the request, and returns true if the device has answered. One
-/// that has not may have all of it or not, as what was handed to the network may not have reached
-/// it: that is an error unless the version tells (`version_tells`).
+/// Uploads the firmware with the request, and returns true if the device has answered. If it has
+/// not, the device may or may not have all of it, because bytes handed to the network may not have
+/// arrived: that is an error unless the version proves the update (`version_tells`).
 async fn upload(
     options: &Http,
     endpoint: &Endpoint,
@@ -130,7 +130,7 @@ async fn upload(
             let part = Part::stream_with_length(body, firmware.size()).file_name(name);
             request.multipart(Form::new().part(options.field.clone(), part))
         }
-        // Small servers take no body whose length they are not told.
+        // Small servers reject a body whose length is not announced.
         _ => request.header(CONTENT_LENGTH, firmware.size()).body(body),
     };
     stage.send_replace(Stage::Sending);
@@ -138,7 +138,7 @@ async fn upload(
         Ok(answer) => {
             accepted(options, endpoint, answer.status(), progress.bytes()).map(|()| true)
         }
-        // Some restart before they have answered.
+        // Some devices restart before they answer.
         Err(error)
             if version_tells && progress.bytes() >= firmware.size() && !error.is_timeout() =>
         {
@@ -156,7 +156,7 @@ async fn upload(
     }
 }
 
-/// The address at which the device says its version.
+/// URL at which the device reports its version.
 struct Version<'a> {
     url: reqwest::Url,
     pointer: &'a str,
@@ -178,10 +178,10 @@ impl<'a> Version<'a> {
         Ok(Some(Self { url: endpoint.at(path)?, pointer, login }))
     }
 
-    /// The version that the device reports.
+    /// Reads the version that the device reports.
     ///
     /// # Errors
-    /// It does not answer, or answers something else.
+    /// The device does not answer, or does not report a version.
     async fn read(&self) -> Result<String, AttemptFailure> {
         let unreachable = |error: reqwest::Error| {
             let message = format!("device does not answer at {}", self.url);
@@ -225,10 +225,10 @@ impl<'a> Version<'a> {
         }
     }
 
-    /// Waits until the device reports the version: it restarts meanwhile, and does not answer.
+    /// Waits until the device reports the version. Meanwhile it restarts, and does not answer.
     ///
     /// # Errors
-    /// Says what was found in its place until the limit.
+    /// Describes the last response before the timeout.
     async fn wait(&self, wanted: &str, limit: Duration) -> Result<(), String> {
         let end = Instant::now() + limit;
         loop {

@@ -1,16 +1,17 @@
-//! The program in the flash image: fetches firmware from a registry and hands it to one device.
+//! The program in the flash image: fetches firmware from a registry and transfers it to one
+//! device.
 //!
 //! ```text
 //! Arguments --firmware::fetch--> Firmware --ota, http, smp, serial--> Sent or AttemptFailure
 //! ```
 //!
-//! - [`arguments`] is the command line; each option is also an environment variable, as a device
-//!   plugin sets it.
-//! - [`firmware`] fetches and verifies what is to be flashed, before a device is asked anything.
-//! - [`ota`] asks the device to call back, and hands the firmware over; [`http`] uploads it, or
-//!   has the device fetch it; [`smp`] is for devices with MCUboot, [`serial`] for Espressif chips
-//!   on a serial port.
-//! - [`outcome`] is what came of it, in the form in which the plugin reads it.
+//! - [`arguments`] is the command line; each option is also an environment variable, which device
+//!   plugins set.
+//! - [`firmware`] fetches and verifies the firmware before the first request to a device.
+//! - [`ota`] asks the device to call back, and sends it the firmware; [`http`] uploads the
+//!   firmware, or lets the device fetch it; [`smp`] is for devices with MCUboot, [`serial`] for
+//!   Espressif chips on a serial port.
+//! - [`outcome`] is the result of the attempt, in the form that the plugin reads.
 #![deny(missing_docs)]
 
 pub mod arguments;
@@ -28,32 +29,33 @@ use tokio::sync::watch;
 /// Progress of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Nothing has changed the device.
+    /// The device has not been changed.
     Preparing,
-    /// The device receives firmware.
+    /// The device is receiving firmware.
     Sending,
-    /// The device has so many bytes, which is all; the proof that it runs them is waited for.
+    /// The device has received all the firmware, this many bytes; the proof that it runs is
+    /// pending.
     Delivered(u64),
-    /// Nothing has changed the device, and nothing may any more.
+    /// The device has not been changed, and must no longer be changed.
     Ended,
 }
 
 impl Stage {
-    /// Begins the transfer, for an attempt in a thread of its own. False if the attempt has ended:
-    /// then nothing may be sent.
+    /// Begins the transfer of an attempt that runs in its own thread. Returns false if the attempt
+    /// has ended: then nothing may be sent.
     #[must_use]
     pub fn begin(stage: &watch::Sender<Self>) -> bool {
         Self::follow(stage, Self::Sending)
     }
 
-    /// Ends an attempt whose transfer has not begun. False if it has.
+    /// Ends an attempt whose transfer has not begun. Returns false if it has begun.
     #[must_use]
     pub fn end(stage: &watch::Sender<Self>) -> bool {
         Self::follow(stage, Self::Ended)
     }
 
-    /// Waits until the device has all of it, and returns the number of bytes. Never returns if it
-    /// does not come so far.
+    /// Waits until the device has all the firmware, and returns the number of bytes. Never returns
+    /// if the transfer does not complete.
     pub async fn delivered(stage: &watch::Sender<Self>) -> u64 {
         let mut seen = stage.subscribe();
         let reached = seen.wait_for(|stage| matches!(stage, Self::Delivered(_))).await;
@@ -63,7 +65,7 @@ impl Stage {
         }
     }
 
-    /// Goes on from the preparations, at most once.
+    /// Leaves the stage `Preparing`, at most once.
     fn follow(stage: &watch::Sender<Self>, next: Self) -> bool {
         stage.send_if_modified(|stage| {
             let is_first = *stage == Self::Preparing;

@@ -1,4 +1,4 @@
-//! The socket that devices connect to.
+//! Socket that devices connect to.
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -7,11 +7,11 @@ use tokio::net::TcpListener;
 
 use crate::outcome::{AttemptFailure, Code};
 
-/// Listens on all addresses unless one is named; on those of IPv4 alone where the node has no
-/// IPv6.
+/// Listens on the given address. The default is all addresses, or all IPv4 addresses if the node
+/// has no IPv6.
 ///
 /// # Errors
-/// The port is taken.
+/// The port is in use.
 pub(crate) async fn listen(
     address: Option<IpAddr>,
     port: u16,

@@ -1,5 +1,5 @@
 //! `flashjob-flasher`: one attempt to flash one device. Its exit status and its termination
-//! message say what came of it.
+//! message give the result.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,7 +28,7 @@ fn main() -> ExitCode {
     let ended = match runtime {
         Ok(runtime) => {
             let ended = runtime.block_on(carry_out(&arguments));
-            // A thread that waits for a device is not waited for.
+            // Do not wait for a thread that waits for a device.
             runtime.shutdown_background();
             ended
         }
@@ -40,8 +40,8 @@ fn main() -> ExitCode {
     ExitCode::from(conclude(&ended, begun.elapsed(), &arguments.termination_log))
 }
 
-/// A command line that cannot be read, or that asks for help. Whoever reads the termination
-/// message learns which variable it is.
+/// Handles a command line that is invalid or requests help. The termination message names the
+/// variable that is at fault.
 fn unread(error: &clap::Error) -> ExitCode {
     if !error.use_stderr() {
         error.exit();
@@ -60,8 +60,8 @@ fn unread(error: &clap::Error) -> ExitCode {
     ExitCode::from(conclude(&ended, std::time::Duration::ZERO, &log))
 }
 
-/// The file for the message, whatever else is wrong with the command line: clap reads no further
-/// than the first mistake.
+/// Returns the file for the termination message, even if other options are invalid: clap stops
+/// parsing at the first error.
 fn termination_log() -> PathBuf {
     let words: Vec<_> = std::env::args_os().skip(1).collect();
     let option = words.iter().enumerate().find_map(|(index, word)| {
@@ -77,8 +77,7 @@ fn termination_log() -> PathBuf {
 }
 
 async fn carry_out(arguments: &Arguments) -> Result<Sent, AttemptFailure> {
-    // Two TLS providers could be linked; ring is the one that is meant. A second call changes
-    // nothing.
+    // Two TLS providers may be linked in; this selects ring. A second call has no effect.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let unusable = |error: std::io::Error| {
         AttemptFailure::new(Code::BadConfiguration, "signals cannot be listened to").because(error)
@@ -99,8 +98,8 @@ async fn carry_out(arguments: &Arguments) -> Result<Sent, AttemptFailure> {
         _ = terminated.recv() => {}
         _ = interrupted.recv() => {}
     }
-    // A device that receives is not cut off: it may be left with half a firmware. Kubernetes gives
-    // the time that it has, and then ends this process.
+    // Do not interrupt a transfer: the device could be left with half a firmware. Kubernetes
+    // allows the grace period, and then kills this process.
     if Stage::end(&stage) {
         return Err(AttemptFailure::new(
             Code::Interrupted,
@@ -113,7 +112,7 @@ async fn carry_out(arguments: &Arguments) -> Result<Sent, AttemptFailure> {
     tokio::select! {
         biased;
         ended = &mut flash => ended,
-        // The device goes on by itself, and the next attempt finds what it runs.
+        // The device continues by itself, and the next attempt reads the version that it runs.
         bytes = Stage::delivered(&stage) => {
             let message = "told to end before the device had proven that it runs the firmware; it \
                            has all of it";

@@ -1,5 +1,5 @@
-//! Secure update over the network, as the ESP32 family does it: the device is asked over HTTP,
-//! calls back over TLS, shows its certificate, and receives the firmware.
+//! Secure update over the network, as the ESP32 family does it: the device receives a request over
+//! HTTP, calls back over TLS, presents its certificate, and receives the firmware.
 //!
 //! ```text
 //! fetch firmware --> listen --> Callback::wait --> attestation --> transfer --> Sent
@@ -24,7 +24,7 @@ use callback::Callback;
 /// Makes one attempt.
 ///
 /// # Errors
-/// Says what failed, and what is known of the device.
+/// Names what failed, and what is known about the device.
 pub async fn flash(options: &Ota, stage: &watch::Sender<Stage>) -> Result<Sent, AttemptFailure> {
     let Ota { host_endpoint, external_ip, .. } = options;
     tracing::info!(

@@ -1,5 +1,5 @@
-//! Result of an attempt: an exit status for Kubernetes, and a message in JSON that the device
-//! plugin reads.
+//! Result of an attempt: an exit status for Kubernetes, and a JSON message that the device plugin
+//! reads.
 
 use std::error::Error;
 use std::path::Path;
@@ -8,45 +8,45 @@ use std::time::Duration;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-/// Longest message that Kubernetes keeps of a container, in bytes.
+/// Largest termination message that Kubernetes keeps, in bytes.
 const MESSAGE_BYTES: usize = 4096;
-/// Room in it for what is around the words.
+/// Bytes of it that are reserved for the other fields.
 const FRAME_BYTES: usize = 256;
 
-/// Reason for a failure, in one word. Its number is the exit status; it does not change.
+/// Reason for a failure. Its number is the exit status, which must not change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
 pub enum Code {
-    /// A variable is missing or is not what is expected, or a mounted file cannot be used.
+    /// A variable is missing or invalid, or a mounted file cannot be used.
     BadConfiguration = 2,
-    /// The registry does not give the firmware, or what it gives is none.
+    /// The registry does not return the firmware, or returns something else.
     FirmwareUnavailable = 3,
-    /// The image has nothing for the type of the device.
+    /// The image has no firmware for the device type.
     NoPlatform = 4,
     /// The policy demands a signature that the firmware does not have.
     FirmwareNotTrusted = 5,
     /// The device does not answer the request to update.
     DeviceUnreachable = 6,
-    /// The device answers that it will not update.
+    /// The device rejects the update.
     DeviceRefused = 7,
-    /// The device answers, and does not call back.
+    /// The device answers, but does not call back.
     NoCallback = 8,
     /// The attestation service does not answer.
     AttestationUnavailable = 9,
     /// The attestation service does not trust the device.
     DeviceNotTrusted = 10,
-    /// The transfer began and did not end well. What the device runs is unknown.
+    /// The transfer began and failed. What the device runs is unknown.
     TransferBroken = 11,
-    /// The container was told to end, before the transfer began, or once the device had all and
-    /// nothing was proven yet: then `bytes` is set.
+    /// The container was asked to end before the transfer began, or, with `bytes` set, after the
+    /// device had received everything but before the proof.
     Interrupted = 12,
     /// The device is busy with something else.
     DeviceBusy = 13,
-    /// The device has the firmware, and does not report the version; or its flash memory does not
-    /// hold what was sent.
+    /// The device has the firmware but does not report the version, or its flash memory differs
+    /// from the sent data.
     VerifyFailed = 14,
-    /// The device has tried the firmware, and runs its old one again.
+    /// The device tried the firmware, and runs its old one again.
     Reverted = 15,
-    /// Another chip is attached than the one that is asked for, or that the firmware is for.
+    /// The attached chip is not the requested one, or not the one that the firmware is for.
     WrongChip = 16,
 }
 
@@ -75,25 +75,25 @@ impl Code {
 #[derive(Debug, thiserror::Error)]
 #[error("{message}{}", cause(source.as_deref()))]
 pub struct AttemptFailure {
-    /// In one word.
+    /// Reason in one word.
     pub code: Code,
-    /// In words that name the thing and say what to do.
+    /// Message that names the object and the remedy.
     pub message: String,
-    /// Bytes that were handed to the network; none where no transfer began.
+    /// Bytes that were handed to the network; None if no transfer began.
     pub bytes: Option<u64>,
     /// Cause of the failure.
     pub source: Option<Box<dyn Error + Send + Sync>>,
 }
 
-/// The causes of an error, each after a colon.
+/// Formats the sources of an error, each after a colon.
 fn cause(source: Option<&(dyn Error + Send + Sync)>) -> String {
     let mut text = String::new();
     let mut next = source.map(|source| source as &dyn Error);
     while let Some(error) = next {
-        // The kernel's number says nothing that its words do not.
+        // The errno adds nothing to the text before it.
         let words = error.to_string();
         let words = words.split(" (os error").next().unwrap_or_default();
-        // Some errors repeat what is below them.
+        // Some errors repeat the text of their source.
         if !text.ends_with(words) {
             text.push_str(": ");
             text.push_str(words);
@@ -104,32 +104,31 @@ fn cause(source: Option<&(dyn Error + Send + Sync)>) -> String {
 }
 
 impl AttemptFailure {
-    /// A failure of this kind.
+    /// Creates a failure of this kind.
     pub fn new(code: Code, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), bytes: None, source: None }
     }
 
-    /// The same, with the error that it comes from.
+    /// Adds the error that caused the failure.
     pub fn because(self, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self { source: Some(source.into()), ..self }
     }
 }
 
-/// A firmware that was handed over. Unless it is proven here, what the device reports afterwards
-/// proves whether it runs it.
+/// Successful transfer. Unless `proven` is set, the version that the device reports afterwards
+/// must prove that the firmware runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
     /// Size of the firmware, in bytes.
     pub bytes: u64,
-    /// True if the device reported the version, or the hash of its flash memory, to this program
-    /// afterwards.
+    /// True if this program itself read back the version, or the hash of the flash memory.
     pub proven: bool,
-    /// The same in words.
+    /// Result as text for people.
     pub message: String,
 }
 
-/// The message for the device plugin: `code`, `message`, `bytes`, `seconds` and `proven`, in JSON.
-/// `bytes` is null where no transfer began.
+/// Returns the message for the device plugin in JSON: `code`, `message`, `bytes`, `seconds` and
+/// `proven`. `bytes` is null if no transfer began.
 #[must_use]
 pub fn message(ended: &Result<Sent, AttemptFailure>, took: Duration) -> Value {
     let (code, words, bytes) = match ended {
@@ -144,8 +143,8 @@ pub fn message(ended: &Result<Sent, AttemptFailure>, took: Duration) -> Value {
     })
 }
 
-/// Writes the message where Kubernetes looks for it, and returns the exit status. Without that
-/// file, as outside of a cluster, the message is in the output alone.
+/// Writes the termination message for Kubernetes, and returns the exit status. If the file cannot
+/// be written, for example outside a cluster, the message is only in the log.
 pub fn conclude(ended: &Result<Sent, AttemptFailure>, took: Duration, log: &Path) -> u8 {
     let message = message(ended, took);
     if let Err(error) = std::fs::write(log, message.to_string()) {

@@ -1,12 +1,13 @@
-//! Flashing of Espressif chips on a serial port, through the loader in their ROM.
+//! Flashes Espressif chips on a serial port, through the loader in their ROM.
 //!
 //! ```text
 //! fetch firmware --> open port --> detect chip and flash --> write --> compare MD5 --> restart
 //! ```
 //!
-//! The library espflash speaks to the chip and waits for each answer, so it runs in a thread. This
-//! side watches its steps: none takes longer than its limit, whatever is on the port. A chip that
-//! was taken into its loader is restarted at any end, so that one that was not changed goes on.
+//! The library espflash communicates with the chip and blocks on each answer, so it runs in a
+//! thread. The async side watches the thread's steps, each of which has a timeout. A chip that was
+//! put into its loader is restarted however the attempt ends, so that an unchanged chip continues
+//! to run.
 
 mod chip;
 mod image;
@@ -31,13 +32,13 @@ use port::{FIRST_BAUD, Opened};
 
 /// Attempts to detect the chip: serial lines lose bytes.
 const CONNECTS: u32 = 3;
-/// Steps in which the progress is said, in percent.
+/// Steps in which the progress is logged, in percent.
 const STEP: u64 = 10;
 
 /// Makes one attempt.
 ///
 /// # Errors
-/// Says what failed, and what is known of the device.
+/// Names what failed, and what is known about the device.
 pub async fn flash(
     options: &Serial,
     stage: &watch::Sender<Stage>,
@@ -76,7 +77,7 @@ pub async fn flash(
     }
 }
 
-/// Part of an attempt, each of which has its limit. Sent again whenever the chip has answered.
+/// Step of an attempt, with its own timeout. Sent again whenever the chip has answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     /// Chip and flash memory are detected.
@@ -94,8 +95,8 @@ impl Step {
     }
 }
 
-/// Waits for the thread as long as each of its steps ends within its limit. A thread that does not
-/// is left to itself; this process ends soon.
+/// Waits for the thread while each of its steps ends before its timeout. A thread that exceeds it
+/// is abandoned; this process ends soon.
 async fn watched(
     thread: tokio::task::JoinHandle<Result<Sent, AttemptFailure>>,
     mut seen: watch::Receiver<Step>,
@@ -109,7 +110,7 @@ async fn watched(
             Ok(Ok(())) => {}
             // The thread has ended.
             Ok(Err(_)) => break,
-            // It has just begun to write.
+            // The thread has just begun to write.
             Err(_) if step == Step::Connecting && !Stage::end(stage) => {
                 seen.changed().await.ok();
             }
@@ -129,7 +130,7 @@ async fn watched(
         }
     }
     thread.await.unwrap_or_else(|error| {
-        // The library ends so where an answer has not the length that it says.
+        // The library panics if the length of an answer is not the announced one.
         let code = match *seen.borrow() {
             Step::Connecting => Code::DeviceUnreachable,
             Step::Writing => Code::TransferBroken,
@@ -142,13 +143,13 @@ async fn watched(
 /// One attempt, in a thread of its own.
 struct Attempt {
     options: Serial,
-    /// Chip that must be on the port; none where the device type names none.
+    /// Chip that must be on the port; None if the device type does not name one.
     expected: Option<Chip>,
     image: Image,
     usb: serialport::UsbPortInfo,
     stage: watch::Sender<Stage>,
     steps: watch::Sender<Step>,
-    /// Bytes of the image that the chip has taken.
+    /// Bytes of the image that the chip has received.
     written: Arc<AtomicU64>,
 }
 
@@ -197,7 +198,8 @@ impl Attempt {
                 Before::UsbReset => ResetBeforeOperation::UsbReset,
                 Before::NoReset => ResetBeforeOperation::NoReset,
             };
-            // The restart at the end is this module's, as it is due at any end.
+            // This module restarts the chip itself, because that is needed however the attempt
+            // ends.
             let after = ResetAfterOperation::NoResetNoStub;
             let first = FIRST_BAUD.min(*baud);
             let connection = Connection::new(port, self.usb.clone(), after, before, first);
@@ -216,7 +218,7 @@ impl Attempt {
         }
     }
 
-    /// A transfer that began and did not end well.
+    /// Returns the failure of a transfer that began.
     fn broken(&self, error: Error) -> AttemptFailure {
         let port = self.options.port.display();
         match error {
@@ -235,7 +237,7 @@ impl Attempt {
     }
 }
 
-/// Returns true for an error that another attempt does not change.
+/// Returns true for an error that a retry would repeat.
 fn is_final(error: &Error) -> bool {
     matches!(error, Error::ChipMismatch(..) | Error::ChipDetectError(_))
 }
@@ -243,10 +245,10 @@ fn is_final(error: &Error) -> bool {
 /// Progress of a transfer, over all segments.
 struct Progress<'a> {
     attempt: &'a Attempt,
-    /// Of the segment that is written: where it begins in the image, and its number of blocks.
+    /// Offset in the image of the current segment, and its number of blocks.
     begin: u64,
     blocks: u64,
-    /// Segments that were not in the flash memory already.
+    /// Number of segments that were not in the flash memory yet.
     written: u32,
     said: u64,
 }
@@ -256,7 +258,7 @@ impl<'a> Progress<'a> {
         Self { attempt, begin: 0, blocks: 1, written: 0, said: 0 }
     }
 
-    /// The image is in the flash memory up to here.
+    /// Records that the flash memory holds the image up to this byte.
     fn reach(&mut self, bytes: u64) {
         let total = self.attempt.image.size;
         let bytes = bytes.min(total);

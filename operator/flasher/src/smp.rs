@@ -5,8 +5,8 @@
 //! fetch firmware --> upload --> test --> reset --> wait for its hash --> confirm --> Sent
 //! ```
 //!
-//! The new image is confirmed only after the device came back and reports its hash: an image that
-//! does not start is given up by the boot loader, and the device goes back to its old one.
+//! The new image is confirmed only after the device has restarted and reports the image's hash: if
+//! an image does not start, the boot loader reverts to the old one.
 
 use std::io::Cursor;
 use std::time::{Duration, Instant};
@@ -27,19 +27,19 @@ use crate::firmware::{self, Firmware};
 use crate::outcome::{AttemptFailure, Code, Sent};
 use crate::serial::port::unusable;
 
-/// UDP port of SMP, where the endpoint names none.
+/// UDP port of SMP, used if the endpoint names none.
 const PORT: u16 = 1337;
-/// Between two looks at a device that restarts.
+/// Interval between checks of a device that restarts.
 const LOOK: Duration = Duration::from_millis(500);
-/// Requests that are repeated before a device counts as silent.
+/// Number of retries before a device counts as unreachable.
 const RETRIES: u8 = 5;
-/// Steps in which the progress is said, in percent.
+/// Steps in which the progress is logged, in percent.
 const STEP: u64 = 10;
 
 /// Makes one attempt.
 ///
 /// # Errors
-/// Says what failed, and what is known of the device.
+/// Names what failed, and what is known about the device.
 pub async fn flash(options: &Smp, stage: &watch::Sender<Stage>) -> Result<Sent, AttemptFailure> {
     let place = match (&options.port, &options.host_endpoint) {
         (Some(port), _) => port.display().to_string(),
@@ -50,7 +50,7 @@ pub async fn flash(options: &Smp, stage: &watch::Sender<Stage>) -> Result<Sent, 
     tracing::info!(%digest, file = name, bytes = size, signed, "the firmware is here");
     let image = Image::read(firmware, options)?;
     let (options, stage) = (options.clone(), stage.clone());
-    // The client waits for each answer; a device takes minutes.
+    // The client blocks on each answer, and a device takes minutes.
     let attempt =
         tokio::task::spawn_blocking(move || Attempt { options, place, stage, image }.run());
     attempt.await.unwrap_or_else(|error| {
@@ -58,20 +58,20 @@ pub async fn flash(options: &Smp, stage: &watch::Sender<Stage>) -> Result<Sent, 
     })
 }
 
-/// An image for MCUboot.
+/// Image for MCUboot.
 struct Image {
     bytes: Bytes,
     info: ImageInfo,
     name: String,
-    /// Of the manifest that it came with.
+    /// Digest of the manifest that the image was fetched by.
     digest: Digest,
 }
 
 impl Image {
-    /// Reads its header and hash.
+    /// Parses the header and the hash.
     ///
     /// # Errors
-    /// It is no such image, or not of the version that is asked for.
+    /// The firmware is not such an image, or does not have the requested version.
     fn read(firmware: Firmware, options: &Smp) -> Result<Self, AttemptFailure> {
         let broken = |words: &str| {
             let message = format!("firmware {}: {words}", options.pull.firmware);
@@ -142,7 +142,7 @@ impl Attempt {
         Ok(Sent { bytes: bytes.len() as u64, proven: true, message })
     }
 
-    /// From here on the device may be changed.
+    /// Begins the transfer: from here on the device may be changed.
     fn begin(&self) -> Result<(), AttemptFailure> {
         match Stage::begin(&self.stage) {
             true => Ok(()),
@@ -150,8 +150,9 @@ impl Attempt {
         }
     }
 
-    /// Brings the image into the other slot, and has the device try it. The connection ends with
-    /// that: a serial port is opened once at a time, and goes with a device on USB that restarts.
+    /// Uploads the image to the other slot, and marks it for a test. The connection ends with
+    /// that: a serial port can only be opened once, and that of a USB device disappears when it
+    /// restarts.
     fn swap(&self, device: MCUmgrClient, slots: &[ImageState]) -> Result<(), AttemptFailure> {
         self.begin()?;
         if !slots.iter().any(|slot| self.image.is_in(slot)) {
@@ -165,12 +166,12 @@ impl Attempt {
         self.wait()
     }
 
-    /// Asks the device once to restart. A second request could reach one that runs the new image,
-    /// and a boot loader gives an image up that restarts before it is confirmed.
+    /// Sends one request to restart. A second request could reach the device when it already runs
+    /// the new image, and the boot loader reverts an image that restarts before it is confirmed.
     fn restart(&self, device: &MCUmgrClient) -> Result<(), AttemptFailure> {
         device.set_retries(0);
         match device.os_system_reset(false, None) {
-            // Some restart before they have answered, and a request may be lost.
+            // Some devices restart before they answer, and a request may be lost.
             Ok(()) | Err(MCUmgrClientError::ExecuteError(ExecuteError::ReceiveFailed(_))) => {
                 Ok(())
             }
@@ -205,7 +206,7 @@ impl Attempt {
         })
     }
 
-    /// Waits until the device is back and runs the image.
+    /// Waits until the device has restarted and runs the image.
     fn wait(&self) -> Result<(), AttemptFailure> {
         let end = Instant::now() + self.options.restart_timeout;
         let mut asked = Instant::now();
@@ -218,7 +219,7 @@ impl Attempt {
                     if active.is_some_and(|slot| self.image.is_in(slot)) {
                         return Ok(());
                     }
-                    // While the new image is pending the restart is still to come.
+                    // While the new image is pending, the device has not restarted yet.
                     if !slots.iter().any(|slot| slot.pending) {
                         let runs = active.map_or("another image", |slot| slot.version.as_str());
                         return Err(self.reverted(runs));
@@ -242,7 +243,7 @@ impl Attempt {
         }
     }
 
-    /// Has the image stay. A boot loader gives it up otherwise at the next restart.
+    /// Confirms the image. Otherwise the boot loader reverts it at the next restart.
     fn confirm(&self) -> Result<(), AttemptFailure> {
         let device = self.connect()?;
         let slots = device
@@ -282,7 +283,7 @@ impl Attempt {
             }
         };
         device.set_retries(RETRIES);
-        // Devices without this request take the size that all take.
+        // Devices without this request use the frame size that all devices accept.
         let _ = device.use_auto_frame_size();
         Ok(device)
     }
@@ -300,7 +301,7 @@ impl Attempt {
         self.after(Code::Reverted, message)
     }
 
-    /// A request that the device refused, or did not answer.
+    /// Returns the failure for a request that the device rejected or did not answer.
     fn refused(&self, what: &str, error: MCUmgrClientError) -> AttemptFailure {
         let code = match &error {
             MCUmgrClientError::ExecuteError(ExecuteError::ErrorResponse(_)) => Code::DeviceRefused,
@@ -310,7 +311,7 @@ impl Attempt {
         AttemptFailure::new(code, message).because(error)
     }
 
-    /// A failure after all was sent.
+    /// Returns the failure of an attempt after all bytes were sent.
     fn after(&self, code: Code, message: String) -> AttemptFailure {
         let bytes = Some(self.image.bytes.len() as u64);
         AttemptFailure { bytes, ..AttemptFailure::new(code, message) }

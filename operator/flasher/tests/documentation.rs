@@ -1,4 +1,4 @@
-//! docs/flasher.md names each option, variable and code.
+//! Tests that docs/flasher.md names each option, variable and code.
 #![allow(clippy::expect_used)]
 
 use clap::CommandFactory;

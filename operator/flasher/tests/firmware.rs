@@ -1,4 +1,4 @@
-//! Firmware from registries that have it, have something else, or are not to be trusted.
+//! Tests with registries that have the firmware, have something else, or have untrusted firmware.
 #![allow(clippy::expect_used)]
 #[allow(dead_code, reason = "the device's part is for the other tests")]
 mod world;
@@ -13,7 +13,7 @@ use flashjob_simulators::devices::Behaviour;
 use serde_json::{Value, json};
 use world::{Content, World, firmware, image, index};
 
-/// Flashes from a registry with this content, and returns code and words of the failure.
+/// Flashes from a registry with this content, and returns code and message of the failure.
 async fn failure(host: &str, content: Content) -> (Code, String) {
     let world = World::with(host, None, Behaviour::default(), content).await;
     let failure = world.flash().await.expect_err("not flashed");
@@ -21,7 +21,7 @@ async fn failure(host: &str, content: Content) -> (Code, String) {
     (failure.code, failure.to_string())
 }
 
-/// An image alone, under tag 1.
+/// Publishes an image without an index, under tag 1.
 fn alone((descriptor, mut content): (Value, Content)) -> Content {
     let digest = descriptor["digest"].as_str().expect("a digest").to_owned();
     let manifest = content.iter().find(|(end, _)| *end == digest).expect("a manifest").1.clone();
@@ -188,12 +188,12 @@ async fn a_tag_is_what_it_is_when_it_is_flashed_and_the_message_has_the_digest()
     };
     let ((old, first), (new, second)) = (published("2"), published("3"));
     let mut world = World::with("127.78.4.1", None, Behaviour::default(), first).await;
-    // The tag moves between the time at which somebody looked and the flash.
+    // The tag moves after the lookup and before the flash.
     world.publish(second);
     let sent = world.flash().await.expect("flashed");
     assert!(sent.message.contains(&new), "{sent:?}");
     world.becomes("flashed", |report| report.version == "3").await;
-    // A digest stays what it was.
+    // A digest always names the same content.
     let repository = format!("{}/firmware/thermo", world.registry.host);
     world.options.pull.firmware = format!("{repository}@{old}");
     let sent = world.flash().await.expect("flashed");

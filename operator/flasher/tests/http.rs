@@ -1,5 +1,5 @@
-//! Update over HTTP, with the options that the plugin http-push makes, against servers that answer
-//! as the documentation of each firmware says.
+//! Tests updates over HTTP, with the options that the plugin http-push generates, against servers
+//! that answer as each firmware's documentation says.
 #![allow(clippy::expect_used)]
 #[allow(dead_code, reason = "the device's part is for the other tests")]
 mod world;
@@ -23,10 +23,10 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use world::plugin::DeviceRequest;
 
-/// Bytes that a device has received; it runs the version that they begin with.
+/// Bytes that a device has received; it reports the version at their beginning.
 type Slot = Arc<Mutex<Vec<u8>>>;
 
-/// Firmware: its version, a line break, and much else.
+/// Firmware: its version, a line break, and padding.
 fn firmware() -> Vec<u8> {
     [b"2.0.0\n".to_vec(), vec![7; 3 << 20]].concat()
 }
@@ -72,7 +72,7 @@ impl Place {
     }
 }
 
-/// Takes the file of a form, as WLED and ESPHome do.
+/// Accepts the file of a form, as WLED and ESPHome do.
 async fn form(State(slot): State<Slot>, mut form: Multipart) -> StatusCode {
     let mut found = None;
     while let Ok(Some(field)) = form.next_field().await {
@@ -85,7 +85,7 @@ async fn form(State(slot): State<Slot>, mut form: Multipart) -> StatusCode {
     StatusCode::OK
 }
 
-/// Fetches from the address in a query, as a device does.
+/// Fetches from the URL in a query, as a device does.
 async fn fetch(slot: Slot, url: String) {
     let answer = reqwest::get(url).await.expect("answered");
     assert_eq!(answer.content_length(), Some(firmware().len() as u64));
@@ -153,7 +153,7 @@ async fn each_preset_updates_a_device_that_behaves_as_its_documentation_says() {
         let place = Place::new(&host, name, &json!({}), device).await;
         let sent = place.flash().await.unwrap_or_else(|failure| panic!("{name}: {failure}"));
         assert_eq!(place.received(), firmware().len(), "{name}: {sent:?}");
-        // ESPHome says its version to nobody.
+        // ESPHome does not report its version.
         assert_eq!(sent.proven, *name != "esphome", "{name}: {sent:?}");
     }
 }
@@ -161,7 +161,7 @@ async fn each_preset_updates_a_device_that_behaves_as_its_documentation_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_device_of_its_own_kind_needs_settings_alone() {
     let update = |State(slot): State<Slot>, headers: HeaderMap, body: Bytes| async move {
-        // As small servers do: a length, the key, and a login, or nothing.
+        // Like small servers: it requires a content length and a login.
         let length = headers.get("content-length").and_then(|length| length.to_str().ok());
         let login = headers.get("authorization").and_then(|login| login.to_str().ok());
         if length != Some(&body.len().to_string()) || login != Some("Basic cm9vdDpzZWNyZXQ=") {
@@ -222,14 +222,14 @@ async fn each_way_to_fail_has_its_code_and_names_the_device() {
         let failure = place.flash().await.expect_err("not flashed");
         assert_eq!(failure.code, code, "{index}: {failure}");
     }
-    // What is missing is said before anything is fetched.
+    // Missing options are reported before anything is fetched.
     let fetches = json!({"body": "url", "path": "/ota?u={url}"});
     let mut place = Place::new("127.80.2.18", "http", &fetches, Router::new()).await;
     place.options.external_ip = None;
     place.options.pull.firmware = "127.0.0.1:9/a/b:1".to_owned();
     let failure = place.flash().await.expect_err("no address");
     assert_eq!(failure.code, Code::BadConfiguration, "{failure}");
-    // One that ends the connection in the middle.
+    // A server that closes the connection midway.
     let server = TcpListener::bind("127.80.2.19:0").await.expect("a loopback address");
     let mut place = Place::new("127.80.2.19", "http", &json!({}), Router::new()).await;
     place.options.host_endpoint = server.local_addr().expect("bound").to_string();

@@ -1,4 +1,4 @@
-//! The flash program against simulated devices, over a network that fails as real ones do.
+//! Tests the flash program against simulated devices, over a network that fails like real ones.
 #![allow(clippy::expect_used)]
 
 #[allow(dead_code, reason = "the plugins' part is for the other tests")]
@@ -17,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use world::{AGAIN, World};
 
-/// A port to which connections are refused until it listens.
+/// Returns a port that refuses connections until it listens.
 fn closed_port(host: &str) -> (TcpSocket, u16) {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.bind(format!("{host}:0").parse().expect("an address")).expect("a free port");
@@ -25,8 +25,8 @@ fn closed_port(host: &str) -> (TcpSocket, u16) {
     (socket, port)
 }
 
-/// Leads connections on to the flash program, as a node does. With `bytes` the first one stands
-/// still after so many towards the device, and neither end is told.
+/// Forwards connections to the flash program, as a node does. With `bytes`, the first connection
+/// stalls after that many bytes to the device, without a notice to either end.
 fn lead(way: TcpSocket, to: SocketAddr, mut bytes: Option<u64>) {
     let listener = way.listen(8).expect("listening");
     tokio::spawn(async move {
@@ -98,7 +98,7 @@ async fn a_device_that_is_slow_to_call_is_asked_again_and_still_calls_once() {
     world.flash().await.expect("flashed");
     let report = world.becomes("flashed", |report| report.flashed > 0).await;
     assert!(report.repeats > 0, "{report:?}");
-    // Once it has called it is not asked any more: that would be a conflict.
+    // A device that has called is not asked again: that would be a conflict.
     assert_eq!((report.updates, report.callbacks, report.conflicts), (1, 1, 0), "{report:?}");
 }
 
@@ -179,7 +179,7 @@ async fn who_does_not_call_from_the_endpoints_address_is_turned_away_where_that_
     world.flash().await.expect("it calls from the address of its endpoint");
     let elsewhere = TcpListener::bind("127.77.1.12:0").await.expect("a loopback address");
     world.options.host_endpoint = elsewhere.local_addr().expect("bound").to_string();
-    // The device that is asked answers and does not call; another one calls.
+    // The device that receives the request answers and does not call; another one calls.
     let endpoint = world.report().endpoint;
     let address = world.options.external_ip;
     let other = post(move || async move {

@@ -1,4 +1,4 @@
-//! The program as a container runs it: exit status, termination message, signals, memory.
+//! Tests the program as a container runs it: exit status, termination message, signals, memory.
 #![allow(clippy::expect_used)]
 #[allow(dead_code, reason = "the library's part is for the other tests")]
 mod world;
@@ -10,17 +10,17 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use world::{World, firmware, image, index};
 
-/// Most memory of its own that is resident at once, in KiB, for firmware of 16 MiB. Pages of the
-/// program's file are not counted: a debug build has many.
+/// Maximum resident memory of the process, in KiB, for firmware of 16 MiB. Pages of the program's
+/// file do not count: a debug build has many.
 const RESIDENT_KIB: u64 = 32 << 10;
 
-/// The message that the program left for the plugin.
+/// Returns the termination message.
 fn left(world: &World) -> Value {
     let text = std::fs::read(world.folder.path().join("termination-log")).expect("a message");
     serde_json::from_slice(&text).expect("JSON")
 }
 
-/// Runs it to its end, while the world goes on.
+/// Runs a program to its end on another thread, so that the simulated world can proceed.
 async fn run(mut command: Command) -> (Option<i32>, String) {
     let output = tokio::task::spawn_blocking(move || command.output());
     let output = output.await.expect("joined").expect("started");
@@ -77,7 +77,8 @@ async fn told_to_end_it_ends_at_once_before_the_transfer_and_after_it_once_it_be
     for (host, behaviour, expected, flashed) in
         [("127.79.1.2", silent, "Interrupted", 0), ("127.79.1.3", slow, "Sent", 1)]
     {
-        // More than the buffers of a connection hold, so that the device's pace is the transfer's.
+        // Larger than the buffers of a connection, so that the device limits the speed of the
+        // transfer.
         let thermo = image("esp32", "firmware/thermo.bin", &firmware("2", 16 << 20));
         let called = behaviour.no_callback;
         let world = World::with(host, None, behaviour, index(vec![thermo])).await;
@@ -90,7 +91,7 @@ async fn told_to_end_it_ends_at_once_before_the_transfer_and_after_it_once_it_be
             })
             .await;
         if !called {
-            // It has called; the handshake and its certificate are a moment away.
+            // The device has called; the handshake and its certificate follow shortly.
             tokio::time::sleep(std::time::Duration::from_millis(300)).await;
         }
         kill_process(pid, Signal::TERM).expect("told");

@@ -1,5 +1,5 @@
-//! Flashing over a serial port, with the options that the plugin esp-serial makes, against a chip
-//! on a pseudo-terminal that answers as a ROM loader and its stub do.
+//! Tests flashing over a serial port, with the options that the plugin esp-serial generates,
+//! against a chip on a pseudo-terminal that answers as a ROM loader and its stub do.
 #![allow(clippy::expect_used)]
 #[allow(dead_code, reason = "the device's part is for the other tests")]
 mod world;
@@ -17,9 +17,9 @@ use serde_json::json;
 use tokio::sync::watch;
 use world::plugin::{DeviceRequest, noise};
 
-/// Limit of a step, where a test waits for it.
+/// Timeout of a step in tests that wait for it.
 const LIMIT: Duration = Duration::from_secs(2);
-/// Longest time of an attempt that ends by such a limit.
+/// Longest duration of an attempt that ends by such a timeout.
 const AT_MOST: Duration = Duration::from_secs(6);
 
 /// A chip, and the options of the plugin for it.
@@ -36,7 +36,7 @@ impl Place {
 
     async fn in_trouble(kind: TroubleKind, after_blocks: u32) -> Self {
         let trouble = Trouble { kind, after_blocks };
-        // It has answers of every length.
+        // The ESP32-C3 has answers of every length.
         let c3 = Settings { model: model::ESP32C3, ..Settings::default() };
         let mut place = Self::with(c3, Some(trouble), "esp32c3", &noise(200_000)).await;
         place.options.connect_timeout = LIMIT;
@@ -64,7 +64,7 @@ impl Place {
         flash(&self.options, &watch::channel(Stage::Preparing).0).await
     }
 
-    /// An attempt that fails before it has changed the chip.
+    /// Checks that an attempt fails before it has changed the chip.
     async fn fails(&self, code: Code) -> String {
         let failure = self.flash().await.expect_err("not flashed");
         assert_eq!((failure.code, failure.bytes), (code, None), "{failure}");
@@ -131,7 +131,7 @@ async fn another_chip_than_the_device_type_or_the_image_says_is_not_changed() {
     let place = Place::new(Settings::default(), "esp32c3", &noise(1000)).await;
     let message = place.fails(Code::WrongChip).await;
     assert!(message.contains("is esp32, and the device type esp32c3"), "{message}");
-    // The header of an image for the ESP32-C3, whose number is 5.
+    // Header of an image for the ESP32-C3, whose number is 5.
     let mut image = noise(1000);
     image[..24].fill(0);
     (image[0], image[1], image[12]) = (0xe9, 3, 5);
@@ -141,7 +141,7 @@ async fn another_chip_than_the_device_type_or_the_image_says_is_not_changed() {
     let c3 = Settings { model: model::ESP32C3, ..Settings::default() };
     let place = Place::new(c3, "espserial", &image).await;
     place.flash().await.expect("it is for this chip");
-    // One for a later revision, 3.1.
+    // An image for a later revision, 3.1.
     image[15..17].copy_from_slice(&301_u16.to_le_bytes());
     let place = Place::new(c3, "espserial", &image).await;
     let message = place.fails(Code::WrongChip).await;

@@ -1,5 +1,5 @@
-//! The program with the variables of the plugin esp-serial: exit status, messages and signals
-//! while a chip is flashed.
+//! Tests the program with the variables of the plugin esp-serial: exit status, messages, and
+//! signals during a transfer.
 #![allow(clippy::expect_used)]
 #[allow(dead_code, reason = "the device's part is for the other tests")]
 mod world;
@@ -18,7 +18,7 @@ use world::plugin::{DeviceRequest, noise};
 
 /// Longest time that a test waits for something.
 const LIMIT: Duration = Duration::from_secs(30);
-/// A user without rights, who has a group of the same number.
+/// An unprivileged user, who has a group of the same number.
 const NOBODY: u32 = 65532;
 
 struct Place {
@@ -36,14 +36,15 @@ impl Place {
         Self { chip, asked, firmware }
     }
 
-    /// The program as the container has it, after these words.
+    /// Returns the program as the container runs it, after these words.
     fn program(&self, before: &[&str]) -> Command {
         let mut command = self.asked.program::<EspSerial>("", before);
         command.env("FLASHER_BEFORE", "no-reset").env("FLASHER_AFTER", "no-reset");
         command
     }
 
-    /// The program as that user, without a capability; where this is root, who may do anything.
+    /// Returns the program for that user, without capabilities; only if the test runs as root, who
+    /// has every permission.
     fn program_of_nobody(&self) -> Command {
         let folder = self.asked.folder.path();
         std::fs::set_permissions(folder, PermissionsExt::from_mode(0o777)).expect("set");
@@ -56,13 +57,13 @@ impl Place {
         command
     }
 
-    /// The message that the program left for the plugin.
+    /// Returns the termination message.
     fn left(&self) -> Value {
         let file = self.asked.folder.path().join("termination-log");
         serde_json::from_slice(&std::fs::read(file).expect("a message")).expect("JSON")
     }
 
-    /// Waits until something is true of the chip.
+    /// Waits until a condition on the chip holds.
     async fn becomes(&self, what: &str, holds: impl Fn(&Report) -> bool) {
         let end = Instant::now() + LIMIT;
         while !holds(&self.chip.report()) {
@@ -72,7 +73,7 @@ impl Place {
     }
 }
 
-/// Waits for its end, while the registry goes on.
+/// Waits for the end of the process, while the registry keeps serving.
 async fn end(mut child: Child) -> Option<i32> {
     let ended = tokio::task::spawn_blocking(move || child.wait());
     ended.await.expect("joined").expect("ended").code()
@@ -132,7 +133,7 @@ async fn told_to_end_during_the_transfer_it_finishes_it() {
     let noticed = tokio::task::spawn_blocking(move || {
         let mut lines = output.lines().map_while(Result::ok);
         let found = lines.any(|line| line.contains("the transfer is finished first"));
-        // Whoever stops to read would end it.
+        // Dropping the reader would close the pipe and end the program.
         (found, lines)
     });
     let (is_noticed, lines) = noticed.await.expect("joined");

@@ -1,5 +1,5 @@
-//! The program is ended at each step of each way to a device, asked (SIGTERM) and at once
-//! (SIGKILL): it says what the device has, and the next attempt flashes it.
+//! Ends the program at each step of each subcommand, by SIGTERM and by SIGKILL: it reports what
+//! the device has received, and the next attempt flashes the device.
 #![allow(clippy::expect_used)]
 #[path = "signals/http_device.rs"]
 mod http_device;
@@ -24,35 +24,35 @@ use world::plugin::{DeviceRequest, noise};
 use world::run::{Ended, Run, until};
 use world::{World, firmware, image, index};
 
-/// The ways in which a container is ended.
+/// Signals that end a container.
 const SIGNALS: [Signal; 2] = [Signal::TERM, Signal::KILL];
-/// Log line of a program that finishes a transfer first.
+/// Log line of a program that finishes the transfer before it ends.
 const FINISHES: &str = "the transfer is finished first";
-/// Size of firmware that no buffer of a connection holds, in bytes.
+/// Firmware size that exceeds all buffers of a connection, in bytes.
 const LARGE: usize = 16 << 20;
 
 /// Step of an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// The registry does not answer yet.
+    /// The registry has not answered yet.
     Fetching,
-    /// The device does not answer yet, or has not called.
+    /// The device has not answered yet, or has not called.
     Asking,
-    /// The device was told where the firmware is, and has not begun to fetch it.
+    /// The device knows the firmware's URL, and has not begun to fetch it.
     Told,
-    /// The device has a part of the firmware.
+    /// The device has received a part of the firmware.
     Sending,
-    /// The device has all of it, and has not shown that it runs it.
+    /// The device has received all the firmware, and has not proven that it runs it.
     Proving,
 }
 
-/// Each step with each signal, and a number of its own.
+/// Returns each step with each signal, numbered.
 fn cases(steps: &[Step]) -> impl Iterator<Item = (usize, Signal, Step)> {
     let pairs = steps.iter().flat_map(|step| SIGNALS.map(|signal| (signal, *step)));
     pairs.enumerate().map(|(index, (signal, step))| (index + 1, signal, step))
 }
 
-/// A registry that takes connections and says nothing.
+/// A registry that accepts connections and never answers.
 struct SilentRegistry {
     reference: String,
     called: Arc<AtomicBool>,
@@ -79,7 +79,7 @@ impl SilentRegistry {
     }
 }
 
-/// Starts the program for a step, with a registry that is silent while it fetches.
+/// Starts the program for a step; for the step `Fetching` with a registry that never answers.
 async fn start(mut program: Command, folder: &std::path::Path, step: Step) -> Run {
     if step != Step::Fetching {
         return Run::start(program, folder);
@@ -91,8 +91,8 @@ async fn start(mut program: Command, folder: &std::path::Path, step: Step) -> Ru
     run
 }
 
-/// The end of an attempt that was told to end, with the bytes that the device has; none if it was
-/// not changed.
+/// Checks the result of an attempt that was asked to end, with the bytes that the device has
+/// received; None if the device was not changed.
 fn is_told(ended: &Ended, signal: Signal, bytes: Option<usize>, case: &str) {
     if signal == Signal::KILL {
         assert_eq!((ended.code, &ended.message), (None, &Value::Null), "{case}");
@@ -267,7 +267,7 @@ async fn a_chip_on_a_serial_port_is_flashed_by_the_next_attempt() {
             (Step::Sending, Signal::TERM) => is_sent(&ended, &case),
             _ => is_told(&ended, signal, None, &case),
         }
-        // On a board the control lines do it.
+        // On a real board, the control lines reset the chip.
         chip.reset();
         chip.go_on();
         is_sent(&Run::start(program(), asked.folder.path()).ends().await, &case);

@@ -1,6 +1,6 @@
-//! Update over SMP, with the options that the plugin mcumgr makes, against a device with two slots
-//! that behaves as MCUboot does: it checks the image, swaps on a restart, and goes back to its old
-//! image unless the new one is confirmed.
+//! Tests updates over SMP, with the options that the plugin mcumgr generates, against a device
+//! with two slots that behaves as MCUboot does: it checks the image, swaps on a restart, and
+//! reverts to its old image unless the new one is confirmed.
 #![allow(clippy::expect_used)]
 #[allow(dead_code, reason = "the device's part is for the other tests")]
 mod world;
@@ -46,7 +46,7 @@ impl Place {
         .await
     }
 
-    /// The device, at the place that Akri says in the request.
+    /// Places the device where Akri's request announces it.
     async fn of(
         device: SmpDevice,
         firmware: &[u8],
@@ -73,7 +73,7 @@ async fn a_device_runs_the_new_image_and_keeps_it_and_a_second_attempt_changes_n
     for behaviour in [
         well,
         Behaviour { lossy: true, ..well },
-        // A request to restart that is sent twice would take the new image away again.
+        // A repeated request to restart would revert the new image.
         Behaviour { mute_reset: true, ..well },
     ] {
         places.push(Place::new(behaviour, &image).await);
@@ -88,7 +88,7 @@ async fn a_device_runs_the_new_image_and_keeps_it_and_a_second_attempt_changes_n
         let again = place.flash().await.expect("it runs it already");
         assert!(again.proven, "{again:?}");
         assert_eq!(place.device.resets(), resets, "it is not restarted again");
-        // What was confirmed stays over a power cut.
+        // A confirmed image survives a power cut.
         place.device.reset();
         assert_eq!(place.device.runs(), "2.0.0");
     }
@@ -114,7 +114,7 @@ async fn an_image_is_not_confirmed_before_the_device_is_back() {
     let failure = place.flash().await.expect_err("it does not come back");
     assert_eq!(failure.code, Code::VerifyFailed, "{failure}");
     assert!(!place.device.is_confirmed());
-    // Its watchdog restarts it: nothing was confirmed, so it runs what it ran before.
+    // The watchdog restarts the device: nothing was confirmed, so it runs the old image.
     place.device.reset();
     assert_eq!(place.device.runs(), "1.0.0");
 }

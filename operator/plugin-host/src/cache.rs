@@ -1,5 +1,5 @@
-//! Cache on disk of what was fetched and compiled. Everything is hashed again when it is read;
-//! what does not fit is as good as absent.
+//! On-disk cache of fetched artifacts and compiled code. Every entry is hashed again when it is
+//! read; one whose hash does not match counts as absent.
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use crate::{Digest, Signature};
 
-/// The cache's folder. No other process may write into it: compiled code in it is run.
+/// Folder of the cache. No other process may write into it, because compiled code from it is
+/// executed.
 #[derive(Clone, Debug)]
 pub(crate) struct Cache {
     folder: PathBuf,
@@ -22,7 +23,7 @@ impl Cache {
         Ok(Self { folder: folder.to_owned() })
     }
 
-    /// A manifest or component by its digest.
+    /// Returns a manifest or component by its digest.
     pub fn blob(&self, digest: &Digest) -> Option<Vec<u8>> {
         let bytes = std::fs::read(self.blob_path(digest)).ok()?;
         (Digest::of(&bytes) == *digest).then_some(bytes)
@@ -32,7 +33,7 @@ impl Cache {
         put(&self.blob_path(digest), bytes)
     }
 
-    /// The digest that a reference resolved to last.
+    /// Returns the digest that a reference last resolved to.
     pub fn resolved(&self, reference: &str) -> Option<Digest> {
         std::fs::read_to_string(self.tag_path(reference)).ok()?.trim().parse().ok()
     }
@@ -41,8 +42,8 @@ impl Cache {
         put(&self.tag_path(reference), digest.to_string().as_bytes())
     }
 
-    /// The signatures that a reference's registry had for a digest. They are not believed for
-    /// being here: they are checked at every load.
+    /// Returns the cached signatures of a digest. They are not trusted for being cached: every
+    /// load verifies them.
     pub fn signatures(&self, repository: &str, digest: &Digest) -> Vec<Signature> {
         let bytes = std::fs::read(self.signatures_path(repository, digest)).unwrap_or_default();
         serde_json::from_slice(&bytes).unwrap_or_default()
@@ -57,8 +58,8 @@ impl Cache {
         put(&self.signatures_path(repository, digest), &serde_json::to_vec(signatures)?)
     }
 
-    /// Compiled code for exactly this engine: the bytes that were hashed are the bytes that are
-    /// given out.
+    /// Returns the code compiled for exactly this engine. The returned bytes are the ones that
+    /// were hashed.
     pub fn compiled(&self, digest: &Digest, engine: &str) -> Option<Vec<u8>> {
         let mut code = std::fs::read(self.compiled_path(digest, engine)).ok()?;
         let begin = code.iter().position(|byte| *byte == b'\n')? + 1;
@@ -68,8 +69,8 @@ impl Cache {
         (Digest::of(&code) == expected).then_some(code)
     }
 
-    /// In one file, digest first: two processes that write at once leave the code of one of them,
-    /// and not the code of one beside the digest of the other.
+    /// Writes digest and code to one file: after two concurrent writes the file holds the code and
+    /// the digest of the same writer.
     pub fn put_compiled(&self, digest: &Digest, engine: &str, code: &[u8]) -> std::io::Result<()> {
         let begin = format!("{}\n", Digest::of(code)).into_bytes();
         put(&self.compiled_path(digest, engine), &[begin.as_slice(), code].concat())
@@ -94,7 +95,7 @@ impl Cache {
     }
 }
 
-/// Renamed into place, so that nobody reads half a file.
+/// Writes to a temporary file and renames it, so that no reader sees a partial file.
 fn put(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
@@ -103,7 +104,7 @@ fn put(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Tells compiled code of one engine from that of another.
+/// Returns a key that distinguishes the compiled code of incompatible engines.
 pub(crate) fn engine_key(engine: &wasmtime::Engine) -> String {
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);

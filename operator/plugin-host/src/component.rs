@@ -1,6 +1,6 @@
-//! A component as an OCI artifact, as the layout for WebAssembly of the CNCF has it: one layer of
-//! the component's bytes, and a config that tells what they are. The same artifact has the same
-//! digest each time. Does no I/O.
+//! Component as an OCI artifact in the CNCF's layout for WebAssembly: one layer with the
+//! component's bytes, and a config that describes them. Encoding is deterministic: equal input
+//! gives an equal digest. Does no I/O.
 
 use std::collections::BTreeMap;
 
@@ -15,20 +15,20 @@ const COMPONENT_TYPES: [&str; 2] =
     ["application/wasm", "application/vnd.module.wasm.content.layer.v1+wasm"];
 /// Media type of the config that goes with a component.
 const CONFIG_TYPE: &str = "application/vnd.wasm.config.v0+json";
-/// Time in the config where no time of the build is told. Tools want some time there, and the true
-/// one would change the digest.
+/// Creation time in the config if none is given. Tools expect a time there, and the current time
+/// would change the digest.
 const NO_TIME: &str = "1970-01-01T00:00:00Z";
-/// Of an artifact what it is called, of a layer the name of its file.
+/// Annotation with the title of an artifact, or the file name of a layer.
 const TITLE: &str = "org.opencontainers.image.title";
 
-/// Component with its metadata, as it is put into a registry.
+/// Component with its metadata, as it is pushed to a registry.
 #[derive(Clone, Debug)]
 pub struct Artifact<'a> {
     /// The component.
     pub component: &'a [u8],
-    /// Imports and exports of the component, where they are known.
+    /// Imports and exports of the component, if they are known.
     pub interface: Option<&'a Interface>,
-    /// Time at which it was made, in the form of RFC 3339.
+    /// Creation time in RFC 3339 format.
     pub created: Option<String>,
     /// Annotations of the manifest.
     pub annotations: BTreeMap<String, String>,
@@ -66,8 +66,8 @@ impl Artifact<'_> {
         }
     }
 
-    /// Tools that pull files, as `oras`, write only the layers that have a name. A title is any
-    /// text; a name is of no other folder.
+    /// Tools that pull files, such as `oras`, only write the layers that have a name. The title
+    /// may be any text, so the name is its last path segment.
     fn layer_annotations(&self) -> Option<BTreeMap<String, String>> {
         let title = self.annotations.get(TITLE)?;
         let name = title
@@ -95,7 +95,7 @@ pub(crate) struct Encoded {
 }
 
 impl Artifact<'_> {
-    /// Puts manifest and config into the bytes that are stored.
+    /// Encodes manifest and config as they are stored.
     pub(crate) fn encode(&self) -> serde_json::Result<Encoded> {
         let config = serde_json::to_vec(&self.config())?;
         let manifest = serde_json::to_vec(&self.manifest(&config))?;
@@ -103,7 +103,7 @@ impl Artifact<'_> {
     }
 }
 
-/// Finds the one layer that is a component, of a size that is taken.
+/// Returns the only layer that is a component, if it does not exceed the size limit.
 pub(crate) fn component_layer(
     manifest: &[u8],
     what: &str,

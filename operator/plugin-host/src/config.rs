@@ -1,5 +1,5 @@
-//! The parts of the operator's configuration file that concern plugins: how registries are
-//! reached, whose components are run, and what they may cost.
+//! Sections of the operator's configuration file for plugins: access to registries, trust in
+//! components, and the limits of calls.
 
 use std::time::Duration;
 
@@ -14,14 +14,14 @@ use serde::{Deserialize, Deserializer};
 pub enum PullPolicy {
     /// At every load.
     Always,
-    /// Only where the digest is not known from an earlier load.
+    /// Only if no digest is known from an earlier load.
     #[default]
     IfNotPresent,
-    /// Never: what is not in the cache is an error.
+    /// Never: an artifact that is not in the cache is an error.
     Never,
 }
 
-/// Limits on what a plugin may cost.
+/// Resource limits of a plugin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Limits {
@@ -37,10 +37,10 @@ pub struct Limits {
     /// Data that is copied between host and plugin in one call, in bytes. Default 1Mi.
     #[serde(deserialize_with = "size")]
     pub copied: usize,
-    /// One answer, in bytes. Default 256Ki.
+    /// Size of an answer, in bytes. Default 256Ki.
     #[serde(deserialize_with = "size")]
     pub answer: usize,
-    /// A component, in bytes. Default 32Mi.
+    /// Size of a component, in bytes. Default 32Mi.
     #[serde(deserialize_with = "size")]
     pub component: usize,
     /// Time to compile a component. Default 60s.
@@ -66,7 +66,7 @@ impl Default for Limits {
     }
 }
 
-/// `250ms`, `1s`, `2m`.
+/// Parses a duration such as `250ms`, `1s` or `2m`.
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     let split = text.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(text.len());
@@ -87,7 +87,7 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::E
     Ok(Duration::from_millis(number.saturating_mul(factor)))
 }
 
-/// `64Mi`, `256Ki`, a number of bytes.
+/// Parses a size such as `64Mi`, `256Ki`, or a number of bytes.
 fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -119,10 +119,10 @@ fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
         .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is too large")))
 }
 
-/// Checks what the types alone cannot.
+/// Checks what the types cannot express.
 ///
 /// # Errors
-/// Names the first field that breaks its rule.
+/// Names the first invalid field.
 pub fn check(
     registries: &[RegistryConfig],
     trust: &[TrustEntry],

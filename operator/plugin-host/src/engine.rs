@@ -35,48 +35,49 @@ pub use interface::Interface;
 use limits::Stopped;
 use state::State;
 
-/// Interval at which a busy call lets others run, and the precision with which it is stopped.
+/// Interval at which a busy call yields to other tasks, and thus the precision of its timeout.
 const TICK: Duration = Duration::from_millis(10);
 
-/// Prefixes of the imports that a component may have beside the contract's own interfaces.
+/// Prefixes of the imports that a component may have besides the contract's own interfaces.
 const WASI: [&str; 5] =
     ["wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:filesystem/", "wasi:random/"];
 
-/// A component ready to be instantiated.
+/// Component that is ready to be instantiated.
 #[derive(Clone)]
 pub(crate) struct Compiled {
-    /// As the log has it.
+    /// Name of the plugin in the log.
     name: Arc<str>,
     interface: Arc<Interface>,
     contract: Contract,
 }
 
-/// Time and memory that a call cost.
+/// Time and memory that a call used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cost {
-    /// From the question to the answer.
+    /// Time from the call to the answer.
     pub time: Duration,
-    /// Linear memory that the plugin had at the end, in bytes; it never has less than before.
+    /// Linear memory of the plugin at the end of the call, in bytes; it never shrinks during a
+    /// call.
     pub memory: usize,
 }
 
 impl Compiled {
-    /// The same, which the log calls by this name.
+    /// Returns the same component with another name in the log.
     pub fn called(self, name: &str) -> Self {
         Self { name: name.into(), ..self }
     }
 
-    /// Version of the WIT package by which it is asked.
+    /// Returns the version of the WIT package with which the component is called.
     pub fn wit_version(&self) -> &'static str {
         self.contract.version()
     }
 
-    /// Returns true if it can inspect firmware.
+    /// Returns true if the component can inspect firmware.
     pub fn inspects(&self) -> bool {
         self.contract.inspects()
     }
 
-    /// Returns its imports and exports.
+    /// Returns the component's imports and exports.
     pub fn interface(&self) -> &Interface {
         &self.interface
     }
@@ -88,7 +89,7 @@ pub(crate) struct Engine {
     linker: Linker<State>,
     limits: Limits,
     places: Semaphore,
-    /// One compilation at a time: each may take what memory there is.
+    /// Limits compilations to one at a time: each may need all the available memory.
     compilations: Semaphore,
     compiler: PathBuf,
     key: String,
@@ -129,7 +130,7 @@ impl Engine {
         let code = match cache.compiled(verified.digest(), &self.key) {
             Some(code) => code,
             None => {
-                // Never closed.
+                // The semaphore is never closed, so this cannot fail.
                 let turn = self.compilations.acquire().await;
                 let code = compiler::compile_in_child(
                     &self.compiler,
@@ -152,7 +153,7 @@ impl Engine {
         self.admit(&code, &name)
     }
 
-    /// Loads compiled code, and refuses what does not fit the contract.
+    /// Loads compiled code, and rejects a component that does not fit the contract.
     fn admit(&self, code: &[u8], name: &str) -> Result<Compiled, EngineError> {
         let component = load(&self.engine, code)
             .map_err(|error| EngineError::LimitReached(name.to_owned(), format!("{error:#}")))?;
@@ -166,12 +167,12 @@ impl Engine {
         Ok(Compiled { name: name.into(), interface, contract })
     }
 
-    /// Asks a fresh instance.
+    /// Calls a fresh instance.
     pub async fn call(&self, compiled: &Compiled, call: Call<'_>) -> Result<Answer, CallError> {
         self.measure(compiled, call).await.0
     }
 
-    /// Asks a fresh instance, and says what that cost.
+    /// Calls a fresh instance, and returns the answer and its cost.
     pub async fn measure(
         &self,
         compiled: &Compiled,
@@ -186,8 +187,8 @@ impl Engine {
         let mut store = Store::new(&self.engine, State::new(compiled.name.clone(), limits));
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(limits.copied);
-        // A busy call gives way at every tick, and is dropped when its time is over. One that is
-        // done by the next tick never does.
+        // A busy call yields at every tick, and is dropped at its timeout. A call that ends before
+        // the next tick never yields.
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
         let asked = tokio::time::timeout(
@@ -215,7 +216,7 @@ fn check_imports(interface: &Interface, name: &str) -> Result<(), EngineError> {
     }
 }
 
-/// Says in the plugin author's words why a call was stopped.
+/// Converts the error that stopped a call to a message for the plugin's author.
 fn stopped(error: &wasmtime::Error, limits: Limits) -> CallError {
     match error.downcast_ref::<Stopped>() {
         Some(Stopped::Memory) => return CallError::OutOfMemory { limit: limits.memory },
@@ -235,16 +236,16 @@ fn stopped(error: &wasmtime::Error, limits: Limits) -> CallError {
 
 #[cfg(feature = "fuzzing")]
 impl Engine {
-    /// Compiles in this very process, and goes all the way to what could be asked.
+    /// Compiles in this process, and prepares the component until it could be called.
     pub fn compile_here(&self, component: &[u8]) {
         if let Ok(code) = self.engine.precompile_component(component) {
-            // Whether it is refused does not matter here.
+            // The fuzzer does not care whether the component is rejected.
             let _ = self.admit(&code, "the component");
         }
     }
 }
 
-/// Converts an answer of each version, made of these bytes.
+/// Converts one answer for each contract version, generated from these bytes.
 #[cfg(feature = "fuzzing")]
 pub(crate) fn answer(bytes: &[u8]) {
     v0_1_0::fuzzing::answer(bytes);
@@ -252,7 +253,7 @@ pub(crate) fn answer(bytes: &[u8]) {
     v0_3_0::fuzzing::answer(bytes);
 }
 
-/// Advances the engine's clock for as long as the engine lives.
+/// Increments the engine's epoch for as long as the engine lives.
 fn tick(engine: &wasmtime::Engine) -> std::io::Result<()> {
     let engine = engine.weak();
     let ticker = std::thread::Builder::new().name("plugin-ticker".to_owned());
@@ -269,9 +270,9 @@ fn tick(engine: &wasmtime::Engine) -> std::io::Result<()> {
 /// Loads compiled code.
 #[allow(unsafe_code)]
 fn load(engine: &wasmtime::Engine, code: &[u8]) -> wasmtime::Result<Component> {
-    // SAFETY: deserialize runs what it is given. These bytes come either straight from
+    // SAFETY: `deserialize` executes its input. These bytes come either directly from
     // `precompile_component` in a child of this program, over its pipe, or from the cache, which
-    // no other process writes, and which gave out exactly the bytes whose SHA-256 it had checked.
+    // no other process writes, and which returned exactly the bytes whose SHA-256 it had checked.
     unsafe { Component::deserialize(engine, code) }
 }
 

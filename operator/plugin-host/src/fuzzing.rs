@@ -1,6 +1,6 @@
-//! Functions of this crate that the fuzzer reaches beside the public ones: one for each thing that
-//! comes from outside. Each takes any bytes, must not panic, and panics itself where an answer
-//! breaks a rule.
+//! Entry points of this crate for the fuzzer that are not public otherwise, one for each kind of
+//! untrusted input. Each accepts any bytes and must not panic, except to report a broken
+//! invariant.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -15,7 +15,7 @@ use crate::config::{CosignTrust, KeylessTrust, Limits, SignerIdentity, TrustEntr
 use crate::engine::Engine;
 use crate::{Attached, Digest, Reference, Signature};
 
-/// The bytes of a manifest. A layer that is taken is within its limit.
+/// Reads the bytes as a manifest. An accepted layer is within its limit.
 pub fn manifest(bytes: &[u8]) {
     const LIMIT: usize = 1 << 20;
     if let Ok(layer) = component_layer(bytes, "the manifest", LIMIT) {
@@ -23,14 +23,15 @@ pub fn manifest(bytes: &[u8]) {
     }
 }
 
-/// The header in which a registry says what it asks for.
+/// Reads the bytes as the header with a registry's authentication challenge.
 pub fn challenge(bytes: &[u8]) {
     let _ = challenge_is_read(&String::from_utf8_lossy(bytes));
 }
 
-/// A signature in both its forms: a bundle as it is, or a payload and its signature with an empty
-/// line between them, and after two more a certificate and the log's entry. Nobody can sign with
-/// `key` nor, for this digest, with the authority and logs of `root`, so nothing is ever trusted.
+/// Reads the bytes as a signature in both forms: a bundle as it is, or payload and signature
+/// separated by an empty line, followed, after two more empty lines, by a certificate and the
+/// log's entry. Nobody can sign with `key`, or for this digest with the authority and logs of
+/// `root`, so no signature is ever trusted.
 pub fn signature(bytes: &[u8], key: &Path, root: &Path) {
     let any = || Some("^.+$".to_owned());
     let anybody = SignerIdentity {
@@ -82,19 +83,19 @@ pub fn signature(bytes: &[u8], key: &Path, root: &Path) {
     }
 }
 
-/// An image layout: the bytes of its archive, or its files. Nothing comes of it whose digest is
-/// another, and folder and archive say the same. The folder is written into.
+/// Reads the bytes as an image layout: as an archive, or as files. Everything read has the
+/// expected digest, and folder and archive give equal results. Writes into the folder.
 pub fn layout(bytes: &[u8], folder: &Path) {
     static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
     let runtime = RUNTIME.get_or_init(|| Builder::new_current_thread().build().ok());
     if let Some(runtime) = runtime {
-        // Where nothing can be written there is nothing to read.
+        // Without a writable folder there is nothing to read.
         let _ = runtime.block_on(fuzzing::layout(bytes, folder));
     }
 }
 
-/// The bytes of a component: all the way to one that could be asked. Large ones are left out, as
-/// compiling takes its time.
+/// Reads the bytes as a component, and prepares it until it could be called. Larger inputs are
+/// skipped, as compiling them is slow.
 pub fn component(bytes: &[u8]) {
     static ENGINE: OnceLock<Option<Engine>> = OnceLock::new();
     let engine = ENGINE.get_or_init(|| Engine::new(Limits::default(), PathBuf::new()).ok());
@@ -103,7 +104,7 @@ pub fn component(bytes: &[u8]) {
     }
 }
 
-/// An answer of a plugin, of any kind, made of these bytes.
+/// Converts an answer of each kind, generated from these bytes.
 pub fn answer(bytes: &[u8]) {
     crate::engine::answer(bytes);
 }

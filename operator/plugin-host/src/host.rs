@@ -1,4 +1,4 @@
-//! The whole way from a reference to a plugin that can be asked.
+//! Loads plugins: from a reference to a plugin that can be called.
 
 mod author;
 mod error;
@@ -25,12 +25,12 @@ pub use error::{LoadError, Stage};
 /// Settings of a host.
 #[derive(Clone, Debug)]
 pub struct HostSettings {
-    /// Folder of the cache; nobody else may write into it.
+    /// Folder of the cache; no other process may write into it.
     pub cache: PathBuf,
-    /// A program that hands what follows [`COMPILE_PLUGIN`](crate::COMPILE_PLUGIN) on its command
-    /// line to [`compile_plugin`](crate::compile_plugin).
+    /// Program that passes the arguments after [`COMPILE_PLUGIN`](crate::COMPILE_PLUGIN) on its
+    /// command line to [`compile_plugin`](crate::compile_plugin).
     pub compiler: PathBuf,
-    /// Limits on what plugins may cost.
+    /// Resource limits of plugins.
     pub limits: Limits,
     /// Connection settings of registries.
     pub registries: Vec<RegistryConfig>,
@@ -41,17 +41,17 @@ pub struct HostSettings {
 /// A plugin to load.
 #[derive(Clone, Debug)]
 pub struct PluginSource {
-    /// Its name; what it says of itself must be the same.
+    /// Name of the plugin; the plugin must describe itself by the same name.
     pub name: String,
-    /// Reference that it comes from.
+    /// Reference that the plugin is loaded from.
     pub reference: Reference,
     /// Policy for resolving a tag again.
     pub pull_policy: PullPolicy,
-    /// Run a file without a digest beside its name.
+    /// Run a file whose reference has no digest.
     pub allow_unsigned: bool,
 }
 
-/// A manifest, and the layer in it that is the component.
+/// Manifest with the layer that is the component.
 struct Manifest {
     digest: Digest,
     layer: Layer,
@@ -70,7 +70,7 @@ impl Host {
     /// Sets up engine and cache.
     ///
     /// # Errors
-    /// The cache's folder cannot be made, or the engine does not start.
+    /// The cache's folder cannot be created, or the engine does not start.
     pub fn new(settings: HostSettings) -> Result<Self, EngineError> {
         let cache = Cache::open(&settings.cache).map_err(|error| {
             EngineError::Start(format!("cache {}: {error}", settings.cache.display()))
@@ -79,20 +79,20 @@ impl Host {
         Ok(Self { settings: Arc::new(settings), cache, engine })
     }
 
-    /// Goes the whole way: resolve, fetch, verify, compile, describe.
+    /// Runs all steps: resolve, fetch, verify, compile, describe.
     ///
     /// # Errors
-    /// Says which step failed, for which reference, and what to do.
+    /// Names the failed step, the reference, and the remedy.
     pub async fn load(&self, source: &PluginSource, logins: &Logins) -> Result<Plugin, LoadError> {
         let verified = self.obtain(source, logins).await?;
         self.start_named(&verified, source).await
     }
 
-    /// The second half of the way: compile, describe.
+    /// Runs the second half of the steps: compile, describe.
     ///
     /// # Errors
-    /// It does not fit the contract, breaks, or calls itself by another name than the
-    /// configuration does.
+    /// The plugin does not fit the contract, fails, or describes itself by a name other than the
+    /// configured one.
     pub async fn start_named(
         &self,
         verified: &Verified,
@@ -107,7 +107,7 @@ impl Host {
         }
     }
 
-    /// The first half of the way: resolve, fetch, verify.
+    /// Runs the first half of the steps: resolve, fetch, verify.
     ///
     /// # Errors
     /// As [`Host::load`].
@@ -131,7 +131,8 @@ impl Host {
         Ok(trust::verify(artifact, &self.settings.trust, source.allow_unsigned, &signatures)?)
     }
 
-    /// Resolves once, then everything is by digest; what the cache has is not fetched.
+    /// Resolves the tag once, and identifies everything else by digest; does not fetch what the
+    /// cache has.
     async fn fetch(
         &self,
         source: &PluginSource,
@@ -181,7 +182,8 @@ impl Host {
         })
     }
 
-    /// The manifest of a component by tag or digest, with the component's layer in it.
+    /// Fetches the manifest of a component by tag or digest, and finds the component's layer in
+    /// it.
     async fn manifest(
         &self,
         remote: &mut Source<'_>,
@@ -194,8 +196,7 @@ impl Host {
         Ok(Manifest { digest, layer, bytes })
     }
 
-    /// The signatures that trust in this source depends on. Those in the cache do, where they are
-    /// enough.
+    /// Returns the signatures needed to trust this source. Uses the cached ones if they suffice.
     async fn signatures(
         &self,
         source: &PluginSource,
@@ -229,12 +230,12 @@ impl Host {
                 Ok(signatures) => found.extend(signatures),
                 Err(error) => broken = broken.or(Some(error)),
             }
-            // A place that has the one form and cannot be asked for the other is enough.
+            // One form suffices, even if the place cannot be asked for the other one.
             if check(&found).is_ok() {
                 break;
             }
         }
-        // What could not be asked for may be the signature that is missing.
+        // A form that could not be fetched may hold the missing signature.
         if let Some(error) = broken.filter(|_| check(&found).is_err()) {
             return Err(failed(error));
         }
@@ -248,7 +249,8 @@ impl Host {
                     );
                 }
             }
-            // Only to say why: signatures in a form that does not count do not help.
+            // Only for a better error message: signatures in a form that is not allowed do not
+            // count.
             Err(TrustError::Unsigned { .. }) => {
                 for form in every_form().into_iter().filter(|form| !forms.contains(form)) {
                     found.extend(remote.signatures(digest, form).await.unwrap_or_default());

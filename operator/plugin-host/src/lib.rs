@@ -1,14 +1,15 @@
-//! From an OCI reference to a device plugin's typed answers. Knows nothing of Kubernetes.
+//! Host of device plugins: from an OCI reference to typed answers. Does not depend on Kubernetes.
 //!
 //! ```text
 //! Reference --resolve--> Digest --fetch--> Unverified --trust::verify--> Verified
 //!     --compile--> Plugin --call--> answer
 //! ```
 //!
-//! - [`Host`] loads plugins: [`Host::load`] goes the whole way and leaves nothing half done.
-//!   Authors look closer with [`Host::open`], [`Host::verify`] and [`Host::published`], and
-//!   publish with [`Host::push`].
-//! - [`Plugin`] answers: a fresh instance for each call, under limits of time, memory and size.
+//! - [`Host`] loads plugins: [`Host::load`] runs all steps or fails. Plugin authors run single
+//!   steps with [`Host::open`], [`Host::verify`] and [`Host::published`], and publish with
+//!   [`Host::push`].
+//! - [`Plugin`] answers calls: a fresh instance for each call, under limits of time, memory and
+//!   size.
 //! - [`types`] are the host's own types; [`engine`] converts them from and to each version of the
 //!   WIT package.
 #![deny(missing_docs)]

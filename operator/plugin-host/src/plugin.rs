@@ -1,4 +1,4 @@
-//! A loaded plugin: asked under limits, and left alone for a while when it breaks again and again.
+//! Loaded plugin: called under limits, and paused for a while after repeated failures.
 
 mod health;
 mod measure;
@@ -14,7 +14,7 @@ use flashjob_types::CallError;
 use health::Health;
 pub use measure::Measured;
 
-/// A plugin that can be asked. Cheap to clone.
+/// Plugin that can be called. Cheap to clone.
 #[derive(Clone)]
 pub struct Plugin(Arc<Inner>);
 
@@ -53,72 +53,73 @@ impl Plugin {
         &self.0.info
     }
 
-    /// Digest of the component's manifest; of the file for `file://`.
+    /// Returns the digest of the component's manifest, or of the file for `file://`.
     #[must_use]
     pub fn digest(&self) -> &Digest {
         &self.0.digest
     }
 
-    /// Returns the reference that it came from.
+    /// Returns the reference that the plugin was loaded from.
     #[must_use]
     pub fn reference(&self) -> &Reference {
         &self.0.reference
     }
 
-    /// Returns true if a signature was demanded and found.
+    /// Returns true if a signature was required and found.
     #[must_use]
     pub fn signed(&self) -> bool {
         self.0.signed
     }
 
-    /// Version of the WIT package by which it is asked: the latest that it is built against and
-    /// that is served.
+    /// Returns the version of the WIT package with which the plugin is called: the latest one that
+    /// the plugin was built for and the host supports.
     #[must_use]
     pub fn wit_version(&self) -> &'static str {
         self.0.compiled.wit_version()
     }
 
-    /// Returns its imports and exports.
+    /// Returns the component's imports and exports.
     #[must_use]
     pub fn interface(&self) -> &Interface {
         self.0.compiled.interface()
     }
 
-    /// Judges settings: one JSON object.
+    /// Validates settings, which are one JSON object.
     ///
     /// # Errors
-    /// The plugin refuses them, or failed.
+    /// The plugin rejects the settings, or failed.
     pub async fn validate_settings(&self, settings: &str) -> Result<(), CallError> {
         self.ask(Call::ValidateSettings(settings)).await?.into_unit()
     }
 
-    /// Says what the flash Pod for one attempt needs.
+    /// Returns the specification of the flash Pod for one attempt.
     ///
     /// # Errors
-    /// The plugin refuses the request, or failed.
+    /// The plugin rejects the request, or failed.
     pub async fn build(&self, request: &Request) -> Result<FlashPod, CallError> {
         self.ask(Call::Build(request)).await?.into_flash_pod()
     }
 
-    /// Says what an ended flash Pod means.
+    /// Returns the plugin's verdict on an ended flash Pod.
     ///
     /// # Errors
-    /// The plugin cannot judge it, or failed.
+    /// The plugin cannot judge the outcome, or failed.
     pub async fn judge(&self, request: &Request, outcome: &Outcome) -> Result<Verdict, CallError> {
         self.ask(Call::Judge(request, outcome)).await?.into_verdict()
     }
 
-    /// Returns true if it can inspect firmware: an export that a plugin may leave out, and that
-    /// earlier versions of the contract do not have.
+    /// Returns true if the plugin can inspect firmware: an optional export, which earlier versions
+    /// of the contract do not have.
     #[must_use]
     pub fn inspects(&self) -> bool {
         self.0.compiled.inspects()
     }
 
-    /// Reads how firmware begins; None where it reads no firmware of this kind, or none at all.
+    /// Inspects firmware by its first bytes; None if the plugin does not inspect firmware of this
+    /// kind, or none at all.
     ///
     /// # Errors
-    /// The plugin cannot judge it, or failed.
+    /// The plugin cannot judge the firmware, or failed.
     pub async fn inspect(&self, file: &FirmwareFile) -> Result<Option<Inspection>, CallError> {
         match self.inspects() {
             true => self.ask(Call::Inspect(file)).await?.into_inspection(),
@@ -126,8 +127,8 @@ impl Plugin {
         }
     }
 
-    /// A refusal is final; anything else is tried once more, unless that takes the plugin out of
-    /// service.
+    /// Calls the plugin. A refusal is final; any other failure is retried once, unless it pauses
+    /// the plugin.
     async fn ask(&self, call: Call<'_>) -> Result<Answer, CallError> {
         if let Some(left) = self.health().pause(Instant::now()) {
             return Err(CallError::Unavailable { left });

@@ -1,13 +1,13 @@
-//! Reason why a plugin gave no answer.
+//! Reason why a call to a plugin failed.
 
 use std::time::Duration;
 
 use crate::plugin::PluginError;
 
-/// Reason why a call gave no answer.
+/// Reason why a call to a plugin failed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CallError {
-    /// The plugin answered with an error of its own: asking again changes nothing.
+    /// The plugin answered with an error of its own: a retry gives the same answer.
     #[error("{0}")]
     Refused(PluginError),
     /// The plugin crashed.
@@ -19,19 +19,19 @@ pub enum CallError {
         /// The limit.
         after: Duration,
     },
-    /// The plugin asked for more memory than it may have.
+    /// The plugin exceeded its memory limit.
     #[error("the plugin asked for more than {limit} bytes of memory")]
     OutOfMemory {
         /// The limit.
         limit: usize,
     },
-    /// The plugin used more of something than it may.
+    /// The plugin exceeded another limit.
     #[error("the plugin reached a limit: {0}")]
     LimitReached(String),
-    /// The plugin's answer is too large, or has what no answer may have.
+    /// The plugin's answer is too large, or has a value that is not allowed.
     #[error("the plugin's answer is rejected: {0}")]
     AnswerRejected(String),
-    /// The plugin broke several times in a row and is not asked for a while.
+    /// The plugin failed several times in a row and is paused.
     #[error(
         "the plugin broke several times in a row and is not asked for another {} s",
         left.as_secs()
@@ -43,7 +43,7 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// Returns true if the plugin said no, instead of failing to say anything.
+    /// Returns true if the plugin answered with an error, as opposed to failing to answer.
     #[must_use]
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Refused(_))

@@ -1,4 +1,4 @@
-//! The type of a device, in one spelling, and the types that a plugin serves.
+//! Device types in their canonical spelling, and the types that a plugin serves.
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct DeviceType(String);
 
-/// Not a device type.
+/// Error for text that is not a device type.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "{0:?} is not a device type; expected 1 to 63 letters, digits and dots, with dashes, \
@@ -63,18 +63,18 @@ impl fmt::Display for DeviceType {
     }
 }
 
-/// Device types that a plugin serves: one type, or with a `*` at its end all that begin so:
-/// `esp32*` are `esp32`, `esp32c6` and `esp32s3r8`.
+/// Device types that a plugin serves: one type, or, with a `*` at the end, all types with that
+/// prefix: `esp32*` are `esp32`, `esp32c6` and `esp32s3r8`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ServedTypes {
     first: DeviceType,
-    /// True if all types count that begin as `first` does.
+    /// True if all types that start with `first` match.
     open: bool,
 }
 
 impl ServedTypes {
-    /// Returns the exactness with which this names a type; None if it does not. The highest of
+    /// Returns how specifically this matches a type; None if it does not match. The highest of
     /// several wins.
     #[must_use]
     pub fn names(&self, kind: &DeviceType) -> Option<usize> {
@@ -84,13 +84,13 @@ impl ServedTypes {
         }
     }
 
-    /// The shortest of these types.
+    /// Returns the shortest of these types.
     #[must_use]
     pub fn first(&self) -> &DeviceType {
         &self.first
     }
 
-    /// Returns true if this is one type alone.
+    /// Returns true if this matches exactly one type.
     #[must_use]
     pub fn is_one(&self) -> bool {
         !self.open

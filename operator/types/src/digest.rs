@@ -1,4 +1,4 @@
-//! The SHA-256 digest that names content.
+//! SHA-256 digest that identifies content.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,31 +6,31 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-/// `sha256:` and 64 hexadecimal digits.
+/// SHA-256 digest: `sha256:` and 64 hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest(String);
 
-/// Not a digest.
+/// Error for text that is not a digest.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is not a digest; expected sha256: and 64 hexadecimal digits in lower case")]
 pub struct InvalidDigest(String);
 
 impl Digest {
-    /// The digest of these bytes.
+    /// Returns the digest of these bytes.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
         Self::of_hashed(Sha256::new_with_prefix(bytes))
     }
 
-    /// The digest of what was hashed piece by piece.
+    /// Returns the digest of data that was hashed incrementally.
     #[must_use]
     pub fn of_hashed(hash: Sha256) -> Self {
         let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
         Self(format!("sha256:{hex}"))
     }
 
-    /// The 64 hexadecimal digits.
+    /// Returns the 64 hexadecimal digits.
     #[must_use]
     pub fn hex(&self) -> &str {
         self.0.trim_start_matches("sha256:")

@@ -1,5 +1,5 @@
-//! Values that several crates share: the digest that names content, device types, and the plugin
-//! contract in the host's own types. Types only: no client, no runtime, no file.
+//! Types that several crates share: digests, device types, and the plugin contract in the host's
+//! own types. Types only: no client, no runtime, no file.
 #![deny(missing_docs)]
 
 mod call_error;

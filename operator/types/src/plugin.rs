@@ -1,5 +1,5 @@
-//! The host's own types of the plugin contract, apart from those generated for each version of the
-//! WIT package. What each field means is documented in `wit/0.3.0/plugin.wit`, the latest version.
+//! The host's own types of the plugin contract, independent of those generated for each version of
+//! the WIT package. Each field is documented in `wit/0.3.0/plugin.wit`, the latest version.
 #![allow(missing_docs, reason = "each item is documented once, in the WIT package")]
 
 use std::fmt;
@@ -121,7 +121,7 @@ plain! {
     }
 }
 
-/// Bytes of a firmware file that a plugin is handed at most.
+/// Maximum number of bytes of a firmware file that a plugin receives.
 pub const BEGINNING_BYTES: usize = 4096;
 
 impl fmt::Display for PluginError {

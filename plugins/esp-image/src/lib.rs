@@ -9,32 +9,32 @@ use flashjob_plugin_sdk::{FirmwareFile, Inspection, log};
 
 /// First byte of an image.
 const MAGIC: u8 = 0xe9;
-/// Most segments that an image has.
+/// Maximum number of segments of an image.
 const MOST_SEGMENTS: u8 = 16;
 /// Size of the header, in bytes.
 const HEADER_BYTES: usize = 24;
 /// Size of the header of each segment, in bytes.
 const SEGMENT_HEADER_BYTES: usize = 8;
-/// Number of no chip.
+/// Chip number of an image for any chip.
 const ANY_CHIP: u16 = 0xffff;
-/// Place of the chip's number in the header.
+/// Offset of the chip number in the header.
 const CHIP: usize = 12;
-/// Place of the oldest revision of the chip in the header.
+/// Offset of the minimum chip revision in the header.
 const MIN_REVISION: usize = 15;
-/// Place of the newest revision of the chip in the header.
+/// Offset of the maximum chip revision in the header.
 const MAX_REVISION: usize = 17;
-/// Place of the size of the flash memory in the header, in its upper four bits.
+/// Offset of the flash memory size in the header, in the upper four bits.
 const FLASH_SIZE: usize = 3;
-/// Largest number of a size of flash memory, 128 MiB.
+/// Largest code for a flash memory size, 128 MiB.
 const LARGEST_FLASH: u8 = 7;
 /// First four bytes of an application descriptor.
 const DESCRIPTOR_MAGIC: u32 = 0xabcd_5432;
 /// Size of an application descriptor, in bytes.
 const DESCRIPTOR_BYTES: usize = 256;
-/// Size of each text in it, in bytes.
+/// Size of each text field in it, in bytes.
 const TEXT_BYTES: usize = 32;
 
-/// Name of the first chip, with which the names of all others begin.
+/// Name of the first chip, which is a prefix of all other names.
 const FIRST_CHIP: &str = "ESP32";
 
 /// Chips by their numbers in the header (`esp_chip_id_t` of ESP-IDF).
@@ -54,22 +54,21 @@ const CHIPS: [(u16, &str); 13] = [
     (0x0020, "ESP32-S31"),
 ];
 
-/// Header of an image, and the descriptor of its application where it has one.
+/// Header of an image, and its application descriptor if it has one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Image {
     /// Number of the chip.
     chip: u16,
-    /// Oldest and newest revision of the chip, each a hundred times its major number and its minor
-    /// number.
+    /// Minimum and maximum revision of the chip, each as 100 × major + minor number.
     revisions: (u16, u16),
-    /// Size of the flash memory that it is built for, in bytes.
+    /// Size of the flash memory that the image is built for, in bytes.
     flash_size: Option<u64>,
-    /// End of its first segment in the file.
+    /// Offset of the end of the first segment in the file.
     first_segment_end: u64,
     application: Option<Application>,
 }
 
-/// Descriptor of an application (`esp_app_desc_t` of ESP-IDF).
+/// Application descriptor (`esp_app_desc_t` of ESP-IDF).
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Application {
     secure_version: u32,
@@ -78,7 +77,7 @@ struct Application {
 }
 
 impl Image {
-    /// Reads the header at the beginning of a file. None: it is no image.
+    /// Parses the header at the beginning of a file; None if the file is not an image.
     #[must_use]
     pub fn read(beginning: &[u8]) -> Option<Self> {
         let header = beginning.get(..HEADER_BYTES)?;
@@ -98,7 +97,7 @@ impl Image {
         })
     }
 
-    /// Name of the chip, as Espressif writes it.
+    /// Returns the name of the chip, as Espressif writes it.
     #[must_use]
     pub fn chip(&self) -> Option<String> {
         if self.chip == ANY_CHIP {
@@ -107,11 +106,10 @@ impl Image {
         Some(name(self.chip).map_or_else(|| format!("chip {:#06x}", self.chip), str::to_owned))
     }
 
-    /// Says what the image says of itself, and refuses it for another chip, or where its size
-    /// contradicts its header. `chip` is that of the devices, in any spelling; a type of device
-    /// that begins with no chip's name, or with one that is not known here, is not compared.
-    /// Without `is_reported` the version is not said, as devices report another one than that of
-    /// the descriptor.
+    /// Returns the image's properties, with a refusal if the image is for another chip, or if its
+    /// size contradicts its header. `chip` is the devices' chip, in any spelling; it is not
+    /// compared if it does not begin with a known chip's name. Without `is_reported` the version
+    /// is omitted, because such devices report a version other than the descriptor's.
     #[must_use]
     pub fn inspect(&self, file: &FirmwareFile, chip: &str, is_reported: bool) -> Inspection {
         let (oldest, newest) = self.revisions;
@@ -202,15 +200,15 @@ fn plain(text: &str) -> String {
 /// Chip that a device type names.
 #[derive(Debug, PartialEq, Eq)]
 enum Chip {
-    /// Its number in the header, and its name.
+    /// Number of a known chip in the header, and its name.
     Known(u16, &'static str),
-    /// Its name, as of a chip that came later than this table.
+    /// Name of an unknown chip, such as one that is newer than this table.
     Unknown(String),
 }
 
-/// The chip whose name a device type begins with, in any spelling: `ESP32-C3-Mini` is an ESP32-C3.
-/// Chips of one family differ by a letter and a number alone, so that all of both must be those of
-/// a known chip: `esp32c7` is neither an ESP32 nor another ESP32-C. An `esp32cam` is an ESP32.
+/// Returns the chip whose name a device type begins with, in any spelling: `ESP32-C3-Mini` is an
+/// ESP32-C3. Chips of one family differ only in a letter and a number, so both must match
+/// completely: `esp32c7` is neither an ESP32 nor another ESP32-C. An `esp32cam` is an ESP32.
 fn chip_of(device_type: &str) -> Option<Chip> {
     let wanted = plain(device_type);
     let rest = wanted.strip_prefix(&plain(FIRST_CHIP))?;

@@ -1,8 +1,8 @@
-//! Images as ESP-IDF writes their beginnings.
+//! Tests with image headers as ESP-IDF writes them.
 
 use super::*;
 
-/// Bytes of an image, by the places that ESP-IDF's documentation gives.
+/// Returns an image with the field offsets of ESP-IDF's documentation.
 fn image(chip: u16) -> Vec<u8> {
     let mut bytes = vec![0; HEADER_BYTES + SEGMENT_HEADER_BYTES + DESCRIPTOR_BYTES];
     // Six segments, DIO, 4 MiB of flash memory at 80 MHz.

@@ -1,11 +1,11 @@
 //! Device plugin for Espressif chips on a node's USB or serial port, found by Akri's udev handler:
-//! a Pod on that node flashes them, with the device attached. Nothing calls back, so no Service is
-//! made.
+//! a Pod on that node flashes them, with the device attached. The device does not call back, so no
+//! Service is needed.
 //!
-//! The Pod runs this project's flash program, which compares the MD5 of the flash memory; or
+//! The Pod runs this project's flash program, which compares the MD5 of the flash memory, or
 //! esptool (version 5), as the entry point of a user's image that carries the firmware. The README
-//! beside this crate tells which. In: the request. Out: the Pod's description and the verdict. No
-//! I/O.
+//! in this crate explains the choice. Input: the request. Output: the Pod's specification and the
+//! verdict. No I/O.
 
 mod settings;
 
@@ -17,23 +17,24 @@ use flashjob_plugin_sdk::{
 };
 use settings::{Program, Settings};
 
-/// Runs the flash container, whose image may name no user: as root it would be refused.
+/// User of the flash container. Its image may name no user, and root would be refused.
 const USER: u32 = 65532;
-/// The device type. Akri's udev handler reports none, so the FlashJob's `device` says it.
+/// Device type. Akri's udev handler reports none, so the FlashJob's `device` names it.
 const DEVICE_TYPE: &str = "espserial";
-/// The device's file on its node, as `/dev/ttyUSB0`.
+/// Device file on the node, such as `/dev/ttyUSB0`.
 const DEVNODE: &str = "UDEV_DEVNODE";
-/// The program in this project's flash image, with the way to the device.
+/// Flash program in this project's flash image, with its subcommand.
 const COMMAND: [&str; 2] = ["/usr/local/bin/flashjob-flasher", "serial"];
-/// Setting of a chip that is not known beforehand.
+/// Value of the setting `chip` that stands for any chip.
 const ANY_CHIP: &str = "auto";
-/// First bytes of an ELF file, which has no place in flash memory.
+/// First bytes of an ELF file, which cannot be written to flash memory.
 const ELF: [u8; 4] = *b"\x7fELF";
-/// Exit code of esptool when it fails, and also when it is called wrongly.
+/// Exit code of esptool if it fails, and also if its arguments are invalid.
 const FAILED: i32 = 2;
-/// Beginning of esptool's last sentence when flashing failed.
+/// Beginning of esptool's last message if flashing failed.
 const FATAL: &str = "A fatal error occurred";
-/// As much of a failed container's output as tells why, where esptool did not say it.
+/// Number of characters of a failed container's output that are reported if esptool gave no
+/// reason.
 const LAST_WORDS: usize = 300;
 
 /// The plugin.
@@ -56,8 +57,8 @@ impl Plugin for EspSerial {
     fn build(request: Request) -> Result<FlashPod, PluginError> {
         let settings = Settings::read(&request.settings)?;
         let port = port(&request.device)?.to_owned();
-        // An image that is the firmware, or that the settings name, has esptool unless they say
-        // otherwise.
+        // An image that is the firmware itself, or that the settings name, contains esptool unless
+        // the settings say otherwise.
         let is_asked = request.image.is_some();
         let usual = if is_asked { Program::Flasher } else { Program::Esptool };
         let flash = match settings.program.unwrap_or(usual) {
@@ -77,11 +78,11 @@ impl Plugin for EspSerial {
             return Ok(flashjob_flash_program::judge(outcome));
         }
         Ok(match outcome.exit_code {
-            // esptool compares the hash of what the flash holds with what it sent, and fails where
-            // they differ.
+            // esptool compares the hash of the flash memory with that of the sent data, and fails
+            // if they differ.
             Some(0) => Verdict::Flashed(Proof::Pod),
-            // The same code for a device that does not answer, which may next time, and for words
-            // that esptool does not know.
+            // esptool uses the same exit code for a device that does not answer, which may succeed
+            // on a retry, and for unknown arguments.
             Some(FAILED) if !outcome.termination_message.contains(FATAL) => {
                 Verdict::GiveUp(last_words(outcome))
             }
@@ -89,8 +90,8 @@ impl Plugin for EspSerial {
         })
     }
 
-    /// Any bytes may have a place in flash memory: what does not begin as an image is not judged,
-    /// such as a merged one that begins with empty memory.
+    /// Flash memory may hold any bytes: files that do not begin with an image header are not
+    /// judged, such as a merged image that begins with empty memory.
     fn inspect_firmware(file: FirmwareFile) -> Result<Option<Inspection>, PluginError> {
         let settings = Settings::read(&file.settings)?;
         let is_other = settings.path.trim_start_matches('/') != file.name;
@@ -112,9 +113,9 @@ impl Plugin for EspSerial {
     }
 }
 
-/// The Pod with this project's program.
+/// Builds the Pod that runs this project's flash program.
 fn flasher(request: Request, settings: &Settings, port: String) -> Result<FlashPod, PluginError> {
-    // The program compares the chip with the type of the device.
+    // The flash program compares the chip with the device type.
     let device = match settings.chip.as_str() {
         ANY_CHIP => request.device.device_type,
         chip => chip.to_owned(),
@@ -131,14 +132,14 @@ fn flasher(request: Request, settings: &Settings, port: String) -> Result<FlashP
     })
 }
 
-/// The Pod with an image of the user's that has esptool and the firmware.
+/// Builds the Pod that runs a user's image with esptool and the firmware.
 fn esptool(request: Request, settings: &Settings, port: &str) -> FlashPod {
     let image = request.image.or_else(|| settings.image.clone()).unwrap_or(request.firmware);
     let args = command_line(port, settings).into_iter().map(literal).collect();
     FlashPod { args, ..FlashPod::new(image) }
 }
 
-/// The device's file. Anything but a path below /dev could be read as an option.
+/// Returns the device file. Anything but a path below /dev could be parsed as an option.
 fn port(device: &Device) -> Result<&str, PluginError> {
     let given = device
         .properties
@@ -153,7 +154,7 @@ fn port(device: &Device) -> Result<&str, PluginError> {
     })
 }
 
-/// The words for esptool, version 5.
+/// Returns the arguments for esptool, version 5.
 fn command_line(port: &str, settings: &Settings) -> Vec<String> {
     let baud = settings.baud.to_string();
     let words = [
@@ -180,7 +181,7 @@ fn command_line(port: &str, settings: &Settings) -> Vec<String> {
     words.into_iter().chain(write).map(str::to_owned).collect()
 }
 
-/// Returns the last words of esptool: its fatal error, else the end of its output.
+/// Returns esptool's fatal error, or else the end of its output.
 fn last_words(outcome: Outcome) -> String {
     let text = outcome.explanation();
     let end = || text.char_indices().rev().nth(LAST_WORDS).map_or(0, |(at, _)| at);

@@ -1,27 +1,28 @@
-//! Settings of the plugin: JSON in, every fault with its JSON pointer out. No I/O.
+//! Parses the settings of the plugin: from JSON to a value, or to all invalid fields with their
+//! JSON pointers. No I/O.
 
 use flashjob_plugin_sdk::{FieldError, PluginError};
 use serde_json::Value;
 
-/// Fastest rate that the USB bridges on development boards are made for.
+/// Maximum baud rate of the USB bridges on development boards.
 const FASTEST: u64 = 5_000_000;
 
-/// The group that serial ports belong to: dialout, on Debian and its kin.
+/// Group that owns serial ports: dialout, on Debian and its derivatives.
 const DIALOUT: u32 = 20;
 /// Names of the settings.
 const KNOWN: &str = "unknown setting; known are program, image, path, chip, baud, offset, group, \
                      registryAccess, args, runAsRoot, compareVersion";
 
-/// Programs that a flash image has.
+/// Programs that a flash image may contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Program {
     /// `flashjob-flasher`, of this project.
     Flasher,
-    /// esptool, as the entry point of an image that has the firmware too.
+    /// esptool, as the entry point of an image that also has the firmware.
     Esptool,
 }
 
-/// Options for the program that flashes, and the image that it is in.
+/// Options for the flashing program, and its image.
 pub struct Settings {
     pub program: Option<Program>,
     pub image: Option<String>,
@@ -55,7 +56,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Reads one JSON object.
+    /// Parses one JSON object.
     pub fn read(text: &str) -> Result<Self, PluginError> {
         let fault = |path: String, message: &str| FieldError { path, message: message.to_owned() };
         let Ok(Value::Object(given)) = serde_json::from_str(text) else {
@@ -112,7 +113,7 @@ impl Settings {
             }
             "group" => {
                 let group = value.as_u64().and_then(|group| u32::try_from(group).ok());
-                // The group root is no loss of rights.
+                // The group root would grant more rights than needed.
                 self.group =
                     group.filter(|group| *group > 0).ok_or("expected a group's number")?;
             }

@@ -1,4 +1,4 @@
-//! The plugin as plain functions.
+//! Tests of the plugin's functions.
 
 use flashjob_plugin_sdk::Arg;
 
@@ -172,7 +172,7 @@ fn success_is_proof_a_wrong_call_ends_it_and_anything_else_is_tried_again() {
         Verdict::Retry(format!("{}end", "é".repeat(298)))
     );
     assert_eq!(judged(None, ""), Verdict::Retry("Error".into()));
-    // This project's program says it in JSON, whatever its status.
+    // This project's program reports the result in JSON; its exit status does not matter.
     let message = |code: &str, proven: bool| {
         format!(r#"{{"code": "{code}", "message": "it is so", "proven": {proven}}}"#)
     };

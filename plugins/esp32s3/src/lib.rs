@@ -1,6 +1,6 @@
 //! Device plugin for ESP32-S3: secure over-the-air update over the network.
 //!
-//! The flash image takes firmware for the platforms `custom/esp32`, `custom/esp32s2` and
+//! The flash image supports firmware for the platforms `custom/esp32`, `custom/esp32s2` and
 //! `custom/esp32s3`, so there are plugins for these three. Other members of the family (ESP32-C3,
 //! C6, H2 and so on) have none: that image would find no firmware for them. They can be flashed
 //! over their serial port; see the plugin esp-serial.

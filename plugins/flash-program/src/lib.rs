@@ -1,19 +1,20 @@
-//! Termination message, in JSON, that the flash program of this project (`operator/flasher`,
-//! docs/flasher.md) leaves at its end.
+//! Termination message, in JSON, of this project's flash program (`operator/flasher`,
+//! docs/flasher.md).
 
 pub mod settings;
 
 use flashjob_plugin_sdk::{Outcome, PluginError, Proof, Verdict};
 use serde_json::Value;
 
-/// Slot of the Secret with what the registry of the firmware needs, and where it is mounted.
+/// Slot of the Secret with the credentials and policy of the firmware's registry, and its mount
+/// path.
 pub const REGISTRY: (&str, &str) = ("firmware-registry", "/etc/flashjob/registry");
 
-/// Finds the flash image of a plugin that has none of its own: that of the request, else that of
-/// the settings.
+/// Returns the flash image for a plugin that has none of its own: the one in the request, or else
+/// the one in the settings.
 ///
 /// # Errors
-/// Nobody names one.
+/// Neither names an image.
 pub fn image(asked: Option<String>, set: Option<String>) -> Result<String, PluginError> {
     asked.or(set).ok_or_else(|| {
         PluginError::InvalidRequest(
@@ -24,7 +25,7 @@ pub fn image(asked: Option<String>, set: Option<String>) -> Result<String, Plugi
     })
 }
 
-/// Codes after which the same attempt would end the same.
+/// Codes after which a retry would fail in the same way.
 const FINAL: [&str; 7] = [
     "BadConfiguration",
     "NoPlatform",
@@ -35,17 +36,17 @@ const FINAL: [&str; 7] = [
     "WrongChip",
 ];
 
-/// Returns true if the termination message is one of this program, for plugins that also run
-/// others.
+/// Returns true if the termination message is from this program, for plugins that also run other
+/// programs.
 #[must_use]
 pub fn is_message(outcome: &Outcome) -> bool {
     let said: Option<Value> = serde_json::from_str(outcome.termination_message.trim()).ok();
     said.is_some_and(|said| ["code", "message"].iter().all(|name| said[name].is_string()))
 }
 
-/// Says what an ended container means, of this program and of others. One that ended well is not
-/// believed unless it has read the version or the flash memory back itself: an image may end so
-/// when the device was not trusted or the transfer broke.
+/// Returns the verdict on an ended container, of this program or another one. An exit code of 0 is
+/// not proof by itself unless the program has read back the version or the flash memory: an image
+/// may exit with 0 although the device was not trusted or the transfer broke.
 #[must_use]
 pub fn judge(outcome: Outcome) -> Verdict {
     let said: Option<Value> = serde_json::from_str(outcome.termination_message.trim()).ok();

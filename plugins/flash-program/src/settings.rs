@@ -1,14 +1,15 @@
-//! Settings of a plugin: JSON in, a typed value or the field at fault out.
+//! Parses the settings of a plugin: from JSON to a typed value, or to an error that names the
+//! invalid field.
 
 use flashjob_plugin_sdk::{FieldError, PluginError};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
 
-/// Reads settings.
+/// Parses settings.
 ///
 /// # Errors
-/// Names the first field that is unknown or of another type, as a JSON pointer (RFC 6901).
+/// Names the first field that is unknown or has the wrong type, as a JSON pointer (RFC 6901).
 pub fn read<T: DeserializeOwned>(settings: &Value) -> Result<T, PluginError> {
     serde_path_to_error::deserialize(settings).map_err(|error| {
         let path = pointer(error.path());

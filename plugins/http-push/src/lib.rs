@@ -1,6 +1,6 @@
 //! Device plugin for devices that are updated over HTTP: the firmware is uploaded, or the device
-//! is told where to fetch it. What is special about a kind of device is settings; those of common
-//! open firmwares are presets. docs/hardware.md shows how to choose.
+//! is told the URL to fetch it from. The settings describe the kind of device; there are presets
+//! for common open firmwares. docs/hardware.md shows how to choose.
 
 mod settings;
 
@@ -12,16 +12,16 @@ use flashjob_plugin_sdk::{
 pub use settings::PRESETS;
 use settings::Settings;
 
-/// Device types that are served where the operator's configuration names none: those of the
-/// presets, and `http` with anything behind it.
+/// Device types that are served if the operator's configuration names none: those of the presets,
+/// and all that begin with `http`.
 const DEVICE_TYPES: [&str; 5] = ["http*", "wled*", "tasmota*", "esphome*", "shelly*"];
-/// Runs the flash container. It needs no rights.
+/// User of the flash container, without privileges.
 const USER: u32 = 65532;
-/// The program in the flash image, with the way to the device.
+/// Flash program in the flash image, with its subcommand.
 const COMMAND: [&str; 2] = ["/usr/local/bin/flashjob-flasher", "http"];
-/// Port at which a device fetches firmware.
+/// Port from which a device fetches firmware.
 const PORT: u16 = 8080;
-/// Slots of Secrets, and where the flash program looks for them.
+/// Slot of the Secret with the device's login, and its mount path.
 const LOGIN: (&str, &str) = ("device-login", "/etc/flashjob/device");
 
 /// The plugin.

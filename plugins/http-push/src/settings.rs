@@ -4,14 +4,14 @@ use flashjob_plugin_sdk::{FieldError, PluginError};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-/// Names of the presets. A device type that begins with one of them takes it by itself.
+/// Names of the presets. A device type that begins with one of them uses it by default.
 pub const PRESETS: [&str; 4] = ["wled", "tasmota", "esphome", "shelly"];
 
-/// Settings for updating devices of a kind. Everything has a default.
+/// Settings for updating devices of one kind. All have defaults.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Settings {
-    /// One of the presets, on which the other settings are laid; `none` for none.
+    /// Name of the preset that the other settings override; `none` for no preset.
     preset: Option<String>,
     body: Option<String>,
     method: Option<String>,
@@ -27,7 +27,7 @@ pub(crate) struct Settings {
     pub registry_access: bool,
 }
 
-/// The settings of a preset, from the documentation of each firmware.
+/// Returns the settings of a preset, from the documentation of each firmware.
 fn preset(name: &str) -> Option<Value> {
     Some(match name {
         // kno.wled.ge, "JSON API"; the form of its page /update.
@@ -42,7 +42,7 @@ fn preset(name: &str) -> Option<Value> {
             "versionPath": "/cm?cmnd=Status%202", "versionPointer": "/StatusFWR/Version",
             "restartSeconds": 300,
         }),
-        // esphome.io, "OTA Update via Web Server". It says its version to nobody in JSON.
+        // esphome.io, "OTA Update via Web Server". It does not report its version in JSON.
         "esphome" => json!({"body": "multipart", "path": "/update", "field": "update"}),
         // shelly-api-docs.shelly.cloud, first generation, "/ota" and "/shelly".
         "shelly" => json!({
@@ -55,10 +55,10 @@ fn preset(name: &str) -> Option<Value> {
 }
 
 impl Settings {
-    /// Reads settings for a device type, on top of the preset.
+    /// Parses settings for a device type, on top of the preset.
     ///
     /// # Errors
-    /// Names each setting that cannot be.
+    /// Names each invalid setting.
     pub fn read(text: &str, device_type: &str) -> Result<Self, PluginError> {
         let fault = |path: &str, message: String| {
             PluginError::InvalidSettings(vec![FieldError { path: path.to_owned(), message }])
@@ -124,7 +124,7 @@ impl Settings {
         self.body.as_deref() == Some("url")
     }
 
-    /// Options of the flash program.
+    /// Returns the options of the flash program.
     pub fn arguments(&self) -> Vec<String> {
         let texts = [
             ("--body", &self.body),

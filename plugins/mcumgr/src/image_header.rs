@@ -1,5 +1,5 @@
-//! Header of an image for MCUboot (MCUboot's design, "Image format"): its version and its size. It
-//! does not say which chip it is for. No I/O.
+//! Header of an MCUboot image (MCUboot's design, "Image format"): its version and its size. It
+//! does not name the chip. No I/O.
 
 use std::fmt;
 
@@ -12,16 +12,16 @@ const HEADER_BYTES: usize = 32;
 
 /// Header of an image.
 struct Header {
-    /// Bytes before the image itself, this header among them.
+    /// Size of everything before the image itself, including this header, in bytes.
     header_size: u16,
-    /// Bytes of the entries behind the image that its hash covers.
+    /// Size of the entries after the image that its hash covers, in bytes.
     protected_size: u16,
-    /// Bytes of the image itself.
+    /// Size of the image itself, in bytes.
     image_size: u32,
     version: Version,
 }
 
-/// Version of an image, as imgtool takes it.
+/// Version of an image, as imgtool accepts it.
 struct Version {
     major: u8,
     minor: u8,
@@ -30,7 +30,7 @@ struct Version {
 }
 
 impl Version {
-    /// The same with a separator before the build, which is only written where it is not 0.
+    /// Formats the version with a separator before the build, which is omitted if it is 0.
     fn written(&self, separator: char) -> String {
         let Self { major, minor, revision, build } = self;
         match build {
@@ -40,7 +40,7 @@ impl Version {
     }
 }
 
-/// As devices report it.
+/// Formats the version as devices report it.
 impl fmt::Display for Version {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str(&self.written('.'))
@@ -65,13 +65,13 @@ impl Header {
         })
     }
 
-    /// Least size of a file with it; signatures come on top.
+    /// Returns the minimum size of a file with this header; signatures add to it.
     fn file_size(&self) -> u64 {
         u64::from(self.header_size) + u64::from(self.image_size) + u64::from(self.protected_size)
     }
 }
 
-/// Says which version an image is, and refuses what no boot loader would take.
+/// Returns the version of an image, and refuses one that no boot loader would accept.
 pub fn inspect(file: &FirmwareFile) -> Inspection {
     let FirmwareFile { name, size, version, .. } = file;
     let Some(header) = Header::read(&file.beginning) else {
@@ -82,7 +82,7 @@ pub fn inspect(file: &FirmwareFile) -> Inspection {
         );
         return Inspection { refusal: Some(refusal), ..Inspection::new() };
     };
-    // imgtool and people write the build behind a plus sign.
+    // imgtool and people write the build after a plus sign.
     let is_asked = header.version.written('+') == *version;
     let own = if is_asked { version.clone() } else { header.version.to_string() };
     let least = header.file_size();
@@ -99,7 +99,7 @@ pub fn inspect(file: &FirmwareFile) -> Inspection {
 mod tests {
     use super::*;
 
-    /// Bytes of a header as imgtool writes it: version 1.2.3, and a build.
+    /// Returns a header as imgtool writes it: version 1.2.3, and a build.
     fn header(build: u32) -> Vec<u8> {
         let mut bytes = vec![0; 512];
         bytes[..4].copy_from_slice(&[0x3d, 0xb8, 0xf3, 0x96]);

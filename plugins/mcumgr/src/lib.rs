@@ -1,6 +1,6 @@
 //! Device plugin for devices with MCUboot (Zephyr on nRF, STM32 and others), over MCUmgr's
-//! protocol SMP: on UDP, or on a serial port that Akri's udev handler found. The flash program
-//! confirms the new image once the device runs it, so its hash is the proof.
+//! protocol SMP: on UDP, or on a serial port found by Akri's udev handler. The flash program
+//! confirms the new image once the device reports its hash, which is the proof.
 
 mod image_header;
 mod settings;
@@ -12,15 +12,15 @@ use flashjob_plugin_sdk::{
 };
 use settings::Settings;
 
-/// Device types that are served where the operator's configuration names none.
+/// Device types that are served if the operator's configuration names none.
 const DEVICE_TYPES: [&str; 4] = ["mcuboot*", "zephyr*", "nrf*", "stm32*"];
-/// Runs the flash container. It needs no rights.
+/// User of the flash container, without privileges.
 const USER: u32 = 65532;
-/// The program in the flash image, with the way to the device.
+/// Flash program in the flash image, with its subcommand.
 const COMMAND: [&str; 2] = ["/usr/local/bin/flashjob-flasher", "smp"];
-/// The device's file on its node, as `/dev/ttyACM0`.
+/// Device file on the node, such as `/dev/ttyACM0`.
 const DEVNODE: &str = "UDEV_DEVNODE";
-/// The group that serial ports belong to: dialout, on Debian and its kin.
+/// Group that owns serial ports: dialout, on Debian and its derivatives.
 const DIALOUT: u32 = 20;
 
 /// The plugin.

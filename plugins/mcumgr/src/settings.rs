@@ -3,7 +3,7 @@
 use flashjob_plugin_sdk::{FieldError, PluginError};
 use serde::Deserialize;
 
-/// Settings, each of which has a default.
+/// Settings, all with defaults.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub(crate) struct Settings {
@@ -15,10 +15,10 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Reads settings.
+    /// Parses settings.
     ///
     /// # Errors
-    /// Names what cannot be.
+    /// Names the invalid settings.
     pub fn read(text: &str) -> Result<Self, PluginError> {
         let fault = |path: &str, message: String| {
             PluginError::InvalidSettings(vec![FieldError { path: path.to_owned(), message }])
@@ -40,7 +40,7 @@ impl Settings {
         Ok(settings)
     }
 
-    /// Options of the flash program.
+    /// Returns the options of the flash program.
     pub fn arguments(&self) -> Vec<String> {
         let options = [
             self.image_number.map(|number| format!("--image-number={number}")),

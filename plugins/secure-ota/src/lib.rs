@@ -1,5 +1,5 @@
 //! Secure over-the-air update over the network, as the ESP32 family does it: the flash container
-//! asks the device to call back on TCP 4433, the device proves who it is, and receives the
+//! asks the device to call back on TCP port 4433; the device proves its identity, and receives the
 //! firmware over TLS.
 
 use flashjob_esp_image::Image;
@@ -10,36 +10,36 @@ use flashjob_plugin_sdk::{
 };
 use serde_json::Value;
 
-/// Bytes of a version that the program's descriptor on the device holds (`esp_app_desc_t.version`
-/// of ESP-IDF, 32 with its NUL).
+/// Maximum length of the version in the application descriptor on the device, in bytes
+/// (`esp_app_desc_t.version` of ESP-IDF, 32 with its NUL).
 const VERSION_BYTES: usize = 31;
 /// First four bytes of firmware that is encrypted for the device (Espressif's component
 /// `esp_encrypted_img`).
 const ENCRYPTED: [u8; 4] = 0x0788_b6cf_u32.to_le_bytes();
-/// Port at which the device calls back.
+/// Port to which the device calls back.
 const PORT: u16 = 4433;
 /// Folder in which the flash container looks for its TLS certificate and key.
 const CERTIFICATES: &str = "/ota/certs";
-/// The slot behind which the certificates stand.
+/// Slot of the Secret with the certificate and key.
 const CERTIFICATE_SLOT: &str = "ota-tls";
-/// Runs the flash container, whose image names no user: as root it would be refused. It needs no
-/// rights.
+/// User of the flash container, without privileges. Its image names no user, and root would be
+/// refused.
 const USER: u32 = 65532;
-/// The flash container, where neither the job nor the settings name one.
+/// Image of the flash container if neither the job nor the settings name one.
 const IMAGE: &str = "harbor.nbfc.io/nubificus/iot/esp32-sota:latest";
 
-/// Device types that are updated this way.
+/// Plugin for device types that are updated this way.
 pub struct SecureOta {
     /// Name of the plugin.
     pub name: &'static str,
     /// Version of the plugin.
     pub version: &'static str,
-    /// Device types that it serves where the operator's configuration names none.
+    /// Device types that the plugin serves if the operator's configuration names none.
     pub device_types: &'static str,
 }
 
 impl SecureOta {
-    /// Says what the plugin is.
+    /// Returns the plugin's description.
     #[must_use]
     pub fn describe(&self) -> PluginInfo {
         PluginInfo {
@@ -50,20 +50,20 @@ impl SecureOta {
         }
     }
 
-    /// Judges settings.
+    /// Validates settings.
     ///
     /// # Errors
-    /// Every setting that is unknown or of the wrong type.
+    /// Names every setting that is unknown or has the wrong type.
     pub fn validate_settings(&self, settings: &str) -> Result<(), PluginError> {
         Settings::read(settings).map(|_| ())
     }
 
-    /// Says what the flash container needs. The operator asks for no device of a type that the
-    /// plugin does not serve; the container gets the type, as it is the architecture of the
-    /// firmware image.
+    /// Returns the specification of the flash Pod. The operator only sends requests for device
+    /// types that the plugin serves; the container receives the type, because it is the
+    /// architecture of the firmware image.
     ///
     /// # Errors
-    /// Something is missing that the flash container cannot do without.
+    /// The request lacks a value that the flash container needs.
     pub fn build(&self, request: Request) -> Result<FlashPod, PluginError> {
         let device = &request.device;
         let settings = Settings::read(&request.settings)?;
@@ -98,8 +98,8 @@ impl SecureOta {
         Ok(FlashPod {
             env: literals.into_iter().chain([address]).collect(),
             ports: vec![Port { name: "ota".into(), number: PORT, protocol: Protocol::Tcp }],
-            // The container tells the device where to call back, and the device does not resolve
-            // names.
+            // The container tells the device which address to call back, and the device does not
+            // resolve host names.
             needs_ip: true,
             user: if settings.run_as_root { User::Root } else { User::Uid(USER) },
             secrets,
@@ -108,8 +108,8 @@ impl SecureOta {
         })
     }
 
-    /// Says what an ended container means: unless it says better, the version that the device
-    /// reports is the proof.
+    /// Returns the verdict on an ended container: unless the container has better proof, the
+    /// version that the device reports is the proof.
     ///
     /// # Errors
     /// None.
@@ -117,11 +117,11 @@ impl SecureOta {
         Ok(flashjob_flash_program::judge(outcome))
     }
 
-    /// Reads the header of the image, which every such device wants; one that is encrypted for the
-    /// device cannot be read.
+    /// Inspects the header of the image, which all these devices require; firmware that is
+    /// encrypted for the device cannot be inspected.
     ///
     /// # Errors
-    /// The settings are not valid.
+    /// The settings are invalid.
     pub fn inspect_firmware(
         &self,
         file: &FirmwareFile,
@@ -209,7 +209,7 @@ impl Settings {
         if faults.is_empty() { Ok(settings) } else { Err(PluginError::InvalidSettings(faults)) }
     }
 
-    /// Slots of Secrets, and where they are mounted.
+    /// Returns the slots of Secrets, each with its mount path.
     fn secrets(&self) -> Vec<(String, String)> {
         let slots = [
             (self.certificates, CERTIFICATE_SLOT, CERTIFICATES),
@@ -285,7 +285,7 @@ mod tests {
     fn a_version_that_no_device_could_report_is_refused_before_it_is_flashed() {
         let with = |version: &str| ESP32.build(Request { version: version.into(), ..request() });
         assert!(with(&"7".repeat(VERSION_BYTES)).is_ok());
-        // Bytes count, not letters.
+        // The limit counts bytes, not characters.
         for version in ["7".repeat(VERSION_BYTES + 1), "ä".repeat(16)] {
             let refused = with(&version);
             assert!(

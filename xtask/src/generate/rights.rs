@@ -1,16 +1,16 @@
-//! The rights that the operator uses, and no others: one table, from which the rules for the whole
-//! cluster and for one namespace are made. The end-to-end tests run under what comes of it.
+//! RBAC rights of the operator, and no others: one table, from which the rules for the whole
+//! cluster and for one namespace are generated. The end-to-end tests run with the generated rules.
 
 /// Scope in which a right is needed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Scope {
-    /// In every namespace whose FlashJobs are worked on.
+    /// In every namespace whose FlashJobs the operator handles.
     Watched,
-    /// On objects without namespace.
+    /// On objects without a namespace.
     Cluster,
     /// In the operator's own namespace.
     Own,
-    /// In the namespace `default`: where events about objects without namespace are.
+    /// In the namespace `default`, which has the events about objects without a namespace.
     Default,
 }
 
@@ -19,13 +19,14 @@ struct Right {
     scope: Scope,
     group: &'static str,
     resources: &'static str,
-    /// This object alone.
+    /// Name of the only object to which the right applies.
     name: Option<&'static str>,
     verbs: &'static str,
     why: &'static str,
 }
 
-/// Not the name of the Role for the watched namespace, which may be the same namespace.
+/// Name of the Role in the operator's namespace. It differs from the Role for the watched
+/// namespace, which may be the same namespace.
 const OWN: &str = "flashjob-operator-own";
 
 const FLASHJOB: &str = "application.flashjob.nbfc.io";
@@ -118,7 +119,7 @@ const fn watched(
     Right { scope: Scope::Watched, group, resources, name: None, verbs, why }
 }
 
-/// Rights for an operator that watches all namespaces.
+/// Returns the rules for an operator that watches all namespaces.
 pub fn cluster() -> String {
     let head = "# Rights for an operator that watches all namespaces. Made from the code by `make \
                 generate`.\n";
@@ -134,7 +135,7 @@ pub fn cluster() -> String {
     .join("---\n")
 }
 
-/// Rights for an operator that watches one namespace.
+/// Returns the rules for an operator that watches one namespace.
 pub fn namespaced() -> String {
     let head = "# Rights for an operator that watches one namespace alone \
                 (--watch-namespace fleet): apply this file INSTEAD of role.yaml, with\n\
@@ -154,7 +155,7 @@ pub fn namespaced() -> String {
     .join("---\n")
 }
 
-/// The rules for each place, with its name, as the chart's roles are put together from them.
+/// Returns the rules for each scope, with its name, from which the chart builds its roles.
 pub fn of_chart() -> [(&'static str, String); 4] {
     let places = [
         ("watched", Scope::Watched),

@@ -1,5 +1,5 @@
-//! The command line of `xtask image`: a stage of the Dockerfile, for one or more architectures, as
-//! an OCI image layout.
+//! Command line of `xtask image`: builds a stage of the Dockerfile, for one or more architectures,
+//! as an OCI image layout.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

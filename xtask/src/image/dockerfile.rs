@@ -1,8 +1,8 @@
-//! The last stage of a Dockerfile as an [`Image`]: instructions that copy files and make settings.
-//! Reads the Dockerfile.
+//! Converts the last stage of a Dockerfile to an [`Image`]: instructions that copy files and
+//! change settings. Reads the Dockerfile.
 //!
-//! What needs an engine (RUN, a base image that would have to be pulled) is refused by name and
-//! line, never passed over: an image written here must be the one that an engine builds.
+//! Anything that needs an engine (RUN, a base image to pull) is an error that names the
+//! instruction and the line: an image written here must equal the one that an engine builds.
 
 mod instructions;
 mod stage;
@@ -21,8 +21,8 @@ impl Stage {
     /// Returns the image that the stage describes.
     ///
     /// # Errors
-    /// The Dockerfile cannot be read, has no such stage or argument, or the stage needs something
-    /// that only an engine can do.
+    /// The Dockerfile cannot be read, does not have the stage or an argument, or the stage needs a
+    /// container engine.
     pub fn image(&self) -> anyhow::Result<Image> {
         let shown = self.dockerfile.display();
         let text = fs::read_to_string(&self.dockerfile)
@@ -50,8 +50,8 @@ impl Stage {
         Ok(reader.into_image())
     }
 
-    /// Refuses an argument that no ARG takes: it is misspelt, and the image would silently be
-    /// another.
+    /// Returns an error for an argument that no ARG declares: a misspelt name would silently
+    /// produce another image.
     fn check_arguments(&self, file: &Dockerfile) -> anyhow::Result<()> {
         let mut declared = Vec::new();
         let stages = file.stages().flat_map(|stage| stage.instructions);
@@ -69,7 +69,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Returns the values of the arguments before the first FROM, and those that every engine
+    /// Returns the values of the arguments before the first FROM, and of those that every engine
     /// sets.
     fn globals(&self, file: &Dockerfile) -> anyhow::Result<Variables> {
         let mut globals = Variables::from([
@@ -88,7 +88,7 @@ impl Stage {
     }
 }
 
-/// Returns the number of the line in which a byte is, from 1.
+/// Returns the line number of a byte, from 1.
 fn line(text: &str, position: usize) -> usize {
     text.as_bytes().iter().take(position).filter(|byte| **byte == b'\n').count() + 1
 }

@@ -1,4 +1,4 @@
-//! The one layer of an image: a compressed archive of all that is copied into it. Reads files.
+//! Packs the single layer of an image: a compressed archive of all copied files. Reads files.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, Metadata};
@@ -13,7 +13,7 @@ use tar::{Builder, EntryType, Header};
 
 use super::Copy;
 
-/// A layer as it is stored, and the digest of its archive before compression.
+/// Layer as stored, and the digest of its uncompressed archive.
 pub struct Layer {
     pub compressed: Vec<u8>,
     pub diff_id: String,
@@ -29,7 +29,7 @@ enum Entry {
 /// Entries by their path in the image, without the leading slash.
 type Entries = BTreeMap<PathBuf, Entry>;
 
-/// Packs what is copied, with one time for all entries (seconds since 1970).
+/// Packs the copies, with one timestamp for all entries (seconds since 1970).
 pub fn pack(copies: &[Copy], time: u64) -> anyhow::Result<Layer> {
     let mut entries = Entries::new();
     for copy in copies {
@@ -48,7 +48,7 @@ pub fn pack(copies: &[Copy], time: u64) -> anyhow::Result<Layer> {
     })
 }
 
-/// Writes bytes as lower-case hexadecimal digits.
+/// Formats bytes as lower-case hexadecimal digits.
 pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
@@ -119,7 +119,7 @@ fn add(
     insert(entries, destination, entry)
 }
 
-/// Adds an entry and the folders above it. Files and folders do not replace each other.
+/// Adds an entry and its parent folders. Files and folders do not replace each other.
 fn insert(entries: &mut Entries, path: &Path, entry: Entry) -> anyhow::Result<()> {
     let above = path.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty());
     for folder in above {
@@ -174,7 +174,7 @@ fn append<W: io::Write>(
     }
 }
 
-/// A writer that computes the digest of what passes through it.
+/// Writer that computes the digest of the data that passes through it.
 struct Hashed<W> {
     inner: W,
     digest: Sha256,

@@ -1,5 +1,5 @@
-//! An OCI image layout: the images of one reference, as a folder or as an archive that `ctr images
-//! import`, podman, skopeo and Docker 25 read. Writes files.
+//! OCI image layout: the images of one reference, as a folder, or as an archive that
+//! `ctr images import`, podman, skopeo and Docker 25 read. Writes files.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -21,10 +21,10 @@ use tar::{Builder, EntryType, Header};
 use super::Image;
 use super::layer::{self, Layer};
 
-/// Annotation by which containerd names an image that it imports.
+/// Annotation with which containerd names an imported image.
 const ANNOTATION_CONTAINERD_NAME: &str = "io.containerd.image.name";
 
-/// The images of one reference, one for each architecture.
+/// Images of one reference, one for each architecture.
 #[derive(Clone, Debug)]
 pub struct Layout {
     /// Name and tag, such as `localhost/flashjob-operator:0.1.0`.
@@ -39,17 +39,17 @@ pub struct Layout {
 type Files = BTreeMap<String, Vec<u8>>;
 
 impl Layout {
-    /// Returns a layout whose time is 0.
+    /// Returns a layout with timestamp 0.
     pub fn new(reference: impl Into<String>, images: impl IntoIterator<Item = Image>) -> Self {
         Self { reference: reference.into(), images: images.into_iter().collect(), time: 0 }
     }
 
-    /// Writes the layout as an archive and returns the digest of the image (of the index, where
-    /// there are several).
+    /// Writes the layout as an archive, and returns the digest of the image, or of the index if
+    /// there are several images.
     ///
     /// # Errors
-    /// The reference is malformed, no image or two of one architecture are given, a file cannot be
-    /// read or written.
+    /// The reference is malformed, there is no image or two have the same architecture, or a file
+    /// cannot be read or written.
     pub fn write_tar(&self, path: &Path) -> anyhow::Result<String> {
         let (files, digest) = self.files()?;
         let shown = path.display();
@@ -70,11 +70,11 @@ impl Layout {
         Ok(digest)
     }
 
-    /// Writes the layout as a folder, in place of a layout that is there, and returns the digest
-    /// as [`Layout::write_tar`] does.
+    /// Writes the layout as a folder, replacing an existing layout, and returns the digest as
+    /// [`Layout::write_tar`] does.
     ///
     /// # Errors
-    /// As [`Layout::write_tar`]; or the folder holds something else than a layout.
+    /// As [`Layout::write_tar`]; or the folder holds something other than a layout.
     pub fn write_folder(&self, path: &Path) -> anyhow::Result<String> {
         let (files, digest) = self.files()?;
         let shown = path.display();
@@ -224,8 +224,8 @@ fn add_bytes(files: &mut Files, kind: MediaType, content: Vec<u8>) -> anyhow::Re
     Ok(descriptor)
 }
 
-/// Writes JSON with sorted keys: the types' own maps have no order, and the bytes are what digests
-/// are made of.
+/// Serializes JSON with sorted keys: the types' maps are unordered, and the digests depend on the
+/// bytes.
 fn json(content: &impl Serialize) -> anyhow::Result<Vec<u8>> {
     let mut value = serde_json::to_value(content)?;
     value.sort_all_objects();

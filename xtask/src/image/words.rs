@@ -1,5 +1,5 @@
-//! Words of a Dockerfile's instruction: quotes, escapes and variables as the Dockerfile reference
-//! says. No I/O.
+//! Splits a Dockerfile's instruction into words: quotes, escapes and variables as in the
+//! Dockerfile reference. No I/O.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use anyhow::{Context, bail, ensure};
 /// Values of the variables that an instruction may use.
 pub type Variables = BTreeMap<String, String>;
 
-/// Splits at spaces outside quotes, replaces variables and takes quotes away.
+/// Splits at spaces outside quotes, replaces variables and removes quotes.
 ///
 /// # Errors
 /// A quote is not closed, or a variable is written in a form other than `$NAME`, `${NAME}`,
@@ -24,7 +24,7 @@ pub fn split(text: &str, variables: &Variables) -> anyhow::Result<Vec<String>> {
     Ok(words)
 }
 
-/// Replaces variables and takes quotes away; spaces stay.
+/// Replaces variables and removes quotes, but keeps spaces.
 ///
 /// # Errors
 /// As [`split`].
@@ -73,8 +73,8 @@ fn word<'a>(text: &'a str, variables: &Variables) -> anyhow::Result<(String, &'a
     Ok((word, rest))
 }
 
-/// Adds the character after a backslash; within double quotes the backslash stays before what
-/// needs no escape.
+/// Adds the character after a backslash. Within double quotes, the backslash is kept before a
+/// character that needs no escape.
 fn escaped<'a>(after: &'a str, quoted: bool, word: &mut String) -> &'a str {
     let Some(next) = after.chars().next() else {
         word.push('\\');
@@ -119,7 +119,7 @@ fn variable<'a>(
     Ok(rest)
 }
 
-/// Returns where the brace is closed that is open before the text.
+/// Returns the position of the brace that closes the one opened before the text.
 fn closing_brace(text: &str) -> Option<usize> {
     let mut depth = 0_usize;
     for (position, character) in text.char_indices() {

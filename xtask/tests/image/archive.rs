@@ -1,4 +1,4 @@
-//! Contents of an OCI archive.
+//! Reads the contents of an OCI archive.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -19,7 +19,7 @@ pub struct Entry {
     pub kind: tar::EntryType,
     pub mode: u32,
     pub owner: (u64, u64),
-    /// Digest of a file's content, target of a link.
+    /// Digest of a file's content, or target of a link.
     pub content: String,
     pub size: u64,
 }
@@ -74,8 +74,8 @@ impl Layout {
         layers
     }
 
-    /// Returns all entries of the only image's layers. The root folder itself is left out: not
-    /// every engine writes it.
+    /// Returns all entries of the only image's layers, without the root folder, which not every
+    /// engine writes.
     pub fn entries(&self) -> BTreeMap<PathBuf, Entry> {
         let mut entries = BTreeMap::new();
         for layer in self.layers() {

@@ -1,4 +1,4 @@
-//! The Dockerfile, built by a container engine and written by this program.
+//! Compares the Dockerfile's image as built by a container engine and as written by this program.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -48,7 +48,7 @@ fn an_engine_builds_the_same_image_from_the_dockerfile() {
     );
 }
 
-/// Lays out a root folder as the build stage does, around a program that is already built.
+/// Lays out a root folder as the build stage does, with a program that is already built.
 fn lay_out(output: &Path) {
     let program = Path::new(env!("CARGO_BIN_EXE_flashjob-xtask"));
     let result = rootfs::run(&[
@@ -63,7 +63,7 @@ fn lay_out(output: &Path) {
     fs::copy(repository().join("LICENSE"), licence.join("LICENSE")).unwrap();
 }
 
-/// Builds the last stage with buildah, in a store of its own, and writes it as an archive.
+/// Builds the last stage with buildah, in a separate store, and writes it as an archive.
 fn build(store: &Path, built: &Path, archive: &Path) {
     let mut context = std::ffi::OsString::from("build=");
     context.push(built);
@@ -99,8 +99,8 @@ fn buildah(store: &Path, command: &mut Command) {
     assert!(result.status.success(), "{command:?}: {}", String::from_utf8_lossy(&result.stderr));
 }
 
-/// Returns what a container takes from an image's configuration: all but times, layers and
-/// history.
+/// Returns the part of an image's configuration that a container uses: everything but times,
+/// layers and history.
 fn settings(layout: &archive::Layout) -> Value {
     let mut configuration = layout.configuration();
     for field in ["created", "rootfs", "history"] {

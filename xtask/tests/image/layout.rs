@@ -9,8 +9,8 @@ use tar::EntryType;
 
 use crate::archive;
 
-/// Writes a folder with a program, a file and a link; times, modes and the order of creation are
-/// the caller's.
+/// Writes a folder with a program, a file and a link; the caller chooses times, modes and the
+/// order of creation.
 fn write_folder(root: &Path, reversed: bool, mode: u32) {
     let mut names = ["etc/b", "etc/a", "bin/program"];
     if reversed {

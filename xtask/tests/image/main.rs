@@ -1,6 +1,6 @@
-//! Images written by this program: what is in them, that they are the same everywhere, that a
-//! container engine builds the same from the Dockerfile, and that the operator's starts as the
-//! user and with the root folder that it gets in a cluster.
+//! Tests of the images that this program writes: their contents are correct and the same
+//! everywhere, a container engine builds the same image from the Dockerfile, and the operator's
+//! image starts with the user and the root folder that it has in a cluster.
 
 #![allow(clippy::unwrap_used, reason = "a test fails where one of its steps does")]
 
@@ -19,13 +19,13 @@ fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
 }
 
-/// Says on standard error why a test is skipped. The test runner captures what macros print, and
-/// shows it of failed tests alone.
+/// Prints to standard error why a test is skipped. The test runner captures the output of macros,
+/// and shows it only for failed tests.
 fn skip(test: &str, reason: &str) {
     let _ = writeln!(std::io::stderr(), "skipped {test}: {reason}");
 }
 
-/// Returns whether a command is installed.
+/// Returns true if a command is installed.
 fn installed(command: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(command).is_file())

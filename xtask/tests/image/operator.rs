@@ -1,4 +1,4 @@
-//! The operator's image, from the release build.
+//! Tests the operator's image, from the release build.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::{repository, root, skip};
 /// Largest size of the image, uncompressed.
 const SIZE: u64 = 60_000_000;
 
-/// Writes the image of this machine's architecture. None where the release build is missing.
+/// Writes the image for this machine's architecture; None if there is no release build.
 fn written(folder: &Path) -> Option<archive::Layout> {
     let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
     let built = repository().join("target/image").join(architecture);
@@ -59,7 +59,8 @@ fn the_image_is_small_readable_and_licensed() {
     assert_eq!(configuration["config"]["User"], "65532:65532");
 }
 
-/// Everybody may read it, nobody but root may write it, and it gives no rights.
+/// Returns true if everybody can read the entry, only root can write it, and it has no setuid or
+/// setgid bit.
 fn is_harmless(entry: &Entry) -> bool {
     let expected: &[u32] = match entry.kind {
         EntryType::Directory => &[0o755],
@@ -88,7 +89,7 @@ fn the_operator_starts_as_its_user_on_a_read_only_root() {
         let (success, output) = run(&root, &[&entrypoint, argument]);
         assert!(success && output.contains(expected), "{argument}: {output}");
     }
-    // It gets as far as reading its kubeconfig, which is not there.
+    // The operator runs until it reads its kubeconfig, which does not exist.
     let (success, output) = run(&root, &[&entrypoint, "--namespace", "flashjob-system"]);
     assert!(!success && output.contains("kubeconfig"), "{output}");
 }
@@ -102,7 +103,7 @@ fn unpack(image: &archive::Layout, folder: &Path) -> PathBuf {
 }
 
 /// Runs a command as the image's user, with the unpacked image as read-only root folder and no
-/// other mount.
+/// other mounts.
 fn run(root: &Path, command: &[&str]) -> (bool, String) {
     let script = r#"root=$1; shift
         mount --bind "$root" "$root"

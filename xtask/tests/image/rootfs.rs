@@ -1,4 +1,4 @@
-//! The script that lays out an image's root folder.
+//! Runs the script that lays out an image's root folder.
 
 use std::ffi::OsStr;
 use std::fs;

@@ -1,24 +1,24 @@
-//! Checks what the types of the configuration alone cannot. Pure.
+//! Checks of the configuration that its types cannot express. Pure.
 
 use super::{CosignTrust, KeylessTrust, RegistryConfig, TrustEntry};
 use crate::reference::{LAYOUT, is_host, is_repository};
 use crate::source::split;
 use crate::trust::SignerRule;
 
-/// A field that breaks its rule.
+/// Invalid field of a configuration.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field}: {message}")]
 pub struct InvalidField {
     /// Path of the field.
     pub field: String,
-    /// Description of the fault, and what to do.
+    /// Description of the fault, and the remedy.
     pub message: String,
 }
 
-/// Checks what the types alone cannot.
+/// Checks what the types cannot express.
 ///
 /// # Errors
-/// Names the first field that breaks its rule.
+/// Names the first invalid field.
 pub fn check(registries: &[RegistryConfig], trust: &[TrustEntry]) -> Result<(), InvalidField> {
     for index in 0..registries.len() {
         check_registry(registries, index)?;
@@ -26,10 +26,10 @@ pub fn check(registries: &[RegistryConfig], trust: &[TrustEntry]) -> Result<(), 
     check_trust("trust", trust)
 }
 
-/// Checks the entries of a trust policy. `list` is the name of the field that has them.
+/// Checks the entries of a trust policy. `list` is the name of the field that holds them.
 ///
 /// # Errors
-/// Names the first field that breaks its rule.
+/// Names the first invalid field.
 pub fn check_trust(list: &str, trust: &[TrustEntry]) -> Result<(), InvalidField> {
     (0..trust.len()).try_for_each(|index| check_entry(&format!("{list}[{index}]"), trust, index))
 }
@@ -117,7 +117,7 @@ fn check_entry(path: &str, trust: &[TrustEntry], index: usize) -> Result<(), Inv
             "expected host/path, host/path/* or host/path/**, with no other wildcard",
         );
     }
-    // The path of a layout is one on disk.
+    // The path of a layout is a path on disk, which may have upper-case letters.
     if host != LAYOUT && entry.pattern.bytes().any(|byte| byte.is_ascii_uppercase()) {
         return invalid(
             field(),

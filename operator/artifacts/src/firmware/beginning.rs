@@ -1,4 +1,4 @@
-//! Fetches the beginning of an image's firmware without the rest of it. Talks to registries.
+//! Fetches the first bytes of an image's firmware without the rest. Sends requests to registries.
 
 use std::collections::HashMap;
 use std::io::{self, BufReader, Cursor, Read};
@@ -10,22 +10,22 @@ use super::layer::{Found, look};
 use super::{Firmware, LAYER_BYTES, MANIFEST_BYTES};
 use crate::{Digest, Layer, RegistryError, Source, image_manifest, layer_of};
 
-/// Bytes of a layer that are fetched first: headers of the archive, and the beginning of a file.
+/// Bytes of a layer that are fetched first: archive headers and the first bytes of a file.
 const START_BYTES: usize = 64 << 10;
-/// Pieces of a layer that wait to be looked at.
+/// Capacity of the channel of layer chunks that wait to be unpacked.
 const PIECES: usize = 4;
 
-/// Part of each layer that is looked through.
+/// Part of each layer that is searched for firmware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// The start of it, whose digest nobody can check, and the rest only where no firmware begins
-    /// there. A file that comes later in its layer than another one is not seen.
+    /// The start of the layer, whose digest cannot be checked; the whole layer only if no firmware
+    /// begins in its start. A file that follows another one in its layer is not found.
     Start,
-    /// All of it, hashed.
+    /// The whole layer, with its digest checked.
     Whole,
 }
 
-/// Beginning of the file that is the firmware.
+/// First bytes of the firmware file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beginning {
     /// Its path in the image.
@@ -34,35 +34,37 @@ pub struct Beginning {
     pub size: u64,
     /// Its first bytes.
     pub bytes: Vec<u8>,
-    /// True if its whole layer was looked through, and hashed.
+    /// True if the whole layer was searched and its digest checked.
     pub is_certain: bool,
 }
 
-/// Reads beginnings of firmware, and keeps those whose layers were hashed: what is refused is
-/// asked about again and again, and fetched once.
+/// Reads the first bytes of firmware, and caches those whose layers were hashed: refused firmware
+/// is looked up repeatedly, but fetched once.
 #[derive(Debug)]
 pub struct Beginnings {
-    /// Most bytes of a file.
+    /// Maximum number of bytes of a file.
     most: usize,
-    /// Firmware of hashed layers, by the digest of the manifest; None: there is none.
+    /// Firmware of hashed layers, by the digest of the manifest; None: the manifest has no
+    /// firmware.
     hashed: HashMap<Digest, Option<Beginning>>,
 }
 
 impl Beginnings {
-    /// None yet; of each file at most so many bytes.
+    /// Creates an empty cache that keeps at most this many bytes of each file.
     #[must_use]
     pub fn new(most: usize) -> Self {
         Self { most, hashed: HashMap::new() }
     }
 
-    /// Forgets what other firmware had, as under the same tag.
+    /// Removes the entries of all other firmware, such as what the same tag named before.
     pub fn keep_those_of(&mut self, firmware: &Firmware) {
         let is_platform = |digest: &Digest| firmware.platforms.iter().any(|(_, of)| of == digest);
         self.hashed.retain(|digest, _| firmware.digest == *digest || is_platform(digest));
     }
 
-    /// Reads the first bytes of the firmware of a manifest; of several layers with firmware the
-    /// last one counts, as in any image. None where there is no such file that could be flashed.
+    /// Reads the first bytes of the firmware of a manifest. If several layers have firmware, the
+    /// last one counts, as in any image. Returns None if the manifest has no file that could be
+    /// flashed.
     ///
     /// # Errors
     /// The registry does not have the manifest or the layer, or does not answer.
@@ -83,7 +85,8 @@ impl Beginnings {
     }
 }
 
-/// The file, and true if it took whole layers alone to find it, or to find none.
+/// Returns the firmware file, and true if only whole layers were needed to find it or to find
+/// none.
 async fn beginning(
     source: &mut Source<'_>,
     digest: &Digest,
@@ -97,7 +100,7 @@ async fn beginning(
     let mut is_certain = true;
     for layer in layers.iter().rev() {
         let layer = match layer_of(layer, &what, LAYER_BYTES) {
-            // Nobody flashes that.
+            // Firmware of this size cannot be flashed.
             Err(RegistryError::TooLarge { .. }) => return Ok((None, is_certain)),
             layer => layer?,
         };
@@ -121,15 +124,15 @@ async fn beginning(
     Ok((None, is_certain))
 }
 
-/// Outcome of looking for firmware in a layer.
+/// Result of the search for firmware in a layer.
 enum Looked {
-    /// It is there.
+    /// The layer has firmware.
     Found(Found),
-    /// The layer has none.
+    /// The layer has no firmware.
     Nothing,
-    /// It may come later than what was looked at.
+    /// Firmware may follow after the part that was searched.
     CutOff,
-    /// Nobody could unpack the layer.
+    /// The layer cannot be unpacked.
     Unreadable,
 }
 
@@ -143,14 +146,14 @@ async fn look_at_start(
     let (found, end) = look(&mut rest, most);
     Ok(match (found, end) {
         (Some(found), _) => Looked::Found(found),
-        // What is no archive shows that before its start is used up.
+        // Data that is not an archive fails before its start is used up.
         (None, _) if rest.is_empty() => Looked::CutOff,
         (None, Ok(())) => Looked::Nothing,
         (None, Err(_)) => Looked::Unreadable,
     })
 }
 
-/// Looks through a layer while it comes, and keeps none of it.
+/// Searches a layer while it is downloaded, without storing it.
 async fn look_through(
     source: &mut Source<'_>,
     layer: &Layer,
@@ -167,7 +170,7 @@ async fn look_through(
     })
 }
 
-/// Bytes of a layer while they come, for a thread that may wait for them.
+/// Blocking reader of a layer's bytes while they arrive.
 struct Pieces {
     pieces: mpsc::Receiver<Vec<u8>>,
     piece: Cursor<Vec<u8>>,
@@ -216,7 +219,7 @@ mod tests {
         encoder.finish().expect("written")
     }
 
-    /// Bytes that do not become fewer when they are compressed.
+    /// Bytes that do not compress.
     fn noise(first: u8, length: usize) -> Vec<u8> {
         let mut state = u32::from(first) | 1;
         let next = |_| {
@@ -226,12 +229,13 @@ mod tests {
         std::iter::once(first).chain((1..length).map(next)).collect()
     }
 
-    /// A registry that has an image with these layers, and the digest of its manifest.
+    /// Starts a registry that has an image with these layers; returns it with the manifest's
+    /// digest.
     async fn serve(layers: &[Vec<u8>]) -> (Fake, Digest) {
         serve_instead(layers, layers).await
     }
 
-    /// The same, with other layers in the place of those that the manifest names.
+    /// Like `serve`, but serves other layers in place of those that the manifest names.
     async fn serve_instead(layers: &[Vec<u8>], served: &[Vec<u8>]) -> (Fake, Digest) {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let descriptors: Vec<_> = layers
@@ -260,7 +264,7 @@ mod tests {
         (fake, digest)
     }
 
-    /// Reads the first four bytes of the firmware there.
+    /// Reads the first four bytes of that firmware.
     async fn read_from(
         fake: &Fake,
         digest: &Digest,
@@ -273,7 +277,7 @@ mod tests {
         beginnings.read(&mut source.expect("a registry"), digest, part).await
     }
 
-    /// The same of an image with these layers.
+    /// Reads the first four bytes of the firmware of an image with these layers.
     async fn read(layers: &[Vec<u8>], part: Part) -> Result<Option<Beginning>, RegistryError> {
         let (fake, digest) = serve(layers).await;
         read_from(&fake, &digest, part, &mut Beginnings::new(4)).await

@@ -1,5 +1,5 @@
-//! The firmware in a layer of its image: a tar archive, compressed with gzip or not, and in it the
-//! file below `/firmware`. No I/O but on bytes that are here.
+//! Extracts the firmware from a layer of its image: a tar archive, optionally compressed with
+//! gzip, with the file below `/firmware`. Works on bytes in memory; no other I/O.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Cursor, Read};
@@ -9,7 +9,8 @@ use flate2::bufread::MultiGzDecoder;
 
 use super::LAYER_BYTES;
 
-/// Most bytes of an unpacked layer that are looked through: a small one can unpack without end.
+/// Maximum number of unpacked bytes of a layer that are searched: a small layer can unpack without
+/// end.
 const UNPACKED_BYTES: u64 = 1 << 30;
 /// Folder in the image that has the firmware.
 const FOLDER: &str = "firmware";
@@ -17,40 +18,40 @@ const FOLDER: &str = "firmware";
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// First bytes of Zstandard (RFC 8878, section 3.1.1).
 const ZSTANDARD: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// Bytes by which either is recognized.
+/// Number of bytes by which the compression is recognized.
 const MAGIC_BYTES: u64 = 4;
-/// Bytes of a layer that are let go of at once while it is unpacked.
+/// Size of the parts of a layer that are freed one by one while it is unpacked, in bytes.
 const PART_BYTES: usize = 1 << 20;
 
-/// The file that is the firmware.
+/// The firmware file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
     /// Its path in the image.
     pub name: String,
-    /// All of it.
+    /// All its bytes.
     pub bytes: Vec<u8>,
 }
 
-/// The same file, by its beginning.
+/// The firmware file, with its first bytes only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     /// Its path in the image.
     pub name: String,
     /// Its size, in bytes.
     pub size: u64,
-    /// Its first bytes, as many as were asked for.
+    /// Its first bytes, up to the requested number.
     pub beginning: Vec<u8>,
 }
 
 /// Reason why a layer cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum UnreadableLayer {
-    /// It is compressed in a way that is not known here.
+    /// The layer is compressed with an unsupported algorithm.
     #[error(
         "its layers are compressed with Zstandard, which is not read here; build it with gzip"
     )]
     Zstandard,
-    /// The file is larger than any device takes.
+    /// The file is larger than any device accepts.
     #[error("its file {name} has {size} bytes; the limit is {LAYER_BYTES}")]
     TooLarge {
         /// Path of the file.
@@ -58,13 +59,14 @@ pub enum UnreadableLayer {
         /// Its size, in bytes.
         size: u64,
     },
-    /// It is no archive, or ends early.
+    /// The layer is not an archive, or is truncated.
     #[error("a layer of it cannot be unpacked")]
     Archive(#[source] io::Error),
 }
 
-/// Unpacks the firmware in a layer: of several files the first by name. The layer is let go of
-/// meanwhile, so that the two are never in memory as a whole at once.
+/// Unpacks the firmware in a layer. If there are several files, the first one by name is the
+/// firmware. The layer is freed meanwhile, so that layer and file are never both in memory
+/// completely.
 ///
 /// # Errors
 /// The layer cannot be read to its end, or the file is too large.
@@ -72,10 +74,10 @@ pub fn extract(layer: Vec<u8>) -> Result<Option<File>, UnreadableLayer> {
     let (mut found, mut too_large) = (None, None);
     let layer = unpacked(Draining::new(layer))?;
     let walked = walk(layer, |name, file| {
-        // The one before is not the first by name, and goes before there are two of them.
+        // The previous file is not the first one by name; free it before reading the next.
         found = None;
         let size = file.size();
-        // Another one may come before it by name.
+        // Another file may still precede this one by name.
         if size > LAYER_BYTES as u64 {
             too_large = Some(UnreadableLayer::TooLarge { name, size });
             return Ok(());
@@ -93,8 +95,8 @@ pub fn extract(layer: Vec<u8>) -> Result<Option<File>, UnreadableLayer> {
     }
 }
 
-/// The same file of a layer of which the end may be missing, by its first bytes; and how the layer
-/// ended.
+/// Finds the same file in a layer that may be truncated, and returns its first bytes, and how the
+/// layer ended.
 pub(super) fn look(
     layer: impl BufRead,
     most: usize,
@@ -113,8 +115,8 @@ pub(super) fn look(
     (found, end)
 }
 
-/// Hands over each file that comes before all others so far by its name, with that name: the last
-/// one is the firmware.
+/// Calls `take` for each file whose name sorts before all names so far: the last call gives the
+/// firmware.
 fn walk<R: Read>(
     layer: R,
     mut take: impl FnMut(String, &mut tar::Entry<'_, R>) -> io::Result<()>,
@@ -133,8 +135,8 @@ fn walk<R: Read>(
     Ok(())
 }
 
-/// Returns true for a path of a layer below `/firmware`; a marker of a removed file is no file
-/// (OCI image specification, "Whiteouts").
+/// Returns true if a layer's path is below `/firmware`. A whiteout, which marks a removed file, is
+/// not a file (OCI image specification, "Whiteouts").
 fn is_firmware(path: &Path) -> bool {
     let path = path.strip_prefix("/").unwrap_or(path);
     let path = path.strip_prefix(".").unwrap_or(path);
@@ -143,8 +145,8 @@ fn is_firmware(path: &Path) -> bool {
     path.starts_with(FOLDER) && !is_marker
 }
 
-/// The bytes of a layer, unpacked while they are read. Builders that let parts of a layer be
-/// fetched write several members of gzip, one after the other (RFC 1952, section 2.2).
+/// Unpacks a layer while it is read. Builders of lazily pullable images write several gzip members
+/// in a row (RFC 1952, section 2.2).
 fn unpacked<'a>(mut layer: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>, UnreadableLayer> {
     let mut magic = Vec::new();
     let read = layer.by_ref().take(MAGIC_BYTES).read_to_end(&mut magic);
@@ -160,10 +162,10 @@ fn unpacked<'a>(mut layer: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>, Unre
     })
 }
 
-/// Bytes whose memory is given back while they are read.
+/// Byte buffer whose memory is freed while it is read.
 struct Draining {
     parts: VecDeque<Vec<u8>>,
-    /// Bytes of the first part that were read.
+    /// Number of bytes of the first part that were already read.
     read: usize,
 }
 

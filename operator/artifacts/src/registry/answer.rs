@@ -1,10 +1,10 @@
-//! Answers of a place that has artifacts: what is absent, and what cannot be read.
+//! Handling of answers from a place that holds artifacts: absent objects, and invalid JSON.
 
 use serde::Deserialize;
 
 use super::error::RegistryError;
 
-/// Not being there is an answer.
+/// Turns the error that the object does not exist into `None`.
 pub(crate) fn found<T>(answer: Result<T, RegistryError>) -> Result<Option<T>, RegistryError> {
     match answer {
         Ok(found) => Ok(Some(found)),
@@ -13,7 +13,7 @@ pub(crate) fn found<T>(answer: Result<T, RegistryError>) -> Result<Option<T>, Re
     }
 }
 
-/// Reads JSON, and says of what it is not.
+/// Parses JSON; an error names the object that it is about.
 pub(crate) fn read<'a, T: Deserialize<'a>>(
     bytes: &'a [u8],
     what: &str,

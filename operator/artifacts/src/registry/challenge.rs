@@ -1,4 +1,5 @@
-//! Reads what a registry asks for in `WWW-Authenticate` (RFC 9110, section 11.6.1).
+//! Parses authentication challenges of a registry in `WWW-Authenticate` (RFC 9110, section
+//! 11.6.1).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -6,7 +7,7 @@ use http_auth::{ChallengeParser, ChallengeRef};
 
 use crate::Credentials;
 
-/// Authentication that a registry asks for.
+/// Authentication scheme that a registry demands.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Challenge {
     /// With user name and password.
@@ -16,10 +17,10 @@ pub(super) enum Challenge {
 }
 
 impl Challenge {
-    /// The challenges of one header that can be met, in their order; it may hold several, and some
-    /// that nobody here knows.
+    /// Returns the supported challenges of one header, in their order. A header may hold several
+    /// challenges, and some of unknown schemes.
     pub fn parse(header: &str) -> Vec<Self> {
-        // What comes after something that cannot be read is not known.
+        // Nothing after a syntax error can be parsed.
         let challenges = ChallengeParser::new(header).map_while(Result::ok);
         challenges.filter_map(|challenge| Self::of(&challenge)).collect()
     }
@@ -44,7 +45,7 @@ impl Challenge {
     }
 }
 
-/// The value of `Authorization` for user name and password (RFC 7617).
+/// Returns the value of `Authorization` for user name and password (RFC 7617).
 pub(super) fn basic(credentials: &Credentials) -> String {
     format!(
         "Basic {}",

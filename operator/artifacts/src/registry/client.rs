@@ -1,4 +1,4 @@
-//! The HTTP client for one registry, and advice on what it has against the registry's certificate.
+//! HTTP client for one registry, and advice on errors about the registry's certificate.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use reqwest::{Certificate, Client, redirect};
 
 use crate::config::RegistryConfig;
 
-/// By what name registries and their token services know this client.
+/// Client name that registries and their token services see.
 pub(super) const CLIENT: &str = "flashjob-operator";
 
 pub(super) fn client(config: Option<&RegistryConfig>) -> Result<Client, String> {
@@ -19,7 +19,7 @@ pub(super) fn client(config: Option<&RegistryConfig>) -> Result<Client, String> 
     if let Some(file) = config.and_then(|config| config.ca_file.as_ref()) {
         let pem =
             std::fs::read(file).map_err(|error| format!("caFile {}: {error}", file.display()))?;
-        // Editors leave a byte order mark, before which nothing is read.
+        // Editors may write a byte order mark, which the PEM parser does not skip.
         let pem = pem.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&pem);
         let certificates = Certificate::from_pem_bundle(pem)
             .map_err(|error| format!("caFile {}: {error}", file.display()))?;
@@ -31,13 +31,13 @@ pub(super) fn client(config: Option<&RegistryConfig>) -> Result<Client, String> 
     builder.build().map_err(|error| error.to_string())
 }
 
-/// In words what the TLS library has against a server's certificate and says in one name of its
-/// own.
+/// Returns advice on a certificate error, for which the TLS library gives only the name of an enum
+/// variant.
 pub(super) fn advice_on_certificate(
     cause: &(dyn std::error::Error + 'static),
 ) -> Option<&'static str> {
     let mut inner = cause;
-    // One error of input and output may be in another.
+    // One I/O error may wrap another.
     while let Some(within) = inner.downcast_ref::<std::io::Error>().and_then(|of| of.get_ref()) {
         inner = within;
     }

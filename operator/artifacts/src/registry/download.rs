@@ -1,5 +1,5 @@
-//! Fetches a blob: follows redirects to the storage behind a registry, and goes on where a
-//! download was cut off.
+//! Fetches a blob: follows redirects to the storage behind a registry, and resumes interrupted
+//! downloads.
 
 use std::time::Duration;
 
@@ -10,33 +10,33 @@ use tokio::time::{Instant, sleep};
 use super::receive::Receive;
 use super::{Layer, Outgoing, REDIRECTS, RegistryError, Repository, is_page, page_in_its_place};
 
-/// Time for one blob, however often it is cut off: 1.6 MB at 1 KB/s take 27 minutes. A server that
-/// sends nothing for 30 s counts as cut off.
+/// Timeout of one blob, over all resumed requests: 1.6 MB at 1 KB/s take 27 minutes. A connection
+/// on which the server sends nothing for 30 s counts as interrupted.
 const TIME: Duration = Duration::from_secs(3600);
-/// Requests in a row that bring nothing new, after which a download is given up.
+/// Number of consecutive requests without new bytes after which a download fails.
 const FRUITLESS_REQUESTS: u32 = 3;
-/// Between a download that was cut off and the request for the rest.
+/// Pause between an interruption and the request for the rest.
 const PAUSE: Duration = Duration::from_secs(1);
 
 impl Repository<'_> {
-    /// Fetches a blob, and checks that it is the one.
+    /// Fetches a blob, and checks its digest.
     ///
     /// # Errors
-    /// The registry does not give it, or gives another.
+    /// The registry does not return the blob, or returns another one.
     pub async fn blob(&mut self, layer: &Layer) -> Result<Vec<u8>, RegistryError> {
         let mut bytes = Vec::new();
         self.blob_into(layer, &mut bytes).await?;
         Ok(bytes)
     }
 
-    /// Fetches a blob, and checks that it is the one once all of it came.
+    /// Fetches a blob, and checks its digest once all of it has arrived.
     ///
-    /// A download that is cut off is resumed where it stopped. It is given up when several
-    /// requests in a row bring nothing new. A server that supports no ranges sends all of it
+    /// An interrupted download is resumed where it stopped. It fails after several consecutive
+    /// requests without new bytes. A server that does not support ranges sends the whole blob
     /// again.
     ///
     /// # Errors
-    /// The registry does not give it, or gives another.
+    /// The registry does not return the blob, or returns another one.
     pub(crate) async fn blob_into(
         &mut self,
         layer: &Layer,
@@ -54,7 +54,8 @@ impl Repository<'_> {
             fruitless = if into.at() > most { 0 } else { fruitless + 1 };
             most = most.max(into.at());
             let pause = error.retry_after().unwrap_or_default().max(PAUSE);
-            // Where nothing came yet, a mirror may have it, or whoever asks tries again later.
+            // If no byte has arrived yet, do not retry here: a mirror may have the blob, or the
+            // caller retries later.
             let is_over = most == 0
                 || fruitless >= FRUITLESS_REQUESTS
                 || !error.is_transient()
@@ -70,8 +71,8 @@ impl Repository<'_> {
         if actual == *digest { Ok(()) } else { Err(RegistryError::Tampered { what, actual }) }
     }
 
-    /// Fetches what is still to come of the blob; from its beginning where the server sends all of
-    /// it.
+    /// Fetches the missing rest of the blob, or the whole blob if the server does not support
+    /// ranges.
     async fn rest(
         &mut self,
         layer: &Layer,
@@ -88,11 +89,11 @@ impl Repository<'_> {
         self.receive(response, what, layer.size, into).await
     }
 
-    /// Fetches the first bytes of a blob, at most so many. They are not compared with its digest,
-    /// which is that of the whole. Of a server that supports no ranges no more is read.
+    /// Fetches the first bytes of a blob, at most `most` of them. They cannot be checked, as the
+    /// digest covers the whole blob. If the server does not support ranges, the rest is not read.
     ///
     /// # Errors
-    /// The registry does not give it.
+    /// The registry does not return the blob.
     pub async fn blob_start(
         &mut self,
         layer: &Layer,
@@ -117,7 +118,7 @@ impl Repository<'_> {
         Ok(bytes)
     }
 
-    /// Asks for a part of a blob, wherever the registry keeps it.
+    /// Requests a part of a blob, and follows redirects to the host that stores it.
     async fn part(
         &mut self,
         layer: &Layer,
@@ -134,7 +135,7 @@ impl Repository<'_> {
                 break;
             }
             let target = self.redirect(&response, what)?;
-            // The storage behind a registry is another host: it gets no credentials.
+            // The storage behind a registry is another host, so it gets no credentials.
             response = self.send(&get(target), None).await?;
         }
         if response.status().is_redirection() {
@@ -148,7 +149,8 @@ impl Repository<'_> {
     }
 }
 
-/// True for a part that begins with this byte of the blob (RFC 9110, "Content-Range").
+/// Returns true if the response's part begins at this byte of the blob (RFC 9110,
+/// "Content-Range").
 fn continues(response: &Response, from: usize) -> bool {
     let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
     let first = range

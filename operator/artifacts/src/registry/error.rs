@@ -1,4 +1,4 @@
-//! Errors of a registry, or of an image layout in its place, that did not do what was asked for.
+//! Errors of requests to a registry, or to an image layout in its place.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -7,11 +7,11 @@ use reqwest::StatusCode;
 
 use crate::Digest;
 
-/// Reason why a registry, or an image layout in its place, gave no component, or a registry took
-/// none.
+/// Reason why a registry, or an image layout in its place, did not return an artifact, or why a
+/// registry rejected a push.
 #[derive(Debug, thiserror::Error)]
 pub enum RegistryError {
-    /// The client cannot be made.
+    /// The HTTP client cannot be created.
     #[error("cannot set up the connection to registry {host}: {message}")]
     Configure {
         /// The registry.
@@ -27,7 +27,7 @@ pub enum RegistryError {
         /// Cause of the error.
         message: String,
     },
-    /// The registry refuses the credentials, or wants some.
+    /// The registry rejects the credentials, or requires some.
     #[error(
         "registry {host} refuses access to {what} ({status}): check the credentials that are \
          configured for this registry"
@@ -40,7 +40,7 @@ pub enum RegistryError {
         /// The HTTP status.
         status: StatusCode,
     },
-    /// The registry wants the password sent elsewhere.
+    /// The registry wants the password to be sent to another host.
     #[error(
         "registry {host} asks for credentials on behalf of {realm}, which is not its own host; \
          add it to tokenHosts of this registry if that is right"
@@ -51,7 +51,7 @@ pub enum RegistryError {
         /// Address that the password would be sent to.
         realm: String,
     },
-    /// The registry wants the password sent in the clear.
+    /// The registry wants the password to be sent without encryption.
     #[error(
         "registry {host} asks for credentials at {realm}, which is not https, and the \
          configuration has no plainHttp for that host"
@@ -62,7 +62,7 @@ pub enum RegistryError {
         /// Address that the password would be sent to.
         realm: String,
     },
-    /// The registry points to where nothing is fetched from.
+    /// The registry redirects to an address from which nothing is fetched.
     #[error("registry {host} redirects {what} to {location}, which is refused")]
     Redirect {
         /// The registry.
@@ -72,7 +72,7 @@ pub enum RegistryError {
         /// Target of the redirect.
         location: String,
     },
-    /// The registry has no such thing.
+    /// The registry does not have the object.
     #[error("registry {host} has no {what}")]
     NotFound {
         /// The registry.
@@ -80,7 +80,7 @@ pub enum RegistryError {
         /// Name of the requested object.
         what: String,
     },
-    /// The registry answers an error.
+    /// The registry answers with an error status.
     #[error("registry {host} answers {status} for {what}{}", asks_to_wait(*retry_after))]
     Status {
         /// The registry.
@@ -89,10 +89,10 @@ pub enum RegistryError {
         what: String,
         /// The HTTP status.
         status: StatusCode,
-        /// The pause that it asks for before it is asked again, at most an hour.
+        /// Delay that the registry asks for before the next request, at most an hour.
         retry_after: Option<Duration>,
     },
-    /// The registry gave nothing, and its mirrors before it neither.
+    /// Neither the registry nor its mirrors, tried before it, returned the object.
     #[error("{error}; its mirrors before it: {mirrors}")]
     Mirrored {
         /// Error of the registry itself.
@@ -108,7 +108,7 @@ pub enum RegistryError {
         /// Cause of the error.
         message: String,
     },
-    /// The layout has no such thing.
+    /// The layout does not have the object.
     #[error("image layout {path} has no {what}", path = .path.display())]
     NotInLayout {
         /// Folder or archive.
@@ -116,7 +116,7 @@ pub enum RegistryError {
         /// Name of the requested object.
         what: String,
     },
-    /// The content is not of the form that is wanted.
+    /// The content does not have the expected form.
     #[error("{what} cannot be used: {message}")]
     Form {
         /// Name of the fetched object.
@@ -124,12 +124,12 @@ pub enum RegistryError {
         /// Description of the fault.
         message: String,
     },
-    /// The content is not what was asked for.
+    /// The content does not have the expected digest.
     #[error("{what} has digest {actual}: it was changed on its way or in the registry")]
     Tampered {
         /// Name of the fetched object.
         what: String,
-        /// The digest of what came.
+        /// Digest of the received bytes.
         actual: Digest,
     },
     /// The content is too large.
@@ -149,7 +149,7 @@ fn asks_to_wait(pause: Option<Duration>) -> String {
 }
 
 impl RegistryError {
-    /// Returns true if trying again may help without anybody acting.
+    /// Returns true if a retry may succeed without anybody changing anything.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         match self {
@@ -162,7 +162,7 @@ impl RegistryError {
         }
     }
 
-    /// The pause that the registry asks for before it is asked again, at most an hour.
+    /// Returns the delay that the registry asks for before the next request, at most an hour.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self.last() {
@@ -171,19 +171,19 @@ impl RegistryError {
         }
     }
 
-    /// Returns the last error, without those of mirrors before it.
+    /// Returns the last error, without those of the mirrors tried before it.
     #[must_use]
     pub fn last(&self) -> &Self {
         if let Self::Mirrored { error, .. } = self { error.last() } else { self }
     }
 
-    /// Returns true if the error is the answer that the object is not there. Errors of mirrors
-    /// before it do not count.
+    /// Returns true if the error means that the object does not exist. Errors of mirrors tried
+    /// before do not count.
     pub(crate) fn is_absence(&self) -> bool {
         matches!(self.last(), Self::NotFound { .. } | Self::NotInLayout { .. })
     }
 
-    /// The same, with what mirrors said before.
+    /// Adds the errors of the mirrors that were tried before.
     pub(crate) fn after(self, mirrors: &[Self]) -> Self {
         if mirrors.is_empty() {
             return self;
@@ -192,7 +192,7 @@ impl RegistryError {
         Self::Mirrored { error: Box::new(self), mirrors: mirrors.join("; ") }
     }
 
-    /// Returns the reason for the failure, in one word as conditions have it.
+    /// Returns the reason for the failure as one CamelCase word, as in a condition.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {

@@ -1,4 +1,4 @@
-//! Puts an artifact into an OCI registry (OCI distribution specification 1.1, "Push").
+//! Pushes an artifact to an OCI registry (OCI distribution specification 1.1, "Push").
 
 use oci_client::manifest::OCI_IMAGE_MEDIA_TYPE;
 use reqwest::{Method, StatusCode, Url};
@@ -8,11 +8,11 @@ use super::{Outgoing, RegistryError, Repository, authority};
 use crate::Digest;
 
 impl Repository<'_> {
-    /// Puts blobs and the manifest that names them under a tag, and returns the digest of the
-    /// manifest. The manifest comes last: a push that is cut off leaves no artifact.
+    /// Pushes blobs, then the manifest that names them under a tag, and returns the digest of the
+    /// manifest. As the manifest comes last, an interrupted push leaves no artifact.
     ///
     /// # Errors
-    /// The registry does not take it.
+    /// The registry rejects the push.
     pub async fn push(
         &mut self,
         tag: &str,
@@ -33,7 +33,7 @@ impl Repository<'_> {
         Ok(Digest::of(manifest))
     }
 
-    /// "Pushing a blob monolithically", by POST and then PUT.
+    /// Pushes a blob by POST and then PUT (section "Pushing a blob monolithically").
     async fn put_blob(&mut self, bytes: &[u8]) -> Result<(), RegistryError> {
         let digest = Digest::of(bytes);
         let what = self.what(&digest.to_string());
@@ -64,8 +64,8 @@ impl Repository<'_> {
         self.check(&response, &what)
     }
 
-    /// Returns the URL that the bytes are sent to: at the registry itself, as the credentials go
-    /// along.
+    /// Returns the URL to upload to. It must be at the registry itself, because the request
+    /// carries the credentials.
     fn upload_target(
         &self,
         started: &reqwest::Response,
@@ -85,5 +85,5 @@ impl Repository<'_> {
     }
 }
 
-/// Media type of what is sent as bytes.
+/// Media type of an uploaded blob.
 const BYTES: &str = "application/octet-stream";

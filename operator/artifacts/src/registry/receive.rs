@@ -1,26 +1,26 @@
-//! Receivers of the bytes of a blob, which are kept, or handed on while they come.
+//! Receivers of a blob's bytes, which store the bytes or forward them while they arrive.
 
 use sha2::{Digest as _, Sha256};
 use tokio::sync::mpsc;
 
 use crate::Digest;
 
-/// Place to which the bytes of a blob go while they come.
+/// Receiver of the bytes of a blob while they arrive.
 pub(crate) trait Receive: Send {
-    /// Number of the byte that comes next.
+    /// Returns the offset of the next byte.
     fn at(&self) -> usize;
 
-    /// All of it comes again, from its first byte.
+    /// Prepares for the blob to arrive again from its first byte.
     fn restart(&mut self);
 
     /// Takes the next bytes.
     fn take(&mut self, bytes: &[u8]) -> impl Future<Output = ()> + Send;
 
-    /// Digest of all that came.
+    /// Returns the digest of all bytes received.
     fn digest(&self) -> Digest;
 }
 
-/// Keeps them.
+/// Stores the bytes.
 impl Receive for Vec<u8> {
     fn at(&self) -> usize {
         self.len()
@@ -39,8 +39,8 @@ impl Receive for Vec<u8> {
     }
 }
 
-/// Hashes the bytes of a blob and hands them on, each once however often it comes. Whoever has
-/// them knows only by the answer to the whole that they are the right ones.
+/// Hashes the bytes of a blob and forwards each of them once, even if it arrives again. The reader
+/// of the channel cannot trust the bytes until the whole download has succeeded.
 pub(crate) struct HandOn {
     at: usize,
     handed_on: usize,
@@ -69,7 +69,7 @@ impl Receive for HandOn {
         let new = &bytes[again..];
         self.hash.update(new);
         self.handed_on += new.len();
-        // Whoever has seen enough takes no more, and the rest is hashed all the same.
+        // A reader that needs no more bytes drops the channel; the rest is hashed all the same.
         if !new.is_empty() {
             let _ = self.to.send(new.to_vec()).await;
         }

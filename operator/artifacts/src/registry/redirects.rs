@@ -1,4 +1,4 @@
-//! Follows a registry to where it sends whoever asks, and no further than that is safe.
+//! Follows redirects of a registry, as far as that is safe.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -8,13 +8,13 @@ use reqwest::{Method, Response, Url};
 use super::{MANIFEST_TYPES, Outgoing, REDIRECTS, RegistryError, Repository, authority};
 use crate::Digest;
 
-/// AWS serves its metadata at a unique local address, too.
+/// AWS serves instance metadata at a unique local address, too.
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
 impl Repository<'_> {
-    /// A manifest that has moved within its registry is asked for there as before; elsewhere only
-    /// where it cannot be another one, or where the configuration has that registry, and without
-    /// the password.
+    /// Follows redirects of a manifest. Within the registry the request keeps its credentials.
+    /// Elsewhere it is sent without the password, and only if the digest is known, or if the
+    /// configuration lists that registry.
     pub(super) async fn follow_manifest(
         &self,
         mut response: Response,
@@ -50,8 +50,7 @@ impl Repository<'_> {
         let taken = |target: &Url| {
             let host = authority(target);
             let is_own = host == authority(response.url());
-            // What a registry names must not lead this process to itself, its node, or a cloud's
-            // metadata.
+            // A redirect must not lead to this process, its node, or a cloud's metadata service.
             let is_outside = is_own || self.is_configured(&host) || !is_internal(target);
             let scheme =
                 target.scheme() == "https" || target.scheme() == "http" && self.plain(&host);
@@ -66,8 +65,8 @@ impl Repository<'_> {
     }
 }
 
-/// Returns true if an address is this machine's own, its link's, or one by which clouds serve
-/// their metadata.
+/// Returns true for loopback and link-local addresses, and for those at which clouds serve
+/// instance metadata.
 fn is_internal(url: &Url) -> bool {
     let of = |address: IpAddr| match address.to_canonical() {
         IpAddr::V4(address) => {

@@ -1,5 +1,5 @@
-//! Lists what refers to a manifest in its repository. What comes is not believed here, only
-//! bounded.
+//! Lists the referrers of a manifest in its repository. This module does not trust the answers; it
+//! only bounds their size.
 
 use reqwest::header::{HeaderMap, LINK};
 use reqwest::{Method, StatusCode};
@@ -10,23 +10,23 @@ use super::{Outgoing, RegistryError, Repository, authority};
 use crate::Digest;
 use crate::trust::BUNDLE;
 
-/// More signatures of one manifest are not looked at.
+/// Maximum number of signatures of one manifest that are examined.
 pub(crate) const SIGNATURES: usize = 64;
-/// One signature, the manifest around it, and one page of a list.
+/// Maximum size of one signature, of the manifest around it, and of one page of a list, in bytes.
 pub(crate) const SIGNATURE_BYTES: usize = 1 << 20;
-/// Media type of a bundle in a query: a plus sign would be a blank.
+/// Media type of a bundle, percent-encoded for a query: a plus sign would mean a space.
 const BUNDLE_IN_QUERY: &str = "application%2Fvnd.dev.sigstore.bundle.v0.3%2Bjson";
 const PAGES: usize = 16;
 
-/// An image index, as far as it lists what refers to a manifest.
+/// Image index, reduced to its list of referrers.
 #[derive(Deserialize)]
 pub(crate) struct Index {
-    /// None: no list at all, as some registries answer that know no referrers.
+    /// None: no list at all, which some registries without the referrers API return.
     #[serde(default)]
     pub manifests: Option<Vec<Referrer>>,
 }
 
-/// A manifest that may refer to another.
+/// Manifest that may refer to another one.
 #[derive(Clone, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Referrer {
@@ -36,16 +36,15 @@ pub(crate) struct Referrer {
 }
 
 impl Repository<'_> {
-    /// Lists what refers to a manifest. A list's own word for what each is counts for the order
-    /// alone: some registries put the type of the config there, or nothing.
+    /// Lists the referrers of a manifest. The artifact type in the list only affects the order:
+    /// some registries put the config's type there, or nothing.
     pub(crate) async fn referrers(
         &mut self,
         digest: &Digest,
     ) -> Result<Vec<Referrer>, RegistryError> {
         let bundles = format!("referrers/{digest}?artifactType={BUNDLE_IN_QUERY}");
         let mut listed = self.listed(bundles, digest).await?;
-        // A registry that takes a bundle for something else leaves it out where bundles are asked
-        // for.
+        // A registry that does not recognize a bundle's type filters the bundle out.
         if listed.as_ref().is_some_and(Vec::is_empty) {
             listed = self.listed(format!("referrers/{digest}"), digest).await?;
         }
@@ -57,8 +56,8 @@ impl Repository<'_> {
         Ok(referrers)
     }
 
-    /// OCI distribution specification 1.1, "Listing Referrers". None: the registry has no such
-    /// list.
+    /// Requests the list of referrers (OCI distribution specification 1.1, "Listing Referrers").
+    /// None: the registry does not support it.
     async fn listed(
         &mut self,
         path: String,
@@ -80,8 +79,8 @@ impl Repository<'_> {
             let response = self.accepted(response, &what, &path)?;
             next = self.next_page(response.headers(), &what)?;
             let bytes = self.body(response, &what, SIGNATURE_BYTES).await?;
-            // What is no list is a page or an empty answer of something that does not know the
-            // question.
+            // Anything that is not such a list comes from a server that does not support the API,
+            // such as an HTML page or an empty answer.
             let list =
                 serde_json::from_slice(&bytes).ok().and_then(|index: Index| index.manifests);
             match list {
@@ -93,7 +92,8 @@ impl Repository<'_> {
         Ok(Some(referrers))
     }
 
-    /// The same, "Referrers Tag Schema": for registries without that list.
+    /// Reads the referrers' tag (same specification, "Referrers Tag Schema"), for registries
+    /// without the API.
     async fn referrers_by_tag(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
         let tag = format!("sha256-{}", digest.hex());
         let Some((_, bytes)) = found(self.manifest_bytes(&tag, None, SIGNATURE_BYTES).await)?
@@ -103,8 +103,8 @@ impl Repository<'_> {
         Ok(read::<Index>(&bytes, &self.what(&tag))?.manifests.unwrap_or_default())
     }
 
-    /// Returns the address of the list's next page, as a path in this repository: nowhere else is
-    /// asked.
+    /// Returns the path of the list's next page in this repository. A link to anywhere else is an
+    /// error.
     fn next_page(&self, headers: &HeaderMap, what: &str) -> Result<Option<String>, RegistryError> {
         let links = headers.get(LINK).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let next = links
@@ -133,8 +133,8 @@ impl Repository<'_> {
     }
 }
 
-/// Answers by which registries, and what stands before them, say that they do not know the
-/// question.
+/// Returns true for the statuses with which registries, and proxies in front of them, answer if
+/// they do not support the referrers API.
 fn knows_no_referrers(status: StatusCode) -> bool {
     status.is_redirection()
         || matches!(

@@ -1,14 +1,14 @@
-//! Pause that a registry asks for before it is asked again (RFC 9110, "Retry-After").
+//! Delay that a registry asks for before the next request (RFC 9110, "Retry-After").
 
 use std::time::{Duration, SystemTime};
 
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
-/// No registry is waited for longer at a time, whatever it asks for.
+/// Upper limit for the delay, whatever the registry asks for.
 const LONGEST: Duration = Duration::from_secs(3600);
 
-/// The pause that an answer asks for, in whole seconds or until a date; at most [`LONGEST`]. None
-/// where it asks for none, or in no form that is known.
+/// Returns the delay that a response asks for, in whole seconds or until a date; at most
+/// [`LONGEST`]. None if the header is absent or malformed.
 pub(super) fn read(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     let pause = match text.parse() {

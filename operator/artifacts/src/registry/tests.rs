@@ -1,5 +1,4 @@
-//! The ways of a registry that answers as no honest one would, and of one that cannot do
-//! everything.
+//! Tests with registries that give malicious answers, and with registries that lack features.
 
 mod broken;
 mod download;
@@ -116,7 +115,7 @@ async fn a_blob_is_fetched_from_elsewhere_without_credentials_and_a_manifest_is_
     .await;
     assert_eq!(pull(&fake, Some(&credentials())).await.expect("pulled"), b"component");
     assert!(fake.asked().contains(&("/storage".to_owned(), None)));
-    // A manifest that has moved within its registry is asked for as it was before.
+    // A manifest that has moved within its registry is requested with the same credentials.
     let fake = Fake::start(|_, path, authorization| match path {
         _ if authorization.is_none() => with(answer(401, ""), "www-authenticate", "Basic realm=x"),
         "/moved" => answer(200, manifest(b"component", 9)),
@@ -125,7 +124,7 @@ async fn a_blob_is_fetched_from_elsewhere_without_credentials_and_a_manifest_is_
     })
     .await;
     assert_eq!(pull(&fake, Some(&credentials())).await.expect("pulled"), b"component");
-    // What a tag is elsewhere nobody knows; and what goes round is left.
+    // Another host may have another manifest under the tag, and a redirect loop must end.
     let other = Fake::start(|_, _, _| answer(200, manifest(b"component", 9))).await;
     let target = format!("http://{}/x", other.host);
     for location in [target, "/v2/a/b/manifests/1".to_owned()] {
@@ -329,18 +328,18 @@ async fn what_a_list_says_of_a_referrer_does_not_decide_what_it_is() {
     }
 }
 
-/// Way in which a registry tells what refers to a manifest.
+/// Way in which a registry lists referrers.
 #[derive(Clone)]
 enum Listing {
     /// By the API.
     Api,
-    /// By the API, and only where no type is asked for.
+    /// By the API, but only if the query does not filter by type.
     Unfiltered,
-    /// By the tag alone; the API answers this.
+    /// Only by the tag; the API gives this answer.
     Instead(Answer),
 }
 
-/// A registry with one bundle that refers to `subject`, and which is said to be of `kind`.
+/// A registry with one bundle that refers to `subject` and is listed with the type `kind`.
 async fn with_referrer(subject: Digest, kind: Option<&'static str>, listing: Listing) -> Fake {
     let referrer = serde_json::json!({
         "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",

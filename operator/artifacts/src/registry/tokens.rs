@@ -1,5 +1,5 @@
-//! Tells a registry who asks: answers its challenges with the password, or with a token that is
-//! got for it.
+//! Authentication at a registry: answers its challenges with the password, or with a token that it
+//! obtains for that password.
 
 use reqwest::header::WWW_AUTHENTICATE;
 use reqwest::{Method, Response, StatusCode, Url};
@@ -13,12 +13,12 @@ use crate::credentials::canonical_host;
 
 const TOKEN_BYTES: usize = 64 << 10;
 const FORM: &str = "application/x-www-form-urlencoded";
-/// Host at which Docker Hub gives tokens.
+/// Host of Docker Hub's token service.
 const DOCKER_HUB_TOKENS: &str = "auth.docker.io";
 
 impl Repository<'_> {
-    /// Says who asks before anything is asked for ("Determining Support"): a public repository
-    /// would be given to a wrong password as to nobody, and the mistake would go unseen.
+    /// Authenticates before the first request ("Determining Support"): a public repository also
+    /// answers requests with a wrong password, and the mistake would go unnoticed.
     pub(super) async fn introduce(
         &mut self,
         outgoing: &Outgoing<'_>,
@@ -37,7 +37,7 @@ impl Repository<'_> {
         Ok(())
     }
 
-    /// Gets what the first challenge that is known asks for.
+    /// Obtains the authorization for the first supported challenge.
     pub(super) async fn authorize(
         &mut self,
         response: &Response,
@@ -77,8 +77,8 @@ impl Repository<'_> {
             || RegistryError::ForeignRealm { host: self.host.clone(), realm: realm.to_owned() };
         let mut url = Url::parse(realm).map_err(|_| foreign())?;
         let host = authority(&url);
-        // The same host on another port is another service: it is named under tokenHosts, or gets
-        // nothing.
+        // The same host on another port is another service: it gets nothing unless tokenHosts
+        // lists it.
         let own = authority(&self.url("")?) == host
             || canonical_host(&self.host) == "docker.io" && host == DOCKER_HUB_TOKENS;
         let listed = self.config.is_some_and(|config| {
@@ -125,8 +125,8 @@ impl Repository<'_> {
     }
 }
 
-/// Returns the form that exchanges an identity token (distribution's token specification, "Refresh
-/// token").
+/// Returns the form body that exchanges an identity token (distribution's token specification,
+/// "Refresh token").
 fn refresh_form(token: &str, service: Option<(&str, String)>, scope: &str) -> String {
     let mut form = url::form_urlencoded::Serializer::new(String::new());
     form.append_pair("grant_type", "refresh_token").extend_pairs(service);

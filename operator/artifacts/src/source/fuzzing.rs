@@ -1,4 +1,4 @@
-//! Image layouts as no tool writes them, and the rules that what is read of them keeps.
+//! Image layouts that no tool writes, and the rules that their contents must keep once read.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,22 +9,23 @@ use crate::config::every_form;
 use crate::registry::{MANIFEST_BYTES, SIGNATURES, image_manifest, layer_of};
 use crate::{Digest, RegistryError};
 
-/// Small, so that short files reach it.
+/// Limit that is small enough for short fuzzer inputs to reach it.
 const LIMIT: usize = 4096;
 
-/// A file of a layout: its name, and what is in it.
+/// File of a layout: its name and its content.
 type File<'a> = (&'a str, &'a [u8]);
-/// The digests of a manifest and its first layer, and how many signatures there are in each form;
-/// or why not.
+/// The digests of a manifest and its first layer, and the number of signatures in each form; or
+/// the reason of the error.
 type Outcome = Result<(Digest, Digest, Vec<Result<usize, &'static str>>), &'static str>;
 
-/// Reads bytes as the archive of a layout; and as its files, from an archive and from a folder.
+/// Reads the bytes as a layout's archive, then as a layout's files, from an archive and from a
+/// folder.
 ///
 /// # Errors
 /// The folder cannot be written.
 ///
 /// # Panics
-/// An answer breaks a rule.
+/// A result breaks a rule.
 pub async fn layout(bytes: &[u8], folder: &Path) -> std::io::Result<()> {
     let archive = folder.join("layout.tar");
     std::fs::write(&archive, bytes)?;
@@ -45,7 +46,7 @@ pub async fn layout(bytes: &[u8], folder: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// All that is asked of a layout on the way to an artifact.
+/// Reads everything from a layout that is needed to obtain an artifact.
 async fn ask(path: &Path, wanted: &str) -> Outcome {
     let mut source = Source(Place::Layout(Layout::new(path)));
     let reason = |error: RegistryError| error.reason();
@@ -67,8 +68,9 @@ async fn ask(path: &Path, wanted: &str) -> Outcome {
     Ok((own, layer.digest, found))
 }
 
-/// Files with an empty line between them, each with its name in its first line. Only those that a
-/// layout has, and each once: of others an archive can say what a folder cannot.
+/// Splits the input into files at empty lines; each begins with a line that has its name. Accepts
+/// only names that occur in a layout, each once: an archive could hold others that a folder
+/// cannot.
 fn files(bytes: &[u8]) -> Option<Vec<File<'_>>> {
     let mut names = BTreeSet::new();
     let text = std::str::from_utf8(bytes).ok()?;

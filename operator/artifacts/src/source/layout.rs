@@ -19,18 +19,18 @@ use crate::{Digest, RegistryError};
 use blobs::{REFERRER_BYTES, REFERRERS, blob};
 use files::{Files, Wanted};
 
-/// Annotation by which an index names a manifest: its tag, or a whole reference.
+/// Annotation with which an index names a manifest: a tag, or a whole reference.
 const NAME: &str = "org.opencontainers.image.ref.name";
 const MARKER: &str = "oci-layout";
 const MARKER_BYTES: usize = 4 << 10;
 const INDEX: &str = "index.json";
-/// Type that tools write where they mean none.
+/// Media type that tools write if there is no type.
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 
-/// A layout on disk.
+/// Image layout on disk.
 pub(crate) struct Layout {
     path: PathBuf,
-    /// Read once.
+    /// Entries of the index, which is read once.
     index: Option<Vec<Entry>>,
 }
 
@@ -80,7 +80,7 @@ impl Layout {
         Self { path: path.to_owned(), index: None }
     }
 
-    /// A manifest by its tag in the index, or by its digest.
+    /// Reads a manifest by its tag in the index, or by its digest.
     pub async fn manifest_bytes(
         &mut self,
         wanted: &str,
@@ -94,7 +94,7 @@ impl Layout {
         Ok((digest, bytes))
     }
 
-    /// A blob, whose bytes have its digest.
+    /// Reads a blob, and checks its digest.
     pub async fn blob(&self, digest: &Digest, limit: usize) -> Result<Vec<u8>, RegistryError> {
         let (name, what) = (blob(digest), self.what(&digest.to_string()));
         let bytes = self.files(Wanted::from([(name.clone(), limit)])).await?.remove(&name);
@@ -103,7 +103,7 @@ impl Layout {
         if actual == *digest { Ok(bytes) } else { Err(RegistryError::Tampered { what, actual }) }
     }
 
-    /// The manifest with the signatures of a manifest in the older form: by their tag, or as
+    /// Reads the manifest that holds the simple signatures of a manifest: by their tag, or as
     /// cosign saves them.
     pub async fn simple_signatures(
         &mut self,
@@ -117,8 +117,9 @@ impl Layout {
         self.blob(&saved, SIGNATURE_BYTES).await.map(Some)
     }
 
-    /// Lists what may be a bundle that refers to a manifest: manifests in the index with it as
-    /// subject, what the referrers' tag lists, and blobs beside an image that cosign saved.
+    /// Lists manifests that may be bundles which refer to this manifest: manifests in the index
+    /// with this subject, the entries of the referrers' tag, and blobs beside an image that cosign
+    /// saved.
     pub async fn referrers(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
         let mut referrers = self.with_subject(digest).await?;
         let tag = format!("sha256-{}", digest.hex());
@@ -155,7 +156,7 @@ impl Layout {
         tagged.ok_or_else(|| self.has_no(&format!("manifest with tag {tag}")))
     }
 
-    /// The one manifest in the index of which something holds. None of several is it.
+    /// Returns the only manifest in the index that fulfils a condition; several are an error.
     async fn one(
         &mut self,
         holds: impl Fn(&Entry) -> bool,
@@ -215,7 +216,7 @@ impl Layout {
         Ok(self.index.as_deref().unwrap_or_default())
     }
 
-    /// Reads files of the layout; those that are not there are left out.
+    /// Reads files of the layout, and omits those that do not exist.
     async fn files(&self, wanted: Wanted) -> Result<Files, RegistryError> {
         self.reading(move |path| {
             if path.is_dir() { files::read(path, &wanted) } else { archive::read(path, &wanted) }
@@ -223,7 +224,7 @@ impl Layout {
         .await
     }
 
-    /// Reads where that may take its time.
+    /// Reads on a thread where blocking is allowed.
     async fn reading(
         &self,
         read: impl FnOnce(&Path) -> std::io::Result<Files> + Send + 'static,

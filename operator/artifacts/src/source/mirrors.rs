@@ -1,26 +1,26 @@
-//! A registry behind its mirrors. They are asked in order, the registry itself last; what is asked
-//! for by digest is the same wherever it comes from, and a tag means what the first that has it
-//! says. Talks to registries.
+//! A registry behind its mirrors. They are tried in order, the registry itself last. A digest
+//! means the same content at every place; a tag means what the first place that has it says. Sends
+//! requests to registries.
 
 use crate::config::RegistryConfig;
 use crate::registry::{Layer, Receive, Referrer, Repository, found};
 use crate::{Digest, Logins, Reference, RegistryError};
 
-/// The registry's own repository, and the same in its mirrors.
+/// Repository in the registry itself, and the same repository in its mirrors.
 pub(crate) struct Mirrored<'a> {
-    /// In the order in which they are asked. The last is the registry itself.
+    /// Places in the order in which they are tried. The last one is the registry itself.
     places: Vec<Repository<'a>>,
 }
 
-/// Place whose turn it is, and the errors of those before it.
+/// Index of the current place, and the errors of the places before it.
 #[derive(Default)]
 struct Turn {
     at: usize,
     passed: Vec<RegistryError>,
 }
 
-/// Hosts and repositories that a reference is fetched from, mirrors first: what passwords are
-/// needed for.
+/// Returns the hosts and repositories that a reference is fetched from, mirrors first: the places
+/// that may need credentials.
 #[must_use]
 pub fn places(reference: &Reference, registries: &[RegistryConfig]) -> Vec<(String, String)> {
     let Reference::Registry { host, repository, .. } = reference else { return Vec::new() };
@@ -40,7 +40,7 @@ fn mirrors<'a>(host: &str, registries: &'a [RegistryConfig]) -> &'a [String] {
         .map_or(&[], |registry| &registry.mirrors)
 }
 
-/// Host, and the path before a repository's name.
+/// Splits a mirror into its host and the path that precedes a repository's name.
 pub(crate) fn split(mirror: &str) -> (&str, Option<&str>) {
     mirror.split_once('/').map_or((mirror, None), |(host, prefix)| (host, Some(prefix)))
 }
@@ -63,7 +63,7 @@ impl<'a> Mirrored<'a> {
         Ok(Self { places })
     }
 
-    /// The manifest of the first place that has it.
+    /// Returns the manifest from the first place that has it.
     pub async fn manifest_bytes(
         &mut self,
         wanted: &str,
@@ -79,7 +79,7 @@ impl<'a> Mirrored<'a> {
         }
     }
 
-    /// Fetches the blob of the first place that has it.
+    /// Fetches the blob from the first place that has it.
     pub async fn blob_into(
         &mut self,
         layer: &Layer,
@@ -94,7 +94,7 @@ impl<'a> Mirrored<'a> {
         }
     }
 
-    /// The start of the blob of the first place that has it.
+    /// Returns the first bytes of the blob from the first place that has it.
     pub async fn blob_start(
         &mut self,
         layer: &Layer,
@@ -109,8 +109,8 @@ impl<'a> Mirrored<'a> {
         }
     }
 
-    /// Lists what refers to a manifest, in the first place where something does: a mirror may have
-    /// the manifest alone.
+    /// Lists the referrers of a manifest from the first place that has any: a mirror may have only
+    /// the manifest.
     pub async fn referrers(&mut self, digest: &Digest) -> Result<Vec<Referrer>, RegistryError> {
         let mut turn = Turn::default();
         loop {
@@ -128,8 +128,8 @@ impl<'a> Mirrored<'a> {
         }
     }
 
-    /// Goes on to the next place, unless this error is the answer. A mirror that does not answer
-    /// is asked no more in this load.
+    /// Proceeds to the next place, unless this error is final. A mirror that does not answer is
+    /// not tried again during this load.
     fn pass_over(&mut self, turn: &mut Turn, error: RegistryError) -> Result<(), RegistryError> {
         let is_last = turn.at + 1 == self.places.len();
         if is_last || !self.places[turn.at].may_be_passed_over(&error) {

@@ -1,5 +1,5 @@
-//! Finds the cosign signatures of a manifest beside it. What comes is not believed here, only
-//! bounded.
+//! Finds the cosign signatures of a manifest in the place that holds it. This module does not
+//! trust the content; it only bounds its size.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -13,15 +13,15 @@ use crate::{Digest, RegistryError};
 
 const SIMPLE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const SIGNATURE_ANNOTATION: &str = "dev.cosignproject.cosign/signature";
-/// Prefix of each annotation that proves a signature without a key.
+/// Prefix of each annotation with a proof of a keyless signature.
 const PROOFS: &str = "dev.sigstore.cosign/";
 
 impl Source<'_> {
-    /// All signatures of a manifest in one form. None is an answer; a registry that does not
-    /// answer is an error.
+    /// Returns all signatures of a manifest in one form. No signature is a valid result; a
+    /// registry that does not answer is an error.
     ///
     /// # Errors
-    /// The place does not answer, or not as it should.
+    /// The place does not answer, or its answer is malformed.
     pub async fn signatures(
         &mut self,
         digest: &Digest,
@@ -49,7 +49,7 @@ impl Source<'_> {
             let what = self.what(&tag);
             return self.signatures_in(&read(&bytes, &what)?, &what).await;
         }
-        // The newest tools let the same manifest refer to what it signs.
+        // Newer tools make the manifest with the signatures refer to the signed one.
         let mut signatures = Vec::new();
         for (manifest, what) in self.referring(digest).await? {
             signatures.extend(self.signatures_in(&manifest, &what).await?);
@@ -57,7 +57,7 @@ impl Source<'_> {
         Ok(signatures)
     }
 
-    /// Simple signatures in the layers of a manifest.
+    /// Returns the simple signatures in the layers of a manifest.
     async fn signatures_in(
         &mut self,
         manifest: &OciImageManifest,
@@ -102,8 +102,8 @@ impl Source<'_> {
         Ok(signatures)
     }
 
-    /// The manifests that refer to this one, each with its name: what they say themselves decides,
-    /// and not what a list says of them.
+    /// Returns the manifests that refer to this one, each with its name. The subject in each
+    /// manifest decides, not the list of referrers.
     async fn referring(
         &mut self,
         digest: &Digest,
@@ -119,7 +119,7 @@ impl Source<'_> {
             let name = of.to_string();
             let (_, bytes) = self.manifest_bytes(&name, Some(&of), SIGNATURE_BYTES).await?;
             let what = self.what(&name);
-            // An index may refer, too; it is no signature.
+            // An index may refer to a manifest too, but it is not a signature.
             let Ok(manifest) = read::<OciImageManifest>(&bytes, &what) else { continue };
             let refers =
                 manifest.subject.as_ref().is_some_and(|of| of.digest == digest.to_string());

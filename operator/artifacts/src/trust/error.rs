@@ -1,17 +1,17 @@
-//! Reasons why an artifact is not used.
+//! Reasons why an artifact may not be used.
 
 use std::path::PathBuf;
 
 use crate::Digest;
 use crate::config::SignatureForm;
 
-/// Reason why an artifact is not used.
+/// Reason why an artifact may not be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TrustError {
-    /// Nothing in the configuration speaks of it.
+    /// No entry of the trust policy matches.
     #[error("no entry under trust in the operator's configuration matches {0}; add one")]
     NothingMatches(String),
-    /// A file without a digest beside its name.
+    /// A file reference without a digest.
     #[error(
         "{0} has no digest beside it; append @sha256:… or set allowUnsigned: true for this \
          plugin"
@@ -29,7 +29,7 @@ pub enum TrustError {
         /// Description of the fault.
         message: String,
     },
-    /// The authorities and logs cannot be used.
+    /// The trusted root cannot be used.
     #[error(
         "keyless.trustedRootFile {file}: {message}; give a Sigstore trusted root in JSON, as \
          cosign trusted-root create writes it",
@@ -41,7 +41,7 @@ pub enum TrustError {
         /// Description of the fault.
         message: String,
     },
-    /// Nobody signed it.
+    /// The artifact has no signature.
     #[error(
         "{digest} is not signed, and trust entry {entry} demands a signature; sign it with cosign \
          sign"
@@ -52,7 +52,7 @@ pub enum TrustError {
         /// The entry's pattern.
         entry: String,
     },
-    /// It is signed in a form that does not count.
+    /// The artifact is only signed in a form that is not allowed.
     #[error(
         "{digest} is signed in form {form:?} alone, which trust entry {entry} does not list under \
          forms"
@@ -65,7 +65,7 @@ pub enum TrustError {
         /// The entry's pattern.
         entry: String,
     },
-    /// Somebody else signed it.
+    /// The signature is by another key.
     #[error("{digest} is signed, but with none of the keys of trust entry {entry}")]
     WrongKey {
         /// Digest that is signed.
@@ -73,7 +73,7 @@ pub enum TrustError {
         /// The entry's pattern.
         entry: String,
     },
-    /// Somebody else signed it without a key.
+    /// The keyless signature is by another identity.
     #[error(
         "{digest} is signed by {signer}, which is none of the identities of trust entry {entry}"
     )]
@@ -85,7 +85,7 @@ pub enum TrustError {
         /// The entry's pattern.
         entry: String,
     },
-    /// It is not proven who signed it and when.
+    /// There is no proof of who signed the artifact, or when.
     #[error(
         "{digest} is signed, and trust entry {entry} demands a proof of who did it: {message}"
     )]
@@ -105,7 +105,7 @@ pub enum TrustError {
         /// Digest that is signed instead.
         signed: String,
     },
-    /// The attachment is no signature that a signer made.
+    /// The attached signature was altered, or is malformed.
     #[error("the signature attached to {digest} was changed or is broken: {message}")]
     Tampered {
         /// Digest that should be signed.
@@ -113,7 +113,7 @@ pub enum TrustError {
         /// Description of the fault.
         message: String,
     },
-    /// Some of the keys signed, and each must.
+    /// Only some of the keys signed, and all are required.
     #[error("{digest} is not signed with {missing}, and trust entry {entry} requires all keys")]
     KeysMissing {
         /// Digest that is signed.
@@ -123,14 +123,14 @@ pub enum TrustError {
         /// The entry's pattern.
         entry: String,
     },
-    /// Some of the identities signed, and each must.
+    /// Only some of the identities signed, and all are required.
     #[error(
         "{digest} is not signed by {missing}, and trust entry {entry} requires all identities"
     )]
     IdentitiesMissing {
         /// Digest that is signed.
         digest: Digest,
-        /// Subject and issuer of those who did not sign.
+        /// Subject and issuer of the identities that did not sign.
         missing: String,
         /// The entry's pattern.
         entry: String,
@@ -138,7 +138,7 @@ pub enum TrustError {
 }
 
 impl TrustError {
-    /// Returns the reason for the refusal, in one word as conditions have it.
+    /// Returns the reason for the refusal as one CamelCase word, as in a condition.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {

@@ -1,29 +1,30 @@
-//! Results of the check of one signature. Pure.
+//! Results of checking one signature. Pure.
 
 use super::error::TrustError;
 use crate::Digest;
 
-/// Result of a check.
+/// Result of checking one signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Finding {
     /// These keys or identities, by their index, signed this digest.
     Signed(Vec<usize>),
     /// A trusted key or identity signed another digest.
     OtherDigest(String),
-    /// No key fits.
+    /// No key matches.
     WrongKey,
-    /// Somebody else signed it, and proves that.
+    /// Another identity signed it, with a valid proof.
     OtherIdentity(String),
-    /// It is not proven who signed it, or when.
+    /// There is no proof of who signed it, or when.
     Unproven(String),
-    /// It is not what a signer made.
+    /// The signature was altered, or is malformed.
     Tampered(String),
-    /// It says something else than that the artifact is signed, as an attestation does.
+    /// The statement is about something other than signing the artifact, for example an
+    /// attestation.
     Unrelated,
 }
 
 impl Finding {
-    /// Of several, the lowest says most about what went wrong.
+    /// Returns the finding's rank: of several findings, the lowest explains best what went wrong.
     pub fn rank(&self) -> u8 {
         match self {
             Self::OtherDigest(_) => 0,
@@ -34,8 +35,8 @@ impl Finding {
         }
     }
 
-    /// Returns the error for this finding where no signature counts; none where it is as if there
-    /// were no signature.
+    /// Returns the error for this finding if no signature counts; None if the finding equals an
+    /// absent signature.
     pub fn refusal(self, digest: &Digest, entry: &str) -> Option<TrustError> {
         let (digest, entry) = (digest.clone(), entry.to_owned());
         match self {

@@ -1,5 +1,5 @@
-//! Identities that may sign without a key of their own: an issuer of identities, and a subject
-//! that it vouches for. Pure.
+//! Identities that may make keyless signatures: an identity issuer, and a subject that it vouches
+//! for. Pure.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use regex::Regex;
 
 use crate::config::SignerIdentity;
 
-/// An identity of the configuration, ready to be compared with those in certificates.
+/// Identity from the configuration, prepared for comparison with those in certificates.
 pub(crate) struct SignerRule {
     issuer: Rule,
     subject: Rule,
@@ -15,13 +15,13 @@ pub(crate) struct SignerRule {
 
 enum Rule {
     Exact(String),
-    /// As it is written, and as it is matched: from the first character to the last.
+    /// Pattern as written, and the regular expression that matches it against the whole text.
     Whole(String, Regex),
 }
 
 impl SignerRule {
     /// # Errors
-    /// The name of the field that breaks its rule, and what is wrong with it.
+    /// The name of the invalid field, and a description of the error.
     pub fn new(of: &SignerIdentity) -> Result<Self, (&'static str, String)> {
         let issuer = Rule::new(
             ["issuer", "issuerRegexp"],
@@ -84,20 +84,22 @@ impl fmt::Display for Rule {
     }
 }
 
-/// A pattern without its ends would also match somebody whose name only contains what is meant.
+/// Compiles a pattern that must match a whole name: without its ends it would also match names
+/// that only contain the intended one.
 fn whole(pattern: &str) -> Result<Regex, String> {
     if !pattern.starts_with('^') || !pattern.ends_with('$') {
         return Err("expected a pattern from ^ to $, so that it matches whole names".to_owned());
     }
-    // Alone first: what is unbalanced must not become whole with what is put around it.
+    // Compile the pattern alone first: an unbalanced pattern must not become valid inside the
+    // group.
     let alone =
         Regex::new(pattern).map_err(|error| format!("not a regular expression: {error}"))?;
     if alone.is_match("") {
         return Err("it matches a name that is empty; expected a pattern that asks for something"
             .to_owned());
     }
-    // With alternatives, ^ and $ stand for one of them each: ^a|b$ means also whatever begins with
-    // a.
+    // With alternatives, ^ and $ apply to one of them each: ^a|b$ also matches everything that
+    // begins with a.
     Regex::new(&format!(r"\A(?:{pattern})\z"))
         .map_err(|error| format!("not a regular expression: {error}"))
 }

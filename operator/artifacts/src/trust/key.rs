@@ -1,5 +1,5 @@
-//! A public key from a file, and the check of a signature with it. Reads the file; the check does
-//! no I/O.
+//! Public key from a file, and signature verification with it. Reads the file; the verification
+//! does no I/O.
 
 use std::path::{Path, PathBuf};
 
@@ -23,11 +23,11 @@ const ED25519_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112"
 /// RFC 8017, appendix A.1.
 const RSA_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 
-/// A key that signatures are checked with.
+/// Public key that verifies signatures.
 pub(super) struct PublicKey {
-    /// File that it was read from.
+    /// File that the key was read from.
     pub file: PathBuf,
-    /// Hint by which a bundle names it: base64 of the SHA-256 of its DER form.
+    /// Hint by which a bundle refers to the key: base64 of the SHA-256 of its DER form.
     pub hint: String,
     algorithm: &'static dyn VerificationAlgorithm,
     bytes: Vec<u8>,

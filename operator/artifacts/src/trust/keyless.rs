@@ -1,6 +1,6 @@
-//! Signatures without keys: a certificate for an identity, made by an authority for minutes, and a
-//! log that proves when it was used. [`root`] reads the file with the authorities and logs that
-//! are trusted; the check does no I/O and asks nobody.
+//! Keyless signatures: an authority issues a certificate for an identity, valid for minutes, and a
+//! log proves when it was used. [`root`] reads the file with the trusted authorities and logs;
+//! verification does no I/O.
 
 mod root;
 
@@ -20,35 +20,35 @@ use super::provider;
 use crate::config::KeylessTrust;
 use root::Root;
 
-/// A signer makes one entry and one timestamp. Each of more costs time, and anybody who may write
-/// to a registry could attach them.
+/// Maximum number of log entries, and of timestamps. A signer makes one of each; verifying more
+/// takes time, and anybody with write access to the registry could attach them.
 const PROOFS: usize = 8;
-/// Lines of what a log and those who watch it sign. There are about ten.
+/// Maximum number of lines of a checkpoint, which the log and its witnesses sign. About ten are
+/// usual.
 const CHECKPOINT_LINES: usize = 64;
-/// The form of bundle that can say what the annotations of an older signature say: a promise of
-/// the log in place of its proof.
+/// Bundle version that can hold the annotations of a simple signature: the log's promise of
+/// inclusion instead of its proof.
 const WITH_PROMISE: &str = "application/vnd.dev.sigstore.bundle+json;version=0.1";
 
-/// Proof of a signature of the older form that is made without a key that anybody knows, as the
-/// annotations have it.
+/// Proof of a keyless simple signature, as its annotations hold it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Attached {
     /// Certificate of the signer, in PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<String>,
-    /// Certificates of the authority that made that certificate, in PEM.
+    /// Certificates of the authority that issued that certificate, in PEM.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub chain: Option<String>,
     /// Entry of a transparency log and its promise, in JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bundle: Option<String>,
-    /// Answer of a timestamp authority, in JSON.
+    /// Response of a timestamp authority, in JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub timestamp: Option<String>,
 }
 
-/// Identities that may sign, and the verifier of the proof that they did.
+/// Identities that may sign, and the verifier of their signatures.
 pub(super) struct Keyless {
     root: Root,
     verifier: Verifier,
@@ -62,8 +62,8 @@ impl Keyless {
         provider::install();
         let root = Root::read(file).map_err(failed)?;
         let verifier = Verifier::new(&root.usable).map_err(|error| failed(error.to_string()))?;
-        // The configuration was checked before, so an identity that is wrong here is one too few
-        // and trusts nobody.
+        // The configuration was validated before. An identity that is invalid all the same is an
+        // error here, so that nobody is trusted.
         let identities =
             config.identities.iter().map(SignerRule::new).collect::<Result<Vec<_>, _>>();
         let identities = identities
@@ -71,8 +71,7 @@ impl Keyless {
         Ok(Self { root, verifier, identities })
     }
 
-    /// Returns the identities, by their index, that signed what is of this digest with a bundle
-    /// that proves it.
+    /// Returns the indexes of the identities that signed this digest, as the bundle proves.
     pub fn signers(&self, bundle: &Bundle, signed: Artifact<'_>) -> Result<Vec<usize>, Finding> {
         if bundle.signing_certificate().is_none() {
             return Err(Finding::Unproven(
@@ -84,7 +83,7 @@ impl Keyless {
                 "it has more than {PROOFS} proofs, or one that is not as a log makes it"
             )));
         }
-        // Everything but who it is: that is compared here, with each of the identities.
+        // Verify everything except the identity, which is compared with each configured one below.
         let proven = self
             .verifier
             .verify(signed, bundle, &VerificationPolicy::any_identity())
@@ -97,7 +96,7 @@ impl Keyless {
         self.identities_of(&proven)
     }
 
-    /// The same for a signature of the older form.
+    /// The same for a simple signature.
     pub fn signers_of_simple(
         &self,
         payload: &[u8],
@@ -128,8 +127,8 @@ impl Keyless {
         }
     }
 
-    /// Converts an error of the verifier to a finding: somebody changed the signature, or it lacks
-    /// what would make it believed, or the trusted root lacks it.
+    /// Converts an error of the verifier to a finding: the signature was altered, or it lacks a
+    /// proof, or the trusted root lacks the key that the proof needs.
     fn finding(&self, error: Error, bundle: &Bundle) -> Finding {
         let gaps =
             self.root.gaps(&error, bundle).map_or_else(String::new, |gaps| format!("; {gaps}"));
@@ -143,7 +142,7 @@ impl Keyless {
     }
 }
 
-/// Returns true if there is more to verify than any signer attaches.
+/// Returns true if the bundle has more to verify than any signer attaches.
 fn is_excessive(bundle: &Bundle) -> bool {
     let material = &bundle.verification_material;
     let too_long = |text: &str| text.lines().count() > CHECKPOINT_LINES;
@@ -156,8 +155,8 @@ fn is_excessive(bundle: &Bundle) -> bool {
             .any(|proof| too_long(proof.checkpoint.envelope()))
 }
 
-/// Content of the annotation `dev.sigstore.cosign/bundle`: an entry of the log, and its promise to
-/// keep it.
+/// Content of the annotation `dev.sigstore.cosign/bundle`: a log entry, and the log's promise to
+/// include it.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Promised {
@@ -189,7 +188,7 @@ struct Timestamp {
     token: String,
 }
 
-/// The annotations of an older signature, put as a bundle.
+/// Converts the annotations of a simple signature to a bundle.
 fn bundle_of(signature: &[u8], attached: &Attached) -> Result<Bundle, Finding> {
     let missing = |what: &str| Finding::Unproven(format!("it has no {what} in its annotations"));
     let certificate = attached.certificate.as_deref().ok_or_else(|| missing("certificate"))?;
@@ -248,7 +247,7 @@ fn pem(what: &str, text: &str) -> Result<Vec<Value>, String> {
         .collect()
 }
 
-/// The identity of a log, which annotations have in hexadecimal digits and bundles in base64.
+/// Decodes the identity of a log, which annotations hold in hexadecimal and bundles in base64.
 fn hex(text: &str) -> Result<Vec<u8>, String> {
     let digits = text.as_bytes().as_chunks::<2>();
     let bytes: Option<Vec<u8>> = digits

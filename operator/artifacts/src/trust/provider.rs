@@ -1,4 +1,4 @@
-//! The cryptography of keyless signatures: ring, as everywhere else in this program. Does no I/O.
+//! Cryptography of keyless signatures: ring, as in the rest of the program. Does no I/O.
 
 use std::cell::RefCell;
 
@@ -11,18 +11,19 @@ use sigstore_verify::crypto::{
 use sigstore_verify::types::HashAlgorithm;
 
 thread_local! {
-    /// ring takes messages and no digests, so the message that is being verified is at hand here.
+    /// Message that is being verified: ring verifies messages, whereas the verifier passes
+    /// digests.
     static MESSAGE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Lets the crates that verify use ring. To be called before any of them.
+/// Registers ring with the verifying crates. Must be called before any of them is used.
 pub(super) fn install() {
-    // It is an error from the second time on, and then it is this one that is there.
+    // A second call returns an error, and then this provider is already installed.
     let _ = install_default_provider(&Ring);
 }
 
-/// Does what verifies signatures over this message, some of which are checked over its digest
-/// alone.
+/// Runs `work`, which verifies signatures over this message; some of them are checked over its
+/// digest alone.
 pub(super) fn verifying<T>(message: &[u8], work: impl FnOnce() -> T) -> T {
     MESSAGE.set(message.to_vec());
     let done = work();
@@ -30,7 +31,7 @@ pub(super) fn verifying<T>(message: &[u8], work: impl FnOnce() -> T) -> T {
     done
 }
 
-/// Checks that signatures of this kind are verified.
+/// Checks that signatures of this scheme are supported.
 pub(super) fn check_scheme(scheme: SigningScheme) -> Result<()> {
     signature_of(scheme).map(|_| ())
 }

@@ -1,4 +1,4 @@
-//! Checks what one stored cosign signature says, with keys or identities. Does no I/O.
+//! Verifies one stored cosign signature with keys or identities. Does no I/O.
 
 use std::collections::HashMap;
 
@@ -15,7 +15,7 @@ use super::signers::Signers;
 use crate::Digest;
 use crate::config::SignatureForm;
 
-/// Media type of a bundle, as a layer, as an artifact type and inside itself.
+/// Media type of a bundle: as a layer, as an artifact type, and inside the bundle.
 pub const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const SIMPLE_TYPE: &str = "cosign container image signature";
 const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
@@ -23,17 +23,17 @@ const STATEMENT_TYPES: [&str; 2] =
     ["https://in-toto.io/Statement/v1", "https://in-toto.io/Statement/v0.1"];
 const PREDICATE_TYPE: &str = "https://sigstore.dev/cosign/sign/v1";
 
-/// A signature as it is stored in a registry. Nothing of it is believed before it is checked.
+/// Signature as stored in a registry. Untrusted until it has been checked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Signature {
-    /// Simple signing: what was signed, and the signature over it, both in base64.
+    /// Simple signing: the signed payload, and the signature over it, both in base64.
     Simple {
         /// The payload.
         payload: String,
-        /// Over the payload's bytes.
+        /// Signature over the payload's bytes.
         signature: String,
-        /// Annotations that cosign attached beside it.
+        /// Annotations that cosign attached to it.
         #[serde(default)]
         attached: Attached,
     },
@@ -42,7 +42,7 @@ pub enum Signature {
 }
 
 impl Signature {
-    /// The form in which it is stored.
+    /// Returns the form in which it is stored.
     #[must_use]
     pub fn form(&self) -> SignatureForm {
         match self {
@@ -235,8 +235,8 @@ fn check_keyless_bundle(
         return Ok(Finding::Unrelated);
     }
     let signed = statement.signed()?;
-    // The digest that it says it is for, so that who signed another one is told too. It is
-    // compared with the right one last.
+    // Use the digest that the statement claims, so that the signer of another digest is reported
+    // too. It is compared with the expected digest last.
     let artifact = Sha256Hash::from_hex(signed)
         .map_err(|error| format!("its subject has no sha256 digest: {error}"))?;
     match keyless.signers(&bundle, Artifact::from(artifact)) {
@@ -251,7 +251,7 @@ impl Statement {
             .map_err(|error| format!("its statement cannot be read: {error}"))
     }
 
-    /// The SHA-256 of what it is about, in hexadecimal digits.
+    /// Returns the SHA-256 digest of the statement's subject, in hexadecimal.
     fn signed(&self) -> Result<&str, String> {
         if !STATEMENT_TYPES.contains(&self.kind.as_str()) {
             return Err(format!(
@@ -270,7 +270,8 @@ impl Statement {
     }
 }
 
-/// DSSE specification 1.0.2, "PAE": so that nothing can be moved between type and payload.
+/// Encodes type and payload unambiguously (DSSE specification 1.0.2, "PAE"), so that no byte can
+/// move from one to the other.
 fn pre_authentication_encoding(kind: &str, payload: &[u8]) -> Vec<u8> {
     let mut encoded = format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len()).into_bytes();
     encoded.extend_from_slice(payload);

@@ -1,4 +1,4 @@
-//! Those who must have signed an artifact, by the configuration. Reads the files that it names.
+//! Signers that the configuration requires for an artifact. Reads the key and trusted root files.
 
 use super::error::TrustError;
 use super::key::PublicKey;
@@ -14,7 +14,8 @@ pub(super) enum Signers {
 impl Signers {
     pub fn read(cosign: &CosignTrust) -> Result<Self, TrustError> {
         match &cosign.keyless {
-            // Both are refused in the configuration; here the stricter of the two stays.
+            // The configuration check rejects both together; if it happens all the same, the
+            // stricter one applies.
             Some(keyless) => {
                 Keyless::read(keyless).map(|keyless| Self::Keyless(Box::new(keyless)))
             }

@@ -1,4 +1,4 @@
-//! Keys that sign as cosign does, for tests here and in other crates.
+//! Keys that sign as cosign does, for tests of this and other crates.
 #![allow(missing_docs, clippy::expect_used, clippy::new_without_default)]
 
 use base64::Engine as _;
@@ -19,7 +19,7 @@ pub const BOTH: [SignatureForm; 2] = [SignatureForm::Bundle, SignatureForm::Simp
 /// Two keys in files, and the trust entry that names them.
 pub struct Keys {
     keys: [KeyPair; 2],
-    /// Has the public keys, `0.pub` and `1.pub`.
+    /// Folder with the public keys, `0.pub` and `1.pub`.
     pub folder: TempDir,
 }
 

@@ -1,5 +1,5 @@
-//! Trust decides as the configuration says, and each refusal says why. Signatures are made here,
-//! as cosign makes them.
+//! Tests that trust follows the configuration, and that each refusal names its reason. The
+//! signatures are made here in cosign's format.
 
 mod keyless;
 

@@ -1,4 +1,4 @@
-//! Options about the firmware, which all ways to a device have.
+//! Options for fetching the firmware, which all subcommands have.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Options of the way over a serial port.
+//! Options of the subcommand for serial ports.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use espflash::flasher::FlashSize;
 use super::pull::Pull;
 use super::values::duration;
 
-/// Size of what is erased at once, in bytes.
+/// Size of an erasable sector, in bytes.
 const SECTOR: u32 = 0x1000;
 
 /// Options of `serial`.
@@ -97,7 +97,7 @@ pub enum After {
     NoReset,
 }
 
-/// An address in flash memory, in decimal or after 0x in hexadecimal.
+/// Parses an address in flash memory, in decimal, or in hexadecimal after 0x.
 fn offset(text: &str) -> Result<u32, String> {
     let expected = || format!("{text:?} is no address; expected a multiple of 0x1000 as 0x10000");
     let number = match text.strip_prefix("0x") {
@@ -105,7 +105,7 @@ fn offset(text: &str) -> Result<u32, String> {
         None => text.parse(),
     };
     let number = number.map_err(|_| expected())?;
-    // Flash memory is erased by sectors of this size, and no chip has more of it.
+    // Flash memory is erased in sectors of this size, and no chip has a larger memory.
     let is_one = number.is_multiple_of(SECTOR) && number < FlashSize::_256Mb.size();
     if is_one { Ok(number) } else { Err(expected()) }
 }

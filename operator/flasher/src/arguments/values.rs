@@ -1,10 +1,10 @@
-//! Values of options.
+//! Parsers for option values.
 
 use std::time::Duration;
 
 use jiff::SignedDuration;
 
-/// A value that must not be empty.
+/// Parses a value that must not be empty.
 pub fn word(text: &str) -> Result<String, String> {
     match text.trim() {
         "" => Err("it is empty".to_owned()),
@@ -12,7 +12,7 @@ pub fn word(text: &str) -> Result<String, String> {
     }
 }
 
-/// A time, as `2s`, `500ms`, `10m`.
+/// Parses a duration such as `2s`, `500ms` or `10m`.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let expected = || format!("{text:?} is not a time; expected 500ms, 2s or 10m");
     let parsed: SignedDuration = text.trim().parse().map_err(|_| expected())?;

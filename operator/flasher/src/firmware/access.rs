@@ -1,5 +1,5 @@
-//! Access to a registry: passwords, authorities and a policy, from a folder that a Secret is
-//! mounted to.
+//! Access to a registry: credentials, CA certificates and a policy, from the folder in which a
+//! Secret is mounted.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,11 @@ use serde::Deserialize;
 
 use crate::outcome::{AttemptFailure, Code};
 
-/// Names under which a Docker configuration is looked for: a Secret's own, and Docker's.
+/// File names of a Docker configuration: the one in a Secret, and Docker's own.
 const LOGINS: [&str; 2] = [".dockerconfigjson", "config.json"];
-/// Certificates of the authorities of all registries that the policy does not describe.
+/// CA certificates of all registries that the policy does not describe.
 const AUTHORITIES: &str = "ca.crt";
-/// Configuration of registries and of trust, in YAML.
+/// Configuration of registries and trust, in YAML.
 const POLICY: &str = "policy.yaml";
 
 /// Access to the firmware's registry, and the policy for its firmware.
@@ -25,7 +25,7 @@ pub(super) struct Access {
     pub logins: Logins,
 }
 
-/// The policy, as the operator's configuration has these parts.
+/// Policy, a subset of the operator's configuration.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Policy {
@@ -36,8 +36,9 @@ struct Policy {
 }
 
 impl Access {
-    /// Reads the folder. What is not there is not needed; what is there and cannot be used is an
-    /// error: a broken password never becomes an anonymous pull, a broken policy never none.
+    /// Reads the folder. Every file is optional, but a file that exists and is invalid is an
+    /// error: invalid credentials never lead to an anonymous pull, and an invalid policy never
+    /// counts as none.
     pub fn read(folder: &Path, reference: &Reference) -> Result<Self, AttemptFailure> {
         let Policy { mut registries, mut trust } = match text(&folder.join(POLICY))? {
             Some(text) => serde_saphyr::from_str(&text)
@@ -54,7 +55,7 @@ impl Access {
         }
         config::check(&registries, &trust)
             .map_err(|error| unusable(&folder.join(POLICY)).because(error))?;
-        // Files beside the policy are named without their folder.
+        // Paths in the policy are relative to its folder.
         let beside = |file: &mut PathBuf| *file = folder.join(&*file);
         registries.iter_mut().filter_map(|registry| registry.ca_file.as_mut()).for_each(beside);
         for cosign in trust.iter_mut().filter_map(|entry| entry.cosign.as_mut()) {
@@ -63,7 +64,7 @@ impl Access {
         }
         let authorities = folder.join(AUTHORITIES);
         if text(&authorities)?.is_some() {
-            // Mirrors of mirrors are not asked for, so these are all.
+            // Mirrors have no mirrors of their own, so these are all places.
             for (host, _) in places(reference, &registries) {
                 if !registries.iter().any(|registry| registry.is_at(&host)) {
                     let ca_file = Some(authorities.clone());
@@ -87,7 +88,7 @@ fn logins(
         for (host, repository) in places(reference, registries) {
             match parse_docker_config_json(text.as_bytes(), &format!("{host}/{repository}")) {
                 Ok(credentials) => logins.push((host, credentials)),
-                // A registry that the file does not name asks for no password.
+                // A registry without an entry in the file needs no password.
                 Err(CredentialsError::Missing(_)) => {}
                 Err(error) => return Err(unusable(&file).because(error)),
             }
@@ -97,7 +98,7 @@ fn logins(
     Ok(Logins::none())
 }
 
-/// The text of a file; none where there is no such file.
+/// Returns the text of a file; None if the file does not exist.
 fn text(file: &Path) -> Result<Option<String>, AttemptFailure> {
     match std::fs::read_to_string(file) {
         Ok(text) => Ok(Some(text)),

@@ -1,4 +1,4 @@
-//! Firmware in layers as builders of images write them.
+//! Firmware in layers as image builders write them.
 
 use std::io::Write;
 
@@ -31,7 +31,7 @@ fn found(layer: Vec<u8>) -> Result<Option<File>, AttemptFailure> {
 #[test]
 fn the_file_below_firmware_is_read_from_a_layer_with_and_without_compression() {
     let long = format!("./firmware/{}.bin", "x".repeat(150));
-    // Larger than what is let go of at once.
+    // Larger than the parts that are freed one by one.
     let content: Vec<u8> = (0_u32..700_000).flat_map(u32::to_le_bytes).collect();
     let plain = layer(&[("etc/other", b"other"), (&long, &content), ("firmware.txt", b"no")]);
     let (first, rest) = plain.split_at(1_000_000);

@@ -1,4 +1,4 @@
-//! Firmware as the body of a request or an answer, whose progress can be seen.
+//! Firmware as the body of a request or a response, with observable progress.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -9,10 +9,10 @@ use futures::Stream;
 
 use crate::firmware::Firmware;
 
-/// Bytes handed over at once.
+/// Size of a chunk, in bytes.
 const CHUNK: usize = 16 << 10;
 
-/// Bytes that were handed to the network.
+/// Number of bytes that were handed to the network.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Progress(Arc<AtomicU64>);
 
@@ -22,7 +22,7 @@ impl Progress {
     }
 }
 
-/// The bytes of a firmware, as they are taken.
+/// Returns the firmware as a stream of chunks, and counts them when they are taken.
 pub(super) fn stream(
     firmware: &Firmware,
     progress: Progress,

@@ -1,4 +1,4 @@
-//! The request by which a device gets the firmware, and its answer.
+//! Request that delivers the firmware to a device, and the device's response.
 
 use std::path::Path;
 
@@ -45,7 +45,7 @@ impl Login {
     }
 }
 
-/// The request by which the device gets the firmware or learns where it is.
+/// Builds the request that uploads the firmware or tells the device its URL.
 pub(super) fn request(
     options: &Http,
     endpoint: &Endpoint,
@@ -60,10 +60,10 @@ pub(super) fn request(
         .fold(request, |request, (name, value)| request.header(name.clone(), value.clone())))
 }
 
-/// Takes an answer that means success.
+/// Checks that a response means success.
 ///
 /// # Errors
-/// It means something else.
+/// The response means a failure.
 pub(super) fn accepted(
     options: &Http,
     endpoint: &Endpoint,
@@ -80,7 +80,7 @@ pub(super) fn accepted(
         | StatusCode::TOO_EARLY
         | StatusCode::TOO_MANY_REQUESTS
         | StatusCode::SERVICE_UNAVAILABLE => Code::DeviceBusy,
-        // What a server does that breaks in the middle is not known.
+        // The state of a device whose server failed midway is unknown.
         status if status.is_server_error() => Code::TransferBroken,
         _ => Code::DeviceRefused,
     };

@@ -1,5 +1,4 @@
-//! Firmware that a device fetches: served under an address that nobody can guess, and the device
-//! is told it.
+//! Serves firmware that a device fetches from an unguessable URL, which is sent to the device.
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -25,19 +24,19 @@ use crate::firmware::Firmware;
 use crate::listen::listen;
 use crate::outcome::{AttemptFailure, Code};
 
-/// Stands for the address of the firmware in the path of the request.
+/// Placeholder for the firmware's URL in the path of the request.
 const URL: &str = "{url}";
-/// Between two looks at how far the device is.
+/// Interval between checks of the device's progress.
 const LOOK: Duration = Duration::from_millis(50);
-/// Time for the last bytes to leave this machine once they are handed over.
+/// Time in which the last bytes leave this machine once they are handed to the network.
 const LEAVE: Duration = Duration::from_secs(1);
 
-/// A firmware, and how far each of those is that fetch it.
+/// Firmware, and the progress of each request that fetches it.
 #[derive(Clone)]
 struct Served {
     firmware: Arc<Firmware>,
     fetches: Arc<Mutex<Vec<Progress>>>,
-    /// The transfer begins with the first fetch.
+    /// Stage of the attempt; the first fetch begins the transfer.
     stage: watch::Sender<Stage>,
 }
 
@@ -48,17 +47,17 @@ impl Served {
         progress
     }
 
-    /// Bytes of the fetch that came furthest: one that was cut off begins anew.
+    /// Returns the progress of the most advanced fetch, in bytes: an interrupted one starts again.
     fn bytes(&self) -> u64 {
         let fetches = self.fetches.lock().unwrap_or_else(PoisonError::into_inner);
         fetches.iter().map(Progress::bytes).max().unwrap_or_default()
     }
 }
 
-/// Serves the firmware, tells the device, and waits until it has fetched all.
+/// Serves the firmware, sends its URL to the device, and waits until the device has fetched it.
 ///
 /// # Errors
-/// The device refuses, does not come, or fetches a part alone.
+/// The device rejects the request, does not fetch the firmware, or fetches only a part.
 pub(super) async fn fetched(
     options: &Http,
     endpoint: &Endpoint,
@@ -86,7 +85,7 @@ pub(super) async fn fetched(
         AttemptFailure::new(Code::DeviceUnreachable, message).because(error)
     });
     let ended = match answer {
-        // One that has begun to fetch may be too busy to answer.
+        // A device that has begun to fetch may be too busy to answer.
         Err(failure) if served.bytes() == 0 => Err(failure),
         Ok(answer) => match accepted(options, endpoint, answer.status(), served.bytes()) {
             Ok(()) => wait(options, endpoint, &served).await,
@@ -102,10 +101,10 @@ fn bad(message: &str) -> AttemptFailure {
     AttemptFailure::new(Code::BadConfiguration, message)
 }
 
-/// The address that the device fetches from, once the options are such that it learns it.
+/// Checks that the options let the device learn the URL, and returns the address to fetch from.
 ///
 /// # Errors
-/// There is none, or the device would not learn it.
+/// No address is given, or the request has no place for it.
 pub(super) fn address(options: &Http) -> Result<IpAddr, AttemptFailure> {
     if !options.path.contains(URL) {
         return Err(bad("--path has no {url}, so the device would not learn the address"));

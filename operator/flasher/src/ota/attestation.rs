@@ -1,5 +1,5 @@
-//! The attestation service says whether a device is what its certificate claims: it is posted the
-//! certificate in PEM, and answers 200 for a device that it trusts.
+//! Client of the attestation service, which decides whether a device is what its certificate
+//! claims. It receives the certificate in PEM, and answers 200 for a trusted device.
 
 use std::time::Duration;
 
@@ -10,19 +10,19 @@ use crate::outcome::{AttemptFailure, Code};
 
 /// Port of the service.
 const PORT: u16 = 8000;
-/// Longest time for its answer.
+/// Timeout of the request.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// The service, where there is one.
+/// Attestation service, if there is one.
 pub(super) struct Attestation {
     url: Option<String>,
 }
 
 impl Attestation {
-    /// The service of the namespace.
+    /// Returns the service of the namespace.
     ///
     /// # Errors
-    /// There is none, and one is demanded.
+    /// There is no service, and the options require one.
     pub fn of(options: &Ota) -> Result<Self, AttemptFailure> {
         let host = options.attestation_host.as_deref().filter(|host| !host.is_empty());
         if host.is_none() && options.require_attestation {
@@ -42,10 +42,10 @@ impl Attestation {
         Ok(Self { url: host.map(|host| format!("http://{}:{PORT}", bracketed(host))) })
     }
 
-    /// Asks whether a device is trusted, by its certificate in DER.
+    /// Asks the service whether it trusts a device, by the device's certificate in DER.
     ///
     /// # Errors
-    /// It is not, or the service does not answer.
+    /// The service does not trust the device, or does not answer.
     pub async fn check(&self, certificate: &[u8]) -> Result<(), AttemptFailure> {
         let Some(url) = &self.url else { return Ok(()) };
         let config = EncodeConfig::new().set_line_ending(LineEnding::LF);
@@ -63,7 +63,7 @@ impl Attestation {
             tracing::info!(service = url, "the device is trusted");
             return Ok(());
         }
-        // A service that is broken says nothing of the device.
+        // An error of the service says nothing about the device.
         let (code, words) = match status.is_server_error() {
             true => (Code::AttestationUnavailable, "the attestation service cannot answer"),
             false => (Code::DeviceNotTrusted, "the device is not trusted"),

@@ -1,9 +1,9 @@
-//! The way from the request to call back to a device that has called.
+//! From the request to call back to a device that has called.
 //!
-//! A device may be asked before the network leads it here: it is refused then, ends its update,
-//! and does not try again. So it is asked again while nobody has called. A device that has called
-//! is never asked again, and no second caller is served: one asked twice that calls twice gets one
-//! transfer.
+//! A device may be asked before the network routes its connection here: its connection is then
+//! refused, and it ends its update and does not retry. So the request is repeated until the device
+//! has called. A device that has called is never asked again, and no second caller is served: a
+//! device that is asked twice and calls twice gets one transfer.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -21,37 +21,36 @@ use tokio_rustls::server::TlsStream;
 use crate::endpoint::{Endpoint, client};
 use crate::outcome::{AttemptFailure, Code};
 
-/// A device certificate has at least this many bytes.
+/// Minimum size of a device certificate, in bytes.
 const CERTIFICATE_BYTES: usize = 700;
-/// Longest time from a connection to its certificate; a slow device takes seconds for the
-/// handshake.
+/// Timeout from a connection to its certificate; a slow device takes seconds for the handshake.
 const GREETING: Duration = Duration::from_secs(20);
-/// The pauses between two requests grow by half, up to this many times the first one.
+/// The pause between two requests grows by half, up to this multiple of the first pause.
 const LONGEST_PAUSE: u32 = 3;
-/// Connections that may show at once that they are the device's; more wait their turn.
+/// Maximum number of concurrent connections that have not shown a device certificate; others wait.
 const GREETINGS: usize = 16;
 
-/// A device that has called and shown its certificate.
+/// Device that has called and presented its certificate.
 pub(super) struct Caller {
     pub stream: TlsStream<TcpStream>,
-    /// In DER.
+    /// Certificate in DER.
     pub certificate: Vec<u8>,
-    /// Address that it called from.
+    /// Address from which the device called.
     pub from: IpAddr,
 }
 
-/// A request to call back.
+/// Request to call back.
 pub(super) struct Callback {
     /// The device's HTTP server.
     pub endpoint: Endpoint,
-    /// Address that the device is to call.
+    /// Address that the device must call.
     pub address: IpAddr,
-    /// Turn away who does not call from the address of the endpoint.
+    /// Reject callers from any address other than the endpoint's.
     pub only_from_endpoint: bool,
-    /// Longest time until it has called.
+    /// Timeout until the device has called.
     pub limit: Duration,
-    /// Pause before it is asked a second time. Longer than a device that was refused waits before
-    /// it tries again by itself, where its program does (4 s): it need not be asked then.
+    /// Pause before the second request. It is longer than the 4 s after which some devices retry a
+    /// refused connection by themselves, so that those are not asked again.
     pub again: Duration,
 }
 
@@ -59,13 +58,13 @@ pub(super) struct Callback {
 #[derive(Default)]
 struct Record {
     asked: u32,
-    /// Set once the device has answered.
+    /// True once the device has answered.
     answered: bool,
     answer: Option<String>,
     broken: Option<String>,
 }
 
-/// A connection that came to nothing. It does not end the wait.
+/// Connection without a device certificate. It does not end the wait.
 #[derive(Debug, thiserror::Error)]
 enum Broken {
     #[error("no certificate came within {GREETING:?}")]
@@ -81,10 +80,10 @@ enum Broken {
 }
 
 impl Callback {
-    /// Asks the device what it is: it answers, and nothing changes.
+    /// Requests the device's information, which changes nothing on the device.
     ///
     /// # Errors
-    /// It does not answer.
+    /// The device does not answer.
     pub async fn look(&self) -> Result<(), AttemptFailure> {
         let answer = client()?.get(self.endpoint.at("/info")?).send().await;
         let answer = answer.and_then(reqwest::Response::error_for_status);
@@ -94,11 +93,11 @@ impl Callback {
         })
     }
 
-    /// Asks the device until it has called. The listener closes with that, so that later callers
-    /// are refused.
+    /// Repeats the request until the device has called. The listener is closed on return, so that
+    /// later callers are refused.
     ///
     /// # Errors
-    /// The device refuses the request, or does not call within the limit.
+    /// The device rejects the request, or does not call before the timeout.
     pub async fn wait(
         &self,
         listener: TcpListener,
@@ -115,8 +114,8 @@ impl Callback {
         let mut request = std::pin::pin!(futures::future::Fuse::terminated());
         let mut next = Instant::now();
         loop {
-            // Nobody is asked so late that there is no time left to call, nor while a connection
-            // may turn out to be the device's.
+            // Do not ask so late that no time is left to call, nor while an open connection may be
+            // the device's.
             let asks = request.is_terminated()
                 && greetings.is_empty()
                 && (record.asked == 0 || next + self.again <= end);
@@ -132,7 +131,7 @@ impl Callback {
                 accepted = listener.accept(),
                     if Instant::now() < end && greetings.len() < GREETINGS =>
                 {
-                    // A connection that ended before it was accepted is nobody's.
+                    // Ignore a connection that ended before it was accepted.
                     if let Ok((stream, from)) = accepted {
                         greetings.push(greet(stream, from, own.as_deref(), acceptor));
                     }
@@ -163,9 +162,9 @@ impl Callback {
 }
 
 impl Record {
-    /// Fails where the device would say the same again. One that is busy with an update (409),
-    /// restarts or cannot be reached may answer otherwise later; one that does not answer in time
-    /// may still call.
+    /// Returns an error if the device would give the same answer again. A device that is busy with
+    /// an update (409), restarts or is unreachable may answer differently later; a device that
+    /// does not answer in time may still call.
     fn answered(
         &mut self,
         endpoint: &Endpoint,
@@ -228,8 +227,8 @@ impl Record {
     }
 }
 
-/// Lets a connection show that it is a device's. One of a load balancer's health check, for
-/// instance, does not.
+/// Reads the device certificate of a connection. Other connections, such as a load balancer's
+/// health check, do not send one.
 async fn greet(
     stream: TcpStream,
     from: SocketAddr,
@@ -250,7 +249,7 @@ async fn greet(
     greeted.await.unwrap_or(Err(Broken::Silent))
 }
 
-/// A DER certificate says its own length (X.690, section 8.1.3).
+/// Reads a DER certificate, which states its own length (X.690, section 8.1.3).
 async fn read_certificate(stream: &mut (impl AsyncReadExt + Unpin)) -> Result<Vec<u8>, Broken> {
     let mut head = [0; 4];
     let read = stream.read_exact(&mut head).await;

@@ -1,4 +1,4 @@
-//! The TLS identity by which devices know this program.
+//! TLS identity that this program presents to devices.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,11 +10,11 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::outcome::{AttemptFailure, Code};
 
-/// Name in a certificate that is made here.
+/// Name in a generated certificate.
 const NAME: &str = "flashjob-flasher";
 
-/// Accepts TLS connections with the certificate of a folder. Where there is none one is made,
-/// which only devices take that do not check it.
+/// Returns a TLS acceptor with the certificate in the folder. Without one, a certificate is
+/// generated, which only devices accept that do not verify it.
 pub(super) fn acceptor(folder: &Path) -> Result<TlsAcceptor, AttemptFailure> {
     let (certificate, key) = (folder.join("server.crt"), folder.join("server.key"));
     let (chain, key) = match (certificate.exists(), key.exists()) {

@@ -1,4 +1,4 @@
-//! The firmware on its way to a device that is trusted.
+//! Transfer of the firmware to a trusted device.
 
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -10,17 +10,17 @@ use super::callback::Caller;
 use crate::firmware::Firmware;
 use crate::outcome::{AttemptFailure, Code};
 
-/// Bytes handed over at once.
+/// Size of a chunk, in bytes.
 const CHUNK: usize = 16 << 10;
-/// Time for the kernel to end a connection whose device takes nothing any more.
+/// Extra time for the kernel to close the connection to a device that stopped reading.
 const MARGIN: Duration = Duration::from_secs(5);
-/// Steps in which the progress is said, in percent.
+/// Steps in which the progress is logged, in percent.
 const STEP: u64 = 10;
 
 /// Sends the firmware, and waits until the device closes the connection.
 ///
 /// # Errors
-/// The connection broke or stood still. What the device makes of what it has is unknown.
+/// The connection broke or stalled. What the device does with the received part is unknown.
 pub(super) async fn send(
     mut caller: Caller,
     firmware: &Firmware,
@@ -44,8 +44,9 @@ pub(super) async fn send(
         }
     }
     moved(tokio::time::timeout(stall, stream.shutdown()).await, sent, stall)?;
-    // The device closes when it has all. One that takes nothing any more has its connection ended
-    // by the kernel after `stall`; one that has all and restarts without a word is silent.
+    // The device closes the connection once it has everything. If it stops reading, the kernel
+    // closes the connection after `stall`; if it has everything and restarts without closing,
+    // nothing arrives.
     let mut rest = [0; 256];
     loop {
         let read = tokio::time::timeout(stall + MARGIN, stream.read(&mut rest)).await;
@@ -60,8 +61,8 @@ pub(super) async fn send(
     }
 }
 
-/// One step of the transfer: the connection may break, or a device that lost its power does not
-/// close it.
+/// Checks one step of the transfer: the connection may break, or stall if the device lost its
+/// power.
 fn moved(
     step: Result<std::io::Result<()>, tokio::time::error::Elapsed>,
     sent: u64,
@@ -73,7 +74,7 @@ fn moved(
     };
     match step {
         Ok(Ok(())) => Ok(()),
-        // Which of these it is depends on how far the device had read.
+        // Which of these errors occurs depends on how far the device had read.
         Ok(Err(error))
             if matches!(
                 error.kind(),

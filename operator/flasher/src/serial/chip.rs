@@ -1,5 +1,5 @@
-//! Checks of a detected chip, before anything of it is changed: what is written to the wrong one,
-//! or in the wrong form, may leave it beyond repair.
+//! Checks of a detected chip before it is changed: writing to the wrong chip, or in the wrong
+//! form, may damage it beyond repair.
 
 use espflash::Error;
 use espflash::flasher::Flasher;
@@ -9,10 +9,10 @@ use super::image::Image;
 use crate::arguments::Serial;
 use crate::outcome::{AttemptFailure, Code};
 
-/// End of the boot loader's part of the flash memory, as espflash and esptool protect it.
+/// End of the flash memory that espflash and esptool reserve for the boot loader.
 const BOOT_LOADER_END: u32 = 0x8000;
 
-/// Compares a chip with the image and the options.
+/// Checks a chip against the image and the options.
 ///
 /// # Errors
 /// The image is not for this chip, or the chip stopped answering.
@@ -26,7 +26,8 @@ pub(super) fn check(
         header.check_chip(flasher.chip(), image)?;
     }
     check_encryption(flasher, options)?;
-    // Such a chip says neither its revision nor the size of its flash memory.
+    // A chip in secure download mode reports neither its revision nor the size of its flash
+    // memory.
     if flasher.secure_download_mode() {
         return check_locked(options);
     }
@@ -37,11 +38,12 @@ pub(super) fn check(
     check_room(flasher, image, options)
 }
 
-/// A chip that encrypts its flash memory reads what is not encrypted as noise, and does not start.
+/// Checks flash encryption: a chip that encrypts its flash memory reads unencrypted data as noise,
+/// and does not start.
 fn check_encryption(flasher: &mut Flasher, options: &Serial) -> Result<(), AttemptFailure> {
     let count = match flasher.security_info() {
         Ok(information) => u32::from(information.flash_crypt_cnt),
-        // This one does not know the command.
+        // The ESP32 does not support the command.
         Err(_) if flasher.chip() == Chip::Esp32 && !flasher.secure_download_mode() => {
             let field = efuse::esp32::FLASH_CRYPT_CNT;
             Chip::Esp32
@@ -50,7 +52,8 @@ fn check_encryption(flasher: &mut Flasher, options: &Serial) -> Result<(), Attem
         }
         Err(_) => 0,
     };
-    // It is on while an odd number of bits is set (ESP-IDF's documentation, "Flash Encryption").
+    // Encryption is on while an odd number of bits is set (ESP-IDF's documentation, "Flash
+    // Encryption").
     if count.count_ones().is_multiple_of(2) || options.encrypted {
         return Ok(());
     }
@@ -95,7 +98,7 @@ fn check_room(
     Err(AttemptFailure::new(Code::BadConfiguration, message))
 }
 
-/// A chip that is not the right one, or is not detected.
+/// Returns the failure for a wrong or undetected chip.
 pub(super) fn failed(options: &Serial, error: Error) -> AttemptFailure {
     let port = options.port.display();
     match error {

@@ -1,4 +1,4 @@
-//! The image that is written to a chip's flash memory: raw bytes, in segments. No I/O.
+//! Image that is written to a chip's flash memory: raw bytes, in segments. No I/O.
 
 use espflash::image_format::Segment;
 use espflash::target::Chip;
@@ -8,45 +8,46 @@ use crate::arguments::Serial;
 use crate::firmware::Firmware;
 use crate::outcome::{AttemptFailure, Code};
 
-/// Size of a segment, in bytes. Each is compressed, erased, written and compared for itself: that
-/// bounds memory and the time of each step, and one that is there already is not written again.
+/// Size of a segment, in bytes. Each segment is compressed, erased, written and compared
+/// separately: this bounds memory use and the duration of each step, and a segment that is already
+/// present is not written again.
 pub(super) const SEGMENT_BYTES: usize = 1 << 20;
-/// Value of flash memory that is erased.
+/// Value of an erased byte of flash memory.
 const ERASED: u8 = 0xff;
 /// First bytes of an ELF file.
 const ELF: [u8; 4] = *b"\x7fELF";
 /// First byte of an image for a chip's boot loader (esptool's documentation, "Firmware Image
 /// Format").
 const MAGIC: u8 = 0xe9;
-/// Most segments that such an image has.
+/// Maximum number of segments of such an image.
 const MOST_SEGMENTS: u8 = 16;
-/// Size of its header with the extended one, in bytes.
+/// Size of its header including the extended header, in bytes.
 const HEADER_BYTES: usize = 24;
-/// Place of the chip's number in the header, two bytes.
+/// Offset of the chip number in the header, two bytes.
 const CHIP: usize = 12;
-/// Place of the oldest revision of the chip, two bytes.
+/// Offset of the chip's minimum revision, two bytes.
 const REVISION: usize = 15;
-/// Number of no chip.
+/// Chip number of an image for any chip.
 const ANY_CHIP: u16 = 0xffff;
 
 /// Bytes for a chip's flash memory.
 pub(super) struct Image {
     /// Name of the file in the firmware.
     pub name: String,
-    /// Digest of the manifest that it came with.
+    /// Digest of the manifest that the image was fetched by.
     pub digest: Digest,
     /// Its size, in bytes.
     pub size: u64,
     reference: String,
-    /// The file, filled up to the four bytes that loaders write at once.
+    /// Content of the file, padded to the four bytes that loaders write at once.
     bytes: Vec<u8>,
 }
 
 impl Image {
-    /// Takes the firmware.
+    /// Creates an image from the firmware.
     ///
     /// # Errors
-    /// It is no raw image.
+    /// The firmware is not a raw image.
     pub fn read(firmware: Firmware, options: &Serial) -> Result<Self, AttemptFailure> {
         let reference = options.pull.firmware.clone();
         let broken = |words: &str| {
@@ -69,26 +70,26 @@ impl Image {
         Ok(Self { name, digest, size, reference, bytes })
     }
 
-    /// The image in parts, each at its address.
+    /// Returns the segments of the image, each with its address.
     pub fn segments(&self, offset: u32) -> Vec<Segment<'_>> {
         let parts = self.bytes.chunks(SEGMENT_BYTES);
         let addresses = (offset..).step_by(SEGMENT_BYTES);
         addresses.zip(parts).map(|(address, part)| Segment::new(address, part)).collect()
     }
 
-    /// Header of the image, for a chip and a place in its flash memory: of one that begins with
-    /// it, or of the boot loader at its place in a merged one. None in raw data.
+    /// Returns the header of the image for a chip and an offset in its flash memory: the header at
+    /// the beginning, or, in a merged image, the boot loader's header. None for raw data.
     pub fn header(&self, chip: Chip, offset: u32) -> Option<Header> {
         Header::find(&self.bytes, chip, offset)
     }
 }
 
-/// Chips that an image is for, as its header names them.
+/// Properties of the chips that an image is for, from its header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     /// Number of the chip.
     chip: u16,
-    /// Oldest revision of the chip, as a hundred times its major number and its minor number.
+    /// Minimum revision of the chip, as 100 × major + minor number.
     revision: u16,
 }
 
@@ -104,15 +105,15 @@ impl Header {
         Some(Self { chip: number(CHIP), revision: number(REVISION) })
     }
 
-    /// Oldest revision of the chip that the image starts on; 0 for any.
+    /// Returns the minimum revision of the chip that the image starts on; 0 for any.
     pub fn revision(self) -> u16 {
         self.revision
     }
 
-    /// Compares the chip with the one that the image is for.
+    /// Checks that the image is for this chip.
     ///
     /// # Errors
-    /// It is for another chip.
+    /// The image is for another chip.
     pub fn check_chip(self, chip: Chip, image: &Image) -> Result<(), AttemptFailure> {
         if [chip.id(), ANY_CHIP].contains(&self.chip) {
             return Ok(());
@@ -128,8 +129,8 @@ impl Header {
     }
 }
 
-/// Chip that a device type begins with, in any spelling: `ESP32-C3-Mini` is an esp32c3. None for a
-/// type that names no chip.
+/// Returns the chip whose name a device type begins with, in any spelling: `ESP32-C3-Mini` is an
+/// esp32c3. None if it names no chip.
 pub(super) fn chip_of(device: &str) -> Option<Chip> {
     let plain = device.to_ascii_lowercase().replace(['-', '_'], "");
     (0..=plain.len()).rev().find_map(|end| plain.get(..end)?.parse().ok())

@@ -1,4 +1,4 @@
-//! The serial port: opening it for this process alone, and restarting the chip behind it.
+//! Serial port: opens it for this process exclusively, and restarts the chip connected to it.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
@@ -11,14 +11,14 @@ use serialport::{ErrorKind, SerialPort, SerialPortType, UsbPortInfo};
 use crate::arguments::{After, Before, Serial};
 use crate::outcome::{AttemptFailure, Code};
 
-/// Speed at which every ROM loader answers, in bits a second.
+/// Baud rate at which every ROM loader answers.
 pub(super) const FIRST_BAUD: u32 = 115_200;
-/// Longest time for one read; the library sets its own for each command.
+/// Timeout of one read; the library sets its own for each command.
 const READ: Duration = Duration::from_secs(3);
-/// Ports of this machine, as the kernel lists them.
+/// Folder in which the kernel lists the ports of this machine.
 const PORTS: &str = "/sys/class/tty";
 
-/// A port, and the way to restart the chip behind it.
+/// Open port, and the way to restart its chip.
 pub(super) struct Opened {
     pub port: Port,
     pub usb: UsbPortInfo,
@@ -28,7 +28,7 @@ pub(super) struct Opened {
 /// Opens the port.
 ///
 /// # Errors
-/// It does not exist, is not for this process, is in use, or is no serial port.
+/// The port does not exist, is not accessible to this process, is in use, or is not a serial port.
 pub(super) fn open(options: &Serial) -> Result<Opened, AttemptFailure> {
     let path = &options.port;
     let baud = FIRST_BAUD.min(options.baud);
@@ -52,7 +52,7 @@ pub(super) fn open(options: &Serial) -> Result<Opened, AttemptFailure> {
     Ok(Opened { port, usb, restart })
 }
 
-/// A port that cannot be opened.
+/// Returns the failure for a port that cannot be opened.
 pub(crate) fn unusable(path: &Path, error: serialport::Error) -> AttemptFailure {
     let name = path.display();
     let (code, words) = match error.kind() {
@@ -67,15 +67,15 @@ pub(crate) fn unusable(path: &Path, error: serialport::Error) -> AttemptFailure 
             let words = format!("is not for this process; give the Pod {group}");
             (Code::BadConfiguration, words)
         }
-        // What the library says for a port that another process has opened or locked.
+        // Error of the library for a port that another process has opened or locked.
         ErrorKind::NoDevice => (Code::DeviceBusy, "is in use by another process".to_owned()),
         _ => (Code::DeviceUnreachable, "cannot be opened as a serial port".to_owned()),
     };
     AttemptFailure::new(code, format!("the serial port {name} {words}")).because(error)
 }
 
-/// USB device that the port belongs to: its product number decides on the way to reset a chip. All
-/// zero for a port that is none, or that the kernel does not list here.
+/// Returns the USB device of the port: its product number decides how to reset the chip. All zero
+/// if the port is not a USB device, or is not listed by the kernel.
 fn usb(path: &Path) -> UsbPortInfo {
     let none = UsbPortInfo {
         vid: 0,
@@ -85,7 +85,7 @@ fn usb(path: &Path) -> UsbPortInfo {
         product: None,
         interface: None,
     };
-    // The library takes it for granted.
+    // The library assumes that this folder exists.
     if !Path::new(PORTS).is_dir() {
         return none;
     }
@@ -98,11 +98,11 @@ fn usb(path: &Path) -> UsbPortInfo {
     }
 }
 
-/// Restarts the chip once, at the latest when it goes: a chip that was taken into its loader does
-/// not stay there when the attempt ends early.
+/// Restarts the chip once, at the latest when dropped: a chip in its loader does not stay there
+/// when the attempt ends early.
 pub(super) struct Restart {
-    /// The same port once more, as the other one may still be in use; none where nothing is to be
-    /// restarted.
+    /// Second handle of the same port, as the first one may still be in use; None if no restart is
+    /// needed.
     port: Option<Port>,
     usb: UsbPortInfo,
 }
@@ -111,7 +111,7 @@ impl Restart {
     /// Restarts the chip, within 200 ms.
     ///
     /// # Errors
-    /// The port has gone.
+    /// The port no longer exists.
     pub fn now(&mut self) -> Result<(), Error> {
         let Some(port) = self.port.take() else { return Ok(()) };
         let (before, after) = (ResetBeforeOperation::NoReset, ResetAfterOperation::HardReset);

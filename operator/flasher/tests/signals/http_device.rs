@@ -1,4 +1,4 @@
-//! A device that is updated over HTTP, and stops at a step until it is told to go on.
+//! Device that is updated over HTTP, and stops at a step until the test lets it continue.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use crate::Step;
 use crate::world::run::until;
 
-/// Bytes of the firmware after which it stops.
+/// Number of firmware bytes after which it stops.
 const PART: usize = 1 << 20;
 
 /// The device.
@@ -58,7 +58,7 @@ impl HttpDevice {
         Self { endpoint, inner }
     }
 
-    /// Waits until it has come to its step.
+    /// Waits until the device has stopped at its step.
     pub async fn stops(&self) {
         let has_stopped = || self.inner.has_stopped.load(Ordering::Relaxed);
         until(has_stopped, || format!("it stops at {:?}", self.inner.step)).await;
@@ -74,7 +74,7 @@ impl HttpDevice {
 }
 
 impl Inner {
-    /// Stops here, if this is the step.
+    /// Stops here, if this is the configured step.
     async fn step(&self, step: Step) {
         if step == self.step {
             self.has_stopped.store(true, Ordering::Relaxed);
@@ -82,7 +82,7 @@ impl Inner {
         }
     }
 
-    /// Takes firmware; a part alone changes nothing.
+    /// Receives firmware; a partial one changes nothing.
     async fn take(&self, body: Body) -> Result<(), axum::Error> {
         let (mut bytes, mut parts) = (Vec::new(), body.into_data_stream());
         while let Some(part) = parts.next().await {
@@ -104,7 +104,7 @@ async fn upload(State(device): State<Arc<Inner>>, body: Body) -> StatusCode {
     }
 }
 
-/// Fetches once it has answered, as devices do.
+/// Fetches the firmware after it has answered, as devices do.
 async fn fetch(State(device): State<Arc<Inner>>, Query(Address { u }): Query<Address>) {
     tokio::spawn(async move {
         device.step(Step::Told).await;

@@ -1,4 +1,4 @@
-//! One simulated device, and a registry that has firmware for it.
+//! One simulated device, and a registry with firmware for it.
 
 pub mod plugin;
 pub mod run;
@@ -21,10 +21,10 @@ use flashjob_simulators::firmware::Firmware;
 use serde_json::json;
 use tokio::sync::watch;
 
-/// Pause before a device is asked again.
+/// Pause before a request to the device is repeated.
 pub const AGAIN: Duration = Duration::from_millis(300);
 
-/// Firmware of this version and size, as a device takes it.
+/// Returns firmware of this version and size that the device accepts.
 pub fn firmware(version: &str, size: usize) -> Vec<u8> {
     let firmware = Firmware {
         device: "esp32".into(),
@@ -35,7 +35,7 @@ pub fn firmware(version: &str, size: usize) -> Vec<u8> {
     firmware.encode().expect("encoded")
 }
 
-/// Content of a registry, by the end of the path.
+/// Content of a registry, by the last part of the URL's path.
 pub type Content = Vec<(String, Vec<u8>)>;
 
 /// Adds a blob, and returns its descriptor.
@@ -46,7 +46,8 @@ fn blob(content: &mut Content, kind: &str, bytes: Vec<u8>) -> serde_json::Value 
     descriptor
 }
 
-/// An image with one file, for one platform; its descriptor, and what the registry has for it.
+/// Returns the descriptor of an image with one file, for one platform, and the registry's content
+/// for it.
 pub fn image(architecture: &str, file: &str, bytes: &[u8]) -> (serde_json::Value, Content) {
     let mut archive = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();
@@ -66,7 +67,7 @@ pub fn image(architecture: &str, file: &str, bytes: &[u8]) -> (serde_json::Value
     (descriptor, content)
 }
 
-/// An index of these images, under tag 1.
+/// Returns an index of these images, under tag 1.
 pub fn index(images: Vec<(serde_json::Value, Content)>) -> Content {
     let (descriptors, contents): (Vec<_>, Vec<_>) = images.into_iter().unzip();
     let mut content: Content = contents.into_iter().flatten().collect();
@@ -78,7 +79,7 @@ pub fn index(images: Vec<(serde_json::Value, Content)>) -> Content {
     content
 }
 
-/// A device, a registry, and the options of a flash program on an address of its own.
+/// A device, a registry, and the options of a flash program, on their own address.
 pub struct World {
     pub fleet: Fleet,
     pub registry: Fake,
@@ -88,13 +89,13 @@ pub struct World {
 }
 
 impl World {
-    /// The device calls back to this port, or to the flash program's where there is none.
+    /// Creates a world whose device calls back to port `way`, or to the flash program's port.
     pub async fn new(host: &str, way: Option<u16>, behaviour: Behaviour) -> Self {
         let thermo = image("esp32", "firmware/thermo.bin", &firmware("2", 2 << 20));
         Self::with(host, way, behaviour, index(vec![thermo])).await
     }
 
-    /// The same with this in the registry.
+    /// Creates the same with this content in the registry.
     pub async fn with(
         host: &str,
         way: Option<u16>,
@@ -129,12 +130,12 @@ impl World {
         world
     }
 
-    /// Publishes this too; a tag that was there already moves.
+    /// Publishes more content; an existing tag moves.
     pub fn publish(&self, content: Content) {
         self.content.lock().expect("not poisoned").splice(..0, content);
     }
 
-    /// Writes the policy, with how the registry is reached.
+    /// Writes the policy, with the connection settings of the registry.
     pub fn policy(&self, policy: &serde_json::Value) {
         let mut policy = policy.clone();
         policy["registries"] = json!([{"host": self.registry.host, "plainHttp": true}]);
@@ -150,7 +151,7 @@ impl World {
         (self.options.listen.expect("an address"), self.options.port).into()
     }
 
-    /// The program with a plugin's variables, for this world.
+    /// Returns the program with the variables that a plugin sets, for this world.
     pub fn program(&self) -> Program {
         let options = &self.options;
         let mut command = Program::new(env!("CARGO_BIN_EXE_flashjob-flasher"));
@@ -173,12 +174,12 @@ impl World {
         command
     }
 
-    /// One attempt.
+    /// Makes one attempt.
     pub async fn flash(&self) -> Result<Sent, AttemptFailure> {
         flash(&self.options, &watch::channel(Stage::Preparing).0).await
     }
 
-    /// Waits until something is true of the device.
+    /// Waits until a condition on the device holds.
     pub async fn becomes(&self, what: &str, holds: impl Fn(&Report) -> bool) -> Report {
         for _ in 0..2000 {
             let report = self.report();
@@ -196,7 +197,7 @@ fn serve(content: &Content, path: &str) -> Answer {
     found.map_or_else(|| answer(404, ""), |(_, bytes)| answer(200, bytes.clone()))
 }
 
-/// The options as a plugin gives them, and the times of a test.
+/// Returns the options that a plugin sets, with the timeouts of a test.
 fn options(host: &str, port: u16, endpoint: &str, registry: &str, folder: PathBuf) -> Ota {
     let words = [
         "flashjob-flasher".to_owned(),

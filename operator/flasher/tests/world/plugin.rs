@@ -1,4 +1,4 @@
-//! The way from a plugin's answer to the options of the flash program, with a registry.
+//! Converts a plugin's answer to options of the flash program, with a registry.
 
 use std::process::{Command as Program, Stdio};
 use std::sync::Arc;
@@ -23,14 +23,14 @@ pub fn noise(size: usize) -> Vec<u8> {
     std::iter::repeat_with(next).take(size).collect()
 }
 
-/// Request to a plugin about a device, with the folder that its flash program reads.
+/// Request to a plugin about a device, and the folder that its flash program reads.
 pub struct DeviceRequest {
     pub request: Request,
     pub folder: tempfile::TempDir,
 }
 
 impl DeviceRequest {
-    /// A device at this endpoint, and a registry that has this file as its firmware.
+    /// Creates a request for a device at this endpoint, and a registry with this file as firmware.
     pub async fn new(device_type: &str, endpoint: String, settings: &Value, file: &[u8]) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let content = Arc::new(index(vec![image(device_type, "firmware/a.bin", file)]));
@@ -64,7 +64,7 @@ impl DeviceRequest {
         Self { request, folder }
     }
 
-    /// Words and variables of the container that the plugin makes.
+    /// Returns the arguments and variables of the container that the plugin builds.
     fn container<P: Plugin>(&self, address: &str) -> (Vec<String>, Vec<(String, String)>) {
         let flash = P::build(self.request.clone()).expect("built");
         let literal = |arg: Arg| match arg {
@@ -80,8 +80,8 @@ impl DeviceRequest {
         (words, variables.collect())
     }
 
-    /// The command that the plugin makes, with these words after it. Variables are options here,
-    /// as tests share one process.
+    /// Returns the command that the plugin builds, with these words appended. Variables are passed
+    /// as options, because all tests share one process.
     pub fn command<P: Plugin>(&self, address: &str, more: &[String]) -> Command {
         let (own, variables) = self.container::<P>(address);
         let mut words = vec!["flashjob-flasher".to_owned()];
@@ -104,7 +104,7 @@ impl DeviceRequest {
         Arguments::try_parse_from(words).expect("options").command
     }
 
-    /// The program as the container has it, after these words.
+    /// Returns the program as the container runs it, after these words.
     pub fn program<P: Plugin>(&self, address: &str, before: &[&str]) -> Program {
         let (own, variables) = self.container::<P>(address);
         let mut words: Vec<String> = before.iter().map(|word| (*word).to_owned()).collect();

@@ -1,4 +1,4 @@
-//! One run of the program, whose output is read as it comes.
+//! Run of the program whose output is read as it arrives.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -9,27 +9,27 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-/// Longest time that a test waits for something.
+/// Timeout of each wait in a test.
 const LIMIT: Duration = Duration::from_secs(30);
 
-/// A program that runs.
+/// Running program.
 pub struct Run {
     child: Child,
     output: Arc<Mutex<String>>,
     log: PathBuf,
 }
 
-/// End of a program.
+/// Result of a program that has ended.
 #[derive(Debug)]
 pub struct Ended {
-    /// Exit status; none where a signal ended it.
+    /// Exit status; None if a signal ended the program.
     pub code: Option<i32>,
-    /// The message that it left for the plugin; null where it left none.
+    /// Termination message for the plugin; null if there is none.
     pub message: Value,
 }
 
 impl Run {
-    /// Starts the program, which leaves its message in this folder.
+    /// Starts the program, which writes its termination message into this folder.
     pub fn start(mut command: Command, folder: &Path) -> Self {
         let log = folder.join("termination-log");
         let _ = std::fs::remove_file(&log);
@@ -56,13 +56,13 @@ impl Run {
         kill_process(pid.expect("a process"), signal).expect("told");
     }
 
-    /// Waits until it says these words.
+    /// Waits until the program prints these words.
     pub async fn says(&self, words: &str) {
         until(|| self.output().contains(words), || format!("it says {words}: {}", self.output()))
             .await;
     }
 
-    /// Waits for its end.
+    /// Waits until the program ends.
     pub async fn ends(mut self) -> Ended {
         let begun = Instant::now();
         let code = loop {
@@ -78,7 +78,7 @@ impl Run {
     }
 }
 
-/// Waits until something holds, which `what` words.
+/// Waits until a condition holds, which `what` describes.
 pub async fn until(holds: impl Fn() -> bool, what: impl Fn() -> String) {
     let begun = Instant::now();
     while !holds() {

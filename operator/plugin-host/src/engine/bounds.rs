@@ -1,14 +1,14 @@
-//! The bounds of an answer: the API server would refuse what is outside them, or a node would
-//! suffer from it.
+//! Bounds of an answer: values beyond them would be rejected by the API server, or could harm a
+//! node.
 
 use std::collections::HashSet;
 
 use flashjob_types::CallError;
 
-/// Longest list of words or variables.
+/// Maximum length of a list of arguments or variables.
 const LIST: usize = 1024;
 
-/// Counts what an answer has taken.
+/// Counts the bytes that an answer uses.
 pub(super) struct Bounds {
     left: usize,
     limit: usize,
@@ -23,7 +23,8 @@ impl Bounds {
         Self { left: limit, limit }
     }
 
-    /// Control characters would reach logs and terminals; only line breaks and tabs are text.
+    /// Takes a text. Control characters would reach logs and terminals, so only line breaks and
+    /// tabs are allowed.
     pub fn text(
         &mut self,
         field: &str,
@@ -47,8 +48,8 @@ impl Bounds {
         Ok(text)
     }
 
-    /// Takes a message for people. It may quote what a FlashJob had in it: that costs its control
-    /// characters, not the whole answer.
+    /// Takes a message for people. It may quote a FlashJob's fields, so its control characters are
+    /// replaced by spaces, and the answer is not rejected for them.
     pub fn message(
         &mut self,
         field: &str,
@@ -87,7 +88,7 @@ impl Bounds {
         }
     }
 
-    /// The name of an environment variable, as Kubernetes has always taken it.
+    /// Takes the name of an environment variable, in the form that all Kubernetes versions accept.
     pub fn variable(&mut self, name: String) -> Result<String, CallError> {
         let good = |letter: char| letter.is_ascii_alphanumeric() || "-._".contains(letter);
         if name.is_empty()
@@ -101,7 +102,7 @@ impl Bounds {
         self.text("env", name, 253)
     }
 
-    /// An absolute path to mount at, without a way up; a colon would end it.
+    /// Takes an absolute path to mount at, without `..`; a colon would end the path.
     pub fn path(&mut self, field: &str, path: String) -> Result<String, CallError> {
         let path = self.text(field, path, 512)?;
         let odd = path.split('/').any(|part| part == "..") || path.contains(':') || path == "/";
@@ -113,7 +114,7 @@ impl Bounds {
         Ok(path)
     }
 
-    /// A folder to be in: as a path to mount at, or the root itself.
+    /// Takes a working directory: a path as for a mount, or the root itself.
     pub fn directory(&mut self, field: &str, path: String) -> Result<String, CallError> {
         if path == "/" { self.text(field, path, 512) } else { self.path(field, path) }
     }

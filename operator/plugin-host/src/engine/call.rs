@@ -1,10 +1,10 @@
-//! Questions to a component, and its answers.
+//! Calls to a component, and its answers.
 
 use flashjob_types::CallError;
 
 use crate::types::{FirmwareFile, FlashPod, Inspection, Outcome, PluginInfo, Request, Verdict};
 
-/// A question to a component.
+/// Call to a component.
 #[derive(Clone, Copy)]
 pub(crate) enum Call<'a> {
     Describe,
@@ -14,14 +14,14 @@ pub(crate) enum Call<'a> {
     Inspect(&'a FirmwareFile),
 }
 
-/// Its answer, of the kind of the question.
+/// Answer to a call, one variant for each kind of call.
 #[derive(Debug)]
 pub(crate) enum Answer {
     Info(PluginInfo),
     Unit,
     FlashPod(Box<FlashPod>),
     Verdict(Verdict),
-    /// None: it reads no firmware of this kind.
+    /// None: the component does not inspect firmware of this kind.
     Inspection(Option<Box<Inspection>>),
 }
 

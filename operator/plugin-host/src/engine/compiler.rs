@@ -1,6 +1,7 @@
-//! Compiles a component in a child process: nothing stops a compilation from inside, and one that
-//! grows without end must not take the operator along. The child is a program that hands its
-//! arguments to [`compile_plugin`]; component in, code out, over pipes.
+//! Compiles a component in a child process: a compilation cannot be stopped from inside the
+//! process, and one that needs too much memory must not take the operator down. The child is a
+//! program that passes its arguments to [`compile_plugin`]; it reads the component and writes the
+//! code over pipes.
 
 mod memory;
 
@@ -17,17 +18,16 @@ use self::memory::Memory;
 use super::error::EngineError;
 use crate::config::Limits;
 
-/// The word by which a program knows that it is to compile.
+/// First argument that tells a program to compile a plugin.
 pub const COMPILE_PLUGIN: &str = "compile-plugin";
 /// First bytes of every WebAssembly file.
 const MAGIC: &[u8] = b"\0asm";
-/// Most bytes that are read of the child's complaints.
+/// Maximum number of bytes that are read from the child's standard error.
 const COMPLAINT_BYTES: u64 = 4096;
 
-/// The child's side: reads a component from standard input and writes its code to standard output,
-/// under the limits that `arguments` name: bytes of address space, bytes of memory that it may
-/// write to, and seconds of processor time. To be called first thing, before any thread is
-/// started.
+/// Compiles in the child process: reads a component from standard input and writes its code to
+/// standard output, under the limits in `arguments`: bytes of address space, bytes of writable
+/// memory, and seconds of processor time. Must be called first, before any thread is started.
 #[must_use]
 pub fn compile_plugin(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match compile(arguments) {
@@ -48,8 +48,8 @@ fn compile(arguments: impl IntoIterator<Item = OsString>) -> Result<(), String> 
              processor time"
         ));
     };
-    // Where memory is short all the same, this process is the one to go. That may be forbidden;
-    // the limits below count in any case.
+    // If memory runs out all the same, the kernel should kill this process first. Writing the
+    // score may be forbidden; the limits below apply in any case.
     let _ = std::fs::write("/proc/self/oom_score_adj", "1000");
     for (resource, limit) in [
         (Resource::As, *space),
@@ -70,7 +70,7 @@ fn compile(arguments: impl IntoIterator<Item = OsString>) -> Result<(), String> 
     std::io::stdout().lock().write_all(&code).map_err(|error| error.to_string())
 }
 
-/// The same settings for whoever compiles and whoever runs: else the code does not fit.
+/// Engine settings. Compiler and runtime must use the same ones, or the code does not fit.
 pub(super) fn settings() -> wasmtime::Config {
     let mut config = wasmtime::Config::new();
     config.epoch_interruption(true);
@@ -78,7 +78,7 @@ pub(super) fn settings() -> wasmtime::Config {
     config
 }
 
-/// The operator's side: has a child compile.
+/// Compiles in a child process of the operator.
 pub(super) async fn compile_in_child(
     program: &Path,
     component: &[u8],
@@ -87,7 +87,7 @@ pub(super) async fn compile_in_child(
 ) -> Result<Vec<u8>, EngineError> {
     let compiling = run(program, component, name, limits);
     let timed_out = |_| EngineError::CompileTimedOut(name.to_owned(), limits.compile_timeout);
-    // Dropped at its time, and the child is killed with it.
+    // At the timeout the future is dropped, which kills the child.
     tokio::time::timeout(limits.compile_timeout, compiling).await.map_err(timed_out)?
 }
 
@@ -106,7 +106,7 @@ async fn run(
     command.args(
         [limits.compile_memory as u64, memory.bytes, seconds].map(|limit| limit.to_string()),
     );
-    // It needs nothing of what the operator was given.
+    // The child needs none of the operator's environment.
     command
         .env_clear()
         .kill_on_drop(true)
@@ -120,11 +120,11 @@ async fn run(
         return Err(broken(std::io::ErrorKind::BrokenPipe.into()));
     };
     let (mut code, mut complaint) = (Vec::new(), Vec::new());
-    // A child that ends early takes no more input; how it ended says why.
+    // A child that ends early closes its input; its exit status gives the reason.
     let write = async move {
         let _ = input.write_all(component).await;
     };
-    // No more can come than it has memory.
+    // The child cannot produce more than it has memory.
     let mut output = output.take(limits.compile_memory as u64);
     let mut errors = errors.take(COMPLAINT_BYTES);
     let ((), read, _) =
@@ -134,8 +134,8 @@ async fn run(
     if status.success() { Ok(code) } else { Err(failure(status, &complaint, name, memory)) }
 }
 
-/// A child that ends by itself says what is wrong with the component; one that is ended reached a
-/// limit.
+/// Returns the error for a failed child: one that exits by itself reports what is wrong with the
+/// component; one that was killed reached a limit.
 fn failure(status: ExitStatus, complaint: &[u8], name: &str, memory: Memory) -> EngineError {
     let complaint = String::from_utf8_lossy(complaint);
     let complaint: String = complaint

@@ -1,5 +1,5 @@
-//! The versions of the contract that are served, and which of them a component is asked by. Pure,
-//! but for the asking itself.
+//! Supported versions of the contract, and the selection of the version with which a component is
+//! called. Pure, except for the calls.
 
 use flashjob_types::CallError;
 use wasmtime::Store;
@@ -11,21 +11,21 @@ use super::interface::Interface;
 use super::state::State;
 use super::{v0_1_0, v0_2_0, v0_3_0};
 
-/// Interface that a plugin exports; its version follows.
+/// Prefix of the interface that a plugin exports, followed by the version.
 const EXPORT: &str = "flashjob:plugin/device-plugin@";
 /// Interfaces of the contract that a plugin may import.
 const IMPORTS: [&str; 2] = ["flashjob:plugin/log@", "flashjob:plugin/types@"];
-/// Most characters that are quoted of a component's own words.
+/// Maximum number of characters that are quoted from a component's names.
 const QUOTED: usize = 100;
 
-/// A version that is served.
+/// Supported version.
 pub(super) struct Version {
     number: &'static str,
-    /// Checks that a component exports what this version asks for.
+    /// Checks that a component exports what this version calls.
     pub fit: fn(InstancePre<State>, &Interface) -> wasmtime::Result<Contract>,
 }
 
-/// All of them, in the order in which they came.
+/// All supported versions, oldest first.
 const SERVED: [Version; 3] = [
     Version {
         number: v0_1_0::VERSION,
@@ -45,17 +45,17 @@ const SERVED: [Version; 3] = [
     },
 ];
 
-/// A component by the version of the contract by which it is asked.
+/// Component, prepared for the version of the contract with which it is called.
 #[derive(Clone)]
 pub(super) enum Contract {
     V0_1_0(v0_1_0::PluginPre<State>),
     V0_2_0(v0_2_0::PluginPre<State>),
-    /// The second part only where the component exports it.
+    /// The second field is present only if the component exports it.
     V0_3_0(v0_3_0::PluginPre<State>, Option<v0_3_0::InspectorPre<State>>),
 }
 
 impl Contract {
-    /// Version of the WIT package.
+    /// Returns the version of the WIT package.
     pub fn version(&self) -> &'static str {
         match self {
             Self::V0_1_0(_) => v0_1_0::VERSION,
@@ -69,7 +69,8 @@ impl Contract {
         matches!(self, Self::V0_3_0(_, Some(_)))
     }
 
-    /// Instantiates and asks. The outer error is the engine's, the inner one the plugin's.
+    /// Instantiates the component and calls it. The outer error is the engine's, the inner one the
+    /// plugin's.
     pub async fn ask(
         &self,
         store: &mut Store<State>,
@@ -89,20 +90,20 @@ impl Contract {
     }
 }
 
-/// Links what a plugin of each version may import.
+/// Links the imports that a plugin of each version may have.
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     v0_1_0::add_to_linker(linker)?;
     v0_2_0::add_to_linker(linker)?;
     v0_3_0::add_to_linker(linker)
 }
 
-/// Returns true if a name is one of the contract's own imports, of any version.
+/// Returns true for the contract's own imports, of any version.
 pub(super) fn is_own_import(import: &str) -> bool {
     IMPORTS.iter().any(|own| import.starts_with(own))
 }
 
-/// The version by which a component is asked: the latest that is served of those that it exports.
-/// It is built against what it exports: the contract's other versions are none of its imports.
+/// Returns the version with which a component is called: the latest supported one that it exports.
+/// A component that imports the contract in a version that it does not export is rejected.
 pub(super) fn version_of(
     interface: &Interface,
     name: &str,
@@ -133,7 +134,7 @@ pub(super) fn version_of(
     SERVED.iter().rev().find(|version| exported.contains(&version.number)).ok_or_else(unserved)
 }
 
-/// The versions that are served, for people.
+/// Returns the supported versions as text for people.
 fn served() -> String {
     let numbers = SERVED.map(|version| version.number);
     let (last, others) = numbers.split_last().unwrap_or((&"", &[]));

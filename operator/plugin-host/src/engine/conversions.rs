@@ -1,6 +1,6 @@
 //! Converts between the host's own types and those of one version of the contract, and checks
-//! every bound of an answer. Each version has this module below it: what is not the same in all of
-//! them, it takes from there.
+//! every bound of an answer. Each version includes this module as a child, and defines what
+//! differs between versions in its own module.
 
 #[cfg(feature = "fuzzing")]
 #[expect(
@@ -43,7 +43,8 @@ pub(in crate::engine) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::
     Plugin::add_to_linker::<_, HasSelf<_>>(linker, |state| state)
 }
 
-/// Instantiates and asks. The outer error is the engine's, the inner one the plugin's.
+/// Instantiates the component and calls it. The outer error is the engine's, the inner one the
+/// plugin's.
 pub(in crate::engine) async fn ask(
     store: &mut Store<State>,
     plugin: &PluginPre<State>,
@@ -70,12 +71,12 @@ pub(in crate::engine) async fn ask(
             let judged = guest.call_judge(store, &request(of), &outcome(how)).await?;
             answer(judged, &mut bounds, |of, bounds| verdict(of, bounds).map(Answer::Verdict))
         }
-        // What inspects is asked by an interface of its own.
+        // The inspector has an interface of its own, which is called elsewhere.
         Call::Inspect(_) => Ok(Answer::Inspection(None)),
     })
 }
 
-/// Converts an answer, or the error in its place.
+/// Converts an answer, or the error returned instead.
 pub(in crate::engine) fn answer<T>(
     answer: Result<T, exported::PluginError>,
     bounds: &mut Bounds,

@@ -6,16 +6,16 @@ use std::time::Duration;
 /// Reason why a component cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
-    /// The engine itself.
+    /// The engine does not start.
     #[error("cannot start the plugin engine: {0}")]
     Start(String),
-    /// The bytes are no component.
+    /// The bytes are not a component.
     #[error("{0} is not a WebAssembly component: {1}")]
     Compile(String, String),
-    /// Compilation took too long.
+    /// The compilation timed out.
     #[error("{0} took longer than {1:?} to compile")]
     CompileTimedOut(String, Duration),
-    /// Compilation needed more than it may have.
+    /// The compilation exceeded a limit.
     #[error(
         "{name} could not be compiled: the compiler ended with {status} ({complaint}); it may \
          use {memory} bytes of memory, {raise}"
@@ -32,22 +32,22 @@ pub enum EngineError {
         /// Error output of the compiler.
         complaint: String,
     },
-    /// The compiler does not run.
+    /// The compiler cannot be run.
     #[error("cannot run the compiler {path}: {1}", path = .0.display())]
     Compiler(PathBuf, String),
-    /// It asks for more than there is for one call, before it is called at all.
+    /// The component needs more than the limits of one call before it is even called.
     #[error("{0} cannot be loaded within the limits of a plugin: {1}")]
     LimitReached(String, String),
-    /// It asks for something that a plugin may not have.
+    /// The component has an import that plugins may not have.
     #[error(
         "{0} imports {1}, which no plugin may have; a plugin imports flashjob:plugin/log and \
          WASI's cli, io, clocks, filesystem and random"
     )]
     Import(String, String),
-    /// It is not built for the contract, or not as it says.
+    /// The component does not fit the contract, or not in the version that it claims.
     #[error("{0} does not fit the plugin contract flashjob:plugin: {1}")]
     World(String, String),
-    /// It is built for versions of the contract of which none is served.
+    /// The component is built for unsupported versions of the contract only.
     #[error(
         "{name} is built for flashjob:plugin@{built_for}; {served} are served here: build it for \
          one of these, or upgrade"

@@ -1,5 +1,5 @@
-//! Answers as no sane plugin gives them, made of any bytes, and the rules that what is taken of
-//! them keeps.
+//! Answers generated from any bytes, such as no sane plugin gives, and the rules that converted
+//! answers must keep.
 
 use std::collections::HashSet;
 
@@ -8,13 +8,13 @@ use arbitrary::{Arbitrary, Result, Unstructured};
 use super::{Bounds, flash_pod, info, plugin_error, types, verdict};
 use crate::types::{Arg, EnvValue, FlashPod};
 
-/// Small, so that short answers reach it.
+/// Limit that is small enough for short answers to reach it.
 const LIMIT: usize = 4096;
 
 /// Converts an answer of each kind.
 pub(in crate::engine) fn answer(bytes: &[u8]) {
     let mut source = Unstructured::new(bytes);
-    // The end of the bytes is the end of the answer.
+    // The answer ends where the bytes end.
     let _ = convert(&mut source);
 }
 
@@ -98,7 +98,7 @@ fn many<'a, T>(
     Ok(list)
 }
 
-/// Words that some field takes, so that answers get past their first field.
+/// Words that some field accepts, so that answers get past their first field.
 const WORDS: [&str; 8] = ["A", "image", "/a", "/b/c", "tcp", "NET_ADMIN", "1.0.0", "esp32"];
 
 fn text(source: &mut Unstructured<'_>) -> Result<String> {

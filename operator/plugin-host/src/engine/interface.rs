@@ -3,12 +3,12 @@
 use serde::Serialize;
 use wasmtime::component::Component;
 
-/// Names of what a component imports and exports, sorted.
+/// Names of a component's imports and exports, sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Interface {
-    /// Interfaces that the component is given.
+    /// Interfaces that the component imports.
     pub imports: Vec<String>,
-    /// Interfaces that it gives.
+    /// Interfaces that the component exports.
     pub exports: Vec<String>,
 }
 

@@ -4,28 +4,28 @@ use wasmtime::{PoolingAllocationConfig, ResourceLimiter};
 
 use crate::config::Limits;
 
-/// Limits that suffice for a component of any known language.
+/// Limits that suffice for components of all common languages.
 const TABLE_ELEMENTS: usize = 100_000;
 const INSTANCES: u32 = 100;
 const MEMORIES: u32 = 8;
 const TABLES: u32 = 16;
 
-/// Calls at once: more would only take turns on the processors, and each has address space kept
-/// for it.
+/// Maximum number of concurrent calls: more would only compete for the processors, and each has
+/// address space reserved for it.
 const PLACES: u16 = 256;
 
-/// Largest memory of 32-bit addresses, in bytes.
+/// Largest memory with 32-bit addresses, in bytes.
 const MEMORY: usize = 4 << 30;
 
-/// Returns the number of calls that there can be at once, so that their memory stays within the
-/// limit of all.
+/// Returns the number of concurrent calls whose memory stays within the limit for all calls.
 pub(super) fn places(limits: &Limits) -> u16 {
     let places = limits.total_memory / limits.memory.max(1);
     u16::try_from(places).unwrap_or(PLACES).clamp(1, PLACES)
 }
 
-/// Address space for the memories, tables and stacks of all places, mapped once: mapping them anew
-/// is most of what a call costs. What a call wrote is given back to the system after it.
+/// Reserves address space for the memories, tables and stacks of all concurrent calls once:
+/// mapping them again is most of the cost of a call. The pages that a call wrote are returned to
+/// the system after it.
 pub(super) fn pool(places: u16, limits: &Limits) -> PoolingAllocationConfig {
     let places = u32::from(places);
     let mut pool = PoolingAllocationConfig::new();
@@ -41,13 +41,12 @@ pub(super) fn pool(places: u16, limits: &Limits) -> PoolingAllocationConfig {
     pool
 }
 
-/// Most lines that a plugin logs in one call.
+/// Maximum number of lines that a plugin logs in one call.
 pub(super) const LOG_LINES: usize = 100;
-/// Most bytes that a plugin logs in one call.
+/// Maximum number of bytes that a plugin logs in one call.
 pub(super) const LOG_BYTES: usize = 16 << 10;
 
-/// A limit that was reached. Raised as an error, so that it is told apart from the plugin's own
-/// traps.
+/// Limit that a call reached. Raised as an error, to distinguish it from the plugin's own traps.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 pub(super) enum Stopped {
     #[error("it asked for too much memory")]
@@ -63,7 +62,7 @@ pub(super) enum Stopped {
 /// Bounds the sum of all linear memories of one call.
 pub(super) struct MemoryLimit {
     left: usize,
-    /// Memory that the call has, in bytes: memory only grows.
+    /// Memory that the call uses, in bytes; it only grows.
     pub used: usize,
 }
 

@@ -1,5 +1,5 @@
-//! Messages of a plugin in the operator's log: by the contract's `log`, and by WASI's standard
-//! output and error. A common count limits both.
+//! Messages of a plugin in the operator's log: through the contract's `log`, and through WASI's
+//! standard output and error. They share one limit.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use wasmtime_wasi_io::streams::{OutputStream, StreamError, StreamResult};
 
 use super::limits::{LOG_BYTES, LOG_LINES, Stopped};
 
-/// Most bytes that are taken of an output at once.
+/// Maximum number of bytes that one write to an output accepts.
 const AT_ONCE: usize = 4096;
 
 /// The log of one call.
@@ -31,7 +31,7 @@ impl Log {
         if lines > LOG_LINES || bytes > LOG_BYTES { Err(Stopped::Log) } else { Ok(()) }
     }
 
-    /// Writes one line, as long as there are not too many.
+    /// Writes one line, unless the limit is reached.
     pub fn line(&self, level: tracing::Level, message: &str) -> Result<(), Stopped> {
         self.take(1, message.len())?;
         self.write(level, message);
@@ -51,7 +51,7 @@ impl Log {
     }
 }
 
-/// Standard output or error: whole lines, and at the end what is left.
+/// Standard output or error. It logs whole lines, and at the end the remaining text.
 pub(super) struct Output {
     log: Arc<Log>,
     level: tracing::Level,

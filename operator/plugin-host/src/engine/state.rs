@@ -1,4 +1,4 @@
-//! State that one call carries with it: its memory, its log, and a WASI that is closed.
+//! State of one call: its memory limit, its log, and a closed WASI.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use super::limits::MemoryLimit;
 use super::log::Log;
 use crate::config::Limits;
 
-/// Not zero: Go refuses to start at the beginning of time.
+/// Time of the clocks. Not zero, because Go does not start at time zero.
 const INSTANT: Duration = Duration::from_secs(1);
 
-/// State that belongs to one call.
+/// State of one call.
 pub(super) struct State {
     pub memory: MemoryLimit,
     pub log: Arc<Log>,
-    /// Made when it is first asked for: most plugins never do.
+    /// Created at the first use: most plugins never use it.
     wasi: Option<WasiCtx>,
     table: ResourceTable,
 }
@@ -60,7 +60,8 @@ impl HostWallClock for Still {
     }
 }
 
-/// No folders, environment or arguments; clocks that stand still; randomness that repeats.
+/// Creates a WASI context without folders, environment and arguments, with frozen clocks and
+/// deterministic randomness.
 fn closed() -> WasiCtx {
     let seed = || Deterministic::new(b"flashjob".to_vec());
     let mut builder = WasiCtxBuilder::new();

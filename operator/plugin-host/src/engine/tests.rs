@@ -1,5 +1,5 @@
-//! Components of other languages, and of every version of the contract, under the engine:
-//! `tests/wasm/build.sh` makes them.
+//! Tests of the engine with components of other languages and of every contract version, which
+//! `tests/wasm/build.sh` builds.
 
 mod versions;
 

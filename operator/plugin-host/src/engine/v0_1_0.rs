@@ -1,7 +1,6 @@
 //! `flashjob:plugin@0.1.0`.
 
-/// A flash Pod as this version has it, of the fields that all versions have and of those that came
-/// later.
+/// Builds this version's flash Pod from the fields that all versions have; ignores the later ones.
 #[cfg(feature = "fuzzing")]
 macro_rules! flash_pod_record {
     ($($field:ident: $value:expr),*; working_directory: $_later:expr) => {
@@ -36,7 +35,7 @@ mod generated {
     });
 }
 
-/// There is no word for it in this version: the container starts where its image says.
+/// Returns None: this version has no working directory, so the container uses the image's.
 fn working_directory(_: &types::FlashPod) -> Option<String> {
     None
 }

@@ -1,7 +1,6 @@
-//! `flashjob:plugin@0.2.0`: as 0.1.0, and a flash Pod may name its working directory.
+//! `flashjob:plugin@0.2.0`: like 0.1.0, and a flash Pod may have a working directory.
 
-/// A flash Pod as this version has it, of the fields that all versions have and of those that came
-/// later.
+/// Builds this version's flash Pod from the fields that all versions have and those added later.
 #[cfg(feature = "fuzzing")]
 macro_rules! flash_pod_record {
     ($($field:ident: $value:expr),*; working_directory: $directory:expr) => {
@@ -36,7 +35,7 @@ mod generated {
     });
 }
 
-/// The container's working directory, where the plugin names one.
+/// Returns the container's working directory, if the plugin sets one.
 fn working_directory(of: &types::FlashPod) -> Option<String> {
     of.working_directory.clone()
 }

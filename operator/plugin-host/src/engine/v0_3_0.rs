@@ -1,7 +1,6 @@
-//! `flashjob:plugin@0.3.0`: as 0.2.0, and a component may export `firmware-inspector`, too.
+//! `flashjob:plugin@0.3.0`: like 0.2.0, and a component may export `firmware-inspector`, too.
 
-/// A flash Pod as this version has it, of the fields that all versions have and of those that came
-/// later.
+/// Builds this version's flash Pod from the fields that all versions have and those added later.
 #[cfg(feature = "fuzzing")]
 macro_rules! flash_pod_record {
     ($($field:ident: $value:expr),*; working_directory: $directory:expr) => {
@@ -39,10 +38,10 @@ mod generated {
     });
 }
 
-/// Interface that a component may export beside its own.
+/// Optional interface of a component, exported in addition to `device-plugin`.
 pub(super) const INSPECTOR: &str = "flashjob:plugin/firmware-inspector@0.3.0";
 
-/// Generated for the export that a component may leave out, with the types of the others.
+/// Bindings of the optional export, with the types of the other bindings.
 #[allow(missing_docs, clippy::all, clippy::unwrap_used, clippy::expect_used)]
 mod inspecting {
     wasmtime::component::bindgen!({
@@ -61,7 +60,7 @@ mod inspecting {
     });
 }
 
-/// The container's working directory, where the plugin names one.
+/// Returns the container's working directory, if the plugin sets one.
 fn working_directory(of: &types::FlashPod) -> Option<String> {
     of.working_directory.clone()
 }

@@ -1,5 +1,5 @@
-//! WASI, closed: what runtimes of other languages import to start with, and nothing behind it. The
-//! same call gives the same answer, and what would wait is stopped at once.
+//! Closed WASI: the interfaces that runtimes of other languages import, without access to
+//! anything. Equal calls give equal answers, and a call that would wait is stopped at once.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -16,7 +16,7 @@ use super::limits::Stopped;
 use super::log::Output;
 use super::state::State;
 
-/// Links WASI. Sockets cannot be imported: the engine refuses them by name.
+/// Links WASI. The engine rejects imports of sockets by name.
 pub(super) fn add_to_linker(linker: &mut Linker<State>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
     linker.allow_shadowing(true);
@@ -52,7 +52,7 @@ impl HasData for AtOnce {
     type Data<'a> = Pollables<'a>;
 }
 
-/// Pollables that a plugin may wait for: those that are already ready.
+/// Pollables that a plugin may wait for: only those that are already ready.
 struct Pollables<'a>(&'a mut ResourceTable);
 
 impl poll::Host for Pollables<'_> {
@@ -75,8 +75,8 @@ impl poll::HostPollable for Pollables<'_> {
     }
 }
 
-/// Time stands still, so what is not over at once would never be. A wait of no time gives way once
-/// before it is over.
+/// Runs a wait that must end at once: the clocks stand still, so any other wait would never end. A
+/// wait with zero duration yields once, so the future is polled twice.
 async fn at_once<T>(
     waits: impl Future<Output = wasmtime::Result<T>> + Send,
 ) -> wasmtime::Result<T> {

@@ -1,5 +1,4 @@
-//! The steps of the way one by one, and the way back into a registry: for whoever writes and
-//! publishes plugins.
+//! Single steps of loading, and publishing to a registry: for authors of plugins.
 
 use flashjob_artifacts::{Repository, Source};
 
@@ -8,30 +7,29 @@ use crate::config::every_form;
 use crate::plugin::Plugin;
 use crate::{Artifact, Digest, Logins, Reference, RegistryError, Signature, Verified};
 
-/// Manifest and signatures that a registry or an image layout has of an artifact beside the
-/// component.
+/// Manifest and signatures that a registry or an image layout has of an artifact.
 #[derive(Clone, Debug)]
 pub struct Published {
     /// The manifest, as it is stored.
     pub manifest: Vec<u8>,
-    /// All signatures, in any form. Nothing of them is believed.
+    /// All signatures, in any form. Not verified.
     pub signatures: Vec<Signature>,
 }
 
 impl Host {
-    /// Goes the whole way, whatever the plugin calls itself.
+    /// Runs all steps, whatever name the plugin describes itself by.
     ///
     /// # Errors
-    /// Says which step failed, for which reference, and what to do.
+    /// Names the failed step, the reference, and the remedy.
     pub async fn open(&self, source: &PluginSource, logins: &Logins) -> Result<Plugin, LoadError> {
         let verified = self.obtain(source, logins).await?;
         self.start(&verified, source).await
     }
 
-    /// Compiles and describes.
+    /// Compiles the component, and calls it to describe itself.
     ///
     /// # Errors
-    /// It does not fit the contract, or breaks.
+    /// The component does not fit the contract, or fails.
     pub async fn start(
         &self,
         verified: &Verified,
@@ -42,10 +40,11 @@ impl Host {
         plugin.map_err(|error| LoadError::Describe { name: source.name.clone(), error })
     }
 
-    /// Fetches what the registry, or the image layout, has of a manifest; nothing for a file.
+    /// Fetches the manifest and signatures of an artifact from its registry or image layout; None
+    /// for a file.
     ///
     /// # Errors
-    /// The registry does not answer, or not as it should.
+    /// The registry does not answer, or its answer is malformed.
     pub async fn published(
         &self,
         reference: &Reference,
@@ -63,10 +62,10 @@ impl Host {
         Ok(Some(Published { manifest, signatures }))
     }
 
-    /// Puts an artifact into a repository under a tag, and returns the digest of its manifest.
+    /// Pushes an artifact to a repository under a tag, and returns the digest of its manifest.
     ///
     /// # Errors
-    /// The registry does not take it.
+    /// The registry rejects the push.
     pub async fn push(
         &self,
         (host, repository, tag): (&str, &str, &str),

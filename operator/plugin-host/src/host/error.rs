@@ -1,4 +1,4 @@
-//! Reason why a plugin is not loaded, and the step that it came to.
+//! Reasons why a plugin is not loaded, and the steps in which loading can fail.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::{Digest, Reference, RegistryError, TrustError};
 /// Reason why a plugin is not loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The registry did not give it.
+    /// The registry did not return the artifact.
     #[error(transparent)]
     Fetch(#[from] RegistryError),
     /// The file cannot be read.
@@ -22,7 +22,7 @@ pub enum LoadError {
         /// Error of the operating system.
         source: std::io::Error,
     },
-    /// The file is larger than a component may be.
+    /// The file is larger than the limit for components.
     #[error(
         "{path} is larger than {limit} bytes, the limits.component of the operator's \
          configuration",
@@ -34,20 +34,20 @@ pub enum LoadError {
         /// The limit.
         limit: usize,
     },
-    /// The file is not the one that was meant.
+    /// The file does not have the digest in the reference.
     #[error("{path} has digest {actual}, expected {expected}", path = .path.display())]
     FileChanged {
         /// The file.
         path: PathBuf,
-        /// Digest beside its name.
+        /// Digest in the reference.
         expected: Digest,
         /// Digest of what was read.
         actual: Digest,
     },
-    /// pullPolicy is Never, and the cache has nothing.
+    /// The pullPolicy is Never, and the cache does not have the component.
     #[error("{0} is not in the cache, and its pullPolicy is Never")]
     NotCached(Reference),
-    /// The registry does not say who signed it, which is not the same as nobody.
+    /// The registry cannot be asked for signatures, which is not the same as having none.
     #[error("cannot ask for the signatures of {digest}: {error}")]
     Signatures {
         /// The manifest.
@@ -55,13 +55,13 @@ pub enum LoadError {
         /// Error of the registry.
         error: RegistryError,
     },
-    /// Nothing allows it to be run.
+    /// The trust policy does not allow the component.
     #[error(transparent)]
     Trust(#[from] TrustError),
-    /// It is no component that fits the contract.
+    /// The component cannot be compiled, or does not fit the contract.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// It does not say what it is.
+    /// The plugin fails to describe itself.
     #[error("{name} does not describe itself: {error}")]
     Describe {
         /// Name in the configuration.
@@ -69,7 +69,7 @@ pub enum LoadError {
         /// Error of the call.
         error: CallError,
     },
-    /// It says that it is another.
+    /// The plugin describes itself by another name.
     #[error(
         "the configuration calls this plugin {configured}, it calls itself {described}; use the \
          same name"
@@ -77,24 +77,24 @@ pub enum LoadError {
     WrongName {
         /// Name in the configuration.
         configured: String,
-        /// Name that it describes.
+        /// Name in the plugin's description.
         described: String,
     },
 }
 
-/// A step on the way from a reference to a plugin that can be asked.
+/// Step on the way from a reference to a plugin that can be called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// Getting the artifact.
     Resolve,
-    /// Deciding whether it may be run.
+    /// Deciding whether the artifact may be run.
     Verify,
-    /// Compiling it and asking what it is.
+    /// Compiling the component and calling it to describe itself.
     Start,
 }
 
 impl LoadError {
-    /// The step that failed.
+    /// Returns the step that failed.
     #[must_use]
     pub fn stage(&self) -> Stage {
         match self {
@@ -108,7 +108,7 @@ impl LoadError {
         }
     }
 
-    /// Returns the reason for the failure, in one word as conditions have it.
+    /// Returns the reason for the failure as one CamelCase word, as in a condition.
     #[must_use]
     pub fn reason(&self) -> &'static str {
         match self {
@@ -135,7 +135,7 @@ impl LoadError {
         }
     }
 
-    /// The pause that the registry asks for before it is asked again, at most an hour.
+    /// Returns the delay that the registry asks for before the next request, at most an hour.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
@@ -144,7 +144,7 @@ impl LoadError {
         }
     }
 
-    /// Returns true if trying again may help without anybody acting.
+    /// Returns true if a retry may succeed without anybody changing anything.
     #[must_use]
     pub fn is_transient(&self) -> bool {
         matches!(self, Self::Fetch(error) | Self::Signatures { error, .. } if error.is_transient())

@@ -1,4 +1,4 @@
-//! A component in a bare file.
+//! Component in a bare file.
 
 use std::io::Read;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use super::LoadError;
 use crate::{Digest, Reference, Unverified};
 
-/// Reads a component, and compares it with the digest beside its name.
+/// Reads a component, and checks the digest in its reference.
 pub(super) fn read(
     reference: &Reference,
     path: &Path,
@@ -15,7 +15,8 @@ pub(super) fn read(
 ) -> Result<Unverified, LoadError> {
     let failed = |source| LoadError::ReadFile { path: path.to_owned(), source };
     let mut component = Vec::new();
-    // One byte more than is taken tells a file that is too large, a device without end among them.
+    // Reading one byte more than the limit detects files that are too large, including endless
+    // devices.
     std::fs::File::open(path)
         .and_then(|file| file.take(limit as u64 + 1).read_to_end(&mut component))
         .map_err(failed)?;

@@ -1,5 +1,4 @@
-//! Artifacts from image layouts, through mirrors and from a cache, up to the point where they may
-//! be compiled.
+//! Tests of obtaining artifacts from image layouts, mirrors and a cache, up to verification.
 
 mod cached;
 mod layouts;
@@ -13,7 +12,7 @@ use crate::config::{Limits, PullPolicy, RegistryConfig, TrustEntry};
 use crate::host::{Host, HostSettings, LoadError, PluginSource};
 use crate::{Logins, Reference};
 
-/// A host with a cache of its own, which nothing is compiled with.
+/// Host with its own cache and without a compiler.
 pub(crate) struct Bench {
     pub folder: TempDir,
     pub registries: Vec<RegistryConfig>,
@@ -28,7 +27,7 @@ impl Bench {
         Self { folder, registries: Vec::new(), trust, logins: Logins::none() }
     }
 
-    /// Goes as far as trust, with whatever the cache has from before.
+    /// Runs the steps up to verification, with the cache of earlier calls.
     pub async fn obtain(
         &self,
         reference: &str,
@@ -48,12 +47,12 @@ impl Bench {
     }
 }
 
-/// Trusts whatever has this name.
+/// Returns a policy that trusts everything with this name.
 pub(crate) fn unsigned(pattern: &str) -> Vec<TrustEntry> {
     vec![TrustEntry { pattern: pattern.to_owned(), allow_unsigned: true, cosign: None }]
 }
 
-/// Returns the reason why it is not run, in one word.
+/// Returns the reason of the refusal in one word.
 fn reason(refused: Result<Verified, LoadError>) -> &'static str {
     refused.map(|_| ()).expect_err("refused").reason()
 }

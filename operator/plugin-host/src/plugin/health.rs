@@ -1,14 +1,14 @@
-//! Counts failures in a row, and says for how long a plugin is left alone after them. Pure: the
-//! time is brought along.
+//! Counts consecutive failures of a plugin, and computes the pause after them. Pure: the caller
+//! passes in the time.
 
 use std::time::{Duration, Instant};
 
-/// Failures in a row that take a plugin out of service.
+/// Number of consecutive failures after which a plugin is paused.
 const FAILURES: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_secs(10);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
-/// Failures of a plugin in a row, and the end of its pause.
+/// Consecutive failures of a plugin, and the end of its pause.
 #[derive(Debug, Default)]
 pub(super) struct Health {
     failures: u32,
@@ -16,19 +16,20 @@ pub(super) struct Health {
 }
 
 impl Health {
-    /// The rest of the pause, if there is one.
+    /// Returns the rest of the pause, if the plugin is paused.
     pub fn pause(&self, now: Instant) -> Option<Duration> {
         self.paused_until
             .and_then(|until| until.checked_duration_since(now))
             .filter(|left| !left.is_zero())
     }
 
-    /// It answered, with whatever it was.
+    /// Records an answer of any kind.
     pub fn answered(&mut self) {
         *self = Self::default();
     }
 
-    /// It broke. After a pause one more failure is enough for the next, twice as long.
+    /// Records a failure. After a pause, one more failure is enough for the next pause, which is
+    /// twice as long.
     pub fn failed(&mut self, now: Instant) {
         self.failures = self.failures.saturating_add(1);
         if self.failures >= FAILURES {

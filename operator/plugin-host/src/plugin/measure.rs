@@ -1,5 +1,5 @@
-//! Asks a plugin once and says what that cost: for its author, who wants to know, and not for the
-//! operator, who tries again.
+//! Calls a plugin once and returns the cost of the call: for plugin authors. Unlike the operator's
+//! calls, these are not retried.
 
 use flashjob_types::CallError;
 
@@ -7,7 +7,7 @@ use super::Plugin;
 use crate::engine::{Answer, Call, Cost};
 use crate::types::{FlashPod, Outcome, PluginInfo, Request, Verdict};
 
-/// An answer, and what it cost.
+/// Answer of a call, and its cost.
 #[derive(Clone, Debug)]
 pub struct Measured<T> {
     /// The answer.
@@ -17,22 +17,22 @@ pub struct Measured<T> {
 }
 
 impl Plugin {
-    /// Asks what the plugin is.
+    /// Measures the plugin's description of itself.
     pub async fn measure_describe(&self) -> Measured<PluginInfo> {
         self.measure(Call::Describe, Answer::into_info).await
     }
 
-    /// Has it judge settings: one JSON object.
+    /// Measures the validation of settings, which are one JSON object.
     pub async fn measure_validate_settings(&self, settings: &str) -> Measured<()> {
         self.measure(Call::ValidateSettings(settings), Answer::into_unit).await
     }
 
-    /// Asks what the flash Pod for one attempt needs.
+    /// Measures building the flash Pod for one attempt.
     pub async fn measure_build(&self, request: &Request) -> Measured<FlashPod> {
         self.measure(Call::Build(request), Answer::into_flash_pod).await
     }
 
-    /// Asks what an ended flash Pod means.
+    /// Measures the verdict on an ended flash Pod.
     pub async fn measure_judge(&self, request: &Request, outcome: &Outcome) -> Measured<Verdict> {
         self.measure(Call::Judge(request, outcome), Answer::into_verdict).await
     }

@@ -1,5 +1,5 @@
-//! Steps that Go's own tools do not do for a device plugin: bindings of the plugin contract, and a
-//! component from the module that Go compiled.
+//! Build steps that Go's own tools lack for a device plugin: generating the bindings of the plugin
+//! contract, and making a component of the module that Go compiled.
 
 use std::path::{Path, PathBuf};
 
@@ -97,8 +97,8 @@ fn bindings(
     Ok(())
 }
 
-/// Go speaks WASI's first preview; the adapter turns that into the second, which components
-/// import.
+/// Makes a component of a module that Go compiled. Go targets WASI Preview 1; the adapter
+/// translates that to Preview 2, which components import.
 fn componentize(
     mut module: Vec<u8>,
     resolve: &Resolve,

@@ -1,4 +1,4 @@
-//! Instructions of a stage, one after the other. No I/O.
+//! Reads the instructions of a stage, one after the other. No I/O.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path};
@@ -10,11 +10,10 @@ use super::stage::Stage;
 use crate::image::words::{Variables, expand, split};
 use crate::image::{Copy, Image};
 
-/// A stage that is being read: the image so far, and the variables that the next instruction may
-/// use.
+/// Reader of a stage: the image so far, and the variables for the next instruction.
 pub struct Reader<'a> {
     stage: &'a Stage,
-    /// Arguments declared before the first FROM; an ARG of the stage brings them in.
+    /// Arguments declared before the first FROM, which an ARG of the stage makes available.
     globals: Variables,
     variables: Variables,
     image: Image,
@@ -62,8 +61,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Takes the value given for an argument, or the default of the stage, or that from before the
-    /// first FROM. ENV wins over ARG.
+    /// Declares arguments with the given value, or else the stage's default, or else the value
+    /// from before the first FROM. ENV overrides ARG.
     fn declare(&mut self, declared: Vec<(String, Option<String>)>) {
         let env: BTreeSet<_> = self.image.env.iter().map(|(name, _)| name.clone()).collect();
         for (name, default) in declared {
@@ -145,7 +144,7 @@ fn within(path: &str) -> anyhow::Result<&Path> {
     Ok(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// Returns what an instruction of the form `NAME=value NAME=value` sets.
+/// Returns the assignments of an instruction of the form `NAME=value NAME=value`.
 fn pairs(
     instruction: &str,
     text: &str,
@@ -162,7 +161,7 @@ fn pairs(
         .collect()
 }
 
-/// Returns the name of an instruction that is not understood.
+/// Returns the name of an unsupported instruction.
 fn name(instruction: &Instruction) -> &'static str {
     match instruction {
         Instruction::Add(_) => "ADD",
@@ -180,7 +179,7 @@ fn name(instruction: &Instruction) -> &'static str {
     }
 }
 
-/// Returns where an instruction begins in the text.
+/// Returns the position of an instruction in the text.
 pub fn position(instruction: &Instruction) -> usize {
     let keyword = match instruction {
         Instruction::Add(add) => &add.add,

@@ -1,16 +1,16 @@
-//! Description of the image to read. No I/O.
+//! Stage of a Dockerfile to build. No I/O.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-/// A stage of a Dockerfile, and what an engine would be given to build it.
+/// Stage of a Dockerfile, and the inputs with which an engine would build it.
 #[derive(Clone, Debug)]
 pub struct Stage {
     /// The Dockerfile.
     pub dockerfile: PathBuf,
     /// Name of the stage.
     pub target: String,
-    /// Folders that take the place of the stages and images from which files are copied, as
+    /// Folders that replace the stages and images from which files are copied, as
     /// `--build-context` does.
     pub contexts: BTreeMap<String, PathBuf>,
     /// Values of build arguments, as `--build-arg` does.

@@ -1,12 +1,12 @@
-//! Registries that are slow, answer nonsense, break off, or send elsewhere; and proxies on the way
-//! to them.
+//! Registries that are slow, answer nonsense, close the connection early, or redirect elsewhere;
+//! and proxies in front of them.
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
 
-/// The reason of a pull's failure, its message, and whether it may go away by itself.
+/// Returns the reason for a pull's failure, its message, and whether it is transient.
 async fn failure(fake: &Fake) -> (&'static str, String, bool) {
     let error = pull(fake, None).await.expect_err("refused");
     (error.reason(), error.to_string(), error.is_transient())
@@ -131,8 +131,8 @@ async fn a_storage_gets_no_credentials_wherever_it_is_and_none_is_met_in_the_cle
     }
 }
 
-/// A server that takes one connection after the other, reads a request, and answers with these
-/// very bytes.
+/// A server that accepts one connection after the other, reads a request, and answers with exactly
+/// these bytes.
 async fn raw(bytes: &'static [u8], then_hold: bool) -> (String, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let host = listener.local_addr().expect("an address").to_string();
@@ -143,7 +143,7 @@ async fn raw(bytes: &'static [u8], then_hold: bool) -> (String, tokio::task::Joi
             let _ = stream.read(&mut request).await;
             let _ = stream.write_all(bytes).await;
             if then_hold {
-                // From here on there is nothing but timers.
+                // From here on, only timers are pending.
                 tokio::time::pause();
                 held.push(stream);
             }
@@ -192,7 +192,7 @@ async fn a_registry_that_falls_silent_is_given_up() {
     }
 }
 
-/// Set for the process that asks through a proxy.
+/// Variable that is set for the child process that uses the proxy.
 const CHILD: &str = "FLASHJOB_TEST_REGISTRY";
 const THIS_TEST: &str =
     "registry::tests::broken::the_usual_variables_name_a_proxy_and_who_is_reached_without";

@@ -1,4 +1,4 @@
-//! Downloads that are cut off, and registries that ask to be asked later.
+//! Interrupted downloads, and registries that ask for a delay.
 
 use std::sync::{Arc, Mutex};
 
@@ -9,8 +9,8 @@ use super::*;
 
 const BLOB: &[u8] = b"a component that comes in several parts";
 
-/// A server that answers each connection with the next of these, then with the last for ever, and
-/// notes the first byte that each request wants.
+/// A server that answers each connection with the next of these answers, repeats the last one
+/// indefinitely, and records the first byte that each request asks for.
 async fn serve(answers: Vec<Vec<u8>>) -> (String, Arc<Mutex<Vec<Option<String>>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let host = listener.local_addr().expect("an address").to_string();
@@ -35,7 +35,7 @@ async fn serve(answers: Vec<Vec<u8>>) -> (String, Arc<Mutex<Vec<Option<String>>>
     (host, asked)
 }
 
-/// An answer that announces everything from `from` on, and is cut off before `to`.
+/// An answer that announces everything from `from` on, and breaks off before `to`.
 fn part(from: usize, to: usize) -> Vec<u8> {
     let (rest, last, size) = (BLOB.len() - from, BLOB.len() - 1, BLOB.len());
     let head = format!(
@@ -45,7 +45,7 @@ fn part(from: usize, to: usize) -> Vec<u8> {
     [head.as_bytes(), &BLOB[from..to]].concat()
 }
 
-/// The same of a server that knows no ranges.
+/// The same of a server that does not support ranges.
 fn whole(to: usize) -> Vec<u8> {
     let length = BLOB.len();
     let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n");
@@ -74,7 +74,7 @@ async fn start(host: &str, most: usize) -> Result<Vec<u8>, RegistryError> {
 
 #[tokio::test]
 async fn of_the_start_of_a_blob_no_more_is_asked_for_and_no_more_is_read() {
-    // The second server knows no ranges, and both break off behind what is wanted.
+    // The second server does not support ranges, and both break off after the requested bytes.
     for answer in [part(0, 12), whole(12), whole(BLOB.len())] {
         let (host, asked) = serve(vec![answer]).await;
         assert_eq!(start(&host, 10).await.expect("fetched"), BLOB[..10]);

@@ -1,5 +1,5 @@
-//! Reads files of an image layout out of a tar archive, also one packed with gzip, without
-//! unpacking it anywhere. Reads the archive from its beginning at each call, and never more than
+//! Reads files of an image layout from a tar archive, optionally compressed with gzip, without
+//! unpacking it to disk. Each call reads the archive from its beginning, and at most
 //! [`ARCHIVE_BYTES`] of it.
 
 use std::io::{BufReader, Read, Seek, Take};
@@ -11,14 +11,13 @@ use flate2::read::GzDecoder;
 use super::blobs::SmallBlobs;
 use super::files::{Files, Wanted, bounded, open};
 
-/// Of an archive no more than this is read, counted unpacked: it may hold several plugins, and a
-/// packed one could be endless.
+/// Maximum number of unpacked bytes that are read from an archive. It may hold several plugins,
+/// and a compressed one could be endless.
 const ARCHIVE_BYTES: u64 = 256 << 20;
 /// RFC 1952, section 2.3.1.
 const GZIP: [u8; 2] = [0x1f, 0x8b];
 
-/// The wanted files that are in the archive. Names that nobody asks for, links and devices are
-/// passed over.
+/// Returns the wanted files of the archive. Other names, links and devices are skipped.
 pub(super) fn read(path: &Path, wanted: &Wanted) -> std::io::Result<Files> {
     let mut files = Files::new();
     look_through(path, |name, file| {
@@ -34,7 +33,7 @@ pub(super) fn read(path: &Path, wanted: &Wanted) -> std::io::Result<Files> {
     Ok(files)
 }
 
-/// The small blobs in the archive.
+/// Returns the small blobs of the archive.
 pub(super) fn small_blobs(path: &Path) -> std::io::Result<Files> {
     let mut blobs = SmallBlobs::default();
     look_through(path, |name, file| {
@@ -46,17 +45,17 @@ pub(super) fn small_blobs(path: &Path) -> std::io::Result<Files> {
     Ok(blobs.into_files())
 }
 
-/// A file of the archive.
+/// Regular file of the archive.
 type Entry<'a> = tar::Entry<'a, Take<Box<dyn Read>>>;
 
-/// Shows each plain file with its name, up to where that is enough.
+/// Calls `show` for each regular file with its name, until it breaks.
 fn look_through(
     path: &Path,
     mut show: impl FnMut(&str, Entry<'_>) -> std::io::Result<ControlFlow<()>>,
 ) -> std::io::Result<()> {
     let mut archive = tar::Archive::new(unpacked(path)?.take(ARCHIVE_BYTES));
-    // Raw: long names and other extensions, which are read into memory whole, are nothing that is
-    // wanted here.
+    // Raw: the crate reads long names and other extensions into memory completely, and none of the
+    // wanted files needs them.
     for entry in archive.entries()?.raw(true) {
         let entry = entry.map_err(|error| {
             std::io::Error::other(format!(

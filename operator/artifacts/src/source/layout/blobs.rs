@@ -1,5 +1,5 @@
-//! Blobs of an image layout: their files, and those that are small enough to be the manifest of a
-//! signature.
+//! Blobs of an image layout: their file names, and the blobs that are small enough to be the
+//! manifest of a signature.
 
 use std::path::Path;
 
@@ -7,30 +7,31 @@ use super::files::{Files, bounded, open};
 use crate::Digest;
 
 const BLOBS: &str = "blobs/sha256";
-/// More manifests are not looked through for signatures, and none that is larger: a signature's
-/// has one layer.
+/// Maximum number and size of the manifests that are searched for signatures: the manifest of a
+/// signature has one layer.
 pub(super) const REFERRERS: usize = 512;
 pub(super) const REFERRER_BYTES: usize = 64 << 10;
-/// A folder with more files than this is not looked through for blobs.
+/// Maximum number of files in a folder that is searched for blobs.
 const NAMES: usize = 8192;
 
-/// The file of a blob in a layout.
+/// Returns the file name of a blob in a layout.
 pub(super) fn blob(digest: &Digest) -> String {
     format!("{BLOBS}/{}", digest.hex())
 }
 
-/// Small blobs, each of which may be the manifest of a signature. Too many are an error: one that
-/// is passed over could be it.
+/// Collection of small blobs, each of which may be the manifest of a signature. Too many are an
+/// error, because an omitted blob could be the signature.
 #[derive(Default)]
 pub(super) struct SmallBlobs(Files);
 
 impl SmallBlobs {
-    /// Returns true if a file of this name and size is a small blob, and not there yet.
+    /// Returns true if a file of this name and size is a small blob that is not yet in the
+    /// collection.
     pub fn takes(&self, name: &str, size: u64) -> bool {
         size <= REFERRER_BYTES as u64 && named(name).is_some() && !self.0.contains_key(name)
     }
 
-    /// Adds one.
+    /// Adds a blob.
     pub fn add(&mut self, name: &str, file: impl std::io::Read) -> std::io::Result<()> {
         if self.0.len() == REFERRERS {
             return Err(too_many(&format!("{REFERRERS} small files")));
@@ -39,13 +40,13 @@ impl SmallBlobs {
         Ok(())
     }
 
-    /// All of them.
+    /// Returns all blobs.
     pub fn into_files(self) -> Files {
         self.0
     }
 }
 
-/// The small blobs in a folder. Links are passed over, as in an archive.
+/// Returns the small blobs in a folder. Links are skipped, as in an archive.
 pub(super) fn in_folder(folder: &Path) -> std::io::Result<Files> {
     let mut blobs = SmallBlobs::default();
     let failed =
@@ -73,7 +74,7 @@ fn too_many(what: &str) -> std::io::Error {
     ))
 }
 
-/// The digest that a file is named for.
+/// Returns the digest in a blob's file name.
 pub(super) fn named(file: &str) -> Option<Digest> {
     let hex = file.strip_prefix(BLOBS)?.strip_prefix('/')?;
     format!("sha256:{hex}").parse().ok().filter(|digest| blob(digest) == file)

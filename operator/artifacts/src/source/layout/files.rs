@@ -1,15 +1,15 @@
-//! Files of an image layout in a folder, each of which is read up to a limit.
+//! Reads files of an image layout in a folder, each up to a size limit.
 
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
-/// Files that are wanted of a layout: their names, and the bytes that each may have.
+/// Names of the wanted files of a layout, each with its maximum size in bytes.
 pub(super) type Wanted = BTreeMap<String, usize>;
-/// Files that were found in a layout: their names and bytes.
+/// Names of the files that exist in a layout, each with its content.
 pub(super) type Files = BTreeMap<String, Vec<u8>>;
 
-/// The wanted files that are in the folder.
+/// Returns the wanted files that exist in the folder.
 pub(super) fn read(folder: &Path, wanted: &Wanted) -> std::io::Result<Files> {
     let mut files = Files::new();
     for (name, limit) in wanted {
@@ -26,7 +26,7 @@ pub(super) fn read(folder: &Path, wanted: &Wanted) -> std::io::Result<Files> {
     Ok(files)
 }
 
-/// Opens a file, and nothing that would make the reader wait.
+/// Opens a regular file; anything else, such as a pipe, could block the reader.
 pub(super) fn open(path: &Path) -> std::io::Result<std::fs::File> {
     if std::fs::metadata(path)?.is_file() {
         std::fs::File::open(path)
@@ -35,7 +35,7 @@ pub(super) fn open(path: &Path) -> std::io::Result<std::fs::File> {
     }
 }
 
-/// Reads all of a file that is no larger than it may be.
+/// Reads a whole file; one that exceeds the limit is an error.
 pub(super) fn bounded(file: impl Read, name: &str, limit: usize) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(limit as u64 + 1).read_to_end(&mut bytes)?;

@@ -1,13 +1,13 @@
-//! An image layout as `cosign save` writes it. Its index has one image, marked by a kind and
-//! without a tag; signatures in the older form are one more entry with a kind, and bundles are not
-//! in the index at all, only among the blobs. Reads files.
+//! Image layout in the form that `cosign save` writes. Its index has one image, which has a kind
+//! and no tag. Simple signatures are one more index entry with a kind; bundles are not in the
+//! index at all, only among the blobs. Reads files.
 
 use super::blobs::{in_folder, named};
 use super::{Entry, Layout, archive, refers};
 use crate::registry::Referrer;
 use crate::{Digest, RegistryError};
 
-/// The annotation with which cosign says what an entry of the index is.
+/// Annotation with which cosign marks the kind of an index entry.
 const KIND: &str = "kind";
 const IMAGE: &str = "dev.cosignproject.cosign/image";
 const SIGNATURES: &str = "dev.cosignproject.cosign/sigs";
@@ -22,7 +22,7 @@ impl Entry {
 }
 
 impl Layout {
-    /// Returns true if this very manifest is the image that cosign saved here.
+    /// Returns true if this manifest is the image that cosign saved here.
     async fn is_saved(&mut self, digest: &Digest) -> Result<bool, RegistryError> {
         Ok(self
             .index()
@@ -31,7 +31,7 @@ impl Layout {
             .any(|entry| entry.is_a(IMAGE) && entry.digest == digest.to_string()))
     }
 
-    /// The manifest with the older signatures of a saved image.
+    /// Returns the digest of the manifest with the simple signatures of a saved image.
     pub(super) async fn saved_signatures(
         &mut self,
         image: &Digest,
@@ -43,7 +43,7 @@ impl Layout {
         self.one(|entry| entry.is_a(SIGNATURES), &image.to_string(), &several).await
     }
 
-    /// Blobs that refer to a saved image.
+    /// Lists the blobs that refer to a saved image.
     pub(super) async fn saved_referrers(
         &mut self,
         image: &Digest,

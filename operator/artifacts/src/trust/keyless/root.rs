@@ -1,7 +1,7 @@
-//! Trusted root: the authorities and logs that prove who signed, as a file has them. An entry
-//! that cannot be used is passed over, so that one key of a new kind does not spoil the others.
-//! A list that is missing, or an entry that was passed over, proves nothing: the verifier refuses
-//! signatures that need it, and the refusal names the gap.
+//! Trusted root: a file with the authorities and logs that prove who signed. An entry that cannot
+//! be used is skipped, so that one key of a new kind does not invalidate the others. A missing
+//! list or a skipped entry proves nothing: the verifier rejects signatures that need it, and the
+//! error names the gap.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,12 +23,12 @@ use sigstore_verify::{CertificateError, Error, TimestampError, TransparencyLogEr
 
 use super::super::provider;
 
-/// Of sigstore's protobuf-specs, message TrustedRoot.
+/// Media types in sigstore's protobuf-specs, message TrustedRoot.
 const MEDIA_TYPES: [&str; 2] = [
     "application/vnd.dev.sigstore.trustedroot+json;version=0.1",
     "application/vnd.dev.sigstore.trustedroot.v0.2+json",
 ];
-/// The public one has 7 KiB.
+/// Maximum size of the file; the public trusted root has 7 KiB.
 const MAX_BYTES: u64 = 1 << 20;
 /// One scheme for each algorithm of the keys that sign certificate timestamps: RFC 6962, section
 /// 2.1.4, and P-384.
@@ -37,24 +37,25 @@ const SCT_SCHEMES: &[SigningScheme] = &[
     SigningScheme::EcdsaP384Sha384,
     SigningScheme::RsaPkcs1Sha256,
 ];
-/// Messages are read in a condition, where a file full of broken entries would fill the page.
+/// Limits of what a message quotes: a condition shows it, and a file full of broken entries would
+/// fill the page.
 const NAMED_ENTRIES: usize = 3;
 const REASON_CHARACTERS: usize = 200;
 
-/// Authorities and logs of a file.
+/// Authorities and logs from a file.
 pub(super) struct Root {
-    /// Those that can be used, each no longer than its certificates are valid.
+    /// Entries that can be used, each limited to the time in which its certificates are valid.
     pub usable: TrustedRoot,
     file: PathBuf,
     passed_over: Vec<PassedOver>,
 }
 
-/// Entry that cannot be used.
+/// Entry that was skipped because it cannot be used.
 struct PassedOver {
     list: List,
-    /// Its place in the file, and its address.
+    /// Its place in the file, and its URL.
     name: String,
-    /// Identifier of a log; none where it cannot be read, and for authorities, which have none.
+    /// Identifier of a log; None if it cannot be read, and for authorities, which have none.
     log: Option<[u8; 32]>,
     reason: String,
 }
@@ -85,7 +86,8 @@ enum Entry<T> {
     Unreadable(Value),
 }
 
-/// Entry that was looked at alone: a root with nothing else, or the reason why it cannot be used.
+/// Entry that was checked on its own: a root with only this entry, or the reason why it cannot be
+/// used.
 struct Candidate {
     name: String,
     log: Option<[u8; 32]>,
@@ -117,7 +119,7 @@ impl Root {
         Ok(root)
     }
 
-    /// Keeps the entries of one list that can be used.
+    /// Adds the usable entries of one list.
     fn take<T: Serialize + DeserializeOwned>(
         &mut self,
         list: List,
@@ -135,7 +137,7 @@ impl Root {
         for Candidate { name, log, alone } in candidates {
             let twice = log.is_some_and(|log| usable.get(&log) > Some(&1));
             let reason = match alone {
-                // The order of the file must not decide which of two keys a log has.
+                // The order in the file must not decide which of two keys belongs to a log.
                 Ok(_) if twice => "another entry has the same logId".to_owned(),
                 Ok(mut alone) => {
                     of(&mut self.usable).append(of(&mut alone));
@@ -147,13 +149,13 @@ impl Root {
         }
     }
 
-    /// Returns what this root lacks of that which a signature needed when it was refused with
-    /// this error; none where the root is not the cause.
+    /// Returns the entries that this root lacks for a signature that was rejected with this error;
+    /// None if the root is not the cause.
     pub fn gaps(&self, error: &Error, bundle: &Bundle) -> Option<String> {
         let needed = needed(error)?;
         let gaps: Vec<String> = List::ALL
             .into_iter()
-            // All that is missing at once, and not the next one when the first has been added.
+            // Name all gaps at once, so that the user does not find them one after the other.
             .filter(|list| *list == needed || (list.is_required() && self.is_empty(*list)))
             .filter_map(|list| self.gap(list, bundle))
             .collect();
@@ -183,7 +185,7 @@ impl Root {
         }
     }
 
-    /// Names the first of the entries that were passed over; none if there are none.
+    /// Names the first of the matching skipped entries; None if there are none.
     fn passed_over(&self, which: impl Fn(&&PassedOver) -> bool) -> Option<String> {
         let entries: Vec<String> =
             self.passed_over.iter().filter(which).map(ToString::to_string).collect();
@@ -213,7 +215,7 @@ impl<T: Serialize + DeserializeOwned> Entry<T> {
             Self::Unreadable(fields) => {
                 let reason = match serde_json::from_value::<T>(fields.clone()) {
                     Err(error) => error.to_string(),
-                    // A value has each field once, and keeps the last one.
+                    // A JSON value holds each field once, and keeps the last one.
                     Ok(_) => "it has a field twice".to_owned(),
                 };
                 (fields, Err(reason))
@@ -252,7 +254,7 @@ impl Content {
 }
 
 impl PassedOver {
-    /// Returns true if a bundle needs it, as far as that can be told.
+    /// Returns true if a bundle needs this entry, as far as the bundle tells.
     fn is_named_by(&self, bundle: &Bundle) -> bool {
         let Some(log) = &self.log else { return true };
         match self.list {
@@ -279,12 +281,12 @@ impl List {
     const ALL: [Self; 4] =
         [Self::CertificateAuthorities, Self::Tlogs, Self::Ctlogs, Self::TimestampAuthorities];
 
-    /// Returns true if no signature counts without an entry of this list.
+    /// Returns true if every signature needs an entry of this list.
     fn is_required(self) -> bool {
         self != Self::TimestampAuthorities
     }
 
-    /// The consequence of a list without entries, and the remedy.
+    /// Returns the consequence of an empty list, and the remedy.
     fn lack(self) -> &'static str {
         match self {
             Self::CertificateAuthorities => {
@@ -320,7 +322,7 @@ impl fmt::Display for List {
     }
 }
 
-/// Returns the list of which an entry could have proven what was not proven.
+/// Returns the list whose entries could have provided the missing proof.
 fn needed(error: &Error) -> Option<List> {
     match error {
         Error::TransparencyLog(
@@ -328,9 +330,9 @@ fn needed(error: &Error) -> Option<List> {
             | TransparencyLogError::Checkpoint(_)
             | TransparencyLogError::InclusionPromise(_),
         ) => Some(List::Tlogs),
-        // Who signs without a log makes a bundle that lacks its proof.
+        // Signing without a log produces a bundle without the log's proof.
         Error::Bundle(_) => Some(List::Tlogs),
-        // The verifier has this error where no log has a key of the timestamp's algorithm.
+        // The verifier returns this error if no log has a key of the timestamp's algorithm.
         Error::Certificate(CertificateError::Sct(_)) | Error::InvalidTrustRoot(_) => {
             Some(List::Ctlogs)
         }
@@ -344,7 +346,8 @@ fn needed(error: &Error) -> Option<List> {
     }
 }
 
-/// Checks a root with one entry as the verifier does, which would refuse all others with it.
+/// Checks a root with only one entry as the verifier does, which would reject all other entries
+/// with it.
 fn checked(mut alone: TrustedRoot) -> Result<TrustedRoot, String> {
     for authority in &mut alone.certificate_authorities {
         let chain = authority.cert_chain.certificates.iter().map(|one| &one.raw_bytes);
@@ -368,15 +371,15 @@ fn checked(mut alone: TrustedRoot) -> Result<TrustedRoot, String> {
     Ok(alone)
 }
 
-/// Rejects keys that the verifier takes, and with which each of its verifications fails.
+/// Rejects keys that the verifier accepts but with which each verification fails.
 fn check_key(key: &VerificationKey) -> Result<(), String> {
     provider::check_scheme(key.scheme())
         .and_then(|()| validate_raw_public_key(key.scheme(), key.as_bytes()))
         .map_err(|error| error.to_string())
 }
 
-/// An authority counts as long as it says and each of its certificates is valid: the crate alone
-/// would take one that has run out.
+/// Limits an authority's validity to that of each of its certificates: the crate would accept
+/// expired ones.
 fn narrowed<'a>(
     valid: Option<TimeRange>,
     chain: impl Iterator<Item = &'a DerCertificate>,
@@ -388,8 +391,8 @@ fn narrowed<'a>(
         let start = valid.map_or(info.not_before, |range| range.start.max(info.not_before));
         let end = valid.and_then(|range| range.end);
         let end = end.map_or(info.not_after, |end| end.min(info.not_after));
-        // Where they have no time in common, this ends before it starts, and the verifier refuses
-        // the authority.
+        // If the validity periods do not overlap, this range ends before it starts, and the
+        // verifier rejects the authority.
         valid = Some(TimeRange::new(start, Some(end)));
     }
     Ok(valid)

@@ -1,5 +1,5 @@
-//! Signatures without keys: everything that proves who signed is demanded, and each refusal says
-//! what is missing.
+//! Tests of keyless signatures: every proof of the signer is required, and each refusal names what
+//! is missing.
 
 mod changes;
 mod roots;
@@ -42,7 +42,7 @@ fn exact(subject: &str, issuer: &str) -> SignerIdentity {
     }
 }
 
-/// Entries of trust for these identities, and the file that they read.
+/// Trust entries for these identities, and the trusted root file that they read.
 struct Trusting {
     file: NamedTempFile,
     entries: Vec<TrustEntry>,
@@ -109,7 +109,7 @@ fn stored(bundle: &Value) -> Signature {
     Signature::Bundle(bundle.to_string())
 }
 
-/// Both forms, made by the same people.
+/// Both forms of signature by the same signer.
 fn both(sigstore: &Sigstore, signing: &Signing) -> [Signature; 2] {
     [stored(&bundle(sigstore, signing)), simple(sigstore, signing)]
 }
@@ -170,7 +170,7 @@ fn a_pattern_matches_whole_names_alone() {
     };
     assert!(accepts("^https://github[.]com/nubificus/plugins/.*@refs/tags/v[0-9]+$", SUBJECT));
     assert!(!accepts("^https://github[.]com/nubificus/other/.*@refs/tags/v[0-9]+$", SUBJECT));
-    // Each of two alternatives has only one of the two ends.
+    // Each of the two alternatives has only one of the anchors.
     assert!(accepts("^https://a[.]example/x|https://b[.]example/x$", "https://b.example/x"));
     assert!(!accepts("^https://a[.]example/x|https://b[.]example/x$", "https://a.example/x/evil"));
     assert!(!accepts(
@@ -224,7 +224,7 @@ fn a_signature_for_another_digest_is_refused_with_that_digest() {
     assert!(matches!(trusting.refusal(stored(&attestation)), TrustError::Unsigned { .. }));
 }
 
-/// Checks that a signature is refused because something is not proven, in these words.
+/// Checks that a signature is refused as unproven, with these words in the message.
 fn unproven(what: &str, trusting: &Trusting, signature: Signature, words: &str) {
     match trusting.refusal(signature) {
         TrustError::Unproven { message, .. } => {
@@ -303,7 +303,7 @@ fn a_trusted_root_that_cannot_be_used_refuses_everything_and_says_why() {
             "{refused}"
         );
     }
-    // Trust rotates with the file.
+    // A changed file takes effect at the next check.
     trusting.write(&sigstore.trusted_root().to_string());
     assert_eq!(trusting.verdict(&good), Ok(true));
     std::fs::remove_file(trusting.file.path()).expect("removed");

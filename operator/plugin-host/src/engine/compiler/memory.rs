@@ -1,24 +1,24 @@
-//! Memory that a compilation may take: what the configuration allows, and what the container of
-//! the operator has left. A container that runs out of memory is ended as a whole, the operator
-//! with it.
+//! Memory limit of a compilation: the configured limit, or less if the operator's container has
+//! less left. If a container runs out of memory, the kernel kills it as a whole, the operator
+//! included.
 
 use sysinfo::{ProcessRefreshKind, ProcessesToUpdate, System};
 
 /// Memory that the operator itself may need in addition while the compiler runs, in bytes.
 const RESERVE: u64 = 16 << 20;
 
-/// Bytes of memory that a compiler may write to.
+/// Memory limit of a compilation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Memory {
     /// Limit of this compilation, in bytes.
     pub bytes: u64,
-    /// The container has less left than the configuration allows.
+    /// True if the container has less memory left than the configuration allows.
     pub container_is_full: bool,
 }
 
 impl Memory {
-    /// Takes the configured limit, or what the container of this process has left where that is
-    /// less. The files of control groups are read anew each time.
+    /// Returns the configured limit, or the memory that the container of this process has left,
+    /// whichever is less. The cgroup files are read again at each call.
     pub fn now(configured: u64) -> Self {
         Self::of(configured, left())
     }
@@ -31,9 +31,8 @@ impl Memory {
     }
 }
 
-/// Bytes that the control group of this process has left; none where there are no control groups.
-/// Memory that the kernel takes back when it is needed, as of files that were read, counts as
-/// left.
+/// Returns the memory that the cgroup of this process has left, in bytes; None without cgroups.
+/// Reclaimable memory, such as the page cache, counts as left.
 fn left() -> Option<u64> {
     let own = sysinfo::get_current_pid().ok()?;
     let mut system = System::new().ok()?;

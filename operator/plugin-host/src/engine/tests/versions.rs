@@ -3,8 +3,8 @@
 use super::*;
 use crate::types::FirmwareFile;
 
-/// A component with one text in place of another of the same length: names are all that is changed
-/// by it.
+/// Returns a component in which one text is replaced by another of the same length: only names
+/// change.
 fn renamed(name: &str, from: &str, to: &str) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
     let mut bytes = component(name);
@@ -160,8 +160,8 @@ fn a_component_that_mixes_versions_is_refused() {
     }
 }
 
-/// Its types are looked at when it is first asked, which is part of loading it: an error names
-/// them, and nothing is read as what it is not.
+/// The engine checks the component's types at its first call, which is part of loading. The error
+/// names them, and no value is read as another type.
 #[tokio::test]
 async fn a_component_that_only_claims_another_version_never_answers() {
     let engine = engine();
@@ -187,7 +187,7 @@ fn firmware(name: &str, beginning: &[u8]) -> FirmwareFile {
     }
 }
 
-/// The third one has the types of 0.2.0, to which 0.3.0 adds nothing but what may be left out.
+/// The third component has the types of 0.2.0, to which 0.3.0 only adds an optional export.
 #[tokio::test]
 async fn components_without_the_inspector_answer_as_before_and_inspect_nothing() {
     let engine = engine();

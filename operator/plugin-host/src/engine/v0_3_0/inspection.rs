@@ -1,4 +1,4 @@
-//! Has a component inspect firmware, and checks every bound of its answer.
+//! Calls a component to inspect firmware, and checks every bound of its answer.
 
 use flashjob_types::CallError;
 use wasmtime::Store;
@@ -11,7 +11,8 @@ use crate::engine::call::Answer;
 use crate::engine::state::State;
 use crate::types::{FirmwareFile, Inspection};
 
-/// Instantiates and asks. The outer error is the engine's, the inner one the plugin's.
+/// Instantiates the component and calls it. The outer error is the engine's, the inner one the
+/// plugin's.
 pub(in crate::engine) async fn inspect(
     store: &mut Store<State>,
     inspector: &InspectorPre<State>,
@@ -39,7 +40,8 @@ fn file(of: &FirmwareFile) -> types::FirmwareFile {
     }
 }
 
-/// It may quote what the firmware's header has: that costs its control characters, not the answer.
+/// Converts an inspection. Its texts may quote the firmware's header, so control characters are
+/// replaced by spaces, and the answer is not rejected for them.
 pub(super) fn inspection(
     of: types::Inspection,
     bounds: &mut Bounds,

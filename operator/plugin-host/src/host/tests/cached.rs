@@ -1,5 +1,4 @@
-//! A cache that somebody changed: what is not what it should be is fetched again, and believed in
-//! no case.
+//! Tampered caches: an entry with a wrong digest is fetched again, and never trusted.
 
 use std::path::Path;
 
@@ -12,8 +11,8 @@ use crate::Digest;
 use crate::Signature;
 use crate::config::{PullPolicy, RequiredKeys};
 
-/// A warm cache of a signed component, the registry that it came from, and the keys in their
-/// folder.
+/// Returns a warm cache of a signed component, the registry that it came from, and the folder of
+/// keys.
 async fn warm() -> (Bench, Fake, Keys) {
     let keys = Keys::new();
     let digest = Digest::of(manifest(COMPONENT, COMPONENT.len()).as_bytes());
@@ -71,8 +70,7 @@ async fn what_changed_in_the_cache_is_fetched_again_and_refused_where_nothing_is
         for file in files(&folder) {
             let good = std::fs::read(&file).expect("read");
             flip(&file);
-            // A signature that is no more is as good as none; one that was changed says what is
-            // wrong with it.
+            // An unreadable signature counts as absent; an altered one is reported as such.
             let expected: &[&str] = if part == "blobs" {
                 &["NotCached"]
             } else {

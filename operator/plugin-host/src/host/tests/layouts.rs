@@ -19,7 +19,7 @@ use crate::{Digest, RegistryError, Signature, Verified};
 
 pub(super) const COMPONENT: &[u8] = b"component";
 
-/// The files of a layout, before they are written anywhere.
+/// Files of a layout in memory.
 #[derive(Clone)]
 pub(super) struct Files {
     pub blobs: Vec<Vec<u8>>,
@@ -27,7 +27,7 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// One component with tag 0.1.0; and the digest of its manifest.
+    /// Returns one component with tag 0.1.0, and the digest of its manifest.
     pub fn new() -> (Self, Digest) {
         let mut files = Self { blobs: vec![COMPONENT.to_vec()], entries: Vec::new() };
         let digest = files.add(manifest(COMPONENT, COMPONENT.len()).as_bytes(), Some("0.1.0"));
@@ -48,7 +48,7 @@ impl Files {
         digest
     }
 
-    /// Puts a signature where its form has it.
+    /// Adds a signature where its form is stored.
     pub fn sign(&mut self, of: &Digest, signature: &Signature) {
         let empty = json!({
             "mediaType": "application/vnd.oci.empty.v1+json", "digest": Digest::of(b"{}"),
@@ -197,8 +197,7 @@ async fn an_archive_gives_plain_files_alone_and_is_not_read_without_end() {
     let path = bench.folder.path().join("links.tar");
     let mut archive = tar::Builder::new(std::fs::File::create(&path).expect("a file"));
     for (name, bytes) in files.all() {
-        // The component is there as a link to a file that has its bytes, in the archive and on
-        // disk.
+        // The component is a link to a file with its bytes, in the archive and on disk.
         if name.ends_with(Digest::of(COMPONENT).hex()) {
             std::fs::write(bench.folder.path().join("elsewhere"), &bytes).expect("written");
             archive

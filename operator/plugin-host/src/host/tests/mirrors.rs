@@ -11,12 +11,12 @@ use crate::config::{PullPolicy, RegistryConfig, RequiredKeys};
 use crate::{Credentials, Digest, Signature};
 
 pub(super) const COMPONENT: &[u8] = b"component";
-/// The registry that references name: nobody listens there.
+/// Registry in the references; nothing listens there.
 const ORIGIN: &str = "127.0.0.1:1";
 const EVERYTHING: &str = "127.0.0.1:1/**";
 const REFERENCE: &str = "127.0.0.1:1/a/b:1";
 
-/// Answers as a registry that has the component, under this repository.
+/// Returns the answers of a registry that has the component in this repository.
 fn has(repository: &str) -> impl Fn(&str) -> Answer + Clone + Send + Sync + 'static {
     let prefix = format!("/v2/{repository}/");
     let manifest = manifest(COMPONENT, COMPONENT.len());
@@ -37,7 +37,7 @@ pub(super) async fn mirror(
     Fake::start(move |_, path, _| respond(path)).await
 }
 
-/// A host that reaches ORIGIN through these.
+/// Returns a host that reaches ORIGIN through these mirrors.
 fn bench(trusted: &str, mirrors: &[(&Fake, &str)]) -> Bench {
     let mut bench = Bench::new(unsigned(trusted));
     let names: Vec<String> =
@@ -113,7 +113,7 @@ async fn where_the_registry_has_it_not_each_mirror_says_why_it_was_passed_over()
     for said in [format!("registry {} has no", registry.host), unavailable, absent] {
         assert!(error.to_string().contains(&said), "{said}: {error}");
     }
-    // A signature that is nowhere is none, and not one that cannot be had.
+    // A signature that no place has is absent, not unavailable.
     let keys = Keys::new();
     bench.trust = keys.trust(&BOTH, RequiredKeys::Any, &[0]);
     bench.trust[0].pattern = format!("{}/**", registry.host);
@@ -162,7 +162,7 @@ async fn trust_is_judged_by_the_name_in_the_reference_and_not_by_the_mirror_s() 
     assert_eq!(reason(bench.obtain(REFERENCE, PullPolicy::Always).await), "NotTrusted");
 }
 
-/// Answers as a registry that has a bundle beside the component.
+/// Returns the answers of a registry that has a bundle beside the component.
 pub(super) fn signed(bundle: &str) -> impl Fn(&str) -> Answer + Clone + Send + Sync + 'static {
     let subject = Digest::of(manifest(COMPONENT, COMPONENT.len()).as_bytes());
     let referrer = serde_json::json!({
@@ -216,8 +216,8 @@ async fn signatures_are_looked_for_further_on_where_a_mirror_has_the_component_a
     let mut both = bench("", &[(&bare, ""), (&full, "")]);
     both.trust = trust.clone();
     assert!(both.obtain(REFERENCE, PullPolicy::Always).await.expect("signed").signed());
-    // Where the registry itself cannot be asked, that a mirror has none does not mean that there
-    // is none.
+    // If the registry itself cannot be asked, a mirror without signatures does not prove that
+    // there are none.
     let mut one = bench("", &[(&bare, "")]);
     one.trust = trust;
     assert_eq!(reason(one.obtain(REFERENCE, PullPolicy::Always).await), "SignaturesUnavailable");

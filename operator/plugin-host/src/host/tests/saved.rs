@@ -1,4 +1,4 @@
-//! Image layouts as `cosign save` writes them.
+//! Image layouts in the form that `cosign save` writes.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use crate::config::{RequiredKeys, TrustEntry};
 use crate::host::LoadError;
 use crate::{Signature, Verified};
 
-/// Gives the index the form that cosign 3.1 writes: kinds and no names, and no bundles.
+/// Converts the index to the form that cosign 3.1 writes: kinds instead of names, and no bundles.
 fn saved(mut files: Files) -> Files {
     files.entries.retain_mut(|entry| {
         let kind = match entry["annotations"]["org.opencontainers.image.ref.name"].as_str() {
@@ -36,7 +36,8 @@ fn bench(keys: &Keys) -> Bench {
     )
 }
 
-/// Obtains it from a folder and from an archive, and says of each whether it is signed.
+/// Obtains the artifact from a folder and from an archive, and returns for each whether it is
+/// signed.
 async fn outcome(
     bench: &Bench,
     files: &Files,
@@ -56,7 +57,7 @@ async fn outcome(
     outcomes
 }
 
-/// Obtains it with an empty cache.
+/// Obtains the artifact with an empty cache.
 async fn obtain_new(bench: &Bench, path: &Path, digest: &Digest) -> Result<Verified, LoadError> {
     let _ = std::fs::remove_dir_all(bench.folder.path().join("cache"));
     obtain(bench, path, &format!("@{digest}")).await
@@ -98,7 +99,7 @@ async fn a_changed_blob_of_a_saved_signature_is_refused() {
             let folder = files.folder(bench.folder.path());
             let file = folder.join("blobs/sha256").join(Digest::of(&files.blobs[blob]).hex());
             let text = String::from_utf8_lossy(&files.blobs[blob]);
-            // In all that is signed, and in the manifests around it.
+            // In the signed content, and in the manifests around it.
             let changed = text
                 .replace("\"schemaVersion\":2", "\"schemaVersion\":1")
                 .replace("signatures", "Signatures")
@@ -172,7 +173,7 @@ async fn what_is_large_a_link_or_named_otherwise_is_no_signature_and_too_many_bl
 
     let mut bytes = Vec::new();
     files.archive(&mut bytes, "");
-    // Before the two empty blocks at its end.
+    // Before the two empty blocks that end an archive.
     bytes.truncate(bytes.len() - 1024);
     let mut writer = tar::Builder::new(bytes);
     writer

@@ -1,4 +1,4 @@
-//! Proofs that lack a part, have the part of another, or were changed afterwards.
+//! Proofs that lack a part, that have a part of another proof, or that were altered.
 
 use super::*;
 

@@ -1,17 +1,17 @@
-//! Trusted roots with gaps: lists that are not there, and entries that cannot be used.
+//! Trusted roots with gaps: missing lists, and entries that cannot be used.
 
 use rcgen::{PKCS_ED25519, PublicKeyData};
 
 use super::*;
 
 const LISTS: [&str; 4] = ["certificateAuthorities", "tlogs", "ctlogs", "timestampAuthorities"];
-/// A public key of ML-DSA-65 in DER, which nobody here can verify with.
+/// Public key of ML-DSA-65 in DER, an algorithm that is not supported here.
 const ML_DSA: [u8; 20] = [
     0x30, 0x12, 0x30, 0x0b, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x03, 0x12,
     0x03, 0x03, 0x00, 0xaa, 0xbb,
 ];
 
-/// The root without a list, in each of the ways to write that.
+/// Returns the root without a list, in each of the ways to express that.
 fn without(root: &Value, list: &str) -> [Value; 3] {
     let (mut absent, mut null, mut empty) = (root.clone(), root.clone(), root.clone());
     absent.as_object_mut().expect("an object").remove(list);
@@ -24,7 +24,7 @@ fn stamped(sigstore: &Sigstore) -> Signature {
     stored(&bundle)
 }
 
-/// Both forms, and one whose time is what an authority says.
+/// Both forms, and one whose signing time is proven by a timestamp authority.
 fn all(sigstore: &Sigstore) -> [Signature; 3] {
     let [bundle, simple] = both(sigstore, &ours());
     [bundle, simple, stamped(sigstore)]
@@ -34,14 +34,14 @@ fn trusting(root: &Value) -> Trusting {
     Trusting::new(root, vec![exact(SUBJECT, ISSUER)])
 }
 
-/// The entry with another value in this place.
+/// Returns the entry with another value at this pointer.
 fn with(entry: &Value, pointer: &str, value: Value) -> Value {
     let mut entry = entry.clone();
     *entry.pointer_mut(pointer).expect("a field") = value;
     entry
 }
 
-/// Entries made of a good one that cannot be used, with words of the reason.
+/// Returns unusable variants of a good entry, each with words from the reason.
 fn broken(list: &str, good: &Value) -> Vec<(Value, &'static str)> {
     let reversed = json!({"start": "2021-01-01T00:00:00Z", "end": "2020-01-01T00:00:00Z"});
     let mut entries = vec![(Value::Null, "null"), (json!({}), "missing field")];
@@ -54,14 +54,14 @@ fn broken(list: &str, good: &Value) -> Vec<(Value, &'static str)> {
             (with(good, "/validFor", json!({})), "missing field"),
             (with(good, "/validFor", json!({"start": "soon"})), "year"),
             (with(good, "/validFor", reversed), "ends before"),
-            // It begins when its certificates have run out.
+            // Begins after its certificates have expired.
             (with(good, "/validFor/start", json!("2200-01-01T00:00:00Z")), "ends before"),
         ]);
         return entries;
     }
     let mut compressed =
         STANDARD.decode(good["publicKey"]["rawBytes"].as_str().expect("a key")).expect("a key");
-    // The point of a P-256 key begins there, with how it is written.
+    // The encoding of the point of a P-256 key begins here.
     compressed[26] = 2;
     let key = |key: &[u8]| with(good, "/publicKey/rawBytes", json!(STANDARD.encode(key)));
     entries.extend([
@@ -187,7 +187,7 @@ fn who_needs_an_entry_that_was_passed_over_is_refused_with_its_name_and_the_reas
         ("certificateAuthorities", "fulcio.testbed", 0),
         ("tlogs", "rekor.testbed", 0),
         ("ctlogs", "ct.testbed", 0),
-        // The last of the signatures alone has a timestamp.
+        // Only the last of the signatures has a timestamp.
         ("timestampAuthorities", "time.testbed", 2),
     ] {
         let mut root = sigstore.trusted_root();
@@ -200,7 +200,7 @@ fn who_needs_an_entry_that_was_passed_over_is_refused_with_its_name_and_the_reas
             for beside in [&other[list][0], &Value::Null] {
                 root[list] = json!([beside, entry]);
                 let trusting = trusting(&root);
-                // Without an authority for identities there is nobody who can have signed.
+                // Without a certificate authority nobody can have signed.
                 let unusable = beside.is_null() && list == "certificateAuthorities";
                 for signature in &signatures[first..] {
                     let refused = trusting.refusal(signature.clone());

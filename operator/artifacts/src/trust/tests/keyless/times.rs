@@ -1,5 +1,4 @@
-//! When a signature was made counts: certificates, authorities and timestamps each have their
-//! time.
+//! Tests of signing time: certificates, authorities and timestamps each have a validity period.
 
 use flashjob_testbed::keyless::Timestamps;
 
@@ -11,7 +10,7 @@ fn a_certificate_counts_for_the_time_that_it_is_for() {
     let trusting = Trusting::ours(&sigstore);
     let now = ours();
     let (early, late) = (now.certified.start - 100, now.certified.end + 100);
-    // A signature from the past counts as long as it was made in time.
+    // A signature from the past counts if it was made while its certificate was valid.
     let past = Signing {
         certified: now.certified.start - 9000..now.certified.end - 9000,
         logged: now.logged - 9000,
@@ -57,7 +56,7 @@ fn where_the_log_says_no_time_a_trusted_timestamp_authority_must() {
         stamped(&sigstore, &now)["verificationMaterial"]["timestampVerificationData"].clone();
     unproven("of another signature", &trusting, stored(&changed), "invalid RFC 3161 timestamp");
     let mut changed = good.clone();
-    // Nobody signs this field in an entry of this kind.
+    // In an entry of this kind, no signature covers this field.
     changed["verificationMaterial"]["tlogEntries"][0]["integratedTime"] =
         json!(now.logged.to_string());
     changed["verificationMaterial"]["timestampVerificationData"] = json!({});
@@ -95,7 +94,7 @@ fn an_authority_that_has_run_out_proves_nothing() {
     for signature in both(&sigstore, &past) {
         assert_eq!(trusting.verdict(&[signature]), Ok(true));
     }
-    // Nor does one for timestamps say when it was.
+    // Nor does an expired timestamp authority prove when the signature was made.
     sigstore = self::sigstore();
     sigstore.timestamps = Timestamps::new(past.certified.end).expect("an authority");
     let trusting = Trusting::ours(&sigstore);
