@@ -1,4 +1,4 @@
-//! The API server's audit log: who asked for what, and when. Reads the log's file.
+//! The API server's audit log: which user requested what, and when. Reads the log's file.
 
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -21,7 +21,7 @@ pub struct Request {
     object_ref: Object,
     #[serde(default)]
     response_status: Status,
-    /// Time at which it came in.
+    /// Time at which it was received.
     pub request_received_timestamp: Timestamp,
     /// Time at which it was answered.
     pub stage_timestamp: Timestamp,
@@ -47,7 +47,7 @@ struct Status {
 }
 
 impl Request {
-    /// `create pods`, `patch flashjobs/status`.
+    /// Returns verb and resource, such as `create pods` or `patch flashjobs/status`.
     pub fn what(&self) -> String {
         let Object { resource, subresource, .. } = &self.object_ref;
         let slash = if subresource.is_empty() { "" } else { "/" };
@@ -65,27 +65,27 @@ pub struct Log {
     requests: Vec<Request>,
 }
 
-/// A place in the log's file.
+/// A position in the log's file.
 pub struct Mark {
     file: PathBuf,
     offset: u64,
 }
 
 impl Mark {
-    /// The end of the log as it is now.
+    /// Returns the current end of the log.
     pub fn at_end(file: &Path) -> anyhow::Result<Self> {
         let offset = std::fs::metadata(file).context("the audit log")?.len();
         Ok(Self { file: file.to_owned(), offset })
     }
 
-    /// Reads what was logged from here on. A watch is in the log twice: here it counts when it
+    /// Reads what was logged after this position. A watch is in the log twice; it counts when it
     /// begins.
     pub fn read(&self) -> anyhow::Result<Log> {
         let mut file = File::open(&self.file)?;
         file.seek(SeekFrom::Start(self.offset))?;
         let mut requests = Vec::new();
         for line in BufReader::new(file).lines() {
-            // The last line may be half written.
+            // The last line may be incomplete.
             let Ok(request) = serde_json::from_str::<Request>(&line?) else { continue };
             let counts =
                 if request.verb == "watch" { "ResponseStarted" } else { "ResponseComplete" };
@@ -103,7 +103,7 @@ impl Log {
         self.requests.iter().filter(move |request| request.user.username == user)
     }
 
-    /// Requests of a user by verb and resource.
+    /// Returns the number of requests of a user, by verb and resource.
     pub fn counts(&self, user: &str) -> BTreeMap<String, usize> {
         let mut counts = BTreeMap::new();
         for request in self.of(user) {
@@ -113,7 +113,7 @@ impl Log {
     }
 
     /// Returns true if a delete of each object that a user created was answered. A create that
-    /// timed out, as on a machine that is too busy, may have made nothing.
+    /// timed out, as on a machine that is too busy, may have created nothing.
     pub fn deletes_are_answered(&self, user: &str, resource: &str) -> bool {
         let named = |verb: &str| {
             let what = format!("{verb} {resource}");
@@ -125,7 +125,7 @@ impl Log {
         created.all(|request| deleted.contains(request.object_ref.name.as_str()))
     }
 
-    /// Returns the time at which the object of that name was asked to be created.
+    /// Returns the time of the request to create the object of this name.
     pub fn created(&self, what: &str, name: &str) -> Option<Timestamp> {
         let found = self
             .requests
@@ -134,9 +134,9 @@ impl Log {
         found.map(|request| request.request_received_timestamp)
     }
 
-    /// Returns the time that each place stood idle: from the k-th end of a Pod, which is when the
-    /// kubelet's report was stored, to the create of the (parallelism + k)-th Pod. The kubelet is
-    /// the administrator's.
+    /// Returns the time that each place was idle: from the k-th end of a Pod, when the kubelet's
+    /// report was stored, to the create of the (parallelism + k)-th Pod. The kubelet acts as the
+    /// administrator.
     pub fn idle_places(&self, user: &str, parallelism: usize) -> Vec<Duration> {
         let ended = self
             .of("administrator")
@@ -157,7 +157,7 @@ impl Log {
     }
 }
 
-/// The value below which that share of the sorted values lies.
+/// Returns the value below which this share of the sorted values lies, in milliseconds.
 pub fn percentile(sorted: &[Duration], share: f64) -> Option<f64> {
     let index = ((sorted.len() as f64 * share).ceil() as usize).saturating_sub(1);
     sorted.get(index).map(|value| value.as_secs_f64() * 1000.0)

@@ -1,4 +1,4 @@
-//! Cases that are measured, and their order.
+//! Cases to measure, and their order.
 
 use std::fmt;
 
@@ -35,7 +35,7 @@ pub enum Runner {
 }
 
 impl Runner {
-    /// Returns the exposure that the operator uses; None: it is not the operator.
+    /// Returns the exposure that the operator uses; `None` for the client.
     pub fn exposure(self) -> Option<Exposure> {
         match self {
             Self::Least => None,
@@ -44,7 +44,7 @@ impl Runner {
         }
     }
 
-    /// As the table has it.
+    /// Returns the name in the table.
     pub fn title(self) -> &'static str {
         match self {
             Self::Least => "four requests",
@@ -78,7 +78,7 @@ impl fmt::Display for Case {
     }
 }
 
-/// The cases of a matrix in the order in which they are run: what is compared follows one upon the
+/// Returns the cases of a matrix in the order in which they run: cases to compare follow each
 /// other.
 pub fn cases(
     matrix: Matrix,

@@ -1,6 +1,6 @@
-//! Measures the flash program's `ota`: many at once against simulated devices, beside a least
+//! Measures the flash program's `ota`: many at once against simulated devices, beside a minimal
 //! program with the same TLS library that only sends the same bytes to the same devices; and the
-//! memory of one with large firmware. What each number means is in docs/performance.md.
+//! memory of one with large firmware. docs/performance.md explains each number.
 
 mod place;
 mod report;
@@ -14,9 +14,10 @@ use place::Place;
 use report::{Load, Report};
 use round::Sender;
 
-/// Size of the firmware with which memory is measured, in bytes.
+/// Size of the firmware for the measurement of memory, in bytes.
 const LARGE: usize = 16 << 20;
-/// Milliseconds that its device takes before it reads, so that the program is seen at its most.
+/// Milliseconds that its device waits before it reads, so that the peak of the program's memory is
+/// measured.
 const READS_AFTER_MS: u64 = 1000;
 
 /// Choice of measurements, and folder of the tables.

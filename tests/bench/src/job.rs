@@ -1,4 +1,4 @@
-//! One FlashJob, flashed by a fresh operator and measured from its creation to its Completed
+//! One FlashJob, carried out by a fresh operator and measured from its creation to its Completed
 //! status.
 
 use std::time::{Duration, Instant};
@@ -17,17 +17,17 @@ use crate::stage::{Stage, finish};
 use crate::table::{Measured, Resident};
 use crate::usage::Usage;
 
-/// A job in which nothing ends for so long is stuck.
+/// Time without a finished device after which a job counts as stuck.
 pub const STUCK: Duration = Duration::from_secs(120);
-/// Between two looks at a job; the exact times come from the audit log.
+/// Interval at which a job is polled; the exact times come from the audit log.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The FlashJobs of the bench.
+/// Returns the API of the bench's FlashJobs.
 pub fn jobs(stage: &Stage) -> Api<FlashJob> {
     Api::namespaced(stage.client.clone(), "default")
 }
 
-/// Creates a FlashJob of these devices.
+/// Creates a FlashJob for these devices.
 pub async fn apply_job(
     stage: &Stage,
     name: &str,
@@ -40,7 +40,7 @@ pub async fn apply_job(
         "spec": {
             "uuid": uids, "firmware": "harbor.nbfc.io/nubificus/firmware:0.2.0",
             "version": "0.2.0", "flashjobPodImage": FLASHER_IMAGE,
-            // The devices are not there: nobody will report the new version.
+            // The devices do not exist: none will report the new version.
             "verify": {"mode": "None"},
         },
     });
@@ -88,7 +88,7 @@ pub async fn measure(
         .await?;
     completed(stage, &mut operator, &name, case.devices).await?;
     nothing_left(stage).await?;
-    // An object is gone some time before the API server has answered, and logged, the request.
+    // An object is gone some time before the API server has answered and logged the request.
     let log = eventually("all deletes are answered", STUCK, || async {
         let log = mark.read()?;
         Ok(log.deletes_are_answered("operator", "services").then_some(log))
@@ -111,7 +111,7 @@ pub async fn measure(
     Ok(measured)
 }
 
-/// Waits until the job is over, and fails when a device did.
+/// Waits until the job has ended, and fails if a device failed.
 async fn completed(
     stage: &Stage,
     operator: &mut Process,
@@ -146,15 +146,15 @@ async fn completed(
     }
 }
 
-/// One device, so that the plugin is compiled and everything has run once. Returns the operator's
-/// peak, in KiB, with the compilation.
+/// Flashes one device, so that the plugin is compiled and every part has run once. Returns the
+/// operator's peak memory, in KiB, including the compilation.
 pub async fn warm_up(stage: &mut Stage) -> anyhow::Result<u64> {
     let case = Case { devices: 1, parallelism: 1, pod_ms: 0, runner: Runner::PerDevice };
     Ok(measure(stage, &case, Exposure::PerDevice).await?.usage.peak_kib)
 }
 
-/// Measures the memory that an idle operator has resident with the Instances that are there, and
-/// with so many more.
+/// Measures the resident memory of an idle operator with the existing Instances, and with this
+/// many more.
 pub async fn memory_of_instances(stage: &mut Stage, more: usize) -> anyhow::Result<Vec<Resident>> {
     let mut resident = Vec::new();
     for instances in [stage.instance_count(), stage.instance_count() + more] {

@@ -1,6 +1,6 @@
-//! The client that does only what a device needs: create a Service, wait for its address, create a
-//! Pod, wait for its end, delete both. Two watches for all; nothing is stored, locked, asked or
-//! retried. It is what the operator is compared with.
+//! The minimal client, which sends only the requests that a device needs: create a Service, wait
+//! for its address, create a Pod, wait for its end, delete both. It has two watches in all, and
+//! stores, locks, asks and retries nothing. It is the baseline for the operator.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,7 +39,8 @@ pub struct Settings {
     job_uid: String,
 }
 
-/// Runs the process and reads what it did in the audit log. No operator runs meanwhile.
+/// Runs the client as a process, and reads its requests from the audit log. No operator runs
+/// meanwhile.
 pub async fn measure(stage: &mut Stage, case: &Case) -> anyhow::Result<Measured> {
     stage.set_pod_time(case.pod_ms).await?;
     let (name, uids) = (stage.next_name("least"), stage.instances(case.devices).await?);
@@ -76,7 +77,7 @@ pub async fn measure(stage: &mut Stage, case: &Case) -> anyhow::Result<Measured>
     Ok(Measured::new(case, &log, "client", last.duration_since(first).as_secs_f64(), usage))
 }
 
-/// Flashes that many devices and prints what it used.
+/// Flashes that many devices and prints the CPU time and memory that it used.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let client = Client::try_default().await?;
     let services = Waiters::default();
@@ -131,7 +132,7 @@ async fn flash(
     Ok(())
 }
 
-/// Tasks that wait for a value of an object, by its name.
+/// Tasks that wait for a value of an object, by the object's name.
 #[derive(Clone, Default)]
 struct Waiters(Arc<Mutex<HashMap<String, oneshot::Sender<String>>>>);
 
@@ -178,7 +179,7 @@ fn success(pod: &Pod) -> Option<String> {
     matches!(phase.as_str(), "Succeeded" | "Failed").then_some(phase)
 }
 
-/// Metadata as the operator's objects have it.
+/// Returns metadata such as the operator's objects have.
 fn metadata(settings: &Settings, name: &str, uid: &str, annotations: &Value) -> Value {
     let group = "application.flashjob.nbfc.io";
     json!({
@@ -195,7 +196,7 @@ fn metadata(settings: &Settings, name: &str, uid: &str, annotations: &Value) -> 
     })
 }
 
-/// The Service that the operator makes with the plugin for ESP32.
+/// Returns the Service that the operator creates with the plugin for ESP32.
 fn service(settings: &Settings, name: &str, uid: &str) -> Value {
     json!({
         "metadata": metadata(settings, name, uid, &annotations()),
@@ -209,7 +210,7 @@ fn service(settings: &Settings, name: &str, uid: &str) -> Value {
     })
 }
 
-/// The Pod that the operator makes with the plugin for ESP32.
+/// Returns the Pod that the operator creates with the plugin for ESP32.
 fn pod(settings: &Settings, name: &str, uid: &str, address: &str) -> Value {
     let mut annotations = annotations();
     annotations["application.flashjob.nbfc.io/device-identity"] = json!("endpoint/10.0.0.1:80");

@@ -1,7 +1,7 @@
-//! Measures the operator beside a client that does only the four requests that a device needs, on
-//! one control plane in one go, and prints a table. What each column means is in
-//! docs/performance.md. Nothing here fails because something was slow; a job that does not
-//! complete, or a device that does not succeed, does.
+//! Measures the operator beside a client that sends only the four requests that a device needs, on
+//! one control plane in one run, and prints a table. docs/performance.md explains each column.
+//! Nothing here fails because something was slow; a job that does not complete, or a device that
+//! does not succeed, is a failure.
 
 mod audit;
 mod case;

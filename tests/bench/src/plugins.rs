@@ -1,5 +1,5 @@
-//! Measures plugins under the operator's own plugin host: a call, a start with everything cached,
-//! the way from the registry, and memory. What each number means is in docs/performance.md.
+//! Measures plugins in the operator's own plugin host: a call, a start with everything cached, a
+//! pull from the registry, and memory. docs/performance.md explains each number.
 
 mod calls;
 mod pull;
@@ -31,7 +31,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut shelf = Shelf::fill().await?;
     eprintln!("pulls: {} plugins of each language, the first time", shelf::COPIES);
     let pulls = pull::measure(&shelf).await?;
-    // What is cached needs nobody any more.
+    // Cached plugins need no registry.
     shelf.registry.stop().await?;
     eprintln!("calls: {} of each plugin", settings.calls);
     let calls = calls::measure(&shelf, settings.calls).await?;

@@ -1,5 +1,5 @@
-//! Measures a FlashRollout beside FlashJobs of the same devices, and what selecting, planning and
-//! waiting cost. What each number means is in docs/performance.md.
+//! Measures a FlashRollout beside FlashJobs of the same devices, and the cost of selecting,
+//! planning and waiting. docs/performance.md explains each number.
 
 mod fleet;
 mod report;

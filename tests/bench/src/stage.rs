@@ -1,5 +1,5 @@
-//! Parts that every case needs: a control plane, a registry with the plugin, Instances, a kubelet
-//! and a load balancer that cost little, and a fresh operator for each case.
+//! Parts that every case needs: a control plane, a registry with the plugin, Instances, a cheap
+//! simulated kubelet and load balancer, and a fresh operator for each case.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -22,18 +22,18 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-/// Far more addresses than Services at any one time, so that nobody waits for one.
+/// Number of addresses, far more than Services at any one time, so that no Service waits for one.
 const ADDRESSES: u32 = 2000;
 /// Application type of the devices that are flashed.
 pub const APPLICATION: &str = "thermo";
-/// Application type of devices that are only there.
+/// Application type of the devices that are not flashed.
 const OTHER_APPLICATION: &str = "hygro";
-/// Instances that are created at once.
+/// Number of Instances that are created concurrently.
 const CREATES_AT_ONCE: usize = 32;
 
-/// Everything but the operator.
+/// All parts except the operator.
 pub struct Stage {
-    /// An administrator's client.
+    /// Client with an administrator's rights.
     pub client: Client,
     /// The control plane.
     pub control_plane: ControlPlane,
@@ -46,7 +46,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Starts it all.
+    /// Starts all parts.
     pub async fn start(keep: bool) -> anyhow::Result<Self> {
         let programs = PathBuf::from(script("tests/control-plane/build.sh")?);
         let mut folder = tempfile::Builder::new().prefix("flashjob-bench-").tempdir()?;
@@ -89,19 +89,19 @@ impl Stage {
         Ok(stage)
     }
 
-    /// Leaves the folder with all logs, and says where it is.
+    /// Keeps the folder with all logs, and prints its path.
     pub fn keep(&mut self) {
         self.folder.disable_cleanup(true);
         eprintln!("logs are in {}", self.folder.path().display());
     }
 
-    /// A name that no job had.
+    /// Returns a name that no job has had.
     pub fn next_name(&mut self, what: &str) -> String {
         self.names += 1;
         format!("{what}-{}", self.names)
     }
 
-    /// From now on Pods succeed that long after they are bound.
+    /// Sets the time from a Pod's binding to its success, for all Pods from now on.
     pub async fn set_pod_time(&mut self, milliseconds: u64) -> anyhow::Result<()> {
         if self.kubelet.as_ref().is_some_and(|(now, _)| *now == milliseconds) {
             return Ok(());
@@ -135,14 +135,14 @@ impl Stage {
         .await
     }
 
-    /// Uids of that many Instances; creates those that are missing. Never removes one: cases come
-    /// with growing numbers.
+    /// Returns the uids of this many Instances; creates those that are missing. Never removes one:
+    /// the cases run with increasing numbers.
     pub async fn instances(&mut self, count: usize) -> anyhow::Result<Vec<String>> {
         self.fill(count, APPLICATION).await?;
         Ok(self.instances[..count].to_vec())
     }
 
-    /// Adds Instances of another application type until there are that many in all.
+    /// Adds Instances of another application type until there are this many in all.
     pub async fn other_instances(&mut self, count: usize) -> anyhow::Result<()> {
         self.fill(count, OTHER_APPLICATION).await
     }
@@ -158,7 +158,7 @@ impl Stage {
         Ok(())
     }
 
-    /// Reference of firmware 0.2.0, which is in the registry.
+    /// Returns the reference of firmware 0.2.0 in the registry.
     pub fn firmware(&self) -> String {
         format!("{}/nubificus/firmware:0.2.0", self.registry.host)
     }
@@ -168,7 +168,7 @@ impl Stage {
         self.instances.len()
     }
 
-    /// A fresh operator, once it acts.
+    /// Starts a fresh operator, and waits until it acts as the leader.
     pub async fn start_operator(&self) -> anyhow::Result<Process> {
         let folder = self.folder.path();
         let log = folder.join("operator.log");
@@ -183,7 +183,7 @@ impl Stage {
         command.args(["--health-address", &format!("127.0.0.1:{}", free_port()?)]);
         command.env("KUBECONFIG", &self.control_plane.operator_kubeconfig);
         let mut operator = Process::start("operator", command, folder)?;
-        // It may be ready as a standby for a while before it acts.
+        // It may be ready as a standby for a while before it leads.
         let acts = eventually("the operator acts", Duration::from_secs(90), || {
             let (ended, said) = (operator.check(), std::fs::read_to_string(&log));
             async move {
@@ -200,7 +200,8 @@ impl Stage {
     }
 }
 
-/// Ends an operator as a cluster would, so that the next one need not wait for its Lease.
+/// Ends an operator with SIGTERM, as a cluster would, so that the next one need not wait until its
+/// Lease expires.
 pub async fn finish(mut operator: Process) -> anyhow::Result<()> {
     let process = operator
         .id()
@@ -246,8 +247,8 @@ async fn create_instance(
         .unwrap_or_default())
 }
 
-/// Through a role, as the operator: an administrator's requests pass the API server on a shorter
-/// way.
+/// Grants the rights through a role, as for the operator: the API server authorizes an
+/// administrator's requests in fewer steps.
 async fn grant_all_to_client(client: &Client) -> anyhow::Result<()> {
     let bindings: Api<ClusterRoleBinding> = Api::all(client.clone());
     let binding = json!({

@@ -1,4 +1,4 @@
-//! The results as a table to read and as JSON to compare.
+//! The results as a table for people and as JSON for comparisons.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,23 +13,23 @@ use crate::usage::Usage;
 /// Measurements of one case.
 #[derive(Clone, Debug, Serialize)]
 pub struct Measured {
-    /// From the first request to the last; for the operator from the FlashJob's creation to its
-    /// Completed status.
+    /// Seconds from the first request to the last; for the operator from the FlashJob's creation
+    /// to its Completed status.
     pub seconds: f64,
-    /// Devices by these seconds.
+    /// Number of devices divided by these seconds.
     pub devices_per_second: f64,
     /// Requests by verb and resource.
     pub requests: BTreeMap<String, usize>,
     /// CPU time and memory that the process used.
     pub usage: Usage,
-    /// Milliseconds that a free place stayed idle: half of them were no longer idle than this.
+    /// Median of the time that a free place stayed idle, in milliseconds.
     pub idle_p50_ms: Option<f64>,
-    /// The same for 99 of 100.
+    /// 99th percentile of the same time.
     pub idle_p99_ms: Option<f64>,
 }
 
 impl Measured {
-    /// Reads what a user did in the log of a case.
+    /// Returns the measurements of a user's requests in the log of a case.
     pub fn new(case: &Case, log: &Log, user: &str, seconds: f64, usage: Usage) -> Self {
         let idle = log.idle_places(user, case.parallelism);
         Self {
@@ -44,7 +44,8 @@ impl Measured {
 }
 
 impl Measured {
-    /// All requests but those for the Lease, which come by the clock and not by the device.
+    /// Returns the number of requests except those for the Lease, which depend on time and not on
+    /// devices.
     fn requests_for_devices(&self) -> usize {
         self.requests
             .iter()
@@ -67,14 +68,15 @@ pub struct Resident {
 pub struct Table {
     matrix: Matrix,
     cases: Vec<(Case, Measured)>,
-    /// The operator's peak in KiB when it compiled the plugin, which later starts find compiled.
+    /// The operator's peak in KiB with the compilation of the plugin, which later starts find
+    /// compiled.
     pub cold_start_peak: Option<u64>,
     /// Memory of idle operators.
     pub instances: Vec<Resident>,
 }
 
 impl Table {
-    /// An empty one.
+    /// Returns an empty table.
     pub fn new(matrix: Matrix) -> Self {
         Self { matrix, cases: Vec::new(), cold_start_peak: None, instances: Vec::new() }
     }
@@ -95,7 +97,7 @@ impl Table {
         Ok(())
     }
 
-    /// Devices a second as a multiple of the client's in the same case.
+    /// Returns the devices per second as a multiple of the client's in the same case.
     fn ratio(&self, case: &Case, measured: &Measured) -> Option<f64> {
         let twin = Case { runner: Runner::Least, ..*case };
         let least = self.cases.iter().find(|(other, _)| *other == twin)?;
@@ -103,7 +105,7 @@ impl Table {
             .then(|| measured.devices_per_second / least.1.devices_per_second)
     }
 
-    /// The table in Markdown.
+    /// Returns the table in Markdown.
     pub fn markdown(&self) -> String {
         let mut text = String::from(
             "| devices | Pod s | parallelism | who | devices/s | ratio | requests/device | \
@@ -137,7 +139,7 @@ impl Table {
         text + &self.requests() + &self.memory()
     }
 
-    /// Requests by verb and resource, in whole numbers.
+    /// Formats the requests by verb and resource, in whole numbers.
     fn requests(&self) -> String {
         let mut text = String::from("\nRequests:\n\n");
         for (case, measured) in &self.cases {
@@ -159,14 +161,14 @@ impl Table {
     }
 }
 
-/// Requests by verb and resource, in one line.
+/// Formats requests by verb and resource, in one line.
 pub fn listed(requests: &BTreeMap<String, usize>) -> String {
     let counts: Vec<String> =
         requests.iter().map(|(what, count)| format!("{what} {count}")).collect();
     counts.join(", ")
 }
 
-/// Memory of idle operators, and what an Instance takes of it.
+/// Formats the memory of idle operators, and the part of it that an Instance needs.
 pub fn memory_of_instances(measured: &[Resident]) -> String {
     let mut text = String::new();
     for Resident { instances, resident_kib, peak_kib } in measured {

@@ -1,4 +1,4 @@
-//! CPU time and memory that a process used, as the kernel counts them. Reads /proc.
+//! CPU time and memory of a process, as the kernel reports them. Reads /proc.
 
 use std::path::Path;
 
@@ -8,16 +8,16 @@ use serde::{Deserialize, Serialize};
 /// CPU time and memory of a process.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub struct Usage {
-    /// Seconds of CPU time, of the program and of the kernel for it.
+    /// CPU time in seconds, in user and kernel mode.
     pub cpu_seconds: f64,
-    /// The most memory that it ever had resident, in KiB.
+    /// Peak of its resident memory, in KiB.
     pub peak_kib: u64,
-    /// Memory that it has resident now, in KiB.
+    /// Resident memory now, in KiB.
     pub resident_kib: u64,
 }
 
 impl Usage {
-    /// Reads it for a process; None: for this one.
+    /// Reads the usage of a process; `None` for this process.
     pub fn of(process: Option<u32>) -> anyhow::Result<Self> {
         let folder = process.map_or_else(|| "self".to_owned(), |process| process.to_string());
         let folder = Path::new("/proc").join(folder);

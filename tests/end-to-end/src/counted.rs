@@ -1,6 +1,6 @@
-//! A FlashJob whose flashes are counted: whatever happens to operator and API server meanwhile,
-//! each device is flashed exactly as often as its attempts say, the status tells the truth, and
-//! nothing stays behind.
+//! A FlashJob whose flashes are counted: whatever happens to the operator and the API server
+//! meanwhile, each device is flashed exactly as often as its attempts say, the status is correct,
+//! and no object is left behind.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -16,10 +16,11 @@ use serde_json::{Value, json};
 
 use crate::{LIMIT, create, delete, ended, job, nothing_left};
 
-/// Each run gives another version, as only a change is proof.
+/// Number of runs so far. Each run flashes a different version, because only a change proves a
+/// flash.
 static RUNS: AtomicU32 = AtomicU32::new(0);
 
-/// Devices under test, and what they had done before.
+/// Devices under test, with their reports from before the job.
 pub struct Counted {
     /// Name of the FlashJob.
     pub name: String,
@@ -33,7 +34,7 @@ impl Counted {
     /// its first attempt.
     ///
     /// # Errors
-    /// Cluster or simulator do not answer.
+    /// The API server or the simulator does not answer.
     pub async fn begin(testbed: &Testbed, spec: Value) -> anyhow::Result<Self> {
         let run = RUNS.fetch_add(1, Ordering::Relaxed);
         let before = testbed.devices().await?;
@@ -53,22 +54,22 @@ impl Counted {
         Ok(Self { name: format!("counted-{run}"), uids, before })
     }
 
-    /// Waits until the job is over, checks what came of it, and deletes it.
+    /// Waits until the job has ended, checks its outcome, and deletes it.
     ///
     /// # Errors
-    /// A device was flashed too often or too seldom, the status tells something else, or something
-    /// stays behind.
+    /// A device was flashed too often or too seldom, the status differs, or an object is left
+    /// behind.
     pub async fn end(self, testbed: &Testbed) -> anyhow::Result<()> {
         self.check(testbed, ended(testbed, &self.name).await?).await?;
-        // Before the job goes, as then garbage collection takes what we forgot.
+        // Before the job is deleted: garbage collection would hide what the operator left behind.
         nothing_left(testbed).await?;
         delete(testbed, &self.name).await
     }
 
-    /// Checks what came of it.
+    /// Checks the outcome of the job.
     ///
     /// # Errors
-    /// A device was flashed too often or too seldom, or the status tells something else.
+    /// A device was flashed too often or too seldom, or the status differs.
     pub async fn check(&self, testbed: &Testbed, status: FlashJobStatus) -> anyhow::Result<()> {
         ensure!(status.phase == Some(Phase::Completed), "{}: {status:?}", self.name);
         ensure!(status.completed_uuids == self.uids, "{}: {status:?}", self.name);
@@ -86,7 +87,7 @@ impl Counted {
         self.flashed_once(testbed).await
     }
 
-    /// Checks what the devices say.
+    /// Checks the counters that the devices report.
     ///
     /// # Errors
     /// A device was flashed too often or too seldom.
@@ -111,11 +112,11 @@ impl Counted {
     }
 }
 
-/// Starts the operator after a kill. The dead one does not lead any more, so its Lease need not be
-/// waited out.
+/// Restarts the operator after a kill. Deletes the Lease of the dead operator, so that the new one
+/// need not wait until it expires.
 ///
 /// # Errors
-/// It does not become ready.
+/// The operator does not become ready.
 pub async fn restart(testbed: &mut Testbed) -> anyhow::Result<()> {
     testbed.kill_operator().await?;
     let leases: Api<Lease> = Api::namespaced(testbed.client.clone(), "default");
@@ -128,10 +129,10 @@ pub async fn restart(testbed: &mut Testbed) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until this many updates have begun since the job did.
+/// Waits until this many updates have begun since the job was created.
 ///
 /// # Errors
-/// They never do.
+/// Fewer updates begin within [`LIMIT`].
 pub async fn updates(testbed: &Testbed, counted: &Counted, wanted: u32) -> anyhow::Result<()> {
     eventually("some devices are flashed", LIMIT, || async {
         let sum = |reports: &mut dyn Iterator<Item = u32>| reports.sum::<u32>();

@@ -1,5 +1,5 @@
-//! Helpers that the end-to-end tests share: FlashJobs are applied as users apply them, and watched
-//! until something holds.
+//! Helpers that the end-to-end tests share: they apply FlashJobs as users do, and wait until a
+//! condition holds.
 
 pub mod counted;
 pub mod rollouts;
@@ -17,10 +17,10 @@ use kube::core::DynamicObject;
 use kube::discovery::ApiResource;
 use serde_json::{Value, json};
 
-/// Longer than anything here takes on a slow machine.
+/// Timeout of every wait, longer than anything here takes on a slow machine.
 pub const LIMIT: Duration = Duration::from_secs(120);
 
-/// A FlashJob with what every one needs, and what `spec` adds or changes.
+/// Returns a FlashJob with the required fields, and those that `spec` adds or changes.
 #[must_use]
 pub fn job(name: &str, uids: &[String], spec: Value) -> Value {
     let mut job = json!({
@@ -37,22 +37,23 @@ pub fn job(name: &str, uids: &[String], spec: Value) -> Value {
     job
 }
 
-/// The FlashJobs of a testbed, as typed objects.
+/// Returns the API of the testbed's FlashJobs, as typed objects.
 #[must_use]
 pub fn jobs(testbed: &Testbed) -> Api<FlashJob> {
     Api::namespaced(testbed.client.clone(), "default")
 }
 
-/// The FlashJobs of a testbed, as whatever a user writes.
+/// Returns the API of the testbed's FlashJobs, as untyped objects that may hold anything a user
+/// writes.
 #[must_use]
 pub fn raw_jobs(testbed: &Testbed) -> Api<DynamicObject> {
     Api::namespaced_with(testbed.client.clone(), "default", &ApiResource::erase::<FlashJob>(&()))
 }
 
-/// Waits until a DevicePlugin fulfils something.
+/// Waits until the status of a DevicePlugin meets a condition.
 ///
 /// # Errors
-/// It does not within [`LIMIT`].
+/// The condition does not hold within [`LIMIT`].
 pub async fn plugin_where(
     testbed: &Testbed,
     name: &str,
@@ -80,7 +81,7 @@ pub async fn create(testbed: &Testbed, job: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Applies a FlashJob on the server side.
+/// Applies a FlashJob with server-side apply.
 ///
 /// # Errors
 /// The API server refuses it.
@@ -90,10 +91,10 @@ pub async fn apply(testbed: &Testbed, job: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until the status of a FlashJob fulfils something.
+/// Waits until the status of a FlashJob meets a condition.
 ///
 /// # Errors
-/// It never did.
+/// The condition does not hold within [`LIMIT`].
 pub async fn status_where(
     testbed: &Testbed,
     name: &str,
@@ -115,10 +116,10 @@ pub async fn status_where(
     }
 }
 
-/// Waits until a FlashJob is over.
+/// Waits until a FlashJob has ended.
 ///
 /// # Errors
-/// It never was.
+/// The FlashJob does not end within [`LIMIT`].
 pub async fn ended(testbed: &Testbed, name: &str) -> anyhow::Result<FlashJobStatus> {
     status_where(testbed, name, "it is over", |status| {
         matches!(status.phase, Some(Phase::Completed | Phase::Failed))
@@ -126,11 +127,11 @@ pub async fn ended(testbed: &Testbed, name: &str) -> anyhow::Result<FlashJobStat
     .await
 }
 
-/// Waits until no flash Pod and no flash Service is left, and makes sure that the operator never
-/// asked for what it has no right to.
+/// Waits until no flash Pod and no flash Service is left, and checks that the operator never made
+/// a request that it has no right to.
 ///
 /// # Errors
-/// Something stays, or a request was forbidden.
+/// An object is left, or a request was forbidden.
 pub async fn nothing_left(testbed: &Testbed) -> anyhow::Result<()> {
     let pods: Api<Pod> = Api::all(testbed.client.clone());
     let services: Api<Service> = Api::all(testbed.client.clone());
@@ -152,7 +153,7 @@ pub async fn nothing_left(testbed: &Testbed) -> anyhow::Result<()> {
 /// Deletes a FlashJob, and waits until it is gone.
 ///
 /// # Errors
-/// It stays.
+/// The FlashJob is not gone within [`LIMIT`].
 pub async fn delete(testbed: &Testbed, name: &str) -> anyhow::Result<()> {
     let jobs = jobs(testbed);
     jobs.delete(name, &DeleteParams::default()).await?;
@@ -162,7 +163,7 @@ pub async fn delete(testbed: &Testbed, name: &str) -> anyhow::Result<()> {
 /// Waits until a FlashJob is gone.
 ///
 /// # Errors
-/// It stays.
+/// The FlashJob is not gone within [`LIMIT`].
 pub async fn gone(testbed: &Testbed, name: &str) -> anyhow::Result<()> {
     let jobs = jobs(testbed);
     eventually(&format!("FlashJob {name} is gone"), LIMIT, || async {
@@ -171,10 +172,10 @@ pub async fn gone(testbed: &Testbed, name: &str) -> anyhow::Result<()> {
     .await
 }
 
-/// Waits until a Pod of a FlashJob fulfils something.
+/// Waits until a Pod of a FlashJob meets a condition.
 ///
 /// # Errors
-/// None ever did.
+/// No Pod meets the condition within [`LIMIT`].
 pub async fn pod_where(
     testbed: &Testbed,
     job: &str,
@@ -195,26 +196,26 @@ pub fn runs(pod: &Pod) -> bool {
     pod.status.as_ref().is_some_and(|status| status.phase.as_deref() == Some("Running"))
 }
 
-/// Returns the reason for which a device failed, was skipped or waits.
+/// Returns the reason why a device failed, was skipped or waits.
 #[must_use]
 pub fn reason_of(status: &FlashJobStatus, uid: &str) -> Option<String> {
     status.devices.iter().find(|device| device.uid == uid).and_then(|device| device.reason.clone())
 }
 
-/// The uids of the first devices of a type.
+/// Returns the uids of the first devices of a type.
 ///
 /// # Errors
-/// The cluster does not answer.
+/// The API server or the simulator does not answer.
 pub async fn uids(testbed: &Testbed, device: &str, count: usize) -> anyhow::Result<Vec<String>> {
     let devices = testbed.devices().await?;
     let of_type = devices.into_iter().filter(|(_, report)| report.device == device);
     Ok(of_type.map(|(uid, _)| uid).take(count).collect())
 }
 
-/// Messages of the events about a FlashJob.
+/// Returns the messages of the events about a FlashJob.
 ///
 /// # Errors
-/// The cluster does not answer.
+/// The API server does not answer.
 pub async fn events(testbed: &Testbed, name: &str) -> anyhow::Result<Vec<String>> {
     let events: Api<k8s_openapi::api::events::v1::Event> =
         Api::namespaced(testbed.client.clone(), "default");
@@ -233,17 +234,17 @@ pub async fn events(testbed: &Testbed, name: &str) -> anyhow::Result<Vec<String>
         .collect())
 }
 
-/// A condition's status and reason.
+/// Returns a condition's status and reason.
 #[must_use]
 pub fn condition(status: &FlashJobStatus, kind: &str) -> Option<(String, String)> {
     let condition = status.conditions.iter().find(|condition| condition.type_ == kind)?;
     Some((condition.status.clone(), condition.reason.clone()))
 }
 
-/// Objects of this kind in the blocks of YAML of a page, or in a file.
+/// Returns the objects of this kind in the YAML blocks of a Markdown page, or in a YAML file.
 ///
 /// # Errors
-/// A block is no YAML.
+/// A block is not valid YAML.
 pub fn examples(text: &str, kind: &str) -> anyhow::Result<Vec<Value>> {
     let blocks: Vec<&str> = match text.contains("```yaml") {
         true => {
@@ -261,7 +262,7 @@ pub fn examples(text: &str, kind: &str) -> anyhow::Result<Vec<Value>> {
     Ok(found)
 }
 
-/// Parameters of an apply that changes nothing, and that unknown fields are an error of.
+/// Returns the parameters of an apply that changes nothing and rejects unknown fields.
 #[must_use]
 pub fn strict_dry_run() -> PatchParams {
     PatchParams {

@@ -1,4 +1,4 @@
-//! FlashRollouts as users apply them, and watched until something holds.
+//! Helpers that apply FlashRollouts as users do, and wait until a condition holds.
 
 use flashjob_api::{FlashRollout, FlashRolloutStatus};
 use flashjob_simulators::devices::Behaviour;
@@ -12,13 +12,14 @@ use serde_json::{Value, json};
 
 use crate::{LIMIT, jobs};
 
-/// The FlashRollouts of a testbed.
+/// Returns the API of the testbed's FlashRollouts.
 #[must_use]
 pub fn rollouts(testbed: &Testbed) -> Api<FlashRollout> {
     Api::namespaced(testbed.client.clone(), "default")
 }
 
-/// A FlashRollout with what every one here needs, and what `spec` adds or changes.
+/// Returns a FlashRollout with the fields that every test needs, and those that `spec` adds or
+/// changes.
 #[must_use]
 pub fn rollout(testbed: &Testbed, name: &str, spec: Value) -> Value {
     let mut rollout = json!({
@@ -35,7 +36,7 @@ pub fn rollout(testbed: &Testbed, name: &str, spec: Value) -> Value {
     rollout
 }
 
-/// Applies a FlashRollout on the server side.
+/// Applies a FlashRollout with server-side apply.
 ///
 /// # Errors
 /// The API server refuses it.
@@ -50,10 +51,10 @@ pub async fn apply(testbed: &Testbed, rollout: &Value) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits until the status of a FlashRollout fulfils something.
+/// Waits until the status of a FlashRollout meets a condition.
 ///
 /// # Errors
-/// It does not within [`LIMIT`].
+/// The condition does not hold within [`LIMIT`].
 pub async fn status_where(
     testbed: &Testbed,
     name: &str,
@@ -76,7 +77,7 @@ pub async fn status_where(
     }
 }
 
-/// Changes fields of a rollout's spec, as a colleague of whoever applied it.
+/// Changes fields of a rollout's spec, as a user other than the one who applied it.
 ///
 /// # Errors
 /// The API server refuses it.
@@ -89,12 +90,12 @@ pub async fn change(testbed: &Testbed, name: &str, spec: Value) -> anyhow::Resul
 /// Waits until a FlashRollout has ended.
 ///
 /// # Errors
-/// It does not within [`LIMIT`].
+/// The FlashRollout does not end within [`LIMIT`].
 pub async fn ended(testbed: &Testbed, name: &str) -> anyhow::Result<FlashRolloutStatus> {
     status_where(testbed, name, "it ends", |status| status.completion_time.is_some()).await
 }
 
-/// Times that each device was flashed.
+/// Returns the number of times that each device was flashed.
 ///
 /// # Errors
 /// The simulators do not answer.
@@ -102,7 +103,7 @@ pub async fn flashed(testbed: &Testbed) -> anyhow::Result<Vec<u32>> {
     Ok(testbed.fleet.reports().await?.iter().map(|report| report.flashed).collect())
 }
 
-/// Has all devices behave in a way.
+/// Sets the behaviour of all devices.
 ///
 /// # Errors
 /// The simulators do not answer.

@@ -1,5 +1,5 @@
-//! Objects that the cluster does not admit: a quota is a turn to wait for, a policy's word is
-//! final.
+//! Objects that the cluster does not admit: at a quota a device waits for its turn, a denial by a
+//! policy is final.
 
 use flashjob_api::akri::Instance;
 use flashjob_api::{FlashJobStatus, Phase};
@@ -36,7 +36,7 @@ async fn a_quota_delays_a_policy_refuses() -> anyhow::Result<()> {
     nothing_left(&testbed).await
 }
 
-/// Without a retry: a device that spent an attempt on the quota would have failed.
+/// Sets no retries: a device that spent an attempt on the quota would fail.
 async fn devices_take_turns_at_a_quota(
     testbed: &Testbed,
     uids: &[String],
@@ -135,7 +135,7 @@ async fn the_words_of_a_policy_are_the_devices_message(
     Ok(())
 }
 
-/// A definition of Instance as some version of Akri, or whoever changed it, has it.
+/// Changes the definition of Instance to that of another version of Akri, or to an edited one.
 async fn change_definition(testbed: &Testbed, change: impl Fn(&mut Value)) -> anyhow::Result<()> {
     let definitions: Api<CustomResourceDefinition> = Api::all(testbed.client.clone());
     let name = "instances.akri.sh";
@@ -187,7 +187,8 @@ async fn instances_are_taken_as_any_version_of_akri_writes_them() -> anyhow::Res
     apply(&testbed, &job("older", std::slice::from_ref(&first.0), json!({}))).await?;
     let status = ended(&testbed, "older").await?;
     assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
-    // One that is being deleted is a device that leaves, however long a finalizer holds it.
+    // An Instance that is being deleted is a device that leaves, however long a finalizer holds
+    // it.
     let name = name_of(&second.0).unwrap_or_default();
     let finalizers = |list: Value| Patch::Merge(json!({"metadata": {"finalizers": list}}));
     let merge = PatchParams::default();
@@ -199,7 +200,7 @@ async fn instances_are_taken_as_any_version_of_akri_writes_them() -> anyhow::Res
     let message = status.devices[0].message.clone().unwrap_or_default();
     assert!(message.contains(&format!("{name} is being deleted")), "{message}");
     instances.patch(&name, &merge, &finalizers(json!([]))).await?;
-    // What nobody can read is told by its name.
+    // An Instance that cannot be decoded is reported by its name.
     change_definition(&testbed, |schema| {
         *schema = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
     })

@@ -1,5 +1,5 @@
-//! State that a job finds when it is not the first: its own spec changed while devices are in
-//! flight, and what the Go operator left.
+//! State that exists before a run: a spec that changed while devices are in flight, and objects
+//! that the Go operator left.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ async fn a_run_that_changes_in_flight_begins_afresh_once_the_devices_in_flight_a
     };
     let status = status_where(&testbed, "changed", "the new run is complete", over).await?;
     assert_eq!(status.completed_uuids, all);
-    // A device that reported the version in between may still reboot.
+    // A device that reported the version meanwhile may still reboot.
     eventually(
         "every device runs the firmware of the new run",
         Duration::from_secs(30),
@@ -122,8 +122,8 @@ async fn what_the_go_operator_left_is_taken_over_and_its_running_pod_keeps_its_d
     nothing_left(&testbed).await
 }
 
-/// A Pod and a Service as the Go operator made them: two labels, an owner that is no controller,
-/// the endpoint in the environment.
+/// Creates a Pod and a Service as the Go operator did: two labels, an owner that is not a
+/// controller, the endpoint in the environment.
 async fn leave_behind(
     testbed: &Testbed,
     job: &FlashJob,
@@ -213,7 +213,7 @@ async fn a_tag_that_moves_before_the_flash_is_flashed_as_it_is_then_and_a_digest
         jobs(&testbed).patch(name, &PatchParams::default(), &goes_on).await?;
     }
 
-    // Another version than the one that was asked for is no proof.
+    // A version other than the requested one is no proof.
     for (name, unverified) in [("digest", 0), ("tag", 1)] {
         let status = ended(&testbed, name).await?;
         assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");

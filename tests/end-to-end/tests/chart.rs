@@ -1,6 +1,6 @@
-//! The Helm chart on a real API server: every object that it makes is valid, whatever the values;
-//! it is installed, changed, rolled back and uninstalled, and FlashJobs survive. That the operator
-//! works under it is shown on a real node (tests/node).
+//! The Helm chart on a real API server: every object that it renders is valid, whatever the
+//! values. It is installed, upgraded, rolled back and uninstalled, and FlashJobs survive. A test
+//! on a real node (tests/node) shows that the operator works when installed by it.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -38,8 +38,7 @@ impl Helm<'_> {
         command
     }
 
-    /// Runs helm with values on its standard input; returns what it prints, or what it complains
-    /// of.
+    /// Runs helm with values on its standard input; returns its output, or its error.
     async fn run(&self, arguments: &[&str], values: &Value) -> anyhow::Result<String> {
         let mut command = self.command(&self.program.display().to_string(), arguments);
         piped(&mut command, &values.to_string()).await
@@ -50,7 +49,7 @@ impl Helm<'_> {
         self.run(&common, values).await
     }
 
-    /// Has the API server check objects without making them.
+    /// Has the API server validate objects without creating them.
     async fn is_valid(&self, objects: &str) -> anyhow::Result<()> {
         let kubectl = self.testbed.control_plane.programs.join("kubectl").display().to_string();
         let arguments =
@@ -165,7 +164,7 @@ async fn whatever_the_values_the_objects_are_valid(helm: &Helm<'_>) -> anyhow::R
         }),
     ];
     for values in matrix {
-        // Where the namespace exists, and the API server can check all of it.
+        // In a namespace that exists, so that the API server can validate every object.
         let arguments =
             ["template", "x", "deploy/chart", "--namespace", "default", "--values", "-"];
         let objects = helm.run(&arguments, &values).await.context(values.to_string())?;
@@ -197,8 +196,8 @@ async fn values_that_are_wrong_are_refused_by_name(helm: &Helm<'_>) -> anyhow::R
     Ok(())
 }
 
-/// The testbed's definitions are there before, without anything of Helm, as the Go operator and
-/// kubectl leave them.
+/// Checks that a release adopts the testbed's definitions, which exist without Helm's metadata, as
+/// the Go operator and kubectl leave them.
 async fn a_release_takes_over_what_was_there_and_leaves_the_jobs(
     helm: &Helm<'_>,
 ) -> anyhow::Result<()> {
@@ -237,7 +236,8 @@ async fn a_release_takes_over_what_was_there_and_leaves_the_jobs(
     helm.run(&["uninstall", RELEASE, "--namespace", NAMESPACE], &json!({})).await?;
     ensure!(deployments.get_opt(RELEASE).await?.is_none(), "the operator is gone");
     ensure!(jobs(testbed).get_opt("before").await?.is_some(), "the FlashJob stays");
-    // The definitions that it left are its own.
+    // The release owns the definitions that it left behind, so a new one needs no
+    // `--take-ownership`.
     helm.chart("install", &json!({})).await?;
     helm.run(&["uninstall", RELEASE, "--namespace", NAMESPACE], &json!({})).await?;
     Ok(())

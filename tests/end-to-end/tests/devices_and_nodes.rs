@@ -1,5 +1,5 @@
 //! Outcome for a device when its image, its Pod, its node, its address or its Instance fails: each
-//! has a rule, and here its test.
+//! failure has a rule, and each rule has its test here.
 
 use std::time::Instant;
 
@@ -19,7 +19,7 @@ use kube::api::{DeleteParams, EvictParams, ListParams, Patch, PatchParams, PostP
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-/// One control plane for all, a device for each.
+/// One control plane for all cases, a device for each.
 #[tokio::test]
 async fn each_fault_of_a_device_or_a_node_ends_by_its_own_rule() -> anyhow::Result<()> {
     let options = Options {
@@ -54,7 +54,7 @@ async fn each_fault_of_a_device_or_a_node_ends_by_its_own_rule() -> anyhow::Resu
     ];
     try_join_all(facts).await?;
     nothing_left(&testbed).await?;
-    // These wait for an address while nobody else holds one.
+    // These wait for an address while no other job holds one.
     an_address_that_never_comes_is_a_failed_attempt(case("no-address", 11)).await?;
     nothing_left(&testbed).await?;
     a_host_name_alone_is_no_address_for_a_device_that_needs_an_ip(case("host-name", 12)).await?;
@@ -99,8 +99,8 @@ impl Case<'_> {
         Api::namespaced(self.testbed.client.clone(), "default")
     }
 
-    /// Waits until the device was asked to update and waits in vain, so that the Pod's end is the
-    /// test's to choose.
+    /// Waits until the device has received the update request and its Pod runs, so that the test
+    /// decides how the Pod ends.
     async fn busy_pod(&self) -> anyhow::Result<Pod> {
         eventually("the device was asked", LIMIT, || async {
             Ok((self.report().await?.updates > 0).then_some(()))
@@ -137,7 +137,8 @@ impl Case<'_> {
     }
 }
 
-/// The device is asked once in vain; its flash container waits a minute for it to call back.
+/// The device does not call back after its first request; its flash container waits a minute for
+/// it.
 fn deaf_once() -> Behaviour {
     Behaviour { no_callback: true, times: Some(1), ..Behaviour::default() }
 }
@@ -170,7 +171,7 @@ async fn an_evicted_pod_spends_no_attempt(case: Case<'_>) -> anyhow::Result<()> 
     case.completed_after(2).await.map(|_| ())
 }
 
-/// The client asks again for as long as it is answered 429, as `kubectl drain` does.
+/// The client retries for as long as the API server answers 429, as `kubectl drain` does.
 async fn an_eviction_waits_until_the_flash_is_over(case: Case<'_>) -> anyhow::Result<()> {
     case.behave(Behaviour { transfer_ms: 5000, ..Behaviour::default() }).await?;
     case.start(json!({"backoffLimitPerDevice": 0})).await?;
@@ -182,7 +183,7 @@ async fn an_eviction_waits_until_the_flash_is_over(case: Case<'_>) -> anyhow::Re
         Ok((budgets.list(&of_job).await?.items.len() == 1).then_some(()))
     })
     .await?;
-    // It is evicted when it has ended, or is gone by then.
+    // The eviction succeeds once the Pod has ended, unless the Pod is gone before.
     let evicted = case.pods().evict(&pod.name_any(), &EvictParams::default()).await;
     let waited = match &evicted {
         Ok(_) => true,
@@ -221,7 +222,7 @@ async fn a_pod_gone_without_an_end_locks_its_device_until_nothing_can_run(
         next.uid() != pod.uid()
     })
     .await?;
-    // The deadline and ten seconds of grace; times are whole seconds.
+    // The deadline plus ten seconds of grace, minus rounding: times are whole seconds.
     assert!(gone.elapsed().as_secs() >= 24, "{} came after {:?}", next.name_any(), gone.elapsed());
     case.completed_after(2).await.map(|_| ())
 }
@@ -249,7 +250,7 @@ async fn a_lost_node_locks_the_device_against_other_jobs_too(
     case.behave(deaf_once()).await?;
     case.start(json!({"deviceTimeoutSeconds": 15, "verify": {"timeoutSeconds": 1}})).await?;
     let pod = case.busy_pod().await?;
-    // What Pod garbage collection does to the Pods of a node that is no more.
+    // As Pod garbage collection marks the Pods of a node that no longer exists.
     let collected = json!({"status": {"phase": "Failed", "conditions": [
         {
             "type": "DisruptionTarget", "status": "True", "reason": "DeletionByPodGC",
@@ -261,7 +262,7 @@ async fn a_lost_node_locks_the_device_against_other_jobs_too(
         .await?;
     case.pods().delete(&pod.name_any(), &now()).await?;
     case.lost().await?;
-    // Another version: what the one reports is no proof for the other.
+    // Another version: the version that one job waits for is no proof for the other.
     let other = json!({"version": "0.3.0", "firmware": "harbor.nbfc.io/nubificus/firmware:0.3.0"});
     create(case.testbed, &job("lost-node-other", &[case.uid().to_owned()], other)).await?;
     let busy =

@@ -1,5 +1,5 @@
-//! The way between operator and API server fails in every way that it can; nothing is lost,
-//! nothing done twice.
+//! Every kind of fault of the connection between operator and API server; nothing is lost, nothing
+//! is done twice.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,11 +13,11 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Patch, PatchParams};
 use serde_json::json;
 
-/// For how long the API server is away.
+/// Duration of the API server's outage.
 const OUTAGE: Duration = Duration::from_secs(20);
 const WATCHED: [&str; 4] = ["flashjobs", "instances", "pods", "services"];
 
-/// One control plane serves all: each fault is over before the next begins.
+/// One control plane serves all cases: each fault is over before the next begins.
 #[tokio::test]
 async fn under_faults_of_the_api_server_a_device_is_flashed_as_often_as_its_attempts_say()
 -> anyhow::Result<()> {
@@ -26,8 +26,8 @@ async fn under_faults_of_the_api_server_a_device_is_flashed_as_often_as_its_atte
         addresses: 3,
         ..Options::default()
     };
-    // After an outage the scheduler needs a while until it knows the node again, and that is no
-    // fault of a device.
+    // After an outage the scheduler takes a while to consider the node ready again, which is not a
+    // failure of a device.
     options.periods["unschedulableSeconds"] = json!(60);
     let mut testbed = Testbed::start(&options).await?;
     let proxy = Proxy::start(&testbed.control_plane.operator_kubeconfig).await?;
@@ -50,7 +50,7 @@ fn ended(pod: &Pod) -> bool {
         .is_some_and(|status| matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")))
 }
 
-/// Requests about a FlashJob, not those by which the operator tells of its plugins or leads.
+/// Returns true for requests about a FlashJob, not those about plugins or the Lease.
 fn of_the_job(call: &Call) -> bool {
     matches!(call.resource.as_str(), "flashjobs" | "flashjobs/status" | "pods" | "services")
         && !call.watch
@@ -127,8 +127,8 @@ async fn etcd_is_compacted_while_no_watch_stands(
     let counted = Counted::begin(testbed, json!({"parallelism": 2})).await?;
     updates(testbed, &counted, 1).await?;
     proxy.refuse();
-    // Pods run to their end unseen. The API server that comes back remembers nothing from before
-    // the compaction.
+    // Pods end while no watch is open. The restarted API server has no history from before the
+    // compaction.
     pod_where(testbed, &counted.name, "it ends unseen", ended).await?;
     let touched = Patch::Merge(json!({"metadata": {"annotations": {"touched": "unseen"}}}));
     jobs(testbed).patch(&counted.name, &PatchParams::default(), &touched).await?;

@@ -18,7 +18,7 @@ use serde_json::json;
 
 use case::{Case, broken};
 
-/// One control plane for all, devices of its own for each.
+/// One control plane for all cases, with separate devices for each.
 #[tokio::test]
 async fn every_field_does_what_its_row_says() -> anyhow::Result<()> {
     let options = Options {
@@ -99,7 +99,7 @@ async fn host_endpoint_overrides_where_the_device_is_reached(
 }
 
 async fn external_ip_makes_devices_take_turns(case: Case<'_>) -> anyhow::Result<()> {
-    // An address of the pool is learned from a first device.
+    // A first device is flashed to learn an address of the pool.
     case.testbed
         .fleet
         .behave(&case.devices[0].1.id, &Behaviour { transfer_ms: 2000, ..Behaviour::default() })
@@ -151,7 +151,7 @@ async fn parallelism_limits_the_devices_in_flight(case: Case<'_>) -> anyhow::Res
         .watch(|pods, _| pods.iter().filter(|pod| flashjob_end_to_end::runs(pod)).count())
         .await?;
     case.completed(&status);
-    // Fewer where the other jobs hold the addresses.
+    // Fewer than two when other jobs hold the addresses.
     assert!(matches!(looks.into_iter().max(), Some(1 | 2)));
     Ok(())
 }
@@ -340,18 +340,19 @@ async fn pod_overrides_reach_the_pod_and_no_further_than_allowed(
 }
 
 async fn a_changed_list_adds_and_drops_devices(case: Case<'_>) -> anyhow::Result<()> {
-    // The list must change while the first is in flight, which its status says up to a second
+    // The list must change while the first is in flight; the status reports that up to a second
     // late.
     case.all_behave(Behaviour { transfer_ms: 6000, ..Behaviour::default() }).await?;
     let uids = case.uids();
-    // Applied from the first on: what another manager put into a set stays in it.
+    // Server-side apply from the first write on: an item that another field manager added to a set
+    // would stay in it.
     apply(case.testbed, &job(case.name, &uids[..2], json!({"parallelism": 1}))).await?;
     let flashing = |status: &FlashJobStatus| {
         status.devices.iter().any(|device| device.state == DeviceState::Flashing)
     };
     status_where(case.testbed, case.name, "the first is flashed", flashing).await?;
-    // The first in flight finishes though it is dropped, the second goes before its turn, the
-    // third comes.
+    // The first device, in flight, finishes though it is removed from the list; the second is
+    // removed before its turn; the third is added.
     apply(case.testbed, &job(case.name, &uids[2..], json!({"parallelism": 1}))).await?;
     let done =
         |status: &FlashJobStatus| status.completed_uuids == uids[2..] && status.devices.is_empty();
@@ -364,8 +365,8 @@ async fn hostile_strings_harm_nobody(case: Case<'_>) -> anyhow::Result<()> {
     let text = "$(UUID) `id` \"'\\ \u{202e}<script>{{.}} %s 🔥";
     let status = case.run(json!({"runID": text, "settings": {"esp32": {text: text}}})).await?;
     case.expect(&status, "SettingsRejected", &[0]).await?;
-    // The firmware's name reaches the container as it is, and only there it is found wanting: for
-    // good, as it is no reference.
+    // The firmware's name reaches the container unchanged. Only there it fails, and permanently,
+    // because it is not a valid reference.
     create(
         case.testbed,
         &job(

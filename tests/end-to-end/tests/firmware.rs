@@ -1,5 +1,5 @@
-//! `firmwarePolicy` of FlashJobs that are used alone: firmware is resolved and proven before it is
-//! flashed, with keys and without.
+//! `firmwarePolicy` of FlashJobs without a rollout: firmware is resolved and verified before it is
+//! flashed, with keys and keyless.
 
 use flashjob_api::{FlashJobStatus, Phase, condition};
 use flashjob_end_to_end::{
@@ -14,7 +14,7 @@ use kube::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-/// A FlashJob that asks for signed firmware.
+/// Returns a FlashJob that requires signed firmware.
 fn policed(
     testbed: &Testbed,
     name: &str,
@@ -32,12 +32,12 @@ fn trust(testbed: &mut Testbed, cosign: Value) {
     testbed.config["firmwareTrust"] = json!([{"match": pattern, "cosign": cosign}]);
 }
 
-/// Number of times that each device was flashed.
+/// Returns the number of times that each device was flashed.
 async fn flashed(testbed: &Testbed) -> anyhow::Result<Vec<u32>> {
     Ok(testbed.fleet.reports().await?.iter().map(|report| report.flashed).collect())
 }
 
-/// Objects that were made for devices of a FlashJob.
+/// Returns the number of Pods and Services that exist for a FlashJob.
 async fn objects(testbed: &Testbed, job: &str) -> anyhow::Result<usize> {
     let pods: Api<Pod> = Api::namespaced(testbed.client.clone(), "default");
     let services: Api<Service> = Api::namespaced(testbed.client.clone(), "default");
@@ -84,7 +84,7 @@ async fn a_job_keeps_the_digest_that_its_tag_had_and_unsigned_firmware_flashes_n
     for report in testbed.fleet.reports().await? {
         assert_eq!((report.flashed, report.version.as_str()), (1, "0.2.0"), "{report:?}");
     }
-    // Nobody signed what the tag has now.
+    // The tag now refers to unsigned firmware.
     apply(&testbed, &policed(&testbed, "unsigned", &all, tag, "0.3.0")).await?;
     let refused = waits_for("FirmwareUntrusted");
     let status = status_where(&testbed, "unsigned", "it is refused", refused).await?;
@@ -119,7 +119,7 @@ async fn an_identity_signs_firmware_without_a_key_on_the_index_or_for_one_platfo
     let index = push_firmware(registry, "nubificus/index:0.2.0", &both).await?;
     let bundle = sigstore.bundle(&signing(ours), &[&index], SIGN)?;
     attach_bundle(registry, "nubificus/index", &index, &bundle).await?;
-    // The older form, on the manifest of one platform alone.
+    // The older format, on the manifest of one platform alone.
     push_firmware(registry, "nubificus/manifest:0.2.0", &both).await?;
     let reference = format!("{}/nubificus/manifest:0.2.0-esp32", registry.host).parse()?;
     let manifest = registry.client()?.fetch_manifest_digest(&reference, &registry.auth()).await?;
@@ -164,7 +164,7 @@ async fn a_registry_that_is_away_holds_a_job_back_until_it_answers() -> anyhow::
     push_firmware(&testbed.registry, "nubificus/one:0.2.0", &one).await?;
     testbed.start_operator().await?;
     let mixed = [uids(&testbed, "esp32", 1).await?, uids(&testbed, "esp32s2", 1).await?].concat();
-    // The plugins are loaded by now.
+    // Waits until the plugins are loaded.
     for plugin in ["esp32", "esp32s2"] {
         flashjob_end_to_end::plugin_where(&testbed, plugin, "it serves", |status| {
             condition::holds(&status.conditions, condition::READY)
@@ -209,7 +209,7 @@ async fn firmware_that_a_changed_trust_does_not_allow_goes_to_no_further_device(
     testbed.kill_operator().await?;
     trust(&mut testbed, json!({"publicKeyFiles": [theirs.public_key]}));
     testbed.start_operator().await?;
-    // The run goes on, by the digest that it has.
+    // The run continues with the digest that it has stored.
     apply(&testbed, &policed(&testbed, "job", &all, tag, "0.2.0")).await?;
     let refused = waits_for("FirmwareUntrusted");
     let status = status_where(&testbed, "job", "it is refused", refused).await?;

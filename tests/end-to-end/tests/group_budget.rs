@@ -1,5 +1,5 @@
-//! A budget of groups holds over several FlashRollouts and FlashJobs: the flash Pods at work are
-//! counted in the order in which etcd stored what became of them.
+//! A group budget limits several FlashRollouts and FlashJobs together. The test counts the flash
+//! Pods at work in the order in which etcd stored their changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,7 +55,7 @@ impl Count {
         Ok(Self { task, stop })
     }
 
-    /// The most Pods that each group ever had at work at once.
+    /// Returns the highest number of Pods that each group had at work at the same time.
     async fn most(self) -> anyhow::Result<BTreeMap<String, usize>> {
         let _ = self.stop.send(());
         self.task.await?
@@ -131,7 +131,7 @@ async fn three_flash_jobs_at_once_have_no_more_devices_in_flight_in_a_group_than
     let count = Count::begin(&testbed, application).await?;
     let names = ["first", "second", "third"];
     for (number, name) in names.into_iter().enumerate() {
-        // Of each application two.
+        // Two devices of each application.
         let own: Vec<String> = uids.iter().skip(number).step_by(3).cloned().collect();
         let budget = json!({"by": "APPLICATION_TYPE", "maxInFlight": 2});
         let spec = json!({"parallelism": 4, "groupBudget": budget});

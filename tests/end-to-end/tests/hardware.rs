@@ -1,4 +1,4 @@
-//! Families of hardware beside ESP32, each through the whole operator with its own plugin.
+//! Hardware families other than ESP32, each through the whole operator with its own plugin.
 
 use flashjob_api::Phase;
 use flashjob_end_to_end::{apply, ended, job, nothing_left};
@@ -7,7 +7,7 @@ use flashjob_testbed::smp::{FIRMWARE, NetworkDevice};
 use flashjob_testbed::{Options, Testbed};
 use serde_json::json;
 
-/// The product's flash image, where a plugin gives the whole command.
+/// The product's flash image, for plugins that specify the whole command.
 const FLASHER: &str = "registry.example/flasher:1";
 
 #[tokio::test]
@@ -54,7 +54,8 @@ async fn a_device_with_mcuboot_completes_by_its_hash_and_one_that_goes_back_is_g
         apply(&testbed, &job(name, std::slice::from_ref(&device.uid), spec)).await?;
     }
 
-    // Akri reports no version: the device's own word, read by the flash program, is the proof.
+    // Akri reports no version: the version that the flash program read from the device is the
+    // proof.
     let status = ended(&testbed, "keeps").await?;
     assert_eq!(status.phase, Some(Phase::Completed), "{status:?}");
     assert_eq!(status.completed_uuids, std::slice::from_ref(&well.uid));

@@ -10,8 +10,8 @@ use flashjob_testbed::{Options, Testbed};
 use kube::api::ListParams;
 use serde_json::json;
 
-/// Firmware that does not become smaller when it is compressed, so that its layer is larger than
-/// what is looked at first.
+/// Returns firmware that does not compress, so that its layer is larger than the part that is
+/// inspected first.
 fn large(device: &str, version: &str) -> anyhow::Result<Vec<u8>> {
     let mut state = 1_u32;
     let next = |_| {
@@ -48,7 +48,7 @@ async fn firmware_for_another_chip_of_another_version_or_that_is_none_flashes_no
     }
     assert_eq!(jobs(&testbed).list(&ListParams::default()).await?.items.len(), 0);
     assert_eq!(flashed(&testbed).await?, [0; 2]);
-    // The run goes on by itself once the tag has the right image.
+    // The run continues by itself once the tag refers to the right image.
     let right = [("esp32".to_owned(), large("esp32", "0.2.0")?)];
     push_files(&testbed.registry, "nubificus/chip:0.2.0", &right).await?;
     let status = ended(&testbed, "chip").await?;
@@ -77,7 +77,7 @@ async fn a_flash_job_with_a_policy_flashes_nothing_that_its_plugin_refuses() -> 
     let words = "is an image for ESP32-S3, and device type esp32 is";
     assert!(message.contains(words) && message.contains("plugin esp32"), "{message}");
     assert_eq!((status.firmware, flashed(&testbed).await?), (None, vec![0]));
-    // The tag has the right image, and the job goes on by itself.
+    // The tag refers to the right image now, and the job continues by itself.
     let right = [("esp32".to_owned(), large("esp32", "0.2.0")?)];
     push_files(&testbed.registry, image, &right).await?;
     let status = flash_jobs::ended(&testbed, "one").await?;
@@ -98,7 +98,7 @@ async fn a_plugin_of_an_earlier_contract_flashes_uninspected_beside_one_that_ins
             plugin_where(&testbed, name, "it serves", |status| status.digest.is_some()).await?;
         assert_eq!(status.wit_version.as_deref(), Some(version), "{name}");
     }
-    // The toaster's does not begin as an image of any known kind.
+    // The toaster's firmware does not begin like an image of any known format.
     let both = ["esp32", "toaster"].map(|device| firmware(device, "thermo", "0.2.0"));
     push_firmware(&testbed.registry, "nubificus/both:0.2.0", &both).await?;
     let reference = format!("{}/nubificus/both:0.2.0", testbed.registry.host);

@@ -1,5 +1,5 @@
 //! The operator is killed at each boundary between two of its requests, and at random moments;
-//! nothing is lost, nothing done twice.
+//! nothing is lost, nothing is done twice.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ use flashjob_testbed::{Options, Proxy, Testbed};
 use kube::api::DeleteParams;
 use serde_json::{Value, json};
 
-/// Request that the operator makes to the API server in the life of a FlashJob.
+/// Request that the operator sends to the API server during the life of a FlashJob.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Point {
     AddFinalizer,
@@ -132,7 +132,7 @@ impl Random {
     }
 }
 
-/// Reads how many kills there are (FLASHJOB_RANDOM_KILLS) and the seed, and says them.
+/// Returns the number of kills (FLASHJOB_RANDOM_KILLS) and the seed, and prints both.
 fn kills(default: u64) -> anyhow::Result<(u64, u64)> {
     let kills = number("FLASHJOB_RANDOM_KILLS").unwrap_or(default);
     let clock = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
@@ -141,7 +141,7 @@ fn kills(default: u64) -> anyhow::Result<(u64, u64)> {
     Ok((kills, seed))
 }
 
-/// FLASHJOB_RANDOM_KILLS says how many kills, FLASHJOB_SEED repeats a run.
+/// FLASHJOB_RANDOM_KILLS sets the number of kills; FLASHJOB_SEED repeats a run.
 #[tokio::test]
 async fn an_operator_killed_at_random_moments_flashes_every_device_as_often_as_its_attempts_say()
 -> anyhow::Result<()> {
@@ -151,7 +151,7 @@ async fn an_operator_killed_at_random_moments_flashes_every_device_as_often_as_i
     let mut counted = Counted::begin(&testbed, spec(&mut random)).await?;
     for kill in 0..kills {
         let pause = Duration::from_millis(random.below(1500));
-        // The moment is what is random here; nothing is waited for.
+        // A random pause, not a wait for a condition.
         tokio::time::sleep(pause).await;
         restart(&mut testbed).await?;
         if jobs(&testbed)
@@ -176,18 +176,19 @@ fn spec(random: &mut Random) -> Value {
     })
 }
 
-/// Version of a run: each gives another, as only a change is proof.
+/// Version that a run flashes: different from the previous run's, because only a change proves a
+/// flash.
 fn version(run: u32) -> &'static str {
     if run.is_multiple_of(2) { "0.3.0" } else { "0.2.0" }
 }
 
-/// Fields of a rollout's spec that make a run of it.
+/// Fields of a rollout's spec that start a run.
 fn run_of(testbed: &Testbed, run: u32) -> Value {
     let firmware = format!("{}/nubificus/firmware:{}", testbed.registry.host, version(run));
     json!({"firmware": firmware, "version": version(run)})
 }
 
-/// Fails unless every device was flashed once by each run so far, at the first attempt.
+/// Fails unless each run so far flashed every device once, at the first attempt.
 async fn flashed_once_a_run(testbed: &Testbed, run: u32) -> anyhow::Result<()> {
     for report in testbed.fleet.reports().await? {
         let done = (report.updates, report.flashed, report.conflicts, report.version.as_str());
@@ -200,7 +201,7 @@ fn has_ended(status: &FlashRolloutStatus, run: u32) -> bool {
     status.version.as_deref() == Some(version(run)) && status.completion_time.is_some()
 }
 
-/// Waits until a run of the rollout has ended, and checks what came of it.
+/// Waits until a run of the rollout has ended, and checks its outcome.
 async fn end_run(testbed: &Testbed, run: u32) -> anyhow::Result<()> {
     let status =
         status_where(testbed, "fleet", "it ends", |status| has_ended(status, run)).await?;
@@ -210,7 +211,7 @@ async fn end_run(testbed: &Testbed, run: u32) -> anyhow::Result<()> {
     flashed_once_a_run(testbed, run).await
 }
 
-/// FLASHJOB_RANDOM_KILLS says how many kills, FLASHJOB_SEED repeats a run.
+/// FLASHJOB_RANDOM_KILLS sets the number of kills; FLASHJOB_SEED repeats a run.
 #[tokio::test]
 async fn a_rollout_whose_operator_is_killed_all_the_time_flashes_each_device_once_a_run()
 -> anyhow::Result<()> {
@@ -225,7 +226,7 @@ async fn a_rollout_whose_operator_is_killed_all_the_time_flashes_each_device_onc
     let mut reached = String::new();
     for kill in 0..kills {
         if random.below(2) == 0 {
-            // The moment is what is random here; nothing is waited for.
+            // A random pause, not a wait for a condition.
             tokio::time::sleep(Duration::from_millis(random.below(1500))).await;
         } else {
             let state = |status: &FlashRolloutStatus| {

@@ -1,4 +1,4 @@
-//! State that GitOps tools see in our objects: kstatus itself is asked, and `kubectl wait`.
+//! State that GitOps tools see in our objects, as kstatus itself and `kubectl wait` report it.
 
 use std::fmt::Debug;
 use std::process::Stdio;
@@ -51,7 +51,7 @@ impl Kstatus<'_> {
         self.calls(&plugins, name, expected).await
     }
 
-    /// In this phase kstatus calls the rollout so.
+    /// Waits until the rollout is in this phase for this reason, and checks its kstatus.
     async fn rollout_is(
         &self,
         name: &str,
@@ -79,7 +79,7 @@ impl Kstatus<'_> {
         .await
     }
 
-    /// `kubectl wait`; whether it came.
+    /// Runs `kubectl wait`; returns true if the FlashJob became ready in time.
     async fn waits(&self, name: &str, seconds: u32) -> anyhow::Result<bool> {
         self.waits_for(&format!("flashjob/{name}"), seconds).await
     }
@@ -103,7 +103,7 @@ async fn kstatus_and_kubectl_wait_know_every_state() -> anyhow::Result<()> {
         ..Options::default()
     };
     let mut testbed = Testbed::start(&options).await?;
-    // One that nobody published, and a device type that only it serves.
+    // A plugin that is not published, and a device type that only this plugin serves.
     let broken = format!("{}/flashjob/nobody:1", testbed.registry.host);
     testbed.config["plugins"]
         .as_array_mut()
@@ -139,7 +139,7 @@ async fn kstatus_and_kubectl_wait_know_every_state() -> anyhow::Result<()> {
     asked.is("held", "Current").await?;
     ensure!(asked.waits("held", 60).await?, "it is ready in the end");
 
-    // Nothing moves until somebody publishes the plugin.
+    // The job stalls until the plugin is published.
     let instances: Api<flashjob_api::akri::Instance> =
         Api::namespaced(testbed.client.clone(), "default");
     let lamp = json!({
@@ -187,7 +187,7 @@ async fn kstatus_and_kubectl_wait_know_every_state_of_a_rollout() -> anyhow::Res
     use RolloutPhase::{Aborted, Completed, Failed, Paused, Planning, Progressing, Waiting};
     let of = |application| json!({"applicationTypes": [application]});
 
-    // Gates, and the end that was wanted.
+    // Gates, and a successful end.
     let always = json!([{"start": "0 * * * *", "durationSeconds": 3600}]);
     let batches = json!([{"name": "canary", "size": 1}, {"name": "all", "approval": true}]);
     let spec = json!({"batches": batches, "selector": of("thermo"), "blackouts": always});
@@ -207,7 +207,7 @@ async fn kstatus_and_kubectl_wait_know_every_state_of_a_rollout() -> anyhow::Res
     asked.rollout_is("good", Completed, "AllBatchesPassed", "Current").await?;
     ensure!(asked.waits_for("flashrollout/good", 60).await?, "kubectl wait sees that it is ready");
 
-    // What needs a person.
+    // States that need a person to act.
     let broken = json!({
         "windows": [{"start": "0 2 * * *", "durationSeconds": 60, "timeZone": "Europe/Nowhere"}],
     });

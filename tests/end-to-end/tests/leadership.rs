@@ -1,5 +1,5 @@
-//! Two operators: one acts, the other stands by, and takes over however the first one ends. Every
-//! device is flashed exactly once.
+//! Two operators: one leads, the other is on standby and takes over however the first one ends.
+//! Every device is flashed exactly once.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use flashjob_testbed::{Options, Signal, Testbed};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-/// Shorter than the rest of a Lease that was renewed just before its holder was told to end.
+/// Shorter than the remaining time of a Lease that was renewed just before its holder got SIGTERM.
 const AT_ONCE: Duration = Duration::from_secs(6);
 
 const DEVICES: usize = 16;
@@ -68,7 +68,8 @@ async fn every_device_was_flashed_once(testbed: &Testbed, name: &str) -> anyhow:
     nothing_left(testbed).await
 }
 
-/// Returns the changes that this operator asked the API server for since then, the Lease aside.
+/// Returns the changes that this operator requested from the API server since this time, the Lease
+/// excepted.
 fn changes(testbed: &Testbed, operator: &str, since: Timestamp) -> anyhow::Result<Vec<Value>> {
     let log = std::fs::read_to_string(&testbed.control_plane.audit_log)?;
     let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -146,13 +147,14 @@ async fn a_leader_stopped_past_its_lease_changes_nothing_when_it_goes_on() -> an
 
     let goes_on = Timestamp::now();
     testbed.signal_operator(0, Signal::CONT)?;
-    // It finds that another leads, and ends; what starts it again finds a standby.
+    // It finds that another operator leads, and exits; after its restart it is a standby.
     assert_eq!(testbed.operator_ended(0, LIMIT).await?.code(), Some(1));
     assert_eq!(testbed.start_operator().await?, 0);
     takes_the_role(&testbed, 0, "standby", LIMIT).await?;
     every_device_was_flashed_once(&testbed, "stopped").await?;
-    // The signal may have stopped it between the fence and the socket: such a request goes on its
-    // way, and the API server refuses it, as the new leader has done the same meanwhile.
+    // The signal may have stopped it between the fence and the socket. Such a request is still
+    // sent, and the API server rejects it, because the new leader has made the same change
+    // meanwhile.
     let mut by_old = changes(&testbed, "operator-0", goes_on)?;
     by_old.retain(|entry| entry["responseStatus"]["code"] != 409);
     assert_eq!(by_old, Vec::<Value>::new());

@@ -1,4 +1,4 @@
-//! The main job and its plain faults, on a real control plane with simulated devices.
+//! The main job and its simple faults, on a real control plane with simulated devices.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ async fn more_devices_than_addresses_are_all_flashed_once_and_nothing_is_left()
         );
     }
     nothing_left(&testbed).await?;
-    // The same again changes nothing.
+    // Applying the same FlashJob again changes nothing.
     let before = jobs(&testbed).get("mixed").await?;
     apply(&testbed, &job("mixed", &all, json!({}))).await?;
     apply(&testbed, &job("mixed", &all, json!({"parallelism": 3}))).await?;
@@ -213,7 +213,7 @@ async fn two_jobs_that_name_one_device_flash_it_one_after_the_other() -> anyhow:
     for name in ["first", "second", "third"] {
         assert_eq!(ended(&testbed, name).await?.phase, Some(Phase::Completed));
     }
-    // A device that reported the version already cannot prove it again: the job does not wait
+    // A device that already reports the version cannot prove it again, so the job does not wait
     // until it has rebooted.
     eventually("every device has rebooted three times", Duration::from_secs(30), || async {
         Ok(testbed.fleet.reports().await?.iter().all(|report| report.flashed == 3).then_some(()))
@@ -238,7 +238,7 @@ async fn an_operator_with_the_rights_for_one_namespace_alone_flashes_there() -> 
         status.digest.is_some()
     })
     .await?;
-    // Fails too when any request was forbidden.
+    // Also fails if any request was forbidden.
     nothing_left(&testbed).await
 }
 
@@ -258,7 +258,7 @@ async fn two_jobs_share_the_budget_of_a_node() -> anyhow::Result<()> {
     for name in ["one", "other"] {
         assert_eq!(ended(&testbed, name).await?.phase, Some(Phase::Completed));
     }
-    // However fast the machine is, one transfer after the other takes as long as this.
+    // However fast the machine is, sequential transfers take at least this long.
     assert!(begin.elapsed() >= transfer * 4, "devices were flashed side by side");
     for report in testbed.fleet.reports().await? {
         assert_eq!((report.flashed, report.conflicts), (1, 0), "{report:?}");

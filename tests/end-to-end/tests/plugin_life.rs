@@ -1,5 +1,5 @@
-//! A plugin through restarts, moved tags and outages: every replica takes what the leader wrote
-//! down, and nothing lower.
+//! A plugin through restarts, moved tags and outages: every replica uses the digest that the
+//! leader recorded, and never a lower version.
 
 use std::path::Path;
 
@@ -19,7 +19,7 @@ use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::json;
 
-/// A testbed with the plugin esp32 alone, and the digest that its tag has.
+/// A testbed with only the plugin esp32, and the digest to which its tag refers.
 async fn testbed() -> anyhow::Result<(Testbed, String)> {
     let mut testbed =
         Testbed::start(&Options { plugins: vec!["esp32".into()], ..Options::default() }).await?;
@@ -28,7 +28,7 @@ async fn testbed() -> anyhow::Result<(Testbed, String)> {
     Ok((testbed, digest))
 }
 
-/// Pushes esp32, which calls itself this version, under a tag; returns its digest.
+/// Pushes esp32 with this version in the component, under a tag; returns its digest.
 async fn push(testbed: &Testbed, version: &str, tag: &str) -> anyhow::Result<String> {
     let component = std::fs::read(repository().join("target/plugins/esp32.wasm"))?;
     let (own, other) = (b"esp320.1.0".as_slice(), format!("esp32{version}").into_bytes());
@@ -50,8 +50,8 @@ fn condition(status: &DevicePluginStatus, kind: &str, reason: &str) -> bool {
     status.conditions.iter().any(|condition| condition.type_ == kind && condition.reason == reason)
 }
 
-/// Waits until an operator has said something after the first `from` bytes of its log, and returns
-/// the log.
+/// Waits until an operator's log contains some words after its first `from` bytes, and returns the
+/// log.
 async fn says(
     testbed: &Testbed,
     operator: &str,
@@ -157,7 +157,7 @@ async fn a_lower_version_is_refused_after_a_restart_too_and_the_last_good_one_se
     testbed.kill_operator().await?;
     testbed.config["plugins"][0]["image"] =
         json!(format!("{}/flashjob/esp32:0.0.9", testbed.registry.host));
-    // A cache of its own, as a new Pod has: what served well last comes from what is written down.
+    // An empty cache, as a new Pod has: the last good digest comes from the recorded status.
     testbed.start_operators(&["cold"]).await?;
     let refused = |status: &DevicePluginStatus| {
         status.last_error.as_ref().is_some_and(|error| error.contains("lower than 0.1.0"))
@@ -308,7 +308,7 @@ async fn passwords_keys_trusted_roots_and_authorities_are_taken_as_they_are_now(
     assert_eq!(status.digest, None);
     std::fs::copy(&ours.public_key, &key)?;
     plugin_where(&testbed, "esp32", "it serves again", ready("Serving")).await?;
-    // The same with the authorities and logs of signatures without keys.
+    // The same with the trusted root of keyless signatures.
     let (sigstore, root) = (Sigstore::new()?, testbed.folder().join("trusted-root.json"));
     let (subject, issuer) = ("release@plugins.example", "https://accounts.example");
     let (payload, annotations) = sigstore.simple(&Signing::now(subject, issuer), &digest)?;
@@ -372,7 +372,7 @@ async fn a_plugin_from_an_image_layout_serves_and_a_type_that_two_plugins_want_i
     Ok(())
 }
 
-/// Writes what is in the registry into an image layout, and returns its digest.
+/// Copies an artifact from the registry into an image layout, and returns its digest.
 async fn save(testbed: &Testbed, name: &str, folder: &Path) -> anyhow::Result<String> {
     let (client, auth) = (testbed.registry.client()?, testbed.registry.auth());
     let reference: oci_client::Reference = format!("{}/{name}", testbed.registry.host).parse()?;

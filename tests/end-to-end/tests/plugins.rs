@@ -1,4 +1,4 @@
-//! Plugins that nobody here has seen, and plugins that misbehave.
+//! Third-party plugins, built against the contract alone, and plugins that misbehave.
 
 use anyhow::Context;
 use flashjob_api::{DevicePlugin, Phase};
@@ -13,7 +13,8 @@ use serde_json::json;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// A flash image that takes any arguments, and says at its end where it was started.
+/// A flash image that accepts any arguments, and reports at its end the folder where it was
+/// started.
 const TOASTER: &str = "registry.example/toaster:1";
 
 #[tokio::test]
@@ -75,8 +76,8 @@ async fn plugins_of_two_versions_of_the_contract_flash_side_by_side_under_one_op
         (Some(Phase::Completed), 2),
         "{status:?}"
     );
-    // The Pods may be gone by now; what became of them stays in the API server's memory, and with
-    // it what the flash programs said.
+    // The Pods may already be gone. The API server's watch cache still has their last states, with
+    // the termination messages of the flash programs.
     let mut events =
         pods.watch(&WatchParams::default().labels("app=bakery"), &before).await?.boxed();
     let mut said = BTreeMap::new();

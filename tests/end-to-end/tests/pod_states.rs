@@ -1,5 +1,5 @@
-//! States of a flash Pod that a kubelet reports and simulated nodes do not reach. The test speaks
-//! for the kubelet of a node that has none.
+//! States of a flash Pod that a kubelet reports and simulated nodes do not reach. The test acts as
+//! the kubelet of a node that has none.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +12,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 use kube::{Api, ResourceExt};
 use serde_json::{Value, json};
 
-/// Name of the node, and of its label.
+/// Name of the node, and value of its label.
 const NODE: &str = "silent-node";
 
 #[tokio::test]
@@ -40,7 +40,7 @@ async fn only_what_a_kubelet_says_of_the_flash_container_decides() -> anyhow::Re
     Ok(())
 }
 
-/// A node that is ready and whose kubelet says nothing.
+/// Adds a node that is ready and whose kubelet reports nothing.
 async fn add_silent_node(testbed: &Testbed) -> anyhow::Result<()> {
     let nodes: Api<Node> = Api::all(testbed.client.clone());
     let node = json!({"metadata": {"name": NODE, "labels": {"role": NODE}}});
@@ -152,7 +152,7 @@ async fn a_node_whose_clock_is_wrong_keeps_its_pod(case: Case<'_>) -> anyhow::Re
             json!({"phase": "Running", "startTime": clock, "containerStatuses": containers});
         case.say(&pod, status).await?;
     }
-    // It has looked at the Pod since: the end is what it sees.
+    // The operator has observed the Pod meanwhile, and now observes its end.
     let containers = [container("flash", json!({"terminated": {"exitCode": 0}}))];
     case.say(&pod, json!({"phase": "Succeeded", "containerStatuses": containers})).await?;
     let status = ended(case.testbed, case.name).await?;

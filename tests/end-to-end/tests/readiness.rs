@@ -1,5 +1,5 @@
-//! An operator that cannot work is not ready, and says what is missing; one that nobody told what
-//! to do is ready, and says so too.
+//! Readiness: an operator that cannot work is not ready, and reports what is missing; an operator
+//! without configuration is ready, and reports that too.
 
 use std::time::{Duration, Instant};
 
@@ -25,8 +25,8 @@ async fn testbed() -> anyhow::Result<Testbed> {
     Testbed::start(&Options { plugins: vec!["esp32".into()], ..Options::default() }).await
 }
 
-/// Waits until `/readyz` answers with this status and a text that has all of these parts; returns
-/// the text.
+/// Waits until `/readyz` answers with this status and a text that contains all of these parts;
+/// returns the text.
 async fn readyz(testbed: &Testbed, code: u16, parts: &[&str]) -> anyhow::Result<String> {
     eventually(&format!("/readyz says {code}: {parts:?}"), LIMIT, || async {
         let answer = testbed.health(0, "/readyz").await?;
@@ -37,7 +37,7 @@ async fn readyz(testbed: &Testbed, code: u16, parts: &[&str]) -> anyhow::Result<
     .await
 }
 
-/// Waits until the metric of a cause has this value, and says whether the operator is ready.
+/// Waits until the metric of a cause has this value.
 async fn problem(testbed: &Testbed, cause: &str, value: u8) -> anyhow::Result<()> {
     let line = format!("flashjob_operator_problem{{cause=\"{cause}\"}} {value}");
     eventually(&line, LIMIT, || async {
@@ -47,7 +47,7 @@ async fn problem(testbed: &Testbed, cause: &str, value: u8) -> anyhow::Result<()
     .await
 }
 
-/// Waits until an event about the operator's Pod has this reason and all of these parts.
+/// Waits until an event about the operator's Pod has this reason and contains all of these parts.
 async fn event(testbed: &Testbed, reason: &str, parts: &[&str]) -> anyhow::Result<()> {
     let events: Api<Event> = Api::namespaced(testbed.client.clone(), "default");
     eventually(&format!("an event {reason} on the operator's Pod"), LIMIT, || async {
@@ -69,7 +69,7 @@ fn log(testbed: &Testbed) -> anyhow::Result<String> {
     Ok(std::fs::read_to_string(testbed.folder().join("operator.log"))?)
 }
 
-/// Lines of the log that say this problem.
+/// Returns the number of log lines that contain this part of a message.
 fn said(testbed: &Testbed, part: &str) -> anyhow::Result<usize> {
     Ok(log(testbed)?.lines().filter(|line| line.contains(part)).count())
 }
@@ -93,7 +93,7 @@ async fn an_operator_that_may_not_read_its_lease_is_never_ready_and_says_which_r
     event(&testbed, "RightMissing", &[right]).await?;
     problem(&testbed, "RightMissing", 1).await?;
     live(&testbed).await?;
-    // It is asked every second, and said with growing pauses.
+    // The operator retries every second, and logs the problem with growing pauses.
     tokio::time::sleep(Duration::from_secs(10)).await;
     let times = said(&testbed, right)?;
     assert!((2..=6).contains(&times), "said {times} times");
@@ -131,11 +131,11 @@ async fn a_forbidden_watch_makes_a_ready_operator_unready_after_thirty_seconds()
     testbed.start_operator().await?;
     readyz(&testbed, 200, &["leader"]).await?;
 
-    // Watches that break and come back are no news.
+    // Watches that break and reconnect do not make the operator unready.
     proxy.cut_watches();
     let rights = [("list", "flashjobs"), ("watch", "flashjobs")];
     grant_rights_without(&testbed.client, "role", &rights).await?;
-    // The API server takes a moment to know it; a watch that is open stays so.
+    // The API server takes a moment to apply the changed rights; a watch that is open continues.
     let since = eventually("the watch is refused", LIMIT, || async {
         proxy.cut_watches();
         let since = Instant::now();
@@ -145,7 +145,7 @@ async fn a_forbidden_watch_makes_a_ready_operator_unready_after_thirty_seconds()
         Ok(metrics.lines().any(|line| line.starts_with(refused)).then_some(since))
     })
     .await?;
-    // The operator counts from the first refusal, which may have been up to a turn of this loop
+    // The operator counts from the first refusal, which may be up to one iteration of this loop
     // earlier.
     while since.elapsed() < UNREADY_AFTER - Duration::from_secs(5) {
         assert_eq!(testbed.role(0).await?.as_deref(), Some("leader"));
@@ -301,7 +301,7 @@ async fn a_flash_job_that_cannot_be_decoded_is_told_so_in_one_status_write() -> 
     crds.patch(name, &PatchParams::default(), &Patch::Json::<()>(patch)).await?;
     testbed.start_operator().await?;
     let all = uids(&testbed, "esp32", 3).await?;
-    // The API server takes up a changed definition a moment later.
+    // The API server applies a changed definition a moment later.
     eventually("the FlashJob is taken", LIMIT, || async {
         Ok(create(&testbed, &job("words", &all, json!({"parallelism": "two"}))).await.ok())
     })
@@ -373,7 +373,7 @@ async fn a_proxy_of_the_environment_serves_the_registries_and_leaves_the_api_ser
             .map(|(name, value)| (name.to_owned(), value.to_owned()))
             .into()
     };
-    // Nobody listens there: what goes through it does not arrive.
+    // No server listens there: a request through this proxy fails.
     let nowhere = "http://127.0.0.1:9";
     testbed.operator_environment = proxy(nowhere, "");
     testbed.start_operator().await?;

@@ -58,7 +58,7 @@ async fn a_batch_waits_for_its_own_approval_while_the_tag_moves_and_the_operator
     };
     let status = status_where(&testbed, "fleet", "it waits for approval", waits).await?;
     let run = status.run.clone().expect("a run");
-    // The approval of another run opens nothing, and a tag that moves changes nothing.
+    // The approval of another run opens no gate, and a moved tag changes nothing.
     change(&testbed, "fleet", json!({"approvals": ["all@000000"]})).await?;
     let other = [firmware("esp32", "thermo", "9.9.9")];
     push_firmware(&testbed.registry, "nubificus/firmware:0.2.0", &other).await?;
@@ -132,7 +132,7 @@ async fn an_aborted_run_starts_nothing_more_and_a_new_one_flashes_the_rest() -> 
     let first = status.counts.map_or(0, |counts| counts.completed);
     assert!((1..6).contains(&first), "{status:?}");
     assert_eq!(flashed(&testbed).await?.iter().sum::<u32>(), first);
-    // Taking it back does not resume the run; another run does the rest.
+    // Removing `abort` does not resume the run; a new run flashes the other devices.
     behave(&testbed, &Behaviour::default()).await?;
     change(&testbed, "fleet", json!({"abort": null, "runID": "again", "parallelism": 6})).await?;
     let status = status_where(&testbed, "fleet", "the new run completes", |status| {
@@ -269,7 +269,7 @@ async fn outside_its_windows_a_rollout_starts_nothing_and_says_when_the_next_one
     let devices = vec!["esp32:thermo:0.1.0=2".to_owned()];
     let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
     testbed.start_operator().await?;
-    // Open around the clock, and closed by a blackout that is too.
+    // A window that is always open, and a blackout that always closes it.
     let always = json!([{"start": "0 * * * *", "durationSeconds": 3600}]);
     let spec = json!({"windows": always, "blackouts": always});
     apply(&testbed, &rollout(&testbed, "fleet", spec)).await?;
@@ -283,7 +283,7 @@ async fn outside_its_windows_a_rollout_starts_nothing_and_says_when_the_next_one
     let closed = |status: &FlashRolloutStatus| status.reason.as_deref() == Some("WindowClosed");
     let status = status_where(&testbed, "fleet", "the window is closed", closed).await?;
     assert!(status.waiting_for.is_some_and(|text| text.contains("the next window")));
-    // A window that cannot be read is said, and starts nothing either.
+    // An invalid window is reported, and also starts nothing.
     let unknown =
         json!([{"start": "0 2 * * *", "durationSeconds": 60, "timeZone": "Europe/Nowhere"}]);
     change(&testbed, "fleet", json!({"windows": unknown})).await?;

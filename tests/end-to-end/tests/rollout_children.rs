@@ -1,4 +1,4 @@
-//! FlashJobs of a FlashRollout that somebody else deletes.
+//! FlashJobs of a FlashRollout that another client deletes.
 
 use std::collections::HashSet;
 
@@ -25,7 +25,7 @@ async fn a_device_with_a_result_keeps_it_when_its_flash_job_is_deleted_in_mid_ru
     let mut testbed = Testbed::start(&Options { devices, ..Options::default() }).await?;
     testbed.start_operator().await?;
     behave(&testbed, &Behaviour { transfer_ms: 300, ..Behaviour::default() }).await?;
-    // No version is asked for, so only the stored result keeps a device from the next attempt.
+    // No version is requested, so only the stored result keeps a device from the next attempt.
     let spec = json!({
         "batches": [{"name": "all"}], "parallelism": 2, "template": {"verify": {"mode": "None"}},
     });
@@ -35,7 +35,8 @@ async fn a_device_with_a_result_keeps_it_when_its_flash_job_is_deleted_in_mid_ru
     let is_tried_again = |job: &FlashJob, results: &HashSet<String>| {
         job.spec.uuid.iter().any(|uid| results.contains(uid))
     };
-    // Each time as soon as a result is in the FlashJob, and most times not in the rollout yet.
+    // Deletes a FlashJob as soon as it has a result, most times before the rollout has recorded
+    // it.
     for _ in 0..2 {
         let job = eventually("a FlashJob with a result of its own", LIMIT, || async {
             let jobs = jobs(&testbed).list(&ListParams::default()).await?.items;
@@ -57,7 +58,7 @@ async fn a_device_with_a_result_keeps_it_when_its_flash_job_is_deleted_in_mid_ru
     ensure!(status.phase == Some(RolloutPhase::Completed), "{status:?}");
     ensure!(results.len() >= 2, "{results:?}");
     let mut last = jobs(&testbed).list(&ListParams::default()).await?.items;
-    // One that was deleted may still be there, with the devices that have their results by it.
+    // A deleted FlashJob may still exist, with the devices that it completed.
     last.retain(|job| job.uid().is_some_and(|uid| !deleted.contains(&uid)));
     ensure!(!last.iter().any(|job| is_tried_again(job, &results)), "{results:?}: {last:?}");
     let counts = status.counts.context("counts")?;

@@ -7,12 +7,12 @@ use flashjob_testbed::{Options, Testbed};
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 
-/// Applies as a field manager that takes nothing over from another.
+/// Applies as a field manager that does not force conflicts.
 async fn apply_as(testbed: &Testbed, manager: &str, object: &Value) -> kube::Result<FlashRollout> {
     rollouts(testbed).patch("fleet", &PatchParams::apply(manager), &Patch::Apply(object)).await
 }
 
-/// Manifest that a person applies: one approval and nothing else.
+/// Returns the manifest that a person applies: one approval and nothing else.
 fn approval(of: &str) -> Value {
     json!({
         "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashRollout",
@@ -35,7 +35,7 @@ fn approvals(rollout: &FlashRollout) -> Vec<&str> {
     approvals
 }
 
-/// Approvals that a field manager owns, as the managed fields name them.
+/// Returns the approvals that a field manager owns, as the managed fields name them.
 fn owned_approvals(rollout: &FlashRollout, manager: &str) -> Vec<String> {
     let entries = rollout.metadata.managed_fields.iter().flatten();
     let of_manager = entries.filter(|entry| entry.manager.as_deref() == Some(manager));
@@ -63,13 +63,13 @@ async fn git_applies_its_manifest_again_and_an_approval_of_a_person_stays() -> a
 
     apply_as(&testbed, "anna", &approval(&canary)).await?;
     waits_for(&testbed, "half").await?;
-    // Without approvals of its own, and with another value of a field that it owns.
+    // Git applies without approvals, and with a changed value of a field that it owns.
     manifest["spec"]["parallelism"] = json!(2);
     let applied = apply_as(&testbed, "git", &manifest).await?;
     ensure!(approvals(&applied) == [&canary], "{:?}", applied.spec.approvals);
     ensure!(applied.spec.parallelism == Some(2));
 
-    // With one of its own beside that of the person.
+    // Git applies with an approval of its own beside that of the person.
     manifest["spec"]["approvals"] = json!([half]);
     let applied = apply_as(&testbed, "git", &manifest).await?;
     ensure!(approvals(&applied) == [&canary, &half], "{:?}", applied.spec.approvals);
@@ -88,7 +88,7 @@ async fn git_applies_its_manifest_again_and_an_approval_of_a_person_stays() -> a
     ensure!(flashed(&testbed).await? == [1; 4]);
     let applied = apply_as(&testbed, "git", &manifest).await?;
     ensure!(approvals(&applied) == [&all, &canary, &half], "{:?}", applied.spec.approvals);
-    // What a person set on a field that Git owns is a conflict, and Git's to resolve.
+    // A change by a person to a field that Git owns is a conflict.
     let mut paused = approval(&all);
     paused["spec"]["parallelism"] = json!(7);
     let conflict = apply_as(&testbed, "anna", &paused).await;

@@ -1,4 +1,4 @@
-//! Objects that the real API server takes, and objects that it refuses. One control plane serves
+//! Objects that the real API server accepts, and objects that it rejects. One control plane serves
 //! all cases; no operator is needed.
 
 use anyhow::Context;

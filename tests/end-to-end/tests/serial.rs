@@ -1,4 +1,4 @@
-//! A chip on a node's serial port, and a plugin for one more device type over the network.
+//! A chip on a node's serial port, and a plugin for another device type over the network.
 
 use std::path::Path;
 
@@ -12,10 +12,10 @@ use kube::Api;
 use kube::api::ListParams;
 use serde_json::{Value, json};
 
-/// Image with the flash program, for plugins that give the whole command.
+/// Image with the flash program, for plugins that specify the whole command.
 const FLASHER: &str = "registry.example/flasher:1";
 
-/// Counts the requests of the operator to the API server to create one of these.
+/// Returns the number of the operator's requests to create an object of this resource.
 fn creates(audit_log: &Path, resource: &str) -> anyhow::Result<usize> {
     let log = std::fs::read_to_string(audit_log)?;
     let requests = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
@@ -35,7 +35,7 @@ fn serial_job(name: &str, chip: &SerialChip) -> Value {
     job(name, std::slice::from_ref(&chip.uid), spec)
 }
 
-/// The Pod that the serial job runs, seen while it is there.
+/// Returns the serial job's Pod while it exists.
 async fn flash_pod(testbed: &Testbed) -> anyhow::Result<Option<Pod>> {
     let pods: Api<Pod> = Api::namespaced(testbed.client.clone(), "default");
     Ok(pods.list(&ListParams::default().labels("app=granted")).await?.items.into_iter().next())
@@ -100,7 +100,7 @@ async fn a_chip_on_a_serial_port_is_flashed_once_without_any_service_and_only_wi
     nothing_left(&testbed).await?;
     assert_eq!((creates(&audit_log, "pods")?, creates(&audit_log, "services")?), (1, 0));
 
-    // A failed flash says in the status what the flash program said, and is not tried again.
+    // The status of a failed flash contains the flash program's message, and there is no retry.
     let mut other = serial_job("other", &chip);
     other["spec"]["settings"]["esp-serial"]["offset"] = json!("0x800000");
     apply(&testbed, &other).await?;

@@ -1,5 +1,5 @@
-//! The author of a FlashJob reaches no device, node or right that is not theirs: what somebody
-//! tries who may only create FlashJobs in one namespace.
+//! Isolation of tenants: the author of a FlashJob, who may only create FlashJobs in one namespace,
+//! reaches no device, node or right of another.
 
 use anyhow::Context;
 use flashjob_api::{FlashJob, FlashJobStatus, Phase};
@@ -23,7 +23,7 @@ async fn make(testbed: &Testbed, kind: &ApiResource, object: Value) -> anyhow::R
     Ok(api.create(&PostParams::default(), &object).await?.uid().unwrap_or_default())
 }
 
-/// An Instance in the author's namespace; returns its uid.
+/// Creates an Instance in the author's namespace; returns its uid.
 async fn instance(testbed: &Testbed, name: &str, endpoint: &str) -> anyhow::Result<String> {
     let properties = json!({
         "HOST_ENDPOINT": endpoint, "DEVICE": "esp32", "APPLICATION_TYPE": "thermo",

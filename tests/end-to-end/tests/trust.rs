@@ -1,4 +1,4 @@
-//! Trust in plugins: signatures in a real registry, and what the DevicePlugin says of each
+//! Trust in plugins: signatures in a real registry, and the status of the DevicePlugin for each
 //! refusal.
 
 use std::collections::BTreeMap;
@@ -94,7 +94,7 @@ async fn only_what_a_trusted_key_signed_is_run_and_each_refusal_says_why() -> an
             "{name}: {status:?}"
         );
     }
-    // A signature that holds is said, though what was signed cannot be used.
+    // A valid signature is reported, though the signed plugin cannot be used.
     let status = shown(&testbed, "wrong-name").await?;
     assert_eq!(condition(&status, "Verified"), pair("True", "SignatureFound"), "{status:?}");
     assert_eq!(condition(&status, "Ready").map(|(status, _)| status).as_deref(), Some("False"));
@@ -117,7 +117,7 @@ async fn a_changed_configuration_is_taken_whole_while_the_operator_runs() -> any
     let refused =
         |status: &DevicePluginStatus| condition(status, "Verified") == pair("False", "NotTrusted");
     plugin_where(&testbed, "esp32", "it is not trusted", refused).await?;
-    // A bad file changes nothing, the good entry in it neither.
+    // An invalid file changes nothing, not even by its valid entries.
     let registry = testbed.registry.host.clone();
     let trusted = json!([{"match": format!("{registry}/flashjob/**"), "allowUnsigned": true}]);
     testbed.config["trust"] = trusted.clone();
@@ -135,7 +135,8 @@ async fn a_changed_configuration_is_taken_whole_while_the_operator_runs() -> any
     testbed.write_config()?;
     plugin_where(&testbed, "esp32", "it serves", serving).await?;
     plugin_where(&testbed, "toaster", "it serves", serving).await?;
-    // A plugin that is taken out goes, and one that is no longer trusted stops serving.
+    // A plugin that is removed from the configuration is withdrawn, and one that is no longer
+    // trusted stops serving.
     testbed.config["plugins"] = json!([testbed.config["plugins"][0]]);
     testbed.config["trust"] = json!([]);
     testbed.write_config()?;

@@ -1,4 +1,4 @@
-//! `make uninstall` where there are FlashRollouts and FlashJobs: it refuses, or leaves nothing.
+//! `make uninstall` in a cluster with FlashRollouts and FlashJobs: it refuses, or leaves nothing.
 
 use std::process::Output;
 
@@ -14,7 +14,7 @@ use kube::{Api, ResourceExt};
 use serde_json::json;
 use tokio::process::Command;
 
-/// Runs the script behind `make uninstall`, which waits for an operator for so many seconds.
+/// Runs the script behind `make uninstall`; `wait` is the time for which it waits for an operator.
 async fn uninstall(testbed: &Testbed, force: &str, wait: &str) -> anyhow::Result<Output> {
     let programs = testbed.control_plane.programs.clone();
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -24,7 +24,7 @@ async fn uninstall(testbed: &Testbed, force: &str, wait: &str) -> anyhow::Result
     Ok(command.env("FORCE", force).env("WAIT", wait).kill_on_drop(true).output().await?)
 }
 
-/// A rollout of which a batch has passed and another waits, so that it has a FlashJob.
+/// Creates a rollout of which one batch has passed and another waits, so that it has a FlashJob.
 async fn half_done(testbed: &Testbed) -> anyhow::Result<()> {
     let batches = json!([{"name": "canary", "size": 1}, {"name": "all", "approval": true}]);
     apply(testbed, &rollout(testbed, "fleet", json!({"batches": batches}))).await?;
@@ -70,7 +70,8 @@ async fn without_an_operator_a_forced_uninstall_leaves_no_rollout_stuck() -> any
     testbed.start_operator().await?;
     half_done(&testbed).await?;
     testbed.kill_operator().await?;
-    // It waits for its FlashJob, whose finalizer nobody takes off, and for a tool that is gone.
+    // The rollout waits for its FlashJob, whose finalizer nothing removes, and for a tool that is
+    // gone.
     let held = json!({"metadata": {"finalizers": ["example.com/held"]}});
     let parameters = PatchParams::default();
     rollouts(&testbed).patch("fleet", &parameters, &Patch::Merge(held)).await?;

@@ -1,6 +1,6 @@
-//! One function for each thing that comes from outside: any bytes must be taken or refused, and
-//! nothing else. The test of this crate gives each the stored corpus and some thousand changes of
-//! it; `make fuzz` looks for bytes that lead to code not seen before.
+//! One function for each kind of external input: any bytes must be accepted or rejected without a
+//! crash. The test of this crate runs each with the stored corpus and some thousand mutations of
+//! it; `make fuzz` searches for bytes that reach new code.
 
 mod mutations;
 mod targets;
@@ -11,13 +11,13 @@ use anyhow::Context;
 pub use mutations::Mutations;
 pub use targets::{TARGETS, Target};
 
-/// The folder with what is stored for a target.
+/// Returns the folder with the corpus of a target.
 #[must_use]
 pub fn corpus_folder(target: &Target) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target.name)
 }
 
-/// Reads what is stored for a target, in the order of its names.
+/// Reads the corpus of a target, sorted by file name.
 ///
 /// # Errors
 /// The folder cannot be read, or is empty.

@@ -1,6 +1,6 @@
-//! Changes bytes the way a fuzzer does, the same way each time.
+//! Mutates bytes as a fuzzer does, but deterministically.
 
-/// Words that steer what is fuzzed here.
+/// Words that are significant to the fuzzed parsers.
 const WORDS: [&[u8]; 16] = [
     b"\0",
     b"\xff",
@@ -20,19 +20,20 @@ const WORDS: [&[u8]; 16] = [
     b"%00",
 ];
 
-/// An endless series of changed inputs.
+/// An endless series of mutated inputs.
 pub struct Mutations {
     state: u64,
 }
 
 impl Mutations {
-    /// The same seed, the same series.
+    /// Returns the series for a seed; the same seed gives the same series.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self { state: seed | 1 }
     }
 
-    /// xorshift64*, by Vigna: chance enough for this.
+    /// Returns a pseudo-random number below `end` (xorshift64*, by Vigna), random enough for this
+    /// purpose.
     fn below(&mut self, end: usize) -> usize {
         self.state ^= self.state >> 12;
         self.state ^= self.state << 25;
@@ -41,7 +42,7 @@ impl Mutations {
         usize::try_from(number).unwrap_or_default() % end.max(1)
     }
 
-    /// One of the inputs, changed in one to four places.
+    /// Returns one of the inputs, changed in one to four places.
     pub fn next(&mut self, inputs: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = inputs[self.below(inputs.len())].clone();
         for _ in 0..=self.below(4) {

@@ -1,4 +1,4 @@
-//! The targets.
+//! The fuzz targets.
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -7,17 +7,17 @@ use flashjob_plugin_host::{DeviceType, Digest, Reference, fuzzing, parse_docker_
 use flashjob_rules::flashjob::grants::Grants;
 use flashjob_rules::flashjob::observed::{Endpoint, Identity};
 
-/// Something that takes bytes from outside.
+/// A parser of external bytes.
 pub struct Target {
-    /// Its name, and that of its corpus.
+    /// Name of the target, and of its corpus.
     pub name: &'static str,
-    /// Takes any bytes. It panics where a rule is broken.
+    /// Parses any bytes. Panics if a rule is broken.
     pub run: fn(&[u8]),
-    /// Number of changes of its corpus that the test gives it: those that take long get fewer.
+    /// Number of mutations of its corpus in the test; slow targets get fewer.
     pub changes: usize,
 }
 
-/// All of them.
+/// All targets.
 pub const TARGETS: [Target; 10] = [
     Target { name: "configuration", run: configuration, changes: 2000 },
     Target { name: "reference", run: reference, changes: 20_000 },
@@ -31,14 +31,14 @@ pub const TARGETS: [Target; 10] = [
     Target { name: "answer", run: fuzzing::answer, changes: 20_000 },
 ];
 
-/// The operator's configuration file.
+/// Parses the operator's configuration file.
 fn configuration(bytes: &[u8]) {
     if let Err(error) = flashjob_config::parse(&String::from_utf8_lossy(bytes)) {
         assert!(!error.to_string().is_empty(), "a refusal says why");
     }
 }
 
-/// Checks that what is read is written as it can be read again.
+/// Checks that a parsed reference, when formatted, parses to the same value.
 fn reference(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Ok(reference) = text.parse::<Reference>() {
@@ -53,8 +53,8 @@ fn reference(bytes: &[u8]) {
     }
 }
 
-/// Checks that what an author writes as an endpoint leads where it reads, and that an image that a
-/// grant covers is an image.
+/// Checks that an endpoint written by an author denotes the address that it shows, and that an
+/// image that a grant covers is a valid image name.
 fn endpoint(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
     if let Some(endpoint) = Endpoint::read(&text) {
@@ -76,7 +76,7 @@ fn endpoint(bytes: &[u8]) {
     }
 }
 
-/// The Secret with passwords. Nothing of it is quoted where it is refused.
+/// Parses the Secret with passwords. No error message may quote it.
 fn credentials(bytes: &[u8]) {
     match parse_docker_config_json(bytes, "registry.example") {
         Ok(credentials) => {
@@ -86,7 +86,7 @@ fn credentials(bytes: &[u8]) {
     }
 }
 
-/// A layout on disk, in a folder of its own.
+/// Reads an image layout on disk, in a separate folder.
 fn layout(bytes: &[u8]) {
     if let Ok(folder) = tempfile::tempdir() {
         fuzzing::layout(bytes, folder.path());
@@ -98,18 +98,18 @@ MCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=
 -----END PUBLIC KEY-----
 ";
 
-/// An authority and logs in whose names nobody signs any more. They did for
+/// An authority and logs whose keys no longer sign anything. They signed
 /// `corpus/signature/keyless-…`, for another digest.
 const TRUSTED_ROOT: &str = include_str!("trusted-root.json");
 
-/// A signature, and a key and an authority in whose names nobody signs.
+/// Verifies a signature against a key and an authority that sign nothing.
 fn signature(bytes: &[u8]) {
     static FILES: OnceLock<[PathBuf; 2]> = OnceLock::new();
     let [key, root] = FILES.get_or_init(|| {
         [("pub", KEY), ("json", TRUSTED_ROOT)].map(|(kind, text)| {
             let file =
                 std::env::temp_dir().join(format!("flashjob-fuzz-{}.{kind}", std::process::id()));
-            // Where it cannot be written, no signature is trusted for want of a key.
+            // If the file cannot be written, no signature is trusted, because there is no key.
             let _ = std::fs::write(&file, text);
             file
         })

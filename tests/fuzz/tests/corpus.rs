@@ -1,4 +1,4 @@
-//! No stored input and no change of one breaks a target.
+//! Tests that no stored input and no mutation of one breaks a target.
 
 use flashjob_fuzz::{Mutations, TARGETS, corpus};
 
@@ -10,7 +10,7 @@ fn nothing_from_outside_breaks_what_reads_it() -> anyhow::Result<()> {
         let mut mutations = Mutations::new(1);
         for _ in 0..target.changes {
             let input = mutations.next(&inputs);
-            // Shown by the test where it panics.
+            // The test shows this output if the target panics.
             println!(
                 "{}: {:?}",
                 target.name,

@@ -1,5 +1,4 @@
-//! Components made to do harm: sound ones with one thing changed, and ones that no compiler would
-//! make.
+//! Malicious components: valid ones with one change, and ones that no compiler would produce.
 
 use anyhow::{Context, bail};
 use wasm_encoder::{
@@ -17,10 +16,10 @@ const START: u8 = 8;
 const CODE: u8 = 10;
 const MODULE: u8 = 1;
 
-/// Writes `mode` over the place in `breaks-limits` that says what `describe` does.
+/// Writes `mode` over the placeholder in `breaks-limits` that selects the behaviour of `describe`.
 ///
 /// # Errors
-/// The component has no such place.
+/// The component has no such placeholder.
 pub fn describing(component: &[u8], mode: &str) -> anyhow::Result<Vec<u8>> {
     let (place, mut changed) = (b"describe:nothing", component.to_vec());
     let at = changed
@@ -31,25 +30,25 @@ pub fn describing(component: &[u8], mode: &str) -> anyhow::Result<Vec<u8>> {
     Ok(changed)
 }
 
-/// Behaviour of a component before the first question is asked.
+/// Behaviour of a component in its start function, before the first call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtStart {
-    /// It never comes to an end.
+    /// It never ends.
     Loop,
     /// It calls itself without end.
     Recursion,
-    /// It asks for all the memory that there can be.
+    /// It requests all the memory that it can address.
     Memory,
-    /// It asks for a table of a hundred million elements.
+    /// It requests a table of a hundred million elements.
     Table,
     /// It traps.
     Trap,
 }
 
-/// The same component with a start function in its largest module.
+/// Returns the component with a start function in its largest module.
 ///
 /// # Errors
-/// It is no component, or none of a compiler's.
+/// The bytes are not a component, or not one that a compiler produced.
 pub fn starting(component: &[u8], how: AtStart) -> anyhow::Result<Vec<u8>> {
     let modules: Vec<_> = Parser::new(0)
         .parse_all(component)
@@ -62,7 +61,7 @@ pub fn starting(component: &[u8], how: AtStart) -> anyhow::Result<Vec<u8>> {
         modules.iter().max_by_key(|range| range.end - range.start).context("it has no module")?;
     let (begin, end) = (usize::try_from(largest.start)?, usize::try_from(largest.end)?);
     let module = with_start(&component[begin..end], how)?;
-    // The section's head: its number, and its length, which is found by trying.
+    // The section's header: its id, and its length, whose encoded size is found by trying.
     let head = (2..=6).find(|length| {
         component[begin - length] == MODULE && encoded(end - begin).len() == length - 1
     });
@@ -103,13 +102,13 @@ fn with_start(module: &[u8], how: AtStart) -> anyhow::Result<Vec<u8>> {
         let data = &module[usize::try_from(range.start)?..usize::try_from(range.end)?];
         let own = u32::try_from(imported)? + functions;
         let more = match id {
-            // A function without arguments and results.
+            // A function type without parameters and results.
             TYPES => Some(vec![0x60, 0, 0]),
             FUNCTIONS => Some(encoded(usize::try_from(types)?)),
             CODE => Some(start_function(how, own)),
             _ => None,
         };
-        // Its place is before elements, the count of data, and code.
+        // The start section comes before the sections of elements, data count, and code.
         if !started && [9, 10, 12].contains(&id) {
             changed.section(&RawSection { id: START, data: &encoded(usize::try_from(own)?) });
             started = true;
@@ -125,7 +124,7 @@ fn with_start(module: &[u8], how: AtStart) -> anyhow::Result<Vec<u8>> {
     Ok(changed.finish())
 }
 
-/// A section of counted things with one more.
+/// Returns a vector section with one more item.
 fn appended(section: &[u8], more: &[u8]) -> anyhow::Result<Vec<u8>> {
     let mut reader = wasmparser::BinaryReader::new(section, 0);
     let count = reader.read_var_u32()?;
@@ -168,19 +167,19 @@ fn start_function(how: AtStart, own: u32) -> Vec<u8> {
     bytes
 }
 
-/// A component that exports nothing at all.
+/// Returns a component that exports nothing at all.
 #[must_use]
 pub fn empty() -> Vec<u8> {
     Component::new().finish()
 }
 
-/// A module, which is no component.
+/// Returns a core module, which is not a component.
 #[must_use]
 pub fn module() -> Vec<u8> {
     Module::new().finish()
 }
 
-/// A component that wants something from outside that no plugin gets.
+/// Returns a component with an import that no plugin gets.
 #[must_use]
 pub fn importing(name: &str) -> Vec<u8> {
     let mut types = ComponentTypeSection::new();
@@ -192,8 +191,8 @@ pub fn importing(name: &str) -> Vec<u8> {
     component.finish()
 }
 
-/// A component whose only module has this many memories of as many pages, and this many tables; it
-/// is instantiated this often.
+/// Returns a component whose only module has this many memories of this many pages each, and this
+/// many tables; it is instantiated this many times.
 #[must_use]
 pub fn demanding(memories: u32, pages: u64, tables: u32, instances: u32) -> Vec<u8> {
     let (mut memory, mut table, mut list) =
@@ -226,28 +225,27 @@ pub fn demanding(memories: u32, pages: u64, tables: u32, instances: u32) -> Vec<
     component.finish()
 }
 
-/// A component with functions that take a compiler longer than anybody waits: many variables that
-/// are all alive across many branches.
+/// Returns a component with functions that take a compiler extremely long: many variables that are
+/// all live across many branches.
 #[must_use]
 pub fn compile_bomb(functions: u32) -> Vec<u8> {
     of_functions(functions, &nasty())
 }
 
-/// A component that is larger by about this many bytes: a module beside its own that nothing uses,
-/// and that a compiler works on all the same.
+/// Returns a component enlarged by about this many bytes: an additional module that nothing uses,
+/// but that is compiled all the same.
 ///
 /// # Errors
-/// It is no component.
+/// The bytes are not a component.
 pub fn padded(component: &[u8], bytes: u32) -> anyhow::Result<Vec<u8>> {
     let large = large(bytes);
-    // What follows a component's header is a list of sections; one more may stand at the end.
+    // A component is a header and a list of sections, so another section may follow at the end.
     let header = component.get(..8).context("no component")?;
     anyhow::ensure!(header == &large[..8], "no component of this version");
     Ok([component, &large[8..]].concat())
 }
 
-/// A component of about this many bytes: many functions, each as a compiler of a language makes
-/// them.
+/// Returns a component of about this many bytes, with many functions such as a compiler generates.
 #[must_use]
 pub fn large(bytes: u32) -> Vec<u8> {
     let mut body = Function::new([(1, ValType::I64)]);
@@ -261,7 +259,7 @@ pub fn large(bytes: u32) -> Vec<u8> {
     of_functions(bytes / each, &body)
 }
 
-/// A component whose only module has the same function many times.
+/// Returns a component whose only module has the same function many times.
 fn of_functions(count: u32, body: &Function) -> Vec<u8> {
     let mut types = TypeSection::new();
     types.ty().function([], [ValType::I64]);
@@ -294,14 +292,14 @@ fn nasty() -> Function {
     body
 }
 
-/// The same component with one thing more that it wants from outside, and does not use.
+/// Returns the component with one additional import, which it does not use.
 ///
 /// # Errors
-/// It is no sound component.
+/// The bytes are not a valid component.
 pub fn importing_too(component: &[u8], name: &str) -> anyhow::Result<Vec<u8>> {
     use wasm_encoder::ComponentSection as _;
 
-    // The type of what is imported comes after all types that there are.
+    // The type of the import follows all existing types.
     let index =
         wasmparser::Validator::new().validate_all(component)?.as_ref().component_type_count();
     let (mut types, mut imports) = (ComponentTypeSection::new(), ComponentImportSection::new());

@@ -1,5 +1,5 @@
-//! Stands before a registry: speaks TLS or not, remembers every request with its credentials,
-//! answers some itself, and passes the others on. Gone, with its port, when it is dropped.
+//! Reverse proxy in front of a registry: speaks TLS or plain HTTP, records every request with its
+//! credentials, answers some itself, and forwards the others. Dropping it closes its port.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -18,35 +18,35 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-/// A request that came, and how it was answered.
+/// A request that was received, and the status of its response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReceivedRequest {
     /// Path and query.
     pub path: String,
-    /// The header `Authorization`.
+    /// Value of the header `Authorization`.
     pub authorization: Option<String>,
-    /// The status of the answer.
+    /// Status of the response.
     pub status: u16,
 }
 
-/// An answer of the front's own.
+/// A response from the front itself.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    /// The status.
+    /// HTTP status.
     pub status: u16,
     /// Headers.
     pub headers: Vec<(&'static str, String)>,
-    /// The body.
+    /// Body.
     pub body: Vec<u8>,
 }
 
 impl Answer {
-    /// Without headers.
+    /// Returns a response without headers.
     pub fn new(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self { status, headers: Vec::new(), body: body.into() }
     }
 
-    /// With one header more.
+    /// Adds a header.
     #[must_use]
     pub fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));
@@ -60,11 +60,11 @@ type Challenges = Box<dyn Fn(&str) -> String + Send + Sync>;
 /// Behaviour of a front.
 #[derive(Default)]
 pub struct Behaviour {
-    /// URL to which requests are passed on, such as `http://127.0.0.1:5000`.
+    /// URL to which requests are forwarded, such as `http://127.0.0.1:5000`.
     pub registry: String,
-    /// Answers of its own, by its own URL, path and authorization.
+    /// Responses of the front itself, by its own URL, the path and the authorization.
     pub answers: Option<Answers>,
-    /// Function that changes the registry's challenges.
+    /// Function that modifies the registry's challenges.
     pub challenges: Option<Challenges>,
 }
 
@@ -80,7 +80,7 @@ struct Shared {
 pub struct Front {
     /// `host:port`.
     pub host: String,
-    /// The same as a URL.
+    /// The same host and port as a URL.
     pub url: String,
     shared: Arc<Shared>,
     task: JoinHandle<()>,
@@ -93,7 +93,7 @@ impl Drop for Front {
 }
 
 impl Front {
-    /// Starts one; it speaks TLS where there is an authority.
+    /// Starts a front, with TLS if a certificate is given.
     ///
     /// # Errors
     /// No port is free.
@@ -124,18 +124,18 @@ impl Front {
         Ok(Self { url: shared.url(), host, shared, task })
     }
 
-    /// Everything that was asked so far.
+    /// Returns all requests so far.
     #[must_use]
     pub fn asked(&self) -> Vec<ReceivedRequest> {
         self.shared.asked().clone()
     }
 
-    /// Forgets what was asked.
+    /// Clears the recorded requests.
     pub fn forget(&self) {
         self.shared.asked().clear();
     }
 
-    /// Ends it, and waits until its port is closed.
+    /// Stops the front, and waits until its port is closed.
     pub async fn stop(&mut self) {
         self.task.abort();
         let _ = (&mut self.task).await;
@@ -146,7 +146,7 @@ async fn serve<L: axum::serve::Listener>(listener: L, app: axum::Router)
 where
     L::Addr: std::fmt::Debug,
 {
-    // It goes on until the task is ended.
+    // It runs until the task is aborted.
     let _ = axum::serve(listener, app).await;
 }
 
@@ -200,7 +200,7 @@ impl Shared {
         {
             onward = onward.header(name, value);
         }
-        // A registry makes the realm of its challenges from these.
+        // A registry derives the realm of its challenges from these headers.
         let came = onward
             .header(HOST, &self.host)
             .header("x-forwarded-proto", self.scheme)
@@ -235,7 +235,7 @@ fn respond(answer: Answer) -> anyhow::Result<Response<Body>> {
 pub struct Certificate(TlsAcceptor);
 
 impl Certificate {
-    /// Of an authority, for loopback.
+    /// Creates a certificate of this authority for loopback.
     ///
     /// # Errors
     /// The authority's folder cannot be written to.
@@ -263,7 +263,7 @@ impl axum::serve::Listener for TlsListener {
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
         loop {
             let Ok((stream, address)) = self.listener.accept().await else { continue };
-            // A client that does not trust it leaves in the midst of the handshake.
+            // A client that does not trust the certificate aborts the handshake.
             if let Ok(stream) = self.acceptor.accept(stream).await {
                 return (stream, address);
             }

@@ -1,4 +1,4 @@
-//! Plugin hosts that start with nothing, or with what an earlier one had compiled.
+//! Plugin hosts that start with an empty cache, or with the code that an earlier host compiled.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +7,10 @@ use flashjob_plugin_host::{Host, HostSettings, PluginSource};
 use flashjob_testbed::process::{repository, script, sibling};
 use serde_json::Value;
 
-/// A host with its cache in a folder.
+/// Returns a host with its cache in this folder.
 ///
 /// # Errors
-/// The operator's program is not built, or the configuration is wrong.
+/// The operator's program is not built, or the configuration is invalid.
 pub fn host(
     cache: &Path,
     registries: Value,
@@ -29,10 +29,10 @@ pub fn host(
     })?)
 }
 
-/// A plugin to load.
+/// Returns the source of a plugin to load.
 ///
 /// # Errors
-/// The text is no reference.
+/// The text is not a valid reference.
 pub fn source(
     name: &str,
     reference: &str,
@@ -46,10 +46,10 @@ pub fn source(
     })
 }
 
-/// A component as `make plugins` builds it.
+/// Reads a component that `make plugins` has built.
 ///
 /// # Errors
-/// It was not built.
+/// The component was not built.
 pub fn component(name: &str) -> anyhow::Result<Vec<u8>> {
     let file = repository().join(format!("target/plugins/{name}.wasm"));
     std::fs::read(&file).map_err(|error| {
@@ -57,15 +57,15 @@ pub fn component(name: &str) -> anyhow::Result<Vec<u8>> {
     })
 }
 
-/// The folder of the registry's program.
+/// Returns the folder of the registry's program.
 ///
 /// # Errors
-/// It could not be built.
+/// The program could not be built.
 pub fn programs() -> anyhow::Result<PathBuf> {
     Ok(PathBuf::from(script("tests/control-plane/build.sh")?))
 }
 
-/// Gives a new cache the code that another one has compiled, so that it is not compiled again.
+/// Links the compiled code of a cache into a new one, so that it is not compiled again.
 ///
 /// # Errors
 /// The folder cannot be written to.

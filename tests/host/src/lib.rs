@@ -1,5 +1,5 @@
-//! Parts that the tests of the plugin host share: registries, a front before them that remembers
-//! who asked what, a token service, and hosts that start with nothing; components made to do harm.
+//! Parts that the tests of the plugin host share: registries, a front before them that records
+//! requests, a token service, hosts with an empty cache, and malicious components.
 
 pub mod components;
 pub mod front;

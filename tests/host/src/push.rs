@@ -1,29 +1,29 @@
-//! Pushes blobs and manifests of any form to a registry that asks nobody who he is.
+//! Pushes blobs and manifests of any form to a registry without authentication.
 
 use anyhow::Context;
 use flashjob_plugin_host::Digest;
 use reqwest::header::{CONTENT_TYPE, LOCATION};
 use serde_json::{Value, json};
 
-/// The media type of a manifest.
+/// Media type of a manifest.
 pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-/// The media type of an index.
+/// Media type of an index.
 pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
-/// The media type of a component.
+/// Media type of a component.
 pub const COMPONENT: &str = "application/wasm";
 
 /// A repository to push to.
 pub struct Pusher<'a> {
-    /// Speaks to the registry.
+    /// HTTP client for the registry.
     pub client: &'a reqwest::Client,
-    /// The registry's URL.
+    /// URL of the registry.
     pub registry: &'a str,
-    /// The repository.
+    /// Name of the repository.
     pub repository: &'a str,
 }
 
 impl Pusher<'_> {
-    /// Pushes a blob, and returns how a manifest describes it.
+    /// Pushes a blob, and returns its descriptor for a manifest.
     ///
     /// # Errors
     /// The registry refuses.

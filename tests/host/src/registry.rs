@@ -1,5 +1,5 @@
-//! Real registries, each with its way of asking who comes, over one storage. They speak HTTP and
-//! stand behind fronts.
+//! Real registries with different authentication over one storage. They speak HTTP and are behind
+//! fronts.
 
 use std::path::Path;
 use std::time::Duration;
@@ -17,11 +17,11 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts one; `auth` is as in distribution's configuration, null for none. All in one folder
-    /// share what is stored.
+    /// Starts a registry; `auth` is in the format of distribution's configuration, null for none.
+    /// All registries in one folder share their storage.
     ///
     /// # Errors
-    /// It does not start.
+    /// The registry does not start.
     pub async fn start(
         programs: &Path,
         folder: &Path,

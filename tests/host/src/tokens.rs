@@ -1,4 +1,4 @@
-//! A token service as a registry's own (distribution's token authentication specification;
+//! A token service like a registry's own (distribution's token authentication specification;
 //! Harbor's is at `/service/token`).
 
 use std::path::{Path, PathBuf};
@@ -9,12 +9,12 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use rcgen::{CertificateParams, KeyPair, PKCS_ED25519, SigningKey};
 use serde_json::{Value, json};
 
-/// Path at which it answers.
+/// Path at which the service answers.
 pub const PATH: &str = "/service/token";
 const ISSUER: &str = "testbed";
 const SERVICE: &str = "testbed-registry";
 
-/// Signs tokens that a registry takes.
+/// Signs tokens that a registry accepts.
 pub struct TokenService {
     key: KeyPair,
     certificate: String,
@@ -22,7 +22,7 @@ pub struct TokenService {
 }
 
 impl TokenService {
-    /// Makes a key; its certificate is in the folder.
+    /// Creates a key, and writes its certificate into the folder.
     ///
     /// # Errors
     /// The folder cannot be written to.
@@ -33,8 +33,8 @@ impl TokenService {
         Ok(Self { key, certificate: STANDARD.encode(certificate.der()), bundle })
     }
 
-    /// Returns the settings that make a registry trust it; the realm is on the host that was
-    /// asked.
+    /// Returns the settings that make a registry trust this service; the realm is on the host of
+    /// the request.
     #[must_use]
     pub fn auth(&self) -> Value {
         json!({"token": {
@@ -43,11 +43,11 @@ impl TokenService {
         }})
     }
 
-    /// A token that allows to pull from a repository, for so long; one that has ended was good
-    /// until an hour ago.
+    /// Returns a token for pulls from a repository, valid for an hour; if `ended`, it expired an
+    /// hour ago.
     ///
     /// # Errors
-    /// The key does not sign.
+    /// The key cannot sign.
     pub fn token(&self, repository: &str, ended: bool) -> anyhow::Result<String> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         let hour = Duration::from_secs(3600);
@@ -68,7 +68,8 @@ impl TokenService {
     }
 }
 
-/// The repository in the scope that a client asks for: `…scope=repository%3A<name>%3Apull`.
+/// Returns the repository in the scope that a client requests:
+/// `…scope=repository%3A<name>%3Apull`.
 #[must_use]
 pub fn asked_repository(path: &str) -> Option<String> {
     let query = path.split_once("scope=repository%3A")?.1;

@@ -1,4 +1,4 @@
-//! A plugin that is sound but for what it imports.
+//! A plugin that is valid except for one import.
 
 use anyhow::Context;
 use flashjob_host_tests::components::importing_too;
@@ -7,7 +7,7 @@ use flashjob_plugin_host::config::{Limits, PullPolicy};
 use flashjob_plugin_host::{LoadError, Logins, Plugin};
 use serde_json::json;
 
-/// Loads the plugin for ESP32 with one import more.
+/// Loads the plugin for ESP32 with one additional import.
 async fn with(import: &str) -> anyhow::Result<Result<Plugin, LoadError>> {
     let folder = tempfile::tempdir()?;
     let host = host(&folder.path().join("cache"), json!([]), json!([]), Limits::default())?;

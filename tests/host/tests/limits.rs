@@ -1,5 +1,6 @@
-//! Components that break every limit in every entry point, and files that are no sound components:
-//! each gives its own error, the process keeps its size, and another plugin goes on answering.
+//! Components that break every limit in every entry point, and files that are not valid
+//! components: each causes a specific error, the process keeps its size, and another plugin keeps
+//! answering.
 #![allow(clippy::expect_used, reason = "this is a test, its helpers too")]
 
 use std::path::Path;
@@ -17,8 +18,8 @@ use flashjob_plugin_host::types::{Device, FirmwareFile, Outcome, Request};
 use flashjob_plugin_host::{CallError, Host, LoadError, Logins, Plugin};
 use serde_json::json;
 
-/// Bytes that the process may grow by: one call's memory, what is copied, and the code of a
-/// component.
+/// Bytes by which the process may grow: one call's memory, the data that is copied, and the code
+/// of a component.
 const GROWTH: usize = 96 << 20;
 
 fn limits() -> Limits {
@@ -82,14 +83,14 @@ fn outcome(reason: &str) -> Outcome {
     }
 }
 
-/// Resident bytes of this process.
+/// Returns the resident memory of this process, in bytes.
 fn resident() -> anyhow::Result<usize> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").parse::<usize>()? << 10)
 }
 
-/// Watches the size of the process and keeps asking a plugin, for as long as it is there.
+/// Watches the size of the process and calls a plugin repeatedly, until the watch ends.
 struct Watch {
     before: usize,
     most: Arc<AtomicUsize>,
@@ -134,7 +135,7 @@ impl Watch {
         self.answers.load(Ordering::Relaxed)
     }
 
-    /// Checks the size, and prints what was measured.
+    /// Checks the size, and prints the measurements.
     async fn end(self, what: &str) -> anyhow::Result<()> {
         self.ended.store(true, Ordering::Relaxed);
         let mut times = self.asking.await?;
@@ -190,7 +191,7 @@ async fn ask(
     }
 }
 
-/// Returns true if this is the error that this way to break a limit has.
+/// Returns true if this is the error for this way to break a limit.
 fn fits(mode: &str, error: &CallError) -> bool {
     match mode {
         "loop" => matches!(error, CallError::TimedOut { .. }),
@@ -223,7 +224,7 @@ async fn each_broken_limit_has_its_own_error_in_every_entry_point_and_nobody_els
         for entry in
             [Entry::Describe, Entry::ValidateSettings, Entry::Build, Entry::Judge, Entry::Inspect]
         {
-            // A list is what only some of the answers have.
+            // Only some of the answers contain a list.
             if mode == "list" && matches!(entry, Entry::ValidateSettings | Entry::Judge) {
                 continue;
             }
@@ -315,8 +316,8 @@ async fn a_component_that_cannot_be_used_says_why_and_costs_the_process_nothing(
     watch.end("components that cannot be used").await
 }
 
-/// Checks that a damaged component was refused for what it is. Damage may also hit what nobody
-/// looks at, and then it works.
+/// Checks that a damaged component was refused for a documented reason. Damage may also hit bytes
+/// that are never read, and then the component works.
 fn refused_or_whole(result: Result<Plugin, LoadError>, what: &str) {
     if let Err(error) = result {
         let known = [

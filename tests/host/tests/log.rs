@@ -1,5 +1,5 @@
-//! Standard output and error of plugins in other languages are in the log of the process, under
-//! the plugin's name.
+//! Tests that standard output and error of plugins in other languages are in the log of the
+//! process, under the plugin's name.
 
 use std::sync::Mutex;
 
@@ -22,7 +22,7 @@ async fn load(name: &str) -> anyhow::Result<Plugin> {
         .await?)
 }
 
-/// Asks a plugin, and returns its answer and the level and text of each line that has its name.
+/// Calls a plugin, and returns its answer, and level and text of each log line with its name.
 async fn said(
     plugin: &Plugin,
     settings: &str,
@@ -58,8 +58,8 @@ async fn standard_output_and_error_of_a_plugin_in_go_are_information_and_warning
     Ok(())
 }
 
-/// QuickJS has no console: standard error has what the engine itself says when it gives up, and
-/// standard output has nothing.
+/// QuickJS has no console: standard error contains only what the engine itself prints when it
+/// aborts, and standard output contains nothing.
 #[tokio::test]
 async fn output_of_a_plugin_in_javascript_and_of_its_engine_is_logged_under_its_name()
 -> anyhow::Result<()> {

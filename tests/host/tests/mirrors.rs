@@ -1,5 +1,5 @@
-//! Two real registries, each behind a front that remembers what it is asked: one is the registry
-//! of a reference, the other its mirror, below a path of its own.
+//! Two real registries, each behind a front that records its requests: one is the registry of a
+//! reference, the other its mirror, below a path prefix.
 
 use std::path::{Path, PathBuf};
 
@@ -12,10 +12,11 @@ use flashjob_plugin_host::{Digest, LoadError, Logins, Plugin};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// The path below which the mirror keeps what it has.
+/// Path prefix of the mirror's repositories.
 const BELOW: &str = "proxy";
 
-/// A working plugin of the same size for each letter, which stands in a section that does nothing.
+/// Returns a working plugin with this letter in a custom section, of the same size for each
+/// letter.
 fn plugin(letter: u8) -> anyhow::Result<Vec<u8>> {
     let mut bytes = component("esp32")?;
     // A custom section of two bytes: the length of its name, and the name.
@@ -24,7 +25,7 @@ fn plugin(letter: u8) -> anyhow::Result<Vec<u8>> {
 }
 
 struct World {
-    /// The registry itself, then the one that mirrors it.
+    /// The registry itself, then its mirror.
     registries: [Registry; 2],
     onward: reqwest::Client,
     digest: Digest,
@@ -60,14 +61,14 @@ impl World {
         Ok(Self { registries: [registry, mirror], onward, digest, folder })
     }
 
-    /// A front of the registry itself.
+    /// Starts a front of the registry itself.
     async fn registry(&self) -> anyhow::Result<Front> {
         let behaviour =
             Behaviour { registry: self.registries[0].url.clone(), ..Behaviour::default() };
         Front::start(&self.onward, None, behaviour).await
     }
 
-    /// A front of the mirror, which answers some paths as it likes.
+    /// Starts a front of the mirror, which itself answers the requests for some paths.
     async fn mirror(
         &self,
         meddles: impl Fn(&str) -> Option<Answer> + Send + Sync + 'static,
@@ -82,14 +83,14 @@ impl World {
         .await
     }
 
-    /// A mirror that is down.
+    /// Returns a mirror that is down.
     async fn down(&self) -> anyhow::Result<Front> {
         let mut front = self.mirror(|_| None).await?;
         front.stop().await;
         Ok(front)
     }
 
-    /// Loads the plugin by what follows its name, with a host and a cache of its own.
+    /// Loads the plugin of this version, a tag or a digest, with a separate host and cache.
     async fn load(
         &self,
         registry: &Front,
@@ -113,7 +114,7 @@ impl World {
         self.folder.path().join("caches").join(name)
     }
 
-    /// The same name of the plugin by tag, and by digest.
+    /// Returns the tag and the digest of the plugin, as they follow its name.
     fn versions(&self) -> [String; 2] {
         [":1".to_owned(), format!("@{}", self.digest)]
     }
@@ -180,7 +181,7 @@ async fn where_mirrors_are_down_the_next_that_is_up_serves_and_where_all_are_dow
 async fn what_a_mirror_has_changed_is_refused_and_never_run_though_the_registry_has_the_true_one()
 -> anyhow::Result<()> {
     let world = World::start().await?;
-    // Nothing but its digest speaks against it.
+    // Only its digest shows the change.
     let changed = plugin(b'b')?;
     let manifest = json!({
         "schemaVersion": 2, "config": {"mediaType": "x", "digest": world.digest, "size": 1},
@@ -200,7 +201,7 @@ async fn what_a_mirror_has_changed_is_refused_and_never_run_though_the_registry_
         let outcome = world.load(&registry, &[&mirror], version, &world.cache(what)).await?;
         check_refused(what, &world, outcome, &mirror)?;
     }
-    // Manifest and bytes fit together, and are not what the digest says.
+    // Manifest and bytes match each other, but not the digest of the reference.
     let (what, all) = ("manifest of a digest", move |path: &str| {
         let body = if path.contains("/manifests/") {
             manifest.to_string().into_bytes()

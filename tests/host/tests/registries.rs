@@ -1,6 +1,6 @@
-//! Every way to reach a registry, crossed with every way to ask who comes, every form of a
-//! reference and every kind of artifact: each cell works or gives its own error, and no password
-//! goes where it does not belong.
+//! Every way to reach a registry, crossed with every kind of authentication, every form of a
+//! reference and every kind of artifact: each combination works or causes a specific error, and no
+//! password is sent to the wrong host.
 #![allow(clippy::expect_used, reason = "this is a test, its helpers too")]
 
 #[path = "registries/auth.rs"]
@@ -24,7 +24,7 @@ use tempfile::TempDir;
 
 use auth::{AUTHS, Auth, RIGHT};
 
-/// Protocol that a registry speaks, and what the configuration says of that.
+/// Protocol of a registry, and its configuration in the operator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tls {
     PrivateAuthority,
@@ -53,7 +53,7 @@ enum Form {
 
 const FORMS: [Form; 4] = [Form::Tag, Form::Digest, Form::TagAndDigest, Form::Scheme];
 
-/// Artifacts that are stored: repository, and true for a plugin.
+/// Artifacts in the registry: repository, and true for a plugin.
 const ARTIFACTS: [(&str, bool); 5] =
     [("wasm", true), ("older", true), ("text", false), ("two", false), ("index", false)];
 
@@ -67,7 +67,7 @@ struct World {
     folder: TempDir,
 }
 
-/// One registry, as it is met in some cells.
+/// One registry with its fronts, in one combination of authentication and protocol.
 struct Met {
     own: Front,
     foreign: Front,
@@ -118,7 +118,7 @@ impl World {
         Ok(world)
     }
 
-    /// Compiles what is a plugin, once.
+    /// Compiles each plugin once.
     async fn compile(&self) -> anyhow::Result<()> {
         let met = self.meet(Auth::Open, Tls::PlainConfigured).await?;
         for artifact in 0..2 {
@@ -183,7 +183,7 @@ impl World {
         ])
     }
 
-    /// Reference of an artifact, in one of its forms.
+    /// Returns the reference of an artifact, in one of its forms.
     fn reference(&self, met: &Met, artifact: usize, form: Form) -> String {
         let (registry, name, digest) =
             (&met.own.host, ARTIFACTS[artifact].0, &self.digests[artifact]);
@@ -195,7 +195,7 @@ impl World {
         }
     }
 
-    /// Loads an artifact with a host of its own. A cache that is not there yet begins with what
+    /// Loads an artifact with a separate host. A new cache begins with the code that
     /// [`Self::compile`] compiled.
     async fn load(
         &self,
@@ -242,8 +242,8 @@ async fn push(client: &reqwest::Client, registry: &str) -> anyhow::Result<Vec<Di
     Ok(digests)
 }
 
-/// The documented reason of a cell's error, and a word that its message must have; nothing where
-/// it works.
+/// Returns the documented reason of a combination's error, and a word that its message must
+/// contain; `None` if it works.
 fn expected(met: &Met, artifact: usize) -> Option<(&'static str, String)> {
     if !met.tls.works() {
         return Some(("RegistryUnreachable", met.own.host.clone()));
@@ -260,8 +260,8 @@ fn expected(met: &Met, artifact: usize) -> Option<(&'static str, String)> {
     Some(("NotAPlugin", why.to_owned()))
 }
 
-/// Nothing was asked without the credentials that are configured, and the password went where it
-/// may go and nowhere else.
+/// Checks that nothing was delivered without the configured credentials, and that the password was
+/// sent only where it may be sent.
 fn check_requests(met: &Met) {
     let (own, foreign) = (met.own.asked(), met.foreign.asked());
     let all = format!("{:?} {:?}: {own:#?} {foreign:#?}", met.auth, met.tls);
@@ -302,7 +302,7 @@ fn check_requests(met: &Met) {
         );
     }
     if met.auth.error() == Some("AccessDenied") {
-        // A token may have ended, so another is asked for once. A password is sent once.
+        // A token may have expired, so another is requested once. A password is sent once.
         let refused = own
             .iter()
             .filter(|asked| asked.authorization.is_some() && asked.status == 401)
@@ -342,7 +342,7 @@ async fn every_registry_gives_what_it_has_or_the_documented_error() -> anyhow::R
     let mut cells = 0;
     for (auth, tls) in AUTHS.into_iter().flat_map(|auth| TLS.map(|tls| (auth, tls))) {
         let met = world.meet(auth, tls).await?;
-        // Where there is no connection nothing is seen of what is stored.
+        // Without a connection the stored artifacts make no difference.
         let artifacts = if tls.works() { ARTIFACTS.len() } else { 1 };
         for (artifact, form) in
             (0..artifacts).flat_map(|artifact| FORMS.map(|form| (artifact, form)))

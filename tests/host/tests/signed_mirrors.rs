@@ -1,6 +1,6 @@
-//! Signatures where a registry has a mirror, both real and with TLS and passwords of their own,
-//! each behind a front that remembers what it is asked: what the mirror has counts, what it has
-//! not is looked for in the registry, and what it has that is wrong is refused.
+//! Signatures where a registry has a mirror. Both are real, with TLS and separate passwords, each
+//! behind a front that records its requests. A signature in the mirror counts, one that the mirror
+//! lacks is looked up in the registry, and an invalid one in the mirror is refused.
 
 #![allow(clippy::expect_used, reason = "this is a test, its helpers too")]
 
@@ -18,7 +18,7 @@ use serde_json::json;
 use tempfile::TempDir;
 
 const FORMS: [&str; 2] = ["bundle", "simple"];
-/// Path below which the mirror keeps what the registry has.
+/// Path prefix of the mirror's repositories.
 const BELOW: &str = "proxy";
 
 /// Signature of a plugin.
@@ -26,7 +26,7 @@ const BELOW: &str = "proxy";
 enum Signed {
     Not,
     Rightly,
-    /// By somebody who is not trusted.
+    /// By a signer who is not trusted.
     ByAnother,
     /// With a signature of another artifact.
     OfAnother,
@@ -36,7 +36,7 @@ struct World {
     registry: Registry,
     mirror: Registry,
     onward: reqwest::Client,
-    /// The one who is trusted, and another.
+    /// The trusted signer, and another one.
     signers: [Signer; 2],
     folder: TempDir,
 }
@@ -63,7 +63,7 @@ impl World {
         Ok(Self { registry, mirror, onward, signers, folder })
     }
 
-    /// Pushes the plugin to both under a name, with these signatures in one form; and returns the
+    /// Pushes the plugin to both under a name, with these signatures in one format; returns the
     /// digest of its manifest.
     async fn push(
         &self,
@@ -100,7 +100,7 @@ impl World {
         Ok(digests.remove(0))
     }
 
-    /// A front of either, which answers some paths as it likes.
+    /// Starts a front of either, which itself answers the requests for some paths.
     async fn front(
         &self,
         of: &Registry,
@@ -116,8 +116,8 @@ impl World {
         .await
     }
 
-    /// Goes as far as trust with an empty cache. A signature in this form, by the one who is
-    /// trusted, is demanded.
+    /// Fetches and verifies the plugin with an empty cache. Trust demands a signature in this
+    /// format by the trusted signer.
     async fn obtain(
         &self,
         registry: &Front,
@@ -146,12 +146,12 @@ impl World {
     }
 }
 
-/// Returns true if it is run and signed, false if it is run unsigned, or the reason for a refusal.
+/// Returns true if it runs as signed, false if it runs unsigned, or the reason for a refusal.
 fn verdict(outcome: &Result<Verified, LoadError>) -> Result<bool, &'static str> {
     outcome.as_ref().map(Verified::signed).map_err(LoadError::reason)
 }
 
-/// Returns true if it was asked for the component or its manifest.
+/// Returns true if the front got a request for the component or its manifest.
 fn gave_the_plugin(front: &Front, digest: &str) -> anyhow::Result<bool> {
     let component = format!("/blobs/{}", Digest::of(&component("esp32")?));
     let manifests = ["/manifests/1".to_owned(), format!("/manifests/{digest}")];

@@ -1,6 +1,6 @@
-//! A signed plugin in a real registry, and somebody between the registry and the operator:
-//! whatever is changed, withheld, answered with an error or sent elsewhere, the plugin is not run,
-//! and the refusal says which of these it was.
+//! A signed plugin in a real registry, and an attacker between the registry and the operator:
+//! whatever is changed, withheld, answered with an error or redirected, the plugin is not run, and
+//! the refusal says which of these happened.
 #![allow(clippy::expect_used, reason = "this is a test, its helpers too")]
 
 use std::path::Path;
@@ -304,13 +304,13 @@ async fn what_an_identity_signed_without_a_key_is_run_and_what_another_signed_is
         "WrongIdentity",
         other,
     );
-    // The annotations of the older form are found and kept like the rest.
+    // The annotations of the older format are found and cached like the rest.
     let digest = world.push("esp32", "older").await?;
     let (payload, annotations) = sigstore.simple(&signing(ours), &digest)?;
     attach_simple(&world.registry, "flashjob/older", &digest, payload, annotations).await?;
     assert!(load("older", &["simple"], PullPolicy::IfNotPresent, "cached").await??.signed());
     assert!(load("older", &["simple"], PullPolicy::Never, "cached").await??.signed());
-    // The trusted root is exchanged: what was trusted is not any more, in the cache neither.
+    // With another trusted root, a signature that was trusted is no longer, even from the cache.
     std::fs::write(&root, Sigstore::new()?.trusted_root().to_string())?;
     let kept = load("older", &["simple"], PullPolicy::Never, "cached").await?;
     refused("another trusted root", kept, "SignatureUnproven", "demands a proof");
@@ -327,7 +327,7 @@ async fn a_tag_that_moves_while_it_is_fetched_changes_nothing_of_what_was_resolv
     let digest = world.push("esp32", "esp32").await?;
     world.signers[0].sign_simple(&world.registry, "flashjob/esp32", &digest, &digest).await?;
     let asked = AtomicBool::new(false);
-    // From the second time on the tag is another artifact, which nobody signed.
+    // From the second request on, the tag refers to another artifact, which is not signed.
     let moved = move |path: &str| {
         (path.ends_with("/manifests/1") && asked.swap(true, Ordering::Relaxed))
             .then(|| Answer::new(200, "{}"))
@@ -403,7 +403,7 @@ async fn where_all_keys_are_required_each_must_have_signed_this_plugin() -> anyh
     assert!(
         world.load(&front, "esp32", all(), PullPolicy::Always, &cache("both")?).await??.signed()
     );
-    // Signed by the right key, and yet not the plugin that is meant.
+    // Signed by the right key, but not the plugin that is meant.
     first.sign_simple(registry, "flashjob/other", &other, &other).await?;
     let trust = world.trust(&front, &["simple"], "any");
     let swapped =

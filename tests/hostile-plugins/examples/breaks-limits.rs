@@ -1,6 +1,6 @@
-//! Breaks the limit that it is told to break, in the entry point that is asked: settings,
-//! firmware, reason and the name of a file name it. For `describe`, which is told nothing, a test
-//! writes the name over [`DESCRIBE`] in the component.
+//! Breaks the requested limit in the entry point that is called: settings, firmware, reason and
+//! the name of a file specify it. For `describe`, which has no argument, a test writes the name of
+//! the limit over [`DESCRIBE`] in the component.
 
 use std::hint::black_box;
 
@@ -9,7 +9,7 @@ use flashjob_plugin_sdk::{
     Verdict, literal, log,
 };
 
-/// Sixteen letters that stand nowhere else in the component.
+/// Sixteen bytes that occur nowhere else in the component.
 static DESCRIBE: &[u8; 16] = b"describe:nothing";
 
 struct Hostile;
@@ -62,7 +62,8 @@ impl Plugin for Hostile {
     }
 }
 
-/// Entries of a list that fits into the memory of a call, and not into what is copied.
+/// Number of list entries that fit into the memory of a call, but not into the limit for copied
+/// data.
 const LONG: usize = 1_000_000;
 
 fn broken(mode: &str) -> String {

@@ -1,4 +1,4 @@
-//! Asks for memory without end.
+//! Allocates memory without end.
 
 use flashjob_plugin_sdk::{FlashPod, Plugin, PluginError, PluginInfo, Request};
 

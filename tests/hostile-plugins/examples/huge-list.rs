@@ -1,4 +1,4 @@
-//! Answers with a list of a fifty megabytes.
+//! Answers with a list of fifty megabytes.
 
 use flashjob_plugin_sdk::{EnvValue, FlashPod, Plugin, PluginError, PluginInfo, Request};
 

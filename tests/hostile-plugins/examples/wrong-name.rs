@@ -1,4 +1,4 @@
-//! Says that it is another plugin.
+//! Reports the name of another plugin as its own.
 
 use flashjob_plugin_sdk::{FlashPod, Plugin, PluginError, PluginInfo, Request};
 

@@ -1,6 +1,7 @@
-//! Device plugins that misbehave; each is an example, built as a component of its own.
+//! Device plugins that misbehave; each is an example, built as a separate component.
 
-/// Returns the description that they all share but for the name, which is also the device type.
+/// Returns the description that they all share, except for the name, which is also the device
+/// type.
 #[must_use]
 pub fn describe(name: &str) -> flashjob_plugin_sdk::PluginInfo {
     flashjob_plugin_sdk::PluginInfo {

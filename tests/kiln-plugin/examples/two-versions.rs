@@ -1,5 +1,5 @@
-//! One component for operators of two versions of the contract. It says by which of them it was
-//! asked.
+//! One component for operators of two versions of the contract. Its answer states the version by
+//! which it was called.
 #![cfg(target_family = "wasm")]
 
 wit_bindgen::generate!({

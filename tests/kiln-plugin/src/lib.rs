@@ -1,5 +1,5 @@
 //! A device plugin for an invented device, built against `wit/0.2.0` alone: its flash container
-//! starts in a folder that it can write to.
+//! starts in a writable folder.
 #![cfg(target_family = "wasm")]
 
 wit_bindgen::generate!({ path: "../../wit/0.2.0", world: "plugin" });
@@ -11,7 +11,7 @@ use flashjob::plugin::types::{
     Verdict,
 };
 
-/// Folder to which the flash program writes how hot it was.
+/// Folder to which the flash program writes its temperature.
 const FOLDER: &str = "/kiln";
 
 struct Kiln;

@@ -1,4 +1,5 @@
-//! Simulated devices, and Akri's Instances of them in one namespace. They are where the node is.
+//! Simulated devices, and their Akri Instances in one namespace. The devices listen on the node's
+//! address.
 
 use std::path::Path;
 
@@ -10,8 +11,8 @@ use tokio::process::Command;
 
 use crate::network::{HOSTNAME, NODE};
 
-/// Devices that are found in one namespace; gone with this value, their Instances stay until the
-/// namespace goes.
+/// Devices that are discovered in one namespace. Dropping this value stops them; their Instances
+/// stay until the namespace is deleted.
 pub struct Devices {
     /// The devices themselves.
     pub fleet: Fleet,

@@ -1,6 +1,6 @@
-//! The Go operator that users move over from. Its image cannot be had here: its Deployment runs a
-//! container that only waits, and a test does in its place, with its rights, what its controller
-//! does. Definition and rights are the original's, and its flash Pods really run.
+//! The Go operator from which users migrate. Its image is not available here: its Deployment runs
+//! a container that only waits, and a test acts as its controller, with its rights. Definition and
+//! rights are the original's, and its flash Pods really run.
 
 use anyhow::Context;
 use flashjob_api::{FINALIZER, FlashJob};
@@ -10,20 +10,20 @@ use serde_json::{Value, json};
 
 use crate::Node;
 
-/// User of the API server that its controller is.
+/// User name of its controller at the API server.
 const USER: &str = "system:serviceaccount:operator-system:operator-controller-manager";
-/// Longest wait for an address or for a Pod's end.
+/// Timeout for an address or for a Pod's end, as an option of kubectl.
 const LIMIT: &str = "--timeout=180s";
 /// JSONPath of a Service's address.
 const ADDRESS: &str = "jsonpath={.status.loadBalancer.ingress[0].ip}";
 
-/// The Go operator at work in one namespace.
+/// The Go operator, acting in one namespace.
 pub struct GoOperator<'a> {
     node: &'a Node,
     namespace: &'a str,
 }
 
-/// Path of its manifests.
+/// Returns the path of its manifests.
 #[must_use]
 pub fn manifests() -> String {
     repository().join("tests/node/go-operator.yaml").display().to_string()
@@ -41,7 +41,7 @@ impl<'a> GoOperator<'a> {
         Ok(Self { node, namespace })
     }
 
-    /// Runs kubectl in the namespace with the rights of its controller.
+    /// Runs kubectl in the namespace with the rights of the controller.
     async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let own = ["--as", USER, "--namespace", self.namespace];
         self.node.kubectl(&[&own[..], arguments].concat()).await
@@ -53,7 +53,7 @@ impl<'a> GoOperator<'a> {
         self.kubectl(&["create", "-f", &file.display().to_string()]).await.map(|_| ())
     }
 
-    /// Takes a FlashJob up, as one of which these devices are completed.
+    /// Sets the finalizer of a FlashJob, and its status to Running with these devices completed.
     ///
     /// # Errors
     /// The API server refuses a change.
@@ -76,11 +76,11 @@ impl<'a> GoOperator<'a> {
         self.kubectl(&[&["patch", "flashjob", job][..], &status].concat()).await.map(|_| ())
     }
 
-    /// Makes the Service and, once it has its address, the Pod of a device: two labels, an owner
-    /// that is no controller, all else in the environment. Returns the Pod's name.
+    /// Creates the Service and, once it has its address, the Pod of a device: two labels, an owner
+    /// that is not a controller, all else in the environment. Returns the Pod's name.
     ///
     /// # Errors
-    /// The API server refuses one, or there is no address.
+    /// The API server refuses an object, or the Service gets no address.
     pub async fn flash(&self, job: &str, uid: &str, endpoint: &str) -> anyhow::Result<String> {
         let jobs: Api<FlashJob> = Api::namespaced(self.node.client.clone(), self.namespace);
         let owner = jobs.get(job).await?;
@@ -114,7 +114,7 @@ impl<'a> GoOperator<'a> {
             ("APPLICATION_TYPE", "thermo"),
             ("VERSION", &owner.spec.version),
             ("EXTERNAL_IP", &address),
-            // Programs of its time waited for a device as long as it took.
+            // Flash programs of that time waited for a device without a limit.
             ("FLASHER_STALL_TIMEOUT", "15m"),
         ];
         let variables = variables.map(|(name, value)| json!({"name": name, "value": value}));
@@ -130,10 +130,11 @@ impl<'a> GoOperator<'a> {
         Ok(pod)
     }
 
-    /// Waits until the Pod of a device succeeded, stores so, and removes the Pod and its Service.
+    /// Waits until the Pod of a device has succeeded, stores that in the status, and deletes the
+    /// Pod and its Service.
     ///
     /// # Errors
-    /// It does not succeed, or the API server refuses a change.
+    /// The Pod does not succeed, or the API server refuses a change.
     pub async fn finish(&self, job: &str, uid: &str, completed: &[String]) -> anyhow::Result<()> {
         let (service, pod) = names(job, uid);
         let of = format!("pod/{pod}");
@@ -143,7 +144,7 @@ impl<'a> GoOperator<'a> {
         self.kubectl(&["delete", &of, &format!("service/{service}")]).await.map(|_| ())
     }
 
-    /// Lets a FlashJob go that is being deleted.
+    /// Removes the finalizer of a FlashJob that is being deleted.
     ///
     /// # Errors
     /// The API server refuses the change.
@@ -154,7 +155,7 @@ impl<'a> GoOperator<'a> {
     }
 }
 
-/// Names of the Service and the Pod of a device.
+/// Returns the names of a device's Service and Pod.
 fn names(job: &str, uid: &str) -> (String, String) {
     (format!("{job}-service-{uid}"), format!("{job}-flashing-pod-{uid}"))
 }

@@ -1,5 +1,5 @@
-//! Images of the node: the operator's as users build it, the flash image with access to
-//! the registry, and what each Pod begins with. Nothing is pulled: they are taken into containerd
+//! Images of the node: the operator's image as users build it, the flash image with access to the
+//! registry, and the pause image of each Pod. Nothing is pulled: they are imported into containerd
 //! under the names that Pods use.
 
 use std::path::Path;
@@ -16,18 +16,18 @@ use crate::runtime::{PAUSE, Runtime};
 
 /// Name under which the tests build and install the operator's image.
 pub const OPERATOR: &str = "registry.example/fleet/flashjob-operator:test";
-/// Command that a container of the flash image begins with.
+/// Entrypoint of the flash image.
 const ENTRYPOINT: [&str; 2] = ["/usr/local/bin/flashjob-flasher", "ota"];
-/// Folder in which the flash image looks for what its registry needs.
+/// Folder in which the flash image looks for the files to access its registry.
 const ACCESS: &str = "/etc/flashjob/registry";
 
-/// Archive of the operator's image, below the repository.
+/// Path of the archive of the operator's image, relative to the repository.
 const OPERATOR_ARCHIVE: &str = "target/image/node-test.tar";
 
-/// Builds the programs of the node and the operator's image, where they are not up to date.
+/// Builds the node's programs and the operator's image, unless they are up to date.
 ///
 /// # Errors
-/// One cannot be built; its own words are on standard error.
+/// A build fails; its errors are on standard error.
 pub fn build() -> anyhow::Result<()> {
     script("tests/node/build.sh")?;
     script("tests/control-plane/build.sh")?;
@@ -35,10 +35,10 @@ pub fn build() -> anyhow::Result<()> {
     build_operator()
 }
 
-/// Path of helm, which is built once.
+/// Returns the path of helm, which is built once.
 ///
 /// # Errors
-/// It cannot be built.
+/// helm cannot be built.
 pub fn helm() -> anyhow::Result<String> {
     script("tests/helm/build.sh")
 }
@@ -47,7 +47,7 @@ pub fn helm() -> anyhow::Result<String> {
 fn build_operator() -> anyhow::Result<()> {
     let mut make = Command::new("make");
     make.args(["--silent", "docker-build", &format!("IMG={OPERATOR}"), "CONTAINER_TOOL=layout"]);
-    // Cargo's variables of this run are not meant for another.
+    // Cargo's variables of this run are not meant for the nested build.
     for (name, _) in std::env::vars_os().filter(|(name, _)| {
         name.to_str().is_some_and(|name| name.starts_with("CARGO_") && name != "CARGO_HOME")
     }) {
@@ -62,10 +62,10 @@ fn build_operator() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Takes all images into containerd.
+/// Imports all images into containerd.
 ///
 /// # Errors
-/// One cannot be written or imported.
+/// An image cannot be written or imported.
 pub async fn import(
     runtime: &Runtime,
     programs: &Path,
@@ -87,8 +87,8 @@ pub async fn import(
     Ok(())
 }
 
-/// The product's flash image with access to the registry. It names no user, as the users' own
-/// image does not.
+/// Returns the product's flash image with access to the registry. It specifies no user, like the
+/// users' own image.
 fn flasher(folder: &Path, registry: &Registry, authority: &Path) -> anyhow::Result<Image> {
     let mut image = Image { entrypoint: ENTRYPOINT.map(str::to_owned).into(), ..Image::default() };
     let root = format!("target/image/{}/image/flasher", image.architecture);

@@ -1,4 +1,4 @@
-//! One installation of the operator, used as its users do: with kubectl, by the commands of the
+//! An installation of the operator, used as its users do: with kubectl, by the commands of the
 //! documentation.
 
 use std::time::Duration;
@@ -15,28 +15,28 @@ use tokio::process::Command;
 use crate::rights::Account;
 use crate::{Node, images};
 
-/// Longer than anything here takes on a busy machine.
+/// Timeout of every wait, longer than anything here takes on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(180);
 /// ConfigMap with the operator's configuration.
 pub const CONFIG_MAP: &str = "flashjob-operator-config";
 /// Secret with the registry's password.
 const SECRET: &str = "registry-robot";
-/// File of the ConfigMap with the authority of the registry.
+/// File in the ConfigMap with the certificate authority of the registry.
 const AUTHORITY: &str = "registry-ca.pem";
 
-/// Place of an installation, and its names.
+/// Namespaces of an installation, and the names of its objects.
 #[derive(Clone, Debug)]
 pub struct Installation {
     /// Namespace of the operator.
     pub namespace: String,
-    /// Deployment and ServiceAccount.
+    /// Name of the Deployment and the ServiceAccount.
     pub name: String,
-    /// ConfigMap that it reads.
+    /// Name of the ConfigMap that it reads.
     pub config_map: String,
-    /// The one namespace that it watches; none for all.
+    /// Namespace that it watches; `None` for all.
     pub watched: Option<String>,
-    /// Set where it is a release of the Helm chart: the values that it is installed with, beside
-    /// image and configuration.
+    /// Values of the Helm release, in addition to image and configuration; `None` if it is not a
+    /// release of the Helm chart.
     pub values: Option<Value>,
 }
 
@@ -53,13 +53,13 @@ impl Default for Installation {
 }
 
 impl Installation {
-    /// The account whose rights the operator has.
+    /// Returns the account whose rights the operator has.
     #[must_use]
     pub fn account(&self) -> Account {
         Account { namespace: self.namespace.clone(), name: self.name.clone() }
     }
 
-    /// Name of the DevicePlugin of a plugin.
+    /// Returns the name of a plugin's DevicePlugin.
     #[must_use]
     pub fn device_plugin(&self, plugin: &str) -> String {
         self.watched
@@ -70,7 +70,7 @@ impl Installation {
     /// Waits until all replicas are ready.
     ///
     /// # Errors
-    /// They are not within [`LIMIT`].
+    /// The replicas are not ready within [`LIMIT`].
     pub async fn rolled_out(&self, node: &Node) -> anyhow::Result<()> {
         let (deployment, limit) =
             (format!("deployment/{}", self.name), format!("--timeout={}s", LIMIT.as_secs()));
@@ -82,7 +82,7 @@ impl Installation {
         }
     }
 
-    /// Collects what there is to say when something went wrong.
+    /// Collects diagnostics for the message of a failed test.
     pub async fn state(&self, node: &Node) -> String {
         let mut said = String::new();
         let deployment = format!("deployment/{}", self.name);
@@ -109,7 +109,7 @@ impl Installation {
         said
     }
 
-    /// Gives the operator its configuration: the registry's password in a Secret, the file and the
+    /// Configures the operator: the registry's password in a Secret, the file and the certificate
     /// authority in the ConfigMap or in the values of the release.
     ///
     /// # Errors
@@ -122,7 +122,7 @@ impl Installation {
         let set = if let Some(own) = &self.values {
             let (helm, name, chart) =
                 (images::helm()?, &self.name, repository().join("deploy/chart"));
-            // What is not a value of its own is part of `config`.
+            // Fields without a chart value of their own are part of `config`.
             let values = node.folder.join("my-values.json");
             let mut rest = configuration.clone();
             if let Some(fields) = rest.as_object_mut() {
@@ -161,7 +161,7 @@ impl Installation {
     /// Waits until plugins are ready to serve.
     ///
     /// # Errors
-    /// They are not within [`LIMIT`].
+    /// A plugin is not ready within [`LIMIT`].
     pub async fn serves(&self, node: &Node, plugins: &[&str]) -> anyhow::Result<()> {
         let api: Api<DevicePlugin> = Api::all(node.client.clone());
         for plugin in plugins {
@@ -179,11 +179,11 @@ impl Installation {
         Ok(())
     }
 
-    /// Waits until a plugin that is no longer configured is no longer shown: the configuration is
-    /// in force.
+    /// Waits until the DevicePlugin of a plugin that is no longer configured is gone, which shows
+    /// that the configuration is in effect.
     ///
     /// # Errors
-    /// It stays.
+    /// The DevicePlugin is not gone within [`LIMIT`].
     pub async fn forgets(&self, node: &Node, plugin: &str) -> anyhow::Result<()> {
         let name = self.device_plugin(plugin);
         let api: Api<DevicePlugin> = Api::all(node.client.clone());
@@ -195,7 +195,7 @@ impl Installation {
     }
 }
 
-/// A configuration with these plugins, whose waits are short.
+/// Returns a configuration with these plugins and short timeouts.
 #[must_use]
 pub fn configuration(node: &Node, plugins: &[&str]) -> Value {
     let host = &node.registry.host;
@@ -211,12 +211,12 @@ pub fn configuration(node: &Node, plugins: &[&str]) -> Value {
             "caFile": format!("/etc/flashjob/{AUTHORITY}"),
         }],
         "trust": [{"match": format!("{host}/flashjob/**"), "allowUnsigned": true}],
-        // A busy node takes its time for a Pod's network and its image: these two stay long.
+        // A busy node takes long for a Pod's network and its image: those two timeouts stay long.
         "periods": {"unknownDeviceSeconds": 3, "lateCallbackSeconds": 1, "retrySeconds": 1},
     })
 }
 
-/// A FlashJob with what every one needs, and what `spec` adds or changes.
+/// Returns a FlashJob with the required fields, and those that `spec` adds or changes.
 #[must_use]
 pub fn job(namespace: &str, name: &str, uids: &[String], spec: Value) -> Value {
     let mut job = json!({
@@ -233,10 +233,10 @@ pub fn job(namespace: &str, name: &str, uids: &[String], spec: Value) -> Value {
     job
 }
 
-/// Waits until the status of a FlashJob fulfils something.
+/// Waits until the status of a FlashJob meets a condition.
 ///
 /// # Errors
-/// It never did within [`LIMIT`].
+/// The condition does not hold within [`LIMIT`].
 pub async fn status_where(
     node: &Node,
     namespace: &str,
@@ -262,10 +262,10 @@ pub async fn status_where(
     }
 }
 
-/// Waits until a FlashJob is over.
+/// Waits until a FlashJob has ended.
 ///
 /// # Errors
-/// It never was.
+/// The FlashJob does not end within [`LIMIT`].
 pub async fn ended(node: &Node, namespace: &str, name: &str) -> anyhow::Result<FlashJobStatus> {
     status_where(node, namespace, name, "it is over", |status| {
         matches!(status.phase, Some(Phase::Completed | Phase::Failed))
@@ -273,7 +273,7 @@ pub async fn ended(node: &Node, namespace: &str, name: &str) -> anyhow::Result<F
     .await
 }
 
-/// Uids of the Instances of a namespace, in the order of their names.
+/// Returns the uids of the Instances of a namespace, sorted by the names of the Instances.
 ///
 /// # Errors
 /// The API server does not answer.

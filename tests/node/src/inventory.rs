@@ -1,4 +1,4 @@
-//! All objects of the cluster, so that what an installation leaves behind is seen. Asks with
+//! Inventory of all objects of the cluster, to find what an installation leaves behind. Uses
 //! kubectl.
 
 use std::collections::BTreeSet;
@@ -8,10 +8,10 @@ use flashjob_testbed::process::eventually;
 use crate::Node;
 use crate::installation::LIMIT;
 
-/// Kinds that come and go by themselves: what has happened, and who was seen last.
+/// Kinds whose objects come and go by themselves: events and leases.
 const FLEETING: [&str; 3] = ["events", "events.events.k8s.io", "leases.coordination.k8s.io"];
 
-/// Kind, namespace and name of all objects of the cluster.
+/// Returns the kind, namespace and name of each object of the cluster.
 ///
 /// # Errors
 /// The API server does not answer.
@@ -26,13 +26,13 @@ pub async fn inventory(node: &Node) -> anyhow::Result<BTreeSet<String>> {
     Ok(all.lines().map(words).filter(|line| !line.is_empty()).collect())
 }
 
-/// Waits until there is nothing that was not there before.
+/// Waits until no object is left that was not there before.
 ///
 /// # Errors
-/// Something stays.
+/// A new object is left.
 pub async fn nothing_new(node: &Node, before: &BTreeSet<String>) -> anyhow::Result<()> {
     let left = || async {
-        // A kind may go between the two questions.
+        // A kind may be removed between the two requests.
         let now = inventory(node).await.unwrap_or_default();
         let new: Vec<String> = now.difference(before).cloned().collect();
         anyhow::Ok((now, new))

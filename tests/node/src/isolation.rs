@@ -1,17 +1,17 @@
-//! Runs this very program in namespaces of its own (network, processes, mounts) and below a cgroup
-//! of its own, and removes all that it leaves. Starts processes; writes below /sys/fs/cgroup and
-//! into a temporary folder.
+//! Runs this program in separate namespaces (network, processes, mounts) and below a separate
+//! cgroup, and removes all that it leaves. Starts processes; writes below /sys/fs/cgroup and into
+//! a temporary folder.
 //!
 //! Three processes take part, all of this program:
 //!
 //! - the **outer** one, which a person or cargo started, waits for the inner one and passes its
 //!   result on;
-//! - the **inner** one is told the end of the outer one by the end of its standard input, and ends
-//!   then; with the first process of its namespace all others are killed by the kernel, and their
-//!   mounts and links are gone with the last of them;
-//! - the **cleaner** stands outside the namespaces, in a process group of its own. It is told the
-//!   same way, and removes the cgroups and the folder as soon as nobody is in them. So nothing
-//!   stays after a kill of the outer or the inner process either.
+//! - the **inner** one ends when its standard input does, which ends with the outer one. With the
+//!   first process of its PID namespace the kernel kills all others, and their mounts and network
+//!   links are gone with the last of them;
+//! - the **cleaner** is outside the namespaces, in a separate process group. It also waits for the
+//!   end of its standard input, and removes the cgroups and the folder as soon as no process is in
+//!   them. So nothing is left even after a kill of the outer or the inner process.
 
 use std::io::{self, Read};
 use std::os::unix::process::CommandExt;
@@ -21,32 +21,32 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 
-/// Name of the cgroup; only the inner process has it.
+/// Variable with the name of the cgroup; only the inner process has it.
 const INNER: &str = "FLASHJOB_NODE_CGROUP";
-/// Name of the cgroup that is to be removed; only the cleaner has it.
+/// Variable with the name of the cgroup to remove; only the cleaner has it.
 const CLEANER: &str = "FLASHJOB_NODE_CLEAN";
-/// Temporary folder of all parts.
+/// Variable with the path of the temporary folder of all parts.
 const FOLDER: &str = "FLASHJOB_NODE_FOLDER";
-/// Folder in which control groups are mounted.
+/// Mount point of the cgroup file system.
 const CGROUPS: &str = "/sys/fs/cgroup";
-/// A process that was killed is gone within this time; the kernel may have to write its memory
-/// away.
+/// Timeout for killed processes to be gone; the kernel may have to write their memory to disk
+/// first.
 const CLEAN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Namespaces, cgroup and folder of this process.
 #[derive(Debug)]
 pub struct Isolation {
-    /// Cgroup below which everything runs, as a path below the root of each hierarchy.
+    /// Cgroup below which everything runs, as a path relative to the root of each hierarchy.
     pub cgroup: String,
-    /// Temporary folder; gone in the end.
+    /// Temporary folder, deleted at the end.
     pub folder: PathBuf,
 }
 
-/// Runs `body` in namespaces of its own; the caller's process only waits for it, after it has done
-/// what `prepare` does: in the namespaces there is no network but the node's.
+/// Runs `body` in separate namespaces, while the calling process waits for it. `prepare` runs
+/// before, outside the namespaces, in which there is no network but the node's.
 ///
 /// # Errors
-/// `prepare` or `body` fails, or the namespaces cannot be made.
+/// `prepare` or `body` fails, or the namespaces cannot be created.
 pub fn run(
     prepare: impl FnOnce() -> anyhow::Result<()>,
     body: impl FnOnce(Isolation) -> anyhow::Result<ExitCode>,
@@ -64,7 +64,7 @@ pub fn run(
     body(Isolation { cgroup, folder })
 }
 
-/// The outer process.
+/// Runs the outer process.
 fn outside() -> anyhow::Result<ExitCode> {
     let keep = std::env::var_os("FLASHJOB_KEEP").is_some();
     let folder =
@@ -80,12 +80,11 @@ fn outside() -> anyhow::Result<ExitCode> {
     let mut cleaner = cleaner.stdout(Stdio::null()).spawn().context("cannot start the cleaner")?;
     let mut inner = Command::new("unshare");
     inner.args(["--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc"]);
-    // The first process of the namespace has to collect those that have lost their parent; a shell
-    // does.
+    // The first process of the namespace must reap orphaned processes; a shell does.
     inner.args(["sh", "-c", "\"$@\"; exit $?", "sh"]).arg(&own).args(std::env::args_os().skip(1));
     inner.env(INNER, &cgroup).env(FOLDER, folder.path()).stdin(Stdio::piped());
     let mut inner = inner.spawn().context("cannot start unshare")?;
-    // What is written here tells of this process's end by ending itself.
+    // The other end of this pipe reads end-of-file when this process ends.
     let _told = inner.stdin.take();
     let result = inner.wait()?;
     drop(cleaner.stdin.take());
@@ -93,7 +92,7 @@ fn outside() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(u8::try_from(result.code().unwrap_or(1)).unwrap_or(1)))
 }
 
-/// Ends this process with its standard input.
+/// Ends this process when its standard input ends.
 fn end_with_stdin() {
     std::thread::spawn(|| {
         let _ = io::copy(&mut io::stdin(), &mut io::sink());
@@ -101,7 +100,7 @@ fn end_with_stdin() {
     });
 }
 
-/// The cleaner: waits for the end of the outer process, then removes cgroups and folder.
+/// Runs the cleaner: waits for the end of the outer process, then removes cgroups and folder.
 fn clean_up(cgroup: &str) -> anyhow::Result<()> {
     let _ = io::stdin().read_to_end(&mut Vec::new());
     let begin = Instant::now();
@@ -125,7 +124,7 @@ fn clean_up(cgroup: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The cgroup's folders: one in each hierarchy of version 1, or the one of version 2.
+/// Returns the cgroup's folders: one in each hierarchy of version 1, or the one of version 2.
 fn cgroup_folders(cgroup: &str) -> Vec<PathBuf> {
     let root = Path::new(CGROUPS);
     let hierarchies =
@@ -134,7 +133,7 @@ fn cgroup_folders(cgroup: &str) -> Vec<PathBuf> {
     all.filter(|folder| folder.is_dir()).collect()
 }
 
-/// Removes a cgroup and all below it; false where somebody is in it still.
+/// Removes a cgroup and all below it; returns false if it still contains a process.
 fn remove_cgroup(folder: &Path) -> bool {
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) && !remove_cgroup(&entry.path()) {
@@ -144,12 +143,13 @@ fn remove_cgroup(folder: &Path) -> bool {
     std::fs::remove_dir(folder).is_ok() || !folder.exists()
 }
 
-/// Makes the cgroup and puts this process into `<cgroup>/host`: whoever is in one of its cgroups
-/// is seen there.
+/// Creates the cgroup, and moves this process into `<cgroup>/host`. Every process in one of its
+/// cgroups is then found below it.
 fn join(cgroup: &str) -> anyhow::Result<()> {
     let root = Path::new(CGROUPS);
     if root.join("cgroup.controllers").is_file() {
-        // Version 2: controllers are handed down, and processes are in leaves only.
+        // Version 2: a parent enables controllers for its children, and only leaves contain
+        // processes.
         let controllers = std::fs::read_to_string(root.join("cgroup.controllers"))?;
         let all: Vec<String> =
             controllers.split_whitespace().map(|name| format!("+{name}")).collect();
@@ -163,7 +163,7 @@ fn join(cgroup: &str) -> anyhow::Result<()> {
         .flatten()
         .filter(|entry| entry.path().join("cgroup.procs").is_file())
     {
-        // What is a link is another name of a hierarchy.
+        // A symbolic link is a second name of a hierarchy.
         if hierarchy.file_type()?.is_dir() {
             let own = hierarchy.path().join(cgroup);
             std::fs::create_dir(&own)?;
@@ -179,12 +179,12 @@ fn enter(folder: &Path) -> anyhow::Result<()> {
     if let Some(parent) = folder.parent() {
         inherit_cpus(parent, folder)?;
     }
-    // 0 is the process that writes.
+    // 0 means the process that writes.
     std::fs::write(folder.join("cgroup.procs"), "0")
         .with_context(|| format!("cannot enter {}", folder.display()))
 }
 
-/// A cpuset of version 1 takes no process until its CPUs and memory nodes are named.
+/// Copies CPUs and memory nodes from the parent: a cpuset of version 1 accepts no process before.
 fn inherit_cpus(parent: &Path, own: &Path) -> io::Result<()> {
     for file in ["cpuset.cpus", "cpuset.mems"] {
         if parent.join(file).is_file()

@@ -7,9 +7,9 @@
 //! - [`network`] is the node's own network; [`runtime`] is containerd with the images of
 //!   [`images`]; [`artifacts`] fills the registry; [`node`] puts all parts together.
 //! - [`devices`] are simulated devices and their Instances in one namespace.
-//! - [`installation`] installs the operator as users do; [`rights`] compares what it may with what
-//!   it did.
-//! - [`go_operator`] is the operator that users move over from.
+//! - [`installation`] installs the operator as users do; [`rights`] compares its rights with those
+//!   that it used.
+//! - [`go_operator`] is the Go operator from which users migrate.
 //! - [`suite`] is the harness of the tests: one node for all of them, one after the other.
 
 pub mod artifacts;

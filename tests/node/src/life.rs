@@ -1,6 +1,6 @@
 //! The whole life of an operator, in which it uses each of its rights: it is configured, flashes
-//! devices, reports failures, deletes what has had its time, and loses a plugin. Whoever installs
-//! goes through it in every namespace that the installation serves.
+//! devices, reports failures, deletes objects whose time to live is over, and loses a plugin. The
+//! tests of an installation run it in every namespace that the installation serves.
 
 use anyhow::{Context, ensure};
 use flashjob_api::{DevicePlugin, FlashJob, FlashRollout, Phase, RolloutPhase};
@@ -18,11 +18,11 @@ use crate::installation::{Installation, LIMIT, configuration, ended, job, status
 use crate::rights::differences;
 use crate::{Devices, Node};
 
-/// Goes through an operator's life, with devices in this namespace; the FlashJobs are deleted in
-/// the end.
+/// Takes an operator through its life, with devices in this namespace; the FlashJobs are deleted
+/// at the end.
 ///
 /// # Errors
-/// Something is not as it should be.
+/// A step has an unexpected result.
 pub async fn live(
     node: &Node,
     installation: &Installation,
@@ -34,8 +34,8 @@ pub async fn live(
     let devices = node.devices(namespace, &["esp32:thermo:0.1.0=2"]).await?;
     let lived = async {
         flash(node, namespace, &devices).await?;
-        // A configuration that is refused changes nothing, so both can go on at the same time;
-        // each waits for about a minute.
+        // A rejected configuration changes nothing, so both can run at the same time; each takes
+        // about a minute.
         tokio::try_join!(fail(node, namespace), refuse_configurations(node, installation))?;
         exchange_and_lose_a_plugin(node, installation).await?;
         let differences = differences(node, &installation.account()).await?;
@@ -48,8 +48,8 @@ pub async fn live(
     }
 }
 
-/// Each device runs the new firmware, flashed once: the first by a FlashJob, the others by a
-/// FlashRollout; then both go by themselves.
+/// Flashes each device once: the first by a FlashJob, the others by a FlashRollout. Both objects
+/// are then deleted after their time to live.
 async fn flash(node: &Node, namespace: &str, devices: &Devices) -> anyhow::Result<()> {
     let all = uids(node, namespace, 2).await?;
     node.apply(&job(namespace, "first", &all[..1], json!({"ttlSecondsAfterFinished": 8}))).await?;
@@ -70,7 +70,8 @@ async fn flash(node: &Node, namespace: &str, devices: &Devices) -> anyhow::Resul
     Ok(())
 }
 
-/// A FlashRollout flashes whoever does not report the version yet, and goes by itself.
+/// Applies a FlashRollout, which flashes the devices that do not report the version yet, and waits
+/// until it is deleted after its time to live.
 async fn roll_out(node: &Node, namespace: &str) -> anyhow::Result<()> {
     let rollout = json!({
         "apiVersion": "application.flashjob.nbfc.io/v1alpha1", "kind": "FlashRollout",
@@ -100,14 +101,14 @@ async fn roll_out(node: &Node, namespace: &str) -> anyhow::Result<()> {
     eventually("the FlashRollout is gone", LIMIT, gone).await
 }
 
-/// Devices that cannot be flashed are reported, again and again.
+/// Makes flashes fail repeatedly, and checks that the failed devices are reported.
 async fn fail(node: &Node, namespace: &str) -> anyhow::Result<()> {
     let unknown = ["00000000-0000-0000-0000-000000000000".to_owned()];
     node.apply(&job(namespace, "unknown", &unknown, json!({}))).await?;
     let status = ended(node, namespace, "unknown").await?;
     ensure!(status.failed_uuids == unknown, "{status:?}");
     let first = uids(node, namespace, 1).await?;
-    // Nobody published it: every attempt fails, for the same reason.
+    // This firmware is not published: every attempt fails, for the same reason.
     let broken =
         json!({"firmware": "harbor.nbfc.io/nubificus/firmware:9.9.9", "version": "9.9.9"});
     node.apply(&job(namespace, "broken", &first[..1], broken)).await?;
@@ -117,8 +118,8 @@ async fn fail(node: &Node, namespace: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// A plugin is exchanged for a newer one, then for two that nobody published, and is no longer
-/// shown when the configuration does not name it.
+/// Replaces a plugin with a newer one, then with two that are not published, and checks that its
+/// DevicePlugin is gone when the configuration no longer names it.
 async fn exchange_and_lose_a_plugin(
     node: &Node,
     installation: &Installation,
@@ -144,8 +145,8 @@ async fn exchange_and_lose_a_plugin(
     installation.forgets(node, "esp32s2").await
 }
 
-/// Configurations that are refused are told about the operator's own Pod, the second one in the
-/// event of the first.
+/// Checks that rejected configurations are reported by an event about the operator's own Pod, the
+/// second one in the series of the first.
 async fn refuse_configurations(node: &Node, installation: &Installation) -> anyhow::Result<()> {
     let events: Api<Event> = Api::namespaced(node.client.clone(), &installation.namespace);
     let refused = ListParams::default().fields("reason=ConfigurationRefused");
@@ -154,7 +155,7 @@ async fn refuse_configurations(node: &Node, installation: &Installation) -> anyh
         invalid[unknown] = json!(true);
         installation.configure(node, &invalid).await?;
         let event = told(&events, &refused, together).await.context(unknown)?;
-        // By the uid `kubectl describe pod` finds the events of a Pod.
+        // `kubectl describe pod` finds the events of a Pod by its uid.
         let about = event.regarding.unwrap_or_default();
         let pods: Api<Pod> = Api::namespaced(node.client.clone(), &installation.namespace);
         let pod = pods.get_metadata(about.name.as_deref().unwrap_or_default()).await?;
@@ -163,7 +164,7 @@ async fn refuse_configurations(node: &Node, installation: &Installation) -> anyh
     installation.configure(node, &configuration(node, &["esp32", "esp32s2"])).await
 }
 
-/// Waits for an event; for one that tells of several occurrences, where they are together.
+/// Waits for an event; if `together`, for one with a series of several occurrences.
 async fn told(events: &Api<Event>, about: &ListParams, together: bool) -> anyhow::Result<Event> {
     eventually("an event tells of it", LIMIT, || async {
         let mut found = events.list(about).await?.items.into_iter();
@@ -172,7 +173,7 @@ async fn told(events: &Api<Event>, about: &ListParams, together: bool) -> anyhow
     .await
 }
 
-/// Makes a namespace for devices and FlashJobs, in which nothing but restricted Pods is let in.
+/// Creates a namespace for devices and FlashJobs, which admits only restricted Pods.
 ///
 /// # Errors
 /// The API server refuses it.
@@ -184,7 +185,7 @@ pub async fn make_namespace(node: &Node, name: &str) -> anyhow::Result<()> {
     .await
 }
 
-/// Flash Pods that were created in a namespace, by the API server's audit log.
+/// Returns the number of flash Pods created in a namespace, from the API server's audit log.
 ///
 /// # Errors
 /// The log cannot be read.
@@ -207,7 +208,7 @@ async fn publish_plugin(node: &Node, plugin: &str, name: &str) -> anyhow::Result
     Ok(format!("{}/flashjob/{name}", node.registry.host))
 }
 
-/// Publishes the plugin esp32s2, larger by so many bytes; returns its reference.
+/// Publishes the plugin esp32s2, enlarged by this many bytes; returns its reference.
 ///
 /// # Errors
 /// The plugin was not built, or the registry refuses it.

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 
-/// The node's own address. Registry, API server and devices are there too.
+/// The node's own address. Registry, API server and devices listen on it too.
 pub const NODE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
 /// Hostname of the node, and name of its Node object.
 pub const HOSTNAME: &str = "real-node";
@@ -14,7 +14,8 @@ pub const HOSTNAME: &str = "real-node";
 pub const PODS: &str = "10.98.0.0/24";
 /// Addresses that MetalLB gives to Services.
 pub const EXTERNAL: &str = "10.96.0.1-10.96.0.4";
-/// Nobody is there: what has no other way goes to the veth pair's other end, and is lost.
+/// Address without a host: packets without another route go to the veth pair's other end, and are
+/// lost.
 const NOWHERE: &str = "10.99.0.254";
 
 /// Sets the network up.
@@ -37,8 +38,8 @@ pub fn set_up() -> anyhow::Result<()> {
         ensure!(output.status.success(), "ip {}: {said}", step.join(" "));
     }
     std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").context("ip_forward")?;
-    // Where the kernel lets bridges pass rules by, Pods would not reach Services of their own
-    // node.
+    // If the kernel let bridged packets bypass iptables, Pods would not reach Services of their
+    // own node.
     let bridged = "/proc/sys/net/bridge/bridge-nf-call-iptables";
     if std::path::Path::new(bridged).exists() {
         std::fs::write(bridged, "1").context("bridge-nf-call-iptables")?;

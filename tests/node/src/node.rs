@@ -20,7 +20,7 @@ use crate::network::HOSTNAME;
 use crate::runtime::Runtime;
 use crate::{artifacts, images, network};
 
-/// Time within which a part must be ready.
+/// Timeout for a part to become ready.
 const START: Duration = Duration::from_secs(120);
 /// Namespace of MetalLB.
 const BALANCER_NAMESPACE: &str = "metallb-system";
@@ -31,7 +31,7 @@ pub struct Node {
     pub client: Client,
     /// The control plane.
     pub control_plane: ControlPlane,
-    /// The registry; reached from Pods too.
+    /// The registry; Pods reach it too.
     pub registry: Registry,
     /// Authority of all certificates.
     pub authority: Authority,
@@ -47,10 +47,10 @@ pub struct Node {
 }
 
 impl Node {
-    /// Starts all parts, and waits until the node is Ready and addresses are given.
+    /// Starts all parts, and waits until the node is Ready and Services get addresses.
     ///
     /// # Errors
-    /// A part does not start; its own words are in the error.
+    /// A part does not start; the error contains its output.
     pub async fn start(isolation: &Isolation) -> anyhow::Result<Self> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         network::set_up()?;
@@ -86,10 +86,10 @@ impl Node {
         Ok(node)
     }
 
-    /// Starts the kubelet, also after [`Self::kill_kubelet`].
+    /// Starts the kubelet, or restarts it after [`Self::kill_kubelet`].
     ///
     /// # Errors
-    /// It cannot be started.
+    /// The kubelet cannot be started.
     pub fn start_kubelet(&mut self) -> anyhow::Result<()> {
         let folder = &self.folder;
         let config = folder.join("kubelet.json");
@@ -105,9 +105,10 @@ impl Node {
                 "x509": {"clientCAFile": self.authority.certificate},
             },
             "authorization": {"mode": "AlwaysAllow"},
-            // How often mounted ConfigMaps and Secrets are looked at; a minute by default.
+            // Interval at which mounted ConfigMaps and Secrets are updated; a minute by default.
             "syncFrequency": "5s",
-            // Nothing can be pulled here, so no image may be taken away, however full the disk is.
+            // Nothing can be pulled here, so no image may be garbage-collected, however full the
+            // disk is.
             "imageGCHighThresholdPercent": 100,
             "evictionHard": {
                 "memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%",
@@ -128,19 +129,20 @@ impl Node {
         Ok(())
     }
 
-    /// Kills the kubelet, as a crash would; its containers go on.
+    /// Kills the kubelet, as a crash would; its containers keep running.
     ///
     /// # Errors
-    /// It could not be killed.
+    /// The kubelet could not be killed.
     pub async fn kill_kubelet(&mut self) -> anyhow::Result<()> {
         let mut kubelet = self.kubelet.take().context("the kubelet does not run")?;
         kubelet.kill().await
     }
 
-    /// Starts kube-proxy, in place of one that runs; it writes its rules no more often than this.
+    /// Starts kube-proxy, replacing a running one; `min_sync_period` is the minimum time between
+    /// two updates of its rules.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// kube-proxy cannot be started.
     pub fn start_kube_proxy(&mut self, min_sync_period: Duration) -> anyhow::Result<()> {
         self.kube_proxy = None;
         let config = self.folder.join("kube-proxy.json");
@@ -162,10 +164,10 @@ impl Node {
         Ok(())
     }
 
-    /// Waits until the API server counts the node as ready.
+    /// Waits until the API server reports the node as ready.
     ///
     /// # Errors
-    /// It does not within the limit, or a part has ended.
+    /// The node is not ready within the limit, or a part has ended.
     pub async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
         let nodes: Api<NodeObject> = Api::all(self.client.clone());
         let parts = [self.kubelet.as_mut(), self.kube_proxy.as_mut()];
@@ -216,7 +218,7 @@ impl Node {
         .await
     }
 
-    /// Switches simulated devices on, whose Instances are in this namespace.
+    /// Switches simulated devices on, with their Instances in this namespace.
     ///
     /// # Errors
     /// A simulator does not start.
@@ -224,10 +226,10 @@ impl Node {
         Devices::start(&self.control_plane.kubeconfig, &self.folder, namespace, groups).await
     }
 
-    /// Runs kubectl with an administrator's rights, and returns what it prints.
+    /// Runs kubectl with an administrator's rights, and returns its output.
     ///
     /// # Errors
-    /// It fails; its own words are in the error.
+    /// kubectl fails; the error contains its output.
     pub async fn kubectl(&self, arguments: &[&str]) -> anyhow::Result<String> {
         let mut command = Command::new(self.control_plane.programs.join("kubectl"));
         command.args(arguments);
@@ -252,11 +254,11 @@ impl Node {
         .map(|_| ())
     }
 
-    /// Runs a command of a user of this cluster: with their kubeconfig, and kubectl among their
-    /// programs. Returns what it prints.
+    /// Runs a command of a user of this cluster, with the kubeconfig, and with kubectl in the
+    /// search path. Returns its output.
     ///
     /// # Errors
-    /// It fails; its own words are in the error.
+    /// The command fails; the error contains its output.
     pub async fn run(&self, mut command: Command) -> anyhow::Result<String> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders =
@@ -280,7 +282,7 @@ impl Node {
         Ok(said.into_owned())
     }
 
-    /// Logs of the node's own parts.
+    /// Returns the path of the log of one of the node's parts.
     #[must_use]
     pub fn log(&self, part: &str) -> PathBuf {
         self.folder.join(format!("{part}.log"))

@@ -1,9 +1,10 @@
-//! Requirements of a real node on the machine. Looks for programs, and asks the kernel by trying.
+//! Requirements of a real node on the machine. Looks for programs, and tries the kernel's
+//! features.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// Programs, each with Debian's package that has it.
+/// Programs, each with the Debian package that contains it.
 const PROGRAMS: [(&str, &str); 7] = [
     ("unshare", "util-linux"),
     ("ip", "iproute2"),
@@ -14,23 +15,23 @@ const PROGRAMS: [(&str, &str); 7] = [
     ("cc", "build-essential"),
 ];
 
-/// Folders in which distributions keep the network plugins of containers.
+/// Folders in which distributions install the CNI plugins.
 const NETWORK_PLUGINS: [&str; 2] = ["/usr/lib/cni", "/opt/cni/bin"];
 
-/// Commands that try what the node asks of the kernel, in the same kind of namespaces: a link to
-/// stand on, a bridge for Pods, rules, stacked file systems.
+/// Commands that try the kernel features that the node needs, in the same kind of namespaces: a
+/// network link, a bridge for Pods, nftables rules, overlay file systems.
 const TRIAL: &str = "ip link add trial0 type veth peer name trial1 \
     && ip link add trial type bridge \
     && nft add table ip trial && grep -qw overlay /proc/filesystems";
 
-/// Folder of the network plugins of containers.
+/// Returns the folder of the CNI plugins.
 #[must_use]
 pub fn network_plugins() -> Option<&'static Path> {
     let has_bridge = |folder: &&Path| folder.join("bridge").is_file();
     NETWORK_PLUGINS.into_iter().map(Path::new).find(has_bridge)
 }
 
-/// Returns what is missing, in one sentence; nothing where a real node can run.
+/// Returns the missing requirement, in one sentence; `None` where a real node can run.
 #[must_use]
 pub fn missing() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
@@ -59,7 +60,7 @@ pub fn missing() -> Option<String> {
     ))
 }
 
-/// Path of a program, also where an administrator's programs are.
+/// Returns the path of a program, also from the folders of an administrator's programs.
 #[must_use]
 pub fn find(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Rights that an installation has, beside those that it used. In: roles and bindings of the
-//! cluster; the API server's audit log.
+//! Comparison of the rights that an installation has with those that it used. Reads roles and
+//! bindings of the cluster, and the API server's audit log.
 
 use std::collections::BTreeSet;
 
@@ -12,22 +12,22 @@ use kube::{Api, ResourceExt};
 
 use crate::Node;
 
-/// One verb on one resource in one place.
+/// One verb on one resource in one scope.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Right {
-    /// Namespace for which it holds; none for all, and for what has no namespace.
+    /// Namespace in which it applies; `None` for all, and for cluster-scoped resources.
     pub namespace: Option<String>,
     /// API group.
     pub group: String,
     /// Resource, with its subresource after a slash.
     pub resource: String,
-    /// The one object for which it holds.
+    /// Name of the only object to which it applies; `None` for all objects.
     pub name: Option<String>,
     /// Verb.
     pub verb: String,
 }
 
-/// ServiceAccount that has the rights of an operator.
+/// ServiceAccount of an operator.
 #[derive(Clone, Debug)]
 pub struct Account {
     /// Namespace of the ServiceAccount.
@@ -43,14 +43,14 @@ impl Account {
             && subject.namespace.as_deref() == Some(&self.namespace)
     }
 
-    /// The name of the account as a user of the API server.
+    /// Returns the account's user name at the API server.
     #[must_use]
     pub fn user(&self) -> String {
         format!("system:serviceaccount:{}:{}", self.namespace, self.name)
     }
 }
 
-/// Rights that bindings give to an account.
+/// Returns the rights that bindings grant to an account.
 ///
 /// # Errors
 /// The API server does not answer.
@@ -107,8 +107,8 @@ fn add(rights: &mut BTreeSet<Right>, rule: &PolicyRule, namespace: Option<&str>)
     }
 }
 
-/// Compares what an account may with what it asked for, as the audit log has it: returns rights
-/// that it never used, and requests that were forbidden.
+/// Compares an account's rights with its requests in the audit log: returns rights that it never
+/// used, and requests that were forbidden.
 ///
 /// # Errors
 /// The API server does not answer, or the log cannot be read.

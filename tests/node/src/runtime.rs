@@ -1,4 +1,4 @@
-//! containerd, with a folder and a socket of its own.
+//! containerd, with a separate folder and socket.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -10,9 +10,9 @@ use tokio::process::Command;
 use crate::network::PODS;
 use crate::requirements;
 
-/// Image of each Pod's first container.
+/// Image of each Pod's sandbox container.
 pub const PAUSE: &str = "registry.k8s.io/pause:node";
-/// Time within which containerd answers.
+/// Timeout for the start of containerd.
 const START: Duration = Duration::from_secs(60);
 
 /// A running containerd.
@@ -27,7 +27,7 @@ impl Runtime {
     /// Starts containerd, and waits until it answers.
     ///
     /// # Errors
-    /// It does not start.
+    /// containerd does not start.
     pub async fn start(programs: &Path, folder: &Path) -> anyhow::Result<Self> {
         let networks = folder.join("networks");
         std::fs::create_dir_all(&networks)?;
@@ -50,19 +50,19 @@ impl Runtime {
         Ok(runtime)
     }
 
-    /// Takes the image of an archive into containerd, under the names that the archive gives it.
+    /// Imports the image of an archive into containerd, under the names in the archive.
     ///
     /// # Errors
-    /// containerd refuses it.
+    /// containerd refuses the image.
     pub async fn import(&self, archive: &Path) -> anyhow::Result<()> {
         let archive = archive.display().to_string();
         self.ctr(&["--namespace", "k8s.io", "images", "import", &archive]).await.map(|_| ())
     }
 
-    /// Runs containerd's own client, and returns what it prints.
+    /// Runs ctr, containerd's own client, and returns its output.
     ///
     /// # Errors
-    /// It fails; its own words are in the error.
+    /// ctr fails; the error contains its output.
     pub fn ctr(&self, arguments: &[&str]) -> impl Future<Output = anyhow::Result<String>> + use<> {
         let mut command = Command::new(self.programs.join("ctr"));
         command.arg("--address").arg(&self.socket).args(arguments).kill_on_drop(true);
@@ -76,7 +76,8 @@ impl Runtime {
     }
 }
 
-/// Search path with the shim beside containerd, and with what only administrators have in theirs.
+/// Returns a search path with the shim beside containerd, and with the folders of an
+/// administrator's programs.
 fn path(programs: &Path) -> anyhow::Result<std::ffi::OsString> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let folders = std::env::split_paths(&path);
@@ -88,7 +89,8 @@ fn path(programs: &Path) -> anyhow::Result<std::ffi::OsString> {
     )?)
 }
 
-/// A bridge that also lets a Pod reach a Service behind which it stands itself.
+/// Returns a bridge network in hairpin mode, in which a Pod also reaches a Service that routes
+/// back to it.
 fn network(folder: &Path) -> String {
     serde_json::json!({
         "cniVersion": "1.0.0", "name": "node",
@@ -109,8 +111,8 @@ fn configuration(folder: &Path, socket: &Path, networks: &Path) -> anyhow::Resul
     let plugins = requirements::network_plugins().context("no network plugins for containers")?;
     let runc = requirements::find("runc").context("no runc")?;
     let (root, state) = (folder.join("containerd"), folder.join("containerd-state"));
-    // Without CAP_SYS_RESOURCE, as in a container or a sandbox, nobody may be made less likely to
-    // be killed than oneself.
+    // Without CAP_SYS_RESOURCE, as in a container or a sandbox, containerd may not give a process
+    // a lower oom_score_adj than its own.
     Ok(format!(
         r#"version = 3
 root = {root:?}

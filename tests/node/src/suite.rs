@@ -1,5 +1,5 @@
 //! Harness of the tests on a real node: one node for all tests of a program, which run one after
-//! the other. Where the machine cannot have a node, all are counted as ignored, and one sentence
+//! the other. Where the machine cannot run a node, all tests count as ignored, and one sentence
 //! says what is missing.
 
 use std::process::ExitCode;
@@ -25,11 +25,11 @@ macro_rules! tests {
     };
 }
 
-/// Runs the tests of a program; its `main`.
+/// Runs the tests of a program, as its `main`.
 #[must_use]
 pub fn main(tests: &[(&'static str, Body)]) -> ExitCode {
     let arguments = Arguments::from_args();
-    // Whoever only lists needs no node.
+    // Listing the tests needs no node.
     if arguments.list {
         return libtest_mimic::run(&arguments, trials(tests, None)).exit_code();
     }
@@ -52,7 +52,7 @@ pub fn main(tests: &[(&'static str, Body)]) -> ExitCode {
     })
 }
 
-/// Place of the node, once the first test has started it; or the cause for which it could not.
+/// The node, once the first test has started it, or the error of that start.
 struct Place {
     isolation: Isolation,
     node: Option<Result<Node, String>>,
@@ -82,7 +82,7 @@ fn run_one((threads, place): &Shared, body: Body) -> Result<(), Failed> {
                 none.insert(node.map_err(|error| format!("the node does not start: {error:#}")))
             }
         };
-        // No second start is tried where the first one left its parts.
+        // A failed start is not retried, because it left parts running.
         body(node.as_mut().map_err(|error| anyhow::anyhow!("{error}"))?).await
     });
     eprintln!("  {:.1} s", begin.elapsed().as_secs_f32());

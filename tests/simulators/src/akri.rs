@@ -1,5 +1,5 @@
-//! Simulated Akri: an Instance for each device, its VERSION following what the device says of
-//! itself.
+//! Simulated Akri: an Instance for each device, whose VERSION follows the version that the device
+//! reports.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -47,13 +47,13 @@ pub struct Settings {
     pub admin: SocketAddr,
 }
 
-/// A running Akri.
+/// A running simulation of Akri.
 #[derive(Clone)]
 pub struct Akri {
     instances: Api<Instance>,
     settings: Arc<Settings>,
     http: reqwest::Client,
-    /// Instances that a test keeps away.
+    /// Names of Instances that a test keeps deleted.
     removed: Arc<Mutex<Vec<String>>>,
 }
 
@@ -90,14 +90,15 @@ pub async fn install(client: &Client) -> anyhow::Result<()> {
     anyhow::bail!("the CustomResourceDefinition of Instance was not established")
 }
 
-/// `<configuration>-<6 hexadecimal digits of a hash of the device's id>`.
+/// Returns the name of a device's Instance: `<configuration>-<6 hexadecimal digits of a hash of
+/// the device's id>`.
 #[must_use]
 pub fn instance_name(report: &Report) -> String {
     let hash = Sha256::digest(report.endpoint.as_bytes());
     format!("akri-{}-{:02x}{:02x}{:02x}", report.device, hash[0], hash[1], hash[2])
 }
 
-/// Instance of a device on the network that this node sees.
+/// Returns the Instance of a network device that this node discovers.
 #[must_use]
 pub fn instance<const COUNT: usize>(
     name: &str,
@@ -121,7 +122,7 @@ impl Akri {
     /// Connects to the cluster.
     ///
     /// # Errors
-    /// The HTTP client cannot be made.
+    /// The HTTP client cannot be created.
     pub fn new(client: Client, settings: Settings) -> anyhow::Result<Self> {
         let http =
             reqwest::Client::builder().timeout(Duration::from_secs(2)).no_proxy().build()?;
@@ -129,10 +130,10 @@ impl Akri {
         Ok(Self { instances, settings: Arc::new(settings), http, removed: Arc::default() })
     }
 
-    /// Serves the tests' own interface.
+    /// Serves the interface for tests.
     ///
     /// # Errors
-    /// The address is taken.
+    /// The address is in use.
     pub async fn serve_admin(&self) -> anyhow::Result<SocketAddr> {
         let listener = TcpListener::bind(self.settings.admin).await?;
         let address = listener.local_addr()?;
@@ -142,10 +143,10 @@ impl Akri {
         Ok(address)
     }
 
-    /// Looks at all devices again and again.
+    /// Polls all devices repeatedly.
     ///
     /// # Errors
-    /// The cluster cannot be reached at the start.
+    /// The API server cannot be reached at the start.
     pub async fn run(&self) -> anyhow::Result<()> {
         install(&self.instances.clone().into_client()).await?;
         let mut known: HashMap<String, DeviceRecord> = HashMap::new();
@@ -244,7 +245,7 @@ impl Akri {
         }
     }
 
-    /// The same device under a new uid.
+    /// Recreates the Instance of a device, with a new uid.
     async fn recreate(&self, name: &str) -> anyhow::Result<()> {
         let before = self.instances.get(name).await?;
         self.remove(name).await?;

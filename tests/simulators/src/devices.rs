@@ -1,5 +1,6 @@
-//! Simulated microcontrollers: two firmware slots, `GET /info`, `POST /update`, a TLS connection
-//! back to whoever holds the firmware; those of type wled are uploaded to.
+//! Simulated microcontrollers: two firmware slots, `GET /info`, `POST /update`, and a TLS
+//! connection back to the flasher that has the firmware. Devices of type wled receive uploads
+//! instead.
 
 mod device;
 mod update;
@@ -19,14 +20,14 @@ use tokio::sync::watch;
 pub use device::{Behaviour, Report, Settings};
 use device::{Device, lock};
 
-/// A group of like devices: `type:application:version=count`.
+/// A group of identical devices: `type:application:version=count`.
 #[derive(Clone, Debug)]
 pub struct Group {
     /// Device type.
     pub device: String,
     /// Application.
     pub application: String,
-    /// The version that they report at first.
+    /// Version that they report at first.
     pub version: String,
     /// Number of devices.
     pub count: usize,
@@ -50,7 +51,7 @@ impl std::str::FromStr for Group {
     }
 }
 
-/// Devices in this process.
+/// Simulated devices of this process.
 #[derive(Clone)]
 pub struct Fleet {
     devices: Arc<Mutex<Vec<Arc<Device>>>>,
@@ -68,7 +69,7 @@ impl Fleet {
     /// Switches devices on.
     ///
     /// # Errors
-    /// No port is free, or no certificate can be made.
+    /// No port is free, or no certificate can be created.
     pub async fn add(&self, group: &Group) -> anyhow::Result<()> {
         for _ in 0..group.count {
             let listener = TcpListener::bind((self.settings.address, 0)).await?;
@@ -97,18 +98,19 @@ impl Fleet {
         Ok(())
     }
 
-    /// Returns the reports of all devices about themselves.
+    /// Returns each device's report about itself.
     #[must_use]
     pub fn reports(&self) -> Vec<Report> {
         lock(&self.devices).iter().map(|device| lock(&device.report).report.clone()).collect()
     }
 
-    /// Holds the calls back of all devices, or lets them go: so that all begin at the same time.
+    /// Holds the connections back of all devices, or releases them, so that all begin at the same
+    /// time.
     pub fn hold(&self, held: bool) {
         self.held.send_replace(held);
     }
 
-    /// Makes a device misbehave, or behave. False: there is no such device.
+    /// Sets the behaviour of a device. Returns false if there is no such device.
     #[must_use]
     pub fn behave(&self, id: &str, behaviour: Behaviour) -> bool {
         let devices = lock(&self.devices);
@@ -121,11 +123,11 @@ impl Fleet {
         device.map(behave).is_some()
     }
 
-    /// Serves the tests' own interface: `GET /devices`, `POST /devices`, `PUT
+    /// Serves the interface for tests: `GET /devices`, `POST /devices`, `PUT
     /// /devices/{id}/behaviour`.
     ///
     /// # Errors
-    /// The address is taken.
+    /// The address is in use.
     pub async fn serve_admin(&self, address: SocketAddr) -> anyhow::Result<SocketAddr> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;

@@ -1,6 +1,6 @@
-//! The simulated devices' firmware: a line that says what this is, a line of JSON that describes
-//! it, the payload. Before it, for Espressif chips, the beginning of an image as ESP-IDF writes
-//! it: a header, that of the first segment, and the descriptor of the application.
+//! The simulated devices' firmware: a line that identifies the format, a line of JSON that
+//! describes the firmware, and the payload. For Espressif chips the beginning of an ESP-IDF image
+//! precedes it: the image header, the first segment's header, and the application descriptor.
 
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -8,23 +8,23 @@ use sha2::{Digest, Sha256};
 
 const MAGIC: &[u8] = b"SIMULATED-FIRMWARE-1\n";
 
-/// Chips by their numbers in the header (ESP-IDF's documentation, "App Image Format").
+/// Chips with their numbers in the image header (ESP-IDF's documentation, "App Image Format").
 const CHIPS: [(&str, u16); 3] = [("esp32", 0), ("esp32s2", 2), ("esp32s3", 9)];
-/// First byte of an image.
+/// First byte of an ESP-IDF image.
 const IMAGE: u8 = 0xe9;
-/// Size of the header and that of the first segment, in bytes.
+/// Size of the image header and the first segment's header, in bytes.
 const HEADERS: usize = 24 + 8;
-/// Size of the descriptor of the application, in bytes.
+/// Size of the application descriptor, in bytes.
 const DESCRIPTOR: usize = 256;
 
 /// A firmware image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Firmware {
-    /// The device type that it runs on.
+    /// Device type that it runs on.
     pub device: String,
-    /// The application in it.
+    /// Application that it contains.
     pub application: String,
-    /// The version that a device reports which runs it.
+    /// Version that a device with this firmware reports.
     pub version: String,
     /// Bytes that are written to flash.
     pub payload: Vec<u8>,
@@ -44,10 +44,10 @@ fn hash(payload: &[u8]) -> String {
 }
 
 impl Firmware {
-    /// The bytes that are handed to a device.
+    /// Returns the bytes that a device receives.
     ///
     /// # Errors
-    /// The description cannot be written.
+    /// The description cannot be encoded.
     pub fn encode(&self) -> anyhow::Result<Vec<u8>> {
         let header = Header {
             device: self.device.clone(),
@@ -64,10 +64,10 @@ impl Firmware {
         Ok(bytes)
     }
 
-    /// Reads and checks an image, as a device's boot loader does.
+    /// Decodes and checks an image, as a device's bootloader does.
     ///
     /// # Errors
-    /// The image is cut, changed, or none at all.
+    /// The image is truncated, modified, or not an image.
     pub fn decode(bytes: &[u8]) -> anyhow::Result<Self> {
         let own = match bytes.first() {
             Some(&IMAGE) => bytes.get(HEADERS + DESCRIPTOR..).unwrap_or_default(),
@@ -95,7 +95,7 @@ impl Firmware {
         })
     }
 
-    /// Beginning of an image for a chip of Espressif's; nothing for other types of devices.
+    /// Returns the beginning of an ESP-IDF image; empty for devices other than Espressif chips.
     fn beginning(&self) -> Vec<u8> {
         let Some((_, chip)) = CHIPS.iter().find(|(device, _)| self.device == *device) else {
             return Vec::new();
@@ -108,7 +108,7 @@ impl Firmware {
         bytes[28..30].copy_from_slice(&256_u16.to_le_bytes());
         bytes[32..36].copy_from_slice(&0xabcd_5432_u32.to_le_bytes());
         for (at, text) in [(48, &self.version), (80, &self.application)] {
-            // A text ends with a zero.
+            // Text fields are zero-terminated.
             let text = &text.as_bytes()[..text.len().min(31)];
             bytes[at..at + text.len()].copy_from_slice(text);
         }

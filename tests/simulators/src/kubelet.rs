@@ -1,5 +1,5 @@
 //! Simulated kubelet: a node that runs the container of each Pod bound to it as a local process,
-//! and reports truly what becomes of it.
+//! and reports the real outcome.
 
 mod container;
 mod deletion;
@@ -24,9 +24,9 @@ use tokio::sync::watch;
 use crate::process;
 use container::Runtime;
 
-/// Between two signs of life, well below the 40 s after which a node counts as lost; shorter than
-/// a real kubelet's, as after an outage of the API server no Pod is scheduled until the node has
-/// said that it is ready.
+/// Interval between heartbeats, well below the 40 s after which a node counts as lost. Shorter
+/// than a real kubelet's: after an outage of the API server no Pod is scheduled until the node has
+/// reported that it is ready.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
 /// Settings of the kubelet.
@@ -50,7 +50,7 @@ pub struct Settings {
     pub succeed_after_ms: Option<u64>,
 }
 
-/// A node.
+/// A simulated node.
 #[derive(Clone)]
 pub struct Kubelet {
     settings: Arc<Settings>,
@@ -61,7 +61,7 @@ impl Kubelet {
     /// Connects to the cluster.
     ///
     /// # Errors
-    /// The folder for the Pods' files cannot be made.
+    /// The folder for the Pods' files cannot be created.
     pub fn new(client: Client, settings: Settings) -> anyhow::Result<Self> {
         let root = settings.root.clone().unwrap_or_else(|| {
             std::env::temp_dir().join(format!("kubelet-{}", std::process::id()))
@@ -147,8 +147,8 @@ impl Kubelet {
         nodes
             .patch_status(&self.settings.node, &PatchParams::default(), &Patch::Strategic(status))
             .await?;
-        // What the node controller put there while the node was not ready goes when it next looks;
-        // Pods need not wait for that.
+        // The node controller set taints while the node was not ready, and removes them only at
+        // its next check; Pods need not wait for that.
         nodes
             .patch(
                 &self.settings.node,
@@ -182,8 +182,8 @@ impl Kubelet {
         }
     }
 
-    /// Returns true if the node controller has given this node up, as it does during an outage of
-    /// the API server.
+    /// Returns true if the node controller considers this node lost, as during an outage of the
+    /// API server.
     async fn counts_as_lost(&self) -> kube::Result<bool> {
         let nodes: Api<Node> = Api::all(self.runtime.client.clone());
         let Some(node) = nodes.get_opt(&self.settings.node).await? else { return Ok(false) };

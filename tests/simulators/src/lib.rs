@@ -1,9 +1,8 @@
-//! Simulators that stand in for hardware, kubelet and load balancer; honest ones: what they report
-//! has happened.
+//! Simulators of hardware, kubelet and load balancer. They report only what has really happened.
 //!
 //! - [`devices`]: microcontrollers with two firmware slots that update themselves over the
 //!   network.
-//! - [`akri`]: an Instance for each device, following what the device says of itself.
+//! - [`akri`]: an Instance for each device, which follows the device's report.
 //! - [`kubelet`]: a node that runs each Pod's container as a local process.
 //! - [`load_balancer`]: a pool of loopback addresses.
 //! - [`serial`]: a chip on a node's serial port, its loader's protocol and its Instance.

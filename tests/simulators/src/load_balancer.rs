@@ -1,5 +1,5 @@
-//! Simulated load balancer: a pool of loopback addresses, one for each Service, given back when
-//! the Service goes.
+//! Simulated load balancer: a pool of loopback addresses, one for each Service, released when the
+//! Service is deleted.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::Ipv4Addr;
@@ -37,7 +37,7 @@ pub struct Settings {
     pub no_finalizer: bool,
 }
 
-/// Addresses of the Services, those that are free, and the Services that wait.
+/// Assigned addresses, free addresses, and the Services that wait for one.
 #[derive(Debug, Default)]
 pub struct Pool {
     free: VecDeque<Ipv4Addr>,
@@ -46,20 +46,20 @@ pub struct Pool {
 }
 
 impl Pool {
-    /// Addresses from `first` on.
+    /// Returns a pool of addresses from `first` on.
     #[must_use]
     pub fn new(first: Ipv4Addr, count: u32) -> Self {
         let free = (0..count).map(|offset| Ipv4Addr::from(u32::from(first) + offset)).collect();
         Self { free, ..Self::default() }
     }
 
-    /// A Service that has an address already, from before a restart.
+    /// Records a Service that already has an address, from before a restart.
     pub fn adopt(&mut self, service: &str, address: Ipv4Addr) {
         self.free.retain(|free| *free != address);
         self.given.insert(service.to_owned(), address);
     }
 
-    /// A Service wants an address, perhaps this one. First come, first served.
+    /// Requests an address for a Service, this one if given. First come, first served.
     pub fn want(&mut self, service: &str, wish: Option<Ipv4Addr>) {
         if !self.given.contains_key(service)
             && !self.waiting.iter().any(|(name, _)| name == service)
@@ -68,13 +68,13 @@ impl Pool {
         }
     }
 
-    /// A Service is gone.
+    /// Removes a Service, and frees its address.
     pub fn give_back(&mut self, service: &str) {
         self.waiting.retain(|(name, _)| name != service);
         self.free.extend(self.given.remove(service));
     }
 
-    /// The next Service that can have its address.
+    /// Assigns an address to the next Service that can have one, and returns both.
     pub fn serve_next(&mut self) -> Option<(String, Ipv4Addr)> {
         let fits = |(_, wish): &(String, Option<Ipv4Addr>)| {
             wish.map_or(!self.free.is_empty(), |wish| self.free.contains(&wish))
@@ -93,10 +93,10 @@ impl Pool {
     }
 }
 
-/// Hands out addresses until the process ends.
+/// Assigns addresses until the process ends.
 ///
 /// # Errors
-/// None that last: the watch is taken up again.
+/// None that last: a failed watch reconnects.
 pub async fn run(client: Client, settings: Settings) -> anyhow::Result<()> {
     let mut pool = Pool::new(settings.first, settings.count);
     let events = watcher::watcher(Api::<Service>::all(client.clone()), watcher::Config::default())
@@ -170,7 +170,7 @@ async fn give(client: Client, settings: Settings, service: String, address: Ipv4
     tokio::time::sleep(Duration::from_millis(settings.delay_ms)).await;
     let Some((namespace, name)) = service.split_once('/') else { return };
     let api: Api<Service> = Api::namespaced(client, namespace);
-    // However long the API server is away.
+    // Retry for as long as the API server is away.
     loop {
         match write(&api, &settings, name, address).await {
             Ok(_) => return,

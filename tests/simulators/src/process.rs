@@ -1,5 +1,5 @@
-//! Parts that all simulators' processes share: logging, the TLS provider, and an end that comes
-//! with their starter's.
+//! Parts that the processes of all simulators share: logging, the TLS provider, and their exit
+//! when the parent process ends.
 
 use std::time::Duration;
 
@@ -18,7 +18,7 @@ pub fn prepare() {
 /// Waits for SIGINT or SIGTERM.
 ///
 /// # Errors
-/// Signals cannot be listened to.
+/// The signal handlers cannot be installed.
 pub async fn told_to_end() -> anyhow::Result<()> {
     let mut terminated = signal(SignalKind::terminate())?;
     let mut interrupted = signal(SignalKind::interrupt())?;
@@ -29,10 +29,10 @@ pub async fn told_to_end() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Ends this process when its standard input ends: whoever started it holds the other end, and is
-/// gone then.
+/// Ends this process when its standard input ends: the parent process holds the other end, so it
+/// has ended.
 ///
-/// A thread of its own, as a runtime would wait for a read that has begun.
+/// Uses a separate thread, because the async runtime would wait for a read in progress.
 pub fn end_with_stdin() {
     std::thread::spawn(|| {
         let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
@@ -40,7 +40,7 @@ pub fn end_with_stdin() {
     });
 }
 
-/// Pauses before a broken watch is taken up again: not so long that a test waits for a simulator.
+/// Backoff before a failed watch reconnects, short enough that no test waits for a simulator.
 #[derive(Default)]
 pub struct Pauses(DefaultBackoff);
 

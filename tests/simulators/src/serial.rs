@@ -1,9 +1,9 @@
-//! A simulated chip on a node's serial port: a pseudo-terminal behind which an ESP ROM loader
-//! answers, the Instance that Akri's udev handler makes for it, and the extended resource that
-//! Akri's device plugin offers on the node.
+//! A simulated chip on a node's serial port: a pseudo-terminal on which an ESP ROM loader answers,
+//! the Instance that Akri's udev handler creates for it, and the extended resource that Akri's
+//! device plugin offers on the node.
 //!
-//! A pseudo-terminal has no control lines, so nothing resets the chip: it answers as if somebody
-//! held its boot button.
+//! A pseudo-terminal has no control lines, so nothing resets the chip: it answers as if its boot
+//! button were held down.
 
 pub mod loader;
 pub mod slip;
@@ -50,38 +50,39 @@ pub struct Settings {
     pub alone: bool,
 }
 
-/// Misbehaviour of a chip that has taken some blocks.
+/// Misbehaviour of a chip after it has accepted some blocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Trouble {
-    /// Blocks that it takes before; with 0 it never answers.
+    /// Number of blocks that it accepts before; with 0 it never answers.
     pub after_blocks: u32,
-    /// Its kind.
+    /// Kind of misbehaviour.
     pub kind: TroubleKind,
 }
 
-/// Kinds of trouble.
+/// Kinds of misbehaviour.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TroubleKind {
-    /// It says nothing more.
+    /// It stops answering.
     Silence,
-    /// It says bytes of all values without end, as at a wrong speed.
+    /// It sends bytes of all values without end, as at a wrong baud rate.
     Noise,
-    /// It says the same byte without end, as on a broken line.
+    /// It sends the same byte without end, as on a broken line.
     StuckLine,
-    /// Its answers say a length that they do not have.
+    /// Its answers state a wrong length.
     WrongLength,
-    /// Its cable is pulled.
+    /// Its cable is unplugged.
     Unplugged,
-    /// It answers once the test says so: see [`Chip::go_on`].
+    /// It answers only after the test calls [`Chip::go_on`].
     Waits,
 }
 
 /// A chip that is switched on.
 pub struct Chip {
-    /// Its end of the cable, as `/dev/pts/3`.
+    /// Path of its serial port on the node, such as `/dev/pts/3`.
     pub port: String,
     shared: Arc<Shared>,
-    /// The cable stays plugged in: a terminal that nobody holds would report an error to the chip.
+    /// Keeps the cable plugged in: a terminal that no process holds open would report an error to
+    /// the chip.
     cable: OwnedFd,
 }
 
@@ -95,19 +96,18 @@ struct Shared {
 }
 
 impl Chip {
-    /// Opens a pseudo-terminal and answers on it as an ESP32 in its loader, in a thread of its
-    /// own.
+    /// Opens a pseudo-terminal and answers on it as an ESP32 in its loader, in a separate thread.
     ///
     /// # Errors
-    /// No terminal is to be had.
+    /// No pseudo-terminal is available.
     pub fn switch_on() -> anyhow::Result<Self> {
         Self::with(loader::Settings::default(), None)
     }
 
-    /// The same with another chip, or one in trouble.
+    /// Switches on a chip with these settings, which misbehaves if `trouble` is given.
     ///
     /// # Errors
-    /// No terminal is to be had.
+    /// No pseudo-terminal is available.
     pub fn with(settings: loader::Settings, trouble: Option<Trouble>) -> anyhow::Result<Self> {
         let Terminal { port, device, cable } = Terminal::open()?;
         let shared = Arc::new(Shared {
@@ -122,33 +122,33 @@ impl Chip {
         Ok(Self { port, shared, cable })
     }
 
-    /// Returns the report of the chip about itself.
+    /// Returns the chip's report about itself.
     #[must_use]
     pub fn report(&self) -> Report {
         self.shared.loader().report()
     }
 
-    /// Content of a part of its flash.
+    /// Returns the content of a part of its flash.
     #[must_use]
     pub fn content(&self, offset: usize, size: usize) -> Vec<u8> {
         self.shared.loader().content(offset, size)
     }
 
-    /// Restarts the chip into its ROM loader, as somebody does by hand.
+    /// Restarts the chip into its ROM loader, as a person does by hand.
     pub fn reset(&self) {
         self.shared.loader().reset();
     }
 
-    /// Lets a chip go on that waits.
+    /// Lets a waiting chip continue.
     pub fn go_on(&self) {
         *self.shared.may_go_on.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.shared.goes_on.notify_all();
     }
 
-    /// Serves the tests' own interface: `GET /device`.
+    /// Serves the interface for tests: `GET /device`.
     ///
     /// # Errors
-    /// The address is taken.
+    /// The address is in use.
     pub async fn serve_admin(self: Arc<Self>, address: SocketAddr) -> anyhow::Result<SocketAddr> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
@@ -163,7 +163,7 @@ impl Drop for Chip {
     fn drop(&mut self) {
         self.shared.is_off.store(true, Ordering::Relaxed);
         self.go_on();
-        // A byte from this end, so that the thread looks.
+        // A byte from this end wakes up the thread.
         let _ = rustix::io::write(&self.cable, &[0]);
     }
 }
@@ -173,7 +173,7 @@ impl Shared {
         self.loader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Answers until the cable is pulled.
+    /// Answers until the cable is unplugged.
     fn answer(&self, mut terminal: File) {
         let mut decoder = slip::Decoder::default();
         let mut bytes = [0; 4096];
@@ -213,7 +213,7 @@ impl Shared {
         }
     }
 
-    /// Says these bytes again and again, until nobody listens.
+    /// Sends these bytes repeatedly until the chip is off or the other end is closed.
     fn flood(&self, mut terminal: File, bytes: &[u8]) {
         while !self.is_off.load(Ordering::Relaxed) {
             if terminal.write_all(bytes).is_err() {
@@ -230,11 +230,11 @@ impl Shared {
     }
 }
 
-/// Makes the Instance, as Akri's udev handler would, and offers its resource on the node, as
+/// Creates the Instance, as Akri's udev handler would, and offers its resource on the node, as
 /// Akri's device plugin would.
 ///
 /// # Errors
-/// The cluster refuses.
+/// The API server refuses.
 pub async fn announce(client: &Client, settings: &Settings, port: &str) -> anyhow::Result<String> {
     crate::akri::install(client).await?;
     let hash = Sha256::digest(format!("{}{}", settings.node, settings.devpath).as_bytes());
@@ -257,7 +257,7 @@ pub async fn announce(client: &Client, settings: &Settings, port: &str) -> anyho
     Ok(name)
 }
 
-/// One Pod at a time may have the device. The node may not have registered yet.
+/// Offers the device to one Pod at a time. Retries until the node has registered.
 async fn offer(client: &Client, node: &str, instance: &str) -> anyhow::Result<()> {
     let nodes: Api<Node> = Api::all(client.clone());
     let resource = json!({format!("akri.sh/{instance}"): "1"});

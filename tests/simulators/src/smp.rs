@@ -1,6 +1,6 @@
 //! A simulated device with MCUboot: an SMP server on UDP or on a serial port (Zephyr's
-//! documentation, "SMP Protocol Specification" and its groups 0 and 1), two slots, and a boot
-//! loader.
+//! documentation, "SMP Protocol Specification" and its groups 0 and 1), two slots, and a
+//! bootloader.
 
 mod console;
 mod image;
@@ -16,15 +16,15 @@ pub use image::mcuboot_image;
 pub use server::Behaviour;
 use server::State;
 
-/// Log line of a device that starts, on its console.
+/// Log line that a starting device prints on its console.
 const BANNER: &[u8] = b"\r\n*** Booting Zephyr OS build v4.2.0 ***\r\n";
 
-/// The device.
+/// A running device.
 pub struct SmpDevice {
-    /// Its address, or its serial port.
+    /// Its UDP address, or the path of its serial port.
     pub place: String,
     state: Arc<Mutex<State>>,
-    /// Of a device on a serial port.
+    /// Cable of a device on a serial port.
     _cable: Option<OwnedFd>,
 }
 
@@ -33,7 +33,7 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
 }
 
 impl SmpDevice {
-    /// Switches a device on that runs this image, on a UDP port of this machine.
+    /// Switches on a device with this image, on a UDP port of this machine.
     ///
     /// # Errors
     /// No port is free.
@@ -53,10 +53,10 @@ impl SmpDevice {
         Ok(Self { place, state, _cable: None })
     }
 
-    /// The same on a serial port, on which it prints its log too.
+    /// Switches on a device with this image, on a serial port on which it also prints its log.
     ///
     /// # Errors
-    /// No terminal is to be had.
+    /// No pseudo-terminal is available.
     pub fn on_serial_port(image: Vec<u8>, behaviour: Behaviour) -> anyhow::Result<Self> {
         let Terminal { port, mut device, cable } = Terminal::open()?;
         let state = Arc::new(Mutex::new(State::new(image, behaviour)));
@@ -85,42 +85,42 @@ impl SmpDevice {
         Ok(Self { place: port, state, _cable: Some(cable) })
     }
 
-    /// Version of the image that runs.
+    /// Returns the version of the running image.
     #[must_use]
     pub fn runs(&self) -> String {
         lock(&self.state).runs()
     }
 
-    /// Returns true if the image that runs stays at the next restart.
+    /// Returns true if the running image stays after the next restart.
     #[must_use]
     pub fn is_confirmed(&self) -> bool {
         lock(&self.state).confirmed
     }
 
-    /// Restarts so far.
+    /// Returns the number of restarts so far.
     #[must_use]
     pub fn resets(&self) -> u32 {
         lock(&self.state).resets
     }
 
-    /// Bytes of the last upload that it has.
+    /// Returns the number of bytes of the last upload that it has received.
     #[must_use]
     pub fn uploaded(&self) -> usize {
         lock(&self.state).upload.len()
     }
 
-    /// Requests so far, those that it did not answer among them.
+    /// Returns the number of requests so far, including those that it did not answer.
     #[must_use]
     pub fn requests(&self) -> u32 {
         lock(&self.state).requests
     }
 
-    /// Has a device answer again that stopped to.
+    /// Lets a device that stopped answering continue.
     pub fn go_on(&self) {
         lock(&self.state).go_on();
     }
 
-    /// Takes its power away and gives it back.
+    /// Power-cycles the device.
     pub fn reset(&self) {
         lock(&self.state).reset();
     }

@@ -1,4 +1,4 @@
-//! A pseudo-terminal that stands for a serial port and its cable.
+//! A pseudo-terminal in place of a serial port and its cable.
 
 use std::fs::File;
 use std::os::fd::OwnedFd;
@@ -10,19 +10,20 @@ use rustix::termios::{OptionalActions, tcgetattr, tcsetattr};
 
 /// A serial port, and the device's end of its cable.
 pub struct Terminal {
-    /// The node's end, as `/dev/pts/3`.
+    /// Path of the node's end, such as `/dev/pts/3`.
     pub port: String,
     /// The device's end.
     pub device: File,
-    /// The node's end, opened: a terminal that nobody holds would report an error to the device.
+    /// The node's end, held open: a terminal that no process holds open would report an error to
+    /// the device.
     pub cable: OwnedFd,
 }
 
 impl Terminal {
-    /// Opens a pseudo-terminal that changes no byte.
+    /// Opens a pseudo-terminal in raw mode, which changes no byte.
     ///
     /// # Errors
-    /// No terminal is to be had.
+    /// No pseudo-terminal is available.
     pub fn open() -> anyhow::Result<Self> {
         let own = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)
             .context("cannot open a pseudo-terminal")?;

@@ -46,7 +46,8 @@ pub async fn push_firmware(
     push_files(registry, name, &files).await
 }
 
-/// The same with any file for each device type, whatever it is really for.
+/// Pushes an image with any file for each device type, whatever the file is really for, and
+/// returns the digest of its index.
 ///
 /// # Errors
 /// The registry refuses.
@@ -111,7 +112,7 @@ fn layer(file: &[u8]) -> anyhow::Result<Vec<u8>> {
     Ok(encoder.finish()?)
 }
 
-/// Firmware of some size whose payload no other version has.
+/// Firmware whose payload of 128 KiB is unique to its device type, application and version.
 #[must_use]
 pub fn firmware(device: &str, application: &str, version: &str) -> Firmware {
     let seed = Sha256::digest(format!("{device}/{application}/{version}").as_bytes());

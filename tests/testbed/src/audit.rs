@@ -1,4 +1,4 @@
-//! Requests of one user, as the API server's audit log has them.
+//! Requests of one user, read from the API server's audit log.
 
 use std::collections::HashSet;
 use std::path::Path;
@@ -8,13 +8,13 @@ use serde_json::Value;
 /// A request about objects of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Request {
-    /// Verb, as rights have it.
+    /// Verb, as in RBAC rules.
     pub verb: String,
     /// API group; empty for the core.
     pub group: String,
     /// Resource, with its subresource after a slash.
     pub resource: String,
-    /// Namespace; empty where there is none, and for all of them.
+    /// Namespace; empty for cluster-scoped objects and for requests across all namespaces.
     pub namespace: String,
     /// Name; empty for lists and creates.
     pub name: String,
@@ -39,8 +39,8 @@ impl Request {
     }
 }
 
-/// Requests of a user that the API server allowed, each once. An apply that made its object needed
-/// the right to create it, too.
+/// Requests of a user that the API server allowed, without duplicates. A server-side apply that
+/// created its object counts as a create too, because it needed that right.
 ///
 /// # Errors
 /// The log cannot be read.
@@ -56,14 +56,15 @@ pub fn requests(log: &Path, user: &str) -> anyhow::Result<HashSet<Request>> {
     Ok(allowed.filter(|request| !request.resource.is_empty()).collect())
 }
 
-/// Requests of a user that their rights did not cover, each as `verb url`. An API server that has
-/// just started knows no rights yet: what it forbids then, and allows later, counts as allowed.
+/// Requests of a user that RBAC denied, each as `verb url`. An API server that has just started
+/// does not know the RBAC rules yet: a request that it denies at first and allows later counts as
+/// allowed.
 ///
 /// # Errors
 /// The log cannot be read.
 pub fn forbidden(log: &Path, user: &str) -> anyhow::Result<Vec<String>> {
     let entries = entries(log, user)?;
-    // Names do not count: each object of a kind has its own.
+    // Names are not compared: each object of a kind has its own.
     let right = |entry: &Value| Request { name: String::new(), ..Request::of(entry) };
     let allowed: HashSet<Request> =
         entries.iter().filter(|entry| decided(entry, "allow")).map(right).collect();
@@ -76,18 +77,19 @@ pub fn forbidden(log: &Path, user: &str) -> anyhow::Result<Vec<String>> {
         .collect())
 }
 
-/// Entries of a user.
+/// Audit log entries of a user.
 ///
 /// # Errors
 /// The log cannot be read.
 pub fn entries(log: &Path, user: &str) -> anyhow::Result<Vec<Value>> {
     let text = std::fs::read_to_string(log)?;
-    // The API server may be at its last line.
+    // The last line may be incomplete: the API server may be writing it.
     let entries = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     Ok(entries.filter(|entry| entry["user"]["username"] == user).collect())
 }
 
-/// A quota answers 403, too; what rights are missing is decided before that.
+/// Returns true if authorization decided so. A quota answers 403 too, but only after
+/// authorization.
 fn decided(entry: &Value, decision: &str) -> bool {
     entry["annotations"]["authorization.k8s.io/decision"] == decision
 }

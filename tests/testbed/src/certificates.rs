@@ -13,18 +13,18 @@ const KUBERNETES_SERVICE: &str = "10.0.0.1";
 /// Addresses of the cluster's Services.
 pub const SERVICE_ADDRESSES: &str = "10.0.0.0/16";
 
-/// An authority, and where its certificate is.
+/// A certificate authority, with the path of its certificate.
 pub struct Authority {
-    /// Its certificate, in PEM.
+    /// Path of its certificate, in PEM.
     pub certificate: PathBuf,
-    /// Address on which the servers of this testbed listen; their certificates hold for it.
+    /// Address on which the servers of this testbed listen; their certificates are valid for it.
     pub address: Ipv4Addr,
     issuer: Issuer<'static, KeyPair>,
     folder: PathBuf,
 }
 
 impl Authority {
-    /// Makes the authority of a testbed whose servers listen on loopback; its files are in the
+    /// Creates the authority of a testbed whose servers listen on loopback, with its files in the
     /// folder.
     ///
     /// # Errors
@@ -33,7 +33,7 @@ impl Authority {
         Self::at(Ipv4Addr::LOCALHOST, folder)
     }
 
-    /// Makes the authority of a testbed whose servers listen on this address.
+    /// Creates the authority of a testbed whose servers listen on this address.
     ///
     /// # Errors
     /// The folder cannot be written to.
@@ -50,8 +50,9 @@ impl Authority {
         Ok(Self { certificate, address, issuer, folder: folder.to_owned() })
     }
 
-    /// Certificate and key of a server. They hold for loopback, for the address of this testbed,
-    /// and for the names and the first address of the Service `kubernetes`.
+    /// Creates the certificate and key of a server, and returns their paths. The certificate is
+    /// valid for loopback, for the address of this testbed, and for the names and the first
+    /// address of the Service `kubernetes`.
     ///
     /// # Errors
     /// The folder cannot be written to.
@@ -65,8 +66,8 @@ impl Authority {
         self.sign(name, parameters)
     }
 
-    /// Certificate and key of a client: the user `name` in the group `group`, as the API server
-    /// reads them.
+    /// Creates the certificate and key of a client, and returns their paths. The API server reads
+    /// the certificate as the user `name` in the group `group`.
     ///
     /// # Errors
     /// The folder cannot be written to.

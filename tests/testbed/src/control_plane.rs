@@ -1,4 +1,4 @@
-//! etcd, kube-apiserver, kube-controller-manager and kube-scheduler, real ones.
+//! Real etcd, kube-apiserver, kube-controller-manager and kube-scheduler.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,23 +13,23 @@ use tokio::process::Command;
 use crate::certificates::{Authority, SERVICE_ADDRESSES};
 use crate::process::{Process, eventually, free_port};
 
-/// Time within which each part must answer; they need a few seconds.
+/// Timeout for the start of each part; they need a few seconds.
 const START: Duration = Duration::from_secs(90);
 
 /// A running control plane.
 pub struct ControlPlane {
     /// Kubeconfig of an administrator.
     pub kubeconfig: PathBuf,
-    /// Kubeconfig of the operator, whose rights are those of deploy/rbac.
+    /// Kubeconfig of the operator, with the rights of deploy/rbac.
     pub operator_kubeconfig: PathBuf,
-    /// Kubeconfig of a client beside the operator, which the audit log tells apart; it has no
+    /// Kubeconfig of a second client, which the audit log tells apart from the operator; it has no
     /// rights of its own.
     pub client_kubeconfig: PathBuf,
-    /// Kubeconfig of the kubelet of the real node, where there is one.
+    /// Kubeconfig of the real node's kubelet, if there is a real node.
     pub kubelet_kubeconfig: PathBuf,
     /// Folder of the programs.
     pub programs: PathBuf,
-    /// Log of all requests, level Metadata.
+    /// Path of the audit log of all requests, level Metadata.
     pub audit_log: PathBuf,
     folder: PathBuf,
     port: u16,
@@ -43,7 +43,7 @@ impl ControlPlane {
     /// Starts all parts, and waits until Pods can be created.
     ///
     /// # Errors
-    /// A part does not start; its own words are in the error.
+    /// A part does not start; the error contains its output.
     pub async fn start(
         programs: &Path,
         folder: &Path,
@@ -52,11 +52,11 @@ impl ControlPlane {
         Self::start_for(programs, folder, authority, None).await
     }
 
-    /// Starts all parts for a real node of this name, whose kubelet has the rights that a node has
-    /// and no others.
+    /// Starts all parts for a real node of this name. Its kubelet has the rights of a node and no
+    /// others.
     ///
     /// # Errors
-    /// A part does not start; its own words are in the error.
+    /// A part does not start; the error contains its output.
     pub async fn start_with_node(
         programs: &Path,
         folder: &Path,
@@ -116,7 +116,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Certificates, tokens and the kubeconfig.
+    /// Writes certificates, tokens and kubeconfigs.
     fn write_access(&mut self, authority: &Authority, node: Option<&str>) -> anyhow::Result<()> {
         let (certificate, key) = authority.server("kube-apiserver")?;
         let accounts = self.folder.join("service-accounts.key");
@@ -177,9 +177,9 @@ impl ControlPlane {
             ("service-account-signing-key-file", path(&accounts)),
             ("audit-policy-file", path(&policy)),
             ("audit-log-path", path(&self.audit_log)),
-            // Megabytes; by default the log is cut at 100.
+            // Megabytes; by default the log is rotated at 100.
             ("audit-log-maxsize", "100000".to_owned()),
-            // No client of a test is to wait for another.
+            // No test client should wait for another.
             ("max-requests-inflight", "4000".to_owned()),
             ("max-mutating-requests-inflight", "2000".to_owned()),
             ("profiling", "false".to_owned()),
@@ -187,7 +187,7 @@ impl ControlPlane {
         if node.is_none() {
             pairs.push(("endpoint-reconciler-type", "none".to_owned()));
         } else {
-            // The API server asks the kubelet for logs.
+            // The API server reads container logs from the kubelet.
             let (certificate, key) = authority.client("kubelet-client", "system:masters")?;
             let of_node = [
                 ("bind-address", "0.0.0.0".to_owned()),
@@ -196,11 +196,11 @@ impl ControlPlane {
                 ("client-ca-file", path(&authority.certificate)),
                 ("kubelet-client-certificate", path(&certificate)),
                 ("kubelet-client-key", path(&key)),
-                // Nobody here resolves the node's name.
+                // No DNS server resolves the node's name here.
                 ("kubelet-preferred-address-types", "InternalIP".to_owned()),
                 ("allow-privileged", "true".to_owned()),
-                // Above what free_port gives to the servers beside it: the node's own address is
-                // theirs too.
+                // Above the ports that free_port gives to the other servers, which also use the
+                // node's address.
                 ("service-node-port-range", "40000-49999".to_owned()),
             ];
             pairs.retain(|(name, _)| of_node.iter().all(|(other, _)| other != name));
@@ -211,7 +211,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Starts the API server, also after [`Self::stop_api_server`].
+    /// Starts the API server, or restarts it after [`Self::stop_api_server`].
     ///
     /// # Errors
     /// It does not become ready.
@@ -245,7 +245,7 @@ impl ControlPlane {
         }
     }
 
-    /// Drops all history from etcd: a watch that is taken up from before it must list afresh.
+    /// Compacts etcd's history: a watch that resumes from an earlier version must list again.
     ///
     /// # Errors
     /// etcd does not answer.
@@ -286,7 +286,7 @@ impl ControlPlane {
         ]);
         let mut scheduler = Command::new(self.programs.join("kube-scheduler"));
         scheduler.args(&common).args(["--kube-api-qps=500", "--kube-api-burst=1000"]);
-        // They take their certificates' folder from where they stand.
+        // Both programs resolve their certificate folder relative to the working directory.
         manager.current_dir(&self.folder);
         scheduler.current_dir(&self.folder);
         self.parts.push(Process::start("kube-controller-manager", manager, &self.folder)?);
@@ -294,7 +294,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// A client with an administrator's rights.
+    /// Returns a client with an administrator's rights.
     ///
     /// # Errors
     /// The kubeconfig cannot be read.
@@ -305,7 +305,7 @@ impl ControlPlane {
         Ok(Client::try_from(config)?)
     }
 
-    /// Pods are refused in a namespace until its default service account is there.
+    /// Waits for the default service account of the namespace; Pods are rejected until it exists.
     async fn wait_for_service_account(&mut self) -> anyhow::Result<()> {
         let accounts: kube::Api<k8s_openapi::api::core::v1::ServiceAccount> =
             kube::Api::namespaced(self.client().await?, "default");

@@ -1,4 +1,4 @@
-//! The simulated devices, seen through their interface for tests.
+//! The simulated devices, through the simulators' test interface.
 
 use std::collections::HashMap;
 
@@ -17,10 +17,10 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// `devices` and `akri` are where the simulators' interfaces for tests are.
+    /// Returns the fleet whose simulators serve their test interfaces at `devices` and `akri`.
     ///
     /// # Errors
-    /// The HTTP client cannot be made.
+    /// The HTTP client cannot be created.
     pub fn new(devices: &str, akri: &str) -> anyhow::Result<Self> {
         Ok(Self {
             http: reqwest::Client::builder().no_proxy().build()?,
@@ -29,7 +29,7 @@ impl Fleet {
         })
     }
 
-    /// Returns the reports of the devices about themselves.
+    /// Returns each device's report about itself.
     ///
     /// # Errors
     /// The simulator does not answer.
@@ -44,7 +44,7 @@ impl Fleet {
             .await?)
     }
 
-    /// The uid of each device's Instance in a namespace, with what the device tells of itself.
+    /// Returns the uid of each device's Instance in a namespace, with the device's report.
     ///
     /// # Errors
     /// The API server or the simulator does not answer.
@@ -66,7 +66,7 @@ impl Fleet {
             .collect())
     }
 
-    /// Makes a device misbehave.
+    /// Sets the behaviour of a device.
     ///
     /// # Errors
     /// There is no such device.

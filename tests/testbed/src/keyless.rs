@@ -1,6 +1,6 @@
-//! Parts that signatures without keys need, made here: an authority that certifies identities, its
-//! certificate transparency log, and the log of signatures. Signs as cosign does with them, in
-//! both forms.
+//! Services that keyless signatures need, created here: a certificate authority for identities,
+//! its certificate transparency log, and the transparency log of signatures. Signs like cosign, in
+//! both formats.
 
 mod timestamps;
 
@@ -23,29 +23,30 @@ use spki::der::{Decode, Encode, Reader};
 use crate::signatures::{BUNDLE, PAYLOAD_TYPE, simple_payload, statement};
 pub use timestamps::Timestamps;
 
-/// RFC 6962, section 3.3.
+/// Extension with the list of signed certificate timestamps: RFC 6962, section 3.3.
 const SCT_LIST: [u64; 10] = [1, 3, 6, 1, 4, 1, 11129, 2, 4, 2];
-/// Fulcio's extensions with the issuer of the identity: the present one, and the one that older
+/// Fulcio's extensions with the issuer of the identity: the current one, and the one that older
 /// verifiers read.
 const ISSUER: [u64; 9] = [1, 3, 6, 1, 4, 1, 57264, 1, 8];
 const OLDER_ISSUER: [u64; 9] = [1, 3, 6, 1, 4, 1, 57264, 1, 1];
 const NAME: &str = "rekor.testbed";
 
-/// Everybody who has a part in a signature without a key. One may be put in place of another's.
+/// All services that take part in a keyless signature. Tests replace one to simulate an untrusted
+/// service.
 pub struct Sigstore {
-    /// Certifies identities.
+    /// Certificate authority for identities.
     pub authority: Authority,
-    /// Logs the certificates.
+    /// Key of the log of certificates.
     pub certificates: KeyPair,
-    /// Logs the signatures.
+    /// Key of the log of signatures.
     pub log: KeyPair,
-    /// Signs what the log holds: the key of the log itself, until a test takes another.
+    /// Key that signs the log's checkpoints: the log's own key, unless a test replaces it.
     pub checkpoints: KeyPair,
-    /// Says when it saw a signature, where the log does not.
+    /// Timestamp authority, for signatures whose log entry has no time.
     pub timestamps: Timestamps,
 }
 
-/// An authority for identities.
+/// A certificate authority for identities.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: Vec<u8>,
@@ -56,11 +57,11 @@ pub struct Authority {
 pub struct Signing {
     /// An e-mail address or a URI.
     pub subject: String,
-    /// URL of who vouches for it.
+    /// URL of the identity provider that vouches for the subject.
     pub issuer: String,
     /// Period for which the certificate is valid.
     pub certified: Range<i64>,
-    /// Time at which the log took it.
+    /// Time at which the log accepted the signature.
     pub logged: i64,
 }
 
@@ -72,7 +73,7 @@ struct Certified {
 }
 
 impl Signing {
-    /// Somebody who signs now, with a certificate for ten minutes.
+    /// Returns a signer who signs now, with a certificate valid for ten minutes.
     #[must_use]
     pub fn now(subject: &str, issuer: &str) -> Self {
         let now = jiff::Timestamp::now().as_second();
@@ -86,10 +87,10 @@ impl Signing {
 }
 
 impl Authority {
-    /// Makes one that is valid for a while.
+    /// Creates an authority that is valid in this period.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The authority cannot be created.
     pub fn new(valid: Range<i64>) -> anyhow::Result<Self> {
         let key = KeyPair::generate()?;
         let mut parameters = CertificateParams::new(Vec::new())?;
@@ -105,7 +106,7 @@ impl Authority {
         Ok(Self { issuer: Issuer::new(parameters, key), certificate })
     }
 
-    /// Certifies an identity for a new key. The log of certificates vouches that it has seen it.
+    /// Certifies an identity for a new key, with a timestamp signed by the log of certificates.
     fn certify(&self, signing: &Signing, log: &KeyPair) -> anyhow::Result<Certified> {
         let key = KeyPair::generate()?;
         let mut parameters = CertificateParams::new(Vec::new())?;
@@ -130,7 +131,7 @@ impl Authority {
             CustomExtension::from_oid_content(&OLDER_ISSUER, older),
             CustomExtension::from_oid_content(&ISSUER, issuer),
         ];
-        // What the log signs is the certificate without its own answer.
+        // The log signs the certificate without the timestamp itself.
         let without = parameters.clone().signed_by(&key, &self.issuer)?;
         let seen = self.seen(to_be_signed(without.der())?, signing.certified.start, log)?;
         parameters.custom_extensions.push(CustomExtension::from_oid_content(
@@ -141,13 +142,13 @@ impl Authority {
         Ok(Certified { key, der: certificate.der().to_vec(), pem: certificate.pem() })
     }
 
-    /// A list with one signed certificate timestamp: RFC 6962, section 3.2.
+    /// Returns a list with one signed certificate timestamp: RFC 6962, section 3.2.
     fn seen(&self, to_be_signed: &[u8], at: i64, log: &KeyPair) -> anyhow::Result<Vec<u8>> {
         let at = u64::try_from(at)?.saturating_mul(1000).to_be_bytes();
         let issuer = Sha256::digest(self.issuer.key().subject_public_key_info());
         let length = u32::try_from(to_be_signed.len())?.to_be_bytes();
-        // Version 1, a certificate's timestamp, and that it is of a certificate before its end;
-        // then no extensions.
+        // Version 1, signature type certificate_timestamp, the time, entry type precert_entry; at
+        // the end, no extensions.
         let signed =
             [&[0, 0], &at[..], &[0, 1], &issuer[..], &length[1..], to_be_signed, &[0, 0]].concat();
         let signature = log.sign(&signed)?;
@@ -162,7 +163,7 @@ impl Authority {
 }
 
 impl Certified {
-    /// A statement in its envelope, its text, and the signature over it.
+    /// Returns a statement in its envelope, the statement's text, and the signature over it.
     fn envelope(
         &self,
         digests: &[&str],
@@ -187,10 +188,10 @@ impl Certified {
 }
 
 impl Sigstore {
-    /// Makes all of them.
+    /// Creates all services with new keys.
     ///
     /// # Errors
-    /// A key cannot be made.
+    /// A key cannot be created.
     pub fn new() -> anyhow::Result<Self> {
         let now = jiff::Timestamp::now().as_second();
         let log = KeyPair::generate()?;
@@ -205,7 +206,7 @@ impl Sigstore {
         })
     }
 
-    /// Returns the trusted root, for those who verify.
+    /// Returns the trusted root for verifiers.
     #[must_use]
     pub fn trusted_root(&self) -> Value {
         let log = |name: &str, key: &KeyPair| {
@@ -242,8 +243,8 @@ impl Sigstore {
         })
     }
 
-    /// A bundle that says that these artifacts are signed, with an entry of a log that says when
-    /// it took it. Digests are `sha256:…`.
+    /// Returns a bundle with a signature over these artifacts and a log entry with the time at
+    /// which the log accepted it. Digests are `sha256:…`.
     ///
     /// # Errors
     /// It cannot be signed.
@@ -272,8 +273,8 @@ impl Sigstore {
         Ok(certified.bundle(&envelope, &entry))
     }
 
-    /// The same, with an entry of a log of the second version: when it was is what a timestamp
-    /// authority says.
+    /// Returns a bundle with an entry of a version 2 log, which has no time: a timestamp authority
+    /// states the time.
     ///
     /// # Errors
     /// It cannot be signed.
@@ -305,7 +306,8 @@ impl Sigstore {
         Ok(bundle)
     }
 
-    /// A signature of the older form: what is signed, and the annotations that say by whom.
+    /// Returns a signature in the older format: the signed payload, and the annotations that name
+    /// the signer.
     ///
     /// # Errors
     /// It cannot be signed.
@@ -340,7 +342,7 @@ impl Sigstore {
         Ok((payload, annotations))
     }
 
-    /// An entry of the log, with its proof.
+    /// Returns an entry of the log, with its inclusion proof.
     fn entry(&self, body: &Value, index: &str) -> anyhow::Result<Value> {
         let (kind, version, body) = (&body["kind"], &body["apiVersion"], body.to_string());
         Ok(json!({
@@ -350,7 +352,7 @@ impl Sigstore {
         }))
     }
 
-    /// The log's promise to keep an entry, which also says since when.
+    /// Returns the log's inclusion promise for an entry, which also states the time of inclusion.
     fn promise(&self, body: &str, logged: i64) -> anyhow::Result<String> {
         let entry = format!(
             r#"{{"body":"{}","integratedTime":{logged},"logID":"{}","logIndex":7}}"#,
@@ -360,8 +362,8 @@ impl Sigstore {
         Ok(STANDARD.encode(self.log.sign(entry.as_bytes())?))
     }
 
-    /// The proof that the log keeps an entry: it is the second of two, and the log signs the tree
-    /// above both. RFC 6962, section 2.1.
+    /// Returns the inclusion proof of an entry: it is the second of two, and the log signs the
+    /// root of the tree above both. RFC 6962, section 2.1.
     fn proof(&self, body: &str) -> anyhow::Result<Value> {
         let leaf = |body: &str| Sha256::digest([&[0], body.as_bytes()].concat());
         let first = leaf("the first entry");
@@ -377,7 +379,7 @@ impl Sigstore {
     }
 }
 
-/// Encodes a payload as it is signed.
+/// Encodes a payload in the form that is signed (DSSE pre-authentication encoding).
 fn encoded(payload: &str) -> String {
     format!("DSSEv1 {} {PAYLOAD_TYPE} {} {payload}", PAYLOAD_TYPE.len(), payload.len())
 }
@@ -386,12 +388,12 @@ fn subject_is_uri(signing: &Signing) -> bool {
     signing.subject.contains("://")
 }
 
-/// Since 1970.
+/// Converts seconds since 1970 to a duration.
 fn after(seconds: i64) -> anyhow::Result<Duration> {
     Ok(Duration::from_secs(u64::try_from(seconds)?))
 }
 
-/// The part of a certificate that its authority signs.
+/// Returns the part of a certificate that its authority signs (TBSCertificate).
 fn to_be_signed(certificate: &[u8]) -> anyhow::Result<&[u8]> {
     Ok(AnyRef::from_der(certificate)?.sequence(|parts| {
         let first = parts.tlv_bytes()?;
@@ -401,7 +403,7 @@ fn to_be_signed(certificate: &[u8]) -> anyhow::Result<&[u8]> {
     })?)
 }
 
-/// Names a log by its key.
+/// Returns the id of a log, the SHA-256 of its public key.
 fn key_id(key: &KeyPair) -> [u8; 32] {
     Sha256::digest(key.subject_public_key_info()).into()
 }

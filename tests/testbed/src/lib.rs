@@ -1,6 +1,6 @@
-//! A whole world on loopback: a real control plane, a real registry, simulated hardware, and the
-//! operator. For tests, demo and benchmarks; everything is on free ports and in a temporary
-//! folder, and goes with the process that started it.
+//! A complete environment on loopback: a real control plane, a real registry, simulated hardware,
+//! and the operator. For tests, the demo and benchmarks. It uses free ports and a temporary
+//! folder, and ends with the process that started it.
 
 pub mod artifacts;
 pub mod audit;

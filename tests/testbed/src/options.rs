@@ -11,14 +11,16 @@ pub struct Options {
     pub addresses: u32,
     /// Plugins to push and configure; each is `target/plugins/<name>.wasm`.
     pub plugins: Vec<String>,
-    /// Milliseconds that the flash program waits before it asks the device; real ones wait 2,000.
+    /// Milliseconds that the flash program waits before its request to the device; real ones wait
+    /// 2,000.
     pub flasher_wait_ms: u64,
-    /// Milliseconds for which it waits that the device calls back; real ones wait 60,000.
+    /// Milliseconds that the flash program waits for the device to call back; real ones wait
+    /// 60,000.
     pub flasher_callback_timeout_ms: u64,
-    /// Periods for which things are waited for; see the operator's configuration.
+    /// Timeouts and other periods; see the operator's configuration.
     pub periods: Value,
-    /// The operator watches the namespace `default` alone, and has the rights for that and no
-    /// others.
+    /// True if the operator watches only the namespace `default`, with the rights for that
+    /// namespace and no others.
     pub one_namespace: bool,
 }
 

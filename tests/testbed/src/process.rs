@@ -1,4 +1,4 @@
-//! Child processes that end with their starter, however it ends.
+//! Child processes that end with their parent, however it ends.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::{TcpListener, UdpSocket};
@@ -11,8 +11,8 @@ use anyhow::{Context, bail};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-/// A child. Its standard input is held open: when this process is gone, the child sees its end and
-/// goes too.
+/// A child process. Its standard input is held open: when this process ends, the child reads
+/// end-of-file and exits.
 pub struct Process {
     child: Child,
     name: String,
@@ -37,10 +37,10 @@ impl Process {
         Ok(Self { child, name: name.to_owned(), log })
     }
 
-    /// Starts a program that says in its first line, in JSON, where it is to be found.
+    /// Starts a program that prints its addresses in its first line, in JSON.
     ///
     /// # Errors
-    /// The program cannot be started, or ends without saying anything.
+    /// The program cannot be started, or ends without printing anything.
     pub async fn start_and_listen(
         name: &str,
         mut command: Command,
@@ -58,18 +58,18 @@ impl Process {
         Ok((Self { child, name: name.to_owned(), log }, said))
     }
 
-    /// Kills it, as a crash would.
+    /// Kills the process, as a crash would.
     ///
     /// # Errors
-    /// It could not be killed.
+    /// The process could not be killed.
     pub async fn kill(&mut self) -> anyhow::Result<()> {
         self.child.kill().await.with_context(|| format!("cannot kill {}", self.name))
     }
 
-    /// Waits until it has ended.
+    /// Waits until the process has ended.
     ///
     /// # Errors
-    /// It could not be waited for.
+    /// The process could not be waited for.
     pub async fn wait(&mut self) -> anyhow::Result<std::process::ExitStatus> {
         // Not the child's own wait, which closes its standard input and thereby ends it.
         loop {
@@ -80,16 +80,16 @@ impl Process {
         }
     }
 
-    /// Its process id, while it runs.
+    /// Returns the process id while the process runs.
     #[must_use]
     pub fn id(&self) -> Option<u32> {
         self.child.id()
     }
 
-    /// Fails when it has ended, with the end of its output.
+    /// Returns an error with the last lines of the output if the process has ended.
     ///
     /// # Errors
-    /// It has ended.
+    /// The process has ended.
     pub fn check(&mut self) -> anyhow::Result<()> {
         if let Some(status) = self.child.try_wait()? {
             bail!("{} ended with {status}:\n{}", self.name, self.last_words(20));
@@ -97,7 +97,7 @@ impl Process {
         Ok(())
     }
 
-    /// The last lines of its output.
+    /// Returns the last lines of the output.
     #[must_use]
     pub fn last_words(&self, lines: usize) -> String {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
@@ -106,17 +106,17 @@ impl Process {
     }
 }
 
-/// Ports below those that outgoing connections are given: such a connection could take a port
-/// before its server does.
+/// Ports below the range for outgoing connections: such a connection could take a port before its
+/// server does.
 const PORTS: std::ops::Range<u16> = 10_000..32_000;
 
-/// A port that nobody listens on, and that no other testbed is told until this process ends.
+/// Returns a port that no process listens on, and that no other testbed gets until this process
+/// ends.
 ///
 /// # Errors
-/// None is free.
+/// No port is free.
 pub fn free_port() -> anyhow::Result<u16> {
-    // A UDP socket of the same number is the sign that the port is spoken for; it does not stand
-    // in the way of a TCP server.
+    // A bound UDP socket of the same number reserves the port; it does not block a TCP server.
     static SPOKEN_FOR: Mutex<Vec<UdpSocket>> = Mutex::new(Vec::new());
     let start = RandomState::new().hash_one(std::process::id());
     for step in 0..u64::from(PORTS.end - PORTS.start) {
@@ -131,10 +131,10 @@ pub fn free_port() -> anyhow::Result<u16> {
     bail!("no port from {} to {} is free", PORTS.start, PORTS.end)
 }
 
-/// A program of this workspace, built beside the one that runs.
+/// Returns the path of a program of this workspace, built beside the running program.
 ///
 /// # Errors
-/// It was not built.
+/// The program was not built.
 pub fn sibling(name: &str) -> anyhow::Result<PathBuf> {
     let own = std::env::current_exe()?;
     let folders = own.ancestors().skip(1).take(2);
@@ -144,7 +144,7 @@ pub fn sibling(name: &str) -> anyhow::Result<PathBuf> {
     })
 }
 
-/// The folder of this repository.
+/// Returns the root folder of this repository.
 #[must_use]
 pub fn repository() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -154,7 +154,7 @@ pub fn repository() -> PathBuf {
 /// Runs one of the repository's scripts and returns what it prints.
 ///
 /// # Errors
-/// It fails; its own words are on standard error.
+/// The script fails; its errors are on standard error.
 pub fn script(path: &str) -> anyhow::Result<String> {
     let output = std::process::Command::new(repository().join(path))
         .stdin(Stdio::null())
@@ -164,10 +164,10 @@ pub fn script(path: &str) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 ///
 /// # Errors
-/// It never held within the time, or asking failed.
+/// The condition did not hold within the limit, or its check failed.
 pub async fn eventually<T, F>(
     what: &str,
     limit: Duration,

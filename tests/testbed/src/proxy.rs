@@ -1,6 +1,6 @@
 //! A proxy between the operator and the API server. A test tells it which requests to answer
-//! itself, to lose, or to hold while the operator is killed: every boundary between two of the
-//! operator's requests can be met that way, without any code in the operator.
+//! itself, to drop, or to hold while the operator is killed. That way a test reaches every
+//! boundary between two of the operator's requests, without any code in the operator.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,7 +33,7 @@ pub struct Call {
     pub name: String,
     /// True if it is a watch.
     pub watch: bool,
-    /// Body that is sent.
+    /// Body of the request.
     pub body: Value,
 }
 
@@ -57,19 +57,19 @@ impl Call {
 /// Treatment of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// It is answered with this HTTP status, and never reaches the API server.
+    /// The proxy answers with this HTTP status; the request never reaches the API server.
     Answer(u16),
-    /// It never reaches the API server; the connection breaks.
+    /// The request never reaches the API server; the connection breaks.
     LoseRequest,
-    /// It is carried out; the connection breaks before the answer.
+    /// The request is carried out; the connection breaks before the response.
     LoseAnswer,
-    /// It waits for the test before it reaches the API server, and is lost then.
+    /// The request waits for the test before it reaches the API server, and is then dropped.
     HoldRequest,
-    /// It is carried out; the answer waits for the test, and is lost then.
+    /// The request is carried out; the response waits for the test, and is then dropped.
     HoldAnswer,
 }
 
-/// A request that is held. It is let go, and lost, when this is dropped.
+/// A request that the proxy holds. Dropping this value releases the request, which is then lost.
 #[derive(Debug)]
 pub struct Held {
     /// The request.
@@ -81,9 +81,9 @@ type Matches = Box<dyn Fn(&Call) -> bool + Send>;
 
 #[derive(Default)]
 struct Table {
-    /// Requests that match, what to do with them, and how often.
+    /// Rules: which requests match, what to do with them, and how many times.
     rules: Vec<(Matches, Action, u32)>,
-    /// Calls so far, but for those that were refused.
+    /// Calls so far, except those that were refused.
     seen: Vec<Call>,
     applied: u32,
     refuses: bool,
@@ -99,7 +99,7 @@ struct Shared {
 
 /// A running proxy.
 pub struct Proxy {
-    /// The operator's kubeconfig, with the proxy in the place of the API server.
+    /// The operator's kubeconfig, with the proxy's address instead of the API server's.
     pub kubeconfig: PathBuf,
     shared: Arc<Shared>,
     held: tokio::sync::Mutex<mpsc::UnboundedReceiver<Held>>,
@@ -148,7 +148,8 @@ impl Proxy {
         Ok(Self { kubeconfig: own, shared, held: tokio::sync::Mutex::new(held), task })
     }
 
-    /// From now on this becomes of requests that match, so often. Earlier rules go first.
+    /// Applies an action to the next requests that match, this many times. Earlier rules take
+    /// precedence.
     pub fn on(
         &self,
         action: Action,
@@ -158,7 +159,7 @@ impl Proxy {
         self.shared.table().rules.push((Box::new(matches), action, times));
     }
 
-    /// Takes all rules back, and returns how often one was applied.
+    /// Removes all rules, and returns how many times a rule was applied.
     pub fn calm(&self) -> u32 {
         let mut table = self.shared.table();
         table.rules.clear();
@@ -181,7 +182,7 @@ impl Proxy {
     /// Waits until a request is held.
     ///
     /// # Errors
-    /// None is within the time.
+    /// No request is held within the limit.
     pub async fn held(&self, limit: Duration) -> anyhow::Result<Held> {
         let mut held = self.held.lock().await;
         let next = tokio::time::timeout(limit, held.recv()).await;
@@ -189,7 +190,7 @@ impl Proxy {
             .context("the proxy has ended")
     }
 
-    /// Returns the number of requests of a kind that came so far.
+    /// Returns the number of matching requests so far.
     #[must_use]
     pub fn count(&self, matches: impl Fn(&Call) -> bool) -> usize {
         self.shared.table().seen.iter().filter(|call| matches(call)).count()
@@ -204,7 +205,7 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>) {
 
 async fn serve(stream: TcpStream, shared: Arc<Shared>) {
     let service = service_fn(|request| shared.clone().pass(request));
-    // A connection that breaks is what tests ask for.
+    // Tests break connections on purpose.
     let _ = hyper::server::conn::http1::Builder::new()
         .serve_connection(TokioIo::new(stream), service)
         .await;
@@ -215,7 +216,7 @@ impl Shared {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// An error breaks the connection.
+    /// Forwards a request, or applies a rule to it. An error breaks the connection.
     async fn pass(self: Arc<Self>, request: Request<Incoming>) -> anyhow::Result<Response<Body>> {
         let mut cuts = self.cut.subscribe();
         let (head, body) = request.into_parts();
@@ -257,8 +258,8 @@ impl Shared {
                 .map_err(anyhow::Error::from)
                 .take_until(broken)
                 .map_ok(Frame::data);
-            // A watch that is cut breaks in the midst of the answer; one that the API server ends
-            // comes to its end.
+            // A watch that a test cuts breaks within the response; one that the API server ends
+            // has a regular end.
             let end = futures::stream::once(async move { cut.has_changed().unwrap_or(true) });
             let end = end.filter_map(|broken| async move {
                 broken.then(|| Err(anyhow::anyhow!("the watch is cut")))
@@ -302,7 +303,7 @@ fn full(bytes: Bytes) -> Body {
     Full::new(bytes).map_err(anyhow::Error::from).boxed()
 }
 
-/// Returns the answer that the API server itself would give.
+/// Returns the response that the API server itself would give.
 fn answer(code: u16) -> anyhow::Result<Response<Body>> {
     let (reason, message) = match code {
         409 => ("Conflict", "the object has been modified"),
@@ -318,7 +319,8 @@ fn answer(code: u16) -> anyhow::Result<Response<Body>> {
     Ok(response.body(full(Bytes::from(status.to_string())))?)
 }
 
-/// `/api/v1/…` and `/apis/<group>/<version>/…`, each with or without `namespaces/<namespace>`.
+/// Reads a request. Its path is `/api/v1/…` or `/apis/<group>/<version>/…`, each with or without
+/// `namespaces/<namespace>`.
 fn call(head: &hyper::http::request::Parts, body: &Bytes) -> Call {
     let segments: Vec<&str> =
         head.uri.path().split('/').filter(|segment| !segment.is_empty()).collect();

@@ -13,20 +13,20 @@ use tokio::process::Command;
 use crate::certificates::Authority;
 use crate::process::{Process, eventually, free_port};
 
-/// The one user.
+/// Name of the registry's only user.
 pub const USER: &str = "robot";
-/// Its password.
+/// Password of that user.
 pub const PASSWORD: &str = "secret-of-the-robot";
 
-/// The one user and the hash of its password, as a registry reads them.
+/// Returns the htpasswd file of a registry: its only user and the hash of the password.
 ///
 /// # Errors
-/// The system gives no random numbers.
+/// The system provides no random numbers.
 pub fn htpasswd() -> anyhow::Result<String> {
     Ok(format!("{USER}:{}\n", bcrypt::hash(PASSWORD, 4)?))
 }
 
-/// Its configuration, in its folder.
+/// Name of the configuration file in the registry's folder.
 const CONFIG: &str = "registry.json";
 
 /// A running registry.
@@ -40,10 +40,10 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// Starts it, and waits until it answers.
+    /// Starts the registry, and waits until it answers.
     ///
     /// # Errors
-    /// It does not start.
+    /// The registry does not start.
     pub async fn start(
         programs: &Path,
         folder: &Path,
@@ -91,24 +91,24 @@ impl Registry {
         ready.await.context("registry").map(drop)
     }
 
-    /// Ends it, as an outage would.
+    /// Kills the registry, as an outage would.
     ///
     /// # Errors
-    /// It could not be killed.
+    /// The registry could not be killed.
     pub async fn stop(&mut self) -> anyhow::Result<()> {
         self.process.kill().await
     }
 
-    /// Starts it again at the same address, with what it had.
+    /// Restarts the registry at the same address, with its stored content.
     ///
     /// # Errors
-    /// It does not start.
+    /// The registry does not start.
     pub async fn start_again(&mut self) -> anyhow::Result<()> {
         self.process = serve(&self.program, &self.folder)?;
         self.ready().await
     }
 
-    /// A client that trusts it.
+    /// Returns a client that trusts the registry's certificate.
     ///
     /// # Errors
     /// The certificate cannot be read.
@@ -120,13 +120,13 @@ impl Registry {
         Ok(Client::try_from(config)?)
     }
 
-    /// User name and password.
+    /// Returns the user name and password.
     #[must_use]
     pub fn auth(&self) -> RegistryAuth {
         RegistryAuth::Basic(USER.to_owned(), PASSWORD.to_owned())
     }
 
-    /// The Docker configuration with the password, as a Secret holds it.
+    /// Returns the Docker configuration with the password, as a Secret stores it.
     #[must_use]
     pub fn docker_config(&self) -> String {
         json!({"auths": {&self.host: {"username": USER, "password": PASSWORD}}}).to_string()

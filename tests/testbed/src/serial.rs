@@ -17,13 +17,13 @@ use crate::process::{Process, eventually, sibling};
 /// Firmware of the chip.
 pub const FIRMWARE: &str = "harbor.nbfc.io/nubificus/serial-firmware:0.2.0";
 
-/// A chip. It is unplugged when this goes.
+/// A simulated chip. Dropping this value unplugs it.
 pub struct SerialChip {
     /// Uid of its Instance.
     pub uid: String,
     /// Name of its Instance.
     pub instance: String,
-    /// Its file on the node.
+    /// Path of its serial port on the node.
     pub port: String,
     admin: String,
     http: reqwest::Client,
@@ -34,8 +34,8 @@ impl SerialChip {
     /// Plugs a chip into the testbed's node, and pushes this firmware as [`FIRMWARE`].
     ///
     /// # Errors
-    /// The simulator does not start, or the registry refuses the firmware, or the cluster the
-    /// Instance.
+    /// The simulator does not start, the registry refuses the firmware, or the API server refuses
+    /// the Instance.
     pub async fn plug_in(testbed: &Testbed, firmware: Firmware) -> anyhow::Result<Self> {
         let name = FIRMWARE.split_once('/').map_or(FIRMWARE, |(_, name)| name);
         push_firmware(&testbed.registry, name, &[firmware]).await?;
@@ -61,7 +61,7 @@ impl SerialChip {
         Ok(Self { uid, instance, port, admin, http, _process: process })
     }
 
-    /// Returns the report of the chip about itself.
+    /// Returns the chip's report about itself.
     ///
     /// # Errors
     /// The simulator does not answer.
@@ -77,8 +77,8 @@ impl SerialChip {
     }
 }
 
-/// SHA-256 of some firmware, as a chip reports it: filled up to the four bytes that are written at
-/// once.
+/// Returns the SHA-256 of firmware as a chip reports it: padded to a multiple of four bytes, the
+/// unit of a write.
 #[must_use]
 pub fn digest(firmware: &[u8]) -> String {
     let mut written = firmware.to_vec();

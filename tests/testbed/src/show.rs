@@ -1,4 +1,4 @@
-//! The main job, shown to people: a FlashJob for all devices of a namespace, its progress, and a
+//! Demonstration of the main job: a FlashJob for all devices of a namespace, its progress, and a
 //! table of the devices afterwards.
 
 use std::collections::HashMap;
@@ -14,10 +14,10 @@ use serde_json::json;
 use crate::Fleet;
 use crate::testbed::FLASHER_IMAGE;
 
-/// Flashes all devices of a namespace with firmware 0.2.0, and prints how it goes.
+/// Flashes all devices of a namespace with firmware 0.2.0, and prints the progress.
 ///
 /// # Errors
-/// A device does not run the new firmware in the end, or was flashed more than once.
+/// At the end a device does not run the new firmware, or was flashed more than once.
 pub async fn main_job(client: &Client, fleet: &Fleet, namespace: &str) -> anyhow::Result<()> {
     let devices = fleet.devices(client, namespace).await?;
     let uids: Vec<&String> = devices.iter().map(|(uid, _)| uid).collect();
@@ -37,7 +37,7 @@ pub async fn main_job(client: &Client, fleet: &Fleet, namespace: &str) -> anyhow
     table(&devices, &fleet.reports().await?, &attempts, begin)
 }
 
-/// Shows progress until the job has its result; returns the attempts of each device.
+/// Prints progress until the job has ended; returns the number of attempts of each device.
 async fn follow(jobs: &Api<FlashJob>) -> anyhow::Result<HashMap<String, u32>> {
     let mut attempts = HashMap::new();
     let mut shown = String::new();

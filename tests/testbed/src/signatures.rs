@@ -1,4 +1,4 @@
-//! Signs what is in the registry as cosign does with a key, in both forms.
+//! Signs artifacts in the registry like cosign with a key, in both formats.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,18 +18,18 @@ pub(crate) const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 const SIMPLE: &str = "application/vnd.dev.cosign.simplesigning.v1+json";
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
 pub(crate) const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
-/// The predicate of a statement that says no more than that somebody signed.
+/// Predicate of a statement that asserts nothing but the signature.
 pub const SIGN: &str = "https://sigstore.dev/cosign/sign/v1";
 
-/// Somebody with a key.
+/// A signer with a key.
 pub struct Signer {
-    /// The public key, in PEM.
+    /// Path of the public key, in PEM.
     pub public_key: PathBuf,
     key: KeyPair,
 }
 
 impl Signer {
-    /// Makes a key; the public one is in the folder.
+    /// Creates a key, and writes the public key into the folder.
     ///
     /// # Errors
     /// The folder cannot be written to.
@@ -39,8 +39,8 @@ impl Signer {
         Ok(Self { public_key, key })
     }
 
-    /// Attaches a signature over `signed` to the manifest `attach_to`, in the form of simple
-    /// signing. Digests are `sha256:…`.
+    /// Attaches a signature over `signed` to the manifest `attach_to`, in the simple signing
+    /// format. Digests are `sha256:…`.
     ///
     /// # Errors
     /// The registry refuses.
@@ -60,7 +60,7 @@ impl Signer {
     }
 
     /// Attaches a bundle over `signed` to the manifest `attach_to`, and lists it under the
-    /// referrers' tag.
+    /// referrers tag.
     ///
     /// # Errors
     /// The registry refuses.
@@ -89,7 +89,7 @@ impl Signer {
     }
 }
 
-/// Attaches a signature in the form of simple signing to a manifest.
+/// Attaches a signature in the simple signing format to a manifest.
 ///
 /// # Errors
 /// The registry refuses.
@@ -110,14 +110,13 @@ pub async fn attach_simple(
     client.store_auth_if_needed(&registry.host, &registry.auth()).await;
     client.push_blob(&reference, layer.data, &manifest.layers[0].digest).await?;
     client.push_blob(&reference, config.data, &manifest.config.digest).await?;
-    // As JSON and not in the client's own form of it, which leaves the line breaks of a
-    // certificate as they are.
+    // As plain JSON: the client's own encoding leaves the line breaks of a certificate unescaped.
     let kind = HeaderValue::from_static("application/vnd.oci.image.manifest.v1+json");
     client.push_manifest_raw(&reference, serde_json::to_vec(&manifest)?, kind).await?;
     Ok(())
 }
 
-/// Attaches a bundle to a manifest, and lists it under the referrers' tag.
+/// Attaches a bundle to a manifest, and lists it under the referrers tag.
 ///
 /// # Errors
 /// The registry refuses.
@@ -156,7 +155,7 @@ pub async fn attach_bundle(
     Ok(())
 }
 
-/// Returns what is signed in the older form.
+/// Returns the payload that is signed in the older format.
 pub(crate) fn simple_payload(reference: &str, digest: &str) -> Value {
     json!({"critical": {
         "identity": {"docker-reference": reference}, "image": {"docker-manifest-digest": digest},
@@ -164,7 +163,7 @@ pub(crate) fn simple_payload(reference: &str, digest: &str) -> Value {
     }, "optional": null})
 }
 
-/// Returns what is signed in a bundle.
+/// Returns the statement that is signed in a bundle.
 pub(crate) fn statement(digests: &[&str], predicate: &str) -> Value {
     let subject: Vec<_> = digests
         .iter()

@@ -1,5 +1,5 @@
-//! The simulated hardware of a testbed: devices, Akri, load balancer, and a kubelet whose images
-//! stand for programs of this machine.
+//! The simulated hardware of a testbed: devices, Akri, load balancer, and a kubelet that runs a
+//! program of this machine for each image.
 
 use std::path::Path;
 
@@ -51,7 +51,8 @@ impl Simulators<'_> {
         Ok((fleet, vec![devices, akri, kubelet, balancer]))
     }
 
-    /// The flash image is the product's program with its options.
+    /// Starts the simulated kubelet. Its flash image is the product's flash program with these
+    /// options.
     fn kubelet(
         &self,
         options: &Options,
@@ -59,7 +60,8 @@ impl Simulators<'_> {
         authority: &Authority,
     ) -> anyhow::Result<Command> {
         let mut kubelet = self.command("kubelet")?;
-        // A second image, whose last words are where its container was started.
+        // A second image, whose termination message is the folder in which its container was
+        // started.
         let toaster = self.folder.join("toaster.sh");
         let script = [
             "#!/bin/sh".to_owned(),
@@ -72,7 +74,7 @@ impl Simulators<'_> {
         std::fs::write(&toaster, script.join("\n"))?;
         let images = [
             ("*/esp32-sota:*", flasher("$(EXTERNAL_IP)", "$(SIMULATED_ROOT)")?),
-            // For plugins that give the whole command.
+            // For plugins that specify the whole command.
             (
                 "registry.example/flasher:1",
                 format!("{CONTAINED} {}", sibling("flashjob-flasher")?.display()),
@@ -85,7 +87,7 @@ impl Simulators<'_> {
         let access = self.folder.join("firmware-access");
         write_access(&access, registry, &authority.certificate)?;
         let variables = [
-            // A simulated chip is in its loader already, and its port has no control lines.
+            // A simulated chip is already in its bootloader, and its port has no control lines.
             ("FLASHER_BEFORE", "no-reset".to_owned()),
             ("FLASHER_AFTER", "no-reset".to_owned()),
             ("FLASHER_REGISTRY_DIRECTORY", access.display().to_string()),
@@ -101,7 +103,8 @@ impl Simulators<'_> {
     }
 }
 
-/// The flash program as a container has it: on an address of its own, with its own files.
+/// Returns the command of the flash program in a container: on its own address, with its own
+/// files.
 fn flasher(address: &str, root: &str) -> anyhow::Result<String> {
     Ok(format!(
         "{CONTAINED} {} ota --listen={address} --certificates={root}/ota/certs \
@@ -110,11 +113,11 @@ fn flasher(address: &str, root: &str) -> anyhow::Result<String> {
     ))
 }
 
-/// Starts a program that ends with whoever started it.
+/// Command prefix for a program that is killed when its parent ends.
 const CONTAINED: &str = "setpriv --pdeathsig KILL --";
 
-/// Writes what the flash image needs of the registry, which stands in for the one that references
-/// name.
+/// Writes the files with which the flash image reaches the registry. The registry acts as a mirror
+/// of the one that references name.
 ///
 /// # Errors
 /// The folder cannot be written.
@@ -130,8 +133,8 @@ pub fn write_access(folder: &Path, registry: &Registry, authority: &Path) -> any
     Ok(())
 }
 
-/// A part of loopback that no other testbed has: a free port is nobody else's, and so is what is
-/// made from it.
+/// Returns an address of a loopback subnet that no other testbed has: the subnet is derived from a
+/// free port, which is unique.
 fn subnet() -> anyhow::Result<String> {
     let port = free_port()?;
     Ok(format!("127.{}.{}.1", 100 + port / 256 % 100, port % 256))

@@ -9,7 +9,7 @@ use kube::{Api, ResourceExt};
 use crate::Testbed;
 use crate::artifacts::push_files;
 
-/// Firmware of the devices, of version 2.0.0.
+/// Image reference of the devices' firmware, version 2.0.0.
 pub const FIRMWARE: &str = "harbor.nbfc.io/nubificus/mcuboot-firmware:2.0.0";
 /// Their device type.
 const DEVICE: &str = "nrf52840";
@@ -25,11 +25,11 @@ pub struct NetworkDevice {
 }
 
 impl NetworkDevice {
-    /// Switches a device on, makes its Instance of this name, and pushes [`FIRMWARE`]. Akri is
-    /// told its endpoint and type, and no version.
+    /// Switches a device on, creates its Instance with this name, and pushes [`FIRMWARE`]. The
+    /// Instance has the device's endpoint and type, but no version.
     ///
     /// # Errors
-    /// No port is free, the registry refuses the firmware, or the cluster the Instance.
+    /// No port is free, the registry refuses the firmware, or the API server refuses the Instance.
     pub async fn switch_on(
         testbed: &Testbed,
         name: &str,

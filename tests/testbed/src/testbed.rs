@@ -26,13 +26,13 @@ use crate::process::{Process, eventually, free_port, repository, script, sibling
 use crate::registry::Registry;
 use crate::simulators::Simulators;
 
-/// The image that the users of the first operator name.
+/// Flash image that users of the Go operator specify.
 pub const FLASHER_IMAGE: &str = "harbor.nbfc.io/nubificus/iot/esp32-sota:simulated";
 
-/// Seconds that a replica's Lease lasts here: long enough for a busy machine, and not much to wait
-/// for after a crash.
+/// Duration of a replica's Lease in seconds: long enough for a busy machine, and a short wait
+/// after a crash.
 const LEASE_SECONDS: &str = "10";
-/// Lines of an operator's log that a failed test shows.
+/// Number of lines of an operator's log that a failed test shows.
 const LAST_WORDS: usize = 40;
 
 /// One operator of several.
@@ -41,9 +41,9 @@ struct Replica {
     health: String,
 }
 
-/// A whole world on loopback.
+/// A complete environment on loopback.
 pub struct Testbed {
-    /// The cluster.
+    /// Client of the cluster, with an administrator's rights.
     pub client: Client,
     /// The control plane.
     pub control_plane: ControlPlane,
@@ -51,11 +51,12 @@ pub struct Testbed {
     pub registry: Registry,
     /// The devices.
     pub fleet: Fleet,
-    /// The operator's configuration; written when the operator starts. Null: there is no file.
+    /// The operator's configuration; written to its file when an operator starts. Null: there is
+    /// no file.
     pub config: Value,
-    /// Arguments of operators that start from now on, beside those of every testbed.
+    /// Additional arguments of operators that start from now on.
     pub operator_arguments: Vec<String>,
-    /// Variables of the environment of operators that start from now on.
+    /// Environment variables of operators that start from now on.
     pub operator_environment: Vec<(String, String)>,
     replicas: Vec<Option<Replica>>,
     one_namespace: bool,
@@ -71,7 +72,7 @@ impl Testbed {
     pub async fn start(options: &Options) -> anyhow::Result<Self> {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let programs = PathBuf::from(script("tests/control-plane/build.sh")?);
-        // FLASHJOB_KEEP keeps the logs of all parts for whoever looks into a failure.
+        // FLASHJOB_KEEP keeps the logs of all parts, to investigate a failure.
         let keep = std::env::var_os("FLASHJOB_KEEP").is_some();
         let folder = tempfile::Builder::new()
             .prefix("flashjob-testbed-")
@@ -106,13 +107,13 @@ impl Testbed {
         Ok(testbed)
     }
 
-    /// The folder of this testbed; gone with it.
+    /// Returns the folder of this testbed; it is deleted with the testbed.
     #[must_use]
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// Writes the operator's configuration, at once and whole, as a mounted ConfigMap changes.
+    /// Writes the operator's configuration atomically, as a mounted ConfigMap changes.
     ///
     /// # Errors
     /// The folder cannot be written to.
@@ -130,8 +131,8 @@ impl Testbed {
         Ok(config)
     }
 
-    /// Starts an operator, beside those that run, and does not wait until it is ready. Returns its
-    /// index, as [`Self::start_operator`].
+    /// Starts another operator without waiting until it is ready. Returns its index, as
+    /// [`Self::start_operator`] does.
     ///
     /// # Errors
     /// The program cannot be started.
@@ -144,23 +145,23 @@ impl Testbed {
         Ok(index)
     }
 
-    /// Starts an operator, beside those that run, and waits until it is ready, be it as leader or
-    /// as standby. Returns its index, which is the lowest that no running one has; a later one of
-    /// that index has its cache too.
+    /// Starts another operator, and waits until it is ready, as leader or as standby. Returns its
+    /// index: the lowest that no running operator has. A later operator with the same index reuses
+    /// its cache.
     ///
     /// # Errors
-    /// It does not become ready.
+    /// The operator does not become ready.
     pub async fn start_operator(&mut self) -> anyhow::Result<usize> {
         let index = self.launch_operator()?;
         self.is_ready(index).await?;
         Ok(index)
     }
 
-    /// Starts several operators at once, each with the cache of that name, and waits until all are
+    /// Starts several operators at once, each with the cache of this name, and waits until all are
     /// ready.
     ///
     /// # Errors
-    /// One does not become ready.
+    /// An operator does not become ready.
     pub async fn start_operators(&mut self, caches: &[&str]) -> anyhow::Result<()> {
         for (index, cache) in caches.iter().enumerate() {
             self.launch(index, cache)?;
@@ -214,7 +215,7 @@ impl Testbed {
     /// Kills every operator with SIGKILL.
     ///
     /// # Errors
-    /// One could not be killed.
+    /// An operator could not be killed.
     pub async fn kill_operator(&mut self) -> anyhow::Result<()> {
         for replica in &mut self.replicas {
             if let Some(mut replica) = replica.take() {
@@ -224,20 +225,20 @@ impl Testbed {
         Ok(())
     }
 
-    /// Sends a signal to one operator: TERM, KILL, STOP, CONT.
+    /// Sends a signal to an operator: TERM, KILL, STOP, CONT.
     ///
     /// # Errors
-    /// It does not run.
+    /// The operator does not run.
     pub fn signal_operator(&self, index: usize, signal: Signal) -> anyhow::Result<()> {
         let id = self.replica(index)?.process.id().context("the operator has ended")?;
         let id = Pid::from_raw(i32::try_from(id)?).context("no process id")?;
         Ok(kill_process(id, signal)?)
     }
 
-    /// Waits until one operator has ended, and returns how.
+    /// Waits until an operator has ended, and returns its exit status.
     ///
     /// # Errors
-    /// It goes on.
+    /// The operator still runs after the limit.
     pub async fn operator_ended(
         &mut self,
         index: usize,
@@ -250,25 +251,25 @@ impl Testbed {
             .context("the operator does not end")?
     }
 
-    /// Returns what one operator says of itself, `leader` or `standby` and maybe why it is held
-    /// back; nothing while it does not answer or is not ready.
+    /// Returns an operator's role, `leader` or `standby`, with the reason if it is held back;
+    /// `None` while it does not answer or is not ready.
     ///
     /// # Errors
-    /// It was never started, or has ended.
+    /// The operator was never started, or has ended.
     pub async fn role(&self, index: usize) -> anyhow::Result<Option<String>> {
         Ok(role(&self.replica(index)?.health).await)
     }
 
-    /// Returns what one operator answers on a path of its health address, with the HTTP status;
-    /// nothing while it does not answer.
+    /// Returns an operator's response on a path of its health address, with the HTTP status;
+    /// `None` while it does not answer.
     ///
     /// # Errors
-    /// It was never started, or has ended.
+    /// The operator was never started, or has ended.
     pub async fn health(&self, index: usize, path: &str) -> anyhow::Result<Option<(u16, String)>> {
         Ok(asked(&self.replica(index)?.health, path).await)
     }
 
-    /// The last lines that each running operator wrote, for the message of a test that fails.
+    /// Returns the last lines of each running operator's log, for the message of a failed test.
     #[must_use]
     pub fn last_words_of_operators(&self) -> String {
         let running = self.replicas.iter().flatten();
@@ -280,10 +281,10 @@ impl Testbed {
         self.replicas.get(index).and_then(Option::as_ref).context("no such operator")
     }
 
-    /// The devices with the uids of their Instances.
+    /// Returns the devices with the uids of their Instances.
     ///
     /// # Errors
-    /// Cluster or simulator do not answer.
+    /// The API server or the simulator does not answer.
     pub async fn devices(&self) -> anyhow::Result<Vec<(String, Report)>> {
         self.fleet.devices(&self.client, "default").await
     }
@@ -297,7 +298,7 @@ impl Testbed {
     }
 }
 
-/// Asks an operator's health address.
+/// Returns the role that an operator reports at its health address, if it is ready.
 async fn role(health: &str) -> Option<String> {
     asked(health, "/readyz").await.filter(|(code, _)| *code == 200).map(|(_, text)| text)
 }
@@ -343,7 +344,7 @@ pub async fn install_crds(client: &Client) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Gives the operator the rights of deploy/rbac and no others.
+/// Grants the operator the rights in a file of deploy/rbac and no others.
 ///
 /// # Errors
 /// The API server refuses one of its documents.
@@ -351,7 +352,8 @@ pub async fn grant_rights(client: &Client, file: &str) -> anyhow::Result<()> {
     grant_rights_without(client, file, &[]).await
 }
 
-/// The same without some rights, each a verb and a resource.
+/// Grants the operator the rights in a file of deploy/rbac except some, each a verb and a
+/// resource.
 ///
 /// # Errors
 /// The API server refuses a document.
@@ -368,7 +370,7 @@ pub async fn grant_rights_without(
         }
         if let Some(rules) = object.get_mut("rules").and_then(Value::as_array_mut) {
             rules.iter_mut().for_each(|rule| take_away(rule, without));
-            // A rule without verbs is refused.
+            // The API server rejects a rule without verbs.
             rules.retain(|rule| rule["verbs"].as_array().is_some_and(|verbs| !verbs.is_empty()));
         }
         if object["subjects"].is_array() {
@@ -393,7 +395,7 @@ pub async fn grant_rights_without(
     Ok(())
 }
 
-/// Takes verbs from a rule. Rules of several resources lose a verb for all of them.
+/// Removes verbs from a rule. A rule of several resources loses a verb for all of them.
 fn take_away(rule: &mut Value, without: &[(&str, &str)]) {
     let of_rule = |resource: &str| {
         rule["resources"].as_array().is_some_and(|all| all.iter().any(|name| name == resource))
@@ -405,7 +407,7 @@ fn take_away(rule: &mut Value, without: &[(&str, &str)]) {
     }
 }
 
-/// Pushes plugins and firmware, stores the registry's password, and words the operator's
+/// Pushes plugins and firmware, stores the registry's password, and returns the operator's
 /// configuration.
 ///
 /// # Errors
@@ -449,7 +451,7 @@ pub async fn publish(
                 "host": registry.host, "credentials": {"secretName": "registry-robot"},
                 "caFile": authority.certificate,
             },
-            // The node has the firmware from there too.
+            // The flash program on the node pulls the firmware from the same mirror.
             {"host": "harbor.nbfc.io", "mirrors": [registry.host]},
         ],
         "trust": [{"match": format!("{}/flashjob/**", registry.host), "allowUnsigned": true}],

@@ -1,5 +1,5 @@
-//! Answers every question with the same words: what a call costs before a plugin does anything.
-//! The benchmark compares with it.
+//! Gives the same answer to every call: the cost of a call before a plugin does anything. It is
+//! the baseline of the benchmark.
 #![cfg(target_family = "wasm")]
 
 wit_bindgen::generate!({ path: "../../wit/0.1.0", world: "plugin" });

@@ -1,5 +1,5 @@
-//! A device plugin for an invented device, built against `wit/` alone: what a stranger would write
-//! without the SDK.
+//! A device plugin for an invented device, built against `wit/` alone, as a third party would
+//! write it without the SDK.
 #![cfg(target_family = "wasm")]
 
 wit_bindgen::generate!({ path: "../../wit/0.1.0", world: "plugin" });

@@ -1,4 +1,4 @@
-//! Simulated devices, a registry that has their firmware, and the same firmware as a file.
+//! Simulated devices, a registry with their firmware, and the same firmware as a file.
 
 use std::path::PathBuf;
 
@@ -12,30 +12,30 @@ use flashjob_testbed::registry::Registry;
 use flashjob_testbed::simulators::write_access;
 use tempfile::TempDir;
 
-/// The firmware, by its name in the registry that stands in for this one.
+/// Image reference of the firmware; the testbed's registry acts as a mirror of the one named here.
 pub const FIRMWARE: &str = "harbor.nbfc.io/bench/firmware:1";
-/// Repository and tag of it.
+/// Repository and tag of the firmware.
 const NAME: &str = "bench/firmware:1";
 
 /// Devices and their firmware.
 pub struct Place {
     /// The devices.
     pub fleet: Fleet,
-    /// Port on which they call back.
+    /// Port on which they connect back.
     pub port: u16,
-    /// The firmware as a file.
+    /// Path of the firmware as a file.
     pub file: PathBuf,
-    /// Its size.
+    /// Size of that file, in bytes.
     pub bytes: usize,
-    /// Folder with what the registry needs.
+    /// Folder with the files to access the registry.
     pub access: PathBuf,
-    /// The folder of all that.
+    /// Folder of all these files.
     pub folder: TempDir,
     _registry: Registry,
 }
 
 impl Place {
-    /// Switches so many devices on, with firmware of that size that does not compress.
+    /// Switches on this many devices, with incompressible firmware of this size.
     pub async fn new(devices: usize, size: usize) -> anyhow::Result<Self> {
         let programs = PathBuf::from(script("tests/control-plane/build.sh")?);
         let folder = tempfile::Builder::new().prefix("flashjob-bench-").tempdir()?;
@@ -66,12 +66,12 @@ impl Place {
         Ok(Self { fleet, port, file, bytes: encoded.len(), access, folder, _registry: registry })
     }
 
-    /// Number of devices, each of which has a flash program.
+    /// Returns the number of devices, each of which has a flash program.
     pub fn flashers(&self) -> usize {
         self.fleet.reports().len()
     }
 
-    /// An address of this machine for each device's flash program.
+    /// Returns a loopback address for a device's flash program.
     pub fn address(index: usize) -> String {
         format!("127.90.{}.{}", index / 250, index % 250 + 1)
     }

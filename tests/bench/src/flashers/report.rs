@@ -1,4 +1,4 @@
-//! The results as a table to read and as JSON to compare.
+//! The results as a table for people and as JSON for comparisons.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -6,22 +6,22 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-/// Smallest ratio that is aimed at.
+/// Minimum ratio to reach.
 const RATIO: f64 = 0.8;
-/// Most memory that is aimed at, in MiB.
+/// Maximum memory to stay below, in MiB.
 const MEMORY_MIB: f64 = 32.0;
 const MIB: f64 = (1 << 20) as f64;
 
-/// Processors, and what else the machine did at the beginning.
+/// Number of processors, and load of the machine at the beginning.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Load {
     processors: usize,
-    /// Average number of processes that ran or wanted to, over the last minute.
+    /// Average number of runnable processes in the last minute.
     average: f64,
 }
 
 impl Load {
-    /// Reads it, as far as the kernel says it.
+    /// Reads the load, as far as the kernel provides it.
     pub fn now() -> Self {
         let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
         let average = text.split(' ').next().and_then(|word| word.parse().ok());
@@ -38,7 +38,7 @@ pub struct Report {
     rounds: usize,
     least_mib_per_second: f64,
     flasher_mib_per_second: f64,
-    /// Median of the ratios of the rounds, each of which follows its own least one.
+    /// Median of the ratios of the rounds; each round compares with its own minimal one.
     ratio: f64,
     ratio_least: f64,
     ratio_most: f64,
@@ -52,7 +52,8 @@ fn middle(mut values: Vec<f64>) -> f64 {
 }
 
 impl Report {
-    /// Of the times of the least program and the flash program, round by round.
+    /// Returns the report for the times of the minimal program and the flash program, round by
+    /// round.
     pub fn new(
         flashers: usize,
         firmware_bytes: usize,
@@ -87,7 +88,7 @@ impl Report {
         Ok(())
     }
 
-    /// The table in Markdown.
+    /// Returns the table in Markdown.
     pub fn markdown(&self) -> String {
         let mut text = String::from(
             "| flash programs at once | MiB each | only sending MiB/s | flash program MiB/s | \

@@ -1,4 +1,4 @@
-//! One round: as many processes as there are devices, whose calls back are let go at once.
+//! One round: a process for each device, whose connections back are all released at once.
 
 use std::process::Stdio;
 use std::time::{Duration, Instant};
@@ -12,23 +12,23 @@ use tokio::process::{Child, Command};
 use super::place::{FIRMWARE, Place};
 use crate::usage::Usage;
 
-/// Longest time for a round.
+/// Timeout of a round.
 const LIMIT: Duration = Duration::from_secs(300);
 
 /// Programs that send firmware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
-    /// Only sends: what the other is compared with.
+    /// Only sends: the baseline.
     Least,
     /// The flash program.
     Flasher,
 }
 
 impl Sender {
-    /// Both, the one to compare with first.
+    /// Both, the baseline first.
     pub const ALL: [Self; 2] = [Self::Least, Self::Flasher];
 
-    /// The process for a device.
+    /// Returns the command for a device's process.
     fn command(self, place: &Place, index: usize, report: &Report) -> anyhow::Result<Command> {
         let address = Place::address(index);
         let mut command = match self {
@@ -58,8 +58,8 @@ impl Sender {
     }
 }
 
-/// Starts a process for each device, waits until every device was asked, and lets all call back.
-/// Returns the time from there until the last device runs the firmware.
+/// Starts a process for each device, waits until every device has its request, and releases all
+/// connections back. Returns the time from then until the last device runs the firmware.
 pub async fn measure(place: &Place, sender: Sender) -> anyhow::Result<Duration> {
     let before = place.fleet.reports();
     let mut children = start(place, sender).await?;
@@ -80,7 +80,7 @@ pub async fn measure(place: &Place, sender: Sender) -> anyhow::Result<Duration> 
     Ok(took.try_into()?)
 }
 
-/// The processes, once every device was asked and holds its call.
+/// Starts the processes, and waits until every device has its request and holds its connection.
 async fn start(place: &Place, sender: Sender) -> anyhow::Result<Vec<Child>> {
     place.fleet.hold(true);
     let before = place.fleet.reports();
@@ -98,7 +98,7 @@ async fn start(place: &Place, sender: Sender) -> anyhow::Result<Vec<Child>> {
     Ok(children)
 }
 
-/// The most memory that a flash program has resident, in KiB, while its device takes its time.
+/// Returns the peak of a flash program's resident memory, in KiB, with a slow device.
 pub async fn memory(place: &Place, reads_after: Duration) -> anyhow::Result<u64> {
     let report = place.fleet.reports().into_iter().next().context("no device")?;
     let transfer_ms = u64::try_from(reads_after.as_millis())?;
@@ -114,7 +114,7 @@ pub async fn memory(place: &Place, reads_after: Duration) -> anyhow::Result<u64>
             break status;
         }
         anyhow::ensure!(begun.elapsed() < LIMIT, "the flash program goes on");
-        // The kernel keeps the peak; a process that has just ended has none any more.
+        // The kernel keeps the peak, but not of a process that has just ended.
         most = Usage::of(process).map_or(most, |usage| usage.peak_kib.max(most));
         tokio::time::sleep(Duration::from_millis(5)).await;
     };

@@ -1,5 +1,6 @@
-//! The least program that gets firmware to a device over TLS: it asks the device, accepts its
-//! call, reads its certificate and sends a file. It fetches, verifies, unpacks and bounds nothing.
+//! The minimal program that sends firmware to a device over TLS: it sends the request to the
+//! device, accepts its connection, reads its certificate and sends a file. It fetches, verifies,
+//! unpacks and limits nothing.
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, TcpListener, TcpStream};
@@ -10,7 +11,7 @@ use anyhow::Context;
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use rustls_pki_types::PrivateKeyDer;
 
-/// Bytes handed over at once, as the flash program does.
+/// Bytes per write, as in the flash program.
 const CHUNK: usize = 16 << 10;
 
 /// The device and the file.
@@ -47,13 +48,13 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     }
     stream.conn.send_close_notify();
     stream.flush()?;
-    // The device closes when it has all.
+    // The device closes the connection when it has received everything.
     let mut rest = Vec::new();
     stream.read_to_end(&mut rest)?;
     Ok(())
 }
 
-/// Asks the device to call.
+/// Requests the device to connect back.
 fn ask(settings: &Settings) -> anyhow::Result<()> {
     let (host, body) = (&settings.host_endpoint, format!("ip: {}", settings.listen));
     let mut stream = TcpStream::connect(host)?;

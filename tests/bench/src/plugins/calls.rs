@@ -1,5 +1,5 @@
-//! Cost of a call of `build`, a fresh instance each time: asked as the operator asks, plugins in
-//! turns, so that whatever else the machine does hits all alike.
+//! Cost of a call of `build`, with a fresh instance each time as in the operator. The plugins take
+//! turns, so that other load on the machine affects all of them equally.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use super::shelf::{Kind, Shelf};
 
-/// Calls of one plugin before the next has its turn, as a job asks for its devices one after the
+/// Calls of one plugin before the next has its turn, as a job calls it for one device after the
 /// other.
 const TURN: usize = 10;
-/// Turns of each plugin that do not count.
+/// Turns of each plugin that are not counted.
 const WARM_UP: usize = 20;
 
 /// Cost of the calls of one plugin.
@@ -40,7 +40,7 @@ pub async fn measure(shelf: &Shelf, calls: usize) -> anyhow::Result<Vec<Calls>> 
             });
         }
     }
-    // On a thread of the runtime's, as in the operator.
+    // On a thread of the runtime, as in the operator.
     let asked = tokio::spawn(take_turns(asked, calls)).await??;
     let mut measured = Vec::new();
     for MeasuredPlugin { plugin, request, mut times } in asked {
@@ -62,7 +62,7 @@ async fn take_turns(
     calls: usize,
 ) -> anyhow::Result<Vec<MeasuredPlugin>> {
     for turn in 0..WARM_UP + calls.div_ceil(TURN) {
-        // Whose turn follows on whose changes nothing for long.
+        // The order of the plugins rotates, so that none always follows the same one.
         for number in 0..asked.len() {
             let next = (turn + number) % asked.len();
             let MeasuredPlugin { plugin, request, times } = &mut asked[next];
@@ -79,7 +79,7 @@ async fn take_turns(
     Ok(asked)
 }
 
-/// A request as the operator words it for a device that Akri found.
+/// Returns a request such as the operator sends for a device that Akri found.
 fn request(device_type: &str) -> Request {
     let texts = |texts: &[(&str, &str)]| {
         texts.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()

@@ -1,22 +1,22 @@
-//! From a reference that nobody knows yet to a plugin that can be asked: resolved, fetched,
-//! verified, compiled in a child process, described.
+//! Time from an unknown reference to a plugin that answers: resolved, fetched, verified, compiled
+//! in a child process, described.
 
 use std::time::{Duration, Instant};
 
 use super::shelf::{COPIES, Kind, Shelf};
 
-/// Duration of each way and of its parts, sorted.
+/// Duration of each pull and of its parts, sorted.
 #[derive(Clone, Debug, Default)]
 pub struct Pulls {
-    /// Until the component was here, and its signature verified.
+    /// Until the component was fetched and its signature verified.
     pub verified: Vec<Duration>,
-    /// From there until it could be asked: compiled and described.
+    /// From there until it could answer: compiled and described.
     pub started: Vec<Duration>,
-    /// The whole way.
+    /// The whole pull.
     pub ready: Vec<Duration>,
 }
 
-/// Pulls every copy once, in turns. Afterwards the cache has them all.
+/// Pulls every copy once, in turns. Afterwards the cache contains all of them.
 pub async fn measure(shelf: &Shelf) -> anyhow::Result<Vec<Pulls>> {
     let mut pulls = vec![Pulls::default(); Kind::ALL.len()];
     let logins = shelf.logins();
@@ -24,7 +24,7 @@ pub async fn measure(shelf: &Shelf) -> anyhow::Result<Vec<Pulls>> {
         for (kind, pulls) in Kind::ALL.into_iter().zip(&mut pulls) {
             let setup = shelf.setup(kind, COPIES);
             let since = Instant::now();
-            // The cache has other copies, and nothing of this one.
+            // The cache contains other copies, but nothing of this one.
             let host = setup.host()?;
             let Some(source) = setup.sources().nth(copy) else { continue };
             let verified = host.obtain(&source, &logins).await?;

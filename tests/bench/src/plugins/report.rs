@@ -1,4 +1,4 @@
-//! The results as a table to read and as JSON to compare.
+//! The results as a table for people and as JSON for comparisons.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -15,14 +15,14 @@ use crate::audit::percentile;
 /// Measurements of one plugin.
 pub struct Row {
     pub kind: Kind,
-    /// Bytes of the component.
+    /// Size of the component, in bytes.
     pub component: usize,
     pub calls: Calls,
     pub pull: Pulls,
     pub start: Starts,
 }
 
-/// All plugins; the first is the one that the others are compared with.
+/// All plugins; the first is the baseline.
 pub struct Report {
     pub rows: Vec<Row>,
 }
@@ -47,7 +47,7 @@ struct Numbers {
     resident_kib_per_plugin: u64,
 }
 
-/// Milliseconds below which that share of the sorted values lies; 0 where there are none.
+/// Returns the milliseconds below which this share of the sorted values lies; 0 if there are none.
 fn at(sorted: &[Duration], share: f64) -> f64 {
     percentile(sorted, share).unwrap_or_default()
 }
@@ -84,7 +84,7 @@ impl Report {
         numbers.collect()
     }
 
-    /// The table in Markdown.
+    /// Returns the table in Markdown.
     pub fn markdown(&self) -> String {
         let mut text = String::from(
             "| plugin | component KiB | `build` p50, p99 µs | ratio | memory of a call MiB | \

@@ -1,5 +1,5 @@
-//! Signed plugins in a registry of their own: one of each language, in ten copies that have other
-//! names and therefore other digests.
+//! Signed plugins in a separate registry: one of each language, in ten copies with different names
+//! and therefore different digests.
 
 use std::path::PathBuf;
 
@@ -15,14 +15,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-/// Plugins of each language.
+/// Number of copies of each plugin.
 pub const COPIES: usize = 10;
 
 /// Language that a plugin is written in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// Rust, and does nothing: what the others are compared with.
+    /// Written in Rust, and does nothing: the baseline.
     Empty,
     /// The plugin for ESP32.
     Rust,
@@ -33,10 +33,10 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All, the one to compare with first.
+    /// All kinds, the baseline first.
     pub const ALL: [Self; 4] = [Self::Empty, Self::Rust, Self::Go, Self::JavaScript];
 
-    /// As the table has it.
+    /// Returns the name in the table.
     pub fn title(self) -> &'static str {
         match self {
             Self::Empty => "empty (Rust)",
@@ -46,7 +46,7 @@ impl Kind {
         }
     }
 
-    /// The name that the plugin gives itself, and that of its file.
+    /// Returns the plugin's own name, which is also that of its file.
     fn name(self) -> &'static str {
         match self {
             Self::Empty => "silent",
@@ -56,17 +56,17 @@ impl Kind {
         }
     }
 
-    /// The name of a copy, as long as the plugin's own: its last letter is a number.
+    /// Returns the name of a copy, as long as the plugin's own: a number replaces its last letter.
     pub fn copy_name(self, copy: usize) -> String {
         let name = self.name();
         format!("{}{copy}", &name[..name.len() - 1])
     }
 
-    /// A copy of the component that gives itself another name. Nothing else is changed, and what
-    /// is compiled is as large.
+    /// Returns a copy of the component with another name. Nothing else changes, and the compiled
+    /// code has the same size.
     fn copy(self, component: &[u8], copy: usize) -> Vec<u8> {
         let (own, other) = (self.name(), self.copy_name(copy));
-        // The JavaScript engine has a Uint8ClampedArray.
+        // The JavaScript engine contains the word Uint8ClampedArray.
         let within_a_word = |at: usize| {
             let beside = [component.get(at.wrapping_sub(1)), component.get(at + own.len())];
             self == Self::JavaScript && beside.into_iter().flatten().any(u8::is_ascii_alphabetic)
@@ -84,7 +84,7 @@ impl Kind {
     }
 }
 
-/// Settings of a host, as a process can be told.
+/// Settings of a host, in a form that can be passed to a process.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Setup {
     cache: PathBuf,
@@ -95,7 +95,7 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// A fresh host.
+    /// Returns a fresh host.
     pub fn host(&self) -> anyhow::Result<Host> {
         let settings = HostSettings {
             cache: self.cache.clone(),
@@ -107,7 +107,7 @@ impl Setup {
         Ok(Host::new(settings)?)
     }
 
-    /// Its plugins as a host is asked for them.
+    /// Returns the sources of its plugins.
     pub fn sources(&self) -> impl Iterator<Item = PluginSource> {
         self.plugins.iter().map(|(name, reference)| PluginSource {
             name: name.clone(),
@@ -118,7 +118,7 @@ impl Setup {
     }
 }
 
-/// The registry with all plugins in it, and one cache for all hosts.
+/// The registry with all plugins, and one cache for all hosts.
 pub struct Shelf {
     /// The registry.
     pub registry: Registry,
@@ -169,18 +169,18 @@ impl Shelf {
         Ok(Self { registry, setup, sizes, _folder: folder })
     }
 
-    /// A host with the first so many copies of a plugin.
+    /// Returns the settings of a host with the first copies of a plugin.
     pub fn setup(&self, kind: Kind, copies: usize) -> Setup {
         let plugins = self.setup.plugins.iter().skip(COPIES * kind as usize).take(copies);
         Setup { plugins: plugins.cloned().collect(), ..self.setup.clone() }
     }
 
-    /// Bytes of a component.
+    /// Returns the size of a component, in bytes.
     pub fn size(&self, kind: Kind) -> usize {
         self.sizes[kind as usize]
     }
 
-    /// The registry's password.
+    /// Returns the registry's password.
     pub fn logins(&self) -> Logins {
         let credentials = Credentials { username: USER.to_owned(), password: PASSWORD.to_owned() };
         [(self.registry.host.clone(), credentials)].into_iter().collect()

@@ -1,5 +1,5 @@
-//! A fresh process that loads plugins from a warm cache: how long until all can be asked, and what
-//! each costs in memory.
+//! A fresh process that loads plugins from a warm cache: the time until all can answer, and the
+//! memory that each needs.
 
 use std::io::Read;
 use std::process::Stdio;
@@ -17,9 +17,9 @@ use crate::usage::Usage;
 /// Measurements of the starts of one language.
 #[derive(Clone, Debug, Default)]
 pub struct Starts {
-    /// From the start of the process until ten plugins could be asked, sorted.
+    /// From the start of the process until ten plugins could answer, sorted.
     pub ready: Vec<Duration>,
-    /// The part of it from a host without plugins on, sorted.
+    /// The part of it after a host without plugins exists, sorted.
     pub loaded: Vec<Duration>,
     /// Resident memory that each plugin after the first adds, in KiB.
     pub kib_per_plugin: u64,
@@ -32,7 +32,7 @@ struct ProcessOutput {
     resident_kib: u64,
 }
 
-/// Starts that many processes for each language, in turns.
+/// Starts this many processes for each language, in turns.
 pub async fn measure(shelf: &Shelf, starts: usize) -> anyhow::Result<Vec<Starts>> {
     let mut measured = vec![Starts::default(); Kind::ALL.len()];
     let mut resident = vec![(Vec::new(), Vec::new()); Kind::ALL.len()];
@@ -63,7 +63,7 @@ fn middle(mut values: Vec<u64>) -> u64 {
 async fn start(setup: &Setup) -> anyhow::Result<(Duration, ProcessOutput)> {
     let setup = serde_json::to_vec(setup)?;
     let mut command = Command::new(std::env::current_exe()?);
-    // As deploy/manager has it.
+    // As in deploy/manager.
     command
         .arg("load-plugins")
         .env("MALLOC_ARENA_MAX", "2")
@@ -84,8 +84,8 @@ async fn start(setup: &Setup) -> anyhow::Result<(Duration, ProcessOutput)> {
     Ok((ready, serde_json::from_str(&line)?))
 }
 
-/// The process: reads its [`Setup`] from standard input, loads all plugins at once as the operator
-/// does, and says what that took.
+/// Runs the process: reads its [`Setup`] from standard input, loads all plugins at once as the
+/// operator does, and prints the time and memory that it took.
 pub async fn load() -> anyhow::Result<()> {
     let mut text = String::new();
     std::io::stdin().lock().read_to_string(&mut text)?;

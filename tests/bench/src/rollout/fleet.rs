@@ -1,4 +1,4 @@
-//! One fleet, flashed by a FlashJob a batch and by a FlashRollout, each with a fresh operator.
+//! One fleet, flashed by a FlashJob per batch and by a FlashRollout, each with a fresh operator.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use crate::stage::{APPLICATION, Stage, finish};
 use crate::usage::Usage;
 use flashjob_testbed::process::{Process, eventually};
 
-/// A device that takes longer than this on average is stuck.
+/// Average time per device after which a run counts as stuck.
 const LONGEST_OF_DEVICE: Duration = Duration::from_secs(2);
 const USER: &str = "operator";
 const WRITES: [&str; 5] = ["create", "update", "patch", "delete", "deletecollection"];
@@ -26,12 +26,12 @@ const NAME: &str = "fleet";
 pub struct Bench {
     pub devices: usize,
     pub parallelism: usize,
-    /// Devices of each batch.
+    /// Number of devices in each batch.
     pub batches: Vec<usize>,
 }
 
 impl Bench {
-    /// 12 batches: one device, 5 %, nine times 10 %, the rest.
+    /// Returns 12 batches: one device, 5 %, nine times 10 %, the rest.
     pub fn new(devices: usize, parallelism: usize) -> Self {
         let mut batches = vec![1, devices * 5 / 100];
         batches.extend([devices / 10; 9]);
@@ -55,7 +55,7 @@ impl Bench {
                 "batches": batches.collect::<Vec<Value>>(),
                 "template": {
                     "flashjobPodImage": flashjob_testbed::testbed::FLASHER_IMAGE,
-                    // The devices are not there: nobody will report the new version.
+                    // The devices do not exist: none will report the new version.
                     "verify": {"mode": "None"},
                 },
             },
@@ -68,10 +68,10 @@ impl Bench {
     }
 }
 
-/// A fleet that was flashed.
+/// Measurements of a flashed fleet.
 #[derive(Serialize)]
 pub struct Flashed {
-    /// From the create of the first object to the end of the last as a watch shows it.
+    /// From the create of the first object to the end of the last, as observed by a watch.
     pub seconds: f64,
     pub devices_per_second: f64,
     /// Requests of the operator by verb and resource.
@@ -80,7 +80,7 @@ pub struct Flashed {
     pub usage: Usage,
 }
 
-/// A run that was planned.
+/// Measurements of a planned run.
 #[derive(Serialize)]
 pub struct Planning {
     pub instances: usize,
@@ -94,11 +94,11 @@ pub struct Planning {
     pub peak_kib: u64,
 }
 
-/// A rollout that waited.
+/// Measurements of a waiting rollout.
 #[derive(Serialize)]
 pub struct Idle {
     pub seconds: u64,
-    /// Requests that write, without those for the Lease.
+    /// Write requests, without those for the Lease.
     pub writes: BTreeMap<String, usize>,
     pub cpu_seconds: f64,
 }
@@ -107,7 +107,7 @@ fn rollouts(stage: &Stage) -> Api<FlashRollout> {
     Api::namespaced(stage.client.clone(), "default")
 }
 
-/// Flashes a FlashJob for each batch, the next when the one before has completed.
+/// Flashes a FlashJob for each batch, each once the previous one has completed.
 pub async fn jobs_in_turn(stage: &mut Stage, bench: &Bench) -> anyhow::Result<Flashed> {
     let uids = stage.instances(bench.devices).await?;
     let mut names = Vec::new();
@@ -149,7 +149,7 @@ async fn job_completed(
     Ok(())
 }
 
-/// Flashes the same devices with a FlashRollout of the same batches.
+/// Flashes the same devices with a FlashRollout that has the same batches.
 pub async fn rolled_out(stage: &mut Stage, bench: &Bench) -> anyhow::Result<Flashed> {
     let flashed = flash(stage, bench, async |stage: &mut Stage| {
         let rollout = bench.rollout(stage, false)?;
@@ -176,8 +176,8 @@ pub async fn rolled_out(stage: &mut Stage, bench: &Bench) -> anyhow::Result<Flas
     Ok(flashed)
 }
 
-/// Starts a fresh operator, and measures it and the work that is done meanwhile. The operator goes
-/// on, as nobody else takes finalizers off.
+/// Starts a fresh operator, and measures it while the work is done. The operator keeps running,
+/// because nothing else removes finalizers.
 async fn flash(
     stage: &mut Stage,
     bench: &Bench,
@@ -208,7 +208,7 @@ async fn delete_rollout(stage: &Stage) -> anyhow::Result<()> {
     .await
 }
 
-/// Measures selecting and planning among all Instances that are there: from the create of the
+/// Measures selecting and planning among all existing Instances: from the create of the
 /// FlashRollout to its stored members.
 pub async fn planned(stage: &mut Stage, bench: &Bench) -> anyhow::Result<Planning> {
     let operator = stage.start_operator().await?;
@@ -238,7 +238,7 @@ pub async fn planned(stage: &mut Stage, bench: &Bench) -> anyhow::Result<Plannin
     })
 }
 
-/// Counts what an operator writes while the planned rollout waits for its approval.
+/// Counts an operator's writes while the planned rollout waits for its approval.
 pub async fn idle(stage: &mut Stage, bench: &Bench, seconds: u64) -> anyhow::Result<Idle> {
     let operator = stage.start_operator().await?;
     let waits = |rollout: Option<&FlashRollout>| {
@@ -247,7 +247,7 @@ pub async fn idle(stage: &mut Stage, bench: &Bench, seconds: u64) -> anyhow::Res
     };
     let waits = await_condition(rollouts(stage), NAME, waits);
     tokio::time::timeout(bench.limit(), waits).await.context("the rollout does not wait")??;
-    // What belongs to the start is written by now or within the same second.
+    // The writes of the start are done by now, or within the same second.
     tokio::time::sleep(Duration::from_secs(5)).await;
     let mark = Mark::at_end(&stage.control_plane.audit_log)?;
     let before = Usage::of(operator.id())?;
@@ -255,7 +255,7 @@ pub async fn idle(stage: &mut Stage, bench: &Bench, seconds: u64) -> anyhow::Res
     let after = Usage::of(operator.id())?;
     let mut writes = mark.read()?.counts(USER);
     writes.retain(|what, _| {
-        // The Lease is renewed by the clock.
+        // The Lease is renewed at fixed intervals.
         WRITES.iter().any(|verb| what.starts_with(&format!("{verb} ")))
             && !what.ends_with(" leases")
     });

@@ -1,4 +1,4 @@
-//! The results as text to read and as JSON to compare.
+//! The results as text for people and as JSON for comparisons.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -14,7 +14,7 @@ pub struct Report {
     devices: usize,
     parallelism: usize,
     batches: usize,
-    /// A FlashJob a batch, and a FlashRollout.
+    /// Measurements of each round: a FlashJob per batch, and a FlashRollout.
     pub rounds: Vec<(Flashed, Flashed)>,
     /// Memory of idle operators.
     pub memory: Vec<Resident>,
@@ -23,7 +23,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// An empty one.
+    /// Returns an empty report.
     pub fn new(bench: &Bench) -> Self {
         let &Bench { devices, parallelism, ref batches } = bench;
         let (rounds, memory) = (Vec::new(), Vec::new());
@@ -39,7 +39,7 @@ impl Report {
         Ok(())
     }
 
-    /// The report in Markdown.
+    /// Returns the report in Markdown.
     pub fn markdown(&self) -> String {
         let mut text = format!(
             "{} devices in {} batches, {} at once:\n\n\

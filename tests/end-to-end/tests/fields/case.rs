@@ -1,4 +1,4 @@
-//! One FlashJob for the facts about one field, with devices that no other has.
+//! One FlashJob that tests one field, with devices that no other test uses.
 
 use flashjob_api::{FlashJobStatus, Phase};
 use flashjob_end_to_end::{LIMIT, apply, create, ended, job, jobs, reason_of};
@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 pub type Devices = Vec<(String, Report)>;
 
-/// Devices of its own for the facts about one field.
+/// Separate devices to test one field.
 pub struct Case<'a> {
     pub testbed: &'a Testbed,
     pub name: &'static str,
@@ -52,7 +52,7 @@ impl Case<'_> {
         Ok(self.devices.iter().map(|(_, report)| of(&report.id)).collect())
     }
 
-    /// The first device failed for this reason after so many updates.
+    /// Checks that the first device failed for this reason, after these numbers of updates.
     pub async fn expect(
         &self,
         status: &FlashJobStatus,
@@ -73,8 +73,9 @@ impl Case<'_> {
         assert_eq!(status.phase, Some(Phase::Completed), "{}: {status:?}", self.name);
     }
 
-    /// Every device fails; after so many failures the job is stopped. The place of a failed device
-    /// is free a moment before its failure counts, so that one more may have begun.
+    /// Checks that the job stops after this many failures, when every device fails. A failed
+    /// device frees its place a moment before its failure counts, so one more device may have
+    /// begun.
     pub async fn is_stopped(&self, mut spec: Value, failures: usize) -> anyhow::Result<()> {
         self.all_behave(broken()).await?;
         spec["backoffLimitPerDevice"] = json!(0);
@@ -100,7 +101,7 @@ impl Case<'_> {
         Ok(())
     }
 
-    /// Looks at the job's Pods and Services, again and again, until the job is over.
+    /// Reads the job's Pods and Services repeatedly until the job has ended.
     pub async fn watch<T>(
         &self,
         look: impl Fn(Vec<Pod>, Vec<Service>) -> T,
@@ -136,7 +137,7 @@ impl Case<'_> {
     }
 }
 
-/// A device that cuts every transfer.
+/// Behaviour of a device that cuts every transfer.
 pub fn broken() -> Behaviour {
     Behaviour { cut_transfer: true, ..Behaviour::default() }
 }

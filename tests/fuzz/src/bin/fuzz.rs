@@ -1,4 +1,4 @@
-//! Looks for bytes that lead to new code, for the target that `FLASHJOB_FUZZ_TARGET` names.
+//! Searches for bytes that reach new code, for the target that `FLASHJOB_FUZZ_TARGET` names.
 //! Started by tests/fuzz/run.sh.
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Ways in which a registry asks who comes, and what it is told.
+//! Kinds of authentication of a registry, and the credentials that it gets.
 
 use flashjob_host_tests::front::Answer;
 use flashjob_host_tests::tokens::{PATH, TokenService, asked_repository};
@@ -9,29 +9,29 @@ use serde_json::json;
 /// `robot:secret-of-the-robot`.
 pub const RIGHT: &str = "Basic cm9ib3Q6c2VjcmV0LW9mLXRoZS1yb2JvdA==";
 
-/// Authentication that a registry demands, and what it is told.
+/// Authentication that a registry demands, and the credentials that it gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Auth {
-    /// It asks nobody, and there are no credentials.
+    /// No authentication, and no credentials are configured.
     Open,
-    /// It asks nobody, and there are credentials.
+    /// No authentication, and credentials are configured.
     OpenWithCredentials,
-    /// Its repositories are public, it asks who comes all the same, and the password is wrong.
+    /// Its repositories are public, but it demands authentication, and the password is wrong.
     PublicWrong,
     Password,
     PasswordWrong,
     PasswordMissing,
     Token,
-    /// The answer has `access_token` in the place of `token`.
+    /// The response has `access_token` instead of `token`.
     TokenByOldName,
-    /// The challenge has no scope, as Harbor's.
+    /// The challenge has no scope, like Harbor's.
     TokenWithoutScope,
     TokenWrong,
     TokenMissing,
     TokenExpired,
     /// The token is for another repository.
     TokenRefused,
-    /// Tokens are given out on another host, which is not listed.
+    /// The token service is on another host, which is not listed.
     TokenForeign,
     TokenForeignListed,
 }
@@ -77,7 +77,7 @@ impl Auth {
         }
     }
 
-    /// Returns the answer that a front gives itself: tokens, and the challenge of a registry with
+    /// Returns the response of the front itself: tokens, and the challenge of a registry with
     /// public repositories.
     pub fn answer(
         self,

@@ -1,6 +1,6 @@
-//! The main job, shown on a real node: the operator is installed by `make deploy`, and flashes
-//! simulated devices through real Pods, Services and addresses, in a namespace that lets in
-//! nothing but restricted Pods.
+//! Demonstration of the main job on a real node: `make deploy` installs the operator, which
+//! flashes simulated devices through real Pods, Services and addresses, in a namespace that admits
+//! only restricted Pods.
 
 use std::process::ExitCode;
 use std::time::Instant;

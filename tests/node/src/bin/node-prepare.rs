@@ -1,12 +1,12 @@
-//! Builds what the tests on a real node need, before they run beside others: a compiler at work
-//! would slow those down. Does nothing, and succeeds, where a real node cannot run.
+//! Builds what the tests on a real node need before they run beside other tests, which a running
+//! compiler would slow down. Where a real node cannot run, it does nothing and succeeds.
 
 use std::process::ExitCode;
 
 use flashjob_node::{images, requirements};
 
 fn main() -> ExitCode {
-    // The tests themselves say what is missing.
+    // The tests themselves report what is missing.
     if requirements::missing().is_some() {
         return ExitCode::SUCCESS;
     }

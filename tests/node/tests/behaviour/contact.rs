@@ -1,4 +1,4 @@
-//! The way of a device back to its flash Pod.
+//! Connections of a device back to its flash Pod.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use serde_json::json;
 
 use crate::standing::Site;
 
-/// A Service's rule for a new Pod comes up to ten seconds after the Pod runs; the device that was
-/// asked before is refused.
+/// With a slow kube-proxy, a Service's rule for a new Pod comes up to ten seconds after the Pod
+/// runs; until then the connection back of a device is refused.
 pub async fn no_attempt_is_lost_while_kube_proxy_is_slow(node: &mut Node) -> anyhow::Result<()> {
     let site = Site::new(node, "slow-proxy", 2).await?;
     node.start_kube_proxy(Duration::from_secs(10))?;

@@ -1,5 +1,5 @@
-//! Effects that only a real node has on an operator at work: on its flash Pods, on its own Pods,
-//! and on the way of a device back to them.
+//! Effects on a working operator that only a real node shows: on its flash Pods, on its own Pods,
+//! and on the connections of devices back to the flash Pods.
 
 mod contact;
 mod nodes;

@@ -1,4 +1,4 @@
-//! A node that comes and goes under the flash Pods.
+//! A node that fails or is drained while flash Pods run on it.
 
 use anyhow::ensure;
 use flashjob_node::Node;
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::standing::Site;
 
-/// Waits until a transfer is under way at so many devices.
+/// Waits until this many devices receive firmware.
 pub async fn transfers_are_under_way(site: &Site, devices: usize) -> anyhow::Result<()> {
     eventually("devices receive firmware", LIMIT, || async {
         let reports = site.devices.fleet.reports().await?;
@@ -23,7 +23,7 @@ pub async fn transfers_are_under_way(site: &Site, devices: usize) -> anyhow::Res
     .await
 }
 
-/// Containers go on without their kubelet, which finds them again.
+/// Containers keep running without their kubelet, which finds them again after its restart.
 pub async fn a_kubelet_that_is_killed_and_comes_back_interrupts_nothing(
     node: &mut Node,
 ) -> anyhow::Result<()> {
@@ -42,7 +42,7 @@ pub async fn a_kubelet_that_is_killed_and_comes_back_interrupts_nothing(
     site.all_flashed_once(node).await.map(|_| ())
 }
 
-/// Whoever empties the node waits until nothing is being flashed; no device is interrupted.
+/// A drain waits until no device is being flashed; no device is interrupted.
 pub async fn a_drain_lets_the_devices_in_flight_finish(node: &mut Node) -> anyhow::Result<()> {
     let site = Site::new(node, "drain", 3).await?;
     site.transfers_take(15_000).await?;
@@ -67,8 +67,8 @@ pub async fn a_drain_lets_the_devices_in_flight_finish(node: &mut Node) -> anyho
     site.all_flashed_once(node).await.map(|_| ())
 }
 
-/// A node that went away with a running Pod: what its container did counts once the device reports
-/// it, and nobody else flashes the device meanwhile.
+/// A node that is lost with a running Pod: the result of its container counts once the device
+/// reports it, and no other Pod flashes the device meanwhile.
 pub async fn a_node_that_is_lost_does_not_lock_its_devices_for_ever(
     node: &mut Node,
 ) -> anyhow::Result<()> {

@@ -1,4 +1,4 @@
-//! The operator's own Pods come and go, hang, or get too little.
+//! The operator's own Pods are deleted or replaced, hang, or get too little memory.
 
 use anyhow::{Context, ensure};
 use flashjob_node::Node;
@@ -23,7 +23,7 @@ fn restarts(pods: &[Pod]) -> i32 {
     statuses.flatten().map(|status| status.restart_count).sum()
 }
 
-/// All operators are deleted at once, while devices are being flashed and others wait.
+/// Deletes all operator Pods at once, while some devices are being flashed and others wait.
 pub async fn operator_pods_deleted_in_mid_flash_flash_nothing_twice(
     node: &mut Node,
 ) -> anyhow::Result<()> {
@@ -47,7 +47,7 @@ pub async fn operator_pods_deleted_in_mid_flash_flash_nothing_twice(
     site.all_flashed_once(node).await.map(|_| ())
 }
 
-/// Both replicas are replaced, one after the other.
+/// Replaces both replicas, one after the other.
 pub async fn a_rollout_in_mid_job_flashes_nothing_twice(node: &mut Node) -> anyhow::Result<()> {
     let site = Site::new(node, "rolled", 4).await?;
     site.transfers_take(3000).await?;
@@ -59,7 +59,7 @@ pub async fn a_rollout_in_mid_job_flashes_nothing_twice(node: &mut Node) -> anyh
     site.all_flashed_once(node).await.map(|_| ())
 }
 
-/// A process that answers no more is ended by its probe.
+/// The liveness probe ends a process that no longer answers.
 pub async fn an_operator_that_hangs_is_started_again(node: &mut Node) -> anyhow::Result<()> {
     let installation = installed(node).await?;
     let before = restarts(&pods(node, &installation).await?);
@@ -72,14 +72,14 @@ pub async fn an_operator_that_hangs_is_started_again(node: &mut Node) -> anyhow:
     installation.rolled_out(node).await
 }
 
-/// Stops an operator's process as a debugger would; all processes of the node are in this
+/// Stops an operator's process as a debugger would; all processes of the node are in this PID
 /// namespace.
 fn stop_one_operator() -> anyhow::Result<bool> {
     for entry in std::fs::read_dir("/proc")?.flatten() {
         let name = entry.file_name();
         let Some(id) = name.to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         let command = std::fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
-        // The kernel cuts names at 15 characters.
+        // The kernel truncates names to 15 characters.
         if command.trim() == "flashjob-operat" {
             let id = rustix::process::Pid::from_raw(id).context("no process id")?;
             rustix::process::kill_process(id, rustix::process::Signal::STOP)?;
@@ -89,7 +89,7 @@ fn stop_one_operator() -> anyhow::Result<bool> {
     Ok(false)
 }
 
-/// Changes the memory that the operator's container may have.
+/// Sets the memory limit of the operator's container.
 async fn memory_limit(node: &Node, limit: &str) -> anyhow::Result<()> {
     let limits = format!("--limits=memory={limit}");
     node.kubectl(&[
@@ -104,7 +104,7 @@ async fn memory_limit(node: &Node, limit: &str) -> anyhow::Result<()> {
     .map(|_| ())
 }
 
-/// The compiler is a process of its own, which gets what the container has left.
+/// The compiler is a separate process, which gets the memory that the container has left.
 pub async fn a_component_of_12_mb_is_compiled_in_a_container_of_128_mib(
     node: &mut Node,
 ) -> anyhow::Result<()> {
@@ -126,7 +126,7 @@ pub async fn a_component_of_12_mb_is_compiled_in_a_container_of_128_mib(
     installation.rolled_out(node).await
 }
 
-/// A namespace is gone soon after it was deleted with its devices in flight.
+/// A namespace that is deleted while its devices are in flight is soon gone.
 pub async fn a_namespace_deleted_in_mid_flash_goes_away(node: &mut Node) -> anyhow::Result<()> {
     let site = Site::new(node, "going", 2).await?;
     site.transfers_take(60_000).await?;

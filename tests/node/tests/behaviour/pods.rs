@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::standing::{Site, configured, installed, plain};
 
-/// Services of each device, and slots that are handed on.
+/// Tests a Service for each device, and pooled Services that are reused.
 pub async fn devices_of_a_restricted_namespace_are_flashed_with_either_exposure(
     node: &mut Node,
 ) -> anyhow::Result<()> {
@@ -23,8 +23,8 @@ pub async fn devices_of_a_restricted_namespace_are_flashed_with_either_exposure(
     Ok(())
 }
 
-/// Waits until the first device of a job says why it does not get on, while it still may; then
-/// until the job failed for that reason.
+/// Waits until the first device of a job reports why it waits, before the job has ended; then
+/// until the job has failed for this reason.
 async fn waits_then_fails(
     node: &Node,
     site: Site,
@@ -46,7 +46,7 @@ async fn waits_then_fails(
     site.delete(node).await
 }
 
-/// Nobody has the image.
+/// The image does not exist.
 pub async fn an_image_that_cannot_be_pulled_is_said_at_once_and_fails_the_device(
     node: &mut Node,
 ) -> anyhow::Result<()> {
@@ -57,12 +57,12 @@ pub async fn an_image_that_cannot_be_pulled_is_said_at_once_and_fails_the_device
     waits_then_fails(node, site, &["ErrImagePull", "ImagePullBackOff"], "ImageUnavailable").await
 }
 
-/// The certificates of the flash container are in a Secret that nobody made.
+/// The certificates of the flash container are in a Secret that does not exist.
 pub async fn a_secret_that_is_missing_is_said_at_once_and_fails_the_device(
     node: &mut Node,
 ) -> anyhow::Result<()> {
     let installation = installed(node).await?;
-    // That the second plugin is loaded shows that the configuration is in force.
+    // Once the second plugin is loaded, the configuration is in effect.
     let mut with_certificates = configured(node, &["esp32", "esp32s2"]);
     with_certificates["plugins"][0]["settings"] = json!({"certificates": true});
     with_certificates["plugins"][0]["grants"] = json!({
@@ -79,7 +79,7 @@ pub async fn a_secret_that_is_missing_is_said_at_once_and_fails_the_device(
     waits_then_fails(node, site, &["nobody-made-it"], "VolumeUnavailable").await
 }
 
-/// The kernel kills a container that needs more memory than it may have.
+/// The kernel kills a container that exceeds its memory limit.
 pub async fn a_container_that_runs_out_of_memory_is_a_failed_attempt_that_says_so(
     node: &mut Node,
 ) -> anyhow::Result<()> {
@@ -99,8 +99,9 @@ pub async fn a_container_that_runs_out_of_memory_is_a_failed_attempt_that_says_s
     site.delete(node).await
 }
 
-/// Has the API server put a container into each Pod of a namespace, as a mesh's injector does;
-/// `add` is the JSON patch, with CONTAINER for the container. Returns when that holds.
+/// Has the API server inject a container into each Pod of a namespace, as a service mesh does;
+/// `add` is the JSON patch, with CONTAINER for the container. Returns when the policy is in
+/// effect.
 async fn inject(node: &Node, namespace: &str, kind: &str, add: &str) -> anyhow::Result<()> {
     let name = format!("inject-{namespace}");
     let expression = format!("[{}]", add.replace("CONTAINER", &bystander(kind)));
@@ -124,7 +125,7 @@ async fn inject(node: &Node, namespace: &str, kind: &str, add: &str) -> anyhow::
     });
     node.apply(&policy).await?;
     node.apply(&binding).await?;
-    // The API server takes its time to heed a policy.
+    // The API server takes a moment to apply a policy.
     let words = ["run", "trial", "--image=a:1", "--dry-run=server", "-o", "yaml", "-n", namespace];
     let trial = [&words[..], &["--overrides", TRIAL]].concat();
     eventually("the container is injected", LIMIT, || async {
@@ -134,7 +135,7 @@ async fn inject(node: &Node, namespace: &str, kind: &str, add: &str) -> anyhow::
     .await
 }
 
-/// Fields that a restricted namespace demands of a Pod.
+/// Fields that a restricted namespace requires of a Pod.
 const TRIAL: &str = r#"{"spec": {
     "securityContext": {
         "runAsNonRoot": true, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}
@@ -151,7 +152,7 @@ async fn inject_no_more(node: &Node, namespace: &str) -> anyhow::Result<()> {
     node.kubectl(&["delete", kinds, &name]).await.map(|_| ())
 }
 
-/// A container that only waits, under a restricted Pod's rules.
+/// Returns a container that only waits, and complies with the restricted profile.
 fn bystander(kind: &str) -> String {
     let of = format!("Object.spec.{kind}");
     let restart = if kind == "initContainers" { "restartPolicy: \"Always\"," } else { "" };
@@ -164,7 +165,7 @@ fn bystander(kind: &str) -> String {
     )
 }
 
-/// The mesh's proxy comes first in the Pod and never ends by itself.
+/// The mesh's proxy is the first container in the Pod and never ends by itself.
 pub async fn an_injected_container_neither_judges_the_device_nor_keeps_the_job_waiting(
     node: &mut Node,
 ) -> anyhow::Result<()> {
@@ -172,11 +173,11 @@ pub async fn an_injected_container_neither_judges_the_device_nor_keeps_the_job_w
     flashed_beside(node, "injected", "containers", add).await
 }
 
-/// Kubernetes' own kind of sidecar: an init container that is restarted for ever.
+/// A native Kubernetes sidecar: an init container with the restart policy Always.
 pub async fn a_native_sidecar_does_not_keep_the_job_waiting(
     node: &mut Node,
 ) -> anyhow::Result<()> {
-    // With the container in the value of one patch, the API server of this version panics.
+    // With the container in the value of a single patch, this version of the API server panics.
     let add = r#"JSONPatch{op: "add", path: "/spec/initContainers", value: []},
         JSONPatch{op: "add", path: "/spec/initContainers/-", value: CONTAINER}"#;
     flashed_beside(node, "sidecar", "initContainers", add).await
@@ -196,7 +197,7 @@ async fn flashed_beside(
     flashed.map(|_| ())
 }
 
-/// One Pod at a time fits; nobody fails for that.
+/// Only one Pod at a time fits into the quota; no device fails because of that.
 pub async fn a_quota_is_a_turn_to_wait_for(node: &mut Node) -> anyhow::Result<()> {
     let site = Site::new(node, "quota", 3).await?;
     let quota: Value = json!({

@@ -1,5 +1,5 @@
 //! Parts that the tests of this program share: one installation, and for each test a namespace
-//! with devices of its own.
+//! with its own devices.
 
 use anyhow::ensure;
 use flashjob_api::{FlashJobStatus, Phase};
@@ -12,7 +12,7 @@ use tokio::process::Command;
 /// Installs the operator, unless an earlier test did, and waits until it serves.
 ///
 /// # Errors
-/// It does not come up.
+/// The operator does not become ready.
 pub async fn installed(node: &Node) -> anyhow::Result<Installation> {
     let installation = Installation::default();
     if node
@@ -28,12 +28,12 @@ pub async fn installed(node: &Node) -> anyhow::Result<Installation> {
     installation.configure(node, &configured(node, &["esp32"])).await?;
     installation.rolled_out(node).await?;
     installation.serves(node, &["esp32"]).await?;
-    // What an earlier test configured in addition.
+    // A plugin that an earlier test configured in addition.
     installation.forgets(node, "esp32s2").await?;
     Ok(installation)
 }
 
-/// A configuration in which a Pod that does not get on is given up sooner than by default.
+/// Returns a configuration with a shorter timeout than by default for a Pod that does not start.
 #[must_use]
 pub fn configured(node: &Node, plugins: &[&str]) -> Value {
     let mut configured = configuration(node, plugins);
@@ -41,7 +41,7 @@ pub fn configured(node: &Node, plugins: &[&str]) -> Value {
     configured
 }
 
-/// A namespace of one test, with devices of type esp32 that are found there.
+/// A namespace of one test, with devices of type esp32 that are discovered there.
 pub struct Site {
     /// Name of the namespace.
     pub namespace: String,
@@ -52,7 +52,7 @@ pub struct Site {
 }
 
 impl Site {
-    /// Makes a namespace for restricted Pods, and so many devices.
+    /// Creates a namespace for restricted Pods, and this many devices.
     ///
     /// # Errors
     /// A simulator does not start.
@@ -64,7 +64,7 @@ impl Site {
         Ok(Self { namespace: namespace.to_owned(), devices: found, uids })
     }
 
-    /// Applies a FlashJob of all devices.
+    /// Applies a FlashJob for all devices.
     ///
     /// # Errors
     /// The API server refuses it.
@@ -72,19 +72,19 @@ impl Site {
         node.apply(&job(&self.namespace, "job", &self.uids, spec)).await
     }
 
-    /// Waits until the FlashJob is over.
+    /// Waits until the FlashJob has ended.
     ///
     /// # Errors
-    /// It is not.
+    /// The FlashJob does not end in time.
     pub async fn ended(&self, node: &Node) -> anyhow::Result<FlashJobStatus> {
         ended(node, &self.namespace, "job").await
     }
 
     /// Waits until every device runs the new firmware, flashed exactly once, and deletes what the
-    /// test made.
+    /// test created.
     ///
     /// # Errors
-    /// One does not, or was flashed twice.
+    /// A device does not run the new firmware, or was flashed more than once.
     pub async fn all_flashed_once(self, node: &Node) -> anyhow::Result<FlashJobStatus> {
         let status = self.ended(node).await?;
         ensure!(status.phase == Some(Phase::Completed), "{status:?}");
@@ -100,15 +100,15 @@ impl Site {
     /// Deletes the namespace and all in it.
     ///
     /// # Errors
-    /// It stays.
+    /// The namespace is not gone in time.
     pub async fn delete(self, node: &Node) -> anyhow::Result<()> {
         node.kubectl(&["delete", "namespace", &self.namespace, "--timeout=180s"]).await.map(|_| ())
     }
 
-    /// Lets all devices take so long for a transfer.
+    /// Sets the duration of a transfer for all devices.
     ///
     /// # Errors
-    /// A device is gone.
+    /// A device does not exist.
     pub async fn transfers_take(&self, milliseconds: u64) -> anyhow::Result<()> {
         let behaviour = flashjob_simulators::devices::Behaviour {
             transfer_ms: milliseconds,
@@ -121,7 +121,7 @@ impl Site {
     }
 }
 
-/// A FlashJob's spec with nothing in addition.
+/// Returns a FlashJob's spec without additional fields.
 #[must_use]
 pub fn plain() -> Value {
     json!({})

@@ -1,5 +1,5 @@
-//! The documented installations, done as users do them, with nothing but the documented edits;
-//! used up to flashed devices under the rights that they grant, and undone.
+//! The documented installations, done as users do them, with only the documented edits: each
+//! flashes devices with the rights that it grants, and is then uninstalled.
 
 mod moving_over;
 
@@ -24,7 +24,7 @@ async fn sh(node: &Node, folder: &Path, commands: &str) -> anyhow::Result<String
     node.run(shell).await
 }
 
-/// A copy of the folder `deploy` that a test may edit; returns the folder that it is in.
+/// Copies the folder `deploy` for a test to edit; returns the folder that contains the copy.
 async fn copy(node: &Node, name: &str) -> anyhow::Result<PathBuf> {
     let folder = node.folder.join(name);
     std::fs::create_dir_all(&folder)?;
@@ -34,7 +34,7 @@ async fn copy(node: &Node, name: &str) -> anyhow::Result<PathBuf> {
     Ok(folder)
 }
 
-/// Puts the image's name into kustomization.yaml, as README says.
+/// Writes the image's name into kustomization.yaml, as the README says.
 fn name_the_image(folder: &Path) -> anyhow::Result<()> {
     let file = folder.join("deploy/kustomization.yaml");
     let (name, tag) = OPERATOR.rsplit_once(':').context("no tag")?;
@@ -45,7 +45,7 @@ fn name_the_image(folder: &Path) -> anyhow::Result<()> {
     Ok(std::fs::write(file, text)?)
 }
 
-/// One documented way to install, and the way back.
+/// A documented way to install and to uninstall.
 struct Way {
     name: &'static str,
     install: String,
@@ -54,8 +54,8 @@ struct Way {
 }
 
 impl Way {
-    /// Installs, uses the operator in a namespace of its own, uninstalls, and looks for what is
-    /// left.
+    /// Installs the operator, uses it in a separate namespace, uninstalls it, and checks that
+    /// nothing is left.
     async fn there_and_back(self, node: &mut Node) -> anyhow::Result<()> {
         let before = inventory::inventory(node).await?;
         let folder = copy(node, self.name).await?;
@@ -165,7 +165,8 @@ async fn chart(node: &mut Node) -> anyhow::Result<()> {
     way.there_and_back(node).await
 }
 
-/// Two releases, each for a namespace of its own and without rights in the other's.
+/// Installs two releases side by side, each for its own namespace and without rights in the
+/// other's.
 async fn two_releases_side_by_side(node: &mut Node) -> anyhow::Result<()> {
     let before = inventory::inventory(node).await?;
     let (helm, (image, tag)) = (images::helm()?, OPERATOR.rsplit_once(':').context("no tag")?);

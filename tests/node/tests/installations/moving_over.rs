@@ -1,4 +1,4 @@
-//! From the Go operator to this one and back, by the steps of docs/operating.md.
+//! Migration from the Go operator to this one and back, by the steps of docs/operating.md.
 
 use anyhow::ensure;
 use flashjob_api::{Phase, condition};
@@ -17,7 +17,7 @@ use crate::{copy, sh};
 /// Namespace of the devices.
 const NAMESPACE: &str = "moved";
 
-/// Commands that put this operator in the place of the Go operator.
+/// Returns the commands that replace the Go operator with this one.
 fn over() -> String {
     let make = format!("make --silent --directory {}", repository().display());
     format!(
@@ -28,7 +28,7 @@ fn over() -> String {
     )
 }
 
-/// Commands that remove what is left of the Go operator then.
+/// Commands that then remove the rest of the Go operator.
 const REMOVE_GO_OPERATOR: &str = "
     kubectl delete namespace operator-system
     kubectl delete clusterrolebinding operator-manager-rolebinding \
@@ -36,24 +36,24 @@ const REMOVE_GO_OPERATOR: &str = "
     kubectl delete clusterrole operator-manager-role operator-metrics-auth-role \
       operator-metrics-reader --ignore-not-found";
 
-/// Command that lets the second FlashJob start no more devices.
+/// Command that suspends the second FlashJob, so that it starts no more devices.
 const SUSPEND: &str = r#"
     kubectl -n moved patch flashjob half --type merge --patch '{"spec": {"suspend": true}}'"#;
 
-/// Commands that wait for the devices in flight, and take this operator away.
+/// Commands that wait for the devices in flight, and remove this operator.
 const WAIT_AND_REMOVE: &str = "
     kubectl wait flashjobs --all --all-namespaces --for=condition=Reconciling=False --timeout=20m
     kubectl wait pods,services --all-namespaces -l app,uuid --for=delete \
       --timeout=5m
     kubectl delete -f deploy/manager -f deploy/rbac/role.yaml";
 
-/// Commands that remove what is left of this operator.
+/// Commands that remove the rest of this operator.
 const REMOVE_DEFINITIONS: &str = "
     kubectl delete -f deploy/crds/flashrollouts.application.flashjob.nbfc.io.yaml \
       -f deploy/crds/deviceplugins.application.flashjob.nbfc.io.yaml";
 
 /// Three devices. In each direction one is being flashed and another one waits: no result is lost,
-/// no device is flashed twice, and each operator goes on where the other one stopped.
+/// no device is flashed twice, and each operator continues where the other one stopped.
 pub async fn over_from_the_go_operator_and_back(node: &mut Node) -> anyhow::Result<()> {
     let before = inventory::inventory(node).await?;
     let folder = copy(node, NAMESPACE).await?;
@@ -140,7 +140,7 @@ struct Site<'a> {
 
 impl<'a> Site<'a> {
     async fn new(node: &'a Node) -> anyhow::Result<Self> {
-        // Without a level of Pod Security: Pods of the Go operator fit no restricted one.
+        // Without a Pod Security level: Pods of the Go operator do not meet the restricted one.
         node.kubectl(&["create", "namespace", NAMESPACE]).await?;
         let devices = node.devices(NAMESPACE, &["esp32:thermo:0.1.0=3"]).await?;
         uids(node, NAMESPACE, 3).await?;
@@ -157,7 +157,7 @@ impl<'a> Site<'a> {
         self.node.kubectl(&["apply", "-f", &file.display().to_string()]).await.map(|_| ())
     }
 
-    /// Lets the second device hold the transfer of its firmware, or go on with it.
+    /// Makes the second device hold the transfer of its firmware, or continue it.
     async fn second_device_holds(&self, holds_transfer: bool) -> anyhow::Result<()> {
         let reports = self.devices.fleet.reports().await?;
         let behaviour = Behaviour { holds_transfer, ..Behaviour::default() };
@@ -190,7 +190,7 @@ impl<'a> Site<'a> {
         .map(|_| ())
     }
 
-    /// Waits until there is neither a flash Pod nor anything that belongs to one.
+    /// Waits until no flash Pod is left, and no object that belongs to one.
     async fn nothing_is_at_work(&self) -> anyhow::Result<()> {
         let kinds = ["get", "pods,services,poddisruptionbudgets", "-o", "name"];
         eventually("no flash Pod is left", LIMIT, || async {
@@ -200,7 +200,7 @@ impl<'a> Site<'a> {
         .await
     }
 
-    /// Checks how often each device was flashed, and that two flashers never met.
+    /// Checks how many times each device was flashed, and that two flashers never conflicted.
     async fn flashed(&self, times: [u32; 3]) -> anyhow::Result<()> {
         let reports = self.devices.fleet.reports().await?;
         let is_so = reports.iter().map(|report| report.flashed).eq(times)

@@ -33,29 +33,28 @@ pub struct Settings {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Behaviour {
-    /// Takes every request to update, also while an update is under way, as programs without an
-    /// update state do.
+    /// Accepts every update request, even during an update, like programs without an update state.
     pub heedless: bool,
-    /// Answers the request to update, and never calls back.
+    /// Answers the update request, and never connects back.
     pub no_callback: bool,
     /// Closes the connection half-way through the firmware.
     pub cut_transfer: bool,
-    /// Throws the firmware away as if it were broken.
+    /// Discards the firmware as if it were corrupt.
     pub refuse_image: bool,
     /// Never answers again after an update.
     pub never_back: bool,
-    /// Goes on reporting its old version.
+    /// Keeps reporting its old version.
     pub stale_version: bool,
-    /// For so many milliseconds after it was first asked, its connections back are refused: no
-    /// node leads to the Pod yet.
+    /// Milliseconds after the first request during which its connections back are refused, as if
+    /// no node routed to the Pod yet.
     pub refused_ms: u64,
-    /// Waits this long before it calls back, in milliseconds.
+    /// Milliseconds that it waits before it connects back.
     pub callback_delay_ms: u64,
-    /// Takes this long for the transfer, in milliseconds.
+    /// Duration of the transfer, in milliseconds.
     pub transfer_ms: u64,
-    /// Reads no firmware until it is told to behave otherwise.
+    /// Reads no firmware until its behaviour is changed.
     pub holds_transfer: bool,
-    /// Misbehaves this often and is well then; absent: for ever.
+    /// Number of times that it misbehaves; absent: always.
     pub times: Option<u32>,
 }
 
@@ -71,25 +70,25 @@ pub struct Report {
     pub application: String,
     /// `host:port` of its HTTP server.
     pub endpoint: String,
-    /// The version that it reports.
+    /// Version that it reports.
     pub version: String,
-    /// The version before the last update.
+    /// Version before the last update.
     pub previous_version: String,
-    /// Requests to update.
+    /// Number of update requests.
     pub updates: u32,
-    /// Connections back.
+    /// Number of connections back.
     pub callbacks: u32,
-    /// Updates that came to their end: new firmware runs.
+    /// Number of updates that ended with the new firmware running.
     pub flashed: u32,
-    /// Images refused, or transfers that broke.
+    /// Number of images refused and transfers that broke.
     pub refused: u32,
-    /// Updates that ended because the flasher could not be connected to.
+    /// Number of updates that ended because the device could not connect to the flasher.
     pub unreached: u32,
-    /// Requests to update from the flasher that the device was about to call.
+    /// Number of update requests from the flasher to which the device was about to connect.
     pub repeats: u32,
-    /// Requests to update from another flasher, or in mid-transfer: two flashers at once.
+    /// Number of update requests from another flasher, or during a transfer: two flashers at once.
     pub conflicts: u32,
-    /// Time at which the last update came to its end.
+    /// Time at which the last update ended with the new firmware running.
     pub flashed_at: Option<Timestamp>,
 }
 
@@ -97,7 +96,7 @@ pub struct Report {
 pub(super) struct Device {
     pub report: Mutex<Inner>,
     pub settings: Settings,
-    /// True: the device holds its call back.
+    /// True while the device must not connect back.
     pub held: watch::Receiver<bool>,
     pub certificate: CertificateDer<'static>,
 }
@@ -114,11 +113,11 @@ pub(super) struct Inner {
     pub behaviour: Behaviour,
 }
 
-/// An update that is under way.
+/// An update in progress.
 pub(super) struct Update {
-    /// Address at which the firmware is to be had.
+    /// Address of the flasher that has the firmware.
     pub address: String,
-    /// The device has reached the flasher.
+    /// True once the device has connected to the flasher.
     pub connected: bool,
 }
 
@@ -127,10 +126,11 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Device {
-    /// A device that runs what its report says; `held` tells it when to hold its call back.
+    /// Returns a device that runs the firmware in its report; `held` tells it when not to connect
+    /// back.
     ///
     /// # Errors
-    /// No certificate can be made.
+    /// No certificate can be created.
     pub fn new(
         report: Report,
         settings: Settings,
@@ -141,7 +141,7 @@ impl Device {
         Ok(Self { report: Mutex::new(inner), settings, held, certificate })
     }
 
-    /// Misbehaviour for a limited number of times is used up.
+    /// Returns the behaviour for the next update, and counts down its remaining times.
     pub fn take_behaviour(&self) -> Behaviour {
         let mut inner = lock(&self.report);
         let behaviour = inner.behaviour.clone();
@@ -184,7 +184,7 @@ impl Device {
     }
 }
 
-/// The device's identity: a certificate in DER, of the size that a real one has.
+/// Returns the device's identity: a certificate in DER, as large as that of a real device.
 fn certificate(id: &str) -> anyhow::Result<CertificateDer<'static>> {
     let mut parameters = rcgen::CertificateParams::new(vec![id.to_owned()])?;
     parameters.distinguished_name.push(rcgen::DnType::CommonName, id);

@@ -1,5 +1,5 @@
-//! One update of a device: asked over HTTP, it connects back, shows its certificate, receives
-//! firmware and boots it.
+//! One update of a device: after a request over HTTP it connects back, presents its certificate,
+//! receives firmware and boots it.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,11 +17,11 @@ use tokio_rustls::client::TlsStream;
 use super::device::{Behaviour, Device, Update, lock};
 use crate::firmware::Firmware;
 
-/// Pause after which a device that holds a transfer looks at its behaviour again.
+/// Interval at which a device that holds a transfer checks its behaviour.
 const HELD: Duration = Duration::from_millis(50);
 
-/// `POST /update` with the text `ip: <address>`. One update at a time: who asks meanwhile is told
-/// so, and nothing else follows.
+/// Handles `POST /update` with the text `ip: <address>`. One update at a time: a request during an
+/// update gets 409 and has no other effect.
 pub(super) async fn update(
     State(device): State<Arc<Device>>,
     body: String,
@@ -50,7 +50,7 @@ pub(super) async fn update(
 }
 
 impl Device {
-    /// Enters the update state, or says why not.
+    /// Enters the update state, or returns the response that says why not.
     fn begin(&self, address: &str) -> Result<(), (StatusCode, String)> {
         let mut inner = lock(&self.report);
         if inner.down {
@@ -95,7 +95,7 @@ impl Device {
         self.reboot_into(firmware, behaviour).await
     }
 
-    /// Connects to the flasher and shows the device's certificate.
+    /// Connects to the flasher and presents the device's certificate.
     async fn connect(
         &self,
         address: &str,
@@ -137,8 +137,8 @@ impl Device {
         }
     }
 
-    /// Bounds one step on the network. Without it a device whose flasher vanished would be
-    /// updating for ever.
+    /// Limits one step on the network to the receive timeout. Without it a device whose flasher
+    /// vanished would update forever.
     async fn in_time<T>(
         &self,
         step: impl Future<Output = std::io::Result<T>>,
@@ -149,7 +149,7 @@ impl Device {
     }
 }
 
-/// The devices do not know the flash container's certificate.
+/// Accepts any certificate: the devices do not know the flash container's.
 #[derive(Debug)]
 struct AnyServer;
 

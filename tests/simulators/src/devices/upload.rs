@@ -1,5 +1,5 @@
-//! Update by an upload, as WLED has it: a form with the file `update`, and its version as `ver` in
-//! the JSON under `/json/info` (its documentation, "JSON API").
+//! Update by upload, as in WLED: a form with the file `update`, and its version as `ver` in the
+//! JSON under `/json/info` (its documentation, "JSON API").
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::device::{Device, lock};
 use crate::firmware::Firmware;
 
-/// `GET /json/info`.
+/// Handles `GET /json/info`.
 pub(super) async fn info(State(device): State<Arc<Device>>) -> Result<Json<Value>, StatusCode> {
     let inner = lock(&device.report);
     match inner.down {
@@ -20,7 +20,7 @@ pub(super) async fn info(State(device): State<Arc<Device>>) -> Result<Json<Value
     }
 }
 
-/// `POST /update`: answers once the firmware is in its slot, and restarts.
+/// Handles `POST /update`: answers once the firmware is in its slot, and restarts.
 pub(super) async fn update(
     State(device): State<Arc<Device>>,
     mut form: Multipart,

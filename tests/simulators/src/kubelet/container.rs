@@ -1,4 +1,4 @@
-//! Runs a Pod's container as a process with the Pod's environment and nothing of ours.
+//! Runs a Pod's container as a process, with the Pod's environment and nothing of this process's.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use super::{deletion, status};
 
-/// Bytes that are kept of a container's output where it left no message.
+/// Number of bytes kept of a container's output if it left no termination message.
 const MESSAGE_BYTES: usize = 2048;
 
 /// Runs the containers of a node.
@@ -30,7 +30,7 @@ pub(super) struct Runtime {
 }
 
 impl Runtime {
-    /// Runs the container to its end, and returns the Pod's last status.
+    /// Runs the container until it ends, and returns the Pod's last status.
     pub async fn run(
         &self,
         pod: &Pod,
@@ -47,7 +47,7 @@ impl Runtime {
         self.mount(pod, container, &folder).await?;
         let environment = self.environment(pod, container, &folder).await?;
         let mut child = start(container, &program, &environment, &folder)?;
-        // Waiting for the child would close its standard input, and with that end it.
+        // Waiting for the child would close its standard input, and thereby end it.
         let _open = child.stdin.take();
         let started = status::now();
         status::report(&self.client, pod, status::running(pod)).await;
@@ -95,7 +95,7 @@ impl Runtime {
         Ok(status::never_started(pod))
     }
 
-    /// Writes Secrets and makes folders where the container finds them below its root.
+    /// Writes Secrets and creates folders at the container's mount paths, below its root folder.
     async fn mount(&self, pod: &Pod, container: &Container, folder: &Path) -> anyhow::Result<()> {
         let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
         for mount in container.volume_mounts.iter().flatten() {
@@ -131,7 +131,8 @@ impl Runtime {
             ("PATH".to_owned(), "/usr/bin:/bin".to_owned()),
             ("HOSTNAME".to_owned(), pod.name_any()),
         ]);
-        // Images that stand for programs of this machine find the container's files with it.
+        // With this variable, programs of this machine that run in place of images find the
+        // container's files.
         environment.insert("SIMULATED_ROOT".to_owned(), folder.display().to_string());
         for (name, value) in self.image_env.iter().filter_map(|pair| pair.split_once('=')) {
             environment.insert(name.to_owned(), expand(value, &environment));
@@ -184,14 +185,14 @@ impl Runtime {
     }
 }
 
-/// The program and arguments that stand for an image.
+/// Returns the program and arguments that run in place of an image.
 fn program(images: &[String], image: &str) -> Option<Vec<String>> {
     let mut pairs = images.iter().filter_map(|pair| pair.split_once('='));
     let (_, program) = pairs.find(|(pattern, _)| matches(pattern, image))?;
     Some(program.split_whitespace().map(str::to_owned).collect())
 }
 
-/// `*` stands for any text.
+/// Returns true if the text matches the pattern, in which `*` matches any text.
 fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
@@ -210,23 +211,22 @@ fn start(
     let (first, own) = program.split_first().context("an image stands for no program")?;
     let output = std::fs::File::create(folder.join("output"))?;
     let own = own.iter().map(|word| expand(word, environment));
-    // A command stands in the place of what the image begins with; its program is that of the
-    // image.
+    // A Pod's command replaces the entrypoint, but its program is that of the image.
     let command = container.command.iter().flatten().skip(1);
     let given = command.chain(container.args.iter().flatten());
     let given = given.map(|word| expand(word, environment));
-    // As a runtime does: a directory that the image does not have is made.
+    // Like a container runtime, create a working directory that the image does not have.
     let directory = below(folder, container.working_dir.as_deref().unwrap_or_default());
     std::fs::create_dir_all(&directory)
         .with_context(|| format!("working directory {}", directory.display()))?;
     let mut command = Command::new(first);
     command.args(own).args(given).env_clear().envs(environment).current_dir(directory);
-    // The program ends with its standard input, and that ends with this process.
+    // The program ends when its standard input does, which ends with this process.
     command.stdin(Stdio::piped()).stdout(output.try_clone()?).stderr(output).kill_on_drop(true);
     command.spawn().with_context(|| format!("cannot start {first}"))
 }
 
-/// A path as the container has it, below the folder that stands for its root.
+/// Returns a path in the container as a path below the folder that is its root.
 fn below(folder: &Path, path: &str) -> PathBuf {
     folder.join(path.trim_start_matches('/'))
 }
@@ -244,7 +244,7 @@ async fn stop(child: &mut Child, grace: u64) -> anyhow::Result<std::process::Exi
     }
 }
 
-/// The container's termination message; where it left none and failed, the end of its output.
+/// Returns the container's termination message; if it failed without one, the end of its output.
 fn message(folder: &Path, code: i32) -> String {
     let left = std::fs::read_to_string(folder.join("dev/termination-log")).unwrap_or_default();
     if !left.is_empty() || code == 0 {
@@ -254,7 +254,7 @@ fn message(folder: &Path, code: i32) -> String {
     String::from_utf8_lossy(&output[output.len().saturating_sub(MESSAGE_BYTES)..]).into_owned()
 }
 
-/// `$(NAME)` is a variable that is known, `$$` a dollar; anything else stands as it is.
+/// Expands variables: `$(NAME)` is a known variable, `$$` a dollar; anything else stays unchanged.
 fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
     let mut expanded = String::new();
     let mut rest = text;

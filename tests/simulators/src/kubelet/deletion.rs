@@ -1,4 +1,4 @@
-//! Deletion of a Pod: somebody requests it, and the kubelet confirms it once the containers have
+//! Deletion of a Pod: a client requests it, and the kubelet confirms it once the containers have
 //! ended.
 
 use std::time::Duration;
@@ -8,7 +8,7 @@ use kube::api::{DeleteParams, Preconditions};
 use kube::{Api, Client, ResourceExt};
 use tokio::sync::watch;
 
-/// Waits until the Pod's deletion is requested. Err: the Pod is gone.
+/// Waits until the Pod's deletion is requested. Returns an error if the Pod is gone.
 pub(super) async fn requested(
     states: &mut watch::Receiver<Option<Pod>>,
 ) -> Result<(), watch::error::RecvError> {

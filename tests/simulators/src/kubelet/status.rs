@@ -1,4 +1,4 @@
-//! Status of a Pod, as a kubelet words and stores it.
+//! Pod status in the form that a kubelet writes.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use kube::api::{Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde_json::{Value, json};
 
-/// End of a container.
+/// Result of a container that has ended.
 pub(super) struct End {
     pub code: i32,
     pub message: String,
-    /// Reason for which the kubelet ended the Pod, where it did.
+    /// Reason why the kubelet ended the Pod, if it did.
     pub pod_reason: Option<&'static str>,
 }
 
-/// Writes a Pod's status as kubelets do, which leave conditions of others; however long the API
-/// server is away. One that is gone needs none.
+/// Writes a Pod's status as a kubelet does, without touching conditions of others. Retries for as
+/// long as the API server is away, and returns if the Pod is gone.
 pub(super) async fn report(client: &Client, pod: &Pod, status: Value) {
     let pods: Api<Pod> = Api::namespaced(client.clone(), &pod.namespace().unwrap_or_default());
     loop {
@@ -42,7 +42,7 @@ fn times(pod: &Pod) -> (Value, String, String) {
     (json!(now()), name, image)
 }
 
-/// Now, in whole seconds, as the API has it.
+/// Returns the current time in whole seconds, in the format of the API.
 pub(super) fn now() -> String {
     let now = jiff::Timestamp::now();
     jiff::Timestamp::from_second(now.as_second()).unwrap_or(now).to_string()
@@ -117,7 +117,7 @@ pub(super) fn ended(pod: &Pod, end: &End, started: &str) -> Value {
     status
 }
 
-/// The Pod never started: the kubelet was told to delete it before.
+/// Status of a Pod that never started, because its deletion was requested before.
 pub(super) fn never_started(pod: &Pod) -> Value {
     let terminated = json!({
         "exitCode": 137, "reason": "ContainerStatusUnknown",
@@ -126,7 +126,7 @@ pub(super) fn never_started(pod: &Pod) -> Value {
     status(pod, "Failed", false, json!({"waiting": null, "terminated": terminated}))
 }
 
-/// The Pod ran before this kubelet did.
+/// Status of a Pod that ran before this kubelet started.
 pub(super) fn lost(pod: &Pod) -> Value {
     never_started(pod)
 }

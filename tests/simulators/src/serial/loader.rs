@@ -1,6 +1,7 @@
-//! The ROM loader of an ESP chip and the stub that is loaded over it, as Espressif documents their
-//! protocol (esptool's documentation, "Serial Protocol"): frames in, frames out, and a flash.
-//! Whatever is loaded into memory and started counts as the stub; it is not run. No I/O.
+//! The ROM loader of an ESP chip and the stub that is loaded over it, with the protocol that
+//! Espressif documents (esptool's documentation, "Serial Protocol"): frames in, frames out, and a
+//! flash. Any program that is loaded into memory and started counts as the stub; it is not
+//! executed. No I/O.
 
 mod error;
 mod flash;
@@ -14,53 +15,53 @@ use error::{BAD_CHECKSUM, INVALID};
 use flash::{Extent, Flash, Format};
 use model::Model;
 
-/// Any other value than 0 says that the ROM answers, and no stub.
+/// Value in the answer to a sync; any value other than 0 says that the ROM answers, not a stub.
 const SYNC_VALUE: u32 = 0x2012_0707;
-/// First frame of a stub that runs.
+/// First frame of a running stub.
 const STUB_RUNS: &[u8] = b"OHAI";
-/// Bit of the flags of a chip in Secure Download Mode.
+/// Flag of a chip in Secure Download Mode.
 const SECURE_DOWNLOAD: u32 = 1 << 2;
-/// Starts a command of the flash, in the SPI controller's command register.
+/// Bit of the SPI controller's command register that starts a flash command.
 const SPI_START: u32 = 1 << 18;
-/// Command of the flash: reads its identity.
+/// Flash command that reads the identity of the flash.
 const READ_IDENTITY: u32 = 0x9f;
 
 /// Commands of the loader.
 pub mod command {
-    /// Starts to write: size, blocks, bytes a block, offset.
+    /// Begins a write: size, blocks, bytes per block, offset.
     pub const FLASH_BEGIN: u8 = 0x02;
     /// One block: its size, its number, two zeros, its bytes.
     pub const FLASH_DATA: u8 = 0x03;
-    /// No more blocks; 0 asks for a reboot.
+    /// Ends a write; 0 requests a reboot.
     pub const FLASH_END: u8 = 0x04;
-    /// Starts to load into memory: size, blocks, bytes a block, address.
+    /// Begins a load into memory: size, blocks, bytes per block, address.
     pub const MEM_BEGIN: u8 = 0x05;
-    /// Starts what was loaded: 0, its address.
+    /// Starts the loaded program: 0, its address.
     pub const MEM_END: u8 = 0x06;
-    /// One block, as of the flash.
+    /// One block of the program, in the same format as a flash block.
     pub const MEM_DATA: u8 = 0x07;
-    /// Is anybody there?
+    /// Checks the connection.
     pub const SYNC: u8 = 0x08;
     /// Writes a register: address, value, mask, delay.
     pub const WRITE_REG: u8 = 0x09;
     /// Reads a register.
     pub const READ_REG: u8 = 0x0a;
-    /// Says how large the flash is.
+    /// Sets the size of the flash.
     pub const SPI_SET_PARAMS: u8 = 0x0b;
-    /// Connects the flash.
+    /// Attaches the flash.
     pub const SPI_ATTACH: u8 = 0x0d;
-    /// Changes the rate of the port.
+    /// Changes the baud rate of the port.
     pub const CHANGE_BAUDRATE: u8 = 0x0f;
-    /// Starts to write what is compressed with zlib: size of what comes out, blocks, bytes a
-    /// block, offset.
+    /// Begins a write of data compressed with zlib: uncompressed size, blocks, bytes per block,
+    /// offset.
     pub const FLASH_DEFL_BEGIN: u8 = 0x10;
     /// One compressed block.
     pub const FLASH_DEFL_DATA: u8 = 0x11;
-    /// No more compressed blocks; 0 asks for a reboot.
+    /// Ends a compressed write; 0 requests a reboot.
     pub const FLASH_DEFL_END: u8 = 0x12;
-    /// The MD5 of a part of the flash: offset, size, two zeros.
+    /// Returns the MD5 of a part of the flash: offset, size, two zeros.
     pub const SPI_FLASH_MD5: u8 = 0x13;
-    /// Flags, key purposes, and the chip's number; older chips do not have it.
+    /// Returns flags, key purposes, and the chip's number; older chips do not have it.
     pub const GET_SECURITY_INFO: u8 = 0x14;
 }
 
@@ -68,40 +69,40 @@ pub mod command {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Report {
-    /// Requests that came.
+    /// Number of requests.
     pub requests: u32,
-    /// Writes that began.
+    /// Number of writes that began.
     pub begun: u32,
-    /// Blocks that were taken.
+    /// Number of blocks accepted.
     pub blocks: u32,
-    /// Writes that came to their end and whose hash the flasher asked for.
+    /// Number of writes that completed and whose hash the flasher requested.
     pub flashed: u32,
-    /// Writes that began while another was under way: two flashers at once.
+    /// Number of writes that began during another: two flashers at once.
     pub conflicts: u32,
-    /// Blocks that were refused.
+    /// Number of blocks refused.
     pub refused: u32,
     /// Offset of the last write in the flash.
     pub offset: u32,
-    /// SHA-256 of what the flash holds there, in hexadecimal, once it was flashed.
+    /// SHA-256 of the flash content there, in hexadecimal, once it was flashed.
     pub sha256: String,
-    /// Stubs that were started.
+    /// Number of stubs started.
     pub stubs: u32,
-    /// Restarts that a flasher asked the loader for.
+    /// Number of restarts, requested by a flasher or done by hand.
     pub reboots: u32,
 }
 
-/// Kind and state of a chip.
+/// Model and state of a chip.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
-    /// Kind of the chip.
+    /// Model of the chip.
     pub model: Model,
     /// Size of its flash, in bytes: a power of two.
     pub flash_bytes: usize,
-    /// Its flash does not keep what is written.
+    /// True if its flash does not keep what is written.
     pub is_worn: bool,
-    /// It takes only what does not read its memory.
+    /// True if it refuses commands that read its memory.
     pub is_locked: bool,
-    /// It reads what is in its flash as encrypted.
+    /// True if it has flash encryption: it decrypts what it reads from its flash.
     pub is_encrypted: bool,
 }
 
@@ -127,7 +128,7 @@ pub struct Loader {
     report: Report,
 }
 
-/// Program that is loaded into the chip's memory.
+/// A program that is loaded into the chip's memory.
 #[derive(Default)]
 struct Memory {
     blocks: usize,
@@ -140,20 +141,20 @@ impl Default for Loader {
     }
 }
 
-/// A request as the loader takes it.
+/// Encodes a request to the loader.
 #[must_use]
 pub fn request(command: u8, data: &[u8], checksum: u8) -> Vec<u8> {
     let size = u16::try_from(data.len()).unwrap_or(u16::MAX).to_le_bytes();
     [&[0, command], size.as_slice(), &u32::from(checksum).to_le_bytes(), data].concat()
 }
 
-/// The checksum of a block.
+/// Returns the checksum of a block.
 #[must_use]
 pub fn checksum(block: &[u8]) -> u8 {
     block.iter().fold(0xef, |sum, byte| sum ^ byte)
 }
 
-/// The number at this place of a frame, counted in fours.
+/// Returns the 32-bit number at this index of a frame.
 #[must_use]
 pub fn word(data: &[u8], index: usize) -> Option<u32> {
     let bytes = data.get(index * 4..index * 4 + 4)?;
@@ -164,7 +165,7 @@ fn size(data: &[u8], index: usize) -> Result<usize, u8> {
     word(data, index).and_then(|word| usize::try_from(word).ok()).ok_or(INVALID)
 }
 
-/// Bytes of a block whose length and checksum are right, and its number.
+/// Returns the number and bytes of a block whose length and checksum are right.
 fn block(data: &[u8], sum: u8) -> Result<(usize, &[u8]), u8> {
     let (length, number) = (size(data, 0)?, size(data, 1)?);
     let block = data.get(16..).filter(|block| block.len() == length).ok_or(INVALID)?;
@@ -175,7 +176,7 @@ fn block(data: &[u8], sum: u8) -> Result<(usize, &[u8]), u8> {
 }
 
 impl Loader {
-    /// A chip that is switched on, with its flash erased.
+    /// Returns the loader of a chip that is switched on, with its flash erased.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self {
@@ -188,27 +189,27 @@ impl Loader {
         }
     }
 
-    /// Returns the report of the chip about itself.
+    /// Returns the chip's report about itself.
     #[must_use]
     pub fn report(&self) -> Report {
         self.report.clone()
     }
 
-    /// Restarts the chip into its ROM loader, as its reset button does while the boot button is
-    /// held.
+    /// Restarts the chip into its ROM loader, like its reset button while the boot button is held
+    /// down.
     pub fn reset(&mut self) {
         (self.has_stub, self.memory) = (false, Memory::default());
         self.flash.end();
         self.report.reboots += 1;
     }
 
-    /// Content of a part of the flash, as far as there is flash.
+    /// Returns the content of a part of the flash; empty if the flash is smaller.
     #[must_use]
     pub fn content(&self, offset: usize, size: usize) -> Vec<u8> {
         self.flash.content(offset, size).unwrap_or_default().to_vec()
     }
 
-    /// Answers one frame; noise gets no answer.
+    /// Answers one frame; an invalid frame gets no answer.
     pub fn answer(&mut self, frame: &[u8]) -> Vec<Vec<u8>> {
         let ([0, command, _, _, sum, _, _, _], Some(data)) =
             (frame.get(..8).unwrap_or_default(), frame.get(8..))
@@ -216,7 +217,7 @@ impl Loader {
             return Vec::new();
         };
         self.report.requests += 1;
-        // The stub's answer has two bytes of status, the ROM's has four.
+        // The stub's answer has two status bytes, the ROM's has four.
         let status = if self.has_stub { 2 } else { 4 };
         let stubs = self.report.stubs;
         let (value, mut payload, code) = match self.obey(*command, data, *sum) {
@@ -309,7 +310,8 @@ impl Loader {
         self.registers.get(&register).copied().unwrap_or_default()
     }
 
-    /// Writes a register. The flash obeys a command in the SPI controller's at once.
+    /// Writes a register. A write to the SPI controller's command register runs the flash command
+    /// at once.
     fn write(&mut self, data: &[u8]) -> Result<(), u8> {
         let number = |index| word(data, index).ok_or(INVALID);
         let (register, value, mask) = (number(0)?, number(1)?, number(2)?);
@@ -354,12 +356,12 @@ impl Loader {
             self.report.flashed += 1;
             self.report.sha256 = hexadecimal(&sha256);
         }
-        // The ROM writes it in hexadecimal, the stub does not.
+        // The ROM sends the hash in hexadecimal, the stub in binary.
         Ok(if self.has_stub { md5 } else { hexadecimal(&md5).into_bytes() })
     }
 }
 
-/// Bytes as people and the ROM write them.
+/// Formats bytes in hexadecimal, as the ROM does.
 #[must_use]
 pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -5,7 +5,7 @@ const ESCAPE: u8 = 0xdb;
 const ESCAPED_END: u8 = 0xdc;
 const ESCAPED_ESCAPE: u8 = 0xdd;
 
-/// A frame as it goes over the wire.
+/// Encodes a frame for the wire.
 #[must_use]
 pub fn encode(frame: &[u8]) -> Vec<u8> {
     let mut wire = vec![END];
@@ -20,7 +20,7 @@ pub fn encode(frame: &[u8]) -> Vec<u8> {
     wire
 }
 
-/// Puts frames together from whatever pieces arrive.
+/// Assembles frames from pieces of any size.
 #[derive(Default)]
 pub struct Decoder {
     frame: Vec<u8>,
@@ -28,7 +28,7 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Takes what arrived, and returns the frames that it completes. Empty frames are only
+    /// Consumes bytes, and returns the frames that they complete. Empty frames are only
     /// separators.
     pub fn feed(&mut self, bytes: &[u8]) -> Vec<Vec<u8>> {
         let mut frames = Vec::new();

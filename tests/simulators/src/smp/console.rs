@@ -1,20 +1,20 @@
-//! Frames of SMP on a serial port that is a console too (Zephyr's documentation, "SMP over
+//! SMP frames on a serial port that is also a console (Zephyr's documentation, "SMP over
 //! console"): lines of Base64, between which the device may print its log.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use crc::{CRC_16_XMODEM, Crc};
 
-/// First bytes of a line that begins a packet, and of one that goes on with it.
+/// First bytes of a line that begins a packet, and of one that continues it.
 const BEGIN: [u8; 2] = [6, 9];
 const GO_ON: [u8; 2] = [4, 20];
 /// Bytes of a packet in one line of at most 127 characters.
 const LINE_BYTES: usize = 93;
-/// Longest line that is read, in characters.
+/// Maximum length of a line that is read, in characters.
 const LINE_LIMIT: usize = 128;
 const CHECKSUM: Crc<u16> = Crc::<u16>::new(&CRC_16_XMODEM);
 
-/// Packets out of the characters that come.
+/// Decodes packets from the received characters.
 #[derive(Default)]
 pub(super) struct Decoder {
     line: Vec<u8>,
@@ -22,8 +22,8 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    /// Takes characters, and returns the requests that they complete. What is no part of a packet,
-    /// or has a wrong checksum, is dropped, as Zephyr does.
+    /// Consumes characters, and returns the requests that they complete. Like Zephyr, drops
+    /// characters outside a packet, and packets with a wrong checksum.
     pub fn feed(&mut self, characters: &[u8]) -> Vec<Vec<u8>> {
         let mut requests = Vec::new();
         for character in characters {
@@ -58,7 +58,7 @@ impl Decoder {
     }
 }
 
-/// The lines of an answer.
+/// Encodes an answer as lines.
 pub(super) fn encode(answer: &[u8]) -> Vec<u8> {
     let length = u16::try_from(answer.len() + 2).unwrap_or(u16::MAX).to_be_bytes();
     let checksum = CHECKSUM.checksum(answer).to_be_bytes();

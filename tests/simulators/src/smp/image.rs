@@ -8,8 +8,8 @@ const HEADER_BYTES: u16 = 32;
 const TLV_MAGIC: u16 = 0x6907;
 const TLV_SHA256: u16 = 0x10;
 
-/// An image of this version, as imgtool makes it: a header, a body of that size, and the hash of
-/// both.
+/// Returns an image of this version, as imgtool creates it: a header, a body of this size, and the
+/// hash of both.
 #[must_use]
 pub fn mcuboot_image(version: [u8; 3], size: u32) -> Vec<u8> {
     let mut image = Vec::new();
@@ -32,7 +32,7 @@ pub fn mcuboot_image(version: [u8; 3], size: u32) -> Vec<u8> {
     image
 }
 
-/// Version and hash of an image whose hash is right.
+/// Returns the version and hash of an image, if its hash is right.
 pub(super) fn read(image: &[u8]) -> Option<(String, Vec<u8>)> {
     let number = |at: usize| Some(u32::from_le_bytes(image.get(at..at + 4)?.try_into().ok()?));
     let size = usize::try_from(number(12)?).ok()? + usize::from(HEADER_BYTES);

@@ -1,4 +1,4 @@
-//! The SMP server of a device with two slots, and its boot loader. No I/O.
+//! The SMP server of a device with two slots, and its bootloader. No I/O.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -8,23 +8,24 @@ use sha2::{Digest, Sha256};
 
 use super::image::read;
 
-/// Largest request that the device takes, in bytes.
+/// Maximum size of a request, in bytes.
 const BUFFER: u64 = 512;
-/// Time for which a device that restarts does not answer.
+/// Time for which a restarting device does not answer.
 const RESTART: Duration = Duration::from_millis(400);
-/// Errors of the protocol: something is wrong with a request, or its arguments.
+/// Error codes of the protocol: unknown error, and invalid argument.
 const EUNKNOWN: i64 = 1;
 const EINVAL: i64 = 3;
 
 /// Fields of a request or an answer.
 type Fields = BTreeMap<String, Value>;
 
-/// Ways in which a device misbehaves.
+/// Misbehaviour of a device.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Behaviour {
-    /// Its boot loader does not take the new image.
+    /// Its bootloader does not swap to the new image.
     pub reverts: bool,
-    /// It does not answer after a restart into a new image, until it is told to go on or restarts.
+    /// It does not answer after a restart into a new image, until it is told to continue or
+    /// restarts.
     pub never_back: bool,
     /// It refuses uploads.
     pub refuses: bool,
@@ -32,7 +33,7 @@ pub struct Behaviour {
     pub lossy: bool,
     /// It restarts at once, without an answer to the request.
     pub mute_reset: bool,
-    /// It does not answer once it has so many bytes of an upload, until it is told to go on.
+    /// It stops answering at this many bytes of an upload, until it is told to continue.
     pub stops_at: Option<usize>,
 }
 
@@ -40,17 +41,17 @@ pub struct Behaviour {
 #[derive(Default)]
 pub(super) struct State {
     behaviour: Behaviour,
-    /// The image that runs, and the other one.
+    /// The running image, and the other one.
     slots: [Vec<u8>; 2],
     pub confirmed: bool,
-    /// The other image is tried at the next restart.
+    /// True if the other image is tried at the next restart.
     pending: bool,
     pub upload: Vec<u8>,
     length: usize,
     sha: Vec<u8>,
     pub resets: u32,
     silent_until: Option<Instant>,
-    /// It runs, and does not answer.
+    /// True if it runs, but does not answer.
     lost: bool,
     pub requests: u32,
 }
@@ -69,7 +70,7 @@ impl State {
         self.behaviour.stops_at = None;
     }
 
-    /// A restart, as MCUboot swaps images.
+    /// Restarts the device, and swaps images as MCUboot does.
     pub fn reset(&mut self) {
         let behaviour = self.behaviour;
         self.resets += 1;
@@ -153,7 +154,7 @@ impl State {
         Fields::from([("images".to_owned(), Value::Array(images))])
     }
 
-    /// Marks an image for a trial, or as one that stays.
+    /// Marks an image for a test boot, or as confirmed.
     fn set(&mut self, request: &Fields) -> Result<Fields, i64> {
         let confirm = request.get("confirm").and_then(Value::as_bool).unwrap_or_default();
         let hash = request.get("hash").and_then(Value::as_bytes);
@@ -167,7 +168,7 @@ impl State {
         Ok(self.images())
     }
 
-    /// Takes a part of an upload.
+    /// Stores a part of an upload.
     fn take(&mut self, request: &Fields) -> Result<Fields, i64> {
         let number = |name: &str| {
             let number = request.get(name)?.as_integer()?;
@@ -180,7 +181,7 @@ impl State {
             self.sha = request.get("sha").and_then(Value::as_bytes).cloned().unwrap_or_default();
             self.upload.clear();
         }
-        // A part that comes twice, as its answer was lost, is taken once.
+        // A duplicate part, sent again because its answer was lost, is stored once.
         if offset == self.upload.len() {
             self.upload.extend_from_slice(data);
         }

@@ -1,5 +1,5 @@
-//! The main job, shown: a mixed fleet is flashed by the real operator on a real control plane.
-//! `up` and `down` leave it running.
+//! Demonstration of the main job: the real operator flashes a mixed fleet on a real control plane.
+//! `up` leaves the testbed running until `down`.
 
 use std::path::PathBuf;
 use std::process::{ExitCode, Stdio};

@@ -1,4 +1,4 @@
-//! An authority that says when it saw something: RFC 3161, in the parts of DER that it takes.
+//! A timestamp authority: RFC 3161, with the parts of DER that it needs.
 
 use std::time::Duration;
 
@@ -11,22 +11,22 @@ use spki::ObjectIdentifier;
 use spki::der::Encode;
 
 const ROOT: &str = "time-root.testbed";
-/// A byte above 127 would need another in front.
+/// Serial number; DER would need a leading zero byte for a byte above 127.
 const SERIAL: [u8; 1] = [7];
 
 /// An authority for timestamps.
 pub struct Timestamps {
-    /// Its certificate and that of who certified it, in DER.
+    /// Its certificate and that of its issuer, in DER.
     pub chain: [Vec<u8>; 2],
     key: KeyPair,
 }
 
 impl Timestamps {
-    /// Makes one, whose own certificate is valid long and that of who certified it until a time in
-    /// seconds since 1970.
+    /// Creates an authority with a long-lived certificate, whose issuer's certificate is valid
+    /// until a time in seconds since 1970.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The authority cannot be created.
     pub fn new(until: i64) -> anyhow::Result<Self> {
         let named = |name: &str| -> anyhow::Result<CertificateParams> {
             let mut parameters = CertificateParams::new(Vec::new())?;
@@ -46,7 +46,7 @@ impl Timestamps {
         let mut parameters = named("time.testbed")?;
         parameters.serial_number = Some(SerialNumber::from_slice(&SERIAL));
         parameters.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        // For timestamps and nothing else, which RFC 3161 wants to be critical.
+        // For timestamps and nothing else; RFC 3161 requires this extension to be critical.
         let usage = sequence(&[&name("1.3.6.1.5.5.7.3.8")?])?;
         let mut usage = CustomExtension::from_oid_content(&[2, 5, 29, 37], usage);
         usage.set_criticality(true);
@@ -55,7 +55,8 @@ impl Timestamps {
         Ok(Self { chain: [certificate, root_certificate], key })
     }
 
-    /// The answer to somebody who shows something. Times are in seconds since 1970.
+    /// Returns a signed timestamp: the authority saw `what` at the time `at`, in seconds since
+    /// 1970.
     ///
     /// # Errors
     /// It cannot be signed.
@@ -108,7 +109,7 @@ impl Timestamps {
     }
 }
 
-/// Something in DER, with its kind and length in front.
+/// Encodes an element in DER: its tag, its length and its content.
 fn element(kind: u8, parts: &[&[u8]]) -> anyhow::Result<Vec<u8>> {
     let content = parts.concat();
     let length = spki::der::Length::try_from(content.len())?.to_der()?;

@@ -1,9 +1,8 @@
-//! Error codes with which the loader answers a command (esptool's documentation, "Serial
-//! Protocol").
+//! Error codes in the loader's answers (esptool's documentation, "Serial Protocol").
 
-/// The command is wrong.
+/// The command is invalid.
 pub(super) const INVALID: u8 = 0x05;
-/// Its checksum is wrong.
+/// The checksum is wrong.
 pub(super) const BAD_CHECKSUM: u8 = 0x07;
-/// The compressed data cannot be unpacked.
+/// The compressed data cannot be decompressed.
 pub(super) const BAD_COMPRESSION: u8 = 0x0b;

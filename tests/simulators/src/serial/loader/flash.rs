@@ -1,4 +1,4 @@
-//! The flash memory of a chip, and the one write that may be under way. No I/O.
+//! The flash memory of a chip, and the write in progress, if any. No I/O.
 
 use std::io::Write as _;
 use std::time::{Duration, Instant};
@@ -9,19 +9,19 @@ use sha2::{Digest, Sha256};
 
 use super::error::{BAD_COMPRESSION, INVALID};
 
-/// Silence after which a flasher counts as gone, killed half-way.
+/// Silence after which a flasher counts as gone, such as one that was killed during a write.
 const SILENCE: Duration = Duration::from_secs(1);
-/// Smallest part that is erased, in bytes.
+/// Size of a sector, the smallest part that can be erased, in bytes.
 const SECTOR_BYTES: usize = 0x1000;
-/// Value of a byte that is erased.
+/// Value of an erased byte.
 const ERASED: u8 = 0xff;
-/// Identity of a flash of Winbond's, without its size.
+/// Identity of a Winbond flash, without its size.
 const WINBOND: u32 = 0x40ef;
 
 /// Formats of blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Format {
-    /// As they are in the flash.
+    /// Bytes as they are in the flash.
     Raw,
     /// Compressed with zlib, as one stream.
     Compressed,
@@ -34,7 +34,7 @@ pub(super) struct Flash {
     write: Option<Write>,
 }
 
-/// Extent of a write, as the command that begins it gives it. Sizes are in bytes.
+/// Extent of a write, from the command that begins it. Sizes are in bytes.
 #[derive(Clone, Copy)]
 pub(super) struct Extent {
     pub offset: usize,
@@ -46,7 +46,7 @@ pub(super) struct Extent {
 struct Write {
     extent: Extent,
     next: usize,
-    /// Bytes that were written.
+    /// Number of bytes written.
     written: usize,
     unpacked: Option<ZlibDecoder<Vec<u8>>>,
     last_seen: Instant,
@@ -57,7 +57,7 @@ impl Flash {
         Self { bytes: vec![ERASED; size], is_worn, write: None }
     }
 
-    /// Answer to the command 0x9f: maker, type, and the size as a power of two.
+    /// Returns the answer to the command 0x9f: manufacturer, type, and the size as a power of two.
     pub fn identity(&self) -> u32 {
         self.bytes.len().trailing_zeros() << 16 | WINBOND
     }
@@ -66,12 +66,12 @@ impl Flash {
         self.bytes.get(offset..offset.checked_add(size)?)
     }
 
-    /// Erases, and returns true if another write was under way.
+    /// Erases the extent of a new write, and returns true if another write was in progress.
     pub fn begin(&mut self, format: Format, extent: Extent) -> Result<bool, u8> {
         let Extent { offset, size, blocks, block_bytes } = extent;
         let end = offset.checked_add(size.next_multiple_of(SECTOR_BYTES)).ok_or(INVALID)?;
         let room = blocks.checked_mul(block_bytes).ok_or(INVALID)?;
-        // FLASH_BEGIN says the size that is erased; the last block may end before it.
+        // FLASH_BEGIN gives the size to erase; the last block may end before it.
         let is_short = format == Format::Raw && room.next_multiple_of(SECTOR_BYTES) < size;
         if !offset.is_multiple_of(SECTOR_BYTES) || is_short {
             return Err(INVALID);
@@ -86,7 +86,7 @@ impl Flash {
         Ok(was_under_way)
     }
 
-    /// Takes the next block. The last one is filled up beyond the size that was announced.
+    /// Stores the next block. The last one may be padded beyond the size that was announced.
     pub fn store(&mut self, format: Format, number: usize, block: &[u8]) -> Result<(), u8> {
         let write = self.write.as_mut().filter(|write| {
             let is_compressed = write.unpacked.is_some();
@@ -129,7 +129,7 @@ impl Flash {
         Ok(Md5::digest(part).to_vec())
     }
 
-    /// Ends a write of just this part that has all its blocks, and returns the part's SHA-256.
+    /// Ends a write of exactly this part if it has all its blocks, and returns the part's SHA-256.
     pub fn completed(&mut self, offset: usize, size: usize) -> Option<Vec<u8>> {
         let is_whole = |write: &mut Write| {
             write.next == write.extent.blocks

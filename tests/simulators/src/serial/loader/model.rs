@@ -1,27 +1,28 @@
-//! Kinds of chips, by what tells them apart on the wire (their technical reference manuals, and
+//! Models of chips, by their differences on the wire (their technical reference manuals, and
 //! esptool's targets).
 
-/// A kind of chip.
+/// A model of chip.
 #[derive(Clone, Copy, Debug)]
 pub struct Model {
-    /// Register whose value tells the chip, and its value.
+    /// Register that identifies the chip, and its value.
     pub magic: (u32, u32),
-    /// Number of the chip, on those that answer GET_SECURITY_INFO.
+    /// Number of the chip, for models that answer GET_SECURITY_INFO.
     pub number: Option<u32>,
-    /// Register that tells whether the flash is encrypted, and its value then, on the others.
+    /// Register that shows flash encryption, and its value if the flash is encrypted; for the
+    /// other models.
     pub encryption: Option<(u32, u32)>,
-    /// Registers of the controller of the flash.
+    /// Registers of the flash's SPI controller.
     pub spi: Spi,
 }
 
 /// Registers of an SPI controller.
 #[derive(Clone, Copy, Debug)]
 pub struct Spi {
-    /// Starts a command of the flash.
+    /// Register that starts a flash command.
     pub command: u32,
-    /// The command.
+    /// Register with the flash command.
     pub user2: u32,
-    /// First word of the answer.
+    /// Register with the first word of the answer.
     pub data: u32,
 }
 

@@ -1,4 +1,4 @@
-//! The loader, frame by frame.
+//! Tests of the loader, frame by frame.
 
 use std::io::Write;
 
